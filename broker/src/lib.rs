@@ -1,0 +1,14 @@
+//! The broker: Kafka's meaning over replicated shards.
+//!
+//! Floors, calls go down only: server -> handlers -> coordinator -> partition -> shard -> (crate raft).
+//! `metadata` is the land registry that everybody reads; `admin` is the window; `node` builds everything.
+
+pub mod admin;
+pub mod config;
+pub mod coordinator;
+pub mod handlers;
+pub mod metadata;
+pub mod node;
+pub mod partition;
+pub mod server;
+pub mod shard;

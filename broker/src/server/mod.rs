@@ -1,0 +1,1 @@
+//! Bytes and the order of replies: listeners, connections, dispatch.

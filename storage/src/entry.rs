@@ -1,0 +1,76 @@
+//! A Raft entry, a vote and a verdict as the log keeps them. The log orders them and never looks inside.
+
+use bytes::Bytes;
+use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
+
+use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
+
+/// What an entry is to Raft; the log only carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// A leader's first entry: no content.
+    Blank = 0,
+    /// A command, with or without record batches.
+    Normal = 1,
+    /// A membership change; `payload` is its encoding.
+    Membership = 2,
+}
+
+/// One Raft log entry; at most 1 MiB, or one batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Term and index.
+    pub log_id: LogId,
+    /// What the entry is to Raft.
+    pub kind: EntryKind,
+    /// The proposer's wall clock, milliseconds since 1970; never falls within a shard.
+    pub clock_ms: i64,
+    /// The command, encoded by whoever proposed it.
+    pub payload: Bytes,
+    /// Raw Kafka record batches as clients sent them, grouped by partition, order kept.
+    pub batches: Vec<EntryBatch>,
+}
+
+/// One record batch (message format v2) within an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryBatch {
+    /// The partition it was sent to.
+    pub partition: PartitionId,
+    /// The whole batch, 61-byte header included; base offset and leader epoch are not meaningful.
+    pub data: Bytes,
+}
+
+/// A Raft vote: who this replica has voted for in which term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vote {
+    /// The term voted in.
+    pub term: Term,
+    /// The candidate voted for.
+    pub voted_for: ReplicaId,
+    /// True once a quorum is known to have granted it.
+    pub committed: bool,
+}
+
+/// What apply decided about one batch of an entry, in the entry's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The batch took the offsets from `base_offset` on, under `epoch`.
+    Accepted {
+        /// Offset of the batch's first record.
+        base_offset: Offset,
+        /// Leader epoch that held at that offset.
+        epoch: LeaderEpoch,
+    },
+    /// The batch stays in the log as bytes without an offset.
+    Rejected,
+}
+
+/// The verdicts of one applied entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryVerdicts {
+    /// The entry's index.
+    pub index: RaftIndex,
+    /// One verdict per batch of the entry.
+    pub verdicts: Vec<Verdict>,
+}

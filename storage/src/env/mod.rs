@@ -1,0 +1,5 @@
+//! The world behind traits: disk, clock, tasks and randomness, real or simulated.
+//!
+//! All other code calls this facade; clippy bans the originals elsewhere.
+
+pub mod rt;

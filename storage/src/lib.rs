@@ -1,0 +1,8 @@
+//! Bytes on disk: one append-only log per data directory, shared by the replicas of all shards on it,
+//! with its indexes, its checkpoint and its recovery.
+//!
+//! May not know: what an entry means. It orders frames per replica and never interprets them.
+
+pub mod entry;
+pub mod env;
+pub mod ids;
