@@ -24,7 +24,10 @@ impl Instant {
 impl std::ops::Add<Duration> for Instant {
     type Output = Instant;
     fn add(self, rhs: Duration) -> Instant {
-        Instant(self.0.saturating_add(i64::try_from(rhs.as_nanos()).unwrap_or(i64::MAX)))
+        Instant(
+            self.0
+                .saturating_add(i64::try_from(rhs.as_nanos()).unwrap_or(i64::MAX)),
+        )
     }
 }
 
@@ -50,7 +53,9 @@ impl<T> JoinHandle<T> {
 impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map_err(|e| JoinError(e.to_string()))
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map_err(|e| JoinError(e.to_string()))
     }
 }
 
@@ -101,7 +106,9 @@ pub async fn sleep_until(deadline: Instant) {
 
 /// Runs `future` for at most `duration`.
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-    tokio::time::timeout(duration, future).await.map_err(|_| Elapsed)
+    tokio::time::timeout(duration, future)
+        .await
+        .map_err(|_| Elapsed)
 }
 
 /// A random number from the node's generator (seeded in a simulation).

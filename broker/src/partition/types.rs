@@ -1,0 +1,190 @@
+//! The words in which a partition is asked and in which it answers. No behaviour, no I/O.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset, ProducerId};
+use uuid::Uuid;
+
+/// How a request names its topic: by name, or by id in newer versions (KIP-516).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicRef<'a> {
+    /// The topic's name.
+    Name(&'a str),
+    /// The topic's id.
+    Id(Uuid),
+}
+
+/// One connection of this process; never reused while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Who appends. A retriable refusal is sticky per connection, producer and partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A client's Produce request.
+    Client(ConnectionId),
+    /// A coordinator of this node; may write to internal topics.
+    Coordinator,
+}
+
+/// What the producer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acks {
+    /// `acks=0`: no answer is sent (the outcome still tells whether the connection must close).
+    None,
+    /// `acks=1`: answered at apply, without regard to `min.insync.replicas`.
+    Leader,
+    /// `acks=-1`: answered at apply, `min.insync.replicas` enforced.
+    All,
+}
+
+/// Everything about an append beside its bytes.
+#[derive(Debug, Clone)]
+pub struct AppendOptions {
+    /// What the producer waits for.
+    pub acks: Acks,
+    /// How long the producer waits; afterwards REQUEST_TIMED_OUT.
+    pub timeout: Duration,
+    /// Who appends.
+    pub origin: Origin,
+    /// Coordinators only: what the group store judges again at apply (design section 11, Groups). Opaque here.
+    pub guard: Option<Bytes>,
+}
+
+/// An append that was accepted, or a duplicate of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the batch's first record.
+    pub base_offset: Offset,
+    /// The time stamped under LogAppendTime, else `None` (-1 on the wire).
+    pub log_append_time_ms: Option<i64>,
+    /// The partition's log start offset.
+    pub log_start: Offset,
+}
+
+/// Which records a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    ReadUncommitted,
+    /// Up to the last stable offset.
+    ReadCommitted,
+}
+
+/// One partition of a Fetch request.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchSpec {
+    /// First offset wanted.
+    pub offset: Offset,
+    /// At most this many bytes, but always at least one whole batch if `at_least_one` is set.
+    pub max_bytes: usize,
+    /// Give one batch even if it is larger than `max_bytes` (first non-empty partition of a request).
+    pub at_least_one: bool,
+    /// Which records the reader may see.
+    pub isolation: Isolation,
+    /// The leader epoch that the client believes in, if it sent one.
+    pub current_leader_epoch: Option<LeaderEpoch>,
+    /// Epoch of the last record that the client has (KIP-595), if it sent one.
+    pub last_fetched_epoch: Option<LeaderEpoch>,
+}
+
+/// End of an epoch: the offset after the last record of `epoch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The greatest known epoch that is not above the one asked for.
+    pub epoch: LeaderEpoch,
+    /// Its end offset.
+    pub end_offset: Offset,
+}
+
+/// An aborted transaction that overlaps with what was fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    /// The producer.
+    pub producer_id: ProducerId,
+    /// Offset of the transaction's first record in this partition.
+    pub first_offset: Offset,
+}
+
+/// What a read found.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Watermarks as they were when the read was planned.
+    pub watermarks: Watermarks,
+    /// Set if the client's log diverges; then there are no records.
+    pub diverging_epoch: Option<EpochEnd>,
+    /// Under read_committed: the aborted transactions in range; else `None`.
+    pub aborted: Option<Vec<AbortedTransaction>>,
+    /// Whole batches, heads patched.
+    pub records: Bytes,
+}
+
+/// The offsets between which a partition can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Watermarks {
+    /// First offset that can be read.
+    pub log_start: Offset,
+    /// Last applied offset + 1.
+    pub high_watermark: Offset,
+    /// Last stable offset: nothing of an open transaction lies below.
+    pub last_stable: Offset,
+}
+
+/// What ListOffsets asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffsetQuery {
+    /// -1: HW, or LSO under read_committed.
+    Latest,
+    /// -2: log start.
+    Earliest,
+    /// -3: the record with the greatest timestamp (KIP-734).
+    MaxTimestamp,
+    /// -4: earliest offset on local storage (KIP-405): log start.
+    EarliestLocal,
+    /// -5: latest offset in tiered storage (KIP-1005): none.
+    LatestTiered,
+    /// The first record whose timestamp is at or after this.
+    Timestamp(i64),
+}
+
+/// Answer to ListOffsets; `None` in its place means -1/-1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedOffset {
+    /// The offset.
+    pub offset: Offset,
+    /// Timestamp of that record; -1 where the query was not by time.
+    pub timestamp_ms: i64,
+    /// Epoch under which that offset was or will be written.
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// One producer as DescribeProducers shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// The producer.
+    pub producer_id: ProducerId,
+    /// Its epoch.
+    pub producer_epoch: i16,
+    /// Sequence of its last record, -1 if none.
+    pub last_sequence: i32,
+    /// Timestamp of its last batch.
+    pub last_timestamp_ms: i64,
+    /// Epoch of the transaction coordinator that wrote its last marker, -1 if none.
+    pub coordinator_epoch: i32,
+    /// First offset of its open transaction, -1 if none.
+    pub current_txn_start_offset: i64,
+}
+
+/// Who leads a partition, as far as this node knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader's node, if known.
+    pub leader: Option<NodeId>,
+    /// The partition's leader epoch, -1 (`LeaderEpoch(-1)`) if unknown.
+    pub leader_epoch: LeaderEpoch,
+    /// Nodes that hold a replica, in the shard's order.
+    pub replicas: Vec<NodeId>,
+    /// Voters that have caught up.
+    pub in_sync: Vec<NodeId>,
+}
