@@ -3,6 +3,11 @@
 //!
 //! May not know: what an entry means. It orders frames per replica and never interprets them.
 
+pub mod checkpoint;
+pub mod data_dir;
 pub mod entry;
 pub mod env;
 pub mod ids;
+pub mod index;
+pub mod read;
+pub mod space;
