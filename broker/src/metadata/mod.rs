@@ -1,1 +1,12 @@
 //! The land registry: one Raft group with one writer; everybody reads an immutable image swapped whole.
+//!
+//! `command` is what the group agrees on, `machine` applies it, `image` is what everybody reads, `placement` decides
+//! where partitions go, `controller` is the one writer. May not know: partitions' contents, sockets, requests.
+
+pub mod image;
+pub mod shared_map;
+
+pub use image::{
+    DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint, MetadataImage, NodeRecord, PartitionRoute,
+    ReplicaRecord, ShardId, ShardKind, ShardRecord, Topic,
+};

@@ -1,0 +1,278 @@
+//! What everybody reads: nodes, topics, shards, intents at one index of the metadata group. Immutable, swapped whole.
+//!
+//! Changing an image copies only what changed (`SharedMap`, `Arc`): readers keep theirs as long as they like.
+//! May not know: how it came about (`machine`) and who wants it changed (`controller`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use ottla_protocol::ids::{NodeId, PartitionId};
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+use uuid::Uuid;
+
+use super::shared_map::SharedMap;
+use crate::config::TopicConfig;
+
+/// Name of the topic that holds group offsets.
+pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
+/// Name of the topic that holds the state of transactions.
+pub const TRANSACTION_STATE: &str = "__transaction_state";
+
+/// One Raft group that carries partitions (or the metadata). Never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ShardId(pub u64);
+
+impl ShardId {
+    /// The shard that is the metadata group itself.
+    pub const METADATA: ShardId = ShardId(0);
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a shard is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ShardKind {
+    /// The metadata group.
+    Metadata,
+    /// Carries partitions of many topics.
+    Pool {
+        /// Number of replicas.
+        factor: i16,
+        /// True when it was made for a manual assignment: its set of nodes was named by a client.
+        pinned: bool,
+    },
+    /// Carries partitions of `__consumer_offsets` alone.
+    ConsumerOffsets,
+    /// Carries partitions of `__transaction_state` alone.
+    TransactionState,
+}
+
+/// One copy of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicaRecord {
+    /// The Raft member; never used again.
+    pub id: ReplicaId,
+    /// Where it lives.
+    pub node: NodeId,
+    /// The data directory it is bound to (its random id in `node.json`).
+    pub directory: Uuid,
+}
+
+/// One shard as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardRecord {
+    /// Its id.
+    pub id: ShardId,
+    /// What it is for.
+    pub kind: ShardKind,
+    /// Its replicas, preferred leader first.
+    pub replicas: Vec<ReplicaRecord>,
+    /// Metadata index at which it was recorded.
+    pub created: RaftIndex,
+}
+
+/// Where clients or nodes reach a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerEndpoint {
+    /// Listener name, as in `listeners`.
+    pub name: String,
+    /// Host that clients are told.
+    pub host: String,
+    /// Port that clients are told.
+    pub port: u16,
+}
+
+/// One data directory of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryRecord {
+    /// Its random id.
+    pub id: Uuid,
+    /// Its path on the node.
+    pub path: String,
+    /// Bytes free when the node registered.
+    pub free_bytes: u64,
+}
+
+/// One node as registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// Broker id.
+    pub id: NodeId,
+    /// Its zone: `broker.rack`.
+    pub rack: Option<String>,
+    /// What clients are told, by listener.
+    pub listeners: Vec<ListenerEndpoint>,
+    /// Its data directories.
+    pub directories: Vec<DirectoryRecord>,
+    /// Software version it registered with.
+    pub version: String,
+    /// Metadata index of the registration: grows with every start.
+    pub epoch: RaftIndex,
+}
+
+impl NodeRecord {
+    /// What clients of the listener `name` are told.
+    #[must_use]
+    pub fn endpoint(&self, name: &str) -> Option<&ListenerEndpoint> {
+        self.listeners.iter().find(|listener| listener.name == name)
+    }
+}
+
+/// Where a partition lives: a cache of what the shards' logs decide (design section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionRoute {
+    /// The shard that carries it.
+    pub shard: ShardId,
+    /// Leader epoch = this + the shard's term.
+    pub epoch_base: i32,
+    /// Metadata index of the intent that put it there.
+    pub intent: RaftIndex,
+}
+
+/// One topic.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its id: never zero, a new one when a topic is made again under the same name.
+    pub id: Uuid,
+    /// True for the broker's own topics.
+    pub internal: bool,
+    /// The configuration in force: overrides over this node's defaults. Not replicated state.
+    pub config: Arc<TopicConfig>,
+    /// What was set for this topic, by Kafka's names.
+    pub overrides: Arc<BTreeMap<String, String>>,
+    /// By partition number.
+    pub partitions: Arc<Vec<PartitionRoute>>,
+}
+
+impl Topic {
+    /// The route of partition `index`.
+    #[must_use]
+    pub fn route(&self, index: i32) -> Option<&PartitionRoute> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+
+    /// The id of partition `index`, which need not exist.
+    #[must_use]
+    pub fn partition(&self, index: i32) -> PartitionId {
+        PartitionId { topic: self.id, index }
+    }
+
+    /// Number of partitions.
+    #[must_use]
+    pub fn partition_count(&self) -> i32 {
+        i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
+    }
+}
+
+/// What a shard is asked to do with partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IntentKind {
+    /// Carry them from now on.
+    Adopt,
+    /// Give them up; their topic was deleted.
+    Drop,
+}
+
+/// Names an intent; ordered so that the intents of one shard lie together, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IntentKey {
+    /// The shard that is to act.
+    pub shard: ShardId,
+    /// Metadata index of the command that made it; every entry that carries it out names this index.
+    pub index: RaftIndex,
+    /// The topic whose partitions are meant.
+    pub topic: Uuid,
+}
+
+/// A change of ownership that a shard has not reported done. Ends only by Done or Abort in the shard's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// What to do.
+    pub kind: IntentKind,
+    /// The partitions' numbers and, for an adoption, their epoch bases.
+    pub partitions: Vec<(i32, i32)>,
+}
+
+/// Everything at one index of the metadata group.
+#[derive(Debug, Clone, Default)]
+pub struct MetadataImage {
+    /// Index of the last entry that is in it.
+    pub index: RaftIndex,
+    /// The cluster's id: 22 characters, minted once. Empty before bootstrap.
+    pub cluster_id: Arc<str>,
+    /// Nodes by id.
+    pub nodes: Arc<BTreeMap<NodeId, NodeRecord>>,
+    /// Topics by name.
+    pub topics: SharedMap<Arc<str>, Arc<Topic>>,
+    /// Topics by id.
+    pub topics_by_id: SharedMap<Uuid, Arc<Topic>>,
+    /// Shards by id, the metadata group included.
+    pub shards: Arc<BTreeMap<ShardId, Arc<ShardRecord>>>,
+    /// What shards have not reported done.
+    pub intents: SharedMap<IntentKey, Arc<Intent>>,
+    /// Dynamic broker settings: for all nodes (`None`) and for one.
+    pub broker_configs: Arc<BTreeMap<Option<NodeId>, BTreeMap<String, String>>>,
+    /// Partitions carried by each shard.
+    pub partitions_by_shard: Arc<BTreeMap<ShardId, u64>>,
+    /// The first producer id that no block contains.
+    pub next_producer_id: i64,
+    /// The first replica id that was never given.
+    pub next_replica_id: u64,
+    /// The first shard id that was never given.
+    pub next_shard_id: u64,
+}
+
+impl MetadataImage {
+    /// The topic called `name`.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(name)
+    }
+
+    /// The topic with the id `id`.
+    #[must_use]
+    pub fn topic_by_id(&self, id: &Uuid) -> Option<&Arc<Topic>> {
+        self.topics_by_id.get(id)
+    }
+
+    /// The shard `id`.
+    #[must_use]
+    pub fn shard(&self, id: ShardId) -> Option<&Arc<ShardRecord>> {
+        self.shards.get(&id)
+    }
+
+    /// The open intents of `shard`, oldest first.
+    pub fn intents_of(&self, shard: ShardId) -> impl Iterator<Item = (&IntentKey, &Arc<Intent>)> {
+        let index = self.intents.position(&IntentKey { shard, index: RaftIndex(0), topic: Uuid::nil() });
+        self.intents.iter_at(index).take_while(move |(key, _)| key.shard == shard)
+    }
+
+    /// The nodes that hold replicas of partition `index` of `topic`, preferred leader first.
+    #[must_use]
+    pub fn replica_nodes(&self, topic: &Topic, index: i32) -> Vec<NodeId> {
+        topic
+            .route(index)
+            .and_then(|route| self.shards.get(&route.shard))
+            .map(|shard| shard.replicas.iter().map(|replica| replica.node).collect())
+            .unwrap_or_default()
+    }
+
+    /// Number of replicas of `topic`'s first partition: what Kafka calls its replication factor.
+    #[must_use]
+    pub fn replication_factor(&self, topic: &Topic) -> i16 {
+        i16::try_from(self.replica_nodes(topic, 0).len()).unwrap_or(i16::MAX)
+    }
+
+    /// Number of partitions of all topics.
+    #[must_use]
+    pub fn partition_count(&self) -> u64 {
+        self.partitions_by_shard.values().sum()
+    }
+}
