@@ -3,3 +3,5 @@
 //! All other code calls this facade; clippy bans the originals elsewhere.
 
 pub mod rt;
+pub mod sim;
+pub mod watch;

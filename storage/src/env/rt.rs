@@ -1,13 +1,22 @@
 //! Tasks, time and randomness: what every other module calls instead of tokio and `std::time`.
+//!
+//! In production this is tokio; on a thread that runs a simulation it is the seeded executor of
+//! [`super::sim`]. May not know: who calls it, and what a task does.
 
 #![allow(clippy::disallowed_methods)]
-//!
-//! In production this is tokio; inside a simulation it is the seeded executor.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{AbortHandle, Abortable};
+use tokio::sync::oneshot;
+
+use super::sim::executor::{self, SimSleep};
 
 /// A point on the node's monotonic clock, in nanoseconds since an arbitrary start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,13 +30,21 @@ impl Instant {
     }
 }
 
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
 impl std::ops::Add<Duration> for Instant {
     type Output = Instant;
     fn add(self, rhs: Duration) -> Instant {
-        Instant(
-            self.0
-                .saturating_add(i64::try_from(rhs.as_nanos()).unwrap_or(i64::MAX)),
-        )
+        Instant(self.0.saturating_add(nanos(rhs)))
+    }
+}
+
+impl std::ops::Sub<Duration> for Instant {
+    type Output = Instant;
+    fn sub(self, rhs: Duration) -> Instant {
+        Instant(self.0.saturating_sub(nanos(rhs)))
     }
 }
 
@@ -35,46 +52,223 @@ impl std::ops::Add<Duration> for Instant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;
 
+impl std::fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("not finished in time")
+    }
+}
+
+impl std::error::Error for Elapsed {}
+
 /// The task panicked or was cancelled.
 #[derive(Debug)]
-pub struct JoinError(pub String);
+pub struct JoinError {
+    panicked: bool,
+    message: String,
+}
+
+impl JoinError {
+    /// True if the task panicked, false if it was aborted or its node went down.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        self.panicked
+    }
+
+    fn cancelled() -> Self {
+        JoinError {
+            panicked: false,
+            message: "task cancelled".to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for JoinError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+/// The text of a panic, as far as it has one.
+#[must_use]
+pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    match (
+        payload.downcast_ref::<&str>(),
+        payload.downcast_ref::<String>(),
+    ) {
+        (Some(text), _) => (*text).to_owned(),
+        (None, Some(text)) => text.clone(),
+        (None, None) => "panic without a message".to_owned(),
+    }
+}
 
 /// Handle of a spawned task; dropping it detaches the task.
 #[derive(Debug)]
-pub struct JoinHandle<T>(tokio::task::JoinHandle<T>);
+pub struct JoinHandle<T>(Inner<T>);
+
+#[derive(Debug)]
+enum Inner<T> {
+    Tokio(tokio::task::JoinHandle<T>),
+    /// A task of the simulation, or one on its own thread.
+    Own {
+        result: oneshot::Receiver<Result<T, JoinError>>,
+        abort: AbortHandle,
+    },
+}
 
 impl<T> JoinHandle<T> {
     /// Stops the task at its next await.
     pub fn abort(&self) {
-        self.0.abort();
+        match &self.0 {
+            Inner::Tokio(handle) => handle.abort(),
+            Inner::Own { abort, .. } => abort.abort(),
+        }
     }
 }
 
 impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
-            .poll(cx)
-            .map_err(|e| JoinError(e.to_string()))
+        match &mut self.0 {
+            Inner::Tokio(handle) => Pin::new(handle).poll(cx).map_err(|e| JoinError {
+                panicked: e.is_panic(),
+                message: e.to_string(),
+            }),
+            Inner::Own { result, .. } => Pin::new(result)
+                .poll(cx)
+                .map(|r| r.unwrap_or_else(|_| Err(JoinError::cancelled()))),
+        }
     }
 }
 
+/// Wraps a future so that its handle learns of its result, its panic or its abortion.
+fn own_task<F>(
+    future: F,
+) -> (
+    impl Future<Output = ()> + Send + 'static,
+    JoinHandle<F::Output>,
+)
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let (sender, result) = oneshot::channel();
+    let (abort, registration) = AbortHandle::new_pair();
+    let guarded = AssertUnwindSafe(Abortable::new(future, registration)).catch_unwind();
+    let task = async move {
+        let outcome = match guarded.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(_aborted)) => Err(JoinError::cancelled()),
+            Err(payload) => Err(JoinError {
+                panicked: true,
+                message: panic_message(&*payload),
+            }),
+        };
+        // The handle may have been dropped: then nobody asks.
+        let _ = sender.send(outcome);
+    };
+    (task, JoinHandle(Inner::Own { result, abort }))
+}
+
 /// Starts a task on the current node.
+#[track_caller]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    JoinHandle(tokio::spawn(future))
+    match executor::current() {
+        None => JoinHandle(Inner::Tokio(tokio::spawn(future))),
+        Some(executor) => {
+            let (task, handle) = own_task(future);
+            executor.spawn(Box::pin(task), std::panic::Location::caller());
+            handle
+        }
+    }
+}
+
+/// Starts a task on an OS thread of its own, for work that blocks again and again (a log's writer).
+/// In a simulation it is a task like any other.
+///
+/// The thread inherits the caller's tokio runtime for timers, if there is one.
+#[track_caller]
+pub fn spawn_dedicated<F>(name: &str, future: F) -> std::io::Result<JoinHandle<F::Output>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let (task, handle) = own_task(future);
+    if let Some(executor) = executor::current() {
+        executor.spawn(Box::pin(task), std::panic::Location::caller());
+        return Ok(handle);
+    }
+    let runtime = tokio::runtime::Handle::try_current().ok();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
+            park_on(task);
+        })?;
+    Ok(handle)
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future on this thread, which sleeps while the future waits.
+fn park_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
 }
 
 /// Runs blocking work off the async threads (inline in a simulation).
+#[track_caller]
 pub fn spawn_blocking<T, F>(work: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    JoinHandle(tokio::task::spawn_blocking(work))
+    if executor::current().is_none() {
+        return JoinHandle(Inner::Tokio(tokio::task::spawn_blocking(work)));
+    }
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|payload| JoinError {
+        panicked: true,
+        message: panic_message(&*payload),
+    });
+    let (sender, result) = oneshot::channel();
+    let _ = sender.send(outcome);
+    let (abort, _) = AbortHandle::new_pair();
+    JoinHandle(Inner::Own { result, abort })
+}
+
+/// Lets every other task that is ready run first.
+pub async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The node's monotonic clock.
@@ -82,37 +276,102 @@ where
 pub fn now() -> Instant {
     use std::sync::OnceLock;
     static START: OnceLock<std::time::Instant> = OnceLock::new();
+    if let Some(executor) = executor::current() {
+        return Instant(executor.local_now_ns());
+    }
     let start = *START.get_or_init(std::time::Instant::now);
-    Instant(i64::try_from(start.elapsed().as_nanos()).unwrap_or(i64::MAX))
+    Instant(nanos(start.elapsed()))
 }
 
 /// The node's wall clock: milliseconds since 1970. May jump; never used to order anything.
 #[must_use]
 pub fn wall_clock_ms() -> i64 {
+    if let Some(executor) = executor::current() {
+        return executor.wall_clock_ms();
+    }
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// A wait for a point in time.
+#[derive(Debug)]
+pub struct Sleep(SleepInner);
+
+#[derive(Debug)]
+enum SleepInner {
+    Tokio(Pin<Box<tokio::time::Sleep>>),
+    Sim(SimSleep),
+}
+
+impl Future for Sleep {
+    type Output = ();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            SleepInner::Tokio(sleep) => sleep.as_mut().poll(cx),
+            SleepInner::Sim(sleep) => Pin::new(sleep).poll(cx),
+        }
+    }
+}
+
 /// Waits for `duration`.
-pub async fn sleep(duration: Duration) {
-    tokio::time::sleep(duration).await;
+#[track_caller]
+pub fn sleep(duration: Duration) -> Sleep {
+    match executor::current() {
+        None => Sleep(SleepInner::Tokio(Box::pin(tokio::time::sleep(duration)))),
+        Some(executor) => Sleep(SleepInner::Sim(SimSleep::for_duration(executor, duration))),
+    }
 }
 
 /// Waits until `deadline`.
-pub async fn sleep_until(deadline: Instant) {
-    sleep(deadline.since(now())).await;
+#[track_caller]
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    match executor::current() {
+        None => sleep(deadline.since(now())),
+        Some(executor) => Sleep(SleepInner::Sim(SimSleep::until(executor, deadline.0))),
+    }
+}
+
+/// A future with a deadline.
+#[derive(Debug)]
+pub struct Timeout<F> {
+    future: Pin<Box<F>>,
+    deadline: Sleep,
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(value) = self.future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(value));
+        }
+        Pin::new(&mut self.deadline).poll(cx).map(|()| Err(Elapsed))
+    }
 }
 
 /// Runs `future` for at most `duration`.
-pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-    tokio::time::timeout(duration, future)
-        .await
-        .map_err(|_| Elapsed)
+#[track_caller]
+pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
+    Timeout {
+        future: Box::pin(future),
+        deadline: sleep(duration),
+    }
+}
+
+/// Runs `future` until `deadline` at the latest.
+#[track_caller]
+pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
+    Timeout {
+        future: Box::pin(future),
+        deadline: sleep_until(deadline),
+    }
 }
 
 /// A random number from the node's generator (seeded in a simulation).
 #[must_use]
 pub fn random_u64() -> u64 {
-    rand::random()
+    match executor::current() {
+        None => rand::random(),
+        Some(executor) => executor.random_u64(),
+    }
 }

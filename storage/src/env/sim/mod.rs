@@ -1,0 +1,135 @@
+//! The simulated world: whole clusters on one thread, in virtual time, repeated exactly from a seed.
+//!
+//! May not know: what runs in it. Recipe: a fresh thread per seed, a random ready task is polled, time
+//! jumps to the next timer when nobody is ready, and "nobody is ready and no timer is set" is a finding.
+
+pub mod executor;
+
+use std::future::Future;
+use std::time::Duration;
+
+use executor::Executor;
+pub use executor::{NodeClock, SimNode};
+
+/// What a simulation gave.
+#[derive(Debug)]
+pub struct Report<T> {
+    /// What the scenario returned.
+    pub output: T,
+    /// Hash over every poll and everything given to [`trace`]; equal for equal seeds.
+    pub trace_hash: u64,
+    /// How many times a task was polled.
+    pub polls: u64,
+    /// Virtual time that passed.
+    pub elapsed: Duration,
+}
+
+/// Runs `scenario` to its end in a simulation of its own, on a fresh thread.
+///
+/// # Panics
+/// When the scenario panics or deadlocks.
+pub fn run<T, F, Fut>(seed: u64, scenario: F) -> Report<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = T>,
+{
+    #[allow(clippy::disallowed_methods)] // the one thread that becomes the simulated world
+    let world = std::thread::spawn(move || {
+        let executor = Executor::new(seed);
+        let output = executor.block_on(async move { scenario().await });
+        let (trace_hash, polls, elapsed) = executor.summary();
+        executor.finish();
+        Report {
+            output,
+            trace_hash,
+            polls,
+            elapsed,
+        }
+    });
+    match world.join() {
+        Ok(report) => report,
+        Err(payload) => std::panic::resume_unwind(payload),
+    }
+}
+
+/// Runs the seed twice and insists that both runs are the same.
+///
+/// # Panics
+/// When the two runs differ: something in the scenario escapes the seed.
+pub fn run_twice<T, F, Fut>(seed: u64, scenario: F) -> Report<T>
+where
+    T: Send + 'static,
+    F: Fn() -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = T>,
+{
+    let first = run(seed, scenario.clone());
+    let second = run(seed, scenario);
+    assert_eq!(
+        (first.trace_hash, first.polls),
+        (second.trace_hash, second.polls),
+        "seed {seed} does not repeat: something escapes the simulation"
+    );
+    second
+}
+
+fn executor() -> std::sync::Arc<Executor> {
+    match executor::current() {
+        Some(executor) => executor,
+        None => panic!("only within a simulation"),
+    }
+}
+
+/// True on a thread that runs a simulation.
+#[must_use]
+pub fn is_active() -> bool {
+    executor::current().is_some()
+}
+
+/// Starts a task on a node; whatever it spawns lives on that node too.
+#[track_caller]
+pub fn spawn_on<F>(node: SimNode, future: F) -> super::rt::JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    executor().on_node(node, || super::rt::spawn(future))
+}
+
+/// Stops a node at once: its tasks never run again and their futures are dropped before the next poll.
+/// Tasks spawned on it later are its next life.
+pub fn crash(node: SimNode) {
+    executor().crash(node);
+}
+
+/// Sets a node's clocks.
+pub fn set_clock(node: SimNode, clock: NodeClock) {
+    executor().set_clock(node, clock);
+}
+
+/// The node of the task that runs.
+#[must_use]
+pub fn current_node() -> SimNode {
+    executor().current_node()
+}
+
+/// A random number below `bound` (0 if `bound` is 0).
+#[must_use]
+pub fn random_below(bound: u64) -> u64 {
+    if bound == 0 {
+        0
+    } else {
+        executor().random_u64() % bound
+    }
+}
+
+/// Adds something that must be equal in every run of the seed to the trace.
+pub fn trace(bytes: &[u8]) {
+    executor().trace(bytes);
+}
+
+/// Virtual time since the start, the same for all nodes.
+#[must_use]
+pub fn elapsed() -> Duration {
+    executor().summary().2
+}
