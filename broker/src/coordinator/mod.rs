@@ -1,1 +1,6 @@
-//! Coordinators: group state machines and their runtime. Decides; appends through `partition`; replays what commits.
+//! Coordinators: decide on the leader, append through `partition`, and replay on every replica what was committed.
+//!
+//! `group` coordinates consumer groups and keeps their offsets; `lag` says how far behind they are.
+//! May not know: sockets, wire versions, Raft.
+
+pub mod group;

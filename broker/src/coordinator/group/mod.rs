@@ -1,0 +1,47 @@
+//! Consumer groups: membership (the classic protocol) and committed offsets.
+//!
+//!     Groups (handle) -> one owner task per led partition of __consumer_offsets -> classic::Group::step (pure)
+//!                                                  |  appends records with a guard
+//!                                                  v
+//!     Partitions -> log -> apply on every replica -> GroupStore (pure)
+//!
+//! The store is what is true; the owner task's machines only run ahead of it. An answer that depends on a record is
+//! given once that record is applied; when leadership goes, everything parked is answered NOT_COORDINATOR and the
+//! machines are dropped; when it comes, they are rebuilt from the store.
+
+mod batch;
+pub mod guard;
+pub mod records;
+pub mod store;
+mod wire;
+
+pub use guard::Guard;
+pub use store::GroupStore;
+pub use wire::Malformed;
+
+/// Name of the topic that holds the groups' records.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// The partition of `__consumer_offsets` that keeps a group: Java's hash of the id, made positive, modulo the count.
+#[must_use]
+pub fn partition_for(group_id: &str, partition_count: i32) -> i32 {
+    let hash = group_id.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    // Kafka's `Utils.abs` clears nothing but turns MIN_VALUE into 0.
+    let positive = hash.checked_abs().unwrap_or(0);
+    positive % partition_count.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_lies_where_java_would_put_it() {
+        // "my-group".hashCode() and friends, as computed by a JVM.
+        assert_eq!(partition_for("", 50), 0);
+        assert_eq!(partition_for("a", 50), 97 % 50);
+        assert_eq!(partition_for("ab", 50), (97 * 31 + 98) % 50);
+        // Its hash is i32::MIN.
+        assert_eq!(partition_for("polygenelubricants", 50), 0);
+    }
+}

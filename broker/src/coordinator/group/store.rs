@@ -1,0 +1,272 @@
+//! The groups of one partition of `__consumer_offsets`, as its committed records made them. Pure, on every replica.
+//!
+//! The shard's state machine asks [`GroupStore::judge_commit`] before it accepts a batch, calls
+//! [`GroupStore::apply_batch`] with what it accepted, and takes [`GroupStore::changes`] into its checkpoint, whose keys
+//! and values are Kafka's own records; [`GroupStore::restore`] reads them back. May not know: clocks, configuration,
+//! who leads. Invariant: equal accepted batches make equal stores (I6); a group's generation never falls while the
+//! group exists (I4); memory follows the number of live keys, not of commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::batch;
+use super::guard::Guard;
+use super::records::{self, CommittedOffset, GroupValue, Record};
+
+/// Kafka's codes for what a group refuses at apply.
+pub mod refusal {
+    /// ILLEGAL_GENERATION: the commit is of another generation than the group's.
+    pub const ILLEGAL_GENERATION: i16 = 22;
+    /// UNKNOWN_MEMBER_ID: the group has members, the committer is none of them.
+    pub const UNKNOWN_MEMBER_ID: i16 = 25;
+    /// NON_EMPTY_GROUP: a group with members is not removed.
+    pub const NON_EMPTY_GROUP: i16 = 68;
+    /// INVALID_RECORD: the batch or its guard cannot be read.
+    pub const INVALID_RECORD: i16 = 87;
+    /// CONCURRENT_TRANSACTIONS stands for "changed meanwhile": an offset was committed after the expiry's cutoff.
+    pub const CHANGED_MEANWHILE: i16 = 51;
+}
+
+/// Offsets of one group: by topic, by partition.
+pub type Offsets = BTreeMap<Arc<str>, BTreeMap<i32, CommittedOffset>>;
+
+/// One group as recorded. A group that only ever had offsets committed has no membership.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredGroup {
+    /// Its membership as last written.
+    pub membership: Option<Arc<GroupValue>>,
+    /// Its committed offsets.
+    pub offsets: Offsets,
+}
+
+impl StoredGroup {
+    /// True while the last written membership names no member.
+    #[must_use]
+    pub fn has_no_members(&self) -> bool {
+        self.membership.as_ref().is_none_or(|value| value.members.is_empty())
+    }
+}
+
+/// The groups of one partition.
+#[derive(Debug, Default)]
+pub struct GroupStore {
+    groups: BTreeMap<Arc<str>, StoredGroup>,
+    /// Keys changed since the last [`GroupStore::changes`].
+    dirty: BTreeSet<Bytes>,
+    /// XOR over all live records; order does not matter, so equal states have equal sums.
+    checksum: u64,
+}
+
+impl GroupStore {
+    /// A store without groups.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says whether a batch may be applied to the state as it is: the code to refuse it with, else nothing.
+    pub fn judge_commit(&self, guard: Option<&Bytes>, batch: &Bytes) -> Result<(), i16> {
+        let Some(guard) = guard else { return Ok(()) };
+        match Guard::decode(guard).map_err(|_| refusal::INVALID_RECORD)? {
+            Guard::Commit { group, generation, member_id } => self.judge_offsets(&group, generation, &member_id),
+            Guard::Membership { group, generation } => match self.membership(&group) {
+                Some(last) if last.generation > generation => Err(refusal::ILLEGAL_GENERATION),
+                _ => Ok(()),
+            },
+            Guard::Removal { group } => {
+                let empty = self.groups.get(group.as_str()).is_none_or(StoredGroup::has_no_members);
+                if empty { Ok(()) } else { Err(refusal::NON_EMPTY_GROUP) }
+            }
+            Guard::Expiry { group, cutoff_ms } => self.judge_expiry(&group, cutoff_ms, batch),
+        }
+    }
+
+    /// A zombie's commit is refused here even if a deposed leader let it through.
+    fn judge_offsets(&self, group: &str, generation: i32, member_id: &str) -> Result<(), i16> {
+        let membership = self.membership(group).filter(|value| !value.members.is_empty());
+        match membership {
+            None if generation < 0 => Ok(()),
+            None => Err(refusal::ILLEGAL_GENERATION),
+            Some(value) if !value.members.iter().any(|m| m.member_id == member_id) => Err(refusal::UNKNOWN_MEMBER_ID),
+            Some(value) if value.generation != generation => Err(refusal::ILLEGAL_GENERATION),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The leader chose from applied state; a commit that was under way then must win.
+    fn judge_expiry(&self, group: &str, cutoff_ms: i64, batch: &Bytes) -> Result<(), i16> {
+        let records = batch::records(batch).map_err(|_| refusal::INVALID_RECORD)?;
+        for (key, value) in records {
+            match Record::decode(key, value).map_err(|_| refusal::INVALID_RECORD)? {
+                Record::Offset { group, topic, partition, value: None } => {
+                    let current = self.offset(&group, &topic, partition);
+                    if current.is_some_and(|offset| offset.commit_time_ms > cutoff_ms) {
+                        return Err(refusal::CHANGED_MEANWHILE);
+                    }
+                }
+                Record::Group { value: None, .. } => {
+                    if !self.groups.get(group).is_none_or(StoredGroup::has_no_members) {
+                        return Err(refusal::CHANGED_MEANWHILE);
+                    }
+                }
+                _ => return Err(refusal::INVALID_RECORD),
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the records of a batch that was accepted. What cannot be read is skipped alike on every replica.
+    pub fn apply_batch(&mut self, batch: &Bytes) {
+        match batch::records(batch) {
+            Ok(records) => {
+                for (key, value) in records {
+                    self.apply_record(key, value);
+                }
+            }
+            Err(error) => tracing::error!("a committed batch of {} cannot be read: {error}", super::OFFSETS_TOPIC),
+        }
+    }
+
+    /// Applies one record.
+    pub fn apply_record(&mut self, key: Bytes, value: Option<Bytes>) {
+        // Copied: a slice would keep the whole entry in memory for as long as the group lives.
+        let value = value.map(|bytes| Bytes::copy_from_slice(&bytes));
+        match Record::decode(key, value) {
+            Ok(Record::Offset { group, topic, partition, value }) => self.set_offset(&group, &topic, partition, value),
+            Ok(Record::Group { group, value }) => self.set_membership(&group, value),
+            Ok(Record::Other { kind }) => tracing::warn!(kind, "a record of {} is of a kind not kept", super::OFFSETS_TOPIC),
+            Err(error) => tracing::error!("a committed record of {} cannot be read: {error}", super::OFFSETS_TOPIC),
+        }
+    }
+
+    fn set_offset(&mut self, group: &str, topic: &str, partition: i32, value: Option<CommittedOffset>) {
+        let key = records::offset_key(group, topic, partition);
+        let added = value.as_ref().map(records::encode_offset);
+        let removed = match value {
+            Some(value) => {
+                let offsets = &mut self.group_mut(group).offsets;
+                if !offsets.contains_key(topic) {
+                    offsets.insert(Arc::from(topic), BTreeMap::new());
+                }
+                offsets.get_mut(topic).and_then(|by_partition| by_partition.insert(partition, value))
+            }
+            None => self.remove_offset(group, topic, partition),
+        };
+        self.note_change(key, removed.as_ref().map(records::encode_offset), added);
+    }
+
+    fn remove_offset(&mut self, group: &str, topic: &str, partition: i32) -> Option<CommittedOffset> {
+        let stored = self.groups.get_mut(group)?;
+        let by_partition = stored.offsets.get_mut(topic)?;
+        let removed = by_partition.remove(&partition);
+        if by_partition.is_empty() {
+            stored.offsets.remove(topic);
+        }
+        self.forget_if_nothing_is_left(group);
+        removed
+    }
+
+    fn set_membership(&mut self, group: &str, value: Option<GroupValue>) {
+        let key = records::group_key(group);
+        let added = value.as_ref().map(records::encode_group);
+        let removed = match value {
+            Some(value) => self.group_mut(group).membership.replace(Arc::new(value)),
+            None => {
+                let removed = self.groups.get_mut(group).and_then(|stored| stored.membership.take());
+                self.forget_if_nothing_is_left(group);
+                removed
+            }
+        };
+        self.note_change(key, removed.map(|value| records::encode_group(&value)), added);
+    }
+
+    fn group_mut(&mut self, group: &str) -> &mut StoredGroup {
+        if !self.groups.contains_key(group) {
+            self.groups.insert(Arc::from(group), StoredGroup::default());
+        }
+        self.groups.entry(Arc::from(group)).or_default()
+    }
+
+    fn forget_if_nothing_is_left(&mut self, group: &str) {
+        if self.groups.get(group).is_some_and(|stored| stored.membership.is_none() && stored.offsets.is_empty()) {
+            self.groups.remove(group);
+        }
+    }
+
+    fn note_change(&mut self, key: Bytes, removed: Option<Bytes>, added: Option<Bytes>) {
+        if let Some(value) = removed {
+            self.checksum ^= record_hash(&key, &value);
+        }
+        if let Some(value) = added {
+            self.checksum ^= record_hash(&key, &value);
+        }
+        self.dirty.insert(key);
+    }
+
+    /// What changed since the last call, for the checkpoint: records' keys with their values now, `None` if gone.
+    pub fn changes(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.into_iter().map(|key| { let value = self.value_of(&key); (key, value) }).collect()
+    }
+
+    fn value_of(&self, key: &Bytes) -> Option<Bytes> {
+        match Record::decode(key.clone(), None).ok()? {
+            Record::Offset { group, topic, partition, .. } => {
+                self.offset(&group, &topic, partition).map(records::encode_offset)
+            }
+            Record::Group { group, .. } => self.membership(&group).map(records::encode_group),
+            Record::Other { .. } => None,
+        }
+    }
+
+    /// Puts back one record of a checkpoint.
+    pub fn restore(&mut self, key: Bytes, value: Bytes) {
+        self.dirty_free(|store| store.apply_record(key, Some(value)));
+    }
+
+    /// What comes from the checkpoint need not be written to it again.
+    fn dirty_free(&mut self, change: impl FnOnce(&mut Self)) {
+        let dirty = std::mem::take(&mut self.dirty);
+        change(self);
+        self.dirty = dirty;
+    }
+
+    /// Equal on every replica that applied the same entries.
+    #[must_use]
+    pub fn checksum(&self) -> u64 {
+        self.checksum
+    }
+
+    /// One group.
+    #[must_use]
+    pub fn group(&self, group: &str) -> Option<&StoredGroup> {
+        self.groups.get(group)
+    }
+
+    /// All groups, by id.
+    pub fn groups(&self) -> impl Iterator<Item = (&Arc<str>, &StoredGroup)> {
+        self.groups.iter()
+    }
+
+    /// One committed offset.
+    #[must_use]
+    pub fn offset(&self, group: &str, topic: &str, partition: i32) -> Option<&CommittedOffset> {
+        self.groups.get(group)?.offsets.get(topic)?.get(&partition)
+    }
+
+    fn membership(&self, group: &str) -> Option<&GroupValue> {
+        self.groups.get(group)?.membership.as_deref()
+    }
+}
+
+/// FNV-1a over key and value, each preceded by its length.
+fn record_hash(key: &Bytes, value: &Bytes) -> u64 {
+    let lengths = [key.len() as u64, value.len() as u64];
+    let prefix = lengths.iter().flat_map(|n| n.to_le_bytes());
+    prefix
+        .chain(key.iter().copied())
+        .chain(value.iter().copied())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

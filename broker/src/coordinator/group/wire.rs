@@ -1,0 +1,169 @@
+//! Reading and writing the primitive types of Kafka's schema, as its internal records use them.
+//!
+//! A [`Reader`] never reads past its input and never allocates more than its input is long. May not know what the
+//! fields mean.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use uuid::Uuid;
+
+/// The bytes are not what the schema says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed coordinator record: {0}")]
+pub struct Malformed(pub &'static str);
+
+/// Takes fields off the front of some bytes.
+pub(super) struct Reader(Bytes);
+
+impl Reader {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn remaining(&self) -> usize {
+        self.0.len()
+    }
+
+    fn need(&self, count: usize) -> Result<(), Malformed> {
+        if self.0.len() < count { Err(Malformed("ends too early")) } else { Ok(()) }
+    }
+
+    pub(super) fn i16(&mut self) -> Result<i16, Malformed> {
+        self.need(2)?;
+        Ok(self.0.get_i16())
+    }
+
+    pub(super) fn i32(&mut self) -> Result<i32, Malformed> {
+        self.need(4)?;
+        Ok(self.0.get_i32())
+    }
+
+    pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
+        self.need(8)?;
+        Ok(self.0.get_i64())
+    }
+
+    pub(super) fn uuid(&mut self) -> Result<Uuid, Malformed> {
+        self.need(16)?;
+        Ok(Uuid::from_u128(self.0.get_u128()))
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Result<Bytes, Malformed> {
+        self.need(count)?;
+        Ok(self.0.split_to(count))
+    }
+
+    /// An unsigned varint of at most 32 bits.
+    pub(super) fn uvarint(&mut self) -> Result<u32, Malformed> {
+        let mut value = 0_u64;
+        for shift in (0..35).step_by(7) {
+            self.need(1)?;
+            let byte = self.0.get_u8();
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return u32::try_from(value).map_err(|_| Malformed("varint above 32 bits"));
+            }
+        }
+        Err(Malformed("varint too long"))
+    }
+
+    /// A zigzag-coded varint of at most 64 bits, as records use them.
+    pub(super) fn varlong(&mut self) -> Result<i64, Malformed> {
+        let mut value = 0_u64;
+        for shift in (0..70).step_by(7) {
+            self.need(1)?;
+            let byte = self.0.get_u8();
+            value |= u64::from(byte & 0x7f).wrapping_shl(shift);
+            if byte & 0x80 == 0 {
+                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+            }
+        }
+        Err(Malformed("varlong too long"))
+    }
+
+    /// Length of a nullable field; `None` is null.
+    fn length(&mut self, compact: bool, wide: bool) -> Result<Option<usize>, Malformed> {
+        if compact {
+            let coded = self.uvarint()?;
+            return Ok(coded.checked_sub(1).map(|n| n as usize));
+        }
+        let signed = if wide { self.i32()? } else { i32::from(self.i16()?) };
+        match signed {
+            -1 => Ok(None),
+            n => usize::try_from(n).map(Some).map_err(|_| Malformed("negative length")),
+        }
+    }
+
+    pub(super) fn nullable_string(&mut self, compact: bool) -> Result<Option<String>, Malformed> {
+        let Some(length) = self.length(compact, false)? else { return Ok(None) };
+        let bytes = self.take(length)?;
+        String::from_utf8(bytes.to_vec()).map(Some).map_err(|_| Malformed("not UTF-8"))
+    }
+
+    pub(super) fn string(&mut self, compact: bool) -> Result<String, Malformed> {
+        self.nullable_string(compact)?.ok_or(Malformed("null string"))
+    }
+
+    pub(super) fn bytes(&mut self, compact: bool) -> Result<Bytes, Malformed> {
+        let length = self.length(compact, true)?.ok_or(Malformed("null bytes"))?;
+        self.take(length)
+    }
+
+    /// Number of elements of an array. Each takes at least a byte, so the input's length bounds it.
+    pub(super) fn array(&mut self, compact: bool) -> Result<usize, Malformed> {
+        let count = self.length(compact, true)?.ok_or(Malformed("null array"))?;
+        if count > self.remaining() { Err(Malformed("array longer than its record")) } else { Ok(count) }
+    }
+
+    /// Calls `field` with each tagged field's number and bytes; nothing in versions that have none.
+    pub(super) fn tags(
+        &mut self,
+        flexible: bool,
+        mut field: impl FnMut(u32, Bytes) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        if !flexible {
+            return Ok(());
+        }
+        for _ in 0..self.uvarint()? {
+            let tag = self.uvarint()?;
+            let length = self.uvarint()? as usize;
+            let value = self.take(length)?;
+            field(tag, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Appends `text` with a 16-bit length. Callers hold texts that came off the wire under that very limit.
+pub(super) fn put_string(out: &mut BytesMut, text: &str) {
+    put_nullable_string(out, Some(text));
+}
+
+pub(super) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
+    match text {
+        None => out.put_i16(-1),
+        Some(text) => {
+            // Kafka's own limit; a longer text cannot come off the wire. Cut at a character, never in the middle of one.
+            let mut end = text.len().min(i16::MAX as usize);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            let bytes = &text.as_bytes()[..end];
+            out.put_i16(bytes.len() as i16);
+            out.put_slice(bytes);
+        }
+    }
+}
+
+pub(super) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    // A record is bounded far below 2 GiB by the frame it came in.
+    out.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+    out.put_slice(bytes);
+}
+
+pub(super) fn put_uvarint(out: &mut BytesMut, mut value: u32) {
+    while value >= 0x80 {
+        out.put_u8((value as u8 & 0x7f) | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
