@@ -1,0 +1,267 @@
+//! What the log tells and is told: options, floors, what recovery found, places of entries.
+//!
+//! May not know how any of it is written.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::ids::PartitionId;
+
+use crate::entry::{Entry, EntryVerdicts, Vote};
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
+
+/// Called once, in the order of the appends, when a frame is durable or can never be.
+pub type OnSynced = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// How a log is kept. Limits are in bytes.
+#[derive(Clone)]
+pub struct LogOptions {
+    /// Size of a segment file. Default 256 MiB.
+    pub segment_bytes: u32,
+    /// A commit takes no more than this, but always one frame. Default 4 MiB.
+    pub commit_bytes_max: u32,
+    /// Entries kept in memory after they are synced. Default 64 MiB.
+    pub cache_bytes_max: usize,
+    /// Segments kept ready ahead of the active one. Default 1.
+    pub prepared_segments: u32,
+    /// Rate of zeroing ahead, which makes later syncs cheaper; 0 leaves it out. Default 64 MiB.
+    pub zero_ahead_bytes_per_second: u64,
+    /// Free space that preparing a segment may not touch. Default 256 MiB.
+    pub reserve_bytes: u64,
+    /// Whether each commit starts on a page of its own; `None` asks the device. Default `None`.
+    pub fresh_page_per_commit: Option<bool>,
+    /// False acknowledges before anything is durable: for tests, and it costs the promise. Default true.
+    pub sync: bool,
+    /// Told once when a write or a sync failed and the log stopped for good.
+    pub on_failure: Option<Arc<dyn Fn(&LogFailure) + Send + Sync>>,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 256 << 20,
+            commit_bytes_max: 4 << 20,
+            cache_bytes_max: 64 << 20,
+            prepared_segments: 1,
+            zero_ahead_bytes_per_second: 64 << 20,
+            reserve_bytes: 256 << 20,
+            fresh_page_per_commit: None,
+            sync: true,
+            on_failure: None,
+        }
+    }
+}
+
+/// Why a log stopped for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFailure {
+    /// What was being done.
+    pub operation: &'static str,
+    /// What the disk said.
+    pub kind: io::ErrorKind,
+    /// The same, in words.
+    pub message: String,
+}
+
+impl LogFailure {
+    /// The failure as the error every waiting and later caller gets.
+    #[must_use]
+    pub fn to_io_error(&self) -> io::Error {
+        io::Error::new(self.kind, format!("log stopped: {} failed: {}", self.operation, self.message))
+    }
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The disk failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// Written by a newer release.
+    #[error("{path}: format version {found} is newer than {supported}, which is the newest this release reads; run the newer release")]
+    NewerFormat {
+        /// The segment.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// Ours.
+        supported: u32,
+    },
+    /// The segment is not there, or still in use.
+    #[error("segment {0}: {1}")]
+    Segment(u64, &'static str),
+}
+
+/// Where recovery of one replica may begin: everything the log said about it before is in here. Kept in checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaFloor {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// What its group was created with.
+    pub creation: Bytes,
+    /// The replica's frames up to and including this number need not be read.
+    pub sequence: u64,
+    /// Place from which the log must be read for it.
+    pub position: LogPosition,
+    /// Its vote.
+    pub vote: Option<Vote>,
+    /// Entries up to here are purged.
+    pub purged: Option<LogId>,
+    /// True if it lost acknowledged bytes: it takes no part in any quorum (I11).
+    pub lost: bool,
+}
+
+/// What a group begins with, one frame (design section 8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupCreation {
+    /// The replica, whose id was never used before.
+    pub replica: ReplicaId,
+    /// Whatever the shard needs to know about it; opaque here.
+    pub payload: Bytes,
+    /// A seeded vote, for the child of a split.
+    pub vote: Option<Vote>,
+    /// The log begins after this id.
+    pub purged: Option<LogId>,
+}
+
+/// What recovery found about one replica. Its entries are read through its `ReplicaLog`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredReplica {
+    /// The replica.
+    pub id: ReplicaId,
+    /// What its group was created with.
+    pub creation: Bytes,
+    /// Its greatest vote.
+    pub vote: Option<Vote>,
+    /// Entries up to here are purged.
+    pub purged: Option<LogId>,
+    /// Its newest entry, or `purged`.
+    pub last_log_id: Option<LogId>,
+    /// Number of its last frame.
+    pub sequence: u64,
+    /// Set if bytes that may have been acknowledged are gone: it may neither vote, acknowledge nor lead (I11).
+    pub lost: Option<String>,
+    /// Entries whose batch bodies are damaged while their frame is not; reading them fails.
+    pub damaged: Vec<LogId>,
+}
+
+/// Where an entry lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryPlace {
+    /// First byte of its frame.
+    pub position: LogPosition,
+    /// Length of the frame.
+    pub frame_bytes: u32,
+    /// First byte of the commit that holds it, in the same segment.
+    pub commit_byte: u32,
+}
+
+/// Where one batch of an entry lies; batches of a frame follow each other without a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchPlace {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// First byte of the batch's own header.
+    pub position: LogPosition,
+    /// Length of the batch.
+    pub bytes: u32,
+}
+
+/// One whole frame met while reading the log.
+#[derive(Debug, Clone)]
+pub struct ScannedFrame {
+    /// Whose frame.
+    pub replica: ReplicaId,
+    /// Its number among the replica's frames.
+    pub sequence: u64,
+    /// First byte of the frame.
+    pub position: LogPosition,
+    /// Length of the frame.
+    pub frame_bytes: u32,
+    /// What it says.
+    pub body: FrameBody,
+}
+
+/// What a frame says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FrameBody {
+    /// An entry; it voids all earlier-numbered entries at its index and above.
+    Entry(Entry),
+    /// A vote; the greatest wins.
+    Vote(Vote),
+    /// Entries after this id are void (all, if `None`).
+    Truncate(Option<LogId>),
+    /// Entries up to this id are no longer needed by Raft (their data may be).
+    Purge(LogId),
+    /// The replica's first frame.
+    Create(GroupCreation),
+    /// What apply decided.
+    Verdicts(Vec<EntryVerdicts>),
+    /// The replica left this directory; its id never comes back.
+    Remove,
+    /// The replica lost acknowledged bytes, as recovery found (I11).
+    Lost,
+}
+
+/// Told every whole frame, in log order, while the log is read. Void entries are among them: an entry is final once
+/// verdicts for its index have been seen.
+pub trait FrameSink: Send {
+    /// One frame. `batches` is empty for anything but an entry.
+    fn frame(&mut self, frame: &ScannedFrame, batches: &[BatchPlace]);
+    /// A segment is begun: what follows lies in it.
+    fn segment(&mut self, _sequence: u64) {}
+}
+
+/// A sink for those who need nothing.
+#[derive(Debug, Default)]
+pub struct NoSink;
+
+impl FrameSink for NoSink {
+    fn frame(&mut self, _frame: &ScannedFrame, _batches: &[BatchPlace]) {}
+}
+
+/// One segment as the log lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its number.
+    pub sequence: u64,
+    /// Bytes in use (its header included); final once sealed.
+    pub used_bytes: u32,
+    /// Bytes of its file.
+    pub file_bytes: u64,
+    /// True once it is full and synced.
+    pub sealed: bool,
+}
+
+/// Counters of a log since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Commits written.
+    pub commits: u64,
+    /// Frames in them.
+    pub frames: u64,
+    /// Bytes in them, headers and padding included.
+    pub bytes: u64,
+    /// Nanoseconds spent in syncs.
+    pub sync_nanos: u64,
+    /// Bytes waiting for the writer.
+    pub queued_bytes: u64,
+    /// Bytes of entries held in memory.
+    pub cached_bytes: u64,
+}
+
+/// Entries `first..=last` of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryRange {
+    /// First index.
+    pub first: RaftIndex,
+    /// Last index.
+    pub last: RaftIndex,
+}
