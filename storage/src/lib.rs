@@ -9,5 +9,6 @@ pub mod entry;
 pub mod env;
 pub mod ids;
 pub mod index;
+pub mod log;
 pub mod read;
 pub mod space;
