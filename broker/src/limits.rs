@@ -1,0 +1,78 @@
+//! The limits of the front, in one place: what one client, one connection and the node may cost.
+//!
+//! Kafka's own limits (`socket.request.max.bytes`, `max.connections` ...) come from the configuration; what is
+//! here has no Kafka name. May not know: sockets, requests, partitions.
+
+use std::time::Duration;
+
+/// Bytes of requests that a connection may hold without asking the node's budget, so that small requests
+/// (heartbeats, commits, metadata) pass when large ones wait for memory.
+pub const CONNECTION_FREE_BYTES: usize = 16 * 1024;
+
+/// A read buffer never starts larger than this, whatever size a frame announces.
+pub const READ_BUFFER_BYTES_MIN: usize = 8 * 1024;
+
+/// Bytes that are read ahead while complete requests wait for their turn.
+pub const READ_AHEAD_BYTES: usize = 128 * 1024;
+
+/// Once this much of a frame has arrived, room for up to [`FRAME_GROWTH_BYTES`] of it is made at once.
+pub const FRAME_TRUSTED_BYTES: usize = 64 * 1024;
+
+/// Largest growth of a read buffer that is not paid for by bytes which arrived.
+pub const FRAME_GROWTH_BYTES: usize = 1024 * 1024;
+
+/// Answers collected before they are written even if more are ready.
+pub const WRITE_BURST_BYTES: usize = 256 * 1024;
+
+/// Produce requests of one connection that may be under way at once; the rest stays in the socket.
+pub const IN_FLIGHT_REQUESTS_MAX: usize = 512;
+
+/// Bytes of Produce requests of one connection that may be under way at once (one larger request always may).
+pub const IN_FLIGHT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of a request before it is known what it is: the header with a client id of any legal length fits.
+pub const CLIENT_ID_LOG_CHARS_MAX: usize = 80;
+
+/// Share of the fetch answers in memory that a single answer gets even when the budget is used up: one batch
+/// must always fit, or a consumer stands still.
+pub const FETCH_BYTES_FLOOR: usize = 64 * 1024;
+
+/// Partitions that one Metadata answer describes without being asked by name... by anyone: more are refused.
+pub const METADATA_TOPICS_MAX: usize = 100_000;
+
+/// Topics that one Metadata request may create on the way.
+pub const METADATA_AUTO_CREATE_MAX: usize = 100;
+
+/// How one connection is bounded in time.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// `socket.request.max.bytes`.
+    pub request_bytes_max: usize,
+    /// `connections.max.idle.ms`.
+    pub idle: Duration,
+    /// A frame that has begun must arrive within this time, plus one second per KiB received.
+    pub frame_grace: Duration,
+    /// A client that takes no byte of its answers for this long is cut.
+    pub write_stall: Duration,
+    /// A request that waits this long for memory is given up, so that half-read requests cannot block each other.
+    pub memory_wait: Duration,
+    /// In-flight requests are given this long at a clean stop.
+    pub drain: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            request_bytes_max: 100 * 1024 * 1024,
+            idle: Duration::from_secs(600),
+            frame_grace: Duration::from_secs(30),
+            write_stall: Duration::from_secs(300),
+            memory_wait: Duration::from_secs(15),
+            drain: Duration::from_secs(2),
+        }
+    }
+}
+
+const _: () = assert!(READ_BUFFER_BYTES_MIN <= CONNECTION_FREE_BYTES);
+const _: () = assert!(FRAME_TRUSTED_BYTES <= FRAME_GROWTH_BYTES);
+const _: () = assert!(FETCH_BYTES_FLOOR <= WRITE_BURST_BYTES);

@@ -1,0 +1,400 @@
+//! One client connection: requests in, answers out in the order of requests, one read and one write per burst.
+//!
+//! Back-pressure is not reading: while answers wait to be written, requests fill their allowance or the node's
+//! budget is used up, the bytes stay in the kernel and the client is held back. May not know: what requests mean.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::future::BoxFuture;
+use ottla_storage::env::rt::{self, Instant};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::limits::{ConnectionLimits, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, WRITE_BURST_BYTES};
+use crate::server::budget::{Budget, Reservation};
+use crate::server::dispatch::{Answer, CloseReason, Dispatch, Turn};
+use crate::server::inbox::{FrameRefused, Inbox, Room};
+use crate::server::sniff::Stranger;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The client closed it.
+    #[error("closed by the client")]
+    ByClient,
+    /// The client closed it in the middle of a request.
+    #[error("closed by the client in the middle of a request")]
+    ByClientMidway,
+    /// The socket failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What came is no Kafka request.
+    #[error("{0}")]
+    Frame(#[from] FrameRefused),
+    /// What came is another protocol.
+    #[error("{}", .0.advice())]
+    Stranger(Stranger),
+    /// A request cannot be answered in any other way.
+    #[error("{0}")]
+    Request(#[from] CloseReason),
+    /// Idle beyond `connections.max.idle.ms`.
+    #[error("idle for longer than connections.max.idle.ms")]
+    Idle,
+    /// A request began and did not arrive.
+    #[error("a request began to arrive and was not complete in time")]
+    SlowRequest,
+    /// Answers are not taken.
+    #[error("the client does not read its answers")]
+    NeverReads,
+    /// Memory for a large request did not become free in time.
+    #[error("no memory for a large request within the time limit; raise ottla.memory.requests.bytes or slow the producers")]
+    NoMemory,
+    /// The node stops.
+    #[error("the node stops")]
+    Stopping,
+}
+
+struct InFlight<R> {
+    bytes: usize,
+    answer: BoxFuture<'static, Answer<R>>,
+}
+
+/// What the loop woke up for.
+enum Event<R> {
+    Stop,
+    Answered(Answer<R>),
+    Memory(Reservation),
+    Readable(io::Result<()>),
+    Tick,
+}
+
+/// A connection and all that it holds.
+pub struct Connection<D: Dispatch> {
+    stream: TcpStream,
+    dispatch: D,
+    limits: Arc<ConnectionLimits>,
+    budget: Budget,
+    stop: oneshot::Receiver<()>,
+    inbox: Inbox,
+    outbox: BytesMut,
+    /// Memory of the answers in the outbox.
+    outbox_memory: Reservation,
+    /// Started requests, in order; only the first is polled, the others go on by themselves.
+    queue: VecDeque<InFlight<D::Reply>>,
+    /// The one request in the queue overlaps with no other.
+    alone: bool,
+    /// Decoded, and waiting until all earlier requests are answered.
+    next: Option<(D::Call, usize)>,
+    memory_wait: Option<(Instant, BoxFuture<'static, Reservation>)>,
+    tick: Pin<Box<dyn Future<Output = ()> + Send>>,
+    active: Instant,
+    served_any: bool,
+}
+
+impl<D: Dispatch> Connection<D> {
+    /// Wraps an accepted socket; `stop` fires (or closes) when the node stops.
+    pub fn new(
+        stream: TcpStream,
+        dispatch: D,
+        limits: Arc<ConnectionLimits>,
+        budget: Budget,
+        stop: oneshot::Receiver<()>,
+    ) -> Self {
+        Self {
+            inbox: Inbox::new(&limits),
+            tick: Box::pin(rt::sleep(tick_every(&limits))),
+            stream,
+            dispatch,
+            limits,
+            budget,
+            stop,
+            outbox: BytesMut::new(),
+            outbox_memory: Reservation::default(),
+            queue: VecDeque::new(),
+            alone: false,
+            next: None,
+            memory_wait: None,
+            active: rt::now(),
+            served_any: false,
+        }
+    }
+
+    /// Serves the client until one side ends it.
+    pub async fn serve(mut self) -> Ended {
+        let ended = match self.run().await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        };
+        // Requests that came before the end are answered; a client may have closed only its own direction.
+        let answer_more = matches!(ended, Ended::ByClient | Ended::ByClientMidway);
+        if answer_more || matches!(ended, Ended::Request(_) | Ended::Frame(_) | Ended::Stopping) {
+            let drain = self.limits.drain;
+            let _ = rt::timeout(drain, self.drain(answer_more)).await;
+        }
+        ended
+    }
+
+    async fn run(&mut self) -> Result<Infallible, Ended> {
+        loop {
+            self.start_what_may_start()?;
+            let progress = self.take_finished_answers().await?;
+            if progress && self.outbox.len() < WRITE_BURST_BYTES {
+                // The next request of this burst may be answered at once, too: then one write carries both.
+                continue;
+            }
+            if self.outbox.is_empty() {
+                let event = self.wait().await;
+                self.handle(event)?;
+            } else {
+                self.flush().await?;
+                tokio::task::coop::consume_budget().await;
+            }
+        }
+    }
+
+    /// Answers what has been started (and, with `start_more`, what has arrived), then writes it.
+    async fn drain(&mut self, start_more: bool) -> Result<(), Ended> {
+        loop {
+            if start_more {
+                self.start_what_may_start()?;
+            }
+            if let Some(first) = self.queue.front_mut() {
+                let answer = first.answer.as_mut().await;
+                self.complete(answer)?;
+            } else {
+                return self.flush().await;
+            }
+            if self.outbox.len() >= WRITE_BURST_BYTES {
+                self.flush().await?;
+            }
+        }
+    }
+
+    /// Decodes frames and starts every request whose turn it is.
+    fn start_what_may_start(&mut self) -> Result<(), Ended> {
+        loop {
+            if self.blocked() {
+                return Ok(());
+            }
+            if let Some((call, bytes)) = self.next.take() {
+                self.alone = true;
+                self.start(call, bytes);
+                return Ok(());
+            }
+            let Some(frame) = self.next_frame()? else { return Ok(()) };
+            let bytes = frame.len();
+            let (call, turn) = self.dispatch.decode(frame)?;
+            self.served_any = true;
+            match turn {
+                Turn::Overlap => self.start(call, bytes),
+                Turn::Alone => self.next = Some((call, bytes)),
+            }
+        }
+    }
+
+    /// Whether whatever has arrived must wait for answers.
+    fn blocked(&self) -> bool {
+        !self.queue.is_empty()
+            && (self.alone
+                || self.next.is_some()
+                || self.queue.len() >= IN_FLIGHT_REQUESTS_MAX
+                || self.inbox.in_flight_bytes() >= IN_FLIGHT_BYTES_MAX)
+    }
+
+    fn start(&mut self, call: D::Call, bytes: usize) {
+        let answer = self.dispatch.start(call);
+        self.queue.push_back(InFlight { bytes, answer });
+    }
+
+    fn next_frame(&mut self) -> Result<Option<bytes::Bytes>, Ended> {
+        if !self.served_any
+            && let Some(stranger) = Stranger::recognise(self.inbox.first_bytes())
+        {
+            return Err(Ended::Stranger(stranger));
+        }
+        Ok(self.inbox.next_frame()?)
+    }
+
+    /// Encodes the answers that are ready, in the order of requests. True if there was one.
+    async fn take_finished_answers(&mut self) -> Result<bool, Ended> {
+        let mut any = false;
+        while self.outbox.len() < WRITE_BURST_BYTES {
+            let Some(first) = self.queue.front_mut() else { break };
+            let polled = poll_fn(|cx| Poll::Ready(first.answer.as_mut().poll(cx))).await;
+            let Poll::Ready(answer) = polled else { break };
+            self.complete(answer)?;
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// The first request of the queue has its answer.
+    fn complete(&mut self, answer: Answer<D::Reply>) -> Result<(), Ended> {
+        if let Some(done) = self.queue.pop_front() {
+            self.inbox.answered(done.bytes);
+        }
+        self.alone = self.alone && !self.queue.is_empty();
+        self.active = rt::now();
+        match answer {
+            Answer::Reply { reply, memory } => {
+                self.dispatch.encode(reply, &mut self.outbox)?;
+                self.outbox_memory.merge(memory);
+                Ok(())
+            }
+            Answer::Nothing => Ok(()),
+            Answer::Close(reason) => {
+                // Later requests were sent without knowing of this end: they are not answered.
+                self.queue.clear();
+                Err(Ended::Request(reason))
+            }
+        }
+    }
+
+    /// Waits for the next thing to do; only called when nothing waits to be written.
+    async fn wait(&mut self) -> Event<D::Reply> {
+        let may_read = self.memory_wait.is_none() && !self.inbox.is_full(self.blocked());
+        let head = self.queue.front_mut();
+        let in_flight = head.is_some();
+        let answered = async {
+            match head {
+                Some(first) => first.answer.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
+        let memory = async {
+            match &mut self.memory_wait {
+                Some((_, granted)) => granted.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = &mut self.stop => Event::Stop,
+            answer = answered, if in_flight => Event::Answered(answer),
+            granted = memory => Event::Memory(granted),
+            () = self.tick.as_mut() => Event::Tick,
+            ready = self.stream.readable(), if may_read => Event::Readable(ready),
+        }
+    }
+
+    fn handle(&mut self, event: Event<D::Reply>) -> Result<(), Ended> {
+        match event {
+            Event::Stop => Err(Ended::Stopping),
+            Event::Answered(answer) => self.complete(answer),
+            Event::Memory(granted) => {
+                self.memory_wait = None;
+                self.inbox.granted(granted);
+                self.read()
+            }
+            Event::Readable(ready) => {
+                ready?;
+                self.read()
+            }
+            Event::Tick => self.check_deadlines(),
+        }
+    }
+
+    /// One read, as large as there is room for.
+    fn read(&mut self) -> Result<(), Ended> {
+        let blocked = self.blocked();
+        match self.inbox.make_room(blocked, &self.budget) {
+            Room::Ready => {}
+            Room::Full => return Ok(()),
+            Room::NeedsMemory(bytes) => {
+                let deadline = rt::now() + self.limits.memory_wait;
+                self.memory_wait = Some((deadline, Box::pin(self.budget.take(bytes))));
+                return Ok(());
+            }
+        }
+        let buffer = self.inbox.buffer();
+        let room = buffer.capacity() - buffer.len();
+        match self.stream.try_read_buf(buffer) {
+            Ok(0) if self.inbox.is_empty() => Err(Ended::ByClient),
+            Ok(0) => Err(Ended::ByClientMidway),
+            Ok(bytes) => {
+                self.active = rt::now();
+                self.inbox.received(bytes, room, self.active);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes the outbox; gives up on a client that takes nothing.
+    async fn flush(&mut self) -> Result<(), Ended> {
+        let mut written = 0;
+        let mut progress = rt::now();
+        while let Some(rest) = self.outbox.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.stream.try_write(rest) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(bytes) => {
+                    written += bytes;
+                    progress = rt::now();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable(progress).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.active = progress;
+        self.outbox_memory = Reservation::default();
+        self.outbox.clear();
+        if self.outbox.capacity() > WRITE_BURST_BYTES {
+            self.outbox = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    async fn writable(&mut self, progress: Instant) -> Result<(), Ended> {
+        tokio::select! {
+            biased;
+            ready = self.stream.writable() => ready?,
+            () = self.tick.as_mut() => {
+                self.tick = Box::pin(rt::sleep(tick_every(&self.limits)));
+                if rt::now().since(progress) > self.limits.write_stall {
+                    return Err(Ended::NeverReads);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_deadlines(&mut self) -> Result<(), Ended> {
+        self.tick = Box::pin(rt::sleep(tick_every(&self.limits)));
+        let now = rt::now();
+        if let Some((deadline, _)) = &self.memory_wait {
+            return if now > *deadline { Err(Ended::NoMemory) } else { Ok(()) };
+        }
+        let waits = !self.queue.is_empty() || self.next.is_some();
+        if !waits && let Some((began, bytes)) = self.inbox.partial_frame() {
+            let per_kib = Duration::from_secs(u64::try_from(bytes / 1024).unwrap_or(u64::MAX));
+            if now.since(began) > self.limits.frame_grace.saturating_add(per_kib) {
+                return Err(Ended::SlowRequest);
+            }
+        }
+        if !waits && now.since(self.active) > self.limits.idle {
+            return Err(Ended::Idle);
+        }
+        if !waits {
+            self.inbox.rest();
+            self.outbox = BytesMut::new();
+        }
+        Ok(())
+    }
+}
+
+/// How often a connection looks at its deadlines: a coarse timer that many idle connections can afford.
+fn tick_every(limits: &ConnectionLimits) -> Duration {
+    let shortest = limits.idle.min(limits.frame_grace).min(limits.write_stall).min(limits.memory_wait);
+    (shortest / 2).clamp(Duration::from_millis(10), Duration::from_secs(10))
+}

@@ -1,0 +1,282 @@
+//! What has arrived on a connection and is not yet a request: one buffer, whole frames out of it without a copy.
+//!
+//! The buffer grows as bytes arrive, never to what a frame announces; what exceeds a small free share is taken
+//! from the node's budget. May not know: sockets, what a request means.
+
+use bytes::{Bytes, BytesMut};
+use ottla_storage::env::rt::Instant;
+
+use crate::limits::{
+    CONNECTION_FREE_BYTES, ConnectionLimits, FRAME_GROWTH_BYTES, FRAME_TRUSTED_BYTES, READ_AHEAD_BYTES,
+    READ_BUFFER_BYTES_MIN,
+};
+use crate::server::budget::{Budget, Reservation};
+
+/// Why the bytes of a connection are not Kafka requests; the connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameRefused {
+    /// The announced size is negative or too small for a header.
+    #[error("a request announced {0} bytes, which no request has")]
+    Size(i32),
+    /// The announced size is above `socket.request.max.bytes`.
+    #[error("a request announced {announced} bytes; socket.request.max.bytes allows {allowed}")]
+    TooLarge {
+        /// Bytes announced.
+        announced: i32,
+        /// Bytes allowed.
+        allowed: usize,
+    },
+}
+
+/// What the inbox needs before it can take more bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Room {
+    /// There is room: read into [`Inbox::buffer`].
+    Ready,
+    /// So many bytes more must be granted by the budget.
+    NeedsMemory(usize),
+    /// Enough is waiting here; read on when requests have been answered.
+    Full,
+}
+
+/// The read buffer of one connection.
+#[derive(Debug)]
+pub struct Inbox {
+    buffer: BytesMut,
+    request_bytes_max: usize,
+    read_bytes_next: usize,
+    /// Paid-for bytes: of the buffer and of the requests under way.
+    reservation: Reservation,
+    in_flight_bytes: usize,
+    frame_began: Option<Instant>,
+}
+
+const LENGTH_BYTES: usize = 4;
+/// Api key, version, correlation id: no request is shorter.
+const REQUEST_BYTES_MIN: i32 = 8;
+
+impl Inbox {
+    /// An empty inbox.
+    #[must_use]
+    pub fn new(limits: &ConnectionLimits) -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            request_bytes_max: limits.request_bytes_max,
+            read_bytes_next: READ_BUFFER_BYTES_MIN,
+            reservation: Reservation::default(),
+            in_flight_bytes: 0,
+            frame_began: None,
+        }
+    }
+
+    /// The next whole frame, without its length, if it has arrived.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameRefused> {
+        let Some(length) = self.announced()? else { return Ok(None) };
+        if self.buffer.len() < LENGTH_BYTES + length {
+            return Ok(None);
+        }
+        let _length = self.buffer.split_to(LENGTH_BYTES);
+        let frame = self.buffer.split_to(length).freeze();
+        self.in_flight_bytes += length;
+        self.frame_began = None;
+        Ok(Some(frame))
+    }
+
+    /// A request of `bytes` is answered; its memory is free again.
+    pub fn answered(&mut self, bytes: usize) {
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+        self.settle();
+    }
+
+    /// Bytes of requests taken and not yet answered.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
+    }
+
+    /// Makes room for the next read. `blocked`: a whole request waits for its turn.
+    pub fn make_room(&mut self, blocked: bool, budget: &Budget) -> Room {
+        if self.is_full(blocked) {
+            return Room::Full;
+        }
+        let capacity = self.capacity_wanted();
+        let needed = self.to_reserve(capacity);
+        if needed > 0 {
+            match budget.try_take(needed) {
+                Some(more) => self.reservation.merge(more),
+                None => return Room::NeedsMemory(needed),
+            }
+        }
+        self.buffer.reserve(capacity - self.buffer.len());
+        Room::Ready
+    }
+
+    /// Whether nothing more is read for now. `blocked`: a whole request may be waiting here for its turn.
+    #[must_use]
+    pub fn is_full(&self, blocked: bool) -> bool {
+        blocked && self.buffer.len() >= READ_AHEAD_BYTES
+    }
+
+    /// Whether no byte waits here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Memory that was waited for has been granted.
+    pub fn granted(&mut self, more: Reservation) {
+        self.reservation.merge(more);
+    }
+
+    /// Where the socket's bytes go; [`Inbox::make_room`] comes first, [`Inbox::received`] after.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// `bytes` were added to the buffer, which had room for `room`.
+    pub fn received(&mut self, bytes: usize, room: usize, now: Instant) {
+        if self.frame_began.is_none() {
+            self.frame_began = Some(now);
+        }
+        // A read that filled its buffer is followed by a larger one, a small one by a smaller.
+        if bytes == room {
+            self.read_bytes_next = (self.read_bytes_next * 2).min(READ_AHEAD_BYTES);
+        } else if bytes * 4 < self.read_bytes_next {
+            self.read_bytes_next = (self.read_bytes_next / 2).max(READ_BUFFER_BYTES_MIN);
+        }
+    }
+
+    /// When the incomplete frame in the buffer began, and how much of it is here.
+    #[must_use]
+    pub fn partial_frame(&self) -> Option<(Instant, usize)> {
+        if self.buffer.is_empty() { None } else { self.frame_began.map(|began| (began, self.buffer.len())) }
+    }
+
+    /// The first bytes, to tell what a stranger speaks.
+    #[must_use]
+    pub fn first_bytes(&self) -> &[u8] {
+        self.buffer.get(..5).unwrap_or(&self.buffer)
+    }
+
+    /// Gives the memory of an idle connection back.
+    pub fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.read_bytes_next = READ_BUFFER_BYTES_MIN;
+        }
+        self.settle();
+    }
+
+    fn announced(&self) -> Result<Option<usize>, FrameRefused> {
+        let Some(&head) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let announced = i32::from_be_bytes(head);
+        if announced < REQUEST_BYTES_MIN {
+            return Err(FrameRefused::Size(announced));
+        }
+        match usize::try_from(announced) {
+            Ok(length) if length <= self.request_bytes_max => Ok(Some(length)),
+            _ => Err(FrameRefused::TooLarge { announced, allowed: self.request_bytes_max }),
+        }
+    }
+
+    /// The capacity that the bytes which have arrived justify.
+    fn capacity_wanted(&self) -> usize {
+        let here = self.buffer.len();
+        let step = here + self.read_bytes_next;
+        let Ok(Some(length)) = self.announced() else { return step };
+        let whole = LENGTH_BYTES + length;
+        if whole <= here {
+            return step;
+        }
+        let growth = if here >= FRAME_TRUSTED_BYTES { here.max(FRAME_GROWTH_BYTES) } else { here.max(self.read_bytes_next) };
+        // Room for a little more than the frame, so that a pipelined successor comes with the same read.
+        (here + growth).min(whole + READ_BUFFER_BYTES_MIN)
+    }
+
+    fn to_reserve(&self, capacity: usize) -> usize {
+        let held = capacity + self.in_flight_bytes;
+        held.saturating_sub(CONNECTION_FREE_BYTES).saturating_sub(self.reservation.bytes())
+    }
+
+    /// Gives back what is held beyond the bytes in the buffer and under way.
+    fn settle(&mut self) {
+        let held = self.buffer.len() + self.in_flight_bytes;
+        self.reservation.shrink_to(held.saturating_sub(CONNECTION_FREE_BYTES));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inbox() -> Inbox {
+        Inbox::new(&ConnectionLimits { request_bytes_max: 10_000_000, ..ConnectionLimits::default() })
+    }
+
+    fn receive(inbox: &mut Inbox, bytes: &[u8]) {
+        inbox.buffer().extend_from_slice(bytes);
+        inbox.received(bytes.len(), bytes.len() + 1, Instant(0));
+    }
+
+    fn frame(length: usize) -> Vec<u8> {
+        let mut bytes = u32::try_from(length).unwrap().to_be_bytes().to_vec();
+        bytes.resize(4 + length, 7);
+        bytes
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_they_arrive() {
+        let mut inbox = inbox();
+        let mut stream = frame(10);
+        stream.extend(frame(20));
+        for byte in &stream {
+            let before = inbox.next_frame().unwrap();
+            if let Some(whole) = before {
+                assert_eq!(whole.len(), 10);
+            }
+            receive(&mut inbox, std::slice::from_ref(byte));
+        }
+        assert_eq!(inbox.next_frame().unwrap().unwrap().len(), 20);
+        assert_eq!(inbox.next_frame().unwrap(), None);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        for (size, error) in [
+            (-1_i32, FrameRefused::Size(-1)),
+            (0, FrameRefused::Size(0)),
+            (10_000_001, FrameRefused::TooLarge { announced: 10_000_001, allowed: 10_000_000 }),
+        ] {
+            let mut inbox = inbox();
+            receive(&mut inbox, &size.to_be_bytes());
+            assert_eq!(inbox.next_frame().unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn memory_follows_the_bytes_that_came_not_the_announced_size() {
+        let budget = Budget::new(64 << 20);
+        let mut inbox = inbox();
+        receive(&mut inbox, &9_000_000_u32.to_be_bytes());
+        assert_eq!(inbox.next_frame().unwrap(), None);
+        assert_eq!(inbox.make_room(false, &budget), Room::Ready);
+        assert!(inbox.buffer().capacity() <= 2 * READ_BUFFER_BYTES_MIN, "{}", inbox.buffer().capacity());
+        assert!(budget.bytes_used() <= READ_BUFFER_BYTES_MIN);
+    }
+
+    #[test]
+    fn a_large_request_waits_for_the_budget_and_gives_it_back() {
+        let budget = Budget::new(100_000);
+        let taken = budget.try_take(90_000).unwrap();
+        let mut inbox = inbox();
+        receive(&mut inbox, &frame(50_000)[..20_000]);
+        let Room::NeedsMemory(needed) = inbox.make_room(false, &budget) else { panic!("has room") };
+        drop(taken);
+        inbox.granted(budget.try_take(needed).unwrap());
+        assert_eq!(inbox.make_room(false, &budget), Room::Ready);
+        receive(&mut inbox, &frame(50_000)[20_000..]);
+        let whole = inbox.next_frame().unwrap().unwrap();
+        inbox.answered(whole.len());
+        assert_eq!(budget.bytes_used(), 0);
+    }
+}
