@@ -7,6 +7,7 @@ pub mod admin;
 pub mod config;
 pub mod coordinator;
 pub mod handlers;
+pub mod limits;
 pub mod metadata;
 pub mod node;
 pub mod partition;

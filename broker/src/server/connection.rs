@@ -376,7 +376,7 @@ impl<D: Dispatch> Connection<D> {
             return if now > *deadline { Err(Ended::NoMemory) } else { Ok(()) };
         }
         let waits = !self.queue.is_empty() || self.next.is_some();
-        if !waits && let Some((began, bytes)) = self.inbox.partial_frame() {
+        if !waits && let Some((began, bytes)) = self.inbox.partial_frame(now) {
             let per_kib = Duration::from_secs(u64::try_from(bytes / 1024).unwrap_or(u64::MAX));
             if now.since(began) > self.limits.frame_grace.saturating_add(per_kib) {
                 return Err(Ended::SlowRequest);

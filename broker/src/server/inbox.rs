@@ -148,8 +148,12 @@ impl Inbox {
 
     /// When the incomplete frame in the buffer began, and how much of it is here.
     #[must_use]
-    pub fn partial_frame(&self) -> Option<(Instant, usize)> {
-        if self.buffer.is_empty() { None } else { self.frame_began.map(|began| (began, self.buffer.len())) }
+    pub fn partial_frame(&mut self, now: Instant) -> Option<(Instant, usize)> {
+        if self.buffer.is_empty() {
+            return None;
+        }
+        // Bytes that came behind a whole frame count from when they are first looked at.
+        Some((*self.frame_began.get_or_insert(now), self.buffer.len()))
     }
 
     /// The first bytes, to tell what a stranger speaks.

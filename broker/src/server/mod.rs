@@ -1,1 +1,199 @@
-//! Bytes and the order of replies: listeners, connections, dispatch.
+//! Bytes and the order of replies: listeners, connections, bursts, limits, back-pressure.
+//!
+//! May not know: what a request means; that is the dispatcher's ([`dispatch::Dispatch`]).
+
+pub mod admission;
+pub mod budget;
+pub mod connection;
+pub mod context;
+pub mod dispatch;
+pub mod inbox;
+pub mod listener;
+pub mod sniff;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use ottla_storage::env::rt::{self, JoinHandle};
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use crate::limits::ConnectionLimits;
+use crate::server::admission::{Admission, Admitted};
+use crate::server::budget::Budget;
+use crate::server::connection::{Connection, Ended};
+use crate::server::dispatch::{Dispatch, Peer};
+use crate::server::listener::BoundListener;
+
+pub use context::{ConnectionInfo, Context};
+
+/// Makes the dispatcher of each connection, and learns of what happens to connections.
+pub trait Service: Send + Sync + 'static {
+    /// Answers the requests of one connection.
+    type Dispatch: Dispatch;
+    /// A client has connected.
+    fn connected(&self, peer: &Peer) -> Self::Dispatch;
+    /// A connection has ended; whatever is keyed by it can go.
+    fn ended(&self, peer: &Peer, ended: &Ended);
+    /// A connection was refused before it began.
+    fn refused(&self);
+    /// A handler panicked; its connection is closed.
+    fn panicked(&self, peer: &Peer, message: &str);
+}
+
+/// The listeners and connections of a node.
+pub struct Server<S> {
+    shared: Arc<Shared<S>>,
+    accepting: Vec<JoinHandle<()>>,
+}
+
+struct Shared<S> {
+    service: S,
+    limits: Arc<ConnectionLimits>,
+    admission: Admission,
+    budget: Budget,
+    next_connection: AtomicU64,
+    stopping: AtomicBool,
+    open: Mutex<BTreeMap<u64, Open>>,
+}
+
+/// What the server keeps of an open connection.
+struct Open {
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl<S: Service> Server<S> {
+    /// Opens the listeners and serves whoever connects.
+    pub fn start(
+        listeners: Vec<BoundListener>,
+        service: S,
+        limits: ConnectionLimits,
+        admission: Admission,
+        budget: Budget,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            service,
+            limits: Arc::new(limits),
+            admission,
+            budget,
+            next_connection: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+            open: Mutex::default(),
+        });
+        let mut accepting = Vec::new();
+        for listener in listeners {
+            let name = listener.name.clone();
+            let socket = listener.open()?;
+            accepting.push(rt::spawn(accept(shared.clone(), name, socket)));
+        }
+        Ok(Self { shared, accepting })
+    }
+
+    /// Stops accepting, lets requests under way finish for a short time, closes all connections.
+    pub async fn stop(self) {
+        for task in &self.accepting {
+            task.abort();
+        }
+        self.shared.stopping.store(true, Ordering::Release);
+        for open in self.shared.open.lock().values_mut() {
+            if let Some(stop) = open.stop.take() {
+                let _ = stop.send(());
+            }
+        }
+        let deadline = rt::now() + self.shared.limits.drain + Duration::from_millis(200);
+        while !self.shared.open.lock().is_empty() && rt::now() < deadline {
+            rt::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+async fn accept<S: Service>(shared: Arc<Shared<S>>, name: Arc<str>, socket: TcpListener) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, address)) => welcome(&shared, &name, stream, address),
+            Err(error) => {
+                // Out of file descriptors, mostly: connections that close will free some.
+                tracing::warn!(listener = %name, "cannot accept a connection: {error}; trying again");
+                rt::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn welcome<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, stream: TcpStream, address: SocketAddr) {
+    let admitted = match shared.admission.admit(address.ip()) {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            shared.service.refused();
+            tracing::info!(listener = %name, client = %address, "connection refused: {refused}");
+            return;
+        }
+    };
+    // Answers are written in whole bursts: waiting for more would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(client = %address, "TCP_NODELAY: {error}");
+    }
+    let connection = shared.next_connection.fetch_add(1, Ordering::Relaxed);
+    let peer = Peer { connection, listener: name.clone(), address };
+    let (stop, stopped) = oneshot::channel();
+    shared.open.lock().insert(connection, Open { stop: Some(stop) });
+    rt::spawn(attend(shared.clone(), peer, stream, admitted, stopped));
+}
+
+/// Serves one connection; a panic in a handler ends this connection and nothing else.
+async fn attend<S: Service>(
+    shared: Arc<Shared<S>>,
+    peer: Peer,
+    stream: TcpStream,
+    admitted: Admitted,
+    stopped: oneshot::Receiver<()>,
+) {
+    let dispatch = shared.service.connected(&peer);
+    let connection = Connection::new(stream, dispatch, shared.limits.clone(), shared.budget.clone(), stopped);
+    let ended = if shared.stopping.load(Ordering::Acquire) {
+        drop(connection);
+        Ok(Ended::Stopping)
+    } else {
+        AssertUnwindSafe(connection.serve()).catch_unwind().await
+    };
+    match ended {
+        Ok(ended) => {
+            log_end(&peer, &ended);
+            shared.service.ended(&peer, &ended);
+        }
+        Err(payload) => {
+            let message = rt::panic_message(payload.as_ref());
+            tracing::error!(listener = %peer.listener, client = %peer.address, "a request panicked: {message}; its connection is closed");
+            shared.service.panicked(&peer, &message);
+        }
+    }
+    shared.open.lock().remove(&peer.connection);
+    drop(admitted);
+}
+
+fn log_end(peer: &Peer, ended: &Ended) {
+    let (listener, client) = (&peer.listener, peer.address);
+    match ended {
+        Ended::ByClient | Ended::ByClientMidway | Ended::Io(_) | Ended::Idle | Ended::Stopping => {
+            tracing::debug!(%listener, %client, "connection ended: {ended}");
+        }
+        Ended::Frame(_)
+        | Ended::Stranger(_)
+        | Ended::Request(_)
+        | Ended::SlowRequest
+        | Ended::NeverReads
+        | Ended::NoMemory => {
+            tracing::warn!(%listener, %client, "connection closed: {ended}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

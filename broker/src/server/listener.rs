@@ -1,0 +1,106 @@
+//! Sockets that clients connect to: bound early, so that a port in use is an error at the start; opened when the
+//! node can answer. May not know: requests.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+use crate::config::Listener;
+
+/// Socket options that the configuration may set.
+#[derive(Debug, Clone, Default)]
+pub struct SocketOptions {
+    /// `socket.send.buffer.bytes`.
+    pub send_buffer_bytes: Option<usize>,
+    /// `socket.receive.buffer.bytes`.
+    pub receive_buffer_bytes: Option<usize>,
+    /// `socket.listen.backlog.size`.
+    pub backlog: u32,
+}
+
+/// A listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {listener}: {source}{hint}")]
+pub struct BindError {
+    listener: String,
+    source: io::Error,
+    hint: &'static str,
+}
+
+/// A bound socket on which nobody can connect yet.
+#[derive(Debug)]
+pub struct BoundListener {
+    /// Name of the listener.
+    pub name: Arc<str>,
+    /// Where it is bound; the port is the real one if port 0 was asked for.
+    pub address: SocketAddr,
+    socket: Socket,
+    backlog: i32,
+}
+
+impl BoundListener {
+    /// Binds one configured listener.
+    pub async fn bind(listener: &Listener, options: &SocketOptions) -> Result<Self, BindError> {
+        let failed = |source: io::Error| BindError { listener: listener.to_string(), hint: hint(&source), source };
+        let addresses = resolve(&listener.endpoint.host, listener.endpoint.port).await.map_err(failed)?;
+        let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
+        for address in addresses {
+            match bind_one(address, options) {
+                Ok(socket) => {
+                    let address = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
+                    let backlog = i32::try_from(options.backlog.max(1)).unwrap_or(i32::MAX);
+                    return Ok(Self { name: listener.name.as_str().into(), address, socket, backlog });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(failed(last))
+    }
+
+    /// Lets clients connect.
+    pub fn open(self) -> io::Result<TcpListener> {
+        self.socket.listen(self.backlog)?;
+        TcpListener::from_std(self.socket.into())
+    }
+}
+
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if host.is_empty() {
+        // All addresses: one dual-stack socket where there is IPv6, else IPv4.
+        return Ok(vec![SocketAddr::from(([0_u16; 8], port)), SocketAddr::from(([0, 0, 0, 0], port))]);
+    }
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+fn bind_one(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // A restart must not wait for the connections of its predecessor to be forgotten.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    if let Some(bytes) = options.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (is another broker running here? stop it, or set another port in `listeners`)",
+        io::ErrorKind::AddrNotAvailable => {
+            " (the host of `listeners` is not an address of this machine; use `listeners` for what to bind and \
+             `advertised.listeners` for what clients are told)"
+        }
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need privileges)",
+        _ => "",
+    }
+}
