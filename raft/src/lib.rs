@@ -1,1 +1,20 @@
-//! Placeholder head.
+//! Consensus: many Raft groups over the logs of a node. openraft behind our own small interface.
+//!
+//! May not know: what a command means; it orders entries, applies them through [`StateMachine`] and
+//! answers with what apply said. Walk of a proposal: [`GroupHandle::propose`] -> openraft -> log store
+//! (write and sync) -> commit -> apply adapter: `StateMachine::apply`, verdicts to the batch index,
+//! `StateMachine::publish`, answer.
+
+mod error;
+mod handle;
+mod host;
+mod machine;
+mod members;
+mod net;
+
+pub use error::{ProposeError, RaftError, ReadIndexError};
+pub use handle::{GroupHandle, Pending, Proposal, Proposed, Role};
+pub use host::{RaftHost, RaftOptions};
+pub use machine::{Applied, Reply, StateMachine};
+pub use members::{Creation, Members};
+pub use net::{Message, Network, Undelivered};

@@ -1,0 +1,74 @@
+//! Why Raft could not do what was asked. Only causes; the broker maps them to Kafka's codes.
+
+use std::sync::Arc;
+
+use ottla_storage::ids::ReplicaId;
+
+/// A proposal was not applied, or nobody knows whether it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Nothing was proposed: another replica leads, or none.
+    #[error("not the leader (leader: {leader:?})")]
+    NotLeader {
+        /// Who leads, as far as is known.
+        leader: Option<ReplicaId>,
+    },
+    /// It was proposed, but leadership went before it was applied: it may still be applied, or never.
+    #[error("leadership lost before the entry was applied")]
+    Unknown,
+    /// More than a group can ever hold in flight.
+    #[error("a proposal of {bytes} bytes is above the limit of {bytes_max}")]
+    TooLarge {
+        /// Size of the proposal.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// This replica has stopped, for good or because the node stops.
+    #[error("replica stopped: {0}")]
+    Stopped(Arc<str>),
+}
+
+/// A read index was not obtained.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadIndexError {
+    /// Another replica leads, or none that a majority confirms.
+    #[error("not the leader (leader: {leader:?})")]
+    NotLeader {
+        /// Who leads, as far as is known.
+        leader: Option<ReplicaId>,
+    },
+    /// This replica has stopped.
+    #[error("replica stopped: {0}")]
+    Stopped(Arc<str>),
+}
+
+/// A replica could not be created, opened or changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RaftError {
+    /// A replica of this id runs already.
+    #[error("replica {0} runs already")]
+    Exists(ReplicaId),
+    /// What the disk holds about the replica is not understood.
+    #[error("replica {replica}: {what}")]
+    Damaged {
+        /// Which replica.
+        replica: ReplicaId,
+        /// What is wrong.
+        what: String,
+    },
+    /// Its directory failed.
+    #[error("replica {replica}: storage: {what}")]
+    Storage {
+        /// Which replica.
+        replica: ReplicaId,
+        /// What failed.
+        what: String,
+    },
+    /// A change of members was refused.
+    #[error("membership change refused: {0}")]
+    Refused(String),
+    /// The replica, or the host, has stopped.
+    #[error("replica stopped: {0}")]
+    Stopped(Arc<str>),
+}

@@ -1,0 +1,161 @@
+//! Who belongs to a group, and what a group is created with, as bytes.
+//!
+//!  members   | version u8 = 1 | configs u8 | per config: count u32, replica ids u64... | count u32, learner ids u64... |
+//!  creation  | members | opaque bytes of the shard |
+//!
+//! All numbers little-endian. Two configs: a joint change is under way.
+
+use std::collections::BTreeSet;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ottla_storage::ids::ReplicaId;
+
+/// The members of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Members {
+    /// The voters; two sets while a joint change is under way.
+    pub voters: Vec<BTreeSet<ReplicaId>>,
+    /// Replicas that receive everything and do not count in a quorum.
+    pub learners: BTreeSet<ReplicaId>,
+}
+
+const VERSION: u8 = 1;
+
+impl Members {
+    /// A group of one config, without learners.
+    pub fn of(voters: impl IntoIterator<Item = ReplicaId>) -> Self {
+        Members {
+            voters: vec![voters.into_iter().collect()],
+            learners: BTreeSet::new(),
+        }
+    }
+
+    /// True if `replica` votes.
+    #[must_use]
+    pub fn is_voter(&self, replica: ReplicaId) -> bool {
+        self.voters.iter().any(|config| config.contains(&replica))
+    }
+
+    /// True if `replica` is the only voter: it needs nobody to become leader.
+    #[must_use]
+    pub fn is_sole_voter(&self, replica: ReplicaId) -> bool {
+        !self.voters.is_empty()
+            && self
+                .voters
+                .iter()
+                .all(|config| config.len() == 1 && config.contains(&replica))
+    }
+
+    /// Appends the encoding.
+    pub fn encode_into(&self, out: &mut BytesMut) {
+        out.put_u8(VERSION);
+        out.put_u8(u8::try_from(self.voters.len()).unwrap_or(u8::MAX));
+        for set in self.voters.iter().chain(std::iter::once(&self.learners)) {
+            out.put_u32_le(u32::try_from(set.len()).unwrap_or(u32::MAX));
+            for replica in set {
+                out.put_u64_le(replica.0);
+            }
+        }
+    }
+
+    /// The encoding.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.encode_into(&mut out);
+        out.freeze()
+    }
+
+    /// Takes members off the front of `from`; `None` if they are not whole.
+    pub fn decode_from(from: &mut Bytes) -> Option<Self> {
+        if from.try_get_u8().ok()? != VERSION {
+            return None;
+        }
+        let configs = from.try_get_u8().ok()?;
+        let mut voters = Vec::new();
+        for _ in 0..configs {
+            voters.push(decode_set(from)?);
+        }
+        let learners = decode_set(from)?;
+        Some(Members { voters, learners })
+    }
+
+    /// Members that fill `from`. No bytes at all: nobody.
+    #[must_use]
+    pub fn decode(mut from: Bytes) -> Option<Self> {
+        if from.is_empty() {
+            return Some(Members::default());
+        }
+        let members = Self::decode_from(&mut from)?;
+        from.is_empty().then_some(members)
+    }
+}
+
+fn decode_set(from: &mut Bytes) -> Option<BTreeSet<ReplicaId>> {
+    let count = from.try_get_u32_le().ok()? as usize;
+    if from.remaining() / 8 < count {
+        return None;
+    }
+    Some((0..count).map(|_| ReplicaId(from.get_u64_le())).collect())
+}
+
+/// What a replica's group is created with: kept in the log's group-creation frame.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Creation {
+    /// The first members.
+    pub members: Members,
+    /// What the shard recorded about itself.
+    pub shard: Bytes,
+}
+
+impl Creation {
+    /// The encoding.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.members.encode_into(&mut out);
+        out.extend_from_slice(&self.shard);
+        out.freeze()
+    }
+
+    /// A creation as recovered from the log.
+    #[must_use]
+    pub fn decode(mut from: Bytes) -> Option<Self> {
+        let members = Members::decode_from(&mut from)?;
+        Some(Creation {
+            members,
+            shard: from,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn set() -> impl Strategy<Value = BTreeSet<ReplicaId>> {
+        proptest::collection::btree_set(any::<u64>().prop_map(ReplicaId), 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn a_creation_comes_back(voters in proptest::collection::vec(set(), 0..3), learners in set(), shard: Vec<u8>) {
+            let creation = Creation { members: Members { voters, learners }, shard: shard.into() };
+            prop_assert_eq!(Creation::decode(creation.encode()), Some(creation));
+        }
+
+        #[test]
+        fn foreign_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = Creation::decode(bytes.clone().into());
+            let _ = Members::decode(bytes.into());
+        }
+
+        #[test]
+        fn cut_off_members_are_refused(voters in proptest::collection::vec(set(), 1..3), cut in 1usize..8) {
+            let whole = Members { voters, learners: BTreeSet::new() }.encode();
+            let keep = whole.len() - cut.min(whole.len() - 1);
+            prop_assert_eq!(Members::decode(whole.slice(..keep)), None);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! How replicas talk: our own messages and the trait a transport implements.
+//!
+//! May not know: sockets. A message names replicas, never nodes; the transport knows where they live.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use ottla_storage::entry::{Entry, Vote};
+use ottla_storage::ids::{LogId, ReplicaId};
+
+/// A request between two replicas of a group, or the answer to one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// Entries to append; none: a heartbeat.
+    Append {
+        vote: Vote,
+        previous: Option<LogId>,
+        entries: Vec<Entry>,
+        commit: Option<LogId>,
+    },
+    /// Everything up to the end of the append is on the follower's disk.
+    Appended,
+    /// Only the entries up to here are on the follower's disk; more may be sent.
+    AppendedUpTo(Option<LogId>),
+    /// The follower's log differs at `previous`.
+    Conflict,
+    /// The receiver knows a greater vote.
+    HigherVote(Vote),
+    /// Asks for a vote (`pre`: only whether it would be granted).
+    AskVote {
+        pre: bool,
+        vote: Vote,
+        last: Option<LogId>,
+    },
+    /// Answer to `AskVote`.
+    VoteAnswer {
+        vote: Vote,
+        last: Option<LogId>,
+        granted: bool,
+    },
+    /// The leader asks `to` to take over.
+    Transfer {
+        from_leader: Vote,
+        to: ReplicaId,
+        last: Option<LogId>,
+    },
+    /// Answer to `Transfer`.
+    Transferred { accepted: bool },
+}
+
+/// The message got no answer; whether it was acted upon is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no answer: {0}")]
+pub struct Undelivered(pub String);
+
+/// A transport between replicas. Loss, delay, repetition and disorder are all allowed.
+pub trait Network: Send + Sync + 'static {
+    /// Sends a request and waits for its answer, at most `timeout`.
+    fn call(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        request: Message,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Message, Undelivered>>;
+}
