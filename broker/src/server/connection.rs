@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use futures_util::future::BoxFuture;
 use ottla_storage::env::rt::{self, Instant};
 use tokio::net::TcpStream;
@@ -22,6 +21,7 @@ use crate::limits::{ConnectionLimits, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MA
 use crate::server::budget::{Budget, Reservation};
 use crate::server::dispatch::{Answer, CloseReason, Dispatch, Turn};
 use crate::server::inbox::{FrameRefused, Inbox, Room};
+use crate::server::outbox::Outbox;
 use crate::server::sniff::Stranger;
 
 /// Why a connection ended.
@@ -84,7 +84,7 @@ pub struct Connection<D: Dispatch> {
     budget: Budget,
     stop: oneshot::Receiver<()>,
     inbox: Inbox,
-    outbox: BytesMut,
+    outbox: Outbox,
     /// Memory of the answers in the outbox.
     outbox_memory: Reservation,
     /// Started requests, in order; only the first is polled, the others go on by themselves.
@@ -116,7 +116,7 @@ impl<D: Dispatch> Connection<D> {
             limits,
             budget,
             stop,
-            outbox: BytesMut::new(),
+            outbox: Outbox::default(),
             outbox_memory: Reservation::default(),
             queue: VecDeque::new(),
             alone: false,
@@ -331,13 +331,13 @@ impl<D: Dispatch> Connection<D> {
 
     /// Writes the outbox; gives up on a client that takes nothing.
     async fn flush(&mut self) -> Result<(), Ended> {
-        let mut written = 0;
         let mut progress = rt::now();
-        while let Some(rest) = self.outbox.get(written..).filter(|rest| !rest.is_empty()) {
-            match self.stream.try_write(rest) {
+        let mut finished = self.outbox.is_empty();
+        while !finished {
+            match self.outbox.with_slices(|slices| self.stream.try_write_vectored(slices)) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(bytes) => {
-                    written += bytes;
+                    finished = self.outbox.advance(bytes);
                     progress = rt::now();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -348,10 +348,6 @@ impl<D: Dispatch> Connection<D> {
         }
         self.active = progress;
         self.outbox_memory = Reservation::default();
-        self.outbox.clear();
-        if self.outbox.capacity() > WRITE_BURST_BYTES {
-            self.outbox = BytesMut::new();
-        }
         Ok(())
     }
 
@@ -387,7 +383,7 @@ impl<D: Dispatch> Connection<D> {
         }
         if !waits {
             self.inbox.rest();
-            self.outbox = BytesMut::new();
+            self.outbox.rest();
         }
         Ok(())
     }

@@ -5,10 +5,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::server::budget::Reservation;
+use crate::server::outbox::Outbox;
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -66,5 +67,5 @@ pub trait Dispatch: Send + Sync + 'static {
     fn start(&mut self, call: Self::Call) -> BoxFuture<'static, Answer<Self::Reply>>;
 
     /// Appends the answer, its length first, to `out`.
-    fn encode(&mut self, reply: Self::Reply, out: &mut BytesMut) -> Result<(), CloseReason>;
+    fn encode(&mut self, reply: Self::Reply, out: &mut Outbox) -> Result<(), CloseReason>;
 }

@@ -9,6 +9,7 @@ pub mod context;
 pub mod dispatch;
 pub mod inbox;
 pub mod listener;
+pub mod outbox;
 pub mod sniff;
 
 use std::collections::BTreeMap;
