@@ -1,0 +1,149 @@
+//! Architecture as a test: file sizes, heads, banned words, the order of the crates and of the floors in `broker/`.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE_LINES_MAX: usize = 600;
+
+/// Words that say a thing is not finished; the code has none of them.
+const BANNED: &[&str] = &["todo!", "unimplemented!", "dbg!", "FIXME", "XXX", "simplified for now"];
+
+/// The floors of the broker, lowest first. A floor may call those below it, and the two that everybody reads.
+const FLOORS: &[&str] = &["shard", "partition", "coordinator", "handlers", "server", "admin", "node"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn rust_files(below: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(below).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !["target", "node_modules", "corpus", "artifacts"].contains(&name.as_str()) && !name.starts_with('.') {
+                rust_files(&path, found);
+            }
+        } else if name.ends_with(".rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for folder in ["protocol", "storage", "raft", "broker", "tests", "benches", "fuzz"] {
+        if root().join(folder).is_dir() {
+            rust_files(&root().join(folder), &mut found);
+        }
+    }
+    found.sort();
+    let read = |path: &PathBuf| {
+        (path.strip_prefix(root()).unwrap().to_string_lossy().into_owned(), fs::read_to_string(path).unwrap())
+    };
+    found.iter().map(read).collect()
+}
+
+/// Runs `check` on every source file and fails with all complaints at once.
+fn every_file(check: impl Fn(&str, &str) -> Vec<String>) {
+    let complaints: Vec<String> = sources().iter().flat_map(|(path, text)| check(path, text)).collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn every_file_fits_in_the_head() {
+    every_file(|path, text| {
+        let lines = text.lines().count();
+        if lines > FILE_LINES_MAX { vec![format!("{path}: {lines} lines, at most {FILE_LINES_MAX}")] } else { Vec::new() }
+    });
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    every_file(|path, text| {
+        let starts = text.starts_with("//!");
+        if starts { Vec::new() } else { vec![format!("{path}: does not open with a `//!` head")] }
+    });
+}
+
+#[test]
+fn no_word_says_that_a_thing_is_not_finished() {
+    every_file(|path, text| {
+        if path.ends_with("tidy.rs") {
+            return Vec::new();
+        }
+        let found = BANNED.iter().filter(|word| text.contains(**word));
+        found.map(|word| format!("{path}: contains `{word}`")).collect()
+    });
+}
+
+#[test]
+fn every_select_is_biased() {
+    every_file(|path, text| {
+        let mut complaints = Vec::new();
+        for (at, _) in text.match_indices("select! {") {
+            let rest = text[at + "select! {".len()..].trim_start();
+            if !rest.starts_with("biased;") && !path.ends_with("tidy.rs") {
+                complaints.push(format!("{path}: an unbiased select! (its order is random)"));
+            }
+        }
+        complaints
+    });
+}
+
+#[test]
+fn unsafe_code_lives_in_named_modules_and_says_why_it_is_sound() {
+    every_file(|path, text| {
+        let mut complaints = Vec::new();
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap();
+            if !code.contains("unsafe {") && !code.contains("unsafe impl") {
+                continue;
+            }
+            let near = &lines[number.saturating_sub(6)..=number];
+            if !near.iter().any(|l| l.to_lowercase().contains("safety")) {
+                complaints.push(format!("{path}:{}: unsafe without a safety comment", number + 1));
+            }
+        }
+        complaints
+    });
+}
+
+#[test]
+fn the_crates_depend_downwards_only() {
+    let order = ["protocol", "storage", "raft", "broker"];
+    for (level, name) in order.iter().enumerate() {
+        let manifest = fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
+        for above in &order[level + 1..] {
+            assert!(!manifest.contains(&format!("ottla-{above}")), "{name} depends on {above}");
+        }
+    }
+}
+
+#[test]
+fn the_floors_of_the_broker_call_downwards_only() {
+    every_file(|path, text| {
+        let Some(inside) = path.strip_prefix("broker/src/") else { return Vec::new() };
+        let Some(level) = FLOORS.iter().position(|floor| inside.starts_with(&format!("{floor}/"))) else { return Vec::new() };
+        let code: String = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let above = FLOORS[level + 1..].iter().filter(|floor| uses(&code, floor) && !allowed(inside, floor));
+        above.map(|floor| format!("{path}: calls up to `{floor}`")).collect()
+    });
+}
+
+fn uses(code: &str, floor: &str) -> bool {
+    code.contains(&format!("crate::{floor}::"))
+}
+
+/// The exceptions, each with its reason.
+fn allowed(inside: &str, floor: &str) -> bool {
+    match floor {
+        // A shard's apply keeps the words of a partition and the store of a group, both pure.
+        "partition" | "coordinator" => inside.starts_with("shard/"),
+        // A handler is given the server's context, which carries the handles it may call.
+        "server" => inside.starts_with("handlers/"),
+        _ => false,
+    }
+}
