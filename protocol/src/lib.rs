@@ -3,4 +3,20 @@
 //!
 //! May not know: sockets, clocks, async, disks, or what any request means to a broker.
 
+pub mod batch;
+pub mod compression;
+pub mod error;
+pub mod fetch;
+pub mod frame;
+pub mod header;
 pub mod ids;
+mod leader_hint;
+pub mod produce;
+pub mod records;
+pub mod request;
+pub mod response;
+mod schema;
+pub mod versions;
+pub mod wire;
+
+pub use kafka_protocol::protocol::StrBytes;

@@ -1,0 +1,164 @@
+//! Every request that is served, as one enum, and its decoding.
+//!
+//! A frame is judged in this order: head (8 bytes), API and version against the one table, schema walk
+//! that bounds every length (see `schema`), then decoding. kafka-protocol allocates from the wire's
+//! lengths, so nothing reaches it that the walk has not accepted. May not know: what a request means.
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest,
+    HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, SyncGroupRequest,
+};
+use kafka_protocol::protocol::Decodable;
+
+use crate::fetch::FetchRequest;
+use crate::header::{self, FixedHead, RequestHeader};
+use crate::produce::ProduceRequest;
+use crate::schema;
+use crate::versions::ApiKey;
+use crate::wire::WireError;
+
+/// Why a frame is not a request that can be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// ApiVersions in a version we do not know: answer a version 0 body with UNSUPPORTED_VERSION (35)
+    /// and our table, and keep the connection (KIP-511).
+    #[error("unknown version {version} of ApiVersions")]
+    ApiVersionsTooNew {
+        /// The version asked for.
+        version: i16,
+        /// Repeated in the answer.
+        correlation_id: i32,
+    },
+    /// An API that is not served: close.
+    #[error("unknown API key {api_key}")]
+    UnknownApi {
+        /// The number asked for.
+        api_key: i16,
+    },
+    /// A version outside the table: close.
+    #[error("version {version} of {} is not served", api_key.name())]
+    UnsupportedVersion {
+        /// The API.
+        api_key: ApiKey,
+        /// The version asked for.
+        version: i16,
+    },
+    /// A length, tag or string that contradicts the frame: close.
+    #[error("malformed {}: {cause}", api_key.map_or("header", ApiKey::name))]
+    Malformed {
+        /// The API, if the head was readable.
+        api_key: Option<ApiKey>,
+        /// What is wrong.
+        cause: WireError,
+    },
+    /// The walk accepted what the decoder refuses, e.g. null where null has no meaning: close.
+    #[error("undecodable {} v{version}", api_key.name())]
+    Undecodable {
+        /// The API.
+        api_key: ApiKey,
+        /// The version asked for.
+        version: i16,
+    },
+}
+
+/// Decodes one frame (without its length prefix). Records stay slices of the frame.
+pub fn decode(frame: Bytes) -> Result<(RequestHeader, Request), RequestError> {
+    let head = FixedHead::parse(&frame).map_err(|cause| RequestError::Malformed { api_key: None, cause })?;
+    let Some(api_key) = ApiKey::from_code(head.api_key) else {
+        return Err(RequestError::UnknownApi { api_key: head.api_key });
+    };
+    let FixedHead { version, correlation_id, .. } = head;
+    if !api_key.range().serves(version) {
+        return Err(match api_key {
+            ApiKey::ApiVersions => RequestError::ApiVersionsTooNew { version, correlation_id },
+            _ => RequestError::UnsupportedVersion { api_key, version },
+        });
+    }
+    let malformed = |cause| RequestError::Malformed { api_key: Some(api_key), cause };
+    let header_version = api_key.request_header_version(version);
+    let (client_id, header_length) = header::parse_rest(&frame, header_version).map_err(malformed)?;
+    let request = Request::decode_body(api_key, version, frame.slice(header_length..))?;
+    Ok((RequestHeader { api_key, version, correlation_id, client_id }, request))
+}
+
+macro_rules! requests {
+    ($($api:ident($type:ty),)*) => {
+        /// A decoded request: Produce and Fetch in our own types, the rest in kafka-protocol's.
+        #[derive(Debug, Clone, PartialEq)]
+        #[allow(missing_docs)]
+        pub enum Request {
+            Produce(ProduceRequest),
+            Fetch(FetchRequest),
+            $($api($type),)*
+        }
+
+        impl Request {
+            /// The API that this request belongs to.
+            #[must_use]
+            pub fn api_key(&self) -> ApiKey {
+                match self {
+                    Self::Produce(_) => ApiKey::Produce,
+                    Self::Fetch(_) => ApiKey::Fetch,
+                    $(Self::$api(_) => ApiKey::$api,)*
+                }
+            }
+
+            /// Decodes a body of a served version.
+            pub fn decode_body(api_key: ApiKey, version: i16, body: Bytes) -> Result<Self, RequestError> {
+                let malformed = |cause| RequestError::Malformed { api_key: Some(api_key), cause };
+                match api_key {
+                    ApiKey::Produce => ProduceRequest::decode(version, &body).map(Self::Produce).map_err(malformed),
+                    ApiKey::Fetch => FetchRequest::decode(version, &body).map(Self::Fetch).map_err(malformed),
+                    $(ApiKey::$api => {
+                        schema::walk(api_key, version, &body).map_err(malformed)?;
+                        checked::<$type>(api_key, version, body).map(Self::$api)
+                    })*
+                }
+            }
+        }
+    };
+}
+
+requests! {
+    ListOffsets(ListOffsetsRequest),
+    Metadata(MetadataRequest),
+    OffsetCommit(OffsetCommitRequest),
+    OffsetFetch(OffsetFetchRequest),
+    FindCoordinator(FindCoordinatorRequest),
+    JoinGroup(JoinGroupRequest),
+    Heartbeat(HeartbeatRequest),
+    LeaveGroup(LeaveGroupRequest),
+    SyncGroup(SyncGroupRequest),
+    DescribeGroups(DescribeGroupsRequest),
+    ListGroups(ListGroupsRequest),
+    ApiVersions(ApiVersionsRequest),
+    CreateTopics(CreateTopicsRequest),
+    DeleteTopics(DeleteTopicsRequest),
+    DeleteRecords(DeleteRecordsRequest),
+    InitProducerId(InitProducerIdRequest),
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
+    DescribeConfigs(DescribeConfigsRequest),
+    AlterConfigs(AlterConfigsRequest),
+    DescribeLogDirs(DescribeLogDirsRequest),
+    CreatePartitions(CreatePartitionsRequest),
+    DeleteGroups(DeleteGroupsRequest),
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
+    OffsetDelete(OffsetDeleteRequest),
+    DescribeCluster(DescribeClusterRequest),
+    DescribeProducers(DescribeProducersRequest),
+    ListConfigResources(ListConfigResourcesRequest),
+    DescribeTopicPartitions(DescribeTopicPartitionsRequest),
+}
+
+/// Decodes what the walk has accepted; everything must be consumed.
+fn checked<T: Decodable>(api_key: ApiKey, version: i16, mut body: Bytes) -> Result<T, RequestError> {
+    match T::decode(&mut body, version) {
+        Ok(request) if body.is_empty() => Ok(request),
+        _ => Err(RequestError::Undecodable { api_key, version }),
+    }
+}
