@@ -10,11 +10,14 @@
 //! machines are dropped; when it comes, they are rebuilt from the store.
 
 mod batch;
+pub mod classic;
+pub mod error;
 pub mod guard;
 pub mod records;
 pub mod store;
 mod wire;
 
+pub use error::GroupError;
 pub use guard::Guard;
 pub use store::GroupStore;
 pub use wire::Malformed;

@@ -5,6 +5,7 @@
 //!     value   | 3 | offset | leader epoch | metadata | commit time |                  OffsetCommitValue v3
 //!             | 4 | as 3, compact strings, tag 0: topic id |                         written when the id is known
 //!             | 3 | type | generation | protocol | leader | state time | members |    GroupMetadataValue v3
+//!             | 4 | as 3, compact; tag 8192: awaits its assignment |                 written while a generation begins
 //!     member  | id | instance id | client id | host | rebalance, session timeout | subscription | assignment |
 //!
 //! The leading number is a 16-bit version; numbers are big-endian; a missing value (tombstone) deletes the key.
@@ -15,6 +16,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
 use super::wire::{self, Malformed, Reader};
+
+/// Far above what Kafka's schema will come to use.
+const AWAITS_ASSIGNMENT_TAG: u32 = 8192;
 
 /// A group's committed position in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +52,9 @@ pub struct GroupValue {
     pub state_time_ms: i64,
     /// Its members.
     pub members: Vec<MemberValue>,
+    /// The generation has begun and its leader has not assigned yet. Kafka writes no record then; ours is a v4 with a
+    /// tagged field of our own, which Kafka skips.
+    pub awaits_assignment: bool,
 }
 
 /// One member of a [`GroupValue`].
@@ -201,23 +208,34 @@ fn decode_offset(bytes: Bytes) -> Result<CommittedOffset, Malformed> {
 }
 
 pub(super) fn encode_group(value: &GroupValue) -> Bytes {
+    let compact = value.awaits_assignment;
     let mut out = BytesMut::with_capacity(64);
-    out.put_i16(3);
-    wire::put_string(&mut out, &value.protocol_type);
+    out.put_i16(if compact { 4 } else { 3 });
+    wire::put_text(&mut out, compact, Some(&value.protocol_type));
     out.put_i32(value.generation);
-    wire::put_nullable_string(&mut out, value.protocol.as_deref());
-    wire::put_nullable_string(&mut out, value.leader.as_deref());
+    wire::put_text(&mut out, compact, value.protocol.as_deref());
+    wire::put_text(&mut out, compact, value.leader.as_deref());
     out.put_i64(value.state_time_ms);
-    out.put_i32(value.members.len() as i32);
+    wire::put_length(&mut out, compact, value.members.len());
     for member in &value.members {
-        wire::put_string(&mut out, &member.member_id);
-        wire::put_nullable_string(&mut out, member.instance_id.as_deref());
-        wire::put_string(&mut out, &member.client_id);
-        wire::put_string(&mut out, &member.client_host);
+        wire::put_text(&mut out, compact, Some(&member.member_id));
+        wire::put_text(&mut out, compact, member.instance_id.as_deref());
+        wire::put_text(&mut out, compact, Some(&member.client_id));
+        wire::put_text(&mut out, compact, Some(&member.client_host));
         out.put_i32(member.rebalance_timeout_ms);
         out.put_i32(member.session_timeout_ms);
-        wire::put_bytes(&mut out, &member.subscription);
-        wire::put_bytes(&mut out, &member.assignment);
+        for bytes in [&member.subscription, &member.assignment] {
+            wire::put_length(&mut out, compact, bytes.len());
+            out.put_slice(bytes);
+        }
+        if compact {
+            wire::put_uvarint(&mut out, 0);
+        }
+    }
+    if compact {
+        wire::put_uvarint(&mut out, 1);
+        wire::put_uvarint(&mut out, AWAITS_ASSIGNMENT_TAG);
+        wire::put_uvarint(&mut out, 0);
     }
     out.freeze()
 }
@@ -239,8 +257,12 @@ fn decode_group(bytes: Bytes) -> Result<GroupValue, Malformed> {
     for _ in 0..count {
         members.push(decode_member(&mut reader, version)?);
     }
-    reader.tags(flexible, |_, _| Ok(()))?;
-    Ok(GroupValue { protocol_type, generation, protocol, leader, state_time_ms, members })
+    let mut awaits_assignment = false;
+    reader.tags(flexible, |tag, _| {
+        awaits_assignment |= tag == AWAITS_ASSIGNMENT_TAG;
+        Ok(())
+    })?;
+    Ok(GroupValue { protocol_type, generation, protocol, leader, state_time_ms, members, awaits_assignment })
 }
 
 fn decode_member(reader: &mut Reader, version: i16) -> Result<MemberValue, Malformed> {

@@ -154,10 +154,22 @@ pub(super) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
     }
 }
 
-pub(super) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
-    // A record is bounded far below 2 GiB by the frame it came in.
-    out.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
-    out.put_slice(bytes);
+/// Appends a nullable text, with a 16-bit or, in flexible versions, a compact length.
+pub(super) fn put_text(out: &mut BytesMut, compact: bool, text: Option<&str>) {
+    match text {
+        Some(text) if compact => {
+            put_length(out, true, text.len());
+            out.put_slice(text.as_bytes());
+        }
+        None if compact => put_uvarint(out, 0),
+        text => put_nullable_string(out, text),
+    }
+}
+
+/// Appends the length of an array or of bytes; far below 2 GiB, since all came in one frame.
+pub(super) fn put_length(out: &mut BytesMut, compact: bool, length: usize) {
+    let length = i32::try_from(length).unwrap_or(i32::MAX);
+    if compact { put_uvarint(out, length as u32 + 1) } else { out.put_i32(length) }
 }
 
 pub(super) fn put_uvarint(out: &mut BytesMut, mut value: u32) {
