@@ -1,1 +1,10 @@
-//! What the integration tests share: starting and stopping real broker processes, a thin raw client.
+//! What the integration tests share: real broker processes, a thin raw client and hand-made record batches.
+//!
+//! It knows the wire from `kafka-protocol` and from Kafka's documentation, never from our own codecs: a mistake there
+//! must not hide itself here.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod batch;
+pub mod process;
+pub mod raw;
