@@ -117,9 +117,8 @@ impl Raw {
 
     /// Creates a topic; its error code.
     pub fn try_create_topic(&mut self, name: &str, partitions: i32, factor: i16, configs: &[(&str, &str)]) -> i16 {
-        let config = |(k, v): &(&str, &str)| {
-            CreatableTopicConfig::default().with_name(text(k)).with_value(Some(text(v)))
-        };
+        let config =
+            |(k, v): &(&str, &str)| CreatableTopicConfig::default().with_name(text(k)).with_value(Some(text(v)));
         let topic = CreatableTopic::default()
             .with_name(topic_name(name))
             .with_num_partitions(partitions)

@@ -55,7 +55,11 @@ fn every_file(check: impl Fn(&str, &str) -> Vec<String>) {
 fn every_file_fits_in_the_head() {
     every_file(|path, text| {
         let lines = text.lines().count();
-        if lines > FILE_LINES_MAX { vec![format!("{path}: {lines} lines, at most {FILE_LINES_MAX}")] } else { Vec::new() }
+        if lines > FILE_LINES_MAX {
+            vec![format!("{path}: {lines} lines, at most {FILE_LINES_MAX}")]
+        } else {
+            Vec::new()
+        }
     });
 }
 
@@ -126,7 +130,9 @@ fn the_crates_depend_downwards_only() {
 fn the_floors_of_the_broker_call_downwards_only() {
     every_file(|path, text| {
         let Some(inside) = path.strip_prefix("broker/src/") else { return Vec::new() };
-        let Some(level) = FLOORS.iter().position(|floor| inside.starts_with(&format!("{floor}/"))) else { return Vec::new() };
+        let Some(level) = FLOORS.iter().position(|floor| inside.starts_with(&format!("{floor}/"))) else {
+            return Vec::new();
+        };
         let code: String = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         let above = FLOORS[level + 1..].iter().filter(|floor| uses(&code, floor) && !allowed(inside, floor));
         above.map(|floor| format!("{path}: calls up to `{floor}`")).collect()
