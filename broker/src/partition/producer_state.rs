@@ -1,1 +1,376 @@
-//! Producer state.
+//! One producer's recent batches on one partition (KIP-98, KIP-360): what apply decides about a sequence and an epoch.
+//!
+//! Pure: a verdict says what apply does, `record` does it. Both are run by the shard's state machine on every replica,
+//! so they see nothing but the entry and this state. Follows Kafka's ProducerStateManager / ProducerAppendInfo: an unknown
+//! producer may begin with any sequence (its state may have expired), a new epoch begins with 0, an old epoch is fenced,
+//! and the last five batches are remembered so that a retry is answered with its first offset.
+
+use std::collections::BTreeMap;
+
+use ottla_protocol::ids::{Offset, ProducerId};
+
+/// How many batches per producer are remembered; clients keep at most five in flight.
+pub const BATCHES_REMEMBERED_MAX: usize = 5;
+
+/// A constant of the format, not a setting: every replica must evict alike.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
+
+/// What a batch claims about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The producer.
+    pub producer_id: ProducerId,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence of the first record.
+    pub first_sequence: i32,
+    /// Records in the batch - 1.
+    pub last_offset_delta: i32,
+    /// Greatest timestamp of the batch.
+    pub timestamp_ms: i64,
+    /// The batch was stamped with LogAppendTime.
+    pub log_append_time: bool,
+}
+
+impl Claim {
+    /// Sequence of the last record; sequences wrap from 2^31 - 1 to 0.
+    #[must_use]
+    pub fn last_sequence(&self) -> i32 {
+        advance(self.first_sequence, self.last_offset_delta)
+    }
+}
+
+/// `sequence` + `count`, wrapping from 2^31 - 1 to 0.
+#[must_use]
+pub fn advance(sequence: i32, count: i32) -> i32 {
+    let sum = i64::from(sequence) + i64::from(count);
+    i32::try_from(sum & i64::from(i32::MAX)).unwrap_or(0)
+}
+
+/// A batch that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RememberedBatch {
+    /// Sequence of its first record.
+    pub first_sequence: i32,
+    /// Sequence of its last record.
+    pub last_sequence: i32,
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Its greatest timestamp.
+    pub timestamp_ms: i64,
+    /// It was stamped with LogAppendTime.
+    pub log_append_time: bool,
+}
+
+/// What apply does with a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceVerdict {
+    /// Give it offsets.
+    Append,
+    /// It is a retry: answer as the first time.
+    Duplicate(RememberedBatch),
+    /// A gap, or older than what is remembered.
+    OutOfOrder,
+    /// A newer epoch has been seen.
+    Fenced,
+}
+
+/// What is known of one producer on one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProducerHistory {
+    /// Its current epoch.
+    pub epoch: i16,
+    /// Its last batches under that epoch, oldest first; at most [`BATCHES_REMEMBERED_MAX`].
+    pub batches: Vec<RememberedBatch>,
+    /// Greatest timestamp of its last batch.
+    pub timestamp_ms: i64,
+    /// Shard clock when it was last seen; expiry goes by this.
+    pub seen_ms: i64,
+    /// Place in the shard's order of last use; eviction goes by this.
+    pub order: u64,
+    /// Epoch of the transaction coordinator that wrote its last marker, -1 if none.
+    pub coordinator_epoch: i32,
+    /// First offset of its open transaction.
+    pub transaction_start: Option<Offset>,
+}
+
+impl ProducerHistory {
+    /// Sequence of its last record, -1 if nothing is remembered.
+    #[must_use]
+    pub fn last_sequence(&self) -> i32 {
+        self.batches.last().map_or(-1, |batch| batch.last_sequence)
+    }
+
+    fn judge(&self, claim: &Claim) -> SequenceVerdict {
+        if claim.epoch < self.epoch {
+            return SequenceVerdict::Fenced;
+        }
+        if claim.epoch > self.epoch {
+            let starts = claim.first_sequence == 0;
+            return if starts {
+                SequenceVerdict::Append
+            } else {
+                SequenceVerdict::OutOfOrder
+            };
+        }
+        let last_sequence = claim.last_sequence();
+        let same = |b: &&RememberedBatch| {
+            b.first_sequence == claim.first_sequence && b.last_sequence == last_sequence
+        };
+        if let Some(batch) = self.batches.iter().find(same) {
+            return SequenceVerdict::Duplicate(*batch);
+        }
+        match self.batches.last() {
+            Some(last) if advance(last.last_sequence, 1) != claim.first_sequence => {
+                SequenceVerdict::OutOfOrder
+            }
+            _ => SequenceVerdict::Append,
+        }
+    }
+}
+
+/// All producers of one partition, and their order of last use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProducerTable {
+    histories: BTreeMap<ProducerId, ProducerHistory>,
+    by_order: BTreeMap<u64, ProducerId>,
+}
+
+impl ProducerTable {
+    /// What apply does with a batch that makes this claim.
+    #[must_use]
+    pub fn judge(&self, claim: &Claim) -> SequenceVerdict {
+        self.histories
+            .get(&claim.producer_id)
+            .map_or(SequenceVerdict::Append, |history| history.judge(claim))
+    }
+
+    /// Remembers an accepted batch. `order` is greater than any before; answers the order that it replaces.
+    pub fn record(
+        &mut self,
+        claim: &Claim,
+        base_offset: Offset,
+        seen_ms: i64,
+        order: u64,
+    ) -> Option<u64> {
+        debug_assert!(
+            self.by_order
+                .last_key_value()
+                .is_none_or(|(last, _)| *last < order)
+        );
+        let history = self
+            .histories
+            .entry(claim.producer_id)
+            .or_insert_with(|| ProducerHistory {
+                epoch: claim.epoch,
+                batches: Vec::new(),
+                timestamp_ms: -1,
+                seen_ms,
+                order: 0,
+                coordinator_epoch: -1,
+                transaction_start: None,
+            });
+        if history.epoch != claim.epoch {
+            history.epoch = claim.epoch;
+            history.batches.clear();
+        }
+        if history.batches.len() == BATCHES_REMEMBERED_MAX {
+            history.batches.remove(0);
+        }
+        history.batches.push(RememberedBatch {
+            first_sequence: claim.first_sequence,
+            last_sequence: claim.last_sequence(),
+            base_offset,
+            timestamp_ms: claim.timestamp_ms,
+            log_append_time: claim.log_append_time,
+        });
+        history.timestamp_ms = claim.timestamp_ms;
+        history.seen_ms = seen_ms;
+        let replaced = std::mem::replace(&mut history.order, order);
+        self.by_order.remove(&replaced);
+        self.by_order.insert(order, claim.producer_id);
+        (replaced != 0).then_some(replaced)
+    }
+
+    /// Puts a history back as the checkpoint holds it.
+    pub fn restore(&mut self, id: ProducerId, history: ProducerHistory) {
+        self.by_order.insert(history.order, id);
+        self.histories.insert(id, history);
+    }
+
+    /// Forgets a producer.
+    pub fn remove(&mut self, id: ProducerId) -> Option<ProducerHistory> {
+        let history = self.histories.remove(&id)?;
+        self.by_order.remove(&history.order);
+        Some(history)
+    }
+
+    /// The producer that has been idle longest and has no open transaction.
+    #[must_use]
+    pub fn eviction_candidate(&self) -> Option<ProducerId> {
+        let closed = |id: &&ProducerId| {
+            self.histories
+                .get(id)
+                .is_some_and(|h| h.transaction_start.is_none())
+        };
+        self.by_order.values().find(closed).copied()
+    }
+
+    /// Producers last seen before the cutoff that have no open transaction.
+    #[must_use]
+    pub fn expired(&self, cutoff_ms: i64) -> Vec<ProducerId> {
+        let is_expired =
+            |h: &ProducerHistory| h.seen_ms < cutoff_ms && h.transaction_start.is_none();
+        self.histories
+            .iter()
+            .filter(|(_, h)| is_expired(h))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// A producer's history.
+    #[must_use]
+    pub fn get(&self, id: ProducerId) -> Option<&ProducerHistory> {
+        self.histories.get(&id)
+    }
+
+    /// Every producer, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (ProducerId, &ProducerHistory)> {
+        self.histories.iter().map(|(id, history)| (*id, history))
+    }
+
+    /// How many producers are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.histories.len()
+    }
+
+    /// No producer is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.histories.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn claim(epoch: i16, first_sequence: i32, count: i32) -> Claim {
+        Claim {
+            producer_id: ProducerId(7),
+            epoch,
+            first_sequence,
+            last_offset_delta: count - 1,
+            timestamp_ms: 1,
+            log_append_time: false,
+        }
+    }
+
+    fn base_of(verdict: SequenceVerdict) -> Option<i64> {
+        match verdict {
+            SequenceVerdict::Duplicate(batch) => Some(batch.base_offset.0),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn an_unknown_producer_may_begin_anywhere() {
+        assert_eq!(
+            ProducerTable::default().judge(&claim(3, 99, 2)),
+            SequenceVerdict::Append
+        );
+    }
+
+    #[test]
+    fn a_retry_of_any_of_the_last_five_batches_gets_its_first_offset() {
+        let mut table = ProducerTable::default();
+        for n in 0..7 {
+            let _ = table.record(
+                &claim(0, n * 2, 2),
+                Offset(100 + i64::from(n) * 2),
+                0,
+                u64::try_from(n).unwrap() + 1,
+            );
+        }
+        for n in 2..7 {
+            assert_eq!(
+                base_of(table.judge(&claim(0, n * 2, 2))),
+                Some(100 + i64::from(n) * 2)
+            );
+        }
+        assert_eq!(table.judge(&claim(0, 2, 2)), SequenceVerdict::OutOfOrder);
+        // Same first sequence, other length: not the batch that was accepted.
+        assert_eq!(table.judge(&claim(0, 12, 1)), SequenceVerdict::OutOfOrder);
+    }
+
+    #[test]
+    fn a_sequence_wraps_to_zero() {
+        let mut table = ProducerTable::default();
+        let _ = table.record(&claim(0, i32::MAX - 1, 2), Offset(5), 0, 1);
+        assert_eq!(table.get(ProducerId(7)).unwrap().last_sequence(), i32::MAX);
+        assert_eq!(table.judge(&claim(0, 0, 1)), SequenceVerdict::Append);
+        assert_eq!(claim(0, i32::MAX, 3).last_sequence(), 1);
+    }
+
+    #[test]
+    fn a_new_epoch_begins_with_zero_and_fences_the_old_one() {
+        let mut table = ProducerTable::default();
+        let _ = table.record(&claim(4, 10, 1), Offset(0), 0, 1);
+        assert_eq!(table.judge(&claim(5, 11, 1)), SequenceVerdict::OutOfOrder);
+        assert_eq!(table.judge(&claim(5, 0, 1)), SequenceVerdict::Append);
+        let _ = table.record(&claim(5, 0, 1), Offset(1), 0, 2);
+        assert_eq!(table.judge(&claim(4, 11, 1)), SequenceVerdict::Fenced);
+        // A batch of the old epoch is fenced even if its sequences equal a remembered one.
+        assert_eq!(table.judge(&claim(4, 0, 1)), SequenceVerdict::Fenced);
+    }
+
+    #[test]
+    fn eviction_passes_over_an_open_transaction() {
+        let mut table = ProducerTable::default();
+        let _ = table.record(&claim(0, 0, 1), Offset(0), 0, 1);
+        let _ = table.record(
+            &Claim {
+                producer_id: ProducerId(8),
+                ..claim(0, 0, 1)
+            },
+            Offset(1),
+            0,
+            2,
+        );
+        let mut first = table.remove(ProducerId(7)).unwrap();
+        first.transaction_start = Some(Offset(0));
+        table.restore(ProducerId(7), first);
+        assert_eq!(table.eviction_candidate(), Some(ProducerId(8)));
+        assert_eq!(table.expired(1), vec![ProducerId(8)]);
+    }
+
+    proptest! {
+        /// Model: a producer that numbers its records 0, 1, 2 ... and retries at random; each number gets one offset.
+        #[test]
+        fn a_producer_that_retries_at_random_gets_each_record_once(
+            lengths in proptest::collection::vec(1i32..5, 1..40),
+            retries in proptest::collection::vec(0usize..5, 1..40),
+            start in prop_oneof![Just(0i32), (i32::MAX - 20)..=i32::MAX],
+        ) {
+            let mut table = ProducerTable::default();
+            let mut sent: Vec<(Claim, i64)> = Vec::new();
+            let (mut sequence, mut next_offset, mut order) = (start, 0i64, 0u64);
+            for (n, length) in lengths.iter().enumerate() {
+                let batch = claim(0, sequence, *length);
+                prop_assert_eq!(table.judge(&batch), SequenceVerdict::Append);
+                order += 1;
+                let _ = table.record(&batch, Offset(next_offset), 0, order);
+                sent.push((batch, next_offset));
+                next_offset += i64::from(*length);
+                sequence = advance(sequence, *length);
+                let back = retries.get(n).copied().unwrap_or(0).min(sent.len() - 1);
+                let (old, offset) = sent[sent.len() - 1 - back];
+                prop_assert_eq!(base_of(table.judge(&old)), Some(offset));
+                prop_assert_eq!(table.judge(&claim(0, advance(sequence, 1), 1)), SequenceVerdict::OutOfOrder);
+            }
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The commands of a shard's entries: what every replica applies, in the same order, to the same state.
+//!
+//! ```text
+//!  0         1      2
+//!  | version | kind | body ...
+//!  1 Data            count u32, per batch: flags u8 (1 guard follows, 2 written by a coordinator), guard (u32 length, bytes)
+//!  2 Adopt           intent u64, count u32, per partition: id 20, epoch base i32
+//!  3 Drop            intent u64, count u32, per partition: id 20
+//!  4 SetLogStart     count u32, per partition: id 20, offset i64, reason u8
+//!  5 ExpireProducers cutoff i64
+//!  6 ForgetDropped   floor u64
+//! ```
+//! Kinds are never reused. 7..=15 are kept for Split, Seal, Unseal, Absorb, Abort, 16..=23 for transactions.
+//! Whatever depends on configuration, a local clock or record contents is decided before proposing and carried here
+//! (design section 3): apply reads nothing else. The batches themselves travel beside the payload, in the entry.
+//! Numbers are little-endian, except inside partition ids, which sort.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::ids::RaftIndex;
+
+use super::codec::{CodecError, PARTITION_ID_BYTES, Reader, put_blob, put_count, put_partition};
+
+/// Version of the command format.
+const VERSION: u8 = 1;
+
+/// At most this many partitions in one Adopt, Drop or SetLogStart entry (design section 6).
+pub const PARTITIONS_PER_ENTRY_MAX: usize = 1_000;
+
+/// At most this many batches in one Data entry.
+pub const BATCHES_PER_ENTRY_MAX: usize = 16_384;
+
+/// A guard is a small record of the coordinator's; it never carries user data.
+pub const GUARD_BYTES_MAX: usize = 4 * 1024;
+
+const FLAG_GUARD: u8 = 1;
+const FLAG_COORDINATOR: u8 = 2;
+const FLAGS_KNOWN: u8 = FLAG_GUARD | FLAG_COORDINATOR;
+
+/// What the leader decided about one batch before it proposed it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BatchDecision {
+    /// Written by a coordinator, not by a client.
+    pub coordinator: bool,
+    /// What the group store judges at apply (design section 11, Groups).
+    pub guard: Option<Bytes>,
+}
+
+/// A partition that a shard takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdoptedPartition {
+    /// Which partition.
+    pub id: PartitionId,
+    /// Leader epoch = this + the shard's term.
+    pub epoch_base: i32,
+}
+
+/// Why a log start moves; kept in the log for whoever reads it later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LogStartReason {
+    /// Past `retention.ms` or `retention.bytes`.
+    Retention = 1,
+    /// DeleteRecords.
+    DeleteRecords = 2,
+    /// State is in the checkpoint: internal topics.
+    Checkpointed = 3,
+}
+
+/// A partition's log start moves up; clamped at apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogStartChange {
+    /// Which partition.
+    pub id: PartitionId,
+    /// The wanted log start.
+    pub offset: Offset,
+    /// Why.
+    pub reason: LogStartReason,
+}
+
+/// A command of a shard's entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// One decision for each batch of the entry, in their order.
+    Data(Vec<BatchDecision>),
+    /// Take over partitions, by an intent of the metadata group.
+    Adopt {
+        /// Metadata index of the intent.
+        intent: RaftIndex,
+        /// The partitions.
+        partitions: Vec<AdoptedPartition>,
+    },
+    /// Let partitions go, by an intent of the metadata group.
+    Drop {
+        /// Metadata index of the intent.
+        intent: RaftIndex,
+        /// The partitions.
+        partitions: Vec<PartitionId>,
+    },
+    /// Move log starts.
+    SetLogStart(Vec<LogStartChange>),
+    /// Forget producers not seen since the cutoff (shard clock, milliseconds).
+    ExpireProducers {
+        /// Producers last seen before this are forgotten.
+        cutoff_ms: i64,
+    },
+    /// Every intent up to the floor is done: refuse it from now on and forget the tombstones below.
+    ForgetDropped {
+        /// Metadata index; intents at or below are refused.
+        floor: RaftIndex,
+    },
+}
+
+impl Command {
+    /// The command as the entry's payload.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(64);
+        out.put_u8(VERSION);
+        match self {
+            Self::Data(decisions) => encode_data(&mut out, decisions),
+            Self::Adopt { intent, partitions } => {
+                out.put_u8(2);
+                out.put_u64_le(intent.0);
+                put_count(&mut out, partitions.len());
+                for partition in partitions {
+                    put_partition(&mut out, partition.id);
+                    out.put_i32_le(partition.epoch_base);
+                }
+            }
+            Self::Drop { intent, partitions } => {
+                out.put_u8(3);
+                out.put_u64_le(intent.0);
+                put_count(&mut out, partitions.len());
+                partitions
+                    .iter()
+                    .for_each(|id| put_partition(&mut out, *id));
+            }
+            Self::SetLogStart(changes) => {
+                out.put_u8(4);
+                put_count(&mut out, changes.len());
+                for change in changes {
+                    put_partition(&mut out, change.id);
+                    out.put_i64_le(change.offset.0);
+                    out.put_u8(change.reason as u8);
+                }
+            }
+            Self::ExpireProducers { cutoff_ms } => {
+                out.put_u8(5);
+                out.put_i64_le(*cutoff_ms);
+            }
+            Self::ForgetDropped { floor } => {
+                out.put_u8(6);
+                out.put_u64_le(floor.0);
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads a payload back; every length is checked.
+    pub fn decode(payload: &[u8]) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(payload);
+        let version = reader.u8()?;
+        if version != VERSION {
+            return Err(CodecError::Version(version));
+        }
+        let command = match reader.u8()? {
+            1 => Self::Data(decode_data(&mut reader)?),
+            2 => decode_adopt(&mut reader)?,
+            3 => {
+                let intent = RaftIndex(reader.u64()?);
+                let count = limited(reader.count(PARTITION_ID_BYTES)?, PARTITIONS_PER_ENTRY_MAX)?;
+                let partitions = (0..count)
+                    .map(|_| reader.partition())
+                    .collect::<Result<_, _>>()?;
+                Self::Drop { intent, partitions }
+            }
+            4 => Self::SetLogStart(decode_log_starts(&mut reader)?),
+            5 => Self::ExpireProducers {
+                cutoff_ms: reader.i64()?,
+            },
+            6 => Self::ForgetDropped {
+                floor: RaftIndex(reader.u64()?),
+            },
+            kind => return Err(CodecError::Tag(kind)),
+        };
+        reader.finish()?;
+        Ok(command)
+    }
+}
+
+fn limited(count: usize, max: usize) -> Result<usize, CodecError> {
+    if count <= max {
+        Ok(count)
+    } else {
+        Err(CodecError::Limit)
+    }
+}
+
+fn encode_data(out: &mut BytesMut, decisions: &[BatchDecision]) {
+    out.put_u8(1);
+    put_count(out, decisions.len());
+    for decision in decisions {
+        let guard = if decision.guard.is_some() {
+            FLAG_GUARD
+        } else {
+            0
+        };
+        let coordinator = if decision.coordinator {
+            FLAG_COORDINATOR
+        } else {
+            0
+        };
+        out.put_u8(guard | coordinator);
+        if let Some(guard) = &decision.guard {
+            put_blob(out, guard);
+        }
+    }
+}
+
+fn decode_data(reader: &mut Reader<'_>) -> Result<Vec<BatchDecision>, CodecError> {
+    let count = limited(reader.count(1)?, BATCHES_PER_ENTRY_MAX)?;
+    let mut decisions = Vec::with_capacity(count);
+    for _ in 0..count {
+        let flags = reader.u8()?;
+        if flags & !FLAGS_KNOWN != 0 {
+            return Err(CodecError::Tag(flags));
+        }
+        let guard = if flags & FLAG_GUARD == 0 {
+            None
+        } else {
+            Some(reader.blob()?)
+        };
+        decisions.push(BatchDecision {
+            coordinator: flags & FLAG_COORDINATOR != 0,
+            guard,
+        });
+    }
+    Ok(decisions)
+}
+
+fn decode_adopt(reader: &mut Reader<'_>) -> Result<Command, CodecError> {
+    let intent = RaftIndex(reader.u64()?);
+    let count = limited(
+        reader.count(PARTITION_ID_BYTES + 4)?,
+        PARTITIONS_PER_ENTRY_MAX,
+    )?;
+    let mut partitions = Vec::with_capacity(count);
+    for _ in 0..count {
+        partitions.push(AdoptedPartition {
+            id: reader.partition()?,
+            epoch_base: reader.i32()?,
+        });
+    }
+    Ok(Command::Adopt { intent, partitions })
+}
+
+fn decode_log_starts(reader: &mut Reader<'_>) -> Result<Vec<LogStartChange>, CodecError> {
+    let count = limited(
+        reader.count(PARTITION_ID_BYTES + 9)?,
+        PARTITIONS_PER_ENTRY_MAX,
+    )?;
+    let mut changes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let id = reader.partition()?;
+        let offset = Offset(reader.i64()?);
+        let reason = match reader.u8()? {
+            1 => LogStartReason::Retention,
+            2 => LogStartReason::DeleteRecords,
+            3 => LogStartReason::Checkpointed,
+            tag => return Err(CodecError::Tag(tag)),
+        };
+        changes.push(LogStartChange { id, offset, reason });
+    }
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn partition() -> impl Strategy<Value = PartitionId> {
+        (any::<u128>(), any::<i32>()).prop_map(|(topic, index)| PartitionId {
+            topic: Uuid::from_u128(topic),
+            index,
+        })
+    }
+
+    fn log_start() -> impl Strategy<Value = LogStartChange> {
+        let reason = prop_oneof![
+            Just(LogStartReason::Retention),
+            Just(LogStartReason::DeleteRecords),
+            Just(LogStartReason::Checkpointed)
+        ];
+        (partition(), any::<i64>(), reason).prop_map(|(id, offset, reason)| LogStartChange {
+            id,
+            offset: Offset(offset),
+            reason,
+        })
+    }
+
+    fn decision() -> impl Strategy<Value = BatchDecision> {
+        (
+            any::<bool>(),
+            proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
+        )
+            .prop_map(|(coordinator, guard)| BatchDecision {
+                coordinator,
+                guard: guard.map(Bytes::from),
+            })
+    }
+
+    fn command() -> impl Strategy<Value = Command> {
+        let adopted = (partition(), any::<i32>())
+            .prop_map(|(id, epoch_base)| AdoptedPartition { id, epoch_base });
+        prop_oneof![
+            proptest::collection::vec(decision(), 0..9).prop_map(Command::Data),
+            (any::<u64>(), proptest::collection::vec(adopted, 0..9)).prop_map(
+                |(intent, partitions)| Command::Adopt {
+                    intent: RaftIndex(intent),
+                    partitions
+                }
+            ),
+            (any::<u64>(), proptest::collection::vec(partition(), 0..9)).prop_map(
+                |(intent, partitions)| Command::Drop {
+                    intent: RaftIndex(intent),
+                    partitions
+                }
+            ),
+            proptest::collection::vec(log_start(), 0..9).prop_map(Command::SetLogStart),
+            any::<i64>().prop_map(|cutoff_ms| Command::ExpireProducers { cutoff_ms }),
+            any::<u64>().prop_map(|floor| Command::ForgetDropped {
+                floor: RaftIndex(floor)
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_command_survives_its_encoding(command in command()) {
+            prop_assert_eq!(Command::decode(&command.encode()).unwrap(), command);
+        }
+
+        #[test]
+        fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Command::decode(&bytes);
+            let mut framed = vec![VERSION, bytes.first().copied().unwrap_or(0) % 8];
+            framed.extend_from_slice(&bytes);
+            let _ = Command::decode(&framed);
+        }
+
+        #[test]
+        fn a_cut_command_is_refused(command in command(), cut in 0usize..1000) {
+            let bytes = command.encode();
+            let cut = cut % bytes.len();
+            prop_assert!(Command::decode(&bytes[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_format_of_release_one_stays_readable() {
+        let id = PartitionId {
+            topic: Uuid::from_u128(1),
+            index: 2,
+        };
+        let adopt = Command::Adopt {
+            intent: RaftIndex(7),
+            partitions: vec![AdoptedPartition { id, epoch_base: 3 }],
+        };
+        let golden = [
+            1, 2, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, // version, kind, intent, count
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, // topic id
+            0, 0, 0, 2, 3, 0, 0, 0, // partition number, epoch base
+        ];
+        assert_eq!(&adopt.encode()[..], &golden[..]);
+        assert_eq!(Command::decode(&golden).unwrap(), adopt);
+    }
+
+    #[test]
+    fn an_announced_count_that_the_bytes_do_not_back_is_refused_before_allocation() {
+        let mut bytes = vec![1, 3, 0, 0, 0, 0, 0, 0, 0, 0];
+        bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(Command::decode(&bytes), Err(CodecError::Truncated));
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        assert_eq!(
+            Command::decode(&[2, 1, 0, 0, 0, 0]),
+            Err(CodecError::Version(2))
+        );
+    }
+}
