@@ -30,9 +30,6 @@ pub const PARTITIONS_PER_ENTRY_MAX: usize = 1_000;
 /// At most this many batches in one Data entry.
 pub const BATCHES_PER_ENTRY_MAX: usize = 16_384;
 
-/// A guard is a small record of the coordinator's; it never carries user data.
-pub const GUARD_BYTES_MAX: usize = 4 * 1024;
-
 const FLAG_GUARD: u8 = 1;
 const FLAG_COORDINATOR: u8 = 2;
 const FLAGS_KNOWN: u8 = FLAG_GUARD | FLAG_COORDINATOR;

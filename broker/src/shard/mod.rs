@@ -1,4 +1,7 @@
 //! One Raft group carrying many partitions: commands, apply, appender, manager. Sole caller of a Raft group beside `metadata`.
 
+pub mod clock;
 mod codec;
 pub mod command;
+pub mod epochs;
+mod keys;
