@@ -5,3 +5,6 @@ mod codec;
 pub mod command;
 pub mod epochs;
 mod keys;
+pub mod machine;
+pub mod published;
+pub mod state;

@@ -1,0 +1,285 @@
+//! The shard's state machine as Raft sees it: applies entries to [`ShardState`], publishes what readers may see, and is
+//! cut for the checkpoint.
+//!
+//! May not know: topics, configuration, who leads. Invariant: what `cut` gave since the start, laid over what was
+//! restored, restores to the same state.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_raft::{Applied, Reply, StateMachine};
+use ottla_storage::data_dir::DataDir;
+use ottla_storage::entry::Entry;
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::index::ExtentKey;
+use parking_lot::Mutex;
+
+use super::codec::CodecError;
+use super::keys::{self, Key, PartitionValue, ShardValue};
+use super::published::{Marks, Published};
+use super::state::{PartitionState, ShardState, Touched};
+use crate::coordinator::group::GroupStore;
+use crate::partition::producer_state::ProducerTable;
+
+/// Who learns, on this replica only, what apply decided about log starts and dropped partitions.
+pub trait LocalSpace: Send + Sync + 'static {
+    /// What lies below is dead from now on.
+    fn set_log_start(&self, id: PartitionId, log_start: Offset);
+    /// All data of the partition is dead.
+    fn drop_partition(&self, id: PartitionId);
+}
+
+/// A replica's data directory.
+#[derive(Debug)]
+pub struct DirectorySpace {
+    /// Where the replica's frames are.
+    pub directory: Arc<DataDir>,
+    /// The replica.
+    pub replica: ReplicaId,
+}
+
+impl DirectorySpace {
+    fn key(&self, partition: PartitionId) -> ExtentKey {
+        ExtentKey { partition, replica: self.replica }
+    }
+}
+
+impl LocalSpace for DirectorySpace {
+    fn set_log_start(&self, id: PartitionId, log_start: Offset) {
+        self.directory.set_log_start(self.key(id), log_start);
+    }
+
+    fn drop_partition(&self, id: PartitionId) {
+        self.directory.drop_partition(self.key(id));
+    }
+}
+
+/// Up to where partitions were at a cut: what the checkpoint covers once it is kept.
+#[derive(Debug, Clone)]
+pub struct CutPoint {
+    /// Index of the last entry in the cut.
+    pub applied: RaftIndex,
+    /// Next offset of each partition that keeps groups.
+    pub ends: Vec<(PartitionId, Offset)>,
+}
+
+/// Cut points that are remembered; more than checkpoints are ever kept.
+const CUT_POINTS_MAX: usize = 16;
+
+/// One replica's state machine.
+pub struct ShardMachine {
+    state: Arc<Mutex<ShardState>>,
+    published: Arc<Published>,
+    space: Arc<dyn LocalSpace>,
+    cut_points: Arc<Mutex<Vec<CutPoint>>>,
+    applied: RaftIndex,
+}
+
+impl ShardMachine {
+    /// A machine over `state`, which is shown to readers at once.
+    #[must_use]
+    pub fn new(mut state: ShardState, space: Arc<dyn LocalSpace>) -> Self {
+        let ids: Vec<_> = state.partitions.keys().copied().collect();
+        state.touched.extend(ids.into_iter().map(|id| (id, Touched { log_start_moved: true, ..Touched::default() })));
+        let mut machine = Self {
+            state: Arc::new(Mutex::new(state)),
+            published: Arc::default(),
+            space,
+            cut_points: Arc::default(),
+            applied: RaftIndex(0),
+        };
+        machine.publish();
+        machine
+    }
+
+    /// The state, for whoever must look into it on this node (DescribeProducers, retention).
+    #[must_use]
+    pub fn state(&self) -> Arc<Mutex<ShardState>> {
+        self.state.clone()
+    }
+
+    /// What readers see.
+    #[must_use]
+    pub fn published(&self) -> Arc<Published> {
+        self.published.clone()
+    }
+
+    /// Where the last cuts were taken.
+    #[must_use]
+    pub fn cut_points(&self) -> Arc<Mutex<Vec<CutPoint>>> {
+        self.cut_points.clone()
+    }
+}
+
+impl StateMachine for ShardMachine {
+    fn apply(&mut self, entry: &Entry) -> Applied {
+        self.applied = entry.log_id.index;
+        let (verdicts, reply) = self.state.lock().apply(entry);
+        Applied { verdicts, reply: Reply::new(reply) }
+    }
+
+    fn term_started(&mut self, log_id: LogId) {
+        self.applied = log_id.index;
+        self.state.lock().term_started(log_id);
+    }
+
+    fn publish(&mut self) {
+        let (mut updates, mut gone, mut log_starts) = (Vec::new(), Vec::new(), Vec::new());
+        {
+            let mut state = self.state.lock();
+            let touched = std::mem::take(&mut state.touched);
+            for (id, touched) in touched {
+                if touched.went {
+                    gone.push(id);
+                }
+                if let Some(partition) = state.partitions.get(&id) {
+                    if touched.log_start_moved {
+                        log_starts.push((id, partition.log_start));
+                    }
+                    updates.push((id, marks_of(partition), touched.appended_bytes, partition.groups.clone()));
+                }
+            }
+        }
+        gone.iter().for_each(|id| self.space.drop_partition(*id));
+        log_starts.iter().for_each(|(id, log_start)| self.space.set_log_start(*id, *log_start));
+        self.published.publish(updates, &gone);
+    }
+
+    fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+        let mut state = self.state.lock();
+        let ends = state.partitions.iter().filter(|(_, partition)| partition.groups.is_some());
+        let ends: Vec<_> = ends.map(|(id, partition)| (*id, partition.next_offset)).collect();
+        if !ends.is_empty() {
+            let mut points = self.cut_points.lock();
+            if points.len() == CUT_POINTS_MAX {
+                points.remove(0);
+            }
+            points.push(CutPoint { applied: self.applied, ends });
+        }
+        cut(&mut state)
+    }
+
+    fn checksum(&self) -> u64 {
+        self.state.lock().checksum()
+    }
+}
+
+fn marks_of(partition: &PartitionState) -> Marks {
+    Marks {
+        log_start: partition.log_start,
+        high_watermark: partition.next_offset,
+        last_stable: partition.last_stable(),
+        epoch_base: partition.epoch_base,
+        epochs: partition.epochs.clone(),
+    }
+}
+
+/// Takes what changed since the last cut.
+fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
+    let dirty = std::mem::take(&mut state.dirty);
+    let mut changes = Vec::new();
+    if dirty.shard {
+        let value = ShardValue {
+            clock_ms: state.clock_ms,
+            term: state.term,
+            order: state.order,
+            checksum: state.checksum,
+            floor: state.floor,
+        };
+        changes.push((Key::Shard.encode(), Some(value.encode())));
+    }
+    // Removed first: a partition that came back has its keys set again below.
+    for (id, key) in dirty.groups_gone {
+        changes.push((Key::Group(id, key).encode(), None));
+    }
+    for id in dirty.partitions {
+        let value = state.partitions.get(&id).map(|partition| partition_value(partition).encode());
+        changes.push((Key::Partition(id).encode(), value));
+    }
+    for id in dirty.epochs {
+        let value = state.partitions.get(&id).map(|partition| keys::encode_epochs(&partition.epochs));
+        changes.push((Key::Epochs(id).encode(), value));
+    }
+    for (id, producer) in dirty.producers {
+        let history = state.partitions.get(&id).and_then(|partition| partition.producers.get(producer));
+        changes.push((Key::Producer(id, producer).encode(), history.map(keys::encode_producer)));
+    }
+    for id in dirty.dropped {
+        let value = state.dropped.get(&id).map(|intent| keys::encode_dropped(*intent));
+        changes.push((Key::Dropped(id).encode(), value));
+    }
+    for (id, partition) in &state.partitions {
+        if let Some(groups) = &partition.groups {
+            let changed = groups.lock().changes();
+            changes.extend(changed.into_iter().map(|(key, value)| (Key::Group(*id, key).encode(), value)));
+        }
+    }
+    changes
+}
+
+fn partition_value(partition: &PartitionState) -> PartitionValue {
+    PartitionValue {
+        intent: partition.intent,
+        epoch_base: partition.epoch_base,
+        log_start: partition.log_start,
+        next_offset: partition.next_offset,
+        last_stable: partition.last_stable(),
+    }
+}
+
+/// Puts a state back together from a checkpoint, whose keys come in their order.
+pub fn restore(keeps_groups: bool, stored: &[(Bytes, Bytes)]) -> Result<ShardState, CodecError> {
+    let mut state = ShardState::new(keeps_groups);
+    for (key, value) in stored {
+        restore_one(&mut state, Key::decode(key)?, value)?;
+    }
+    Ok(state)
+}
+
+fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), CodecError> {
+    match key {
+        Key::Shard => {
+            let shard = ShardValue::decode(value)?;
+            (state.clock_ms, state.term, state.order) = (shard.clock_ms, shard.term, shard.order);
+            (state.checksum, state.floor) = (shard.checksum, shard.floor);
+        }
+        Key::Partition(id) => {
+            let stored = PartitionValue::decode(value)?;
+            let groups = state.keeps_groups.then(|| Arc::new(Mutex::new(GroupStore::new())));
+            let partition = PartitionState {
+                intent: stored.intent,
+                epoch_base: stored.epoch_base,
+                log_start: stored.log_start,
+                next_offset: stored.next_offset,
+                epochs: Arc::default(),
+                producers: ProducerTable::default(),
+                groups,
+            };
+            state.partitions.insert(id, partition);
+        }
+        Key::Epochs(id) => {
+            let partition = state.partitions.get_mut(&id).ok_or(CodecError::Truncated)?;
+            partition.epochs = Arc::new(keys::decode_epochs(value)?);
+        }
+        Key::Producer(id, producer) => {
+            let history = keys::decode_producer(value)?;
+            state.producers_by_order.insert(history.order, (id, producer));
+            let partition = state.partitions.get_mut(&id).ok_or(CodecError::Truncated)?;
+            partition.producers.restore(producer, history);
+        }
+        Key::Dropped(id) => {
+            state.dropped.insert(id, keys::decode_dropped(value)?);
+        }
+        Key::Group(id, key) => {
+            let partition = state.partitions.get(&id).ok_or(CodecError::Truncated)?;
+            let groups = partition.groups.as_ref().ok_or(CodecError::Tag(6))?;
+            groups.lock().restore(key, value.clone());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -1,0 +1,381 @@
+//! The state machine against a simple model: dense offsets, each record once, equal states on equal entries.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use bytes::BytesMut;
+use ottla_protocol::batch::{BatchBuilder, NewRecord};
+use ottla_protocol::compression::Codec;
+use ottla_protocol::ids::LeaderEpoch;
+use ottla_storage::entry::{EntryBatch, EntryKind, Verdict};
+use ottla_storage::ids::Term;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::shard::command::{AdoptedPartition, BatchDecision, Command, LogStartChange, LogStartReason};
+use crate::shard::state::{ApplyReply, BatchOutcome, Rejection};
+
+#[derive(Default)]
+struct NoSpace;
+
+impl LocalSpace for NoSpace {
+    fn set_log_start(&self, _: PartitionId, _: Offset) {}
+    fn drop_partition(&self, _: PartitionId) {}
+}
+
+fn id(index: i32) -> PartitionId {
+    PartitionId { topic: Uuid::from_u128(9), index }
+}
+
+fn batch(count: i32, producer: Option<(i64, i16, i32)>) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None);
+    if let Some((id, epoch, sequence)) = producer {
+        builder = builder.with_producer(id, epoch, sequence);
+    }
+    for _ in 0..count {
+        builder.push(&NewRecord { timestamp: 5, key: None, value: Some(b"v"), headers: &[] });
+    }
+    builder.build().unwrap()
+}
+
+/// Proposes to one replica as Raft would.
+struct Replica {
+    machine: ShardMachine,
+    next: LogId,
+}
+
+impl Replica {
+    fn new(state: ShardState) -> Self {
+        let next = LogId { term: Term(1), index: RaftIndex(1) };
+        Self { machine: ShardMachine::new(state, Arc::new(NoSpace)), next }
+    }
+
+    fn entry(&mut self, command: &Command, batches: Vec<(PartitionId, Bytes)>) -> Entry {
+        let log_id = self.next;
+        self.next.index.0 += 1;
+        let batches = batches.into_iter().map(|(partition, data)| EntryBatch { partition, data }).collect();
+        let clock_ms = i64::try_from(log_id.index.0).unwrap() * 1_000;
+        Entry { log_id, kind: EntryKind::Normal, clock_ms, payload: command.encode(), batches }
+    }
+
+    fn run(&mut self, command: &Command, batches: Vec<(PartitionId, Bytes)>) -> (Vec<Verdict>, ApplyReply) {
+        let entry = self.entry(command, batches);
+        let applied = self.machine.apply(&entry);
+        self.machine.publish();
+        (applied.verdicts, applied.reply.take::<ApplyReply>().unwrap())
+    }
+
+    fn adopt(&mut self, intent: u64, index: i32, epoch_base: i32) -> ApplyReply {
+        let partitions = vec![AdoptedPartition { id: id(index), epoch_base }];
+        self.run(&Command::Adopt { intent: RaftIndex(intent), partitions }, vec![]).1
+    }
+
+    fn drop_partition(&mut self, intent: u64, index: i32) -> ApplyReply {
+        self.run(&Command::Drop { intent: RaftIndex(intent), partitions: vec![id(index)] }, vec![]).1
+    }
+
+    fn append(&mut self, index: i32, data: Bytes) -> BatchOutcome {
+        let decisions = Command::Data(vec![BatchDecision::default()]);
+        match self.run(&decisions, vec![(id(index), data)]).1 {
+            ApplyReply::Data(outcomes) => outcomes[0],
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn log_start(&mut self, index: i32, offset: i64) -> ApplyReply {
+        let change = LogStartChange { id: id(index), offset: Offset(offset), reason: LogStartReason::DeleteRecords };
+        self.run(&Command::SetLogStart(vec![change]), vec![]).1
+    }
+
+    fn marks(&self, index: i32) -> Option<Marks> {
+        self.machine.published.get(id(index)).map(|cell| cell.marks())
+    }
+}
+
+fn base(outcome: BatchOutcome) -> i64 {
+    match outcome {
+        BatchOutcome::Stored { base_offset, .. } => base_offset.0,
+        BatchOutcome::Rejected(why) => panic!("{why:?}"),
+    }
+}
+
+/// Everything replicated, as the checkpoint would hold it.
+fn whole(state: &ShardState) -> BTreeMap<Bytes, Bytes> {
+    let mut changes = BTreeMap::new();
+    for (id, partition) in &state.partitions {
+        changes.insert(Key::Partition(*id).encode(), partition_value(partition).encode());
+        changes.insert(Key::Epochs(*id).encode(), keys::encode_epochs(&partition.epochs));
+        for (producer, history) in partition.producers.iter() {
+            changes.insert(Key::Producer(*id, producer).encode(), keys::encode_producer(history));
+        }
+    }
+    for (id, intent) in &state.dropped {
+        changes.insert(Key::Dropped(*id).encode(), keys::encode_dropped(*intent));
+    }
+    changes
+}
+
+#[test]
+fn an_adopt_of_a_dropped_partition_does_not_revive_it() {
+    let mut replica = Replica::new(ShardState::new(false));
+    assert_eq!(replica.adopt(5, 0, 0), ApplyReply::Changed(1));
+    assert_eq!(replica.adopt(5, 0, 0), ApplyReply::Changed(0));
+    assert_eq!(replica.drop_partition(7, 0), ApplyReply::Changed(1));
+    assert_eq!(replica.adopt(5, 0, 0), ApplyReply::Changed(0));
+    assert_eq!(replica.adopt(7, 0, 0), ApplyReply::Changed(0));
+    assert!(replica.marks(0).is_none());
+    assert_eq!(replica.append(0, batch(1, None)), BatchOutcome::Rejected(Rejection::NotCarried));
+}
+
+#[test]
+fn a_drop_that_comes_before_its_adopt_wins() {
+    let mut replica = Replica::new(ShardState::new(false));
+    assert_eq!(replica.drop_partition(7, 0), ApplyReply::Changed(0));
+    assert_eq!(replica.adopt(5, 0, 0), ApplyReply::Changed(0));
+}
+
+#[test]
+fn forgotten_tombstones_leave_a_floor() {
+    let mut replica = Replica::new(ShardState::new(false));
+    replica.adopt(5, 0, 0);
+    replica.drop_partition(7, 0);
+    let forget = Command::ForgetDropped { floor: RaftIndex(8) };
+    assert_eq!(replica.run(&forget, vec![]).1, ApplyReply::Changed(1));
+    assert!(replica.machine.state.lock().dropped.is_empty());
+    assert_eq!(replica.adopt(5, 0, 0), ApplyReply::Changed(0));
+    assert_eq!(replica.adopt(9, 1, 0), ApplyReply::Changed(1));
+}
+
+#[test]
+fn the_epoch_is_base_plus_term_and_the_base_never_falls() {
+    let mut replica = Replica::new(ShardState::new(false));
+    replica.adopt(5, 0, 10);
+    let _ = replica.append(0, batch(2, None));
+    replica.adopt(6, 0, 3);
+    replica.next.term = Term(4);
+    let _ = replica.append(0, batch(2, None));
+    let epochs = replica.marks(0).unwrap().epochs;
+    let starts: Vec<_> = epochs.starts().iter().map(|e| (e.epoch, e.start)).collect();
+    assert_eq!(starts, [(LeaderEpoch(11), Offset(0)), (LeaderEpoch(14), Offset(2))]);
+}
+
+#[test]
+fn a_rejected_batch_takes_no_offset_and_a_duplicate_answers_the_first_one() {
+    let mut replica = Replica::new(ShardState::new(false));
+    replica.adopt(5, 0, 0);
+    assert_eq!(base(replica.append(0, batch(3, Some((7, 0, 0))))), 0);
+    assert_eq!(replica.append(0, batch(1, Some((7, 0, 9)))), BatchOutcome::Rejected(Rejection::OutOfOrder));
+    assert_eq!(base(replica.append(0, batch(2, Some((7, 0, 3))))), 3);
+    assert_eq!(base(replica.append(0, batch(3, Some((7, 0, 0))))), 0);
+    assert_eq!(base(replica.append(0, batch(1, None))), 5);
+    assert_eq!(replica.marks(0).unwrap().high_watermark, Offset(6));
+    assert_eq!(base(replica.append(0, batch(1, Some((7, 1, 0))))), 6);
+    assert_eq!(replica.append(0, batch(1, Some((7, 0, 5)))), BatchOutcome::Rejected(Rejection::Fenced));
+}
+
+#[test]
+fn a_log_start_is_clamped_and_never_falls() {
+    let mut replica = Replica::new(ShardState::new(false));
+    replica.adopt(5, 0, 0);
+    let _ = replica.append(0, batch(4, None));
+    assert_eq!(replica.log_start(0, 3), ApplyReply::LogStarts(vec![(id(0), Some(Offset(3)))]));
+    assert_eq!(replica.log_start(0, 1), ApplyReply::LogStarts(vec![(id(0), Some(Offset(3)))]));
+    assert_eq!(replica.log_start(0, 99), ApplyReply::LogStarts(vec![(id(0), Some(Offset(4)))]));
+    assert_eq!(replica.log_start(1, 1), ApplyReply::LogStarts(vec![(id(1), None)]));
+}
+
+#[test]
+fn producers_expire_by_the_shard_clock_and_then_may_begin_anywhere() {
+    let mut replica = Replica::new(ShardState::new(false));
+    replica.adopt(5, 0, 0);
+    let _ = replica.append(0, batch(1, Some((7, 0, 0))));
+    let expired = replica.run(&Command::ExpireProducers { cutoff_ms: 2_000 }, vec![]).1;
+    assert_eq!(expired, ApplyReply::Changed(0));
+    let expired = replica.run(&Command::ExpireProducers { cutoff_ms: 2_001 }, vec![]).1;
+    assert_eq!(expired, ApplyReply::Changed(1));
+    assert_eq!(base(replica.append(0, batch(1, Some((7, 0, 40))))), 1);
+}
+
+#[test]
+fn nothing_is_shown_before_publish() {
+    let mut replica = Replica::new(ShardState::new(false));
+    replica.adopt(5, 0, 0);
+    let entry = replica.entry(&Command::Data(vec![BatchDecision::default()]), vec![(id(0), batch(2, None))]);
+    let _ = replica.machine.apply(&entry);
+    assert_eq!(replica.marks(0).unwrap().high_watermark, Offset(0));
+    replica.machine.publish();
+    assert_eq!(replica.marks(0).unwrap().high_watermark, Offset(2));
+}
+
+#[test]
+fn the_oldest_producers_of_a_partition_are_evicted_first() {
+    use crate::partition::producer_state::PRODUCERS_PER_PARTITION_MAX;
+    let mut replica = Replica::new(ShardState::new(false));
+    replica.adopt(5, 0, 0);
+    let extra = 3;
+    for producer in 0..i64::try_from(PRODUCERS_PER_PARTITION_MAX).unwrap() + extra {
+        let _ = base(replica.append(0, batch(1, Some((producer, 0, 0)))));
+    }
+    let state = replica.machine.state.lock();
+    let producers = &state.partitions[&id(0)].producers;
+    assert_eq!(producers.len(), PRODUCERS_PER_PARTITION_MAX);
+    assert_eq!(state.producers_by_order.len(), PRODUCERS_PER_PARTITION_MAX);
+    assert_eq!(producers.iter().next().unwrap().0.0, extra);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Adopt(i32),
+    Drop(i32),
+    Append { partition: i32, count: i32 },
+    Produce { partition: i32, producer: i64, count: i32, retry: bool },
+    LogStart(i32, i64),
+    Expire(u64),
+    NewTerm,
+    Cut,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (0..3i32).prop_map(Step::Adopt),
+        1 => (0..3i32).prop_map(Step::Drop),
+        6 => (0..3i32, 1..4i32).prop_map(|(partition, count)| Step::Append { partition, count }),
+        8 => (0..3i32, 0..3i64, 1..4i32, any::<bool>())
+            .prop_map(|(partition, producer, count, retry)| Step::Produce { partition, producer, count, retry }),
+        2 => (0..3i32, 0..60i64).prop_map(|(partition, offset)| Step::LogStart(partition, offset)),
+        1 => (0..60u64).prop_map(Step::Expire),
+        1 => Just(Step::NewTerm),
+        2 => Just(Step::Cut),
+    ]
+}
+
+/// What a client of one partition would write down.
+#[derive(Default, Clone)]
+struct ModelPartition {
+    next: i64,
+    log_start: i64,
+    /// Sequence to send next and the last batch sent, by producer.
+    sequences: BTreeMap<i64, (i32, Option<(Bytes, i64)>)>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Random histories: the model knows every offset beforehand; a second replica that is restored from the cuts of the
+    /// first and then applies the rest ends in the same state, with the same checksum (I6).
+    #[test]
+    fn histories_follow_the_model_and_survive_a_restart_at_any_cut(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut replica = Replica::new(ShardState::new(false));
+        let mut model: BTreeMap<i32, ModelPartition> = BTreeMap::new();
+        let mut checkpoint: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+        let mut since_cut: Vec<Entry> = Vec::new();
+        let mut intent = 0;
+        for step in steps {
+            let mut expect = None;
+            let (command, batches) = match step {
+                Step::Adopt(p) => {
+                    intent += 1;
+                    model.entry(p).or_default();
+                    (Command::Adopt { intent: RaftIndex(intent), partitions: vec![AdoptedPartition { id: id(p), epoch_base: p }] }, vec![])
+                }
+                Step::Drop(p) => {
+                    intent += 1;
+                    model.remove(&p);
+                    (Command::Drop { intent: RaftIndex(intent), partitions: vec![id(p)] }, vec![])
+                }
+                Step::Append { partition, count } => {
+                    if let Some(known) = model.get_mut(&partition) {
+                        expect = Some(known.next);
+                        known.next += i64::from(count);
+                    }
+                    (Command::Data(vec![BatchDecision::default()]), vec![(id(partition), batch(count, None))])
+                }
+                Step::Produce { partition, producer, count, retry } => {
+                    let Some(known) = model.get_mut(&partition) else { continue };
+                    let (sequence, last) = known.sequences.entry(producer).or_default();
+                    let data = match last {
+                        Some((data, offset)) if retry => {
+                            expect = Some(*offset);
+                            data.clone()
+                        }
+                        _ => {
+                            let data = batch(count, Some((producer, 0, *sequence)));
+                            expect = Some(known.next);
+                            *last = Some((data.clone(), known.next));
+                            *sequence += count;
+                            known.next += i64::from(count);
+                            data
+                        }
+                    };
+                    (Command::Data(vec![BatchDecision::default()]), vec![(id(partition), data)])
+                }
+                Step::LogStart(p, offset) => {
+                    if let Some(known) = model.get_mut(&p) {
+                        known.log_start = known.log_start.max(offset.min(known.next));
+                    }
+                    let reason = LogStartReason::Retention;
+                    (Command::SetLogStart(vec![LogStartChange { id: id(p), offset: Offset(offset), reason }]), vec![])
+                }
+                Step::Expire(index) => {
+                    let cutoff_ms = i64::try_from(index).unwrap() * 1_000;
+                    let state = replica.machine.state.lock();
+                    for (p, known) in &mut model {
+                        let producers = &state.partitions[&id(*p)].producers;
+                        known.sequences.retain(|producer, _| {
+                            producers.get(ottla_protocol::ids::ProducerId(*producer)).is_some_and(|h| h.seen_ms >= cutoff_ms)
+                        });
+                    }
+                    (Command::ExpireProducers { cutoff_ms }, vec![])
+                }
+                Step::NewTerm => {
+                    replica.next.term.0 += 1;
+                    continue;
+                }
+                Step::Cut => {
+                    for (key, value) in replica.machine.cut() {
+                        match value {
+                            Some(value) => checkpoint.insert(key, value),
+                            None => checkpoint.remove(&key),
+                        };
+                    }
+                    since_cut.clear();
+                    continue;
+                }
+            };
+            let entry = replica.entry(&command, batches);
+            let reply = replica.machine.apply(&entry).reply.take::<ApplyReply>().unwrap();
+            replica.machine.publish();
+            since_cut.push(entry);
+            if let Some(offset) = expect {
+                let ApplyReply::Data(outcomes) = reply else { panic!("no outcomes") };
+                prop_assert_eq!(base(outcomes[0]), offset);
+            }
+            for (p, known) in &model {
+                let marks = replica.marks(*p).unwrap();
+                prop_assert_eq!((marks.log_start.0, marks.high_watermark.0), (known.log_start, known.next));
+            }
+        }
+        let stored: Vec<_> = checkpoint.into_iter().collect();
+        let mut restored = Replica::new(restore(false, &stored).unwrap());
+        for entry in &since_cut {
+            let _ = restored.machine.apply(entry);
+        }
+        restored.machine.publish();
+        prop_assert_eq!(whole(&restored.machine.state.lock()), whole(&replica.machine.state.lock()));
+        prop_assert_eq!(restored.machine.checksum(), replica.machine.checksum());
+        prop_assert_eq!(
+            &restored.machine.state.lock().producers_by_order,
+            &replica.machine.state.lock().producers_by_order
+        );
+    }
+
+    #[test]
+    fn a_batch_of_any_bytes_is_refused_or_stored_but_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut replica = Replica::new(ShardState::new(false));
+        replica.adopt(1, 0, 0);
+        let mut data = BytesMut::new();
+        data.extend_from_slice(&bytes);
+        let _ = replica.append(0, data.freeze());
+    }
+}

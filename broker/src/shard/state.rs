@@ -1,0 +1,448 @@
+//! What a shard's replicas agree on: partitions, their producers and epochs, dropped partitions, the shard clock.
+//!
+//! Pure: [`ShardState::apply`] is a function of this state and the entry, and answers what it decided. No configuration,
+//! no local clock, no randomness, no hash order (design section 3). All of it is keyed by partition (section 8).
+//! Invariants: offsets of a partition are dense (I2); log start and next offset never fall (I4); an intent that is not
+//! newer than the last one for a partition changes nothing (I7).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::batch::BatchHeader;
+use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
+use ottla_storage::entry::{Entry, Verdict};
+use ottla_storage::ids::{LogId, RaftIndex};
+use parking_lot::Mutex;
+
+use super::command::{AdoptedPartition, BatchDecision, Command, LogStartChange};
+use super::epochs::EpochHistory;
+use crate::coordinator::group::{GroupStore, records};
+use crate::partition::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict};
+
+/// A constant of the format, not a setting: every replica must evict alike.
+pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
+
+const _: () = assert!(PRODUCERS_PER_PARTITION_MAX <= PRODUCERS_PER_SHARD_MAX);
+
+/// Why apply rejects a batch. The batch stays in the log as bytes without an offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// The shard does not carry the partition (any more).
+    NotCarried,
+    /// The sequence does not follow the producer's last one.
+    OutOfOrder,
+    /// A newer epoch of the producer has been seen.
+    Fenced,
+    /// Transactional data, before transactions exist.
+    Transactional,
+    /// The header cannot be read; the leader should not have let it through.
+    Malformed,
+    /// The group store refused it, with this Kafka code.
+    Group(i16),
+}
+
+/// What apply decided about one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchOutcome {
+    /// The batch has offsets, now or since it came for the first time.
+    Stored {
+        /// Offset of its first record.
+        base_offset: Offset,
+        /// The time stamped into it under LogAppendTime.
+        log_append_time_ms: Option<i64>,
+        /// The partition's log start.
+        log_start: Offset,
+    },
+    /// It has none and will not get any.
+    Rejected(Rejection),
+}
+
+/// What apply answers to whoever proposed the entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApplyReply {
+    /// One outcome per batch.
+    Data(Vec<BatchOutcome>),
+    /// For each partition its log start afterwards; `None` if it is not carried.
+    LogStarts(Vec<(PartitionId, Option<Offset>)>),
+    /// How many partitions or producers it changed.
+    Changed(usize),
+}
+
+/// One partition as its shard keeps it.
+#[derive(Debug)]
+pub(crate) struct PartitionState {
+    pub(crate) intent: RaftIndex,
+    pub(crate) epoch_base: i32,
+    pub(crate) log_start: Offset,
+    pub(crate) next_offset: Offset,
+    pub(crate) epochs: Arc<EpochHistory>,
+    pub(crate) producers: ProducerTable,
+    /// Partitions of `__consumer_offsets` only.
+    pub(crate) groups: Option<Arc<Mutex<GroupStore>>>,
+}
+
+impl PartitionState {
+    /// Nothing of an open transaction lies below; without transactions it is the end.
+    pub(crate) fn last_stable(&self) -> Offset {
+        self.next_offset
+    }
+}
+
+/// What changed of a partition since readers were last told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Touched {
+    /// Bytes of the batches appended.
+    pub(crate) appended_bytes: u64,
+    /// Its log start moved, or it is new.
+    pub(crate) log_start_moved: bool,
+    /// It went; if it is carried now, it came back afterwards and is another one to readers.
+    pub(crate) went: bool,
+}
+
+/// What changed since the last cut for the checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    pub(crate) shard: bool,
+    pub(crate) partitions: BTreeSet<PartitionId>,
+    pub(crate) epochs: BTreeSet<PartitionId>,
+    pub(crate) producers: BTreeSet<(PartitionId, ProducerId)>,
+    pub(crate) dropped: BTreeSet<PartitionId>,
+    /// Keys of groups of partitions that are gone.
+    pub(crate) groups_gone: BTreeSet<(PartitionId, Bytes)>,
+}
+
+/// The replicated state of one shard.
+#[derive(Debug, Default)]
+pub struct ShardState {
+    /// The shard keeps groups: it carries `__consumer_offsets`.
+    pub(crate) keeps_groups: bool,
+    pub(crate) clock_ms: i64,
+    pub(crate) term: u64,
+    /// Order of last use of producers; the last one given.
+    pub(crate) order: u64,
+    pub(crate) checksum: u64,
+    /// Intents at or below are done and refused.
+    pub(crate) floor: RaftIndex,
+    pub(crate) partitions: BTreeMap<PartitionId, PartitionState>,
+    pub(crate) dropped: BTreeMap<PartitionId, RaftIndex>,
+    pub(crate) producers_by_order: BTreeMap<u64, (PartitionId, ProducerId)>,
+    pub(crate) dirty: Dirty,
+    pub(crate) touched: BTreeMap<PartitionId, Touched>,
+}
+
+impl ShardState {
+    /// A shard that carries nothing yet.
+    #[must_use]
+    pub fn new(keeps_groups: bool) -> Self {
+        Self { keeps_groups, ..Self::default() }
+    }
+
+    /// Applies one entry: a verdict per batch, and the answer to the proposer.
+    ///
+    /// # Panics
+    /// If the entry cannot be read: this replica then stops rather than differ from others (design section 5).
+    pub fn apply(&mut self, entry: &Entry) -> (Vec<Verdict>, ApplyReply) {
+        let command = match Command::decode(&entry.payload) {
+            Ok(command) => command,
+            Err(error) => panic!("entry {} cannot be read: {error}; is it of a newer release?", entry.log_id),
+        };
+        self.clock_ms = self.clock_ms.max(entry.clock_ms);
+        self.term = self.term.max(entry.log_id.term.0);
+        self.dirty.shard = true;
+        self.mix(entry.log_id.index.0);
+        let (verdicts, reply) = match command {
+            Command::Data(decisions) => self.apply_data(entry, &decisions),
+            other => {
+                assert!(entry.batches.is_empty(), "entry {} has batches but is no data entry", entry.log_id);
+                (Vec::new(), self.apply_change(other))
+            }
+        };
+        assert_eq!(verdicts.len(), entry.batches.len());
+        (verdicts, reply)
+    }
+
+    /// A leader's first entry was applied.
+    pub fn term_started(&mut self, log_id: LogId) {
+        self.term = self.term.max(log_id.term.0);
+        self.mix(log_id.index.0);
+        self.dirty.shard = true;
+    }
+
+    fn apply_change(&mut self, command: Command) -> ApplyReply {
+        match command {
+            Command::Adopt { intent, partitions } => ApplyReply::Changed(self.adopt(intent, &partitions)),
+            Command::Drop { intent, partitions } => ApplyReply::Changed(self.drop_partitions(intent, &partitions)),
+            Command::SetLogStart(changes) => ApplyReply::LogStarts(self.set_log_starts(&changes)),
+            Command::ExpireProducers { cutoff_ms } => ApplyReply::Changed(self.expire_producers(cutoff_ms)),
+            Command::ForgetDropped { floor } => ApplyReply::Changed(self.forget_dropped(floor)),
+            Command::Data(_) => ApplyReply::Data(Vec::new()),
+        }
+    }
+
+    fn apply_data(&mut self, entry: &Entry, decisions: &[BatchDecision]) -> (Vec<Verdict>, ApplyReply) {
+        assert_eq!(decisions.len(), entry.batches.len(), "entry {}: one decision per batch", entry.log_id);
+        let mut verdicts = Vec::with_capacity(decisions.len());
+        let mut outcomes = Vec::with_capacity(decisions.len());
+        for (batch, decision) in entry.batches.iter().zip(decisions) {
+            let (verdict, outcome) = self.apply_batch(batch.partition, &batch.data, decision);
+            if let Verdict::Accepted { base_offset, epoch } = verdict {
+                self.mix(base_offset.0.cast_unsigned());
+                self.mix(u64::from(epoch.0.cast_unsigned()));
+            } else {
+                self.mix(1);
+            }
+            verdicts.push(verdict);
+            outcomes.push(outcome);
+        }
+        (verdicts, ApplyReply::Data(outcomes))
+    }
+
+    fn apply_batch(&mut self, id: PartitionId, data: &Bytes, decision: &BatchDecision) -> (Verdict, BatchOutcome) {
+        let rejected = |why| (Verdict::Rejected, BatchOutcome::Rejected(why));
+        let Some(header) = BatchHeader::parse(data).filter(|header| header.last_offset_delta >= 0) else {
+            return rejected(Rejection::Malformed);
+        };
+        let (term, clock_ms) = (self.term, self.clock_ms);
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return rejected(Rejection::NotCarried);
+        };
+        if header.attributes.is_transactional() {
+            return rejected(Rejection::Transactional);
+        }
+        let log_start = partition.log_start;
+        let stored = |base_offset, time_ms: Option<i64>| BatchOutcome::Stored {
+            base_offset,
+            log_append_time_ms: time_ms,
+            log_start,
+        };
+        let claim = claim_of(&header);
+        match claim.map_or(SequenceVerdict::Append, |claim| partition.producers.judge(&claim)) {
+            SequenceVerdict::Append => {}
+            SequenceVerdict::Duplicate(first) => {
+                let time_ms = first.log_append_time.then_some(first.timestamp_ms);
+                return (Verdict::Rejected, stored(first.base_offset, time_ms));
+            }
+            SequenceVerdict::OutOfOrder => return rejected(Rejection::OutOfOrder),
+            SequenceVerdict::Fenced => return rejected(Rejection::Fenced),
+        }
+        if let Some(groups) = &partition.groups {
+            let mut groups = groups.lock();
+            if let Err(code) = groups.judge_commit(decision.guard.as_ref(), data) {
+                return rejected(Rejection::Group(code));
+            }
+            groups.apply_batch(data);
+        }
+        let base_offset = partition.next_offset;
+        let epoch = epoch_of(partition.epoch_base, term);
+        if Arc::make_mut(&mut partition.epochs).note_append(epoch, base_offset) {
+            self.dirty.epochs.insert(id);
+        }
+        partition.next_offset = base_offset.plus(header.offset_count());
+        self.dirty.partitions.insert(id);
+        self.touched.entry(id).or_default().appended_bytes += data.len() as u64;
+        if let Some(claim) = claim {
+            self.remember(id, &claim, base_offset, clock_ms);
+        }
+        let time_ms = header.attributes.is_log_append_time().then_some(header.max_timestamp);
+        (Verdict::Accepted { base_offset, epoch }, stored(base_offset, time_ms))
+    }
+
+    /// Remembers a producer's batch, and evicts whoever was idle longest beyond the caps.
+    fn remember(&mut self, id: PartitionId, claim: &Claim, base_offset: Offset, clock_ms: i64) {
+        self.order += 1;
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let replaced = partition.producers.record(claim, base_offset, clock_ms, self.order);
+        self.dirty.producers.insert((id, claim.producer_id));
+        if let Some(replaced) = replaced {
+            self.producers_by_order.remove(&replaced);
+        }
+        self.producers_by_order.insert(self.order, (id, claim.producer_id));
+        if partition.producers.len() > PRODUCERS_PER_PARTITION_MAX
+            && let Some(idle) = partition.producers.eviction_candidate()
+        {
+            self.forget_producer(id, idle);
+        }
+        if self.producers_by_order.len() > PRODUCERS_PER_SHARD_MAX {
+            let closed = |(id, producer): &&(PartitionId, ProducerId)| {
+                let history = self.partitions.get(id).and_then(|partition| partition.producers.get(*producer));
+                history.is_some_and(|history| history.transaction_start.is_none())
+            };
+            if let Some((id, idle)) = self.producers_by_order.values().find(closed).copied() {
+                self.forget_producer(id, idle);
+            }
+        }
+    }
+
+    fn forget_producer(&mut self, id: PartitionId, producer: ProducerId) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        if let Some(history) = partition.producers.remove(producer) {
+            self.producers_by_order.remove(&history.order);
+            self.dirty.producers.insert((id, producer));
+            self.mix(producer.0.cast_unsigned());
+        }
+    }
+
+    fn adopt(&mut self, intent: RaftIndex, partitions: &[AdoptedPartition]) -> usize {
+        let mut changed = 0;
+        for adopted in partitions {
+            if !self.is_newer(adopted.id, intent) {
+                continue;
+            }
+            changed += 1;
+            self.mix(u64::from(adopted.id.index.cast_unsigned()) ^ intent.0.rotate_left(32));
+            if self.dropped.remove(&adopted.id).is_some() {
+                self.dirty.dropped.insert(adopted.id);
+            }
+            let keeps_groups = self.keeps_groups;
+            let partition = self.partitions.entry(adopted.id).or_insert_with(|| PartitionState {
+                intent,
+                epoch_base: adopted.epoch_base,
+                log_start: Offset(0),
+                next_offset: Offset(0),
+                epochs: Arc::default(),
+                producers: ProducerTable::default(),
+                groups: keeps_groups.then(|| Arc::new(Mutex::new(GroupStore::new()))),
+            });
+            partition.intent = intent;
+            // A leader epoch never falls (I4), so neither does its base.
+            partition.epoch_base = partition.epoch_base.max(adopted.epoch_base);
+            self.dirty.partitions.insert(adopted.id);
+            self.dirty.epochs.insert(adopted.id);
+            self.touched.entry(adopted.id).or_default().log_start_moved = true;
+        }
+        changed
+    }
+
+    fn drop_partitions(&mut self, intent: RaftIndex, partitions: &[PartitionId]) -> usize {
+        let mut changed = 0;
+        for id in partitions {
+            if !self.is_newer(*id, intent) {
+                continue;
+            }
+            self.mix(u64::from(id.index.cast_unsigned()) ^ intent.0.rotate_left(16));
+            self.dropped.insert(*id, intent);
+            self.dirty.dropped.insert(*id);
+            if let Some(partition) = self.partitions.remove(id) {
+                changed += 1;
+                self.forget_partition(*id, &partition);
+            }
+        }
+        changed
+    }
+
+    fn forget_partition(&mut self, id: PartitionId, partition: &PartitionState) {
+        for (producer, history) in partition.producers.iter() {
+            self.producers_by_order.remove(&history.order);
+            self.dirty.producers.insert((id, producer));
+        }
+        if let Some(groups) = &partition.groups {
+            let mut groups = groups.lock();
+            let changed = groups.changes().into_iter().map(|(key, _)| key);
+            let gone = changed.chain(live_keys(&groups));
+            self.dirty.groups_gone.extend(gone.map(|key| (id, key)));
+        }
+        self.dirty.partitions.insert(id);
+        self.dirty.epochs.insert(id);
+        self.touched.insert(id, Touched { went: true, ..Touched::default() });
+    }
+
+    /// True if an intent with this metadata index may still change the partition.
+    fn is_newer(&self, id: PartitionId, intent: RaftIndex) -> bool {
+        let carried = self.partitions.get(&id).map(|partition| partition.intent);
+        let last = carried.max(self.dropped.get(&id).copied());
+        intent > self.floor && last.is_none_or(|last| intent > last)
+    }
+
+    fn set_log_starts(&mut self, changes: &[LogStartChange]) -> Vec<(PartitionId, Option<Offset>)> {
+        let mut answers = Vec::with_capacity(changes.len());
+        for change in changes {
+            let Some(partition) = self.partitions.get_mut(&change.id) else {
+                answers.push((change.id, None));
+                continue;
+            };
+            let wanted = change.offset.min(partition.next_offset);
+            if wanted > partition.log_start {
+                partition.log_start = wanted;
+                if Arc::make_mut(&mut partition.epochs).prune(wanted) {
+                    self.dirty.epochs.insert(change.id);
+                }
+                self.dirty.partitions.insert(change.id);
+                self.touched.entry(change.id).or_default().log_start_moved = true;
+            }
+            let log_start = partition.log_start;
+            answers.push((change.id, Some(log_start)));
+            self.mix(log_start.0.cast_unsigned());
+        }
+        answers
+    }
+
+    fn expire_producers(&mut self, cutoff_ms: i64) -> usize {
+        let expired: Vec<_> = self
+            .partitions
+            .iter()
+            .flat_map(|(id, partition)| partition.producers.expired(cutoff_ms).into_iter().map(|producer| (*id, producer)))
+            .collect();
+        for (id, producer) in &expired {
+            self.forget_producer(*id, *producer);
+        }
+        expired.len()
+    }
+
+    fn forget_dropped(&mut self, floor: RaftIndex) -> usize {
+        self.floor = self.floor.max(floor);
+        let forgotten: Vec<_> = self.dropped.iter().filter(|(_, at)| **at <= self.floor).map(|(id, _)| *id).collect();
+        for id in &forgotten {
+            self.dropped.remove(id);
+            self.dirty.dropped.insert(*id);
+        }
+        self.mix(self.floor.0);
+        forgotten.len()
+    }
+
+    /// Folds a decision into the rolling checksum (splitmix64's finaliser).
+    fn mix(&mut self, value: u64) {
+        let mut x = self.checksum ^ value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        self.checksum = x ^ (x >> 31);
+    }
+
+    /// The rolling checksum over everything decided, with the groups' own.
+    #[must_use]
+    pub fn checksum(&self) -> u64 {
+        let groups = self.partitions.values().filter_map(|partition| partition.groups.as_ref());
+        groups.fold(self.checksum, |sum, groups| sum.rotate_left(1) ^ groups.lock().checksum())
+    }
+}
+
+/// A partition's leader epoch: its base + the shard's term.
+#[must_use]
+pub fn epoch_of(epoch_base: i32, term: u64) -> LeaderEpoch {
+    LeaderEpoch(epoch_base.saturating_add(i32::try_from(term).unwrap_or(i32::MAX)))
+}
+
+/// The keys of everything that a group store holds.
+fn live_keys(groups: &GroupStore) -> Vec<Bytes> {
+    let mut keys = Vec::new();
+    for (name, group) in groups.groups() {
+        if group.membership.is_some() {
+            keys.push(records::group_key(name));
+        }
+        for (topic, offsets) in &group.offsets {
+            keys.extend(offsets.keys().map(|partition| records::offset_key(name, topic, *partition)));
+        }
+    }
+    keys
+}
+
+fn claim_of(header: &BatchHeader) -> Option<Claim> {
+    (header.is_idempotent() && !header.attributes.is_control()).then_some(Claim {
+        producer_id: ProducerId(header.producer_id),
+        epoch: header.producer_epoch,
+        first_sequence: header.base_sequence,
+        last_offset_delta: header.last_offset_delta,
+        timestamp_ms: header.max_timestamp,
+        log_append_time: header.attributes.is_log_append_time(),
+    })
+}
