@@ -16,14 +16,9 @@ pub enum ProposeError {
     /// It was proposed, but leadership went before it was applied: it may still be applied, or never.
     #[error("leadership lost before the entry was applied")]
     Unknown,
-    /// More than a group can ever hold in flight.
-    #[error("a proposal of {bytes} bytes is above the limit of {bytes_max}")]
-    TooLarge {
-        /// Size of the proposal.
-        bytes: usize,
-        /// The limit.
-        bytes_max: usize,
-    },
+    /// Nothing was proposed: the leader must first confirm that it still leads, with a read index.
+    #[error("the leader's lease has expired")]
+    LeaseExpired,
     /// This replica has stopped, for good or because the node stops.
     #[error("replica stopped: {0}")]
     Stopped(Arc<str>),

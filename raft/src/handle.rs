@@ -2,14 +2,25 @@
 //!
 //! May not know: what a proposal means.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use openraft::ReadPolicy;
+use openraft::errors::{
+    ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError as RaftCallError,
+};
+use openraft::raft::ClientWriteResult;
+use openraft::raft::responder::Responder;
 use ottla_storage::entry::EntryBatch;
 use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::error::{ProposeError, RaftError, ReadIndexError};
+use crate::group::Group;
 use crate::machine::Reply;
 use crate::members::Members;
+use crate::types::{TypeConfig, from_raft_log_id};
 
 /// What becomes a normal entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +31,16 @@ pub struct Proposal {
     pub batches: Vec<EntryBatch>,
     /// The proposer's wall clock; must never fall within a shard.
     pub clock_ms: i64,
+}
+
+/// What an entry costs besides its payload and batches.
+const ENTRY_BYTES: usize = 128;
+
+impl Proposal {
+    /// What it counts for while in flight.
+    fn bytes(&self) -> usize {
+        self.batches.iter().map(|batch| batch.data.len() + 32).sum::<usize>() + self.payload.len() + ENTRY_BYTES
+    }
 }
 
 /// An applied proposal.
@@ -44,80 +65,165 @@ pub struct Role {
     pub stopped: bool,
 }
 
+/// Answers one proposal; the bytes of the proposal count as in flight until it is dropped.
+pub(crate) struct Answer<T> {
+    sender: oneshot::Sender<T>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl<T: Send + 'static> Responder<TypeConfig, T> for Answer<T> {
+    fn on_complete(self, result: T) {
+        // Whoever proposed may have lost interest.
+        let _ = self.sender.send(result);
+    }
+}
+
 /// A proposal on its way; await [`Pending::applied`].
-pub struct Pending(());
+pub struct Pending {
+    result: oneshot::Receiver<ClientWriteResult<TypeConfig>>,
+    group: Arc<Group>,
+}
 
 impl Pending {
     /// Waits until the entry is applied here.
     pub async fn applied(self) -> Result<Proposed, ProposeError> {
-        unimplemented!()
+        match self.result.await {
+            Ok(Ok(written)) => Ok(Proposed { log_id: from_raft_log_id(&written.log_id), reply: written.data }),
+            Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(not_proposed(&forward)),
+            Ok(Err(_)) => Err(ProposeError::Unknown),
+            // The core ended with the proposal in hand.
+            Err(_) => Err(match self.group.failure() {
+                Some(reason) => ProposeError::Stopped(reason),
+                None => ProposeError::Unknown,
+            }),
+        }
     }
 }
 
+fn not_proposed(forward: &ForwardToLeader<TypeConfig>) -> ProposeError {
+    match forward.reason {
+        ForwardReason::LeaseExpired => ProposeError::LeaseExpired,
+        _ => ProposeError::NotLeader { leader: forward.leader_id.map(ReplicaId) },
+    }
+}
+
+/// How often a proposal is repeated after its group was woken.
+const WAKE_ATTEMPTS: usize = 3;
+
 /// Handle of one replica of one group; cheap to clone.
 #[derive(Clone)]
-pub struct GroupHandle(());
+pub struct GroupHandle(pub(crate) Arc<Group>);
 
 impl GroupHandle {
     /// Which replica this is.
     #[must_use]
     pub fn replica(&self) -> ReplicaId {
-        unimplemented!()
+        self.0.replica
     }
 
-    /// Proposes an entry and waits until it is applied here.
-    pub async fn propose(&self, _proposal: Proposal) -> Result<Proposed, ProposeError> {
-        unimplemented!()
+    /// Proposes an entry and waits until it is applied here. Wakes a group that slept.
+    pub async fn propose(&self, proposal: Proposal) -> Result<Proposed, ProposeError> {
+        for _ in 0..WAKE_ATTEMPTS {
+            // `Bytes` are shared, not copied.
+            let outcome = self.submit(proposal.clone()).await?.applied().await;
+            let Err(ProposeError::LeaseExpired) = outcome else { return outcome };
+            self.read_index().await.map_err(|e| match e {
+                ReadIndexError::NotLeader { leader } => ProposeError::NotLeader { leader },
+                ReadIndexError::Stopped(reason) => ProposeError::Stopped(reason),
+            })?;
+        }
+        Err(ProposeError::NotLeader { leader: None })
     }
 
     /// Proposes an entry and returns as soon as its place among this handle's proposals is fixed: entries of
     /// one caller that submits one after the other keep that order. Waits for room by bytes.
-    pub async fn submit(&self, _proposal: Proposal) -> Result<Pending, ProposeError> {
-        unimplemented!()
+    pub async fn submit(&self, proposal: Proposal) -> Result<Pending, ProposeError> {
+        let group = &self.0;
+        group.touch();
+        let stopped = |otherwise: &str| ProposeError::Stopped(group.failure().unwrap_or_else(|| otherwise.into()));
+        // A proposal above the limit goes alone.
+        let bytes = proposal.bytes().clamp(1, group.options.in_flight_bytes_max);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = group.room.clone().acquire_many_owned(permits).await.map_err(|_| stopped("stopped"))?;
+        let (sender, result) = oneshot::channel();
+        let answer = Answer { sender, _room: Some(room) };
+        group.raft.client_write_ff(proposal, Some(answer)).await.map_err(|e| stopped(&e.to_string()))?;
+        Ok(Pending { result, group: group.clone() })
     }
 
     /// Confirms with a majority that this replica still leads, and waits until everything committed before the
     /// call is applied here. Returns the index read.
     pub async fn read_index(&self) -> Result<RaftIndex, ReadIndexError> {
-        unimplemented!()
+        let group = &self.0;
+        group.touch();
+        let stopped = |otherwise: &str| ReadIndexError::Stopped(group.failure().unwrap_or_else(|| otherwise.into()));
+        // Never a lease read: a fast takeover passes over the lease.
+        let linearizer = group.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| match e {
+            RaftCallError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
+                ReadIndexError::NotLeader { leader: forward.leader_id.map(ReplicaId) }
+            }
+            RaftCallError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
+                ReadIndexError::NotLeader { leader: None }
+            }
+            RaftCallError::Fatal(e) => stopped(&e.to_string()),
+        })?;
+        let index = RaftIndex(linearizer.read_log_id().index());
+        let reached = |applied: &Option<LogId>| applied.is_some_and(|id| id.index >= index);
+        if reached(&group.applier.applied()) {
+            return Ok(index);
+        }
+        let (mut applied, mut role) = (group.applier.watch_applied(), group.progress.role());
+        tokio::select! {
+            biased;
+            _ = applied.wait_for(reached) => Ok(index),
+            _ = role.wait_for(|role| role.stopped) => Err(stopped("stopped")),
+        }
     }
 
     /// The role, and its changes.
     #[must_use]
     pub fn role(&self) -> watch::Receiver<Role> {
-        unimplemented!()
+        self.0.progress.role()
     }
 
     /// Campaigns at once.
     pub async fn elect(&self) -> Result<(), RaftError> {
-        unimplemented!()
+        self.0.touch();
+        self.0.elect(false).await
     }
 
-    /// Hands leadership to `to`.
-    pub async fn transfer(&self, _to: ReplicaId) -> Result<(), RaftError> {
-        unimplemented!()
+    /// Hands leadership to `to`; the role tells when it is done.
+    pub async fn transfer(&self, to: ReplicaId) -> Result<(), RaftError> {
+        self.0.touch();
+        self.0.raft.trigger().transfer_leader(to.0).await.map_err(|e| self.0.stopped(&e.to_string()))
     }
 
     /// The members as last seen.
     #[must_use]
     pub fn membership(&self) -> Members {
-        unimplemented!()
+        self.0.members()
     }
 
     /// The last entry applied here.
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {
-        unimplemented!()
+        self.0.applier.applied()
+    }
+
+    /// The last entry applied here, and its changes.
+    #[must_use]
+    pub fn watch_applied(&self) -> watch::Receiver<Option<LogId>> {
+        self.0.applier.watch_applied()
     }
 
     /// Why the replica stopped, if it did.
     #[must_use]
-    pub fn failure(&self) -> Option<std::sync::Arc<str>> {
-        unimplemented!()
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.0.failure()
     }
 
     /// Stops this replica; its state stays on disk.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        self.0.shutdown().await;
     }
 }

@@ -7,15 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_storage::data_dir::{DataDir, RecoveredReplica};
+use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::env::watch;
 use ottla_storage::ids::ReplicaId;
+use ottla_storage::log::{GroupCreation, ReplicaLog};
+use parking_lot::Mutex;
 
+use crate::applier::Origin;
+use crate::directory::Directory;
 use crate::error::RaftError;
+use crate::group::{Group, Start};
 use crate::handle::GroupHandle;
 use crate::machine::StateMachine;
-use crate::members::Members;
+use crate::members::{Creation, Members};
 use crate::net::{Message, Network, Undelivered};
+use crate::transport::receive;
+use crate::types::decode_stored_membership;
 
 /// Settings of all groups of a node.
 #[derive(Debug, Clone)]
@@ -30,7 +37,7 @@ pub struct RaftOptions {
     pub in_flight_bytes_max: usize,
     /// Bytes of entries read from the log at once, for replication and apply.
     pub read_bytes_max: usize,
-    /// A leader stops ticking after so long without a request; its followers after half of it. `None`: never.
+    /// A group of one member stops ticking after so long without a request. `None`: never.
     pub idle_after: Option<Duration>,
 }
 
@@ -47,65 +54,124 @@ impl Default for RaftOptions {
     }
 }
 
+struct Shared {
+    network: Arc<dyn Network>,
+    options: RaftOptions,
+    groups: Mutex<BTreeMap<ReplicaId, Arc<Group>>>,
+    failures: watch::Sender<BTreeMap<ReplicaId, Arc<str>>>,
+}
+
 /// All replicas of a node; cheap to clone.
 #[derive(Clone)]
-pub struct RaftHost(());
+pub struct RaftHost(Arc<Shared>);
 
 impl RaftHost {
     /// A host without replicas.
     #[must_use]
-    pub fn new(_network: Arc<dyn Network>, _options: RaftOptions) -> Self {
-        unimplemented!()
+    pub fn new(network: Arc<dyn Network>, options: RaftOptions) -> Self {
+        let failures = watch::Sender::new(BTreeMap::new());
+        RaftHost(Arc::new(Shared { network, options, groups: Mutex::default(), failures }))
     }
 
     /// Creates a replica of a new group in `directory` and starts it. `shard` is what the shard wants to find
-    /// again in [`crate::Creation::shard`] of a recovered replica. A sole voter campaigns at once.
+    /// again in [`Creation::shard`] of a recovered replica. A sole voter campaigns at once.
     pub async fn create(
         &self,
-        _directory: &Arc<DataDir>,
-        _replica: ReplicaId,
-        _shard: Bytes,
-        _members: Members,
-        _machine: Box<dyn StateMachine>,
+        directory: Arc<dyn Directory>,
+        replica: ReplicaId,
+        shard: Bytes,
+        members: Members,
+        machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
-        unimplemented!()
+        let creation = Creation { members, shard };
+        let payload = creation.encode();
+        let group = GroupCreation { replica, payload, vote: None, purged: None };
+        let log = directory.create_replica(group).await.map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => RaftError::Exists(replica),
+            _ => RaftError::Storage { replica, what: e.to_string() },
+        })?;
+        self.start(directory, log, Origin::default(), creation.members, machine).await
     }
 
     /// Starts a recovered replica. `machine` already holds `recovered.state`; entries after `recovered.applied`
     /// are applied again.
     pub async fn open(
         &self,
-        _directory: &Arc<DataDir>,
-        _recovered: &RecoveredReplica,
-        _machine: Box<dyn StateMachine>,
+        directory: Arc<dyn Directory>,
+        recovered: &RecoveredReplica,
+        machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
-        unimplemented!()
+        let replica = recovered.id;
+        let damaged = |what: &str| RaftError::Damaged { replica, what: what.to_owned() };
+        let creation = Creation::decode(recovered.creation.clone()).ok_or_else(|| damaged("its creation"))?;
+        let membership = decode_stored_membership(recovered.membership.clone());
+        let membership = membership.ok_or_else(|| damaged("its membership in the checkpoint"))?;
+        let log = directory.replica_log(replica).ok_or_else(|| damaged("it has no log"))?;
+        let origin = Origin { applied: recovered.applied, membership };
+        self.start(directory, log, origin, creation.members, machine).await
+    }
+
+    async fn start(
+        &self,
+        directory: Arc<dyn Directory>,
+        log: ReplicaLog,
+        origin: Origin,
+        first_members: Members,
+        machine: Box<dyn StateMachine>,
+    ) -> Result<GroupHandle, RaftError> {
+        let replica = log.id();
+        if self.group(replica).is_some() {
+            return Err(RaftError::Exists(replica));
+        }
+        let weak = Arc::downgrade(&self.0);
+        let on_failure = Arc::new(move |replica, reason| {
+            if let Some(shared) = weak.upgrade() {
+                shared.failures.send_modify(|failures| {
+                    failures.insert(replica, reason);
+                });
+            }
+        });
+        let network = self.0.network.clone();
+        let options = self.0.options.clone();
+        let start = Start { directory, log, origin, first_members, machine, network, options, on_failure };
+        let group = Group::start(start).await?;
+        self.0.groups.lock().insert(replica, group.clone());
+        Ok(GroupHandle(group))
     }
 
     /// A replica that runs here.
     #[must_use]
-    pub fn group(&self, _replica: ReplicaId) -> Option<GroupHandle> {
-        unimplemented!()
+    pub fn group(&self, replica: ReplicaId) -> Option<GroupHandle> {
+        self.0.groups.lock().get(&replica).cloned().map(GroupHandle)
     }
 
     /// Replicas that stopped by themselves, with the reason.
     #[must_use]
     pub fn failures(&self) -> watch::Receiver<BTreeMap<ReplicaId, Arc<str>>> {
-        unimplemented!()
+        self.0.failures.subscribe()
     }
 
     /// A message from another node. For a replica that is not here it is dropped: it never creates one.
-    pub async fn deliver(
-        &self,
-        _from: ReplicaId,
-        _to: ReplicaId,
-        _message: Message,
-    ) -> Result<Message, Undelivered> {
-        unimplemented!()
+    pub async fn deliver(&self, _from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, Undelivered> {
+        let Some(GroupHandle(group)) = self.group(to) else {
+            return Err(Undelivered(format!("replica {to} is not here")));
+        };
+        group.touch();
+        receive(&group.raft, message).await
+    }
+
+    /// Stops one replica and forgets it; its state stays on disk.
+    pub async fn close(&self, replica: ReplicaId) {
+        let group = self.0.groups.lock().remove(&replica);
+        if let Some(group) = group {
+            group.shutdown().await;
+        }
     }
 
     /// Stops all replicas; nothing is applied afterwards.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        let groups: Vec<_> = self.0.groups.lock().values().cloned().collect();
+        futures_util::future::join_all(groups.iter().map(|group| group.shutdown())).await;
+        self.0.groups.lock().clear();
     }
 }

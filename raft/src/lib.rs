@@ -5,13 +5,22 @@
 //! (write and sync) -> commit -> apply adapter: `StateMachine::apply`, verdicts to the batch index,
 //! `StateMachine::publish`, answer.
 
+mod applier;
+mod directory;
 mod error;
+mod group;
 mod handle;
 mod host;
+mod log_store;
 mod machine;
 mod members;
 mod net;
+mod runtime;
+mod state_machine;
+mod transport;
+mod types;
 
+pub use directory::Directory;
 pub use error::{ProposeError, RaftError, ReadIndexError};
 pub use handle::{GroupHandle, Pending, Proposal, Proposed, Role};
 pub use host::{RaftHost, RaftOptions};

@@ -24,10 +24,7 @@ const VERSION: u8 = 1;
 impl Members {
     /// A group of one config, without learners.
     pub fn of(voters: impl IntoIterator<Item = ReplicaId>) -> Self {
-        Members {
-            voters: vec![voters.into_iter().collect()],
-            learners: BTreeSet::new(),
-        }
+        Members { voters: vec![voters.into_iter().collect()], learners: BTreeSet::new() }
     }
 
     /// True if `replica` votes.
@@ -39,11 +36,7 @@ impl Members {
     /// True if `replica` is the only voter: it needs nobody to become leader.
     #[must_use]
     pub fn is_sole_voter(&self, replica: ReplicaId) -> bool {
-        !self.voters.is_empty()
-            && self
-                .voters
-                .iter()
-                .all(|config| config.len() == 1 && config.contains(&replica))
+        !self.voters.is_empty() && self.voters.iter().all(|config| config.len() == 1 && config.contains(&replica))
     }
 
     /// Appends the encoding.
@@ -122,10 +115,7 @@ impl Creation {
     #[must_use]
     pub fn decode(mut from: Bytes) -> Option<Self> {
         let members = Members::decode_from(&mut from)?;
-        Some(Creation {
-            members,
-            shard: from,
-        })
+        Some(Creation { members, shard: from })
     }
 }
 

@@ -12,12 +12,7 @@ use ottla_storage::ids::{LogId, ReplicaId};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     /// Entries to append; none: a heartbeat.
-    Append {
-        vote: Vote,
-        previous: Option<LogId>,
-        entries: Vec<Entry>,
-        commit: Option<LogId>,
-    },
+    Append { vote: Vote, previous: Option<LogId>, entries: Vec<Entry>, commit: Option<LogId> },
     /// Everything up to the end of the append is on the follower's disk.
     Appended,
     /// Only the entries up to here are on the follower's disk; more may be sent.
@@ -26,24 +21,12 @@ pub enum Message {
     Conflict,
     /// The receiver knows a greater vote.
     HigherVote(Vote),
-    /// Asks for a vote (`pre`: only whether it would be granted).
-    AskVote {
-        pre: bool,
-        vote: Vote,
-        last: Option<LogId>,
-    },
+    /// Asks for a vote (`pre`: only whether it would be granted; `transfer`: the leader itself wants it).
+    AskVote { pre: bool, vote: Vote, last: Option<LogId>, transfer: bool },
     /// Answer to `AskVote`.
-    VoteAnswer {
-        vote: Vote,
-        last: Option<LogId>,
-        granted: bool,
-    },
+    VoteAnswer { vote: Vote, last: Option<LogId>, granted: bool },
     /// The leader asks `to` to take over.
-    Transfer {
-        from_leader: Vote,
-        to: ReplicaId,
-        last: Option<LogId>,
-    },
+    Transfer { from_leader: Vote, to: ReplicaId, last: Option<LogId> },
     /// Answer to `Transfer`.
     Transferred { accepted: bool },
 }

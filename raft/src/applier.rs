@@ -1,0 +1,216 @@
+//! The replicated state of one replica and everything that happens to it: apply, cut, snapshot point.
+//!
+//! An entry is applied as a whole under one lock: state machine, verdicts to the batch index, publication, and
+//! only then the answer. So a cut, taken under the same lock, lies exactly between two entries.
+//! Invariants: a cut is never handed out before all its entries are synced in this replica's own log; after a
+//! panic or a failed record the state is never used again.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ottla_storage::checkpoint::{Cut, CutSource};
+use ottla_storage::entry::{Entry, EntryKind};
+use ottla_storage::env::{rt, watch};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::log::ReplicaLog;
+use parking_lot::Mutex;
+
+use openraft::entry::RaftEntry;
+
+use crate::directory::Directory;
+use crate::machine::{Reply, StateMachine};
+use crate::types::{LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, to_raft_log_id};
+
+/// The replicated state of one replica.
+pub(crate) struct Applier {
+    replica: ReplicaId,
+    directory: Arc<dyn Directory>,
+    log: ReplicaLog,
+    state: Mutex<State>,
+    applied: watch::Sender<Option<LogId>>,
+}
+
+struct State {
+    machine: Box<dyn StateMachine>,
+    applied: Option<LogId>,
+    /// Membership entries applied, oldest first, back to the one in force at the last snapshot point.
+    memberships: Vec<StoredMembership>,
+    /// The last entry contained in a cut.
+    cut_at: Option<LogId>,
+    /// A cut whose entries are not all synced yet.
+    pending: Option<Cut>,
+    snapshot: Option<SnapshotMeta>,
+    failed: Option<Arc<str>>,
+    /// Nothing is applied any more; what was applied may still be cut.
+    closed: bool,
+}
+
+/// Where a replica's state begins in this process.
+#[derive(Debug, Default)]
+pub(crate) struct Origin {
+    /// The last entry that the checkpoint contains.
+    pub(crate) applied: Option<LogId>,
+    /// The membership in force there.
+    pub(crate) membership: StoredMembership,
+}
+
+impl Applier {
+    pub(crate) fn new(
+        directory: Arc<dyn Directory>,
+        log: ReplicaLog,
+        origin: Origin,
+        machine: Box<dyn StateMachine>,
+    ) -> Arc<Self> {
+        let Origin { applied, membership } = origin;
+        // What is purged lies within the checkpoint: its point serves as the snapshot.
+        let snapshot = applied
+            .map(|id| SnapshotMeta { last_log_id: Some(to_raft_log_id(id)), last_membership: membership.clone() });
+        let state = State {
+            machine,
+            applied,
+            memberships: vec![membership],
+            cut_at: applied,
+            pending: None,
+            snapshot,
+            failed: None,
+            closed: false,
+        };
+        let replica = log.id();
+        Arc::new(Applier { replica, directory, log, state: Mutex::new(state), applied: watch::Sender::new(applied) })
+    }
+
+    pub(crate) fn applied(&self) -> Option<LogId> {
+        *self.applied.borrow()
+    }
+
+    pub(crate) fn watch_applied(&self) -> watch::Receiver<Option<LogId>> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn applied_state(&self) -> (Option<LogId>, StoredMembership) {
+        let state = self.state.lock();
+        (state.applied, state.memberships.last().cloned().unwrap_or_default())
+    }
+
+    /// Why the state may not be used any more, if so.
+    pub(crate) fn failure(&self) -> Option<Arc<str>> {
+        self.state.lock().failed.clone()
+    }
+
+    /// Nothing is applied after this returns.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+    }
+
+    /// Applies the next entry and gives its answer. An error means that this replica is over.
+    pub(crate) fn apply(&self, entry: LogEntry) -> io::Result<Reply> {
+        let membership = entry.get_membership();
+        let entry = entry.into_inner();
+        let mut state = self.state.lock();
+        if let Some(reason) = &state.failed {
+            return Err(io::Error::other(reason.to_string()));
+        }
+        if state.closed {
+            return Err(io::Error::other("stopped"));
+        }
+        let expected = state.applied.map_or(RaftIndex(0), |id| RaftIndex(id.index.0 + 1));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            // At the beginning of a log that was seeded behind a purge point the first entry may be any.
+            assert!(state.applied.is_none() || entry.log_id.index == expected, "entries are applied without a gap");
+            self.apply_whole(&mut state, &entry)
+        }));
+        let reply = match outcome {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => return Err(self.fail(&mut state, &entry, &format!("storage: {error}"))),
+            Err(panic) => {
+                let message = rt::panic_message(&*panic);
+                return Err(self.fail(&mut state, &entry, &format!("apply panicked: {message}")));
+            }
+        };
+        state.applied = Some(entry.log_id);
+        if let Some(membership) = membership {
+            state.memberships.push(StoredMembership::new(Some(to_raft_log_id(entry.log_id)), membership));
+        }
+        drop(state);
+        self.applied.send_replace(Some(entry.log_id));
+        Ok(reply)
+    }
+
+    fn apply_whole(&self, state: &mut State, entry: &Entry) -> io::Result<Reply> {
+        let (verdicts, reply) = match entry.kind {
+            EntryKind::Blank => {
+                state.machine.term_started(entry.log_id);
+                (Vec::new(), Reply::none())
+            }
+            EntryKind::Membership => (Vec::new(), Reply::none()),
+            EntryKind::Normal => {
+                let applied = state.machine.apply(entry);
+                assert_eq!(applied.verdicts.len(), entry.batches.len(), "a verdict per batch");
+                (applied.verdicts, applied.reply)
+            }
+        };
+        self.directory.record_applied(self.replica, entry, &verdicts)?;
+        state.machine.publish();
+        Ok(reply)
+    }
+
+    fn fail(&self, state: &mut State, entry: &Entry, reason: &str) -> io::Error {
+        let reason = format!("entry {}: {reason}", entry.log_id);
+        tracing::error!(replica = self.replica.0, "{reason}; this replica stops, the others go on");
+        state.failed = Some(reason.as_str().into());
+        state.pending = None;
+        io::Error::other(reason)
+    }
+
+    /// The snapshot to offer: never below what is purged.
+    pub(crate) fn snapshot(&self) -> Option<SnapshotMeta> {
+        self.state.lock().snapshot.clone()
+    }
+
+    /// Moves the snapshot to what the oldest kept checkpoint contains (`force`: to what is applied), copying
+    /// nothing. `None` if it would not advance.
+    pub(crate) fn advance_snapshot(&self, force: bool) -> Option<SnapshotMeta> {
+        let kept = self.directory.oldest_kept(self.replica);
+        let mut state = self.state.lock();
+        let point = if force { state.applied? } else { kept? };
+        let id = to_raft_log_id(point);
+        if state.snapshot.as_ref().is_some_and(|snapshot| snapshot.last_log_id >= Some(id)) {
+            return None;
+        }
+        let upto = state.memberships.iter().rposition(|m| *m.log_id() <= Some(id)).unwrap_or(0);
+        state.memberships.drain(..upto);
+        let last_membership = state.memberships.first().cloned().unwrap_or_default();
+        let snapshot = SnapshotMeta { last_log_id: Some(id), last_membership };
+        state.snapshot = Some(snapshot.clone());
+        Some(snapshot)
+    }
+}
+
+impl CutSource for Applier {
+    fn cut(&self) -> Option<Cut> {
+        let mut state = self.state.lock();
+        if state.failed.is_some() {
+            return None;
+        }
+        if state.pending.is_none() && state.cut_at != state.applied {
+            let taken = catch_unwind(AssertUnwindSafe(|| (state.machine.cut(), state.machine.checksum())));
+            let (changes, checksum) = match taken {
+                Ok(taken) => taken,
+                Err(panic) => {
+                    let message = rt::panic_message(&*panic);
+                    state.failed = Some(format!("cut panicked: {message}").into());
+                    return None;
+                }
+            };
+            let membership = encode_stored_membership(state.memberships.last()?);
+            let applied = state.applied?;
+            state.cut_at = state.applied;
+            state.pending = Some(Cut { replica: self.replica, applied, membership, changes, checksum });
+        }
+        // A majority elsewhere may have committed what this disk has not synced yet: then the cut waits.
+        let synced = self.log.last_synced().map(|id| id.index);
+        let ready = state.pending.as_ref().is_some_and(|cut| Some(cut.applied.index) <= synced);
+        if ready { state.pending.take() } else { None }
+    }
+}

@@ -1,0 +1,343 @@
+//! One running replica: openraft with our log store, state machine and links, and the tasks around it.
+//!
+//! May not know: other groups. Its tasks: one turns openraft's metrics into the role, one lets an idle group
+//! sleep and purges what checkpoints cover.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
+use ottla_storage::env::{rt, watch};
+use ottla_storage::ids::{ReplicaId, Term};
+use ottla_storage::log::ReplicaLog;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::applier::{Applier, Origin};
+use crate::directory::Directory;
+use crate::error::RaftError;
+use crate::handle::Role;
+use crate::host::RaftOptions;
+use crate::log_store::LogStore;
+use crate::machine::StateMachine;
+use crate::members::Members;
+use crate::net::Network;
+use crate::state_machine::Machine;
+use crate::transport::Links;
+use crate::types::{TypeConfig, from_raft_membership};
+
+/// How often a group looks whether it may sleep or purge.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// What a follower may lack and still count as caught up, in entries.
+const REPLICATION_LAG_MAX: u64 = 1_000;
+/// Entries in one append, besides the limit in bytes.
+const APPEND_ENTRIES_MAX: u64 = 300;
+/// Requests waiting for a group's core; the byte semaphore is the real bound.
+const CORE_QUEUE_LEN: u64 = 4_096;
+
+/// What is known about leadership, from openraft's metrics and from apply.
+#[derive(Debug, Default)]
+struct Known {
+    term: u64,
+    leader: Option<u64>,
+    leads: bool,
+    stopped: bool,
+}
+
+/// Combines what is known into the role.
+pub(crate) struct Progress {
+    known: Mutex<Known>,
+    applied_term: AtomicU64,
+    role: watch::Sender<Role>,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Arc<Self> {
+        let role = watch::Sender::new(Role::default());
+        Arc::new(Progress { known: Mutex::default(), applied_term: AtomicU64::new(0), role })
+    }
+
+    /// An entry of `term` is applied and published.
+    pub(crate) fn term_applied(&self, term: u64) {
+        if self.applied_term.swap(term, Ordering::SeqCst) != term {
+            self.refresh(|_| {});
+        }
+    }
+
+    fn refresh(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.known.lock();
+        change(&mut known);
+        let alive = !known.stopped;
+        let role = Role {
+            term: Term(known.term),
+            leader: known.leader.filter(|_| alive).map(ReplicaId),
+            ready: alive && known.leads && self.applied_term.load(Ordering::SeqCst) == known.term,
+            stopped: known.stopped,
+        };
+        // Sent under the lock: two changes never overtake each other.
+        self.role.send_if_modified(|current| std::mem::replace(current, role) != role);
+    }
+
+    pub(crate) fn role(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
+    }
+
+    pub(crate) fn current(&self) -> Role {
+        *self.role.borrow()
+    }
+
+    fn stop(&self) {
+        self.refresh(|known| known.stopped = true);
+    }
+}
+
+/// Where replicas report that they stopped by themselves.
+pub(crate) type OnFailure = Arc<dyn Fn(ReplicaId, Arc<str>) + Send + Sync>;
+
+/// Everything a replica is started with.
+pub(crate) struct Start {
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) log: ReplicaLog,
+    pub(crate) origin: Origin,
+    pub(crate) first_members: Members,
+    pub(crate) machine: Box<dyn StateMachine>,
+    pub(crate) network: Arc<dyn Network>,
+    pub(crate) options: RaftOptions,
+    pub(crate) on_failure: OnFailure,
+}
+
+/// One running replica.
+pub(crate) struct Group {
+    pub(crate) replica: ReplicaId,
+    pub(crate) raft: Raft<TypeConfig, Machine>,
+    pub(crate) applier: Arc<Applier>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) options: RaftOptions,
+    /// Bytes of proposals in flight.
+    pub(crate) room: Arc<Semaphore>,
+    directory: Arc<dyn Directory>,
+    on_failure: OnFailure,
+    active_at: AtomicI64,
+    asleep: AtomicBool,
+    stopping: AtomicBool,
+    reason: Mutex<Option<Arc<str>>>,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// openraft's settings.
+fn config(options: &RaftOptions) -> Result<Config, RaftError> {
+    let config = Config {
+        heartbeat_interval: millis(options.heartbeat),
+        election_timeout_min: millis(options.election_min),
+        election_timeout_max: millis(options.election_max),
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        replication_lag_threshold: REPLICATION_LAG_MAX,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        api_channel_size: Some(CORE_QUEUE_LEN),
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(cfg!(feature = "mutants") && mutant_restores_leader()),
+        ..Config::default()
+    };
+    config.validate().map_err(|e| RaftError::Refused(e.to_string()))
+}
+
+/// The seeded bug "leader restored from its vote after a crash".
+fn mutant_restores_leader() -> bool {
+    std::env::var("OTTLA_MUTANT").is_ok_and(|name| name == "leader-restore")
+}
+
+impl Group {
+    /// Starts a replica over its log.
+    pub(crate) async fn start(start: Start) -> Result<Arc<Self>, RaftError> {
+        let Start { directory, log, origin, first_members, machine, network, options, on_failure } = start;
+        let replica = log.id();
+        let config = config(&options)?;
+        // A restarted leader that lost its unsynced tail would reuse log ids.
+        assert!(
+            cfg!(feature = "mutants") || config.enable_leader_restore == Some(false),
+            "a leader is never restored from its vote"
+        );
+        let pristine = log.vote().is_none() && log.last_log_id().is_none();
+        let applier = Applier::new(directory.clone(), log.clone(), origin, machine);
+        let progress = Progress::new();
+        let store = LogStore::new(log, options.read_bytes_max);
+        let state_machine = Machine { applier: applier.clone(), progress: progress.clone() };
+        let links = Links { from: replica, network };
+        let raft = Raft::build(replica.0, Arc::new(config), links, store, state_machine)
+            .await
+            .map_err(|e| RaftError::Storage { replica, what: e.to_string() })?;
+        let group = Arc::new(Group {
+            replica,
+            raft,
+            applier,
+            progress,
+            room: Arc::new(Semaphore::new(options.in_flight_bytes_max.min(Semaphore::MAX_PERMITS))),
+            options,
+            directory,
+            on_failure,
+            active_at: AtomicI64::new(rt::now().0),
+            asleep: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            reason: Mutex::new(None),
+        });
+        let source: Arc<dyn ottla_storage::checkpoint::CutSource> = group.applier.clone();
+        group.directory.register(replica, Arc::downgrade(&source));
+        group.raft.run();
+        rt::spawn(group.clone().watch_role());
+        rt::spawn(group.clone().maintain());
+        group.begin(pristine, first_members).await?;
+        Ok(group)
+    }
+
+    /// The first step: found the group, or campaign at once where nobody else can.
+    async fn begin(self: &Arc<Self>, pristine: bool, first: Members) -> Result<(), RaftError> {
+        if !pristine {
+            if self.members().is_sole_voter(self.replica) {
+                self.elect(false).await?;
+            }
+            return Ok(());
+        }
+        if first.is_sole_voter(self.replica) {
+            return self.found(&first).await;
+        }
+        // Every first member may found the group, all with the same entry. One begins, the others only in
+        // case it does not come: whoever campaigns first should not meet a rival.
+        let rank = first.voters.iter().flatten().filter(|&&voter| voter < self.replica).count();
+        let wait = self.options.election_max * u32::try_from(rank).unwrap_or(u32::MAX);
+        let group = self.clone();
+        rt::spawn(async move {
+            rt::sleep(wait).await;
+            if first.is_voter(group.replica)
+                && let Err(error) = group.found(&first).await
+            {
+                tracing::warn!(replica = group.replica.0, "group not founded: {error}");
+            }
+        });
+        Ok(())
+    }
+
+    async fn found(&self, first: &Members) -> Result<(), RaftError> {
+        use openraft::errors::{InitializeError, RaftError as Error};
+        let voters: BTreeSet<u64> = first.voters.iter().flatten().map(|replica| replica.0).collect();
+        let nodes: std::collections::BTreeMap<u64, EmptyNode> =
+            voters.into_iter().map(|voter| (voter, EmptyNode::new())).collect();
+        match self.raft.initialize(nodes).await {
+            // Somebody else was faster.
+            Ok(()) | Err(Error::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(Error::APIError(error)) => Err(RaftError::Refused(error.to_string())),
+            Err(Error::Fatal(error)) => Err(self.stopped(&error.to_string())),
+        }
+    }
+
+    pub(crate) fn stopped(&self, otherwise: &str) -> RaftError {
+        RaftError::Stopped(self.failure().unwrap_or_else(|| otherwise.into()))
+    }
+
+    pub(crate) async fn elect(&self, pre_vote: bool) -> Result<(), RaftError> {
+        self.raft.trigger().elect(pre_vote).await.map_err(|e| self.stopped(&e.to_string()))
+    }
+
+    pub(crate) fn members(&self) -> Members {
+        from_raft_membership(self.raft.server_metrics().borrow_watched().membership_config.membership())
+    }
+
+    pub(crate) fn failure(&self) -> Option<Arc<str>> {
+        self.applier.failure().or_else(|| self.reason.lock().clone())
+    }
+
+    /// Notes that the group is used, and wakes it.
+    pub(crate) fn touch(&self) {
+        self.active_at.store(rt::now().0, Ordering::Relaxed);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::SeqCst) {
+            self.raft.runtime_config().tick(true);
+        }
+    }
+
+    /// Turns openraft's metrics into the role until the core ends.
+    async fn watch_role(self: Arc<Self>) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let (term, leads, leader) = {
+                let now = metrics.borrow_and_update();
+                (now.vote.leader_id.term, now.state == ServerState::Leader && now.vote.committed, now.current_leader)
+            };
+            self.progress.refresh(|known| {
+                (known.term, known.leads, known.leader) = (term, leads, leader);
+            });
+            if metrics.changed().await.is_err() {
+                break;
+            }
+        }
+        self.ended();
+    }
+
+    fn ended(&self) {
+        let fatal = self.raft.metrics().borrow_watched().running_state.clone().err();
+        let reason = self.applier.failure().or_else(|| fatal.map(|error| error.to_string().into()));
+        let reason = reason.unwrap_or_else(|| "stopped".into());
+        self.reason.lock().get_or_insert_with(|| reason.clone());
+        self.applier.close();
+        self.room.close();
+        self.progress.stop();
+        if !self.stopping.load(Ordering::SeqCst) {
+            tracing::error!(replica = self.replica.0, "replica stopped: {reason}");
+            (self.on_failure)(self.replica, reason);
+        }
+    }
+
+    /// Lets an idle group sleep, and purges what the kept checkpoints contain.
+    async fn maintain(self: Arc<Self>) {
+        let mut role = self.progress.role();
+        loop {
+            let tick = rt::sleep(MAINTENANCE_INTERVAL);
+            let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
+            tokio::select! {
+                biased;
+                _ = stopped => return,
+                () = tick => {}
+            }
+            let members = self.members();
+            // Only a group that needs nobody may sleep and purge by itself: with others in it, a sleeping
+            // follower would not miss its leader, and a purged entry could only be had from a snapshot.
+            if members.is_sole_voter(self.replica) && members.learners.is_empty() {
+                self.sleep_if_idle();
+                self.purge_if_kept().await;
+            } else if self.asleep.load(Ordering::SeqCst) {
+                self.touch();
+            }
+        }
+    }
+
+    fn sleep_if_idle(&self) {
+        let Some(idle_after) = self.options.idle_after else { return };
+        let active_at = rt::Instant(self.active_at.load(Ordering::Relaxed));
+        let idle = rt::now().since(active_at) >= idle_after && self.progress.current().ready;
+        if idle && !self.asleep.swap(true, Ordering::SeqCst) {
+            self.raft.runtime_config().tick(false);
+        }
+    }
+
+    async fn purge_if_kept(&self) {
+        let kept = self.directory.oldest_kept(self.replica).map(|id| id.index.0);
+        let point = self.applier.snapshot().and_then(|meta| meta.last_log_id).map(|id| id.index);
+        if kept > point && self.raft.trigger().snapshot().await.is_err() {
+            tracing::debug!(replica = self.replica.0, "stopped before a purge");
+        }
+    }
+
+    /// Stops the replica; when this returns nothing is applied any more.
+    pub(crate) async fn shutdown(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(replica = self.replica.0, "while stopping: {error}");
+        }
+        self.ended();
+    }
+}

@@ -1,0 +1,233 @@
+//! openraft's log storage over a replica's part of the one log.
+//!
+//! Entries are readable when `append` returns, completions come in order, a vote is durable when `save_vote`
+//! returns. What is committed is only remembered: the checkpoint's applied id stands for it after a restart.
+//! May not know: what an entry means.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::sync::Arc;
+
+use futures_util::Stream;
+use openraft::storage::{
+    IOFlushed, LeaderBoundedStreamError, LeaderBoundedStreamResult, RaftLogReader, RaftLogStorage,
+};
+use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
+use openraft::{LogState, errors::LeaderChanged};
+use ottla_storage::ids::RaftIndex;
+use ottla_storage::log::{EntryRange, ReplicaLog};
+use parking_lot::Mutex;
+
+use crate::types::{
+    LogEntry, RaftLogId, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote,
+};
+
+/// The log of one replica, as openraft wants it; clones share everything.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    log: ReplicaLog,
+    committed: Arc<Mutex<Option<RaftLogId>>>,
+    read_bytes_max: usize,
+}
+
+impl LogStore {
+    pub(crate) fn new(log: ReplicaLog, read_bytes_max: usize) -> Self {
+        LogStore { log, committed: Arc::default(), read_bytes_max }
+    }
+
+    /// The part of `range` that exists, as first and last index.
+    fn clip(&self, range: &impl RangeBounds<u64>) -> Option<EntryRange> {
+        let first = match range.start_bound() {
+            Bound::Included(&index) => index,
+            Bound::Excluded(&index) => index.checked_add(1)?,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&index) => index.saturating_add(1),
+            Bound::Excluded(&index) => index,
+            Bound::Unbounded => u64::MAX,
+        };
+        let first = first.max(self.log.purged().map_or(0, |id| id.index.0 + 1));
+        let end = end.min(self.log.last_log_id().map_or(0, |id| id.index.0 + 1));
+        (first < end).then(|| EntryRange { first: RaftIndex(first), last: RaftIndex(end - 1) })
+    }
+
+    async fn read(&self, range: EntryRange) -> io::Result<Vec<LogEntry>> {
+        let entries = self.log.read(range, self.read_bytes_max).await?;
+        Ok(entries.into_iter().map(LogEntry::from).collect())
+    }
+
+    async fn read_all(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<LogEntry>> {
+        let Some(mut range) = self.clip(&range) else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        while range.first <= range.last {
+            let part = self.read(range).await?;
+            if part.is_empty() {
+                break;
+            }
+            range.first.0 += part.len() as u64;
+            all.extend(part);
+        }
+        Ok(all)
+    }
+
+    fn vote(&self) -> Option<RaftVote> {
+        self.log.vote().map(to_raft_vote)
+    }
+
+    fn leads(&self, leader: &LeaderId<u64, u64>) -> Result<(), LeaderBoundedStreamError<TypeConfig>> {
+        let vote = self.vote();
+        if vote.is_some_and(|vote| vote.committed && vote.leader_id == *leader) {
+            return Ok(());
+        }
+        Err(LeaderBoundedStreamError::LeaderChanged(LeaderChanged::new(*leader, vote)))
+    }
+
+    /// The first index in `range` whose term is above `term`, by bisection: terms never fall along a log.
+    fn first_above(&self, term: u64, mut low: u64, mut high: u64) -> io::Result<u64> {
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.term_of(middle)? > term {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(low)
+    }
+
+    fn term_of(&self, index: u64) -> io::Result<u64> {
+        match self.log.log_id(RaftIndex(index)) {
+            Some(id) => Ok(id.term.0),
+            None => Err(io::Error::other(format!("entry {index} is missing"))),
+        }
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<LogEntry>, io::Error> {
+        self.read_all(range).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
+        Ok(self.vote())
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
+        match self.clip(&(start..end)) {
+            Some(range) => self.read(range).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<LogEntry, io::Error>> + Send
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let store = self.clone();
+        let remaining = self.clip(&range);
+        let chunks = futures_util::stream::unfold(remaining, move |remaining| {
+            let store = store.clone();
+            async move {
+                let range = remaining?;
+                match store.read(range).await {
+                    Ok(part) if part.is_empty() => None,
+                    Ok(part) => {
+                        let first = RaftIndex(range.first.0 + part.len() as u64);
+                        let rest = (first <= range.last).then_some(EntryRange { first, last: range.last });
+                        Some((part.into_iter().map(Ok).collect::<Vec<_>>(), rest))
+                    }
+                    Err(error) => Some((vec![Err(error)], None)),
+                }
+            }
+        });
+        futures_util::StreamExt::flat_map(chunks, futures_util::stream::iter)
+    }
+
+    async fn leader_bounded_stream<RB>(
+        &mut self,
+        leader: LeaderId<u64, u64>,
+        range: RB,
+    ) -> impl Stream<Item = LeaderBoundedStreamResult<TypeConfig>> + Send
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let read = async {
+            // Before and after: what was read in between belongs to the leader's log.
+            self.leads(&leader)?;
+            let entries = self.read_all(range).await?;
+            self.leads(&leader)?;
+            Ok(entries)
+        };
+        let items = match read.await {
+            Ok(entries) => entries.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        futures_util::stream::iter(items)
+    }
+
+    async fn get_key_log_ids(&mut self, range: RangeInclusive<RaftLogId>) -> Result<Vec<RaftLogId>, io::Error> {
+        // openraft wants the LAST id of each term (its documentation of this method says the first; its own
+        // implementation and `LogIdList` say the last).
+        let (first, last) = range.into_inner();
+        let mut keys = Vec::new();
+        let (mut term, mut index) = (first.leader_id.term, first.index);
+        while term < last.leader_id.term {
+            index = self.first_above(term, index + 1, last.index)?;
+            keys.push(RaftLogId::new(CommittedLeaderId::new(term), index - 1));
+            term = self.term_of(index)?;
+        }
+        keys.push(last);
+        Ok(keys)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        Ok(LogState {
+            last_purged_log_id: self.log.purged().map(to_raft_log_id),
+            last_log_id: self.log.last_log_id().map(to_raft_log_id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        self.log.save_vote(from_raft_vote(vote)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<RaftLogId>) -> Result<(), io::Error> {
+        *self.committed.lock() = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<RaftLogId>, io::Error> {
+        Ok(*self.committed.lock())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = LogEntry> + Send,
+        I::IntoIter: Send,
+    {
+        let entries = entries.into_iter().map(LogEntry::into_inner).collect();
+        self.log.append(entries, Box::new(move |synced| callback.io_completed(synced)));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {
+        self.log.truncate_after(last.as_ref().map(from_raft_log_id)).await
+    }
+
+    async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
+        self.log.purge(from_raft_log_id(&upto)).await
+    }
+}

@@ -1,0 +1,195 @@
+//! openraft's network over ours, both directions: requests out, requests in.
+//!
+//! May not know: sockets, and what entries mean.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::AnyError;
+use openraft::EmptyNode;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use ottla_storage::ids::ReplicaId;
+
+use crate::net::{Message, Network, Undelivered};
+use crate::state_machine::{Machine, Snapshot};
+use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
+
+/// Makes a link to each member of a group.
+pub(crate) struct Links {
+    pub(crate) from: ReplicaId,
+    pub(crate) network: Arc<dyn Network>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Links {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Link {
+        Link { from: self.from, to: ReplicaId(target), network: self.network.clone() }
+    }
+}
+
+/// From one replica to another.
+pub(crate) struct Link {
+    from: ReplicaId,
+    to: ReplicaId,
+    network: Arc<dyn Network>,
+}
+
+fn unreachable(text: &str) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(&AnyError::error(text)))
+}
+
+/// The first waits after an unanswered request; later ones are `BACKOFF_MAX`.
+const BACKOFF_MS: [u64; 5] = [20, 40, 80, 160, 320];
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+impl Link {
+    async fn call(&self, request: Message, option: &RPCOption) -> Result<Message, RPCError<TypeConfig>> {
+        let answer = self.network.call(self.from, self.to, request, option.hard_ttl()).await;
+        answer.map_err(|Undelivered(why)| unreachable(&why))
+    }
+
+    async fn ask_vote(
+        &self,
+        pre: bool,
+        rpc: VoteRequest<TypeConfig>,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let request = Message::AskVote {
+            pre,
+            vote: from_raft_vote(&rpc.vote),
+            last: rpc.last_log_id.as_ref().map(from_raft_log_id),
+            transfer: rpc.leadership_transfer,
+        };
+        match self.call(request, option).await? {
+            Message::VoteAnswer { vote, last, granted } => {
+                Ok(VoteResponse::new(to_raft_vote(vote), last.map(to_raft_log_id), granted))
+            }
+            _ => Err(unreachable("not an answer to a vote request")),
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Link {
+    type SnapshotData = ();
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let request = Message::Append {
+            vote: from_raft_vote(&rpc.vote),
+            previous: rpc.prev_log_id.as_ref().map(from_raft_log_id),
+            entries: rpc.entries.into_iter().map(LogEntry::into_inner).collect(),
+            commit: rpc.leader_commit.as_ref().map(from_raft_log_id),
+        };
+        match self.call(request, &option).await? {
+            Message::Appended => Ok(AppendEntriesResponse::Success),
+            Message::AppendedUpTo(last) => Ok(AppendEntriesResponse::PartialSuccess(last.map(to_raft_log_id))),
+            Message::Conflict => Ok(AppendEntriesResponse::Conflict),
+            Message::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(to_raft_vote(vote))),
+            _ => Err(unreachable("not an answer to an append")),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_vote(false, rpc, &option).await
+    }
+
+    // The default grants: a replica cut off from everybody would then campaign for ever.
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_vote(true, rpc, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: RaftVote,
+        _snapshot: Snapshot,
+        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        // Groups of several members purge nothing, so nobody ever needs one (see `group::maintain`).
+        Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error("snapshots are not sent"))))
+    }
+
+    // The default is unreachable: the leader could never hand over.
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let request = Message::Transfer {
+            from_leader: from_raft_vote(req.from_leader()),
+            to: ReplicaId(*req.to_node_id()),
+            last: req.last_log_id().map(from_raft_log_id),
+        };
+        match self.call(request, &option).await? {
+            Message::Transferred { accepted: true } => Ok(Ok(())),
+            Message::Transferred { accepted: false } => Err(unreachable("transfer refused")),
+            _ => Err(unreachable("not an answer to a transfer")),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let first = BACKOFF_MS.into_iter().map(Duration::from_millis);
+        Some(Backoff::new(first.chain(std::iter::repeat(BACKOFF_MAX))))
+    }
+}
+
+/// Hands a request to the replica and gives its answer.
+pub(crate) async fn receive(
+    raft: &openraft::Raft<TypeConfig, Machine>,
+    request: Message,
+) -> Result<Message, Undelivered> {
+    let stopped = |error: &dyn std::fmt::Display| Undelivered(error.to_string());
+    match request {
+        Message::Append { vote, previous, entries, commit } => {
+            let rpc = AppendEntriesRequest {
+                vote: to_raft_vote(vote),
+                prev_log_id: previous.map(to_raft_log_id),
+                entries: entries.into_iter().map(LogEntry::from).collect(),
+                leader_commit: commit.map(to_raft_log_id),
+            };
+            Ok(match raft.append_entries(rpc).await.map_err(|e| stopped(&e))? {
+                AppendEntriesResponse::Success => Message::Appended,
+                AppendEntriesResponse::PartialSuccess(last) => {
+                    Message::AppendedUpTo(last.as_ref().map(from_raft_log_id))
+                }
+                AppendEntriesResponse::Conflict => Message::Conflict,
+                AppendEntriesResponse::HigherVote(vote) => Message::HigherVote(from_raft_vote(&vote)),
+            })
+        }
+        Message::AskVote { pre, vote, last, transfer } => {
+            let mut rpc = VoteRequest::new(to_raft_vote(vote), last.map(to_raft_log_id));
+            rpc.leadership_transfer = transfer;
+            let answer = if pre { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
+            let answer = answer.map_err(|e| stopped(&e))?;
+            Ok(Message::VoteAnswer {
+                vote: from_raft_vote(&answer.vote),
+                last: answer.last_log_id.as_ref().map(from_raft_log_id),
+                granted: answer.vote_granted,
+            })
+        }
+        Message::Transfer { from_leader, to, last } => {
+            let rpc = TransferLeaderRequest::new(to_raft_vote(from_leader), to.0, last.map(to_raft_log_id));
+            let answer = raft.handle_transfer_leader(rpc).await.map_err(|e| stopped(&e))?;
+            Ok(Message::Transferred { accepted: answer.is_ok() })
+        }
+        other => Err(Undelivered(format!("not a request: {other:?}"))),
+    }
+}
