@@ -59,7 +59,7 @@ pub(crate) struct LogEntry {
 impl LogEntry {
     /// The entry as storage keeps it.
     #[must_use]
-    pub fn into_inner(self) -> Entry {
+    pub(crate) fn into_inner(self) -> Entry {
         self.entry
     }
 }
