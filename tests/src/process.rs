@@ -18,6 +18,7 @@ pub struct Broker {
     admin: SocketAddr,
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
+    arguments: Vec<String>,
     process: Option<Child>,
 }
 
@@ -58,7 +59,7 @@ impl Broker {
             ("OTTLA_ADMIN_LISTENER".to_owned(), admin.to_string()),
         ];
         environment.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
-        Self { directory, data, kafka, admin, environment, wrapper: Vec::new(), process: None }
+        Self { directory, data, kafka, admin, environment, wrapper: Vec::new(), arguments: Vec::new(), process: None }
     }
 
     /// Keeps the data somewhere else than in the broker's temporary directory (a small file system, say).
@@ -70,6 +71,11 @@ impl Broker {
     /// Runs the broker under another program (`strace -f ...`).
     pub fn with_wrapper(&mut self, command: &[&str]) {
         self.wrapper = command.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// Further arguments of `ottla start`.
+    pub fn with_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
     }
 
     /// Changes a setting for the next start.
@@ -96,6 +102,7 @@ impl Broker {
         let log = || OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let mut words = self.wrapper.clone();
         words.extend([binary().display().to_string(), "start".to_owned()]);
+        words.extend(self.arguments.clone());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(self.directory.path());
         command.envs(self.environment.iter().map(|(k, v)| (k, v))).env("RUST_BACKTRACE", "1");
