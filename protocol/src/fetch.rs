@@ -204,7 +204,7 @@ impl FetchResponse {
 }
 
 impl FetchRequest {
-    /// Decodes a body of v4 or later.
+    /// Decodes a body of v4 or later. Like Kafka, takes no offence at bytes that follow it.
     pub fn decode(version: i16, body: &Bytes) -> Result<Self, WireError> {
         let flexible = version >= FLEXIBLE_FROM;
         let mut reader = Reader::new(body);
@@ -235,7 +235,6 @@ impl FetchRequest {
                 Ok(())
             })?;
         }
-        reader.finish()?;
         Ok(Self {
             replica_id,
             max_wait_ms,

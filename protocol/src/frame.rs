@@ -65,7 +65,11 @@ impl FrameLimits {
     }
 
     fn largest(&self) -> usize {
-        if self.authenticated { self.data_bytes_max.max(self.control_bytes_max) } else { UNAUTHENTICATED_FRAME_BYTES_MAX }
+        if self.authenticated {
+            self.data_bytes_max.max(self.control_bytes_max)
+        } else {
+            UNAUTHENTICATED_FRAME_BYTES_MAX
+        }
     }
 
     fn of(&self, api_key: i16) -> usize {

@@ -4,6 +4,8 @@
 //! May not know: sockets, clocks, async, disks, or what any request means to a broker.
 
 pub mod batch;
+#[cfg(test)]
+mod codec_tests;
 pub mod compression;
 pub mod error;
 pub mod fetch;
@@ -15,6 +17,8 @@ pub mod produce;
 pub mod records;
 pub mod request;
 pub mod response;
+#[cfg(test)]
+mod samples;
 mod schema;
 pub mod versions;
 pub mod wire;

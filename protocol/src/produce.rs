@@ -136,7 +136,7 @@ impl ProducePartitionResponse {
 }
 
 impl ProduceRequest {
-    /// Decodes a body of v3 or later.
+    /// Decodes a body of v3 or later. Like Kafka, takes no offence at bytes that follow it.
     pub fn decode(version: i16, body: &Bytes) -> Result<Self, WireError> {
         let flexible = version >= FLEXIBLE_FROM;
         let mut reader = Reader::new(body);
@@ -151,7 +151,6 @@ impl ProduceRequest {
         if flexible {
             reader.skip_tags()?;
         }
-        reader.finish()?;
         Ok(Self { transactional_id, acks, timeout_ms, topics })
     }
 

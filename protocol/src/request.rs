@@ -97,6 +97,12 @@ macro_rules! requests {
             $($api($type),)*
         }
 
+        $(impl From<$type> for Request {
+            fn from(request: $type) -> Self {
+                Self::$api(request)
+            }
+        })*
+
         impl Request {
             /// The API that this request belongs to.
             #[must_use]
@@ -115,8 +121,8 @@ macro_rules! requests {
                     ApiKey::Produce => ProduceRequest::decode(version, &body).map(Self::Produce).map_err(malformed),
                     ApiKey::Fetch => FetchRequest::decode(version, &body).map(Self::Fetch).map_err(malformed),
                     $(ApiKey::$api => {
-                        schema::walk(api_key, version, &body).map_err(malformed)?;
-                        checked::<$type>(api_key, version, body).map(Self::$api)
+                        let length = schema::walk(api_key, version, &body).map_err(malformed)?;
+                        checked::<$type>(api_key, version, body.slice(..length)).map(Self::$api)
                     })*
                 }
             }
@@ -155,7 +161,7 @@ requests! {
     DescribeTopicPartitions(DescribeTopicPartitionsRequest),
 }
 
-/// Decodes what the walk has accepted; everything must be consumed.
+/// Decodes what the walk has accepted, neither less nor more.
 fn checked<T: Decodable>(api_key: ApiKey, version: i16, mut body: Bytes) -> Result<T, RequestError> {
     match T::decode(&mut body, version) {
         Ok(request) if body.is_empty() => Ok(request),

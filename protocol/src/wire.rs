@@ -26,9 +26,9 @@ pub enum WireError {
     #[error("more elements than the frame can hold or the limit allows")]
     TooManyElements,
     /// More tagged fields than anyone needs.
-    #[error("more than {MAX_TAGS} tagged fields")]
+    #[error("more tagged fields than allowed")]
     TooManyTags,
-    /// A tagged field whose content does not fill its size, or tags out of order.
+    /// A tagged field whose number is out of range.
     #[error("malformed tagged field")]
     BadTag,
     /// A string that is not UTF-8.
@@ -47,6 +47,14 @@ pub enum WireError {
 
 /// Most tagged fields that one struct may carry; Kafka defines at most a handful per message.
 pub const MAX_TAGS: u32 = 64;
+/// Most array elements that one message may hold in all its arrays together. An element of one byte on the wire
+/// takes a hundred in memory; half a million of them are more than any client names in a request.
+pub const MAX_ELEMENTS: usize = 500_000;
+/// Tagged fields that a message of any size may carry; kafka-protocol keeps each unknown one in a tree node of
+/// some 450 bytes.
+const TAGS_FREE: usize = 256;
+/// Bytes of a message that pay for one more tagged field.
+const BYTES_PER_TAG: usize = 32;
 /// Longest string, as in Kafka's own generated code.
 pub const MAX_STRING_BYTES: usize = i16::MAX as usize;
 
@@ -55,6 +63,8 @@ pub const MAX_STRING_BYTES: usize = i16::MAX as usize;
 pub struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    elements_left: usize,
+    tags_left: usize,
 }
 
 macro_rules! fixed {
@@ -76,7 +86,7 @@ impl<'a> Reader<'a> {
     /// A reader at the start of `bytes`.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes, at: 0, elements_left: MAX_ELEMENTS, tags_left: TAGS_FREE + bytes.len() / BYTES_PER_TAG }
     }
 
     /// How many bytes were read.
@@ -222,9 +232,10 @@ impl<'a> Reader<'a> {
                 count => usize::try_from(count).map_err(|_| WireError::NegativeLength)?,
             }
         };
-        if count.saturating_mul(element_bytes_min.max(1)) > self.remaining() {
+        if count.saturating_mul(element_bytes_min.max(1)) > self.remaining() || count > self.elements_left {
             return Err(WireError::TooManyElements);
         }
+        self.elements_left -= count;
         Ok(Some(count))
     }
 
@@ -233,20 +244,19 @@ impl<'a> Reader<'a> {
         self.each_tag(|_, _| Ok(()))
     }
 
-    /// Calls `known` for every tagged field with its number and content. Kafka demands ascending tags.
+    /// Calls `known` for every tagged field with its number and content. Like Kafka, takes them in any order.
     pub fn each_tag(&mut self, mut known: impl FnMut(u32, &'a [u8]) -> Result<(), WireError>) -> Result<(), WireError> {
         let count = self.unsigned_varint()?;
-        if count > MAX_TAGS {
+        if count > MAX_TAGS || count as usize > self.tags_left {
             return Err(WireError::TooManyTags);
         }
-        let mut last = None;
+        self.tags_left -= count as usize;
         for _ in 0..count {
             let tag = self.unsigned_varint()?;
-            // kafka-protocol keeps tags as i32, and a repeated tag would overwrite the first.
-            if i32::try_from(tag).is_err() || last.is_some_and(|last| tag <= last) {
+            // Tags are signed in Kafka and in kafka-protocol.
+            if i32::try_from(tag).is_err() {
                 return Err(WireError::BadTag);
             }
-            last = Some(tag);
             let size = self.unsigned_varint()?;
             known(tag, self.take(size as usize)?)?;
         }

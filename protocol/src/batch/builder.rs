@@ -173,8 +173,10 @@ pub fn encode_control_batch(producer_id: i64, producer_epoch: i16, timestamp: i6
     let mut value = BytesMut::with_capacity(6);
     value.put_i16(MARKER_VERSION);
     value.put_i32(coordinator_epoch);
-    let mut builder =
-        BatchBuilder::new(Codec::None).with_producer(producer_id, producer_epoch, NO_SEQUENCE).transactional().control();
+    let mut builder = BatchBuilder::new(Codec::None)
+        .with_producer(producer_id, producer_epoch, NO_SEQUENCE)
+        .transactional()
+        .control();
     builder.push(&NewRecord { timestamp, key: Some(&key), value: Some(&value), headers: &[] });
     // Without a codec there is nothing that can fail.
     builder.build().unwrap_or_default()
@@ -198,14 +200,10 @@ impl ControlRecord {
 /// Appends one record.
 pub(crate) fn put_record(out: &mut BytesMut, offset_delta: i32, timestamp_delta: i64, record: &NewRecord<'_>) {
     let nullable_length = |bytes: Option<&[u8]>| bytes.map_or(-1, |bytes| bytes.len() as i32);
-    let nullable_bytes = |bytes: Option<&[u8]>| {
-        varlong_length(i64::from(nullable_length(bytes))) + bytes.map_or(0, <[u8]>::len)
-    };
-    let headers_bytes: usize = record
-        .headers
-        .iter()
-        .map(|(name, value)| nullable_bytes(Some(name)) + nullable_bytes(*value))
-        .sum();
+    let nullable_bytes =
+        |bytes: Option<&[u8]>| varlong_length(i64::from(nullable_length(bytes))) + bytes.map_or(0, <[u8]>::len);
+    let headers_bytes: usize =
+        record.headers.iter().map(|(name, value)| nullable_bytes(Some(name)) + nullable_bytes(*value)).sum();
     let length = 1
         + varlong_length(timestamp_delta)
         + varlong_length(i64::from(offset_delta))

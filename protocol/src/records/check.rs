@@ -71,12 +71,7 @@ impl Checked {
 
 /// Reads every record of a batch; at most `limit` bytes may come out of the codec.
 /// An error means that the batch is no batch; faults are returned one by one (KIP-467).
-pub fn check(
-    header: &BatchHeader,
-    batch: &Bytes,
-    rules: &RecordRules,
-    limit: usize,
-) -> Result<Checked, RecordsError> {
+pub fn check(header: &BatchHeader, batch: &Bytes, rules: &RecordRules, limit: usize) -> Result<Checked, RecordsError> {
     let records = open(header, batch, limit)?;
     let mut checked = Checked { max_timestamp: NO_TIMESTAMP, faults: Vec::new() };
     let stamped_by_client = header.attributes.is_log_append_time();

@@ -1,0 +1,136 @@
+//! The shape of every request that kafka-protocol decodes, field by field and version by version.
+//!
+//! Fields stand in the order of the wire; tags need no entry, because all of them are skipped. A test encodes
+//! every request in every version and demands that the walk ends exactly at the last byte.
+
+use super::{Field, Kind};
+use crate::versions::ApiKey;
+
+const I8: Field = Field::new(Kind::Fixed(1));
+const BOOL: Field = Field::new(Kind::Fixed(1));
+const I16: Field = Field::new(Kind::Fixed(2));
+const I32: Field = Field::new(Kind::Fixed(4));
+const I64: Field = Field::new(Kind::Fixed(8));
+const UUID: Field = Field::new(Kind::Fixed(16));
+const TEXT: Field = Field::new(Kind::Text);
+const BLOB: Field = Field::new(Kind::Blob);
+const I8S: Field = Field::new(Kind::Each(&Kind::Fixed(1)));
+const I32S: Field = Field::new(Kind::Each(&Kind::Fixed(4)));
+const TEXTS: Field = Field::new(Kind::Each(&Kind::Text));
+
+const fn structs(fields: &'static [Field]) -> Field {
+    Field::new(Kind::Structs(fields))
+}
+
+/// The shape of this request; empty for the two that are decoded by hand.
+pub(super) fn schema(api_key: ApiKey) -> &'static [Field] {
+    match api_key {
+        ApiKey::Produce | ApiKey::Fetch => &[],
+        ApiKey::ListOffsets => LIST_OFFSETS,
+        ApiKey::Metadata => METADATA,
+        ApiKey::OffsetCommit => OFFSET_COMMIT,
+        ApiKey::OffsetFetch => OFFSET_FETCH,
+        ApiKey::FindCoordinator => FIND_COORDINATOR,
+        ApiKey::JoinGroup => JOIN_GROUP,
+        ApiKey::Heartbeat => HEARTBEAT,
+        ApiKey::LeaveGroup => LEAVE_GROUP,
+        ApiKey::SyncGroup => SYNC_GROUP,
+        ApiKey::DescribeGroups => DESCRIBE_GROUPS,
+        ApiKey::ListGroups => LIST_GROUPS,
+        ApiKey::ApiVersions => API_VERSIONS,
+        ApiKey::CreateTopics => CREATE_TOPICS,
+        ApiKey::DeleteTopics => DELETE_TOPICS,
+        ApiKey::DeleteRecords => DELETE_RECORDS,
+        ApiKey::InitProducerId => INIT_PRODUCER_ID,
+        ApiKey::OffsetForLeaderEpoch => OFFSET_FOR_LEADER_EPOCH,
+        ApiKey::DescribeConfigs => DESCRIBE_CONFIGS,
+        ApiKey::AlterConfigs => ALTER_CONFIGS,
+        ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS,
+        ApiKey::CreatePartitions => CREATE_PARTITIONS,
+        ApiKey::DeleteGroups => DELETE_GROUPS,
+        ApiKey::IncrementalAlterConfigs => INCREMENTAL_ALTER_CONFIGS,
+        ApiKey::OffsetDelete => OFFSET_DELETE,
+        ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
+        ApiKey::DescribeProducers => DESCRIBE_PRODUCERS,
+        ApiKey::ListConfigResources => LIST_CONFIG_RESOURCES,
+        ApiKey::DescribeTopicPartitions => DESCRIBE_TOPIC_PARTITIONS,
+    }
+}
+
+// Replica id, isolation, topics (name, partitions (index, leader epoch, timestamp)), timeout.
+const LIST_OFFSETS: &[Field] = &[I32, I8.since(2), structs(&[TEXT, structs(&[I32, I32.since(4), I64])]), I32.since(10)];
+
+// Topics (id, name), auto-create, authorized operations of the cluster and of topics.
+const METADATA: &[Field] = &[structs(&[UUID.since(10), TEXT]), BOOL.since(4), BOOL.since(8).until(10), BOOL.since(8)];
+
+// Group, generation, member, instance, retention, topics (name, partitions (index, offset, epoch, metadata)).
+const OFFSET_COMMIT: &[Field] =
+    &[TEXT, I32, TEXT, TEXT.since(7), I64.until(4), structs(&[TEXT, structs(&[I32, I64, I32.since(6), TEXT])])];
+
+// Group, topics (name, indexes); from v8 groups (id, member, epoch, topics); require stable.
+const OFFSET_FETCH: &[Field] = &[
+    TEXT.until(7),
+    structs(&[TEXT, I32S]).until(7),
+    structs(&[TEXT, TEXT.since(9), I32.since(9), structs(&[TEXT, I32S])]).since(8),
+    BOOL.since(7),
+];
+
+const FIND_COORDINATOR: &[Field] = &[TEXT.until(3), I8.since(1), TEXTS.since(4)];
+
+// Group, two timeouts, member, instance, protocol type, protocols (name, metadata), reason.
+const JOIN_GROUP: &[Field] =
+    &[TEXT, I32, I32.since(1), TEXT, TEXT.since(5), TEXT, structs(&[TEXT, BLOB]), TEXT.since(8)];
+
+const HEARTBEAT: &[Field] = &[TEXT, I32, TEXT, TEXT.since(3)];
+
+// Group, member; from v3 members (id, instance, reason).
+const LEAVE_GROUP: &[Field] = &[TEXT, TEXT.until(2), structs(&[TEXT, TEXT, TEXT.since(5)]).since(3)];
+
+// Group, generation, member, instance, protocol type and name, assignments (member, assignment).
+const SYNC_GROUP: &[Field] = &[TEXT, I32, TEXT, TEXT.since(3), TEXT.since(5), TEXT.since(5), structs(&[TEXT, BLOB])];
+
+const DESCRIBE_GROUPS: &[Field] = &[TEXTS, BOOL.since(3)];
+
+const LIST_GROUPS: &[Field] = &[TEXTS.since(4), TEXTS.since(5)];
+
+const API_VERSIONS: &[Field] = &[TEXT.since(3), TEXT.since(3)];
+
+// Topics (name, partitions, factor, assignments (index, brokers), configs (name, value)), timeout, validate only.
+const CREATE_TOPICS: &[Field] = &[structs(&[TEXT, I32, I16, structs(&[I32, I32S]), structs(&[TEXT, TEXT])]), I32, BOOL];
+
+// From v6 topics (name, id), before names; timeout.
+const DELETE_TOPICS: &[Field] = &[structs(&[TEXT, UUID]).since(6), TEXTS.until(5), I32];
+
+const DELETE_RECORDS: &[Field] = &[structs(&[TEXT, structs(&[I32, I64])]), I32];
+
+const INIT_PRODUCER_ID: &[Field] = &[TEXT, I32, I64.since(3), I16.since(3)];
+
+// Replica id, topics (name, partitions (index, current epoch, epoch)).
+const OFFSET_FOR_LEADER_EPOCH: &[Field] = &[I32.since(3), structs(&[TEXT, structs(&[I32, I32, I32])])];
+
+// Resources (type, name, keys), synonyms, documentation.
+const DESCRIBE_CONFIGS: &[Field] = &[structs(&[I8, TEXT, TEXTS]), BOOL, BOOL.since(3)];
+
+// Resources (type, name, configs (name, value)), validate only.
+const ALTER_CONFIGS: &[Field] = &[structs(&[I8, TEXT, structs(&[TEXT, TEXT])]), BOOL];
+
+const DESCRIBE_LOG_DIRS: &[Field] = &[structs(&[TEXT, I32S])];
+
+// Topics (name, count, assignments (brokers)), timeout, validate only.
+const CREATE_PARTITIONS: &[Field] = &[structs(&[TEXT, I32, structs(&[I32S])]), I32, BOOL];
+
+const DELETE_GROUPS: &[Field] = &[TEXTS];
+
+// Resources (type, name, configs (name, operation, value)), validate only.
+const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[structs(&[I8, TEXT, structs(&[TEXT, I8, TEXT])]), BOOL];
+
+const OFFSET_DELETE: &[Field] = &[TEXT, structs(&[TEXT, structs(&[I32])])];
+
+const DESCRIBE_CLUSTER: &[Field] = &[BOOL, I8.since(1), BOOL.since(2)];
+
+const DESCRIBE_PRODUCERS: &[Field] = &[structs(&[TEXT, I32S])];
+
+const LIST_CONFIG_RESOURCES: &[Field] = &[I8S.since(1)];
+
+// Topics (name), limit, cursor (name, index).
+const DESCRIBE_TOPIC_PARTITIONS: &[Field] = &[structs(&[TEXT]), I32, Field::new(Kind::Optional(&[TEXT, I32]))];
