@@ -2,13 +2,19 @@
 //!
 //! May not know: files, environment, flags (`sources`).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
 
-use super::listeners::{Endpoint, Listener};
+use super::ConfigError;
+use super::listeners::{Endpoint, Listener, parse_endpoints, parse_optional, read_listeners};
+use super::setting::split_list;
+use super::table::setting;
 use super::topic::TopicConfig;
+use super::topic_table::topic_setting;
+use super::values::{Source, Values};
 
 /// Everything that a node is told at its start.
 #[derive(Debug, Clone)]
@@ -45,6 +51,12 @@ pub struct Config {
     pub offsets: OffsetsConfig,
     /// Producers and transactions.
     pub transaction: TransactionConfig,
+    /// `ottla.log.level`.
+    pub log_level: String,
+    /// Every setting as given, with its source.
+    pub values: Values,
+    /// Listener names that only Kafka's controllers use.
+    pub(super) unneeded_listeners: Vec<String>,
 }
 
 /// Connections and requests.
@@ -56,7 +68,7 @@ pub struct NetworkConfig {
     pub connections_max: usize,
     /// `max.connections.per.ip`.
     pub connections_per_ip_max: usize,
-    /// `connections.max.idle.ms`, default 10 minutes.
+    /// `connections.max.idle.ms`, default 10 minutes; `u64::MAX` is never.
     pub idle_ms_max: u64,
     /// `queued.max.requests`: of all connections.
     pub queued_requests_max: usize,
@@ -76,6 +88,8 @@ pub struct NetworkConfig {
     pub fetch_bytes_max: usize,
     /// `max.incremental.fetch.session.cache.slots`.
     pub fetch_sessions_max: usize,
+    /// `max.request.partition.size.limit`: partitions in one answer to DescribeTopicPartitions.
+    pub described_partitions_max: usize,
 }
 
 /// The log.
@@ -157,4 +171,185 @@ pub struct TransactionConfig {
     pub id_expiration_ms: u64,
     /// `producer.id.expiration.ms`, default one day.
     pub producer_id_expiration_ms: u64,
+}
+
+/// Bytes of requests in flight when `queued.max.request.bytes` says "no limit", which there never is.
+const QUEUED_BYTES_DEFAULT: usize = 256 << 20;
+
+impl Default for Config {
+    /// What the table says.
+    fn default() -> Self {
+        match Self::build(Values::default(), Vec::new()) {
+            Ok(config) => config,
+            Err(error) => unreachable!("the table's defaults are valid: {error}"),
+        }
+    }
+}
+
+impl Config {
+    /// The typed form of `values`, which were checked one by one; here they are checked together.
+    pub(super) fn build(values: Values, unneeded_listeners: Vec<String>) -> Result<Self, ConfigError> {
+        let v = &values;
+        let listeners = read_listeners(v, &unneeded_listeners)?;
+        let log_dirs = v.paths("log.dirs");
+        if log_dirs.is_empty() {
+            return Err(ConfigError::Invalid { name: "log.dirs".into(), value: String::new(), why: "name at least one".into() });
+        }
+        let config = Self {
+            node_id: NodeId(v.int("node.id")),
+            rack: v.string("broker.rack"),
+            cluster_id: v.string("ottla.cluster.id"),
+            log_dirs,
+            listeners: listeners.bound,
+            advertised_listeners: listeners.advertised,
+            inter_broker_listener_name: listeners.inter_broker,
+            admin_listener: parse_optional("ottla.admin.listener", v.string("ottla.admin.listener"))?,
+            cluster_listener: parse_optional("ottla.cluster.listener", v.string("ottla.cluster.listener"))?,
+            cluster_seeds: parse_endpoints("ottla.cluster.seeds", &v.text("ottla.cluster.seeds"))?,
+            network: NetworkConfig::build(v),
+            log: LogConfig::build(v),
+            topics: TopicsConfig::build(v),
+            group: GroupConfig::build(v)?,
+            offsets: OffsetsConfig::build(v),
+            transaction: TransactionConfig::build(v),
+            log_level: v.text("ottla.log.level"),
+            values,
+            unneeded_listeners,
+        };
+        Ok(config)
+    }
+
+    /// This configuration with dynamic settings: those of all nodes and those of this one. A dynamic value that does not
+    /// fit (another release took it) is left out.
+    #[must_use]
+    pub fn with_dynamic(&self, for_all: &BTreeMap<String, String>, for_node: &BTreeMap<String, String>) -> Self {
+        let mut values = self.values.clone();
+        for (source, given) in [(Source::DynamicDefault, for_all), (Source::DynamicNode, for_node)] {
+            for (name, value) in given {
+                if let Some((setting, Ok(value))) = setting(name).map(|setting| (setting, setting.check(value))) {
+                    values.set(setting.name, source, value);
+                }
+            }
+        }
+        Self::build(values, self.unneeded_listeners.clone()).unwrap_or_else(|_| self.clone())
+    }
+
+    /// The size of a new cluster: the number of seeds, else one.
+    #[must_use]
+    pub fn cluster_size(&self) -> usize {
+        self.cluster_seeds.len().max(1)
+    }
+}
+
+impl NetworkConfig {
+    fn build(v: &Values) -> Self {
+        let queued = v.long("queued.max.request.bytes");
+        let buffer = |name| usize::try_from(v.long(name)).ok().filter(|bytes| *bytes > 0);
+        Self {
+            request_bytes_max: v.count("socket.request.max.bytes"),
+            connections_max: v.count("max.connections"),
+            connections_per_ip_max: v.count("max.connections.per.ip"),
+            idle_ms_max: v.amount("connections.max.idle.ms"),
+            queued_requests_max: v.count("queued.max.requests"),
+            queued_bytes_max: usize::try_from(queued).ok().filter(|bytes| *bytes > 0).unwrap_or(QUEUED_BYTES_DEFAULT),
+            connection_requests_max: v.count("ottla.connection.queued.requests"),
+            request_read_timeout_ms: v.amount("ottla.request.read.timeout.ms"),
+            send_buffer_bytes: buffer("socket.send.buffer.bytes"),
+            receive_buffer_bytes: buffer("socket.receive.buffer.bytes"),
+            backlog: u32::try_from(v.long("socket.listen.backlog.size")).unwrap_or(u32::MAX),
+            fetch_bytes_max: v.count("fetch.max.bytes"),
+            fetch_sessions_max: v.count("max.incremental.fetch.session.cache.slots"),
+            described_partitions_max: v.count("max.request.partition.size.limit"),
+        }
+    }
+}
+
+impl LogConfig {
+    fn build(v: &Values) -> Self {
+        Self {
+            segment_bytes: v.amount("ottla.log.segment.bytes"),
+            sync: v.boolean("ottla.sync"),
+            retention_check_interval_ms: v.amount("log.retention.check.interval.ms"),
+            disk_reserve_bytes: v.amount("ottla.disk.reserve.bytes"),
+            replica_lag_ms_max: v.amount("replica.lag.time.max.ms"),
+        }
+    }
+}
+
+impl TopicsConfig {
+    fn build(v: &Values) -> Self {
+        Self {
+            num_partitions: v.int("num.partitions"),
+            default_replication_factor: Some(v.short("default.replication.factor")).filter(|factor| *factor > 0),
+            auto_create: v.boolean("auto.create.topics.enable"),
+            delete_enable: v.boolean("delete.topic.enable"),
+            partitions_per_topic_max: v.int("ottla.topic.partitions.max"),
+            partitions_max: v.amount("ottla.cluster.partitions.max"),
+            defaults: Arc::new(TopicConfig::read(&TopicConfig::default(), &|name| default_of_topics(v, name))),
+        }
+    }
+}
+
+/// What the node's settings supply as the default of the topic setting `name`.
+pub(super) fn default_of_topics(values: &Values, name: &str) -> Option<String> {
+    topic_setting(name)?.node_settings.iter().find_map(|(node_name, factor)| {
+        let (value, _) = values.get(node_name)?;
+        in_topic_units(value, *factor)
+    })
+}
+
+/// `value` of a node's setting in the unit of the topic setting it supplies; what is negative means "no limit" in any unit.
+pub(super) fn in_topic_units(value: &str, factor: i64) -> Option<String> {
+    if factor == 1 {
+        return Some(value.to_owned());
+    }
+    let number: i64 = value.parse().ok()?;
+    Some(if number < 0 { number.to_string() } else { number.saturating_mul(factor).to_string() })
+}
+
+impl GroupConfig {
+    fn build(v: &Values) -> Result<Self, ConfigError> {
+        let (min, max) = (v.amount("group.min.session.timeout.ms"), v.amount("group.max.session.timeout.ms"));
+        if min > max {
+            let why = format!("must not be above group.max.session.timeout.ms, which is {max}");
+            return Err(ConfigError::Invalid { name: "group.min.session.timeout.ms".into(), value: min.to_string(), why });
+        }
+        Ok(Self {
+            initial_rebalance_delay_ms: v.amount("group.initial.rebalance.delay.ms"),
+            session_timeout_ms_min: min,
+            session_timeout_ms_max: max,
+            members_max: v.count("group.max.size"),
+        })
+    }
+}
+
+impl OffsetsConfig {
+    fn build(v: &Values) -> Self {
+        Self {
+            topic_partitions: v.int("offsets.topic.num.partitions"),
+            topic_replication_factor: v.short("offsets.topic.replication.factor"),
+            retention_ms: v.amount("offsets.retention.minutes").saturating_mul(60_000),
+            retention_check_interval_ms: v.amount("offsets.retention.check.interval.ms"),
+            metadata_bytes_max: v.count("offset.metadata.max.bytes"),
+            commit_timeout_ms: v.amount("offsets.commit.timeout.ms"),
+        }
+    }
+}
+
+impl TransactionConfig {
+    fn build(v: &Values) -> Self {
+        Self {
+            topic_partitions: v.int("transaction.state.log.num.partitions"),
+            topic_replication_factor: v.short("transaction.state.log.replication.factor"),
+            topic_min_isr: v.int("transaction.state.log.min.isr"),
+            timeout_ms_max: v.amount("transaction.max.timeout.ms"),
+            id_expiration_ms: v.amount("transactional.id.expiration.ms"),
+            producer_id_expiration_ms: v.amount("producer.id.expiration.ms"),
+        }
+    }
+}
+
+/// Listener names in `controller.listener.names`.
+pub(super) fn controller_names(value: &str) -> Vec<String> {
+    split_list(value).map(str::to_ascii_uppercase).collect()
 }

@@ -12,7 +12,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::shared_map::SharedMap;
-use crate::config::TopicConfig;
+use crate::config::{Config, TopicConfig};
 
 /// Name of the topic that holds group offsets.
 pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
@@ -219,6 +219,8 @@ pub struct MetadataImage {
     pub intents: SharedMap<IntentKey, Arc<Intent>>,
     /// Dynamic broker settings: for all nodes (`None`) and for one.
     pub broker_configs: Arc<BTreeMap<Option<NodeId>, BTreeMap<String, String>>>,
+    /// The configuration of this node, dynamic settings included. Not replicated state.
+    pub config: Arc<Config>,
     /// Partitions carried by each shard.
     pub partitions_by_shard: Arc<BTreeMap<ShardId, u64>>,
     /// The first producer id that no block contains.

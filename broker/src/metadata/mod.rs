@@ -3,7 +3,11 @@
 //! `command` is what the group agrees on, `machine` applies it, `image` is what everybody reads, `placement` decides
 //! where partitions go, `controller` is the one writer. May not know: partitions' contents, sockets, requests.
 
+mod codec;
+pub mod command;
 pub mod image;
+pub mod machine;
+mod records;
 pub mod shared_map;
 
 pub use image::{

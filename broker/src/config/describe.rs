@@ -1,0 +1,164 @@
+//! What DescribeConfigs shows of a node's and a topic's settings: value, source, synonyms, type, documentation.
+//!
+//! May not know: requests and answers on the wire.
+
+use std::collections::BTreeMap;
+
+use super::setting::{Acts, Dynamic, Setting};
+use super::table::settings;
+use super::topic_table::{TOPIC_SETTINGS, TopicSetting};
+use super::typed::in_topic_units;
+use super::values::{Source, Values};
+
+/// DescribeConfigs' number for a value set for a topic.
+pub const TOPIC_SOURCE: i8 = 1;
+/// DescribeConfigs' number for a default.
+pub const DEFAULT_SOURCE: i8 = 5;
+
+/// A value that holds or would hold if those before it were not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Synonym {
+    /// The setting that supplies it.
+    pub name: &'static str,
+    /// The value; `None` is unset or secret.
+    pub value: Option<String>,
+    /// DescribeConfigs' number of its source.
+    pub source: i8,
+}
+
+/// One setting as shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// Its name.
+    pub name: &'static str,
+    /// The value that holds; `None` is unset or secret.
+    pub value: Option<String>,
+    /// DescribeConfigs' number of its source.
+    pub source: i8,
+    /// True when it cannot be changed while the node runs.
+    pub read_only: bool,
+    /// True for secrets.
+    pub sensitive: bool,
+    /// DescribeConfigs' number of its type.
+    pub kind: i8,
+    /// What it means, and where it does nothing, why.
+    pub documentation: String,
+    /// All values, the one that holds first.
+    pub synonyms: Vec<Synonym>,
+}
+
+fn documentation(setting: &Setting) -> String {
+    match setting.acts {
+        Acts::In(_) => setting.doc.to_owned(),
+        Acts::Nowhere(why) => format!("{} Accepted without effect: {why}.", setting.doc),
+    }
+}
+
+fn shown(setting: &Setting, synonyms: Vec<Synonym>, read_only: bool) -> Described {
+    let first = synonyms.first();
+    Described {
+        name: setting.name,
+        value: first.and_then(|synonym| synonym.value.clone()),
+        source: first.map_or(DEFAULT_SOURCE, |synonym| synonym.source),
+        read_only,
+        sensitive: setting.is_sensitive(),
+        kind: setting.kind as i8,
+        documentation: documentation(setting),
+        synonyms,
+    }
+}
+
+fn visible(setting: &Setting, value: &str) -> Option<String> {
+    (!setting.is_sensitive()).then(|| value.to_owned())
+}
+
+/// All settings of a node.
+#[must_use]
+pub fn describe_node(values: &Values) -> Vec<Described> {
+    let describe = |setting: &'static Setting| {
+        let synonyms = values
+            .all(setting.name)
+            .into_iter()
+            .map(|(value, source)| Synonym { name: setting.name, value: visible(setting, value), source: source.code() })
+            .collect();
+        shown(setting, synonyms, setting.dynamic == Dynamic::No)
+    };
+    settings().map(describe).collect()
+}
+
+/// What is set for all nodes while they run, and nothing else.
+#[must_use]
+pub fn describe_all_nodes(set: &BTreeMap<String, String>) -> Vec<Described> {
+    let mut all = Vec::new();
+    for setting in settings() {
+        if let Some(value) = set.get(setting.name) {
+            let source = Source::DynamicDefault.code();
+            let synonym = Synonym { name: setting.name, value: visible(setting, value), source };
+            all.push(shown(setting, vec![synonym], false));
+        }
+    }
+    all
+}
+
+fn topic_synonyms(entry: &TopicSetting, values: &Values, overrides: &BTreeMap<String, String>) -> Vec<Synonym> {
+    let mut synonyms = Vec::new();
+    if let Some(value) = overrides.get(entry.setting.name) {
+        synonyms.push(Synonym { name: entry.setting.name, value: Some(value.clone()), source: TOPIC_SOURCE });
+    }
+    for (name, factor) in entry.node_settings {
+        for (value, source) in values.all(name) {
+            synonyms.push(Synonym { name, value: in_topic_units(value, *factor), source: source.code() });
+        }
+    }
+    // Explicit values of any node setting go before the defaults of all of them.
+    synonyms.sort_by_key(|synonym| synonym.source == DEFAULT_SOURCE);
+    if !synonyms.iter().any(|synonym| synonym.source == DEFAULT_SOURCE) {
+        let value = entry.setting.default.map(str::to_owned);
+        synonyms.push(Synonym { name: entry.setting.name, value, source: DEFAULT_SOURCE });
+    }
+    synonyms
+}
+
+/// All settings of a topic for which `overrides` are set, on a node with `values`.
+#[must_use]
+pub fn describe_topic(values: &Values, overrides: &BTreeMap<String, String>) -> Vec<Described> {
+    TOPIC_SETTINGS.iter().map(|entry| shown(&entry.setting, topic_synonyms(entry, values, overrides), false)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::topic_table::topic_setting;
+
+    #[test]
+    fn a_topics_setting_shows_what_holds_and_what_lies_behind_it() {
+        let mut values = Values::default();
+        values.set("log.retention.hours", Source::File, "2".into());
+        let overrides = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
+        let synonyms = topic_synonyms(topic_setting("retention.ms").unwrap(), &values, &overrides);
+        let shown: Vec<_> = synonyms.iter().map(|s| (s.name, s.value.as_deref().unwrap(), s.source)).collect();
+        assert_eq!(shown, [("retention.ms", "5", 1), ("log.retention.hours", "7200000", 4), ("log.retention.hours", "604800000", 5)]);
+    }
+
+    #[test]
+    fn all_settings_of_a_topic_are_shown_with_type_and_documentation() {
+        let all = describe_topic(&Values::default(), &BTreeMap::new());
+        assert_eq!(all.len(), TOPIC_SETTINGS.len());
+        for described in all {
+            assert_eq!(described.source, DEFAULT_SOURCE, "{}", described.name);
+            assert_eq!(described.value.as_deref(), topic_setting(described.name).unwrap().setting.default, "{}", described.name);
+            assert!(!described.documentation.is_empty() && described.kind > 0 && !described.synonyms.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_dynamic_value_goes_before_a_static_one() {
+        let mut values = Values::default();
+        values.set("num.partitions", Source::File, "2".into());
+        values.set("num.partitions", Source::DynamicDefault, "3".into());
+        let all = describe_node(&values);
+        let found = all.iter().find(|described| described.name == "num.partitions").unwrap();
+        assert_eq!((found.value.as_deref(), found.source, found.read_only), (Some("3"), 3, false));
+        assert_eq!(found.synonyms.iter().map(|s| s.source).collect::<Vec<_>>(), [3, 4, 5]);
+    }
+}

@@ -1,0 +1,112 @@
+//! The table of topic settings: all of Kafka 4.x, with its defaults and the node's settings that supply them.
+//!
+//! May not know: any topic.
+
+use super::setting::{
+    INT_MAX, Range, Setting, at_least, boolean, double, int, list, long, text,
+};
+
+/// A setting of topics and what supplies its default.
+#[derive(Debug, Clone, Copy)]
+pub struct TopicSetting {
+    /// The setting.
+    pub setting: Setting,
+    /// Settings of the node that supply the default, first one first, with the factor from their unit to this one's.
+    pub node_settings: &'static [(&'static str, i64)],
+}
+
+const fn of(setting: Setting, node_settings: &'static [(&'static str, i64)]) -> TopicSetting {
+    TopicSetting { setting, node_settings }
+}
+
+const SHARED_LOG: &str = "all partitions of a disk share segment files, which have a size of their own (ottla.log.segment.bytes)";
+const ALWAYS_SYNCED: &str = "every acknowledged record is synced already";
+const RAFT: &str = "replicas are kept by Raft, which never elects a replica that lacks committed records";
+const NO_TIERING: &str = "there is no remote storage";
+const LATER_COMPACTION: &str = "compaction: nothing is removed from a compacted topic yet";
+const HOUR_MS: i64 = 3_600_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// All topic settings, by name.
+pub const TOPIC_SETTINGS: &[TopicSetting] = &[
+    of(
+        list("cleanup.policy", "delete", Range::SomeOf(&["compact", "delete"]), "What becomes of old data: `delete` removes it by time and size, `compact` keeps the last record of each key.").acts("retention"),
+        &[("log.cleanup.policy", 1)],
+    ),
+    of(int("compression.gzip.level", "-1", Range::Between(-1, 9), "Level used when the broker compresses with gzip; -1 is the codec's own default.").acts("produce"), &[("compression.gzip.level", 1)]),
+    of(int("compression.lz4.level", "9", Range::Between(1, 17), "Level used when the broker compresses with lz4.").acts("produce"), &[("compression.lz4.level", 1)]),
+    of(
+        text("compression.type", "producer", Range::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "How batches are stored. `producer` keeps what the producer chose; any other value makes the broker recompress what differs.").acts("produce"),
+        &[("compression.type", 1)],
+    ),
+    of(int("compression.zstd.level", "3", Range::Between(-131_072, 22), "Level used when the broker compresses with zstd.").acts("produce"), &[("compression.zstd.level", 1)]),
+    of(long("delete.retention.ms", "86400000", at_least(0), "How long a compacted topic keeps the marker of a deleted key.").acts(LATER_COMPACTION), &[("log.cleaner.delete.retention.ms", 1)]),
+    of(boolean("errors.deadletterqueue.group.enable", "false", "Allows share groups to use this topic for records they could not deliver.").idle("there are no share groups yet"), &[]),
+    of(long("file.delete.delay.ms", "60000", at_least(0), "How long a file stays after its data is gone.").idle(SHARED_LOG), &[("log.segment.delete.delay.ms", 1)]),
+    of(long("flush.messages", "9223372036854775807", at_least(1), "Records after which a sync is forced.").idle(ALWAYS_SYNCED), &[("log.flush.interval.messages", 1)]),
+    of(long("flush.ms", "9223372036854775807", at_least(0), "Time after which a sync is forced.").idle(ALWAYS_SYNCED), &[("log.flush.interval.ms", 1)]),
+    of(list("follower.replication.throttled.replicas", "", Range::ThrottledReplicas, "Replicas whose incoming replication is throttled.").idle("moves of replicas have a throttle of their own"), &[]),
+    of(int("index.interval.bytes", "4096", at_least(0), "Bytes between two entries of the offset index.").idle("the index has a line for every batch"), &[("log.index.interval.bytes", 1)]),
+    of(list("leader.replication.throttled.replicas", "", Range::ThrottledReplicas, "Replicas whose outgoing replication is throttled.").idle("moves of replicas have a throttle of their own"), &[]),
+    of(long("local.retention.bytes", "-2", at_least(-2), "Bytes of a partition kept on local disks beside remote storage; -2 follows `retention.bytes`.").idle(NO_TIERING), &[("log.local.retention.bytes", 1)]),
+    of(long("local.retention.ms", "-2", at_least(-2), "Time for which data is kept on local disks beside remote storage; -2 follows `retention.ms`.").idle(NO_TIERING), &[("log.local.retention.ms", 1)]),
+    of(long("max.compaction.lag.ms", "9223372036854775807", at_least(1), "A record is compacted at the latest this long after it was written.").acts(LATER_COMPACTION), &[("log.cleaner.max.compaction.lag.ms", 1)]),
+    of(int("max.message.bytes", "1048588", at_least(0), "The largest record batch a producer may send, as stored, in bytes.").acts("produce"), &[("message.max.bytes", 1)]),
+    of(long("message.timestamp.after.max.ms", "3600000", at_least(0), "How far a record's timestamp may lie in the future.").acts("produce"), &[("log.message.timestamp.after.max.ms", 1)]),
+    of(long("message.timestamp.before.max.ms", "9223372036854775807", at_least(0), "How far a record's timestamp may lie in the past.").acts("produce"), &[("log.message.timestamp.before.max.ms", 1)]),
+    of(text("message.timestamp.type", "CreateTime", Range::OneOf(&["CreateTime", "LogAppendTime"]), "Whose clock stamps records: the producer's or the broker's at append.").acts("produce"), &[("log.message.timestamp.type", 1)]),
+    of(double("min.cleanable.dirty.ratio", "0.5", Range::Fraction(0.0, 1.0), "Share of uncompacted bytes from which a partition is compacted.").acts(LATER_COMPACTION), &[("log.cleaner.min.cleanable.ratio", 1)]),
+    of(long("min.compaction.lag.ms", "0", at_least(0), "A record is not compacted earlier than this after it was written.").acts(LATER_COMPACTION), &[("log.cleaner.min.compaction.lag.ms", 1)]),
+    of(int("min.insync.replicas", "1", at_least(1), "Voters that must have synced a batch before a producer with acks=all is answered; a majority always must.").acts("produce"), &[("min.insync.replicas", 1)]),
+    of(boolean("preallocate", "false", "Whether files are given their full size when they are made.").idle("segment files are always prepared beforehand"), &[("log.preallocate", 1)]),
+    of(boolean("remote.log.copy.disable", "false", "Stops copying to remote storage.").idle(NO_TIERING), &[]),
+    of(boolean("remote.log.delete.on.disable", "false", "Deletes remote data when remote storage is switched off.").idle(NO_TIERING), &[]),
+    of(boolean("remote.storage.enable", "false", "Keeps older data in remote storage.").idle(NO_TIERING), &[]),
+    of(long("retention.bytes", "-1", at_least(-1), "Bytes of a partition beyond which the oldest data is removed; -1 is without limit.").acts("retention"), &[("log.retention.bytes", 1)]),
+    of(
+        long("retention.ms", "604800000", at_least(-1), "Age at which data is removed; -1 keeps it for ever.").acts("retention"),
+        &[("log.retention.ms", 1), ("log.retention.minutes", MINUTE_MS), ("log.retention.hours", HOUR_MS)],
+    ),
+    of(int("segment.bytes", "1073741824", Range::Between(14, INT_MAX), "Size at which a new segment is begun: a hint.").idle(SHARED_LOG), &[("log.segment.bytes", 1)]),
+    of(int("segment.index.bytes", "10485760", at_least(4), "Largest size of a segment's index: a hint.").idle(SHARED_LOG), &[("log.index.size.max.bytes", 1)]),
+    of(long("segment.jitter.ms", "0", at_least(0), "Spread of the times at which segments are begun: a hint.").idle(SHARED_LOG), &[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", HOUR_MS)]),
+    of(long("segment.ms", "604800000", at_least(1), "Time after which a new segment is begun: a hint.").idle(SHARED_LOG), &[("log.roll.ms", 1), ("log.roll.hours", HOUR_MS)]),
+    of(boolean("unclean.leader.election.enable", "false", "Whether a replica that lacks records may become leader.").idle(RAFT), &[("unclean.leader.election.enable", 1)]),
+];
+
+/// The topic setting called `name`.
+#[must_use]
+pub fn topic_setting(name: &str) -> Option<&'static TopicSetting> {
+    TOPIC_SETTINGS.binary_search_by(|candidate| candidate.setting.name.cmp(name)).ok().and_then(|at| TOPIC_SETTINGS.get(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::table::setting;
+
+    #[test]
+    fn the_table_is_sorted_and_its_defaults_are_allowed() {
+        assert!(TOPIC_SETTINGS.is_sorted_by(|a, b| a.setting.name < b.setting.name));
+        for entry in TOPIC_SETTINGS {
+            let default = entry.setting.default.expect("topic settings have defaults");
+            assert_eq!(entry.setting.check(default), Ok(default.to_owned()), "{}", entry.setting.name);
+            for (name, _) in entry.node_settings {
+                assert!(setting(name).is_some(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_node_supplies_the_same_defaults() {
+        for entry in TOPIC_SETTINGS {
+            let supplied = entry.node_settings.iter().find_map(|(name, factor)| {
+                let value = setting(name)?.default?;
+                Some(if *factor == 1 { value.to_owned() } else { (value.parse::<i64>().ok()? * factor).to_string() })
+            });
+            if let Some(supplied) = supplied {
+                assert_eq!(Some(supplied.as_str()), entry.setting.default, "{}", entry.setting.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! What the metadata group agrees on: one entry carries a list of commands, applied in order.
+//!
+//!  | version u8 | count varint | command | command | ...        command: | tag u8 | fields |
+//!
+//! A command says what is to be, decided completely beforehand (ids, shards, values): apply checks it against the
+//! state and takes or refuses it whole. Tags are never used again. Golden: `tests::the_format_does_not_change`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::ReplicaId;
+use uuid::Uuid;
+
+use super::codec::{DecodeError, Reader, Writer, read_list, write_list};
+use super::image::{IntentKey, NodeRecord, ReplicaRecord, ShardId, ShardKind};
+use super::records::{read_intent_key, read_node, read_shard_kind, write_intent_key, write_node, write_shard_kind};
+
+/// Version of the encoding.
+const VERSION: u8 = 1;
+
+/// A shard to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewShard {
+    /// Its id, never given before.
+    pub id: ShardId,
+    /// What it is for.
+    pub kind: ShardKind,
+    /// Its replicas; their ids were never given before.
+    pub replicas: Vec<ReplicaRecord>,
+}
+
+/// How an intent ended, as committed in the shard's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntentEnd {
+    /// Carried out.
+    Done,
+    /// Given up; nothing was changed.
+    Abort,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Mints the cluster's id. Refused when there is one.
+    Bootstrap {
+        /// 22 characters.
+        cluster_id: String,
+    },
+    /// A node started.
+    RegisterNode(NodeRecord),
+    /// Records a shard; its nodes create its replicas on sight.
+    AddShard(NewShard),
+    /// Records a topic and the intents that its shards adopt its partitions.
+    CreateTopic {
+        /// Its name, not taken.
+        name: String,
+        /// Its new id.
+        id: Uuid,
+        /// True for the broker's own topics.
+        internal: bool,
+        /// What is set for it.
+        overrides: BTreeMap<String, String>,
+        /// The shard of each partition.
+        shards: Vec<ShardId>,
+    },
+    /// Deletes a topic and records the intents that its shards drop its partitions.
+    DeleteTopic {
+        /// Its id.
+        id: Uuid,
+    },
+    /// Adds partitions to a topic.
+    AddPartitions {
+        /// Its id.
+        id: Uuid,
+        /// How many it has: refused when that is no longer so.
+        count_before: u32,
+        /// The shard of each further partition.
+        shards: Vec<ShardId>,
+    },
+    /// Sets what is set for a topic.
+    SetTopicConfig {
+        /// Its id.
+        id: Uuid,
+        /// All overrides from now on.
+        overrides: BTreeMap<String, String>,
+    },
+    /// Sets dynamic broker settings, of one node or of all (`None`).
+    SetBrokerConfig {
+        /// Whose.
+        node: Option<NodeId>,
+        /// All dynamic settings from now on.
+        values: BTreeMap<String, String>,
+    },
+    /// Gives a block of producer ids.
+    AllocateProducerIds {
+        /// How many.
+        count: u32,
+    },
+    /// A shard's leader reports the end of an intent.
+    EndIntent {
+        /// Which.
+        key: IntentKey,
+        /// How.
+        end: IntentEnd,
+    },
+}
+
+/// Encodes the commands of one entry.
+#[must_use]
+pub fn encode(commands: &[Command]) -> Bytes {
+    let mut w = Writer::default();
+    w.u8(VERSION);
+    write_list(&mut w, commands.iter(), write_command);
+    w.finish()
+}
+
+/// Bytes that `command` takes in an entry.
+#[must_use]
+pub fn encoded_size(command: &Command) -> usize {
+    let mut w = Writer::default();
+    write_command(&mut w, command);
+    w.len()
+}
+
+/// Decodes the commands of one entry.
+///
+/// # Errors
+/// When the bytes were not written by [`encode`], or by a newer release's.
+pub fn decode(bytes: &[u8]) -> Result<Vec<Command>, DecodeError> {
+    let mut r = Reader::new(bytes);
+    let version = r.u8("command version")?;
+    if version != VERSION {
+        return Err(DecodeError::Newer(version));
+    }
+    let commands = read_list(&mut r, "commands", read_command)?;
+    r.end()?;
+    Ok(commands)
+}
+
+pub(super) fn write_values(w: &mut Writer, values: &BTreeMap<String, String>) {
+    write_list(w, values.iter(), |w, (name, value)| {
+        w.string(name).string(value);
+    });
+}
+
+pub(super) fn read_values(r: &mut Reader<'_>) -> Result<BTreeMap<String, String>, DecodeError> {
+    let values = read_list(r, "config values", |r| Ok((r.string("config name")?, r.string("config value")?)))?;
+    Ok(values.into_iter().collect())
+}
+
+fn write_shards(w: &mut Writer, shards: &[ShardId]) {
+    write_list(w, shards.iter(), |w, shard| {
+        w.varint(shard.0);
+    });
+}
+
+fn read_shards(r: &mut Reader<'_>) -> Result<Vec<ShardId>, DecodeError> {
+    read_list(r, "shards", |r| r.varint("shard").map(ShardId))
+}
+
+pub(super) fn write_replicas(w: &mut Writer, replicas: &[ReplicaRecord]) {
+    write_list(w, replicas.iter(), |w, replica| {
+        w.u64(replica.id.0).i32(replica.node.0).uuid(&replica.directory);
+    });
+}
+
+pub(super) fn read_replicas(r: &mut Reader<'_>) -> Result<Vec<ReplicaRecord>, DecodeError> {
+    read_list(r, "replicas", |r| {
+        Ok(ReplicaRecord {
+            id: ReplicaId(r.u64("replica id")?),
+            node: NodeId(r.i32("node id")?),
+            directory: r.uuid("directory")?,
+        })
+    })
+}
+
+fn write_command(w: &mut Writer, command: &Command) {
+    match command {
+        Command::Bootstrap { cluster_id } => {
+            w.u8(1).string(cluster_id);
+        }
+        Command::RegisterNode(node) => {
+            w.u8(2);
+            write_node(w, node);
+        }
+        Command::AddShard(shard) => {
+            w.u8(3).varint(shard.id.0);
+            write_shard_kind(w, shard.kind);
+            write_replicas(w, &shard.replicas);
+        }
+        Command::CreateTopic { name, id, internal, overrides, shards } => {
+            w.u8(4).string(name).uuid(id).u8(u8::from(*internal));
+            write_values(w, overrides);
+            write_shards(w, shards);
+        }
+        Command::DeleteTopic { id } => {
+            w.u8(5).uuid(id);
+        }
+        Command::AddPartitions { id, count_before, shards } => {
+            w.u8(6).uuid(id).varint(u64::from(*count_before));
+            write_shards(w, shards);
+        }
+        Command::SetTopicConfig { id, overrides } => {
+            w.u8(7).uuid(id);
+            write_values(w, overrides);
+        }
+        Command::SetBrokerConfig { node, values } => {
+            w.u8(8).u8(u8::from(node.is_some())).i32(node.map_or(-1, |node| node.0));
+            write_values(w, values);
+        }
+        Command::AllocateProducerIds { count } => {
+            w.u8(9).varint(u64::from(*count));
+        }
+        Command::EndIntent { key, end } => {
+            w.u8(10);
+            write_intent_key(w, key);
+            w.u8(match end {
+                IntentEnd::Done => 0,
+                IntentEnd::Abort => 1,
+            });
+        }
+    }
+}
+
+fn narrow(value: u64, what: &'static str) -> Result<u32, DecodeError> {
+    u32::try_from(value).map_err(|_| DecodeError::Unknown(what))
+}
+
+fn read_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
+    Ok(match r.u8("command tag")? {
+        1 => Command::Bootstrap { cluster_id: r.string("cluster id")? },
+        2 => Command::RegisterNode(read_node(r)?),
+        3 => Command::AddShard(NewShard {
+            id: ShardId(r.varint("shard")?),
+            kind: read_shard_kind(r)?,
+            replicas: read_replicas(r)?,
+        }),
+        4 => Command::CreateTopic {
+            name: r.string("topic name")?,
+            id: r.uuid("topic id")?,
+            internal: r.u8("internal")? != 0,
+            overrides: read_values(r)?,
+            shards: read_shards(r)?,
+        },
+        5 => Command::DeleteTopic { id: r.uuid("topic id")? },
+        6 => Command::AddPartitions {
+            id: r.uuid("topic id")?,
+            count_before: narrow(r.varint("count")?, "count")?,
+            shards: read_shards(r)?,
+        },
+        7 => Command::SetTopicConfig { id: r.uuid("topic id")?, overrides: read_values(r)? },
+        8 => {
+            let named = r.u8("node named")? != 0;
+            let node = NodeId(r.i32("node id")?);
+            Command::SetBrokerConfig { node: named.then_some(node), values: read_values(r)? }
+        }
+        9 => Command::AllocateProducerIds { count: narrow(r.varint("count")?, "count")? },
+        10 => Command::EndIntent {
+            key: read_intent_key(r)?,
+            end: match r.u8("intent end")? {
+                0 => IntentEnd::Done,
+                1 => IntentEnd::Abort,
+                _ => return Err(DecodeError::Unknown("intent end")),
+            },
+        },
+        _ => return Err(DecodeError::Unknown("command tag")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_storage::ids::RaftIndex;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::metadata::image::{DirectoryRecord, ListenerEndpoint};
+
+    fn any_uuid() -> impl Strategy<Value = Uuid> {
+        any::<u128>().prop_map(Uuid::from_u128)
+    }
+
+    fn any_values() -> impl Strategy<Value = BTreeMap<String, String>> {
+        btree_map("[a-z.]{1,20}", "\\PC{0,20}", 0..5)
+    }
+
+    fn any_node() -> impl Strategy<Value = NodeRecord> {
+        let listener = ("[A-Z]{1,8}", "[a-z.]{0,12}", any::<u16>())
+            .prop_map(|(name, host, port)| ListenerEndpoint { name, host, port });
+        let directory = (any_uuid(), "[a-z/]{1,12}", any::<u64>())
+            .prop_map(|(id, path, free_bytes)| DirectoryRecord { id, path, free_bytes });
+        (any::<i32>(), proptest::option::of("[a-z]{0,5}"), vec(listener, 0..3), vec(directory, 0..3), any::<u64>()).prop_map(
+            |(id, rack, listeners, directories, epoch)| NodeRecord {
+                id: NodeId(id),
+                rack,
+                listeners,
+                directories,
+                version: "0.1.0".into(),
+                epoch: RaftIndex(epoch),
+            },
+        )
+    }
+
+    fn any_kind() -> impl Strategy<Value = ShardKind> {
+        prop_oneof![
+            Just(ShardKind::Metadata),
+            (any::<i16>(), any::<bool>()).prop_map(|(factor, pinned)| ShardKind::Pool { factor, pinned }),
+            Just(ShardKind::ConsumerOffsets),
+            Just(ShardKind::TransactionState),
+        ]
+    }
+
+    fn any_command() -> impl Strategy<Value = Command> {
+        let shards = || vec(any::<u64>().prop_map(ShardId), 0..20);
+        let replica = (any::<u64>(), any::<i32>(), any_uuid())
+            .prop_map(|(id, node, directory)| ReplicaRecord { id: ReplicaId(id), node: NodeId(node), directory });
+        let key = (any::<u64>(), any::<u64>(), any_uuid())
+            .prop_map(|(shard, index, topic)| IntentKey { shard: ShardId(shard), index: RaftIndex(index), topic });
+        prop_oneof![
+            "[a-zA-Z0-9_-]{22}".prop_map(|cluster_id| Command::Bootstrap { cluster_id }),
+            any_node().prop_map(Command::RegisterNode),
+            (any::<u64>(), any_kind(), vec(replica, 0..4))
+                .prop_map(|(id, kind, replicas)| Command::AddShard(NewShard { id: ShardId(id), kind, replicas })),
+            ("[a-z]{1,9}", any_uuid(), any::<bool>(), any_values(), shards()).prop_map(
+                |(name, id, internal, overrides, shards)| Command::CreateTopic { name, id, internal, overrides, shards }
+            ),
+            any_uuid().prop_map(|id| Command::DeleteTopic { id }),
+            (any_uuid(), any::<u32>(), shards())
+                .prop_map(|(id, count_before, shards)| Command::AddPartitions { id, count_before, shards }),
+            (any_uuid(), any_values()).prop_map(|(id, overrides)| Command::SetTopicConfig { id, overrides }),
+            (proptest::option::of(any::<i32>().prop_map(NodeId)), any_values())
+                .prop_map(|(node, values)| Command::SetBrokerConfig { node, values }),
+            any::<u32>().prop_map(|count| Command::AllocateProducerIds { count }),
+            (key, any::<bool>()).prop_map(|(key, done)| Command::EndIntent {
+                key,
+                end: if done { IntentEnd::Done } else { IntentEnd::Abort }
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(commands in vec(any_command(), 0..10)) {
+            prop_assert_eq!(decode(&encode(&commands)), Ok(commands));
+        }
+
+        #[test]
+        fn cut_or_foreign_bytes_are_an_error_and_never_a_panic(commands in vec(any_command(), 1..5), keep in any::<prop::sample::Index>(), noise in vec(any::<u8>(), 0..200)) {
+            let whole = encode(&commands);
+            let cut = keep.index(whole.len());
+            prop_assert!(decode(&whole[..cut]).is_err());
+            let _ = decode(&noise);
+        }
+    }
+
+    #[test]
+    fn the_format_does_not_change() {
+        let overrides = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
+        let command = Command::CreateTopic {
+            name: "ab".into(),
+            id: Uuid::from_u128(7),
+            internal: false,
+            overrides,
+            shards: vec![ShardId(1), ShardId(300)],
+        };
+        let expected: Vec<u8> = [
+            &[1, 1, 4, 2][..],
+            b"ab",
+            &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 1, 12],
+            b"retention.ms",
+            &[4],
+            b"1000",
+            &[2, 1, 0xac, 2],
+        ]
+        .concat();
+        assert_eq!(encode(&[command]).as_ref(), expected.as_slice());
+    }
+}

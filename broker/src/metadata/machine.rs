@@ -1,0 +1,442 @@
+//! Applies what the metadata group agreed on: a pure function of the state and the entry.
+//!
+//! The state is a `MetadataImage`; beside it the machine keeps the records that changed since the last cut and a rolling
+//! checksum over every change (I6). What is local to the node (effective configurations) is derived and not part of either.
+//! May not know: clocks, randomness, who proposed what, what anybody waits for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::RaftIndex;
+use uuid::Uuid;
+
+use super::codec::DecodeError;
+use super::command::{self, Command, NewShard};
+use super::image::{Intent, IntentKey, IntentKind, MetadataImage, PartitionRoute, ShardId, ShardRecord, Topic};
+use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, cluster_key, intent_key, topic_key};
+use crate::config::{Config, TopicConfig};
+
+/// What apply made of one command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is so.
+    Done,
+    /// The block of producer ids that begins here was given.
+    ProducerIds {
+        /// First id of the block.
+        first: i64,
+    },
+    /// The state was no longer what the command was decided on; nothing was changed.
+    Refused(Refusal),
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The cluster has its id already.
+    AlreadyBootstrapped,
+    /// A topic of that name or id exists.
+    TopicExists,
+    /// No topic has that id.
+    NoSuchTopic,
+    /// A shard that is named does not exist, or one that is to be made does.
+    Shard,
+    /// A replica id was given before.
+    ReplicaId,
+    /// The topic has another number of partitions than the command was decided on.
+    PartitionCount,
+    /// No such intent is open.
+    NoSuchIntent,
+    /// No such node.
+    NoSuchNode,
+    /// Producer ids are used up.
+    ProducerIdsExhausted,
+}
+
+/// The metadata group's state.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    image: MetadataImage,
+    /// The configuration of this node as started, before dynamic settings.
+    base: Arc<Config>,
+    dirty: BTreeMap<Bytes, Option<Bytes>>,
+    counters_dirty: bool,
+    checksum: u64,
+}
+
+/// Applies no default where the map has no such entry.
+fn values_of(configs: &BTreeMap<Option<NodeId>, BTreeMap<String, String>>, node: Option<NodeId>) -> BTreeMap<String, String> {
+    configs.get(&node).cloned().unwrap_or_default()
+}
+
+/// One step of the rolling checksum: FNV-1a over 64 bits, in the order of the changes.
+fn mix(checksum: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(checksum ^ 0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl Machine {
+    /// Before the first entry.
+    #[must_use]
+    pub fn new(base: Arc<Config>) -> Self {
+        let image = MetadataImage {
+            config: Arc::clone(&base),
+            next_shard_id: 1,
+            next_replica_id: 1,
+            ..MetadataImage::default()
+        };
+        Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0 }
+    }
+
+    /// From a checkpoint's records, as they were at `applied`.
+    ///
+    /// # Errors
+    /// When a record was not written by this or an earlier release.
+    pub fn restore(base: Arc<Config>, applied: RaftIndex, state: &[(Bytes, Bytes)]) -> Result<Self, DecodeError> {
+        let mut machine = Self::new(base);
+        let mut topics = Vec::new();
+        for (key, value) in state {
+            match Record::decode(key, value)? {
+                Record::Cluster(cluster) => {
+                    machine.image.cluster_id = cluster.cluster_id.into();
+                    machine.image.next_producer_id = cluster.next_producer_id;
+                    machine.image.next_replica_id = cluster.next_replica_id;
+                    machine.image.next_shard_id = cluster.next_shard_id;
+                    machine.checksum = cluster.checksum;
+                }
+                Record::Node(node) => {
+                    Arc::make_mut(&mut machine.image.nodes).insert(node.id, node);
+                }
+                Record::Shard(shard) => {
+                    Arc::make_mut(&mut machine.image.shards).insert(shard.id, Arc::new(shard));
+                }
+                Record::Topic(topic) => topics.push(topic),
+                Record::Intent(key, intent) => {
+                    machine.image.intents.insert(key, Arc::new(intent));
+                }
+                Record::BrokerConfig(node, values) => {
+                    Arc::make_mut(&mut machine.image.broker_configs).insert(node, values);
+                }
+            }
+        }
+        machine.derive_config();
+        for topic in topics {
+            machine.count_partitions(topic.partitions.iter().map(|route| route.shard), 1);
+            let topic = machine.derive_topic(topic);
+            machine.put_topic(topic);
+        }
+        machine.image.index = applied;
+        Ok(machine)
+    }
+
+    /// What everybody may read.
+    #[must_use]
+    pub fn image(&self) -> &MetadataImage {
+        &self.image
+    }
+
+    /// Rolling checksum over all changes.
+    #[must_use]
+    pub fn checksum(&self) -> u64 {
+        self.checksum
+    }
+
+    /// Records that changed since the last call.
+    pub fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+        if self.counters_dirty || !self.dirty.is_empty() {
+            let cluster = ClusterRecord {
+                cluster_id: self.image.cluster_id.to_string(),
+                next_producer_id: self.image.next_producer_id,
+                next_replica_id: self.image.next_replica_id,
+                next_shard_id: self.image.next_shard_id,
+                checksum: self.checksum,
+            };
+            self.dirty.insert(cluster_key(), Some(Record::Cluster(cluster).value()));
+        }
+        self.counters_dirty = false;
+        std::mem::take(&mut self.dirty).into_iter().collect()
+    }
+
+    /// All records, as a snapshot needs them.
+    #[must_use]
+    pub fn all_records(&self) -> Vec<(Bytes, Bytes)> {
+        let mut fresh = self.clone();
+        fresh.dirty.clear();
+        fresh.counters_dirty = true;
+        let image = &self.image;
+        for node in image.nodes.values() {
+            fresh.note(&Record::Node(node.clone()));
+        }
+        for shard in image.shards.values() {
+            fresh.note(&Record::Shard(shard.as_ref().clone()));
+        }
+        for topic in image.topics.values() {
+            fresh.note(&Record::Topic(topic_record(topic)));
+        }
+        for (key, intent) in image.intents.iter() {
+            fresh.note(&Record::Intent(*key, intent.as_ref().clone()));
+        }
+        for (node, values) in image.broker_configs.iter() {
+            fresh.note(&Record::BrokerConfig(*node, values.clone()));
+        }
+        fresh.checksum = self.checksum;
+        fresh.cut().into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
+    /// The node's configuration at its start changed nothing in the state: an entry without commands moves the index only.
+    pub fn advance(&mut self, index: RaftIndex) {
+        self.image.index = index;
+    }
+
+    /// Applies the entry at `index`.
+    ///
+    /// # Errors
+    /// When the payload cannot be understood: a newer release wrote it. The replica must stop then.
+    pub fn apply(&mut self, index: RaftIndex, payload: &[u8]) -> Result<Vec<Outcome>, DecodeError> {
+        let commands = command::decode(payload)?;
+        let outcomes = commands.into_iter().map(|command| self.apply_command(index, command)).collect();
+        self.image.index = index;
+        Ok(outcomes)
+    }
+
+    /// Applies one command of the entry at `index`.
+    pub(super) fn apply_command(&mut self, index: RaftIndex, command: Command) -> Outcome {
+        let applied = match command {
+            Command::Bootstrap { cluster_id } => self.bootstrap(cluster_id),
+            Command::RegisterNode(mut node) => {
+                node.epoch = index;
+                self.note(&Record::Node(node.clone()));
+                Arc::make_mut(&mut self.image.nodes).insert(node.id, node);
+                Ok(())
+            }
+            Command::AddShard(shard) => self.add_shard(index, shard),
+            Command::CreateTopic { name, id, internal, overrides, shards } => {
+                self.create_topic(index, name, id, internal, overrides, &shards)
+            }
+            Command::DeleteTopic { id } => self.delete_topic(index, &id),
+            Command::AddPartitions { id, count_before, shards } => self.add_partitions(index, &id, count_before, &shards),
+            Command::SetTopicConfig { id, overrides } => self.set_topic_config(&id, overrides),
+            Command::SetBrokerConfig { node, values } => self.set_broker_config(node, values),
+            Command::AllocateProducerIds { count } => return self.allocate_producer_ids(count),
+            Command::EndIntent { key, end: _ } => match self.image.intents.remove(&key) {
+                Some(_) => {
+                    self.forget(intent_key(&key));
+                    Ok(())
+                }
+                None => Err(Refusal::NoSuchIntent),
+            },
+        };
+        applied.map_or_else(Outcome::Refused, |()| Outcome::Done)
+    }
+
+    fn note(&mut self, record: &Record) {
+        let (key, value) = (record.key(), record.value());
+        self.checksum = mix(mix(self.checksum, &key), &value);
+        self.dirty.insert(key, Some(value));
+    }
+
+    fn forget(&mut self, key: Bytes) {
+        self.checksum = mix(mix(self.checksum, &key), b"-");
+        self.dirty.insert(key, None);
+    }
+
+    fn note_counter(&mut self, value: u64) {
+        self.checksum = mix(self.checksum, &value.to_be_bytes());
+        self.counters_dirty = true;
+    }
+
+    fn bootstrap(&mut self, cluster_id: String) -> Result<(), Refusal> {
+        if !self.image.cluster_id.is_empty() {
+            return Err(Refusal::AlreadyBootstrapped);
+        }
+        self.checksum = mix(self.checksum, cluster_id.as_bytes());
+        self.counters_dirty = true;
+        self.image.cluster_id = cluster_id.into();
+        Ok(())
+    }
+
+    fn add_shard(&mut self, index: RaftIndex, shard: NewShard) -> Result<(), Refusal> {
+        if self.image.shards.contains_key(&shard.id) || (shard.id != ShardId::METADATA && shard.id.0 < self.image.next_shard_id) {
+            return Err(Refusal::Shard);
+        }
+        let ids: BTreeSet<_> = shard.replicas.iter().map(|replica| replica.id.0).collect();
+        if ids.len() != shard.replicas.len() || ids.first().is_none_or(|id| *id < self.image.next_replica_id) {
+            return Err(Refusal::ReplicaId);
+        }
+        if shard.replicas.iter().any(|replica| !self.image.nodes.contains_key(&replica.node)) {
+            return Err(Refusal::NoSuchNode);
+        }
+        self.image.next_replica_id = ids.last().map_or(0, |id| id.saturating_add(1));
+        self.image.next_shard_id = self.image.next_shard_id.max(shard.id.0.saturating_add(1));
+        self.note_counter(self.image.next_replica_id);
+        let record = ShardRecord { id: shard.id, kind: shard.kind, replicas: shard.replicas, created: index };
+        self.note(&Record::Shard(record.clone()));
+        Arc::make_mut(&mut self.image.shards).insert(record.id, Arc::new(record));
+        Ok(())
+    }
+
+    fn create_topic(
+        &mut self,
+        index: RaftIndex,
+        name: String,
+        id: Uuid,
+        internal: bool,
+        overrides: BTreeMap<String, String>,
+        shards: &[ShardId],
+    ) -> Result<(), Refusal> {
+        if id.is_nil() || self.image.topics.contains_key(name.as_str()) || self.image.topics_by_id.contains_key(&id) {
+            return Err(Refusal::TopicExists);
+        }
+        self.check_shards(shards)?;
+        let partitions = shards.iter().map(|shard| PartitionRoute { shard: *shard, epoch_base: 0, intent: index }).collect();
+        let record =
+            TopicRecord { name, id, internal, overrides: Arc::new(overrides), partitions: Arc::new(partitions) };
+        self.note(&Record::Topic(record.clone()));
+        self.add_intents(index, IntentKind::Adopt, &id, &record.partitions, 0);
+        self.count_partitions(shards.iter().copied(), 1);
+        let topic = self.derive_topic(record);
+        self.put_topic(topic);
+        Ok(())
+    }
+
+    fn delete_topic(&mut self, index: RaftIndex, id: &Uuid) -> Result<(), Refusal> {
+        let topic = self.image.topics_by_id.remove(id).ok_or(Refusal::NoSuchTopic)?;
+        self.image.topics.remove(&topic.name);
+        self.forget(topic_key(id));
+        self.count_partitions(topic.partitions.iter().map(|route| route.shard), -1);
+        self.add_intents(index, IntentKind::Drop, id, &topic.partitions, 0);
+        Ok(())
+    }
+
+    fn add_partitions(&mut self, index: RaftIndex, id: &Uuid, count_before: u32, shards: &[ShardId]) -> Result<(), Refusal> {
+        let topic = Arc::clone(self.image.topics_by_id.get(id).ok_or(Refusal::NoSuchTopic)?);
+        if u32::try_from(topic.partitions.len()) != Ok(count_before) {
+            return Err(Refusal::PartitionCount);
+        }
+        self.check_shards(shards)?;
+        let mut partitions = topic.partitions.as_ref().clone();
+        partitions.extend(shards.iter().map(|shard| PartitionRoute { shard: *shard, epoch_base: 0, intent: index }));
+        let topic = Topic { partitions: Arc::new(partitions), ..topic.as_ref().clone() };
+        self.note(&Record::Topic(topic_record(&topic)));
+        self.add_intents(index, IntentKind::Adopt, id, &topic.partitions, usize::try_from(count_before).unwrap_or(0));
+        self.count_partitions(shards.iter().copied(), 1);
+        self.put_topic(topic);
+        Ok(())
+    }
+
+    fn set_topic_config(&mut self, id: &Uuid, overrides: BTreeMap<String, String>) -> Result<(), Refusal> {
+        let topic = self.image.topics_by_id.get(id).ok_or(Refusal::NoSuchTopic)?;
+        let record = TopicRecord { overrides: Arc::new(overrides), ..topic_record(topic) };
+        self.note(&Record::Topic(record.clone()));
+        let topic = self.derive_topic(record);
+        self.put_topic(topic);
+        Ok(())
+    }
+
+    fn set_broker_config(&mut self, node: Option<NodeId>, values: BTreeMap<String, String>) -> Result<(), Refusal> {
+        if node.is_some_and(|node| !self.image.nodes.contains_key(&node)) {
+            return Err(Refusal::NoSuchNode);
+        }
+        if values.is_empty() {
+            self.forget(broker_config_key(node));
+            Arc::make_mut(&mut self.image.broker_configs).remove(&node);
+        } else {
+            self.note(&Record::BrokerConfig(node, values.clone()));
+            Arc::make_mut(&mut self.image.broker_configs).insert(node, values);
+        }
+        self.derive_config();
+        let topics: Vec<_> = self.image.topics.values().map(|topic| topic_record(topic)).collect();
+        for topic in topics {
+            let topic = self.derive_topic(topic);
+            self.put_topic(topic);
+        }
+        Ok(())
+    }
+
+    fn allocate_producer_ids(&mut self, count: u32) -> Outcome {
+        let first = self.image.next_producer_id;
+        match first.checked_add(i64::from(count)) {
+            Some(next) => {
+                self.image.next_producer_id = next;
+                self.note_counter(next.unsigned_abs());
+                Outcome::ProducerIds { first }
+            }
+            None => Outcome::Refused(Refusal::ProducerIdsExhausted),
+        }
+    }
+
+    fn check_shards(&self, shards: &[ShardId]) -> Result<(), Refusal> {
+        let distinct: BTreeSet<_> = shards.iter().collect();
+        let known = distinct.iter().all(|shard| **shard != ShardId::METADATA && self.image.shards.contains_key(*shard));
+        if shards.is_empty() || !known { Err(Refusal::Shard) } else { Ok(()) }
+    }
+
+    /// One intent per shard that carries any of `routes` from number `first` on.
+    fn add_intents(&mut self, index: RaftIndex, kind: IntentKind, topic: &Uuid, routes: &[PartitionRoute], first: usize) {
+        let mut by_shard: BTreeMap<ShardId, Vec<(i32, i32)>> = BTreeMap::new();
+        for (number, route) in routes.iter().enumerate().skip(first) {
+            let number = i32::try_from(number).unwrap_or(i32::MAX);
+            by_shard.entry(route.shard).or_default().push((number, route.epoch_base));
+        }
+        for (shard, partitions) in by_shard {
+            let key = IntentKey { shard, index, topic: *topic };
+            let intent = Intent { kind, partitions };
+            self.note(&Record::Intent(key, intent.clone()));
+            self.image.intents.insert(key, Arc::new(intent));
+        }
+    }
+
+    fn count_partitions(&mut self, shards: impl Iterator<Item = ShardId>, change: i64) {
+        let counts = Arc::make_mut(&mut self.image.partitions_by_shard);
+        for shard in shards {
+            let count = counts.entry(shard).or_default();
+            *count = count.saturating_add_signed(change);
+        }
+    }
+
+    fn put_topic(&mut self, topic: Topic) {
+        let topic = Arc::new(topic);
+        self.image.topics.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+        self.image.topics_by_id.insert(topic.id, topic);
+    }
+
+    /// The node's configuration with dynamic settings in force.
+    fn derive_config(&mut self) {
+        let for_all = values_of(&self.image.broker_configs, None);
+        let for_node = values_of(&self.image.broker_configs, Some(self.base.node_id));
+        self.image.config = if for_all.is_empty() && for_node.is_empty() {
+            Arc::clone(&self.base)
+        } else {
+            Arc::new(self.base.with_dynamic(&for_all, &for_node))
+        };
+    }
+
+    /// Adds what is local to the node.
+    fn derive_topic(&self, record: TopicRecord) -> Topic {
+        let defaults = &self.image.config.topics.defaults;
+        let config = if record.overrides.is_empty() {
+            Arc::clone(defaults)
+        } else {
+            Arc::new(TopicConfig::with_overrides(defaults, &record.overrides))
+        };
+        Topic {
+            name: record.name.into(),
+            id: record.id,
+            internal: record.internal,
+            config,
+            overrides: record.overrides,
+            partitions: record.partitions,
+        }
+    }
+}
+
+fn topic_record(topic: &Topic) -> TopicRecord {
+    TopicRecord {
+        name: topic.name.to_string(),
+        id: topic.id,
+        internal: topic.internal,
+        overrides: Arc::clone(&topic.overrides),
+        partitions: Arc::clone(&topic.partitions),
+    }
+}

@@ -1,0 +1,331 @@
+//! The records of the metadata group's checkpoint, and what a shard's replica is told about itself when it is created.
+//!
+//!  key                          value (each begins with a version byte)
+//!  'c'                          cluster id, counters, checksum
+//!  'n' node i32                 node
+//!  's' shard u64                shard
+//!  't' topic id                 topic: name, internal, overrides, routes
+//!  'i' shard u64 index u64 id   intent
+//!  'b' named u8 node i32        dynamic broker settings
+//!
+//! Key letters are never used again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::RaftIndex;
+use uuid::Uuid;
+
+use super::codec::{DecodeError, Reader, Writer, read_list, write_list};
+use super::command::{read_replicas, read_values, write_replicas, write_values};
+use super::image::{
+    DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint, NodeRecord, PartitionRoute, ShardId, ShardKind,
+    ShardRecord,
+};
+
+const VERSION: u8 = 1;
+
+/// The cluster's id and the counters.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct ClusterRecord {
+    pub(super) cluster_id: String,
+    pub(super) next_producer_id: i64,
+    pub(super) next_replica_id: u64,
+    pub(super) next_shard_id: u64,
+    pub(super) checksum: u64,
+}
+
+/// A topic without what is local to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TopicRecord {
+    pub(super) name: String,
+    pub(super) id: Uuid,
+    pub(super) internal: bool,
+    pub(super) overrides: Arc<BTreeMap<String, String>>,
+    pub(super) partitions: Arc<Vec<PartitionRoute>>,
+}
+
+/// One record of the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Record {
+    Cluster(ClusterRecord),
+    Node(NodeRecord),
+    Shard(ShardRecord),
+    Topic(TopicRecord),
+    Intent(IntentKey, Intent),
+    BrokerConfig(Option<NodeId>, BTreeMap<String, String>),
+}
+
+pub(super) fn cluster_key() -> Bytes {
+    Bytes::from_static(b"c")
+}
+
+pub(super) fn topic_key(id: &Uuid) -> Bytes {
+    Writer::default().u8(b't').uuid(id).finish()
+}
+
+pub(super) fn intent_key(key: &IntentKey) -> Bytes {
+    let mut w = Writer::default();
+    w.u8(b'i');
+    write_intent_key(&mut w, key);
+    w.finish()
+}
+
+pub(super) fn broker_config_key(node: Option<NodeId>) -> Bytes {
+    Writer::default().u8(b'b').u8(u8::from(node.is_some())).i32(node.map_or(-1, |node| node.0)).finish()
+}
+
+impl Record {
+    pub(super) fn key(&self) -> Bytes {
+        match self {
+            Self::Cluster(_) => cluster_key(),
+            Self::Node(node) => Writer::default().u8(b'n').i32(node.id.0).finish(),
+            Self::Shard(shard) => Writer::default().u8(b's').u64(shard.id.0).finish(),
+            Self::Topic(topic) => topic_key(&topic.id),
+            Self::Intent(key, _) => intent_key(key),
+            Self::BrokerConfig(node, _) => broker_config_key(*node),
+        }
+    }
+
+    pub(super) fn value(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION);
+        match self {
+            Self::Cluster(c) => {
+                w.string(&c.cluster_id).i64(c.next_producer_id).u64(c.next_replica_id).u64(c.next_shard_id).u64(c.checksum);
+            }
+            Self::Node(node) => write_node(&mut w, node),
+            Self::Shard(shard) => {
+                write_shard_kind(&mut w, shard.kind);
+                write_replicas(&mut w, &shard.replicas);
+                w.u64(shard.created.0);
+            }
+            Self::Topic(topic) => {
+                w.string(&topic.name).u8(u8::from(topic.internal));
+                write_values(&mut w, &topic.overrides);
+                write_list(&mut w, topic.partitions.iter(), |w, route| {
+                    w.varint(route.shard.0).i32(route.epoch_base).varint(route.intent.0);
+                });
+            }
+            Self::Intent(_, intent) => {
+                w.u8(match intent.kind {
+                    IntentKind::Adopt => 0,
+                    IntentKind::Drop => 1,
+                });
+                write_list(&mut w, intent.partitions.iter(), |w, (index, base)| {
+                    w.i32(*index).i32(*base);
+                });
+            }
+            Self::BrokerConfig(_, values) => write_values(&mut w, values),
+        }
+        w.finish()
+    }
+
+    pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Self, DecodeError> {
+        let (mut k, mut v) = (Reader::new(key), Reader::new(value));
+        let letter = k.u8("record key")?;
+        let version = v.u8("record version")?;
+        if version != VERSION {
+            return Err(DecodeError::Newer(version));
+        }
+        let record = match letter {
+            b'c' => Self::Cluster(ClusterRecord {
+                cluster_id: v.string("cluster id")?,
+                next_producer_id: v.i64("producer id")?,
+                next_replica_id: v.u64("replica id")?,
+                next_shard_id: v.u64("shard id")?,
+                checksum: v.u64("checksum")?,
+            }),
+            b'n' => {
+                k.i32("node id")?;
+                Self::Node(read_node(&mut v)?)
+            }
+            b's' => Self::Shard(ShardRecord {
+                id: ShardId(k.u64("shard id")?),
+                kind: read_shard_kind(&mut v)?,
+                replicas: read_replicas(&mut v)?,
+                created: RaftIndex(v.u64("index")?),
+            }),
+            b't' => Self::Topic(TopicRecord {
+                id: k.uuid("topic id")?,
+                name: v.string("topic name")?,
+                internal: v.u8("internal")? != 0,
+                overrides: Arc::new(read_values(&mut v)?),
+                partitions: Arc::new(read_list(&mut v, "routes", read_route)?),
+            }),
+            b'i' => Self::Intent(read_intent_key(&mut k)?, read_intent(&mut v)?),
+            b'b' => {
+                let named = k.u8("node named")? != 0;
+                let node = NodeId(k.i32("node id")?);
+                Self::BrokerConfig(named.then_some(node), read_values(&mut v)?)
+            }
+            _ => return Err(DecodeError::Unknown("record key")),
+        };
+        k.end()?;
+        v.end()?;
+        Ok(record)
+    }
+}
+
+fn read_route(r: &mut Reader<'_>) -> Result<PartitionRoute, DecodeError> {
+    Ok(PartitionRoute {
+        shard: ShardId(r.varint("shard")?),
+        epoch_base: r.i32("epoch base")?,
+        intent: RaftIndex(r.varint("intent")?),
+    })
+}
+
+fn read_intent(r: &mut Reader<'_>) -> Result<Intent, DecodeError> {
+    let kind = match r.u8("intent kind")? {
+        0 => IntentKind::Adopt,
+        1 => IntentKind::Drop,
+        _ => return Err(DecodeError::Unknown("intent kind")),
+    };
+    let partitions = read_list(r, "partitions", |r| Ok((r.i32("partition")?, r.i32("epoch base")?)))?;
+    Ok(Intent { kind, partitions })
+}
+
+pub(super) fn write_intent_key(w: &mut Writer, key: &IntentKey) {
+    w.u64(key.shard.0).u64(key.index.0).uuid(&key.topic);
+}
+
+pub(super) fn read_intent_key(r: &mut Reader<'_>) -> Result<IntentKey, DecodeError> {
+    Ok(IntentKey { shard: ShardId(r.u64("shard")?), index: RaftIndex(r.u64("index")?), topic: r.uuid("topic id")? })
+}
+
+pub(super) fn write_shard_kind(w: &mut Writer, kind: ShardKind) {
+    let (tag, factor, pinned) = match kind {
+        ShardKind::Metadata => (0, 0, false),
+        ShardKind::Pool { factor, pinned } => (1, factor, pinned),
+        ShardKind::ConsumerOffsets => (2, 0, false),
+        ShardKind::TransactionState => (3, 0, false),
+    };
+    w.u8(tag).i32(i32::from(factor)).u8(u8::from(pinned));
+}
+
+pub(super) fn read_shard_kind(r: &mut Reader<'_>) -> Result<ShardKind, DecodeError> {
+    let tag = r.u8("shard kind")?;
+    let factor = i16::try_from(r.i32("factor")?).map_err(|_| DecodeError::Unknown("factor"))?;
+    let pinned = r.u8("pinned")? != 0;
+    match tag {
+        0 => Ok(ShardKind::Metadata),
+        1 => Ok(ShardKind::Pool { factor, pinned }),
+        2 => Ok(ShardKind::ConsumerOffsets),
+        3 => Ok(ShardKind::TransactionState),
+        _ => Err(DecodeError::Unknown("shard kind")),
+    }
+}
+
+pub(super) fn write_node(w: &mut Writer, node: &NodeRecord) {
+    w.i32(node.id.0).optional(node.rack.as_deref()).string(&node.version).u64(node.epoch.0);
+    write_list(w, node.listeners.iter(), |w, listener| {
+        w.string(&listener.name).string(&listener.host).varint(u64::from(listener.port));
+    });
+    write_list(w, node.directories.iter(), |w, directory| {
+        w.uuid(&directory.id).string(&directory.path).u64(directory.free_bytes);
+    });
+}
+
+pub(super) fn read_node(r: &mut Reader<'_>) -> Result<NodeRecord, DecodeError> {
+    Ok(NodeRecord {
+        id: NodeId(r.i32("node id")?),
+        rack: r.optional("rack")?,
+        version: r.string("version")?,
+        epoch: RaftIndex(r.u64("epoch")?),
+        listeners: read_list(r, "listeners", |r| {
+            Ok(ListenerEndpoint {
+                name: r.string("listener name")?,
+                host: r.string("host")?,
+                port: u16::try_from(r.varint("port")?).map_err(|_| DecodeError::Unknown("port"))?,
+            })
+        })?,
+        directories: read_list(r, "directories", |r| {
+            Ok(DirectoryRecord { id: r.uuid("directory")?, path: r.string("path")?, free_bytes: r.u64("free bytes")? })
+        })?,
+    })
+}
+
+/// What a replica's group-creation frame says: enough to open the replica before the metadata is known.
+///
+///  | version u8 | shard u64 | kind | created u64 |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardCreation {
+    /// The shard.
+    pub shard: ShardId,
+    /// What it is for.
+    pub kind: ShardKind,
+    /// Metadata index at which it was recorded.
+    pub created: RaftIndex,
+}
+
+impl ShardCreation {
+    /// The metadata group itself, which no metadata records before it exists.
+    pub const METADATA: Self = Self { shard: ShardId::METADATA, kind: ShardKind::Metadata, created: RaftIndex(0) };
+
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION).u64(self.shard.0);
+        write_shard_kind(&mut w, self.kind);
+        w.u64(self.created.0).finish()
+    }
+
+    /// From bytes.
+    ///
+    /// # Errors
+    /// When the bytes were not written by [`ShardCreation::encode`], or by a newer release's.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(bytes);
+        let version = r.u8("creation version")?;
+        if version != VERSION {
+            return Err(DecodeError::Newer(version));
+        }
+        let creation =
+            Self { shard: ShardId(r.u64("shard")?), kind: read_shard_kind(&mut r)?, created: RaftIndex(r.u64("index")?) };
+        r.end()?;
+        Ok(creation)
+    }
+}
+
+impl From<&ShardRecord> for ShardCreation {
+    fn from(shard: &ShardRecord) -> Self {
+        Self { shard: shard.id, kind: shard.kind, created: shard.created }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_and_cut_ones_are_refused() {
+        let key = IntentKey { shard: ShardId(3), index: RaftIndex(9), topic: Uuid::from_u128(5) };
+        let route = PartitionRoute { shard: ShardId(3), epoch_base: 2, intent: RaftIndex(9) };
+        let values = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let records = [
+            Record::Cluster(ClusterRecord { cluster_id: "id".into(), checksum: 4, ..ClusterRecord::default() }),
+            Record::Topic(TopicRecord {
+                name: "t".into(),
+                id: key.topic,
+                internal: true,
+                overrides: Arc::new(values.clone()),
+                partitions: Arc::new(vec![route; 3]),
+            }),
+            Record::Intent(key, Intent { kind: IntentKind::Drop, partitions: vec![(0, 1), (7, 2)] }),
+            Record::BrokerConfig(None, values.clone()),
+            Record::BrokerConfig(Some(NodeId(4)), values),
+        ];
+        for record in records {
+            let (k, v) = (record.key(), record.value());
+            assert_eq!(Record::decode(&k, &v), Ok(record));
+            assert!(Record::decode(&k, &v[..v.len() - 1]).is_err());
+            assert!(Record::decode(&k[..k.len() - 1], &v).is_err() || k.len() == 1);
+        }
+        let creation = ShardCreation { shard: ShardId(9), kind: ShardKind::Pool { factor: 3, pinned: true }, created: RaftIndex(77) };
+        assert_eq!(ShardCreation::decode(&creation.encode()), Ok(creation));
+        assert!(ShardCreation::decode(&creation.encode()[1..]).is_err());
+    }
+}
