@@ -79,7 +79,11 @@ pub fn describe_node(values: &Values) -> Vec<Described> {
         let synonyms = values
             .all(setting.name)
             .into_iter()
-            .map(|(value, source)| Synonym { name: setting.name, value: visible(setting, value), source: source.code() })
+            .map(|(value, source)| Synonym {
+                name: setting.name,
+                value: visible(setting, value),
+                source: source.code(),
+            })
             .collect();
         shown(setting, synonyms, setting.dynamic == Dynamic::No)
     };
@@ -137,7 +141,10 @@ mod tests {
         let overrides = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
         let synonyms = topic_synonyms(topic_setting("retention.ms").unwrap(), &values, &overrides);
         let shown: Vec<_> = synonyms.iter().map(|s| (s.name, s.value.as_deref().unwrap(), s.source)).collect();
-        assert_eq!(shown, [("retention.ms", "5", 1), ("log.retention.hours", "7200000", 4), ("log.retention.hours", "604800000", 5)]);
+        assert_eq!(
+            shown,
+            [("retention.ms", "5", 1), ("log.retention.hours", "7200000", 4), ("log.retention.hours", "604800000", 5)]
+        );
     }
 
     #[test]
@@ -146,7 +153,12 @@ mod tests {
         assert_eq!(all.len(), TOPIC_SETTINGS.len());
         for described in all {
             assert_eq!(described.source, DEFAULT_SOURCE, "{}", described.name);
-            assert_eq!(described.value.as_deref(), topic_setting(described.name).unwrap().setting.default, "{}", described.name);
+            assert_eq!(
+                described.value.as_deref(),
+                topic_setting(described.name).unwrap().setting.default,
+                "{}",
+                described.name
+            );
             assert!(!described.documentation.is_empty() && described.kind > 0 && !described.synonyms.is_empty());
         }
     }

@@ -67,7 +67,9 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Flags, ConfigErr
             match word.as_str() {
                 "-h" => flags.help = true,
                 "-V" => flags.version = true,
-                _ => return Err(ConfigError::Usage(format!("unexpected word {word}; flags begin with --, see --help"))),
+                _ => {
+                    return Err(ConfigError::Usage(format!("unexpected word {word}; flags begin with --, see --help")));
+                }
             }
             continue;
         };
@@ -76,7 +78,10 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Flags, ConfigErr
             None => (flag.to_owned(), None),
         };
         let mut value = || {
-            attached.take().or_else(|| words.next()).ok_or_else(|| ConfigError::Usage(format!("--{flag} needs a value")))
+            attached
+                .take()
+                .or_else(|| words.next())
+                .ok_or_else(|| ConfigError::Usage(format!("--{flag} needs a value")))
         };
         match flag.as_str() {
             "help" => flags.help = true,
@@ -91,7 +96,8 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Flags, ConfigErr
             }
             name => {
                 let setting = SHORT.iter().find(|(short, _, _)| *short == name).map(|(_, setting, _)| *setting);
-                let setting = setting.or_else(|| settings().find(|setting| setting.name == name).map(|setting| setting.name));
+                let setting =
+                    setting.or_else(|| settings().find(|setting| setting.name == name).map(|setting| setting.name));
                 match setting {
                     Some(setting) => flags.settings.push((setting.to_owned(), value()?)),
                     None => {
@@ -115,7 +121,10 @@ mod tests {
 
     #[test]
     fn all_forms_are_read() {
-        let flags = words("--config a.properties --set num.partitions=3 --override=ottla.sync=false --node-id 4 --log.dirs=/a,/b").unwrap();
+        let flags = words(
+            "--config a.properties --set num.partitions=3 --override=ottla.sync=false --node-id 4 --log.dirs=/a,/b",
+        )
+        .unwrap();
         assert_eq!(flags.config_file.as_deref(), Some("a.properties"));
         let pairs: Vec<_> = flags.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(pairs, [("num.partitions", "3"), ("ottla.sync", "false"), ("node.id", "4"), ("log.dirs", "/a,/b")]);
@@ -123,8 +132,14 @@ mod tests {
 
     #[test]
     fn an_unknown_flag_names_the_nearest() {
-        assert_eq!(words("--listner PLAINTEXT://:1").unwrap_err().to_string(), "unknown flag --listner; did you mean --listeners?");
-        assert_eq!(words("--admin-listen=x").unwrap_err().to_string(), "unknown flag --admin-listen=x; did you mean --admin-listener?");
+        assert_eq!(
+            words("--listner PLAINTEXT://:1").unwrap_err().to_string(),
+            "unknown flag --listner; did you mean --listeners?"
+        );
+        assert_eq!(
+            words("--admin-listen=x").unwrap_err().to_string(),
+            "unknown flag --admin-listen=x; did you mean --admin-listener?"
+        );
         assert!(words("--config").unwrap_err().to_string().contains("needs a value"));
         assert!(words("start").is_err() && words("--set a").is_err());
     }

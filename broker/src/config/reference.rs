@@ -47,7 +47,11 @@ fn write_setting(page: &mut String, setting: &Setting, supplied: &str) {
         Dynamic::PerNode => ", live (per node)",
         Dynamic::Cluster => ", live",
     };
-    let _ = write!(page, "\n- **`{}`** ({}, {}, default {default}{live}){supplied}: {}", setting.name, setting.kind, setting.range, setting.doc);
+    let _ = write!(
+        page,
+        "\n- **`{}`** ({}, {}, default {default}{live}){supplied}: {}",
+        setting.name, setting.kind, setting.range, setting.doc
+    );
     match setting.acts {
         Acts::In(place) => {
             let _ = write!(page, " Acts in: {place}.");
@@ -71,6 +75,9 @@ mod tests {
             std::fs::write(path, page()).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(written == page(), "docs/configuration.md differs: OTTLA_WRITE_DOCS=1 cargo test -p ottla-broker reference");
+        assert!(
+            written == page(),
+            "docs/configuration.md differs: OTTLA_WRITE_DOCS=1 cargo test -p ottla-broker reference"
+        );
     }
 }

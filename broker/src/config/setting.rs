@@ -90,7 +90,13 @@ pub(super) const fn at_least(from: i64) -> Range {
     Range::Between(from, i64::MAX)
 }
 
-const fn setting(name: &'static str, kind: Kind, default: Option<&'static str>, range: Range, doc: &'static str) -> Setting {
+const fn setting(
+    name: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    range: Range,
+    doc: &'static str,
+) -> Setting {
     Setting { name, kind, default, range, dynamic: Dynamic::No, acts: Acts::Nowhere("not used"), doc }
 }
 
@@ -160,7 +166,11 @@ impl Setting {
         let wrong = |why: String| InvalidValue { name: self.name.to_owned(), value: value.to_owned(), why };
         let number = |from: i64, to: i64| {
             let number: i64 = value.parse().map_err(|_| wrong(format!("not a number of type {}", self.kind)))?;
-            if (from..=to).contains(&number) { Ok(number) } else { Err(wrong(format!("not a number of type {}", self.kind))) }
+            if (from..=to).contains(&number) {
+                Ok(number)
+            } else {
+                Err(wrong(format!("not a number of type {}", self.kind)))
+            }
         };
         match self.kind {
             Kind::Boolean => match value.to_ascii_lowercase().as_str() {
@@ -179,7 +189,9 @@ impl Setting {
     fn check_number(&self, number: i64) -> Result<(), String> {
         match self.range {
             Range::Between(from, i64::MAX) if number < from => Err(format!("must be at least {from}")),
-            Range::Between(from, to) if !(from..=to).contains(&number) => Err(format!("must be between {from} and {to}")),
+            Range::Between(from, to) if !(from..=to).contains(&number) => {
+                Err(format!("must be between {from} and {to}"))
+            }
             _ => Ok(()),
         }
     }
@@ -187,7 +199,9 @@ impl Setting {
     fn check_fraction(&self, value: &str) -> Result<(), String> {
         let fraction: f64 = value.parse().map_err(|_| format!("not a number of type {}", self.kind))?;
         match self.range {
-            Range::Fraction(from, to) if !(from..=to).contains(&fraction) => Err(format!("must be between {from} and {to}")),
+            Range::Fraction(from, to) if !(from..=to).contains(&fraction) => {
+                Err(format!("must be between {from} and {to}"))
+            }
             _ if fraction.is_finite() => Ok(()),
             _ => Err("must be finite".to_owned()),
         }
@@ -285,7 +299,11 @@ mod tests {
             assert!(number.check(bad).is_err(), "{bad}");
         }
         let policy = list("p", "delete", Range::SomeOf(&["delete", "compact"]), "");
-        assert!(policy.check("compact, delete").is_ok() && policy.check("compact,compact").is_err() && policy.check("x").is_err());
+        assert!(
+            policy.check("compact, delete").is_ok()
+                && policy.check("compact,compact").is_err()
+                && policy.check("x").is_err()
+        );
         let replicas = list("l", "", Range::ThrottledReplicas, "");
         assert!(replicas.check("*").is_ok() && replicas.check("0:1,2:3").is_ok() && replicas.check("0").is_err());
         assert_eq!(boolean("b", "true", "").check("FALSE"), Ok("false".to_owned()));

@@ -33,11 +33,15 @@ pub struct Loaded {
 }
 
 /// Names that mean the same as a setting of the table.
-const ALIASES: &[(&str, &str)] = &[("broker.id", "node.id"), ("log.dir", "log.dirs"), ("cluster.id", "ottla.cluster.id")];
+const ALIASES: &[(&str, &str)] =
+    &[("broker.id", "node.id"), ("log.dir", "log.dirs"), ("cluster.id", "ottla.cluster.id")];
 
 /// Variables of Kafka's start scripts and images that are no settings, and what to say.
 const SCRIPT_VARIABLES: &[(&str, &str)] = &[
-    ("KAFKA_HEAP_OPTS", "there is no JVM heap to size; memory is bounded by queued.max.request.bytes and what the page cache takes"),
+    (
+        "KAFKA_HEAP_OPTS",
+        "there is no JVM heap to size; memory is bounded by queued.max.request.bytes and what the page cache takes",
+    ),
     ("KAFKA_OPTS", "there is no JVM"),
     ("KAFKA_JVM_PERFORMANCE_OPTS", "there is no JVM"),
     ("KAFKA_GC_LOG_OPTS", "there is no JVM"),
@@ -47,7 +51,8 @@ const SCRIPT_VARIABLES: &[(&str, &str)] = &[
 ];
 
 /// Variables that images and shells set for themselves: nothing is said about them.
-const SILENT_VARIABLES: &[&str] = &["KAFKA_HOME", "KAFKA_VERSION", "KAFKA_DEBUG", "KAFKA_CLASSPATH", "KAFKA_MODE", "KAFKA_DATA_DIR"];
+const SILENT_VARIABLES: &[&str] =
+    &["KAFKA_HOME", "KAFKA_VERSION", "KAFKA_DEBUG", "KAFKA_CLASSPATH", "KAFKA_MODE", "KAFKA_DATA_DIR"];
 
 /// The setting that the rest of a variable's name stands for: `_` is `.`, `__` is `_`, `___` is `-`.
 fn setting_of_variable(rest: &str) -> String {
@@ -109,14 +114,17 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, ConfigError> {
 
 impl Collector {
     fn from_environment(&mut self, variable: &str, value: &str) -> Option<Given> {
-        let given = |name: String| Some(Given { origin: format!("as {variable}"), name, value: value.to_owned(), source: Source::Environment });
+        let given = |name: String| {
+            Some(Given { origin: format!("as {variable}"), name, value: value.to_owned(), source: Source::Environment })
+        };
         if value.is_empty() || is_service_link(variable, value) || SILENT_VARIABLES.contains(&variable) {
             return None;
         }
         if variable == "CLUSTER_ID" {
             return given("cluster.id".to_owned());
         }
-        let known = |(name, _): &&(&str, &str)| variable == *name || (name.ends_with('_') && variable.starts_with(name));
+        let known =
+            |(name, _): &&(&str, &str)| variable == *name || (name.ends_with('_') && variable.starts_with(name));
         if let Some((_, reason)) = SCRIPT_VARIABLES.iter().find(known) {
             self.meaningless.entry(reason).or_default().push(variable.to_owned());
             return None;
@@ -165,7 +173,9 @@ impl Collector {
         }
         let hint = if let Some(entry) = topic_setting(name) {
             match entry.node_settings.first() {
-                Some((node_name, _)) => format!("; it is a setting of topics, the default of all topics is {node_name}"),
+                Some((node_name, _)) => {
+                    format!("; it is a setting of topics, the default of all topics is {node_name}")
+                }
                 None => "; it is a setting of topics".to_owned(),
             }
         } else {
@@ -177,7 +187,8 @@ impl Collector {
 
     fn finish(mut self) -> Result<Loaded, ConfigError> {
         if let (Some((source, voters)), false) = (&self.quorum_voters, self.values.is_given("ottla.cluster.seeds")) {
-            let seeds: Vec<_> = voters.split(',').filter_map(|voter| voter.trim().split_once('@')).map(|(_, place)| place).collect();
+            let seeds: Vec<_> =
+                voters.split(',').filter_map(|voter| voter.trim().split_once('@')).map(|(_, place)| place).collect();
             if seeds.len() > 1 {
                 self.values.set("ottla.cluster.seeds", *source, seeds.join(","));
             }
@@ -194,7 +205,7 @@ impl Collector {
         if !config.log.sync {
             self.warnings.push("ottla.sync=false: a power cut or a crash of the system loses acknowledged records; use it for tests only".to_owned());
         }
-        if self.values_disagree(&config) {
+        if values_disagree(&config) {
             self.warnings.push(format!(
                 "message.max.bytes ({}) is above socket.request.max.bytes ({}): batches of that size cannot arrive",
                 config.topics.defaults.max_message_bytes, config.network.request_bytes_max
@@ -202,10 +213,10 @@ impl Collector {
         }
         Ok(Loaded { config, warnings: self.warnings })
     }
+}
 
-    fn values_disagree(&self, config: &Config) -> bool {
-        usize::try_from(config.topics.defaults.max_message_bytes).unwrap_or(0) > config.network.request_bytes_max
-    }
+fn values_disagree(config: &Config) -> bool {
+    usize::try_from(config.topics.defaults.max_message_bytes).unwrap_or(0) > config.network.request_bytes_max
 }
 
 /// Reads a file of Java properties: `name=value`, `name: value`, `#` and `!` comments, `\` at the end of a line continues it.
@@ -310,8 +321,18 @@ mod tests {
     fn variables_map_as_in_kafkas_image() {
         assert_eq!(setting_of_variable("LOG_RETENTION_MS"), "log.retention.ms");
         assert_eq!(setting_of_variable("A__B___C_D"), "a_b-c.d");
-        let config = loaded("", &[("OTTLA_ADMIN_LISTENER", "none"), ("OTTLA_CLUSTER_SEEDS", "a:1,b:2"), ("KAFKA_BROKER_RACK", "z1"), ("CLUSTER_ID", "abc")], "").config;
-        assert_eq!((config.admin_listener, config.cluster_size()), (None, 2));
+        let config = loaded(
+            "",
+            &[
+                ("OTTLA_ADMIN_LISTENER", "none"),
+                ("OTTLA_CLUSTER_SEEDS", "a:1,b:2"),
+                ("KAFKA_BROKER_RACK", "z1"),
+                ("CLUSTER_ID", "abc"),
+            ],
+            "",
+        )
+        .config;
+        assert_eq!((config.admin_listener.clone(), config.cluster_size()), (None, 2));
         assert_eq!((config.rack.as_deref(), config.cluster_id.as_deref()), (Some("z1"), Some("abc")));
     }
 
@@ -347,10 +368,15 @@ mod tests {
     #[test]
     fn unknown_names_are_an_error_if_ours_and_a_warning_if_kafkas() {
         let error = load(&inputs("ottla.admin.listner=x", &[], "")).unwrap_err().to_string();
-        assert_eq!(error, "unknown setting ottla.admin.listner (in server.properties); did you mean ottla.admin.listener?");
+        assert_eq!(
+            error,
+            "unknown setting ottla.admin.listner (in server.properties); did you mean ottla.admin.listener?"
+        );
         let error = load(&inputs("", &[("OTTLA_SYNK", "true")], "")).unwrap_err().to_string();
         assert!(error.contains("as OTTLA_SYNK") && error.contains("ottla.sync"), "{error}");
-        let warnings = loaded("num.partition=3\nretention.ms=4\nzookeeper.connect=z:2181\nssl.keystore.password=secret", &[], "").warnings;
+        let warnings =
+            loaded("num.partition=3\nretention.ms=4\nzookeeper.connect=z:2181\nssl.keystore.password=secret", &[], "")
+                .warnings;
         assert_eq!(warnings.len(), 4, "{warnings:?}");
         assert!(warnings[0].contains("did you mean num.partitions"));
         assert!(warnings[1].contains("log.retention.ms"));

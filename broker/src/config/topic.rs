@@ -163,8 +163,16 @@ impl TopicConfig {
                 Some("LogAppendTime") => TimestampType::LogAppendTime,
                 _ => o.message_timestamp_type,
             },
-            message_timestamp_before_max_ms: number(lookup, "message.timestamp.before.max.ms", o.message_timestamp_before_max_ms),
-            message_timestamp_after_max_ms: number(lookup, "message.timestamp.after.max.ms", o.message_timestamp_after_max_ms),
+            message_timestamp_before_max_ms: number(
+                lookup,
+                "message.timestamp.before.max.ms",
+                o.message_timestamp_before_max_ms,
+            ),
+            message_timestamp_after_max_ms: number(
+                lookup,
+                "message.timestamp.after.max.ms",
+                o.message_timestamp_after_max_ms,
+            ),
             min_insync_replicas: number(lookup, "min.insync.replicas", o.min_insync_replicas),
             retention_ms: limit(lookup, "retention.ms", o.retention_ms),
             retention_bytes: limit(lookup, "retention.bytes", o.retention_bytes),
@@ -215,15 +223,21 @@ mod tests {
 
     #[test]
     fn the_typed_defaults_are_those_of_the_table() {
-        let from_table = TopicConfig::read(&TopicConfig { retention_ms: None, max_message_bytes: 0, ..TopicConfig::default() }, &|name| {
-            topic_setting(name).and_then(|entry| entry.setting.default).map(str::to_owned)
-        });
+        let from_table = TopicConfig::read(
+            &TopicConfig { retention_ms: None, max_message_bytes: 0, ..TopicConfig::default() },
+            &|name| topic_setting(name).and_then(|entry| entry.setting.default).map(str::to_owned),
+        );
         assert_eq!(from_table, TopicConfig::default());
     }
 
     #[test]
     fn overrides_act() {
-        let overrides = set(&[("cleanup.policy", "compact,delete"), ("retention.ms", "-1"), ("retention.bytes", "5"), ("compression.type", "zstd")]);
+        let overrides = set(&[
+            ("cleanup.policy", "compact,delete"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "5"),
+            ("compression.type", "zstd"),
+        ]);
         let config = TopicConfig::with_overrides(&TopicConfig::default(), &overrides);
         assert_eq!(config.cleanup_policy, CleanupPolicy { delete: true, compact: true });
         assert_eq!((config.retention_ms, config.retention_bytes), (None, Some(5)));
@@ -232,7 +246,9 @@ mod tests {
 
     #[test]
     fn the_whole_set_of_mirror_maker_is_accepted() {
-        let all = TOPIC_SETTINGS.iter().filter_map(|entry| Some((entry.setting.name.to_owned(), entry.setting.default?.to_owned())));
+        let all = TOPIC_SETTINGS
+            .iter()
+            .filter_map(|entry| Some((entry.setting.name.to_owned(), entry.setting.default?.to_owned())));
         assert!(check_overrides(&all.collect()).is_ok());
     }
 

@@ -2,9 +2,7 @@
 //!
 //! May not know: any topic.
 
-use super::setting::{
-    INT_MAX, Range, Setting, at_least, boolean, double, int, list, long, text,
-};
+use super::setting::{INT_MAX, Range, Setting, at_least, boolean, double, int, list, long, text};
 
 /// A setting of topics and what supplies its default.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +17,8 @@ const fn of(setting: Setting, node_settings: &'static [(&'static str, i64)]) -> 
     TopicSetting { setting, node_settings }
 }
 
-const SHARED_LOG: &str = "all partitions of a disk share segment files, which have a size of their own (ottla.log.segment.bytes)";
+const SHARED_LOG: &str =
+    "all partitions of a disk share segment files, which have a size of their own (ottla.log.segment.bytes)";
 const ALWAYS_SYNCED: &str = "every acknowledged record is synced already";
 const RAFT: &str = "replicas are kept by Raft, which never elects a replica that lacks committed records";
 const NO_TIERING: &str = "there is no remote storage";
@@ -77,7 +76,10 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
 /// The topic setting called `name`.
 #[must_use]
 pub fn topic_setting(name: &str) -> Option<&'static TopicSetting> {
-    TOPIC_SETTINGS.binary_search_by(|candidate| candidate.setting.name.cmp(name)).ok().and_then(|at| TOPIC_SETTINGS.get(at))
+    TOPIC_SETTINGS
+        .binary_search_by(|candidate| candidate.setting.name.cmp(name))
+        .ok()
+        .and_then(|at| TOPIC_SETTINGS.get(at))
 }
 
 #[cfg(test)]

@@ -193,7 +193,11 @@ impl Config {
         let listeners = read_listeners(v, &unneeded_listeners)?;
         let log_dirs = v.paths("log.dirs");
         if log_dirs.is_empty() {
-            return Err(ConfigError::Invalid { name: "log.dirs".into(), value: String::new(), why: "name at least one".into() });
+            return Err(ConfigError::Invalid {
+                name: "log.dirs".into(),
+                value: String::new(),
+                why: "name at least one".into(),
+            });
         }
         let config = Self {
             node_id: NodeId(v.int("node.id")),
@@ -312,7 +316,11 @@ impl GroupConfig {
         let (min, max) = (v.amount("group.min.session.timeout.ms"), v.amount("group.max.session.timeout.ms"));
         if min > max {
             let why = format!("must not be above group.max.session.timeout.ms, which is {max}");
-            return Err(ConfigError::Invalid { name: "group.min.session.timeout.ms".into(), value: min.to_string(), why });
+            return Err(ConfigError::Invalid {
+                name: "group.min.session.timeout.ms".into(),
+                value: min.to_string(),
+                why,
+            });
         }
         Ok(Self {
             initial_rebalance_delay_ms: v.amount("group.initial.rebalance.delay.ms"),

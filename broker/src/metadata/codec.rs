@@ -169,7 +169,11 @@ impl<'a> Reader<'a> {
 }
 
 /// `items` by count, each as `write` does.
-pub(super) fn write_list<T>(w: &mut Writer, items: impl ExactSizeIterator<Item = T>, mut write: impl FnMut(&mut Writer, T)) {
+pub(super) fn write_list<T>(
+    w: &mut Writer,
+    items: impl ExactSizeIterator<Item = T>,
+    mut write: impl FnMut(&mut Writer, T),
+) {
     w.count(items.len());
     for item in items {
         write(w, item);

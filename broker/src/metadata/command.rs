@@ -286,20 +286,25 @@ mod tests {
     }
 
     fn any_node() -> impl Strategy<Value = NodeRecord> {
-        let listener = ("[A-Z]{1,8}", "[a-z.]{0,12}", any::<u16>())
-            .prop_map(|(name, host, port)| ListenerEndpoint { name, host, port });
-        let directory = (any_uuid(), "[a-z/]{1,12}", any::<u64>())
-            .prop_map(|(id, path, free_bytes)| DirectoryRecord { id, path, free_bytes });
-        (any::<i32>(), proptest::option::of("[a-z]{0,5}"), vec(listener, 0..3), vec(directory, 0..3), any::<u64>()).prop_map(
-            |(id, rack, listeners, directories, epoch)| NodeRecord {
+        let listener = ("[A-Z]{1,8}", "[a-z.]{0,12}", any::<u16>()).prop_map(|(name, host, port)| ListenerEndpoint {
+            name,
+            host,
+            port,
+        });
+        let directory = (any_uuid(), "[a-z/]{1,12}", any::<u64>()).prop_map(|(id, path, free_bytes)| DirectoryRecord {
+            id,
+            path,
+            free_bytes,
+        });
+        (any::<i32>(), proptest::option::of("[a-z]{0,5}"), vec(listener, 0..3), vec(directory, 0..3), any::<u64>())
+            .prop_map(|(id, rack, listeners, directories, epoch)| NodeRecord {
                 id: NodeId(id),
                 rack,
                 listeners,
                 directories,
                 version: "0.1.0".into(),
                 epoch: RaftIndex(epoch),
-            },
-        )
+            })
     }
 
     fn any_kind() -> impl Strategy<Value = ShardKind> {
@@ -313,21 +318,36 @@ mod tests {
 
     fn any_command() -> impl Strategy<Value = Command> {
         let shards = || vec(any::<u64>().prop_map(ShardId), 0..20);
-        let replica = (any::<u64>(), any::<i32>(), any_uuid())
-            .prop_map(|(id, node, directory)| ReplicaRecord { id: ReplicaId(id), node: NodeId(node), directory });
-        let key = (any::<u64>(), any::<u64>(), any_uuid())
-            .prop_map(|(shard, index, topic)| IntentKey { shard: ShardId(shard), index: RaftIndex(index), topic });
+        let replica = (any::<u64>(), any::<i32>(), any_uuid()).prop_map(|(id, node, directory)| ReplicaRecord {
+            id: ReplicaId(id),
+            node: NodeId(node),
+            directory,
+        });
+        let key = (any::<u64>(), any::<u64>(), any_uuid()).prop_map(|(shard, index, topic)| IntentKey {
+            shard: ShardId(shard),
+            index: RaftIndex(index),
+            topic,
+        });
         prop_oneof![
             "[a-zA-Z0-9_-]{22}".prop_map(|cluster_id| Command::Bootstrap { cluster_id }),
             any_node().prop_map(Command::RegisterNode),
             (any::<u64>(), any_kind(), vec(replica, 0..4))
                 .prop_map(|(id, kind, replicas)| Command::AddShard(NewShard { id: ShardId(id), kind, replicas })),
             ("[a-z]{1,9}", any_uuid(), any::<bool>(), any_values(), shards()).prop_map(
-                |(name, id, internal, overrides, shards)| Command::CreateTopic { name, id, internal, overrides, shards }
+                |(name, id, internal, overrides, shards)| Command::CreateTopic {
+                    name,
+                    id,
+                    internal,
+                    overrides,
+                    shards
+                }
             ),
             any_uuid().prop_map(|id| Command::DeleteTopic { id }),
-            (any_uuid(), any::<u32>(), shards())
-                .prop_map(|(id, count_before, shards)| Command::AddPartitions { id, count_before, shards }),
+            (any_uuid(), any::<u32>(), shards()).prop_map(|(id, count_before, shards)| Command::AddPartitions {
+                id,
+                count_before,
+                shards
+            }),
             (any_uuid(), any_values()).prop_map(|(id, overrides)| Command::SetTopicConfig { id, overrides }),
             (proptest::option::of(any::<i32>().prop_map(NodeId)), any_values())
                 .prop_map(|(node, values)| Command::SetBrokerConfig { node, values }),

@@ -67,13 +67,18 @@ pub struct Machine {
 }
 
 /// Applies no default where the map has no such entry.
-fn values_of(configs: &BTreeMap<Option<NodeId>, BTreeMap<String, String>>, node: Option<NodeId>) -> BTreeMap<String, String> {
+fn values_of(
+    configs: &BTreeMap<Option<NodeId>, BTreeMap<String, String>>,
+    node: Option<NodeId>,
+) -> BTreeMap<String, String> {
     configs.get(&node).cloned().unwrap_or_default()
 }
 
 /// One step of the rolling checksum: FNV-1a over 64 bits, in the order of the changes.
 fn mix(checksum: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(checksum ^ 0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(checksum ^ 0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Machine {
@@ -215,7 +220,9 @@ impl Machine {
                 self.create_topic(index, name, id, internal, overrides, &shards)
             }
             Command::DeleteTopic { id } => self.delete_topic(index, &id),
-            Command::AddPartitions { id, count_before, shards } => self.add_partitions(index, &id, count_before, &shards),
+            Command::AddPartitions { id, count_before, shards } => {
+                self.add_partitions(index, &id, count_before, &shards)
+            }
             Command::SetTopicConfig { id, overrides } => self.set_topic_config(&id, overrides),
             Command::SetBrokerConfig { node, values } => self.set_broker_config(node, values),
             Command::AllocateProducerIds { count } => return self.allocate_producer_ids(count),
@@ -257,7 +264,9 @@ impl Machine {
     }
 
     fn add_shard(&mut self, index: RaftIndex, shard: NewShard) -> Result<(), Refusal> {
-        if self.image.shards.contains_key(&shard.id) || (shard.id != ShardId::METADATA && shard.id.0 < self.image.next_shard_id) {
+        if self.image.shards.contains_key(&shard.id)
+            || (shard.id != ShardId::METADATA && shard.id.0 < self.image.next_shard_id)
+        {
             return Err(Refusal::Shard);
         }
         let ids: BTreeSet<_> = shard.replicas.iter().map(|replica| replica.id.0).collect();
@@ -289,7 +298,8 @@ impl Machine {
             return Err(Refusal::TopicExists);
         }
         self.check_shards(shards)?;
-        let partitions = shards.iter().map(|shard| PartitionRoute { shard: *shard, epoch_base: 0, intent: index }).collect();
+        let partitions =
+            shards.iter().map(|shard| PartitionRoute { shard: *shard, epoch_base: 0, intent: index }).collect();
         let record =
             TopicRecord { name, id, internal, overrides: Arc::new(overrides), partitions: Arc::new(partitions) };
         self.note(&Record::Topic(record.clone()));
@@ -309,7 +319,13 @@ impl Machine {
         Ok(())
     }
 
-    fn add_partitions(&mut self, index: RaftIndex, id: &Uuid, count_before: u32, shards: &[ShardId]) -> Result<(), Refusal> {
+    fn add_partitions(
+        &mut self,
+        index: RaftIndex,
+        id: &Uuid,
+        count_before: u32,
+        shards: &[ShardId],
+    ) -> Result<(), Refusal> {
         let topic = Arc::clone(self.image.topics_by_id.get(id).ok_or(Refusal::NoSuchTopic)?);
         if u32::try_from(topic.partitions.len()) != Ok(count_before) {
             return Err(Refusal::PartitionCount);
@@ -373,7 +389,14 @@ impl Machine {
     }
 
     /// One intent per shard that carries any of `routes` from number `first` on.
-    fn add_intents(&mut self, index: RaftIndex, kind: IntentKind, topic: &Uuid, routes: &[PartitionRoute], first: usize) {
+    fn add_intents(
+        &mut self,
+        index: RaftIndex,
+        kind: IntentKind,
+        topic: &Uuid,
+        routes: &[PartitionRoute],
+        first: usize,
+    ) {
         let mut by_shard: BTreeMap<ShardId, Vec<(i32, i32)>> = BTreeMap::new();
         for (number, route) in routes.iter().enumerate().skip(first) {
             let number = i32::try_from(number).unwrap_or(i32::MAX);

@@ -10,7 +10,11 @@ pub mod machine;
 mod records;
 pub mod shared_map;
 
+pub use codec::DecodeError;
+pub use command::IntentEnd;
 pub use image::{
-    DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint, MetadataImage, NodeRecord, PartitionRoute,
-    ReplicaRecord, ShardId, ShardKind, ShardRecord, Topic,
+    CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint, MetadataImage, NodeRecord,
+    PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord, TRANSACTION_STATE, Topic,
 };
+pub use machine::Machine;
+pub use records::ShardCreation;

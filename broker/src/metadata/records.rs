@@ -94,7 +94,11 @@ impl Record {
         w.u8(VERSION);
         match self {
             Self::Cluster(c) => {
-                w.string(&c.cluster_id).i64(c.next_producer_id).u64(c.next_replica_id).u64(c.next_shard_id).u64(c.checksum);
+                w.string(&c.cluster_id)
+                    .i64(c.next_producer_id)
+                    .u64(c.next_replica_id)
+                    .u64(c.next_shard_id)
+                    .u64(c.checksum);
             }
             Self::Node(node) => write_node(&mut w, node),
             Self::Shard(shard) => {
@@ -283,8 +287,11 @@ impl ShardCreation {
         if version != VERSION {
             return Err(DecodeError::Newer(version));
         }
-        let creation =
-            Self { shard: ShardId(r.u64("shard")?), kind: read_shard_kind(&mut r)?, created: RaftIndex(r.u64("index")?) };
+        let creation = Self {
+            shard: ShardId(r.u64("shard")?),
+            kind: read_shard_kind(&mut r)?,
+            created: RaftIndex(r.u64("index")?),
+        };
         r.end()?;
         Ok(creation)
     }
@@ -324,7 +331,11 @@ mod tests {
             assert!(Record::decode(&k, &v[..v.len() - 1]).is_err());
             assert!(Record::decode(&k[..k.len() - 1], &v).is_err() || k.len() == 1);
         }
-        let creation = ShardCreation { shard: ShardId(9), kind: ShardKind::Pool { factor: 3, pinned: true }, created: RaftIndex(77) };
+        let creation = ShardCreation {
+            shard: ShardId(9),
+            kind: ShardKind::Pool { factor: 3, pinned: true },
+            created: RaftIndex(77),
+        };
         assert_eq!(ShardCreation::decode(&creation.encode()), Ok(creation));
         assert!(ShardCreation::decode(&creation.encode()[1..]).is_err());
     }

@@ -146,11 +146,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
 
     /// All entries from `position` on, in the order of their keys.
     pub fn iter_at(&self, position: Position) -> impl Iterator<Item = (&K, &V)> {
-        self.chunks
-            .iter()
-            .skip(position.chunk)
-            .flat_map(|chunk| chunk.iter().map(|(k, v)| (k, v)))
-            .skip(position.entry)
+        self.chunks.iter().skip(position.chunk).flat_map(|chunk| chunk.iter().map(|(k, v)| (k, v))).skip(position.entry)
     }
 
     /// All values in the order of their keys.

@@ -2,28 +2,73 @@
 //!
 //! May not know: values.
 
-use crate::config::setting::{INT_MAX, Kind, Range, Setting, at_least, boolean, double, int, list, long, short, text, unset};
+use crate::config::setting::{
+    INT_MAX, Kind, Range, Setting, at_least, boolean, double, int, list, long, short, text, unset,
+};
 
 const DEFAULTS: &str = "default of topics";
-const SHARED_LOG: &str = "all partitions of a disk share segment files, which have a size of their own (ottla.log.segment.bytes)";
+const SHARED_LOG: &str =
+    "all partitions of a disk share segment files, which have a size of their own (ottla.log.segment.bytes)";
 const ALWAYS_SYNCED: &str = "every acknowledged record is synced already";
 const LATER_COMPACTION: &str = "compaction comes in a later release";
 const RAFT: &str = "replicas are kept by Raft";
 const NO_TIERING: &str = "there is no remote storage";
 
 pub(super) const TOPICS: &[Setting] = &[
-    int("num.partitions", "1", at_least(1), "Partitions of a topic when its creator does not say.").dynamic().acts("topics"),
-    short("default.replication.factor", "-1", Range::Between(-1, 32_767), "Replicas of a topic when its creator does not say; -1 is three, or fewer where there are fewer nodes.").dynamic().acts("topics"),
-    boolean("auto.create.topics.enable", "true", "Whether a topic that a client asks for is made on the way.").dynamic().acts("topics"),
+    int("num.partitions", "1", at_least(1), "Partitions of a topic when its creator does not say.")
+        .dynamic()
+        .acts("topics"),
+    short(
+        "default.replication.factor",
+        "-1",
+        Range::Between(-1, 32_767),
+        "Replicas of a topic when its creator does not say; -1 is three, or fewer where there are fewer nodes.",
+    )
+    .dynamic()
+    .acts("topics"),
+    boolean("auto.create.topics.enable", "true", "Whether a topic that a client asks for is made on the way.")
+        .dynamic()
+        .acts("topics"),
     boolean("delete.topic.enable", "true", "Whether topics can be deleted.").acts("topics"),
-    int("ottla.topic.partitions.max", "10000", Range::Between(1, 1_000_000), "The most partitions of one topic.").dynamic().acts("topics"),
-    int("ottla.cluster.partitions.max", "200000", Range::Between(1, 10_000_000), "The most partitions of all topics.").dynamic().acts("topics"),
-    int("message.max.bytes", "1048588", at_least(0), "The largest record batch a producer may send (`max.message.bytes` of topics).").dynamic().acts(DEFAULTS),
-    int("min.insync.replicas", "1", at_least(1), "Voters that must have synced before acks=all is answered; a majority always must.").dynamic().acts(DEFAULTS),
-    text("compression.type", "producer", Range::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "How batches are stored; `producer` keeps the producer's choice.").dynamic().acts(DEFAULTS),
-    int("compression.gzip.level", "-1", Range::Between(-1, 9), "Level when the broker compresses with gzip.").dynamic().acts(DEFAULTS),
-    int("compression.lz4.level", "9", Range::Between(1, 17), "Level when the broker compresses with lz4.").dynamic().acts(DEFAULTS),
-    int("compression.zstd.level", "3", Range::Between(-131_072, 22), "Level when the broker compresses with zstd.").dynamic().acts(DEFAULTS),
+    int("ottla.topic.partitions.max", "10000", Range::Between(1, 1_000_000), "The most partitions of one topic.")
+        .dynamic()
+        .acts("topics"),
+    int("ottla.cluster.partitions.max", "200000", Range::Between(1, 10_000_000), "The most partitions of all topics.")
+        .dynamic()
+        .acts("topics"),
+    int(
+        "message.max.bytes",
+        "1048588",
+        at_least(0),
+        "The largest record batch a producer may send (`max.message.bytes` of topics).",
+    )
+    .dynamic()
+    .acts(DEFAULTS),
+    int(
+        "min.insync.replicas",
+        "1",
+        at_least(1),
+        "Voters that must have synced before acks=all is answered; a majority always must.",
+    )
+    .dynamic()
+    .acts(DEFAULTS),
+    text(
+        "compression.type",
+        "producer",
+        Range::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        "How batches are stored; `producer` keeps the producer's choice.",
+    )
+    .dynamic()
+    .acts(DEFAULTS),
+    int("compression.gzip.level", "-1", Range::Between(-1, 9), "Level when the broker compresses with gzip.")
+        .dynamic()
+        .acts(DEFAULTS),
+    int("compression.lz4.level", "9", Range::Between(1, 17), "Level when the broker compresses with lz4.")
+        .dynamic()
+        .acts(DEFAULTS),
+    int("compression.zstd.level", "3", Range::Between(-131_072, 22), "Level when the broker compresses with zstd.")
+        .dynamic()
+        .acts(DEFAULTS),
 ];
 
 pub(super) const LOG: &[Setting] = &[
@@ -70,10 +115,20 @@ pub(super) const LOG: &[Setting] = &[
 ];
 
 pub(super) const REPLICATION: &[Setting] = &[
-    long("replica.lag.time.max.ms", "30000", at_least(1), "A replica counts as in sync when it was caught up within this time.").acts("replication"),
-    boolean("unclean.leader.election.enable", "false", "Whether a replica that lacks records may become leader.").dynamic().idle("Raft never elects a replica that lacks committed records"),
-    unset("replica.selector.class", Kind::String, Range::Any, "Class that chooses the replica a consumer reads from.").idle("a consumer that names its rack is sent to a replica there"),
-    boolean("auto.leader.rebalance.enable", "true", "Whether leadership returns to preferred replicas by itself.").idle(RAFT),
+    long(
+        "replica.lag.time.max.ms",
+        "30000",
+        at_least(1),
+        "A replica counts as in sync when it was caught up within this time.",
+    )
+    .acts("replication"),
+    boolean("unclean.leader.election.enable", "false", "Whether a replica that lacks records may become leader.")
+        .dynamic()
+        .idle("Raft never elects a replica that lacks committed records"),
+    unset("replica.selector.class", Kind::String, Range::Any, "Class that chooses the replica a consumer reads from.")
+        .idle("a consumer that names its rack is sent to a replica there"),
+    boolean("auto.leader.rebalance.enable", "true", "Whether leadership returns to preferred replicas by itself.")
+        .idle(RAFT),
     int("num.replica.fetchers", "1", at_least(1), "Threads that copy from other nodes.").dynamic().idle(RAFT),
     int("replica.fetch.max.bytes", "1048576", at_least(0), "Bytes per partition in a fetch of a follower.").idle(RAFT),
     int("replica.fetch.min.bytes", "1", at_least(0), "Bytes a follower waits for.").idle(RAFT),
@@ -81,6 +136,13 @@ pub(super) const REPLICATION: &[Setting] = &[
     int("replica.fetch.response.max.bytes", "10485760", at_least(0), "Bytes in the answer to a follower.").idle(RAFT),
     int("replica.fetch.backoff.ms", "1000", at_least(0), "Pause of a follower after an error.").idle(RAFT),
     int("replica.socket.timeout.ms", "30000", at_least(1), "Time-out of a follower's connection.").idle(RAFT),
-    int("replica.socket.receive.buffer.bytes", "65536", at_least(-1), "Receive buffer of a follower's connection.").idle(RAFT),
-    long("replica.high.watermark.checkpoint.interval.ms", "5000", at_least(0), "How often high watermarks are written.").idle(RAFT),
+    int("replica.socket.receive.buffer.bytes", "65536", at_least(-1), "Receive buffer of a follower's connection.")
+        .idle(RAFT),
+    long(
+        "replica.high.watermark.checkpoint.interval.ms",
+        "5000",
+        at_least(0),
+        "How often high watermarks are written.",
+    )
+    .idle(RAFT),
 ];

@@ -49,44 +49,175 @@ pub(super) const NETWORK: &[Setting] = &[
 ];
 
 pub(super) const GROUPS: &[Setting] = &[
-    int("group.initial.rebalance.delay.ms", "3000", at_least(0), "How long a group that was empty waits for more members before its first rebalance.").acts("groups"),
-    int("group.min.session.timeout.ms", "6000", at_least(1), "The shortest session time-out a member may ask for.").acts("groups"),
-    int("group.max.session.timeout.ms", "1800000", at_least(1), "The longest session time-out a member may ask for.").acts("groups"),
+    int(
+        "group.initial.rebalance.delay.ms",
+        "3000",
+        at_least(0),
+        "How long a group that was empty waits for more members before its first rebalance.",
+    )
+    .acts("groups"),
+    int("group.min.session.timeout.ms", "6000", at_least(1), "The shortest session time-out a member may ask for.")
+        .acts("groups"),
+    int("group.max.session.timeout.ms", "1800000", at_least(1), "The longest session time-out a member may ask for.")
+        .acts("groups"),
     int("group.max.size", "2147483647", at_least(1), "The most members of a group.").acts("groups"),
-    list("group.coordinator.rebalance.protocols", "classic", Range::SomeOf(&["classic", "consumer", "share", "streams"]), "Group protocols that are served.").idle(LATER_GROUPS),
+    list(
+        "group.coordinator.rebalance.protocols",
+        "classic",
+        Range::SomeOf(&["classic", "consumer", "share", "streams"]),
+        "Group protocols that are served.",
+    )
+    .idle(LATER_GROUPS),
     int("group.coordinator.threads", "4", at_least(1), "Threads of the coordinator.").idle(RUNTIME),
-    int("group.consumer.session.timeout.ms", "45000", at_least(1), "Session time-out of the newer group protocol.").dynamic().idle(LATER_GROUPS),
-    int("group.consumer.min.session.timeout.ms", "45000", at_least(1), "The shortest session time-out of the newer group protocol.").idle(LATER_GROUPS),
-    int("group.consumer.max.session.timeout.ms", "60000", at_least(1), "The longest session time-out of the newer group protocol.").idle(LATER_GROUPS),
-    int("group.consumer.heartbeat.interval.ms", "5000", at_least(1), "Heartbeat interval of the newer group protocol.").dynamic().idle(LATER_GROUPS),
-    int("group.consumer.min.heartbeat.interval.ms", "5000", at_least(1), "The shortest heartbeat interval of the newer group protocol.").idle(LATER_GROUPS),
-    int("group.consumer.max.heartbeat.interval.ms", "15000", at_least(1), "The longest heartbeat interval of the newer group protocol.").idle(LATER_GROUPS),
-    int("group.consumer.max.size", "2147483647", at_least(1), "The most members of a group of the newer protocol.").idle(LATER_GROUPS),
-    list("group.consumer.assignors", "uniform,range", Range::Any, "Assignors of the newer group protocol, default first.").idle(LATER_GROUPS),
-    text("group.consumer.migration.policy", "bidirectional", Range::OneOf(&["disabled", "upgrade", "downgrade", "bidirectional"]), "Whether groups may change between the protocols while they run.").idle(LATER_GROUPS),
-    int("offsets.topic.num.partitions", "50", Range::Between(1, 10_000), "Partitions of `__consumer_offsets`; must not change once it exists.").acts("groups"),
-    short("offsets.topic.replication.factor", "3", at_least(1), "Replicas of `__consumer_offsets`; fewer where there are fewer nodes.").acts("placement"),
-    int("offsets.topic.segment.bytes", "104857600", at_least(1), "Segment size of `__consumer_offsets`.").idle("all partitions of a disk share segment files"),
-    int("offsets.topic.compression.codec", "0", Range::Between(0, 4), "Codec of batches in `__consumer_offsets`.").idle("offsets are stored uncompressed"),
+    int("group.consumer.session.timeout.ms", "45000", at_least(1), "Session time-out of the newer group protocol.")
+        .dynamic()
+        .idle(LATER_GROUPS),
+    int(
+        "group.consumer.min.session.timeout.ms",
+        "45000",
+        at_least(1),
+        "The shortest session time-out of the newer group protocol.",
+    )
+    .idle(LATER_GROUPS),
+    int(
+        "group.consumer.max.session.timeout.ms",
+        "60000",
+        at_least(1),
+        "The longest session time-out of the newer group protocol.",
+    )
+    .idle(LATER_GROUPS),
+    int("group.consumer.heartbeat.interval.ms", "5000", at_least(1), "Heartbeat interval of the newer group protocol.")
+        .dynamic()
+        .idle(LATER_GROUPS),
+    int(
+        "group.consumer.min.heartbeat.interval.ms",
+        "5000",
+        at_least(1),
+        "The shortest heartbeat interval of the newer group protocol.",
+    )
+    .idle(LATER_GROUPS),
+    int(
+        "group.consumer.max.heartbeat.interval.ms",
+        "15000",
+        at_least(1),
+        "The longest heartbeat interval of the newer group protocol.",
+    )
+    .idle(LATER_GROUPS),
+    int("group.consumer.max.size", "2147483647", at_least(1), "The most members of a group of the newer protocol.")
+        .idle(LATER_GROUPS),
+    list(
+        "group.consumer.assignors",
+        "uniform,range",
+        Range::Any,
+        "Assignors of the newer group protocol, default first.",
+    )
+    .idle(LATER_GROUPS),
+    text(
+        "group.consumer.migration.policy",
+        "bidirectional",
+        Range::OneOf(&["disabled", "upgrade", "downgrade", "bidirectional"]),
+        "Whether groups may change between the protocols while they run.",
+    )
+    .idle(LATER_GROUPS),
+    int(
+        "offsets.topic.num.partitions",
+        "50",
+        Range::Between(1, 10_000),
+        "Partitions of `__consumer_offsets`; must not change once it exists.",
+    )
+    .acts("groups"),
+    short(
+        "offsets.topic.replication.factor",
+        "3",
+        at_least(1),
+        "Replicas of `__consumer_offsets`; fewer where there are fewer nodes.",
+    )
+    .acts("placement"),
+    int("offsets.topic.segment.bytes", "104857600", at_least(1), "Segment size of `__consumer_offsets`.")
+        .idle("all partitions of a disk share segment files"),
+    int("offsets.topic.compression.codec", "0", Range::Between(0, 4), "Codec of batches in `__consumer_offsets`.")
+        .idle("offsets are stored uncompressed"),
     int("offsets.load.buffer.size", "5242880", at_least(1), "Read size when offsets are loaded.").idle(LOADED),
-    int("offsets.retention.minutes", "10080", at_least(1), "How long the offsets of an empty group are kept.").dynamic().acts("groups"),
-    long("offsets.retention.check.interval.ms", "600000", at_least(1), "How often expired offsets are looked for.").acts("groups"),
+    int("offsets.retention.minutes", "10080", at_least(1), "How long the offsets of an empty group are kept.")
+        .dynamic()
+        .acts("groups"),
+    long("offsets.retention.check.interval.ms", "600000", at_least(1), "How often expired offsets are looked for.")
+        .acts("groups"),
     int("offsets.commit.timeout.ms", "5000", at_least(1), "How long a commit waits for its replicas.").acts("groups"),
-    int("offset.metadata.max.bytes", "4096", at_least(0), "The longest text that may be committed with an offset.").acts("groups"),
+    int("offset.metadata.max.bytes", "4096", at_least(0), "The longest text that may be committed with an offset.")
+        .acts("groups"),
 ];
 
 pub(super) const TRANSACTIONS: &[Setting] = &[
-    long("producer.id.expiration.ms", "86400000", at_least(1), "How long a partition remembers a producer that sends nothing.").dynamic().acts("producers"),
-    int("producer.id.expiration.check.interval.ms", "600000", at_least(1), "How often forgotten producers are looked for.").idle("they are looked for with every retention check"),
-    int("transaction.state.log.num.partitions", "50", Range::Between(1, 10_000), "Partitions of `__transaction_state`; must not change once it exists.").acts("placement"),
-    short("transaction.state.log.replication.factor", "3", at_least(1), "Replicas of `__transaction_state`; fewer where there are fewer nodes.").acts("placement"),
-    int("transaction.state.log.min.isr", "2", at_least(1), "`min.insync.replicas` of `__transaction_state`; never above its replicas.").acts("placement"),
-    int("transaction.state.log.segment.bytes", "104857600", at_least(1), "Segment size of `__transaction_state`.").idle("all partitions of a disk share segment files"),
-    int("transaction.state.log.load.buffer.size", "5242880", at_least(1), "Read size when transactions are loaded.").idle(LOADED),
-    int("transaction.max.timeout.ms", "900000", at_least(1), "The longest time-out a transaction may ask for.").idle(LATER_TXN),
-    int("transactional.id.expiration.ms", "604800000", at_least(1), "How long an unused transactional id is kept.").idle(LATER_TXN),
-    int("transaction.abort.timed.out.transaction.cleanup.interval.ms", "10000", at_least(1), "How often timed-out transactions are looked for.").idle(LATER_TXN),
-    int("transaction.remove.expired.transaction.cleanup.interval.ms", "3600000", at_least(1), "How often expired transactional ids are looked for.").idle(LATER_TXN),
-    boolean("transaction.partition.verification.enable", "true", "Whether a transactional batch is checked against its coordinator.").dynamic().idle(LATER_TXN),
-    boolean("transaction.two.phase.commit.enable", "false", "Whether transactions may be prepared and finished by an outside coordinator.").idle(LATER_TXN),
+    long(
+        "producer.id.expiration.ms",
+        "86400000",
+        at_least(1),
+        "How long a partition remembers a producer that sends nothing.",
+    )
+    .dynamic()
+    .acts("producers"),
+    int(
+        "producer.id.expiration.check.interval.ms",
+        "600000",
+        at_least(1),
+        "How often forgotten producers are looked for.",
+    )
+    .idle("they are looked for with every retention check"),
+    int(
+        "transaction.state.log.num.partitions",
+        "50",
+        Range::Between(1, 10_000),
+        "Partitions of `__transaction_state`; must not change once it exists.",
+    )
+    .acts("placement"),
+    short(
+        "transaction.state.log.replication.factor",
+        "3",
+        at_least(1),
+        "Replicas of `__transaction_state`; fewer where there are fewer nodes.",
+    )
+    .acts("placement"),
+    int(
+        "transaction.state.log.min.isr",
+        "2",
+        at_least(1),
+        "`min.insync.replicas` of `__transaction_state`; never above its replicas.",
+    )
+    .acts("placement"),
+    int("transaction.state.log.segment.bytes", "104857600", at_least(1), "Segment size of `__transaction_state`.")
+        .idle("all partitions of a disk share segment files"),
+    int("transaction.state.log.load.buffer.size", "5242880", at_least(1), "Read size when transactions are loaded.")
+        .idle(LOADED),
+    int("transaction.max.timeout.ms", "900000", at_least(1), "The longest time-out a transaction may ask for.")
+        .idle(LATER_TXN),
+    int("transactional.id.expiration.ms", "604800000", at_least(1), "How long an unused transactional id is kept.")
+        .idle(LATER_TXN),
+    int(
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+        "10000",
+        at_least(1),
+        "How often timed-out transactions are looked for.",
+    )
+    .idle(LATER_TXN),
+    int(
+        "transaction.remove.expired.transaction.cleanup.interval.ms",
+        "3600000",
+        at_least(1),
+        "How often expired transactional ids are looked for.",
+    )
+    .idle(LATER_TXN),
+    boolean(
+        "transaction.partition.verification.enable",
+        "true",
+        "Whether a transactional batch is checked against its coordinator.",
+    )
+    .dynamic()
+    .idle(LATER_TXN),
+    boolean(
+        "transaction.two.phase.commit.enable",
+        "false",
+        "Whether transactions may be prepared and finished by an outside coordinator.",
+    )
+    .idle(LATER_TXN),
 ];

@@ -11,7 +11,18 @@ const QUOTAS: &str = "quotas are not served yet";
 const SHARE: &str = "share and streams groups are not served yet";
 
 /// What a single-process Kafka needs for KRaft and Ottla does not.
-const KRAFT_PREFIXES: &[&str] = &["process.roles", "controller.", "metadata.", "broker.heartbeat.interval.ms", "broker.session.timeout.ms", "early.start.listeners", "initial.broker.registration.timeout.ms", "unstable.", "server.max.startup.time.ms", "offline.partitions."];
+const KRAFT_PREFIXES: &[&str] = &[
+    "process.roles",
+    "controller.",
+    "metadata.",
+    "broker.heartbeat.interval.ms",
+    "broker.session.timeout.ms",
+    "early.start.listeners",
+    "initial.broker.registration.timeout.ms",
+    "unstable.",
+    "server.max.startup.time.ms",
+    "offline.partitions.",
+];
 
 /// A setting ending in `.` names all that begin so.
 const UNSERVED: &[(&str, &str)] = &[
