@@ -87,6 +87,11 @@ impl Broker {
     /// Starts the process and waits until `/readyz` answers 200.
     pub fn run(&mut self) {
         self.spawn();
+        self.wait_until_ready();
+    }
+
+    /// Waits until `/readyz` answers 200.
+    pub fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         while self.http("/readyz").is_none_or(|(status, _)| status != 200) {
             let ended = self.process.as_mut().unwrap().try_wait().unwrap();
