@@ -30,15 +30,14 @@ pub const IN_FLIGHT_REQUESTS_MAX: usize = 512;
 /// Bytes of Produce requests of one connection that may be under way at once (one larger request always may).
 pub const IN_FLIGHT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes of a request before it is known what it is: the header with a client id of any legal length fits.
+/// Characters of a client id that a log line shows.
 pub const CLIENT_ID_LOG_CHARS_MAX: usize = 80;
 
 /// Share of the fetch answers in memory that a single answer gets even when the budget is used up: one batch
 /// must always fit, or a consumer stands still.
 pub const FETCH_BYTES_FLOOR: usize = 64 * 1024;
 
-/// Partitions that one Metadata answer describes without being asked by name... by anyone: more are refused.
-pub const METADATA_TOPICS_MAX: usize = 100_000;
+
 
 /// Topics that one Metadata request may create on the way.
 pub const METADATA_AUTO_CREATE_MAX: usize = 100;
@@ -76,3 +75,6 @@ impl Default for ConnectionLimits {
 const _: () = assert!(READ_BUFFER_BYTES_MIN <= CONNECTION_FREE_BYTES);
 const _: () = assert!(FRAME_TRUSTED_BYTES <= FRAME_GROWTH_BYTES);
 const _: () = assert!(FETCH_BYTES_FLOOR <= WRITE_BURST_BYTES);
+
+/// Partitions in all fetch sessions together: about 200 bytes each.
+pub const FETCH_SESSION_PARTITIONS_MAX: usize = 500_000;

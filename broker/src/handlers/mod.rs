@@ -1,1 +1,51 @@
-//! One file per API: validate, one domain call, map the answer. No disk, no Raft, no locks, never each other.
+//! Handlers: one API, one file. They translate: validate, one call of the domain, map the answer.
+//!
+//! May not know: disks, Raft, locks, each other.
+
+mod api_versions;
+mod brokers;
+mod delete_records;
+mod describe_cluster;
+mod describe_log_dirs;
+mod describe_producers;
+mod describe_topic_partitions;
+mod fetch;
+pub mod fetch_session;
+mod find_coordinator;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+pub(crate) mod operations;
+pub(crate) mod outcome;
+mod partition_view;
+pub(crate) mod produce;
+
+use ottla_protocol::request::Request;
+use ottla_protocol::response::Response;
+
+use crate::server::Context;
+use crate::server::budget::Reservation;
+
+/// Answers any request but Produce, whose order among pipelined requests is [`produce::start`]'s matter.
+pub(crate) async fn handle(ctx: &Context, version: i16, request: Request) -> (Response, Reservation) {
+    let response = match request {
+        Request::Produce(request) => produce::unordered(ctx, version, request).await.into(),
+        Request::Fetch(request) => {
+            let (response, memory) = fetch::handle(ctx, version, request).await;
+            return (response.into(), memory);
+        }
+        Request::ListOffsets(request) => list_offsets::handle(ctx, version, request).await.into(),
+        Request::Metadata(request) => metadata::handle(ctx, version, request).await.into(),
+        Request::FindCoordinator(request) => find_coordinator::handle(ctx, version, request).await.into(),
+        Request::ApiVersions(request) => api_versions::handle(ctx, version, &request).into(),
+        Request::DeleteRecords(request) => delete_records::handle(ctx, request).await.into(),
+        Request::InitProducerId(request) => init_producer_id::handle(ctx, &request).await.into(),
+        Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(ctx, request).await.into(),
+        Request::DescribeLogDirs(request) => describe_log_dirs::handle(ctx, version, &request).into(),
+        Request::DescribeCluster(request) => describe_cluster::handle(ctx, version, &request).into(),
+        Request::DescribeProducers(request) => describe_producers::handle(ctx, request).await.into(),
+        Request::DescribeTopicPartitions(request) => describe_topic_partitions::handle(ctx, request).await.into(),
+    };
+    (response, Reservation::default())
+}

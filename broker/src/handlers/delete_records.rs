@@ -1,0 +1,44 @@
+//! DeleteRecords (key 21, v0-v2): moves a partition's log start forward, inside a batch too (KIP-107).
+//!
+//! Offset -1 stands for the high watermark. OFFSET_OUT_OF_RANGE above it, POLICY_VIOLATION where `cleanup.policy`
+//! does not delete; the new log start is answered once it is committed.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use kafka_protocol::messages::delete_records_request::DeleteRecordsPartition;
+use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use ottla_protocol::ids::Offset;
+use ottla_storage::env::rt;
+
+use crate::partition::{PartitionError, TopicRef};
+use crate::server::Context;
+
+pub(super) async fn handle(ctx: &Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let topics = request.topics.into_iter().map(|topic| async move {
+        let partitions = join_all(topic.partitions.iter().map(|asked| one(ctx, &topic.name, asked, timeout))).await;
+        DeleteRecordsTopicResult::default().with_name(topic.name.clone()).with_partitions(partitions)
+    });
+    DeleteRecordsResponse::default().with_topics(join_all(topics).await)
+}
+
+async fn one(
+    ctx: &Context,
+    topic: &str,
+    asked: &DeleteRecordsPartition,
+    timeout: Duration,
+) -> DeleteRecordsPartitionResult {
+    let answer = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
+    let deleted = rt::timeout(timeout, delete(ctx, topic, asked)).await.unwrap_or(Err(PartitionError::TimedOut));
+    match deleted {
+        Ok(log_start) => answer.with_low_watermark(log_start.0),
+        Err(error) => answer.with_low_watermark(-1).with_error_code(error.code().code()),
+    }
+}
+
+async fn delete(ctx: &Context, topic: &str, asked: &DeleteRecordsPartition) -> Result<Offset, PartitionError> {
+    let partition = ctx.partitions.find(TopicRef::Name(topic), asked.partition_index).await?;
+    partition.delete_records(asked.offset).await
+}

@@ -1,0 +1,260 @@
+//! Fetch (key 1, v4-v18): record batches from an offset on.
+//!
+//! v5 log start, v7 sessions (KIP-227, `fetch_session`), v9 leader epochs (KIP-320), v10 zstd (KIP-110), v11 rack, v12
+//! diverging epoch (KIP-595), v13 topic ids (KIP-516), v16 leader hints (KIP-951).
+//! An error or enough bytes answer at once; else the request waits for its partitions, for `max_wait_ms` at most. The
+//! first batch is given even above every limit, so that no consumer stands still. Only codes that fetching clients know
+//! are sent. An answer's size is bounded by `fetch.max.bytes` and by what the node's budget has left.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::fetch::{
+    AbortedTransaction, CurrentLeader, DivergingEpoch, FetchPartitionResponse, FetchRequest, FetchResponse,
+    FetchTopicResponse,
+};
+use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset};
+use ottla_storage::env::rt::{self, Instant};
+
+use super::brokers;
+use super::fetch_session::{Key, Wanted};
+use crate::config::CompressionType;
+use crate::limits::FETCH_BYTES_FLOOR;
+use crate::partition::{FetchSpec, Fetched, Isolation, Partition, PartitionError, TopicRef};
+use crate::server::Context;
+use crate::server::budget::Reservation;
+
+const ZSTD_FROM: i16 = 10;
+const TOPIC_IDS_FROM: i16 = 13;
+const LEADER_HINT_FROM: i16 = 12;
+
+/// What holds for all partitions of a request.
+struct Terms {
+    version: i16,
+    isolation: Isolation,
+    bytes_max: usize,
+    bytes_min: usize,
+    deadline: Instant,
+}
+
+/// What one pass over the partitions found.
+struct Pass {
+    answers: Vec<(Key, FetchPartitionResponse)>,
+    bytes: usize,
+    /// Something must be told at once.
+    urgent: bool,
+    memory: Reservation,
+}
+
+pub(super) async fn handle(ctx: &Context, version: i16, request: FetchRequest) -> (FetchResponse, Reservation) {
+    let by_ids = version >= TOPIC_IDS_FROM;
+    let terms = Terms {
+        version,
+        isolation: if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+        bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(ctx.config.network.fetch_bytes_max),
+        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+        deadline: rt::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+    };
+    let plan = match ctx.sessions.begin(request, by_ids) {
+        Ok(plan) => plan,
+        Err(error) => return (FetchResponse::failed(error), Reservation::default()),
+    };
+    let found = find_all(ctx, version, &plan.wanted).await;
+    let pass = read_or_wait(ctx, &terms, &plan.wanted, &found).await;
+    let Pass { mut answers, memory, .. } = pass;
+    count(ctx, &found, &answers);
+    let session_id = ctx.sessions.finish(plan, by_ids, &mut answers);
+    (answer(ctx, version, session_id, answers), memory)
+}
+
+type FoundPartition = Result<Partition, ErrorCode>;
+
+async fn find_all(ctx: &Context, version: i16, wanted: &[Wanted]) -> Vec<FoundPartition> {
+    let mut found = Vec::with_capacity(wanted.len());
+    for wanted in wanted {
+        let topic = topic_ref(&wanted.key);
+        let partition = match ctx.partitions.find_now(topic, wanted.key.index) {
+            Ok(Some(partition)) => Ok(partition),
+            // Not adopted yet, or perhaps only unknown here: `find` waits, or makes sure.
+            _ => ctx.partitions.find(topic, wanted.key.index).await,
+        };
+        found.push(match partition {
+            Ok(partition) if version < ZSTD_FROM && is_zstd(&partition) => Err(ErrorCode::UnsupportedCompressionType),
+            Ok(partition) => Ok(partition),
+            Err(error) => Err(known_to_fetch(&error)),
+        });
+    }
+    found
+}
+
+fn topic_ref(key: &Key) -> TopicRef<'_> {
+    match &key.name {
+        Some(name) => TopicRef::Name(name),
+        None => TopicRef::Id(key.id.unwrap_or_default()),
+    }
+}
+
+fn is_zstd(partition: &Partition) -> bool {
+    partition.topic().config.compression_type == CompressionType::Zstd
+}
+
+/// The code for an error, in the words that fetching clients know.
+fn known_to_fetch(error: &PartitionError) -> ErrorCode {
+    match error {
+        PartitionError::LeaderNotAvailable | PartitionError::TimedOut => ErrorCode::NotLeaderOrFollower,
+        PartitionError::PolicyViolation(_) => ErrorCode::UnknownServerError,
+        PartitionError::UnknownTopicOrPartition
+        | PartitionError::UnknownTopicId
+        | PartitionError::NotLeaderOrFollower
+        | PartitionError::FencedLeaderEpoch
+        | PartitionError::UnknownLeaderEpoch
+        | PartitionError::OffsetOutOfRange
+        | PartitionError::OffsetNotAvailable
+        | PartitionError::Storage => error.code(),
+    }
+}
+
+/// Reads; if that is not enough, waits for more and reads again.
+async fn read_or_wait(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[FoundPartition]) -> Pass {
+    loop {
+        let pass = read_all(ctx, terms, wanted, found).await;
+        if pass.urgent || pass.bytes >= terms.bytes_min || wanted.is_empty() || rt::now() >= terms.deadline {
+            return pass;
+        }
+        drop(pass);
+        let waits: Vec<(Partition, Offset, Isolation)> = found
+            .iter()
+            .zip(wanted)
+            .filter_map(|(found, wanted)| {
+                found.as_ref().ok().map(|partition| (partition.clone(), wanted.from.fetch_offset, terms.isolation))
+            })
+            .collect();
+        ctx.partitions.wait_for_data(&waits, terms.bytes_min, terms.deadline).await;
+    }
+}
+
+async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[FoundPartition]) -> Pass {
+    let mut memory = ctx.answers.take_some(terms.bytes_max);
+    let mut left = terms.bytes_max.min(memory.bytes().max(FETCH_BYTES_FLOOR));
+    let mut pass =
+        Pass { answers: Vec::with_capacity(wanted.len()), bytes: 0, urgent: false, memory: Reservation::default() };
+    for (wanted, found) in wanted.iter().zip(found) {
+        let partition_max = usize::try_from(wanted.from.max_bytes).unwrap_or(0);
+        let outcome = match found {
+            Err(error) => Err(*error),
+            Ok(partition) => {
+                let spec = spec(terms, wanted, left.min(partition_max), pass.bytes == 0);
+                partition.read(spec).await.map_err(|error| known_to_fetch(&error))
+            }
+        };
+        let answer = match outcome {
+            Ok(fetched) => {
+                pass.bytes += fetched.records.len();
+                left = left.saturating_sub(fetched.records.len());
+                pass.urgent |= fetched.diverging_epoch.is_some();
+                told(wanted.key.index, fetched)
+            }
+            Err(error) => {
+                pass.urgent = true;
+                failed(ctx, terms.version, wanted, error)
+            }
+        };
+        pass.answers.push((wanted.key.clone(), answer));
+    }
+    memory.shrink_to(pass.bytes);
+    pass.memory = memory;
+    pass
+}
+
+fn spec(terms: &Terms, wanted: &Wanted, max_bytes: usize, at_least_one: bool) -> FetchSpec {
+    let given = |epoch: LeaderEpoch| (epoch.0 >= 0).then_some(epoch);
+    FetchSpec {
+        offset: wanted.from.fetch_offset,
+        max_bytes,
+        at_least_one,
+        isolation: terms.isolation,
+        current_leader_epoch: given(wanted.from.current_leader_epoch),
+        last_fetched_epoch: given(wanted.from.last_fetched_epoch),
+    }
+}
+
+fn told(index: i32, fetched: Fetched) -> FetchPartitionResponse {
+    let aborted = fetched.aborted.map(|aborted| {
+        let transactions = aborted.into_iter();
+        transactions
+            .map(|t| AbortedTransaction { producer_id: t.producer_id.0, first_offset: t.first_offset })
+            .collect()
+    });
+    FetchPartitionResponse {
+        high_watermark: fetched.watermarks.high_watermark,
+        last_stable_offset: fetched.watermarks.last_stable,
+        log_start: fetched.watermarks.log_start,
+        diverging_epoch: fetched
+            .diverging_epoch
+            .map(|end| DivergingEpoch { epoch: end.epoch, end_offset: end.end_offset }),
+        aborted_transactions: aborted,
+        records: if fetched.records.is_empty() { Vec::new() } else { vec![fetched.records] },
+        ..FetchPartitionResponse::failed(index, ErrorCode::None)
+    }
+}
+
+fn failed(ctx: &Context, version: i16, wanted: &Wanted, error: ErrorCode) -> FetchPartitionResponse {
+    let mut answer = FetchPartitionResponse::failed(wanted.key.index, error);
+    if error == ErrorCode::OffsetOutOfRange {
+        ctx.metrics.offsets_out_of_range.inc();
+        tracing::info!(
+            client = %ctx.connection.client_id.escape_debug(), partition = wanted.key.index, topic = ?wanted.key.name,
+            "offset {} is out of range; the client's reset policy decides what it reads next", wanted.from.fetch_offset
+        );
+    }
+    let moved = matches!(error, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
+    if moved && version >= LEADER_HINT_FROM {
+        let image = ctx.metadata.image();
+        let topic = match topic_ref(&wanted.key) {
+            TopicRef::Name(name) => image.topic(name),
+            TopicRef::Id(id) => image.topic_by_id(&id),
+        };
+        answer.current_leader = topic.and_then(|topic| {
+            let leadership = ctx.partitions.leadership(topic, wanted.key.index);
+            leadership.leader.map(|leader| CurrentLeader { leader, epoch: leadership.leader_epoch })
+        });
+    }
+    answer
+}
+
+fn count(ctx: &Context, found: &[FoundPartition], answers: &[(Key, FetchPartitionResponse)]) {
+    for (partition, (_, answer)) in found.iter().zip(answers) {
+        if let Ok(partition) = partition
+            && !answer.records.is_empty()
+        {
+            let bytes = u64::try_from(answer.records_bytes()).unwrap_or(u64::MAX);
+            ctx.metrics.topic(&partition.topic().name).bytes_out.inc_by(bytes);
+        }
+    }
+    ctx.metrics.fetch_sessions.set(i64::try_from(ctx.sessions.count()).unwrap_or(i64::MAX));
+}
+
+/// Groups what stands together by topic and adds the addresses of hinted leaders.
+fn answer(
+    ctx: &Context,
+    version: i16,
+    session_id: i32,
+    answers: Vec<(Key, FetchPartitionResponse)>,
+) -> FetchResponse {
+    let mut response = FetchResponse { session_id, ..FetchResponse::failed(ErrorCode::None) };
+    let mut leaders = BTreeSet::<NodeId>::new();
+    for (key, answer) in answers {
+        leaders.extend(answer.current_leader.map(|hint| hint.leader));
+        match response.topics.last_mut() {
+            Some(topic) if topic.name == key.name && topic.id == key.id => topic.partitions.push(answer),
+            _ => response.topics.push(FetchTopicResponse { name: key.name, id: key.id, partitions: vec![answer] }),
+        }
+    }
+    if version >= 16 && !leaders.is_empty() {
+        let image = ctx.metadata.image();
+        response.node_endpoints =
+            leaders.into_iter().filter_map(|leader| brokers::endpoint(ctx, &image, leader)).collect();
+    }
+    response
+}

@@ -1,0 +1,272 @@
+//! Incremental fetch sessions (KIP-227): what a consumer fetches is remembered, so that its requests name only what
+//! changed and its answers only what is new. A bounded cache in memory; losing a session costs one full request.
+//!
+//!     session id, epoch    what it means
+//!     0, -1                a full request without a session
+//!     0,  0                a full request that opens a session
+//!     id, -1               closes the session; a full request without one
+//!     id,  0               closes it and opens another
+//!     id,  n               the next request of the session; n counts from 1
+//!
+//! May not know: partitions' contents, sockets.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::protocol::StrBytes;
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest};
+use ottla_protocol::ids::Offset;
+use ottla_storage::env::rt::{self, Instant};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::limits::FETCH_SESSION_PARTITIONS_MAX;
+
+/// A session that was not used for so long gives way to a new one (Kafka's two minutes).
+const IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(120);
+
+/// A partition as the request names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The topic's name, before v13.
+    pub name: Option<StrBytes>,
+    /// The topic's id, from v13.
+    pub id: Option<Uuid>,
+    /// The partition's number.
+    pub index: i32,
+}
+
+/// A partition to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which.
+    pub key: Key,
+    /// From where, how much.
+    pub from: FetchPartition,
+}
+
+/// What a request asks for once its session is known.
+#[derive(Debug)]
+pub struct Plan {
+    /// What to fetch, in this order.
+    pub wanted: Vec<Wanted>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    NoSession,
+    Opens,
+    Incremental(Arc<Mutex<Session>>),
+}
+
+#[derive(Debug)]
+struct Session {
+    id: i32,
+    /// The epoch that the next request must have.
+    epoch: i32,
+    by_ids: bool,
+    /// In the order of fetching: who got data goes to the end, so that all get their turn.
+    turns: BTreeMap<u64, Remembered>,
+    places: HashMap<Key, u64>,
+    next_turn: u64,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    wanted: Wanted,
+    high_watermark: Offset,
+    log_start: Offset,
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    session: Arc<Mutex<Session>>,
+    partitions: usize,
+    used: Instant,
+}
+
+/// The sessions of a node.
+#[derive(Debug)]
+pub struct FetchSessions {
+    slots: Mutex<HashMap<i32, Slot>>,
+    sessions_max: usize,
+}
+
+impl FetchSessions {
+    /// An empty cache; `max.incremental.fetch.session.cache.slots`.
+    #[must_use]
+    pub fn new(sessions_max: usize) -> Self {
+        Self { slots: Mutex::default(), sessions_max }
+    }
+
+    /// Sessions in the cache.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.slots.lock().len()
+    }
+
+    /// Finds out what a request asks for.
+    pub fn begin(&self, request: FetchRequest, by_ids: bool) -> Result<Plan, ErrorCode> {
+        match request.session_epoch {
+            -1 | 0 => {
+                if request.session_id != 0 {
+                    self.slots.lock().remove(&request.session_id);
+                }
+                let kind = if request.session_epoch == 0 { Kind::Opens } else { Kind::NoSession };
+                Ok(Plan { wanted: named(&request).collect(), kind })
+            }
+            _ => self.go_on(&request, by_ids),
+        }
+    }
+
+    fn go_on(&self, request: &FetchRequest, by_ids: bool) -> Result<Plan, ErrorCode> {
+        let mut slots = self.slots.lock();
+        let slot = slots.get_mut(&request.session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        let shared = slot.session.clone();
+        let mut session = shared.lock();
+        if session.epoch != request.session_epoch {
+            return Err(ErrorCode::InvalidFetchSessionEpoch);
+        }
+        if session.by_ids != by_ids {
+            return Err(ErrorCode::FetchSessionTopicIdError);
+        }
+        session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
+        session.update(request);
+        slot.partitions = session.turns.len();
+        slot.used = rt::now();
+        let wanted = session.turns.values().map(|remembered| remembered.wanted.clone()).collect();
+        if session.turns.is_empty() {
+            drop(session);
+            slots.remove(&request.session_id);
+            return Ok(Plan { wanted, kind: Kind::NoSession });
+        }
+        drop(session);
+        Ok(Plan { wanted, kind: Kind::Incremental(shared) })
+    }
+
+    /// Gives the session id for the answer, and leaves in `answers` only what the client must be told.
+    pub fn finish(&self, plan: Plan, by_ids: bool, answers: &mut Vec<(Key, FetchPartitionResponse)>) -> i32 {
+        match plan.kind {
+            Kind::NoSession => 0,
+            Kind::Opens => self.open(plan.wanted, by_ids, answers),
+            Kind::Incremental(session) => {
+                let mut session = session.lock();
+                answers.retain(|(key, answer)| session.note(key, answer));
+                session.id
+            }
+        }
+    }
+
+    /// A session for what was fetched; 0 if there is no room for one.
+    fn open(&self, wanted: Vec<Wanted>, by_ids: bool, answers: &[(Key, FetchPartitionResponse)]) -> i32 {
+        let mut slots = self.slots.lock();
+        if wanted.is_empty() || !make_room(&mut slots, self.sessions_max, wanted.len()) {
+            return 0;
+        }
+        let id = loop {
+            let id = i32::try_from(rt::random_u64() & 0x7fff_ffff).unwrap_or(1);
+            if id != 0 && !slots.contains_key(&id) {
+                break id;
+            }
+        };
+        let mut session =
+            Session { id, epoch: 1, by_ids, turns: BTreeMap::new(), places: HashMap::new(), next_turn: 0 };
+        wanted.into_iter().for_each(|wanted| session.remember(wanted));
+        for (key, answer) in answers {
+            session.note(key, answer);
+        }
+        let partitions = session.turns.len();
+        slots.insert(id, Slot { session: Arc::new(Mutex::new(session)), partitions, used: rt::now() });
+        id
+    }
+}
+
+/// Room for one more session of `partitions`: what is idle goes first, then what is smaller than the newcomer.
+fn make_room(slots: &mut HashMap<i32, Slot>, sessions_max: usize, partitions: usize) -> bool {
+    if sessions_max == 0 || partitions > FETCH_SESSION_PARTITIONS_MAX {
+        return false;
+    }
+    let now = rt::now();
+    let mut total: usize = slots.values().map(|slot| slot.partitions).sum();
+    while slots.len() >= sessions_max || total + partitions > FETCH_SESSION_PARTITIONS_MAX {
+        let idle = slots.iter().filter(|(_, slot)| now.since(slot.used) > IDLE_BEFORE_EVICTION);
+        let victim = idle.min_by_key(|(_, slot)| slot.used).map(|(id, _)| *id).or_else(|| {
+            let smallest = slots.iter().min_by_key(|(_, slot)| slot.partitions)?;
+            (smallest.1.partitions < partitions).then_some(*smallest.0)
+        });
+        let Some(slot) = victim.and_then(|id| slots.remove(&id)) else { return false };
+        total -= slot.partitions;
+    }
+    true
+}
+
+fn named(request: &FetchRequest) -> impl Iterator<Item = Wanted> + '_ {
+    request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| Wanted {
+            key: Key { name: topic.name.clone(), id: topic.id, index: partition.index },
+            from: *partition,
+        })
+    })
+}
+
+impl Session {
+    fn update(&mut self, request: &FetchRequest) {
+        for wanted in named(request) {
+            match self.places.get(&wanted.key).and_then(|turn| self.turns.get_mut(turn)) {
+                Some(remembered) => remembered.wanted = wanted,
+                None => self.remember(wanted),
+            }
+        }
+        for topic in &request.forgotten {
+            for index in &topic.partitions {
+                let key = Key { name: topic.name.clone(), id: topic.id, index: *index };
+                if let Some(turn) = self.places.remove(&key) {
+                    self.turns.remove(&turn);
+                }
+            }
+        }
+    }
+
+    fn remember(&mut self, wanted: Wanted) {
+        let key = wanted.key.clone();
+        if let Some(former) = self.places.insert(key, self.next_turn) {
+            self.turns.remove(&former);
+        }
+        let remembered = Remembered { wanted, high_watermark: Offset(-1), log_start: Offset(-1), failed: false };
+        self.turns.insert(self.next_turn, remembered);
+        self.next_turn += 1;
+    }
+
+    /// Remembers what the client is told of a partition; false if it knows all of it.
+    fn note(&mut self, key: &Key, answer: &FetchPartitionResponse) -> bool {
+        let Some(turn) = self.places.get(key).copied() else { return true };
+        let Some(remembered) = self.turns.get_mut(&turn) else { return true };
+        let failed = answer.error.is_error();
+        let news = failed
+            || remembered.failed
+            || !answer.records.is_empty()
+            || answer.diverging_epoch.is_some()
+            || answer.preferred_read_replica.0 >= 0
+            || remembered.high_watermark != answer.high_watermark
+            || remembered.log_start != answer.log_start;
+        remembered.failed = failed;
+        remembered.high_watermark = answer.high_watermark;
+        remembered.log_start = answer.log_start;
+        if !answer.records.is_empty()
+            && let Some(served) = self.turns.remove(&turn)
+        {
+            self.places.insert(key.clone(), self.next_turn);
+            self.turns.insert(self.next_turn, served);
+            self.next_turn += 1;
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+#[path = "fetch_session_tests.rs"]
+mod tests;

@@ -1,0 +1,83 @@
+//! FindCoordinator (key 10, v0-v6): which broker coordinates a group.
+//!
+//! v1: key type and message. v4: several keys at once (KIP-699). The coordinator of a group is the leader of its
+//! partition of `__consumer_offsets`, which is created on first use; COORDINATOR_NOT_AVAILABLE until it has a leader.
+//! Transactional ids: TRANSACTIONAL_ID_AUTHORIZATION_FAILED with a message, since this release has no transactions and
+//! every client takes that code as final. Other key types: INVALID_REQUEST.
+
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::protocol::StrBytes;
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::leader_hint::NodeEndpoint;
+
+use super::brokers::{self, text};
+use crate::coordinator::group::partition_for;
+use crate::metadata::image::CONSUMER_OFFSETS;
+use crate::server::Context;
+
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+
+/// Why there is no coordinator.
+struct Refused(ErrorCode, &'static str);
+
+pub(super) async fn handle(ctx: &Context, version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    if version < 4 {
+        let found = find(ctx, version, request.key_type, &request.key).await;
+        return single(version, &found);
+    }
+    let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
+    for key in &request.coordinator_keys {
+        let found = find(ctx, version, request.key_type, key).await;
+        coordinators.push(batched(key, &found));
+    }
+    FindCoordinatorResponse::default().with_coordinators(coordinators)
+}
+
+async fn find(ctx: &Context, version: i16, key_type: i8, key: &str) -> Result<NodeEndpoint, Refused> {
+    match key_type {
+        GROUP => {}
+        // v0 has no key type: it means groups.
+        _ if version == 0 => {}
+        TRANSACTION => {
+            return Err(Refused(
+                ErrorCode::TransactionalIdAuthorizationFailed,
+                "this release of Ottla has no transactions; use an idempotent producer without transactional.id",
+            ));
+        }
+        _ => return Err(Refused(ErrorCode::InvalidRequest, "unknown type of coordinator key")),
+    }
+    let unavailable = || Refused(ErrorCode::CoordinatorNotAvailable, "the coordinator is being created or elected");
+    let topic = ctx.metadata.internal_topic(CONSUMER_OFFSETS).await.map_err(|_| unavailable())?;
+    let index = partition_for(key, topic.partition_count());
+    let leader = ctx.partitions.leadership(&topic, index).leader.ok_or_else(unavailable)?;
+    brokers::endpoint(ctx, &ctx.metadata.image(), leader).ok_or_else(unavailable)
+}
+
+fn single(version: i16, found: &Result<NodeEndpoint, Refused>) -> FindCoordinatorResponse {
+    let answer = FindCoordinatorResponse::default();
+    match found {
+        Ok(node) => {
+            answer.with_node_id(BrokerId(node.node.0)).with_host(node.host.clone()).with_port(node.port)
+        }
+        Err(Refused(error, message)) => {
+            let answer = answer.with_error_code(error.code()).with_node_id(BrokerId(-1)).with_port(-1);
+            if version >= 1 { answer.with_error_message(Some(text(message))) } else { answer }
+        }
+    }
+}
+
+fn batched(key: &StrBytes, found: &Result<NodeEndpoint, Refused>) -> Coordinator {
+    let answer = Coordinator::default().with_key(key.clone());
+    match found {
+        Ok(node) => {
+            answer.with_node_id(BrokerId(node.node.0)).with_host(node.host.clone()).with_port(node.port)
+        }
+        Err(Refused(error, message)) => answer
+            .with_node_id(BrokerId(-1))
+            .with_port(-1)
+            .with_error_code(error.code())
+            .with_error_message(Some(text(message))),
+    }
+}

@@ -1,0 +1,176 @@
+//! Metadata (key 3, v0-v13): the cluster and its topics as this listener's clients reach them.
+//!
+//! v0: no names = all topics; v1+: null = all, none = none. v4: auto-creation by the client's leave (and the
+//! broker's, `auto.create.topics.enable`). v8: authorised operations (KIP-430). v10: topic ids (KIP-516), v12: asked by
+//! id, UNKNOWN_TOPIC_ID. v13: top-level error. Before a topic counts as unknown, a metadata read index is made, one for
+//! the whole request; a request creates at most [`METADATA_AUTO_CREATE_MAX`] topics.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use ottla_protocol::error::ErrorCode;
+use uuid::Uuid;
+
+use super::brokers::{self, text};
+use super::operations;
+use super::partition_view::view;
+use crate::limits::METADATA_AUTO_CREATE_MAX;
+use crate::metadata::{MetadataImage, Topic};
+use crate::server::Context;
+
+/// One topic of the answer: found, or why not.
+enum Entry {
+    Found(Arc<Topic>),
+    Missing { name: Option<TopicName>, id: Uuid, error: ErrorCode },
+}
+
+pub(super) async fn handle(ctx: &Context, version: i16, request: MetadataRequest) -> MetadataResponse {
+    let mut image = ctx.metadata.image();
+    let entries = match wanted(version, &request) {
+        None => image.topics.values().cloned().map(Entry::Found).collect(),
+        Some(names) => {
+            if names.iter().any(|wanted| look_up(&image, wanted).is_none()) && ctx.metadata.read_index().await.is_ok() {
+                image = ctx.metadata.image();
+            }
+            let may_create = (version < 4 || request.allow_auto_topic_creation) && ctx.config.topics.auto_create;
+            let errors = if may_create { create_missing(ctx, &image, &names).await } else { Vec::new() };
+            image = ctx.metadata.image();
+            names.iter().map(|wanted| entry(&image, wanted, &errors)).collect()
+        }
+    };
+    answer(ctx, version, &request, &image, entries)
+}
+
+/// The topics asked for, each once; `None` for all.
+fn wanted(version: i16, request: &MetadataRequest) -> Option<Vec<&MetadataRequestTopic>> {
+    let topics = request.topics.as_ref()?;
+    if version == 0 && topics.is_empty() {
+        return None;
+    }
+    let mut seen = HashSet::new();
+    Some(topics.iter().filter(|topic| seen.insert((topic.name.as_deref(), topic.topic_id))).collect())
+}
+
+fn look_up<'a>(image: &'a MetadataImage, wanted: &MetadataRequestTopic) -> Option<&'a Arc<Topic>> {
+    match &wanted.name {
+        Some(name) => image.topic(name),
+        None => image.topic_by_id(&wanted.topic_id),
+    }
+}
+
+/// Creates what is missing by name; gives the reasons why some could not be.
+async fn create_missing(
+    ctx: &Context,
+    image: &MetadataImage,
+    names: &[&MetadataRequestTopic],
+) -> Vec<(StrBytes, ErrorCode)> {
+    let missing = names.iter().filter(|wanted| look_up(image, wanted).is_none());
+    let missing: Vec<StrBytes> = missing.filter_map(|wanted| wanted.name.as_ref().map(|name| name.0.clone())).collect();
+    let mut errors = Vec::new();
+    for (number, name) in missing.into_iter().enumerate() {
+        if number >= METADATA_AUTO_CREATE_MAX {
+            // Retriable: a client that really wants so many topics asks again.
+            errors.push((name, ErrorCode::LeaderNotAvailable));
+        } else if let Err(error) = ctx.metadata.auto_create_topic(&name).await {
+            errors.push((name, error));
+        }
+    }
+    errors
+}
+
+fn entry(image: &MetadataImage, wanted: &MetadataRequestTopic, errors: &[(StrBytes, ErrorCode)]) -> Entry {
+    if let Some(topic) = look_up(image, wanted) {
+        return Entry::Found(topic.clone());
+    }
+    let Some(name) = &wanted.name else {
+        return Entry::Missing { name: None, id: wanted.topic_id, error: ErrorCode::UnknownTopicId };
+    };
+    let refused = errors.iter().find(|(refused, _)| *refused == name.0).map(|(_, error)| *error);
+    let error = match refused {
+        Some(error) => error,
+        None if !crate::metadata::is_valid_topic_name(name) => ErrorCode::InvalidTopic,
+        None => ErrorCode::UnknownTopicOrPartition,
+    };
+    Entry::Missing { name: Some(name.clone()), id: Uuid::nil(), error }
+}
+
+fn answer(
+    ctx: &Context,
+    version: i16,
+    request: &MetadataRequest,
+    image: &MetadataImage,
+    entries: Vec<Entry>,
+) -> MetadataResponse {
+    let topic_operations = operations::if_asked(request.include_topic_authorized_operations, operations::TOPIC);
+    let topics = entries
+        .into_iter()
+        .map(|entry| match entry {
+            Entry::Found(topic) => found(ctx, version, image, &topic, topic_operations),
+            Entry::Missing { name, id, error } => missing(version, name, id, error),
+        })
+        .collect();
+    let brokers = brokers::reachable(ctx, image)
+        .into_iter()
+        .map(|node| {
+            MetadataResponseBroker::default()
+                .with_node_id(BrokerId(node.node.0))
+                .with_host(node.host)
+                .with_port(node.port)
+                .with_rack(node.rack)
+        })
+        .collect();
+    let response = MetadataResponse::default()
+        .with_brokers(brokers)
+        .with_cluster_id(Some(text(&image.cluster_id)))
+        .with_controller_id(BrokerId(brokers::controller(ctx).0))
+        .with_topics(topics);
+    if (8..=10).contains(&version) {
+        response.with_cluster_authorized_operations(operations::if_asked(
+            request.include_cluster_authorized_operations,
+            operations::CLUSTER,
+        ))
+    } else {
+        response
+    }
+}
+
+fn found(
+    ctx: &Context,
+    version: i16,
+    image: &MetadataImage,
+    topic: &Topic,
+    operations: i32,
+) -> MetadataResponseTopic {
+    let partitions = (0..topic.partition_count())
+        .map(|index| {
+            let view = view(ctx, image, topic, index);
+            let partition = MetadataResponsePartition::default()
+                .with_error_code(view.error.code())
+                .with_partition_index(index)
+                .with_leader_id(view.leader)
+                .with_replica_nodes(view.replicas)
+                .with_isr_nodes(view.in_sync);
+            let partition = if version >= 5 { partition.with_offline_replicas(view.offline) } else { partition };
+            if version >= 7 { partition.with_leader_epoch(view.leader_epoch) } else { partition }
+        })
+        .collect();
+    let answer = MetadataResponseTopic::default()
+        .with_name(Some(TopicName(text(&topic.name))))
+        .with_is_internal(topic.internal)
+        .with_partitions(partitions);
+    let answer = if version >= 8 { answer.with_topic_authorized_operations(operations) } else { answer };
+    if version >= 10 { answer.with_topic_id(topic.id) } else { answer }
+}
+
+fn missing(version: i16, name: Option<TopicName>, id: Uuid, error: ErrorCode) -> MetadataResponseTopic {
+    // Only v12 can leave the name out.
+    let name = if version >= 12 { name } else { Some(name.unwrap_or_default()) };
+    let answer = MetadataResponseTopic::default().with_name(name).with_error_code(error.code());
+    if version >= 10 { answer.with_topic_id(id) } else { answer }
+}

@@ -1,0 +1,45 @@
+//! A partition as Metadata and DescribeTopicPartitions show it: leader, epoch, replicas, in-sync replicas.
+//!
+//! May not know: which API asks.
+
+use kafka_protocol::messages::BrokerId;
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::ids::NodeId;
+
+use crate::metadata::{MetadataImage, Topic};
+use crate::server::Context;
+
+/// What clients are told of a partition's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PartitionView {
+    pub(super) error: ErrorCode,
+    pub(super) leader: BrokerId,
+    pub(super) leader_epoch: i32,
+    pub(super) replicas: Vec<BrokerId>,
+    pub(super) in_sync: Vec<BrokerId>,
+    /// Replicas on nodes that are not registered.
+    pub(super) offline: Vec<BrokerId>,
+}
+
+/// The place of partition `index`; LEADER_NOT_AVAILABLE while its shard has no leader that this node knows of, and
+/// LISTENER_NOT_FOUND if the leader cannot be reached over the client's listener.
+pub(super) fn view(ctx: &Context, image: &MetadataImage, topic: &Topic, index: i32) -> PartitionView {
+    let leadership = ctx.partitions.leadership(topic, index);
+    let reachable = |node: &NodeId| {
+        image.nodes.get(node).is_some_and(|record| record.endpoint(&ctx.connection.peer.listener).is_some())
+    };
+    let (error, leader) = match leadership.leader {
+        Some(leader) if reachable(&leader) => (ErrorCode::None, leader),
+        Some(_) => (ErrorCode::ListenerNotFound, NodeId(-1)),
+        None => (ErrorCode::LeaderNotAvailable, NodeId(-1)),
+    };
+    let offline = leadership.replicas.iter().filter(|node| !image.nodes.contains_key(node));
+    PartitionView {
+        error,
+        leader: BrokerId(leader.0),
+        leader_epoch: leadership.leader_epoch.0,
+        offline: offline.map(|node| BrokerId(node.0)).collect(),
+        replicas: leadership.replicas.iter().map(|node| BrokerId(node.0)).collect(),
+        in_sync: leadership.in_sync.iter().map(|node| BrokerId(node.0)).collect(),
+    }
+}

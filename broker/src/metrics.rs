@@ -1,0 +1,221 @@
+//! What the node counts about itself, in one prometheus registry.
+//!
+//! Hot paths hold their counters; nothing here looks a label up per record. Labels are bounded: APIs and error codes
+//! by the protocol, topics by [`TOPIC_LABELS_MAX`]. What can be read from images at scrape time (offsets, lag, log
+//! sizes) is not here but in `admin::exposition`. May not know: who scrapes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::versions::{ApiKey, SUPPORTED};
+
+/// Topics that have counters of their own; the traffic of further ones is counted under `(other)`.
+pub const TOPIC_LABELS_MAX: usize = 10_000;
+
+const OTHER_TOPICS: &str = "(other)";
+
+/// From a tenth of a millisecond to ten seconds: a commit takes 0.1 ms, a long poll half a second.
+const SECONDS_BUCKETS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The counters of one API, held by whoever serves it.
+#[derive(Debug, Clone)]
+pub struct ApiMetrics {
+    seconds: Histogram,
+    succeeded: IntCounter,
+}
+
+/// The counters of one topic.
+#[derive(Debug, Clone)]
+pub struct TopicMetrics {
+    /// Bytes of batches appended.
+    pub bytes_in: IntCounter,
+    /// Records appended.
+    pub records_in: IntCounter,
+    /// Bytes of batches given to consumers.
+    pub bytes_out: IntCounter,
+    /// Batches refused.
+    pub refused: IntCounter,
+}
+
+/// Everything the node counts.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    apis: BTreeMap<ApiKey, ApiMetrics>,
+    requests: IntCounterVec,
+    /// Clients connected now.
+    pub connections: IntGauge,
+    /// Clients that connected.
+    pub connections_accepted: IntCounter,
+    /// Clients refused by `max.connections` and its kin.
+    pub connections_refused: IntCounter,
+    connections_closed: IntCounterVec,
+    /// Handlers that panicked.
+    pub panics: IntCounter,
+    /// Bytes received in requests.
+    pub request_bytes: IntCounter,
+    /// Consumers whose position was out of range: their reset policy decides what they skip or read again.
+    pub offsets_out_of_range: IntCounter,
+    /// Incremental fetch sessions in the cache.
+    pub fetch_sessions: IntGauge,
+    bytes_in: IntCounterVec,
+    records_in: IntCounterVec,
+    bytes_out: IntCounterVec,
+    refused: IntCounterVec,
+    topics: RwLock<HashMap<Arc<str>, TopicMetrics>>,
+}
+
+impl Metrics {
+    /// Registers everything. The names are constants of this file: a failure is a mistake that any test finds.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let seconds = registered(&registry, HistogramVec::new(
+            HistogramOpts::new("ottla_request_seconds", "Time from a request's start to its answer, by API")
+                .buckets(SECONDS_BUCKETS.to_vec()),
+            &["api"],
+        ));
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let counter = |name: &str, help: &str| registered(&registry, IntCounter::new(name, help));
+        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help));
+        let requests = counters("ottla_requests_total", "Requests answered, by API and error", &["api", "error"]);
+        let apis = SUPPORTED
+            .iter()
+            .map(|row| {
+                let metrics = ApiMetrics {
+                    seconds: seconds.with_label_values(&[row.name]),
+                    succeeded: requests.with_label_values(&[row.name, ErrorCode::None.name()]),
+                };
+                (row.key, metrics)
+            })
+            .collect();
+        Arc::new(Self {
+            apis,
+            requests,
+            connections: gauge("ottla_connections", "Clients connected now"),
+            connections_accepted: counter("ottla_connections_accepted_total", "Clients that connected"),
+            connections_refused: counter("ottla_connections_refused_total", "Clients refused by a connection limit"),
+            connections_closed: counters(
+                "ottla_connections_closed_total",
+                "Connections that ended, by reason",
+                &["reason"],
+            ),
+            panics: counter("ottla_request_panics_total", "Requests that failed by a mistake of the broker"),
+            request_bytes: counter("ottla_request_bytes_total", "Bytes received in requests"),
+            offsets_out_of_range: counter(
+                "ottla_fetch_offset_out_of_range_total",
+                "Fetches at an offset that does not exist (any more): the consumer resets its position",
+            ),
+            fetch_sessions: gauge("ottla_fetch_sessions", "Incremental fetch sessions kept"),
+            bytes_in: counters("ottla_topic_bytes_in_total", "Bytes of record batches appended", &["topic"]),
+            records_in: counters("ottla_topic_records_in_total", "Records appended", &["topic"]),
+            bytes_out: counters("ottla_topic_bytes_out_total", "Bytes of record batches fetched", &["topic"]),
+            refused: counters("ottla_topic_batches_refused_total", "Record batches refused", &["topic"]),
+            topics: RwLock::default(),
+            registry,
+        })
+    }
+
+    /// The registry, for the scrape and for other floors' collectors.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// A request has been answered.
+    pub fn answered(&self, api: ApiKey, error: ErrorCode, seconds: f64) {
+        let Some(metrics) = self.apis.get(&api) else { return };
+        metrics.seconds.observe(seconds);
+        if error == ErrorCode::None {
+            metrics.succeeded.inc();
+        } else {
+            self.requests.with_label_values(&[api.name(), error.name()]).inc();
+        }
+    }
+
+    /// A connection has ended.
+    pub fn closed(&self, reason: &str) {
+        self.connections_closed.with_label_values(&[reason]).inc();
+    }
+
+    /// The counters of a topic that exists.
+    #[must_use]
+    pub fn topic(&self, name: &Arc<str>) -> TopicMetrics {
+        if let Some(metrics) = self.topics.read().get(name) {
+            return metrics.clone();
+        }
+        let mut topics = self.topics.write();
+        let label = if topics.len() < TOPIC_LABELS_MAX { name.as_ref() } else { OTHER_TOPICS };
+        let metrics = TopicMetrics {
+            bytes_in: self.bytes_in.with_label_values(&[label]),
+            records_in: self.records_in.with_label_values(&[label]),
+            bytes_out: self.bytes_out.with_label_values(&[label]),
+            refused: self.refused.with_label_values(&[label]),
+        };
+        if topics.len() < TOPIC_LABELS_MAX {
+            topics.insert(name.clone(), metrics.clone());
+        }
+        metrics
+    }
+
+    /// Drops the counters of topics that are gone.
+    pub fn keep_topics(&self, exists: impl Fn(&str) -> bool) {
+        let gone: Vec<Arc<str>> = self.topics.read().keys().filter(|name| !exists(name)).cloned().collect();
+        if gone.is_empty() {
+            return;
+        }
+        let mut topics = self.topics.write();
+        for name in gone {
+            topics.remove(&name);
+            for family in [&self.bytes_in, &self.records_in, &self.bytes_out, &self.refused] {
+                // An error says that it has no such label: that is what is wanted.
+                let _ = family.remove_label_values(&[&name]);
+            }
+        }
+    }
+}
+
+/// Registers a collector. Fails only for a name that is malformed or used twice, both constants of this file.
+#[allow(clippy::expect_used)]
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
+    let collector = collector.expect("a metric's name or labels are malformed");
+    registry.register(Box::new(collector.clone())).expect("a metric is registered twice");
+    collector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_bounded_and_leave_with_their_topic() {
+        let metrics = Metrics::new();
+        for number in 0..TOPIC_LABELS_MAX + 5 {
+            metrics.topic(&format!("t{number}").into()).bytes_in.inc_by(1);
+        }
+        let series = |metrics: &Metrics| metrics.bytes_in.collect()[0].get_metric().len();
+        assert_eq!(series(&metrics), TOPIC_LABELS_MAX + 1);
+        metrics.keep_topics(|name| name == "t7");
+        assert_eq!(series(&metrics), 2);
+        assert_eq!(metrics.topic(&"t7".into()).bytes_in.get(), 1);
+    }
+
+    #[test]
+    fn requests_are_counted_by_api_and_error() {
+        let metrics = Metrics::new();
+        metrics.answered(ApiKey::Fetch, ErrorCode::None, 0.001);
+        metrics.answered(ApiKey::Fetch, ErrorCode::OffsetOutOfRange, 0.001);
+        assert_eq!(metrics.requests.with_label_values(&["Fetch", "OFFSET_OUT_OF_RANGE"]).get(), 1);
+        assert_eq!(metrics.requests.with_label_values(&["Fetch", "NONE"]).get(), 1);
+    }
+}
