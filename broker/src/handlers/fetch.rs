@@ -44,6 +44,8 @@ struct Pass {
     bytes: usize,
     /// Something must be told at once.
     urgent: bool,
+    /// A limit was reached: waiting would not bring more.
+    full: bool,
     memory: Reservation,
 }
 
@@ -115,30 +117,30 @@ fn known_to_fetch(error: &PartitionError) -> ErrorCode {
     }
 }
 
-/// Reads; if that is not enough, waits for more and reads again.
+/// Reads; if that is not enough, waits for more and reads once again, as Kafka's delayed fetch does.
 async fn read_or_wait(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[FoundPartition]) -> Pass {
-    loop {
-        let pass = read_all(ctx, terms, wanted, found).await;
-        if pass.urgent || pass.bytes >= terms.bytes_min || wanted.is_empty() || rt::now() >= terms.deadline {
-            return pass;
-        }
-        drop(pass);
-        let waits: Vec<(Partition, Offset, Isolation)> = found
-            .iter()
-            .zip(wanted)
-            .filter_map(|(found, wanted)| {
-                found.as_ref().ok().map(|partition| (partition.clone(), wanted.from.fetch_offset, terms.isolation))
-            })
-            .collect();
-        ctx.partitions.wait_for_data(&waits, terms.bytes_min, terms.deadline).await;
+    let pass = read_all(ctx, terms, wanted, found).await;
+    let enough = pass.urgent || pass.full || pass.bytes >= terms.bytes_min || wanted.is_empty();
+    if enough || rt::now() >= terms.deadline {
+        return pass;
     }
+    drop(pass);
+    let waits: Vec<(Partition, Offset, Isolation)> = found
+        .iter()
+        .zip(wanted)
+        .filter_map(|(found, wanted)| {
+            found.as_ref().ok().map(|partition| (partition.clone(), wanted.from.fetch_offset, terms.isolation))
+        })
+        .collect();
+    ctx.partitions.wait_for_data(&waits, terms.bytes_min, terms.deadline).await;
+    read_all(ctx, terms, wanted, found).await
 }
 
 async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[FoundPartition]) -> Pass {
     let mut memory = ctx.answers.take_some(terms.bytes_max);
     let mut left = terms.bytes_max.min(memory.bytes().max(FETCH_BYTES_FLOOR));
     let mut pass =
-        Pass { answers: Vec::with_capacity(wanted.len()), bytes: 0, urgent: false, memory: Reservation::default() };
+        Pass { answers: Vec::with_capacity(wanted.len()), bytes: 0, urgent: false, full: false, memory: Reservation::default() };
     for (wanted, found) in wanted.iter().zip(found) {
         let partition_max = usize::try_from(wanted.from.max_bytes).unwrap_or(0);
         let outcome = match found {
@@ -151,6 +153,7 @@ async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[Foun
         let answer = match outcome {
             Ok(fetched) => {
                 pass.bytes += fetched.records.len();
+                pass.full |= !fetched.records.is_empty() && fetched.records.len() * 2 >= left.min(partition_max);
                 left = left.saturating_sub(fetched.records.len());
                 pass.urgent |= fetched.diverging_epoch.is_some();
                 told(wanted.key.index, fetched)

@@ -19,21 +19,38 @@ mod offset_for_leader_epoch;
 pub(crate) mod operations;
 pub(crate) mod outcome;
 mod partition_view;
-pub(crate) mod produce;
+mod produce;
+
+use std::sync::Arc;
 
 use ottla_protocol::request::Request;
 use ottla_protocol::response::Response;
 
 use crate::server::Context;
 use crate::server::budget::Reservation;
+use crate::server::dispatch::{Answer, Started};
 
-/// Answers any request but Produce, whose order among pipelined requests is [`produce::start`]'s matter.
-pub(crate) async fn handle(ctx: &Context, version: i16, request: Request) -> (Response, Reservation) {
-    let response = match request {
-        Request::Produce(request) => produce::unordered(ctx, version, request).await.into(),
+/// Starts a request. Produce enqueues its batches before this returns, so that pipelined requests keep their order.
+pub(crate) fn start(ctx: Arc<Context>, version: i16, request: Request) -> Started<Response> {
+    match request {
+        Request::Produce(request) => {
+            let started = produce::start(&ctx, version, request);
+            let answer = Box::pin(async move { produced(started.outcome.await) });
+            Started { answer, ordered: started.enqueued }
+        }
+        request => {
+            let answer = Box::pin(async move { respond(&ctx, version, request).await });
+            Started { answer, ordered: true }
+        }
+    }
+}
+
+async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<Response> {
+    let reply: Response = match request {
+        Request::Produce(request) => return produced(produce::start(ctx, version, request).outcome.await),
         Request::Fetch(request) => {
             let (response, memory) = fetch::handle(ctx, version, request).await;
-            return (response.into(), memory);
+            return Answer::Reply { reply: response.into(), memory };
         }
         Request::ListOffsets(request) => list_offsets::handle(ctx, version, request).await.into(),
         Request::Metadata(request) => metadata::handle(ctx, version, request).await.into(),
@@ -47,5 +64,13 @@ pub(crate) async fn handle(ctx: &Context, version: i16, request: Request) -> (Re
         Request::DescribeProducers(request) => describe_producers::handle(ctx, request).await.into(),
         Request::DescribeTopicPartitions(request) => describe_topic_partitions::handle(ctx, request).await.into(),
     };
-    (response, Reservation::default())
+    Answer::Reply { reply, memory: Reservation::default() }
+}
+
+fn produced(outcome: produce::Outcome) -> Answer<Response> {
+    match outcome {
+        Ok(Some(response)) => Answer::Reply { reply: response.into(), memory: Reservation::default() },
+        Ok(None) => Answer::Nothing,
+        Err(reason) => Answer::Close(reason),
+    }
 }

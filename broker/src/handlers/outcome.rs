@@ -1,1 +1,71 @@
 //! The error of an answer, for the metrics: the top-level one, else the first of its parts.
+
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::response::Response;
+
+/// The first error of an answer.
+pub(crate) fn error_of(response: &Response) -> ErrorCode {
+    match response {
+        Response::Produce(body) => {
+            let mut parts = body.topics.iter().flat_map(|topic| &topic.partitions).map(|part| part.error);
+            parts.find(|error| error.is_error()).unwrap_or(ErrorCode::None)
+        }
+        Response::Fetch(body) => {
+            let parts = body.topics.iter().flat_map(|topic| &topic.partitions).map(|part| part.error);
+            std::iter::once(body.error).chain(parts).find(|error| error.is_error()).unwrap_or(ErrorCode::None)
+        }
+        other => ErrorCode::from_code(code_of(other)).unwrap_or(ErrorCode::UnknownServerError),
+    }
+}
+
+fn code_of(response: &Response) -> i16 {
+    match response {
+        Response::Produce(_) | Response::Fetch(_) => 0,
+        Response::ListOffsets(body) => first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
+        Response::Metadata(body) => {
+            first(std::iter::once(body.error_code).chain(body.topics.iter().map(|topic| topic.error_code)))
+        }
+        Response::OffsetCommit(body) => first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
+        Response::OffsetFetch(body) => {
+            first(std::iter::once(body.error_code).chain(body.groups.iter().map(|group| group.error_code)))
+        }
+        Response::FindCoordinator(body) => {
+            first(std::iter::once(body.error_code).chain(body.coordinators.iter().map(|found| found.error_code)))
+        }
+        Response::JoinGroup(body) => body.error_code,
+        Response::Heartbeat(body) => body.error_code,
+        Response::LeaveGroup(body) => {
+            first(std::iter::once(body.error_code).chain(body.members.iter().map(|member| member.error_code)))
+        }
+        Response::SyncGroup(body) => body.error_code,
+        Response::DescribeGroups(body) => first(body.groups.iter().map(|group| group.error_code)),
+        Response::ListGroups(body) => body.error_code,
+        Response::ApiVersions(body) => body.error_code,
+        Response::CreateTopics(body) => first(body.topics.iter().map(|topic| topic.error_code)),
+        Response::DeleteTopics(body) => first(body.responses.iter().map(|topic| topic.error_code)),
+        Response::DeleteRecords(body) => first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
+        Response::InitProducerId(body) => body.error_code,
+        Response::OffsetForLeaderEpoch(body) => {
+            first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code))
+        }
+        Response::DescribeConfigs(body) => first(body.results.iter().map(|result| result.error_code)),
+        Response::AlterConfigs(body) => first(body.responses.iter().map(|result| result.error_code)),
+        Response::DescribeLogDirs(body) => {
+            first(std::iter::once(body.error_code).chain(body.results.iter().map(|result| result.error_code)))
+        }
+        Response::CreatePartitions(body) => first(body.results.iter().map(|result| result.error_code)),
+        Response::DeleteGroups(body) => first(body.results.iter().map(|result| result.error_code)),
+        Response::IncrementalAlterConfigs(body) => first(body.responses.iter().map(|result| result.error_code)),
+        Response::OffsetDelete(body) => body.error_code,
+        Response::DescribeCluster(body) => body.error_code,
+        Response::DescribeProducers(body) => {
+            first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code))
+        }
+        Response::ListConfigResources(body) => body.error_code,
+        Response::DescribeTopicPartitions(body) => first(body.topics.iter().map(|topic| topic.error_code)),
+    }
+}
+
+fn first(mut codes: impl Iterator<Item = i16>) -> i16 {
+    codes.find(|code| *code != 0).unwrap_or(0)
+}

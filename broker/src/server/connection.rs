@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::limits::{ConnectionLimits, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, WRITE_BURST_BYTES};
 use crate::server::budget::{Budget, Reservation};
-use crate::server::dispatch::{Answer, CloseReason, Dispatch, Turn};
+use crate::server::dispatch::{Answer, CloseReason, Dispatch, Started, Turn};
 use crate::server::inbox::{FrameRefused, Inbox, Room};
 use crate::server::outbox::Outbox;
 use crate::server::sniff::Stranger;
@@ -89,7 +89,7 @@ pub struct Connection<D: Dispatch> {
     outbox_memory: Reservation,
     /// Started requests, in order; only the first is polled, the others go on by themselves.
     queue: VecDeque<InFlight<D::Reply>>,
-    /// The one request in the queue overlaps with no other.
+    /// The last request in the queue overlaps with no later one.
     alone: bool,
     /// Decoded, and waiting until all earlier requests are answered.
     next: Option<(D::Call, usize)>,
@@ -210,7 +210,8 @@ impl<D: Dispatch> Connection<D> {
     }
 
     fn start(&mut self, call: D::Call, bytes: usize) {
-        let answer = self.dispatch.start(call);
+        let Started { answer, ordered } = self.dispatch.start(call);
+        self.alone |= !ordered;
         self.queue.push_back(InFlight { bytes, answer });
     }
 

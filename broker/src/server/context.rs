@@ -2,9 +2,19 @@
 //!
 //! One context per connection (and client id), shared by its requests; cheap to clone. May not know: sockets.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
+use ottla_storage::data_dir::DataDir;
+use uuid::Uuid;
+
 use crate::config::Config;
+use crate::coordinator::group::Groups;
+use crate::handlers::fetch_session::FetchSessions;
+use crate::metadata::Metadata;
+use crate::metrics::Metrics;
+use crate::partition::Partitions;
+use crate::server::budget::Budget;
 use crate::server::dispatch::Peer;
 
 /// Who asks.
@@ -24,11 +34,50 @@ impl ConnectionInfo {
     }
 }
 
-/// What handlers may call. More handles join as their floors are built.
+/// A data directory of this node, for describing it.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub struct Directory {
+    /// Its random id.
+    pub id: Uuid,
+    /// Its absolute path.
+    pub path: String,
+    /// Its log.
+    pub data: Arc<DataDir>,
+}
+
+/// The handles of a node that handlers may call.
+#[derive(Clone)]
+pub struct Domain {
     /// The node's configuration.
     pub config: Arc<Config>,
+    /// Nodes, topics, configs.
+    pub metadata: Metadata,
+    /// What clients may know of partitions.
+    pub partitions: Partitions,
+    /// Consumer groups.
+    pub groups: Groups,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Incremental fetch sessions.
+    pub sessions: Arc<FetchSessions>,
+    /// Memory for answers under way.
+    pub answers: Budget,
+    /// The node's data directories.
+    pub directories: Arc<[Directory]>,
+}
+
+/// What a request's handler is given; the handles are reached through it: `ctx.partitions`.
+#[derive(Clone)]
+pub struct Context {
+    /// The handles of the node.
+    pub domain: Domain,
     /// Who asks.
     pub connection: ConnectionInfo,
+}
+
+impl Deref for Context {
+    type Target = Domain;
+    fn deref(&self) -> &Domain {
+        &self.domain
+    }
 }

@@ -52,7 +52,16 @@ pub enum Turn {
     Alone,
 }
 
-/// Answers requests; one per listener or connection.
+/// A request under way.
+pub struct Started<R> {
+    /// Gives the answer; may be polled later and may be dropped.
+    pub answer: BoxFuture<'static, Answer<R>>,
+    /// Whether everything that must happen in the order of requests has happened. If not, no later request starts
+    /// before this one is answered.
+    pub ordered: bool,
+}
+
+/// Answers requests; one per connection.
 pub trait Dispatch: Send + Sync + 'static {
     /// A decoded request.
     type Call: Send;
@@ -62,9 +71,8 @@ pub trait Dispatch: Send + Sync + 'static {
     /// Decodes a frame, or says why the connection must end.
     fn decode(&mut self, frame: Bytes) -> Result<(Self::Call, Turn), CloseReason>;
 
-    /// Starts a request: whatever must happen in the order of requests has happened when this returns; the
-    /// future may be polled later and may be dropped.
-    fn start(&mut self, call: Self::Call) -> BoxFuture<'static, Answer<Self::Reply>>;
+    /// Starts a request.
+    fn start(&mut self, call: Self::Call) -> Started<Self::Reply>;
 
     /// Appends the answer, its length first, to `out`.
     fn encode(&mut self, reply: Self::Reply, out: &mut Outbox) -> Result<(), CloseReason>;

@@ -5,12 +5,11 @@
 use std::sync::atomic::AtomicUsize;
 
 use bytes::{Buf, Bytes};
-use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::admission::AdmissionLimits;
-use super::dispatch::{Answer, CloseReason, Turn};
+use super::dispatch::{Answer, CloseReason, Started, Turn};
 use super::outbox::Outbox;
 use super::*;
 use crate::config::{Endpoint, Listener, SecurityProtocol};
@@ -66,12 +65,13 @@ impl Dispatch for Scripted {
         }
     }
 
-    fn start(&mut self, call: Bytes) -> BoxFuture<'static, Answer<Bytes>> {
+    fn start(&mut self, call: Bytes) -> Started<Bytes> {
         let script = self.0.clone();
         script.started.fetch_add(1, Ordering::SeqCst);
         let running = script.running.fetch_add(1, Ordering::SeqCst) + 1;
         script.running_max.fetch_max(running, Ordering::SeqCst);
-        Box::pin(async move {
+        let ordered = call.get(1) != Some(&1);
+        let answer = async move {
             let kind = call.first().copied();
             if let Some(OVERLAP_GATED | ALONE_GATED) = kind {
                 script.gate.notified().await;
@@ -84,7 +84,8 @@ impl Dispatch for Scripted {
                 Some(LARGE) => Answer::Reply { reply: vec![7; 4 << 20].into(), memory: Reservation::default() },
                 _ => Answer::Reply { reply: call, memory: Reservation::default() },
             }
-        })
+        };
+        Started { answer: Box::pin(answer), ordered }
     }
 
     fn encode(&mut self, reply: Bytes, out: &mut Outbox) -> Result<(), CloseReason> {
@@ -196,6 +197,26 @@ async fn produce_requests_overlap_and_others_wait_for_them() {
     }
     assert_eq!(script.running_max.load(Ordering::SeqCst), 3);
     assert_eq!(script.started.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn nothing_overtakes_a_produce_request_that_could_not_be_enqueued() {
+    let bench = bench(short(), AdmissionLimits::default()).await;
+    let mut client = bench.client().await;
+    let mut burst: Vec<u8> = (0..3).flat_map(|n| request(OVERLAP_GATED, n)).collect();
+    // The second request says that it is not enqueued yet.
+    burst[12 + 5] = 1;
+    client.write_all(&burst).await.unwrap();
+    let script = bench.script.0.clone();
+    until(|| script.started.load(Ordering::SeqCst) == 2).await;
+    script.gate.notify_one();
+    assert_eq!(number(&mut client).await, 0);
+    assert_eq!(script.started.load(Ordering::SeqCst), 2);
+    script.gate.notify_one();
+    assert_eq!(number(&mut client).await, 1);
+    until(|| script.started.load(Ordering::SeqCst) == 3).await;
+    script.gate.notify_one();
+    assert_eq!(number(&mut client).await, 2);
 }
 
 #[tokio::test]

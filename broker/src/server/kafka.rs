@@ -1,0 +1,226 @@
+//! The Kafka side of a connection: frames into requests, requests to handlers, answers into bytes, all counted.
+//!
+//! Unknown APIs and versions close the connection, as in Kafka; ApiVersions alone answers a version that is too new,
+//! in v0, and goes on. May not know: sockets.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::header::RequestHeader;
+use ottla_protocol::request::{self, Request, RequestError};
+use ottla_protocol::response::{self, Response};
+use ottla_protocol::versions::ApiKey;
+use ottla_storage::env::rt;
+
+use crate::handlers;
+use crate::limits::{CLIENT_ID_LOG_CHARS_MAX, FRAME_TRUSTED_BYTES};
+use crate::metrics::Metrics;
+use crate::partition::ConnectionId;
+use crate::server::connection::Ended;
+use crate::server::context::{ConnectionInfo, Context, Domain};
+use crate::server::dispatch::{Answer, CloseReason, Dispatch, Peer, Started, Turn};
+use crate::server::outbox::Outbox;
+use crate::server::sniff::escape_for_log;
+use crate::server::{Service, budget};
+
+/// Serves Kafka clients.
+pub struct Kafka {
+    domain: Domain,
+}
+
+impl Kafka {
+    /// Serves with the node's handles.
+    #[must_use]
+    pub fn new(domain: Domain) -> Self {
+        Self { domain }
+    }
+}
+
+impl Service for Kafka {
+    type Dispatch = KafkaDispatch;
+
+    fn connected(&self, peer: &Peer) -> KafkaDispatch {
+        self.domain.metrics.connections_accepted.inc();
+        self.domain.metrics.connections.inc();
+        let connection = ConnectionInfo { peer: peer.clone(), client_id: "".into() };
+        KafkaDispatch { context: Arc::new(Context { domain: self.domain.clone(), connection }) }
+    }
+
+    fn ended(&self, peer: &Peer, ended: &Ended) {
+        self.domain.metrics.connections.dec();
+        self.domain.metrics.closed(reason(ended));
+        self.domain.partitions.connection_closed(ConnectionId(peer.connection));
+    }
+
+    fn refused(&self) {
+        self.domain.metrics.connections_refused.inc();
+    }
+
+    fn panicked(&self, peer: &Peer, _message: &str) {
+        self.domain.metrics.connections.dec();
+        self.domain.metrics.panics.inc();
+        self.domain.metrics.closed("panic");
+        self.domain.partitions.connection_closed(ConnectionId(peer.connection));
+    }
+}
+
+/// The label of an ending.
+fn reason(ended: &Ended) -> &'static str {
+    match ended {
+        Ended::ByClient | Ended::ByClientMidway => "client",
+        Ended::Io(_) => "socket",
+        Ended::Frame(_) => "frame",
+        Ended::Stranger(_) => "stranger",
+        Ended::Request(_) => "request",
+        Ended::Idle => "idle",
+        Ended::SlowRequest => "slow_request",
+        Ended::NeverReads => "never_reads",
+        Ended::NoMemory => "memory",
+        Ended::Stopping => "stopping",
+    }
+}
+
+/// One connection's dispatcher.
+pub struct KafkaDispatch {
+    context: Arc<Context>,
+}
+
+/// A decoded request.
+pub enum Call {
+    /// One to be handled.
+    Request(RequestHeader, Request),
+    /// ApiVersions in a version above the table.
+    ApiVersionsTooNew {
+        /// Repeated in the answer.
+        correlation_id: i32,
+    },
+}
+
+/// An answer before it is encoded.
+pub enum Reply {
+    /// Of a handler.
+    Response {
+        /// The API.
+        api: ApiKey,
+        /// Its version.
+        version: i16,
+        /// Repeated from the request.
+        correlation_id: i32,
+        /// The body.
+        body: Response,
+    },
+    /// The table in v0, with UNSUPPORTED_VERSION.
+    ApiVersionsTooNew {
+        /// Repeated from the request.
+        correlation_id: i32,
+    },
+}
+
+impl KafkaDispatch {
+    /// The context for a request: a client that changes its id in mid-connection gets a new one.
+    fn context_for(&mut self, header: &RequestHeader) -> Arc<Context> {
+        let client_id = header.client_id.as_deref().unwrap_or("");
+        if *self.context.connection.client_id != *client_id {
+            let mut context = Context::clone(&self.context);
+            context.connection.client_id = client_id.into();
+            self.context = Arc::new(context);
+        }
+        self.context.clone()
+    }
+
+    fn complain(&self, error: &RequestError) -> CloseReason {
+        let client = escape_for_log(&self.context.connection.client_id, CLIENT_ID_LOG_CHARS_MAX);
+        CloseReason(format!("{error} (client id \"{client}\")"))
+    }
+}
+
+impl Dispatch for KafkaDispatch {
+    type Call = Call;
+    type Reply = Reply;
+
+    fn decode(&mut self, frame: Bytes) -> Result<(Call, Turn), CloseReason> {
+        self.context.metrics.request_bytes.inc_by(frame.len() as u64);
+        match request::decode(frame) {
+            Ok((header, request)) => {
+                let turn = if matches!(request, Request::Produce(_)) { Turn::Overlap } else { Turn::Alone };
+                Ok((Call::Request(header, request), turn))
+            }
+            Err(RequestError::ApiVersionsTooNew { correlation_id, .. }) => {
+                Ok((Call::ApiVersionsTooNew { correlation_id }, Turn::Alone))
+            }
+            Err(error) => Err(self.complain(&error)),
+        }
+    }
+
+    fn start(&mut self, call: Call) -> Started<Reply> {
+        match call {
+            Call::Request(header, request) => {
+                let context = self.context_for(&header);
+                let metrics = context.metrics.clone();
+                let began = rt::now();
+                let Started { answer, ordered } = handlers::start(context, header.version, request);
+                let answer = Box::pin(async move { finished(&metrics, &header, began, answer.await) });
+                Started { answer, ordered }
+            }
+            Call::ApiVersionsTooNew { correlation_id } => {
+                self.context.metrics.answered(ApiKey::ApiVersions, ErrorCode::UnsupportedVersion, 0.0);
+                let reply = Reply::ApiVersionsTooNew { correlation_id };
+                let answer = Answer::Reply { reply, memory: budget::Reservation::default() };
+                Started { answer: Box::pin(std::future::ready(answer)), ordered: true }
+            }
+        }
+    }
+
+    fn encode(&mut self, reply: Reply, out: &mut Outbox) -> Result<(), CloseReason> {
+        let encoded = match reply {
+            Reply::ApiVersionsTooNew { correlation_id } => {
+                response::encode_api_versions_too_new(correlation_id, out.tail())
+            }
+            Reply::Response { version, correlation_id, body: Response::Fetch(body), .. } if is_large(&body) => {
+                let mut chunks = Vec::new();
+                body.encode_chunks(version, correlation_id, &mut chunks);
+                out.push_chunks(chunks);
+                Ok(())
+            }
+            Reply::Response { api, version, correlation_id, body } => {
+                response::encode(api, version, correlation_id, &body, out.tail())
+            }
+        };
+        encoded.map_err(|error| {
+            // A mistake of the broker: the client gets no answer that it could misread.
+            tracing::error!("an answer cannot be encoded: {error}");
+            CloseReason(error.to_string())
+        })
+    }
+}
+
+/// Large records are written from where they are; copying small ones costs less than a slice of their own.
+fn is_large(body: &ottla_protocol::fetch::FetchResponse) -> bool {
+    let bytes: usize = body.topics.iter().flat_map(|topic| &topic.partitions).map(|part| part.records_bytes()).sum();
+    bytes > FRAME_TRUSTED_BYTES / 4
+}
+
+fn finished(
+    metrics: &Metrics,
+    header: &RequestHeader,
+    began: rt::Instant,
+    answer: Answer<Response>,
+) -> Answer<Reply> {
+    let seconds = rt::now().since(began).as_secs_f64();
+    match answer {
+        Answer::Reply { reply, memory } => {
+            metrics.answered(header.api_key, handlers::outcome::error_of(&reply), seconds);
+            let (api, version, correlation_id) = (header.api_key, header.version, header.correlation_id);
+            Answer::Reply { reply: Reply::Response { api, version, correlation_id, body: reply }, memory }
+        }
+        Answer::Nothing => {
+            metrics.answered(header.api_key, ErrorCode::None, seconds);
+            Answer::Nothing
+        }
+        Answer::Close(reason) => {
+            metrics.answered(header.api_key, ErrorCode::UnknownServerError, seconds);
+            Answer::Close(reason)
+        }
+    }
+}
