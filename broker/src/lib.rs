@@ -9,6 +9,7 @@ pub mod coordinator;
 pub mod handlers;
 pub mod limits;
 pub mod metadata;
+pub mod metrics;
 pub mod node;
 pub mod partition;
 pub mod server;

@@ -4,7 +4,7 @@
 
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::ids::NodeId;
-use ottla_protocol::leader_hint::NodeEndpoint;
+use ottla_protocol::produce::NodeEndpoint;
 
 use crate::metadata::MetadataImage;
 use crate::server::Context;

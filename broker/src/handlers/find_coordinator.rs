@@ -9,7 +9,7 @@ use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
-use ottla_protocol::leader_hint::NodeEndpoint;
+use ottla_protocol::produce::NodeEndpoint;
 
 use super::brokers::{self, text};
 use crate::coordinator::group::partition_for;

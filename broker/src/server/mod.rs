@@ -8,6 +8,7 @@ pub mod connection;
 pub mod context;
 pub mod dispatch;
 pub mod inbox;
+pub mod kafka;
 pub mod listener;
 pub mod outbox;
 pub mod sniff;
