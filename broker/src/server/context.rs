@@ -9,10 +9,13 @@ use ottla_storage::data_dir::DataDir;
 use uuid::Uuid;
 
 use crate::config::Config;
+#[cfg(any())]
 use crate::coordinator::group::Groups;
 use crate::handlers::fetch_session::FetchSessions;
+#[cfg(any())]
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
+#[cfg(any())]
 use crate::partition::Partitions;
 use crate::server::budget::Budget;
 use crate::server::dispatch::Peer;
@@ -50,10 +53,13 @@ pub struct Directory {
 pub struct Domain {
     /// The node's configuration.
     pub config: Arc<Config>,
+    #[cfg(any())]
     /// Nodes, topics, configs.
     pub metadata: Metadata,
+    #[cfg(any())]
     /// What clients may know of partitions.
     pub partitions: Partitions,
+    #[cfg(any())]
     /// Consumer groups.
     pub groups: Groups,
     /// What is counted.

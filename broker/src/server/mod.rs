@@ -8,6 +8,7 @@ pub mod connection;
 pub mod context;
 pub mod dispatch;
 pub mod inbox;
+#[cfg(any())]
 pub mod kafka;
 pub mod listener;
 pub mod outbox;
