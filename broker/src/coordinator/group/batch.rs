@@ -1,57 +1,84 @@
-//! The batches of `__consumer_offsets`: read into keys and values.
+//! The batches of `__consumer_offsets`: records into batches of bounded size, and back into keys and values.
 //!
 //! May not know: what the records mean.
 
 use bytes::Bytes;
+use ottla_protocol::batch::{BatchBuilder, BatchHeader, NewRecord};
+use ottla_protocol::compression::Codec;
 
-use super::wire::{Malformed, Reader};
+use super::records::Record;
+use super::wire::Malformed;
 
 /// A record's key and value.
 pub(super) type KeyValue = (Bytes, Option<Bytes>);
 
-/// Bytes of a v2 batch before its records, and the place of their count.
-const HEADER_BYTES: usize = 61;
-const COUNT_AT: usize = 57;
-const ATTRIBUTES_AT: usize = 21;
+/// A batch is closed once it is this large; one larger record still makes a batch of its own.
+const BATCH_BYTES_TARGET: usize = 256 * 1024;
 
-/// The records of an uncompressed v2 batch; control batches have none.
+/// A compressed batch may not unpack to more than this.
+const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The records of a batch; control batches have none.
 pub(super) fn records(batch: &Bytes) -> Result<Vec<KeyValue>, Malformed> {
-    if batch.len() < HEADER_BYTES {
-        return Err(Malformed("batch shorter than its header"));
-    }
-    let attributes = Reader::new(batch.slice(ATTRIBUTES_AT..)).i16()?;
-    if attributes & 0x07 != 0 {
-        return Err(Malformed("compressed batch"));
-    }
-    if attributes & 0x20 != 0 {
+    let header = BatchHeader::parse(batch).ok_or(Malformed("batch shorter than its header"))?;
+    if header.attributes.is_control() {
         return Ok(Vec::new());
     }
-    let count = Reader::new(batch.slice(COUNT_AT..)).i32()?;
-    let mut body = Reader::new(batch.slice(HEADER_BYTES..));
+    let opened = ottla_protocol::records::open(&header, batch, UNPACKED_BYTES_MAX)
+        .map_err(|_| Malformed("batch that cannot be opened"))?;
     let mut records = Vec::new();
-    for _ in 0..count {
-        let length = length(&mut body)?.ok_or(Malformed("record without length"))?;
-        let mut record = Reader::new(body.take(length)?);
-        record.take(1)?; // attributes
-        record.varlong()?; // timestamp delta
-        record.varlong()?; // offset delta
-        let key = length_prefixed(&mut record)?.ok_or(Malformed("record without key"))?;
-        let value = length_prefixed(&mut record)?;
-        records.push((key, value));
+    for record in opened.iter() {
+        let record = record.map_err(|_| Malformed("damaged record"))?;
+        let key = record.key.ok_or(Malformed("record without key"))?;
+        let value = record.value.map(|value| opened.bytes().slice_ref(value));
+        records.push((opened.bytes().slice_ref(key), value));
     }
     Ok(records)
 }
 
-fn length(reader: &mut Reader) -> Result<Option<usize>, Malformed> {
-    match reader.varlong()? {
-        -1 => Ok(None),
-        n => usize::try_from(n).map(Some).map_err(|_| Malformed("negative length")),
+/// Batches that carry these records in order, all of one group.
+pub(super) fn build(records: &[Record], time_ms: i64) -> Vec<Bytes> {
+    let mut batches = Vec::new();
+    let mut builder = BatchBuilder::new(Codec::None);
+    for (key, value) in records.iter().filter_map(Record::encode) {
+        builder.push(&NewRecord { timestamp: time_ms, key: Some(&key), value: value.as_deref(), headers: &[] });
+        if builder.bytes() >= BATCH_BYTES_TARGET {
+            let full = std::mem::replace(&mut builder, BatchBuilder::new(Codec::None));
+            batches.extend(full.build());
+        }
     }
+    if builder.record_count() > 0 {
+        // Without a codec nothing can fail.
+        batches.extend(builder.build());
+    }
+    batches
 }
 
-fn length_prefixed(reader: &mut Reader) -> Result<Option<Bytes>, Malformed> {
-    match length(reader)? {
-        None => Ok(None),
-        Some(length) => reader.take(length).map(Some),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tombstone(partition: i32) -> Record {
+        Record::Offset { group: "g".into(), topic: "t".repeat(200), partition, value: None }
+    }
+
+    #[test]
+    fn records_are_spread_over_bounded_batches_and_keep_their_order() {
+        let records: Vec<Record> = (0..5_000).map(tombstone).collect();
+        let batches = build(&records, 7);
+        assert!(batches.len() > 1);
+        assert!(batches.iter().all(|batch| batch.len() < BATCH_BYTES_TARGET + 1_024));
+        let read = batches.iter().flat_map(|batch| super::records(batch).unwrap());
+        let read: Vec<Record> = read.map(|(key, value)| Record::decode(key, value).unwrap()).collect();
+        assert_eq!(read, records);
+        assert!(build(&[], 7).is_empty());
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_a_panic() {
+        let batch = &build(&[tombstone(1), tombstone(2)], 7)[0];
+        for end in 0..batch.len() {
+            assert!(super::records(&batch.slice(..end)).is_err());
+        }
     }
 }

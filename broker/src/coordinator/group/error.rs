@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::store::refusal;
+
 /// Why a group operation was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
 pub enum GroupError {
@@ -74,6 +76,18 @@ pub enum GroupError {
 }
 
 impl GroupError {
+    /// What the group store answered at apply.
+    #[must_use]
+    pub fn from_apply(code: i16) -> Self {
+        match code {
+            refusal::ILLEGAL_GENERATION => Self::IllegalGeneration,
+            refusal::UNKNOWN_MEMBER_ID => Self::UnknownMemberId,
+            refusal::NON_EMPTY_GROUP => Self::NonEmptyGroup,
+            refusal::CHANGED_MEANWHILE => Self::CoordinatorNotAvailable,
+            _ => Self::Internal,
+        }
+    }
+
     /// Kafka's code.
     #[must_use]
     pub fn code(self) -> i16 {

@@ -12,13 +12,20 @@
 mod batch;
 pub mod classic;
 pub mod error;
+pub mod expiry;
 pub mod guard;
+pub mod journal;
+mod owner;
 pub mod records;
+pub mod runtime;
 pub mod store;
 mod wire;
 
 pub use error::GroupError;
 pub use guard::Guard;
+pub use journal::Journal;
+pub use owner::{Commit, DeletedTopic, Described, Listed, NewOffset};
+pub use runtime::{GroupSettings, Groups};
 pub use store::GroupStore;
 pub use wire::Malformed;
 

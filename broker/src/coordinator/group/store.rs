@@ -250,6 +250,12 @@ impl GroupStore {
         self.groups.iter()
     }
 
+    /// The groups whose id comes after `cursor`, all for none.
+    pub fn groups_after(&self, cursor: Option<&str>) -> impl Iterator<Item = (&Arc<str>, &StoredGroup)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.groups.range::<str, _>((cursor.map_or(Unbounded, Excluded), Unbounded))
+    }
+
     /// One committed offset.
     #[must_use]
     pub fn offset(&self, group: &str, topic: &str, partition: i32) -> Option<&CommittedOffset> {

@@ -66,20 +66,6 @@ impl Reader {
         Err(Malformed("varint too long"))
     }
 
-    /// A zigzag-coded varint of at most 64 bits, as records use them.
-    pub(super) fn varlong(&mut self) -> Result<i64, Malformed> {
-        let mut value = 0_u64;
-        for shift in (0..70).step_by(7) {
-            self.need(1)?;
-            let byte = self.0.get_u8();
-            value |= u64::from(byte & 0x7f).wrapping_shl(shift);
-            if byte & 0x80 == 0 {
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
-            }
-        }
-        Err(Malformed("varlong too long"))
-    }
-
     /// Length of a nullable field; `None` is null.
     fn length(&mut self, compact: bool, wide: bool) -> Result<Option<usize>, Malformed> {
         if compact {

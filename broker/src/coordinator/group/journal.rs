@@ -1,0 +1,92 @@
+//! What the coordinator needs of the floors below: the partitions of `__consumer_offsets`, and which topics exist.
+//!
+//! A trait, so that the runtime can be tested without shards.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use ottla_protocol::ids::LeaderEpoch;
+use ottla_storage::env::watch;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::error::GroupError;
+use super::store::GroupStore;
+use crate::partition::{AppendError, PartitionError};
+
+/// Waits until an append is applied.
+pub type AppendFuture = BoxFuture<'static, Result<(), AppendError>>;
+
+/// The floors below, as the coordinator sees them.
+pub trait Journal: Debug + Send + Sync + 'static {
+    /// Number of partitions of the topic, existing or to be.
+    fn partition_count(&self) -> i32;
+
+    /// The epoch under which this node leads and serves a partition; none where it does not.
+    fn leader_epoch(&self, partition: i32) -> Option<LeaderEpoch>;
+
+    /// Changes whenever some [`Journal::leader_epoch`] may have changed.
+    fn leadership_changes(&self) -> watch::Receiver<u64>;
+
+    /// Changes whenever a topic was deleted.
+    fn topic_deletions(&self) -> watch::Receiver<u64>;
+
+    /// The replicated groups of a partition; none where this node has no replica.
+    fn store(&self, partition: i32) -> Option<Arc<Mutex<GroupStore>>>;
+
+    /// Appends; the order of calls is the order of batches.
+    fn append(&self, partition: i32, batch: Bytes, guard: Bytes) -> AppendFuture;
+
+    /// Waits until what this node has applied is current.
+    fn read_index(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;
+
+    /// The topic's id, as far as this node knows.
+    fn topic_id(&self, topic: &str) -> Option<Uuid>;
+
+    /// Those of `topics` that certainly do not exist any more (under that id, unless it is nil).
+    fn gone(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>>;
+
+    /// Creates the topic unless it exists.
+    fn ensure_topic(&self) -> BoxFuture<'static, Result<(), GroupError>>;
+}
+
+/// What an append's failure is to whoever asked for it.
+pub(super) fn append_refusal(error: &AppendError) -> GroupError {
+    match error {
+        AppendError::Partition(error) => partition_refusal(error),
+        AppendError::MessageTooLarge => GroupError::CommitTooLarge,
+        AppendError::Group(code) => GroupError::from_apply(*code),
+        AppendError::NotEnoughReplicas
+        | AppendError::NotEnoughReplicasAfterAppend
+        | AppendError::Overloaded(_)
+        | AppendError::BehindRefusal => GroupError::CoordinatorNotAvailable,
+        AppendError::Corrupt(_)
+        | AppendError::InvalidRecord { .. }
+        | AppendError::InvalidTimestamp { .. }
+        | AppendError::UnsupportedForMessageFormat
+        | AppendError::UnsupportedCompressionType
+        | AppendError::InternalTopic
+        | AppendError::OutOfOrderSequence
+        | AppendError::InvalidProducerEpoch
+        | AppendError::InvalidTransactionState => GroupError::Internal,
+    }
+}
+
+/// What a partition's refusal is to whoever asked the coordinator.
+pub(super) fn partition_refusal(error: &PartitionError) -> GroupError {
+    match error {
+        PartitionError::UnknownTopicOrPartition
+        | PartitionError::UnknownTopicId
+        | PartitionError::LeaderNotAvailable
+        | PartitionError::NotLeaderOrFollower
+        | PartitionError::FencedLeaderEpoch
+        | PartitionError::UnknownLeaderEpoch
+        | PartitionError::Storage => GroupError::NotCoordinator,
+        PartitionError::OffsetOutOfRange
+        | PartitionError::OffsetNotAvailable
+        | PartitionError::TimedOut
+        | PartitionError::PolicyViolation(_) => GroupError::CoordinatorNotAvailable,
+    }
+}

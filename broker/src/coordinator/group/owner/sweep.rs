@@ -1,0 +1,158 @@
+//! The sweep: now and then the owner goes through its groups, a few at a time, and removes what has expired and what
+//! belongs to deleted topics.
+//!
+//! The wall clock decides what has expired, but it may advance only as fast as the monotonic clock plus a bounded
+//! correction per sweep, and it never falls: one clock in 2035 must not expire everything.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{Event, Owner, OwnerSettings, now, wait_for_all};
+use crate::coordinator::group::classic::{Now, State};
+use crate::coordinator::group::expiry::{self, Terms};
+use crate::coordinator::group::guard::Guard;
+use crate::coordinator::group::records::Record;
+
+/// Groups looked at between two requests.
+const GROUPS_PER_STEP: usize = 256;
+
+/// After leadership came, and after a topic was deleted.
+const SOON_MS: i64 = 1_000;
+
+/// How far the wall clock may run ahead of the monotonic one between two sweeps.
+const CORRECTION_MS_MAX: i64 = 60_000;
+
+#[derive(Debug)]
+pub(super) struct Sweep {
+    next_ms: i64,
+    /// A question about topics is under way.
+    asking: bool,
+    running: Option<Running>,
+    /// Both clocks at the last sweep.
+    last: Now,
+}
+
+#[derive(Debug)]
+struct Running {
+    terms: Terms,
+    /// The last group that was looked at.
+    cursor: Option<Arc<str>>,
+}
+
+impl Sweep {
+    pub(super) fn new(now: Now) -> Self {
+        Self { next_ms: now.monotonic_ms + SOON_MS, asking: false, running: None, last: now }
+    }
+
+    pub(super) fn next_ms(&self) -> i64 {
+        if self.asking || self.running.is_some() { i64::MAX } else { self.next_ms }
+    }
+
+    pub(super) fn hasten(&mut self, now: Now) {
+        self.next_ms = self.next_ms.min(now.monotonic_ms + SOON_MS);
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(super) fn begin(&mut self, now: Now, gone: Vec<(Arc<str>, Uuid)>, settings: OwnerSettings) {
+        self.asking = false;
+        let terms = Terms {
+            now_ms: self.trusted_time_ms(now),
+            retention_ms: settings.retention_ms,
+            gone: gone.into_iter().collect(),
+        };
+        self.running = Some(Running { terms, cursor: None });
+    }
+
+    fn trusted_time_ms(&mut self, now: Now) -> i64 {
+        let elapsed_ms = (now.monotonic_ms - self.last.monotonic_ms).max(0);
+        let bound_ms = self.last.wall_ms.saturating_add(elapsed_ms).saturating_add(CORRECTION_MS_MAX);
+        if now.wall_ms > bound_ms {
+            tracing::error!(
+                ahead_ms = now.wall_ms - bound_ms,
+                "the wall clock jumped ahead; offsets expire as if it had not; check the node's clock"
+            );
+        }
+        let wall_ms = now.wall_ms.clamp(self.last.wall_ms, bound_ms);
+        self.last = Now { monotonic_ms: now.monotonic_ms, wall_ms };
+        wall_ms
+    }
+}
+
+impl Owner {
+    /// Asks first which topics are gone; the sweep begins with the answer.
+    pub(super) fn begin_sweep(&mut self, now: Now) {
+        self.sweep.next_ms = now.monotonic_ms.saturating_add(self.settings.sweep_interval_ms.max(SOON_MS));
+        self.sweep.asking = true;
+        let topics: BTreeSet<(Arc<str>, Uuid)> = {
+            let store = self.store.lock();
+            let offsets = store.groups().flat_map(|(_, stored)| &stored.offsets);
+            offsets.flat_map(|(topic, partitions)| partitions.values().map(|o| (topic.clone(), o.topic_id))).collect()
+        };
+        let gone = self.journal.gone(topics.into_iter().collect());
+        self.events.push(Box::pin(async move { Event::Gone(gone.await) }));
+    }
+
+    /// Looks at the next few groups.
+    pub(super) fn sweep_some(&mut self) {
+        let Some(mut running) = self.sweep.running.take() else { return };
+        let mut due: Vec<(Arc<str>, Vec<Record>, i64)> = Vec::new();
+        let mut looked_at = 0;
+        {
+            let store = self.store.lock();
+            let cursor = running.cursor.take();
+            for (group, stored) in store.groups_after(cursor.as_deref()).take(GROUPS_PER_STEP) {
+                looked_at += 1;
+                running.cursor = Some(group.clone());
+                let state = self.live.get(group).map_or(State::Empty, |slot| slot.machine.state());
+                let records = expiry::tombstones(group, stored, state, &running.terms);
+                if !records.is_empty() {
+                    due.push((group.clone(), records, newest_commit_ms(stored)));
+                }
+            }
+        }
+        for (group, records, cutoff_ms) in due {
+            tracing::info!(group = %group, records = records.len(), "removing what has expired");
+            let guard = Guard::Expiry { group: group.to_string(), cutoff_ms };
+            let appends = self.append_all(&records, now().wall_ms, &guard);
+            self.events.push(Box::pin(async move {
+                if let Err(error) = wait_for_all(appends).await {
+                    tracing::info!(group = %group, %error, "expired offsets stay until the next sweep");
+                }
+                Event::Swept
+            }));
+        }
+        if looked_at == GROUPS_PER_STEP {
+            self.sweep.running = Some(running);
+        }
+    }
+}
+
+/// What was committed after this the sweep has not seen, so its removals must not touch it.
+fn newest_commit_ms(stored: &crate::coordinator::group::store::StoredGroup) -> i64 {
+    let offsets = stored.offsets.values().flat_map(|partitions| partitions.values());
+    offsets.map(|offset| offset.commit_time_ms).max().unwrap_or(i64::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(monotonic_ms: i64, wall_ms: i64) -> Now {
+        Now { monotonic_ms, wall_ms }
+    }
+
+    #[test]
+    fn a_clock_in_2035_expires_nothing_early() {
+        let mut sweep = Sweep::new(at(0, 1_000_000));
+        assert_eq!(sweep.trusted_time_ms(at(10, 1_000_012)), 1_000_012);
+        let jumped = sweep.trusted_time_ms(at(20, 9_000_000_000_000));
+        assert!(jumped <= 1_000_012 + 10 + CORRECTION_MS_MAX);
+        // And it never falls.
+        assert_eq!(sweep.trusted_time_ms(at(30, 5)), jumped);
+    }
+}
