@@ -9,6 +9,8 @@
 //! offset and leader epoch can be patched without it. May not know: topics, or why a batch was sent.
 
 mod builder;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use bytes::Bytes;
@@ -253,13 +255,25 @@ pub fn patch_head(head: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) -> b
 
 /// Stamps a validated batch with the broker's time (message.timestamp.type=LogAppendTime): the flag, the largest
 /// timestamp and a new CRC. The base timestamp stays, as in Kafka: readers take the largest for every record.
+/// None if there is no whole header.
 #[must_use]
 pub fn stamp_log_append_time(batch: &[u8], now_ms: i64) -> Option<Bytes> {
+    restamp(batch, true, now_ms)
+}
+
+/// Corrects the largest timestamp of a batch whose producer stated another one than its records hold
+/// (see [`crate::records::check`]), with a new CRC. None if there is no whole header.
+#[must_use]
+pub fn correct_max_timestamp(batch: &[u8], max_timestamp: i64) -> Option<Bytes> {
+    restamp(batch, false, max_timestamp)
+}
+
+fn restamp(batch: &[u8], log_append_time: bool, max_timestamp: i64) -> Option<Bytes> {
     let header = BatchHeader::parse(batch)?;
     let mut stamped = batch.to_vec();
-    let attributes = header.attributes.with_log_append_time(true);
+    let attributes = header.attributes.with_log_append_time(log_append_time);
     stamped[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.0.to_be_bytes());
-    stamped[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&now_ms.to_be_bytes());
+    stamped[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&max_timestamp.to_be_bytes());
     write_crc(&mut stamped);
     Some(Bytes::from(stamped))
 }

@@ -76,7 +76,7 @@ pub enum BatchError {
     /// A control batch from a client.
     #[error("clients may not write control batches")]
     Control,
-    /// A producer id with a negative epoch or sequence, or the reverse.
+    /// A producer id with a negative epoch or sequence, or a transaction without a producer.
     #[error("producer id {producer_id}, epoch {epoch} and sequence {sequence} contradict each other")]
     Producer {
         /// As stated.
@@ -114,20 +114,22 @@ impl BatchError {
 }
 
 /// Takes what a producer sent for one partition: exactly one sound batch. Records are not looked at.
+///
+/// The checksum is compared before any field but length and magic is believed: a flipped bit must be answered
+/// with the retriable CORRUPT_MESSAGE, not with an error that makes the producer drop its records.
 pub fn validate(records: &Bytes, limits: &BatchLimits) -> Result<BatchHeader, BatchError> {
     let header = check_structure(records)?;
     let bytes = header.total_bytes();
-    if records.len() > bytes {
-        return Err(BatchError::MoreThanOne);
-    }
     if bytes > limits.batch_bytes_max {
         return Err(BatchError::TooLarge { length: bytes, limit: limits.batch_bytes_max });
+    }
+    check_crc(records, &header)?;
+    if records.len() > bytes {
+        return Err(BatchError::MoreThanOne);
     }
     check_codec(&header, limits)?;
     check_counts(&header)?;
     check_producer(&header, limits)?;
-    // Last, because it touches every byte.
-    check_crc(records, &header)?;
     Ok(header)
 }
 
@@ -180,7 +182,8 @@ fn check_producer(header: &BatchHeader, limits: &BatchLimits) -> Result<(), Batc
         // A marker has a producer but no sequence.
         epoch < 0 || (sequence < 0 && !header.attributes.is_control())
     } else {
-        producer_id < super::NO_PRODUCER_ID || sequence >= 0 || header.attributes.is_transactional()
+        // Epoch and sequence without a producer id mean nothing; some clients send 0.
+        producer_id < super::NO_PRODUCER_ID || header.attributes.is_transactional()
     };
     if contradicts {
         return Err(BatchError::Producer { producer_id, epoch, sequence });

@@ -6,6 +6,8 @@
 mod gzip;
 mod lz4;
 mod snappy;
+#[cfg(test)]
+mod tests;
 mod zstd;
 
 use std::io::Read;

@@ -5,6 +5,8 @@
 
 mod check;
 mod rewrite;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 
