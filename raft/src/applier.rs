@@ -12,13 +12,12 @@ use std::sync::Arc;
 use ottla_storage::checkpoint::{Cut, CutSource};
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::env::{rt, watch};
-use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
-use ottla_storage::log::ReplicaLog;
+use ottla_storage::ids::{LogId, ReplicaId};
 use parking_lot::Mutex;
 
 use openraft::entry::RaftEntry;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, EntryLog};
 use crate::machine::{Reply, StateMachine};
 use crate::types::{LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, to_raft_log_id};
 
@@ -26,7 +25,7 @@ use crate::types::{LogEntry, SnapshotMeta, StoredMembership, encode_stored_membe
 pub(crate) struct Applier {
     replica: ReplicaId,
     directory: Arc<dyn Directory>,
-    log: ReplicaLog,
+    log: Arc<dyn EntryLog>,
     state: Mutex<State>,
     applied: watch::Sender<Option<LogId>>,
 }
@@ -58,7 +57,7 @@ pub(crate) struct Origin {
 impl Applier {
     pub(crate) fn new(
         directory: Arc<dyn Directory>,
-        log: ReplicaLog,
+        log: Arc<dyn EntryLog>,
         origin: Origin,
         machine: Box<dyn StateMachine>,
     ) -> Arc<Self> {
@@ -114,10 +113,9 @@ impl Applier {
         if state.closed {
             return Err(io::Error::other("stopped"));
         }
-        let expected = state.applied.map_or(RaftIndex(0), |id| RaftIndex(id.index.0 + 1));
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            // At the beginning of a log that was seeded behind a purge point the first entry may be any.
-            assert!(state.applied.is_none() || entry.log_id.index == expected, "entries are applied without a gap");
+            // The log store lets no hole pass; here nothing is applied twice.
+            assert!(Some(entry.log_id) > state.applied, "an entry is applied twice");
             self.apply_whole(&mut state, &entry)
         }));
         let reply = match outcome {

@@ -1,23 +1,23 @@
 //! What Raft needs of a data directory: a log per replica, a place for verdicts, and checkpoints.
 //!
-//! May not know: files. `DataDir` is the real one.
+//! May not know: files. `DataDir` and `ReplicaLog` are the real ones; tests bring others.
 
 use std::io;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
 use ottla_storage::checkpoint::CutSource;
-use ottla_storage::entry::{Entry, Verdict};
-use ottla_storage::ids::{LogId, ReplicaId};
-use ottla_storage::log::{GroupCreation, ReplicaLog};
+use ottla_storage::entry::{Entry, Verdict, Vote};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::log::{EntryRange, GroupCreation, OnSynced, ReplicaLog};
 
 /// A data directory, as seen by the replicas in it.
 pub trait Directory: Send + Sync + 'static {
     /// Begins a replica's log; durable when this returns.
-    fn create_replica(&self, creation: GroupCreation) -> BoxFuture<'_, io::Result<ReplicaLog>>;
+    fn create_replica(&self, creation: GroupCreation) -> BoxFuture<'_, io::Result<Arc<dyn EntryLog>>>;
 
     /// The log of a replica that is there.
-    fn replica_log(&self, replica: ReplicaId) -> Option<ReplicaLog>;
+    fn replica_log(&self, replica: ReplicaId) -> Option<Arc<dyn EntryLog>>;
 
     /// Notes what apply decided about an entry. Called for every applied entry, in order, before readers may see it.
     fn record_applied(&self, replica: ReplicaId, entry: &Entry, verdicts: &[Verdict]) -> io::Result<()>;
@@ -27,4 +27,66 @@ pub trait Directory: Send + Sync + 'static {
 
     /// The last entry that the oldest kept checkpoint of the replica contains: entries up to it may be purged.
     fn oldest_kept(&self, replica: ReplicaId) -> Option<LogId>;
+}
+
+/// One replica's log; the calls are those of [`ReplicaLog`].
+pub trait EntryLog: Send + Sync + 'static {
+    /// The replica.
+    fn id(&self) -> ReplicaId;
+    /// Appends entries, readable when this returns; `on_synced` is called when they are durable, in order.
+    fn append(&self, entries: Vec<Entry>, on_synced: OnSynced);
+    /// Makes a vote durable.
+    fn save_vote(&self, vote: Vote) -> BoxFuture<'_, io::Result<()>>;
+    /// Voids the entries after `last` (all, if `None`); durable when it completes.
+    fn truncate_after(&self, last: Option<LogId>) -> BoxFuture<'_, io::Result<()>>;
+    /// Forgets the entries up to `upto`, which may lie beyond the last one.
+    fn purge(&self, upto: LogId) -> BoxFuture<'_, io::Result<()>>;
+    /// The newest vote.
+    fn vote(&self) -> Option<Vote>;
+    /// The newest entry, or what was purged.
+    fn last_log_id(&self) -> Option<LogId>;
+    /// The newest entry that is durable, or what was purged.
+    fn last_synced(&self) -> Option<LogId>;
+    /// Up to where entries are purged.
+    fn purged(&self) -> Option<LogId>;
+    /// The id of one entry, without reading it.
+    fn log_id(&self, index: RaftIndex) -> Option<LogId>;
+    /// Entries of `range` from the front, stopping before `bytes_max` is passed but after at least one.
+    fn read(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>>;
+}
+
+impl EntryLog for ReplicaLog {
+    fn id(&self) -> ReplicaId {
+        ReplicaLog::id(self)
+    }
+    fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
+        ReplicaLog::append(self, entries, on_synced);
+    }
+    fn save_vote(&self, vote: Vote) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(ReplicaLog::save_vote(self, vote))
+    }
+    fn truncate_after(&self, last: Option<LogId>) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(ReplicaLog::truncate_after(self, last))
+    }
+    fn purge(&self, upto: LogId) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(ReplicaLog::purge(self, upto))
+    }
+    fn vote(&self) -> Option<Vote> {
+        ReplicaLog::vote(self)
+    }
+    fn last_log_id(&self) -> Option<LogId> {
+        ReplicaLog::last_log_id(self)
+    }
+    fn last_synced(&self) -> Option<LogId> {
+        ReplicaLog::last_synced(self)
+    }
+    fn purged(&self) -> Option<LogId> {
+        ReplicaLog::purged(self)
+    }
+    fn log_id(&self, index: RaftIndex) -> Option<LogId> {
+        ReplicaLog::log_id(self, index)
+    }
+    fn read(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>> {
+        Box::pin(ReplicaLog::read(self, range, bytes_max))
+    }
 }

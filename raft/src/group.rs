@@ -12,12 +12,11 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{ReplicaId, Term};
-use ottla_storage::log::ReplicaLog;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::applier::{Applier, Origin};
-use crate::directory::Directory;
+use crate::directory::{Directory, EntryLog};
 use crate::error::RaftError;
 use crate::handle::Role;
 use crate::host::RaftOptions;
@@ -100,7 +99,7 @@ pub(crate) type OnFailure = Arc<dyn Fn(ReplicaId, Arc<str>) + Send + Sync>;
 /// Everything a replica is started with.
 pub(crate) struct Start {
     pub(crate) directory: Arc<dyn Directory>,
-    pub(crate) log: ReplicaLog,
+    pub(crate) log: Arc<dyn EntryLog>,
     pub(crate) origin: Origin,
     pub(crate) first_members: Members,
     pub(crate) machine: Box<dyn StateMachine>,
@@ -258,6 +257,11 @@ impl Group {
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::SeqCst) {
             self.raft.runtime_config().tick(true);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst)
     }
 
     /// Turns openraft's metrics into the role until the core ends.

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::env::watch;
 use ottla_storage::ids::ReplicaId;
-use ottla_storage::log::{GroupCreation, ReplicaLog};
+use ottla_storage::log::GroupCreation;
 use parking_lot::Mutex;
 
 use crate::applier::Origin;
-use crate::directory::Directory;
+use crate::directory::{Directory, EntryLog};
 use crate::error::RaftError;
 use crate::group::{Group, Start};
 use crate::handle::GroupHandle;
@@ -114,7 +114,7 @@ impl RaftHost {
     async fn start(
         &self,
         directory: Arc<dyn Directory>,
-        log: ReplicaLog,
+        log: Arc<dyn EntryLog>,
         origin: Origin,
         first_members: Members,
         machine: Box<dyn StateMachine>,

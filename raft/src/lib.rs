@@ -17,13 +17,16 @@ mod members;
 mod net;
 mod runtime;
 mod state_machine;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod types;
 
-pub use directory::Directory;
+pub use directory::{Directory, EntryLog};
 pub use error::{ProposeError, RaftError, ReadIndexError};
 pub use handle::{GroupHandle, Pending, Proposal, Proposed, Role};
 pub use host::{RaftHost, RaftOptions};
 pub use machine::{Applied, Reply, StateMachine};
 pub use members::{Creation, Members};
+pub use net::sim::{Faults, SimNetwork};
 pub use net::{Message, Network, Undelivered};

@@ -10,15 +10,17 @@ use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
 use futures_util::Stream;
+use openraft::entry::RaftEntry;
 use openraft::storage::{
     IOFlushed, LeaderBoundedStreamError, LeaderBoundedStreamResult, RaftLogReader, RaftLogStorage,
 };
 use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
 use openraft::{LogState, errors::LeaderChanged};
 use ottla_storage::ids::RaftIndex;
-use ottla_storage::log::{EntryRange, ReplicaLog};
+use ottla_storage::log::EntryRange;
 use parking_lot::Mutex;
 
+use crate::directory::EntryLog;
 use crate::types::{
     LogEntry, RaftLogId, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote,
 };
@@ -26,13 +28,13 @@ use crate::types::{
 /// The log of one replica, as openraft wants it; clones share everything.
 #[derive(Clone)]
 pub(crate) struct LogStore {
-    log: ReplicaLog,
+    log: Arc<dyn EntryLog>,
     committed: Arc<Mutex<Option<RaftLogId>>>,
     read_bytes_max: usize,
 }
 
 impl LogStore {
-    pub(crate) fn new(log: ReplicaLog, read_bytes_max: usize) -> Self {
+    pub(crate) fn new(log: Arc<dyn EntryLog>, read_bytes_max: usize) -> Self {
         LogStore { log, committed: Arc::default(), read_bytes_max }
     }
 
@@ -63,10 +65,8 @@ impl LogStore {
         let mut all = Vec::new();
         while range.first <= range.last {
             let part = self.read(range).await?;
-            if part.is_empty() {
-                break;
-            }
-            range.first.0 += part.len() as u64;
+            let Some(next) = part.last().map(next_index) else { break };
+            range.first = next;
             all.extend(part);
         }
         Ok(all)
@@ -105,6 +105,17 @@ impl LogStore {
     }
 }
 
+fn next_index(entry: &LogEntry) -> RaftIndex {
+    RaftIndex(entry.log_id_parts().1 + 1)
+}
+
+/// What is applied follows each other without a gap, from `first` on; a log that was never purged may begin late.
+fn without_hole(first: RaftIndex, part: &[LogEntry]) -> io::Result<()> {
+    let begin = part.first().map_or(first.0, |entry| entry.log_id_parts().1);
+    let whole = (begin == first.0 || first.0 == 0) && part.iter().zip(begin..).all(|(e, i)| e.log_id_parts().1 == i);
+    if whole { Ok(()) } else { Err(io::Error::other(format!("the log has a hole at or after {}", first.0))) }
+}
+
 impl RaftLogReader<TypeConfig> for LogStore {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
         &mut self,
@@ -135,10 +146,13 @@ impl RaftLogReader<TypeConfig> for LogStore {
             async move {
                 let range = remaining?;
                 match store.read(range).await {
-                    Ok(part) if part.is_empty() => None,
                     Ok(part) => {
-                        let first = RaftIndex(range.first.0 + part.len() as u64);
-                        let rest = (first <= range.last).then_some(EntryRange { first, last: range.last });
+                        if let Err(hole) = without_hole(range.first, &part) {
+                            return Some((vec![Err(hole)], None));
+                        }
+                        let first = part.last().map(next_index)?;
+                        let last = range.last;
+                        let rest = (first <= last).then_some(EntryRange { first, last });
                         Some((part.into_iter().map(Ok).collect::<Vec<_>>(), rest))
                     }
                     Err(error) => Some((vec![Err(error)], None)),

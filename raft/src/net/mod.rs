@@ -2,6 +2,8 @@
 //!
 //! May not know: sockets. A message names replicas, never nodes; the transport knows where they live.
 
+pub(crate) mod sim;
+
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;

@@ -1,0 +1,155 @@
+//! The simulated network: loss, delay, repetition, disorder and partitions, all from the seed.
+//!
+//! A message travels on a task of the outside, is handled on a task of the receiving node, and an answer that is
+//! lost waits out the caller's time: nobody learns of a crash at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::ids::ReplicaId;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::host::RaftHost;
+use crate::net::{Message, Network, Undelivered};
+
+/// Node of everything that is no node.
+const OUTSIDE: SimNode = SimNode(0);
+
+/// How bad the network is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Faults {
+    /// Shortest way, one direction.
+    pub delay_min: Duration,
+    /// Longest way; the difference makes disorder.
+    pub delay_max: Duration,
+    /// Messages lost, of a thousand.
+    pub loss_per_mille: u64,
+    /// Messages delivered twice, of a thousand.
+    pub repeat_per_mille: u64,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        let (delay_min, delay_max) = (Duration::from_micros(50), Duration::from_micros(500));
+        Faults { delay_min, delay_max, loss_per_mille: 0, repeat_per_mille: 0 }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    hosts: BTreeMap<SimNode, RaftHost>,
+    homes: BTreeMap<ReplicaId, SimNode>,
+    /// Directions that carry nothing.
+    cut: BTreeSet<(SimNode, SimNode)>,
+    faults: Faults,
+}
+
+/// A network between simulated nodes; cheap to clone.
+#[derive(Clone, Default)]
+pub struct SimNetwork(Arc<Mutex<State>>);
+
+impl SimNetwork {
+    /// A node is up: messages for its replicas reach `host`.
+    pub fn attach(&self, node: SimNode, host: RaftHost) {
+        self.0.lock().hosts.insert(node, host);
+    }
+
+    /// A node is down: messages for it are lost.
+    pub fn detach(&self, node: SimNode) {
+        let host = self.0.lock().hosts.remove(&node);
+        drop(host);
+    }
+
+    /// Tells where a replica lives.
+    pub fn place(&self, replica: ReplicaId, node: SimNode) {
+        self.0.lock().homes.insert(replica, node);
+    }
+
+    /// Sets how bad the network is.
+    pub fn set_faults(&self, faults: Faults) {
+        self.0.lock().faults = faults;
+    }
+
+    /// Cuts one direction between two nodes.
+    pub fn cut(&self, from: SimNode, to: SimNode) {
+        self.0.lock().cut.insert((from, to));
+    }
+
+    /// Heals all cuts.
+    pub fn heal(&self) {
+        self.0.lock().cut.clear();
+    }
+
+    /// How long a message is on its way; `None` if it is lost.
+    fn way(&self) -> Option<Duration> {
+        let faults = self.0.lock().faults;
+        if sim::random_below(1_000) < faults.loss_per_mille {
+            return None;
+        }
+        let spread = faults.delay_max.saturating_sub(faults.delay_min);
+        let spread_ns = u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX);
+        Some(faults.delay_min + Duration::from_nanos(sim::random_below(spread_ns.max(1))))
+    }
+
+    fn repeats(&self) -> bool {
+        let per_mille = self.0.lock().faults.repeat_per_mille;
+        sim::random_below(1_000) < per_mille
+    }
+
+    async fn travel(&self, from: SimNode, to: SimNode) -> Option<()> {
+        rt::sleep(self.way()?).await;
+        (!self.0.lock().cut.contains(&(from, to))).then_some(())
+    }
+
+    /// One request to its receiver and its answer back.
+    async fn exchange(&self, from: ReplicaId, to: ReplicaId, request: Message) -> Option<Result<Message, Undelivered>> {
+        let (source, target) = {
+            let state = self.0.lock();
+            (*state.homes.get(&from)?, *state.homes.get(&to)?)
+        };
+        self.travel(source, target).await?;
+        let host = self.0.lock().hosts.get(&target).cloned()?;
+        let handled = sim::spawn_on(target, async move { host.deliver(from, to, request).await });
+        // The node may crash meanwhile.
+        let answer = handled.await.ok()?;
+        self.travel(target, source).await?;
+        Some(answer)
+    }
+}
+
+impl Network for SimNetwork {
+    fn call(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        request: Message,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
+        let network = self.clone();
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            let repeated = network.repeats().then(|| request.clone());
+            let carrier = network.clone();
+            sim::spawn_on(OUTSIDE, async move {
+                if let Some(answer) = carrier.exchange(from, to, request).await {
+                    let _ = sender.send(answer);
+                }
+            });
+            if let Some(request) = repeated {
+                sim::spawn_on(OUTSIDE, async move { network.exchange(from, to, request).await });
+            }
+            let answered = async {
+                match answer.await {
+                    Ok(answer) => answer,
+                    Err(_lost) => std::future::pending().await,
+                }
+            };
+            rt::timeout(timeout, answered).await.unwrap_or_else(|_| Err(Undelivered("no answer in time".to_owned())))
+        })
+    }
+}

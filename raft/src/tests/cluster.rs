@@ -1,0 +1,197 @@
+//! Simulated nodes, each with a disk of its own, that can be crashed and started again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use ottla_storage::data_dir::RecoveredReplica;
+use ottla_storage::env::sim::{self, NodeClock, SimNode};
+use ottla_storage::env::{rt, watch};
+use ottla_storage::ids::{ReplicaId, Term};
+use parking_lot::Mutex;
+
+use super::ledger::{Ledger, Oracle};
+use super::memory::{MemoryDirectory, MemoryDisk, Shared};
+use crate::directory::Directory;
+use crate::handle::{GroupHandle, Proposal};
+use crate::host::{RaftHost, RaftOptions};
+use crate::members::Members;
+use crate::net::sim::SimNetwork;
+
+/// What a node's processes leave behind and find again.
+pub(crate) trait Storage: Send + Sync {
+    /// Opens the directory on the current node.
+    fn open(&self) -> BoxFuture<'static, (Arc<dyn Directory>, Vec<RecoveredReplica>)>;
+    /// The power is lost; the node's tasks are gone already.
+    fn crash(&self);
+}
+
+/// Storage in memory.
+pub(crate) struct MemoryStorage {
+    pub(crate) disk: Arc<MemoryDisk>,
+    pub(crate) sync_max: Duration,
+}
+
+impl Storage for MemoryStorage {
+    fn open(&self) -> BoxFuture<'static, (Arc<dyn Directory>, Vec<RecoveredReplica>)> {
+        let (disk, sync_max) = (self.disk.clone(), self.sync_max);
+        Box::pin(async move {
+            let (directory, recovered) = MemoryDirectory::open(disk, sync_max);
+            (Arc::new(Shared(directory)) as Arc<dyn Directory>, recovered)
+        })
+    }
+    fn crash(&self) {
+        self.disk.crash();
+    }
+}
+
+type Entries = BTreeMap<u64, (Term, Bytes)>;
+
+struct Up {
+    host: RaftHost,
+    handle: GroupHandle,
+    visible: Arc<Mutex<Entries>>,
+}
+
+/// One group over several nodes, one replica each; node n carries replica n.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) network: SimNetwork,
+    pub(crate) oracle: Arc<Mutex<Oracle>>,
+    pub(crate) options: RaftOptions,
+    nodes: Arc<BTreeMap<SimNode, Box<dyn Storage>>>,
+    up: Arc<Mutex<BTreeMap<SimNode, Up>>>,
+}
+
+impl Cluster {
+    pub(crate) fn new(storages: Vec<Box<dyn Storage>>) -> Self {
+        let network = SimNetwork::default();
+        let nodes: BTreeMap<SimNode, Box<dyn Storage>> = (1u32..).map(SimNode).zip(storages).collect();
+        for &node in nodes.keys() {
+            network.place(ReplicaId(u64::from(node.0)), node);
+        }
+        let options = RaftOptions::default();
+        Cluster { network, oracle: Arc::default(), options, nodes: Arc::new(nodes), up: Arc::default() }
+    }
+
+    pub(crate) fn in_memory(count: usize, sync_max: Duration) -> Self {
+        let storage = |_| Box::new(MemoryStorage { disk: Arc::default(), sync_max }) as Box<dyn Storage>;
+        Self::new((0..count).map(storage).collect())
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<SimNode> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub(crate) fn random_node(&self) -> SimNode {
+        SimNode(1 + u32::try_from(sim::random_below(self.nodes.len() as u64)).unwrap())
+    }
+
+    /// Gives every node clocks of its own, up to 200 ppm and an hour apart.
+    pub(crate) fn skew_clocks(&self) {
+        for node in self.nodes() {
+            let drift_ppm = i64::try_from(sim::random_below(400)).unwrap() - 200;
+            let offset_ns = i64::try_from(sim::random_below(1 << 40)).unwrap();
+            let wall_offset_ms = i64::try_from(sim::random_below(7_200_000)).unwrap() - 3_600_000;
+            sim::set_clock(node, NodeClock { offset_ns, drift_ppm, wall_offset_ms });
+        }
+    }
+
+    /// Starts a node, with what its disk holds.
+    pub(crate) async fn start(&self, node: SimNode) {
+        let opening = self.nodes[&node].open();
+        let cluster = self.clone();
+        let started = sim::spawn_on(node, async move {
+            let (directory, recovered) = opening.await;
+            let host = RaftHost::new(Arc::new(cluster.network.clone()), cluster.options.clone());
+            let replica = ReplicaId(u64::from(node.0));
+            let found = recovered.iter().find(|recovered| recovered.id == replica);
+            let state = found.map(|recovered| recovered.state.clone()).unwrap_or_default();
+            let ledger = Box::new(Ledger::restore(&state, cluster.oracle.clone()));
+            let visible = ledger.visible.clone();
+            let handle = match found {
+                Some(recovered) => host.open(directory, recovered, ledger).await.unwrap(),
+                None => {
+                    let members = Members::of(cluster.nodes.keys().map(|node| ReplicaId(u64::from(node.0))));
+                    host.create(directory, replica, Bytes::from_static(b"shard"), members, ledger).await.unwrap()
+                }
+            };
+            rt::spawn(cluster.clone().watch_roles(handle.clone()));
+            (host.clone(), Up { host, handle, visible })
+        });
+        let (host, up) = started.await.unwrap();
+        self.network.attach(node, host);
+        self.up.lock().insert(node, up);
+    }
+
+    async fn watch_roles(self, handle: GroupHandle) {
+        let mut role = handle.role();
+        loop {
+            let now = *role.borrow_and_update();
+            if now.ready {
+                self.oracle.lock().leads(now.term, handle.replica());
+            }
+            if role.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Cuts a node's power.
+    pub(crate) fn crash(&self, node: SimNode) {
+        sim::crash(node);
+        self.network.detach(node);
+        let up = self.up.lock().remove(&node);
+        self.nodes[&node].crash();
+        drop(up);
+    }
+
+    pub(crate) fn is_up(&self, node: SimNode) -> bool {
+        self.up.lock().contains_key(&node)
+    }
+
+    pub(crate) fn handle(&self, node: SimNode) -> Option<GroupHandle> {
+        self.up.lock().get(&node).map(|up| up.handle.clone())
+    }
+
+    pub(crate) fn failures(&self, node: SimNode) -> watch::Receiver<BTreeMap<ReplicaId, Arc<str>>> {
+        self.up.lock()[&node].host.failures()
+    }
+
+    pub(crate) fn entries(&self, node: SimNode) -> Entries {
+        self.up.lock()[&node].visible.lock().clone()
+    }
+
+    /// A node that says it is ready to serve.
+    pub(crate) fn leader(&self) -> Option<SimNode> {
+        let up = self.up.lock();
+        up.iter().find(|(_, up)| up.handle.role().borrow().ready).map(|(&node, _)| node)
+    }
+
+    /// Proposes on a node; true if it was acknowledged.
+    pub(crate) async fn propose(&self, node: SimNode, payload: Bytes) -> bool {
+        let Some(handle) = self.handle(node) else { return false };
+        let proposal = Proposal { payload: payload.clone(), batches: Vec::new(), clock_ms: 0 };
+        let asked =
+            sim::spawn_on(node, async move { rt::timeout(Duration::from_secs(2), handle.propose(proposal)).await });
+        let Ok(Ok(Ok(proposed))) = asked.await else { return false };
+        self.oracle.lock().acknowledged(proposed.log_id, payload);
+        true
+    }
+
+    /// A read index never lies below what was acknowledged before it was asked for.
+    pub(crate) async fn read_index(&self, node: SimNode) {
+        let Some(handle) = self.handle(node) else { return };
+        let acknowledged = self.oracle.lock().acked.last_key_value().map(|(&index, _)| index);
+        let asked = sim::spawn_on(node, async move {
+            let index = handle.read_index().await?;
+            Ok::<_, crate::error::ReadIndexError>((index, handle.applied()))
+        });
+        if let Ok(Ok((index, applied))) = asked.await {
+            assert!(acknowledged <= Some(index.0), "stale read: {acknowledged:?} > {index:?}");
+            assert!(super::ledger::index_of(applied) >= index, "not applied up to the index read");
+        }
+    }
+}

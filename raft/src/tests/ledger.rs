@@ -1,0 +1,126 @@
+//! A state machine that remembers what it applied, and the oracle that compares replicas.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use ottla_storage::entry::Entry;
+use ottla_storage::env::sim;
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
+use parking_lot::Mutex;
+
+use crate::machine::{Applied, Reply, StateMachine};
+
+/// What all replicas together have shown.
+#[derive(Default)]
+pub(crate) struct Oracle {
+    /// What any replica applied at an index.
+    applied: BTreeMap<u64, (Term, Bytes)>,
+    /// What was acknowledged to the client.
+    pub(crate) acked: BTreeMap<u64, Bytes>,
+    /// Who was ready to serve in a term.
+    leaders: BTreeMap<Term, ReplicaId>,
+}
+
+impl Oracle {
+    /// I6: replicas that applied the same index applied the same entry.
+    pub(crate) fn applied(&mut self, id: LogId, payload: &Bytes) {
+        let new = (id.term, payload.clone());
+        let known = self.applied.entry(id.index.0).or_insert_with(|| new.clone());
+        assert_eq!(*known, new, "two entries under index {}", id.index.0);
+    }
+
+    /// I1: what is acknowledged stays at its place.
+    pub(crate) fn acknowledged(&mut self, id: LogId, payload: Bytes) {
+        assert_eq!(self.applied.get(&id.index.0), Some(&(id.term, payload.clone())), "acknowledged but not applied");
+        self.acked.insert(id.index.0, payload);
+    }
+
+    /// One leader a term.
+    pub(crate) fn leads(&mut self, term: Term, replica: ReplicaId) {
+        let known = *self.leaders.entry(term).or_insert(replica);
+        assert_eq!(known, replica, "two leaders in term {}", term.0);
+    }
+
+    pub(crate) fn terms(&self) -> usize {
+        self.leaders.len()
+    }
+}
+
+/// Remembers every normal entry.
+pub(crate) struct Ledger {
+    pub(crate) entries: BTreeMap<u64, (Term, Bytes)>,
+    dirty: Vec<u64>,
+    checksum: u64,
+    oracle: Arc<Mutex<Oracle>>,
+    /// A copy that tests may read.
+    pub(crate) visible: Arc<Mutex<BTreeMap<u64, (Term, Bytes)>>>,
+}
+
+/// A payload that apply does not survive.
+pub(crate) const POISON: &[u8] = b"poison";
+
+impl Ledger {
+    /// A ledger that holds `state` from a checkpoint.
+    pub(crate) fn restore(state: &[(Bytes, Bytes)], oracle: Arc<Mutex<Oracle>>) -> Self {
+        let mut ledger =
+            Ledger { entries: BTreeMap::new(), dirty: Vec::new(), checksum: 0, oracle, visible: Arc::default() };
+        for (key, value) in state {
+            let index = u64::from_be_bytes(key[..].try_into().unwrap());
+            let term = Term(u64::from_be_bytes(value[..8].try_into().unwrap()));
+            ledger.add(index, term, value.slice(8..));
+        }
+        ledger.dirty.clear();
+        ledger.publish();
+        ledger
+    }
+
+    fn add(&mut self, index: u64, term: Term, payload: Bytes) {
+        for &byte in index.to_le_bytes().iter().chain(&term.0.to_le_bytes()).chain(&payload[..]) {
+            self.checksum = (self.checksum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        self.entries.insert(index, (term, payload));
+        self.dirty.push(index);
+    }
+}
+
+impl StateMachine for Ledger {
+    fn apply(&mut self, entry: &Entry) -> Applied {
+        assert_ne!(entry.payload, POISON, "poisoned");
+        self.oracle.lock().applied(entry.log_id, &entry.payload);
+        if sim::is_active() {
+            sim::trace(&entry.log_id.index.0.to_le_bytes());
+            sim::trace(&entry.payload);
+        }
+        self.add(entry.log_id.index.0, entry.log_id.term, entry.payload.clone());
+        let verdicts = entry.batches.iter().map(|_| ottla_storage::entry::Verdict::Rejected).collect();
+        Applied { verdicts, reply: Reply::new(self.checksum) }
+    }
+
+    fn term_started(&mut self, _log_id: LogId) {}
+
+    fn publish(&mut self) {
+        *self.visible.lock() = self.entries.clone();
+    }
+
+    fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let change = |index: u64| {
+            let (term, payload) = self.entries.get(&index)?;
+            let mut value = BytesMut::new();
+            value.put_u64(term.0);
+            value.put_slice(payload);
+            Some(value.freeze())
+        };
+        dirty.into_iter().map(|index| (Bytes::copy_from_slice(&index.to_be_bytes()), change(index))).collect()
+    }
+
+    fn checksum(&self) -> u64 {
+        self.checksum
+    }
+}
+
+/// An entry for tests that need no group.
+pub(crate) fn index_of(id: Option<LogId>) -> RaftIndex {
+    id.map_or(RaftIndex(0), |id| id.index)
+}

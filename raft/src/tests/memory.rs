@@ -1,0 +1,311 @@
+//! A data directory in memory: what is synced survives a crash, a random prefix of the rest may.
+//!
+//! A model of the real one, small enough to be right at sight. Writes are durable after a random delay, in order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use ottla_storage::checkpoint::{Cut, CutSource};
+use ottla_storage::data_dir::RecoveredReplica;
+use ottla_storage::entry::{Entry, Verdict, Vote};
+use ottla_storage::env::{rt, sim};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::log::{EntryRange, GroupCreation, OnSynced};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::directory::{Directory, EntryLog};
+
+/// One replica as it lies on disk.
+#[derive(Debug, Clone, Default)]
+struct Image {
+    creation: Bytes,
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    entries: BTreeMap<u64, Entry>,
+    applied: Option<LogId>,
+    membership: Bytes,
+    checksum: u64,
+    state: BTreeMap<Bytes, Bytes>,
+}
+
+impl Image {
+    fn last(&self) -> Option<LogId> {
+        self.entries.last_key_value().map(|(_, entry)| entry.log_id).max(self.purged)
+    }
+
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Create(creation) => self.creation = creation.payload.clone(),
+            Change::Vote(vote) => self.vote = Some(*vote),
+            Change::Append(entries) => {
+                for entry in entries {
+                    self.entries.split_off(&entry.log_id.index.0);
+                    self.entries.insert(entry.log_id.index.0, entry.clone());
+                }
+            }
+            Change::Truncate(last) => drop(self.entries.split_off(&last.map_or(0, |id| id.index.0 + 1))),
+            Change::Purge(upto) => {
+                self.entries = self.entries.split_off(&(upto.index.0 + 1));
+                self.purged = Some(*upto);
+            }
+            Change::Checkpoint(cut) => {
+                self.applied = Some(cut.applied);
+                self.membership = cut.membership.clone();
+                self.checksum = cut.checksum;
+                for (key, value) in &cut.changes {
+                    match value {
+                        Some(value) => drop(self.state.insert(key.clone(), value.clone())),
+                        None => drop(self.state.remove(key)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Create(GroupCreation),
+    Vote(Vote),
+    Append(Vec<Entry>),
+    Truncate(Option<LogId>),
+    Purge(LogId),
+    Checkpoint(Cut),
+}
+
+struct Write {
+    replica: ReplicaId,
+    change: Change,
+    done: OnSynced,
+}
+
+/// What a node keeps through a crash.
+#[derive(Default)]
+pub(crate) struct MemoryDisk {
+    durable: Mutex<BTreeMap<ReplicaId, Image>>,
+    queue: Mutex<Vec<Write>>,
+    /// Every write fails from now on.
+    pub(crate) broken: Mutex<bool>,
+}
+
+impl MemoryDisk {
+    /// Power is lost: of what waits, a random prefix has reached the disk.
+    pub(crate) fn crash(&self) {
+        let queue = std::mem::take(&mut *self.queue.lock());
+        let survive = sim::random_below(queue.len() as u64 + 1);
+        for (at, write) in queue.into_iter().enumerate() {
+            if (at as u64) < survive {
+                self.durable.lock().entry(write.replica).or_default().change(&write.change);
+            }
+        }
+    }
+
+    fn recovered(&self) -> Vec<RecoveredReplica> {
+        let recover = |(&id, image): (&ReplicaId, &Image)| RecoveredReplica {
+            id,
+            creation: image.creation.clone(),
+            vote: image.vote,
+            purged: image.purged,
+            last_log_id: image.last(),
+            applied: image.applied,
+            membership: image.membership.clone(),
+            checksum: image.checksum,
+            state: image.state.clone().into_iter().collect(),
+        };
+        self.durable.lock().iter().map(recover).collect()
+    }
+}
+
+/// The directory while its node is up.
+pub(crate) struct MemoryDirectory {
+    disk: Arc<MemoryDisk>,
+    live: Mutex<BTreeMap<ReplicaId, Image>>,
+    synced: Mutex<BTreeMap<ReplicaId, LogId>>,
+    sources: Mutex<BTreeMap<ReplicaId, Weak<dyn CutSource>>>,
+    kept: Mutex<BTreeMap<ReplicaId, LogId>>,
+    pub(crate) recorded: Mutex<BTreeMap<ReplicaId, LogId>>,
+    wake: Notify,
+    sync_max: Duration,
+}
+
+impl MemoryDirectory {
+    /// Opens the directory; a writer and a checkpointer run on the current node from now on.
+    pub(crate) fn open(disk: Arc<MemoryDisk>, sync_max: Duration) -> (Arc<Self>, Vec<RecoveredReplica>) {
+        let live = disk.durable.lock().clone();
+        let ids = |of: fn(&Image) -> Option<LogId>| {
+            live.iter().filter_map(|(&id, image)| Some((id, of(image)?))).collect::<BTreeMap<_, _>>()
+        };
+        let directory = Arc::new(MemoryDirectory {
+            synced: Mutex::new(ids(Image::last)),
+            kept: Mutex::new(ids(|image| image.applied)),
+            live: Mutex::new(live.clone()),
+            sources: Mutex::default(),
+            recorded: Mutex::default(),
+            wake: Notify::new(),
+            sync_max,
+            disk,
+        });
+        rt::spawn(directory.clone().write());
+        rt::spawn(directory.clone().checkpoint());
+        let recovered = directory.disk.recovered();
+        (directory, recovered)
+    }
+
+    async fn write(self: Arc<Self>) {
+        loop {
+            self.wake.notified().await;
+            loop {
+                let count = self.disk.queue.lock().len();
+                if count == 0 {
+                    break;
+                }
+                let most = u64::try_from(self.sync_max.as_nanos()).unwrap();
+                rt::sleep(Duration::from_nanos(sim::random_below(most))).await;
+                self.complete(count);
+            }
+        }
+    }
+
+    fn complete(&self, count: usize) {
+        let writes: Vec<Write> = self.disk.queue.lock().drain(..count).collect();
+        for Write { replica, change, done } in writes {
+            if *self.disk.broken.lock() {
+                done(Err(io::Error::other("EIO")));
+                continue;
+            }
+            self.disk.durable.lock().entry(replica).or_default().change(&change);
+            if let Some(last) = self.disk.durable.lock().get(&replica).and_then(Image::last) {
+                self.synced.lock().insert(replica, last);
+            }
+            if let Change::Checkpoint(cut) = &change {
+                self.kept.lock().insert(replica, cut.applied);
+            }
+            done(Ok(()));
+        }
+    }
+
+    async fn checkpoint(self: Arc<Self>) {
+        loop {
+            rt::sleep(Duration::from_millis(200 + sim::random_below(800))).await;
+            let sources: Vec<_> = self.sources.lock().values().filter_map(Weak::upgrade).collect();
+            for cut in sources.into_iter().filter_map(|source| source.cut()) {
+                self.push(cut.replica, Change::Checkpoint(cut), Box::new(|_| {}));
+            }
+        }
+    }
+
+    fn push(&self, replica: ReplicaId, change: Change, done: OnSynced) {
+        if !matches!(change, Change::Checkpoint(_)) {
+            self.live.lock().entry(replica).or_default().change(&change);
+        }
+        self.disk.queue.lock().push(Write { replica, change, done });
+        self.wake.notify_one();
+    }
+
+    fn push_and_wait(&self, replica: ReplicaId, change: Change) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            let (sender, done) = oneshot::channel();
+            self.push(replica, change, Box::new(move |result| drop(sender.send(result))));
+            done.await.unwrap_or_else(|_| Err(io::Error::other("writer gone")))
+        })
+    }
+}
+
+/// The directory as groups hold it.
+#[derive(Clone)]
+pub(crate) struct Shared(pub(crate) Arc<MemoryDirectory>);
+
+impl Directory for Shared {
+    fn create_replica(&self, creation: GroupCreation) -> BoxFuture<'_, io::Result<Arc<dyn EntryLog>>> {
+        Box::pin(async move {
+            let replica = creation.replica;
+            if self.0.live.lock().contains_key(&replica) {
+                return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+            }
+            self.0.push_and_wait(replica, Change::Create(creation)).await?;
+            Ok(Arc::new(MemoryLog { directory: self.0.clone(), replica }) as Arc<dyn EntryLog>)
+        })
+    }
+
+    fn replica_log(&self, replica: ReplicaId) -> Option<Arc<dyn EntryLog>> {
+        self.0.live.lock().contains_key(&replica).then(|| {
+            let log: Arc<dyn EntryLog> = Arc::new(MemoryLog { directory: self.0.clone(), replica });
+            log
+        })
+    }
+
+    fn record_applied(&self, replica: ReplicaId, entry: &Entry, _verdicts: &[Verdict]) -> io::Result<()> {
+        self.0.recorded.lock().insert(replica, entry.log_id);
+        Ok(())
+    }
+
+    fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>) {
+        self.0.sources.lock().insert(replica, source);
+    }
+
+    fn oldest_kept(&self, replica: ReplicaId) -> Option<LogId> {
+        self.0.kept.lock().get(&replica).copied()
+    }
+}
+
+/// One replica's log in memory.
+pub(crate) struct MemoryLog {
+    directory: Arc<MemoryDirectory>,
+    replica: ReplicaId,
+}
+
+impl MemoryLog {
+    fn image<T>(&self, of: impl FnOnce(&Image) -> T) -> T {
+        of(&self.directory.live.lock()[&self.replica])
+    }
+}
+
+impl EntryLog for MemoryLog {
+    fn id(&self) -> ReplicaId {
+        self.replica
+    }
+    fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
+        self.directory.push(self.replica, Change::Append(entries), on_synced);
+    }
+    fn save_vote(&self, vote: Vote) -> BoxFuture<'_, io::Result<()>> {
+        self.directory.push_and_wait(self.replica, Change::Vote(vote))
+    }
+    fn truncate_after(&self, last: Option<LogId>) -> BoxFuture<'_, io::Result<()>> {
+        self.directory.push_and_wait(self.replica, Change::Truncate(last))
+    }
+    fn purge(&self, upto: LogId) -> BoxFuture<'_, io::Result<()>> {
+        self.directory.push_and_wait(self.replica, Change::Purge(upto))
+    }
+    fn vote(&self) -> Option<Vote> {
+        self.image(|image| image.vote)
+    }
+    fn last_log_id(&self) -> Option<LogId> {
+        self.image(Image::last)
+    }
+    fn last_synced(&self) -> Option<LogId> {
+        self.directory.synced.lock().get(&self.replica).copied()
+    }
+    fn purged(&self) -> Option<LogId> {
+        self.image(|image| image.purged)
+    }
+    fn log_id(&self, index: RaftIndex) -> Option<LogId> {
+        self.image(|image| image.entries.get(&index.0).map(|entry| entry.log_id))
+    }
+    fn read(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>> {
+        let mut bytes = 0;
+        let entries = self.image(|image| {
+            let range = image.entries.range(range.first.0..=range.last.0);
+            let fits = |(at, (_, entry)): &(usize, (&u64, &Entry))| {
+                bytes += entry.payload.len();
+                *at == 0 || bytes <= bytes_max
+            };
+            range.enumerate().take_while(fits).map(|(_, (_, entry))| entry.clone()).collect()
+        });
+        Box::pin(async move { Ok(entries) })
+    }
+}

@@ -1,0 +1,10 @@
+//! Tests of whole replicas: openraft's suite, one voter, three voters in the simulated world.
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod ledger;
+mod memory;
+mod one_voter;
+mod suite;
+mod three_voters;

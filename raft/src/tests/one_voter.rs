@@ -1,0 +1,164 @@
+//! One voter: the way of every group on a single node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+
+use super::cluster::{Cluster, MemoryStorage, Storage};
+use super::ledger::POISON;
+use super::memory::MemoryDisk;
+use crate::error::{ProposeError, ReadIndexError};
+use crate::handle::{GroupHandle, Proposal};
+
+const NODE: SimNode = SimNode(1);
+
+fn proposal(payload: &[u8]) -> Proposal {
+    Proposal { payload: Bytes::copy_from_slice(payload), batches: Vec::new(), clock_ms: 0 }
+}
+
+async fn ready(handle: &GroupHandle) {
+    drop(handle.role().wait_for(|role| role.ready).await.unwrap());
+}
+
+async fn started() -> (Cluster, GroupHandle, Arc<MemoryDisk>) {
+    let disk = Arc::new(MemoryDisk::default());
+    let storage = MemoryStorage { disk: disk.clone(), sync_max: Duration::from_millis(1) };
+    let cluster = Cluster::new(vec![Box::new(storage) as Box<dyn Storage>]);
+    cluster.start(NODE).await;
+    let handle = cluster.handle(NODE).unwrap();
+    (cluster, handle, disk)
+}
+
+#[test]
+fn a_sole_voter_leads_at_once_also_after_a_crash() {
+    sim::run_twice(1, || async {
+        let (cluster, handle, _) = started().await;
+        ready(&handle).await;
+        assert!(sim::elapsed() < Duration::from_millis(100), "no election timer was waited for");
+        assert!(cluster.propose(NODE, Bytes::from_static(b"a")).await);
+        let term = handle.role().borrow().term;
+        cluster.crash(NODE);
+        let before = sim::elapsed();
+        cluster.start(NODE).await;
+        let handle = cluster.handle(NODE).unwrap();
+        ready(&handle).await;
+        assert!(sim::elapsed() - before < Duration::from_millis(100));
+        assert!(handle.role().borrow().term > term, "a leader is never restored from its vote");
+        assert_eq!(cluster.entries(NODE).len(), 1);
+    });
+}
+
+#[test]
+fn submitted_proposals_keep_their_order() {
+    sim::run_twice(2, || async {
+        let (cluster, handle, _) = started().await;
+        ready(&handle).await;
+        let mut pending = Vec::new();
+        for number in 0..100u64 {
+            pending.push(handle.submit(proposal(number.to_string().as_bytes())).await.unwrap());
+        }
+        let mut last = None;
+        for pending in pending {
+            let proposed = pending.applied().await.unwrap();
+            assert!(Some(proposed.log_id) > last);
+            last = Some(proposed.log_id);
+            assert!(proposed.reply.take::<u64>().is_some());
+        }
+        let payloads: Vec<Bytes> = cluster.entries(NODE).into_values().map(|(_, payload)| payload).collect();
+        assert_eq!(payloads, (0..100u64).map(|n| Bytes::from(n.to_string())).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_read_index_waits_for_what_was_written_before() {
+    sim::run_twice(3, || async {
+        let (_cluster, handle, _) = started().await;
+        ready(&handle).await;
+        let proposed = handle.propose(proposal(b"x")).await.unwrap();
+        assert!(handle.read_index().await.unwrap() >= proposed.log_id.index);
+        assert_eq!(handle.applied(), Some(proposed.log_id));
+    });
+}
+
+#[test]
+fn an_idle_group_sleeps_and_the_next_request_wakes_it() {
+    sim::run_twice(4, || async {
+        let (_cluster, handle, _) = started().await;
+        ready(&handle).await;
+        rt::sleep(Duration::from_secs(60)).await;
+        assert!(handle.0.is_asleep());
+        handle.propose(proposal(b"morning")).await.unwrap();
+        assert!(!handle.0.is_asleep());
+        rt::sleep(Duration::from_secs(60)).await;
+        handle.read_index().await.unwrap();
+        assert!(!handle.0.is_asleep());
+    });
+}
+
+#[test]
+fn a_panic_in_apply_stops_this_replica_and_says_so() {
+    sim::run_twice(5, || async {
+        let (cluster, handle, _) = started().await;
+        ready(&handle).await;
+        let refused = handle.propose(proposal(POISON)).await.unwrap_err();
+        assert!(matches!(&refused, ProposeError::Stopped(why) if why.contains("poisoned")), "{refused:?}");
+        drop(handle.role().wait_for(|role| role.stopped).await.unwrap());
+        assert!(matches!(handle.read_index().await, Err(ReadIndexError::Stopped(_))));
+        assert!(matches!(handle.propose(proposal(b"y")).await, Err(ProposeError::Stopped(_))));
+        let failures = cluster.failures(NODE);
+        assert!(failures.borrow().contains_key(&ReplicaId(1)), "reported to the host");
+    });
+}
+
+#[test]
+fn a_failed_disk_stops_the_replica_and_nothing_is_acknowledged() {
+    sim::run_twice(6, || async {
+        let (cluster, handle, disk) = started().await;
+        ready(&handle).await;
+        *disk.broken.lock() = true;
+        assert!(handle.propose(proposal(b"lost")).await.is_err());
+        drop(handle.role().wait_for(|role| role.stopped).await.unwrap());
+        assert!(handle.failure().unwrap().contains("EIO"), "{:?}", handle.failure());
+        assert!(cluster.failures(NODE).borrow().contains_key(&ReplicaId(1)));
+        assert!(cluster.entries(NODE).is_empty());
+    });
+}
+
+#[test]
+fn a_restart_begins_at_the_checkpoint_and_purges_behind_it() {
+    sim::run_twice(7, || async {
+        let (cluster, handle, _) = started().await;
+        ready(&handle).await;
+        for number in 0..50u64 {
+            handle.propose(proposal(number.to_string().as_bytes())).await.unwrap();
+        }
+        // Checkpoints come every second at the latest, and a purge follows them.
+        rt::sleep(Duration::from_secs(5)).await;
+        let purged = handle.0.applier.snapshot().and_then(|meta| meta.last_log_id).map(|id| RaftIndex(id.index));
+        assert_eq!(purged, handle.applied().map(|id| id.index), "everything is in the checkpoint");
+        cluster.crash(NODE);
+        cluster.start(NODE).await;
+        let handle = cluster.handle(NODE).unwrap();
+        ready(&handle).await;
+        assert_eq!(cluster.entries(NODE).len(), 50);
+        assert!(cluster.propose(NODE, Bytes::from_static(b"more")).await);
+        assert_eq!(cluster.entries(NODE).len(), 51);
+    });
+}
+
+#[test]
+fn after_shutdown_nothing_is_applied_and_proposals_are_refused() {
+    sim::run_twice(8, || async {
+        let (cluster, handle, _) = started().await;
+        ready(&handle).await;
+        handle.propose(proposal(b"a")).await.unwrap();
+        handle.shutdown().await;
+        assert!(handle.role().borrow().stopped);
+        assert!(matches!(handle.propose(proposal(b"b")).await, Err(ProposeError::Stopped(_))));
+        assert!(cluster.failures(NODE).borrow().is_empty(), "a stop on request is no failure");
+    });
+}

@@ -1,0 +1,175 @@
+//! Three voters elect, replicate, fail over, crash and restart; every seed runs twice and must repeat.
+//!
+//! `OTTLA_SEED=n` runs one seed, `OTTLA_SEEDS=n` that many.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::ids::ReplicaId;
+
+use super::cluster::Cluster;
+use crate::net::sim::Faults;
+
+const VOTERS: usize = 3;
+/// How long things go wrong.
+const TROUBLE: Duration = Duration::from_secs(8);
+/// How long a healed group may take to serve again.
+const RECOVERY_MAX: Duration = Duration::from_secs(20);
+
+fn millis(low: u64, high: u64) -> Duration {
+    Duration::from_millis(low + sim::random_below(high - low))
+}
+
+#[derive(Default)]
+struct Clients {
+    stop: AtomicBool,
+    next: AtomicU64,
+}
+
+/// Proposes at whoever leads, or at anybody.
+async fn client(cluster: Cluster, clients: Arc<Clients>) {
+    while !clients.stop.load(Ordering::Relaxed) {
+        let node = cluster.leader().unwrap_or_else(|| cluster.random_node());
+        if sim::random_below(5) == 0 {
+            cluster.read_index(node).await;
+        }
+        let number = clients.next.fetch_add(1, Ordering::Relaxed);
+        let done = cluster.propose(node, Bytes::from(number.to_string())).await;
+        rt::sleep(if done { millis(0, 20) } else { millis(20, 100) }).await;
+    }
+}
+
+async fn one_fault(cluster: &Cluster) {
+    let node = if sim::random_below(2) == 0 { cluster.leader() } else { None };
+    let node = node.unwrap_or_else(|| cluster.random_node());
+    let others = cluster.nodes().into_iter().filter(|&other| other != node);
+    match sim::random_below(6) {
+        0 | 1 => {
+            if cluster.is_up(node) {
+                cluster.crash(node);
+                rt::sleep(millis(1, 2_500)).await;
+                cluster.start(node).await;
+            }
+        }
+        2 => {
+            for other in others {
+                cluster.network.cut(node, other);
+                cluster.network.cut(other, node);
+            }
+            rt::sleep(millis(100, 3_000)).await;
+            cluster.network.heal();
+        }
+        3 => {
+            for other in others {
+                cluster.network.cut(node, other);
+            }
+            rt::sleep(millis(100, 3_000)).await;
+            cluster.network.heal();
+        }
+        4 => {
+            if let Some(handle) = cluster.leader().and_then(|leader| cluster.handle(leader)) {
+                let to = ReplicaId(u64::from(cluster.random_node().0));
+                let _ = handle.transfer(to).await;
+            }
+        }
+        _ => {
+            // The power of the whole rack.
+            let down: Vec<SimNode> = cluster.nodes().into_iter().filter(|&node| cluster.is_up(node)).collect();
+            down.iter().for_each(|&node| cluster.crash(node));
+            rt::sleep(millis(1, 500)).await;
+            for node in down {
+                cluster.start(node).await;
+            }
+        }
+    }
+}
+
+/// What a run amounted to.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Tally {
+    acknowledged: usize,
+    terms: usize,
+}
+
+/// The scenario, for any kind of storage.
+pub(crate) async fn trouble(cluster: Cluster) -> Tally {
+    cluster.skew_clocks();
+    cluster.network.set_faults(Faults {
+        delay_max: millis(1, 8),
+        loss_per_mille: sim::random_below(40),
+        repeat_per_mille: sim::random_below(20),
+        ..Faults::default()
+    });
+    for node in cluster.nodes() {
+        cluster.start(node).await;
+    }
+    let clients = Arc::new(Clients::default());
+    let running: Vec<_> = (0..3).map(|_| rt::spawn(client(cluster.clone(), clients.clone()))).collect();
+    while sim::elapsed() < TROUBLE {
+        rt::sleep(millis(200, 1_200)).await;
+        one_fault(&cluster).await;
+    }
+    clients.stop.store(true, Ordering::Relaxed);
+    for running in running {
+        running.await.unwrap();
+    }
+    heal(&cluster).await;
+    let oracle = cluster.oracle.lock();
+    Tally { acknowledged: oracle.acked.len(), terms: oracle.terms() }
+}
+
+/// Faults stop: the group must serve again, and everybody must have everything that was acknowledged.
+async fn heal(cluster: &Cluster) {
+    cluster.network.heal();
+    cluster.network.set_faults(Faults::default());
+    let healed = async {
+        while !cluster
+            .propose(cluster.leader().unwrap_or_else(|| cluster.random_node()), Bytes::from_static(b"end"))
+            .await
+        {
+            rt::sleep(millis(20, 100)).await;
+        }
+        let last = *cluster.oracle.lock().acked.last_key_value().unwrap().0;
+        for node in cluster.nodes() {
+            let mut applied = cluster.handle(node).unwrap().watch_applied();
+            let reached = |applied: &Option<_>| super::ledger::index_of(*applied).0 >= last;
+            drop(applied.wait_for(reached).await.unwrap());
+        }
+    };
+    assert!(rt::timeout(RECOVERY_MAX, healed).await.is_ok(), "not healed in {RECOVERY_MAX:?}");
+    let oracle = cluster.oracle.lock();
+    for node in cluster.nodes() {
+        let entries = cluster.entries(node);
+        for (index, payload) in &oracle.acked {
+            let held = entries.get(index).map(|(_, payload)| payload);
+            assert_eq!(held, Some(payload), "node {} lost what was acknowledged at {index}", node.0);
+        }
+    }
+}
+
+/// Runs seeds, each twice.
+pub(crate) fn seeds(default: u64, scenario: impl Fn() -> Cluster + Clone + Send + 'static) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("OTTLA_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("OTTLA_SEEDS").unwrap_or(default),
+    };
+    let mut sum = Tally::default();
+    for seed in seeds.clone() {
+        println!("seed {seed}");
+        let scenario = scenario.clone();
+        let report = sim::run_twice(seed, move || trouble(scenario()));
+        sum.acknowledged += report.output.acknowledged;
+        sum.terms += report.output.terms;
+    }
+    println!("{seeds:?}: {sum:?}");
+}
+
+#[test]
+fn three_voters_over_a_model_disk_lose_nothing() {
+    seeds(30, || Cluster::in_memory(VOTERS, Duration::from_millis(4)));
+}
