@@ -75,10 +75,7 @@ impl JoinError {
     }
 
     fn cancelled() -> Self {
-        JoinError {
-            panicked: false,
-            message: "task cancelled".to_owned(),
-        }
+        JoinError { panicked: false, message: "task cancelled".to_owned() }
     }
 }
 
@@ -93,10 +90,7 @@ impl std::error::Error for JoinError {}
 /// The text of a panic, as far as it has one.
 #[must_use]
 pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
-    match (
-        payload.downcast_ref::<&str>(),
-        payload.downcast_ref::<String>(),
-    ) {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
         (None, Some(text)) => text.clone(),
         (None, None) => "panic without a message".to_owned(),
@@ -131,24 +125,18 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            Inner::Tokio(handle) => Pin::new(handle).poll(cx).map_err(|e| JoinError {
-                panicked: e.is_panic(),
-                message: e.to_string(),
-            }),
-            Inner::Own { result, .. } => Pin::new(result)
-                .poll(cx)
-                .map(|r| r.unwrap_or_else(|_| Err(JoinError::cancelled()))),
+            Inner::Tokio(handle) => {
+                Pin::new(handle).poll(cx).map_err(|e| JoinError { panicked: e.is_panic(), message: e.to_string() })
+            }
+            Inner::Own { result, .. } => {
+                Pin::new(result).poll(cx).map(|r| r.unwrap_or_else(|_| Err(JoinError::cancelled())))
+            }
         }
     }
 }
 
 /// Wraps a future so that its handle learns of its result, its panic or its abortion.
-fn own_task<F>(
-    future: F,
-) -> (
-    impl Future<Output = ()> + Send + 'static,
-    JoinHandle<F::Output>,
-)
+fn own_task<F>(future: F) -> (impl Future<Output = ()> + Send + 'static, JoinHandle<F::Output>)
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -160,10 +148,7 @@ where
         let outcome = match guarded.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(_aborted)) => Err(JoinError::cancelled()),
-            Err(payload) => Err(JoinError {
-                panicked: true,
-                message: panic_message(&*payload),
-            }),
+            Err(payload) => Err(JoinError { panicked: true, message: panic_message(&*payload) }),
         };
         // The handle may have been dropped: then nobody asks.
         let _ = sender.send(outcome);
@@ -204,12 +189,10 @@ where
         return Ok(handle);
     }
     let runtime = tokio::runtime::Handle::try_current().ok();
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
-            park_on(task);
-        })?;
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
+        park_on(task);
+    })?;
     Ok(handle)
 }
 
@@ -247,10 +230,8 @@ where
     if executor::current().is_none() {
         return JoinHandle(Inner::Tokio(tokio::task::spawn_blocking(work)));
     }
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|payload| JoinError {
-        panicked: true,
-        message: panic_message(&*payload),
-    });
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(work))
+        .map_err(|payload| JoinError { panicked: true, message: panic_message(&*payload) });
     let (sender, result) = oneshot::channel();
     let _ = sender.send(outcome);
     let (abort, _) = AbortHandle::new_pair();
@@ -352,19 +333,13 @@ impl<F: Future> Future for Timeout<F> {
 /// Runs `future` for at most `duration`.
 #[track_caller]
 pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
-    Timeout {
-        future: Box::pin(future),
-        deadline: sleep(duration),
-    }
+    Timeout { future: Box::pin(future), deadline: sleep(duration) }
 }
 
 /// Runs `future` until `deadline` at the latest.
 #[track_caller]
 pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
-    Timeout {
-        future: Box::pin(future),
-        deadline: sleep_until(deadline),
-    }
+    Timeout { future: Box::pin(future), deadline: sleep_until(deadline) }
 }
 
 /// A random number from the node's generator (seeded in a simulation).

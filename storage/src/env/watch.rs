@@ -73,20 +73,9 @@ pub struct Receiver<T> {
 
 /// A channel that holds `initial`.
 pub fn channel<T>(initial: T) -> (Sender<T>, Receiver<T>) {
-    let parties = Parties {
-        senders: 1,
-        receivers: 1,
-        ..Parties::default()
-    };
-    let shared = Arc::new(Shared {
-        value: RwLock::new(initial),
-        parties: Mutex::new(parties),
-    });
-    let receiver = Receiver {
-        shared: shared.clone(),
-        id: shared.new_id(),
-        seen: 0,
-    };
+    let parties = Parties { senders: 1, receivers: 1, ..Parties::default() };
+    let shared = Arc::new(Shared { value: RwLock::new(initial), parties: Mutex::new(parties) });
+    let receiver = Receiver { shared: shared.clone(), id: shared.new_id(), seen: 0 };
     (Sender(shared), receiver)
 }
 
@@ -147,11 +136,7 @@ impl<T> Sender<T> {
         let id = self.0.new_id();
         let mut parties = self.0.parties.lock();
         parties.receivers += 1;
-        Receiver {
-            shared: self.0.clone(),
-            id,
-            seen: parties.version,
-        }
+        Receiver { shared: self.0.clone(), id, seen: parties.version }
     }
 
     /// How many receivers there are.
@@ -232,10 +217,7 @@ impl<T> Receiver<T> {
     }
 
     /// Waits until the value meets `condition`, at once if it does already.
-    pub async fn wait_for(
-        &mut self,
-        mut condition: impl FnMut(&T) -> bool,
-    ) -> Result<Ref<'_, T>, RecvError> {
+    pub async fn wait_for(&mut self, mut condition: impl FnMut(&T) -> bool) -> Result<Ref<'_, T>, RecvError> {
         loop {
             let met = condition(&self.borrow_and_update());
             if met {
@@ -250,11 +232,7 @@ impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
         let id = self.shared.new_id();
         self.shared.parties.lock().receivers += 1;
-        Receiver {
-            shared: self.shared.clone(),
-            id,
-            seen: self.seen,
-        }
+        Receiver { shared: self.shared.clone(), id, seen: self.seen }
     }
 }
 

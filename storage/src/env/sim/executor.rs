@@ -51,10 +51,7 @@ thread_local! {
 
 /// The executor that runs this thread, if it runs a simulation.
 pub(crate) fn current() -> Option<Arc<Executor>> {
-    CURRENT
-        .try_with(|current| current.borrow().clone())
-        .ok()
-        .flatten()
+    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
 }
 
 #[derive(Debug)]
@@ -127,9 +124,7 @@ impl State {
     fn local(&self, node: SimNode) -> i64 {
         let clock = self.clock(node);
         let drift = i128::from(self.now_ns) * i128::from(clock.drift_ppm) / MILLION;
-        self.now_ns
-            .saturating_add(i64::try_from(drift).unwrap_or(0))
-            .saturating_add(clock.offset_ns)
+        self.now_ns.saturating_add(i64::try_from(drift).unwrap_or(0)).saturating_add(clock.offset_ns)
     }
 
     /// True time at which the node's clock shows `local`, rounded up.
@@ -186,10 +181,7 @@ impl Executor {
             trace: seed,
             polls: 0,
         };
-        Arc::new(Executor {
-            state: Mutex::new(state),
-            ready: Arc::default(),
-        })
+        Arc::new(Executor { state: Mutex::new(state), ready: Arc::default() })
     }
 
     /// Runs `root` to its end; other tasks run as long as it does and may go on in the next call.
@@ -199,21 +191,12 @@ impl Executor {
     pub fn block_on<F: Future>(self: &Arc<Self>, root: F) -> F::Output {
         let entered = Entered::new(self.clone());
         let mut root = pin!(root);
-        let root_waker = Arc::new(TaskWaker {
-            task: ROOT,
-            queued: AtomicBool::new(true),
-            ready: self.ready.clone(),
-        });
+        let root_waker = Arc::new(TaskWaker { task: ROOT, queued: AtomicBool::new(true), ready: self.ready.clone() });
         self.ready.lock().push(ROOT);
         let output = loop {
             self.bury();
             let Some(id) = self.next_ready() else {
-                assert!(
-                    self.jump_to_next_timer(),
-                    "deadlock at {:?}:\n{}",
-                    self.summary().2,
-                    self.describe_tasks()
-                );
+                assert!(self.jump_to_next_timer(), "deadlock at {:?}:\n{}", self.summary().2, self.describe_tasks());
                 continue;
             };
             self.advance(id);
@@ -261,9 +244,7 @@ impl Executor {
 
     fn take_due(state: &mut State) -> Vec<Waker> {
         let later = state.timers.split_off(&(state.now_ns + 1, 0));
-        std::mem::replace(&mut state.timers, later)
-            .into_values()
-            .collect()
+        std::mem::replace(&mut state.timers, later).into_values().collect()
     }
 
     fn jump_to_next_timer(&self) -> bool {
@@ -294,10 +275,7 @@ impl Executor {
         };
         waker.queued.store(false, Ordering::Relaxed);
         let waker = Waker::from(waker);
-        let done = future
-            .as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_ready();
+        let done = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         let mut state = self.state.lock();
         if !done && let Some(task) = state.tasks.get_mut(&id) {
             task.future = Some(future);
@@ -336,20 +314,8 @@ impl Executor {
         }
         let id = state.next_task;
         state.next_task += 1;
-        let waker = Arc::new(TaskWaker {
-            task: id,
-            queued: AtomicBool::new(true),
-            ready: self.ready.clone(),
-        });
-        state.tasks.insert(
-            id,
-            Task {
-                future: Some(future),
-                waker,
-                place,
-                spawned_at,
-            },
-        );
+        let waker = Arc::new(TaskWaker { task: id, queued: AtomicBool::new(true), ready: self.ready.clone() });
+        state.tasks.insert(id, Task { future: Some(future), waker, place, spawned_at });
         drop(state);
         self.ready.lock().push(id);
     }
@@ -368,19 +334,10 @@ impl Executor {
     pub(crate) fn crash(&self, node: SimNode) {
         let mut state = self.state.lock();
         state.nodes.entry(node).or_default().life += 1;
-        let dead: Vec<TaskId> = state
-            .tasks
-            .iter()
-            .filter(|(_, task)| task.place.node == node)
-            .map(|(&id, _)| id)
-            .collect();
+        let dead: Vec<TaskId> =
+            state.tasks.iter().filter(|(_, task)| task.place.node == node).map(|(&id, _)| id).collect();
         for id in dead {
-            if let Some(Task {
-                future: Some(future),
-                place,
-                ..
-            }) = state.tasks.remove(&id)
-            {
+            if let Some(Task { future: Some(future), place, .. }) = state.tasks.remove(&id) {
                 state.graveyard.push((place, future));
             }
         }
@@ -402,9 +359,7 @@ impl Executor {
     pub(crate) fn trace(&self, bytes: &[u8]) {
         let mut state = self.state.lock();
         for chunk in bytes.chunks(8) {
-            let value = chunk.iter().fold(chunk.len() as u64, |sum, &byte| {
-                (sum << 8) | u64::from(byte)
-            });
+            let value = chunk.iter().fold(chunk.len() as u64, |sum, &byte| (sum << 8) | u64::from(byte));
             state.mix(value);
         }
     }
@@ -423,23 +378,14 @@ impl Executor {
     #[must_use]
     pub fn summary(&self) -> (u64, u64, Duration) {
         let state = self.state.lock();
-        (
-            state.trace,
-            state.polls,
-            Duration::from_nanos(state.now_ns.unsigned_abs()),
-        )
+        (state.trace, state.polls, Duration::from_nanos(state.now_ns.unsigned_abs()))
     }
 
     /// Ends the world: every task is dropped, and what they start while dropping is void.
     pub fn finish(self: &Arc<Self>) {
         let _entered = Entered::new(self.clone());
-        let nodes: std::collections::BTreeSet<SimNode> = self
-            .state
-            .lock()
-            .tasks
-            .values()
-            .map(|task| task.place.node)
-            .collect();
+        let nodes: std::collections::BTreeSet<SimNode> =
+            self.state.lock().tasks.values().map(|task| task.place.node).collect();
         for node in nodes {
             self.crash(node);
         }
@@ -448,8 +394,7 @@ impl Executor {
 
     fn describe_tasks(&self) -> String {
         let state = self.state.lock();
-        let line =
-            |task: &Task| format!("  node {} task of {}\n", task.place.node.0, task.spawned_at);
+        let line = |task: &Task| format!("  node {} task of {}\n", task.place.node.0, task.spawned_at);
         state.tasks.values().map(line).collect()
     }
 }
@@ -468,11 +413,7 @@ impl SimSleep {
             let state = executor.state.lock();
             state.global(state.here.node, local_ns)
         };
-        SimSleep {
-            executor,
-            deadline_ns,
-            timer: None,
-        }
+        SimSleep { executor, deadline_ns, timer: None }
     }
 
     pub(crate) fn for_duration(executor: Arc<Executor>, duration: Duration) -> Self {
@@ -496,9 +437,7 @@ impl Future for SimSleep {
                 state.next_timer += 1;
                 state.next_timer
             });
-            replaced = state
-                .timers
-                .insert((this.deadline_ns, timer), cx.waker().clone());
+            replaced = state.timers.insert((this.deadline_ns, timer), cx.waker().clone());
         }
         drop(replaced);
         Poll::Pending
@@ -508,12 +447,7 @@ impl Future for SimSleep {
 impl Drop for SimSleep {
     fn drop(&mut self) {
         let Some(timer) = self.timer else { return };
-        let waker = self
-            .executor
-            .state
-            .lock()
-            .timers
-            .remove(&(self.deadline_ns, timer));
+        let waker = self.executor.state.lock().timers.remove(&(self.deadline_ns, timer));
         drop(waker);
     }
 }

@@ -40,12 +40,7 @@ where
         let output = executor.block_on(async move { scenario().await });
         let (trace_hash, polls, elapsed) = executor.summary();
         executor.finish();
-        Report {
-            output,
-            trace_hash,
-            polls,
-            elapsed,
-        }
+        Report { output, trace_hash, polls, elapsed }
     });
     match world.join() {
         Ok(report) => report,
@@ -116,11 +111,7 @@ pub fn current_node() -> SimNode {
 /// A random number below `bound` (0 if `bound` is 0).
 #[must_use]
 pub fn random_below(bound: u64) -> u64 {
-    if bound == 0 {
-        0
-    } else {
-        executor().random_u64() % bound
-    }
+    if bound == 0 { 0 } else { executor().random_u64() % bound }
 }
 
 /// Adds something that must be equal in every run of the seed to the trace.
@@ -133,3 +124,6 @@ pub fn trace(bytes: &[u8]) {
 pub fn elapsed() -> Duration {
     executor().summary().2
 }
+
+#[cfg(test)]
+mod tests;
