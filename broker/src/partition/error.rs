@@ -1,5 +1,8 @@
 //! Why a partition refuses. Small causes; the mapping to Kafka's codes is total and sits here.
 
+use ottla_protocol::batch::BatchError;
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::records::RecordsError;
 use thiserror::Error;
 
 /// A record at fault within a batch (KIP-467).
@@ -92,12 +95,12 @@ pub enum AppendError {
     /// Appended, but not synced by `min.insync.replicas` voters in time.
     #[error("not enough replicas after append")]
     NotEnoughReplicasAfterAppend,
-    /// The queue of this shard is full, or the disk is nearly full: try again.
-    #[error("overloaded: {0}")]
-    Overloaded(&'static str),
-    /// An earlier batch of this producer on this connection was refused; this one must wait for its retry.
-    #[error("refused behind an earlier refusal")]
-    BehindRefusal,
+    /// Too many bytes wait for this shard: try again.
+    #[error("too many bytes wait for this shard")]
+    Overloaded,
+    /// The disk is nearly full: nothing is written until space is freed.
+    #[error("the disk is nearly full")]
+    DiskFull,
     /// The sequence does not follow the last one.
     #[error("out of order sequence number")]
     OutOfOrderSequence,
@@ -110,4 +113,77 @@ pub enum AppendError {
     /// The group store refused the commit at apply; the code is its answer.
     #[error("refused by the group: code {0}")]
     Group(i16),
+}
+
+impl PartitionError {
+    /// What Kafka answers.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
+            Self::UnknownTopicId => ErrorCode::UnknownTopicId,
+            Self::LeaderNotAvailable => ErrorCode::LeaderNotAvailable,
+            Self::NotLeaderOrFollower => ErrorCode::NotLeaderOrFollower,
+            Self::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
+            Self::UnknownLeaderEpoch => ErrorCode::UnknownLeaderEpoch,
+            Self::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
+            Self::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
+            Self::Storage => ErrorCode::KafkaStorageError,
+            Self::TimedOut => ErrorCode::RequestTimedOut,
+            Self::PolicyViolation(_) => ErrorCode::PolicyViolation,
+        }
+    }
+}
+
+impl AppendError {
+    /// What Kafka answers.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Partition(error) => error.code(),
+            Self::Corrupt(_) => ErrorCode::CorruptMessage,
+            Self::MessageTooLarge => ErrorCode::MessageTooLarge,
+            Self::InvalidRecord { .. } => ErrorCode::InvalidRecord,
+            Self::InvalidTimestamp { .. } => ErrorCode::InvalidTimestamp,
+            Self::UnsupportedForMessageFormat => ErrorCode::UnsupportedForMessageFormat,
+            Self::UnsupportedCompressionType => ErrorCode::UnsupportedCompressionType,
+            Self::InternalTopic => ErrorCode::InvalidTopic,
+            Self::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
+            Self::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
+            // Retriable for every client, and it makes none of them look for another leader.
+            Self::Overloaded => ErrorCode::RequestTimedOut,
+            Self::DiskFull => ErrorCode::KafkaStorageError,
+            Self::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
+            Self::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
+            Self::InvalidTransactionState => ErrorCode::InvalidTxnState,
+            Self::Group(code) => ErrorCode::from_code(*code).unwrap_or(ErrorCode::UnknownServerError),
+        }
+    }
+
+    /// True if the producer may send the same batch again.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        self.code().is_retriable()
+    }
+
+    fn of_code(code: ErrorCode, message: String) -> Self {
+        match code {
+            ErrorCode::MessageTooLarge => Self::MessageTooLarge,
+            ErrorCode::UnsupportedCompressionType => Self::UnsupportedCompressionType,
+            ErrorCode::InvalidRecord => Self::InvalidRecord { message, records: Vec::new() },
+            _ => Self::Corrupt(message),
+        }
+    }
+}
+
+impl From<BatchError> for AppendError {
+    fn from(error: BatchError) -> Self {
+        Self::of_code(error.code(), error.to_string())
+    }
+}
+
+impl From<RecordsError> for AppendError {
+    fn from(error: RecordsError) -> Self {
+        Self::of_code(error.code(), error.to_string())
+    }
 }

@@ -6,12 +6,12 @@
 mod error;
 pub mod producer_state;
 mod types;
+mod validate;
 
 pub use error::{AppendError, PartitionError, RecordError};
 pub use types::{
-    AbortedTransaction, Acks, ActiveProducer, AppendOptions, Appended, ConnectionId, EpochEnd,
-    FetchSpec, Fetched, Isolation, Leadership, ListedOffset, OffsetQuery, Origin, TopicRef,
-    Watermarks,
+    AbortedTransaction, Acks, ActiveProducer, AppendOptions, Appended, ConnectionId, EpochEnd, FetchSpec, Fetched,
+    Isolation, Leadership, ListedOffset, OffsetQuery, Origin, TopicRef, Watermarks,
 };
 
 // The methods that land next, in their final form:

@@ -107,23 +107,15 @@ impl ProducerHistory {
         }
         if claim.epoch > self.epoch {
             let starts = claim.first_sequence == 0;
-            return if starts {
-                SequenceVerdict::Append
-            } else {
-                SequenceVerdict::OutOfOrder
-            };
+            return if starts { SequenceVerdict::Append } else { SequenceVerdict::OutOfOrder };
         }
         let last_sequence = claim.last_sequence();
-        let same = |b: &&RememberedBatch| {
-            b.first_sequence == claim.first_sequence && b.last_sequence == last_sequence
-        };
+        let same = |b: &&RememberedBatch| b.first_sequence == claim.first_sequence && b.last_sequence == last_sequence;
         if let Some(batch) = self.batches.iter().find(same) {
             return SequenceVerdict::Duplicate(*batch);
         }
         match self.batches.last() {
-            Some(last) if advance(last.last_sequence, 1) != claim.first_sequence => {
-                SequenceVerdict::OutOfOrder
-            }
+            Some(last) if advance(last.last_sequence, 1) != claim.first_sequence => SequenceVerdict::OutOfOrder,
             _ => SequenceVerdict::Append,
         }
     }
@@ -140,36 +132,21 @@ impl ProducerTable {
     /// What apply does with a batch that makes this claim.
     #[must_use]
     pub fn judge(&self, claim: &Claim) -> SequenceVerdict {
-        self.histories
-            .get(&claim.producer_id)
-            .map_or(SequenceVerdict::Append, |history| history.judge(claim))
+        self.histories.get(&claim.producer_id).map_or(SequenceVerdict::Append, |history| history.judge(claim))
     }
 
     /// Remembers an accepted batch. `order` is greater than any before; answers the order that it replaces.
-    pub fn record(
-        &mut self,
-        claim: &Claim,
-        base_offset: Offset,
-        seen_ms: i64,
-        order: u64,
-    ) -> Option<u64> {
-        debug_assert!(
-            self.by_order
-                .last_key_value()
-                .is_none_or(|(last, _)| *last < order)
-        );
-        let history = self
-            .histories
-            .entry(claim.producer_id)
-            .or_insert_with(|| ProducerHistory {
-                epoch: claim.epoch,
-                batches: Vec::new(),
-                timestamp_ms: -1,
-                seen_ms,
-                order: 0,
-                coordinator_epoch: -1,
-                transaction_start: None,
-            });
+    pub fn record(&mut self, claim: &Claim, base_offset: Offset, seen_ms: i64, order: u64) -> Option<u64> {
+        debug_assert!(self.by_order.last_key_value().is_none_or(|(last, _)| *last < order));
+        let history = self.histories.entry(claim.producer_id).or_insert_with(|| ProducerHistory {
+            epoch: claim.epoch,
+            batches: Vec::new(),
+            timestamp_ms: -1,
+            seen_ms,
+            order: 0,
+            coordinator_epoch: -1,
+            transaction_start: None,
+        });
         if history.epoch != claim.epoch {
             history.epoch = claim.epoch;
             history.batches.clear();
@@ -208,24 +185,15 @@ impl ProducerTable {
     /// The producer that has been idle longest and has no open transaction.
     #[must_use]
     pub fn eviction_candidate(&self) -> Option<ProducerId> {
-        let closed = |id: &&ProducerId| {
-            self.histories
-                .get(id)
-                .is_some_and(|h| h.transaction_start.is_none())
-        };
+        let closed = |id: &&ProducerId| self.histories.get(id).is_some_and(|h| h.transaction_start.is_none());
         self.by_order.values().find(closed).copied()
     }
 
     /// Producers last seen before the cutoff that have no open transaction.
     #[must_use]
     pub fn expired(&self, cutoff_ms: i64) -> Vec<ProducerId> {
-        let is_expired =
-            |h: &ProducerHistory| h.seen_ms < cutoff_ms && h.transaction_start.is_none();
-        self.histories
-            .iter()
-            .filter(|(_, h)| is_expired(h))
-            .map(|(id, _)| *id)
-            .collect()
+        let is_expired = |h: &ProducerHistory| h.seen_ms < cutoff_ms && h.transaction_start.is_none();
+        self.histories.iter().filter(|(_, h)| is_expired(h)).map(|(id, _)| *id).collect()
     }
 
     /// A producer's history.
@@ -278,28 +246,17 @@ mod tests {
 
     #[test]
     fn an_unknown_producer_may_begin_anywhere() {
-        assert_eq!(
-            ProducerTable::default().judge(&claim(3, 99, 2)),
-            SequenceVerdict::Append
-        );
+        assert_eq!(ProducerTable::default().judge(&claim(3, 99, 2)), SequenceVerdict::Append);
     }
 
     #[test]
     fn a_retry_of_any_of_the_last_five_batches_gets_its_first_offset() {
         let mut table = ProducerTable::default();
         for n in 0..7 {
-            let _ = table.record(
-                &claim(0, n * 2, 2),
-                Offset(100 + i64::from(n) * 2),
-                0,
-                u64::try_from(n).unwrap() + 1,
-            );
+            let _ = table.record(&claim(0, n * 2, 2), Offset(100 + i64::from(n) * 2), 0, u64::try_from(n).unwrap() + 1);
         }
         for n in 2..7 {
-            assert_eq!(
-                base_of(table.judge(&claim(0, n * 2, 2))),
-                Some(100 + i64::from(n) * 2)
-            );
+            assert_eq!(base_of(table.judge(&claim(0, n * 2, 2))), Some(100 + i64::from(n) * 2));
         }
         assert_eq!(table.judge(&claim(0, 2, 2)), SequenceVerdict::OutOfOrder);
         // Same first sequence, other length: not the batch that was accepted.
@@ -331,15 +288,7 @@ mod tests {
     fn eviction_passes_over_an_open_transaction() {
         let mut table = ProducerTable::default();
         let _ = table.record(&claim(0, 0, 1), Offset(0), 0, 1);
-        let _ = table.record(
-            &Claim {
-                producer_id: ProducerId(8),
-                ..claim(0, 0, 1)
-            },
-            Offset(1),
-            0,
-            2,
-        );
+        let _ = table.record(&Claim { producer_id: ProducerId(8), ..claim(0, 0, 1) }, Offset(1), 0, 2);
         let mut first = table.remove(ProducerId(7)).unwrap();
         first.transaction_start = Some(Offset(0));
         table.restore(ProducerId(7), first);

@@ -40,19 +40,13 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn bytes(&mut self, count: usize) -> Result<&'a [u8], CodecError> {
-        let (head, rest) = self
-            .0
-            .split_at_checked(count)
-            .ok_or(CodecError::Truncated)?;
+        let (head, rest) = self.0.split_at_checked(count).ok_or(CodecError::Truncated)?;
         self.0 = rest;
         Ok(head)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
-        let (head, rest) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or(CodecError::Truncated)?;
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(CodecError::Truncated)?;
         self.0 = rest;
         Ok(*head)
     }
@@ -98,18 +92,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn partition(&mut self) -> Result<PartitionId, CodecError> {
         let topic = Uuid::from_bytes(self.array()?);
-        Ok(PartitionId {
-            topic,
-            index: i32::from_be_bytes(self.array()?),
-        })
+        Ok(PartitionId { topic, index: i32::from_be_bytes(self.array()?) })
     }
 
     pub(crate) fn finish(self) -> Result<(), CodecError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(CodecError::TrailingBytes)
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(CodecError::TrailingBytes) }
     }
 
     pub(crate) fn rest(self) -> &'a [u8] {

@@ -4,8 +4,8 @@
 //!  0         1      2
 //!  | version | kind | body ...
 //!  1 Data            count u32, per batch: flags u8 (1 guard follows, 2 written by a coordinator), guard (u32 length, bytes)
-//!  2 Adopt           intent u64, count u32, per partition: id 20, epoch base i32
-//!  3 Drop            intent u64, count u32, per partition: id 20
+//!  2 Adopt           count u32, per partition: id 20, intent u64, epoch base i32
+//!  3 Drop            count u32, per partition: id 20, intent u64
 //!  4 SetLogStart     count u32, per partition: id 20, offset i64, reason u8
 //!  5 ExpireProducers cutoff i64
 //!  6 ForgetDropped   floor u64
@@ -48,8 +48,19 @@ pub struct BatchDecision {
 pub struct AdoptedPartition {
     /// Which partition.
     pub id: PartitionId,
+    /// Metadata index of the intent.
+    pub intent: RaftIndex,
     /// Leader epoch = this + the shard's term.
     pub epoch_base: i32,
+}
+
+/// A partition that a shard lets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DroppedPartition {
+    /// Which partition.
+    pub id: PartitionId,
+    /// Metadata index of the intent.
+    pub intent: RaftIndex,
 }
 
 /// Why a log start moves; kept in the log for whoever reads it later.
@@ -80,20 +91,10 @@ pub struct LogStartChange {
 pub enum Command {
     /// One decision for each batch of the entry, in their order.
     Data(Vec<BatchDecision>),
-    /// Take over partitions, by an intent of the metadata group.
-    Adopt {
-        /// Metadata index of the intent.
-        intent: RaftIndex,
-        /// The partitions.
-        partitions: Vec<AdoptedPartition>,
-    },
-    /// Let partitions go, by an intent of the metadata group.
-    Drop {
-        /// Metadata index of the intent.
-        intent: RaftIndex,
-        /// The partitions.
-        partitions: Vec<PartitionId>,
-    },
+    /// Take over partitions, each by an intent of the metadata group.
+    Adopt(Vec<AdoptedPartition>),
+    /// Let partitions go, each by an intent of the metadata group.
+    Drop(Vec<DroppedPartition>),
     /// Move log starts.
     SetLogStart(Vec<LogStartChange>),
     /// Forget producers not seen since the cutoff (shard clock, milliseconds).
@@ -116,22 +117,22 @@ impl Command {
         out.put_u8(VERSION);
         match self {
             Self::Data(decisions) => encode_data(&mut out, decisions),
-            Self::Adopt { intent, partitions } => {
+            Self::Adopt(partitions) => {
                 out.put_u8(2);
-                out.put_u64_le(intent.0);
                 put_count(&mut out, partitions.len());
                 for partition in partitions {
                     put_partition(&mut out, partition.id);
+                    out.put_u64_le(partition.intent.0);
                     out.put_i32_le(partition.epoch_base);
                 }
             }
-            Self::Drop { intent, partitions } => {
+            Self::Drop(partitions) => {
                 out.put_u8(3);
-                out.put_u64_le(intent.0);
                 put_count(&mut out, partitions.len());
-                partitions
-                    .iter()
-                    .for_each(|id| put_partition(&mut out, *id));
+                for partition in partitions {
+                    put_partition(&mut out, partition.id);
+                    out.put_u64_le(partition.intent.0);
+                }
             }
             Self::SetLogStart(changes) => {
                 out.put_u8(4);
@@ -163,22 +164,11 @@ impl Command {
         }
         let command = match reader.u8()? {
             1 => Self::Data(decode_data(&mut reader)?),
-            2 => decode_adopt(&mut reader)?,
-            3 => {
-                let intent = RaftIndex(reader.u64()?);
-                let count = limited(reader.count(PARTITION_ID_BYTES)?, PARTITIONS_PER_ENTRY_MAX)?;
-                let partitions = (0..count)
-                    .map(|_| reader.partition())
-                    .collect::<Result<_, _>>()?;
-                Self::Drop { intent, partitions }
-            }
+            2 => Self::Adopt(decode_adopted(&mut reader)?),
+            3 => Self::Drop(decode_dropped(&mut reader)?),
             4 => Self::SetLogStart(decode_log_starts(&mut reader)?),
-            5 => Self::ExpireProducers {
-                cutoff_ms: reader.i64()?,
-            },
-            6 => Self::ForgetDropped {
-                floor: RaftIndex(reader.u64()?),
-            },
+            5 => Self::ExpireProducers { cutoff_ms: reader.i64()? },
+            6 => Self::ForgetDropped { floor: RaftIndex(reader.u64()?) },
             kind => return Err(CodecError::Tag(kind)),
         };
         reader.finish()?;
@@ -187,27 +177,15 @@ impl Command {
 }
 
 fn limited(count: usize, max: usize) -> Result<usize, CodecError> {
-    if count <= max {
-        Ok(count)
-    } else {
-        Err(CodecError::Limit)
-    }
+    if count <= max { Ok(count) } else { Err(CodecError::Limit) }
 }
 
 fn encode_data(out: &mut BytesMut, decisions: &[BatchDecision]) {
     out.put_u8(1);
     put_count(out, decisions.len());
     for decision in decisions {
-        let guard = if decision.guard.is_some() {
-            FLAG_GUARD
-        } else {
-            0
-        };
-        let coordinator = if decision.coordinator {
-            FLAG_COORDINATOR
-        } else {
-            0
-        };
+        let guard = if decision.guard.is_some() { FLAG_GUARD } else { 0 };
+        let coordinator = if decision.coordinator { FLAG_COORDINATOR } else { 0 };
         out.put_u8(guard | coordinator);
         if let Some(guard) = &decision.guard {
             put_blob(out, guard);
@@ -223,40 +201,33 @@ fn decode_data(reader: &mut Reader<'_>) -> Result<Vec<BatchDecision>, CodecError
         if flags & !FLAGS_KNOWN != 0 {
             return Err(CodecError::Tag(flags));
         }
-        let guard = if flags & FLAG_GUARD == 0 {
-            None
-        } else {
-            Some(reader.blob()?)
-        };
-        decisions.push(BatchDecision {
-            coordinator: flags & FLAG_COORDINATOR != 0,
-            guard,
-        });
+        let guard = if flags & FLAG_GUARD == 0 { None } else { Some(reader.blob()?) };
+        decisions.push(BatchDecision { coordinator: flags & FLAG_COORDINATOR != 0, guard });
     }
     Ok(decisions)
 }
 
-fn decode_adopt(reader: &mut Reader<'_>) -> Result<Command, CodecError> {
-    let intent = RaftIndex(reader.u64()?);
-    let count = limited(
-        reader.count(PARTITION_ID_BYTES + 4)?,
-        PARTITIONS_PER_ENTRY_MAX,
-    )?;
+fn decode_adopted(reader: &mut Reader<'_>) -> Result<Vec<AdoptedPartition>, CodecError> {
+    let count = limited(reader.count(PARTITION_ID_BYTES + 12)?, PARTITIONS_PER_ENTRY_MAX)?;
     let mut partitions = Vec::with_capacity(count);
     for _ in 0..count {
-        partitions.push(AdoptedPartition {
-            id: reader.partition()?,
-            epoch_base: reader.i32()?,
-        });
+        let (id, intent, epoch_base) = (reader.partition()?, RaftIndex(reader.u64()?), reader.i32()?);
+        partitions.push(AdoptedPartition { id, intent, epoch_base });
     }
-    Ok(Command::Adopt { intent, partitions })
+    Ok(partitions)
+}
+
+fn decode_dropped(reader: &mut Reader<'_>) -> Result<Vec<DroppedPartition>, CodecError> {
+    let count = limited(reader.count(PARTITION_ID_BYTES + 8)?, PARTITIONS_PER_ENTRY_MAX)?;
+    let mut partitions = Vec::with_capacity(count);
+    for _ in 0..count {
+        partitions.push(DroppedPartition { id: reader.partition()?, intent: RaftIndex(reader.u64()?) });
+    }
+    Ok(partitions)
 }
 
 fn decode_log_starts(reader: &mut Reader<'_>) -> Result<Vec<LogStartChange>, CodecError> {
-    let count = limited(
-        reader.count(PARTITION_ID_BYTES + 9)?,
-        PARTITIONS_PER_ENTRY_MAX,
-    )?;
+    let count = limited(reader.count(PARTITION_ID_BYTES + 9)?, PARTITIONS_PER_ENTRY_MAX)?;
     let mut changes = Vec::with_capacity(count);
     for _ in 0..count {
         let id = reader.partition()?;
@@ -280,10 +251,7 @@ mod tests {
     use uuid::Uuid;
 
     fn partition() -> impl Strategy<Value = PartitionId> {
-        (any::<u128>(), any::<i32>()).prop_map(|(topic, index)| PartitionId {
-            topic: Uuid::from_u128(topic),
-            index,
-        })
+        (any::<u128>(), any::<i32>()).prop_map(|(topic, index)| PartitionId { topic: Uuid::from_u128(topic), index })
     }
 
     fn log_start() -> impl Strategy<Value = LogStartChange> {
@@ -300,38 +268,22 @@ mod tests {
     }
 
     fn decision() -> impl Strategy<Value = BatchDecision> {
-        (
-            any::<bool>(),
-            proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
-        )
-            .prop_map(|(coordinator, guard)| BatchDecision {
-                coordinator,
-                guard: guard.map(Bytes::from),
-            })
+        (any::<bool>(), proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)))
+            .prop_map(|(coordinator, guard)| BatchDecision { coordinator, guard: guard.map(Bytes::from) })
     }
 
     fn command() -> impl Strategy<Value = Command> {
-        let adopted = (partition(), any::<i32>())
-            .prop_map(|(id, epoch_base)| AdoptedPartition { id, epoch_base });
+        let adopted = (partition(), any::<u64>(), any::<i32>())
+            .prop_map(|(id, intent, epoch_base)| AdoptedPartition { id, intent: RaftIndex(intent), epoch_base });
+        let dropped =
+            (partition(), any::<u64>()).prop_map(|(id, intent)| DroppedPartition { id, intent: RaftIndex(intent) });
         prop_oneof![
             proptest::collection::vec(decision(), 0..9).prop_map(Command::Data),
-            (any::<u64>(), proptest::collection::vec(adopted, 0..9)).prop_map(
-                |(intent, partitions)| Command::Adopt {
-                    intent: RaftIndex(intent),
-                    partitions
-                }
-            ),
-            (any::<u64>(), proptest::collection::vec(partition(), 0..9)).prop_map(
-                |(intent, partitions)| Command::Drop {
-                    intent: RaftIndex(intent),
-                    partitions
-                }
-            ),
+            proptest::collection::vec(adopted, 0..9).prop_map(Command::Adopt),
+            proptest::collection::vec(dropped, 0..9).prop_map(Command::Drop),
             proptest::collection::vec(log_start(), 0..9).prop_map(Command::SetLogStart),
             any::<i64>().prop_map(|cutoff_ms| Command::ExpireProducers { cutoff_ms }),
-            any::<u64>().prop_map(|floor| Command::ForgetDropped {
-                floor: RaftIndex(floor)
-            }),
+            any::<u64>().prop_map(|floor| Command::ForgetDropped { floor: RaftIndex(floor) }),
         ]
     }
 
@@ -359,18 +311,12 @@ mod tests {
 
     #[test]
     fn the_format_of_release_one_stays_readable() {
-        let id = PartitionId {
-            topic: Uuid::from_u128(1),
-            index: 2,
-        };
-        let adopt = Command::Adopt {
-            intent: RaftIndex(7),
-            partitions: vec![AdoptedPartition { id, epoch_base: 3 }],
-        };
+        let id = PartitionId { topic: Uuid::from_u128(1), index: 2 };
+        let adopt = Command::Adopt(vec![AdoptedPartition { id, intent: RaftIndex(7), epoch_base: 3 }]);
         let golden = [
-            1, 2, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, // version, kind, intent, count
+            1, 2, 1, 0, 0, 0, // version, kind, count
             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, // topic id
-            0, 0, 0, 2, 3, 0, 0, 0, // partition number, epoch base
+            0, 0, 0, 2, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, // partition number, intent, epoch base
         ];
         assert_eq!(&adopt.encode()[..], &golden[..]);
         assert_eq!(Command::decode(&golden).unwrap(), adopt);
@@ -378,16 +324,13 @@ mod tests {
 
     #[test]
     fn an_announced_count_that_the_bytes_do_not_back_is_refused_before_allocation() {
-        let mut bytes = vec![1, 3, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut bytes = vec![1, 3];
         bytes.extend_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(Command::decode(&bytes), Err(CodecError::Truncated));
     }
 
     #[test]
     fn a_newer_version_is_named() {
-        assert_eq!(
-            Command::decode(&[2, 1, 0, 0, 0, 0]),
-            Err(CodecError::Version(2))
-        );
+        assert_eq!(Command::decode(&[2, 1, 0, 0, 0, 0]), Err(CodecError::Version(2)));
     }
 }

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::shard::command::{AdoptedPartition, BatchDecision, Command, LogStartChange, LogStartReason};
+use crate::shard::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason};
 use crate::shard::state::{ApplyReply, BatchOutcome, Rejection};
 
 #[derive(Default)]
@@ -67,12 +67,13 @@ impl Replica {
     }
 
     fn adopt(&mut self, intent: u64, index: i32, epoch_base: i32) -> ApplyReply {
-        let partitions = vec![AdoptedPartition { id: id(index), epoch_base }];
-        self.run(&Command::Adopt { intent: RaftIndex(intent), partitions }, vec![]).1
+        let partitions = vec![AdoptedPartition { id: id(index), intent: RaftIndex(intent), epoch_base }];
+        self.run(&Command::Adopt(partitions), vec![]).1
     }
 
     fn drop_partition(&mut self, intent: u64, index: i32) -> ApplyReply {
-        self.run(&Command::Drop { intent: RaftIndex(intent), partitions: vec![id(index)] }, vec![]).1
+        let dropped = DroppedPartition { id: id(index), intent: RaftIndex(intent) };
+        self.run(&Command::Drop(vec![dropped]), vec![]).1
     }
 
     fn append(&mut self, index: i32, data: Bytes) -> BatchOutcome {
@@ -277,12 +278,12 @@ proptest! {
                 Step::Adopt(p) => {
                     intent += 1;
                     model.entry(p).or_default();
-                    (Command::Adopt { intent: RaftIndex(intent), partitions: vec![AdoptedPartition { id: id(p), epoch_base: p }] }, vec![])
+                    (Command::Adopt(vec![AdoptedPartition { id: id(p), intent: RaftIndex(intent), epoch_base: p }]), vec![])
                 }
                 Step::Drop(p) => {
                     intent += 1;
                     model.remove(&p);
-                    (Command::Drop { intent: RaftIndex(intent), partitions: vec![id(p)] }, vec![])
+                    (Command::Drop(vec![DroppedPartition { id: id(p), intent: RaftIndex(intent) }]), vec![])
                 }
                 Step::Append { partition, count } => {
                     if let Some(known) = model.get_mut(&partition) {

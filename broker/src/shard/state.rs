@@ -15,7 +15,7 @@ use ottla_storage::entry::{Entry, Verdict};
 use ottla_storage::ids::{LogId, RaftIndex};
 use parking_lot::Mutex;
 
-use super::command::{AdoptedPartition, BatchDecision, Command, LogStartChange};
+use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange};
 use super::epochs::EpochHistory;
 use crate::coordinator::group::{GroupStore, records};
 use crate::partition::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict};
@@ -171,8 +171,8 @@ impl ShardState {
 
     fn apply_change(&mut self, command: Command) -> ApplyReply {
         match command {
-            Command::Adopt { intent, partitions } => ApplyReply::Changed(self.adopt(intent, &partitions)),
-            Command::Drop { intent, partitions } => ApplyReply::Changed(self.drop_partitions(intent, &partitions)),
+            Command::Adopt(partitions) => ApplyReply::Changed(self.adopt(&partitions)),
+            Command::Drop(partitions) => ApplyReply::Changed(self.drop_partitions(&partitions)),
             Command::SetLogStart(changes) => ApplyReply::LogStarts(self.set_log_starts(&changes)),
             Command::ExpireProducers { cutoff_ms } => ApplyReply::Changed(self.expire_producers(cutoff_ms)),
             Command::ForgetDropped { floor } => ApplyReply::Changed(self.forget_dropped(floor)),
@@ -283,9 +283,10 @@ impl ShardState {
         }
     }
 
-    fn adopt(&mut self, intent: RaftIndex, partitions: &[AdoptedPartition]) -> usize {
+    fn adopt(&mut self, partitions: &[AdoptedPartition]) -> usize {
         let mut changed = 0;
         for adopted in partitions {
+            let intent = adopted.intent;
             if !self.is_newer(adopted.id, intent) {
                 continue;
             }
@@ -314,9 +315,10 @@ impl ShardState {
         changed
     }
 
-    fn drop_partitions(&mut self, intent: RaftIndex, partitions: &[PartitionId]) -> usize {
+    fn drop_partitions(&mut self, partitions: &[DroppedPartition]) -> usize {
         let mut changed = 0;
-        for id in partitions {
+        for DroppedPartition { id, intent } in partitions {
+            let intent = *intent;
             if !self.is_newer(*id, intent) {
                 continue;
             }
@@ -381,7 +383,9 @@ impl ShardState {
         let expired: Vec<_> = self
             .partitions
             .iter()
-            .flat_map(|(id, partition)| partition.producers.expired(cutoff_ms).into_iter().map(|producer| (*id, producer)))
+            .flat_map(|(id, partition)| {
+                partition.producers.expired(cutoff_ms).into_iter().map(|producer| (*id, producer))
+            })
             .collect();
         for (id, producer) in &expired {
             self.forget_producer(*id, *producer);

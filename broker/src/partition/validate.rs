@@ -1,0 +1,117 @@
+//! What happens to a batch before it is proposed: checked, stamped, recompressed. Nothing here looks at state, so nothing
+//! here says anything about sequences or epochs: those verdicts come from apply alone (design section 3).
+//!
+//! Order follows Kafka's LogValidator: structure, size and CRC first, then each record, then the topic's codec.
+//! May not know: shards, who leads. The clock is an argument.
+
+use bytes::Bytes;
+use ottla_protocol::batch::{self, BatchHeader, BatchLimits};
+use ottla_protocol::compression::Codec;
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::records::{self, Checked, RecordRules, TimestampBounds};
+
+use super::error::{AppendError, RecordError};
+use crate::config::{CompressionType, TimestampType, TopicConfig};
+
+/// No batch may grow beyond this when decompressed, whatever `max.message.bytes` says.
+pub(crate) const DECOMPRESSED_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// What a batch may grow to for each byte that the topic allows; compression bombs are refused above it.
+const DECOMPRESSED_PER_BYTE_MAX: usize = 64;
+
+const CRC_AT: usize = 17;
+const MAX_TIMESTAMP_AT: usize = 35;
+
+/// A batch fit to be proposed.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub(crate) data: Bytes,
+    pub(crate) header: BatchHeader,
+}
+
+/// Checks a client's batch against its topic, and makes of it what the topic stores.
+pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<Prepared, AppendError> {
+    let batch_bytes_max = usize::try_from(topic.max_message_bytes).unwrap_or(0);
+    let limits = BatchLimits { batch_bytes_max, zstd_allowed: true, control_allowed: false };
+    let header = batch::validate(&data, &limits)?;
+    if header.attributes.is_transactional() {
+        return Err(AppendError::InvalidTransactionState);
+    }
+    let append_time = topic.message_timestamp_type == TimestampType::LogAppendTime;
+    let rules = RecordRules {
+        key_required: topic.cleanup_policy.compact,
+        timestamps: (!append_time).then(|| {
+            TimestampBounds::around(now_ms, topic.message_timestamp_before_max_ms, topic.message_timestamp_after_max_ms)
+        }),
+    };
+    let limit = batch_bytes_max.saturating_mul(DECOMPRESSED_PER_BYTE_MAX).min(DECOMPRESSED_BYTES_MAX);
+    let checked = records::check(&header, &data, &rules, limit)?;
+    if let Some(error) = fault(&checked) {
+        return Err(error);
+    }
+    let data = if !append_time && checked.max_timestamp != header.max_timestamp {
+        restate_max_timestamp(&data, checked.max_timestamp)
+    } else {
+        data
+    };
+    let recoded = recode(data, &header, topic, limit)?;
+    let stamped = if append_time { stamp(&recoded, now_ms)? } else { recoded };
+    if stamped.len() > batch_bytes_max {
+        return Err(AppendError::MessageTooLarge);
+    }
+    let header = BatchHeader::parse(&stamped).ok_or_else(|| AppendError::Corrupt("no header".to_owned()))?;
+    Ok(Prepared { data: stamped, header })
+}
+
+/// A coordinator's batch: only its structure is checked.
+pub(crate) fn prepare_internal(data: Bytes) -> Result<Prepared, AppendError> {
+    let limits = BatchLimits { batch_bytes_max: usize::MAX, zstd_allowed: true, control_allowed: true };
+    let header = batch::validate(&data, &limits)?;
+    Ok(Prepared { data, header })
+}
+
+fn fault(checked: &Checked) -> Option<AppendError> {
+    let first = checked.faults.first()?;
+    let message = first.message.clone();
+    let faults = checked.faults.iter().filter(|fault| fault.code == first.code);
+    let records =
+        faults.map(|fault| RecordError { batch_index: fault.index, message: Some(fault.message.clone()) }).collect();
+    Some(match first.code {
+        ErrorCode::InvalidTimestamp => AppendError::InvalidTimestamp { message, records },
+        _ => AppendError::InvalidRecord { message, records },
+    })
+}
+
+/// Recompresses where `compression.type` differs from what came.
+fn recode(data: Bytes, header: &BatchHeader, topic: &TopicConfig, limit: usize) -> Result<Bytes, AppendError> {
+    let level = |level: i32| (level >= 0).then_some(level);
+    let (codec, level) = match topic.compression_type {
+        CompressionType::Producer => return Ok(data),
+        CompressionType::Uncompressed => (Codec::None, None),
+        CompressionType::Gzip => (Codec::Gzip, level(topic.compression_gzip_level)),
+        CompressionType::Snappy => (Codec::Snappy, None),
+        CompressionType::Lz4 => (Codec::Lz4, level(topic.compression_lz4_level)),
+        CompressionType::Zstd => (Codec::Zstd, Some(topic.compression_zstd_level)),
+    };
+    if header.attributes.codec() == Some(codec) {
+        return Ok(data);
+    }
+    Ok(records::recompress(header, &data, codec, level, limit)?)
+}
+
+/// The time index and retention go by the header; like Kafka, what a producer states wrongly is put right.
+fn restate_max_timestamp(data: &Bytes, max_timestamp: i64) -> Bytes {
+    let mut restated = data.to_vec();
+    if let Some(field) = restated.get_mut(MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8) {
+        field.copy_from_slice(&max_timestamp.to_be_bytes());
+    }
+    let crc = batch::crc32c(restated.get(batch::CRC_FROM..).unwrap_or_default());
+    if let Some(field) = restated.get_mut(CRC_AT..CRC_AT + 4) {
+        field.copy_from_slice(&crc.to_be_bytes());
+    }
+    Bytes::from(restated)
+}
+
+fn stamp(data: &Bytes, now_ms: i64) -> Result<Bytes, AppendError> {
+    batch::stamp_log_append_time(data, now_ms).ok_or_else(|| AppendError::Corrupt("no header".to_owned()))
+}

@@ -1,0 +1,41 @@
+//! What the shard needs of its Raft group, as a trait: the appender and the manager are tested without one.
+//!
+//! May not know: openraft. The real one is [`GroupHandle`].
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ottla_raft::{GroupHandle, Members, Proposal, ProposeError, Proposed, ReadIndexError, Role};
+use ottla_storage::env::watch;
+use ottla_storage::ids::RaftIndex;
+
+/// One replica of a Raft group.
+pub trait Group: Send + Sync + 'static {
+    /// Proposes an entry and waits until it is applied here.
+    fn propose(&self, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, ProposeError>>;
+    /// Confirms leadership with a majority and waits until everything committed before is applied here.
+    fn read_index(&self) -> BoxFuture<'static, Result<RaftIndex, ReadIndexError>>;
+    /// The role, and its changes.
+    fn role(&self) -> watch::Receiver<Role>;
+    /// The members as last seen.
+    fn members(&self) -> Members;
+}
+
+impl Group for GroupHandle {
+    fn propose(&self, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, ProposeError>> {
+        let handle = self.clone();
+        async move { handle.propose(proposal).await }.boxed()
+    }
+
+    fn read_index(&self) -> BoxFuture<'static, Result<RaftIndex, ReadIndexError>> {
+        let handle = self.clone();
+        async move { handle.read_index().await }.boxed()
+    }
+
+    fn role(&self) -> watch::Receiver<Role> {
+        GroupHandle::role(self)
+    }
+
+    fn members(&self) -> Members {
+        self.membership()
+    }
+}

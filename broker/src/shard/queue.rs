@@ -1,0 +1,315 @@
+//! What waits for a shard's next entry, and which of it goes into that entry. Pure: told the time, tells what to propose.
+//!
+//! Natural batching: while one entry is being flushed the next one fills; everything that waits goes into ONE entry of at
+//! most 1 MiB, or one batch. Bounded in bytes. Batches of one partition never overtake each other; those of a partition that
+//! is not adopted yet wait in their place without holding up others.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use ottla_protocol::ids::PartitionId;
+use ottla_storage::entry::EntryBatch;
+use ottla_storage::env::rt::Instant;
+use tokio::sync::oneshot;
+
+use super::command::{BATCHES_PER_ENTRY_MAX, BatchDecision, Command};
+use super::state::{ApplyReply, BatchOutcome};
+use super::sticky::{Refusals, Sent};
+use crate::partition::{AppendError, ConnectionId, PartitionError};
+
+/// An entry holds at most this many bytes of batches, or one batch.
+pub(crate) const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of batches that may wait for one shard.
+pub(crate) const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+const _: () = assert!(ENTRY_BYTES_MAX <= QUEUE_BYTES_MAX);
+
+/// The answer to a batch.
+pub(crate) type BatchAnswer = Result<BatchOutcome, AppendError>;
+
+/// A batch on its way to the shard.
+#[derive(Debug)]
+pub(crate) struct QueuedBatch {
+    pub(crate) partition: PartitionId,
+    pub(crate) data: Bytes,
+    pub(crate) decision: BatchDecision,
+    /// Idempotent batches of clients only; its arrival number is given by [`Queue::push`].
+    pub(crate) sent: Option<Sent>,
+    /// When whoever waits gives up.
+    pub(crate) deadline: Instant,
+    pub(crate) answer: oneshot::Sender<BatchAnswer>,
+}
+
+impl QueuedBatch {
+    /// Answers; whoever asked may have gone.
+    pub(crate) fn finish(self, answer: BatchAnswer) {
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// A command other than data, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct QueuedCommand {
+    pub(crate) command: Command,
+    pub(crate) answer: oneshot::Sender<Result<ApplyReply, PartitionError>>,
+}
+
+/// What waits for a shard's next entry.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    batches: VecDeque<QueuedBatch>,
+    commands: VecDeque<QueuedCommand>,
+    bytes: usize,
+    arrivals: u64,
+    refusals: Refusals,
+    stopped: bool,
+}
+
+/// The batches of one entry, grouped by partition.
+#[derive(Debug, Default)]
+pub(crate) struct Packed {
+    pub(crate) batches: Vec<QueuedBatch>,
+    /// Earliest deadline of a batch that waits for an adoption.
+    pub(crate) next_deadline: Option<Instant>,
+}
+
+impl Packed {
+    /// The entry's batches and their decisions.
+    pub(crate) fn entry(&self) -> (Command, Vec<EntryBatch>) {
+        let decisions = self.batches.iter().map(|batch| batch.decision.clone()).collect();
+        let to_entry = |batch: &QueuedBatch| EntryBatch { partition: batch.partition, data: batch.data.clone() };
+        (Command::Data(decisions), self.batches.iter().map(to_entry).collect())
+    }
+}
+
+impl Queue {
+    /// Adds a batch behind all others; refused if too much waits already.
+    pub(crate) fn push(&mut self, mut batch: QueuedBatch) {
+        self.number(&mut batch);
+        if self.stopped {
+            return self.refuse(batch, PartitionError::NotLeaderOrFollower.into());
+        }
+        // One batch always fits, however large.
+        if self.bytes > 0 && self.bytes + batch.data.len() > QUEUE_BYTES_MAX {
+            return self.refuse(batch, AppendError::Overloaded);
+        }
+        self.bytes += batch.data.len();
+        self.batches.push_back(batch);
+    }
+
+    /// Refuses a batch that is not to be queued at all.
+    pub(crate) fn turn_away(&mut self, mut batch: QueuedBatch, error: AppendError) {
+        self.number(&mut batch);
+        self.refuse(batch, error);
+    }
+
+    fn number(&mut self, batch: &mut QueuedBatch) {
+        self.arrivals += 1;
+        if let Some(sent) = &mut batch.sent {
+            sent.arrival = self.arrivals;
+        }
+    }
+
+    /// Answers a batch with an error that sticks if it is retriable.
+    pub(crate) fn refuse(&mut self, batch: QueuedBatch, error: AppendError) {
+        if let Some(sent) = &batch.sent {
+            self.refusals.refuse(sent, &error);
+        }
+        batch.finish(Err(error));
+    }
+
+    /// Adds a command; commands go before batches.
+    pub(crate) fn push_command(&mut self, command: QueuedCommand) {
+        if self.stopped {
+            let _ = command.answer.send(Err(PartitionError::NotLeaderOrFollower));
+        } else {
+            self.commands.push_back(command);
+        }
+    }
+
+    pub(crate) fn pop_command(&mut self) -> Option<QueuedCommand> {
+        self.commands.pop_front()
+    }
+
+    /// Bytes of batches that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes the next entry's batches. Batches of partitions that are not `adopted` stay, until their deadline.
+    pub(crate) fn pack(&mut self, now: Instant, adopted: impl Fn(PartitionId) -> bool) -> Packed {
+        let mut packed = Packed::default();
+        let (mut held, mut held_partitions) = (Vec::new(), BTreeSet::new());
+        let mut entry_bytes = 0;
+        while let Some(next) = self.batches.front() {
+            let full = entry_bytes + next.data.len() > ENTRY_BYTES_MAX || packed.batches.len() == BATCHES_PER_ENTRY_MAX;
+            if full && !packed.batches.is_empty() {
+                break;
+            }
+            let Some(batch) = self.batches.pop_front() else { break };
+            self.bytes -= batch.data.len();
+            if let Some(sent) = &batch.sent
+                && let Err(error) = self.refusals.admit(sent)
+            {
+                batch.finish(Err(error));
+                continue;
+            }
+            if held_partitions.contains(&batch.partition) || !adopted(batch.partition) {
+                if batch.deadline <= now {
+                    self.refuse(batch, PartitionError::LeaderNotAvailable.into());
+                    continue;
+                }
+                packed.next_deadline = Some(packed.next_deadline.map_or(batch.deadline, |d| d.min(batch.deadline)));
+                held_partitions.insert(batch.partition);
+                held.push(batch);
+                continue;
+            }
+            entry_bytes += batch.data.len();
+            packed.batches.push(batch);
+        }
+        for batch in held.into_iter().rev() {
+            self.bytes += batch.data.len();
+            self.batches.push_front(batch);
+        }
+        // Stable: the order within a partition is kept.
+        packed.batches.sort_by_key(|batch| batch.partition);
+        packed
+    }
+
+    /// Refuses everything that waits: this node does not lead any more.
+    pub(crate) fn refuse_all(&mut self, error: &PartitionError) {
+        self.bytes = 0;
+        for batch in std::mem::take(&mut self.batches) {
+            self.refuse(batch, error.clone().into());
+        }
+        for command in std::mem::take(&mut self.commands) {
+            let _ = command.answer.send(Err(error.clone()));
+        }
+    }
+
+    /// Nothing is taken any more.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+        self.refuse_all(&PartitionError::NotLeaderOrFollower);
+    }
+
+    /// Forgets the refusals of a connection that is closed.
+    pub(crate) fn close(&mut self, connection: ConnectionId) {
+        self.refusals.close(connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::shard::sticky::Sender;
+    use ottla_protocol::ids::ProducerId;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn id(index: i32) -> PartitionId {
+        PartitionId { topic: Uuid::from_u128(1), index }
+    }
+
+    fn batch(index: i32, bytes: usize, sequence: Option<i32>) -> (QueuedBatch, oneshot::Receiver<BatchAnswer>) {
+        let (answer, receiver) = oneshot::channel();
+        let sent = sequence.map(|sequence| {
+            let sender = Sender { connection: ConnectionId(1), producer: ProducerId(1), partition: id(index) };
+            Sent { sender, epoch: 0, sequence, arrival: 0 }
+        });
+        let data = Bytes::from(vec![0; bytes]);
+        let decision = BatchDecision::default();
+        (QueuedBatch { partition: id(index), data, decision, sent, deadline: Instant(100), answer }, receiver)
+    }
+
+    #[test]
+    fn everything_that_waits_goes_into_one_entry_up_to_a_mebibyte() {
+        let mut queue = Queue::default();
+        for _ in 0..3 {
+            queue.push(batch(0, 400_000, None).0);
+        }
+        assert_eq!(queue.pack(Instant(0), |_| true).batches.len(), 2);
+        assert_eq!(queue.pack(Instant(0), |_| true).batches.len(), 1);
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn a_batch_above_the_limit_goes_alone() {
+        let mut queue = Queue::default();
+        queue.push(batch(0, 10, None).0);
+        queue.push(batch(0, 3 * ENTRY_BYTES_MAX, None).0);
+        queue.push(batch(0, 10, None).0);
+        let sizes: Vec<_> = (0..3).map(|_| queue.pack(Instant(0), |_| true).batches[0].data.len()).collect();
+        assert_eq!(sizes, [10, 3 * ENTRY_BYTES_MAX, 10]);
+    }
+
+    #[test]
+    fn too_many_bytes_are_refused_and_what_follows_of_that_producer_too() {
+        let mut queue = Queue::default();
+        queue.push(batch(0, QUEUE_BYTES_MAX, None).0);
+        let (refused, mut answer) = batch(1, 1, Some(5));
+        queue.push(refused);
+        assert_eq!(answer.try_recv().unwrap(), Err(AppendError::Overloaded));
+        let _ = queue.pack(Instant(0), |_| true);
+        let (next, mut answer) = batch(1, 1, Some(6));
+        queue.push(next);
+        assert!(queue.pack(Instant(0), |_| true).batches.is_empty());
+        assert_eq!(answer.try_recv().unwrap(), Err(AppendError::Overloaded));
+        queue.push(batch(1, 1, Some(5)).0);
+        queue.push(batch(1, 1, Some(6)).0);
+        assert_eq!(queue.pack(Instant(0), |_| true).batches.len(), 2);
+    }
+
+    #[test]
+    fn batches_of_a_partition_that_is_not_adopted_wait_in_order_and_hold_up_nobody() {
+        let mut queue = Queue::default();
+        let (late, mut answer) = batch(1, 1, None);
+        queue.push(late);
+        queue.push(batch(0, 2, None).0);
+        queue.push(batch(1, 3, None).0);
+        let packed = queue.pack(Instant(0), |partition| partition == id(0));
+        assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [2]);
+        assert_eq!(packed.next_deadline, Some(Instant(100)));
+        assert_eq!(queue.bytes(), 4);
+        let packed = queue.pack(Instant(0), |_| true);
+        assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [1, 3]);
+        assert!(answer.try_recv().is_err());
+    }
+
+    #[test]
+    fn whoever_waits_too_long_for_an_adoption_is_told() {
+        let mut queue = Queue::default();
+        let (late, mut answer) = batch(1, 1, None);
+        queue.push(late);
+        assert!(queue.pack(Instant(100), |_| false).batches.is_empty());
+        assert_eq!(answer.try_recv().unwrap(), Err(PartitionError::LeaderNotAvailable.into()));
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: entries keep each partition's order, stay within the limit, lose nothing.
+        #[test]
+        fn entries_keep_the_order_of_each_partition(sizes in proptest::collection::vec((0..4i32, 1usize..700_000), 1..40), adopted_from in 0usize..40) {
+            let mut queue = Queue::default();
+            let mut expected: Vec<Vec<usize>> = vec![Vec::new(); 4];
+            for (index, bytes) in &sizes {
+                queue.push(batch(*index, *bytes, None).0);
+                expected[usize::try_from(*index).unwrap()].push(*bytes);
+            }
+            let mut got: Vec<Vec<usize>> = vec![Vec::new(); 4];
+            let mut round = 0;
+            while queue.bytes() > 0 {
+                let packed = queue.pack(Instant(0), |partition| partition != id(3) || round >= adopted_from);
+                round += 1;
+                let total: usize = packed.batches.iter().map(|b| b.data.len()).sum();
+                prop_assert!(total <= ENTRY_BYTES_MAX || packed.batches.len() == 1);
+                prop_assert!(packed.batches.is_sorted_by_key(|b| b.partition));
+                for packed in packed.batches {
+                    got[usize::try_from(packed.partition.index).unwrap()].push(packed.data.len());
+                }
+            }
+            prop_assert_eq!(got, expected);
+        }
+    }
+}
