@@ -60,8 +60,8 @@ pub(super) fn append_refusal(error: &AppendError) -> GroupError {
         AppendError::Group(code) => GroupError::from_apply(*code),
         AppendError::NotEnoughReplicas
         | AppendError::NotEnoughReplicasAfterAppend
-        | AppendError::Overloaded(_)
-        | AppendError::BehindRefusal => GroupError::CoordinatorNotAvailable,
+        | AppendError::Overloaded
+        | AppendError::DiskFull => GroupError::CoordinatorNotAvailable,
         AppendError::Corrupt(_)
         | AppendError::InvalidRecord { .. }
         | AppendError::InvalidTimestamp { .. }

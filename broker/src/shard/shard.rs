@@ -1,0 +1,354 @@
+//! One shard on this node: the handle that partitions hold, and the one task that proposes everything.
+//!
+//! Whatever becomes an entry goes through one queue and one task, so that the shard clock never falls and batches keep
+//! their order. A batch's answer comes from apply. May not know: topics, sockets, how other replicas are reached.
+//! Invariant: nothing is taken while this replica does not lead, or has not applied an entry of its own term.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_protocol::ids::PartitionId;
+use ottla_raft::{Members, Proposal, ProposeError, Role};
+use ottla_storage::data_dir::DataDir;
+use ottla_storage::env::{rt, watch};
+use ottla_storage::ids::{ReplicaId, Term};
+use ottla_storage::index::ExtentKey;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::clock::ShardClock;
+use super::command::Command;
+use super::creation::ShardCreation;
+use super::group::Group;
+use super::machine::{CutPoint, ShardMachine};
+use super::published::Published;
+use super::queue::{BatchAnswer, Packed, Queue, QueuedBatch, QueuedCommand};
+use super::state::{ApplyReply, ShardState};
+use crate::partition::{AppendError, ConnectionId, PartitionError};
+
+/// While nothing happens the task looks around this often.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The parts of a machine that its shard keeps looking at.
+pub(crate) struct MachineView {
+    state: Arc<Mutex<ShardState>>,
+    published: Arc<Published>,
+    cut_points: Arc<Mutex<Vec<CutPoint>>>,
+}
+
+impl MachineView {
+    pub(crate) fn of(machine: &ShardMachine) -> Self {
+        Self { state: machine.state(), published: machine.published(), cut_points: machine.cut_points() }
+    }
+}
+
+/// Says whether a majority of the nodes' clocks are near this one's.
+pub(crate) type ClockWitness = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// The shard clock as the leader keeps it, and the term it keeps it for.
+#[derive(Default)]
+struct LeaderClock {
+    running: Option<(Term, ShardClock)>,
+    alarmed: bool,
+}
+
+/// One shard on this node.
+pub struct Shard {
+    /// Which shard, and what it is for.
+    pub creation: ShardCreation,
+    /// This node's replica.
+    pub replica: ReplicaId,
+    group: Arc<dyn Group>,
+    directory: Option<Arc<DataDir>>,
+    machine: MachineView,
+    role: watch::Receiver<Role>,
+    queue: Mutex<Queue>,
+    work: Notify,
+    clock: Mutex<LeaderClock>,
+    witness: ClockWitness,
+    /// Partitions that somebody waits for; their adoption goes first.
+    wanted: Mutex<Vec<PartitionId>>,
+    wanted_changed: Notify,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shard({}, replica {})", self.creation.shard, self.replica)
+    }
+}
+
+impl Shard {
+    pub(crate) fn new(
+        creation: ShardCreation,
+        replica: ReplicaId,
+        group: Arc<dyn Group>,
+        directory: Option<Arc<DataDir>>,
+        machine: MachineView,
+        witness: ClockWitness,
+    ) -> Arc<Self> {
+        let role = group.role();
+        Arc::new(Self {
+            creation,
+            replica,
+            group,
+            directory,
+            machine,
+            role,
+            queue: Mutex::default(),
+            work: Notify::new(),
+            clock: Mutex::default(),
+            witness,
+            wanted: Mutex::default(),
+            wanted_changed: Notify::new(),
+        })
+    }
+
+    /// What this replica is in its group.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        *self.role.borrow()
+    }
+
+    /// The role and its changes.
+    #[must_use]
+    pub fn role_changes(&self) -> watch::Receiver<Role> {
+        self.role.clone()
+    }
+
+    /// The term in which this replica leads and serves.
+    #[must_use]
+    pub fn leading(&self) -> Option<Term> {
+        let role = self.role();
+        (role.ready && !role.stopped && role.leader == Some(self.replica)).then_some(role.term)
+    }
+
+    /// What readers see.
+    #[must_use]
+    pub fn published(&self) -> &Arc<Published> {
+        &self.machine.published
+    }
+
+    /// The replicated state; held only briefly.
+    pub(crate) fn state(&self) -> &Mutex<ShardState> {
+        &self.machine.state
+    }
+
+    pub(crate) fn cut_points(&self) -> &Mutex<Vec<CutPoint>> {
+        &self.machine.cut_points
+    }
+
+    /// Where this replica's bytes are.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Arc<DataDir>> {
+        self.directory.as_ref()
+    }
+
+    /// The key of a partition's batches in the index.
+    #[must_use]
+    pub fn extent(&self, partition: PartitionId) -> ExtentKey {
+        ExtentKey { partition, replica: self.replica }
+    }
+
+    /// The group's members.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        self.group.members()
+    }
+
+    /// Why nothing may be written now, if so: the disk is nearly full or has failed.
+    pub(crate) fn refuses_writes(&self) -> Option<AppendError> {
+        let directory = self.directory.as_ref()?;
+        if directory.poisoned().is_some() {
+            return Some(PartitionError::Storage.into());
+        }
+        (!directory.accepts_writes()).then_some(AppendError::DiskFull)
+    }
+
+    /// Confirms leadership and waits until everything committed before is applied.
+    pub async fn read_index(&self) -> Result<(), PartitionError> {
+        match self.group.read_index().await {
+            Ok(_) if self.leading().is_some() => Ok(()),
+            _ => Err(PartitionError::NotLeaderOrFollower),
+        }
+    }
+
+    /// Enqueues a batch, in call order. `refused` turns it away at once, and what follows of its producer.
+    pub(crate) fn enqueue(&self, batch: QueuedBatch, refused: Option<AppendError>) {
+        let refused = match refused {
+            None if self.leading().is_none() => Some(PartitionError::NotLeaderOrFollower.into()),
+            refused => refused,
+        };
+        match refused {
+            Some(error) => self.queue.lock().turn_away(batch, error),
+            None => {
+                self.queue.lock().push(batch);
+                self.work.notify_one();
+            }
+        }
+    }
+
+    /// Proposes a command and waits for what apply says. It is enqueued before this returns.
+    pub(crate) fn command(
+        &self,
+        command: Command,
+    ) -> impl Future<Output = Result<ApplyReply, PartitionError>> + Send + use<> {
+        let (answer, receiver) = oneshot::channel();
+        self.queue.lock().push_command(QueuedCommand { command, answer });
+        self.work.notify_one();
+        async move { receiver.await.unwrap_or(Err(PartitionError::NotLeaderOrFollower)) }
+    }
+
+    /// Bytes of batches that wait for an entry.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.queue.lock().bytes()
+    }
+
+    /// Forgets what was refused on a connection that is closed.
+    pub fn connection_closed(&self, connection: ConnectionId) {
+        self.queue.lock().close(connection);
+    }
+
+    /// Asks that a partition be adopted before others.
+    pub fn want(&self, partition: PartitionId) {
+        let mut wanted = self.wanted.lock();
+        if !wanted.contains(&partition) {
+            wanted.push(partition);
+            self.wanted_changed.notify_one();
+        }
+    }
+
+    /// Takes what was asked for.
+    pub(crate) fn take_wanted(&self) -> Vec<PartitionId> {
+        std::mem::take(&mut self.wanted.lock())
+    }
+
+    pub(crate) async fn wanted(&self) {
+        self.wanted_changed.notified().await;
+    }
+
+    /// The shard's time now, and whether expiry may go by it.
+    pub(crate) fn clock_for_expiry(&self) -> Option<i64> {
+        let now_ms = self.next_clock_ms(self.leading()?);
+        let clock = self.clock.lock();
+        clock.running.as_ref().is_some_and(|(_, clock)| !clock.has_jumped()).then_some(now_ms)
+    }
+
+    fn next_clock_ms(&self, term: Term) -> i64 {
+        let (wall_ms, now) = (rt::wall_clock_ms(), rt::now());
+        let applied_ms = self.machine.state.lock().clock_ms;
+        let mut leader = self.clock.lock();
+        let starts_anew = leader.running.as_ref().is_none_or(|(of, _)| *of != term);
+        if starts_anew {
+            leader.running = Some((term, ShardClock::starting_at(applied_ms, wall_ms, now)));
+        }
+        let Some((_, clock)) = &mut leader.running else { return applied_ms };
+        let clock_ms = clock.advance(wall_ms, now, || (self.witness)());
+        let jumped = clock.has_jumped();
+        if jumped && !leader.alarmed {
+            tracing::error!(
+                "shard={} replica={}: the wall clock jumped to {wall_ms} ms, the shard's is {clock_ms} ms; nothing expires \
+                 until most nodes' clocks agree; check this node's clock",
+                self.creation.shard,
+                self.replica
+            );
+        }
+        leader.alarmed = jumped;
+        clock_ms
+    }
+
+    /// The shard's task: proposes what waits, one entry after the other. Ends when the replica stops.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut role = self.role.clone();
+        let mut adopted = self.machine.published.changes();
+        let mut led_in = None;
+        loop {
+            let now_leading = self.leading();
+            if now_leading != led_in {
+                led_in = now_leading;
+                self.queue.lock().refuse_all(&PartitionError::NotLeaderOrFollower);
+                // Long polls are answered, never dropped, when leadership comes or goes.
+                self.machine.published.wake_all();
+            }
+            if self.role().stopped {
+                break;
+            }
+            let wait = match led_in {
+                Some(term) => self.propose_next(term).await,
+                None => Some(IDLE),
+            };
+            let Some(wait) = wait else { continue };
+            tokio::select! {
+                biased;
+                changed = role.changed() => if changed.is_err() { break },
+                () = self.work.notified() => {}
+                _ = adopted.changed() => {}
+                () = rt::sleep(wait) => {}
+            }
+        }
+        self.queue.lock().stop();
+        self.machine.published.wake_all();
+    }
+
+    /// Proposes one entry; answers how long to wait if there was nothing to propose.
+    async fn propose_next(&self, term: Term) -> Option<Duration> {
+        let command = self.queue.lock().pop_command();
+        if let Some(QueuedCommand { command, answer }) = command {
+            let _ = answer.send(self.propose(term, &command, Vec::new()).await.map_err(|error| self.cause(&error)));
+            return None;
+        }
+        let now = rt::now();
+        let packed = self.queue.lock().pack(now, |id| self.machine.published.get(id).is_some());
+        if packed.batches.is_empty() {
+            return Some(packed.next_deadline.map_or(IDLE, |deadline| deadline.since(now)));
+        }
+        let (command, batches) = packed.entry();
+        let reply = self.propose(term, &command, batches).await;
+        self.answer(packed, reply);
+        None
+    }
+
+    async fn propose(
+        &self,
+        term: Term,
+        command: &Command,
+        batches: Vec<ottla_storage::entry::EntryBatch>,
+    ) -> Result<ApplyReply, ProposeError> {
+        let proposal = Proposal { payload: command.encode(), batches, clock_ms: self.next_clock_ms(term) };
+        let proposed = self.group.propose(proposal).await?;
+        proposed.reply.take::<ApplyReply>().ok_or_else(|| ProposeError::Stopped("apply gave no answer".into()))
+    }
+
+    fn answer(&self, packed: Packed, reply: Result<ApplyReply, ProposeError>) {
+        match reply {
+            Ok(ApplyReply::Data(outcomes)) if outcomes.len() == packed.batches.len() => {
+                for (batch, outcome) in packed.batches.into_iter().zip(outcomes) {
+                    batch.finish(BatchAnswer::Ok(outcome));
+                }
+            }
+            Ok(other) => tracing::error!("shard={}: apply answered {other:?} to data", self.creation.shard),
+            Err(error) => {
+                let cause = AppendError::from(self.cause(&error));
+                let mut queue = self.queue.lock();
+                packed.batches.into_iter().for_each(|batch| queue.refuse(batch, cause.clone()));
+            }
+        }
+    }
+
+    /// What a failed proposal means to whoever asked.
+    fn cause(&self, error: &ProposeError) -> PartitionError {
+        tracing::debug!("shard={} replica={}: {error}", self.creation.shard, self.replica);
+        let poisoned = self.directory.as_ref().is_some_and(|directory| directory.poisoned().is_some());
+        match error {
+            ProposeError::Stopped(_) if poisoned => PartitionError::Storage,
+            ProposeError::Stopped(_) | ProposeError::NotLeader { .. } | ProposeError::Unknown => {
+                PartitionError::NotLeaderOrFollower
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;
