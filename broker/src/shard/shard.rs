@@ -316,7 +316,15 @@ impl Shard {
         batches: Vec<ottla_storage::entry::EntryBatch>,
     ) -> Result<ApplyReply, ProposeError> {
         let proposal = Proposal { payload: command.encode(), batches, clock_ms: self.next_clock_ms(term) };
-        let proposed = self.group.propose(proposal).await?;
+        let proposed = match self.group.propose(proposal.clone()).await {
+            // Nothing was proposed: an idle group is woken by a read index.
+            Err(ProposeError::LeaseExpired) => {
+                let woken = self.group.read_index().await;
+                woken.map_err(|_| ProposeError::NotLeader { leader: None })?;
+                self.group.propose(proposal).await?
+            }
+            proposed => proposed?,
+        };
         proposed.reply.take::<ApplyReply>().ok_or_else(|| ProposeError::Stopped("apply gave no answer".into()))
     }
 
@@ -342,9 +350,10 @@ impl Shard {
         let poisoned = self.directory.as_ref().is_some_and(|directory| directory.poisoned().is_some());
         match error {
             ProposeError::Stopped(_) if poisoned => PartitionError::Storage,
-            ProposeError::Stopped(_) | ProposeError::NotLeader { .. } | ProposeError::Unknown => {
-                PartitionError::NotLeaderOrFollower
-            }
+            ProposeError::Stopped(_)
+            | ProposeError::NotLeader { .. }
+            | ProposeError::LeaseExpired
+            | ProposeError::Unknown => PartitionError::NotLeaderOrFollower,
         }
     }
 }
