@@ -1,8 +1,19 @@
 //! The batch index: where the batches of a partition lie, by offset and by time.
 //!
-//! Lines are added when an entry is applied. May not know: what a topic is, or why a batch was rejected.
+//! Lines are added when an entry is applied, held in memory until their segment's `.idx` is written, and then read from
+//! that file. May not know: what a topic is, or why a batch was rejected.
+
+mod batch_index;
+pub(crate) mod file;
+mod line;
+mod partition;
+mod piece;
+pub(crate) mod rebuild;
+mod search;
 
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
+
+pub(crate) use batch_index::{BatchIndex, Bounds, Planned};
 
 use crate::ids::{LogPosition, ReplicaId};
 
@@ -40,4 +51,30 @@ impl BatchLine {
     pub fn end_offset(&self) -> Offset {
         self.base_offset.plus(i64::from(self.record_count))
     }
+}
+
+/// Whether a look-up may wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// On an async thread: what is not known to be in memory is not touched.
+    Resident,
+    /// On a blocking thread.
+    MayBlock,
+}
+
+/// Why a look-up in the index did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IndexError {
+    /// Ask again on a blocking thread.
+    #[error("not resident")]
+    NotResident,
+    /// The `.idx` file is damaged: rebuild it and ask again.
+    #[error("index of segment {segment} is damaged")]
+    Damaged { segment: u64 },
+    /// A number beyond the end, which a sound index never leads to.
+    #[error("no such line")]
+    NoSuchLine,
+    /// The disk failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
 }

@@ -1,0 +1,415 @@
+//! The index of a whole data directory: partitions, verdicts that wait for a checkpoint, and what segments hold.
+//!
+//! Lock order: `replicas`, then `partitions`, then one partition, then the segment table.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::ids::Offset;
+use parking_lot::{Mutex, RwLock};
+
+use super::file::{Opened, SegmentRanges};
+use super::line::Line;
+use super::partition::{Died, GONE, PartitionIndex, Step, Unplaced};
+use super::piece::{Lines, Piece};
+use super::{Access, BatchLine, ExtentKey, IndexError};
+use crate::entry::{Entry, EntryVerdicts, Verdict};
+use crate::ids::{LogPosition, RaftIndex, ReplicaId};
+use crate::log::{BatchPlace, ReplicaLog};
+use crate::space::table::SegmentTable;
+
+/// A batch to be read: its line, and its bytes if they are not durable here yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    pub(crate) line: BatchLine,
+    pub(crate) data: Option<Bytes>,
+}
+
+/// What a search for batches may return.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) from: i64,
+    pub(crate) up_to: i64,
+    pub(crate) bytes_max: u64,
+    pub(crate) at_least_one: bool,
+}
+
+/// An applied entry whose place is not known yet: it is committed elsewhere before it is durable here.
+#[derive(Debug)]
+struct UnplacedEntry {
+    index: RaftIndex,
+    keys: Vec<(usize, ExtentKey)>,
+}
+
+#[derive(Debug, Default)]
+struct ReplicaIndex {
+    recorded: RaftIndex,
+    verdicts: VecDeque<EntryVerdicts>,
+    unplaced: VecDeque<UnplacedEntry>,
+    changed_log_starts: BTreeMap<ExtentKey, i64>,
+    bytes_since_cut: u64,
+}
+
+pub(crate) type Partition = Arc<RwLock<PartitionIndex>>;
+
+/// The index of a data directory.
+#[derive(Debug, Default)]
+pub(crate) struct BatchIndex {
+    partitions: RwLock<HashMap<ExtentKey, Partition>>,
+    replicas: Mutex<BTreeMap<ReplicaId, ReplicaIndex>>,
+    pub(crate) table: SegmentTable,
+}
+
+/// The line of a raw batch, from its own header; `clock_ms` stands in for a batch without timestamps.
+pub(crate) fn line_of(batch: &[u8], clock_ms: i64, verdict: Verdict, position: LogPosition) -> Option<BatchLine> {
+    let Verdict::Accepted { base_offset, epoch } = verdict else { return None };
+    let delta = i32::from_be_bytes(batch.get(23..27)?.try_into().ok()?);
+    let max_timestamp_ms = i64::from_be_bytes(batch.get(35..43)?.try_into().ok()?);
+    Some(BatchLine {
+        base_offset,
+        record_count: u32::try_from(delta).ok()?.checked_add(1)?,
+        max_timestamp_ms: if max_timestamp_ms < 0 { clock_ms } else { max_timestamp_ms },
+        epoch,
+        position,
+        bytes: u32::try_from(batch.len()).ok()?,
+    })
+}
+
+fn malformed(replica: ReplicaId, index: RaftIndex) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("replica {replica}, entry {}: verdicts do not fit its batches", index.0),
+    )
+}
+
+impl BatchIndex {
+    /// The partition, if the index knows it.
+    pub(crate) fn partition(&self, key: ExtentKey) -> Option<Partition> {
+        self.partitions.read().get(&key).cloned()
+    }
+
+    fn partition_or_new(&self, key: ExtentKey) -> Partition {
+        if let Some(partition) = self.partition(key) {
+            return partition;
+        }
+        Arc::clone(self.partitions.write().entry(key).or_default())
+    }
+
+    /// All partitions, in key order.
+    pub(crate) fn all(&self) -> Vec<(ExtentKey, Partition)> {
+        let mut all: Vec<_> = self.partitions.read().iter().map(|(key, partition)| (*key, Arc::clone(partition))).collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all
+    }
+
+    /// Adds what apply decided about one entry.
+    pub(crate) fn record(&self, log: &ReplicaLog, entry: &Entry, verdicts: &[Verdict]) -> io::Result<()> {
+        let (replica, index) = (log.id(), entry.log_id.index);
+        if verdicts.len() != entry.batches.len() {
+            return Err(malformed(replica, index));
+        }
+        let mut replicas = self.replicas.lock();
+        let state = replicas.entry(replica).or_default();
+        self.place(replica, state, |index| log.batch_places(index));
+        state.recorded = state.recorded.max(index);
+        state.bytes_since_cut += 64 + entry.payload.len() as u64 + entry.batches.iter().map(|b| b.data.len() as u64).sum::<u64>();
+        if verdicts.is_empty() {
+            return Ok(());
+        }
+        state.verdicts.push_back(EntryVerdicts { index, verdicts: verdicts.to_vec() });
+        if verdicts.iter().all(|verdict| *verdict == Verdict::Rejected) {
+            return Ok(());
+        }
+        let places = if state.unplaced.is_empty() { log.batch_places(index) } else { None };
+        if let Some(places) = places {
+            return self.record_placed(replica, entry, verdicts, &places);
+        }
+        let mut keys = Vec::new();
+        for (number, (batch, verdict)) in entry.batches.iter().zip(verdicts).enumerate() {
+            if *verdict == Verdict::Rejected {
+                continue;
+            }
+            let nowhere = LogPosition { segment: u64::MAX, byte: 0 };
+            let line = line_of(&batch.data, entry.clock_ms, *verdict, nowhere).ok_or_else(|| malformed(replica, index))?;
+            let key = ExtentKey { partition: batch.partition, replica };
+            self.partition_or_new(key).write().unplaced.push_back(Unplaced { index, line, data: batch.data.clone() });
+            keys.push((number, key));
+        }
+        state.unplaced.push_back(UnplacedEntry { index, keys });
+        Ok(())
+    }
+
+    fn record_placed(&self, replica: ReplicaId, entry: &Entry, verdicts: &[Verdict], places: &[BatchPlace]) -> io::Result<()> {
+        let index = entry.log_id.index;
+        if places.len() != entry.batches.len() {
+            return Err(malformed(replica, index));
+        }
+        for ((batch, verdict), place) in entry.batches.iter().zip(verdicts).zip(places) {
+            if *verdict == Verdict::Rejected {
+                continue;
+            }
+            let line = line_of(&batch.data, entry.clock_ms, *verdict, place.position).ok_or_else(|| malformed(replica, index))?;
+            let fits = place.partition == batch.partition && place.bytes as usize == batch.data.len();
+            if !fits {
+                return Err(malformed(replica, index));
+            }
+            let key = ExtentKey { partition: batch.partition, replica };
+            self.push(&mut self.partition_or_new(key).write(), key, index, &line);
+        }
+        Ok(())
+    }
+
+    fn push(&self, partition: &mut PartitionIndex, key: ExtentKey, index: RaftIndex, line: &BatchLine) {
+        self.table.entry(line.position.segment, key.replica, index);
+        if partition.push(line) && line.end_offset().0 > partition.log_start {
+            self.table.add(line.position.segment, key.replica, 1, u64::from(line.bytes));
+        }
+    }
+
+    /// Gives entries their lines that have become durable since.
+    fn place(&self, replica: ReplicaId, state: &mut ReplicaIndex, places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>) {
+        while let Some(entry) = state.unplaced.front() {
+            let Some(places) = places_of(entry.index) else { return };
+            for (number, key) in &entry.keys {
+                let partition = self.partition_or_new(*key);
+                let mut partition = partition.write();
+                let Some(mut unplaced) = partition.unplaced.pop_front() else { continue };
+                debug_assert_eq!((unplaced.index, key.replica), (entry.index, replica));
+                if let Some(place) = places.get(*number) {
+                    unplaced.line.position = place.position;
+                    self.push(&mut partition, *key, entry.index, &unplaced.line);
+                }
+            }
+            state.unplaced.pop_front();
+        }
+    }
+
+    /// Places what has become durable. True if nothing waits any more.
+    pub(crate) fn place_durable(&self, log: &ReplicaLog) -> bool {
+        let mut replicas = self.replicas.lock();
+        let Some(state) = replicas.get_mut(&log.id()) else { return true };
+        self.place(log.id(), state, |index| log.batch_places(index));
+        state.unplaced.is_empty()
+    }
+
+    /// The last entry recorded of a replica.
+    pub(crate) fn recorded(&self, replica: ReplicaId) -> RaftIndex {
+        self.replicas.lock().get(&replica).map_or(RaftIndex(0), |state| state.recorded)
+    }
+
+    /// Bytes of entries recorded since the last cut.
+    pub(crate) fn bytes_since_cut(&self, replica: ReplicaId) -> u64 {
+        self.replicas.lock().get(&replica).map_or(0, |state| state.bytes_since_cut)
+    }
+
+    /// Takes the verdicts up to `index`, to be written to the log before the checkpoint passes it.
+    pub(crate) fn take_verdicts(&self, replica: ReplicaId, index: RaftIndex) -> Vec<EntryVerdicts> {
+        let mut replicas = self.replicas.lock();
+        let Some(state) = replicas.get_mut(&replica) else { return Vec::new() };
+        state.bytes_since_cut = 0;
+        let count = state.verdicts.partition_point(|verdicts| verdicts.index <= index);
+        state.verdicts.drain(..count).collect()
+    }
+
+    /// Takes the log starts that moved since the last call.
+    pub(crate) fn take_log_starts(&self, replica: ReplicaId) -> BTreeMap<ExtentKey, i64> {
+        let mut replicas = self.replicas.lock();
+        replicas.get_mut(&replica).map(|state| std::mem::take(&mut state.changed_log_starts)).unwrap_or_default()
+    }
+
+    /// Everything of a replica that left the directory is dead.
+    pub(crate) fn remove_replica(&self, replica: ReplicaId) {
+        self.replicas.lock().remove(&replica);
+        for (key, partition) in self.all() {
+            if key.replica == replica {
+                partition.write().unplaced.clear();
+                self.raise_log_start(key, GONE);
+            }
+        }
+    }
+
+    /// Moves a log start up; `Offset(GONE)` for a partition that is gone.
+    pub(crate) fn raise_log_start(&self, key: ExtentKey, log_start: i64) {
+        let partition = self.partition_or_new(key);
+        {
+            let mut partition = partition.write();
+            if log_start <= partition.log_start {
+                return;
+            }
+            partition.raise_log_start(log_start);
+            // What cannot be counted without the disk is counted by the next `settle_all`.
+            let _ = self.settle(key, &mut partition, Access::Resident);
+        }
+        let mut replicas = self.replicas.lock();
+        replicas.entry(key.replica).or_default().changed_log_starts.insert(key, log_start);
+    }
+
+    fn settle(&self, key: ExtentKey, partition: &mut PartitionIndex, access: Access) -> Result<(), IndexError> {
+        let mut died: Vec<Died> = Vec::new();
+        let outcome = partition.settle(access, &mut died);
+        for dead in died {
+            self.table.remove(dead.segment, key.replica, u64::from(dead.lines), dead.bytes);
+        }
+        outcome
+    }
+
+    /// Counts what died in one partition.
+    pub(crate) fn settle_one(&self, key: ExtentKey, access: Access) -> Result<(), IndexError> {
+        match self.partition(key) {
+            Some(partition) if !partition.read().is_settled() => self.settle(key, &mut partition.write(), access),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts what died; on a blocking thread.
+    pub(crate) fn settle_all(&self) -> Result<(), IndexError> {
+        for (key, partition) in self.all() {
+            let settled = partition.read().is_settled();
+            if !settled {
+                self.settle(key, &mut partition.write(), Access::MayBlock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of the partition's batches from log start.
+    pub(crate) fn bytes_of(&self, key: ExtentKey) -> u64 {
+        self.partition(key).map_or(0, |partition| partition.read().live_bytes())
+    }
+
+    /// Batches from an offset on, within bounds.
+    pub(crate) fn plan(&self, key: ExtentKey, bounds: Bounds, access: Access) -> Result<Vec<Planned>, IndexError> {
+        let Some(partition) = self.partition(key) else { return Ok(Vec::new()) };
+        let mut plan = Plan { bounds, batches: Vec::new(), bytes: 0, full: false };
+        let mut at = bounds.from;
+        while !plan.full {
+            let step = partition.read().step(at, bounds.up_to, bounds.bytes_max.saturating_sub(plan.bytes));
+            let before = plan.batches.len();
+            match step {
+                Step::End => break,
+                Step::Lines(lines) => lines.into_iter().for_each(|line| plan.add(line, None)),
+                Step::Unplaced(batches) => batches.into_iter().for_each(|b| plan.add(b.line, Some(b.data))),
+                Step::InFile(piece) => plan.add_from_file(&piece, at, access)?,
+            }
+            match plan.batches.last() {
+                Some(last) if plan.batches.len() > before => at = last.line.end_offset().0,
+                _ => break,
+            }
+        }
+        Ok(plan.batches)
+    }
+
+    /// The lines of one segment that are held in memory, for its `.idx` file.
+    pub(crate) fn lines_in(&self, segment: u64) -> BTreeMap<ExtentKey, Vec<Vec<Line>>> {
+        let mut lines: BTreeMap<ExtentKey, Vec<Vec<Line>>> = BTreeMap::new();
+        for (key, partition) in self.all() {
+            for piece in partition.read().pieces.iter().filter(|piece| piece.segment == segment) {
+                if let Lines::Memory(memory) = &piece.lines {
+                    lines.entry(key).or_default().push(memory.as_slice().to_vec());
+                }
+            }
+        }
+        lines
+    }
+
+    /// Lets the lines of a segment be read from its `.idx` file from now on.
+    pub(crate) fn install(&self, segment: u64, opened: Opened) -> Result<(), IndexError> {
+        self.table.set_ranges(segment, opened.ranges, true);
+        for (key, piece) in opened.pieces {
+            let partition = self.partition_or_new(key);
+            let mut partition = partition.write();
+            let known = partition.pieces.iter_mut().find(|p| p.segment == segment && p.base_offset == piece.base_offset);
+            if let Some(known) = known {
+                known.lines = piece.lines;
+                partition.drop_dead_pieces();
+            } else {
+                self.insert(key, &mut partition, piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the lines of a segment as recovery read them from its frames.
+    pub(crate) fn install_lines(
+        &self,
+        segment: u64,
+        ranges: SegmentRanges,
+        pieces: BTreeMap<ExtentKey, Vec<Piece>>,
+    ) -> Result<(), IndexError> {
+        self.table.set_ranges(segment, ranges, false);
+        for (key, pieces) in pieces {
+            let partition = self.partition_or_new(key);
+            let mut partition = partition.write();
+            for piece in pieces {
+                self.insert(key, &mut partition, piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&self, key: ExtentKey, partition: &mut PartitionIndex, piece: Piece) -> Result<(), IndexError> {
+        self.table.add(piece.segment, key.replica, u64::from(piece.lines.count()), piece.bytes);
+        partition.insert(piece);
+        partition.settled_log_start = 0;
+        self.settle(key, partition, Access::MayBlock)
+    }
+
+    /// The segment is unlinked: its lines go.
+    pub(crate) fn forget(&self, segment: u64) {
+        for (_, partition) in self.all() {
+            partition.write().pieces.retain(|piece| piece.segment != segment);
+        }
+        self.table.forget(segment);
+    }
+
+    /// Drops partitions that are gone and hold nothing any more.
+    pub(crate) fn prune(&self) -> Vec<ExtentKey> {
+        let mut pruned = Vec::new();
+        self.partitions.write().retain(|key, partition| {
+            let partition = partition.read();
+            let keep = partition.log_start != GONE || !partition.pieces.is_empty() || !partition.unplaced.is_empty();
+            if !keep {
+                pruned.push(*key);
+            }
+            keep
+        });
+        pruned.sort_unstable();
+        pruned
+    }
+}
+
+/// Batches gathered within bounds.
+struct Plan {
+    bounds: Bounds,
+    batches: Vec<Planned>,
+    bytes: u64,
+    full: bool,
+}
+
+impl Plan {
+    fn add(&mut self, line: BatchLine, data: Option<Bytes>) {
+        let first = self.batches.is_empty() && self.bounds.at_least_one;
+        let fits = self.bytes + u64::from(line.bytes) <= self.bounds.bytes_max;
+        self.full |= line.base_offset >= Offset(self.bounds.up_to) || !(fits || first);
+        if !self.full {
+            self.bytes += u64::from(line.bytes);
+            self.batches.push(Planned { line, data });
+        }
+    }
+
+    fn add_from_file(&mut self, piece: &Piece, at: i64, access: Access) -> Result<(), IndexError> {
+        const LINES_PER_READ: u32 = 64;
+        let Lines::File(lines) = &piece.lines else { return Ok(()) };
+        let mut number = piece.lines.first_ending_above(at, access)?.max(piece.dead_lines);
+        while number < lines.count && !self.full {
+            let count = LINES_PER_READ.min(lines.count - number);
+            for line in lines.file.lines(lines.first + number, count as usize, access)? {
+                self.add(line.batch(piece.segment), None);
+            }
+            number += count;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! The `.idx` file of a sealed segment: which batches it holds, sorted by partition and offset.
+//!
+//! ```text
+//!  0          8         12          16        24      28           32        36         40         44
+//!  | OTTLAIDX | version | dir bytes | segment | used  | line count | entries | verdicts | extents | dir crc | header crc |
+//!  directory: entries  x (replica 8, first index 8, last index 8)      replicas with accepted batches here
+//!             verdicts x (replica 8, first index 8, last index 8)      replicas with verdict frames here
+//!             extents  x (topic 16, partition 4, 0 4, replica 8, first line 4, line count 4,
+//!                         base offset 8, end offset 8, greatest timestamp 8, bytes 8)
+//!  lines: line count x 40 bytes, see `line`
+//! ```
+//!
+//! All integers are little-endian. Header and directory are checked when the file is opened, a line when it is read.
+//! The file is a pure function of the segment's frames and their verdicts: a rebuilt one is equal byte for byte.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ottla_protocol::ids::PartitionId;
+use uuid::Uuid;
+
+use super::line::{LINE_BYTES, Line};
+use super::piece::{FileLines, Lines, Piece};
+use super::{Access, ExtentKey, IndexError};
+use crate::env::disk::{File, Mapping, read_exact_at};
+use crate::ids::{RaftIndex, ReplicaId};
+use crate::read::residency;
+
+const MAGIC: &[u8; 8] = b"OTTLAIDX";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 52;
+const RANGE_BYTES: usize = 24;
+const EXTENT_BYTES: usize = 72;
+
+/// Most lines a file may say it has; a segment ends long before.
+const LINES_MAX: u32 = 1 << 26;
+/// Most bytes of a directory.
+const DIRECTORY_BYTES_MAX: u32 = 1 << 30;
+
+/// First and last Raft index.
+pub(crate) type IndexRange = (RaftIndex, RaftIndex);
+
+/// What an `.idx` file says of its segment, lines aside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SegmentRanges {
+    /// Entries with an accepted batch in the segment, by replica.
+    pub(crate) entries: BTreeMap<ReplicaId, IndexRange>,
+    /// Verdict frames in the segment, by replica.
+    pub(crate) verdicts: BTreeMap<ReplicaId, IndexRange>,
+}
+
+/// Widens a range.
+pub(crate) fn widen(ranges: &mut BTreeMap<ReplicaId, IndexRange>, replica: ReplicaId, index: RaftIndex) {
+    let range = ranges.entry(replica).or_insert((index, index));
+    *range = (range.0.min(index), range.1.max(index));
+}
+
+/// An open `.idx` file.
+pub(crate) struct IndexFile {
+    segment: u64,
+    file: Arc<dyn File>,
+    mapping: Option<Arc<dyn Mapping>>,
+    lines_at: u64,
+    line_count: u32,
+}
+
+impl std::fmt::Debug for IndexFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IndexFile").field("segment", &self.segment).field("line_count", &self.line_count).finish()
+    }
+}
+
+/// An `.idx` file as read when it is opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) ranges: SegmentRanges,
+    pub(crate) pieces: Vec<(ExtentKey, Piece)>,
+}
+
+/// The bytes of the file for a segment with these lines. A key's pieces must be in offset order.
+pub(crate) fn encode(segment: u64, used_bytes: u32, ranges: &SegmentRanges, pieces: &BTreeMap<ExtentKey, Vec<&[Line]>>) -> Vec<u8> {
+    let mut directory = Vec::new();
+    for (replica, (first, last)) in ranges.entries.iter().chain(&ranges.verdicts) {
+        directory.extend_from_slice(&replica.0.to_le_bytes());
+        directory.extend_from_slice(&first.0.to_le_bytes());
+        directory.extend_from_slice(&last.0.to_le_bytes());
+    }
+    let mut lines = Vec::new();
+    let (mut line_count, mut extents) = (0u32, 0u32);
+    for (key, runs) in pieces {
+        for run in runs {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let count = u32::try_from(run.len()).unwrap_or(u32::MAX);
+            directory.extend_from_slice(key.partition.topic.as_bytes());
+            directory.extend_from_slice(&key.partition.index.to_le_bytes());
+            directory.extend_from_slice(&0u32.to_le_bytes());
+            directory.extend_from_slice(&key.replica.0.to_le_bytes());
+            directory.extend_from_slice(&line_count.to_le_bytes());
+            directory.extend_from_slice(&count.to_le_bytes());
+            directory.extend_from_slice(&first.base_offset.to_le_bytes());
+            directory.extend_from_slice(&last.end_offset().to_le_bytes());
+            let newest = run.iter().map(|line| line.max_timestamp_ms).max().unwrap_or(i64::MIN);
+            directory.extend_from_slice(&newest.to_le_bytes());
+            directory.extend_from_slice(&last.bytes_through().to_le_bytes());
+            run.iter().for_each(|line| line.encode(&mut lines));
+            line_count += count;
+            extents += 1;
+        }
+    }
+    let mut out = Vec::with_capacity(HEADER_BYTES + directory.len() + lines.len());
+    let word = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&word(directory.len()));
+    out.extend_from_slice(&segment.to_le_bytes());
+    out.extend_from_slice(&used_bytes.to_le_bytes());
+    out.extend_from_slice(&line_count.to_le_bytes());
+    out.extend_from_slice(&word(ranges.entries.len()));
+    out.extend_from_slice(&word(ranges.verdicts.len()));
+    out.extend_from_slice(&extents.to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(&directory).to_le_bytes());
+    let crc = crc32fast::hash(&out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(&directory);
+    out.extend_from_slice(&lines);
+    out
+}
+
+/// Takes integers off the front of checked bytes.
+struct Words<'a>(&'a [u8]);
+
+impl Words<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+    fn i64(&mut self) -> Option<i64> {
+        self.take().map(i64::from_le_bytes)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    directory_bytes: u32,
+    line_count: u32,
+    entries: u32,
+    verdicts: u32,
+    extents: u32,
+    directory_crc: u32,
+}
+
+fn decode_header(bytes: &[u8; HEADER_BYTES], segment: u64, used_bytes: u32) -> Option<Header> {
+    let mut words = Words(bytes);
+    let magic: [u8; 8] = words.take()?;
+    let version = words.u32()?;
+    let directory_bytes = words.u32()?;
+    let found = (words.u64()?, words.u32()?);
+    let header = Header {
+        directory_bytes,
+        line_count: words.u32()?,
+        entries: words.u32()?,
+        verdicts: words.u32()?,
+        extents: words.u32()?,
+        directory_crc: words.u32()?,
+    };
+    let crc = words.u32()?;
+    let expected = u64::from(header.entries) * RANGE_BYTES as u64
+        + u64::from(header.verdicts) * RANGE_BYTES as u64
+        + u64::from(header.extents) * EXTENT_BYTES as u64;
+    let sound = &magic == MAGIC
+        && version == VERSION
+        && crc == crc32fast::hash(&bytes[..HEADER_BYTES - 4])
+        && found == (segment, used_bytes)
+        && header.line_count <= LINES_MAX
+        && header.directory_bytes <= DIRECTORY_BYTES_MAX
+        && u64::from(header.directory_bytes) == expected;
+    sound.then_some(header)
+}
+
+fn decode_ranges(words: &mut Words<'_>, count: u32) -> Option<BTreeMap<ReplicaId, IndexRange>> {
+    let mut ranges = BTreeMap::new();
+    for _ in 0..count {
+        let replica = ReplicaId(words.u64()?);
+        ranges.insert(replica, (RaftIndex(words.u64()?), RaftIndex(words.u64()?)));
+    }
+    Some(ranges)
+}
+
+fn decode_extent(words: &mut Words<'_>, segment: u64, file: &Arc<IndexFile>) -> Option<(ExtentKey, Piece)> {
+    let topic = Uuid::from_bytes(words.take()?);
+    let index = i32::from_le_bytes(words.take()?);
+    words.u32()?;
+    let replica = ReplicaId(words.u64()?);
+    let (first, count) = (words.u32()?, words.u32()?);
+    let piece = Piece {
+        segment,
+        base_offset: words.i64()?,
+        end_offset: words.i64()?,
+        max_timestamp_ms: words.i64()?,
+        bytes: words.u64()?,
+        dead_lines: 0,
+        dead_bytes: 0,
+        lines: Lines::File(FileLines { file: Arc::clone(file), first, count }),
+    };
+    let sound = first.checked_add(count)? <= file.line_count && piece.base_offset <= piece.end_offset;
+    sound.then_some((ExtentKey { partition: PartitionId { topic, index }, replica }, piece))
+}
+
+/// Reads and checks header and directory. `None` if the file is damaged or of another segment: it is to be rebuilt.
+pub(crate) fn open(file: Arc<dyn File>, segment: u64, used_bytes: u32) -> std::io::Result<Option<Opened>> {
+    let bytes = file.bytes()?;
+    let mut image = [0; HEADER_BYTES];
+    if bytes < HEADER_BYTES as u64 {
+        return Ok(None);
+    }
+    read_exact_at(&*file, &mut image, 0)?;
+    let Some(header) = decode_header(&image, segment, used_bytes) else { return Ok(None) };
+    let lines_at = HEADER_BYTES as u64 + u64::from(header.directory_bytes);
+    if bytes != lines_at + u64::from(header.line_count) * LINE_BYTES as u64 {
+        return Ok(None);
+    }
+    let mut directory = vec![0; header.directory_bytes as usize];
+    read_exact_at(&*file, &mut directory, HEADER_BYTES as u64)?;
+    if crc32fast::hash(&directory) != header.directory_crc {
+        return Ok(None);
+    }
+    let mapping = if bytes > 0 { file.map()? } else { None };
+    let index = Arc::new(IndexFile { segment, file, mapping, lines_at, line_count: header.line_count });
+    let mut words = Words(&directory);
+    Ok((|| {
+        let entries = decode_ranges(&mut words, header.entries)?;
+        let verdicts = decode_ranges(&mut words, header.verdicts)?;
+        let mut pieces = Vec::with_capacity(header.extents as usize);
+        for _ in 0..header.extents {
+            pieces.push(decode_extent(&mut words, segment, &index)?);
+        }
+        Some(Opened { ranges: SegmentRanges { entries, verdicts }, pieces })
+    })())
+}
+
+impl IndexFile {
+    /// One line.
+    pub(crate) fn line(&self, number: u32, access: Access) -> Result<Line, IndexError> {
+        let mut image = [0; LINE_BYTES];
+        self.read(number, &mut image, access)?;
+        Line::decode(&image).ok_or(IndexError::Damaged { segment: self.segment })
+    }
+
+    /// `count` lines from `first` on.
+    pub(crate) fn lines(&self, first: u32, count: usize, access: Access) -> Result<Vec<Line>, IndexError> {
+        let mut image = vec![0; count * LINE_BYTES];
+        self.read(first, &mut image, access)?;
+        let (chunks, _) = image.as_chunks::<LINE_BYTES>();
+        chunks
+            .iter()
+            .map(|chunk| Line::decode(chunk).ok_or(IndexError::Damaged { segment: self.segment }))
+            .collect()
+    }
+
+    fn read(&self, first: u32, image: &mut [u8], access: Access) -> Result<(), IndexError> {
+        let at = self.lines_at + u64::from(first) * LINE_BYTES as u64;
+        if access == Access::MayBlock {
+            return read_exact_at(&*self.file, image, at).map_err(IndexError::from);
+        }
+        let Some(mapping) = &self.mapping else { return Err(IndexError::NotResident) };
+        let start = usize::try_from(at).map_err(|_| IndexError::NoSuchLine)?;
+        let range = mapping.bytes().get(start..start + image.len()).ok_or(IndexError::NoSuchLine)?;
+        if !residency::is_resident(range) {
+            return Err(IndexError::NotResident);
+        }
+        image.copy_from_slice(range);
+        Ok(())
+    }
+}

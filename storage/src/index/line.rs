@@ -1,0 +1,132 @@
+//! One line of the index: one accepted batch. 40 bytes in memory and on disk.
+//!
+//! ```text
+//!  0             8              16     20      24             28      32              36      40
+//!  | base offset | max timestamp | byte | bytes | record count | epoch | bytes before  | crc32 |
+//! ```
+//!
+//! All integers are little-endian. `byte` is the batch's place in the segment; `bytes before` sums the lengths of the
+//! lines before it in the same piece, so that sizes of any range are two reads. The CRC-32 covers the first 36
+//! bytes: a line read by pread is checked by itself.
+
+use ottla_protocol::ids::{LeaderEpoch, Offset};
+
+use super::BatchLine;
+use crate::ids::LogPosition;
+
+/// Bytes of a line on disk.
+pub(crate) const LINE_BYTES: usize = 40;
+
+const CHECKED_BYTES: usize = 36;
+
+/// One accepted batch within a piece; its segment is the piece's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) base_offset: i64,
+    pub(crate) max_timestamp_ms: i64,
+    pub(crate) byte: u32,
+    pub(crate) bytes: u32,
+    pub(crate) record_count: u32,
+    pub(crate) epoch: i32,
+    pub(crate) bytes_before: u32,
+}
+
+const _: () = assert!(std::mem::size_of::<Line>() <= LINE_BYTES);
+
+impl Line {
+    /// The line of `batch`, which follows `bytes_before` bytes of its piece.
+    pub(crate) fn new(batch: &BatchLine, bytes_before: u32) -> Self {
+        Self {
+            base_offset: batch.base_offset.0,
+            max_timestamp_ms: batch.max_timestamp_ms,
+            byte: batch.position.byte,
+            bytes: batch.bytes,
+            record_count: batch.record_count,
+            epoch: batch.epoch.0,
+            bytes_before,
+        }
+    }
+
+    /// The offset after the batch's last.
+    pub(crate) fn end_offset(&self) -> i64 {
+        self.base_offset.saturating_add(i64::from(self.record_count))
+    }
+
+    /// Bytes of the piece up to and including this batch.
+    pub(crate) fn bytes_through(&self) -> u64 {
+        u64::from(self.bytes_before) + u64::from(self.bytes)
+    }
+
+    /// The line as others see it.
+    pub(crate) fn batch(&self, segment: u64) -> BatchLine {
+        BatchLine {
+            base_offset: Offset(self.base_offset),
+            record_count: self.record_count,
+            max_timestamp_ms: self.max_timestamp_ms,
+            epoch: LeaderEpoch(self.epoch),
+            position: LogPosition { segment, byte: self.byte },
+            bytes: self.bytes,
+        }
+    }
+
+    /// Appends the 40 bytes.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.base_offset.to_le_bytes());
+        out.extend_from_slice(&self.max_timestamp_ms.to_le_bytes());
+        out.extend_from_slice(&self.byte.to_le_bytes());
+        out.extend_from_slice(&self.bytes.to_le_bytes());
+        out.extend_from_slice(&self.record_count.to_le_bytes());
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.extend_from_slice(&self.bytes_before.to_le_bytes());
+        let crc = crc32fast::hash(&out[start..]);
+        out.extend_from_slice(&crc.to_le_bytes());
+    }
+
+    /// The line in these bytes; `None` if they are damaged.
+    pub(crate) fn decode(bytes: &[u8; LINE_BYTES]) -> Option<Self> {
+        let (checked, crc) = bytes.split_at(CHECKED_BYTES);
+        if crc32fast::hash(checked).to_le_bytes() != crc {
+            return None;
+        }
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let i64_at = |at: usize| {
+            let mut eight = [0; 8];
+            eight.copy_from_slice(&bytes[at..at + 8]);
+            i64::from_le_bytes(eight)
+        };
+        Some(Self {
+            base_offset: i64_at(0),
+            max_timestamp_ms: i64_at(8),
+            byte: u32_at(16),
+            bytes: u32_at(20),
+            record_count: u32_at(24),
+            epoch: i32::from_le_bytes([bytes[28], bytes[29], bytes[30], bytes[31]]),
+            bytes_before: u32_at(32),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_line_comes_back_and_a_flipped_bit_is_seen(
+            base_offset in any::<i64>(), max_timestamp_ms in any::<i64>(), byte in any::<u32>(), bytes in any::<u32>(),
+            record_count in any::<u32>(), epoch in any::<i32>(), bytes_before in any::<u32>(), bit in 0..LINE_BYTES * 8,
+        ) {
+            let line = Line { base_offset, max_timestamp_ms, byte, bytes, record_count, epoch, bytes_before };
+            let mut out = Vec::new();
+            line.encode(&mut out);
+            let mut image: [u8; LINE_BYTES] = out.try_into().unwrap();
+            prop_assert_eq!(Line::decode(&image), Some(line));
+            image[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Line::decode(&image), None);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The index of one partition under one replica: its pieces in offset order, its log start, its size.
+//!
+//! Invariant: pieces do not overlap, and batches that lie wholly below log start count as dead.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::line::Line;
+use super::piece::{Lines, Piece};
+use super::{Access, BatchLine, IndexError};
+use crate::ids::RaftIndex;
+
+/// Log start of a partition that is gone: everything lies below it.
+pub(crate) const GONE: i64 = i64::MAX;
+
+/// A batch that is applied but not yet durable here, so that its place is not known.
+#[derive(Debug, Clone)]
+pub(crate) struct Unplaced {
+    pub(crate) index: RaftIndex,
+    pub(crate) line: BatchLine,
+    pub(crate) data: Bytes,
+}
+
+/// What died or came back when a log start moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Died {
+    pub(crate) segment: u64,
+    pub(crate) lines: u32,
+    pub(crate) bytes: u64,
+}
+
+/// Pieces and log start of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct PartitionIndex {
+    pub(crate) log_start: i64,
+    /// `log_start` up to which `dead_lines` of the pieces are exact.
+    pub(crate) settled_log_start: i64,
+    pub(crate) pieces: VecDeque<Piece>,
+    pub(crate) unplaced: VecDeque<Unplaced>,
+}
+
+/// One step of a search from an offset on.
+pub(crate) enum Step {
+    /// Lines from memory, and the offset after the last.
+    Lines(Vec<BatchLine>),
+    /// The lines are in a file: search this copy without the lock.
+    InFile(Piece),
+    /// Committed, but only in memory so far.
+    Unplaced(Vec<Unplaced>),
+    /// Nothing at or above the offset.
+    End,
+}
+
+impl PartitionIndex {
+    /// Offset after the last batch known.
+    pub(crate) fn end_offset(&self) -> Option<i64> {
+        match self.unplaced.back() {
+            Some(last) => Some(last.line.end_offset().0),
+            None => self.pieces.back().map(|piece| piece.end_offset),
+        }
+    }
+
+    /// Adds a batch behind the others. False if it is known already (an entry applied again after a restart).
+    pub(crate) fn push(&mut self, batch: &BatchLine) -> bool {
+        let known_end = self.pieces.back().map_or(i64::MIN, |piece| piece.end_offset);
+        if batch.base_offset.0 < known_end {
+            return false;
+        }
+        if self.log_start == GONE {
+            self.log_start = batch.base_offset.0;
+            self.settled_log_start = self.log_start;
+        }
+        let continues = self.pieces.back().is_some_and(|piece| {
+            piece.segment == batch.position.segment
+                && piece.end_offset == batch.base_offset.0
+                && matches!(piece.lines, Lines::Memory(_))
+        });
+        if !continues {
+            self.pieces.push_back(Piece::new(batch.position.segment, batch.base_offset.0));
+        }
+        if let Some(piece) = self.pieces.back_mut() {
+            let bytes_before = u32::try_from(piece.bytes).unwrap_or(u32::MAX);
+            piece.push(Line::new(batch, bytes_before));
+            if batch.end_offset().0 <= self.log_start {
+                piece.dead_lines += 1;
+                piece.dead_bytes += u64::from(batch.bytes);
+            }
+        }
+        true
+    }
+
+    /// Adds a piece read from an `.idx` file, in its place.
+    pub(crate) fn insert(&mut self, piece: Piece) {
+        let at = self.pieces.partition_point(|other| other.base_offset < piece.base_offset);
+        self.pieces.insert(at, piece);
+    }
+
+    /// Number of the first piece that ends above `offset`.
+    pub(crate) fn piece_above(&self, offset: i64) -> usize {
+        self.pieces.partition_point(|piece| piece.end_offset <= offset)
+    }
+
+    /// The next lines from `offset` on that begin below `up_to`, until `bytes_max` is passed.
+    pub(crate) fn step(&self, offset: i64, up_to: i64, bytes_max: u64) -> Step {
+        let from = offset.max(self.log_start);
+        let Some(piece) = self.pieces.get(self.piece_above(from)) else {
+            let lines: Vec<_> = self
+                .unplaced
+                .iter()
+                .filter(|unplaced| unplaced.line.end_offset().0 > from && unplaced.line.base_offset.0 < up_to)
+                .cloned()
+                .collect();
+            return if lines.is_empty() { Step::End } else { Step::Unplaced(lines) };
+        };
+        if piece.base_offset >= up_to {
+            return Step::End;
+        }
+        match &piece.lines {
+            Lines::File(_) => Step::InFile(piece.clone()),
+            Lines::Memory(memory) => {
+                let lines = memory.as_slice();
+                let first = lines.partition_point(|line| line.end_offset() <= from);
+                let mut bytes = 0;
+                let taken = lines[first..]
+                    .iter()
+                    .take_while(|line| {
+                        let room = bytes <= bytes_max && line.base_offset < up_to;
+                        bytes += u64::from(line.bytes);
+                        room
+                    })
+                    .map(|line| line.batch(piece.segment))
+                    .collect();
+                Step::Lines(taken)
+            }
+        }
+    }
+
+    /// Bytes of the batches that do not lie wholly below log start.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        let placed: u64 = self.pieces.iter().map(Piece::live_bytes).sum();
+        placed + self.unplaced.iter().map(|unplaced| u64::from(unplaced.line.bytes)).sum::<u64>()
+    }
+
+    /// Raises the log start; [`Self::settle`] does the accounting.
+    pub(crate) fn raise_log_start(&mut self, log_start: i64) {
+        self.log_start = self.log_start.max(log_start);
+    }
+
+    /// True if everything below log start is counted as dead.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled_log_start == self.log_start
+    }
+
+    /// Counts what the last moves of log start have killed and drops dead pieces whose lines are on disk. Those in
+    /// memory stay: the `.idx` file holds every accepted batch, so that it can be rebuilt byte for byte.
+    pub(crate) fn settle(&mut self, access: Access, died: &mut Vec<Died>) -> Result<(), IndexError> {
+        if self.is_settled() {
+            return Ok(());
+        }
+        let log_start = self.log_start;
+        let first_settled = self.settled_log_start;
+        for piece in &mut self.pieces {
+            if piece.base_offset >= log_start {
+                break;
+            }
+            if piece.end_offset <= first_settled {
+                continue;
+            }
+            let (lines, bytes) = if piece.end_offset <= log_start {
+                (piece.lines.count(), piece.bytes)
+            } else {
+                let number = piece.lines.first_ending_above(log_start, access)?;
+                (number, u64::from(piece.lines.get(number, access)?.bytes_before))
+            };
+            if lines > piece.dead_lines {
+                died.push(Died { segment: piece.segment, lines: lines - piece.dead_lines, bytes: bytes - piece.dead_bytes });
+                piece.dead_lines = lines;
+                piece.dead_bytes = bytes;
+            }
+        }
+        self.settled_log_start = log_start;
+        self.drop_dead_pieces();
+        Ok(())
+    }
+
+    /// Drops dead pieces at the front whose lines are on disk.
+    pub(crate) fn drop_dead_pieces(&mut self) {
+        while let Some(front) = self.pieces.front() {
+            if front.live_lines() > 0 || matches!(front.lines, Lines::Memory(_)) {
+                break;
+            }
+            self.pieces.pop_front();
+        }
+    }
+}

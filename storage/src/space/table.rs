@@ -1,0 +1,176 @@
+//! What each segment is still needed for: live batches by replica, and verdicts of live batches elsewhere.
+//!
+//! May not know: files. Candidates come from here; the data directory checks the rest before it unlinks.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use crate::ids::{RaftIndex, ReplicaId};
+use crate::index::file::{IndexRange, SegmentRanges, widen};
+
+/// What one segment is needed for.
+#[derive(Debug, Default, Clone)]
+struct SegmentUse {
+    live_bytes: u64,
+    /// Batches at or above log start, by replica; a replica without any is not listed.
+    live_lines: BTreeMap<ReplicaId, u64>,
+    ranges: SegmentRanges,
+    /// Verdict frames were written that may lie in this segment or the next: only reading the segment can tell.
+    verdicts_unsure: bool,
+    /// The `.idx` file is written.
+    indexed: bool,
+}
+
+/// All segments of a directory.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentTable {
+    segments: Mutex<BTreeMap<u64, SegmentUse>>,
+}
+
+impl SegmentTable {
+    /// Batches were added to a segment.
+    pub(crate) fn add(&self, segment: u64, replica: ReplicaId, lines: u64, bytes: u64) {
+        if lines == 0 {
+            return;
+        }
+        let mut segments = self.segments.lock();
+        let usage = segments.entry(segment).or_default();
+        usage.live_bytes += bytes;
+        *usage.live_lines.entry(replica).or_default() += lines;
+    }
+
+    /// Batches of a segment died.
+    pub(crate) fn remove(&self, segment: u64, replica: ReplicaId, lines: u64, bytes: u64) {
+        let mut segments = self.segments.lock();
+        let Some(usage) = segments.get_mut(&segment) else { return };
+        usage.live_bytes = usage.live_bytes.saturating_sub(bytes);
+        if let Some(live) = usage.live_lines.get_mut(&replica) {
+            *live = live.saturating_sub(lines);
+            if *live == 0 {
+                usage.live_lines.remove(&replica);
+            }
+        }
+    }
+
+    /// An entry of the segment has an accepted batch.
+    pub(crate) fn entry(&self, segment: u64, replica: ReplicaId, index: RaftIndex) {
+        widen(&mut self.segments.lock().entry(segment).or_default().ranges.entries, replica, index);
+    }
+
+    /// Verdicts of these entries were written into segments `first..=last`.
+    pub(crate) fn verdicts(&self, first: u64, last: u64, replica: ReplicaId, range: IndexRange) {
+        let mut segments = self.segments.lock();
+        for segment in first..=last {
+            let usage = segments.entry(segment).or_default();
+            if first == last {
+                widen(&mut usage.ranges.verdicts, replica, range.0);
+                widen(&mut usage.ranges.verdicts, replica, range.1);
+            } else {
+                usage.verdicts_unsure = true;
+            }
+        }
+    }
+
+    /// What the frames of a segment say, read from them or from its `.idx`.
+    pub(crate) fn set_ranges(&self, segment: u64, ranges: SegmentRanges, indexed: bool) {
+        let mut segments = self.segments.lock();
+        let usage = segments.entry(segment).or_default();
+        usage.ranges = ranges;
+        usage.verdicts_unsure = false;
+        usage.indexed |= indexed;
+    }
+
+    /// The ranges of a segment; `None` if only reading it can tell.
+    pub(crate) fn ranges(&self, segment: u64) -> Option<SegmentRanges> {
+        let segments = self.segments.lock();
+        match segments.get(&segment) {
+            Some(usage) if usage.verdicts_unsure => None,
+            Some(usage) => Some(usage.ranges.clone()),
+            None => Some(SegmentRanges::default()),
+        }
+    }
+
+    /// True if the segment's `.idx` file is written.
+    pub(crate) fn is_indexed(&self, segment: u64) -> bool {
+        self.segments.lock().get(&segment).is_some_and(|usage| usage.indexed)
+    }
+
+    /// Bytes of live batches in a segment.
+    pub(crate) fn live_bytes(&self, segment: u64) -> u64 {
+        self.segments.lock().get(&segment).map_or(0, |usage| usage.live_bytes)
+    }
+
+    /// True if nothing that is live lies in the segment or is decided there.
+    pub(crate) fn is_dead(&self, segment: u64) -> bool {
+        let segments = self.segments.lock();
+        let Some(usage) = segments.get(&segment) else { return false };
+        if !usage.indexed || !usage.live_lines.is_empty() || usage.verdicts_unsure {
+            return false;
+        }
+        !usage.ranges.verdicts.iter().any(|(replica, decided)| {
+            segments.iter().any(|(other, holder)| {
+                *other != segment
+                    && holder.live_lines.contains_key(replica)
+                    && holder.ranges.entries.get(replica).is_some_and(|held| overlap(*held, *decided))
+            })
+        })
+    }
+
+    /// The segment is unlinked.
+    pub(crate) fn forget(&self, segment: u64) {
+        self.segments.lock().remove(&segment);
+    }
+}
+
+fn overlap(a: IndexRange, b: IndexRange) -> bool {
+    a.0 <= b.1 && b.0 <= a.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const R: ReplicaId = ReplicaId(7);
+
+    fn indexed(table: &SegmentTable, segment: u64) {
+        let ranges = table.ranges(segment).unwrap_or_default();
+        table.set_ranges(segment, ranges, true);
+    }
+
+    #[test]
+    fn verdicts_of_live_data_keep_their_segment() {
+        let table = SegmentTable::default();
+        table.add(1, R, 2, 200);
+        table.entry(1, R, RaftIndex(5));
+        table.entry(1, R, RaftIndex(6));
+        table.verdicts(2, 2, R, (RaftIndex(6), RaftIndex(9)));
+        indexed(&table, 1);
+        indexed(&table, 2);
+        assert!(!table.is_dead(1));
+        assert!(!table.is_dead(2), "the offsets of segment 1 could no longer be read back");
+        table.remove(1, R, 2, 200);
+        assert!(table.is_dead(1));
+        assert!(table.is_dead(2));
+    }
+
+    #[test]
+    fn a_segment_without_its_index_file_is_never_dead() {
+        let table = SegmentTable::default();
+        table.entry(3, R, RaftIndex(1));
+        assert!(!table.is_dead(3));
+        assert!(!table.is_dead(4), "nothing is deleted because it is unknown");
+        indexed(&table, 3);
+        assert!(table.is_dead(3));
+    }
+
+    #[test]
+    fn verdicts_over_a_roll_make_both_segments_unsure() {
+        let table = SegmentTable::default();
+        table.verdicts(4, 5, R, (RaftIndex(1), RaftIndex(3)));
+        assert_eq!(table.ranges(4), None);
+        assert_eq!(table.ranges(5), None);
+        table.set_ranges(4, SegmentRanges::default(), true);
+        assert!(table.is_dead(4));
+    }
+}
