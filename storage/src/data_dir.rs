@@ -1,172 +1,233 @@
 //! One data directory as a whole: identity and lock, log, batch index, checkpoint and space.
 //!
+//! ```text
+//!  node.json  lock  log/<sequence>.log  log/<sequence>.idx  state/<generation>.ckpt
+//! ```
+//!
 //! May not know: metadata, topics or Raft; it hands recovered replicas to whoever runs them.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+mod failure;
+mod identity;
+mod lookup;
+mod maintain;
+mod recover;
+mod types;
 
-use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
 use ottla_protocol::ids::Offset;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::checkpoint::CutSource;
-use crate::entry::{Entry, Verdict, Vote};
+pub use failure::OnFailure;
+pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
+
+use crate::checkpoint::{Checkpoint, CutSource};
+use crate::entry::{Entry, Verdict};
+use crate::env::disk::{Disk, DirLock};
+use crate::env::rt;
 use crate::ids::{LogId, ReplicaId};
-use crate::index::{BatchLine, ExtentKey};
-use crate::read::{ReadError, ReadPlan, ReadRequest};
+use crate::index::partition::GONE;
+use crate::index::{BatchIndex, ExtentKey};
+use crate::log::{GroupCreation, Log, ReplicaLog};
+use crate::read::mapped::OpenSegments;
+use crate::space::reserve::Reserve;
+use failure::Failure;
+use identity::Identity;
 
-/// How a data directory is opened.
-#[derive(Debug, Clone)]
-pub struct DataDirOptions {
-    /// The node that opens it; must be the node that created it.
-    pub node_id: i32,
-    /// The cluster the node belongs to, once it is known; must be the one recorded.
-    pub cluster_id: Option<String>,
-    /// The directory id that metadata expects here; a wiped directory has another one.
-    pub directory_id_expected: Option<Uuid>,
-    /// Size of a segment file (`ottla.log.segment.bytes`).
-    pub segment_bytes: u32,
-    /// Cut a replica after so many bytes of its frames.
-    pub checkpoint_bytes: u64,
-    /// Cut a dirty replica after this time.
-    pub checkpoint_interval: Duration,
-    /// Free bytes below which writes are refused.
-    pub reserve_bytes: u64,
-    /// `ottla.sync`: false only in tests.
-    pub sync: bool,
+/// Where a replica's cuts come from, and since when it is dirty.
+struct Source {
+    source: Weak<dyn CutSource>,
+    dirty_since: Option<rt::Instant>,
 }
 
-/// Why a data directory cannot be opened or used.
-#[derive(Debug, thiserror::Error)]
-pub enum DataDirError {
-    /// Another process holds the lock.
-    #[error("data directory {0} is in use by another process")]
-    InUse(String),
-    /// Written by a later release.
-    #[error("data directory {path} has format {found}, this release reads up to {supported}: upgrade ottla")]
-    NewerFormat { path: String, found: u32, supported: u32 },
-    /// It belongs to another node or cluster, or was wiped.
-    #[error("data directory {path} is not the one expected: {what}")]
-    Foreign { path: String, what: String },
-    /// A file of the directory cannot be understood.
-    #[error("data directory {path}: {what}")]
-    Damaged { path: String, what: String },
-    /// The disk failed.
-    #[error("data directory {path}: {source}")]
-    Io { path: String, source: std::io::Error },
-}
-
-/// A replica as found on disk.
-#[derive(Debug, Clone)]
-pub struct RecoveredReplica {
-    /// Which replica.
-    pub id: ReplicaId,
-    /// What its creator recorded about the group.
-    pub creation: Bytes,
-    /// Its vote, if it ever voted.
-    pub vote: Option<Vote>,
-    /// Entries up to here are purged.
-    pub purged: Option<LogId>,
-    /// The last entry of its log.
-    pub last_log_id: Option<LogId>,
-    /// The last entry that `state` contains.
-    pub applied: Option<LogId>,
-    /// The membership at `applied`.
-    pub membership: Bytes,
-    /// Checksum of the replicated state at `applied`.
-    pub checksum: u64,
-    /// The state at `applied`, in key order.
-    pub state: Vec<(Bytes, Bytes)>,
+#[derive(Debug, Default)]
+struct Counters {
+    checkpoints: AtomicU64,
+    checkpoint_bytes: AtomicU64,
+    unlinked_segments: AtomicU64,
+    index_files: AtomicU64,
+    damaged_reads: AtomicU64,
 }
 
 /// One open data directory.
-#[derive(Debug)]
-pub struct DataDir {}
+pub struct DataDir {
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    options: DataDirOptions,
+    identity: Mutex<Identity>,
+    lock: Mutex<Option<Box<dyn DirLock>>>,
+    log: Log,
+    index: Arc<BatchIndex>,
+    checkpoint: tokio::sync::Mutex<Checkpoint>,
+    /// The last entry of each replica that the oldest kept generation contains.
+    oldest_kept: Mutex<BTreeMap<ReplicaId, LogId>>,
+    /// Held to read while a replica begins, to write while a checkpoint notes the floors of all.
+    creating: tokio::sync::RwLock<()>,
+    /// Partitions that are gone and of which no segment holds anything: the next checkpoint forgets them.
+    forgotten: Mutex<Vec<ExtentKey>>,
+    sources: Mutex<BTreeMap<ReplicaId, Source>>,
+    open_segments: OpenSegments,
+    reserve: Reserve,
+    failure: Arc<Failure>,
+    counters: Counters,
+    closing: AtomicBool,
+    /// Segments below this one were written by an earlier process.
+    verify_below: u64,
+}
+
+impl std::fmt::Debug for DataDir {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataDir").field("path", &self.path).finish_non_exhaustive()
+    }
+}
 
 impl DataDir {
-    /// Locks, checks and recovers the directory, creating it if it is empty.
-    pub async fn open(_path: &Path, _options: DataDirOptions) -> Result<(Arc<Self>, Vec<RecoveredReplica>), DataDirError> {
-        unimplemented!()
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
+
     /// The random id of this directory.
+    #[must_use]
     pub fn directory_id(&self) -> Uuid {
-        unimplemented!()
+        self.identity.lock().directory_id
     }
-    /// Records the cluster id once it is minted or learnt.
-    pub async fn set_cluster_id(&self, _cluster_id: &str) -> Result<(), DataDirError> {
-        unimplemented!()
+
+    /// The cluster it belongs to, once that is known.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<String> {
+        self.identity.lock().cluster_id.clone()
     }
+
+    /// Records the cluster id once it is minted or learnt. It never changes after that.
+    pub async fn set_cluster_id(&self, cluster_id: &str) -> Result<(), DataDirError> {
+        let mut identity = self.identity.lock().clone();
+        if let Some(known) = &identity.cluster_id {
+            if known == cluster_id {
+                return Ok(());
+            }
+            let what = format!("it belongs to cluster {known}, not {cluster_id}");
+            return Err(DataDirError::Foreign { path: self.path.display().to_string(), what });
+        }
+        identity.cluster_id = Some(cluster_id.to_owned());
+        identity.write(&self.disk, &self.path).await.map_err(|error| self.fail("node.json", error))?;
+        *self.identity.lock() = identity;
+        Ok(())
+    }
+
+    /// The log of the directory.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The log of one of its replicas.
+    #[must_use]
+    pub fn replica_log(&self, replica: ReplicaId) -> Option<ReplicaLog> {
+        self.log.replica(replica)
+    }
+
+    /// Begins a replica; durable when this returns.
+    pub async fn create_replica(&self, creation: GroupCreation) -> io::Result<ReplicaLog> {
+        let _creating = self.creating.read().await;
+        self.log.create_group(creation).await
+    }
+
+    /// Ends a replica for good: its data is dead, its id never comes back.
+    pub async fn remove_replica(&self, replica: ReplicaId) -> io::Result<()> {
+        self.sources.lock().remove(&replica);
+        self.log.remove_group(replica).await?;
+        self.index.remove_replica(replica);
+        Ok(())
+    }
+
     /// Adds what apply decided about an entry: lines of accepted batches, and verdicts for the next checkpoint.
     /// Called for EVERY applied entry, in order, before watermarks move. `verdicts` has one item per batch.
-    pub fn record_applied(&self, _replica: ReplicaId, _entry: &Entry, _verdicts: &[Verdict]) -> Result<(), DataDirError> {
-        unimplemented!()
+    pub fn record_applied(&self, replica: ReplicaId, entry: &Entry, verdicts: &[Verdict]) -> io::Result<()> {
+        if let Some(reason) = self.failure.get() {
+            return Err(io::Error::other(format!("data directory has failed: {reason}")));
+        }
+        let log = self.log.replica(replica).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such replica"))?;
+        self.index.record(&log, entry, verdicts)
     }
+
     /// Registers the source of a replica's cuts; held weakly.
-    pub fn register(&self, _replica: ReplicaId, _source: std::sync::Weak<dyn CutSource>) {
-        unimplemented!()
+    pub fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>) {
+        self.sources.lock().insert(replica, Source { source, dirty_since: None });
     }
-    /// Cuts every dirty replica now and makes the checkpoint durable.
-    pub async fn checkpoint_now(&self) -> Result<(), DataDirError> {
-        unimplemented!()
+
+    /// The last entry of the replica that the oldest kept checkpoint contains: Raft may purge up to it.
+    #[must_use]
+    pub fn oldest_kept(&self, replica: ReplicaId) -> Option<LogId> {
+        self.oldest_kept.lock().get(&replica).copied()
     }
-    /// The last entry of the replica that the oldest kept checkpoint contains: the state before it survives without its entries.
-    pub fn oldest_kept(&self, _replica: ReplicaId) -> Option<LogId> {
-        unimplemented!()
-    }
+
     /// The partition's log start, as apply decided it; what lies below counts as dead from now on.
-    pub fn set_log_start(&self, _key: ExtentKey, _log_start: Offset) {
-        unimplemented!()
+    pub fn set_log_start(&self, key: ExtentKey, log_start: Offset) {
+        self.index.raise_log_start(key, log_start.0);
     }
+
     /// The partition is gone from the replica: all its data is dead.
-    pub fn drop_partition(&self, _key: ExtentKey) {
-        unimplemented!()
+    pub fn drop_partition(&self, key: ExtentKey) {
+        self.index.raise_log_start(key, GONE);
     }
-    /// Plans a read; pins what it needs.
-    pub fn plan_read(&self, _request: ReadRequest) -> Result<ReadPlan, ReadError> {
-        unimplemented!()
-    }
-    /// The batch that holds `offset`.
-    pub async fn batch_at(&self, _key: ExtentKey, _offset: Offset) -> Result<Option<BatchLine>, ReadError> {
-        unimplemented!()
-    }
-    /// The first batch, not wholly below log start, whose greatest timestamp is at least `timestamp_ms`.
-    pub async fn batch_by_time(&self, _key: ExtentKey, _timestamp_ms: i64) -> Result<Option<BatchLine>, ReadError> {
-        unimplemented!()
-    }
-    /// The first batch with the greatest timestamp of the partition.
-    pub async fn batch_of_max_timestamp(&self, _key: ExtentKey) -> Result<Option<BatchLine>, ReadError> {
-        unimplemented!()
-    }
-    /// Bytes of the partition's batches from log start: the number of DescribeLogDirs and `retention.bytes`.
-    pub fn bytes_of(&self, _key: ExtentKey) -> u64 {
-        unimplemented!()
-    }
-    /// The log start that retention wants: the end of the longest prefix of whole batches, all below `up_to` (the high
-    /// watermark), that are older than `cutoff_ms` or in excess of `bytes_max`. `None` if nothing is to go.
-    pub async fn retention_point(
-        &self,
-        _key: ExtentKey,
-        _up_to: Offset,
-        _cutoff_ms: Option<i64>,
-        _bytes_max: Option<u64>,
-    ) -> Result<Option<Offset>, ReadError> {
-        unimplemented!()
-    }
+
     /// False when the disk is nearly full or has failed: producers get a retriable error.
+    #[must_use]
     pub fn accepts_writes(&self) -> bool {
-        unimplemented!()
+        self.failure.get().is_none() && self.reserve.accepts(self.log.headroom_bytes())
     }
+
     /// Why the directory has failed, if it has.
+    #[must_use]
     pub fn poisoned(&self) -> Option<Arc<str>> {
-        unimplemented!()
+        self.failure.get()
     }
-    /// Total and free bytes of the file system.
+
+    /// Total and free bytes of the file system, as last seen.
+    #[must_use]
     pub fn disk_bytes(&self) -> (u64, u64) {
-        unimplemented!()
+        self.reserve.disk_bytes()
     }
-    /// Writes a last checkpoint, leaves the clean-shutdown mark and releases the lock.
+
+    /// Counters and sizes.
+    #[must_use]
+    pub fn stats(&self) -> DataDirStats {
+        let segments = self.log.segments();
+        let (disk_total_bytes, disk_free_bytes) = self.disk_bytes();
+        DataDirStats {
+            log: self.log.stats(),
+            segments: segments.len() as u64,
+            log_bytes: segments.iter().map(|segment| u64::from(segment.used_bytes)).sum(),
+            live_bytes: segments.iter().map(|segment| self.index.table.live_bytes(segment.sequence)).sum(),
+            disk_total_bytes,
+            disk_free_bytes,
+            checkpoints: self.counters.checkpoints.load(Ordering::Relaxed),
+            checkpoint_bytes: self.counters.checkpoint_bytes.load(Ordering::Relaxed),
+            unlinked_segments: self.counters.unlinked_segments.load(Ordering::Relaxed),
+            index_files: self.counters.index_files.load(Ordering::Relaxed),
+            damaged_reads: self.counters.damaged_reads.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes a last checkpoint, lets the log mark a clean end, and releases the lock.
     pub async fn close(&self) -> Result<(), DataDirError> {
-        unimplemented!()
+        let closing = self.closing.swap(true, Ordering::SeqCst);
+        let outcome = if closing || self.failure.get().is_some() { Ok(()) } else { self.checkpoint_now().await };
+        let closed = self.log.close().await.map_err(|error| DataDirError::io(&self.path, error));
+        self.lock.lock().take();
+        outcome.and(closed)
+    }
+
+    /// Stops the directory for good.
+    fn fail(&self, what: &str, error: io::Error) -> DataDirError {
+        self.failure.set(&format!("{what}: {error}"));
+        DataDirError::io(&self.path.join(what), error)
     }
 }

@@ -1,10 +1,22 @@
 //! The checkpoint: every replica's state at a Raft index of its own, in one append-only file of delta transactions.
 //!
-//! May not know: what a key or a value means.
+//! Two generations are kept. Nothing is purged or unlinked that the older one needs, so damage of the newer one, whole or
+//! in part, costs a longer replay and nothing else. May not know: what a key or a value means.
+
+pub(crate) mod file;
+pub(crate) mod state;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::env::disk::Disk;
 use crate::ids::{LogId, ReplicaId};
+use file::{Generation, LoadError, off_thread};
+use state::{Operation, ReplicaHead, State};
 
 /// The state of one replica between two of its entries: what changed since the cut before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,4 +38,200 @@ pub trait CutSource: Send + Sync {
     /// The changes since the last call; `None` if nothing was applied since. What is returned is never asked
     /// for again: if it cannot be made durable the whole directory fails.
     fn cut(&self) -> Option<Cut>;
+}
+
+/// Deltas are not rewritten into a base before they are this long.
+const DELTA_BYTES_MIN: u64 = 256 << 10;
+/// The log may grow by so much before the older generation is replaced, since it holds back what can be unlinked.
+const LOG_BYTES_MAX: u64 = 1 << 30;
+/// A base is rewritten for the log's sake only if it is at most this part of what was logged.
+const BASE_PART_OF_LOG: u64 = 20;
+
+/// Replicas as a generation has them, keys aside.
+pub(crate) type Heads = BTreeMap<ReplicaId, ReplicaHead>;
+
+/// The checkpoint of a data directory.
+pub(crate) struct Checkpoint {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    current: Generation,
+    heads: Heads,
+    /// What the older generation ends with; `None` while there is only one.
+    older: Option<(u64, Heads)>,
+    /// Bytes of the log when the current generation began.
+    log_bytes: u64,
+    written_bytes: u64,
+}
+
+fn heads_of(state: &State) -> Heads {
+    state.replicas.iter().map(|(id, replica)| (*id, replica.head.clone())).collect()
+}
+
+/// What was found when the checkpoint was opened.
+pub(crate) struct Found {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) state: State,
+    /// False if there was no checkpoint that counts: the whole log is to be replayed.
+    pub(crate) existed: bool,
+}
+
+/// What the files of a directory say, read on a blocking thread.
+struct Loaded {
+    newest: Option<(Generation, State)>,
+    older: Option<(u64, Heads)>,
+    last_number: u64,
+    useless: Vec<u64>,
+}
+
+fn load_all(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Loaded, LoadError> {
+    let mut numbers: Vec<u64> = disk.list(dir)?.iter().filter_map(|entry| file::number_of(&entry.name)).collect();
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    let mut loaded = Loaded { newest: None, older: None, last_number: numbers.first().copied().unwrap_or(0), useless: Vec::new() };
+    for number in numbers {
+        if loaded.older.is_some() {
+            loaded.useless.push(number);
+            continue;
+        }
+        match Generation::load(disk, dir, number) {
+            Ok(found) if loaded.newest.is_none() => loaded.newest = Some(found),
+            Ok((_, state)) => loaded.older = Some((number, heads_of(&state))),
+            Err(LoadError::Damaged(what)) => {
+                tracing::warn!(generation = number, what, "checkpoint generation does not count");
+                loaded.useless.push(number);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(loaded)
+}
+
+impl Checkpoint {
+    /// Opens the newest generation that counts, or begins the first.
+    pub(crate) async fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Found, LoadError> {
+        sync_files(disk, dir).await?;
+        let (work_disk, work_dir) = (Arc::clone(disk), dir.to_owned());
+        let loaded = off_thread(disk, move || Ok(load_all(&work_disk, &work_dir))).await??;
+        let existed = loaded.newest.is_some();
+        let (current, state) = match loaded.newest {
+            Some(found) => found,
+            None => {
+                let number = loaded.last_number + 1;
+                (Generation::create(disk, dir, number, State::default()).await?, State::default())
+            }
+        };
+        for number in loaded.useless {
+            disk.unlink(&dir.join(file::file_name(number)))?;
+        }
+        let checkpoint = Self {
+            disk: Arc::clone(disk),
+            dir: dir.to_owned(),
+            current,
+            heads: heads_of(&state),
+            older: loaded.older,
+            log_bytes: 0,
+            written_bytes: 0,
+        };
+        Ok(Found { checkpoint, state, existed })
+    }
+
+    /// Replicas as of the last commit.
+    pub(crate) fn heads(&self) -> &Heads {
+        &self.heads
+    }
+
+    /// Replicas as the oldest generation kept has them; `None` while there is only one, and nothing may go.
+    pub(crate) fn oldest(&self) -> Option<&Heads> {
+        self.older.as_ref().map(|(_, heads)| heads)
+    }
+
+    /// Bytes written since the checkpoint was opened.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    fn is_rotation_due(&self, log_bytes: u64) -> bool {
+        let (base, delta) = (self.current.base_bytes, self.current.delta_bytes());
+        let logged = log_bytes.saturating_sub(self.log_bytes);
+        (self.older.is_none() && delta > 0)
+            || delta > base.max(DELTA_BYTES_MIN)
+            || (delta > 0 && logged >= LOG_BYTES_MAX.max(base * BASE_PART_OF_LOG))
+    }
+
+    /// Makes one transaction durable: all of it counts after a crash, or nothing. `log_bytes` is what was ever written to
+    /// the log; `rotate` asks for a new generation, which lets go of what the oldest holds back.
+    pub(crate) async fn commit(&mut self, operations: Vec<Operation>, log_bytes: u64, rotate: bool) -> io::Result<()> {
+        let before = self.current.end();
+        let fits = operations.is_empty() || self.current.append(&self.disk, &operations).await?;
+        self.written_bytes += self.current.end() - before;
+        let pending = if fits {
+            self.note(&operations);
+            Vec::new()
+        } else {
+            operations
+        };
+        if !fits || rotate || self.is_rotation_due(log_bytes) {
+            match self.rotate(pending).await {
+                Ok(()) => self.log_bytes = log_bytes,
+                // The current generation holds everything: a full disk only means that it grows on.
+                Err(error) if fits && error.kind() == io::ErrorKind::StorageFull => {
+                    tracing::warn!(%error, "no room for a new checkpoint generation");
+                    self.disk.unlink(&self.dir.join(file::file_name(self.current.number + 1))).ok();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, operations: &[Operation]) {
+        for operation in operations {
+            match operation {
+                Operation::Replica(head) => drop(self.heads.insert(head.floor.replica, head.clone())),
+                Operation::Remove(replica) => drop(self.heads.remove(replica)),
+                Operation::Put { .. } | Operation::Delete { .. } | Operation::LogStart(..) | Operation::Forget(_) => {}
+            }
+        }
+    }
+
+    /// Writes a new generation with the state so far and `pending`, and lets go of the one before the last.
+    async fn rotate(&mut self, pending: Vec<Operation>) -> io::Result<()> {
+        let (disk, dir, number, end) = (Arc::clone(&self.disk), self.dir.clone(), self.current.number, self.current.end());
+        let mut state = off_thread(&self.disk, move || Generation::reread(&disk, &dir, number, end)).await?;
+        let before = self.heads.clone();
+        self.note(&pending);
+        for operation in pending {
+            if !state.apply(operation) {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "a cut of a replica that the checkpoint does not know"));
+            }
+        }
+        let next = Generation::create(&self.disk, &self.dir, number + 1, state).await?;
+        self.written_bytes += next.end();
+        tracing::debug!(path = %next.path().display(), bytes = next.end(), "checkpoint generation written");
+        self.current = next;
+        if let Some((oldest, _)) = self.older.replace((number, before)) {
+            let (disk, path) = (Arc::clone(&self.disk), self.dir.join(file::file_name(oldest)));
+            off_thread(&self.disk, move || disk.unlink(&path)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What a killed process wrote but did not sync must not count as durable: sync it before it is read.
+async fn sync_files(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<()> {
+    let (work_disk, work_dir) = (Arc::clone(disk), dir.to_owned());
+    let files = off_thread(disk, move || {
+        let mut files = Vec::new();
+        for entry in work_disk.list(&work_dir)? {
+            if file::number_of(&entry.name).is_some() {
+                files.push(work_disk.open(&work_dir.join(&entry.name), crate::env::disk::OpenMode::Write)?);
+            }
+        }
+        Ok(files)
+    });
+    for file in files.await? {
+        file::sync(disk, &file).await?;
+        let work = Arc::clone(&file);
+        off_thread(disk, move || work.drop_cached()).await?;
+    }
+    Ok(())
 }

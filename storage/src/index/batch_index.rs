@@ -45,7 +45,7 @@ struct UnplacedEntry {
 
 #[derive(Debug, Default)]
 struct ReplicaIndex {
-    recorded: RaftIndex,
+    recorded: Option<RaftIndex>,
     verdicts: VecDeque<EntryVerdicts>,
     unplaced: VecDeque<UnplacedEntry>,
     changed_log_starts: BTreeMap<ExtentKey, i64>,
@@ -113,7 +113,7 @@ impl BatchIndex {
         let mut replicas = self.replicas.lock();
         let state = replicas.entry(replica).or_default();
         self.place(replica, state, |index| log.batch_places(index));
-        state.recorded = state.recorded.max(index);
+        state.recorded = state.recorded.max(Some(index));
         state.bytes_since_cut += 64 + entry.payload.len() as u64 + entry.batches.iter().map(|b| b.data.len() as u64).sum::<u64>();
         if verdicts.is_empty() {
             return Ok(());
@@ -195,8 +195,8 @@ impl BatchIndex {
     }
 
     /// The last entry recorded of a replica.
-    pub(crate) fn recorded(&self, replica: ReplicaId) -> RaftIndex {
-        self.replicas.lock().get(&replica).map_or(RaftIndex(0), |state| state.recorded)
+    pub(crate) fn recorded(&self, replica: ReplicaId) -> Option<RaftIndex> {
+        self.replicas.lock().get(&replica).and_then(|state| state.recorded)
     }
 
     /// Bytes of entries recorded since the last cut.
@@ -364,16 +364,15 @@ impl BatchIndex {
         self.table.forget(segment);
     }
 
-    /// Drops partitions that are gone and hold nothing any more.
-    pub(crate) fn prune(&self) -> Vec<ExtentKey> {
+    /// Drops partitions that are gone and of which no segment from `oldest_segment` on holds anything.
+    pub(crate) fn prune(&self, oldest_segment: u64) -> Vec<ExtentKey> {
         let mut pruned = Vec::new();
         self.partitions.write().retain(|key, partition| {
-            let partition = partition.read();
-            let keep = partition.log_start != GONE || !partition.pieces.is_empty() || !partition.unplaced.is_empty();
-            if !keep {
+            let gone = partition.read().is_forgettable(oldest_segment);
+            if gone {
                 pruned.push(*key);
             }
-            keep
+            !gone
         });
         pruned.sort_unstable();
         pruned

@@ -22,8 +22,9 @@ use uuid::Uuid;
 use super::line::{LINE_BYTES, Line};
 use super::piece::{FileLines, Lines, Piece};
 use super::{Access, ExtentKey, IndexError};
-use crate::env::disk::{File, Mapping, read_exact_at};
+use crate::env::disk::{File, read_exact_at};
 use crate::ids::{RaftIndex, ReplicaId};
+use crate::read::mapped::Mapped;
 use crate::read::residency;
 
 const MAGIC: &[u8; 8] = b"OTTLAIDX";
@@ -59,7 +60,7 @@ pub(crate) fn widen(ranges: &mut BTreeMap<ReplicaId, IndexRange>, replica: Repli
 pub(crate) struct IndexFile {
     segment: u64,
     file: Arc<dyn File>,
-    mapping: Option<Arc<dyn Mapping>>,
+    mapped: Option<Mapped>,
     lines_at: u64,
     line_count: u32,
 }
@@ -231,8 +232,8 @@ pub(crate) fn open(file: Arc<dyn File>, segment: u64, used_bytes: u32) -> std::i
     if crc32fast::hash(&directory) != header.directory_crc {
         return Ok(None);
     }
-    let mapping = if bytes > 0 { file.map()? } else { None };
-    let index = Arc::new(IndexFile { segment, file, mapping, lines_at, line_count: header.line_count });
+    let mapped = file.map()?.map(Mapped::new).filter(Mapped::is_guarded);
+    let index = Arc::new(IndexFile { segment, file, mapped, lines_at, line_count: header.line_count });
     let mut words = Words(&directory);
     Ok((|| {
         let entries = decode_ranges(&mut words, header.entries)?;
@@ -269,13 +270,14 @@ impl IndexFile {
         if access == Access::MayBlock {
             return read_exact_at(&*self.file, image, at).map_err(IndexError::from);
         }
-        let Some(mapping) = &self.mapping else { return Err(IndexError::NotResident) };
+        let Some(mapped) = &self.mapped else { return Err(IndexError::NotResident) };
         let start = usize::try_from(at).map_err(|_| IndexError::NoSuchLine)?;
-        let range = mapping.bytes().get(start..start + image.len()).ok_or(IndexError::NoSuchLine)?;
+        let range = mapped.bytes().get(start..start + image.len()).ok_or(IndexError::NoSuchLine)?;
         if !residency::is_resident(range) {
             return Err(IndexError::NotResident);
         }
         image.copy_from_slice(range);
-        Ok(())
+        // What a fault made zeros of is read again by pread, which says what is wrong.
+        if mapped.faulted() { Err(IndexError::NotResident) } else { Ok(()) }
     }
 }

@@ -6,7 +6,7 @@
 mod batch_index;
 pub(crate) mod file;
 mod line;
-mod partition;
+pub(crate) mod partition;
 mod piece;
 pub(crate) mod rebuild;
 mod search;

@@ -38,6 +38,8 @@ pub(crate) struct PartitionIndex {
     pub(crate) settled_log_start: i64,
     pub(crate) pieces: VecDeque<Piece>,
     pub(crate) unplaced: VecDeque<Unplaced>,
+    /// The newest segment that ever held a batch, dead ones included: its `.idx` still lists them.
+    newest_segment: Option<u64>,
 }
 
 /// One step of a search from an offset on.
@@ -79,6 +81,7 @@ impl PartitionIndex {
         if !continues {
             self.pieces.push_back(Piece::new(batch.position.segment, batch.base_offset.0));
         }
+        self.newest_segment = self.newest_segment.max(Some(batch.position.segment));
         if let Some(piece) = self.pieces.back_mut() {
             let bytes_before = u32::try_from(piece.bytes).unwrap_or(u32::MAX);
             piece.push(Line::new(batch, bytes_before));
@@ -92,8 +95,14 @@ impl PartitionIndex {
 
     /// Adds a piece read from an `.idx` file, in its place.
     pub(crate) fn insert(&mut self, piece: Piece) {
+        self.newest_segment = self.newest_segment.max(Some(piece.segment));
         let at = self.pieces.partition_point(|other| other.base_offset < piece.base_offset);
         self.pieces.insert(at, piece);
+    }
+
+    /// True if the partition is gone and no segment from `oldest_segment` on lists it.
+    pub(crate) fn is_forgettable(&self, oldest_segment: u64) -> bool {
+        self.log_start == GONE && self.unplaced.is_empty() && self.newest_segment.is_none_or(|newest| newest < oldest_segment)
     }
 
     /// Number of the first piece that ends above `offset`.

@@ -1,0 +1,243 @@
+//! What a checkpoint holds, and the operations of which its transactions consist.
+//!
+//! ```text
+//!  operation: | kind 1 | fields |      integers little-endian, bytes as length 4 + content
+//!  1 replica  : id, floor, last applied, membership, checksum     (its keys stay)
+//!  2 put      : replica, key, value          3 delete: replica, key
+//!  4 remove   : replica                      (with its keys and log starts)
+//!  5 log start: replica, topic 16, partition 4, offset 8
+//!  6 forget   : replica, topic 16, partition 4
+//! ```
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ottla_protocol::ids::PartitionId;
+use uuid::Uuid;
+
+use crate::entry::Vote;
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
+use crate::index::ExtentKey;
+use crate::log::ReplicaFloor;
+
+/// A replica in a checkpoint, keys aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReplicaHead {
+    pub(crate) floor: ReplicaFloor,
+    pub(crate) applied: Option<LogId>,
+    pub(crate) membership: Bytes,
+    pub(crate) checksum: u64,
+}
+
+/// A replica in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReplicaState {
+    pub(crate) head: ReplicaHead,
+    pub(crate) keys: BTreeMap<Bytes, Bytes>,
+}
+
+/// Everything a checkpoint says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
+    pub(crate) log_starts: BTreeMap<ExtentKey, i64>,
+}
+
+/// One change of the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Replica(ReplicaHead),
+    Put { replica: ReplicaId, key: Bytes, value: Bytes },
+    Delete { replica: ReplicaId, key: Bytes },
+    Remove(ReplicaId),
+    LogStart(ExtentKey, i64),
+    Forget(ExtentKey),
+}
+
+impl State {
+    /// Carries out one operation. False if it speaks of a replica that is not there.
+    #[must_use]
+    pub(crate) fn apply(&mut self, operation: Operation) -> bool {
+        match operation {
+            Operation::Replica(head) => match self.replicas.get_mut(&head.floor.replica) {
+                Some(state) => state.head = head,
+                None => drop(self.replicas.insert(head.floor.replica, ReplicaState { head, keys: BTreeMap::new() })),
+            },
+            Operation::Put { replica, key, value } => {
+                let Some(state) = self.replicas.get_mut(&replica) else { return false };
+                state.keys.insert(key, value);
+            }
+            Operation::Delete { replica, key } => {
+                let Some(state) = self.replicas.get_mut(&replica) else { return false };
+                state.keys.remove(&key);
+            }
+            Operation::Remove(replica) => {
+                self.replicas.remove(&replica);
+            }
+            Operation::LogStart(key, log_start) => drop(self.log_starts.insert(key, log_start)),
+            Operation::Forget(key) => drop(self.log_starts.remove(&key)),
+        }
+        true
+    }
+
+    /// The operations that make this state out of nothing.
+    pub(crate) fn operations(&self) -> impl Iterator<Item = Operation> {
+        let replicas = self.replicas.iter().flat_map(|(id, state)| {
+            let puts = state.keys.iter().map(|(key, value)| Operation::Put {
+                replica: *id,
+                key: key.clone(),
+                value: value.clone(),
+            });
+            std::iter::once(Operation::Replica(state.head.clone())).chain(puts)
+        });
+        replicas.chain(self.log_starts.iter().map(|(key, log_start)| Operation::LogStart(*key, *log_start)))
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn put_log_id(out: &mut Vec<u8>, id: Option<LogId>) {
+    out.push(u8::from(id.is_some()));
+    let id = id.unwrap_or_default();
+    out.extend_from_slice(&id.term.0.to_le_bytes());
+    out.extend_from_slice(&id.index.0.to_le_bytes());
+}
+
+fn put_key(out: &mut Vec<u8>, key: &ExtentKey) {
+    out.extend_from_slice(&key.replica.0.to_le_bytes());
+    out.extend_from_slice(key.partition.topic.as_bytes());
+    out.extend_from_slice(&key.partition.index.to_le_bytes());
+}
+
+fn put_head(out: &mut Vec<u8>, head: &ReplicaHead) {
+    let floor = &head.floor;
+    out.extend_from_slice(&floor.replica.0.to_le_bytes());
+    out.extend_from_slice(&floor.sequence.to_le_bytes());
+    out.extend_from_slice(&floor.position.segment.to_le_bytes());
+    out.extend_from_slice(&floor.position.byte.to_le_bytes());
+    out.push(u8::from(floor.lost));
+    out.push(u8::from(floor.vote.is_some()));
+    let vote = floor.vote.unwrap_or(Vote { term: Term(0), voted_for: ReplicaId(0), committed: false });
+    out.extend_from_slice(&vote.term.0.to_le_bytes());
+    out.extend_from_slice(&vote.voted_for.0.to_le_bytes());
+    out.push(u8::from(vote.committed));
+    put_log_id(out, floor.purged);
+    put_bytes(out, &floor.creation);
+    put_log_id(out, head.applied);
+    put_bytes(out, &head.membership);
+    out.extend_from_slice(&head.checksum.to_le_bytes());
+}
+
+impl Operation {
+    /// Appends the operation.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Replica(head) => {
+                out.push(1);
+                put_head(out, head);
+            }
+            Self::Put { replica, key, value } => {
+                out.push(2);
+                out.extend_from_slice(&replica.0.to_le_bytes());
+                put_bytes(out, key);
+                put_bytes(out, value);
+            }
+            Self::Delete { replica, key } => {
+                out.push(3);
+                out.extend_from_slice(&replica.0.to_le_bytes());
+                put_bytes(out, key);
+            }
+            Self::Remove(replica) => {
+                out.push(4);
+                out.extend_from_slice(&replica.0.to_le_bytes());
+            }
+            Self::LogStart(key, log_start) => {
+                out.push(5);
+                put_key(out, key);
+                out.extend_from_slice(&log_start.to_le_bytes());
+            }
+            Self::Forget(key) => {
+                out.push(6);
+                put_key(out, key);
+            }
+        }
+    }
+}
+
+/// Takes operations off the front of checked bytes; values share them.
+pub(crate) struct Operations(pub(crate) Bytes);
+
+impl Operations {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let head = *self.0.first_chunk::<N>()?;
+        let _ = self.0.split_to(N);
+        Some(head)
+    }
+    fn byte(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+    fn bytes(&mut self) -> Option<Bytes> {
+        let length = self.u32()? as usize;
+        (length <= self.0.len()).then(|| self.0.split_to(length))
+    }
+    fn replica(&mut self) -> Option<ReplicaId> {
+        self.u64().map(ReplicaId)
+    }
+    fn log_id(&mut self) -> Option<Option<LogId>> {
+        let some = self.byte()? != 0;
+        let id = LogId { term: Term(self.u64()?), index: RaftIndex(self.u64()?) };
+        Some(some.then_some(id))
+    }
+    fn key(&mut self) -> Option<ExtentKey> {
+        let replica = self.replica()?;
+        let topic = Uuid::from_bytes(self.array()?);
+        let index = i32::from_le_bytes(self.array()?);
+        Some(ExtentKey { partition: PartitionId { topic, index }, replica })
+    }
+
+    fn head(&mut self) -> Option<ReplicaHead> {
+        let replica = self.replica()?;
+        let sequence = self.u64()?;
+        let position = LogPosition { segment: self.u64()?, byte: self.u32()? };
+        let lost = self.byte()? != 0;
+        let voted = self.byte()? != 0;
+        let vote = Vote { term: Term(self.u64()?), voted_for: self.replica()?, committed: self.byte()? != 0 };
+        let purged = self.log_id()?;
+        let creation = self.bytes()?;
+        let floor = ReplicaFloor { replica, creation, sequence, position, vote: voted.then_some(vote), purged, lost };
+        Some(ReplicaHead { floor, applied: self.log_id()?, membership: self.bytes()?, checksum: self.u64()? })
+    }
+
+    fn operation(&mut self) -> Option<Operation> {
+        Some(match self.byte()? {
+            1 => Operation::Replica(self.head()?),
+            2 => Operation::Put { replica: self.replica()?, key: self.bytes()?, value: self.bytes()? },
+            3 => Operation::Delete { replica: self.replica()?, key: self.bytes()? },
+            4 => Operation::Remove(self.replica()?),
+            5 => Operation::LogStart(self.key()?, i64::from_le_bytes(self.array()?)),
+            6 => Operation::Forget(self.key()?),
+            _ => return None,
+        })
+    }
+
+    /// Carries out all of them. False if they cannot be understood.
+    #[must_use]
+    pub(crate) fn apply_to(mut self, state: &mut State) -> bool {
+        while !self.0.is_empty() {
+            let Some(operation) = self.operation() else { return false };
+            if !state.apply(operation) {
+                return false;
+            }
+        }
+        true
+    }
+}

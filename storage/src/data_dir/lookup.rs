@@ -1,0 +1,121 @@
+//! What readers ask of a data directory: batches by offset and by time, sizes, retention points.
+//!
+//! A question is answered at once from what is in memory, else on a blocking thread. A damaged `.idx` file met on the way
+//! is rebuilt from the log, and the question is asked again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ottla_protocol::ids::Offset;
+
+use super::DataDir;
+use crate::env::rt;
+use crate::index::{Access, BatchIndex, BatchLine, Bounds, ExtentKey, IndexError, Planned};
+use crate::read::{ReadError, ReadPlan, ReadRequest};
+
+impl DataDir {
+    /// Asks the index, without waiting for the disk if that is possible.
+    async fn ask<T, F>(&self, offset: Offset, question: F) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        F: Fn(&BatchIndex, Access) -> Result<T, IndexError> + Send + Sync + Clone + 'static,
+    {
+        if let Some(reason) = self.poisoned() {
+            return Err(ReadError::Poisoned(reason.to_string()));
+        }
+        let mut outcome = question(&self.index, Access::Resident);
+        for _ in 0..2 {
+            match outcome {
+                Err(IndexError::NotResident) => {}
+                Err(IndexError::Damaged { segment }) => {
+                    tracing::warn!(segment, "index file is damaged: rebuilding it from the log");
+                    if let Err(error) = self.rebuild_index(segment).await {
+                        return Err(ReadError::Damaged { offset, cause: error.to_string() });
+                    }
+                }
+                other => return other.map_err(|error| ReadError::Damaged { offset, cause: error.to_string() }),
+            }
+            let (index, question) = (Arc::clone(&self.index), question.clone());
+            let work = rt::spawn_blocking(move || question(&index, Access::MayBlock));
+            outcome = match work.await {
+                Ok(outcome) => outcome,
+                Err(error) => return Err(ReadError::Damaged { offset, cause: error.to_string() }),
+            };
+        }
+        outcome.map_err(|error| ReadError::Damaged { offset, cause: error.to_string() })
+    }
+
+    /// Plans a read; pins what it needs.
+    pub async fn plan_read(&self, request: ReadRequest) -> Result<ReadPlan, ReadError> {
+        let bounds = Bounds {
+            from: request.from.0,
+            up_to: request.up_to.0,
+            bytes_max: request.bytes_max as u64,
+            at_least_one: request.at_least_one,
+        };
+        let planned = self.ask(request.from, move |index, access| index.plan(request.key, bounds, access)).await?;
+        self.open_plan(request.from, planned)
+    }
+
+    /// Plans a read without ever waiting; `None` if it would have to.
+    pub fn try_plan_read(&self, request: ReadRequest) -> Option<Result<ReadPlan, ReadError>> {
+        if let Some(reason) = self.poisoned() {
+            return Some(Err(ReadError::Poisoned(reason.to_string())));
+        }
+        let bounds = Bounds {
+            from: request.from.0,
+            up_to: request.up_to.0,
+            bytes_max: request.bytes_max as u64,
+            at_least_one: request.at_least_one,
+        };
+        match self.index.plan(request.key, bounds, Access::Resident) {
+            Ok(planned) => Some(self.open_plan(request.from, planned)),
+            Err(_) => None,
+        }
+    }
+
+    fn open_plan(&self, from: Offset, planned: Vec<Planned>) -> Result<ReadPlan, ReadError> {
+        let open = |sequence| self.open_segments.get(sequence, || self.log.segment(sequence));
+        let plan = ReadPlan::new(from, self.verify_below, planned, open);
+        if plan.is_err() {
+            self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
+        }
+        plan
+    }
+
+    /// The batch that holds `offset`.
+    pub async fn batch_at(&self, key: ExtentKey, offset: Offset) -> Result<Option<BatchLine>, ReadError> {
+        self.ask(offset, move |index, access| index.at(key, offset.0, access)).await
+    }
+
+    /// The first batch, not wholly below log start, whose greatest timestamp is at least `timestamp_ms`.
+    pub async fn batch_by_time(&self, key: ExtentKey, timestamp_ms: i64) -> Result<Option<BatchLine>, ReadError> {
+        self.ask(Offset(0), move |index, access| index.by_time(key, timestamp_ms, access)).await
+    }
+
+    /// The first batch with the greatest timestamp of the partition.
+    pub async fn batch_of_max_timestamp(&self, key: ExtentKey) -> Result<Option<BatchLine>, ReadError> {
+        self.ask(Offset(0), move |index, access| index.of_max_timestamp(key, access)).await
+    }
+
+    /// Bytes of the partition's batches from log start: the number of DescribeLogDirs and `retention.bytes`.
+    #[must_use]
+    pub fn bytes_of(&self, key: ExtentKey) -> u64 {
+        self.index.bytes_of(key)
+    }
+
+    /// The log start that retention wants: the end of the longest prefix of whole batches, all below `up_to` (the high
+    /// watermark), that are older than `cutoff_ms`, or whose removal leaves at least `bytes_max` bytes. `None` if nothing
+    /// is to go.
+    pub async fn retention_point(
+        &self,
+        key: ExtentKey,
+        up_to: Offset,
+        cutoff_ms: Option<i64>,
+        bytes_max: Option<u64>,
+    ) -> Result<Option<Offset>, ReadError> {
+        let question =
+            move |index: &BatchIndex, access| index.retention_point(key, up_to.0, cutoff_ms, bytes_max, access);
+        Ok(self.ask(Offset(0), question).await?.map(Offset))
+    }
+}

@@ -1,0 +1,363 @@
+//! What a data directory does by itself: checkpoints, `.idx` files, unlinking, and watching the free space.
+//!
+//! One task does all of it, in this order, so that a checkpoint never passes what the log holds and nothing is unlinked
+//! that a kept checkpoint needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::recover::{index_path, open_index, read_frames};
+use super::{DataDir, DataDirError};
+use crate::checkpoint::file::{off_thread, sync};
+use crate::checkpoint::state::{Operation, ReplicaHead};
+use crate::checkpoint::{Checkpoint, Cut};
+use crate::env::disk::OpenMode;
+use crate::env::rt;
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
+use crate::index::file;
+use crate::log::{ReplicaLog, SegmentInfo};
+
+/// Verdicts of so many entries go into one call of the log.
+const VERDICT_ENTRIES_MAX: usize = 4096;
+/// While space is short, generations are replaced no more often than this.
+const FORCED_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the oldest generation contains of each replica.
+pub(super) fn oldest_kept(checkpoint: &Checkpoint) -> BTreeMap<ReplicaId, LogId> {
+    let Some(heads) = checkpoint.oldest() else { return BTreeMap::new() };
+    heads.iter().filter_map(|(id, head)| Some((*id, head.applied?))).collect()
+}
+
+/// Starts the task; it ends when the directory is closed, fails or is dropped.
+pub(super) fn start(directory: &Arc<DataDir>) {
+    let weak: Weak<DataDir> = Arc::downgrade(directory);
+    let interval = directory.options.maintenance_interval;
+    drop(rt::spawn(async move {
+        let mut forced_at: Option<rt::Instant> = None;
+        loop {
+            rt::sleep(interval).await;
+            let Some(directory) = weak.upgrade() else { return };
+            if directory.closing.load(Ordering::SeqCst) || directory.failure.get().is_some() {
+                return;
+            }
+            if let Err(error) = directory.maintain(&mut forced_at).await {
+                tracing::error!(%error, "maintenance of the data directory failed");
+            }
+        }
+    }));
+}
+
+impl DataDir {
+    /// One round.
+    async fn maintain(&self, forced_at: &mut Option<rt::Instant>) -> Result<(), DataDirError> {
+        self.settle().await?;
+        let now = rt::now();
+        let short = !self.reserve.has_room() && self.has_dead_segments();
+        let forced = short && forced_at.is_none_or(|at| now.since(at) >= FORCED_INTERVAL);
+        let due = self.due(now, forced);
+        if forced {
+            *forced_at = Some(now);
+        }
+        if forced || !due.is_empty() {
+            self.checkpoint(&due, forced).await?;
+        }
+        self.write_index_files().await?;
+        self.unlink_dead().await
+    }
+
+    /// Cuts every dirty replica now and makes the checkpoint durable.
+    pub async fn checkpoint_now(&self) -> Result<(), DataDirError> {
+        let all: Vec<_> = self.sources.lock().keys().copied().collect();
+        self.checkpoint(&all, false).await
+    }
+
+    /// Everything the directory would do by itself in time, now: a checkpoint in a new generation, `.idx` files, unlinking.
+    pub async fn maintain_now(&self) -> Result<(), DataDirError> {
+        let all: Vec<_> = self.sources.lock().keys().copied().collect();
+        self.settle().await?;
+        self.checkpoint(&all, true).await?;
+        self.write_index_files().await?;
+        self.unlink_dead().await
+    }
+
+    /// Places what has become durable, counts what died, looks at the free space.
+    async fn settle(&self) -> Result<(), DataDirError> {
+        for replica in self.log.replicas() {
+            if let Some(log) = self.log.replica(replica) {
+                self.index.place_durable(&log);
+            }
+        }
+        let (index, disk, path) = (Arc::clone(&self.index), Arc::clone(&self.disk), self.path.clone());
+        let work = move || {
+            let settled = index.settle_all();
+            disk.space(&path).map(|space| (space, settled))
+        };
+        let (space, settled) = off_thread(&self.disk, work).await.map_err(|error| DataDirError::io(&self.path, error))?;
+        self.reserve.observe(space.free_bytes, space.total_bytes);
+        match settled {
+            Err(crate::index::IndexError::Damaged { segment }) => self.rebuild_index(segment).await,
+            Err(error) => Err(DataDirError::Damaged { path: self.path.display().to_string(), what: error.to_string() }),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Replicas that are due for a cut.
+    fn due(&self, now: rt::Instant, all: bool) -> Vec<ReplicaId> {
+        let mut due = Vec::new();
+        let mut sources = self.sources.lock();
+        sources.retain(|_, source| source.source.strong_count() > 0);
+        for (replica, source) in sources.iter_mut() {
+            let bytes = self.index.bytes_since_cut(*replica);
+            if bytes == 0 {
+                source.dirty_since = None;
+                continue;
+            }
+            let since = *source.dirty_since.get_or_insert(now);
+            if all || bytes >= self.options.checkpoint_bytes || now.since(since) >= self.options.checkpoint_interval {
+                source.dirty_since = None;
+                due.push(*replica);
+            }
+        }
+        due
+    }
+
+    /// Cuts the replicas, writes the verdicts that the cuts pass, then one checkpoint transaction.
+    async fn checkpoint(&self, replicas: &[ReplicaId], rotate: bool) -> Result<(), DataDirError> {
+        let mut checkpoint = self.checkpoint.lock().await;
+        let mut cuts = Vec::new();
+        for replica in replicas {
+            let source = self.sources.lock().get(replica).and_then(|source| source.source.upgrade());
+            let Some(log) = self.log.replica(*replica) else { continue };
+            if let Some(cut) = source.and_then(|source| source.cut()) {
+                self.write_verdicts(&log, &cut).await.map_err(|error| self.fail("verdicts", error))?;
+                cuts.push(cut);
+            }
+        }
+        let operations = self.operations(&checkpoint, cuts).await;
+        let before = checkpoint.written_bytes();
+        checkpoint
+            .commit(operations, self.log.stats().bytes, rotate)
+            .await
+            .map_err(|error| self.fail("checkpoint", error))?;
+        self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.counters.checkpoint_bytes.fetch_add(checkpoint.written_bytes() - before, Ordering::Relaxed);
+        *self.oldest_kept.lock() = oldest_kept(&checkpoint);
+        Ok(())
+    }
+
+    /// Before a checkpoint passes entries, the log holds what apply decided about them.
+    async fn write_verdicts(&self, log: &ReplicaLog, cut: &Cut) -> io::Result<()> {
+        let (replica, upto) = (cut.replica, cut.applied.index);
+        let synced = log.last_synced().map(|id| id.index);
+        assert!(synced >= Some(upto), "replica {replica}: a cut at {} passes what is synced", upto.0);
+        assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);
+        self.index.place_durable(log);
+        let verdicts = self.index.take_verdicts(replica, upto);
+        for chunk in verdicts.chunks(VERDICT_ENTRIES_MAX) {
+            let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { continue };
+            let places = log.write_verdicts(chunk.to_vec()).await?;
+            let segments = || places.iter().map(|place| place.segment);
+            if let (Some(from), Some(to)) = (segments().min(), segments().max()) {
+                self.index.table.verdicts(from, to, replica, (first.index, last.index));
+            }
+        }
+        Ok(())
+    }
+
+    /// The transaction for some cuts: with them go the floors of all replicas, log starts, and replicas that left.
+    async fn operations(&self, checkpoint: &Checkpoint, cuts: Vec<Cut>) -> Vec<Operation> {
+        // No replica begins meanwhile: the floors of the others might pass its first frame.
+        let _creating = self.creating.write().await;
+        let mut cuts: BTreeMap<ReplicaId, Cut> = cuts.into_iter().map(|cut| (cut.replica, cut)).collect();
+        let mut operations = Vec::new();
+        let replicas: BTreeSet<_> = self.log.replicas().into_iter().collect();
+        for replica in &replicas {
+            let Some(log) = self.log.replica(*replica) else { continue };
+            let known = checkpoint.heads().get(replica);
+            let mut head = known.cloned().unwrap_or_else(|| ReplicaHead {
+                floor: log.floor(),
+                applied: None,
+                membership: bytes::Bytes::new(),
+                checksum: 0,
+            });
+            head.floor = log.floor();
+            let mut changes = Vec::new();
+            if let Some(cut) = cuts.remove(replica) {
+                (head.applied, head.membership, head.checksum) = (Some(cut.applied), cut.membership, cut.checksum);
+                changes = cut.changes;
+            }
+            if known != Some(&head) {
+                operations.push(Operation::Replica(head));
+            }
+            operations.extend(changes.into_iter().map(|(key, value)| match value {
+                Some(value) => Operation::Put { replica: *replica, key, value },
+                None => Operation::Delete { replica: *replica, key },
+            }));
+            let log_starts = self.index.take_log_starts(*replica);
+            operations.extend(log_starts.into_iter().map(|(key, log_start)| Operation::LogStart(key, log_start)));
+        }
+        let left = checkpoint.heads().keys().filter(|replica| !replicas.contains(replica));
+        for replica in left {
+            operations.push(Operation::Remove(*replica));
+            let log_starts = self.index.take_log_starts(*replica);
+            operations.extend(log_starts.into_iter().map(|(key, log_start)| Operation::LogStart(key, log_start)));
+        }
+        operations.extend(std::mem::take(&mut *self.forgotten.lock()).into_iter().map(Operation::Forget));
+        operations
+    }
+
+    /// Everything before this place is applied and in the checkpoint, or void.
+    async fn settled_before(&self) -> LogPosition {
+        let mut settled = self.log.durable_upto();
+        let checkpoint = self.checkpoint.lock().await;
+        for replica in self.log.replicas() {
+            let Some(log) = self.log.replica(replica) else { continue };
+            let applied = checkpoint.heads().get(&replica).and_then(|head| head.applied);
+            let next = match applied.max(log.purged()) {
+                Some(last) => log.place_of(RaftIndex(last.index.0 + 1)),
+                // Raft's first entry has index 0 or 1.
+                None => log.place_of(RaftIndex(0)).or_else(|| log.place_of(RaftIndex(1))),
+            };
+            if let Some(place) = next {
+                settled = settled.min(place.position);
+            }
+        }
+        settled
+    }
+
+    /// Writes the `.idx` of every sealed segment in which nothing waits to be applied.
+    async fn write_index_files(&self) -> Result<(), DataDirError> {
+        let settled = self.settled_before().await;
+        for segment in self.log.segments() {
+            let due = segment.sealed && segment.sequence < settled.segment && !self.index.table.is_indexed(segment.sequence);
+            if !due {
+                continue;
+            }
+            let Some(ranges) = self.index.table.ranges(segment.sequence) else {
+                self.rebuild_index(segment.sequence).await?;
+                continue;
+            };
+            let index = Arc::clone(&self.index);
+            let encode = move || {
+                let lines = index.lines_in(segment.sequence);
+                let runs = lines.iter().map(|(key, runs)| (*key, runs.iter().map(Vec::as_slice).collect())).collect();
+                Ok(file::encode(segment.sequence, segment.used_bytes, &ranges, &runs))
+            };
+            let image = off_thread(&self.disk, encode).await.map_err(|error| DataDirError::io(&self.path, error))?;
+            self.install_index(segment, image).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads a segment's index back from its frames and their verdicts, and writes its `.idx` anew.
+    pub(super) async fn rebuild_index(&self, sequence: u64) -> Result<(), DataDirError> {
+        let Some(segment) = self.log.segments().into_iter().find(|segment| segment.sequence == sequence) else { return Ok(()) };
+        let image = self.rebuilt_image(segment).await?;
+        self.install_index(segment, image).await
+    }
+
+    /// The bytes of a segment's `.idx`, from its frames and their verdicts.
+    pub(super) async fn rebuilt_image(&self, segment: SegmentInfo) -> Result<Vec<u8>, DataDirError> {
+        let mut contents = read_frames(&self.log, BTreeSet::from([segment.sequence]), None).await?;
+        let contents = contents.remove(&segment.sequence).unwrap_or_default();
+        Ok(file::encode(segment.sequence, segment.used_bytes, &contents.ranges, &contents.lines()))
+    }
+
+    /// Writes an `.idx` file and has the index read from it. A full disk only means that it is written later.
+    async fn install_index(&self, segment: SegmentInfo, image: Vec<u8>) -> Result<(), DataDirError> {
+        let path = index_path(&self.path, segment.sequence);
+        let new_path = path.with_extension("idx.new");
+        match self.write_whole(&new_path, &path, image).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!(segment = segment.sequence, %error, "no room for an index file");
+                self.disk.unlink(&new_path).ok();
+                return Ok(());
+            }
+            Err(error) => return Err(self.fail("index file", error)),
+        }
+        let opened = open_index(&self.disk, &self.path, segment.sequence, segment.used_bytes).await?;
+        let damaged = |what: String| DataDirError::Damaged { path: path.display().to_string(), what };
+        let opened = opened.ok_or_else(|| damaged("it does not read back".to_owned()))?;
+        let index = Arc::clone(&self.index);
+        let install = move || Ok(index.install(segment.sequence, opened));
+        let installed = off_thread(&self.disk, install).await.map_err(|error| DataDirError::io(&path, error))?;
+        installed.map_err(|error| damaged(error.to_string()))?;
+        self.counters.index_files.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes a file whole: under another name, synced, then renamed.
+    async fn write_whole(&self, new_path: &std::path::Path, path: &std::path::Path, image: Vec<u8>) -> io::Result<()> {
+        let (disk, new, into) = (Arc::clone(&self.disk), new_path.to_owned(), path.to_owned());
+        let file = off_thread(&self.disk, move || {
+            match disk.unlink(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = disk.open(&new, OpenMode::CreateNew)?;
+            file.write_at(&image, 0)?;
+            Ok(file)
+        });
+        sync(&self.disk, &file.await?).await?;
+        let (disk, new) = (Arc::clone(&self.disk), new_path.to_owned());
+        off_thread(&self.disk, move || {
+            disk.rename(&new, &into)?;
+            into.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
+        })
+        .await
+    }
+
+    fn has_dead_segments(&self) -> bool {
+        let segments = self.log.segments();
+        segments.iter().any(|segment| segment.sealed && self.index.table.live_bytes(segment.sequence) == 0)
+    }
+
+    /// The first segment that some kept generation may need for recovery.
+    async fn needed_from(&self) -> Option<u64> {
+        let checkpoint = self.checkpoint.lock().await;
+        let (oldest, newest) = (checkpoint.oldest()?, checkpoint.heads());
+        if self.log.replicas().iter().any(|replica| !oldest.contains_key(replica)) {
+            return None;
+        }
+        oldest.values().chain(newest.values()).map(|head| head.floor.position.segment).min()
+    }
+
+    /// Unlinks the sealed segments that nothing refers to any more.
+    async fn unlink_dead(&self) -> Result<(), DataDirError> {
+        let Some(needed_from) = self.needed_from().await else { return Ok(()) };
+        let segments = self.log.segments();
+        let mut unlinked = false;
+        for segment in segments.iter().filter(|segment| segment.sealed && segment.sequence < needed_from) {
+            if !self.index.table.is_dead(segment.sequence) {
+                continue;
+            }
+            // A mapping kept for the next reader would keep the space.
+            self.open_segments.forget(segment.sequence);
+            match self.log.unlink(segment.sequence).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => continue,
+                Err(error) => return Err(self.fail("unlink", error)),
+            }
+            self.index.forget(segment.sequence);
+            let (disk, path) = (Arc::clone(&self.disk), index_path(&self.path, segment.sequence));
+            let removed = off_thread(&self.disk, move || disk.unlink(&path)).await;
+            if let Err(error) = removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }) {
+                return Err(self.fail("unlink", error));
+            }
+            self.counters.unlinked_segments.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(segment = segment.sequence, bytes = segment.file_bytes, "segment unlinked: nothing in it is live");
+            unlinked = true;
+        }
+        if unlinked {
+            let oldest = self.log.segments().first().map_or(u64::MAX, |segment| segment.sequence);
+            self.forgotten.lock().extend(self.index.prune(oldest));
+            self.log.space_freed();
+            self.settle().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! Opening a data directory: lock, identity, checkpoint, log, index, in this order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+
+use super::failure::Failure;
+use super::identity::{Expected, Identity};
+use super::{Counters, DataDir, DataDirError, DataDirOptions, RecoveredReplica, maintain};
+use crate::checkpoint::file::{LoadError, off_thread};
+use crate::checkpoint::state::State;
+use crate::checkpoint::{Checkpoint, Found};
+use crate::env::disk::{Disk, DirLock, OpenMode};
+use crate::ids::{RaftIndex, ReplicaId};
+use crate::index::rebuild::{Rebuild, SegmentContents};
+use crate::index::{BatchIndex, file};
+use crate::log::{self, Log, NoSink};
+use crate::read::mapped::OpenSegments;
+use crate::space::reserve::Reserve;
+
+const LOCK: &str = "lock";
+const LOG: &str = "log";
+const STATE: &str = "state";
+
+/// Path of a segment's `.idx`.
+pub(super) fn index_path(dir: &Path, segment: u64) -> PathBuf {
+    dir.join(LOG).join(format!("{segment:020}.idx"))
+}
+
+impl DataDir {
+    /// Locks, checks and recovers the directory, creating it if it is empty.
+    pub async fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        options: DataDirOptions,
+    ) -> Result<(Arc<Self>, Vec<RecoveredReplica>), DataDirError> {
+        let lock = take_lock(&disk, path).await?;
+        let identity = identify(&disk, path, &options).await?;
+        for name in [LOG, STATE] {
+            disk.create_dir_all(&path.join(name)).map_err(|error| DataDirError::io(&path.join(name), error))?;
+        }
+        disk.sync_dir(path).map_err(|error| DataDirError::io(path, error))?;
+        let failure = Arc::new(Failure::new(options.on_failure.clone()));
+        let found = Checkpoint::open(&disk, &path.join(STATE)).await.map_err(|error| checkpoint_error(path, error))?;
+        let (log, recovered) = open_log(&disk, path, &options, &failure, &found).await?;
+        if !found.existed && !recovered.is_empty() {
+            tracing::warn!(path = %path.display(), "no checkpoint counts: everything is replayed from the log");
+        }
+        let index = Arc::new(BatchIndex::default());
+        load_index(&disk, path, &log, &index, &found.state).await?;
+        let replicas = join(recovered, &found);
+        let space = disk.space(path).map_err(|error| DataDirError::io(path, error))?;
+        let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);
+        reserve.observe(space.free_bytes, space.total_bytes);
+        let verify_below = log.segments().last().map_or(0, |segment| segment.sequence);
+        let directory = Arc::new(Self {
+            path: path.to_owned(),
+            disk,
+            options,
+            identity: Mutex::new(identity),
+            lock: Mutex::new(Some(lock)),
+            log,
+            index,
+            oldest_kept: Mutex::new(maintain::oldest_kept(&found.checkpoint)),
+            checkpoint: tokio::sync::Mutex::new(found.checkpoint),
+            creating: tokio::sync::RwLock::new(()),
+            forgotten: Mutex::default(),
+            sources: Mutex::default(),
+            open_segments: OpenSegments::default(),
+            reserve,
+            failure,
+            counters: Counters::default(),
+            closing: AtomicBool::new(false),
+            verify_below,
+        });
+        maintain::start(&directory);
+        Ok((directory, replicas))
+    }
+}
+
+async fn take_lock(disk: &Arc<dyn Disk>, path: &Path) -> Result<Box<dyn DirLock>, DataDirError> {
+    let (work_disk, work_path) = (Arc::clone(disk), path.to_owned());
+    let lock = off_thread(disk, move || {
+        work_disk.create_dir_all(&work_path)?;
+        work_disk.lock(&work_path.join(LOCK))
+    });
+    lock.await.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => DataDirError::InUse(path.display().to_string()),
+        _ => DataDirError::io(path, error),
+    })
+}
+
+/// Reads or begins the directory's identity. A directory with data but without `node.json` is not taken over.
+async fn identify(disk: &Arc<dyn Disk>, path: &Path, options: &DataDirOptions) -> Result<Identity, DataDirError> {
+    let expected = Expected {
+        node_id: options.node_id,
+        cluster_id: options.cluster_id.as_deref(),
+        directory_id: options.directory_id_expected,
+    };
+    if let Some(mut identity) = Identity::read(&**disk, path)? {
+        identity.check(path, expected)?;
+        if identity.cluster_id.is_none() && options.cluster_id.is_some() {
+            identity.cluster_id.clone_from(&options.cluster_id);
+            identity.write(disk, path).await.map_err(|error| DataDirError::io(path, error))?;
+        }
+        return Ok(identity);
+    }
+    if let Some(wanted) = options.directory_id_expected {
+        let what = format!("it is empty, but metadata expects directory {wanted} here: it was wiped");
+        return Err(DataDirError::Foreign { path: path.display().to_string(), what });
+    }
+    let io = |error| DataDirError::io(path, error);
+    for name in [LOG, STATE] {
+        let exists = disk.list(path).map_err(io)?.iter().any(|entry| entry.name == name);
+        if exists && !disk.list(&path.join(name)).map_err(io)?.is_empty() {
+            let what = format!("node.json is missing, but {name}/ holds data: restore node.json, or empty the directory");
+            return Err(DataDirError::Damaged { path: path.display().to_string(), what });
+        }
+    }
+    let identity = Identity::new(expected);
+    identity.write(disk, path).await.map_err(io)?;
+    Ok(identity)
+}
+
+fn checkpoint_error(path: &Path, error: LoadError) -> DataDirError {
+    let state = path.join(STATE);
+    match error {
+        LoadError::Io(error) => DataDirError::io(&state, error),
+        LoadError::NewerFormat(found) => DataDirError::NewerFormat { path: state.display().to_string(), found, supported: 1 },
+        LoadError::Damaged(what) => DataDirError::Damaged { path: state.display().to_string(), what: what.to_owned() },
+    }
+}
+
+async fn open_log(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    options: &DataDirOptions,
+    failure: &Arc<Failure>,
+    found: &Found,
+) -> Result<(Log, Vec<log::RecoveredReplica>), DataDirError> {
+    let mut log_options = options.log.clone();
+    let (failure, told) = (Arc::clone(failure), log_options.on_failure.take());
+    log_options.on_failure = Some(Arc::new(move |log_failure| {
+        failure.set(&format!("{}: {}", log_failure.operation, log_failure.message));
+        if let Some(told) = &told {
+            told(log_failure);
+        }
+    }));
+    let floors = found.checkpoint.heads().values().map(|head| head.floor.clone()).collect();
+    Ok(Log::open(Arc::clone(disk), &path.join(LOG), log_options, floors, &mut NoSink).await?)
+}
+
+/// Last applied entry of each replica in the checkpoint.
+fn applied_in(state: &State) -> BTreeMap<ReplicaId, RaftIndex> {
+    let applied = |(id, replica): (&ReplicaId, &crate::checkpoint::state::ReplicaState)| Some((*id, replica.head.applied?.index));
+    state.replicas.iter().filter_map(applied).collect()
+}
+
+/// Reads the `.idx` files, and the frames of segments that have none.
+async fn load_index(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    log: &Log,
+    index: &BatchIndex,
+    state: &State,
+) -> Result<(), DataDirError> {
+    for (key, log_start) in &state.log_starts {
+        index.raise_log_start(*key, *log_start);
+    }
+    for replica in state.replicas.keys() {
+        index.take_log_starts(*replica);
+    }
+    let damaged = |segment: u64, error: &dyn std::fmt::Display| DataDirError::Damaged {
+        path: index_path(path, segment).display().to_string(),
+        what: error.to_string(),
+    };
+    let mut wanted = BTreeSet::new();
+    for segment in log.segments() {
+        let opened = if segment.sealed { open_index(disk, path, segment.sequence, segment.used_bytes).await? } else { None };
+        match opened {
+            Some(opened) => index.install(segment.sequence, opened).map_err(|e| damaged(segment.sequence, &e))?,
+            None => drop(wanted.insert(segment.sequence)),
+        }
+    }
+    for (segment, contents) in read_frames(log, wanted, Some(applied_in(state))).await? {
+        index.install_lines(segment, contents.ranges, contents.pieces).map_err(|e| damaged(segment, &e))?;
+    }
+    Ok(())
+}
+
+/// Opens a segment's `.idx`; `None` if it is missing or damaged.
+pub(super) async fn open_index(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    segment: u64,
+    used_bytes: u32,
+) -> Result<Option<file::Opened>, DataDirError> {
+    let index_path = index_path(path, segment);
+    let (work_disk, work_path) = (Arc::clone(disk), index_path.clone());
+    let opened = off_thread(disk, move || match work_disk.open(&work_path, OpenMode::Read) {
+        Ok(file) => file::open(file, segment, used_bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    });
+    match opened.await {
+        Ok(opened) => Ok(opened),
+        Err(error) => {
+            tracing::warn!(segment, %error, "index file cannot be read: it is rebuilt from the log");
+            Ok(None)
+        }
+    }
+}
+
+/// What the frames of the `wanted` segments and the verdicts on them say. Reads on until every entry is decided.
+pub(super) async fn read_frames(
+    log: &Log,
+    wanted: BTreeSet<u64>,
+    applied: Option<BTreeMap<ReplicaId, RaftIndex>>,
+) -> Result<BTreeMap<u64, SegmentContents>, DataDirError> {
+    let mut rebuild = Rebuild::new(wanted.clone(), applied);
+    for segment in log.segments() {
+        if wanted.contains(&segment.sequence) || rebuild.is_incomplete() {
+            log.scan(segment.sequence, &mut rebuild).await?;
+        }
+    }
+    Ok(rebuild.finish())
+}
+
+/// What the log and the checkpoint say of each replica, together.
+fn join(recovered: Vec<log::RecoveredReplica>, found: &Found) -> Vec<RecoveredReplica> {
+    recovered
+        .into_iter()
+        .map(|replica| {
+            let saved = found.state.replicas.get(&replica.id);
+            let applied = saved.and_then(|saved| saved.head.applied);
+            let mut lost = replica.lost;
+            if lost.is_none() && replica.purged.is_some() && replica.purged > applied {
+                let purged = replica.purged.unwrap_or_default();
+                lost = Some(format!("entries up to {purged} are purged, and the checkpoint that contained them is gone"));
+            }
+            RecoveredReplica {
+                id: replica.id,
+                creation: replica.creation,
+                vote: replica.vote,
+                purged: replica.purged,
+                last_log_id: replica.last_log_id,
+                applied,
+                membership: saved.map(|saved| saved.head.membership.clone()).unwrap_or_default(),
+                checksum: saved.map_or(0, |saved| saved.head.checksum),
+                state: saved.map(|saved| saved.keys.clone().into_iter().collect()).unwrap_or_default(),
+                lost,
+                damaged: replica.damaged,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,177 @@
+//! The words of a data directory: options, errors, what was recovered, counters.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::failure::OnFailure;
+use crate::entry::Vote;
+use crate::ids::{LogId, ReplicaId};
+use crate::log::{LogError, LogOptions, LogStats};
+
+/// How a data directory is opened.
+#[derive(Clone)]
+pub struct DataDirOptions {
+    /// The node that opens it; must be the node that created it.
+    pub node_id: i32,
+    /// The cluster the node belongs to, once it is known; must be the one recorded.
+    pub cluster_id: Option<String>,
+    /// The directory id that metadata expects here; a wiped directory has another one.
+    pub directory_id_expected: Option<Uuid>,
+    /// How the log is kept: segment size, reserve, sync.
+    pub log: LogOptions,
+    /// Cut a replica after so many bytes of its frames. Default 64 MiB.
+    pub checkpoint_bytes: u64,
+    /// Cut a dirty replica after this time. Default 10 s.
+    pub checkpoint_interval: Duration,
+    /// How often the directory looks after itself. Default 500 ms.
+    pub maintenance_interval: Duration,
+    /// Told once if the directory fails.
+    pub on_failure: Option<OnFailure>,
+}
+
+impl Default for DataDirOptions {
+    fn default() -> Self {
+        Self {
+            node_id: 0,
+            cluster_id: None,
+            directory_id_expected: None,
+            log: LogOptions::default(),
+            checkpoint_bytes: 64 << 20,
+            checkpoint_interval: Duration::from_secs(10),
+            maintenance_interval: Duration::from_millis(500),
+            on_failure: None,
+        }
+    }
+}
+
+/// Why a data directory cannot be opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process holds the lock.
+    #[error("data directory {0} is in use by another process")]
+    InUse(String),
+    /// Written by a later release.
+    #[error("data directory {path} has format {found}, this release reads up to {supported}: run the newer release")]
+    NewerFormat {
+        /// The directory or file.
+        path: String,
+        /// Its format.
+        found: u32,
+        /// The newest this release reads.
+        supported: u32,
+    },
+    /// It belongs to another node or cluster, or was wiped.
+    #[error("data directory {path} is not the one expected: {what}")]
+    Foreign {
+        /// The directory.
+        path: String,
+        /// What does not fit.
+        what: String,
+    },
+    /// A file of the directory cannot be understood.
+    #[error("data directory: {path}: {what}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The disk failed.
+    #[error("data directory: {path}: {source}")]
+    Io {
+        /// File or directory.
+        path: String,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The directory failed earlier.
+    #[error("data directory has failed: {0}")]
+    Failed(String),
+}
+
+impl DataDirError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.display().to_string(), source }
+    }
+}
+
+impl From<LogError> for DataDirError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Io { path, source } => Self::io(&path, source),
+            LogError::NewerFormat { path, found, supported } => {
+                Self::NewerFormat { path: path.display().to_string(), found, supported }
+            }
+            LogError::Segment(sequence, what) => {
+                Self::Damaged { path: format!("segment {sequence}"), what: what.to_owned() }
+            }
+        }
+    }
+}
+
+impl From<DataDirError> for io::Error {
+    fn from(error: DataDirError) -> Self {
+        match error {
+            DataDirError::Io { source, .. } => source,
+            other => io::Error::other(other.to_string()),
+        }
+    }
+}
+
+/// A replica as found on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredReplica {
+    /// Which replica.
+    pub id: ReplicaId,
+    /// What its creator recorded about the group.
+    pub creation: Bytes,
+    /// Its vote, if it ever voted.
+    pub vote: Option<Vote>,
+    /// Entries up to here are purged.
+    pub purged: Option<LogId>,
+    /// The last entry of its log.
+    pub last_log_id: Option<LogId>,
+    /// The last entry that `state` contains.
+    pub applied: Option<LogId>,
+    /// The membership at `applied`.
+    pub membership: Bytes,
+    /// Checksum of the replicated state at `applied`.
+    pub checksum: u64,
+    /// The state at `applied`, in key order.
+    pub state: Vec<(Bytes, Bytes)>,
+    /// Set if it may have lost what it acknowledged: it may neither vote, acknowledge nor lead (I11).
+    pub lost: Option<String>,
+    /// Entries whose batches are damaged while their frames are not.
+    pub damaged: Vec<LogId>,
+}
+
+/// Counters and sizes of a directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DataDirStats {
+    /// The log's own counters.
+    pub log: LogStats,
+    /// Segments that exist.
+    pub segments: u64,
+    /// Bytes in use in them.
+    pub log_bytes: u64,
+    /// Bytes of live batches.
+    pub live_bytes: u64,
+    /// Bytes of the file system.
+    pub disk_total_bytes: u64,
+    /// What of it is free.
+    pub disk_free_bytes: u64,
+    /// Checkpoint transactions since the directory was opened.
+    pub checkpoints: u64,
+    /// Bytes of checkpoints written since the directory was opened.
+    pub checkpoint_bytes: u64,
+    /// Segments unlinked since the directory was opened.
+    pub unlinked_segments: u64,
+    /// `.idx` files written since the directory was opened.
+    pub index_files: u64,
+    /// Damaged batches met by reads.
+    pub damaged_reads: u64,
+}
