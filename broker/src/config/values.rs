@@ -105,11 +105,6 @@ impl Values {
         value.unwrap_or_default()
     }
 
-    /// A number that may be unset.
-    pub(super) fn optional_long(&self, name: &str) -> Option<i64> {
-        self.get(name).and_then(|(value, _)| value.parse().ok())
-    }
-
     pub(super) fn int(&self, name: &str) -> i32 {
         i32::try_from(self.long(name)).unwrap_or(i32::MAX)
     }

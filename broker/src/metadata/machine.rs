@@ -135,6 +135,12 @@ impl Machine {
         Ok(machine)
     }
 
+    /// A machine to try decisions on: nothing that it does is seen by anybody.
+    #[must_use]
+    pub(super) fn scratch(base: Arc<Config>, image: MetadataImage) -> Self {
+        Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0 }
+    }
+
     /// What everybody may read.
     #[must_use]
     pub fn image(&self) -> &MetadataImage {

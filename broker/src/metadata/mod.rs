@@ -5,16 +5,33 @@
 
 mod codec;
 pub mod command;
+mod config_change;
+pub mod controller;
+mod decide;
+mod error;
 pub mod image;
+mod joint;
 pub mod machine;
+pub mod names;
+pub mod placement;
 mod records;
+mod replica;
+pub mod requests;
 pub mod shared_map;
+pub mod start;
+mod writer;
 
 pub use codec::DecodeError;
 pub use command::IntentEnd;
+pub use controller::Metadata;
+pub use error::MetadataError;
 pub use image::{
     CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint, MetadataImage, NodeRecord,
     PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord, TRANSACTION_STATE, Topic,
 };
 pub use machine::Machine;
 pub use records::ShardCreation;
+pub use requests::{
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
+};
+pub use start::{LocalNode, StartError};

@@ -30,7 +30,7 @@ pub(super) const TOPICS: &[Setting] = &[
         .dynamic()
         .acts("topics"),
     boolean("delete.topic.enable", "true", "Whether topics can be deleted.").acts("topics"),
-    int("ottla.topic.partitions.max", "10000", Range::Between(1, 1_000_000), "The most partitions of one topic.")
+    int("ottla.topic.partitions.max", "10000", Range::Between(1, 100_000), "The most partitions of one topic.")
         .dynamic()
         .acts("topics"),
     int("ottla.cluster.partitions.max", "200000", Range::Between(1, 10_000_000), "The most partitions of all topics.")

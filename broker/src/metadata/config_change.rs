@@ -1,0 +1,133 @@
+//! From a change of configuration to the command that makes it so: SET, DELETE, APPEND, SUBTRACT, or all at once. Pure.
+//!
+//! May not know: who asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::command::Command;
+use super::error::MetadataError;
+use super::image::MetadataImage;
+use super::requests::{ConfigChange, ConfigOp, ConfigOwner};
+use crate::config::ConfigError;
+use crate::config::setting::{Dynamic, Kind, Setting};
+use crate::config::table::{nearest, setting, settings};
+use crate::config::topic::check_overrides;
+use crate::config::topic_table::{TOPIC_SETTINGS, topic_setting};
+
+/// Decides. No command: nothing changes.
+///
+/// # Errors
+/// When the owner does not exist or a value is not allowed.
+pub(super) fn decide(image: &MetadataImage, change: &ConfigChange) -> Result<Vec<Command>, MetadataError> {
+    let names: BTreeSet<_> = change.ops.iter().map(|(name, _)| name).collect();
+    if names.len() != change.ops.len() {
+        return Err(MetadataError::InvalidRequest("Error due to duplicate config keys".to_owned()));
+    }
+    match &change.owner {
+        ConfigOwner::Topic(name) => {
+            let topic = image.topic(name).ok_or(MetadataError::UnknownTopic)?;
+            let before = topic.overrides.as_ref();
+            let lookup = |name: &str| topic_setting(name).map(|entry| &entry.setting);
+            let after = check_overrides(&changed(before, change, lookup, unknown_topic_setting)?)?;
+            if topic.internal && after.get("cleanup.policy") != before.get("cleanup.policy") {
+                return Err(MetadataError::InvalidConfig(format!(
+                    "Topic '{name}' is internal: it must stay compacted"
+                )));
+            }
+            let command = Command::SetTopicConfig { id: topic.id, overrides: after.clone() };
+            Ok(if after == *before { Vec::new() } else { vec![command] })
+        }
+        ConfigOwner::Node(node) if !image.nodes.contains_key(node) => {
+            Err(MetadataError::InvalidRequest(format!("Unexpected broker id {}: no such broker is registered", node.0)))
+        }
+        ConfigOwner::Node(node) => broker_config(image, change, Some(*node)),
+        ConfigOwner::AllNodes => broker_config(image, change, None),
+    }
+}
+
+fn broker_config(
+    image: &MetadataImage,
+    change: &ConfigChange,
+    node: Option<ottla_protocol::ids::NodeId>,
+) -> Result<Vec<Command>, MetadataError> {
+    let empty = BTreeMap::new();
+    let before = image.broker_configs.get(&node).unwrap_or(&empty);
+    for (name, op) in &change.ops {
+        let known = setting(name).ok_or_else(|| unknown_setting(name))?;
+        let allowed = match known.dynamic {
+            Dynamic::No => false,
+            Dynamic::PerNode => node.is_some(),
+            Dynamic::Cluster => true,
+        };
+        if !allowed && *op != ConfigOp::Delete {
+            return Err(MetadataError::InvalidRequest(format!("Cannot update these configs dynamically: {name}")));
+        }
+    }
+    let mut values = changed(before, change, setting, unknown_setting)?;
+    for (name, value) in &mut values {
+        if let Some(known) = setting(name) {
+            *value = known.check(value).map_err(ConfigError::from)?;
+        }
+    }
+    Ok(if values == *before { Vec::new() } else { vec![Command::SetBrokerConfig { node, values }] })
+}
+
+fn unknown_topic_setting(name: &str) -> MetadataError {
+    let nearest = nearest(name, TOPIC_SETTINGS.iter().map(|entry| entry.setting.name));
+    ConfigError::UnknownTopicConfig { name: name.to_owned(), nearest }.into()
+}
+
+fn unknown_setting(name: &str) -> MetadataError {
+    let nearest = nearest(name, settings().map(|setting| setting.name));
+    let hint = nearest.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    MetadataError::InvalidConfig(format!("Unknown broker config name: {name}{hint}"))
+}
+
+/// What is set after the change.
+fn changed<'a>(
+    before: &BTreeMap<String, String>,
+    change: &ConfigChange,
+    lookup: impl Fn(&str) -> Option<&'a Setting>,
+    unknown: impl Fn(&str) -> MetadataError,
+) -> Result<BTreeMap<String, String>, MetadataError> {
+    let mut after = if change.replace { BTreeMap::new() } else { before.clone() };
+    for (name, op) in &change.ops {
+        match op {
+            ConfigOp::Set(value) => {
+                after.insert(name.clone(), value.clone());
+            }
+            ConfigOp::Delete => {
+                after.remove(name);
+            }
+            ConfigOp::Append(words) | ConfigOp::Subtract(words) => {
+                let setting = lookup(name).ok_or_else(|| unknown(name))?;
+                let append = matches!(op, ConfigOp::Append(_));
+                if setting.kind != Kind::List {
+                    let verb = if append { "APPEND" } else { "SUBTRACT" };
+                    return Err(MetadataError::InvalidConfig(format!(
+                        "Can't {verb} to key {name} because its type is not LIST."
+                    )));
+                }
+                let current = after.get(name).map_or_else(|| setting.default.unwrap_or(""), String::as_str);
+                let list = edit_list(current, words, append);
+                after.insert(name.clone(), list);
+            }
+        }
+    }
+    Ok(after)
+}
+
+fn edit_list(current: &str, words: &str, append: bool) -> String {
+    let split = |text: &str| -> Vec<String> {
+        text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    };
+    let mut list = split(current);
+    for word in split(words) {
+        if !append {
+            list.retain(|known| *known != word);
+        } else if !list.contains(&word) {
+            list.push(word);
+        }
+    }
+    list.join(",")
+}

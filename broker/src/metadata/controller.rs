@@ -1,0 +1,302 @@
+//! `Metadata`: the handle by which everybody reads the image and asks for changes.
+//!
+//! May not know: the wire; partitions' contents.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ottla_protocol::ids::{NodeId, ProducerId};
+use ottla_raft::GroupHandle;
+use ottla_storage::env::{rt, watch};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::command::IntentEnd;
+use super::decide::{Answer, Ask};
+use super::error::MetadataError;
+use super::image::{IntentKey, MetadataImage, ShardId, Topic};
+use super::joint::{Coalesced, Joint};
+use super::names;
+use super::requests::{ConfigChange, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName};
+use super::writer::{JOBS_MAX, Job, Writer, from_read_index};
+use crate::config::Config;
+
+/// Topics being made on the way at the same time: a request that names a million topics must not make a storm.
+const AUTO_CREATE_MAX: usize = 256;
+/// Ends of intents reported in one job.
+const INTENT_ENDS_MAX: usize = 2_048;
+/// How long a change waits for its entry when the caller does not say.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The metadata as this node knows it, and the way to change it. Cheap to clone.
+#[derive(Clone)]
+pub struct Metadata(Arc<Inner>);
+
+struct Inner {
+    node_id: NodeId,
+    group: GroupHandle,
+    images: watch::Receiver<Arc<MetadataImage>>,
+    jobs: mpsc::Sender<Job>,
+    creating: Joint<Result<CreatedTopic, MetadataError>>,
+    reading: Coalesced<Result<(), MetadataError>>,
+    producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
+}
+
+impl std::fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Metadata(index {})", self.image().index.0)
+    }
+}
+
+/// A random id, version 4, never zero.
+pub(super) fn random_uuid() -> Uuid {
+    let bits = u128::from(rt::random_u64()) << 64 | u128::from(rt::random_u64());
+    uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
+}
+
+impl Metadata {
+    /// The handle of a group that runs, and its writer.
+    pub(super) fn new(
+        node_id: NodeId,
+        group: GroupHandle,
+        images: watch::Receiver<Arc<MetadataImage>>,
+        base: Arc<Config>,
+    ) -> Self {
+        let (jobs, receiver) = mpsc::channel(JOBS_MAX);
+        let writer = Writer { group: group.clone(), images: images.clone(), jobs: receiver, base };
+        rt::spawn(writer.run());
+        Self(Arc::new(Inner {
+            node_id,
+            group,
+            images,
+            jobs,
+            creating: Joint::new(AUTO_CREATE_MAX),
+            reading: Coalesced::new(),
+            producer_ids: tokio::sync::Mutex::new(0..0),
+        }))
+    }
+
+    /// Everything, as of the last entry applied here.
+    #[must_use]
+    pub fn image(&self) -> Arc<MetadataImage> {
+        Arc::clone(&self.0.images.borrow())
+    }
+
+    /// This node's configuration, dynamic settings included.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.0.images.borrow().config)
+    }
+
+    /// The image and its changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<MetadataImage>> {
+        self.0.images.clone()
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.0.node_id
+    }
+
+    /// The node that takes changes: the metadata group's leader, as far as is known.
+    #[must_use]
+    pub fn controller_id(&self) -> Option<NodeId> {
+        let leader = self.0.group.role().borrow().leader?;
+        let image = self.image();
+        let shard = image.shard(ShardId::METADATA)?;
+        shard.replicas.iter().find(|replica| replica.id == leader).map(|replica| replica.node)
+    }
+
+    /// The metadata group's replica on this node.
+    #[must_use]
+    pub fn group(&self) -> &GroupHandle {
+        &self.0.group
+    }
+
+    /// Returns when everything that was committed before the call is in the image. Calls that come together share one.
+    ///
+    /// # Errors
+    /// When this node does not lead the metadata group or its replica has stopped.
+    pub async fn read_index(&self) -> Result<(), MetadataError> {
+        let (group, images) = (self.0.group.clone(), self.0.images.clone());
+        let read = move || {
+            let (group, images) = (group.clone(), images.clone());
+            async move {
+                let read = group.read_index().await;
+                read.map(|_| ()).map_err(|error| from_read_index(&error, &images.borrow()))
+            }
+        };
+        self.0.reading.run(read).await.unwrap_or(Err(MetadataError::Stopped("the node stops".to_owned())))
+    }
+
+    async fn ask(&self, ask: Ask, validate_only: bool, timeout: Duration) -> Result<Answer, MetadataError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job { ask, validate_only, answer };
+        match self.0.jobs.try_send(job) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(MetadataError::Overloaded),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                return Err(MetadataError::Stopped("the node stops".to_owned()));
+            }
+        }
+        match rt::timeout(timeout, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(MetadataError::Stopped("the node stops".to_owned())),
+            Err(_) => Err(MetadataError::TimedOut),
+        }
+    }
+
+    /// Makes topics; each is answered when it is committed and in this node's image.
+    pub async fn create_topics(
+        &self,
+        topics: Vec<NewTopic>,
+        validate_only: bool,
+        timeout: Duration,
+    ) -> Vec<Result<CreatedTopic, MetadataError>> {
+        let all = topics.into_iter().map(|topic| self.create_topic(topic, validate_only, timeout));
+        join_all(all).await
+    }
+
+    async fn create_topic(
+        &self,
+        topic: NewTopic,
+        validate_only: bool,
+        timeout: Duration,
+    ) -> Result<CreatedTopic, MetadataError> {
+        let ask = Ask::CreateTopic { topic, id: random_uuid() };
+        self.ask(ask, validate_only, timeout).await.and_then(created)
+    }
+
+    /// Deletes topics; each is answered, with its name and id, when that is committed and in this node's image.
+    pub async fn delete_topics(
+        &self,
+        topics: Vec<TopicName>,
+        timeout: Duration,
+    ) -> Vec<Result<(String, Uuid), MetadataError>> {
+        let all = topics.into_iter().map(|topic| async move {
+            match self.ask(Ask::DeleteTopic(topic), false, timeout).await? {
+                Answer::Deleted { name, id } => Ok((name, id)),
+                other => Err(unexpected(&other)),
+            }
+        });
+        join_all(all).await
+    }
+
+    /// Adds partitions to topics.
+    pub async fn create_partitions(
+        &self,
+        topics: Vec<NewPartitions>,
+        validate_only: bool,
+        timeout: Duration,
+    ) -> Vec<Result<(), MetadataError>> {
+        let all = topics.into_iter().map(|topic| async move {
+            self.ask(Ask::CreatePartitions(topic), validate_only, timeout).await.map(|_| ())
+        });
+        join_all(all).await
+    }
+
+    /// Changes configurations, each as a whole or not at all.
+    pub async fn alter_configs(
+        &self,
+        changes: Vec<ConfigChange>,
+        validate_only: bool,
+    ) -> Vec<Result<(), MetadataError>> {
+        let all = changes
+            .into_iter()
+            .map(|change| async move { self.ask(Ask::ChangeConfig(change), validate_only, TIMEOUT).await.map(|_| ()) });
+        join_all(all).await
+    }
+
+    /// The topic called `name`, made with the defaults if there is none: for clients that ask for a topic that is not
+    /// there, where `auto.create.topics.enable` allows it. Calls for one name share one creation.
+    ///
+    /// # Errors
+    /// As for a topic made by hand; `Overloaded` when too many are being made.
+    pub async fn auto_create(&self, name: &str) -> Result<Arc<Topic>, MetadataError> {
+        if let Some(topic) = self.image().topic(name) {
+            return Ok(Arc::clone(topic));
+        }
+        for internal in [InternalTopic::ConsumerOffsets, InternalTopic::TransactionState] {
+            if internal.name() == name {
+                return self.ensure_internal(internal).await;
+            }
+        }
+        names::check_name(name)?;
+        let (metadata, topic) = (self.clone(), NewTopic { name: name.to_owned(), ..NewTopic::default() });
+        let work = || async move { metadata.create_topic(topic, false, TIMEOUT).await };
+        match self.0.creating.run(name, work).await {
+            Some(Ok(_) | Err(MetadataError::TopicExists(_))) => {
+                self.image().topic(name).cloned().ok_or(MetadataError::UnknownTopic)
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(MetadataError::Overloaded),
+        }
+    }
+
+    /// One of the broker's own topics, made if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made now.
+    pub async fn ensure_internal(&self, topic: InternalTopic) -> Result<Arc<Topic>, MetadataError> {
+        if let Some(topic) = self.image().topic(topic.name()) {
+            return Ok(Arc::clone(topic));
+        }
+        let metadata = self.clone();
+        let work = || async move {
+            let ask = Ask::EnsureInternal { topic, id: random_uuid() };
+            metadata.ask(ask, false, TIMEOUT).await.and_then(created)
+        };
+        match self.0.creating.run(topic.name(), work).await {
+            Some(Ok(_)) => self.image().topic(topic.name()).cloned().ok_or(MetadataError::UnknownTopic),
+            Some(Err(error)) => Err(error),
+            None => Err(MetadataError::Overloaded),
+        }
+    }
+
+    /// A producer id that nobody ever had. Blocks of them are taken from the group.
+    ///
+    /// # Errors
+    /// When no block can be had now.
+    pub async fn allocate_producer_id(&self) -> Result<ProducerId, MetadataError> {
+        let mut block = self.0.producer_ids.lock().await;
+        if block.is_empty() {
+            match self.ask(Ask::AllocateProducerIds, false, TIMEOUT).await? {
+                Answer::ProducerIds { first, count } => *block = first..first.saturating_add(i64::from(count)),
+                other => return Err(unexpected(&other)),
+            }
+        }
+        block.next().map(ProducerId).ok_or(MetadataError::TimedOut)
+    }
+
+    /// A shard's leader reports intents that ended in the shard's log; it reports again until they are gone from the image.
+    ///
+    /// # Errors
+    /// When that cannot be recorded now.
+    pub async fn end_intents(&self, ends: Vec<(IntentKey, IntentEnd)>) -> Result<(), MetadataError> {
+        for chunk in ends.chunks(INTENT_ENDS_MAX) {
+            self.ask(Ask::EndIntents(chunk.to_vec()), false, TIMEOUT).await?;
+        }
+        Ok(())
+    }
+
+    /// Registers a node that starts.
+    pub(super) async fn join(&self, join: super::decide::Join) -> Result<(), MetadataError> {
+        self.ask(Ask::Join(Box::new(join)), false, TIMEOUT).await.map(|_| ())
+    }
+}
+
+fn created(answer: Answer) -> Result<CreatedTopic, MetadataError> {
+    match answer {
+        Answer::Topic(topic) => Ok(topic),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The writer answers each question in kind; anything else is a fault of this module.
+fn unexpected(answer: &Answer) -> MetadataError {
+    debug_assert!(false, "unexpected answer {answer:?}");
+    MetadataError::Stopped("unexpected answer of the metadata's writer".to_owned())
+}

@@ -1,0 +1,384 @@
+//! From what is asked to the commands that make it so: pure functions of the image.
+//!
+//! Whatever depends on configuration is decided here, once, and carried in the commands. The image is current when a
+//! decision is made: there is one writer, and it decides only after everything before is applied (`writer`).
+//! May not know: who asks, how commands are agreed on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ottla_protocol::ids::NodeId;
+use uuid::Uuid;
+
+use super::command::{Command, IntentEnd, NewShard};
+use super::config_change;
+use super::error::MetadataError;
+use super::image::{IntentKey, MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind, Topic};
+use super::names;
+use super::placement::{self, Placement, default_factor, factor_in_force};
+use super::requests::{ConfigChange, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName};
+use crate::config::Config;
+use crate::config::topic::check_overrides;
+
+/// The largest block of producer ids that is given at once.
+const PRODUCER_IDS: u32 = 1_000;
+/// The most nodes that an assignment by hand may name for one partition.
+const ASSIGNED_NODES_MAX: usize = 32;
+
+/// What the writer is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ask {
+    CreateTopic { topic: NewTopic, id: Uuid },
+    EnsureInternal { topic: InternalTopic, id: Uuid },
+    DeleteTopic(TopicName),
+    CreatePartitions(NewPartitions),
+    ChangeConfig(ConfigChange),
+    AllocateProducerIds,
+    EndIntents(Vec<(IntentKey, IntentEnd)>),
+    Join(Box<Join>),
+}
+
+/// A node that starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Join {
+    pub(super) node: NodeRecord,
+    /// The id of a cluster that has none yet.
+    pub(super) cluster_id: String,
+    /// The replica of the metadata group that the first node made before there was metadata.
+    pub(super) metadata_replica: ReplicaRecord,
+}
+
+/// What the writer answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    Done,
+    Topic(CreatedTopic),
+    Deleted { name: String, id: Uuid },
+    ProducerIds { first: i64, count: u32 },
+}
+
+/// Commands and what is answered once they are applied. No commands: it is so already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Decided {
+    pub(super) commands: Vec<Command>,
+    pub(super) answer: Answer,
+}
+
+/// Decides.
+///
+/// # Errors
+/// When what is asked is not allowed.
+pub(super) fn decide(image: &MetadataImage, ask: &Ask) -> Result<Decided, MetadataError> {
+    match ask {
+        Ask::CreateTopic { topic, id } => create_topic(image, topic, *id),
+        Ask::EnsureInternal { topic, id } => ensure_internal(image, *topic, *id),
+        Ask::DeleteTopic(name) => delete_topic(image, name),
+        Ask::CreatePartitions(partitions) => create_partitions(image, partitions),
+        Ask::ChangeConfig(change) => {
+            let commands = config_change::decide(image, change)?;
+            Ok(Decided { commands, answer: Answer::Done })
+        }
+        Ask::AllocateProducerIds => Ok(Decided {
+            commands: vec![Command::AllocateProducerIds { count: PRODUCER_IDS }],
+            answer: Answer::ProducerIds { first: image.next_producer_id, count: PRODUCER_IDS },
+        }),
+        Ask::EndIntents(ends) => {
+            let open = ends.iter().filter(|(key, _)| image.intents.contains_key(key));
+            let commands = open.map(|(key, end)| Command::EndIntent { key: *key, end: *end }).collect();
+            Ok(Decided { commands, answer: Answer::Done })
+        }
+        Ask::Join(join) => Ok(Decided { commands: join_cluster(image, join), answer: Answer::Done }),
+    }
+}
+
+fn shard_commands(new_shards: Vec<NewShard>) -> impl Iterator<Item = Command> {
+    new_shards.into_iter().map(Command::AddShard)
+}
+
+fn create_topic(image: &MetadataImage, asked: &NewTopic, id: Uuid) -> Result<Decided, MetadataError> {
+    names::check_name(&asked.name)?;
+    if names::is_internal(&asked.name) {
+        return Err(MetadataError::InvalidTopic(format!(
+            "Topic '{}' is internal: the broker makes it itself",
+            asked.name
+        )));
+    }
+    names::check_new(image, &asked.name)?;
+    let overrides = check_overrides(&asked.configs)?;
+    let placement =
+        if asked.assignments.is_empty() { place_by_factor(image, asked)? } else { place_by_hand(image, asked)? };
+    Ok(creation(image, asked.name.clone(), id, false, overrides, placement))
+}
+
+fn creation(
+    image: &MetadataImage,
+    name: String,
+    id: Uuid,
+    internal: bool,
+    overrides: BTreeMap<String, String>,
+    placement: Placement,
+) -> Decided {
+    let factor = placement.shards.first().map_or(0, |shard| replicas_of(image, &placement, *shard));
+    let answer = Answer::Topic(CreatedTopic {
+        name: name.clone(),
+        id,
+        partitions: i32::try_from(placement.shards.len()).unwrap_or(i32::MAX),
+        factor: i16::try_from(factor).unwrap_or(i16::MAX),
+        overrides: overrides.clone(),
+    });
+    let create = Command::CreateTopic { name, id, internal, overrides, shards: placement.shards };
+    Decided { commands: shard_commands(placement.new_shards).chain([create]).collect(), answer }
+}
+
+fn replicas_of(image: &MetadataImage, placement: &Placement, shard: ShardId) -> usize {
+    let recorded = image.shards.get(&shard).map(|shard| shard.replicas.len());
+    let planned = || placement.new_shards.iter().find(|new| new.id == shard).map(|new| new.replicas.len());
+    recorded.or_else(planned).unwrap_or(0)
+}
+
+/// Checks the number of partitions of one topic and of all.
+fn check_counts(image: &MetadataImage, topic_total: i64, added: i64) -> Result<(), MetadataError> {
+    let limits = &image.config.topics;
+    let per_topic = i64::from(limits.partitions_per_topic_max);
+    if topic_total > per_topic {
+        return Err(MetadataError::PolicyViolation(format!(
+            "{topic_total} partitions are above ottla.topic.partitions.max, which is {per_topic}."
+        )));
+    }
+    let all = image.partition_count().saturating_add(u64::try_from(added).unwrap_or(0));
+    if all > limits.partitions_max {
+        return Err(MetadataError::PolicyViolation(format!(
+            "{all} partitions of all topics are above ottla.cluster.partitions.max, which is {}.",
+            limits.partitions_max
+        )));
+    }
+    Ok(())
+}
+
+fn place_by_factor(image: &MetadataImage, asked: &NewTopic) -> Result<Placement, MetadataError> {
+    let count = asked.partitions.unwrap_or(image.config.topics.num_partitions);
+    if count <= 0 {
+        return Err(MetadataError::InvalidPartitions(
+            "Number of partitions must be larger than 0, or -1 to use the default value.".to_owned(),
+        ));
+    }
+    check_counts(image, i64::from(count), i64::from(count))?;
+    let nodes = image.nodes.len();
+    let factor = match asked.factor {
+        Some(factor) if factor <= 0 => {
+            return Err(MetadataError::InvalidReplicationFactor(
+                "Replication factor must be larger than 0, or -1 to use the default value.".to_owned(),
+            ));
+        }
+        Some(factor) => factor,
+        None => image.config.topics.default_replication_factor.unwrap_or(default_factor(nodes)),
+    };
+    let Some(factor) = factor_in_force(factor, nodes) else {
+        return Err(MetadataError::InvalidReplicationFactor(format!(
+            "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only {nodes} broker(s) are registered."
+        )));
+    };
+    let placement = placement::place_in_pool(image, factor, usize::try_from(count).unwrap_or(0));
+    check_placed(placement, usize::try_from(count).unwrap_or(0))
+}
+
+/// A pool without any shard on registered directories can take nothing.
+fn check_placed(placement: Placement, count: usize) -> Result<Placement, MetadataError> {
+    if placement.shards.len() == count {
+        Ok(placement)
+    } else {
+        Err(MetadataError::InvalidReplicationFactor("No node can take the partitions.".to_owned()))
+    }
+}
+
+fn check_assignments(
+    image: &MetadataImage,
+    assignments: &[Vec<NodeId>],
+    factor: Option<usize>,
+) -> Result<(), MetadataError> {
+    let invalid = |why: String| Err(MetadataError::InvalidReplicaAssignment(why));
+    let expected = factor.or_else(|| assignments.first().map(Vec::len)).unwrap_or(0);
+    for nodes in assignments {
+        if nodes.is_empty() || nodes.len() > ASSIGNED_NODES_MAX {
+            return invalid("The manual partition assignment names no node, or too many, for a partition.".to_owned());
+        }
+        if nodes.iter().collect::<BTreeSet<_>>().len() != nodes.len() {
+            return invalid("The manual partition assignment names a node twice for one partition.".to_owned());
+        }
+        if let Some(unknown) = nodes.iter().find(|node| !image.nodes.contains_key(node)) {
+            return invalid(format!(
+                "The manual partition assignment includes broker {}, but no such broker is registered.",
+                unknown.0
+            ));
+        }
+        if nodes.len() != expected {
+            return invalid(format!(
+                "The manual partition assignment includes a partition with {} replica(s), but this is not consistent with others, which have {expected} replica(s).",
+                nodes.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn place_by_hand(image: &MetadataImage, asked: &NewTopic) -> Result<Placement, MetadataError> {
+    if asked.factor.is_some() {
+        return Err(MetadataError::InvalidRequest(
+            "A manual partition assignment was specified, but replication factor was not set to -1.".to_owned(),
+        ));
+    }
+    if asked.partitions.is_some() {
+        return Err(MetadataError::InvalidRequest(
+            "A manual partition assignment was specified, but numPartitions was not set to -1.".to_owned(),
+        ));
+    }
+    let by_number: BTreeMap<i32, &Vec<NodeId>> =
+        asked.assignments.iter().map(|(number, nodes)| (*number, nodes)).collect();
+    if by_number.len() != asked.assignments.len() {
+        return Err(MetadataError::InvalidReplicaAssignment(
+            "Found multiple manual partition assignments for one partition.".to_owned(),
+        ));
+    }
+    if by_number.keys().enumerate().any(|(place, number)| i32::try_from(place) != Ok(*number)) {
+        return Err(MetadataError::InvalidReplicaAssignment(
+            "Partitions should be a consecutive 0-based integer sequence.".to_owned(),
+        ));
+    }
+    let count = i64::try_from(by_number.len()).unwrap_or(i64::MAX);
+    check_counts(image, count, count)?;
+    let assignments: Vec<Vec<NodeId>> = by_number.into_values().cloned().collect();
+    check_assignments(image, &assignments, None)?;
+    check_placed(placement::place_assigned(image, &assignments), assignments.len())
+}
+
+fn ensure_internal(image: &MetadataImage, topic: InternalTopic, id: Uuid) -> Result<Decided, MetadataError> {
+    if let Some(existing) = image.topic(topic.name()) {
+        let answer = Answer::Topic(CreatedTopic {
+            name: topic.name().to_owned(),
+            id: existing.id,
+            partitions: existing.partition_count(),
+            factor: image.replication_factor(existing),
+            overrides: existing.overrides.as_ref().clone(),
+        });
+        return Ok(Decided { commands: Vec::new(), answer });
+    }
+    let config: &Config = &image.config;
+    let (kind, factor, count) = match topic {
+        InternalTopic::ConsumerOffsets => {
+            (ShardKind::ConsumerOffsets, config.offsets.topic_replication_factor, config.offsets.topic_partitions)
+        }
+        InternalTopic::TransactionState => (
+            ShardKind::TransactionState,
+            config.transaction.topic_replication_factor,
+            config.transaction.topic_partitions,
+        ),
+    };
+    let nodes = image.nodes.len();
+    let factor = factor.min(i16::try_from(nodes).unwrap_or(i16::MAX));
+    let factor = factor_in_force(factor, nodes).unwrap_or(1);
+    let count = usize::try_from(count).unwrap_or(1);
+    let placement = check_placed(placement::place_internal(image, kind, factor, count), count)?;
+    let mut overrides = BTreeMap::from([
+        ("cleanup.policy".to_owned(), "compact".to_owned()),
+        ("compression.type".to_owned(), "producer".to_owned()),
+    ]);
+    if topic == InternalTopic::TransactionState {
+        let min = config.transaction.topic_min_isr.min(i32::from(factor));
+        overrides.insert("min.insync.replicas".to_owned(), min.to_string());
+    }
+    Ok(creation(image, topic.name().to_owned(), id, true, overrides, placement))
+}
+
+/// The topic of that name, if clients may change it.
+fn changeable<'a>(image: &'a MetadataImage, name: &str) -> Result<&'a Topic, MetadataError> {
+    let topic = image.topic(name).ok_or(MetadataError::UnknownTopic)?;
+    if topic.internal {
+        return Err(MetadataError::InvalidTopic(format!("Topic '{name}' is internal: the broker keeps it as it is")));
+    }
+    Ok(topic)
+}
+
+fn delete_topic(image: &MetadataImage, name: &TopicName) -> Result<Decided, MetadataError> {
+    let name = match name {
+        TopicName::Name(name) => name.clone(),
+        TopicName::Id(id) => image.topic_by_id(id).ok_or(MetadataError::UnknownTopicId)?.name.to_string(),
+    };
+    let topic = changeable(image, &name)?;
+    if !image.config.topics.delete_enable {
+        return Err(MetadataError::DeletionDisabled);
+    }
+    Ok(Decided {
+        commands: vec![Command::DeleteTopic { id: topic.id }],
+        answer: Answer::Deleted { name, id: topic.id },
+    })
+}
+
+fn create_partitions(image: &MetadataImage, asked: &NewPartitions) -> Result<Decided, MetadataError> {
+    let topic = changeable(image, &asked.topic)?;
+    let before = topic.partition_count();
+    if asked.count == before {
+        return Err(MetadataError::InvalidPartitions(format!("Topic already has {before} partition(s).")));
+    }
+    if asked.count < before {
+        return Err(MetadataError::InvalidPartitions(format!(
+            "The topic {} currently has {before} partition(s); {} would not be an increase.",
+            asked.topic, asked.count
+        )));
+    }
+    let added = asked.count - before;
+    check_counts(image, i64::from(asked.count), i64::from(added))?;
+    let count = usize::try_from(added).unwrap_or(0);
+    let factor = image.replication_factor(topic);
+    let placement = match &asked.assignments {
+        Some(assignments) if assignments.len() != count => {
+            return Err(MetadataError::InvalidReplicaAssignment(format!(
+                "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
+                assignments.len()
+            )));
+        }
+        Some(assignments) => {
+            check_assignments(image, assignments, usize::try_from(factor).ok())?;
+            placement::place_assigned(image, assignments)
+        }
+        None => match pinned_nodes(image, topic) {
+            Some(nodes) => placement::place_assigned(image, &vec![nodes; count]),
+            None => placement::place_in_pool(image, factor, count),
+        },
+    };
+    let placement = check_placed(placement, count)?;
+    let add = Command::AddPartitions {
+        id: topic.id,
+        count_before: u32::try_from(before).unwrap_or(0),
+        shards: placement.shards,
+    };
+    let commands = shard_commands(placement.new_shards).chain([add]).collect();
+    Ok(Decided { commands, answer: Answer::Done })
+}
+
+/// The nodes that a client named for the topic's first partition, if it did.
+fn pinned_nodes(image: &MetadataImage, topic: &Topic) -> Option<Vec<NodeId>> {
+    let shard = image.shard(topic.route(0)?.shard)?;
+    matches!(shard.kind, ShardKind::Pool { pinned: true, .. }).then(|| image.replica_nodes(topic, 0))
+}
+
+/// Registers the node; the first one also founds the cluster and records the metadata group; then the default pool gets
+/// the shards that it lacks.
+fn join_cluster(image: &MetadataImage, join: &Join) -> Vec<Command> {
+    let mut commands = Vec::new();
+    if image.cluster_id.is_empty() {
+        commands.push(Command::Bootstrap { cluster_id: join.cluster_id.clone() });
+    }
+    commands.push(Command::RegisterNode(join.node.clone()));
+    let mut after = image.clone();
+    let mut nodes = after.nodes.as_ref().clone();
+    nodes.insert(join.node.id, join.node.clone());
+    after.nodes = std::sync::Arc::new(nodes);
+    if !image.shards.contains_key(&ShardId::METADATA) {
+        let replicas = vec![join.metadata_replica];
+        commands.push(Command::AddShard(NewShard { id: ShardId::METADATA, kind: ShardKind::Metadata, replicas }));
+        after.next_replica_id = join.metadata_replica.id.0.saturating_add(1);
+        after.next_shard_id = after.next_shard_id.max(1);
+    }
+    let missing = placement::missing_pool_shards(&after, default_factor(after.nodes.len()));
+    commands.extend(shard_commands(missing));
+    commands
+}

@@ -1,0 +1,89 @@
+//! Why the metadata refuses. Small causes with the words that clients are shown; the mapping to Kafka's codes is total.
+
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::ids::NodeId;
+use thiserror::Error;
+
+use crate::config::ConfigError;
+
+/// Why a change was refused, or is not known to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum MetadataError {
+    /// No topic of that name.
+    #[error("This server does not host this topic-partition.")]
+    UnknownTopic,
+    /// No topic of that id.
+    #[error("This server does not host this topic ID.")]
+    UnknownTopicId,
+    /// The name is taken.
+    #[error("Topic '{0}' already exists.")]
+    TopicExists(String),
+    /// The name is not allowed, or is the broker's own.
+    #[error("{0}")]
+    InvalidTopic(String),
+    /// The number of partitions is not allowed.
+    #[error("{0}")]
+    InvalidPartitions(String),
+    /// The number of replicas is not allowed.
+    #[error("{0}")]
+    InvalidReplicationFactor(String),
+    /// The replicas named by hand are not allowed.
+    #[error("{0}")]
+    InvalidReplicaAssignment(String),
+    /// A configuration value is not allowed.
+    #[error("{0}")]
+    InvalidConfig(String),
+    /// It is beyond what the cluster is allowed to hold.
+    #[error("{0}")]
+    PolicyViolation(String),
+    /// The request contradicts itself.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// `delete.topic.enable` is false.
+    #[error("Topic deletion is disabled.")]
+    DeletionDisabled,
+    /// Another node leads the metadata group, or none yet.
+    #[error("This is not the correct controller for this cluster.")]
+    NotController {
+        /// Who leads, as far as is known.
+        leader: Option<NodeId>,
+    },
+    /// It may or may not have been made: ask again.
+    #[error("The request timed out.")]
+    TimedOut,
+    /// Too many changes wait: ask again.
+    #[error("Too many changes of the metadata are waiting.")]
+    Overloaded,
+    /// The metadata replica of this node has stopped.
+    #[error("The metadata of this node has stopped: {0}")]
+    Stopped(String),
+}
+
+impl MetadataError {
+    /// Kafka's code for it.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+            Self::UnknownTopicId => ErrorCode::UnknownTopicId,
+            Self::TopicExists(_) => ErrorCode::TopicAlreadyExists,
+            Self::InvalidTopic(_) => ErrorCode::InvalidTopic,
+            Self::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
+            Self::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
+            Self::InvalidReplicaAssignment(_) => ErrorCode::InvalidReplicaAssignment,
+            Self::InvalidConfig(_) => ErrorCode::InvalidConfig,
+            Self::PolicyViolation(_) => ErrorCode::PolicyViolation,
+            Self::InvalidRequest(_) => ErrorCode::InvalidRequest,
+            Self::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
+            Self::NotController { .. } => ErrorCode::NotController,
+            Self::TimedOut | Self::Overloaded => ErrorCode::RequestTimedOut,
+            Self::Stopped(_) => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+impl From<ConfigError> for MetadataError {
+    fn from(error: ConfigError) -> Self {
+        Self::InvalidConfig(error.to_string())
+    }
+}

@@ -1,0 +1,159 @@
+//! Work that several callers want at once is done once.
+//!
+//! `Joint` does a piece of work per key: who comes while it runs gets the same result. `Coalesced` does a piece of work
+//! for all who came before it began; who comes while it runs waits for the next. May not know: what the work is.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use ottla_storage::env::rt;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+type Waiting<T> = Vec<oneshot::Sender<T>>;
+
+/// One piece of work per key at a time.
+#[derive(Debug)]
+pub(super) struct Joint<T> {
+    running: Arc<Mutex<BTreeMap<String, Waiting<T>>>>,
+    keys_max: usize,
+}
+
+impl<T: Clone + Send + 'static> Joint<T> {
+    pub(super) fn new(keys_max: usize) -> Self {
+        Self { running: Arc::default(), keys_max }
+    }
+
+    /// The result of `work` for `key`, or of the same work that runs already. `None`: too many keys are being worked on.
+    /// The work goes on when its callers go away.
+    pub(super) async fn run<F>(&self, key: &str, work: impl FnOnce() -> F) -> Option<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let first = {
+            let mut running = self.running.lock();
+            let full = running.len() >= self.keys_max;
+            match running.get_mut(key) {
+                Some(waiting) => {
+                    waiting.push(sender);
+                    false
+                }
+                None if full => return None,
+                None => {
+                    running.insert(key.to_owned(), vec![sender]);
+                    true
+                }
+            }
+        };
+        if first {
+            let (work, running, key) = (work(), Arc::clone(&self.running), key.to_owned());
+            rt::spawn(async move {
+                let result = work.await;
+                let waiting = running.lock().remove(&key).unwrap_or_default();
+                for sender in waiting {
+                    let _ = sender.send(result.clone());
+                }
+            });
+        }
+        receiver.await.ok()
+    }
+}
+
+#[derive(Debug)]
+struct Turns<T> {
+    running: bool,
+    waiting: Waiting<T>,
+}
+
+/// One piece of work for all who wait.
+#[derive(Debug)]
+pub(super) struct Coalesced<T>(Arc<Mutex<Turns<T>>>);
+
+impl<T: Clone + Send + 'static> Coalesced<T> {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Turns { running: false, waiting: Vec::new() })))
+    }
+
+    /// The result of a `work` that began after this call. `None` only when the runtime stops.
+    pub(super) async fn run<F>(&self, work: impl Fn() -> F + Send + 'static) -> Option<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let first = {
+            let mut turns = self.0.lock();
+            turns.waiting.push(sender);
+            !std::mem::replace(&mut turns.running, true)
+        };
+        if first {
+            let turns = Arc::clone(&self.0);
+            rt::spawn(async move {
+                loop {
+                    let waiting = {
+                        let mut turns = turns.lock();
+                        if turns.waiting.is_empty() {
+                            turns.running = false;
+                            return;
+                        }
+                        std::mem::take(&mut turns.waiting)
+                    };
+                    let result = work().await;
+                    for sender in waiting {
+                        let _ = sender.send(result.clone());
+                    }
+                }
+            });
+        }
+        receiver.await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn callers_of_one_key_share_one_piece_of_work() {
+        let joint = Joint::new(1);
+        let done = Arc::new(AtomicUsize::new(0));
+        let (open, gate) = oneshot::channel::<()>();
+        let count = Arc::clone(&done);
+        let first = joint.run("a", || async move {
+            let _ = gate.await;
+            count.fetch_add(1, Ordering::SeqCst) + 1
+        });
+        let second = joint.run("a", || async { 99 });
+        let third = joint.run("b", || async { 7 });
+        let opened = async { open.send(()).ok() };
+        let (first, second, third, _) = tokio::join!(first, second, third, opened);
+        assert_eq!((first, second, third), (Some(1), Some(1), None));
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+        assert_eq!(joint.run("b", || async { 7 }).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_work_runs_waits_for_the_next() {
+        let coalesced = Coalesced::new();
+        let begun = Arc::new(AtomicUsize::new(0));
+        let work = |begun: &Arc<AtomicUsize>| {
+            let begun = Arc::clone(begun);
+            move || {
+                let begun = Arc::clone(&begun);
+                async move {
+                    let turn = begun.fetch_add(1, Ordering::SeqCst) + 1;
+                    rt::yield_now().await;
+                    turn
+                }
+            }
+        };
+        let all = (0..10).map(|_| coalesced.run(work(&begun)));
+        let turns: Vec<_> = futures_util::future::join_all(all).await.into_iter().flatten().collect();
+        assert_eq!(turns.len(), 10);
+        assert!(begun.load(Ordering::SeqCst) <= 2);
+        assert!(coalesced.run(work(&begun)).await > turns.into_iter().max());
+    }
+}

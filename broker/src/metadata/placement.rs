@@ -1,0 +1,225 @@
+//! Where shards and partitions go: pure functions of the image.
+//!
+//! The default pool holds two shards per node (replication factor min(3, nodes)) and takes all partitions whose topic
+//! asks for nothing else; a pool for another factor is made on first use, one shard per node; `__consumer_offsets` and
+//! `__transaction_state` lie in min(nodes, 3) shards of their own. So a node holds at most 16 Raft groups of the default
+//! pool, internal topics and metadata, whatever the number of partitions (tested below).
+//! May not know: clocks, randomness, requests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::ReplicaId;
+use uuid::Uuid;
+
+use super::command::NewShard;
+use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord};
+
+/// The replication factor where nobody asks for another, given enough nodes.
+const FACTOR: usize = 3;
+/// Shards of the default pool for each node.
+const DEFAULT_POOL_SHARDS_PER_NODE: usize = 2;
+/// The most shards that an internal topic lies in.
+const INTERNAL_SHARDS_MAX: usize = 3;
+
+/// Where partitions go, and the shards that must be made for that first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Shards to be recorded before.
+    pub new_shards: Vec<NewShard>,
+    /// The shard of each partition.
+    pub shards: Vec<ShardId>,
+}
+
+/// The replication factor where nobody asks: three, or as many as there are nodes.
+#[must_use]
+pub fn default_factor(nodes: usize) -> i16 {
+    i16::try_from(nodes.clamp(1, FACTOR)).unwrap_or(1)
+}
+
+/// The replication factor that `asked` becomes: two is raised to three where three nodes exist, since a majority of two
+/// is both and the third costs no availability. `None` when there are not enough nodes.
+#[must_use]
+pub fn factor_in_force(asked: i16, nodes: usize) -> Option<i16> {
+    let enough = usize::try_from(asked).is_ok_and(|asked| asked >= 1 && asked <= nodes);
+    enough.then_some(if asked == 2 && nodes >= FACTOR { 3 } else { asked })
+}
+
+/// What placement needs to know of nodes: counted once, updated as shards are added.
+struct Planner<'a> {
+    image: &'a MetadataImage,
+    replicas: BTreeMap<NodeId, usize>,
+    leaders: BTreeMap<NodeId, usize>,
+    directories: BTreeMap<Uuid, u64>,
+    next_shard_id: u64,
+    next_replica_id: u64,
+}
+
+impl<'a> Planner<'a> {
+    fn new(image: &'a MetadataImage) -> Self {
+        let mut planner = Self {
+            image,
+            replicas: image.nodes.keys().map(|node| (*node, 0)).collect(),
+            leaders: image.nodes.keys().map(|node| (*node, 0)).collect(),
+            directories: BTreeMap::new(),
+            next_shard_id: image.next_shard_id.max(1),
+            next_replica_id: image.next_replica_id.max(1),
+        };
+        for shard in image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata) {
+            planner.count(&shard.replicas);
+        }
+        planner
+    }
+
+    fn count(&mut self, replicas: &[ReplicaRecord]) {
+        for (place, replica) in replicas.iter().enumerate() {
+            *self.replicas.entry(replica.node).or_default() += 1;
+            *self.directories.entry(replica.directory).or_default() += 1;
+            if place == 0 {
+                *self.leaders.entry(replica.node).or_default() += 1;
+            }
+        }
+    }
+
+    /// The directory of `node` with most free bytes for each replica it would then hold.
+    fn directory(&self, node: NodeId) -> Uuid {
+        let directories = self.image.nodes.get(&node).map(|record| record.directories.as_slice()).unwrap_or_default();
+        directories
+            .iter()
+            .map(|directory| {
+                let replicas = self.directories.get(&directory.id).copied().unwrap_or(0);
+                (directory.free_bytes / (replicas + 1), u64::MAX - replicas, directory.id)
+            })
+            .max()
+            .map_or_else(Uuid::nil, |(_, _, id)| id)
+    }
+
+    /// `factor` nodes: leaders spread evenly, replicas in different zones while there are enough, then evenly.
+    fn choose_nodes(&self, factor: usize) -> Vec<NodeId> {
+        let mut chosen: Vec<NodeId> = Vec::new();
+        let mut zones: BTreeSet<Option<&str>> = BTreeSet::new();
+        while chosen.len() < factor {
+            let best = self.image.nodes.values().filter(|node| !chosen.contains(&node.id)).min_by_key(|node| {
+                let leaders = if chosen.is_empty() { self.leaders.get(&node.id).copied().unwrap_or(0) } else { 0 };
+                let zone_used = node.rack.is_some() && zones.contains(&node.rack.as_deref());
+                (zone_used, leaders, self.replicas.get(&node.id).copied().unwrap_or(0), node.id)
+            });
+            let Some(node) = best else { break };
+            zones.insert(node.rack.as_deref());
+            chosen.push(node.id);
+        }
+        chosen
+    }
+
+    fn add(&mut self, kind: ShardKind, nodes: &[NodeId]) -> NewShard {
+        let id = ShardId(self.next_shard_id);
+        self.next_shard_id += 1;
+        let mut replicas = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let directory = self.directory(*node);
+            replicas.push(ReplicaRecord { id: ReplicaId(self.next_replica_id), node: *node, directory });
+            self.next_replica_id += 1;
+        }
+        self.count(&replicas);
+        NewShard { id, kind, replicas }
+    }
+}
+
+/// True when every replica's directory is still registered: only such a shard takes new partitions.
+fn is_whole(image: &MetadataImage, shard: &ShardRecord) -> bool {
+    shard.replicas.iter().all(|replica| {
+        let node = image.nodes.get(&replica.node);
+        node.is_some_and(|node| node.directories.iter().any(|directory| directory.id == replica.directory))
+    })
+}
+
+fn whole_shards(image: &MetadataImage, kind: ShardKind) -> Vec<ShardId> {
+    image.shards.values().filter(|shard| shard.kind == kind && is_whole(image, shard)).map(|shard| shard.id).collect()
+}
+
+/// Shards that a pool of `factor` lacks: two for each node in the default pool, one for each node in another.
+#[must_use]
+pub fn missing_pool_shards(image: &MetadataImage, factor: i16) -> Vec<NewShard> {
+    let nodes = image.nodes.len();
+    let per_node = if factor == default_factor(nodes) { DEFAULT_POOL_SHARDS_PER_NODE } else { 1 };
+    let kind = ShardKind::Pool { factor, pinned: false };
+    let existing = whole_shards(image, kind).len();
+    missing(image, kind, factor, (nodes * per_node).saturating_sub(existing))
+}
+
+fn missing(image: &MetadataImage, kind: ShardKind, factor: i16, count: usize) -> Vec<NewShard> {
+    let mut planner = Planner::new(image);
+    let factor = usize::try_from(factor).unwrap_or(1);
+    (0..count)
+        .map(|_| {
+            let nodes = planner.choose_nodes(factor);
+            planner.add(kind, &nodes)
+        })
+        .collect()
+}
+
+/// Gives each of `count` partitions to the candidate that carries the fewest.
+fn spread(image: &MetadataImage, candidates: impl Iterator<Item = ShardId>, count: usize) -> Vec<ShardId> {
+    let mut by_load: BTreeSet<(u64, ShardId)> =
+        candidates.map(|shard| (image.partitions_by_shard.get(&shard).copied().unwrap_or(0), shard)).collect();
+    let mut shards = Vec::with_capacity(count);
+    while shards.len() < count {
+        let Some((load, shard)) = by_load.pop_first() else { break };
+        by_load.insert((load + 1, shard));
+        shards.push(shard);
+    }
+    shards
+}
+
+/// Places `count` partitions in the pool of `factor`.
+#[must_use]
+pub fn place_in_pool(image: &MetadataImage, factor: i16, count: usize) -> Placement {
+    let new_shards = missing_pool_shards(image, factor);
+    let existing = whole_shards(image, ShardKind::Pool { factor, pinned: false });
+    let candidates = existing.into_iter().chain(new_shards.iter().map(|shard| shard.id));
+    let shards = spread(image, candidates, count);
+    Placement { new_shards, shards }
+}
+
+/// Places the partitions of an internal topic in shards of their own, in turn.
+#[must_use]
+pub fn place_internal(image: &MetadataImage, kind: ShardKind, factor: i16, count: usize) -> Placement {
+    let wanted = image.nodes.len().clamp(1, INTERNAL_SHARDS_MAX);
+    let existing = whole_shards(image, kind);
+    let new_shards = missing(image, kind, factor, wanted.saturating_sub(existing.len()));
+    let all: Vec<_> = existing.into_iter().chain(new_shards.iter().map(|shard| shard.id)).collect();
+    Placement { shards: all.iter().cycle().take(count).copied().collect(), new_shards }
+}
+
+/// Places partitions on the nodes named for each: in a shard of just these nodes, made where there is none.
+#[must_use]
+pub fn place_assigned(image: &MetadataImage, assignments: &[Vec<NodeId>]) -> Placement {
+    let mut planner = Planner::new(image);
+    let mut placement = Placement::default();
+    let mut pools: BTreeMap<BTreeSet<NodeId>, Vec<ShardId>> = BTreeMap::new();
+    for shard in image.shards.values() {
+        if matches!(shard.kind, ShardKind::Pool { .. }) && is_whole(image, shard) {
+            let nodes = shard.replicas.iter().map(|replica| replica.node).collect();
+            pools.entry(nodes).or_default().push(shard.id);
+        }
+    }
+    let mut taken: BTreeMap<ShardId, u64> = BTreeMap::new();
+    for nodes in assignments {
+        let pool = pools.entry(nodes.iter().copied().collect()).or_default();
+        if pool.is_empty() {
+            let factor = i16::try_from(nodes.len()).unwrap_or(i16::MAX);
+            let shard = planner.add(ShardKind::Pool { factor, pinned: true }, nodes);
+            pool.push(shard.id);
+            placement.new_shards.push(shard);
+        }
+        let load = |shard: &ShardId| {
+            let before = image.partitions_by_shard.get(shard).copied().unwrap_or(0);
+            (before + taken.get(shard).copied().unwrap_or(0), *shard)
+        };
+        if let Some(shard) = pool.iter().min_by_key(|shard| load(shard)).copied() {
+            *taken.entry(shard).or_default() += 1;
+            placement.shards.push(shard);
+        }
+    }
+    placement
+}

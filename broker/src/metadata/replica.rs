@@ -1,0 +1,55 @@
+//! The metadata group's state machine as Raft runs it: applies entries, publishes images.
+//!
+//! May not know: what is asked and by whom.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_raft::{Applied, Reply, StateMachine};
+use ottla_storage::entry::Entry;
+use ottla_storage::env::watch;
+use ottla_storage::ids::LogId;
+
+use super::image::MetadataImage;
+use super::machine::Machine;
+
+/// The replica on this node.
+pub(super) struct MetadataReplica {
+    machine: Machine,
+    images: watch::Sender<Arc<MetadataImage>>,
+}
+
+impl MetadataReplica {
+    /// A replica whose images are seen through the receiver.
+    pub(super) fn new(machine: Machine) -> (Self, watch::Receiver<Arc<MetadataImage>>) {
+        let (images, receiver) = watch::channel(Arc::new(machine.image().clone()));
+        (Self { machine, images }, receiver)
+    }
+}
+
+impl StateMachine for MetadataReplica {
+    fn apply(&mut self, entry: &Entry) -> Applied {
+        // An entry that cannot be understood was written by a newer release: this replica must not go on without it.
+        let outcomes = match self.machine.apply(entry.log_id.index, &entry.payload) {
+            Ok(outcomes) => outcomes,
+            Err(error) => panic!("metadata entry {}: {error}; upgrade this node", entry.log_id),
+        };
+        Applied { verdicts: Vec::new(), reply: Reply::new(outcomes) }
+    }
+
+    fn term_started(&mut self, log_id: LogId) {
+        self.machine.advance(log_id.index);
+    }
+
+    fn publish(&mut self) {
+        self.images.send_replace(Arc::new(self.machine.image().clone()));
+    }
+
+    fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+        self.machine.cut()
+    }
+
+    fn checksum(&self) -> u64 {
+        self.machine.checksum()
+    }
+}
