@@ -49,10 +49,12 @@ async fn find(ctx: &Context, version: i16, key_type: i8, key: &str) -> Result<No
         _ => return Err(Refused(ErrorCode::InvalidRequest, "unknown type of coordinator key")),
     }
     let unavailable = || Refused(ErrorCode::CoordinatorNotAvailable, "the coordinator is being created or elected");
-    let topic = ctx.metadata.internal_topic(CONSUMER_OFFSETS).await.map_err(|_| unavailable())?;
+    ctx.groups.ensure_offsets_topic().await.map_err(|_| unavailable())?;
+    let image = ctx.metadata.image();
+    let topic = image.topic(CONSUMER_OFFSETS).ok_or_else(unavailable)?;
     let index = partition_for(key, topic.partition_count());
-    let leader = ctx.partitions.leadership(&topic, index).leader.ok_or_else(unavailable)?;
-    brokers::endpoint(ctx, &ctx.metadata.image(), leader).ok_or_else(unavailable)
+    let leader = ctx.partitions.leadership(topic, index).leader.ok_or_else(unavailable)?;
+    brokers::endpoint(ctx, &image, leader).ok_or_else(unavailable)
 }
 
 fn single(version: i16, found: &Result<NodeEndpoint, Refused>) -> FindCoordinatorResponse {

@@ -1,0 +1,62 @@
+//! Text of metric families whose values are read from images at scrape time: written straight, without an object per
+//! sample, because there are several for each of ten thousand partitions. May not know: what the values mean.
+
+use std::fmt::{Display, Write};
+
+/// One family as it fills: all its samples must stand together under one head.
+#[derive(Debug)]
+pub(super) struct Family {
+    name: &'static str,
+    text: String,
+}
+
+impl Family {
+    /// An empty gauge.
+    pub(super) fn gauge(name: &'static str, help: &str) -> Self {
+        Self { name, text: format!("# HELP {name} {help}\n# TYPE {name} gauge\n") }
+    }
+
+    /// Adds a sample. `labels` is `name="value",...` as [`label`] and [`labels`] make it.
+    pub(super) fn add(&mut self, labels: &str, value: impl Display) {
+        let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
+        // Writing to a String does not fail.
+        let _ = writeln!(self.text, "{}{open}{labels}{close} {value}", self.name);
+    }
+
+    /// Appends the family to the page.
+    pub(super) fn finish(self, page: &mut String) {
+        page.push_str(&self.text);
+    }
+}
+
+/// One label; the value is escaped, since group and topic names come from clients.
+pub(super) fn label(name: &str, value: &str) -> String {
+    let mut text = format!("{name}=\"");
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_stand_under_one_head_and_values_are_escaped() {
+        let mut family = Family::gauge("kafka_brokers", "Nodes");
+        family.add("", 3);
+        family.add(&label("group", "a\"b\\\n"), 4);
+        let mut page = String::new();
+        family.finish(&mut page);
+        let expected = "# HELP kafka_brokers Nodes\n# TYPE kafka_brokers gauge\nkafka_brokers 3\n\
+                        kafka_brokers{group=\"a\\\"b\\\\\\n\"} 4\n";
+        assert_eq!(page, expected);
+    }
+}
