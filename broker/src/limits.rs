@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::config::NetworkConfig;
+
 /// Bytes of requests that a connection may hold without asking the node's budget, so that small requests
 /// (heartbeats, commits, metadata) pass when large ones wait for memory.
 pub const CONNECTION_FREE_BYTES: usize = 16 * 1024;
@@ -24,9 +26,6 @@ pub const FRAME_GROWTH_BYTES: usize = 1024 * 1024;
 /// Answers collected before they are written even if more are ready.
 pub const WRITE_BURST_BYTES: usize = 256 * 1024;
 
-/// Produce requests of one connection that may be under way at once; the rest stays in the socket.
-pub const IN_FLIGHT_REQUESTS_MAX: usize = 512;
-
 /// Bytes of Produce requests of one connection that may be under way at once (one larger request always may).
 pub const IN_FLIGHT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -37,8 +36,6 @@ pub const CLIENT_ID_LOG_CHARS_MAX: usize = 80;
 /// must always fit, or a consumer stands still.
 pub const FETCH_BYTES_FLOOR: usize = 64 * 1024;
 
-
-
 /// Topics that one Metadata request may create on the way.
 pub const METADATA_AUTO_CREATE_MAX: usize = 100;
 
@@ -47,9 +44,11 @@ pub const METADATA_AUTO_CREATE_MAX: usize = 100;
 pub struct ConnectionLimits {
     /// `socket.request.max.bytes`.
     pub request_bytes_max: usize,
+    /// `ottla.connection.queued.requests`: Produce requests under way at once.
+    pub in_flight_requests_max: usize,
     /// `connections.max.idle.ms`.
     pub idle: Duration,
-    /// A frame that has begun must arrive within this time, plus one second per KiB received.
+    /// `ottla.request.read.timeout.ms`: a frame must arrive within this time, plus one second per KiB that came.
     pub frame_grace: Duration,
     /// A client that takes no byte of its answers for this long is cut.
     pub write_stall: Duration,
@@ -59,10 +58,25 @@ pub struct ConnectionLimits {
     pub drain: Duration,
 }
 
+impl ConnectionLimits {
+    /// The limits that the configuration sets.
+    #[must_use]
+    pub fn configured(network: &NetworkConfig) -> Self {
+        Self {
+            request_bytes_max: network.request_bytes_max,
+            in_flight_requests_max: network.connection_requests_max,
+            idle: Duration::from_millis(network.idle_ms_max),
+            frame_grace: Duration::from_millis(network.request_read_timeout_ms),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             request_bytes_max: 100 * 1024 * 1024,
+            in_flight_requests_max: 64,
             idle: Duration::from_secs(600),
             frame_grace: Duration::from_secs(30),
             write_stall: Duration::from_secs(300),

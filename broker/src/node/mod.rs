@@ -1,1 +1,1 @@
-//! Builds everything; only `main` and tests call it.
+//! Building of a node.

@@ -13,14 +13,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use ottla_protocol::frame::FrameError;
 use ottla_storage::env::rt::{self, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::limits::{ConnectionLimits, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, WRITE_BURST_BYTES};
+use crate::limits::{ConnectionLimits, IN_FLIGHT_BYTES_MAX, WRITE_BURST_BYTES};
 use crate::server::budget::{Budget, Reservation};
 use crate::server::dispatch::{Answer, CloseReason, Dispatch, Started, Turn};
-use crate::server::inbox::{FrameRefused, Inbox, Room};
+use crate::server::inbox::{Inbox, Room};
 use crate::server::outbox::Outbox;
 use crate::server::sniff::Stranger;
 
@@ -37,8 +38,8 @@ pub enum Ended {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// What came is no Kafka request.
-    #[error("{0}")]
-    Frame(#[from] FrameRefused),
+    #[error("{0} (socket.request.max.bytes)")]
+    Frame(#[from] FrameError),
     /// What came is another protocol.
     #[error("{}", .0.advice())]
     Stranger(Stranger),
@@ -55,7 +56,7 @@ pub enum Ended {
     #[error("the client does not read its answers")]
     NeverReads,
     /// Memory for a large request did not become free in time.
-    #[error("no memory for a large request within the time limit; raise ottla.memory.requests.bytes or slow the producers")]
+    #[error("no memory for a large request within the time limit; raise queued.max.request.bytes or slow the producers")]
     NoMemory,
     /// The node stops.
     #[error("the node stops")]
@@ -205,7 +206,7 @@ impl<D: Dispatch> Connection<D> {
         !self.queue.is_empty()
             && (self.alone
                 || self.next.is_some()
-                || self.queue.len() >= IN_FLIGHT_REQUESTS_MAX
+                || self.queue.len() >= self.limits.in_flight_requests_max
                 || self.inbox.in_flight_bytes() >= IN_FLIGHT_BYTES_MAX)
     }
 

@@ -9,7 +9,6 @@ use ottla_storage::data_dir::DataDir;
 use uuid::Uuid;
 
 use crate::config::Config;
-#[cfg(any())]
 use crate::coordinator::group::Groups;
 use crate::handlers::fetch_session::FetchSessions;
 #[cfg(any())]
@@ -59,7 +58,6 @@ pub struct Domain {
     #[cfg(any())]
     /// What clients may know of partitions.
     pub partitions: Partitions,
-    #[cfg(any())]
     /// Consumer groups.
     pub groups: Groups,
     /// What is counted.

@@ -4,6 +4,7 @@
 //! from the node's budget. May not know: sockets, what a request means.
 
 use bytes::{Bytes, BytesMut};
+use ottla_protocol::frame::{self, FrameError, FrameLimits};
 use ottla_storage::env::rt::Instant;
 
 use crate::limits::{
@@ -11,22 +12,6 @@ use crate::limits::{
     READ_BUFFER_BYTES_MIN,
 };
 use crate::server::budget::{Budget, Reservation};
-
-/// Why the bytes of a connection are not Kafka requests; the connection is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FrameRefused {
-    /// The announced size is negative or too small for a header.
-    #[error("a request announced {0} bytes, which no request has")]
-    Size(i32),
-    /// The announced size is above `socket.request.max.bytes`.
-    #[error("a request announced {announced} bytes; socket.request.max.bytes allows {allowed}")]
-    TooLarge {
-        /// Bytes announced.
-        announced: i32,
-        /// Bytes allowed.
-        allowed: usize,
-    },
-}
 
 /// What the inbox needs before it can take more bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +28,7 @@ pub enum Room {
 #[derive(Debug)]
 pub struct Inbox {
     buffer: BytesMut,
-    request_bytes_max: usize,
+    limits: FrameLimits,
     read_bytes_next: usize,
     /// Paid-for bytes: of the buffer and of the requests under way.
     reservation: Reservation,
@@ -51,17 +36,13 @@ pub struct Inbox {
     frame_began: Option<Instant>,
 }
 
-const LENGTH_BYTES: usize = 4;
-/// Api key, version, correlation id: no request is shorter.
-const REQUEST_BYTES_MIN: i32 = 8;
-
 impl Inbox {
     /// An empty inbox.
     #[must_use]
     pub fn new(limits: &ConnectionLimits) -> Self {
         Self {
             buffer: BytesMut::new(),
-            request_bytes_max: limits.request_bytes_max,
+            limits: FrameLimits::with_request_bytes_max(limits.request_bytes_max, true),
             read_bytes_next: READ_BUFFER_BYTES_MIN,
             reservation: Reservation::default(),
             in_flight_bytes: 0,
@@ -70,14 +51,9 @@ impl Inbox {
     }
 
     /// The next whole frame, without its length, if it has arrived.
-    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameRefused> {
-        let Some(length) = self.announced()? else { return Ok(None) };
-        if self.buffer.len() < LENGTH_BYTES + length {
-            return Ok(None);
-        }
-        let _length = self.buffer.split_to(LENGTH_BYTES);
-        let frame = self.buffer.split_to(length).freeze();
-        self.in_flight_bytes += length;
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(frame) = frame::next_frame(&mut self.buffer, &self.limits)? else { return Ok(None) };
+        self.in_flight_bytes += frame.len();
         self.frame_began = None;
         Ok(Some(frame))
     }
@@ -171,30 +147,17 @@ impl Inbox {
         self.settle();
     }
 
-    fn announced(&self) -> Result<Option<usize>, FrameRefused> {
-        let Some(&head) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
-        let announced = i32::from_be_bytes(head);
-        if announced < REQUEST_BYTES_MIN {
-            return Err(FrameRefused::Size(announced));
-        }
-        match usize::try_from(announced) {
-            Ok(length) if length <= self.request_bytes_max => Ok(Some(length)),
-            _ => Err(FrameRefused::TooLarge { announced, allowed: self.request_bytes_max }),
-        }
-    }
-
     /// The capacity that the bytes which have arrived justify.
     fn capacity_wanted(&self) -> usize {
         let here = self.buffer.len();
         let step = here + self.read_bytes_next;
-        let Ok(Some(length)) = self.announced() else { return step };
-        let whole = LENGTH_BYTES + length;
-        if whole <= here {
+        let missing = frame::missing_bytes(&self.buffer, &self.limits);
+        if missing == 0 {
             return step;
         }
         let growth = if here >= FRAME_TRUSTED_BYTES { here.max(FRAME_GROWTH_BYTES) } else { here.max(self.read_bytes_next) };
         // Room for a little more than the frame, so that a pipelined successor comes with the same read.
-        (here + growth).min(whole + READ_BUFFER_BYTES_MIN)
+        (here + growth).min(here + missing + READ_BUFFER_BYTES_MIN)
     }
 
     fn to_reserve(&self, capacity: usize) -> usize {
@@ -224,7 +187,7 @@ mod tests {
 
     fn frame(length: usize) -> Vec<u8> {
         let mut bytes = u32::try_from(length).unwrap().to_be_bytes().to_vec();
-        bytes.resize(4 + length, 7);
+        bytes.resize(4 + length, 0);
         bytes
     }
 
@@ -247,9 +210,9 @@ mod tests {
     #[test]
     fn impossible_sizes_are_refused() {
         for (size, error) in [
-            (-1_i32, FrameRefused::Size(-1)),
-            (0, FrameRefused::Size(0)),
-            (10_000_001, FrameRefused::TooLarge { announced: 10_000_001, allowed: 10_000_000 }),
+            (-1_i32, FrameError::BadLength { length: -1 }),
+            (0, FrameError::BadLength { length: 0 }),
+            (10_000_001, FrameError::TooLarge { length: 10_000_001, limit: 10_000_000 }),
         ] {
             let mut inbox = inbox();
             receive(&mut inbox, &size.to_be_bytes());
@@ -262,6 +225,7 @@ mod tests {
         let budget = Budget::new(64 << 20);
         let mut inbox = inbox();
         receive(&mut inbox, &9_000_000_u32.to_be_bytes());
+        receive(&mut inbox, &[0, 0]);
         assert_eq!(inbox.next_frame().unwrap(), None);
         assert_eq!(inbox.make_room(false, &budget), Room::Ready);
         assert!(inbox.buffer().capacity() <= 2 * READ_BUFFER_BYTES_MIN, "{}", inbox.buffer().capacity());

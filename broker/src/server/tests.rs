@@ -274,8 +274,8 @@ async fn strangers_and_impossible_sizes_are_closed_with_a_reason() {
     for (bytes, reason) in [
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "HTTP"),
         (vec![0x16, 3, 1, 2, 0, 1, 0, 1], "TLS"),
-        ((-1_i32).to_be_bytes().to_vec(), "announced -1"),
-        (0_i32.to_be_bytes().to_vec(), "announced 0"),
+        ((-1_i32).to_be_bytes().to_vec(), "frame length -1"),
+        (0_i32.to_be_bytes().to_vec(), "frame length 0"),
         ((200_i32 << 20).to_be_bytes().to_vec(), "socket.request.max.bytes"),
     ] {
         let mut client = bench.client().await;
