@@ -21,6 +21,8 @@ pub mod runtime;
 pub mod store;
 mod wire;
 
+use ottla_storage::env::rt;
+
 pub use error::GroupError;
 pub use guard::Guard;
 pub use journal::Journal;
@@ -39,6 +41,14 @@ pub fn partition_for(group_id: &str, partition_count: i32) -> i32 {
     // Kafka's `Utils.abs` clears nothing but turns MIN_VALUE into 0.
     let positive = hash.checked_abs().unwrap_or(0);
     positive % partition_count.max(1)
+}
+
+/// A member id that nobody has had: what the client calls itself, and 128 random bits.
+#[must_use]
+pub fn new_member_id(prefix: &str) -> String {
+    let bits = (u128::from(rt::random_u64()) << 64) | u128::from(rt::random_u64());
+    let id = uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid();
+    format!("{prefix}-{id}")
 }
 
 #[cfg(test)]

@@ -1,0 +1,19 @@
+//! Heartbeat (key 12, v0-v4): a classic group's member says that it is alive.
+//!
+//! v3 group.instance.id (KIP-345). Answers INVALID_GROUP_ID, UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION, FENCED_INSTANCE_ID,
+//! NOT_COORDINATOR, and REBALANCE_IN_PROGRESS as the sign to join again.
+
+use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
+
+use crate::coordinator::group::classic::MemberRef;
+use crate::server::Context;
+
+pub(super) async fn handle(ctx: &Context, request: HeartbeatRequest) -> HeartbeatResponse {
+    let who = MemberRef {
+        member_id: request.member_id.to_string(),
+        instance_id: request.group_instance_id.map(|id| id.to_string()),
+        generation: request.generation_id,
+    };
+    let outcome = ctx.groups.heartbeat(&request.group_id, who).await;
+    HeartbeatResponse::default().with_error_code(outcome.err().map_or(0, |error| error.code()))
+}

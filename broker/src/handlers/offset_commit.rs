@@ -1,0 +1,94 @@
+//! OffsetCommit (key 8, v2-v9; v10 once the codec has it): a group's position in partitions, kept in `__consumer_offsets`.
+//!
+//! v2-v4 retention time (-1: the broker's). v6 leader epoch. v7 group.instance.id (KIP-345). v9 GROUP_ID_NOT_FOUND for
+//! members of unknown groups, before ILLEGAL_GENERATION. v10 topic ids (KIP-848): UNKNOWN_TOPIC_ID. Without membership
+//! (generation -1) anybody may commit while the group has no members; the group id may be empty, as in Kafka. Per
+//! partition: UNKNOWN_TOPIC_OR_PARTITION, OFFSET_METADATA_TOO_LARGE; for all that remain: NOT_COORDINATOR,
+//! UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION, REBALANCE_IN_PROGRESS, FENCED_INSTANCE_ID.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+use ottla_protocol::error::ErrorCode;
+
+use crate::coordinator::group::classic::MemberRef;
+use crate::coordinator::group::{Commit, NewOffset};
+use crate::metadata::Topic;
+use crate::server::Context;
+
+/// What v2-v4 clients send when they leave the retention to the broker.
+const RETENTION_UNSET: i64 = -1;
+
+pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let retention_ms = Some(request.retention_time_ms).filter(|ms| version <= 4 && *ms != RETENTION_UNSET);
+    let mut offsets = Vec::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let known = known_topic(ctx, version, &topic).await;
+        topics.push(begin(version, topic, known, &mut offsets));
+    }
+    let who = MemberRef {
+        member_id: request.member_id.to_string(),
+        instance_id: request.group_instance_id.map(|id| id.to_string()),
+        generation: request.generation_id_or_member_epoch,
+    };
+    let commit = Commit { who, retention_ms, knows_group_not_found: version >= 9, offsets };
+    let mut outcomes = ctx.groups.commit(&request.group_id, commit).await.into_iter();
+    // Every partition that was not refused at once takes the next outcome.
+    for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        if partition.error_code == ErrorCode::None.code() {
+            partition.error_code = outcomes.next().and_then(Result::err).map_or(0, |error| error.code());
+        }
+    }
+    OffsetCommitResponse::default().with_topics(topics)
+}
+
+/// The topic, after a read index if this node does not know it.
+async fn known_topic(ctx: &Context, version: i16, topic: &OffsetCommitRequestTopic) -> Result<Arc<Topic>, ErrorCode> {
+    let look = || {
+        let image = ctx.metadata.image();
+        if version >= 10 { image.topic_by_id(&topic.topic_id).cloned() } else { image.topic(&topic.name).cloned() }
+    };
+    if let Some(known) = look() {
+        return Ok(known);
+    }
+    // Whether or not it can be made current: then the client tries again.
+    let _ = ctx.metadata.read_index().await;
+    look().ok_or(if version >= 10 { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition })
+}
+
+fn begin(
+    version: i16,
+    topic: OffsetCommitRequestTopic,
+    known: Result<Arc<Topic>, ErrorCode>,
+    offsets: &mut Vec<NewOffset>,
+) -> OffsetCommitResponseTopic {
+    let mut partitions = Vec::with_capacity(topic.partitions.len());
+    for asked in topic.partitions {
+        let answer = OffsetCommitResponsePartition::default().with_partition_index(asked.partition_index);
+        let error = match &known {
+            Ok(known) if known.route(asked.partition_index).is_some() => {
+                offsets.push(new_offset(known, asked));
+                ErrorCode::None
+            }
+            Ok(_) => ErrorCode::UnknownTopicOrPartition,
+            Err(error) => *error,
+        };
+        partitions.push(answer.with_error_code(error.code()));
+    }
+    let answer = OffsetCommitResponseTopic::default().with_partitions(partitions);
+    if version >= 10 { answer.with_topic_id(topic.topic_id) } else { answer.with_name(topic.name) }
+}
+
+fn new_offset(topic: &Topic, asked: OffsetCommitRequestPartition) -> NewOffset {
+    NewOffset {
+        topic: topic.name.clone(),
+        topic_id: topic.id,
+        partition: asked.partition_index,
+        offset: asked.committed_offset,
+        leader_epoch: asked.committed_leader_epoch,
+        metadata: asked.committed_metadata.as_deref().unwrap_or_default().into(),
+    }
+}

@@ -1,0 +1,143 @@
+//! OffsetFetch (key 9, v1-v9; v10 once the codec has it): a group's committed offsets.
+//!
+//! v2 null topics = all of the group's (and an error for the whole). v5 leader epoch. v7 require_stable (KIP-447): with
+//! no transactions every committed offset is stable. v8 several groups at once (KIP-709). v9 member epochs (KIP-848),
+//! which a classic group ignores. v10 topic ids: UNKNOWN_TOPIC_ID. No commit: offset -1, no error. An offset that was
+//! committed under another id of the topic does not count. Answers NOT_COORDINATOR.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics;
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use ottla_protocol::error::ErrorCode;
+use uuid::Uuid;
+
+use super::brokers::text;
+use crate::coordinator::group::GroupError;
+use crate::coordinator::group::records::CommittedOffset;
+use crate::coordinator::group::store::Offsets;
+use crate::metadata::MetadataImage;
+use crate::server::Context;
+
+pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    if version >= 8 {
+        let mut groups = Vec::with_capacity(request.groups.len());
+        for asked in request.groups {
+            groups.push(one_group(ctx, version, asked.group_id, asked.topics).await);
+        }
+        return OffsetFetchResponse::default().with_groups(groups);
+    }
+    let topics = request.topics.map(|topics| {
+        let same = topics.into_iter().map(|topic| {
+            OffsetFetchRequestTopics::default().with_name(topic.name).with_partition_indexes(topic.partition_indexes)
+        });
+        same.collect()
+    });
+    single(version, one_group(ctx, version, request.group_id, topics).await)
+}
+
+async fn one_group(
+    ctx: &Context,
+    version: i16,
+    group_id: GroupId,
+    asked: Option<Vec<OffsetFetchRequestTopics>>,
+) -> OffsetFetchResponseGroup {
+    let image = ctx.metadata.image();
+    let read = |offsets: Option<&Offsets>| match &asked {
+        None => all_topics(version, &image, offsets),
+        Some(asked) => asked.iter().map(|topic| one_topic(version, &image, offsets, topic)).collect(),
+    };
+    let answer = OffsetFetchResponseGroup::default();
+    match ctx.groups.fetch(&group_id, read).await {
+        Ok(topics) => answer.with_group_id(group_id).with_topics(topics),
+        Err(error) => {
+            let topics = asked.iter().flatten().map(|topic| refused_topic(version, topic, error));
+            answer.with_topics(topics.collect()).with_error_code(error.code()).with_group_id(group_id)
+        }
+    }
+}
+
+fn all_topics(version: i16, image: &MetadataImage, offsets: Option<&Offsets>) -> Vec<OffsetFetchResponseTopics> {
+    let with_offsets = |(name, partitions): (&std::sync::Arc<str>, &BTreeMap<i32, CommittedOffset>)| {
+        let id = image.topic(name).map_or(Uuid::nil(), |topic| topic.id);
+        let current = partitions.iter().filter(|(_, offset)| counts(offset, id));
+        let answers: Vec<_> = current.map(|(index, offset)| committed(*index, Some(offset))).collect();
+        // A topic without an id cannot be named in v10.
+        let sayable = !answers.is_empty() && (version < 10 || !id.is_nil());
+        sayable.then(|| named(version, TopicName(text(name)), id).with_partitions(answers))
+    };
+    offsets.into_iter().flatten().filter_map(with_offsets).collect()
+}
+
+fn one_topic(
+    version: i16,
+    image: &MetadataImage,
+    offsets: Option<&Offsets>,
+    asked: &OffsetFetchRequestTopics,
+) -> OffsetFetchResponseTopics {
+    let known = if version >= 10 { image.topic_by_id(&asked.topic_id) } else { image.topic(&asked.name) };
+    let answer = named(version, asked.name.clone(), asked.topic_id);
+    if known.is_none() && version >= 10 {
+        let unknown = |index: &i32| committed(*index, None).with_error_code(ErrorCode::UnknownTopicId.code());
+        return answer.with_partitions(asked.partition_indexes.iter().map(unknown).collect());
+    }
+    let id = known.map_or(Uuid::nil(), |topic| topic.id);
+    let name: &str = known.map_or(&asked.name, |topic| &topic.name);
+    let partitions = offsets.and_then(|offsets| offsets.get(name));
+    let one = |index: &i32| {
+        committed(*index, partitions.and_then(|p| p.get(index)).filter(|offset| counts(offset, id)))
+    };
+    answer.with_partitions(asked.partition_indexes.iter().map(one).collect())
+}
+
+/// A topic that was deleted and made again starts without offsets.
+fn counts(offset: &CommittedOffset, topic_id: Uuid) -> bool {
+    offset.topic_id.is_nil() || topic_id.is_nil() || offset.topic_id == topic_id
+}
+
+fn named(version: i16, name: TopicName, id: Uuid) -> OffsetFetchResponseTopics {
+    let topic = OffsetFetchResponseTopics::default();
+    if version >= 10 { topic.with_topic_id(id) } else { topic.with_name(name) }
+}
+
+fn committed(index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchResponsePartitions {
+    let answer = OffsetFetchResponsePartitions::default().with_partition_index(index);
+    match offset {
+        None => answer.with_committed_offset(-1).with_committed_leader_epoch(-1).with_metadata(Some(StrBytes::default())),
+        Some(offset) => answer
+            .with_committed_offset(offset.offset)
+            .with_committed_leader_epoch(offset.leader_epoch)
+            .with_metadata(Some(text(&offset.metadata))),
+    }
+}
+
+/// Old clients look at the partitions, not at the whole.
+fn refused_topic(version: i16, asked: &OffsetFetchRequestTopics, error: GroupError) -> OffsetFetchResponseTopics {
+    let one = |index: &i32| committed(*index, None).with_error_code(error.code());
+    named(version, asked.name.clone(), asked.topic_id)
+        .with_partitions(asked.partition_indexes.iter().map(one).collect())
+}
+
+/// The answer as it was before v8.
+fn single(version: i16, group: OffsetFetchResponseGroup) -> OffsetFetchResponse {
+    let partition = |p: OffsetFetchResponsePartitions| {
+        let answer = OffsetFetchResponsePartition::default()
+            .with_partition_index(p.partition_index)
+            .with_committed_offset(p.committed_offset)
+            .with_metadata(p.metadata)
+            .with_error_code(p.error_code);
+        answer.with_committed_leader_epoch(if version >= 5 { p.committed_leader_epoch } else { -1 })
+    };
+    let topic = |t: OffsetFetchResponseTopics| {
+        OffsetFetchResponseTopic::default()
+            .with_name(t.name)
+            .with_partitions(t.partitions.into_iter().map(partition).collect())
+    };
+    let answer = OffsetFetchResponse::default().with_topics(group.topics.into_iter().map(topic).collect());
+    if version >= 2 { answer.with_error_code(group.error_code) } else { answer }
+}
