@@ -10,6 +10,8 @@ pub mod compression;
 pub mod error;
 pub mod fetch;
 pub mod frame;
+#[cfg(test)]
+mod golden_tests;
 pub mod header;
 pub mod ids;
 mod leader_hint;
