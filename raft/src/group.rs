@@ -141,15 +141,21 @@ fn config(options: &RaftOptions) -> Result<Config, RaftError> {
         max_in_snapshot_log_to_keep: 0,
         api_channel_size: Some(CORE_QUEUE_LEN),
         enable_pre_vote: Some(true),
-        enable_leader_restore: Some(cfg!(feature = "mutants") && mutant_restores_leader()),
+        enable_leader_restore: Some(restores_leader(options)),
         ..Config::default()
     };
     config.validate().map_err(|e| RaftError::Refused(e.to_string()))
 }
 
-/// The seeded bug "leader restored from its vote after a crash".
-fn mutant_restores_leader() -> bool {
-    std::env::var("OTTLA_MUTANT").is_ok_and(|name| name == "leader-restore")
+/// Never. The seeded bug "leader restored from its vote after a crash" is for the tests that must catch it.
+fn restores_leader(options: &RaftOptions) -> bool {
+    #[cfg(feature = "mutants")]
+    return options.mutant_restores_leader;
+    #[cfg(not(feature = "mutants"))]
+    {
+        let _ = options;
+        false
+    }
 }
 
 impl Group {

@@ -32,13 +32,15 @@ pub(crate) trait Storage: Send + Sync {
 pub(crate) struct MemoryStorage {
     pub(crate) disk: Arc<MemoryDisk>,
     pub(crate) sync_max: Duration,
+    /// Completes writes before they are durable.
+    pub(crate) lies: bool,
 }
 
 impl Storage for MemoryStorage {
     fn open(&self) -> BoxFuture<'static, (Arc<dyn Directory>, Vec<RecoveredReplica>)> {
-        let (disk, sync_max) = (self.disk.clone(), self.sync_max);
+        let (disk, sync_max, lies) = (self.disk.clone(), self.sync_max, self.lies);
         Box::pin(async move {
-            let (directory, recovered) = MemoryDirectory::open(disk, sync_max);
+            let (directory, recovered) = MemoryDirectory::open(disk, sync_max, lies);
             (Arc::new(Shared(directory)) as Arc<dyn Directory>, recovered)
         })
     }
@@ -77,7 +79,7 @@ impl Cluster {
     }
 
     pub(crate) fn in_memory(count: usize, sync_max: Duration) -> Self {
-        let storage = |_| Box::new(MemoryStorage { disk: Arc::default(), sync_max }) as Box<dyn Storage>;
+        let storage = |_| Box::new(MemoryStorage { disk: Arc::default(), sync_max, lies: false }) as Box<dyn Storage>;
         Self::new((0..count).map(storage).collect())
     }
 

@@ -26,7 +26,7 @@ async fn ready(handle: &GroupHandle) {
 
 async fn started() -> (Cluster, GroupHandle, Arc<MemoryDisk>) {
     let disk = Arc::new(MemoryDisk::default());
-    let storage = MemoryStorage { disk: disk.clone(), sync_max: Duration::from_millis(1) };
+    let storage = MemoryStorage { disk: disk.clone(), sync_max: Duration::from_millis(1), lies: false };
     let cluster = Cluster::new(vec![Box::new(storage) as Box<dyn Storage>]);
     cluster.start(NODE).await;
     let handle = cluster.handle(NODE).unwrap();

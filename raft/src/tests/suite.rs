@@ -63,7 +63,7 @@ struct OnMemory;
 
 impl StoreBuilder<TypeConfig, LogStore, Installable, Arc<MemoryDirectory>> for OnMemory {
     async fn build(&self) -> Result<(Arc<MemoryDirectory>, LogStore, Installable), StorageError<TypeConfig>> {
-        let (directory, _) = MemoryDirectory::open(Arc::default(), Duration::from_millis(1));
+        let (directory, _) = MemoryDirectory::open(Arc::default(), Duration::from_millis(1), false);
         let shared: Arc<dyn Directory> = Arc::new(Shared(directory.clone()));
         let replica = ReplicaId(0);
         let creation = GroupCreation { replica, payload: bytes::Bytes::new(), vote: None, purged: None };

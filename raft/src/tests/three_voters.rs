@@ -11,7 +11,7 @@ use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, MemoryStorage, Storage};
 use crate::net::sim::Faults;
 
 const VOTERS: usize = 3;
@@ -172,4 +172,28 @@ pub(crate) fn seeds(default: u64, scenario: impl Fn() -> Cluster + Clone + Send 
 #[test]
 fn three_voters_over_a_model_disk_lose_nothing() {
     seeds(30, || Cluster::in_memory(VOTERS, Duration::from_millis(4)));
+}
+
+/// The checks above are worth what they catch.
+#[test]
+fn a_disk_that_lies_about_its_syncs_is_caught() {
+    let lies = || {
+        let storage = |_| {
+            let sync_max = Duration::from_millis(100);
+            Box::new(MemoryStorage { disk: Arc::default(), sync_max, lies: true }) as Box<dyn Storage>
+        };
+        Cluster::new((0..VOTERS).map(storage).collect())
+    };
+    assert!(std::panic::catch_unwind(move || seeds(20, lies)).is_err(), "acknowledged before the sync");
+}
+
+#[cfg(feature = "mutants")]
+#[test]
+fn a_leader_restored_from_its_vote_is_caught() {
+    let restored = || {
+        let mut cluster = Cluster::in_memory(VOTERS, Duration::from_millis(4));
+        cluster.options.mutant_restores_leader = true;
+        cluster
+    };
+    assert!(std::panic::catch_unwind(move || seeds(60, restored)).is_err(), "log ids were used twice");
 }
