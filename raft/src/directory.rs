@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
 use ottla_storage::checkpoint::CutSource;
+use ottla_storage::data_dir::DataDir;
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::log::{EntryRange, GroupCreation, OnSynced, ReplicaLog};
@@ -27,6 +28,31 @@ pub trait Directory: Send + Sync + 'static {
 
     /// The last entry that the oldest kept checkpoint of the replica contains: entries up to it may be purged.
     fn oldest_kept(&self, replica: ReplicaId) -> Option<LogId>;
+}
+
+impl Directory for DataDir {
+    fn create_replica(&self, creation: GroupCreation) -> BoxFuture<'_, io::Result<Arc<dyn EntryLog>>> {
+        Box::pin(async move {
+            let log = DataDir::create_replica(self, creation).await?;
+            Ok(Arc::new(log) as Arc<dyn EntryLog>)
+        })
+    }
+
+    fn replica_log(&self, replica: ReplicaId) -> Option<Arc<dyn EntryLog>> {
+        DataDir::replica_log(self, replica).map(|log| Arc::new(log) as Arc<dyn EntryLog>)
+    }
+
+    fn record_applied(&self, replica: ReplicaId, entry: &Entry, verdicts: &[Verdict]) -> io::Result<()> {
+        DataDir::record_applied(self, replica, entry, verdicts)
+    }
+
+    fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>) {
+        DataDir::register(self, replica, source);
+    }
+
+    fn oldest_kept(&self, replica: ReplicaId) -> Option<LogId> {
+        DataDir::oldest_kept(self, replica)
+    }
 }
 
 /// One replica's log; the calls are those of [`ReplicaLog`].

@@ -108,6 +108,12 @@ impl RaftHost {
     ) -> Result<GroupHandle, RaftError> {
         let replica = recovered.id;
         let damaged = |what: &str| RaftError::Damaged { replica, what: what.to_owned() };
+        if let Some(what) = &recovered.lost {
+            // I11: it takes part in no quorum until it is a new member.
+            return Err(damaged(&format!(
+                "it may have lost what it acknowledged ({what}) and must not take part; replace it"
+            )));
+        }
         let creation = Creation::decode(recovered.creation.clone()).ok_or_else(|| damaged("its creation"))?;
         let membership = decode_stored_membership(recovered.membership.clone());
         let membership = membership.ok_or_else(|| damaged("its membership in the checkpoint"))?;

@@ -116,6 +116,8 @@ impl MemoryDisk {
             membership: image.membership.clone(),
             checksum: image.checksum,
             state: image.state.clone().into_iter().collect(),
+            lost: None,
+            damaged: Vec::new(),
         };
         self.durable.lock().iter().map(recover).collect()
     }
