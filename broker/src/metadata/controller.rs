@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::{NodeId, ProducerId};
 use ottla_raft::GroupHandle;
 use ottla_storage::env::{rt, watch};
@@ -234,6 +235,19 @@ impl Metadata {
             Some(Err(error)) => Err(error),
             None => Err(MetadataError::Overloaded),
         }
+    }
+
+    /// As [`Metadata::auto_create`], for handlers that answer with a code.
+    ///
+    /// # Errors
+    /// The code to answer; retriable when too many topics are being made.
+    pub async fn auto_create_topic(&self, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+        self.auto_create(name).await.map_err(|error| match error {
+            MetadataError::Overloaded | MetadataError::TimedOut | MetadataError::NotController { .. } => {
+                ErrorCode::LeaderNotAvailable
+            }
+            error => error.code(),
+        })
     }
 
     /// One of the broker's own topics, made if there is none.

@@ -30,8 +30,9 @@ pub use image::{
     PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord, TRANSACTION_STATE, Topic,
 };
 pub use machine::Machine;
+pub use names::is_valid_topic_name;
 pub use records::ShardCreation;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
 };
-pub use start::{LocalNode, StartError};
+pub use start::{LocalNode, StartError, is_metadata};

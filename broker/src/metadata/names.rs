@@ -34,6 +34,12 @@ pub fn check_name(name: &str) -> Result<(), MetadataError> {
     Ok(())
 }
 
+/// True when a topic may be called so.
+#[must_use]
+pub fn is_valid_topic_name(name: &str) -> bool {
+    check_name(name).is_ok()
+}
+
 /// True for the names that only the broker itself uses.
 #[must_use]
 pub fn is_internal(name: &str) -> bool {

@@ -1,0 +1,42 @@
+//! AlterConfigs (key 33, v0-v2): sets all that is set for a topic or a node; what is not named is no longer set.
+//!
+//! Older clients only: IncrementalAlterConfigs changes single settings. Each resource changes as a whole or not at all.
+
+use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
+
+use super::brokers::text;
+use super::config_resource::{in_order, owner};
+use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
+use crate::server::Context;
+
+pub(super) async fn handle(ctx: &Context, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let (changes, merge) = in_order(request.resources.iter().map(change).collect());
+    let results = merge(ctx.metadata.alter_configs(changes, request.validate_only).await);
+    let answer = |(resource, result): (&AlterConfigsResource, Result<(), MetadataError>)| {
+        let answer = AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_message(None);
+        match result {
+            Ok(()) => answer,
+            Err(error) => {
+                answer.with_error_code(error.code().code()).with_error_message(Some(text(&error.to_string())))
+            }
+        }
+    };
+    AlterConfigsResponse::default().with_responses(request.resources.iter().zip(results).map(answer).collect())
+}
+
+fn change(resource: &AlterConfigsResource) -> Result<ConfigChange, MetadataError> {
+    let owner = owner(resource.resource_type, &resource.resource_name)?;
+    let mut ops = Vec::with_capacity(resource.configs.len());
+    for config in &resource.configs {
+        let Some(value) = &config.value else {
+            return Err(MetadataError::InvalidRequest(format!("Null value not supported for : {}", config.name)));
+        };
+        ops.push((config.name.to_string(), ConfigOp::Set(value.to_string())));
+    }
+    Ok(ConfigChange { owner, ops, replace: true })
+}

@@ -1,0 +1,65 @@
+//! What the config APIs have in common: which resource is meant, one result per resource.
+//!
+//! May not know: which API asks.
+
+use ottla_protocol::ids::NodeId;
+
+use crate::metadata::{ConfigOwner, MetadataError};
+
+/// A topic.
+pub(super) const TOPIC: i8 = 2;
+/// A node, or all of them where the name is empty.
+pub(super) const BROKER: i8 = 4;
+/// The log levels of a node.
+pub(super) const BROKER_LOGGER: i8 = 8;
+/// Subscriptions of client metrics.
+pub(super) const CLIENT_METRICS: i8 = 16;
+/// A group.
+pub(super) const GROUP: i8 = 32;
+
+/// Whose configuration is meant.
+pub(super) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, MetadataError> {
+    match kind {
+        TOPIC => Ok(ConfigOwner::Topic(name.to_owned())),
+        BROKER if name.is_empty() => Ok(ConfigOwner::AllNodes),
+        BROKER => name
+            .parse()
+            .map(|id| ConfigOwner::Node(NodeId(id)))
+            .map_err(|_| MetadataError::InvalidRequest(format!("Broker id must be an integer, but it is: {name}"))),
+        BROKER_LOGGER => Err(MetadataError::InvalidRequest(
+            "log levels cannot be changed while the node runs; see ottla.log.level".to_owned(),
+        )),
+        CLIENT_METRICS | GROUP => {
+            Err(MetadataError::InvalidRequest("this release has no configs of groups and client metrics".to_owned()))
+        }
+        other => Err(MetadataError::InvalidRequest(format!("Unsupported resource type: {other}"))),
+    }
+}
+
+/// Asks for all changes that could be understood and puts the results in the order of `asked`.
+pub(super) fn in_order<T>(
+    asked: Vec<Result<T, MetadataError>>,
+) -> (Vec<T>, impl FnOnce(Vec<Result<(), MetadataError>>) -> Vec<Result<(), MetadataError>>) {
+    let mut understood = Vec::new();
+    let mut refused = Vec::new();
+    for one in asked {
+        match one {
+            Ok(one) => {
+                understood.push(one);
+                refused.push(None);
+            }
+            Err(error) => refused.push(Some(error)),
+        }
+    }
+    let merge = |results: Vec<Result<(), MetadataError>>| {
+        let mut results = results.into_iter();
+        refused
+            .into_iter()
+            .map(|refused| match refused {
+                Some(error) => Err(error),
+                None => results.next().unwrap_or(Err(MetadataError::TimedOut)),
+            })
+            .collect()
+    };
+    (understood, merge)
+}

@@ -1,0 +1,104 @@
+//! DescribeConfigs (key 32, v1-v4): all settings of topics and nodes, with type, source and, if asked, synonyms and
+//! documentation (v3, KIP-569).
+//!
+//! A node is shown with its static and dynamic settings, the empty name with what is set for all nodes. Keys that are not
+//! known are left out, as Kafka does. Only this node can show its own static settings: another's id is INVALID_REQUEST.
+//! Read after a metadata read index, so that a change that was answered is seen.
+
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+
+use super::brokers::text;
+use super::config_resource::owner;
+use crate::config::describe::{Described, describe_all_nodes, describe_node, describe_topic};
+use crate::metadata::{ConfigOwner, MetadataError, MetadataImage, is_valid_topic_name};
+use crate::server::Context;
+
+/// What is to be shown of each setting.
+struct Detail {
+    version: i16,
+    synonyms: bool,
+    documentation: bool,
+}
+
+pub(super) async fn handle(ctx: &Context, version: i16, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    // Where no leader confirms it, the image as it is must do: reading settings helps to find out why.
+    let _ = ctx.metadata.read_index().await;
+    let image = ctx.metadata.image();
+    let detail = Detail {
+        version,
+        synonyms: request.include_synonyms,
+        documentation: request.include_documentation && version >= 3,
+    };
+    let results = request.resources.iter().map(|resource| result(ctx, &image, &detail, resource)).collect();
+    DescribeConfigsResponse::default().with_results(results)
+}
+
+fn result(
+    ctx: &Context,
+    image: &MetadataImage,
+    detail: &Detail,
+    resource: &DescribeConfigsResource,
+) -> DescribeConfigsResult {
+    let answer = DescribeConfigsResult::default()
+        .with_resource_type(resource.resource_type)
+        .with_resource_name(resource.resource_name.clone())
+        .with_error_message(None);
+    let found = owner(resource.resource_type, &resource.resource_name).and_then(|owner| describe(ctx, image, &owner));
+    match found {
+        Ok(all) => {
+            let wanted = |described: &Described| match &resource.configuration_keys {
+                Some(keys) if !keys.is_empty() => keys.iter().any(|key| key.as_str() == described.name),
+                _ => true,
+            };
+            answer.with_configs(all.into_iter().filter(wanted).map(|described| shown(detail, described)).collect())
+        }
+        Err(error) => answer.with_error_code(error.code().code()).with_error_message(Some(text(&error.to_string()))),
+    }
+}
+
+fn describe(ctx: &Context, image: &MetadataImage, owner: &ConfigOwner) -> Result<Vec<Described>, MetadataError> {
+    match owner {
+        ConfigOwner::Topic(name) if !is_valid_topic_name(name) => {
+            Err(MetadataError::InvalidTopic(format!("Topic name is invalid: {}", name.escape_debug())))
+        }
+        ConfigOwner::Topic(name) => {
+            let topic = image.topic(name).ok_or(MetadataError::UnknownTopic)?;
+            Ok(describe_topic(&image.config.values, &topic.overrides))
+        }
+        ConfigOwner::Node(node) if *node == ctx.config.node_id => Ok(describe_node(&image.config.values)),
+        ConfigOwner::Node(node) => Err(MetadataError::InvalidRequest(format!(
+            "Unexpected broker id, expected {} or empty string, but received {}",
+            ctx.config.node_id.0, node.0
+        ))),
+        ConfigOwner::AllNodes => Ok(image.broker_configs.get(&None).map(describe_all_nodes).unwrap_or_default()),
+    }
+}
+
+fn shown(detail: &Detail, described: Described) -> DescribeConfigsResourceResult {
+    let answer = DescribeConfigsResourceResult::default()
+        .with_name(text(described.name))
+        .with_value(described.value.as_deref().map(text))
+        .with_read_only(described.read_only)
+        .with_config_source(described.source)
+        .with_is_sensitive(described.sensitive);
+    let answer = if detail.synonyms {
+        let synonyms = described.synonyms.iter().map(|synonym| {
+            DescribeConfigsSynonym::default()
+                .with_name(text(synonym.name))
+                .with_value(synonym.value.as_deref().map(text))
+                .with_source(synonym.source)
+        });
+        answer.with_synonyms(synonyms.collect())
+    } else {
+        answer
+    };
+    if detail.version < 3 {
+        return answer;
+    }
+    let documentation = detail.documentation.then(|| text(&described.documentation));
+    answer.with_config_type(described.kind).with_documentation(documentation)
+}

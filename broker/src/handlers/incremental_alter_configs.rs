@@ -1,0 +1,75 @@
+//! IncrementalAlterConfigs (key 44, v0-v1): sets, deletes, appends to or subtracts from single settings (KIP-339).
+//!
+//! Each resource changes as a whole or not at all: one bad value leaves the others of that resource as they were, and
+//! does not touch other resources. APPEND and SUBTRACT are for lists only (INVALID_CONFIG). A resource or key that comes
+//! twice: INVALID_REQUEST.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+
+use super::brokers::text;
+use super::config_resource::{in_order, owner};
+use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
+use crate::server::Context;
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+pub(super) async fn handle(ctx: &Context, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
+    let mut times: BTreeMap<(i8, &str), usize> = BTreeMap::new();
+    for resource in &request.resources {
+        *times.entry((resource.resource_type, resource.resource_name.as_str())).or_default() += 1;
+    }
+    let once = |resource: &AlterConfigsResource| {
+        times.get(&(resource.resource_type, resource.resource_name.as_str())) == Some(&1)
+    };
+    let changes = request.resources.iter().map(|resource| {
+        if once(resource) {
+            change(resource)
+        } else {
+            Err(MetadataError::InvalidRequest("Each resource must appear at most once.".to_owned()))
+        }
+    });
+    let (changes, merge) = in_order(changes.collect());
+    let results = merge(ctx.metadata.alter_configs(changes, request.validate_only).await);
+    let answer = |(resource, result): (&AlterConfigsResource, Result<(), MetadataError>)| {
+        let answer = AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_message(None);
+        match result {
+            Ok(()) => answer,
+            Err(error) => {
+                answer.with_error_code(error.code().code()).with_error_message(Some(text(&error.to_string())))
+            }
+        }
+    };
+    let responses = request.resources.iter().zip(results).map(answer).collect();
+    IncrementalAlterConfigsResponse::default().with_responses(responses)
+}
+
+fn change(resource: &AlterConfigsResource) -> Result<ConfigChange, MetadataError> {
+    let owner = owner(resource.resource_type, &resource.resource_name)?;
+    let ops = resource.configs.iter().map(op).collect::<Result<_, _>>()?;
+    Ok(ConfigChange { owner, ops, replace: false })
+}
+
+fn op(config: &AlterableConfig) -> Result<(String, ConfigOp), MetadataError> {
+    let value = || {
+        let null = || MetadataError::InvalidRequest(format!("Null value not supported for : {}", config.name));
+        config.value.as_ref().map(ToString::to_string).ok_or_else(null)
+    };
+    let op = match config.config_operation {
+        SET => ConfigOp::Set(value()?),
+        DELETE => ConfigOp::Delete,
+        APPEND => ConfigOp::Append(value()?),
+        SUBTRACT => ConfigOp::Subtract(value()?),
+        other => return Err(MetadataError::InvalidRequest(format!("Unknown config operation type: {other}"))),
+    };
+    Ok((config.name.to_string(), op))
+}

@@ -1,0 +1,41 @@
+//! ListConfigResources (key 74, v0-v1): what has configs (KIP-1142).
+//!
+//! v0 (once ListClientMetricsResources) lists subscriptions of client metrics, of which this release has none. v1 lists
+//! the types asked for, all where none is named: topics, nodes, log levels of nodes. UNSUPPORTED_VERSION for other types.
+
+use kafka_protocol::messages::list_config_resources_response::ConfigResource;
+use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
+use ottla_protocol::error::ErrorCode;
+
+use super::brokers::text;
+use super::config_resource::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use crate::metadata::MetadataImage;
+use crate::server::Context;
+
+pub(super) async fn handle(
+    ctx: &Context,
+    version: i16,
+    request: ListConfigResourcesRequest,
+) -> ListConfigResourcesResponse {
+    let all = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
+    if version == 0 {
+        return ListConfigResourcesResponse::default();
+    }
+    if request.resource_types.iter().any(|kind| !all.contains(kind)) {
+        return ListConfigResourcesResponse::default().with_error_code(ErrorCode::UnsupportedVersion.code());
+    }
+    let _ = ctx.metadata.read_index().await;
+    let image = ctx.metadata.image();
+    let wanted = |kind: &i8| request.resource_types.is_empty() || request.resource_types.contains(kind);
+    let resources = all.into_iter().filter(wanted).flat_map(|kind| of_kind(&image, kind)).collect();
+    ListConfigResourcesResponse::default().with_config_resources(resources)
+}
+
+fn of_kind(image: &MetadataImage, kind: i8) -> Vec<ConfigResource> {
+    let resource = |name: &str| ConfigResource::default().with_resource_type(kind).with_resource_name(text(name));
+    match kind {
+        TOPIC => image.topics.keys().map(|name| resource(name)).collect(),
+        BROKER | BROKER_LOGGER => image.nodes.keys().map(|node| resource(&node.0.to_string())).collect(),
+        _ => Vec::new(),
+    }
+}
