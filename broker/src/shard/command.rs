@@ -273,8 +273,11 @@ mod tests {
     }
 
     fn command() -> impl Strategy<Value = Command> {
-        let adopted = (partition(), any::<u64>(), any::<i32>())
-            .prop_map(|(id, intent, epoch_base)| AdoptedPartition { id, intent: RaftIndex(intent), epoch_base });
+        let adopted = (partition(), any::<u64>(), any::<i32>()).prop_map(|(id, intent, epoch_base)| AdoptedPartition {
+            id,
+            intent: RaftIndex(intent),
+            epoch_base,
+        });
         let dropped =
             (partition(), any::<u64>()).prop_map(|(id, intent)| DroppedPartition { id, intent: RaftIndex(intent) });
         prop_oneof![

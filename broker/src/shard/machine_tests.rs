@@ -13,7 +13,9 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::shard::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason};
+use crate::shard::command::{
+    AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason,
+};
 use crate::shard::state::{ApplyReply, BatchOutcome, Rejection};
 
 #[derive(Default)]

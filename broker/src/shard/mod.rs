@@ -1,20 +1,27 @@
 //! One Raft group carrying many partitions: commands, apply, appender, manager. Sole caller of a Raft group beside `metadata`.
 
+mod adoption;
 pub mod clock;
 mod codec;
 pub mod command;
 mod creation;
 pub mod epochs;
-mod group;
+pub mod group;
 mod keys;
 pub mod machine;
+pub mod manager;
 pub mod published;
-mod queue;
+pub(crate) mod queue;
+pub mod registry;
 #[allow(clippy::module_inception)]
 mod shard;
 pub mod state;
-mod sticky;
+pub(crate) mod sticky;
+pub mod upkeep;
 
 pub use codec::CodecError;
 pub use creation::ShardCreation;
+pub use manager::{OpenError, ShardDirectory, Shards, creation_of};
+pub use registry::Registry;
 pub use shard::Shard;
+pub use upkeep::Upkeep;

@@ -80,7 +80,7 @@ impl DataWaiter {
     }
 
     /// Counts new bytes; true if the wait is over.
-    fn credit(&self, bytes: u64) -> bool {
+    pub fn credit(&self, bytes: u64) -> bool {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let satisfied = self.missing_bytes.fetch_sub(bytes, Ordering::AcqRel) <= bytes;
         if satisfied {

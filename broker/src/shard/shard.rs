@@ -316,15 +316,7 @@ impl Shard {
         batches: Vec<ottla_storage::entry::EntryBatch>,
     ) -> Result<ApplyReply, ProposeError> {
         let proposal = Proposal { payload: command.encode(), batches, clock_ms: self.next_clock_ms(term) };
-        let proposed = match self.group.propose(proposal.clone()).await {
-            // Nothing was proposed: an idle group is woken by a read index.
-            Err(ProposeError::LeaseExpired) => {
-                let woken = self.group.read_index().await;
-                woken.map_err(|_| ProposeError::NotLeader { leader: None })?;
-                self.group.propose(proposal).await?
-            }
-            proposed => proposed?,
-        };
+        let proposed = self.group.propose(proposal).await?;
         proposed.reply.take::<ApplyReply>().ok_or_else(|| ProposeError::Stopped("apply gave no answer".into()))
     }
 

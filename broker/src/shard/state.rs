@@ -350,7 +350,7 @@ impl ShardState {
     }
 
     /// True if an intent with this metadata index may still change the partition.
-    fn is_newer(&self, id: PartitionId, intent: RaftIndex) -> bool {
+    pub(crate) fn is_newer(&self, id: PartitionId, intent: RaftIndex) -> bool {
         let carried = self.partitions.get(&id).map(|partition| partition.intent);
         let last = carried.max(self.dropped.get(&id).copied());
         intent > self.floor && last.is_none_or(|last| intent > last)

@@ -1,0 +1,50 @@
+//! The long poll: waits on its own partitions only, and is woken once, when they have grown by enough together, when one
+//! of them is led here no longer, or when its time is up.
+//!
+//! May not know: what is done with the data, and how a partition learns of it.
+
+use std::sync::Arc;
+
+use ottla_protocol::ids::Offset;
+use ottla_storage::env::rt;
+
+use super::handle::Partition;
+use super::types::Isolation;
+use crate::shard::published::{DataWaiter, PartitionCell};
+
+/// A waiter as long as it waits; leaves its partitions when dropped.
+struct Registered {
+    waiter: Arc<DataWaiter>,
+    cells: Vec<Arc<PartitionCell>>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.cells.iter().for_each(|cell| cell.unregister(&self.waiter));
+    }
+}
+
+/// Waits until at least `min_bytes` can be read from the offsets together, or a reason not to wait any longer.
+pub(super) async fn wait(waits: &[(Partition, Offset, Isolation)], min_bytes: usize, deadline: rt::Instant) {
+    let (waiter, woken) = DataWaiter::new(min_bytes);
+    let mut registered = Registered { waiter, cells: Vec::with_capacity(waits.len()) };
+    for (partition, ..) in waits {
+        // Not led, or gone: whoever waits must be told, not kept.
+        let Some(cell) = partition.cell().filter(|_| partition.shard.leading().is_some()) else { return };
+        if !cell.register(&registered.waiter) {
+            return;
+        }
+        registered.cells.push(cell);
+    }
+    // What was there before the registration counts too; what comes meanwhile may count twice, which only wakes early.
+    for (partition, offset, isolation) in waits {
+        let bytes = partition.available_bytes(*offset, *isolation, min_bytes);
+        if bytes > 0 && registered.waiter.credit(bytes as u64) {
+            return;
+        }
+    }
+    if waits.iter().any(|(partition, ..)| partition.shard.leading().is_none()) {
+        return;
+    }
+    let _ = rt::timeout(deadline.since(rt::now()), woken).await;
+}

@@ -1,0 +1,89 @@
+//! Reading: whole batches from an offset up to what the reader may see, heads patched.
+//!
+//! Follows Kafka's ReplicaManager / Partition.readRecords: epochs first, then divergence, then range. An offset above the
+//! high watermark is out of range only if it still is after a read index (I12).
+
+use bytes::Bytes;
+use ottla_protocol::ids::Offset;
+use ottla_storage::read::{ReadError, ReadRequest};
+
+use super::error::PartitionError;
+use super::handle::{Partition, end_for, watermarks};
+use super::types::{EpochEnd, FetchSpec, Fetched, Isolation};
+use crate::shard::published::Marks;
+
+impl Partition {
+    /// Reads from an offset on. No data is no error.
+    pub async fn read(&self, spec: FetchSpec) -> Result<Fetched, PartitionError> {
+        let (mut marks, epoch) = self.led_in(spec.current_leader_epoch)?;
+        if let Some(last) = spec.last_fetched_epoch {
+            let end = marks.epochs.end_of(last, epoch, marks.high_watermark);
+            let (known, end_offset) = end.ok_or(PartitionError::OffsetOutOfRange)?;
+            if known < last || end_offset < spec.offset {
+                let diverging = EpochEnd { epoch: known, end_offset };
+                return Ok(Fetched { diverging_epoch: Some(diverging), ..empty(&marks, spec.isolation) });
+            }
+        }
+        if spec.offset < marks.log_start {
+            return Err(PartitionError::OffsetOutOfRange);
+        }
+        if spec.offset > marks.high_watermark {
+            self.read_index().await?;
+            marks = self.led_in(spec.current_leader_epoch)?.0;
+            if spec.offset > marks.high_watermark || spec.offset < marks.log_start {
+                return Err(PartitionError::OffsetOutOfRange);
+            }
+        }
+        let up_to = end_for(&marks, spec.isolation);
+        let mut fetched = empty(&marks, spec.isolation);
+        if spec.offset < up_to && (spec.max_bytes > 0 || spec.at_least_one) {
+            fetched.records = self.copy(spec.offset, up_to, spec.max_bytes, spec.at_least_one).await?;
+        }
+        Ok(fetched)
+    }
+
+    /// Whole batches from the one that holds `from` up to `up_to`.
+    pub(super) async fn copy(
+        &self,
+        from: Offset,
+        up_to: Offset,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> Result<Bytes, PartitionError> {
+        let Some(directory) = self.shard.directory() else { return Ok(Bytes::new()) };
+        let request = ReadRequest { key: self.shard.extent(self.id), from, up_to, bytes_max, at_least_one };
+        let plan = directory.plan_read(request).map_err(|error| self.unreadable(&error))?;
+        if plan.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let bytes = plan.read().await.map_err(|error| self.unreadable(&error))?;
+        Ok(bytes.freeze())
+    }
+
+    /// Bytes from `from` on that a reader could have now, counted up to `bytes_max`.
+    pub(super) fn available_bytes(&self, from: Offset, isolation: Isolation, bytes_max: usize) -> usize {
+        let Ok((marks, _)) = self.led() else { return 0 };
+        let up_to = end_for(&marks, isolation);
+        let Some(directory) = self.shard.directory() else { return 0 };
+        if from >= up_to {
+            return 0;
+        }
+        let request = ReadRequest { key: self.shard.extent(self.id), from, up_to, bytes_max, at_least_one: true };
+        directory.plan_read(request).map_or(bytes_max, |plan| plan.bytes())
+    }
+
+    pub(super) fn unreadable(&self, error: &ReadError) -> PartitionError {
+        tracing::error!("partition={}/{}: {error}; other offsets are served", self.topic.name, self.id.index);
+        PartitionError::Storage
+    }
+}
+
+fn empty(marks: &Marks, isolation: Isolation) -> Fetched {
+    Fetched {
+        watermarks: watermarks(marks),
+        diverging_epoch: None,
+        // No transaction can have been aborted before transactions exist.
+        aborted: (isolation == Isolation::ReadCommitted).then(Vec::new),
+        records: Bytes::new(),
+    }
+}

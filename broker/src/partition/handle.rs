@@ -1,0 +1,157 @@
+//! One partition as a request holds it: a cheap handle over the shard that carries it.
+//!
+//! Everything current is asked of the leader only, and only once it has applied an entry of its own term; an offset beyond
+//! the end is called so only after a read index (design section 3, I12). May not know: sockets, wire versions.
+
+use std::sync::Arc;
+
+use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
+use parking_lot::Mutex;
+
+use super::error::PartitionError;
+use super::types::{ActiveProducer, EpochEnd, Isolation, Watermarks};
+use crate::coordinator::group::GroupStore;
+use crate::metadata::Topic;
+use crate::shard::Shard;
+use crate::shard::command::{Command, LogStartChange, LogStartReason};
+use crate::shard::published::{Marks, PartitionCell};
+use crate::shard::state::{ApplyReply, epoch_of};
+
+/// A partition that this node carries, for the time of one request; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Partition {
+    pub(super) id: PartitionId,
+    pub(super) topic: Arc<Topic>,
+    pub(super) shard: Arc<Shard>,
+}
+
+impl Partition {
+    /// Which partition.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// Its topic, as of when the partition was found.
+    #[must_use]
+    pub fn topic(&self) -> &Arc<Topic> {
+        &self.topic
+    }
+
+    /// The partition as readers see it, once its shard has adopted it.
+    pub(super) fn cell(&self) -> Option<Arc<PartitionCell>> {
+        self.shard.published().get(self.id)
+    }
+
+    /// Marks and leader epoch, if this node leads the partition and serves.
+    pub(super) fn led(&self) -> Result<(Marks, LeaderEpoch), PartitionError> {
+        let term = self.shard.leading().ok_or(PartitionError::NotLeaderOrFollower)?;
+        let marks = self.cell().ok_or(PartitionError::LeaderNotAvailable)?.marks();
+        let epoch = epoch_of(marks.epoch_base, term.0);
+        Ok((marks, epoch))
+    }
+
+    /// The same, after the client's idea of the leader epoch is checked (KIP-320).
+    pub(super) fn led_in(&self, current: Option<LeaderEpoch>) -> Result<(Marks, LeaderEpoch), PartitionError> {
+        let (marks, epoch) = self.led()?;
+        match current {
+            Some(believed) if believed < epoch => Err(PartitionError::FencedLeaderEpoch),
+            Some(believed) if believed > epoch => Err(PartitionError::UnknownLeaderEpoch),
+            _ => Ok((marks, epoch)),
+        }
+    }
+
+    /// The leader epoch; only where this node leads and serves.
+    #[must_use]
+    pub fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        self.led().ok().map(|(_, epoch)| epoch)
+    }
+
+    /// True once the shard carries the partition.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.cell().is_some()
+    }
+
+    /// The watermarks as published; all 0 before the partition is adopted.
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        self.cell().map(|cell| watermarks(&cell.marks())).unwrap_or_default()
+    }
+
+    /// Waits until what this node has applied is current.
+    pub async fn read_index(&self) -> Result<(), PartitionError> {
+        self.shard.read_index().await
+    }
+
+    /// Where `requested` ended (KIP-101); `None` if nothing is known of it.
+    pub async fn epoch_end(
+        &self,
+        requested: LeaderEpoch,
+        current: Option<LeaderEpoch>,
+    ) -> Result<Option<EpochEnd>, PartitionError> {
+        let (marks, epoch) = self.led_in(current)?;
+        let end = marks.epochs.end_of(requested, epoch, marks.high_watermark);
+        Ok(end.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }))
+    }
+
+    /// Moves the log start up to `offset`, -1 for the high watermark; answers the new log start (KIP-107).
+    pub async fn delete_records(&self, offset: i64) -> Result<Offset, PartitionError> {
+        let policy = self.topic.config.cleanup_policy;
+        if !policy.delete || self.topic.internal {
+            return Err(PartitionError::PolicyViolation("cleanup.policy of the topic does not delete"));
+        }
+        let (marks, _) = self.led()?;
+        let wanted = if offset == -1 { marks.high_watermark } else { Offset(offset) };
+        if wanted < Offset(0) || wanted > marks.high_watermark {
+            return Err(PartitionError::OffsetOutOfRange);
+        }
+        let change = LogStartChange { id: self.id, offset: wanted, reason: LogStartReason::DeleteRecords };
+        match self.shard.command(Command::SetLogStart(vec![change])).await? {
+            ApplyReply::LogStarts(starts) => {
+                starts.first().and_then(|(_, start)| *start).ok_or(PartitionError::UnknownTopicOrPartition)
+            }
+            ApplyReply::Data(_) | ApplyReply::Changed(_) => Err(PartitionError::NotLeaderOrFollower),
+        }
+    }
+
+    /// The producers known on the partition, by id.
+    pub fn producers(&self) -> Result<Vec<ActiveProducer>, PartitionError> {
+        let _ = self.led()?;
+        let state = self.shard.state().lock();
+        let partition = state.partitions.get(&self.id).ok_or(PartitionError::NotLeaderOrFollower)?;
+        let shown = |(producer_id, history): (ProducerId, &super::producer_state::ProducerHistory)| ActiveProducer {
+            producer_id,
+            producer_epoch: history.epoch,
+            last_sequence: history.last_sequence(),
+            last_timestamp_ms: history.timestamp_ms,
+            coordinator_epoch: history.coordinator_epoch,
+            current_txn_start_offset: history.transaction_start.map_or(-1, |offset| offset.0),
+        };
+        Ok(partition.producers.iter().map(shown).collect())
+    }
+
+    /// Bytes of its batches from log start in the directory of this node's replica.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.shard.directory().map_or(0, |directory| directory.bytes_of(self.shard.extent(self.id)))
+    }
+
+    /// The replicated group state; partitions of `__consumer_offsets` only.
+    #[must_use]
+    pub fn group_store(&self) -> Option<Arc<Mutex<GroupStore>>> {
+        self.cell()?.groups.clone()
+    }
+}
+
+pub(super) fn watermarks(marks: &Marks) -> Watermarks {
+    Watermarks { log_start: marks.log_start, high_watermark: marks.high_watermark, last_stable: marks.last_stable }
+}
+
+/// The end of what a reader may see.
+pub(super) fn end_for(marks: &Marks, isolation: Isolation) -> Offset {
+    match isolation {
+        Isolation::ReadUncommitted => marks.high_watermark,
+        Isolation::ReadCommitted => marks.last_stable,
+    }
+}

@@ -1,0 +1,182 @@
+//! Finding partitions: which shard carries one, whether this node leads it, and the wait until it is adopted.
+//!
+//! Before "unknown" is answered the metadata is read once more, current (design section 6). May not know: what is done with
+//! a partition.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset};
+use ottla_storage::env::{rt, watch};
+use uuid::Uuid;
+
+use super::delayed_fetch;
+use super::error::PartitionError;
+use super::handle::Partition;
+use super::types::{ConnectionId, Isolation, Leadership, TopicRef};
+use crate::metadata::{MetadataImage, Topic};
+use crate::shard::state::epoch_of;
+use crate::shard::{Shard, Shards};
+
+/// A request for a partition that is not adopted yet waits this long, then LEADER_NOT_AVAILABLE.
+const ADOPTION_WAIT: Duration = Duration::from_secs(5);
+
+/// All partitions that this node may serve; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Partitions {
+    shards: Shards,
+}
+
+impl Partitions {
+    /// Partitions over the shards of this node.
+    #[must_use]
+    pub fn new(shards: Shards) -> Self {
+        Self { shards }
+    }
+
+    fn image(&self) -> Arc<MetadataImage> {
+        self.shards.registry().image()
+    }
+
+    /// A partition, from the tables as they are. `None`: it exists, but its shard is not here yet.
+    /// A partition that its shard has not adopted yet is given too: appends to it wait in order.
+    pub fn find_now(&self, topic: TopicRef<'_>, index: i32) -> Result<Option<Partition>, PartitionError> {
+        let image = self.image();
+        let topic = resolve(&image, topic)?;
+        let route = topic.route(index).ok_or(PartitionError::UnknownTopicOrPartition)?;
+        let Some(shard) = self.shards.get(route.shard) else {
+            let placed_here = image
+                .shard(route.shard)
+                .is_some_and(|record| record.replicas.iter().any(|replica| replica.node == self.shards.node()));
+            return if placed_here { Ok(None) } else { Err(PartitionError::NotLeaderOrFollower) };
+        };
+        Ok(Some(Partition { id: topic.partition(index), topic: topic.clone(), shard }))
+    }
+
+    /// A partition that this node leads; waits for its adoption, which goes before others.
+    pub async fn find(&self, topic: TopicRef<'_>, index: i32) -> Result<Partition, PartitionError> {
+        if let Ok(Some(partition)) = self.find_now(topic, index)
+            && matches!(readiness(&partition), Readiness::Ready)
+        {
+            return Ok(partition);
+        }
+        let deadline = rt::now() + ADOPTION_WAIT;
+        let mut asked_metadata = false;
+        let mut shards = self.shards.leadership_changes();
+        let mut images = self.shards.registry().changes();
+        loop {
+            let _seen = (*shards.borrow_and_update(), images.borrow_and_update().index);
+            match self.find_now(topic, index) {
+                Ok(Some(partition)) => match readiness(&partition) {
+                    Readiness::Ready => return Ok(partition),
+                    Readiness::Elsewhere => return Err(PartitionError::NotLeaderOrFollower),
+                    Readiness::Later => partition.shard.want(partition.id),
+                },
+                Ok(None) => {}
+                Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) if !asked_metadata => {
+                    asked_metadata = true;
+                    self.shards.registry().read_index().await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            if rt::now() >= deadline {
+                return Err(PartitionError::LeaderNotAvailable);
+            }
+            tokio::select! {
+                biased;
+                _ = shards.changed() => {}
+                _ = images.changed() => {}
+                () = rt::sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    /// Who leads a partition, as far as this node knows.
+    #[must_use]
+    pub fn leadership(&self, topic: &Topic, index: i32) -> Leadership {
+        let image = self.image();
+        let replicas = image.replica_nodes(topic, index);
+        let unknown = LeaderEpoch(-1);
+        let none = Leadership { leader: None, leader_epoch: unknown, in_sync: replicas.clone(), replicas };
+        let Some(route) = topic.route(index) else { return none };
+        let (Some(record), Some(shard)) = (image.shard(route.shard), self.shards.get(route.shard)) else {
+            return none;
+        };
+        let role = shard.role();
+        let leads = |leader| record.replicas.iter().find(|replica| Some(replica.id) == leader);
+        let Some(leader) = leads(role.leader).filter(|_| !role.stopped) else { return none };
+        let adopted_base = shard.published().get(topic.partition(index)).map(|cell| cell.marks().epoch_base);
+        let base = adopted_base.map_or(route.epoch_base, |base| base.max(route.epoch_base));
+        Leadership { leader: Some(leader.node), leader_epoch: epoch_of(base, role.term.0), ..none }
+    }
+
+    /// Returns when `min_bytes` can be read from the offsets together, when a leadership changes, or at the deadline.
+    pub async fn wait_for_data(
+        &self,
+        waits: &[(Partition, Offset, Isolation)],
+        min_bytes: usize,
+        deadline: rt::Instant,
+    ) {
+        delayed_fetch::wait(waits, min_bytes, deadline).await;
+    }
+
+    /// Forgets what was refused on a connection that is closed.
+    pub fn connection_closed(&self, connection: ConnectionId) {
+        self.shards.connection_closed(connection);
+    }
+
+    /// The partitions of a topic that this node leads and serves, in order.
+    #[must_use]
+    pub fn led_partitions(&self, topic: Uuid) -> Vec<i32> {
+        let image = self.image();
+        let Some(topic) = image.topic_by_id(&topic) else { return Vec::new() };
+        let led = |index: &i32| {
+            let partition = self.find_now(TopicRef::Id(topic.id), *index);
+            partition.is_ok_and(|partition| partition.is_some_and(|partition| partition.leader_epoch().is_some()))
+        };
+        (0..topic.partition_count()).filter(led).collect()
+    }
+
+    /// Changes whenever the outcome of [`Partition::leader_epoch`] may have changed for some partition.
+    #[must_use]
+    pub fn leadership_changes(&self) -> watch::Receiver<u64> {
+        self.shards.leadership_changes()
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.shards.node()
+    }
+
+    /// The shards of this node, for metrics.
+    #[must_use]
+    pub fn shards(&self) -> Vec<Arc<Shard>> {
+        self.shards.all()
+    }
+}
+
+fn resolve<'a>(image: &'a MetadataImage, topic: TopicRef<'_>) -> Result<&'a Arc<Topic>, PartitionError> {
+    match topic {
+        TopicRef::Name(name) => image.topic(name).ok_or(PartitionError::UnknownTopicOrPartition),
+        TopicRef::Id(id) => image.topic_by_id(&id).ok_or(PartitionError::UnknownTopicId),
+    }
+}
+
+enum Readiness {
+    Ready,
+    /// Another node leads, or the replica has stopped.
+    Elsewhere,
+    /// No leader yet, or not adopted yet.
+    Later,
+}
+
+fn readiness(partition: &Partition) -> Readiness {
+    let role = partition.shard.role();
+    if partition.shard.leading().is_some() {
+        return if partition.is_adopted() { Readiness::Ready } else { Readiness::Later };
+    }
+    let other = role.leader.is_some_and(|leader| leader != partition.shard.replica);
+    if other || role.stopped { Readiness::Elsewhere } else { Readiness::Later }
+}

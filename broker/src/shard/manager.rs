@@ -1,0 +1,280 @@
+//! The shards of this node: opened from what the disk holds, created on sight of the metadata, found by id.
+//!
+//! Nothing is deleted because the metadata does not know it (design section 6). May not know: topics' contents, requests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_protocol::ids::NodeId;
+use ottla_raft::{Creation, Directory, GroupHandle, Members, RaftError, RaftHost};
+use ottla_storage::data_dir::{DataDir, RecoveredReplica};
+use ottla_storage::env::{rt, watch};
+use ottla_storage::ids::ReplicaId;
+use parking_lot::RwLock;
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::codec::CodecError;
+use super::creation::ShardCreation;
+use super::machine::{self, DirectorySpace, ShardMachine};
+use super::registry::Registry;
+use super::shard::{ClockWitness, MachineView, Shard};
+use super::state::ShardState;
+use super::upkeep::{self, Upkeep};
+use crate::metadata::{ReplicaRecord, ShardId, ShardKind, ShardRecord};
+use crate::partition::ConnectionId;
+
+/// A shard that could not be created is tried again after this long.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a replica on this disk cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// What it recorded about itself cannot be read.
+    #[error("replica {replica}: its record cannot be read: {what}")]
+    Unreadable {
+        /// Which replica.
+        replica: ReplicaId,
+        /// What is wrong.
+        what: String,
+    },
+    /// Its checkpoint cannot be read.
+    #[error("replica {replica}: its checkpoint cannot be read: {source}")]
+    Checkpoint {
+        /// Which replica.
+        replica: ReplicaId,
+        /// What is wrong.
+        source: CodecError,
+    },
+    /// Raft refused.
+    #[error(transparent)]
+    Raft(#[from] RaftError),
+}
+
+/// A data directory of this node, as its replicas use it.
+#[derive(Clone)]
+pub struct ShardDirectory {
+    /// Batches, index, space.
+    pub data: Arc<DataDir>,
+    /// The same directory as Raft sees it.
+    pub log: Arc<dyn Directory>,
+}
+
+struct Inner {
+    node: NodeId,
+    host: RaftHost,
+    directories: BTreeMap<Uuid, ShardDirectory>,
+    registry: Arc<dyn Registry>,
+    upkeep: Upkeep,
+    shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
+    /// Grows when a shard comes.
+    changes: watch::Sender<u64>,
+    /// Grows when a shard's role or its set of partitions changes.
+    leadership: watch::Sender<u64>,
+}
+
+/// The shards of this node; cheap to clone.
+#[derive(Clone)]
+pub struct Shards(Arc<Inner>);
+
+impl std::fmt::Debug for Shards {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.shards.read().values()).finish()
+    }
+}
+
+/// What a recovered replica recorded about its shard.
+pub fn creation_of(recovered: &RecoveredReplica) -> Result<ShardCreation, OpenError> {
+    let replica = recovered.id;
+    let unreadable = |what: String| OpenError::Unreadable { replica, what };
+    let creation = Creation::decode(recovered.creation.clone()).ok_or_else(|| unreadable("no members".to_owned()))?;
+    ShardCreation::decode(&creation.shard).map_err(|error| unreadable(error.to_string()))
+}
+
+impl Shards {
+    /// No shards yet. `directories` by their random ids.
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        host: RaftHost,
+        directories: BTreeMap<Uuid, ShardDirectory>,
+        registry: Arc<dyn Registry>,
+        upkeep: Upkeep,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            node,
+            host,
+            directories,
+            registry,
+            upkeep,
+            shards: RwLock::default(),
+            changes: watch::Sender::new(0),
+            leadership: watch::Sender::new(0),
+        }))
+    }
+
+    /// Opens a replica that the disk holds; not for the metadata group.
+    pub async fn open(&self, directory: &ShardDirectory, recovered: &RecoveredReplica) -> Result<(), OpenError> {
+        let creation = creation_of(recovered)?;
+        let state = machine::restore(creation.keeps_groups(), &recovered.state)
+            .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
+        let (machine, view) = self.machine(directory, recovered.id, state);
+        let group = self.0.host.open(directory.log.clone(), recovered, Box::new(machine)).await?;
+        self.add(creation, recovered.id, directory, group, view);
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        directory: &ShardDirectory,
+        record: &ShardRecord,
+        replica: &ReplicaRecord,
+    ) -> Result<(), OpenError> {
+        let creation = ShardCreation { shard: record.id, kind: record.kind };
+        let (machine, view) = self.machine(directory, replica.id, ShardState::new(creation.keeps_groups()));
+        let members = Members::of(record.replicas.iter().map(|replica| replica.id));
+        let group = self
+            .0
+            .host
+            .create(directory.log.clone(), replica.id, creation.encode(), members, Box::new(machine))
+            .await?;
+        self.add(creation, replica.id, directory, group, view);
+        tracing::info!("shard={} replica={}: created ({:?})", record.id, replica.id, record.kind);
+        Ok(())
+    }
+
+    fn machine(
+        &self,
+        directory: &ShardDirectory,
+        replica: ReplicaId,
+        state: ShardState,
+    ) -> (ShardMachine, MachineView) {
+        let space = Arc::new(DirectorySpace { directory: directory.data.clone(), replica });
+        let machine = ShardMachine::new(state, space);
+        let view = MachineView::of(&machine);
+        (machine, view)
+    }
+
+    fn add(
+        &self,
+        creation: ShardCreation,
+        replica: ReplicaId,
+        directory: &ShardDirectory,
+        group: GroupHandle,
+        view: MachineView,
+    ) {
+        let registry = self.0.registry.clone();
+        // Clocks of other nodes are not known yet: a node that is alone is its own majority.
+        let witness: ClockWitness = Arc::new(move || registry.image().nodes.len() <= 1);
+        let shard = Shard::new(creation, replica, Arc::new(group), Some(directory.data.clone()), view, witness);
+        self.0.shards.write().insert(creation.shard, shard.clone());
+        rt::spawn(shard.clone().run());
+        rt::spawn(upkeep::run(shard.clone(), self.0.registry.clone(), self.0.upkeep.clone()));
+        rt::spawn(announce(shard, self.0.leadership.clone()));
+        self.0.changes.send_modify(|version| *version += 1);
+    }
+
+    /// Creates the shards that the metadata places here, now and whenever it changes.
+    pub fn start(&self) {
+        let shards = self.clone();
+        rt::spawn(async move { shards.reconcile().await });
+    }
+
+    async fn reconcile(&self) {
+        let mut images = self.0.registry.changes();
+        loop {
+            let image = images.borrow_and_update().clone();
+            let mut failed = false;
+            for record in image.shards.values() {
+                failed |= !self.ensure(record).await;
+            }
+            let retry = if failed { RETRY } else { Duration::from_secs(3600) };
+            tokio::select! {
+                biased;
+                changed = images.changed() => if changed.is_err() { return },
+                () = rt::sleep(retry) => {}
+            }
+        }
+    }
+
+    /// True if the shard needs nothing more here.
+    async fn ensure(&self, record: &ShardRecord) -> bool {
+        let mine = record.replicas.iter().find(|replica| replica.node == self.0.node);
+        let Some(replica) = mine else { return true };
+        if record.kind == ShardKind::Metadata || self.get(record.id).is_some() {
+            return true;
+        }
+        let Some(directory) = self.0.directories.get(&replica.directory) else {
+            tracing::error!(
+                "shard={} replica={}: its data directory {} is not here; it stays down",
+                record.id,
+                replica.id,
+                replica.directory
+            );
+            return true;
+        };
+        match self.create(directory, record, replica).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!("shard={} replica={}: not created: {error}; tried again", record.id, replica.id);
+                false
+            }
+        }
+    }
+
+    /// A shard of this node.
+    #[must_use]
+    pub fn get(&self, shard: ShardId) -> Option<Arc<Shard>> {
+        self.0.shards.read().get(&shard).cloned()
+    }
+
+    /// All shards of this node.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Shard>> {
+        self.0.shards.read().values().cloned().collect()
+    }
+
+    /// Changes when a shard comes.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Changes when a shard's role or its set of partitions changes.
+    #[must_use]
+    pub fn leadership_changes(&self) -> watch::Receiver<u64> {
+        self.0.leadership.subscribe()
+    }
+
+    /// The metadata as shards see it.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.0.registry
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// Forgets what was refused on a connection that is closed.
+    pub fn connection_closed(&self, connection: ConnectionId) {
+        self.all().iter().for_each(|shard| shard.connection_closed(connection));
+    }
+}
+
+/// Tells whoever follows leadership that something about a shard changed.
+async fn announce(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
+    let mut role = shard.role_changes();
+    let mut adopted = shard.published().changes();
+    loop {
+        leadership.send_modify(|version| *version += 1);
+        tokio::select! {
+            biased;
+            changed = role.changed() => if changed.is_err() { return },
+            changed = adopted.changed() => if changed.is_err() { return },
+        }
+    }
+}
