@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::error::{AppendError, PartitionError};
 use super::handle::Partition;
 use super::types::{Acks, AppendOptions, Appended, Origin};
-use super::validate::{Prepared, prepare, prepare_internal};
+use super::validate::{prepare, prepare_internal};
 use crate::shard::command::BatchDecision;
 use crate::shard::queue::{BatchAnswer, QueuedBatch};
 use crate::shard::state::{BatchOutcome, Rejection};
@@ -50,7 +50,7 @@ impl Partition {
     fn enqueue(&self, batch: Bytes, options: &AppendOptions, timeout: Duration) -> oneshot::Receiver<BatchAnswer> {
         let (answer, receiver) = oneshot::channel();
         let (data, refused) = match self.check(batch.clone(), options) {
-            Ok(prepared) => (prepared.data, None),
+            Ok(data) => (data, None),
             Err(error) => (batch, Some(error)),
         };
         if refused.is_none() && !self.is_adopted() {
@@ -71,7 +71,7 @@ impl Partition {
         receiver
     }
 
-    fn check(&self, batch: Bytes, options: &AppendOptions) -> Result<Prepared, AppendError> {
+    fn check(&self, batch: Bytes, options: &AppendOptions) -> Result<Bytes, AppendError> {
         if options.origin == Origin::Coordinator {
             return prepare_internal(batch);
         }

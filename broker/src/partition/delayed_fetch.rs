@@ -38,7 +38,7 @@ pub(super) async fn wait(waits: &[(Partition, Offset, Isolation)], min_bytes: us
     }
     // What was there before the registration counts too; what comes meanwhile may count twice, which only wakes early.
     for (partition, offset, isolation) in waits {
-        let bytes = partition.available_bytes(*offset, *isolation, min_bytes);
+        let bytes = partition.available_bytes(*offset, *isolation, min_bytes).await;
         if bytes > 0 && registered.waiter.credit(bytes as u64) {
             return;
         }

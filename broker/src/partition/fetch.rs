@@ -52,7 +52,7 @@ impl Partition {
     ) -> Result<Bytes, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(Bytes::new()) };
         let request = ReadRequest { key: self.shard.extent(self.id), from, up_to, bytes_max, at_least_one };
-        let plan = directory.plan_read(request).map_err(|error| self.unreadable(&error))?;
+        let plan = directory.plan_read(request).await.map_err(|error| self.unreadable(&error))?;
         if plan.is_empty() {
             return Ok(Bytes::new());
         }
@@ -61,7 +61,7 @@ impl Partition {
     }
 
     /// Bytes from `from` on that a reader could have now, counted up to `bytes_max`.
-    pub(super) fn available_bytes(&self, from: Offset, isolation: Isolation, bytes_max: usize) -> usize {
+    pub(super) async fn available_bytes(&self, from: Offset, isolation: Isolation, bytes_max: usize) -> usize {
         let Ok((marks, _)) = self.led() else { return 0 };
         let up_to = end_for(&marks, isolation);
         let Some(directory) = self.shard.directory() else { return 0 };
@@ -69,7 +69,7 @@ impl Partition {
             return 0;
         }
         let request = ReadRequest { key: self.shard.extent(self.id), from, up_to, bytes_max, at_least_one: true };
-        directory.plan_read(request).map_or(bytes_max, |plan| plan.bytes())
+        directory.plan_read(request).await.map_or(bytes_max, |plan| plan.bytes())
     }
 
     pub(super) fn unreadable(&self, error: &ReadError) -> PartitionError {

@@ -22,15 +22,8 @@ const DECOMPRESSED_PER_BYTE_MAX: usize = 64;
 const CRC_AT: usize = 17;
 const MAX_TIMESTAMP_AT: usize = 35;
 
-/// A batch fit to be proposed.
-#[derive(Debug, Clone)]
-pub(crate) struct Prepared {
-    pub(crate) data: Bytes,
-    pub(crate) header: BatchHeader,
-}
-
 /// Checks a client's batch against its topic, and makes of it what the topic stores.
-pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<Prepared, AppendError> {
+pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<Bytes, AppendError> {
     let batch_bytes_max = usize::try_from(topic.max_message_bytes).unwrap_or(0);
     let limits = BatchLimits { batch_bytes_max, zstd_allowed: true, control_allowed: false };
     let header = batch::validate(&data, &limits)?;
@@ -59,15 +52,14 @@ pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<P
     if stamped.len() > batch_bytes_max {
         return Err(AppendError::MessageTooLarge);
     }
-    let header = BatchHeader::parse(&stamped).ok_or_else(|| AppendError::Corrupt("no header".to_owned()))?;
-    Ok(Prepared { data: stamped, header })
+    Ok(stamped)
 }
 
 /// A coordinator's batch: only its structure is checked.
-pub(crate) fn prepare_internal(data: Bytes) -> Result<Prepared, AppendError> {
+pub(crate) fn prepare_internal(data: Bytes) -> Result<Bytes, AppendError> {
     let limits = BatchLimits { batch_bytes_max: usize::MAX, zstd_allowed: true, control_allowed: true };
-    let header = batch::validate(&data, &limits)?;
-    Ok(Prepared { data, header })
+    batch::validate(&data, &limits)?;
+    Ok(data)
 }
 
 fn fault(checked: &Checked) -> Option<AppendError> {
