@@ -343,3 +343,86 @@ pub(crate) fn put_no_tags(out: &mut BytesMut, flexible: bool) {
         out.put_u8(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn varints_at_their_edges() {
+        let read = |bytes: &[u8]| Reader::new(bytes).unsigned_varint();
+        assert_eq!(read(&[0]), Ok(0));
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Ok(u32::MAX));
+        assert_eq!(read(&[0x80, 0x80, 0x80, 0x80, 0x00]), Ok(0), "not the shortest, but Kafka reads it");
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x1f]), Err(WireError::VarintTooLong));
+        assert_eq!(read(&[0x80; 6]), Err(WireError::VarintTooLong));
+        assert_eq!(read(&[0x80]), Err(WireError::Truncated { missing: 1 }));
+        let long = |bytes: &[u8]| Reader::new(bytes).varlong();
+        assert_eq!(long(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]), Ok(i64::MIN));
+        assert_eq!(long(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]), Err(WireError::VarintTooLong));
+        assert_eq!(long(&[0x80; 11]), Err(WireError::VarintTooLong));
+    }
+
+    #[test]
+    fn lengths_below_null_and_beyond_the_end_are_refused() {
+        assert_eq!(Reader::new(&[0xff, 0xff]).nullable_bytes_i16(), Ok(None));
+        assert_eq!(Reader::new(&[0xff, 0xfe]).nullable_bytes_i16(), Err(WireError::NegativeLength));
+        assert_eq!(Reader::new(&[0, 5, 1]).nullable_bytes_i16(), Err(WireError::Truncated { missing: 4 }));
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xfe]).nullable_bytes_i32(), Err(WireError::NegativeLength));
+        assert_eq!(Reader::new(&[0x80; 4]).array_count(false, 1), Err(WireError::NegativeLength));
+        assert_eq!(Reader::new(&[0, 0, 0, 2, 0]).array_count(false, 1), Err(WireError::TooManyElements));
+        assert_eq!(Reader::new(&[0, 0, 0, 0]).array_count(false, 1), Ok(Some(0)));
+    }
+
+    #[test]
+    fn a_compact_string_above_32767_bytes_is_refused() {
+        let mut out = BytesMut::new();
+        put_unsigned_varint(&mut out, MAX_STRING_BYTES as u32 + 2);
+        out.resize(out.len() + MAX_STRING_BYTES + 1, b'a');
+        assert_eq!(Reader::new(&out).nullable_string(true), Err(WireError::StringTooLong));
+    }
+
+    /// Several arrays must not each have the whole allowance.
+    #[test]
+    fn the_limit_of_elements_holds_for_all_arrays_together() {
+        let count = MAX_ELEMENTS as u32 / 2 + 1;
+        let mut out = BytesMut::new();
+        out.put_u32(count);
+        out.put_u32(count);
+        out.resize(out.len() + 2 * count as usize, 0);
+        let mut reader = Reader::new(&out);
+        assert_eq!(reader.array_count(false, 1), Ok(Some(count as usize)));
+        assert_eq!(reader.array_count(false, 1), Err(WireError::TooManyElements));
+    }
+
+    #[test]
+    fn an_error_message_too_long_for_the_wire_is_cut_between_characters() {
+        let text = "\u{00e4}".repeat(20_000);
+        let mut out = BytesMut::new();
+        put_nullable_string(&mut out, false, Some(&text));
+        let mut reader = Reader::new(&out);
+        let raw = reader.nullable_string(false).unwrap().unwrap();
+        assert_eq!(raw.len(), 32_766);
+        assert!(std::str::from_utf8(raw).is_ok() && reader.remaining() == 0);
+    }
+
+    proptest! {
+        #[test]
+        fn varints_round_trip(long in any::<i64>(), int in any::<i32>(), unsigned in any::<u32>(), shift in 0u32..64) {
+            let mut out = BytesMut::new();
+            let (long, int, unsigned) = (long >> shift, int >> (shift / 2), unsigned >> (shift / 2));
+            put_varlong(&mut out, long);
+            prop_assert_eq!(out.len(), varlong_length(long));
+            put_varint(&mut out, int);
+            prop_assert_eq!(out.len(), varlong_length(long) + varlong_length(i64::from(int)));
+            put_unsigned_varint(&mut out, unsigned);
+            let mut reader = Reader::new(&out);
+            prop_assert_eq!(reader.varlong(), Ok(long));
+            prop_assert_eq!(reader.varint(), Ok(int));
+            prop_assert_eq!(reader.unsigned_varint(), Ok(unsigned));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+    }
+}
