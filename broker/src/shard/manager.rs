@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, Directory, GroupHandle, Members, RaftError, RaftHost};
+use ottla_raft::{Creation, GroupHandle, Members, RaftError, RaftHost};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
@@ -16,13 +16,12 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::codec::CodecError;
-use super::creation::ShardCreation;
 use super::machine::{self, DirectorySpace, ShardMachine};
 use super::registry::Registry;
-use super::shard::{ClockWitness, MachineView, Shard};
+use super::shard::{ClockWitness, MachineView, Shard, keeps_groups};
 use super::state::ShardState;
 use super::upkeep::{self, Upkeep};
-use crate::metadata::{ReplicaRecord, ShardId, ShardKind, ShardRecord};
+use crate::metadata::{ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord};
 use crate::partition::ConnectionId;
 
 /// A shard that could not be created is tried again after this long.
@@ -52,19 +51,10 @@ pub enum OpenError {
     Raft(#[from] RaftError),
 }
 
-/// A data directory of this node, as its replicas use it.
-#[derive(Clone)]
-pub struct ShardDirectory {
-    /// Batches, index, space.
-    pub data: Arc<DataDir>,
-    /// The same directory as Raft sees it.
-    pub log: Arc<dyn Directory>,
-}
-
 struct Inner {
     node: NodeId,
     host: RaftHost,
-    directories: BTreeMap<Uuid, ShardDirectory>,
+    directories: BTreeMap<Uuid, Arc<DataDir>>,
     registry: Arc<dyn Registry>,
     upkeep: Upkeep,
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
@@ -98,7 +88,7 @@ impl Shards {
     pub fn new(
         node: NodeId,
         host: RaftHost,
-        directories: BTreeMap<Uuid, ShardDirectory>,
+        directories: BTreeMap<Uuid, Arc<DataDir>>,
         registry: Arc<dyn Registry>,
         upkeep: Upkeep,
     ) -> Self {
@@ -115,29 +105,29 @@ impl Shards {
     }
 
     /// Opens a replica that the disk holds; not for the metadata group.
-    pub async fn open(&self, directory: &ShardDirectory, recovered: &RecoveredReplica) -> Result<(), OpenError> {
+    pub async fn open(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
         let creation = creation_of(recovered)?;
-        let state = machine::restore(creation.keeps_groups(), &recovered.state)
+        let state = machine::restore(keeps_groups(creation.kind), &recovered.state)
             .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
         let (machine, view) = self.machine(directory, recovered.id, state);
-        let group = self.0.host.open(directory.log.clone(), recovered, Box::new(machine)).await?;
+        let group = self.0.host.open(directory.clone(), recovered, Box::new(machine)).await?;
         self.add(creation, recovered.id, directory, group, view);
         Ok(())
     }
 
     async fn create(
         &self,
-        directory: &ShardDirectory,
+        directory: &Arc<DataDir>,
         record: &ShardRecord,
         replica: &ReplicaRecord,
     ) -> Result<(), OpenError> {
-        let creation = ShardCreation { shard: record.id, kind: record.kind };
-        let (machine, view) = self.machine(directory, replica.id, ShardState::new(creation.keeps_groups()));
+        let creation = ShardCreation::from(record);
+        let (machine, view) = self.machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
         let members = Members::of(record.replicas.iter().map(|replica| replica.id));
         let group = self
             .0
             .host
-            .create(directory.log.clone(), replica.id, creation.encode(), members, Box::new(machine))
+            .create(directory.clone(), replica.id, creation.encode(), members, Box::new(machine))
             .await?;
         self.add(creation, replica.id, directory, group, view);
         tracing::info!("shard={} replica={}: created ({:?})", record.id, replica.id, record.kind);
@@ -146,11 +136,11 @@ impl Shards {
 
     fn machine(
         &self,
-        directory: &ShardDirectory,
+        directory: &Arc<DataDir>,
         replica: ReplicaId,
         state: ShardState,
     ) -> (ShardMachine, MachineView) {
-        let space = Arc::new(DirectorySpace { directory: directory.data.clone(), replica });
+        let space = Arc::new(DirectorySpace { directory: directory.clone(), replica });
         let machine = ShardMachine::new(state, space);
         let view = MachineView::of(&machine);
         (machine, view)
@@ -160,14 +150,14 @@ impl Shards {
         &self,
         creation: ShardCreation,
         replica: ReplicaId,
-        directory: &ShardDirectory,
+        directory: &Arc<DataDir>,
         group: GroupHandle,
         view: MachineView,
     ) {
         let registry = self.0.registry.clone();
         // Clocks of other nodes are not known yet: a node that is alone is its own majority.
         let witness: ClockWitness = Arc::new(move || registry.image().nodes.len() <= 1);
-        let shard = Shard::new(creation, replica, Arc::new(group), Some(directory.data.clone()), view, witness);
+        let shard = Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, witness);
         self.0.shards.write().insert(creation.shard, shard.clone());
         rt::spawn(shard.clone().run());
         rt::spawn(upkeep::run(shard.clone(), self.0.registry.clone(), self.0.upkeep.clone()));

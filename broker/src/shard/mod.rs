@@ -4,7 +4,6 @@ mod adoption;
 pub mod clock;
 mod codec;
 pub mod command;
-mod creation;
 pub mod epochs;
 pub mod group;
 mod keys;
@@ -20,8 +19,7 @@ pub(crate) mod sticky;
 pub mod upkeep;
 
 pub use codec::CodecError;
-pub use creation::ShardCreation;
-pub use manager::{OpenError, ShardDirectory, Shards, creation_of};
+pub use manager::{OpenError, Shards, creation_of};
 pub use registry::Registry;
 pub use shard::Shard;
 pub use upkeep::Upkeep;

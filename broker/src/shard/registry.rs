@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_storage::env::watch;
 
-use crate::metadata::{IntentKey, MetadataImage};
+use crate::metadata::{IntentEnd, IntentKey, Metadata, MetadataImage};
 
 /// The land registry as the floors below it see it.
 pub trait Registry: Send + Sync + 'static {
@@ -19,4 +20,25 @@ pub trait Registry: Send + Sync + 'static {
     fn read_index(&self) -> BoxFuture<'static, bool>;
     /// Reports intents that a shard has carried out; false if they must be reported again.
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool>;
+}
+
+impl Registry for Metadata {
+    fn image(&self) -> Arc<MetadataImage> {
+        Metadata::image(self)
+    }
+
+    fn changes(&self) -> watch::Receiver<Arc<MetadataImage>> {
+        self.watch()
+    }
+
+    fn read_index(&self) -> BoxFuture<'static, bool> {
+        let metadata = self.clone();
+        async move { Metadata::read_index(&metadata).await.is_ok() }.boxed()
+    }
+
+    fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool> {
+        let metadata = self.clone();
+        let ends = done.into_iter().map(|key| (key, IntentEnd::Done)).collect();
+        async move { Metadata::end_intents(&metadata, ends).await.is_ok() }.boxed()
+    }
 }

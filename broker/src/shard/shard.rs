@@ -19,12 +19,12 @@ use tokio::sync::{Notify, oneshot};
 
 use super::clock::ShardClock;
 use super::command::Command;
-use super::creation::ShardCreation;
 use super::group::Group;
 use super::machine::{CutPoint, ShardMachine};
 use super::published::Published;
 use super::queue::{BatchAnswer, Packed, Queue, QueuedBatch, QueuedCommand};
 use super::state::{ApplyReply, ShardState};
+use crate::metadata::{ShardCreation, ShardKind};
 use crate::partition::{AppendError, ConnectionId, PartitionError};
 
 /// While nothing happens the task looks around this often.
@@ -102,6 +102,12 @@ impl Shard {
             wanted: Mutex::default(),
             wanted_changed: Notify::new(),
         })
+    }
+
+    /// True if its partitions keep groups.
+    #[must_use]
+    pub fn keeps_groups(&self) -> bool {
+        keeps_groups(self.creation.kind)
     }
 
     /// What this replica is in its group.
@@ -348,6 +354,11 @@ impl Shard {
             | ProposeError::Unknown => PartitionError::NotLeaderOrFollower,
         }
     }
+}
+
+/// True if partitions of such a shard keep groups.
+pub(crate) fn keeps_groups(kind: ShardKind) -> bool {
+    kind == ShardKind::ConsumerOffsets
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::adoption::{self, Adoption};
 use super::command::{Command, LogStartChange, LogStartReason, PARTITIONS_PER_ENTRY_MAX};
 use super::registry::Registry;
 use super::shard::Shard;
+use crate::config::Config;
 use crate::metadata::MetadataImage;
 use crate::partition::PartitionError;
 
@@ -29,6 +30,18 @@ pub struct Upkeep {
     pub producer_check: Duration,
     /// How often the log start of group offsets follows the checkpoint.
     pub offsets_check: Duration,
+}
+
+impl Upkeep {
+    /// As configured.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        Self {
+            retention_check: Duration::from_millis(config.log.retention_check_interval_ms.max(1)),
+            producer_expiration_ms: i64::try_from(config.transaction.producer_id_expiration_ms).unwrap_or(i64::MAX),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Upkeep {
@@ -135,7 +148,7 @@ async fn enforce_retention(shard: &Shard, image: &MetadataImage) -> Result<(), P
 /// What the oldest kept checkpoint covers of group offsets is not needed in the log any more.
 async fn follow_checkpoint(shard: &Shard) -> Result<(), PartitionError> {
     let Some(directory) = shard.directory() else { return Ok(()) };
-    if !shard.creation.keeps_groups() || shard.leading().is_none() {
+    if !shard.keeps_groups() || shard.leading().is_none() {
         return Ok(());
     }
     let Some(kept) = directory.oldest_kept(shard.replica) else { return Ok(()) };
