@@ -71,6 +71,15 @@ fn records_are_slices_of_the_frame() {
     assert!(body.as_ptr_range().contains(&records.as_ptr()));
 }
 
+/// A member id that a group keeps for hours must not keep a connection's buffer alive.
+#[test]
+fn what_is_not_produce_shares_no_memory_with_the_buffer() {
+    let frame = samples::frame(&samples::requests(ApiKey::JoinGroup, 5)[0], 5);
+    let (header, Request::JoinGroup(request)) = crate::request::decode(frame.clone()).unwrap() else { panic!() };
+    assert!(!frame.as_ptr_range().contains(&request.member_id.as_ptr()));
+    assert!(!frame.as_ptr_range().contains(&header.client_id.unwrap().as_ptr()));
+}
+
 fn produce_response(version: i16) -> ProduceResponse {
     let (name, id) = by_id(version);
     let failed = ProducePartitionResponse {

@@ -66,7 +66,11 @@ pub enum RequestError {
     },
 }
 
-/// Decodes one frame (without its length prefix). Records stay slices of the frame.
+/// Decodes one frame (without its length prefix).
+///
+/// The records of a Produce request stay slices of the frame. Every other request gets a copy of its frame first:
+/// names, member ids and metadata are kept for hours by groups and sessions, and as slices of the connection's
+/// buffer each would keep all of that buffer alive.
 pub fn decode(frame: Bytes) -> Result<(RequestHeader, Request), RequestError> {
     let head = FixedHead::parse(&frame).map_err(|cause| RequestError::Malformed { api_key: None, cause })?;
     let Some(api_key) = ApiKey::from_code(head.api_key) else {
@@ -79,6 +83,7 @@ pub fn decode(frame: Bytes) -> Result<(RequestHeader, Request), RequestError> {
             _ => RequestError::UnsupportedVersion { api_key, version },
         });
     }
+    let frame = if api_key == ApiKey::Produce { frame } else { Bytes::copy_from_slice(&frame) };
     let malformed = |cause| RequestError::Malformed { api_key: Some(api_key), cause };
     let header_version = api_key.request_header_version(version);
     let (client_id, header_length) = header::parse_rest(&frame, header_version).map_err(malformed)?;
