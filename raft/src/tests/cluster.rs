@@ -158,6 +158,10 @@ impl Cluster {
         self.up.lock().get(&node).map(|up| up.handle.clone())
     }
 
+    pub(crate) fn host(&self, node: SimNode) -> RaftHost {
+        self.up.lock()[&node].host.clone()
+    }
+
     pub(crate) fn failures(&self, node: SimNode) -> watch::Receiver<BTreeMap<ReplicaId, Arc<str>>> {
         self.up.lock()[&node].host.failures()
     }

@@ -16,7 +16,7 @@ use crate::handle::{GroupHandle, Proposal};
 
 const NODE: SimNode = SimNode(1);
 
-fn proposal(payload: &[u8]) -> Proposal {
+pub(crate) fn proposal(payload: &[u8]) -> Proposal {
     Proposal { payload: Bytes::copy_from_slice(payload), batches: Vec::new(), clock_ms: 0 }
 }
 

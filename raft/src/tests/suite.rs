@@ -27,6 +27,12 @@ pub(crate) struct Installable {
     installed: Option<SnapshotMeta>,
 }
 
+impl Installable {
+    pub(crate) fn new(machine: Machine) -> Self {
+        Installable { machine, installed: None }
+    }
+}
+
 impl RaftStateMachine<TypeConfig> for Installable {
     type SnapshotData = ();
     type SnapshotBuilder = PointBuilder;
@@ -71,7 +77,7 @@ impl StoreBuilder<TypeConfig, LogStore, Installable, Arc<MemoryDirectory>> for O
         let ledger = Ledger::restore(&[], Arc::default());
         let applier = Applier::new(shared, log.clone(), Origin::default(), Box::new(ledger));
         let machine = Machine { applier, progress: Progress::new() };
-        Ok((directory, LogStore::new(log, 1 << 20), Installable { machine, installed: None }))
+        Ok((directory, LogStore::new(log, 1 << 20), Installable::new(machine)))
     }
 }
 

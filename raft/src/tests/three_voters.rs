@@ -9,9 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::ids::{ReplicaId, Term};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
+use crate::net::Message;
 use crate::net::sim::Faults;
 
 const VOTERS: usize = 3;
@@ -160,9 +161,11 @@ pub(crate) fn seeds(default: u64, scenario: impl Fn() -> Cluster + Clone + Send 
     };
     let mut sum = Tally::default();
     for seed in seeds.clone() {
+        // Before the run, so that a failure names its seed.
         println!("seed {seed}");
         let scenario = scenario.clone();
         let report = sim::run_twice(seed, move || trouble(scenario()));
+        println!("seed {seed}: trace {:016x}, {} polls, {:?}", report.trace_hash, report.polls, report.output);
         sum.acknowledged += report.output.acknowledged;
         sum.terms += report.output.terms;
     }
@@ -172,6 +175,97 @@ pub(crate) fn seeds(default: u64, scenario: impl Fn() -> Cluster + Clone + Send 
 #[test]
 fn three_voters_over_a_model_disk_lose_nothing() {
     seeds(30, || Cluster::in_memory(VOTERS, Duration::from_millis(4)));
+}
+
+#[test]
+fn one_voter_over_a_model_disk_loses_nothing() {
+    seeds(20, || Cluster::in_memory(1, Duration::from_millis(4)));
+}
+
+async fn leader_of(cluster: &Cluster) -> SimNode {
+    loop {
+        if let Some(leader) = cluster.leader() {
+            return leader;
+        }
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn started(voters: usize) -> (Cluster, SimNode) {
+    let cluster = Cluster::in_memory(voters, Duration::from_millis(1));
+    for node in cluster.nodes() {
+        cluster.start(node).await;
+    }
+    let leader = leader_of(&cluster).await;
+    (cluster, leader)
+}
+
+#[test]
+fn leadership_is_handed_over_without_waiting_for_a_timer() {
+    sim::run_twice(1, || async {
+        let (cluster, leader) = started(VOTERS).await;
+        let heir = cluster.nodes().into_iter().find(|&node| node != leader).unwrap();
+        let before = sim::elapsed();
+        cluster.handle(leader).unwrap().transfer(ReplicaId(u64::from(heir.0))).await.unwrap();
+        let mut role = cluster.handle(heir).unwrap().role();
+        drop(role.wait_for(|role| role.ready).await.unwrap());
+        assert!(sim::elapsed() - before < Duration::from_millis(200), "{:?}", sim::elapsed() - before);
+        assert!(cluster.propose(heir, Bytes::from_static(b"mine now")).await);
+    });
+}
+
+#[test]
+fn an_expired_lease_is_renewed_by_the_next_proposal() {
+    sim::run_twice(2, || async {
+        let (cluster, leader) = started(2).await;
+        let other = cluster.nodes().into_iter().find(|&node| node != leader).unwrap();
+        cluster.network.cut(leader, other);
+        cluster.network.cut(other, leader);
+        rt::sleep(Duration::from_secs(5)).await;
+        assert!(!cluster.propose(leader, Bytes::from_static(b"alone")).await, "no majority, no promise");
+        cluster.network.heal();
+        let handle = cluster.handle(leader).unwrap();
+        let submitted = handle.submit(super::one_voter::proposal(b"submitted")).await.unwrap().applied().await;
+        assert!(matches!(submitted, Err(crate::error::ProposeError::LeaseExpired)), "{submitted:?}");
+        assert!(cluster.propose(leader, Bytes::from_static(b"together")).await);
+    });
+}
+
+#[test]
+fn a_leader_without_a_majority_refuses_reads() {
+    sim::run_twice(3, || async {
+        let (cluster, leader) = started(VOTERS).await;
+        let others: Vec<_> = cluster.nodes().into_iter().filter(|&node| node != leader).collect();
+        for &other in &others {
+            cluster.network.cut(leader, other);
+            cluster.network.cut(other, leader);
+        }
+        let refused = cluster.handle(leader).unwrap().read_index().await.unwrap_err();
+        assert!(matches!(refused, crate::error::ReadIndexError::NotLeader { .. }), "{refused:?}");
+        let successor = async {
+            loop {
+                let up = others.iter().find(|&&node| cluster.handle(node).unwrap().role().borrow().ready);
+                match up {
+                    Some(&node) => return node,
+                    None => rt::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        let successor = rt::timeout(Duration::from_secs(5), successor).await.unwrap();
+        assert!(cluster.propose(successor, Bytes::from_static(b"on we go")).await);
+    });
+}
+
+#[test]
+fn a_message_for_a_replica_that_is_not_there_makes_none() {
+    sim::run_twice(4, || async {
+        let (cluster, leader) = started(VOTERS).await;
+        let host = cluster.host(leader);
+        let vote = ottla_storage::entry::Vote { term: Term(9), voted_for: ReplicaId(77), committed: true };
+        let message = Message::Append { vote, previous: None, entries: Vec::new(), commit: None };
+        assert!(host.deliver(ReplicaId(77), ReplicaId(78), message).await.is_err());
+        assert!(host.group(ReplicaId(78)).is_none());
+    });
 }
 
 /// The checks above are worth what they catch.
