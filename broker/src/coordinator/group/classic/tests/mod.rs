@@ -1,1 +1,9 @@
-//! Dialogues and properties of the machine.
+//! Dialogues with the machine, and the properties it keeps whatever is said to it.
+#![allow(clippy::unwrap_used)]
+
+mod dialogue;
+mod failover;
+mod joining;
+mod leaving;
+mod properties;
+mod static_members;
