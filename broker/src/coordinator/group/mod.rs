@@ -17,8 +17,14 @@ pub mod guard;
 pub mod journal;
 mod owner;
 pub mod records;
+#[cfg(test)]
+mod records_tests;
 pub mod runtime;
 pub mod store;
+#[cfg(test)]
+mod store_tests;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use ottla_storage::env::rt;
@@ -52,7 +58,7 @@ pub fn new_member_id(prefix: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod hash_tests {
     use super::*;
 
     #[test]

@@ -1,0 +1,248 @@
+//! One partition of `__consumer_offsets` in memory: judges and applies in order, after a delay, unless told otherwise.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use ottla_protocol::ids::LeaderEpoch;
+use ottla_storage::env::{rt, watch};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::coordinator::group::classic::{Join, JoinAnswer, MemberRef, Sync};
+use crate::coordinator::group::error::GroupError;
+use crate::coordinator::group::journal::{AppendFuture, Journal};
+use crate::coordinator::group::owner::{Commit, NewOffset};
+use crate::coordinator::group::runtime::{GroupSettings, Groups};
+use crate::coordinator::group::store::GroupStore;
+use crate::partition::{AppendError, PartitionError};
+
+type Queued = (Bytes, Bytes, oneshot::Sender<Result<(), AppendError>>);
+
+/// How the log behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Log {
+    Applies,
+    /// Takes batches and does nothing with them.
+    Stands,
+    /// Refuses before anything is written.
+    Refuses,
+}
+
+#[derive(Debug)]
+pub(super) struct FakeJournal {
+    pub(super) store: Arc<Mutex<GroupStore>>,
+    epoch: Mutex<Option<i32>>,
+    last_epoch: Mutex<i32>,
+    leadership: watch::Sender<u64>,
+    deletions: watch::Sender<u64>,
+    log: watch::Sender<Log>,
+    queue: mpsc::UnboundedSender<Queued>,
+    deleted: Mutex<Vec<String>>,
+}
+
+impl FakeJournal {
+    pub(super) fn start() -> Arc<Self> {
+        let (queue, queued) = mpsc::unbounded_channel();
+        let journal = Arc::new(Self {
+            store: Arc::default(),
+            epoch: Mutex::new(Some(1)),
+            last_epoch: Mutex::new(1),
+            leadership: watch::Sender::new(0),
+            deletions: watch::Sender::new(0),
+            log: watch::Sender::new(Log::Applies),
+            queue,
+            deleted: Mutex::default(),
+        });
+        rt::spawn(apply_in_order(journal.store.clone(), queued, journal.log.subscribe()));
+        journal
+    }
+
+    pub(super) fn lose_leadership(&self) {
+        *self.epoch.lock() = None;
+        self.leadership.send_modify(|version| *version += 1);
+    }
+
+    pub(super) fn win_leadership(&self) {
+        let mut last = self.last_epoch.lock();
+        *last += 1;
+        *self.epoch.lock() = Some(*last);
+        self.leadership.send_modify(|version| *version += 1);
+    }
+
+    pub(super) fn log_now(&self, log: Log) {
+        self.log.send_replace(log);
+    }
+
+    pub(super) fn delete_topic(&self, topic: &str) {
+        self.deleted.lock().push(topic.into());
+        self.deletions.send_modify(|version| *version += 1);
+    }
+}
+
+async fn apply_in_order(
+    store: Arc<Mutex<GroupStore>>,
+    mut queued: mpsc::UnboundedReceiver<Queued>,
+    mut log: watch::Receiver<Log>,
+) {
+    while let Some((batch, guard, done)) = queued.recv().await {
+        rt::sleep(Duration::from_millis(2)).await;
+        if log.wait_for(|log| *log != Log::Stands).await.is_err() {
+            return;
+        }
+        let mut store = store.lock();
+        let outcome = store.judge_commit(Some(&guard), &batch).map_err(AppendError::Group);
+        if outcome.is_ok() {
+            store.apply_batch(&batch);
+        }
+        drop(done.send(outcome));
+    }
+}
+
+impl Journal for FakeJournal {
+    fn partition_count(&self) -> i32 {
+        1
+    }
+
+    fn leader_epoch(&self, _: i32) -> Option<LeaderEpoch> {
+        self.epoch.lock().map(LeaderEpoch)
+    }
+
+    fn leadership_changes(&self) -> watch::Receiver<u64> {
+        self.leadership.subscribe()
+    }
+
+    fn topic_deletions(&self) -> watch::Receiver<u64> {
+        self.deletions.subscribe()
+    }
+
+    fn store(&self, _: i32) -> Option<Arc<Mutex<GroupStore>>> {
+        Some(self.store.clone())
+    }
+
+    fn append(&self, _: i32, batch: Bytes, guard: Bytes) -> AppendFuture {
+        let refusal = match (*self.epoch.lock(), *self.log.borrow()) {
+            (None, _) => Some(AppendError::Partition(PartitionError::NotLeaderOrFollower)),
+            (_, Log::Refuses) => Some(AppendError::DiskFull),
+            _ => None,
+        };
+        if let Some(error) = refusal {
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        let (done, outcome) = oneshot::channel();
+        self.queue.send((batch, guard, done)).unwrap();
+        Box::pin(async move { outcome.await.unwrap() })
+    }
+
+    fn read_index(&self, _: i32) -> BoxFuture<'static, Result<(), PartitionError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn topic_id(&self, _: &str) -> Option<Uuid> {
+        None
+    }
+
+    fn gone(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>> {
+        let deleted = self.deleted.lock().clone();
+        let gone = topics.into_iter().filter(|(topic, _)| deleted.iter().any(|name| **name == **topic)).collect();
+        Box::pin(std::future::ready(gone))
+    }
+
+    fn ensure_topic(&self) -> BoxFuture<'static, Result<(), GroupError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+pub(super) fn settings() -> GroupSettings {
+    GroupSettings {
+        initial_rebalance_delay_ms: 100,
+        session_timeout_ms_min: 1_000,
+        session_timeout_ms_max: 60_000,
+        members_max: 100,
+        metadata_bytes_max: 10,
+        commit_timeout: Duration::from_secs(5),
+        retention_ms: 3_600_000,
+        retention_check_interval_ms: 600_000,
+    }
+}
+
+pub(super) fn start() -> (Arc<FakeJournal>, Groups) {
+    let journal = FakeJournal::start();
+    let groups = Groups::new(settings(), journal.clone());
+    (journal, groups)
+}
+
+pub(super) fn join(member_id: &str) -> Join {
+    Join {
+        member_id: member_id.into(),
+        new_member_id: crate::coordinator::group::new_member_id("client"),
+        instance_id: None,
+        client_id: "client".into(),
+        client_host: "/10.0.0.7".into(),
+        protocol_type: "consumer".into(),
+        protocols: vec![("range".into(), subscription(&["t"]))],
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 20_000,
+        id_required: false,
+        skips_assignment: false,
+        reason: None,
+    }
+}
+
+pub(super) fn subscription(topics: &[&str]) -> Bytes {
+    use bytes::{BufMut, BytesMut};
+    let mut out = BytesMut::new();
+    out.put_i16(0);
+    out.put_i32(topics.len() as i32);
+    for topic in topics {
+        out.put_i16(topic.len() as i16);
+        out.put_slice(topic.as_bytes());
+    }
+    out.put_i32(-1);
+    out.freeze()
+}
+
+pub(super) fn sync(member_id: &str, generation: i32, members: &[String]) -> Sync {
+    Sync {
+        member_id: member_id.into(),
+        instance_id: None,
+        generation,
+        protocol_type: None,
+        protocol: None,
+        assignments: members.iter().map(|id| (id.clone(), Bytes::from(format!("for {id}")))).collect(),
+    }
+}
+
+pub(super) fn who(member_id: &str, generation: i32) -> MemberRef {
+    MemberRef { member_id: member_id.into(), instance_id: None, generation }
+}
+
+pub(super) fn commit(who: MemberRef, offsets: &[(&str, i32, i64)]) -> Commit {
+    let new = |(topic, partition, offset): &(&str, i32, i64)| NewOffset {
+        topic: Arc::from(*topic),
+        topic_id: Uuid::nil(),
+        partition: *partition,
+        offset: *offset,
+        leader_epoch: -1,
+        metadata: "".into(),
+    };
+    Commit { who, retention_ms: None, knows_group_not_found: true, offsets: offsets.iter().map(new).collect() }
+}
+
+/// A member that has its share.
+pub(super) async fn settled(groups: &Groups, group: &str) -> (String, i32) {
+    let JoinAnswer { member_id, outcome } = groups.join(group, join("")).await;
+    let generation = outcome.unwrap().generation;
+    groups.sync(group, sync(&member_id, generation, std::slice::from_ref(&member_id))).await.unwrap();
+    (member_id, generation)
+}
+
+/// The committed offset of one partition.
+pub(super) async fn fetched(groups: &Groups, group: &str, topic: &str) -> Option<i64> {
+    let read = |offsets: Option<&crate::coordinator::group::store::Offsets>| {
+        Some(offsets?.get(topic)?.get(&0)?.offset)
+    };
+    groups.fetch(group, read).await.unwrap()
+}

@@ -1,0 +1,106 @@
+//! Membership through the handle.
+
+use std::time::Duration;
+
+use ottla_storage::env::{rt, sim};
+
+use super::fake_journal::{join, settled, start, sync, who};
+use crate::coordinator::group::classic::{Leaving, State};
+use crate::coordinator::group::error::GroupError;
+
+#[test]
+fn two_consumers_share_and_one_leaves() {
+    sim::run(1, || async {
+        let (_, groups) = start();
+        let first = rt::spawn({ let groups = groups.clone(); async move { groups.join("g", join("")).await } });
+        let second = groups.join("g", join("")).await;
+        let first = first.await.unwrap();
+        let generation = first.outcome.clone().unwrap();
+        let (leader, follower) =
+            if generation.leader == first.member_id { (first, second) } else { (second, first) };
+        let ids = [leader.member_id.clone(), follower.member_id.clone()];
+        let waiting = rt::spawn({
+            let (groups, id) = (groups.clone(), follower.member_id.clone());
+            async move { groups.sync("g", sync(&id, 1, &[])).await }
+        });
+        rt::sleep(Duration::from_millis(50)).await;
+        groups.sync("g", sync(&leader.member_id, 1, &ids)).await.unwrap();
+        let share = waiting.await.unwrap().unwrap().assignment;
+        assert_eq!(share, format!("for {}", follower.member_id));
+        assert_eq!(groups.heartbeat("g", who(&follower.member_id, 1)).await, Ok(()));
+
+        let leaving = Leaving { member_id: leader.member_id.clone(), instance_id: None, reason: None };
+        assert_eq!(groups.leave("g", vec![leaving]).await.unwrap()[0].outcome, Ok(()));
+        let told = groups.heartbeat("g", who(&follower.member_id, 1)).await;
+        assert_eq!(told, Err(GroupError::RebalanceInProgress));
+        let again = groups.join("g", join(&follower.member_id)).await;
+        assert_eq!(again.outcome.unwrap().generation, 2);
+    });
+}
+
+#[test]
+fn a_silent_members_group_empties_and_leaves_memory_but_not_the_store() {
+    sim::run(2, || async {
+        let (journal, groups) = start();
+        let (_, generation) = settled(&groups, "g").await;
+        rt::sleep(Duration::from_secs(11)).await;
+        let described = groups.describe("g").await.unwrap().unwrap();
+        assert_eq!((described.state, described.members.len()), (State::Empty, 0));
+        assert_eq!(described.protocol_type, "consumer");
+        let recorded = journal.store.lock().group("g").unwrap().membership.clone().unwrap();
+        assert_eq!(recorded.generation, generation + 1);
+        // It goes on from there.
+        assert_eq!(groups.join("g", join("")).await.outcome.unwrap().generation, generation + 2);
+    });
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_happens() {
+    sim::run(3, || async {
+        let (_, groups) = start();
+        let refused = groups.join("", join("")).await.outcome;
+        assert_eq!(refused, Err(GroupError::InvalidGroupId));
+        for timeout_ms in [999, 60_001, -1] {
+            let mut hasty = join("");
+            hasty.session_timeout_ms = timeout_ms;
+            assert_eq!(groups.join("g", hasty).await.outcome, Err(GroupError::InvalidSessionTimeout));
+        }
+        assert_eq!(groups.heartbeat("", who("m", 1)).await, Err(GroupError::InvalidGroupId));
+        assert_eq!(groups.heartbeat("g", who("ghost", 1)).await, Err(GroupError::UnknownMemberId));
+        assert_eq!(groups.sync("g", sync("ghost", 1, &[])).await, Err(GroupError::UnknownMemberId));
+        let ghost = groups.join("g", join("ghost")).await;
+        assert_eq!((ghost.member_id.as_str(), ghost.outcome), ("ghost", Err(GroupError::UnknownMemberId)));
+        let leaving = Leaving { member_id: "ghost".into(), instance_id: None, reason: None };
+        let left = groups.leave("g", vec![leaving]).await.unwrap();
+        assert_eq!(left[0].outcome, Err(GroupError::UnknownMemberId));
+        assert_eq!(groups.describe("g").await, Ok(None));
+        assert!(groups.list().await.is_empty());
+    });
+}
+
+#[test]
+fn groups_are_listed_described_and_deleted() {
+    sim::run(4, || async {
+        let (journal, groups) = start();
+        let (member, generation) = settled(&groups, "live").await;
+        let simple = super::fake_journal::commit(who("", -1), &[("t", 0, 7)]);
+        assert_eq!(groups.commit("simple", simple).await, [Ok(())]);
+        let mut listed: Vec<_> = groups.list().await.into_iter().map(|l| (l.group.to_string(), l.state)).collect();
+        listed.sort();
+        assert_eq!(listed, [("live".to_string(), State::Stable), ("simple".to_string(), State::Empty)]);
+        let described = groups.describe("live").await.unwrap().unwrap();
+        assert_eq!(described.protocol, "range");
+        assert_eq!(described.members[0].assignment, format!("for {member}"));
+
+        assert_eq!(groups.delete("live").await, Err(GroupError::NonEmptyGroup));
+        assert_eq!(groups.delete("none").await, Err(GroupError::GroupIdNotFound));
+        assert_eq!(groups.delete("simple").await, Ok(()));
+        let leaving = Leaving { member_id: member, instance_id: None, reason: None };
+        groups.leave("live", vec![leaving]).await.unwrap();
+        assert_eq!(groups.delete("live").await, Ok(()));
+        assert!(groups.list().await.is_empty());
+        assert_eq!(journal.store.lock().groups().count(), 0);
+        assert_eq!(journal.store.lock().checksum(), 0);
+        let _ = generation;
+    });
+}
