@@ -1,6 +1,6 @@
 //! What the coordinator needs of the floors below: the partitions of `__consumer_offsets`, and which topics exist.
 //!
-//! A trait, so that the runtime can be tested without shards.
+//! A trait, so that the runtime can be tested without shards. [`PartitionJournal`](super::PartitionJournal) is the real one.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -33,6 +33,9 @@ pub trait Journal: Debug + Send + Sync + 'static {
     /// Changes whenever a topic was deleted.
     fn topic_deletions(&self) -> watch::Receiver<u64>;
 
+    /// Waits a while for this node to lead and serve the partition, if it is about to.
+    fn wait_until_led(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;
+
     /// The replicated groups of a partition; none where this node has no replica.
     fn store(&self, partition: i32) -> Option<Arc<Mutex<GroupStore>>>;
 
@@ -41,9 +44,6 @@ pub trait Journal: Debug + Send + Sync + 'static {
 
     /// Waits until what this node has applied is current.
     fn read_index(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;
-
-    /// The topic's id, as far as this node knows.
-    fn topic_id(&self, topic: &str) -> Option<Uuid>;
 
     /// Those of `topics` that certainly do not exist any more (under that id, unless it is nil).
     fn gone(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>>;

@@ -16,6 +16,7 @@ pub mod expiry;
 pub mod guard;
 pub mod journal;
 mod owner;
+mod partition_journal;
 pub mod records;
 #[cfg(test)]
 mod records_tests;
@@ -33,6 +34,7 @@ pub use error::GroupError;
 pub use guard::Guard;
 pub use journal::Journal;
 pub use owner::{Commit, DeletedTopic, Described, Listed, NewOffset};
+pub use partition_journal::PartitionJournal;
 pub use runtime::{GroupSettings, Groups};
 pub use store::GroupStore;
 pub use wire::Malformed;

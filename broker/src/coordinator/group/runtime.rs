@@ -12,15 +12,17 @@ use ottla_protocol::ids::LeaderEpoch;
 use ottla_storage::env::rt;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
 
 use super::classic::{Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, Settings, Sync};
 use super::error::GroupError;
 use super::journal::{Journal, partition_refusal};
 use super::owner::{Begun, Command, Commit, DeletedTopic, Described, Listed, Owner, OwnerSettings, wait_for_all};
 use super::partition_for;
+use super::partition_journal::PartitionJournal;
 use super::store::{GroupStore, Offsets};
 use crate::config::Config;
+use crate::metadata::Metadata;
+use crate::partition::Partitions;
 
 /// New members know no id and cannot heartbeat; Kafka gives their joins as long.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60_000;
@@ -90,6 +92,13 @@ impl Groups {
         Self(shared)
     }
 
+    /// Over this node's partitions, as the metadata configures it.
+    #[must_use]
+    pub fn start(metadata: Metadata, partitions: Partitions) -> Self {
+        let settings = GroupSettings::from(&*metadata.config());
+        Self::new(settings, PartitionJournal::start(metadata, partitions))
+    }
+
     /// The partition of `__consumer_offsets` that keeps this group; its leader is the group's coordinator.
     #[must_use]
     pub fn coordinator_partition(&self, group: &str) -> i32 {
@@ -101,12 +110,6 @@ impl Groups {
         self.0.journal.ensure_topic().await
     }
 
-    /// The topic's id, nil if this node does not know the topic.
-    #[must_use]
-    pub fn topic_id(&self, topic: &str) -> Uuid {
-        self.0.journal.topic_id(topic).unwrap_or_default()
-    }
-
     /// Hands everything over: parked requests are answered NOT_COORDINATOR, owners end.
     pub fn stop(&self) {
         let mut owners = self.0.owners.write();
@@ -114,9 +117,15 @@ impl Groups {
         owners.clear();
     }
 
-    /// The owner of the group's partition, started if this node has just begun to lead it.
-    fn owner(&self, group: &str) -> Result<mpsc::Sender<Command>, GroupError> {
-        self.0.owner_of(self.coordinator_partition(group)).ok_or(GroupError::NotCoordinator)
+    /// The owner of the group's partition, started if this node has just begun to lead it. A partition that is about
+    /// to be adopted here is waited for: its first client has just made it come about.
+    async fn owner(&self, group: &str) -> Result<mpsc::Sender<Command>, GroupError> {
+        let partition = self.coordinator_partition(group);
+        if let Some(owner) = self.0.owner_of(partition) {
+            return Ok(owner);
+        }
+        self.0.journal.wait_until_led(partition).await.map_err(|error| partition_refusal(&error))?;
+        self.0.owner_of(partition).ok_or(GroupError::NotCoordinator)
     }
 
     async fn ask<T>(
@@ -126,7 +135,7 @@ impl Groups {
     ) -> Result<T, GroupError> {
         let (asker, answer) = oneshot::channel();
         let command = command(Arc::from(group), asker);
-        self.owner(group)?.send(command).await.map_err(|_| GroupError::NotCoordinator)?;
+        self.owner(group).await?.send(command).await.map_err(|_| GroupError::NotCoordinator)?;
         // An owner that ends drops what it did not answer.
         answer.await.map_err(|_| GroupError::NotCoordinator)
     }
@@ -211,7 +220,7 @@ impl Groups {
     /// The group's store after a read index; only the group's coordinator answers.
     async fn current_store(&self, group: &str) -> Result<Arc<Mutex<GroupStore>>, GroupError> {
         let partition = self.coordinator_partition(group);
-        self.0.journal.leader_epoch(partition).ok_or(GroupError::NotCoordinator)?;
+        self.owner(group).await?;
         self.0.journal.read_index(partition).await.map_err(|error| partition_refusal(&error))?;
         self.0.journal.store(partition).ok_or(GroupError::NotCoordinator)
     }

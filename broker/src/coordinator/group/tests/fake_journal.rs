@@ -118,6 +118,10 @@ impl Journal for FakeJournal {
         self.deletions.subscribe()
     }
 
+    fn wait_until_led(&self, _: i32) -> BoxFuture<'static, Result<(), PartitionError>> {
+        Box::pin(std::future::ready(Err(PartitionError::NotLeaderOrFollower)))
+    }
+
     fn store(&self, _: i32) -> Option<Arc<Mutex<GroupStore>>> {
         Some(self.store.clone())
     }
@@ -138,10 +142,6 @@ impl Journal for FakeJournal {
 
     fn read_index(&self, _: i32) -> BoxFuture<'static, Result<(), PartitionError>> {
         Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn topic_id(&self, _: &str) -> Option<Uuid> {
-        None
     }
 
     fn gone(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>> {

@@ -1,0 +1,143 @@
+//! The journal over real partitions and the real metadata.
+//!
+//! May not know: what is appended, who waits.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use ottla_protocol::ids::LeaderEpoch;
+use ottla_storage::env::{rt, watch};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::error::GroupError;
+use super::journal::{AppendFuture, Journal};
+use super::store::GroupStore;
+use crate::metadata::{CONSUMER_OFFSETS, InternalTopic, Metadata, MetadataImage};
+use crate::partition::{Acks, AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
+
+/// A record of the coordinator's own is given up only when leadership goes; whoever asked may stop waiting before.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Changes of the metadata that come together are looked through once.
+const DELETIONS_PAUSE: Duration = Duration::from_millis(200);
+
+/// `__consumer_offsets` as this node carries it.
+#[derive(Debug)]
+pub struct PartitionJournal {
+    metadata: Metadata,
+    partitions: Partitions,
+    deletions: watch::Sender<u64>,
+}
+
+impl PartitionJournal {
+    /// Over these floors; starts to follow the deletion of topics.
+    #[must_use]
+    pub fn start(metadata: Metadata, partitions: Partitions) -> Arc<Self> {
+        let journal = Arc::new(Self { metadata, partitions, deletions: watch::Sender::new(0) });
+        rt::spawn(follow_deletions(Arc::downgrade(&journal)));
+        journal
+    }
+
+    fn partition(&self, index: i32) -> Result<Partition, PartitionError> {
+        let found = self.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index)?;
+        found.ok_or(PartitionError::LeaderNotAvailable)
+    }
+}
+
+impl Journal for PartitionJournal {
+    fn partition_count(&self) -> i32 {
+        let image = self.metadata.image();
+        let existing = image.topic(CONSUMER_OFFSETS).map(|topic| topic.partition_count());
+        existing.unwrap_or_else(|| self.metadata.config().offsets.topic_partitions)
+    }
+
+    fn leader_epoch(&self, partition: i32) -> Option<LeaderEpoch> {
+        self.partition(partition).ok()?.leader_epoch()
+    }
+
+    fn leadership_changes(&self) -> watch::Receiver<u64> {
+        self.partitions.leadership_changes()
+    }
+
+    fn topic_deletions(&self) -> watch::Receiver<u64> {
+        self.deletions.subscribe()
+    }
+
+    fn wait_until_led(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>> {
+        let partitions = self.partitions.clone();
+        Box::pin(async move { partitions.find(TopicRef::Name(CONSUMER_OFFSETS), partition).await.map(drop) })
+    }
+
+    fn store(&self, partition: i32) -> Option<Arc<Mutex<GroupStore>>> {
+        self.partition(partition).ok()?.group_store()
+    }
+
+    fn append(&self, partition: i32, batch: Bytes, guard: Bytes) -> AppendFuture {
+        let options = AppendOptions {
+            acks: Acks::All,
+            timeout: APPEND_TIMEOUT,
+            origin: Origin::Coordinator,
+            guard: Some(guard),
+        };
+        match self.partition(partition) {
+            Ok(partition) => {
+                let appended = partition.append(batch, options);
+                Box::pin(async move { appended.await.map(drop) })
+            }
+            Err(error) => Box::pin(std::future::ready(Err(error.into()))),
+        }
+    }
+
+    fn read_index(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>> {
+        let partition = self.partition(partition);
+        Box::pin(async move { partition?.read_index().await })
+    }
+
+    fn gone(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>> {
+        let metadata = self.metadata.clone();
+        Box::pin(async move {
+            // An image that is behind does not know the newest topics; nothing is removed on suspicion.
+            if topics.is_empty() || metadata.read_index().await.is_err() {
+                return Vec::new();
+            }
+            let image = metadata.image();
+            topics.into_iter().filter(|(name, id)| is_gone(&image, name, *id)).collect()
+        })
+    }
+
+    fn ensure_topic(&self) -> BoxFuture<'static, Result<(), GroupError>> {
+        let metadata = self.metadata.clone();
+        Box::pin(async move {
+            let made = metadata.ensure_internal(InternalTopic::ConsumerOffsets).await;
+            made.map(drop).map_err(|error| {
+                tracing::warn!("{CONSUMER_OFFSETS} cannot be made now: {error}");
+                GroupError::CoordinatorNotAvailable
+            })
+        })
+    }
+}
+
+/// True if the topic is deleted, or was and is made again under another id.
+fn is_gone(image: &MetadataImage, name: &str, id: Uuid) -> bool {
+    match image.topic(name) {
+        None => true,
+        Some(topic) => !id.is_nil() && topic.id != id,
+    }
+}
+
+async fn follow_deletions(journal: Weak<PartitionJournal>) {
+    let Some(mut images) = journal.upgrade().map(|journal| journal.metadata.watch()) else { return };
+    let mut before = images.borrow_and_update().clone();
+    while images.changed().await.is_ok() {
+        rt::sleep(DELETIONS_PAUSE).await;
+        let Some(journal) = journal.upgrade() else { return };
+        let now = images.borrow_and_update().clone();
+        if before.topics_by_id.iter().any(|(id, _)| now.topic_by_id(id).is_none()) {
+            journal.deletions.send_modify(|version| *version += 1);
+        }
+        before = now;
+    }
+}
