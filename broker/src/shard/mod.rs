@@ -5,6 +5,8 @@ pub mod clock;
 mod codec;
 pub mod command;
 pub mod epochs;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod group;
 mod keys;
 pub mod machine;

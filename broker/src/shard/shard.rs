@@ -273,7 +273,6 @@ impl Shard {
             let now_leading = self.leading();
             if now_leading != led_in {
                 led_in = now_leading;
-                self.queue.lock().refuse_all(&PartitionError::NotLeaderOrFollower);
                 // Long polls are answered, never dropped, when leadership comes or goes.
                 self.machine.published.wake_all();
             }
@@ -282,7 +281,10 @@ impl Shard {
             }
             let wait = match led_in {
                 Some(term) => self.propose_next(term).await,
-                None => Some(IDLE),
+                None => {
+                    self.queue.lock().refuse_all(&PartitionError::NotLeaderOrFollower);
+                    Some(IDLE)
+                }
             };
             let Some(wait) = wait else { continue };
             tokio::select! {

@@ -1,1 +1,206 @@
+//! The shard's task against a group that the test holds in its hand: packing, refusals, leadership, adoption, long polls.
+#![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
+use ottla_protocol::ids::{Offset, ProducerId};
+use ottla_storage::env::rt::Instant;
+
+use super::*;
+use crate::config::TopicConfig;
+use crate::metadata::ShardKind;
+use crate::shard::adoption::{Adoption, floor};
+use crate::shard::command::{AdoptedPartition, BatchDecision};
+use crate::shard::fake::{FakeGroup, FakeRegistry, TOPIC, image_with_topic, partition};
+use crate::shard::published::DataWaiter;
+use crate::shard::registry::Registry;
+use crate::shard::state::BatchOutcome;
+use crate::shard::sticky::{Sender, Sent};
+use ottla_protocol::batch::{BatchBuilder, NewRecord};
+use ottla_protocol::compression::Codec;
+use ottla_storage::ids::RaftIndex;
+
+const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
+const NOT_LEADER: AppendError = AppendError::Partition(PartitionError::NotLeaderOrFollower);
+
+fn batch(index: i32, sequence: Option<i32>) -> (QueuedBatch, oneshot::Receiver<BatchAnswer>) {
+    let (answer, receiver) = oneshot::channel();
+    let mut builder = BatchBuilder::new(Codec::None);
+    if let Some(sequence) = sequence {
+        builder = builder.with_producer(7, 0, sequence);
+    }
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"v"), headers: &[] });
+    let sender = Sender { connection: ConnectionId(1), producer: ProducerId(7), partition: partition(index) };
+    let sent = sequence.map(|sequence| Sent { sender, epoch: 0, sequence, arrival: 0 });
+    let queued = QueuedBatch {
+        partition: partition(index),
+        data: builder.build().unwrap(),
+        decision: BatchDecision::default(),
+        sent,
+        deadline: Instant(i64::MAX),
+        answer,
+    };
+    (queued, receiver)
+}
+
+async fn adopt(shard: &Shard, partitions: i32) {
+    let adopted = |index| AdoptedPartition { id: partition(index), intent: RaftIndex(1), epoch_base: 0 };
+    shard.command(Command::Adopt((0..partitions).map(adopted).collect())).await.unwrap();
+}
+
+fn base(answer: Result<BatchAnswer, oneshot::error::RecvError>) -> i64 {
+    match answer.unwrap() {
+        Ok(BatchOutcome::Stored { base_offset, .. }) => base_offset.0,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Lets all other tasks run until they wait.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn while_one_entry_is_flushed_the_next_one_fills() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 2).await;
+    group.flushes.forget_permits(usize::MAX >> 4);
+    let (first, first_answer) = batch(0, None);
+    shard.enqueue(first, None);
+    settle().await;
+    let answers: Vec<_> = (0..6)
+        .map(|n| {
+            let (queued, answer) = batch(n % 2, None);
+            shard.enqueue(queued, None);
+            answer
+        })
+        .collect();
+    settle().await;
+    group.flushes.add_permits(1);
+    assert_eq!(base(first_answer.await), 0);
+    group.flushes.add_permits(1);
+    let mut offsets = Vec::new();
+    for answer in answers {
+        offsets.push(base(answer.await));
+    }
+    assert_eq!(offsets, [1, 0, 2, 1, 3, 2]);
+    let sizes: Vec<_> = group.entries().iter().map(|entry| entry.batches.len()).collect();
+    assert_eq!(sizes, [0, 1, 6]);
+}
+
+#[tokio::test]
+async fn a_failed_entry_refuses_what_waits_behind_it_until_its_retry_comes() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 1).await;
+    group.flushes.forget_permits(usize::MAX >> 4);
+    group.fail_with(Some(ProposeError::Unknown));
+    let (first, first_answer) = batch(0, Some(0));
+    shard.enqueue(first, None);
+    settle().await;
+    let (second, second_answer) = batch(0, Some(1));
+    shard.enqueue(second, None);
+    group.flushes.add_permits(1);
+    assert_eq!(first_answer.await.unwrap(), Err(NOT_LEADER));
+    group.fail_with(None);
+    group.flushes.add_permits(10);
+    assert_eq!(second_answer.await.unwrap(), Err(NOT_LEADER));
+    let (retry, retry_answer) = batch(0, Some(0));
+    let (next, next_answer) = batch(0, Some(1));
+    shard.enqueue(retry, None);
+    shard.enqueue(next, None);
+    assert_eq!((base(retry_answer.await), base(next_answer.await)), (0, 1));
+}
+
+#[tokio::test]
+async fn nothing_is_taken_without_leadership_and_what_waits_is_answered_when_it_goes() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 1).await;
+    let cell = shard.published().get(partition(0)).unwrap();
+    let (waiter, poll) = DataWaiter::new(1);
+    assert!(cell.register(&waiter));
+    // Waits for its adoption, which never comes.
+    let (waiting, waiting_answer) = batch(9, None);
+    shard.enqueue(waiting, None);
+    settle().await;
+    group.set_role(2, false);
+    assert_eq!(waiting_answer.await.unwrap(), Err(NOT_LEADER));
+    poll.await.unwrap();
+    let (late, late_answer) = batch(0, None);
+    shard.enqueue(late, None);
+    assert_eq!(late_answer.await.unwrap(), Err(NOT_LEADER));
+    group.set_role(3, true);
+    let (again, again_answer) = batch(0, None);
+    shard.enqueue(again, None);
+    assert_eq!(base(again_answer.await), 0);
+    assert_eq!(cell.marks().epochs.newest().unwrap().0, 3);
+}
+
+#[tokio::test]
+async fn clocks_of_entries_never_fall() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 1).await;
+    for _ in 0..20 {
+        let (queued, answer) = batch(0, None);
+        shard.enqueue(queued, None);
+        let _ = base(answer.await);
+    }
+    let clocks: Vec<_> = group.entries().iter().map(|entry| entry.clock_ms).collect();
+    assert!(clocks.is_sorted() && clocks[0] > 0);
+}
+
+#[tokio::test]
+async fn intents_are_carried_out_once_wanted_partitions_first_and_reported() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    let image = image_with_topic(1_500, TopicConfig::default());
+    let registry = FakeRegistry::new(image.clone());
+    let mut adoption = Adoption::default();
+    shard.want(partition(1_400));
+    adoption.reconcile(&shard, &registry, &image).await.unwrap();
+    let adopted: Vec<Vec<i32>> = group
+        .commands()
+        .iter()
+        .map(|command| match command {
+            Command::Adopt(partitions) => partitions.iter().map(|adopted| adopted.id.index).collect(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(adopted.iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 500]);
+    assert_eq!(adopted[0][..2], [1_400, 0]);
+    assert_eq!(registry.ended.lock().len(), 1);
+    adoption.reconcile(&shard, &registry, &image).await.unwrap();
+    assert_eq!((group.commands().len(), registry.ended.lock().len()), (2, 1));
+    assert_eq!(floor(&shard, &image), None);
+}
+
+#[tokio::test]
+async fn a_producer_that_waits_for_an_adoption_keeps_its_order() {
+    let (_group, shard) = FakeGroup::leading(POOL);
+    let image = image_with_topic(3, TopicConfig::default());
+    let registry: Arc<dyn Registry> = Arc::new(FakeRegistry::new(image));
+    let answers: Vec<_> = (0..3)
+        .map(|sequence| {
+            let (queued, answer) = batch(2, Some(sequence));
+            shard.enqueue(queued, None);
+            answer
+        })
+        .collect();
+    rt::spawn(crate::shard::upkeep::run(shard.clone(), registry, crate::shard::Upkeep::default()));
+    let mut offsets = Vec::new();
+    for answer in answers {
+        offsets.push(base(answer.await));
+    }
+    assert_eq!(offsets, [0, 1, 2]);
+    assert_eq!(shard.published().get(partition(2)).unwrap().marks().high_watermark, Offset(3));
+    assert_eq!(shard.published().all().len(), 3);
+    assert_eq!(shard.published().all()[0].id.topic, TOPIC);
+}
+
+#[tokio::test]
+async fn a_stopped_replica_answers_everything() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    group.fail_with(Some(ProposeError::Stopped("disk".into())));
+    let refused = rt::timeout(Duration::from_secs(5), shard.command(Command::ExpireProducers { cutoff_ms: 1 })).await;
+    assert_eq!(refused.unwrap(), Err(PartitionError::NotLeaderOrFollower));
+}

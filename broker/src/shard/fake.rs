@@ -1,0 +1,202 @@
+//! A Raft group of one that applies at once, and a registry that is told its image: for tests of this floor and the next.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ottla_protocol::ids::{NodeId, Offset, PartitionId};
+use ottla_raft::{Members, Proposal, ProposeError, Proposed, ReadIndexError, Role, StateMachine};
+use ottla_storage::entry::{Entry, EntryKind};
+use ottla_storage::env::watch;
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::command::Command;
+use super::group::Group;
+use super::machine::{LocalSpace, ShardMachine};
+use super::registry::Registry;
+use super::shard::{MachineView, Shard};
+use super::state::ShardState;
+use crate::config::TopicConfig;
+use crate::metadata::{
+    Intent, IntentKey, IntentKind, MetadataImage, PartitionRoute, ReplicaRecord, ShardCreation, ShardId, ShardKind,
+    ShardRecord, Topic,
+};
+
+pub(crate) const REPLICA: ReplicaId = ReplicaId(5);
+pub(crate) const SHARD: ShardId = ShardId(3);
+pub(crate) const NODE: NodeId = NodeId(1);
+pub(crate) const TOPIC: Uuid = Uuid::from_u128(77);
+
+struct NoSpace;
+
+impl LocalSpace for NoSpace {
+    fn set_log_start(&self, _: PartitionId, _: Offset) {}
+    fn drop_partition(&self, _: PartitionId) {}
+}
+
+struct Applying {
+    machine: ShardMachine,
+    last: LogId,
+    /// What was proposed and applied.
+    entries: Vec<Entry>,
+    failure: Option<ProposeError>,
+}
+
+/// A group of one.
+#[derive(Clone)]
+pub(crate) struct FakeGroup {
+    inner: Arc<Mutex<Applying>>,
+    role: watch::Sender<Role>,
+    /// Each proposal needs a permit: a test can hold the flush up.
+    pub(crate) flushes: Arc<Semaphore>,
+}
+
+impl FakeGroup {
+    /// A group that leads in term 1, over a fresh machine, and its shard, which runs.
+    pub(crate) fn leading(kind: ShardKind) -> (Self, Arc<Shard>) {
+        let machine = ShardMachine::new(ShardState::new(kind == ShardKind::ConsumerOffsets), Arc::new(NoSpace));
+        let view = MachineView::of(&machine);
+        let last = LogId { term: Term(1), index: RaftIndex(1) };
+        let applying = Applying { machine, last, entries: Vec::new(), failure: None };
+        let group = Self {
+            inner: Arc::new(Mutex::new(applying)),
+            role: watch::Sender::new(role(1, true)),
+            flushes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        };
+        let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0) };
+        let shard = Shard::new(creation, REPLICA, Arc::new(group.clone()), None, view, Arc::new(|| true));
+        ottla_storage::env::rt::spawn(shard.clone().run());
+        (group, shard)
+    }
+
+    pub(crate) fn set_role(&self, term: u64, leads: bool) {
+        self.inner.lock().last.term = Term(term);
+        self.role.send_replace(role(term, leads));
+    }
+
+    pub(crate) fn fail_with(&self, failure: Option<ProposeError>) {
+        self.inner.lock().failure = failure;
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.inner.lock().entries.clone()
+    }
+
+    pub(crate) fn commands(&self) -> Vec<Command> {
+        self.entries().iter().filter_map(|entry| Command::decode(&entry.payload).ok()).collect()
+    }
+}
+
+fn role(term: u64, leads: bool) -> Role {
+    let leader = if leads { REPLICA } else { ReplicaId(9) };
+    Role { term: Term(term), leader: Some(leader), ready: leads, stopped: false }
+}
+
+impl Group for FakeGroup {
+    fn propose(&self, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, ProposeError>> {
+        let group = self.clone();
+        async move {
+            if let Ok(permit) = group.flushes.acquire().await {
+                permit.forget();
+            }
+            let mut inner = group.inner.lock();
+            if let Some(failure) = &inner.failure {
+                return Err(failure.clone());
+            }
+            inner.last.index.0 += 1;
+            let Proposal { payload, batches, clock_ms } = proposal;
+            let entry = Entry { log_id: inner.last, kind: EntryKind::Normal, clock_ms, payload, batches };
+            let applied = inner.machine.apply(&entry);
+            inner.machine.publish();
+            let log_id = entry.log_id;
+            inner.entries.push(entry);
+            Ok(Proposed { log_id, reply: applied.reply })
+        }
+        .boxed()
+    }
+
+    fn read_index(&self) -> BoxFuture<'static, Result<RaftIndex, ReadIndexError>> {
+        let index = self.inner.lock().last.index;
+        futures_util::future::ready(Ok(index)).boxed()
+    }
+
+    fn role(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
+    }
+
+    fn members(&self) -> Members {
+        Members::of([REPLICA])
+    }
+}
+
+/// A registry that is told its image.
+#[derive(Clone)]
+pub(crate) struct FakeRegistry {
+    images: watch::Sender<Arc<MetadataImage>>,
+    pub(crate) ended: Arc<Mutex<Vec<IntentKey>>>,
+    /// Shown at the next read index.
+    pub(crate) unseen: Arc<Mutex<Option<MetadataImage>>>,
+}
+
+impl FakeRegistry {
+    pub(crate) fn new(image: MetadataImage) -> Self {
+        let images = watch::Sender::new(Arc::new(image));
+        Self { images, ended: Arc::default(), unseen: Arc::default() }
+    }
+
+    pub(crate) fn show(&self, image: MetadataImage) {
+        self.images.send_replace(Arc::new(image));
+    }
+}
+
+impl Registry for FakeRegistry {
+    fn image(&self) -> Arc<MetadataImage> {
+        self.images.borrow().clone()
+    }
+
+    fn changes(&self) -> watch::Receiver<Arc<MetadataImage>> {
+        self.images.subscribe()
+    }
+
+    fn read_index(&self) -> BoxFuture<'static, bool> {
+        if let Some(image) = self.unseen.lock().take() {
+            self.show(image);
+        }
+        futures_util::future::ready(true).boxed()
+    }
+
+    fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool> {
+        self.ended.lock().extend(done);
+        futures_util::future::ready(true).boxed()
+    }
+}
+
+/// A topic "t" of `partitions` on the shard, with the intent that it be adopted.
+pub(crate) fn image_with_topic(partitions: i32, config: TopicConfig) -> MetadataImage {
+    let route = PartitionRoute { shard: SHARD, epoch_base: 0, intent: RaftIndex(10) };
+    let topic = Arc::new(Topic {
+        name: Arc::from("t"),
+        id: TOPIC,
+        internal: false,
+        config: Arc::new(config),
+        overrides: Arc::default(),
+        partitions: Arc::new((0..partitions).map(|_| route).collect()),
+    });
+    let replicas = vec![ReplicaRecord { id: REPLICA, node: NODE, directory: Uuid::nil() }];
+    let kind = ShardKind::Pool { factor: 1, pinned: false };
+    let record = ShardRecord { id: SHARD, kind, replicas, created: RaftIndex(1) };
+    let mut image = MetadataImage { index: RaftIndex(10), ..MetadataImage::default() };
+    image.topics.insert(topic.name.clone(), topic.clone());
+    image.topics_by_id.insert(topic.id, topic);
+    image.shards = Arc::new([(SHARD, Arc::new(record))].into_iter().collect());
+    let intent = Intent { kind: IntentKind::Adopt, partitions: (0..partitions).map(|index| (index, 0)).collect() };
+    image.intents.insert(IntentKey { shard: SHARD, index: RaftIndex(10), topic: TOPIC }, Arc::new(intent));
+    image
+}
+
+pub(crate) fn partition(index: i32) -> PartitionId {
+    PartitionId { topic: TOPIC, index }
+}
