@@ -321,6 +321,32 @@ fn unknown_keys_and_versions_are_told_apart() {
     assert_eq!(head(3, -1), refused(ApiKey::Metadata, -1));
 }
 
+/// Length -1, or 0 in the flexible encoding, at the first string or array that must not be null.
+#[test]
+fn null_where_it_has_no_meaning_is_refused() {
+    let refused = |api_key, version, body: &'static [u8]| {
+        let decoded = Request::decode_body(api_key, version, Bytes::from_static(body));
+        assert!(decoded.is_err(), "{} v{version}: {decoded:?}", api_key.name());
+    };
+    let null_i16 = &[0xff; 64];
+    for api_key in [ApiKey::Heartbeat, ApiKey::JoinGroup, ApiKey::SyncGroup, ApiKey::LeaveGroup, ApiKey::OffsetDelete] {
+        refused(api_key, 0, null_i16);
+    }
+    for (api_key, version) in [
+        (ApiKey::Heartbeat, 4),
+        (ApiKey::CreateTopics, 7),
+        (ApiKey::DeleteGroups, 2),
+        (ApiKey::FindCoordinator, 3),
+        (ApiKey::DescribeTopicPartitions, 0),
+    ] {
+        refused(api_key, version, &[0; 64]);
+    }
+    // Produce: no transactional id, acks, timeout, then a null array. Fetch: fixed fields, then a null array.
+    refused(ApiKey::Produce, 9, &[0, 0, 1, 0, 0, 0, 1, 0, 0]);
+    refused(ApiKey::Produce, 3, &[0xff, 0xff, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]);
+    refused(ApiKey::Fetch, 4, &[0xff; 21]);
+}
+
 #[test]
 fn a_client_id_that_is_not_utf8_is_replaced_not_refused() {
     let mut frame = BytesMut::from(&[0, 18, 0, 0, 0, 0, 0, 1, 0, 3][..]);
