@@ -11,6 +11,8 @@ mod handle;
 mod list_offsets;
 mod partitions;
 pub mod producer_state;
+#[cfg(test)]
+mod tests;
 mod types;
 mod validate;
 

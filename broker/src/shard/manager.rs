@@ -104,6 +104,16 @@ impl Shards {
         }))
     }
 
+    /// One shard that runs already.
+    #[cfg(test)]
+    pub(crate) fn for_tests(shard: Arc<Shard>, registry: Arc<dyn Registry>) -> Self {
+        let host = RaftHost::new(Arc::new(super::fake::NoNetwork), ottla_raft::RaftOptions::default());
+        let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), registry, Upkeep::default());
+        shards.0.shards.write().insert(shard.creation.shard, shard.clone());
+        rt::spawn(announce(shard, shards.0.leadership.clone()));
+        shards
+    }
+
     /// Opens a replica that the disk holds; not for the metadata group.
     pub async fn open(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
         let creation = creation_of(recovered)?;
