@@ -36,3 +36,10 @@ pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
 };
 pub use start::{LocalNode, StartError, is_metadata};
+
+#[cfg(test)]
+mod decide_tests;
+#[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
+mod placement_tests;
