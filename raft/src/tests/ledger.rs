@@ -49,8 +49,10 @@ impl Oracle {
 
 /// Remembers every normal entry.
 pub(crate) struct Ledger {
-    pub(crate) entries: BTreeMap<u64, (Term, Bytes)>,
+    entries: BTreeMap<u64, (Term, Bytes)>,
     dirty: Vec<u64>,
+    /// Applied and not yet published.
+    unpublished: Vec<u64>,
     checksum: u64,
     oracle: Arc<Mutex<Oracle>>,
     /// A copy that tests may read.
@@ -63,8 +65,14 @@ pub(crate) const POISON: &[u8] = b"poison";
 impl Ledger {
     /// A ledger that holds `state` from a checkpoint.
     pub(crate) fn restore(state: &[(Bytes, Bytes)], oracle: Arc<Mutex<Oracle>>) -> Self {
-        let mut ledger =
-            Ledger { entries: BTreeMap::new(), dirty: Vec::new(), checksum: 0, oracle, visible: Arc::default() };
+        let mut ledger = Ledger {
+            entries: BTreeMap::new(),
+            dirty: Vec::new(),
+            unpublished: Vec::new(),
+            checksum: 0,
+            oracle,
+            visible: Arc::default(),
+        };
         for (key, value) in state {
             let index = u64::from_be_bytes(key[..].try_into().unwrap());
             let term = Term(u64::from_be_bytes(value[..8].try_into().unwrap()));
@@ -81,6 +89,7 @@ impl Ledger {
         }
         self.entries.insert(index, (term, payload));
         self.dirty.push(index);
+        self.unpublished.push(index);
     }
 }
 
@@ -100,7 +109,8 @@ impl StateMachine for Ledger {
     fn term_started(&mut self, _log_id: LogId) {}
 
     fn publish(&mut self) {
-        *self.visible.lock() = self.entries.clone();
+        let news = self.unpublished.drain(..).filter_map(|index| Some((index, self.entries.get(&index)?.clone())));
+        self.visible.lock().extend(news);
     }
 
     fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)> {

@@ -174,12 +174,12 @@ pub(crate) fn seeds(default: u64, scenario: impl Fn() -> Cluster + Clone + Send 
 
 #[test]
 fn three_voters_over_a_model_disk_lose_nothing() {
-    seeds(30, || Cluster::in_memory(VOTERS, Duration::from_millis(4)));
+    seeds(20, || Cluster::in_memory(VOTERS, Duration::from_millis(4)));
 }
 
 #[test]
 fn one_voter_over_a_model_disk_loses_nothing() {
-    seeds(20, || Cluster::in_memory(1, Duration::from_millis(4)));
+    seeds(8, || Cluster::in_memory(1, Duration::from_millis(4)));
 }
 
 async fn leader_of(cluster: &Cluster) -> SimNode {
