@@ -50,7 +50,11 @@ impl LogStore {
             Bound::Excluded(&index) => index,
             Bound::Unbounded => u64::MAX,
         };
-        let first = first.max(self.log.purged().map_or(0, |id| id.index.0 + 1));
+        let mut first = first.max(self.log.purged().map_or(0, |id| id.index.0 + 1));
+        // Raft's first entry has index 0; openraft's suite also begins at 1.
+        if first == 0 && self.log.log_id(RaftIndex(0)).is_none() {
+            first = 1;
+        }
         let end = end.min(self.log.last_log_id().map_or(0, |id| id.index.0 + 1));
         (first < end).then(|| EntryRange { first: RaftIndex(first), last: RaftIndex(end - 1) })
     }
