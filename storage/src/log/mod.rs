@@ -209,3 +209,7 @@ impl ReplicaLog {
         0
     }
 }
+mod body;
+mod commit;
+mod frame;
+mod segment_header;

@@ -3,6 +3,7 @@
 //! May not know: what runs in it. Recipe: a fresh thread per seed, a random ready task is polled, time
 //! jumps to the next timer when nobody is ready, and "nobody is ready and no timer is set" is a finding.
 
+pub mod disk;
 pub mod executor;
 
 use std::future::Future;

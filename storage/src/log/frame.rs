@@ -1,0 +1,260 @@
+//! A frame: one entry, vote, truncation, purge, creation, removal, loss or set of verdicts of one replica. Little-endian,
+//! 8-byte aligned, padded with zeros.
+//!
+//! ```text
+//!  0          4         8               16      17       18      20       24            32         40
+//!  | length   | crc32   | incarnation   | kind  | detail | flags | count  | replica id  | sequence | term ...
+//!  40         48        56              64              72                76            80
+//!  | term     | index   | clock_ms      | durable_upto  | payload length  | 0           |
+//!  80: `count` descriptors of 32 bytes
+//!  | topic id (16)      | partition (4) | length (4)    | CRC-32C (4)     | key id (4)  |
+//!  then the payload, then the raw batches without a gap
+//! ```
+//! `length` is without the padding. `crc32` (crc32fast) covers everything from byte 8 to the end of the payload and the
+//! first 21 bytes of each batch; the rest of a batch is guarded by its own CRC-32C, which the descriptor repeats.
+//! `key id` is 0: batches are plain. `flags` has room for what follows (nonce, tag); an unknown flag is damage.
+//!
+//! Invariant: a frame counts only if its CRC holds and its incarnation is its segment's; its order is its replica's
+//! sequence number, never its place.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use ottla_protocol::ids::PartitionId;
+use uuid::Uuid;
+
+use crate::entry::EntryBatch;
+use crate::ids::ReplicaId;
+
+/// Length of the fixed part.
+pub(crate) const HEAD_BYTES: usize = 80;
+/// Length of a batch's descriptor.
+pub(crate) const DESCRIPTOR_BYTES: usize = 32;
+/// The part of a batch that its own CRC-32C does not cover.
+pub(crate) const UNGUARDED_BYTES: usize = 21;
+/// Smallest possible record batch (message format v2 without records).
+pub(crate) const BATCH_BYTES_MIN: usize = 61;
+/// No frame is longer.
+pub(crate) const FRAME_BYTES_MAX: usize = 1 << 30;
+
+/// What a frame is. Numbers are never used for anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Entry = 1,
+    Vote = 2,
+    Truncate = 3,
+    Purge = 4,
+    Create = 5,
+    Verdicts = 6,
+    Remove = 7,
+    Lost = 8,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Entry,
+            2 => Self::Vote,
+            3 => Self::Truncate,
+            4 => Self::Purge,
+            5 => Self::Create,
+            6 => Self::Verdicts,
+            7 => Self::Remove,
+            8 => Self::Lost,
+            _ => return None,
+        })
+    }
+}
+
+/// A frame's content as bytes, whatever it means; [`super::body`] gives it meaning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawFrame {
+    pub(crate) kind: Kind,
+    pub(crate) detail: u8,
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+    pub(crate) clock_ms: i64,
+    pub(crate) payload: Bytes,
+    pub(crate) batches: Vec<EntryBatch>,
+}
+
+impl RawFrame {
+    /// A frame without content.
+    pub(crate) fn empty(kind: Kind) -> Self {
+        Self { kind, detail: 0, term: 0, index: 0, clock_ms: 0, payload: Bytes::new(), batches: Vec::new() }
+    }
+
+    /// Length without padding.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        let batches: usize = self.batches.iter().map(|b| DESCRIPTOR_BYTES + b.data.len()).sum();
+        HEAD_BYTES + self.payload.len() + batches
+    }
+}
+
+/// What the writer adds to a frame's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) incarnation: u64,
+    pub(crate) replica: ReplicaId,
+    pub(crate) sequence: u64,
+    /// Packed place up to which the log was durable when the frame was written.
+    pub(crate) durable_upto: u64,
+}
+
+/// Length with padding.
+pub(crate) fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(8)
+}
+
+/// Checks what the log relies on in a batch; its content is the caller's.
+pub(crate) fn batch_is_sound(data: &[u8]) -> bool {
+    data.len() >= BATCH_BYTES_MIN && u32_be(data, 8) as usize + 12 == data.len()
+}
+
+/// Appends a frame with its padding. Each payload byte is copied once.
+pub(crate) fn encode(out: &mut Vec<u8>, stamp: Stamp, frame: &RawFrame) {
+    let start = out.len();
+    let length = frame.frame_bytes();
+    assert!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
+    out.extend_from_slice(&(length as u32).to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&stamp.incarnation.to_le_bytes());
+    out.extend_from_slice(&[frame.kind as u8, frame.detail, 0, 0]);
+    out.extend_from_slice(&(frame.batches.len() as u32).to_le_bytes());
+    out.extend_from_slice(&stamp.replica.0.to_le_bytes());
+    out.extend_from_slice(&stamp.sequence.to_le_bytes());
+    out.extend_from_slice(&frame.term.to_le_bytes());
+    out.extend_from_slice(&frame.index.to_le_bytes());
+    out.extend_from_slice(&frame.clock_ms.to_le_bytes());
+    out.extend_from_slice(&stamp.durable_upto.to_le_bytes());
+    out.extend_from_slice(&(frame.payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    for batch in &frame.batches {
+        out.extend_from_slice(batch.partition.topic.as_bytes());
+        out.extend_from_slice(&batch.partition.index.to_le_bytes());
+        out.extend_from_slice(&(batch.data.len() as u32).to_le_bytes());
+        out.extend_from_slice(&u32_be(&batch.data, 17).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+    }
+    out.extend_from_slice(&frame.payload);
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&out[start + 8..]);
+    for batch in &frame.batches {
+        crc.update(&batch.data[..UNGUARDED_BYTES]);
+        out.extend_from_slice(&batch.data);
+    }
+    out[start + 4..start + 8].copy_from_slice(&crc.finalize().to_le_bytes());
+    out.resize(start + padded(length), 0);
+}
+
+/// A frame as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    pub(crate) stamp: Stamp,
+    pub(crate) frame: RawFrame,
+    /// Length without padding.
+    pub(crate) frame_bytes: usize,
+    /// Where the batches lie, relative to the frame.
+    pub(crate) batch_ranges: Vec<Range<usize>>,
+    /// Batches whose own CRC-32C fails; the frame's head is sound.
+    pub(crate) damaged_batches: Vec<usize>,
+}
+
+/// Reads the frame at `at`; `None` if there is no sound one. Foreign bytes: nothing is trusted before its CRC held.
+pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded> {
+    let rest = buf.get(at..)?;
+    let head = rest.get(..HEAD_BYTES)?;
+    if u64_le(head, 8) != incarnation {
+        return None;
+    }
+    let length = u32_le(head, 0) as usize;
+    let count = u32_le(head, 20) as usize;
+    let payload_bytes = u32_le(head, 72) as usize;
+    let described = HEAD_BYTES.checked_add(count.checked_mul(DESCRIPTOR_BYTES)?)?;
+    let summed = described.checked_add(payload_bytes)?;
+    if length > FRAME_BYTES_MAX || summed > length || length > rest.len() {
+        return None;
+    }
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(rest.get(8..summed)?);
+    let ranges = batch_ranges(rest.get(HEAD_BYTES..described)?, summed, length)?;
+    for range in &ranges {
+        crc.update(rest.get(range.start..range.start + UNGUARDED_BYTES)?);
+    }
+    if crc.finalize() != u32_le(head, 4) || u16_le(head, 18) != 0 {
+        return None;
+    }
+    let kind = Kind::from_byte(head[16])?;
+    let mut batches = Vec::with_capacity(ranges.len());
+    let mut damaged_batches = Vec::new();
+    for (number, range) in ranges.iter().enumerate() {
+        let descriptor = rest.get(HEAD_BYTES + number * DESCRIPTOR_BYTES..)?.get(..DESCRIPTOR_BYTES)?;
+        let topic = Uuid::from_slice(&descriptor[..16]).ok()?;
+        let index = u32_le(descriptor, 16).cast_signed();
+        let data = buf.slice(at + range.start..at + range.end);
+        if crc32c(&data[UNGUARDED_BYTES..]) != u32_le(descriptor, 24) {
+            damaged_batches.push(number);
+        }
+        batches.push(EntryBatch { partition: PartitionId { topic, index }, data });
+    }
+    Some(Decoded {
+        stamp: Stamp {
+            incarnation,
+            replica: ReplicaId(u64_le(head, 24)),
+            sequence: u64_le(head, 32),
+            durable_upto: u64_le(head, 64),
+        },
+        frame: RawFrame {
+            kind,
+            detail: head[17],
+            term: u64_le(head, 40),
+            index: u64_le(head, 48),
+            clock_ms: u64_le(head, 56).cast_signed(),
+            payload: buf.slice(at + described..at + summed),
+            batches,
+        },
+        frame_bytes: length,
+        batch_ranges: ranges,
+        damaged_batches,
+    })
+}
+
+fn batch_ranges(descriptors: &[u8], first: usize, length: usize) -> Option<Vec<Range<usize>>> {
+    let mut ranges = Vec::with_capacity(descriptors.len() / DESCRIPTOR_BYTES);
+    let mut start = first;
+    for descriptor in descriptors.chunks_exact(DESCRIPTOR_BYTES) {
+        let bytes = u32_le(descriptor, 20) as usize;
+        let end = start.checked_add(bytes)?;
+        if bytes < BATCH_BYTES_MIN || end > length {
+            return None;
+        }
+        ranges.push(start..end);
+        start = end;
+    }
+    (start == length).then_some(ranges)
+}
+
+/// CRC-32C (Castagnoli), as record batches have it.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+fn u32_be(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+pub(crate) fn u16_le(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+pub(crate) fn u32_le(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+pub(crate) fn u64_le(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_le(bytes, at)) | u64::from(u32_le(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Round trip and damage of frames.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A record batch with these many bytes of records and a sound CRC-32C.
+fn batch(records: usize, fill: u8) -> Bytes {
+    let mut data = vec![fill; BATCH_BYTES_MIN + records];
+    let length = (data.len() - 12) as u32;
+    data[8..12].copy_from_slice(&length.to_be_bytes());
+    let crc = crc32c(&data[UNGUARDED_BYTES..]);
+    data[17..21].copy_from_slice(&crc.to_be_bytes());
+    Bytes::from(data)
+}
+
+fn frames() -> impl Strategy<Value = RawFrame> {
+    let kinds = prop_oneof![Just(Kind::Entry), Just(Kind::Vote), Just(Kind::Verdicts), Just(Kind::Create), Just(Kind::Lost)];
+    let batches = proptest::collection::vec((any::<u128>(), any::<i32>(), 0..300_usize, any::<u8>()), 0..4);
+    let payload = proptest::collection::vec(any::<u8>(), 0..200);
+    (kinds, any::<u8>(), any::<u64>(), any::<u64>(), any::<i64>(), payload, batches).prop_map(
+        |(kind, detail, term, index, clock_ms, payload, batches)| RawFrame {
+            kind,
+            detail,
+            term,
+            index,
+            clock_ms,
+            payload: Bytes::from(payload),
+            batches: batches
+                .into_iter()
+                .map(|(topic, index, records, fill)| EntryBatch {
+                    partition: PartitionId { topic: Uuid::from_u128(topic), index },
+                    data: batch(records, fill),
+                })
+                .collect(),
+        },
+    )
+}
+
+const STAMP: Stamp = Stamp { incarnation: 0x1122_3344_5566_7788, replica: ReplicaId(9), sequence: 77, durable_upto: 1 << 33 };
+
+proptest! {
+    #[test]
+    fn a_frame_comes_back_as_it_was(frame in frames()) {
+        let mut out = vec![7; 16];
+        encode(&mut out, STAMP, &frame);
+        prop_assert_eq!((out.len() - 16) % 8, 0);
+        let decoded = decode(&Bytes::from(out), 16, STAMP.incarnation).unwrap();
+        prop_assert_eq!(decoded.stamp, STAMP);
+        prop_assert_eq!(decoded.frame_bytes, frame.frame_bytes());
+        prop_assert!(decoded.damaged_batches.is_empty());
+        prop_assert_eq!(decoded.frame, frame);
+    }
+
+    #[test]
+    fn no_flipped_bit_goes_unnoticed(frame in frames(), at in any::<proptest::sample::Index>(), bit in 0..8_u8) {
+        let mut out = Vec::new();
+        encode(&mut out, STAMP, &frame);
+        let at = at.index(frame.frame_bytes());
+        out[at] ^= 1 << bit;
+        let noticed = match decode(&Bytes::from(out), 0, STAMP.incarnation) {
+            None => true,
+            Some(decoded) => !decoded.damaged_batches.is_empty(),
+        };
+        prop_assert!(noticed, "bit {} of byte {}", bit, at);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_frame_and_no_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), incarnation in any::<bool>()) {
+        if incarnation && bytes.len() >= 16 {
+            bytes[8..16].copy_from_slice(&STAMP.incarnation.to_le_bytes());
+        }
+        prop_assert_eq!(decode(&Bytes::from(bytes), 0, STAMP.incarnation), None);
+    }
+}
+
+#[test]
+fn a_frame_of_another_incarnation_is_none() {
+    let mut out = Vec::new();
+    encode(&mut out, STAMP, &RawFrame::empty(Kind::Vote));
+    assert_eq!(decode(&Bytes::from(out), 0, STAMP.incarnation + 1), None);
+}
+
+#[test]
+fn damage_within_records_leaves_the_descriptors_readable() {
+    let mut frame = RawFrame::empty(Kind::Entry);
+    let partition = PartitionId { topic: Uuid::from_u128(5), index: 3 };
+    frame.batches = vec![EntryBatch { partition, data: batch(50, 1) }, EntryBatch { partition, data: batch(50, 2) }];
+    let mut out = Vec::new();
+    encode(&mut out, STAMP, &frame);
+    let last = frame.frame_bytes() - 1;
+    out[last] ^= 4;
+    let decoded = decode(&Bytes::from(out), 0, STAMP.incarnation).unwrap();
+    assert_eq!(decoded.damaged_batches, vec![1]);
+    assert_eq!(decoded.frame.batches[0], frame.batches[0]);
+}

@@ -1,0 +1,238 @@
+//! Segments made ready ahead of the writer: space taken, zeroed at a throttled rate, durable under their final names.
+//!
+//! The writer never extends a file. When the disk is full preparation waits for space to be freed; ordinary preparation
+//! leaves the reserve alone, and only a writer that stands still may use it (Raft's own commands free the space).
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::segments::segment_path;
+use super::types::LogOptions;
+use crate::env::disk::{Disk, File, OpenMode};
+use crate::env::rt;
+
+const ZERO_CHUNK_BYTES: usize = 1 << 20;
+/// Zeroes are synced in pieces, so that a commit's sync does not wait for all of them.
+const CHUNKS_PER_SYNC: usize = 4;
+/// How long preparation waits after a failure if nobody frees space.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A file that is ready to become the next segment.
+pub(crate) struct Prepared {
+    pub(crate) sequence: u64,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Prepared>,
+    next_sequence: u64,
+    /// The writer stands still for want of a segment.
+    urgent: bool,
+    closed: bool,
+    finished: bool,
+    space_freed: bool,
+    stalled: bool,
+    preparer: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+#[derive(Default)]
+pub(crate) struct Preparation {
+    state: Mutex<State>,
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Preparation {
+    pub(crate) fn new(next_sequence: u64) -> Self {
+        Self { state: Mutex::new(State { next_sequence, ..State::default() }) }
+    }
+
+    /// The next segment, as soon as there is one; `None` if the log closes and there will be none.
+    pub(crate) async fn take(&self) -> Option<Prepared> {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            let prepared = state.ready.pop_front();
+            state.urgent = prepared.is_none();
+            if prepared.is_some() || (state.closed && state.stalled) {
+                let waker = state.preparer.take();
+                drop(state);
+                wake(waker);
+                return Poll::Ready(prepared);
+            }
+            let replaced = state.writer.replace(cx.waker().clone());
+            let waker = state.preparer.take();
+            drop(state);
+            drop(replaced);
+            wake(waker);
+            Poll::Pending
+        })
+        .await
+    }
+
+    pub(crate) fn ready_count(&self) -> u64 {
+        self.state.lock().ready.len() as u64
+    }
+
+    pub(crate) fn space_freed(&self) {
+        self.change(|state| state.space_freed = true);
+    }
+
+    /// The log is closing: what the writer still needs is prepared if it can be.
+    pub(crate) fn close(&self) {
+        self.change(|state| state.closed = true);
+    }
+
+    /// The writer has ended.
+    pub(crate) fn finish(&self) {
+        self.change(|state| state.finished = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        let wakers = (state.preparer.take(), state.writer.take());
+        drop(state);
+        wake(wakers.0);
+        wake(wakers.1);
+    }
+
+    fn is_urgent(&self) -> bool {
+        let state = self.state.lock();
+        state.urgent || state.closed
+    }
+
+    /// Waits until a segment is wanted: its number, or `None` at the end.
+    async fn wanted(&self, prepared_segments: u32) -> Option<u64> {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.finished {
+                return Poll::Ready(None);
+            }
+            let few = state.ready.len() < prepared_segments as usize && !state.closed;
+            if few || (state.urgent && state.ready.is_empty()) {
+                return Poll::Ready(Some(state.next_sequence));
+            }
+            let replaced = state.preparer.replace(cx.waker().clone());
+            drop(state);
+            drop(replaced);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits until another attempt makes sense.
+    async fn another_chance(&self) {
+        let freed = poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if std::mem::take(&mut state.space_freed) || state.finished {
+                return Poll::Ready(());
+            }
+            let replaced = state.preparer.replace(cx.waker().clone());
+            drop(state);
+            drop(replaced);
+            Poll::Pending
+        });
+        let _ = rt::timeout(RETRY_AFTER, freed).await;
+    }
+}
+
+/// Takes the space for a segment file and makes it durable, zeroed if `zero` still wants it.
+pub(crate) async fn make_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    sequence: u64,
+    options: &LogOptions,
+    zero: impl Fn() -> bool,
+) -> io::Result<Prepared> {
+    let path = segment_path(dir, sequence);
+    let file = disk.open(&path, OpenMode::CreateNew)?;
+    let made = fill(&*file, options, zero).await.and_then(|()| disk.sync_dir(dir));
+    match made {
+        Ok(()) => Ok(Prepared { sequence, file, path }),
+        Err(e) => {
+            // Best effort: a leftover is taken for a segment that was never begun.
+            let _ = disk.unlink(&path);
+            Err(e)
+        }
+    }
+}
+
+async fn fill(file: &dyn File, options: &LogOptions, zero: impl Fn() -> bool) -> io::Result<()> {
+    let bytes = u64::from(options.segment_bytes);
+    file.preallocate(bytes)?;
+    file.sync_data().await?;
+    let rate = options.zero_ahead_bytes_per_second;
+    if rate == 0 || !zero() {
+        return Ok(());
+    }
+    let zeroes = vec![0; ZERO_CHUNK_BYTES.min(options.segment_bytes as usize)];
+    let mut written = 0;
+    for chunk in 1.. {
+        if written >= bytes || !zero() {
+            break;
+        }
+        let take = zeroes.len().min(usize::try_from(bytes - written).unwrap_or(usize::MAX));
+        file.write_at(&zeroes[..take], written)?;
+        written += take as u64;
+        if chunk % CHUNKS_PER_SYNC == 0 {
+            file.sync_data().await?;
+        }
+        rt::sleep(Duration::from_nanos((take as u64).saturating_mul(1_000_000_000) / rate)).await;
+    }
+    file.sync_data().await
+}
+
+/// Prepares segments until the log ends.
+pub(crate) async fn run(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, preparation: Arc<Preparation>) {
+    while let Some(sequence) = preparation.wanted(options.prepared_segments).await {
+        let made = attempt(&*disk, &dir, sequence, &options, &preparation).await;
+        let stalled = made.is_err();
+        if let Err(e) = &made {
+            tracing::warn!(dir = %dir.display(), segment = sequence, error = %e, "cannot prepare the next segment: free space");
+        }
+        {
+            let mut state = preparation.state.lock();
+            state.stalled = stalled;
+            if let Ok(prepared) = made {
+                state.next_sequence = sequence + 1;
+                state.ready.push_back(prepared);
+            }
+            let waker = state.writer.take();
+            drop(state);
+            wake(waker);
+        }
+        if stalled {
+            preparation.another_chance().await;
+        }
+    }
+}
+
+async fn attempt(
+    disk: &dyn Disk,
+    dir: &Path,
+    sequence: u64,
+    options: &LogOptions,
+    preparation: &Preparation,
+) -> io::Result<Prepared> {
+    let free = disk.space(dir)?.free_bytes;
+    let reserve = if preparation.is_urgent() { 0 } else { options.reserve_bytes };
+    if free < u64::from(options.segment_bytes).saturating_add(reserve) {
+        let message = format!("{free} bytes free, {} wanted and {reserve} in reserve", options.segment_bytes);
+        return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+    }
+    make_segment(disk, dir, sequence, options, || !preparation.is_urgent()).await
+}

@@ -1,0 +1,97 @@
+//! Fairness in bytes, priority, and what does not fit.
+
+use bytes::Bytes;
+
+use super::super::frame::Kind;
+use super::*;
+
+const ROOM: Room = Room { commit_bytes: 1 << 20, segment_bytes: 1 << 30 };
+
+fn replica(id: u64, first: bool) -> Arc<Replica> {
+    let replica = Arc::new(Replica::new(ReplicaId(id), Bytes::new()));
+    replica.set_priority(first);
+    replica
+}
+
+fn push(lanes: &mut Lanes, replica: &Arc<Replica>, sequence: u64, bytes: usize) {
+    let payload = Bytes::from(vec![0; bytes - super::super::frame::HEAD_BYTES]);
+    lanes.push(Queued::new(replica, sequence, RawFrame { payload, ..RawFrame::empty(Kind::Entry) }, None));
+}
+
+fn bytes_by_replica(frames: &[Queued]) -> BTreeMap<u64, usize> {
+    let mut bytes = BTreeMap::new();
+    frames.iter().for_each(|f| *bytes.entry(f.replica.id.0).or_insert(0) += f.bytes);
+    bytes
+}
+
+#[test]
+fn large_and_small_frames_get_equal_bytes() {
+    let (large, small) = (replica(1, false), replica(2, false));
+    let mut lanes = Lanes::default();
+    for n in 0..40 {
+        push(&mut lanes, &large, n, 256 << 10);
+    }
+    for n in 0..4000 {
+        push(&mut lanes, &small, n, 4 << 10);
+    }
+    let mut total = BTreeMap::new();
+    for _ in 0..8 {
+        for (id, bytes) in bytes_by_replica(&lanes.pick(ROOM)) {
+            *total.entry(id).or_insert(0) += bytes;
+        }
+    }
+    let (a, b) = (total[&1], total[&2]);
+    assert!(a.abs_diff(b) <= 512 << 10, "{a} against {b}");
+}
+
+#[test]
+fn frames_of_a_replica_keep_their_order() {
+    let one = replica(1, false);
+    let mut lanes = Lanes::default();
+    for n in 0..100 {
+        push(&mut lanes, &one, n, 88 + 8 * usize::try_from(n % 7).unwrap_or(0) * 1000);
+    }
+    let mut sequences = Vec::new();
+    while !lanes.is_empty() {
+        sequences.extend(lanes.pick(Room { commit_bytes: 64 << 10, ..ROOM }).iter().map(|f| f.sequence));
+    }
+    assert_eq!(sequences, (0..100).collect::<Vec<_>>());
+    assert_eq!(lanes.bytes, 0);
+}
+
+#[test]
+fn priority_goes_first_but_leaves_three_quarters() {
+    let (first, bulk) = (replica(1, true), replica(2, false));
+    let mut lanes = Lanes::default();
+    for n in 0..400 {
+        push(&mut lanes, &bulk, n, 8 << 10);
+        push(&mut lanes, &first, n, 8 << 10);
+    }
+    let frames = lanes.pick(ROOM);
+    assert_eq!(frames[0].replica.id.0, 1);
+    let bytes = bytes_by_replica(&frames);
+    assert!(bytes[&1] <= 256 << 10, "{bytes:?}");
+    assert!(bytes[&2] >= 700 << 10, "{bytes:?}");
+}
+
+#[test]
+fn priority_alone_fills_the_commit() {
+    let first = replica(1, true);
+    let mut lanes = Lanes::default();
+    for n in 0..400 {
+        push(&mut lanes, &first, n, 8 << 10);
+    }
+    assert!(lanes.pick(ROOM).len() > 100);
+}
+
+#[test]
+fn a_frame_above_the_commit_limit_goes_alone_and_one_above_the_segment_waits() {
+    let one = replica(1, false);
+    let mut lanes = Lanes::default();
+    push(&mut lanes, &one, 1, 3 << 20);
+    push(&mut lanes, &one, 2, 1 << 10);
+    assert!(lanes.pick(Room { segment_bytes: 2 << 20, ..ROOM }).is_empty());
+    assert_eq!(lanes.pick(ROOM).len(), 1);
+    assert_eq!(lanes.pick(ROOM).len(), 1);
+    assert!(lanes.is_empty());
+}

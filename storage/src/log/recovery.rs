@@ -1,0 +1,240 @@
+//! Opening a log: make durable what is there, read it again, find the end, void what lies behind it, and go on.
+//!
+//! A kill -9 leaves bytes that were written and never synced. They must not count as durable before they are: files are
+//! synced first, and their cached pages let go, since a cache may hold what a failed sync never wrote.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+use super::prepare::make_segment;
+use super::reader::{SegmentReader, is_zero};
+use super::replay::Replayed;
+use super::replica::Replica;
+use super::scan::{ScannedSegment, SegmentFile, Walk};
+use super::segment_header::ReplicaRow;
+use super::segments::{Segment, parse_name, segment_path};
+use super::shared::Shared;
+use super::types::{FrameSink, LogError, LogOptions, RecoveredReplica, ReplicaFloor};
+use super::writer::{Tail, Writer};
+use crate::env::disk::{Disk, OpenMode, PAGE_BYTES};
+use crate::env::rt;
+use crate::ids::{LogPosition, ReplicaId};
+
+/// A log that is ready to be written.
+pub(crate) struct Opened {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) writer: Writer,
+    pub(crate) recovered: Vec<RecoveredReplica>,
+    /// Replicas whose mark must still be written.
+    pub(crate) newly_lost: Vec<ReplicaId>,
+    /// The first commit must say how those that follow are written.
+    pub(crate) mark_session: bool,
+}
+
+fn io_error(path: &Path) -> impl Fn(std::io::Error) -> LogError + '_ {
+    move |source| LogError::Io { path: path.to_owned(), source }
+}
+
+/// Recovers the log in `dir`, or begins one.
+pub(crate) async fn open(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: LogOptions,
+    floors: Vec<ReplicaFloor>,
+    sink: &mut dyn FrameSink,
+) -> Result<Opened, LogError> {
+    disk.create_dir_all(dir).map_err(io_error(dir))?;
+    let all = list(&*disk, dir)?;
+    let from = floors.iter().map(|floor| floor.position.segment).min().unwrap_or(0);
+    let (older, scanned): (Vec<SegmentFile>, Vec<SegmentFile>) = all.into_iter().partition(|f| f.sequence < from);
+    sync_all(&*disk, dir, &scanned).await?;
+    let mut walk = Walk::run(&scanned, floors, sink)?;
+    let unbegun = &scanned[walk.segments.len()..];
+    let next_segment = scanned.last().or(older.last()).map_or(0, |f| f.sequence) + 1;
+    let unsynced_loss = walk.unsynced_boot.is_some_and(|boot| boot != disk.boot_id());
+    let replayed = std::mem::take(&mut walk.found).replay(unsynced_loss);
+
+    void(&*disk, dir, walk.segments.last(), unbegun).await?;
+    let end = walk.end();
+    let shared = Arc::new(Shared::new(
+        disk.clone(),
+        dir.to_owned(),
+        options.clone(),
+        if end.is_some() { next_segment } else { next_segment + 1 },
+        end.unwrap_or(LogPosition { segment: 0, byte: 0 }),
+    ));
+    older_segments(&shared, &older)?;
+    for segment in &walk.segments {
+        shared.segments.insert(open_segment(segment, true));
+    }
+    let tail = match walk.segments.last() {
+        Some(last) => tail_of(&shared, last, &walk)?,
+        None => first_tail(&shared, dir, next_segment, &walk).await?,
+    };
+    let began = end.is_none();
+    let (rows, recovered, newly_lost) = settle(&shared, replayed);
+    let mut writer = Writer::new(shared.clone(), tail, rows);
+    if began {
+        writer.begin_segment();
+    }
+    let mark_session = walk.had_unsynced || !options.sync;
+    Ok(Opened { shared, writer, recovered, newly_lost, mark_session })
+}
+
+fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentFile>, LogError> {
+    let mut files = Vec::new();
+    for entry in disk.list(dir).map_err(io_error(dir))? {
+        if let Some(sequence) = parse_name(&entry.name) {
+            let path = segment_path(dir, sequence);
+            let file = disk.open(&path, OpenMode::Write).map_err(io_error(&path))?;
+            files.push(SegmentFile { sequence, path, file });
+        }
+    }
+    Ok(files)
+}
+
+/// Whatever an earlier life wrote becomes durable before it is believed.
+async fn sync_all(disk: &dyn Disk, dir: &Path, files: &[SegmentFile]) -> Result<(), LogError> {
+    for file in files {
+        file.file.sync_data().await.map_err(io_error(&file.path))?;
+        file.file.drop_cached().map_err(io_error(&file.path))?;
+    }
+    disk.sync_dir(dir).map_err(io_error(dir))
+}
+
+/// Nothing behind the end may ever be read again: torn bytes become zeros, files that were never begun go.
+async fn void(
+    disk: &dyn Disk,
+    dir: &Path,
+    last: Option<&ScannedSegment>,
+    unbegun: &[SegmentFile],
+) -> Result<(), LogError> {
+    for file in unbegun {
+        disk.unlink(&file.path).map_err(io_error(&file.path))?;
+    }
+    if !unbegun.is_empty() {
+        disk.sync_dir(dir).map_err(io_error(dir))?;
+    }
+    let Some(last) = last else { return Ok(()) };
+    let error = io_error(&last.file.path);
+    let mut reader = SegmentReader::new(last.file.file.clone()).map_err(&error)?;
+    let end = u64::from(last.used_bytes);
+    if reader.is_zero_from(end) {
+        return Ok(());
+    }
+    tracing::warn!(path = %last.file.path.display(), byte = end, "torn tail: what lies behind the last whole commit is void");
+    let mut at = end;
+    while at < reader.file_bytes {
+        let page_end = ((at / PAGE_BYTES as u64 + 1) * PAGE_BYTES as u64).min(reader.file_bytes);
+        let bytes = reader.bytes(at, (page_end - at) as usize);
+        if !is_zero(&bytes) {
+            last.file.file.write_at(&vec![0; bytes.len()], at).map_err(&error)?;
+        }
+        at = page_end;
+    }
+    last.file.file.sync_data().await.map_err(&error)
+}
+
+/// Segments before the one where reading began are there for readers.
+fn older_segments(shared: &Shared, older: &[SegmentFile]) -> Result<(), LogError> {
+    let mut ends = BTreeMap::new();
+    let mut found = Vec::new();
+    for file in older {
+        let mut reader = SegmentReader::new(file.file.clone()).map_err(io_error(&file.path))?;
+        if let super::segment_header::HeaderFound::Sound(header, _) = reader.header() {
+            ends.insert(header.previous_end.segment, header.previous_end.byte);
+            found.push((file, header.incarnation, reader.file_bytes));
+        } else {
+            found.push((file, 0, reader.file_bytes));
+        }
+    }
+    for (file, incarnation, file_bytes) in found {
+        let used_bytes = ends.get(&file.sequence).copied().unwrap_or(file_bytes as u32);
+        let scanned = ScannedSegment { file: file.clone(), incarnation, used_bytes, file_bytes };
+        shared.segments.insert(open_segment(&scanned, true));
+    }
+    Ok(())
+}
+
+fn open_segment(scanned: &ScannedSegment, sealed: bool) -> Arc<Segment> {
+    Arc::new(Segment {
+        sequence: scanned.file.sequence,
+        file: scanned.file.file.clone(),
+        path: scanned.file.path.clone(),
+        incarnation: scanned.incarnation,
+        file_bytes: scanned.file_bytes,
+        used_bytes: AtomicU32::new(scanned.used_bytes),
+        sealed: AtomicBool::new(sealed),
+    })
+}
+
+fn tail_of(shared: &Shared, last: &ScannedSegment, walk: &Walk) -> Result<Tail, LogError> {
+    let segment = open_segment(last, false);
+    shared.segments.insert(segment.clone());
+    let byte = last.used_bytes.next_multiple_of(8);
+    let page_start = byte - byte % PAGE_BYTES as u32;
+    let mut page = vec![0; (byte - page_start) as usize];
+    crate::env::disk::read_exact_at(&*last.file.file, &mut page, u64::from(page_start))
+        .map_err(io_error(&last.file.path))?;
+    Ok(Tail { segment, byte, page, next_commit: walk.last_commit + 1, previous: walk.last_sequences.clone() })
+}
+
+/// The first segment of a log.
+async fn first_tail(shared: &Shared, dir: &Path, sequence: u64, walk: &Walk) -> Result<Tail, LogError> {
+    let made = make_segment(&*shared.disk, dir, sequence, &shared.options, || false).await;
+    let prepared = made.map_err(io_error(dir))?;
+    let segment = Arc::new(Segment {
+        sequence,
+        file: prepared.file,
+        path: prepared.path,
+        incarnation: rt::random_u64(),
+        file_bytes: u64::from(shared.options.segment_bytes),
+        used_bytes: AtomicU32::new(0),
+        sealed: AtomicBool::new(false),
+    });
+    Ok(Tail { segment, byte: 0, page: Vec::new(), next_commit: walk.last_commit + 1, previous: Vec::new() })
+}
+
+/// Registers the replicas; returns the rows of the next segment's table, the report, and who is newly marked.
+fn settle(
+    shared: &Shared,
+    replayed: Vec<Replayed>,
+) -> (BTreeMap<ReplicaId, ReplicaRow>, Vec<RecoveredReplica>, Vec<ReplicaId>) {
+    let mut rows = BTreeMap::new();
+    let mut recovered = Vec::new();
+    let mut newly_lost = Vec::new();
+    for replica in replayed {
+        let Replayed { id, creation, state, lost, damaged, newly_lost: new } = replica;
+        if let Some(why) = &lost {
+            tracing::error!(replica = %id, %why, "this replica lost bytes that may have been acknowledged: it takes no part in any quorum until it is a new member");
+        }
+        rows.insert(
+            id,
+            ReplicaRow {
+                replica: id,
+                sequence: state.synced_sequence,
+                vote: state.vote,
+                purged: state.purged,
+                lost: state.lost && !new,
+                creation: creation.clone(),
+            },
+        );
+        if new {
+            newly_lost.push(id);
+        }
+        recovered.push(RecoveredReplica {
+            id,
+            creation: creation.clone(),
+            vote: state.vote,
+            purged: state.purged,
+            last_log_id: state.last_log_id(),
+            sequence: state.synced_sequence,
+            lost,
+            damaged,
+        });
+        shared.replicas.lock().insert(id, Arc::new(Replica::with_state(id, creation, state)));
+    }
+    (rows, recovered, newly_lost)
+}

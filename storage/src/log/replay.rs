@@ -1,0 +1,325 @@
+//! What the frames of each replica add up to, in the order of their sequence numbers, never of their places.
+//!
+//! Pure. Also decides who lost what (I11): a replica with a gap, or one that no later header clears, is marked unless the
+//! missing frames cannot have held a vote or an entry above the known commit.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::replica::{ReplicaState, Slot};
+use super::segment_header::{ReplicaRow, SegmentHeader};
+use super::types::{EntryPlace, FrameBody, GroupCreation, ReplicaFloor};
+use crate::entry::Vote;
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
+
+/// A stretch of the log that was durable and is not sound.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Damage {
+    pub(crate) segment: u64,
+    /// First sound byte behind it.
+    pub(crate) to: u64,
+    /// The lists in the headers around it name every replica that had frames in it.
+    pub(crate) lists_complete: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Light {
+    Entry { id: LogId, place: EntryPlace, damaged: bool },
+    Vote(Vote),
+    Truncate(Option<LogId>),
+    Purge(LogId),
+    Create(GroupCreation),
+    Verdicts { last: RaftIndex },
+    Remove,
+    Lost,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Replay {
+    floor: Option<ReplicaFloor>,
+    base: Option<ReplicaRow>,
+    frames: BTreeMap<u64, (EntryPlace, Light)>,
+    /// The greatest sequence number that any header knows.
+    last_known: u64,
+    /// The last segment whose table lists it.
+    last_row: Option<ReplicaRow>,
+    last_row_segment: u64,
+    removed: bool,
+}
+
+/// Everything found, by replica.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Found {
+    replicas: BTreeMap<ReplicaId, Replay>,
+    damages: Vec<Damage>,
+    tables: u64,
+}
+
+/// A replica as its frames say.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    pub(crate) id: ReplicaId,
+    pub(crate) creation: Bytes,
+    pub(crate) state: ReplicaState,
+    pub(crate) lost: Option<String>,
+    /// Entries whose batches are damaged.
+    pub(crate) damaged: Vec<LogId>,
+    /// The mark is not in the log yet.
+    pub(crate) newly_lost: bool,
+}
+
+/// The greater of two votes; an equal one that comes later wins.
+pub(crate) fn greater_vote(old: Option<Vote>, new: Vote) -> Option<Vote> {
+    match old {
+        Some(old) if (old.term, old.committed) > (new.term, new.committed) => Some(old),
+        _ => Some(new),
+    }
+}
+
+impl Found {
+    /// Where recovery of the known replicas begins.
+    pub(crate) fn floors(&mut self, floors: Vec<ReplicaFloor>) {
+        for floor in floors {
+            self.replicas.entry(floor.replica).or_default().floor = Some(floor);
+        }
+    }
+
+    /// A segment's table: the state of everybody when the segment was begun.
+    pub(crate) fn table(&mut self, header: &SegmentHeader) {
+        let first = self.tables == 0;
+        self.tables += 1;
+        for row in &header.rows {
+            let replay = self.replicas.entry(row.replica).or_default();
+            if first {
+                replay.base = Some(row.clone());
+            }
+            replay.last_known = replay.last_known.max(row.sequence);
+            replay.last_row = Some(row.clone());
+            replay.last_row_segment = header.segment;
+        }
+        if first {
+            return;
+        }
+        for (id, replay) in &mut self.replicas {
+            let framed = replay.frames.values().next().is_some_and(|(at, _)| at.position.segment < header.segment);
+            let floored = replay.floor.as_ref().is_some_and(|floor| floor.position.segment < header.segment);
+            let known_before = framed || floored || replay.base.is_some();
+            if known_before && !header.rows.iter().any(|row| row.replica == *id) {
+                replay.removed = true;
+            }
+        }
+    }
+
+    /// Segments before this one were unlinked: what the table says is where everybody begins.
+    pub(crate) fn hole(&mut self, header: &SegmentHeader) {
+        for row in &header.rows {
+            let replay = self.replicas.entry(row.replica).or_default();
+            if replay.base.as_ref().is_none_or(|base| base.sequence < row.sequence) {
+                replay.base = Some(row.clone());
+            }
+        }
+    }
+
+    pub(crate) fn damage(&mut self, damage: Damage) {
+        self.damages.push(damage);
+    }
+
+    /// A header knows these sequence numbers.
+    pub(crate) fn last_known(&mut self, lists: &[(ReplicaId, u64)]) {
+        for (replica, sequence) in lists {
+            let replay = self.replicas.entry(*replica).or_default();
+            replay.last_known = replay.last_known.max(*sequence);
+        }
+    }
+
+    /// A sound frame.
+    pub(crate) fn frame(&mut self, replica: ReplicaId, sequence: u64, place: EntryPlace, body: &FrameBody, damaged: bool) {
+        let light = match body {
+            FrameBody::Entry(entry) => Light::Entry { id: entry.log_id, place, damaged },
+            FrameBody::Vote(vote) => Light::Vote(*vote),
+            FrameBody::Truncate(last) => Light::Truncate(*last),
+            FrameBody::Purge(upto) => Light::Purge(*upto),
+            FrameBody::Create(creation) => Light::Create(GroupCreation {
+                payload: Bytes::copy_from_slice(&creation.payload),
+                ..creation.clone()
+            }),
+            FrameBody::Verdicts(entries) => {
+                Light::Verdicts { last: entries.last().map_or(RaftIndex(0), |e| e.index) }
+            }
+            FrameBody::Remove => Light::Remove,
+            FrameBody::Lost => Light::Lost,
+        };
+        self.replicas.entry(replica).or_default().frames.insert(sequence, (place, light));
+    }
+
+    /// The replicas that live in this directory.
+    /// `unsynced_loss`: the last commits were not synced, and the machine has restarted since.
+    pub(crate) fn replay(mut self, unsynced_loss: bool) -> Vec<Replayed> {
+        let replicas = std::mem::take(&mut self.replicas);
+        let fold = |(id, replay): (ReplicaId, Replay)| replay.fold(id, &self.damages, unsynced_loss);
+        replicas.into_iter().filter_map(fold).collect()
+    }
+}
+
+/// The fold's working state.
+struct Fold {
+    state: ReplicaState,
+    creation: Option<Bytes>,
+    /// Numbers up to which the vote is known to be the greatest.
+    vote_known: u64,
+    /// Entries up to here are committed for certain.
+    committed: RaftIndex,
+    lost_mark: bool,
+    damaged: Vec<LogId>,
+}
+
+impl Replay {
+    fn fold(mut self, id: ReplicaId, damages: &[Damage], unsynced_loss: bool) -> Option<Replayed> {
+        let last_place = self.frames.values().map(|(place, _)| place.position).max();
+        let mut fold = self.begin();
+        let first = fold.state.synced_sequence + 1;
+        self.frames = self.frames.split_off(&first);
+        let removed = self.removed || self.frames.values().any(|(_, light)| matches!(light, Light::Remove));
+        if removed {
+            return None;
+        }
+        for (&sequence, (_, light)) in &self.frames {
+            fold.apply(sequence, light);
+        }
+        let Some(creation) = fold.creation.take() else {
+            if last_place.is_some() {
+                tracing::error!(replica = %id, "frames of a replica whose creation is not in the log: not opened");
+            }
+            return None;
+        };
+        let last = self.last_known.max(self.frames.keys().next_back().copied().unwrap_or(0)).max(first - 1);
+        fold.state.synced_sequence = last;
+        fold.state.next_sequence = last + 1;
+        let unclear = |damage: &&Damage| !damage.lists_complete && !self.cleared_after(damage, last_place);
+        let loss = self.loss(&fold, first, last).or_else(|| {
+            if unsynced_loss {
+                return Some("syncs were switched off, and the machine restarted without a clean stop".to_owned());
+            }
+            let damage = damages.iter().find(unclear)?;
+            Some(format!("segment {} is damaged, and nothing says that it had no frames there", damage.segment))
+        });
+        let newly_lost = loss.is_some() && !fold.lost_mark;
+        let lost = loss.or_else(|| fold.lost_mark.then(|| "lost acknowledged bytes in an earlier life".to_owned()));
+        fold.state.lost = lost.is_some();
+        Some(Replayed { id, creation, state: fold.state, lost, damaged: fold.damaged, newly_lost })
+    }
+
+    /// The state before the first frame that counts.
+    fn begin(&self) -> Fold {
+        let mut fold = Fold {
+            state: ReplicaState::default(),
+            creation: None,
+            vote_known: 0,
+            committed: RaftIndex(0),
+            lost_mark: false,
+            damaged: Vec::new(),
+        };
+        if let Some(row) = &self.base {
+            fold.state.synced_sequence = row.sequence;
+            fold.state.vote = row.vote;
+            fold.state.purged = row.purged;
+            fold.creation = Some(row.creation.clone());
+            fold.lost_mark = row.lost;
+        }
+        if let Some(floor) = &self.floor {
+            // A checkpoint knows what is purged and the vote at least as well as any header; entries begin at its place.
+            fold.state.synced_sequence = fold.state.synced_sequence.max(floor.sequence);
+            fold.state.vote = floor.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
+            fold.state.purged = fold.state.purged.max(floor.purged);
+            fold.creation = Some(floor.creation.clone());
+            fold.lost_mark |= floor.lost;
+        }
+        fold.vote_known = fold.state.synced_sequence;
+        if let Some(row) = &self.last_row {
+            fold.vote_known = fold.vote_known.max(row.sequence);
+            fold.state.vote = row.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
+            fold.state.purged = fold.state.purged.max(row.purged);
+            fold.creation.get_or_insert_with(|| row.creation.clone());
+            fold.lost_mark |= row.lost;
+        }
+        fold
+    }
+
+    /// Says why bytes that may have been acknowledged are gone, if so.
+    fn loss(&self, fold: &Fold, first: u64, last: u64) -> Option<String> {
+        let purged = fold.state.purged.map_or(RaftIndex(0), |id| id.index);
+        let committed = fold.committed.max(purged);
+        if let Some(damaged) = fold.damaged.iter().find(|id| id.index > committed) {
+            return Some(format!("the records of entry {damaged} are damaged"));
+        }
+        let ends = self.frames.keys().copied().chain([last + 1]);
+        let mut expected = first;
+        for sequence in ends {
+            if sequence > expected && !self.harmless(fold, purged, expected, sequence) {
+                return Some(format!("its frames {expected} to {} are gone", sequence - 1));
+            }
+            expected = expected.max(sequence + 1);
+        }
+        None
+    }
+
+    /// Missing frames `from..to` held neither a vote that counts nor an entry that is still needed.
+    fn harmless(&self, fold: &Fold, purged: RaftIndex, from: u64, to: u64) -> bool {
+        let next_entry = self.frames.range(from..).find_map(|(_, (_, light))| match light {
+            Light::Entry { id, .. } => Some(id.index),
+            _ => None,
+        });
+        fold.vote_known >= to - 1 && next_entry.is_some_and(|index| index.0 <= purged.0 + 1)
+    }
+
+    /// Something behind the damage counts this replica's frames: a frame of its own, or a segment's table.
+    fn cleared_after(&self, damage: &Damage, last_place: Option<LogPosition>) -> bool {
+        let behind = (damage.segment, damage.to);
+        self.last_row_segment > damage.segment
+            || last_place.is_some_and(|at| (at.segment, u64::from(at.byte)) >= behind)
+    }
+}
+
+impl Fold {
+    fn apply(&mut self, sequence: u64, light: &Light) {
+        let state = &mut self.state;
+        match light {
+            Light::Entry { id, place, damaged } => {
+                if state.purged.is_some_and(|purged| purged.index >= id.index) {
+                    return;
+                }
+                // A gap before this entry: what was lost is judged elsewhere; the log begins anew behind it.
+                if !state.slots.is_empty() && id.index.0 > state.end_index() {
+                    state.slots = VecDeque::new();
+                }
+                let slot = Slot { term: id.term, sequence, place: Some(*place), cached: None, bytes: 0 };
+                self.damaged.retain(|other| other.index < id.index);
+                if *damaged {
+                    self.damaged.push(*id);
+                }
+                state.push(id.index.0, slot);
+            }
+            Light::Vote(vote) => {
+                state.vote = greater_vote(state.vote, *vote);
+                self.vote_known = self.vote_known.max(sequence);
+            }
+            Light::Truncate(last) => {
+                let from = last.map_or(0, |id| id.index.0 + 1);
+                self.damaged.retain(|id| id.index.0 < from);
+                state.void_from(from);
+            }
+            Light::Purge(upto) => {
+                state.purge(*upto);
+            }
+            Light::Create(creation) => {
+                self.creation = Some(creation.payload.clone());
+                state.vote = creation.vote.map_or(state.vote, |vote| greater_vote(state.vote, vote));
+                state.purged = state.purged.max(creation.purged);
+            }
+            Light::Verdicts { last } => self.committed = self.committed.max(*last),
+            Light::Lost => self.lost_mark = true,
+            Light::Remove => {}
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Walks the segments in order, tells a torn tail from proven damage, and hands every sound frame on.
+//!
+//! A break is a torn tail unless something written later says that what lies there was durable: a commit whose
+//! `durable_upto` is beyond it, or the header of a later segment. Then it is damage: the sound frames in it are salvaged,
+//! and the walk goes on behind it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::body::from_raw;
+use super::commit::{FLAG_CLEAN, FLAG_UNSYNCED, LastSequences};
+use super::frame::Decoded;
+use super::reader::{FoundCommit, SegmentReader};
+use super::replay::{Damage, Found};
+use super::segment_header::{FORMAT_VERSION, HeaderFound, SegmentHeader};
+use super::types::{BatchPlace, EntryPlace, FrameSink, LogError, ReplicaFloor, ScannedFrame};
+use crate::env::disk::{File, PAGE_BYTES};
+use crate::ids::LogPosition;
+
+/// A segment file to be read.
+#[derive(Clone)]
+pub(crate) struct SegmentFile {
+    pub(crate) sequence: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn File>,
+}
+
+/// A segment that was begun.
+#[derive(Clone)]
+pub(crate) struct ScannedSegment {
+    pub(crate) file: SegmentFile,
+    pub(crate) incarnation: u64,
+    pub(crate) used_bytes: u32,
+    pub(crate) file_bytes: u64,
+}
+
+/// Where the log ends and how the last commit was written.
+#[derive(Default)]
+pub(crate) struct Walk {
+    pub(crate) segments: Vec<ScannedSegment>,
+    /// Number of the last commit.
+    pub(crate) last_commit: u64,
+    pub(crate) last_sequences: LastSequences,
+    /// The last commit was not synced by its writer, and not closed cleanly: the boot under which it was written.
+    pub(crate) unsynced_boot: Option<u64>,
+    pub(crate) had_unsynced: bool,
+    /// What every replica's frames add up to.
+    pub(crate) found: Found,
+}
+
+fn io_error(path: &std::path::Path) -> impl Fn(std::io::Error) -> LogError + '_ {
+    move |source| LogError::Io { path: path.to_owned(), source }
+}
+
+impl Walk {
+    /// Walks all files. Those that are not among `segments` afterwards hold nothing.
+    pub(crate) fn run(
+        files: &[SegmentFile],
+        floors: Vec<ReplicaFloor>,
+        sink: &mut dyn FrameSink,
+    ) -> Result<Self, LogError> {
+        let mut walk = Walk::default();
+        walk.found.floors(floors);
+        for (number, file) in files.iter().enumerate() {
+            let mut reader = SegmentReader::new(file.file.clone()).map_err(io_error(&file.path))?;
+            let begun = match reader.header() {
+                HeaderFound::Newer(found) => {
+                    return Err(LogError::NewerFormat { path: file.path.clone(), found, supported: FORMAT_VERSION });
+                }
+                HeaderFound::Sound(header, length) if header.segment == file.sequence => {
+                    walk.junction(&header, sink)?;
+                    walk.found.table(&header);
+                    Some((header.incarnation, length.next_multiple_of(PAGE_BYTES) as u64))
+                }
+                HeaderFound::Sound(..) | HeaderFound::None => {
+                    walk.headless(file, &mut reader, &files[number + 1..])?
+                }
+            };
+            let Some((incarnation, start)) = begun else { break };
+            walk.segment(file, &mut reader, incarnation, start, sink);
+        }
+        Ok(walk)
+    }
+
+    /// Where the last segment ended.
+    pub(crate) fn end(&self) -> Option<LogPosition> {
+        self.segments.last().map(|s| LogPosition { segment: s.file.sequence, byte: s.used_bytes })
+    }
+
+    /// A segment's header says where the one before it ended. If that is further than we came, the rest is damaged.
+    fn junction(&mut self, header: &SegmentHeader, sink: &mut dyn FrameSink) -> Result<(), LogError> {
+        let Some(end) = self.end() else {
+            self.last_commit = header.first_commit.saturating_sub(1);
+            return Ok(());
+        };
+        let previous = header.previous_end;
+        if previous.segment != end.segment {
+            // Segments in between were unlinked: nothing that Raft needs was in them.
+            self.found.hole(header);
+        } else if previous.byte > end.byte {
+            if let Some(last) = self.segments.last().cloned() {
+                let mut reader = SegmentReader::new(last.file.file.clone()).map_err(io_error(&last.file.path))?;
+                let lost = header.first_commit.saturating_sub(1).saturating_sub(self.last_commit);
+                let to = u64::from(previous.byte);
+                self.damaged(&last, &mut reader, u64::from(end.byte), to, lost, None, sink);
+                if let Some(segment) = self.segments.last_mut() {
+                    segment.used_bytes = previous.byte;
+                }
+            }
+        }
+        self.last_commit = header.first_commit.saturating_sub(1);
+        Ok(())
+    }
+
+    /// A file without a sound header: never begun, torn, or damaged? Returns its incarnation and where to go on.
+    fn headless(
+        &mut self,
+        file: &SegmentFile,
+        reader: &mut SegmentReader,
+        later: &[SegmentFile],
+    ) -> Result<Option<(u64, u64)>, LogError> {
+        let commit = reader.find_commit(0, file.sequence, None, self.last_commit);
+        if let Some(commit) = commit.filter(|c| c.header.durable_upto.segment >= file.sequence) {
+            self.lose_header(file, commit.header.number.saturating_sub(self.last_commit + 1), commit.at);
+            self.last_commit = commit.header.number - 1;
+            self.found.last_known(&commit.header.previous);
+            return Ok(Some((commit.header.incarnation, commit.at)));
+        }
+        for other in later {
+            let mut reader = SegmentReader::new(other.file.clone()).map_err(io_error(&other.path))?;
+            if let HeaderFound::Sound(header, _) = reader.header()
+                && header.segment == other.sequence
+            {
+                self.lose_header(file, u64::MAX, 0);
+                return Ok(Some((0, u64::MAX)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn lose_header(&mut self, file: &SegmentFile, commits: u64, to: u64) {
+        tracing::error!(path = %file.path.display(), "the segment's header is damaged");
+        self.found.damage(Damage { segment: file.sequence, to, lists_complete: commits <= 1 });
+    }
+
+    fn segment(
+        &mut self,
+        file: &SegmentFile,
+        reader: &mut SegmentReader,
+        incarnation: u64,
+        start: u64,
+        sink: &mut dyn FrameSink,
+    ) {
+        let mut segment =
+            ScannedSegment { file: file.clone(), incarnation, used_bytes: 0, file_bytes: reader.file_bytes };
+        sink.segment(file.sequence);
+        let mut end = start.min(reader.file_bytes);
+        loop {
+            let next = reader.commit_after(end, file.sequence, incarnation, self.last_commit + 1);
+            if let Some((commit, frames)) = next.as_ref().and_then(|commit| Some((commit, commit.frames()?))) {
+                self.accept(&segment, commit, frames, sink);
+                end = commit.end;
+                continue;
+            }
+            let Some(after) = self.proof_of_damage(reader, file.sequence, incarnation, end) else { break };
+            let lost = after.header.number - self.last_commit - 1;
+            self.damaged(&segment, reader, end, after.at, lost, next, sink);
+            self.found.last_known(&after.header.previous);
+            self.last_commit = after.header.number - 1;
+            end = after.at;
+        }
+        segment.used_bytes = end as u32;
+        self.segments.push(segment);
+    }
+
+    /// The first commit behind a break, if it or a later one says that the break was durable.
+    fn proof_of_damage(
+        &self,
+        reader: &mut SegmentReader,
+        segment: u64,
+        incarnation: u64,
+        end: u64,
+    ) -> Option<FoundCommit> {
+        let broken = LogPosition { segment, byte: end as u32 };
+        // The commit at the break itself proves nothing.
+        let above = self.last_commit + 1;
+        let first = reader.find_commit(end, segment, Some(incarnation), above)?;
+        let mut next = first.clone();
+        loop {
+            if next.header.durable_upto > broken {
+                return Some(first);
+            }
+            next = reader.find_commit(next.at + 8, segment, Some(incarnation), next.header.number)?;
+        }
+    }
+
+    /// What is sound in a damaged stretch is kept; whose frames may be missing is for the replay to find out.
+    #[allow(clippy::too_many_arguments)]
+    fn damaged(
+        &mut self,
+        segment: &ScannedSegment,
+        reader: &mut SegmentReader,
+        from: u64,
+        to: u64,
+        commits: u64,
+        broken: Option<FoundCommit>,
+        sink: &mut dyn FrameSink,
+    ) {
+        tracing::error!(path = %segment.file.path.display(), from, to, commits, "damage in the log, before what was durable");
+        let known = u64::from(broken.is_some());
+        if let Some(commit) = &broken {
+            self.found.last_known(&commit.header.this);
+        }
+        // The header behind the stretch lists the last commit before it; the broken one's own header lists itself.
+        self.found.damage(Damage {
+            segment: segment.file.sequence,
+            to,
+            lists_complete: commits <= 1 + known,
+        });
+        for (at, decoded) in reader.salvage(from, to, segment.incarnation) {
+            let commit_byte = broken.as_ref().map_or(from, |c| c.at) as u32;
+            self.frame(segment, at, commit_byte, decoded, sink);
+        }
+    }
+
+    fn accept(
+        &mut self,
+        segment: &ScannedSegment,
+        commit: &FoundCommit,
+        frames: Vec<(u64, Decoded)>,
+        sink: &mut dyn FrameSink,
+    ) {
+        for (at, decoded) in frames {
+            self.frame(segment, at, commit.at as u32, decoded, sink);
+        }
+        let header = &commit.header;
+        self.last_commit = header.number;
+        self.last_sequences.clone_from(&header.this);
+        let unsynced = header.flags & FLAG_UNSYNCED != 0;
+        self.had_unsynced = unsynced;
+        self.unsynced_boot = (unsynced && header.flags & FLAG_CLEAN == 0).then_some(header.boot_id);
+    }
+
+    fn frame(
+        &mut self,
+        segment: &ScannedSegment,
+        at: u64,
+        commit_byte: u32,
+        decoded: Decoded,
+        sink: &mut dyn FrameSink,
+    ) {
+        let position = LogPosition { segment: segment.file.sequence, byte: at as u32 };
+        let Decoded { stamp, frame, frame_bytes, batch_ranges, damaged_batches } = decoded;
+        let batches: Vec<BatchPlace> = frame
+            .batches
+            .iter()
+            .zip(&batch_ranges)
+            .map(|(batch, range)| BatchPlace {
+                partition: batch.partition,
+                position: LogPosition { byte: position.byte + range.start as u32, ..position },
+                bytes: range.len() as u32,
+            })
+            .collect();
+        let Some(body) = from_raw(frame, stamp.replica) else {
+            tracing::error!(replica = %stamp.replica, sequence = stamp.sequence, "a frame whose checksum holds makes no sense");
+            return;
+        };
+        let place = EntryPlace { position, frame_bytes: frame_bytes as u32, commit_byte };
+        self.found.frame(stamp.replica, stamp.sequence, place, &body, !damaged_batches.is_empty());
+        // A batch that fails its checksum is told like any other: its offsets stay known, and reading it fails.
+        let scanned =
+            ScannedFrame { replica: stamp.replica, sequence: stamp.sequence, position, frame_bytes: frame_bytes as u32, body };
+        sink.frame(&scanned, &batches);
+    }
+}

@@ -1,0 +1,105 @@
+//! What the log's handles and its writer share.
+//!
+//! Lock order: a replica's state, then the queue. The cache's items before a replica's state. Callbacks are called with
+//! no lock held.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::cache::Cache;
+use super::commit::{pack, unpack};
+use super::prepare::Preparation;
+use super::queue::{Queue, Queued, closed};
+use super::replica::Replica;
+use super::segments::Segments;
+use super::types::{LogFailure, LogOptions, OnSynced};
+use crate::env::disk::Disk;
+use crate::ids::{LogPosition, ReplicaId};
+
+/// Counters, read by anyone.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) frames: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) sync_nanos: AtomicU64,
+}
+
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) options: LogOptions,
+    pub(crate) queue: Queue,
+    pub(crate) segments: Segments,
+    pub(crate) preparation: Arc<Preparation>,
+    pub(crate) replicas: Mutex<BTreeMap<ReplicaId, Arc<Replica>>>,
+    pub(crate) cache: Cache,
+    pub(crate) counters: Counters,
+    durable_upto: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        options: LogOptions,
+        next_segment: u64,
+        durable_upto: LogPosition,
+    ) -> Self {
+        Self {
+            disk,
+            dir,
+            queue: Queue::default(),
+            segments: Segments::default(),
+            preparation: Arc::new(Preparation::new(next_segment)),
+            replicas: Mutex::default(),
+            cache: Cache::new(options.cache_bytes_max),
+            counters: Counters::default(),
+            durable_upto: AtomicU64::new(pack(durable_upto)),
+            options,
+        }
+    }
+
+    pub(crate) fn durable_upto(&self) -> LogPosition {
+        unpack(self.durable_upto.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_durable_upto(&self, position: LogPosition) {
+        self.durable_upto.store(pack(position), Ordering::Release);
+    }
+
+    /// The log stops for good: everyone who waits or comes later gets the failure.
+    pub(crate) fn fail(&self, failure: &LogFailure, in_hand: Vec<Queued>) {
+        tracing::error!(dir = %self.dir.display(), %failure.message, "log stopped for good: {} failed", failure.operation);
+        let waiting = self.queue.fail(failure.clone());
+        if let Some(tell) = &self.options.on_failure {
+            tell(failure);
+        }
+        for queued in in_hand.into_iter().chain(waiting) {
+            refuse(queued.on_synced, failure);
+        }
+        self.preparation.finish();
+    }
+}
+
+impl Shared {
+    /// The writer ends because the log is closed.
+    pub(crate) fn end(&self) {
+        let failure = closed();
+        for queued in self.queue.fail(failure.clone()) {
+            refuse(queued.on_synced, &failure);
+        }
+        self.preparation.finish();
+    }
+}
+
+/// Tells a caller that its frame will never be durable.
+pub(crate) fn refuse(on_synced: Option<OnSynced>, failure: &LogFailure) {
+    if let Some(on_synced) = on_synced {
+        on_synced(Err(failure.to_io_error()));
+    }
+}

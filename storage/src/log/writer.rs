@@ -1,0 +1,348 @@
+//! The one writer of a log: takes what waits, writes it as one commit of whole pages at a known place of a prepared file,
+//! syncs once, tells everybody in order. A failed write or sync stops the log for good.
+//!
+//! One commit is in flight. A second one would raise the rate only where bandwidth binds (above 3 GiB/s here) and costs
+//! half as much latency again, so it is left out; the format allows it (fresh pages, `durable_upto` in every header).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::commit::{CommitHeader, FLAG_CLEAN, FLAG_UNSYNCED, HEAD_BYTES, LastSequences};
+use super::frame::{self, Kind, Stamp};
+use super::queue::{Queued, Room, Work};
+use super::segment_header::{ReplicaRow, SegmentHeader};
+use super::segments::Segment;
+use super::shared::Shared;
+use super::replay::greater_vote;
+use super::types::{EntryPlace, FrameBody, LogFailure, OnSynced};
+use crate::entry::Vote;
+use crate::env::disk::PAGE_BYTES;
+use crate::env::rt;
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
+
+/// Where the log goes on.
+pub(crate) struct Tail {
+    pub(crate) segment: Arc<Segment>,
+    /// End of what is written, a multiple of 8.
+    pub(crate) byte: u32,
+    /// The written part of the last page.
+    pub(crate) page: Vec<u8>,
+    pub(crate) next_commit: u64,
+    pub(crate) previous: LastSequences,
+}
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    tail: Tail,
+    /// What the next segment's header will say.
+    rows: BTreeMap<ReplicaId, ReplicaRow>,
+    fresh_page: bool,
+    boot_id: u64,
+    /// The bytes to write: from the beginning of the page that holds the tail.
+    buffer: Vec<u8>,
+    /// The segment's header is part of the next write.
+    header: Option<SegmentHeader>,
+}
+
+fn failure(operation: &'static str) -> impl Fn(io::Error) -> LogFailure {
+    move |e| LogFailure { operation, kind: e.kind(), message: e.to_string() }
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, tail: Tail, rows: BTreeMap<ReplicaId, ReplicaRow>) -> Self {
+        let fresh_page = match shared.options.fresh_page_per_commit {
+            Some(fresh) => fresh,
+            None => !shared.disk.writes_pages_whole(&shared.dir),
+        };
+        let boot_id = shared.disk.boot_id();
+        Self { shared, tail, rows, fresh_page, boot_id, buffer: Vec::new(), header: None }
+    }
+
+    /// For a log without segments: the first commit writes the header of the first segment.
+    pub(crate) fn begin_segment(&mut self) {
+        self.header = Some(SegmentHeader {
+            segment: self.tail.segment.sequence,
+            incarnation: self.tail.segment.incarnation,
+            first_commit: self.tail.next_commit,
+            previous_end: LogPosition { segment: 0, byte: 0 },
+            rows: self.rows.values().cloned().collect(),
+        });
+    }
+
+    /// Writes an empty commit and syncs it, whatever the options: it says how the commits that follow are to be judged.
+    pub(crate) async fn mark_session(&mut self) -> Result<(), LogFailure> {
+        let end = self.assemble(&[], if self.shared.options.sync { 0 } else { FLAG_UNSYNCED });
+        self.write(end.page_start, true).await?;
+        self.written(end, &[], true);
+        Ok(())
+    }
+
+    /// Runs until the log is closed or fails.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let room = self.room();
+            match self.shared.queue.next(room).await {
+                Work::Frames(frames) => {
+                    if self.commit(frames, 0).await.is_err() {
+                        return;
+                    }
+                }
+                Work::Roll => {
+                    if !self.roll().await {
+                        break;
+                    }
+                }
+                Work::Closed => {
+                    if room.segment_bytes > 0 {
+                        let _ = self.commit(Vec::new(), FLAG_CLEAN).await;
+                    }
+                    break;
+                }
+            }
+        }
+        self.shared.end();
+    }
+
+    fn room(&self) -> Room {
+        let start = self.commit_start();
+        let headers = self.header.as_ref().map_or(0, |h| h.encoded_bytes().next_multiple_of(PAGE_BYTES));
+        let used = start as usize + headers + CommitHeader::bytes_for(self.tail.previous.len()) + PAGE_BYTES;
+        Room {
+            commit_bytes: self.shared.options.commit_bytes_max as usize,
+            segment_bytes: (self.tail.segment.file_bytes as usize).saturating_sub(used),
+        }
+    }
+
+    fn commit_start(&self) -> u32 {
+        if self.fresh_page { self.tail.byte.next_multiple_of(PAGE_BYTES as u32) } else { self.tail.byte }
+    }
+
+    /// One commit, from the frames to their callbacks.
+    async fn commit(&mut self, frames: Vec<Queued>, flags: u32) -> Result<(), ()> {
+        let unsynced = if self.shared.options.sync { 0 } else { FLAG_UNSYNCED };
+        let end = self.assemble(&frames, flags | unsynced);
+        if let Err(failure) = self.write(end.page_start, self.shared.options.sync).await {
+            self.shared.fail(&failure, frames);
+            return Err(());
+        }
+        let places = self.written(end, &frames, self.shared.options.sync);
+        self.complete(frames, &places);
+        Ok(())
+    }
+
+    /// Builds the pages to write in the buffer.
+    fn assemble(&mut self, frames: &[Queued], flags: u32) -> Assembled {
+        let start = self.commit_start();
+        let page_start = start - start % PAGE_BYTES as u32;
+        self.buffer.clear();
+        if page_start < self.tail.byte {
+            self.buffer.extend_from_slice(&self.tail.page);
+        }
+        if let Some(header) = &self.header {
+            header.encode(&mut self.buffer);
+            self.buffer.resize(self.buffer.len().next_multiple_of(PAGE_BYTES), 0);
+        }
+        let commit_byte = page_start + self.buffer.len() as u32;
+        let header = self.commit_header(frames, flags);
+        let this = header.this.clone();
+        header.encode(&mut self.buffer);
+        let mut starts = Vec::with_capacity(frames.len());
+        let stamp = Stamp {
+            incarnation: self.tail.segment.incarnation,
+            replica: ReplicaId(0),
+            sequence: 0,
+            durable_upto: super::commit::pack(header.durable_upto),
+        };
+        for queued in frames {
+            starts.push(page_start + self.buffer.len() as u32);
+            let stamp = Stamp { replica: queued.replica.id, sequence: queued.sequence, ..stamp };
+            frame::encode(&mut self.buffer, stamp, &queued.frame);
+        }
+        let end = page_start + self.buffer.len() as u32;
+        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE_BYTES), 0);
+        assert!(page_start as usize + self.buffer.len() <= self.tail.segment.file_bytes as usize, "a commit beyond its segment");
+        Assembled { page_start, commit_byte, starts, end, this }
+    }
+
+    fn commit_header(&self, frames: &[Queued], flags: u32) -> CommitHeader {
+        let mut this: BTreeMap<ReplicaId, u64> = BTreeMap::new();
+        let mut body = 0;
+        for queued in frames {
+            this.insert(queued.replica.id, queued.sequence);
+            body += queued.bytes;
+        }
+        CommitHeader {
+            incarnation: self.tail.segment.incarnation,
+            segment: self.tail.segment.sequence,
+            number: self.tail.next_commit,
+            durable_upto: self.shared.durable_upto(),
+            boot_id: self.boot_id,
+            body_bytes: body as u32,
+            flags,
+            this: this.into_iter().collect(),
+            previous: self.tail.previous.clone(),
+        }
+    }
+
+    async fn write(&mut self, page_start: u32, sync: bool) -> Result<(), LogFailure> {
+        let file = &self.tail.segment.file;
+        file.write_at(&self.buffer, u64::from(page_start)).map_err(failure("write"))?;
+        if sync {
+            let begun = rt::now();
+            file.sync_data().await.map_err(failure("sync"))?;
+            let nanos = rt::now().since(begun).as_nanos() as u64;
+            self.shared.counters.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Moves the tail behind what was written.
+    fn written(&mut self, done: Assembled, frames: &[Queued], synced: bool) -> Vec<EntryPlace> {
+        let counters = &self.shared.counters;
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.frames.fetch_add(frames.len() as u64, Ordering::Relaxed);
+        counters.bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+        let tail_start = (done.end - done.page_start) as usize / PAGE_BYTES * PAGE_BYTES;
+        let tail_end = (done.end - done.page_start) as usize;
+        self.tail.page.clear();
+        self.tail.page.extend_from_slice(&self.buffer[tail_start..tail_end]);
+        self.tail.byte = done.end;
+        self.tail.next_commit += 1;
+        self.tail.previous = done.this;
+        self.header = None;
+        let segment = &self.tail.segment;
+        segment.used_bytes.store(done.end, Ordering::Release);
+        self.shared.segments.insert(segment.clone());
+        if synced {
+            self.shared.set_durable_upto(LogPosition { segment: segment.sequence, byte: done.end });
+        }
+        for queued in frames {
+            note(&mut self.rows, queued);
+        }
+        let place = |(queued, byte): (&Queued, &u32)| EntryPlace {
+            position: LogPosition { segment: segment.sequence, byte: *byte },
+            frame_bytes: queued.frame.frame_bytes() as u32,
+            commit_byte: done.commit_byte,
+        };
+        frames.iter().zip(&done.starts).map(place).collect()
+    }
+
+    /// Tells everybody, in the order of the frames.
+    fn complete(&self, frames: Vec<Queued>, places: &[EntryPlace]) {
+        for (queued, place) in frames.into_iter().zip(places) {
+            let replica = queued.replica;
+            let is_entry = queued.frame.kind == Kind::Entry;
+            let index = RaftIndex(queued.frame.index);
+            let (evictable, waiters) = {
+                let mut state = replica.state.lock();
+                state.synced_sequence = queued.sequence;
+                if let Some(vote) = vote_of(&queued.frame) {
+                    state.vote = greater_vote(state.vote, vote);
+                }
+                (is_entry && state.placed(index, queued.sequence, *place), state.take_waiters())
+            };
+            waiters.into_iter().for_each(|waiter| drop(waiter.send(())));
+            if evictable {
+                self.shared.cache.evictable(Arc::downgrade(&replica), index, queued.sequence);
+            }
+            if let Some(on_synced) = queued.on_synced {
+                tell(on_synced);
+            }
+        }
+    }
+
+    /// Goes on in the next segment; false if there is none and the log closes.
+    async fn roll(&mut self) -> bool {
+        let Some(prepared) = self.shared.preparation.take().await else {
+            return false;
+        };
+        // A sealed segment is durable even where commits are not: the next header says so.
+        if !self.shared.options.sync {
+            if let Err(failure) = self.tail.segment.file.sync_data().await.map_err(failure("sync")) {
+                self.shared.fail(&failure, Vec::new());
+                return false;
+            }
+            let end = LogPosition { segment: self.tail.segment.sequence, byte: self.tail.byte };
+            self.shared.set_durable_upto(end);
+        }
+        let file_bytes = u64::from(self.shared.options.segment_bytes);
+        let old = std::mem::replace(
+            &mut self.tail.segment,
+            Arc::new(Segment {
+                sequence: prepared.sequence,
+                file: prepared.file,
+                path: prepared.path,
+                incarnation: rt::random_u64(),
+                file_bytes,
+                used_bytes: AtomicU32::new(0),
+                sealed: AtomicBool::new(false),
+            }),
+        );
+        old.sealed.store(true, Ordering::Release);
+        let previous_end = LogPosition { segment: old.sequence, byte: self.tail.byte };
+        self.tail.byte = 0;
+        self.tail.page.clear();
+        self.begin_segment();
+        if let Some(header) = &mut self.header {
+            header.previous_end = previous_end;
+        }
+        true
+    }
+}
+
+/// What `assemble` put into the buffer.
+struct Assembled {
+    page_start: u32,
+    commit_byte: u32,
+    starts: Vec<u32>,
+    end: u32,
+    this: LastSequences,
+}
+
+/// Calls back. A caller that panics must not take the log with it.
+fn tell(on_synced: OnSynced) {
+    if std::panic::catch_unwind(AssertUnwindSafe(|| on_synced(Ok(())))).is_err() {
+        tracing::error!("a callback of the log panicked");
+    }
+}
+
+fn vote_of(raw: &frame::RawFrame) -> Option<Vote> {
+    let vote = |committed| Vote { term: Term(raw.term), voted_for: ReplicaId(raw.index), committed };
+    (raw.kind == Kind::Vote).then(|| vote(raw.detail != 0))
+}
+
+/// Keeps the table of the next segment's header.
+fn note(rows: &mut BTreeMap<ReplicaId, ReplicaRow>, queued: &Queued) {
+    let id = queued.replica.id;
+    let raw = &queued.frame;
+    if raw.kind == Kind::Remove {
+        rows.remove(&id);
+        return;
+    }
+    let row = rows.entry(id).or_insert_with(|| ReplicaRow {
+        replica: id,
+        sequence: 0,
+        vote: None,
+        purged: None,
+        lost: false,
+        creation: queued.replica.creation.clone(),
+    });
+    row.sequence = queued.sequence;
+    match raw.kind {
+        Kind::Vote => row.vote = vote_of(raw).map_or(row.vote, |vote| greater_vote(row.vote, vote)),
+        Kind::Purge => row.purged = row.purged.max(Some(LogId { term: Term(raw.term), index: RaftIndex(raw.index) })),
+        Kind::Lost => row.lost = true,
+        Kind::Create => {
+            if let Some(FrameBody::Create(creation)) = super::body::from_raw(raw.clone(), id) {
+                row.vote = creation.vote;
+                row.purged = creation.purged;
+            }
+        }
+        Kind::Entry | Kind::Truncate | Kind::Verdicts | Kind::Remove => {}
+    }
+}
+
+const _: () = assert!(HEAD_BYTES % 8 == 0 && frame::HEAD_BYTES % 8 == 0);
