@@ -51,7 +51,7 @@ impl Cache {
 
     /// Looks at the oldest: gone already (purged, void) or to go. Two looks for each that comes keep the queue short.
     fn evict(&self) {
-        let mut looks = 2;
+        let mut looks = 2_u32;
         loop {
             let over = self.bytes() > self.bytes_max;
             if !over && looks == 0 {

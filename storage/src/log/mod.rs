@@ -6,210 +6,291 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::entry::{Entry, EntryVerdicts, Vote};
-use crate::env::disk::{Disk, File};
-use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
+use crate::env::disk::Disk;
+use crate::env::rt;
+use crate::ids::{LogPosition, ReplicaId};
+
+mod body;
+mod cache;
+mod commit;
+mod frame;
+mod prepare;
+mod queue;
+mod reader;
+mod recovery;
+mod replay;
+mod replica;
+mod replica_log;
+mod scan;
+mod segment_header;
+mod segments;
+mod shared;
 pub mod types;
+mod writer;
 
+use queue::{Done, Queued, closed};
+use replica::Replica;
+pub use replica_log::ReplicaLog;
+use scan::{SegmentFile, Walk};
+pub use segments::{Segment, segment_path};
+use shared::Shared;
 pub use types::*;
 
-/// A segment file, open for reading. Holding it pins it: an unlinked segment stays readable until it is dropped.
-pub struct Segment {
-    /// Its number.
-    pub sequence: u64,
-    /// Its file.
-    pub file: Arc<dyn File>,
-}
-
-/// The log of a data directory; a cheap handle.
+/// The log of a data directory; a cheap handle. It ends when the last handle is dropped, better by [`Log::close`].
 #[derive(Clone)]
 pub struct Log {
-    _private: (),
+    inner: Arc<Inner>,
 }
 
-/// One replica's part of the log; a cheap handle.
-#[derive(Clone)]
-pub struct ReplicaLog {
-    _private: (),
+struct Inner {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<rt::JoinHandle<()>>>,
+    preparer: Mutex<Option<rt::JoinHandle<()>>>,
 }
 
-fn not_yet() -> io::Error {
-    io::Error::from(io::ErrorKind::Unsupported)
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.preparation.close();
+        drop(self.shared.queue.close());
+    }
 }
 
-#[allow(clippy::unused_async)]
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("dir", &self.inner.shared.dir).finish_non_exhaustive()
+    }
+}
+
 impl Log {
     /// Opens or begins the log in `dir`: syncs and re-reads its tail, reads on from the floors, tells `sink` every whole
-    /// frame from there (with no floors: of the whole log), and starts the writer.
+    /// frame from there (with no floors: of the whole log), and starts the writer. `floors` are those of all replicas
+    /// ([`Log::floors`]) at one moment, or none.
     pub async fn open(
-        _disk: Arc<dyn Disk>,
+        disk: Arc<dyn Disk>,
         dir: &Path,
-        _options: LogOptions,
-        _floors: Vec<ReplicaFloor>,
-        _sink: &mut dyn FrameSink,
+        options: LogOptions,
+        floors: Vec<ReplicaFloor>,
+        sink: &mut dyn FrameSink,
     ) -> Result<(Log, Vec<RecoveredReplica>), LogError> {
-        Err(LogError::Io { path: dir.to_owned(), source: not_yet() })
+        let path = dir.to_owned();
+        let failed = |source| LogError::Io { path: path.clone(), source };
+        let mut opened = recovery::open(disk, dir, options, floors, sink).await?;
+        if opened.mark_session {
+            opened.writer.mark_session().await.map_err(|failure| failed(failure.to_io_error()))?;
+        }
+        let shared = opened.shared;
+        let preparer = rt::spawn_dedicated(
+            "log-prepare",
+            prepare::run(shared.disk.clone(), shared.dir.clone(), shared.options.clone(), shared.preparation.clone()),
+        );
+        let writer = rt::spawn_dedicated("log-writer", opened.writer.run());
+        let inner = Inner {
+            shared,
+            writer: Mutex::new(Some(writer.map_err(failed)?)),
+            preparer: Mutex::new(Some(preparer.map_err(failed)?)),
+        };
+        let log = Log { inner: Arc::new(inner) };
+        for replica in opened.newly_lost {
+            if let Some(replica) = log.replica(replica) {
+                replica.write(FrameBody::Lost).await.map_err(failed)?;
+            }
+        }
+        Ok((log, opened.recovered))
     }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
     /// Begins a replica's log; returns when the creation is durable. `AlreadyExists` if the id is known.
-    pub async fn create_group(&self, _creation: GroupCreation) -> io::Result<ReplicaLog> {
-        Err(not_yet())
+    pub async fn create_group(&self, creation: GroupCreation) -> io::Result<ReplicaLog> {
+        let (sender, receiver) = oneshot::channel();
+        let id = creation.replica;
+        let replica = Arc::new(Replica::new(id, creation.payload.clone()));
+        let refused = {
+            let mut replicas = self.shared().replicas.lock();
+            if replicas.contains_key(&id) {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("replica {id} is here already")));
+            }
+            let mut state = replica.state.lock();
+            state.vote = creation.vote;
+            state.purged = creation.purged;
+            let sequence = state.take_sequence();
+            let frame = body::to_raw(FrameBody::Create(creation));
+            let queued = Queued::new(&replica, sequence, frame, Done::Place(sender));
+            let pushed = self.shared().queue.push(vec![queued]);
+            drop(state);
+            match pushed {
+                Ok(bell) => {
+                    replicas.insert(id, replica.clone());
+                    drop(replicas);
+                    drop(bell);
+                    None
+                }
+                Err(refused) => Some(refused),
+            }
+        };
+        if let Some((failure, _)) = refused {
+            return Err(failure.to_io_error());
+        }
+        let created = receiver.await.unwrap_or_else(|_| Err(closed().to_io_error()));
+        if created.is_err() {
+            self.shared().replicas.lock().remove(&id);
+        }
+        created.map(|_| self.handle(replica))
     }
+
     /// Ends a replica's log; its id never comes back.
-    pub async fn remove_group(&self, _replica: ReplicaId) -> io::Result<()> {
-        Err(not_yet())
+    pub async fn remove_group(&self, replica: ReplicaId) -> io::Result<()> {
+        let Some(log) = self.replica(replica) else {
+            return Ok(());
+        };
+        let written = log.write(FrameBody::Remove).await;
+        if written.is_ok() {
+            self.shared().replicas.lock().remove(&replica);
+        }
+        written.map(drop)
     }
+
+    fn handle(&self, replica: Arc<Replica>) -> ReplicaLog {
+        ReplicaLog::new(replica, self.shared().clone(), self.inner.clone())
+    }
+
     /// The log of a known replica.
     #[must_use]
-    pub fn replica(&self, _replica: ReplicaId) -> Option<ReplicaLog> {
-        None
+    pub fn replica(&self, replica: ReplicaId) -> Option<ReplicaLog> {
+        let found = self.shared().replicas.lock().get(&replica).cloned();
+        found.map(|replica| self.handle(replica))
     }
+
     /// All replicas of this directory.
     #[must_use]
     pub fn replicas(&self) -> Vec<ReplicaId> {
-        Vec::new()
+        self.shared().replicas.lock().keys().copied().collect()
     }
+
+    /// From where recovery may begin, for all replicas at one moment. A checkpoint keeps them all: a replica that is
+    /// missing among them counts as created later.
+    #[must_use]
+    pub fn floors(&self) -> Vec<ReplicaFloor> {
+        let durable = self.durable_upto();
+        let replicas: Vec<Arc<Replica>> = self.shared().replicas.lock().values().cloned().collect();
+        replicas.iter().map(|replica| replica_log::floor_of(replica, durable)).collect()
+    }
+
     /// Opens a segment for reading and pins it.
     #[must_use]
-    pub fn segment(&self, _sequence: u64) -> Option<Arc<Segment>> {
-        None
+    pub fn segment(&self, sequence: u64) -> Option<Arc<Segment>> {
+        self.shared().segments.get(sequence)
     }
+
     /// The segments that exist, oldest first; the last is the active one.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
-        Vec::new()
+        self.shared().segments.list()
     }
+
     /// Removes a sealed segment. Refused (`ResourceBusy`) while Raft still needs an entry in or before it.
-    pub async fn unlink(&self, _sequence: u64) -> io::Result<()> {
-        Err(not_yet())
+    pub async fn unlink(&self, sequence: u64) -> io::Result<()> {
+        let busy = |what: String| io::Error::new(io::ErrorKind::ResourceBusy, format!("segment {sequence} {what}"));
+        let Some(segment) = self.segment(sequence) else {
+            return Ok(());
+        };
+        if !segment.sealed.load(Ordering::Acquire) {
+            return Err(busy("is not sealed".to_owned()));
+        }
+        if let Some(floor) = self.floors().iter().find(|floor| floor.position.segment <= sequence) {
+            return Err(busy(format!("holds what replica {} needs", floor.replica)));
+        }
+        let shared = self.shared().clone();
+        let unlink = move || {
+            shared.disk.unlink(&segment.path)?;
+            shared.segments.remove(sequence);
+            shared.disk.sync_dir(&shared.dir)
+        };
+        blocking(&*self.shared().disk, unlink).await?;
+        self.space_freed();
+        Ok(())
     }
+
     /// Tells `sink` every whole frame of a segment. `Err` for what cannot be read at all.
-    pub async fn scan(&self, sequence: u64, _sink: &mut dyn FrameSink) -> Result<(), LogError> {
-        Err(LogError::Segment(sequence, "not there"))
+    pub async fn scan(&self, sequence: u64, sink: &mut dyn FrameSink) -> Result<(), LogError> {
+        let segment = self.segment(sequence).ok_or(LogError::Segment(sequence, "not there"))?;
+        let file = SegmentFile { sequence, path: segment.path.clone(), file: segment.file.clone() };
+        Walk::run(&[file], Vec::new(), sink).map(drop)
     }
+
     /// Everything before this place is durable.
     #[must_use]
     pub fn durable_upto(&self) -> LogPosition {
-        LogPosition { segment: 0, byte: 0 }
+        self.shared().durable_upto()
     }
+
     /// Bytes that can be written without taking new space: the rest of the active segment and the prepared ones.
     #[must_use]
     pub fn headroom_bytes(&self) -> u64 {
-        0
+        let shared = self.shared();
+        let active = shared.segments.list().last().map_or(0, |s| s.file_bytes.saturating_sub(u64::from(s.used_bytes)));
+        active + shared.preparation.ready_count() * u64::from(shared.options.segment_bytes)
     }
+
     /// Tells the preparation of segments that space was freed.
-    pub fn space_freed(&self) {}
+    pub fn space_freed(&self) {
+        self.shared().preparation.space_freed();
+    }
+
     /// Why the log stopped for good, if it did.
     #[must_use]
     pub fn failure(&self) -> Option<LogFailure> {
-        None
+        self.shared().queue.failure()
     }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        LogStats::default()
+        let shared = self.shared();
+        let counters = &shared.counters;
+        LogStats {
+            commits: counters.commits.load(Ordering::Relaxed),
+            frames: counters.frames.load(Ordering::Relaxed),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+            sync_nanos: counters.sync_nanos.load(Ordering::Relaxed),
+            queued_bytes: shared.queue.bytes() as u64,
+            cached_bytes: shared.cache.bytes() as u64,
+        }
     }
-    /// Writes what waits, marks a clean end, and stops the writer.
+
+    /// Writes what waits, marks a clean end, and stops the writer. Later calls are refused.
     pub async fn close(&self) -> io::Result<()> {
-        Ok(())
+        let failed = self.failure().filter(|failure| *failure != closed());
+        self.shared().preparation.close();
+        drop(self.shared().queue.close());
+        let tasks = [self.inner.writer.lock().take(), self.inner.preparer.lock().take()];
+        for task in tasks.into_iter().flatten() {
+            task.await.map_err(|e| io::Error::other(e.to_string()))?;
+        }
+        match failed.or_else(|| self.failure().filter(|failure| *failure != closed())) {
+            Some(failure) => Err(failure.to_io_error()),
+            None => Ok(()),
+        }
     }
 }
 
-#[allow(clippy::unused_async)]
-impl ReplicaLog {
-    /// The replica.
-    #[must_use]
-    pub fn id(&self) -> ReplicaId {
-        ReplicaId(0)
+/// Runs work that may block where it may: in place if the disk does not block, else on a thread for it.
+async fn blocking<T: Send + 'static>(
+    disk: &dyn Disk,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    if !disk.blocks() {
+        return work();
     }
-    /// What its group was created with.
-    #[must_use]
-    pub fn creation(&self) -> bytes::Bytes {
-        bytes::Bytes::new()
-    }
-    /// Coordinator and metadata replicas: first in every commit, up to a quarter of it.
-    pub fn set_priority(&self, _first: bool) {}
-    /// Appends entries, readable when this returns; `on_synced` is called when they are durable. Indexes follow each
-    /// other; one that exists already voids what was there and above.
-    pub fn append(&self, _entries: Vec<Entry>, on_synced: OnSynced) {
-        on_synced(Err(not_yet()));
-    }
-    /// Makes a vote durable.
-    pub async fn save_vote(&self, _vote: Vote) -> io::Result<()> {
-        Err(not_yet())
-    }
-    /// Voids the entries after `last` (all, if `None`); durable when this returns.
-    pub async fn truncate_after(&self, _last: Option<LogId>) -> io::Result<()> {
-        Err(not_yet())
-    }
-    /// Forgets the entries up to `upto`, which may lie beyond the last one. Their data stays where it is.
-    pub async fn purge(&self, _upto: LogId) -> io::Result<()> {
-        Err(not_yet())
-    }
-    /// The newest vote.
-    #[must_use]
-    pub fn vote(&self) -> Option<Vote> {
-        None
-    }
-    /// The newest entry, or what was purged.
-    #[must_use]
-    pub fn last_log_id(&self) -> Option<LogId> {
-        None
-    }
-    /// The newest entry that is durable, or what was purged.
-    #[must_use]
-    pub fn last_synced(&self) -> Option<LogId> {
-        None
-    }
-    /// Up to where entries are purged.
-    #[must_use]
-    pub fn purged(&self) -> Option<LogId> {
-        None
-    }
-    /// The id of one entry, without reading it.
-    #[must_use]
-    pub fn log_id(&self, _index: RaftIndex) -> Option<LogId> {
-        None
-    }
-    /// Entries of `range` from the front, stopping before `bytes_max` is passed but after at least one.
-    pub async fn read(&self, _range: EntryRange, _bytes_max: usize) -> io::Result<Vec<Entry>> {
-        Err(not_yet())
-    }
-    /// Where a durable entry lies.
-    #[must_use]
-    pub fn place_of(&self, _index: RaftIndex) -> Option<EntryPlace> {
-        None
-    }
-    /// Where the batches of a durable entry lie, in the entry's order.
-    #[must_use]
-    pub fn batch_places(&self, _index: RaftIndex) -> Option<Vec<BatchPlace>> {
-        None
-    }
-    /// Makes verdicts durable; returns where the frames lie.
-    pub async fn write_verdicts(&self, _verdicts: Vec<EntryVerdicts>) -> io::Result<Vec<LogPosition>> {
-        Err(not_yet())
-    }
-    /// From where this replica's recovery may begin, given what is purged and durable now.
-    #[must_use]
-    pub fn floor(&self) -> ReplicaFloor {
-        ReplicaFloor {
-            replica: ReplicaId(0),
-            creation: bytes::Bytes::new(),
-            sequence: 0,
-            position: LogPosition { segment: 0, byte: 0 },
-            vote: None,
-            purged: None,
-            lost: false,
-        }
-    }
-    /// Bytes waiting for the writer.
-    #[must_use]
-    pub fn queued_bytes(&self) -> u64 {
-        0
-    }
+    rt::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e.to_string())))
 }
-mod body;
-mod commit;
-mod frame;
-mod segment_header;
+
+#[cfg(test)]
+mod tests;

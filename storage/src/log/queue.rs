@@ -5,15 +5,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::frame::{RawFrame, padded};
 use super::replica::Replica;
 use super::types::{LogFailure, OnSynced};
-use crate::ids::ReplicaId;
+use crate::ids::{LogPosition, ReplicaId};
 
 /// What a lane may take per round before the next one has its turn.
 const QUANTUM_BYTES: usize = 64 << 10;
@@ -29,13 +32,36 @@ pub(crate) struct Queued {
     pub(crate) frame: RawFrame,
     /// Length with padding.
     pub(crate) bytes: usize,
-    pub(crate) on_synced: Option<OnSynced>,
+    pub(crate) done: Done,
+}
+
+/// Who is told when a frame is durable, or never will be.
+pub(crate) enum Done {
+    Nobody,
+    Callback(OnSynced),
+    Place(oneshot::Sender<io::Result<LogPosition>>),
+}
+
+impl Done {
+    /// Tells. A caller that panics must not take the log with it.
+    pub(crate) fn tell(self, result: Result<LogPosition, &LogFailure>) {
+        let result = result.map_err(LogFailure::to_io_error);
+        match self {
+            Done::Nobody => {}
+            Done::Place(sender) => drop(sender.send(result)),
+            Done::Callback(on_synced) => {
+                if std::panic::catch_unwind(AssertUnwindSafe(|| on_synced(result.map(drop)))).is_err() {
+                    tracing::error!("a callback of the log panicked");
+                }
+            }
+        }
+    }
 }
 
 impl Queued {
-    pub(crate) fn new(replica: &Arc<Replica>, sequence: u64, frame: RawFrame, on_synced: Option<OnSynced>) -> Self {
+    pub(crate) fn new(replica: &Arc<Replica>, sequence: u64, frame: RawFrame, done: Done) -> Self {
         let bytes = padded(frame.frame_bytes());
-        Self { replica: replica.clone(), sequence, frame, bytes, on_synced }
+        Self { replica: replica.clone(), sequence, frame, bytes, done }
     }
 }
 
@@ -134,10 +160,6 @@ impl Queue {
         let mut state = self.state.lock();
         state.closed = true;
         Bell(state.writer.take())
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.state.lock().closed
     }
 
     /// The log has stopped: everything that waits is returned, everything that comes is refused.

@@ -81,7 +81,8 @@ impl Found {
     /// Where recovery of the known replicas begins.
     pub(crate) fn floors(&mut self, floors: Vec<ReplicaFloor>) {
         for floor in floors {
-            self.replicas.entry(floor.replica).or_default().floor = Some(floor);
+            let replay = self.replicas.entry(floor.replica).or_default();
+            replay.floor = Some(floor);
         }
     }
 

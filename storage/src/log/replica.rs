@@ -47,7 +47,6 @@ pub(crate) struct ReplicaState {
     pub(crate) first_index: u64,
     pub(crate) slots: VecDeque<Slot>,
     pub(crate) lost: bool,
-    pub(crate) removed: bool,
     /// Those who wait for an entry to become durable.
     waiters: Vec<(u64, oneshot::Sender<()>)>,
 }

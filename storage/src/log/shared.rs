@@ -16,7 +16,7 @@ use super::prepare::Preparation;
 use super::queue::{Queue, Queued, closed};
 use super::replica::Replica;
 use super::segments::Segments;
-use super::types::{LogFailure, LogOptions, OnSynced};
+use super::types::{LogFailure, LogOptions};
 use crate::env::disk::Disk;
 use crate::ids::{LogPosition, ReplicaId};
 
@@ -80,7 +80,7 @@ impl Shared {
             tell(failure);
         }
         for queued in in_hand.into_iter().chain(waiting) {
-            refuse(queued.on_synced, failure);
+            queued.done.tell(Err(failure));
         }
         self.preparation.finish();
     }
@@ -91,15 +91,8 @@ impl Shared {
     pub(crate) fn end(&self) {
         let failure = closed();
         for queued in self.queue.fail(failure.clone()) {
-            refuse(queued.on_synced, &failure);
+            queued.done.tell(Err(&failure));
         }
         self.preparation.finish();
-    }
-}
-
-/// Tells a caller that its frame will never be durable.
-pub(crate) fn refuse(on_synced: Option<OnSynced>, failure: &LogFailure) {
-    if let Some(on_synced) = on_synced {
-        on_synced(Err(failure.to_io_error()));
     }
 }

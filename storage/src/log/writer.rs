@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -17,7 +16,7 @@ use super::segment_header::{ReplicaRow, SegmentHeader};
 use super::segments::Segment;
 use super::shared::Shared;
 use super::replay::greater_vote;
-use super::types::{EntryPlace, FrameBody, LogFailure, OnSynced};
+use super::types::{EntryPlace, FrameBody, LogFailure};
 use crate::entry::Vote;
 use crate::env::disk::PAGE_BYTES;
 use crate::env::rt;
@@ -244,13 +243,14 @@ impl Writer {
                 }
                 (is_entry && state.placed(index, queued.sequence, *place), state.take_waiters())
             };
-            waiters.into_iter().for_each(|waiter| drop(waiter.send(())));
+            for waiter in waiters {
+                // Whoever stopped waiting need not be told.
+                let _ = waiter.send(());
+            }
             if evictable {
                 self.shared.cache.evictable(Arc::downgrade(&replica), index, queued.sequence);
             }
-            if let Some(on_synced) = queued.on_synced {
-                tell(on_synced);
-            }
+            queued.done.tell(Ok(place.position));
         }
     }
 
@@ -300,13 +300,6 @@ struct Assembled {
     starts: Vec<u32>,
     end: u32,
     this: LastSequences,
-}
-
-/// Calls back. A caller that panics must not take the log with it.
-fn tell(on_synced: OnSynced) {
-    if std::panic::catch_unwind(AssertUnwindSafe(|| on_synced(Ok(())))).is_err() {
-        tracing::error!("a callback of the log panicked");
-    }
 }
 
 fn vote_of(raw: &frame::RawFrame) -> Option<Vote> {

@@ -1,0 +1,432 @@
+//! One replica's handle on the log: append, vote, truncate, purge, verdicts, read.
+//!
+//! What it says is true at once in memory (entries can be read when `append` returns) and durable when the callback or the
+//! future says so.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use ottla_protocol::ids::PartitionId;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::body::{from_raw, to_raw};
+use super::frame::{self, DESCRIPTOR_BYTES, FRAME_BYTES_MAX, HEAD_BYTES, Kind, batch_is_sound, padded, u32_le};
+use super::queue::{Done, Queued, closed};
+use super::replica::{Replica, Slot, entry_bytes};
+use super::segments::Segment;
+use super::shared::Shared;
+use super::types::{BatchPlace, EntryPlace, EntryRange, FrameBody, LogFailure, OnSynced, ReplicaFloor};
+use super::{Inner, blocking};
+use crate::entry::{Entry, EntryVerdicts, Vote};
+use crate::env::disk::read_exact_at;
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
+
+/// Verdicts of about so many batches share a frame.
+const VERDICTS_PER_FRAME: usize = 50_000;
+/// A frame takes at most the segment without this (headers, and a page of padding).
+const SEGMENT_OVERHEAD_BYTES: usize = 8 << 10;
+
+/// One replica's part of the log; a cheap handle.
+#[derive(Clone)]
+pub struct ReplicaLog {
+    replica: Arc<Replica>,
+    shared: Arc<Shared>,
+    /// Keeps the writer alive.
+    _inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for ReplicaLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplicaLog").field("replica", &self.replica.id).finish_non_exhaustive()
+    }
+}
+
+fn invalid(what: String) -> LogFailure {
+    LogFailure { operation: "append", kind: io::ErrorKind::InvalidInput, message: what }
+}
+
+/// What a read finds in memory: entries, or where one of them lies.
+enum Source {
+    Cached(Entry),
+    Placed(EntryPlace, LogId),
+}
+
+impl ReplicaLog {
+    pub(super) fn new(replica: Arc<Replica>, shared: Arc<Shared>, inner: Arc<Inner>) -> Self {
+        Self { replica, shared, _inner: inner }
+    }
+
+    /// The replica.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.replica.id
+    }
+
+    /// What its group was created with.
+    #[must_use]
+    pub fn creation(&self) -> Bytes {
+        self.replica.creation.clone()
+    }
+
+    /// Coordinator and metadata replicas: first in every commit, up to a quarter of it.
+    pub fn set_priority(&self, first: bool) {
+        self.replica.set_priority(first);
+    }
+
+    /// True if it lost bytes that may have been acknowledged (I11).
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.replica.state.lock().lost
+    }
+
+    /// Appends entries, readable when this returns; `on_synced` is called when they are durable. Indexes follow each
+    /// other; one that exists already voids what was there and above.
+    pub fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
+        if let Err((failure, done)) = self.try_append(entries, Done::Callback(on_synced)) {
+            done.tell(Err(&failure));
+        }
+    }
+
+    fn try_append(&self, entries: Vec<Entry>, mut done: Done) -> Result<(), (LogFailure, Done)> {
+        if let Err(failure) = self.check(&entries) {
+            return Err((failure, done));
+        }
+        if entries.is_empty() {
+            done.tell(Ok(self.shared.durable_upto()));
+            return Ok(());
+        }
+        let mut state = self.replica.state.lock();
+        let first = entries[0].log_id.index.0;
+        if !state.may_follow(first) {
+            let last = state.last_log_id();
+            return Err((invalid(format!("entry {first} cannot follow {last:?}")), done));
+        }
+        let count = entries.len();
+        let mut queued = Vec::with_capacity(count);
+        for (number, entry) in entries.iter().enumerate() {
+            let sequence = state.next_sequence + number as u64;
+            let last = number + 1 == count;
+            let callback = if last { std::mem::replace(&mut done, Done::Nobody) } else { Done::Nobody };
+            queued.push(Queued::new(&self.replica, sequence, to_raw(FrameBody::Entry(entry.clone())), callback));
+        }
+        let bell = match self.shared.queue.push(queued) {
+            Ok(bell) => bell,
+            Err((failure, frames)) => {
+                let done = frames.into_iter().next_back().map_or(Done::Nobody, |frame| frame.done);
+                return Err((failure, done));
+            }
+        };
+        let (mut added, mut freed) = (0, 0);
+        for entry in entries {
+            let sequence = state.take_sequence();
+            let bytes = entry_bytes(&entry);
+            added += bytes;
+            let id = entry.log_id;
+            let slot = Slot { term: id.term, sequence, place: None, cached: Some(entry), bytes };
+            freed += state.push(id.index.0, slot);
+        }
+        self.shared.cache.added(added);
+        self.shared.cache.freed(freed);
+        drop(state);
+        drop(bell);
+        Ok(())
+    }
+
+    /// What can be refused before anything is changed.
+    fn check(&self, entries: &[Entry]) -> Result<(), LogFailure> {
+        let segment = self.shared.options.segment_bytes as usize;
+        let longest = FRAME_BYTES_MAX.min(segment.saturating_sub(SEGMENT_OVERHEAD_BYTES));
+        for (number, entry) in entries.iter().enumerate() {
+            if entry.log_id.index.0 != entries[0].log_id.index.0 + number as u64 {
+                return Err(invalid(format!("entry {} does not follow the one before it", entry.log_id)));
+            }
+            if let Some(batch) = entry.batches.iter().find(|batch| !batch_is_sound(&batch.data)) {
+                return Err(invalid(format!("entry {}: a batch of {} has a wrong length", entry.log_id, batch.partition)));
+            }
+            let described: usize = entry.batches.iter().map(|b| b.data.len() + DESCRIPTOR_BYTES).sum();
+            let bytes = HEAD_BYTES + entry.payload.len() + described;
+            if padded(bytes) > longest {
+                return Err(invalid(format!("entry {}: {bytes} bytes, at most {longest} fit", entry.log_id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a frame that is no entry, with a change to the state; waits until it is durable.
+    async fn write_with(
+        &self,
+        body: FrameBody,
+        change: impl FnOnce(&mut super::replica::ReplicaState) -> usize,
+    ) -> io::Result<LogPosition> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut state = self.replica.state.lock();
+            let queued = Queued::new(&self.replica, state.next_sequence, to_raw(body), Done::Place(sender));
+            let bell = match self.shared.queue.push(vec![queued]) {
+                Ok(bell) => bell,
+                Err((failure, _)) => return Err(failure.to_io_error()),
+            };
+            state.take_sequence();
+            let freed = change(&mut state);
+            self.shared.cache.freed(freed);
+            drop(state);
+            drop(bell);
+        }
+        receiver.await.unwrap_or_else(|_| Err(closed().to_io_error()))
+    }
+
+    pub(super) async fn write(&self, body: FrameBody) -> io::Result<LogPosition> {
+        self.write_with(body, |_| 0).await
+    }
+
+    /// Makes a vote durable.
+    pub async fn save_vote(&self, vote: Vote) -> io::Result<()> {
+        self.write(FrameBody::Vote(vote)).await.map(drop)
+    }
+
+    /// Voids the entries after `last` (all, if `None`); durable when this returns.
+    pub async fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
+        let from = last.map_or(0, |id| id.index.0 + 1);
+        self.write_with(FrameBody::Truncate(last), move |state| state.void_from(from)).await.map(drop)
+    }
+
+    /// Forgets the entries up to `upto`, which may lie beyond the last one. Their data stays where it is.
+    pub async fn purge(&self, upto: LogId) -> io::Result<()> {
+        if self.purged().is_some_and(|purged| purged >= upto) {
+            return Ok(());
+        }
+        self.write_with(FrameBody::Purge(upto), move |state| state.purge(upto)).await.map(drop)
+    }
+
+    /// The newest durable vote.
+    #[must_use]
+    pub fn vote(&self) -> Option<Vote> {
+        self.replica.state.lock().vote
+    }
+
+    /// The newest entry, or what was purged.
+    #[must_use]
+    pub fn last_log_id(&self) -> Option<LogId> {
+        self.replica.state.lock().last_log_id()
+    }
+
+    /// The newest entry that is durable, or what was purged.
+    #[must_use]
+    pub fn last_synced(&self) -> Option<LogId> {
+        self.replica.state.lock().last_synced()
+    }
+
+    /// Up to where entries are purged.
+    #[must_use]
+    pub fn purged(&self) -> Option<LogId> {
+        self.replica.state.lock().purged
+    }
+
+    /// The id of one entry, without reading it.
+    #[must_use]
+    pub fn log_id(&self, index: RaftIndex) -> Option<LogId> {
+        self.replica.state.lock().log_id(index)
+    }
+
+    /// Entries of `range` from the front, stopping before `bytes_max` is passed but after at least one.
+    pub async fn read(&self, range: EntryRange, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let sources = self.sources(range, bytes_max);
+        if sources.iter().all(|source| matches!(source, Source::Cached(_))) {
+            return Ok(sources.into_iter().filter_map(cached).collect());
+        }
+        let shared = self.shared.clone();
+        let replica = self.replica.id;
+        blocking(&*self.shared.disk, move || {
+            let read = |source| match source {
+                Source::Cached(entry) => Ok(entry),
+                Source::Placed(place, id) => {
+                    let segment = shared.segments.get(place.position.segment);
+                    let segment = segment.ok_or_else(|| damaged(id, "its segment is gone"))?;
+                    read_entry(&segment, place, replica, id)
+                }
+            };
+            sources.into_iter().map(read).collect()
+        })
+        .await
+    }
+
+    /// Which entries a read returns, and where they are.
+    fn sources(&self, range: EntryRange, bytes_max: usize) -> Vec<Source> {
+        let state = self.replica.state.lock();
+        let mut bytes = 0;
+        let mut sources = Vec::new();
+        for index in range.first.0..=range.last.0 {
+            let Some(slot) = state.slot(RaftIndex(index)) else { break };
+            bytes += slot.place.map_or(slot.bytes, |place| place.frame_bytes as usize);
+            if bytes > bytes_max && !sources.is_empty() {
+                break;
+            }
+            sources.push(match (&slot.cached, slot.place) {
+                (Some(entry), _) => Source::Cached(entry.clone()),
+                (None, Some(place)) => Source::Placed(place, LogId { term: slot.term, index: RaftIndex(index) }),
+                (None, None) => break,
+            });
+        }
+        sources
+    }
+
+    /// Where a durable entry lies.
+    #[must_use]
+    pub fn place_of(&self, index: RaftIndex) -> Option<EntryPlace> {
+        self.replica.state.lock().slot(index)?.place
+    }
+
+    /// Returns when the entry is durable (an entry may be committed by others before it is durable here). `NotFound` if
+    /// there is none.
+    pub async fn placed(&self, index: RaftIndex) -> io::Result<EntryPlace> {
+        loop {
+            let waiting = {
+                let mut state = self.replica.state.lock();
+                let Some(slot) = state.slot(index) else {
+                    return Err(io::Error::new(io::ErrorKind::NotFound, format!("no entry {}", index.0)));
+                };
+                match slot.place {
+                    Some(place) => return Ok(place),
+                    None => {
+                        let sequence = slot.sequence;
+                        state.wait_for(sequence)
+                    }
+                }
+            };
+            if let Some(failure) = self.shared.queue.failure() {
+                return Err(failure.to_io_error());
+            }
+            waiting.await.map_err(|_| closed().to_io_error())?;
+        }
+    }
+
+    /// Where the batches of a durable entry lie, in the entry's order. Reads the frame's head unless the entry is in
+    /// memory.
+    #[must_use]
+    pub fn batch_places(&self, index: RaftIndex) -> Option<Vec<BatchPlace>> {
+        let (place, lengths) = {
+            let state = self.replica.state.lock();
+            let slot = state.slot(index)?;
+            (slot.place?, slot.cached.as_ref().map(batch_lengths))
+        };
+        let (payload_bytes, batches) = match lengths {
+            Some(lengths) => lengths,
+            None => self.read_lengths(place)?,
+        };
+        let mut byte = place.position.byte as usize + HEAD_BYTES + DESCRIPTOR_BYTES * batches.len() + payload_bytes;
+        let mut places = Vec::with_capacity(batches.len());
+        for (partition, bytes) in batches {
+            let position = LogPosition { byte: byte as u32, ..place.position };
+            places.push(BatchPlace { partition, position, bytes: bytes as u32 });
+            byte += bytes;
+        }
+        Some(places)
+    }
+
+    fn read_lengths(&self, place: EntryPlace) -> Option<(usize, Vec<(PartitionId, usize)>)> {
+        let segment = self.shared.segments.get(place.position.segment)?;
+        let at = u64::from(place.position.byte);
+        let mut head = [0; HEAD_BYTES];
+        read_exact_at(&*segment.file, &mut head, at).ok()?;
+        let (count, payload_bytes) = (u32_le(&head, 20) as usize, u32_le(&head, 72) as usize);
+        if HEAD_BYTES + count * DESCRIPTOR_BYTES + payload_bytes > place.frame_bytes as usize {
+            return None;
+        }
+        let mut descriptors = vec![0; count * DESCRIPTOR_BYTES];
+        read_exact_at(&*segment.file, &mut descriptors, at + HEAD_BYTES as u64).ok()?;
+        let batch = |descriptor: &[u8]| {
+            let topic = Uuid::from_slice(&descriptor[..16]).ok()?;
+            let index = u32_le(descriptor, 16).cast_signed();
+            Some((PartitionId { topic, index }, u32_le(descriptor, 20) as usize))
+        };
+        let batches: Option<Vec<_>> = descriptors.chunks_exact(DESCRIPTOR_BYTES).map(batch).collect();
+        Some((payload_bytes, batches?))
+    }
+
+    /// Makes verdicts durable; returns where the frames lie.
+    pub async fn write_verdicts(&self, verdicts: Vec<EntryVerdicts>) -> io::Result<Vec<LogPosition>> {
+        let mut places = Vec::new();
+        let mut chunk = Vec::new();
+        let mut batches = 0;
+        let count = verdicts.len();
+        for (number, entry) in verdicts.into_iter().enumerate() {
+            batches += entry.verdicts.len() + 1;
+            chunk.push(entry);
+            if batches >= VERDICTS_PER_FRAME || number + 1 == count {
+                places.push(self.write(FrameBody::Verdicts(std::mem::take(&mut chunk))).await?);
+                batches = 0;
+            }
+        }
+        Ok(places)
+    }
+
+    /// From where this replica's recovery may begin, given what is purged and durable now.
+    #[must_use]
+    pub fn floor(&self) -> ReplicaFloor {
+        floor_of(&self.replica, self.shared.durable_upto())
+    }
+
+    /// Bytes waiting for the writer.
+    #[must_use]
+    pub fn queued_bytes(&self) -> u64 {
+        self.shared.queue.bytes_of(self.replica.id) as u64
+    }
+}
+
+/// `durable` must have been read before: it may be less than what is durable now, never more.
+pub(super) fn floor_of(replica: &Replica, durable: LogPosition) -> ReplicaFloor {
+    let state = replica.state.lock();
+    let (sequence, position) = match state.slots.front() {
+        Some(Slot { sequence, place: Some(place), .. }) => {
+            let position = LogPosition { byte: place.commit_byte, ..place.position };
+            (sequence - 1, position.min(durable))
+        }
+        Some(slot) => (state.synced_sequence.min(slot.sequence - 1), durable),
+        None => (state.synced_sequence, durable),
+    };
+    ReplicaFloor {
+        replica: replica.id,
+        creation: replica.creation.clone(),
+        sequence,
+        position,
+        vote: state.vote,
+        purged: state.purged,
+        lost: state.lost,
+    }
+}
+
+fn cached(source: Source) -> Option<Entry> {
+    match source {
+        Source::Cached(entry) => Some(entry),
+        Source::Placed(..) => None,
+    }
+}
+
+fn batch_lengths(entry: &Entry) -> (usize, Vec<(PartitionId, usize)>) {
+    let batches = entry.batches.iter().map(|batch| (batch.partition, batch.data.len()));
+    (entry.payload.len(), batches.collect())
+}
+
+fn damaged(id: LogId, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("entry {id} cannot be read: {what}"))
+}
+
+/// Reads one entry and checks every sum of it.
+fn read_entry(segment: &Segment, place: EntryPlace, replica: ReplicaId, id: LogId) -> io::Result<Entry> {
+    let mut buf = BytesMut::zeroed(place.frame_bytes as usize);
+    read_exact_at(&*segment.file, &mut buf, u64::from(place.position.byte))?;
+    let decoded = frame::decode(&buf.freeze(), 0, segment.incarnation);
+    let decoded = decoded.ok_or_else(|| damaged(id, "its frame is damaged"))?;
+    if !decoded.damaged_batches.is_empty() {
+        return Err(damaged(id, "a record batch is damaged"));
+    }
+    if decoded.stamp.replica != replica || decoded.frame.kind != Kind::Entry {
+        return Err(damaged(id, "another frame lies there"));
+    }
+    match from_raw(decoded.frame, replica) {
+        Some(FrameBody::Entry(entry)) if entry.log_id == id => Ok(entry),
+        _ => Err(damaged(id, "another entry lies there")),
+    }
+}
