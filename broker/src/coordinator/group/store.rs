@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::batch;
 use super::guard::Guard;
@@ -53,6 +54,8 @@ impl StoredGroup {
 #[derive(Debug, Default)]
 pub struct GroupStore {
     groups: BTreeMap<Arc<str>, StoredGroup>,
+    /// How many offsets there are of each topic, under each of its ids.
+    topics: BTreeMap<(Arc<str>, Uuid), u64>,
     /// Keys changed since the last [`GroupStore::changes`].
     dirty: BTreeSet<Bytes>,
     /// XOR over all live records; order does not matter, so equal states have equal sums.
@@ -144,6 +147,7 @@ impl GroupStore {
     fn set_offset(&mut self, group: &str, topic: &str, partition: i32, value: Option<CommittedOffset>) {
         let key = records::offset_key(group, topic, partition);
         let added = value.as_ref().map(records::encode_offset);
+        let added_id = value.as_ref().map(|value| value.topic_id);
         let removed = match value {
             Some(value) => {
                 let offsets = &mut self.group_mut(group).offsets;
@@ -154,7 +158,25 @@ impl GroupStore {
             }
             None => self.remove_offset(group, topic, partition),
         };
+        self.count_topic(topic, added_id, removed.as_ref().map(|value| value.topic_id));
         self.note_change(key, removed.as_ref().map(records::encode_offset), added);
+    }
+
+    fn count_topic(&mut self, topic: &str, added: Option<Uuid>, removed: Option<Uuid>) {
+        if added == removed {
+            return;
+        }
+        if let Some(id) = added {
+            *self.topics.entry((Arc::from(topic), id)).or_default() += 1;
+        }
+        let Some(id) = removed else { return };
+        let key = (Arc::from(topic), id);
+        if let Some(count) = self.topics.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.topics.remove(&key);
+            }
+        }
     }
 
     fn remove_offset(&mut self, group: &str, topic: &str, partition: i32) -> Option<CommittedOffset> {
@@ -254,6 +276,11 @@ impl GroupStore {
     pub fn groups_after(&self, cursor: Option<&str>) -> impl Iterator<Item = (&Arc<str>, &StoredGroup)> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.groups.range::<str, _>((cursor.map_or(Unbounded, Excluded), Unbounded))
+    }
+
+    /// The topics of which offsets are kept, under each id that was recorded.
+    pub fn topics(&self) -> impl Iterator<Item = &(Arc<str>, Uuid)> {
+        self.topics.keys()
     }
 
     /// One committed offset.

@@ -180,6 +180,11 @@ proptest! {
         prop_assert_eq!(restored.checksum(), store.checksum());
         let all = |store: &GroupStore| store.groups().map(|(id, group)| (id.clone(), group.clone())).collect::<Vec<_>>();
         prop_assert_eq!(all(&restored), all(&store));
+        prop_assert_eq!(restored.topics().collect::<Vec<_>>(), store.topics().collect::<Vec<_>>());
+        let mut named: Vec<_> = store.groups().flat_map(|(_, group)| group.offsets.keys()).collect();
+        named.sort();
+        named.dedup();
+        prop_assert_eq!(store.topics().map(|(topic, _)| topic).collect::<Vec<_>>(), named);
         // An empty store sums to nothing.
         if store.groups().next().is_none() {
             prop_assert_eq!(store.checksum(), 0);

@@ -8,6 +8,9 @@ use super::timers::Timer;
 use super::{Answer, Generation, Group, Join, JoinAnswer, JoinedMember, Member, Now, Output, RequestId, State};
 use crate::coordinator::group::error::GroupError;
 
+/// Ids given to clients that have not come back with them; whoever asks for more is told to try again (I10).
+const PENDING_MAX: usize = 10_000;
+
 fn refuse(out: &mut Vec<Output>, request: RequestId, member_id: &str, error: GroupError) {
     let answer = JoinAnswer { member_id: member_id.to_string(), outcome: Err(error) };
     out.push(Output::Answer(request, Answer::Join(answer)));
@@ -58,6 +61,9 @@ impl Group {
         match holder {
             Some(old_id) => self.replace_static(now, request, &old_id, join, out),
             None if join.instance_id.is_none() && join.id_required => {
+                if self.pending_join.len() >= PENDING_MAX {
+                    return refuse(out, request, "", GroupError::CoordinatorNotAvailable);
+                }
                 let id: Arc<str> = Arc::from(join.new_member_id.as_str());
                 let at = now.monotonic_ms.saturating_add(i64::from(join.session_timeout_ms));
                 self.timers.set(Timer::Session(id.clone()), at);

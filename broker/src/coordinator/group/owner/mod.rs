@@ -39,6 +39,12 @@ use sweep::Sweep;
 /// Requests that may wait for the owner; further ones wait with their connections.
 const COMMANDS_MAX: usize = 1_024;
 
+/// Live groups of one partition; requests that would make more are told to try again (I10).
+const LIVE_GROUPS_MAX: usize = 100_000;
+
+/// A busy owner sweeps a few groups after this many requests, an idle one without pause.
+const ROUNDS_PER_SWEEP_STEP: u64 = 16;
+
 /// Times of an owner beside the groups' own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OwnerSettings {
@@ -109,23 +115,32 @@ impl Owner {
         let mut leadership = self.journal.leadership_changes();
         let mut deletions = self.journal.topic_deletions();
         self.load_all();
+        let mut rounds = 0_u64;
         while self.still_leads() {
+            rounds = rounds.wrapping_add(1);
+            // Not left to the selection below: a stream of requests must not keep silent members alive.
+            if self.next_deadline_ms() <= now().monotonic_ms {
+                self.on_time();
+            }
+            if rounds.is_multiple_of(ROUNDS_PER_SWEEP_STEP) {
+                self.sweep_some();
+            }
             let wake_at = rt::Instant(self.next_deadline_ms().saturating_mul(1_000_000));
             tokio::select! {
                 biased;
                 changed = leadership.changed() => {
                     if changed.is_err() { break }
                 }
+                changed = deletions.changed() => match changed {
+                    Ok(()) => self.sweep.hasten(now()),
+                    Err(watch::RecvError) => break,
+                },
                 Some(event) = self.events.next(), if !self.events.is_empty() => self.on_event(event),
                 command = commands.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
-                () = Self::sleep_until(wake_at) => self.on_time(),
-                changed = deletions.changed() => match changed {
-                    Ok(()) => self.sweep.hasten(now()),
-                    Err(watch::RecvError) => break,
-                },
+                () = Self::sleep_until(wake_at) => {}
                 () = rt::yield_now(), if self.sweep.is_running() => self.sweep_some(),
             }
         }
@@ -186,6 +201,9 @@ impl Owner {
                 // A member id can only come from a group that exists.
                 if !join.member_id.is_empty() && !self.exists(&group) {
                     return Asker::Join(asker).refuse_join(join.member_id, GroupError::UnknownMemberId);
+                }
+                if !self.live.contains_key(&group) && self.live.len() >= LIVE_GROUPS_MAX {
+                    return Asker::Join(asker).refuse_join(join.member_id, GroupError::CoordinatorNotAvailable);
                 }
                 self.bring_alive(&group);
                 self.ask(&group, Asker::Join(asker), |request| Input::Join(request, join));

@@ -4,7 +4,6 @@
 //! The wall clock decides what has expired, but it may advance only as fast as the monotonic clock plus a bounded
 //! correction per sweep, and it never falls: one clock in 2035 must not expire everything.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -88,12 +87,8 @@ impl Owner {
     pub(super) fn begin_sweep(&mut self, now: Now) {
         self.sweep.next_ms = now.monotonic_ms.saturating_add(self.settings.sweep_interval_ms.max(SOON_MS));
         self.sweep.asking = true;
-        let topics: BTreeSet<(Arc<str>, Uuid)> = {
-            let store = self.store.lock();
-            let offsets = store.groups().flat_map(|(_, stored)| &stored.offsets);
-            offsets.flat_map(|(topic, partitions)| partitions.values().map(|o| (topic.clone(), o.topic_id))).collect()
-        };
-        let gone = self.journal.gone(topics.into_iter().collect());
+        let topics = self.store.lock().topics().cloned().collect();
+        let gone = self.journal.gone(topics);
         self.events.push(Box::pin(async move { Event::Gone(gone.await) }));
     }
 

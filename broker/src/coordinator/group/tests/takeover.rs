@@ -112,3 +112,25 @@ fn stopping_answers_everybody() {
         assert_eq!(groups.join("g", join("")).await.outcome, Err(GroupError::NotCoordinator));
     });
 }
+
+#[test]
+fn a_stream_of_requests_does_not_keep_silent_members_alive() {
+    sim::run(27, || async {
+        let (journal, groups) = start();
+        settled(&groups, "g").await;
+        let busy = rt::spawn({
+            let groups = groups.clone();
+            async move {
+                loop {
+                    let asked = (0..64).map(|_| groups.heartbeat("g", who("ghost", 1)));
+                    futures_util::future::join_all(asked).await;
+                    rt::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
+        rt::sleep(Duration::from_secs(12)).await;
+        busy.abort();
+        let members = journal.store.lock().group("g").unwrap().membership.as_ref().unwrap().members.len();
+        assert_eq!(members, 0);
+    });
+}
