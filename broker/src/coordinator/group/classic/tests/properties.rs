@@ -29,11 +29,12 @@ fn say() -> impl Strategy<Value = Say> {
         6 => (member.clone(), instance.clone(), any::<bool>(), 0_u8..3, any::<bool>()).prop_map(
             |(member, instance, id_required, wishes, skips)| Say::Join { member, instance, id_required, wishes, skips }
         ),
-        5 => (member.clone(), proptest::bool::weighted(0.1)).prop_map(|(member, stale)| Say::Sync { member, stale }),
+        7 => (member.clone(), proptest::bool::weighted(0.1)).prop_map(|(member, stale)| Say::Sync { member, stale }),
         2 => member.clone().prop_map(|member| Say::Heartbeat { member }),
-        1 => (member.clone(), instance).prop_map(|(member, instance)| Say::Leave { member, instance }),
+        2 => (member.clone(), instance).prop_map(|(member, instance)| Say::Leave { member, instance }),
         1 => member.prop_map(|member| Say::Commit { member }),
-        4 => (0_i64..1_500).prop_map(|ms| Say::Wait { ms }),
+        4 => (0_i64..350).prop_map(|ms| Say::Wait { ms }),
+        1 => (0_i64..3_000).prop_map(|ms| Say::Wait { ms }),
         1 => Just(Say::Failover),
     ]
 }
@@ -57,7 +58,7 @@ impl World {
                 let mut wish = join(&self.id(member));
                 wish.instance_id = instance.map(|n| format!("i{n}"));
                 (wish.id_required, wish.skips_assignment) = (id_required, skips);
-                wish.session_timeout_ms = 1_000;
+                wish.session_timeout_ms = 1_500;
                 wish.rebalance_timeout_ms = 2_000;
                 wish.protocols = protocols([&["a", "b"][..], &["b", "a"], &["a"]][usize::from(wishes)]);
                 let request = self.d.join(wish);
@@ -168,7 +169,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
     fn invariants_hold_after_every_step_and_every_request_is_answered(script in proptest::collection::vec(say(), 1..80)) {
