@@ -1,13 +1,113 @@
 //! The window: HTTP for people and tools. Health, metrics, a small JSON API.
+//!
+//! Reads images and metrics; changes nothing. It opens first and closes last, so that probes can tell recovery from
+//! death. May not know: Raft, disks.
 
-#[cfg(any())]
 mod api;
-#[cfg(any())]
 mod exposition;
-#[cfg(any())]
 mod families;
-#[cfg(any())]
 mod lag;
 pub mod readiness;
 
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use ottla_storage::env::rt::{self, JoinHandle};
+use tokio::net::TcpListener;
+
+use crate::config::Endpoint;
+use crate::server::context::Domain;
+
 pub use readiness::Readiness;
+
+/// What the pages are made of. The domain joins when it is built.
+#[derive(Clone, Default)]
+pub struct AdminState {
+    /// How far the start has come.
+    pub readiness: Readiness,
+    domain: Arc<OnceLock<Domain>>,
+}
+
+impl AdminState {
+    /// The node is built: from now on there is something to show.
+    pub fn show(&self, domain: Domain) {
+        // A second call would be a mistake of the node's; the first domain stays.
+        let _ = self.domain.set(domain);
+    }
+}
+
+/// The admin server of a node.
+pub struct Admin {
+    /// Where it listens; the real port if port 0 was asked for.
+    pub address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+/// The admin port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {endpoint} (ottla.admin.listener): {source}")]
+pub struct AdminError {
+    endpoint: Endpoint,
+    source: io::Error,
+}
+
+impl Admin {
+    /// Opens the port and answers.
+    pub async fn start(endpoint: &Endpoint, state: AdminState) -> Result<Self, AdminError> {
+        let failed = |source| AdminError { endpoint: endpoint.clone(), source };
+        let host = if endpoint.host.is_empty() { "0.0.0.0" } else { endpoint.host.as_str() };
+        let listener = TcpListener::bind((host, endpoint.port)).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let task = rt::spawn(async move {
+            if let Err(error) = axum::serve(listener, routes(state)).await {
+                tracing::error!("the admin port failed: {error}");
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    /// Closes the port.
+    pub fn stop(self) {
+        self.task.abort();
+    }
+}
+
+fn routes(state: AdminState) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v1/cluster", get(api::cluster))
+        .route("/v1/topics", get(api::topics))
+        .route("/v1/topics/{name}", get(api::topic))
+        .route("/v1/groups", get(api::groups))
+        .with_state(state)
+}
+
+async fn index() -> &'static str {
+    "Ottla admin port\n\n/healthz\n/readyz\n/metrics\n/v1/cluster\n/v1/topics\n/v1/topics/{name}\n/v1/groups\n"
+}
+
+async fn readyz(State(state): State<AdminState>) -> Response {
+    let report = state.readiness.report();
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report)).into_response()
+}
+
+async fn metrics(State(state): State<AdminState>) -> Response {
+    let Some(domain) = state.domain.get() else { return not_yet() };
+    let text = exposition::render(domain).await;
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// The answer of pages that need the node while it is still starting.
+fn not_yet() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "starting; see /readyz\n").into_response()
+}

@@ -16,7 +16,7 @@ use ottla_protocol::error::ErrorCode;
 use super::brokers::text;
 use super::operations;
 use super::partition_view::view;
-use crate::metadata::{MetadataImage, Topic};
+use crate::metadata::{MetadataImage, Topic, names};
 use crate::server::Context;
 
 const PARTITIONS_MAX: usize = 2_000;
@@ -109,7 +109,7 @@ fn cursor(topic: &str, index: i32) -> Cursor {
 }
 
 fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
-    let error = if crate::metadata::is_valid_topic_name(name) {
+    let error = if names::check_name(name).is_ok() {
         ErrorCode::UnknownTopicOrPartition
     } else {
         ErrorCode::InvalidTopic

@@ -21,7 +21,7 @@ use super::brokers::{self, text};
 use super::operations;
 use super::partition_view::view;
 use crate::limits::METADATA_AUTO_CREATE_MAX;
-use crate::metadata::{MetadataImage, Topic};
+use crate::metadata::{MetadataImage, Topic, names};
 use crate::server::Context;
 
 /// One topic of the answer: found, or why not.
@@ -77,8 +77,8 @@ async fn create_missing(
         if number >= METADATA_AUTO_CREATE_MAX {
             // Retriable: a client that really wants so many topics asks again.
             errors.push((name, ErrorCode::LeaderNotAvailable));
-        } else if let Err(error) = ctx.metadata.auto_create_topic(&name).await {
-            errors.push((name, error));
+        } else if let Err(error) = ctx.metadata.auto_create(&name).await {
+            errors.push((name, error.code()));
         }
     }
     errors
@@ -94,7 +94,7 @@ fn entry(image: &MetadataImage, wanted: &MetadataRequestTopic, errors: &[(StrByt
     let refused = errors.iter().find(|(refused, _)| *refused == name.0).map(|(_, error)| *error);
     let error = match refused {
         Some(error) => error,
-        None if !crate::metadata::is_valid_topic_name(name) => ErrorCode::InvalidTopic,
+        None if names::check_name(name).is_err() => ErrorCode::InvalidTopic,
         None => ErrorCode::UnknownTopicOrPartition,
     };
     Entry::Missing { name: Some(name.clone()), id: Uuid::nil(), error }

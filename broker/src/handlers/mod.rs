@@ -2,56 +2,34 @@
 //!
 //! May not know: disks, Raft, locks, each other.
 
-#[cfg(any())]
 mod api_versions;
-#[cfg(any())]
 mod brokers;
-#[cfg(any())]
 mod delete_records;
-#[cfg(any())]
 mod describe_cluster;
-#[cfg(any())]
 mod describe_log_dirs;
-#[cfg(any())]
 mod describe_producers;
-#[cfg(any())]
 mod describe_topic_partitions;
-#[cfg(any())]
 mod fetch;
 pub mod fetch_session;
-#[cfg(any())]
 mod find_coordinator;
-#[cfg(any())]
 mod init_producer_id;
-#[cfg(any())]
 mod list_offsets;
-#[cfg(any())]
 mod metadata;
-#[cfg(any())]
 mod offset_for_leader_epoch;
 pub(crate) mod operations;
 pub(crate) mod outcome;
-#[cfg(any())]
 mod partition_view;
-#[cfg(any())]
 mod produce;
 
-#[cfg(any())]
 use std::sync::Arc;
 
-#[cfg(any())]
 use ottla_protocol::request::Request;
-#[cfg(any())]
 use ottla_protocol::response::Response;
 
-#[cfg(any())]
 use crate::server::Context;
-#[cfg(any())]
 use crate::server::budget::Reservation;
-#[cfg(any())]
 use crate::server::dispatch::{Answer, Started};
 
-#[cfg(any())]
 /// Starts a request. Produce enqueues its batches before this returns, so that pipelined requests keep their order.
 pub(crate) fn start(ctx: Arc<Context>, version: i16, request: Request) -> Started<Response> {
     match request {
@@ -67,7 +45,6 @@ pub(crate) fn start(ctx: Arc<Context>, version: i16, request: Request) -> Starte
     }
 }
 
-#[cfg(any())]
 async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<Response> {
     let reply: Response = match request {
         Request::Produce(request) => return produced(produce::start(ctx, version, request).outcome.await),
@@ -90,7 +67,6 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
     Answer::Reply { reply, memory: Reservation::default() }
 }
 
-#[cfg(any())]
 fn produced(outcome: produce::Outcome) -> Answer<Response> {
     match outcome {
         Ok(Some(response)) => Answer::Reply { reply: response.into(), memory: Reservation::default() },

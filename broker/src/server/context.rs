@@ -7,14 +7,11 @@ use std::sync::Arc;
 
 use ottla_storage::data_dir::DataDir;
 use uuid::Uuid;
-
 use crate::config::Config;
 use crate::coordinator::group::Groups;
 use crate::handlers::fetch_session::FetchSessions;
-#[cfg(any())]
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
-#[cfg(any())]
 use crate::partition::Partitions;
 use crate::server::budget::Budget;
 use crate::server::dispatch::Peer;
@@ -52,10 +49,10 @@ pub struct Directory {
 pub struct Domain {
     /// The node's configuration.
     pub config: Arc<Config>,
-    #[cfg(any())]
+
     /// Nodes, topics, configs.
     pub metadata: Metadata,
-    #[cfg(any())]
+
     /// What clients may know of partitions.
     pub partitions: Partitions,
     /// Consumer groups.

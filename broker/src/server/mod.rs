@@ -8,7 +8,7 @@ pub mod connection;
 pub mod context;
 pub mod dispatch;
 pub mod inbox;
-#[cfg(any())]
+
 pub mod kafka;
 pub mod listener;
 pub mod outbox;
@@ -27,7 +27,6 @@ use ottla_storage::env::rt::{self, JoinHandle};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-
 use crate::limits::ConnectionLimits;
 use crate::server::admission::{Admission, Admitted};
 use crate::server::budget::Budget;
