@@ -66,7 +66,8 @@ impl ConnectionLimits {
             request_bytes_max: network.request_bytes_max,
             in_flight_requests_max: network.connection_requests_max,
             idle: Duration::from_millis(network.idle_ms_max),
-            frame_grace: Duration::from_millis(network.request_read_timeout_ms),
+            // A client that sends a byte now and then is not idle, but it has no more time than an idle one.
+            frame_grace: Duration::from_millis(network.request_read_timeout_ms.min(network.idle_ms_max)),
             ..Self::default()
         }
     }

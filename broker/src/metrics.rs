@@ -55,8 +55,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Clients that connected.
     pub connections_accepted: IntCounter,
-    /// Clients refused by `max.connections` and its kin.
-    pub connections_refused: IntCounter,
+    connections_refused: IntCounterVec,
     connections_closed: IntCounterVec,
     /// Handlers that panicked.
     pub panics: IntCounter,
@@ -104,10 +103,14 @@ impl Metrics {
             requests,
             connections: gauge("ottla_connections", "Clients connected now"),
             connections_accepted: counter("ottla_connections_accepted_total", "Clients that connected"),
-            connections_refused: counter("ottla_connections_refused_total", "Clients refused by a connection limit"),
+            connections_refused: counters(
+                "ottla_connections_refused_total",
+                "Connections that the broker closed because of a limit or of what came over them, by reason",
+                &["reason"],
+            ),
             connections_closed: counters(
                 "ottla_connections_closed_total",
-                "Connections that ended, by reason",
+                "Connections that ended in an ordinary way, by reason",
                 &["reason"],
             ),
             panics: counter("ottla_request_panics_total", "Requests that failed by a mistake of the broker"),
@@ -143,7 +146,12 @@ impl Metrics {
         }
     }
 
-    /// A connection has ended.
+    /// A connection was refused: at once, or because of what came over it.
+    pub fn refused(&self, reason: &str) {
+        self.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A connection has ended in an ordinary way.
     pub fn closed(&self, reason: &str) {
         self.connections_closed.with_label_values(&[reason]).inc();
     }

@@ -4,22 +4,32 @@
 
 mod api_versions;
 mod brokers;
+mod delete_groups;
 mod delete_records;
 mod describe_cluster;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_topic_partitions;
 mod fetch;
 pub mod fetch_session;
 mod find_coordinator;
+mod heartbeat;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 pub(crate) mod operations;
 pub(crate) mod outcome;
 mod partition_view;
 mod produce;
+mod sync_group;
 
 use std::sync::Arc;
 
@@ -56,6 +66,16 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
         Request::Metadata(request) => metadata::handle(ctx, version, request).await.into(),
         Request::FindCoordinator(request) => find_coordinator::handle(ctx, version, request).await.into(),
         Request::ApiVersions(request) => api_versions::handle(ctx, version, &request).into(),
+        Request::OffsetCommit(request) => offset_commit::handle(ctx, version, request).await.into(),
+        Request::OffsetFetch(request) => offset_fetch::handle(ctx, version, request).await.into(),
+        Request::OffsetDelete(request) => offset_delete::handle(ctx, request).await.into(),
+        Request::JoinGroup(request) => join_group::handle(ctx, version, request).await.into(),
+        Request::SyncGroup(request) => sync_group::handle(ctx, version, request).await.into(),
+        Request::Heartbeat(request) => heartbeat::handle(ctx, request).await.into(),
+        Request::LeaveGroup(request) => leave_group::handle(ctx, version, request).await.into(),
+        Request::DescribeGroups(request) => describe_groups::handle(ctx, version, request).await.into(),
+        Request::ListGroups(request) => list_groups::handle(ctx, version, request).await.into(),
+        Request::DeleteGroups(request) => delete_groups::handle(ctx, request).await.into(),
         Request::DeleteRecords(request) => delete_records::handle(ctx, request).await.into(),
         Request::InitProducerId(request) => init_producer_id::handle(ctx, &request).await.into(),
         Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(ctx, request).await.into(),

@@ -1,1 +1,261 @@
-//! Building of a node.
+//! A node: builds everything in order, stops it in reverse.
+//!
+//!     admin port -> listeners bound -> data directories (recovery) -> Raft host -> metadata -> shards -> groups
+//!     -> listeners opened
+//!
+//! Only `main` and tests call it. May not know: requests.
+
+mod addresses;
+mod directories;
+mod file_limit;
+mod no_peers;
+
+use std::sync::Arc;
+
+use ottla_protocol::ids::NodeId;
+use ottla_raft::{RaftHost, RaftOptions};
+use ottla_storage::data_dir::{DataDirError, RecoveredReplica};
+use ottla_storage::env::disk::Disk;
+use ottla_storage::env::real::RealDisk;
+
+pub use file_limit::raise_file_limit;
+
+use crate::admin::readiness::{Phase, Readiness};
+use crate::admin::{Admin, AdminError, AdminState};
+use crate::config::Config;
+use crate::coordinator::group::{GroupSettings, Groups};
+use crate::handlers::fetch_session::FetchSessions;
+use crate::limits::ConnectionLimits;
+use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata};
+use crate::metrics::Metrics;
+use crate::server::admission::{Admission, AdmissionLimits};
+use crate::server::budget::Budget;
+use crate::server::context::{Directory, Domain};
+use crate::server::kafka::Kafka;
+use crate::server::listener::{BindError, BoundListener, SocketOptions};
+use crate::server::Server;
+use addresses::Bound;
+use directories::{Failures, Opened};
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The admin port.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// A listener.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A listener cannot be opened after it was bound.
+    #[error("cannot accept clients: {0}")]
+    Open(std::io::Error),
+    /// A data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The metadata group.
+    #[error(transparent)]
+    Metadata(#[from] metadata::StartError),
+    /// The shards.
+    #[error("{0}")]
+    Shards(String),
+}
+
+/// A node that serves.
+pub struct Node {
+    readiness: Readiness,
+    admin: Option<Admin>,
+    server: Server<Kafka>,
+    groups: Groups,
+    shards: Shards,
+    host: RaftHost,
+    directories: Arc<[Directory]>,
+    failures: Failures,
+    told: Vec<ListenerEndpoint>,
+}
+
+impl Node {
+    /// Starts a node; when this returns, clients are answered.
+    pub async fn start(config: Config, readiness: Readiness) -> Result<Self, StartError> {
+        let state = AdminState { readiness: readiness.clone(), ..AdminState::default() };
+        let admin = match &config.admin_listener {
+            Some(endpoint) => Some(Admin::start(endpoint, state.clone()).await?),
+            None => None,
+        };
+        let listeners = bind(&config).await?;
+        let bound: Vec<Bound> =
+            listeners.iter().map(|l| Bound { name: l.name.clone(), address: l.address }).collect();
+        let told = addresses::told(&config.listeners, &config.advertised_listeners, &bound);
+        let config = Arc::new(config);
+
+        let failures = Failures::new(config.log_dirs.len());
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let opened = directories::open_all(&disk, &config, &failures, &readiness).await?;
+        let host = RaftHost::new(Arc::new(no_peers::NoPeers), RaftOptions::default());
+        let floors = Floors::build(&config, &host, opened, told.clone(), &readiness).await?;
+
+        let domain = floors.domain(&config);
+        state.show(domain.clone());
+        let server = serve(&config, listeners, domain.clone())?;
+        readiness.enter(Phase::Serving, "serving", 1, 1);
+        announce(&config, &domain, &bound, &told, admin.as_ref(), &readiness);
+        let Floors { groups, shards, directories, .. } = floors;
+        Ok(Self { readiness, admin, server, groups, shards, host, directories, failures, told })
+    }
+
+    /// `host:port` pairs as clients write them into `bootstrap.servers`.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        addresses::bootstrap(&self.told)
+    }
+
+    /// Resolves when the node cannot go on: no data directory is left.
+    pub async fn failed(&self) -> String {
+        self.failures.all_failed().await;
+        let reasons = self.directories.iter().filter_map(|directory| {
+            directory.data.poisoned().map(|reason| format!("{}: {reason}", directory.path))
+        });
+        format!("every data directory has failed ({})", reasons.collect::<Vec<_>>().join("; "))
+    }
+
+    /// Stops the node: requests under way are answered, state is checkpointed, locks are released.
+    pub async fn stop(self) {
+        self.readiness.enter(Phase::Stopping, "stopping", 0, 1);
+        self.groups.stop();
+        self.server.stop().await;
+        self.shards.stop().await;
+        self.host.shutdown().await;
+        for directory in self.directories.iter() {
+            if let Err(error) = directory.data.close().await {
+                tracing::warn!("data directory {}: {error}; it is recovered at the next start", directory.path);
+            }
+        }
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
+    }
+}
+
+async fn bind(config: &Config) -> Result<Vec<BoundListener>, StartError> {
+    let options = SocketOptions {
+        send_buffer_bytes: config.network.send_buffer_bytes,
+        receive_buffer_bytes: config.network.receive_buffer_bytes,
+        backlog: config.network.backlog,
+    };
+    let mut bound = Vec::with_capacity(config.listeners.len());
+    for listener in &config.listeners {
+        bound.push(BoundListener::bind(listener, &options).await?);
+    }
+    Ok(bound)
+}
+
+fn serve(config: &Config, listeners: Vec<BoundListener>, domain: Domain) -> Result<Server<Kafka>, StartError> {
+    let admission = Admission::new(AdmissionLimits {
+        connections_max: config.network.connections_max,
+        per_ip_max: config.network.connections_per_ip_max,
+        ..AdmissionLimits::default()
+    });
+    let budget = Budget::new(config.network.queued_bytes_max);
+    let limits = ConnectionLimits::configured(&config.network);
+    Server::start(listeners, Kafka::new(domain), limits, admission, budget).map_err(StartError::Open)
+}
+
+/// The lines that say what a user needs to know.
+fn announce(
+    config: &Config,
+    domain: &Domain,
+    bound: &[Bound],
+    told: &[ListenerEndpoint],
+    admin: Option<&Admin>,
+    readiness: &Readiness,
+) {
+    let image = domain.metadata.image();
+    let directories: Vec<&str> = domain.directories.iter().map(|directory| directory.path.as_str()).collect();
+    tracing::info!(
+        "Ottla {} serves: node {}, cluster {}, {} topics, {} partitions, started in {} ms",
+        env!("CARGO_PKG_VERSION"),
+        config.node_id.0,
+        image.cluster_id,
+        image.topics.len(),
+        image.partition_count(),
+        readiness.elapsed_ms(),
+    );
+    tracing::info!("clients: bootstrap.servers={}", addresses::bootstrap(told));
+    for (bound, told) in bound.iter().zip(told) {
+        tracing::debug!("listener {} on {}: clients are told {}:{}", told.name, bound.address, told.host, told.port);
+    }
+    tracing::info!("data: {}", directories.join(", "));
+    match admin {
+        Some(admin) => tracing::info!("admin: http://{}/ (metrics, healthz, readyz)", admin.address),
+        None => tracing::info!("admin: off (ottla.admin.listener=none)"),
+    }
+    if let Some(advice) = addresses::advice(bound, told) {
+        tracing::warn!("{advice}");
+    }
+}
+
+/// The floors between the disk and the handlers.
+struct Floors {
+    metadata: Metadata,
+    shards: Shards,
+    partitions: Partitions,
+    groups: Groups,
+    directories: Arc<[Directory]>,
+}
+
+impl Floors {
+    async fn build(
+        config: &Arc<Config>,
+        host: &RaftHost,
+        opened: Vec<Opened>,
+        told: Vec<ListenerEndpoint>,
+        readiness: &Readiness,
+    ) -> Result<Self, StartError> {
+        readiness.enter(Phase::Joining, "electing the metadata group", 0, 2);
+        let directories: Arc<[Directory]> = opened.iter().map(|opened| opened.directory.clone()).collect();
+        let metadata = start_metadata(config, host, &opened, told).await?;
+        let cluster_id = metadata.image().cluster_id.to_string();
+        for directory in directories.iter() {
+            directory.data.set_cluster_id(&cluster_id).await?;
+        }
+        readiness.enter(Phase::Joining, "opening shards", 1, 2);
+        let _ = (config, host);
+        todo!()
+    }
+
+    fn domain(&self, config: &Arc<Config>) -> Domain {
+        Domain {
+            config: config.clone(),
+            metadata: self.metadata.clone(),
+            partitions: self.partitions.clone(),
+            groups: self.groups.clone(),
+            metrics: Metrics::new(),
+            sessions: Arc::new(FetchSessions::new(config.network.fetch_sessions_max)),
+            answers: Budget::new(config.network.queued_bytes_max),
+            directories: self.directories.clone(),
+        }
+    }
+}
+
+/// Starts the metadata group: in the directory that holds its replica, or in the first of a new node.
+async fn start_metadata(
+    config: &Arc<Config>,
+    host: &RaftHost,
+    opened: &[Opened],
+    told: Vec<ListenerEndpoint>,
+) -> Result<Metadata, StartError> {
+    let recovered = opened.iter().find_map(|opened| {
+        let replica = opened.replicas.iter().find(|replica| metadata::start::is_metadata(replica))?;
+        Some((&opened.directory, replica))
+    });
+    let home = recovered.map(|(directory, _)| directory).or_else(|| opened.first().map(|opened| &opened.directory));
+    let Some(home) = home else { return Err(StartError::Shards("log.dirs names no directory".into())) };
+    let records = opened.iter().map(|opened| DirectoryRecord {
+        id: opened.directory.id,
+        path: opened.directory.path.clone(),
+        free_bytes: opened.directory.data.disk_bytes().1,
+    });
+    let mut local = LocalNode::from_config(config, records.collect());
+    local.listeners = told;
+    let place = (home.data.clone() as Arc<dyn ottla_raft::Directory>, home.id);
+    Ok(Metadata::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone()).await?)
+}

@@ -128,8 +128,9 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// Serves the client until one side ends it.
-    pub async fn serve(mut self) -> Ended {
+    /// Serves the client until one side ends it. The socket stays open until the connection is dropped, so that what
+    /// is counted about its end is counted before the client sees it.
+    pub async fn serve(&mut self) -> Ended {
         let ended = match self.run().await {
             Ok(never) => match never {},
             Err(ended) => ended,

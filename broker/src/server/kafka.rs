@@ -49,12 +49,15 @@ impl Service for Kafka {
 
     fn ended(&self, peer: &Peer, ended: &Ended) {
         self.domain.metrics.connections.dec();
-        self.domain.metrics.closed(reason(ended));
+        match reason(ended) {
+            Reason::Ordinary(reason) => self.domain.metrics.closed(reason),
+            Reason::Refused(reason) => self.domain.metrics.refused(reason),
+        }
         self.domain.partitions.connection_closed(ConnectionId(peer.connection));
     }
 
     fn refused(&self) {
-        self.domain.metrics.connections_refused.inc();
+        self.domain.metrics.refused("limit");
     }
 
     fn panicked(&self, peer: &Peer, _message: &str) {
@@ -65,19 +68,24 @@ impl Service for Kafka {
     }
 }
 
-/// The label of an ending.
-fn reason(ended: &Ended) -> &'static str {
+/// The label of an ending, and whether it was the broker's will.
+enum Reason {
+    Ordinary(&'static str),
+    Refused(&'static str),
+}
+
+fn reason(ended: &Ended) -> Reason {
     match ended {
-        Ended::ByClient | Ended::ByClientMidway => "client",
-        Ended::Io(_) => "socket",
-        Ended::Frame(_) => "frame",
-        Ended::Stranger(_) => "stranger",
-        Ended::Request(_) => "request",
-        Ended::Idle => "idle",
-        Ended::SlowRequest => "slow_request",
-        Ended::NeverReads => "never_reads",
-        Ended::NoMemory => "memory",
-        Ended::Stopping => "stopping",
+        Ended::ByClient | Ended::ByClientMidway => Reason::Ordinary("client"),
+        Ended::Io(_) => Reason::Ordinary("socket"),
+        Ended::Idle => Reason::Ordinary("idle"),
+        Ended::Stopping => Reason::Ordinary("stopping"),
+        Ended::Frame(_) => Reason::Refused("frame"),
+        Ended::Stranger(_) => Reason::Refused("stranger"),
+        Ended::Request(_) => Reason::Refused("request"),
+        Ended::SlowRequest => Reason::Refused("slow_request"),
+        Ended::NeverReads => Reason::Refused("never_reads"),
+        Ended::NoMemory => Reason::Refused("memory"),
     }
 }
 

@@ -158,9 +158,8 @@ async fn attend<S: Service>(
     stopped: oneshot::Receiver<()>,
 ) {
     let dispatch = shared.service.connected(&peer);
-    let connection = Connection::new(stream, dispatch, shared.limits.clone(), shared.budget.clone(), stopped);
+    let mut connection = Connection::new(stream, dispatch, shared.limits.clone(), shared.budget.clone(), stopped);
     let ended = if shared.stopping.load(Ordering::Acquire) {
-        drop(connection);
         Ok(Ended::Stopping)
     } else {
         AssertUnwindSafe(connection.serve()).catch_unwind().await
@@ -177,6 +176,7 @@ async fn attend<S: Service>(
         }
     }
     shared.open.lock().remove(&peer.connection);
+    drop(connection);
     drop(admitted);
 }
 

@@ -1,0 +1,97 @@
+//! Opens the data directories of a node, all at once, and says how far that has come.
+//!
+//! May not know: what is in them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use ottla_storage::data_dir::{DataDir, DataDirError, DataDirOptions, OnFailure, RecoveredReplica};
+use ottla_storage::env::disk::Disk;
+use ottla_storage::env::{rt, watch};
+use ottla_storage::log::LogOptions;
+
+use crate::admin::readiness::{Phase, Readiness};
+use crate::config::Config;
+use crate::server::context::Directory;
+
+/// A directory and the replicas that lie in it.
+pub(super) struct Opened {
+    pub(super) directory: Directory,
+    pub(super) replicas: Vec<RecoveredReplica>,
+}
+
+/// Counts the directories that have failed.
+pub(super) struct Failures {
+    failed: watch::Sender<usize>,
+    total: usize,
+}
+
+impl Failures {
+    pub(super) fn new(total: usize) -> Self {
+        Self { failed: watch::Sender::new(0), total }
+    }
+
+    fn hook(&self) -> OnFailure {
+        let failed = self.failed.clone();
+        Arc::new(move |_reason| failed.send_modify(|count| *count += 1))
+    }
+
+    /// Resolves when no directory is left to serve from.
+    pub(super) async fn all_failed(&self) {
+        let mut failed = self.failed.subscribe();
+        while *failed.borrow_and_update() < self.total {
+            if failed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Opens every directory of `log.dirs`. One that cannot be opened stops the start: what it holds would be missing.
+pub(super) async fn open_all(
+    disk: &Arc<dyn Disk>,
+    config: &Config,
+    failures: &Failures,
+    readiness: &Readiness,
+) -> Result<Vec<Opened>, DataDirError> {
+    let total = config.log_dirs.len();
+    let done = AtomicUsize::new(0);
+    readiness.enter(Phase::Recovering, step(config), 0, total);
+    let opening = config.log_dirs.iter().map(|path| async {
+        let began = rt::now();
+        let (data, replicas) = DataDir::open(disk.clone(), path, options(config, failures)).await?;
+        readiness.enter(Phase::Recovering, step(config), done.fetch_add(1, Ordering::Relaxed) + 1, total);
+        let elapsed_ms = rt::now().since(began).as_millis();
+        tracing::debug!("data directory {} opened in {elapsed_ms} ms, {} replicas", path.display(), replicas.len());
+        let directory = Directory { id: data.directory_id(), path: absolute(path), data };
+        Ok(Opened { directory, replicas })
+    });
+    join_all(opening).await.into_iter().collect()
+}
+
+fn step(config: &Config) -> String {
+    let paths: Vec<String> = config.log_dirs.iter().map(|path| path.display().to_string()).collect();
+    format!("reading back {}", paths.join(", "))
+}
+
+fn options(config: &Config, failures: &Failures) -> DataDirOptions {
+    DataDirOptions {
+        node_id: config.node_id.0,
+        cluster_id: config.cluster_id.clone(),
+        log: LogOptions {
+            segment_bytes: u32::try_from(config.log.segment_bytes).unwrap_or(u32::MAX),
+            reserve_bytes: config.log.disk_reserve_bytes,
+            sync: config.log.sync,
+            ..LogOptions::default()
+        },
+        on_failure: Some(failures.hook()),
+        ..DataDirOptions::default()
+    }
+}
+
+/// The path as Kafka's tools show it.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
