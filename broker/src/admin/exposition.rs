@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ottla_storage::env::rt;
 use prometheus::TextEncoder;
 
+use super::disk;
 use super::families::{Family, label};
 use super::lag::{self, GroupLag};
 use crate::metadata::{MetadataImage, Topic};
@@ -36,7 +37,7 @@ fn page(domain: &Domain, groups: &[GroupLag]) -> String {
     brokers(domain, &image, &mut page);
     partitions(domain, &image, &mut page);
     consumer_groups(groups, &mut page);
-    directories(domain, &mut page);
+    disk::directories(domain, &mut page);
     page
 }
 
@@ -152,22 +153,6 @@ fn consumer_groups(groups: &[GroupLag], page: &mut String) {
         }
     }
     for family in [current, current_sum, lag, lag_sum, seconds, members] {
-        family.finish(page);
-    }
-}
-
-fn directories(domain: &Domain, page: &mut String) {
-    let mut total = Family::gauge("ottla_disk_bytes", "Size of the file system of a data directory");
-    let mut free = Family::gauge("ottla_disk_free_bytes", "Free bytes of the file system of a data directory");
-    let mut accepts = Family::gauge("ottla_disk_accepts_writes", "0 when the disk is nearly full or has failed");
-    for directory in domain.directories.iter() {
-        let labels = label("directory", &directory.path);
-        let (disk_total, disk_free) = directory.data.disk_bytes();
-        total.add(&labels, disk_total);
-        free.add(&labels, disk_free);
-        accepts.add(&labels, u8::from(directory.data.accepts_writes()));
-    }
-    for family in [total, free, accepts] {
         family.finish(page);
     }
 }

@@ -13,7 +13,16 @@ pub(super) struct Family {
 impl Family {
     /// An empty gauge.
     pub(super) fn gauge(name: &'static str, help: &str) -> Self {
-        Self { name, text: format!("# HELP {name} {help}\n# TYPE {name} gauge\n") }
+        Self::of("gauge", name, help)
+    }
+
+    /// An empty counter.
+    pub(super) fn counter(name: &'static str, help: &str) -> Self {
+        Self::of("counter", name, help)
+    }
+
+    fn of(kind: &str, name: &'static str, help: &str) -> Self {
+        Self { name, text: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n") }
     }
 
     /// Adds a sample. `labels` is `name="value",...` as [`label`] and [`labels`] make it.

@@ -4,6 +4,7 @@
 //! death. May not know: Raft, disks.
 
 mod api;
+mod disk;
 mod exposition;
 mod families;
 mod lag;

@@ -1,0 +1,50 @@
+//! Data directories on the metrics page: the one log (group commits and syncs), segments, checkpoints, free space.
+//!
+//! Frames and bytes divided by commits are the size of a group commit; seconds divided by commits the time of a sync.
+
+use super::families::{Family, label};
+use crate::server::context::Domain;
+use ottla_storage::data_dir::DataDirStats;
+
+/// A family and where its value comes from.
+type Source = (Family, fn(&DataDirStats) -> f64);
+
+pub(super) fn directories(domain: &Domain, page: &mut String) {
+    let mut sources = sources();
+    let mut accepts = Family::gauge("ottla_disk_accepts_writes", "0 when the disk is nearly full or has failed");
+    for directory in domain.directories.iter() {
+        let labels = label("directory", &directory.path);
+        let stats = directory.data.stats();
+        for (family, value) in &mut sources {
+            family.add(&labels, value(&stats));
+        }
+        accepts.add(&labels, u8::from(directory.data.accepts_writes()));
+    }
+    for (family, _) in sources {
+        family.finish(page);
+    }
+    accepts.finish(page);
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn sources() -> Vec<Source> {
+    let counter = Family::counter;
+    let gauge = Family::gauge;
+    vec![
+        (counter("ottla_log_commits_total", "Group commits: one write and one sync each"), |s| s.log.commits as f64),
+        (counter("ottla_log_frames_total", "Frames in group commits"), |s| s.log.frames as f64),
+        (counter("ottla_log_commit_bytes_total", "Bytes of group commits, padding included"), |s| s.log.bytes as f64),
+        (counter("ottla_log_sync_seconds_total", "Time spent in syncs"), |s| s.log.sync_nanos as f64 / 1e9),
+        (gauge("ottla_log_queued_bytes", "Bytes waiting for the log's writer"), |s| s.log.queued_bytes as f64),
+        (gauge("ottla_log_cached_bytes", "Bytes of recent entries held in memory"), |s| s.log.cached_bytes as f64),
+        (gauge("ottla_log_segments", "Segment files"), |s| s.segments as f64),
+        (gauge("ottla_log_bytes", "Bytes in use in segments"), |s| s.log_bytes as f64),
+        (gauge("ottla_log_live_bytes", "Bytes of batches that can still be read"), |s| s.live_bytes as f64),
+        (counter("ottla_log_segments_removed_total", "Segments removed"), |s| s.unlinked_segments as f64),
+        (counter("ottla_checkpoints_total", "Checkpoints written"), |s| s.checkpoints as f64),
+        (counter("ottla_checkpoint_bytes_total", "Bytes of checkpoints written"), |s| s.checkpoint_bytes as f64),
+        (counter("ottla_damaged_reads_total", "Damaged batches met by reads"), |s| s.damaged_reads as f64),
+        (gauge("ottla_disk_bytes", "Size of the file system"), |s| s.disk_total_bytes as f64),
+        (gauge("ottla_disk_free_bytes", "Free bytes of the file system"), |s| s.disk_free_bytes as f64),
+    ]
+}
