@@ -76,11 +76,7 @@ async fn find_all(ctx: &Context, version: i16, wanted: &[Wanted]) -> Vec<FoundPa
     let mut found = Vec::with_capacity(wanted.len());
     for wanted in wanted {
         let topic = topic_ref(&wanted.key);
-        let partition = match ctx.partitions.find_now(topic, wanted.key.index) {
-            Ok(Some(partition)) => Ok(partition),
-            // Not adopted yet, or perhaps only unknown here: `find` waits, or makes sure.
-            _ => ctx.partitions.find(topic, wanted.key.index).await,
-        };
+        let partition = ctx.partitions.find(topic, wanted.key.index).await;
         found.push(match partition {
             Ok(partition) if version < ZSTD_FROM && is_zstd(&partition) => Err(ErrorCode::UnsupportedCompressionType),
             Ok(partition) => Ok(partition),

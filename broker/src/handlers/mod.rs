@@ -2,11 +2,17 @@
 //!
 //! May not know: disks, Raft, locks, each other.
 
+mod alter_configs;
 mod api_versions;
 mod brokers;
+mod config_resource;
+mod create_partitions;
+mod create_topics;
 mod delete_groups;
 mod delete_records;
+mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
@@ -15,9 +21,11 @@ mod fetch;
 pub mod fetch_session;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod metadata;
@@ -76,6 +84,13 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
         Request::DescribeGroups(request) => describe_groups::handle(ctx, version, request).await.into(),
         Request::ListGroups(request) => list_groups::handle(ctx, version, request).await.into(),
         Request::DeleteGroups(request) => delete_groups::handle(ctx, request).await.into(),
+        Request::CreateTopics(request) => create_topics::handle(ctx, version, request).await.into(),
+        Request::DeleteTopics(request) => delete_topics::handle(ctx, version, request).await.into(),
+        Request::CreatePartitions(request) => create_partitions::handle(ctx, request).await.into(),
+        Request::DescribeConfigs(request) => describe_configs::handle(ctx, version, request).await.into(),
+        Request::AlterConfigs(request) => alter_configs::handle(ctx, request).await.into(),
+        Request::IncrementalAlterConfigs(request) => incremental_alter_configs::handle(ctx, request).await.into(),
+        Request::ListConfigResources(request) => list_config_resources::handle(ctx, version, request).await.into(),
         Request::DeleteRecords(request) => delete_records::handle(ctx, request).await.into(),
         Request::InitProducerId(request) => init_producer_id::handle(ctx, &request).await.into(),
         Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(ctx, request).await.into(),
