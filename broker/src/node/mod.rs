@@ -8,15 +8,19 @@
 mod addresses;
 mod directories;
 mod file_limit;
+mod journal;
 mod no_peers;
+mod registry;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ottla_protocol::ids::NodeId;
 use ottla_raft::{RaftHost, RaftOptions};
-use ottla_storage::data_dir::{DataDirError, RecoveredReplica};
+use ottla_storage::data_dir::DataDirError;
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
+use uuid::Uuid;
 
 pub use file_limit::raise_file_limit;
 
@@ -28,14 +32,18 @@ use crate::handlers::fetch_session::FetchSessions;
 use crate::limits::ConnectionLimits;
 use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata};
 use crate::metrics::Metrics;
+use crate::partition::Partitions;
 use crate::server::admission::{Admission, AdmissionLimits};
 use crate::server::budget::Budget;
 use crate::server::context::{Directory, Domain};
 use crate::server::kafka::Kafka;
 use crate::server::listener::{BindError, BoundListener, SocketOptions};
 use crate::server::Server;
+use crate::shard::{OpenError, ShardDirectory, Shards, Upkeep};
 use addresses::Bound;
 use directories::{Failures, Opened};
+use journal::PartitionJournal;
+use registry::MetadataRegistry;
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +64,11 @@ pub enum StartError {
     #[error(transparent)]
     Metadata(#[from] metadata::StartError),
     /// The shards.
-    #[error("{0}")]
-    Shards(String),
+    #[error("shards: {0}")]
+    Shards(#[from] OpenError),
+    /// `log.dirs` is empty.
+    #[error("log.dirs names no directory")]
+    NoDirectory,
 }
 
 /// A node that serves.
@@ -66,7 +77,6 @@ pub struct Node {
     admin: Option<Admin>,
     server: Server<Kafka>,
     groups: Groups,
-    shards: Shards,
     host: RaftHost,
     directories: Arc<[Directory]>,
     failures: Failures,
@@ -88,7 +98,7 @@ impl Node {
         let config = Arc::new(config);
 
         let failures = Failures::new(config.log_dirs.len());
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let opened = directories::open_all(&disk, &config, &failures, &readiness).await?;
         let host = RaftHost::new(Arc::new(no_peers::NoPeers), RaftOptions::default());
         let floors = Floors::build(&config, &host, opened, told.clone(), &readiness).await?;
@@ -98,8 +108,8 @@ impl Node {
         let server = serve(&config, listeners, domain.clone())?;
         readiness.enter(Phase::Serving, "serving", 1, 1);
         announce(&config, &domain, &bound, &told, admin.as_ref(), &readiness);
-        let Floors { groups, shards, directories, .. } = floors;
-        Ok(Self { readiness, admin, server, groups, shards, host, directories, failures, told })
+        let Floors { groups, directories, .. } = floors;
+        Ok(Self { readiness, admin, server, groups, host, directories, failures, told })
     }
 
     /// `host:port` pairs as clients write them into `bootstrap.servers`.
@@ -122,7 +132,6 @@ impl Node {
         self.readiness.enter(Phase::Stopping, "stopping", 0, 1);
         self.groups.stop();
         self.server.stop().await;
-        self.shards.stop().await;
         self.host.shutdown().await;
         for directory in self.directories.iter() {
             if let Err(error) = directory.data.close().await {
@@ -196,7 +205,6 @@ fn announce(
 /// The floors between the disk and the handlers.
 struct Floors {
     metadata: Metadata,
-    shards: Shards,
     partitions: Partitions,
     groups: Groups,
     directories: Arc<[Directory]>,
@@ -218,8 +226,16 @@ impl Floors {
             directory.data.set_cluster_id(&cluster_id).await?;
         }
         readiness.enter(Phase::Joining, "opening shards", 1, 2);
-        let _ = (config, host);
-        todo!()
+        let partitions = Partitions::new(open_shards(config, host, &metadata, &opened).await?);
+        let commit_timeout = Duration::from_millis(config.offsets.commit_timeout_ms);
+        let journal = PartitionJournal::new(
+            metadata.clone(),
+            partitions.clone(),
+            config.offsets.topic_partitions,
+            commit_timeout,
+        );
+        let groups = Groups::new(GroupSettings::from(config.as_ref()), journal);
+        Ok(Self { metadata, partitions, groups, directories })
     }
 
     fn domain(&self, config: &Arc<Config>) -> Domain {
@@ -248,7 +264,7 @@ async fn start_metadata(
         Some((&opened.directory, replica))
     });
     let home = recovered.map(|(directory, _)| directory).or_else(|| opened.first().map(|opened| &opened.directory));
-    let Some(home) = home else { return Err(StartError::Shards("log.dirs names no directory".into())) };
+    let home = home.ok_or(StartError::NoDirectory)?;
     let records = opened.iter().map(|opened| DirectoryRecord {
         id: opened.directory.id,
         path: opened.directory.path.clone(),
@@ -258,4 +274,35 @@ async fn start_metadata(
     local.listeners = told;
     let place = (home.data.clone() as Arc<dyn ottla_raft::Directory>, home.id);
     Ok(Metadata::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone()).await?)
+}
+
+/// Opens the shards that lie on this node's disks and creates those that the metadata places here.
+async fn open_shards(
+    config: &Config,
+    host: &RaftHost,
+    metadata: &Metadata,
+    opened: &[Opened],
+) -> Result<Shards, StartError> {
+    let directories: BTreeMap<Uuid, ShardDirectory> = opened
+        .iter()
+        .map(|opened| {
+            let data = opened.directory.data.clone();
+            (opened.directory.id, ShardDirectory { log: data.clone(), data })
+        })
+        .collect();
+    let upkeep = Upkeep {
+        retention_check: Duration::from_millis(config.log.retention_check_interval_ms),
+        producer_expiration_ms: i64::try_from(config.transaction.producer_id_expiration_ms).unwrap_or(i64::MAX),
+        ..Upkeep::default()
+    };
+    let registry = Arc::new(MetadataRegistry(metadata.clone()));
+    let shards = Shards::new(config.node_id, host.clone(), directories.clone(), registry, upkeep);
+    for opened in opened {
+        let Some(directory) = directories.get(&opened.directory.id) else { continue };
+        for replica in opened.replicas.iter().filter(|replica| !metadata::start::is_metadata(replica)) {
+            shards.open(directory, replica).await?;
+        }
+    }
+    shards.start();
+    Ok(shards)
 }
