@@ -28,14 +28,19 @@ use crate::server::context::Domain;
 pub use readiness::Readiness;
 
 /// What the pages are made of. The domain joins when it is built.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct AdminState {
-    /// How far the start has come.
-    pub readiness: Readiness,
+    readiness: Readiness,
     domain: Arc<OnceLock<Domain>>,
 }
 
 impl AdminState {
+    /// Nothing to show yet but how far the start has come.
+    #[must_use]
+    pub fn new(readiness: Readiness) -> Self {
+        Self { readiness, domain: Arc::default() }
+    }
+
     /// The node is built: from now on there is something to show.
     pub fn show(&self, domain: Domain) {
         // A second call would be a mistake of the node's; the first domain stays.

@@ -10,14 +10,13 @@ mod directories;
 mod file_limit;
 mod journal;
 mod no_peers;
-mod registry;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_raft::{RaftHost, RaftOptions};
-use ottla_storage::data_dir::DataDirError;
+use ottla_storage::data_dir::{DataDir, DataDirError};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
 use uuid::Uuid;
@@ -39,11 +38,10 @@ use crate::server::context::{Directory, Domain};
 use crate::server::kafka::Kafka;
 use crate::server::listener::{BindError, BoundListener, SocketOptions};
 use crate::server::Server;
-use crate::shard::{OpenError, ShardDirectory, Shards, Upkeep};
+use crate::shard::{OpenError, Shards, Upkeep};
 use addresses::Bound;
 use directories::{Failures, Opened};
 use journal::PartitionJournal;
-use registry::MetadataRegistry;
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +84,7 @@ pub struct Node {
 impl Node {
     /// Starts a node; when this returns, clients are answered.
     pub async fn start(config: Config, readiness: Readiness) -> Result<Self, StartError> {
-        let state = AdminState { readiness: readiness.clone(), ..AdminState::default() };
+        let state = AdminState::new(readiness.clone());
         let admin = match &config.admin_listener {
             Some(endpoint) => Some(Admin::start(endpoint, state.clone()).await?),
             None => None,
@@ -283,24 +281,18 @@ async fn open_shards(
     metadata: &Metadata,
     opened: &[Opened],
 ) -> Result<Shards, StartError> {
-    let directories: BTreeMap<Uuid, ShardDirectory> = opened
-        .iter()
-        .map(|opened| {
-            let data = opened.directory.data.clone();
-            (opened.directory.id, ShardDirectory { log: data.clone(), data })
-        })
-        .collect();
+    let directories: BTreeMap<Uuid, Arc<DataDir>> =
+        opened.iter().map(|opened| (opened.directory.id, opened.directory.data.clone())).collect();
     let upkeep = Upkeep {
         retention_check: Duration::from_millis(config.log.retention_check_interval_ms),
         producer_expiration_ms: i64::try_from(config.transaction.producer_id_expiration_ms).unwrap_or(i64::MAX),
         ..Upkeep::default()
     };
-    let registry = Arc::new(MetadataRegistry(metadata.clone()));
-    let shards = Shards::new(config.node_id, host.clone(), directories.clone(), registry, upkeep);
+    let registry = Arc::new(metadata.clone());
+    let shards = Shards::new(config.node_id, host.clone(), directories, registry, upkeep);
     for opened in opened {
-        let Some(directory) = directories.get(&opened.directory.id) else { continue };
         for replica in opened.replicas.iter().filter(|replica| !metadata::start::is_metadata(replica)) {
-            shards.open(directory, replica).await?;
+            shards.open(&opened.directory.data, replica).await?;
         }
     }
     shards.start();

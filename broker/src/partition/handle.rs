@@ -137,6 +137,12 @@ impl Partition {
         self.shard.directory().map_or(0, |directory| directory.bytes_of(self.shard.extent(self.id)))
     }
 
+    /// The time of the batch that holds `offset`, from the index; `None` if there is none. For the age of a lag.
+    pub async fn timestamp_at(&self, offset: Offset) -> Option<i64> {
+        let batch = self.shard.directory()?.batch_at(self.shard.extent(self.id), offset).await;
+        batch.ok().flatten().map(|batch| batch.max_timestamp_ms)
+    }
+
     /// The replicated group state; partitions of `__consumer_offsets` only.
     #[must_use]
     pub fn group_store(&self) -> Option<Arc<Mutex<GroupStore>>> {
