@@ -8,7 +8,6 @@
 mod addresses;
 mod directories;
 mod file_limit;
-mod journal;
 mod no_peers;
 
 use std::collections::BTreeMap;
@@ -26,7 +25,7 @@ pub use file_limit::raise_file_limit;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::admin::{Admin, AdminError, AdminState};
 use crate::config::Config;
-use crate::coordinator::group::{GroupSettings, Groups};
+use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use crate::handlers::fetch_session::FetchSessions;
 use crate::limits::ConnectionLimits;
 use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata};
@@ -41,7 +40,6 @@ use crate::server::Server;
 use crate::shard::{OpenError, Shards, Upkeep};
 use addresses::Bound;
 use directories::{Failures, Opened};
-use journal::PartitionJournal;
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -225,13 +223,7 @@ impl Floors {
         }
         readiness.enter(Phase::Joining, "opening shards", 1, 2);
         let partitions = Partitions::new(open_shards(config, host, &metadata, &opened).await?);
-        let commit_timeout = Duration::from_millis(config.offsets.commit_timeout_ms);
-        let journal = PartitionJournal::new(
-            metadata.clone(),
-            partitions.clone(),
-            config.offsets.topic_partitions,
-            commit_timeout,
-        );
+        let journal = PartitionJournal::start(metadata.clone(), partitions.clone());
         let groups = Groups::new(GroupSettings::from(config.as_ref()), journal);
         Ok(Self { metadata, partitions, groups, directories })
     }
