@@ -18,6 +18,7 @@ use ottla_raft::{RaftHost, RaftOptions};
 use ottla_storage::data_dir::{DataDir, DataDirError};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
+use ottla_storage::env::rt;
 use uuid::Uuid;
 
 pub use file_limit::raise_file_limit;
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use crate::handlers::fetch_session::FetchSessions;
 use crate::limits::ConnectionLimits;
-use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata};
+use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, ShardId};
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
 use crate::server::admission::{Admission, AdmissionLimits};
@@ -40,6 +41,9 @@ use crate::server::Server;
 use crate::shard::{OpenError, Shards, Upkeep};
 use addresses::Bound;
 use directories::{Failures, Opened};
+
+/// How long a start waits for leaders of its shards.
+const LEADERS_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -288,5 +292,28 @@ async fn open_shards(
         }
     }
     shards.start();
+    wait_for_leaders(config, metadata, &shards).await;
     Ok(shards)
+}
+
+/// Waits, not for ever, until every shard that the metadata places here has a leader: then the first request of the
+/// first client is answered at once.
+async fn wait_for_leaders(config: &Config, metadata: &Metadata, shards: &Shards) {
+    let image = metadata.image();
+    let here = image.shards.values().filter(|shard| {
+        shard.id != ShardId::METADATA && shard.replicas.iter().any(|replica| replica.node == config.node_id)
+    });
+    let here: Vec<ShardId> = here.map(|shard| shard.id).collect();
+    let led = |id: &ShardId| shards.get(*id).is_some_and(|shard| shard.role().leader.is_some() || shard.role().stopped);
+    let mut changes = shards.leadership_changes();
+    let all_led = async {
+        while !here.iter().all(led) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    if rt::timeout(LEADERS_WAIT, all_led).await.is_err() {
+        tracing::warn!("some shards have no leader yet; clients are answered as they come");
+    }
 }
