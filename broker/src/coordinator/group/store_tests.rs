@@ -114,9 +114,9 @@ fn a_guard_that_cannot_be_read_refuses() {
 
 /// Memory follows the keys: the checkpoint's delta after many commits to few keys is those keys.
 #[test]
-fn a_million_commits_to_few_keys_leave_few_keys() {
+fn many_commits_to_few_keys_leave_few_keys() {
     let mut store = GroupStore::new();
-    for round in 0..10_000 {
+    for round in 0..500 {
         let records: Vec<Record> =
             (0..100).map(|n| offset(&format!("g{}", n % 10), &format!("t{n}"), Some(round))).collect();
         apply(&mut store, &records);
