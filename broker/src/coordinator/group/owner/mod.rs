@@ -165,7 +165,10 @@ impl Owner {
         for (_, asker) in std::mem::take(&mut self.askers) {
             asker.refuse(GroupError::NotCoordinator);
         }
-        tracing::info!(partition = self.partition, epoch = self.epoch.0, groups = self.live.len(), "groups handed over");
+        if !self.live.is_empty() {
+            let (partition, epoch) = (self.partition, self.epoch.0);
+            tracing::info!(partition, epoch, groups = self.live.len(), "groups with members handed over");
+        }
     }
 
     /// Every group with members comes alive, so that members that stay away are noticed.
@@ -175,7 +178,10 @@ impl Owner {
             let with_members = |stored: &StoredGroup| stored.membership.clone().filter(|v| !v.members.is_empty());
             store.groups().filter_map(|(id, stored)| Some((id.clone(), with_members(stored)?))).collect()
         };
-        tracing::info!(partition = self.partition, epoch = self.epoch.0, groups = stored.len(), "groups taken over");
+        if !stored.is_empty() {
+            let (partition, epoch) = (self.partition, self.epoch.0);
+            tracing::info!(partition, epoch, groups = stored.len(), "groups with members taken over");
+        }
         for (group, value) in stored {
             self.load(group, &value);
         }
@@ -247,7 +253,8 @@ impl Owner {
         self.last_request += 1;
         let request = RequestId(self.last_request);
         self.askers.insert(request, asker);
-        let outputs = slot.machine.step(now(), input(request));
+        let input = input(request);
+        let outputs = tracing::info_span!("group", id = %group).in_scope(|| slot.machine.step(now(), input));
         self.carry_out(group, outputs);
     }
 
@@ -378,7 +385,8 @@ impl Owner {
             self.deadlines.pop_first();
             let Some(slot) = self.live.get_mut(&group) else { continue };
             slot.deadline_ms = None;
-            let outputs = slot.machine.step(now, Input::Tick);
+            let span = tracing::info_span!("group", id = %group);
+            let outputs = span.in_scope(|| slot.machine.step(now, Input::Tick));
             self.carry_out(&group, outputs);
         }
         if self.sweep.next_ms() <= now.monotonic_ms {
