@@ -194,6 +194,7 @@ impl Replay {
             }
             return None;
         };
+        fold.state.synced(u64::MAX);
         let last = self.last_known.max(self.frames.keys().next_back().copied().unwrap_or(0)).max(first - 1);
         fold.state.synced_sequence = last;
         fold.state.next_sequence = last + 1;
@@ -308,7 +309,7 @@ impl Fold {
             Light::Truncate(last) => {
                 let from = last.map_or(0, |id| id.index.0 + 1);
                 self.damaged.retain(|id| id.index.0 < from);
-                state.void_from(from);
+                state.void_from(from, sequence);
             }
             Light::Purge(upto) => {
                 state.purge(*upto);

@@ -47,6 +47,8 @@ pub(crate) struct ReplicaState {
     pub(crate) first_index: u64,
     pub(crate) slots: VecDeque<Slot>,
     pub(crate) lost: bool,
+    /// Durable entries that were voided by frames which are not durable yet: (frame, first voided slot).
+    voiding: Vec<(u64, Slot)>,
     /// Those who wait for an entry to become durable.
     waiters: Vec<(u64, oneshot::Sender<()>)>,
 }
@@ -113,7 +115,7 @@ impl ReplicaState {
 
     /// Adds an entry; voids what was at its index and above. Returns the cached bytes that went with it.
     pub(crate) fn push(&mut self, index: u64, slot: Slot) -> usize {
-        let freed = self.void_from(index);
+        let freed = self.void_from(index, slot.sequence);
         if self.slots.is_empty() {
             self.first_index = index;
         }
@@ -121,13 +123,26 @@ impl ReplicaState {
         freed
     }
 
-    /// Voids the entries from `index` on; returns the cached bytes that are freed.
-    pub(crate) fn void_from(&mut self, index: u64) -> usize {
+    /// The frame `by` voids the entries from `index` on; returns the cached bytes that are freed.
+    pub(crate) fn void_from(&mut self, index: u64, by: u64) -> usize {
         let keep = usize::try_from(index.saturating_sub(self.first_index)).unwrap_or(usize::MAX);
-        if keep >= self.slots.len() {
-            return 0;
+        let Some(first) = self.slots.get(keep) else { return 0 };
+        if by > self.synced_sequence {
+            self.voiding.push((by, Slot { cached: None, ..first.clone() }));
         }
         self.slots.drain(keep..).map(|slot| cached_bytes(&slot)).sum()
+    }
+
+    /// The oldest entry that recovery must still find.
+    pub(crate) fn oldest_needed(&self) -> Option<&Slot> {
+        let voided = self.voiding.iter().map(|(_, slot)| slot);
+        self.slots.front().into_iter().chain(voided).min_by_key(|slot| slot.sequence)
+    }
+
+    /// The frames up to `sequence` are durable.
+    pub(crate) fn synced(&mut self, sequence: u64) {
+        self.synced_sequence = sequence;
+        self.voiding.retain(|(by, _)| *by > sequence);
     }
 
     /// Forgets the entries up to `upto`; returns the cached bytes that are freed.
@@ -171,7 +186,13 @@ impl ReplicaState {
                 slot.place = Some(place);
                 true
             }
-            None => false,
+            None => {
+                let voided = self.voiding.iter_mut().find(|(_, slot)| slot.sequence == sequence);
+                if let Some((_, slot)) = voided {
+                    slot.place = Some(place);
+                }
+                false
+            }
         }
     }
 

@@ -158,7 +158,7 @@ impl ReplicaLog {
     async fn write_with(
         &self,
         body: FrameBody,
-        change: impl FnOnce(&mut super::replica::ReplicaState) -> usize,
+        change: impl FnOnce(&mut super::replica::ReplicaState, u64) -> usize,
     ) -> io::Result<LogPosition> {
         let (sender, receiver) = oneshot::channel();
         {
@@ -168,8 +168,8 @@ impl ReplicaLog {
                 Ok(bell) => bell,
                 Err((failure, _)) => return Err(failure.to_io_error()),
             };
-            state.take_sequence();
-            let freed = change(&mut state);
+            let sequence = state.take_sequence();
+            let freed = change(&mut state, sequence);
             self.shared.cache.freed(freed);
             drop(state);
             drop(bell);
@@ -178,7 +178,7 @@ impl ReplicaLog {
     }
 
     pub(super) async fn write(&self, body: FrameBody) -> io::Result<LogPosition> {
-        self.write_with(body, |_| 0).await
+        self.write_with(body, |_, _| 0).await
     }
 
     /// Makes a vote durable.
@@ -189,7 +189,7 @@ impl ReplicaLog {
     /// Voids the entries after `last` (all, if `None`); durable when this returns.
     pub async fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
         let from = last.map_or(0, |id| id.index.0 + 1);
-        self.write_with(FrameBody::Truncate(last), move |state| state.void_from(from)).await.map(drop)
+        self.write_with(FrameBody::Truncate(last), move |state, by| state.void_from(from, by)).await.map(drop)
     }
 
     /// Forgets the entries up to `upto`, which may lie beyond the last one. Their data stays where it is.
@@ -197,7 +197,7 @@ impl ReplicaLog {
         if self.purged().is_some_and(|purged| purged >= upto) {
             return Ok(());
         }
-        self.write_with(FrameBody::Purge(upto), move |state| state.purge(upto)).await.map(drop)
+        self.write_with(FrameBody::Purge(upto), move |state, _| state.purge(upto)).await.map(drop)
     }
 
     /// The newest durable vote.
@@ -378,7 +378,7 @@ impl ReplicaLog {
 /// `durable` must have been read before: it may be less than what is durable now, never more.
 pub(super) fn floor_of(replica: &Replica, durable: LogPosition) -> ReplicaFloor {
     let state = replica.state.lock();
-    let (sequence, position) = match state.slots.front() {
+    let (sequence, position) = match state.oldest_needed() {
         Some(Slot { sequence, place: Some(place), .. }) => {
             let position = LogPosition { byte: place.commit_byte, ..place.position };
             (sequence - 1, position.min(durable))

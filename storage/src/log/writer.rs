@@ -237,7 +237,7 @@ impl Writer {
             let index = RaftIndex(queued.frame.index);
             let (evictable, waiters) = {
                 let mut state = replica.state.lock();
-                state.synced_sequence = queued.sequence;
+                state.synced(queued.sequence);
                 if let Some(vote) = vote_of(&queued.frame) {
                     state.vote = greater_vote(state.vote, vote);
                 }

@@ -146,10 +146,12 @@ impl Driver {
     }
 
     async fn purge(&mut self) -> bool {
-        let count = self.state.entries.len() as u64;
-        let skip = self.rng.below(count + 1) as usize;
-        let upto = match self.state.entries.values().nth(skip) {
-            Some(entry) => entry.log_id,
+        // Raft purges what is applied and in a checkpoint, so it is durable.
+        let synced = self.replica.last_synced().map_or(0, |id| id.index.0);
+        let durable: Vec<_> = self.state.entries.range(..=synced).map(|(_, entry)| entry.log_id).collect();
+        let skip = self.rng.below(durable.len() as u64 + 1) as usize;
+        let upto = match durable.get(skip).copied() {
+            Some(id) => id,
             // Now and then further than the log goes, as a snapshot does.
             None if self.rng.below(8) == 0 => log_id(self.term, self.next_index() + 5),
             None => return true,
