@@ -79,6 +79,10 @@ impl Applier {
         Arc::new(Applier { replica, directory, log, state: Mutex::new(state), applied: watch::Sender::new(applied) })
     }
 
+    pub(crate) fn set_priority(&self, first: bool) {
+        self.log.set_priority(first);
+    }
+
     pub(crate) fn applied(&self) -> Option<LogId> {
         *self.applied.borrow()
     }

@@ -59,6 +59,8 @@ impl Directory for DataDir {
 pub trait EntryLog: Send + Sync + 'static {
     /// The replica.
     fn id(&self) -> ReplicaId;
+    /// First in every commit, up to a quarter of it: for metadata and coordinators.
+    fn set_priority(&self, first: bool);
     /// Appends entries, readable when this returns; `on_synced` is called when they are durable, in order.
     fn append(&self, entries: Vec<Entry>, on_synced: OnSynced);
     /// Makes a vote durable.
@@ -84,6 +86,9 @@ pub trait EntryLog: Send + Sync + 'static {
 impl EntryLog for ReplicaLog {
     fn id(&self) -> ReplicaId {
         ReplicaLog::id(self)
+    }
+    fn set_priority(&self, first: bool) {
+        ReplicaLog::set_priority(self, first);
     }
     fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
         ReplicaLog::append(self, entries, on_synced);

@@ -220,6 +220,11 @@ impl GroupHandle {
         self.0.applier.watch_applied()
     }
 
+    /// Puts this replica's writes first in every commit, up to a quarter of it: for metadata and coordinators.
+    pub fn set_priority(&self, first: bool) {
+        self.0.applier.set_priority(first);
+    }
+
     /// Why the replica stopped, if it did.
     #[must_use]
     pub fn failure(&self) -> Option<Arc<str>> {

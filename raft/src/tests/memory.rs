@@ -279,6 +279,7 @@ impl EntryLog for MemoryLog {
     fn id(&self) -> ReplicaId {
         self.replica
     }
+    fn set_priority(&self, _first: bool) {}
     fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
         self.directory.push(self.replica, Change::Append(entries), on_synced);
     }
