@@ -6,5 +6,6 @@ mod cluster;
 mod ledger;
 mod memory;
 mod one_voter;
+mod real_log;
 mod suite;
 mod three_voters;
