@@ -40,6 +40,8 @@ pub use start::{LocalNode, StartError, is_metadata};
 #[cfg(test)]
 mod decide_tests;
 #[cfg(test)]
+mod live_tests;
+#[cfg(test)]
 mod machine_tests;
 #[cfg(test)]
 mod placement_tests;
