@@ -100,7 +100,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, ConfigError> {
         }
     }
     for (variable, value) in &inputs.environment {
-        given.extend(collector.from_environment(variable, value));
+        given.extend(collector.given_by(variable, value));
     }
     for (name, value) in &inputs.flags.settings {
         let origin = "on the command line".to_owned();
@@ -113,7 +113,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, ConfigError> {
 }
 
 impl Collector {
-    fn from_environment(&mut self, variable: &str, value: &str) -> Option<Given> {
+    fn given_by(&mut self, variable: &str, value: &str) -> Option<Given> {
         let given = |name: String| {
             Some(Given { origin: format!("as {variable}"), name, value: value.to_owned(), source: Source::Environment })
         };

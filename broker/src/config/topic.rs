@@ -196,11 +196,11 @@ pub fn check_overrides(overrides: &BTreeMap<String, String>) -> Result<BTreeMap<
         plain.insert(name.clone(), entry.setting.check(value)?);
     }
     let number = |name: &str| plain.get(name).and_then(|value| value.parse::<i64>().ok());
-    if let (Some(min), Some(max)) = (number("min.compaction.lag.ms"), number("max.compaction.lag.ms")) {
-        if min > max {
-            let why = format!("must not be above max.compaction.lag.ms, which is {max}");
-            return Err(ConfigError::Invalid { name: "min.compaction.lag.ms".into(), value: min.to_string(), why });
-        }
+    if let (Some(min), Some(max)) = (number("min.compaction.lag.ms"), number("max.compaction.lag.ms"))
+        && min > max
+    {
+        let why = format!("must not be above max.compaction.lag.ms, which is {max}");
+        return Err(ConfigError::Invalid { name: "min.compaction.lag.ms".into(), value: min.to_string(), why });
     }
     if plain.get("remote.storage.enable").is_some_and(|value| value == "true") {
         let why = "this release has no remote storage".to_owned();

@@ -60,10 +60,10 @@ pub fn check_new(image: &MetadataImage, name: &str) -> Result<(), MetadataError>
     if image.topics.contains_key(name) {
         return Err(MetadataError::TopicExists(name.to_owned()));
     }
-    if name.contains(['.', '_']) {
-        if let Some(other) = image.topics.keys().find(|other| collide(name, other)) {
-            return Err(MetadataError::InvalidTopic(format!("Topic '{name}' collides with existing topic: {other}")));
-        }
+    if name.contains(['.', '_'])
+        && let Some(other) = image.topics.keys().find(|other| collide(name, other))
+    {
+        return Err(MetadataError::InvalidTopic(format!("Topic '{name}' collides with existing topic: {other}")));
     }
     Ok(())
 }
