@@ -154,7 +154,7 @@ impl DataDir {
             return Err(io::Error::other(format!("data directory has failed: {reason}")));
         }
         let log = self.log.replica(replica).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such replica"))?;
-        self.index.record(&log, entry, verdicts)
+        self.index.record(replica, |index| log.batch_places(index), entry, verdicts)
     }
 
     /// Registers the source of a replica's cuts; held weakly.

@@ -87,7 +87,7 @@ impl DataDir {
     async fn settle(&self) -> Result<(), DataDirError> {
         for replica in self.log.replicas() {
             if let Some(log) = self.log.replica(replica) {
-                self.index.place_durable(&log);
+                self.index.place_durable(replica, |index| log.batch_places(index));
             }
         }
         let (index, disk, path) = (Arc::clone(&self.index), Arc::clone(&self.disk), self.path.clone());
@@ -154,7 +154,7 @@ impl DataDir {
         let synced = log.last_synced().map(|id| id.index);
         assert!(synced >= Some(upto), "replica {replica}: a cut at {} passes what is synced", upto.0);
         assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);
-        self.index.place_durable(log);
+        self.index.place_durable(replica, |index| log.batch_places(index));
         let verdicts = self.index.take_verdicts(replica, upto);
         for chunk in verdicts.chunks(VERDICT_ENTRIES_MAX) {
             let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { continue };

@@ -17,7 +17,7 @@ use super::piece::{Lines, Piece};
 use super::{Access, BatchLine, ExtentKey, IndexError};
 use crate::entry::{Entry, EntryVerdicts, Verdict};
 use crate::ids::{LogPosition, RaftIndex, ReplicaId};
-use crate::log::{BatchPlace, ReplicaLog};
+use crate::log::BatchPlace;
 use crate::space::table::SegmentTable;
 
 /// A batch to be read: its line, and its bytes if they are not durable here yet.
@@ -104,15 +104,21 @@ impl BatchIndex {
         all
     }
 
-    /// Adds what apply decided about one entry.
-    pub(crate) fn record(&self, log: &ReplicaLog, entry: &Entry, verdicts: &[Verdict]) -> io::Result<()> {
-        let (replica, index) = (log.id(), entry.log_id.index);
+    /// Adds what apply decided about one entry; `places_of` knows where durable entries lie.
+    pub(crate) fn record(
+        &self,
+        replica: ReplicaId,
+        places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>,
+        entry: &Entry,
+        verdicts: &[Verdict],
+    ) -> io::Result<()> {
+        let index = entry.log_id.index;
         if verdicts.len() != entry.batches.len() {
             return Err(malformed(replica, index));
         }
         let mut replicas = self.replicas.lock();
         let state = replicas.entry(replica).or_default();
-        self.place(replica, state, |index| log.batch_places(index));
+        self.place(replica, state, &places_of);
         state.recorded = state.recorded.max(Some(index));
         state.bytes_since_cut += 64 + entry.payload.len() as u64 + entry.batches.iter().map(|b| b.data.len() as u64).sum::<u64>();
         if verdicts.is_empty() {
@@ -122,7 +128,7 @@ impl BatchIndex {
         if verdicts.iter().all(|verdict| *verdict == Verdict::Rejected) {
             return Ok(());
         }
-        let places = if state.unplaced.is_empty() { log.batch_places(index) } else { None };
+        let places = if state.unplaced.is_empty() { places_of(index) } else { None };
         if let Some(places) = places {
             return self.record_placed(replica, entry, verdicts, &places);
         }
@@ -186,12 +192,11 @@ impl BatchIndex {
         }
     }
 
-    /// Places what has become durable. True if nothing waits any more.
-    pub(crate) fn place_durable(&self, log: &ReplicaLog) -> bool {
-        let mut replicas = self.replicas.lock();
-        let Some(state) = replicas.get_mut(&log.id()) else { return true };
-        self.place(log.id(), state, |index| log.batch_places(index));
-        state.unplaced.is_empty()
+    /// Places what has become durable.
+    pub(crate) fn place_durable(&self, replica: ReplicaId, places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>) {
+        if let Some(state) = self.replicas.lock().get_mut(&replica) {
+            self.place(replica, state, places_of);
+        }
     }
 
     /// The last entry recorded of a replica.

@@ -10,6 +10,8 @@ pub(crate) mod partition;
 mod piece;
 pub(crate) mod rebuild;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 

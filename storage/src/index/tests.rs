@@ -1,0 +1,410 @@
+//! The index against a simple model: a vector of batches that is searched from the front.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::rebuild::Rebuild;
+use super::{Access, BatchIndex, BatchLine, Bounds, ExtentKey, file};
+use crate::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict};
+use crate::env::disk::{File, Mapping};
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
+use crate::log::{BatchPlace, FrameBody, FrameSink, ScannedFrame};
+
+const REPLICA: ReplicaId = ReplicaId(3);
+const SEGMENT_BYTES: u32 = 4096;
+
+/// A file in memory.
+struct MemoryFile(Vec<u8>);
+
+impl File for MemoryFile {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let from = self.0.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let count = from.len().min(buf.len());
+        buf[..count].copy_from_slice(&from[..count]);
+        Ok(count)
+    }
+    fn write_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn preallocate(&self, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn set_len(&self, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn sync_data(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn drop_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn map(&self) -> io::Result<Option<Arc<dyn Mapping>>> {
+        Ok(None)
+    }
+}
+
+fn key(partition: i32) -> ExtentKey {
+    ExtentKey { partition: PartitionId { topic: Uuid::from_u128(9), index: partition }, replica: REPLICA }
+}
+
+/// A raw batch with the header fields that the index reads.
+fn raw_batch(records: i32, timestamp_ms: i64, bytes: usize) -> Bytes {
+    let mut batch = vec![0; bytes.max(61)];
+    batch[23..27].copy_from_slice(&(records - 1).to_be_bytes());
+    batch[35..43].copy_from_slice(&timestamp_ms.to_be_bytes());
+    Bytes::from(batch)
+}
+
+#[derive(Debug, Clone)]
+struct Batch {
+    partition: i32,
+    records: i32,
+    timestamp_ms: i64,
+    bytes: usize,
+    accepted: bool,
+}
+
+fn batch() -> impl Strategy<Value = Batch> {
+    (0..3i32, 1..20i32, 0..60i64, 61..400usize, prop::bool::weighted(0.8)).prop_map(
+        |(partition, records, timestamp_ms, bytes, accepted)| Batch { partition, records, timestamp_ms, bytes, accepted },
+    )
+}
+
+/// Entries of batches, as one replica appended and applied them, with their frames.
+struct History {
+    index: BatchIndex,
+    model: Vec<Vec<BatchLine>>,
+    frames: Vec<(ScannedFrame, Vec<BatchPlace>)>,
+    at: LogPosition,
+    sequence: u64,
+    raft_index: u64,
+    ends: Vec<u32>,
+}
+
+impl History {
+    fn new() -> Self {
+        Self {
+            index: BatchIndex::default(),
+            model: vec![Vec::new(); 3],
+            frames: Vec::new(),
+            at: LogPosition { segment: 1, byte: 64 },
+            sequence: 0,
+            raft_index: 0,
+            ends: vec![0],
+        }
+    }
+
+    fn frame(&mut self, body: FrameBody, bytes: u32) -> LogPosition {
+        if self.at.byte + bytes > SEGMENT_BYTES {
+            self.ends.push(self.at.byte);
+            self.at = LogPosition { segment: self.at.segment + 1, byte: 64 };
+        }
+        let position = self.at;
+        self.at.byte += bytes;
+        self.sequence += 1;
+        let frame = ScannedFrame { replica: REPLICA, sequence: self.sequence, position, frame_bytes: bytes, body };
+        self.frames.push((frame, Vec::new()));
+        position
+    }
+
+    fn append(&mut self, batches: &[Batch]) -> (Entry, Vec<BatchPlace>) {
+        self.raft_index += 1;
+        let data: Vec<_> = batches
+            .iter()
+            .map(|b| EntryBatch { partition: key(b.partition).partition, data: raw_batch(b.records, b.timestamp_ms, b.bytes) })
+            .collect();
+        let entry = Entry {
+            log_id: LogId { term: Term(1), index: RaftIndex(self.raft_index) },
+            kind: EntryKind::Normal,
+            clock_ms: 7,
+            payload: Bytes::new(),
+            batches: data,
+        };
+        let total: usize = entry.batches.iter().map(|b| b.data.len()).sum();
+        let mut at = self.frame(FrameBody::Entry(entry.clone()), u32::try_from(total).unwrap() + 48);
+        at.byte += 48;
+        let places: Vec<_> = entry
+            .batches
+            .iter()
+            .map(|b| {
+                let place = BatchPlace { partition: b.partition, position: at, bytes: u32::try_from(b.data.len()).unwrap() };
+                at.byte += place.bytes;
+                place
+            })
+            .collect();
+        self.frames.last_mut().unwrap().1 = places.clone();
+        (entry, places)
+    }
+
+    fn apply(&mut self, batches: &[Batch], durable: bool) -> Vec<BatchPlace> {
+        let (entry, places) = self.append(batches);
+        let mut verdicts = Vec::new();
+        for (batch, place) in batches.iter().zip(&places) {
+            if !batch.accepted {
+                verdicts.push(Verdict::Rejected);
+                continue;
+            }
+            let lines = &mut self.model[usize::try_from(batch.partition).unwrap()];
+            let base_offset = lines.last().map_or(Offset(0), BatchLine::end_offset);
+            let epoch = LeaderEpoch(i32::try_from(self.raft_index / 5).unwrap());
+            verdicts.push(Verdict::Accepted { base_offset, epoch });
+            lines.push(BatchLine {
+                base_offset,
+                record_count: u32::try_from(batch.records).unwrap(),
+                max_timestamp_ms: batch.timestamp_ms,
+                epoch,
+                position: place.position,
+                bytes: place.bytes,
+            });
+        }
+        let known = places.clone();
+        self.index.record(REPLICA, |_| durable.then(|| known.clone()), &entry, &verdicts).unwrap();
+        places
+    }
+
+    /// Verdict frames for everything applied since the last call, as a checkpoint writes them.
+    fn decide(&mut self) {
+        let verdicts: Vec<EntryVerdicts> = self.index.take_verdicts(REPLICA, RaftIndex(self.raft_index));
+        if let (Some(first), Some(last)) = (verdicts.first(), verdicts.last()) {
+            let range = (first.index, last.index);
+            let position = self.frame(FrameBody::Verdicts(verdicts), 100);
+            self.index.table.verdicts(position.segment, position.segment, REPLICA, range);
+        }
+    }
+
+    fn rebuilt(&self, segments: BTreeSet<u64>) -> std::collections::BTreeMap<u64, super::rebuild::SegmentContents> {
+        let mut rebuild = Rebuild::new(segments, None);
+        for (frame, places) in &self.frames {
+            rebuild.frame(frame, places);
+        }
+        rebuild.finish()
+    }
+
+    fn image(&self, segment: u64) -> Vec<u8> {
+        let lines = self.index.lines_in(segment);
+        let runs = lines.iter().map(|(key, runs)| (*key, runs.iter().map(Vec::as_slice).collect())).collect();
+        let used = self.ends.get(usize::try_from(segment).unwrap()).copied().unwrap_or(0);
+        file::encode(segment, used, &self.index.table.ranges(segment).unwrap(), &runs)
+    }
+
+    fn seal(&self, segment: u64) {
+        let image = self.image(segment);
+        let used = self.ends.get(usize::try_from(segment).unwrap()).copied().unwrap_or(0);
+        let opened = file::open(Arc::new(MemoryFile(image)), segment, used).unwrap().unwrap();
+        self.index.install(segment, opened).unwrap();
+    }
+
+    fn live(&self, partition: usize, log_start: i64) -> Vec<BatchLine> {
+        self.model[partition].iter().filter(|line| line.end_offset().0 > log_start).copied().collect()
+    }
+}
+
+fn check_reads(history: &History, partition: i32, log_start: i64) {
+    let live = history.live(usize::try_from(partition).unwrap(), log_start);
+    let end = history.model[usize::try_from(partition).unwrap()].last().map_or(0, |line| line.end_offset().0);
+    for offset in -1..=end {
+        let expected = live.iter().find(|line| line.end_offset().0 > offset.max(log_start)).copied();
+        let holds = expected.filter(|line| line.base_offset.0 <= offset);
+        assert_eq!(history.index.at(key(partition), offset, Access::MayBlock).unwrap(), holds, "offset {offset}");
+    }
+    for timestamp_ms in -1..=61 {
+        let expected = live.iter().find(|line| line.max_timestamp_ms >= timestamp_ms).copied();
+        assert_eq!(history.index.by_time(key(partition), timestamp_ms, Access::MayBlock).unwrap(), expected);
+    }
+    let newest = live.iter().map(|line| line.max_timestamp_ms).max();
+    let expected = live.iter().find(|line| Some(line.max_timestamp_ms) == newest).copied();
+    assert_eq!(history.index.of_max_timestamp(key(partition), Access::MayBlock).unwrap(), expected);
+    let bytes: u64 = live.iter().map(|line| u64::from(line.bytes)).sum();
+    assert_eq!(history.index.bytes_of(key(partition)), bytes);
+}
+
+fn model_retention(live: &[BatchLine], log_start: i64, up_to: i64, cutoff: Option<i64>, size: Option<u64>) -> Option<i64> {
+    let total: u64 = live.iter().map(|line| u64::from(line.bytes)).sum();
+    let (mut gone, mut by_time, mut by_size) = (0, log_start, log_start);
+    let (mut old, mut excess) = (cutoff.is_some(), size.is_some());
+    for line in live.iter().filter(|line| line.end_offset().0 <= up_to) {
+        old &= cutoff.is_some_and(|cutoff| line.max_timestamp_ms < cutoff);
+        gone += u64::from(line.bytes);
+        excess &= size.is_some_and(|size| total - gone >= size);
+        if old {
+            by_time = line.end_offset().0;
+        }
+        if excess {
+            by_size = line.end_offset().0;
+        }
+    }
+    let point = by_time.max(by_size);
+    (point > log_start).then_some(point)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_index_answers_as_a_list_of_batches_would(
+        entries in prop::collection::vec((prop::collection::vec(batch(), 1..5), 0..6u8), 1..40),
+        cuts in prop::collection::vec(0..200i64, 3),
+        seal_upto in 0..6u64,
+        cutoff in prop::option::of(0..60i64), size in prop::option::of(0..3000u64), hidden in 0..40i64,
+    ) {
+        let mut history = History::new();
+        for (batches, action) in &entries {
+            history.apply(batches, true);
+            if *action == 0 {
+                history.decide();
+            }
+        }
+        history.decide();
+        let raise = |history: &History| {
+            for (partition, log_start) in cuts.iter().enumerate() {
+                let end = history.model[partition].last().map_or(0, |line| line.end_offset().0);
+                history.index.raise_log_start(key(i32::try_from(partition).unwrap()), (*log_start).min(end));
+            }
+        };
+        // Log starts move before or after the `.idx` files are written: the answers are the same.
+        if seal_upto % 2 == 0 {
+            raise(&history);
+        }
+        for segment in 1..=seal_upto.min(history.at.segment - 1) {
+            history.seal(segment);
+        }
+        raise(&history);
+        history.index.settle_all().unwrap();
+        for (partition, log_start) in cuts.iter().enumerate() {
+            let end = history.model[partition].last().map_or(0, |line| line.end_offset().0);
+            let log_start = (*log_start).min(end);
+            check_reads(&history, i32::try_from(partition).unwrap(), log_start);
+            let live = history.live(partition, log_start);
+            let up_to = (end - hidden).max(log_start);
+            let point = history.index.retention_point(key(i32::try_from(partition).unwrap()), up_to, cutoff, size, Access::MayBlock);
+            prop_assert_eq!(point.unwrap(), model_retention(&live, log_start, up_to, cutoff, size));
+            let bounds = Bounds { from: log_start, up_to: end, bytes_max: u64::MAX, at_least_one: false };
+            let planned = history.index.plan(key(i32::try_from(partition).unwrap()), bounds, Access::MayBlock).unwrap();
+            prop_assert_eq!(planned.iter().map(|p| p.line).collect::<Vec<_>>(), live);
+        }
+    }
+
+    #[test]
+    fn a_rebuilt_index_file_is_equal_byte_for_byte(
+        entries in prop::collection::vec((prop::collection::vec(batch(), 1..5), 0..6u8), 10..60),
+        log_start in 0..100i64,
+    ) {
+        let mut history = History::new();
+        for (batches, action) in &entries {
+            match action {
+                // A leader that is deposed: its entry is appended, then void, and another takes its index.
+                1 => {
+                    history.append(batches);
+                    history.raft_index -= 1;
+                }
+                2 => {
+                    let (entry, _) = history.append(batches);
+                    history.raft_index -= 1;
+                    let last = LogId { term: Term(1), index: RaftIndex(entry.log_id.index.0 - 1) };
+                    history.frame(FrameBody::Truncate(Some(last)), 40);
+                }
+                0 => {
+                    history.apply(batches, true);
+                    history.decide();
+                }
+                _ => drop(history.apply(batches, true)),
+            }
+        }
+        history.decide();
+        history.index.raise_log_start(key(0), log_start);
+        let segments: BTreeSet<u64> = (1..history.at.segment).collect();
+        for (segment, contents) in history.rebuilt(segments.clone()) {
+            let used = history.ends[usize::try_from(segment).unwrap()];
+            let rebuilt = file::encode(segment, used, &contents.ranges, &contents.lines());
+            prop_assert_eq!(rebuilt, history.image(segment), "segment {}", segment);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_an_index_file_never_changes_an_answer(
+        entries in prop::collection::vec(prop::collection::vec(batch(), 1..5), 20..40), at in any::<prop::sample::Index>(),
+    ) {
+        let mut history = History::new();
+        entries.iter().for_each(|batches| drop(history.apply(batches, true)));
+        history.decide();
+        let mut image = history.image(1);
+        let used = history.ends.get(1).copied().unwrap_or(0);
+        let bit = at.index(image.len() * 8);
+        image[bit / 8] ^= 1 << (bit % 8);
+        if let Some(opened) = file::open(Arc::new(MemoryFile(image)), 1, used).unwrap() {
+            history.index.install(1, opened).unwrap();
+            for (partition, lines) in history.model.iter().enumerate() {
+                for line in lines {
+                    match history.index.at(key(i32::try_from(partition).unwrap()), line.base_offset.0, Access::MayBlock) {
+                        Ok(found) => prop_assert_eq!(found, Some(*line)),
+                        Err(super::IndexError::Damaged { segment }) => prop_assert_eq!(segment, 1),
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn one(records: i32) -> Batch {
+    Batch { partition: 0, records, timestamp_ms: 5, bytes: 100, accepted: true }
+}
+
+#[test]
+fn what_is_committed_elsewhere_before_it_is_durable_here_is_served_from_memory() {
+    let mut history = History::new();
+    history.apply(&[one(2)], true);
+    let places = history.apply(&[one(3)], false);
+    let bounds = Bounds { from: 0, up_to: 5, bytes_max: 1000, at_least_one: true };
+    let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap();
+    assert_eq!(planned.len(), 2);
+    assert!(planned[0].data.is_none() && planned[1].data.is_some());
+    assert_eq!(history.index.bytes_of(key(0)), 200);
+    history.index.place_durable(REPLICA, |_| None);
+    history.index.place_durable(REPLICA, |_| Some(places.clone()));
+    let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap();
+    assert!(planned[1].data.is_none());
+    assert_eq!(planned[1].line.position, places[0].position);
+    assert_eq!(history.index.bytes_of(key(0)), 200);
+}
+
+#[test]
+fn an_entry_applied_again_after_a_restart_is_not_indexed_twice() {
+    let mut history = History::new();
+    history.apply(&[one(2)], true);
+    let first = history.model[0][0];
+    let partition = history.index.partition(key(0)).unwrap();
+    assert!(!partition.write().push(&first));
+    assert_eq!(history.index.bytes_of(key(0)), 100);
+}
+
+#[test]
+fn a_dropped_partition_is_dead_and_forgotten_only_with_its_segments() {
+    let mut history = History::new();
+    for _ in 0..60 {
+        history.apply(&[one(1)], true);
+    }
+    history.decide();
+    history.index.raise_log_start(key(0), super::partition::GONE);
+    assert_eq!(history.index.bytes_of(key(0)), 0);
+    assert_eq!(history.index.at(key(0), 0, Access::MayBlock).unwrap(), None);
+    for segment in 1..history.at.segment {
+        history.seal(segment);
+        assert!(history.index.table.is_dead(segment) || segment + 1 == history.at.segment);
+    }
+    assert_eq!(history.index.prune(history.at.segment), vec![], "the last segment still lists it");
+    history.seal(history.at.segment);
+    assert_eq!(history.index.prune(history.at.segment + 1), vec![key(0)]);
+}
