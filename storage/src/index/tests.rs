@@ -290,6 +290,13 @@ proptest! {
             let up_to = (end - hidden).max(log_start);
             let point = history.index.retention_point(key(i32::try_from(partition).unwrap()), up_to, cutoff, size, Access::MayBlock);
             prop_assert_eq!(point.unwrap(), model_retention(&live, log_start, up_to, cutoff, size));
+            // Sizes that are met exactly: then the batch at the border goes too.
+            let mut rest: u64 = live.iter().map(|line| u64::from(line.bytes)).sum();
+            for line in &live {
+                rest -= u64::from(line.bytes);
+                let point = history.index.retention_point(key(i32::try_from(partition).unwrap()), end, None, Some(rest), Access::MayBlock);
+                prop_assert_eq!(point.unwrap(), Some(line.end_offset().0));
+            }
             let bounds = Bounds { from: log_start, up_to: end, bytes_max: u64::MAX, at_least_one: false };
             let planned = history.index.plan(key(i32::try_from(partition).unwrap()), bounds, Access::MayBlock).unwrap();
             prop_assert_eq!(planned.iter().map(|p| p.line).collect::<Vec<_>>(), live);
