@@ -5,6 +5,8 @@
 
 pub(crate) mod file;
 pub(crate) mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
