@@ -11,6 +11,8 @@ mod identity;
 mod lookup;
 mod maintain;
 mod recover;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use std::collections::BTreeMap;
@@ -68,6 +70,8 @@ pub struct DataDir {
     oldest_kept: Mutex<BTreeMap<ReplicaId, LogId>>,
     /// Held to read while a replica begins, to write while a checkpoint notes the floors of all.
     creating: tokio::sync::RwLock<()>,
+    /// Held while an `.idx` file is written or removed.
+    index_files: tokio::sync::Mutex<()>,
     /// Partitions that are gone and of which no segment holds anything: the next checkpoint forgets them.
     forgotten: Mutex<Vec<ExtentKey>>,
     sources: Mutex<BTreeMap<ReplicaId, Source>>,

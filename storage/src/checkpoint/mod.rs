@@ -172,17 +172,37 @@ impl Checkpoint {
             operations
         };
         if !fits || rotate || self.is_rotation_due(log_bytes) {
-            match self.rotate(pending).await {
+            let mut outcome = self.rotate(pending.clone()).await;
+            if is_full(&outcome) && self.drop_older().await? {
+                outcome = self.rotate(pending).await;
+            }
+            match outcome {
                 Ok(()) => self.log_bytes = log_bytes,
                 // The current generation holds everything: a full disk only means that it grows on.
                 Err(error) if fits && error.kind() == io::ErrorKind::StorageFull => {
                     tracing::warn!(%error, "no room for a new checkpoint generation");
-                    self.disk.unlink(&self.dir.join(file::file_name(self.current.number + 1))).ok();
+                    self.unlink(self.current.number + 1).await?;
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    async fn unlink(&self, number: u64) -> io::Result<()> {
+        let (disk, path) = (Arc::clone(&self.disk), self.dir.join(file::file_name(number)));
+        let removed = off_thread(&self.disk, move || disk.unlink(&path)).await;
+        removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+    }
+
+    /// Makes room on a full disk: what the older generation holds back may be the only space there is to free. The
+    /// current one is whole, so a crash costs nothing; until the next one is written damage of it would.
+    async fn drop_older(&mut self) -> io::Result<bool> {
+        self.unlink(self.current.number + 1).await?;
+        let Some((number, _)) = self.older.take() else { return Ok(false) };
+        tracing::warn!(generation = number, "disk full: the older checkpoint generation gives way to the next");
+        self.unlink(number).await?;
+        Ok(true)
     }
 
     fn note(&mut self, operations: &[Operation]) {
@@ -200,7 +220,7 @@ impl Checkpoint {
         let (disk, dir, number, end) = (Arc::clone(&self.disk), self.dir.clone(), self.current.number, self.current.end());
         let mut state = off_thread(&self.disk, move || Generation::reread(&disk, &dir, number, end)).await?;
         let before = self.heads.clone();
-        self.note(&pending);
+        let noted = pending.clone();
         for operation in pending {
             if !state.apply(operation) {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "a cut of a replica that the checkpoint does not know"));
@@ -210,12 +230,16 @@ impl Checkpoint {
         self.written_bytes += next.end();
         tracing::debug!(path = %next.path().display(), bytes = next.end(), "checkpoint generation written");
         self.current = next;
+        self.note(&noted);
         if let Some((oldest, _)) = self.older.replace((number, before)) {
-            let (disk, path) = (Arc::clone(&self.disk), self.dir.join(file::file_name(oldest)));
-            off_thread(&self.disk, move || disk.unlink(&path)).await?;
+            self.unlink(oldest).await?;
         }
         Ok(())
     }
+}
+
+fn is_full(outcome: &io::Result<()>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
 }
 
 /// What a killed process wrote but did not sync must not count as durable: sync it before it is read.

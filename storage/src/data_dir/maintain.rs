@@ -268,6 +268,11 @@ impl DataDir {
 
     /// Writes an `.idx` file and has the index read from it. A full disk only means that it is written later.
     async fn install_index(&self, segment: SegmentInfo, image: Vec<u8>) -> Result<(), DataDirError> {
+        // A reader that met damage may rebuild the same file meanwhile; of a segment that is gone nothing is written.
+        let _writing = self.index_files.lock().await;
+        if !self.log.segments().iter().any(|other| other.sequence == segment.sequence) {
+            return Ok(());
+        }
         let path = index_path(&self.path, segment.sequence);
         let new_path = path.with_extension("idx.new");
         match self.write_whole(&new_path, &path, image).await {
@@ -329,6 +334,7 @@ impl DataDir {
     /// Unlinks the sealed segments that nothing refers to any more.
     async fn unlink_dead(&self) -> Result<(), DataDirError> {
         let Some(needed_from) = self.needed_from().await else { return Ok(()) };
+        let writing = self.index_files.lock().await;
         let segments = self.log.segments();
         let mut unlinked = false;
         for segment in segments.iter().filter(|segment| segment.sealed && segment.sequence < needed_from) {
@@ -352,6 +358,7 @@ impl DataDir {
             tracing::info!(segment = segment.sequence, bytes = segment.file_bytes, "segment unlinked: nothing in it is live");
             unlinked = true;
         }
+        drop(writing);
         if unlinked {
             let oldest = self.log.segments().first().map_or(u64::MAX, |segment| segment.sequence);
             self.forgotten.lock().extend(self.index.prune(oldest));

@@ -28,7 +28,7 @@ const STATE: &str = "state";
 
 /// Path of a segment's `.idx`.
 pub(super) fn index_path(dir: &Path, segment: u64) -> PathBuf {
-    dir.join(LOG).join(format!("{segment:020}.idx"))
+    dir.join(LOG).join(format!("{segment:016}.idx"))
 }
 
 impl DataDir {
@@ -68,6 +68,7 @@ impl DataDir {
             oldest_kept: Mutex::new(maintain::oldest_kept(&found.checkpoint)),
             checkpoint: tokio::sync::Mutex::new(found.checkpoint),
             creating: tokio::sync::RwLock::new(()),
+            index_files: tokio::sync::Mutex::new(()),
             forgotten: Mutex::default(),
             sources: Mutex::default(),
             open_segments: OpenSegments::default(),
@@ -178,6 +179,7 @@ async fn load_index(
         path: index_path(path, segment).display().to_string(),
         what: error.to_string(),
     };
+    remove_orphans(disk, path, log).map_err(|error| DataDirError::io(path, error))?;
     let mut wanted = BTreeSet::new();
     for segment in log.segments() {
         let opened = if segment.sealed { open_index(disk, path, segment.sequence, segment.used_bytes).await? } else { None };
@@ -188,6 +190,19 @@ async fn load_index(
     }
     for (segment, contents) in read_frames(log, wanted, Some(applied_in(state))).await? {
         index.install_lines(segment, contents.ranges, contents.pieces).map_err(|e| damaged(segment, &e))?;
+    }
+    Ok(())
+}
+
+/// Removes `.idx` files whose segment is gone, and those that were being written.
+fn remove_orphans(disk: &Arc<dyn Disk>, path: &Path, log: &Log) -> io::Result<()> {
+    let known: BTreeSet<PathBuf> = log.segments().iter().map(|segment| index_path(path, segment.sequence)).collect();
+    for entry in disk.list(&path.join(LOG))? {
+        let file = path.join(LOG).join(&entry.name);
+        let is_orphan = entry.name.ends_with(".idx") && !known.contains(&file);
+        if is_orphan || entry.name.ends_with(".idx.new") {
+            disk.unlink(&file)?;
+        }
     }
     Ok(())
 }

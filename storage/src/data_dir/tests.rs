@@ -1,0 +1,7 @@
+//! The data directory as a whole, on the simulated disk, with a small state machine in the place of a shard.
+
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod directory;
+mod toy;

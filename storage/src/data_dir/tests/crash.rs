@@ -1,0 +1,260 @@
+//! A crash at every write and sync of a history of appends, truncations, votes, rolls, checkpoints, `.idx` files, unlinks
+//! and new replicas: what was acknowledged is there, at its offset, and the index is what the log says (I8).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use ottla_protocol::ids::Offset;
+
+use super::toy::{DIR, Model, Toy, batch, entry, open, options};
+use crate::data_dir::recover::index_path;
+use crate::data_dir::{DataDir, RecoveredReplica};
+use crate::entry::{Entry, Verdict, Vote};
+use crate::env::disk::{Disk, OpenMode, read_exact_at};
+use crate::env::sim;
+use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
+use crate::ids::{RaftIndex, ReplicaId, Term};
+use crate::log::EntryRange;
+use crate::read::ReadRequest;
+
+/// What is acknowledged, by replica: the entries from the first on, and the vote.
+#[derive(Debug, Clone, Default)]
+struct Acknowledged(BTreeMap<u64, (Vec<Entry>, Option<Vote>)>);
+
+type Moments = Arc<Mutex<(Acknowledged, Vec<(Acknowledged, DiskImage)>)>>;
+
+/// Reads the batches of a partition from its log start and compares them with what was accepted.
+async fn check_partition(toy: &Toy, index: i32, accepted: &[(i64, i64, i32, Bytes)], next: i64, log_start: i64) {
+    let live: Vec<_> = accepted.iter().filter(|(_, end, _, _)| *end > log_start).collect();
+    let mut expected = BytesMut::new();
+    for (base, _, epoch, data) in &live {
+        let at = expected.len();
+        expected.extend_from_slice(data);
+        expected[at..at + 8].copy_from_slice(&base.to_be_bytes());
+        expected[at + 12..at + 16].copy_from_slice(&epoch.to_be_bytes());
+    }
+    let request = ReadRequest {
+        key: toy.key(index),
+        from: Offset(log_start),
+        up_to: Offset(next),
+        bytes_max: usize::MAX / 2,
+        at_least_one: true,
+    };
+    let plan = toy.directory.plan_read(request).await.unwrap();
+    assert_eq!(plan.end_offset(), Offset(next), "partition {index}");
+    let read = plan.read().await.unwrap();
+    assert!(read == expected, "partition {index}: {} bytes read, {} expected", read.len(), expected.len());
+    toy.directory.index.settle_all().unwrap();
+    assert_eq!(toy.directory.bytes_of(toy.key(index)), expected.len() as u64, "partition {index}");
+}
+
+/// Batches accepted by partition: base offset, end offset, epoch, bytes.
+fn accepted(entries: &[Entry]) -> BTreeMap<i32, Vec<(i64, i64, i32, Bytes)>> {
+    let mut model = Model::default();
+    let mut accepted: BTreeMap<i32, Vec<_>> = BTreeMap::new();
+    for entry in entries {
+        let verdicts = model.apply(entry);
+        for (batch, verdict) in entry.batches.iter().zip(verdicts) {
+            if let Verdict::Accepted { base_offset, epoch } = verdict {
+                let count = i64::from(i32::from_be_bytes(batch.data[23..27].try_into().unwrap())) + 1;
+                let line = (base_offset.0, base_offset.0 + count, epoch.0, batch.data.clone());
+                accepted.entry(batch.partition.index).or_default().push(line);
+            }
+        }
+    }
+    accepted
+}
+
+/// Every `.idx` file is what its segment's frames and verdicts say, byte for byte.
+async fn check_index_files(disk: &Arc<dyn Disk>, directory: &DataDir) {
+    for segment in directory.log().segments() {
+        let Ok(file) = disk.open(&index_path(Path::new(DIR), segment.sequence), OpenMode::Read) else { continue };
+        if !directory.index.table.is_indexed(segment.sequence) {
+            continue;
+        }
+        let mut bytes = vec![0; usize::try_from(file.bytes().unwrap()).unwrap()];
+        read_exact_at(&*file, &mut bytes, 0).unwrap();
+        let rebuilt = directory.rebuilt_image(segment).await.unwrap();
+        assert!(bytes == rebuilt, "the index of segment {} is not what its frames say", segment.sequence);
+    }
+}
+
+async fn check_replica(directory: &Arc<DataDir>, recovered: &RecoveredReplica, entries: &[Entry], vote: Option<Vote>) -> Arc<Toy> {
+    assert_eq!(recovered.lost, None);
+    assert!(recovered.vote.map(|vote| vote.term) >= vote.map(|vote| vote.term), "a vote is never forgotten");
+    let applied = recovered.applied.map_or(0, |id| id.index.0);
+    assert!(applied <= entries.len() as u64, "a checkpoint passes what is acknowledged");
+    let known = usize::try_from(applied).unwrap();
+    assert_eq!(Model::restored(&recovered.state), Model::after(&entries[..known]));
+    let last = recovered.last_log_id.map_or(0, |id| id.index.0);
+    assert!(last >= entries.len() as u64, "entries up to {} were acknowledged, {last} are there", entries.len());
+    let toy = Toy::recover(directory, recovered);
+    let mut all = entries[..known].to_vec();
+    while (all.len() as u64) < last {
+        let range = EntryRange { first: RaftIndex(all.len() as u64 + 1), last: RaftIndex(last) };
+        let read = toy.log.read(range, 1 << 20).await.unwrap();
+        assert!(!read.is_empty());
+        for entry in read {
+            assert_eq!(entry.log_id.index.0, all.len() as u64 + 1);
+            if let Some(known) = entries.get(all.len()) {
+                assert!(entry == *known, "entry {} is not the one acknowledged", entry.log_id);
+            }
+            toy.apply(&entry);
+            all.push(entry);
+        }
+    }
+    let accepted = accepted(&all);
+    for (index, (next, log_start)) in toy.model().partitions {
+        check_partition(&toy, index, &accepted[&index], next, log_start).await;
+    }
+    toy
+}
+
+async fn check(disk: Arc<dyn Disk>, acknowledged: &Acknowledged) {
+    let (directory, recovered) = open(&disk, options()).await;
+    let mut toys = Vec::new();
+    for (replica, (entries, vote)) in &acknowledged.0 {
+        let found = recovered.iter().find(|found| found.id == ReplicaId(*replica));
+        let found = found.unwrap_or_else(|| panic!("replica {replica} was acknowledged and is gone"));
+        toys.push(check_replica(&directory, found, entries, *vote).await);
+    }
+    check_index_files(&disk, &directory).await;
+    // The next life goes on: a checkpoint, and what it makes possible.
+    directory.maintain_now().await.unwrap();
+    check_index_files(&disk, &directory).await;
+    assert_eq!(directory.poisoned(), None);
+}
+
+/// A random history; every moment of it is kept.
+async fn history(sim: &SimDisk, steps: u64, moments: &Moments) -> Arc<DataDir> {
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let (directory, _) = open(&disk, options()).await;
+    let mut toys: Vec<Arc<Toy>> = Vec::new();
+    let acknowledge = |change: &dyn Fn(&mut Acknowledged)| change(&mut moments.lock().0);
+    let below = sim::random_below;
+    let mut term = 1;
+    for step in 0..steps {
+        if toys.is_empty() || (toys.len() < 3 && below(25) == 0) {
+            let toy = Toy::create(&directory, toys.len() as u64 + 1).await;
+            let id = toy.log.id().0;
+            acknowledge(&|all| drop(all.0.insert(id, (Vec::new(), None))));
+            toys.push(toy);
+        }
+        let toy = &toys[usize::try_from(below(toys.len() as u64)).unwrap()];
+        let id = toy.log.id().0;
+        let next = moments.lock().0.0[&id].0.len() as u64 + 1;
+        let random = |count: u64, first: u64| -> Vec<Entry> {
+            let one = |number: u64| {
+                let index = first + number;
+                let payload = if below(6) == 0 { format!("trim {}", below(3)) } else { String::new() };
+                let batches = (0..below(4)).map(|b| {
+                    let size = usize::try_from(below(2000)).unwrap();
+                    (i32::try_from(below(3)).unwrap(), batch(step * 100 + index * 7 + b, 1 + below(3), size))
+                });
+                entry(term, index, batches.collect(), &payload)
+            };
+            (0..count).map(one).collect()
+        };
+        match below(20) {
+            0 => directory.checkpoint_now().await.unwrap(),
+            1 => directory.maintain_now().await.unwrap(),
+            2 => {
+                term += 1;
+                let vote = Vote { term: Term(term), voted_for: ReplicaId(id), committed: false };
+                toy.log.save_vote(vote).await.unwrap();
+                acknowledge(&|all| all.0.get_mut(&id).unwrap().1 = Some(vote));
+            }
+            3 => {
+                // Entries that are never acknowledged give way to those of the next term.
+                let waiting = toy.append(random(1 + below(3), next));
+                if below(2) == 0 {
+                    waiting.await.unwrap().unwrap();
+                }
+                toy.log.truncate_after(toy.applied()).await.unwrap();
+                term += 1;
+            }
+            _ => {
+                let entries = random(1 + below(3), next);
+                toy.append(entries.clone()).await.unwrap().unwrap();
+                acknowledge(&|all| all.0.get_mut(&id).unwrap().0.extend(entries.clone()));
+                entries.iter().for_each(|entry| toy.apply(entry));
+                if let Some(last) = directory.oldest_kept(toy.log.id())
+                    && below(4) == 0
+                {
+                    toy.log.purge(last).await.unwrap();
+                }
+            }
+        }
+    }
+    directory
+}
+
+/// Crash points checked and writes and syncs of the history.
+fn crash_everywhere(seed: u64, steps: u64) -> (usize, u64) {
+    let tear = [Tear::Pages, Tear::Sectors, Tear::Garbage][usize::try_from(seed % 3).unwrap()];
+    let report = sim::run(seed, move || async move {
+        let sim = SimDisk::new(seed, SimDiskOptions { tear, ..SimDiskOptions::default() });
+        let moments: Moments = Arc::default();
+        let seen = Arc::clone(&moments);
+        sim.observe(move |_, image| {
+            let mut seen = seen.lock();
+            let acknowledged = seen.0.clone();
+            seen.1.push((acknowledged, image));
+        });
+        drop(history(&sim, steps, &moments).await);
+        sim.stop_observing();
+        let (writes, syncs) = sim.operations();
+        let all = std::mem::take(&mut moments.lock().1);
+        let points = all.len();
+        for (number, (acknowledged, image)) in all.into_iter().enumerate() {
+            let crash = if number % 4 == 0 { Crash::Process } else { Crash::Power };
+            check(Arc::new(image.crash(crash, seed ^ number as u64)), &acknowledged).await;
+        }
+        (points, writes + syncs)
+    });
+    report.output
+}
+
+#[test]
+fn a_crash_at_every_write_and_sync_loses_nothing_acknowledged() {
+    let (mut points, mut operations) = (0, 0);
+    for seed in 0..6 {
+        let (tested, done) = crash_everywhere(seed, 60);
+        points += tested;
+        operations += done;
+    }
+    println!("crash points tested: {points}, simulated writes + syncs: {operations}");
+    assert!(points as u64 >= operations, "{points} of {operations}");
+}
+
+#[test]
+fn without_index_files_and_checkpoints_every_record_is_still_there() {
+    for seed in 20..24 {
+        sim::run(seed, move || async move {
+            let sim = SimDisk::new(seed, SimDiskOptions::default());
+            let moments: Moments = Arc::default();
+            let directory = history(&sim, 80, &moments).await;
+            let nothing_unlinked = directory.stats().unlinked_segments == 0;
+            directory.maintain_now().await.unwrap();
+            directory.close().await.unwrap();
+            let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+            let acknowledged = moments.lock().0.clone();
+            for file in disk.list(&Path::new(DIR).join("log")).unwrap() {
+                if file.name.ends_with(".idx") {
+                    disk.unlink(&Path::new(DIR).join("log").join(&file.name)).unwrap();
+                }
+            }
+            check(Arc::new(sim.image().crash(Crash::Process, 1)), &acknowledged).await;
+            for file in disk.list(&Path::new(DIR).join("state")).unwrap() {
+                disk.unlink(&Path::new(DIR).join("state").join(&file.name)).unwrap();
+            }
+            if nothing_unlinked && directory.stats().unlinked_segments == 0 {
+                check(Arc::new(sim.image().crash(Crash::Process, 1)), &acknowledged).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,182 @@
+//! Identity, lock, formats, full disks, failures, damage.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_protocol::ids::Offset;
+
+use super::toy::{DIR, Toy, batch, entry, open, options};
+use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
+use crate::env::disk::{Disk, OpenMode};
+use crate::env::{rt, sim};
+use crate::env::sim::disk::{SimDisk, SimDiskOptions};
+use crate::log::LogOptions;
+use crate::read::{ReadError, ReadRequest};
+
+fn disk(seed: u64) -> (SimDisk, Arc<dyn Disk>) {
+    let sim = SimDisk::new(seed, SimDiskOptions::default());
+    (sim.clone(), Arc::new(sim))
+}
+
+async fn refused(disk: &Arc<dyn Disk>, options: DataDirOptions) -> DataDirError {
+    DataDir::open(Arc::clone(disk), Path::new(DIR), options).await.unwrap_err()
+}
+
+#[test]
+fn only_one_process_and_only_the_right_one_may_open_it() {
+    sim::run(1, || async {
+        let (_, disk) = disk(1);
+        let (first, recovered) = open(&disk, options()).await;
+        assert!(recovered.is_empty());
+        assert!(matches!(refused(&disk, options()).await, DataDirError::InUse(_)));
+        first.set_cluster_id("prices").await.unwrap();
+        assert!(matches!(first.set_cluster_id("other").await, Err(DataDirError::Foreign { .. })));
+        let id = first.directory_id();
+        first.close().await.unwrap();
+        let other_node = DataDirOptions { node_id: 2, ..options() };
+        assert!(matches!(refused(&disk, other_node).await, DataDirError::Foreign { .. }));
+        let other_cluster = DataDirOptions { cluster_id: Some("other".to_owned()), ..options() };
+        assert!(matches!(refused(&disk, other_cluster).await, DataDirError::Foreign { .. }));
+        let wiped = DataDirOptions { directory_id_expected: Some(uuid::Uuid::from_u128(1)), ..options() };
+        assert!(matches!(refused(&disk, wiped).await, DataDirError::Foreign { .. }));
+        let right = DataDirOptions {
+            directory_id_expected: Some(id),
+            cluster_id: Some("prices".to_owned()),
+            ..options()
+        };
+        let (again, _) = open(&disk, right).await;
+        assert_eq!((again.directory_id(), again.cluster_id().as_deref()), (id, Some("prices")));
+    });
+}
+
+#[test]
+fn a_newer_format_and_a_missing_identity_are_named() {
+    sim::run(2, || async {
+        let (_, disk) = disk(2);
+        let (directory, _) = open(&disk, options()).await;
+        Toy::create(&directory, 1).await.write(vec![entry(1, 1, vec![(0, batch(1, 1, 10))], "")]).await;
+        directory.close().await.unwrap();
+        drop(directory);
+        let path = Path::new(DIR).join("node.json");
+        let rewrite = |text: &str| {
+            disk.unlink(&path).unwrap();
+            let file = disk.open(&path, OpenMode::CreateNew).unwrap();
+            file.write_at(text.as_bytes(), 0).unwrap();
+        };
+        rewrite(r#"{"format_version": 99, "something": "new"}"#);
+        assert!(matches!(refused(&disk, options()).await, DataDirError::NewerFormat { found: 99, supported: 1, .. }));
+        rewrite("{");
+        assert!(matches!(refused(&disk, options()).await, DataDirError::Damaged { .. }));
+        disk.unlink(&path).unwrap();
+        let error = refused(&disk, options()).await;
+        assert!(matches!(error, DataDirError::Damaged { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_writes_before_it_is_full_and_recovers_without_a_restart() {
+    sim::run(3, || async {
+        let (sim, disk) = disk(3);
+        let log = LogOptions { reserve_bytes: 10 << 20, ..options().log };
+        sim.set_capacity(32 << 20);
+        let (directory, _) = open(&disk, DataDirOptions { log, ..options() }).await;
+        let toy = Toy::create(&directory, 1).await;
+        let mut index = 0;
+        while directory.accepts_writes() {
+            index += 1;
+            assert!(index < 2000, "writes are never refused");
+            toy.write(vec![entry(1, index, vec![(0, batch(index, 1, 8000))], "")]).await;
+            if !directory.accepts_writes() {
+                // The next segment may just be on its way.
+                rt::sleep(Duration::from_secs(2)).await;
+            }
+        }
+        assert!(disk.space(Path::new(DIR)).unwrap().free_bytes > 4 << 20, "refused too late");
+        // Raft and checkpoints still write, reads go on.
+        index += 1;
+        toy.write(vec![entry(1, index, vec![(0, batch(index, 1, 100))], "")]).await;
+        directory.maintain_now().await.unwrap();
+        assert!(!directory.accepts_writes());
+        let request = ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(5), bytes_max: 1, at_least_one: true };
+        assert!(!directory.plan_read(request).await.unwrap().read().await.unwrap().is_empty());
+        let used = directory.bytes_of(toy.key(0));
+        index += 1;
+        toy.write(vec![entry(1, index, Vec::new(), "trim 0")]).await;
+        for _ in 0..3 {
+            directory.maintain_now().await.unwrap();
+            if let Some(kept) = directory.oldest_kept(toy.log.id()) {
+                toy.log.purge(kept).await.unwrap();
+            }
+        }
+        assert!(directory.bytes_of(toy.key(0)) < used / 2);
+        assert!(directory.stats().unlinked_segments > 0);
+        rt::sleep(Duration::from_secs(2)).await;
+        assert!(directory.accepts_writes(), "{:?}", directory.stats());
+    });
+}
+
+#[test]
+fn a_failed_sync_stops_the_directory_for_good() {
+    sim::run(4, || async {
+        let (sim, disk) = disk(4);
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, 1).await;
+        toy.write(vec![entry(1, 1, vec![(0, batch(1, 1, 10))], "")]).await;
+        sim.fail_sync_in(0);
+        let failed = toy.append(vec![entry(1, 2, Vec::new(), "")]).await.unwrap();
+        assert!(failed.is_err());
+        assert!(directory.poisoned().is_some());
+        assert!(!directory.accepts_writes());
+        let request = ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(1), bytes_max: 1, at_least_one: true };
+        assert!(matches!(directory.plan_read(request).await, Err(ReadError::Poisoned(_))));
+    });
+}
+
+#[test]
+fn a_damaged_batch_is_an_error_at_its_offset_and_the_rest_is_served() {
+    sim::run(5, || async {
+        let (sim, disk) = disk(5);
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, 1).await;
+        for index in 1..=5 {
+            toy.write(vec![entry(1, index, vec![(0, batch(index, 2, 500))], "")]).await;
+        }
+        let line = directory.batch_at(toy.key(0), Offset(4)).await.unwrap().unwrap();
+        let segment = Path::new(DIR).join("log").join(format!("{:016}.log", line.position.segment));
+        sim.flip_bit(&segment, u64::from(line.position.byte) + 300, 3).unwrap();
+        let read = |from: i64| {
+            let request = ReadRequest { key: toy.key(0), from: Offset(from), up_to: Offset(10), bytes_max: 1 << 20, at_least_one: true };
+            let directory = Arc::clone(&directory);
+            async move { directory.plan_read(request).await.unwrap().read().await }
+        };
+        let before = read(0).await.unwrap();
+        assert_eq!(i64::from_be_bytes(before[..8].try_into().unwrap()), 0, "what comes before is served");
+        assert!(matches!(read(4).await, Err(ReadError::Damaged { offset: Offset(4), .. })));
+        assert!(!read(6).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_damaged_index_file_is_rebuilt_when_it_is_met() {
+    sim::run(6, || async {
+        let (sim, disk) = disk(6);
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, 1).await;
+        for index in 1..=60 {
+            toy.write(vec![entry(1, index, vec![(0, batch(index, 2, 2000))], "")]).await;
+        }
+        directory.maintain_now().await.unwrap();
+        assert!(directory.stats().index_files > 0);
+        let first = directory.batch_at(toy.key(0), Offset(0)).await.unwrap().unwrap();
+        let path = super::super::recover::index_path(Path::new(DIR), first.position.segment);
+        let bytes = disk.open(&path, OpenMode::Read).unwrap().bytes().unwrap();
+        for line in 1..=5 {
+            sim.flip_bit(&path, bytes - line * 40 + 3, 1).unwrap();
+        }
+        for offset in 0..100 {
+            let line = directory.batch_at(toy.key(0), Offset(offset)).await.unwrap().unwrap();
+            assert!(line.base_offset <= Offset(offset) && Offset(offset) < line.end_offset());
+        }
+    });
+}

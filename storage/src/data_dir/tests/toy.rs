@@ -1,0 +1,212 @@
+//! A small state machine over a data directory: offsets per partition, log starts, and every seventh batch rejected.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use ottla_protocol::batch::{BatchBuilder, NewRecord};
+use ottla_protocol::compression::Codec;
+use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::checkpoint::{Cut, CutSource};
+use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
+use crate::entry::{Entry, EntryBatch, EntryKind, Verdict};
+use crate::env::disk::Disk;
+use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
+use crate::index::ExtentKey;
+use crate::log::{GroupCreation, LogOptions, ReplicaLog};
+
+pub(super) const DIR: &str = "/data";
+
+pub(super) fn options() -> DataDirOptions {
+    DataDirOptions {
+        node_id: 1,
+        log: LogOptions {
+            segment_bytes: 64 << 10,
+            zero_ahead_bytes_per_second: 0,
+            reserve_bytes: 0,
+            cache_bytes_max: 16 << 10,
+            ..LogOptions::default()
+        },
+        ..DataDirOptions::default()
+    }
+}
+
+pub(super) async fn open(disk: &Arc<dyn Disk>, options: DataDirOptions) -> (Arc<DataDir>, Vec<RecoveredReplica>) {
+    DataDir::open(Arc::clone(disk), Path::new(DIR), options).await.unwrap()
+}
+
+pub(super) fn partition(index: i32) -> PartitionId {
+    PartitionId { topic: Uuid::from_u128(77), index }
+}
+
+/// A batch of `records` records that a test can tell from others.
+pub(super) fn batch(seed: u64, records: u64, value_bytes: usize) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None);
+    for record in 0..records {
+        let value = vec![(seed + record) as u8; value_bytes];
+        let timestamp = (seed * 10 + record) as i64;
+        builder.push(&NewRecord { timestamp, key: Some(&seed.to_be_bytes()), value: Some(&value), headers: &[] });
+    }
+    builder.build().unwrap()
+}
+
+pub(super) fn entry(term: u64, index: u64, batches: Vec<(i32, Bytes)>, payload: &str) -> Entry {
+    let batches = batches.into_iter().map(|(index, data)| EntryBatch { partition: partition(index), data }).collect();
+    Entry {
+        log_id: LogId { term: Term(term), index: RaftIndex(index) },
+        kind: EntryKind::Normal,
+        clock_ms: i64::try_from(index).unwrap(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        batches,
+    }
+}
+
+/// The replicated state: a pure function of the entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Model {
+    /// Next offset and log start.
+    pub(super) partitions: BTreeMap<i32, (i64, i64)>,
+    dirty: BTreeSet<i32>,
+}
+
+impl Model {
+    pub(super) fn apply(&mut self, entry: &Entry) -> Vec<Verdict> {
+        if let Some(trimmed) = std::str::from_utf8(&entry.payload).unwrap().strip_prefix("trim ") {
+            let trimmed: i32 = trimmed.parse().unwrap();
+            if let Some((next, log_start)) = self.partitions.get_mut(&trimmed) {
+                *log_start += (*next - *log_start) * 3 / 4;
+                self.dirty.insert(trimmed);
+            }
+        }
+        let mut verdicts = Vec::new();
+        for (number, batch) in entry.batches.iter().enumerate() {
+            if (entry.log_id.index.0 + number as u64).is_multiple_of(7) {
+                verdicts.push(Verdict::Rejected);
+                continue;
+            }
+            let (next, _) = self.partitions.entry(batch.partition.index).or_default();
+            let epoch = LeaderEpoch(i32::try_from(entry.log_id.term.0).unwrap());
+            verdicts.push(Verdict::Accepted { base_offset: Offset(*next), epoch });
+            *next += i64::from(i32::from_be_bytes(batch.data[23..27].try_into().unwrap())) + 1;
+            self.dirty.insert(batch.partition.index);
+        }
+        verdicts
+    }
+
+    pub(super) fn restored(state: &[(Bytes, Bytes)]) -> Self {
+        let mut model = Self::default();
+        for (key, value) in state {
+            let number = |at: usize| i64::from_be_bytes(value[at..at + 8].try_into().unwrap());
+            model.partitions.insert(i32::from_be_bytes(key[..].try_into().unwrap()), (number(0), number(8)));
+        }
+        model
+    }
+
+    pub(super) fn after(entries: &[Entry]) -> Self {
+        let mut model = Self::default();
+        entries.iter().for_each(|entry| drop(model.apply(entry)));
+        model.dirty.clear();
+        model
+    }
+}
+
+struct State {
+    model: Model,
+    applied: Option<LogId>,
+    cut_at: Option<LogId>,
+}
+
+/// One replica with its state machine.
+pub(super) struct Toy {
+    pub(super) directory: Arc<DataDir>,
+    pub(super) log: ReplicaLog,
+    state: Mutex<State>,
+}
+
+impl CutSource for Toy {
+    fn cut(&self) -> Option<Cut> {
+        let mut state = self.state.lock();
+        if state.cut_at == state.applied {
+            return None;
+        }
+        state.cut_at = state.applied;
+        let dirty = std::mem::take(&mut state.model.dirty);
+        let changes = dirty.into_iter().map(|partition| {
+            let (next, log_start) = state.model.partitions[&partition];
+            let value = [next.to_be_bytes(), log_start.to_be_bytes()].concat();
+            (Bytes::copy_from_slice(&partition.to_be_bytes()), Some(Bytes::from(value)))
+        });
+        let changes = changes.collect();
+        Some(Cut { replica: self.log.id(), applied: state.applied?, membership: Bytes::from_static(b"me"), changes, checksum: 5 })
+    }
+}
+
+impl Toy {
+    pub(super) async fn create(directory: &Arc<DataDir>, replica: u64) -> Arc<Self> {
+        let creation = GroupCreation { replica: ReplicaId(replica), payload: Bytes::from_static(b"toy"), vote: None, purged: None };
+        let log = directory.create_replica(creation).await.unwrap();
+        Self::start(directory, log, Model::default(), None)
+    }
+
+    pub(super) fn recover(directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Arc<Self> {
+        let log = directory.replica_log(recovered.id).unwrap();
+        let model = Model::restored(&recovered.state);
+        let toy = Self::start(directory, log, model.clone(), recovered.applied);
+        for (index, (_, log_start)) in &model.partitions {
+            directory.set_log_start(toy.key(*index), Offset(*log_start));
+        }
+        toy
+    }
+
+    fn start(directory: &Arc<DataDir>, log: ReplicaLog, model: Model, applied: Option<LogId>) -> Arc<Self> {
+        let state = Mutex::new(State { model, applied, cut_at: applied });
+        let toy = Arc::new(Self { directory: Arc::clone(directory), log, state });
+        let weak: Weak<Self> = Arc::downgrade(&toy);
+        directory.register(toy.log.id(), weak);
+        toy
+    }
+
+    pub(super) fn key(&self, index: i32) -> ExtentKey {
+        ExtentKey { partition: partition(index), replica: self.log.id() }
+    }
+
+    pub(super) fn model(&self) -> Model {
+        let mut model = self.state.lock().model.clone();
+        model.dirty.clear();
+        model
+    }
+
+    pub(super) fn applied(&self) -> Option<LogId> {
+        self.state.lock().applied
+    }
+
+    pub(super) fn append(&self, entries: Vec<Entry>) -> oneshot::Receiver<std::io::Result<()>> {
+        let (sender, receiver) = oneshot::channel();
+        self.log.append(entries, Box::new(move |outcome| drop(sender.send(outcome))));
+        receiver
+    }
+
+    pub(super) fn apply(&self, entry: &Entry) {
+        let mut state = self.state.lock();
+        let before = state.model.clone();
+        let verdicts = state.model.apply(entry);
+        self.directory.record_applied(self.log.id(), entry, &verdicts).unwrap();
+        state.applied = Some(entry.log_id);
+        for (index, (_, log_start)) in &state.model.partitions {
+            if before.partitions.get(index).is_some_and(|(_, was)| was != log_start) {
+                self.directory.set_log_start(self.key(*index), Offset(*log_start));
+            }
+        }
+    }
+
+    /// Appends, waits for the sync, applies.
+    pub(super) async fn write(&self, entries: Vec<Entry>) {
+        self.append(entries.clone()).await.unwrap().unwrap();
+        entries.iter().for_each(|entry| self.apply(entry));
+    }
+}
