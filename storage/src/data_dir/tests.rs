@@ -4,4 +4,5 @@
 
 mod crash;
 mod directory;
+mod real;
 mod toy;

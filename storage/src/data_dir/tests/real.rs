@@ -1,0 +1,89 @@
+//! The data directory on the machine's own disk: mapped reads, cold reads, a restart, a second process.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ottla_protocol::ids::Offset;
+
+use super::toy::{Model, Toy, batch, entry, options};
+use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
+use crate::env::disk::Disk;
+use crate::env::real::RealDisk;
+use crate::log::LogOptions;
+use crate::read::{ReadPlan, ReadRequest};
+
+/// A directory that is removed when the test ends.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ottla-{name}-{}", std::process::id()));
+        #[allow(clippy::disallowed_methods)]
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn small() -> DataDirOptions {
+    let log = LogOptions { segment_bytes: 1 << 20, ..options().log };
+    DataDirOptions { log, ..options() }
+}
+
+async fn open(path: &Path) -> Result<(Arc<DataDir>, Vec<crate::data_dir::RecoveredReplica>), DataDirError> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    DataDir::open(disk, path, small()).await
+}
+
+async fn plan(toy: &Toy, from: i64, bytes_max: usize) -> ReadPlan {
+    let request = ReadRequest { key: toy.key(0), from: Offset(from), up_to: Offset(i64::MAX), bytes_max, at_least_one: true };
+    toy.directory.plan_read(request).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_read_hot_and_cold_and_after_a_restart() {
+    let temporary = Temporary::new("real");
+    let (directory, _) = open(&temporary.0).await.unwrap();
+    let toy = Toy::create(&directory, 1).await;
+    let mut entries = Vec::new();
+    for index in 1..=300 {
+        entries.push(entry(1, index, vec![(0, batch(index, 3, 5000))], ""));
+    }
+    for chunk in entries.chunks(20) {
+        toy.write(chunk.to_vec()).await;
+    }
+    assert!(matches!(open(&temporary.0).await, Err(DataDirError::InUse(_))));
+    directory.maintain_now().await.unwrap();
+    assert!(directory.stats().index_files >= 3);
+    let hot = plan(&toy, 0, usize::MAX / 2).await;
+    assert!(hot.is_resident(), "just written");
+    let (bytes, end) = (hot.bytes(), hot.end_offset());
+    let hot = hot.read().await.unwrap();
+    assert_eq!(hot.len(), bytes);
+    for segment in directory.log().segments() {
+        let segment = directory.log().segment(segment.sequence).unwrap();
+        segment.file.sync_data().await.unwrap();
+        segment.file.drop_cached().unwrap();
+    }
+    let cold = plan(&toy, 0, usize::MAX / 2).await;
+    assert_eq!(cold.end_offset(), end);
+    assert!(cold.read().await.unwrap() == hot);
+    let model = toy.model();
+    directory.close().await.unwrap();
+    drop((toy, directory));
+
+    let (directory, recovered) = open(&temporary.0).await.unwrap();
+    assert_eq!(Model::restored(&recovered[0].state), model);
+    let toy = Toy::recover(&directory, &recovered[0]);
+    assert_eq!(directory.bytes_of(toy.key(0)), bytes as u64);
+    assert!(plan(&toy, 0, usize::MAX / 2).await.read().await.unwrap() == hot);
+    let middle = directory.batch_at(toy.key(0), Offset(100)).await.unwrap().unwrap();
+    let found = directory.batch_by_time(toy.key(0), middle.max_timestamp_ms).await.unwrap().unwrap();
+    assert_eq!(found, middle);
+    directory.close().await.unwrap();
+}
