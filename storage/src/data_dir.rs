@@ -32,7 +32,7 @@ use crate::checkpoint::{Checkpoint, CutSource};
 use crate::entry::{Entry, Verdict};
 use crate::env::disk::{Disk, DirLock};
 use crate::env::rt;
-use crate::ids::{LogId, ReplicaId};
+use crate::ids::{LogId, RaftIndex, ReplicaId};
 use crate::index::partition::GONE;
 use crate::index::{BatchIndex, ExtentKey};
 use crate::log::{GroupCreation, Log, ReplicaLog};
@@ -70,6 +70,8 @@ pub struct DataDir {
     oldest_kept: Mutex<BTreeMap<ReplicaId, LogId>>,
     /// Held to read while a replica begins, to write while a checkpoint notes the floors of all.
     creating: tokio::sync::RwLock<()>,
+    /// Entries up to here are applied again before there is a checkpoint.
+    replaying: Mutex<BTreeMap<ReplicaId, RaftIndex>>,
     /// Held while an `.idx` file is written or removed.
     index_files: tokio::sync::Mutex<()>,
     /// Partitions that are gone and of which no segment holds anything: the next checkpoint forgets them.

@@ -126,6 +126,9 @@ impl DataDir {
 
     /// Cuts the replicas, writes the verdicts that the cuts pass, then one checkpoint transaction.
     async fn checkpoint(&self, replicas: &[ReplicaId], rotate: bool) -> Result<(), DataDirError> {
+        if self.is_replaying() {
+            return Ok(());
+        }
         let mut checkpoint = self.checkpoint.lock().await;
         let mut cuts = Vec::new();
         for replica in replicas {
@@ -146,6 +149,14 @@ impl DataDir {
         self.counters.checkpoint_bytes.fetch_add(checkpoint.written_bytes() - before, Ordering::Relaxed);
         *self.oldest_kept.lock() = oldest_kept(&checkpoint);
         Ok(())
+    }
+
+    /// True while entries are applied again because no checkpoint counted: a first one in the middle of that would bring
+    /// back purges that stand behind it.
+    fn is_replaying(&self) -> bool {
+        let mut replaying = self.replaying.lock();
+        replaying.retain(|replica, last| self.log.replica(*replica).is_some() && self.index.recorded(*replica) < Some(*last));
+        !replaying.is_empty()
     }
 
     /// Before a checkpoint passes entries, the log holds what apply decided about them.
@@ -173,17 +184,15 @@ impl DataDir {
         let _creating = self.creating.write().await;
         let mut cuts: BTreeMap<ReplicaId, Cut> = cuts.into_iter().map(|cut| (cut.replica, cut)).collect();
         let mut operations = Vec::new();
-        let replicas: BTreeSet<_> = self.log.replicas().into_iter().collect();
-        for replica in &replicas {
-            let Some(log) = self.log.replica(*replica) else { continue };
+        let floors = self.log.floors();
+        let replicas: BTreeSet<_> = floors.iter().map(|floor| floor.replica).collect();
+        for floor in floors {
+            let replica = &floor.replica.clone();
             let known = checkpoint.heads().get(replica);
-            let mut head = known.cloned().unwrap_or_else(|| ReplicaHead {
-                floor: log.floor(),
-                applied: None,
-                membership: bytes::Bytes::new(),
-                checksum: 0,
-            });
-            head.floor = log.floor();
+            let mut head = ReplicaHead { floor, applied: None, membership: bytes::Bytes::new(), checksum: 0 };
+            if let Some(known) = known {
+                (head.applied, head.membership, head.checksum) = (known.applied, known.membership.clone(), known.checksum);
+            }
             let mut changes = Vec::new();
             if let Some(cut) = cuts.remove(replica) {
                 (head.applied, head.membership, head.checksum) = (Some(cut.applied), cut.membership, cut.checksum);
@@ -261,7 +270,7 @@ impl DataDir {
 
     /// The bytes of a segment's `.idx`, from its frames and their verdicts.
     pub(super) async fn rebuilt_image(&self, segment: SegmentInfo) -> Result<Vec<u8>, DataDirError> {
-        let mut contents = read_frames(&self.log, BTreeSet::from([segment.sequence]), None).await?;
+        let mut contents = read_frames(&self.disk, &self.log, BTreeSet::from([segment.sequence]), None).await?;
         let contents = contents.remove(&segment.sequence).unwrap_or_default();
         Ok(file::encode(segment.sequence, segment.used_bytes, &contents.ranges, &contents.lines()))
     }

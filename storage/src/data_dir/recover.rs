@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 
 use super::failure::Failure;
@@ -53,6 +54,7 @@ impl DataDir {
         let index = Arc::new(BatchIndex::default());
         load_index(&disk, path, &log, &index, &found.state).await?;
         let replicas = join(recovered, &found);
+        let replaying = replaying(&replicas, &found);
         let space = disk.space(path).map_err(|error| DataDirError::io(path, error))?;
         let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);
         reserve.observe(space.free_bytes, space.total_bytes);
@@ -68,6 +70,7 @@ impl DataDir {
             oldest_kept: Mutex::new(maintain::oldest_kept(&found.checkpoint)),
             checkpoint: tokio::sync::Mutex::new(found.checkpoint),
             creating: tokio::sync::RwLock::new(()),
+            replaying: Mutex::new(replaying),
             index_files: tokio::sync::Mutex::new(()),
             forgotten: Mutex::default(),
             sources: Mutex::default(),
@@ -151,6 +154,8 @@ async fn open_log(
             told(log_failure);
         }
     }));
+    // Without a checkpoint nothing holds what purged entries decided: they are applied again, if they are there.
+    log_options.replay_purged = found.checkpoint.heads().is_empty();
     let floors = found.checkpoint.heads().values().map(|head| head.floor.clone()).collect();
     Ok(Log::open(Arc::clone(disk), &path.join(LOG), log_options, floors, &mut NoSink).await?)
 }
@@ -188,7 +193,7 @@ async fn load_index(
             None => drop(wanted.insert(segment.sequence)),
         }
     }
-    for (segment, contents) in read_frames(log, wanted, Some(applied_in(state))).await? {
+    for (segment, contents) in read_frames(disk, log, wanted, Some(applied_in(state))).await? {
         index.install_lines(segment, contents.ranges, contents.pieces).map_err(|e| damaged(segment, &e))?;
     }
     Ok(())
@@ -232,17 +237,36 @@ pub(super) async fn open_index(
 
 /// What the frames of the `wanted` segments and the verdicts on them say. Reads on until every entry is decided.
 pub(super) async fn read_frames(
+    disk: &Arc<dyn Disk>,
     log: &Log,
     wanted: BTreeSet<u64>,
     applied: Option<BTreeMap<ReplicaId, RaftIndex>>,
 ) -> Result<BTreeMap<u64, SegmentContents>, DataDirError> {
-    let mut rebuild = Rebuild::new(wanted.clone(), applied);
-    for segment in log.segments() {
-        if wanted.contains(&segment.sequence) || rebuild.is_incomplete() {
-            log.scan(segment.sequence, &mut rebuild).await?;
+    let (scan_log, io_path) = (log.clone(), Path::new(LOG).to_owned());
+    let work = move || {
+        let mut rebuild = Rebuild::new(wanted.clone(), applied);
+        for segment in scan_log.segments() {
+            if wanted.contains(&segment.sequence) || rebuild.is_incomplete() {
+                // Reading never waits for anything but the disk.
+                match scan_log.scan(segment.sequence, &mut rebuild).now_or_never() {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => return Ok(Err(DataDirError::from(error))),
+                    None => return Err(io::Error::other("a scan of the log did not end")),
+                }
+            }
         }
+        Ok(Ok(rebuild.finish()))
+    };
+    off_thread(disk, work).await.map_err(|error| DataDirError::io(&io_path, error))?
+}
+
+/// Entries that must be applied again before the first checkpoint: a purge that it would bring back stands behind them.
+fn replaying(replicas: &[RecoveredReplica], found: &Found) -> BTreeMap<ReplicaId, RaftIndex> {
+    if !found.checkpoint.heads().is_empty() {
+        return BTreeMap::new();
     }
-    Ok(rebuild.finish())
+    let sound = replicas.iter().filter(|replica| replica.lost.is_none());
+    sound.filter_map(|replica| Some((replica.id, replica.last_log_id?.index))).collect()
 }
 
 /// What the log and the checkpoint say of each replica, together.

@@ -54,7 +54,7 @@ pub(crate) async fn open(
     let unbegun = &scanned[walk.segments.len()..];
     let next_segment = scanned.last().or(older.last()).map_or(0, |f| f.sequence) + 1;
     let unsynced_loss = walk.unsynced_boot.is_some_and(|boot| boot != disk.boot_id());
-    let replayed = std::mem::take(&mut walk.found).replay(unsynced_loss);
+    let replayed = std::mem::take(&mut walk.found).replay(unsynced_loss, options.replay_purged);
 
     void(&*disk, dir, walk.segments.last(), unbegun).await?;
     let end = walk.end();

@@ -155,10 +155,16 @@ impl Found {
     }
 
     /// The replicas that live in this directory.
-    /// `unsynced_loss`: the last commits were not synced, and the machine has restarted since.
-    pub(crate) fn replay(mut self, unsynced_loss: bool) -> Vec<Replayed> {
+    /// `unsynced_loss`: the last commits were not synced, and the machine has restarted since. `replay_purged`: purges are
+    /// not believed of a replica whose every frame is there.
+    pub(crate) fn replay(mut self, unsynced_loss: bool, replay_purged: bool) -> Vec<Replayed> {
         let replicas = std::mem::take(&mut self.replicas);
-        let fold = |(id, replay): (ReplicaId, Replay)| replay.fold(id, &self.damages, unsynced_loss);
+        let fold = |(id, mut replay): (ReplicaId, Replay)| {
+            if replay_purged {
+                replay.forget_purges();
+            }
+            replay.fold(id, &self.damages, unsynced_loss)
+        };
         replicas.into_iter().filter_map(fold).collect()
     }
 }
@@ -210,6 +216,22 @@ impl Replay {
         let lost = loss.or_else(|| fold.lost_mark.then(|| "lost acknowledged bytes in an earlier life".to_owned()));
         fold.state.lost = lost.is_some();
         Some(Replayed { id, creation, state: fold.state, lost, damaged: fold.damaged, newly_lost })
+    }
+
+    /// Nothing holds what the purged entries decided; if all of them are there, they are to be applied again.
+    fn forget_purges(&mut self) {
+        if self.base.is_some() || self.floor.is_some() {
+            return;
+        }
+        if let Some(row) = &mut self.last_row {
+            row.purged = None;
+        }
+        for (_, light) in self.frames.values_mut() {
+            if let Light::Purge(upto) = light {
+                // What was purged was applied, hence committed.
+                *light = Light::Verdicts { last: upto.index };
+            }
+        }
     }
 
     /// The state before the first frame that counts.

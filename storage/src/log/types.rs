@@ -34,6 +34,9 @@ pub struct LogOptions {
     pub fresh_page_per_commit: Option<bool>,
     /// False acknowledges before anything is durable: for tests, and it costs the promise. Default true.
     pub sync: bool,
+    /// Purges are not believed of a replica whose every frame is there: set when the checkpoint that held what its
+    /// entries decided is gone, so that they can be applied again. Default false.
+    pub replay_purged: bool,
     /// Told once when a write or a sync failed and the log stopped for good.
     pub on_failure: Option<Arc<dyn Fn(&LogFailure) + Send + Sync>>,
 }
@@ -49,6 +52,7 @@ impl Default for LogOptions {
             reserve_bytes: 256 << 20,
             fresh_page_per_commit: None,
             sync: true,
+            replay_purged: false,
             on_failure: None,
         }
     }
