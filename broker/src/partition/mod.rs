@@ -12,6 +12,8 @@ mod list_offsets;
 mod partitions;
 pub mod producer_state;
 #[cfg(test)]
+mod restart_tests;
+#[cfg(test)]
 mod tests;
 mod types;
 mod validate;

@@ -1,0 +1,296 @@
+//! The whole way of a record in simulation: partitions over shards over Raft over the one log of a simulated disk that
+//! loses its power again and again. Checked: I1, I2, I3, I5, I6 as far as one node can break them.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_protocol::batch::{BatchBuilder, NewRecord, split_batches};
+use ottla_protocol::compression::Codec;
+use ottla_protocol::ids::Offset;
+use ottla_raft::{RaftHost, RaftOptions};
+use ottla_storage::data_dir::{DataDir, DataDirOptions};
+use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
+use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::env::{disk::Disk, rt};
+use ottla_storage::log::LogOptions;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::*;
+use crate::config::TopicConfig;
+use crate::metadata::{MetadataImage, ShardRecord};
+use crate::shard::fake::{FakeRegistry, NODE, NoNetwork, SHARD, image_with_topic};
+use crate::shard::{Shards, Upkeep};
+
+const PARTITIONS: i32 = 4;
+const NAME: TopicRef<'static> = TopicRef::Name("t");
+
+/// What a client was told: by partition, the value of the record at each offset.
+type Acked = Arc<Mutex<BTreeMap<i32, BTreeMap<i64, u64>>>>;
+
+fn options() -> DataDirOptions {
+    let log = LogOptions { segment_bytes: 1 << 20, reserve_bytes: 0, zero_ahead_bytes_per_second: 0, ..LogOptions::default() };
+    DataDirOptions {
+        node_id: NODE.0,
+        log,
+        checkpoint_bytes: 64 << 10,
+        checkpoint_interval: Duration::from_millis(60),
+        maintenance_interval: Duration::from_millis(20),
+        ..DataDirOptions::default()
+    }
+}
+
+/// The image with the shard's replica in the directory that there is.
+fn placed(directory: Uuid, config: TopicConfig) -> MetadataImage {
+    let mut image = image_with_topic(PARTITIONS, config);
+    let mut record: ShardRecord = (**image.shard(SHARD).unwrap()).clone();
+    record.replicas[0].directory = directory;
+    image.shards = Arc::new([(SHARD, Arc::new(record))].into_iter().collect());
+    image
+}
+
+struct Node {
+    directory: Arc<DataDir>,
+    host: RaftHost,
+    partitions: Partitions,
+}
+
+async fn start(disk: SimDisk, config: TopicConfig, upkeep: Upkeep) -> Node {
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let (directory, recovered) = DataDir::open(disk, Path::new("/data"), options()).await.unwrap();
+    let host = RaftHost::new(Arc::new(NoNetwork), RaftOptions::default());
+    let registry = FakeRegistry::new(placed(directory.directory_id(), config));
+    let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
+    let shards = Shards::new(NODE, host.clone(), directories, Arc::new(registry), upkeep);
+    for replica in &recovered {
+        shards.open(&directory, replica).await.unwrap();
+    }
+    shards.start();
+    Node { directory, host, partitions: Partitions::new(shards) }
+}
+
+fn options_of(connection: u64) -> AppendOptions {
+    let origin = Origin::Client(ConnectionId(connection));
+    AppendOptions { acks: Acks::All, timeout: Duration::from_secs(30), origin, guard: None }
+}
+
+fn batch(producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None);
+    if let Some((id, sequence)) = producer {
+        builder = builder.with_producer(id, 0, sequence);
+    }
+    for value in values {
+        let timestamp = rt::wall_clock_ms();
+        builder.push(&NewRecord { timestamp, key: None, value: Some(&value.to_be_bytes()), headers: &[] });
+    }
+    builder.build().unwrap()
+}
+
+/// One idempotent producer: numbers its values, retries what got no answer in the life before.
+async fn produce(node: &Node, index: i32, resume: &Mutex<Progress>, acked: &Acked) {
+    let partition = node.partitions.find(NAME, index).await.unwrap();
+    loop {
+        let (sequence, values) = {
+            let mut progress = resume.lock();
+            if progress.unanswered.is_empty() {
+                let count = 1 + sim::random_below(5);
+                let first = progress.next_value;
+                progress.next_value += count;
+                progress.unanswered = (first..first + count).collect();
+            }
+            (progress.sequence, progress.unanswered.clone())
+        };
+        let data = batch(Some((i64::from(index), sequence)), &values);
+        match partition.append(data, options_of(1)).await {
+            // The answer is lost on its way: sent again later, perhaps in another life.
+            Ok(_) if sim::random_below(12) == 0 => rt::sleep(Duration::from_millis(sim::random_below(500))).await,
+            Ok(appended) => {
+                let mut progress = resume.lock();
+                progress.sequence += i32::try_from(values.len()).unwrap();
+                progress.unanswered.clear();
+                let mut acked = acked.lock();
+                let offsets = acked.entry(index).or_default();
+                for (offset, value) in (appended.base_offset.0..).zip(values) {
+                    assert!(offsets.insert(offset, value).is_none_or(|before| before == value), "an offset given twice");
+                }
+            }
+            Err(error) => assert!(error.is_retriable(), "{error:?}"),
+        }
+        rt::sleep(Duration::from_micros(sim::random_below(2_000))).await;
+    }
+}
+
+#[derive(Default)]
+struct Progress {
+    sequence: i32,
+    next_value: u64,
+    unanswered: Vec<u64>,
+}
+
+/// Everything in a partition from log start to its end, by offset.
+async fn read_all(partition: &Partition) -> BTreeMap<i64, u64> {
+    let mut found = BTreeMap::new();
+    let mut from = partition.watermarks().log_start;
+    loop {
+        let spec = FetchSpec {
+            offset: from,
+            max_bytes: 30_000,
+            at_least_one: true,
+            isolation: Isolation::ReadUncommitted,
+            current_leader_epoch: partition.leader_epoch(),
+            last_fetched_epoch: None,
+        };
+        let fetched = partition.read(spec).await.unwrap();
+        if fetched.records.is_empty() {
+            assert_eq!(from, fetched.watermarks.high_watermark, "{:?}: the log ends before its end", partition.id());
+            return found;
+        }
+        for view in split_batches(&fetched.records) {
+            let view = view.unwrap();
+            ottla_protocol::batch::check_crc(&view.bytes, &view.header).unwrap();
+            let records = ottla_protocol::records::open(&view.header, &view.bytes, 1 << 20).unwrap();
+            for record in &records {
+                let record = record.unwrap();
+                let offset = view.header.base_offset.0 + i64::from(record.offset_delta);
+                found.insert(offset, u64::from_be_bytes(record.value.unwrap().try_into().unwrap()));
+            }
+            from = view.header.next_offset();
+        }
+    }
+}
+
+async fn check(node: &Node, acked: &Acked) {
+    for index in 0..PARTITIONS {
+        let partition = node.partitions.find(NAME, index).await.unwrap();
+        let found = read_all(&partition).await;
+        let offsets: Vec<i64> = found.keys().copied().collect();
+        let log_start = partition.watermarks().log_start.0;
+        assert!(offsets.iter().copied().eq(log_start..log_start + offsets.len() as i64), "{index}: offsets are not dense");
+        let mut values: Vec<u64> = found.values().copied().collect();
+        assert!(values.is_sorted(), "{index}: order broken");
+        values.dedup();
+        assert_eq!(values.len(), found.len(), "{index}: a record is there twice");
+        for (offset, value) in acked.lock().get(&index).into_iter().flatten().filter(|(offset, _)| **offset >= log_start) {
+            assert_eq!(found.get(offset), Some(value), "partition {index}, offset {offset}: acknowledged, not there");
+        }
+    }
+}
+
+/// `lives` times: start, check what was acknowledged, produce for a while, crash.
+async fn live_and_die(seed: u64, lives: u16) {
+    let disk = SimDisk::new(seed, SimDiskOptions::default());
+    let acked = Acked::default();
+    let progress: Arc<Vec<Mutex<Progress>>> = Arc::new((0..PARTITIONS).map(|_| Mutex::default()).collect());
+    for life in 1..=lives {
+        let home = SimNode(life.into());
+        let (disk_now, acked_now, progress_now) = (disk.clone(), acked.clone(), progress.clone());
+        let run = sim::spawn_on(home, async move {
+            let node = Arc::new(start(disk_now, TopicConfig::default(), Upkeep::default()).await);
+            check(&node, &acked_now).await;
+            for index in 0..PARTITIONS {
+                let (node, acked, progress) = (node.clone(), acked_now.clone(), progress_now.clone());
+                let slot = usize::try_from(index).unwrap();
+                rt::spawn(async move { produce(&node, index, &progress[slot], &acked).await });
+            }
+            node
+        });
+        let node = run.await.unwrap();
+        rt::sleep(Duration::from_millis(100 + sim::random_below(300))).await;
+        drop(node);
+        sim::crash(home);
+        let power = sim::random_below(2) == 0;
+        disk.crash(if power { sim::disk::Crash::Power } else { sim::disk::Crash::Process });
+        rt::sleep(Duration::from_millis(1)).await;
+    }
+    let last = sim::spawn_on(SimNode(99), async move {
+        let node = start(disk, TopicConfig::default(), Upkeep::default()).await;
+        check(&node, &acked).await;
+        let count: usize = acked.lock().values().map(BTreeMap::len).sum();
+        assert!(count > 100, "only {count} records were acknowledged: the test proves little");
+        node.host.shutdown().await;
+        node.directory.close().await.unwrap();
+    });
+    last.await.unwrap();
+}
+
+#[test]
+fn what_was_acknowledged_survives_every_crash_at_its_offset_once() {
+    for seed in 0..12 {
+        sim::run(seed, move || live_and_die(seed, 5));
+    }
+}
+
+#[test]
+fn a_life_with_crashes_repeats_from_its_seed() {
+    sim::run_twice(77, || live_and_die(77, 2));
+}
+
+/// Reads, times and space over a real log: what retention and DeleteRecords leave, and what time queries find.
+#[test]
+fn retention_moves_the_log_start_over_whole_batches_and_times_are_found_in_what_is_left() {
+    sim::run(5, || async {
+        let disk = SimDisk::new(5, SimDiskOptions::default());
+        let config = TopicConfig { retention_bytes: Some(2_000), ..TopicConfig::default() };
+        let upkeep = Upkeep { retention_check: Duration::from_secs(1), ..Upkeep::default() };
+        let node = start(disk, config, upkeep).await;
+        let partition = node.partitions.find(NAME, 0).await.unwrap();
+        let mut times = Vec::new();
+        for n in 0..100u64 {
+            rt::sleep(Duration::from_millis(5)).await;
+            times.push(rt::wall_clock_ms());
+            let appended = partition.append(batch(None, &[n, n + 1_000]), options_of(1)).await.unwrap();
+            assert_eq!(appended.base_offset, Offset(i64::try_from(n).unwrap() * 2));
+        }
+        let by_time = async |at: i64| {
+            partition.list_offset(OffsetQuery::Timestamp(at), Isolation::ReadUncommitted, None).await.unwrap()
+        };
+        assert_eq!(by_time(times[50]).await.unwrap().offset, Offset(100));
+        assert_eq!(by_time(times[50] + 1).await.unwrap().offset, Offset(102));
+        assert_eq!(by_time(times[99] + 1).await, None);
+        rt::sleep(Duration::from_secs(3)).await;
+        let log_start = partition.watermarks().log_start;
+        assert!(log_start > Offset(100) && log_start.0 % 2 == 0, "{log_start}");
+        // As Kafka: never less than `retention.bytes` is kept.
+        assert!((2_000..2_200).contains(&partition.size_bytes()), "{}", partition.size_bytes());
+        assert_eq!(by_time(0).await.unwrap().offset, log_start);
+        assert_eq!(partition.delete_records(191).await.unwrap(), Offset(191));
+        // Inside a batch: the batch is still given whole, times below the start are not found.
+        let found = by_time(times[95]).await.unwrap();
+        assert_eq!((found.offset, found.timestamp_ms), (Offset(191), times[95]));
+        let greatest = partition.list_offset(OffsetQuery::MaxTimestamp, Isolation::ReadUncommitted, None).await;
+        assert_eq!(greatest.unwrap().unwrap().offset, Offset(198));
+        assert_eq!(partition.delete_records(-1).await.unwrap(), Offset(200));
+        assert_eq!(by_time(0).await, None);
+        assert_eq!(partition.append(batch(None, &[7]), options_of(1)).await.unwrap().base_offset, Offset(200));
+    });
+}
+
+/// A long poll over a real log: counts what is there already, sleeps without enough, wakes when it is there.
+#[test]
+fn a_long_poll_counts_what_is_there_and_what_comes() {
+    sim::run_twice(6, || async {
+        let node = start(SimDisk::new(6, SimDiskOptions::default()), TopicConfig::default(), Upkeep::default()).await;
+        let partition = node.partitions.find(NAME, 0).await.unwrap();
+        let bytes = batch(None, &[1]).len();
+        partition.append(batch(None, &[1]), options_of(1)).await.unwrap();
+        let wait = async |offset: i64, min_bytes: usize| {
+            let start = rt::now();
+            let waits = [(partition.clone(), Offset(offset), Isolation::ReadCommitted)];
+            node.partitions.wait_for_data(&waits, min_bytes, start + Duration::from_secs(10)).await;
+            rt::now().since(start)
+        };
+        assert!(wait(0, bytes).await < Duration::from_millis(100));
+        assert!(wait(0, bytes + 1).await >= Duration::from_secs(10));
+        assert!(wait(1, 1).await >= Duration::from_secs(10));
+        let later = async {
+            rt::sleep(Duration::from_secs(1)).await;
+            partition.append(batch(None, &[2]), options_of(1)).await.unwrap();
+        };
+        let (waited, ()) = futures_util::join!(wait(0, 2 * bytes), later);
+        assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(2), "{waited:?}");
+    });
+}
