@@ -14,6 +14,7 @@ use ottla_protocol::produce::NodeEndpoint;
 use super::brokers::{self, text};
 use crate::coordinator::group::partition_for;
 use crate::metadata::image::CONSUMER_OFFSETS;
+use crate::partition::TopicRef;
 use crate::server::Context;
 
 const GROUP: i8 = 0;
@@ -53,7 +54,14 @@ async fn find(ctx: &Context, version: i16, key_type: i8, key: &str) -> Result<No
     let image = ctx.metadata.image();
     let topic = image.topic(CONSUMER_OFFSETS).ok_or_else(unavailable)?;
     let index = partition_for(key, topic.partition_count());
-    let leader = ctx.partitions.leadership(topic, index).leader.ok_or_else(unavailable)?;
+    let leader = match ctx.partitions.leadership(topic, index).leader {
+        Some(leader) => leader,
+        // The topic has just been made: a client that is refused asks again only after a pause, so wait for its shard.
+        None => {
+            ctx.partitions.find(TopicRef::Id(topic.id), index).await.map_err(|_| unavailable())?;
+            ctx.partitions.leadership(topic, index).leader.ok_or_else(unavailable)?
+        }
+    };
     brokers::endpoint(ctx, &image, leader).ok_or_else(unavailable)
 }
 
