@@ -11,6 +11,7 @@ use super::commit::{self, CommitHeader};
 use super::frame::{self, Decoded, padded};
 use super::segment_header::{HEADER_BYTES_MAX, HeaderFound, SegmentHeader};
 use crate::env::disk::{File, PAGE_BYTES};
+use crate::ids::LogPosition;
 
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -136,6 +137,19 @@ impl SegmentReader {
             at = page_end;
         }
         None
+    }
+
+    /// True if this commit or a later one of the segment was written when more than `place` was durable.
+    pub(crate) fn says_durable(&mut self, first: &FoundCommit, place: LogPosition) -> bool {
+        let mut next = Some(first.clone());
+        while let Some(commit) = next {
+            let CommitHeader { segment, incarnation, number, durable_upto, .. } = commit.header;
+            if durable_upto > place {
+                return true;
+            }
+            next = self.find_commit(commit.at + 8, segment, Some(incarnation), number);
+        }
+        false
     }
 
     /// Sound frames in a damaged stretch, wherever they are; `end` is exclusive.

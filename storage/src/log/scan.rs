@@ -119,8 +119,9 @@ impl Walk {
         reader: &mut SegmentReader,
         later: &[SegmentFile],
     ) -> Result<Option<(u64, u64)>, LogError> {
-        let commit = reader.find_commit(0, file.sequence, None, self.last_commit);
-        if let Some(commit) = commit.filter(|c| c.header.durable_upto.segment >= file.sequence) {
+        let first = reader.find_commit(0, file.sequence, None, self.last_commit);
+        let begin = LogPosition { segment: file.sequence, byte: 0 };
+        if let Some(commit) = first.filter(|first| reader.says_durable(first, begin)) {
             self.lose_header(file, commit.header.number.saturating_sub(self.last_commit + 1), commit.at);
             self.last_commit = commit.header.number - 1;
             self.found.last_known(&commit.header.previous);
@@ -181,17 +182,10 @@ impl Walk {
         incarnation: u64,
         end: u64,
     ) -> Option<FoundCommit> {
-        let broken = LogPosition { segment, byte: end as u32 };
         // The commit at the break itself proves nothing.
-        let above = self.last_commit + 1;
-        let first = reader.find_commit(end, segment, Some(incarnation), above)?;
-        let mut next = first.clone();
-        loop {
-            if next.header.durable_upto > broken {
-                return Some(first);
-            }
-            next = reader.find_commit(next.at + 8, segment, Some(incarnation), next.header.number)?;
-        }
+        let first = reader.find_commit(end, segment, Some(incarnation), self.last_commit + 1)?;
+        let broken = LogPosition { segment, byte: end as u32 };
+        reader.says_durable(&first, broken).then_some(first)
     }
 
     /// What is sound in a damaged stretch is kept; whose frames may be missing is for the replay to find out.
