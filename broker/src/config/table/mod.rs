@@ -35,8 +35,11 @@ pub fn setting(name: &str) -> Option<&'static Setting> {
 /// The known name nearest to `name`, if any is near.
 #[must_use]
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Our own prefix is no likeness: it would make all our settings near to each other.
+    let own = |name: &'a str| name.strip_prefix("ottla.").unwrap_or(name);
+    let asked = name.strip_prefix("ottla.").unwrap_or(name);
     known
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .map(|candidate| (strsim::jaro_winkler(asked, own(candidate)), candidate))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
@@ -68,6 +71,8 @@ mod tests {
         let names = || settings().map(|setting| setting.name);
         assert_eq!(nearest("num.partition", names()), Some("num.partitions"));
         assert_eq!(nearest("ottla.admin.listner", names()), Some("ottla.admin.listener"));
+        assert_eq!(nearest("ottla.synk", names()), Some("ottla.sync"));
         assert_eq!(nearest("zzz", names()), None);
+        assert_eq!(nearest("ottla.zzz", names()), None);
     }
 }
