@@ -164,6 +164,8 @@ impl Shards {
         group: GroupHandle,
         view: MachineView,
     ) {
+        // Coordinators never wait behind bulk data in the writer.
+        group.set_priority(matches!(creation.kind, ShardKind::ConsumerOffsets | ShardKind::TransactionState));
         let registry = self.0.registry.clone();
         // Clocks of other nodes are not known yet: a node that is alone is its own majority.
         let witness: ClockWitness = Arc::new(move || registry.image().nodes.len() <= 1);
