@@ -110,6 +110,7 @@ impl EntryLog for Memory {
     fn id(&self) -> ReplicaId {
         ReplicaId(1)
     }
+    fn set_priority(&self, _: bool) {}
     fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
         self.0.lock().entries.extend(entries.into_iter().map(|entry| (entry.log_id.index.0, entry)));
         on_synced(Ok(()));
