@@ -23,8 +23,8 @@ const CONSUMER: &str = "consumer";
 pub struct Terms {
     /// The time.
     pub now_ms: i64,
-    /// `offsets.retention.minutes`, in milliseconds.
-    pub retention_ms: i64,
+    /// `offsets.retention.minutes`, in milliseconds; none if only what is gone is to go.
+    pub retention_ms: Option<i64>,
     /// Topics that do not exist any more, each under an id, or nil if it was not recorded.
     pub gone: BTreeSet<(Arc<str>, Uuid)>,
 }
@@ -51,7 +51,7 @@ pub fn tombstones(group: &str, stored: &StoredGroup, state: State, terms: &Terms
             }
         }
     }
-    if all && state == State::Empty && stored.membership.is_some() {
+    if all && state == State::Empty && stored.membership.is_some() && terms.retention_ms.is_some() {
         due.push(Record::Group { group: group.to_string(), value: None });
     }
     due
@@ -83,10 +83,11 @@ impl Clock {
             Self::Commit => offset.commit_time_ms,
             Self::Since(at_ms) => *at_ms,
         };
+        let Some(retention_ms) = terms.retention_ms else { return false };
         match offset.expire_time_ms {
             Some(at_ms) => terms.now_ms >= at_ms,
             // A retention below zero keeps for ever.
-            None => terms.retention_ms >= 0 && terms.now_ms.saturating_sub(since) >= terms.retention_ms,
+            None => retention_ms >= 0 && terms.now_ms.saturating_sub(since) >= retention_ms,
         }
     }
 }
@@ -185,7 +186,7 @@ mod tests {
     }
 
     fn due(stored: &StoredGroup, state: State, now_ms: i64) -> usize {
-        tombstones("g", stored, state, &Terms { now_ms, retention_ms: WEEK_MS, gone: BTreeSet::new() }).len()
+        tombstones("g", stored, state, &Terms { now_ms, retention_ms: Some(WEEK_MS), gone: BTreeSet::new() }).len()
     }
 
     #[test]
@@ -223,7 +224,7 @@ mod tests {
             offset.expire_time_ms = Some(70);
         }
         assert_eq!((due(&group, State::Empty, 69), due(&group, State::Empty, 70)), (0, 1));
-        let terms = Terms { now_ms: i64::MAX, retention_ms: -1, gone: BTreeSet::new() };
+        let terms = Terms { now_ms: i64::MAX, retention_ms: Some(-1), gone: BTreeSet::new() };
         assert!(tombstones("g", &stored(None, &[("t", 0)]), State::Empty, &terms).is_empty());
     }
 
@@ -231,9 +232,17 @@ mod tests {
     fn offsets_of_a_deleted_topic_go_even_if_it_is_read() {
         let group = stored(membership("consumer", &[&["t", "u"]]), &[("t", 0), ("u", 0)]);
         let gone = BTreeSet::from([(Arc::from("t"), Uuid::nil()), (Arc::from("u"), Uuid::from_u128(9))]);
-        let records = tombstones("g", &group, State::Stable, &Terms { now_ms: 1, retention_ms: WEEK_MS, gone });
+        let records = tombstones("g", &group, State::Stable, &Terms { now_ms: 1, retention_ms: Some(WEEK_MS), gone });
         assert_eq!(records.len(), 1);
         assert!(matches!(&records[0], Record::Offset { topic, .. } if topic == "t"));
+    }
+
+    #[test]
+    fn a_look_for_deleted_topics_expires_nothing() {
+        let group = stored(membership("consumer", &[]), &[]);
+        let terms = Terms { now_ms: i64::MAX, retention_ms: None, gone: BTreeSet::new() };
+        assert!(tombstones("g", &group, State::Empty, &terms).is_empty());
+        assert!(tombstones("g", &stored(None, &[("t", 0)]), State::Empty, &terms).is_empty());
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Owner {
             last_request: 0,
             last_sequence: 0,
             events: FuturesUnordered::new(),
-            sweep: Sweep::new(now()),
+            sweep: Sweep::new(now(), settings.sweep_interval_ms),
         };
         rt::spawn(owner.run(commands));
         sender
@@ -390,7 +390,7 @@ impl Owner {
             self.carry_out(&group, outputs);
         }
         if self.sweep.next_ms() <= now.monotonic_ms {
-            self.begin_sweep(now);
+            self.begin_sweep();
         }
     }
 

@@ -17,7 +17,7 @@ use crate::coordinator::group::records::Record;
 /// Groups looked at between two requests.
 const GROUPS_PER_STEP: usize = 256;
 
-/// After leadership came, and after a topic was deleted.
+/// After leadership came, and after a topic was deleted, the offsets of deleted topics are looked for; nothing expires.
 const SOON_MS: i64 = 1_000;
 
 /// How far the wall clock may run ahead of the monotonic one between two sweeps.
@@ -25,7 +25,9 @@ const CORRECTION_MS_MAX: i64 = 60_000;
 
 #[derive(Debug)]
 pub(super) struct Sweep {
-    next_ms: i64,
+    /// When expiry is next due, and when a look for deleted topics is.
+    expiry_ms: i64,
+    soon_ms: i64,
     /// A question about topics is under way.
     asking: bool,
     running: Option<Running>,
@@ -40,17 +42,22 @@ struct Running {
     cursor: Option<Arc<str>>,
 }
 
+fn after(now: Now, ms: i64) -> i64 {
+    now.monotonic_ms.saturating_add(ms.max(SOON_MS))
+}
+
 impl Sweep {
-    pub(super) fn new(now: Now) -> Self {
-        Self { next_ms: now.monotonic_ms + SOON_MS, asking: false, running: None, last: now }
+    pub(super) fn new(now: Now, interval_ms: i64) -> Self {
+        let (expiry_ms, soon_ms) = (after(now, interval_ms), after(now, SOON_MS));
+        Self { expiry_ms, soon_ms, asking: false, running: None, last: now }
     }
 
     pub(super) fn next_ms(&self) -> i64 {
-        if self.asking || self.running.is_some() { i64::MAX } else { self.next_ms }
+        if self.asking || self.running.is_some() { i64::MAX } else { self.expiry_ms.min(self.soon_ms) }
     }
 
     pub(super) fn hasten(&mut self, now: Now) {
-        self.next_ms = self.next_ms.min(now.monotonic_ms + SOON_MS);
+        self.soon_ms = self.soon_ms.min(after(now, SOON_MS));
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -59,9 +66,13 @@ impl Sweep {
 
     pub(super) fn begin(&mut self, now: Now, gone: Vec<(Arc<str>, Uuid)>, settings: OwnerSettings) {
         self.asking = false;
+        let expires = self.expiry_ms <= now.monotonic_ms;
+        if expires {
+            self.expiry_ms = after(now, settings.sweep_interval_ms);
+        }
         let terms = Terms {
             now_ms: self.trusted_time_ms(now),
-            retention_ms: settings.retention_ms,
+            retention_ms: expires.then_some(settings.retention_ms),
             gone: gone.into_iter().collect(),
         };
         self.running = Some(Running { terms, cursor: None });
@@ -84,8 +95,8 @@ impl Sweep {
 
 impl Owner {
     /// Asks first which topics are gone; the sweep begins with the answer.
-    pub(super) fn begin_sweep(&mut self, now: Now) {
-        self.sweep.next_ms = now.monotonic_ms.saturating_add(self.settings.sweep_interval_ms.max(SOON_MS));
+    pub(super) fn begin_sweep(&mut self) {
+        self.sweep.soon_ms = i64::MAX;
         self.sweep.asking = true;
         let topics = self.store.lock().topics().cloned().collect();
         let gone = self.journal.gone(topics);
@@ -143,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_clock_in_2035_expires_nothing_early() {
-        let mut sweep = Sweep::new(at(0, 1_000_000));
+        let mut sweep = Sweep::new(at(0, 1_000_000), 600_000);
         assert_eq!(sweep.trusted_time_ms(at(10, 1_000_012)), 1_000_012);
         let jumped = sweep.trusted_time_ms(at(20, 9_000_000_000_000));
         assert!(jumped <= 1_000_012 + 10 + CORRECTION_MS_MAX);
