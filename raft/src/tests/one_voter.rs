@@ -9,10 +9,12 @@ use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
-use super::ledger::POISON;
-use super::memory::MemoryDisk;
-use crate::error::{ProposeError, ReadIndexError};
+use super::ledger::{Ledger, POISON};
+use super::memory::{MemoryDirectory, MemoryDisk, Shared};
+use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::handle::{GroupHandle, Proposal};
+use crate::host::{RaftHost, RaftOptions};
+use crate::members::Members;
 
 const NODE: SimNode = SimNode(1);
 
@@ -160,5 +162,34 @@ fn after_shutdown_nothing_is_applied_and_proposals_are_refused() {
         assert!(handle.role().borrow().stopped);
         assert!(matches!(handle.propose(proposal(b"b")).await, Err(ProposeError::Stopped(_))));
         assert!(cluster.failures(NODE).borrow().is_empty(), "a stop on request is no failure");
+    });
+}
+
+#[test]
+fn a_replica_that_lost_what_it_acknowledged_is_not_started() {
+    sim::run_twice(9, || async {
+        let (cluster, handle, disk) = started().await;
+        ready(&handle).await;
+        cluster.crash(NODE);
+        let (directory, mut recovered) = MemoryDirectory::open(disk, Duration::from_millis(1), false);
+        recovered[0].lost = Some("a gap".to_owned());
+        let host = RaftHost::new(Arc::new(cluster.network.clone()), RaftOptions::default());
+        let ledger = Box::new(Ledger::restore(&[], cluster.oracle.clone()));
+        let refused = host.open(Arc::new(Shared(directory)), &recovered[0], ledger).await.err().unwrap();
+        assert!(matches!(&refused, RaftError::Damaged { what, .. } if what.contains("a gap")), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_replica_runs_once() {
+    sim::run_twice(10, || async {
+        let (cluster, handle, disk) = started().await;
+        ready(&handle).await;
+        let (directory, _) = MemoryDirectory::open(disk, Duration::from_millis(1), false);
+        let ledger = Box::new(Ledger::restore(&[], cluster.oracle.clone()));
+        let members = Members::of([ReplicaId(1)]);
+        let host = cluster.host(NODE);
+        let again = host.create(Arc::new(Shared(directory)), ReplicaId(1), Bytes::new(), members, ledger);
+        assert_eq!(again.await.err(), Some(RaftError::Exists(ReplicaId(1))));
     });
 }

@@ -143,7 +143,10 @@ async fn heal(cluster: &Cluster) {
     };
     assert!(rt::timeout(RECOVERY_MAX, healed).await.is_ok(), "not healed in {RECOVERY_MAX:?}");
     let oracle = cluster.oracle.lock();
+    assert!(oracle.violations.is_empty(), "{:?}", oracle.violations);
     for node in cluster.nodes() {
+        let failures = cluster.failures(node);
+        assert!(failures.borrow().is_empty(), "node {}: {:?}", node.0, *failures.borrow());
         let entries = cluster.entries(node);
         for (index, payload) in &oracle.acked {
             let held = entries.get(index).map(|(_, payload)| payload);
