@@ -30,7 +30,7 @@ pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
 
 use crate::checkpoint::{Checkpoint, CutSource};
 use crate::entry::{Entry, Verdict};
-use crate::env::disk::{Disk, DirLock};
+use crate::env::disk::{DirLock, Disk};
 use crate::env::rt;
 use crate::ids::{LogId, RaftIndex, ReplicaId};
 use crate::index::partition::GONE;
@@ -159,7 +159,8 @@ impl DataDir {
         if let Some(reason) = self.failure.get() {
             return Err(io::Error::other(format!("data directory has failed: {reason}")));
         }
-        let log = self.log.replica(replica).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such replica"))?;
+        let log =
+            self.log.replica(replica).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such replica"))?;
         self.index.record(replica, |index| log.batch_places(index), entry, verdicts)
     }
 

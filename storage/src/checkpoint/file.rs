@@ -205,7 +205,9 @@ impl Generation {
     pub(crate) fn reread(disk: &Arc<dyn Disk>, dir: &Path, number: u64, end: u64) -> io::Result<State> {
         match Self::load(disk, dir, number) {
             Ok((generation, state)) if generation.end == end => Ok(state),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "a durable transaction of the checkpoint is damaged")),
+            Ok(_) => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "a durable transaction of the checkpoint is damaged"))
+            }
             Err(LoadError::Io(error)) => Err(error),
             Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
         }

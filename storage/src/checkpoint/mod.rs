@@ -88,7 +88,8 @@ struct Loaded {
 fn load_all(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Loaded, LoadError> {
     let mut numbers: Vec<u64> = disk.list(dir)?.iter().filter_map(|entry| file::number_of(&entry.name)).collect();
     numbers.sort_unstable_by(|a, b| b.cmp(a));
-    let mut loaded = Loaded { newest: None, older: None, last_number: numbers.first().copied().unwrap_or(0), useless: Vec::new() };
+    let mut loaded =
+        Loaded { newest: None, older: None, last_number: numbers.first().copied().unwrap_or(0), useless: Vec::new() };
     for number in numbers {
         if loaded.older.is_some() {
             loaded.useless.push(number);
@@ -217,13 +218,17 @@ impl Checkpoint {
 
     /// Writes a new generation with the state so far and `pending`, and lets go of the one before the last.
     async fn rotate(&mut self, pending: Vec<Operation>) -> io::Result<()> {
-        let (disk, dir, number, end) = (Arc::clone(&self.disk), self.dir.clone(), self.current.number, self.current.end());
+        let (disk, dir, number, end) =
+            (Arc::clone(&self.disk), self.dir.clone(), self.current.number, self.current.end());
         let mut state = off_thread(&self.disk, move || Generation::reread(&disk, &dir, number, end)).await?;
         let before = self.heads.clone();
         let noted = pending.clone();
         for operation in pending {
             if !state.apply(operation) {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "a cut of a replica that the checkpoint does not know"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "a cut of a replica that the checkpoint does not know",
+                ));
             }
         }
         let next = Generation::create(&self.disk, &self.dir, number + 1, state).await?;

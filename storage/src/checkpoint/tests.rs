@@ -14,10 +14,10 @@ use uuid::Uuid;
 use super::Checkpoint;
 use super::file::file_name;
 use super::state::{Operation, ReplicaHead, State};
+use crate::entry::Vote;
 use crate::env::disk::Disk;
 use crate::env::sim;
 use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
-use crate::entry::Vote;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
 use crate::index::ExtentKey;
 use crate::log::ReplicaFloor;
@@ -35,7 +35,11 @@ fn head(replica: u64, applied: u64) -> ReplicaHead {
             creation: Bytes::from(format!("shard {replica}")),
             sequence: applied * 2,
             position: LogPosition { segment: applied / 10, byte: 64 },
-            vote: (applied % 3 != 0).then_some(Vote { term: Term(applied), voted_for: ReplicaId(1), committed: applied % 2 == 0 }),
+            vote: (applied % 3 != 0).then_some(Vote {
+                term: Term(applied),
+                voted_for: ReplicaId(1),
+                committed: applied % 2 == 0,
+            }),
             purged: applied.checked_sub(5).map(log_id),
             lost: false,
         },
@@ -57,7 +61,13 @@ struct Transaction {
 
 fn transaction() -> impl Strategy<Value = Transaction> {
     let puts = prop::collection::vec((any::<u8>(), 0..3000usize), 0..8);
-    let rest = (0..3u64, prop::collection::vec(any::<u8>(), 0..4), prop::bool::weighted(0.05), any::<i64>(), prop::bool::weighted(0.1));
+    let rest = (
+        0..3u64,
+        prop::collection::vec(any::<u8>(), 0..4),
+        prop::bool::weighted(0.05),
+        any::<i64>(),
+        prop::bool::weighted(0.1),
+    );
     (puts, rest).prop_map(|(puts, (replica, deletes, remove, log_start, rotate))| Transaction {
         replica,
         puts,
@@ -81,7 +91,8 @@ fn operations(number: u64, transaction: &Transaction) -> Vec<Operation> {
         key: Bytes::from(vec![*key]),
         value: Bytes::from(vec![*key ^ 0x55; *length]),
     }));
-    operations.extend(transaction.deletes.iter().map(|key| Operation::Delete { replica, key: Bytes::from(vec![*key]) }));
+    operations
+        .extend(transaction.deletes.iter().map(|key| Operation::Delete { replica, key: Bytes::from(vec![*key]) }));
     operations.push(Operation::LogStart(key, transaction.log_start));
     operations
 }
@@ -185,7 +196,8 @@ fn a_delta_that_does_not_fit_becomes_a_new_base_and_written_bytes_stay_bounded()
         let mut logical = 0;
         for round in 0..200u64 {
             let value = Bytes::from(vec![1; 64 << 10]);
-            let put = |key: u8| Operation::Put { replica: ReplicaId(1), key: Bytes::from(vec![key]), value: value.clone() };
+            let put =
+                |key: u8| Operation::Put { replica: ReplicaId(1), key: Bytes::from(vec![key]), value: value.clone() };
             let operations = vec![Operation::Replica(head(1, round)), put((round % 8) as u8)];
             logical += 64 << 10;
             checkpoint.commit(operations, 0, false).await.unwrap();

@@ -61,7 +61,8 @@ pub(crate) struct Expected<'a> {
 }
 
 fn random_uuid() -> Uuid {
-    uuid::Builder::from_random_bytes((u128::from(rt::random_u64()) << 64 | u128::from(rt::random_u64())).to_le_bytes()).into_uuid()
+    uuid::Builder::from_random_bytes((u128::from(rt::random_u64()) << 64 | u128::from(rt::random_u64())).to_le_bytes())
+        .into_uuid()
 }
 
 impl Identity {
@@ -134,9 +135,10 @@ impl Identity {
             return foreign(format!("it belongs to cluster {found}, not {wanted}"));
         }
         match expected.directory_id {
-            Some(wanted) if wanted != self.directory_id => {
-                foreign(format!("its directory id is {}, metadata expects {wanted}: it was wiped or exchanged", self.directory_id))
-            }
+            Some(wanted) if wanted != self.directory_id => foreign(format!(
+                "its directory id is {}, metadata expects {wanted}: it was wiped or exchanged",
+                self.directory_id
+            )),
             _ => Ok(()),
         }
     }

@@ -95,7 +95,8 @@ impl DataDir {
             let settled = index.settle_all();
             disk.space(&path).map(|space| (space, settled))
         };
-        let (space, settled) = off_thread(&self.disk, work).await.map_err(|error| DataDirError::io(&self.path, error))?;
+        let (space, settled) =
+            off_thread(&self.disk, work).await.map_err(|error| DataDirError::io(&self.path, error))?;
         self.reserve.observe(space.free_bytes, space.total_bytes);
         match settled {
             Err(crate::index::IndexError::Damaged { segment }) => self.rebuild_index(segment).await,
@@ -155,7 +156,9 @@ impl DataDir {
     /// back purges that stand behind it.
     fn is_replaying(&self) -> bool {
         let mut replaying = self.replaying.lock();
-        replaying.retain(|replica, last| self.log.replica(*replica).is_some() && self.index.recorded(*replica) < Some(*last));
+        replaying.retain(|replica, last| {
+            self.log.replica(*replica).is_some() && self.index.recorded(*replica) < Some(*last)
+        });
         !replaying.is_empty()
     }
 
@@ -191,7 +194,8 @@ impl DataDir {
             let known = checkpoint.heads().get(replica);
             let mut head = ReplicaHead { floor, applied: None, membership: bytes::Bytes::new(), checksum: 0 };
             if let Some(known) = known {
-                (head.applied, head.membership, head.checksum) = (known.applied, known.membership.clone(), known.checksum);
+                (head.applied, head.membership, head.checksum) =
+                    (known.applied, known.membership.clone(), known.checksum);
             }
             let mut changes = Vec::new();
             if let Some(cut) = cuts.remove(replica) {
@@ -241,7 +245,8 @@ impl DataDir {
     async fn write_index_files(&self) -> Result<(), DataDirError> {
         let settled = self.settled_before().await;
         for segment in self.log.segments() {
-            let due = segment.sealed && segment.sequence < settled.segment && !self.index.table.is_indexed(segment.sequence);
+            let due =
+                segment.sealed && segment.sequence < settled.segment && !self.index.table.is_indexed(segment.sequence);
             if !due {
                 continue;
             }
@@ -263,7 +268,9 @@ impl DataDir {
 
     /// Reads a segment's index back from its frames and their verdicts, and writes its `.idx` anew.
     pub(super) async fn rebuild_index(&self, sequence: u64) -> Result<(), DataDirError> {
-        let Some(segment) = self.log.segments().into_iter().find(|segment| segment.sequence == sequence) else { return Ok(()) };
+        let Some(segment) = self.log.segments().into_iter().find(|segment| segment.sequence == sequence) else {
+            return Ok(());
+        };
         let image = self.rebuilt_image(segment).await?;
         self.install_index(segment, image).await
     }
@@ -360,11 +367,17 @@ impl DataDir {
             self.index.forget(segment.sequence);
             let (disk, path) = (Arc::clone(&self.disk), index_path(&self.path, segment.sequence));
             let removed = off_thread(&self.disk, move || disk.unlink(&path)).await;
-            if let Err(error) = removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }) {
+            if let Err(error) =
+                removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+            {
                 return Err(self.fail("unlink", error));
             }
             self.counters.unlinked_segments.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(segment = segment.sequence, bytes = segment.file_bytes, "segment unlinked: nothing in it is live");
+            tracing::info!(
+                segment = segment.sequence,
+                bytes = segment.file_bytes,
+                "segment unlinked: nothing in it is live"
+            );
             unlinked = true;
         }
         drop(writing);

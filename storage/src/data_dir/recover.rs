@@ -15,7 +15,7 @@ use super::{Counters, DataDir, DataDirError, DataDirOptions, RecoveredReplica, m
 use crate::checkpoint::file::{LoadError, off_thread};
 use crate::checkpoint::state::State;
 use crate::checkpoint::{Checkpoint, Found};
-use crate::env::disk::{Disk, DirLock, OpenMode};
+use crate::env::disk::{DirLock, Disk, OpenMode};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::rebuild::{Rebuild, SegmentContents};
 use crate::index::{BatchIndex, file};
@@ -121,7 +121,8 @@ async fn identify(disk: &Arc<dyn Disk>, path: &Path, options: &DataDirOptions) -
     for name in [LOG, STATE] {
         let exists = disk.list(path).map_err(io)?.iter().any(|entry| entry.name == name);
         if exists && !disk.list(&path.join(name)).map_err(io)?.is_empty() {
-            let what = format!("node.json is missing, but {name}/ holds data: restore node.json, or empty the directory");
+            let what =
+                format!("node.json is missing, but {name}/ holds data: restore node.json, or empty the directory");
             return Err(DataDirError::Damaged { path: path.display().to_string(), what });
         }
     }
@@ -134,7 +135,9 @@ fn checkpoint_error(path: &Path, error: LoadError) -> DataDirError {
     let state = path.join(STATE);
     match error {
         LoadError::Io(error) => DataDirError::io(&state, error),
-        LoadError::NewerFormat(found) => DataDirError::NewerFormat { path: state.display().to_string(), found, supported: 1 },
+        LoadError::NewerFormat(found) => {
+            DataDirError::NewerFormat { path: state.display().to_string(), found, supported: 1 }
+        }
         LoadError::Damaged(what) => DataDirError::Damaged { path: state.display().to_string(), what: what.to_owned() },
     }
 }
@@ -162,7 +165,8 @@ async fn open_log(
 
 /// Last applied entry of each replica in the checkpoint.
 fn applied_in(state: &State) -> BTreeMap<ReplicaId, RaftIndex> {
-    let applied = |(id, replica): (&ReplicaId, &crate::checkpoint::state::ReplicaState)| Some((*id, replica.head.applied?.index));
+    let applied =
+        |(id, replica): (&ReplicaId, &crate::checkpoint::state::ReplicaState)| Some((*id, replica.head.applied?.index));
     state.replicas.iter().filter_map(applied).collect()
 }
 
@@ -187,7 +191,8 @@ async fn load_index(
     remove_orphans(disk, path, log).map_err(|error| DataDirError::io(path, error))?;
     let mut wanted = BTreeSet::new();
     for segment in log.segments() {
-        let opened = if segment.sealed { open_index(disk, path, segment.sequence, segment.used_bytes).await? } else { None };
+        let opened =
+            if segment.sealed { open_index(disk, path, segment.sequence, segment.used_bytes).await? } else { None };
         match opened {
             Some(opened) => index.install(segment.sequence, opened).map_err(|e| damaged(segment.sequence, &e))?,
             None => drop(wanted.insert(segment.sequence)),
@@ -279,7 +284,8 @@ fn join(recovered: Vec<log::RecoveredReplica>, found: &Found) -> Vec<RecoveredRe
             let mut lost = replica.lost;
             if lost.is_none() && replica.purged.is_some() && replica.purged > applied {
                 let purged = replica.purged.unwrap_or_default();
-                lost = Some(format!("entries up to {purged} are purged, and the checkpoint that contained them is gone"));
+                lost =
+                    Some(format!("entries up to {purged} are purged, and the checkpoint that contained them is gone"));
             }
             RecoveredReplica {
                 id: replica.id,

@@ -99,7 +99,8 @@ impl BatchIndex {
 
     /// All partitions, in key order.
     pub(crate) fn all(&self) -> Vec<(ExtentKey, Partition)> {
-        let mut all: Vec<_> = self.partitions.read().iter().map(|(key, partition)| (*key, Arc::clone(partition))).collect();
+        let mut all: Vec<_> =
+            self.partitions.read().iter().map(|(key, partition)| (*key, Arc::clone(partition))).collect();
         all.sort_unstable_by_key(|(key, _)| *key);
         all
     }
@@ -120,7 +121,8 @@ impl BatchIndex {
         let state = replicas.entry(replica).or_default();
         self.place(replica, state, &places_of);
         state.recorded = state.recorded.max(Some(index));
-        state.bytes_since_cut += 64 + entry.payload.len() as u64 + entry.batches.iter().map(|b| b.data.len() as u64).sum::<u64>();
+        state.bytes_since_cut +=
+            64 + entry.payload.len() as u64 + entry.batches.iter().map(|b| b.data.len() as u64).sum::<u64>();
         if verdicts.is_empty() {
             return Ok(());
         }
@@ -138,7 +140,8 @@ impl BatchIndex {
                 continue;
             }
             let nowhere = LogPosition { segment: u64::MAX, byte: 0 };
-            let line = line_of(&batch.data, entry.clock_ms, *verdict, nowhere).ok_or_else(|| malformed(replica, index))?;
+            let line =
+                line_of(&batch.data, entry.clock_ms, *verdict, nowhere).ok_or_else(|| malformed(replica, index))?;
             let key = ExtentKey { partition: batch.partition, replica };
             self.partition_or_new(key).write().unplaced.push_back(Unplaced { index, line, data: batch.data.clone() });
             keys.push((number, key));
@@ -147,7 +150,13 @@ impl BatchIndex {
         Ok(())
     }
 
-    fn record_placed(&self, replica: ReplicaId, entry: &Entry, verdicts: &[Verdict], places: &[BatchPlace]) -> io::Result<()> {
+    fn record_placed(
+        &self,
+        replica: ReplicaId,
+        entry: &Entry,
+        verdicts: &[Verdict],
+        places: &[BatchPlace],
+    ) -> io::Result<()> {
         let index = entry.log_id.index;
         if places.len() != entry.batches.len() {
             return Err(malformed(replica, index));
@@ -156,7 +165,8 @@ impl BatchIndex {
             if *verdict == Verdict::Rejected {
                 continue;
             }
-            let line = line_of(&batch.data, entry.clock_ms, *verdict, place.position).ok_or_else(|| malformed(replica, index))?;
+            let line = line_of(&batch.data, entry.clock_ms, *verdict, place.position)
+                .ok_or_else(|| malformed(replica, index))?;
             let fits = place.partition == batch.partition && place.bytes as usize == batch.data.len();
             if !fits {
                 return Err(malformed(replica, index));
@@ -175,7 +185,12 @@ impl BatchIndex {
     }
 
     /// Gives entries their lines that have become durable since.
-    fn place(&self, replica: ReplicaId, state: &mut ReplicaIndex, places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>) {
+    fn place(
+        &self,
+        replica: ReplicaId,
+        state: &mut ReplicaIndex,
+        places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>,
+    ) {
         while let Some(entry) = state.unplaced.front() {
             let Some(places) = places_of(entry.index) else { return };
             for (number, key) in &entry.keys {
@@ -325,7 +340,8 @@ impl BatchIndex {
         for (key, piece) in opened.pieces {
             let partition = self.partition_or_new(key);
             let mut partition = partition.write();
-            let known = partition.pieces.iter_mut().find(|p| p.segment == segment && p.base_offset == piece.base_offset);
+            let known =
+                partition.pieces.iter_mut().find(|p| p.segment == segment && p.base_offset == piece.base_offset);
             if let Some(known) = known {
                 known.lines = piece.lines;
                 partition.drop_dead_pieces();

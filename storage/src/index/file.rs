@@ -79,7 +79,12 @@ pub(crate) struct Opened {
 }
 
 /// The bytes of the file for a segment with these lines. A key's pieces must be in offset order.
-pub(crate) fn encode(segment: u64, used_bytes: u32, ranges: &SegmentRanges, pieces: &BTreeMap<ExtentKey, Vec<&[Line]>>) -> Vec<u8> {
+pub(crate) fn encode(
+    segment: u64,
+    used_bytes: u32,
+    ranges: &SegmentRanges,
+    pieces: &BTreeMap<ExtentKey, Vec<&[Line]>>,
+) -> Vec<u8> {
     let mut directory = Vec::new();
     for (replica, (first, last)) in ranges.entries.iter().chain(&ranges.verdicts) {
         directory.extend_from_slice(&replica.0.to_le_bytes());
@@ -259,10 +264,7 @@ impl IndexFile {
         let mut image = vec![0; count * LINE_BYTES];
         self.read(first, &mut image, access)?;
         let (chunks, _) = image.as_chunks::<LINE_BYTES>();
-        chunks
-            .iter()
-            .map(|chunk| Line::decode(chunk).ok_or(IndexError::Damaged { segment: self.segment }))
-            .collect()
+        chunks.iter().map(|chunk| Line::decode(chunk).ok_or(IndexError::Damaged { segment: self.segment })).collect()
     }
 
     fn read(&self, first: u32, image: &mut [u8], access: Access) -> Result<(), IndexError> {

@@ -102,7 +102,9 @@ impl PartitionIndex {
 
     /// True if the partition is gone and no segment from `oldest_segment` on lists it.
     pub(crate) fn is_forgettable(&self, oldest_segment: u64) -> bool {
-        self.log_start == GONE && self.unplaced.is_empty() && self.newest_segment.is_none_or(|newest| newest < oldest_segment)
+        self.log_start == GONE
+            && self.unplaced.is_empty()
+            && self.newest_segment.is_none_or(|newest| newest < oldest_segment)
     }
 
     /// Number of the first piece that ends above `offset`.
@@ -183,7 +185,11 @@ impl PartitionIndex {
                 (number, u64::from(piece.lines.get(number, access)?.bytes_before))
             };
             if lines > piece.dead_lines {
-                died.push(Died { segment: piece.segment, lines: lines - piece.dead_lines, bytes: bytes - piece.dead_bytes });
+                died.push(Died {
+                    segment: piece.segment,
+                    lines: lines - piece.dead_lines,
+                    bytes: bytes - piece.dead_bytes,
+                });
                 piece.dead_lines = lines;
                 piece.dead_bytes = bytes;
             }

@@ -92,7 +92,11 @@ impl Lines {
             Self::File(lines) => {
                 let mut number = from;
                 while number < lines.count {
-                    let block = lines.file.lines(lines.first + number, BLOCK_LINES.min((lines.count - number) as usize), access)?;
+                    let block = lines.file.lines(
+                        lines.first + number,
+                        BLOCK_LINES.min((lines.count - number) as usize),
+                        access,
+                    )?;
                     if let Some(line) = block.iter().find(|line| line.max_timestamp_ms >= timestamp_ms) {
                         return Ok(Some(*line));
                     }

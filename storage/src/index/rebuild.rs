@@ -113,12 +113,18 @@ impl Rebuild {
         if !self.is_applied(frame.replica, decided.index) {
             return;
         }
-        let Some(found) = self.undecided.get_mut(&frame.replica).and_then(|entries| entries.remove(&decided.index)) else {
+        let Some(found) = self.undecided.get_mut(&frame.replica).and_then(|entries| entries.remove(&decided.index))
+        else {
             return;
         };
-        let fits = decided.verdicts.len() == found.entry.batches.len() && found.places.len() == found.entry.batches.len();
+        let fits =
+            decided.verdicts.len() == found.entry.batches.len() && found.places.len() == found.entry.batches.len();
         if !fits {
-            tracing::error!(replica = frame.replica.0, index = decided.index.0, "verdicts do not fit their entry: not indexed");
+            tracing::error!(
+                replica = frame.replica.0,
+                index = decided.index.0,
+                "verdicts do not fit their entry: not indexed"
+            );
             return;
         }
         let Some(contents) = self.contents.get_mut(&found.segment) else { return };

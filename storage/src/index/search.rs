@@ -97,7 +97,12 @@ fn by_size_in_memory(partition: &PartitionIndex, bytes_max: u64) -> Result<BySiz
 
 impl BatchIndex {
     /// The first batch, not wholly below log start, whose greatest timestamp is at least `timestamp_ms`.
-    pub(crate) fn by_time(&self, key: ExtentKey, timestamp_ms: i64, access: Access) -> Result<Option<BatchLine>, IndexError> {
+    pub(crate) fn by_time(
+        &self,
+        key: ExtentKey,
+        timestamp_ms: i64,
+        access: Access,
+    ) -> Result<Option<BatchLine>, IndexError> {
         self.settle_one(key, access)?;
         let Some(partition) = self.partition(key) else { return Ok(None) };
         let look = by_time_in_memory(&partition.read(), timestamp_ms)?;

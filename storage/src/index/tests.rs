@@ -78,7 +78,13 @@ struct Batch {
 
 fn batch() -> impl Strategy<Value = Batch> {
     (0..3i32, 1..20i32, 0..60i64, 61..400usize, prop::bool::weighted(0.8)).prop_map(
-        |(partition, records, timestamp_ms, bytes, accepted)| Batch { partition, records, timestamp_ms, bytes, accepted },
+        |(partition, records, timestamp_ms, bytes, accepted)| Batch {
+            partition,
+            records,
+            timestamp_ms,
+            bytes,
+            accepted,
+        },
     )
 }
 
@@ -123,7 +129,10 @@ impl History {
         self.raft_index += 1;
         let data: Vec<_> = batches
             .iter()
-            .map(|b| EntryBatch { partition: key(b.partition).partition, data: raw_batch(b.records, b.timestamp_ms, b.bytes) })
+            .map(|b| EntryBatch {
+                partition: key(b.partition).partition,
+                data: raw_batch(b.records, b.timestamp_ms, b.bytes),
+            })
             .collect();
         let entry = Entry {
             log_id: LogId { term: Term(1), index: RaftIndex(self.raft_index) },
@@ -139,7 +148,8 @@ impl History {
             .batches
             .iter()
             .map(|b| {
-                let place = BatchPlace { partition: b.partition, position: at, bytes: u32::try_from(b.data.len()).unwrap() };
+                let place =
+                    BatchPlace { partition: b.partition, position: at, bytes: u32::try_from(b.data.len()).unwrap() };
                 at.byte += place.bytes;
                 place
             })
@@ -230,7 +240,13 @@ fn check_reads(history: &History, partition: i32, log_start: i64) {
     assert_eq!(history.index.bytes_of(key(partition)), bytes);
 }
 
-fn model_retention(live: &[BatchLine], log_start: i64, up_to: i64, cutoff: Option<i64>, size: Option<u64>) -> Option<i64> {
+fn model_retention(
+    live: &[BatchLine],
+    log_start: i64,
+    up_to: i64,
+    cutoff: Option<i64>,
+    size: Option<u64>,
+) -> Option<i64> {
     let total: u64 = live.iter().map(|line| u64::from(line.bytes)).sum();
     let (mut gone, mut by_time, mut by_size) = (0, log_start, log_start);
     let (mut old, mut excess) = (cutoff.is_some(), size.is_some());

@@ -87,7 +87,9 @@ impl ReadPlan {
         for Planned { line, data } in planned {
             let source = match (data, &last) {
                 (Some(data), _) => Source::Memory(data),
-                (None, Some(open)) if open.segment.sequence == line.position.segment => Source::Segment(Arc::clone(open)),
+                (None, Some(open)) if open.segment.sequence == line.position.segment => {
+                    Source::Segment(Arc::clone(open))
+                }
                 (None, _) => match open(line.position.segment) {
                     Ok(Some(segment)) => {
                         last = Some(Arc::clone(&segment));
@@ -215,7 +217,13 @@ fn damaged(line: &BatchLine, cause: &str) -> ReadError {
 }
 
 /// Appends one batch and patches its head: both fields lie outside the batch's CRC.
-fn append(out: &mut BytesMut, line: &BatchLine, source: &Source, hot: bool, verify_below: u64) -> Result<(), ReadError> {
+fn append(
+    out: &mut BytesMut,
+    line: &BatchLine,
+    source: &Source,
+    hot: bool,
+    verify_below: u64,
+) -> Result<(), ReadError> {
     let (at, length) = (out.len(), line.bytes as usize);
     let mut verify = true;
     match source {

@@ -83,7 +83,12 @@ async fn check_index_files(disk: &Arc<dyn Disk>, directory: &DataDir) {
     }
 }
 
-async fn check_replica(directory: &Arc<DataDir>, recovered: &RecoveredReplica, entries: &[Entry], vote: Option<Vote>) -> Arc<Toy> {
+async fn check_replica(
+    directory: &Arc<DataDir>,
+    recovered: &RecoveredReplica,
+    entries: &[Entry],
+    vote: Option<Vote>,
+) -> Arc<Toy> {
     assert_eq!(recovered.lost, None);
     assert!(recovered.vote.map(|vote| vote.term) >= vote.map(|vote| vote.term), "a vote is never forgotten");
     let applied = recovered.applied.map_or(0, |id| id.index.0);

@@ -9,8 +9,8 @@ use ottla_protocol::ids::Offset;
 use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::env::disk::{Disk, OpenMode};
-use crate::env::{rt, sim};
 use crate::env::sim::disk::{SimDisk, SimDiskOptions};
+use crate::env::{rt, sim};
 use crate::log::LogOptions;
 use crate::read::{ReadError, ReadRequest};
 
@@ -40,11 +40,8 @@ fn only_one_process_and_only_the_right_one_may_open_it() {
         assert!(matches!(refused(&disk, other_cluster).await, DataDirError::Foreign { .. }));
         let wiped = DataDirOptions { directory_id_expected: Some(uuid::Uuid::from_u128(1)), ..options() };
         assert!(matches!(refused(&disk, wiped).await, DataDirError::Foreign { .. }));
-        let right = DataDirOptions {
-            directory_id_expected: Some(id),
-            cluster_id: Some("prices".to_owned()),
-            ..options()
-        };
+        let right =
+            DataDirOptions { directory_id_expected: Some(id), cluster_id: Some("prices".to_owned()), ..options() };
         let (again, _) = open(&disk, right).await;
         assert_eq!((again.directory_id(), again.cluster_id().as_deref()), (id, Some("prices")));
     });
@@ -98,7 +95,8 @@ fn a_full_disk_refuses_writes_before_it_is_full_and_recovers_without_a_restart()
         toy.write(vec![entry(1, index, vec![(0, batch(index, 1, 100))], "")]).await;
         directory.maintain_now().await.unwrap();
         assert!(!directory.accepts_writes());
-        let request = ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(5), bytes_max: 1, at_least_one: true };
+        let request =
+            ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(5), bytes_max: 1, at_least_one: true };
         assert!(!directory.plan_read(request).await.unwrap().read().await.unwrap().is_empty());
         let used = directory.bytes_of(toy.key(0));
         index += 1;
@@ -128,7 +126,8 @@ fn a_failed_sync_stops_the_directory_for_good() {
         assert!(failed.is_err());
         assert!(directory.poisoned().is_some());
         assert!(!directory.accepts_writes());
-        let request = ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(1), bytes_max: 1, at_least_one: true };
+        let request =
+            ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(1), bytes_max: 1, at_least_one: true };
         assert!(matches!(directory.plan_read(request).await, Err(ReadError::Poisoned(_))));
     });
 }
@@ -146,7 +145,13 @@ fn a_damaged_batch_is_an_error_at_its_offset_and_the_rest_is_served() {
         let segment = Path::new(DIR).join("log").join(format!("{:016}.log", line.position.segment));
         sim.flip_bit(&segment, u64::from(line.position.byte) + 300, 3).unwrap();
         let read = |from: i64| {
-            let request = ReadRequest { key: toy.key(0), from: Offset(from), up_to: Offset(10), bytes_max: 1 << 20, at_least_one: true };
+            let request = ReadRequest {
+                key: toy.key(0),
+                from: Offset(from),
+                up_to: Offset(10),
+                bytes_max: 1 << 20,
+                at_least_one: true,
+            };
             let directory = Arc::clone(&directory);
             async move { directory.plan_read(request).await.unwrap().read().await }
         };

@@ -41,7 +41,8 @@ async fn open(path: &Path) -> Result<(Arc<DataDir>, Vec<crate::data_dir::Recover
 }
 
 async fn plan(toy: &Toy, from: i64, bytes_max: usize) -> ReadPlan {
-    let request = ReadRequest { key: toy.key(0), from: Offset(from), up_to: Offset(i64::MAX), bytes_max, at_least_one: true };
+    let request =
+        ReadRequest { key: toy.key(0), from: Offset(from), up_to: Offset(i64::MAX), bytes_max, at_least_one: true };
     toy.directory.plan_read(request).await.unwrap()
 }
 

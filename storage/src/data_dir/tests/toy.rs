@@ -142,13 +142,24 @@ impl CutSource for Toy {
             (Bytes::copy_from_slice(&partition.to_be_bytes()), Some(Bytes::from(value)))
         });
         let changes = changes.collect();
-        Some(Cut { replica: self.log.id(), applied: state.applied?, membership: Bytes::from_static(b"me"), changes, checksum: 5 })
+        Some(Cut {
+            replica: self.log.id(),
+            applied: state.applied?,
+            membership: Bytes::from_static(b"me"),
+            changes,
+            checksum: 5,
+        })
     }
 }
 
 impl Toy {
     pub(super) async fn create(directory: &Arc<DataDir>, replica: u64) -> Arc<Self> {
-        let creation = GroupCreation { replica: ReplicaId(replica), payload: Bytes::from_static(b"toy"), vote: None, purged: None };
+        let creation = GroupCreation {
+            replica: ReplicaId(replica),
+            payload: Bytes::from_static(b"toy"),
+            vote: None,
+            purged: None,
+        };
         let log = directory.create_replica(creation).await.unwrap();
         Self::start(directory, log, Model::default(), None)
     }
