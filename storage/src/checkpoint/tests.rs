@@ -35,10 +35,10 @@ fn head(replica: u64, applied: u64) -> ReplicaHead {
             creation: Bytes::from(format!("shard {replica}")),
             sequence: applied * 2,
             position: LogPosition { segment: applied / 10, byte: 64 },
-            vote: (applied % 3 != 0).then_some(Vote {
+            vote: (!applied.is_multiple_of(3)).then_some(Vote {
                 term: Term(applied),
                 voted_for: ReplicaId(1),
-                committed: applied % 2 == 0,
+                committed: applied.is_multiple_of(2),
             }),
             purged: applied.checked_sub(5).map(log_id),
             lost: false,

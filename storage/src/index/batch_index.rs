@@ -130,6 +130,14 @@ impl BatchIndex {
         if verdicts.iter().all(|verdict| *verdict == Verdict::Rejected) {
             return Ok(());
         }
+        for (batch, verdict) in entry.batches.iter().zip(verdicts) {
+            if let Verdict::Accepted { base_offset, .. } = verdict {
+                let key = ExtentKey { partition: batch.partition, replica };
+                if self.partition_or_new(key).write().revive(base_offset.0) {
+                    state.changed_log_starts.insert(key, base_offset.0);
+                }
+            }
+        }
         let places = if state.unplaced.is_empty() { places_of(index) } else { None };
         if let Some(places) = places {
             return self.record_placed(replica, entry, verdicts, &places);

@@ -63,15 +63,21 @@ impl PartitionIndex {
         }
     }
 
+    /// A partition that went may come back to the same replica: it begins anew at this offset. False if it never went.
+    pub(crate) fn revive(&mut self, base_offset: i64) -> bool {
+        let gone = self.log_start == GONE;
+        if gone {
+            self.log_start = base_offset;
+            self.settled_log_start = self.settled_log_start.min(base_offset);
+        }
+        gone
+    }
+
     /// Adds a batch behind the others. False if it is known already (an entry applied again after a restart).
     pub(crate) fn push(&mut self, batch: &BatchLine) -> bool {
         let known_end = self.pieces.back().map_or(i64::MIN, |piece| piece.end_offset);
         if batch.base_offset.0 < known_end {
             return false;
-        }
-        if self.log_start == GONE {
-            self.log_start = batch.base_offset.0;
-            self.settled_log_start = self.log_start;
         }
         let continues = self.pieces.back().is_some_and(|piece| {
             piece.segment == batch.position.segment

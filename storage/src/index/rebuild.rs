@@ -38,7 +38,7 @@ impl SegmentContents {
 
     fn push(&mut self, key: ExtentKey, batch: &BatchLine) {
         let pieces = self.pieces.entry(key).or_default();
-        if !pieces.last().is_some_and(|piece| piece.end_offset == batch.base_offset.0) {
+        if pieces.last().is_none_or(|piece| piece.end_offset != batch.base_offset.0) {
             pieces.push(Piece::new(batch.position.segment, batch.base_offset.0));
         }
         if let Some(piece) = pieces.last_mut() {

@@ -431,3 +431,16 @@ fn a_dropped_partition_is_dead_and_forgotten_only_with_its_segments() {
     history.seal(history.at.segment);
     assert_eq!(history.index.prune(history.at.segment + 1), vec![key(0)]);
 }
+
+#[test]
+fn a_partition_that_comes_back_to_its_replica_is_not_dead_after_a_restart() {
+    let mut history = History::new();
+    history.apply(&[one(3)], true);
+    history.index.raise_log_start(key(0), super::partition::GONE);
+    assert_eq!(history.index.take_log_starts(REPLICA)[&key(0)], super::partition::GONE);
+    history.apply(&[one(2)], true);
+    assert_eq!(history.index.take_log_starts(REPLICA)[&key(0)], 3, "the checkpoint would bring back the end");
+    assert_eq!(history.index.bytes_of(key(0)), 100);
+    assert!(history.index.at(key(0), 3, Access::MayBlock).unwrap().is_some());
+    assert!(history.index.at(key(0), 1, Access::MayBlock).unwrap().is_none());
+}
