@@ -104,14 +104,19 @@ pub fn describe_all_nodes(set: &BTreeMap<String, String>) -> Vec<Described> {
     all
 }
 
-fn topic_synonyms(entry: &TopicSetting, values: &Values, overrides: &BTreeMap<String, String>) -> Vec<Synonym> {
+/// All values of a topic's setting, and the one that holds in the topic's own unit: synonyms are shown in theirs.
+fn topic_synonyms(
+    entry: &TopicSetting,
+    values: &Values,
+    overrides: &BTreeMap<String, String>,
+) -> (Option<String>, Vec<Synonym>) {
     let mut synonyms = Vec::new();
     if let Some(value) = overrides.get(entry.setting.name) {
         synonyms.push(Synonym { name: entry.setting.name, value: Some(value.clone()), source: TOPIC_SOURCE });
     }
     for (name, factor) in entry.node_settings {
         for (value, source) in values.all(name) {
-            synonyms.push(Synonym { name, value: in_topic_units(value, *factor), source: source.code() });
+            synonyms.push(Synonym { name, value: Some(value.to_owned()), source: source.code() });
         }
     }
     // Explicit values of any node setting go before the defaults of all of them.
@@ -120,13 +125,21 @@ fn topic_synonyms(entry: &TopicSetting, values: &Values, overrides: &BTreeMap<St
         let value = entry.setting.default.map(str::to_owned);
         synonyms.push(Synonym { name: entry.setting.name, value, source: DEFAULT_SOURCE });
     }
-    synonyms
+    let value = synonyms.first().and_then(|first| {
+        let factor = entry.node_settings.iter().find(|(name, _)| *name == first.name).map_or(1, |(_, factor)| *factor);
+        in_topic_units(first.value.as_deref()?, factor)
+    });
+    (value, synonyms)
 }
 
 /// All settings of a topic for which `overrides` are set, on a node with `values`.
 #[must_use]
 pub fn describe_topic(values: &Values, overrides: &BTreeMap<String, String>) -> Vec<Described> {
-    TOPIC_SETTINGS.iter().map(|entry| shown(&entry.setting, topic_synonyms(entry, values, overrides), false)).collect()
+    let describe = |entry: &'static TopicSetting| {
+        let (value, synonyms) = topic_synonyms(entry, values, overrides);
+        Described { value, ..shown(&entry.setting, synonyms, false) }
+    };
+    TOPIC_SETTINGS.iter().map(describe).collect()
 }
 
 #[cfg(test)]
@@ -139,11 +152,14 @@ mod tests {
         let mut values = Values::default();
         values.set("log.retention.hours", Source::File, "2".into());
         let overrides = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
-        let synonyms = topic_synonyms(topic_setting("retention.ms").unwrap(), &values, &overrides);
+        let (value, synonyms) = topic_synonyms(topic_setting("retention.ms").unwrap(), &values, &overrides);
+        assert_eq!(value.as_deref(), Some("5"));
+        let (inherited, _) = topic_synonyms(topic_setting("retention.ms").unwrap(), &values, &BTreeMap::new());
+        assert_eq!(inherited.as_deref(), Some("7200000"));
         let shown: Vec<_> = synonyms.iter().map(|s| (s.name, s.value.as_deref().unwrap(), s.source)).collect();
         assert_eq!(
             shown,
-            [("retention.ms", "5", 1), ("log.retention.hours", "7200000", 4), ("log.retention.hours", "604800000", 5)]
+            [("retention.ms", "5", 1), ("log.retention.hours", "2", 4), ("log.retention.hours", "168", 5)]
         );
     }
 

@@ -115,3 +115,45 @@ fn answer(
         .collect();
     answer.with_num_partitions(topic.partitions).with_replication_factor(topic.factor).with_configs(Some(configs))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::protocol::Encodable;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn asked(partitions: i32, factor: i16) -> CreatableTopic {
+        CreatableTopic::default().with_num_partitions(partitions).with_replication_factor(factor)
+    }
+
+    #[test]
+    fn answers_encode_in_every_version() {
+        let config = Config::default();
+        for version in 2..=7 {
+            let created = CreatedTopic {
+                name: "t".into(),
+                id: Uuid::from_u128(7),
+                partitions: 3,
+                factor: 1,
+                overrides: BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]),
+            };
+            for result in [Ok(created), Err(MetadataError::DeletionDisabled)] {
+                let good = result.is_ok();
+                let answer = answer(version, &config, TopicName(text("t")), result);
+                assert_eq!(answer.configs.as_ref().is_some_and(|all| all.len() > 30), good && version >= 5);
+                let response = CreateTopicsResponse::default().with_topics(vec![answer]);
+                response.encode(&mut BytesMut::new(), version).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn minus_one_is_the_default_from_v4_on() {
+        assert_eq!(new_topic(4, &asked(-1, -1)).map(|topic| (topic.partitions, topic.factor)), Ok((None, None)));
+        let old = new_topic(3, &asked(-1, -1)).map(|topic| (topic.partitions, topic.factor));
+        assert_eq!(old, Ok((Some(-1), Some(-1))));
+        assert_eq!(new_topic(7, &asked(0, -2)).map(|topic| (topic.partitions, topic.factor)), Ok((Some(0), Some(-2))));
+    }
+}

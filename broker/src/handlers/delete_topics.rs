@@ -49,3 +49,23 @@ fn answer(version: i16, asked: Asked, result: Result<(String, Uuid), MetadataErr
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::protocol::Encodable;
+
+    use super::*;
+
+    #[test]
+    fn answers_encode_in_every_version() {
+        for version in 1..=6 {
+            let name = || Some(kafka_protocol::messages::TopicName(text("t")));
+            for result in [Ok(("t".to_owned(), Uuid::from_u128(3))), Err(MetadataError::UnknownTopic)] {
+                let answer = answer(version, Asked { name: name(), id: Uuid::nil() }, result);
+                let response = DeleteTopicsResponse::default().with_responses(vec![answer]);
+                response.encode(&mut BytesMut::new(), version).unwrap();
+            }
+        }
+    }
+}

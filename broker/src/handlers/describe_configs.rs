@@ -102,3 +102,27 @@ fn shown(detail: &Detail, described: Described) -> DescribeConfigsResourceResult
     let documentation = detail.documentation.then(|| text(&described.documentation));
     answer.with_config_type(described.kind).with_documentation(documentation)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::protocol::Encodable;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn answers_encode_in_every_version_with_and_without_details() {
+        for version in 1..=4 {
+            for details in [false, true] {
+                let detail = Detail { version, synonyms: details, documentation: details && version >= 3 };
+                let all = describe_node(&Config::default().values);
+                let configs: Vec<_> = all.into_iter().map(|described| shown(&detail, described)).collect();
+                assert!(version < 3 || configs.iter().all(|config| config.documentation.is_some() == details));
+                let result = DescribeConfigsResult::default().with_configs(configs);
+                let response = DescribeConfigsResponse::default().with_results(vec![result]);
+                response.encode(&mut BytesMut::new(), version).unwrap();
+            }
+        }
+    }
+}

@@ -216,6 +216,17 @@ fn another_clusters_id_is_refused() {
 }
 
 #[test]
+fn a_node_with_several_seeds_does_not_found_a_cluster_of_its_own() {
+    sim::run(1, || async {
+        let environment = vec![("OTTLA_CLUSTER_SEEDS".to_owned(), "a:1,b:1,c:1".to_owned())];
+        let config = crate::config::load(&Inputs { environment, ..Inputs::default() }).unwrap().config;
+        let memory = Memory::default();
+        assert!(matches!(start(&memory, config).await, Err(StartError::ManySeeds(3))));
+        assert!(memory.recovered().is_none());
+    });
+}
+
+#[test]
 fn many_who_want_one_topic_make_it_once() {
     sim::run_twice(3, || async {
         let (metadata, host) = start(&Memory::default(), Config::default()).await.unwrap();

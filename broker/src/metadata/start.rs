@@ -82,6 +82,11 @@ pub enum StartError {
         /// The cluster configured.
         expected: String,
     },
+    /// Several seeds: each node would found a cluster of its own and replicate nothing.
+    #[error(
+        "ottla.cluster.seeds (or controller.quorum.voters) names {0} nodes, but this release runs one node; name one or none"
+    )]
+    ManySeeds(usize),
     /// The group has no leader.
     #[error("metadata group: no leader within {} s", LEADER_TIMEOUT.as_secs())]
     NoLeader,
@@ -130,6 +135,9 @@ impl Metadata {
         config: Arc<Config>,
     ) -> Result<Self, StartError> {
         let (directory, directory_id) = home;
+        if config.cluster_size() > 1 {
+            return Err(StartError::ManySeeds(config.cluster_size()));
+        }
         let machine = match recovered {
             Some(replica) => {
                 let applied = replica.applied.map_or(RaftIndex(0), |applied| applied.index);

@@ -27,7 +27,6 @@ pub(super) const TOPICS: &[Setting] = &[
     .dynamic()
     .acts("topics"),
     boolean("auto.create.topics.enable", "true", "Whether a topic that a client asks for is made on the way.")
-        .dynamic()
         .acts("topics"),
     boolean("delete.topic.enable", "true", "Whether topics can be deleted.").acts("topics"),
     int("ottla.topic.partitions.max", "10000", Range::Between(1, 100_000), "The most partitions of one topic.")

@@ -4,6 +4,7 @@
 
 use crate::config::setting::{INT_MAX, Kind, Range, Setting, at_least, boolean, int, list, long, short, text, unset};
 
+const LATER_CLUSTER: &str = "this release runs one node";
 const RUNTIME: &str = "the node uses all cores it is given";
 const LOADED: &str = "replicas hold the state already: nothing is loaded when leadership changes";
 const LATER_GROUPS: &str = "the newer group protocol (KIP-848) is not served yet";
@@ -18,16 +19,16 @@ pub(super) const NODE: &[Setting] = &[
     unset("inter.broker.listener.name", Kind::String, Range::Any, "Listener whose address other nodes are told; the first one when not set.").acts("listeners"),
     list("log.dirs", "./data", Range::Any, "Data directories, by comma; `log.dir` means the same. Each has a log of its own; replicas are spread over them.").acts("storage"),
     text("ottla.admin.listener", "127.0.0.1:9644", Range::Any, "host:port of the admin HTTP port (metrics, health); `none` switches it off.").acts("admin port"),
-    unset("ottla.cluster.listener", Kind::String, Range::Any, "host:port on which other nodes reach this one.").acts("cluster"),
-    list("ottla.cluster.seeds", "", Range::Any, "host:port of the cluster's first nodes, by comma. Their number is the size of a new cluster. `controller.quorum.voters` supplies them where only that is set.").acts("cluster"),
+    unset("ottla.cluster.listener", Kind::String, Range::Any, "host:port on which other nodes reach this one.").idle(LATER_CLUSTER),
+    list("ottla.cluster.seeds", "", Range::Any, "host:port of the cluster's first nodes, by comma. Their number is the size of a new cluster. `controller.quorum.voters` supplies them where only that is set.").idle(LATER_CLUSTER),
     unset("ottla.cluster.id", Kind::String, Range::Any, "Id that a new cluster takes instead of a random one; the variable CLUSTER_ID means the same.").acts("metadata"),
     text("ottla.log.level", "info", Range::Any, "What the node writes to its own log: error, warn, info, debug, trace, or a filter by module.").acts("node"),
 ];
 
 pub(super) const NETWORK: &[Setting] = &[
     int("socket.request.max.bytes", "104857600", at_least(1), "The largest request.").acts("connections"),
-    int("max.connections", "2147483647", at_least(0), "Connections of all listeners together; more are closed at once.").dynamic().acts("connections"),
-    int("max.connections.per.ip", "2147483647", at_least(0), "Connections from one address; more are closed at once.").dynamic().acts("connections"),
+    int("max.connections", "2147483647", at_least(0), "Connections of all listeners together; more are closed at once.").acts("connections"),
+    int("max.connections.per.ip", "2147483647", at_least(0), "Connections from one address; more are closed at once.").acts("connections"),
     text("max.connections.per.ip.overrides", "", Range::Any, "Exceptions from `max.connections.per.ip`: address:count pairs by comma.").idle("one limit holds for all addresses"),
     int("max.connection.creation.rate", "2147483647", at_least(0), "New connections per second.").idle("accepting is bounded by the number of connections"),
     long("connections.max.idle.ms", "600000", at_least(-1), "A connection that sends nothing for so long is closed; -1 never.").acts("connections"),
@@ -139,7 +140,6 @@ pub(super) const GROUPS: &[Setting] = &[
         .idle("offsets are stored uncompressed"),
     int("offsets.load.buffer.size", "5242880", at_least(1), "Read size when offsets are loaded.").idle(LOADED),
     int("offsets.retention.minutes", "10080", at_least(1), "How long the offsets of an empty group are kept.")
-        .dynamic()
         .acts("groups"),
     long("offsets.retention.check.interval.ms", "600000", at_least(1), "How often expired offsets are looked for.")
         .acts("groups"),
@@ -155,7 +155,6 @@ pub(super) const TRANSACTIONS: &[Setting] = &[
         at_least(1),
         "How long a partition remembers a producer that sends nothing.",
     )
-    .dynamic()
     .acts("producers"),
     int(
         "producer.id.expiration.check.interval.ms",
@@ -170,21 +169,21 @@ pub(super) const TRANSACTIONS: &[Setting] = &[
         Range::Between(1, 10_000),
         "Partitions of `__transaction_state`; must not change once it exists.",
     )
-    .acts("placement"),
+    .idle(LATER_TXN),
     short(
         "transaction.state.log.replication.factor",
         "3",
         at_least(1),
         "Replicas of `__transaction_state`; fewer where there are fewer nodes.",
     )
-    .acts("placement"),
+    .idle(LATER_TXN),
     int(
         "transaction.state.log.min.isr",
         "2",
         at_least(1),
         "`min.insync.replicas` of `__transaction_state`; never above its replicas.",
     )
-    .acts("placement"),
+    .idle(LATER_TXN),
     int("transaction.state.log.segment.bytes", "104857600", at_least(1), "Segment size of `__transaction_state`.")
         .idle("all partitions of a disk share segment files"),
     int("transaction.state.log.load.buffer.size", "5242880", at_least(1), "Read size when transactions are loaded.")
