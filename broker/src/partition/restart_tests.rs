@@ -22,7 +22,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::config::TopicConfig;
-use crate::metadata::{MetadataImage, ShardRecord};
+use crate::coordinator::group::records::{CommittedOffset, Record};
+use crate::metadata::{MetadataImage, ShardKind, ShardRecord};
 use crate::shard::fake::{FakeRegistry, NODE, NoNetwork, SHARD, image_with_topic};
 use crate::shard::{Shards, Upkeep};
 
@@ -33,7 +34,12 @@ const NAME: TopicRef<'static> = TopicRef::Name("t");
 type Acked = Arc<Mutex<BTreeMap<i32, BTreeMap<i64, u64>>>>;
 
 fn options() -> DataDirOptions {
-    let log = LogOptions { segment_bytes: 1 << 20, reserve_bytes: 0, zero_ahead_bytes_per_second: 0, ..LogOptions::default() };
+    let log = LogOptions {
+        segment_bytes: 1 << 20,
+        reserve_bytes: 0,
+        zero_ahead_bytes_per_second: 0,
+        ..LogOptions::default()
+    };
     DataDirOptions {
         node_id: NODE.0,
         log,
@@ -45,10 +51,11 @@ fn options() -> DataDirOptions {
 }
 
 /// The image with the shard's replica in the directory that there is.
-fn placed(directory: Uuid, config: TopicConfig) -> MetadataImage {
+fn placed(directory: Uuid, config: TopicConfig, kind: ShardKind) -> MetadataImage {
     let mut image = image_with_topic(PARTITIONS, config);
     let mut record: ShardRecord = (**image.shard(SHARD).unwrap()).clone();
     record.replicas[0].directory = directory;
+    record.kind = kind;
     image.shards = Arc::new([(SHARD, Arc::new(record))].into_iter().collect());
     image
 }
@@ -60,10 +67,14 @@ struct Node {
 }
 
 async fn start(disk: SimDisk, config: TopicConfig, upkeep: Upkeep) -> Node {
+    start_as(disk, config, upkeep, ShardKind::Pool { factor: 1, pinned: false }).await
+}
+
+async fn start_as(disk: SimDisk, config: TopicConfig, upkeep: Upkeep, kind: ShardKind) -> Node {
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let (directory, recovered) = DataDir::open(disk, Path::new("/data"), options()).await.unwrap();
     let host = RaftHost::new(Arc::new(NoNetwork), RaftOptions::default());
-    let registry = FakeRegistry::new(placed(directory.directory_id(), config));
+    let registry = FakeRegistry::new(placed(directory.directory_id(), config, kind));
     let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
     let shards = Shards::new(NODE, host.clone(), directories, Arc::new(registry), upkeep);
     for replica in &recovered {
@@ -115,7 +126,10 @@ async fn produce(node: &Node, index: i32, resume: &Mutex<Progress>, acked: &Acke
                 let mut acked = acked.lock();
                 let offsets = acked.entry(index).or_default();
                 for (offset, value) in (appended.base_offset.0..).zip(values) {
-                    assert!(offsets.insert(offset, value).is_none_or(|before| before == value), "an offset given twice");
+                    assert!(
+                        offsets.insert(offset, value).is_none_or(|before| before == value),
+                        "an offset given twice"
+                    );
                 }
             }
             Err(error) => assert!(error.is_retriable(), "{error:?}"),
@@ -169,12 +183,17 @@ async fn check(node: &Node, acked: &Acked) {
         let found = read_all(&partition).await;
         let offsets: Vec<i64> = found.keys().copied().collect();
         let log_start = partition.watermarks().log_start.0;
-        assert!(offsets.iter().copied().eq(log_start..log_start + offsets.len() as i64), "{index}: offsets are not dense");
+        assert!(
+            offsets.iter().copied().eq(log_start..log_start + offsets.len() as i64),
+            "{index}: offsets are not dense"
+        );
         let mut values: Vec<u64> = found.values().copied().collect();
         assert!(values.is_sorted(), "{index}: order broken");
         values.dedup();
         assert_eq!(values.len(), found.len(), "{index}: a record is there twice");
-        for (offset, value) in acked.lock().get(&index).into_iter().flatten().filter(|(offset, _)| **offset >= log_start) {
+        for (offset, value) in
+            acked.lock().get(&index).into_iter().flatten().filter(|(offset, _)| **offset >= log_start)
+        {
             assert_eq!(found.get(offset), Some(value), "partition {index}, offset {offset}: acknowledged, not there");
         }
     }
@@ -292,5 +311,81 @@ fn a_long_poll_counts_what_is_there_and_what_comes() {
         };
         let (waited, ()) = futures_util::join!(wait(0, 2 * bytes), later);
         assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(2), "{waited:?}");
+    });
+}
+
+fn commit(offset: i64) -> Bytes {
+    let value = CommittedOffset {
+        offset,
+        leader_epoch: 0,
+        // Large, so that the checkpoint begins new generations often.
+        metadata: "m".repeat(40_000).into(),
+        commit_time_ms: 1,
+        expire_time_ms: None,
+        topic_id: Uuid::nil(),
+    };
+    let record = Record::Offset { group: "g".to_owned(), topic: "t".to_owned(), partition: 0, value: Some(value) };
+    let (key, value) = record.encode().unwrap();
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(&NewRecord { timestamp: 1, key: Some(&key), value: value.as_deref(), headers: &[] });
+    builder.build().unwrap()
+}
+
+/// Group offsets need no log beyond what the oldest kept checkpoint does not cover, and come back after a crash.
+#[test]
+fn the_log_of_group_offsets_stays_short_and_the_offsets_survive() {
+    sim::run(7, || async {
+        let disk = SimDisk::new(7, SimDiskOptions::default());
+        let upkeep = Upkeep { offsets_check: Duration::from_millis(100), ..Upkeep::default() };
+        let kind = ShardKind::ConsumerOffsets;
+        let (home, disk_now, upkeep_now) = (SimNode(1), disk.clone(), upkeep.clone());
+        let life = sim::spawn_on(home, async move {
+            let node = start_as(disk_now, TopicConfig::default(), upkeep_now, kind).await;
+            let partition = node.partitions.find(NAME, 0).await.unwrap();
+            for offset in 0..400 {
+                let options = AppendOptions { origin: Origin::Coordinator, ..options_of(0) };
+                partition.append(commit(offset), options).await.unwrap();
+                rt::sleep(Duration::from_millis(5)).await;
+            }
+            let marks = partition.watermarks();
+            assert_eq!(marks.high_watermark, Offset(400));
+            assert!(marks.log_start > Offset(200), "the log still begins at {}", marks.log_start);
+            marks.log_start
+        });
+        let log_start = life.await.unwrap();
+        sim::crash(home);
+        disk.crash(sim::disk::Crash::Power);
+        let node = start_as(disk, TopicConfig::default(), upkeep, kind).await;
+        let partition = node.partitions.find(NAME, 0).await.unwrap();
+        assert!(partition.watermarks().log_start >= log_start);
+        let store = partition.group_store().unwrap();
+        assert_eq!(store.lock().offset("g", "t", 0).unwrap().offset, 399);
+    });
+}
+
+/// A full disk refuses produce with a retriable error, serves reads, and takes records again once there is room.
+#[test]
+fn a_full_disk_refuses_produce_serves_reads_and_recovers_without_a_restart() {
+    sim::run(8, || async {
+        let disk = SimDisk::new(8, SimDiskOptions { capacity_bytes: 64 << 20, ..SimDiskOptions::default() });
+        let node = start(disk.clone(), TopicConfig::default(), Upkeep::default()).await;
+        let partition = node.partitions.find(NAME, 0).await.unwrap();
+        partition.append(batch(None, &[1, 2]), options_of(1)).await.unwrap();
+        disk.set_capacity(0);
+        let mut refused = None;
+        for _ in 0..20_000 {
+            let values: Vec<u64> = (0..2_000).collect();
+            if let Err(error) = partition.append(batch(None, &values), options_of(1)).await {
+                refused = Some(error);
+                break;
+            }
+        }
+        let error = refused.unwrap();
+        assert!(error.is_retriable(), "{error:?}");
+        let found = read_all(&partition).await;
+        assert_eq!((found[&0], found[&1]), (1, 2));
+        disk.set_capacity(1 << 40);
+        rt::sleep(Duration::from_secs(5)).await;
+        partition.append(batch(None, &[3]), options_of(1)).await.unwrap();
     });
 }

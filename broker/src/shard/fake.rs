@@ -6,7 +6,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{NodeId, Offset, PartitionId};
-use ottla_raft::{Members, Message, Network, Proposal, ProposeError, Proposed, ReadIndexError, Role, StateMachine, Undelivered};
+use ottla_raft::{
+    Members, Message, Network, Proposal, ProposeError, Proposed, ReadIndexError, Role, StateMachine, Undelivered,
+};
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};

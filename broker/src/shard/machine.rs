@@ -16,6 +16,7 @@ use ottla_storage::index::ExtentKey;
 use parking_lot::Mutex;
 
 use super::codec::CodecError;
+use super::cut_points::{CutPoint, CutPoints};
 use super::keys::{self, Key, PartitionValue, ShardValue};
 use super::published::{Marks, Published};
 use super::state::{PartitionState, ShardState, Touched};
@@ -55,24 +56,12 @@ impl LocalSpace for DirectorySpace {
     }
 }
 
-/// Up to where partitions were at a cut: what the checkpoint covers once it is kept.
-#[derive(Debug, Clone)]
-pub struct CutPoint {
-    /// Index of the last entry in the cut.
-    pub applied: RaftIndex,
-    /// Next offset of each partition that keeps groups.
-    pub ends: Vec<(PartitionId, Offset)>,
-}
-
-/// Cut points that are remembered; more than checkpoints are ever kept.
-const CUT_POINTS_MAX: usize = 16;
-
 /// One replica's state machine.
 pub struct ShardMachine {
     state: Arc<Mutex<ShardState>>,
     published: Arc<Published>,
     space: Arc<dyn LocalSpace>,
-    cut_points: Arc<Mutex<Vec<CutPoint>>>,
+    cut_points: Arc<Mutex<CutPoints>>,
     applied: RaftIndex,
 }
 
@@ -107,7 +96,7 @@ impl ShardMachine {
 
     /// Where the last cuts were taken.
     #[must_use]
-    pub fn cut_points(&self) -> Arc<Mutex<Vec<CutPoint>>> {
+    pub fn cut_points(&self) -> Arc<Mutex<CutPoints>> {
         self.cut_points.clone()
     }
 }
@@ -151,11 +140,7 @@ impl StateMachine for ShardMachine {
         let ends = state.partitions.iter().filter(|(_, partition)| partition.groups.is_some());
         let ends: Vec<_> = ends.map(|(id, partition)| (*id, partition.next_offset)).collect();
         if !ends.is_empty() {
-            let mut points = self.cut_points.lock();
-            if points.len() == CUT_POINTS_MAX {
-                points.remove(0);
-            }
-            points.push(CutPoint { applied: self.applied, ends });
+            self.cut_points.lock().push(CutPoint { applied: self.applied, ends });
         }
         cut(&mut state)
     }

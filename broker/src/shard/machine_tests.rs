@@ -382,3 +382,81 @@ proptest! {
         let _ = replica.append(0, data.freeze());
     }
 }
+
+mod groups {
+    //! Partitions that keep groups: guards are judged at apply, the state survives in the checkpoint alone.
+
+    use super::*;
+    use crate::coordinator::group::guard::Guard;
+    use crate::coordinator::group::records::{CommittedOffset, Record};
+
+    fn commit(group: &str, offset: i64) -> Bytes {
+        let value = CommittedOffset {
+            offset,
+            leader_epoch: 0,
+            metadata: "".into(),
+            commit_time_ms: 1,
+            expire_time_ms: None,
+            topic_id: Uuid::nil(),
+        };
+        let record =
+            Record::Offset { group: group.to_owned(), topic: "t".to_owned(), partition: 0, value: Some(value) };
+        let (key, value) = record.encode().unwrap();
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.push(&NewRecord { timestamp: 1, key: Some(&key), value: value.as_deref(), headers: &[] });
+        builder.build().unwrap()
+    }
+
+    fn guarded(generation: i32) -> BatchDecision {
+        let guard = Guard::Commit { group: "g".to_owned(), generation, member_id: String::new() };
+        BatchDecision { coordinator: true, guard: Some(guard.encode()) }
+    }
+
+    fn offset_of(state: &ShardState) -> Option<i64> {
+        let groups = state.partitions[&id(0)].groups.clone().unwrap();
+        let groups = groups.lock();
+        groups.offset("g", "t", 0).map(|committed| committed.offset)
+    }
+
+    #[test]
+    fn a_commit_that_its_guard_forbids_takes_no_offset_and_changes_nothing() {
+        let mut replica = Replica::new(ShardState::new(true));
+        replica.adopt(1, 0, 0);
+        let data = Command::Data(vec![guarded(-1), guarded(4), guarded(-1)]);
+        let batches = [10, 20, 30].map(|offset| (id(0), commit("g", offset))).to_vec();
+        let ApplyReply::Data(outcomes) = replica.run(&data, batches).1 else { panic!("data") };
+        assert_eq!((base(outcomes[0]), base(outcomes[2])), (0, 1));
+        assert_eq!(outcomes[1], BatchOutcome::Rejected(Rejection::Group(22)));
+        assert_eq!(offset_of(&replica.machine.state.lock()), Some(30));
+    }
+
+    #[test]
+    fn groups_come_back_from_the_checkpoint_and_go_with_their_partition() {
+        let mut replica = Replica::new(ShardState::new(true));
+        replica.adopt(1, 0, 0);
+        let mut checkpoint = BTreeMap::new();
+        let keep = |checkpoint: &mut BTreeMap<Bytes, Bytes>, replica: &mut Replica| {
+            for (key, value) in replica.machine.cut() {
+                match value {
+                    Some(value) => checkpoint.insert(key, value),
+                    None => checkpoint.remove(&key),
+                };
+            }
+        };
+        let _ = replica.run(&Command::Data(vec![guarded(-1)]), vec![(id(0), commit("g", 10))]);
+        keep(&mut checkpoint, &mut replica);
+        let covered = replica.machine.cut_points.lock().covered_by(RaftIndex(u64::MAX)).cloned();
+        assert_eq!(covered.unwrap().ends, [(id(0), Offset(1))]);
+        let stored: Vec<_> = checkpoint.clone().into_iter().collect();
+        let restored = restore(true, &stored).unwrap();
+        assert_eq!(offset_of(&restored), Some(10));
+        assert_eq!(restored.checksum(), replica.machine.checksum());
+        // Committed after the cut and dropped before the next: no key of it may stay.
+        let _ = replica.run(&Command::Data(vec![guarded(-1)]), vec![(id(0), commit("h", 11))]);
+        keep(&mut checkpoint, &mut replica);
+        replica.drop_partition(2, 0);
+        keep(&mut checkpoint, &mut replica);
+        let tags: Vec<u8> = checkpoint.keys().map(|key| key[0]).collect();
+        assert_eq!(tags, [1, 5]);
+    }
+}

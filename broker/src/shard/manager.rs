@@ -134,22 +134,14 @@ impl Shards {
         let creation = ShardCreation::from(record);
         let (machine, view) = self.machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
         let members = Members::of(record.replicas.iter().map(|replica| replica.id));
-        let group = self
-            .0
-            .host
-            .create(directory.clone(), replica.id, creation.encode(), members, Box::new(machine))
-            .await?;
+        let group =
+            self.0.host.create(directory.clone(), replica.id, creation.encode(), members, Box::new(machine)).await?;
         self.add(creation, replica.id, directory, group, view);
         tracing::info!("shard={} replica={}: created ({:?})", record.id, replica.id, record.kind);
         Ok(())
     }
 
-    fn machine(
-        &self,
-        directory: &Arc<DataDir>,
-        replica: ReplicaId,
-        state: ShardState,
-    ) -> (ShardMachine, MachineView) {
+    fn machine(&self, directory: &Arc<DataDir>, replica: ReplicaId, state: ShardState) -> (ShardMachine, MachineView) {
         let space = Arc::new(DirectorySpace { directory: directory.clone(), replica });
         let machine = ShardMachine::new(state, space);
         let view = MachineView::of(&machine);

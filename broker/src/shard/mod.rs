@@ -4,6 +4,7 @@ mod adoption;
 pub mod clock;
 mod codec;
 pub mod command;
+mod cut_points;
 pub mod epochs;
 #[cfg(test)]
 pub(crate) mod fake;

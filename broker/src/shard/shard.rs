@@ -19,8 +19,9 @@ use tokio::sync::{Notify, oneshot};
 
 use super::clock::ShardClock;
 use super::command::Command;
+use super::cut_points::CutPoints;
 use super::group::Group;
-use super::machine::{CutPoint, ShardMachine};
+use super::machine::ShardMachine;
 use super::published::Published;
 use super::queue::{BatchAnswer, Packed, Queue, QueuedBatch, QueuedCommand};
 use super::state::{ApplyReply, ShardState};
@@ -34,7 +35,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(crate) struct MachineView {
     state: Arc<Mutex<ShardState>>,
     published: Arc<Published>,
-    cut_points: Arc<Mutex<Vec<CutPoint>>>,
+    cut_points: Arc<Mutex<CutPoints>>,
 }
 
 impl MachineView {
@@ -140,7 +141,7 @@ impl Shard {
         &self.machine.state
     }
 
-    pub(crate) fn cut_points(&self) -> &Mutex<Vec<CutPoint>> {
+    pub(crate) fn cut_points(&self) -> &Mutex<CutPoints> {
         &self.machine.cut_points
     }
 

@@ -153,8 +153,8 @@ async fn follow_checkpoint(shard: &Shard) -> Result<(), PartitionError> {
     }
     let Some(kept) = directory.oldest_kept(shard.replica) else { return Ok(()) };
     let ends: BTreeMap<PartitionId, Offset> = {
-        let points = shard.cut_points().lock();
-        let covered = points.iter().rev().find(|point| point.applied <= kept.index);
+        let mut points = shard.cut_points().lock();
+        let covered = points.covered_by(kept.index);
         covered.map(|point| point.ends.iter().copied().collect()).unwrap_or_default()
     };
     let mut changes = Vec::new();
