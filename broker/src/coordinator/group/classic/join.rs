@@ -104,7 +104,7 @@ impl Group {
     }
 
     fn add_member(&mut self, now: Now, request: RequestId, id: Arc<str>, join: Join, out: &mut Vec<Output>) {
-        tracing::info!(member = %id, state = self.state.name(), reason = join.reason.as_deref().unwrap_or("not given"), "member joins");
+        tracing::info!(member = ?id, state = self.state.name(), reason = join.reason.as_deref().unwrap_or("not given"), "member joins");
         if let Some(instance_id) = &join.instance_id {
             self.static_members.insert(instance_id.clone(), id.clone());
         }
@@ -136,7 +136,7 @@ impl Group {
     }
 
     fn rejoin(&mut self, now: Now, request: RequestId, id: &Arc<str>, join: Join, out: &mut Vec<Output>) {
-        tracing::info!(member = %id, state = self.state.name(), reason = join.reason.as_deref().unwrap_or("not given"), "member rejoins");
+        tracing::info!(member = ?id, state = self.state.name(), reason = join.reason.as_deref().unwrap_or("not given"), "member rejoins");
         self.update_member(request, id, join, out);
         self.rebalance_or_complete(now, out);
     }
@@ -159,7 +159,7 @@ impl Group {
         let Some(mut member) = self.members.remove(old_id) else {
             return refuse(out, request, "", GroupError::Internal);
         };
-        tracing::info!(old = %old_id, new = %new_id, instance = ?join.instance_id, "static member replaced");
+        tracing::info!(old = ?old_id, new = ?new_id, instance = ?join.instance_id, "static member replaced");
         if let Some(parked) = member.awaiting_join.take() {
             refuse(out, parked, old_id, GroupError::FencedInstanceId);
         }

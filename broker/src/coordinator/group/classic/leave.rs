@@ -33,7 +33,7 @@ impl Group {
         } else {
             self.check_member(&leaving.member_id, leaving.instance_id.as_deref())?
         };
-        tracing::info!(member = %id, reason = leaving.reason.as_deref().unwrap_or("not given"), "member leaves");
+        tracing::info!(member = ?id, reason = leaving.reason.as_deref().unwrap_or("not given"), "member leaves");
         self.remove_member(&id, out);
         Ok(())
     }

@@ -88,7 +88,7 @@ impl Group {
         self.timers.cancel(&Timer::Join);
         let missing = self.members.iter().filter(|(_, m)| m.awaiting_join.is_none() && m.instance_id.is_none());
         for id in missing.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
-            tracing::info!(member = %id, "member did not rejoin in time, removed");
+            tracing::info!(member = ?id, "member did not rejoin in time, removed");
             self.remove_member(&id, out);
         }
         if !self.members.is_empty() && !self.elect_leader() {
@@ -217,7 +217,7 @@ impl Group {
             return;
         }
         for id in std::mem::take(&mut self.pending_sync) {
-            tracing::info!(member = %id, "member did not ask for its assignment in time, removed");
+            tracing::info!(member = ?id, "member did not ask for its assignment in time, removed");
             self.remove_member(&id, out);
         }
         self.prepare_rebalance(now, out);
@@ -234,7 +234,7 @@ impl Group {
         if !member.is_new && (member.awaiting_join.is_some() || member.awaiting_sync.is_some()) {
             return;
         }
-        tracing::info!(member = %id, "session timed out, member removed");
+        tracing::info!(member = ?id, "session timed out, member removed");
         self.remove_member(id, out);
         match self.state {
             State::CompletingRebalance | State::Stable => self.prepare_rebalance(now, out),

@@ -254,7 +254,7 @@ impl Owner {
         let request = RequestId(self.last_request);
         self.askers.insert(request, asker);
         let input = input(request);
-        let outputs = tracing::info_span!("group", id = %group).in_scope(|| slot.machine.step(now(), input));
+        let outputs = tracing::info_span!("group", id = ?group).in_scope(|| slot.machine.step(now(), input));
         self.carry_out(group, outputs);
     }
 
@@ -339,7 +339,7 @@ impl Owner {
     /// What was to be true is not: everybody who was told, or waits, is told to try again, and the machine is
     /// rebuilt from what is recorded.
     fn on_write_failure(&mut self, group: &Arc<str>, sequence: u64, error: GroupError) {
-        tracing::warn!(group = %group, %error, "membership could not be written; the group starts over from its last record");
+        tracing::warn!(group = ?group, %error, "membership could not be written; the group starts over from its last record");
         // A batch that is too large will not be smaller the next time: a final error stops the client.
         let error = if error == GroupError::CommitTooLarge { GroupError::Internal } else { error };
         let Some(slot) = self.live.get_mut(group) else { return };
@@ -385,7 +385,7 @@ impl Owner {
             self.deadlines.pop_first();
             let Some(slot) = self.live.get_mut(&group) else { continue };
             slot.deadline_ms = None;
-            let span = tracing::info_span!("group", id = %group);
+            let span = tracing::info_span!("group", id = ?group);
             let outputs = span.in_scope(|| slot.machine.step(now, Input::Tick));
             self.carry_out(&group, outputs);
         }

@@ -122,12 +122,12 @@ impl Owner {
             }
         }
         for (group, records, cutoff_ms) in due {
-            tracing::info!(group = %group, records = records.len(), "removing what has expired");
+            tracing::info!(group = ?group, records = records.len(), "removing what has expired");
             let guard = Guard::Expiry { group: group.to_string(), cutoff_ms };
             let appends = self.append_all(&records, now().wall_ms, &guard);
             self.events.push(Box::pin(async move {
                 if let Err(error) = wait_for_all(appends).await {
-                    tracing::info!(group = %group, %error, "expired offsets stay until the next sweep");
+                    tracing::info!(group = ?group, %error, "expired offsets stay until the next sweep");
                 }
                 Event::Swept
             }));
