@@ -10,12 +10,11 @@ use parking_lot::Mutex;
 
 use super::error::PartitionError;
 use super::types::{ActiveProducer, EpochEnd, Isolation, Watermarks};
-use crate::coordinator::group::GroupStore;
 use crate::metadata::Topic;
-use crate::shard::Shard;
 use crate::shard::command::{Command, LogStartChange, LogStartReason};
 use crate::shard::published::{Marks, PartitionCell};
 use crate::shard::state::{ApplyReply, epoch_of};
+use crate::shard::{GroupStore, Shard};
 
 /// A partition that this node carries, for the time of one request; cheap to clone.
 #[derive(Debug, Clone)]

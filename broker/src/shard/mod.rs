@@ -21,6 +21,8 @@ pub mod state;
 pub(crate) mod sticky;
 pub mod upkeep;
 
+/// What a shard of `__consumer_offsets` keeps per partition; pure, and known to the floors above by this name.
+pub use crate::coordinator::group::GroupStore;
 pub use codec::CodecError;
 pub use manager::{OpenError, Shards, creation_of};
 pub use registry::Registry;
