@@ -111,7 +111,7 @@ impl SegmentTable {
         !usage.ranges.verdicts.iter().any(|(replica, decided)| {
             segments.iter().any(|(other, holder)| {
                 *other != segment
-                    && holder.live_lines.contains_key(replica)
+                    && !holder.live_lines.is_empty()
                     && holder.ranges.entries.get(replica).is_some_and(|held| overlap(*held, *decided))
             })
         })
