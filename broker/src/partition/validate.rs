@@ -19,6 +19,11 @@ pub(crate) const DECOMPRESSED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// What a batch may grow to for each byte that the topic allows; compression bombs are refused above it.
 const DECOMPRESSED_PER_BYTE_MAX: usize = 64;
 
+/// A topic with a small `max.message.bytes` still takes what compresses well.
+const DECOMPRESSED_BYTES_FLOOR: usize = 16 * 1024 * 1024;
+
+const _: () = assert!(DECOMPRESSED_BYTES_FLOOR <= DECOMPRESSED_BYTES_MAX);
+
 const CRC_AT: usize = 17;
 const MAX_TIMESTAMP_AT: usize = 35;
 
@@ -37,7 +42,9 @@ pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<B
             TimestampBounds::around(now_ms, topic.message_timestamp_before_max_ms, topic.message_timestamp_after_max_ms)
         }),
     };
-    let limit = batch_bytes_max.saturating_mul(DECOMPRESSED_PER_BYTE_MAX).min(DECOMPRESSED_BYTES_MAX);
+    let limit = batch_bytes_max
+        .saturating_mul(DECOMPRESSED_PER_BYTE_MAX)
+        .clamp(DECOMPRESSED_BYTES_FLOOR, DECOMPRESSED_BYTES_MAX);
     let checked = records::check(&header, &data, &rules, limit)?;
     if let Some(error) = fault(&checked) {
         return Err(error);

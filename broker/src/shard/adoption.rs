@@ -48,9 +48,14 @@ impl Adoption {
             shard.command(Command::Drop(open.drop.drain(..count).collect())).await?;
         }
         let _answered_by_adoption = shard.take_wanted();
-        if !open.keys.is_empty() && registry.end_intents(open.keys.clone()).await {
-            self.reported.extend(open.keys);
+        if open.keys.is_empty() {
+            return Ok(());
         }
+        if !registry.end_intents(open.keys.clone()).await {
+            // Not recorded: reported again soon.
+            return Err(PartitionError::LeaderNotAvailable);
+        }
+        self.reported.extend(open.keys);
         Ok(())
     }
 

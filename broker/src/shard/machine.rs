@@ -96,7 +96,7 @@ impl ShardMachine {
 
     /// Where the last cuts were taken.
     #[must_use]
-    pub fn cut_points(&self) -> Arc<Mutex<CutPoints>> {
+    pub(crate) fn cut_points(&self) -> Arc<Mutex<CutPoints>> {
         self.cut_points.clone()
     }
 }

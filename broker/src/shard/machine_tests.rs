@@ -262,6 +262,120 @@ struct ModelPartition {
     sequences: BTreeMap<i64, (i32, Option<(Bytes, i64)>)>,
 }
 
+/// What the model makes of a step.
+struct Planned {
+    command: Command,
+    batches: Vec<(PartitionId, Bytes)>,
+    /// The offset that the batch must get.
+    expect: Option<i64>,
+}
+
+impl Planned {
+    fn command(command: Command) -> Option<Self> {
+        Some(Self { command, batches: vec![], expect: None })
+    }
+
+    fn data(partition: i32, data: Bytes, expect: Option<i64>) -> Option<Self> {
+        let command = Command::Data(vec![BatchDecision::default()]);
+        Some(Self { command, batches: vec![(id(partition), data)], expect })
+    }
+}
+
+/// All partitions as clients would write them down.
+#[derive(Default)]
+struct Model {
+    partitions: BTreeMap<i32, ModelPartition>,
+    intent: u64,
+}
+
+impl Model {
+    fn plan(&mut self, step: &Step, state: &ShardState) -> Option<Planned> {
+        match *step {
+            Step::Adopt(p) => {
+                self.intent += 1;
+                self.partitions.entry(p).or_default();
+                let adopted = AdoptedPartition { id: id(p), intent: RaftIndex(self.intent), epoch_base: p };
+                Planned::command(Command::Adopt(vec![adopted]))
+            }
+            Step::Drop(p) => {
+                self.intent += 1;
+                self.partitions.remove(&p);
+                Planned::command(Command::Drop(vec![DroppedPartition { id: id(p), intent: RaftIndex(self.intent) }]))
+            }
+            Step::Append { partition, count } => {
+                let expect = self.partitions.get_mut(&partition).map(|known| known.take(count));
+                Planned::data(partition, batch(count, None), expect)
+            }
+            Step::Produce { partition, producer, count, retry } => {
+                let known = self.partitions.get_mut(&partition)?;
+                let (data, offset) = known.produce(producer, count, retry);
+                Planned::data(partition, data, Some(offset))
+            }
+            Step::LogStart(p, offset) => {
+                if let Some(known) = self.partitions.get_mut(&p) {
+                    known.log_start = known.log_start.max(offset.min(known.next));
+                }
+                let change = LogStartChange { id: id(p), offset: Offset(offset), reason: LogStartReason::Retention };
+                Planned::command(Command::SetLogStart(vec![change]))
+            }
+            Step::Expire(index) => {
+                let cutoff_ms = i64::try_from(index).unwrap() * 1_000;
+                for (p, known) in &mut self.partitions {
+                    let producers = &state.partitions[&id(*p)].producers;
+                    known.sequences.retain(|producer, _| {
+                        let history = producers.get(ottla_protocol::ids::ProducerId(*producer));
+                        history.is_some_and(|history| history.seen_ms >= cutoff_ms)
+                    });
+                }
+                Planned::command(Command::ExpireProducers { cutoff_ms })
+            }
+            Step::NewTerm | Step::Cut => None,
+        }
+    }
+}
+
+impl ModelPartition {
+    fn take(&mut self, count: i32) -> i64 {
+        let base = self.next;
+        self.next += i64::from(count);
+        base
+    }
+
+    /// The batch that a producer sends, and the offset it must get: a new one, or the last one's again.
+    fn produce(&mut self, producer: i64, count: i32, retry: bool) -> (Bytes, i64) {
+        let base = self.next;
+        let (sequence, last) = self.sequences.entry(producer).or_default();
+        if let (Some(again), true) = (last.clone(), retry) {
+            return again;
+        }
+        let sent = (batch(count, Some((producer, 0, *sequence))), base);
+        *last = Some(sent.clone());
+        *sequence += count;
+        self.next += i64::from(count);
+        sent
+    }
+}
+
+fn keep(checkpoint: &mut BTreeMap<Bytes, Bytes>, replica: &mut Replica) {
+    for (key, value) in replica.machine.cut() {
+        match value {
+            Some(value) => checkpoint.insert(key, value),
+            None => checkpoint.remove(&key),
+        };
+    }
+}
+
+/// A second replica: restored from a checkpoint, then given the entries since.
+fn restarted(checkpoint: BTreeMap<Bytes, Bytes>, since: &[Entry]) -> Replica {
+    let stored: Vec<_> = checkpoint.into_iter().collect();
+    let mut restored = Replica::new(restore(false, &stored).unwrap());
+    for entry in since {
+        let _ = restored.machine.apply(entry);
+    }
+    restored.machine.publish();
+    restored
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -270,82 +384,20 @@ proptest! {
     #[test]
     fn histories_follow_the_model_and_survive_a_restart_at_any_cut(steps in proptest::collection::vec(step(), 1..80)) {
         let mut replica = Replica::new(ShardState::new(false));
-        let mut model: BTreeMap<i32, ModelPartition> = BTreeMap::new();
+        let mut model = Model::default();
         let mut checkpoint: BTreeMap<Bytes, Bytes> = BTreeMap::new();
         let mut since_cut: Vec<Entry> = Vec::new();
-        let mut intent = 0;
         for step in steps {
-            let mut expect = None;
-            let (command, batches) = match step {
-                Step::Adopt(p) => {
-                    intent += 1;
-                    model.entry(p).or_default();
-                    (Command::Adopt(vec![AdoptedPartition { id: id(p), intent: RaftIndex(intent), epoch_base: p }]), vec![])
-                }
-                Step::Drop(p) => {
-                    intent += 1;
-                    model.remove(&p);
-                    (Command::Drop(vec![DroppedPartition { id: id(p), intent: RaftIndex(intent) }]), vec![])
-                }
-                Step::Append { partition, count } => {
-                    if let Some(known) = model.get_mut(&partition) {
-                        expect = Some(known.next);
-                        known.next += i64::from(count);
-                    }
-                    (Command::Data(vec![BatchDecision::default()]), vec![(id(partition), batch(count, None))])
-                }
-                Step::Produce { partition, producer, count, retry } => {
-                    let Some(known) = model.get_mut(&partition) else { continue };
-                    let (sequence, last) = known.sequences.entry(producer).or_default();
-                    let data = match last {
-                        Some((data, offset)) if retry => {
-                            expect = Some(*offset);
-                            data.clone()
-                        }
-                        _ => {
-                            let data = batch(count, Some((producer, 0, *sequence)));
-                            expect = Some(known.next);
-                            *last = Some((data.clone(), known.next));
-                            *sequence += count;
-                            known.next += i64::from(count);
-                            data
-                        }
-                    };
-                    (Command::Data(vec![BatchDecision::default()]), vec![(id(partition), data)])
-                }
-                Step::LogStart(p, offset) => {
-                    if let Some(known) = model.get_mut(&p) {
-                        known.log_start = known.log_start.max(offset.min(known.next));
-                    }
-                    let reason = LogStartReason::Retention;
-                    (Command::SetLogStart(vec![LogStartChange { id: id(p), offset: Offset(offset), reason }]), vec![])
-                }
-                Step::Expire(index) => {
-                    let cutoff_ms = i64::try_from(index).unwrap() * 1_000;
-                    let state = replica.machine.state.lock();
-                    for (p, known) in &mut model {
-                        let producers = &state.partitions[&id(*p)].producers;
-                        known.sequences.retain(|producer, _| {
-                            producers.get(ottla_protocol::ids::ProducerId(*producer)).is_some_and(|h| h.seen_ms >= cutoff_ms)
-                        });
-                    }
-                    (Command::ExpireProducers { cutoff_ms }, vec![])
-                }
-                Step::NewTerm => {
-                    replica.next.term.0 += 1;
-                    continue;
-                }
+            match step {
+                Step::NewTerm => replica.next.term.0 += 1,
                 Step::Cut => {
-                    for (key, value) in replica.machine.cut() {
-                        match value {
-                            Some(value) => checkpoint.insert(key, value),
-                            None => checkpoint.remove(&key),
-                        };
-                    }
+                    keep(&mut checkpoint, &mut replica);
                     since_cut.clear();
-                    continue;
                 }
-            };
+                _ => {}
+            }
+            let planned = model.plan(&step, &replica.machine.state.lock());
+            let Some(Planned { command, batches, expect }) = planned else { continue };
             let entry = replica.entry(&command, batches);
             let reply = replica.machine.apply(&entry).reply.take::<ApplyReply>().unwrap();
             replica.machine.publish();
@@ -354,23 +406,16 @@ proptest! {
                 let ApplyReply::Data(outcomes) = reply else { panic!("no outcomes") };
                 prop_assert_eq!(base(outcomes[0]), offset);
             }
-            for (p, known) in &model {
+            for (p, known) in &model.partitions {
                 let marks = replica.marks(*p).unwrap();
                 prop_assert_eq!((marks.log_start.0, marks.high_watermark.0), (known.log_start, known.next));
             }
         }
-        let stored: Vec<_> = checkpoint.into_iter().collect();
-        let mut restored = Replica::new(restore(false, &stored).unwrap());
-        for entry in &since_cut {
-            let _ = restored.machine.apply(entry);
-        }
-        restored.machine.publish();
-        prop_assert_eq!(whole(&restored.machine.state.lock()), whole(&replica.machine.state.lock()));
+        let restored = restarted(checkpoint, &since_cut);
         prop_assert_eq!(restored.machine.checksum(), replica.machine.checksum());
-        prop_assert_eq!(
-            &restored.machine.state.lock().producers_by_order,
-            &replica.machine.state.lock().producers_by_order
-        );
+        let (restored, first) = (restored.machine.state.lock(), replica.machine.state.lock());
+        prop_assert_eq!(whole(&restored), whole(&first));
+        prop_assert_eq!(&restored.producers_by_order, &first.producers_by_order);
     }
 
     #[test]
@@ -435,14 +480,6 @@ mod groups {
         let mut replica = Replica::new(ShardState::new(true));
         replica.adopt(1, 0, 0);
         let mut checkpoint = BTreeMap::new();
-        let keep = |checkpoint: &mut BTreeMap<Bytes, Bytes>, replica: &mut Replica| {
-            for (key, value) in replica.machine.cut() {
-                match value {
-                    Some(value) => checkpoint.insert(key, value),
-                    None => checkpoint.remove(&key),
-                };
-            }
-        };
         let _ = replica.run(&Command::Data(vec![guarded(-1)]), vec![(id(0), commit("g", 10))]);
         keep(&mut checkpoint, &mut replica);
         let covered = replica.machine.cut_points.lock().covered_by(RaftIndex(u64::MAX)).cloned();
