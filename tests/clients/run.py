@@ -20,7 +20,7 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests" / "clients"
-INSTALLED = pathlib.Path(os.environ.get("OTTLA_CLIENTS_DIR", ROOT / "target" / "clients"))
+INSTALLED = pathlib.Path(os.environ.get("TEST_CLIENTS_DIR", ROOT / "target" / "clients"))
 PYTHON = str(INSTALLED / "venv" / "bin" / "python")
 JARS = str(INSTALLED / "jars")
 JAVA = ["java", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", f"{INSTALLED}/classes:{JARS}/*"]

@@ -22,9 +22,9 @@ pub struct Broker {
     process: Option<Child>,
 }
 
-/// The `ottla` binary of this build (or `OTTLA_BINARY`); `cargo build` makes it.
+/// The `ottla` binary of this build (or `TEST_BROKER`); `cargo build` makes it.
 pub fn binary() -> PathBuf {
-    if let Ok(given) = std::env::var("OTTLA_BINARY") {
+    if let Ok(given) = std::env::var("TEST_BROKER") {
         return PathBuf::from(given);
     }
     let test = std::env::current_exe().unwrap();
