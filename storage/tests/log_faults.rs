@@ -288,6 +288,35 @@ fn without_syncs_a_restart_of_the_machine_costs_membership_and_a_clean_stop_does
     assert_eq!(unsynced(None), None);
 }
 
+/// Commits that were never synced lie whole behind a torn one, each at the place where the next commit would be looked for.
+#[test]
+fn nothing_behind_a_torn_tail_comes_back() {
+    sim::run(12, || async {
+        let disk = disk(12);
+        let options = || LogOptions { sync: false, ..small_options(Some(true)) };
+        let (log, _) = open_with(&disk, options()).await.unwrap();
+        let replica = create(&log, &Oracle::default(), 1, false).await.unwrap();
+        let mut rng = Rng(12);
+        let mut entries = Vec::new();
+        for index in 1..=9 {
+            let entry = entry(5, index, &mut rng);
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            entries.push(entry.clone());
+            replica.append(vec![entry], Box::new(move |result| drop(sender.send(result.is_ok()))));
+            assert!(receiver.await.unwrap());
+        }
+        let disk = disk.image().crash(Crash::Process, 1);
+        disk.open(&segment(1), OpenMode::Write).unwrap().sync_data().await.unwrap();
+        disk.flip_bit(&segment(1), find(&disk, &segment(1), &entries[2].payload), 5).unwrap();
+        for life in 0..3 {
+            let (log, recovered) = open_with(&disk, small_options(Some(true))).await.unwrap();
+            assert_eq!(recovered[0].last_log_id, Some(log_id(5, 2)), "life {life}");
+            assert_eq!(recovered[0].lost, None, "life {life}");
+            log.close().await.unwrap();
+        }
+    });
+}
+
 /// Any flipped bit anywhere: whoever lost something says so, and everybody else is whole.
 #[test]
 fn no_flipped_bit_loses_anything_in_silence() {

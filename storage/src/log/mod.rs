@@ -120,6 +120,7 @@ impl Log {
             let mut state = replica.state.lock();
             state.vote = creation.vote;
             state.purged = creation.purged;
+            state.purged_synced = creation.purged;
             let sequence = state.take_sequence();
             let frame = body::to_raw(FrameBody::Create(creation));
             let queued = Queued::new(&replica, sequence, frame, Done::Place(sender));
@@ -180,7 +181,9 @@ impl Log {
     pub fn floors(&self) -> Vec<ReplicaFloor> {
         let durable = self.durable_upto();
         let replicas: Vec<Arc<Replica>> = self.shared().replicas.lock().values().cloned().collect();
-        replicas.iter().map(|replica| replica_log::floor_of(replica, durable)).collect()
+        let floors = replicas.iter().map(|replica| replica_log::floor_of(replica, durable));
+        // One whose creation is not durable yet is created later.
+        floors.filter(|floor| floor.sequence > 0).collect()
     }
 
     /// Opens a segment for reading and pins it.
@@ -291,6 +294,3 @@ async fn blocking<T: Send + 'static>(
     }
     rt::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e.to_string())))
 }
-
-#[cfg(test)]
-mod tests;

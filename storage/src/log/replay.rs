@@ -201,6 +201,7 @@ impl Replay {
             return None;
         };
         fold.state.synced(u64::MAX);
+        fold.state.purged_synced = fold.state.purged;
         let last = self.last_known.max(self.frames.keys().next_back().copied().unwrap_or(0)).max(first - 1);
         fold.state.synced_sequence = last;
         fold.state.next_sequence = last + 1;
@@ -311,6 +312,9 @@ impl Fold {
         match light {
             Light::Entry { id, place, damaged } => {
                 if state.purged.is_some_and(|purged| purged.index >= id.index) {
+                    // Purged later, as the state says already; what it voided above itself stays void.
+                    self.damaged.retain(|other| other.index < id.index);
+                    state.void_from(id.index.0, sequence);
                     return;
                 }
                 // A gap before this entry: what was lost is judged elsewhere; the log begins anew behind it.
@@ -334,7 +338,7 @@ impl Fold {
                 state.void_from(from, sequence);
             }
             Light::Purge(upto) => {
-                state.purge(*upto);
+                state.purge(*upto, sequence);
             }
             Light::Create(creation) => {
                 self.creation = Some(creation.payload.clone());
@@ -347,3 +351,6 @@ impl Fold {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,8 @@ pub(crate) struct Slot {
 pub(crate) struct ReplicaState {
     pub(crate) vote: Option<Vote>,
     pub(crate) purged: Option<LogId>,
+    /// What is durable of it.
+    pub(crate) purged_synced: Option<LogId>,
     /// Number of the next frame.
     pub(crate) next_sequence: u64,
     /// Number of the last durable frame.
@@ -47,7 +49,7 @@ pub(crate) struct ReplicaState {
     pub(crate) first_index: u64,
     pub(crate) slots: VecDeque<Slot>,
     pub(crate) lost: bool,
-    /// Durable entries that were voided by frames which are not durable yet: (frame, first voided slot).
+    /// Entries that were voided or purged by frames which are not durable yet: (frame, first of them).
     voiding: Vec<(u64, Slot)>,
     /// Those who wait for an entry to become durable.
     waiters: Vec<(u64, oneshot::Sender<()>)>,
@@ -145,9 +147,14 @@ impl ReplicaState {
         self.voiding.retain(|(by, _)| *by > sequence);
     }
 
-    /// Forgets the entries up to `upto`; returns the cached bytes that are freed.
-    pub(crate) fn purge(&mut self, upto: LogId) -> usize {
+    /// The frame `by` purges the entries up to `upto`; returns the cached bytes that are freed.
+    pub(crate) fn purge(&mut self, upto: LogId, by: u64) -> usize {
         self.purged = self.purged.max(Some(upto));
+        if by > self.synced_sequence
+            && let Some(first) = self.slots.front()
+        {
+            self.voiding.push((by, Slot { cached: None, ..first.clone() }));
+        }
         let mut freed = 0;
         while self.first_index <= upto.index.0 {
             let Some(slot) = self.slots.pop_front() else { break };

@@ -197,7 +197,7 @@ impl ReplicaLog {
         if self.purged().is_some_and(|purged| purged >= upto) {
             return Ok(());
         }
-        self.write_with(FrameBody::Purge(upto), move |state, _| state.purge(upto)).await.map(drop)
+        self.write_with(FrameBody::Purge(upto), move |state, by| state.purge(upto, by)).await.map(drop)
     }
 
     /// The newest durable vote.
@@ -375,6 +375,7 @@ impl ReplicaLog {
     }
 }
 
+/// Only what is durable: a floor that ran ahead of the log would bring back what it voids.
 /// `durable` must have been read before: it may be less than what is durable now, never more.
 pub(super) fn floor_of(replica: &Replica, durable: LogPosition) -> ReplicaFloor {
     let state = replica.state.lock();
@@ -392,7 +393,7 @@ pub(super) fn floor_of(replica: &Replica, durable: LogPosition) -> ReplicaFloor 
         sequence,
         position,
         vote: state.vote,
-        purged: state.purged,
+        purged: state.purged_synced,
         lost: state.lost,
     }
 }

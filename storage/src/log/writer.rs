@@ -241,6 +241,9 @@ impl Writer {
                 if let Some(vote) = vote_of(&queued.frame) {
                     state.vote = greater_vote(state.vote, vote);
                 }
+                if queued.frame.kind == Kind::Purge {
+                    state.purged_synced = state.purged_synced.max(Some(id_of(&queued.frame)));
+                }
                 (is_entry && state.placed(index, queued.sequence, *place), state.take_waiters())
             };
             for waiter in waiters {
@@ -302,6 +305,10 @@ struct Assembled {
     this: LastSequences,
 }
 
+fn id_of(raw: &frame::RawFrame) -> LogId {
+    LogId { term: Term(raw.term), index: RaftIndex(raw.index) }
+}
+
 fn vote_of(raw: &frame::RawFrame) -> Option<Vote> {
     let vote = |committed| Vote { term: Term(raw.term), voted_for: ReplicaId(raw.index), committed };
     (raw.kind == Kind::Vote).then(|| vote(raw.detail != 0))
@@ -326,7 +333,7 @@ fn note(rows: &mut BTreeMap<ReplicaId, ReplicaRow>, queued: &Queued) {
     row.sequence = queued.sequence;
     match raw.kind {
         Kind::Vote => row.vote = vote_of(raw).map_or(row.vote, |vote| greater_vote(row.vote, vote)),
-        Kind::Purge => row.purged = row.purged.max(Some(LogId { term: Term(raw.term), index: RaftIndex(raw.index) })),
+        Kind::Purge => row.purged = row.purged.max(Some(id_of(raw))),
         Kind::Lost => row.lost = true,
         Kind::Create => {
             if let Some(FrameBody::Create(creation)) = super::body::from_raw(raw.clone(), id) {

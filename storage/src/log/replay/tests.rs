@@ -1,0 +1,169 @@
+//! Order is the sequence number's, not the place's; who lost what.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::entry::{Entry, EntryKind, EntryVerdicts};
+use crate::ids::{LogId, RaftIndex, Term};
+
+const ONE: ReplicaId = ReplicaId(1);
+
+fn id(term: u64, index: u64) -> LogId {
+    LogId { term: Term(term), index: RaftIndex(index) }
+}
+
+fn entry(term: u64, index: u64) -> FrameBody {
+    FrameBody::Entry(Entry {
+        log_id: id(term, index),
+        kind: EntryKind::Normal,
+        clock_ms: 0,
+        payload: Bytes::new(),
+        batches: Vec::new(),
+    })
+}
+
+fn create() -> FrameBody {
+    FrameBody::Create(GroupCreation { replica: ONE, payload: Bytes::from_static(b"x"), vote: None, purged: None })
+}
+
+fn vote(term: u64, committed: bool) -> FrameBody {
+    FrameBody::Vote(Vote { term: Term(term), voted_for: ReplicaId(3), committed })
+}
+
+fn place(byte: u32) -> EntryPlace {
+    EntryPlace { position: LogPosition { segment: 1, byte }, frame_bytes: 80, commit_byte: byte }
+}
+
+/// Frames in the order of their places: (sequence, body).
+fn replayed(frames: &[(u64, FrameBody)]) -> Replayed {
+    let mut found = Found::default();
+    for (number, (sequence, body)) in frames.iter().enumerate() {
+        found.frame(ONE, *sequence, place(number as u32 * 100), body, false);
+    }
+    found.replay(false, false).remove(0)
+}
+
+fn ids(replayed: &Replayed) -> Vec<(u64, u64)> {
+    let first = replayed.state.first_index;
+    let slots = replayed.state.slots.iter().enumerate();
+    slots.map(|(at, slot)| (slot.term.0, first + at as u64)).collect()
+}
+
+#[test]
+fn a_frame_moved_to_the_tail_keeps_its_turn() {
+    let frames = [
+        (1, create()),
+        (3, entry(1, 2)),
+        // Overwritten from index 2 on, then truncated after 2.
+        (4, entry(2, 2)),
+        (5, entry(2, 3)),
+        (6, FrameBody::Truncate(Some(id(2, 2)))),
+        // Relocated: written first, found last.
+        (2, entry(1, 1)),
+        (7, vote(4, true)),
+    ];
+    let replica = replayed(&frames);
+    assert_eq!(ids(&replica), vec![(1, 1), (2, 2)]);
+    assert_eq!(replica.lost, None);
+    assert_eq!(replica.state.next_sequence, 8);
+}
+
+#[test]
+fn the_greatest_vote_wins() {
+    let replica = replayed(&[(1, create()), (2, vote(4, true)), (3, vote(4, false)), (4, vote(3, true))]);
+    assert_eq!(replica.state.vote.map(|v| (v.term.0, v.committed)), Some((4, true)));
+}
+
+#[test]
+fn an_entry_that_is_purged_by_now_still_voids_what_was_above_it() {
+    let mut found = Found::default();
+    found.floors(vec![ReplicaFloor {
+        replica: ONE,
+        creation: Bytes::new(),
+        sequence: 1,
+        position: LogPosition { segment: 1, byte: 0 },
+        vote: None,
+        purged: Some(id(6, 3)),
+        lost: false,
+    }]);
+    for (sequence, body) in [(2, entry(5, 3)), (3, entry(5, 4)), (4, entry(6, 3))] {
+        found.frame(ONE, sequence, place(sequence as u32 * 100), &body, false);
+    }
+    let replica = found.replay(false, false).remove(0);
+    assert_eq!(replica.state.last_log_id(), Some(id(6, 3)));
+}
+
+#[test]
+fn a_gap_that_may_hide_a_vote_or_an_entry_marks_the_replica() {
+    let hidden_vote = replayed(&[(1, create()), (2, entry(1, 1)), (4, entry(1, 2))]);
+    assert!(hidden_vote.lost.is_some() && hidden_vote.newly_lost);
+    let hidden_entry = replayed(&[(1, create()), (2, entry(1, 1)), (4, entry(1, 3)), (5, vote(9, false))]);
+    assert!(hidden_entry.lost.is_some());
+}
+
+#[test]
+fn a_gap_below_what_is_purged_and_before_a_later_vote_is_harmless() {
+    let replica = replayed(&[
+        (1, create()),
+        (2, entry(1, 1)),
+        (4, entry(1, 3)),
+        (5, vote(9, false)),
+        (6, FrameBody::Purge(id(1, 2))),
+    ]);
+    assert_eq!(replica.lost, None);
+    assert_eq!(ids(&replica), vec![(1, 3)]);
+}
+
+#[test]
+fn frames_that_a_header_knows_and_nobody_finds_are_lost() {
+    let mut found = Found::default();
+    found.frame(ONE, 1, place(0), &create(), false);
+    found.last_known(&[(ONE, 2)]);
+    let replica = found.replay(false, false).remove(0);
+    assert!(replica.lost.is_some());
+    assert_eq!(replica.state.next_sequence, 3, "a lost number is not given again");
+}
+
+#[test]
+fn damage_that_nothing_clears_marks_and_damage_that_something_clears_does_not() {
+    let damage = Damage { segment: 1, to: 500, lists_complete: false };
+    for (behind, lost) in [(400, true), (600, false)] {
+        let mut found = Found::default();
+        found.frame(ONE, 1, place(0), &create(), false);
+        found.frame(ONE, 2, place(behind), &entry(1, 1), false);
+        found.damage(damage);
+        assert_eq!(found.replay(false, false).remove(0).lost.is_some(), lost);
+    }
+}
+
+#[test]
+fn damaged_records_cost_membership_only_above_the_known_commit() {
+    for (verdicts, lost) in [(true, false), (false, true)] {
+        let mut found = Found::default();
+        found.frame(ONE, 1, place(0), &create(), false);
+        found.frame(ONE, 2, place(100), &entry(1, 1), true);
+        if verdicts {
+            let told = vec![EntryVerdicts { index: RaftIndex(1), verdicts: Vec::new() }];
+            found.frame(ONE, 3, place(200), &FrameBody::Verdicts(told), false);
+        }
+        let replica = found.replay(false, false).remove(0);
+        assert_eq!(replica.lost.is_some(), lost);
+        assert_eq!(replica.damaged, vec![id(1, 1)]);
+    }
+}
+
+#[test]
+fn a_removed_replica_stays_away_also_by_a_later_table() {
+    let mut found = Found::default();
+    found.frame(ONE, 1, place(0), &create(), false);
+    let header = |segment| SegmentHeader {
+        segment,
+        incarnation: 1,
+        first_commit: 1,
+        previous_end: LogPosition { segment: 0, byte: 0 },
+        rows: Vec::new(),
+    };
+    found.table(&header(0));
+    found.table(&header(2));
+    assert!(found.replay(false, false).is_empty());
+}
