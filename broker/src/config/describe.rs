@@ -114,7 +114,7 @@ fn topic_synonyms(
     if let Some(value) = overrides.get(entry.setting.name) {
         synonyms.push(Synonym { name: entry.setting.name, value: Some(value.clone()), source: TOPIC_SOURCE });
     }
-    for (name, factor) in entry.node_settings {
+    for (name, _) in entry.node_settings {
         for (value, source) in values.all(name) {
             synonyms.push(Synonym { name, value: Some(value.to_owned()), source: source.code() });
         }
