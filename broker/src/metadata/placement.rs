@@ -19,6 +19,12 @@ use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord
 const FACTOR: usize = 3;
 /// Shards of the default pool for each node.
 const DEFAULT_POOL_SHARDS_PER_NODE: usize = 2;
+/// The most replicas of one pool on a node. Where a zone has few nodes, each shard needs one of them: there the pool has
+/// fewer shards, since a zone's loss must not cost a majority.
+const POOL_REPLICAS_PER_NODE_MAX: usize = 9;
+/// The most groups on a node: one for the metadata, one pool, two internal topics.
+const GROUPS_PER_NODE_MAX: usize = 16;
+const _: () = assert!(1 + POOL_REPLICAS_PER_NODE_MAX + 2 * INTERNAL_SHARDS_MAX <= GROUPS_PER_NODE_MAX);
 /// The most shards that an internal topic lies in.
 const INTERNAL_SHARDS_MAX: usize = 3;
 
@@ -143,8 +149,24 @@ pub fn missing_pool_shards(image: &MetadataImage, factor: i16) -> Vec<NewShard> 
     let nodes = image.nodes.len();
     let per_node = if factor == default_factor(nodes) { DEFAULT_POOL_SHARDS_PER_NODE } else { 1 };
     let kind = ShardKind::Pool { factor, pinned: false };
-    let existing = whole_shards(image, kind).len();
-    missing(image, kind, factor, (nodes * per_node).saturating_sub(existing))
+    let existing = whole_shards(image, kind);
+    let mut on_node: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for shard in existing.iter().filter_map(|shard| image.shards.get(shard)) {
+        for replica in &shard.replicas {
+            *on_node.entry(replica.node).or_default() += 1;
+        }
+    }
+    let mut new_shards = missing(image, kind, factor, (nodes * per_node).saturating_sub(existing.len()));
+    let mut has_room = |shard: &NewShard| {
+        shard.replicas.iter().all(|replica| {
+            let count = on_node.entry(replica.node).or_default();
+            *count += 1;
+            *count <= POOL_REPLICAS_PER_NODE_MAX
+        })
+    };
+    let room = new_shards.iter().take_while(|shard| has_room(shard)).count();
+    new_shards.truncate(room);
+    new_shards
 }
 
 fn missing(image: &MetadataImage, kind: ShardKind, factor: i16, count: usize) -> Vec<NewShard> {
