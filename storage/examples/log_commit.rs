@@ -32,7 +32,7 @@ async fn append(replica: &ReplicaLog, index: u64, data: &Bytes) {
         batches: vec![EntryBatch { partition, data: data.clone() }],
     };
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    replica.append(vec![entry], Box::new(move |result| drop(sender.send(result.is_ok()))));
+    replica.append(vec![entry], Box::new(move |result| _ = sender.send(result.is_ok())));
     assert!(receiver.await.unwrap());
 }
 

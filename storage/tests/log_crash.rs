@@ -103,7 +103,9 @@ fn every_point(seed: u64, tear: Tear, fresh: Option<bool>, replicas: u64, steps:
             }
         }
     });
-    println!("seed {seed}, {tear:?}, fresh {fresh:?}: {tested} crash points tested = {operations} simulated writes + syncs");
+    println!(
+        "seed {seed}, {tear:?}, fresh {fresh:?}: {tested} crash points tested = {operations} simulated writes + syncs"
+    );
     assert_eq!(tested, operations, "every write and sync is a crash point");
     tested
 }

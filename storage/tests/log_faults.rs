@@ -15,9 +15,7 @@ use ottla_storage::env::disk::{Disk, OpenMode, read_exact_at};
 use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
 use ottla_storage::env::{rt, sim};
 use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
-use ottla_storage::log::{
-    EntryRange, Log, LogError, LogOptions, NoSink, RecoveredReplica, ReplicaLog, segment_path,
-};
+use ottla_storage::log::{EntryRange, Log, LogError, LogOptions, NoSink, RecoveredReplica, ReplicaLog, segment_path};
 use support::history::{Floors, create, run, small_options};
 use support::{ModelState, Oracle, Rng, entry, log_id, state_of, verdicts};
 
@@ -39,7 +37,7 @@ async fn open(disk: &SimDisk) -> (Log, Vec<RecoveredReplica>) {
 /// Appends one entry and waits; true if it became durable.
 async fn append(replica: &ReplicaLog, index: u64, rng: &mut Rng) -> bool {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    replica.append(vec![entry(5, index, rng)], Box::new(move |result| drop(sender.send(result.is_ok()))));
+    replica.append(vec![entry(5, index, rng)], Box::new(move |result| _ = sender.send(result.is_ok())));
     receiver.await.unwrap()
 }
 
@@ -92,12 +90,16 @@ fn a_failed_write_stops_the_log_for_good() {
         disk.fail_write_in(0);
         assert!(!append(&replica, 2, &mut rng).await);
         assert!(log.failure().is_some());
-        assert!(log.create_group(ottla_storage::log::GroupCreation {
-            replica: ReplicaId(2),
-            payload: bytes::Bytes::new(),
-            vote: None,
-            purged: None
-        }).await.is_err());
+        assert!(
+            log.create_group(ottla_storage::log::GroupCreation {
+                replica: ReplicaId(2),
+                payload: bytes::Bytes::new(),
+                vote: None,
+                purged: None
+            })
+            .await
+            .is_err()
+        );
         assert_eq!(log.replicas(), vec![ReplicaId(1)]);
     });
 }
@@ -113,7 +115,7 @@ fn a_full_disk_delays_writes_until_space_is_freed() {
         let mut index = 1;
         let stuck = loop {
             let (sender, receiver) = tokio::sync::oneshot::channel();
-            replica.append(vec![entry(5, index, &mut rng)], Box::new(move |result| drop(sender.send(result.is_ok()))));
+            replica.append(vec![entry(5, index, &mut rng)], Box::new(move |result| _ = sender.send(result.is_ok())));
             let mut receiver = receiver;
             match rt::timeout(Duration::from_secs(2), &mut receiver).await {
                 Ok(durable) => assert!(durable.unwrap()),
@@ -183,7 +185,7 @@ async fn two_replicas(disk: &SimDisk) -> Vec<ottla_storage::entry::Entry> {
             }];
             let (sender, receiver) = tokio::sync::oneshot::channel();
             entries.push(entry.clone());
-            replica.append(vec![entry], Box::new(move |result| drop(sender.send(result.is_ok()))));
+            replica.append(vec![entry], Box::new(move |result| _ = sender.send(result.is_ok())));
             assert!(receiver.await.unwrap());
         }
         replica.write_verdicts(vec![verdicts(1, &mut rng)]).await.unwrap();
@@ -302,7 +304,7 @@ fn nothing_behind_a_torn_tail_comes_back() {
             let entry = entry(5, index, &mut rng);
             let (sender, receiver) = tokio::sync::oneshot::channel();
             entries.push(entry.clone());
-            replica.append(vec![entry], Box::new(move |result| drop(sender.send(result.is_ok()))));
+            replica.append(vec![entry], Box::new(move |result| _ = sender.send(result.is_ok())));
             assert!(receiver.await.unwrap());
         }
         let disk = disk.image().crash(Crash::Process, 1);

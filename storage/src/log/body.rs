@@ -90,11 +90,8 @@ pub(crate) fn from_raw(raw: RawFrame, replica: ReplicaId) -> Option<FrameBody> {
         Kind::Purge => FrameBody::Purge(id),
         Kind::Create => {
             let head = raw.payload.get(..CREATE_HEAD_BYTES)?;
-            let vote = Vote {
-                term: Term(u64_le(head, 8)),
-                voted_for: ReplicaId(u64_le(head, 16)),
-                committed: head[1] != 0,
-            };
+            let vote =
+                Vote { term: Term(u64_le(head, 8)), voted_for: ReplicaId(u64_le(head, 16)), committed: head[1] != 0 };
             FrameBody::Create(GroupCreation {
                 replica,
                 vote: (head[0] != 0).then_some(vote),
@@ -215,8 +212,11 @@ mod tests {
 
     fn bodies() -> impl Strategy<Value = FrameBody> {
         let id = (any::<u64>(), any::<u64>()).prop_map(|(t, i)| LogId { term: Term(t), index: RaftIndex(i) });
-        let vote = (any::<u64>(), any::<u64>(), any::<bool>())
-            .prop_map(|(t, v, committed)| Vote { term: Term(t), voted_for: ReplicaId(v), committed });
+        let vote = (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(t, v, committed)| Vote {
+            term: Term(t),
+            voted_for: ReplicaId(v),
+            committed,
+        });
         let opaque = proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
         let maybe_id = proptest::option::of(id.clone());
         prop_oneof![

@@ -103,7 +103,13 @@ impl SegmentReader {
     }
 
     /// The commit that follows a commit which ended here: at once, or on the next page.
-    pub(crate) fn commit_after(&mut self, end: u64, segment: u64, incarnation: u64, number: u64) -> Option<FoundCommit> {
+    pub(crate) fn commit_after(
+        &mut self,
+        end: u64,
+        segment: u64,
+        incarnation: u64,
+        number: u64,
+    ) -> Option<FoundCommit> {
         let next_page = end.next_multiple_of(PAGE_BYTES as u64);
         [end, next_page]
             .into_iter()

@@ -135,19 +135,23 @@ impl Found {
     }
 
     /// A sound frame.
-    pub(crate) fn frame(&mut self, replica: ReplicaId, sequence: u64, place: EntryPlace, body: &FrameBody, damaged: bool) {
+    pub(crate) fn frame(
+        &mut self,
+        replica: ReplicaId,
+        sequence: u64,
+        place: EntryPlace,
+        body: &FrameBody,
+        damaged: bool,
+    ) {
         let light = match body {
             FrameBody::Entry(entry) => Light::Entry { id: entry.log_id, place, damaged },
             FrameBody::Vote(vote) => Light::Vote(*vote),
             FrameBody::Truncate(last) => Light::Truncate(*last),
             FrameBody::Purge(upto) => Light::Purge(*upto),
-            FrameBody::Create(creation) => Light::Create(GroupCreation {
-                payload: Bytes::copy_from_slice(&creation.payload),
-                ..creation.clone()
-            }),
-            FrameBody::Verdicts(entries) => {
-                Light::Verdicts { last: entries.last().map_or(RaftIndex(0), |e| e.index) }
+            FrameBody::Create(creation) => {
+                Light::Create(GroupCreation { payload: Bytes::copy_from_slice(&creation.payload), ..creation.clone() })
             }
+            FrameBody::Verdicts(entries) => Light::Verdicts { last: entries.last().map_or(RaftIndex(0), |e| e.index) },
             FrameBody::Remove => Light::Remove,
             FrameBody::Lost => Light::Lost,
         };

@@ -143,7 +143,10 @@ impl ReplicaLog {
                 return Err(invalid(format!("entry {} does not follow the one before it", entry.log_id)));
             }
             if let Some(batch) = entry.batches.iter().find(|batch| !batch_is_sound(&batch.data)) {
-                return Err(invalid(format!("entry {}: a batch of {} has a wrong length", entry.log_id, batch.partition)));
+                return Err(invalid(format!(
+                    "entry {}: a batch of {} has a wrong length",
+                    entry.log_id, batch.partition
+                )));
             }
             let described: usize = entry.batches.iter().map(|b| b.data.len() + DESCRIPTOR_BYTES).sum();
             let bytes = HEAD_BYTES + entry.payload.len() + described;

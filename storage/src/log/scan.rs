@@ -72,9 +72,7 @@ impl Walk {
                     walk.found.table(&header);
                     Some((header.incarnation, length.next_multiple_of(PAGE_BYTES) as u64))
                 }
-                HeaderFound::Sound(..) | HeaderFound::None => {
-                    walk.headless(file, &mut reader, &files[number + 1..])?
-                }
+                HeaderFound::Sound(..) | HeaderFound::None => walk.headless(file, &mut reader, &files[number + 1..])?,
             };
             let Some((incarnation, start)) = begun else { break };
             walk.segment(file, &mut reader, incarnation, start, sink);
@@ -97,15 +95,15 @@ impl Walk {
         if previous.segment != end.segment {
             // Segments in between were unlinked: nothing that Raft needs was in them.
             self.found.hole(header);
-        } else if previous.byte > end.byte {
-            if let Some(last) = self.segments.last().cloned() {
-                let mut reader = SegmentReader::new(last.file.file.clone()).map_err(io_error(&last.file.path))?;
-                let lost = header.first_commit.saturating_sub(1).saturating_sub(self.last_commit);
-                let to = u64::from(previous.byte);
-                self.damaged(&last, &mut reader, u64::from(end.byte), to, lost, None, sink);
-                if let Some(segment) = self.segments.last_mut() {
-                    segment.used_bytes = previous.byte;
-                }
+        } else if previous.byte > end.byte
+            && let Some(last) = self.segments.last().cloned()
+        {
+            let mut reader = SegmentReader::new(last.file.file.clone()).map_err(io_error(&last.file.path))?;
+            let lost = header.first_commit.saturating_sub(1).saturating_sub(self.last_commit);
+            let to = u64::from(previous.byte);
+            self.damaged(&last, &mut reader, u64::from(end.byte), to, lost, None, sink);
+            if let Some(segment) = self.segments.last_mut() {
+                segment.used_bytes = previous.byte;
             }
         }
         self.last_commit = header.first_commit.saturating_sub(1);
@@ -206,11 +204,7 @@ impl Walk {
             self.found.last_known(&commit.header.this);
         }
         // The header behind the stretch lists the last commit before it; the broken one's own header lists itself.
-        self.found.damage(Damage {
-            segment: segment.file.sequence,
-            to,
-            lists_complete: commits <= 1 + known,
-        });
+        self.found.damage(Damage { segment: segment.file.sequence, to, lists_complete: commits <= 1 + known });
         for (at, decoded) in reader.salvage(from, to, segment.incarnation) {
             let commit_byte = broken.as_ref().map_or(from, |c| c.at) as u32;
             self.frame(segment, at, commit_byte, decoded, sink);
@@ -262,8 +256,13 @@ impl Walk {
         let place = EntryPlace { position, frame_bytes: frame_bytes as u32, commit_byte };
         self.found.frame(stamp.replica, stamp.sequence, place, &body, !damaged_batches.is_empty());
         // A batch that fails its checksum is told like any other: its offsets stay known, and reading it fails.
-        let scanned =
-            ScannedFrame { replica: stamp.replica, sequence: stamp.sequence, position, frame_bytes: frame_bytes as u32, body };
+        let scanned = ScannedFrame {
+            replica: stamp.replica,
+            sequence: stamp.sequence,
+            position,
+            frame_bytes: frame_bytes as u32,
+            body,
+        };
         sink.frame(&scanned, &batches);
     }
 }

@@ -153,11 +153,7 @@ fn decode_row(rest: &mut &[u8]) -> Option<ReplicaRow> {
     let (flags, length) = (u32_le(row, 48), u32_le(row, 52) as usize);
     let end = ROW_BYTES.checked_add(length.checked_next_multiple_of(8)?)?;
     let creation = rest.get(..end)?.get(ROW_BYTES..ROW_BYTES + length)?;
-    let vote = Vote {
-        term: Term(u64_le(row, 16)),
-        voted_for: ReplicaId(u64_le(row, 24)),
-        committed: flags & 2 != 0,
-    };
+    let vote = Vote { term: Term(u64_le(row, 16)), voted_for: ReplicaId(u64_le(row, 24)), committed: flags & 2 != 0 };
     let purged = LogId { term: Term(u64_le(row, 32)), index: RaftIndex(u64_le(row, 40)) };
     let decoded = ReplicaRow {
         replica: ReplicaId(u64_le(row, 0)),

@@ -89,7 +89,9 @@ pub enum LogError {
         source: io::Error,
     },
     /// Written by a newer release.
-    #[error("{path}: format version {found} is newer than {supported}, which is the newest this release reads; run the newer release")]
+    #[error(
+        "{path}: format version {found} is newer than {supported}, which is the newest this release reads; run the newer release"
+    )]
     NewerFormat {
         /// The segment.
         path: PathBuf,

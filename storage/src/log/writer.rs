@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use super::commit::{CommitHeader, FLAG_CLEAN, FLAG_UNSYNCED, HEAD_BYTES, LastSequences};
 use super::frame::{self, Kind, Stamp};
 use super::queue::{Queued, Room, Work};
+use super::replay::greater_vote;
 use super::segment_header::{ReplicaRow, SegmentHeader};
 use super::segments::Segment;
 use super::shared::Shared;
-use super::replay::greater_vote;
 use super::types::{EntryPlace, FrameBody, LogFailure};
 use crate::entry::Vote;
 use crate::env::disk::PAGE_BYTES;
@@ -162,7 +162,10 @@ impl Writer {
         }
         let end = page_start + self.buffer.len() as u32;
         self.buffer.resize(self.buffer.len().next_multiple_of(PAGE_BYTES), 0);
-        assert!(page_start as usize + self.buffer.len() <= self.tail.segment.file_bytes as usize, "a commit beyond its segment");
+        assert!(
+            page_start as usize + self.buffer.len() <= self.tail.segment.file_bytes as usize,
+            "a commit beyond its segment"
+        );
         Assembled { page_start, commit_byte, starts, end, this }
     }
 
@@ -345,4 +348,4 @@ fn note(rows: &mut BTreeMap<ReplicaId, ReplicaRow>, queued: &Queued) {
     }
 }
 
-const _: () = assert!(HEAD_BYTES % 8 == 0 && frame::HEAD_BYTES % 8 == 0);
+const _: () = assert!(HEAD_BYTES.is_multiple_of(8) && frame::HEAD_BYTES.is_multiple_of(8));

@@ -15,10 +15,7 @@ pub(super) fn writes_pages_whole(dir: &Path) -> bool {
     let Ok(metadata) = fs::metadata(dir) else {
         return false;
     };
-    let (major, minor) = (
-        rustix::fs::major(metadata.dev()),
-        rustix::fs::minor(metadata.dev()),
-    );
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let device = format!("/sys/dev/block/{major}:{minor}");
     // A partition has its disk's queue one directory up.
     ["queue", "../queue"].iter().any(|queue| {
@@ -35,8 +32,6 @@ pub(super) fn boot_id() -> u64 {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or(0, |text| {
         text.bytes()
             .filter_map(|c| char::from(c).to_digit(16))
-            .fold(0_u64, |id, digit| {
-                id.rotate_left(4).wrapping_mul(3) ^ u64::from(digit)
-            })
+            .fold(0_u64, |id, digit| id.rotate_left(4).wrapping_mul(3) ^ u64::from(digit))
     })
 }

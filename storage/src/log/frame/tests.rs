@@ -17,7 +17,8 @@ fn batch(records: usize, fill: u8) -> Bytes {
 }
 
 fn frames() -> impl Strategy<Value = RawFrame> {
-    let kinds = prop_oneof![Just(Kind::Entry), Just(Kind::Vote), Just(Kind::Verdicts), Just(Kind::Create), Just(Kind::Lost)];
+    let kinds =
+        prop_oneof![Just(Kind::Entry), Just(Kind::Vote), Just(Kind::Verdicts), Just(Kind::Create), Just(Kind::Lost)];
     let batches = proptest::collection::vec((any::<u128>(), any::<i32>(), 0..300_usize, any::<u8>()), 0..4);
     let payload = proptest::collection::vec(any::<u8>(), 0..200);
     (kinds, any::<u8>(), any::<u64>(), any::<u64>(), any::<i64>(), payload, batches).prop_map(
@@ -39,7 +40,8 @@ fn frames() -> impl Strategy<Value = RawFrame> {
     )
 }
 
-const STAMP: Stamp = Stamp { incarnation: 0x1122_3344_5566_7788, replica: ReplicaId(9), sequence: 77, durable_upto: 1 << 33 };
+const STAMP: Stamp =
+    Stamp { incarnation: 0x1122_3344_5566_7788, replica: ReplicaId(9), sequence: 77, durable_upto: 1 << 33 };
 
 proptest! {
     #[test]

@@ -17,11 +17,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-pub use content::{SECTOR_BYTES, Tear};
 use content::{Inode, PendingOp};
+pub use content::{SECTOR_BYTES, Tear};
 use rng::SimRng;
 pub use world::{Crash, DiskOp};
-use world::{Dir, Faults, NameOp, World, eio, split};
+use world::{Faults, NameOp, World, eio, split};
 
 use crate::env::disk::{DirEntry, DirLock, Disk, File, Mapping, OpenMode, PAGE_BYTES, Space};
 use crate::env::{rt, sim};
@@ -59,7 +59,9 @@ impl DiskImage {
         let mut world = self.world.clone();
         world.rng = SimRng(seed);
         world.crash(crash);
-        SimDisk { shared: Arc::new(Shared { world: Mutex::new(world), observer: Mutex::new(None), options: self.options }) }
+        SimDisk {
+            shared: Arc::new(Shared { world: Mutex::new(world), observer: Mutex::new(None), options: self.options }),
+        }
     }
 }
 
@@ -232,7 +234,7 @@ impl Disk for SimDisk {
         let mut world = self.shared.world.lock();
         world.check_on()?;
         for ancestor in dir.ancestors() {
-            world.dirs.entry(ancestor.to_owned()).or_insert_with(Dir::default);
+            world.dirs.entry(ancestor.to_owned()).or_default();
         }
         Ok(())
     }

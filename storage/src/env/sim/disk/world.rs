@@ -193,11 +193,8 @@ impl World {
             self.dirs.values_mut().for_each(|dir| dir.lose_power(rng));
             self.inodes.values_mut().for_each(|inode| inode.lose_power(rng, tear));
         }
-        let named: BTreeSet<u64> = self
-            .dirs
-            .values()
-            .flat_map(|d| d.current.values().chain(d.durable.values()).copied())
-            .collect();
+        let named: BTreeSet<u64> =
+            self.dirs.values().flat_map(|d| d.current.values().chain(d.durable.values()).copied()).collect();
         self.inodes.retain(|id, _| named.contains(id));
     }
 }
