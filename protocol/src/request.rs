@@ -88,7 +88,20 @@ pub fn decode(frame: Bytes) -> Result<(RequestHeader, Request), RequestError> {
     let header_version = api_key.request_header_version(version);
     let (client_id, header_length) = header::parse_rest(&frame, header_version).map_err(malformed)?;
     let request = Request::decode_body(api_key, version, frame.slice(header_length..))?;
+    if has_null_too_early(&request, version) {
+        return Err(RequestError::Undecodable { api_key, version });
+    }
     Ok((RequestHeader { api_key, version, correlation_id, client_id }, request))
+}
+
+/// True where the codec takes a null that the version does not have yet: a topic of Metadata has a name before v10.
+fn has_null_too_early(request: &Request, version: i16) -> bool {
+    match request {
+        Request::Metadata(request) if version < 10 => {
+            request.topics.iter().flatten().any(|topic| topic.name.is_none())
+        }
+        _ => false,
+    }
 }
 
 macro_rules! requests {
