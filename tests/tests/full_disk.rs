@@ -40,7 +40,11 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
         println!("skipped: mounting needs root");
         return;
     };
-    let settings = [("OTTLA_LOG_SEGMENT_BYTES", "16777216"), ("KAFKA_LOG_RETENTION_CHECK_INTERVAL_MS", "200")];
+    let settings = [
+        ("OTTLA_LOG_SEGMENT_BYTES", "16777216"),
+        ("OTTLA_DISK_RESERVE_BYTES", "50331648"),
+        ("KAFKA_LOG_RETENTION_CHECK_INTERVAL_MS", "200"),
+    ];
     let mut broker = Broker::prepare(&settings);
     broker.with_data(&disk.0.join("data"));
     broker.run();

@@ -27,6 +27,15 @@ fn contents(paths: &[PathBuf]) -> BTreeMap<PathBuf, Vec<u8>> {
     paths.iter().map(|p| (p.clone(), std::fs::read(p).unwrap())).collect()
 }
 
+/// An index is written some time after its segment was sealed.
+fn wait_for_indexes(broker: &Broker, count: usize) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while files(broker.data(), ".idx").len() < count {
+        assert!(std::time::Instant::now() < deadline, "sealed segments get indexes:\n{}", broker.log_tail());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn deleting_every_index_and_the_checkpoint_loses_nothing() {
     let mut broker = Broker::start(&[("OTTLA_LOG_SEGMENT_BYTES", "4194304")]);
@@ -37,9 +46,9 @@ fn deleting_every_index_and_the_checkpoint_loses_nothing() {
         assert_eq!(raw.produce("t", n % 4, TestBatch::of(&[&value, b"small"]).encode()).error_code, 0);
     }
     let before: Vec<_> = (0..4).map(|p| raw.read_all("t", p)).collect();
+    wait_for_indexes(&broker, 3);
     broker.stop();
     let indexes = files(broker.data(), ".idx");
-    assert!(indexes.len() >= 3, "sealed segments have indexes: {indexes:?}");
     let kept = contents(&indexes);
     let checkpoints = files(broker.data(), ".ckpt");
     assert!(!checkpoints.is_empty(), "there is a checkpoint");
@@ -50,6 +59,7 @@ fn deleting_every_index_and_the_checkpoint_loses_nothing() {
     let mut raw = Raw::connect(broker.address());
     let after: Vec<_> = (0..4).map(|p| raw.read_all("t", p)).collect();
     assert!(before == after, "every record is at its offset");
+    wait_for_indexes(&broker, indexes.len());
     broker.stop();
     let rebuilt = contents(&indexes);
     assert!(kept == rebuilt, "the rebuilt indexes are equal to those that were deleted");

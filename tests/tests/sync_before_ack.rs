@@ -85,7 +85,7 @@ fn no_acknowledgement_precedes_its_sync() {
         "-f",
         "-yy",
         "-s",
-        "4096",
+        "65536",
         "-e",
         "trace=pwrite64,pwritev,pwritev2,fdatasync,fsync,sendto,sendmsg,write,writev",
         "-o",
