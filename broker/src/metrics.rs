@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::versions::{ApiKey, SUPPORTED};
@@ -77,11 +75,14 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
-        let seconds = registered(&registry, HistogramVec::new(
-            HistogramOpts::new("ottla_request_seconds", "Time from a request's start to its answer, by API")
-                .buckets(SECONDS_BUCKETS.to_vec()),
-            &["api"],
-        ));
+        let seconds = registered(
+            &registry,
+            HistogramVec::new(
+                HistogramOpts::new("ottla_request_seconds", "Time from a request's start to its answer, by API")
+                    .buckets(SECONDS_BUCKETS.to_vec()),
+                &["api"],
+            ),
+        );
         let counters = |name: &str, help: &str, labels: &[&str]| {
             registered(&registry, IntCounterVec::new(Opts::new(name, help), labels))
         };

@@ -97,9 +97,7 @@ pub fn decode(frame: Bytes) -> Result<(RequestHeader, Request), RequestError> {
 /// True where the codec takes a null that the version does not have yet: a topic of Metadata has a name before v10.
 fn has_null_too_early(request: &Request, version: i16) -> bool {
     match request {
-        Request::Metadata(request) if version < 10 => {
-            request.topics.iter().flatten().any(|topic| topic.name.is_none())
-        }
+        Request::Metadata(request) if version < 10 => request.topics.iter().flatten().any(|topic| topic.name.is_none()),
         _ => false,
     }
 }

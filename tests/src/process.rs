@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -111,13 +112,17 @@ impl Broker {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(self.directory.path());
         command.envs(self.environment.iter().map(|(k, v)| (k, v))).env("RUST_BACKTRACE", "1");
+        command.process_group(0);
         self.process = Some(command.stdin(Stdio::null()).stdout(log()).stderr(log()).spawn().unwrap());
     }
 
-    /// kill -9.
+    /// kill -9, also of a broker that runs under another program.
+    #[allow(unsafe_code)]
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
+            let group = i32::try_from(process.id()).unwrap();
+            // SAFETY: `kill` only takes numbers; the group is that of our child, which is not yet reaped.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
             let _ = process.wait();
         }
     }

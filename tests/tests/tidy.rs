@@ -99,6 +99,9 @@ fn every_select_is_biased() {
 #[test]
 fn unsafe_code_lives_in_named_modules_and_says_why_it_is_sound() {
     every_file(|path, text| {
+        if path.ends_with("tidy.rs") {
+            return Vec::new();
+        }
         let mut complaints = Vec::new();
         let lines: Vec<&str> = text.lines().collect();
         for (number, line) in lines.iter().enumerate() {
@@ -130,6 +133,10 @@ fn the_crates_depend_downwards_only() {
 fn the_floors_of_the_broker_call_downwards_only() {
     every_file(|path, text| {
         let Some(inside) = path.strip_prefix("broker/src/") else { return Vec::new() };
+        if inside.ends_with("tests.rs") {
+            // A test may look at a floor from outside.
+            return Vec::new();
+        }
         let Some(level) = FLOORS.iter().position(|floor| inside.starts_with(&format!("{floor}/"))) else {
             return Vec::new();
         };

@@ -127,7 +127,8 @@ fn partition(domain: &Domain, topic: &Arc<Topic>, index: i32, labels: &str, fami
 
 fn consumer_groups(groups: &[GroupLag], page: &mut String) {
     let mut current = Family::gauge("kafka_consumergroup_current_offset", "Committed offset of a group");
-    let mut current_sum = Family::gauge("kafka_consumergroup_current_offset_sum", "Sum of committed offsets in a topic");
+    let mut current_sum =
+        Family::gauge("kafka_consumergroup_current_offset_sum", "Sum of committed offsets in a topic");
     let mut lag = Family::gauge("kafka_consumergroup_lag", "Records between the committed offset and the end");
     let mut lag_sum = Family::gauge("kafka_consumergroup_lag_sum", "Sum of the lag in a topic");
     let mut seconds =

@@ -54,7 +54,13 @@ pub struct Readiness(Arc<Mutex<State>>);
 
 impl Default for Readiness {
     fn default() -> Self {
-        let state = State { began: rt::now(), phase: Phase::Starting, step: "reading the configuration".into(), done: 0, of: 1 };
+        let state = State {
+            began: rt::now(),
+            phase: Phase::Starting,
+            step: "reading the configuration".into(),
+            done: 0,
+            of: 1,
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 }

@@ -20,9 +20,7 @@ async fn one(ctx: &Context, topic: &str, index: i32) -> PartitionResponse {
     let answer = PartitionResponse::default().with_partition_index(index);
     match producers(ctx, topic, index).await {
         Ok(producers) => answer.with_active_producers(producers.iter().map(described).collect()),
-        Err(error) => {
-            answer.with_error_code(error.code().code()).with_error_message(Some(text(&error.to_string())))
-        }
+        Err(error) => answer.with_error_code(error.code().code()).with_error_message(Some(text(&error.to_string()))),
     }
 }
 

@@ -21,10 +21,7 @@ use crate::server::Context;
 
 const PARTITIONS_MAX: usize = 2_000;
 
-pub(super) async fn handle(
-    ctx: &Context,
-    request: DescribeTopicPartitionsRequest,
-) -> DescribeTopicPartitionsResponse {
+pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
     let mut image = ctx.metadata.image();
     let named: BTreeSet<&str> = request.topics.iter().map(|topic| topic.name.as_str()).collect();
     if named.iter().any(|name| image.topic(name).is_none()) && ctx.metadata.read_index().await.is_ok() {
@@ -109,11 +106,8 @@ fn cursor(topic: &str, index: i32) -> Cursor {
 }
 
 fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
-    let error = if names::check_name(name).is_ok() {
-        ErrorCode::UnknownTopicOrPartition
-    } else {
-        ErrorCode::InvalidTopic
-    };
+    let error =
+        if names::check_name(name).is_ok() { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopic };
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(TopicName(text(name))))
         .with_error_code(error.code())

@@ -135,8 +135,13 @@ async fn read_or_wait(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[
 async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[FoundPartition]) -> Pass {
     let mut memory = ctx.answers.take_some(terms.bytes_max);
     let mut left = terms.bytes_max.min(memory.bytes().max(FETCH_BYTES_FLOOR));
-    let mut pass =
-        Pass { answers: Vec::with_capacity(wanted.len()), bytes: 0, urgent: false, full: false, memory: Reservation::default() };
+    let mut pass = Pass {
+        answers: Vec::with_capacity(wanted.len()),
+        bytes: 0,
+        urgent: false,
+        full: false,
+        memory: Reservation::default(),
+    };
     for (wanted, found) in wanted.iter().zip(found) {
         let partition_max = usize::try_from(wanted.from.max_bytes).unwrap_or(0);
         let outcome = match found {
@@ -235,12 +240,7 @@ fn count(ctx: &Context, found: &[FoundPartition], answers: &[(Key, FetchPartitio
 }
 
 /// Groups what stands together by topic and adds the addresses of hinted leaders.
-fn answer(
-    ctx: &Context,
-    version: i16,
-    session_id: i32,
-    answers: Vec<(Key, FetchPartitionResponse)>,
-) -> FetchResponse {
+fn answer(ctx: &Context, version: i16, session_id: i32, answers: Vec<(Key, FetchPartitionResponse)>) -> FetchResponse {
     let mut response = FetchResponse { session_id, ..FetchResponse::failed(ErrorCode::None) };
     let mut leaders = BTreeSet::<NodeId>::new();
     for (key, answer) in answers {

@@ -23,7 +23,11 @@ fn request(id: i32, epoch: i32, partitions: &[i32]) -> FetchRequest {
         isolation_level: 0,
         session_id: id,
         session_epoch: epoch,
-        topics: vec![FetchTopic { name: Some(StrBytes::from_static_str("t")), id: None, partitions: partitions.collect() }],
+        topics: vec![FetchTopic {
+            name: Some(StrBytes::from_static_str("t")),
+            id: None,
+            partitions: partitions.collect(),
+        }],
         forgotten: Vec::new(),
         rack_id: StrBytes::default(),
     }

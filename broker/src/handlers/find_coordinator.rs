@@ -68,9 +68,7 @@ async fn find(ctx: &Context, version: i16, key_type: i8, key: &str) -> Result<No
 fn single(version: i16, found: &Result<NodeEndpoint, Refused>) -> FindCoordinatorResponse {
     let answer = FindCoordinatorResponse::default();
     match found {
-        Ok(node) => {
-            answer.with_node_id(BrokerId(node.node.0)).with_host(node.host.clone()).with_port(node.port)
-        }
+        Ok(node) => answer.with_node_id(BrokerId(node.node.0)).with_host(node.host.clone()).with_port(node.port),
         Err(Refused(error, message)) => {
             let answer = answer.with_error_code(error.code()).with_node_id(BrokerId(-1)).with_port(-1);
             if version >= 1 { answer.with_error_message(Some(text(message))) } else { answer }
@@ -81,9 +79,7 @@ fn single(version: i16, found: &Result<NodeEndpoint, Refused>) -> FindCoordinato
 fn batched(key: &StrBytes, found: &Result<NodeEndpoint, Refused>) -> Coordinator {
     let answer = Coordinator::default().with_key(key.clone());
     match found {
-        Ok(node) => {
-            answer.with_node_id(BrokerId(node.node.0)).with_host(node.host.clone()).with_port(node.port)
-        }
+        Ok(node) => answer.with_node_id(BrokerId(node.node.0)).with_host(node.host.clone()).with_port(node.port),
         Err(Refused(error, message)) => answer
             .with_node_id(BrokerId(-1))
             .with_port(-1)

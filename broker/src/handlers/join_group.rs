@@ -21,8 +21,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: JoinGroupReques
 
 fn translate(version: i16, request: JoinGroupRequest, client_id: &str, client_host: String) -> Join {
     let instance_id = request.group_instance_id.map(|id| id.to_string());
-    let rebalance_timeout_ms =
-        if version >= 1 { request.rebalance_timeout_ms } else { request.session_timeout_ms };
+    let rebalance_timeout_ms = if version >= 1 { request.rebalance_timeout_ms } else { request.session_timeout_ms };
     Join {
         member_id: request.member_id.to_string(),
         new_member_id: new_member_id(instance_id.as_deref().unwrap_or(client_id)),

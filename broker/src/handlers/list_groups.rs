@@ -14,9 +14,10 @@ use crate::server::Context;
 const CLASSIC: &str = "Classic";
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: ListGroupsRequest) -> ListGroupsResponse {
-    let groups = ctx.groups.list().await.into_iter().filter(|group| {
-        passes(&request.states_filter, group.state.name()) && passes(&request.types_filter, CLASSIC)
-    });
+    let groups =
+        ctx.groups.list().await.into_iter().filter(|group| {
+            passes(&request.states_filter, group.state.name()) && passes(&request.types_filter, CLASSIC)
+        });
     ListGroupsResponse::default().with_groups(groups.map(|group| listed(version, &group)).collect())
 }
 

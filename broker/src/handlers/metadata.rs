@@ -140,13 +140,7 @@ fn answer(
     }
 }
 
-fn found(
-    ctx: &Context,
-    version: i16,
-    image: &MetadataImage,
-    topic: &Topic,
-    operations: i32,
-) -> MetadataResponseTopic {
+fn found(ctx: &Context, version: i16, image: &MetadataImage, topic: &Topic, operations: i32) -> MetadataResponseTopic {
     let partitions = (0..topic.partition_count())
         .map(|index| {
             let view = view(ctx, image, topic, index);

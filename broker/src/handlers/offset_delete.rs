@@ -23,7 +23,8 @@ pub(super) async fn handle(ctx: &Context, request: OffsetDeleteRequest) -> Offse
     let response = OffsetDeleteResponse::default();
     let outcomes: BTreeMap<Arc<str>, i16> = match ctx.groups.delete_offsets(&request.group_id, topics).await {
         Ok(outcomes) => {
-            let code = |outcome: Result<(), crate::coordinator::group::GroupError>| outcome.err().map_or(0, |e| e.code());
+            let code =
+                |outcome: Result<(), crate::coordinator::group::GroupError>| outcome.err().map_or(0, |e| e.code());
             outcomes.into_iter().map(|(topic, outcome)| (topic, code(outcome))).collect()
         }
         Err(error) => return response.with_error_code(error.code()),

@@ -89,9 +89,8 @@ fn one_topic(
     let id = known.map_or(Uuid::nil(), |topic| topic.id);
     let name: &str = known.map_or(&asked.name, |topic| &topic.name);
     let partitions = offsets.and_then(|offsets| offsets.get(name));
-    let one = |index: &i32| {
-        committed(*index, partitions.and_then(|p| p.get(index)).filter(|offset| counts(offset, id)))
-    };
+    let one =
+        |index: &i32| committed(*index, partitions.and_then(|p| p.get(index)).filter(|offset| counts(offset, id)));
     answer.with_partitions(asked.partition_indexes.iter().map(one).collect())
 }
 
@@ -108,7 +107,9 @@ fn named(version: i16, name: TopicName, id: Uuid) -> OffsetFetchResponseTopics {
 fn committed(index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchResponsePartitions {
     let answer = OffsetFetchResponsePartitions::default().with_partition_index(index);
     match offset {
-        None => answer.with_committed_offset(-1).with_committed_leader_epoch(-1).with_metadata(Some(StrBytes::default())),
+        None => {
+            answer.with_committed_offset(-1).with_committed_leader_epoch(-1).with_metadata(Some(StrBytes::default()))
+        }
         Some(offset) => answer
             .with_committed_offset(offset.offset)
             .with_committed_leader_epoch(offset.leader_epoch)

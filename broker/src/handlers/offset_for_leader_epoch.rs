@@ -29,7 +29,11 @@ async fn one(ctx: &Context, topic: &str, asked: &OffsetForLeaderPartition) -> Ep
     }
 }
 
-async fn find(ctx: &Context, topic: &str, asked: &OffsetForLeaderPartition) -> Result<Option<EpochEnd>, PartitionError> {
+async fn find(
+    ctx: &Context,
+    topic: &str,
+    asked: &OffsetForLeaderPartition,
+) -> Result<Option<EpochEnd>, PartitionError> {
     let partition = ctx.partitions.find(TopicRef::Name(topic), asked.partition).await?;
     let current = (asked.current_leader_epoch >= 0).then_some(LeaderEpoch(asked.current_leader_epoch));
     partition.epoch_end(LeaderEpoch(asked.leader_epoch), current).await

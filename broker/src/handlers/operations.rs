@@ -17,8 +17,7 @@ const IDEMPOTENT_WRITE: u8 = 12;
 pub(crate) const NOT_ASKED: i32 = i32::MIN;
 
 /// Of a topic.
-pub(crate) const TOPIC: i32 =
-    bits(&[READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
+pub(crate) const TOPIC: i32 = bits(&[READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
 
 /// Of the cluster.
 pub(crate) const CLUSTER: i32 =

@@ -234,8 +234,7 @@ fn hint_at_leaders(ctx: &Context, response: &mut ProduceResponse) {
     leaders.sort_unstable();
     leaders.dedup();
     let image = ctx.metadata.image();
-    response.node_endpoints =
-        leaders.into_iter().filter_map(|leader| brokers::endpoint(ctx, &image, leader)).collect();
+    response.node_endpoints = leaders.into_iter().filter_map(|leader| brokers::endpoint(ctx, &image, leader)).collect();
 }
 
 /// The same answer for every partition.
@@ -264,4 +263,3 @@ fn record_count(batch: &Bytes) -> u64 {
     let field = batch.get(RECORD_COUNT_AT..).and_then(|rest| rest.first_chunk::<4>());
     field.map_or(0, |field| u64::from(u32::from_be_bytes(*field)))
 }
-

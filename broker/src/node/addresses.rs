@@ -75,8 +75,7 @@ mod tests {
     fn clients_are_told_what_they_can_use() {
         let configured = [listener("PLAINTEXT", "127.0.0.1", 0), listener("ALL", "", 9092), listener("NAT", "", 1)];
         let advertised = [listener("NAT", "example.org", 19092)];
-        let bound =
-            [bound("PLAINTEXT", "127.0.0.1:40000"), bound("ALL", "[::]:9092"), bound("NAT", "[::]:1")];
+        let bound = [bound("PLAINTEXT", "127.0.0.1:40000"), bound("ALL", "[::]:9092"), bound("NAT", "[::]:1")];
         let told = told(&configured, &advertised, &bound);
         assert_eq!(bootstrap(&told), "127.0.0.1:40000,localhost:9092,example.org:19092");
         assert!(advice(&bound, &told).is_some_and(|line| line.contains("listener ALL")));

@@ -32,12 +32,12 @@ use crate::limits::ConnectionLimits;
 use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, ShardId};
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
+use crate::server::Server;
 use crate::server::admission::{Admission, AdmissionLimits};
 use crate::server::budget::Budget;
 use crate::server::context::{Directory, Domain};
 use crate::server::kafka::Kafka;
 use crate::server::listener::{BindError, BoundListener, SocketOptions};
-use crate::server::Server;
 use crate::shard::{OpenError, Shards, Upkeep};
 use addresses::Bound;
 use directories::{Failures, Opened};
@@ -92,8 +92,7 @@ impl Node {
             None => None,
         };
         let listeners = bind(&config).await?;
-        let bound: Vec<Bound> =
-            listeners.iter().map(|l| Bound { name: l.name.clone(), address: l.address }).collect();
+        let bound: Vec<Bound> = listeners.iter().map(|l| Bound { name: l.name.clone(), address: l.address }).collect();
         let told = addresses::told(&config.listeners, &config.advertised_listeners, &bound);
         let config = Arc::new(config);
 
@@ -121,9 +120,10 @@ impl Node {
     /// Resolves when the node cannot go on: no data directory is left.
     pub async fn failed(&self) -> String {
         self.failures.all_failed().await;
-        let reasons = self.directories.iter().filter_map(|directory| {
-            directory.data.poisoned().map(|reason| format!("{}: {reason}", directory.path))
-        });
+        let reasons = self
+            .directories
+            .iter()
+            .filter_map(|directory| directory.data.poisoned().map(|reason| format!("{}: {reason}", directory.path)));
         format!("every data directory has failed ({})", reasons.collect::<Vec<_>>().join("; "))
     }
 

@@ -56,7 +56,9 @@ pub enum Ended {
     #[error("the client does not read its answers")]
     NeverReads,
     /// Memory for a large request did not become free in time.
-    #[error("no memory for a large request within the time limit; raise queued.max.request.bytes or slow the producers")]
+    #[error(
+        "no memory for a large request within the time limit; raise queued.max.request.bytes or slow the producers"
+    )]
     NoMemory,
     /// The node stops.
     #[error("the node stops")]

@@ -5,8 +5,6 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use ottla_storage::data_dir::DataDir;
-use uuid::Uuid;
 use crate::config::Config;
 use crate::coordinator::group::Groups;
 use crate::handlers::fetch_session::FetchSessions;
@@ -15,6 +13,8 @@ use crate::metrics::Metrics;
 use crate::partition::Partitions;
 use crate::server::budget::Budget;
 use crate::server::dispatch::Peer;
+use ottla_storage::data_dir::DataDir;
+use uuid::Uuid;
 
 /// Who asks.
 #[derive(Debug, Clone)]

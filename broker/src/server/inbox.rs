@@ -155,7 +155,8 @@ impl Inbox {
         if missing == 0 {
             return step;
         }
-        let growth = if here >= FRAME_TRUSTED_BYTES { here.max(FRAME_GROWTH_BYTES) } else { here.max(self.read_bytes_next) };
+        let growth =
+            if here >= FRAME_TRUSTED_BYTES { here.max(FRAME_GROWTH_BYTES) } else { here.max(self.read_bytes_next) };
         // Room for a little more than the frame, so that a pipelined successor comes with the same read.
         (here + growth).min(here + missing + READ_BUFFER_BYTES_MIN)
     }

@@ -209,12 +209,7 @@ fn is_large(body: &ottla_protocol::fetch::FetchResponse) -> bool {
     bytes > FRAME_TRUSTED_BYTES / 4
 }
 
-fn finished(
-    metrics: &Metrics,
-    header: &RequestHeader,
-    began: rt::Instant,
-    answer: Answer<Response>,
-) -> Answer<Reply> {
+fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answer: Answer<Response>) -> Answer<Reply> {
     let seconds = rt::now().since(began).as_secs_f64();
     match answer {
         Answer::Reply { reply, memory } => {

@@ -22,17 +22,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use ottla_storage::env::rt::{self, JoinHandle};
-use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use crate::limits::ConnectionLimits;
 use crate::server::admission::{Admission, Admitted};
 use crate::server::budget::Budget;
 use crate::server::connection::{Connection, Ended};
 use crate::server::dispatch::{Dispatch, Peer};
 use crate::server::listener::BoundListener;
+use futures_util::FutureExt;
+use ottla_storage::env::rt::{self, JoinHandle};
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 pub use context::{ConnectionInfo, Context};
 

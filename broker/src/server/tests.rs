@@ -90,7 +90,11 @@ impl Dispatch for Scripted {
 
     fn encode(&mut self, reply: Bytes, out: &mut Outbox) -> Result<(), CloseReason> {
         out.tail().extend_from_slice(&u32::try_from(reply.len()).unwrap().to_be_bytes());
-        if reply.len() > 1000 { out.push_chunks(vec![reply]) } else { out.tail().extend_from_slice(&reply) }
+        if reply.len() > 1000 {
+            out.push_chunks(vec![reply])
+        } else {
+            out.tail().extend_from_slice(&reply)
+        }
         Ok(())
     }
 }
@@ -110,8 +114,7 @@ async fn bench(limits: ConnectionLimits, admission: AdmissionLimits) -> Bench {
     };
     let bound = BoundListener::bind(&listener, &SocketOptions { backlog: 50, ..Default::default() }).await.unwrap();
     let (address, script, budget) = (bound.address, Scripted::default(), Budget::new(1 << 20));
-    let server =
-        Server::start(vec![bound], script.clone(), limits, Admission::new(admission), budget.clone()).unwrap();
+    let server = Server::start(vec![bound], script.clone(), limits, Admission::new(admission), budget.clone()).unwrap();
     Bench { server, script, address, budget }
 }
 

@@ -76,12 +76,8 @@ impl Journal for PartitionJournal {
     }
 
     fn append(&self, partition: i32, batch: Bytes, guard: Bytes) -> AppendFuture {
-        let options = AppendOptions {
-            acks: Acks::All,
-            timeout: APPEND_TIMEOUT,
-            origin: Origin::Coordinator,
-            guard: Some(guard),
-        };
+        let options =
+            AppendOptions { acks: Acks::All, timeout: APPEND_TIMEOUT, origin: Origin::Coordinator, guard: Some(guard) };
         match self.partition(partition) {
             Ok(partition) => {
                 let appended = partition.append(batch, options);

@@ -139,7 +139,9 @@ impl GroupStore {
         match Record::decode(key, value) {
             Ok(Record::Offset { group, topic, partition, value }) => self.set_offset(&group, &topic, partition, value),
             Ok(Record::Group { group, value }) => self.set_membership(&group, value),
-            Ok(Record::Other { kind }) => tracing::warn!(kind, "a record of {} is of a kind not kept", super::OFFSETS_TOPIC),
+            Ok(Record::Other { kind }) => {
+                tracing::warn!(kind, "a record of {} is of a kind not kept", super::OFFSETS_TOPIC)
+            }
             Err(error) => tracing::error!("a committed record of {} cannot be read: {error}", super::OFFSETS_TOPIC),
         }
     }
@@ -230,7 +232,13 @@ impl GroupStore {
     /// What changed since the last call, for the checkpoint: records' keys with their values now, `None` if gone.
     pub fn changes(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
         let dirty = std::mem::take(&mut self.dirty);
-        dirty.into_iter().map(|key| { let value = self.value_of(&key); (key, value) }).collect()
+        dirty
+            .into_iter()
+            .map(|key| {
+                let value = self.value_of(&key);
+                (key, value)
+            })
+            .collect()
     }
 
     fn value_of(&self, key: &Bytes) -> Option<Bytes> {

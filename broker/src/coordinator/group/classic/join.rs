@@ -30,7 +30,11 @@ impl Group {
         if !self.supports_protocols(&join) {
             return refuse(out, request, &join.member_id, GroupError::InconsistentGroupProtocol);
         }
-        if join.member_id.is_empty() { self.join_new(now, request, join, out) } else { self.join_known(now, request, join, out) }
+        if join.member_id.is_empty() {
+            self.join_new(now, request, join, out)
+        } else {
+            self.join_known(now, request, join, out)
+        }
     }
 
     /// While joining, those who wait are counted: the last to rejoin a group that shrank are turned away.

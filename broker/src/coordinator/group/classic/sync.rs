@@ -31,9 +31,8 @@ impl Group {
     }
 
     fn check_sync(&self, sync: &Sync) -> Result<std::sync::Arc<str>, GroupError> {
-        let contradicts = |theirs: &Option<String>, ours: &Option<String>| {
-            theirs.is_some() && ours.is_some() && theirs != ours
-        };
+        let contradicts =
+            |theirs: &Option<String>, ours: &Option<String>| theirs.is_some() && ours.is_some() && theirs != ours;
         match self.state {
             State::Dead => return Err(GroupError::CoordinatorNotAvailable),
             State::Empty => return Err(GroupError::UnknownMemberId),

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::coordinator::group::classic::{
-    Answer, Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, State, Sync,
-};
+use crate::coordinator::group::classic::{Answer, Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, State, Sync};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::journal::AppendFuture;
 use crate::coordinator::group::records::MemberValue;

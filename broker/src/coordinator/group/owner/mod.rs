@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-pub use command::{Commit, DeletedTopic, Described, Listed, NewOffset};
 pub(super) use command::{Begun, Command};
+pub use command::{Commit, DeletedTopic, Described, Listed, NewOffset};
 
 use super::batch;
 use super::classic::{Answer, Group, Input, Now, Output, RequestId, Settings, State};

@@ -129,9 +129,10 @@ fn tombstone(group: &str, topic: &str, partition: i32) -> Record {
 
 /// Everything of a group, its membership last.
 fn removal(group: &str, stored: &StoredGroup) -> Vec<Record> {
-    let offsets = stored.offsets.iter().flat_map(|(topic, partitions)| {
-        partitions.keys().map(move |partition| tombstone(group, topic, *partition))
-    });
+    let offsets = stored
+        .offsets
+        .iter()
+        .flat_map(|(topic, partitions)| partitions.keys().map(move |partition| tombstone(group, topic, *partition)));
     let membership = stored.membership.iter().map(|_| Record::Group { group: group.to_string(), value: None });
     offsets.chain(membership).collect()
 }

@@ -241,8 +241,6 @@ pub(super) async fn settled(groups: &Groups, group: &str) -> (String, i32) {
 
 /// The committed offset of one partition.
 pub(super) async fn fetched(groups: &Groups, group: &str, topic: &str) -> Option<i64> {
-    let read = |offsets: Option<&crate::coordinator::group::store::Offsets>| {
-        Some(offsets?.get(topic)?.get(&0)?.offset)
-    };
+    let read = |offsets: Option<&crate::coordinator::group::store::Offsets>| Some(offsets?.get(topic)?.get(&0)?.offset);
     groups.fetch(group, read).await.unwrap()
 }

@@ -12,12 +12,14 @@ use crate::coordinator::group::error::GroupError;
 fn two_consumers_share_and_one_leaves() {
     sim::run(1, || async {
         let (_, groups) = start();
-        let first = rt::spawn({ let groups = groups.clone(); async move { groups.join("g", join("")).await } });
+        let first = rt::spawn({
+            let groups = groups.clone();
+            async move { groups.join("g", join("")).await }
+        });
         let second = groups.join("g", join("")).await;
         let first = first.await.unwrap();
         let generation = first.outcome.clone().unwrap();
-        let (leader, follower) =
-            if generation.leader == first.member_id { (first, second) } else { (second, first) };
+        let (leader, follower) = if generation.leader == first.member_id { (first, second) } else { (second, first) };
         let ids = [leader.member_id.clone(), follower.member_id.clone()];
         let waiting = rt::spawn({
             let (groups, id) = (groups.clone(), follower.member_id.clone());

@@ -76,9 +76,7 @@ async fn disturb(journal: Arc<FakeJournal>, times: u32) {
 async fn scenario() {
     let (journal, groups) = start();
     let until = rt::now() + Duration::from_secs(120);
-    let consumers: Vec<_> = (0..6)
-        .map(|n| rt::spawn(consume(groups.clone(), format!("g{}", n % 2), until)))
-        .collect();
+    let consumers: Vec<_> = (0..6).map(|n| rt::spawn(consume(groups.clone(), format!("g{}", n % 2), until))).collect();
     let troubles = rt::spawn(disturb(journal.clone(), 12));
     let mut highest = 0;
     while rt::now() < until {

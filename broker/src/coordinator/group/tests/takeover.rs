@@ -12,7 +12,10 @@ fn parked_requests_are_sent_on_when_leadership_goes() {
     sim::run(21, || async {
         let (journal, groups) = start();
         let (member, generation) = settled(&groups, "g").await;
-        let newcomer = rt::spawn({ let groups = groups.clone(); async move { groups.join("g", join("")).await } });
+        let newcomer = rt::spawn({
+            let groups = groups.clone();
+            async move { groups.join("g", join("")).await }
+        });
         rt::sleep(Duration::from_millis(500)).await;
         journal.lose_leadership();
         let told = rt::timeout(Duration::from_secs(1), newcomer).await.unwrap().unwrap();
@@ -50,7 +53,10 @@ fn no_generation_is_announced_before_it_is_recorded() {
     sim::run(23, || async {
         let (journal, groups) = start();
         journal.log_now(Log::Stands);
-        let joining = rt::spawn({ let groups = groups.clone(); async move { groups.join("g", join("")).await } });
+        let joining = rt::spawn({
+            let groups = groups.clone();
+            async move { groups.join("g", join("")).await }
+        });
         rt::sleep(Duration::from_secs(5)).await;
         assert!(journal.store.lock().group("g").is_none());
         // A leader that loses its place with the record under way takes the generation with it.
@@ -104,7 +110,10 @@ fn stopping_answers_everybody() {
     sim::run(26, || async {
         let (_, groups) = start();
         settled(&groups, "g").await;
-        let parked = rt::spawn({ let groups = groups.clone(); async move { groups.join("g", join("")).await } });
+        let parked = rt::spawn({
+            let groups = groups.clone();
+            async move { groups.join("g", join("")).await }
+        });
         rt::sleep(Duration::from_millis(500)).await;
         groups.stop();
         let told = rt::timeout(Duration::from_secs(1), parked).await.unwrap().unwrap();

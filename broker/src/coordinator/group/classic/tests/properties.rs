@@ -8,8 +8,7 @@ use proptest::prelude::*;
 use super::dialogue::{Dialogue, join, protocols, who};
 use crate::coordinator::group::classic::{Answer, Group, Input, Leaving, RequestId, Settings, State, Sync};
 
-const SMALL: Settings =
-    Settings { initial_rebalance_delay_ms: 300, new_member_join_timeout_ms: 5_000, members_max: 4 };
+const SMALL: Settings = Settings { initial_rebalance_delay_ms: 300, new_member_join_timeout_ms: 5_000, members_max: 4 };
 
 #[derive(Debug, Clone)]
 enum Say {
@@ -85,8 +84,11 @@ impl World {
                 let _ = self.d.heartbeat(&id, generation);
             }
             Say::Leave { member, instance } => {
-                let leaving =
-                    Leaving { member_id: self.id(member), instance_id: instance.map(|n| format!("i{n}")), reason: None };
+                let leaving = Leaving {
+                    member_id: self.id(member),
+                    instance_id: instance.map(|n| format!("i{n}")),
+                    reason: None,
+                };
                 let request = self.d.request();
                 self.d.step(Input::Leave(request, vec![leaving]));
                 self.asked.insert(request, "leave");
