@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
-use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
+use crate::ids::{LogId, ReplicaId, Term};
 
 /// What an entry is to Raft; the log only carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +69,8 @@ pub enum Verdict {
 /// The verdicts of one applied entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryVerdicts {
-    /// The entry's index.
-    pub index: RaftIndex,
+    /// The entry: an entry of another term at this index is void.
+    pub log_id: LogId,
     /// One verdict per batch of the entry.
     pub verdicts: Vec<Verdict>,
 }

@@ -87,7 +87,8 @@ impl DataDir {
     async fn settle(&self) -> Result<(), DataDirError> {
         for replica in self.log.replicas() {
             if let Some(log) = self.log.replica(replica) {
-                self.index.place_durable(replica, |index| log.batch_places(index));
+                let placed = self.index.place_durable(replica, |index| log.batch_places(index));
+                placed.map_err(|error| self.fail("index", error))?;
             }
         }
         let (index, disk, path) = (Arc::clone(&self.index), Arc::clone(&self.disk), self.path.clone());
@@ -168,14 +169,14 @@ impl DataDir {
         let synced = log.last_synced().map(|id| id.index);
         assert!(synced >= Some(upto), "replica {replica}: a cut at {} passes what is synced", upto.0);
         assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);
-        self.index.place_durable(replica, |index| log.batch_places(index));
+        self.index.place_durable(replica, |index| log.batch_places(index))?;
         let verdicts = self.index.take_verdicts(replica, upto);
         for chunk in verdicts.chunks(VERDICT_ENTRIES_MAX) {
             let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { continue };
             let places = log.write_verdicts(chunk.to_vec()).await?;
             let segments = || places.iter().map(|place| place.segment);
             if let (Some(from), Some(to)) = (segments().min(), segments().max()) {
-                self.index.table.verdicts(from, to, replica, (first.index, last.index));
+                self.index.table.verdicts(from, to, replica, (first.log_id.index, last.log_id.index));
             }
         }
         Ok(())

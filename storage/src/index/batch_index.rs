@@ -119,14 +119,14 @@ impl BatchIndex {
         }
         let mut replicas = self.replicas.lock();
         let state = replicas.entry(replica).or_default();
-        self.place(replica, state, &places_of);
+        self.place(replica, state, &places_of)?;
         state.recorded = state.recorded.max(Some(index));
         state.bytes_since_cut +=
             64 + entry.payload.len() as u64 + entry.batches.iter().map(|b| b.data.len() as u64).sum::<u64>();
         if verdicts.is_empty() {
             return Ok(());
         }
-        state.verdicts.push_back(EntryVerdicts { index, verdicts: verdicts.to_vec() });
+        state.verdicts.push_back(EntryVerdicts { log_id: entry.log_id, verdicts: verdicts.to_vec() });
         if verdicts.iter().all(|verdict| *verdict == Verdict::Rejected) {
             return Ok(());
         }
@@ -180,16 +180,28 @@ impl BatchIndex {
                 return Err(malformed(replica, index));
             }
             let key = ExtentKey { partition: batch.partition, replica };
-            self.push(&mut self.partition_or_new(key).write(), key, index, &line);
+            self.push(&mut self.partition_or_new(key).write(), key, index, &line)?;
         }
         Ok(())
     }
 
-    fn push(&self, partition: &mut PartitionIndex, key: ExtentKey, index: RaftIndex, line: &BatchLine) {
+    fn push(
+        &self,
+        partition: &mut PartitionIndex,
+        key: ExtentKey,
+        index: RaftIndex,
+        line: &BatchLine,
+    ) -> io::Result<()> {
+        let refused = |error: IndexError| {
+            let what = format!("replica {}, entry {}, {}: {error}", key.replica, index.0, key.partition);
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        };
+        let added = partition.push(line).map_err(refused)?;
         self.table.entry(line.position.segment, key.replica, index);
-        if partition.push(line) && line.end_offset().0 > partition.log_start {
+        if added && line.end_offset().0 > partition.log_start {
             self.table.add(line.position.segment, key.replica, 1, u64::from(line.bytes));
         }
+        Ok(())
     }
 
     /// Gives entries their lines that have become durable since.
@@ -198,9 +210,9 @@ impl BatchIndex {
         replica: ReplicaId,
         state: &mut ReplicaIndex,
         places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>,
-    ) {
+    ) -> io::Result<()> {
         while let Some(entry) = state.unplaced.front() {
-            let Some(places) = places_of(entry.index) else { return };
+            let Some(places) = places_of(entry.index) else { break };
             for (number, key) in &entry.keys {
                 let partition = self.partition_or_new(*key);
                 let mut partition = partition.write();
@@ -208,17 +220,23 @@ impl BatchIndex {
                 debug_assert_eq!((unplaced.index, key.replica), (entry.index, replica));
                 if let Some(place) = places.get(*number) {
                     unplaced.line.position = place.position;
-                    self.push(&mut partition, *key, entry.index, &unplaced.line);
+                    self.push(&mut partition, *key, entry.index, &unplaced.line)?;
                 }
             }
             state.unplaced.pop_front();
         }
+        Ok(())
     }
 
-    /// Places what has become durable.
-    pub(crate) fn place_durable(&self, replica: ReplicaId, places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>) {
-        if let Some(state) = self.replicas.lock().get_mut(&replica) {
-            self.place(replica, state, places_of);
+    /// Places what has become durable. An error means that the index is not to be trusted any more.
+    pub(crate) fn place_durable(
+        &self,
+        replica: ReplicaId,
+        places_of: impl Fn(RaftIndex) -> Option<Vec<BatchPlace>>,
+    ) -> io::Result<()> {
+        match self.replicas.lock().get_mut(&replica) {
+            Some(state) => self.place(replica, state, places_of),
+            None => Ok(()),
         }
     }
 
@@ -237,7 +255,7 @@ impl BatchIndex {
         let mut replicas = self.replicas.lock();
         let Some(state) = replicas.get_mut(&replica) else { return Vec::new() };
         state.bytes_since_cut = 0;
-        let count = state.verdicts.partition_point(|verdicts| verdicts.index <= index);
+        let count = state.verdicts.partition_point(|verdicts| verdicts.log_id.index <= index);
         state.verdicts.drain(..count).collect()
     }
 

@@ -73,6 +73,9 @@ pub(crate) enum IndexError {
     /// The `.idx` file is damaged: rebuild it and ask again.
     #[error("index of segment {segment} is damaged")]
     Damaged { segment: u64 },
+    /// Another batch has these offsets already.
+    #[error("offset {offset} is taken by another batch (known: {known:?}, told: {told:?})")]
+    Conflict { offset: Offset, known: Box<BatchLine>, told: Box<BatchLine> },
     /// A number beyond the end, which a sound index never leads to.
     #[error("no such line")]
     NoSuchLine,

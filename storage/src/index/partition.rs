@@ -74,10 +74,11 @@ impl PartitionIndex {
     }
 
     /// Adds a batch behind the others. False if it is known already (an entry applied again after a restart).
-    pub(crate) fn push(&mut self, batch: &BatchLine) -> bool {
+    pub(crate) fn push(&mut self, batch: &BatchLine) -> Result<bool, IndexError> {
         let known_end = self.pieces.back().map_or(i64::MIN, |piece| piece.end_offset);
         if batch.base_offset.0 < known_end {
-            return false;
+            self.confirm(batch)?;
+            return Ok(false);
         }
         let continues = self.pieces.back().is_some_and(|piece| {
             piece.segment == batch.position.segment
@@ -96,7 +97,29 @@ impl PartitionIndex {
                 piece.dead_bytes += u64::from(batch.bytes);
             }
         }
-        true
+        Ok(true)
+    }
+
+    /// Offsets are never reused with other content (I2): what is known at this offset must be this very batch. Only a
+    /// replay after a restart comes here, so waiting for the disk holds up nobody.
+    fn confirm(&self, told: &BatchLine) -> Result<(), IndexError> {
+        let offset = told.base_offset;
+        // Lines below log start may have been dropped, and nobody reads them.
+        if told.end_offset().0 <= self.log_start {
+            return Ok(());
+        }
+        let Some(piece) = self.pieces.get(self.piece_above(offset.0)) else { return Err(IndexError::NoSuchLine) };
+        let number = piece.lines.first_ending_above(offset.0, Access::MayBlock);
+        match number.and_then(|number| piece.lines.get(number, Access::MayBlock)) {
+            Ok(line) if line.batch(piece.segment) == *told => Ok(()),
+            // The file is read back from the frames as soon as a reader meets the damage.
+            Err(IndexError::Damaged { .. }) => Ok(()),
+            Ok(line) => {
+                let known = Box::new(line.batch(piece.segment));
+                Err(IndexError::Conflict { offset, known, told: Box::new(*told) })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds a piece read from an `.idx` file, in its place.

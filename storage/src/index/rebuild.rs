@@ -1,7 +1,8 @@
 //! The index read back from frames and verdict frames: for segments whose `.idx` is missing, damaged or not yet due.
 //!
 //! Frames must be told in log order: an entry voids all earlier ones at its index and above, and it is final once verdicts
-//! for its index are seen.
+//! on its log id are seen. Verdicts on another term at its index say that it is void: the segment with the entry that
+//! replaced it may be gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -108,21 +109,24 @@ impl Rebuild {
 
     fn verdicts(&mut self, frame: &ScannedFrame, decided: &EntryVerdicts) {
         if let Some(contents) = self.contents.get_mut(&frame.position.segment) {
-            widen(&mut contents.ranges.verdicts, frame.replica, decided.index);
+            widen(&mut contents.ranges.verdicts, frame.replica, decided.log_id.index);
         }
-        if !self.is_applied(frame.replica, decided.index) {
+        if !self.is_applied(frame.replica, decided.log_id.index) {
             return;
         }
-        let Some(found) = self.undecided.get_mut(&frame.replica).and_then(|entries| entries.remove(&decided.index))
+        let Some(found) = self.undecided.get_mut(&frame.replica).and_then(|entries| entries.remove(&decided.log_id.index))
         else {
             return;
         };
+        if found.entry.log_id != decided.log_id {
+            return;
+        }
         let fits =
             decided.verdicts.len() == found.entry.batches.len() && found.places.len() == found.entry.batches.len();
         if !fits {
             tracing::error!(
                 replica = frame.replica.0,
-                index = decided.index.0,
+                index = decided.log_id.index.0,
                 "verdicts do not fit their entry: not indexed"
             );
             return;
@@ -133,7 +137,7 @@ impl Rebuild {
                 continue;
             }
             let Some(line) = line_of(&batch.data, found.entry.clock_ms, *verdict, place.position) else { continue };
-            widen(&mut contents.ranges.entries, frame.replica, decided.index);
+            widen(&mut contents.ranges.entries, frame.replica, decided.log_id.index);
             contents.push(ExtentKey { partition: batch.partition, replica: frame.replica }, &line);
         }
     }

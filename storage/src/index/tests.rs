@@ -188,7 +188,7 @@ impl History {
     fn decide(&mut self) {
         let verdicts: Vec<EntryVerdicts> = self.index.take_verdicts(REPLICA, RaftIndex(self.raft_index));
         if let (Some(first), Some(last)) = (verdicts.first(), verdicts.last()) {
-            let range = (first.index, last.index);
+            let range = (first.log_id.index, last.log_id.index);
             let position = self.frame(FrameBody::Verdicts(verdicts), 100);
             self.index.table.verdicts(position.segment, position.segment, REPLICA, range);
         }
@@ -395,8 +395,8 @@ fn what_is_committed_elsewhere_before_it_is_durable_here_is_served_from_memory()
     assert_eq!(planned.len(), 2);
     assert!(planned[0].data.is_none() && planned[1].data.is_some());
     assert_eq!(history.index.bytes_of(key(0)), 200);
-    history.index.place_durable(REPLICA, |_| None);
-    history.index.place_durable(REPLICA, |_| Some(places.clone()));
+    history.index.place_durable(REPLICA, |_| None).unwrap();
+    history.index.place_durable(REPLICA, |_| Some(places.clone())).unwrap();
     let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap();
     assert!(planned[1].data.is_none());
     assert_eq!(planned[1].line.position, places[0].position);
@@ -409,8 +409,59 @@ fn an_entry_applied_again_after_a_restart_is_not_indexed_twice() {
     history.apply(&[one(2)], true);
     let first = history.model[0][0];
     let partition = history.index.partition(key(0)).unwrap();
-    assert!(!partition.write().push(&first));
+    assert!(!partition.write().push(&first).unwrap());
     assert_eq!(history.index.bytes_of(key(0)), 100);
+}
+
+#[test]
+fn another_batch_at_a_known_offset_is_an_error() {
+    let mut history = History::new();
+    for _ in 0..60 {
+        history.apply(&[one(2)], true);
+    }
+    history.decide();
+    history.seal(1);
+    let partition = history.index.partition(key(0)).unwrap();
+    for number in [0, 1, 58] {
+        let known = history.model[0][number];
+        assert!(!partition.write().push(&known).unwrap());
+        let others = [
+            BatchLine { position: LogPosition { byte: known.position.byte + 8, ..known.position }, ..known },
+            BatchLine { record_count: 1, ..known },
+            BatchLine { base_offset: known.base_offset.plus(1), record_count: 1, ..known },
+            BatchLine { epoch: LeaderEpoch(77), ..known },
+        ];
+        for other in others {
+            assert!(partition.write().push(&other).is_err(), "{other:?}");
+        }
+    }
+    history.index.raise_log_start(key(0), 100);
+    let dead = BatchLine { epoch: LeaderEpoch(77), ..history.model[0][1] };
+    assert!(!partition.write().push(&dead).unwrap(), "below log start nothing is compared");
+}
+
+#[test]
+fn verdicts_on_a_replaced_entry_never_index_the_void_one() {
+    let mut history = History::new();
+    let (void, _) = history.append(&[one(5)]);
+    history.raft_index -= 1;
+    while history.at.segment < 2 {
+        history.frame(FrameBody::Lost, 1000);
+    }
+    let (mut replacing, _) = history.append(&[one(2)]);
+    replacing.log_id.term = Term(2);
+    assert_eq!(replacing.log_id.index, void.log_id.index);
+    history.frames.last_mut().unwrap().0.body = FrameBody::Entry(replacing.clone());
+    let verdicts = vec![Verdict::Accepted { base_offset: Offset(0), epoch: LeaderEpoch(2) }];
+    let position = history.at;
+    while history.at.segment < position.segment + 1 {
+        history.frame(FrameBody::Lost, 1000);
+    }
+    history.frame(FrameBody::Verdicts(vec![EntryVerdicts { log_id: replacing.log_id, verdicts }]), 100);
+    // The segment between them is unlinked: its records were deleted.
+    history.frames.retain(|(frame, _)| frame.position.segment != position.segment);
+    let rebuilt = history.rebuilt(BTreeSet::from([1]));
+    assert!(rebuilt[&1].pieces.is_empty(), "{:?}", rebuilt[&1]);
 }
 
 #[test]

@@ -6,8 +6,8 @@
 //! Truncate  term, index = last entry that stays, detail = 1; detail = 0: none stays
 //! Purge     term, index = last entry purged
 //! Create    term, index, detail = 1: the log begins after; payload = | has vote 1 | committed 1 | 0 x 6 | term 8 | voted for 8 | opaque |
-//! Verdicts  index = first entry's; payload = entries: varint(index - previous index) varint(count), per verdict a tag
-//!           byte 0 rejected | 1 accepted, varint zigzag(base offset - previous), same epoch | 2 the same, then varint zigzag(epoch)
+//! Verdicts  term, index = first entry's; payload = entries: varint(index - previous index) varint(term - previous term)
+//!           varint(count), per verdict a tag byte 0 rejected | 1 accepted, varint zigzag(base offset - previous), same epoch | 2 the same, then varint zigzag(epoch)
 //! Remove, Lost  nothing
 //! ```
 
@@ -58,9 +58,8 @@ pub(crate) fn to_raw(body: FrameBody) -> RawFrame {
             RawFrame { payload: Bytes::from(payload), ..with_id(Kind::Create, creation.purged) }
         }
         FrameBody::Verdicts(entries) => RawFrame {
-            index: entries.first().map_or(0, |e| e.index.0),
             payload: encode_verdicts(&entries),
-            ..RawFrame::empty(Kind::Verdicts)
+            ..with_id(Kind::Verdicts, entries.first().map(|entry| entry.log_id))
         },
         FrameBody::Remove => RawFrame::empty(Kind::Remove),
         FrameBody::Lost => RawFrame::empty(Kind::Lost),
@@ -136,11 +135,12 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
 
 fn encode_verdicts(entries: &[EntryVerdicts]) -> Bytes {
     let mut out = Vec::new();
-    let (mut index, mut offset, mut epoch) = (0_u64, 0_i64, 0_i32);
+    let (mut index, mut term, mut offset, mut epoch) = (0_u64, 0_u64, 0_i64, 0_i32);
     for entry in entries {
-        put_varint(&mut out, entry.index.0.wrapping_sub(index));
+        put_varint(&mut out, entry.log_id.index.0.wrapping_sub(index));
+        put_varint(&mut out, entry.log_id.term.0.wrapping_sub(term));
         put_varint(&mut out, entry.verdicts.len() as u64);
-        index = entry.index.0;
+        (index, term) = (entry.log_id.index.0, entry.log_id.term.0);
         for verdict in &entry.verdicts {
             let Verdict::Accepted { base_offset, epoch: accepted } = verdict else {
                 out.push(0);
@@ -160,9 +160,10 @@ fn encode_verdicts(entries: &[EntryVerdicts]) -> Bytes {
 
 fn decode_verdicts(mut bytes: &[u8]) -> Option<Vec<EntryVerdicts>> {
     let mut entries = Vec::new();
-    let (mut index, mut offset, mut epoch) = (0_u64, 0_i64, 0_i32);
+    let (mut index, mut term, mut offset, mut epoch) = (0_u64, 0_u64, 0_i64, 0_i32);
     while !bytes.is_empty() {
         index = index.wrapping_add(take_varint(&mut bytes)?);
+        term = term.wrapping_add(take_varint(&mut bytes)?);
         let count = usize::try_from(take_varint(&mut bytes)?).ok()?;
         // Each verdict takes a byte at least: a count from damaged bytes allocates nothing.
         if count > bytes.len() {
@@ -184,7 +185,8 @@ fn decode_verdicts(mut bytes: &[u8]) -> Option<Vec<EntryVerdicts>> {
                 _ => return None,
             });
         }
-        entries.push(EntryVerdicts { index: RaftIndex(index), verdicts });
+        let log_id = LogId { term: Term(term), index: RaftIndex(index) };
+        entries.push(EntryVerdicts { log_id, verdicts });
     }
     Some(entries)
 }
@@ -205,8 +207,10 @@ mod tests {
             (0..1000_i64, 0..2_i32)
                 .prop_map(|(o, e)| Verdict::Accepted { base_offset: Offset(o), epoch: LeaderEpoch(e) }),
         ];
-        let entry = (any::<u64>(), proptest::collection::vec(verdict, 0..8))
-            .prop_map(|(index, verdicts)| EntryVerdicts { index: RaftIndex(index), verdicts });
+        let log_id =
+            (any::<u64>(), any::<u64>()).prop_map(|(t, i)| LogId { term: Term(t), index: RaftIndex(i) });
+        let entry = (log_id, proptest::collection::vec(verdict, 0..8))
+            .prop_map(|(log_id, verdicts)| EntryVerdicts { log_id, verdicts });
         proptest::collection::vec(entry, 0..8)
     }
 

@@ -11,7 +11,8 @@
 //!  then the payload, then the raw batches without a gap
 //! ```
 //! `length` is without the padding. `crc32` (crc32fast) covers everything from byte 8 to the end of the payload and the
-//! first 21 bytes of each batch; the rest of a batch is guarded by its own CRC-32C, which the descriptor repeats.
+//! 61-byte header of each batch; records are guarded by the batch's own CRC-32C alone, which the descriptor repeats. So
+//! where only records are damaged, offsets, timestamps and the producer are still known.
 //! `key id` is 0: batches are plain. `flags` has room for what follows (nonce, tag); an unknown flag is damage.
 //!
 //! Invariant: a frame counts only if its CRC holds and its incarnation is its segment's; its order is its replica's
@@ -32,7 +33,7 @@ pub(crate) const HEAD_BYTES: usize = 80;
 pub(crate) const DESCRIPTOR_BYTES: usize = 32;
 /// The part of a batch that its own CRC-32C does not cover.
 pub(crate) const UNGUARDED_BYTES: usize = 21;
-/// Smallest possible record batch (message format v2 without records).
+/// Smallest possible record batch (message format v2 without records): its header.
 pub(crate) const BATCH_BYTES_MIN: usize = 61;
 /// No frame is longer.
 pub(crate) const FRAME_BYTES_MAX: usize = 1 << 30;
@@ -141,7 +142,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, stamp: Stamp, frame: &RawFrame) {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&out[start + 8..]);
     for batch in &frame.batches {
-        crc.update(&batch.data[..UNGUARDED_BYTES]);
+        crc.update(&batch.data[..BATCH_BYTES_MIN]);
         out.extend_from_slice(&batch.data);
     }
     out[start + 4..start + 8].copy_from_slice(&crc.finalize().to_le_bytes());
@@ -180,7 +181,7 @@ pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded
     crc.update(rest.get(8..summed)?);
     let ranges = batch_ranges(rest.get(HEAD_BYTES..described)?, summed, length)?;
     for range in &ranges {
-        crc.update(rest.get(range.start..range.start + UNGUARDED_BYTES)?);
+        crc.update(rest.get(range.start..range.start + BATCH_BYTES_MIN)?);
     }
     if crc.finalize() != u32_le(head, 4) || u16_le(head, 18) != 0 {
         return None;

@@ -151,7 +151,7 @@ impl Found {
             FrameBody::Create(creation) => {
                 Light::Create(GroupCreation { payload: Bytes::copy_from_slice(&creation.payload), ..creation.clone() })
             }
-            FrameBody::Verdicts(entries) => Light::Verdicts { last: entries.last().map_or(RaftIndex(0), |e| e.index) },
+            FrameBody::Verdicts(entries) => Light::Verdicts { last: entries.last().map_or(RaftIndex(0), |e| e.log_id.index) },
             FrameBody::Remove => Light::Remove,
             FrameBody::Lost => Light::Lost,
         };

@@ -86,6 +86,21 @@ fn a_frame_of_another_incarnation_is_none() {
 }
 
 #[test]
+fn a_batch_whose_header_is_damaged_is_never_told() {
+    let mut frame = RawFrame::empty(Kind::Entry);
+    let partition = PartitionId { topic: Uuid::from_u128(5), index: 3 };
+    frame.batches = vec![EntryBatch { partition, data: batch(50, 1) }];
+    let mut out = Vec::new();
+    encode(&mut out, STAMP, &frame);
+    let first = frame.frame_bytes() - frame.batches[0].data.len();
+    for byte in 0..BATCH_BYTES_MIN {
+        let mut damaged = out.clone();
+        damaged[first + byte] ^= 4;
+        assert_eq!(decode(&Bytes::from(damaged), 0, STAMP.incarnation), None, "byte {byte}: count and times are trusted");
+    }
+}
+
+#[test]
 fn damage_within_records_leaves_the_descriptors_readable() {
     let mut frame = RawFrame::empty(Kind::Entry);
     let partition = PartitionId { topic: Uuid::from_u128(5), index: 3 };

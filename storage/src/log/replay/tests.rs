@@ -143,7 +143,7 @@ fn damaged_records_cost_membership_only_above_the_known_commit() {
         found.frame(ONE, 1, place(0), &create(), false);
         found.frame(ONE, 2, place(100), &entry(1, 1), true);
         if verdicts {
-            let told = vec![EntryVerdicts { index: RaftIndex(1), verdicts: Vec::new() }];
+            let told = vec![EntryVerdicts { log_id: id(1, 1), verdicts: Vec::new() }];
             found.frame(ONE, 3, place(200), &FrameBody::Verdicts(told), false);
         }
         let replica = found.replay(false, false).remove(0);
