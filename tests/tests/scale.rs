@@ -42,6 +42,7 @@ fn ten_thousand_partitions_are_carried_by_a_few_raft_groups() {
 
 const COMMITS: i64 = 10_000_000;
 const COMMITTED_PARTITIONS: i32 = 1_000;
+const STORED_BYTES_MAX: u64 = 400 << 20;
 
 fn commit(at: i64) -> OffsetCommitRequest {
     let part =
@@ -75,7 +76,13 @@ fn ten_million_offset_commits_stay_bounded_and_survive_a_restart() {
     }
     let (stored, resident) = (bytes_below(broker.data()), broker.resident_bytes());
     println!("{COMMITS} commits: {} MiB on disk, {} MiB in memory", stored >> 20, resident >> 20);
-    assert!(stored < 768 << 20, "{stored} bytes on disk: the offsets topic is not bounded");
+    // What the kept checkpoints cover goes; active and prepared segments and the checkpoints themselves stay.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while bytes_below(broker.data()) > STORED_BYTES_MAX {
+        assert!(std::time::Instant::now() < deadline, "{} bytes stay on disk", bytes_below(broker.data()));
+        assert!(raw.call(7, &commit(rounds - 1)).topics[0].partitions.iter().all(|p| p.error_code == 0));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
     broker.kill();
     let started = std::time::Instant::now();
     broker.run();

@@ -53,6 +53,10 @@ fn brokers(domain: &Domain, image: &MetadataImage, page: &mut String) {
         }
     }
     info.finish(page);
+    let mut groups = Family::gauge("ottla_raft_groups", "Raft groups with a replica on this node");
+    let replicas = image.shards.values().flat_map(|shard| &shard.replicas);
+    groups.add("", replicas.filter(|replica| replica.node == domain.config.node_id).count());
+    groups.finish(page);
     let mut build = Family::gauge("ottla_build_info", "The version that runs");
     build.add(&label("version", env!("CARGO_PKG_VERSION")), 1);
     build.finish(page);
