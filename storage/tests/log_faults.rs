@@ -322,7 +322,7 @@ fn nothing_behind_a_torn_tail_comes_back() {
 /// Any flipped bit anywhere: whoever lost something says so, and everybody else is whole.
 #[test]
 fn no_flipped_bit_loses_anything_in_silence() {
-    for seed in 0..4 {
+    for seed in 0..24 {
         let oracle = Oracle::default();
         let noted = oracle.clone();
         sim::run(seed, move || async move {

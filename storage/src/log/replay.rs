@@ -88,7 +88,8 @@ impl Found {
 
     /// A segment's table: the state of everybody when the segment was begun.
     pub(crate) fn table(&mut self, header: &SegmentHeader) {
-        let first = self.tables == 0;
+        // Behind damage the table says what is known, not where everybody begins: frames before it are still needed.
+        let first = self.tables == 0 && self.damages.is_empty();
         self.tables += 1;
         for row in &header.rows {
             let replay = self.replicas.entry(row.replica).or_default();
