@@ -81,6 +81,8 @@ pub trait EntryLog: Send + Sync + 'static {
     fn log_id(&self, index: RaftIndex) -> Option<LogId>;
     /// Entries of `range` from the front, stopping before `bytes_max` is passed but after at least one.
     fn read(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>>;
+    /// As `read`, for apply alone: records that are damaged on disk come as they are, under sound headers.
+    fn read_to_apply(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>>;
 }
 
 impl EntryLog for ReplicaLog {
@@ -119,5 +121,8 @@ impl EntryLog for ReplicaLog {
     }
     fn read(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>> {
         Box::pin(ReplicaLog::read(self, range, bytes_max))
+    }
+    fn read_to_apply(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>> {
+        Box::pin(ReplicaLog::read_to_apply(self, range, bytes_max))
     }
 }

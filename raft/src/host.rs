@@ -3,14 +3,16 @@
 //! May not know: which shards there should be.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_storage::data_dir::RecoveredReplica;
+use ottla_storage::entry::EntryKind;
 use ottla_storage::env::watch;
-use ottla_storage::ids::ReplicaId;
-use ottla_storage::log::GroupCreation;
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::log::{EntryRange, GroupCreation};
 use parking_lot::Mutex;
 
 use crate::applier::Origin;
@@ -22,7 +24,10 @@ use crate::machine::StateMachine;
 use crate::members::{Creation, Members};
 use crate::net::{Message, Network, Undelivered};
 use crate::transport::receive;
-use crate::types::decode_stored_membership;
+use crate::types::{StoredMembership, decode_stored_membership, from_raft_membership};
+
+/// Bytes of entries read at once while looking for memberships.
+const MEMBERS_READ_BYTES: usize = 4 << 20;
 
 /// Settings of all groups of a node.
 #[derive(Debug, Clone)]
@@ -59,6 +64,33 @@ impl Default for RaftOptions {
     }
 }
 
+/// The members in force at the end of the log.
+async fn newest_members(
+    log: &dyn EntryLog,
+    applied: Option<LogId>,
+    stored: &StoredMembership,
+    first: &Members,
+) -> io::Result<Members> {
+    let stored = from_raft_membership(stored.membership());
+    let mut newest = if stored.voters.is_empty() { first.clone() } else { stored };
+    let Some(last) = log.last_log_id() else { return Ok(newest) };
+    let mut next = applied.max(log.purged()).map_or(0, |id| id.index.0 + 1);
+    if next == 0 && log.log_id(RaftIndex(0)).is_none() {
+        next = 1;
+    }
+    while next <= last.index.0 {
+        let range = EntryRange { first: RaftIndex(next), last: last.index };
+        let part = log.read_to_apply(range, MEMBERS_READ_BYTES).await?;
+        let Some(end) = part.last().map(|entry| entry.log_id.index.0 + 1) else { break };
+        for entry in part.into_iter().filter(|entry| entry.kind == EntryKind::Membership) {
+            let what = || io::Error::new(io::ErrorKind::InvalidData, format!("entry {}: its members", entry.log_id));
+            newest = Members::decode(entry.payload.clone()).ok_or_else(what)?;
+        }
+        next = end;
+    }
+    Ok(newest)
+}
+
 struct Shared {
     network: Arc<dyn Network>,
     options: RaftOptions,
@@ -92,7 +124,7 @@ impl RaftHost {
         let payload = creation.encode();
         let group = GroupCreation { replica, payload, vote: None, purged: None };
         let log = directory.create_replica(group).await.map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => RaftError::Exists(replica),
+            io::ErrorKind::AlreadyExists => RaftError::Exists(replica),
             _ => RaftError::Storage { replica, what: e.to_string() },
         })?;
         self.start(directory, log, Origin::default(), creation.members, machine).await
@@ -118,6 +150,15 @@ impl RaftHost {
         let membership = decode_stored_membership(recovered.membership.clone());
         let membership = membership.ok_or_else(|| damaged("its membership in the checkpoint"))?;
         let log = directory.replica_log(replica).ok_or_else(|| damaged("it has no log"))?;
+        if let Some(entry) = recovered.damaged_unproven {
+            let members = newest_members(&*log, recovered.applied, &membership, &creation.members).await;
+            let members = members.map_err(|e| RaftError::Storage { replica, what: e.to_string() })?;
+            if !members.is_sole_voter(replica) {
+                return Err(damaged(&format!(
+                    "the records of entry {entry} are damaged, it may have acknowledged them and must not take part; replace it"
+                )));
+            }
+        }
         let origin = Origin { applied: recovered.applied, membership };
         self.start(directory, log, origin, creation.members, machine).await
     }

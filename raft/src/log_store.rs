@@ -59,16 +59,19 @@ impl LogStore {
         (first < end).then(|| EntryRange { first: RaftIndex(first), last: RaftIndex(end - 1) })
     }
 
-    async fn read(&self, range: EntryRange) -> io::Result<Vec<LogEntry>> {
-        let entries = self.log.read(range, self.read_bytes_max).await?;
+    async fn read(&self, range: EntryRange, reader: Reader) -> io::Result<Vec<LogEntry>> {
+        let entries = match reader {
+            Reader::Peer => self.log.read(range, self.read_bytes_max).await?,
+            Reader::Apply => self.log.read_to_apply(range, self.read_bytes_max).await?,
+        };
         Ok(entries.into_iter().map(LogEntry::from).collect())
     }
 
-    async fn read_all(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<LogEntry>> {
+    async fn read_all(&self, range: impl RangeBounds<u64>, reader: Reader) -> io::Result<Vec<LogEntry>> {
         let Some(mut range) = self.clip(&range) else { return Ok(Vec::new()) };
         let mut all = Vec::new();
         while range.first <= range.last {
-            let part = self.read(range).await?;
+            let part = self.read(range, reader).await?;
             let Some(next) = part.last().map(next_index) else { break };
             range.first = next;
             all.extend(part);
@@ -109,6 +112,13 @@ impl LogStore {
     }
 }
 
+/// Whom entries are read for. Records that are damaged on disk never reach a peer; apply needs their headers only.
+#[derive(Debug, Clone, Copy)]
+enum Reader {
+    Peer,
+    Apply,
+}
+
 fn next_index(entry: &LogEntry) -> RaftIndex {
     RaftIndex(entry.log_id_parts().1 + 1)
 }
@@ -125,7 +135,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<LogEntry>, io::Error> {
-        self.read_all(range).await
+        // Start-up looks for memberships in what it reads, and apply may follow.
+        self.read_all(range, Reader::Apply).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
@@ -134,7 +145,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
         match self.clip(&(start..end)) {
-            Some(range) => self.read(range).await,
+            Some(range) => self.read(range, Reader::Peer).await,
             None => Ok(Vec::new()),
         }
     }
@@ -149,7 +160,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
             let store = store.clone();
             async move {
                 let range = remaining?;
-                match store.read(range).await {
+                match store.read(range, Reader::Apply).await {
                     Ok(part) => {
                         if let Err(hole) = without_hole(range.first, &part) {
                             return Some((vec![Err(hole)], None));
@@ -177,7 +188,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         let read = async {
             // Before and after: what was read in between belongs to the leader's log.
             self.leads(&leader)?;
-            let entries = self.read_all(range).await?;
+            let entries = self.read_all(range, Reader::Peer).await?;
             self.leads(&leader)?;
             Ok(entries)
         };

@@ -32,7 +32,7 @@ use crate::checkpoint::{Checkpoint, CutSource};
 use crate::entry::{Entry, Verdict};
 use crate::env::disk::{DirLock, Disk};
 use crate::env::rt;
-use crate::ids::{LogId, RaftIndex, ReplicaId};
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
 use crate::index::partition::GONE;
 use crate::index::{BatchIndex, ExtentKey};
 use crate::log::{GroupCreation, Log, ReplicaLog};
@@ -82,8 +82,8 @@ pub struct DataDir {
     failure: Arc<Failure>,
     counters: Counters,
     closing: AtomicBool,
-    /// Segments below this one were written by an earlier process.
-    verify_below: u64,
+    /// What lies before this place was written by an earlier process.
+    verify_below: LogPosition,
 }
 
 impl std::fmt::Debug for DataDir {

@@ -83,6 +83,7 @@ impl Memory {
             state: kept.state.clone().into_iter().collect(),
             lost: None,
             damaged: Vec::new(),
+            damaged_unproven: None,
         })
     }
 }
@@ -145,6 +146,9 @@ impl EntryLog for Memory {
         let kept = self.0.lock();
         let entries = kept.entries.range(range.first.0..=range.last.0).map(|(_, entry)| entry.clone()).collect();
         Box::pin(std::future::ready(Ok(entries)))
+    }
+    fn read_to_apply(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>> {
+        self.read(range, bytes_max)
     }
 }
 

@@ -10,12 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_protocol::batch::{BatchBuilder, NewRecord, split_batches};
 use ottla_protocol::compression::Codec;
+use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::Offset;
 use ottla_raft::{RaftHost, RaftOptions};
 use ottla_storage::data_dir::{DataDir, DataDirOptions};
+use ottla_storage::env::disk::{Disk, OpenMode, read_exact_at};
+use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_storage::env::sim::{self, SimNode};
-use ottla_storage::env::{disk::Disk, rt};
 use ottla_storage::log::LogOptions;
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -360,6 +362,80 @@ fn the_log_of_group_offsets_stays_short_and_the_offsets_survive() {
         assert!(partition.watermarks().log_start >= log_start);
         let store = partition.group_store().unwrap();
         assert_eq!(store.lock().offset("g", "t", 0).unwrap().offset, 399);
+    });
+}
+
+/// Flips a bit of these bytes, wherever they lie in the log.
+fn damage(disk: &SimDisk, needle: &[u8]) {
+    let log = Path::new("/data/log");
+    for file in disk.list(log).unwrap().into_iter().filter(|file| file.name.ends_with(".log")) {
+        let path = log.join(&file.name);
+        let opened = disk.open(&path, OpenMode::Read).unwrap();
+        let mut bytes = vec![0; usize::try_from(opened.bytes().unwrap()).unwrap()];
+        read_exact_at(&*opened, &mut bytes, 0).unwrap();
+        if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
+            return disk.flip_bit(&path, at as u64 + 2, 3).unwrap();
+        }
+    }
+    panic!("not in the log");
+}
+
+/// One life that appends `batches`, a crash with damage to `needle`, and the next start.
+async fn damaged_life(kind: ShardKind, batches: Vec<Bytes>, needle: &[u8]) -> SimDisk {
+    let disk = SimDisk::new(9, SimDiskOptions::default());
+    let (home, disk_now) = (SimNode(1), disk.clone());
+    let life = sim::spawn_on(home, async move {
+        let node = start_as(disk_now, TopicConfig::default(), Upkeep::default(), kind).await;
+        let partition = node.partitions.find(NAME, 0).await.unwrap();
+        for batch in batches {
+            let options = AppendOptions { origin: Origin::Coordinator, ..options_of(0) };
+            partition.append(batch, options).await.unwrap();
+        }
+    });
+    life.await.unwrap();
+    sim::crash(home);
+    disk.crash(sim::disk::Crash::Power);
+    damage(&disk, needle);
+    disk
+}
+
+#[test]
+fn damaged_records_that_no_checkpoint_covers_cost_their_offsets_only() {
+    sim::run(9, || async {
+        let values: Vec<u64> = (0..6).map(|n| 0x5eed_0000_dead_0000 + n).collect();
+        let batches = values.iter().map(|value| batch(None, &[*value, 7])).collect();
+        let kind = ShardKind::Pool { factor: 1, pinned: false };
+        let disk = damaged_life(kind, batches, &values[3].to_be_bytes()).await;
+        let node = start(disk, TopicConfig::default(), Upkeep::default()).await;
+        let partition = node.partitions.find(NAME, 0).await.unwrap();
+        assert_eq!(partition.append(batch(None, &[1]), options_of(1)).await.unwrap().base_offset, Offset(12));
+        for offset in [0, 4, 6, 7, 8, 12] {
+            let spec = FetchSpec {
+                offset: Offset(offset),
+                max_bytes: 1,
+                at_least_one: true,
+                isolation: Isolation::ReadUncommitted,
+                current_leader_epoch: partition.leader_epoch(),
+                last_fetched_epoch: None,
+            };
+            let read = partition.read(spec).await;
+            if offset == 6 || offset == 7 {
+                assert_eq!(read.err().map(|error| error.code()), Some(ErrorCode::KafkaStorageError), "{offset}");
+            } else {
+                assert!(!read.unwrap().records.is_empty(), "{offset}");
+            }
+        }
+    });
+}
+
+/// What damaged records say of groups is unknown: the shard stops rather than forget a commit in silence.
+#[test]
+fn damaged_records_of_group_offsets_stop_their_shard() {
+    sim::run(10, || async {
+        let disk = damaged_life(ShardKind::ConsumerOffsets, (0..3).map(commit).collect(), &[b'm'; 64]).await;
+        let node = start_as(disk, TopicConfig::default(), Upkeep::default(), ShardKind::ConsumerOffsets).await;
+        let failed = node.host.failures().wait_for(|failures| !failures.is_empty()).await.unwrap().clone();
+        assert!(failed.values().all(|why| why.contains("damaged on disk")), "{failed:?}");
     });
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_protocol::batch::BatchHeader;
+use ottla_protocol::batch::{BatchHeader, check_crc};
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use ottla_storage::entry::{Entry, Verdict};
 use ottla_storage::ids::{LogId, RaftIndex};
@@ -141,7 +141,7 @@ impl ShardState {
     /// Applies one entry: a verdict per batch, and the answer to the proposer.
     ///
     /// # Panics
-    /// If the entry cannot be read: this replica then stops rather than differ from others (design section 5).
+    /// If the entry cannot be read, or records of groups are damaged on disk: this replica then stops rather than differ from others (design section 5).
     pub fn apply(&mut self, entry: &Entry) -> (Vec<Verdict>, ApplyReply) {
         let command = match Command::decode(&entry.payload) {
             Ok(command) => command,
@@ -227,6 +227,10 @@ impl ShardState {
             SequenceVerdict::Fenced => return rejected(Rejection::Fenced),
         }
         if let Some(groups) = &partition.groups {
+            // Elsewhere headers are enough; what records say of groups must be sound, or this replica would differ.
+            if let Err(error) = check_crc(data, &header) {
+                panic!("records of {id} are damaged on disk: {error}");
+            }
             let mut groups = groups.lock();
             if let Err(code) = groups.judge_commit(decision.guard.as_ref(), data) {
                 return rejected(Rejection::Group(code));

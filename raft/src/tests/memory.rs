@@ -118,6 +118,7 @@ impl MemoryDisk {
             state: image.state.clone().into_iter().collect(),
             lost: None,
             damaged: Vec::new(),
+            damaged_unproven: None,
         };
         self.durable.lock().iter().map(recover).collect()
     }
@@ -318,5 +319,8 @@ impl EntryLog for MemoryLog {
             range.enumerate().take_while(fits).map(|(_, (_, entry))| entry.clone()).collect()
         });
         Box::pin(async move { Ok(entries) })
+    }
+    fn read_to_apply(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>> {
+        self.read(range, bytes_max)
     }
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
-use ottla_storage::ids::{RaftIndex, ReplicaId};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::ledger::{Ledger, POISON};
 use super::memory::{MemoryDirectory, MemoryDisk, Shared};
+use crate::directory::Directory;
 use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::handle::{GroupHandle, Proposal};
 use crate::host::{RaftHost, RaftOptions};
@@ -177,6 +179,33 @@ fn a_replica_that_lost_what_it_acknowledged_is_not_started() {
         let ledger = Box::new(Ledger::restore(&[], cluster.oracle.clone()));
         let refused = host.open(Arc::new(Shared(directory)), &recovered[0], ledger).await.err().unwrap();
         assert!(matches!(&refused, RaftError::Damaged { what, .. } if what.contains("a gap")), "{refused:?}");
+    });
+}
+
+#[test]
+fn damaged_records_that_a_peer_may_count_on_keep_a_replica_out_and_a_sole_voter_goes_on() {
+    sim::run_twice(11, || async {
+        let (cluster, handle, disk) = started().await;
+        ready(&handle).await;
+        cluster.crash(NODE);
+        let (directory, mut recovered) = MemoryDirectory::open(disk, Duration::from_millis(1), false);
+        recovered[0].damaged_unproven = recovered[0].last_log_id;
+        let directory = Arc::new(Shared(directory));
+        let host = RaftHost::new(Arc::new(cluster.network.clone()), RaftOptions::default());
+        let ledger = || Box::new(Ledger::restore(&[], cluster.oracle.clone()));
+        let log = directory.replica_log(ReplicaId(1)).unwrap();
+        let next = log.last_log_id().unwrap();
+        let members = |voters: &[u64]| Members::of(voters.iter().map(|id| ReplicaId(*id))).encode();
+        for (number, (voters, starts)) in [(&[1, 2][..], false), (&[1][..], true)].into_iter().enumerate() {
+            let index = RaftIndex(next.index.0 + 1 + number as u64);
+            let log_id = LogId { index, ..next };
+            let payload = members(voters);
+            let entry = Entry { log_id, kind: EntryKind::Membership, clock_ms: 0, payload, batches: Vec::new() };
+            log.append(vec![entry], Box::new(|synced| synced.unwrap()));
+            let opened = host.open(directory.clone(), &recovered[0], ledger()).await;
+            assert_eq!(opened.is_ok(), starts, "{voters:?}: {:?}", opened.err());
+        }
+        host.shutdown().await;
     });
 }
 

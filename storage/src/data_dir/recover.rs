@@ -58,7 +58,7 @@ impl DataDir {
         let space = disk.space(path).map_err(|error| DataDirError::io(path, error))?;
         let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);
         reserve.observe(space.free_bytes, space.total_bytes);
-        let verify_below = log.segments().last().map_or(0, |segment| segment.sequence);
+        let verify_below = log.durable_upto();
         let directory = Arc::new(Self {
             path: path.to_owned(),
             disk,
@@ -299,6 +299,7 @@ fn join(recovered: Vec<log::RecoveredReplica>, found: &Found) -> Vec<RecoveredRe
                 state: saved.map(|saved| saved.keys.clone().into_iter().collect()).unwrap_or_default(),
                 lost,
                 damaged: replica.damaged,
+                damaged_unproven: replica.damaged_unproven,
             }
         })
         .collect()

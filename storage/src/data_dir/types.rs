@@ -147,6 +147,9 @@ pub struct RecoveredReplica {
     pub lost: Option<String>,
     /// Entries whose batches are damaged while their frames are not.
     pub damaged: Vec<LogId>,
+    /// The first damaged entry that nothing proves to be committed. A replica with peers may have acknowledged it and is lost
+    /// (I11); a sole voter is the only one who ever had it.
+    pub damaged_unproven: Option<LogId>,
 }
 
 /// Counters and sizes of a directory.

@@ -114,7 +114,8 @@ impl Rebuild {
         if !self.is_applied(frame.replica, decided.log_id.index) {
             return;
         }
-        let Some(found) = self.undecided.get_mut(&frame.replica).and_then(|entries| entries.remove(&decided.log_id.index))
+        let Some(found) =
+            self.undecided.get_mut(&frame.replica).and_then(|entries| entries.remove(&decided.log_id.index))
         else {
             return;
         };

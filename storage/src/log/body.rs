@@ -207,8 +207,7 @@ mod tests {
             (0..1000_i64, 0..2_i32)
                 .prop_map(|(o, e)| Verdict::Accepted { base_offset: Offset(o), epoch: LeaderEpoch(e) }),
         ];
-        let log_id =
-            (any::<u64>(), any::<u64>()).prop_map(|(t, i)| LogId { term: Term(t), index: RaftIndex(i) });
+        let log_id = (any::<u64>(), any::<u64>()).prop_map(|(t, i)| LogId { term: Term(t), index: RaftIndex(i) });
         let entry = (log_id, proptest::collection::vec(verdict, 0..8))
             .prop_map(|(log_id, verdicts)| EntryVerdicts { log_id, verdicts });
         proptest::collection::vec(entry, 0..8)

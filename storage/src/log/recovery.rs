@@ -206,9 +206,12 @@ fn settle(
     let mut recovered = Vec::new();
     let mut newly_lost = Vec::new();
     for replica in replayed {
-        let Replayed { id, creation, state, lost, damaged, newly_lost: new } = replica;
+        let Replayed { id, creation, state, lost, damaged, damaged_unproven, newly_lost: new } = replica;
         if let Some(why) = &lost {
             tracing::error!(replica = %id, %why, "this replica lost bytes that may have been acknowledged: it takes no part in any quorum until it is a new member");
+        }
+        if !damaged.is_empty() {
+            tracing::error!(replica = %id, entries = damaged.len(), first = %damaged[0], "records are damaged on disk: reading them fails, everything else is served");
         }
         rows.insert(
             id,
@@ -233,6 +236,7 @@ fn settle(
             sequence: state.synced_sequence,
             lost,
             damaged,
+            damaged_unproven,
         });
         shared.replicas.lock().insert(id, Arc::new(Replica::with_state(id, creation, state)));
     }

@@ -65,6 +65,8 @@ pub(crate) struct Replayed {
     pub(crate) lost: Option<String>,
     /// Entries whose batches are damaged.
     pub(crate) damaged: Vec<LogId>,
+    /// The first of them that is not known to be committed.
+    pub(crate) damaged_unproven: Option<LogId>,
     /// The mark is not in the log yet.
     pub(crate) newly_lost: bool,
 }
@@ -152,7 +154,9 @@ impl Found {
             FrameBody::Create(creation) => {
                 Light::Create(GroupCreation { payload: Bytes::copy_from_slice(&creation.payload), ..creation.clone() })
             }
-            FrameBody::Verdicts(entries) => Light::Verdicts { last: entries.last().map_or(RaftIndex(0), |e| e.log_id.index) },
+            FrameBody::Verdicts(entries) => {
+                Light::Verdicts { last: entries.last().map_or(RaftIndex(0), |e| e.log_id.index) }
+            }
             FrameBody::Remove => Light::Remove,
             FrameBody::Lost => Light::Lost,
         };
@@ -221,7 +225,9 @@ impl Replay {
         let newly_lost = loss.is_some() && !fold.lost_mark;
         let lost = loss.or_else(|| fold.lost_mark.then(|| "lost acknowledged bytes in an earlier life".to_owned()));
         fold.state.lost = lost.is_some();
-        Some(Replayed { id, creation, state: fold.state, lost, damaged: fold.damaged, newly_lost })
+        let committed = fold.committed.max(fold.state.purged.map_or(RaftIndex(0), |id| id.index));
+        let damaged_unproven = fold.damaged.iter().find(|id| id.index > committed).copied();
+        Some(Replayed { id, creation, state: fold.state, lost, damaged: fold.damaged, damaged_unproven, newly_lost })
     }
 
     /// Nothing holds what the purged entries decided; if all of them are there, they are to be applied again.
@@ -279,10 +285,6 @@ impl Replay {
     /// Says why bytes that may have been acknowledged are gone, if so.
     fn loss(&self, fold: &Fold, first: u64, last: u64) -> Option<String> {
         let purged = fold.state.purged.map_or(RaftIndex(0), |id| id.index);
-        let committed = fold.committed.max(purged);
-        if let Some(damaged) = fold.damaged.iter().find(|id| id.index > committed) {
-            return Some(format!("the records of entry {damaged} are damaged"));
-        }
         let ends = self.frames.keys().copied().chain([last + 1]);
         let mut expected = first;
         for sequence in ends {
@@ -333,9 +335,11 @@ impl Fold {
                 }
                 state.push(id.index.0, slot);
             }
+            // A table that counts this frame has said what came of it.
+            Light::Vote(_) if sequence <= self.vote_known => {}
             Light::Vote(vote) => {
                 state.vote = greater_vote(state.vote, *vote);
-                self.vote_known = self.vote_known.max(sequence);
+                self.vote_known = sequence;
             }
             Light::Truncate(last) => {
                 let from = last.map_or(0, |id| id.index.0 + 1);

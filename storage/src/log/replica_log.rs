@@ -53,6 +53,13 @@ enum Source {
     Placed(EntryPlace, LogId),
 }
 
+/// Which records a reader takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Records {
+    Sound,
+    AsTheyAre,
+}
+
 impl ReplicaLog {
     pub(super) fn new(replica: Arc<Replica>, shared: Arc<Shared>, inner: Arc<Inner>) -> Self {
         Self { replica, shared, _inner: inner }
@@ -233,8 +240,19 @@ impl ReplicaLog {
         self.replica.state.lock().log_id(index)
     }
 
-    /// Entries of `range` from the front, stopping before `bytes_max` is passed but after at least one.
+    /// Entries of `range` from the front, stopping before `bytes_max` is passed but after at least one. An entry with damaged
+    /// records is an error.
     pub async fn read(&self, range: EntryRange, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        self.read_with(range, bytes_max, Records::Sound).await
+    }
+
+    /// As [`Self::read`], but an entry is handed out though its records are damaged: its command and the headers of its
+    /// batches are sound. Such records must never reach a peer or a client.
+    pub async fn read_to_apply(&self, range: EntryRange, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        self.read_with(range, bytes_max, Records::AsTheyAre).await
+    }
+
+    async fn read_with(&self, range: EntryRange, bytes_max: usize, records: Records) -> io::Result<Vec<Entry>> {
         let sources = self.sources(range, bytes_max);
         if sources.iter().all(|source| matches!(source, Source::Cached(_))) {
             return Ok(sources.into_iter().filter_map(cached).collect());
@@ -247,7 +265,7 @@ impl ReplicaLog {
                 Source::Placed(place, id) => {
                     let segment = shared.segments.get(place.position.segment);
                     let segment = segment.ok_or_else(|| damaged(id, "its segment is gone"))?;
-                    read_entry(&segment, place, replica, id)
+                    read_entry(&segment, place, replica, id, records)
                 }
             };
             sources.into_iter().map(read).collect()
@@ -417,13 +435,19 @@ fn damaged(id: LogId, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("entry {id} cannot be read: {what}"))
 }
 
-/// Reads one entry and checks every sum of it.
-fn read_entry(segment: &Segment, place: EntryPlace, replica: ReplicaId, id: LogId) -> io::Result<Entry> {
+/// Reads one entry and checks every sum of it, those of records only if they matter.
+fn read_entry(
+    segment: &Segment,
+    place: EntryPlace,
+    replica: ReplicaId,
+    id: LogId,
+    records: Records,
+) -> io::Result<Entry> {
     let mut buf = BytesMut::zeroed(place.frame_bytes as usize);
     read_exact_at(&*segment.file, &mut buf, u64::from(place.position.byte))?;
     let decoded = frame::decode(&buf.freeze(), 0, segment.incarnation);
     let decoded = decoded.ok_or_else(|| damaged(id, "its frame is damaged"))?;
-    if !decoded.damaged_batches.is_empty() {
+    if records == Records::Sound && !decoded.damaged_batches.is_empty() {
         return Err(damaged(id, "a record batch is damaged"));
     }
     if decoded.stamp.replica != replica || decoded.frame.kind != Kind::Entry {

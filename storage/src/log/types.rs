@@ -154,8 +154,11 @@ pub struct RecoveredReplica {
     pub sequence: u64,
     /// Set if bytes that may have been acknowledged are gone: it may neither vote, acknowledge nor lead (I11).
     pub lost: Option<String>,
-    /// Entries whose batch bodies are damaged while their frame is not; reading them fails.
+    /// Entries whose batch bodies are damaged while their frame is not; only [`super::ReplicaLog::read_to_apply`] reads them.
     pub damaged: Vec<LogId>,
+    /// The first damaged entry that nothing proves to be committed. A replica with peers may have acknowledged it and is lost
+    /// (I11); a sole voter is the only one who ever had it.
+    pub damaged_unproven: Option<LogId>,
 }
 
 /// Where an entry lies.

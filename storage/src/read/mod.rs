@@ -13,6 +13,7 @@ use ottla_protocol::ids::Offset;
 
 use crate::env::disk::{PAGE_BYTES, read_exact_at};
 use crate::env::rt;
+use crate::ids::LogPosition;
 use crate::index::{BatchLine, ExtentKey, Planned};
 use mapped::OpenSegment;
 
@@ -69,8 +70,8 @@ pub struct ReadPlan {
     from: Offset,
     batches: Vec<(BatchLine, Source)>,
     bytes: usize,
-    /// Batches of segments below this one were not written by this process: their checksums are verified.
-    verify_below: u64,
+    /// Batches before this place were not written by this process: their checksums are verified.
+    verify_below: LogPosition,
     /// Batches copied so far.
     copied: usize,
 }
@@ -78,7 +79,7 @@ pub struct ReadPlan {
 impl ReadPlan {
     pub(crate) fn new(
         from: Offset,
-        verify_below: u64,
+        verify_below: LogPosition,
         planned: Vec<Planned>,
         mut open: impl FnMut(u64) -> std::io::Result<Option<Arc<OpenSegment>>>,
     ) -> Result<Self, ReadError> {
@@ -222,7 +223,7 @@ fn append(
     line: &BatchLine,
     source: &Source,
     hot: bool,
-    verify_below: u64,
+    verify_below: LogPosition,
 ) -> Result<(), ReadError> {
     let (at, length) = (out.len(), line.bytes as usize);
     let mut verify = true;
@@ -240,7 +241,7 @@ fn append(
                     if mapped.faulted() {
                         return Err(damaged(line, "the disk could not read its page"));
                     }
-                    verify = line.position.segment < verify_below;
+                    verify = line.position < verify_below;
                 }
                 _ => {
                     out.resize(at + length, 0);

@@ -9,9 +9,10 @@ use ottla_protocol::ids::Offset;
 use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::env::disk::{Disk, OpenMode};
-use crate::env::sim::disk::{SimDisk, SimDiskOptions};
+use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 use crate::env::{rt, sim};
-use crate::log::LogOptions;
+use crate::ids::{LogId, RaftIndex, Term};
+use crate::log::{EntryRange, LogOptions};
 use crate::read::{ReadError, ReadRequest};
 
 fn disk(seed: u64) -> (SimDisk, Arc<dyn Disk>) {
@@ -159,6 +160,60 @@ fn a_damaged_batch_is_an_error_at_its_offset_and_the_rest_is_served() {
         assert_eq!(i64::from_be_bytes(before[..8].try_into().unwrap()), 0, "what comes before is served");
         assert!(matches!(read(4).await, Err(ReadError::Damaged { offset: Offset(4), .. })));
         assert!(!read(6).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn damaged_records_in_the_tail_do_not_stop_a_replay() {
+    sim::run(7, || async {
+        let (sim, disk) = disk(7);
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, 1).await;
+        for index in 1..=5 {
+            if index == 3 {
+                directory.checkpoint_now().await.unwrap();
+            }
+            let batches = (0..2).map(|partition| (partition, batch(index, 2, 500))).collect();
+            toy.write(vec![entry(1, index, batches, "")]).await;
+        }
+        let line = directory.batch_at(toy.key(0), Offset(6)).await.unwrap().unwrap();
+        let segment = Path::new(DIR).join("log").join(format!("{:016}.log", line.position.segment));
+        let disk = sim.image().crash(Crash::Process, 1);
+        disk.flip_bit(&segment, u64::from(line.position.byte) + 300, 3).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let before = toy.model();
+        for life in 0..3 {
+            let (directory, recovered) = open(&disk, options()).await;
+            let damaged = Some(LogId { term: Term(1), index: RaftIndex(4) });
+            assert_eq!(
+                (recovered[0].lost.clone(), recovered[0].damaged.first().copied()),
+                (None, damaged),
+                "life {life}"
+            );
+            let unproven = if life == 0 { damaged } else { None };
+            assert_eq!(recovered[0].damaged_unproven, unproven, "a checkpoint proves it");
+            let toy = Toy::recover(&directory, &recovered[0]);
+            let from = recovered[0].applied.unwrap().index.0 + 1;
+            if from <= 5 {
+                let range = EntryRange { first: RaftIndex(from), last: RaftIndex(5) };
+                assert!(toy.log.read(range, 1 << 20).await.is_err(), "no peer gets damaged records");
+                let entries = toy.log.read_to_apply(range, 1 << 20).await.unwrap();
+                entries.iter().for_each(|entry| toy.apply(entry));
+            }
+            assert_eq!(toy.model(), before);
+            let read = async |partition: i32, from: i64| {
+                let from = Offset(from);
+                let key = toy.key(partition);
+                let request = ReadRequest { key, from, up_to: Offset(10), bytes_max: 1 << 20, at_least_one: true };
+                directory.plan_read(request).await.unwrap().read().await
+            };
+            assert!(!read(0, 0).await.unwrap().is_empty());
+            assert!(matches!(read(0, 6).await, Err(ReadError::Damaged { offset: Offset(6), .. })));
+            assert!(!read(0, 8).await.unwrap().is_empty());
+            assert!(!read(1, 6).await.unwrap().is_empty());
+            toy.write(vec![entry(1, 6 + life, Vec::new(), "")]).await;
+            directory.close().await.unwrap();
+        }
     });
 }
 

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use ottla_protocol::ids::Offset;
 
 use super::toy::{Model, Toy, batch, entry, options};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
-use crate::env::disk::Disk;
+use crate::env::disk::{Disk, OpenMode, read_exact_at};
 use crate::env::real::RealDisk;
 use crate::log::LogOptions;
-use crate::read::{ReadPlan, ReadRequest};
+use crate::read::{ReadError, ReadPlan, ReadRequest};
 
 /// A directory that is removed when the test ends.
 struct Temporary(PathBuf);
@@ -44,6 +45,34 @@ async fn plan(toy: &Toy, from: i64, bytes_max: usize) -> ReadPlan {
     let request =
         ReadRequest { key: toy.key(0), from: Offset(from), up_to: Offset(i64::MAX), bytes_max, at_least_one: true };
     toy.directory.plan_read(request).await.unwrap()
+}
+
+/// What an earlier process wrote into the segment that goes on is not believed because it is in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_the_active_segment_of_an_earlier_process_is_seen_by_hot_reads() {
+    let temporary = Temporary::new("tail");
+    let (directory, _) = open(&temporary.0).await.unwrap();
+    let toy = Toy::create(&directory, 1).await;
+    toy.write((1..=3).map(|index| entry(1, index, vec![(0, batch(index, 1, 50_000))], "")).collect()).await;
+    let line = directory.batch_at(toy.key(0), Offset(1)).await.unwrap().unwrap();
+    directory.close().await.unwrap();
+    drop((toy, directory));
+
+    let segment = temporary.0.join("log").join(format!("{:016}.log", line.position.segment));
+    let file = RealDisk.open(&segment, OpenMode::Write).unwrap();
+    file.write_at(&[0xee; 3], u64::from(line.position.byte) + 30_000).unwrap();
+    let (directory, recovered) = open(&temporary.0).await.unwrap();
+    let toy = Toy::recover(&directory, &recovered[0]);
+    assert_eq!(recovered[0].damaged.len(), 1);
+    let mut hot = plan(&toy, 1, 1).await;
+    while !hot.is_resident() {
+        hot = plan(&toy, 1, 1).await;
+        let mut page = vec![0; 60_000];
+        read_exact_at(&*file, &mut page, u64::from(line.position.byte)).unwrap();
+    }
+    let mut out = BytesMut::new();
+    assert!(matches!(hot.copy_patched(&mut out), Err(ReadError::Damaged { offset: Offset(1), .. })));
+    directory.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

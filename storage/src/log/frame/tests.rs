@@ -96,7 +96,11 @@ fn a_batch_whose_header_is_damaged_is_never_told() {
     for byte in 0..BATCH_BYTES_MIN {
         let mut damaged = out.clone();
         damaged[first + byte] ^= 4;
-        assert_eq!(decode(&Bytes::from(damaged), 0, STAMP.incarnation), None, "byte {byte}: count and times are trusted");
+        assert_eq!(
+            decode(&Bytes::from(damaged), 0, STAMP.incarnation),
+            None,
+            "byte {byte}: count and times are trusted"
+        );
     }
 }
 

@@ -115,6 +115,32 @@ fn a_gap_below_what_is_purged_and_before_a_later_vote_is_harmless() {
 }
 
 #[test]
+fn a_damaged_first_header_hides_no_frame_behind_the_next_table() {
+    let mut found = Found::default();
+    found.damage(Damage { segment: 1, to: 0, lists_complete: true });
+    for (sequence, body) in [(1, create()), (2, entry(1, 1)), (3, entry(1, 2))] {
+        found.frame(ONE, sequence, place(sequence as u32 * 100), &body, false);
+    }
+    found.table(&SegmentHeader {
+        segment: 2,
+        incarnation: 1,
+        first_commit: 4,
+        previous_end: LogPosition { segment: 1, byte: 400 },
+        rows: vec![ReplicaRow {
+            replica: ONE,
+            sequence: 3,
+            vote: None,
+            purged: None,
+            lost: false,
+            creation: Bytes::new(),
+        }],
+    });
+    let replica = found.replay(false, false).remove(0);
+    assert_eq!(replica.lost, None);
+    assert_eq!(ids(&replica), vec![(1, 1), (1, 2)]);
+}
+
+#[test]
 fn frames_that_a_header_knows_and_nobody_finds_are_lost() {
     let mut found = Found::default();
     found.frame(ONE, 1, place(0), &create(), false);
@@ -137,8 +163,8 @@ fn damage_that_nothing_clears_marks_and_damage_that_something_clears_does_not() 
 }
 
 #[test]
-fn damaged_records_cost_membership_only_above_the_known_commit() {
-    for (verdicts, lost) in [(true, false), (false, true)] {
+fn damaged_records_are_told_apart_by_the_known_commit() {
+    for (verdicts, unproven) in [(true, None), (false, Some(id(1, 1)))] {
         let mut found = Found::default();
         found.frame(ONE, 1, place(0), &create(), false);
         found.frame(ONE, 2, place(100), &entry(1, 1), true);
@@ -147,7 +173,8 @@ fn damaged_records_cost_membership_only_above_the_known_commit() {
             found.frame(ONE, 3, place(200), &FrameBody::Verdicts(told), false);
         }
         let replica = found.replay(false, false).remove(0);
-        assert_eq!(replica.lost.is_some(), lost);
+        assert_eq!(replica.lost, None, "whether a peer has them is for others to know");
+        assert_eq!(replica.damaged_unproven, unproven);
         assert_eq!(replica.damaged, vec![id(1, 1)]);
     }
 }
