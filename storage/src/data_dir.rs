@@ -45,6 +45,8 @@ use identity::Identity;
 struct Source {
     source: Weak<dyn CutSource>,
     dirty_since: Option<rt::Instant>,
+    /// A cut was due and not given: what it contains is not synced yet. It is asked for again in the next round.
+    withheld: bool,
 }
 
 #[derive(Debug, Default)]
@@ -166,7 +168,7 @@ impl DataDir {
 
     /// Registers the source of a replica's cuts; held weakly.
     pub fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>) {
-        self.sources.lock().insert(replica, Source { source, dirty_since: None });
+        self.sources.lock().insert(replica, Source { source, dirty_since: None, withheld: false });
     }
 
     /// The last entry of the replica that the oldest kept checkpoint contains: Raft may purge up to it.

@@ -62,7 +62,7 @@ impl DataDir {
             *forced_at = Some(now);
         }
         if forced || !due.is_empty() {
-            self.checkpoint(&due, forced).await?;
+            self.checkpoint(&due, forced, forced).await?;
         }
         self.write_index_files().await?;
         self.unlink_dead().await
@@ -71,14 +71,14 @@ impl DataDir {
     /// Cuts every dirty replica now and makes the checkpoint durable.
     pub async fn checkpoint_now(&self) -> Result<(), DataDirError> {
         let all: Vec<_> = self.sources.lock().keys().copied().collect();
-        self.checkpoint(&all, false).await
+        self.checkpoint(&all, false, true).await
     }
 
     /// Everything the directory would do by itself in time, now: a checkpoint in a new generation, `.idx` files, unlinking.
     pub async fn maintain_now(&self) -> Result<(), DataDirError> {
         let all: Vec<_> = self.sources.lock().keys().copied().collect();
         self.settle().await?;
-        self.checkpoint(&all, true).await?;
+        self.checkpoint(&all, true, true).await?;
         self.write_index_files().await?;
         self.unlink_dead().await
     }
@@ -118,7 +118,11 @@ impl DataDir {
                 continue;
             }
             let since = *source.dirty_since.get_or_insert(now);
-            if all || bytes >= self.options.checkpoint_bytes || now.since(since) >= self.options.checkpoint_interval {
+            if all
+                || source.withheld
+                || bytes >= self.options.checkpoint_bytes
+                || now.since(since) >= self.options.checkpoint_interval
+            {
                 source.dirty_since = None;
                 due.push(*replica);
             }
@@ -126,8 +130,14 @@ impl DataDir {
         due
     }
 
-    /// Cuts the replicas, writes the verdicts that the cuts pass, then one checkpoint transaction.
-    async fn checkpoint(&self, replicas: &[ReplicaId], rotate: bool) -> Result<(), DataDirError> {
+    /// Cuts the replicas, writes the verdicts that the cuts pass, then one checkpoint transaction: without a cut only if
+    /// `even_without_cuts`.
+    async fn checkpoint(
+        &self,
+        replicas: &[ReplicaId],
+        rotate: bool,
+        even_without_cuts: bool,
+    ) -> Result<(), DataDirError> {
         if self.is_replaying() {
             return Ok(());
         }
@@ -136,10 +146,18 @@ impl DataDir {
         for replica in replicas {
             let source = self.sources.lock().get(replica).and_then(|source| source.source.upgrade());
             let Some(log) = self.log.replica(*replica) else { continue };
-            if let Some(cut) = source.and_then(|source| source.cut()) {
+            let cut = source.and_then(|source| source.cut());
+            let withheld = cut.is_none() && self.index.bytes_since_cut(*replica) > 0;
+            if let Some(source) = self.sources.lock().get_mut(replica) {
+                source.withheld = withheld;
+            }
+            if let Some(cut) = cut {
                 self.write_verdicts(&log, &cut).await.map_err(|error| self.fail("verdicts", error))?;
                 cuts.push(cut);
             }
+        }
+        if cuts.is_empty() && !even_without_cuts {
+            return Ok(());
         }
         let operations = self.operations(&checkpoint, cuts).await;
         let before = checkpoint.written_bytes();

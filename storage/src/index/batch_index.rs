@@ -254,7 +254,10 @@ impl BatchIndex {
     pub(crate) fn take_verdicts(&self, replica: ReplicaId, index: RaftIndex) -> Vec<EntryVerdicts> {
         let mut replicas = self.replicas.lock();
         let Some(state) = replicas.get_mut(&replica) else { return Vec::new() };
-        state.bytes_since_cut = 0;
+        // A cut may be older than the moment it was asked for: what came after it is still to be cut.
+        if state.recorded <= Some(index) {
+            state.bytes_since_cut = 0;
+        }
         let count = state.verdicts.partition_point(|verdicts| verdicts.log_id.index <= index);
         state.verdicts.drain(..count).collect()
     }

@@ -119,11 +119,7 @@ impl Driver {
         self.term += self.rng.below(2);
         // Raft votes for one candidate a term; which one, differs from term to term.
         let term = self.term.max(4);
-        let vote = Vote {
-            term: Term(term),
-            voted_for: ReplicaId(term % 3),
-            committed: self.rng.below(2) == 0,
-        };
+        let vote = Vote { term: Term(term), voted_for: ReplicaId(term % 3), committed: self.rng.below(2) == 0 };
         if self.state.vote.is_some_and(|old| (old.term, old.committed) > (vote.term, vote.committed)) {
             return true;
         }

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ottla_protocol::ids::Offset;
 
 use super::toy::{DIR, Toy, batch, entry, open, options};
+use crate::checkpoint::{Cut, CutSource};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::env::disk::{Disk, OpenMode};
 use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
@@ -112,6 +114,35 @@ fn a_full_disk_refuses_writes_before_it_is_full_and_recovers_without_a_restart()
         assert!(directory.stats().unlinked_segments > 0);
         rt::sleep(Duration::from_secs(2)).await;
         assert!(directory.accepts_writes(), "{:?}", directory.stats());
+    });
+}
+
+/// Gives no cut the first two times, as while what it contains is not synced.
+struct Withholding(Arc<Toy>, AtomicU64);
+
+impl CutSource for Withholding {
+    fn cut(&self) -> Option<Cut> {
+        if self.1.fetch_add(1, Ordering::Relaxed) < 2 { None } else { self.0.cut() }
+    }
+}
+
+#[test]
+fn a_withheld_cut_is_asked_for_again_soon() {
+    sim::run(12, || async {
+        let (_, disk) = disk(12);
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, 1).await;
+        let source: Arc<dyn CutSource> = Arc::new(Withholding(toy.clone(), AtomicU64::new(0)));
+        directory.register(toy.log.id(), Arc::downgrade(&source));
+        let begun = rt::now();
+        toy.write(vec![entry(1, 1, vec![(0, batch(1, 2, 500))], "")]).await;
+        while directory.stats().checkpoints == 0 {
+            rt::sleep(Duration::from_millis(100)).await;
+        }
+        let waited = rt::now().since(begun);
+        let due = options().checkpoint_interval..options().checkpoint_interval + Duration::from_secs(3);
+        assert!(due.contains(&waited), "{waited:?}");
+        assert_eq!(directory.oldest_kept(toy.log.id()), toy.applied(), "no checkpoint for nothing");
     });
 }
 
