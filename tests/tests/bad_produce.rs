@@ -253,6 +253,16 @@ fn versions_below_3_are_advertised_and_refused() {
 }
 
 #[test]
+fn zstd_before_produce_v7_is_an_unsupported_codec() {
+    let mut bench = Bench::new();
+    let request = Raw::produce_request("t", 0, -1, altered(|b| b.attributes = 4));
+    let answer = bench.raw.call(6, &request);
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, UNSUPPORTED_COMPRESSION_TYPE);
+    bench.refuses("zstd that is none", altered(|b| b.attributes = 4), &[INVALID_RECORD, CORRUPT_MESSAGE]);
+    bench.finish();
+}
+
+#[test]
 fn an_idempotent_producer_is_held_to_its_sequence() {
     let mut bench = Bench::new();
     let init = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
