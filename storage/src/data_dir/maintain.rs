@@ -24,6 +24,8 @@ use crate::log::{ReplicaLog, SegmentInfo};
 const VERDICT_ENTRIES_MAX: usize = 4096;
 /// While space is short, generations are replaced no more often than this.
 const FORCED_INTERVAL: Duration = Duration::from_secs(2);
+/// While space is ample, but dead segments wait for nothing else than the older generation.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(20);
 
 /// What the oldest generation contains of each replica.
 pub(super) fn oldest_kept(checkpoint: &Checkpoint) -> BTreeMap<ReplicaId, LogId> {
@@ -55,8 +57,10 @@ impl DataDir {
     async fn maintain(&self, forced_at: &mut Option<rt::Instant>) -> Result<(), DataDirError> {
         self.settle().await?;
         let now = rt::now();
+        let interval = if self.reserve.has_room() { RECLAIM_INTERVAL } else { FORCED_INTERVAL };
+        let may_force = forced_at.is_none_or(|at| now.since(at) >= interval);
         let short = !self.reserve.has_room() && self.has_dead_segments();
-        let forced = short && forced_at.is_none_or(|at| now.since(at) >= FORCED_INTERVAL);
+        let forced = may_force && (short || self.older_generation_holds_back().await);
         let due = self.due(now, forced);
         if forced {
             *forced_at = Some(now);
@@ -354,6 +358,27 @@ impl DataDir {
     fn has_dead_segments(&self) -> bool {
         let segments = self.log.segments();
         segments.iter().any(|segment| segment.sealed && self.index.table.live_bytes(segment.sequence) == 0)
+    }
+
+    /// Dead segments wait for the older generation alone: a new one would set them free, at once or by letting Raft purge
+    /// what it held back. Without this a directory that becomes idle after much was deleted would keep the space until
+    /// something is written again.
+    async fn older_generation_holds_back(&self) -> bool {
+        let is_dead = |segment: &&SegmentInfo| segment.sealed && self.index.table.live_bytes(segment.sequence) == 0;
+        let Some(last_dead) = self.log.segments().iter().filter(is_dead).map(|segment| segment.sequence).max() else {
+            return false;
+        };
+        let checkpoint = self.checkpoint.lock().await;
+        let Some(oldest) = checkpoint.oldest() else { return false };
+        let applied_later = checkpoint
+            .heads()
+            .iter()
+            .any(|(replica, head)| oldest.get(replica).is_none_or(|old| old.applied < head.applied));
+        let floors_later = self.log.floors().iter().any(|floor| {
+            let old = oldest.get(&floor.replica).map_or(0, |old| old.floor.position.segment);
+            old <= last_dead && old < floor.position.segment
+        });
+        applied_later || floors_later
     }
 
     /// The first segment that some kept generation may need for recovery.
