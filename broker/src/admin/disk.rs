@@ -1,28 +1,39 @@
 //! Data directories on the metrics page: the one log (group commits and syncs), segments, checkpoints, free space.
 //!
-//! Frames and bytes divided by commits are the size of a group commit; seconds divided by commits the time of a sync.
+//! Frames divided by commits tell how many writers share a sync.
 
 use super::families::{Family, label};
 use crate::server::context::Domain;
 use ottla_storage::data_dir::DataDirStats;
+use ottla_storage::log::{COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
 
 /// A family and where its value comes from.
 type Source = (Family, fn(&DataDirStats) -> f64);
 
+#[allow(clippy::cast_precision_loss)]
 pub(super) fn directories(domain: &Domain, page: &mut String) {
     let mut sources = sources();
     let mut accepts = Family::gauge("ottla_disk_accepts_writes", "0 when the disk is nearly full or has failed");
+    let mut syncs = Family::histogram("ottla_log_sync_seconds", "Time of a sync of the log");
+    let mut commits = Family::histogram("ottla_log_commit_bytes", "Bytes of a group commit, padding included");
+    let seconds = SYNC_NANOS_BOUNDS.map(|nanos| nanos as f64 / 1e9);
+    let bytes = COMMIT_BYTES_BOUNDS.map(|bytes| bytes as f64);
     for directory in domain.directories.iter() {
         let labels = label("directory", &directory.path);
         let stats = directory.data.stats();
         for (family, value) in &mut sources {
             family.add(&labels, value(&stats));
         }
+        let log = &stats.log;
+        syncs.add_buckets(&labels, &seconds, &log.sync_times, log.sync_nanos as f64 / 1e9);
+        commits.add_buckets(&labels, &bytes, &log.commit_sizes, log.bytes as f64);
         accepts.add(&labels, u8::from(directory.data.accepts_writes()));
     }
     for (family, _) in sources {
         family.finish(page);
     }
+    syncs.finish(page);
+    commits.finish(page);
     accepts.finish(page);
 }
 
@@ -33,8 +44,6 @@ fn sources() -> Vec<Source> {
     vec![
         (counter("ottla_log_commits_total", "Group commits: one write and one sync each"), |s| s.log.commits as f64),
         (counter("ottla_log_frames_total", "Frames in group commits"), |s| s.log.frames as f64),
-        (counter("ottla_log_commit_bytes_total", "Bytes of group commits, padding included"), |s| s.log.bytes as f64),
-        (counter("ottla_log_sync_seconds_total", "Time spent in syncs"), |s| s.log.sync_nanos as f64 / 1e9),
         (gauge("ottla_log_queued_bytes", "Bytes waiting for the log's writer"), |s| s.log.queued_bytes as f64),
         (gauge("ottla_log_cached_bytes", "Bytes of recent entries held in memory"), |s| s.log.cached_bytes as f64),
         (gauge("ottla_log_segments", "Segment files"), |s| s.segments as f64),

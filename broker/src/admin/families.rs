@@ -21,6 +21,11 @@ impl Family {
         Self::of("counter", name, help)
     }
 
+    /// An empty histogram.
+    pub(super) fn histogram(name: &'static str, help: &str) -> Self {
+        Self::of("histogram", name, help)
+    }
+
     fn of(kind: &str, name: &'static str, help: &str) -> Self {
         Self { name, text: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n") }
     }
@@ -30,6 +35,18 @@ impl Family {
         let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
         // Writing to a String does not fail.
         let _ = writeln!(self.text, "{}{open}{labels}{close} {value}", self.name);
+    }
+
+    /// Adds a sample of a histogram: counts by bucket, one more than there are bounds. `labels` is not empty.
+    pub(super) fn add_buckets(&mut self, labels: &str, bounds: &[f64], counts: &[u64], sum: f64) {
+        let name = self.name;
+        let mut count = 0;
+        for (number, in_bucket) in counts.iter().enumerate() {
+            count += in_bucket;
+            let bound = bounds.get(number).map_or_else(|| "+Inf".to_owned(), f64::to_string);
+            let _ = writeln!(self.text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+        }
+        let _ = writeln!(self.text, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
     }
 
     /// Appends the family to the page.
@@ -56,6 +73,17 @@ pub(super) fn label(name: &str, value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn buckets_are_cumulative() {
+        let mut family = Family::histogram("h", "H");
+        family.add_buckets("a=\"b\"", &[0.5, 1.0], &[2, 0, 1], 7.25);
+        let mut page = String::new();
+        family.finish(&mut page);
+        let expected = "# HELP h H\n# TYPE h histogram\nh_bucket{a=\"b\",le=\"0.5\"} 2\nh_bucket{a=\"b\",le=\"1\"} 2\n\
+                        h_bucket{a=\"b\",le=\"+Inf\"} 3\nh_sum{a=\"b\"} 7.25\nh_count{a=\"b\"} 3\n";
+        assert_eq!(page, expected);
+    }
 
     #[test]
     fn samples_stand_under_one_head_and_values_are_escaped() {

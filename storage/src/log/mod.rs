@@ -16,6 +16,7 @@ use crate::env::rt;
 use crate::ids::{LogPosition, ReplicaId};
 
 mod body;
+mod buckets;
 mod cache;
 mod commit;
 mod frame;
@@ -33,6 +34,7 @@ mod shared;
 pub mod types;
 mod writer;
 
+pub use buckets::{BUCKETS, COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
 use queue::{Done, Queued, closed};
 use replica::Replica;
 pub use replica_log::ReplicaLog;
@@ -263,6 +265,8 @@ impl Log {
             frames: counters.frames.load(Ordering::Relaxed),
             bytes: counters.bytes.load(Ordering::Relaxed),
             sync_nanos: counters.sync_nanos.load(Ordering::Relaxed),
+            sync_times: counters.sync_times.counts(),
+            commit_sizes: counters.commit_sizes.counts(),
             queued_bytes: shared.queue.bytes() as u64,
             cached_bytes: shared.cache.bytes() as u64,
         }

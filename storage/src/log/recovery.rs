@@ -178,7 +178,14 @@ fn tail_of(shared: &Shared, last: &ScannedSegment, walk: &Walk) -> Result<Tail, 
     let mut page = vec![0; (byte - page_start) as usize];
     crate::env::disk::read_exact_at(&*last.file.file, &mut page, u64::from(page_start))
         .map_err(io_error(&last.file.path))?;
-    Ok(Tail { segment, byte, page, next_commit: walk.last_commit + 1, previous: walk.last_sequences.clone() })
+    Ok(Tail {
+        segment,
+        byte,
+        batches: walk.tail_batches,
+        page,
+        next_commit: walk.last_commit + 1,
+        previous: walk.last_sequences.clone(),
+    })
 }
 
 /// The first segment of a log.
@@ -194,7 +201,7 @@ async fn first_tail(shared: &Shared, dir: &Path, sequence: u64, walk: &Walk) -> 
         used_bytes: AtomicU32::new(0),
         sealed: AtomicBool::new(false),
     });
-    Ok(Tail { segment, byte: 0, page: Vec::new(), next_commit: walk.last_commit + 1, previous: Vec::new() })
+    Ok(Tail { segment, byte: 0, batches: 0, page: Vec::new(), next_commit: walk.last_commit + 1, previous: Vec::new() })
 }
 
 /// Registers the replicas; returns the rows of the next segment's table, the report, and who is newly marked.

@@ -40,6 +40,8 @@ pub(crate) struct Walk {
     pub(crate) segments: Vec<ScannedSegment>,
     /// Number of the last commit.
     pub(crate) last_commit: u64,
+    /// Batches in the last segment.
+    pub(crate) tail_batches: u32,
     pub(crate) last_sequences: LastSequences,
     /// The last commit was not synced by its writer, and not closed cleanly: the boot under which it was written.
     pub(crate) unsynced_boot: Option<u64>,
@@ -153,6 +155,7 @@ impl Walk {
         let mut segment =
             ScannedSegment { file: file.clone(), incarnation, used_bytes: 0, file_bytes: reader.file_bytes };
         sink.segment(file.sequence);
+        self.tail_batches = 0;
         let mut end = start.min(reader.file_bytes);
         loop {
             let next = reader.commit_after(end, file.sequence, incarnation, self.last_commit + 1);
@@ -249,6 +252,7 @@ impl Walk {
                 bytes: range.len() as u32,
             })
             .collect();
+        self.tail_batches += batches.len() as u32;
         let Some(body) = from_raw(frame, stamp.replica) else {
             tracing::error!(replica = %stamp.replica, sequence = stamp.sequence, "a frame whose checksum holds makes no sense");
             return;

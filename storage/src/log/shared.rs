@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::buckets::{Buckets, COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
 use super::cache::Cache;
 use super::commit::{pack, unpack};
 use super::prepare::Preparation;
@@ -21,12 +22,26 @@ use crate::env::disk::Disk;
 use crate::ids::{LogPosition, ReplicaId};
 
 /// Counters, read by anyone.
-#[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) frames: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) sync_nanos: AtomicU64,
+    pub(crate) sync_times: Buckets,
+    pub(crate) commit_sizes: Buckets,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            commits: AtomicU64::default(),
+            frames: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            sync_nanos: AtomicU64::default(),
+            sync_times: Buckets::new(&SYNC_NANOS_BOUNDS),
+            commit_sizes: Buckets::new(&COMMIT_BYTES_BOUNDS),
+        }
+    }
 }
 
 pub(crate) struct Shared {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_protocol::ids::PartitionId;
 
+use super::buckets::BUCKETS;
 use crate::entry::{Entry, EntryVerdicts, Vote};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
 
@@ -20,6 +21,8 @@ pub type OnSynced = Box<dyn FnOnce(io::Result<()>) + Send>;
 pub struct LogOptions {
     /// Size of a segment file. Default 256 MiB.
     pub segment_bytes: u32,
+    /// A segment ends early once it holds so many batches, each a line of its index. Default 2 million.
+    pub segment_batches_max: u32,
     /// A commit takes no more than this, but always one frame. Default 4 MiB.
     pub commit_bytes_max: u32,
     /// Entries kept in memory after they are synced. Default 64 MiB.
@@ -45,6 +48,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             segment_bytes: 256 << 20,
+            segment_batches_max: 2_000_000,
             commit_bytes_max: 4 << 20,
             cache_bytes_max: 64 << 20,
             prepared_segments: 1,
@@ -260,6 +264,10 @@ pub struct LogStats {
     pub bytes: u64,
     /// Nanoseconds spent in syncs.
     pub sync_nanos: u64,
+    /// Syncs by the time they took; bounds: [`super::SYNC_NANOS_BOUNDS`].
+    pub sync_times: [u64; BUCKETS],
+    /// Commits by their bytes; bounds: [`super::COMMIT_BYTES_BOUNDS`].
+    pub commit_sizes: [u64; BUCKETS],
     /// Bytes waiting for the writer.
     pub queued_bytes: u64,
     /// Bytes of entries held in memory.

@@ -27,6 +27,8 @@ pub(crate) struct Tail {
     pub(crate) segment: Arc<Segment>,
     /// End of what is written, a multiple of 8.
     pub(crate) byte: u32,
+    /// Batches in the segment so far.
+    pub(crate) batches: u32,
     /// The written part of the last page.
     pub(crate) page: Vec<u8>,
     pub(crate) next_commit: u64,
@@ -82,7 +84,11 @@ impl Writer {
     /// Runs until the log is closed or fails.
     pub(crate) async fn run(mut self) {
         loop {
-            let room = self.room();
+            let mut room = self.room();
+            let left_bytes = room.segment_bytes;
+            if self.tail.batches >= self.shared.options.segment_batches_max {
+                room.segment_bytes = 0;
+            }
             match self.shared.queue.next(room).await {
                 Work::Frames(frames) => {
                     if self.commit(frames, 0).await.is_err() {
@@ -95,7 +101,7 @@ impl Writer {
                     }
                 }
                 Work::Closed => {
-                    if room.segment_bytes > 0 {
+                    if left_bytes > 0 {
                         let _ = self.commit(Vec::new(), FLAG_CLEAN).await;
                     }
                     break;
@@ -197,6 +203,7 @@ impl Writer {
             file.sync_data().await.map_err(failure("sync"))?;
             let nanos = rt::now().since(begun).as_nanos() as u64;
             self.shared.counters.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
+            self.shared.counters.sync_times.add(nanos);
         }
         Ok(())
     }
@@ -207,6 +214,8 @@ impl Writer {
         counters.commits.fetch_add(1, Ordering::Relaxed);
         counters.frames.fetch_add(frames.len() as u64, Ordering::Relaxed);
         counters.bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+        counters.commit_sizes.add(self.buffer.len() as u64);
+        self.tail.batches += frames.iter().map(|queued| queued.frame.batches.len() as u32).sum::<u32>();
         let tail_start = (done.end - done.page_start) as usize / PAGE_BYTES * PAGE_BYTES;
         let tail_end = (done.end - done.page_start) as usize;
         self.tail.page.clear();
@@ -290,6 +299,7 @@ impl Writer {
         old.sealed.store(true, Ordering::Release);
         let previous_end = LogPosition { segment: old.sequence, byte: self.tail.byte };
         self.tail.byte = 0;
+        self.tail.batches = 0;
         self.tail.page.clear();
         self.begin_segment();
         if let Some(header) = &mut self.header {

@@ -117,6 +117,36 @@ fn a_full_disk_refuses_writes_before_it_is_full_and_recovers_without_a_restart()
     });
 }
 
+#[test]
+fn a_segment_ends_at_its_most_batches_also_across_a_restart() {
+    sim::run(13, || async {
+        let (_, disk) = disk(13);
+        let options = || DataDirOptions { log: LogOptions { segment_batches_max: 10, ..options().log }, ..options() };
+        let mut written = 0;
+        let mut write = async |toy: &Toy, count: u64| {
+            for _ in 0..count {
+                written += 1;
+                toy.write(vec![entry(1, written, vec![(0, batch(written, 1, 10))], "")]).await;
+            }
+        };
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, 1).await;
+        write(&toy, 16).await;
+        assert_eq!(directory.log().segments().len(), 2);
+        let stats = directory.stats().log;
+        assert_eq!(stats.commit_sizes.iter().sum::<u64>(), stats.commits);
+        assert!(stats.sync_times.iter().sum::<u64>() >= stats.commits - 1);
+        directory.close().await.unwrap();
+        let (directory, recovered) = open(&disk, options()).await;
+        let toy = Toy::recover(&directory, &recovered[0]);
+        write(&toy, 4).await;
+        assert_eq!(directory.log().segments().len(), 2);
+        write(&toy, 1).await;
+        assert_eq!(directory.log().segments().len(), 3, "what an earlier process wrote counts");
+        directory.close().await.unwrap();
+    });
+}
+
 /// Gives no cut the first two times, as while what it contains is not synced.
 struct Withholding(Arc<Toy>, AtomicU64);
 
