@@ -5,25 +5,25 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
-use ottla_storage::env::{rt, watch};
-use ottla_storage::ids::{ReplicaId, Term};
+use ottla_storage::env::rt;
+use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::applier::{Applier, Origin};
 use crate::directory::{Directory, EntryLog};
 use crate::error::RaftError;
-use crate::handle::Role;
-use crate::host::RaftOptions;
 use crate::log_store::LogStore;
 use crate::machine::StateMachine;
 use crate::members::Members;
 use crate::net::Network;
+use crate::options::RaftOptions;
+use crate::progress::Progress;
 use crate::state_machine::Machine;
 use crate::transport::Links;
 use crate::types::{TypeConfig, from_raft_membership};
@@ -36,62 +36,6 @@ const REPLICATION_LAG_MAX: u64 = 1_000;
 const APPEND_ENTRIES_MAX: u64 = 300;
 /// Requests waiting for a group's core; the byte semaphore is the real bound.
 const CORE_QUEUE_LEN: u64 = 4_096;
-
-/// What is known about leadership, from openraft's metrics and from apply.
-#[derive(Debug, Default)]
-struct Known {
-    term: u64,
-    leader: Option<u64>,
-    leads: bool,
-    stopped: bool,
-}
-
-/// Combines what is known into the role.
-pub(crate) struct Progress {
-    known: Mutex<Known>,
-    applied_term: AtomicU64,
-    role: watch::Sender<Role>,
-}
-
-impl Progress {
-    pub(crate) fn new() -> Arc<Self> {
-        let role = watch::Sender::new(Role::default());
-        Arc::new(Progress { known: Mutex::default(), applied_term: AtomicU64::new(0), role })
-    }
-
-    /// An entry of `term` is applied and published.
-    pub(crate) fn term_applied(&self, term: u64) {
-        if self.applied_term.swap(term, Ordering::SeqCst) != term {
-            self.refresh(|_| {});
-        }
-    }
-
-    fn refresh(&self, change: impl FnOnce(&mut Known)) {
-        let mut known = self.known.lock();
-        change(&mut known);
-        let alive = !known.stopped;
-        let role = Role {
-            term: Term(known.term),
-            leader: known.leader.filter(|_| alive).map(ReplicaId),
-            ready: alive && known.leads && self.applied_term.load(Ordering::SeqCst) == known.term,
-            stopped: known.stopped,
-        };
-        // Sent under the lock: two changes never overtake each other.
-        self.role.send_if_modified(|current| std::mem::replace(current, role) != role);
-    }
-
-    pub(crate) fn role(&self) -> watch::Receiver<Role> {
-        self.role.subscribe()
-    }
-
-    pub(crate) fn current(&self) -> Role {
-        *self.role.borrow()
-    }
-
-    fn stop(&self) {
-        self.refresh(|known| known.stopped = true);
-    }
-}
 
 /// Where replicas report that they stopped by themselves.
 pub(crate) type OnFailure = Arc<dyn Fn(ReplicaId, Arc<str>) + Send + Sync>;

@@ -4,44 +4,22 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use openraft::ReadPolicy;
 use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError as RaftCallError,
 };
 use openraft::raft::ClientWriteResult;
-use openraft::raft::responder::Responder;
-use ottla_storage::entry::EntryBatch;
 use ottla_storage::env::watch;
-use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use tokio::sync::oneshot;
 
 use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::group::Group;
 use crate::machine::Reply;
 use crate::members::Members;
+use crate::progress::Role;
+use crate::proposal::{Answer, Proposal};
 use crate::types::{TypeConfig, from_raft_log_id};
-
-/// What becomes a normal entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proposal {
-    /// The command, encoded.
-    pub payload: Bytes,
-    /// Record batches, grouped by partition.
-    pub batches: Vec<EntryBatch>,
-    /// The proposer's wall clock; must never fall within a shard.
-    pub clock_ms: i64,
-}
-
-/// What an entry costs besides its payload and batches.
-const ENTRY_BYTES: usize = 128;
-
-impl Proposal {
-    /// What it counts for while in flight.
-    fn bytes(&self) -> usize {
-        self.batches.iter().map(|batch| batch.data.len() + 32).sum::<usize>() + self.payload.len() + ENTRY_BYTES
-    }
-}
 
 /// An applied proposal.
 #[derive(Debug)]
@@ -50,32 +28,6 @@ pub struct Proposed {
     pub log_id: LogId,
     /// What apply answered.
     pub reply: Reply,
-}
-
-/// What a replica is in its group, as far as it knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Role {
-    /// The greatest term seen.
-    pub term: Term,
-    /// Who leads that term, if known.
-    pub leader: Option<ReplicaId>,
-    /// This replica leads AND has applied an entry of its own term: only now may it serve.
-    pub ready: bool,
-    /// The replica has stopped; it will not come back in this process.
-    pub stopped: bool,
-}
-
-/// Answers one proposal; the bytes of the proposal count as in flight until it is dropped.
-pub(crate) struct Answer<T> {
-    sender: oneshot::Sender<T>,
-    _room: Option<OwnedSemaphorePermit>,
-}
-
-impl<T: Send + 'static> Responder<TypeConfig, T> for Answer<T> {
-    fn on_complete(self, result: T) {
-        // Whoever proposed may have lost interest.
-        let _ = self.sender.send(result);
-    }
 }
 
 /// A proposal on its way; await [`Pending::applied`].
@@ -145,8 +97,7 @@ impl GroupHandle {
         let bytes = proposal.bytes().clamp(1, group.options.in_flight_bytes_max);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let room = group.room.clone().acquire_many_owned(permits).await.map_err(|_| stopped("stopped"))?;
-        let (sender, result) = oneshot::channel();
-        let answer = Answer { sender, _room: Some(room) };
+        let (answer, result) = Answer::holding(room);
         group.raft.client_write_ff(proposal, Some(answer)).await.map_err(|e| stopped(&e.to_string()))?;
         Ok(Pending { result, group: group.clone() })
     }

@@ -15,6 +15,9 @@ mod log_store;
 mod machine;
 mod members;
 mod net;
+mod options;
+mod progress;
+mod proposal;
 mod runtime;
 mod state_machine;
 #[cfg(test)]
@@ -24,9 +27,12 @@ mod types;
 
 pub use directory::{Directory, EntryLog};
 pub use error::{ProposeError, RaftError, ReadIndexError};
-pub use handle::{GroupHandle, Pending, Proposal, Proposed, Role};
-pub use host::{RaftHost, RaftOptions};
+pub use handle::{GroupHandle, Pending, Proposed};
+pub use host::RaftHost;
 pub use machine::{Applied, Reply, StateMachine};
 pub use members::{Creation, Members};
 pub use net::sim::{Faults, SimNetwork};
 pub use net::{Message, Network, Undelivered};
+pub use options::RaftOptions;
+pub use progress::Role;
+pub use proposal::Proposal;

@@ -10,7 +10,7 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
 use crate::applier::Applier;
-use crate::group::Progress;
+use crate::progress::Progress;
 use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, to_raft_log_id};
 
 /// A snapshot: everything up to one index; what travels is decided when it is streamed.

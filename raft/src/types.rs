@@ -6,14 +6,15 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::entry::RaftEntry;
+use openraft::raft::responder::Responder;
 use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
 use openraft::{AnyError, EmptyNode, EntryPayload, Membership, RaftTypeConfig};
 use ottla_storage::entry::{Entry, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
-use crate::handle::{Answer, Proposal};
 use crate::machine::Reply;
 use crate::members::Members;
+use crate::proposal::{Answer, Proposal};
 use crate::runtime::Runtime;
 
 /// The types of all our groups.
@@ -40,6 +41,12 @@ impl RaftTypeConfig for TypeConfig {
     where
         T: Send + 'static;
     type ErrorSource = AnyError;
+}
+
+impl<T: Send + 'static> Responder<TypeConfig, T> for Answer<T> {
+    fn on_complete(self, result: T) {
+        self.send(result);
+    }
 }
 
 pub(crate) type RaftLogId = openraft::LogId<CommittedLeaderId<u64>>;
@@ -74,12 +81,6 @@ impl From<Entry> for LogEntry {
 impl fmt::Display for LogEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.entry.log_id, self.entry.kind)
-    }
-}
-
-impl fmt::Display for Proposal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes, {} batches", self.payload.len(), self.batches.len())
     }
 }
 

@@ -15,10 +15,12 @@ use parking_lot::Mutex;
 use super::ledger::{Ledger, Oracle};
 use super::memory::{MemoryDirectory, MemoryDisk, Shared};
 use crate::directory::Directory;
-use crate::handle::{GroupHandle, Proposal};
-use crate::host::{RaftHost, RaftOptions};
+use crate::handle::GroupHandle;
+use crate::host::RaftHost;
 use crate::members::Members;
 use crate::net::sim::SimNetwork;
+use crate::options::RaftOptions;
+use crate::proposal::Proposal;
 
 /// What a node's processes leave behind and find again.
 pub(crate) trait Storage: Send + Sync {

@@ -14,9 +14,11 @@ use super::ledger::{Ledger, POISON};
 use super::memory::{MemoryDirectory, MemoryDisk, Shared};
 use crate::directory::Directory;
 use crate::error::{ProposeError, RaftError, ReadIndexError};
-use crate::handle::{GroupHandle, Proposal};
-use crate::host::{RaftHost, RaftOptions};
+use crate::handle::GroupHandle;
+use crate::host::RaftHost;
 use crate::members::Members;
+use crate::options::RaftOptions;
+use crate::proposal::Proposal;
 
 const NODE: SimNode = SimNode(1);
 

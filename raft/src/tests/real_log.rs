@@ -20,8 +20,8 @@ use super::suite::Installable;
 use super::three_voters::seeds;
 use crate::applier::{Applier, Origin};
 use crate::directory::Directory;
-use crate::group::Progress;
 use crate::log_store::LogStore;
+use crate::progress::Progress;
 use crate::state_machine::Machine;
 use crate::types::TypeConfig;
 

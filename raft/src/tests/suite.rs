@@ -16,8 +16,8 @@ use super::ledger::Ledger;
 use super::memory::{MemoryDirectory, Shared};
 use crate::applier::{Applier, Origin};
 use crate::directory::Directory;
-use crate::group::Progress;
 use crate::log_store::LogStore;
+use crate::progress::Progress;
 use crate::state_machine::{Machine, PointBuilder, Snapshot};
 use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig};
 

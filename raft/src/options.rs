@@ -1,0 +1,40 @@
+//! Settings of all groups of a node, with their defaults.
+//!
+//! May not know: where they are configured.
+
+use std::time::Duration;
+
+/// Settings of all groups of a node.
+#[derive(Debug, Clone)]
+pub struct RaftOptions {
+    /// A leader's heartbeat.
+    pub heartbeat: Duration,
+    /// Shortest time without a leader before a replica campaigns.
+    pub election_min: Duration,
+    /// Longest such time; also the lease.
+    pub election_max: Duration,
+    /// Bytes of proposals in flight per group.
+    pub in_flight_bytes_max: usize,
+    /// Bytes of entries read from the log at once, for replication and apply.
+    pub read_bytes_max: usize,
+    /// A group of one member stops ticking after so long without a request. `None`: never.
+    pub idle_after: Option<Duration>,
+    /// A seeded bug: a leader is restored from its vote.
+    #[cfg(feature = "mutants")]
+    pub mutant_restores_leader: bool,
+}
+
+impl Default for RaftOptions {
+    fn default() -> Self {
+        RaftOptions {
+            heartbeat: Duration::from_millis(250),
+            election_min: Duration::from_millis(750),
+            election_max: Duration::from_millis(1500),
+            in_flight_bytes_max: 32 << 20,
+            read_bytes_max: 4 << 20,
+            idle_after: Some(Duration::from_secs(10)),
+            #[cfg(feature = "mutants")]
+            mutant_restores_leader: false,
+        }
+    }
+}

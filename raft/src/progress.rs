@@ -1,0 +1,79 @@
+//! What a replica is in its group: leadership as openraft sees it, joined with what is applied.
+//!
+//! May not know: openraft.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ottla_storage::env::watch;
+use ottla_storage::ids::{ReplicaId, Term};
+use parking_lot::Mutex;
+
+/// What a replica is in its group, as far as it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Role {
+    /// The greatest term seen.
+    pub term: Term,
+    /// Who leads that term, if known.
+    pub leader: Option<ReplicaId>,
+    /// This replica leads AND has applied an entry of its own term: only now may it serve.
+    pub ready: bool,
+    /// The replica has stopped; it will not come back in this process.
+    pub stopped: bool,
+}
+
+/// What is known about leadership, from openraft's metrics and from apply.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) term: u64,
+    pub(crate) leader: Option<u64>,
+    pub(crate) leads: bool,
+    stopped: bool,
+}
+
+/// Combines what is known into the role.
+pub(crate) struct Progress {
+    known: Mutex<Known>,
+    applied_term: AtomicU64,
+    role: watch::Sender<Role>,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Arc<Self> {
+        let role = watch::Sender::new(Role::default());
+        Arc::new(Progress { known: Mutex::default(), applied_term: AtomicU64::new(0), role })
+    }
+
+    /// An entry of `term` is applied and published.
+    pub(crate) fn term_applied(&self, term: u64) {
+        if self.applied_term.swap(term, Ordering::SeqCst) != term {
+            self.refresh(|_| {});
+        }
+    }
+
+    pub(crate) fn refresh(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.known.lock();
+        change(&mut known);
+        let alive = !known.stopped;
+        let role = Role {
+            term: Term(known.term),
+            leader: known.leader.filter(|_| alive).map(ReplicaId),
+            ready: alive && known.leads && self.applied_term.load(Ordering::SeqCst) == known.term,
+            stopped: known.stopped,
+        };
+        // Sent under the lock: two changes never overtake each other.
+        self.role.send_if_modified(|current| std::mem::replace(current, role) != role);
+    }
+
+    pub(crate) fn role(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
+    }
+
+    pub(crate) fn current(&self) -> Role {
+        *self.role.borrow()
+    }
+
+    pub(crate) fn stop(&self) {
+        self.refresh(|known| known.stopped = true);
+    }
+}

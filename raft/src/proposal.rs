@@ -1,0 +1,55 @@
+//! What is proposed to a group, and the answer that whoever proposed it waits for.
+//!
+//! May not know: openraft, and what a proposal means.
+
+use std::fmt;
+
+use bytes::Bytes;
+use ottla_storage::entry::EntryBatch;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// What becomes a normal entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// The command, encoded.
+    pub payload: Bytes,
+    /// Record batches, grouped by partition.
+    pub batches: Vec<EntryBatch>,
+    /// The proposer's wall clock; must never fall within a shard.
+    pub clock_ms: i64,
+}
+
+/// What an entry costs besides its payload and batches.
+const ENTRY_BYTES: usize = 128;
+
+impl Proposal {
+    /// What it counts for while in flight.
+    pub(crate) fn bytes(&self) -> usize {
+        self.batches.iter().map(|batch| batch.data.len() + 32).sum::<usize>() + self.payload.len() + ENTRY_BYTES
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, {} batches", self.payload.len(), self.batches.len())
+    }
+}
+
+/// Answers one proposal; the bytes of the proposal count as in flight until it is dropped.
+pub(crate) struct Answer<T> {
+    sender: oneshot::Sender<T>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl<T> Answer<T> {
+    /// An answer that holds the proposal's room, and where it will arrive.
+    pub(crate) fn holding(room: OwnedSemaphorePermit) -> (Self, oneshot::Receiver<T>) {
+        let (sender, result) = oneshot::channel();
+        (Answer { sender, _room: Some(room) }, result)
+    }
+
+    pub(crate) fn send(self, result: T) {
+        // Whoever proposed may have lost interest.
+        let _ = self.sender.send(result);
+    }
+}
