@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use super::codec::{DecodeError, Reader, Writer, read_list, write_list};
+use super::fields::{
+    read_intent_key, read_node, read_replicas, read_shard_kind, read_values, write_intent_key, write_node,
+    write_replicas, write_shard_kind, write_values,
+};
 use super::image::{IntentKey, NodeRecord, ReplicaRecord, ShardId, ShardKind};
-use super::records::{read_intent_key, read_node, read_shard_kind, write_intent_key, write_node, write_shard_kind};
 
 /// Version of the encoding.
 const VERSION: u8 = 1;
@@ -138,17 +140,6 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Command>, DecodeError> {
     Ok(commands)
 }
 
-pub(super) fn write_values(w: &mut Writer, values: &BTreeMap<String, String>) {
-    write_list(w, values.iter(), |w, (name, value)| {
-        w.string(name).string(value);
-    });
-}
-
-pub(super) fn read_values(r: &mut Reader<'_>) -> Result<BTreeMap<String, String>, DecodeError> {
-    let values = read_list(r, "config values", |r| Ok((r.string("config name")?, r.string("config value")?)))?;
-    Ok(values.into_iter().collect())
-}
-
 fn write_shards(w: &mut Writer, shards: &[ShardId]) {
     write_list(w, shards.iter(), |w, shard| {
         w.varint(shard.0);
@@ -157,22 +148,6 @@ fn write_shards(w: &mut Writer, shards: &[ShardId]) {
 
 fn read_shards(r: &mut Reader<'_>) -> Result<Vec<ShardId>, DecodeError> {
     read_list(r, "shards", |r| r.varint("shard").map(ShardId))
-}
-
-pub(super) fn write_replicas(w: &mut Writer, replicas: &[ReplicaRecord]) {
-    write_list(w, replicas.iter(), |w, replica| {
-        w.u64(replica.id.0).i32(replica.node.0).uuid(&replica.directory);
-    });
-}
-
-pub(super) fn read_replicas(r: &mut Reader<'_>) -> Result<Vec<ReplicaRecord>, DecodeError> {
-    read_list(r, "replicas", |r| {
-        Ok(ReplicaRecord {
-            id: ReplicaId(r.u64("replica id")?),
-            node: NodeId(r.i32("node id")?),
-            directory: r.uuid("directory")?,
-        })
-    })
 }
 
 fn write_command(w: &mut Writer, command: &Command) {
@@ -270,7 +245,7 @@ fn read_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use ottla_storage::ids::RaftIndex;
+    use ottla_storage::ids::{RaftIndex, ReplicaId};
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
 

@@ -9,6 +9,7 @@ mod config_change;
 pub mod controller;
 mod decide;
 mod error;
+mod fields;
 pub mod image;
 mod joint;
 pub mod machine;

@@ -1,0 +1,98 @@
+//! The fields that commands and records have in common: how each is written, and read back.
+//!
+//! May not know: in which command or record they stand.
+
+use std::collections::BTreeMap;
+
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+
+use super::codec::{DecodeError, Reader, Writer, read_list, write_list};
+use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, ReplicaRecord, ShardId, ShardKind};
+
+pub(super) fn write_values(w: &mut Writer, values: &BTreeMap<String, String>) {
+    write_list(w, values.iter(), |w, (name, value)| {
+        w.string(name).string(value);
+    });
+}
+
+pub(super) fn read_values(r: &mut Reader<'_>) -> Result<BTreeMap<String, String>, DecodeError> {
+    let values = read_list(r, "config values", |r| Ok((r.string("config name")?, r.string("config value")?)))?;
+    Ok(values.into_iter().collect())
+}
+
+pub(super) fn write_replicas(w: &mut Writer, replicas: &[ReplicaRecord]) {
+    write_list(w, replicas.iter(), |w, replica| {
+        w.u64(replica.id.0).i32(replica.node.0).uuid(&replica.directory);
+    });
+}
+
+pub(super) fn read_replicas(r: &mut Reader<'_>) -> Result<Vec<ReplicaRecord>, DecodeError> {
+    read_list(r, "replicas", |r| {
+        Ok(ReplicaRecord {
+            id: ReplicaId(r.u64("replica id")?),
+            node: NodeId(r.i32("node id")?),
+            directory: r.uuid("directory")?,
+        })
+    })
+}
+
+pub(super) fn write_intent_key(w: &mut Writer, key: &IntentKey) {
+    w.u64(key.shard.0).u64(key.index.0).uuid(&key.topic);
+}
+
+pub(super) fn read_intent_key(r: &mut Reader<'_>) -> Result<IntentKey, DecodeError> {
+    Ok(IntentKey { shard: ShardId(r.u64("shard")?), index: RaftIndex(r.u64("index")?), topic: r.uuid("topic id")? })
+}
+
+pub(super) fn write_shard_kind(w: &mut Writer, kind: ShardKind) {
+    let (tag, factor, pinned) = match kind {
+        ShardKind::Metadata => (0, 0, false),
+        ShardKind::Pool { factor, pinned } => (1, factor, pinned),
+        ShardKind::ConsumerOffsets => (2, 0, false),
+        ShardKind::TransactionState => (3, 0, false),
+    };
+    w.u8(tag).i32(i32::from(factor)).u8(u8::from(pinned));
+}
+
+pub(super) fn read_shard_kind(r: &mut Reader<'_>) -> Result<ShardKind, DecodeError> {
+    let tag = r.u8("shard kind")?;
+    let factor = i16::try_from(r.i32("factor")?).map_err(|_| DecodeError::Unknown("factor"))?;
+    let pinned = r.u8("pinned")? != 0;
+    match tag {
+        0 => Ok(ShardKind::Metadata),
+        1 => Ok(ShardKind::Pool { factor, pinned }),
+        2 => Ok(ShardKind::ConsumerOffsets),
+        3 => Ok(ShardKind::TransactionState),
+        _ => Err(DecodeError::Unknown("shard kind")),
+    }
+}
+
+pub(super) fn write_node(w: &mut Writer, node: &NodeRecord) {
+    w.i32(node.id.0).optional(node.rack.as_deref()).string(&node.version).u64(node.epoch.0);
+    write_list(w, node.listeners.iter(), |w, listener| {
+        w.string(&listener.name).string(&listener.host).varint(u64::from(listener.port));
+    });
+    write_list(w, node.directories.iter(), |w, directory| {
+        w.uuid(&directory.id).string(&directory.path).u64(directory.free_bytes);
+    });
+}
+
+pub(super) fn read_node(r: &mut Reader<'_>) -> Result<NodeRecord, DecodeError> {
+    Ok(NodeRecord {
+        id: NodeId(r.i32("node id")?),
+        rack: r.optional("rack")?,
+        version: r.string("version")?,
+        epoch: RaftIndex(r.u64("epoch")?),
+        listeners: read_list(r, "listeners", |r| {
+            Ok(ListenerEndpoint {
+                name: r.string("listener name")?,
+                host: r.string("host")?,
+                port: u16::try_from(r.varint("port")?).map_err(|_| DecodeError::Unknown("port"))?,
+            })
+        })?,
+        directories: read_list(r, "directories", |r| {
+            Ok(DirectoryRecord { id: r.uuid("directory")?, path: r.string("path")?, free_bytes: r.u64("free bytes")? })
+        })?,
+    })
+}
