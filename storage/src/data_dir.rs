@@ -150,6 +150,9 @@ impl DataDir {
     /// Ends a replica for good: its data is dead, its id never comes back.
     pub async fn remove_replica(&self, replica: ReplicaId) -> io::Result<()> {
         self.sources.lock().remove(&replica);
+        // No checkpoint takes verdicts meanwhile.
+        let _checkpoint = self.checkpoint.lock().await;
+        self.write_last_verdicts(replica).await?;
         self.log.remove_group(replica).await?;
         self.index.remove_replica(replica);
         Ok(())

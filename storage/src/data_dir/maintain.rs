@@ -156,7 +156,7 @@ impl DataDir {
                 source.withheld = withheld;
             }
             if let Some(cut) = cut {
-                self.write_verdicts(&log, &cut).await.map_err(|error| self.fail("verdicts", error))?;
+                self.write_verdicts(&log, cut.applied.index).await.map_err(|error| self.fail("verdicts", error))?;
                 cuts.push(cut);
             }
         }
@@ -185,9 +185,19 @@ impl DataDir {
         !replaying.is_empty()
     }
 
+    /// Before a replica leaves, the log gets the rest of what was decided about its durable entries: index files list them.
+    pub(super) async fn write_last_verdicts(&self, replica: ReplicaId) -> io::Result<()> {
+        let Some(log) = self.log.replica(replica) else { return Ok(()) };
+        let synced = log.last_synced().map(|id| id.index);
+        match synced.min(self.index.recorded(replica)) {
+            Some(upto) => self.write_verdicts(&log, upto).await,
+            None => Ok(()),
+        }
+    }
+
     /// Before a checkpoint passes entries, the log holds what apply decided about them.
-    async fn write_verdicts(&self, log: &ReplicaLog, cut: &Cut) -> io::Result<()> {
-        let (replica, upto) = (cut.replica, cut.applied.index);
+    async fn write_verdicts(&self, log: &ReplicaLog, upto: RaftIndex) -> io::Result<()> {
+        let replica = log.id();
         let synced = log.last_synced().map(|id| id.index);
         assert!(synced >= Some(upto), "replica {replica}: a cut at {} passes what is synced", upto.0);
         assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);

@@ -72,7 +72,7 @@ fn accepted(entries: &[Entry]) -> BTreeMap<i32, Vec<(i64, i64, i32, Bytes)>> {
 /// Every `.idx` file is what its segment's frames and verdicts say, byte for byte. The one exception: a segment without a
 /// live batch, kept because it decides on live batches elsewhere. Verdicts on its own batches, all dead, may be unlinked;
 /// to keep them would chain every later segment to the oldest live record.
-async fn check_index_files(disk: &Arc<dyn Disk>, directory: &DataDir) {
+pub(super) async fn check_index_files(disk: &Arc<dyn Disk>, directory: &DataDir) {
     for segment in directory.log().segments() {
         let Ok(file) = disk.open(&index_path(Path::new(DIR), segment.sequence), OpenMode::Read) else { continue };
         let table = &directory.index.table;

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use ottla_protocol::ids::Offset;
 
+use super::crash::check_index_files;
 use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::checkpoint::{Cut, CutSource};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::env::disk::{Disk, OpenMode};
 use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 use crate::env::{rt, sim};
-use crate::ids::{LogId, RaftIndex, Term};
+use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
 use crate::log::{EntryRange, LogOptions};
 use crate::read::{ReadError, ReadRequest};
 
@@ -144,6 +145,31 @@ fn a_segment_ends_at_its_most_batches_also_across_a_restart() {
         write(&toy, 1).await;
         assert_eq!(directory.log().segments().len(), 3, "what an earlier process wrote counts");
         directory.close().await.unwrap();
+    });
+}
+
+#[test]
+fn an_index_with_batches_of_a_replica_that_left_can_be_rebuilt_as_it_was() {
+    sim::run(14, || async {
+        let (_, disk) = disk(14);
+        let (directory, _) = open(&disk, options()).await;
+        let (stays, leaves) = (Toy::create(&directory, 1).await, Toy::create(&directory, 2).await);
+        for index in 1..=60 {
+            if index <= 25 {
+                leaves.write(vec![entry(1, index, vec![(0, batch(index, 1, 1000))], "")]).await;
+            }
+            if index == 10 {
+                directory.checkpoint_now().await.unwrap();
+            }
+            if index == 25 {
+                directory.remove_replica(ReplicaId(2)).await.unwrap();
+            }
+            stays.write(vec![entry(1, index, vec![(0, batch(index, 1, 2000))], "")]).await;
+        }
+        directory.maintain_now().await.unwrap();
+        assert!(directory.stats().index_files > 0);
+        assert_eq!(directory.bytes_of(leaves.key(0)), 0);
+        check_index_files(&disk, &directory).await;
     });
 }
 
