@@ -9,7 +9,9 @@ run=$(date +%s%N)
 topic=kcat-$run
 group=kcat-group-$run
 work=$(mktemp -d)
-trap 'jobs -p | xargs -r kill 2>/dev/null || true; rm -rf "$work"' EXIT
+# The shell's own kill: a bare Debian has no other.
+stop_jobs() { jobs -p | while read -r id; do kill "$id" 2> /dev/null || true; done; }
+trap 'stop_jobs; rm -rf "$work"' EXIT
 
 ok() { echo "ok $1"; }
 die() { echo "failed: $1" >&2; exit 1; }
@@ -43,7 +45,7 @@ wait_until "the group to read what is there" enough 1001
 member "$work/two"
 seq -f 'later-%g' 100 | kcat -b "$bootstrap" -P -t "$topic" -p 0
 wait_until "the group to read what came later" enough 1101
-jobs -p | xargs -r kill 2>/dev/null || true; wait || true
+stop_jobs; wait || true
 ok "group with a rebalance"
 
 kcat -b "$bootstrap" -G "$group" -e -q "$topic" > "$work/resumed" 2> "$work/resumed.log" &
