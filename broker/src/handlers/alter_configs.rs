@@ -6,25 +6,19 @@ use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
-use super::brokers::text;
-use super::config_resource::{in_order, owner};
+use super::config_resource::{alter, owner};
 use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
 use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, request: AlterConfigsRequest) -> AlterConfigsResponse {
-    let (changes, merge) = in_order(request.resources.iter().map(change).collect());
-    let results = merge(ctx.metadata.alter_configs(changes, request.validate_only).await);
-    let answer = |(resource, result): (&AlterConfigsResource, Result<(), MetadataError>)| {
-        let answer = AlterConfigsResourceResponse::default()
+    let changes = request.resources.iter().map(change).collect();
+    let results = alter(ctx, changes, request.validate_only).await;
+    let answer = |(resource, (code, message)): (&AlterConfigsResource, _)| {
+        AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone())
-            .with_error_message(None);
-        match result {
-            Ok(()) => answer,
-            Err(error) => {
-                answer.with_error_code(error.code().code()).with_error_message(Some(text(&error.to_string())))
-            }
-        }
+            .with_error_code(code)
+            .with_error_message(message)
     };
     AlterConfigsResponse::default().with_responses(request.resources.iter().zip(results).map(answer).collect())
 }

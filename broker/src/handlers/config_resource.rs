@@ -2,9 +2,13 @@
 //!
 //! May not know: which API asks.
 
+use kafka_protocol::protocol::StrBytes;
+use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
-use crate::metadata::{ConfigOwner, MetadataError};
+use super::brokers::text;
+use crate::metadata::{ConfigChange, ConfigOwner, MetadataError};
+use crate::server::Context;
 
 /// A topic.
 pub(super) const TOPIC: i8 = 2;
@@ -36,8 +40,22 @@ pub(super) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, MetadataError> 
     }
 }
 
-/// Asks for all changes that could be understood and puts the results in the order of `asked`.
-pub(super) fn in_order<T>(
+/// Asks for all changes that could be understood; the error code and message of each, in the order of `asked`.
+pub(super) async fn alter(
+    ctx: &Context,
+    asked: Vec<Result<ConfigChange, MetadataError>>,
+    validate_only: bool,
+) -> impl Iterator<Item = (i16, Option<StrBytes>)> {
+    let (changes, merge) = in_order(asked);
+    let results = merge(ctx.metadata.alter_configs(changes, validate_only).await);
+    results.into_iter().map(|result| match result {
+        Ok(()) => (ErrorCode::None.code(), None),
+        Err(error) => (error.code().code(), Some(text(&error.to_string()))),
+    })
+}
+
+/// The changes that could be understood, and how their results come back into the order of `asked`.
+fn in_order<T>(
     asked: Vec<Result<T, MetadataError>>,
 ) -> (Vec<T>, impl FnOnce(Vec<Result<(), MetadataError>>) -> Vec<Result<(), MetadataError>>) {
     let mut understood = Vec::new();

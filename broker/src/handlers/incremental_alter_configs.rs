@@ -10,8 +10,7 @@ use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use super::brokers::text;
-use super::config_resource::{in_order, owner};
+use super::config_resource::{alter, owner};
 use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
 use crate::server::Context;
 
@@ -35,19 +34,13 @@ pub(super) async fn handle(ctx: &Context, request: IncrementalAlterConfigsReques
             Err(MetadataError::InvalidRequest("Each resource must appear at most once.".to_owned()))
         }
     });
-    let (changes, merge) = in_order(changes.collect());
-    let results = merge(ctx.metadata.alter_configs(changes, request.validate_only).await);
-    let answer = |(resource, result): (&AlterConfigsResource, Result<(), MetadataError>)| {
-        let answer = AlterConfigsResourceResponse::default()
+    let results = alter(ctx, changes.collect(), request.validate_only).await;
+    let answer = |(resource, (code, message)): (&AlterConfigsResource, _)| {
+        AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone())
-            .with_error_message(None);
-        match result {
-            Ok(()) => answer,
-            Err(error) => {
-                answer.with_error_code(error.code().code()).with_error_message(Some(text(&error.to_string())))
-            }
-        }
+            .with_error_code(code)
+            .with_error_message(message)
     };
     let responses = request.resources.iter().zip(results).map(answer).collect();
     IncrementalAlterConfigsResponse::default().with_responses(responses)
