@@ -130,22 +130,10 @@ fn subscription(metadata: &Bytes) -> Option<Vec<String>> {
 mod tests {
     use super::*;
     use crate::coordinator::group::records::MemberValue;
-    use bytes::{BufMut, BytesMut};
+    use crate::coordinator::group::tests::subscription as subscribed_to;
     use std::collections::BTreeMap;
 
     const WEEK_MS: i64 = 7 * 24 * 3_600_000;
-
-    fn reads(topics: &[&str]) -> Bytes {
-        let mut out = BytesMut::new();
-        out.put_i16(3);
-        out.put_i32(topics.len() as i32);
-        for topic in topics {
-            out.put_i16(topic.len() as i16);
-            out.put_slice(topic.as_bytes());
-        }
-        out.put_i32(-1);
-        out.freeze()
-    }
 
     fn membership(kind: &str, members: &[&[&str]]) -> Option<Arc<GroupValue>> {
         let members = members.iter().enumerate().map(|(n, topics)| MemberValue {
@@ -155,7 +143,7 @@ mod tests {
             client_host: String::new(),
             rebalance_timeout_ms: 1,
             session_timeout_ms: 1,
-            subscription: reads(topics),
+            subscription: subscribed_to(3, topics),
             assignment: Bytes::new(),
         });
         Some(Arc::new(GroupValue {

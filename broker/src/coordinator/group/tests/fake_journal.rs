@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::subscription;
 use crate::coordinator::group::classic::{Join, JoinAnswer, MemberRef, Sync};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::journal::{AppendFuture, Journal};
@@ -182,26 +183,13 @@ pub(super) fn join(member_id: &str) -> Join {
         client_id: "client".into(),
         client_host: "/10.0.0.7".into(),
         protocol_type: "consumer".into(),
-        protocols: vec![("range".into(), subscription(&["t"]))],
+        protocols: vec![("range".into(), subscription(0, &["t"]))],
         session_timeout_ms: 10_000,
         rebalance_timeout_ms: 20_000,
         id_required: false,
         skips_assignment: false,
         reason: None,
     }
-}
-
-pub(super) fn subscription(topics: &[&str]) -> Bytes {
-    use bytes::{BufMut, BytesMut};
-    let mut out = BytesMut::new();
-    out.put_i16(0);
-    out.put_i32(topics.len() as i32);
-    for topic in topics {
-        out.put_i16(topic.len() as i16);
-        out.put_slice(topic.as_bytes());
-    }
-    out.put_i32(-1);
-    out.freeze()
 }
 
 pub(super) fn sync(member_id: &str, generation: i32, members: &[String]) -> Sync {
