@@ -4,6 +4,7 @@
 //! `metadata` is the land registry that everybody reads; `admin` is the window; `node` builds everything.
 
 pub mod admin;
+mod codec;
 pub mod config;
 pub mod coordinator;
 pub mod handlers;

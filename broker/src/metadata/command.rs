@@ -11,12 +11,12 @@ use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
 use uuid::Uuid;
 
-use super::codec::{DecodeError, Reader, Writer, read_list, write_list};
 use super::fields::{
     read_intent_key, read_node, read_replicas, read_shard_kind, read_values, write_intent_key, write_node,
     write_replicas, write_shard_kind, write_values,
 };
 use super::image::{IntentKey, NodeRecord, ReplicaRecord, ShardId, ShardKind};
+use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 /// Version of the encoding.
 const VERSION: u8 = 1;
@@ -129,12 +129,8 @@ pub fn encoded_size(command: &Command) -> usize {
 ///
 /// # Errors
 /// When the bytes were not written by [`encode`], or by a newer release's.
-pub fn decode(bytes: &[u8]) -> Result<Vec<Command>, DecodeError> {
-    let mut r = Reader::new(bytes);
-    let version = r.u8("command version")?;
-    if version != VERSION {
-        return Err(DecodeError::Newer(version));
-    }
+pub fn decode(bytes: &[u8]) -> Result<Vec<Command>, CodecError> {
+    let mut r = Reader::of_version(bytes, VERSION)?;
     let commands = read_list(&mut r, "commands", read_command)?;
     r.end()?;
     Ok(commands)
@@ -146,7 +142,7 @@ fn write_shards(w: &mut Writer, shards: &[ShardId]) {
     });
 }
 
-fn read_shards(r: &mut Reader<'_>) -> Result<Vec<ShardId>, DecodeError> {
+fn read_shards(r: &mut Reader<'_>) -> Result<Vec<ShardId>, CodecError> {
     read_list(r, "shards", |r| r.varint("shard").map(ShardId))
 }
 
@@ -198,11 +194,11 @@ fn write_command(w: &mut Writer, command: &Command) {
     }
 }
 
-fn narrow(value: u64, what: &'static str) -> Result<u32, DecodeError> {
-    u32::try_from(value).map_err(|_| DecodeError::Unknown(what))
+fn narrow(value: u64, what: &'static str) -> Result<u32, CodecError> {
+    u32::try_from(value).map_err(|_| CodecError::Value(what))
 }
 
-fn read_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
+fn read_command(r: &mut Reader<'_>) -> Result<Command, CodecError> {
     Ok(match r.u8("command tag")? {
         1 => Command::Bootstrap { cluster_id: r.string("cluster id")? },
         2 => Command::RegisterNode(read_node(r)?),
@@ -236,10 +232,10 @@ fn read_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
             end: match r.u8("intent end")? {
                 0 => IntentEnd::Done,
                 1 => IntentEnd::Abort,
-                _ => return Err(DecodeError::Unknown("intent end")),
+                tag => return Err(CodecError::Tag("intent end", tag)),
             },
         },
-        _ => return Err(DecodeError::Unknown("command tag")),
+        tag => return Err(CodecError::Tag("command", tag)),
     })
 }
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
-use super::codec::{DecodeError, Reader, Writer, read_list, write_list};
 use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, ReplicaRecord, ShardId, ShardKind};
+use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 pub(super) fn write_values(w: &mut Writer, values: &BTreeMap<String, String>) {
     write_list(w, values.iter(), |w, (name, value)| {
@@ -16,7 +16,7 @@ pub(super) fn write_values(w: &mut Writer, values: &BTreeMap<String, String>) {
     });
 }
 
-pub(super) fn read_values(r: &mut Reader<'_>) -> Result<BTreeMap<String, String>, DecodeError> {
+pub(super) fn read_values(r: &mut Reader<'_>) -> Result<BTreeMap<String, String>, CodecError> {
     let values = read_list(r, "config values", |r| Ok((r.string("config name")?, r.string("config value")?)))?;
     Ok(values.into_iter().collect())
 }
@@ -27,7 +27,7 @@ pub(super) fn write_replicas(w: &mut Writer, replicas: &[ReplicaRecord]) {
     });
 }
 
-pub(super) fn read_replicas(r: &mut Reader<'_>) -> Result<Vec<ReplicaRecord>, DecodeError> {
+pub(super) fn read_replicas(r: &mut Reader<'_>) -> Result<Vec<ReplicaRecord>, CodecError> {
     read_list(r, "replicas", |r| {
         Ok(ReplicaRecord {
             id: ReplicaId(r.u64("replica id")?),
@@ -41,7 +41,7 @@ pub(super) fn write_intent_key(w: &mut Writer, key: &IntentKey) {
     w.u64(key.shard.0).u64(key.index.0).uuid(&key.topic);
 }
 
-pub(super) fn read_intent_key(r: &mut Reader<'_>) -> Result<IntentKey, DecodeError> {
+pub(super) fn read_intent_key(r: &mut Reader<'_>) -> Result<IntentKey, CodecError> {
     Ok(IntentKey { shard: ShardId(r.u64("shard")?), index: RaftIndex(r.u64("index")?), topic: r.uuid("topic id")? })
 }
 
@@ -55,16 +55,16 @@ pub(super) fn write_shard_kind(w: &mut Writer, kind: ShardKind) {
     w.u8(tag).i32(i32::from(factor)).u8(u8::from(pinned));
 }
 
-pub(super) fn read_shard_kind(r: &mut Reader<'_>) -> Result<ShardKind, DecodeError> {
+pub(super) fn read_shard_kind(r: &mut Reader<'_>) -> Result<ShardKind, CodecError> {
     let tag = r.u8("shard kind")?;
-    let factor = i16::try_from(r.i32("factor")?).map_err(|_| DecodeError::Unknown("factor"))?;
+    let factor = i16::try_from(r.i32("factor")?).map_err(|_| CodecError::Value("factor"))?;
     let pinned = r.u8("pinned")? != 0;
     match tag {
         0 => Ok(ShardKind::Metadata),
         1 => Ok(ShardKind::Pool { factor, pinned }),
         2 => Ok(ShardKind::ConsumerOffsets),
         3 => Ok(ShardKind::TransactionState),
-        _ => Err(DecodeError::Unknown("shard kind")),
+        tag => Err(CodecError::Tag("shard kind", tag)),
     }
 }
 
@@ -78,7 +78,7 @@ pub(super) fn write_node(w: &mut Writer, node: &NodeRecord) {
     });
 }
 
-pub(super) fn read_node(r: &mut Reader<'_>) -> Result<NodeRecord, DecodeError> {
+pub(super) fn read_node(r: &mut Reader<'_>) -> Result<NodeRecord, CodecError> {
     Ok(NodeRecord {
         id: NodeId(r.i32("node id")?),
         rack: r.optional("rack")?,
@@ -88,7 +88,7 @@ pub(super) fn read_node(r: &mut Reader<'_>) -> Result<NodeRecord, DecodeError> {
             Ok(ListenerEndpoint {
                 name: r.string("listener name")?,
                 host: r.string("host")?,
-                port: u16::try_from(r.varint("port")?).map_err(|_| DecodeError::Unknown("port"))?,
+                port: u16::try_from(r.varint("port")?).map_err(|_| CodecError::Value("port"))?,
             })
         })?,
         directories: read_list(r, "directories", |r| {

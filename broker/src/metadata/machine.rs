@@ -12,10 +12,10 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
-use super::codec::DecodeError;
 use super::command::{self, Command, NewShard};
 use super::image::{Intent, IntentKey, IntentKind, MetadataImage, PartitionRoute, ShardId, ShardRecord, Topic};
 use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, cluster_key, intent_key, topic_key};
+use crate::codec::CodecError;
 use crate::config::{Config, TopicConfig};
 
 /// What apply made of one command.
@@ -98,7 +98,7 @@ impl Machine {
     ///
     /// # Errors
     /// When a record was not written by this or an earlier release.
-    pub fn restore(base: Arc<Config>, applied: RaftIndex, state: &[(Bytes, Bytes)]) -> Result<Self, DecodeError> {
+    pub fn restore(base: Arc<Config>, applied: RaftIndex, state: &[(Bytes, Bytes)]) -> Result<Self, CodecError> {
         let mut machine = Self::new(base);
         let mut topics = Vec::new();
         for (key, value) in state {
@@ -204,7 +204,7 @@ impl Machine {
     ///
     /// # Errors
     /// When the payload cannot be understood: a newer release wrote it. The replica must stop then.
-    pub fn apply(&mut self, index: RaftIndex, payload: &[u8]) -> Result<Vec<Outcome>, DecodeError> {
+    pub fn apply(&mut self, index: RaftIndex, payload: &[u8]) -> Result<Vec<Outcome>, CodecError> {
         let commands = command::decode(payload)?;
         let outcomes = commands.into_iter().map(|command| self.apply_command(index, command)).collect();
         self.image.index = index;

@@ -3,7 +3,6 @@
 //! `command` is what the group agrees on, `machine` applies it, `image` is what everybody reads, `placement` decides
 //! where partitions go, `controller` is the one writer. May not know: partitions' contents, sockets, requests.
 
-mod codec;
 pub mod command;
 mod config_change;
 pub mod controller;
@@ -22,7 +21,7 @@ pub mod shared_map;
 pub mod start;
 mod writer;
 
-pub use codec::DecodeError;
+pub use crate::codec::CodecError;
 pub use command::IntentEnd;
 pub use controller::Metadata;
 pub use error::MetadataError;

@@ -18,12 +18,12 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
-use super::codec::{DecodeError, Reader, Writer, read_list, write_list};
 use super::fields::{
     read_intent_key, read_node, read_replicas, read_shard_kind, read_values, write_intent_key, write_node,
     write_replicas, write_shard_kind, write_values,
 };
 use super::image::{Intent, IntentKey, IntentKind, NodeRecord, PartitionRoute, ShardId, ShardKind, ShardRecord};
+use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 const VERSION: u8 = 1;
 
@@ -127,13 +127,9 @@ impl Record {
         w.finish()
     }
 
-    pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Self, DecodeError> {
-        let (mut k, mut v) = (Reader::new(key), Reader::new(value));
+    pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Self, CodecError> {
+        let (mut k, mut v) = (Reader::new(key), Reader::of_version(value, VERSION)?);
         let letter = k.u8("record key")?;
-        let version = v.u8("record version")?;
-        if version != VERSION {
-            return Err(DecodeError::Newer(version));
-        }
         let record = match letter {
             b'c' => Self::Cluster(ClusterRecord {
                 cluster_id: v.string("cluster id")?,
@@ -165,7 +161,7 @@ impl Record {
                 let node = NodeId(k.i32("node id")?);
                 Self::BrokerConfig(named.then_some(node), read_values(&mut v)?)
             }
-            _ => return Err(DecodeError::Unknown("record key")),
+            tag => return Err(CodecError::Tag("record key", tag)),
         };
         k.end()?;
         v.end()?;
@@ -173,7 +169,7 @@ impl Record {
     }
 }
 
-fn read_route(r: &mut Reader<'_>) -> Result<PartitionRoute, DecodeError> {
+fn read_route(r: &mut Reader<'_>) -> Result<PartitionRoute, CodecError> {
     Ok(PartitionRoute {
         shard: ShardId(r.varint("shard")?),
         epoch_base: r.i32("epoch base")?,
@@ -181,11 +177,11 @@ fn read_route(r: &mut Reader<'_>) -> Result<PartitionRoute, DecodeError> {
     })
 }
 
-fn read_intent(r: &mut Reader<'_>) -> Result<Intent, DecodeError> {
+fn read_intent(r: &mut Reader<'_>) -> Result<Intent, CodecError> {
     let kind = match r.u8("intent kind")? {
         0 => IntentKind::Adopt,
         1 => IntentKind::Drop,
-        _ => return Err(DecodeError::Unknown("intent kind")),
+        tag => return Err(CodecError::Tag("intent kind", tag)),
     };
     let partitions = read_list(r, "partitions", |r| Ok((r.i32("partition")?, r.i32("epoch base")?)))?;
     Ok(Intent { kind, partitions })
@@ -221,12 +217,8 @@ impl ShardCreation {
     ///
     /// # Errors
     /// When the bytes were not written by [`ShardCreation::encode`], or by a newer release's.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(bytes);
-        let version = r.u8("creation version")?;
-        if version != VERSION {
-            return Err(DecodeError::Newer(version));
-        }
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::of_version(bytes, VERSION)?;
         let creation = Self {
             shard: ShardId(r.u64("shard")?),
             kind: read_shard_kind(&mut r)?,

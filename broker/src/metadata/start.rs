@@ -71,7 +71,7 @@ pub enum StartError {
     Raft(#[from] RaftError),
     /// What it holds was written by a newer release, or is damaged.
     #[error("metadata checkpoint: {0}; if a newer release wrote it, upgrade this node")]
-    Checkpoint(#[from] super::codec::DecodeError),
+    Checkpoint(#[from] crate::codec::CodecError),
     /// The data belongs to another cluster.
     #[error(
         "the data directory belongs to cluster {found}, the configuration names {expected}: correct ottla.cluster.id (CLUSTER_ID) or log.dirs"

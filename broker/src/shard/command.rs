@@ -15,11 +15,11 @@
 //! (design section 3): apply reads nothing else. The batches themselves travel beside the payload, in the entry.
 //! Numbers are little-endian, except inside partition ids, which sort.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::ids::RaftIndex;
 
-use super::codec::{CodecError, PARTITION_ID_BYTES, Reader, put_blob, put_count, put_partition};
+use crate::codec::{CodecError, PARTITION_ID_BYTES, Reader, Writer};
 
 /// Version of the command format.
 const VERSION: u8 = 1;
@@ -113,130 +113,130 @@ impl Command {
     /// The command as the entry's payload.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(64);
-        out.put_u8(VERSION);
+        let mut out = Writer::with_capacity(64);
+        out.u8(VERSION);
         match self {
             Self::Data(decisions) => encode_data(&mut out, decisions),
             Self::Adopt(partitions) => {
-                out.put_u8(2);
-                put_count(&mut out, partitions.len());
+                out.u8(2);
+                out.count_u32(partitions.len());
                 for partition in partitions {
-                    put_partition(&mut out, partition.id);
-                    out.put_u64_le(partition.intent.0);
-                    out.put_i32_le(partition.epoch_base);
+                    out.partition(partition.id);
+                    out.u64(partition.intent.0);
+                    out.i32(partition.epoch_base);
                 }
             }
             Self::Drop(partitions) => {
-                out.put_u8(3);
-                put_count(&mut out, partitions.len());
+                out.u8(3);
+                out.count_u32(partitions.len());
                 for partition in partitions {
-                    put_partition(&mut out, partition.id);
-                    out.put_u64_le(partition.intent.0);
+                    out.partition(partition.id);
+                    out.u64(partition.intent.0);
                 }
             }
             Self::SetLogStart(changes) => {
-                out.put_u8(4);
-                put_count(&mut out, changes.len());
+                out.u8(4);
+                out.count_u32(changes.len());
                 for change in changes {
-                    put_partition(&mut out, change.id);
-                    out.put_i64_le(change.offset.0);
-                    out.put_u8(change.reason as u8);
+                    out.partition(change.id);
+                    out.i64(change.offset.0);
+                    out.u8(change.reason as u8);
                 }
             }
             Self::ExpireProducers { cutoff_ms } => {
-                out.put_u8(5);
-                out.put_i64_le(*cutoff_ms);
+                out.u8(5);
+                out.i64(*cutoff_ms);
             }
             Self::ForgetDropped { floor } => {
-                out.put_u8(6);
-                out.put_u64_le(floor.0);
+                out.u8(6);
+                out.u64(floor.0);
             }
         }
-        out.freeze()
+        out.finish()
     }
 
     /// Reads a payload back; every length is checked.
     pub fn decode(payload: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::new(payload);
-        let version = reader.u8()?;
-        if version != VERSION {
-            return Err(CodecError::Version(version));
-        }
-        let command = match reader.u8()? {
+        let mut reader = Reader::of_version(payload, VERSION)?;
+        let command = match reader.u8("command")? {
             1 => Self::Data(decode_data(&mut reader)?),
             2 => Self::Adopt(decode_adopted(&mut reader)?),
             3 => Self::Drop(decode_dropped(&mut reader)?),
             4 => Self::SetLogStart(decode_log_starts(&mut reader)?),
-            5 => Self::ExpireProducers { cutoff_ms: reader.i64()? },
-            6 => Self::ForgetDropped { floor: RaftIndex(reader.u64()?) },
-            kind => return Err(CodecError::Tag(kind)),
+            5 => Self::ExpireProducers { cutoff_ms: reader.i64("cutoff")? },
+            6 => Self::ForgetDropped { floor: RaftIndex(reader.u64("floor")?) },
+            kind => return Err(CodecError::Tag("command", kind)),
         };
-        reader.finish()?;
+        reader.end()?;
         Ok(command)
     }
 }
 
-fn limited(count: usize, max: usize) -> Result<usize, CodecError> {
-    if count <= max { Ok(count) } else { Err(CodecError::Limit) }
+fn limited(count: usize, max: usize, what: &'static str) -> Result<usize, CodecError> {
+    if count <= max { Ok(count) } else { Err(CodecError::Limit(what)) }
 }
 
-fn encode_data(out: &mut BytesMut, decisions: &[BatchDecision]) {
-    out.put_u8(1);
-    put_count(out, decisions.len());
+fn encode_data(out: &mut Writer, decisions: &[BatchDecision]) {
+    out.u8(1);
+    out.count_u32(decisions.len());
     for decision in decisions {
         let guard = if decision.guard.is_some() { FLAG_GUARD } else { 0 };
         let coordinator = if decision.coordinator { FLAG_COORDINATOR } else { 0 };
-        out.put_u8(guard | coordinator);
+        out.u8(guard | coordinator);
         if let Some(guard) = &decision.guard {
-            put_blob(out, guard);
+            out.blob(guard);
         }
     }
 }
 
 fn decode_data(reader: &mut Reader<'_>) -> Result<Vec<BatchDecision>, CodecError> {
-    let count = limited(reader.count(1)?, BATCHES_PER_ENTRY_MAX)?;
+    let count = limited(reader.count_u32(1, "batches")?, BATCHES_PER_ENTRY_MAX, "batches")?;
     let mut decisions = Vec::with_capacity(count);
     for _ in 0..count {
-        let flags = reader.u8()?;
+        let flags = reader.u8("flags")?;
         if flags & !FLAGS_KNOWN != 0 {
-            return Err(CodecError::Tag(flags));
+            return Err(CodecError::Tag("flags", flags));
         }
-        let guard = if flags & FLAG_GUARD == 0 { None } else { Some(reader.blob()?) };
+        let guard = if flags & FLAG_GUARD == 0 { None } else { Some(reader.blob("guard")?) };
         decisions.push(BatchDecision { coordinator: flags & FLAG_COORDINATOR != 0, guard });
     }
     Ok(decisions)
 }
 
 fn decode_adopted(reader: &mut Reader<'_>) -> Result<Vec<AdoptedPartition>, CodecError> {
-    let count = limited(reader.count(PARTITION_ID_BYTES + 12)?, PARTITIONS_PER_ENTRY_MAX)?;
+    let count =
+        limited(reader.count_u32(PARTITION_ID_BYTES + 12, "partitions")?, PARTITIONS_PER_ENTRY_MAX, "partitions")?;
     let mut partitions = Vec::with_capacity(count);
     for _ in 0..count {
-        let (id, intent, epoch_base) = (reader.partition()?, RaftIndex(reader.u64()?), reader.i32()?);
+        let (id, intent, epoch_base) =
+            (reader.partition()?, RaftIndex(reader.u64("intent")?), reader.i32("epoch base")?);
         partitions.push(AdoptedPartition { id, intent, epoch_base });
     }
     Ok(partitions)
 }
 
 fn decode_dropped(reader: &mut Reader<'_>) -> Result<Vec<DroppedPartition>, CodecError> {
-    let count = limited(reader.count(PARTITION_ID_BYTES + 8)?, PARTITIONS_PER_ENTRY_MAX)?;
+    let count =
+        limited(reader.count_u32(PARTITION_ID_BYTES + 8, "partitions")?, PARTITIONS_PER_ENTRY_MAX, "partitions")?;
     let mut partitions = Vec::with_capacity(count);
     for _ in 0..count {
-        partitions.push(DroppedPartition { id: reader.partition()?, intent: RaftIndex(reader.u64()?) });
+        partitions.push(DroppedPartition { id: reader.partition()?, intent: RaftIndex(reader.u64("intent")?) });
     }
     Ok(partitions)
 }
 
 fn decode_log_starts(reader: &mut Reader<'_>) -> Result<Vec<LogStartChange>, CodecError> {
-    let count = limited(reader.count(PARTITION_ID_BYTES + 9)?, PARTITIONS_PER_ENTRY_MAX)?;
+    let count =
+        limited(reader.count_u32(PARTITION_ID_BYTES + 9, "log starts")?, PARTITIONS_PER_ENTRY_MAX, "log starts")?;
     let mut changes = Vec::with_capacity(count);
     for _ in 0..count {
         let id = reader.partition()?;
-        let offset = Offset(reader.i64()?);
-        let reason = match reader.u8()? {
+        let offset = Offset(reader.i64("log start")?);
+        let reason = match reader.u8("reason")? {
             1 => LogStartReason::Retention,
             2 => LogStartReason::DeleteRecords,
             3 => LogStartReason::Checkpointed,
-            tag => return Err(CodecError::Tag(tag)),
+            tag => return Err(CodecError::Tag("reason", tag)),
         };
         changes.push(LogStartChange { id, offset, reason });
     }
@@ -329,7 +329,7 @@ mod tests {
     fn an_announced_count_that_the_bytes_do_not_back_is_refused_before_allocation() {
         let mut bytes = vec![1, 3];
         bytes.extend_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(Command::decode(&bytes), Err(CodecError::Truncated));
+        assert_eq!(Command::decode(&bytes), Err(CodecError::Truncated("partitions")));
     }
 
     #[test]

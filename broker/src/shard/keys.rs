@@ -13,12 +13,12 @@
 //! 7 is kept for aborted transactions, 8 for markers, 9.. for splits. Tags are never reused. Values are little-endian; keys
 //! are big-endian, so that they sort as partitions do.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use ottla_storage::ids::RaftIndex;
 
-use super::codec::{CodecError, Reader, put_count, put_partition};
 use super::epochs::{EpochHistory, EpochStart};
+use crate::codec::{CodecError, Reader, Writer};
 use crate::partition::producer_state::{BATCHES_REMEMBERED_MAX, ProducerHistory, RememberedBatch};
 
 const VERSION: u8 = 1;
@@ -38,53 +38,34 @@ pub(crate) enum Key {
 
 impl Key {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(32);
+        let mut out = Writer::with_capacity(32);
         match self {
-            Self::Shard => out.put_u8(1),
-            Self::Partition(id) => put_tagged(&mut out, 2, *id),
-            Self::Epochs(id) => put_tagged(&mut out, 3, *id),
-            Self::Producer(id, producer) => {
-                put_tagged(&mut out, 4, *id);
-                out.put_i64(producer.0);
-            }
-            Self::Dropped(id) => put_tagged(&mut out, 5, *id),
-            Self::Group(id, key) => {
-                put_tagged(&mut out, 6, *id);
-                out.put_slice(key);
-            }
+            Self::Shard => out.u8(1),
+            Self::Partition(id) => out.u8(2).partition(*id),
+            Self::Epochs(id) => out.u8(3).partition(*id),
+            Self::Producer(id, producer) => out.u8(4).partition(*id).sorted_i64(producer.0),
+            Self::Dropped(id) => out.u8(5).partition(*id),
+            Self::Group(id, key) => out.u8(6).partition(*id).bytes(key),
         }
-        out.freeze()
+        .finish()
     }
 
     pub(crate) fn decode(key: &Bytes) -> Result<Self, CodecError> {
         let mut reader = Reader::new(key);
-        let decoded = match reader.u8()? {
+        let decoded = match reader.u8("key")? {
             1 => Self::Shard,
             2 => Self::Partition(reader.partition()?),
             3 => Self::Epochs(reader.partition()?),
-            4 => Self::Producer(reader.partition()?, ProducerId(reader.u64()?.swap_bytes().cast_signed())),
+            4 => Self::Producer(reader.partition()?, ProducerId(reader.sorted_i64("producer id")?)),
             5 => Self::Dropped(reader.partition()?),
             6 => {
                 let id = reader.partition()?;
                 return Ok(Self::Group(id, Bytes::copy_from_slice(reader.rest())));
             }
-            tag => return Err(CodecError::Tag(tag)),
+            tag => return Err(CodecError::Tag("key", tag)),
         };
-        reader.finish()?;
+        reader.end()?;
         Ok(decoded)
-    }
-}
-
-fn put_tagged(out: &mut BytesMut, tag: u8, id: PartitionId) {
-    out.put_u8(tag);
-    put_partition(out, id);
-}
-
-fn open_value(value: &[u8]) -> Result<Reader<'_>, CodecError> {
-    let mut reader = Reader::new(value);
-    match reader.u8()? {
-        VERSION => Ok(reader),
-        newer => Err(CodecError::Version(newer)),
     }
 }
 
@@ -100,26 +81,26 @@ pub(crate) struct ShardValue {
 
 impl ShardValue {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(48);
-        out.put_u8(VERSION);
-        out.put_i64_le(self.clock_ms);
-        out.put_u64_le(self.term);
-        out.put_u64_le(self.order);
-        out.put_u64_le(self.checksum);
-        out.put_u64_le(self.floor.0);
-        out.freeze()
+        let mut out = Writer::with_capacity(48);
+        out.u8(VERSION);
+        out.i64(self.clock_ms);
+        out.u64(self.term);
+        out.u64(self.order);
+        out.u64(self.checksum);
+        out.u64(self.floor.0);
+        out.finish()
     }
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = open_value(value)?;
+        let mut reader = Reader::of_version(value, VERSION)?;
         let decoded = Self {
-            clock_ms: reader.i64()?,
-            term: reader.u64()?,
-            order: reader.u64()?,
-            checksum: reader.u64()?,
-            floor: RaftIndex(reader.u64()?),
+            clock_ms: reader.i64("clock")?,
+            term: reader.u64("term")?,
+            order: reader.u64("order")?,
+            checksum: reader.u64("checksum")?,
+            floor: RaftIndex(reader.u64("floor")?),
         };
-        reader.finish()?;
+        reader.end()?;
         Ok(decoded)
     }
 }
@@ -137,111 +118,113 @@ pub(crate) struct PartitionValue {
 
 impl PartitionValue {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(40);
-        out.put_u8(VERSION);
-        out.put_u64_le(self.intent.0);
-        out.put_i32_le(self.epoch_base);
-        out.put_i64_le(self.log_start.0);
-        out.put_i64_le(self.next_offset.0);
-        out.put_i64_le(self.last_stable.0);
-        out.freeze()
+        let mut out = Writer::with_capacity(40);
+        out.u8(VERSION);
+        out.u64(self.intent.0);
+        out.i32(self.epoch_base);
+        out.i64(self.log_start.0);
+        out.i64(self.next_offset.0);
+        out.i64(self.last_stable.0);
+        out.finish()
     }
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = open_value(value)?;
+        let mut reader = Reader::of_version(value, VERSION)?;
         let decoded = Self {
-            intent: RaftIndex(reader.u64()?),
-            epoch_base: reader.i32()?,
-            log_start: Offset(reader.i64()?),
-            next_offset: Offset(reader.i64()?),
-            last_stable: Offset(reader.i64()?),
+            intent: RaftIndex(reader.u64("intent")?),
+            epoch_base: reader.i32("epoch base")?,
+            log_start: Offset(reader.i64("log start")?),
+            next_offset: Offset(reader.i64("next offset")?),
+            last_stable: Offset(reader.i64("last stable")?),
         };
-        reader.finish()?;
+        reader.end()?;
         Ok(decoded)
     }
 }
 
 pub(crate) fn encode_epochs(history: &EpochHistory) -> Bytes {
-    let mut out = BytesMut::with_capacity(8 + history.starts().len() * 12);
-    out.put_u8(VERSION);
-    put_count(&mut out, history.starts().len());
+    let mut out = Writer::with_capacity(8 + history.starts().len() * 12);
+    out.u8(VERSION);
+    out.count_u32(history.starts().len());
     for known in history.starts() {
-        out.put_i32_le(known.epoch.0);
-        out.put_i64_le(known.start.0);
+        out.i32(known.epoch.0);
+        out.i64(known.start.0);
     }
-    out.freeze()
+    out.finish()
 }
 
 pub(crate) fn decode_epochs(value: &[u8]) -> Result<EpochHistory, CodecError> {
-    let mut reader = open_value(value)?;
-    let count = reader.count(12)?;
+    let mut reader = Reader::of_version(value, VERSION)?;
+    let count = reader.count_u32(12, "epochs")?;
     let mut starts = Vec::with_capacity(count);
     for _ in 0..count {
-        starts.push(EpochStart { epoch: LeaderEpoch(reader.i32()?), start: Offset(reader.i64()?) });
+        starts.push(EpochStart { epoch: LeaderEpoch(reader.i32("epoch")?), start: Offset(reader.i64("start")?) });
     }
-    reader.finish()?;
+    reader.end()?;
     Ok(EpochHistory::restored(starts))
 }
 
 pub(crate) fn encode_producer(history: &ProducerHistory) -> Bytes {
-    let mut out = BytesMut::with_capacity(48 + history.batches.len() * 25);
-    out.put_u8(VERSION);
-    out.put_i16_le(history.epoch);
-    out.put_i64_le(history.timestamp_ms);
-    out.put_i64_le(history.seen_ms);
-    out.put_u64_le(history.order);
-    out.put_i32_le(history.coordinator_epoch);
-    out.put_i64_le(history.transaction_start.map_or(NO_TRANSACTION, |offset| offset.0));
-    out.put_u8(u8::try_from(history.batches.len()).unwrap_or(u8::MAX));
+    let mut out = Writer::with_capacity(48 + history.batches.len() * 25);
+    out.u8(VERSION);
+    out.i16(history.epoch);
+    out.i64(history.timestamp_ms);
+    out.i64(history.seen_ms);
+    out.u64(history.order);
+    out.i32(history.coordinator_epoch);
+    out.i64(history.transaction_start.map_or(NO_TRANSACTION, |offset| offset.0));
+    out.u8(u8::try_from(history.batches.len()).unwrap_or(u8::MAX));
     for batch in &history.batches {
-        out.put_i32_le(batch.first_sequence);
-        out.put_i32_le(batch.last_sequence);
-        out.put_i64_le(batch.base_offset.0);
-        out.put_i64_le(batch.timestamp_ms);
-        out.put_u8(if batch.log_append_time { FLAG_LOG_APPEND_TIME } else { 0 });
+        out.i32(batch.first_sequence);
+        out.i32(batch.last_sequence);
+        out.i64(batch.base_offset.0);
+        out.i64(batch.timestamp_ms);
+        out.u8(if batch.log_append_time { FLAG_LOG_APPEND_TIME } else { 0 });
     }
-    out.freeze()
+    out.finish()
 }
 
 pub(crate) fn decode_producer(value: &[u8]) -> Result<ProducerHistory, CodecError> {
-    let mut reader = open_value(value)?;
+    let mut reader = Reader::of_version(value, VERSION)?;
     let mut history = ProducerHistory {
-        epoch: reader.i16()?,
-        timestamp_ms: reader.i64()?,
-        seen_ms: reader.i64()?,
-        order: reader.u64()?,
-        coordinator_epoch: reader.i32()?,
-        transaction_start: Some(reader.i64()?).filter(|offset| *offset != NO_TRANSACTION).map(Offset),
+        epoch: reader.i16("epoch")?,
+        timestamp_ms: reader.i64("timestamp")?,
+        seen_ms: reader.i64("seen")?,
+        order: reader.u64("order")?,
+        coordinator_epoch: reader.i32("coordinator epoch")?,
+        transaction_start: Some(reader.i64("transaction start")?)
+            .filter(|offset| *offset != NO_TRANSACTION)
+            .map(Offset),
         batches: Vec::new(),
     };
-    let count = usize::from(reader.u8()?);
+    let count = usize::from(reader.u8("batches")?);
     if count > BATCHES_REMEMBERED_MAX {
-        return Err(CodecError::Limit);
+        return Err(CodecError::Limit("batches"));
     }
     for _ in 0..count {
         history.batches.push(RememberedBatch {
-            first_sequence: reader.i32()?,
-            last_sequence: reader.i32()?,
-            base_offset: Offset(reader.i64()?),
-            timestamp_ms: reader.i64()?,
-            log_append_time: reader.u8()? & FLAG_LOG_APPEND_TIME != 0,
+            first_sequence: reader.i32("first sequence")?,
+            last_sequence: reader.i32("last sequence")?,
+            base_offset: Offset(reader.i64("base offset")?),
+            timestamp_ms: reader.i64("timestamp")?,
+            log_append_time: reader.u8("log append time")? & FLAG_LOG_APPEND_TIME != 0,
         });
     }
-    reader.finish()?;
+    reader.end()?;
     Ok(history)
 }
 
 pub(crate) fn encode_dropped(intent: RaftIndex) -> Bytes {
-    let mut out = BytesMut::with_capacity(9);
-    out.put_u8(VERSION);
-    out.put_u64_le(intent.0);
-    out.freeze()
+    let mut out = Writer::with_capacity(9);
+    out.u8(VERSION);
+    out.u64(intent.0);
+    out.finish()
 }
 
 pub(crate) fn decode_dropped(value: &[u8]) -> Result<RaftIndex, CodecError> {
-    let mut reader = open_value(value)?;
-    let intent = RaftIndex(reader.u64()?);
-    reader.finish()?;
+    let mut reader = Reader::of_version(value, VERSION)?;
+    let intent = RaftIndex(reader.u64("intent")?);
+    reader.end()?;
     Ok(intent)
 }
 

@@ -15,11 +15,11 @@ use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::index::ExtentKey;
 use parking_lot::Mutex;
 
-use super::codec::CodecError;
 use super::cut_points::{CutPoint, CutPoints};
 use super::keys::{self, Key, PartitionValue, ShardValue};
 use super::published::{Marks, Published};
 use super::state::{PartitionState, ShardState, Touched};
+use crate::codec::CodecError;
 use crate::coordinator::group::GroupStore;
 use crate::partition::producer_state::ProducerTable;
 
@@ -244,21 +244,21 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
             state.partitions.insert(id, partition);
         }
         Key::Epochs(id) => {
-            let partition = state.partitions.get_mut(&id).ok_or(CodecError::Truncated)?;
+            let partition = state.partitions.get_mut(&id).ok_or(CodecError::Value("partition id"))?;
             partition.epochs = Arc::new(keys::decode_epochs(value)?);
         }
         Key::Producer(id, producer) => {
             let history = keys::decode_producer(value)?;
             state.producers_by_order.insert(history.order, (id, producer));
-            let partition = state.partitions.get_mut(&id).ok_or(CodecError::Truncated)?;
+            let partition = state.partitions.get_mut(&id).ok_or(CodecError::Value("partition id"))?;
             partition.producers.restore(producer, history);
         }
         Key::Dropped(id) => {
             state.dropped.insert(id, keys::decode_dropped(value)?);
         }
         Key::Group(id, key) => {
-            let partition = state.partitions.get(&id).ok_or(CodecError::Truncated)?;
-            let groups = partition.groups.as_ref().ok_or(CodecError::Tag(6))?;
+            let partition = state.partitions.get(&id).ok_or(CodecError::Value("partition id"))?;
+            let groups = partition.groups.as_ref().ok_or(CodecError::Tag("key", 6))?;
             groups.lock().restore(key, value.clone());
         }
     }

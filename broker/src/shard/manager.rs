@@ -15,12 +15,12 @@ use parking_lot::RwLock;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::codec::CodecError;
 use super::machine::{self, DirectorySpace, ShardMachine};
 use super::registry::Registry;
 use super::shard::{ClockWitness, MachineView, Shard, keeps_groups};
 use super::state::ShardState;
 use super::upkeep::{self, Upkeep};
+use crate::codec::CodecError;
 use crate::metadata::{ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord};
 use crate::partition::ConnectionId;
 

@@ -2,7 +2,6 @@
 
 mod adoption;
 pub mod clock;
-mod codec;
 pub mod command;
 mod cut_points;
 pub mod epochs;
@@ -21,9 +20,9 @@ pub mod state;
 pub(crate) mod sticky;
 pub mod upkeep;
 
+pub use crate::codec::CodecError;
 /// What a shard of `__consumer_offsets` keeps per partition; pure, and known to the floors above by this name.
 pub use crate::coordinator::group::GroupStore;
-pub use codec::CodecError;
 pub use manager::{OpenError, Shards, creation_of};
 pub use registry::Registry;
 pub use shard::Shard;
