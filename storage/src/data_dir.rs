@@ -8,6 +8,7 @@
 
 mod failure;
 mod identity;
+mod index_files;
 mod lookup;
 mod maintain;
 mod recover;

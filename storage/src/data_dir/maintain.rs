@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::recover::{index_path, open_index, read_frames};
+use super::index_files::{index_path, open_index, read_frames};
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::{Operation, ReplicaHead};

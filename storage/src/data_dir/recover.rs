@@ -6,31 +6,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 
 use super::failure::Failure;
 use super::identity::{Expected, Identity};
+use super::index_files::{LOG_DIR, index_path, open_index, read_frames};
 use super::{Counters, DataDir, DataDirError, DataDirOptions, RecoveredReplica, maintain};
 use crate::checkpoint::file::{LoadError, off_thread};
 use crate::checkpoint::state::State;
 use crate::checkpoint::{Checkpoint, Found};
-use crate::env::disk::{DirLock, Disk, OpenMode};
+use crate::env::disk::{DirLock, Disk};
 use crate::ids::{RaftIndex, ReplicaId};
-use crate::index::rebuild::{Rebuild, SegmentContents};
-use crate::index::{BatchIndex, file};
+use crate::index::BatchIndex;
 use crate::log::{self, Log, NoSink};
 use crate::read::mapped::OpenSegments;
 use crate::space::reserve::Reserve;
 
 const LOCK: &str = "lock";
-const LOG: &str = "log";
 const STATE: &str = "state";
-
-/// Path of a segment's `.idx`.
-pub(super) fn index_path(dir: &Path, segment: u64) -> PathBuf {
-    dir.join(LOG).join(format!("{segment:016}.idx"))
-}
 
 impl DataDir {
     /// Locks, checks and recovers the directory, creating it if it is empty.
@@ -41,7 +34,7 @@ impl DataDir {
     ) -> Result<(Arc<Self>, Vec<RecoveredReplica>), DataDirError> {
         let lock = take_lock(&disk, path).await?;
         let identity = identify(&disk, path, &options).await?;
-        for name in [LOG, STATE] {
+        for name in [LOG_DIR, STATE] {
             disk.create_dir_all(&path.join(name)).map_err(|error| DataDirError::io(&path.join(name), error))?;
         }
         disk.sync_dir(path).map_err(|error| DataDirError::io(path, error))?;
@@ -118,7 +111,7 @@ async fn identify(disk: &Arc<dyn Disk>, path: &Path, options: &DataDirOptions) -
         return Err(DataDirError::Foreign { path: path.display().to_string(), what });
     }
     let io = |error| DataDirError::io(path, error);
-    for name in [LOG, STATE] {
+    for name in [LOG_DIR, STATE] {
         let exists = disk.list(path).map_err(io)?.iter().any(|entry| entry.name == name);
         if exists && !disk.list(&path.join(name)).map_err(io)?.is_empty() {
             let what =
@@ -160,7 +153,7 @@ async fn open_log(
     // Without a checkpoint nothing holds what purged entries decided: they are applied again, if they are there.
     log_options.replay_purged = found.checkpoint.heads().is_empty();
     let floors = found.checkpoint.heads().values().map(|head| head.floor.clone()).collect();
-    Ok(Log::open(Arc::clone(disk), &path.join(LOG), log_options, floors, &mut NoSink).await?)
+    Ok(Log::open(Arc::clone(disk), &path.join(LOG_DIR), log_options, floors, &mut NoSink).await?)
 }
 
 /// Last applied entry of each replica in the checkpoint.
@@ -207,62 +200,14 @@ async fn load_index(
 /// Removes `.idx` files whose segment is gone, and those that were being written.
 fn remove_orphans(disk: &Arc<dyn Disk>, path: &Path, log: &Log) -> io::Result<()> {
     let known: BTreeSet<PathBuf> = log.segments().iter().map(|segment| index_path(path, segment.sequence)).collect();
-    for entry in disk.list(&path.join(LOG))? {
-        let file = path.join(LOG).join(&entry.name);
+    for entry in disk.list(&path.join(LOG_DIR))? {
+        let file = path.join(LOG_DIR).join(&entry.name);
         let is_orphan = entry.name.ends_with(".idx") && !known.contains(&file);
         if is_orphan || entry.name.ends_with(".idx.new") {
             disk.unlink(&file)?;
         }
     }
     Ok(())
-}
-
-/// Opens a segment's `.idx`; `None` if it is missing or damaged.
-pub(super) async fn open_index(
-    disk: &Arc<dyn Disk>,
-    path: &Path,
-    segment: u64,
-    used_bytes: u32,
-) -> Result<Option<file::Opened>, DataDirError> {
-    let index_path = index_path(path, segment);
-    let (work_disk, work_path) = (Arc::clone(disk), index_path.clone());
-    let opened = off_thread(disk, move || match work_disk.open(&work_path, OpenMode::Read) {
-        Ok(file) => file::open(file, segment, used_bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    });
-    match opened.await {
-        Ok(opened) => Ok(opened),
-        Err(error) => {
-            tracing::warn!(segment, %error, "index file cannot be read: it is rebuilt from the log");
-            Ok(None)
-        }
-    }
-}
-
-/// What the frames of the `wanted` segments and the verdicts on them say. Reads on until every entry is decided.
-pub(super) async fn read_frames(
-    disk: &Arc<dyn Disk>,
-    log: &Log,
-    wanted: BTreeSet<u64>,
-    applied: Option<BTreeMap<ReplicaId, RaftIndex>>,
-) -> Result<BTreeMap<u64, SegmentContents>, DataDirError> {
-    let (scan_log, io_path) = (log.clone(), Path::new(LOG).to_owned());
-    let work = move || {
-        let mut rebuild = Rebuild::new(wanted.clone(), applied);
-        for segment in scan_log.segments() {
-            if wanted.contains(&segment.sequence) || rebuild.is_incomplete() {
-                // Reading never waits for anything but the disk.
-                match scan_log.scan(segment.sequence, &mut rebuild).now_or_never() {
-                    Some(Ok(())) => {}
-                    Some(Err(error)) => return Ok(Err(DataDirError::from(error))),
-                    None => return Err(io::Error::other("a scan of the log did not end")),
-                }
-            }
-        }
-        Ok(Ok(rebuild.finish()))
-    };
-    off_thread(disk, work).await.map_err(|error| DataDirError::io(&io_path, error))?
 }
 
 /// Entries that must be applied again before the first checkpoint: a purge that it would bring back stands behind them.

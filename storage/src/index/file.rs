@@ -19,13 +19,13 @@ use std::sync::Arc;
 use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
+use super::ExtentKey;
 use super::line::{LINE_BYTES, Line};
+use super::open_file::IndexFile;
 use super::piece::{FileLines, Lines, Piece};
-use super::{Access, ExtentKey, IndexError};
 use crate::env::disk::{File, read_exact_at};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::read::mapped::Mapped;
-use crate::read::residency;
 
 const MAGIC: &[u8; 8] = b"OTTLAIDX";
 const VERSION: u32 = 1;
@@ -54,21 +54,6 @@ pub(crate) struct SegmentRanges {
 pub(crate) fn widen(ranges: &mut BTreeMap<ReplicaId, IndexRange>, replica: ReplicaId, index: RaftIndex) {
     let range = ranges.entry(replica).or_insert((index, index));
     *range = (range.0.min(index), range.1.max(index));
-}
-
-/// An open `.idx` file.
-pub(crate) struct IndexFile {
-    segment: u64,
-    file: Arc<dyn File>,
-    mapped: Option<Mapped>,
-    lines_at: u64,
-    line_count: u32,
-}
-
-impl std::fmt::Debug for IndexFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IndexFile").field("segment", &self.segment).field("line_count", &self.line_count).finish()
-    }
 }
 
 /// An `.idx` file as read when it is opened.
@@ -249,37 +234,4 @@ pub(crate) fn open(file: Arc<dyn File>, segment: u64, used_bytes: u32) -> std::i
         }
         Some(Opened { ranges: SegmentRanges { entries, verdicts }, pieces })
     })())
-}
-
-impl IndexFile {
-    /// One line.
-    pub(crate) fn line(&self, number: u32, access: Access) -> Result<Line, IndexError> {
-        let mut image = [0; LINE_BYTES];
-        self.read(number, &mut image, access)?;
-        Line::decode(&image).ok_or(IndexError::Damaged { segment: self.segment })
-    }
-
-    /// `count` lines from `first` on.
-    pub(crate) fn lines(&self, first: u32, count: usize, access: Access) -> Result<Vec<Line>, IndexError> {
-        let mut image = vec![0; count * LINE_BYTES];
-        self.read(first, &mut image, access)?;
-        let (chunks, _) = image.as_chunks::<LINE_BYTES>();
-        chunks.iter().map(|chunk| Line::decode(chunk).ok_or(IndexError::Damaged { segment: self.segment })).collect()
-    }
-
-    fn read(&self, first: u32, image: &mut [u8], access: Access) -> Result<(), IndexError> {
-        let at = self.lines_at + u64::from(first) * LINE_BYTES as u64;
-        if access == Access::MayBlock {
-            return read_exact_at(&*self.file, image, at).map_err(IndexError::from);
-        }
-        let Some(mapped) = &self.mapped else { return Err(IndexError::NotResident) };
-        let start = usize::try_from(at).map_err(|_| IndexError::NoSuchLine)?;
-        let range = mapped.bytes().get(start..start + image.len()).ok_or(IndexError::NoSuchLine)?;
-        if !residency::is_resident(range) {
-            return Err(IndexError::NotResident);
-        }
-        image.copy_from_slice(range);
-        // What a fault made zeros of is read again by pread, which says what is wrong.
-        if mapped.faulted() { Err(IndexError::NotResident) } else { Ok(()) }
-    }
 }

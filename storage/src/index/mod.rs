@@ -6,6 +6,7 @@
 mod batch_index;
 pub(crate) mod file;
 mod line;
+mod open_file;
 pub(crate) mod partition;
 mod piece;
 pub(crate) mod rebuild;

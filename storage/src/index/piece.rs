@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::file::IndexFile;
 use super::line::Line;
+use super::open_file::IndexFile;
 use super::{Access, IndexError};
 
 /// Lines of a block share one greatest timestamp, so that a search by time skips blocks.

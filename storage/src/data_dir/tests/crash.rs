@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use ottla_protocol::ids::Offset;
 
 use super::toy::{DIR, Model, Toy, batch, entry, open, options};
-use crate::data_dir::recover::index_path;
+use crate::data_dir::index_files::index_path;
 use crate::data_dir::{DataDir, RecoveredReplica};
 use crate::entry::{Entry, Verdict, Vote};
 use crate::env::disk::{Disk, OpenMode, read_exact_at};

@@ -316,7 +316,7 @@ fn a_damaged_index_file_is_rebuilt_when_it_is_met() {
         directory.maintain_now().await.unwrap();
         assert!(directory.stats().index_files > 0);
         let first = directory.batch_at(toy.key(0), Offset(0)).await.unwrap().unwrap();
-        let path = super::super::recover::index_path(Path::new(DIR), first.position.segment);
+        let path = super::super::index_files::index_path(Path::new(DIR), first.position.segment);
         let bytes = disk.open(&path, OpenMode::Read).unwrap().bytes().unwrap();
         for line in 1..=5 {
             sim.flip_bit(&path, bytes - line * 40 + 3, 1).unwrap();

@@ -1,0 +1,74 @@
+//! The `.idx` files of a directory: where they lie, and the frames from which a missing one is read back.
+//!
+//! May not know: when they are written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::DataDirError;
+use crate::checkpoint::file::off_thread;
+use crate::env::disk::{Disk, OpenMode};
+use crate::ids::{RaftIndex, ReplicaId};
+use crate::index::file;
+use crate::index::rebuild::{Rebuild, SegmentContents};
+use crate::log::Log;
+
+/// Directory of the log's segments, each with its `.idx`.
+pub(super) const LOG_DIR: &str = "log";
+
+/// Path of a segment's `.idx`.
+pub(super) fn index_path(dir: &Path, segment: u64) -> PathBuf {
+    dir.join(LOG_DIR).join(format!("{segment:016}.idx"))
+}
+
+/// Opens a segment's `.idx`; `None` if it is missing or damaged.
+pub(super) async fn open_index(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    segment: u64,
+    used_bytes: u32,
+) -> Result<Option<file::Opened>, DataDirError> {
+    let index_path = index_path(path, segment);
+    let (work_disk, work_path) = (Arc::clone(disk), index_path.clone());
+    let opened = off_thread(disk, move || match work_disk.open(&work_path, OpenMode::Read) {
+        Ok(file) => file::open(file, segment, used_bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    });
+    match opened.await {
+        Ok(opened) => Ok(opened),
+        Err(error) => {
+            tracing::warn!(segment, %error, "index file cannot be read: it is rebuilt from the log");
+            Ok(None)
+        }
+    }
+}
+
+/// What the frames of the `wanted` segments and the verdicts on them say. Reads on until every entry is decided.
+pub(super) async fn read_frames(
+    disk: &Arc<dyn Disk>,
+    log: &Log,
+    wanted: BTreeSet<u64>,
+    applied: Option<BTreeMap<ReplicaId, RaftIndex>>,
+) -> Result<BTreeMap<u64, SegmentContents>, DataDirError> {
+    let (scan_log, io_path) = (log.clone(), Path::new(LOG_DIR).to_owned());
+    let work = move || {
+        let mut rebuild = Rebuild::new(wanted.clone(), applied);
+        for segment in scan_log.segments() {
+            if wanted.contains(&segment.sequence) || rebuild.is_incomplete() {
+                // Reading never waits for anything but the disk.
+                match scan_log.scan(segment.sequence, &mut rebuild).now_or_never() {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => return Ok(Err(DataDirError::from(error))),
+                    None => return Err(io::Error::other("a scan of the log did not end")),
+                }
+            }
+        }
+        Ok(Ok(rebuild.finish()))
+    };
+    off_thread(disk, work).await.map_err(|error| DataDirError::io(&io_path, error))?
+}
