@@ -7,8 +7,10 @@
 
 mod command;
 mod offsets;
+mod settings;
 mod slot;
 mod sweep;
+mod sweeping;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,9 +26,10 @@ use uuid::Uuid;
 
 pub(super) use command::{Begun, Command};
 pub use command::{Commit, DeletedTopic, Described, Listed, NewOffset};
+pub(super) use settings::OwnerSettings;
 
 use super::batch;
-use super::classic::{Answer, Group, Input, Now, Output, RequestId, Settings, State};
+use super::classic::{Answer, Group, Input, Now, Output, RequestId, State};
 use super::error::GroupError;
 use super::guard::Guard;
 use super::journal::{Journal, append_refusal};
@@ -44,14 +47,6 @@ const LIVE_GROUPS_MAX: usize = 100_000;
 
 /// A busy owner sweeps a few groups after this many requests, an idle one without pause.
 const ROUNDS_PER_SWEEP_STEP: u64 = 16;
-
-/// Times of an owner beside the groups' own.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct OwnerSettings {
-    pub(super) group: Settings,
-    pub(super) retention_ms: i64,
-    pub(super) sweep_interval_ms: i64,
-}
 
 /// What the owner waits for beside commands.
 enum Event {

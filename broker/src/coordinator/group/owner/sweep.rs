@@ -1,21 +1,16 @@
-//! The sweep: now and then the owner goes through its groups, a few at a time, and removes what has expired and what
-//! belongs to deleted topics.
+//! When a sweep is due, by which clock it judges, and how far it has come.
 //!
 //! The wall clock decides what has expired, but it may advance only as fast as the monotonic clock plus a bounded
 //! correction per sweep, and it never falls: one clock in 2035 must not expire everything.
+//! May not know: the owner and its groups.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Event, Owner, OwnerSettings, now, wait_for_all};
-use crate::coordinator::group::classic::{Now, State};
-use crate::coordinator::group::expiry::{self, Terms};
-use crate::coordinator::group::guard::Guard;
-use crate::coordinator::group::records::Record;
-
-/// Groups looked at between two requests.
-const GROUPS_PER_STEP: usize = 256;
+use super::settings::OwnerSettings;
+use crate::coordinator::group::classic::Now;
+use crate::coordinator::group::expiry::Terms;
 
 /// After leadership came, and after a topic was deleted, the offsets of deleted topics are looked for; nothing expires.
 const SOON_MS: i64 = 1_000;
@@ -36,10 +31,10 @@ pub(super) struct Sweep {
 }
 
 #[derive(Debug)]
-struct Running {
-    terms: Terms,
+pub(super) struct Running {
+    pub(super) terms: Terms,
     /// The last group that was looked at.
-    cursor: Option<Arc<str>>,
+    pub(super) cursor: Option<Arc<str>>,
 }
 
 fn after(now: Now, ms: i64) -> i64 {
@@ -62,6 +57,21 @@ impl Sweep {
 
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// The topics that are gone are asked for; the sweep begins with the answer.
+    pub(super) fn ask(&mut self) {
+        self.soon_ms = i64::MAX;
+        self.asking = true;
+    }
+
+    /// What is under way, to go on with; it is over unless it is put back with [`Sweep::go_on`].
+    pub(super) fn step(&mut self) -> Option<Running> {
+        self.running.take()
+    }
+
+    pub(super) fn go_on(&mut self, running: Running) {
+        self.running = Some(running);
     }
 
     pub(super) fn begin(&mut self, now: Now, gone: Vec<(Arc<str>, Uuid)>, settings: OwnerSettings) {
@@ -91,57 +101,6 @@ impl Sweep {
         self.last = Now { monotonic_ms: now.monotonic_ms, wall_ms };
         wall_ms
     }
-}
-
-impl Owner {
-    /// Asks first which topics are gone; the sweep begins with the answer.
-    pub(super) fn begin_sweep(&mut self) {
-        self.sweep.soon_ms = i64::MAX;
-        self.sweep.asking = true;
-        let topics = self.store.lock().topics().cloned().collect();
-        let gone = self.journal.gone(topics);
-        self.events.push(Box::pin(async move { Event::Gone(gone.await) }));
-    }
-
-    /// Looks at the next few groups.
-    pub(super) fn sweep_some(&mut self) {
-        let Some(mut running) = self.sweep.running.take() else { return };
-        let mut due: Vec<(Arc<str>, Vec<Record>, i64)> = Vec::new();
-        let mut looked_at = 0;
-        {
-            let store = self.store.lock();
-            let cursor = running.cursor.take();
-            for (group, stored) in store.groups_after(cursor.as_deref()).take(GROUPS_PER_STEP) {
-                looked_at += 1;
-                running.cursor = Some(group.clone());
-                let state = self.live.get(group).map_or(State::Empty, |slot| slot.machine.state());
-                let records = expiry::tombstones(group, stored, state, &running.terms);
-                if !records.is_empty() {
-                    due.push((group.clone(), records, newest_commit_ms(stored)));
-                }
-            }
-        }
-        for (group, records, cutoff_ms) in due {
-            tracing::info!(group = ?group, records = records.len(), "removing what has expired");
-            let guard = Guard::Expiry { group: group.to_string(), cutoff_ms };
-            let appends = self.append_all(&records, now().wall_ms, &guard);
-            self.events.push(Box::pin(async move {
-                if let Err(error) = wait_for_all(appends).await {
-                    tracing::info!(group = ?group, %error, "expired offsets stay until the next sweep");
-                }
-                Event::Swept
-            }));
-        }
-        if looked_at == GROUPS_PER_STEP {
-            self.sweep.running = Some(running);
-        }
-    }
-}
-
-/// What was committed after this the sweep has not seen, so its removals must not touch it.
-fn newest_commit_ms(stored: &crate::coordinator::group::store::StoredGroup) -> i64 {
-    let offsets = stored.offsets.values().flat_map(|partitions| partitions.values());
-    offsets.map(|offset| offset.commit_time_ms).max().unwrap_or(i64::MIN)
 }
 
 #[cfg(test)]
