@@ -6,5 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod batch;
+pub mod modules;
 pub mod process;
 pub mod raw;

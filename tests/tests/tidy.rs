@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ottla_tests::modules::Modules;
+
 const FILE_LINES_MAX: usize = 600;
 
 /// Words that say a thing is not finished; the code has none of them.
@@ -126,6 +128,15 @@ fn the_crates_depend_downwards_only() {
         for above in &order[level + 1..] {
             assert!(!manifest.contains(&format!("ottla-{above}")), "{name} depends on {above}");
         }
+    }
+}
+
+#[test]
+fn the_files_of_a_crate_import_each_other_without_circles() {
+    for name in ["protocol", "storage", "raft", "broker"] {
+        let read = |path: &str| fs::read_to_string(root().join(name).join("src").join(path)).ok();
+        let circle = Modules::of(&read).circle();
+        assert_eq!(circle, None, "files of {name} that import each other in a circle");
     }
 }
 
