@@ -28,10 +28,10 @@ pub fn binary() -> PathBuf {
     if let Ok(given) = std::env::var("TEST_BROKER") {
         return PathBuf::from(given);
     }
-    let test = std::env::current_exe().unwrap();
-    let found = test.parent().and_then(Path::parent).unwrap().join("ottla");
-    assert!(found.exists(), "{} is missing: run `cargo build` first", found.display());
-    found
+    // A test lies one folder below the binaries, a benchmark beside them.
+    let own = std::env::current_exe().unwrap();
+    let near = own.ancestors().skip(1).take(2).map(|folder| folder.join("ottla"));
+    near.into_iter().find(|path| path.is_file()).expect("the broker is missing: run `cargo build` first")
 }
 
 /// An address of this machine that nobody listens on.
