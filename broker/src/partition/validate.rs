@@ -24,9 +24,6 @@ const DECOMPRESSED_BYTES_FLOOR: usize = 16 * 1024 * 1024;
 
 const _: () = assert!(DECOMPRESSED_BYTES_FLOOR <= DECOMPRESSED_BYTES_MAX);
 
-const CRC_AT: usize = 17;
-const MAX_TIMESTAMP_AT: usize = 35;
-
 /// Checks a client's batch against its topic, and makes of it what the topic stores.
 pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<Bytes, AppendError> {
     let batch_bytes_max = usize::try_from(topic.max_message_bytes).unwrap_or(0);
@@ -49,8 +46,9 @@ pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<B
     if let Some(error) = fault(&checked) {
         return Err(error);
     }
+    // The time index and retention go by the header; like Kafka, what a producer states wrongly is put right.
     let data = if !append_time && checked.max_timestamp != header.max_timestamp {
-        restate_max_timestamp(&data, checked.max_timestamp)
+        batch::correct_max_timestamp(&data, checked.max_timestamp).ok_or_else(no_header)?
     } else {
         data
     };
@@ -98,19 +96,10 @@ fn recode(data: Bytes, header: &BatchHeader, topic: &TopicConfig, limit: usize) 
     Ok(records::recompress(header, &data, codec, level, limit)?)
 }
 
-/// The time index and retention go by the header; like Kafka, what a producer states wrongly is put right.
-fn restate_max_timestamp(data: &Bytes, max_timestamp: i64) -> Bytes {
-    let mut restated = data.to_vec();
-    if let Some(field) = restated.get_mut(MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8) {
-        field.copy_from_slice(&max_timestamp.to_be_bytes());
-    }
-    let crc = batch::crc32c(restated.get(batch::CRC_FROM..).unwrap_or_default());
-    if let Some(field) = restated.get_mut(CRC_AT..CRC_AT + 4) {
-        field.copy_from_slice(&crc.to_be_bytes());
-    }
-    Bytes::from(restated)
+fn stamp(data: &Bytes, now_ms: i64) -> Result<Bytes, AppendError> {
+    batch::stamp_log_append_time(data, now_ms).ok_or_else(no_header)
 }
 
-fn stamp(data: &Bytes, now_ms: i64) -> Result<Bytes, AppendError> {
-    batch::stamp_log_append_time(data, now_ms).ok_or_else(|| AppendError::Corrupt("no header".to_owned()))
+fn no_header() -> AppendError {
+    AppendError::Corrupt("no header".to_owned())
 }
