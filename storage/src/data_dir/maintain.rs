@@ -57,10 +57,13 @@ impl DataDir {
     async fn maintain(&self, forced_at: &mut Option<rt::Instant>) -> Result<(), DataDirError> {
         self.settle().await?;
         let now = rt::now();
-        let interval = if self.reserve.has_room() { RECLAIM_INTERVAL } else { FORCED_INTERVAL };
+        let short = !self.reserve.has_room();
+        let interval = if short { FORCED_INTERVAL } else { RECLAIM_INTERVAL };
         let may_force = forced_at.is_none_or(|at| now.since(at) >= interval);
-        let short = !self.reserve.has_room() && self.has_dead_segments();
-        let forced = may_force && (short || self.older_generation_holds_back().await);
+        let forced = match self.last_dead_segment().filter(|_| may_force) {
+            Some(last_dead) => short || self.older_generation_holds_back(last_dead).await,
+            None => false,
+        };
         let due = self.due(now, forced);
         if forced {
             *forced_at = Some(now);
@@ -365,19 +368,16 @@ impl DataDir {
         .await
     }
 
-    fn has_dead_segments(&self) -> bool {
-        let segments = self.log.segments();
-        segments.iter().any(|segment| segment.sealed && self.index.table.live_bytes(segment.sequence) == 0)
+    /// The last sealed segment without live bytes, if there is one.
+    fn last_dead_segment(&self) -> Option<u64> {
+        let is_dead = |segment: &SegmentInfo| segment.sealed && self.index.table.live_bytes(segment.sequence) == 0;
+        self.log.segments().into_iter().filter(is_dead).map(|segment| segment.sequence).max()
     }
 
     /// Dead segments wait for the older generation alone: a new one would set them free, at once or by letting Raft purge
     /// what it held back. Without this a directory that becomes idle after much was deleted would keep the space until
     /// something is written again.
-    async fn older_generation_holds_back(&self) -> bool {
-        let is_dead = |segment: &&SegmentInfo| segment.sealed && self.index.table.live_bytes(segment.sequence) == 0;
-        let Some(last_dead) = self.log.segments().iter().filter(is_dead).map(|segment| segment.sequence).max() else {
-            return false;
-        };
+    async fn older_generation_holds_back(&self, last_dead: u64) -> bool {
         let checkpoint = self.checkpoint.lock().await;
         let Some(oldest) = checkpoint.oldest() else { return false };
         let applied_later = checkpoint
