@@ -102,6 +102,15 @@ impl Broker {
         }
     }
 
+    /// Waits for something that the broker does by itself in time; fails with its log after `seconds_max`.
+    pub fn wait_until(&self, what: &str, seconds_max: u64, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(seconds_max);
+        while !condition() {
+            assert!(Instant::now() < deadline, "waited {seconds_max} s for {what}:\n{}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Starts the process and returns at once.
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "the broker runs already");

@@ -152,10 +152,9 @@ fn a_compression_bomb_is_bounded() {
     let mut bench = Bench::new();
     let before = bench.broker.resident_bytes();
     let zeros = vec![0_u8; 1 << 20];
-    let mut bomb = gzip_bomb(&zeros, 512);
     let mut batch = TestBatch::of(&[b"x"]);
     batch.attributes = 1;
-    batch.records = std::mem::take(&mut bomb);
+    batch.records = gzip_bomb(&zeros, 512);
     bench.refuses("bomb", Some(batch.encode()), &[CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, INVALID_RECORD]);
     assert!(bench.broker.resident_bytes() < before + (192 << 20), "the output of a codec is bounded");
     bench.finish();

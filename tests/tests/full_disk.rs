@@ -4,7 +4,6 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::DeleteRecordsRequest;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
@@ -72,11 +71,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let answer = raw.call(2, &request);
     assert_eq!(answer.topics[0].partitions[0].error_code, 0, "records can be deleted on a full disk");
 
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while raw.produce("filling", 0, batch.clone()).error_code != 0 {
-        assert!(Instant::now() < deadline, "freed space does not resume service:\n{}", broker.log_tail());
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    broker.wait_until("freed space to resume service", 60, || raw.produce("filling", 0, batch.clone()).error_code == 0);
     broker.stop();
     broker.run();
     assert!(!Raw::connect(broker.address()).read_all("filling", 0).is_empty());

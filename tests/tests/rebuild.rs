@@ -29,11 +29,7 @@ fn contents(paths: &[PathBuf]) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// An index is written some time after its segment was sealed.
 fn wait_for_indexes(broker: &Broker, count: usize) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while files(broker.data(), ".idx").len() < count {
-        assert!(std::time::Instant::now() < deadline, "sealed segments get indexes:\n{}", broker.log_tail());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    broker.wait_until("the indexes of sealed segments", 60, || files(broker.data(), ".idx").len() >= count);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::{DeleteTopicsRequest, DescribeLogDirsRequest, IncrementalAlterConfigsRequest};
@@ -14,13 +13,7 @@ use ottla_tests::raw::{Raw, text, topic_name};
 const SETTINGS: &[(&str, &str)] =
     &[("OTTLA_LOG_SEGMENT_BYTES", "4194304"), ("KAFKA_LOG_RETENTION_CHECK_INTERVAL_MS", "200")];
 
-fn wait_until(what: &str, broker: &Broker, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(90);
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited for {what}:\n{}", broker.log_tail());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
+const WAIT_SECONDS_MAX: u64 = 90;
 
 fn segment_bytes(data: &Path) -> u64 {
     let entries = std::fs::read_dir(data.join("log")).unwrap().map(|e| e.unwrap());
@@ -57,8 +50,8 @@ fn retention_by_size_keeps_the_newest_and_gives_the_rest_back() {
     fill(&mut raw, "t", 200, now_ms());
     assert_eq!(raw.list_offset("t", 0, -1), (0, 200));
     // The longest prefix of whole batches goes whose removal leaves at least retention.bytes: 8 batches stay.
-    wait_until("the log start", &broker, || raw.list_offset("t", 0, -2) == (0, 192));
-    wait_until("the space", &broker, || segment_bytes(broker.data()) < 24 << 20);
+    broker.wait_until("the log start", WAIT_SECONDS_MAX, || raw.list_offset("t", 0, -2) == (0, 192));
+    broker.wait_until("the space", WAIT_SECONDS_MAX, || segment_bytes(broker.data()) < 24 << 20);
     assert_eq!(raw.read_all("t", 0).len(), 8);
     broker.kill();
     broker.run();
@@ -82,7 +75,7 @@ fn retention_by_time_is_raised_and_lowered_live() {
     assert_eq!(raw.produce("compacted", 0, keyed.encode()).error_code, 0);
     assert_eq!(raw.list_offset("t", 0, -2), (0, 0));
     alter(&mut raw, "t", "retention.ms", "600000");
-    wait_until("the old records to go", &broker, || raw.list_offset("t", 0, -2) == (0, 10));
+    broker.wait_until("the old records to go", WAIT_SECONDS_MAX, || raw.list_offset("t", 0, -2) == (0, 10));
     assert_eq!(raw.read_all("t", 0).len(), 5);
     assert_eq!(raw.list_offset("t", 0, -1), (0, 15), "offsets stay what they were");
     assert_eq!(raw.read_all("compacted", 0).len(), 1, "nothing is deleted by time from a compacted topic");
@@ -100,7 +93,7 @@ fn a_deleted_topic_gives_its_space_back() {
     let request = DeleteTopicsRequest::default().with_topic_names(vec![topic_name("gone")]).with_timeout_ms(10_000);
     assert_eq!(raw.call(5, &request).responses[0].error_code, 0);
     fill(&mut raw, "kept", 3, now_ms());
-    wait_until("the space", &broker, || segment_bytes(broker.data()) < 24 << 20);
+    broker.wait_until("the space", WAIT_SECONDS_MAX, || segment_bytes(broker.data()) < 24 << 20);
     assert_eq!(raw.read_all("kept", 0).len(), 3);
     broker.stop();
 }
