@@ -31,16 +31,15 @@ class Broker:
         kafka, admin, cluster = free_ports(3)
         self.bootstrap = f"127.0.0.1:{kafka}"
         self.admin = f"127.0.0.1:{admin}"
-        self.environment = dict(
-            os.environ,
+        own = dict(
             KAFKA_NODE_ID="1",
             KAFKA_LISTENERS=f"PLAINTEXT://{self.bootstrap}",
             KAFKA_LOG_DIRS=str(self.directory / "data"),
             KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS="100",
             OTTLA_ADMIN_LISTENER=self.admin,
             OTTLA_CLUSTER_LISTENER=f"127.0.0.1:{cluster}",
-            **settings,
         )
+        self.environment = {**os.environ, **own, **settings}
         self.process = None
 
     def start(self):
