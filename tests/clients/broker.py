@@ -1,16 +1,19 @@
-"""A broker process for the client tests: a real one on free ports of 127.0.0.1, with an empty data directory of its own.
+"""Brokers as processes on free ports of 127.0.0.1: Ottla, or a real Apache Kafka to compare expectations with.
 
-Used by run.py and by the other runners beside it (stories, suites, soak).
+Used by run.py and by the other runners beside it (stories, suites, soak). May not know: any client, any scenario.
 """
 
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
+
+READY_SECONDS_MAX = 60
 
 
 def free_ports(count):
@@ -21,16 +24,54 @@ def free_ports(count):
         return [s.getsockname()[1] for s in sockets]
 
 
-class Broker:
-    """One broker process on a data directory; may be killed and started again on the same ports."""
+class Process:
+    """A broker process on a directory of its own; may be killed and started again on the same ports."""
+
+    command, environment, log_name = [], None, "broker.log"
+
+    def __init__(self, directory):
+        self.directory = pathlib.Path(directory)
+        self.process = None
+
+    def start(self):
+        with open(self.directory / self.log_name, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdout=log, stderr=log, cwd=self.directory
+            )
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while not self.is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the broker did not become ready:\n{self.tail()}")
+            time.sleep(0.02)
+        return self
+
+    def kill(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self):
+        """Ends it as an operator does; it has to end with an exit code that says so."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        if code not in self.good_exits:
+            raise AssertionError(f"the broker ended with exit code {code}:\n{self.tail()}")
+
+    def tail(self):
+        return "".join((self.directory / self.log_name).read_text(errors="replace").splitlines(True)[-40:])
+
+
+class Broker(Process):
+    good_exits = (0,)
 
     def __init__(self, binary, directory, **settings):
         """`settings`: further environment variables (KAFKA_..., OTTLA_...)."""
-        self.binary = binary
-        self.directory = pathlib.Path(directory)
+        super().__init__(directory)
         kafka, admin, cluster = free_ports(3)
+        self.binary = binary
         self.bootstrap = f"127.0.0.1:{kafka}"
         self.admin = f"127.0.0.1:{admin}"
+        self.command = [binary, "start"]
         own = dict(
             KAFKA_NODE_ID="1",
             KAFKA_LISTENERS=f"PLAINTEXT://{self.bootstrap}",
@@ -40,29 +81,71 @@ class Broker:
             OTTLA_CLUSTER_LISTENER=f"127.0.0.1:{cluster}",
         )
         self.environment = {**os.environ, **own, **settings}
-        self.process = None
 
-    def start(self):
-        log = open(self.directory / "broker.log", "ab")
-        self.process = subprocess.Popen([self.binary, "start"], env=self.environment, stdout=log, stderr=log, cwd=self.directory)
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError):
-                if urllib.request.urlopen(f"http://{self.admin}/readyz", timeout=1).status == 200:
-                    return self
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the broker did not become ready:\n{self.tail()}")
-            time.sleep(0.02)
+    @staticmethod
+    def describe(binary):
+        return subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
+    def get(self, path):
+        return urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5)
 
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(30)
-        if code != 0:
-            raise AssertionError(f"the broker ended with exit code {code}:\n{self.tail()}")
+    def is_ready(self):
+        with contextlib.suppress(OSError):
+            return self.get("/readyz").status == 200
+        return False
 
-    def tail(self):
-        return "".join((self.directory / "broker.log").read_text(errors="replace").splitlines(True)[-40:])
+    def errors(self):
+        """What it answered that was an error, and how often: {(api, error): count}."""
+        found = {}
+        for line in self.get("/metrics").read().decode().splitlines():
+            match = re.match(r'ottla_requests_total\{api="(\w+)",error="(\w+)"\} (\d+)', line)
+            if match and match[2].upper() != "NONE" and int(match[3]):
+                found[match[1], match[2]] = int(match[3])
+            match = re.match(r"ottla_request_panics_total (\d+)", line)
+            if match and int(match[1]):
+                found["any", "panic"] = int(match[1])
+        return found
+
+
+class Kafka(Process):
+    """Apache Kafka from jars, one node in KRaft mode, with its defaults but for what a single node needs."""
+
+    good_exits = (0, 143)
+
+    def __init__(self, jars, directory):
+        super().__init__(directory)
+        kafka, controller = free_ports(2)
+        self.bootstrap = f"127.0.0.1:{kafka}"
+        self.java = ["java", "-Xmx768m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/*"]
+        self.command = [*self.java, "kafka.Kafka", "server.properties"]
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": str(self.directory / "data"),
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "100",
+        }
+        (self.directory / "server.properties").write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
+        format_it = [*self.java, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", "server.properties"]
+        subprocess.run(format_it, cwd=self.directory, check=True, stdout=subprocess.DEVNULL)
+
+    @staticmethod
+    def describe(jars):
+        version = next(pathlib.Path(jars).glob("kafka_2.13-*.jar")).stem.removeprefix("kafka_2.13-")
+        return f"Apache Kafka {version}"
+
+    def is_ready(self):
+        host, port = self.bootstrap.split(":")
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return True
+        return False
+
+    def errors(self):
+        return {}

@@ -1,0 +1,76 @@
+"""What a scenario said, line by line, and what the broker counted meanwhile.
+
+    version 2.1.0          the client's own version, from the client
+    ok STEP [detail]       a step of the scenario that passed
+    skip STEP why          a step that this client cannot do
+    count NAME N           what the client counted of its own errors and retries (zero in a healthy run)
+
+Other lines are for people. May not know: how the scenario was run.
+"""
+
+import dataclasses
+
+# Error codes that are part of the protocol's dialogue, not of a failure: (api, error) -> why it is asked for.
+DIALOGUE = {
+    ("JoinGroup", "MEMBER_ID_REQUIRED"): "the first join of a member asks for its id (KIP-394)",
+    ("Heartbeat", "REBALANCE_IN_PROGRESS"): "how a member learns that it has to join again",
+    ("OffsetCommit", "REBALANCE_IN_PROGRESS"): "a commit between two generations; the member joins and commits again",
+    ("JoinGroup", "REBALANCE_IN_PROGRESS"): "a member joins while the group is between two generations",
+    ("SyncGroup", "REBALANCE_IN_PROGRESS"): "another member came while this one waited for its assignment",
+    ("Fetch", "NOT_LEADER_OR_FOLLOWER"): "a fetch that still waited when its topic was deleted",
+    ("Metadata", "UNKNOWN_TOPIC_OR_PARTITION"): "a topic is asked for before it exists or after it was deleted",
+}
+
+
+@dataclasses.dataclass
+class Outcome:
+    expected: tuple
+    version: str = ""
+    passed: dict = dataclasses.field(default_factory=dict)
+    skipped: dict = dataclasses.field(default_factory=dict)
+    counts: dict = dataclasses.field(default_factory=dict)
+    answers: dict = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, printed, broker_errors, expected):
+        outcome = cls(expected, answers=broker_errors)
+        for line in printed.splitlines():
+            word, _, rest = line.partition(" ")
+            name, _, text = rest.partition(" ")
+            if word == "version":
+                outcome.version = rest
+            elif word == "ok":
+                outcome.passed[name] = text
+            elif word == "skip":
+                outcome.skipped[name] = text
+            elif word == "count":
+                outcome.counts[name] = outcome.counts.get(name, 0) + int(text)
+        return outcome
+
+    def unexpected(self):
+        return {f"{api} {error}": n for (api, error), n in self.answers.items() if (api, error) not in DIALOGUE}
+
+    def check(self, healthy):
+        assert self.version or not self.expected, "the scenario does not say which version of the client it ran"
+        said = {*self.passed, *self.skipped}
+        missing = [step for step in self.expected if step not in said]
+        assert not missing, f"steps that were neither done nor skipped: {missing}"
+        strange = [step for step in said if self.expected and step not in self.expected]
+        assert not strange, f"steps that no other client has: {strange}"
+        assert all(self.skipped.values()), f"skipped without a reason: {self.skipped}"
+        assert not self.expected or self.counts, "the scenario does not count the client's errors and retries"
+        if not healthy:
+            return
+        assert not any(self.counts.values()), f"the client counted errors or retries in a healthy run: {self.counts}"
+        assert not self.unexpected(), f"the broker answered errors in a healthy run: {self.unexpected()}"
+
+    def as_record(self, seconds, failure):
+        return {
+            "version": self.version,
+            "passed": self.passed,
+            "skipped": self.skipped,
+            "counts": self.counts,
+            "answers": {f"{api} {error}": n for (api, error), n in sorted(self.answers.items())},
+            "seconds": round(seconds, 1),
+            "failure": str(failure).splitlines()[0] if failure else None,
+        }

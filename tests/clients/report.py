@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Writes docs/clients.md from the results of the clients and of the external suites.
+
+Usage: tests/clients/report.py [--check]. With --check it writes nothing and fails if the page is not what it would write.
+Inputs, each kept by its own runner (which calls this): tests/clients/results.json and tests/suites/results.json:
+
+    {"broker": "...", "date": "...", "clients": {NAME: see Outcome.as_record}}
+    {"broker": "...", "date": "...", "command": "...", "suites": {NAME: {"version": "...", "passed": N, "failed": N,
+                                                            "skipped": [{"tests": "...", "count": N, "why": "..."}]}}}
+"""
+
+import datetime
+import json
+import sys
+
+from table import CLIENTS, HERE, ROOT, STEPS
+
+PAGE = ROOT / "docs" / "clients.md"
+RESULTS = HERE / "results.json"
+SUITES = ROOT / "tests" / "suites" / "results.json"
+
+HEAD = """# Clients
+
+Every client below was run against Ottla. The page is written by `tests/clients/report.py` from what the runs recorded; nothing here is
+set by hand.
+
+    tests/setup                          # installs every client, pinned
+    tests/clients/all                    # runs every client, the slow ones too, and rewrites this page
+    tests/clients/run.py sarama          # one client
+    tests/clients/run.py --kafka sarama  # the same scenario against Apache Kafka {kafka}
+"""
+
+
+def read(path):
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
+    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]) + "\n"
+
+
+def verdict(seen):
+    return "failed" if seen["failure"] else "passed"
+
+
+def counted(seen):
+    """The client's own counters, by name: all of them are zero in a healthy run."""
+    return ", ".join(f"{name} {n}" for name, n in seen["counts"].items()) or "-"
+
+
+def overview(clients):
+    rows = []
+    for name, client in CLIENTS.items():
+        if client.steps and name in clients:
+            seen = clients[name]
+            steps = f"{len(seen['passed'])} / {len(client.steps)}"
+            rows.append([name, client.language, seen["version"], verdict(seen), steps, len(seen["skipped"]), counted(seen)])
+    return table(["client", "language", "version", "run", "steps passed", "skipped", "counted by the client"], rows)
+
+
+def matrix(clients):
+    """Which client did which step; a number points at the reason why it did not."""
+    reasons = []
+    names = [name for name, client in CLIENTS.items() if client.steps and name in clients]
+
+    def cell(seen, step):
+        if step in seen["passed"]:
+            return "yes"
+        why = seen["skipped"].get(step)
+        if why is None:
+            return "**no**"
+        if why not in reasons:
+            reasons.append(why)
+        return f"({reasons.index(why) + 1})"
+
+    rows = [[name, *(cell(clients[name], step) for step in STEPS)] for name in names]
+    meaning = "\n".join(f"- **{step}**: {what}" for step, what in STEPS.items())
+    why = "\n".join(f"{number + 1}. {reason}" for number, reason in enumerate(reasons))
+    return f"{meaning}\n\n{table(['client', *STEPS], rows)}\nNot done, and why:\n\n{why}\n"
+
+
+def tools(clients):
+    parts = []
+    for name, client in CLIENTS.items():
+        if not client.steps and name in clients:
+            seen = clients[name]
+            rows = [[f"`{tool}`", what, "passed"] for tool, what in seen["passed"].items()]
+            rows += [[f"`{tool}`", why, "-"] for tool, why in seen["skipped"].items()]
+            if seen["failure"]:
+                rows.append(["", seen["failure"], "**failed**"])
+            parts.append(f"Version {seen['version']}.\n\n" + table(["tool", "what it does here", "result"], rows))
+    return "\n".join(parts)
+
+
+def dialogue(clients):
+    from outcome import DIALOGUE
+
+    asked = {}
+    for seen in clients.values():
+        for answer, n in seen["answers"].items():
+            asked[answer] = asked.get(answer, 0) + n
+    rows = []
+    for answer, n in sorted(asked.items()):
+        api, error = answer.split()
+        rows.append([api, error, n, DIALOGUE.get((api, error), "**not expected**")])
+    return table(["API", "error", "answers", "what for"], rows)
+
+
+def suites(results):
+    if not results:
+        return ""
+    text = f"\n## External test suites\n\nRun with `{results['command']}` against {results['broker']} on {results['date']}.\n\n"
+    rows, skipped = [], []
+    for name, suite in results["suites"].items():
+        rows.append([name, suite["version"], suite["passed"], suite["failed"], sum(s["count"] for s in suite["skipped"])])
+        skipped += [[name, s["tests"], s["count"], s["why"]] for s in suite["skipped"]]
+    text += table(["suite", "version", "passed", "failed", "skipped"], rows)
+    return text + "\nSkipped, and why:\n\n" + table(["suite", "tests", "count", "why"], skipped)
+
+
+def page():
+    results = read(RESULTS)
+    clients = results.get("clients", {})
+    kafka = clients.get("kafka-tools", {}).get("version", "4")
+    return (
+        HEAD.format(kafka=kafka)
+        + f"\n## Client libraries\n\nLast run: {results.get('broker')}, {results.get('date')}, one node, a new broker per client.\n\n"
+        + overview(clients)
+        + "\nWhat a client counts of its own errors and retries, and what the broker answers as an error, has to be zero but for the\n"
+        + "dialogue below; otherwise its run fails.\n\n"
+        + "## What each does\n\n"
+        + matrix(clients)
+        + "\n## Apache Kafka's own tools\n\n"
+        + tools(clients)
+        + "\n## Error answers that belong to the dialogue\n\n"
+        + dialogue(clients)
+        + suites(read(SUITES))
+    )
+
+
+def summary(seen):
+    """A line a client, for the terminal."""
+    lines = []
+    for name, one in seen.items():
+        done = f"{len(one['passed'])} passed, {len(one['skipped'])} skipped"
+        lines.append(f"{name:18} {one['version']:24} {verdict(one):7} {done:25} {counted(one)}")
+    return "\n".join(lines)
+
+
+def record(broker, seen):
+    """Keeps what was seen; clients that were not run this time keep what they had."""
+    results = read(RESULTS)
+    clients = {**results.get("clients", {}), **seen}
+    ordered = {name: clients[name] for name in CLIENTS if name in clients}
+    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    RESULTS.write_text(json.dumps({"broker": broker, "date": date, "clients": ordered}, indent=1) + "\n")
+    PAGE.write_text(page())
+
+
+def main():
+    if sys.argv[1:] == ["--check"]:
+        if not PAGE.exists() or PAGE.read_text() != page():
+            sys.exit("docs/clients.md is not what tests/clients/report.py writes from the recorded results")
+    else:
+        PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
