@@ -3,8 +3,8 @@
 
 Usage: tests/soak/run.py [--minutes 60] [--seed N] [--broker PATH] [--samples FILE] [--ledger]
 Needs tests/setup and `cargo build --release`. Each library writes numbered records, reads them back in a group and checks that none is missing or
-doubled. The broker's memory, files and disk are sampled every ten seconds. Passes (exit code 0) if every load ended clean, memory of the last
-two thirds grew by less than 1 MiB per 10 minutes, and the disk stayed within its budget: twice the live bytes and a fixed number of segments.
+doubled. The broker's memory, files and disk are sampled every ten seconds. Passes (exit code 0) if every load ended clean, the private memory of the
+last two thirds grew by less than 1 MiB per 10 minutes, and the disk stayed within its budget: twice the live bytes and a fixed number of segments.
 `--ledger` appends the outcome to docs/ledger.md.
 """
 
@@ -189,9 +189,9 @@ def judge(failures, samples):
     if len(judged) < 3:
         return [*failures, "too short to judge memory"], "-"
     slopes = {name: slope_per_10_minutes(judged, name) for name in ("RssAnon", "VmRSS")}
-    for name, slope in slopes.items():
-        if slope >= SLOPE_MAX_MIB:
-            failures.append(f"{name} grows by {slope:.2f} MiB per 10 minutes")
+    # Pages of mapped segments are page cache, which the kernel takes back at will: they follow the disk, whose budget is judged below.
+    if slopes["RssAnon"] >= SLOPE_MAX_MIB:
+        failures.append(f"private memory grows by {slopes['RssAnon']:.2f} MiB per 10 minutes")
     for each in samples:
         budget = 2 * each["live"] + SEGMENTS_ALLOWED * SEGMENT_BYTES
         if each["disk"] > budget:
