@@ -1,11 +1,13 @@
 //! The `ottla` binary: words of the command line, logging, signals, exit codes. Everything else is the node's.
 //!
-//! Exit code 0 after a clean stop, 1 when the node cannot start, 2 when the command line cannot be understood.
+//! `ottla start`: exit code 0 after a clean stop, 1 when the node cannot start, 2 when the command line cannot be
+//! understood. `ottla healthcheck`: 0 if the node answers, 1 if not.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use ottla_broker::admin::Readiness;
+use ottla_broker::admin::check::{Question, check};
 use ottla_broker::config::flags::{self, Flags};
 use ottla_broker::config::sources::{Inputs, load};
 use ottla_broker::config::{Config, ConfigError};
@@ -20,7 +22,8 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let readiness = Readiness::default();
-    let flags = match flags::parse(words()) {
+    let (verb, words) = verb(words());
+    let flags = match flags::parse(words) {
         Ok(flags) => flags,
         Err(error) => return complain(&error, EXIT_USAGE),
     };
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
             return complain(&error, if usage { EXIT_USAGE } else { EXIT_FAILED });
         }
     };
+    if let Verb::Healthcheck(question) = verb {
+        return healthcheck(&config, question);
+    }
     start_logging(&config);
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -54,23 +60,55 @@ fn main() -> ExitCode {
     code
 }
 
-/// The command line after `ottla` and, where it is there, `start`.
+/// What the first word of the command line asks for.
+#[derive(Clone, Copy)]
+enum Verb {
+    Start,
+    Healthcheck(Question),
+}
+
+/// The command line after `ottla`.
 fn words() -> Vec<String> {
-    let mut words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    if words.first().is_some_and(|word| word == "start") {
-        words.remove(0);
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// The verb, `start` where none is given, and the flags after it.
+fn verb(mut words: Vec<String>) -> (Verb, Vec<String>) {
+    let mut verb = Verb::Start;
+    match words.first().map(String::as_str) {
+        Some("start") => drop(words.remove(0)),
+        Some("healthcheck") => {
+            words.remove(0);
+            let all = words.len();
+            words.retain(|word| word != "--live");
+            verb = Verb::Healthcheck(if words.len() < all { Question::Live } else { Question::Ready });
+        }
+        _ => {}
     }
     if words.first().is_some_and(|word| word == "help") {
         words[0] = "--help".into();
     }
-    words
+    (verb, words)
+}
+
+/// Exit code 0 if the node that this configuration describes is healthy.
+fn healthcheck(config: &Config, question: Question) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, EXIT_FAILED),
+    };
+    match runtime.block_on(check(config, question)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(unhealthy) => complain(&unhealthy, EXIT_FAILED),
+    }
 }
 
 fn configure(flags: Flags) -> Result<(Config, Vec<String>), ConfigError> {
-    let file = match &flags.config_file {
+    let named = std::env::var(flags::CONFIG_VARIABLE).ok().filter(|path| !path.is_empty());
+    let file = match flags.config_file.clone().or(named) {
         None => None,
-        Some(path) => match std::fs::read_to_string(path) {
-            Ok(content) => Some((path.clone(), content)),
+        Some(path) => match std::fs::read_to_string(&path) {
+            Ok(content) => Some((path, content)),
             Err(error) => return Err(ConfigError::Usage(format!("--config {path}: {error}"))),
         },
     };

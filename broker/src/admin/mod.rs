@@ -4,6 +4,7 @@
 //! death. May not know: Raft, disks.
 
 mod api;
+pub mod check;
 mod disk;
 mod exposition;
 mod families;

@@ -18,6 +18,9 @@ pub struct Flags {
     pub version: bool,
 }
 
+/// Names the file of settings where `--config` does not: an image sets it, so that every verb reads the same file.
+pub const CONFIG_VARIABLE: &str = "OTTLA_CONFIG";
+
 /// Flags that stand for a setting: flag, setting, what the help says.
 const SHORT: &[(&str, &str, &str)] = &[
     ("node-id", "node.id", "number of this node"),
@@ -43,8 +46,8 @@ fn all_flags() -> impl Iterator<Item = &'static str> {
 #[must_use]
 pub fn help() -> String {
     let mut text = String::from(
-        "Usage: ottla [start] [flags]\n\nStarts a node. A flag beats the environment, which beats the file, which beats the default.\n\n\
-         \x20 --config FILE             settings by Kafka's names, as in server.properties\n\
+        "Usage: ottla [start] [flags]\n       ottla healthcheck [--live] [flags]\n\nStarts a node; or asks the one that runs here whether it serves (--live: whether it lives), exit code 0 or 1. A flag beats the environment, which beats the file, which beats the default.\n\n\
+         \x20 --config FILE             settings by Kafka's names, as in server.properties (also OTTLA_CONFIG)\n\
          \x20 --override NAME=VALUE     one setting (also --set); may be given often\n",
     );
     for (flag, setting, meaning) in SHORT {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::ConfigError;
-use super::flags::Flags;
+use super::flags::{CONFIG_VARIABLE, Flags};
 use super::table::{nearest, reason_for, setting, settings, unneeded_by_kraft};
 use super::topic_table::topic_setting;
 use super::typed::{Config, controller_names};
@@ -52,7 +52,7 @@ const SCRIPT_VARIABLES: &[(&str, &str)] = &[
 
 /// Variables that images and shells set for themselves: nothing is said about them.
 const SILENT_VARIABLES: &[&str] =
-    &["KAFKA_HOME", "KAFKA_VERSION", "KAFKA_DEBUG", "KAFKA_CLASSPATH", "KAFKA_MODE", "KAFKA_DATA_DIR"];
+    &[CONFIG_VARIABLE, "KAFKA_HOME", "KAFKA_VERSION", "KAFKA_DEBUG", "KAFKA_CLASSPATH", "KAFKA_MODE", "KAFKA_DATA_DIR"];
 
 /// The setting that the rest of a variable's name stands for: `_` is `.`, `__` is `_`, `___` is `-`.
 fn setting_of_variable(rest: &str) -> String {
@@ -328,6 +328,7 @@ mod tests {
                 ("OTTLA_CLUSTER_SEEDS", "a:1,b:2"),
                 ("KAFKA_BROKER_RACK", "z1"),
                 ("CLUSTER_ID", "abc"),
+                ("OTTLA_CONFIG", "/etc/ottla/server.properties"),
             ],
             "",
         )

@@ -39,11 +39,14 @@ pub(super) fn told(configured: &[Listener], advertised: &[Listener], bound: &[Bo
         .collect()
 }
 
-/// A line of advice where clients elsewhere are told an address that only works here.
+/// A line of advice where clients elsewhere are told an address that only works here; not where another listener is
+/// meant for them.
 pub(super) fn advice(bound: &[Bound], told: &[ListenerEndpoint]) -> Option<String> {
-    let misled = bound.iter().zip(told).find(|(bound, told)| {
-        bound.address.ip().is_unspecified() && (told.host == DEFAULT_HOST || told.host.starts_with("127."))
-    })?;
+    let only_here = |told: &ListenerEndpoint| told.host == DEFAULT_HOST || told.host.starts_with("127.");
+    if !told.iter().all(only_here) {
+        return None;
+    }
+    let misled = bound.iter().zip(told).find(|(bound, _)| bound.address.ip().is_unspecified())?;
     Some(format!(
         "listener {} accepts clients from other machines, but tells them to connect to {}:{}, which only works on this \
          one; set advertised.listeners to a host that they can reach",
@@ -78,7 +81,8 @@ mod tests {
         let bound = [bound("PLAINTEXT", "127.0.0.1:40000"), bound("ALL", "[::]:9092"), bound("NAT", "[::]:1")];
         let told = told(&configured, &advertised, &bound);
         assert_eq!(bootstrap(&told), "127.0.0.1:40000,localhost:9092,example.org:19092");
-        assert!(advice(&bound, &told).is_some_and(|line| line.contains("listener ALL")));
+        assert_eq!(advice(&bound, &told), None, "NAT is for clients elsewhere");
+        assert!(advice(&bound[..2], &told[..2]).is_some_and(|line| line.contains("listener ALL")));
         assert_eq!(advice(&bound[..1], &told[..1]), None);
     }
 }

@@ -1,0 +1,168 @@
+//! `ottla healthcheck`: asks a node on this machine whether it serves, for images that hold no other program.
+//!
+//! Asks the admin port; where that is off, a listener. Reads the configuration as the node does and changes nothing.
+//! May not know: what a node is made of.
+
+use std::io;
+use std::time::Duration;
+
+use ottla_storage::env::rt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::config::listeners::is_unspecified;
+use crate::config::{Config, Endpoint};
+
+/// How long an answer may take; container engines give up a little later.
+const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// ApiVersions, version 0, correlation 9644, no client id.
+const API_VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0x25, 0xac, 0xff, 0xff];
+
+/// What is asked of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Does the process live? A node that recovers does.
+    Live,
+    /// Does it answer clients?
+    Ready,
+}
+
+/// Why a node is not healthy.
+#[derive(Debug, thiserror::Error)]
+pub enum Unhealthy {
+    /// Nobody answers.
+    #[error("no answer from {endpoint}: {source}")]
+    Silent {
+        /// Who was asked.
+        endpoint: Endpoint,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The node answers that it does not serve, or something else answers.
+    #[error("{endpoint} answers: {answer}")]
+    Refused {
+        /// Who was asked.
+        endpoint: Endpoint,
+        /// The answer, or its beginning.
+        answer: String,
+    },
+    /// The configuration names nothing that could be asked.
+    #[error("the configuration has neither an admin port nor a listener with a fixed port")]
+    NobodyToAsk,
+}
+
+/// Asks the node that this configuration describes.
+///
+/// # Errors
+/// When it does not answer in time, or answers that it is not there yet.
+pub async fn check(config: &Config, question: Question) -> Result<(), Unhealthy> {
+    let listener = config.listeners.first().map(|listener| &listener.endpoint);
+    let Some(asked) = config.admin_listener.as_ref().or(listener).filter(|endpoint| endpoint.port != 0) else {
+        return Err(Unhealthy::NobodyToAsk);
+    };
+    let endpoint = here(asked);
+    let talk = async {
+        match (&config.admin_listener, question) {
+            (Some(_), Question::Live) => ask_page(&endpoint, "/healthz").await,
+            (Some(_), Question::Ready) => ask_page(&endpoint, "/readyz").await,
+            (None, _) => ask_versions(&endpoint).await,
+        }
+    };
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("nothing within {} s", PATIENCE.as_secs()));
+    match rt::timeout(PATIENCE, talk).await.unwrap_or_else(|_| Err(late())) {
+        Ok(None) => Ok(()),
+        Ok(Some(answer)) => Err(Unhealthy::Refused { endpoint, answer }),
+        Err(source) => Err(Unhealthy::Silent { endpoint, source }),
+    }
+}
+
+/// A listener on all addresses is reached at this machine's own.
+fn here(endpoint: &Endpoint) -> Endpoint {
+    let host = if is_unspecified(&endpoint.host) { "127.0.0.1" } else { endpoint.host.as_str() };
+    Endpoint { host: host.to_owned(), port: endpoint.port }
+}
+
+/// Nothing if the page is answered with 200, else what is answered.
+async fn ask_page(endpoint: &Endpoint, page: &str) -> io::Result<Option<String>> {
+    let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+    let request = format!("GET {page} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    if answer.starts_with("HTTP/1.1 200 ") {
+        return Ok(None);
+    }
+    let status = answer.lines().next().unwrap_or_default();
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok(Some(format!("{status} {body}").trim().to_owned()))
+}
+
+/// Nothing if a listener answers ApiVersions, else what is wrong with its answer.
+async fn ask_versions(endpoint: &Endpoint) -> io::Result<Option<String>> {
+    let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+    stream.write_all(&API_VERSIONS).await?;
+    let mut answer = [0; 10];
+    stream.read_exact(&mut answer).await?;
+    let (correlation, error) = (&answer[4..8], &answer[8..10]);
+    let right = *correlation == API_VERSIONS[8..12] && error == [0, 0];
+    Ok((!right).then(|| "something else than ApiVersions".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::readiness::Phase;
+    use crate::admin::{Admin, AdminState, Readiness};
+    use crate::config::flags;
+    use crate::config::sources::{Inputs, load};
+    use tokio::net::TcpListener;
+
+    fn config(words: &str) -> Config {
+        let flags = flags::parse(words.split_whitespace().map(str::to_owned)).unwrap();
+        load(&Inputs { flags, ..Inputs::default() }).unwrap().config
+    }
+
+    #[tokio::test]
+    async fn a_node_that_recovers_lives_and_is_not_ready() {
+        let readiness = Readiness::default();
+        let anywhere = Endpoint { host: String::new(), port: 0 };
+        let admin = Admin::start(&anywhere, AdminState::new(readiness.clone())).await.unwrap();
+        let config = config(&format!("--admin-listener :{}", admin.address.port()));
+        readiness.enter(Phase::Recovering, "reading /data", 3, 9);
+        check(&config, Question::Live).await.unwrap();
+        let why = check(&config, Question::Ready).await.unwrap_err().to_string();
+        assert!(why.contains("503") && why.contains("reading /data"), "{why}");
+        readiness.enter(Phase::Serving, "serving", 1, 1);
+        check(&config, Question::Ready).await.unwrap();
+        admin.stop();
+    }
+
+    #[tokio::test]
+    async fn a_listener_is_asked_where_the_admin_port_is_off() {
+        for (answer, healthy) in [(&[0, 0, 0, 6, 0, 0, 0x25, 0xac, 0, 0][..], true), (b"HTTP/1.1 200 OK", false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let config = config(&format!("--admin-listener none --listeners PLAINTEXT://:{port}"));
+            let served = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; API_VERSIONS.len()];
+                stream.read_exact(&mut request).await.unwrap();
+                assert_eq!(request, API_VERSIONS);
+                stream.write_all(answer).await.unwrap();
+            };
+            let (checked, ()) = tokio::join!(check(&config, Question::Ready), served);
+            assert_eq!(checked.is_ok(), healthy, "{checked:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_said_so() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let why = check(&config(&format!("--admin-listener :{free}")), Question::Ready).await.unwrap_err();
+        assert!(why.to_string().contains(&format!("no answer from 127.0.0.1:{free}")), "{why}");
+        let why = check(&config("--admin-listener :0"), Question::Live).await.unwrap_err();
+        assert!(matches!(why, Unhealthy::NobodyToAsk));
+    }
+}
