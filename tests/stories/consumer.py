@@ -1,6 +1,7 @@
 """A story's consumer: reads stock prices in a group, commits what it has read and prints it.
 
-Usage: consumer.py BOOTSTRAP TOPIC GROUP COUNT. Prints `read SYMBOL PRICE PARTITION OFFSET` a record; ends after COUNT distinct ones.
+Usage: consumer.py BOOTSTRAP TOPIC GROUP COUNT. Prints `read SYMBOL PRICE PARTITION OFFSET TIMESTAMP_MS` a record; ends
+after COUNT distinct ones.
 """
 
 import json
@@ -25,7 +26,7 @@ while len(seen) < count:
         for r in records:
             quote = json.loads(r.value)
             seen.add((r.partition, r.offset))
-            print("read", quote["symbol"], quote["price"], r.partition, r.offset, flush=True)
+            print("read", quote["symbol"], quote["price"], r.partition, r.offset, r.timestamp, flush=True)
     try:
         consumer.commit()
     except Exception as refused:  # The broker may be away just now; what is read is committed the next time.

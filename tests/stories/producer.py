@@ -1,16 +1,18 @@
 """A story's producer: sends a stock price for each symbol every interval and prints where it landed.
 
-Usage: producer.py BOOTSTRAP TOPIC ROUNDS INTERVAL_SECONDS. Prints `sent SYMBOL PRICE PARTITION OFFSET` a record.
+Usage: producer.py BOOTSTRAP TOPIC ROUNDS INTERVAL_SECONDS [SYMBOL ...].
+Prints `sent SYMBOL PRICE PARTITION OFFSET TIMESTAMP_MS` a record, once it is acknowledged.
 """
 
 import json
+import math
 import sys
 import time
 
 from kafka import KafkaProducer
 
 bootstrap, topic, rounds, interval = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-SYMBOLS = ["AAPL", "GOOG", "MSFT", "NVDA", "TSLA"]
+symbols = sys.argv[5:] or ["AAPL", "GOOG", "MSFT", "NVDA", "TSLA"]
 
 producer = KafkaProducer(
     bootstrap_servers=bootstrap,
@@ -23,12 +25,12 @@ producer = KafkaProducer(
 )
 for round_number in range(rounds):
     waiting = []
-    for i, symbol in enumerate(SYMBOLS):
-        price = 100 + 10 * i + round_number / 100
+    for i, symbol in enumerate(symbols):
+        price = round(100 + 10 * i + 5 * math.sin(round_number * (i + 1) / 7), 2)
         quote = {"symbol": symbol, "price": price, "round": round_number}
         waiting.append((symbol, price, producer.send(topic, key=symbol, value=quote)))
     for symbol, price, future in waiting:
         placed = future.get(120)
-        print("sent", symbol, price, placed.partition, placed.offset, flush=True)
+        print("sent", symbol, price, placed.partition, placed.offset, placed.timestamp, flush=True)
     time.sleep(interval)
 producer.close()
