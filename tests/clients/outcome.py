@@ -17,6 +17,7 @@ DIALOGUE = {
     ("OffsetCommit", "REBALANCE_IN_PROGRESS"): "a commit between two generations; the member joins and commits again",
     ("JoinGroup", "REBALANCE_IN_PROGRESS"): "a member joins while the group is between two generations",
     ("SyncGroup", "REBALANCE_IN_PROGRESS"): "another member came while this one waited for its assignment",
+    ("ApiVersions", "UNSUPPORTED_VERSION"): "a client newer than the broker asks first in its own version (KIP-511)",
     ("Fetch", "NOT_LEADER_OR_FOLLOWER"): "a fetch that still waited when its topic was deleted",
     ("Metadata", "UNKNOWN_TOPIC_OR_PARTITION"): "a topic is asked for before it exists or after it was deleted",
 }

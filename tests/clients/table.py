@@ -42,7 +42,7 @@ class Client:
     after: tuple = ()
 
 
-def java(version, jars):
+def java(jars):
     classpath = f"{INSTALLED}/classes:{jars}/*"
     return ("java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", classpath, "Scenario")
 
@@ -53,8 +53,13 @@ CLIENTS = {
     "kafka-python": Client("Python", (PYTHON, str(HERE / "python" / "kafka_python.py"))),
     "aiokafka": Client("Python", (PYTHON, str(HERE / "python" / "aio.py"))),
     "kafkajs": Client("JavaScript", ("node", str(HERE / "node" / "scenario.js")), steps=()),
-    "franz-go": Client("Go", (str(INSTALLED / "franz-go"),), steps=()),
+    "franz-go": Client("Go", (str(INSTALLED / "franz-go"),)),
+    "sarama": Client("Go", (str(INSTALLED / "sarama"),)),
+    "kafka-go": Client("Go", (str(INSTALLED / "kafka-go"),)),
     "rdkafka": Client("Rust", (str(INSTALLED / "rust" / "debug" / "rdkafka-scenario"),), steps=()),
-    "java": Client("Java", java("4.1.1", JARS), steps=()),
+    "java": Client("Java", java(JARS)),
+    "java-4.4": Client("Java", java(INSTALLED / "jars-4.4")),
+    "java-3.9": Client("Java", java(INSTALLED / "jars-3.9")),
+    "java-2.8": Client("Java", java(INSTALLED / "jars-2.8")),
     "kafka-tools": Client("Java", (str(HERE / "java" / "tools.sh"),), steps=(), after=(JARS,)),
 }
