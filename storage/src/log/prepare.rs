@@ -3,11 +3,13 @@
 //! The writer never extends a file. When the disk is full preparation waits for space to be freed; ordinary preparation
 //! leaves the reserve alone, and only a writer that stands still may use it (Raft's own commands free the space).
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -21,6 +23,9 @@ use crate::env::rt;
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 /// Zeroes are synced in pieces, so that a commit's sync does not wait for all of them.
 const CHUNKS_PER_SYNC: usize = 4;
+/// Zeroing stops for a segment when the writer has written this much more than twice what was zeroed meanwhile: it would
+/// come too late for most of the file, and compete with data for the disk.
+const WRITER_AHEAD_BYTES: u64 = 16 << 20;
 /// How long preparation waits after a failure if nobody frees space.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -48,6 +53,8 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Preparation {
     state: Mutex<State>,
+    /// All that the writer has written.
+    written_bytes: AtomicU64,
 }
 
 fn wake(waker: Option<Waker>) {
@@ -58,7 +65,7 @@ fn wake(waker: Option<Waker>) {
 
 impl Preparation {
     pub(crate) fn new(next_sequence: u64) -> Self {
-        Self { state: Mutex::new(State { next_sequence, ..State::default() }) }
+        Self { state: Mutex::new(State { next_sequence, ..State::default() }), written_bytes: AtomicU64::new(0) }
     }
 
     /// The next segment, as soon as there is one; `None` if the log closes and there will be none.
@@ -81,6 +88,11 @@ impl Preparation {
             Poll::Pending
         })
         .await
+    }
+
+    /// The writer has written so many bytes more.
+    pub(crate) fn written(&self, bytes: u64) {
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn ready_count(&self) -> u64 {
@@ -113,6 +125,12 @@ impl Preparation {
     fn is_urgent(&self) -> bool {
         let state = self.state.lock();
         state.urgent || state.closed
+    }
+
+    /// Whether zeroing goes on after `zeroed` bytes, if the writer was at `begin` when it began.
+    fn may_zero(&self, begin: u64, zeroed: u64) -> bool {
+        let written = self.written_bytes.load(Ordering::Relaxed).saturating_sub(begin);
+        !self.is_urgent() && written <= 2 * zeroed + WRITER_AHEAD_BYTES
     }
 
     /// Waits until a segment is wanted: its number, or `None` at the end.
@@ -234,5 +252,25 @@ async fn attempt(
         let message = format!("{free} bytes free, {} wanted and {reserve} in reserve", options.segment_bytes);
         return Err(io::Error::new(io::ErrorKind::StorageFull, message));
     }
-    make_segment(disk, dir, sequence, options, || !preparation.is_urgent()).await
+    let (begin, chunks) = (preparation.written_bytes.load(Ordering::Relaxed), Cell::new(0));
+    // Asked once before each chunk.
+    let may_zero = move || preparation.may_zero(begin, chunks.replace(chunks.get() + 1) * ZERO_CHUNK_BYTES as u64);
+    make_segment(disk, dir, sequence, options, may_zero).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeroing_gives_way_to_a_writer_that_is_faster() {
+        let preparation = Preparation::new(1);
+        preparation.written(1 << 30);
+        let begin = preparation.written_bytes.load(Ordering::Relaxed);
+        assert!(preparation.may_zero(begin, 0));
+        preparation.written(WRITER_AHEAD_BYTES + (2 << 20));
+        assert!(preparation.may_zero(begin, 1 << 20), "half as fast as the writer, behind its start");
+        preparation.written(1);
+        assert!(!preparation.may_zero(begin, 1 << 20));
+    }
 }

@@ -215,6 +215,7 @@ impl Writer {
         counters.frames.fetch_add(frames.len() as u64, Ordering::Relaxed);
         counters.bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
         counters.commit_sizes.add(self.buffer.len() as u64);
+        self.shared.preparation.written(self.buffer.len() as u64);
         self.tail.batches += frames.iter().map(|queued| queued.frame.batches.len() as u32).sum::<u32>();
         let tail_start = (done.end - done.page_start) as usize / PAGE_BYTES * PAGE_BYTES;
         let tail_end = (done.end - done.page_start) as usize;
