@@ -85,6 +85,7 @@ macro_rules! fixed {
 impl<'a> Reader<'a> {
     /// A reader at the start of `bytes`.
     #[must_use]
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0, elements_left: MAX_ELEMENTS, tags_left: TAGS_FREE + bytes.len() / BYTES_PER_TAG }
     }
@@ -118,6 +119,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Fails unless everything was read.
+    #[inline]
     pub fn finish(&self) -> Result<(), WireError> {
         match self.remaining() {
             0 => Ok(()),
@@ -142,6 +144,17 @@ impl<'a> Reader<'a> {
     /// An unsigned varint of at most 32 bits.
     #[inline]
     pub fn unsigned_varint(&mut self) -> Result<u32, WireError> {
+        // Most are one byte long.
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u32::from(byte))
+            }
+            _ => self.long_unsigned_varint(),
+        }
+    }
+
+    fn long_unsigned_varint(&mut self) -> Result<u32, WireError> {
         let mut value: u32 = 0;
         for shift in (0..35).step_by(7) {
             let byte = self.u8()?;
@@ -168,6 +181,16 @@ impl<'a> Reader<'a> {
     /// A zigzag varint of at most 64 bits.
     #[inline]
     pub fn varlong(&mut self) -> Result<i64, WireError> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1))
+            }
+            _ => self.long_varlong(),
+        }
+    }
+
+    fn long_varlong(&mut self) -> Result<i64, WireError> {
         let mut value: u64 = 0;
         for shift in (0..70).step_by(7) {
             let byte = self.u8()?;

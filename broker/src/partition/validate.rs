@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ottla_protocol::batch::{self, BatchHeader, BatchLimits};
 use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
-use ottla_protocol::records::{self, Checked, RecordRules, TimestampBounds};
+use ottla_protocol::records::{self, Checked, RecordRules, Records, TimestampBounds};
 
 use super::error::{AppendError, RecordError};
 use crate::config::{CompressionType, TimestampType, TopicConfig};
@@ -23,6 +23,24 @@ const DECOMPRESSED_PER_BYTE_MAX: usize = 64;
 const DECOMPRESSED_BYTES_FLOOR: usize = 16 * 1024 * 1024;
 
 const _: () = assert!(DECOMPRESSED_BYTES_FLOOR <= DECOMPRESSED_BYTES_MAX);
+
+/// Compressed batches of this size or more are unpacked where they hold up nobody else; recompressing costs far more.
+const HEAVY_BYTES: usize = 64 * 1024;
+const HEAVY_RECODED_BYTES: usize = 8 * 1024;
+
+/// Whether [`prepare`] takes so long that other connections should not wait for it.
+pub(crate) fn is_heavy(data: &[u8], topic: &TopicConfig) -> bool {
+    let Some(codec) = BatchHeader::parse(data).and_then(|header| header.attributes.codec()) else { return false };
+    let recoded = match topic.compression_type {
+        CompressionType::Producer => false,
+        CompressionType::Uncompressed => codec != Codec::None,
+        CompressionType::Gzip => codec != Codec::Gzip,
+        CompressionType::Snappy => codec != Codec::Snappy,
+        CompressionType::Lz4 => codec != Codec::Lz4,
+        CompressionType::Zstd => codec != Codec::Zstd,
+    };
+    (codec != Codec::None && data.len() >= HEAVY_BYTES) || (recoded && data.len() >= HEAVY_RECODED_BYTES)
+}
 
 /// Checks a client's batch against its topic, and makes of it what the topic stores.
 pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<Bytes, AppendError> {
@@ -42,7 +60,9 @@ pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<B
     let limit = batch_bytes_max
         .saturating_mul(DECOMPRESSED_PER_BYTE_MAX)
         .clamp(DECOMPRESSED_BYTES_FLOOR, DECOMPRESSED_BYTES_MAX);
-    let checked = records::check(&header, &data, &rules, limit)?;
+    // Unpacked once, for the check and for another codec.
+    let opened = records::open(&header, &data, limit)?;
+    let checked = records::check_opened(&header, &opened, &rules)?;
     if let Some(error) = fault(&checked) {
         return Err(error);
     }
@@ -52,7 +72,7 @@ pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<B
     } else {
         data
     };
-    let recoded = recode(data, &header, topic, limit)?;
+    let recoded = recode(data, &header, topic, &opened)?;
     let stamped = if append_time { stamp(&recoded, now_ms)? } else { recoded };
     if stamped.len() > batch_bytes_max {
         return Err(AppendError::MessageTooLarge);
@@ -80,7 +100,7 @@ fn fault(checked: &Checked) -> Option<AppendError> {
 }
 
 /// Recompresses where `compression.type` differs from what came.
-fn recode(data: Bytes, header: &BatchHeader, topic: &TopicConfig, limit: usize) -> Result<Bytes, AppendError> {
+fn recode(data: Bytes, header: &BatchHeader, topic: &TopicConfig, opened: &Records) -> Result<Bytes, AppendError> {
     let level = |level: i32| (level >= 0).then_some(level);
     let (codec, level) = match topic.compression_type {
         CompressionType::Producer => return Ok(data),
@@ -93,7 +113,7 @@ fn recode(data: Bytes, header: &BatchHeader, topic: &TopicConfig, limit: usize) 
     if header.attributes.codec() == Some(codec) {
         return Ok(data);
     }
-    Ok(records::recompress(header, &data, codec, level, limit)?)
+    Ok(records::rewrite(header, &data, opened.bytes(), codec, level)?)
 }
 
 fn stamp(data: &Bytes, now_ms: i64) -> Result<Bytes, AppendError> {

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::{RecordsError, open};
+use super::{Records, RecordsError, open};
 use crate::batch::BatchHeader;
 use crate::error::ErrorCode;
 
@@ -72,10 +72,14 @@ impl Checked {
 /// Reads every record of a batch; at most `limit` bytes may come out of the codec.
 /// An error means that the batch is no batch; faults are returned one by one (KIP-467).
 pub fn check(header: &BatchHeader, batch: &Bytes, rules: &RecordRules, limit: usize) -> Result<Checked, RecordsError> {
-    let records = open(header, batch, limit)?;
+    check_opened(header, &open(header, batch, limit)?, rules)
+}
+
+/// As [`check`], of records that are open already: what is written anew with another codec is unpacked once.
+pub fn check_opened(header: &BatchHeader, records: &Records, rules: &RecordRules) -> Result<Checked, RecordsError> {
     let mut checked = Checked { max_timestamp: NO_TIMESTAMP, faults: Vec::new() };
     let stamped_by_client = header.attributes.is_log_append_time();
-    for (index, record) in (0..).zip(&records) {
+    for (index, record) in (0..).zip(records) {
         let record = record?;
         checked.max_timestamp = checked.max_timestamp.max(record.timestamp);
         let fault = if record.offset_delta != index {

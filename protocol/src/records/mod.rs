@@ -15,8 +15,8 @@ use crate::compression::{CompressionError, decompress};
 use crate::error::ErrorCode;
 use crate::wire::{Reader, WireError};
 
-pub use check::{Checked, RecordFault, RecordRules, TimestampBounds, check};
-pub use rewrite::recompress;
+pub use check::{Checked, RecordFault, RecordRules, TimestampBounds, check, check_opened};
+pub use rewrite::{recompress, rewrite};
 
 /// Smallest record: length, attributes, two deltas, two null lengths, no headers, a byte each.
 const RECORD_BYTES_MIN: usize = 7;
@@ -185,6 +185,7 @@ impl<'a> Iterator for RecordIter<'a> {
 }
 
 impl<'a> RecordIter<'a> {
+    #[inline]
     fn read_record(&mut self) -> Result<Record<'a>, WireError> {
         let length = usize::try_from(self.reader.varint()?).map_err(|_| WireError::NegativeLength)?;
         let mut reader = Reader::new(self.reader.take(length)?);
@@ -215,8 +216,12 @@ impl<'a> Headers<'a> {
         (0..self.count).map_while(move |_| one_header(&mut reader).ok())
     }
 
+    #[inline]
     fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
         let count = usize::try_from(reader.varint()?).map_err(|_| WireError::NegativeLength)?;
+        if count == 0 {
+            return Ok(Self::default());
+        }
         // The smallest header is two lengths.
         if count > reader.remaining() / 2 {
             return Err(WireError::TooManyElements);
@@ -236,6 +241,7 @@ fn one_header<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], Option<&'a [u8]>
 }
 
 /// Bytes with a varint length; -1 is null, less is an error.
+#[inline]
 fn nullable<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, WireError> {
     match reader.varint()? {
         -1 => Ok(None),

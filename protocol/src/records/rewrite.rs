@@ -16,8 +16,18 @@ pub fn recompress(
     level: Option<i32>,
     limit: usize,
 ) -> Result<Bytes, RecordsError> {
-    let plain = payload(header, batch, limit)?;
-    let records = if codec == Codec::None { plain } else { compress(codec, level, &plain)? };
+    rewrite(header, batch, &payload(header, batch, limit)?, codec, level)
+}
+
+/// As [`recompress`], for a batch whose records have been decompressed already: `plain`.
+pub fn rewrite(
+    header: &BatchHeader,
+    batch: &Bytes,
+    plain: &Bytes,
+    codec: Codec,
+    level: Option<i32>,
+) -> Result<Bytes, RecordsError> {
+    let records = if codec == Codec::None { plain.clone() } else { compress(codec, level, plain)? };
     let mut out = BytesMut::with_capacity(HEADER_BYTES + records.len());
     out.put_slice(&batch[..HEADER_BYTES]);
     out.put_slice(&records);

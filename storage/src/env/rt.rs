@@ -238,6 +238,15 @@ where
     JoinHandle(Inner::Own { result, abort })
 }
 
+/// Runs work that takes long here and now, while another thread takes over the tasks of this one. Inline in a simulation
+/// and where there is no other thread.
+pub fn block_in_place<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let hands_over = executor::current().is_none()
+        && Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if hands_over { tokio::task::block_in_place(work) } else { work() }
+}
+
 /// Lets every other task that is ready run first.
 pub async fn yield_now() {
     let mut yielded = false;
