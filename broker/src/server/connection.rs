@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use ottla_protocol::frame::FrameError;
 use ottla_storage::env::rt::{self, Instant};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
@@ -156,7 +157,7 @@ impl<D: Dispatch> Connection<D> {
             }
             if self.outbox.is_empty() {
                 let event = self.wait().await;
-                self.handle(event)?;
+                self.handle(event).await?;
             } else {
                 self.flush().await?;
                 tokio::task::coop::consume_budget().await;
@@ -247,7 +248,6 @@ impl<D: Dispatch> Connection<D> {
             self.inbox.answered(done.bytes);
         }
         self.alone = self.alone && !self.queue.is_empty();
-        self.active = rt::now();
         match answer {
             Answer::Reply { reply, memory } => {
                 self.dispatch.encode(reply, &mut self.outbox)?;
@@ -290,25 +290,29 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    fn handle(&mut self, event: Event<D::Reply>) -> Result<(), Ended> {
+    async fn handle(&mut self, event: Event<D::Reply>) -> Result<(), Ended> {
         match event {
             Event::Stop => Err(Ended::Stopping),
-            Event::Answered(answer) => self.complete(answer),
+            Event::Answered(answer) => {
+                self.active = rt::now();
+                self.complete(answer)
+            }
             Event::Memory(granted) => {
                 self.memory_wait = None;
                 self.inbox.granted(granted);
-                self.read()
+                self.read().await
             }
             Event::Readable(ready) => {
                 ready?;
-                self.read()
+                self.read().await
             }
             Event::Tick => self.check_deadlines(),
         }
     }
 
-    /// One read, as large as there is room for.
-    fn read(&mut self) -> Result<(), Ended> {
+    /// One read, as large as there is room for. A read that does not fill its buffer has emptied the socket: tokio's own
+    /// read remembers that, and saves the one that would find nothing.
+    async fn read(&mut self) -> Result<(), Ended> {
         let blocked = self.blocked();
         match self.inbox.make_room(blocked, &self.budget) {
             Room::Ready => {}
@@ -321,37 +325,42 @@ impl<D: Dispatch> Connection<D> {
         }
         let buffer = self.inbox.buffer();
         let room = buffer.capacity() - buffer.len();
-        match self.stream.try_read_buf(buffer) {
-            Ok(0) if self.inbox.is_empty() => Err(Ended::ByClient),
-            Ok(0) => Err(Ended::ByClientMidway),
-            Ok(bytes) => {
+        let mut reading = std::pin::pin!(self.stream.read_buf(buffer));
+        let polled = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
+        match polled {
+            Poll::Ready(Ok(0)) if self.inbox.is_empty() => Err(Ended::ByClient),
+            Poll::Ready(Ok(0)) => Err(Ended::ByClientMidway),
+            Poll::Ready(Ok(bytes)) => {
                 self.active = rt::now();
                 self.inbox.received(bytes, room, self.active);
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error.into()),
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(error.into()),
         }
     }
 
     /// Writes the outbox; gives up on a client that takes nothing.
     async fn flush(&mut self) -> Result<(), Ended> {
-        let mut progress = rt::now();
-        let mut finished = self.outbox.is_empty();
+        let mut progress = self.active;
+        let (mut finished, mut stalled) = (self.outbox.is_empty(), false);
         while !finished {
             match self.outbox.with_slices(|slices| self.stream.try_write_vectored(slices)) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(bytes) => {
                     finished = self.outbox.advance(bytes);
-                    progress = rt::now();
+                    stalled = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !std::mem::replace(&mut stalled, true) {
+                        progress = rt::now();
+                    }
                     self.writable(progress).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        self.active = progress;
+        self.active = rt::now();
         self.outbox_memory = Reservation::default();
         Ok(())
     }

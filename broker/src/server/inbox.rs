@@ -13,6 +13,12 @@ use crate::limits::{
 };
 use crate::server::budget::{Budget, Reservation};
 
+/// So many small reads in a row make the next one smaller.
+const SMALL_READS_MAX: u32 = 16;
+
+/// While requests are under way, memory goes back to the budget in pieces of at least this size.
+const SETTLE_BYTES: usize = 64 * 1024;
+
 /// What the inbox needs before it can take more bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Room {
@@ -30,6 +36,8 @@ pub struct Inbox {
     buffer: BytesMut,
     limits: FrameLimits,
     read_bytes_next: usize,
+    /// Reads in a row that filled less than a quarter of their buffer.
+    small_reads: u32,
     /// Paid-for bytes: of the buffer and of the requests under way.
     reservation: Reservation,
     in_flight_bytes: usize,
@@ -44,6 +52,7 @@ impl Inbox {
             buffer: BytesMut::new(),
             limits: FrameLimits::with_request_bytes_max(limits.request_bytes_max, true),
             read_bytes_next: READ_BUFFER_BYTES_MIN,
+            small_reads: 0,
             reservation: Reservation::default(),
             in_flight_bytes: 0,
             frame_began: None,
@@ -61,7 +70,16 @@ impl Inbox {
     /// A request of `bytes` is answered; its memory is free again.
     pub fn answered(&mut self, bytes: usize) {
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
-        self.settle();
+        // Not for every request of a burst: the budget is shared by all connections.
+        let excess = self.reservation.bytes().saturating_sub(self.held_bytes());
+        if excess >= SETTLE_BYTES || (excess > 0 && self.in_flight_bytes == 0) {
+            self.settle();
+        }
+    }
+
+    /// What the bytes in the buffer and under way cost beyond the free share.
+    fn held_bytes(&self) -> usize {
+        (self.buffer.len() + self.in_flight_bytes).saturating_sub(CONNECTION_FREE_BYTES)
     }
 
     /// Bytes of requests taken and not yet answered.
@@ -114,11 +132,19 @@ impl Inbox {
         if self.frame_began.is_none() {
             self.frame_began = Some(now);
         }
-        // A read that filled its buffer is followed by a larger one, a small one by a smaller.
+        // A read that filled its buffer is followed by a larger one; small ones by smaller, but not at once: behind a
+        // burst that was a little too large comes its small rest.
         if bytes == room {
             self.read_bytes_next = (self.read_bytes_next * 2).min(READ_AHEAD_BYTES);
-        } else if bytes * 4 < self.read_bytes_next {
-            self.read_bytes_next = (self.read_bytes_next / 2).max(READ_BUFFER_BYTES_MIN);
+            self.small_reads = 0;
+        } else if bytes * 4 >= self.read_bytes_next {
+            self.small_reads = 0;
+        } else {
+            self.small_reads += 1;
+            if self.small_reads >= SMALL_READS_MAX {
+                self.small_reads = 0;
+                self.read_bytes_next = (self.read_bytes_next / 2).max(READ_BUFFER_BYTES_MIN);
+            }
         }
     }
 
@@ -168,8 +194,7 @@ impl Inbox {
 
     /// Gives back what is held beyond the bytes in the buffer and under way.
     fn settle(&mut self) {
-        let held = self.buffer.len() + self.in_flight_bytes;
-        self.reservation.shrink_to(held.saturating_sub(CONNECTION_FREE_BYTES));
+        self.reservation.shrink_to(self.held_bytes());
     }
 }
 
@@ -231,6 +256,29 @@ mod tests {
         assert_eq!(inbox.make_room(false, &budget), Room::Ready);
         assert!(inbox.buffer().capacity() <= 2 * READ_BUFFER_BYTES_MIN, "{}", inbox.buffer().capacity());
         assert!(budget.bytes_used() <= READ_BUFFER_BYTES_MIN);
+    }
+
+    #[test]
+    fn a_burst_and_its_small_rest_are_read_at_once_the_next_time() {
+        let (budget, mut inbox) = (Budget::new(64 << 20), inbox());
+        let burst = frame(9_000);
+        for _ in 0..3 {
+            assert_eq!(inbox.make_room(false, &budget), Room::Ready);
+            let room = inbox.buffer().capacity() - inbox.buffer().len();
+            let bytes = room.min(burst.len());
+            inbox.buffer().extend_from_slice(&burst[..bytes]);
+            inbox.received(bytes, room, Instant(0));
+            if bytes < burst.len() {
+                assert_eq!(inbox.make_room(false, &budget), Room::Ready);
+                let room = inbox.buffer().capacity() - inbox.buffer().len();
+                inbox.buffer().extend_from_slice(&burst[bytes..]);
+                inbox.received(burst.len() - bytes, room, Instant(0));
+            }
+            let whole = inbox.next_frame().unwrap().unwrap();
+            inbox.answered(whole.len());
+        }
+        assert_eq!(inbox.make_room(false, &budget), Room::Ready);
+        assert!(inbox.buffer().capacity() >= burst.len());
     }
 
     #[test]
