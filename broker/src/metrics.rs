@@ -67,7 +67,7 @@ pub struct Metrics {
     records_in: IntCounterVec,
     bytes_out: IntCounterVec,
     refused: IntCounterVec,
-    topics: RwLock<HashMap<Arc<str>, TopicMetrics>>,
+    topics: RwLock<HashMap<Arc<str>, Arc<TopicMetrics>>>,
 }
 
 impl Metrics {
@@ -159,18 +159,18 @@ impl Metrics {
 
     /// The counters of a topic that exists.
     #[must_use]
-    pub fn topic(&self, name: &Arc<str>) -> TopicMetrics {
+    pub fn topic(&self, name: &Arc<str>) -> Arc<TopicMetrics> {
         if let Some(metrics) = self.topics.read().get(name) {
             return metrics.clone();
         }
         let mut topics = self.topics.write();
         let label = if topics.len() < TOPIC_LABELS_MAX { name.as_ref() } else { OTHER_TOPICS };
-        let metrics = TopicMetrics {
+        let metrics = Arc::new(TopicMetrics {
             bytes_in: self.bytes_in.with_label_values(&[label]),
             records_in: self.records_in.with_label_values(&[label]),
             bytes_out: self.bytes_out.with_label_values(&[label]),
             refused: self.refused.with_label_values(&[label]),
-        };
+        });
         if topics.len() < TOPIC_LABELS_MAX {
             topics.insert(name.clone(), metrics.clone());
         }

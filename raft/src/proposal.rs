@@ -5,7 +5,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use ottla_storage::entry::EntryBatch;
+use ottla_storage::entry::Batches;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What becomes a normal entry.
@@ -14,7 +14,7 @@ pub struct Proposal {
     /// The command, encoded.
     pub payload: Bytes,
     /// Record batches, grouped by partition.
-    pub batches: Vec<EntryBatch>,
+    pub batches: Batches,
     /// The proposer's wall clock; must never fall within a shard.
     pub clock_ms: i64,
 }

@@ -9,7 +9,7 @@ use openraft::entry::RaftEntry;
 use openraft::raft::responder::Responder;
 use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
 use openraft::{AnyError, EmptyNode, EntryPayload, Membership, RaftTypeConfig};
-use ottla_storage::entry::{Entry, EntryKind, Vote};
+use ottla_storage::entry::{Batches, Entry, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
 use crate::machine::Reply;
@@ -91,7 +91,8 @@ impl RaftEntry for LogEntry {
     fn new(log_id: RaftLogId, payload: Self::Payload) -> Self {
         let log_id = from_raft_log_id(&log_id);
         // What Raft itself proposes says nothing about the time: clock 0.
-        let empty = Entry { log_id, kind: EntryKind::Blank, clock_ms: 0, payload: Bytes::new(), batches: Vec::new() };
+        let empty =
+            Entry { log_id, kind: EntryKind::Blank, clock_ms: 0, payload: Bytes::new(), batches: Batches::default() };
         LogEntry::from(match payload {
             EntryPayload::Blank => empty,
             EntryPayload::Normal(Proposal { payload, batches, clock_ms }) => {

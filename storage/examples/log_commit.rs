@@ -29,7 +29,7 @@ async fn append(replica: &ReplicaLog, index: u64, data: &Bytes) {
         kind: EntryKind::Normal,
         clock_ms: 0,
         payload: Bytes::new(),
-        batches: vec![EntryBatch { partition, data: data.clone() }],
+        batches: vec![EntryBatch { partition, data: data.clone() }].into(),
     };
     let (sender, receiver) = tokio::sync::oneshot::channel();
     replica.append(vec![entry], Box::new(move |result| _ = sender.send(result.is_ok())));

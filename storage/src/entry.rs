@@ -1,5 +1,8 @@
 //! A Raft entry, a vote and a verdict as the log keeps them. The log orders them and never looks inside.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
@@ -29,7 +32,39 @@ pub struct Entry {
     /// The command, encoded by whoever proposed it.
     pub payload: Bytes,
     /// Raw Kafka record batches as clients sent them, grouped by partition, order kept.
-    pub batches: Vec<EntryBatch>,
+    pub batches: Batches,
+}
+
+/// The batches of an entry. Clones share them: an entry passes from the proposer over the log's queue and cache to apply,
+/// and none of these counts references batch by batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batches(Option<Arc<[EntryBatch]>>);
+
+impl Deref for Batches {
+    type Target = [EntryBatch];
+    fn deref(&self) -> &[EntryBatch] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl<'a> IntoIterator for &'a Batches {
+    type Item = &'a EntryBatch;
+    type IntoIter = std::slice::Iter<'a, EntryBatch>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl From<Vec<EntryBatch>> for Batches {
+    fn from(batches: Vec<EntryBatch>) -> Self {
+        Self((!batches.is_empty()).then(|| batches.into()))
+    }
+}
+
+impl FromIterator<EntryBatch> for Batches {
+    fn from_iter<I: IntoIterator<Item = EntryBatch>>(batches: I) -> Self {
+        batches.into_iter().collect::<Vec<_>>().into()
+    }
 }
 
 /// One record batch (message format v2) within an entry.

@@ -182,7 +182,8 @@ async fn two_replicas(disk: &SimDisk) -> Vec<ottla_storage::entry::Entry> {
             entry.batches = vec![ottla_storage::entry::EntryBatch {
                 partition: ottla_protocol::ids::PartitionId { topic: uuid::Uuid::from_u128(7), index: 0 },
                 data: support::batch(rng.next(), 500),
-            }];
+            }]
+            .into();
             let (sender, receiver) = tokio::sync::oneshot::channel();
             entries.push(entry.clone());
             replica.append(vec![entry], Box::new(move |result| _ = sender.send(result.is_ok())));

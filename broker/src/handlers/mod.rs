@@ -37,27 +37,36 @@ pub(crate) mod operations;
 pub(crate) mod outcome;
 mod partition_view;
 mod produce;
+pub mod produce_targets;
 mod sync_group;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use ottla_protocol::request::Request;
 use ottla_protocol::response::Response;
 
+use self::produce_targets::Targets;
 use crate::server::Context;
 use crate::server::budget::Reservation;
 use crate::server::dispatch::{Answer, Started};
 
-/// Starts a request. Produce enqueues its batches before this returns, so that pipelined requests keep their order.
-pub(crate) fn start(ctx: Arc<Context>, version: i16, request: Request) -> Started<Response> {
+/// Starts a request, whose answer `finish` gets. Produce enqueues its batches before this returns, so that pipelined
+/// requests keep their order.
+pub(crate) fn start<R: 'static>(
+    ctx: Arc<Context>,
+    version: i16,
+    request: Request,
+    targets: &mut Targets,
+    finish: impl FnOnce(Answer<Response>) -> Answer<R> + Send + 'static,
+) -> Started<R> {
     match request {
         Request::Produce(request) => {
-            let started = produce::start(&ctx, version, request);
-            let answer = Box::pin(async move { produced(started.outcome.await) });
-            Started { answer, ordered: started.enqueued }
+            let (producing, ordered) = produce::start(ctx, version, request, targets);
+            Started { answer: Box::pin(producing.map(|outcome| finish(produced(outcome)))), ordered }
         }
         request => {
-            let answer = Box::pin(async move { respond(&ctx, version, request).await });
+            let answer = Box::pin(async move { finish(respond(&ctx, version, request).await) });
             Started { answer, ordered: true }
         }
     }
@@ -65,7 +74,10 @@ pub(crate) fn start(ctx: Arc<Context>, version: i16, request: Request) -> Starte
 
 async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<Response> {
     let reply: Response = match request {
-        Request::Produce(request) => return produced(produce::start(ctx, version, request).outcome.await),
+        Request::Produce(request) => {
+            let (producing, _) = produce::start(ctx.clone(), version, request, &mut Targets::default());
+            return produced(producing.await);
+        }
         Request::Fetch(request) => {
             let (response, memory) = fetch::handle(ctx, version, request).await;
             return Answer::Reply { reply: response.into(), memory };

@@ -5,7 +5,10 @@
 //! Batches are enqueued before [`start`] returns, so that pipelined requests keep their order; what must wait for a
 //! partition first says so, and no later request of the connection overtakes it.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,9 +21,10 @@ use ottla_protocol::produce::{
 };
 
 use super::brokers::{self, text};
+use super::produce_targets::{Target, Targets};
 use crate::metrics::TopicMetrics;
 use crate::partition::{
-    Acks, AppendError, AppendOptions, Appended, ConnectionId, Origin, Partition, PartitionError, TopicRef,
+    Acks, AppendError, AppendOptions, Appended, Appending, ConnectionId, Origin, PartitionError, TopicRef,
 };
 use crate::server::Context;
 use crate::server::dispatch::CloseReason;
@@ -28,51 +32,60 @@ use crate::server::dispatch::CloseReason;
 /// The answer, `None` for acks 0, or the end of the connection.
 pub(crate) type Outcome = Result<Option<ProduceResponse>, CloseReason>;
 
-/// A Produce request under way.
-pub(crate) struct Started {
-    /// Gives the answer.
-    pub(crate) outcome: BoxFuture<'static, Outcome>,
-    /// Whether everything was enqueued: only then may a later request start before this one is answered.
-    pub(crate) enqueued: bool,
-}
-
 /// An append: its result will come, or its partition must be found first.
 enum Pending {
-    Enqueued(BoxFuture<'static, Result<Appended, AppendError>>),
-    Refused(AppendError),
+    Enqueued(Appending),
     Unfound(Bytes),
+    Finding(BoxFuture<'static, (Option<Arc<TopicMetrics>>, Result<Appended, AppendError>)>),
+    Settled(Result<Appended, AppendError>),
 }
 
 /// One partition of the request.
 struct Part {
     index: i32,
     pending: Pending,
-    metrics: Option<TopicMetrics>,
+    target: Option<Arc<Target>>,
     bytes: u64,
     records: u64,
 }
 
-pub(crate) fn start(ctx: &Arc<Context>, version: i16, request: ProduceRequest) -> Started {
-    let Some(acks) = acks(request.acks) else {
-        let outcome = Ok(Some(refused(request, ErrorCode::InvalidRequiredAcks)));
-        return Started { outcome: futures_util::future::ready(outcome).boxed(), enqueued: true };
-    };
+/// A Produce request under way; gives its [`Outcome`].
+pub(crate) struct Producing {
+    ctx: Arc<Context>,
+    version: i16,
+    options: AppendOptions,
+    /// The topics of the request; their partitions are the next `parts`.
+    topics: Vec<(ProduceTopic, usize)>,
+    parts: Vec<Part>,
+    /// All parts before this one are settled.
+    settled: usize,
+    /// An answer that needs no append.
+    ready: Option<ProduceResponse>,
+}
+
+/// Starts a request: enqueues what can be. Says whether that was everything: only then may a later request start before
+/// this one is answered.
+pub(crate) fn start(
+    ctx: Arc<Context>,
+    version: i16,
+    request: ProduceRequest,
+    targets: &mut Targets,
+) -> (Producing, bool) {
+    let acks = acks(request.acks);
     let options = AppendOptions {
-        acks,
+        acks: acks.unwrap_or(Acks::All),
         timeout: Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
         origin: Origin::Client(ConnectionId(ctx.connection.peer.connection)),
         guard: None,
     };
-    let mut topics = Vec::with_capacity(request.topics.len());
-    let mut enqueued = true;
-    for mut topic in request.topics {
-        let partitions = std::mem::take(&mut topic.partitions);
-        let parts: Vec<Part> =
-            partitions.into_iter().map(|partition| enqueue(ctx, version, &topic, partition, &options)).collect();
-        enqueued &= !parts.iter().any(|part| matches!(part.pending, Pending::Unfound(_)));
-        topics.push((topic, parts));
+    let mut producing =
+        Producing { ctx, version, options, topics: Vec::new(), parts: Vec::new(), settled: 0, ready: None };
+    if acks.is_none() {
+        producing.ready = Some(refused(request, ErrorCode::InvalidRequiredAcks));
+        return (producing, true);
     }
-    Started { outcome: finish(ctx.clone(), version, topics, options).boxed(), enqueued }
+    let enqueued = producing.enqueue_all(request.topics, targets);
+    (producing, enqueued)
 }
 
 fn acks(acks: i16) -> Option<Acks> {
@@ -98,99 +111,181 @@ fn enqueue(
     topic: &ProduceTopic,
     partition: ProducePartition,
     options: &AppendOptions,
+    targets: &mut Targets,
 ) -> Part {
     let batch = partition.records.unwrap_or_default();
     let mut part = Part {
         index: partition.index,
-        metrics: None,
+        target: None,
         bytes: batch.len() as u64,
         records: record_count(&batch),
-        pending: Pending::Refused(AppendError::UnsupportedCompressionType),
+        pending: Pending::Settled(Err(AppendError::UnsupportedCompressionType)),
     };
     if version < ZSTD_FROM && is_zstd(&batch) {
         return part;
     }
-    part.pending = match ctx.partitions.find_now(topic_ref(topic), partition.index) {
-        Ok(Some(found)) => {
-            part.metrics = Some(ctx.metrics.topic(&found.topic().name));
-            Pending::Enqueued(append(&found, batch, options))
+    part.target = targets.get(topic, part.index);
+    if part.target.is_none() {
+        match ctx.partitions.find_now(topic_ref(topic), part.index) {
+            Ok(Some(found)) => {
+                let metrics = ctx.metrics.topic(&found.topic().name);
+                part.target = Some(targets.add(topic, part.index, found, metrics));
+            }
+            // What looks unknown from the tables may be new: `find` makes sure.
+            Ok(None) | Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) => {}
+            Err(error) => {
+                part.pending = Pending::Settled(Err(error.into()));
+                return part;
+            }
         }
-        Ok(None) => Pending::Unfound(batch),
-        // What looks unknown from the tables may be new: `find` makes sure.
-        Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) => Pending::Unfound(batch),
-        Err(error) => Pending::Refused(error.into()),
+    }
+    part.pending = match &part.target {
+        Some(target) => Pending::Enqueued(target.partition.append(batch, options)),
+        None => Pending::Unfound(batch),
     };
     part
 }
 
-fn append(
-    partition: &Partition,
+impl Producing {
+    fn enqueue_all(&mut self, topics: Vec<ProduceTopic>, targets: &mut Targets) -> bool {
+        let targets = targets.under(self.ctx.partitions.image_index());
+        self.topics.reserve_exact(topics.len());
+        for mut topic in topics {
+            let partitions = std::mem::take(&mut topic.partitions);
+            self.topics.push((topic, partitions.len()));
+            let Some((topic, _)) = self.topics.last() else { continue };
+            self.parts.reserve_exact(partitions.len());
+            for partition in partitions {
+                self.parts.push(enqueue(&self.ctx, self.version, topic, partition, &self.options, targets));
+            }
+        }
+        let unfound = self.parts.iter().any(|part| matches!(part.pending, Pending::Unfound(_)));
+        if unfound {
+            targets.forget();
+        }
+        !unfound
+    }
+
+    /// The topic that a part belongs to.
+    fn topic_of(&self, part: usize) -> Option<&ProduceTopic> {
+        let mut end = 0;
+        let mut ends = self.topics.iter().map(|(topic, count)| {
+            end += count;
+            (topic, end)
+        });
+        ends.find(|(_, end)| part < *end).map(|(topic, _)| topic)
+    }
+
+    fn poll_part(&mut self, number: usize, task: &mut Task<'_>) -> Poll<()> {
+        let Some(part) = self.parts.get_mut(number) else { return Poll::Ready(()) };
+        let settled = match &mut part.pending {
+            Pending::Settled(_) => return Poll::Ready(()),
+            Pending::Enqueued(appending) => ready!(Pin::new(appending).poll(task)),
+            Pending::Finding(finding) => {
+                let (metrics, result) = ready!(finding.as_mut().poll(task));
+                if let Some(metrics) = metrics {
+                    count(&metrics, part, &result);
+                }
+                result
+            }
+            Pending::Unfound(batch) => {
+                let (batch, index) = (std::mem::take(batch), part.index);
+                let found = find_and_append(&self.ctx, self.topic_of(number), index, batch, &self.options);
+                if let Some(part) = self.parts.get_mut(number) {
+                    part.pending = Pending::Finding(found);
+                }
+                return self.poll_part(number, task);
+            }
+        };
+        if let Some(target) = &part.target {
+            count(&target.metrics, part, &settled);
+        }
+        part.pending = Pending::Settled(settled);
+        Poll::Ready(())
+    }
+
+    /// Everything is settled: what goes back.
+    fn outcome(&mut self) -> Outcome {
+        let mut response = ProduceResponse { topics: Vec::with_capacity(self.topics.len()), ..Default::default() };
+        let mut parts = std::mem::take(&mut self.parts).into_iter();
+        for (topic, count) in std::mem::take(&mut self.topics) {
+            let answers = parts.by_ref().take(count).map(|part| answer(&self.ctx, self.version, &topic, part));
+            let partitions = answers.collect();
+            response.topics.push(ProduceTopicResponse { name: topic.name, id: topic.id, partitions });
+        }
+        if self.options.acks == Acks::None {
+            let failed = response.topics.iter().flat_map(|topic| &topic.partitions).find(|part| part.error.is_error());
+            return match failed {
+                None => Ok(None),
+                Some(part) => Err(CloseReason(format!("a produce request with acks=0 failed: {}", part.error))),
+            };
+        }
+        hint_at_leaders(&self.ctx, &mut response);
+        Ok(Some(response))
+    }
+}
+
+impl Future for Producing {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Outcome> {
+        if let Some(response) = self.ready.take() {
+            return Poll::Ready(Ok(Some(response)));
+        }
+        while self.settled < self.parts.len() {
+            let number = self.settled;
+            ready!(self.poll_part(number, task));
+            self.settled += 1;
+        }
+        Poll::Ready(self.outcome())
+    }
+}
+
+/// Waits for a partition that the tables do not know yet, then appends.
+fn find_and_append(
+    ctx: &Arc<Context>,
+    topic: Option<&ProduceTopic>,
+    index: i32,
     batch: Bytes,
     options: &AppendOptions,
-) -> BoxFuture<'static, Result<Appended, AppendError>> {
-    partition.append(batch, options.clone()).boxed()
-}
-
-async fn finish(
-    ctx: Arc<Context>,
-    version: i16,
-    topics: Vec<(ProduceTopic, Vec<Part>)>,
-    options: AppendOptions,
-) -> Outcome {
-    let mut response = ProduceResponse::default();
-    for (topic, parts) in topics {
-        let mut partitions = Vec::with_capacity(parts.len());
-        for part in parts {
-            let answer = settle(&ctx, version, &topic, part, &options).await;
-            partitions.push(answer);
-        }
-        response.topics.push(ProduceTopicResponse { name: topic.name, id: topic.id, partitions });
-    }
-    if options.acks == Acks::None {
-        let failed = response.topics.iter().flat_map(|topic| &topic.partitions).find(|part| part.error.is_error());
-        return match failed {
-            None => Ok(None),
-            Some(part) => Err(CloseReason(format!("a produce request with acks=0 failed: {}", part.error))),
+) -> BoxFuture<'static, (Option<Arc<TopicMetrics>>, Result<Appended, AppendError>)> {
+    let (ctx, options) = (ctx.clone(), options.clone());
+    let (name, id) = topic.map_or((None, None), |topic| (topic.name.clone(), topic.id));
+    async move {
+        let wanted = match &name {
+            Some(name) => TopicRef::Name(name),
+            None => TopicRef::Id(id.unwrap_or_default()),
         };
+        match ctx.partitions.find(wanted, index).await {
+            Ok(found) => {
+                let metrics = ctx.metrics.topic(&found.topic().name);
+                (Some(metrics), found.append(batch, &options).await)
+            }
+            Err(error) => (None, Err(error.into())),
+        }
     }
-    hint_at_leaders(&ctx, &mut response);
-    Ok(Some(response))
+    .boxed()
 }
 
-/// Waits for one append and says what came of it.
-async fn settle(
-    ctx: &Context,
-    version: i16,
-    topic: &ProduceTopic,
-    mut part: Part,
-    options: &AppendOptions,
-) -> ProducePartitionResponse {
-    let outcome = match part.pending {
-        Pending::Enqueued(result) => result.await,
-        Pending::Refused(error) => Err(error),
-        Pending::Unfound(batch) => match ctx.partitions.find(topic_ref(topic), part.index).await {
-            Ok(found) => {
-                part.metrics = Some(ctx.metrics.topic(&found.topic().name));
-                append(&found, batch, options).await
-            }
-            Err(error) => Err(error.into()),
-        },
-    };
-    match outcome {
-        Ok(appended) => {
-            if let Some(metrics) = part.metrics {
-                metrics.bytes_in.inc_by(part.bytes);
-                metrics.records_in.inc_by(part.records);
-            }
-            let log_append_time_ms = appended.log_append_time_ms.unwrap_or(-1);
-            ProducePartitionResponse::appended(part.index, appended.base_offset, log_append_time_ms, appended.log_start)
+fn count(metrics: &TopicMetrics, part: &Part, result: &Result<Appended, AppendError>) {
+    match result {
+        Ok(_) => {
+            metrics.bytes_in.inc_by(part.bytes);
+            metrics.records_in.inc_by(part.records);
         }
-        Err(error) => {
-            if let Some(metrics) = part.metrics {
-                metrics.refused.inc();
-            }
-            rejected(ctx, version, topic, part.index, &error)
+        Err(_) => metrics.refused.inc(),
+    }
+}
+
+/// Says what came of one append.
+fn answer(ctx: &Context, version: i16, topic: &ProduceTopic, part: Part) -> ProducePartitionResponse {
+    match part.pending {
+        Pending::Settled(Ok(Appended { base_offset, log_append_time_ms, log_start })) => {
+            ProducePartitionResponse::appended(part.index, base_offset, log_append_time_ms.unwrap_or(-1), log_start)
         }
+        Pending::Settled(Err(error)) => rejected(ctx, version, topic, part.index, &error),
+        // Not reached: an outcome is given when all parts are settled.
+        _ => ProducePartitionResponse::failed(part.index, ErrorCode::UnknownServerError),
     }
 }
 

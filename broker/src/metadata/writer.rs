@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use ottla_raft::{GroupHandle, Proposal, ProposeError};
+use ottla_storage::entry::Batches;
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
 use tokio::sync::{mpsc, oneshot};
@@ -123,7 +124,7 @@ impl Writer {
         jobs: Vec<InEntry>,
         clock_ms: i64,
     ) -> (Result<(), MetadataError>, Vec<(Job, u32)>) {
-        let proposal = Proposal { payload: encode(commands), batches: Vec::new(), clock_ms };
+        let proposal = Proposal { payload: encode(commands), batches: Batches::default(), clock_ms };
         let proposed = match self.group.propose(proposal).await {
             Ok(proposed) => proposed,
             Err(error) => {

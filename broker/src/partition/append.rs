@@ -4,20 +4,22 @@
 //! on sequence and epoch comes from apply (design section 3). May not know: how entries are packed.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::ids::ProducerId;
-use ottla_storage::env::rt;
-use tokio::sync::oneshot;
+use ottla_storage::env::rt::{self, Instant};
 
 use super::error::{AppendError, PartitionError};
 use super::handle::Partition;
 use super::types::{Acks, AppendOptions, Appended, Origin};
-use super::validate::{prepare, prepare_internal};
+use super::validate::{is_heavy, prepare, prepare_internal};
+use crate::shard::answer::{self, AnswerReceiver};
 use crate::shard::command::BatchDecision;
-use crate::shard::queue::{BatchAnswer, QueuedBatch};
+use crate::shard::queue::QueuedBatch;
 use crate::shard::state::{BatchOutcome, Rejection};
 use crate::shard::sticky::{Sender, Sent};
 
@@ -27,33 +29,52 @@ const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// No append waits longer, whatever a client says.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
+/// An append on its way. It is enqueued already; this only waits, with a timer once it has to.
+#[derive(Debug)]
+pub struct Appending {
+    answer: AnswerReceiver,
+    deadline: Instant,
+    timer: Option<rt::Sleep>,
+}
+
+impl Future for Appending {
+    type Output = Result<Appended, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let answer = match Pin::new(&mut this.answer).poll(cx) {
+            Poll::Ready(answer) => answer.unwrap_or(Err(PartitionError::NotLeaderOrFollower.into())),
+            Poll::Pending => {
+                let timer = this.timer.get_or_insert_with(|| rt::sleep_until(this.deadline));
+                ready!(Pin::new(timer).poll(cx));
+                Err(PartitionError::TimedOut.into())
+            }
+        };
+        Poll::Ready(match answer {
+            Ok(BatchOutcome::Stored { base_offset, log_append_time_ms, log_start }) => {
+                Ok(Appended { base_offset, log_append_time_ms, log_start })
+            }
+            Ok(BatchOutcome::Rejected(rejection)) => Err(rejected(rejection)),
+            Err(error) => Err(error),
+        })
+    }
+}
+
 impl Partition {
     /// Appends a batch. It is checked and enqueued in this call, so calls keep their order; the future only waits.
-    pub fn append(
-        &self,
-        batch: Bytes,
-        options: AppendOptions,
-    ) -> impl Future<Output = Result<Appended, AppendError>> + Send + use<> {
-        let timeout = options.timeout.clamp(TIMEOUT_MIN, TIMEOUT_MAX);
-        let receiver = self.enqueue(batch, &options, timeout);
-        async move {
-            let answer = rt::timeout(timeout, receiver).await.map_err(|_| PartitionError::TimedOut)?;
-            match answer.unwrap_or(Err(PartitionError::NotLeaderOrFollower.into()))? {
-                BatchOutcome::Stored { base_offset, log_append_time_ms, log_start } => {
-                    Ok(Appended { base_offset, log_append_time_ms, log_start })
-                }
-                BatchOutcome::Rejected(rejection) => Err(rejected(rejection)),
-            }
-        }
+    pub fn append(&self, batch: Bytes, options: &AppendOptions) -> Appending {
+        let deadline = rt::now() + options.timeout.clamp(TIMEOUT_MIN, TIMEOUT_MAX);
+        Appending { answer: self.enqueue(batch, options, deadline), deadline, timer: None }
     }
 
-    fn enqueue(&self, batch: Bytes, options: &AppendOptions, timeout: Duration) -> oneshot::Receiver<BatchAnswer> {
-        let (answer, receiver) = oneshot::channel();
+    fn enqueue(&self, batch: Bytes, options: &AppendOptions, deadline: Instant) -> AnswerReceiver {
+        let (answer, receiver) = answer::channel();
         let (data, refused) = match self.check(batch.clone(), options) {
             Ok(data) => (data, None),
             Err(error) => (batch, Some(error)),
         };
-        if refused.is_none() && !self.is_adopted() {
+        let adopted = self.known_adopted || self.is_adopted();
+        if refused.is_none() && !adopted {
             self.shard.want(self.id);
         }
         let queued = QueuedBatch {
@@ -64,7 +85,8 @@ impl Partition {
                 coordinator: options.origin == Origin::Coordinator,
                 guard: options.guard.clone(),
             },
-            deadline: rt::now() + timeout,
+            deadline,
+            adopted,
             answer,
         };
         self.shard.enqueue(queued, refused);
@@ -87,12 +109,20 @@ impl Partition {
         if options.acks == Acks::All && !self.has_enough_replicas() {
             return Err(AppendError::NotEnoughReplicas);
         }
-        prepare(batch, &self.topic.config, rt::wall_clock_ms())
+        let (topic, now_ms) = (&self.topic.config, rt::wall_clock_ms());
+        if is_heavy(&batch, topic) {
+            // In this call all the same, so that the order of batches is kept.
+            return rt::block_in_place(|| prepare(batch, topic, now_ms));
+        }
+        prepare(batch, topic, now_ms)
     }
 
     /// `min.insync.replicas` holds if a majority meets it: an entry is applied once a majority has synced it. More than
     /// the majority cannot be promised until followers' progress is known, so it is refused rather than pretended.
     fn has_enough_replicas(&self) -> bool {
+        if self.topic.config.min_insync_replicas <= 1 {
+            return true;
+        }
         let members = self.shard.members();
         let majority = members.voters.iter().map(|config| config.len() / 2 + 1).min().unwrap_or(0);
         usize::try_from(self.topic.config.min_insync_replicas).unwrap_or(0) <= majority

@@ -22,6 +22,8 @@ pub struct Partition {
     pub(super) id: PartitionId,
     pub(super) topic: Arc<Topic>,
     pub(super) shard: Arc<Shard>,
+    /// See [`Partition::remember_adoption`].
+    pub(super) known_adopted: bool,
 }
 
 impl Partition {
@@ -70,6 +72,20 @@ impl Partition {
     #[must_use]
     pub fn is_adopted(&self) -> bool {
         self.cell().is_some()
+    }
+
+    /// The same handle for whoever keeps it as long as the metadata image stays the same: while that routes the partition
+    /// to its shard, an adopted partition stays adopted, so appends need not ask again.
+    #[must_use]
+    pub fn remember_adoption(mut self) -> Self {
+        self.known_adopted = self.is_adopted();
+        self
+    }
+
+    /// True if [`Self::remember_adoption`] found the partition adopted.
+    #[must_use]
+    pub fn is_known_adopted(&self) -> bool {
+        self.known_adopted
     }
 
     /// The watermarks as published; all 0 before the partition is adopted.

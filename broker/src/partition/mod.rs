@@ -18,6 +18,7 @@ mod tests;
 mod types;
 mod validate;
 
+pub use append::Appending;
 pub use error::{AppendError, PartitionError, RecordError};
 pub use handle::Partition;
 pub use partitions::Partitions;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset};
 use ottla_storage::env::{rt, watch};
+use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
 use super::delayed_fetch;
@@ -38,6 +39,12 @@ impl Partitions {
         self.shards.registry().image()
     }
 
+    /// The metadata index of the tables that [`Self::find_now`] looks into.
+    #[must_use]
+    pub fn image_index(&self) -> RaftIndex {
+        self.image().index
+    }
+
     /// A partition, from the tables as they are. `None`: it exists, but its shard is not here yet.
     /// A partition that its shard has not adopted yet is given too: appends to it wait in order.
     pub fn find_now(&self, topic: TopicRef<'_>, index: i32) -> Result<Option<Partition>, PartitionError> {
@@ -50,7 +57,7 @@ impl Partitions {
                 .is_some_and(|record| record.replicas.iter().any(|replica| replica.node == self.shards.node()));
             return if placed_here { Ok(None) } else { Err(PartitionError::NotLeaderOrFollower) };
         };
-        Ok(Some(Partition { id: topic.partition(index), topic: topic.clone(), shard }))
+        Ok(Some(Partition { id: topic.partition(index), topic: topic.clone(), shard, known_adopted: false }))
     }
 
     /// A partition that this node leads; waits for its adoption, which goes before others.

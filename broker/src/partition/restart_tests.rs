@@ -118,7 +118,7 @@ async fn produce(node: &Node, index: i32, resume: &Mutex<Progress>, acked: &Acke
             (progress.sequence, progress.unanswered.clone())
         };
         let data = batch(Some((i64::from(index), sequence)), &values);
-        match partition.append(data, options_of(1)).await {
+        match partition.append(data, &options_of(1)).await {
             // The answer is lost on its way: sent again later, perhaps in another life.
             Ok(_) if sim::random_below(12) == 0 => rt::sleep(Duration::from_millis(sim::random_below(500))).await,
             Ok(appended) => {
@@ -263,7 +263,7 @@ fn retention_moves_the_log_start_over_whole_batches_and_times_are_found_in_what_
         for n in 0..100u64 {
             rt::sleep(Duration::from_millis(5)).await;
             times.push(rt::wall_clock_ms());
-            let appended = partition.append(batch(None, &[n, n + 1_000]), options_of(1)).await.unwrap();
+            let appended = partition.append(batch(None, &[n, n + 1_000]), &options_of(1)).await.unwrap();
             assert_eq!(appended.base_offset, Offset(i64::try_from(n).unwrap() * 2));
         }
         let by_time = async |at: i64| {
@@ -286,7 +286,7 @@ fn retention_moves_the_log_start_over_whole_batches_and_times_are_found_in_what_
         assert_eq!(greatest.unwrap().unwrap().offset, Offset(198));
         assert_eq!(partition.delete_records(-1).await.unwrap(), Offset(200));
         assert_eq!(by_time(0).await, None);
-        assert_eq!(partition.append(batch(None, &[7]), options_of(1)).await.unwrap().base_offset, Offset(200));
+        assert_eq!(partition.append(batch(None, &[7]), &options_of(1)).await.unwrap().base_offset, Offset(200));
     });
 }
 
@@ -297,7 +297,7 @@ fn a_long_poll_counts_what_is_there_and_what_comes() {
         let node = start(SimDisk::new(6, SimDiskOptions::default()), TopicConfig::default(), Upkeep::default()).await;
         let partition = node.partitions.find(NAME, 0).await.unwrap();
         let bytes = batch(None, &[1]).len();
-        partition.append(batch(None, &[1]), options_of(1)).await.unwrap();
+        partition.append(batch(None, &[1]), &options_of(1)).await.unwrap();
         let wait = async |offset: i64, min_bytes: usize| {
             let start = rt::now();
             let waits = [(partition.clone(), Offset(offset), Isolation::ReadCommitted)];
@@ -309,7 +309,7 @@ fn a_long_poll_counts_what_is_there_and_what_comes() {
         assert!(wait(1, 1).await >= Duration::from_secs(10));
         let later = async {
             rt::sleep(Duration::from_secs(1)).await;
-            partition.append(batch(None, &[2]), options_of(1)).await.unwrap();
+            partition.append(batch(None, &[2]), &options_of(1)).await.unwrap();
         };
         let (waited, ()) = futures_util::join!(wait(0, 2 * bytes), later);
         assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(2), "{waited:?}");
@@ -346,7 +346,7 @@ fn the_log_of_group_offsets_stays_short_and_the_offsets_survive() {
             let partition = node.partitions.find(NAME, 0).await.unwrap();
             for offset in 0..400 {
                 let options = AppendOptions { origin: Origin::Coordinator, ..options_of(0) };
-                partition.append(commit(offset), options).await.unwrap();
+                partition.append(commit(offset), &options).await.unwrap();
                 rt::sleep(Duration::from_millis(5)).await;
             }
             let marks = partition.watermarks();
@@ -389,7 +389,7 @@ async fn damaged_life(kind: ShardKind, batches: Vec<Bytes>, needle: &[u8]) -> Si
         let partition = node.partitions.find(NAME, 0).await.unwrap();
         for batch in batches {
             let options = AppendOptions { origin: Origin::Coordinator, ..options_of(0) };
-            partition.append(batch, options).await.unwrap();
+            partition.append(batch, &options).await.unwrap();
         }
     });
     life.await.unwrap();
@@ -408,7 +408,7 @@ fn damaged_records_that_no_checkpoint_covers_cost_their_offsets_only() {
         let disk = damaged_life(kind, batches, &values[3].to_be_bytes()).await;
         let node = start(disk, TopicConfig::default(), Upkeep::default()).await;
         let partition = node.partitions.find(NAME, 0).await.unwrap();
-        assert_eq!(partition.append(batch(None, &[1]), options_of(1)).await.unwrap().base_offset, Offset(12));
+        assert_eq!(partition.append(batch(None, &[1]), &options_of(1)).await.unwrap().base_offset, Offset(12));
         for offset in [0, 4, 6, 7, 8, 12] {
             let spec = FetchSpec {
                 offset: Offset(offset),
@@ -446,12 +446,12 @@ fn a_full_disk_refuses_produce_serves_reads_and_recovers_without_a_restart() {
         let disk = SimDisk::new(8, SimDiskOptions { capacity_bytes: 64 << 20, ..SimDiskOptions::default() });
         let node = start(disk.clone(), TopicConfig::default(), Upkeep::default()).await;
         let partition = node.partitions.find(NAME, 0).await.unwrap();
-        partition.append(batch(None, &[1, 2]), options_of(1)).await.unwrap();
+        partition.append(batch(None, &[1, 2]), &options_of(1)).await.unwrap();
         disk.set_capacity(0);
         let mut refused = None;
         for _ in 0..20_000 {
             let values: Vec<u64> = (0..2_000).collect();
-            if let Err(error) = partition.append(batch(None, &values), options_of(1)).await {
+            if let Err(error) = partition.append(batch(None, &values), &options_of(1)).await {
                 refused = Some(error);
                 break;
             }
@@ -462,6 +462,6 @@ fn a_full_disk_refuses_produce_serves_reads_and_recovers_without_a_restart() {
         assert_eq!((found[&0], found[&1]), (1, 2));
         disk.set_capacity(1 << 40);
         rt::sleep(Duration::from_secs(5)).await;
-        partition.append(batch(None, &[3]), options_of(1)).await.unwrap();
+        partition.append(batch(None, &[3]), &options_of(1)).await.unwrap();
     });
 }

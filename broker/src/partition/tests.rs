@@ -44,7 +44,7 @@ fn options(acks: Acks) -> AppendOptions {
 }
 
 async fn append(partition: &Partition, batch: Bytes) -> Result<Appended, AppendError> {
-    partition.append(batch, options(Acks::All)).await
+    partition.append(batch, &options(Acks::All)).await
 }
 
 /// One topic "t" with three partitions on one shard that this node leads; adoption runs.
@@ -222,7 +222,7 @@ async fn more_replicas_than_a_majority_can_promise_are_refused_before_the_append
     let before = world.group.entries().len();
     assert_eq!(append(&partition, batch(1)).await.unwrap_err(), AppendError::NotEnoughReplicas);
     assert_eq!(world.group.entries().len(), before);
-    assert!(partition.append(batch(1), options(Acks::Leader)).await.is_ok());
+    assert!(partition.append(batch(1), &options(Acks::Leader)).await.is_ok());
 }
 
 #[tokio::test]
@@ -316,7 +316,7 @@ async fn a_retry_on_another_connection_is_answered_with_the_first_offset() {
     assert_eq!(append(&partition, data.clone()).await.unwrap().base_offset, Offset(2));
     append(&partition, batch(1)).await.unwrap();
     let other = AppendOptions { origin: Origin::Client(ConnectionId(2)), ..options(Acks::All) };
-    assert_eq!(partition.append(data, other).await.unwrap().base_offset, Offset(2));
+    assert_eq!(partition.append(data, &other).await.unwrap().base_offset, Offset(2));
 }
 
 #[tokio::test]

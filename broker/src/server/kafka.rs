@@ -14,6 +14,7 @@ use ottla_protocol::versions::ApiKey;
 use ottla_storage::env::rt;
 
 use crate::handlers;
+use crate::handlers::produce_targets::Targets;
 use crate::limits::{CLIENT_ID_LOG_CHARS_MAX, FRAME_TRUSTED_BYTES};
 use crate::metrics::Metrics;
 use crate::partition::ConnectionId;
@@ -44,7 +45,10 @@ impl Service for Kafka {
         self.domain.metrics.connections_accepted.inc();
         self.domain.metrics.connections.inc();
         let connection = ConnectionInfo { peer: peer.clone(), client_id: "".into() };
-        KafkaDispatch { context: Arc::new(Context { domain: self.domain.clone(), connection }) }
+        KafkaDispatch {
+            context: Arc::new(Context { domain: self.domain.clone(), connection }),
+            targets: Targets::default(),
+        }
     }
 
     fn ended(&self, peer: &Peer, ended: &Ended) {
@@ -92,6 +96,7 @@ fn reason(ended: &Ended) -> Reason {
 /// One connection's dispatcher.
 pub struct KafkaDispatch {
     context: Arc<Context>,
+    targets: Targets,
 }
 
 /// A decoded request.
@@ -167,9 +172,10 @@ impl Dispatch for KafkaDispatch {
                 let context = self.context_for(&header);
                 let metrics = context.metrics.clone();
                 let began = rt::now();
-                let Started { answer, ordered } = handlers::start(context, header.version, request);
-                let answer = Box::pin(async move { finished(&metrics, &header, began, answer.await) });
-                Started { answer, ordered }
+                let version = header.version;
+                handlers::start(context, version, request, &mut self.targets, move |answer| {
+                    finished(&metrics, &header, began, answer)
+                })
             }
             Call::ApiVersionsTooNew { correlation_id } => {
                 self.context.metrics.answered(ApiKey::ApiVersions, ErrorCode::UnsupportedVersion, 0.0);

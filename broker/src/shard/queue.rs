@@ -8,12 +8,13 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use ottla_protocol::ids::PartitionId;
-use ottla_storage::entry::EntryBatch;
+use ottla_storage::entry::{Batches, EntryBatch};
 use ottla_storage::env::rt::Instant;
 use tokio::sync::oneshot;
 
+use super::answer::{AnswerSender, BatchAnswer};
 use super::command::{BATCHES_PER_ENTRY_MAX, BatchDecision, Command};
-use super::state::{ApplyReply, BatchOutcome};
+use super::state::ApplyReply;
 use super::sticky::{Refusals, Sent};
 use crate::partition::{AppendError, ConnectionId, PartitionError};
 
@@ -25,9 +26,6 @@ pub(crate) const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const _: () = assert!(ENTRY_BYTES_MAX <= QUEUE_BYTES_MAX);
 
-/// The answer to a batch.
-pub(crate) type BatchAnswer = Result<BatchOutcome, AppendError>;
-
 /// A batch on its way to the shard.
 #[derive(Debug)]
 pub(crate) struct QueuedBatch {
@@ -38,13 +36,15 @@ pub(crate) struct QueuedBatch {
     pub(crate) sent: Option<Sent>,
     /// When whoever waits gives up.
     pub(crate) deadline: Instant,
-    pub(crate) answer: oneshot::Sender<BatchAnswer>,
+    /// Whoever sent it knows that the shard carries the partition; apply judges in any case.
+    pub(crate) adopted: bool,
+    pub(crate) answer: AnswerSender,
 }
 
 impl QueuedBatch {
     /// Answers; whoever asked may have gone.
     pub(crate) fn finish(self, answer: BatchAnswer) {
-        let _ = self.answer.send(answer);
+        self.answer.send(answer);
     }
 }
 
@@ -75,11 +75,24 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// The entry's batches and their decisions.
-    pub(crate) fn entry(&self) -> (Command, Vec<EntryBatch>) {
-        let decisions = self.batches.iter().map(|batch| batch.decision.clone()).collect();
-        let to_entry = |batch: &QueuedBatch| EntryBatch { partition: batch.partition, data: batch.data.clone() };
-        (Command::Data(decisions), self.batches.iter().map(to_entry).collect())
+    /// Takes the entry's batches and their decisions; who waits for them stays.
+    pub(crate) fn take_entry(&mut self) -> (Command, Batches) {
+        let decisions = self.batches.iter_mut().map(|batch| std::mem::take(&mut batch.decision)).collect();
+        let to_entry =
+            |batch: &mut QueuedBatch| EntryBatch { partition: batch.partition, data: std::mem::take(&mut batch.data) };
+        (Command::Data(decisions), self.batches.iter_mut().map(to_entry).collect())
+    }
+
+    /// Groups by partition; the order within a partition is kept. Batches are moved once, however they came.
+    fn group(&mut self) {
+        if self.batches.is_sorted_by_key(|batch| batch.partition) {
+            return;
+        }
+        let mut order: Vec<(PartitionId, usize)> =
+            self.batches.iter().enumerate().map(|(place, batch)| (batch.partition, place)).collect();
+        order.sort_unstable();
+        let mut batches: Vec<_> = std::mem::take(&mut self.batches).into_iter().map(Some).collect();
+        self.batches = order.into_iter().filter_map(|(_, place)| batches.get_mut(place)?.take()).collect();
     }
 }
 
@@ -155,7 +168,7 @@ impl Queue {
                 batch.finish(Err(error));
                 continue;
             }
-            if held_partitions.contains(&batch.partition) || !adopted(batch.partition) {
+            if held_partitions.contains(&batch.partition) || !(batch.adopted || adopted(batch.partition)) {
                 if batch.deadline <= now {
                     self.refuse(batch, PartitionError::LeaderNotAvailable.into());
                     continue;
@@ -172,8 +185,7 @@ impl Queue {
             self.bytes += batch.data.len();
             self.batches.push_front(batch);
         }
-        // Stable: the order within a partition is kept.
-        packed.batches.sort_by_key(|batch| batch.partition);
+        packed.group();
         packed
     }
 
@@ -204,6 +216,7 @@ impl Queue {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::shard::answer::{self, AnswerReceiver};
     use crate::shard::sticky::Sender;
     use ottla_protocol::ids::ProducerId;
     use proptest::prelude::*;
@@ -213,15 +226,18 @@ mod tests {
         PartitionId { topic: Uuid::from_u128(1), index }
     }
 
-    fn batch(index: i32, bytes: usize, sequence: Option<i32>) -> (QueuedBatch, oneshot::Receiver<BatchAnswer>) {
-        let (answer, receiver) = oneshot::channel();
+    fn batch(index: i32, bytes: usize, sequence: Option<i32>) -> (QueuedBatch, AnswerReceiver) {
+        let (answer, receiver) = answer::channel();
         let sent = sequence.map(|sequence| {
             let sender = Sender { connection: ConnectionId(1), producer: ProducerId(1), partition: id(index) };
             Sent { sender, epoch: 0, sequence, arrival: 0 }
         });
         let data = Bytes::from(vec![0; bytes]);
         let decision = BatchDecision::default();
-        (QueuedBatch { partition: id(index), data, decision, sent, deadline: Instant(100), answer }, receiver)
+        (
+            QueuedBatch { partition: id(index), data, decision, sent, deadline: Instant(100), adopted: false, answer },
+            receiver,
+        )
     }
 
     #[test]

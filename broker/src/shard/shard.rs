@@ -6,11 +6,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::{Members, Proposal, ProposeError, Role};
 use ottla_storage::data_dir::DataDir;
+use ottla_storage::entry::Batches;
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{ReplicaId, Term};
 use ottla_storage::index::ExtentKey;
@@ -23,7 +25,7 @@ use super::cut_points::CutPoints;
 use super::group::Group;
 use super::machine::ShardMachine;
 use super::published::Published;
-use super::queue::{BatchAnswer, Packed, Queue, QueuedBatch, QueuedCommand};
+use super::queue::{Packed, Queue, QueuedBatch, QueuedCommand};
 use super::state::{ApplyReply, ShardState};
 use crate::metadata::{ShardCreation, ShardKind};
 use crate::partition::{AppendError, ConnectionId, PartitionError};
@@ -304,26 +306,22 @@ impl Shard {
     async fn propose_next(&self, term: Term) -> Option<Duration> {
         let command = self.queue.lock().pop_command();
         if let Some(QueuedCommand { command, answer }) = command {
-            let _ = answer.send(self.propose(term, &command, Vec::new()).await.map_err(|error| self.cause(&error)));
+            let _ =
+                answer.send(self.propose(term, &command, Batches::default()).await.map_err(|error| self.cause(&error)));
             return None;
         }
         let now = rt::now();
-        let packed = self.queue.lock().pack(now, |id| self.machine.published.get(id).is_some());
+        let mut packed = self.queue.lock().pack(now, |id| self.machine.published.get(id).is_some());
         if packed.batches.is_empty() {
             return Some(packed.next_deadline.map_or(IDLE, |deadline| deadline.since(now)));
         }
-        let (command, batches) = packed.entry();
+        let (command, batches) = packed.take_entry();
         let reply = self.propose(term, &command, batches).await;
         self.answer(packed, reply);
         None
     }
 
-    async fn propose(
-        &self,
-        term: Term,
-        command: &Command,
-        batches: Vec<ottla_storage::entry::EntryBatch>,
-    ) -> Result<ApplyReply, ProposeError> {
+    async fn propose(&self, term: Term, command: &Command, batches: Batches) -> Result<ApplyReply, ProposeError> {
         let proposal = Proposal { payload: command.encode(), batches, clock_ms: self.next_clock_ms(term) };
         let proposed = self.group.propose(proposal).await?;
         proposed.reply.take::<ApplyReply>().ok_or_else(|| ProposeError::Stopped("apply gave no answer".into()))
@@ -332,9 +330,10 @@ impl Shard {
     fn answer(&self, packed: Packed, reply: Result<ApplyReply, ProposeError>) {
         match reply {
             Ok(ApplyReply::Data(outcomes)) if outcomes.len() == packed.batches.len() => {
-                for (batch, outcome) in packed.batches.into_iter().zip(outcomes) {
-                    batch.finish(BatchAnswer::Ok(outcome));
-                }
+                // All answers first: a connection that wakes up finds those of its whole burst.
+                let answered = packed.batches.into_iter().zip(outcomes);
+                let waiting: Vec<_> = answered.filter_map(|(batch, outcome)| batch.answer.set(Ok(outcome))).collect();
+                waiting.into_iter().for_each(Waker::wake);
             }
             Ok(other) => tracing::error!("shard={}: apply answered {other:?} to data", self.creation.shard),
             Err(error) => {

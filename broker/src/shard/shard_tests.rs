@@ -10,6 +10,7 @@ use super::*;
 use crate::config::TopicConfig;
 use crate::metadata::ShardKind;
 use crate::shard::adoption::{Adoption, floor};
+use crate::shard::answer::{self, AnswerReceiver, BatchAnswer, Unanswered};
 use crate::shard::command::{AdoptedPartition, BatchDecision};
 use crate::shard::fake::{FakeGroup, FakeRegistry, TOPIC, image_with_topic, partition};
 use crate::shard::published::DataWaiter;
@@ -23,8 +24,8 @@ use ottla_storage::ids::RaftIndex;
 const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
 const NOT_LEADER: AppendError = AppendError::Partition(PartitionError::NotLeaderOrFollower);
 
-fn batch(index: i32, sequence: Option<i32>) -> (QueuedBatch, oneshot::Receiver<BatchAnswer>) {
-    let (answer, receiver) = oneshot::channel();
+fn batch(index: i32, sequence: Option<i32>) -> (QueuedBatch, AnswerReceiver) {
+    let (answer, receiver) = answer::channel();
     let mut builder = BatchBuilder::new(Codec::None);
     if let Some(sequence) = sequence {
         builder = builder.with_producer(7, 0, sequence);
@@ -38,6 +39,7 @@ fn batch(index: i32, sequence: Option<i32>) -> (QueuedBatch, oneshot::Receiver<B
         decision: BatchDecision::default(),
         sent,
         deadline: Instant(i64::MAX),
+        adopted: false,
         answer,
     };
     (queued, receiver)
@@ -48,7 +50,7 @@ async fn adopt(shard: &Shard, partitions: i32) {
     shard.command(Command::Adopt((0..partitions).map(adopted).collect())).await.unwrap();
 }
 
-fn base(answer: Result<BatchAnswer, oneshot::error::RecvError>) -> i64 {
+fn base(answer: Result<BatchAnswer, Unanswered>) -> i64 {
     match answer.unwrap() {
         Ok(BatchOutcome::Stored { base_offset, .. }) => base_offset.0,
         other => panic!("{other:?}"),

@@ -239,7 +239,10 @@ impl ShardState {
         }
         let base_offset = partition.next_offset;
         let epoch = epoch_of(partition.epoch_base, term);
-        if Arc::make_mut(&mut partition.epochs).note_append(epoch, base_offset) {
+        // Readers share the history: it is copied when it grows, not for every batch.
+        if partition.epochs.newest() != Some(epoch)
+            && Arc::make_mut(&mut partition.epochs).note_append(epoch, base_offset)
+        {
             self.dirty.epochs.insert(id);
         }
         partition.next_offset = base_offset.plus(header.offset_count());

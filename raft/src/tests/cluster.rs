@@ -181,7 +181,8 @@ impl Cluster {
     /// Proposes on a node; true if it was acknowledged.
     pub(crate) async fn propose(&self, node: SimNode, payload: Bytes) -> bool {
         let Some(handle) = self.handle(node) else { return false };
-        let proposal = Proposal { payload: payload.clone(), batches: Vec::new(), clock_ms: 0 };
+        let proposal =
+            Proposal { payload: payload.clone(), batches: ottla_storage::entry::Batches::default(), clock_ms: 0 };
         let asked =
             sim::spawn_on(node, async move { rt::timeout(Duration::from_secs(2), handle.propose(proposal)).await });
         let Ok(Ok(Ok(proposed))) = asked.await else { return false };

@@ -23,7 +23,11 @@ use crate::proposal::Proposal;
 const NODE: SimNode = SimNode(1);
 
 pub(crate) fn proposal(payload: &[u8]) -> Proposal {
-    Proposal { payload: Bytes::copy_from_slice(payload), batches: Vec::new(), clock_ms: 0 }
+    Proposal {
+        payload: Bytes::copy_from_slice(payload),
+        batches: ottla_storage::entry::Batches::default(),
+        clock_ms: 0,
+    }
 }
 
 async fn ready(handle: &GroupHandle) {
@@ -202,7 +206,13 @@ fn damaged_records_that_a_peer_may_count_on_keep_a_replica_out_and_a_sole_voter_
             let index = RaftIndex(next.index.0 + 1 + number as u64);
             let log_id = LogId { index, ..next };
             let payload = members(voters);
-            let entry = Entry { log_id, kind: EntryKind::Membership, clock_ms: 0, payload, batches: Vec::new() };
+            let entry = Entry {
+                log_id,
+                kind: EntryKind::Membership,
+                clock_ms: 0,
+                payload,
+                batches: ottla_storage::entry::Batches::default(),
+            };
             log.append(vec![entry], Box::new(|synced| synced.unwrap()));
             let opened = host.open(directory.clone(), &recovered[0], ledger()).await;
             assert_eq!(opened.is_ok(), starts, "{voters:?}: {:?}", opened.err());

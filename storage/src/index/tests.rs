@@ -139,7 +139,7 @@ impl History {
             kind: EntryKind::Normal,
             clock_ms: 7,
             payload: Bytes::new(),
-            batches: data,
+            batches: data.into(),
         };
         let total: usize = entry.batches.iter().map(|b| b.data.len()).sum();
         let mut at = self.frame(FrameBody::Entry(entry.clone()), u32::try_from(total).unwrap() + 48);

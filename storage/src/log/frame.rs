@@ -24,7 +24,7 @@ use bytes::Bytes;
 use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
-use crate::entry::EntryBatch;
+use crate::entry::{Batches, EntryBatch};
 use crate::ids::ReplicaId;
 
 /// Length of the fixed part.
@@ -77,13 +77,13 @@ pub(crate) struct RawFrame {
     pub(crate) index: u64,
     pub(crate) clock_ms: i64,
     pub(crate) payload: Bytes,
-    pub(crate) batches: Vec<EntryBatch>,
+    pub(crate) batches: Batches,
 }
 
 impl RawFrame {
     /// A frame without content.
     pub(crate) fn empty(kind: Kind) -> Self {
-        Self { kind, detail: 0, term: 0, index: 0, clock_ms: 0, payload: Bytes::new(), batches: Vec::new() }
+        Self { kind, detail: 0, term: 0, index: 0, clock_ms: 0, payload: Bytes::new(), batches: Batches::default() }
     }
 
     /// Length without padding.
@@ -213,7 +213,7 @@ pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded
             index: u64_le(head, 48),
             clock_ms: u64_le(head, 56).cast_signed(),
             payload: buf.slice(at + described..at + summed),
-            batches,
+            batches: batches.into(),
         },
         frame_bytes: length,
         batch_ranges: ranges,

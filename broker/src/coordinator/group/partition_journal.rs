@@ -80,7 +80,7 @@ impl Journal for PartitionJournal {
             AppendOptions { acks: Acks::All, timeout: APPEND_TIMEOUT, origin: Origin::Coordinator, guard: Some(guard) };
         match self.partition(partition) {
             Ok(partition) => {
-                let appended = partition.append(batch, options);
+                let appended = partition.append(batch, &options);
                 Box::pin(async move { appended.await.map(drop) })
             }
             Err(error) => Box::pin(std::future::ready(Err(error.into()))),

@@ -89,7 +89,7 @@ fn a_frame_of_another_incarnation_is_none() {
 fn a_batch_whose_header_is_damaged_is_never_told() {
     let mut frame = RawFrame::empty(Kind::Entry);
     let partition = PartitionId { topic: Uuid::from_u128(5), index: 3 };
-    frame.batches = vec![EntryBatch { partition, data: batch(50, 1) }];
+    frame.batches = vec![EntryBatch { partition, data: batch(50, 1) }].into();
     let mut out = Vec::new();
     encode(&mut out, STAMP, &frame);
     let first = frame.frame_bytes() - frame.batches[0].data.len();
@@ -108,7 +108,8 @@ fn a_batch_whose_header_is_damaged_is_never_told() {
 fn damage_within_records_leaves_the_descriptors_readable() {
     let mut frame = RawFrame::empty(Kind::Entry);
     let partition = PartitionId { topic: Uuid::from_u128(5), index: 3 };
-    frame.batches = vec![EntryBatch { partition, data: batch(50, 1) }, EntryBatch { partition, data: batch(50, 2) }];
+    frame.batches =
+        vec![EntryBatch { partition, data: batch(50, 1) }, EntryBatch { partition, data: batch(50, 2) }].into();
     let mut out = Vec::new();
     encode(&mut out, STAMP, &frame);
     let last = frame.frame_bytes() - 1;

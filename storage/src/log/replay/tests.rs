@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::entry::{Entry, EntryKind, EntryVerdicts};
+use crate::entry::{Batches, Entry, EntryKind, EntryVerdicts};
 use crate::ids::{LogId, RaftIndex, Term};
 
 const ONE: ReplicaId = ReplicaId(1);
@@ -18,7 +18,7 @@ fn entry(term: u64, index: u64) -> FrameBody {
         kind: EntryKind::Normal,
         clock_ms: 0,
         payload: Bytes::new(),
-        batches: Vec::new(),
+        batches: Batches::default(),
     })
 }
 
