@@ -1,122 +1,130 @@
-//! First figures of a broker process on this machine, loads on loopback. One run, one table; compare runs as A B A B.
+//! `cargo compare`: Ottla and Apache Kafka on this machine, loaded in turn by the same clients; ratios by name.
 //!
-//! `cargo run --release -p ottla-benches` (build the broker first: `cargo build --release`). The load is pre-encoded, so
-//! that the generator, which shares the machine, costs little.
+//! Builds and fetches what it needs. See `docs/performance.md` for what it found and `--help` for its options.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
-mod load;
+mod bench;
+mod goals;
+mod loads;
+mod machine;
+mod peers;
+mod process;
+mod results;
+mod table;
+mod tables;
+mod wire;
 
-use std::time::{Duration, Instant};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Parser;
-use kafka_protocol::messages::ApiVersionsRequest;
-use ottla_tests::process::Broker;
-use ottla_tests::raw::Raw;
+use serde_json::json;
 
-use crate::load::Load;
+use crate::bench::{Bench, Setup};
+use crate::peers::{kafka, ottla};
+use crate::results::Results;
 
-/// Measures a broker that it starts itself.
+/// Compares Ottla with Apache Kafka on this machine.
 #[derive(Parser)]
 struct Arguments {
-    /// Seconds per load.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Partitions of the topic that the many-partitions load writes to.
-    #[arg(long, default_value_t = 10_000)]
-    partitions: i32,
+    /// Ends within ten minutes: short windows and less data.
+    #[arg(long)]
+    quick: bool,
+    /// Where the results are kept. Tables that are whole there are not run again unless they are named by --only.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only these tables, in this order.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Lists the tables.
+    #[arg(long)]
+    list: bool,
+    /// Ottla alone: no second broker, no ratios.
+    #[arg(long)]
+    alone: bool,
+    /// The broker's binary instead of one that is built now.
+    #[arg(long, value_name = "FILE")]
+    broker: Option<PathBuf>,
+    /// Kafka's jars instead of those that Maven fetches.
+    #[arg(long, value_name = "DIRECTORY")]
+    jars: Option<PathBuf>,
+    /// Where both brokers keep their data [default: compare/data below the build's directory].
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Option<PathBuf>,
 }
 
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-    ticks / 100.0
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
-/// From the start of the process to the first answer that a client gets.
-fn start_to_first_answer(broker: &mut Broker) -> Duration {
-    let started = Instant::now();
-    broker.spawn();
-    loop {
-        if std::net::TcpStream::connect(broker.address()).is_ok() {
-            let mut raw = Raw::connect(broker.address());
-            let asked = raw.ask(0, &ApiVersionsRequest::default());
-            if raw.answer::<ApiVersionsRequest>(0, asked).is_some() {
-                return started.elapsed();
-            }
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn row(name: &str, broker: &Broker, load: &Load) {
-    let before = cpu_seconds(broker.pid());
-    let outcome = load.run(broker.address());
-    let cpu = cpu_seconds(broker.pid()) - before;
-    let seconds = outcome.elapsed.as_secs_f64();
-    let gigabytes = outcome.bytes as f64 / 1e9;
-    println!(
-        "| {name} | {:.0} | {:.1} | {:.2} | {:.1} | {} | {} |",
-        outcome.requests as f64 / seconds,
-        mib(outcome.bytes) / seconds,
-        cpu / gigabytes,
-        cpu * 1e6 / outcome.requests as f64,
-        outcome.percentile_us(50.0),
-        outcome.percentile_us(99.0),
-    );
+/// Where this command builds and keeps things: beside the other builds.
+pub(crate) fn target() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.ancestors().nth(2).unwrap().join("compare")
 }
 
 fn main() {
     let arguments = Arguments::parse();
-    let mut broker = Broker::prepare(&[]);
-    println!(
-        "start to first answer, empty directory: {:.0} ms",
-        start_to_first_answer(&mut broker).as_secs_f64() * 1e3
-    );
-    broker.wait_until_ready();
-    std::thread::sleep(Duration::from_secs(1));
-    println!("memory, idle: {:.1} MiB", mib(broker.resident_bytes()));
-    let mut raw = Raw::connect(broker.address());
-    raw.create_topic("one", 1, &[]);
-    raw.create_topic("sixteen", 16, &[]);
-    let duration = Duration::from_secs(arguments.seconds);
-    let produce = |topic, partitions, size, connections, depth| {
-        Load::produce(topic, partitions, size, connections, depth, duration)
-    };
-    // Memory is touched for the first time here, which costs more than anything that is measured.
-    produce("sixteen", 16, 16 << 10, 8, 4).run(broker.address());
-    println!("\n| produce, acks=all | requests/s | MiB/s | broker CPU s/GB | CPU us/request | p50 us | p99 us |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
-    row("1 KiB, 1 partition, 1 connection, depth 1", &broker, &produce("one", 1, 1 << 10, 1, 1));
-    row("1 KiB, 16 partitions, 64 connections, depth 1", &broker, &produce("sixteen", 16, 1 << 10, 64, 1));
-    row("1 KiB, 16 partitions, 64 connections, depth 8", &broker, &produce("sixteen", 16, 1 << 10, 64, 8));
-    row("16 KiB, 16 partitions, 64 connections, depth 8", &broker, &produce("sixteen", 16, 16 << 10, 64, 8));
-    row("1 MiB, 16 partitions, 8 connections, depth 2", &broker, &produce("sixteen", 16, 1_000_000, 8, 2));
-    println!("\n| fetch | requests/s | MiB/s | broker CPU s/GB | CPU us/request | p50 us | p99 us |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
-    row("1 MiB answers, 4 connections", &broker, &Load::fetch("sixteen", 16, 1 << 20, 4, duration));
-    let before = broker.resident_bytes();
-    for n in 0..10 {
-        raw.create_topic(&format!("many-{n}"), arguments.partitions / 10, &[]);
+    if arguments.list {
+        tables::ALL.iter().for_each(|(name, _)| println!("{name}"));
+        return;
     }
-    println!(
-        "\nmemory for {} more partitions: {:.1} MiB",
-        arguments.partitions,
-        mib(broker.resident_bytes().saturating_sub(before))
-    );
-    broker.kill();
-    println!("start to first answer after kill -9: {:.0} ms", start_to_first_answer(&mut broker).as_secs_f64() * 1e3);
+    machine::raise_limits();
+    let data = arguments.data.unwrap_or_else(|| target().join("data"));
+    std::fs::create_dir_all(&data).unwrap_or_else(|e| panic!("{}: {e}", data.display()));
+    let data = data.canonicalize().unwrap();
+    let ottla = ottla::binary(arguments.broker.as_deref());
+    let jars = (!arguments.alone).then(|| kafka::jars(arguments.jars.as_deref()));
+    let setup = Setup { quick: arguments.quick, data, ottla, jars };
+    let mut bench = Bench::new(setup, Results::open(arguments.json));
+    introduce(&mut bench);
+    let chosen: Vec<&str> = match arguments.only.as_slice() {
+        [] => tables::ALL.iter().map(|(name, _)| *name).collect(),
+        names => names.iter().map(String::as_str).collect(),
+    };
     let began = Instant::now();
-    broker.wait_until_ready();
-    println!(
-        "ready after a further {:.0} ms; memory: {:.1} MiB",
-        began.elapsed().as_secs_f64() * 1e3,
-        mib(broker.resident_bytes())
-    );
-    broker.stop();
+    let mut failed = Vec::new();
+    for name in chosen {
+        let Some((_, run)) = tables::ALL.iter().find(|(known, _)| *known == name) else {
+            panic!("no table {name}; --list names them");
+        };
+        if arguments.only.is_empty() && bench.results.has(name) {
+            println!("\n{name}: is in the file of results already");
+            continue;
+        }
+        let started = Instant::now();
+        if catch_unwind(AssertUnwindSafe(|| run(&mut bench))).is_err() {
+            bench.results.fail(name, "it panicked: see the output");
+            bench.end_peers();
+            failed.push(name);
+        } else {
+            bench.results.end(name, started.elapsed().as_secs_f64());
+        }
+    }
+    bench.end_peers();
+    println!("\n{:.0} s", began.elapsed().as_secs_f64());
+    if !failed.is_empty() {
+        println!("failed: {}", failed.join(", "));
+        std::process::exit(1);
+    }
+}
+
+/// Prints and keeps what is compared, and on what.
+fn introduce(bench: &mut Bench) {
+    let machine = machine::describe(&bench.setup.data);
+    println!("machine: {}", serde_json::to_string_pretty(&machine).unwrap_or_default());
+    bench.results.set("machine", machine);
+    let mut versions = vec![("ottla", ottla::version(&bench.setup.ottla))];
+    versions.extend(bench.jars().map(|jars| ("kafka", kafka::version(jars))));
+    for ((name, version), peer) in versions.into_iter().zip(bench.prepare()) {
+        println!("{name}: {version}\n  {}", peer.settings.join("\n  "));
+        bench.results.value["peers"][name] = json!({"version": version, "settings": peer.settings});
+    }
+    println!("Ottla syncs to disk before every acknowledgement; Kafka, with its defaults, acknowledges from memory.");
+    println!("Both are asked with acks=all. GB are 10^9 bytes of payload.");
+    let warmed = machine::warm_memory(if bench.setup.quick { 8 << 10 } else { 64 << 10 });
+    println!("memory warmed in {warmed:.0} s");
 }

@@ -1,0 +1,212 @@
+//! What all tables share: the two brokers, the turns A B A B, the file of results, and how long things take.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::loads::engine::{Engine, Group, Role, Span};
+use crate::loads::java::Run;
+use crate::loads::{Done, librdkafka};
+use crate::peers::{Peer, kafka, ottla};
+use crate::results::Results;
+use crate::table::{
+    BROKER_CORES, CLIENT_CORES, CLIENT_CPU, CPU, CPU_REQUEST, ERRORS, P50, P99, P999, RATE, RECORDS, REQUESTS, Row,
+    Sample,
+};
+use crate::wire::Topic;
+use crate::{machine, process};
+
+/// A peer's data on disk beyond which it is begun anew, between rows.
+const DISK_MAX: u64 = 12 << 30;
+
+/// Where things are and how thorough to be.
+pub(crate) struct Setup {
+    pub(crate) quick: bool,
+    pub(crate) data: PathBuf,
+    pub(crate) ottla: PathBuf,
+    pub(crate) jars: Option<PathBuf>,
+}
+
+/// The comparison while it runs.
+pub(crate) struct Bench {
+    pub(crate) setup: Setup,
+    pub(crate) results: Results,
+    pub(crate) cores: f64,
+    table: String,
+    peers: Vec<Peer>,
+    client: Option<PathBuf>,
+    fresh: u32,
+}
+
+impl Bench {
+    pub(crate) fn new(setup: Setup, results: Results) -> Self {
+        let cores = machine::cores();
+        Self { setup, results, cores, table: String::new(), peers: Vec::new(), client: None, fresh: 0 }
+    }
+
+    pub(crate) fn begin(&mut self, table: &str, title: &str, about: &str) {
+        println!("\n{title} ({table})");
+        let mode = if self.setup.quick { "quick" } else { "full" };
+        self.table = table.to_owned();
+        self.results.begin(table, title, about, mode);
+    }
+
+    /// One of two values: for a quick run, for a full one.
+    pub(crate) fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.setup.quick { quick } else { full }
+    }
+
+    /// Seconds of a measured window.
+    pub(crate) fn span(&self, quick: f64, full: f64) -> Span {
+        let window = self.pick(quick, full);
+        Span {
+            ramp: Duration::from_secs_f64((window / 4.0).clamp(0.25, 2.0)),
+            window: Duration::from_secs_f64(window),
+            bytes_max: u64::MAX,
+        }
+    }
+
+    /// Both peers, not started, with empty directories. Those that run are ended first.
+    pub(crate) fn prepare(&mut self) -> Vec<Peer> {
+        self.end_peers();
+        self.fresh += 1;
+        let place = |name: &str| self.setup.data.join(format!("{name}-{}", self.fresh));
+        let mut peers = vec![ottla::prepare(&self.setup.ottla, place("ottla"))];
+        if let Some(jars) = &self.setup.jars {
+            peers.push(kafka::prepare(jars, place("kafka")));
+        }
+        peers
+    }
+
+    pub(crate) fn end_peers(&mut self) {
+        self.peers.clear();
+        machine::settle();
+    }
+
+    /// Begins both peers anew, warmed: a JVM compiles what is called often, and memory is touched for the first time.
+    pub(crate) fn begin_peers(&mut self) {
+        let mut peers = self.prepare();
+        for peer in &mut peers {
+            peer.start();
+            self.warm(peer);
+        }
+        machine::settle();
+        self.peers = peers;
+    }
+
+    fn warm(&self, peer: &Peer) {
+        let topic = Topic { name: "warm".to_owned(), partitions: 4 };
+        peer.wire().create_topic(&topic);
+        let (long, short) = self.pick((1.5, 1.0), (6.0, 3.0));
+        let group = |role, connections, records| Group { role, topic: topic.clone(), connections, records, size: 1024 };
+        let loads = [
+            (group(Role::Produce { depth: 2 }, 8, 16), long),
+            (group(Role::Produce { depth: 8 }, 16, 1), short),
+            (group(Role::Replay { bytes_max: 1 << 20 }, 4, 1), short),
+        ];
+        for (group, seconds) in loads {
+            let window = Duration::from_secs_f64(seconds);
+            Engine::connect(peer.address, &[group])
+                .run(Span { ramp: Duration::ZERO, window, bytes_max: 1 << 30 }, || {});
+        }
+    }
+
+    /// True if peers run; anew if they hold too much. What ran before is gone then, topics too.
+    pub(crate) fn have_room(&self) -> bool {
+        !self.peers.is_empty() && self.peers.iter().all(|p| process::disk_bytes(&p.directory) < DISK_MAX)
+    }
+
+    /// Creates a topic at every peer.
+    pub(crate) fn create(&mut self, topic: &Topic) {
+        for peer in &self.peers {
+            peer.wire().create_topic(topic);
+        }
+    }
+
+    pub(crate) fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// Takes turns: A B A B. `turn` measures one peer once.
+    pub(crate) fn row(&mut self, name: &str, rounds: usize, mut turn: impl FnMut(&Peer) -> Sample) {
+        let mut samples: Vec<(String, Vec<Sample>)> =
+            self.peers.iter().map(|p| (p.name.to_owned(), Vec::new())).collect();
+        for _ in 0..rounds {
+            for (peer, (_, list)) in self.peers.iter().zip(&mut samples) {
+                machine::settle();
+                list.push(turn(peer));
+            }
+        }
+        self.add(Row { name: name.to_owned(), peers: samples });
+    }
+
+    /// Keeps and prints a row that was measured otherwise.
+    pub(crate) fn add(&mut self, row: Row) {
+        row.print(self.cores);
+        self.results.add(&self.table, &row, self.cores);
+    }
+
+    /// The load by librdkafka, built when it is first asked for.
+    pub(crate) fn librdkafka(&mut self) -> PathBuf {
+        self.client.get_or_insert_with(librdkafka::build).clone()
+    }
+
+    pub(crate) fn jars(&self) -> Option<&Path> {
+        self.setup.jars.as_deref()
+    }
+}
+
+/// Runs groups against a peer; the results by group, and what broker and client used meanwhile.
+pub(crate) fn drive(peer: &Peer, groups: &[Group], span: Span) -> (Vec<Done>, Cost) {
+    let engine = Engine::connect(peer.address, groups);
+    let mut looks = Vec::new();
+    let (done, window) = engine.run(span, || looks.push((peer.usage(), process::client_cpu(), Instant::now())));
+    let (before, after) = (looks[0], looks[1]);
+    let cost = Cost { broker: after.0.since(before.0).cpu, client: after.1 - before.1, seconds: window.as_secs_f64() };
+    (done, cost)
+}
+
+/// CPU seconds of both sides over a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    pub(crate) broker: f64,
+    pub(crate) client: f64,
+    pub(crate) seconds: f64,
+}
+
+impl Cost {
+    /// The figures of a throughput load.
+    pub(crate) fn throughput(self, done: &Done) -> Sample {
+        let mut sample = self.sample(done.bytes as f64, done.records as f64, done.errors as f64);
+        if done.requests > 0 {
+            sample.insert(REQUESTS, done.requests as f64 / self.seconds);
+            sample.insert(CPU_REQUEST, self.broker * 1e6 / done.requests as f64);
+        }
+        latencies(&mut sample, done);
+        sample
+    }
+
+    fn sample(self, bytes: f64, records: f64, errors: f64) -> Sample {
+        let gigabytes = (bytes / 1e9).max(1e-9);
+        Sample::from([
+            (RATE, bytes / 1e6 / self.seconds),
+            (RECORDS, records / self.seconds),
+            (CPU, self.broker / gigabytes),
+            (CLIENT_CPU, self.client / gigabytes),
+            (BROKER_CORES, self.broker / self.seconds),
+            (CLIENT_CORES, self.client / self.seconds),
+            (ERRORS, errors),
+        ])
+    }
+}
+
+pub(crate) fn latencies(sample: &mut Sample, done: &Done) {
+    for (name, percent) in [(P50, 50.0), (P99, 99.0), (P999, 99.9)] {
+        sample.insert(name, done.milliseconds_at(percent));
+    }
+}
+
+/// The figures of a client that is a program of its own.
+pub(crate) fn of_client(run: &Run) -> Sample {
+    let cost = Cost { broker: run.broker_cpu, client: run.client_cpu, seconds: run.seconds };
+    cost.sample(run.bytes, run.records, run.errors)
+}

@@ -1,0 +1,70 @@
+//! Requests encoded once, before a load begins: a produce request is its head, a batch that all share, and its tail.
+
+use bytes::Bytes;
+
+use crate::wire::{Topic, batch, fetch_request, frame, produce_request};
+
+/// The produce requests of a topic, one per partition, around one batch.
+pub(crate) struct ProduceFrames {
+    heads: Vec<Bytes>,
+    batch: Bytes,
+    tail: Bytes,
+    /// Where the error code of the answer is, from the beginning of its frame.
+    pub(crate) error_at: usize,
+    pub(crate) records: u64,
+    pub(crate) payload: u64,
+}
+
+impl ProduceFrames {
+    pub(crate) fn new(topic: &Topic, records: usize, size: usize) -> Self {
+        let batch = batch(records, size);
+        let whole = |p| frame(9, &produce_request(&topic.name, p, batch.clone()));
+        let cut = |bytes: &Bytes| {
+            let at = bytes.windows(batch.len()).position(|w| w == batch).expect("the batch in its request");
+            (bytes.slice(..at), bytes.slice(at + batch.len()..))
+        };
+        let tail = cut(&whole(0)).1;
+        // A copy, so that the whole frame is not kept for its head.
+        let heads = (0..topic.partitions).map(|p| Bytes::copy_from_slice(&cut(&whole(p)).0)).collect();
+        // Length, correlation, tags, number of topics, name, number of partitions, index.
+        let error_at = 4 + 4 + 1 + 1 + (1 + topic.name.len()) + 1 + 4;
+        let payload = (records * size) as u64;
+        Self { heads, batch, tail, error_at, records: records as u64, payload }
+    }
+
+    pub(crate) fn parts(&self, partition: u32) -> [&[u8]; 3] {
+        [&self.heads[partition as usize], &self.batch, &self.tail]
+    }
+
+    pub(crate) fn len(&self, partition: u32) -> usize {
+        self.parts(partition).iter().map(|p| p.len()).sum()
+    }
+}
+
+/// One fetch request whose partition and offset are patched before each use.
+pub(crate) struct FetchFrame {
+    bytes: Vec<u8>,
+    partition_at: usize,
+    offset_at: usize,
+    /// Bytes of an answer before its batches, the length of the frame included.
+    pub(crate) answer_head: usize,
+}
+
+impl FetchFrame {
+    pub(crate) fn new(topic: &Topic, bytes_max: i32, wait_ms: i32) -> Self {
+        let (partition, offset) = (0x5ca1_ab1e_i32, 0x0ddb_a11c_afe0_beef_i64);
+        let bytes = frame(11, &fetch_request(&topic.name, partition, offset, bytes_max, wait_ms)).to_vec();
+        let find = |wanted: &[u8]| bytes.windows(wanted.len()).position(|w| w == wanted).expect("a mark");
+        let (partition_at, offset_at) = (find(&partition.to_be_bytes()), find(&offset.to_be_bytes()));
+        // Length, correlation, throttle, error, session, topics, name, partitions; index, error, three offsets,
+        // aborted transactions (none), preferred replica, length of the records.
+        let answer_head = 4 + 4 + 4 + 2 + 4 + 4 + (2 + topic.name.len()) + 4 + 4 + 2 + 24 + 4 + 4 + 4;
+        Self { bytes, partition_at, offset_at, answer_head }
+    }
+
+    pub(crate) fn with(&mut self, partition: u32, offset: u64) -> &[u8] {
+        self.bytes[self.partition_at..self.partition_at + 4].copy_from_slice(&partition.to_be_bytes());
+        self.bytes[self.offset_at..self.offset_at + 8].copy_from_slice(&offset.to_be_bytes());
+        &self.bytes
+    }
+}

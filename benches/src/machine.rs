@@ -1,0 +1,93 @@
+//! The machine under the comparison: what it is, its memory warmed, its page cache emptied for one directory.
+
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::fs::{Advice, fadvise};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+
+use crate::process;
+
+fn first_value(file: &str, name: &str) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find(|l| l.starts_with(name)).unwrap_or_default();
+    line.split_once(':').map_or("", |(_, value)| value).trim().to_owned()
+}
+
+fn kib(name: &str) -> u64 {
+    first_value("/proc/meminfo", name).split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+pub(crate) fn cores() -> f64 {
+    std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64)
+}
+
+/// The file system below a path: source, type and options, as the kernel lists them.
+fn mount_of(path: &Path) -> String {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let below = |line: &&str| line.split(' ').nth(1).is_some_and(|point| path.starts_with(point));
+    let longest = mounts.lines().filter(below).max_by_key(|line| line.split(' ').nth(1).map_or(0, str::len));
+    longest.unwrap_or_default().to_owned()
+}
+
+/// What a reader has to know of the machine. The kernel's limits on dirty pages say when unsynced writes begin to cost.
+pub(crate) fn describe(data: &Path) -> Value {
+    let sysctl = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/vm/{name}")).unwrap_or_default();
+        format!("vm.{name}={}", text.trim())
+    };
+    let dirty = ["dirty_background_ratio", "dirty_ratio", "dirty_background_bytes", "dirty_bytes"]
+        .into_iter()
+        .chain(["dirty_expire_centisecs", "dirty_writeback_centisecs"]);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    json!({
+        "cores": cores(),
+        "processor": first_value("/proc/cpuinfo", "model name"),
+        "memory_mib": kib("MemTotal") / 1024,
+        "kernel": kernel.trim(),
+        "disk": mount_of(data),
+        "writeback": dirty.map(sysctl).collect::<Vec<String>>(),
+        "dirty_limit_mib": kib("MemAvailable") / 1024 / 5,
+    })
+}
+
+/// As many open files as the system allows: Kafka needs three or four a partition. Children inherit it.
+pub(crate) fn raise_limits() {
+    let limit = getrlimit(Resource::Nofile);
+    for wanted in [Some(1_000_000), limit.maximum] {
+        let maximum = limit.maximum.max(wanted);
+        if setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum }).is_ok() {
+            break;
+        }
+    }
+}
+
+/// Touches free memory once: on a virtual machine a page that was never touched costs many times one that was.
+pub(crate) fn warm_memory(mib_max: u64) -> f64 {
+    let began = Instant::now();
+    let mib = (kib("MemFree") / 1024).saturating_sub(1_024).min(mib_max);
+    let mut pieces: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..mib / 64 {
+        let mut piece = vec![0_u8; 64 << 20];
+        piece.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        pieces.push(std::hint::black_box(piece));
+    }
+    began.elapsed().as_secs_f64()
+}
+
+/// Writes everything to disk, so that what one peer left does not burden the other.
+pub(crate) fn settle() {
+    rustix::fs::sync();
+}
+
+/// Takes the files of a directory out of the page cache. Works for clean pages that no process has mapped: sync first, and
+/// with the broker stopped.
+pub(crate) fn drop_cache(directory: &Path) {
+    settle();
+    for (path, _) in process::files(directory) {
+        if let Ok(file) = std::fs::File::open(&path) {
+            let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        }
+    }
+}

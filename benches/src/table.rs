@@ -1,0 +1,166 @@
+//! Rows of figures: samples of both peers, their medians, the ratios Ottla : Kafka, and what limited each.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::goals;
+
+/// Figures of one turn by name.
+pub(crate) type Sample = BTreeMap<&'static str, f64>;
+
+/// Which way a figure is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+    /// Said for judging the others; no ratio is made of it.
+    Neither,
+}
+
+pub(crate) const RATE: &str = "MB/s";
+pub(crate) const RECORDS: &str = "records/s";
+pub(crate) const REQUESTS: &str = "requests/s";
+pub(crate) const CPU: &str = "broker CPU s/GB";
+pub(crate) const CPU_REQUEST: &str = "broker CPU us/request";
+pub(crate) const CLIENT_CPU: &str = "client CPU s/GB";
+pub(crate) const BROKER_CORES: &str = "broker cores";
+pub(crate) const CLIENT_CORES: &str = "client cores";
+pub(crate) const P50: &str = "p50 ms";
+pub(crate) const P99: &str = "p99 ms";
+pub(crate) const P999: &str = "p99.9 ms";
+/// p99 as a multiple of what it is without the others.
+pub(crate) const ALONE: &str = "times the p99 alone";
+pub(crate) const MS: &str = "ms";
+pub(crate) const MIB: &str = "MiB";
+pub(crate) const WRITTEN: &str = "bytes written per byte";
+pub(crate) const READ: &str = "bytes read from disk per byte";
+pub(crate) const ERRORS: &str = "errors";
+pub(crate) const OFFERED: &str = "offered requests/s";
+
+/// Every figure in the order in which it is shown.
+pub(crate) const METRICS: &[(&str, Better)] = &[
+    (MS, Better::Lower),
+    (MIB, Better::Lower),
+    (OFFERED, Better::Neither),
+    (RATE, Better::Higher),
+    (RECORDS, Better::Higher),
+    (REQUESTS, Better::Higher),
+    (CPU, Better::Lower),
+    (CPU_REQUEST, Better::Lower),
+    (P50, Better::Lower),
+    (P99, Better::Lower),
+    (P999, Better::Lower),
+    (ALONE, Better::Lower),
+    (WRITTEN, Better::Lower),
+    (READ, Better::Neither),
+    (CLIENT_CPU, Better::Neither),
+    (BROKER_CORES, Better::Neither),
+    (CLIENT_CORES, Better::Neither),
+    (ERRORS, Better::Neither),
+];
+
+/// One comparison: a name that is unique in its table, and the samples of each peer in the order of the turns.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) peers: Vec<(String, Vec<Sample>)>,
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+}
+
+impl Row {
+    /// The medians of a peer by figure.
+    pub(crate) fn medians(&self, peer: &str) -> Sample {
+        let Some((_, samples)) = self.peers.iter().find(|(name, _)| name == peer) else { return Sample::new() };
+        let has = |metric: &str| samples.iter().filter_map(|s| s.get(metric).copied()).collect::<Vec<f64>>();
+        let pairs = METRICS.iter().map(|(metric, _)| (*metric, has(metric)));
+        pairs.filter(|(_, values)| !values.is_empty()).map(|(metric, values)| (metric, median(values))).collect()
+    }
+
+    /// Ottla : the other, of every figure that has a direction.
+    pub(crate) fn ratios(&self) -> BTreeMap<&'static str, f64> {
+        let Some((other, _)) = self.peers.iter().find(|(name, _)| name != "ottla") else { return BTreeMap::new() };
+        let (ottla, other) = (self.medians("ottla"), self.medians(other));
+        let made = METRICS.iter().filter(|(_, better)| *better != Better::Neither).filter_map(|(metric, _)| {
+            let (a, b) = (ottla.get(metric)?, other.get(metric)?);
+            (*b > 0.0).then(|| (*metric, a / b))
+        });
+        made.collect()
+    }
+
+    pub(crate) fn json(&self, table: &str, cores: f64) -> Value {
+        let mut out = Map::new();
+        out.insert("name".to_owned(), json!(self.name));
+        for (peer, samples) in &self.peers {
+            out.insert(peer.clone(), json!(self.medians(peer)));
+            out.insert(format!("{peer} rounds"), json!(samples));
+            out.insert(format!("{peer} limit"), json!(limit(&self.medians(peer), cores)));
+        }
+        let ratios = self.ratios();
+        let verdicts: Map<String, Value> =
+            goals::of(table, &self.name, &self.medians("ottla"), &ratios).into_iter().collect();
+        out.insert("ratios".to_owned(), json!(ratios));
+        out.insert("goals".to_owned(), Value::Object(verdicts));
+        Value::Object(out)
+    }
+
+    /// Two lines for whoever watches.
+    pub(crate) fn print(&self, cores: f64) {
+        println!("  {}", self.name);
+        for (peer, _) in &self.peers {
+            let medians = self.medians(peer);
+            let shown = METRICS.iter().filter_map(|(m, _)| Some(format!("{} {m}", short(*medians.get(m)?))));
+            println!("    {peer:<6} {}; limit: {}", shown.collect::<Vec<_>>().join(", "), limit(&medians, cores));
+        }
+        let ratios = self.ratios();
+        let shown = METRICS.iter().filter_map(|(m, _)| Some(format!("{m} {}", short(*ratios.get(m)?))));
+        println!("    ratio  {}", shown.collect::<Vec<_>>().join(", "));
+    }
+}
+
+/// What kept a peer from more, as far as the processors say.
+fn limit(sample: &Sample, cores: f64) -> String {
+    let (Some(client), Some(broker)) = (sample.get(CLIENT_CORES), sample.get(BROKER_CORES)) else {
+        return String::new();
+    };
+    if sample.contains_key(OFFERED) {
+        "the offered rate".to_owned()
+    } else if client + broker >= 0.88 * cores {
+        let more = if client > broker { "the client takes more" } else { "the broker takes more" };
+        format!("all cores are busy, {more}")
+    } else if *client >= 0.9 {
+        "the client".to_owned()
+    } else {
+        "waits (disk, round trips)".to_owned()
+    }
+}
+
+/// A number with about three digits.
+pub(crate) fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 1e6 => format!("{:.2} M", value / 1e6),
+        v if v >= 10_000.0 => format!("{:.0} k", value / 1e3),
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 0.1 || v == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_those_of_the_medians() {
+        let samples = |values: &[f64]| values.iter().map(|v| Sample::from([(RATE, *v), (CLIENT_CPU, 1.0)])).collect();
+        let peers = vec![("ottla".to_owned(), samples(&[300.0, 100.0, 200.0])), ("kafka".to_owned(), samples(&[50.0]))];
+        let row = Row { name: "a row".to_owned(), peers };
+        assert_eq!(row.ratios(), BTreeMap::from([(RATE, 4.0)]), "and none of what has no direction");
+    }
+}

@@ -1,0 +1,69 @@
+//! The clients that people use, with their defaults: librdkafka and Kafka's own producer and consumer.
+
+use super::produce::{SIZES, counted};
+use crate::bench::{Bench, of_client};
+use crate::loads::java::{self, Run};
+use crate::loads::librdkafka;
+use crate::table::{P50, P99, P999, Sample};
+use crate::wire::Topic;
+
+fn with_latency(run: &Run) -> Sample {
+    let mut sample = of_client(run);
+    for (name, value) in [P50, P99, P999].into_iter().zip(run.milliseconds) {
+        sample.insert(name, value);
+    }
+    sample
+}
+
+/// One producer, then one consumer, of each client.
+pub(crate) fn clients(bench: &mut Bench) {
+    bench.begin(
+        "clients",
+        "librdkafka and the Java client",
+        "One client process each with its defaults but acks=all: librdkafka batches up to 1 MB or 5 ms, producer-perf-test \
+         16 KiB; consumers read what is there, cached. Figures of the Java client include its start; they count whole runs.",
+    );
+    let program = bench.librdkafka();
+    for partitions in [1, 100, 10_000] {
+        bench.begin_peers();
+        for (size, size_name) in SIZES {
+            let topic = Topic { name: format!("clients-{size}"), partitions };
+            bench.create(&topic);
+            let what = format!("{size_name}, {}", counted(partitions as usize, "partition"));
+            let seconds = bench.pick(2.0, 8.0);
+            let options = |topic: &Topic| {
+                vec![
+                    format!("topic={}", topic.name),
+                    format!("size={size}"),
+                    format!("seconds={seconds}"),
+                    format!("partitions={partitions}"),
+                    "set.acks=all".to_owned(),
+                ]
+            };
+            bench.row(&format!("librdkafka produces {what}"), 2, |peer| {
+                of_client(&librdkafka::run(&program, peer, "produce", &options(&topic)))
+            });
+            // As much work for both, not as much time: the tool counts records.
+            let records = (bench.pick(0.6e9, 4e9) / (size as f64 + 400.0)) as u64;
+            if let Some(jars) = bench.jars().map(std::path::Path::to_path_buf) {
+                bench.row(&format!("Java produces {what}"), 2, |peer| {
+                    with_latency(&java::produce(&jars, peer, &topic, records, size, None))
+                });
+                if partitions <= 100 {
+                    bench.row(&format!("Java consumes {what}"), 2, |peer| {
+                        of_client(&java::consume(&jars, peer, &topic, records))
+                    });
+                }
+            }
+            bench.row(&format!("librdkafka consumes {what}"), 2, |peer| {
+                let mut options = options(&topic);
+                options.retain(|o| !o.starts_with("set."));
+                options.push(format!("records={records}"));
+                of_client(&librdkafka::run(&program, peer, "consume", &options))
+            });
+            if !bench.have_room() {
+                bench.begin_peers();
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The tables, in the order in which they are run: the most important first.
+
+mod clients;
+mod consume;
+mod latency;
+mod life;
+mod produce;
+
+use crate::bench::Bench;
+
+/// Each table by name.
+pub(crate) const ALL: &[(&str, fn(&mut Bench))] = &[
+    ("requests", produce::requests),
+    ("produce", produce::produce),
+    ("latency", latency::latency),
+    ("clients", clients::clients),
+    ("fetch", consume::fetch),
+    ("recovery", life::recovery),
+    ("start", life::start),
+    ("memory", life::memory),
+    ("fanout", consume::fanout),
+    ("catchup", consume::catchup),
+    ("beside", latency::beside),
+    ("written", life::written),
+    ("sustained", life::sustained),
+];

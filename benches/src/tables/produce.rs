@@ -1,0 +1,79 @@
+//! Produce by the raw load: single records for the cost of a request, full batches for the cost of a byte.
+
+use crate::bench::{Bench, drive};
+use crate::loads::engine::{Group, Role};
+use crate::wire::Topic;
+
+pub(crate) const SIZES: [(usize, &str); 3] = [(1024, "1 KiB"), (100, "100 B"), (10 * 1024, "10 KiB")];
+
+/// Records in a batch of 16 KiB: the default of Kafka's own producer.
+pub(crate) fn batch_of(size: usize) -> usize {
+    (16_384 / size).max(1)
+}
+
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    let digits = if number >= 1_000 { format!("{},{:03}", number / 1_000, number % 1_000) } else { number.to_string() };
+    format!("{digits} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// One record of 1 KiB a request.
+pub(crate) fn requests(bench: &mut Bench) {
+    bench.begin(
+        "requests",
+        "Produce, one record of 1 KiB a request",
+        "Raw load, acks=all. Pipelined: eight requests in flight on each connection. What is counted is acknowledged, and \
+         with Ottla synced.",
+    );
+    bench.begin_peers();
+    let one = Topic { name: "requests-1".to_owned(), partitions: 1 };
+    let many = Topic { name: "requests-16".to_owned(), partitions: 16 };
+    bench.create(&one);
+    bench.create(&many);
+    let span = bench.span(1.5, 8.0);
+    let mut row = |name: &str, topic: &Topic, connections, depth| {
+        let role = Role::Produce { depth };
+        let groups = [Group { role, topic: topic.clone(), connections, records: 1, size: 1024 }];
+        bench.row(name, 2, |peer| {
+            let (done, cost) = drive(peer, &groups, span);
+            cost.throughput(&done[0])
+        });
+    };
+    row("1 connection", &one, 1, 1);
+    row("1 connection, pipelined", &one, 1, 8);
+    row("64 connections", &many, 64, 1);
+    row("64 connections, pipelined", &many, 64, 8);
+    row("1,000 connections", &many, 1_000, 1);
+    row("1,000 connections, pipelined", &many, 1_000, 8);
+}
+
+/// Batches of 16 KiB: three sizes of records, three numbers of partitions, three of connections.
+pub(crate) fn produce(bench: &mut Bench) {
+    bench.begin(
+        "produce",
+        "Produce, batches of 16 KiB",
+        "Raw load, acks=all, one batch a request and partition, uncompressed; with one connection eight requests are in \
+         flight, with 64 two, with 1,000 one.",
+    );
+    let span = bench.span(1.0, 5.0);
+    for partitions in [1, 100, 10_000] {
+        bench.begin_peers();
+        let topic = Topic { name: "produce".to_owned(), partitions };
+        bench.create(&topic);
+        for (size, size_name) in SIZES {
+            for (connections, depth) in [(64, 2), (1, 8), (1_000, 1)] {
+                if !bench.have_room() {
+                    bench.begin_peers();
+                    bench.create(&topic);
+                }
+                let role = Role::Produce { depth };
+                let groups = [Group { role, topic: topic.clone(), connections, records: batch_of(size), size }];
+                let partitions = counted(partitions as usize, "partition");
+                let name = format!("{size_name}, {partitions}, {}", counted(connections, "connection"));
+                bench.row(&name, 2, |peer| {
+                    let (done, cost) = drive(peer, &groups, span);
+                    cost.throughput(&done[0])
+                });
+            }
+        }
+    }
+}
