@@ -1,7 +1,7 @@
 //! One data directory as a whole: identity and lock, log, batch index, checkpoint and space.
 //!
 //! ```text
-//!  node.json  lock  log/<sequence>.log  log/<sequence>.idx  state/<generation>.ckpt
+//!  node.json  lock  log/<sequence>.log  log/<sequence>.idx  runs/<id>.run  runs/<id>.idx  state/<generation>.ckpt
 //! ```
 //!
 //! May not know: metadata, topics or Raft; it hands recovered replicas to whoever runs them.
@@ -12,6 +12,9 @@ mod index_files;
 mod lookup;
 mod maintain;
 mod recover;
+mod rewriter;
+mod rewriter_state;
+mod run_files;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -33,14 +36,17 @@ use crate::checkpoint::{Checkpoint, CutSource};
 use crate::entry::{Entry, Verdict};
 use crate::env::disk::{DirLock, Disk};
 use crate::env::rt;
-use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
+use crate::ids::{LogId, RaftIndex, ReplicaId};
 use crate::index::partition::GONE;
 use crate::index::{BatchIndex, ExtentKey};
 use crate::log::{GroupCreation, Log, ReplicaLog};
+use crate::read::VerifyBelow;
 use crate::read::mapped::OpenSegments;
+use crate::runs::Runs;
 use crate::space::reserve::Reserve;
 use failure::Failure;
 use identity::Identity;
+use rewriter_state::Rewriter;
 
 /// Where a replica's cuts come from, and since when it is dirty.
 struct Source {
@@ -55,6 +61,7 @@ struct Counters {
     checkpoints: AtomicU64,
     checkpoint_bytes: AtomicU64,
     unlinked_segments: AtomicU64,
+    unlinked_runs: AtomicU64,
     index_files: AtomicU64,
     damaged_reads: AtomicU64,
 }
@@ -65,6 +72,8 @@ pub struct DataDir {
     disk: Arc<dyn Disk>,
     options: DataDirOptions,
     identity: Mutex<Identity>,
+    /// Held while `node.json` is written.
+    identifying: tokio::sync::Mutex<()>,
     lock: Mutex<Option<Box<dyn DirLock>>>,
     log: Log,
     index: Arc<BatchIndex>,
@@ -81,12 +90,14 @@ pub struct DataDir {
     forgotten: Mutex<Vec<ExtentKey>>,
     sources: Mutex<BTreeMap<ReplicaId, Source>>,
     open_segments: OpenSegments,
+    runs: Runs,
+    rewriter: Rewriter,
     reserve: Reserve,
     failure: Arc<Failure>,
     counters: Counters,
     closing: AtomicBool,
-    /// What lies before this place was written by an earlier process.
-    verify_below: LogPosition,
+    /// What was written by an earlier process.
+    verify_below: VerifyBelow,
 }
 
 impl std::fmt::Debug for DataDir {
@@ -116,6 +127,7 @@ impl DataDir {
 
     /// Records the cluster id once it is minted or learnt. It never changes after that.
     pub async fn set_cluster_id(&self, cluster_id: &str) -> Result<(), DataDirError> {
+        let _identifying = self.identifying.lock().await;
         let mut identity = self.identity.lock().clone();
         if let Some(known) = &identity.cluster_id {
             if known == cluster_id {
@@ -213,12 +225,23 @@ impl DataDir {
     #[must_use]
     pub fn stats(&self) -> DataDirStats {
         let segments = self.log.segments();
+        let runs = self.runs.all();
+        let run_bytes = runs.iter().map(|(_, bytes)| bytes).sum();
+        let live = |files: Vec<u64>| files.into_iter().map(|file| self.index.table.live_bytes(file)).sum::<u64>();
         let (disk_total_bytes, disk_free_bytes) = self.disk_bytes();
         DataDirStats {
             log: self.log.stats(),
             segments: segments.len() as u64,
             log_bytes: segments.iter().map(|segment| u64::from(segment.used_bytes)).sum(),
-            live_bytes: segments.iter().map(|segment| self.index.table.live_bytes(segment.sequence)).sum(),
+            live_bytes: live(segments.iter().map(|segment| segment.sequence).collect())
+                + live(runs.iter().map(|(run, _)| run.file_number()).collect()),
+            file_bytes: segments.iter().map(|segment| segment.file_bytes).sum::<u64>() + run_bytes,
+            runs: runs.len() as u64,
+            run_bytes,
+            rewrites: self.rewriter.jobs.load(Ordering::Relaxed),
+            rewritten_bytes: self.rewriter.rewritten_bytes.load(Ordering::Relaxed),
+            damaged_sources: self.rewriter.damaged_sources.load(Ordering::Relaxed),
+            unlinked_runs: self.counters.unlinked_runs.load(Ordering::Relaxed),
             disk_total_bytes,
             disk_free_bytes,
             checkpoints: self.counters.checkpoints.load(Ordering::Relaxed),
@@ -232,6 +255,7 @@ impl DataDir {
     /// Writes a last checkpoint, lets the log mark a clean end, and releases the lock.
     pub async fn close(&self) -> Result<(), DataDirError> {
         let closing = self.closing.swap(true, Ordering::SeqCst);
+        self.rewriter.stop().await;
         let outcome = if closing || self.failure.get().is_some() { Ok(()) } else { self.checkpoint_now().await };
         let closed = self.log.close().await.map_err(|error| DataDirError::io(&self.path, error));
         self.lock.lock().take();

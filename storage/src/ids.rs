@@ -23,16 +23,43 @@ pub struct LogId {
     pub index: RaftIndex,
 }
 
-/// A place in the log of one data directory.
+/// A run of one data directory. Never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RunId(pub u64);
+
+/// From here on the number of a file means a run, below it a segment: far more segments than any disk will ever see.
+const FIRST_RUN: u64 = 1 << 62;
+
+impl RunId {
+    /// The file number under which places in this run are known.
+    #[must_use]
+    pub const fn file_number(self) -> u64 {
+        FIRST_RUN | self.0
+    }
+
+    /// The run of a file number; `None` if it means a segment.
+    #[must_use]
+    pub const fn of_file(number: u64) -> Option<Self> {
+        if number >= FIRST_RUN { Some(Self(number & (FIRST_RUN - 1))) } else { None }
+    }
+}
+
+/// A place in the log of one data directory, or in one of its runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition {
-    /// Sequence number of the segment file.
+    /// Sequence number of the segment file, or the file number of a run.
     pub segment: u64,
     /// Byte within the segment; segments stay far below 4 GiB.
     pub byte: u32,
 }
 
 impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

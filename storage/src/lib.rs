@@ -11,4 +11,6 @@ pub mod ids;
 pub mod index;
 pub mod log;
 pub mod read;
+pub mod rewrite;
+pub(crate) mod runs;
 pub mod space;

@@ -103,6 +103,14 @@ pub struct LogConfig {
     pub retention_check_interval_ms: u64,
     /// `ottla.disk.reserve.bytes`: produce is refused when less is free.
     pub disk_reserve_bytes: u64,
+    /// `ottla.rewriter.bytes.per.second`: bytes read and written to copy what lives in mostly dead files; 0 is never.
+    pub rewriter_bytes_per_second: u64,
+    /// `log.cleaner.io.max.bytes.per.second`: at the most, also while space is short.
+    pub rewriter_bytes_per_second_max: u64,
+    /// `ottla.rewriter.run.bytes`: length of a run, where there is enough to fill it.
+    pub run_bytes: u64,
+    /// `log.cleaner.backoff.ms`: pause of the rewriter when there is nothing to do.
+    pub rewriter_backoff_ms: u64,
     /// `replica.lag.time.max.ms`, default 30 s.
     pub replica_lag_ms_max: u64,
 }
@@ -268,6 +276,12 @@ impl NetworkConfig {
     }
 }
 
+/// Kafka's double as a number of bytes; its default, the greatest double, is without limit.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(bytes: f64) -> u64 {
+    bytes.max(1.0) as u64
+}
+
 impl LogConfig {
     fn build(v: &Values) -> Self {
         Self {
@@ -275,6 +289,10 @@ impl LogConfig {
             sync: v.boolean("ottla.sync"),
             retention_check_interval_ms: v.amount("log.retention.check.interval.ms"),
             disk_reserve_bytes: v.amount("ottla.disk.reserve.bytes"),
+            rewriter_bytes_per_second: v.amount("ottla.rewriter.bytes.per.second"),
+            rewriter_bytes_per_second_max: whole(v.double("log.cleaner.io.max.bytes.per.second")),
+            run_bytes: v.amount("ottla.rewriter.run.bytes"),
+            rewriter_backoff_ms: v.amount("log.cleaner.backoff.ms"),
             replica_lag_ms_max: v.amount("replica.lag.time.max.ms"),
         }
     }

@@ -118,6 +118,12 @@ impl Values {
         usize::try_from(self.long(name)).unwrap_or(usize::MAX)
     }
 
+    pub(super) fn double(&self, name: &str) -> f64 {
+        let value = self.get(name).and_then(|(value, _)| value.parse().ok());
+        debug_assert!(value.is_some(), "{name} is not a number of the table");
+        value.unwrap_or_default()
+    }
+
     /// As [`Values::count`].
     pub(super) fn amount(&self, name: &str) -> u64 {
         u64::try_from(self.long(name)).unwrap_or(u64::MAX)

@@ -30,7 +30,7 @@ pub use image::{
     PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord, TRANSACTION_STATE, Topic,
 };
 pub use machine::Machine;
-pub use names::is_valid_topic_name;
+pub use names::{is_internal, is_valid_topic_name};
 pub use records::ShardCreation;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,

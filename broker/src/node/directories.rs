@@ -5,15 +5,18 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use ottla_storage::data_dir::{DataDir, DataDirError, DataDirOptions, OnFailure, RecoveredReplica};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::{rt, watch};
 use ottla_storage::log::LogOptions;
+use ottla_storage::rewrite::{RetentionClass, RewriteOptions};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
+use crate::metadata::{Metadata, Topic, is_internal};
 use crate::server::context::Directory;
 
 /// A directory and the replicas that lie in it.
@@ -76,6 +79,32 @@ fn step(config: &Config) -> String {
     format!("reading back {}", paths.join(", "))
 }
 
+/// Tells the rewriters which partitions' batches live and die together: those that are kept for about the same time.
+pub(super) fn classify(directories: &[Directory], metadata: &Metadata) {
+    for directory in directories {
+        let metadata = metadata.clone();
+        directory.data.set_retention_classes(Arc::new(move |partition| {
+            metadata.image().topic_by_id(&partition.topic).map_or(RetentionClass::UNKNOWN, |topic| class_of(topic))
+        }));
+    }
+}
+
+/// Group offsets go as soon as a checkpoint holds them; what goes by size alone goes nobody knows when.
+fn class_of(topic: &Topic) -> RetentionClass {
+    let config = &topic.config;
+    if is_internal(&topic.name) {
+        return RetentionClass::lasting(Duration::ZERO);
+    }
+    if config.cleanup_policy.compact || !config.cleanup_policy.delete {
+        return RetentionClass::NEVER;
+    }
+    match config.retention_ms.and_then(|kept_ms| u64::try_from(kept_ms).ok()) {
+        Some(kept_ms) => RetentionClass::lasting(Duration::from_millis(kept_ms)),
+        None if config.retention_bytes.is_some() => RetentionClass::UNKNOWN,
+        None => RetentionClass::NEVER,
+    }
+}
+
 fn options(config: &Config, failures: &Failures) -> DataDirOptions {
     DataDirOptions {
         node_id: config.node_id.0,
@@ -85,6 +114,13 @@ fn options(config: &Config, failures: &Failures) -> DataDirOptions {
             reserve_bytes: config.log.disk_reserve_bytes,
             sync: config.log.sync,
             ..LogOptions::default()
+        },
+        rewrite: RewriteOptions {
+            bytes_per_second: config.log.rewriter_bytes_per_second,
+            bytes_per_second_max: config.log.rewriter_bytes_per_second_max,
+            run_bytes: config.log.run_bytes,
+            interval: Duration::from_millis(config.log.rewriter_backoff_ms.max(100)),
+            ..RewriteOptions::default()
         },
         on_failure: Some(failures.hook()),
         ..DataDirOptions::default()

@@ -225,6 +225,7 @@ impl Floors {
         for directory in directories.iter() {
             directory.data.set_cluster_id(&cluster_id).await?;
         }
+        directories::classify(&directories, &metadata);
         readiness.enter(Phase::Joining, "opening shards", 1, 2);
         let partitions = Partitions::new(open_shards(config, host, &metadata, &opened).await?);
         let journal = PartitionJournal::start(metadata.clone(), partitions.clone());

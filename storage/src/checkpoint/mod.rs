@@ -8,7 +8,7 @@ pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::env::disk::Disk;
-use crate::ids::{LogId, ReplicaId};
+use crate::ids::{LogId, ReplicaId, RunId};
+use crate::runs::Listing;
 use file::{Generation, LoadError, off_thread};
 use state::{Operation, ReplicaHead, State};
 
@@ -52,21 +53,52 @@ const BASE_PART_OF_LOG: u64 = 20;
 /// Replicas as a generation has them, keys aside.
 pub(crate) type Heads = BTreeMap<ReplicaId, ReplicaHead>;
 
+/// What a generation ends with, keys and log starts aside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) heads: Heads,
+    /// The runs it lists: their files are needed as long as it is kept.
+    pub(crate) runs: BTreeMap<RunId, Listing>,
+    /// The segments whose live batches it finds in runs: it needs the files of all others.
+    pub(crate) rewritten: BTreeSet<u64>,
+}
+
+impl Kept {
+    pub(crate) fn of(state: &State) -> Self {
+        let heads = state.replicas.iter().map(|(id, replica)| (*id, replica.head.clone())).collect();
+        Self { heads, runs: state.runs.clone(), rewritten: state.rewritten.clone() }
+    }
+
+    fn note(&mut self, operations: &[Operation]) {
+        for operation in operations {
+            match operation {
+                Operation::Replica(head) => drop(self.heads.insert(head.floor.replica, head.clone())),
+                Operation::Remove(replica) => drop(self.heads.remove(replica)),
+                Operation::Run(run) => drop(self.runs.insert(run.id, run.clone())),
+                Operation::DropRun(run) => drop(self.runs.remove(run)),
+                Operation::Rewritten(segment) => drop(self.rewritten.insert(*segment)),
+                Operation::Unlinked(segment) => drop(self.rewritten.remove(segment)),
+                Operation::Put { .. }
+                | Operation::Delete { .. }
+                | Operation::LogStart(..)
+                | Operation::Forget(_)
+                | Operation::NextRun(_) => {}
+            }
+        }
+    }
+}
+
 /// The checkpoint of a data directory.
 pub(crate) struct Checkpoint {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     current: Generation,
-    heads: Heads,
+    kept: Kept,
     /// What the older generation ends with; `None` while there is only one.
-    older: Option<(u64, Heads)>,
+    older: Option<(u64, Kept)>,
     /// Bytes of the log when the current generation began.
     log_bytes: u64,
     written_bytes: u64,
-}
-
-fn heads_of(state: &State) -> Heads {
-    state.replicas.iter().map(|(id, replica)| (*id, replica.head.clone())).collect()
 }
 
 /// What was found when the checkpoint was opened.
@@ -80,7 +112,7 @@ pub(crate) struct Found {
 /// What the files of a directory say, read on a blocking thread.
 struct Loaded {
     newest: Option<(Generation, State)>,
-    older: Option<(u64, Heads)>,
+    older: Option<(u64, Kept)>,
     last_number: u64,
     useless: Vec<u64>,
 }
@@ -97,7 +129,7 @@ fn load_all(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Loaded, LoadError> {
         }
         match Generation::load(disk, dir, number) {
             Ok(found) if loaded.newest.is_none() => loaded.newest = Some(found),
-            Ok((_, state)) => loaded.older = Some((number, heads_of(&state))),
+            Ok((_, state)) => loaded.older = Some((number, Kept::of(&state))),
             Err(LoadError::Damaged(what)) => {
                 tracing::warn!(generation = number, what, "checkpoint generation does not count");
                 loaded.useless.push(number);
@@ -129,7 +161,7 @@ impl Checkpoint {
             disk: Arc::clone(disk),
             dir: dir.to_owned(),
             current,
-            heads: heads_of(&state),
+            kept: Kept::of(&state),
             older: loaded.older,
             log_bytes: 0,
             written_bytes: 0,
@@ -139,12 +171,22 @@ impl Checkpoint {
 
     /// Replicas as of the last commit.
     pub(crate) fn heads(&self) -> &Heads {
-        &self.heads
+        &self.kept.heads
     }
 
     /// Replicas as the oldest generation kept has them; `None` while there is only one, and nothing may go.
     pub(crate) fn oldest(&self) -> Option<&Heads> {
-        self.older.as_ref().map(|(_, heads)| heads)
+        self.older().map(|kept| &kept.heads)
+    }
+
+    /// What the newest generation says as of the last commit.
+    pub(crate) fn newest(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// What the oldest generation kept says; `None` while there is only one, and nothing may go.
+    pub(crate) fn older(&self) -> Option<&Kept> {
+        self.older.as_ref().map(|(_, kept)| kept)
     }
 
     /// Bytes written since the checkpoint was opened.
@@ -167,7 +209,7 @@ impl Checkpoint {
         let fits = operations.is_empty() || self.current.append(&self.disk, &operations).await?;
         self.written_bytes += self.current.end() - before;
         let pending = if fits {
-            self.note(&operations);
+            self.kept.note(&operations);
             Vec::new()
         } else {
             operations
@@ -206,22 +248,12 @@ impl Checkpoint {
         Ok(true)
     }
 
-    fn note(&mut self, operations: &[Operation]) {
-        for operation in operations {
-            match operation {
-                Operation::Replica(head) => drop(self.heads.insert(head.floor.replica, head.clone())),
-                Operation::Remove(replica) => drop(self.heads.remove(replica)),
-                Operation::Put { .. } | Operation::Delete { .. } | Operation::LogStart(..) | Operation::Forget(_) => {}
-            }
-        }
-    }
-
     /// Writes a new generation with the state so far and `pending`, and lets go of the one before the last.
     async fn rotate(&mut self, pending: Vec<Operation>) -> io::Result<()> {
         let (disk, dir, number, end) =
             (Arc::clone(&self.disk), self.dir.clone(), self.current.number, self.current.end());
         let mut state = off_thread(&self.disk, move || Generation::reread(&disk, &dir, number, end)).await?;
-        let before = self.heads.clone();
+        let before = self.kept.clone();
         let noted = pending.clone();
         for operation in pending {
             if !state.apply(operation) {
@@ -235,7 +267,7 @@ impl Checkpoint {
         self.written_bytes += next.end();
         tracing::debug!(path = %next.path().display(), bytes = next.end(), "checkpoint generation written");
         self.current = next;
-        self.note(&noted);
+        self.kept.note(&noted);
         if let Some((oldest, _)) = self.older.replace((number, before)) {
             self.unlink(oldest).await?;
         }

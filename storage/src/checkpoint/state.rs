@@ -7,18 +7,26 @@
 //!  4 remove   : replica                      (with its keys and log starts)
 //!  5 log start: replica, topic 16, partition 4, offset 8
 //!  6 forget   : replica, topic 16, partition 4
+//!  7 run      : id 8, replica 8, incarnation 8, bytes 8, bytes of batches 8, class 1, rewrites 4
+//!  8 drop run : id 8
+//!  9 run ids  : the next id 8               (ids below it were used)
+//! 10 rewritten: segment 8                   (its live batches lie in runs; what its index lists does not count)
+//! 11 unlinked : segment 8                   (it was rewritten, and is gone)
 //! ```
+//! Kinds 7 to 11 appear only in directories of format 2 (`node.json`): an older release would take them for damage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
 use crate::entry::Vote;
-use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
 use crate::log::ReplicaFloor;
+use crate::rewrite::RetentionClass;
+use crate::runs::Listing;
 
 /// A replica in a checkpoint, keys aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +49,12 @@ pub(crate) struct ReplicaState {
 pub(crate) struct State {
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
     pub(crate) log_starts: BTreeMap<ExtentKey, i64>,
+    /// The runs that hold live batches.
+    pub(crate) runs: BTreeMap<RunId, Listing>,
+    /// The id of the next run.
+    pub(crate) next_run: RunId,
+    /// Segments whose live batches lie in runs.
+    pub(crate) rewritten: BTreeSet<u64>,
 }
 
 /// One change of the state.
@@ -52,6 +66,11 @@ pub(crate) enum Operation {
     Remove(ReplicaId),
     LogStart(ExtentKey, i64),
     Forget(ExtentKey),
+    Run(Listing),
+    DropRun(RunId),
+    NextRun(RunId),
+    Rewritten(u64),
+    Unlinked(u64),
 }
 
 impl State {
@@ -76,6 +95,11 @@ impl State {
             }
             Operation::LogStart(key, log_start) => drop(self.log_starts.insert(key, log_start)),
             Operation::Forget(key) => drop(self.log_starts.remove(&key)),
+            Operation::Run(run) => drop(self.runs.insert(run.id, run)),
+            Operation::DropRun(run) => drop(self.runs.remove(&run)),
+            Operation::NextRun(run) => self.next_run = self.next_run.max(run),
+            Operation::Rewritten(segment) => drop(self.rewritten.insert(segment)),
+            Operation::Unlinked(segment) => drop(self.rewritten.remove(&segment)),
         }
         true
     }
@@ -90,7 +114,11 @@ impl State {
             });
             std::iter::once(Operation::Replica(state.head.clone())).chain(puts)
         });
-        replicas.chain(self.log_starts.iter().map(|(key, log_start)| Operation::LogStart(*key, *log_start)))
+        let log_starts = self.log_starts.iter().map(|(key, log_start)| Operation::LogStart(*key, *log_start));
+        let runs = self.runs.values().map(|run| Operation::Run(run.clone()));
+        let next_run = (self.next_run > RunId(0)).then_some(Operation::NextRun(self.next_run));
+        let rewritten = self.rewritten.iter().map(|segment| Operation::Rewritten(*segment));
+        replicas.chain(log_starts).chain(runs).chain(next_run).chain(rewritten)
     }
 }
 
@@ -131,6 +159,11 @@ fn put_head(out: &mut Vec<u8>, head: &ReplicaHead) {
     out.extend_from_slice(&head.checksum.to_le_bytes());
 }
 
+fn put_numbered(out: &mut Vec<u8>, kind: u8, number: u64) {
+    out.push(kind);
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
 impl Operation {
     /// Appends the operation.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -163,6 +196,18 @@ impl Operation {
                 out.push(6);
                 put_key(out, key);
             }
+            Self::Run(run) => {
+                out.push(7);
+                for number in [run.id.0, run.replica.0, run.incarnation, run.bytes, run.batch_bytes] {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
+                out.push(run.class.0);
+                out.extend_from_slice(&run.rewrites.to_le_bytes());
+            }
+            Self::DropRun(run) => put_numbered(out, 8, run.0),
+            Self::NextRun(run) => put_numbered(out, 9, run.0),
+            Self::Rewritten(segment) => put_numbered(out, 10, *segment),
+            Self::Unlinked(segment) => put_numbered(out, 11, *segment),
         }
     }
 }
@@ -217,6 +262,18 @@ impl Operations {
         Some(ReplicaHead { floor, applied: self.log_id()?, membership: self.bytes()?, checksum: self.u64()? })
     }
 
+    fn run(&mut self) -> Option<Listing> {
+        Some(Listing {
+            id: RunId(self.u64()?),
+            replica: self.replica()?,
+            incarnation: self.u64()?,
+            bytes: self.u64()?,
+            batch_bytes: self.u64()?,
+            class: RetentionClass(self.byte()?),
+            rewrites: self.u32()?,
+        })
+    }
+
     fn operation(&mut self) -> Option<Operation> {
         Some(match self.byte()? {
             1 => Operation::Replica(self.head()?),
@@ -225,6 +282,11 @@ impl Operations {
             4 => Operation::Remove(self.replica()?),
             5 => Operation::LogStart(self.key()?, i64::from_le_bytes(self.array()?)),
             6 => Operation::Forget(self.key()?),
+            7 => Operation::Run(self.run()?),
+            8 => Operation::DropRun(RunId(self.u64()?)),
+            9 => Operation::NextRun(RunId(self.u64()?)),
+            10 => Operation::Rewritten(self.u64()?),
+            11 => Operation::Unlinked(self.u64()?),
             _ => return None,
         })
     }

@@ -18,9 +18,11 @@ use crate::entry::Vote;
 use crate::env::disk::Disk;
 use crate::env::sim;
 use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
-use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
 use crate::log::ReplicaFloor;
+use crate::rewrite::RetentionClass;
+use crate::runs::Listing;
 
 const DIR: &str = "/data/state";
 
@@ -94,6 +96,17 @@ fn operations(number: u64, transaction: &Transaction) -> Vec<Operation> {
     operations
         .extend(transaction.deletes.iter().map(|key| Operation::Delete { replica, key: Bytes::from(vec![*key]) }));
     operations.push(Operation::LogStart(key, transaction.log_start));
+    let run = Listing {
+        id: RunId(number),
+        replica,
+        incarnation: number ^ 0xabc,
+        bytes: number << 20,
+        batch_bytes: number << 19,
+        class: RetentionClass(number as u8),
+        rewrites: 1,
+    };
+    operations.extend([Operation::Run(run), Operation::NextRun(RunId(number + 1)), Operation::Rewritten(number)]);
+    operations.extend([Operation::DropRun(RunId(number / 2)), Operation::Unlinked(number.saturating_sub(3))]);
     operations
 }
 
@@ -174,14 +187,14 @@ proptest! {
             let (states, _, sim) = run(seed, Tear::Pages, &transactions).await;
             let disk: Arc<dyn Disk> = Arc::new(sim.clone());
             let (checkpoint, _) = open(&disk).await;
-            let oldest = checkpoint.oldest().cloned();
+            let oldest = checkpoint.older().cloned();
             let newest = checkpoint.current.number;
             let byte = at.index(usize::try_from(checkpoint.current.end()).unwrap()) as u64;
             drop(checkpoint);
             sim.flip_bit(&Path::new(DIR).join(file_name(newest)), byte, (seed % 8) as u8).unwrap();
             let (after, state) = open(&disk).await;
             let position = states.iter().rposition(|known| *known == state).expect("a state that was");
-            let floor = states.iter().position(|known| Some(super::heads_of(known)) == oldest).unwrap_or(0);
+            let floor = states.iter().position(|known| Some(super::Kept::of(known)) == oldest).unwrap_or(0);
             assert!(position >= floor, "nothing that the older generation holds is lost");
             drop(after);
         });

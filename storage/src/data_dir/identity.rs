@@ -14,8 +14,13 @@ use crate::checkpoint::file::{off_thread, sync};
 use crate::env::disk::{Disk, OpenMode, read_exact_at};
 use crate::env::rt;
 
-/// The format of data directories this release writes, and the newest it reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The newest format of data directories this release reads.
+const FORMAT_VERSION: u32 = RUNS_FORMAT_VERSION;
+/// The format of a directory without runs: also 0.1.0 opens it.
+const FIRST_FORMAT_VERSION: u32 = 1;
+/// The format of a directory that has had runs: a release that does not know them must not open it, since it would
+/// take the checkpoint for damaged and remove it.
+pub(crate) const RUNS_FORMAT_VERSION: u32 = 2;
 
 const FILE: &str = "node.json";
 const NEW_FILE: &str = "node.json.new";
@@ -69,7 +74,7 @@ impl Identity {
     /// A new directory's identity.
     pub(crate) fn new(expected: Expected<'_>) -> Self {
         Self {
-            format_version: FORMAT_VERSION,
+            format_version: FIRST_FORMAT_VERSION,
             node_id: expected.node_id,
             directory_id: random_uuid(),
             cluster_id: expected.cluster_id.map(str::to_owned),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use super::DataDirError;
-use crate::checkpoint::file::off_thread;
+use crate::checkpoint::file::{off_thread, sync};
 use crate::env::disk::{Disk, OpenMode};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::file;
@@ -71,4 +71,25 @@ pub(super) async fn read_frames(
         Ok(Ok(rebuild.finish()))
     };
     off_thread(disk, work).await.map_err(|error| DataDirError::io(&io_path, error))?
+}
+
+/// Writes a file whole: under another name, synced, then renamed.
+pub(super) async fn write_whole(disk: &Arc<dyn Disk>, new_path: &Path, path: &Path, image: Vec<u8>) -> io::Result<()> {
+    let (work_disk, new) = (Arc::clone(disk), new_path.to_owned());
+    let file = off_thread(disk, move || {
+        match work_disk.unlink(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = work_disk.open(&new, OpenMode::CreateNew)?;
+        file.write_at(&image, 0)?;
+        Ok(file)
+    });
+    sync(disk, &file.await?).await?;
+    let (work_disk, new, into) = (Arc::clone(disk), new_path.to_owned(), path.to_owned());
+    off_thread(disk, move || {
+        work_disk.rename(&new, &into)?;
+        into.parent().map_or(Ok(()), |dir| work_disk.sync_dir(dir))
+    })
+    .await
 }

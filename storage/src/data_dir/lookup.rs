@@ -10,8 +10,12 @@ use ottla_protocol::ids::Offset;
 
 use super::DataDir;
 use crate::env::rt;
+use crate::ids::RunId;
 use crate::index::{Access, BatchIndex, BatchLine, Bounds, ExtentKey, IndexError, Planned};
 use crate::read::{ReadError, ReadPlan, ReadRequest};
+
+/// A read is planned anew so often because a file went in between: each time its batches have moved to a run.
+const MOVES_MAX: usize = 4;
 
 impl DataDir {
     /// Asks the index, without waiting for the disk if that is possible.
@@ -53,8 +57,15 @@ impl DataDir {
             bytes_max: request.bytes_max as u64,
             at_least_one: request.at_least_one,
         };
-        let planned = self.ask(request.from, move |index, access| index.plan(request.key, bounds, access)).await?;
-        self.open_plan(request.from, planned)
+        for _ in 0..MOVES_MAX {
+            let planned = self.ask(request.from, move |index, access| index.plan(request.key, bounds, access)).await?;
+            match self.open_plan(request.from, planned) {
+                Err(ReadError::Moved(_)) => {}
+                outcome => return outcome,
+            }
+        }
+        self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
+        Err(ReadError::Damaged { offset: request.from, cause: "its file is not there".to_owned() })
     }
 
     /// Plans a read without ever waiting; `None` if it would have to.
@@ -69,15 +80,22 @@ impl DataDir {
             at_least_one: request.at_least_one,
         };
         match self.index.plan(request.key, bounds, Access::Resident) {
-            Ok(planned) => Some(self.open_plan(request.from, planned)),
+            Ok(planned) => match self.open_plan(request.from, planned) {
+                Err(ReadError::Moved(_)) => None,
+                outcome => Some(outcome),
+            },
             Err(_) => None,
         }
     }
 
     fn open_plan(&self, from: Offset, planned: Vec<Planned>) -> Result<ReadPlan, ReadError> {
-        let open = |sequence| self.open_segments.get(sequence, || self.log.segment(sequence));
+        let file = |number| match RunId::of_file(number) {
+            Some(run) => self.runs.file(run),
+            None => self.log.segment(number).map(|segment| Arc::clone(&segment.file)),
+        };
+        let open = |number| self.open_segments.get(number, || file(number));
         let plan = ReadPlan::new(from, self.verify_below, planned, open);
-        if plan.is_err() {
+        if matches!(plan, Err(ReadError::Damaged { .. })) {
             self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
         }
         plan

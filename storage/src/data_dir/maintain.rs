@@ -9,16 +9,16 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::index_files::{index_path, open_index, read_frames};
+use super::index_files::{index_path, open_index, read_frames, write_whole};
 use super::{DataDir, DataDirError};
-use crate::checkpoint::file::{off_thread, sync};
+use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::{Operation, ReplicaHead};
 use crate::checkpoint::{Checkpoint, Cut};
-use crate::env::disk::OpenMode;
 use crate::env::rt;
-use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
+use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId};
 use crate::index::file;
 use crate::log::{ReplicaLog, SegmentInfo};
+use crate::rewrite::choose::{gain_min, is_mostly_dead};
 
 /// Verdicts of so many entries go into one call of the log.
 const VERDICT_ENTRIES_MAX: usize = 4096;
@@ -60,10 +60,7 @@ impl DataDir {
         let short = !self.reserve.has_room();
         let interval = if short { FORCED_INTERVAL } else { RECLAIM_INTERVAL };
         let may_force = forced_at.is_none_or(|at| now.since(at) >= interval);
-        let forced = match self.last_dead_segment().filter(|_| may_force) {
-            Some(last_dead) => short || self.older_generation_holds_back(last_dead).await,
-            None => false,
-        };
+        let forced = may_force && self.is_generation_due(short).await;
         let due = self.due(now, forced);
         if forced {
             *forced_at = Some(now);
@@ -72,7 +69,41 @@ impl DataDir {
             self.checkpoint(&due, forced, forced).await?;
         }
         self.write_index_files().await?;
-        self.unlink_dead().await
+        self.unlink_dead().await?;
+        self.unlink_runs().await
+    }
+
+    /// A new generation would set space free, and nothing else does.
+    async fn is_generation_due(&self, short: bool) -> bool {
+        if !self.dead_runs().is_empty() || self.runs_wait_for_older(&*self.checkpoint.lock().await) {
+            return true;
+        }
+        if let Some(last_dead) = self.last_dead_segment()
+            && (short || self.older_generation_holds_back(last_dead).await)
+        {
+            return true;
+        }
+        match self.last_to_rewrite().await {
+            Some(last) => self.older_generation_holds_back(last).await,
+            None => false,
+        }
+    }
+
+    /// The last of the mostly dead segments that the rewriter would take were they not needed for recovery, if there is
+    /// enough to gain.
+    async fn last_to_rewrite(&self) -> Option<u64> {
+        let needed_from = self.needed_from().await?;
+        let table = &self.index.table;
+        let (mut gain, mut all, mut last) = (0, 0, None);
+        for segment in self.log.segments().into_iter().filter(|segment| segment.sealed) {
+            let live_bytes = table.live_bytes(segment.sequence);
+            all += segment.file_bytes;
+            if segment.sequence >= needed_from && is_mostly_dead(live_bytes, segment.file_bytes) {
+                gain += segment.file_bytes - live_bytes;
+                last = Some(segment.sequence);
+            }
+        }
+        last.filter(|_| gain >= gain_min(all, u64::from(self.options.log.segment_bytes)))
     }
 
     /// Cuts every dirty replica now and makes the checkpoint durable.
@@ -87,7 +118,8 @@ impl DataDir {
         self.settle().await?;
         self.checkpoint(&all, true, true).await?;
         self.write_index_files().await?;
-        self.unlink_dead().await
+        self.unlink_dead().await?;
+        self.unlink_runs().await
     }
 
     /// Places what has become durable, counts what died, looks at the free space.
@@ -166,7 +198,8 @@ impl DataDir {
         if cuts.is_empty() && !even_without_cuts {
             return Ok(());
         }
-        let operations = self.operations(&checkpoint, cuts).await;
+        let mut operations = self.run_operations(&checkpoint);
+        operations.extend(self.operations(&checkpoint, cuts).await);
         let before = checkpoint.written_bytes();
         checkpoint
             .commit(operations, self.log.stats().bytes, rotate)
@@ -175,6 +208,7 @@ impl DataDir {
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.counters.checkpoint_bytes.fetch_add(checkpoint.written_bytes() - before, Ordering::Relaxed);
         *self.oldest_kept.lock() = oldest_kept(&checkpoint);
+        self.note_runs(&checkpoint);
         Ok(())
     }
 
@@ -304,6 +338,9 @@ impl DataDir {
 
     /// Reads a segment's index back from its frames and their verdicts, and writes its `.idx` anew.
     pub(super) async fn rebuild_index(&self, sequence: u64) -> Result<(), DataDirError> {
+        if let Some(run) = RunId::of_file(sequence) {
+            return self.rebuild_run_index(run).await;
+        }
         let Some(segment) = self.log.segments().into_iter().find(|segment| segment.sequence == sequence) else {
             return Ok(());
         };
@@ -327,7 +364,7 @@ impl DataDir {
         }
         let path = index_path(&self.path, segment.sequence);
         let new_path = path.with_extension("idx.new");
-        match self.write_whole(&new_path, &path, image).await {
+        match write_whole(&self.disk, &new_path, &path, image).await {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 tracing::warn!(segment = segment.sequence, %error, "no room for an index file");
@@ -345,27 +382,6 @@ impl DataDir {
         installed.map_err(|error| damaged(error.to_string()))?;
         self.counters.index_files.fetch_add(1, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Writes a file whole: under another name, synced, then renamed.
-    async fn write_whole(&self, new_path: &std::path::Path, path: &std::path::Path, image: Vec<u8>) -> io::Result<()> {
-        let (disk, new, into) = (Arc::clone(&self.disk), new_path.to_owned(), path.to_owned());
-        let file = off_thread(&self.disk, move || {
-            match disk.unlink(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let file = disk.open(&new, OpenMode::CreateNew)?;
-            file.write_at(&image, 0)?;
-            Ok(file)
-        });
-        sync(&self.disk, &file.await?).await?;
-        let (disk, new) = (Arc::clone(&self.disk), new_path.to_owned());
-        off_thread(&self.disk, move || {
-            disk.rename(&new, &into)?;
-            into.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
-        })
-        .await
     }
 
     /// The last sealed segment without live bytes, if there is one.
@@ -392,7 +408,7 @@ impl DataDir {
     }
 
     /// The first segment that some kept generation may need for recovery.
-    async fn needed_from(&self) -> Option<u64> {
+    pub(super) async fn needed_from(&self) -> Option<u64> {
         let checkpoint = self.checkpoint.lock().await;
         let (oldest, newest) = (checkpoint.oldest()?, checkpoint.heads());
         if self.log.replicas().iter().any(|replica| !oldest.contains_key(replica)) {
@@ -404,11 +420,15 @@ impl DataDir {
     /// Unlinks the sealed segments that nothing refers to any more.
     async fn unlink_dead(&self) -> Result<(), DataDirError> {
         let Some(needed_from) = self.needed_from().await else { return Ok(()) };
+        let held = self.held_segments().await;
         let writing = self.index_files.lock().await;
         let segments = self.log.segments();
         let mut unlinked = false;
         for segment in segments.iter().filter(|segment| segment.sealed && segment.sequence < needed_from) {
-            if !self.index.table.is_dead(segment.sequence) {
+            let is_needed = held.contains(&segment.sequence)
+                || !self.index.table.is_dead(segment.sequence)
+                || self.index.table.may_decide_on(segment.sequence, &held);
+            if is_needed {
                 continue;
             }
             // A mapping kept for the next reader would keep the space.

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use super::failure::Failure;
 use super::identity::{Expected, Identity};
 use super::index_files::{LOG_DIR, index_path, open_index, read_frames};
-use super::{Counters, DataDir, DataDirError, DataDirOptions, RecoveredReplica, maintain};
+use super::rewriter_state::Rewriter;
+use super::{Counters, DataDir, DataDirError, DataDirOptions, RecoveredReplica, maintain, rewriter, run_files};
 use crate::checkpoint::file::{LoadError, off_thread};
 use crate::checkpoint::state::State;
 use crate::checkpoint::{Checkpoint, Found};
@@ -19,6 +20,7 @@ use crate::env::disk::{DirLock, Disk};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::BatchIndex;
 use crate::log::{self, Log, NoSink};
+use crate::read::VerifyBelow;
 use crate::read::mapped::OpenSegments;
 use crate::space::reserve::Reserve;
 
@@ -45,18 +47,21 @@ impl DataDir {
             tracing::warn!(path = %path.display(), "no checkpoint counts: everything is replayed from the log");
         }
         let index = Arc::new(BatchIndex::default());
+        run_files::mark_rewritten(&index, &found);
         load_index(&disk, path, &log, &index, &found.state).await?;
+        let runs = run_files::load(&disk, path, &index, &found).await?;
         let replicas = join(recovered, &found);
         let replaying = replaying(&replicas, &found);
         let space = disk.space(path).map_err(|error| DataDirError::io(path, error))?;
         let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);
         reserve.observe(space.free_bytes, space.total_bytes);
-        let verify_below = log.durable_upto();
+        let verify_below = VerifyBelow { log: log.durable_upto(), run: runs.next_id() };
         let directory = Arc::new(Self {
             path: path.to_owned(),
             disk,
             options,
             identity: Mutex::new(identity),
+            identifying: tokio::sync::Mutex::new(()),
             lock: Mutex::new(Some(lock)),
             log,
             index,
@@ -68,6 +73,8 @@ impl DataDir {
             forgotten: Mutex::default(),
             sources: Mutex::default(),
             open_segments: OpenSegments::default(),
+            runs,
+            rewriter: Rewriter::default(),
             reserve,
             failure,
             counters: Counters::default(),
@@ -75,6 +82,7 @@ impl DataDir {
             verify_below,
         });
         maintain::start(&directory);
+        rewriter::start(&directory);
         Ok((directory, replicas))
     }
 }

@@ -5,4 +5,7 @@
 mod crash;
 mod directory;
 mod real;
+mod rewrite;
+mod rewrite_faults;
+mod rewrite_histories;
 mod toy;

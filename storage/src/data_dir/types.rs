@@ -11,6 +11,7 @@ use super::failure::OnFailure;
 use crate::entry::Vote;
 use crate::ids::{LogId, ReplicaId};
 use crate::log::{LogError, LogOptions, LogStats};
+use crate::rewrite::RewriteOptions;
 
 /// How a data directory is opened.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct DataDirOptions {
     pub checkpoint_interval: Duration,
     /// How often the directory looks after itself. Default 500 ms.
     pub maintenance_interval: Duration,
+    /// How live batches of mostly dead files are copied together.
+    pub rewrite: RewriteOptions,
     /// Told once if the directory fails.
     pub on_failure: Option<OnFailure>,
 }
@@ -43,6 +46,7 @@ impl Default for DataDirOptions {
             checkpoint_bytes: 64 << 20,
             checkpoint_interval: Duration::from_secs(10),
             maintenance_interval: Duration::from_millis(500),
+            rewrite: RewriteOptions::default(),
             on_failure: None,
         }
     }
@@ -161,8 +165,22 @@ pub struct DataDirStats {
     pub segments: u64,
     /// Bytes in use in them.
     pub log_bytes: u64,
-    /// Bytes of live batches.
+    /// Bytes of live batches, in segments and runs.
     pub live_bytes: u64,
+    /// Bytes that segment files and runs take.
+    pub file_bytes: u64,
+    /// Runs that exist.
+    pub runs: u64,
+    /// Bytes of them.
+    pub run_bytes: u64,
+    /// Jobs that the rewriter has done since the directory was opened.
+    pub rewrites: u64,
+    /// Bytes it has copied since then.
+    pub rewritten_bytes: u64,
+    /// Files it leaves as they are because a batch in them is damaged.
+    pub damaged_sources: u64,
+    /// Runs unlinked since the directory was opened.
+    pub unlinked_runs: u64,
     /// Bytes of the file system.
     pub disk_total_bytes: u64,
     /// What of it is free.
@@ -177,4 +195,21 @@ pub struct DataDirStats {
     pub index_files: u64,
     /// Damaged batches met by reads.
     pub damaged_reads: u64,
+}
+
+impl DataDirStats {
+    /// Bytes on the disk for each live byte; 1 if nothing lives.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn space_amplification(&self) -> f64 {
+        if self.live_bytes == 0 { 1.0 } else { self.file_bytes as f64 / self.live_bytes as f64 }
+    }
+
+    /// Bytes written, copies and checkpoints included, for each byte written to the log since the directory was opened.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn write_amplification(&self) -> f64 {
+        let all = self.log.bytes + self.rewritten_bytes + self.checkpoint_bytes;
+        if self.log.bytes == 0 { 1.0 } else { all as f64 / self.log.bytes as f64 }
+    }
 }

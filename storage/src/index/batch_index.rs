@@ -2,7 +2,7 @@
 //!
 //! Lock order: `replicas`, then `partitions`, then one partition, then the segment table.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -59,6 +59,8 @@ pub(crate) type Partition = Arc<RwLock<PartitionIndex>>;
 pub(crate) struct BatchIndex {
     partitions: RwLock<HashMap<ExtentKey, Partition>>,
     replicas: Mutex<BTreeMap<ReplicaId, ReplicaIndex>>,
+    /// Segments whose live batches lie in runs.
+    pub(super) rewritten: Mutex<BTreeSet<u64>>,
     pub(crate) table: SegmentTable,
 }
 
@@ -366,6 +368,9 @@ impl BatchIndex {
     /// Lets the lines of a segment be read from its `.idx` file from now on.
     pub(crate) fn install(&self, segment: u64, opened: Opened) -> Result<(), IndexError> {
         self.table.set_ranges(segment, opened.ranges, true);
+        if self.is_rewritten(segment) {
+            return Ok(());
+        }
         for (key, piece) in opened.pieces {
             let partition = self.partition_or_new(key);
             let mut partition = partition.write();
@@ -388,7 +393,11 @@ impl BatchIndex {
         ranges: SegmentRanges,
         pieces: BTreeMap<ExtentKey, Vec<Piece>>,
     ) -> Result<(), IndexError> {
-        self.table.set_ranges(segment, ranges, false);
+        let rewritten = self.is_rewritten(segment);
+        self.table.set_ranges(segment, ranges, rewritten);
+        if rewritten {
+            return Ok(());
+        }
         for (key, pieces) in pieces {
             let partition = self.partition_or_new(key);
             let mut partition = partition.write();
@@ -399,22 +408,28 @@ impl BatchIndex {
         Ok(())
     }
 
-    fn insert(&self, key: ExtentKey, partition: &mut PartitionIndex, piece: Piece) -> Result<(), IndexError> {
+    pub(super) fn insert(
+        &self,
+        key: ExtentKey,
+        partition: &mut PartitionIndex,
+        piece: Piece,
+    ) -> Result<(), IndexError> {
         self.table.add(piece.segment, key.replica, u64::from(piece.lines.count()), piece.bytes);
         partition.insert(piece);
         partition.settled_log_start = 0;
         self.settle(key, partition, Access::MayBlock)
     }
 
-    /// The segment is unlinked: its lines go.
+    /// The segment or run is unlinked: its lines go.
     pub(crate) fn forget(&self, segment: u64) {
         for (_, partition) in self.all() {
-            partition.write().pieces.retain(|piece| piece.segment != segment);
+            partition.write().forget(segment);
         }
+        self.rewritten.lock().remove(&segment);
         self.table.forget(segment);
     }
 
-    /// Drops partitions that are gone and of which no segment from `oldest_segment` on holds anything.
+    /// Drops partitions that are gone and of which no run and no segment from `oldest_segment` on lists anything.
     pub(crate) fn prune(&self, oldest_segment: u64) -> Vec<ExtentKey> {
         let mut pruned = Vec::new();
         self.partitions.write().retain(|key, partition| {

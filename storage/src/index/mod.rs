@@ -5,12 +5,13 @@
 
 mod batch_index;
 pub(crate) mod file;
-mod line;
+pub(crate) mod line;
 mod open_file;
 pub(crate) mod partition;
-mod piece;
+pub(crate) mod piece;
 pub(crate) mod rebuild;
 mod search;
+mod swap;
 #[cfg(test)]
 mod tests;
 

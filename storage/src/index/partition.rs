@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::line::Line;
 use super::piece::{Lines, Piece};
 use super::{Access, BatchLine, IndexError};
-use crate::ids::RaftIndex;
+use crate::ids::{RaftIndex, RunId};
 
 /// Log start of a partition that is gone: everything lies below it.
 pub(crate) const GONE: i64 = i64::MAX;
@@ -40,6 +40,8 @@ pub(crate) struct PartitionIndex {
     pub(crate) unplaced: VecDeque<Unplaced>,
     /// The newest segment that ever held a batch, dead ones included: its `.idx` still lists them.
     newest_segment: Option<u64>,
+    /// The runs whose indexes list it, with dead batches or live ones.
+    runs: Vec<RunId>,
 }
 
 /// One step of a search from an offset on.
@@ -124,15 +126,28 @@ impl PartitionIndex {
 
     /// Adds a piece read from an `.idx` file, in its place.
     pub(crate) fn insert(&mut self, piece: Piece) {
-        self.newest_segment = self.newest_segment.max(Some(piece.segment));
+        match RunId::of_file(piece.segment) {
+            None => self.newest_segment = self.newest_segment.max(Some(piece.segment)),
+            Some(run) if self.runs.contains(&run) => {}
+            Some(run) => self.runs.push(run),
+        }
         let at = self.pieces.partition_point(|other| other.base_offset < piece.base_offset);
         self.pieces.insert(at, piece);
     }
 
-    /// True if the partition is gone and no segment from `oldest_segment` on lists it.
+    /// The segment or run is gone, and its lines with it.
+    pub(crate) fn forget(&mut self, segment: u64) {
+        self.pieces.retain(|piece| piece.segment != segment);
+        if let Some(run) = RunId::of_file(segment) {
+            self.runs.retain(|other| *other != run);
+        }
+    }
+
+    /// True if the partition is gone and no run and no segment from `oldest_segment` on lists it.
     pub(crate) fn is_forgettable(&self, oldest_segment: u64) -> bool {
         self.log_start == GONE
             && self.unplaced.is_empty()
+            && self.runs.is_empty()
             && self.newest_segment.is_none_or(|newest| newest < oldest_segment)
     }
 

@@ -66,6 +66,20 @@ impl Lines {
         }
     }
 
+    /// `count` lines from number `first` on.
+    pub(crate) fn range(&self, first: u32, count: u32, access: Access) -> Result<Vec<Line>, IndexError> {
+        match self {
+            Self::Memory(memory) => {
+                let lines = memory.lines.get(first as usize..(first + count) as usize);
+                lines.map(<[Line]>::to_vec).ok_or(IndexError::NoSuchLine)
+            }
+            Self::File(lines) if first + count <= lines.count => {
+                lines.file.lines(lines.first + first, count as usize, access)
+            }
+            Self::File(_) => Err(IndexError::NoSuchLine),
+        }
+    }
+
     /// Number of the first line whose end lies above `offset`; `count` if there is none.
     pub(crate) fn first_ending_above(&self, offset: i64, access: Access) -> Result<u32, IndexError> {
         let (mut low, mut high) = (0, self.count());

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::fault::{self, Guard};
-use crate::env::disk::Mapping;
-use crate::log::Segment;
+use crate::env::disk::{File, Mapping};
 
 /// A mapping that the SIGBUS handler knows.
 pub(crate) struct Mapped {
@@ -38,22 +37,23 @@ impl Mapped {
     }
 }
 
-/// A segment open for reading, with its mapping where there is one.
+/// A segment or run open for reading, with its mapping where there is one. Holding it keeps an unlinked file readable.
 pub(crate) struct OpenSegment {
-    pub(crate) segment: Arc<Segment>,
+    pub(crate) sequence: u64,
+    pub(crate) file: Arc<dyn File>,
     pub(crate) mapped: Option<Mapped>,
 }
 
 impl std::fmt::Debug for OpenSegment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OpenSegment").field("sequence", &self.segment.sequence).finish_non_exhaustive()
+        f.debug_struct("OpenSegment").field("sequence", &self.sequence).finish_non_exhaustive()
     }
 }
 
 /// Most segments kept mapped per directory: 32 GiB of address space at 256 MiB each.
 const MAPPED_SEGMENTS_MAX: usize = 128;
 
-/// The segments read last, mapped.
+/// The segments and runs read last, mapped.
 #[derive(Debug, Default)]
 pub(crate) struct OpenSegments {
     /// Least recently used first.
@@ -65,20 +65,20 @@ impl OpenSegments {
     pub(crate) fn get(
         &self,
         sequence: u64,
-        open: impl FnOnce() -> Option<Arc<Segment>>,
+        open: impl FnOnce() -> Option<Arc<dyn File>>,
     ) -> std::io::Result<Option<Arc<OpenSegment>>> {
         {
             let mut used = self.used.lock();
-            if let Some(at) = used.iter().position(|open| open.segment.sequence == sequence)
+            if let Some(at) = used.iter().position(|open| open.sequence == sequence)
                 && let Some(open) = used.remove(at)
             {
                 used.push_back(Arc::clone(&open));
                 return Ok(Some(open));
             }
         }
-        let Some(segment) = open() else { return Ok(None) };
-        let mapped = segment.file.map()?.map(Mapped::new).filter(Mapped::is_guarded);
-        let open = Arc::new(OpenSegment { segment, mapped });
+        let Some(file) = open() else { return Ok(None) };
+        let mapped = file.map()?.map(Mapped::new).filter(Mapped::is_guarded);
+        let open = Arc::new(OpenSegment { sequence, file, mapped });
         let mut used = self.used.lock();
         used.push_back(Arc::clone(&open));
         if used.len() > MAPPED_SEGMENTS_MAX {
@@ -87,8 +87,8 @@ impl OpenSegments {
         Ok(Some(open))
     }
 
-    /// Lets go of a segment that is unlinked, so that its space is freed.
+    /// Lets go of a file that is unlinked, so that its space is freed.
     pub(crate) fn forget(&self, sequence: u64) {
-        self.used.lock().retain(|open| open.segment.sequence != sequence);
+        self.used.lock().retain(|open| open.sequence != sequence);
     }
 }

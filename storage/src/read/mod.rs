@@ -13,7 +13,7 @@ use ottla_protocol::ids::Offset;
 
 use crate::env::disk::{PAGE_BYTES, read_exact_at};
 use crate::env::rt;
-use crate::ids::LogPosition;
+use crate::ids::{LogPosition, RunId};
 use crate::index::{BatchLine, ExtentKey, Planned};
 use mapped::OpenSegment;
 
@@ -51,9 +51,28 @@ pub enum ReadError {
         /// What is wrong with it.
         cause: String,
     },
+    /// The file of a batch went while the read was planned: its batches lie elsewhere now, or nowhere. Ask again.
+    #[error("the batch at offset {0} has moved")]
+    Moved(Offset),
     /// The directory has failed; nothing is served from it any more.
     #[error("data directory has failed: {0}")]
     Poisoned(String),
+}
+
+/// What was written by an earlier process: segments before a place, runs before a number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VerifyBelow {
+    pub(crate) log: LogPosition,
+    pub(crate) run: RunId,
+}
+
+impl VerifyBelow {
+    fn covers(self, position: LogPosition) -> bool {
+        match RunId::of_file(position.segment) {
+            Some(run) => run < self.run,
+            None => position < self.log,
+        }
+    }
 }
 
 /// Where the bytes of a planned batch are.
@@ -71,7 +90,7 @@ pub struct ReadPlan {
     batches: Vec<(BatchLine, Source)>,
     bytes: usize,
     /// Batches before this place were not written by this process: their checksums are verified.
-    verify_below: LogPosition,
+    verify_below: VerifyBelow,
     /// Batches copied so far.
     copied: usize,
 }
@@ -79,7 +98,7 @@ pub struct ReadPlan {
 impl ReadPlan {
     pub(crate) fn new(
         from: Offset,
-        verify_below: LogPosition,
+        verify_below: VerifyBelow,
         planned: Vec<Planned>,
         mut open: impl FnMut(u64) -> std::io::Result<Option<Arc<OpenSegment>>>,
     ) -> Result<Self, ReadError> {
@@ -88,9 +107,7 @@ impl ReadPlan {
         for Planned { line, data } in planned {
             let source = match (data, &last) {
                 (Some(data), _) => Source::Memory(data),
-                (None, Some(open)) if open.segment.sequence == line.position.segment => {
-                    Source::Segment(Arc::clone(open))
-                }
+                (None, Some(open)) if open.sequence == line.position.segment => Source::Segment(Arc::clone(open)),
                 (None, _) => match open(line.position.segment) {
                     Ok(Some(segment)) => {
                         last = Some(Arc::clone(&segment));
@@ -98,7 +115,7 @@ impl ReadPlan {
                     }
                     // What comes before the unreadable batch is served.
                     _ if !plan.batches.is_empty() => break,
-                    Ok(None) => return Err(damaged(&line, "its segment is not there")),
+                    Ok(None) => return Err(ReadError::Moved(line.base_offset)),
                     Err(error) => return Err(damaged(&line, &error.to_string())),
                 },
             };
@@ -223,7 +240,7 @@ fn append(
     line: &BatchLine,
     source: &Source,
     hot: bool,
-    verify_below: LogPosition,
+    verify_below: VerifyBelow,
 ) -> Result<(), ReadError> {
     let (at, length) = (out.len(), line.bytes as usize);
     let mut verify = true;
@@ -241,11 +258,11 @@ fn append(
                     if mapped.faulted() {
                         return Err(damaged(line, "the disk could not read its page"));
                     }
-                    verify = line.position < verify_below;
+                    verify = verify_below.covers(line.position);
                 }
                 _ => {
                     out.resize(at + length, 0);
-                    read_exact_at(&*open.segment.file, &mut out[at..], u64::from(line.position.byte))
+                    read_exact_at(&*open.file, &mut out[at..], u64::from(line.position.byte))
                         .map_err(|error| damaged(line, &error.to_string()))?;
                 }
             }
@@ -261,7 +278,7 @@ fn append(
 }
 
 /// True if the bytes are one whole batch of format 2; its CRC-32C is summed only if `verify`.
-fn is_sound(batch: &[u8], verify: bool) -> bool {
+pub(crate) fn is_sound(batch: &[u8], verify: bool) -> bool {
     if batch.len() < BATCH_HEADER_BYTES || batch[16] != 2 {
         return false;
     }

@@ -1,4 +1,5 @@
-//! What each segment is still needed for: live batches by replica, and verdicts of live batches elsewhere.
+//! What each segment is still needed for: live batches by replica, and verdicts of live batches elsewhere. Runs stand
+//! beside the segments under their file numbers; they need no verdicts and hold none.
 //!
 //! May not know: files. Candidates come from here; the data directory checks the rest before it unlinks.
 
@@ -6,6 +7,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use crate::env::rt;
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::file::{IndexRange, SegmentRanges, widen};
 
@@ -20,9 +22,26 @@ struct SegmentUse {
     verdicts_unsure: bool,
     /// The `.idx` file is written.
     indexed: bool,
+    /// When its last batch died.
+    died_at: Option<rt::Instant>,
 }
 
-/// All segments of a directory.
+impl SegmentUse {
+    /// True if verdicts here may be on live batches there.
+    fn decides_on(&self, holder: &Self) -> bool {
+        !holder.live_lines.is_empty() && self.decides_on_entries_of(holder)
+    }
+
+    fn decides_on_entries_of(&self, holder: &Self) -> bool {
+        let held = &holder.ranges.entries;
+        self.ranges
+            .verdicts
+            .iter()
+            .any(|(replica, decided)| held.get(replica).is_some_and(|held| overlap(*held, *decided)))
+    }
+}
+
+/// All segments and runs of a directory.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentTable {
     segments: Mutex<BTreeMap<u64, SegmentUse>>,
@@ -45,6 +64,7 @@ impl SegmentTable {
         let mut segments = self.segments.lock();
         let Some(usage) = segments.get_mut(&segment) else { return };
         usage.live_bytes = usage.live_bytes.saturating_sub(bytes);
+        usage.died_at = Some(rt::now());
         if let Some(live) = usage.live_lines.get_mut(&replica) {
             *live = live.saturating_sub(lines);
             if *live == 0 {
@@ -108,13 +128,34 @@ impl SegmentTable {
         if !usage.indexed || !usage.live_lines.is_empty() || usage.verdicts_unsure {
             return false;
         }
-        !usage.ranges.verdicts.iter().any(|(replica, decided)| {
-            segments.iter().any(|(other, holder)| {
-                *other != segment
-                    && !holder.live_lines.is_empty()
-                    && holder.ranges.entries.get(replica).is_some_and(|held| overlap(*held, *decided))
-            })
-        })
+        !segments.iter().any(|(other, holder)| *other != segment && usage.decides_on(holder))
+    }
+
+    /// The other segments with live batches on which verdicts in this one may decide: it cannot go before them.
+    pub(crate) fn decided_in(&self, segment: u64) -> Vec<u64> {
+        let segments = self.segments.lock();
+        let Some(usage) = segments.get(&segment) else { return Vec::new() };
+        let others = segments.iter().filter(|(other, holder)| **other != segment && usage.decides_on(holder));
+        others.map(|(other, _)| *other).collect()
+    }
+
+    /// True if verdicts in the segment may be on batches in one of these others, whether they live or not.
+    pub(crate) fn may_decide_on(&self, segment: u64, others: &[u64]) -> bool {
+        let segments = self.segments.lock();
+        let Some(usage) = segments.get(&segment) else { return true };
+        let others = others.iter().filter(|other| **other != segment).filter_map(|other| segments.get(other));
+        others.into_iter().any(|other| usage.decides_on_entries_of(other))
+    }
+
+    /// True if only its live batches and what they need keep the file: its `.idx` is written, and it is known what it
+    /// decides on.
+    pub(crate) fn is_known(&self, segment: u64) -> bool {
+        self.segments.lock().get(&segment).is_some_and(|usage| usage.indexed && !usage.verdicts_unsure)
+    }
+
+    /// When the last batch of the file died.
+    pub(crate) fn died_at(&self, segment: u64) -> Option<rt::Instant> {
+        self.segments.lock().get(&segment)?.died_at
     }
 
     /// The segment is unlinked.

@@ -1,7 +1,7 @@
 //! A crash at every write and sync of a history of appends, truncations, votes, rolls, checkpoints, `.idx` files, unlinks
 //! and new replicas: what was acknowledged is there, at its offset, and the index is what the log says (I8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,20 +12,22 @@ use ottla_protocol::ids::Offset;
 
 use super::toy::{DIR, Model, Toy, batch, entry, open, options};
 use crate::data_dir::index_files::index_path;
-use crate::data_dir::{DataDir, RecoveredReplica};
+use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use crate::entry::{Entry, Verdict, Vote};
 use crate::env::disk::{Disk, OpenMode, read_exact_at};
-use crate::env::sim;
 use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
+use crate::env::{rt, sim};
 use crate::ids::{RaftIndex, ReplicaId, Term};
 use crate::log::EntryRange;
 use crate::read::ReadRequest;
+use crate::runs::files::rebuilt_index;
+use crate::runs::{RUNS_DIR, run_index_path, run_path};
 
 /// What is acknowledged, by replica: the entries from the first on, and the vote.
 #[derive(Debug, Clone, Default)]
-struct Acknowledged(BTreeMap<u64, (Vec<Entry>, Option<Vote>)>);
+pub(super) struct Acknowledged(pub(super) BTreeMap<u64, (Vec<Entry>, Option<Vote>)>);
 
-type Moments = Arc<Mutex<(Acknowledged, Vec<(Acknowledged, DiskImage)>)>>;
+pub(super) type Moments = Arc<Mutex<(Acknowledged, Vec<(Acknowledged, DiskImage)>)>>;
 
 /// Reads the batches of a partition from its log start and compares them with what was accepted.
 async fn check_partition(toy: &Toy, index: i32, accepted: &[(i64, i64, i32, Bytes)], next: i64, log_start: i64) {
@@ -87,12 +89,41 @@ pub(super) async fn check_index_files(disk: &Arc<dyn Disk>, directory: &DataDir)
     }
 }
 
+/// Every run's index is what the run says, byte for byte, and no file lies there that no kept checkpoint lists.
+pub(super) async fn check_runs(disk: &Arc<dyn Disk>, directory: &DataDir) {
+    let mut expected = BTreeSet::new();
+    for (run, bytes) in directory.runs.all() {
+        expected.extend([format!("{:016}.run", run.0), format!("{:016}.idx", run.0)]);
+        let listing = directory.runs.get(run).unwrap().listing;
+        let file = disk.open(&run_index_path(Path::new(DIR), run), OpenMode::Read).unwrap();
+        let mut index = vec![0; usize::try_from(file.bytes().unwrap()).unwrap()];
+        read_exact_at(&*file, &mut index, 0).unwrap();
+        assert!(index == rebuilt_index(disk, Path::new(DIR), &listing).unwrap(), "the index of run {run}");
+        assert_eq!(disk.open(&run_path(Path::new(DIR), run), OpenMode::Read).unwrap().bytes().unwrap(), bytes);
+    }
+    let found = disk.list(&Path::new(DIR).join(RUNS_DIR)).unwrap();
+    let found: BTreeSet<String> = found.into_iter().map(|entry| entry.name).collect();
+    assert_eq!(found, expected);
+}
+
+/// What was rewritten goes, and no run stays that nothing lists.
+async fn check_nothing_stays(disk: &Arc<dyn Disk>, directory: &DataDir) {
+    directory.maintain_now().await.unwrap();
+    directory.maintain_now().await.unwrap();
+    directory.maintain_now().await.unwrap();
+    check_runs(disk, directory).await;
+    assert_eq!(directory.runs.leaving(), []);
+    assert_eq!(directory.dead_runs(), []);
+    let checkpoint = directory.checkpoint.lock().await;
+    assert_eq!(checkpoint.newest().rewritten, BTreeSet::new(), "rewritten segments stay");
+}
+
 async fn check_replica(
     directory: &Arc<DataDir>,
     recovered: &RecoveredReplica,
     entries: &[Entry],
     vote: Option<Vote>,
-) -> Arc<Toy> {
+) -> (Arc<Toy>, Vec<Entry>) {
     assert_eq!(recovered.lost, None);
     assert!(recovered.vote.map(|vote| vote.term) >= vote.map(|vote| vote.term), "a vote is never forgotten");
     let applied = recovered.applied.map_or(0, |id| id.index.0);
@@ -116,14 +147,19 @@ async fn check_replica(
             all.push(entry);
         }
     }
-    let accepted = accepted(&all);
-    for (index, (next, log_start)) in toy.model().partitions {
-        check_partition(&toy, index, &accepted[&index], next, log_start).await;
-    }
-    toy
+    check_partitions(&toy, &all).await;
+    (toy, all)
 }
 
-async fn check(disk: Arc<dyn Disk>, acknowledged: &Acknowledged) {
+/// Every partition reads as its entries say.
+pub(super) async fn check_partitions(toy: &Toy, entries: &[Entry]) {
+    let accepted = accepted(entries);
+    for (index, (next, log_start)) in toy.model().partitions {
+        check_partition(toy, index, &accepted[&index], next, log_start).await;
+    }
+}
+
+pub(super) async fn check(disk: Arc<dyn Disk>, acknowledged: &Acknowledged) {
     let (directory, recovered) = open(&disk, options()).await;
     let mut toys = Vec::new();
     for (replica, (entries, vote)) in &acknowledged.0 {
@@ -132,10 +168,35 @@ async fn check(disk: Arc<dyn Disk>, acknowledged: &Acknowledged) {
         toys.push(check_replica(&directory, found, entries, *vote).await);
     }
     check_index_files(&disk, &directory).await;
+    check_runs(&disk, &directory).await;
     // The next life goes on: a checkpoint, and what it makes possible.
     directory.maintain_now().await.unwrap();
     check_index_files(&disk, &directory).await;
+    check_nothing_stays(&disk, &directory).await;
+    directory.rewrite_now().await.unwrap();
+    for (toy, entries) in &toys {
+        check_partitions(toy, entries).await;
+    }
     assert_eq!(directory.poisoned(), None);
+}
+
+/// Opens a directory after a crash and compares it with what was acknowledged; what was there besides counts from now on.
+pub(super) async fn check_life(
+    disk: &Arc<dyn Disk>,
+    options: DataDirOptions,
+    acknowledged: &mut Acknowledged,
+) -> (Arc<DataDir>, Vec<Arc<Toy>>) {
+    let (directory, recovered) = open(disk, options).await;
+    let mut toys = Vec::new();
+    for (replica, (entries, vote)) in &mut acknowledged.0 {
+        let found = recovered.iter().find(|found| found.id == ReplicaId(*replica)).unwrap();
+        let (toy, all) = check_replica(&directory, found, entries, *vote).await;
+        *entries = all;
+        toys.push(toy);
+    }
+    check_index_files(disk, &directory).await;
+    check_runs(disk, &directory).await;
+    (directory, toys)
 }
 
 /// A random history; every moment of it is kept.
@@ -146,6 +207,7 @@ async fn history(sim: &SimDisk, steps: u64, moments: &Moments) -> Arc<DataDir> {
     let acknowledge = |change: &dyn Fn(&mut Acknowledged)| change(&mut moments.lock().0);
     let below = sim::random_below;
     let mut term = 1;
+    let mut rewriting = Vec::new();
     for step in 0..steps {
         if toys.is_empty() || (toys.len() < 3 && below(25) == 0) {
             let toy = Toy::create(&directory, toys.len() as u64 + 1).await;
@@ -171,6 +233,10 @@ async fn history(sim: &SimDisk, steps: u64, moments: &Moments) -> Arc<DataDir> {
         match below(20) {
             0 => directory.checkpoint_now().await.unwrap(),
             1 => directory.maintain_now().await.unwrap(),
+            4 => {
+                let directory = Arc::clone(&directory);
+                rewriting.push(rt::spawn(async move { directory.rewrite_now().await }));
+            }
             2 => {
                 term += 1;
                 let vote = Vote { term: Term(term), voted_for: ReplicaId(id), committed: false };
@@ -198,6 +264,9 @@ async fn history(sim: &SimDisk, steps: u64, moments: &Moments) -> Arc<DataDir> {
                 }
             }
         }
+    }
+    for job in rewriting {
+        job.await.unwrap().unwrap();
     }
     directory
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
@@ -19,6 +20,7 @@ use crate::env::disk::Disk;
 use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
 use crate::index::ExtentKey;
 use crate::log::{GroupCreation, LogOptions, ReplicaLog};
+use crate::rewrite::{RetentionClass, RewriteOptions};
 
 pub(super) const DIR: &str = "/data";
 
@@ -32,12 +34,20 @@ pub(super) fn options() -> DataDirOptions {
             cache_bytes_max: 16 << 10,
             ..LogOptions::default()
         },
+        rewrite: RewriteOptions {
+            run_bytes: 48 << 10,
+            interval: Duration::from_secs(3600),
+            patience: Duration::ZERO,
+            ..RewriteOptions::default()
+        },
         ..DataDirOptions::default()
     }
 }
 
 pub(super) async fn open(disk: &Arc<dyn Disk>, options: DataDirOptions) -> (Arc<DataDir>, Vec<RecoveredReplica>) {
-    DataDir::open(Arc::clone(disk), Path::new(DIR), options).await.unwrap()
+    let opened = DataDir::open(Arc::clone(disk), Path::new(DIR), options).await.unwrap();
+    opened.0.set_retention_classes(Arc::new(|partition| RetentionClass(partition.index as u8)));
+    opened
 }
 
 pub(super) fn partition(index: i32) -> PartitionId {

@@ -1,0 +1,403 @@
+//! The rewriter's task of a data directory: one job after the other, each made real by one checkpoint transaction.
+//!
+//! ```text
+//!  choose -> copy into runs -> sync files and directory -> one transaction: runs, rewritten segments -> swap in the index
+//! ```
+//! The old files go later, when the older checkpoint generation knows of the runs as well. May not know: topics.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use super::identity::RUNS_FORMAT_VERSION;
+use super::{DataDir, DataDirError};
+use crate::checkpoint::file::{off_thread, sync};
+use crate::checkpoint::state::Operation;
+use crate::env::disk::{Disk, OpenMode};
+use crate::env::rt;
+use crate::ids::RunId;
+use crate::index::{ExtentKey, IndexError};
+use crate::rewrite::choose::{FileUse, Situation, choose, pressure};
+use crate::rewrite::copy::{Cursor, Group, Sources, group};
+use crate::rewrite::throttle::pause;
+use crate::rewrite::{Classes, RetentionClass};
+use crate::runs::files::open_run_index;
+use crate::runs::writer::{BATCHES_MAX, PushError, RUN_BYTES_MAX, RunWriter, Written, room_for};
+use crate::runs::{Listing, RUNS_DIR, Run, run_index_path, run_path};
+
+/// A run is synced whenever so much of it was written: one sync of all of it would hold up those of the log.
+const SYNC_BYTES: u64 = 8 << 20;
+/// Runs that one job may fill while space is ample.
+const RUNS_PER_JOB: u64 = 4;
+/// Jobs that `rewrite_now` does at most.
+const JOBS_MAX: usize = 1000;
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Idle,
+    Done,
+    /// A source turned out to be damaged: it is left alone, and another choice is made.
+    Damaged,
+    /// The disk is full: nothing was changed.
+    NoSpace,
+    Closing,
+}
+
+/// Why a job did not go through.
+enum JobError {
+    Push(PushError),
+    Directory(DataDirError),
+    /// A chosen file went meanwhile: what lived in it has died.
+    Gone,
+    Closing,
+}
+
+impl From<PushError> for JobError {
+    fn from(error: PushError) -> Self {
+        Self::Push(error)
+    }
+}
+
+impl From<DataDirError> for JobError {
+    fn from(error: DataDirError) -> Self {
+        Self::Directory(error)
+    }
+}
+
+impl From<io::Error> for JobError {
+    fn from(error: io::Error) -> Self {
+        Self::Push(PushError::Io(error))
+    }
+}
+
+/// Starts the task; it ends when the directory is closed, fails or is dropped.
+pub(super) fn start(directory: &Arc<DataDir>) {
+    let options = directory.options.rewrite;
+    if options.bytes_per_second == 0 {
+        return;
+    }
+    let weak: Weak<DataDir> = Arc::downgrade(directory);
+    drop(rt::spawn(async move {
+        loop {
+            rt::sleep(options.interval).await;
+            loop {
+                let Some(directory) = weak.upgrade() else { return };
+                if directory.closing.load(Ordering::SeqCst) || directory.failure.get().is_some() {
+                    return;
+                }
+                match directory.rewrite_once().await {
+                    Ok(Outcome::Done | Outcome::Damaged) => {}
+                    Ok(Outcome::Idle | Outcome::NoSpace) => break,
+                    Ok(Outcome::Closing) => return,
+                    Err(error) => {
+                        tracing::error!(%error, "the rewriter failed");
+                        break;
+                    }
+                }
+            }
+        }
+    }));
+}
+
+impl DataDir {
+    /// Tells which partitions' batches live and die together; without it all share their runs.
+    pub fn set_retention_classes(&self, classes: Classes) {
+        *self.rewriter.classes.write() = Some(classes);
+    }
+
+    fn class_of(&self, key: ExtentKey) -> RetentionClass {
+        let classes = self.rewriter.classes.read().clone();
+        classes.map_or(RetentionClass::UNKNOWN, |classes| classes(key.partition))
+    }
+
+    /// Everything the rewriter would do by itself in time, now.
+    pub async fn rewrite_now(&self) -> Result<(), DataDirError> {
+        for _ in 0..JOBS_MAX {
+            match self.rewrite_once().await? {
+                Outcome::Done | Outcome::Damaged => {}
+                Outcome::Idle | Outcome::NoSpace | Outcome::Closing => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// 0 while space is ample, 1 when it is used up.
+    fn space_pressure(&self) -> f64 {
+        let (total, free) = self.reserve.disk_bytes();
+        let log = &self.options.log;
+        pressure(free, total, log.reserve_bytes, u64::from(log.segment_bytes))
+    }
+
+    fn situation(&self) -> Situation {
+        let options = &self.options.rewrite;
+        let pressure = self.space_pressure();
+        let (_, free) = self.reserve.disk_bytes();
+        let wanted = options.run_bytes.saturating_mul(RUNS_PER_JOB);
+        // The rest of what is free is for the log and the checkpoint.
+        let budget_bytes = wanted.min(free / 2);
+        let segment_bytes = u64::from(self.options.log.segment_bytes);
+        Situation { pressure, budget_bytes, segment_bytes, run_bytes: options.run_bytes }
+    }
+
+    /// The files that may be rewritten, and what of them lives.
+    async fn file_uses(&self) -> Vec<FileUse> {
+        let Some(needed_from) = self.needed_from().await else { return Vec::new() };
+        let table = &self.index.table;
+        let dying = self.index.dying_bytes(|key| self.class_of(key) != RetentionClass::NEVER);
+        let now = rt::now();
+        let left_alone = self.rewriter.left_alone.lock().clone();
+        let of = |number: u64, file_bytes: u64, may_go: bool| {
+            let live_bytes = table.live_bytes(number);
+            let recently = table.died_at(number).is_some_and(|at| now.since(at) < self.options.rewrite.patience);
+            let is_dying = recently && dying.get(&number).is_some_and(|bytes| bytes * 2 > live_bytes);
+            let may_go = may_go && table.is_known(number) && !left_alone.contains(&number);
+            FileUse { number, file_bytes, live_bytes, may_go, is_dying, run: None }
+        };
+        let sealed = self.log.segments().into_iter().filter(|segment| segment.sealed);
+        let sealed = sealed.filter(|segment| !self.index.is_rewritten(segment.sequence));
+        let mut files: Vec<FileUse> = sealed.map(|s| of(s.sequence, s.file_bytes, s.sequence < needed_from)).collect();
+        for run in self.runs.listed() {
+            // What a run takes besides its batches is not won by copying them once more.
+            let file = of(run.id.file_number(), run.batch_bytes, true);
+            files.push(FileUse { run: Some((run.replica, run.class)), ..file });
+        }
+        files
+    }
+
+    /// One job, if there is one.
+    async fn rewrite_once(&self) -> Result<Outcome, DataDirError> {
+        let _working = self.rewriter.working.lock().await;
+        let files = self.file_uses().await;
+        let chosen = choose(&files, self.situation(), &|number| self.index.table.decided_in(number));
+        if chosen.is_empty() {
+            return Ok(Outcome::Idle);
+        }
+        let mut made = Vec::new();
+        let outcome = match self.copy(&chosen, &mut made).await {
+            Ok(runs) => self.commit_runs(&chosen, runs).await.map(|()| Outcome::Done),
+            Err(JobError::Directory(error)) => Err(error),
+            Err(JobError::Gone) => Ok(Outcome::Idle),
+            Err(JobError::Closing) => Ok(Outcome::Closing),
+            Err(JobError::Push(error)) => self.judge(error).await,
+        };
+        match outcome {
+            Ok(Outcome::Done) => drop(self.rewriter.jobs.fetch_add(1, Ordering::Relaxed)),
+            _ if self.failure.get().is_some() => {}
+            _ => self.remove_files(made).await?,
+        }
+        outcome
+    }
+
+    /// What a job that stopped means.
+    async fn judge(&self, error: PushError) -> Result<Outcome, DataDirError> {
+        match error {
+            PushError::Damaged { file, offset, cause } => {
+                tracing::error!(file, offset, cause, "damaged batch: its file is not rewritten");
+                self.rewriter.left_alone.lock().insert(file);
+                self.rewriter.damaged_sources.fetch_add(1, Ordering::Relaxed);
+                Ok(Outcome::Damaged)
+            }
+            PushError::Index(IndexError::Damaged { segment }) => {
+                self.rebuild_index(segment).await.map(|()| Outcome::Damaged)
+            }
+            PushError::Index(error) => {
+                Err(DataDirError::Damaged { path: self.path.display().to_string(), what: error.to_string() })
+            }
+            PushError::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!(%error, "no room for a run");
+                Ok(Outcome::NoSpace)
+            }
+            PushError::Io(error) => Err(self.fail("run", error)),
+        }
+    }
+
+    /// Opens the files to copy from: they stay readable although they may be unlinked meanwhile.
+    fn open_sources(&self, chosen: &BTreeSet<u64>) -> Option<Sources> {
+        let open = |number: &u64| {
+            let file = match RunId::of_file(*number) {
+                Some(run) => self.runs.file(run)?,
+                None => Arc::clone(&self.log.segment(*number)?.file),
+            };
+            Some((*number, file))
+        };
+        chosen.iter().map(open).collect()
+    }
+
+    /// Copies what lives in the chosen files into new runs, synced under their names. `made` lists the files begun.
+    async fn copy(&self, chosen: &BTreeSet<u64>, made: &mut Vec<RunId>) -> Result<Vec<Run>, JobError> {
+        self.require_runs_format().await?;
+        let sources = Arc::new(self.open_sources(chosen).ok_or(JobError::Gone)?);
+        let rewrites = chosen.iter().filter_map(|number| RunId::of_file(*number)).filter_map(|run| self.runs.get(run));
+        let rewrites = rewrites.map(|run| run.listing.rewrites).max().unwrap_or(0) + 1;
+        let groups = group(self.index.live_pieces(chosen), |key| self.class_of(key));
+        let mut runs = Vec::new();
+        for group in groups {
+            self.copy_group(group, rewrites, &sources, made, &mut runs).await?;
+        }
+        let (disk, dir) = (Arc::clone(&self.disk), self.path.join(RUNS_DIR));
+        off_thread(&self.disk, move || disk.sync_dir(&dir)).await?;
+        Ok(runs)
+    }
+
+    async fn copy_group(
+        &self,
+        group: Group,
+        rewrites: u32,
+        sources: &Arc<Sources>,
+        made: &mut Vec<RunId>,
+        runs: &mut Vec<Run>,
+    ) -> Result<(), JobError> {
+        let (replica, class) = (group.replica, group.class);
+        let mut cursor = Cursor::new(group);
+        while !cursor.is_done() {
+            let id = self.runs.take_id();
+            made.push(id);
+            let incarnation = rt::random_u64();
+            let listing = Listing { id, replica, incarnation, bytes: 0, batch_bytes: 0, class, rewrites };
+            let bytes = cursor.bytes_left().min(self.options.rewrite.run_bytes).min(RUN_BYTES_MAX);
+            let room = room_for(bytes, cursor.pieces_left().min(BATCHES_MAX as usize));
+            let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
+            let create = move || RunWriter::create(&disk, &path, listing, room);
+            let mut writer = off_thread(&self.disk, create).await?;
+            while !cursor.is_done() && !writer.is_full(self.options.rewrite.run_bytes) {
+                (cursor, writer) = self.copy_step(cursor, writer, sources).await?;
+            }
+            let written = off_thread(&self.disk, move || writer.finish()).await?;
+            runs.push(self.seal_run(written).await?);
+        }
+        Ok(())
+    }
+
+    /// Copies the next piece, then pauses as the throttle says.
+    async fn copy_step(
+        &self,
+        mut cursor: Cursor,
+        mut writer: RunWriter,
+        sources: &Arc<Sources>,
+    ) -> Result<(Cursor, RunWriter), JobError> {
+        if self.closing.load(Ordering::SeqCst) || self.failure.get().is_some() {
+            return Err(JobError::Closing);
+        }
+        let (index, sources) = (Arc::clone(&self.index), Arc::clone(sources));
+        let run_bytes = self.options.rewrite.run_bytes;
+        let before = writer.end();
+        let step = move || {
+            let outcome = cursor.step(&index, &sources, &mut writer, run_bytes);
+            Ok((cursor, writer, outcome))
+        };
+        let (cursor, mut writer, outcome) = off_thread(&self.disk, step).await?;
+        outcome?;
+        let bytes = writer.end() - before;
+        self.rewriter.rewritten_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if writer.unsynced_bytes() >= SYNC_BYTES {
+            sync(&self.disk, writer.file()).await?;
+            writer.synced();
+        }
+        let waiting = self.log.stats().queued_bytes;
+        let pause = pause(&self.options.rewrite, bytes * 2, waiting, self.space_pressure());
+        let _ = rt::timeout(pause, self.rewriter.stop.notified()).await;
+        Ok((cursor, writer))
+    }
+
+    /// Makes a run and its index durable under their names; the directory is still to be synced.
+    async fn seal_run(&self, written: Written) -> Result<Run, JobError> {
+        let Written { listing, file, index_image } = written;
+        sync(&self.disk, &file).await?;
+        let (disk, path) = (Arc::clone(&self.disk), run_index_path(&self.path, listing.id));
+        let index_file = off_thread(&self.disk, move || {
+            let file = disk.open(&path, OpenMode::CreateNew)?;
+            file.write_at(&index_image, 0)?;
+            Ok(file)
+        });
+        sync(&self.disk, &index_file.await?).await?;
+        // Readers get a handle that cannot write.
+        let (disk, path) = (Arc::clone(&self.disk), run_path(&self.path, listing.id));
+        let file = off_thread(&self.disk, move || disk.open(&path, OpenMode::Read)).await?;
+        Ok(Run { listing, file, leaving: false })
+    }
+
+    /// From the first run on an older release would take the checkpoint for damaged: it must refuse the directory.
+    async fn require_runs_format(&self) -> io::Result<()> {
+        let _identifying = self.identifying.lock().await;
+        let mut identity = self.identity.lock().clone();
+        if identity.format_version >= RUNS_FORMAT_VERSION {
+            return Ok(());
+        }
+        identity.format_version = RUNS_FORMAT_VERSION;
+        identity.write(&self.disk, &self.path).await?;
+        self.identity.lock().format_version = RUNS_FORMAT_VERSION;
+        Ok(())
+    }
+
+    /// One transaction makes the runs real in place of the files; then the index follows. The files go later.
+    async fn commit_runs(&self, chosen: &BTreeSet<u64>, runs: Vec<Run>) -> Result<(), DataDirError> {
+        let opened = self.open_indexes(&runs).await?;
+        let mut checkpoint = self.checkpoint.lock().await;
+        let _writing = self.index_files.lock().await;
+        if !self.index.stands_in(chosen, &opened) {
+            // Nothing is changed: the files stay, and what was copied goes.
+            self.rewriter.left_alone.lock().extend(chosen);
+            let what = "the copies do not hold all that lives in the files they were made from".to_owned();
+            return Err(DataDirError::Damaged { path: self.path.join(RUNS_DIR).display().to_string(), what });
+        }
+        let mut operations = vec![Operation::NextRun(self.runs.next_id())];
+        operations.extend(runs.iter().map(|run| Operation::Run(run.listing.clone())));
+        operations.extend(chosen.iter().map(|number| match RunId::of_file(*number) {
+            Some(run) => Operation::DropRun(run),
+            None => Operation::Rewritten(*number),
+        }));
+        let committed = checkpoint.commit(operations, self.log.stats().bytes, false).await;
+        committed.map_err(|error| self.fail("checkpoint", error))?;
+        let bytes: u64 = runs.iter().map(|run| run.listing.bytes).sum();
+        tracing::info!(files = chosen.len(), runs = runs.len(), bytes, "live batches rewritten");
+        runs.into_iter().for_each(|run| self.runs.add(run));
+        let (index, gone) = (Arc::clone(&self.index), chosen.clone());
+        let swapped = off_thread(&self.disk, move || Ok(index.swap(&gone, opened))).await;
+        if let Err(error) = swapped.map_err(|error| self.fail("index", error))? {
+            tracing::warn!(%error, "what died while it was copied is counted later");
+        }
+        self.note_runs(&checkpoint);
+        Ok(())
+    }
+
+    async fn open_indexes(&self, runs: &[Run]) -> Result<Vec<(RunId, crate::index::file::Opened)>, DataDirError> {
+        let listings: Vec<Listing> = runs.iter().map(|run| run.listing.clone()).collect();
+        let (disk, path): (Arc<dyn Disk>, _) = (Arc::clone(&self.disk), self.path.clone());
+        let open = move || {
+            let open = |run: &Listing| {
+                let opened = open_run_index(&disk, &path, run)?;
+                let opened = opened.ok_or_else(|| io::Error::other("the index of a new run does not read back"))?;
+                Ok((run.id, opened))
+            };
+            listings.iter().map(open).collect::<io::Result<Vec<_>>>()
+        };
+        off_thread(&self.disk, open).await.map_err(|error| self.fail("run index", error))
+    }
+
+    /// Removes what a job that stopped has begun.
+    async fn remove_files(&self, made: Vec<RunId>) -> Result<(), DataDirError> {
+        if made.is_empty() {
+            return Ok(());
+        }
+        let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
+        let remove = move || remove_begun(&disk, &path, &made);
+        off_thread(&self.disk, remove).await.map_err(|error| self.fail("run", error))?;
+        self.log.space_freed();
+        Ok(())
+    }
+}
+
+fn remove_begun(disk: &Arc<dyn Disk>, path: &Path, made: &[RunId]) -> io::Result<()> {
+    for run in made {
+        for file in [run_path(path, *run), run_index_path(path, *run)] {
+            match disk.unlink(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    disk.sync_dir(&path.join(RUNS_DIR))
+}

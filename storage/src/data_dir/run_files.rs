@@ -1,0 +1,178 @@
+//! The runs of a directory: opening them at the start, their indexes, and unlinking what no kept checkpoint lists.
+//!
+//! May not know: what goes into a run.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{DataDir, DataDirError};
+use crate::checkpoint::file::off_thread;
+use crate::checkpoint::state::Operation;
+use crate::checkpoint::{Checkpoint, Found};
+use crate::env::disk::Disk;
+use crate::ids::RunId;
+use crate::index::BatchIndex;
+use crate::index::file::Opened;
+use crate::runs::files::{self, RunError};
+use crate::runs::{Listing, RUNS_DIR, Runs, run_index_path, run_path};
+
+fn run_error(path: &Path, error: RunError) -> DataDirError {
+    let runs = path.join(RUNS_DIR);
+    match error {
+        RunError::Io(error) => DataDirError::io(&runs, error),
+        RunError::NewerFormat(found) => {
+            DataDirError::NewerFormat { path: runs.display().to_string(), found, supported: 1 }
+        }
+        RunError::Damaged { path, what } => DataDirError::Damaged { path, what },
+    }
+}
+
+/// Before the segments' indexes are read: what they list of segments that were rewritten does not count.
+pub(super) fn mark_rewritten(index: &BatchIndex, found: &Found) {
+    found.state.rewritten.iter().for_each(|segment| index.set_rewritten(*segment));
+}
+
+/// Opens the runs that the checkpoint lists and has the index read from them; removes those that no kept one lists.
+pub(super) async fn load(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    index: &BatchIndex,
+    found: &Found,
+) -> Result<Runs, DataDirError> {
+    let (listed, next) = (found.state.runs.clone(), found.state.next_run);
+    let older = found.checkpoint.older().map(|kept| kept.runs.clone()).unwrap_or_default();
+    let (work_disk, data_dir, existed) = (Arc::clone(disk), path.to_owned(), found.existed);
+    let work = move || Ok(files::load(&work_disk, &data_dir, &listed, next, &older, existed));
+    let loaded = off_thread(disk, work).await.map_err(|error| DataDirError::io(path, error))?;
+    let loaded = loaded.map_err(|error| run_error(path, error))?;
+    for (run, opened) in loaded.indexes {
+        let opened = match opened {
+            Some(opened) => opened,
+            None => {
+                tracing::warn!(run = run.id.0, "the run's index is missing or damaged: rebuilding it from the run");
+                rebuild(disk, path, &run).await?
+            }
+        };
+        let damaged = |error: crate::index::IndexError| DataDirError::Damaged {
+            path: run_index_path(path, run.id).display().to_string(),
+            what: error.to_string(),
+        };
+        index.install(run.id.file_number(), opened).map_err(damaged)?;
+    }
+    Ok(loaded.runs)
+}
+
+/// Writes a run's `.idx` anew, from the run, and opens it.
+async fn rebuild(disk: &Arc<dyn Disk>, path: &Path, run: &Listing) -> Result<Opened, DataDirError> {
+    let index_path = run_index_path(path, run.id);
+    let (work_disk, work_path, work_run) = (Arc::clone(disk), path.to_owned(), run.clone());
+    let image = off_thread(disk, move || files::rebuilt_index(&work_disk, &work_path, &work_run)).await;
+    let damaged = |what: String| DataDirError::Damaged { path: index_path.display().to_string(), what };
+    let image = image.map_err(|error| damaged(format!("it cannot be rebuilt from the run: {error}")))?;
+    let io = |error| DataDirError::io(&index_path, error);
+    super::index_files::write_whole(disk, &index_path.with_extension("idx.new"), &index_path, image)
+        .await
+        .map_err(io)?;
+    let (work_disk, work_path, work_run) = (Arc::clone(disk), path.to_owned(), run.clone());
+    let opened = off_thread(disk, move || files::open_run_index(&work_disk, &work_path, &work_run)).await;
+    opened.map_err(io)?.ok_or_else(|| damaged("it does not read back".to_owned()))
+}
+
+impl DataDir {
+    /// Reads a run's index back from the run, and writes its `.idx` anew.
+    pub(super) async fn rebuild_run_index(&self, run: RunId) -> Result<(), DataDirError> {
+        let _writing = self.index_files.lock().await;
+        let Some(run) = self.runs.get(run).filter(|run| !run.leaving) else { return Ok(()) };
+        let opened = rebuild(&self.disk, &self.path, &run.listing).await?;
+        let index = Arc::clone(&self.index);
+        let number = run.listing.id.file_number();
+        let installed = off_thread(&self.disk, move || Ok(index.install(number, opened))).await;
+        let path = run_index_path(&self.path, run.listing.id);
+        installed
+            .map_err(|error| DataDirError::io(&path, error))?
+            .map_err(|error| DataDirError::Damaged { path: path.display().to_string(), what: error.to_string() })
+    }
+
+    /// Runs of which nothing lives any more.
+    pub(super) fn dead_runs(&self) -> Vec<RunId> {
+        let listed = self.runs.listed().into_iter().map(|run| run.id);
+        listed.filter(|run| self.index.table.is_dead(run.file_number())).collect()
+    }
+
+    /// What the next checkpoint says of runs that died and of rewritten segments that are gone.
+    pub(super) fn run_operations(&self, checkpoint: &Checkpoint) -> Vec<Operation> {
+        let mut operations: Vec<Operation> = self.dead_runs().into_iter().map(Operation::DropRun).collect();
+        if !checkpoint.newest().rewritten.is_empty() {
+            let there: std::collections::BTreeSet<u64> =
+                self.log.segments().iter().map(|segment| segment.sequence).collect();
+            let gone = checkpoint.newest().rewritten.iter().filter(|segment| !there.contains(segment));
+            operations.extend(gone.map(|segment| Operation::Unlinked(*segment)));
+        }
+        operations
+    }
+
+    /// A checkpoint is durable: runs that it does not list any more leave.
+    pub(super) fn note_runs(&self, checkpoint: &Checkpoint) {
+        for run in self.runs.listed() {
+            if !checkpoint.newest().runs.contains_key(&run.id) {
+                self.runs.leave(run.id);
+            }
+        }
+    }
+
+    /// True if files could go but for what the older generation says.
+    pub(super) fn runs_wait_for_older(&self, checkpoint: &Checkpoint) -> bool {
+        let (newest, Some(older)) = (checkpoint.newest(), checkpoint.older()) else { return false };
+        older.runs.keys().any(|run| !newest.runs.contains_key(run))
+            || newest.rewritten.iter().any(|segment| !older.rewritten.contains(segment))
+    }
+
+    /// Segments that may not go although nothing in them lives, nor may what decides on their batches: a kept checkpoint
+    /// still finds these there.
+    pub(super) async fn held_segments(&self) -> Vec<u64> {
+        let checkpoint = self.checkpoint.lock().await;
+        let segments = self.log.segments().into_iter().map(|segment| segment.sequence);
+        let rewritten = segments.filter(|segment| self.index.is_rewritten(*segment));
+        let older = checkpoint.older();
+        rewritten.filter(|segment| older.is_none_or(|older| !older.rewritten.contains(segment))).collect()
+    }
+
+    /// Unlinks the files of runs that no kept checkpoint lists.
+    pub(super) async fn unlink_runs(&self) -> Result<(), DataDirError> {
+        let free: Vec<RunId> = {
+            let checkpoint = self.checkpoint.lock().await;
+            let Some(older) = checkpoint.older() else { return Ok(()) };
+            let lists = |run: &RunId| older.runs.contains_key(run) || checkpoint.newest().runs.contains_key(run);
+            self.runs.leaving().into_iter().filter(|run| !lists(run)).collect()
+        };
+        if free.is_empty() {
+            return Ok(());
+        }
+        let writing = self.index_files.lock().await;
+        for run in &free {
+            self.open_segments.forget(run.file_number());
+            self.index.forget(run.file_number());
+            let (disk, data_dir, run) = (Arc::clone(&self.disk), self.path.clone(), *run);
+            let unlink = move || {
+                for file in [run_path(&data_dir, run), run_index_path(&data_dir, run)] {
+                    match disk.unlink(&file) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+                disk.sync_dir(&data_dir.join(RUNS_DIR))
+            };
+            off_thread(&self.disk, unlink).await.map_err(|error| self.fail("unlink", error))?;
+            self.runs.forget(run);
+            self.counters.unlinked_runs.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(run = run.0, "run unlinked: nothing in it is live");
+        }
+        drop(writing);
+        let oldest = self.log.segments().first().map_or(u64::MAX, |segment| segment.sequence);
+        self.forgotten.lock().extend(self.index.prune(oldest));
+        self.log.space_freed();
+        Ok(())
+    }
+}

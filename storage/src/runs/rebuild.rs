@@ -1,0 +1,116 @@
+//! The index of a run, read back from the run alone: for a `.idx` that is missing or damaged.
+//!
+//! May not know: where the index file goes. Runs on a thread that may block.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::ids::{LeaderEpoch, Offset};
+
+use super::Listing;
+use super::format::{Extent, TAIL_BYTES, Tables, decode_tables, tables_at};
+use crate::env::disk::{File, read_exact_at};
+use crate::ids::LogPosition;
+use crate::index::file::{SegmentRanges, encode};
+use crate::index::line::Line;
+use crate::index::{BatchLine, ExtentKey};
+
+/// Bytes of a batch's header that the index reads.
+const BATCH_HEAD_BYTES: usize = 61;
+
+/// Lines by partition, each a series of consecutive offsets.
+#[derive(Debug, Default)]
+pub(crate) struct RunLines(BTreeMap<ExtentKey, Vec<Vec<Line>>>);
+
+impl RunLines {
+    /// Adds the next batch of a partition.
+    pub(crate) fn push(&mut self, key: ExtentKey, batch: &BatchLine) {
+        let pieces = self.0.entry(key).or_default();
+        let follows = pieces.last().and_then(|piece| piece.last()).is_some_and(|last: &Line| {
+            last.end_offset() == batch.base_offset.0
+                && last.bytes_through() + u64::from(batch.bytes) <= u64::from(u32::MAX)
+        });
+        if !follows {
+            pieces.push(Vec::new());
+        }
+        if let Some(piece) = pieces.last_mut() {
+            let bytes_before = piece.last().map_or(0, Line::bytes_through);
+            piece.push(Line::new(batch, u32::try_from(bytes_before).unwrap_or(u32::MAX)));
+        }
+    }
+
+    /// The bytes of the run's `.idx`.
+    pub(crate) fn encode(&self, run: &Listing) -> Vec<u8> {
+        let pieces = self.0.iter().map(|(key, pieces)| (*key, pieces.iter().map(Vec::as_slice).collect())).collect();
+        encode(run.id.file_number(), run.used_bytes(), &SegmentRanges::default(), &pieces)
+    }
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+fn read_tables(run: &Listing, file: &Arc<dyn File>) -> io::Result<(Tables, u64)> {
+    let bytes = file.bytes()?;
+    let mut tail = [0; TAIL_BYTES];
+    let tail_at = bytes.checked_sub(TAIL_BYTES as u64).ok_or_else(|| damaged("the run is too short"))?;
+    read_exact_at(&**file, &mut tail, tail_at)?;
+    let at = tables_at(&tail, bytes).ok_or_else(|| damaged("the run's tail is damaged"))?;
+    let length = usize::try_from(bytes - at).map_err(|_| damaged("the run's tables are too long"))?;
+    let mut image = vec![0; length];
+    read_exact_at(&**file, &mut image, at)?;
+    let tables = decode_tables(run, &Bytes::from(image)).ok_or_else(|| damaged("the run's tables are damaged"))?;
+    Ok((tables, at))
+}
+
+/// Walks the batches of one extent from header to header.
+fn read_extent(
+    run: &Listing,
+    file: &Arc<dyn File>,
+    extent: &Extent,
+    data_end: u64,
+    stand_ins: &BTreeMap<u32, i64>,
+    lines: &mut RunLines,
+) -> io::Result<()> {
+    let key = ExtentKey { partition: extent.partition, replica: run.replica };
+    let mut byte = extent.first_byte;
+    for _ in 0..extent.batches {
+        let mut head = [0; BATCH_HEAD_BYTES];
+        read_exact_at(&**file, &mut head, u64::from(byte))?;
+        let i32_at = |at: usize| i32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let i64_at = |at: usize| (i64::from(i32_at(at)) << 32) | i64::from(i32_at(at + 4).cast_unsigned());
+        let bytes =
+            u32::try_from(i64::from(i32_at(8)) + 12).map_err(|_| damaged("a batch of the run has no length"))?;
+        let records = u32::try_from(i32_at(23)).ok().and_then(|delta| delta.checked_add(1));
+        let end = u64::from(byte) + u64::from(bytes);
+        let (Some(record_count), true) = (records, head[16] == 2 && end <= data_end) else {
+            return Err(damaged("a batch header of the run is damaged"));
+        };
+        lines.push(
+            key,
+            &BatchLine {
+                base_offset: Offset(i64_at(0)),
+                record_count,
+                max_timestamp_ms: stand_ins.get(&byte).copied().unwrap_or_else(|| i64_at(35)),
+                epoch: LeaderEpoch(i32_at(12)),
+                position: LogPosition { segment: run.id.file_number(), byte },
+                bytes,
+            },
+        );
+        byte = u32::try_from(end).map_err(|_| damaged("the run is too long"))?;
+    }
+    Ok(())
+}
+
+/// The bytes of a run's `.idx`, from the run.
+pub(crate) fn index_image(run: &Listing, file: &Arc<dyn File>) -> io::Result<Vec<u8>> {
+    let (tables, data_end) = read_tables(run, file)?;
+    let stand_ins = tables.stand_ins.iter().map(|stand_in| (stand_in.byte, stand_in.timestamp_ms)).collect();
+    let mut lines = RunLines::default();
+    for extent in &tables.extents {
+        read_extent(run, file, extent, data_end, &stand_ins, &mut lines)?;
+    }
+    Ok(lines.encode(run))
+}
