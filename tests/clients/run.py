@@ -22,7 +22,7 @@ from broker import Broker, Kafka
 from outcome import Outcome
 from table import CLIENTS, INSTALLED, ROOT
 
-SCENARIO_SECONDS_MAX = 180
+SCENARIO_SECONDS_MAX = 900
 
 
 class Failed(AssertionError):

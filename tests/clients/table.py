@@ -12,6 +12,7 @@ HERE = ROOT / "tests" / "clients"
 INSTALLED = pathlib.Path(os.environ.get("TEST_CLIENTS_DIR", ROOT / "target" / "clients")).resolve()
 PYTHON = str(INSTALLED / "venv" / "bin" / "python")
 JARS = str(INSTALLED / "jars")
+NODE = ("env", f"NODE_PATH={INSTALLED}/node/node_modules:{INSTALLED}/node-rdkafka/node_modules", "node")
 
 # What users do with a client. A scenario says of each step `ok` or `skip` with a reason; it may not pass over one.
 STEPS = {
@@ -52,7 +53,8 @@ CLIENTS = {
     "confluent-kafka": Client("Python", (PYTHON, str(HERE / "python" / "confluent.py"))),
     "kafka-python": Client("Python", (PYTHON, str(HERE / "python" / "kafka_python.py"))),
     "aiokafka": Client("Python", (PYTHON, str(HERE / "python" / "aio.py"))),
-    "kafkajs": Client("JavaScript", ("node", str(HERE / "node" / "scenario.js")), steps=()),
+    "kafkajs": Client("JavaScript", (*NODE, str(HERE / "node" / "kafkajs.js"))),
+    "node-rdkafka": Client("JavaScript", (*NODE, str(HERE / "node-rdkafka" / "scenario.js")), slow=True),
     "franz-go": Client("Go", (str(INSTALLED / "franz-go"),)),
     "sarama": Client("Go", (str(INSTALLED / "sarama"),)),
     "kafka-go": Client("Go", (str(INSTALLED / "kafka-go"),)),

@@ -44,7 +44,7 @@ JAVA = ["java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-
 # Client, its command, partitions, records a second, bytes a record, configs of its topic.
 STREAMS = [
     ("kafka-python", [PYTHON, str(CLIENTS / "python" / "load.py")], 8, 200, 1000, {"retention.ms": str(MINUTE_MS)}),
-    ("kafkajs", ["node", str(CLIENTS / "node" / "load.js")], 8, 300, 500, {"retention.ms": str(5 * MINUTE_MS)}),
+    ("kafkajs", ["env", f"NODE_PATH={INSTALLED}/node/node_modules", "node", str(CLIENTS / "node" / "load.js")], 8, 300, 500, {"retention.ms": str(5 * MINUTE_MS)}),
     ("franz-go", [str(INSTALLED / "franz-go-load")], 64, 1500, 1000, {"retention.ms": str(2 * MINUTE_MS)}),
     ("rdkafka", [str(INSTALLED / "rust" / "debug" / "load")], 16, 1500, 1000, {"retention.bytes": str(8 * MIB)}),
     ("java", JAVA, 4, 50, 1000, {"retention.ms": "-1", "retention.bytes": "-1"}),
