@@ -88,7 +88,7 @@ impl DataDir {
         }
     }
 
-    fn open_plan(&self, from: Offset, planned: Vec<Planned>) -> Result<ReadPlan, ReadError> {
+    pub(super) fn open_plan(&self, from: Offset, planned: Vec<Planned>) -> Result<ReadPlan, ReadError> {
         let file = |number| match RunId::of_file(number) {
             Some(run) => self.runs.file(run),
             None => self.log.segment(number).map(|segment| Arc::clone(&segment.file)),

@@ -14,6 +14,8 @@ const LIVE_SHARE_AMPLE: f64 = 0.5;
 const LIVE_SHARE_SHORT: f64 = 0.9;
 /// Space is ample while this part of the file system is free.
 const FREE_SHARE_AMPLE: f64 = 0.2;
+/// From this pressure on space is short: nothing is spared any more.
+pub(crate) const SHORT: f64 = 0.9;
 /// Most files of one job.
 const FILES_MAX: usize = 512;
 /// While space is ample a job begins only if it frees this part of what all files take, ...
@@ -86,7 +88,7 @@ impl Chooser<'_> {
     }
 
     fn may_be_copied(&self, file: &FileUse) -> bool {
-        file.may_go && (self.situation.pressure > 0.5 || !file.is_dying)
+        file.may_go && (self.situation.pressure > SHORT || !file.is_dying)
     }
 
     /// The file and all that must be copied with it; `None` if one of them cannot be, or it is not worth it.
@@ -175,7 +177,7 @@ pub(crate) fn choose(files: &[FileUse], situation: Situation, needs: Needs<'_>) 
     let is_due = !chosen.is_empty() && (situation.pressure > 0.0 || gain >= gain_min(all, situation.segment_bytes));
     match is_due {
         true => chosen,
-        false if situation.pressure < 0.5 => chooser.short_runs(),
+        false if situation.pressure < SHORT => chooser.short_runs(),
         false => BTreeSet::new(),
     }
 }
@@ -235,7 +237,8 @@ mod tests {
     fn what_dies_by_itself_is_left_alone_while_space_is_ample() {
         let files = [FileUse { is_dying: true, ..segment(1, 10) }];
         assert!(chosen(&files, AMPLE).is_empty());
-        assert_eq!(chosen(&files, Situation { pressure: 0.6, ..AMPLE }), [1]);
+        assert!(chosen(&files, Situation { pressure: 0.8, ..AMPLE }).is_empty());
+        assert_eq!(chosen(&files, Situation { pressure: 0.95, ..AMPLE }), [1]);
         let needed = [FileUse { may_go: false, ..segment(1, 10) }];
         assert!(chosen(&needed, Situation { pressure: 1.0, ..AMPLE }).is_empty());
     }
@@ -289,7 +292,7 @@ mod tests {
             let chosen = choose(&files, Situation { pressure, budget_bytes, ..AMPLE }, &needs);
             let taken: Vec<_> = files.iter().filter(|file| chosen.contains(&file.number)).collect();
             prop_assert!(taken.iter().map(|file| file.live_bytes).sum::<u64>() <= budget_bytes);
-            prop_assert!(taken.iter().all(|file| file.may_go && (pressure > 0.5 || !file.is_dying)));
+            prop_assert!(taken.iter().all(|file| file.may_go && (pressure > SHORT || !file.is_dying)));
             for number in &chosen {
                 prop_assert!(needs(*number).iter().all(|needed| chosen.contains(needed)), "{number} could not go");
             }

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::RewriteOptions;
+use super::choose::SHORT;
 
 /// Bytes waiting for the log's writer from which the rewriter gives way.
 const WAITING_BYTES: u64 = 256 << 10;
@@ -16,7 +17,7 @@ const HURRY: u64 = 8;
 /// The pause after so many bytes were read and written. `pressure` is 0 while space is ample and 1 when it is used up.
 pub(crate) fn pause(options: &RewriteOptions, bytes: u64, waiting_bytes: u64, pressure: f64) -> Duration {
     let mut rate = options.bytes_per_second;
-    if pressure > 0.5 {
+    if pressure > SHORT {
         rate = rate.saturating_mul(HURRY);
     } else if waiting_bytes > WAITING_BYTES {
         rate /= GIVING_WAY;
@@ -35,7 +36,7 @@ mod tests {
         let options = RewriteOptions { bytes_per_second: 1 << 20, ..RewriteOptions::default() };
         let pause = |waiting, pressure| pause(&options, 1 << 20, waiting, pressure).as_millis();
         assert_eq!((pause(0, 0.0), pause(1 << 20, 0.0)), (1000, 4000));
-        assert_eq!((pause(0, 0.9), pause(1 << 20, 0.9)), (125, 125));
+        assert_eq!((pause(0, 0.95), pause(1 << 20, 0.95)), (125, 125));
     }
 
     #[test]

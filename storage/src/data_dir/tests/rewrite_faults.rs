@@ -14,7 +14,7 @@ use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::env::disk::{Disk, OpenMode, read_exact_at};
 use crate::env::sim::disk::{Crash, SimDisk, Tear};
 use crate::env::{rt, sim};
-use crate::index::ExtentKey;
+use crate::index::{Access, Bounds, ExtentKey};
 use crate::log::LogOptions;
 use crate::read::{ReadError, ReadPlan, ReadRequest};
 use crate::runs::{RUNS_DIR, run_index_path, run_path};
@@ -244,6 +244,23 @@ fn a_read_that_began_before_the_swap_finishes_although_its_segment_is_gone() {
         life.settle().await;
         assert!(life.directory.stats().unlinked_runs > 0);
         assert!(in_runs.read().await.unwrap() == expected);
+    });
+}
+
+#[test]
+fn a_read_that_was_planned_before_the_swap_and_opened_after_the_unlink_is_planned_again() {
+    sim::run(68, || async {
+        let (_, disk) = disk(68, Tear::Pages);
+        let life = ready(&disk).await;
+        let bounds = Bounds { from: 0, up_to: i64::MAX, bytes_max: 1 << 20, at_least_one: true };
+        let planned = life.directory.index.plan(life.toys[0].key(NEVER), bounds, Access::MayBlock).unwrap();
+        let expected = plan(&life, 0).await.unwrap().read().await.unwrap();
+        life.directory.rewrite_now().await.unwrap();
+        life.settle().await;
+        let opened = life.directory.open_plan(Offset(0), planned);
+        assert!(matches!(opened, Err(ReadError::Moved(_))), "told from damage");
+        assert!(plan(&life, 0).await.unwrap().read().await.unwrap() == expected);
+        assert_eq!(life.directory.stats().damaged_reads, 0);
     });
 }
 

@@ -59,7 +59,8 @@ pub(super) fn batch(seed: u64, records: u64, value_bytes: usize) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None);
     for record in 0..records {
         let value = vec![(seed + record) as u8; value_bytes];
-        let timestamp = (seed * 10 + record) as i64;
+        // Some producers send no timestamps.
+        let timestamp = if seed.is_multiple_of(9) { -1 } else { (seed * 10 + record) as i64 };
         builder.push(&NewRecord { timestamp, key: Some(&seed.to_be_bytes()), value: Some(&value), headers: &[] });
     }
     builder.build().unwrap()
