@@ -20,6 +20,7 @@ mod buckets;
 mod cache;
 mod commit;
 mod frame;
+mod gather;
 mod prepare;
 mod queue;
 mod reader;
