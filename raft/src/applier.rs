@@ -19,7 +19,9 @@ use openraft::entry::RaftEntry;
 
 use crate::directory::{Directory, EntryLog};
 use crate::machine::{Reply, StateMachine};
-use crate::types::{LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, to_raft_log_id};
+use crate::types::{
+    LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, from_raft_membership, to_raft_log_id,
+};
 
 /// The replicated state of one replica.
 pub(crate) struct Applier {
@@ -170,10 +172,10 @@ impl Applier {
         self.state.lock().snapshot.clone()
     }
 
-    /// Moves the snapshot to what the oldest kept checkpoint contains (`force`: to what is applied), copying
+    /// Moves the snapshot to what the checkpoint contains (`force`: to what is applied), copying
     /// nothing. `None` if it would not advance.
     pub(crate) fn advance_snapshot(&self, force: bool) -> Option<SnapshotMeta> {
-        let kept = self.directory.oldest_kept(self.replica);
+        let kept = self.directory.checkpointed(self.replica);
         let mut state = self.state.lock();
         let point = if force { state.applied? } else { kept? };
         let id = to_raft_log_id(point);
@@ -190,6 +192,14 @@ impl Applier {
 }
 
 impl CutSource for Applier {
+    fn releases(&self) -> bool {
+        let state = self.state.lock();
+        state.memberships.last().is_some_and(|members| {
+            let members = from_raft_membership(members.membership());
+            members.is_sole_voter(self.replica) && members.learners.is_empty()
+        })
+    }
+
     fn cut(&self) -> Option<Cut> {
         let mut state = self.state.lock();
         if state.failed.is_some() {

@@ -26,8 +26,8 @@ pub trait Directory: Send + Sync + 'static {
     /// Where the checkpointer gets the replica's cuts; held weakly.
     fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>);
 
-    /// The last entry that the oldest kept checkpoint of the replica contains: entries up to it may be purged.
-    fn oldest_kept(&self, replica: ReplicaId) -> Option<LogId>;
+    /// The last entry that the durable checkpoint of the replica contains: entries up to it may be purged.
+    fn checkpointed(&self, replica: ReplicaId) -> Option<LogId>;
 }
 
 impl Directory for DataDir {
@@ -50,8 +50,8 @@ impl Directory for DataDir {
         DataDir::register(self, replica, source);
     }
 
-    fn oldest_kept(&self, replica: ReplicaId) -> Option<LogId> {
-        DataDir::oldest_kept(self, replica)
+    fn checkpointed(&self, replica: ReplicaId) -> Option<LogId> {
+        DataDir::checkpointed(self, replica)
     }
 }
 

@@ -246,7 +246,7 @@ impl Group {
         }
     }
 
-    /// Lets an idle group sleep, and purges what the kept checkpoints contain.
+    /// Lets an idle group sleep, and purges what the checkpoint contains.
     async fn maintain(self: Arc<Self>) {
         let mut role = self.progress.role();
         loop {
@@ -279,7 +279,7 @@ impl Group {
     }
 
     async fn purge_if_kept(&self) {
-        let kept = self.directory.oldest_kept(self.replica).map(|id| id.index.0);
+        let kept = self.directory.checkpointed(self.replica).map(|id| id.index.0);
         let point = self.applier.snapshot().and_then(|meta| meta.last_log_id).map(|id| id.index);
         if kept > point && self.raft.trigger().snapshot().await.is_err() {
             tracing::debug!(replica = self.replica.0, "stopped before a purge");

@@ -78,6 +78,10 @@ pub struct DataDir {
     log: Log,
     index: Arc<BatchIndex>,
     checkpoint: tokio::sync::Mutex<Checkpoint>,
+    /// The last entry of each replica that the checkpoint contains.
+    checkpointed: Mutex<BTreeMap<ReplicaId, LogId>>,
+    /// What was ever written to the log when the last checkpoint was made.
+    checkpoint_at_bytes: AtomicU64,
     /// The last entry of each replica that the oldest kept generation contains.
     oldest_kept: Mutex<BTreeMap<ReplicaId, LogId>>,
     /// Held to read while a replica begins, to write while a checkpoint notes the floors of all.
@@ -187,7 +191,14 @@ impl DataDir {
         self.sources.lock().insert(replica, Source { source, dirty_since: None, withheld: false });
     }
 
-    /// The last entry of the replica that the oldest kept checkpoint contains: Raft may purge up to it.
+    /// The last entry of the replica that the durable checkpoint contains: where nobody else reads them, Raft may purge up to
+    /// it. Segments stay for the oldest generation that is kept, and recovery from that one does not believe the purge.
+    #[must_use]
+    pub fn checkpointed(&self, replica: ReplicaId) -> Option<LogId> {
+        self.checkpointed.lock().get(&replica).copied()
+    }
+
+    /// The last entry of the replica that the oldest kept checkpoint contains.
     #[must_use]
     pub fn oldest_kept(&self, replica: ReplicaId) -> Option<LogId> {
         self.oldest_kept.lock().get(&replica).copied()

@@ -102,7 +102,7 @@ impl Directory for Memory {
     fn register(&self, _: ReplicaId, source: Weak<dyn CutSource>) {
         self.0.lock().source = Some(source);
     }
-    fn oldest_kept(&self, _: ReplicaId) -> Option<LogId> {
+    fn checkpointed(&self, _: ReplicaId) -> Option<LogId> {
         None
     }
 }

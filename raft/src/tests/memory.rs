@@ -259,7 +259,7 @@ impl Directory for Shared {
         self.0.sources.lock().insert(replica, source);
     }
 
-    fn oldest_kept(&self, replica: ReplicaId) -> Option<LogId> {
+    fn checkpointed(&self, replica: ReplicaId) -> Option<LogId> {
         self.0.kept.lock().get(&replica).copied()
     }
 }

@@ -41,6 +41,11 @@ pub trait CutSource: Send + Sync {
     /// The changes since the last call; `None` if nothing was applied since. What is returned is never asked
     /// for again: if it cannot be made durable the whole directory fails.
     fn cut(&self) -> Option<Cut>;
+
+    /// True if nobody else will read the replica's entries: those that a durable checkpoint contains are not needed again.
+    fn releases(&self) -> bool {
+        false
+    }
 }
 
 /// Deltas are not rewritten into a base before they are this long.
@@ -294,7 +299,7 @@ async fn sync_files(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<()> {
     for file in files.await? {
         file::sync(disk, &file).await?;
         let work = Arc::clone(&file);
-        off_thread(disk, move || work.drop_cached()).await?;
+        off_thread(disk, move || work.drop_cached(0)).await?;
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ use crate::rewrite::choose::{gain_min, is_mostly_dead};
 
 /// Verdicts of so many entries go into one call of the log.
 const VERDICT_ENTRIES_MAX: usize = 4096;
+/// How often it is looked whether the log has grown enough for a checkpoint.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// While space is short, generations are replaced no more often than this.
 const FORCED_INTERVAL: Duration = Duration::from_secs(2);
 /// While space is ample, but dead segments wait for nothing else than the older generation.
@@ -33,6 +35,11 @@ pub(super) fn oldest_kept(checkpoint: &Checkpoint) -> BTreeMap<ReplicaId, LogId>
     heads.iter().filter_map(|(id, head)| Some((*id, head.applied?))).collect()
 }
 
+/// What the newest generation contains of each replica.
+pub(super) fn checkpointed(checkpoint: &Checkpoint) -> BTreeMap<ReplicaId, LogId> {
+    checkpoint.heads().iter().filter_map(|(id, head)| Some((*id, head.applied?))).collect()
+}
+
 /// Starts the task; it ends when the directory is closed, fails or is dropped.
 pub(super) fn start(directory: &Arc<DataDir>) {
     let weak: Weak<DataDir> = Arc::downgrade(directory);
@@ -40,8 +47,14 @@ pub(super) fn start(directory: &Arc<DataDir>) {
     drop(rt::spawn(async move {
         let mut forced_at: Option<rt::Instant> = None;
         loop {
-            rt::sleep(interval).await;
-            let Some(directory) = weak.upgrade() else { return };
+            let asleep_since = rt::now();
+            let directory = loop {
+                rt::sleep(interval.min(LOOK_INTERVAL)).await;
+                let Some(directory) = weak.upgrade() else { return };
+                if directory.has_grown() || rt::now().since(asleep_since) >= interval {
+                    break directory;
+                }
+            };
             if directory.closing.load(Ordering::SeqCst) || directory.failure.get().is_some() {
                 return;
             }
@@ -145,9 +158,17 @@ impl DataDir {
         }
     }
 
+    /// So much was written since the last checkpoint that recovery would have much to read.
+    fn has_grown(&self) -> bool {
+        let before = self.checkpoint_at_bytes.load(Ordering::Relaxed);
+        self.log.stats().bytes.saturating_sub(before) >= self.options.checkpoint_bytes
+    }
+
     /// Replicas that are due for a cut.
     fn due(&self, now: rt::Instant, all: bool) -> Vec<ReplicaId> {
         let mut due = Vec::new();
+        // Recovery reads on from the first entry that the checkpoint lacks: one that is hardly used must not hold back the rest.
+        let all = all || self.has_grown();
         let mut sources = self.sources.lock();
         sources.retain(|_, source| source.source.strong_count() > 0);
         for (replica, source) in sources.iter_mut() {
@@ -200,14 +221,13 @@ impl DataDir {
         }
         let mut operations = self.run_operations(&checkpoint);
         operations.extend(self.operations(&checkpoint, cuts).await);
-        let before = checkpoint.written_bytes();
-        checkpoint
-            .commit(operations, self.log.stats().bytes, rotate)
-            .await
-            .map_err(|error| self.fail("checkpoint", error))?;
+        let (before, log_bytes) = (checkpoint.written_bytes(), self.log.stats().bytes);
+        checkpoint.commit(operations, log_bytes, rotate).await.map_err(|error| self.fail("checkpoint", error))?;
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.counters.checkpoint_bytes.fetch_add(checkpoint.written_bytes() - before, Ordering::Relaxed);
+        self.checkpoint_at_bytes.store(log_bytes, Ordering::Relaxed);
         *self.oldest_kept.lock() = oldest_kept(&checkpoint);
+        *self.checkpointed.lock() = checkpointed(&checkpoint);
         self.note_runs(&checkpoint);
         Ok(())
     }
@@ -251,13 +271,25 @@ impl DataDir {
         Ok(())
     }
 
+    /// What the checkpoint will contain of the replicas whose entries nobody else reads.
+    fn released(&self, checkpoint: &Checkpoint, cuts: &BTreeMap<ReplicaId, Cut>) -> BTreeMap<ReplicaId, LogId> {
+        let sources: Vec<_> =
+            self.sources.lock().iter().map(|(replica, source)| (*replica, source.source.clone())).collect();
+        let releasing = sources.into_iter().filter(|(_, source)| source.upgrade().is_some_and(|s| s.releases()));
+        let contained = |replica: &ReplicaId| match cuts.get(replica) {
+            Some(cut) => Some(cut.applied),
+            None => checkpoint.heads().get(replica).and_then(|head| head.applied),
+        };
+        releasing.filter_map(|(replica, _)| Some((replica, contained(&replica)?))).collect()
+    }
+
     /// The transaction for some cuts: with them go the floors of all replicas, log starts, and replicas that left.
     async fn operations(&self, checkpoint: &Checkpoint, cuts: Vec<Cut>) -> Vec<Operation> {
         // No replica begins meanwhile: the floors of the others might pass its first frame.
         let _creating = self.creating.write().await;
         let mut cuts: BTreeMap<ReplicaId, Cut> = cuts.into_iter().map(|cut| (cut.replica, cut)).collect();
         let mut operations = Vec::new();
-        let floors = self.log.floors();
+        let floors = self.log.floors_without(&self.released(checkpoint, &cuts));
         let replicas: BTreeSet<_> = floors.iter().map(|floor| floor.replica).collect();
         for floor in floors {
             let replica = &floor.replica.clone();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
@@ -56,6 +56,7 @@ impl DataDir {
         let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);
         reserve.observe(space.free_bytes, space.total_bytes);
         let verify_below = VerifyBelow { log: log.durable_upto(), run: runs.next_id() };
+        log.note_batches(index.lines_before(log.recovered_from()));
         let directory = Arc::new(Self {
             path: path.to_owned(),
             disk,
@@ -66,7 +67,9 @@ impl DataDir {
             log,
             index,
             oldest_kept: Mutex::new(maintain::oldest_kept(&found.checkpoint)),
+            checkpointed: Mutex::new(maintain::checkpointed(&found.checkpoint)),
             checkpoint: tokio::sync::Mutex::new(found.checkpoint),
+            checkpoint_at_bytes: AtomicU64::new(0),
             creating: tokio::sync::RwLock::new(()),
             replaying: Mutex::new(replaying),
             index_files: tokio::sync::Mutex::new(()),
@@ -158,8 +161,8 @@ async fn open_log(
             told(log_failure);
         }
     }));
-    // Without a checkpoint nothing holds what purged entries decided: they are applied again, if they are there.
-    log_options.replay_purged = found.checkpoint.heads().is_empty();
+    // Only the checkpoint that counts holds what purged entries decided: later ones are applied again, if they are there.
+    log_options.held = Some(applied_in(&found.state));
     let floors = found.checkpoint.heads().values().map(|head| head.floor.clone()).collect();
     Ok(Log::open(Arc::clone(disk), &path.join(LOG_DIR), log_options, floors, &mut NoSink).await?)
 }

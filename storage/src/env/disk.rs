@@ -91,8 +91,8 @@ pub trait File: Send + Sync {
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Makes everything written so far durable. An error is final: a later success would prove nothing.
     fn sync_data(&self) -> BoxFuture<'_, io::Result<()>>;
-    /// Lets go of cached clean pages, so that the next read asks the device.
-    fn drop_cached(&self) -> io::Result<()>;
+    /// Lets go of cached clean pages from byte `from` on, so that the next read asks the device.
+    fn drop_cached(&self, from: u64) -> io::Result<()>;
     /// The file as memory; `None` where there is no such thing (simulation).
     fn map(&self) -> io::Result<Option<Arc<dyn Mapping>>>;
     /// The file descriptor, for sendfile and residency probes; `None` in simulation.

@@ -365,6 +365,18 @@ impl BatchIndex {
         lines
     }
 
+    /// Lines held in memory that lie before a place in its segment.
+    pub(crate) fn lines_before(&self, place: LogPosition) -> u64 {
+        let before = |piece: &Piece| match &piece.lines {
+            Lines::Memory(memory) => memory.as_slice().partition_point(|line| line.byte < place.byte) as u64,
+            Lines::File(_) => 0,
+        };
+        let of = |partition: &PartitionIndex| {
+            partition.pieces.iter().filter(|piece| piece.segment == place.segment).map(before).sum::<u64>()
+        };
+        self.all().iter().map(|(_, partition)| of(&partition.read())).sum()
+    }
+
     /// Lets the lines of a segment be read from its `.idx` file from now on.
     pub(crate) fn install(&self, segment: u64, opened: Opened) -> Result<(), IndexError> {
         self.table.set_ranges(segment, opened.ranges, true);

@@ -47,7 +47,7 @@ impl File for MemoryFile {
     fn sync_data(&self) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async { Ok(()) })
     }
-    fn drop_cached(&self) -> io::Result<()> {
+    fn drop_cached(&self, _from: u64) -> io::Result<()> {
         Ok(())
     }
     fn map(&self) -> io::Result<Option<Arc<dyn Mapping>>> {

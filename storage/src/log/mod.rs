@@ -3,6 +3,7 @@
 //! Invariant (I8): what recovery yields after any crash is, for each replica, a prefix of what was written that contains
 //! everything synced. May not know what an entry means.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,14 +14,14 @@ use tokio::sync::oneshot;
 
 use crate::env::disk::Disk;
 use crate::env::rt;
-use crate::ids::{LogPosition, ReplicaId};
+use crate::ids::{LogId, LogPosition, ReplicaId};
 
 mod body;
 mod buckets;
 mod cache;
 mod commit;
 mod frame;
-mod gather;
+mod mark;
 mod prepare;
 mod queue;
 mod reader;
@@ -182,9 +183,17 @@ impl Log {
     /// missing among them counts as created later.
     #[must_use]
     pub fn floors(&self) -> Vec<ReplicaFloor> {
-        let durable = self.durable_upto();
+        self.floors_without(&BTreeMap::new())
+    }
+
+    /// As [`Self::floors`], for a checkpoint that holds what the `released` entries and those before them decided, where
+    /// nobody will read these entries again: for recovery from it they count as purged.
+    #[must_use]
+    pub fn floors_without(&self, released: &BTreeMap<ReplicaId, LogId>) -> Vec<ReplicaFloor> {
+        let resume = self.shared().resume_from();
         let replicas: Vec<Arc<Replica>> = self.shared().replicas.lock().values().cloned().collect();
-        let floors = replicas.iter().map(|replica| replica_log::floor_of(replica, durable));
+        let floor = |replica: &Arc<Replica>| replica_log::floor_of(replica, resume, released.get(&replica.id).copied());
+        let floors = replicas.iter().map(floor);
         // One whose creation is not durable yet is created later.
         floors.filter(|floor| floor.sequence > 0).collect()
     }
@@ -227,8 +236,23 @@ impl Log {
     /// Tells `sink` every whole frame of a segment. `Err` for what cannot be read at all.
     pub async fn scan(&self, sequence: u64, sink: &mut dyn FrameSink) -> Result<(), LogError> {
         let segment = self.segment(sequence).ok_or(LogError::Segment(sequence, "not there"))?;
+        let used_bytes = segment.info().used_bytes;
         let file = SegmentFile { sequence, path: segment.path.clone(), file: segment.file.clone() };
-        Walk::run(&[file], Vec::new(), sink).map(drop)
+        Walk::new(0, 0).up_to(used_bytes).run(&[file], Vec::new(), sink).map(drop)
+    }
+
+    /// The place from which recovery read the log.
+    #[must_use]
+    pub fn recovered_from(&self) -> LogPosition {
+        self.shared().recovered_from
+    }
+
+    /// The segment where recovery began holds so many batches before that place.
+    pub fn note_batches(&self, batches: u64) {
+        if let Some(segment) = self.segment(self.recovered_from().segment) {
+            let most = self.shared().options.segment_batches_max;
+            segment.batches.fetch_add(u32::try_from(batches).unwrap_or(most).min(most), Ordering::AcqRel);
+        }
     }
 
     /// Everything before this place is durable.

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::mark::Mark;
 use super::segments::segment_path;
 use super::types::LogOptions;
-use crate::env::disk::{Disk, File, OpenMode};
+use crate::env::disk::{Disk, File, OpenMode, PAGE_BYTES};
 use crate::env::rt;
 
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
@@ -64,8 +65,10 @@ fn wake(waker: Option<Waker>) {
 }
 
 impl Preparation {
-    pub(crate) fn new(next_sequence: u64) -> Self {
-        Self { state: Mutex::new(State { next_sequence, ..State::default() }), written_bytes: AtomicU64::new(0) }
+    /// `ready`: what an earlier process prepared, oldest first.
+    pub(crate) fn new(next_sequence: u64, ready: VecDeque<Prepared>) -> Self {
+        let state = State { next_sequence, ready, ..State::default() };
+        Self { state: Mutex::new(state), written_bytes: AtomicU64::new(0) }
     }
 
     /// The next segment, as soon as there is one; `None` if the log closes and there will be none.
@@ -178,7 +181,8 @@ pub(crate) async fn make_segment(
 ) -> io::Result<Prepared> {
     let path = segment_path(dir, sequence);
     let file = disk.open(&path, OpenMode::CreateNew)?;
-    let made = fill(&*file, options, zero).await.and_then(|()| disk.sync_dir(dir));
+    let mark = Mark { sequence, boot_id: disk.boot_id() };
+    let made = fill(&*file, mark, options, zero).await.and_then(|()| disk.sync_dir(dir));
     match made {
         Ok(()) => Ok(Prepared { sequence, file, path }),
         Err(e) => {
@@ -189,8 +193,10 @@ pub(crate) async fn make_segment(
     }
 }
 
-async fn fill(file: &dyn File, options: &LogOptions, zero: impl Fn() -> bool) -> io::Result<()> {
+async fn fill(file: &dyn File, mark: Mark, options: &LogOptions, zero: impl Fn() -> bool) -> io::Result<()> {
     let bytes = u64::from(options.segment_bytes);
+    // The mark comes first: a killed process leaves no file of full length without it.
+    file.write_at(&mark.encode(), 0)?;
     file.preallocate(bytes)?;
     file.sync_data().await?;
     let rate = options.zero_ahead_bytes_per_second;
@@ -198,7 +204,7 @@ async fn fill(file: &dyn File, options: &LogOptions, zero: impl Fn() -> bool) ->
         return Ok(());
     }
     let zeroes = vec![0; ZERO_CHUNK_BYTES.min(options.segment_bytes as usize)];
-    let mut written = 0;
+    let mut written = PAGE_BYTES as u64;
     for chunk in 1.. {
         if written >= bytes || !zero() {
             break;
@@ -264,7 +270,7 @@ mod tests {
 
     #[test]
     fn zeroing_gives_way_to_a_writer_that_is_faster() {
-        let preparation = Preparation::new(1);
+        let preparation = Preparation::new(1, VecDeque::new());
         preparation.written(1 << 30);
         let begin = preparation.written_bytes.load(Ordering::Relaxed);
         assert!(preparation.may_zero(begin, 0));

@@ -9,11 +9,14 @@ use bytes::{Bytes, BytesMut};
 
 use super::commit::{self, CommitHeader};
 use super::frame::{self, Decoded, padded};
+use super::mark::Mark;
 use super::segment_header::{HEADER_BYTES_MAX, HeaderFound, SegmentHeader};
 use crate::env::disk::{File, PAGE_BYTES};
 use crate::ids::LogPosition;
 
 const WINDOW_BYTES: usize = 1 << 20;
+/// Where a segment is looked at beyond what is read of it.
+const SAMPLE_EVERY_BYTES: u64 = 1 << 20;
 
 pub(crate) struct SegmentReader {
     file: Arc<dyn File>,
@@ -41,6 +44,12 @@ impl SegmentReader {
         Ok(Self { file, file_bytes, window: Bytes::new(), window_at: 0 })
     }
 
+    /// As if the file ended there.
+    pub(crate) fn up_to(mut self, bytes: Option<u64>) -> Self {
+        self.file_bytes = bytes.unwrap_or(u64::MAX).min(self.file_bytes);
+        self
+    }
+
     /// Bytes at a place, fewer at the end of the file. Pages that cannot be read are zeros: no checksum will hold.
     pub(crate) fn bytes(&mut self, at: u64, length: usize) -> Bytes {
         let left = usize::try_from(self.file_bytes.saturating_sub(at)).unwrap_or(usize::MAX);
@@ -51,13 +60,27 @@ impl SegmentReader {
         {
             return self.window.slice(from..from + length);
         }
-        let mut window = BytesMut::zeroed(length.max(WINDOW_BYTES).min(left));
-        if self.file.read_at(&mut window, at).is_err() {
-            self.read_by_page(&mut window, at);
-        }
-        self.window = window.freeze();
+        self.window = self.read(at, length.max(WINDOW_BYTES).min(left));
         self.window_at = at;
         self.window.slice(..length)
+    }
+
+    fn read(&self, at: u64, length: usize) -> Bytes {
+        let mut buffer = BytesMut::zeroed(length);
+        if self.file.read_at(&mut buffer, at).is_err() {
+            self.read_by_page(&mut buffer, at);
+        }
+        buffer.freeze()
+    }
+
+    /// The first page, or less of a shorter file.
+    fn first_page(&self) -> Bytes {
+        self.read(0, usize::try_from(self.file_bytes).unwrap_or(PAGE_BYTES).min(PAGE_BYTES))
+    }
+
+    /// The mark of a prepared file.
+    pub(crate) fn mark(&self, sequence: u64) -> Option<Mark> {
+        Mark::decode(&self.first_page()).filter(|mark| mark.sequence == sequence)
     }
 
     fn read_by_page(&self, window: &mut [u8], at: u64) {
@@ -77,7 +100,7 @@ impl SegmentReader {
 
     /// The segment's header.
     pub(crate) fn header(&mut self) -> HeaderFound {
-        let first = self.bytes(0, PAGE_BYTES);
+        let first = self.first_page();
         match SegmentHeader::announced_bytes(&first) {
             Some(length) if length <= first.len() => SegmentHeader::decode(&first),
             Some(length) if length <= HEADER_BYTES_MAX => SegmentHeader::decode(&self.bytes(0, length)),
@@ -182,9 +205,31 @@ impl SegmentReader {
 
     /// True if nothing but zeros follows.
     pub(crate) fn is_zero_from(&mut self, from: u64) -> bool {
+        self.is_zero(from, self.file_bytes)
+    }
+
+    /// True if the next `quiet_bytes` are zero, and the pages that are looked at behind them: enough where a write can only
+    /// have left its front.
+    pub(crate) fn is_quiet_from(&mut self, from: u64, quiet_bytes: u64) -> bool {
+        let to = from.saturating_add(quiet_bytes).min(self.file_bytes);
+        if !self.is_zero(from, to) {
+            return false;
+        }
+        let mut at = to.next_multiple_of(SAMPLE_EVERY_BYTES);
+        while at + PAGE_BYTES as u64 <= self.file_bytes {
+            if !is_zero(&self.read(at, PAGE_BYTES)) {
+                return false;
+            }
+            at += SAMPLE_EVERY_BYTES;
+        }
+        true
+    }
+
+    fn is_zero(&mut self, from: u64, to: u64) -> bool {
         let mut at = from;
-        while at < self.file_bytes {
-            let bytes = self.bytes(at, WINDOW_BYTES);
+        while at < to {
+            let left = usize::try_from(to - at).unwrap_or(WINDOW_BYTES);
+            let bytes = self.read(at, WINDOW_BYTES.min(left));
             if !is_zero(&bytes) {
                 return false;
             }

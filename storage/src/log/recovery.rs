@@ -3,17 +3,17 @@
 //! A kill -9 leaves bytes that were written and never synced. They must not count as durable before they are: files are
 //! synced first, and their cached pages let go, since a cache may hold what a failed sync never wrote.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::prepare::make_segment;
+use super::prepare::{Preparation, Prepared, make_segment};
 use super::reader::{SegmentReader, is_zero};
 use super::replay::Replayed;
 use super::replica::Replica;
 use super::scan::{ScannedSegment, SegmentFile, Walk};
-use super::segment_header::ReplicaRow;
+use super::segment_header::{HeaderFound, ReplicaRow};
 use super::segments::{Segment, parse_name, segment_path};
 use super::shared::Shared;
 use super::types::{FrameSink, LogError, LogOptions, RecoveredReplica, ReplicaFloor};
@@ -49,29 +49,33 @@ pub(crate) async fn open(
     let all = list(&*disk, dir)?;
     let from = floors.iter().map(|floor| floor.position.segment).min().unwrap_or(0);
     let (older, scanned): (Vec<SegmentFile>, Vec<SegmentFile>) = all.into_iter().partition(|f| f.sequence < from);
-    sync_all(&*disk, dir, &scanned).await?;
-    let mut walk = Walk::run(&scanned, floors, sink)?;
+    sync_all(&*disk, dir, &scanned, floors.iter().map(|floor| floor.position).min()).await?;
+    let walk = Walk::new(disk.boot_id(), options.quiet_bytes);
+    let mut walk = walk.run(&scanned, floors, sink)?;
     let unbegun = &scanned[walk.segments.len()..];
     let next_segment = scanned.last().or(older.last()).map_or(0, |f| f.sequence) + 1;
     let unsynced_loss = walk.unsynced_boot.is_some_and(|boot| boot != disk.boot_id());
-    let replayed = std::mem::take(&mut walk.found).replay(unsynced_loss, options.replay_purged);
+    let replayed = std::mem::take(&mut walk.found).replay(unsynced_loss, options.held.as_ref());
 
-    void(&*disk, dir, walk.segments.last(), unbegun).await?;
     let end = walk.end();
+    let ready = if end.is_some() { ready(&*disk, unbegun, &options)? } else { VecDeque::new() };
+    void(&*disk, dir, &walk, unbegun, &ready).await?;
+    let nowhere = LogPosition { segment: 0, byte: 0 };
+    let next_segment = if end.is_some() { next_segment } else { next_segment + 1 };
     let shared = Arc::new(Shared::new(
         disk.clone(),
         dir.to_owned(),
         options.clone(),
-        if end.is_some() { next_segment } else { next_segment + 1 },
-        end.unwrap_or(LogPosition { segment: 0, byte: 0 }),
+        Preparation::new(next_segment, ready),
+        [walk.begun_at, walk.last_commit_at.or(end), end].map(|place| place.unwrap_or(nowhere)),
     ));
-    older_segments(&shared, &older)?;
+    older_segments(&shared, &older, &walk)?;
     for segment in &walk.segments {
         shared.segments.insert(open_segment(segment, true));
     }
     let tail = match walk.segments.last() {
         Some(last) => tail_of(&shared, last, &walk)?,
-        None => first_tail(&shared, dir, next_segment, &walk).await?,
+        None => first_tail(&shared, dir, next_segment - 1, &walk).await?,
     };
     let began = end.is_none();
     let (rows, recovered, newly_lost) = settle(&shared, replayed);
@@ -95,29 +99,62 @@ fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentFile>, LogError> {
     Ok(files)
 }
 
-/// Whatever an earlier life wrote becomes durable before it is believed.
-async fn sync_all(disk: &dyn Disk, dir: &Path, files: &[SegmentFile]) -> Result<(), LogError> {
-    for file in files {
+/// Whatever an earlier life wrote becomes durable before it is believed. What a failed sync left in the cache goes: that can
+/// only be in the last segment that was begun, since a segment is begun when the one before is durable, and behind `from`.
+async fn sync_all(
+    disk: &dyn Disk,
+    dir: &Path,
+    files: &[SegmentFile],
+    from: Option<LogPosition>,
+) -> Result<(), LogError> {
+    let mut last_begun = 0;
+    for (number, file) in files.iter().enumerate() {
         file.file.sync_data().await.map_err(io_error(&file.path))?;
-        file.file.drop_cached().map_err(io_error(&file.path))?;
+        let mut reader = SegmentReader::new(file.file.clone()).map_err(io_error(&file.path))?;
+        if !matches!(reader.header(), HeaderFound::None) {
+            last_begun = number;
+        }
+    }
+    for file in &files[last_begun.min(files.len())..] {
+        let known = from.filter(|from| from.segment == file.sequence).map_or(0, |from| from.byte);
+        file.file.drop_cached(u64::from(known)).map_err(io_error(&file.path))?;
     }
     disk.sync_dir(dir).map_err(io_error(dir))
+}
+
+/// Files that an earlier process of this boot prepared, and that nobody has written since.
+fn ready(disk: &dyn Disk, unbegun: &[SegmentFile], options: &LogOptions) -> Result<VecDeque<Prepared>, LogError> {
+    let mut ready = VecDeque::new();
+    let boot_id = disk.boot_id();
+    for file in unbegun {
+        let reader = SegmentReader::new(file.file.clone()).map_err(io_error(&file.path))?;
+        let is_whole = reader.file_bytes == u64::from(options.segment_bytes);
+        let untouched = reader.mark(file.sequence).is_some_and(|mark| boot_id != 0 && mark.boot_id == boot_id);
+        if is_whole && untouched {
+            let SegmentFile { sequence, file, path } = file.clone();
+            ready.push_back(Prepared { sequence, file, path });
+        }
+    }
+    Ok(ready)
 }
 
 /// Nothing behind the end may ever be read again: torn bytes become zeros, files that were never begun go.
 async fn void(
     disk: &dyn Disk,
     dir: &Path,
-    last: Option<&ScannedSegment>,
+    walk: &Walk,
     unbegun: &[SegmentFile],
+    ready: &VecDeque<Prepared>,
 ) -> Result<(), LogError> {
-    for file in unbegun {
+    let is_ready = |file: &SegmentFile| ready.iter().any(|ready| ready.sequence == file.sequence);
+    let useless: Vec<&SegmentFile> = unbegun.iter().filter(|file| !is_ready(file)).collect();
+    for file in &useless {
         disk.unlink(&file.path).map_err(io_error(&file.path))?;
     }
-    if !unbegun.is_empty() {
+    if !useless.is_empty() {
         disk.sync_dir(dir).map_err(io_error(dir))?;
     }
-    let Some(last) = last else { return Ok(()) };
+    let Some(last) = walk.segments.last().filter(|_| !walk.end_is_zero) else { return Ok(()) };
     let error = io_error(&last.file.path);
     let mut reader = SegmentReader::new(last.file.file.clone()).map_err(&error)?;
     let end = u64::from(last.used_bytes);
@@ -138,12 +175,12 @@ async fn void(
 }
 
 /// Segments before the one where reading began are there for readers.
-fn older_segments(shared: &Shared, older: &[SegmentFile]) -> Result<(), LogError> {
-    let mut ends = BTreeMap::new();
+fn older_segments(shared: &Shared, older: &[SegmentFile], walk: &Walk) -> Result<(), LogError> {
+    let mut ends = walk.previous_ends.clone();
     let mut found = Vec::new();
     for file in older {
         let mut reader = SegmentReader::new(file.file.clone()).map_err(io_error(&file.path))?;
-        if let super::segment_header::HeaderFound::Sound(header, _) = reader.header() {
+        if let HeaderFound::Sound(header, _) = reader.header() {
             ends.insert(header.previous_end.segment, header.previous_end.byte);
             found.push((file, header.incarnation, reader.file_bytes));
         } else {
@@ -166,12 +203,14 @@ fn open_segment(scanned: &ScannedSegment, sealed: bool) -> Arc<Segment> {
         incarnation: scanned.incarnation,
         file_bytes: scanned.file_bytes,
         used_bytes: AtomicU32::new(scanned.used_bytes),
+        batches: AtomicU32::new(0),
         sealed: AtomicBool::new(sealed),
     })
 }
 
 fn tail_of(shared: &Shared, last: &ScannedSegment, walk: &Walk) -> Result<Tail, LogError> {
     let segment = open_segment(last, false);
+    segment.batches.store(walk.tail_batches, Ordering::Release);
     shared.segments.insert(segment.clone());
     let byte = last.used_bytes.next_multiple_of(8);
     let page_start = byte - byte % PAGE_BYTES as u32;
@@ -181,7 +220,7 @@ fn tail_of(shared: &Shared, last: &ScannedSegment, walk: &Walk) -> Result<Tail, 
     Ok(Tail {
         segment,
         byte,
-        batches: walk.tail_batches,
+        commit_byte: walk.last_commit_at.map_or(0, |at| at.byte),
         page,
         next_commit: walk.last_commit + 1,
         previous: walk.last_sequences.clone(),
@@ -199,9 +238,17 @@ async fn first_tail(shared: &Shared, dir: &Path, sequence: u64, walk: &Walk) -> 
         incarnation: rt::random_u64(),
         file_bytes: u64::from(shared.options.segment_bytes),
         used_bytes: AtomicU32::new(0),
+        batches: AtomicU32::new(0),
         sealed: AtomicBool::new(false),
     });
-    Ok(Tail { segment, byte: 0, batches: 0, page: Vec::new(), next_commit: walk.last_commit + 1, previous: Vec::new() })
+    Ok(Tail {
+        segment,
+        byte: 0,
+        commit_byte: 0,
+        page: Vec::new(),
+        next_commit: walk.last_commit + 1,
+        previous: Vec::new(),
+    })
 }
 
 /// Registers the replicas; returns the rows of the next segment's table, the report, and who is newly marked.

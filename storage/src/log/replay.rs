@@ -54,6 +54,7 @@ pub(crate) struct Found {
     replicas: BTreeMap<ReplicaId, Replay>,
     damages: Vec<Damage>,
     tables: u64,
+    has_floors: bool,
 }
 
 /// A replica as its frames say.
@@ -82,6 +83,7 @@ pub(crate) fn greater_vote(old: Option<Vote>, new: Vote) -> Option<Vote> {
 impl Found {
     /// Where recovery of the known replicas begins.
     pub(crate) fn floors(&mut self, floors: Vec<ReplicaFloor>) {
+        self.has_floors = !floors.is_empty();
         for floor in floors {
             let replay = self.replicas.entry(floor.replica).or_default();
             replay.floor = Some(floor);
@@ -94,6 +96,11 @@ impl Found {
         let first = self.tables == 0 && self.damages.is_empty();
         self.tables += 1;
         for row in &header.rows {
+            // A replica that is in the table and not among the floors left between the two, perhaps before the first frame that
+            // is read.
+            if first && self.has_floors && !self.replicas.contains_key(&row.replica) {
+                continue;
+            }
             let replay = self.replicas.entry(row.replica).or_default();
             if first {
                 replay.base = Some(row.clone());
@@ -164,13 +171,17 @@ impl Found {
     }
 
     /// The replicas that live in this directory.
-    /// `unsynced_loss`: the last commits were not synced, and the machine has restarted since. `replay_purged`: purges are
-    /// not believed of a replica whose every frame is there.
-    pub(crate) fn replay(mut self, unsynced_loss: bool, replay_purged: bool) -> Vec<Replayed> {
+    /// `unsynced_loss`: the last commits were not synced, and the machine has restarted since. `held`: see
+    /// [`super::types::LogOptions`].
+    pub(crate) fn replay(
+        mut self,
+        unsynced_loss: bool,
+        held: Option<&BTreeMap<ReplicaId, RaftIndex>>,
+    ) -> Vec<Replayed> {
         let replicas = std::mem::take(&mut self.replicas);
         let fold = |(id, mut replay): (ReplicaId, Replay)| {
-            if replay_purged {
-                replay.forget_purges();
+            if let Some(held) = held {
+                replay.forget_purges_above(held.get(&id).copied());
             }
             replay.fold(id, &self.damages, unsynced_loss)
         };
@@ -230,16 +241,19 @@ impl Replay {
         Some(Replayed { id, creation, state: fold.state, lost, damaged: fold.damaged, damaged_unproven, newly_lost })
     }
 
-    /// Nothing holds what the purged entries decided; if all of them are there, they are to be applied again.
-    fn forget_purges(&mut self) {
-        if self.base.is_some() || self.floor.is_some() {
+    /// Nothing holds what the purged entries above `held` decided; if all of them are there, they are to be applied again.
+    fn forget_purges_above(&mut self, held: Option<RaftIndex>) {
+        if self.base.is_some() && self.floor.is_none() {
             return;
         }
+        let is_held = |upto: &LogId| held.is_some_and(|held| upto.index <= held);
         if let Some(row) = &mut self.last_row {
-            row.purged = None;
+            row.purged = row.purged.filter(is_held);
         }
         for (_, light) in self.frames.values_mut() {
-            if let Light::Purge(upto) = light {
+            if let Light::Purge(upto) = light
+                && !is_held(upto)
+            {
                 // What was purged was applied, hence committed.
                 *light = Light::Verdicts { last: upto.index };
             }

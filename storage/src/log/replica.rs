@@ -135,10 +135,11 @@ impl ReplicaState {
         self.slots.drain(keep..).map(|slot| cached_bytes(&slot)).sum()
     }
 
-    /// The oldest entry that recovery must still find.
-    pub(crate) fn oldest_needed(&self) -> Option<&Slot> {
+    /// The oldest entry above `released` that recovery must still find.
+    pub(crate) fn oldest_needed(&self, released: Option<RaftIndex>) -> Option<&Slot> {
         let voided = self.voiding.iter().map(|(_, slot)| slot);
-        self.slots.front().into_iter().chain(voided).min_by_key(|slot| slot.sequence)
+        let first = released.map_or(self.first_index, |index| self.first_index.max(index.0 + 1));
+        self.slot(RaftIndex(first)).into_iter().chain(voided).min_by_key(|slot| slot.sequence)
     }
 
     /// The frames up to `sequence` are durable.

@@ -386,7 +386,7 @@ impl ReplicaLog {
     /// From where this replica's recovery may begin, given what is purged and durable now.
     #[must_use]
     pub fn floor(&self) -> ReplicaFloor {
-        floor_of(&self.replica, self.shared.durable_upto())
+        floor_of(&self.replica, self.shared.resume_from(), None)
     }
 
     /// Bytes waiting for the writer.
@@ -397,10 +397,11 @@ impl ReplicaLog {
 }
 
 /// Only what is durable: a floor that ran ahead of the log would bring back what it voids.
-/// `durable` must have been read before: it may be less than what is durable now, never more.
-pub(super) fn floor_of(replica: &Replica, durable: LogPosition) -> ReplicaFloor {
+/// `durable` must have been read before: it may be less than what is durable now, never more. Entries up to `released` count
+/// as purged.
+pub(super) fn floor_of(replica: &Replica, durable: LogPosition, released: Option<LogId>) -> ReplicaFloor {
     let state = replica.state.lock();
-    let (sequence, position) = match state.oldest_needed() {
+    let (sequence, position) = match state.oldest_needed(released.map(|id| id.index)) {
         Some(Slot { sequence, place: Some(place), .. }) => {
             let position = LogPosition { byte: place.commit_byte, ..place.position };
             (sequence - 1, position.min(durable))
@@ -414,7 +415,7 @@ pub(super) fn floor_of(replica: &Replica, durable: LogPosition) -> ReplicaFloor 
         sequence,
         position,
         vote: state.vote,
-        purged: state.purged_synced,
+        purged: state.purged_synced.max(released),
         lost: state.lost,
     }
 }

@@ -4,6 +4,7 @@
 //! `durable_upto` is beyond it, or the header of a later segment. Then it is damage: the sound frames in it are salvaged,
 //! and the walk goes on behind it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,7 +38,22 @@ pub(crate) struct ScannedSegment {
 /// Where the log ends and how the last commit was written.
 #[derive(Default)]
 pub(crate) struct Walk {
+    /// This boot; 0 if that is not known.
+    boot_id: u64,
+    quiet_bytes: u64,
+    /// Files are read no further.
+    bytes_max: Option<u64>,
     pub(crate) segments: Vec<ScannedSegment>,
+    /// Where segments end, as the headers of those that follow say.
+    pub(crate) previous_ends: BTreeMap<u64, u32>,
+    /// Where the walk began.
+    pub(crate) begun_at: Option<LogPosition>,
+    /// First byte of the last commit.
+    pub(crate) last_commit_at: Option<LogPosition>,
+    /// The boot under which the last commit was written.
+    last_boot_id: u64,
+    /// Nothing but zeros follows in the last segment.
+    pub(crate) end_is_zero: bool,
     /// Number of the last commit.
     pub(crate) last_commit: u64,
     /// Batches in the last segment.
@@ -55,16 +71,30 @@ fn io_error(path: &std::path::Path) -> impl Fn(std::io::Error) -> LogError + '_ 
 }
 
 impl Walk {
-    /// Walks all files. Those that are not among `segments` afterwards hold nothing.
+    /// A walk by a process of this boot. `quiet_bytes`: see [`super::types::LogOptions`].
+    pub(crate) fn new(boot_id: u64, quiet_bytes: u32) -> Self {
+        Walk { boot_id, quiet_bytes: u64::from(quiet_bytes), ..Walk::default() }
+    }
+
+    /// Nothing is read behind this byte of a segment.
+    pub(crate) fn up_to(mut self, byte: u32) -> Self {
+        self.bytes_max = Some(u64::from(byte));
+        self
+    }
+
+    /// Walks all files, the first of them from the lowest floor on. Those that are not among `segments` afterwards hold nothing.
     pub(crate) fn run(
+        self,
         files: &[SegmentFile],
         floors: Vec<ReplicaFloor>,
         sink: &mut dyn FrameSink,
     ) -> Result<Self, LogError> {
-        let mut walk = Walk::default();
+        let mut walk = self;
+        let from = floors.iter().map(|floor| floor.position).min();
         walk.found.floors(floors);
         for (number, file) in files.iter().enumerate() {
-            let mut reader = SegmentReader::new(file.file.clone()).map_err(io_error(&file.path))?;
+            let reader = SegmentReader::new(file.file.clone()).map_err(io_error(&file.path))?;
+            let mut reader = reader.up_to(walk.bytes_max);
             let begun = match reader.header() {
                 HeaderFound::Newer(found) => {
                     return Err(LogError::NewerFormat { path: file.path.clone(), found, supported: FORMAT_VERSION });
@@ -72,7 +102,11 @@ impl Walk {
                 HeaderFound::Sound(header, length) if header.segment == file.sequence => {
                     walk.junction(&header, sink)?;
                     walk.found.table(&header);
-                    Some((header.incarnation, length.next_multiple_of(PAGE_BYTES) as u64))
+                    walk.previous_ends.insert(header.previous_end.segment, header.previous_end.byte);
+                    let first = length.next_multiple_of(PAGE_BYTES) as u64;
+                    let floor = from.filter(|from| number == 0 && from.segment == file.sequence);
+                    let start = floor.and_then(|floor| walk.resume(&mut reader, floor, header.incarnation));
+                    Some((header.incarnation, start.unwrap_or(first)))
                 }
                 HeaderFound::Sound(..) | HeaderFound::None => walk.headless(file, &mut reader, &files[number + 1..])?,
             };
@@ -80,6 +114,25 @@ impl Walk {
             walk.segment(file, &mut reader, incarnation, start, sink);
         }
         Ok(walk)
+    }
+
+    /// A sound commit at the floor is where reading begins: what earlier ones say is in the floors. If there is none, the whole
+    /// segment is read, and what is wrong is found.
+    fn resume(&mut self, reader: &mut SegmentReader, floor: LogPosition, incarnation: u64) -> Option<u64> {
+        let commit = reader.commit_at(u64::from(floor.byte), floor.segment, Some(incarnation))?;
+        commit.frames()?;
+        self.last_commit = commit.header.number - 1;
+        Some(commit.at)
+    }
+
+    /// True if nothing follows `end`. What a killed process was writing begins there; what a device wrote of it when the power
+    /// failed may lie anywhere.
+    fn nothing_follows(&self, reader: &mut SegmentReader, end: u64) -> bool {
+        if self.boot_id != 0 && self.last_boot_id == self.boot_id {
+            reader.is_quiet_from(end, self.quiet_bytes)
+        } else {
+            reader.is_zero_from(end)
+        }
     }
 
     /// Where the last segment ended.
@@ -119,7 +172,9 @@ impl Walk {
         reader: &mut SegmentReader,
         later: &[SegmentFile],
     ) -> Result<Option<(u64, u64)>, LogError> {
-        let first = reader.find_commit(0, file.sequence, None, self.last_commit);
+        // Its first write was never durable, or there was none.
+        let unbegun = reader.mark(file.sequence).is_some() || self.nothing_follows(reader, 0);
+        let first = if unbegun { None } else { reader.find_commit(0, file.sequence, None, self.last_commit) };
         let begin = LogPosition { segment: file.sequence, byte: 0 };
         if let Some(commit) = first.filter(|first| reader.says_durable(first, begin)) {
             self.lose_header(file, commit.header.number.saturating_sub(self.last_commit + 1), commit.at);
@@ -156,7 +211,9 @@ impl Walk {
             ScannedSegment { file: file.clone(), incarnation, used_bytes: 0, file_bytes: reader.file_bytes };
         sink.segment(file.sequence);
         self.tail_batches = 0;
+        self.end_is_zero = false;
         let mut end = start.min(reader.file_bytes);
+        self.begun_at.get_or_insert(LogPosition { segment: file.sequence, byte: end as u32 });
         loop {
             let next = reader.commit_after(end, file.sequence, incarnation, self.last_commit + 1);
             if let Some((commit, frames)) = next.as_ref().and_then(|commit| Some((commit, commit.frames()?))) {
@@ -177,12 +234,16 @@ impl Walk {
 
     /// The first commit behind a break, if it or a later one says that the break was durable.
     fn proof_of_damage(
-        &self,
+        &mut self,
         reader: &mut SegmentReader,
         segment: u64,
         incarnation: u64,
         end: u64,
     ) -> Option<FoundCommit> {
+        self.end_is_zero = self.nothing_follows(reader, end);
+        if self.end_is_zero {
+            return None;
+        }
         // The commit at the break itself proves nothing.
         let first = reader.find_commit(end, segment, Some(incarnation), self.last_commit + 1)?;
         let broken = LogPosition { segment, byte: end as u32 };
@@ -226,6 +287,8 @@ impl Walk {
         }
         let header = &commit.header;
         self.last_commit = header.number;
+        self.last_commit_at = Some(LogPosition { segment: segment.file.sequence, byte: commit.at as u32 });
+        self.last_boot_id = header.boot_id;
         self.last_sequences.clone_from(&header.this);
         let unsynced = header.flags & FLAG_UNSYNCED != 0;
         self.had_unsynced = unsynced;

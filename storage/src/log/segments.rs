@@ -23,6 +23,8 @@ pub struct Segment {
     pub(crate) incarnation: u64,
     pub(crate) file_bytes: u64,
     pub(crate) used_bytes: AtomicU32,
+    /// Batches in it, as far as this process knows.
+    pub(crate) batches: AtomicU32,
     pub(crate) sealed: AtomicBool,
 }
 

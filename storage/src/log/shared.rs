@@ -54,7 +54,10 @@ pub(crate) struct Shared {
     pub(crate) replicas: Mutex<BTreeMap<ReplicaId, Arc<Replica>>>,
     pub(crate) cache: Cache,
     pub(crate) counters: Counters,
+    /// The place from which this process read the log.
+    pub(crate) recovered_from: LogPosition,
     durable_upto: AtomicU64,
+    resume_from: AtomicU64,
 }
 
 impl Shared {
@@ -62,19 +65,21 @@ impl Shared {
         disk: Arc<dyn Disk>,
         dir: PathBuf,
         options: LogOptions,
-        next_segment: u64,
-        durable_upto: LogPosition,
+        preparation: Preparation,
+        [recovered_from, resume_from, durable_upto]: [LogPosition; 3],
     ) -> Self {
         Self {
             disk,
             dir,
             queue: Queue::default(),
             segments: Segments::default(),
-            preparation: Arc::new(Preparation::new(next_segment)),
+            preparation: Arc::new(preparation),
             replicas: Mutex::default(),
             cache: Cache::new(options.cache_bytes_max),
             counters: Counters::default(),
+            recovered_from,
             durable_upto: AtomicU64::new(pack(durable_upto)),
+            resume_from: AtomicU64::new(pack(resume_from)),
             options,
         }
     }
@@ -85,6 +90,16 @@ impl Shared {
 
     pub(crate) fn set_durable_upto(&self, position: LogPosition) {
         self.durable_upto.store(pack(position), Ordering::Release);
+    }
+
+    /// First byte of the last durable commit. Recovery can begin to read there: what is not needed from before it is known
+    /// from that commit's header.
+    pub(crate) fn resume_from(&self) -> LogPosition {
+        unpack(self.resume_from.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_resume_from(&self, position: LogPosition) {
+        self.resume_from.store(pack(position), Ordering::Release);
     }
 
     /// The log stops for good: everyone who waits or comes later gets the failure.

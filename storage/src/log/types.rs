@@ -2,6 +2,7 @@
 //!
 //! May not know how any of it is written.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,9 +39,12 @@ pub struct LogOptions {
     pub fresh_page_per_commit: Option<bool>,
     /// False acknowledges before anything is durable: for tests, and it costs the promise. Default true.
     pub sync: bool,
-    /// Purges are not believed of a replica whose every frame is there: set when the checkpoint that held what its
-    /// entries decided is gone, so that they can be applied again. Default false.
-    pub replay_purged: bool,
+    /// What a checkpoint holds of each replica: purges above that are not believed where every frame is there, since nothing
+    /// else knows what those entries decided, so that they can be applied again. `None` believes all. Default `None`.
+    pub held: Option<BTreeMap<ReplicaId, RaftIndex>>,
+    /// After a kill on a machine that runs on, so many bytes behind the end must be zero, and samples of the rest, before the
+    /// tail counts as clean. More than a commit is long. Default 8 MiB.
+    pub quiet_bytes: u32,
     /// Told once when a write or a sync failed and the log stopped for good.
     pub on_failure: Option<Arc<dyn Fn(&LogFailure) + Send + Sync>>,
 }
@@ -57,7 +61,8 @@ impl Default for LogOptions {
             reserve_bytes: 256 << 20,
             fresh_page_per_commit: None,
             sync: true,
-            replay_purged: false,
+            held: None,
+            quiet_bytes: 8 << 20,
             on_failure: None,
         }
     }

@@ -5,16 +5,12 @@
 //! half as much latency again, so it is left out; the format allows it (fresh pages, `durable_upto` in every header).
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::Poll;
-use std::time::Duration;
 
 use super::commit::{CommitHeader, FLAG_CLEAN, FLAG_UNSYNCED, HEAD_BYTES, LastSequences};
 use super::frame::{self, Kind, Stamp};
-use super::gather::Gathering;
 use super::queue::{Queued, Room, Work};
 use super::replay::greater_vote;
 use super::segment_header::{ReplicaRow, SegmentHeader};
@@ -31,8 +27,8 @@ pub(crate) struct Tail {
     pub(crate) segment: Arc<Segment>,
     /// End of what is written, a multiple of 8.
     pub(crate) byte: u32,
-    /// Batches in the segment so far.
-    pub(crate) batches: u32,
+    /// First byte of its last commit.
+    pub(crate) commit_byte: u32,
     /// The written part of the last page.
     pub(crate) page: Vec<u8>,
     pub(crate) next_commit: u64,
@@ -50,8 +46,6 @@ pub(crate) struct Writer {
     buffer: Vec<u8>,
     /// The segment's header is part of the next write.
     header: Option<SegmentHeader>,
-    gathering: Gathering,
-    last_sync: Duration,
 }
 
 fn failure(operation: &'static str) -> impl Fn(io::Error) -> LogFailure {
@@ -65,17 +59,7 @@ impl Writer {
             None => !shared.disk.writes_pages_whole(&shared.dir),
         };
         let boot_id = shared.disk.boot_id();
-        Self {
-            shared,
-            tail,
-            rows,
-            fresh_page,
-            boot_id,
-            buffer: Vec::new(),
-            header: None,
-            gathering: Gathering::default(),
-            last_sync: Duration::ZERO,
-        }
+        Self { shared, tail, rows, fresh_page, boot_id, buffer: Vec::new(), header: None }
     }
 
     /// For a log without segments: the first commit writes the header of the first segment.
@@ -102,11 +86,9 @@ impl Writer {
         loop {
             let mut room = self.room();
             let left_bytes = room.segment_bytes;
-            if self.tail.batches >= self.shared.options.segment_batches_max {
+            if self.tail.segment.batches.load(Ordering::Acquire) >= self.shared.options.segment_batches_max {
                 room.segment_bytes = 0;
             }
-            self.shared.queue.some().await;
-            self.gather().await;
             match self.shared.queue.next(room).await {
                 Work::Frames(frames) => {
                     if self.commit(frames, 0).await.is_err() {
@@ -127,26 +109,6 @@ impl Writer {
             }
         }
         self.shared.end();
-    }
-
-    /// Gives replicas that wrote lately a moment to be part of the next commit.
-    async fn gather(&mut self) {
-        let Some((expected, patience)) = self.gathering.expected() else { return };
-        let lacks = || poll_fn(|cx| Poll::Ready(self.shared.queue.lacks(&expected, cx.waker())));
-        if !lacks().await || self.gathering.skips() {
-            return;
-        }
-        let deadline = rt::now() + patience;
-        let all_came = loop {
-            let left = deadline.since(rt::now());
-            if left.is_zero() || !rt::doze(left) {
-                break false;
-            }
-            if !lacks().await {
-                break true;
-            }
-        };
-        self.gathering.waited(all_came);
     }
 
     fn room(&self) -> Room {
@@ -240,7 +202,6 @@ impl Writer {
             let begun = rt::now();
             file.sync_data().await.map_err(failure("sync"))?;
             let nanos = rt::now().since(begun).as_nanos() as u64;
-            self.last_sync = Duration::from_nanos(nanos);
             self.shared.counters.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
             self.shared.counters.sync_times.add(nanos);
         }
@@ -255,21 +216,23 @@ impl Writer {
         counters.bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
         counters.commit_sizes.add(self.buffer.len() as u64);
         self.shared.preparation.written(self.buffer.len() as u64);
-        self.tail.batches += frames.iter().map(|queued| queued.frame.batches.len() as u32).sum::<u32>();
+        let batches = frames.iter().map(|queued| queued.frame.batches.len() as u32).sum::<u32>();
         let tail_start = (done.end - done.page_start) as usize / PAGE_BYTES * PAGE_BYTES;
         let tail_end = (done.end - done.page_start) as usize;
         self.tail.page.clear();
         self.tail.page.extend_from_slice(&self.buffer[tail_start..tail_end]);
         self.tail.byte = done.end;
+        self.tail.commit_byte = done.commit_byte;
         self.tail.next_commit += 1;
-        self.gathering.committed(&done.this, self.last_sync);
         self.tail.previous = done.this;
         self.header = None;
         let segment = &self.tail.segment;
+        segment.batches.fetch_add(batches, Ordering::AcqRel);
         segment.used_bytes.store(done.end, Ordering::Release);
         self.shared.segments.insert(segment.clone());
         if synced {
             self.shared.set_durable_upto(LogPosition { segment: segment.sequence, byte: done.end });
+            self.shared.set_resume_from(LogPosition { segment: segment.sequence, byte: done.commit_byte });
         }
         for queued in frames {
             note(&mut self.rows, queued);
@@ -323,6 +286,7 @@ impl Writer {
             }
             let end = LogPosition { segment: self.tail.segment.sequence, byte: self.tail.byte };
             self.shared.set_durable_upto(end);
+            self.shared.set_resume_from(LogPosition { byte: self.tail.commit_byte, ..end });
         }
         let file_bytes = u64::from(self.shared.options.segment_bytes);
         let old = std::mem::replace(
@@ -334,13 +298,13 @@ impl Writer {
                 incarnation: rt::random_u64(),
                 file_bytes,
                 used_bytes: AtomicU32::new(0),
+                batches: AtomicU32::new(0),
                 sealed: AtomicBool::new(false),
             }),
         );
         old.sealed.store(true, Ordering::Release);
         let previous_end = LogPosition { segment: old.sequence, byte: self.tail.byte };
         self.tail.byte = 0;
-        self.tail.batches = 0;
         self.tail.page.clear();
         self.begin_segment();
         if let Some(header) = &mut self.header {

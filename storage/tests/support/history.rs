@@ -22,6 +22,7 @@ pub fn small_options(fresh_page: Option<bool>) -> LogOptions {
         zero_ahead_bytes_per_second: 0,
         reserve_bytes: 0,
         fresh_page_per_commit: fresh_page,
+        quiet_bytes: 20 << 10,
         ..LogOptions::default()
     }
 }

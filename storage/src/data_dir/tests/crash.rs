@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use ottla_protocol::ids::Offset;
 
 use super::toy::{DIR, Model, Toy, batch, entry, open, options};
+use crate::checkpoint::CutSource;
 use crate::data_dir::index_files::index_path;
 use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use crate::entry::{Entry, Verdict, Vote};
@@ -257,7 +258,9 @@ async fn history(sim: &SimDisk, steps: u64, moments: &Moments) -> Arc<DataDir> {
                 toy.append(entries.clone()).await.unwrap().unwrap();
                 acknowledge(&|all| all.0.get_mut(&id).unwrap().0.extend(entries.clone()));
                 entries.iter().for_each(|entry| toy.apply(entry));
-                if let Some(last) = directory.oldest_kept(toy.log.id())
+                let (id, releases) = (toy.log.id(), CutSource::releases(&**toy));
+                let contained = if releases { directory.checkpointed(id) } else { directory.oldest_kept(id) };
+                if let Some(last) = contained
                     && below(4) == 0
                 {
                     toy.log.purge(last).await.unwrap();

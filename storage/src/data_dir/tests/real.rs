@@ -52,7 +52,8 @@ async fn plan(toy: &Toy, from: i64, bytes_max: usize) -> ReadPlan {
 async fn damage_in_the_active_segment_of_an_earlier_process_is_seen_by_hot_reads() {
     let temporary = Temporary::new("tail");
     let (directory, _) = open(&temporary.0).await.unwrap();
-    let toy = Toy::create(&directory, 1).await;
+    // One whose entries others may still read.
+    let toy = Toy::create(&directory, 2).await;
     toy.write((1..=3).map(|index| entry(1, index, vec![(0, batch(index, 1, 50_000))], "")).collect()).await;
     let line = directory.batch_at(toy.key(0), Offset(1)).await.unwrap().unwrap();
     directory.close().await.unwrap();
@@ -98,7 +99,7 @@ async fn what_is_written_is_read_hot_and_cold_and_after_a_restart() {
     for segment in directory.log().segments() {
         let segment = directory.log().segment(segment.sequence).unwrap();
         segment.file.sync_data().await.unwrap();
-        segment.file.drop_cached().unwrap();
+        segment.file.drop_cached(0).unwrap();
     }
     let cold = plan(&toy, 0, usize::MAX / 2).await;
     assert_eq!(cold.end_offset(), end);

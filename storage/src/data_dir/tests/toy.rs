@@ -140,6 +140,11 @@ pub(super) struct Toy {
 }
 
 impl CutSource for Toy {
+    /// Some have peers who read their entries, some have none.
+    fn releases(&self) -> bool {
+        self.log.id().0 % 2 == 1
+    }
+
     fn cut(&self) -> Option<Cut> {
         let mut state = self.state.lock();
         if state.cut_at == state.applied {

@@ -153,8 +153,8 @@ impl File for RealFile {
         Box::pin(async move { self.0.sync_data() })
     }
 
-    fn drop_cached(&self) -> io::Result<()> {
-        rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?;
+    fn drop_cached(&self, from: u64) -> io::Result<()> {
+        rustix::fs::fadvise(&self.0, from, None, rustix::fs::Advice::DontNeed)?;
         Ok(())
     }
 

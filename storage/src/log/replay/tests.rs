@@ -40,7 +40,7 @@ fn replayed(frames: &[(u64, FrameBody)]) -> Replayed {
     for (number, (sequence, body)) in frames.iter().enumerate() {
         found.frame(ONE, *sequence, place(number as u32 * 100), body, false);
     }
-    found.replay(false, false).remove(0)
+    found.replay(false, None).remove(0)
 }
 
 fn ids(replayed: &Replayed) -> Vec<(u64, u64)> {
@@ -89,7 +89,7 @@ fn an_entry_that_is_purged_by_now_still_voids_what_was_above_it() {
     for (sequence, body) in [(2, entry(5, 3)), (3, entry(5, 4)), (4, entry(6, 3))] {
         found.frame(ONE, sequence, place(sequence as u32 * 100), &body, false);
     }
-    let replica = found.replay(false, false).remove(0);
+    let replica = found.replay(false, None).remove(0);
     assert_eq!(replica.state.last_log_id(), Some(id(6, 3)));
 }
 
@@ -135,7 +135,7 @@ fn a_damaged_first_header_hides_no_frame_behind_the_next_table() {
             creation: Bytes::new(),
         }],
     });
-    let replica = found.replay(false, false).remove(0);
+    let replica = found.replay(false, None).remove(0);
     assert_eq!(replica.lost, None);
     assert_eq!(ids(&replica), vec![(1, 1), (1, 2)]);
 }
@@ -145,7 +145,7 @@ fn frames_that_a_header_knows_and_nobody_finds_are_lost() {
     let mut found = Found::default();
     found.frame(ONE, 1, place(0), &create(), false);
     found.last_known(&[(ONE, 2)]);
-    let replica = found.replay(false, false).remove(0);
+    let replica = found.replay(false, None).remove(0);
     assert!(replica.lost.is_some());
     assert_eq!(replica.state.next_sequence, 3, "a lost number is not given again");
 }
@@ -158,7 +158,7 @@ fn damage_that_nothing_clears_marks_and_damage_that_something_clears_does_not() 
         found.frame(ONE, 1, place(0), &create(), false);
         found.frame(ONE, 2, place(behind), &entry(1, 1), false);
         found.damage(damage);
-        assert_eq!(found.replay(false, false).remove(0).lost.is_some(), lost);
+        assert_eq!(found.replay(false, None).remove(0).lost.is_some(), lost);
     }
 }
 
@@ -172,7 +172,7 @@ fn damaged_records_are_told_apart_by_the_known_commit() {
             let told = vec![EntryVerdicts { log_id: id(1, 1), verdicts: Vec::new() }];
             found.frame(ONE, 3, place(200), &FrameBody::Verdicts(told), false);
         }
-        let replica = found.replay(false, false).remove(0);
+        let replica = found.replay(false, None).remove(0);
         assert_eq!(replica.lost, None, "whether a peer has them is for others to know");
         assert_eq!(replica.damaged_unproven, unproven);
         assert_eq!(replica.damaged, vec![id(1, 1)]);
@@ -192,5 +192,5 @@ fn a_removed_replica_stays_away_also_by_a_later_table() {
     };
     found.table(&header(0));
     found.table(&header(2));
-    assert!(found.replay(false, false).is_empty());
+    assert!(found.replay(false, None).is_empty());
 }

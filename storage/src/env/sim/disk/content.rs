@@ -85,10 +85,14 @@ pub(super) struct Inode {
     pub(super) durable: Content,
     pub(super) current: Content,
     pub(super) pending: Vec<PendingOp>,
+    /// The content before the last operation, if that was a write of several pages.
+    before_last_write: Option<Content>,
 }
 
 impl Inode {
     pub(super) fn apply(&mut self, op: PendingOp) {
+        let is_long = matches!(&op, PendingOp::Write { data, .. } if data.len() > PAGE_BYTES);
+        self.before_last_write = is_long.then(|| self.current.clone());
         apply(&mut self.current, &op);
         self.pending.push(op);
     }
@@ -104,6 +108,19 @@ impl Inode {
     /// A failed sync: the pages count as clean although they are not on the disk.
     pub(super) fn forget_pending(&mut self) {
         self.pending.clear();
+    }
+
+    /// The process was killed while it wrote: only the front of the last write is in the cache, page by page.
+    pub(super) fn cut_last_write(&mut self, rng: &mut SimRng) {
+        let Some(PendingOp::Write { offset, data }) = self.pending.last() else { return };
+        let (offset, pages) = (*offset, data.len() / PAGE_BYTES);
+        let kept = usize::try_from(rng.below(pages as u64 + 1)).unwrap_or(0) * PAGE_BYTES;
+        let data: Arc<[u8]> = Arc::from(&data[..kept]);
+        self.pending.pop();
+        if let Some(before) = self.before_last_write.take() {
+            self.current = before;
+            self.apply(PendingOp::Write { offset, data });
+        }
     }
 
     /// What a loss of power leaves.

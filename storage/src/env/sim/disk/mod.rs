@@ -102,6 +102,8 @@ impl SimDisk {
             life: 0,
             inodes: BTreeMap::new(),
             next_inode: 1,
+            writing: None,
+            read_bytes: 0,
             dirs: BTreeMap::new(),
             locks: std::collections::BTreeSet::new(),
             faults: Faults::default(),
@@ -137,6 +139,12 @@ impl SimDisk {
     pub fn operations(&self) -> (u64, u64) {
         let world = self.shared.world.lock();
         (world.writes, world.syncs)
+    }
+
+    /// Bytes read so far.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.shared.world.lock().read_bytes
     }
 
     /// The write after `count` more fails with EIO.
@@ -363,8 +371,9 @@ impl File for SimFile {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let world = self.shared.world.lock();
+        let mut world = self.shared.world.lock();
         world.check_on()?;
+        world.read_bytes += buf.len() as u64;
         let page = PAGE_BYTES as u64;
         let (first, last) = (offset / page, (offset + buf.len() as u64).div_ceil(page));
         if world.faults.unreadable.range((self.inode, first)..(self.inode, last)).next().is_some() {
@@ -392,6 +401,7 @@ impl File for SimFile {
                 let mut world = self.shared.world.lock();
                 world.check_on()?;
                 world.syncs += 1;
+                world.writing = None;
                 if world.life != self.life {
                     return Err(eio());
                 }
@@ -415,7 +425,7 @@ impl File for SimFile {
         })
     }
 
-    fn drop_cached(&self) -> io::Result<()> {
+    fn drop_cached(&self, _from: u64) -> io::Result<()> {
         // Clean pages come from the device again: what a failed sync left in the cache is gone.
         let mut world = self.shared.world.lock();
         let inode = world.inodes.get_mut(&self.inode).ok_or_else(eio)?;

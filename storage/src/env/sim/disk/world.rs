@@ -13,7 +13,7 @@ use super::rng::SimRng;
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
-    /// Killed: what it wrote is still in the page cache, synced or not.
+    /// Killed: what it wrote is still in the page cache, synced or not; of a write under way perhaps only the front.
     Process,
     /// Power lost: what was not synced is there, gone or torn.
     Power,
@@ -106,6 +106,9 @@ pub(super) struct World {
     pub(super) life: u64,
     pub(super) inodes: BTreeMap<u64, Inode>,
     pub(super) next_inode: u64,
+    /// The file of the last operation, if that was a write.
+    pub(super) writing: Option<u64>,
+    pub(super) read_bytes: u64,
     pub(super) dirs: BTreeMap<PathBuf, Dir>,
     pub(super) locks: BTreeSet<PathBuf>,
     pub(super) faults: Faults,
@@ -174,6 +177,7 @@ impl World {
         if length > before && self.taken_bytes() + (length - before) > self.capacity_bytes {
             return Err(io::Error::from_raw_os_error(28));
         }
+        self.writing = matches!(op, PendingOp::Write { .. }).then_some(target);
         match self.inodes.get_mut(&target) {
             Some(inode) => inode.apply(op),
             None => return Err(eio()),
@@ -187,6 +191,13 @@ impl World {
         self.locks.clear();
         let unreadable = std::mem::take(&mut self.faults.unreadable);
         self.faults = Faults { unreadable, ..Faults::default() };
+        let writing = self.writing.take();
+        if crash == Crash::Process
+            && self.rng.below(2) == 0
+            && let Some(inode) = writing.and_then(|id| self.inodes.get_mut(&id))
+        {
+            inode.cut_last_write(&mut self.rng);
+        }
         if crash == Crash::Power {
             self.boot_id = self.rng.next();
             let (rng, tear) = (&mut self.rng, self.tear);

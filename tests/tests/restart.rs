@@ -1,0 +1,53 @@
+//! A restart after kill -9 reads on from the newest checkpoint and little else, however long the log is. Bytes are counted,
+//! not seconds.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use ottla_tests::batch::TestBatch;
+use ottla_tests::process::Broker;
+use ottla_tests::raw::Raw;
+
+const MIB: u64 = 1 << 20;
+const PARTITIONS: i32 = 64;
+/// Three segments of the default size.
+const LOG_BYTES: u64 = 800 * MIB;
+const BATCH_BYTES: usize = 1_000_000;
+
+/// Bytes that the process has asked the system for so far, from the cache or the disk.
+fn read_bytes(broker: &Broker) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{}/io", broker.pid())).unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// Starts the broker; what it has read when a produce and a fetch are answered.
+fn read_until_served(broker: &mut Broker) -> u64 {
+    broker.run();
+    let mut raw = Raw::connect(broker.address());
+    let answer = raw.produce("t", 0, TestBatch::of(&[b"after the kill"]).encode());
+    assert_eq!(answer.error_code, 0);
+    let fetched = raw.fetch("t", 0, answer.base_offset, 0);
+    assert_eq!(fetched.responses[0].partitions[0].error_code, 0);
+    read_bytes(broker)
+}
+
+#[test]
+fn after_a_kill_little_is_read_before_the_first_answer() {
+    let mut broker = Broker::start(&[]);
+    let mut raw = Raw::connect(broker.address());
+    raw.create_topic("t", PARTITIONS, &[]);
+    broker.kill();
+    let small = read_until_served(&mut broker);
+    assert!(small < 20 * MIB, "{small} bytes read of a log that is nearly empty: prepared segments are not read");
+    let mut raw = Raw::connect(broker.address());
+    let (large, tiny) = (TestBatch::of(&[&vec![b'x'; BATCH_BYTES]]).encode(), TestBatch::of(&[b"tiny"]).encode());
+    for n in 0..i32::try_from(LOG_BYTES / BATCH_BYTES as u64).unwrap() {
+        assert_eq!(raw.produce("t", n % PARTITIONS, large.clone()).error_code, 0);
+        assert_eq!(raw.produce("t", n * 7 % PARTITIONS, tiny.clone()).error_code, 0);
+    }
+    broker.kill();
+    let long = read_until_served(&mut broker);
+    println!("read before the first answer: {} MiB of a short log, {} MiB of a long one", small / MIB, long / MIB);
+    // At most two segments for their index, and twice what was written since the checkpoint.
+    assert!(long < 640 * MIB, "{long} bytes read of a log of {LOG_BYTES}");
+    broker.stop();
+}
