@@ -220,6 +220,16 @@ fn park_on<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// Holds a task of [`spawn_dedicated`] up until it is woken, for `at_most` so long: the runtime's timers count in
+/// milliseconds, this in microseconds. False in a simulation, where it does not wait.
+pub fn doze(at_most: Duration) -> bool {
+    let real = executor::current().is_none();
+    if real {
+        std::thread::park_timeout(at_most);
+    }
+    real
+}
+
 /// Runs blocking work off the async threads (inline in a simulation).
 #[track_caller]
 pub fn spawn_blocking<T, F>(work: F) -> JoinHandle<T>

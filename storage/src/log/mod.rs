@@ -21,6 +21,7 @@ mod buckets;
 mod cache;
 mod commit;
 mod frame;
+mod gather;
 mod mark;
 mod prepare;
 mod queue;

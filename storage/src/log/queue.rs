@@ -155,6 +155,34 @@ impl Queue {
         .await
     }
 
+    /// Returns when there is something to do.
+    pub(crate) async fn some(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if !state.lanes.is_empty() || state.closed {
+                return Poll::Ready(());
+            }
+            let replaced = state.writer.replace(cx.waker().clone());
+            drop(state);
+            drop(replaced);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// True while a commit may wait for one of `expected`: ordinary frames wait, and none of that replica. `waker` is woken
+    /// by the next frame.
+    pub(crate) fn lacks(&self, expected: &[ReplicaId], waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        let lanes = &state.lanes;
+        let hurry = state.closed || lanes.is_empty() || !lanes.rounds[0].is_empty();
+        let lacks = !hurry && expected.iter().any(|id| !lanes.by_replica.contains_key(id));
+        let replaced = if lacks { state.writer.replace(waker.clone()) } else { None };
+        drop(state);
+        drop(replaced);
+        lacks
+    }
+
     /// No more frames are taken; those that wait are still written.
     pub(crate) fn close(&self) -> Bell {
         let mut state = self.state.lock();

@@ -5,12 +5,16 @@
 //! half as much latency again, so it is left out; the format allows it (fresh pages, `durable_upto` in every header).
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
 use super::commit::{CommitHeader, FLAG_CLEAN, FLAG_UNSYNCED, HEAD_BYTES, LastSequences};
 use super::frame::{self, Kind, Stamp};
+use super::gather::Gathering;
 use super::queue::{Queued, Room, Work};
 use super::replay::greater_vote;
 use super::segment_header::{ReplicaRow, SegmentHeader};
@@ -46,6 +50,8 @@ pub(crate) struct Writer {
     buffer: Vec<u8>,
     /// The segment's header is part of the next write.
     header: Option<SegmentHeader>,
+    gathering: Gathering,
+    last_sync: Duration,
 }
 
 fn failure(operation: &'static str) -> impl Fn(io::Error) -> LogFailure {
@@ -59,7 +65,17 @@ impl Writer {
             None => !shared.disk.writes_pages_whole(&shared.dir),
         };
         let boot_id = shared.disk.boot_id();
-        Self { shared, tail, rows, fresh_page, boot_id, buffer: Vec::new(), header: None }
+        Self {
+            shared,
+            tail,
+            rows,
+            fresh_page,
+            boot_id,
+            buffer: Vec::new(),
+            header: None,
+            gathering: Gathering::default(),
+            last_sync: Duration::ZERO,
+        }
     }
 
     /// For a log without segments: the first commit writes the header of the first segment.
@@ -89,6 +105,8 @@ impl Writer {
             if self.tail.segment.batches.load(Ordering::Acquire) >= self.shared.options.segment_batches_max {
                 room.segment_bytes = 0;
             }
+            self.shared.queue.some().await;
+            self.gather().await;
             match self.shared.queue.next(room).await {
                 Work::Frames(frames) => {
                     if self.commit(frames, 0).await.is_err() {
@@ -109,6 +127,26 @@ impl Writer {
             }
         }
         self.shared.end();
+    }
+
+    /// Gives replicas that wrote lately a moment to be part of the next commit.
+    async fn gather(&mut self) {
+        let Some((expected, patience)) = self.gathering.expected() else { return };
+        let lacks = || poll_fn(|cx| Poll::Ready(self.shared.queue.lacks(&expected, cx.waker())));
+        if !lacks().await || self.gathering.skips() {
+            return;
+        }
+        let deadline = rt::now() + patience;
+        let all_came = loop {
+            let left = deadline.since(rt::now());
+            if left.is_zero() || !rt::doze(left) {
+                break false;
+            }
+            if !lacks().await {
+                break true;
+            }
+        };
+        self.gathering.waited(all_came);
     }
 
     fn room(&self) -> Room {
@@ -202,6 +240,7 @@ impl Writer {
             let begun = rt::now();
             file.sync_data().await.map_err(failure("sync"))?;
             let nanos = rt::now().since(begun).as_nanos() as u64;
+            self.last_sync = Duration::from_nanos(nanos);
             self.shared.counters.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
             self.shared.counters.sync_times.add(nanos);
         }
@@ -224,6 +263,7 @@ impl Writer {
         self.tail.byte = done.end;
         self.tail.commit_byte = done.commit_byte;
         self.tail.next_commit += 1;
+        self.gathering.committed(&done.this, self.last_sync);
         self.tail.previous = done.this;
         self.header = None;
         let segment = &self.tail.segment;

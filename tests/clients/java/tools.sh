@@ -63,7 +63,9 @@ has "^$group$" "$(groups --list)"
 has " 0 +-" "$(groups --describe --group "$group" 2> /dev/null)"
 has "$group.*Empty" "$(groups --describe --state --group "$group")"
 groups --describe --members --group "$group" > /dev/null 2>&1
-has 'UNKNOWN|classic|Classic' "$(groups --list --type)"
+has "$group +Classic" "$(groups --list --type)"
+has "^$group +Classic +consumer" "$(tool org.apache.kafka.tools.GroupsCommand --bootstrap-server "$bootstrap" --list)"
+ok kafka-groups "lists groups with their type and protocol"
 groups --export --reset-offsets --group "$group" --topic "$topic" --to-current --dry-run 2> /dev/null > "$work/offsets.csv"
 [ "$(grep -c "^\"\?$topic" "$work/offsets.csv")" = 3 ] || die "exported: $(cat "$work/offsets.csv")"
 groups --reset-offsets --group "$group" --topic "$topic" --to-earliest --execute > /dev/null
@@ -79,8 +81,6 @@ groups --delete-offsets --group "$group" --topic "$topic:0" > /dev/null
 groups --delete --group "$group" > /dev/null
 groups --list | grep -q "^$group$" && die "the group is still there"
 ok kafka-consumer-groups "lists, describes offsets, members and state, exports offsets to a file and takes them back, resets, shifts, deletes"
-has "" "$(tool org.apache.kafka.tools.GroupsCommand --bootstrap-server "$bootstrap" --list)"
-ok kafka-groups "lists groups"
 
 has "\"partition\":\"$topic-0\",\"size\":[0-9]+" "$(tool org.apache.kafka.tools.LogDirsCommand --bootstrap-server "$bootstrap" --describe --topic-list "$topic")"
 ok kafka-log-dirs "sizes of the partitions"
