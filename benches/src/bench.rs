@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::loads::engine::{Engine, Group, Role, Span};
 use crate::loads::java::Run;
 use crate::loads::{Done, librdkafka};
-use crate::peers::{Peer, kafka, ottla};
+use crate::peers::{Peer, kafka, nats, ottla};
 use crate::results::Results;
 use crate::table::{
     BROKER_CORES, CLIENT_CORES, CLIENT_CPU, CPU, CPU_REQUEST, ERRORS, P50, P99, P999, RATE, RECORDS, REQUESTS, Row,
@@ -15,7 +15,7 @@ use crate::table::{
 use crate::wire::Topic;
 use crate::{machine, process};
 
-/// A peer's data on disk beyond which it is begun anew, between rows.
+/// A peer's data on disk beyond which both are begun anew, between rows.
 const DISK_MAX: u64 = 12 << 30;
 
 /// Where things are and how thorough to be.
@@ -55,6 +55,11 @@ impl Bench {
         if self.setup.quick { quick } else { full }
     }
 
+    /// GiB of a test set of which each peer needs one: as wanted, or what the disk has room for.
+    pub(crate) fn gib(&self, quick: u64, full: u64) -> u64 {
+        self.pick(quick, full).min(machine::free_bytes(&self.setup.data) >> 31).max(1)
+    }
+
     /// Seconds of a measured window.
     pub(crate) fn span(&self, quick: f64, full: f64) -> Span {
         let window = self.pick(quick, full);
@@ -75,6 +80,22 @@ impl Bench {
             peers.push(kafka::prepare(jars, place("kafka")));
         }
         peers
+    }
+
+    /// Ottla, running and warm, beside NATS; false where NATS cannot be had.
+    pub(crate) fn begin_with_nats(&mut self) -> bool {
+        let Some(binary) = nats::binary() else { return false };
+        self.end_peers();
+        self.fresh += 1;
+        let place = |name: &str| self.setup.data.join(format!("{name}-{}", self.fresh));
+        let mut ottla = ottla::prepare(&self.setup.ottla, place("ottla"));
+        ottla.start();
+        self.warm(&ottla);
+        let mut nats = nats::prepare(&binary, place("nats"));
+        nats::start(&mut nats);
+        self.results.value["peers"]["nats"] = serde_json::json!({"settings": nats.settings});
+        self.peers = vec![ottla, nats];
+        true
     }
 
     pub(crate) fn end_peers(&mut self) {
@@ -112,7 +133,10 @@ impl Bench {
 
     /// True if peers run; anew if they hold too much. What ran before is gone then, topics too.
     pub(crate) fn have_room(&self) -> bool {
-        !self.peers.is_empty() && self.peers.iter().all(|p| process::disk_bytes(&p.directory) < DISK_MAX)
+        // The rest of a disk is for the next rows, and for whoever else is there.
+        let used: u64 = self.peers.iter().map(|p| process::disk_bytes(&p.directory)).sum();
+        let free = machine::free_bytes(&self.setup.data);
+        !self.peers.is_empty() && used < 2 * DISK_MAX && (used < free || free > DISK_MAX)
     }
 
     /// Creates a topic at every peer.

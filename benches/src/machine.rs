@@ -76,6 +76,11 @@ pub(crate) fn warm_memory(mib_max: u64) -> f64 {
     began.elapsed().as_secs_f64()
 }
 
+/// Bytes free for us on the file system of a path.
+pub(crate) fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |fs| fs.f_bavail * fs.f_frsize)
+}
+
 /// Writes everything to disk, so that what one peer left does not burden the other.
 pub(crate) fn settle() {
     rustix::fs::sync();

@@ -9,7 +9,9 @@ mod goals;
 mod loads;
 mod machine;
 mod peers;
+mod plot;
 mod process;
+mod report;
 mod results;
 mod table;
 mod tables;
@@ -23,7 +25,7 @@ use clap::Parser;
 use serde_json::json;
 
 use crate::bench::{Bench, Setup};
-use crate::peers::{kafka, ottla};
+use crate::peers::{fresh_directory, kafka, ottla};
 use crate::results::Results;
 
 /// Compares Ottla with Apache Kafka on this machine.
@@ -41,16 +43,22 @@ struct Arguments {
     /// Lists the tables.
     #[arg(long)]
     list: bool,
+    /// Measures nothing: writes docs/performance.md and its pictures from a file of results.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Ottla alone: no second broker, no ratios.
     #[arg(long)]
     alone: bool,
     /// The broker's binary instead of one that is built now.
     #[arg(long, value_name = "FILE")]
     broker: Option<PathBuf>,
+    /// What the given binary is: its commit, say.
+    #[arg(long, value_name = "TEXT", default_value = "a given binary")]
+    broker_is: String,
     /// Kafka's jars instead of those that Maven fetches.
     #[arg(long, value_name = "DIRECTORY")]
     jars: Option<PathBuf>,
-    /// Where both brokers keep their data [default: compare/data below the build's directory].
+    /// Where both brokers keep their data [default: compare below the build's directory].
     #[arg(long, value_name = "DIRECTORY")]
     data: Option<PathBuf>,
 }
@@ -72,15 +80,21 @@ fn main() {
         tables::ALL.iter().for_each(|(name, _)| println!("{name}"));
         return;
     }
+    if let Some(file) = arguments.report {
+        report::write(&Results::open(Some(file)).value, &root().join("docs"));
+        return;
+    }
     machine::raise_limits();
-    let data = arguments.data.unwrap_or_else(|| target().join("data"));
-    std::fs::create_dir_all(&data).unwrap_or_else(|e| panic!("{}: {e}", data.display()));
+    let data = arguments.data.unwrap_or_else(target).join("data");
+    // What a run that was ended from outside has left, too.
+    fresh_directory(&data);
     let data = data.canonicalize().unwrap();
     let ottla = ottla::binary(arguments.broker.as_deref());
+    let version = ottla::version(&ottla, arguments.broker.is_some().then_some(arguments.broker_is.as_str()));
     let jars = (!arguments.alone).then(|| kafka::jars(arguments.jars.as_deref()));
     let setup = Setup { quick: arguments.quick, data, ottla, jars };
     let mut bench = Bench::new(setup, Results::open(arguments.json));
-    introduce(&mut bench);
+    introduce(&mut bench, version);
     let chosen: Vec<&str> = match arguments.only.as_slice() {
         [] => tables::ALL.iter().map(|(name, _)| *name).collect(),
         names => names.iter().map(String::as_str).collect(),
@@ -105,6 +119,7 @@ fn main() {
         }
     }
     bench.end_peers();
+    let _ = std::fs::remove_dir_all(&bench.setup.data);
     println!("\n{:.0} s", began.elapsed().as_secs_f64());
     if !failed.is_empty() {
         println!("failed: {}", failed.join(", "));
@@ -113,11 +128,11 @@ fn main() {
 }
 
 /// Prints and keeps what is compared, and on what.
-fn introduce(bench: &mut Bench) {
+fn introduce(bench: &mut Bench, ottla: String) {
     let machine = machine::describe(&bench.setup.data);
     println!("machine: {}", serde_json::to_string_pretty(&machine).unwrap_or_default());
     bench.results.set("machine", machine);
-    let mut versions = vec![("ottla", ottla::version(&bench.setup.ottla))];
+    let mut versions = vec![("ottla", ottla)];
     versions.extend(bench.jars().map(|jars| ("kafka", kafka::version(jars))));
     for ((name, version), peer) in versions.into_iter().zip(bench.prepare()) {
         println!("{name}: {version}\n  {}", peer.settings.join("\n  "));

@@ -163,9 +163,17 @@ impl Wire {
         let mut count = first;
         while made && count < topic.partitions {
             count = topic.partitions.min(count + PARTITIONS_PER_REQUEST);
-            let more = CreatePartitionsTopic::default().with_name(topic_name(&topic.name)).with_count(count);
+            let more = CreatePartitionsTopic::default()
+                .with_name(topic_name(&topic.name))
+                .with_count(count)
+                .with_assignments(None);
             let request = CreatePartitionsRequest::default().with_topics(vec![more]).with_timeout_ms(60_000);
-            made = self.call(3, &request).results.first().is_some_and(|r| r.error_code == 0);
+            let result = self.call(3, &request).results.remove(0);
+            made = result.error_code == 0;
+            if !made {
+                let why = result.error_message.unwrap_or_default();
+                println!("{count} partitions of {}: error {} {why}", topic.name, result.error_code);
+            }
         }
         made
     }
@@ -185,23 +193,30 @@ impl Wire {
         let request = MetadataRequest::default().with_topics(Some(vec![named]));
         let Some(answer) = self.call(9, &request).topics.into_iter().next() else { return false };
         let led = answer.partitions.iter().filter(|p| p.error_code == 0 && p.leader_id.0 >= 0).count();
-        led == usize::try_from(topic.partitions).unwrap() && self.try_end(topic, topic.partitions - 1).is_some()
+        // Metadata may be ahead of the partitions themselves: each has to answer for its end.
+        led == usize::try_from(topic.partitions).unwrap() && self.try_ends(topic).is_some()
     }
 
-    fn try_end(&mut self, topic: &Topic, partition: i32) -> Option<i64> {
-        let part = ListOffsetsPartition::default()
-            .with_partition_index(partition)
-            .with_timestamp(-1)
-            .with_current_leader_epoch(-1);
-        let wanted = ListOffsetsTopic::default().with_name(topic_name(&topic.name)).with_partitions(vec![part]);
+    /// The offset after the last record of each partition; `None` unless all are there.
+    fn try_ends(&mut self, topic: &Topic) -> Option<Vec<i64>> {
+        let part = |p| {
+            let part = ListOffsetsPartition::default().with_partition_index(p);
+            part.with_timestamp(-1).with_current_leader_epoch(-1)
+        };
+        let wanted = ListOffsetsTopic::default()
+            .with_name(topic_name(&topic.name))
+            .with_partitions((0..topic.partitions).map(part).collect());
         let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![wanted]);
-        let found = self.try_call(7, &request)?.topics.into_iter().next()?.partitions.into_iter().next()?;
-        (found.error_code == 0).then_some(found.offset)
+        let mut found = self.try_call(7, &request)?.topics.into_iter().next()?.partitions;
+        found.sort_by_key(|p| p.partition_index);
+        let is_whole =
+            found.len() == usize::try_from(topic.partitions).unwrap() && found.iter().all(|p| p.error_code == 0);
+        is_whole.then(|| found.iter().map(|p| p.offset).collect())
     }
 
-    /// The offset after a partition's last record.
-    pub(crate) fn end(&mut self, topic: &Topic, partition: i32) -> i64 {
-        self.try_end(topic, partition).expect("the end of a partition")
+    /// The offset after the last record of each partition.
+    pub(crate) fn ends(&mut self, topic: &Topic) -> Vec<i64> {
+        self.try_ends(topic).expect("the ends of a topic")
     }
 
     /// True once a record has been acknowledged.

@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::TcpStream;
 
-use super::frames::{FetchFrame, ProduceFrames};
+use super::frames::{Answers, FetchFrame, ProduceFrames};
+use crate::peers::nats;
 
 /// At most this many requests go into one write.
 const REQUESTS_PER_WRITE: usize = 64;
@@ -77,17 +78,34 @@ impl Producing {
     }
 
     /// Takes in bytes; calls back with the sending time and the error code of each answer.
-    pub(crate) fn take(&mut self, bytes: &[u8], error_at: usize, mut answered: impl FnMut(u64, i16)) {
+    pub(crate) fn take(&mut self, bytes: &[u8], answers: &Answers, mut answered: impl FnMut(u64, i16)) {
         self.answer.extend_from_slice(bytes);
         let mut at = 0;
-        while let Some(length) = frame_length(&self.answer[at..]) {
-            let frame = &self.answer[at..at + length];
-            let code = frame.get(error_at..error_at + 2).map_or(-1, |c| i16::from_be_bytes([c[0], c[1]]));
-            let sent = self.in_flight.pop_front().expect("an answer without a request");
-            answered(sent, code);
+        while let Some((length, code)) = next_answer(&self.answer[at..], answers) {
             at += length;
+            if let Some(code) = code {
+                answered(self.in_flight.pop_front().expect("an answer without a request"), code);
+            }
         }
         self.answer.drain(..at);
+    }
+}
+
+/// How long the first thing that came is, and its error code if it answers a request; `None` if it is not whole yet.
+fn next_answer(bytes: &[u8], answers: &Answers) -> Option<(usize, Option<i16>)> {
+    match answers {
+        Answers::Kafka { error_at } => {
+            let length = frame_length(bytes)?;
+            let code = bytes[..length].get(*error_at..*error_at + 2).map_or(-1, |c| i16::from_be_bytes([c[0], c[1]]));
+            Some((length, Some(code)))
+        }
+        Answers::Nats => {
+            let line = bytes.iter().position(|b| *b == b'\n')? + 1;
+            let Some(length) = nats::message_length(&bytes[..line]) else { return Some((line, None)) };
+            let payload = bytes.get(line..line + length + 2)?;
+            let is_error = payload.windows(7).any(|w| w == b"\"error\"");
+            Some((line + length + 2, Some(i16::from(is_error))))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Done;
 use super::conn::{Fetched, Producing, Reader, read_some};
 use super::frames::{FetchFrame, ProduceFrames};
+use crate::peers::nats;
 use crate::wire::{Topic, Wire};
 
 /// How long answers are waited for after the window.
@@ -22,6 +23,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 pub(crate) enum Role {
     /// Produces with so many requests in flight per connection.
     Produce { depth: usize },
+    /// The same to NATS: one message a request, the topic's name and partitions have no meaning.
+    Publish { depth: usize },
     /// Produces so many requests a second, all connections together, whatever the answers do: latency counts from the
     /// intended time of sending.
     Paced { rate: f64 },
@@ -99,7 +102,11 @@ impl Engine {
         for (index, group) in groups.iter().enumerate() {
             let first = conns.len();
             for number in 0..group.connections {
-                let stream = TcpStream::connect(to).unwrap_or_else(|e| panic!("connection {number}: {e}"));
+                let stream = match group.role {
+                    Role::Publish { .. } => nats::connect(to, number),
+                    _ => TcpStream::connect(to),
+                };
+                let stream = stream.unwrap_or_else(|e| panic!("connection {number}: {e}"));
                 stream.set_nodelay(true).unwrap();
                 stream.set_nonblocking(true).unwrap();
                 let data = EventData::new_u64(conns.len() as u64);
@@ -108,14 +115,18 @@ impl Engine {
                 }
                 conns.push(Conn { stream, group: index, number, task: task(group, number), blocked: false });
             }
-            let produces = matches!(group.role, Role::Produce { .. } | Role::Paced { .. });
-            let frames = produces.then(|| ProduceFrames::new(&group.topic, group.records, group.size));
+            let frames = match group.role {
+                Role::Produce { .. } | Role::Paced { .. } => {
+                    Some(ProduceFrames::new(&group.topic, group.records, group.size))
+                }
+                Role::Publish { .. } => Some(ProduceFrames::nats(group.connections, group.size)),
+                _ => None,
+            };
             let mut state =
                 State { group: group.clone(), frames, done: Done::new(), sent: 0, first, bases: Vec::new(), rate: 0.0 };
             if let Role::Tail { .. } = group.role {
-                let mut wire = Wire::connect(to);
-                let end = |p| u64::try_from(wire.end(&group.topic, p)).unwrap();
-                state.bases = (0..group.topic.partitions).map(end).collect();
+                let ends = Wire::connect(to).ends(&group.topic);
+                state.bases = ends.into_iter().map(|end| u64::try_from(end).unwrap()).collect();
                 let paced = |g: &Group| if let Role::Paced { rate } = g.role { Some(rate) } else { None };
                 state.rate = groups.iter().find_map(paced).expect("a paced group to follow");
             }
@@ -167,7 +178,7 @@ impl Engine {
         let group = &self.states[conn.group].group;
         match &mut conn.task {
             Task::Produce(task) => {
-                if let Role::Produce { depth } = group.role {
+                if let Role::Produce { depth } | Role::Publish { depth } = group.role {
                     (0..depth).for_each(|_| task.push(0));
                 }
             }
@@ -254,7 +265,7 @@ impl Engine {
             Task::Produce(task) => {
                 let frames = state.frames.as_ref().expect("frames of a producer");
                 let mut answers = 0;
-                task.take(bytes, frames.error_at, |sent, code| {
+                task.take(bytes, &frames.answers, |sent, code| {
                     answers += 1;
                     state.done.errors += u64::from(code != 0);
                     if self.counting && code == 0 {
@@ -265,7 +276,7 @@ impl Engine {
                         self.moved += frames.payload;
                     }
                 });
-                if let (Role::Produce { .. }, false) = (state.group.role, self.stopping) {
+                if let (Role::Produce { .. } | Role::Publish { .. }, false) = (state.group.role, self.stopping) {
                     (0..answers).for_each(|_| task.push(now));
                 }
                 self.flush(at);
@@ -302,6 +313,7 @@ fn task(group: &Group, number: usize) -> Task {
         Role::Produce { .. } | Role::Paced { .. } => {
             return Task::Produce(Producing::new(number, connections, partitions));
         }
+        Role::Publish { .. } => return Task::Produce(Producing::new(number, connections, connections)),
         Role::Stuck => return Task::Stuck,
         Role::Replay { bytes_max } | Role::Tail { bytes_max } => (bytes_max, 500),
     };

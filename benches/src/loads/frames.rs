@@ -2,15 +2,23 @@
 
 use bytes::Bytes;
 
+use crate::peers::nats;
 use crate::wire::{Topic, batch, fetch_request, frame, produce_request};
+
+/// How an answer is told from the next, and a good one from a bad one.
+pub(crate) enum Answers {
+    /// Frames with their length first; the error code is so far from the beginning.
+    Kafka { error_at: usize },
+    /// Lines, and a payload after those that begin with `MSG`.
+    Nats,
+}
 
 /// The produce requests of a topic, one per partition, around one batch.
 pub(crate) struct ProduceFrames {
     heads: Vec<Bytes>,
     batch: Bytes,
     tail: Bytes,
-    /// Where the error code of the answer is, from the beginning of its frame.
-    pub(crate) error_at: usize,
+    pub(crate) answers: Answers,
     pub(crate) records: u64,
     pub(crate) payload: u64,
 }
@@ -29,7 +37,14 @@ impl ProduceFrames {
         // Length, correlation, tags, number of topics, name, number of partitions, index.
         let error_at = 4 + 4 + 1 + 1 + (1 + topic.name.len()) + 1 + 4;
         let payload = (records * size) as u64;
-        Self { heads, batch, tail, error_at, records: records as u64, payload }
+        Self { heads, batch, tail, answers: Answers::Kafka { error_at }, records: records as u64, payload }
+    }
+
+    /// For NATS, which takes one message at a time: a head per connection instead of one per partition.
+    pub(crate) fn nats(connections: usize, size: usize) -> Self {
+        let heads = (0..connections).map(|n| Bytes::from(nats::publish_head(n, size))).collect();
+        let (batch, tail) = (Bytes::from(vec![b'x'; size]), Bytes::from_static(b"\r\n"));
+        Self { heads, batch, tail, answers: Answers::Nats, records: 1, payload: size as u64 }
     }
 
     pub(crate) fn parts(&self, partition: u32) -> [&[u8]; 3] {

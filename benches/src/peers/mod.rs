@@ -3,6 +3,7 @@
 //! Knows how to run a process and when it serves; what is measured on it is the tables' business.
 
 pub(crate) mod kafka;
+pub(crate) mod nats;
 pub(crate) mod ottla;
 
 use std::fs::OpenOptions;

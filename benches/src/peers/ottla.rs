@@ -37,11 +37,14 @@ pub(crate) fn prepare(binary: &Path, directory: PathBuf) -> Peer {
     peer
 }
 
-/// The name of the commit that a binary was built from, as far as it is known.
-pub(crate) fn version(binary: &Path) -> String {
+/// The version of a binary and the commit it was built from; of a given binary only the caller knows.
+pub(crate) fn version(binary: &Path, given: Option<&str>) -> String {
     let said = Command::new(binary).arg("--version").output();
     let said = said.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
-    let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(crate::root()).output();
+    if let Some(given) = given {
+        return format!("{said}, {given}");
+    }
+    let commit = Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(crate::root()).output();
     let commit = commit.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
     format!("{said}, commit {commit}")
 }

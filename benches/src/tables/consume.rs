@@ -91,7 +91,8 @@ pub(crate) fn catchup(bench: &mut Bench) {
         "The broker is stopped, the page cache of its directory emptied, the broker started; then readers take the whole \
          topic once. The last column says how much came from the disk.",
     );
-    let bytes = bench.pick(1_500_000_000_u64, 6_000_000_000);
+    bench.end_peers();
+    let bytes = bench.gib(2, 6) * 1_000_000_000;
     let topic = Topic { name: "cold".to_owned(), partitions: 4 };
     let mut peers = bench.prepare();
     for peer in &mut peers {

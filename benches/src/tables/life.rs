@@ -49,7 +49,8 @@ pub(crate) fn start(bench: &mut Bench) {
 
 /// kill -9 with much in the log.
 pub(crate) fn recovery(bench: &mut Bench) {
-    let gib = bench.pick(2, 10);
+    bench.end_peers();
+    let gib = bench.gib(2, 10);
     bench.begin(
         "recovery",
         "Recovery after kill -9",
@@ -141,7 +142,8 @@ pub(crate) fn written(bench: &mut Bench) {
 
 /// Writing for so long that unsynced data reaches the kernel's limits.
 pub(crate) fn sustained(bench: &mut Bench) {
-    let bytes = bench.pick(3_u64 << 30, 12 << 30);
+    bench.end_peers();
+    let bytes = bench.gib(3, 12) << 30;
     bench.begin(
         "sustained",
         "Produce beyond the kernel's writeback limits",

@@ -4,6 +4,7 @@ mod clients;
 mod consume;
 mod latency;
 mod life;
+mod nats;
 mod produce;
 
 use crate::bench::Bench;
@@ -23,4 +24,5 @@ pub(crate) const ALL: &[(&str, fn(&mut Bench))] = &[
     ("beside", latency::beside),
     ("written", life::written),
     ("sustained", life::sustained),
+    ("nats", nats::nats),
 ];

@@ -54,7 +54,7 @@ pub(crate) fn produce(bench: &mut Bench) {
         "Raw load, acks=all, one batch a request and partition, uncompressed; with one connection eight requests are in \
          flight, with 64 two, with 1,000 one.",
     );
-    let span = bench.span(1.0, 5.0);
+    let span = bench.span(0.7, 5.0);
     for partitions in [1, 100, 10_000] {
         bench.begin_peers();
         let topic = Topic { name: "produce".to_owned(), partitions };
