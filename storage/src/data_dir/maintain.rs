@@ -450,7 +450,7 @@ impl DataDir {
     }
 
     /// Unlinks the sealed segments that nothing refers to any more.
-    async fn unlink_dead(&self) -> Result<(), DataDirError> {
+    pub(super) async fn unlink_dead(&self) -> Result<(), DataDirError> {
         let Some(needed_from) = self.needed_from().await else { return Ok(()) };
         let held = self.held_segments().await;
         let writing = self.index_files.lock().await;

@@ -201,7 +201,7 @@ impl DataDir {
                 Ok(Outcome::Damaged)
             }
             PushError::Index(IndexError::Damaged { segment }) => {
-                self.rebuild_index(segment).await.map(|()| Outcome::Damaged)
+                self.rebuild_index(segment).await.map(|()| Outcome::Idle)
             }
             PushError::Index(error) => {
                 Err(DataDirError::Damaged { path: self.path.display().to_string(), what: error.to_string() })

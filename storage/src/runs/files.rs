@@ -76,10 +76,13 @@ pub(crate) fn rebuilt_index(disk: &Arc<dyn Disk>, data_dir: &Path, run: &Listing
     index_image(run, &file)
 }
 
+/// What is kept aside because no checkpoint told what it is.
+const ASIDE: &str = ".lost";
+
 /// Removes the files of runs that no kept checkpoint lists: they never became real, or were not yet removed.
 fn remove_orphans(disk: &Arc<dyn Disk>, dir: &Path, kept: &BTreeSet<RunId>) -> io::Result<()> {
     let mut removed = 0;
-    for entry in disk.list(dir)? {
+    for entry in disk.list(dir)?.into_iter().filter(|entry| !entry.name.ends_with(ASIDE)) {
         let listed = run_of_name(&entry.name).is_some_and(|run| kept.contains(&run)) && !entry.name.ends_with(".new");
         if !listed {
             disk.unlink(&dir.join(&entry.name))?;
@@ -111,8 +114,8 @@ pub(crate) fn load(
         let kept = listed.keys().chain(older.keys()).copied().collect();
         remove_orphans(disk, &dir, &kept)?;
     } else if !names.is_empty() {
-        for entry in names.iter().filter(|entry| !entry.name.ends_with(".lost")) {
-            disk.rename(&dir.join(&entry.name), &dir.join(format!("{}.lost", entry.name)))?;
+        for entry in names.iter().filter(|entry| !entry.name.ends_with(ASIDE)) {
+            disk.rename(&dir.join(&entry.name), &dir.join(format!("{}{ASIDE}", entry.name)))?;
         }
         disk.sync_dir(&dir)?;
         tracing::error!(dir = %dir.display(), "no checkpoint lists the runs that are here: they are kept aside");

@@ -166,6 +166,7 @@ fn crash_everywhere(seed: u64) -> usize {
                 rewriting.await.unwrap().unwrap();
             } else {
                 life.directory.rewrite_now().await.unwrap();
+                life.directory.unlink_dead().await.unwrap();
             }
             life.settle().await;
             watching.store(false, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use ottla_protocol::ids::Offset;
 
 use super::crash::{check, check_runs};
 use super::rewrite::{Life, NEVER, disk};
-use super::toy::{DIR, open, options};
+use super::toy::{DIR, Toy, batch, entry, open, options};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::env::disk::{Disk, OpenMode, read_exact_at};
 use crate::env::sim::disk::{Crash, SimDisk, Tear};
@@ -209,6 +209,9 @@ fn a_damaged_newest_checkpoint_after_a_rewrite_finds_the_old_files_still_there()
             let mut life = ready(&disk).await;
             for _ in 0..2 {
                 life.directory.rewrite_now().await.unwrap();
+                // The maintenance may come by before there is a new generation.
+                life.directory.unlink_dead().await.unwrap();
+                life.directory.unlink_runs().await.unwrap();
                 for _ in 0..settled {
                     life.directory.maintain_now().await.unwrap();
                 }
@@ -295,5 +298,10 @@ fn without_any_checkpoint_runs_are_kept_aside() {
         let kept: Vec<String> = runs.iter().map(|name| format!("{name}.lost")).collect();
         assert_eq!(files_in(&next, RUNS_DIR), kept);
         assert!(directory.runs.next_id().0 > 0, "ids are never used again");
+        Toy::create(&directory, 9).await.write(vec![entry(1, 1, vec![(0, batch(1, 1, 10))], "")]).await;
+        directory.maintain_now().await.unwrap();
+        directory.close().await.unwrap();
+        open(&next, options()).await;
+        assert_eq!(files_in(&next, RUNS_DIR), kept, "a later checkpoint does not know them either");
     });
 }

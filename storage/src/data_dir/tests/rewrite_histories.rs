@@ -1,11 +1,12 @@
 //! Random histories over many lives: appends, retention, deleted partitions, rewrites that run beside them, checkpoints,
-//! purges, and a crash between any two of them, against what the entries themselves say.
+//! purges, a crash between any two of them, damage of the newest checkpoint, against what the entries themselves say.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::crash::{Acknowledged, check_life};
 use super::rewrite::disk;
-use super::toy::{Toy, batch, entry, options};
+use super::toy::{DIR, Toy, batch, entry, options};
 use crate::entry::Entry;
 use crate::env::disk::Disk;
 use crate::env::sim::disk::{Crash, Tear};
@@ -23,7 +24,11 @@ async fn step(toy: &Arc<Toy>, entries: &mut Vec<Entry>, seed: u64) {
             let directory = Arc::clone(directory);
             drop(rt::spawn(async move { directory.rewrite_now().await }));
         }
-        4 => directory.rewrite_now().await.unwrap(),
+        4 => {
+            directory.rewrite_now().await.unwrap();
+            directory.unlink_dead().await.unwrap();
+            directory.unlink_runs().await.unwrap();
+        }
         5 | 6 => {
             if let Some(kept) = directory.oldest_kept(toy.log.id()) {
                 toy.log.purge(kept).await.unwrap();
@@ -78,6 +83,11 @@ fn lives(seed: u64) -> (u64, u64) {
             unlinked += stats.unlinked_segments + stats.unlinked_runs;
             let crash = if life % 2 == 0 { Crash::Power } else { Crash::Process };
             sim = sim.image().crash(crash, seed + life);
+            let state = Path::new(DIR).join("state");
+            let generations = Disk::list(&sim, &state).unwrap();
+            if let ([_, newest], true) = (generations.as_slice(), seed % 2 == 0) {
+                sim.flip_bit(&state.join(&newest.name), 20, 1).unwrap();
+            }
         }
         let disk: Arc<dyn Disk> = Arc::new(sim.clone());
         check_life(&disk, options(), &mut acknowledged).await;
