@@ -18,7 +18,7 @@ const FREE_SHARE_AMPLE: f64 = 0.2;
 pub(crate) const SHORT: f64 = 0.9;
 /// Most files of one job.
 const FILES_MAX: usize = 512;
-/// While space is ample a job begins only if it frees this part of what all files take, ...
+/// While space is ample a job begins only if it frees this part of what all files take (less as space shrinks), ...
 const GAIN_PART: u64 = 8;
 /// ... or so many segments.
 const GAIN_SEGMENTS: u64 = 16;
@@ -174,7 +174,9 @@ pub(crate) fn choose(files: &[FileUse], situation: Situation, needs: Needs<'_>) 
     let taken: u64 = files.iter().filter(|file| chosen.contains(&file.number)).map(|file| file.file_bytes).sum();
     let gain = taken.saturating_sub(chooser.live_bytes(&chosen));
     let all: u64 = files.iter().map(|file| file.file_bytes).sum();
-    let is_due = !chosen.is_empty() && (situation.pressure > 0.0 || gain >= gain_min(all, situation.segment_bytes));
+    #[allow(clippy::cast_precision_loss)]
+    let enough = gain as f64 >= gain_min(all, situation.segment_bytes) as f64 * (1.0 - situation.pressure);
+    let is_due = !chosen.is_empty() && enough;
     match is_due {
         true => chosen,
         false if situation.pressure < SHORT => chooser.short_runs(),
@@ -230,7 +232,8 @@ mod tests {
         files.extend((22..26).map(|number| segment(number, 10)));
         assert_eq!(chosen(&files, AMPLE), [20, 22, 23, 24, 25]);
         files.truncate(20);
-        assert_eq!(chosen(&files, Situation { pressure: 0.01, ..AMPLE }), [20]);
+        assert!(chosen(&files, Situation { pressure: 0.1, ..AMPLE }).is_empty());
+        assert!(chosen(&files, Situation { pressure: 0.8, ..AMPLE }).contains(&20));
     }
 
     #[test]

@@ -231,6 +231,31 @@ fn a_damaged_newest_checkpoint_after_a_rewrite_finds_the_old_files_still_there()
 }
 
 #[test]
+fn a_run_that_died_stays_while_the_older_checkpoint_lists_it() {
+    sim::run(69, || async {
+        let (sim, disk) = disk(69, Tear::Pages);
+        let mut life = ready(&disk).await;
+        life.directory.rewrite_now().await.unwrap();
+        life.settle().await;
+        let runs = life.directory.stats().runs;
+        for _ in 0..40 {
+            life.write(0, Vec::new(), "trim 2").await;
+        }
+        life.directory.checkpoint_now().await.unwrap();
+        life.directory.unlink_runs().await.unwrap();
+        assert!(!life.directory.runs.leaving().is_empty(), "nothing died");
+        assert_eq!(life.directory.stats().runs, runs);
+        let acknowledged = life.moments.lock().0.clone();
+        let newest = files_in(&disk, "state").pop().unwrap();
+        let damaged = sim.image().crash(Crash::Process, 69);
+        damaged.flip_bit(&Path::new(DIR).join("state").join(&newest), 20, 2).unwrap();
+        check(Arc::new(damaged), &acknowledged).await;
+        life.settle().await;
+        assert!(life.directory.stats().runs < runs);
+    });
+}
+
+#[test]
 fn a_read_that_began_before_the_swap_finishes_although_its_segment_is_gone() {
     sim::run(65, || async {
         let (_, disk) = disk(65, Tear::Pages);

@@ -85,7 +85,7 @@ fn lives(seed: u64) -> (u64, u64) {
             sim = sim.image().crash(crash, seed + life);
             let state = Path::new(DIR).join("state");
             let generations = Disk::list(&sim, &state).unwrap();
-            if let ([_, newest], true) = (generations.as_slice(), seed % 2 == 0) {
+            if let ([_, newest], true) = (generations.as_slice(), seed.is_multiple_of(2)) {
                 sim.flip_bit(&state.join(&newest.name), 20, 1).unwrap();
             }
         }
