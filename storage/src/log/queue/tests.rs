@@ -95,3 +95,21 @@ fn a_frame_above_the_commit_limit_goes_alone_and_one_above_the_segment_waits() {
     assert_eq!(lanes.pick(ROOM).len(), 1);
     assert!(lanes.is_empty());
 }
+
+#[test]
+fn a_commit_waits_for_a_replica_only_while_ordinary_frames_are_all_there_is() {
+    let queue = Queue::default();
+    let (one, first) = (replica(1, false), replica(3, true));
+    let expected = [ReplicaId(1), ReplicaId(2)];
+    let lacks = |queue: &Queue| queue.lacks(&expected, Waker::noop());
+    assert!(!lacks(&queue), "nothing waits");
+    push(&mut queue.state.lock().lanes, &one, 1, 1_000);
+    assert!(lacks(&queue));
+    assert!(queue.state.lock().writer.is_some(), "the next frame wakes the writer");
+    push(&mut queue.state.lock().lanes, &replica(2, false), 1, 1_000);
+    assert!(!lacks(&queue), "both are here");
+    let queue = Queue::default();
+    push(&mut queue.state.lock().lanes, &one, 1, 1_000);
+    push(&mut queue.state.lock().lanes, &first, 1, 1_000);
+    assert!(!lacks(&queue), "what goes first does not wait");
+}
