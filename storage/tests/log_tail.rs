@@ -12,6 +12,7 @@ use std::time::Duration;
 use ottla_storage::env::disk::{Disk, OpenMode, PAGE_BYTES};
 use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
 use ottla_storage::env::{rt, sim};
+use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::{Log, LogOptions, NoSink, RecoveredReplica, ReplicaFloor, ReplicaLog, segment_path};
 use support::history::{create, small_options};
 use support::{Oracle, Rng, entry, log_id};
@@ -168,5 +169,27 @@ fn after_a_kill_recovery_reads_from_the_floor_to_the_end_and_little_behind_it() 
         let disk = disk.image().crash(Crash::Process, 6);
         let (_log, recovered) = open(&disk, floors).await;
         assert_eq!(recovered[0].last_log_id, Some(log_id(5, 1501)));
+    });
+}
+
+/// Its removal lies before the place where reading begins, and the segment's table, written before it, still lists it.
+#[test]
+fn a_replica_that_left_before_the_floor_does_not_come_back() {
+    sim::run(6, || async {
+        let (disk, log) = written(3).await;
+        let (replica, mut rng, mut index) = (log.replica(log.replicas()[0]).unwrap(), Rng(6), 3);
+        create(&log, &Oracle::default(), 2, false).await.unwrap();
+        while log.segments().len() < 2 {
+            index += 1;
+            append(&replica, index, &mut rng).await;
+        }
+        log.remove_group(ReplicaId(2)).await.unwrap();
+        append(&replica, index + 1, &mut rng).await;
+        let floors = log.floors_without(&[(replica.id(), log_id(5, index + 1))].into());
+        let disk = disk.image().crash(Crash::Process, 5);
+        drop((replica, log));
+        let (_log, recovered) = open(&disk, floors).await;
+        let found: Vec<_> = recovered.iter().map(|replica| (replica.id, replica.last_log_id)).collect();
+        assert_eq!(found, [(ReplicaId(1), Some(log_id(5, index + 1)))]);
     });
 }
