@@ -112,16 +112,18 @@ class Kafka(Process):
 
     good_exits = (0, 143)
 
-    def __init__(self, jars, directory):
+    def __init__(self, jars, directory, settings=None):
+        """`settings`: further server properties, and `bootstrap`, an address in place of a free one."""
         super().__init__(directory)
         kafka, controller = free_ports(2)
-        self.bootstrap = f"127.0.0.1:{kafka}"
+        settings = settings or {}
+        self.bootstrap = settings.pop("bootstrap", f"127.0.0.1:{kafka}")
         self.java = ["java", "-Xmx768m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/*"]
         self.command = [*self.java, "kafka.Kafka", "server.properties"]
-        settings = {
+        properties = {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "controller.quorum.voters": f"{settings.get('node.id', 1)}@127.0.0.1:{controller}",
             "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "controller.listener.names": "CONTROLLER",
@@ -131,8 +133,9 @@ class Kafka(Process):
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "100",
+            **settings,
         }
-        (self.directory / "server.properties").write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
+        (self.directory / "server.properties").write_text("".join(f"{k}={v}\n" for k, v in properties.items()))
         format_it = [*self.java, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", "server.properties"]
         subprocess.run(format_it, cwd=self.directory, check=True, stdout=subprocess.DEVNULL)
 
