@@ -17,6 +17,7 @@ use crate::env::{rt, sim};
 use crate::index::{Access, Bounds, ExtentKey};
 use crate::log::LogOptions;
 use crate::read::{ReadError, ReadPlan, ReadRequest};
+use crate::rewrite::RetentionClass;
 use crate::runs::{RUNS_DIR, run_index_path, run_path};
 
 fn request(key: ExtentKey, from: i64) -> ReadRequest {
@@ -252,6 +253,36 @@ fn a_run_that_died_stays_while_the_older_checkpoint_lists_it() {
         check(Arc::new(damaged), &acknowledged).await;
         life.settle().await;
         assert!(life.directory.stats().runs < runs);
+    });
+}
+
+#[test]
+fn a_dropped_partition_is_not_forgotten_while_a_run_lists_it() {
+    sim::run(70, || async {
+        let (_, disk) = disk(70, Tear::Pages);
+        let mut life = Life::begin(&disk, 1, options()).await;
+        life.directory.set_retention_classes(Arc::new(|_| RetentionClass::UNKNOWN));
+        life.fill(6).await;
+        // Nothing but runs will list it.
+        for _ in 0..30 {
+            life.write(0, vec![(0, 1, 3000)], "").await;
+        }
+        life.expire().await;
+        life.settle().await;
+        life.directory.rewrite_now().await.unwrap();
+        let dropped = life.toys[0].key(1);
+        life.directory.drop_partition(dropped);
+        // The segments that list it go; the run stays for the others.
+        for _ in 0..60 {
+            life.write(0, vec![(0, 1, 3000)], "trim 0").await;
+        }
+        life.settle().await;
+        life.settle().await;
+        assert!(life.directory.stats().unlinked_segments > 6 && life.directory.stats().runs > 0);
+        life.directory.close().await.unwrap();
+        drop(life);
+        let (directory, _) = open(&disk, options()).await;
+        assert_eq!(directory.bytes_of(dropped), 0, "it has come back");
     });
 }
 
