@@ -21,6 +21,8 @@ const DISK_MAX: u64 = 12 << 30;
 /// Where things are and how thorough to be.
 pub(crate) struct Setup {
     pub(crate) quick: bool,
+    /// Of the time and the data of a quick run: 1, or less where only the tables themselves are tried.
+    pub(crate) scale: f64,
     pub(crate) data: PathBuf,
     pub(crate) ottla: PathBuf,
     pub(crate) jars: Option<PathBuf>,
@@ -45,7 +47,7 @@ impl Bench {
 
     pub(crate) fn begin(&mut self, table: &str, title: &str, about: &str) {
         println!("\n{title} ({table})");
-        let mode = if self.setup.quick { "quick" } else { "full" };
+        let mode = if self.setup.scale < 1.0 { "smoke" } else { self.pick("quick", "full") };
         self.table = table.to_owned();
         self.results.begin(table, title, about, mode);
     }
@@ -55,16 +57,22 @@ impl Bench {
         if self.setup.quick { quick } else { full }
     }
 
-    /// GiB of a test set of which each peer needs one: as wanted, or what the disk has room for.
-    pub(crate) fn gib(&self, quick: u64, full: u64) -> u64 {
-        self.pick(quick, full).min(machine::free_bytes(&self.setup.data) >> 31).max(1)
+    /// Bytes of a test set of which each peer needs one: as wanted, or what the disk has room for.
+    pub(crate) fn bytes(&self, quick: f64, full: f64) -> u64 {
+        let wanted = self.pick(quick, full) * self.setup.scale;
+        (wanted as u64).min(machine::free_bytes(&self.setup.data) / 3)
+    }
+
+    /// Seconds that a client is given.
+    pub(crate) fn seconds(&self, quick: f64, full: f64) -> f64 {
+        self.pick(quick, full) * self.setup.scale
     }
 
     /// Seconds of a measured window.
     pub(crate) fn span(&self, quick: f64, full: f64) -> Span {
-        let window = self.pick(quick, full);
+        let window = self.seconds(quick, full);
         Span {
-            ramp: Duration::from_secs_f64((window / 4.0).clamp(0.25, 2.0)),
+            ramp: Duration::from_secs_f64((window / 4.0).clamp(0.25 * self.setup.scale, 2.0)),
             window: Duration::from_secs_f64(window),
             bytes_max: u64::MAX,
         }
@@ -125,7 +133,7 @@ impl Bench {
             (group(Role::Replay { bytes_max: 1 << 20 }, 4, 1), short),
         ];
         for (group, seconds) in loads {
-            let window = Duration::from_secs_f64(seconds);
+            let window = Duration::from_secs_f64(seconds * self.setup.scale);
             Engine::connect(peer.address, &[group])
                 .run(Span { ramp: Duration::ZERO, window, bytes_max: 1 << 30 }, || {});
         }

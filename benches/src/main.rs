@@ -34,6 +34,9 @@ struct Arguments {
     /// Ends within ten minutes: short windows and less data.
     #[arg(long)]
     quick: bool,
+    /// A tenth of a quick run: whether the tables work, not what they find.
+    #[arg(long)]
+    smoke: bool,
     /// Where the results are kept. Tables that are whole there are not run again unless they are named by --only.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -92,7 +95,13 @@ fn main() {
     let ottla = ottla::binary(arguments.broker.as_deref());
     let version = ottla::version(&ottla, arguments.broker.is_some().then_some(arguments.broker_is.as_str()));
     let jars = (!arguments.alone).then(|| kafka::jars(arguments.jars.as_deref()));
-    let setup = Setup { quick: arguments.quick, data, ottla, jars };
+    let setup = Setup {
+        quick: arguments.quick || arguments.smoke,
+        scale: if arguments.smoke { 0.1 } else { 1.0 },
+        data,
+        ottla,
+        jars,
+    };
     let mut bench = Bench::new(setup, Results::open(arguments.json));
     introduce(&mut bench, version);
     let chosen: Vec<&str> = match arguments.only.as_slice() {
@@ -140,6 +149,7 @@ fn introduce(bench: &mut Bench, ottla: String) {
     }
     println!("Ottla syncs to disk before every acknowledgement; Kafka, with its defaults, acknowledges from memory.");
     println!("Both are asked with acks=all. GB are 10^9 bytes of payload.");
-    let warmed = machine::warm_memory(if bench.setup.quick { 8 << 10 } else { 64 << 10 });
+    let mib = if bench.setup.scale < 1.0 { 512 } else { bench.pick(8 << 10, 64 << 10) };
+    let warmed = machine::warm_memory(mib);
     println!("memory warmed in {warmed:.0} s");
 }

@@ -30,7 +30,7 @@ pub(crate) fn clients(bench: &mut Bench) {
             let topic = Topic { name: format!("clients-{size}"), partitions };
             bench.create(&topic);
             let what = format!("{size_name}, {}", counted(partitions as usize, "partition"));
-            let seconds = bench.pick(2.0, 8.0);
+            let seconds = bench.seconds(2.0, 8.0);
             let options = |topic: &Topic| {
                 vec![
                     format!("topic={}", topic.name),
@@ -44,7 +44,7 @@ pub(crate) fn clients(bench: &mut Bench) {
                 of_client(&librdkafka::run(&program, peer, "produce", &options(&topic)))
             });
             // As much work for both, not as much time: the tool counts records.
-            let records = (bench.pick(0.6e9, 4e9) / (size as f64 + 400.0)) as u64;
+            let records = (bench.seconds(0.6e9, 4e9) / (size as f64 + 400.0)) as u64;
             if let Some(jars) = bench.jars().map(std::path::Path::to_path_buf) {
                 bench.row(&format!("Java produces {what}"), 2, |peer| {
                     with_latency(&java::produce(&jars, peer, &topic, records, size, None))

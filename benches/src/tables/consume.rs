@@ -42,7 +42,7 @@ pub(crate) fn fetch(bench: &mut Bench) {
             }
             bench.create(&topic);
             for peer in bench.peers() {
-                fill(peer, &topic, size, bench.pick(500_000_000, 2_000_000_000));
+                fill(peer, &topic, size, bench.bytes(5e8, 2e9));
             }
             for connections in [1, 64, 1_000] {
                 let groups = reading(&topic, connections, if connections == 1_000 { 64 << 10 } else { 1 << 20 });
@@ -92,7 +92,7 @@ pub(crate) fn catchup(bench: &mut Bench) {
          topic once. The last column says how much came from the disk.",
     );
     bench.end_peers();
-    let bytes = bench.gib(2, 6) * 1_000_000_000;
+    let bytes = bench.bytes(2e9, 6e9);
     let topic = Topic { name: "cold".to_owned(), partitions: 4 };
     let mut peers = bench.prepare();
     for peer in &mut peers {
@@ -107,6 +107,8 @@ pub(crate) fn catchup(bench: &mut Bench) {
                 peer.stop();
                 machine::drop_cache(&peer.directory);
                 peer.start_again(&topic, 0);
+                // What recovery has read is cold again, too.
+                machine::drop_cache(&peer.directory);
                 list.push(cold(peer, &topic, readers, bytes));
             }
         }

@@ -45,7 +45,7 @@ fn clients_latency(bench: &mut Bench) {
     let topic = Topic { name: "latency-client".to_owned(), partitions: 16 };
     bench.create(&topic);
     let program = bench.librdkafka();
-    let seconds = bench.pick(4.0, 20.0);
+    let seconds = bench.seconds(4.0, 20.0);
     for linger in ["5", "0"] {
         let options = |seconds: f64, rate: f64| {
             vec![
@@ -87,7 +87,7 @@ pub(crate) fn beside(bench: &mut Bench) {
     bench.create(&live);
     bench.create(&old);
     for peer in bench.peers() {
-        fill(peer, &old, 1024, bench.pick(1_000_000_000, 4_000_000_000));
+        fill(peer, &old, 1024, bench.bytes(1e9, 4e9));
     }
     let span = bench.span(4.0, 20.0);
     let group =

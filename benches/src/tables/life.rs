@@ -19,6 +19,10 @@ fn row_of(name: &str, peers: &[Peer]) -> Row {
     Row { name: name.to_owned(), peers: peers.iter().map(|p| (p.name.to_owned(), Vec::new())).collect() }
 }
 
+fn size(bytes: u64) -> String {
+    if bytes < 1 << 30 { format!("{} MiB", bytes >> 20) } else { format!("{} GiB", bytes >> 30) }
+}
+
 /// From the start of the process to the first acknowledged record.
 pub(crate) fn start(bench: &mut Bench) {
     bench.begin(
@@ -50,7 +54,7 @@ pub(crate) fn start(bench: &mut Bench) {
 /// kill -9 with much in the log.
 pub(crate) fn recovery(bench: &mut Bench) {
     bench.end_peers();
-    let gib = bench.gib(2, 10);
+    let bytes = bench.bytes(f64::from(2_u32 << 30), 10.0 * f64::from(1 << 30));
     bench.begin(
         "recovery",
         "Recovery after kill -9",
@@ -58,13 +62,13 @@ pub(crate) fn recovery(bench: &mut Bench) {
          record read again. Records of 1 KiB in 4 partitions.",
     );
     let topic = Topic { name: "killed".to_owned(), partitions: 4 };
-    let mut row = Row { name: format!("{gib} GiB"), peers: Vec::new() };
+    let mut row = Row { name: size(bytes), peers: Vec::new() };
     for round in 0..bench.pick(1, 2) {
         // One after the other: two such directories at a time may not fit.
         for (at, mut peer) in bench.prepare().into_iter().enumerate() {
             peer.start();
             peer.wire().create_topic(&topic);
-            fill(&peer, &topic, 1024, gib << 30);
+            fill(&peer, &topic, 1024, bytes);
             peer.kill();
             if round == 0 {
                 row.peers.push((peer.name.to_owned(), Vec::new()));
@@ -93,7 +97,7 @@ pub(crate) fn memory(bench: &mut Bench) {
         peer.start();
         rows[0].peers[at].1.push(quiet(peer));
         peer.wire().create_topic(&one);
-        fill(peer, &one, 1024, bench.pick(500_000_000, 2_000_000_000));
+        fill(peer, &one, 1024, bench.bytes(5e8, 2e9));
         rows[1].peers[at].1.push(quiet(peer));
         peer.wire().create_topic(&many);
         rows[2].peers[at].1.push(quiet(peer));
@@ -120,7 +124,7 @@ pub(crate) fn written(bench: &mut Bench) {
     bench.begin_peers();
     let topic = Topic { name: "written".to_owned(), partitions: 16 };
     bench.create(&topic);
-    let window = Duration::from_secs_f64(bench.pick(1.5, 10.0));
+    let window = Duration::from_secs_f64(bench.seconds(1.5, 10.0));
     let shapes = [
         ("1 KiB single records, 1 connection", 1, 1, 1),
         ("1 KiB single records, 64 connections, pipelined", 64, 8, 1),
@@ -143,7 +147,7 @@ pub(crate) fn written(bench: &mut Bench) {
 /// Writing for so long that unsynced data reaches the kernel's limits.
 pub(crate) fn sustained(bench: &mut Bench) {
     bench.end_peers();
-    let bytes = bench.gib(3, 12) << 30;
+    let bytes = bench.bytes(3.0 * f64::from(1 << 30), 12.0 * f64::from(1 << 30));
     bench.begin(
         "sustained",
         "Produce beyond the kernel's writeback limits",
@@ -151,11 +155,11 @@ pub(crate) fn sustained(bench: &mut Bench) {
          passes vm.dirty_background_ratio and, in a full run, vm.dirty_ratio.",
     );
     let topic = Topic { name: "long".to_owned(), partitions: 16 };
-    let mut row = Row { name: format!("1 KiB, {} GiB", bytes >> 30), peers: Vec::new() };
+    let mut row = Row { name: format!("1 KiB, {}", size(bytes)), peers: Vec::new() };
     for mut peer in bench.prepare() {
         peer.start();
         peer.wire().create_topic(&topic);
-        fill(&peer, &topic, 1024, 1 << 30);
+        fill(&peer, &topic, 1024, bytes / 8);
         machine::settle();
         let role = Role::Produce { depth: 2 };
         let groups = [Group { role, topic: topic.clone(), connections: 64, records: batch_of(1024), size: 1024 }];
