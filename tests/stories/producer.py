@@ -1,18 +1,21 @@
 """A story's producer: sends a stock price for each symbol every interval and prints where it landed.
 
 Usage: producer.py BOOTSTRAP TOPIC ROUNDS INTERVAL_SECONDS [SYMBOL ...].
-Prints `sent SYMBOL PRICE PARTITION OFFSET TIMESTAMP_MS` a record, once it is acknowledged.
+Prints `sent SYMBOL PRICE PARTITION OFFSET TIMESTAMP_MS` a record, once it is acknowledged. SIGTERM ends it after the round.
 """
 
 import json
 import math
+import signal
 import sys
-import time
+import threading
 
 from kafka import KafkaProducer
 
 bootstrap, topic, rounds, interval = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 symbols = sys.argv[5:] or ["AAPL", "GOOG", "MSFT", "NVDA", "TSLA"]
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
 
 producer = KafkaProducer(
     bootstrap_servers=bootstrap,
@@ -32,5 +35,6 @@ for round_number in range(rounds):
     for symbol, price, future in waiting:
         placed = future.get(120)
         print("sent", symbol, price, placed.partition, placed.offset, placed.timestamp, flush=True)
-    time.sleep(interval)
+    if stop.wait(interval):
+        break
 producer.close()

@@ -1,18 +1,20 @@
 """The Spark story's batch queries: the topic read in parallel, by offset and by time, and a summary written back to a topic.
 
-Usage: spark_batch.py BOOTSTRAP TOPIC SUMMARY_TOPIC RECORDS COPY. RECORDS is a file of what the broker acknowledged, a list of
-[symbol, price, partition, offset, timestamp in ms]; COPY is what the streaming job has copied. Prints `ok WHAT` for each query; fails at the first wrong answer.
+Usage: spark_batch.py BOOTSTRAP TOPIC SUMMARY_TOPIC COPY_TOPIC RECORDS COPY. RECORDS is a file of what the broker acknowledged, a list
+of [symbol, price, partition, offset, timestamp in ms]; COPY is what the streaming job has copied. Prints `ok WHAT` for each query;
+fails at the first wrong answer.
 """
 
 import json
 import sys
+import tempfile
 
 from pyspark import BarrierTaskContext
 from pyspark.sql import functions as F
 
 from spark_session import quotes, session
 
-bootstrap, topic, summary_topic, records_file, copy = sys.argv[1:6]
+bootstrap, topic, summary_topic, copy_topic, records_file, copy = sys.argv[1:7]
 acknowledged = {}
 for symbol, price, partition, offset, timestamp in json.load(open(records_file)):
     acknowledged.setdefault(partition, []).append((offset, timestamp, symbol, price))
@@ -104,6 +106,33 @@ def by_time():
     expect("by a time after the end", rows(quotes(late)), {})
 
 
+def in_more_tasks():
+    """More tasks than partitions: each partition is read from several offsets at once."""
+    frame = read(topic, minPartitions="12")
+    if frame.rdd.getNumPartitions() < 12:
+        sys.exit(f"in more tasks: {frame.rdd.getNumPartitions()} tasks")
+    expect(f"in {frame.rdd.getNumPartitions()} tasks", rows(quotes(frame)), acknowledged)
+
+
+def from_topic_to_topic():
+    """A stream in batches of bounded size into another topic: everything once, each partition's order kept."""
+    source = {"kafka.bootstrap.servers": bootstrap, "subscribe": topic, "startingOffsets": "earliest", "maxOffsetsPerTrigger": "500"}
+    stream = spark.readStream.format("kafka").options(**source).load()
+    out = stream.select("key", "value", "partition", F.lit(copy_topic).alias("topic")).writeStream.format("kafka")
+    with tempfile.TemporaryDirectory() as checkpoint:
+        out = out.option("kafka.bootstrap.servers", bootstrap).option("checkpointLocation", checkpoint)
+        query = out.trigger(availableNow=True).start()
+        query.awaitTermination()
+        batches = sum(1 for progress in query.recentProgress if progress["numInputRows"])
+    found = {}
+    for partition, records in rows(quotes(read(copy_topic))).items():
+        found[partition] = [(symbol, price) for _, _, symbol, price in records]
+    expected = {p: [(symbol, price) for _, _, symbol, price in records] for p, records in acknowledged.items()}
+    if found != expected or batches < 2:
+        sys.exit(f"from topic to topic: {({p: len(r) for p, r in found.items()})} in {batches} batches")
+    print(f"ok from topic to topic: {sum(map(len, found.values()))} records in {batches} batches", flush=True)
+
+
 def written_back():
     """A summary goes to a topic with keys and headers, and is read back the same."""
     prices = quotes(read(topic))
@@ -135,5 +164,7 @@ copied()
 in_parallel()
 by_offset()
 by_time()
+in_more_tasks()
+from_topic_to_topic()
 written_back()
 spark.stop()
