@@ -13,7 +13,7 @@ import time
 
 OFFICIAL = "docker.io/library/rust:1.95-slim-bookworm"
 OWN = "ottla-test-build"
-PACKAGES = {"dockerd": "docker.io", "iptables": "iptables", "docker-compose": "docker-compose", "kcat": "kcat"}
+PACKAGES = {"ip": "iproute2", "dockerd": "docker.io", "iptables": "iptables", "docker-compose": "docker-compose", "kcat": "kcat"}
 DEBIAN = "bookworm"
 START_SECONDS_MAX = 60
 
@@ -62,13 +62,22 @@ def engine(scratch):
         return
     if os.geteuid() != 0:
         raise Skip("no Docker engine answers, and only root can start one")
-    install(["dockerd", "iptables", "docker-compose"])
+    install(["dockerd", "iptables", "docker-compose", "ip"])
     home = scratch / "engine"
     home.mkdir()
-    bridge_was_there = pathlib.Path("/sys/class/net/docker0").exists()
+    # A bridge and addresses that no other engine on this machine uses, nor another run of this.
+    bridge, net = f"ottla{os.getpid() % 100000}", os.getpid() % 250
+    try:
+        run("ip", "link", "add", "name", bridge, "type", "bridge")
+        run("ip", "address", "add", f"198.18.{net}.1/24", "dev", bridge)
+        run("ip", "link", "set", bridge, "up")
+    except (AssertionError, OSError) as failure:
+        run("ip", "link", "delete", bridge, check=False)
+        raise Skip(f"no bridge for containers can be made here: {failure}") from failure
     command = ["dockerd", "--data-root", str(home / "data"), "--exec-root", str(home / "exec"), "--pidfile", str(home / "pid")]
     # Published ports go through its proxy: the rules of this machine's firewall stay as they are.
     command += ["--host", f"unix://{home}/socket", "--iptables=false", "--ip-masq=false", "--ip-forward=false"]
+    command += ["--bridge", bridge, "--default-address-pool", f"base=198.19.{net}.0/24,size=28"]
     with open(home / "log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     os.environ["DOCKER_HOST"] = f"unix://{home}/socket"
@@ -84,8 +93,11 @@ def engine(scratch):
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-        if not bridge_was_there:
-            run("ip", "link", "delete", "docker0", check=False)
+        run("ip", "link", "delete", bridge, check=False)
+        # It leaves its view of the host's network mounted.
+        mounts = [line.split()[1] for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+        for place in reversed([place for place in mounts if place.startswith(str(home))]):
+            run("umount", "--lazy", place, check=False)
 
 
 def try_out(scratch):
