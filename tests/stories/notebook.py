@@ -4,6 +4,7 @@ Usage: notebook.py NOTEBOOK [--keep]. BOOTSTRAP names the broker. With `--keep` 
 what changes with every run and says nothing (times of execution, the machine's Python) is left out.
 """
 
+import contextlib
 import pathlib
 import sys
 
@@ -16,6 +17,9 @@ OUTPUT_BYTES_MAX = 20_000
 path = pathlib.Path(sys.argv[1])
 notebook = nbformat.read(path, as_version=4)
 NotebookClient(notebook, timeout=SECONDS_A_CELL, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+# Spark leaves an empty directory where it ran.
+with contextlib.suppress(OSError):
+    (path.parent / "artifacts").rmdir()
 for cell in notebook.cells:
     cell.metadata.pop("execution", None)
     if cell.cell_type == "code":
