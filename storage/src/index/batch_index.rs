@@ -476,14 +476,19 @@ impl Plan {
     }
 
     fn add_from_file(&mut self, piece: &Piece, at: i64, access: Access) -> Result<(), IndexError> {
-        const LINES_PER_READ: u32 = 64;
+        const LINES_PER_READ: std::ops::RangeInclusive<u64> = 4..=1024;
         let Lines::File(lines) = &piece.lines else { return Ok(()) };
         let mut number = piece.lines.first_ending_above(at, access)?.max(piece.dead_lines);
+        // As many lines as will be needed if batches are as long as they are on average.
+        let bytes_each = (piece.bytes / u64::from(lines.count).max(1)).max(1);
+        let needed = self.bounds.bytes_max.saturating_sub(self.bytes) / bytes_each + 2;
+        let per_read = u32::try_from(needed.clamp(*LINES_PER_READ.start(), *LINES_PER_READ.end())).unwrap_or(u32::MAX);
         while number < lines.count && !self.full {
-            let count = LINES_PER_READ.min(lines.count - number);
-            for line in lines.file.lines(lines.first + number, count as usize, access)? {
+            let count = per_read.min(lines.count - number);
+            lines.file.each_line(lines.first + number, count, access, |line| {
                 self.add(line.batch(piece.segment), None);
-            }
+                !self.full
+            })?;
             number += count;
         }
         Ok(())

@@ -82,16 +82,13 @@ impl Lines {
 
     /// Number of the first line whose end lies above `offset`; `count` if there is none.
     pub(crate) fn first_ending_above(&self, offset: i64, access: Access) -> Result<u32, IndexError> {
-        let (mut low, mut high) = (0, self.count());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.get(middle, access)?.end_offset() > offset {
-                high = middle;
-            } else {
-                low = middle + 1;
+        match self {
+            Self::Memory(memory) => {
+                let number = memory.lines.partition_point(|line| line.end_offset() <= offset);
+                u32::try_from(number).map_err(|_| IndexError::NoSuchLine)
             }
+            Self::File(lines) => lines.file.first_ending_above(lines.first, lines.count, offset, access),
         }
-        Ok(low)
     }
 
     /// The first line from number `from` on whose greatest timestamp is at least `timestamp_ms`.
