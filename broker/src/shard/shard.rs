@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -56,6 +57,13 @@ struct LeaderClock {
     alarmed: bool,
 }
 
+/// The outcome of the last read index, and how many of those asked for had been asked for when it began.
+#[derive(Default)]
+struct ReadRound {
+    covers: u64,
+    confirmed: bool,
+}
+
 /// One shard on this node.
 pub struct Shard {
     /// Which shard, and what it is for.
@@ -73,6 +81,9 @@ pub struct Shard {
     /// Partitions that somebody waits for; their adoption goes first.
     wanted: Mutex<Vec<PartitionId>>,
     wanted_changed: Notify,
+    /// Read indexes asked for so far.
+    reads_asked: AtomicU64,
+    last_read: tokio::sync::Mutex<ReadRound>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -104,6 +115,8 @@ impl Shard {
             witness,
             wanted: Mutex::default(),
             wanted_changed: Notify::new(),
+            reads_asked: AtomicU64::new(0),
+            last_read: tokio::sync::Mutex::default(),
         })
     }
 
@@ -174,12 +187,17 @@ impl Shard {
         (!directory.accepts_writes()).then_some(AppendError::DiskFull)
     }
 
-    /// Confirms leadership and waits until everything committed before is applied.
+    /// Confirms leadership and waits until everything committed before is applied. One confirmation serves all who asked
+    /// before it began: a request for thousands of partitions costs two.
     pub async fn read_index(&self) -> Result<(), PartitionError> {
-        match self.group.read_index().await {
-            Ok(_) if self.leading().is_some() => Ok(()),
-            _ => Err(PartitionError::NotLeaderOrFollower),
+        let mine = self.reads_asked.fetch_add(1, Ordering::AcqRel);
+        let mut last = self.last_read.lock().await;
+        if last.covers <= mine {
+            let covers = self.reads_asked.load(Ordering::Acquire);
+            *last = ReadRound { covers, confirmed: self.group.read_index().await.is_ok() };
         }
+        let confirmed = last.confirmed && self.leading().is_some();
+        if confirmed { Ok(()) } else { Err(PartitionError::NotLeaderOrFollower) }
     }
 
     /// Enqueues a batch, in call order. `refused` turns it away at once, and what follows of its producer.
