@@ -26,6 +26,13 @@ pub const FRAME_GROWTH_BYTES: usize = 1024 * 1024;
 /// Answers collected before they are written even if more are ready.
 pub const WRITE_BURST_BYTES: usize = 256 * 1024;
 
+/// Chunks of an answer up to this size are copied together before they are written; larger ones are written from where
+/// they are.
+pub const GATHERED_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of answers that a connection writes before others have their turn.
+pub const TURN_BYTES: usize = 1024 * 1024;
+
 /// Bytes of Produce requests of one connection that may be under way at once (one larger request always may).
 pub const IN_FLIGHT_BYTES_MAX: usize = 16 * 1024 * 1024;
 

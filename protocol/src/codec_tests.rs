@@ -173,6 +173,7 @@ fn fetch_response(version: i16) -> FetchResponse {
         aborted_transactions: Some(vec![AbortedTransaction { producer_id: 9, first_offset: Offset(8) }]),
         preferred_read_replica: NodeId(-1),
         records: vec![Bytes::from_static(b"first chunk, "), Bytes::from(vec![7; 200])],
+        later_bytes: 0,
     };
     let moved = FetchPartitionResponse {
         current_leader: (version >= 12).then(leader),
@@ -242,6 +243,19 @@ fn their_fetch_response(version: i16, ours: &FetchResponse) -> theirs::FetchResp
         .with_node_endpoints(endpoints)
 }
 
+/// The chunks as they go out, the sender's bytes in their places.
+fn sent(chunks: &[FetchChunk], mut later: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for chunk in chunks {
+        match chunk {
+            FetchChunk::Bytes(bytes) => out.extend_from_slice(bytes),
+            FetchChunk::Later(bytes) => out.extend_from_slice(later.split_off(..*bytes).unwrap()),
+        }
+    }
+    assert!(later.is_empty());
+    out
+}
+
 #[test]
 fn our_fetch_responses_are_theirs_copied_or_in_chunks() {
     for version in FETCH {
@@ -254,9 +268,20 @@ fn our_fetch_responses_are_theirs_copied_or_in_chunks() {
 
             let mut frame = BytesMut::new();
             encode(ApiKey::Fetch, version, 5, &Response::Fetch(ours.clone()), &mut frame).unwrap();
-            let mut chunks = vec![Bytes::from_static(b"earlier answer")];
+            let mut chunks = vec![FetchChunk::Bytes(Bytes::from_static(b"earlier answer"))];
             ours.encode_chunks(version, 5, &mut chunks);
-            assert_eq!(chunks[1..].concat(), frame, "v{version}");
+            assert_eq!(sent(&chunks[1..], &[]), frame, "v{version}");
+
+            // What the sender has stands where the records would.
+            let (mut later, mut records) = (ours, Vec::new());
+            for partition in later.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                records.extend(partition.records.concat());
+                partition.later_bytes = partition.records_bytes();
+                partition.records.clear();
+            }
+            chunks.clear();
+            later.encode_chunks(version, 5, &mut chunks);
+            assert_eq!(sent(&chunks, &records), frame, "v{version}");
         }
     }
 }
@@ -267,7 +292,7 @@ fn chunks_do_not_copy_records() {
     let records = response.topics[0].partitions[0].records[1].as_ptr();
     let mut chunks = Vec::new();
     response.encode_chunks(11, 1, &mut chunks);
-    assert!(chunks.iter().any(|chunk| chunk.as_ptr() == records));
+    assert!(chunks.iter().any(|chunk| matches!(chunk, FetchChunk::Bytes(bytes) if bytes.as_ptr() == records)));
 }
 
 /// A client whose version we do not know must still be able to read the answer (KIP-511).

@@ -41,6 +41,7 @@ use crate::index::partition::GONE;
 use crate::index::{BatchIndex, ExtentKey};
 use crate::log::{GroupCreation, Log, ReplicaLog};
 use crate::read::VerifyBelow;
+use crate::read::cold::ColdReads;
 use crate::read::mapped::OpenSegments;
 use crate::runs::Runs;
 use crate::space::reserve::Reserve;
@@ -96,6 +97,7 @@ pub struct DataDir {
     open_segments: OpenSegments,
     runs: Runs,
     rewriter: Rewriter,
+    cold_reads: Arc<ColdReads>,
     reserve: Reserve,
     failure: Arc<Failure>,
     counters: Counters,

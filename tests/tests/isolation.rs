@@ -3,7 +3,7 @@
 //! Beside each a producer and a consumer go on, and every one of their requests is answered; the broker's own memory stays
 //! within what is configured. What is asserted is countable; how long others wait is measured by `cargo compare`.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

@@ -16,12 +16,13 @@ use ottla_protocol::fetch::{
 };
 use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset};
 use ottla_storage::env::rt::{self, Instant};
+use ottla_storage::read::{PIECE_BYTES, ReadStream};
 
 use super::brokers;
-use super::fetch_session::{Key, Wanted};
+use super::fetch_session::{Key, Plan, Wanted};
 use crate::config::CompressionType;
-use crate::limits::FETCH_BYTES_FLOOR;
-use crate::partition::{FetchSpec, Fetched, Isolation, Partition, PartitionError, TopicRef};
+use crate::limits::{FETCH_BYTES_FLOOR, GATHERED_BYTES_MAX};
+use crate::partition::{FetchSpec, Fetched, FetchedRecords, Isolation, Partition, PartitionError, TopicRef};
 use crate::server::Context;
 use crate::server::budget::Reservation;
 
@@ -41,7 +42,10 @@ struct Terms {
 /// What one pass over the partitions found.
 struct Pass {
     answers: Vec<(Key, FetchPartitionResponse)>,
+    streams: Vec<ReadStream>,
     bytes: usize,
+    /// Memory that the answer holds while it is sent.
+    held_bytes: usize,
     /// Something must be told at once.
     urgent: bool,
     /// A limit was reached: waiting would not bring more.
@@ -49,7 +53,15 @@ struct Pass {
     memory: Reservation,
 }
 
-pub(super) async fn handle(ctx: &Context, version: i16, request: FetchRequest) -> (FetchResponse, Reservation) {
+/// The answer as it is sent.
+pub(super) struct Answered {
+    pub(super) body: FetchResponse,
+    /// The records of partitions that `body` leaves room for, in order.
+    pub(super) streams: Vec<ReadStream>,
+    pub(super) memory: Reservation,
+}
+
+pub(super) async fn handle(ctx: &Context, version: i16, request: FetchRequest) -> Answered {
     let by_ids = version >= TOPIC_IDS_FROM;
     let terms = Terms {
         version,
@@ -58,28 +70,32 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: FetchRequest) -
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         deadline: rt::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
     };
-    let plan = match ctx.sessions.begin(request, by_ids) {
+    let mut plan = match ctx.sessions.begin(request, by_ids) {
         Ok(plan) => plan,
-        Err(error) => return (FetchResponse::failed(error), Reservation::default()),
+        Err(error) => {
+            let (streams, memory) = (Vec::new(), Reservation::default());
+            return Answered { body: FetchResponse::failed(error), streams, memory };
+        }
     };
-    let found = find_all(ctx, version, &plan.wanted).await;
-    let pass = read_or_wait(ctx, &terms, &plan.wanted, &found).await;
-    let Pass { mut answers, memory, .. } = pass;
-    count(ctx, &found, &answers);
+    let Pass { mut answers, streams, memory, .. } = read_or_wait(ctx, &terms, &mut plan).await;
+    ctx.metrics.fetch_sessions.set(i64::try_from(ctx.sessions.count()).unwrap_or(i64::MAX));
     let session_id = ctx.sessions.finish(plan, by_ids, &mut answers);
-    (answer(ctx, version, session_id, answers), memory)
+    Answered { body: answer(ctx, version, session_id, answers), streams, memory }
 }
 
 type FoundPartition = Result<Partition, ErrorCode>;
 
-async fn find_all(ctx: &Context, version: i16, wanted: &[Wanted]) -> Vec<FoundPartition> {
-    let mut found = Vec::with_capacity(wanted.len());
-    for wanted in wanted {
+async fn find_all(ctx: &Context, version: i16, plan: &Plan) -> Vec<FoundPartition> {
+    let mut found = Vec::with_capacity(plan.wanted.len());
+    for wanted in &plan.wanted {
         let topic = topic_ref(&wanted.key);
         let partition = ctx.partitions.find(topic, wanted.key.index).await;
         found.push(match partition {
             Ok(partition) if version < ZSTD_FROM && is_zstd(&partition) => Err(ErrorCode::UnsupportedCompressionType),
-            Ok(partition) => Ok(partition),
+            Ok(partition) => {
+                plan.found(wanted, &partition);
+                Ok(partition)
+            }
             Err(error) => Err(known_to_fetch(&error)),
         });
     }
@@ -114,30 +130,48 @@ fn known_to_fetch(error: &PartitionError) -> ErrorCode {
 }
 
 /// Reads; if that is not enough, waits for more and reads once again, as Kafka's delayed fetch does.
-async fn read_or_wait(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[FoundPartition]) -> Pass {
-    let pass = read_all(ctx, terms, wanted, found).await;
-    let enough = pass.urgent || pass.full || pass.bytes >= terms.bytes_min || wanted.is_empty();
+async fn read_or_wait(ctx: &Context, terms: &Terms, plan: &mut Plan) -> Pass {
+    let found = find_all(ctx, terms.version, plan).await;
+    let pass = read_all(ctx, terms, &plan.wanted, &found).await;
+    let watch = plan.watch();
+    let asks_nothing = plan.wanted.is_empty() && watch.is_none();
+    let enough = pass.urgent || pass.full || pass.bytes >= terms.bytes_min || asks_nothing;
     if enough || rt::now() >= terms.deadline {
+        count(ctx, &found, &pass.answers);
         return pass;
     }
+    let missing_bytes = terms.bytes_min - pass.bytes;
     drop(pass);
-    let waits: Vec<(Partition, Offset, Isolation)> = found
-        .iter()
-        .zip(wanted)
-        .filter_map(|(found, wanted)| {
-            found.as_ref().ok().map(|partition| (partition.clone(), wanted.from.fetch_offset, terms.isolation))
-        })
-        .collect();
-    ctx.partitions.wait_for_data(&waits, terms.bytes_min, terms.deadline).await;
-    read_all(ctx, terms, wanted, found).await
+    let found = if let Some(watch) = watch {
+        ctx.partitions.wait_for_watched(&watch, missing_bytes, terms.deadline).await;
+        plan.look_again();
+        find_all(ctx, terms.version, plan).await
+    } else {
+        let waits: Vec<(Partition, Offset, Isolation)> = found
+            .iter()
+            .zip(&plan.wanted)
+            .filter_map(|(found, wanted)| {
+                found.as_ref().ok().map(|partition| (partition.clone(), wanted.from.fetch_offset, terms.isolation))
+            })
+            .collect();
+        ctx.partitions.wait_for_data(&waits, terms.bytes_min, terms.deadline).await;
+        found
+    };
+    let pass = read_all(ctx, terms, &plan.wanted, &found).await;
+    count(ctx, &found, &pass.answers);
+    pass
 }
 
 async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[FoundPartition]) -> Pass {
     let mut memory = ctx.answers.take_some(terms.bytes_max);
     let mut left = terms.bytes_max.min(memory.bytes().max(FETCH_BYTES_FLOOR));
+    // Without memory nothing is copied ahead.
+    let copy_bytes_max = if memory.bytes() >= GATHERED_BYTES_MAX { GATHERED_BYTES_MAX } else { 0 };
     let mut pass = Pass {
         answers: Vec::with_capacity(wanted.len()),
+        streams: Vec::new(),
         bytes: 0,
+        held_bytes: 0,
         urgent: false,
         full: false,
         memory: Reservation::default(),
@@ -147,17 +181,19 @@ async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[Foun
         let outcome = match found {
             Err(error) => Err(*error),
             Ok(partition) => {
-                let spec = spec(terms, wanted, left.min(partition_max), pass.bytes == 0);
+                let max_bytes = left.min(partition_max);
+                let spec = spec(terms, wanted, max_bytes, pass.bytes == 0, copy_bytes_max);
                 partition.read(spec).await.map_err(|error| known_to_fetch(&error))
             }
         };
         let answer = match outcome {
             Ok(fetched) => {
-                pass.bytes += fetched.records.len();
-                pass.full |= !fetched.records.is_empty() && fetched.records.len() * 2 >= left.min(partition_max);
-                left = left.saturating_sub(fetched.records.len());
+                let bytes = fetched.records.bytes();
+                pass.bytes += bytes;
+                pass.full |= bytes > 0 && bytes * 2 >= left.min(partition_max);
+                left = left.saturating_sub(bytes);
                 pass.urgent |= fetched.diverging_epoch.is_some();
-                told(wanted.key.index, fetched)
+                pass.told(wanted.key.index, fetched)
             }
             Err(error) => {
                 pass.urgent = true;
@@ -166,40 +202,54 @@ async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[Foun
         };
         pass.answers.push((wanted.key.clone(), answer));
     }
-    memory.shrink_to(pass.bytes);
+    memory.shrink_to(pass.held_bytes + pass.bytes.min(PIECE_BYTES));
     pass.memory = memory;
     pass
 }
 
-fn spec(terms: &Terms, wanted: &Wanted, max_bytes: usize, at_least_one: bool) -> FetchSpec {
+fn spec(terms: &Terms, wanted: &Wanted, max_bytes: usize, at_least_one: bool, copy_bytes_max: usize) -> FetchSpec {
     let given = |epoch: LeaderEpoch| (epoch.0 >= 0).then_some(epoch);
     FetchSpec {
         offset: wanted.from.fetch_offset,
         max_bytes,
         at_least_one,
+        copy_bytes_max,
         isolation: terms.isolation,
         current_leader_epoch: given(wanted.from.current_leader_epoch),
         last_fetched_epoch: given(wanted.from.last_fetched_epoch),
     }
 }
 
-fn told(index: i32, fetched: Fetched) -> FetchPartitionResponse {
-    let aborted = fetched.aborted.map(|aborted| {
-        let transactions = aborted.into_iter();
-        transactions
-            .map(|t| AbortedTransaction { producer_id: t.producer_id.0, first_offset: t.first_offset })
-            .collect()
-    });
-    FetchPartitionResponse {
-        high_watermark: fetched.watermarks.high_watermark,
-        last_stable_offset: fetched.watermarks.last_stable,
-        log_start: fetched.watermarks.log_start,
-        diverging_epoch: fetched
-            .diverging_epoch
-            .map(|end| DivergingEpoch { epoch: end.epoch, end_offset: end.end_offset }),
-        aborted_transactions: aborted,
-        records: if fetched.records.is_empty() { Vec::new() } else { vec![fetched.records] },
-        ..FetchPartitionResponse::failed(index, ErrorCode::None)
+impl Pass {
+    fn told(&mut self, index: i32, fetched: Fetched) -> FetchPartitionResponse {
+        let aborted = fetched.aborted.map(|aborted| {
+            let transactions = aborted.into_iter();
+            transactions
+                .map(|t| AbortedTransaction { producer_id: t.producer_id.0, first_offset: t.first_offset })
+                .collect()
+        });
+        let diverging = fetched.diverging_epoch;
+        let mut answer = FetchPartitionResponse {
+            high_watermark: fetched.watermarks.high_watermark,
+            last_stable_offset: fetched.watermarks.last_stable,
+            log_start: fetched.watermarks.log_start,
+            diverging_epoch: diverging.map(|end| DivergingEpoch { epoch: end.epoch, end_offset: end.end_offset }),
+            aborted_transactions: aborted,
+            ..FetchPartitionResponse::failed(index, ErrorCode::None)
+        };
+        match fetched.records {
+            FetchedRecords::None => {}
+            FetchedRecords::Copied(bytes) => {
+                self.held_bytes += bytes.len();
+                answer.records = vec![bytes];
+            }
+            FetchedRecords::Streamed(stream) => {
+                self.held_bytes += stream.memory_bytes();
+                answer.later_bytes = stream.left();
+                self.streams.push(*stream);
+            }
+        }
+        answer
     }
 }
 
@@ -230,13 +280,12 @@ fn failed(ctx: &Context, version: i16, wanted: &Wanted, error: ErrorCode) -> Fet
 fn count(ctx: &Context, found: &[FoundPartition], answers: &[(Key, FetchPartitionResponse)]) {
     for (partition, (_, answer)) in found.iter().zip(answers) {
         if let Ok(partition) = partition
-            && !answer.records.is_empty()
+            && answer.records_bytes() > 0
         {
             let bytes = u64::try_from(answer.records_bytes()).unwrap_or(u64::MAX);
             ctx.metrics.topic(&partition.topic().name).bytes_out.inc_by(bytes);
         }
     }
-    ctx.metrics.fetch_sessions.set(i64::try_from(ctx.sessions.count()).unwrap_or(i64::MAX));
 }
 
 /// Groups what stands together by topic and adds the addresses of hinted leaders.

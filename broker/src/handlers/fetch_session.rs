@@ -1,5 +1,7 @@
 //! Incremental fetch sessions (KIP-227): what a consumer fetches is remembered, so that its requests name only what
 //! changed and its answers only what is new. A bounded cache in memory; losing a session costs one full request.
+//! A session watches its partitions: a request looks at those that have changed, those that had more to give, failed or
+//! are named, and at no other, so that a large session at rest costs nothing.
 //!
 //!     session id, epoch    what it means
 //!     0, -1                a full request without a session
@@ -8,7 +10,7 @@
 //!     id,  0               closes it and opens another
 //!     id,  n               the next request of the session; n counts from 1
 //!
-//! May not know: partitions' contents, sockets.
+//! May not know: partitions' contents, sockets. Lock order: the sessions, one session, what a watch locks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::limits::FETCH_SESSION_PARTITIONS_MAX;
+use crate::partition::{Partition, Watch, Watched};
 
 /// A session that was not used for so long gives way to a new one (Kafka's two minutes).
 const IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(120);
@@ -45,6 +48,8 @@ pub struct Wanted {
     pub key: Key,
     /// From where, how much.
     pub from: FetchPartition,
+    /// Its number in the session, 0 without one.
+    pub slot: u64,
 }
 
 /// What a request asks for once its session is known.
@@ -53,6 +58,36 @@ pub struct Plan {
     /// What to fetch, in this order.
     pub wanted: Vec<Wanted>,
     kind: Kind,
+}
+
+impl Plan {
+    /// Watches a partition that was found for `wanted` on behalf of its session. Comes before it is read, so that no
+    /// change is missed.
+    pub fn found(&self, wanted: &Wanted, partition: &Partition) {
+        let Kind::Incremental(session) = &self.kind else { return };
+        let mut session = session.lock();
+        let watch = session.watch.clone();
+        let Some(remembered) = session.remembered.get_mut(&wanted.slot) else { return };
+        if let Some(watched) = partition.watch(&watch, wanted.slot, remembered.watched.as_ref()) {
+            remembered.watched = Some(watched);
+        }
+    }
+
+    /// The watch of the session over everything that it fetches; without one each partition is to be waited for.
+    #[must_use]
+    pub fn watch(&self) -> Option<Arc<Watch>> {
+        match &self.kind {
+            Kind::Incremental(session) => Some(session.lock().watch.clone()),
+            Kind::NoSession | Kind::Opens => None,
+        }
+    }
+
+    /// Looks again, after a wait: what has changed meanwhile is wanted, too.
+    pub fn look_again(&mut self) {
+        if let Kind::Incremental(session) = &self.kind {
+            self.wanted = session.lock().wanted();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -68,18 +103,25 @@ struct Session {
     /// The epoch that the next request must have.
     epoch: i32,
     by_ids: bool,
-    /// In the order of fetching: who got data goes to the end, so that all get their turn.
-    turns: BTreeMap<u64, Remembered>,
-    places: HashMap<Key, u64>,
-    next_turn: u64,
+    /// By slot.
+    remembered: HashMap<u64, Remembered>,
+    slots: HashMap<Key, u64>,
+    /// Slots that are to be looked at, by turn: who got data goes to the end, so that all get their turn.
+    due: BTreeMap<u64, u64>,
+    /// Slots and turns come from the same counter.
+    next_number: u64,
+    watch: Arc<Watch>,
 }
 
 #[derive(Debug)]
 struct Remembered {
     wanted: Wanted,
+    turn: u64,
     high_watermark: Offset,
     log_start: Offset,
     failed: bool,
+    /// Tells of changes; without it the partition is looked at every time.
+    watched: Option<Watched>,
 }
 
 #[derive(Debug)]
@@ -136,14 +178,15 @@ impl FetchSessions {
         }
         session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
         session.update(request);
-        slot.partitions = session.turns.len();
+        slot.partitions = session.remembered.len();
         slot.used = rt::now();
-        let wanted = session.turns.values().map(|remembered| remembered.wanted.clone()).collect();
-        if session.turns.is_empty() {
+        if session.remembered.is_empty() {
             drop(session);
             slots.remove(&request.session_id);
-            return Ok(Plan { wanted, kind: Kind::NoSession });
+            return Ok(Plan { wanted: Vec::new(), kind: Kind::NoSession });
         }
+        drop(slots);
+        let wanted = session.wanted();
         drop(session);
         Ok(Plan { wanted, kind: Kind::Incremental(shared) })
     }
@@ -173,13 +216,21 @@ impl FetchSessions {
                 break id;
             }
         };
-        let mut session =
-            Session { id, epoch: 1, by_ids, turns: BTreeMap::new(), places: HashMap::new(), next_turn: 0 };
+        let mut session = Session {
+            id,
+            epoch: 1,
+            by_ids,
+            remembered: HashMap::new(),
+            slots: HashMap::new(),
+            due: BTreeMap::new(),
+            next_number: 1,
+            watch: Arc::default(),
+        };
         wanted.into_iter().for_each(|wanted| session.remember(wanted));
         for (key, answer) in answers {
             session.note(key, answer);
         }
-        let partitions = session.turns.len();
+        let partitions = session.remembered.len();
         slots.insert(id, Slot { session: Arc::new(Mutex::new(session)), partitions, used: rt::now() });
         id
     }
@@ -209,46 +260,86 @@ fn named(request: &FetchRequest) -> impl Iterator<Item = Wanted> + '_ {
         topic.partitions.iter().map(|partition| Wanted {
             key: Key { name: topic.name.clone(), id: topic.id, index: partition.index },
             from: *partition,
+            slot: 0,
         })
     })
 }
 
 impl Session {
+    /// What is to be looked at, in the order of turns.
+    fn wanted(&mut self) -> Vec<Wanted> {
+        for slot in self.watch.take_changed() {
+            self.make_due(slot);
+        }
+        let due = self.due.values().filter_map(|slot| self.remembered.get(slot));
+        due.map(|remembered| remembered.wanted.clone()).collect()
+    }
+
+    fn make_due(&mut self, slot: u64) {
+        if let Some(remembered) = self.remembered.get(&slot) {
+            self.due.insert(remembered.turn, slot);
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+
     fn update(&mut self, request: &FetchRequest) {
         for wanted in named(request) {
-            match self.places.get(&wanted.key).and_then(|turn| self.turns.get_mut(turn)) {
-                Some(remembered) => remembered.wanted = wanted,
-                None => self.remember(wanted),
+            let Some(slot) = self.slots.get(&wanted.key).copied() else {
+                self.remember(wanted);
+                continue;
+            };
+            if let Some(remembered) = self.remembered.get_mut(&slot) {
+                remembered.wanted.from = wanted.from;
             }
+            self.make_due(slot);
         }
         for topic in &request.forgotten {
             for index in &topic.partitions {
                 let key = Key { name: topic.name.clone(), id: topic.id, index: *index };
-                if let Some(turn) = self.places.remove(&key) {
-                    self.turns.remove(&turn);
-                }
+                self.forget(&key);
             }
         }
     }
 
-    fn remember(&mut self, wanted: Wanted) {
-        let key = wanted.key.clone();
-        if let Some(former) = self.places.insert(key, self.next_turn) {
-            self.turns.remove(&former);
+    fn forget(&mut self, key: &Key) {
+        let forgotten = self.slots.remove(key).and_then(|slot| self.remembered.remove(&slot));
+        if let Some(forgotten) = forgotten {
+            self.due.remove(&forgotten.turn);
         }
-        let remembered = Remembered { wanted, high_watermark: Offset(-1), log_start: Offset(-1), failed: false };
-        self.turns.insert(self.next_turn, remembered);
-        self.next_turn += 1;
+    }
+
+    fn remember(&mut self, mut wanted: Wanted) {
+        self.forget(&wanted.key);
+        let slot = self.number();
+        wanted.slot = slot;
+        self.slots.insert(wanted.key.clone(), slot);
+        self.due.insert(slot, slot);
+        let unknown = Offset(-1);
+        let remembered = Remembered {
+            wanted,
+            turn: slot,
+            high_watermark: unknown,
+            log_start: unknown,
+            failed: false,
+            watched: None,
+        };
+        self.remembered.insert(slot, remembered);
     }
 
     /// Remembers what the client is told of a partition; false if it knows all of it.
     fn note(&mut self, key: &Key, answer: &FetchPartitionResponse) -> bool {
-        let Some(turn) = self.places.get(key).copied() else { return true };
-        let Some(remembered) = self.turns.get_mut(&turn) else { return true };
+        let Some(slot) = self.slots.get(key).copied() else { return true };
+        let next_turn = self.number();
+        let Some(remembered) = self.remembered.get_mut(&slot) else { return true };
         let failed = answer.error.is_error();
+        let has_records = answer.records_bytes() > 0;
         let news = failed
             || remembered.failed
-            || !answer.records.is_empty()
+            || has_records
             || answer.diverging_epoch.is_some()
             || answer.preferred_read_replica.0 >= 0
             || remembered.high_watermark != answer.high_watermark
@@ -256,12 +347,14 @@ impl Session {
         remembered.failed = failed;
         remembered.high_watermark = answer.high_watermark;
         remembered.log_start = answer.log_start;
-        if !answer.records.is_empty()
-            && let Some(served) = self.turns.remove(&turn)
-        {
-            self.places.insert(key.clone(), self.next_turn);
-            self.turns.insert(self.next_turn, served);
-            self.next_turn += 1;
+        let at_end = !failed && !has_records && remembered.wanted.from.fetch_offset >= answer.high_watermark;
+        if has_records {
+            self.due.remove(&remembered.turn);
+            remembered.turn = next_turn;
+            self.due.insert(next_turn, slot);
+        } else if at_end && answer.diverging_epoch.is_none() && remembered.watched.is_some() {
+            // The watch says when there is more.
+            self.due.remove(&remembered.turn);
         }
         news
     }

@@ -45,11 +45,27 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use ottla_protocol::request::Request;
 use ottla_protocol::response::Response;
+use ottla_storage::read::ReadStream;
 
 use self::produce_targets::Targets;
 use crate::server::Context;
 use crate::server::budget::Reservation;
 use crate::server::dispatch::{Answer, Started};
+
+/// The answer to a request.
+#[derive(Debug)]
+pub struct Replied {
+    /// All of it but those records.
+    pub body: Response,
+    /// Records that are sent in the places which the body leaves for them, in order.
+    pub streams: Vec<ReadStream>,
+}
+
+impl<R: Into<Response>> From<R> for Replied {
+    fn from(body: R) -> Self {
+        Self { body: body.into(), streams: Vec::new() }
+    }
+}
 
 /// Starts a request, whose answer `finish` gets. Produce enqueues its batches before this returns, so that pipelined
 /// requests keep their order.
@@ -58,7 +74,7 @@ pub(crate) fn start<R: 'static>(
     version: i16,
     request: Request,
     targets: &mut Targets,
-    finish: impl FnOnce(Answer<Response>) -> Answer<R> + Send + 'static,
+    finish: impl FnOnce(Answer<Replied>) -> Answer<R> + Send + 'static,
 ) -> Started<R> {
     match request {
         Request::Produce(request) => {
@@ -72,15 +88,15 @@ pub(crate) fn start<R: 'static>(
     }
 }
 
-async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<Response> {
-    let reply: Response = match request {
+async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<Replied> {
+    let reply: Replied = match request {
         Request::Produce(request) => {
             let (producing, _) = produce::start(ctx.clone(), version, request, &mut Targets::default());
             return produced(producing.await);
         }
         Request::Fetch(request) => {
-            let (response, memory) = fetch::handle(ctx, version, request).await;
-            return Answer::Reply { reply: response.into(), memory };
+            let fetch::Answered { body, streams, memory } = fetch::handle(ctx, version, request).await;
+            return Answer::Reply { reply: Replied { body: body.into(), streams }, memory };
         }
         Request::ListOffsets(request) => list_offsets::handle(ctx, version, request).await.into(),
         Request::Metadata(request) => metadata::handle(ctx, version, request).await.into(),
@@ -114,7 +130,7 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
     Answer::Reply { reply, memory: Reservation::default() }
 }
 
-fn produced(outcome: produce::Outcome) -> Answer<Response> {
+fn produced(outcome: produce::Outcome) -> Answer<Replied> {
     match outcome {
         Ok(Some(response)) => Answer::Reply { reply: response.into(), memory: Reservation::default() },
         Ok(None) => Answer::Nothing,

@@ -10,7 +10,8 @@ use ottla_storage::env::rt;
 
 use super::handle::Partition;
 use super::types::Isolation;
-use crate::shard::published::{DataWaiter, PartitionCell};
+use crate::shard::published::PartitionCell;
+use crate::shard::watching::{DataWaiter, Watch};
 
 /// A waiter as long as it waits; leaves its partitions when dropped.
 struct Registered {
@@ -46,5 +47,13 @@ pub(super) async fn wait(waits: &[(Partition, Offset, Isolation)], min_bytes: us
     if waits.iter().any(|(partition, ..)| partition.shard.leading().is_none()) {
         return;
     }
+    let _ = rt::timeout(deadline.since(rt::now()), woken).await;
+}
+
+/// Waits until the watched partitions have got `missing_bytes` since they were last asked about, or a reason not to wait any
+/// longer.
+pub(super) async fn wait_for_watched(watch: &Watch, missing_bytes: usize, deadline: rt::Instant) {
+    let (waiter, woken) = DataWaiter::new(missing_bytes);
+    watch.tell(&waiter);
     let _ = rt::timeout(deadline.since(rt::now()), woken).await;
 }

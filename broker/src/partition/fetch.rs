@@ -9,7 +9,7 @@ use ottla_storage::read::{ReadError, ReadRequest};
 
 use super::error::PartitionError;
 use super::handle::{Partition, end_for, watermarks};
-use super::types::{EpochEnd, FetchSpec, Fetched, Isolation};
+use super::types::{EpochEnd, FetchSpec, Fetched, FetchedRecords, Isolation};
 use crate::shard::published::Marks;
 
 impl Partition {
@@ -37,12 +37,30 @@ impl Partition {
         let up_to = end_for(&marks, spec.isolation);
         let mut fetched = empty(&marks, spec.isolation);
         if spec.offset < up_to && (spec.max_bytes > 0 || spec.at_least_one) {
-            fetched.records = self.copy(spec.offset, up_to, spec.max_bytes, spec.at_least_one).await?;
+            fetched.records = self.records(&spec, up_to).await?;
         }
         Ok(fetched)
     }
 
-    /// Whole batches from the one that holds `from` up to `up_to`.
+    /// Whole batches from the offset asked for up to `up_to`.
+    async fn records(&self, spec: &FetchSpec, up_to: Offset) -> Result<FetchedRecords, PartitionError> {
+        let Some(directory) = self.shard.directory() else { return Ok(FetchedRecords::None) };
+        let key = self.shard.extent(self.id);
+        let (from, bytes_max, at_least_one) = (spec.offset, spec.max_bytes, spec.at_least_one);
+        let request = ReadRequest { key, from, up_to, bytes_max, at_least_one };
+        let plan = directory.plan_read(request).await.map_err(|error| self.unreadable(&error))?;
+        if plan.is_empty() {
+            return Ok(FetchedRecords::None);
+        }
+        if plan.bytes() > spec.copy_bytes_max {
+            let stream = plan.into_stream().await.map_err(|error| self.unreadable(&error))?;
+            return Ok(FetchedRecords::Streamed(Box::new(stream)));
+        }
+        let bytes = plan.read().await.map_err(|error| self.unreadable(&error))?;
+        Ok(FetchedRecords::Copied(bytes.freeze()))
+    }
+
+    /// Whole batches from the one that holds `from` up to `up_to`, in memory.
     pub(super) async fn copy(
         &self,
         from: Offset,
@@ -84,6 +102,6 @@ fn empty(marks: &Marks, isolation: Isolation) -> Fetched {
         diverging_epoch: None,
         // No transaction can have been aborted before transactions exist.
         aborted: (isolation == Isolation::ReadCommitted).then(Vec::new),
-        records: Bytes::new(),
+        records: FetchedRecords::None,
     }
 }

@@ -12,8 +12,10 @@ use super::error::PartitionError;
 use super::types::{ActiveProducer, EpochEnd, Isolation, Watermarks};
 use crate::metadata::Topic;
 use crate::shard::command::{Command, LogStartChange, LogStartReason};
+use crate::shard::published::Watched;
 use crate::shard::published::{Marks, PartitionCell};
 use crate::shard::state::{ApplyReply, epoch_of};
+use crate::shard::watching::Watch;
 use crate::shard::{GroupStore, Shard};
 
 /// A partition that this node carries, for the time of one request; cheap to clone.
@@ -42,6 +44,17 @@ impl Partition {
     /// The partition as readers see it, once its shard has adopted it.
     pub(super) fn cell(&self) -> Option<Arc<PartitionCell>> {
         self.shard.published().get(self.id)
+    }
+
+    /// Lets `watch` know of every change from now on, under the number `slot`, unless `known` does that already. `None` if
+    /// there is nothing to watch, or it is watched.
+    #[must_use]
+    pub fn watch(&self, watch: &Arc<Watch>, slot: u64, known: Option<&Watched>) -> Option<Watched> {
+        let cell = self.cell()?;
+        if known.is_some_and(|known| known.is_of(&cell)) {
+            return None;
+        }
+        cell.watch(watch, slot)
     }
 
     /// Marks and leader epoch, if this node leads the partition and serves.

@@ -18,11 +18,13 @@ mod tests;
 mod types;
 mod validate;
 
+pub use crate::shard::published::Watched;
+pub use crate::shard::watching::Watch;
 pub use append::Appending;
 pub use error::{AppendError, PartitionError, RecordError};
 pub use handle::Partition;
 pub use partitions::Partitions;
 pub use types::{
     AbortedTransaction, Acks, ActiveProducer, AppendOptions, Appended, ConnectionId, EpochEnd, FetchSpec, Fetched,
-    Isolation, Leadership, ListedOffset, OffsetQuery, Origin, TopicRef, Watermarks,
+    FetchedRecords, Isolation, Leadership, ListedOffset, OffsetQuery, Origin, TopicRef, Watermarks,
 };

@@ -17,6 +17,7 @@ use super::handle::Partition;
 use super::types::{ConnectionId, Isolation, Leadership, TopicRef};
 use crate::metadata::{MetadataImage, Topic};
 use crate::shard::state::epoch_of;
+use crate::shard::watching::Watch;
 use crate::shard::{Shard, Shards};
 
 /// A request for a partition that is not adopted yet waits this long, then LEADER_NOT_AVAILABLE.
@@ -126,6 +127,11 @@ impl Partitions {
         deadline: rt::Instant,
     ) {
         delayed_fetch::wait(waits, min_bytes, deadline).await;
+    }
+
+    /// The same for partitions that are watched: looks at none of them.
+    pub async fn wait_for_watched(&self, watch: &Watch, missing_bytes: usize, deadline: rt::Instant) {
+        delayed_fetch::wait_for_watched(watch, missing_bytes, deadline).await;
     }
 
     /// Forgets what was refused on a connection that is closed.

@@ -239,6 +239,7 @@ async fn epochs_of_clients_are_checked() {
         offset: Offset(5),
         max_bytes: 1 << 20,
         at_least_one: true,
+        copy_bytes_max: usize::MAX,
         isolation: Isolation::ReadUncommitted,
         current_leader_epoch: None,
         last_fetched_epoch: Some(LeaderEpoch(2)),
@@ -267,13 +268,14 @@ async fn ends_and_starts_are_listed() {
         offset: Offset(3),
         max_bytes: 1,
         at_least_one: true,
+        copy_bytes_max: usize::MAX,
         isolation: Isolation::ReadCommitted,
         current_leader_epoch: None,
         last_fetched_epoch: None,
     };
     assert_eq!(partition.read(below).await.unwrap_err(), PartitionError::OffsetOutOfRange);
     let at_end = partition.read(FetchSpec { offset: Offset(4), ..below }).await.unwrap();
-    assert_eq!((at_end.aborted, at_end.records.len()), (Some(Vec::new()), 0));
+    assert_eq!((at_end.aborted, at_end.records.bytes()), (Some(Vec::new()), 0));
 }
 
 #[test]

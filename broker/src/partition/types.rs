@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset, ProducerId};
+use ottla_storage::read::ReadStream;
 use uuid::Uuid;
 
 /// How a request names its topic: by name, or by id in newer versions (KIP-516).
@@ -81,6 +82,8 @@ pub struct FetchSpec {
     pub max_bytes: usize,
     /// Give one batch even if it is larger than `max_bytes` (first non-empty partition of a request).
     pub at_least_one: bool,
+    /// More bytes than this are given as a stream.
+    pub copy_bytes_max: usize,
     /// Which records the reader may see.
     pub isolation: Isolation,
     /// The leader epoch that the client believes in, if it sent one.
@@ -108,7 +111,7 @@ pub struct AbortedTransaction {
 }
 
 /// What a read found.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Fetched {
     /// Watermarks as they were when the read was planned.
     pub watermarks: Watermarks,
@@ -117,7 +120,31 @@ pub struct Fetched {
     /// Under read_committed: the aborted transactions in range; else `None`.
     pub aborted: Option<Vec<AbortedTransaction>>,
     /// Whole batches, heads patched.
-    pub records: Bytes,
+    pub records: FetchedRecords,
+}
+
+/// Batches on their way to a reader.
+#[derive(Debug, Default)]
+pub enum FetchedRecords {
+    /// None.
+    #[default]
+    None,
+    /// Few: copied.
+    Copied(Bytes),
+    /// Many: copied when they are sent.
+    Streamed(Box<ReadStream>),
+}
+
+impl FetchedRecords {
+    /// Their bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Copied(bytes) => bytes.len(),
+            Self::Streamed(stream) => stream.left(),
+        }
+    }
 }
 
 /// The offsets between which a partition can be read.

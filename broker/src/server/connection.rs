@@ -15,15 +15,16 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use ottla_protocol::frame::FrameError;
 use ottla_storage::env::rt::{self, Instant};
+use ottla_storage::read::ReadError;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::limits::{ConnectionLimits, IN_FLIGHT_BYTES_MAX, WRITE_BURST_BYTES};
+use crate::limits::{ConnectionLimits, IN_FLIGHT_BYTES_MAX, TURN_BYTES, WRITE_BURST_BYTES};
 use crate::server::budget::{Budget, Reservation};
 use crate::server::dispatch::{Answer, CloseReason, Dispatch, Started, Turn};
 use crate::server::inbox::{Inbox, Room};
-use crate::server::outbox::Outbox;
+use crate::server::outbox::{Next, Outbox};
 use crate::server::sniff::Stranger;
 
 /// Why a connection ended.
@@ -32,6 +33,9 @@ pub enum Ended {
     /// The client closed it.
     #[error("closed by the client")]
     ByClient,
+    /// An answer had begun when the disk took its records back.
+    #[error("{0}; the answer cannot be finished")]
+    Disk(#[from] ReadError),
     /// The client closed it in the middle of a request.
     #[error("closed by the client in the middle of a request")]
     ByClientMidway,
@@ -344,18 +348,30 @@ impl<D: Dispatch> Connection<D> {
     async fn flush(&mut self) -> Result<(), Ended> {
         let mut progress = self.active;
         let (mut finished, mut stalled) = (self.outbox.is_empty(), false);
+        let mut since_yield = 0;
         while !finished {
+            if self.outbox.prepare()? == Next::OnDisk {
+                self.read_from_disk().await?;
+            }
             match self.outbox.with_slices(|slices| self.stream.try_write_vectored(slices)) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(bytes) => {
                     finished = self.outbox.advance(bytes);
                     stalled = false;
+                    since_yield += bytes;
+                    if !finished && since_yield >= TURN_BYTES {
+                        // A long answer to a fast reader takes its turns with everybody else.
+                        rt::yield_now().await;
+                        since_yield = 0;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !std::mem::replace(&mut stalled, true) {
                         progress = rt::now();
                     }
                     self.writable(progress).await?;
+                    self.outbox.grew_old();
+                    since_yield = 0;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -365,12 +381,20 @@ impl<D: Dispatch> Connection<D> {
         Ok(())
     }
 
+    async fn read_from_disk(&mut self) -> Result<(), Ended> {
+        let Some(read) = self.outbox.disk_read() else { return Ok(()) };
+        let read = rt::spawn_blocking(move || read.run()).await.map_err(io::Error::other)??;
+        self.outbox.disk_was_read(read);
+        Ok(())
+    }
+
     async fn writable(&mut self, progress: Instant) -> Result<(), Ended> {
         tokio::select! {
             biased;
             ready = self.stream.writable() => ready?,
             () = self.tick.as_mut() => {
                 self.tick = Box::pin(rt::sleep(tick_every(&self.limits)));
+                self.outbox.give_up_piece();
                 if rt::now().since(progress) > self.limits.write_stall {
                     return Err(Ended::NeverReads);
                 }

@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_protocol::error::ErrorCode;
+use ottla_protocol::fetch::{FetchChunk, FetchResponse};
 use ottla_protocol::header::RequestHeader;
 use ottla_protocol::request::{self, Request, RequestError};
 use ottla_protocol::response::{self, Response};
 use ottla_protocol::versions::ApiKey;
 use ottla_storage::env::rt;
+use ottla_storage::read::ReadStream;
 
-use crate::handlers;
 use crate::handlers::produce_targets::Targets;
-use crate::limits::{CLIENT_ID_LOG_CHARS_MAX, FRAME_TRUSTED_BYTES};
+use crate::handlers::{self, Replied};
+use crate::limits::{CLIENT_ID_LOG_CHARS_MAX, GATHERED_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::partition::ConnectionId;
 use crate::server::connection::Ended;
@@ -90,6 +92,7 @@ fn reason(ended: &Ended) -> Reason {
         Ended::SlowRequest => Reason::Refused("slow_request"),
         Ended::NeverReads => Reason::Refused("never_reads"),
         Ended::NoMemory => Reason::Refused("memory"),
+        Ended::Disk(_) => Reason::Refused("disk"),
     }
 }
 
@@ -120,8 +123,8 @@ pub enum Reply {
         version: i16,
         /// Repeated from the request.
         correlation_id: i32,
-        /// The body.
-        body: Response,
+        /// The body, and what is sent in its places.
+        body: Replied,
     },
     /// The table in v0, with UNSUPPORTED_VERSION.
     ApiVersionsTooNew {
@@ -191,14 +194,14 @@ impl Dispatch for KafkaDispatch {
             Reply::ApiVersionsTooNew { correlation_id } => {
                 response::encode_api_versions_too_new(correlation_id, out.tail())
             }
-            Reply::Response { version, correlation_id, body: Response::Fetch(body), .. } if is_large(&body) => {
-                let mut chunks = Vec::new();
-                body.encode_chunks(version, correlation_id, &mut chunks);
-                out.push_chunks(chunks);
+            Reply::Response {
+                version, correlation_id, body: Replied { body: Response::Fetch(body), streams }, ..
+            } if !streams.is_empty() || body.records_bytes() > GATHERED_BYTES_MAX => {
+                push_fetched(&body, version, correlation_id, streams, out);
                 Ok(())
             }
             Reply::Response { api, version, correlation_id, body } => {
-                response::encode(api, version, correlation_id, &body, out.tail())
+                response::encode(api, version, correlation_id, &body.body, out.tail())
             }
         };
         encoded.map_err(|error| {
@@ -210,16 +213,27 @@ impl Dispatch for KafkaDispatch {
 }
 
 /// Large records are written from where they are; copying small ones costs less than a slice of their own.
-fn is_large(body: &ottla_protocol::fetch::FetchResponse) -> bool {
-    let bytes: usize = body.topics.iter().flat_map(|topic| &topic.partitions).map(|part| part.records_bytes()).sum();
-    bytes > FRAME_TRUSTED_BYTES / 4
+fn push_fetched(body: &FetchResponse, version: i16, correlation_id: i32, streams: Vec<ReadStream>, out: &mut Outbox) {
+    let mut chunks = Vec::new();
+    body.encode_chunks(version, correlation_id, &mut chunks);
+    let mut streams = streams.into_iter();
+    for chunk in chunks {
+        match chunk {
+            FetchChunk::Bytes(bytes) => out.push_bytes(bytes),
+            FetchChunk::Later(_) => {
+                if let Some(stream) = streams.next() {
+                    out.push_source(Box::new(stream));
+                }
+            }
+        }
+    }
 }
 
-fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answer: Answer<Response>) -> Answer<Reply> {
+fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answer: Answer<Replied>) -> Answer<Reply> {
     let seconds = rt::now().since(began).as_secs_f64();
     match answer {
         Answer::Reply { reply, memory } => {
-            metrics.answered(header.api_key, handlers::outcome::error_of(&reply), seconds);
+            metrics.answered(header.api_key, handlers::outcome::error_of(&reply.body), seconds);
             let (api, version, correlation_id) = (header.api_key, header.version, header.correlation_id);
             Answer::Reply { reply: Reply::Response { api, version, correlation_id, body: reply }, memory }
         }

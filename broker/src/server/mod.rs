@@ -13,6 +13,7 @@ pub mod kafka;
 pub mod listener;
 pub mod outbox;
 pub mod sniff;
+pub mod source;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -187,6 +188,7 @@ fn log_end(peer: &Peer, ended: &Ended) {
             tracing::debug!(%listener, %client, "connection ended: {ended}");
         }
         Ended::Frame(_)
+        | Ended::Disk(_)
         | Ended::Stranger(_)
         | Ended::Request(_)
         | Ended::SlowRequest

@@ -1,25 +1,85 @@
-//! Answers of one burst on their way to the socket: small ones in one buffer, large records as chunks of their
-//! own, all in one vectored write. May not know: sockets, what an answer means.
+//! Answers of one burst on their way to the socket: small ones in one buffer, large ones as chunks of their own, and
+//! records that are copied from their source only when the socket takes them, a piece at a time.
+//!
+//! What waits for a slow client is never copied ahead, and its piece can be given up at any time. May not know: sockets,
+//! what an answer means.
 
+use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use ottla_storage::read::{PIECE_BYTES, ReadError};
 
-use crate::limits::WRITE_BURST_BYTES;
+use super::source::{self, Source};
+use crate::limits::{GATHERED_BYTES_MAX, WRITE_BURST_BYTES};
 
 /// Most pieces that one write carries (the kernel's limit is 1,024).
 const SLICES_MAX: usize = 64;
 
+enum Chunk {
+    Bytes(Bytes),
+    Source(Box<dyn Source>),
+}
+
+impl Chunk {
+    fn left(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Source(source) => source.left(),
+        }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        match self {
+            Self::Bytes(chunk) => chunk.advance(bytes),
+            Self::Source(source) => source.advance(bytes),
+        }
+    }
+}
+
+/// Whether the next write may happen.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It may.
+    Ready,
+    /// Its bytes must be read from a disk first: [`Outbox::disk_read`].
+    OnDisk,
+}
+
+/// A piece to be read on a blocking thread.
+pub struct DiskRead {
+    source: Box<dyn Source>,
+    piece: BytesMut,
+}
+
+impl DiskRead {
+    /// Reads it; may wait for the disk.
+    pub fn run(mut self) -> Result<Self, ReadError> {
+        self.source.read(&mut self.piece, PIECE_BYTES)?;
+        Ok(self)
+    }
+}
+
 /// Bytes to write, in order.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Outbox {
-    /// Whole pieces, before `tail`; those before `done` are written.
-    chunks: Vec<Bytes>,
-    done: usize,
-    /// Bytes of the first unwritten piece that are written.
-    written: usize,
-    tail: BytesMut,
+    /// What is not written yet, before `tail`.
+    chunks: VecDeque<Chunk>,
+    /// Bytes of the chunks.
     bytes: usize,
+    /// A copy of the chunks' first bytes, as far as it is not written; empty if nothing was copied.
+    piece: BytesMut,
+    /// Bytes of `piece` that are written.
+    piece_written: usize,
+    tail: BytesMut,
+    /// Bytes of `tail` that are written.
+    tail_written: usize,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox").field("chunks", &self.chunks.len()).field("bytes", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl Outbox {
@@ -40,29 +100,83 @@ impl Outbox {
         &mut self.tail
     }
 
-    /// Appends pieces that are not copied.
-    pub fn push_chunks(&mut self, chunks: Vec<Bytes>) {
+    /// Appends bytes that are not copied.
+    pub fn push_bytes(&mut self, bytes: Bytes) {
+        self.push(Chunk::Bytes(bytes));
+    }
+
+    /// Appends what a source has left.
+    pub fn push_source(&mut self, source: Box<dyn Source>) {
+        self.push(Chunk::Source(source));
+    }
+
+    fn push(&mut self, chunk: Chunk) {
         self.seal_tail();
-        for chunk in chunks {
-            self.bytes += chunk.len();
-            if !chunk.is_empty() {
-                self.chunks.push(chunk);
+        if chunk.left() > 0 {
+            self.bytes += chunk.left();
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    /// Copies the next piece, if there is one to copy. Comes before each [`Self::with_slices`].
+    pub fn prepare(&mut self) -> Result<Next, ReadError> {
+        if self.chunks.is_empty() || !self.piece.is_empty() {
+            return Ok(Next::Ready);
+        }
+        self.seal_tail();
+        let is_large = |chunk: &Chunk| matches!(chunk, Chunk::Bytes(bytes) if bytes.len() > GATHERED_BYTES_MAX);
+        let first_source = self.chunks.iter().position(|chunk| matches!(chunk, Chunk::Source(_)));
+        // Bytes that lie in memory are written from there; the small ones before a source go with its first piece.
+        if first_source.is_none_or(|first| self.chunks.iter().take(first).any(is_large)) {
+            return Ok(Next::Ready);
+        }
+        let mut piece = source::scratch();
+        for chunk in &self.chunks {
+            let room = PIECE_BYTES.saturating_sub(piece.len());
+            match chunk {
+                Chunk::Bytes(bytes) if bytes.len() <= room.min(GATHERED_BYTES_MAX) => piece.extend_from_slice(bytes),
+                Chunk::Source(source) if room > 0 && source.is_ready(room) => source.copy(&mut piece, room)?,
+                Chunk::Bytes(_) | Chunk::Source(_) => break,
+            }
+        }
+        let ready = !piece.is_empty();
+        self.piece_written = 0;
+        self.piece = piece;
+        Ok(if ready { Next::Ready } else { Next::OnDisk })
+    }
+
+    /// The piece that must be read from a disk: after [`Next::OnDisk`], and to be given back to [`Self::disk_was_read`].
+    pub fn disk_read(&mut self) -> Option<DiskRead> {
+        match self.chunks.pop_front() {
+            Some(Chunk::Source(source)) => Some(DiskRead { source, piece: std::mem::take(&mut self.piece) }),
+            other => {
+                self.chunks.extend(other);
+                None
             }
         }
     }
 
+    /// The piece is read.
+    pub fn disk_was_read(&mut self, read: DiskRead) {
+        self.chunks.push_front(Chunk::Source(read.source));
+        self.piece = read.piece;
+        self.piece_written = 0;
+    }
+
     /// Calls `write` with what is to be written next.
     pub fn with_slices<T>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        if !self.piece.is_empty() {
+            return write(&[IoSlice::new(self.piece.get(self.piece_written..).unwrap_or_default())]);
+        }
         if self.chunks.is_empty() {
             // The common case: one buffer, which keeps its memory for the next burst.
-            return write(&[IoSlice::new(self.tail.get(self.written..).unwrap_or_default())]);
+            return write(&[IoSlice::new(self.tail.get(self.tail_written..).unwrap_or_default())]);
         }
-        self.seal_tail();
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
-        for (slice, chunk) in slices.iter_mut().zip(self.chunks.iter().skip(self.done)) {
-            let skip = if count == 0 { self.written } else { 0 };
-            *slice = IoSlice::new(chunk.get(skip..).unwrap_or_default());
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            let Chunk::Bytes(bytes) = chunk else { break };
+            *slice = IoSlice::new(bytes);
             count += 1;
         }
         write(slices.get(..count).unwrap_or_default())
@@ -70,20 +184,44 @@ impl Outbox {
 
     /// `bytes` more are written. True when nothing is left.
     pub fn advance(&mut self, bytes: usize) -> bool {
-        self.written += bytes;
         if self.chunks.is_empty() {
-            return self.written >= self.tail.len() && self.reset();
+            self.tail_written += bytes;
+            return self.tail_written >= self.tail.len() && self.reset();
         }
-        while let Some(first) = self.chunks.get_mut(self.done)
-            && self.written >= first.len()
-        {
-            self.written -= first.len();
-            self.bytes = self.bytes.saturating_sub(first.len());
+        if !self.piece.is_empty() {
+            self.piece_written += bytes;
+            if self.piece_written >= self.piece.len() {
+                self.give_up_piece();
+            }
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let mut bytes = bytes;
+        while let Some(first) = self.chunks.front_mut() {
+            let of_first = bytes.min(first.left());
+            first.advance(of_first);
+            bytes -= of_first;
+            if first.left() > 0 {
+                break;
+            }
             // The memory of what is written is free at once, not at the end of the burst.
-            *first = Bytes::new();
-            self.done += 1;
+            self.chunks.pop_front();
         }
-        self.done == self.chunks.len() && self.tail.is_empty() && self.reset()
+        self.is_empty() && self.reset()
+    }
+
+    /// The client let us wait: what was in memory may not be any more.
+    pub fn grew_old(&mut self) {
+        for chunk in &mut self.chunks {
+            if let Chunk::Source(source) = chunk {
+                source.grew_old();
+            }
+        }
+    }
+
+    /// Gives up the copy of what the client does not take; it is copied again when he does.
+    pub fn give_up_piece(&mut self) {
+        self.piece_written = 0;
+        source::give_back(std::mem::take(&mut self.piece));
     }
 
     /// Gives memory back that an idle connection does not need.
@@ -96,13 +234,13 @@ impl Outbox {
     fn seal_tail(&mut self) {
         if !self.tail.is_empty() {
             self.bytes += self.tail.len();
-            self.chunks.push(self.tail.split().freeze());
+            self.chunks.push_back(Chunk::Bytes(self.tail.split().freeze()));
         }
     }
 
     fn reset(&mut self) -> bool {
-        self.chunks.clear();
-        (self.done, self.written, self.bytes) = (0, 0, 0);
+        self.bytes = 0;
+        self.tail_written = 0;
         self.tail.clear();
         if self.tail.capacity() > WRITE_BURST_BYTES {
             self.tail = BytesMut::new();
@@ -113,35 +251,98 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;
 
+    /// Bytes that come from a disk now and then.
+    struct Scripted {
+        bytes: Bytes,
+        every_other_on_disk: bool,
+    }
+
+    impl Source for Scripted {
+        fn left(&self) -> usize {
+            self.bytes.len()
+        }
+        fn is_ready(&self, _bytes_max: usize) -> bool {
+            !self.every_other_on_disk || self.bytes.len().is_multiple_of(2)
+        }
+        fn copy(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError> {
+            assert!(self.is_ready(bytes_max));
+            self.read(out, bytes_max)
+        }
+        fn read(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError> {
+            out.extend_from_slice(&self.bytes[..bytes_max.min(self.bytes.len())]);
+            Ok(())
+        }
+        fn advance(&mut self, bytes: usize) {
+            self.bytes.advance(bytes);
+        }
+        fn grew_old(&mut self) {}
+    }
+
+    fn next_slices(outbox: &mut Outbox) -> Vec<u8> {
+        if outbox.prepare().unwrap() == Next::OnDisk {
+            let read = outbox.disk_read().unwrap().run().unwrap();
+            outbox.disk_was_read(read);
+        }
+        outbox.with_slices(|slices| slices.iter().flat_map(|slice| slice.iter().copied()).collect())
+    }
+
     proptest! {
         #[test]
         fn everything_comes_out_once_and_in_order(
-            parts in proptest::collection::vec((any::<bool>(), 1_usize..300), 1..200),
+            parts in proptest::collection::vec((0..4_u8, 1_usize..300), 1..200),
             step in 1_usize..500,
+            give_up_every in 1_usize..10,
         ) {
             let mut outbox = Outbox::default();
             let mut expected = Vec::new();
-            for (number, (chunk, length)) in parts.into_iter().enumerate() {
+            for (number, (kind, length)) in parts.into_iter().enumerate() {
+                // Now and then more than what is gathered.
+                let length = if number % 50 == 7 { length + GATHERED_BYTES_MAX } else { length };
                 let piece = vec![number as u8; length];
                 expected.extend_from_slice(&piece);
-                if chunk { outbox.push_chunks(vec![piece.into()]) } else { outbox.tail().extend_from_slice(&piece) }
+                match kind {
+                    0 => outbox.tail().extend_from_slice(&piece),
+                    1 => outbox.push_bytes(piece.into()),
+                    _ => outbox.push_source(Box::new(Scripted { bytes: piece.into(), every_other_on_disk: kind == 3 })),
+                }
             }
             prop_assert_eq!(outbox.len(), expected.len());
             let mut out = Vec::new();
+            let mut writes = 0;
             while !outbox.is_empty() {
-                let taken = outbox.with_slices(|slices| {
-                    let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-                    all.into_iter().take(step).collect::<Vec<_>>()
-                });
+                let mut taken = next_slices(&mut outbox);
+                taken.truncate(step.max(taken.len() / 3));
+                prop_assert!(!taken.is_empty());
                 out.extend_from_slice(&taken);
                 let finished = outbox.advance(taken.len());
                 prop_assert_eq!(finished, out.len() == expected.len());
+                writes += 1;
+                if writes % give_up_every == 0 {
+                    outbox.give_up_piece();
+                }
             }
-            prop_assert_eq!(out, expected);
+            prop_assert!(out == expected);
         }
+    }
+
+    #[test]
+    fn a_large_source_is_never_in_memory_as_a_whole() {
+        let mut outbox = Outbox::default();
+        outbox.tail().extend_from_slice(b"head");
+        let bytes = Bytes::from(vec![5; 3 * PIECE_BYTES]);
+        outbox.push_source(Box::new(Scripted { bytes, every_other_on_disk: false }));
+        let first = next_slices(&mut outbox);
+        assert_eq!((first.len(), &first[..5]), (PIECE_BYTES, &b"head\x05"[..]));
+        assert!(!outbox.advance(100));
+        assert!(outbox.piece.capacity() <= PIECE_BYTES + PIECE_BYTES / 8);
+        outbox.give_up_piece();
+        assert_eq!(outbox.piece.capacity(), 0);
+        assert_eq!(outbox.len(), 4 + 3 * PIECE_BYTES - 100);
+        assert!(next_slices(&mut outbox).iter().all(|byte| *byte == 5));
     }
 }

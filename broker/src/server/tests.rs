@@ -91,7 +91,7 @@ impl Dispatch for Scripted {
     fn encode(&mut self, reply: Bytes, out: &mut Outbox) -> Result<(), CloseReason> {
         out.tail().extend_from_slice(&u32::try_from(reply.len()).unwrap().to_be_bytes());
         if reply.len() > 1000 {
-            out.push_chunks(vec![reply])
+            out.push_bytes(reply)
         } else {
             out.tail().extend_from_slice(&reply)
         }

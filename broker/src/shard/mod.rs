@@ -20,6 +20,7 @@ mod shard;
 pub mod state;
 pub(crate) mod sticky;
 pub mod upkeep;
+pub(crate) mod watching;
 
 pub use crate::codec::CodecError;
 /// What a shard of `__consumer_offsets` keeps per partition; pure, and known to the floors above by this name.

@@ -4,16 +4,16 @@
 //! what it wants, or when one of them is led no longer. May not know: how a read is done, who waits for what.
 //! Lock order: the map, then a cell's marks, then its waiters; none is held across an await.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::env::watch;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::oneshot;
 
 use super::epochs::EpochHistory;
+use super::watching::{DataWaiter, Watch};
 use crate::coordinator::group::GroupStore;
 
 /// What a partition's readers may know.
@@ -46,47 +46,13 @@ pub struct PartitionCell {
 struct Waiters {
     gone: bool,
     by_id: BTreeMap<u64, Arc<DataWaiter>>,
+    /// Those who want to know of every change, each with the number it gave this partition.
+    watchers: Vec<(u64, Arc<Watch>)>,
 }
 
-/// Somebody who waits for new bytes in any of several partitions.
-#[derive(Debug)]
-pub struct DataWaiter {
-    id: u64,
-    missing_bytes: AtomicI64,
-    wake: Mutex<Option<oneshot::Sender<()>>>,
-}
-
-static NEXT_WAITER: AtomicU64 = AtomicU64::new(1);
-
-impl DataWaiter {
-    /// A waiter for `missing_bytes`, and the end on which to wait.
-    #[must_use]
-    pub fn new(missing_bytes: usize) -> (Arc<Self>, oneshot::Receiver<()>) {
-        let (sender, receiver) = oneshot::channel();
-        let waiter = Self {
-            id: NEXT_WAITER.fetch_add(1, Ordering::Relaxed),
-            missing_bytes: AtomicI64::new(i64::try_from(missing_bytes).unwrap_or(i64::MAX).max(1)),
-            wake: Mutex::new(Some(sender)),
-        };
-        (Arc::new(waiter), receiver)
-    }
-
-    /// Ends the wait.
-    pub fn wake(&self) {
-        if let Some(sender) = self.wake.lock().take() {
-            // Whoever waited may have given up.
-            let _ = sender.send(());
-        }
-    }
-
-    /// Counts new bytes; true if the wait is over.
-    pub fn credit(&self, bytes: u64) -> bool {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let satisfied = self.missing_bytes.fetch_sub(bytes, Ordering::AcqRel) <= bytes;
-        if satisfied {
-            self.wake();
-        }
-        satisfied
+impl Waiters {
+    fn note(&self, bytes: u64, urgent: bool) {
+        self.watchers.iter().for_each(|(slot, watch)| watch.note(*slot, bytes, urgent));
     }
 }
 
@@ -111,9 +77,31 @@ impl PartitionCell {
         self.waiters.lock().by_id.remove(&waiter.id);
     }
 
+    /// Tells `watch` of every change from now on, under the number `slot`; `None` if the partition is gone.
+    pub(crate) fn watch(self: &Arc<Self>, watch: &Arc<Watch>, slot: u64) -> Option<Watched> {
+        let mut waiters = self.waiters.lock();
+        if waiters.gone {
+            return None;
+        }
+        waiters.watchers.push((slot, watch.clone()));
+        Some(Watched { cell: self.clone(), watch: watch.clone(), slot })
+    }
+
+    fn unwatch(&self, watch: &Arc<Watch>, slot: u64) {
+        let mut waiters = self.waiters.lock();
+        let place = waiters.watchers.iter().position(|(known, by)| *known == slot && Arc::ptr_eq(by, watch));
+        if let Some(place) = place {
+            waiters.watchers.swap_remove(place);
+        }
+    }
+
     /// Wakes everybody: leadership or the partition went.
     pub fn wake_all(&self) {
-        let waiters = std::mem::take(&mut self.waiters.lock().by_id);
+        let waiters = {
+            let mut waiters = self.waiters.lock();
+            waiters.note(0, true);
+            std::mem::take(&mut waiters.by_id)
+        };
         waiters.values().for_each(|waiter| waiter.wake());
     }
 
@@ -125,8 +113,50 @@ impl PartitionCell {
             assert!(marks.log_start <= marks.last_stable && marks.last_stable <= marks.high_watermark);
             *current = marks;
         }
+        let mut waiters = self.waiters.lock();
+        waiters.note(appended_bytes, false);
         if appended_bytes > 0 {
-            self.waiters.lock().by_id.retain(|_, waiter| !waiter.credit(appended_bytes));
+            waiters.by_id.retain(|_, waiter| !waiter.credit(appended_bytes));
+        }
+    }
+}
+
+/// A watched partition; watched no longer when dropped.
+#[derive(Debug)]
+pub struct Watched {
+    cell: Arc<PartitionCell>,
+    watch: Arc<Watch>,
+    slot: u64,
+}
+
+impl Watched {
+    /// True if this is the partition as it is carried now.
+    pub(crate) fn is_of(&self, cell: &Arc<PartitionCell>) -> bool {
+        Arc::ptr_eq(&self.cell, cell)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.cell.unwatch(&self.watch, self.slot);
+    }
+}
+
+/// Folds a partition's id into a number. Topic ids are random and the broker's own, so that nobody can make them collide;
+/// without a seed, so that a run can be repeated.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
     }
 }
@@ -134,7 +164,7 @@ impl PartitionCell {
 /// All partitions of a shard as readers see them.
 #[derive(Debug)]
 pub struct Published {
-    cells: RwLock<BTreeMap<PartitionId, Arc<PartitionCell>>>,
+    cells: RwLock<HashMap<PartitionId, Arc<PartitionCell>, BuildHasherDefault<IdHasher>>>,
     /// Grows whenever a partition comes or goes.
     changes: watch::Sender<u64>,
 }
@@ -152,10 +182,12 @@ impl Published {
         self.cells.read().get(&id).cloned()
     }
 
-    /// All partitions.
+    /// All partitions, in the order of their ids.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<PartitionCell>> {
-        self.cells.read().values().cloned().collect()
+        let mut all: Vec<_> = self.cells.read().values().cloned().collect();
+        all.sort_unstable_by_key(|cell| cell.id);
+        all
     }
 
     /// Changes whenever a partition comes or goes.
@@ -246,7 +278,26 @@ mod tests {
         assert!(first.register(&waiter));
         published.publish(vec![(id(1), marks(5), 40, None)], &[]);
         assert!(done.try_recv().is_err());
-        assert_eq!(waiter.missing_bytes.load(Ordering::Relaxed), 1);
+        assert_eq!(waiter.missing_bytes(), 1);
+    }
+
+    #[test]
+    fn of_a_thousand_who_wait_only_those_concerned_are_woken() {
+        const PARTITIONS: i32 = 10_000;
+        let published = Published::default();
+        published.publish((0..PARTITIONS).map(|index| (id(index), marks(0), 0, None)).collect(), &[]);
+        let mut waiting: Vec<_> = (0..1000)
+            .map(|index| {
+                let (waiter, done) = DataWaiter::new(1);
+                assert!(published.get(id(index)).is_some_and(|cell| cell.register(&waiter)));
+                done
+            })
+            .collect();
+        let mut woken = || waiting.iter_mut().map(|done| usize::from(done.try_recv().is_ok())).sum::<usize>();
+        published.publish(vec![(id(PARTITIONS - 1), marks(5), 40, None)], &[]);
+        assert_eq!(woken(), 0);
+        published.publish(vec![(id(7), marks(5), 40, None), (id(999), marks(5), 40, None)], &[]);
+        assert_eq!(woken(), 2);
     }
 
     #[test]
@@ -259,6 +310,33 @@ mod tests {
         assert!(done.try_recv().is_ok());
         assert!(!first.register(&waiter));
         assert!(published.get(id(0)).is_none());
+    }
+
+    #[test]
+    fn a_watch_knows_what_changed_and_tells_who_waits() {
+        let published = Published::default();
+        let (first, second) = (cell(&published, 0), cell(&published, 1));
+        let watch = Arc::new(Watch::default());
+        let watched = (first.watch(&watch, 10), second.watch(&watch, 11));
+        published.publish(vec![(id(1), marks(5), 60, None)], &[]);
+        // What came before somebody waited counts.
+        let (waiter, mut done) = DataWaiter::new(61);
+        watch.tell(&waiter);
+        assert!(done.try_recv().is_err());
+        published.publish(vec![(id(0), marks(5), 1, None)], &[]);
+        assert!(done.try_recv().is_ok());
+        assert_eq!(watch.take_changed().into_iter().collect::<Vec<_>>(), [10, 11]);
+        assert!(watch.take_changed().is_empty());
+        // A partition that goes ends the wait, whatever is missing.
+        let (waiter, mut done) = DataWaiter::new(1000);
+        watch.tell(&waiter);
+        published.publish(Vec::new(), &[id(0)]);
+        assert!(done.try_recv().is_ok());
+        assert!(first.watch(&watch, 10).is_none(), "it is gone");
+        assert_eq!(watch.take_changed().into_iter().collect::<Vec<_>>(), [10]);
+        drop(watched);
+        published.publish(vec![(id(1), marks(6), 60, None)], &[]);
+        assert!(watch.take_changed().is_empty(), "watched no longer");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! v4 isolation and aborted transactions · v5 log start · v7 sessions (KIP-227) · v9 leader epoch · v11 rack and
 //! preferred replica (KIP-392) · v12 flexible, diverging epoch, leader hint · v13 topic ids · v15 replica state in a
 //! tag · v16 node endpoints (KIP-951) · v17 directory id, v18 high watermark (both tags of followers, skipped).
-//! Records in an answer are chunks whose batch heads are patched already. May not know: batches.
+//! Records in an answer are chunks whose batch heads are patched already, or a number of bytes that the sender puts in
+//! their place. May not know: batches.
 
 mod request;
 mod response;
@@ -139,6 +140,17 @@ pub struct FetchPartitionResponse {
     pub preferred_read_replica: NodeId,
     /// Whole batches with patched heads, in order.
     pub records: Vec<Bytes>,
+    /// Bytes of further batches that whoever sends the answer puts behind `records` by itself.
+    pub later_bytes: usize,
+}
+
+/// A piece of an encoded answer, in the order in which pieces are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FetchChunk {
+    /// Bytes as they go out.
+    Bytes(Bytes),
+    /// So many bytes of batches that the sender has.
+    Later(usize),
 }
 
 /// The largest epoch not above the client's and where it ends (KIP-595).
@@ -174,17 +186,24 @@ impl FetchPartitionResponse {
             aborted_transactions: None,
             preferred_read_replica: NodeId(-1),
             records: Vec::new(),
+            later_bytes: 0,
         }
     }
 
-    /// Bytes of its records.
+    /// Bytes of its records, those included that the sender has.
     #[must_use]
     pub fn records_bytes(&self) -> usize {
-        self.records.iter().map(Bytes::len).sum()
+        self.records.iter().map(Bytes::len).sum::<usize>() + self.later_bytes
     }
 }
 
 impl FetchResponse {
+    /// Bytes of the records of all partitions.
+    #[must_use]
+    pub fn records_bytes(&self) -> usize {
+        self.topics.iter().flat_map(|topic| &topic.partitions).map(FetchPartitionResponse::records_bytes).sum()
+    }
+
     /// The answer to a request whose session is refused.
     #[must_use]
     pub fn failed(error: ErrorCode) -> Self {

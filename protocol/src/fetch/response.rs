@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{
-    ENDPOINTS_FROM, FLEXIBLE_FROM, FetchPartitionResponse, FetchResponse, FetchTopicResponse, LOG_START_FROM,
-    RACK_FROM, SESSIONS_FROM, TOPIC_IDS_FROM,
+    ENDPOINTS_FROM, FLEXIBLE_FROM, FetchChunk, FetchPartitionResponse, FetchResponse, FetchTopicResponse,
+    LOG_START_FROM, RACK_FROM, SESSIONS_FROM, TOPIC_IDS_FROM,
 };
 use crate::leader_hint::{put_current_leader_tag, put_endpoints_as_only_tag};
 use crate::response::put_head;
@@ -20,7 +20,7 @@ const DIVERGING_EPOCH_BYTES: u32 = 13;
 /// Where the pieces of an answer go: one buffer, or chunks for a vectored write.
 trait Sink {
     fn prefix(&mut self) -> &mut BytesMut;
-    fn records(&mut self, chunks: &[Bytes]);
+    fn records(&mut self, chunks: &[Bytes], later_bytes: usize);
 }
 
 impl Sink for &mut BytesMut {
@@ -28,7 +28,8 @@ impl Sink for &mut BytesMut {
         self
     }
 
-    fn records(&mut self, chunks: &[Bytes]) {
+    fn records(&mut self, chunks: &[Bytes], later_bytes: usize) {
+        debug_assert_eq!(later_bytes, 0, "what the sender has cannot be copied here");
         for chunk in chunks {
             self.extend_from_slice(chunk);
         }
@@ -38,7 +39,7 @@ impl Sink for &mut BytesMut {
 /// Prefixes in buffers of their own, records as they are.
 struct Chunks<'a> {
     prefix: BytesMut,
-    done: &'a mut Vec<Bytes>,
+    done: &'a mut Vec<FetchChunk>,
     done_bytes: usize,
 }
 
@@ -47,14 +48,18 @@ impl Sink for Chunks<'_> {
         &mut self.prefix
     }
 
-    fn records(&mut self, chunks: &[Bytes]) {
-        if chunks.is_empty() {
+    fn records(&mut self, chunks: &[Bytes], later_bytes: usize) {
+        if chunks.is_empty() && later_bytes == 0 {
             return;
         }
         let prefix = self.prefix.split().freeze();
         for chunk in std::iter::once(&prefix).chain(chunks) {
             self.done_bytes += chunk.len();
-            self.done.push(chunk.clone());
+            self.done.push(FetchChunk::Bytes(chunk.clone()));
+        }
+        if later_bytes > 0 {
+            self.done_bytes += later_bytes;
+            self.done.push(FetchChunk::Later(later_bytes));
         }
     }
 }
@@ -66,8 +71,8 @@ impl FetchResponse {
         self.put(version, &mut out);
     }
 
-    /// Appends the whole frame (length, header, body) as chunks for one vectored write; records are not copied.
-    pub fn encode_chunks(&self, version: i16, correlation_id: i32, out: &mut Vec<Bytes>) {
+    /// Appends the whole frame (length, header, body) as chunks; records are not copied.
+    pub fn encode_chunks(&self, version: i16, correlation_id: i32, out: &mut Vec<FetchChunk>) {
         let first = out.len();
         let mut prefix = BytesMut::with_capacity(256);
         put_head(ApiKey::Fetch, version, correlation_id, &mut prefix);
@@ -78,9 +83,9 @@ impl FetchResponse {
         let tail = sink.prefix.freeze();
         let length = sink.done_bytes + tail.len();
         if !tail.is_empty() {
-            out.push(tail);
+            out.push(FetchChunk::Bytes(tail));
         }
-        out.insert(first, Bytes::copy_from_slice(&(length as i32).to_be_bytes()));
+        out.insert(first, FetchChunk::Bytes(Bytes::copy_from_slice(&(length as i32).to_be_bytes())));
     }
 
     /// Upper estimate of the body's size, for reserving.
@@ -142,7 +147,7 @@ impl FetchPartitionResponse {
         } else {
             out.put_i32(bytes as i32);
         }
-        sink.records(&self.records);
+        sink.records(&self.records, self.later_bytes);
         if flexible {
             self.put_tags(sink.prefix());
         }

@@ -94,7 +94,7 @@ impl DataDir {
             None => self.log.segment(number).map(|segment| Arc::clone(&segment.file)),
         };
         let open = |number| self.open_segments.get(number, || file(number));
-        let plan = ReadPlan::new(from, self.verify_below, planned, open);
+        let plan = ReadPlan::new(from, self.verify_below, Arc::clone(&self.cold_reads), planned, open);
         if matches!(plan, Err(ReadError::Damaged { .. })) {
             self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
         }

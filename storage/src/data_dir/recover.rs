@@ -78,6 +78,7 @@ impl DataDir {
             open_segments: OpenSegments::default(),
             runs,
             rewriter: Rewriter::default(),
+            cold_reads: Arc::default(),
             reserve,
             failure,
             counters: Counters::default(),

@@ -93,6 +93,10 @@ pub trait File: Send + Sync {
     fn sync_data(&self) -> BoxFuture<'_, io::Result<()>>;
     /// Lets go of cached clean pages from byte `from` on, so that the next read asks the device.
     fn drop_cached(&self, from: u64) -> io::Result<()>;
+    /// Asks the device for a range without waiting for it, so that later reads find it in memory.
+    fn will_need(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// The file as memory; `None` where there is no such thing (simulation).
     fn map(&self) -> io::Result<Option<Arc<dyn Mapping>>>;
     /// The file descriptor, for sendfile and residency probes; `None` in simulation.

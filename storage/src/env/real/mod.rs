@@ -158,6 +158,11 @@ impl File for RealFile {
         Ok(())
     }
 
+    fn will_need(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        rustix::fs::fadvise(&self.0, offset, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::WillNeed)?;
+        Ok(())
+    }
+
     fn map(&self) -> io::Result<Option<Arc<dyn Mapping>>> {
         Ok(Some(Arc::new(mapping::map(&self.0)?)))
     }
