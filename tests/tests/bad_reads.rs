@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::{
-    BrokerId, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest,
-    SyncGroupRequest,
+    BrokerId, DeleteRecordsRequest, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
+    OffsetCommitRequest, SyncGroupRequest,
 };
 use ottla_tests::batch::TestBatch;
 use ottla_tests::process::Broker;
@@ -41,6 +42,18 @@ fn fetch_with(epoch: i32, session: (i32, i32)) -> FetchRequest {
     let topic = FetchTopic::default().with_topic(topic_name("t")).with_partitions(vec![part]);
     let request = FetchRequest::default().with_replica_id(BrokerId(-1)).with_max_wait_ms(100).with_min_bytes(1);
     request.with_max_bytes(1 << 20).with_session_id(session.0).with_session_epoch(session.1).with_topics(vec![topic])
+}
+
+/// librdkafka's test 0081 asks so.
+#[test]
+fn records_are_deleted_for_a_client_that_waits_for_no_follower() {
+    let (mut broker, mut raw) = start();
+    let part = DeleteRecordsPartition::default().with_partition_index(0).with_offset(3);
+    let topic = DeleteRecordsTopic::default().with_name(topic_name("t")).with_partitions(vec![part]);
+    let answer = raw.call(2, &DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(0));
+    let part = &answer.topics[0].partitions[0];
+    assert_eq!((part.error_code, part.low_watermark), (0, 3));
+    broker.stop();
 }
 
 #[test]

@@ -31,6 +31,19 @@ fn read_until_served(broker: &mut Broker) -> u64 {
 }
 
 #[test]
+fn a_ready_broker_answers_the_first_request() {
+    let mut broker = Broker::start(&[]);
+    Raw::connect(broker.address()).create_topic("t", 1, &[]);
+    for start in 0..10 {
+        broker.kill();
+        broker.run();
+        let answer = Raw::connect(broker.address()).produce("t", 0, TestBatch::of(&[b"at once"]).encode());
+        assert_eq!((answer.error_code, answer.base_offset), (0, start), "after start {start}");
+    }
+    broker.stop();
+}
+
+#[test]
 fn after_a_kill_little_is_read_before_the_first_answer() {
     let mut broker = Broker::start(&[]);
     let mut raw = Raw::connect(broker.address());

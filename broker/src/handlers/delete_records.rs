@@ -15,8 +15,12 @@ use ottla_storage::env::rt;
 use crate::partition::{PartitionError, TopicRef};
 use crate::server::Context;
 
+/// Kafka moves the log start before it looks at the request's timeout, which is for followers. Here that is a committed entry:
+/// a client that wants to wait for nobody (0) still waits for it.
+const TIMEOUT_MIN: Duration = Duration::from_secs(5);
+
 pub(super) async fn handle(ctx: &Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
-    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).max(TIMEOUT_MIN);
     let topics = request.topics.into_iter().map(|topic| async move {
         let partitions = join_all(topic.partitions.iter().map(|asked| one(ctx, &topic.name, asked, timeout))).await;
         DeleteRecordsTopicResult::default().with_name(topic.name.clone()).with_partitions(partitions)

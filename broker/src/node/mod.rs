@@ -305,7 +305,13 @@ async fn wait_for_leaders(config: &Config, metadata: &Metadata, shards: &Shards)
         shard.id != ShardId::METADATA && shard.replicas.iter().any(|replica| replica.node == config.node_id)
     });
     let here: Vec<ShardId> = here.map(|shard| shard.id).collect();
-    let led = |id: &ShardId| shards.get(*id).is_some_and(|shard| shard.role().leader.is_some() || shard.role().stopped);
+    // A leader that has applied nothing of its own term yet refuses, and a client of the first moment would have to ask again.
+    let led = |id: &ShardId| {
+        shards.get(*id).is_some_and(|shard| {
+            let role = shard.role();
+            role.ready || role.stopped || role.leader.is_some_and(|leader| leader != shard.replica)
+        })
+    };
     let mut changes = shards.leadership_changes();
     let all_led = async {
         while !here.iter().all(led) {
