@@ -215,14 +215,14 @@ impl SegmentReader {
         if !self.is_zero(from, to) {
             return false;
         }
-        let mut at = to.next_multiple_of(SAMPLE_EVERY_BYTES);
-        while at + PAGE_BYTES as u64 <= self.file_bytes {
-            if !is_zero(&self.read(at, PAGE_BYTES)) {
-                return false;
-            }
-            at += SAMPLE_EVERY_BYTES;
+        let page = PAGE_BYTES as u64;
+        let places = to.next_multiple_of(SAMPLE_EVERY_BYTES)..self.file_bytes.saturating_sub(page - 1);
+        let samples: Vec<u64> = places.step_by(SAMPLE_EVERY_BYTES as usize).collect();
+        // Read one after the other, each would wait for the device and for what it reads along.
+        for at in &samples {
+            let _ = self.file.will_need(*at, page);
         }
-        true
+        samples.iter().all(|at| is_zero(&self.read(*at, PAGE_BYTES)))
     }
 
     fn is_zero(&mut self, from: u64, to: u64) -> bool {
