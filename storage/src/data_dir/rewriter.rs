@@ -7,11 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::identity::RUNS_FORMAT_VERSION;
+use super::run_files::unlink_runs;
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::Operation;
@@ -383,21 +383,9 @@ impl DataDir {
             return Ok(());
         }
         let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
-        let remove = move || remove_begun(&disk, &path, &made);
+        let remove = move || unlink_runs(&disk, &path, &made);
         off_thread(&self.disk, remove).await.map_err(|error| self.fail("run", error))?;
         self.log.space_freed();
         Ok(())
     }
-}
-
-fn remove_begun(disk: &Arc<dyn Disk>, path: &Path, made: &[RunId]) -> io::Result<()> {
-    for run in made {
-        for file in [run_path(path, *run), run_index_path(path, *run)] {
-            match disk.unlink(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-    }
-    disk.sync_dir(&path.join(RUNS_DIR))
 }

@@ -155,15 +155,7 @@ impl DataDir {
             self.open_segments.forget(run.file_number());
             self.index.forget(run.file_number());
             let (disk, data_dir, run) = (Arc::clone(&self.disk), self.path.clone(), *run);
-            let unlink = move || {
-                for file in [run_path(&data_dir, run), run_index_path(&data_dir, run)] {
-                    match disk.unlink(&file) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                        _ => {}
-                    }
-                }
-                disk.sync_dir(&data_dir.join(RUNS_DIR))
-            };
+            let unlink = move || unlink_runs(&disk, &data_dir, &[run]);
             off_thread(&self.disk, unlink).await.map_err(|error| self.fail("unlink", error))?;
             self.runs.forget(run);
             self.counters.unlinked_runs.fetch_add(1, Ordering::Relaxed);
@@ -175,4 +167,17 @@ impl DataDir {
         self.log.space_freed();
         Ok(())
     }
+}
+
+/// Removes runs with their indexes, as far as they are there.
+pub(super) fn unlink_runs(disk: &Arc<dyn Disk>, path: &Path, runs: &[RunId]) -> io::Result<()> {
+    for run in runs {
+        for file in [run_path(path, *run), run_index_path(path, *run)] {
+            match disk.unlink(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    disk.sync_dir(&path.join(RUNS_DIR))
 }
