@@ -31,14 +31,7 @@ const HEAVY_RECODED_BYTES: usize = 8 * 1024;
 /// Whether [`prepare`] takes so long that other connections should not wait for it.
 pub(crate) fn is_heavy(data: &[u8], topic: &TopicConfig) -> bool {
     let Some(codec) = BatchHeader::parse(data).and_then(|header| header.attributes.codec()) else { return false };
-    let recoded = match topic.compression_type {
-        CompressionType::Producer => false,
-        CompressionType::Uncompressed => codec != Codec::None,
-        CompressionType::Gzip => codec != Codec::Gzip,
-        CompressionType::Snappy => codec != Codec::Snappy,
-        CompressionType::Lz4 => codec != Codec::Lz4,
-        CompressionType::Zstd => codec != Codec::Zstd,
-    };
+    let recoded = topic_codec(topic).is_some_and(|(wanted, _)| codec != wanted);
     (codec != Codec::None && data.len() >= HEAVY_BYTES) || (recoded && data.len() >= HEAVY_RECODED_BYTES)
 }
 
@@ -99,17 +92,22 @@ fn fault(checked: &Checked) -> Option<AppendError> {
     })
 }
 
+/// The codec and its level that `compression.type` asks for; `None` leaves the producer's.
+fn topic_codec(topic: &TopicConfig) -> Option<(Codec, Option<i32>)> {
+    let level = |level: i32| (level >= 0).then_some(level);
+    match topic.compression_type {
+        CompressionType::Producer => None,
+        CompressionType::Uncompressed => Some((Codec::None, None)),
+        CompressionType::Gzip => Some((Codec::Gzip, level(topic.compression_gzip_level))),
+        CompressionType::Snappy => Some((Codec::Snappy, None)),
+        CompressionType::Lz4 => Some((Codec::Lz4, level(topic.compression_lz4_level))),
+        CompressionType::Zstd => Some((Codec::Zstd, Some(topic.compression_zstd_level))),
+    }
+}
+
 /// Recompresses where `compression.type` differs from what came.
 fn recode(data: Bytes, header: &BatchHeader, topic: &TopicConfig, opened: &Records) -> Result<Bytes, AppendError> {
-    let level = |level: i32| (level >= 0).then_some(level);
-    let (codec, level) = match topic.compression_type {
-        CompressionType::Producer => return Ok(data),
-        CompressionType::Uncompressed => (Codec::None, None),
-        CompressionType::Gzip => (Codec::Gzip, level(topic.compression_gzip_level)),
-        CompressionType::Snappy => (Codec::Snappy, None),
-        CompressionType::Lz4 => (Codec::Lz4, level(topic.compression_lz4_level)),
-        CompressionType::Zstd => (Codec::Zstd, Some(topic.compression_zstd_level)),
-    };
+    let Some((codec, level)) = topic_codec(topic) else { return Ok(data) };
     if header.attributes.codec() == Some(codec) {
         return Ok(data);
     }
