@@ -10,7 +10,8 @@ import time
 import confluent_kafka
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec
-from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, RUN, Warnings, check_dense, expected_records, ok, say, wait_until
+from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, RUN, Warnings
+from scenario import check_dense, expected_records, ok, say, stop, two_members, wait_until
 
 TOPIC = f"confluent-{RUN}"
 GROUP = f"confluent-group-{RUN}"
@@ -155,30 +156,8 @@ class Member(threading.Thread):
                 raise
 
 
-def stop(*members):
-    """Everybody commits before anybody leaves: a commit in the rebalance after a leave is refused."""
-    for member in members:
-        member.stopping.set()
-    for member in members:
-        member.committed.wait(30)
-    for member in members:
-        member.leaving.set()
-        member.join(30)
-        assert not member.failure, repr(member.failure)
-
-
-def two_members(**more):
-    seen = {}
-    first = Member(seen, **more)
-    wait_until(lambda: len(first.owned) == PARTITIONS, "the first member to own every partition")
-    second = Member(seen, **more)
-    shared = lambda: len(first.owned) == 2 and len(second.owned) == 2 and not first.owned & second.owned
-    wait_until(shared, "the group to share its partitions")
-    return seen, first, second
-
-
 def group_with_a_rebalance(sent, large):
-    seen, first, second = two_members()
+    seen, first, second = two_members(Member)
     wait_until(lambda: len(seen) == len(sent) + 1, "every record to be read")
     stop(first, second)
     del seen[large]
@@ -189,7 +168,7 @@ def group_with_a_rebalance(sent, large):
 
 def cooperative():
     strategy = {"partition.assignment.strategy": "cooperative-sticky", "group.id": GROUP + "-cooperative"}
-    _, first, second = two_members(**strategy)
+    _, first, second = two_members(Member, **strategy)
     revoked = set(first.revoked)
     stop(first, second)
     assert len(revoked) == 2, f"the first member had to give up {revoked}"

@@ -12,7 +12,8 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, Ne
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata
-from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, RUN, Warnings, check_dense, expected_records, ok, say, wait_until
+from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, RUN, Warnings
+from scenario import check_dense, expected_records, ok, say, stop, two_members, wait_until
 
 TOPIC = f"kafka-python-{RUN}"
 GROUP = f"kafka-python-group-{RUN}"
@@ -125,31 +126,8 @@ class Member(threading.Thread):
             say("  a rebalance: the member polls and commits again")
 
 
-def stop(*members):
-    """Everybody commits before anybody leaves: a commit in the rebalance after a leave is refused."""
-    for member in members:
-        member.stopping.set()
-    for member in members:
-        member.committed.wait(30)
-    for member in members:
-        member.leaving.set()
-        member.join(30)
-        assert not member.failure, repr(member.failure)
-
-
-def two_members(**more):
-    """Two members with a rebalance between them: what they read, and what the first lost on the way."""
-    seen = {}
-    first = Member(seen, **more)
-    wait_until(lambda: len(first.owned) == PARTITIONS, "the first member to own every partition")
-    second = Member(seen, **more)
-    shared = lambda: len(first.owned) == 2 and len(second.owned) == 2 and not first.owned & second.owned
-    wait_until(shared, "the group to share its partitions")
-    return seen, first, second
-
-
 def group_with_a_rebalance(sent, large):
-    seen, first, second = two_members()
+    seen, first, second = two_members(Member)
     wait_until(lambda: len(seen) == len(sent) + 1, "every record to be read")
     stop(first, second)
     del seen[large]
@@ -159,7 +137,7 @@ def group_with_a_rebalance(sent, large):
 
 
 def cooperative():
-    _, first, second = two_members(partition_assignment_strategy=[CooperativeStickyAssignor], group_id=GROUP + "-cooperative")
+    _, first, second = two_members(Member, partition_assignment_strategy=[CooperativeStickyAssignor], group_id=GROUP + "-cooperative")
     assert len(first.lost) == 2, f"the first member lost {first.lost}"
     stop(first, second)
     ok("cooperative")

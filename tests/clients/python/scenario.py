@@ -52,6 +52,29 @@ def wait_until(condition, what, seconds=60):
         time.sleep(0.05)
 
 
+def stop(*members):
+    """Everybody commits before anybody leaves: a commit in the rebalance after a leave is refused."""
+    for member in members:
+        member.stopping.set()
+    for member in members:
+        member.committed.wait(30)
+    for member in members:
+        member.leaving.set()
+        member.join(30)
+        assert not member.failure, repr(member.failure)
+
+
+def two_members(member, **more):
+    """Two members of a group, one after the other: what they read, the first and the second. `member` begins one of them."""
+    seen = {}
+    first = member(seen, **more)
+    wait_until(lambda: len(first.owned) == PARTITIONS, "the first member to own every partition")
+    second = member(seen, **more)
+    shared = lambda: len(first.owned) == 2 and len(second.owned) == 2 and not first.owned & second.owned
+    wait_until(shared, "the group to share its partitions")
+    return seen, first, second
+
+
 class Warnings(logging.Handler):
     """Counts what the library logs at WARNING and above; `harmless` are parts of lines that no user has to act on."""
 
