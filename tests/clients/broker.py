@@ -83,8 +83,10 @@ class Broker(Process):
         self.environment = {**os.environ, **own, **settings}
 
     @staticmethod
-    def describe(binary):
-        return subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    def describe(binary, given=""):
+        """Its version, and what only the caller knows of a binary: the commit that it was built from."""
+        said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        return f"{said}, {given}" if given else said
 
     def get(self, path):
         return urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5)

@@ -4,9 +4,9 @@
 Usage: tests/clients/report.py [--check]. With --check it writes nothing and fails if the page is not what it would write.
 Inputs, each kept by its own runner (which calls this): tests/clients/results.json and tests/suites/results.json:
 
-    {"broker": "...", "date": "...", "clients": {NAME: see Outcome.as_record}}
-    {"broker": "...", "date": "...", "command": "...", "suites": {NAME: {"version": "...", "passed": N, "failed": N,
-                                                            "skipped": [{"tests": "...", "count": N, "why": "..."}]}}}
+    {"clients": {NAME: {"broker": "...", "date": "...", and see Outcome.as_record}}}
+    {"command": "...", "suites": {NAME: {"version": "...", "broker": "...", "date": "...", "passed": N, "failed": N,
+                                        "skipped": [{"tests": "...", "count": N, "why": "..."}]}}}
 """
 
 import datetime
@@ -39,6 +39,15 @@ def read(path):
 def table(header, rows):
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]) + "\n"
+
+
+def met(entries):
+    """Which broker they met and when; with names only if not all met the same one on the same day."""
+    runs = {}
+    for name, seen in entries.items():
+        runs.setdefault(f"{seen['broker']} on {seen['date']}", []).append(name)
+    parts = [run if len(runs) == 1 else f"{run} ({', '.join(names)})" for run, names in sorted(runs.items())]
+    return "; ".join(parts)
 
 
 def verdict(seen):
@@ -111,7 +120,7 @@ def dialogue(clients):
 def suites(results):
     if not results:
         return ""
-    text = f"\n## External test suites\n\nRun with `{results['command']}` against {results['broker']} on {results['date']}.\n\n"
+    text = f"\n## External test suites\n\nRun with `{results['command']}` against {met(results['suites'])}.\n\n"
     rows, skipped = [], []
     for name, suite in results["suites"].items():
         rows.append([name, suite["version"], suite["passed"], suite["failed"], sum(s["count"] for s in suite["skipped"])])
@@ -126,7 +135,7 @@ def page():
     kafka = clients.get("kafka-tools", {}).get("version", "4")
     return (
         HEAD.format(kafka=kafka)
-        + f"\n## Client libraries\n\nLast run: {results.get('broker')}, {results.get('date')}, one node, a new broker per client.\n\n"
+        + f"\n## Client libraries\n\nLast run: against {met(clients)}; one node, a new broker per client.\n\n"
         + overview(clients)
         + "\nWhat a client counts of its own errors and retries, and what the broker answers as an error, has to be zero but for the\n"
         + "dialogue below; otherwise its run fails. What no client can do here yet: transactions, and the consumer group protocol of\n"
@@ -153,10 +162,11 @@ def summary(seen):
 def record(broker, seen):
     """Keeps what was seen; clients that were not run this time keep what they had."""
     results = read(RESULTS)
-    clients = {**results.get("clients", {}), **seen}
-    ordered = {name: clients[name] for name in CLIENTS if name in clients}
     date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    RESULTS.write_text(json.dumps({"broker": broker, "date": date, "clients": ordered}, indent=1) + "\n")
+    met_now = {name: {"broker": broker, "date": date, **one} for name, one in seen.items()}
+    clients = {**results.get("clients", {}), **met_now}
+    ordered = {name: clients[name] for name in CLIENTS if name in clients}
+    RESULTS.write_text(json.dumps({"clients": ordered}, indent=1) + "\n")
     PAGE.write_text(page())
 
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Runs each client's scenario against a broker of its own, and the first story.
 
-Usage: tests/clients/run.py [--broker PATH | --kafka JARS] [--all] [--record] [NAME ...]
+Usage: tests/clients/run.py [--broker PATH [--broker-is TEXT] | --kafka JARS] [--all] [--record] [NAME ...]
   NAME      a client of table.py, or first-story; none means all that tests/run takes, with --all the slow ones too
   --kafka   an Apache Kafka from a folder of jars instead of Ottla: what a scenario expects has to be true there first
   --record  keep what was seen in results.json and write docs/clients.md from it
+  --broker-is  what the binary is, for the record: "commit 1b702e3"
 A broker is a real process on free ports of 127.0.0.1 with an empty data directory; after its scenario it is stopped
 with SIGTERM and has to end with exit code 0. Last line: `N passed, N failed`.
 """
@@ -73,6 +74,7 @@ def run_one(name, broker):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", default=str(ROOT / "target" / "release" / "ottla"), help="the binary to test")
+    parser.add_argument("--broker-is", default="", metavar="TEXT")
     parser.add_argument("--kafka", nargs="?", const=str(INSTALLED / "jars"), metavar="JARS")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--record", action="store_true")
@@ -100,7 +102,7 @@ def main():
             print(f"PASS {name} ({seconds:.1f} s)", flush=True)
     print(report.summary(seen))
     if given.record:
-        report.record("Apache Kafka" if given.kafka else Broker.describe(given.broker), seen)
+        report.record("Apache Kafka" if given.kafka else Broker.describe(given.broker, given.broker_is), seen)
     print(f"{passed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
 

@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 
-from brokers import Broker
 from kinds import ROOT
 from lists import LISTS
 
@@ -36,10 +35,10 @@ def by_reason(outcomes):
     return [{"tests": named(tests), "count": len(tests), "why": why} for why, tests in ordered]
 
 
-def record(suite, outcomes, seconds, binary):
+def record(suite, outcomes, seconds, broker):
     """A suite that was not run this time keeps what it had."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    broker, today = Broker.describe(binary), datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     suites = results.get("suites", {})
     suites[suite.name] = {
         "version": suite.registry,
@@ -51,6 +50,6 @@ def record(suite, outcomes, seconds, binary):
         "skipped": by_reason(outcomes),
         "ran": sorted(outcome.test for outcome in outcomes if outcome.verdict == "passed"),
     }
-    kept = {"broker": broker, "date": today, "command": COMMAND, "suites": dict(sorted(suites.items()))}
+    kept = {"command": COMMAND, "suites": dict(sorted(suites.items()))}
     RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
     subprocess.run([sys.executable, ROOT / "tests" / "clients" / "report.py"], check=True)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Runs test suites that other projects wrote for their clients against Ottla.
 
-Usage: tests/suites/run.py [--broker PATH] [NAME ...]; no name means all. Takes an hour: never part of tests/run as a whole.
-Fetches each suite through its registry into $TEST_CLIENTS_DIR/suites (default target/clients/suites) and builds it there
-(needs what tests/setup installs, Go 1.26, and the headers of zlib and OpenSSL). Each suite then meets a broker of its
-own on localhost:9092, in a network namespace of its own where that can be had. skip/NAME.txt says what is not run and
-why. Ends with `N passed, N failed`; exit code 1 for a failure, for an entry of a skip list that names no test, and with
---stale for an entry whose test passes. Results go to results.json and docs/clients.md.
+Usage: tests/suites/run.py [--broker PATH [--broker-is TEXT]] [NAME ...]; no name means all. Takes an hour: never part of
+tests/run as a whole. Fetches each suite through its registry into $TEST_CLIENTS_DIR/suites (default target/clients/suites)
+and builds it there (needs what tests/setup installs, Go 1.26, and the headers of zlib and OpenSSL). Each suite then meets
+a broker of its own on localhost:9092, in a network namespace of its own where that can be had. skip/NAME.txt says what is
+not run and why. Ends with `N passed, N failed`; exit code 1 for a failure, for an entry of a skip list that names no test,
+and with --stale for an entry whose test passes. Results go to results.json and docs/clients.md.
 
   --stale           runs the skipped tests, too: one that passes does not belong on its list
   --no-record       keeps results.json as it is
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 
-from brokers import apache_kafka, bring_up_loopback, ottla
+from brokers import Broker, apache_kafka, bring_up_loopback, ottla
 from kinds import HOME, ROOT
 from lists import LISTS, Outcome, SkipList, local_tests
 from results import count, record
@@ -37,6 +37,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     parser.add_argument("--broker", default=str(target / "release" / "ottla"), help="the binary to test")
+    parser.add_argument("--broker-is", default="", metavar="TEXT", help="what it is, for the record: commit 1b702e3")
     parser.add_argument("--stale", action="store_true", help="run the skipped tests, too")
     parser.add_argument("--no-record", action="store_true", help="do not write results.json")
     parser.add_argument("--tests", default="", help="only these, with commas between")
@@ -171,7 +172,7 @@ def run_suite(given, suite):
         head = "# Tests of the client alone: they pass without a broker.\n"
         (LISTS / "local" / f"{suite.name}.txt").write_text(head + found)
     elif not (given.tests or given.peer or given.no_record):
-        record(suite, outcomes, seconds, given.broker)
+        record(suite, outcomes, seconds, Broker.describe(given.broker, given.broker_is))
     return failed == 0
 
 
