@@ -285,7 +285,7 @@ class Librdkafka(Suite):
         if number not in self.in_parts:
             return [name]
         text = next((self.source / "tests").glob(f"{number}-*.c*")).read_text()
-        bodies = re.findall(r"^(?:static )?void (do_test_\w+)\((.*?)^}", text, re.MULTILINE | re.DOTALL)
+        bodies = re.findall(r"^(?:static )?void\s+(do_test_\w+)\((.*?)^}", text, re.MULTILINE | re.DOTALL)
         return [f"{name}/{part}" for part in sorted({part for part, body in bodies if "SUB_TEST" in body})]
 
     def command(self, test):
