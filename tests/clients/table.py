@@ -59,6 +59,7 @@ CLIENTS = {
     "sarama": Client("Go", (str(INSTALLED / "sarama"),)),
     "kafka-go": Client("Go", (str(INSTALLED / "kafka-go"),)),
     "rdkafka": Client("Rust", (str(INSTALLED / "rust" / "debug" / "rdkafka-scenario"),)),
+    "rskafka": Client("Rust", (str(INSTALLED / "rust" / "debug" / "rskafka-scenario"),)),
     "java": Client("Java", java(JARS)),
     "java-4.4": Client("Java", java(INSTALLED / "jars-4.4")),
     "java-3.9": Client("Java", java(INSTALLED / "jars-3.9")),
