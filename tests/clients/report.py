@@ -5,7 +5,7 @@ Usage: tests/clients/report.py [--check]. With --check it writes nothing and fai
 Inputs, each kept by its own runner (which calls this): tests/clients/results.json and tests/suites/results.json:
 
     {"clients": {NAME: {"broker": "...", "date": "...", and see Outcome.as_record}}}
-    {"command": "...", "suites": {NAME: {"version": "...", "broker": "...", "date": "...", "passed": N, "failed": N,
+    {"command": "...", "suites": {NAME: {"version": "...", "broker": "...", "date": "...", "passed": N, "failed": ["..."],
                                         "skipped": [{"tests": "...", "count": N, "why": "..."}]}}}
 """
 
@@ -121,11 +121,14 @@ def suites(results):
     if not results:
         return ""
     text = f"\n## External test suites\n\nRun with `{results['command']}` against {met(results['suites'])}.\n\n"
-    rows, skipped = [], []
+    rows, failed, skipped = [], [], []
     for name, suite in results["suites"].items():
-        rows.append([name, suite["version"], suite["passed"], suite["failed"], sum(s["count"] for s in suite["skipped"])])
+        rows.append([name, suite["version"], suite["passed"], len(suite["failed"]), sum(s["count"] for s in suite["skipped"])])
+        failed += [[name, f"`{test}`"] for test in suite["failed"]]
         skipped += [[name, s["tests"], s["count"], s["why"]] for s in suite["skipped"]]
     text += table(["suite", "version", "passed", "failed", "skipped"], rows)
+    if failed:
+        text += "\nFailed:\n\n" + table(["suite", "test"], failed)
     return text + "\nSkipped, and why:\n\n" + table(["suite", "tests", "count", "why"], skipped)
 
 

@@ -150,6 +150,11 @@ class Cargo(Suite):
         target, _, name = test.partition("::")
         return [self.binaries()[target], "--exact", name, "--nocapture", "--test-threads=1"], self.source
 
+    def judge(self, test, code, text, seconds):
+        if code == 0 and f"test {test.partition('::')[2]} ... ignored" in text:
+            return Outcome(test, "skipped", seconds, "the suite itself: ignored")
+        return super().judge(test, code, text, seconds)
+
 
 class Go(Suite):
     """A Go module; the module cache has its tests. `folder` is the package's place in the module."""
@@ -196,8 +201,8 @@ class Go(Suite):
     def judge(self, test, code, text, seconds):
         if code == 0 and f"\n--- SKIP: {test} " in "\n" + text:
             said = [line.strip() for line in text.splitlines() if re.match(r"\s+\w+_test.go:\d+: ", line)]
-            why = re.sub(r"^\w+.go:\d+: ", "", said[-1]) if said else "without a reason"
-            return Outcome(test, "skipped", seconds, f"the suite itself: {why}")
+            why = re.sub(r"^\w+\.go:\d+:\s*", "", said[-1]) if said else ""
+            return Outcome(test, "skipped", seconds, f"the suite itself: {why or 'without a reason'}")
         return super().judge(test, code, text, seconds)
 
 

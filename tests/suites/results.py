@@ -46,7 +46,7 @@ def record(suite, outcomes, seconds, broker):
         "date": today,
         "seconds": round(seconds),
         "passed": count(outcomes, "passed"),
-        "failed": count(outcomes, "failed"),
+        "failed": sorted(outcome.test for outcome in outcomes if outcome.verdict == "failed"),
         "skipped": by_reason(outcomes),
         "ran": sorted(outcome.test for outcome in outcomes if outcome.verdict == "passed"),
     }

@@ -49,7 +49,13 @@ ALL = [
         features=["full"],
         newer=["rsasl"],
         targets=["client", "consumer", "produce_consume", "producer"],
-        environment={"TEST_INTEGRATION": "1", "KAFKA_CONNECT": "localhost:9092", "TEST_BROKER_IMPL": "kafka"},
+        environment={
+            "TEST_INTEGRATION": "1",
+            "KAFKA_CONNECT": "localhost:9092",
+            "TEST_BROKER_IMPL": "kafka",
+            # Without it the tests with a Java client do nothing and pass.
+            "TEST_JAVA_INTEROPT": "1",
+        },
         settings={"auto.create.topics.enable": "false"},
     ),
     Librdkafka(
