@@ -1,0 +1,230 @@
+//! A whole node in simulation, from a request's frame to its answer: everything but sockets, with a disk in memory.
+//!
+//! Virtual time and one seed: the same tasks run in the same order in every run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::{
+    BrokerId, CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, MetadataRequest,
+    MetadataResponse, TopicName,
+};
+use kafka_protocol::protocol::Decodable;
+use ottla_broker::config::{Inputs, load};
+use ottla_broker::coordinator::group::Groups;
+use ottla_broker::handlers::fetch_session::FetchSessions;
+use ottla_broker::metadata::{DirectoryRecord, LocalNode, Metadata};
+use ottla_broker::metrics::Metrics;
+use ottla_broker::partition::{Partitions, TopicRef};
+use ottla_broker::server::budget::Budget;
+use ottla_broker::server::context::{Directory, Domain};
+use ottla_broker::server::kafka::Kafka;
+use ottla_broker::shard::{Shards, Upkeep};
+use ottla_protocol::StrBytes;
+use ottla_protocol::versions::ApiKey;
+use ottla_raft::{Message, Network, RaftHost, RaftOptions, Undelivered};
+use ottla_storage::data_dir::{DataDir, DataDirOptions};
+use ottla_storage::env::{rt, sim};
+use ottla_storage::ids::ReplicaId;
+use ottla_storage::log::LogOptions;
+
+use super::Case;
+use super::client::{Client, frame_of};
+use super::disk::MemoryDisk;
+use super::log::leave;
+use super::wire::produce_frame;
+
+const FETCH: i16 = 12;
+const METADATA: i16 = 12;
+/// Requests of a burst, over as many partitions.
+const BURST: i32 = 64;
+/// Produce requests that are made ahead.
+const PREPARED: i32 = 1600;
+/// 10,000 partitions.
+const TOPICS: i32 = 10;
+const PARTITIONS: i32 = 1000;
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |name, what, few, many, run| Case { name, what, few, many, run };
+    vec![
+        case("produce_1k", "a Produce request of 1 KiB, from frame to answer, one at a time", 50, 250, |n| {
+            produce(n, 1);
+        }),
+        case("produce_burst_64", "64 Produce requests of 1 KiB for 64 partitions at once", 5, 25, |n| {
+            produce(n, BURST)
+        }),
+        case("metadata_10000", "a Metadata request for 10,000 partitions", 2, 6, metadata),
+        case("fetch_session_10000", "a Fetch request of a session of 10,000 partitions at rest", 100, 1100, session),
+    ]
+}
+
+struct NoPeers;
+
+impl Network for NoPeers {
+    fn call(
+        &self,
+        _: ReplicaId,
+        to: ReplicaId,
+        _: Message,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
+        Box::pin(std::future::ready(Err(Undelivered(format!("no {to}")))))
+    }
+}
+
+/// A node as `ottla_broker::node` builds it, without listeners.
+async fn node() -> Domain {
+    let inputs = Inputs {
+        environment: [("KAFKA_NODE_ID", "1"), ("KAFKA_LOG_DIRS", "/data")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+        ..Inputs::default()
+    };
+    let config = Arc::new(load(&inputs).unwrap().config);
+    let log = LogOptions {
+        segment_bytes: 64 << 20,
+        reserve_bytes: 0,
+        zero_ahead_bytes_per_second: 0,
+        ..LogOptions::default()
+    };
+    let options = DataDirOptions { node_id: 1, log, ..DataDirOptions::default() };
+    let (data, _) = DataDir::open(Arc::new(MemoryDisk::default()), Path::new("/data"), options).await.unwrap();
+    let id = data.directory_id();
+    let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
+    let record = DirectoryRecord { id, path: "/data".to_owned(), free_bytes: data.disk_bytes().1 };
+    let local = LocalNode::from_config(&config, vec![record]);
+    let metadata = Metadata::start(&host, (data.clone(), id), None, local, config.clone()).await.unwrap();
+    let directories: BTreeMap<_, _> = [(id, data.clone())].into();
+    let registry = Arc::new(metadata.clone());
+    let shards = Shards::new(config.node_id, host, directories, registry, Upkeep::from_config(&config));
+    shards.start();
+    let partitions = Partitions::new(shards);
+    Domain {
+        groups: Groups::start(metadata.clone(), partitions.clone()),
+        metadata,
+        partitions,
+        metrics: Metrics::new(),
+        sessions: Arc::new(FetchSessions::new(config.network.fetch_sessions_max)),
+        answers: Budget::new(config.network.queued_bytes_max),
+        directories: Arc::new([Directory { id, path: "/data".to_owned(), data }]),
+        config,
+    }
+}
+
+fn topic_name(number: i32) -> TopicName {
+    TopicName(StrBytes::from_string(format!("topic-{number}")))
+}
+
+/// A node with topics whose partitions are all led.
+async fn node_with(topics: i32, partitions: i32) -> (Domain, Client) {
+    let domain = node().await;
+    let mut client = Client::new(&Kafka::new(domain.clone()));
+    for number in 0..topics {
+        let topic = CreatableTopic::default()
+            .with_name(topic_name(number))
+            .with_num_partitions(partitions)
+            .with_replication_factor(1);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(60_000);
+        let mut answer = client.ask(ApiKey::CreateTopics, 5, &request).await;
+        let answer = CreateTopicsResponse::decode(&mut answer, 5).unwrap();
+        assert!(answer.topics.iter().all(|topic| topic.error_code == 0), "{answer:?}");
+    }
+    let all = MetadataRequest::default().with_topics(None);
+    loop {
+        let mut answer = client.ask(ApiKey::Metadata, METADATA, &all).await;
+        let answer = MetadataResponse::decode(&mut answer, METADATA).unwrap();
+        let mut known = answer.topics.iter().flat_map(|topic| &topic.partitions);
+        let count = known.clone().count();
+        if known.all(|partition| partition.error_code == 0 && partition.leader_id == BrokerId(1))
+            && count == usize::try_from(topics * partitions).unwrap()
+        {
+            break;
+        }
+        rt::sleep(Duration::from_millis(500)).await;
+    }
+    (domain, client)
+}
+
+/// Idempotent, as clients produce unless told otherwise; a partition each.
+fn produce(iterations: u64, requests: i32) {
+    sim::run(1, move || async move {
+        let (domain, mut client) = node_with(1, requests).await;
+        let now_ms = rt::wall_clock_ms();
+        let frames = |sequence: i32| -> Vec<Bytes> {
+            let batch = super::batch(1, 1000, now_ms, Some(sequence));
+            (0..requests).map(|index| produce_frame(topic_name(0).0, index, batch.clone())).collect()
+        };
+        // The first requests find their partitions and make buffers.
+        let warm = 5;
+        for sequence in 0..warm {
+            client.send(&frames(sequence)).await;
+        }
+        // All that there may be, so that making them is not counted.
+        let prepared: Vec<Vec<Bytes>> = (warm..warm + PREPARED / requests).map(frames).collect();
+        for frames in prepared.get(..usize::try_from(iterations).unwrap()).expect("fewer iterations") {
+            client.send(frames).await;
+        }
+        for index in 0..requests {
+            let partition = domain.partitions.find(TopicRef::Name("topic-0"), index).await.unwrap();
+            let end = partition.watermarks().high_watermark.0;
+            assert_eq!(end, i64::from(warm) + i64::try_from(iterations).unwrap(), "partition {index}");
+        }
+        leave();
+    });
+}
+
+fn metadata(iterations: u64) {
+    sim::run(1, move || async move {
+        let (_domain, mut client) = node_with(TOPICS, PARTITIONS).await;
+        let frame = frame_of(ApiKey::Metadata, METADATA, &MetadataRequest::default().with_topics(None));
+        for _ in 0..iterations {
+            assert!(client.send(std::slice::from_ref(&frame)).await > 200_000);
+        }
+        leave();
+    });
+}
+
+fn fetch_request(session: i32, epoch: i32, topics: Vec<FetchTopic>) -> FetchRequest {
+    FetchRequest::default()
+        .with_max_wait_ms(0)
+        .with_min_bytes(1)
+        .with_max_bytes(50 << 20)
+        .with_session_id(session)
+        .with_session_epoch(epoch)
+        .with_topics(topics)
+}
+
+fn session(iterations: u64) {
+    sim::run(1, move || async move {
+        let (_domain, mut client) = node_with(TOPICS, PARTITIONS).await;
+        let partition = |index| {
+            FetchPartition::default().with_partition(index).with_fetch_offset(0).with_partition_max_bytes(1 << 20)
+        };
+        let topic = |number| {
+            FetchTopic::default()
+                .with_topic(topic_name(number))
+                .with_partitions((0..PARTITIONS).map(partition).collect())
+        };
+        let mut answer = client.ask(ApiKey::Fetch, FETCH, &fetch_request(0, 0, (0..TOPICS).map(topic).collect())).await;
+        let opened = FetchResponse::decode(&mut answer, FETCH).unwrap();
+        let told: usize = opened.responses.iter().map(|topic| topic.partitions.len()).sum();
+        assert!(opened.session_id != 0 && told == usize::try_from(TOPICS * PARTITIONS).unwrap());
+        // The second request looks at all once more, and watches them.
+        let next = |epoch| frame_of(ApiKey::Fetch, FETCH, &fetch_request(opened.session_id, epoch, Vec::new()));
+        let warm = 3;
+        let mut bytes = 0;
+        for epoch in 1..=warm {
+            bytes = client.send(&[next(epoch)]).await;
+        }
+        for number in 1..=i32::try_from(iterations).unwrap() {
+            assert_eq!(client.send(&[next(warm + number)]).await, bytes);
+        }
+        leave();
+    });
+}
