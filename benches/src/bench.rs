@@ -17,6 +17,8 @@ use crate::{machine, process};
 
 /// A peer's data on disk beyond which both are begun anew, between rows.
 const DISK_MAX: u64 = 12 << 30;
+/// Peers with more partitions than this are not used for another table.
+const PARTITIONS_MAX: i32 = 1_000;
 
 /// Where things are and how thorough to be.
 pub(crate) struct Setup {
@@ -37,12 +39,14 @@ pub(crate) struct Bench {
     peers: Vec<Peer>,
     client: Option<PathBuf>,
     fresh: u32,
+    /// Partitions that the running peers have been given.
+    partitions: i32,
 }
 
 impl Bench {
     pub(crate) fn new(setup: Setup, results: Results) -> Self {
         let cores = machine::cores();
-        Self { setup, results, cores, table: String::new(), peers: Vec::new(), client: None, fresh: 0 }
+        Self { setup, results, cores, table: String::new(), peers: Vec::new(), client: None, fresh: 0, partitions: 0 }
     }
 
     pub(crate) fn begin(&mut self, table: &str, title: &str, about: &str) {
@@ -111,8 +115,16 @@ impl Bench {
         machine::settle();
     }
 
-    /// Begins both peers anew, warmed: a JVM compiles what is called often, and memory is touched for the first time.
+    /// Both peers with little in them: in a quick run those of the table before, if they still serve.
     pub(crate) fn begin_peers(&mut self) {
+        let both = self.peers.iter().all(|peer| peer.name != "nats");
+        if !self.setup.quick || !both || self.partitions > PARTITIONS_MAX || !self.have_room() {
+            self.begin_anew();
+        }
+    }
+
+    /// Begins both peers anew, warmed: a JVM compiles what is called often.
+    pub(crate) fn begin_anew(&mut self) {
         let mut peers = self.prepare();
         for peer in &mut peers {
             peer.start();
@@ -120,6 +132,7 @@ impl Bench {
         }
         machine::settle();
         self.peers = peers;
+        self.partitions = 0;
     }
 
     fn warm(&self, peer: &Peer) {
@@ -152,23 +165,35 @@ impl Bench {
         for peer in &self.peers {
             peer.wire().create_topic(topic);
         }
+        self.partitions += topic.partitions;
     }
 
     pub(crate) fn peers(&self) -> &[Peer] {
         &self.peers
     }
 
-    /// Takes turns: A B A B. `turn` measures one peer once.
-    pub(crate) fn row(&mut self, name: &str, rounds: usize, mut turn: impl FnMut(&Peer) -> Sample) {
+    /// Turns that each peer takes: the figures of a row are medians of so many.
+    pub(crate) fn rounds(&self) -> usize {
+        self.pick(1, 3)
+    }
+
+    /// Takes turns, A B A B, and keeps the row. `turn` measures one peer once.
+    pub(crate) fn row(&mut self, name: &str, turn: impl FnMut(&Peer) -> Sample) {
+        let row = self.measure(name, turn);
+        self.add(row);
+    }
+
+    /// Takes turns.
+    pub(crate) fn measure(&self, name: &str, mut turn: impl FnMut(&Peer) -> Sample) -> Row {
         let mut samples: Vec<(String, Vec<Sample>)> =
             self.peers.iter().map(|p| (p.name.to_owned(), Vec::new())).collect();
-        for _ in 0..rounds {
+        for _ in 0..self.rounds() {
             for (peer, (_, list)) in self.peers.iter().zip(&mut samples) {
                 machine::settle();
                 list.push(turn(peer));
             }
         }
-        self.add(Row { name: name.to_owned(), peers: samples });
+        Row { name: name.to_owned(), peers: samples }
     }
 
     /// Keeps and prints a row that was measured otherwise.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::table::{CPU, MIB, MS, P99, RATE, REQUESTS, Sample};
+use crate::table::{ALONE, CPU, MIB, MS, OF_ONE, P99, RATE, REQUESTS, Sample};
 
 /// A goal: on the ratio to the other peer, or on Ottla's own figure.
 struct Goal {
@@ -19,12 +19,18 @@ fn goals(table: &str, row: &str) -> Vec<Goal> {
     let own = |metric, at_least, value| Goal { metric, is_ratio: false, at_least, value };
     let is_kib = row.contains(" 1 KiB") || row.starts_with("1 KiB");
     let cpu = if is_kib { 1.0 / 3.0 } else { 0.5 };
+    if table == "produce" && row.contains("10,000 partitions") {
+        let mut goals = goals(table, &row.replace("10,000 partitions", "many"));
+        goals.push(own(OF_ONE, true, 0.9));
+        return goals;
+    }
     match table {
         "produce" | "clients" | "sustained" if is_kib => vec![ratio(CPU, false, cpu), ratio(RATE, true, 2.0)],
         "produce" | "clients" | "sustained" | "fetch" | "fanout" | "catchup" => vec![ratio(CPU, false, cpu)],
         "requests" if row.contains("pipelined") => vec![own(REQUESTS, true, 250_000.0), ratio(CPU, false, cpu)],
         "requests" => vec![ratio(CPU, false, cpu)],
         "latency" => vec![ratio(P99, false, 1.0 / 3.0)],
+        "beside" if !row.contains("alone") => vec![own(ALONE, false, 2.0)],
         "recovery" => vec![own(MS, false, 1_000.0)],
         "memory" if row.contains("idle") => vec![own(MIB, false, 40.0)],
         _ => Vec::new(),

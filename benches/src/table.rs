@@ -31,6 +31,8 @@ pub(crate) const P99: &str = "p99 ms";
 pub(crate) const P999: &str = "p99.9 ms";
 /// p99 as a multiple of what it is without the others.
 pub(crate) const ALONE: &str = "times the p99 alone";
+/// Throughput as a part of what the same load reaches with one partition.
+pub(crate) const OF_ONE: &str = "of the rate with 1 partition";
 pub(crate) const MS: &str = "ms";
 pub(crate) const MIB: &str = "MiB";
 pub(crate) const WRITTEN: &str = "bytes written per byte";
@@ -52,6 +54,7 @@ pub(crate) const METRICS: &[(&str, Better)] = &[
     (P99, Better::Lower),
     (P999, Better::Lower),
     (ALONE, Better::Lower),
+    (OF_ONE, Better::Higher),
     (WRITTEN, Better::Lower),
     (READ, Better::Neither),
     (CLIENT_CPU, Better::Neither),
@@ -80,6 +83,17 @@ impl Row {
         let has = |metric: &str| samples.iter().filter_map(|s| s.get(metric).copied()).collect::<Vec<f64>>();
         let pairs = METRICS.iter().map(|(metric, _)| (*metric, has(metric)));
         pairs.filter(|(_, values)| !values.is_empty()).map(|(metric, values)| (metric, median(values))).collect()
+    }
+
+    /// Adds a figure to all samples of a peer.
+    pub(crate) fn note(&mut self, peer: &str, metric: &'static str, value: f64) {
+        for (name, samples) in &mut self.peers {
+            if name == peer {
+                for sample in samples {
+                    sample.insert(metric, value);
+                }
+            }
+        }
     }
 
     /// Ottla : the other, of every figure that has a direction.

@@ -27,10 +27,14 @@ pub(crate) fn clients(bench: &mut Bench) {
     for partitions in [1, 100, 10_000] {
         bench.begin_peers();
         for (size, size_name) in SIZES {
-            let topic = Topic { name: format!("clients-{size}"), partitions };
+            if bench.setup.quick && partitions > 1 && size != 1024 {
+                // A quick run varies one thing at a time.
+                continue;
+            }
+            let topic = Topic { name: format!("clients-{partitions}-{size}"), partitions };
             bench.create(&topic);
             let what = format!("{size_name}, {}", counted(partitions as usize, "partition"));
-            let seconds = bench.seconds(2.0, 8.0);
+            let seconds = bench.seconds(1.5, 5.0);
             let options = |topic: &Topic| {
                 vec![
                     format!("topic={}", topic.name),
@@ -40,29 +44,29 @@ pub(crate) fn clients(bench: &mut Bench) {
                     "set.acks=all".to_owned(),
                 ]
             };
-            bench.row(&format!("librdkafka produces {what}"), 2, |peer| {
+            bench.row(&format!("librdkafka produces {what}"), |peer| {
                 of_client(&librdkafka::run(&program, peer, "produce", &options(&topic)))
             });
             // As much work for both, not as much time: the tool counts records.
-            let records = (bench.seconds(0.6e9, 4e9) / (size as f64 + 400.0)) as u64;
+            let records = (bench.seconds(0.4e9, 2e9) / (size as f64 + 400.0)) as u64;
             if let Some(jars) = bench.jars().map(std::path::Path::to_path_buf) {
-                bench.row(&format!("Java produces {what}"), 2, |peer| {
+                bench.row(&format!("Java produces {what}"), |peer| {
                     with_latency(&java::produce(&jars, peer, &topic, records, size, None))
                 });
                 if partitions <= 100 {
-                    bench.row(&format!("Java consumes {what}"), 2, |peer| {
+                    bench.row(&format!("Java consumes {what}"), |peer| {
                         of_client(&java::consume(&jars, peer, &topic, records))
                     });
                 }
             }
-            bench.row(&format!("librdkafka consumes {what}"), 2, |peer| {
+            bench.row(&format!("librdkafka consumes {what}"), |peer| {
                 let mut options = options(&topic);
                 options.retain(|o| !o.starts_with("set."));
                 options.push(format!("records={records}"));
                 of_client(&librdkafka::run(&program, peer, "consume", &options))
             });
             if !bench.have_room() {
-                bench.begin_peers();
+                bench.begin_anew();
             }
         }
     }

@@ -31,24 +31,24 @@ pub(crate) fn fetch(bench: &mut Bench) {
         "Raw load: one request in flight on each connection, at most 1 MiB an answer (64 KiB with 1,000 connections), \
          batches of 16 KiB.",
     );
-    let span = bench.span(1.0, 5.0);
+    let span = bench.span(0.6, 3.0);
     for partitions in [1, 100, 10_000] {
         bench.begin_peers();
         for (size, size_name) in SIZES {
-            let topic = Topic { name: format!("fetch-{size}"), partitions };
+            let topic = Topic { name: format!("fetch-{partitions}-{size}"), partitions };
             // Of many partitions only one size: the brokers hold the partitions of all topics.
             if partitions == 10_000 && size != 1024 {
                 continue;
             }
             bench.create(&topic);
             for peer in bench.peers() {
-                fill(peer, &topic, size, bench.bytes(5e8, 2e9));
+                fill(peer, &topic, size, bench.bytes(3e8, 2e9));
             }
             for connections in [1, 64, 1_000] {
                 let groups = reading(&topic, connections, if connections == 1_000 { 64 << 10 } else { 1 << 20 });
                 let partitions = counted(partitions as usize, "partition");
                 let name = format!("{size_name}, {partitions}, {}", counted(connections, "connection"));
-                bench.row(&name, 2, |peer| {
+                bench.row(&name, |peer| {
                     let (done, cost) = drive(peer, &groups, span);
                     cost.throughput(&done[0])
                 });
@@ -68,13 +68,13 @@ pub(crate) fn fanout(bench: &mut Bench) {
     bench.begin_peers();
     let topic = Topic { name: "fanout".to_owned(), partitions: 16 };
     bench.create(&topic);
-    let span = bench.span(3.0, 15.0);
+    let span = bench.span(2.5, 10.0);
     for (rate, records, name) in
         [(2_000.0, 1, "1 KiB, single records, 2 MB/s in"), (1_500.0, 16, "1 KiB in batches of 16 KiB, 25 MB/s in")]
     {
         let group = |role, connections| Group { role, topic: topic.clone(), connections, records, size: 1024 };
         let groups = [group(Role::Paced { rate }, 16), group(Role::Tail { bytes_max: 1 << 20 }, 160)];
-        bench.row(name, 2, |peer| {
+        bench.row(name, |peer| {
             let (done, cost) = drive(peer, &groups, span);
             let mut sample = cost.throughput(&done[1]);
             sample.insert(crate::table::OFFERED, rate);
@@ -92,7 +92,7 @@ pub(crate) fn catchup(bench: &mut Bench) {
          topic once. The last column says how much came from the disk.",
     );
     bench.end_peers();
-    let bytes = bench.bytes(2e9, 6e9);
+    let bytes = bench.bytes(1e9, 6e9);
     let topic = Topic { name: "cold".to_owned(), partitions: 4 };
     let mut peers = bench.prepare();
     for peer in &mut peers {
@@ -102,7 +102,7 @@ pub(crate) fn catchup(bench: &mut Bench) {
     }
     for (name, readers) in [("1 KiB, 1 reader", 1), ("1 KiB, 4 readers", 4)] {
         let mut samples: Vec<(String, Vec<Sample>)> = peers.iter().map(|p| (p.name.to_owned(), Vec::new())).collect();
-        for _ in 0..2 {
+        for _ in 0..bench.rounds() {
             for (peer, (_, list)) in peers.iter_mut().zip(&mut samples) {
                 peer.stop();
                 machine::drop_cache(&peer.directory);

@@ -21,7 +21,7 @@ pub(crate) fn latency(bench: &mut Bench) {
     bench.begin_peers();
     let topic = Topic { name: "latency".to_owned(), partitions: 16 };
     bench.create(&topic);
-    let (short, span) = (bench.span(1.5, 5.0), bench.span(4.0, 20.0));
+    let (short, span) = (bench.span(1.0, 4.0), bench.span(3.0, 10.0));
     let shapes =
         [("single records of 1 KiB", 1, 64), ("batches of 16 KiB", 16, 64), ("single records of 1 KiB", 1, 1_000)];
     for (what, records, connections) in shapes {
@@ -30,7 +30,7 @@ pub(crate) fn latency(bench: &mut Bench) {
         let (done, cost) = drive(base, &group(Role::Produce { depth: 8 }), short);
         let rate = done[0].requests as f64 / cost.seconds / 2.0;
         let name = format!("{what}, {}", counted(connections, "connection"));
-        bench.row(&name, 2, |peer| {
+        bench.row(&name, |peer| {
             let (done, cost) = drive(peer, &group(Role::Paced { rate }), span);
             let mut sample = cost.throughput(&done[0]);
             sample.insert(OFFERED, rate);
@@ -45,7 +45,7 @@ fn clients_latency(bench: &mut Bench) {
     let topic = Topic { name: "latency-client".to_owned(), partitions: 16 };
     bench.create(&topic);
     let program = bench.librdkafka();
-    let seconds = bench.seconds(4.0, 20.0);
+    let seconds = bench.seconds(2.0, 10.0);
     for linger in ["5", "0"] {
         let options = |seconds: f64, rate: f64| {
             vec![
@@ -60,7 +60,7 @@ fn clients_latency(bench: &mut Bench) {
         let base = bench.peers().last().expect("a peer");
         let top = librdkafka::run(&program, base, "produce", &options(seconds / 2.0, 0.0));
         let rate = top.records / top.seconds / 2.0;
-        bench.row(&format!("librdkafka, records of 1 KiB, linger.ms={linger}"), 2, |peer| {
+        bench.row(&format!("librdkafka, records of 1 KiB, linger.ms={linger}"), |peer| {
             let run = librdkafka::run(&program, peer, "produce", &options(seconds, rate));
             let mut sample = crate::bench::of_client(&run);
             for (name, value) in [P50, P99, P999].into_iter().zip(run.milliseconds) {
@@ -87,9 +87,9 @@ pub(crate) fn beside(bench: &mut Bench) {
     bench.create(&live);
     bench.create(&old);
     for peer in bench.peers() {
-        fill(peer, &old, 1024, bench.bytes(1e9, 4e9));
+        fill(peer, &old, 1024, bench.bytes(5e8, 4e9));
     }
-    let span = bench.span(4.0, 20.0);
+    let span = bench.span(3.0, 10.0);
     let group =
         |role, topic: &Topic, connections| Group { role, topic: topic.clone(), connections, records: 1, size: 1024 };
     let rate = 2_000.0;
@@ -106,7 +106,7 @@ pub(crate) fn beside(bench: &mut Bench) {
         groups.extend(other);
         let mut row = Row { name: name.to_owned(), peers: Vec::new() };
         row.peers = bench.peers().iter().map(|p| (p.name.to_owned(), Vec::new())).collect();
-        for _ in 0..2 {
+        for _ in 0..bench.rounds() {
             for (peer, (_, samples)) in bench.peers().iter().zip(&mut row.peers) {
                 samples.push(live_sample(peer, &groups, span, rate));
             }

@@ -34,7 +34,7 @@ pub(crate) fn start(bench: &mut Bench) {
     let topic = Topic { name: "ready-1".to_owned(), partitions: 1 };
     let mut peers = bench.prepare();
     let (mut empty, mut again) = (row_of("empty directory", &peers), row_of("after a clean stop", &peers));
-    for round in 0..2 {
+    for round in 0..bench.rounds() {
         if round > 0 {
             drop(peers);
             peers = bench.prepare();
@@ -124,7 +124,7 @@ pub(crate) fn written(bench: &mut Bench) {
     bench.begin_peers();
     let topic = Topic { name: "written".to_owned(), partitions: 16 };
     bench.create(&topic);
-    let window = Duration::from_secs_f64(bench.seconds(1.5, 10.0));
+    let window = Duration::from_secs_f64(bench.seconds(1.0, 5.0));
     let shapes = [
         ("1 KiB single records, 1 connection", 1, 1, 1),
         ("1 KiB single records, 64 connections, pipelined", 64, 8, 1),
@@ -134,7 +134,7 @@ pub(crate) fn written(bench: &mut Bench) {
         let role = Role::Produce { depth };
         let groups = [Group { role, topic: topic.clone(), connections, records, size: 1024 }];
         let span = Span { ramp: Duration::ZERO, window, bytes_max: 2 << 30 };
-        bench.row(name, 2, |peer| {
+        bench.row(name, |peer| {
             let before = peer.usage();
             let (done, _) = drive(peer, &groups, span);
             machine::settle();
@@ -147,7 +147,7 @@ pub(crate) fn written(bench: &mut Bench) {
 /// Writing for so long that unsynced data reaches the kernel's limits.
 pub(crate) fn sustained(bench: &mut Bench) {
     bench.end_peers();
-    let bytes = bench.bytes(3.0 * f64::from(1 << 30), 12.0 * f64::from(1 << 30));
+    let bytes = bench.bytes(2.0 * f64::from(1 << 30), 12.0 * f64::from(1 << 30));
     bench.begin(
         "sustained",
         "Produce beyond the kernel's writeback limits",

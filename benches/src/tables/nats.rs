@@ -14,7 +14,7 @@ pub(crate) fn nats(bench: &mut Bench) {
          partitions, NATS with 16 streams on disk. Both sync before they acknowledge.",
     );
     let topic = Topic { name: "nats".to_owned(), partitions: 16 };
-    let span = bench.span(1.5, 6.0);
+    let span = bench.span(1.0, 4.0);
     if !bench.begin_with_nats() {
         return;
     }
@@ -22,7 +22,7 @@ pub(crate) fn nats(bench: &mut Bench) {
     for (size, size_name) in SIZES {
         for connections in [1, 64] {
             let name = format!("{size_name}, {}", counted(connections, "connection"));
-            bench.row(&name, 2, |peer| {
+            bench.row(&name, |peer| {
                 let role = if peer.name == "nats" { Role::Publish { depth: 8 } } else { Role::Produce { depth: 8 } };
                 let group = Group { role, topic: topic.clone(), connections, records: 1, size };
                 let (done, cost) = drive(peer, &[group], span);

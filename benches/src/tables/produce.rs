@@ -1,7 +1,10 @@
 //! Produce by the raw load: single records for the cost of a request, full batches for the cost of a byte.
 
+use std::collections::BTreeMap;
+
 use crate::bench::{Bench, drive};
 use crate::loads::engine::{Group, Role};
+use crate::table::{OF_ONE, RATE};
 use crate::wire::Topic;
 
 pub(crate) const SIZES: [(usize, &str); 3] = [(1024, "1 KiB"), (100, "100 B"), (10 * 1024, "10 KiB")];
@@ -29,11 +32,11 @@ pub(crate) fn requests(bench: &mut Bench) {
     let many = Topic { name: "requests-16".to_owned(), partitions: 16 };
     bench.create(&one);
     bench.create(&many);
-    let span = bench.span(1.5, 8.0);
+    let span = bench.span(1.0, 4.0);
     let mut row = |name: &str, topic: &Topic, connections, depth| {
         let role = Role::Produce { depth };
         let groups = [Group { role, topic: topic.clone(), connections, records: 1, size: 1024 }];
-        bench.row(name, 2, |peer| {
+        bench.row(name, |peer| {
             let (done, cost) = drive(peer, &groups, span);
             cost.throughput(&done[0])
         });
@@ -54,25 +57,35 @@ pub(crate) fn produce(bench: &mut Bench) {
         "Raw load, acks=all, one batch a request and partition, uncompressed; with one connection eight requests are in \
          flight, with 64 two, with 1,000 one.",
     );
-    let span = bench.span(0.7, 5.0);
+    let span = bench.span(0.5, 3.0);
+    // Of each peer, by what else the row varies: what it reached with one partition.
+    let mut with_one: BTreeMap<(&str, usize, String), f64> = BTreeMap::new();
     for partitions in [1, 100, 10_000] {
         bench.begin_peers();
-        let topic = Topic { name: "produce".to_owned(), partitions };
+        let topic = Topic { name: format!("produce-{partitions}"), partitions };
         bench.create(&topic);
         for (size, size_name) in SIZES {
             for (connections, depth) in [(64, 2), (1, 8), (1_000, 1)] {
                 if !bench.have_room() {
-                    bench.begin_peers();
+                    bench.begin_anew();
                     bench.create(&topic);
                 }
                 let role = Role::Produce { depth };
                 let groups = [Group { role, topic: topic.clone(), connections, records: batch_of(size), size }];
-                let partitions = counted(partitions as usize, "partition");
-                let name = format!("{size_name}, {partitions}, {}", counted(connections, "connection"));
-                bench.row(&name, 2, |peer| {
+                let counted_partitions = counted(partitions as usize, "partition");
+                let name = format!("{size_name}, {counted_partitions}, {}", counted(connections, "connection"));
+                let mut row = bench.measure(&name, |peer| {
                     let (done, cost) = drive(peer, &groups, span);
                     cost.throughput(&done[0])
                 });
+                for peer in ["ottla", "kafka"] {
+                    let Some(rate) = row.medians(peer).get(RATE).copied() else { continue };
+                    let one = *with_one.entry((size_name, connections, peer.to_owned())).or_insert(rate);
+                    if partitions > 1 {
+                        row.note(peer, OF_ONE, rate / one);
+                    }
+                }
+                bench.add(row);
             }
         }
     }
