@@ -46,6 +46,13 @@ impl Budget {
         self.semaphore.clone().try_acquire_many_owned(wanted).ok().map(|permit| Reservation(Some(permit)))
     }
 
+    /// Takes `bytes` if they are free now and half of the whole budget stays free: for what one can do without.
+    #[must_use]
+    pub fn try_take_spare(&self, bytes: usize) -> Option<Reservation> {
+        let is_spare = self.semaphore.available_permits() >= (self.bytes_total / 2).saturating_add(bytes);
+        if is_spare { self.try_take(bytes) } else { None }
+    }
+
     /// Waits for `bytes`, in the order of asking. More than the whole budget counts as the whole budget, so
     /// that one request above it can still be served, alone.
     pub fn take(&self, bytes: usize) -> impl Future<Output = Reservation> + Send + 'static {
@@ -109,6 +116,18 @@ mod tests {
         first.merge(second);
         assert_eq!((first.bytes(), budget.bytes_used()), (40, 40));
         drop(first);
+        assert_eq!(budget.bytes_used(), 0);
+    }
+
+    #[test]
+    fn what_one_can_do_without_never_takes_the_second_half() {
+        let budget = Budget::new(100);
+        let first = budget.try_take_spare(30).unwrap();
+        assert!(budget.try_take_spare(30).is_none());
+        let second = budget.try_take_spare(20).unwrap();
+        assert!(budget.try_take_spare(1).is_none());
+        assert!(budget.try_take(50).is_some(), "requests have their half");
+        drop((first, second));
         assert_eq!(budget.bytes_used(), 0);
     }
 

@@ -349,6 +349,8 @@ impl<D: Dispatch> Connection<D> {
         let mut progress = self.active;
         let (mut finished, mut stalled) = (self.outbox.is_empty(), false);
         let mut since_yield = 0;
+        // Pays for the piece that waits for a slow reader.
+        let mut paid = None;
         while !finished {
             if self.outbox.prepare()? == Next::OnDisk {
                 self.read_from_disk().await?;
@@ -369,7 +371,15 @@ impl<D: Dispatch> Connection<D> {
                     if !std::mem::replace(&mut stalled, true) {
                         progress = rt::now();
                     }
-                    self.writable(progress).await?;
+                    let piece = self.outbox.piece_bytes();
+                    if paid.is_none() && piece > 0 {
+                        paid = self.budget.try_take_spare(piece);
+                        if paid.is_none() {
+                            // No room for it: it is copied again when the reader takes some of it.
+                            self.outbox.give_up_piece();
+                        }
+                    }
+                    self.writable(progress, &mut paid).await?;
                     self.outbox.grew_old();
                     since_yield = 0;
                 }
@@ -388,19 +398,22 @@ impl<D: Dispatch> Connection<D> {
         Ok(())
     }
 
-    async fn writable(&mut self, progress: Instant) -> Result<(), Ended> {
-        tokio::select! {
-            biased;
-            ready = self.stream.writable() => ready?,
-            () = self.tick.as_mut() => {
-                self.tick = Box::pin(rt::sleep(tick_every(&self.limits)));
-                self.outbox.give_up_piece();
-                if rt::now().since(progress) > self.limits.write_stall {
-                    return Err(Ended::NeverReads);
+    /// Waits until the client takes something. What was copied for one who takes long is given up, with what paid for it.
+    async fn writable(&mut self, progress: Instant, paid: &mut Option<Reservation>) -> Result<(), Ended> {
+        loop {
+            tokio::select! {
+                biased;
+                ready = self.stream.writable() => return Ok(ready?),
+                () = self.tick.as_mut() => {
+                    self.tick = Box::pin(rt::sleep(tick_every(&self.limits)));
+                    self.outbox.give_up_piece();
+                    *paid = None;
+                    if rt::now().since(progress) > self.limits.write_stall {
+                        return Err(Ended::NeverReads);
+                    }
                 }
             }
         }
-        Ok(())
     }
 
     fn check_deadlines(&mut self) -> Result<(), Ended> {

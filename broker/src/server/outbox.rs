@@ -218,6 +218,12 @@ impl Outbox {
         }
     }
 
+    /// Memory of the copied piece, if there is one.
+    #[must_use]
+    pub fn piece_bytes(&self) -> usize {
+        if self.piece.is_empty() { 0 } else { self.piece.capacity() }
+    }
+
     /// Gives up the copy of what the client does not take; it is copied again when he does.
     pub fn give_up_piece(&mut self) {
         self.piece_written = 0;

@@ -23,7 +23,7 @@ use crate::env::rt;
 
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 /// Zeroes are synced in pieces, so that a commit's sync does not wait for all of them.
-const CHUNKS_PER_SYNC: usize = 4;
+const CHUNKS_PER_SYNC: usize = 1;
 /// Zeroing stops for a segment when the writer has written this much more than twice what was zeroed meanwhile: it would
 /// come too late for most of the file, and compete with data for the disk.
 const WRITER_AHEAD_BYTES: u64 = 16 << 20;
