@@ -266,6 +266,11 @@ fn nodes_take_dynamic_settings_only() {
     assert_eq!(machine.image().config.topics.num_partitions, 6);
     ask(&mut machine, change(ConfigOwner::Node(NodeId(1)), &[("num.partitions", ConfigOp::Delete)], false)).unwrap();
     assert_eq!(create(&mut machine, named("t")).unwrap().partitions, 4);
+    // What Kafka's own cleaner takes while it runs.
+    for (name, value) in [("log.cleaner.backoff.ms", "15001"), ("log.cleaner.io.max.bytes.per.second", "1048576.0")] {
+        ask(&mut machine, change(all(), &[(name, set(value))], false)).unwrap();
+    }
+    assert_eq!(machine.image().config.log.rewriter_backoff_ms, 15_001);
     for (owner, name, value, code) in [
         (all(), "node.id", "3", ErrorCode::InvalidRequest),
         (all(), "num.partitions", "0", ErrorCode::InvalidConfig),

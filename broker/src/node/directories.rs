@@ -3,8 +3,8 @@
 //! May not know: what is in them.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -89,6 +89,23 @@ pub(super) fn classify(directories: &[Directory], metadata: &Metadata) {
     }
 }
 
+/// Keeps the rewriters to the settings, of which some may change while the node runs.
+pub(super) fn follow_settings(directories: &[Directory], metadata: &Metadata) {
+    let directories: Vec<_> = directories.iter().map(|directory| Arc::downgrade(&directory.data)).collect();
+    let mut images = metadata.watch();
+    drop(rt::spawn(async move {
+        loop {
+            let options = rewrite_options(&images.borrow_and_update().config);
+            for directory in directories.iter().filter_map(Weak::upgrade) {
+                directory.set_rewrite_pace(options.bytes_per_second_max, options.interval);
+            }
+            if images.changed().await.is_err() {
+                return;
+            }
+        }
+    }));
+}
+
 /// Group offsets go as soon as a checkpoint holds them; what goes by size alone goes nobody knows when.
 fn class_of(topic: &Topic) -> RetentionClass {
     let config = &topic.config;
@@ -115,15 +132,19 @@ fn options(config: &Config, failures: &Failures) -> DataDirOptions {
             sync: config.log.sync,
             ..LogOptions::default()
         },
-        rewrite: RewriteOptions {
-            bytes_per_second: config.log.rewriter_bytes_per_second,
-            bytes_per_second_max: config.log.rewriter_bytes_per_second_max,
-            run_bytes: config.log.run_bytes,
-            interval: Duration::from_millis(config.log.rewriter_backoff_ms.max(100)),
-            ..RewriteOptions::default()
-        },
+        rewrite: rewrite_options(config),
         on_failure: Some(failures.hook()),
         ..DataDirOptions::default()
+    }
+}
+
+fn rewrite_options(config: &Config) -> RewriteOptions {
+    RewriteOptions {
+        bytes_per_second: config.log.rewriter_bytes_per_second,
+        bytes_per_second_max: config.log.rewriter_bytes_per_second_max,
+        run_bytes: config.log.run_bytes,
+        interval: Duration::from_millis(config.log.rewriter_backoff_ms.max(100)),
+        ..RewriteOptions::default()
     }
 }
 

@@ -226,6 +226,7 @@ impl Floors {
             directory.data.set_cluster_id(&cluster_id).await?;
         }
         directories::classify(&directories, &metadata);
+        directories::follow_settings(&directories, &metadata);
         readiness.enter(Phase::Joining, "opening shards", 1, 2);
         let partitions = Partitions::new(open_shards(config, host, &metadata, &opened).await?);
         let journal = PartitionJournal::start(metadata.clone(), partitions.clone());

@@ -53,6 +53,7 @@ impl DataDir {
         let replicas = join(recovered, &found);
         let replaying = replaying(&replicas, &found);
         let space = disk.space(path).map_err(|error| DataDirError::io(path, error))?;
+        let rewriter = Rewriter::new(options.rewrite);
         let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);
         reserve.observe(space.free_bytes, space.total_bytes);
         let verify_below = VerifyBelow { log: log.durable_upto(), run: runs.next_id() };
@@ -77,7 +78,7 @@ impl DataDir {
             sources: Mutex::default(),
             open_segments: OpenSegments::default(),
             runs,
-            rewriter: Rewriter::default(),
+            rewriter,
             cold_reads: Arc::default(),
             reserve,
             failure,

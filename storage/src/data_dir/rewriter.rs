@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::identity::RUNS_FORMAT_VERSION;
 use super::run_files::unlink_runs;
@@ -75,14 +76,20 @@ impl From<io::Error> for JobError {
 
 /// Starts the task; it ends when the directory is closed, fails or is dropped.
 pub(super) fn start(directory: &Arc<DataDir>) {
-    let options = directory.options.rewrite;
-    if options.bytes_per_second == 0 {
+    if directory.options.rewrite.bytes_per_second == 0 {
         return;
     }
+    let mut pace = directory.rewriter.pace.subscribe();
     let weak: Weak<DataDir> = Arc::downgrade(directory);
     drop(rt::spawn(async move {
         loop {
-            rt::sleep(options.interval).await;
+            // A new interval holds at once, not after the old one.
+            let interval = pace.borrow_and_update().interval;
+            match rt::timeout(interval, pace.changed()).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(_)) => return,
+                Err(_) => {}
+            }
             loop {
                 let Some(directory) = weak.upgrade() else { return };
                 if directory.closing.load(Ordering::SeqCst) || directory.failure.get().is_some() {
@@ -111,6 +118,11 @@ impl DataDir {
     fn class_of(&self, key: ExtentKey) -> RetentionClass {
         let classes = self.rewriter.classes.read().clone();
         classes.map_or(RetentionClass::UNKNOWN, |classes| classes(key.partition))
+    }
+
+    /// Changes how fast the rewriter goes at the most, and how long it pauses when there is nothing to do.
+    pub fn set_rewrite_pace(&self, bytes_per_second_max: u64, interval: Duration) {
+        self.rewriter.set_pace(bytes_per_second_max, interval);
     }
 
     /// Everything the rewriter would do by itself in time, now.
@@ -297,7 +309,7 @@ impl DataDir {
             writer.synced();
         }
         let waiting = self.log.stats().queued_bytes;
-        let pause = pause(&self.options.rewrite, bytes * 2, waiting, self.space_pressure());
+        let pause = pause(&self.rewriter.pace.borrow(), bytes * 2, waiting, self.space_pressure());
         let _ = rt::timeout(pause, self.rewriter.stop.notified()).await;
         Ok((cursor, writer))
     }

@@ -33,7 +33,7 @@ impl RetentionClass {
 pub type Classes = Arc<dyn Fn(PartitionId) -> RetentionClass + Send + Sync>;
 
 /// How the rewriter works.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RewriteOptions {
     /// Bytes read and written per second while space is ample; 0 switches the rewriter off. Default 64 MiB.
     pub bytes_per_second: u64,

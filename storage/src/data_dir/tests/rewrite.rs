@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::crash::{Moments, check, check_partitions, check_runs};
 use super::toy::{Toy, batch, entry, open, options};
@@ -98,6 +99,22 @@ impl Life {
 pub(super) fn disk(seed: u64, tear: Tear) -> (SimDisk, Arc<dyn Disk>) {
     let sim = SimDisk::new(seed, SimDiskOptions { tear, ..SimDiskOptions::default() });
     (sim.clone(), Arc::new(sim))
+}
+
+#[test]
+fn a_new_interval_holds_at_once_and_not_after_the_old_one() {
+    sim::run(2, || async {
+        let (_, disk) = disk(2, Tear::Pages);
+        let mut life = Life::begin(&disk, 2, options()).await;
+        life.fill(20).await;
+        life.expire().await;
+        life.settle().await;
+        rt::sleep(Duration::from_secs(60)).await;
+        assert_eq!(life.directory.stats().runs, 0, "the interval is an hour");
+        life.directory.set_rewrite_pace(u64::MAX, Duration::from_secs(1));
+        rt::sleep(Duration::from_secs(60)).await;
+        assert!(life.directory.stats().runs > 0);
+    });
 }
 
 #[test]
