@@ -61,6 +61,11 @@ impl Bench {
         if self.setup.quick { quick } else { full }
     }
 
+    /// True if a row is left out: a quick run varies one thing at a time. `varied`: which things differ from the usual.
+    pub(crate) fn leaves_out(&self, varied: &[bool]) -> bool {
+        self.setup.quick && varied.iter().filter(|differs| **differs).count() > 1
+    }
+
     /// Bytes of a test set of which each peer needs one: as wanted, or what the disk has room for.
     pub(crate) fn bytes(&self, quick: f64, full: f64) -> u64 {
         let wanted = self.pick(quick, full) * self.setup.scale;

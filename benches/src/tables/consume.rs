@@ -37,7 +37,7 @@ pub(crate) fn fetch(bench: &mut Bench) {
         for (size, size_name) in SIZES {
             let topic = Topic { name: format!("fetch-{partitions}-{size}"), partitions };
             // Of many partitions only one size: the brokers hold the partitions of all topics.
-            if partitions == 10_000 && size != 1024 {
+            if (partitions == 10_000 && size != 1024) || bench.leaves_out(&[partitions != 1, size != 1024]) {
                 continue;
             }
             bench.create(&topic);
@@ -45,6 +45,9 @@ pub(crate) fn fetch(bench: &mut Bench) {
                 fill(peer, &topic, size, bench.bytes(3e8, 2e9));
             }
             for connections in [1, 64, 1_000] {
+                if bench.leaves_out(&[partitions != 1, size != 1024, connections != 64]) {
+                    continue;
+                }
                 let groups = reading(&topic, connections, if connections == 1_000 { 64 << 10 } else { 1 << 20 });
                 let partitions = counted(partitions as usize, "partition");
                 let name = format!("{size_name}, {partitions}, {}", counted(connections, "connection"));
