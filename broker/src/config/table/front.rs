@@ -38,7 +38,7 @@ pub(super) const NETWORK: &[Setting] = &[
     int("ottla.connection.queued.requests", "64", Range::Between(1, 10_000), "Pipelined requests of one connection being worked on; reading stops above it.").acts("connections"),
     long("ottla.request.read.timeout.ms", "30000", at_least(100), "A request must have arrived whole this long after its first byte, else the connection is closed.").acts("connections"),
     int("socket.send.buffer.bytes", "102400", at_least(-1), "Send buffer of a connection; -1 leaves it to the system.").acts("connections"),
-    int("socket.receive.buffer.bytes", "102400", at_least(-1), "Receive buffer of a connection; -1 leaves it to the system.").acts("connections"),
+    int("socket.receive.buffer.bytes", "1048576", at_least(-1), "Receive buffer of a connection; -1 leaves it to the system.").acts("connections"),
     int("socket.listen.backlog.size", "50", at_least(1), "Connections that wait to be accepted.").acts("listeners"),
     int("request.timeout.ms", "30000", at_least(1), "How long nodes wait for each other's answers.").idle("nodes have time-outs of their own"),
     int("fetch.max.bytes", "57671680", at_least(1024), "The most one fetch answers.").acts("fetch"),
