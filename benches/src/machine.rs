@@ -1,10 +1,7 @@
 //! The machine under the comparison: what it is, its memory kept warm, its page cache emptied for one directory.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Mutex;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Advice, fadvise};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -66,46 +63,29 @@ pub(crate) fn raise_limits() {
     }
 }
 
-/// Keeps free memory scarce by filling the page cache with the zeroes of a sparse file.
+static WARM_MIB: AtomicU64 = AtomicU64::new(0);
+
+/// How much memory is to be warm before each turn.
 ///
-/// A virtual machine gives free pages back to its host, and the first touch of one that went costs ten times a warm one:
-/// a broker would be measured by how many of those it met. A machine that has served for a while has no free pages; its
-/// kernel takes clean ones of the page cache, which are warm. So it is here.
-struct Filler {
-    file: File,
-    at: u64,
-    left_mib: u64,
+/// A virtual machine gives free pages back to its host after seconds, and the first touch of one that went costs ten times
+/// a warm one: 2 CPU seconds a GB, as much as everything else together. A turn that begins with warm pages and writes no
+/// more than those measures the broker.
+pub(crate) fn keep_warm(mib: u64) {
+    WARM_MIB.store(mib, Ordering::Relaxed);
 }
 
-static FILLER: Mutex<Option<Filler>> = Mutex::new(None);
-/// Free memory that is left alone.
-const FREE_MIB: u64 = 1536;
-const SPARSE_BYTES: u64 = 8 << 40;
-const PIECE_MIB: usize = 4;
-
-/// Begins to keep memory warm, with at most so many MiB in all, and does it for the first time; seconds it took.
-pub(crate) fn warm_memory(directory: &Path, mib_max: u64) -> f64 {
-    let began = Instant::now();
-    let path = directory.join("zeroes");
-    let file = File::create(&path).and_then(|file| file.set_len(SPARSE_BYTES).and_then(|()| File::open(&path)));
-    let file = file.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    *FILLER.lock().unwrap() = Some(Filler { file, at: 0, left_mib: mib_max });
-    warm_again();
-    began.elapsed().as_secs_f64()
+/// Bytes that a turn may write before it meets cold memory.
+pub(crate) fn warm_bytes() -> u64 {
+    (WARM_MIB.load(Ordering::Relaxed) << 20) / 4 * 3
 }
 
-fn warm_again() {
-    let mut filler = FILLER.lock().unwrap();
-    let Some(filler) = filler.as_mut() else { return };
-    let mut piece = vec![0; PIECE_MIB << 20];
-    // As much as is free now, and no more: the kernel frees some again meanwhile.
-    let free_mib = (kib("MemFree") / 1024).saturating_sub(FREE_MIB).min(filler.left_mib);
-    for _ in 0..free_mib / PIECE_MIB as u64 {
-        if filler.file.read_exact_at(&mut piece, filler.at).is_err() {
-            return;
-        }
-        filler.at = (filler.at + piece.len() as u64) % SPARSE_BYTES;
-        filler.left_mib -= PIECE_MIB as u64;
+fn warm_memory() {
+    let mib = WARM_MIB.load(Ordering::Relaxed).min(kib("MemAvailable") / 2048);
+    let mut pieces: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..mib / 32 {
+        let mut piece = vec![0_u8; 32 << 20];
+        piece.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        pieces.push(std::hint::black_box(piece));
     }
 }
 
@@ -117,13 +97,13 @@ pub(crate) fn free_bytes(path: &Path) -> u64 {
 /// Writes everything to disk and warms what was freed, so that what one peer left does not burden the other.
 pub(crate) fn settle() {
     rustix::fs::sync();
-    warm_again();
+    warm_memory();
 }
 
 /// Takes the files of a directory out of the page cache. Works for clean pages that no process has mapped: sync first, and
 /// with the broker stopped.
 pub(crate) fn drop_cache(directory: &Path) {
-    settle();
+    rustix::fs::sync();
     for (path, _) in process::files(directory) {
         if let Ok(file) = std::fs::File::open(&path) {
             let _ = fadvise(&file, 0, None, Advice::DontNeed);

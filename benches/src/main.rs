@@ -149,7 +149,5 @@ fn introduce(bench: &mut Bench, ottla: String) {
     }
     println!("Ottla syncs to disk before every acknowledgement; Kafka, with its defaults, acknowledges from memory.");
     println!("Both are asked with acks=all. GB are 10^9 bytes of payload.");
-    let mib = if bench.setup.scale < 1.0 { 256 } else { u64::MAX };
-    let warmed = machine::warm_memory(&bench.setup.data, mib);
-    println!("memory warmed in {warmed:.0} s");
+    machine::keep_warm(if bench.setup.scale < 1.0 { 32 } else { bench.pick(384, 1_536) });
 }

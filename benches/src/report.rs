@@ -63,8 +63,9 @@ fn head(results: &Value) -> String {
          **Ottla syncs to disk before every acknowledgement. Kafka, with its defaults, acknowledges from memory.** Both are \
          asked with acks=all, by the same clients, on the same machine and disk, in turn (A B A B; medians are shown). \
          Clients share the processors with the broker: where they are busy, throughput says as much of the client as of \
-         the broker, and CPU per GB is the figure to compare. GB are 10^9 bytes of payload. Memory is touched before \
-         anything is measured, everything is synced between turns, and the broker that is not asked idles.\n\n\
+         the broker, and CPU per GB is the figure to compare. GB are 10^9 bytes of payload. Before each \
+         turn everything is synced and memory is touched, since a virtual machine's first touch of a page costs more than \
+         all the rest; the broker that is not asked idles.\n\n\
          ## Machine\n\n\
          {} cores ({}), {} MiB of memory, Linux {}, disk `{}`. Kernel's writeback: {} (20 % of what is available: {} MiB).\n\n",
         of("cores"),

@@ -33,7 +33,7 @@ pub(crate) fn clients(bench: &mut Bench) {
             let topic = Topic { name: format!("clients-{partitions}-{size}"), partitions };
             bench.create(&topic);
             let what = format!("{size_name}, {}", counted(partitions as usize, "partition"));
-            let seconds = bench.seconds(1.5, 5.0);
+            let seconds = bench.seconds(1.0, 5.0);
             let options = |topic: &Topic| {
                 vec![
                     format!("topic={}", topic.name),
@@ -47,7 +47,7 @@ pub(crate) fn clients(bench: &mut Bench) {
                 of_client(&librdkafka::run(&program, peer, "produce", &options(&topic)))
             });
             // As much work for both, not as much time: the tool counts records.
-            let records = (bench.seconds(0.4e9, 2e9) / (size as f64 + 400.0)) as u64;
+            let records = (bench.seconds(0.2e9, 2e9) / (size as f64 + 400.0)) as u64;
             if let Some(jars) = bench.jars().map(std::path::Path::to_path_buf) {
                 bench.row(&format!("Java produces {what}"), |peer| {
                     with_latency(&java::produce(&jars, peer, &topic, records, size, None))
