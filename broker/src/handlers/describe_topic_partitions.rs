@@ -15,8 +15,8 @@ use ottla_protocol::error::ErrorCode;
 
 use super::brokers::text;
 use super::operations;
-use super::partition_view::view;
-use crate::metadata::{MetadataImage, Topic, names};
+use super::partition_view::Views;
+use crate::metadata::{Topic, names};
 use crate::server::Context;
 
 const PARTITIONS_MAX: usize = 2_000;
@@ -29,7 +29,7 @@ pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsReques
     }
     let begin = request.cursor.as_ref().map(|cursor| (cursor.topic_name.as_str(), cursor.partition_index));
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(1).clamp(1, PARTITIONS_MAX);
-    let mut page = Page { ctx, image: &image, begin, left: limit, topics: Vec::new(), next: None };
+    let mut page = Page { views: Views::new(ctx, &image), begin, left: limit, topics: Vec::new(), next: None };
     if named.is_empty() {
         page.fill(image.topics.values().map(|topic| (topic.name.as_ref(), Some(topic))));
     } else {
@@ -40,8 +40,7 @@ pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsReques
 
 /// One answer as it fills.
 struct Page<'a> {
-    ctx: &'a Context,
-    image: &'a MetadataImage,
+    views: Views<'a>,
     begin: Option<(&'a str, i32)>,
     left: usize,
     topics: Vec<DescribeTopicPartitionsResponseTopic>,
@@ -86,8 +85,8 @@ impl<'a> Page<'a> {
         (end < topic.partition_count()).then_some(end)
     }
 
-    fn partition(&self, topic: &Topic, index: i32) -> DescribeTopicPartitionsResponsePartition {
-        let view = view(self.ctx, self.image, topic, index);
+    fn partition(&mut self, topic: &Topic, index: i32) -> DescribeTopicPartitionsResponsePartition {
+        let view = self.views.of(topic, index);
         DescribeTopicPartitionsResponsePartition::default()
             .with_error_code(view.error.code())
             .with_partition_index(index)

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::brokers::{self, text};
 use super::operations;
-use super::partition_view::view;
+use super::partition_view::Views;
 use crate::limits::METADATA_AUTO_CREATE_MAX;
 use crate::metadata::{MetadataImage, Topic, names};
 use crate::server::Context;
@@ -108,10 +108,11 @@ fn answer(
     entries: Vec<Entry>,
 ) -> MetadataResponse {
     let topic_operations = operations::if_asked(request.include_topic_authorized_operations, operations::TOPIC);
+    let mut views = Views::new(ctx, image);
     let topics = entries
         .into_iter()
         .map(|entry| match entry {
-            Entry::Found(topic) => found(ctx, version, image, &topic, topic_operations),
+            Entry::Found(topic) => found(&mut views, version, &topic, topic_operations),
             Entry::Missing { name, id, error } => missing(version, name, id, error),
         })
         .collect();
@@ -140,10 +141,10 @@ fn answer(
     }
 }
 
-fn found(ctx: &Context, version: i16, image: &MetadataImage, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+fn found(views: &mut Views<'_>, version: i16, topic: &Topic, operations: i32) -> MetadataResponseTopic {
     let partitions = (0..topic.partition_count())
         .map(|index| {
-            let view = view(ctx, image, topic, index);
+            let view = views.of(topic, index);
             let partition = MetadataResponsePartition::default()
                 .with_error_code(view.error.code())
                 .with_partition_index(index)

@@ -2,11 +2,14 @@
 //!
 //! May not know: which API asks.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::messages::BrokerId;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
 use crate::metadata::{MetadataImage, Topic};
+use crate::partition::Leaders;
 use crate::server::Context;
 
 /// What clients are told of a partition's place.
@@ -21,25 +24,42 @@ pub(super) struct PartitionView {
     pub(super) offline: Vec<BrokerId>,
 }
 
-/// The place of partition `index`; LEADER_NOT_AVAILABLE while its shard has no leader that this node knows of, and
-/// LISTENER_NOT_FOUND if the leader cannot be reached over the client's listener.
-pub(super) fn view(ctx: &Context, image: &MetadataImage, topic: &Topic, index: i32) -> PartitionView {
-    let leadership = ctx.partitions.leadership(topic, index);
-    let reachable = |node: &NodeId| {
-        image.nodes.get(node).is_some_and(|record| record.endpoint(&ctx.connection.peer.listener).is_some())
-    };
-    let (error, leader) = match leadership.leader {
-        Some(leader) if reachable(&leader) => (ErrorCode::None, leader),
-        Some(_) => (ErrorCode::ListenerNotFound, NodeId(-1)),
-        None => (ErrorCode::LeaderNotAvailable, NodeId(-1)),
-    };
-    let offline = leadership.replicas.iter().filter(|node| !image.nodes.contains_key(node));
-    PartitionView {
-        error,
-        leader: BrokerId(leader.0),
-        leader_epoch: leadership.leader_epoch.0,
-        offline: offline.map(|node| BrokerId(node.0)).collect(),
-        replicas: leadership.replicas.iter().map(|node| BrokerId(node.0)).collect(),
-        in_sync: leadership.in_sync.iter().map(|node| BrokerId(node.0)).collect(),
+/// Looks partitions up for one answer; each shard and each node is looked at once.
+pub(super) struct Views<'a> {
+    ctx: &'a Context,
+    image: &'a MetadataImage,
+    leaders: Leaders,
+    reachable: BTreeMap<NodeId, bool>,
+}
+
+impl<'a> Views<'a> {
+    pub(super) fn new(ctx: &'a Context, image: &'a MetadataImage) -> Self {
+        Self { ctx, image, leaders: ctx.partitions.leaders(), reachable: BTreeMap::new() }
+    }
+
+    /// The place of partition `index`; LEADER_NOT_AVAILABLE while its shard has no leader that this node knows of, and
+    /// LISTENER_NOT_FOUND if the leader cannot be reached over the client's listener.
+    pub(super) fn of(&mut self, topic: &Topic, index: i32) -> PartitionView {
+        let (ctx, image) = (self.ctx, self.image);
+        let found = self.leaders.of(topic, index);
+        let mut reachable = |node: NodeId| {
+            *self.reachable.entry(node).or_insert_with(|| {
+                image.nodes.get(&node).is_some_and(|record| record.endpoint(&ctx.connection.peer.listener).is_some())
+            })
+        };
+        let (error, leader) = match found.node {
+            Some(leader) if reachable(leader) => (ErrorCode::None, leader),
+            Some(_) => (ErrorCode::ListenerNotFound, NodeId(-1)),
+            None => (ErrorCode::LeaderNotAvailable, NodeId(-1)),
+        };
+        let offline = found.replicas.iter().filter(|node| !image.nodes.contains_key(node));
+        PartitionView {
+            error,
+            leader: BrokerId(leader.0),
+            leader_epoch: found.epoch.0,
+            offline: offline.map(|node| BrokerId(node.0)).collect(),
+            replicas: found.replicas.iter().map(|node| BrokerId(node.0)).collect(),
+            in_sync: found.in_sync.iter().map(|node| BrokerId(node.0)).collect(),
+        }
     }
 }

@@ -8,6 +8,7 @@ mod delayed_fetch;
 mod error;
 mod fetch;
 mod handle;
+mod leaders;
 mod list_offsets;
 mod partitions;
 pub mod producer_state;
@@ -23,6 +24,7 @@ pub use crate::shard::watching::Watch;
 pub use append::Appending;
 pub use error::{AppendError, PartitionError, RecordError};
 pub use handle::Partition;
+pub use leaders::{Leader, Leaders};
 pub use partitions::Partitions;
 pub use types::{
     AbortedTransaction, Acks, ActiveProducer, AppendOptions, Appended, ConnectionId, EpochEnd, FetchSpec, Fetched,

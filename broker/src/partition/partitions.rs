@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset};
+use ottla_protocol::ids::{NodeId, Offset};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
@@ -14,9 +14,9 @@ use uuid::Uuid;
 use super::delayed_fetch;
 use super::error::PartitionError;
 use super::handle::Partition;
+use super::leaders::Leaders;
 use super::types::{ConnectionId, Isolation, Leadership, TopicRef};
 use crate::metadata::{MetadataImage, Topic};
-use crate::shard::state::epoch_of;
 use crate::shard::watching::Watch;
 use crate::shard::{Shard, Shards};
 
@@ -103,20 +103,13 @@ impl Partitions {
     /// Who leads a partition, as far as this node knows.
     #[must_use]
     pub fn leadership(&self, topic: &Topic, index: i32) -> Leadership {
-        let image = self.image();
-        let replicas = image.replica_nodes(topic, index);
-        let unknown = LeaderEpoch(-1);
-        let none = Leadership { leader: None, leader_epoch: unknown, in_sync: replicas.clone(), replicas };
-        let Some(route) = topic.route(index) else { return none };
-        let (Some(record), Some(shard)) = (image.shard(route.shard), self.shards.get(route.shard)) else {
-            return none;
-        };
-        let role = shard.role();
-        let leads = |leader| record.replicas.iter().find(|replica| Some(replica.id) == leader);
-        let Some(leader) = leads(role.leader).filter(|_| !role.stopped) else { return none };
-        let adopted_base = shard.published().get(topic.partition(index)).map(|cell| cell.marks().epoch_base);
-        let base = adopted_base.map_or(route.epoch_base, |base| base.max(route.epoch_base));
-        Leadership { leader: Some(leader.node), leader_epoch: epoch_of(base, role.term.0), ..none }
+        self.leaders().of(topic, index).into()
+    }
+
+    /// The same for many partitions.
+    #[must_use]
+    pub fn leaders(&self) -> Leaders {
+        Leaders::new(self.shards.clone())
     }
 
     /// Returns when `min_bytes` can be read from the offsets together, when a leadership changes, or at the deadline.

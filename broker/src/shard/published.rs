@@ -63,6 +63,12 @@ impl PartitionCell {
         self.marks.read().clone()
     }
 
+    /// The partition's epoch base as its shard knows it.
+    #[must_use]
+    pub fn epoch_base(&self) -> i32 {
+        self.marks.read().epoch_base
+    }
+
     /// Adds a waiter; false if the partition is gone.
     pub fn register(&self, waiter: &Arc<DataWaiter>) -> bool {
         let mut waiters = self.waiters.lock();
