@@ -17,7 +17,7 @@ struct Goal {
 fn goals(table: &str, row: &str) -> Vec<Goal> {
     let ratio = |metric, at_least, value| Goal { metric, is_ratio: true, at_least, value };
     let own = |metric, at_least, value| Goal { metric, is_ratio: false, at_least, value };
-    let is_kib = row.contains(" 1 KiB") || row.starts_with("1 KiB");
+    let is_kib = row.contains(" 1 KiB") || row.starts_with("1 KiB") || table == "requests";
     let cpu = if is_kib { 1.0 / 3.0 } else { 0.5 };
     if table == "produce" && row.contains("10,000 partitions") {
         let mut goals = goals(table, &row.replace("10,000 partitions", "many"));
@@ -27,7 +27,9 @@ fn goals(table: &str, row: &str) -> Vec<Goal> {
     match table {
         "produce" | "clients" | "sustained" if is_kib => vec![ratio(CPU, false, cpu), ratio(RATE, true, 2.0)],
         "produce" | "clients" | "sustained" | "fetch" | "fanout" | "catchup" => vec![ratio(CPU, false, cpu)],
-        "requests" if row.contains("pipelined") => vec![own(REQUESTS, true, 250_000.0), ratio(CPU, false, cpu)],
+        "requests" if row.contains("connections, pipelined") => {
+            vec![own(REQUESTS, true, 250_000.0), ratio(CPU, false, cpu)]
+        }
         "requests" => vec![ratio(CPU, false, cpu)],
         "latency" => vec![ratio(P99, false, 1.0 / 3.0)],
         "beside" if !row.contains("alone") => vec![own(ALONE, false, 2.0)],

@@ -58,12 +58,15 @@ pub(crate) fn clients(bench: &mut Bench) {
                     });
                 }
             }
-            bench.row(&format!("librdkafka consumes {what}"), |peer| {
-                let mut options = options(&topic);
-                options.retain(|o| !o.starts_with("set."));
-                options.push(format!("records={records}"));
-                of_client(&librdkafka::run(&program, peer, "consume", &options))
-            });
+            // With thousands of partitions librdkafka now and then forgets to ask for some of them, whoever the broker is.
+            if partitions <= 100 {
+                bench.row(&format!("librdkafka consumes {what}"), |peer| {
+                    let mut options = options(&topic);
+                    options.retain(|o| !o.starts_with("set."));
+                    options.push(format!("records={records}"));
+                    of_client(&librdkafka::run(&program, peer, "consume", &options))
+                });
+            }
             if !bench.have_room() {
                 bench.begin_anew();
             }
