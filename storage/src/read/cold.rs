@@ -3,7 +3,6 @@
 //! A replay of old data so neither occupies the threads that others need nor waits for one request after the other.
 //! May not know: what is in the bytes.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -84,23 +83,22 @@ impl ColdReads {
     }
 }
 
-thread_local! {
-    static SPAN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+/// Buffers between two reads: as many as read at a time, not one for each thread of the pool, which come and go.
+static SPANS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
-/// Reads `bytes` at `start` with one call into a buffer of this thread and shows them. On a blocking thread only.
+/// Reads `bytes` at `start` with one call into a pooled buffer and shows them. On a blocking thread only.
 pub(crate) fn with_span<T>(file: &dyn File, start: u64, bytes: usize, look: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
-    SPAN.with_borrow_mut(|span| {
-        if span.len() < bytes {
-            span.resize(bytes, 0);
-        }
-        let read = read_exact_at(file, &mut span[..bytes], start).map(|()| look(&span[..bytes]));
-        if span.len() > SPAN_BYTES_MAX {
-            // One batch larger than a span; threads of the pool come and go, its buffer need not stay.
-            *span = Vec::new();
-        }
-        read
-    })
+    let mut span = SPANS.lock().pop().unwrap_or_default();
+    if span.len() < bytes {
+        span.resize(bytes, 0);
+    }
+    let read = read_exact_at(file, &mut span[..bytes], start).map(|()| look(&span[..bytes]));
+    let mut spans = SPANS.lock();
+    // One batch may be larger than a span; its buffer need not stay.
+    if span.len() <= SPAN_BYTES_MAX && spans.len() < CONCURRENT_MAX {
+        spans.push(span);
+    }
+    read
 }
 
 #[cfg(test)]
