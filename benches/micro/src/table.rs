@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use crate::cases::Case;
 use crate::measure::measure;
 
-const MORE_PERCENT_MAX: f64 = 5.0;
-const FEWER_PERCENT_MAX: f64 = 20.0;
+const MORE_PERCENT_MAX: u64 = 5;
+const FEWER_PERCENT_MAX: u64 = 20;
 
 const HEAD: &str = "\
 # Instructions of one iteration of each case of benches/micro, as valgrind counts them in a release build.
@@ -54,9 +54,9 @@ impl Table {
 fn complaint(before: Option<u64>, now: u64) -> Option<String> {
     let Some(before) = before else { return Some("is not in the table: micro --write".to_owned()) };
     let percent = change(before, now);
-    if percent > MORE_PERCENT_MAX {
+    if now * 100 > before * (100 + MORE_PERCENT_MAX) {
         Some(format!("takes {percent:.1} % more instructions, at most {MORE_PERCENT_MAX} % are let pass"))
-    } else if percent < -FEWER_PERCENT_MAX {
+    } else if now * 100 < before * (100 - FEWER_PERCENT_MAX) {
         Some(format!("takes {:.1} % fewer instructions: renew the table with micro --write", -percent))
     } else {
         None
