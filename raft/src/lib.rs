@@ -32,7 +32,7 @@ pub use host::RaftHost;
 pub use machine::{Applied, Reply, StateMachine};
 pub use members::{Creation, Members};
 pub use net::sim::{Faults, SimNetwork};
-pub use net::{Message, Network, Undelivered};
+pub use net::{Message, Network, NoPeers, Undelivered};
 pub use options::RaftOptions;
 pub use progress::Role;
 pub use proposal::Proposal;

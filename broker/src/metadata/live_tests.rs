@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Directory, EntryLog, Message, Network, RaftHost, RaftOptions, Undelivered};
+use ottla_raft::{Directory, EntryLog, NoPeers, RaftHost, RaftOptions};
 use ottla_storage::checkpoint::CutSource;
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::{Entry, Verdict, Vote};
@@ -21,20 +21,6 @@ use uuid::Uuid;
 
 use super::*;
 use crate::config::{Config, Inputs};
-
-struct NoPeers;
-
-impl Network for NoPeers {
-    fn call(
-        &self,
-        _: ReplicaId,
-        to: ReplicaId,
-        _: Message,
-        _: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        Box::pin(std::future::ready(Err(Undelivered(format!("no {to}")))))
-    }
-}
 
 #[derive(Default)]
 struct Kept {

@@ -8,13 +8,12 @@
 mod addresses;
 mod directories;
 mod file_limit;
-mod no_peers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_raft::{RaftHost, RaftOptions};
+use ottla_raft::{NoPeers, RaftHost, RaftOptions};
 use ottla_storage::data_dir::{DataDir, DataDirError};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
@@ -99,7 +98,7 @@ impl Node {
         let failures = Failures::new(config.log_dirs.len());
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let opened = directories::open_all(&disk, &config, &failures, &readiness).await?;
-        let host = RaftHost::new(Arc::new(no_peers::NoPeers), RaftOptions::default());
+        let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
         let floors = Floors::build(&config, &host, opened, told.clone(), &readiness).await?;
 
         let domain = floors.domain(&config);

@@ -12,7 +12,7 @@ use ottla_protocol::batch::{BatchBuilder, NewRecord, split_batches};
 use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::Offset;
-use ottla_raft::{RaftHost, RaftOptions};
+use ottla_raft::{NoPeers, RaftHost, RaftOptions};
 use ottla_storage::data_dir::{DataDir, DataDirOptions};
 use ottla_storage::env::disk::{Disk, OpenMode, read_exact_at};
 use ottla_storage::env::rt;
@@ -26,7 +26,7 @@ use super::*;
 use crate::config::TopicConfig;
 use crate::coordinator::group::records::{CommittedOffset, Record};
 use crate::metadata::{MetadataImage, ShardKind, ShardRecord};
-use crate::shard::fake::{FakeRegistry, NODE, NoNetwork, SHARD, image_with_topic};
+use crate::shard::fake::{FakeRegistry, NODE, SHARD, image_with_topic};
 use crate::shard::{Shards, Upkeep};
 
 const PARTITIONS: i32 = 4;
@@ -75,7 +75,7 @@ async fn start(disk: SimDisk, config: TopicConfig, upkeep: Upkeep) -> Node {
 async fn start_as(disk: SimDisk, config: TopicConfig, upkeep: Upkeep, kind: ShardKind) -> Node {
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let (directory, recovered) = DataDir::open(disk, Path::new("/data"), options()).await.unwrap();
-    let host = RaftHost::new(Arc::new(NoNetwork), RaftOptions::default());
+    let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
     let registry = FakeRegistry::new(placed(directory.directory_id(), config, kind));
     let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
     let shards = Shards::new(NODE, host.clone(), directories, Arc::new(registry), upkeep);

@@ -1,14 +1,11 @@
 //! A Raft group of one that applies at once, and a registry that is told its image: for tests of this floor and the next.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{NodeId, Offset, PartitionId};
-use ottla_raft::{
-    Members, Message, Network, Proposal, ProposeError, Proposed, ReadIndexError, Role, StateMachine, Undelivered,
-};
+use ottla_raft::{Members, Proposal, ProposeError, Proposed, ReadIndexError, Role, StateMachine};
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
@@ -32,21 +29,6 @@ pub(crate) const REPLICA: ReplicaId = ReplicaId(5);
 pub(crate) const SHARD: ShardId = ShardId(3);
 pub(crate) const NODE: NodeId = NodeId(1);
 pub(crate) const TOPIC: Uuid = Uuid::from_u128(77);
-
-/// No other node.
-pub(crate) struct NoNetwork;
-
-impl Network for NoNetwork {
-    fn call(
-        &self,
-        _: ReplicaId,
-        _: ReplicaId,
-        _: Message,
-        _: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        futures_util::future::ready(Err(Undelivered("no other node".to_owned()))).boxed()
-    }
-}
 
 struct NoSpace;
 

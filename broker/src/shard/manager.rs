@@ -107,7 +107,7 @@ impl Shards {
     /// One shard that runs already.
     #[cfg(test)]
     pub(crate) fn for_tests(shard: Arc<Shard>, registry: Arc<dyn Registry>) -> Self {
-        let host = RaftHost::new(Arc::new(super::fake::NoNetwork), ottla_raft::RaftOptions::default());
+        let host = RaftHost::new(Arc::new(ottla_raft::NoPeers), ottla_raft::RaftOptions::default());
         let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), registry, Upkeep::default());
         shards.0.shards.write().insert(shard.creation.shard, shard.clone());
         rt::spawn(announce(shard, shards.0.leadership.clone()));

@@ -49,3 +49,19 @@ pub trait Network: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>>;
 }
+
+/// The network of a node that is alone: every group has one member, so nothing is ever sent.
+#[derive(Debug, Clone, Copy)]
+pub struct NoPeers;
+
+impl Network for NoPeers {
+    fn call(
+        &self,
+        _from: ReplicaId,
+        to: ReplicaId,
+        _request: Message,
+        _timeout: Duration,
+    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
+        Box::pin(std::future::ready(Err(Undelivered(format!("replica {to} is on no node that is known here")))))
+    }
+}

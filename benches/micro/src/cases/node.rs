@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{
@@ -28,10 +27,9 @@ use ottla_broker::server::kafka::Kafka;
 use ottla_broker::shard::{Shards, Upkeep};
 use ottla_protocol::StrBytes;
 use ottla_protocol::versions::ApiKey;
-use ottla_raft::{Message, Network, RaftHost, RaftOptions, Undelivered};
+use ottla_raft::{NoPeers, RaftHost, RaftOptions};
 use ottla_storage::data_dir::{DataDir, DataDirOptions};
 use ottla_storage::env::{rt, sim};
-use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::LogOptions;
 
 use super::Case;
@@ -64,20 +62,6 @@ pub(super) fn cases() -> Vec<Case> {
         case("metadata_10000", "a Metadata request for 10,000 partitions", 2, 6, metadata),
         case("fetch_session_10000", "a Fetch request of a session of 10,000 partitions at rest", 100, 1100, session),
     ]
-}
-
-struct NoPeers;
-
-impl Network for NoPeers {
-    fn call(
-        &self,
-        _: ReplicaId,
-        to: ReplicaId,
-        _: Message,
-        _: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        Box::pin(std::future::ready(Err(Undelivered(format!("no {to}")))))
-    }
 }
 
 /// A node as `ottla_broker::node` builds it, without listeners.
