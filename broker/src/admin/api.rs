@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{AdminState, not_yet};
 use crate::metadata::{MetadataImage, Topic};
-use crate::partition::TopicRef;
+use crate::partition::{Leader, TopicRef};
 use crate::server::context::Domain;
 
 pub(super) async fn cluster(State(state): State<AdminState>) -> Response {
@@ -64,19 +64,20 @@ pub(super) async fn topic(State(state): State<AdminState>, Path(name): Path<Stri
         return (StatusCode::NOT_FOUND, Json(json!({"error": "no topic of this name"}))).into_response();
     };
     let mut answer = summary(&image, topic);
-    answer["partitions"] = (0..topic.partition_count()).map(|index| partition(domain, topic, index)).collect();
+    let mut leaders = domain.partitions.leaders();
+    answer["partitions"] =
+        (0..topic.partition_count()).map(|index| partition(domain, topic, index, leaders.of(topic, index))).collect();
     Json(answer).into_response()
 }
 
-fn partition(domain: &Domain, topic: &Topic, index: i32) -> Value {
-    let leadership = domain.partitions.leadership(topic, index);
+fn partition(domain: &Domain, topic: &Topic, index: i32, leader: Leader<'_>) -> Value {
     let mut answer = json!({
         "partition": index,
         "shard": topic.route(index).map(|route| route.shard.0),
-        "leader": leadership.leader.map(|node| node.0),
-        "leader_epoch": leadership.leader_epoch.0,
-        "replicas": leadership.replicas.iter().map(|node| node.0).collect::<Vec<_>>(),
-        "in_sync": leadership.in_sync.iter().map(|node| node.0).collect::<Vec<_>>(),
+        "leader": leader.node.map(|node| node.0),
+        "leader_epoch": leader.epoch.0,
+        "replicas": leader.replicas.iter().map(|node| node.0).collect::<Vec<_>>(),
+        "in_sync": leader.in_sync.iter().map(|node| node.0).collect::<Vec<_>>(),
     });
     if let Ok(Some(found)) = domain.partitions.find_now(TopicRef::Id(topic.id), index) {
         let marks = found.watermarks();

@@ -12,7 +12,7 @@ use super::disk;
 use super::families::{Family, label};
 use super::lag::{self, GroupLag};
 use crate::metadata::{MetadataImage, Topic};
-use crate::partition::TopicRef;
+use crate::partition::{Leader, TopicRef};
 use crate::server::context::Domain;
 
 /// The whole page.
@@ -94,11 +94,13 @@ fn partitions(domain: &Domain, image: &MetadataImage, page: &mut String) {
             "1 if a replica is not in sync",
         ),
     };
+    let mut leaders = domain.partitions.leaders();
     for topic in image.topics.values() {
         let topic_label = label("topic", &topic.name);
         counts.add(&topic_label, topic.partition_count());
         for index in 0..topic.partition_count() {
-            partition(domain, topic, index, &format!("partition=\"{index}\",{topic_label}"), &mut families);
+            let leader = leaders.of(topic, index);
+            partition(domain, topic, index, leader, &format!("partition=\"{index}\",{topic_label}"), &mut families);
         }
     }
     counts.finish(page);
@@ -109,17 +111,23 @@ fn partitions(domain: &Domain, image: &MetadataImage, page: &mut String) {
     }
 }
 
-fn partition(domain: &Domain, topic: &Arc<Topic>, index: i32, labels: &str, families: &mut PartitionFamilies) {
-    let leadership = domain.partitions.leadership(topic, index);
-    if leadership.leader.is_some_and(|leader| leader != domain.config.node_id) {
+fn partition(
+    domain: &Domain,
+    topic: &Arc<Topic>,
+    index: i32,
+    leader: Leader<'_>,
+    labels: &str,
+    families: &mut PartitionFamilies,
+) {
+    if leader.node.is_some_and(|leader| leader != domain.config.node_id) {
         return;
     }
-    families.leader.add(labels, leadership.leader.map_or(-1, |leader| leader.0));
-    let preferred = leadership.leader.is_some() && leadership.replicas.first() == leadership.leader.as_ref();
+    families.leader.add(labels, leader.node.map_or(-1, |leader| leader.0));
+    let preferred = leader.node.is_some() && leader.replicas.first() == leader.node.as_ref();
     families.preferred.add(labels, u8::from(preferred));
-    families.replicas.add(labels, leadership.replicas.len());
-    families.in_sync.add(labels, leadership.in_sync.len());
-    families.under_replicated.add(labels, u8::from(leadership.in_sync.len() < leadership.replicas.len()));
+    families.replicas.add(labels, leader.replicas.len());
+    families.in_sync.add(labels, leader.in_sync.len());
+    families.under_replicated.add(labels, u8::from(leader.in_sync.len() < leader.replicas.len()));
     if let Ok(Some(found)) = domain.partitions.find_now(TopicRef::Id(topic.id), index) {
         let marks = found.watermarks();
         families.current.add(labels, marks.high_watermark.0);
