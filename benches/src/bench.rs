@@ -117,7 +117,7 @@ impl Bench {
 
     pub(crate) fn end_peers(&mut self) {
         self.peers.clear();
-        machine::settle();
+        machine::sync();
     }
 
     /// Both peers with little in them: in a quick run those of the table before, if they still serve.
@@ -135,7 +135,7 @@ impl Bench {
             peer.start();
             self.warm(peer);
         }
-        machine::settle();
+        machine::sync();
         self.peers = peers;
         self.partitions = 0;
     }

@@ -19,12 +19,7 @@ fn goals(table: &str, row: &str) -> Vec<Goal> {
     let own = |metric, at_least, value| Goal { metric, is_ratio: false, at_least, value };
     let is_kib = row.contains(" 1 KiB") || row.starts_with("1 KiB") || table == "requests";
     let cpu = if is_kib { 1.0 / 3.0 } else { 0.5 };
-    if table == "produce" && row.contains("10,000 partitions") {
-        let mut goals = goals(table, &row.replace("10,000 partitions", "many"));
-        goals.push(own(OF_ONE, true, 0.9));
-        return goals;
-    }
-    match table {
+    let mut goals = match table {
         "produce" | "clients" | "sustained" if is_kib => vec![ratio(CPU, false, cpu), ratio(RATE, true, 2.0)],
         "produce" | "clients" | "sustained" | "fetch" | "fanout" | "catchup" => vec![ratio(CPU, false, cpu)],
         "requests" if row.contains("connections, pipelined") => {
@@ -36,7 +31,11 @@ fn goals(table: &str, row: &str) -> Vec<Goal> {
         "recovery" => vec![own(MS, false, 1_000.0)],
         "memory" if row.contains("idle") => vec![own(MIB, false, 40.0)],
         _ => Vec::new(),
+    };
+    if table == "produce" && row.contains("10,000 partitions") {
+        goals.push(own(OF_ONE, true, 0.9));
     }
+    goals
 }
 
 /// Which goals a row has, and whether they are reached.

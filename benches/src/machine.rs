@@ -94,16 +94,21 @@ pub(crate) fn free_bytes(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(u64::MAX, |fs| fs.f_bavail * fs.f_frsize)
 }
 
-/// Writes everything to disk and warms what was freed, so that what one peer left does not burden the other.
-pub(crate) fn settle() {
+/// Writes everything to disk.
+pub(crate) fn sync() {
     rustix::fs::sync();
+}
+
+/// Comes before each turn: what one peer left does not burden the other, and memory is warm.
+pub(crate) fn settle() {
+    sync();
     warm_memory();
 }
 
 /// Takes the files of a directory out of the page cache. Works for clean pages that no process has mapped: sync first, and
 /// with the broker stopped.
 pub(crate) fn drop_cache(directory: &Path) {
-    rustix::fs::sync();
+    sync();
     for (path, _) in process::files(directory) {
         if let Ok(file) = std::fs::File::open(&path) {
             let _ = fadvise(&file, 0, None, Advice::DontNeed);

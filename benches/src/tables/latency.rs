@@ -6,7 +6,7 @@ use crate::bench::{Bench, drive, latencies};
 use crate::loads::engine::{Group, Role};
 use crate::loads::librdkafka;
 use crate::peers::Peer;
-use crate::table::{ALONE, OFFERED, P50, P99, P999, RATE, Row, Sample};
+use crate::table::{ALONE, OFFERED, P50, P99, P999, RATE, Sample};
 use crate::wire::Topic;
 
 /// p50, p99 and p99.9 of produce at half of what Kafka reaches.
@@ -104,13 +104,7 @@ pub(crate) fn beside(bench: &mut Bench) {
     for (name, other) in others {
         let mut groups = live.to_vec();
         groups.extend(other);
-        let mut row = Row { name: name.to_owned(), peers: Vec::new() };
-        row.peers = bench.peers().iter().map(|p| (p.name.to_owned(), Vec::new())).collect();
-        for _ in 0..bench.rounds() {
-            for (peer, (_, samples)) in bench.peers().iter().zip(&mut row.peers) {
-                samples.push(live_sample(peer, &groups, span, rate));
-            }
-        }
+        let mut row = bench.measure(name, |peer| live_sample(peer, &groups, span, rate));
         for (peer, samples) in &mut row.peers {
             if name == "alone" {
                 let p99: Vec<f64> = samples.iter().map(|s| s[P99]).collect();
@@ -126,7 +120,6 @@ pub(crate) fn beside(bench: &mut Bench) {
 }
 
 fn live_sample(peer: &Peer, groups: &[Group], span: crate::loads::engine::Span, rate: f64) -> Sample {
-    crate::machine::settle();
     let (done, cost) = drive(peer, groups, span);
     let mut sample = Sample::from([(OFFERED, rate)]);
     latencies(&mut sample, &done[1]);

@@ -137,7 +137,7 @@ pub(crate) fn written(bench: &mut Bench) {
         bench.row(name, |peer| {
             let before = peer.usage();
             let (done, _) = drive(peer, &groups, span);
-            machine::settle();
+            machine::sync();
             let written = peer.usage().since(before).write_bytes;
             Sample::from([(WRITTEN, written as f64 / done[0].bytes as f64)])
         });
