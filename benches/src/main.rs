@@ -149,5 +149,9 @@ fn introduce(bench: &mut Bench, ottla: String) {
     }
     println!("Ottla syncs to disk before every acknowledgement; Kafka, with its defaults, acknowledges from memory.");
     println!("Both are asked with acks=all. GB are 10^9 bytes of payload.");
-    machine::keep_warm(if bench.setup.scale < 1.0 { 32 } else { bench.pick(384, 1_536) });
+    if bench.setup.scale >= 1.0
+        && let Err(error) = machine::keep_full(&bench.setup.data.join("filler"))
+    {
+        println!("the page cache is not filled: {error}");
+    }
 }

@@ -64,8 +64,8 @@ fn head(results: &Value) -> String {
          asked with acks=all, by the same clients, on the same machine and disk, in turn (A B A B; medians are shown). \
          Clients share the processors with the broker: where they are busy, throughput says as much of the client as of \
          the broker, and CPU per GB is the figure to compare. GB are 10^9 bytes of payload. Before each \
-         turn everything is synced and memory is touched, since a virtual machine's first touch of a page costs more than \
-         all the rest; the broker that is not asked idles.\n\n\
+         turn everything is synced and the page cache is filled, as it is on any machine whose broker has run for a while: \
+         a virtual machine's first touch of free memory costs more than all the rest. The broker that is not asked idles.\n\n\
          ## Machine\n\n\
          {} cores ({}), {} MiB of memory, Linux {}, disk `{}`. Kernel's writeback: {} (20 % of what is available: {} MiB).\n\n",
         of("cores"),

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::bench::{Bench, drive};
-use crate::loads::engine::{Group, Role, Span};
-use crate::machine;
+use crate::loads::engine::{Group, Role};
 use crate::table::{OF_ONE, RATE};
 use crate::wire::Topic;
 
@@ -33,7 +32,7 @@ pub(crate) fn requests(bench: &mut Bench) {
     let many = Topic { name: "requests-16".to_owned(), partitions: 16 };
     bench.create(&one);
     bench.create(&many);
-    let span = Span { bytes_max: machine::warm_bytes(), ..bench.span(1.0, 4.0) };
+    let span = bench.span(1.0, 4.0);
     let mut row = |name: &str, topic: &Topic, connections, depth| {
         let role = Role::Produce { depth };
         let groups = [Group { role, topic: topic.clone(), connections, records: 1, size: 1024 }];
@@ -58,7 +57,7 @@ pub(crate) fn produce(bench: &mut Bench) {
         "Raw load, acks=all, one batch a request and partition, uncompressed; with one connection eight requests are in \
          flight, with 64 two, with 1,000 one.",
     );
-    let span = Span { bytes_max: machine::warm_bytes(), ..bench.span(0.5, 3.0) };
+    let span = bench.span(1.0, 3.0);
     // Of each peer, by what else the row varies: what it reached with one partition.
     let mut with_one: BTreeMap<(&str, usize, String), f64> = BTreeMap::new();
     for partitions in [1, 100, 10_000] {
