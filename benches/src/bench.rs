@@ -23,6 +23,8 @@ const PARTITIONS_MAX: i32 = 1_000;
 /// Where things are and how thorough to be.
 pub(crate) struct Setup {
     pub(crate) quick: bool,
+    /// Turns of each peer for each row, if not the usual number.
+    pub(crate) rounds: Option<usize>,
     /// Of the time and the data of a quick run: 1, or less where only the tables themselves are tried.
     pub(crate) scale: f64,
     pub(crate) data: PathBuf,
@@ -51,9 +53,10 @@ impl Bench {
 
     pub(crate) fn begin(&mut self, table: &str, title: &str, about: &str) {
         println!("\n{title} ({table})");
-        let mode = if self.setup.scale < 1.0 { "smoke" } else { self.pick("quick", "full") };
+        let mode = if self.setup.scale < 1.0 { "--smoke " } else { self.pick("--quick ", "") };
+        let mode = format!("{mode}{}", self.setup.rounds.map_or(String::new(), |n| format!("--rounds {n} ")));
         self.table = table.to_owned();
-        self.results.begin(table, title, about, mode);
+        self.results.begin(table, title, about, &mode);
     }
 
     /// One of two values: for a quick run, for a full one.
@@ -143,7 +146,7 @@ impl Bench {
     fn warm(&self, peer: &Peer) {
         let topic = Topic { name: "warm".to_owned(), partitions: 4 };
         peer.wire().create_topic(&topic);
-        let (long, short) = self.pick((1.5, 1.0), (6.0, 3.0));
+        let (long, short) = self.pick((3.0, 1.5), (6.0, 3.0));
         let group = |role, connections, records| Group { role, topic: topic.clone(), connections, records, size: 1024 };
         let loads = [
             (group(Role::Produce { depth: 2 }, 8, 16), long),
@@ -179,7 +182,7 @@ impl Bench {
 
     /// Turns that each peer takes: the figures of a row are medians of so many.
     pub(crate) fn rounds(&self) -> usize {
-        self.pick(1, 3)
+        self.setup.rounds.unwrap_or(self.pick(1, 3))
     }
 
     /// Takes turns, A B A B, and keeps the row. `turn` measures one peer once.

@@ -66,7 +66,7 @@ pub(crate) fn raise_limits() {
 }
 
 /// Memory that filling the page cache leaves free.
-const FREE_MIB: u64 = 1_024;
+const FREE_MIB: u64 = 400;
 /// A file without blocks: reading it fills the page cache and no disk. Its size is near the largest that ext4 has.
 const HOLE_BYTES: u64 = 15 << 40;
 const PIECE_BYTES: u64 = 4 << 20;
@@ -93,18 +93,18 @@ pub(crate) fn keep_full(path: &Path) -> std::io::Result<()> {
 
 fn fill_cache() {
     let Some(filler) = FILLER.get() else { return };
-    // What comes back meanwhile is not waited for without end.
-    let most = (kib("MemFree") << 10) + (FREE_MIB << 20);
-    let mut piece = vec![0; PIECE_BYTES as usize];
-    for _ in 0..most / PIECE_BYTES {
-        if kib("MemFree") / 1024 <= FREE_MIB {
-            break;
+    // What the kernel frees meanwhile is not chased without end.
+    let most = filler.next.load(Ordering::Relaxed) + (kib("MemFree") << 10) + (FREE_MIB << 20);
+    let fill = || {
+        let mut piece = vec![0; PIECE_BYTES as usize];
+        while kib("MemFree") / 1024 > FREE_MIB {
+            let offset = filler.next.fetch_add(PIECE_BYTES, Ordering::Relaxed);
+            if offset >= most || filler.file.read_exact_at(&mut piece, offset % HOLE_BYTES).is_err() {
+                break;
+            }
         }
-        let offset = filler.next.fetch_add(PIECE_BYTES, Ordering::Relaxed) % HOLE_BYTES;
-        if filler.file.read_exact_at(&mut piece, offset).is_err() {
-            break;
-        }
-    }
+    };
+    std::thread::scope(|scope| (0..cores() as usize).for_each(|_| drop(scope.spawn(fill))));
 }
 
 /// Bytes free for us on the file system of a path.

@@ -37,6 +37,9 @@ struct Arguments {
     /// A tenth of a quick run: whether the tables work, not what they find.
     #[arg(long)]
     smoke: bool,
+    /// Turns of each broker for each row, of which the median counts [default: 1 in a quick run, else 3].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
     /// Where the results are kept. Tables that are whole there are not run again unless they are named by --only.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -97,6 +100,7 @@ fn main() {
     let jars = (!arguments.alone).then(|| kafka::jars(arguments.jars.as_deref()));
     let setup = Setup {
         quick: arguments.quick || arguments.smoke,
+        rounds: arguments.rounds.map(usize::from),
         scale: if arguments.smoke { 0.1 } else { 1.0 },
         data,
         ottla,

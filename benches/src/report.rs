@@ -34,11 +34,7 @@ pub(crate) fn write(results: &Value, docs: &Path) {
             let _ = writeln!(page, "![{title}](performance/{name}.svg)\n");
         }
         page.push_str(&rows(table));
-        let _ = writeln!(
-            page,
-            "\n`cargo compare {}--only {name}`\n",
-            if table["mode"] == "quick" { "--quick " } else { "" }
-        );
+        let _ = writeln!(page, "\n`cargo compare {}--only {name}`\n", table["mode"].as_str().unwrap_or_default());
     }
     std::fs::write(docs.join("performance.md"), page).unwrap();
 }
