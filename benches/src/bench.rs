@@ -118,8 +118,16 @@ impl Bench {
         true
     }
 
+    /// What the peers wrote stays while the disk has room: pages of a removed file are free memory, which would have to be
+    /// filled again before the next turn.
     pub(crate) fn end_peers(&mut self) {
         self.peers.clear();
+        if machine::free_bytes(&self.setup.data) < 3 * DISK_MAX {
+            for entry in std::fs::read_dir(&self.setup.data).into_iter().flatten().flatten() {
+                // The filler is a file.
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
         machine::sync();
     }
 

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
-    /// Everything that the process writes lies below it.
+    /// Everything that the process writes lies below it. Who made it removes it.
     pub(crate) directory: PathBuf,
     /// Its settings as they are printed: whatever is not at its default.
     pub(crate) settings: Vec<String>,
@@ -150,6 +150,5 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.kill();
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
