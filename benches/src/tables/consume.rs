@@ -44,7 +44,7 @@ pub(crate) fn fetch(bench: &mut Bench) {
             }
             bench.create(&topic);
             for peer in bench.peers() {
-                fill(peer, &topic, size, bench.bytes(3e8, 2e9));
+                fill(peer, &topic, size, bench.bytes(2e8, 2e9));
             }
             for connections in [1, 64, 1_000] {
                 if bench.leaves_out(&[partitions != 1, size != 1024, connections != 64]) {
@@ -73,7 +73,7 @@ pub(crate) fn fanout(bench: &mut Bench) {
     bench.begin_peers();
     let topic = Topic { name: "fanout".to_owned(), partitions: 16 };
     bench.create(&topic);
-    let span = bench.span(2.5, 10.0);
+    let span = bench.span(1.5, 10.0);
     for (rate, records, name) in
         [(2_000.0, 1, "1 KiB, single records, 2 MB/s in"), (1_500.0, 16, "1 KiB in batches of 16 KiB, 25 MB/s in")]
     {

@@ -21,7 +21,7 @@ pub(crate) fn latency(bench: &mut Bench) {
     bench.begin_peers();
     let topic = Topic { name: "latency".to_owned(), partitions: 16 };
     bench.create(&topic);
-    let (short, span) = (bench.span(0.7, 4.0), bench.span(2.0, 10.0));
+    let (short, span) = (bench.span(0.5, 4.0), bench.span(1.5, 10.0));
     let shapes =
         [("single records of 1 KiB", 1, 64), ("batches of 16 KiB", 16, 64), ("single records of 1 KiB", 1, 1_000)];
     for (what, records, connections) in shapes {
@@ -89,7 +89,7 @@ pub(crate) fn beside(bench: &mut Bench) {
     for peer in bench.peers() {
         fill(peer, &old, 1024, bench.bytes(5e8, 4e9));
     }
-    let span = bench.span(2.0, 10.0);
+    let span = bench.span(1.5, 10.0);
     let group =
         |role, topic: &Topic, connections| Group { role, topic: topic.clone(), connections, records: 1, size: 1024 };
     let rate = 2_000.0;

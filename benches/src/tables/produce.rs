@@ -32,7 +32,7 @@ pub(crate) fn requests(bench: &mut Bench) {
     let many = Topic { name: "requests-16".to_owned(), partitions: 16 };
     bench.create(&one);
     bench.create(&many);
-    let span = bench.span(1.0, 4.0);
+    let span = bench.span(0.8, 4.0);
     let mut row = |name: &str, topic: &Topic, connections, depth| {
         let role = Role::Produce { depth };
         let groups = [Group { role, topic: topic.clone(), connections, records: 1, size: 1024 }];
@@ -57,7 +57,7 @@ pub(crate) fn produce(bench: &mut Bench) {
         "Raw load, acks=all, one batch a request and partition, uncompressed; with one connection eight requests are in \
          flight, with 64 two, with 1,000 one.",
     );
-    let span = bench.span(1.0, 3.0);
+    let span = bench.span(0.8, 3.0);
     // Of each peer, by what else the row varies: what it reached with one partition.
     let mut with_one: BTreeMap<(&str, usize, String), f64> = BTreeMap::new();
     for partitions in [1, 100, 10_000] {
