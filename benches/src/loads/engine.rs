@@ -70,6 +70,9 @@ struct Conn {
     blocked: bool,
 }
 
+/// So many connections are made before it is seen that they are accepted: Kafka's `socket.listen.backlog.size` is 50.
+const ACCEPTED: usize = 32;
+
 struct State {
     group: Group,
     frames: Option<ProduceFrames>,
@@ -107,6 +110,10 @@ impl Engine {
                     _ => TcpStream::connect(to),
                 };
                 let stream = stream.unwrap_or_else(|e| panic!("connection {number}: {e}"));
+                // More than the listener's queue holds would each be lost and sent again after a second.
+                if number % ACCEPTED == ACCEPTED - 1 && !matches!(group.role, Role::Publish { .. }) {
+                    Wire::connect(to).answers();
+                }
                 stream.set_nodelay(true).unwrap();
                 stream.set_nonblocking(true).unwrap();
                 let data = EventData::new_u64(conns.len() as u64);
