@@ -3,6 +3,7 @@
 //! All other code calls this facade; clippy bans the originals elsewhere.
 
 pub mod disk;
+pub mod mutants;
 pub mod real;
 pub mod rt;
 pub mod sim;

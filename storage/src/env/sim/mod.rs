@@ -9,6 +9,7 @@ pub mod executor;
 use std::future::Future;
 use std::time::Duration;
 
+use super::mutants;
 use executor::Executor;
 pub use executor::{NodeClock, SimNode};
 
@@ -35,8 +36,10 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = T>,
 {
+    let bug = mutants::of_next_world();
     #[allow(clippy::disallowed_methods)] // the one thread that becomes the simulated world
     let world = std::thread::spawn(move || {
+        mutants::enter_world(bug);
         let executor = Executor::new(seed);
         let output = executor.block_on(async move { scenario().await });
         let (trace_hash, polls, elapsed) = executor.summary();

@@ -1,0 +1,312 @@
+//! Seeded bugs: what the proofs must catch, each in the production path in which it would be made.
+//!
+//! A place asks [`is_on`]. Without the feature `mutants` that is the constant `false`, and nothing of the bug is compiled
+//! into anything; with it one bug at a time is switched on for a thread, since a simulated world is one thread. The pools
+//! of a real disk are other threads and know of no bug. May not know: what a bug does, and who looks for it.
+//!
+//! Cannot exist yet, with what they need:
+//! - transactions: markers on some partitions only, EndTxn applied to the next one, offsets of a transaction visible
+//!   before its commit, the last stable offset one too high, a delayed batch after a time-out's abort, a lost index of
+//!   aborted ones, an open one removed by compaction, a read at the high watermark instead of the last stable offset;
+//! - split, merge and moves: all of theirs, an epoch base that is not announced, a moved partition's falling epoch;
+//! - snapshots: one without producers, an import made real before its runs are synced;
+//! - membership: a learner counted in the quorum. A prior term's entry committed by counting: openraft counts, not we;
+//! - segment files that are used again: frames of an older incarnation accepted, since none ever lie in a file;
+//! - compaction: a tombstone dropped before a returning replica saw it;
+//! - leases: none are used, so none can stand on the wall clock.
+
+#[cfg(all(feature = "mutants", not(debug_assertions)))]
+compile_error!("the feature `mutants` is for tests only: build with debug assertions (profile `dev` or `sim`)");
+
+macro_rules! bugs {
+    ($($bug:ident $name:literal: $about:literal,)+) => {
+        /// A seeded bug.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Bug {
+            $(#[doc = $about] $bug,)+
+        }
+
+        impl Bug {
+            /// All of them, from the disk upwards.
+            pub const ALL: &'static [Self] = &[$(Self::$bug,)+];
+
+            /// Its name, as commands take it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $name,)+
+                }
+            }
+
+            /// What is wrong, and where.
+            #[must_use]
+            pub const fn about(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $about,)+
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    // The log's writer.
+    AckBeforeSync "ack-before-sync":
+        "A commit's frames are answered when they are written, and synced only afterwards (log writer).",
+    CommitNotSynced "commit-not-synced":
+        "Commits are answered without a sync, as if they had been synced (log writer).",
+    SyncErrorIgnored "sync-error-ignored":
+        "A failed sync counts as a sync (log writer).",
+    SegmentTableWrong "segment-table-wrong":
+        "A segment's table lists only the replicas of the last commit before it (log writer).",
+    VoteNotPersisted "vote-not-persisted":
+        "A vote is kept in memory and never written (replica's log).",
+    VoteNotSynced "vote-not-synced":
+        "A vote is answered before its frame is written and synced (replica's log).",
+    TruncationBelowCommit "truncation-below-commit":
+        "A truncation on disk takes one entry more than Raft asked for (replica's log).",
+
+    // Recovery of the log.
+    TornTailAccepted "torn-tail-accepted":
+        "The front of a commit that was cut short counts, though records in it are torn (recovery).",
+    FrameCrcNotChecked "frame-crc-not-checked":
+        "A frame counts whatever its checksum says (recovery).",
+    CrcFailureSkipped "crc-failure-skipped":
+        "Records that fail their checksum are taken for sound, in recovery and when they are read.",
+    FrameAfterDamageAccepted "frame-after-damage-accepted":
+        "Frames behind a damaged one of the same commit count, and the gap before them is nobody's loss (recovery).",
+    PlaceInsteadOfSequence "place-instead-of-sequence":
+        "Frames are ordered by their place in the log, not by their replica's sequence number (recovery).",
+    UnsyncedBytesBelieved "unsynced-bytes-believed":
+        "What a killed process wrote and never synced counts as durable at once (recovery).",
+    CachedPagesBelieved "cached-pages-believed":
+        "Pages are read from the cache although a failed sync may never have written them (recovery).",
+    TornTailLeft "torn-tail-left":
+        "What lies behind the last whole commit is not overwritten with zeros (recovery).",
+    TruncatedEntriesComeBack "truncated-entries-come-back":
+        "Truncations are passed over when the log is read back (recovery).",
+    RemovedReplicaComesBack "removed-replica-comes-back":
+        "The removal of a replica is passed over when the log is read back (recovery).",
+
+    // The data directory: checkpoint, verdicts, unlinking, the rewriter, the index, reads.
+    CheckpointPastSynced "checkpoint-past-synced":
+        "A replica is cut for the checkpoint beyond what its own log has synced (applier).",
+    CheckpointCrcNotChecked "checkpoint-crc-not-checked":
+        "A transaction of the checkpoint counts whatever its checksum says.",
+    VerdictsNotWritten "verdicts-not-written":
+        "A checkpoint passes entries whose verdicts are not in the log.",
+    VerdictFramesUnlinked "verdict-frames-unlinked":
+        "A segment is unlinked although verdicts in it are on live batches elsewhere.",
+    SegmentUnlinkedEarly "segment-unlinked-early":
+        "A segment is unlinked although the older generation of the checkpoint needs it.",
+    RewrittenUnlinkedEarly "rewritten-unlinked-early":
+        "A rewritten segment is unlinked although the older generation of the checkpoint still reads it.",
+    RunUnlinkedEarly "run-unlinked-early":
+        "A run is unlinked although the older generation of the checkpoint still lists it.",
+    RunNotSynced "run-not-synced":
+        "A run is made real in the checkpoint before its batches are synced (rewriter).",
+    IndexCrcNotChecked "index-crc-not-checked":
+        "A line of an index file counts whatever its checksum says.",
+    HwBeforeIndex "hw-before-index":
+        "The high watermark is shown while the index lacks batches that are committed and not yet durable here.",
+    FetchSkipsABatch "fetch-skips-a-batch":
+        "A read that begins at the last record of a batch begins with the next batch (index).",
+    EpochNotPatched "epoch-not-patched":
+        "Batches leave with the leader epoch that their producer wrote (reads).",
+
+    // Raft.
+    LeaderRestoredFromVote "leader-restored-from-vote":
+        "A leader that restarts goes on in its old term.",
+    FollowerAcksBeforeSync "follower-acks-before-sync":
+        "A follower answers an append before its log has synced it (log store).",
+    AckBeforeQuorum "ack-before-quorum":
+        "An append that gets no answer counts as accepted by that follower (transport).",
+    ApplyBeforeCommit "apply-before-commit":
+        "A follower takes everything it is sent for committed (transport).",
+    ServeBeforeOwnTerm "serve-before-own-term":
+        "A new leader serves before it has applied an entry of its own term (role).",
+    StaleLeaderServes "stale-leader-serves":
+        "A read index asks nobody whether this replica still leads.",
+    UnknownProposalRepeated "unknown-proposal-repeated":
+        "A proposal whose fate is unknown is proposed again.",
+    LostReplicaVotes "lost-replica-votes":
+        "A replica that lost what it may have acknowledged takes part under its old id.",
+    DamagedRecordsReplicated "damaged-records-replicated":
+        "Records that are damaged on the leader's disk are sent to followers (log store).",
+    PurgeBeyondCheckpoint "purge-beyond-checkpoint":
+        "Entries are purged up to what is applied, not up to what the checkpoint contains (applier).",
+
+    // A shard: what is proposed, applied, published.
+    ClockReadAtApply "clock-read-at-apply":
+        "Apply goes by the node's own wall clock, not by the entry's (shard state).",
+    ConfigReadAtApply "config-read-at-apply":
+        "A new topic takes the retention that the applying node is configured with (metadata machine).",
+    DedupLostAtRestart "dedup-lost-at-restart":
+        "Producers are not read back from the checkpoint (shard machine).",
+    DedupLostAtFailover "dedup-lost-at-failover":
+        "A new term forgets all producers (shard state).",
+    DuplicateWrongOffset "duplicate-wrong-offset":
+        "A retry is answered with the offset that it would get now (shard state).",
+    DuplicateTakesOffsets "duplicate-takes-offsets":
+        "A retry that is not appended takes offsets all the same (shard state).",
+    OldEpochAccepted "old-epoch-accepted":
+        "A batch of a producer's older epoch is appended (producer state).",
+    EarlySequenceVerdict "early-sequence-verdict":
+        "A batch is refused as out of order before it is proposed, by what is applied at that moment (partition).",
+    RefusalsForgotten "refusals-forgotten":
+        "Batches behind a refused one of their producer are let through (queue).",
+    BatchesSwapped "batches-swapped":
+        "Two batches of a partition in one entry change places (queue).",
+    AdoptRevivesDropped "adopt-revives-dropped":
+        "An old Adopt revives a partition that was dropped since (shard state).",
+    EpochHistoryLost "epoch-history-lost":
+        "The leader epochs of partitions are not read back from the checkpoint (shard machine).",
+    LogStartLostAtRestart "log-start-lost-at-restart":
+        "Log starts are not read back from the checkpoint (shard machine).",
+    LogStartNotCarried "log-start-not-carried":
+        "The leader moves log starts in its own state and proposes nothing (upkeep).",
+    ClockJumpExpires "clock-jump-expires":
+        "A jump of the leader's wall clock is believed at once (shard clock).",
+    HwOneTooHigh "hw-one-too-high":
+        "Readers are shown a high watermark one above what is applied (shard machine).",
+    LsoOneTooLow "lso-one-too-low":
+        "Readers of committed records are shown an end one too low (shard machine).",
+    WipedReplicaVotes "wiped-replica-votes":
+        "A replica whose directory is gone is made anew, empty, under its old id (shards).",
+
+    // Readers, groups, metadata.
+    FalseOutOfRange "false-out-of-range":
+        "An offset above the high watermark is out of range without a read index (fetch).",
+    UnknownOffsetAsZero "unknown-offset-as-zero":
+        "An offset that is not known is answered as 0 (OffsetFetch, ListOffsets).",
+    SessionMissesChanges "session-misses-changes":
+        "A fetch session forgets what changes while nobody waits for it (watch).",
+    OffsetCommitAckedEarly "offset-commit-acked-early":
+        "An offset commit is answered when it is enqueued, not when it is applied (group owner).",
+    ZombieCommits "zombie-commits":
+        "An offset commit of an older generation is accepted, now and at apply (group, group store).",
+    MembershipAnsweredEarly "membership-answered-early":
+        "Members are told of a generation before its record is applied (group owner).",
+    GenerationLostAtFailover "generation-lost-at-failover":
+        "A group's generation begins anew at a new coordinator (group, group store).",
+    GroupOffsetsLostAtCheckpoint "group-offsets-lost-at-checkpoint":
+        "What changed in groups is not cut for the checkpoint (shard machine).",
+    ExpiryRemovesNewerCommit "expiry-removes-newer-commit":
+        "Expiry removes an offset that was committed after its cutoff (group store).",
+    ProducerIdsGivenTwice "producer-ids-given-twice":
+        "The next producer id is not cut for the checkpoint (metadata machine).",
+    TopicAckedEarly "topic-acked-early":
+        "A change of the metadata is answered before it is committed (metadata writer).",
+    IntentEndedEarly "intent-ended-early":
+        "An intent is reported as done before the shard has carried it out (adoption).",
+}
+
+impl Bug {
+    /// The bug of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|bug| bug.name() == name)
+    }
+}
+
+impl std::fmt::Display for Bug {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(not(feature = "mutants"))]
+mod switch {
+    use super::Bug;
+
+    /// True if the bug is switched on: never, in a build without seeded bugs.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_on(_bug: Bug) -> bool {
+        false
+    }
+
+    pub(crate) const fn of_next_world() -> Option<Bug> {
+        None
+    }
+
+    pub(crate) const fn enter_world(_bug: Option<Bug>) {}
+}
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    /// Names the bug of every simulated world of the process, unless one was switched on before it.
+    const VARIABLE: &str = "OTTLA_MUTANT";
+
+    thread_local! {
+        static ON: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// True if the bug is switched on in this thread.
+    #[must_use]
+    pub fn is_on(bug: Bug) -> bool {
+        ON.get() == Some(bug)
+    }
+
+    /// Switches one bug on, or all off, for this thread and the simulated worlds that it starts from now on.
+    pub fn switch_on(bug: Option<Bug>) {
+        ON.set(bug);
+    }
+
+    /// The bug of a world that this thread starts.
+    pub(crate) fn of_next_world() -> Option<Bug> {
+        ON.get().or_else(|| {
+            let name = std::env::var(VARIABLE).ok().filter(|name| !name.is_empty())?;
+            Some(Bug::named(&name).unwrap_or_else(|| panic!("{VARIABLE}={name}: no bug has that name")))
+        })
+    }
+
+    pub(crate) fn enter_world(bug: Option<Bug>) {
+        switch_on(bug);
+    }
+}
+
+pub use switch::is_on;
+#[cfg(feature = "mutants")]
+pub use switch::switch_on;
+pub(crate) use switch::{enter_world, of_next_world};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_found_again() {
+        let names: std::collections::BTreeSet<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        assert_eq!(names.len(), Bug::ALL.len());
+        for bug in Bug::ALL {
+            assert_eq!(Bug::named(bug.name()), Some(*bug));
+            assert!(bug.name().bytes().all(|byte| byte == b'-' || byte.is_ascii_lowercase()), "{bug}");
+            assert!(bug.about().ends_with('.'), "{bug}");
+        }
+        assert_eq!(Bug::named("no-such-bug"), None);
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    #[test]
+    fn without_the_feature_no_bug_is_ever_on() {
+        const { assert!(!is_on(Bug::AckBeforeSync)) };
+        assert!(Bug::ALL.iter().all(|bug| !is_on(*bug)));
+    }
+
+    #[cfg(feature = "mutants")]
+    #[test]
+    fn one_bug_is_on_in_the_thread_that_asked_and_in_its_worlds() {
+        use crate::env::sim;
+        let on = || Bug::ALL.iter().copied().filter(|bug| is_on(*bug)).collect::<Vec<_>>();
+        switch_on(Some(Bug::VoteNotSynced));
+        assert_eq!(on(), [Bug::VoteNotSynced]);
+        assert_eq!(sim::run(1, async move || on()).output, [Bug::VoteNotSynced]);
+        switch_on(None);
+        assert_eq!(on(), []);
+    }
+}
