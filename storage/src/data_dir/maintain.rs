@@ -14,6 +14,7 @@ use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::{Operation, ReplicaHead};
 use crate::checkpoint::{Checkpoint, Cut};
+use crate::env::mutants::{self, Bug};
 use crate::env::rt;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId};
 use crate::index::file;
@@ -256,10 +257,14 @@ impl DataDir {
     async fn write_verdicts(&self, log: &ReplicaLog, upto: RaftIndex) -> io::Result<()> {
         let replica = log.id();
         let synced = log.last_synced().map(|id| id.index);
-        assert!(synced >= Some(upto), "replica {replica}: a cut at {} passes what is synced", upto.0);
+        let is_synced = synced >= Some(upto) || mutants::is_on(Bug::CheckpointPastSynced);
+        assert!(is_synced, "replica {replica}: a cut at {} passes what is synced", upto.0);
         assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);
         self.index.place_durable(replica, |index| log.batch_places(index))?;
         let verdicts = self.index.take_verdicts(replica, upto);
+        if mutants::is_on(Bug::VerdictsNotWritten) {
+            return Ok(());
+        }
         for chunk in verdicts.chunks(VERDICT_ENTRIES_MAX) {
             let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { continue };
             let places = log.write_verdicts(chunk.to_vec()).await?;
@@ -443,6 +448,7 @@ impl DataDir {
     pub(super) async fn needed_from(&self) -> Option<u64> {
         let checkpoint = self.checkpoint.lock().await;
         let (oldest, newest) = (checkpoint.oldest()?, checkpoint.heads());
+        let oldest = if mutants::is_on(Bug::SegmentUnlinkedEarly) { newest } else { oldest };
         if self.log.replicas().iter().any(|replica| !oldest.contains_key(replica)) {
             return None;
         }

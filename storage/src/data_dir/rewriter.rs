@@ -17,6 +17,7 @@ use super::{DataDir, DataDirError};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::Operation;
 use crate::env::disk::{Disk, OpenMode};
+use crate::env::mutants::{self, Bug};
 use crate::env::rt;
 use crate::ids::RunId;
 use crate::index::{ExtentKey, IndexError};
@@ -317,7 +318,9 @@ impl DataDir {
     /// Makes a run and its index durable under their names; the directory is still to be synced.
     async fn seal_run(&self, written: Written) -> Result<Run, JobError> {
         let Written { listing, file, index_image } = written;
-        sync(&self.disk, &file).await?;
+        if !mutants::is_on(Bug::RunNotSynced) {
+            sync(&self.disk, &file).await?;
+        }
         let (disk, path) = (Arc::clone(&self.disk), run_index_path(&self.path, listing.id));
         let index_file = off_thread(&self.disk, move || {
             let file = disk.open(&path, OpenMode::CreateNew)?;

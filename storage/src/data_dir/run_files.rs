@@ -12,6 +12,7 @@ use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::Operation;
 use crate::checkpoint::{Checkpoint, Found};
 use crate::env::disk::Disk;
+use crate::env::mutants::{self, Bug};
 use crate::ids::RunId;
 use crate::index::BatchIndex;
 use crate::index::file::Opened;
@@ -132,6 +133,9 @@ impl DataDir {
     /// Segments that may not go although nothing in them lives, nor may what decides on their batches: a kept checkpoint
     /// still finds these there.
     pub(super) async fn held_segments(&self) -> Vec<u64> {
+        if mutants::is_on(Bug::RewrittenUnlinkedEarly) {
+            return Vec::new();
+        }
         let checkpoint = self.checkpoint.lock().await;
         let segments = self.log.segments().into_iter().map(|segment| segment.sequence);
         let rewritten = segments.filter(|segment| self.index.is_rewritten(*segment));
@@ -144,6 +148,7 @@ impl DataDir {
         let free: Vec<RunId> = {
             let checkpoint = self.checkpoint.lock().await;
             let Some(older) = checkpoint.older() else { return Ok(()) };
+            let older = if mutants::is_on(Bug::RunUnlinkedEarly) { checkpoint.newest() } else { older };
             let lists = |run: &RunId| older.runs.contains_key(run) || checkpoint.newest().runs.contains_key(run);
             self.runs.leaving().into_iter().filter(|run| !lists(run)).collect()
         };

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::line::Line;
 use super::piece::{Lines, Piece};
 use super::{Access, BatchLine, IndexError};
+use crate::env::mutants::{self, Bug};
 use crate::ids::{RaftIndex, RunId};
 
 /// Log start of a partition that is gone: everything lies below it.
@@ -160,6 +161,9 @@ impl PartitionIndex {
     pub(crate) fn step(&self, offset: i64, up_to: i64, bytes_max: u64) -> Step {
         let from = offset.max(self.log_start);
         let Some(piece) = self.pieces.get(self.piece_above(from)) else {
+            if mutants::is_on(Bug::HwBeforeIndex) {
+                return Step::End;
+            }
             let lines: Vec<_> = self
                 .unplaced
                 .iter()
@@ -175,7 +179,8 @@ impl PartitionIndex {
             Lines::File(_) => Step::InFile(piece.clone()),
             Lines::Memory(memory) => {
                 let lines = memory.as_slice();
-                let first = lines.partition_point(|line| line.end_offset() <= from);
+                let passed = from.saturating_add(i64::from(mutants::is_on(Bug::FetchSkipsABatch)));
+                let first = lines.partition_point(|line| line.end_offset() <= passed);
                 let mut bytes = 0;
                 let taken = lines[first..]
                     .iter()

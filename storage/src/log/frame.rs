@@ -25,6 +25,7 @@ use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
 use crate::entry::{Batches, EntryBatch};
+use crate::env::mutants::{self, Bug};
 use crate::ids::ReplicaId;
 
 /// Length of the fixed part.
@@ -183,7 +184,8 @@ pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded
     for range in &ranges {
         crc.update(rest.get(range.start..range.start + BATCH_BYTES_MIN)?);
     }
-    if crc.finalize() != u32_le(head, 4) || u16_le(head, 18) != 0 {
+    let holds = crc.finalize() == u32_le(head, 4) || mutants::is_on(Bug::FrameCrcNotChecked);
+    if !holds || u16_le(head, 18) != 0 {
         return None;
     }
     let kind = Kind::from_byte(head[16])?;
@@ -194,7 +196,7 @@ pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded
         let topic = Uuid::from_slice(&descriptor[..16]).ok()?;
         let index = u32_le(descriptor, 16).cast_signed();
         let data = buf.slice(at + range.start..at + range.end);
-        if crc32c(&data[UNGUARDED_BYTES..]) != u32_le(descriptor, 24) {
+        if crc32c(&data[UNGUARDED_BYTES..]) != u32_le(descriptor, 24) && !mutants::is_on(Bug::CrcFailureSkipped) {
             damaged_batches.push(number);
         }
         batches.push(EntryBatch { partition: PartitionId { topic, index }, data });

@@ -12,6 +12,7 @@ use super::frame::{self, Decoded, padded};
 use super::mark::Mark;
 use super::segment_header::{HEADER_BYTES_MAX, HeaderFound, SegmentHeader};
 use crate::env::disk::{File, PAGE_BYTES};
+use crate::env::mutants::{self, Bug};
 use crate::ids::LogPosition;
 
 const WINDOW_BYTES: usize = 1 << 20;
@@ -245,8 +246,15 @@ impl FoundCommit {
         let mut frames = Vec::new();
         let mut at = 0;
         while at < self.body.len() {
-            let decoded = frame::decode(&self.body, at, self.header.incarnation)?;
-            if !decoded.damaged_batches.is_empty() {
+            let decoded = match frame::decode(&self.body, at, self.header.incarnation) {
+                Some(decoded) => decoded,
+                None if mutants::is_on(Bug::FrameAfterDamageAccepted) => {
+                    at += 8;
+                    continue;
+                }
+                None => return mutants::is_on(Bug::TornTailAccepted).then_some(frames),
+            };
+            if !decoded.damaged_batches.is_empty() && !mutants::is_on(Bug::TornTailAccepted) {
                 return None;
             }
             let next = at + padded(decoded.frame_bytes);

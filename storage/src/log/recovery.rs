@@ -19,6 +19,7 @@ use super::shared::Shared;
 use super::types::{FrameSink, LogError, LogOptions, RecoveredReplica, ReplicaFloor};
 use super::writer::{Tail, Writer};
 use crate::env::disk::{Disk, OpenMode, PAGE_BYTES};
+use crate::env::mutants::{self, Bug};
 use crate::env::rt;
 use crate::ids::{LogPosition, ReplicaId};
 
@@ -109,13 +110,16 @@ async fn sync_all(
 ) -> Result<(), LogError> {
     let mut last_begun = 0;
     for (number, file) in files.iter().enumerate() {
-        file.file.sync_data().await.map_err(io_error(&file.path))?;
+        if !mutants::is_on(Bug::UnsyncedBytesBelieved) {
+            file.file.sync_data().await.map_err(io_error(&file.path))?;
+        }
         let mut reader = SegmentReader::new(file.file.clone()).map_err(io_error(&file.path))?;
         if !matches!(reader.header(), HeaderFound::None) {
             last_begun = number;
         }
     }
-    for file in &files[last_begun.min(files.len())..] {
+    let cached = if mutants::is_on(Bug::CachedPagesBelieved) { files.len() } else { last_begun };
+    for file in &files[cached.min(files.len())..] {
         let known = from.filter(|from| from.segment == file.sequence).map_or(0, |from| from.byte);
         file.file.drop_cached(u64::from(known)).map_err(io_error(&file.path))?;
     }
@@ -154,7 +158,8 @@ async fn void(
     if !useless.is_empty() {
         disk.sync_dir(dir).map_err(io_error(dir))?;
     }
-    let Some(last) = walk.segments.last().filter(|_| !walk.end_is_zero) else { return Ok(()) };
+    let has_rest = !walk.end_is_zero && !mutants::is_on(Bug::TornTailLeft);
+    let Some(last) = walk.segments.last().filter(|_| has_rest) else { return Ok(()) };
     let error = io_error(&last.file.path);
     let mut reader = SegmentReader::new(last.file.file.clone()).map_err(&error)?;
     let end = u64::from(last.used_bytes);

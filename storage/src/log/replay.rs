@@ -11,6 +11,7 @@ use super::replica::{ReplicaState, Slot};
 use super::segment_header::{ReplicaRow, SegmentHeader};
 use super::types::{EntryPlace, FrameBody, GroupCreation, ReplicaFloor};
 use crate::entry::Vote;
+use crate::env::mutants::{self, Bug};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
 
 /// A stretch of the log that was durable and is not sound.
@@ -167,7 +168,9 @@ impl Found {
             FrameBody::Remove => Light::Remove,
             FrameBody::Lost => Light::Lost,
         };
-        self.replicas.entry(replica).or_default().frames.insert(sequence, (place, light));
+        let replay = self.replicas.entry(replica).or_default();
+        let sequence = if mutants::is_on(Bug::PlaceInsteadOfSequence) { replay.next_by_place() } else { sequence };
+        replay.frames.insert(sequence, (place, light));
     }
 
     /// The replicas that live in this directory.
@@ -202,13 +205,22 @@ struct Fold {
 }
 
 impl Replay {
+    /// The number of the next frame, were its place to decide.
+    fn next_by_place(&self) -> u64 {
+        let last = self.frames.keys().next_back().copied();
+        last.max(self.floor.as_ref().map(|floor| floor.sequence))
+            .max(self.base.as_ref().map(|row| row.sequence))
+            .unwrap_or(0)
+            + 1
+    }
+
     fn fold(mut self, id: ReplicaId, damages: &[Damage], unsynced_loss: bool) -> Option<Replayed> {
         let last_place = self.frames.values().map(|(place, _)| place.position).max();
         let mut fold = self.begin();
         let first = fold.state.synced_sequence + 1;
         self.frames = self.frames.split_off(&first);
         let removed = self.removed || self.frames.values().any(|(_, light)| matches!(light, Light::Remove));
-        if removed {
+        if removed && !mutants::is_on(Bug::RemovedReplicaComesBack) {
             return None;
         }
         for (&sequence, (_, light)) in &self.frames {
@@ -298,6 +310,9 @@ impl Replay {
 
     /// Says why bytes that may have been acknowledged are gone, if so.
     fn loss(&self, fold: &Fold, first: u64, last: u64) -> Option<String> {
+        if mutants::is_on(Bug::FrameAfterDamageAccepted) {
+            return None;
+        }
         let purged = fold.state.purged.map_or(RaftIndex(0), |id| id.index);
         let ends = self.frames.keys().copied().chain([last + 1]);
         let mut expected = first;
@@ -355,6 +370,7 @@ impl Fold {
                 state.vote = greater_vote(state.vote, *vote);
                 self.vote_known = sequence;
             }
+            Light::Truncate(_) if mutants::is_on(Bug::TruncatedEntriesComeBack) => {}
             Light::Truncate(last) => {
                 let from = last.map_or(0, |id| id.index.0 + 1);
                 self.damaged.retain(|id| id.index.0 < from);

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use ottla_protocol::ids::PartitionId;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -14,6 +15,7 @@ use uuid::Uuid;
 use super::body::{from_raw, to_raw};
 use super::frame::{self, DESCRIPTOR_BYTES, FRAME_BYTES_MAX, HEAD_BYTES, Kind, batch_is_sound, padded, u32_le};
 use super::queue::{Done, Queued, closed};
+use super::replay::greater_vote;
 use super::replica::{Replica, Slot, entry_bytes};
 use super::segments::Segment;
 use super::shared::Shared;
@@ -21,6 +23,7 @@ use super::types::{BatchPlace, EntryPlace, EntryRange, FrameBody, LogFailure, On
 use super::{Inner, blocking};
 use crate::entry::{Entry, EntryVerdicts, Vote};
 use crate::env::disk::read_exact_at;
+use crate::env::mutants::{self, Bug};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
 
 /// Verdicts of about so many batches share a frame.
@@ -193,12 +196,27 @@ impl ReplicaLog {
 
     /// Makes a vote durable.
     pub async fn save_vote(&self, vote: Vote) -> io::Result<()> {
-        self.write(FrameBody::Vote(vote)).await.map(drop)
+        let writing = self.write(FrameBody::Vote(vote));
+        if mutants::is_on(Bug::VoteNotPersisted) || mutants::is_on(Bug::VoteNotSynced) {
+            if mutants::is_on(Bug::VoteNotSynced) {
+                drop(writing.now_or_never());
+            }
+            let mut state = self.replica.state.lock();
+            state.vote = greater_vote(state.vote, vote);
+            return Ok(());
+        }
+        writing.await.map(drop)
     }
 
     /// Voids the entries after `last` (all, if `None`); durable when this returns.
     pub async fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
         let from = last.map_or(0, |id| id.index.0 + 1);
+        let last = match last {
+            Some(LogId { term, index }) if mutants::is_on(Bug::TruncationBelowCommit) => {
+                Some(LogId { term, index: RaftIndex(index.0.saturating_sub(1)) })
+            }
+            last => last,
+        };
         self.write_with(FrameBody::Truncate(last), move |state, by| state.void_from(from, by)).await.map(drop)
     }
 

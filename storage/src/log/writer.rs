@@ -23,6 +23,7 @@ use super::shared::Shared;
 use super::types::{EntryPlace, FrameBody, LogFailure};
 use crate::entry::Vote;
 use crate::env::disk::PAGE_BYTES;
+use crate::env::mutants::{self, Bug};
 use crate::env::rt;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
 
@@ -80,6 +81,9 @@ impl Writer {
 
     /// For a log without segments: the first commit writes the header of the first segment.
     pub(crate) fn begin_segment(&mut self) {
+        if mutants::is_on(Bug::SegmentTableWrong) {
+            self.rows.retain(|id, _| self.tail.previous.iter().any(|(replica, _)| replica == id));
+        }
         self.header = Some(SegmentHeader {
             segment: self.tail.segment.sequence,
             incarnation: self.tail.segment.incarnation,
@@ -167,12 +171,19 @@ impl Writer {
     async fn commit(&mut self, frames: Vec<Queued>, flags: u32) -> Result<(), ()> {
         let unsynced = if self.shared.options.sync { 0 } else { FLAG_UNSYNCED };
         let end = self.assemble(&frames, flags | unsynced);
-        if let Err(failure) = self.write(end.page_start, self.shared.options.sync).await {
+        let unsynced_bug = mutants::is_on(Bug::AckBeforeSync) || mutants::is_on(Bug::CommitNotSynced);
+        if let Err(failure) = self.write(end.page_start, self.shared.options.sync && !unsynced_bug).await {
             self.shared.fail(&failure, frames);
             return Err(());
         }
         let places = self.written(end, &frames, self.shared.options.sync);
         self.complete(frames, &places);
+        if mutants::is_on(Bug::AckBeforeSync)
+            && let Err(failure) = self.sync().await
+        {
+            self.shared.fail(&failure, Vec::new());
+            return Err(());
+        }
         Ok(())
     }
 
@@ -236,14 +247,19 @@ impl Writer {
     async fn write(&mut self, page_start: u32, sync: bool) -> Result<(), LogFailure> {
         let file = &self.tail.segment.file;
         file.write_at(&self.buffer, u64::from(page_start)).map_err(failure("write"))?;
-        if sync {
-            let begun = rt::now();
-            file.sync_data().await.map_err(failure("sync"))?;
-            let nanos = rt::now().since(begun).as_nanos() as u64;
-            self.last_sync = Duration::from_nanos(nanos);
-            self.shared.counters.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
-            self.shared.counters.sync_times.add(nanos);
+        if sync { self.sync().await } else { Ok(()) }
+    }
+
+    async fn sync(&mut self) -> Result<(), LogFailure> {
+        let begun = rt::now();
+        let synced = self.tail.segment.file.sync_data().await;
+        if !mutants::is_on(Bug::SyncErrorIgnored) {
+            synced.map_err(failure("sync"))?;
         }
+        let nanos = rt::now().since(begun).as_nanos() as u64;
+        self.last_sync = Duration::from_nanos(nanos);
+        self.shared.counters.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.shared.counters.sync_times.add(nanos);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //!
 //! May not know: where the bytes come from.
 
+use crate::env::mutants::{self, Bug};
 use crate::index::BatchLine;
 
 /// Bytes of a batch before what its own CRC-32C covers.
@@ -23,11 +24,14 @@ pub(crate) fn is_sound(batch: &[u8], verify: bool) -> bool {
         return false;
     }
     let crc = u32::from_be_bytes([batch[17], batch[18], batch[19], batch[20]]);
+    let verify = verify && !mutants::is_on(Bug::CrcFailureSkipped);
     !verify || crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &batch[CRC_FROM..]) == u64::from(crc)
 }
 
 /// Writes base offset and leader epoch into a batch's head: both lie outside the batch's CRC.
 pub(super) fn patch(head: &mut [u8], line: &BatchLine) {
     head[..8].copy_from_slice(&line.base_offset.0.to_be_bytes());
-    head[12..16].copy_from_slice(&line.epoch.0.to_be_bytes());
+    if !mutants::is_on(Bug::EpochNotPatched) {
+        head[12..16].copy_from_slice(&line.epoch.0.to_be_bytes());
+    }
 }

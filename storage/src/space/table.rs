@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use crate::env::mutants::{self, Bug};
 use crate::env::rt;
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::file::{IndexRange, SegmentRanges, widen};
@@ -29,7 +30,8 @@ struct SegmentUse {
 impl SegmentUse {
     /// True if verdicts here may be on live batches there.
     fn decides_on(&self, holder: &Self) -> bool {
-        !holder.live_lines.is_empty() && self.decides_on_entries_of(holder)
+        let forgets = mutants::is_on(Bug::VerdictFramesUnlinked);
+        !holder.live_lines.is_empty() && self.decides_on_entries_of(holder) && !forgets
     }
 
     fn decides_on_entries_of(&self, holder: &Self) -> bool {
