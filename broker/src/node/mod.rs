@@ -228,7 +228,7 @@ impl Floors {
         directories::follow_settings(&directories, &metadata);
         readiness.enter(Phase::Joining, "opening shards", 1, 2);
         let partitions = Partitions::new(open_shards(config, host, &metadata, &opened).await?);
-        let journal = PartitionJournal::start(metadata.clone(), partitions.clone());
+        let journal = PartitionJournal::start(Arc::new(metadata.clone()), partitions.clone());
         let groups = Groups::new(GroupSettings::from(config.as_ref()), journal);
         Ok(Self { metadata, partitions, groups, directories })
     }

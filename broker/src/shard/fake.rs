@@ -21,8 +21,8 @@ use super::shard::{MachineView, Shard};
 use super::state::ShardState;
 use crate::config::TopicConfig;
 use crate::metadata::{
-    Intent, IntentKey, IntentKind, MetadataImage, PartitionRoute, ReplicaRecord, ShardCreation, ShardId, ShardKind,
-    ShardRecord, Topic,
+    Intent, IntentKey, IntentKind, InternalTopic, MetadataImage, PartitionRoute, ReplicaRecord, ShardCreation, ShardId,
+    ShardKind, ShardRecord, Topic,
 };
 
 pub(crate) const REPLICA: ReplicaId = ReplicaId(5);
@@ -170,6 +170,10 @@ impl Registry for FakeRegistry {
 
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool> {
         self.ended.lock().extend(done);
+        futures_util::future::ready(true).boxed()
+    }
+
+    fn ensure_internal(&self, _: InternalTopic) -> BoxFuture<'static, bool> {
         futures_util::future::ready(true).boxed()
     }
 }

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_storage::env::watch;
 
-use crate::metadata::{IntentEnd, IntentKey, Metadata, MetadataImage};
+use crate::metadata::{IntentEnd, IntentKey, InternalTopic, Metadata, MetadataImage};
 
 /// The land registry as the floors below it see it.
 pub trait Registry: Send + Sync + 'static {
@@ -20,6 +20,8 @@ pub trait Registry: Send + Sync + 'static {
     fn read_index(&self) -> BoxFuture<'static, bool>;
     /// Reports intents that a shard has carried out; false if they must be reported again.
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool>;
+    /// Creates one of the broker's own topics unless it exists; false if that cannot be had now.
+    fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool>;
 }
 
 impl Registry for Metadata {
@@ -40,5 +42,14 @@ impl Registry for Metadata {
         let metadata = self.clone();
         let ends = done.into_iter().map(|key| (key, IntentEnd::Done)).collect();
         async move { Metadata::end_intents(&metadata, ends).await.is_ok() }.boxed()
+    }
+
+    fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool> {
+        let metadata = self.clone();
+        async move {
+            let made = Metadata::ensure_internal(&metadata, topic).await;
+            made.map_err(|error| tracing::warn!("{} cannot be made now: {error}", topic.name())).is_ok()
+        }
+        .boxed()
     }
 }

@@ -15,7 +15,7 @@ use ottla_raft::{Members, Proposal, ProposeError, Role};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::entry::Batches;
 use ottla_storage::env::{rt, watch};
-use ottla_storage::ids::{ReplicaId, Term};
+use ottla_storage::ids::{LogId, ReplicaId, Term};
 use ottla_storage::index::ExtentKey;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -154,6 +154,13 @@ impl Shard {
     /// The replicated state; held only briefly.
     pub(crate) fn state(&self) -> &Mutex<ShardState> {
         &self.machine.state
+    }
+
+    /// The last entry that this process has applied and the rolling checksum of the state then: equal on all replicas (I6).
+    #[must_use]
+    pub fn applied_checksum(&self) -> Option<(LogId, u64)> {
+        let state = self.machine.state.lock();
+        Some((state.last?, state.checksum()))
     }
 
     pub(crate) fn cut_points(&self) -> &Mutex<CutPoints> {

@@ -122,6 +122,8 @@ pub struct ShardState {
     /// Order of last use of producers; the last one given.
     pub(crate) order: u64,
     pub(crate) checksum: u64,
+    /// The last entry applied by this process.
+    pub(crate) last: Option<LogId>,
     /// Intents at or below are done and refused.
     pub(crate) floor: RaftIndex,
     pub(crate) partitions: BTreeMap<PartitionId, PartitionState>,
@@ -150,6 +152,7 @@ impl ShardState {
         self.clock_ms = self.clock_ms.max(entry.clock_ms);
         self.term = self.term.max(entry.log_id.term.0);
         self.dirty.shard = true;
+        self.last = Some(entry.log_id);
         self.mix(entry.log_id.index.0);
         let (verdicts, reply) = match command {
             Command::Data(decisions) => self.apply_data(entry, &decisions),
@@ -165,6 +168,7 @@ impl ShardState {
     /// A leader's first entry was applied.
     pub fn term_started(&mut self, log_id: LogId) {
         self.term = self.term.max(log_id.term.0);
+        self.last = Some(log_id);
         self.mix(log_id.index.0);
         self.dirty.shard = true;
     }

@@ -80,6 +80,11 @@ impl SimNetwork {
         self.0.lock().cut.insert((from, to));
     }
 
+    /// Ends the cut of one direction.
+    pub fn mend(&self, from: SimNode, to: SimNode) {
+        self.0.lock().cut.remove(&(from, to));
+    }
+
     /// Heals all cuts.
     pub fn heal(&self) {
         self.0.lock().cut.clear();

@@ -15,8 +15,9 @@ use uuid::Uuid;
 use super::error::GroupError;
 use super::journal::{AppendFuture, Journal};
 use super::store::GroupStore;
-use crate::metadata::{CONSUMER_OFFSETS, InternalTopic, Metadata, MetadataImage};
+use crate::metadata::{CONSUMER_OFFSETS, InternalTopic, MetadataImage};
 use crate::partition::{Acks, AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
+use crate::shard::Registry;
 
 /// A record of the coordinator's own is given up only when leadership goes; whoever asked may stop waiting before.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(600);
@@ -25,9 +26,8 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(600);
 const DELETIONS_PAUSE: Duration = Duration::from_millis(200);
 
 /// `__consumer_offsets` as this node carries it.
-#[derive(Debug)]
 pub struct PartitionJournal {
-    metadata: Metadata,
+    registry: Arc<dyn Registry>,
     partitions: Partitions,
     deletions: watch::Sender<u64>,
 }
@@ -35,8 +35,8 @@ pub struct PartitionJournal {
 impl PartitionJournal {
     /// Over these floors; starts to follow the deletion of topics.
     #[must_use]
-    pub fn start(metadata: Metadata, partitions: Partitions) -> Arc<Self> {
-        let journal = Arc::new(Self { metadata, partitions, deletions: watch::Sender::new(0) });
+    pub fn start(registry: Arc<dyn Registry>, partitions: Partitions) -> Arc<Self> {
+        let journal = Arc::new(Self { registry, partitions, deletions: watch::Sender::new(0) });
         rt::spawn(follow_deletions(Arc::downgrade(&journal)));
         journal
     }
@@ -47,11 +47,17 @@ impl PartitionJournal {
     }
 }
 
+impl std::fmt::Debug for PartitionJournal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PartitionJournal")
+    }
+}
+
 impl Journal for PartitionJournal {
     fn partition_count(&self) -> i32 {
-        let image = self.metadata.image();
+        let image = self.registry.image();
         let existing = image.topic(CONSUMER_OFFSETS).map(|topic| topic.partition_count());
-        existing.unwrap_or_else(|| self.metadata.config().offsets.topic_partitions)
+        existing.unwrap_or(image.config.offsets.topic_partitions)
     }
 
     fn leader_epoch(&self, partition: i32) -> Option<LeaderEpoch> {
@@ -93,26 +99,20 @@ impl Journal for PartitionJournal {
     }
 
     fn gone(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>> {
-        let metadata = self.metadata.clone();
+        let registry = self.registry.clone();
         Box::pin(async move {
             // An image that is behind does not know the newest topics; nothing is removed on suspicion.
-            if topics.is_empty() || metadata.read_index().await.is_err() {
+            if topics.is_empty() || !registry.read_index().await {
                 return Vec::new();
             }
-            let image = metadata.image();
+            let image = registry.image();
             topics.into_iter().filter(|(name, id)| is_gone(&image, name, *id)).collect()
         })
     }
 
     fn ensure_topic(&self) -> BoxFuture<'static, Result<(), GroupError>> {
-        let metadata = self.metadata.clone();
-        Box::pin(async move {
-            let made = metadata.ensure_internal(InternalTopic::ConsumerOffsets).await;
-            made.map(drop).map_err(|error| {
-                tracing::warn!("{CONSUMER_OFFSETS} cannot be made now: {error}");
-                GroupError::CoordinatorNotAvailable
-            })
-        })
+        let made = self.registry.ensure_internal(InternalTopic::ConsumerOffsets);
+        Box::pin(async move { made.await.then_some(()).ok_or(GroupError::CoordinatorNotAvailable) })
     }
 }
 
@@ -125,7 +125,7 @@ fn is_gone(image: &MetadataImage, name: &str, id: Uuid) -> bool {
 }
 
 async fn follow_deletions(journal: Weak<PartitionJournal>) {
-    let Some(mut images) = journal.upgrade().map(|journal| journal.metadata.watch()) else { return };
+    let Some(mut images) = journal.upgrade().map(|journal| journal.registry.changes()) else { return };
     let mut before = images.borrow_and_update().clone();
     while images.changed().await.is_ok() {
         rt::sleep(DELETIONS_PAUSE).await;

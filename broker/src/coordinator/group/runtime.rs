@@ -96,7 +96,7 @@ impl Groups {
     #[must_use]
     pub fn start(metadata: Metadata, partitions: Partitions) -> Self {
         let settings = GroupSettings::from(&*metadata.config());
-        Self::new(settings, PartitionJournal::start(metadata, partitions))
+        Self::new(settings, PartitionJournal::start(Arc::new(metadata), partitions))
     }
 
     /// The partition of `__consumer_offsets` that keeps this group; its leader is the group's coordinator.

@@ -91,6 +91,10 @@ struct Place {
 struct Node {
     life: u64,
     clock: NodeClock,
+    /// Its tasks stand still.
+    paused: bool,
+    /// Those of them that are ready to go on.
+    held: Vec<TaskId>,
 }
 
 struct State {
@@ -218,12 +222,29 @@ impl Executor {
     }
 
     fn next_ready(&self) -> Option<TaskId> {
-        let mut ready = self.ready.lock();
-        if ready.is_empty() {
-            return None;
+        loop {
+            let mut ready = self.ready.lock();
+            if ready.is_empty() {
+                return None;
+            }
+            let mut state = self.state.lock();
+            let pick = state.rng.next_u64() % ready.len() as u64;
+            let task = ready.swap_remove(usize::try_from(pick).unwrap_or(0));
+            let node = state.tasks.get(&task).map(|task| task.place.node);
+            match node.and_then(|node| state.nodes.get_mut(&node)).filter(|node| node.paused) {
+                Some(node) => node.held.push(task),
+                None => return Some(task),
+            }
         }
-        let pick = self.state.lock().rng.next_u64() % ready.len() as u64;
-        Some(ready.swap_remove(usize::try_from(pick).unwrap_or(0)))
+    }
+
+    pub(crate) fn pause(&self, node: SimNode, paused: bool) {
+        let mut state = self.state.lock();
+        let node = state.nodes.entry(node).or_default();
+        node.paused = paused;
+        let held = if paused { Vec::new() } else { std::mem::take(&mut node.held) };
+        drop(state);
+        self.ready.lock().extend(held);
     }
 
     /// Lets a little time pass, fires what is due, and notes the choice.
@@ -333,7 +354,10 @@ impl Executor {
 
     pub(crate) fn crash(&self, node: SimNode) {
         let mut state = self.state.lock();
-        state.nodes.entry(node).or_default().life += 1;
+        let crashed = state.nodes.entry(node).or_default();
+        crashed.life += 1;
+        crashed.paused = false;
+        crashed.held.clear();
         let dead: Vec<TaskId> =
             state.tasks.iter().filter(|(_, task)| task.place.node == node).map(|(&id, _)| id).collect();
         for id in dead {
@@ -346,6 +370,10 @@ impl Executor {
 
     pub(crate) fn set_clock(&self, node: SimNode, clock: NodeClock) {
         self.state.lock().nodes.entry(node).or_default().clock = clock;
+    }
+
+    pub(crate) fn set_wall_clock(&self, node: SimNode, wall_offset_ms: i64) {
+        self.state.lock().nodes.entry(node).or_default().clock.wall_offset_ms = wall_offset_ms;
     }
 
     pub(crate) fn current_node(&self) -> SimNode {

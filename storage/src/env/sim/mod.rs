@@ -101,9 +101,19 @@ pub fn crash(node: SimNode) {
     executor().crash(node);
 }
 
+/// Lets a node's tasks stand still, as SIGSTOP does, or go on. A crash ends it too.
+pub fn pause(node: SimNode, paused: bool) {
+    executor().pause(node, paused);
+}
+
 /// Sets a node's clocks.
 pub fn set_clock(node: SimNode, clock: NodeClock) {
     executor().set_clock(node, clock);
+}
+
+/// Lets a node's wall clock jump: milliseconds from true time. Its monotonic clock goes on.
+pub fn set_wall_clock(node: SimNode, wall_offset_ms: i64) {
+    executor().set_wall_clock(node, wall_offset_ms);
 }
 
 /// The node of the task that runs.
