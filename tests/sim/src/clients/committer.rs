@@ -1,0 +1,90 @@
+//! A group's only consumer as the coordinator sees it: commits growing offsets and fetches them again.
+
+use std::sync::Arc;
+
+use ottla_broker::coordinator::group::classic::MemberRef;
+use ottla_broker::coordinator::group::{Commit, NewOffset, partition_for};
+use ottla_broker::metadata::CONSUMER_OFFSETS;
+use ottla_broker::partition::TopicRef;
+use ottla_storage::env::sim::{self, SimNode};
+use uuid::Uuid;
+
+use super::pause;
+use crate::laws::i9_commits;
+use crate::registry::{OFFSETS_PARTITIONS, TOPIC};
+use crate::world::World;
+
+fn coordinator(world: &World, group: &str) -> SimNode {
+    let index = partition_for(group, OFFSETS_PARTITIONS);
+    let lives = world.lives();
+    let led = lives.iter().filter_map(|life| {
+        let partition = life.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
+        Some((partition.leader_epoch()?, life.node))
+    });
+    let newest = led.max().map(|(_, node)| node);
+    newest.filter(|_| sim::random_below(20) != 0).unwrap_or_else(|| world.random_node())
+}
+
+/// Commits and fetches until the clients end.
+pub(crate) async fn committer(world: World, number: u64) {
+    let group = format!("group-{number}");
+    let mut next = 0;
+    while world.goes_on() {
+        if sim::random_below(3) == 0 {
+            fetch(&world, &group).await;
+        } else {
+            next += 1 + i64::try_from(sim::random_below(5)).unwrap_or(0);
+            commit(&world, &group, next).await;
+        }
+        pause(40).await;
+    }
+}
+
+async fn commit(world: &World, group: &str, offset: i64) {
+    let node = coordinator(world, group);
+    world.oracle().commits.entry(group.to_owned()).or_default().attempted = offset;
+    let new = NewOffset {
+        topic: Arc::from(TOPIC),
+        topic_id: Uuid::nil(),
+        partition: 0,
+        offset,
+        leader_epoch: -1,
+        metadata: "".into(),
+    };
+    let who = MemberRef { member_id: String::new(), instance_id: None, generation: -1 };
+    let commit = Commit { who, retention_ms: None, knows_group_not_found: true, offsets: vec![new] };
+    let name = group.to_owned();
+    let answer = world.ask(node, move |life| async move { life.groups.commit(&name, commit).await }).await;
+    let done = answer.is_some_and(|outcomes| outcomes.iter().all(Result::is_ok));
+    {
+        let mut oracle = world.oracle();
+        let commits = oracle.commits.entry(group.to_owned()).or_default();
+        if done {
+            commits.acknowledged = offset;
+        } else {
+            commits.unanswered.insert(offset);
+        }
+    }
+    if done {
+        world.tell(None, format!("node {} committed {offset} of {group}", node.0));
+    }
+}
+
+async fn fetch(world: &World, group: &str) {
+    let node = coordinator(world, group);
+    let before = world.oracle().commits.get(group).cloned().unwrap_or_default();
+    let name = group.to_owned();
+    let answer = world
+        .ask(node, move |life| async move {
+            let offset_of = |offsets: Option<&ottla_broker::coordinator::group::store::Offsets>| {
+                offsets.and_then(|offsets| offsets.get(TOPIC)?.get(&0).map(|committed| committed.offset))
+            };
+            life.groups.fetch(&name, offset_of).await
+        })
+        .await;
+    if let Some(Ok(told)) = answer {
+        let after = world.oracle().commits.get(group).cloned().unwrap_or_default();
+        world.tell(None, format!("node {} says {told:?} for {group}", node.0));
+        world.judge(i9_commits::fetched(group, &before, &after, told));
+    }
+}

@@ -1,0 +1,110 @@
+//! Consumers: read every partition from its beginning to its end, over and over, and ask where the end is.
+
+use ottla_broker::partition::{FetchSpec, FetchedRecords, Isolation, OffsetQuery, PartitionError};
+use ottla_protocol::batch::{check_crc, split_batches};
+use ottla_protocol::ids::Offset;
+use ottla_storage::env::sim;
+
+use super::{NAME, pause, target};
+use crate::laws::{Violation, i12_range, reads};
+use crate::oracle::Learned;
+use crate::world::World;
+
+/// Values by offset in bytes of whole batches; what is wrong with them, if anything is.
+pub(crate) fn values_in(bytes: &bytes::Bytes) -> Result<Vec<(i64, u64)>, String> {
+    let mut found = Vec::new();
+    for view in split_batches(bytes) {
+        let view = view.map_err(|error| error.to_string())?;
+        check_crc(&view.bytes, &view.header).map_err(|error| error.to_string())?;
+        let records = ottla_protocol::records::open(&view.header, &view.bytes, 1 << 20).map_err(|e| e.to_string())?;
+        for record in &records {
+            let record = record.map_err(|error| error.to_string())?;
+            let value = record.value.and_then(|value| <[u8; 8]>::try_from(value).ok());
+            let value = value.ok_or("a record that nobody sent")?;
+            found.push((view.header.base_offset.0 + i64::from(record.offset_delta), u64::from_be_bytes(value)));
+        }
+    }
+    Ok(found)
+}
+
+/// Reads partitions in turn until the clients end.
+pub(crate) async fn reader(world: World) {
+    let mut positions = vec![0_i64; usize::try_from(crate::registry::PARTITIONS).unwrap_or(0)];
+    while world.goes_on() {
+        let index = i32::try_from(sim::random_below(positions.len() as u64)).unwrap_or(0);
+        let position = &mut positions[usize::try_from(index).unwrap_or(0)];
+        match sim::random_below(12) {
+            // From the beginning again.
+            0 => *position = 0,
+            1 => list(&world, index).await,
+            _ => fetch(&world, index, position).await,
+        }
+        pause(20).await;
+    }
+}
+
+async fn fetch(world: &World, index: i32, position: &mut i64) {
+    let (node, from) = (target(world, index), *position);
+    let answer = world
+        .ask(node, move |life| async move {
+            let partition = life.partitions.find(NAME, index).await?;
+            let spec = FetchSpec {
+                offset: Offset(from),
+                max_bytes: 40_000,
+                at_least_one: true,
+                copy_bytes_max: usize::MAX,
+                isolation: Isolation::ReadUncommitted,
+                current_leader_epoch: partition.leader_epoch(),
+                last_fetched_epoch: None,
+            };
+            partition.read(spec).await
+        })
+        .await;
+    match answer {
+        Some(Ok(fetched)) => {
+            let FetchedRecords::Copied(bytes) = &fetched.records else { return };
+            let values = values_in(bytes).map_err(|what| {
+                Violation::new("what is read can be read", index, format!("from {from}, node {}: {what}", node.0))
+            });
+            let Some(values) = world.judge(values) else { return };
+            let Some(first) = values.first().map(|(offset, _)| *offset) else { return };
+            world.judge(reads::begins_at(index, from, first));
+            for (offset, value) in values {
+                let verdict = world.oracle().learn(index, offset, value, Learned::Read);
+                world.judge(verdict);
+                *position = (*position).max(offset + 1);
+            }
+            world.tell(Some(index), format!("node {} gave {from}..{position} to a reader", node.0));
+        }
+        Some(Err(PartitionError::OffsetOutOfRange)) => {
+            let (end, deleted) = {
+                let mut oracle = world.oracle();
+                let known = oracle.partition(index);
+                (known.end(), known.deleted)
+            };
+            if from < deleted {
+                *position = deleted;
+            } else {
+                world.judge::<()>(Err(i12_range::refused(index, from, end)));
+            }
+        }
+        Some(Err(_)) | None => {}
+    }
+}
+
+async fn list(world: &World, index: i32) {
+    let node = target(world, index);
+    let before = world.oracle().partition(index).end();
+    let answer = world
+        .ask(node, move |life| async move {
+            let partition = life.partitions.find(NAME, index).await?;
+            partition.list_offset(OffsetQuery::Latest, Isolation::ReadUncommitted, None).await
+        })
+        .await;
+    if let Some(Ok(listed)) = answer {
+        let told = listed.map_or(0, |listed| listed.offset.0);
+        world.oracle().lists += 1;
+        world.tell(Some(index), format!("node {} says that {told} is the end", node.0));
+        world.judge(reads::latest(index, before, told));
+    }
+}

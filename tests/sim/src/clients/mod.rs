@@ -1,0 +1,47 @@
+//! Clients of the simulated cluster, through the production's floor of partitions and of groups.
+//!
+//! They know what a real client knows: which node said that it leads, and what they were answered.
+
+pub(crate) mod committer;
+pub(crate) mod consumer;
+pub(crate) mod deleter;
+pub(crate) mod producer;
+
+use std::time::Duration;
+
+use ottla_broker::partition::TopicRef;
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::{self, SimNode};
+
+use crate::world::World;
+
+pub(crate) const NAME: TopicRef<'static> = TopicRef::Name(crate::registry::TOPIC);
+
+/// Values carry their producer, so that laws can tell.
+const PRODUCER_SHIFT: u32 = 32;
+
+/// Who sent a value.
+pub(crate) fn producer_of(value: u64) -> u64 {
+    value >> PRODUCER_SHIFT
+}
+
+/// The first id of producers without sequences.
+pub(crate) const PLAIN_FROM: u64 = 50;
+
+pub(crate) fn is_idempotent(value: u64) -> bool {
+    producer_of(value) < PLAIN_FROM
+}
+
+pub(crate) fn value_of(producer: u64, number: u64) -> u64 {
+    (producer << PRODUCER_SHIFT) | number
+}
+
+/// Where to send next: mostly to whoever leads, sometimes to anybody, as clients with old metadata do.
+fn target(world: &World, index: i32) -> SimNode {
+    let stray = sim::random_below(20) == 0;
+    world.leader(index).filter(|_| !stray).unwrap_or_else(|| world.random_node())
+}
+
+async fn pause(most_ms: u64) {
+    rt::sleep(Duration::from_micros(sim::random_below(most_ms * 1_000))).await;
+}

@@ -1,0 +1,124 @@
+//! Producers: idempotent ones that retry what got no answer, and plain ones that never send anything twice.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_broker::partition::{Acks, AppendError, AppendOptions, Appended, ConnectionId, Origin};
+use ottla_protocol::batch::{BatchBuilder, NewRecord};
+use ottla_protocol::compression::Codec;
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::{self, SimNode};
+
+use super::{NAME, pause, target, value_of};
+use crate::laws::i5_once;
+use crate::oracle::Learned;
+use crate::world::World;
+
+fn batch(producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None);
+    if let Some((id, sequence)) = producer {
+        builder = builder.with_producer(id, 0, sequence);
+    }
+    // Some are large, so that segments end and checkpoints have work.
+    let padding = if sim::random_below(8) == 0 { vec![b'x'; 8_000] } else { Vec::new() };
+    let timestamp = rt::wall_clock_ms();
+    for value in values {
+        builder.push(&NewRecord { timestamp, key: Some(&padding), value: Some(&value.to_be_bytes()), headers: &[] });
+    }
+    match builder.build() {
+        Ok(bytes) => bytes,
+        Err(error) => panic!("a batch without compression: {error}"),
+    }
+}
+
+async fn send(
+    world: &World,
+    node: SimNode,
+    index: i32,
+    connection: u64,
+    batch: Bytes,
+) -> Option<Result<Appended, AppendError>> {
+    world
+        .ask(node, move |life| async move {
+            let partition = life.partitions.find(NAME, index).await?;
+            let origin = Origin::Client(ConnectionId(connection));
+            let options = AppendOptions { acks: Acks::All, timeout: Duration::from_secs(2), origin, guard: None };
+            partition.append(batch, &options).await
+        })
+        .await
+}
+
+fn learn(world: &World, index: i32, values: &[u64], appended: &Appended) {
+    for (offset, value) in (appended.base_offset.0..).zip(values) {
+        let verdict = world.oracle().learn(index, offset, *value, Learned::Acknowledged);
+        world.judge(verdict);
+    }
+}
+
+/// Sends batch after batch to one partition, one in flight; what got no answer is sent again with its sequence.
+pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
+    let producer = i64::try_from(1_000 + id).unwrap_or(0);
+    let (mut sequence, mut number) = (0, 0);
+    let mut waiting: Vec<u64> = Vec::new();
+    while world.goes_on() || !waiting.is_empty() {
+        if world.broken().is_some() {
+            return;
+        }
+        if waiting.is_empty() {
+            let count = 1 + sim::random_below(4);
+            waiting = (number..number + count).map(|n| value_of(id, n)).collect();
+            number += count;
+            world.oracle().partition(index).sent.extend(&waiting);
+        }
+        let node = target(&world, index);
+        let data = batch(Some((producer, sequence)), &waiting);
+        match send(&world, node, index, id, data).await {
+            Some(Ok(appended)) => {
+                world.tell(
+                    Some(index),
+                    format!(
+                        "node {} acknowledged {:x}+{} at {}",
+                        node.0,
+                        waiting[0],
+                        waiting.len(),
+                        appended.base_offset.0
+                    ),
+                );
+                learn(&world, index, &waiting, &appended);
+                sequence += i32::try_from(waiting.len()).unwrap_or(0);
+                waiting.clear();
+                pause(12).await;
+            }
+            Some(Err(error)) if error.is_retriable() => pause(60).await,
+            Some(Err(error)) => {
+                world.judge::<()>(Err(i5_once::refused(index, sequence, &format!("{error:?} of node {}", node.0))));
+                return;
+            }
+            None => {
+                world
+                    .tell(Some(index), format!("no answer from node {} on {:x}+{}", node.0, waiting[0], waiting.len()));
+            }
+        }
+    }
+}
+
+/// Sends each value once, to whatever partition.
+pub(crate) async fn plain(world: World, id: u64) {
+    let mut number = 0;
+    while world.goes_on() {
+        let index = i32::try_from(sim::random_below(crate::registry::PARTITIONS.unsigned_abs().into())).unwrap_or(0);
+        let values = [value_of(id, number)];
+        number += 1;
+        world.oracle().partition(index).sent.extend(values);
+        let node = target(&world, index);
+        let outcome = send(&world, node, index, id, batch(None, &values)).await;
+        if let Some(Ok(appended)) = &outcome {
+            world.tell(
+                Some(index),
+                format!("node {} acknowledged {:x} at {}", node.0, values[0], appended.base_offset.0),
+            );
+            learn(&world, index, &values, appended);
+        }
+        pause(if outcome.is_some() { 15 } else { 80 }).await;
+    }
+}

@@ -1,0 +1,40 @@
+//! I1: an acknowledged batch is on stable storage on a majority, and every later leader has it at the same offset. I3 with
+//! it: what a consumer was given stays.
+
+use std::collections::BTreeMap;
+
+use super::Violation;
+use crate::oracle::Known;
+
+const LAW: &str = "I1 acknowledged is durable";
+const NOT_SENT: &str = "I3 only what was sent and committed is read";
+
+/// A whole partition as one replica holds it, after the storm.
+pub(crate) fn holds_all(
+    index: i32,
+    who: &str,
+    known: &Known,
+    held: &BTreeMap<i64, u64>,
+    log_start: i64,
+) -> Result<(), Violation> {
+    for (offset, value) in known.values.range(log_start..) {
+        match held.get(offset) {
+            Some(found) if found == value => {}
+            found => {
+                let told = if known.acknowledged.contains(offset) { "acknowledged" } else { "given to a consumer" };
+                let found = found.map_or("nothing".to_owned(), |value| format!("{value:x}"));
+                return Err(Violation::new(
+                    LAW,
+                    index,
+                    format!("{value:x} at offset {offset} was {told}; {who} holds {found}"),
+                ));
+            }
+        }
+    }
+    match held.iter().find(|(_, value)| !known.sent.contains(value)) {
+        Some((offset, value)) => {
+            Err(Violation::new(NOT_SENT, index, format!("{who} holds {value:x} at {offset}, which nobody sent")))
+        }
+        None => Ok(()),
+    }
+}

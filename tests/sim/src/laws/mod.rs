@@ -1,0 +1,39 @@
+//! The laws (design section 10), a file each. A law looks at what clients were told and at what replicas hold; it knows
+//! nothing of the code under test beyond that.
+
+pub(crate) mod i12_range;
+pub(crate) mod i1_durable;
+pub(crate) mod i2_dense;
+pub(crate) mod i4_monotone;
+pub(crate) mod i5_once;
+pub(crate) mod i6_equal;
+pub(crate) mod i9_commits;
+pub(crate) mod progress;
+pub(crate) mod reads;
+
+use std::fmt;
+
+/// A law that was broken, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Violation {
+    pub(crate) law: &'static str,
+    pub(crate) what: String,
+    /// The partition of the topic whose story is to be told.
+    pub(crate) partition: Option<i32>,
+}
+
+impl Violation {
+    pub(crate) fn new(law: &'static str, partition: impl Into<Option<i32>>, what: String) -> Self {
+        Self { law, what, partition: partition.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.law)?;
+        if let Some(partition) = self.partition {
+            write!(f, "partition {partition}: ")?;
+        }
+        f.write_str(&self.what)
+    }
+}

@@ -1,0 +1,22 @@
+//! Answers of a leader are current: ListOffsets "latest" is never below what was acknowledged before it was asked for
+//! (design section 5: read index, no leases).
+
+use super::Violation;
+
+const LAW: &str = "a leader's answers are current";
+
+pub(crate) fn latest(index: i32, acknowledged_before: i64, told: i64) -> Result<(), Violation> {
+    if told < acknowledged_before {
+        let what = format!("ListOffsets says {told}, {acknowledged_before} was acknowledged before it was asked");
+        return Err(Violation::new(LAW, index, what));
+    }
+    Ok(())
+}
+
+/// A fetch from a known offset gives the batch that holds it.
+pub(crate) fn begins_at(index: i32, asked: i64, first: i64) -> Result<(), Violation> {
+    if first > asked {
+        return Err(Violation::new(LAW, index, format!("a fetch from {asked} begins at {first}: records are skipped")));
+    }
+    Ok(())
+}

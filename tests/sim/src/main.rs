@@ -1,0 +1,193 @@
+//! `cargo sim`: whole clusters made of the production's code, in one thread, in virtual time, with everything going wrong.
+//!
+//!     cargo sim --seed 7              one seed, run twice; its trace must repeat
+//!     cargo sim --for 10m             seeds one after the other
+//!     cargo sim --seeds 0..100        these
+//!     cargo sim shrink --seed 7       the fewest faults that still break the law
+//!     cargo sim mutants               every seeded bug, and how many seeds it took to catch it
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod clients;
+mod laws;
+mod life;
+#[cfg(feature = "mutants")]
+mod mutants;
+mod oracle;
+mod registry;
+mod run;
+mod shrink;
+mod storm;
+mod story;
+mod world;
+
+use std::ops::Range;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand};
+
+use run::{Outcome, Plan, run};
+
+/// Runs Ottla's clusters in a simulated world.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    world: WorldArguments,
+    /// One seed, run twice: both runs must be the same.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// These seeds, each run once; every twentieth twice.
+    #[arg(long, value_name = "FROM..TO", value_parser = range, default_value = "0..20")]
+    seeds: Range<u64>,
+    /// As many seeds as can be run in this time.
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    lasts: Option<Duration>,
+}
+
+/// The world of every seed.
+#[derive(Args, Clone)]
+struct WorldArguments {
+    /// Nodes of the cluster; 0 takes 1, 3 and 5 in turn, mostly 3.
+    #[arg(long, default_value_t = 0, global = true, value_parser = clap::value_parser!(u32).range(0..=7))]
+    nodes: u32,
+    /// Simulated time of faults.
+    #[arg(long, default_value = "20s", global = true, value_parser = humantime::parse_duration)]
+    storm: Duration,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Finds the fewest faults of a seed that still break a law.
+    Shrink {
+        /// The seed.
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Switches every seeded bug on and counts the seeds until a law is broken.
+    #[cfg(feature = "mutants")]
+    Mutants {
+        /// Seeds to try for each.
+        #[arg(long, default_value_t = 60)]
+        most: u64,
+        /// Only these bugs.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+    },
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let (from, to) = text.split_once("..").ok_or("expected FROM..TO")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
+    Ok(number(from)?..number(to)?)
+}
+
+impl WorldArguments {
+    fn plan(&self, seed: u64) -> Plan {
+        let nodes = match (self.nodes, seed % 10) {
+            (0, 0) => 5,
+            (0, 5) => 1,
+            (0, _) => 3,
+            (nodes, _) => nodes,
+        };
+        Plan { seed, nodes, storm: self.storm, only: None, mutant: None }
+    }
+}
+
+/// What was run so far.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    simulated: Duration,
+    acknowledged: usize,
+    reads: u64,
+    faults: usize,
+    broken: Vec<u64>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Panics of tasks are findings, wherever they end up; the story says more than a backtrace.
+    std::panic::set_hook(Box::new(|info| eprintln!("panic: {info}")));
+    match arguments.command {
+        Some(Command::Shrink { seed }) => return shrink::shrink(&arguments.world.plan(seed)),
+        #[cfg(feature = "mutants")]
+        Some(Command::Mutants { most, only }) => return mutants::hunt(&arguments.world, most, &only),
+        None => {}
+    }
+    let began = Instant::now();
+    let mut sum = Sum::default();
+    match (arguments.seed, arguments.lasts) {
+        (Some(seed), _) => one(&arguments.world.plan(seed), true, &mut sum),
+        (None, Some(lasts)) => {
+            let mut seed = arguments.seeds.start;
+            while began.elapsed() < lasts {
+                one(&arguments.world.plan(seed), seed % 20 == 0, &mut sum);
+                seed += 1;
+            }
+        }
+        (None, None) => {
+            arguments.seeds.for_each(|seed| one(&arguments.world.plan(seed), seed % 20 == 0, &mut sum));
+        }
+    }
+    let (simulated, real) = (sum.simulated.as_secs_f64(), began.elapsed().as_secs_f64());
+    println!(
+        "{} seeds, {:.1} simulated minutes in {:.1} s ({:.1} simulated s/s), {} faults, {} records acknowledged, {} read, {} broken{}",
+        sum.seeds,
+        simulated / 60.0,
+        real,
+        simulated / real,
+        sum.faults,
+        sum.acknowledged,
+        sum.reads,
+        sum.broken.len(),
+        if sum.broken.is_empty() { String::new() } else { format!(": seeds {:?}", sum.broken) },
+    );
+    if sum.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a seed, twice if `twice`, and prints what it gave.
+fn one(plan: &Plan, twice: bool, sum: &mut Sum) {
+    let began = Instant::now();
+    let outcome = run(plan);
+    let real = began.elapsed().as_secs_f64();
+    println!(
+        "seed {}: {} nodes, {} faults, {} acknowledged, {} read, {:.1} s simulated in {real:.1} s, trace {:016x}",
+        plan.seed,
+        plan.nodes,
+        outcome.faults,
+        outcome.acknowledged,
+        outcome.reads,
+        outcome.elapsed.as_secs_f64(),
+        outcome.trace,
+    );
+    sum.seeds += 1;
+    sum.simulated += outcome.elapsed;
+    sum.acknowledged += outcome.acknowledged;
+    sum.reads += outcome.reads;
+    sum.faults += outcome.faults;
+    if let Some((violation, story)) = &outcome.broken {
+        println!(
+            "BROKEN by seed {}: {violation}\n{story}  again: cargo sim --seed {} --nodes {} --storm {}",
+            plan.seed,
+            plan.seed,
+            plan.nodes,
+            humantime::format_duration(plan.storm)
+        );
+        sum.broken.push(plan.seed);
+    }
+    if twice && !repeats(plan, &outcome) {
+        sum.broken.push(plan.seed);
+    }
+}
+
+fn repeats(plan: &Plan, first: &Outcome) -> bool {
+    let second = run(plan);
+    let same = second.trace == first.trace && second.acknowledged == first.acknowledged;
+    if !same {
+        println!("seed {} does not repeat: trace {:016x}, then {:016x}", plan.seed, first.trace, second.trace);
+    }
+    same
+}

@@ -1,0 +1,39 @@
+//! Every seeded bug, and how many seeds it takes until a law is broken. A bug that is never caught fails the command: either
+//! the laws are too weak, or the storm never comes near it.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use ottla_storage::env::mutants::Bug;
+
+use crate::WorldArguments;
+use crate::run::{Plan, run};
+
+pub(crate) fn hunt(world: &WorldArguments, most: u64, only: &[String]) -> ExitCode {
+    let chosen = |bug: &&Bug| only.is_empty() || only.iter().any(|name| name == bug.name());
+    let mut free = Vec::new();
+    println!("{:<44} {:>6}  law", "seeded bug", "seeds");
+    for bug in Bug::ALL.iter().filter(chosen) {
+        let began = Instant::now();
+        let caught = (0..most).find_map(|seed| {
+            let plan = Plan { mutant: Some(bug.name().to_owned()), ..world.plan(seed) };
+            run(&plan).broken.map(|(violation, _)| (seed + 1, violation.to_string()))
+        });
+        match caught {
+            Some((seeds, violation)) => {
+                let law: String = violation.chars().take(110).collect();
+                println!("{:<44} {seeds:>6}  {law}", bug.name());
+            }
+            None => {
+                println!("{:<44} {:>6}  NOT CAUGHT in {:.0} s", bug.name(), most, began.elapsed().as_secs_f64());
+                free.push(bug.name());
+            }
+        }
+    }
+    if free.is_empty() {
+        println!("all caught");
+        return ExitCode::SUCCESS;
+    }
+    println!("not caught: {}", free.join(", "));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,84 @@
+//! What clients were told, by partition: acknowledged and read records, the newest ends, committed group offsets.
+//!
+//! May not know: nodes, replicas, faults.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::laws::Violation;
+use crate::laws::{i2_dense, i5_once};
+
+/// How somebody learned of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Learned {
+    /// Its producer was told.
+    Acknowledged,
+    /// A consumer was given it.
+    Read,
+}
+
+/// One partition as clients know it.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Value at each offset that anybody was told of.
+    pub(crate) values: BTreeMap<i64, u64>,
+    /// Offset of each such value.
+    pub(crate) offsets: BTreeMap<u64, i64>,
+    /// Acknowledged offsets.
+    pub(crate) acknowledged: BTreeSet<i64>,
+    /// Every value that was sent.
+    pub(crate) sent: BTreeSet<u64>,
+    /// The greatest offset up to which somebody asked for deletion.
+    pub(crate) deleted: i64,
+}
+
+impl Known {
+    /// One beyond the greatest offset that anybody was told of.
+    pub(crate) fn end(&self) -> i64 {
+        self.values.last_key_value().map_or(0, |(offset, _)| offset + 1)
+    }
+}
+
+/// What one group was told of one partition's committed offset.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Commits {
+    /// The greatest that was acknowledged.
+    pub(crate) acknowledged: i64,
+    /// The greatest that was asked for.
+    pub(crate) attempted: i64,
+    /// Asked for without an answer: they may be carried out late, behind a newer one.
+    pub(crate) unanswered: BTreeSet<i64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    pub(crate) partitions: BTreeMap<i32, Known>,
+    pub(crate) commits: BTreeMap<String, Commits>,
+    /// Answers to ListOffsets that were checked, and read records.
+    pub(crate) lists: u64,
+    pub(crate) reads: u64,
+}
+
+impl Oracle {
+    pub(crate) fn partition(&mut self, index: i32) -> &mut Known {
+        self.partitions.entry(index).or_default()
+    }
+
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.partitions.values().map(|known| known.acknowledged.len()).sum()
+    }
+
+    /// Somebody learned that `value` is at `offset`.
+    pub(crate) fn learn(&mut self, index: i32, offset: i64, value: u64, how: Learned) -> Result<(), Violation> {
+        let known = self.partition(index);
+        i2_dense::one_value_an_offset(index, known, offset, value)?;
+        i5_once::one_offset_a_value(index, known, offset, value)?;
+        known.values.insert(offset, value);
+        known.offsets.insert(value, offset);
+        if how == Learned::Acknowledged {
+            known.acknowledged.insert(offset);
+        } else {
+            self.reads += 1;
+        }
+        Ok(())
+    }
+}

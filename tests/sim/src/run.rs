@@ -1,0 +1,264 @@
+//! One seed: a world, its clients, its storm, the laws during it and after it.
+//!
+//! May not know: the command line.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_protocol::ids::Offset;
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::{self, NodeClock};
+use ottla_storage::read::ReadRequest;
+use parking_lot::Mutex;
+
+use crate::clients::{PLAIN_FROM, committer, consumer, deleter, producer};
+use crate::laws::i4_monotone::{Shown, Watch};
+use crate::laws::i6_equal::Sums;
+use crate::laws::{Violation, i1_durable, i2_dense, i5_once, progress};
+use crate::life::Life;
+use crate::registry::{PARTITIONS, partition};
+use crate::storm::{self, Event};
+use crate::world::World;
+
+/// How long a calm cluster may take until everything is caught up.
+const CALM_MAX: Duration = Duration::from_secs(60);
+/// How often the laws look at all replicas.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) nodes: u32,
+    /// How long things go wrong, simulated.
+    pub(crate) storm: Duration,
+    /// Only these faults of the seed's schedule, by number.
+    pub(crate) only: Option<Vec<usize>>,
+    /// A seeded bug by its name.
+    pub(crate) mutant: Option<String>,
+}
+
+/// What a run amounted to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outcome {
+    pub(crate) trace: u64,
+    pub(crate) elapsed: Duration,
+    pub(crate) acknowledged: usize,
+    pub(crate) reads: u64,
+    pub(crate) faults: usize,
+    /// The law that was broken, and the story.
+    pub(crate) broken: Option<(Violation, String)>,
+}
+
+/// Runs a plan on a thread of its own.
+pub(crate) fn run(plan: &Plan) -> Outcome {
+    let plan = plan.clone();
+    let (seed, last_words) = (plan.seed, Arc::new(Mutex::new(None::<World>)));
+    let told = last_words.clone();
+    let report = catch_unwind(AssertUnwindSafe(|| {
+        sim::run(seed, move || async move {
+            switch_on(plan.mutant.as_deref());
+            live(&plan, &told).await
+        })
+    }));
+    match report {
+        Ok(report) => Outcome { trace: report.trace_hash, elapsed: report.elapsed, ..report.output },
+        Err(payload) => {
+            let what = rt::panic_message(&*payload);
+            let story = last_words.lock().as_ref().map_or(String::new(), |world| world.story(None));
+            Outcome {
+                broken: Some((Violation::new("nothing panics or hangs", None, what), story)),
+                ..Outcome::default()
+            }
+        }
+    }
+}
+
+#[cfg(feature = "mutants")]
+fn switch_on(mutant: Option<&str>) {
+    use ottla_storage::env::mutants::{Bug, switch_on};
+    switch_on(mutant.and_then(Bug::named));
+}
+
+#[cfg(not(feature = "mutants"))]
+fn switch_on(_: Option<&str>) {}
+
+async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
+    let sync_ms = [1, 1, 5, 30][usize::try_from(sim::random_below(4)).unwrap_or(0)];
+    let world = World::new(plan.nodes, Duration::from_millis(sync_ms));
+    *last_words.lock() = Some(world.clone());
+    for node in world.nodes() {
+        let drift_ppm = i64::try_from(sim::random_below(400)).unwrap_or(0) - 200;
+        let offset_ns = i64::try_from(sim::random_below(1 << 40)).unwrap_or(0);
+        let wall_offset_ms = i64::try_from(sim::random_below(2_000)).unwrap_or(0) - 1_000;
+        sim::set_clock(node, NodeClock { offset_ns, drift_ppm, wall_offset_ms });
+        let world = world.clone();
+        rt::spawn(async move { world.start(node).await });
+    }
+    let events = chosen(storm::draw(plan.nodes, plan.storm), plan.only.as_deref());
+    let faults = events.len();
+    let mut running = Vec::new();
+    for index in 0..PARTITIONS {
+        running.push(rt::spawn(producer::idempotent(world.clone(), 1 + index.unsigned_abs() as u64, index)));
+    }
+    for id in 0..2 {
+        running.push(rt::spawn(producer::plain(world.clone(), PLAIN_FROM + id)));
+        running.push(rt::spawn(consumer::reader(world.clone())));
+        running.push(rt::spawn(committer::committer(world.clone(), id)));
+    }
+    running.push(rt::spawn(deleter::deleter(world.clone())));
+    let looking = rt::spawn(look(world.clone()));
+    storm::rage(world.clone(), events).await;
+    if world.broken().is_none() {
+        storm::calm(&world).await;
+        let settled = rt::timeout(CALM_MAX, settle(&world, running)).await;
+        match settled {
+            Ok(()) => world.judge(audit(&world).await),
+            Err(_) => world.judge(Err(progress::stuck(CALM_MAX.as_secs(), describe(&world)))),
+        };
+    }
+    looking.abort();
+    let (acknowledged, reads) = {
+        let oracle = world.oracle();
+        (oracle.acknowledged(), oracle.reads)
+    };
+    let broken = world.broken().map(|violation| {
+        let story = world.story(violation.partition);
+        (violation, story)
+    });
+    for life in world.lives() {
+        life.host.shutdown().await;
+    }
+    Outcome { acknowledged, reads, faults, broken, ..Outcome::default() }
+}
+
+fn chosen(events: Vec<Event>, only: Option<&[usize]>) -> Vec<Event> {
+    match only {
+        None => events,
+        Some(only) => {
+            events.into_iter().enumerate().filter(|(at, _)| only.contains(at)).map(|(_, event)| event).collect()
+        }
+    }
+}
+
+/// Clients go on for a while without faults, then end; every replica catches up.
+async fn settle(world: &World, running: Vec<rt::JoinHandle<()>>) {
+    rt::sleep(Duration::from_secs(2)).await;
+    world.stop_clients();
+    for client in running {
+        let _ = client.await;
+    }
+    while world.broken().is_none() && !caught_up(world) {
+        for node in world.nodes() {
+            world.start(node).await;
+        }
+        rt::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn marks(life: &Life) -> Option<BTreeMap<i32, (i64, i64)>> {
+    let mut marks = BTreeMap::new();
+    for shard in life.shards.all() {
+        for index in 0..PARTITIONS {
+            if let Some(cell) = shard.published().get(partition(index)) {
+                let shown = cell.marks();
+                marks.insert(index, (shown.log_start.0, shown.high_watermark.0));
+            }
+        }
+    }
+    (marks.len() == usize::try_from(PARTITIONS).unwrap_or(0)).then_some(marks)
+}
+
+/// True if all nodes run and show the same.
+fn caught_up(world: &World) -> bool {
+    let lives = world.lives();
+    let shown: Vec<_> = lives.iter().map(|life| marks(life)).collect();
+    let led = (0..PARTITIONS).all(|index| world.leader(index).is_some());
+    led && shown.len() == world.nodes().count() && shown.iter().all(|marks| marks.is_some() && *marks == shown[0])
+}
+
+fn describe(world: &World) -> String {
+    let node = |life: &Arc<Life>| {
+        let failures = life.host.failures().borrow().clone();
+        let roles: Vec<_> = life.shards.all().iter().map(|shard| (shard.creation.shard.0, shard.role())).collect();
+        format!("node {}: marks {:?}, roles {roles:?}, failures {failures:?}", life.node.0, marks(life))
+    };
+    world.lives().iter().map(node).collect::<Vec<_>>().join("; ")
+}
+
+/// The whole truth after the storm: every replica against what clients were told.
+async fn audit(world: &World) -> Result<(), Violation> {
+    for life in world.lives() {
+        for shard in life.shards.all() {
+            for index in 0..PARTITIONS {
+                let Some(cell) = shard.published().get(partition(index)) else { continue };
+                let shown = cell.marks();
+                let who = format!("node {} (replica {})", life.node.0, shard.replica);
+                let held = held(&life, &shard, index, shown.log_start, shown.high_watermark).await;
+                let mut held =
+                    held.map_err(|what| Violation::new("what is there can be read", index, format!("{who}: {what}")))?;
+                // The batch in which the log begins is whole.
+                held.retain(|offset, _| *offset >= shown.log_start.0);
+                i2_dense::dense(index, &held, shown.log_start.0, shown.high_watermark.0)?;
+                i5_once::in_order(index, &held)?;
+                i1_durable::holds_all(index, &who, world.oracle().partition(index), &held, shown.log_start.0)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A whole partition as a replica holds it on its disk.
+async fn held(
+    life: &Life,
+    shard: &ottla_broker::shard::Shard,
+    index: i32,
+    from: Offset,
+    up_to: Offset,
+) -> Result<BTreeMap<i64, u64>, String> {
+    let mut found = BTreeMap::new();
+    let mut from = from;
+    while from < up_to {
+        let key = shard.extent(partition(index));
+        let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
+        let plan = life.directory.plan_read(request).await.map_err(|error| error.to_string())?;
+        if plan.is_empty() {
+            break;
+        }
+        let next = plan.end_offset();
+        let bytes = plan.read().await.map_err(|error| error.to_string())?.freeze();
+        found.extend(consumer::values_in(&bytes)?);
+        from = next;
+    }
+    Ok(found)
+}
+
+/// The laws that hold at any time, for all replicas.
+async fn look(world: World) {
+    let (mut watch, mut sums) = (Watch::default(), Sums::default());
+    loop {
+        for life in world.lives() {
+            for shard in life.shards.all() {
+                if let Some((applied, checksum)) = shard.applied_checksum() {
+                    let id = shard.creation.shard.0;
+                    world.judge(sums.see(id, shard.replica.0, applied.index.0, applied.term.0, checksum));
+                }
+                let epoch = i32::try_from(shard.role().term.0).unwrap_or(i32::MAX);
+                for index in 0..PARTITIONS {
+                    let Some(cell) = shard.published().get(partition(index)) else { continue };
+                    let marks = cell.marks();
+                    let (high_watermark, log_start) = (marks.high_watermark.0, marks.log_start.0);
+                    let deleted = world.oracle().partition(index).deleted;
+                    let shown = Shown { high_watermark, log_start, epoch };
+                    world.judge(watch.see(life.number, index, shown, deleted));
+                }
+            }
+        }
+        if world.broken().is_some() {
+            return;
+        }
+        rt::sleep(LOOK).await;
+    }
+}

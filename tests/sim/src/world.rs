@@ -1,0 +1,208 @@
+//! The simulated cluster: nodes with their disks, the network between them, requests of clients, and what is known of it all.
+//!
+//! May not know: which faults come, what clients do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ottla_raft::SimNetwork;
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
+use ottla_storage::env::sim::{self, SimNode};
+use parking_lot::Mutex;
+
+use crate::laws::Violation;
+use crate::life::Life;
+use crate::oracle::Oracle;
+use crate::registry::replica;
+use crate::story::Story;
+
+/// How long a client waits for an answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(3);
+
+struct Inner {
+    nodes: u32,
+    network: SimNetwork,
+    disks: BTreeMap<SimNode, SimDisk>,
+    up: Mutex<BTreeMap<SimNode, Arc<Life>>>,
+    starting: Mutex<BTreeSet<SimNode>>,
+    lives: AtomicU64,
+    answers_lost_per_mille: AtomicU64,
+    oracle: Mutex<Oracle>,
+    story: Mutex<Story>,
+    broken: Mutex<Option<Violation>>,
+    /// Clients end.
+    stop: AtomicBool,
+}
+
+/// The world; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct World(Arc<Inner>);
+
+impl World {
+    /// A cluster with empty disks, nothing started.
+    pub(crate) fn new(nodes: u32, sync_delay_max: Duration) -> Self {
+        let network = SimNetwork::default();
+        let mut disks = BTreeMap::new();
+        for node in (1..=nodes).map(SimNode) {
+            let options = SimDiskOptions { sync_delay_max, ..SimDiskOptions::default() };
+            disks.insert(node, SimDisk::new(rt::random_u64(), options));
+            for shard in crate::registry::shards() {
+                network.place(replica(shard, node), node);
+            }
+        }
+        Self(Arc::new(Inner {
+            nodes,
+            network,
+            disks,
+            up: Mutex::default(),
+            starting: Mutex::default(),
+            lives: AtomicU64::new(0),
+            answers_lost_per_mille: AtomicU64::new(0),
+            oracle: Mutex::default(),
+            story: Mutex::default(),
+            broken: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = SimNode> + use<> {
+        (1..=self.0.nodes).map(SimNode)
+    }
+
+    pub(crate) fn random_node(&self) -> SimNode {
+        SimNode(1 + u32::try_from(sim::random_below(u64::from(self.0.nodes))).unwrap_or(0))
+    }
+
+    pub(crate) fn network(&self) -> &SimNetwork {
+        &self.0.network
+    }
+
+    pub(crate) fn disk(&self, node: SimNode) -> &SimDisk {
+        &self.0.disks[&node]
+    }
+
+    /// Of a thousand answers to clients, so many are lost.
+    pub(crate) fn lose_answers(&self, per_mille: u64) {
+        self.0.answers_lost_per_mille.store(per_mille, Ordering::Relaxed);
+    }
+
+    pub(crate) fn oracle(&self) -> parking_lot::MutexGuard<'_, Oracle> {
+        self.0.oracle.lock()
+    }
+
+    /// Adds a line to the story: `partition` if it concerns one only.
+    pub(crate) fn tell(&self, partition: Option<i32>, line: String) {
+        sim::trace(line.as_bytes());
+        self.0.story.lock().add(sim::elapsed(), partition, line);
+    }
+
+    pub(crate) fn story(&self, partition: Option<i32>) -> String {
+        self.0.story.lock().of(partition)
+    }
+
+    /// Notes the first law that was broken.
+    pub(crate) fn judge<T>(&self, verdict: Result<T, Violation>) -> Option<T> {
+        match verdict {
+            Ok(value) => Some(value),
+            Err(violation) => {
+                self.tell(violation.partition, format!("BROKEN {violation}"));
+                self.0.broken.lock().get_or_insert(violation);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn broken(&self) -> Option<Violation> {
+        self.0.broken.lock().clone()
+    }
+
+    pub(crate) fn stop_clients(&self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// True while clients are to go on.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.0.stop.load(Ordering::Relaxed) && self.0.broken.lock().is_none()
+    }
+
+    pub(crate) fn lives(&self) -> Vec<Arc<Life>> {
+        self.0.up.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn life(&self, node: SimNode) -> Option<Arc<Life>> {
+        self.0.up.lock().get(&node).cloned()
+    }
+
+    /// Starts a node unless it runs or is starting; returns when it serves, refused or crashed.
+    pub(crate) async fn start(&self, node: SimNode) {
+        if self.0.up.lock().contains_key(&node) || !self.0.starting.lock().insert(node) {
+            return;
+        }
+        let number = self.0.lives.fetch_add(1, Ordering::Relaxed) + 1;
+        let (nodes, disk, network) = (self.0.nodes, self.disk(node).clone(), self.0.network.clone());
+        let begun = sim::spawn_on(node, async move { Life::begin(node, number, nodes, disk, network).await }).await;
+        self.0.starting.lock().remove(&node);
+        match begun {
+            Ok(Ok(life)) => {
+                self.0.network.attach(node, life.host.clone());
+                self.0.up.lock().insert(node, Arc::new(life));
+                self.tell(None, format!("node {} runs, life {number}", node.0));
+            }
+            Ok(Err(why)) => self.tell(None, format!("node {} refuses to start: {why}", node.0)),
+            Err(_crashed) => self.tell(None, format!("node {} crashed while it started", node.0)),
+        }
+    }
+
+    /// Takes a node down at once.
+    pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
+        sim::crash(node);
+        self.0.network.detach(node);
+        let life = self.0.up.lock().remove(&node);
+        self.disk(node).crash(crash);
+        drop(life);
+        self.tell(None, format!("node {} is down ({crash:?})", node.0));
+    }
+
+    /// The node whose replica of a partition's shard says that it leads and serves; the newest if several do.
+    pub(crate) fn leader(&self, index: i32) -> Option<SimNode> {
+        let lives = self.lives();
+        let led = lives.iter().filter_map(|life| {
+            let partition = life.partitions.find_now(crate::clients::NAME, index).ok().flatten()?;
+            Some((partition.leader_epoch()?, life.node))
+        });
+        led.max().map(|(_, node)| node)
+    }
+
+    /// A client's request: it travels, is handled on the node, and the answer travels back. `None`: no answer came, and
+    /// nobody knows what happened.
+    pub(crate) async fn ask<T, F, Work>(&self, node: SimNode, work: Work) -> Option<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+        Work: FnOnce(Arc<Life>) -> F + Send + 'static,
+    {
+        let exchange = async {
+            travel().await;
+            let life = self.life(node)?;
+            let answer = sim::spawn_on(node, async move { work(life).await }).await.ok()?;
+            travel().await;
+            let lost = sim::random_below(1_000) < self.0.answers_lost_per_mille.load(Ordering::Relaxed);
+            (!lost).then_some(answer)
+        };
+        let deadline = rt::now() + ANSWER_WAIT;
+        let answer = rt::timeout_at(deadline, exchange).await.ok().flatten();
+        if answer.is_none() {
+            // Who got no answer learns of it late, and not always.
+            rt::sleep(Duration::from_millis(sim::random_below(200))).await;
+        }
+        answer
+    }
+}
+
+async fn travel() {
+    rt::sleep(Duration::from_micros(50 + sim::random_below(1_500))).await;
+}
