@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ottla_storage::checkpoint::{Cut, CutSource};
 use ottla_storage::entry::{Entry, EntryKind};
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{LogId, ReplicaId};
 use parking_lot::Mutex;
@@ -177,7 +178,7 @@ impl Applier {
     pub(crate) fn advance_snapshot(&self, force: bool) -> Option<SnapshotMeta> {
         let kept = self.directory.checkpointed(self.replica);
         let mut state = self.state.lock();
-        let point = if force { state.applied? } else { kept? };
+        let point = if force || mutants::is_on(Bug::PurgeBeyondCheckpoint) { state.applied? } else { kept? };
         let id = to_raft_log_id(point);
         if state.snapshot.as_ref().is_some_and(|snapshot| snapshot.last_log_id >= Some(id)) {
             return None;
@@ -223,6 +224,7 @@ impl CutSource for Applier {
         // A majority elsewhere may have committed what this disk has not synced yet: then the cut waits.
         let synced = self.log.last_synced().map(|id| id.index);
         let ready = state.pending.as_ref().is_some_and(|cut| Some(cut.applied.index) <= synced);
+        let ready = ready || mutants::is_on(Bug::CheckpointPastSynced);
         if ready { state.pending.take() } else { None }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
@@ -85,21 +86,10 @@ fn config(options: &RaftOptions) -> Result<Config, RaftError> {
         max_in_snapshot_log_to_keep: 0,
         api_channel_size: Some(CORE_QUEUE_LEN),
         enable_pre_vote: Some(true),
-        enable_leader_restore: Some(restores_leader(options)),
+        enable_leader_restore: Some(mutants::is_on(Bug::LeaderRestoredFromVote)),
         ..Config::default()
     };
     config.validate().map_err(|e| RaftError::Refused(e.to_string()))
-}
-
-/// Never. The seeded bug "leader restored from its vote after a crash" is for the tests that must catch it.
-fn restores_leader(options: &RaftOptions) -> bool {
-    #[cfg(feature = "mutants")]
-    return options.mutant_restores_leader;
-    #[cfg(not(feature = "mutants"))]
-    {
-        let _ = options;
-        false
-    }
 }
 
 impl Group {
@@ -110,7 +100,7 @@ impl Group {
         let config = config(&options)?;
         // A restarted leader that lost its unsynced tail would reuse log ids.
         assert!(
-            cfg!(feature = "mutants") || config.enable_leader_restore == Some(false),
+            config.enable_leader_restore == Some(false) || mutants::is_on(Bug::LeaderRestoredFromVote),
             "a leader is never restored from its vote"
         );
         let pristine = log.vote().is_none() && log.last_log_id().is_none();

@@ -9,6 +9,7 @@ use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError as RaftCallError,
 };
 use openraft::raft::ClientWriteResult;
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use tokio::sync::oneshot;
@@ -78,7 +79,11 @@ impl GroupHandle {
         for _ in 0..WAKE_ATTEMPTS {
             // `Bytes` are shared, not copied.
             let outcome = self.submit(proposal.clone()).await?.applied().await;
-            let Err(ProposeError::LeaseExpired) = outcome else { return outcome };
+            match outcome {
+                Err(ProposeError::LeaseExpired) => {}
+                Err(ProposeError::Unknown) if mutants::is_on(Bug::UnknownProposalRepeated) => continue,
+                outcome => return outcome,
+            }
             self.read_index().await.map_err(|e| match e {
                 ReadIndexError::NotLeader { leader } => ProposeError::NotLeader { leader },
                 ReadIndexError::Stopped(reason) => ProposeError::Stopped(reason),
@@ -108,6 +113,9 @@ impl GroupHandle {
         let group = &self.0;
         group.touch();
         let stopped = |otherwise: &str| ReadIndexError::Stopped(group.failure().unwrap_or_else(|| otherwise.into()));
+        if mutants::is_on(Bug::StaleLeaderServes) {
+            return Ok(group.applier.applied().map_or(RaftIndex(0), |id| id.index));
+        }
         // Never a lease read: a fast takeover passes over the lease.
         let linearizer = group.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| match e {
             RaftCallError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::EntryKind;
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::log::{EntryRange, GroupCreation};
@@ -105,7 +106,9 @@ impl RaftHost {
     ) -> Result<GroupHandle, RaftError> {
         let replica = recovered.id;
         let damaged = |what: &str| RaftError::Damaged { replica, what: what.to_owned() };
-        if let Some(what) = &recovered.lost {
+        if let Some(what) = &recovered.lost
+            && !mutants::is_on(Bug::LostReplicaVotes)
+        {
             // I11: it takes part in no quorum until it is a new member.
             return Err(damaged(&format!(
                 "it may have lost what it acknowledged ({what}) and must not take part; replace it"

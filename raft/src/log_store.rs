@@ -16,6 +16,7 @@ use openraft::storage::{
 };
 use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
 use openraft::{LogState, errors::LeaderChanged};
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 use ottla_storage::log::EntryRange;
 use parking_lot::Mutex;
@@ -61,8 +62,10 @@ impl LogStore {
 
     async fn read(&self, range: EntryRange, reader: Reader) -> io::Result<Vec<LogEntry>> {
         let entries = match reader {
-            Reader::Peer => self.log.read(range, self.read_bytes_max).await?,
-            Reader::Apply => self.log.read_to_apply(range, self.read_bytes_max).await?,
+            Reader::Peer if !mutants::is_on(Bug::DamagedRecordsReplicated) => {
+                self.log.read(range, self.read_bytes_max).await?
+            }
+            Reader::Peer | Reader::Apply => self.log.read_to_apply(range, self.read_bytes_max).await?,
         };
         Ok(entries.into_iter().map(LogEntry::from).collect())
     }
@@ -248,6 +251,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: Send,
     {
         let entries = entries.into_iter().map(LogEntry::into_inner).collect();
+        let leads = || self.log.vote().is_some_and(|vote| vote.committed && vote.voted_for == self.log.id());
+        if mutants::is_on(Bug::FollowerAcksBeforeSync) && !leads() {
+            self.log.append(entries, Box::new(drop));
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
         self.log.append(entries, Box::new(move |synced| callback.io_completed(synced)));
         Ok(())
     }

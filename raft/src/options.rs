@@ -19,9 +19,6 @@ pub struct RaftOptions {
     pub read_bytes_max: usize,
     /// A group of one member stops ticking after so long without a request. `None`: never.
     pub idle_after: Option<Duration>,
-    /// A seeded bug: a leader is restored from its vote.
-    #[cfg(feature = "mutants")]
-    pub mutant_restores_leader: bool,
 }
 
 impl Default for RaftOptions {
@@ -33,8 +30,6 @@ impl Default for RaftOptions {
             in_flight_bytes_max: 32 << 20,
             read_bytes_max: 4 << 20,
             idle_after: Some(Duration::from_secs(10)),
-            #[cfg(feature = "mutants")]
-            mutant_restores_leader: false,
         }
     }
 }

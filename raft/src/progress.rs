@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::watch;
 use ottla_storage::ids::{ReplicaId, Term};
 use parking_lot::Mutex;
@@ -55,10 +56,11 @@ impl Progress {
         let mut known = self.known.lock();
         change(&mut known);
         let alive = !known.stopped;
+        let applied_own = self.applied_term.load(Ordering::SeqCst) == known.term;
         let role = Role {
             term: Term(known.term),
             leader: known.leader.filter(|_| alive).map(ReplicaId),
-            ready: alive && known.leads && self.applied_term.load(Ordering::SeqCst) == known.term,
+            ready: alive && known.leads && (applied_own || mutants::is_on(Bug::ServeBeforeOwnTerm)),
             stopped: known.stopped,
         };
         // Sent under the lock: two changes never overtake each other.

@@ -14,6 +14,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::ReplicaId;
 
 use crate::net::{Message, Network, Undelivered};
@@ -90,7 +91,11 @@ impl RaftNetworkV2<TypeConfig> for Link {
             entries: rpc.entries.into_iter().map(LogEntry::into_inner).collect(),
             commit: rpc.leader_commit.as_ref().map(from_raft_log_id),
         };
-        match self.call(request, &option).await? {
+        let answer = self.call(request, &option).await;
+        if answer.is_err() && mutants::is_on(Bug::AckBeforeQuorum) {
+            return Ok(AppendEntriesResponse::Success);
+        }
+        match answer? {
             Message::Appended => Ok(AppendEntriesResponse::Success),
             Message::AppendedUpTo(last) => Ok(AppendEntriesResponse::PartialSuccess(last.map(to_raft_log_id))),
             Message::Conflict => Ok(AppendEntriesResponse::Conflict),
@@ -159,6 +164,10 @@ pub(crate) async fn receive(
     let stopped = |error: &dyn std::fmt::Display| Undelivered(error.to_string());
     match request {
         Message::Append { vote, previous, entries, commit } => {
+            let commit = match entries.last() {
+                Some(last) if mutants::is_on(Bug::ApplyBeforeCommit) => commit.max(Some(last.log_id)),
+                _ => commit,
+            };
             let rpc = AppendEntriesRequest {
                 vote: to_raft_vote(vote),
                 prev_log_id: previous.map(to_raft_log_id),

@@ -287,10 +287,10 @@ fn a_disk_that_lies_about_its_syncs_is_caught() {
 #[cfg(feature = "mutants")]
 #[test]
 fn a_leader_restored_from_its_vote_is_caught() {
+    use ottla_storage::env::mutants::{Bug, switch_on};
     let restored = || {
-        let mut cluster = Cluster::in_memory(VOTERS, Duration::from_millis(4));
-        cluster.options.mutant_restores_leader = true;
-        cluster
+        switch_on(Some(Bug::LeaderRestoredFromVote));
+        Cluster::in_memory(VOTERS, Duration::from_millis(4))
     };
     assert!(std::panic::catch_unwind(move || seeds(60, restored)).is_err(), "log ids were used twice");
 }
