@@ -12,6 +12,7 @@ use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespon
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::LeaderEpoch;
+use ottla_storage::env::mutants::{self, Bug};
 
 use crate::partition::{Isolation, ListedOffset, OffsetQuery, PartitionError, TopicRef};
 use crate::server::Context;
@@ -85,7 +86,8 @@ fn query(version: i16, timestamp: i64) -> Option<OffsetQuery> {
 
 fn answer(version: i16, index: i32, found: Option<ListedOffset>) -> ListOffsetsPartitionResponse {
     let answer = ListOffsetsPartitionResponse::default().with_partition_index(index);
-    let Some(found) = found else { return answer.with_offset(-1).with_timestamp(-1).with_leader_epoch(-1) };
+    let unknown = if mutants::is_on(Bug::UnknownOffsetAsZero) { 0 } else { -1 };
+    let Some(found) = found else { return answer.with_offset(unknown).with_timestamp(-1).with_leader_epoch(-1) };
     let epoch = found.leader_epoch.filter(|_| version >= 4).map_or(-1, |epoch| epoch.0);
     answer.with_offset(found.offset.0).with_timestamp(found.timestamp_ms).with_leader_epoch(epoch)
 }

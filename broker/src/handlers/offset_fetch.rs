@@ -15,6 +15,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
+use ottla_storage::env::mutants::{self, Bug};
 use uuid::Uuid;
 
 use super::brokers::text;
@@ -106,10 +107,12 @@ fn named(version: i16, name: TopicName, id: Uuid) -> OffsetFetchResponseTopics {
 
 fn committed(index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchResponsePartitions {
     let answer = OffsetFetchResponsePartitions::default().with_partition_index(index);
+    let unknown = if mutants::is_on(Bug::UnknownOffsetAsZero) { 0 } else { -1 };
     match offset {
-        None => {
-            answer.with_committed_offset(-1).with_committed_leader_epoch(-1).with_metadata(Some(StrBytes::default()))
-        }
+        None => answer
+            .with_committed_offset(unknown)
+            .with_committed_leader_epoch(-1)
+            .with_metadata(Some(StrBytes::default())),
         Some(offset) => answer
             .with_committed_offset(offset.offset)
             .with_committed_leader_epoch(offset.leader_epoch)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
@@ -297,9 +298,13 @@ impl Machine {
         name: String,
         id: Uuid,
         internal: bool,
-        overrides: BTreeMap<String, String>,
+        mut overrides: BTreeMap<String, String>,
         shards: &[ShardId],
     ) -> Result<(), Refusal> {
+        if mutants::is_on(Bug::ConfigReadAtApply) {
+            let own_ms = self.base.topics.defaults.retention_ms.unwrap_or(-1);
+            overrides.entry("retention.ms".to_owned()).or_insert(own_ms.to_string());
+        }
         if id.is_nil() || self.image.topics.contains_key(name.as_str()) || self.image.topics_by_id.contains_key(&id) {
             return Err(Refusal::TopicExists);
         }
@@ -381,7 +386,9 @@ impl Machine {
         match first.checked_add(i64::from(count)) {
             Some(next) => {
                 self.image.next_producer_id = next;
-                self.note_counter(next.unsigned_abs());
+                if !mutants::is_on(Bug::ProducerIdsGivenTwice) {
+                    self.note_counter(next.unsigned_abs());
+                }
                 Outcome::ProducerIds { first }
             }
             None => Outcome::Refused(Refusal::ProducerIdsExhausted),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::ids::ProducerId;
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt::{self, Instant};
 
 use super::error::{AppendError, PartitionError};
@@ -108,6 +109,9 @@ impl Partition {
         }
         if options.acks == Acks::All && !self.has_enough_replicas() {
             return Err(AppendError::NotEnoughReplicas);
+        }
+        if mutants::is_on(Bug::EarlySequenceVerdict) && self.shard.state().lock().looks_out_of_order(self.id, &batch) {
+            return Err(AppendError::OutOfOrderSequence);
         }
         let (topic, now_ms) = (&self.topic.config, rt::wall_clock_ms());
         if is_heavy(&batch, topic) {

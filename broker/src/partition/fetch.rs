@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use ottla_protocol::ids::Offset;
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::read::{ReadError, ReadRequest};
 
 use super::error::PartitionError;
@@ -28,6 +29,9 @@ impl Partition {
             return Err(PartitionError::OffsetOutOfRange);
         }
         if spec.offset > marks.high_watermark {
+            if mutants::is_on(Bug::FalseOutOfRange) {
+                return Err(PartitionError::OffsetOutOfRange);
+            }
             self.read_index().await?;
             marks = self.led_in(spec.current_leader_epoch)?.0;
             if spec.offset > marks.high_watermark || spec.offset < marks.log_start {

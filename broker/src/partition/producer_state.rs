@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use ottla_protocol::ids::{Offset, ProducerId};
+use ottla_storage::env::mutants::{self, Bug};
 
 /// How many batches per producer are remembered; clients keep at most five in flight.
 pub const BATCHES_REMEMBERED_MAX: usize = 5;
@@ -103,7 +104,8 @@ impl ProducerHistory {
 
     fn judge(&self, claim: &Claim) -> SequenceVerdict {
         if claim.epoch < self.epoch {
-            return SequenceVerdict::Fenced;
+            let accepts = mutants::is_on(Bug::OldEpochAccepted);
+            return if accepts { SequenceVerdict::Append } else { SequenceVerdict::Fenced };
         }
         if claim.epoch > self.epoch {
             let starts = claim.first_sequence == 0;

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ottla_protocol::ids::PartitionId;
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 
 use super::command::{AdoptedPartition, Command, DroppedPartition, PARTITIONS_PER_ENTRY_MAX};
@@ -38,6 +39,9 @@ impl Adoption {
         image: &MetadataImage,
     ) -> Result<(), PartitionError> {
         let mut open = self.open(shard, image);
+        if mutants::is_on(Bug::IntentEndedEarly) && !open.keys.is_empty() {
+            registry.end_intents(open.keys.clone()).await;
+        }
         while !open.adopt.is_empty() {
             bring_forward(&mut open.adopt, &shard.take_wanted());
             let count = open.adopt.len().min(PARTITIONS_PER_ENTRY_MAX);

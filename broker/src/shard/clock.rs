@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt::Instant;
 
 /// The wall clock may run ahead of the shard clock by this much before it counts as a jump.
@@ -35,7 +36,8 @@ impl ShardClock {
     pub fn advance(&mut self, wall_ms: i64, now: Instant, majority_agrees: impl FnOnce() -> bool) -> i64 {
         let elapsed_ms = millis(now.since(self.at));
         let ahead_ms = wall_ms.saturating_sub(self.clock_ms);
-        self.jumped = ahead_ms > elapsed_ms.saturating_add(JUMP_MS_MIN) && !majority_agrees();
+        let believed = || mutants::is_on(Bug::ClockJumpExpires) || majority_agrees();
+        self.jumped = ahead_ms > elapsed_ms.saturating_add(JUMP_MS_MIN) && !believed();
         let agreed = !self.jumped && ahead_ms > elapsed_ms.saturating_add(JUMP_MS_MIN);
         let step_ms = if agreed {
             ahead_ms

@@ -11,6 +11,7 @@ use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_raft::{Applied, Reply, StateMachine};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::entry::Entry;
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::index::ExtentKey;
 use parking_lot::Mutex;
@@ -151,13 +152,19 @@ impl StateMachine for ShardMachine {
 }
 
 fn marks_of(partition: &PartitionState) -> Marks {
-    Marks {
+    let mut marks = Marks {
         log_start: partition.log_start,
         high_watermark: partition.next_offset,
         last_stable: partition.last_stable(),
         epoch_base: partition.epoch_base,
         epochs: partition.epochs.clone(),
+    };
+    if mutants::is_on(Bug::HwOneTooHigh) {
+        (marks.high_watermark, marks.last_stable) = (marks.high_watermark.plus(1), marks.last_stable.plus(1));
+    } else if mutants::is_on(Bug::LsoOneTooLow) {
+        marks.last_stable = marks.last_stable.plus(-1).max(marks.log_start);
     }
+    marks
 }
 
 /// Takes what changed since the last cut.
@@ -196,7 +203,10 @@ fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
     }
     for (id, partition) in &state.partitions {
         if let Some(groups) = &partition.groups {
-            let changed = groups.lock().changes();
+            let mut changed = groups.lock().changes();
+            if mutants::is_on(Bug::GroupOffsetsLostAtCheckpoint) {
+                changed.clear();
+            }
             changes.extend(changed.into_iter().map(|(key, value)| (Key::Group(*id, key).encode(), value)));
         }
     }
@@ -235,7 +245,7 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
             let partition = PartitionState {
                 intent: stored.intent,
                 epoch_base: stored.epoch_base,
-                log_start: stored.log_start,
+                log_start: if mutants::is_on(Bug::LogStartLostAtRestart) { Offset(0) } else { stored.log_start },
                 next_offset: stored.next_offset,
                 epochs: Arc::default(),
                 producers: ProducerTable::default(),
@@ -243,6 +253,8 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
             };
             state.partitions.insert(id, partition);
         }
+        Key::Epochs(_) if mutants::is_on(Bug::EpochHistoryLost) => {}
+        Key::Producer(..) if mutants::is_on(Bug::DedupLostAtRestart) => {}
         Key::Epochs(id) => {
             let partition = state.partitions.get_mut(&id).ok_or(CodecError::Value("partition id"))?;
             partition.epochs = Arc::new(keys::decode_epochs(value)?);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Creation, GroupHandle, Members, RaftError, RaftHost};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
 use parking_lot::RwLock;
@@ -199,7 +200,8 @@ impl Shards {
         if record.kind == ShardKind::Metadata || self.get(record.id).is_some() {
             return true;
         }
-        let Some(directory) = self.0.directories.get(&replica.directory) else {
+        let any = || self.0.directories.values().next().filter(|_| mutants::is_on(Bug::WipedReplicaVotes));
+        let Some(directory) = self.0.directories.get(&replica.directory).or_else(any) else {
             tracing::error!(
                 "shard={} replica={}: its data directory {} is not here; it stays down",
                 record.id,

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use bytes::Bytes;
 use ottla_protocol::ids::PartitionId;
 use ottla_storage::entry::{Batches, EntryBatch};
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt::Instant;
 use tokio::sync::oneshot;
 
@@ -186,6 +187,11 @@ impl Queue {
             self.batches.push_front(batch);
         }
         packed.group();
+        if mutants::is_on(Bug::BatchesSwapped)
+            && let Some(at) = packed.batches.windows(2).position(|pair| pair[0].partition == pair[1].partition)
+        {
+            packed.batches.swap(at, at + 1);
+        }
         packed
     }
 

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use ottla_protocol::batch::{BatchHeader, check_crc};
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use ottla_storage::entry::{Entry, Verdict};
+use ottla_storage::env::mutants::{self, Bug};
+use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, RaftIndex};
 use parking_lot::Mutex;
 
@@ -149,7 +151,8 @@ impl ShardState {
             Ok(command) => command,
             Err(error) => panic!("entry {} cannot be read: {error}; is it of a newer release?", entry.log_id),
         };
-        self.clock_ms = self.clock_ms.max(entry.clock_ms);
+        let clock_ms = if mutants::is_on(Bug::ClockReadAtApply) { rt::wall_clock_ms() } else { entry.clock_ms };
+        self.clock_ms = self.clock_ms.max(clock_ms);
         self.term = self.term.max(entry.log_id.term.0);
         self.dirty.shard = true;
         self.last = Some(entry.log_id);
@@ -171,6 +174,10 @@ impl ShardState {
         self.last = Some(log_id);
         self.mix(log_id.index.0);
         self.dirty.shard = true;
+        if mutants::is_on(Bug::DedupLostAtFailover) {
+            self.partitions.values_mut().for_each(|partition| partition.producers = ProducerTable::default());
+            self.producers_by_order.clear();
+        }
     }
 
     fn apply_change(&mut self, command: Command) -> ApplyReply {
@@ -225,7 +232,12 @@ impl ShardState {
             SequenceVerdict::Append => {}
             SequenceVerdict::Duplicate(first) => {
                 let time_ms = first.log_append_time.then_some(first.timestamp_ms);
-                return (Verdict::Rejected, stored(first.base_offset, time_ms));
+                let wrong = mutants::is_on(Bug::DuplicateWrongOffset);
+                let base_offset = if wrong { partition.next_offset } else { first.base_offset };
+                if mutants::is_on(Bug::DuplicateTakesOffsets) {
+                    partition.next_offset = partition.next_offset.plus(header.offset_count());
+                }
+                return (Verdict::Rejected, stored(base_offset, time_ms));
             }
             SequenceVerdict::OutOfOrder => return rejected(Rejection::OutOfOrder),
             SequenceVerdict::Fenced => return rejected(Rejection::Fenced),
@@ -360,14 +372,22 @@ impl ShardState {
         self.touched.insert(id, Touched { went: true, ..Touched::default() });
     }
 
+    /// What the sequence of a batch looks like before it is proposed. No verdict: what is under way is not applied yet.
+    pub(crate) fn looks_out_of_order(&self, id: PartitionId, data: &[u8]) -> bool {
+        let claim = BatchHeader::parse(data).and_then(|header| claim_of(&header));
+        let judged = |claim| self.partitions.get(&id).map(|partition| partition.producers.judge(&claim));
+        claim.and_then(judged) == Some(SequenceVerdict::OutOfOrder)
+    }
+
     /// True if an intent with this metadata index may still change the partition.
     pub(crate) fn is_newer(&self, id: PartitionId, intent: RaftIndex) -> bool {
         let carried = self.partitions.get(&id).map(|partition| partition.intent);
-        let last = carried.max(self.dropped.get(&id).copied());
+        let dropped = self.dropped.get(&id).filter(|_| !mutants::is_on(Bug::AdoptRevivesDropped));
+        let last = carried.max(dropped.copied());
         intent > self.floor && last.is_none_or(|last| intent > last)
     }
 
-    fn set_log_starts(&mut self, changes: &[LogStartChange]) -> Vec<(PartitionId, Option<Offset>)> {
+    pub(super) fn set_log_starts(&mut self, changes: &[LogStartChange]) -> Vec<(PartitionId, Option<Offset>)> {
         let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
             let Some(partition) = self.partitions.get_mut(&change.id) else {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use ottla_protocol::ids::{PartitionId, ProducerId};
+use ottla_storage::env::mutants::{self, Bug};
 
 use crate::partition::{AppendError, ConnectionId};
 
@@ -80,6 +81,9 @@ impl Refusals {
     /// Says whether a batch must be refused behind an earlier one; ends the refusal if this is what it waits for.
     pub(crate) fn admit(&mut self, sent: &Sent) -> Result<(), AppendError> {
         let Some(refusal) = self.0.get(&sent.sender) else { return Ok(()) };
+        if mutants::is_on(Bug::RefusalsForgotten) {
+            return Ok(());
+        }
         if sent.arrival <= refusal.arrival {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
 
 use super::adoption::{self, Adoption};
@@ -108,6 +109,10 @@ fn report(shard: &Shard, what: &str, outcome: Result<(), PartitionError>) {
 }
 
 async fn set_log_starts(shard: &Shard, changes: Vec<LogStartChange>) -> Result<(), PartitionError> {
+    if mutants::is_on(Bug::LogStartNotCarried) {
+        shard.state().lock().set_log_starts(&changes);
+        return Ok(());
+    }
     for chunk in changes.chunks(PARTITIONS_PER_ENTRY_MAX) {
         shard.command(Command::SetLogStart(chunk.to_vec())).await?;
     }

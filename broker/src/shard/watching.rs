@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use ottla_storage::env::mutants::{self, Bug};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -79,6 +80,9 @@ impl Watch {
     /// The partition `slot` has changed, by `bytes` of new batches; `urgent` if it went.
     pub(super) fn note(&self, slot: u64, bytes: u64, urgent: bool) {
         let mut seen = self.0.lock();
+        if mutants::is_on(Bug::SessionMissesChanges) && seen.waiter.is_none() {
+            return;
+        }
         seen.changed.insert(slot);
         seen.bytes += bytes;
         seen.urgent |= urgent;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_storage::env::mutants::{self, Bug};
 use uuid::Uuid;
 
 use super::batch;
@@ -74,6 +75,7 @@ impl GroupStore {
         let Some(guard) = guard else { return Ok(()) };
         match Guard::decode(guard).map_err(|_| refusal::INVALID_RECORD)? {
             Guard::Commit { group, generation, member_id } => self.judge_offsets(&group, generation, &member_id),
+            Guard::Membership { .. } if mutants::is_on(Bug::GenerationLostAtFailover) => Ok(()),
             Guard::Membership { group, generation } => match self.membership(&group) {
                 Some(last) if last.generation > generation => Err(refusal::ILLEGAL_GENERATION),
                 _ => Ok(()),
@@ -93,6 +95,7 @@ impl GroupStore {
             None if generation < 0 => Ok(()),
             None => Err(refusal::ILLEGAL_GENERATION),
             Some(value) if !value.members.iter().any(|m| m.member_id == member_id) => Err(refusal::UNKNOWN_MEMBER_ID),
+            Some(_) if mutants::is_on(Bug::ZombieCommits) => Ok(()),
             Some(value) if value.generation != generation => Err(refusal::ILLEGAL_GENERATION),
             Some(_) => Ok(()),
         }
@@ -100,6 +103,9 @@ impl GroupStore {
 
     /// The leader chose from applied state; a commit that was under way then must win.
     fn judge_expiry(&self, group: &str, cutoff_ms: i64, batch: &Bytes) -> Result<(), i16> {
+        if mutants::is_on(Bug::ExpiryRemovesNewerCommit) {
+            return Ok(());
+        }
         let records = batch::records(batch).map_err(|_| refusal::INVALID_RECORD)?;
         for (key, value) in records {
             match Record::decode(key, value).map_err(|_| refusal::INVALID_RECORD)? {

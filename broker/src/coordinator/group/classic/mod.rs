@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_storage::env::mutants::{self, Bug};
 
 pub use types::{
     Answer, Assigned, Generation, Input, Join, JoinAnswer, JoinedMember, Leaving, Left, MemberRef, Now, Output,
@@ -124,7 +125,7 @@ impl Group {
     pub fn load(settings: Settings, now: Now, value: &GroupValue) -> (Self, Vec<Output>) {
         let mut group = Self::new(settings);
         group.state_time_ms = value.state_time_ms;
-        group.generation = value.generation;
+        group.generation = if mutants::is_on(Bug::GenerationLostAtFailover) { 0 } else { value.generation };
         group.protocol_type = Some(value.protocol_type.clone()).filter(|kind| !kind.is_empty());
         group.protocol = value.protocol.clone();
         for member in &value.members {
@@ -219,7 +220,7 @@ impl Group {
             _ => {}
         }
         let id = self.check_member(&who.member_id, who.instance_id.as_deref())?;
-        if who.generation != self.generation {
+        if who.generation != self.generation && !mutants::is_on(Bug::ZombieCommits) {
             return Err(GroupError::IllegalGeneration);
         }
         if self.state == State::CompletingRebalance {

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ottla_storage::env::mutants::{self, Bug};
+
 use super::command::{Begun, Commit, DeletedTopic};
 use super::{Owner, now};
 use crate::coordinator::group::batch;
@@ -40,7 +42,11 @@ impl Owner {
             generation: commit.who.generation,
             member_id: commit.who.member_id,
         };
-        Ok(((), self.append_all(&records, wall_ms, &guard)))
+        let mut appends = self.append_all(&records, wall_ms, &guard);
+        if mutants::is_on(Bug::OffsetCommitAckedEarly) {
+            appends.clear();
+        }
+        Ok(((), appends))
     }
 
     fn may_commit(&mut self, group: &Arc<str>, commit: &Commit) -> Result<(), GroupError> {

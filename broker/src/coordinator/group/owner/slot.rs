@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use ottla_storage::env::mutants::{self, Bug};
+
 use crate::coordinator::group::classic::{Answer, Group, RequestId};
 
 /// A membership record on its way, and the answers that wait for it.
@@ -38,11 +40,11 @@ impl Slot {
     /// Holds the answer back while a record is under way, else gives it back to be sent.
     pub(super) fn hold(&mut self, request: RequestId, answer: Answer) -> Option<Answer> {
         match self.pending.back_mut() {
-            Some(last) => {
+            Some(last) if !mutants::is_on(Bug::MembershipAnsweredEarly) => {
                 last.answers.push((request, answer));
                 None
             }
-            None => Some(answer),
+            _ => Some(answer),
         }
     }
 
