@@ -415,8 +415,12 @@ impl Machine {
             let number = i32::try_from(number).unwrap_or(i32::MAX);
             by_shard.entry(route.shard).or_default().push((number, route.epoch_base));
         }
-        for (shard, partitions) in by_shard {
+        for (shard, mut partitions) in by_shard {
             let key = IntentKey { shard, index, topic: *topic };
+            // Several commands of one entry may speak of one topic: what they make a shard adopt is one intent.
+            if let Some(earlier) = self.image.intents.get(&key).filter(|earlier| earlier.kind == kind) {
+                partitions.splice(0..0, earlier.partitions.iter().copied());
+            }
             let intent = Intent { kind, partitions };
             self.note(&Record::Intent(key, intent.clone()));
             self.image.intents.insert(key, Arc::new(intent));

@@ -176,6 +176,24 @@ fn a_topic_made_again_is_another_topic_and_the_old_ones_drop_stays() {
     assert_eq!(image.partition_count(), 1);
 }
 
+/// The writer packs what is asked meanwhile into one entry, whoever asks.
+#[test]
+fn partitions_that_are_added_in_the_entry_of_their_topic_are_adopted_like_its_first() {
+    let mut machine = with_pool();
+    let id = Uuid::from_u128(1);
+    let more = |count_before, shards: &[u64]| {
+        let shards = shards.iter().copied().map(ShardId).collect();
+        Command::AddPartitions { id, count_before, shards }
+    };
+    apply(&mut machine, &[topic("t", 1, &[1, 2]), more(2, &[1]), more(3, &[1, 2])]);
+    let numbers = |shard| {
+        let intents: Vec<_> = machine.image().intents_of(ShardId(shard)).map(|(_, intent)| intent.clone()).collect();
+        assert!(intents.iter().all(|intent| intent.kind == IntentKind::Adopt));
+        intents.iter().flat_map(|intent| intent.partitions.iter().map(|(number, _)| *number)).collect::<Vec<_>>()
+    };
+    assert_eq!((numbers(1), numbers(2)), (vec![0, 2, 3], vec![1, 4]));
+}
+
 #[test]
 fn an_intent_ends_once() {
     let mut machine = with_pool();

@@ -34,6 +34,8 @@ impl EpochHistory {
                 false
             }
             _ => {
+                // An epoch whose records are all deleted gives way to the one that begins in its place.
+                self.0.truncate(self.0.partition_point(|known| known.start < offset));
                 self.0.push(EpochStart { epoch, start: offset });
                 true
             }
@@ -137,6 +139,15 @@ mod tests {
         assert_eq!(history.epoch_of(Offset(39)), None);
         assert!(history.prune(Offset(100)));
         assert_eq!(history.starts(), [EpochStart { epoch: LeaderEpoch(7), start: Offset(100) }]);
+    }
+
+    #[test]
+    fn an_epoch_without_records_gives_way_to_the_next() {
+        let mut history = history(&[(2, 0), (4, 30)]);
+        assert!(history.prune(Offset(50)));
+        assert!(history.note_append(LeaderEpoch(7), Offset(50)));
+        assert_eq!(history.starts(), [EpochStart { epoch: LeaderEpoch(7), start: Offset(50) }]);
+        assert_eq!(end(&history, 6), Some((6, 50)));
     }
 
     #[test]
