@@ -1,0 +1,45 @@
+//! G0-realtime: a circle of writes and the clock. Legal, and noted.
+
+use ottla_checker::Law;
+
+#[test]
+fn each_bad_history_is_found_and_its_twin_passes() {
+    crate::table(Law::G0Realtime, &[], ROWS);
+}
+
+const ROWS: &[&str] = &[
+    "t( txn x9 y9; c txn y1@{1|0}; d txn x1@{0|1}; t) txn x9@{1|0} y9@{0|1}; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    // plain sends
+    "t( txn x9 y9; c send y1@{1|0}; d send x1@{0|1}; t) txn x9@{1|0} y9@{0|1}; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    // against a batch
+    "t( send x9 y9; c send y1@{1|0}; d send x1@{0|1}; t) send x9@{1|0} y9@{0|1}; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    "t( txn x9 y9; c send y1@{1|0}; d txn x1@{0|1}; t) txn x9@{1|0} y9@{0|1}; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    "t( txn x9 y9; c txn y1@{1|0}; d send x1@{0|1}; t) txn x9@{1|0} y9@{0|1}; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    // known from a reader only
+    "t( txn x9 y9; c txn y1; d txn x1; t) txn x9 y9; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    // in doubt
+    "t( txn x9 y9; c txn y1@{1|0}; d txn x1@{0|1}; t)? txn x9 y9; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    // still open
+    "t( txn x9 y9; c txn y1@{1|0}; d txn x1@{0|1}; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    "t( txn x9 y9; c txn y1@{1|0}; c crash; d txn x1@{0|1}; t) txn x9@{1|0} y9@{0|1}; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    // something else between
+    "t( txn x9 y9; c txn y1@{1|0}; e poll; d txn x1@{0|1}; t) txn x9@{1|0} y9@{0|1}; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    // something else around
+    "t( txn x9 y9; e( poll; c txn y1@{1|0}; d txn x1@{0|1}; t) txn x9@{1|0} y9@{0|1}; e) poll; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    // a third partition
+    "t( txn x9 y9 z9; c txn y1@{1|0}; d txn x1@{0|1} z1@{0|1}; t) txn x9@{1|0} y9@{0|1} z9@{1|0}; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1 z{1|9}@0 z{9|1}@1",
+    // markers between
+    "t( txn x9 y9; c txn y1@{2|0}; d txn x1@{0|2}; t) txn x9@{2|0} y9@{0|2}; r poll x{1|9}@0 x{9|1}@2 y{9|1}@0 y{1|9}@2",
+    "t( txn x9 y9; c txn y1@{1|0}; d txn x1@{0|1}; t) txn x9@{1|0} y9@{0|1}; r read x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1 x:2 y:2",
+    "r sub x y; t( txn x9 y9; c txn y1@{1|0}; d txn x1@{0|1}; t) txn x9@{1|0} y9@{0|1}; r poll ~x x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    // at the same time, no order
+    "t( txn x9 y9; c( txn y1; {c) txn y1@1; d( txn x1|d( txn x1; c) txn y1@1}; d) txn x1@0; t) txn x9@1 y9@0; r poll x1@0 x9@1 y9@0 y1@1",
+    // what is in doubt has not ended
+    "t( txn x9 y9; c txn{|?} y1@1; d txn x1@0; t) txn x9@1 y9@0; r poll x1@0 x9@1 y9@0 y1@1",
+    // two plain sends, the later one first in the log
+    "c send x1@{1|0}; d send x2@{0|1}; r poll x{2|1}@0 x{1|2}@1",
+    "t( txn x9/P0.0 y9/P0.0; c txn y1@{1|0}/Q0.0; d txn x1@{0|1}/R0.0; t) txn x9@{1|0}/P0.0 y9@{0|1}/P0.0; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    "t compact x; t( txn x9#1 y9; c txn y1@{1|0}; d txn x1@{0|1}#2; t) txn x9@{1|0}#1 y9@{0|1}; r poll x{1|9}@0 x{9|1}@1 y{9|1}@0 y{1|9}@1",
+    // over two open ones
+    "t( txn x9 y9; s( txn y8 z8; c txn z1@{1|0}; d txn x1@{0|1}; s) txn y8@1 z8@{0|1}; t) txn x9@{1|0} y9@0; r poll x{1|9}@0 x{9|1}@1 y9@0 y8@1 z{8|1}@0 z{1|8}@1",
+];
