@@ -8,6 +8,7 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 
+use ottla_model::lives_from;
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::sim;
 use ottla_storage::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
@@ -147,22 +148,22 @@ fn every_point_of_recovery(seed: u64, tear: Tear, fresh: Option<bool>, every: us
 
 #[test]
 fn sectors_that_are_written_whole() {
-    (1..=1).for_each(|seed| {
-        every_point(seed, Tear::Sectors, Some(false), 7, 100);
+    lives_from(1, 100, 100, |random, steps| {
+        every_point(random.seed(), Tear::Sectors, Some(false), 7, steps);
     });
 }
 
 #[test]
 fn pages_that_hold_anything_after_a_tear() {
-    (101..=101).for_each(|seed| {
-        every_point(seed, Tear::Garbage, None, 7, 100);
+    lives_from(101, 100, 100, |random, steps| {
+        every_point(random.seed(), Tear::Garbage, None, 7, steps);
     });
 }
 
 #[test]
 fn pages_that_are_written_whole() {
-    (201..=201).for_each(|seed| {
-        every_point(seed, Tear::Pages, None, 7, 100);
+    lives_from(201, 100, 100, |random, steps| {
+        every_point(random.seed(), Tear::Pages, None, 7, steps);
     });
 }
 

@@ -199,7 +199,13 @@ impl PartitionIndex {
     /// Bytes of the batches that do not lie wholly below log start.
     pub(crate) fn live_bytes(&self) -> u64 {
         let placed: u64 = self.pieces.iter().map(Piece::live_bytes).sum();
-        placed + self.unplaced.iter().map(|unplaced| u64::from(unplaced.line.bytes)).sum::<u64>()
+        placed + self.live_unplaced().map(|line| u64::from(line.bytes)).sum::<u64>()
+    }
+
+    /// Lines without a place that do not lie wholly below log start: a batch can be deleted before it is durable here.
+    pub(crate) fn live_unplaced(&self) -> impl Iterator<Item = &BatchLine> {
+        let lines = self.unplaced.iter().map(|unplaced| &unplaced.line);
+        lines.filter(|line| line.end_offset().0 > self.log_start)
     }
 
     /// Raises the log start; [`Self::settle`] does the accounting.

@@ -31,8 +31,8 @@ fn by_time_in_memory(partition: &PartitionIndex, timestamp_ms: i64) -> Result<By
             return Ok(ByTime { in_files, otherwise: Some(line.batch(piece.segment)) });
         }
     }
-    let mut unplaced = partition.unplaced.iter().map(|batch| batch.line);
-    Ok(ByTime { in_files, otherwise: unplaced.find(|line| line.max_timestamp_ms >= timestamp_ms) })
+    let otherwise = partition.live_unplaced().find(|line| line.max_timestamp_ms >= timestamp_ms).copied();
+    Ok(ByTime { in_files, otherwise })
 }
 
 /// Greatest timestamp among the live lines of a piece.
@@ -85,12 +85,12 @@ fn by_size_in_memory(partition: &PartitionIndex, bytes_max: u64) -> Result<BySiz
         excess -= piece.live_bytes();
         point = point.max(piece.end_offset);
     }
-    for batch in &partition.unplaced {
-        if u64::from(batch.line.bytes) > excess {
+    for line in partition.live_unplaced() {
+        if u64::from(line.bytes) > excess {
             break;
         }
-        excess -= u64::from(batch.line.bytes);
-        point = batch.line.end_offset().0;
+        excess -= u64::from(line.bytes);
+        point = line.end_offset().0;
     }
     Ok(BySize { point, inside: None })
 }
@@ -120,7 +120,7 @@ impl BatchIndex {
         let Some(partition) = self.partition(key) else { return Ok(None) };
         let (mut newest, partly_dead) = {
             let partition = partition.read();
-            let mut newest = partition.unplaced.iter().map(|batch| batch.line.max_timestamp_ms).max();
+            let mut newest = partition.live_unplaced().map(|line| line.max_timestamp_ms).max();
             let mut partly_dead = None;
             for piece in partition.pieces.iter().filter(|piece| piece.live_lines() > 0) {
                 if piece.dead_lines > 0 && matches!(piece.lines, Lines::File(_)) {

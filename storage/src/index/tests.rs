@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -97,6 +99,9 @@ struct History {
     sequence: u64,
     raft_index: u64,
     ends: Vec<u32>,
+    /// Where the batches of each entry lie, and up to which entry they are durable.
+    places: BTreeMap<u64, Vec<BatchPlace>>,
+    durable: u64,
 }
 
 impl History {
@@ -109,6 +114,8 @@ impl History {
             sequence: 0,
             raft_index: 0,
             ends: vec![0],
+            places: BTreeMap::new(),
+            durable: 0,
         }
     }
 
@@ -179,9 +186,16 @@ impl History {
                 bytes: place.bytes,
             });
         }
-        let known = places.clone();
-        self.index.record(REPLICA, |_| durable.then(|| known.clone()), &entry, &verdicts).unwrap();
+        self.places.insert(self.raft_index, places.clone());
+        if durable {
+            self.durable = self.raft_index;
+        }
+        self.index.record(REPLICA, |index| self.places_of(index), &entry, &verdicts).unwrap();
         places
+    }
+
+    fn places_of(&self, index: RaftIndex) -> Option<Vec<BatchPlace>> {
+        if index.0 <= self.durable { self.places.get(&index.0).cloned() } else { None }
     }
 
     /// Verdict frames for everything applied since the last call, as a checkpoint writes them.
@@ -194,7 +208,7 @@ impl History {
         }
     }
 
-    fn rebuilt(&self, segments: BTreeSet<u64>) -> std::collections::BTreeMap<u64, super::rebuild::SegmentContents> {
+    fn rebuilt(&self, segments: BTreeSet<u64>) -> BTreeMap<u64, super::rebuild::SegmentContents> {
         let mut rebuild = Rebuild::new(segments, None);
         for (frame, places) in &self.frames {
             rebuild.frame(frame, places);

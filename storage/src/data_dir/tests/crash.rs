@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
-
+use ottla_model::lives;
 use ottla_protocol::ids::Offset;
+use parking_lot::Mutex;
 
 use super::toy::{DIR, Model, Toy, batch, entry, open, options};
 use crate::checkpoint::CutSource;
@@ -303,11 +303,11 @@ fn crash_everywhere(seed: u64, steps: u64) -> (usize, u64) {
 #[test]
 fn a_crash_at_every_write_and_sync_loses_nothing_acknowledged() {
     let (mut points, mut operations) = (0, 0);
-    for seed in 0..6 {
-        let (tested, done) = crash_everywhere(seed, 60);
+    lives(360, 60, |random, steps| {
+        let (tested, done) = crash_everywhere(random.seed(), steps);
         points += tested;
         operations += done;
-    }
+    });
     println!("crash points tested: {points}, simulated writes + syncs: {operations}");
     assert!(points as u64 >= operations, "{points} of {operations}");
 }
