@@ -64,11 +64,15 @@ impl Plan {
     /// Watches a partition that was found for `wanted` on behalf of its session. Comes before it is read, so that no
     /// change is missed.
     pub fn found(&self, wanted: &Wanted, partition: &Partition) {
+        self.watch_by(wanted, |watch, known| partition.watch(watch, wanted.slot, known));
+    }
+
+    fn watch_by(&self, wanted: &Wanted, watch_it: impl FnOnce(&Arc<Watch>, Option<&Watched>) -> Option<Watched>) {
         let Kind::Incremental(session) = &self.kind else { return };
         let mut session = session.lock();
         let watch = session.watch.clone();
         let Some(remembered) = session.remembered.get_mut(&wanted.slot) else { return };
-        if let Some(watched) = partition.watch(&watch, wanted.slot, remembered.watched.as_ref()) {
+        if let Some(watched) = watch_it(&watch, remembered.watched.as_ref()) {
             remembered.watched = Some(watched);
         }
     }
@@ -360,6 +364,9 @@ impl Session {
     }
 }
 
+#[cfg(test)]
+#[path = "fetch_session_model_tests.rs"]
+mod model_tests;
 #[cfg(test)]
 #[path = "fetch_session_tests.rs"]
 mod tests;

@@ -40,8 +40,12 @@ pub use start::{LocalNode, StartError, is_metadata};
 #[cfg(test)]
 mod decide_tests;
 #[cfg(test)]
+mod image_model_tests;
+#[cfg(test)]
 mod live_tests;
 #[cfg(test)]
 mod machine_tests;
+#[cfg(test)]
+mod placement_model_tests;
 #[cfg(test)]
 mod placement_tests;

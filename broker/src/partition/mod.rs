@@ -11,6 +11,8 @@ mod handle;
 mod leaders;
 mod list_offsets;
 mod partitions;
+#[cfg(test)]
+mod producer_model_tests;
 pub mod producer_state;
 #[cfg(test)]
 mod restart_tests;

@@ -7,6 +7,8 @@ pub mod command;
 mod cut_points;
 pub mod epochs;
 #[cfg(test)]
+mod epochs_model_tests;
+#[cfg(test)]
 pub(crate) mod fake;
 pub mod group;
 mod keys;

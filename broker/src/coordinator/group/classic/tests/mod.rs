@@ -5,5 +5,6 @@ mod dialogue;
 mod failover;
 mod joining;
 mod leaving;
+mod observer;
 mod properties;
 mod static_members;

@@ -1,12 +1,14 @@
 //! Whatever is said to a group, in whatever order: its invariants hold after every step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use ottla_model::{Random, lives};
 use proptest::prelude::*;
 
 use super::dialogue::{Dialogue, join, protocols, who};
-use crate::coordinator::group::classic::{Answer, Group, Input, Leaving, RequestId, Settings, State, Sync};
+use super::observer::Observer;
+use crate::coordinator::group::classic::{Answer, Group, Input, Leaving, Settings, State, Sync};
 
 const SMALL: Settings = Settings { initial_rebalance_delay_ms: 300, new_member_join_timeout_ms: 5_000, members_max: 4 };
 
@@ -38,15 +40,43 @@ fn say() -> impl Strategy<Value = Say> {
     ]
 }
 
-/// What the outside knows: ids that were given (an empty one first), and who is parked.
+impl Say {
+    fn random(random: &mut Random) -> Self {
+        let member = random.index(6);
+        let instance = random.once_in(3).then(|| u8::from(random.once_in(2)));
+        match random.below(24) {
+            0..6 => Self::Join {
+                member,
+                instance,
+                id_required: random.once_in(2),
+                wishes: [0, 0, 1, 2][random.index(4)],
+                skips: random.once_in(2),
+            },
+            6..13 => Self::Sync { member, stale: random.once_in(10) },
+            13 | 14 => Self::Heartbeat { member },
+            15 | 16 => Self::Leave { member, instance },
+            17 => Self::Commit { member },
+            18..22 => Self::Wait { ms: random.between(0, 350) },
+            22 => Self::Wait { ms: random.between(0, 3_000) },
+            _ => Self::Failover,
+        }
+    }
+}
+
+/// What the outside knows: ids that were given (an empty one first), and what was asked and answered.
 struct World {
     d: Dialogue,
     ids: Vec<String>,
-    asked: BTreeMap<RequestId, &'static str>,
+    observer: Observer,
     highest_generation: i32,
 }
 
 impl World {
+    fn new() -> Self {
+        let (d, observer) = (Dialogue::new(SMALL), Observer::default());
+        Self { d, ids: vec![String::new()], observer, highest_generation: 0 }
+    }
+
     fn id(&self, member: usize) -> String {
         self.ids.get(member).cloned().unwrap_or_default()
     }
@@ -60,13 +90,15 @@ impl World {
                 wish.session_timeout_ms = 1_500;
                 wish.rebalance_timeout_ms = 2_000;
                 wish.protocols = protocols([&["a", "b"][..], &["b", "a"], &["a"]][usize::from(wishes)]);
-                let request = self.d.join(wish);
-                self.asked.insert(request, "join");
+                let generation = self.d.group.generation();
+                let request = self.d.join(wish.clone());
+                self.observer.join(request, wish, generation);
             }
             Say::Sync { member, stale } => {
                 let id = self.id(member);
                 let generation = self.d.group.generation() - i32::from(stale);
-                let assignments = self.ids.iter().map(|id| (id.clone(), Bytes::from(id.clone()))).collect();
+                let share = |id: &String| (id.clone(), Bytes::from(format!("share of {id} in {generation}")));
+                let assignments = self.ids.iter().map(share).collect();
                 let request = self.d.request();
                 let sync = Sync {
                     member_id: id,
@@ -76,12 +108,13 @@ impl World {
                     protocol: None,
                     assignments,
                 };
-                self.d.step(Input::Sync(request, sync));
-                self.asked.insert(request, "sync");
+                self.d.step(Input::Sync(request, sync.clone()));
+                self.observer.sync(request, sync);
             }
             Say::Heartbeat { member } => {
                 let (id, generation) = (self.id(member), self.d.group.generation());
-                let _ = self.d.heartbeat(&id, generation);
+                let outcome = self.d.heartbeat(&id, generation);
+                self.observer.accepted(&id, outcome);
             }
             Say::Leave { member, instance } => {
                 let leaving = Leaving {
@@ -90,14 +123,15 @@ impl World {
                     reason: None,
                 };
                 let request = self.d.request();
+                self.observer.leave(request);
                 self.d.step(Input::Leave(request, vec![leaving]));
-                self.asked.insert(request, "leave");
             }
             Say::Commit { member } => {
                 let now = self.d.now();
                 let generation = self.d.group.generation();
                 let claimed = who(&self.id(member), None, generation);
-                let _ = self.d.group.validate_commit(now, &claimed);
+                let outcome = self.d.group.validate_commit(now, &claimed);
+                self.observer.accepted(&claimed.member_id, outcome);
             }
             Say::Wait { ms } => self.d.pass(ms),
             Say::Failover => self.fail_over(),
@@ -111,25 +145,33 @@ impl World {
         let (group, _) = Group::load(SMALL, self.d.now(), value);
         self.d.group = group;
         self.collect();
-        self.asked.clear();
+        self.observer.failed_over();
     }
 
     fn collect(&mut self) {
-        for (request, answer) in std::mem::take(&mut self.d.answers) {
-            let asked = self.asked.remove(&request);
-            match (asked, &answer) {
-                (Some("join"), Answer::Join(joined)) => {
-                    if !joined.member_id.is_empty() && !self.ids.contains(&joined.member_id) {
-                        self.ids.push(joined.member_id.clone());
-                        if self.ids.len() > 6 {
-                            self.ids.remove(1);
-                        }
-                    }
+        let answers = std::mem::take(&mut self.d.answers);
+        self.observer.answered(&answers);
+        for answer in answers.into_values() {
+            let Answer::Join(joined) = answer else { continue };
+            if !joined.member_id.is_empty() && !self.ids.contains(&joined.member_id) {
+                self.ids.push(joined.member_id);
+                if self.ids.len() > 6 {
+                    self.ids.remove(1);
                 }
-                (Some("sync"), Answer::Sync(_)) | (Some("leave"), Answer::Leave(_)) => {}
-                other => panic!("not asked, or another answer than asked for: {other:?}"),
             }
         }
+    }
+
+    /// Left alone, the group comes to rest: sessions end, nothing stays parked.
+    fn come_to_rest(&mut self) {
+        for _ in 0..40 {
+            self.d.pass(1_000);
+            self.collect();
+            self.check();
+        }
+        assert_eq!(self.observer.waiting(), 0, "never answered: {:?}", self.observer);
+        assert!(self.d.group.is_idle());
+        assert_eq!(self.d.group.next_deadline_ms(), None);
     }
 
     fn check(&mut self) {
@@ -175,24 +217,23 @@ proptest! {
 
     #[test]
     fn invariants_hold_after_every_step_and_every_request_is_answered(script in proptest::collection::vec(say(), 1..80)) {
-        let mut world = World {
-            d: Dialogue::new(SMALL),
-            ids: vec![String::new()],
-            asked: BTreeMap::new(),
-            highest_generation: 0,
-        };
+        let mut world = World::new();
         for say in script {
             world.act(say);
             world.check();
         }
-        // Left alone, the group comes to rest: sessions end, nothing stays parked.
-        for _ in 0..40 {
-            world.d.pass(1_000);
-            world.collect();
+        world.come_to_rest();
+    }
+}
+
+#[test]
+fn clients_see_one_leader_one_protocol_and_the_share_that_was_given_them() {
+    lives(20_000, 200, |random, steps| {
+        let mut world = World::new();
+        for _ in 0..steps {
+            world.act(Say::random(random));
             world.check();
         }
-        prop_assert!(world.asked.is_empty(), "never answered: {:?}", world.asked);
-        prop_assert!(world.d.group.is_idle());
-        prop_assert_eq!(world.d.group.next_deadline_ms(), None);
-    }
+        world.come_to_rest();
+    });
 }
