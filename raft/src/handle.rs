@@ -127,15 +127,22 @@ impl GroupHandle {
             RaftCallError::Fatal(e) => stopped(&e.to_string()),
         })?;
         let index = RaftIndex(linearizer.read_log_id().index());
+        self.wait_applied(index).await.map_err(ReadIndexError::Stopped)?;
+        Ok(index)
+    }
+
+    /// Waits until everything up to `index` is applied here; the reason if the replica stops before.
+    pub async fn wait_applied(&self, index: RaftIndex) -> Result<(), Arc<str>> {
+        let group = &self.0;
         let reached = |applied: &Option<LogId>| applied.is_some_and(|id| id.index >= index);
         if reached(&group.applier.applied()) {
-            return Ok(index);
+            return Ok(());
         }
         let (mut applied, mut role) = (group.applier.watch_applied(), group.progress.role());
         tokio::select! {
             biased;
-            _ = applied.wait_for(reached) => Ok(index),
-            _ = role.wait_for(|role| role.stopped) => Err(stopped("stopped")),
+            _ = applied.wait_for(reached) => Ok(()),
+            _ = role.wait_for(|role| role.stopped) => Err(group.failure().unwrap_or_else(|| "stopped".into())),
         }
     }
 

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::EntryKind;
 use ottla_storage::env::mutants::{self, Bug};
@@ -57,9 +59,13 @@ async fn newest_members(
     Ok(newest)
 }
 
+/// Answers what is asked of a replica here, by the replica that asks; `None`: no answer, as if the question were lost.
+pub type Service = Arc<dyn Fn(ReplicaId, Bytes) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
+
 struct Shared {
     network: Arc<dyn Network>,
     options: RaftOptions,
+    services: Mutex<BTreeMap<ReplicaId, Service>>,
     groups: Mutex<BTreeMap<ReplicaId, Arc<Group>>>,
     failures: watch::Sender<BTreeMap<ReplicaId, Arc<str>>>,
 }
@@ -73,7 +79,7 @@ impl RaftHost {
     #[must_use]
     pub fn new(network: Arc<dyn Network>, options: RaftOptions) -> Self {
         let failures = watch::Sender::new(BTreeMap::new());
-        RaftHost(Arc::new(Shared { network, options, groups: Mutex::default(), failures }))
+        RaftHost(Arc::new(Shared { network, options, services: Mutex::default(), groups: Mutex::default(), failures }))
     }
 
     /// Creates a replica of a new group in `directory` and starts it. `shard` is what the shard wants to find
@@ -171,8 +177,35 @@ impl RaftHost {
         self.0.failures.subscribe()
     }
 
+    /// From now on `service` answers what is asked of `replica`. It should not keep the host alive.
+    pub fn serve(&self, replica: ReplicaId, service: Service) {
+        self.0.services.lock().insert(replica, service);
+    }
+
+    /// Asks whoever stands behind another replica. Without an answer nobody knows whether it was acted upon.
+    pub async fn ask(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        question: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, Undelivered> {
+        match self.0.network.call(from, to, Message::Ask(question), timeout).await? {
+            Message::Answer(answer) => Ok(answer),
+            _ => Err(Undelivered("not an answer to a question".to_owned())),
+        }
+    }
+
     /// A message from another node. For a replica that is not here it is dropped: it never creates one.
-    pub async fn deliver(&self, _from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, Undelivered> {
+    pub async fn deliver(&self, from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, Undelivered> {
+        if let Message::Ask(question) = message {
+            let service = self.0.services.lock().get(&to).cloned();
+            let Some(service) = service else {
+                return Err(Undelivered(format!("nobody answers for replica {to} here")));
+            };
+            let answer = service(from, question).await;
+            return answer.map(Message::Answer).ok_or_else(|| Undelivered("the question is not answered".to_owned()));
+        }
         let Some(GroupHandle(group)) = self.group(to) else {
             return Err(Undelivered(format!("replica {to} is not here")));
         };

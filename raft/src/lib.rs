@@ -28,7 +28,7 @@ mod types;
 pub use directory::{Directory, EntryLog};
 pub use error::{ProposeError, RaftError, ReadIndexError};
 pub use handle::{GroupHandle, Pending, Proposed};
-pub use host::RaftHost;
+pub use host::{RaftHost, Service};
 pub use machine::{Applied, Reply, StateMachine};
 pub use members::{Creation, Members};
 pub use net::sim::{Faults, SimNetwork};

@@ -12,8 +12,8 @@ use ottla_protocol::ids::NodeId;
 use uuid::Uuid;
 
 use super::fields::{
-    read_intent_key, read_node, read_replicas, read_shard_kind, read_values, write_intent_key, write_node,
-    write_replicas, write_shard_kind, write_values,
+    read_intent_key, read_node, read_replica, read_replicas, read_shard_kind, read_values, write_intent_key,
+    write_node, write_replica, write_replicas, write_shard_kind, write_values,
 };
 use super::image::{IntentKey, NodeRecord, ReplicaRecord, ShardId, ShardKind};
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
@@ -106,6 +106,13 @@ pub enum Command {
         /// How.
         end: IntentEnd,
     },
+    /// A replica that is recorded already, of the metadata group, was found in a directory that was not known.
+    PlaceReplica {
+        /// Its shard.
+        shard: ShardId,
+        /// The replica as it is recorded from now on.
+        replica: ReplicaRecord,
+    },
 }
 
 /// Encodes the commands of one entry.
@@ -191,6 +198,10 @@ fn write_command(w: &mut Writer, command: &Command) {
                 IntentEnd::Abort => 1,
             });
         }
+        Command::PlaceReplica { shard, replica } => {
+            w.u8(11).varint(shard.0);
+            write_replica(w, replica);
+        }
     }
 }
 
@@ -235,6 +246,7 @@ fn read_command(r: &mut Reader<'_>) -> Result<Command, CodecError> {
                 tag => return Err(CodecError::Tag("intent end", tag)),
             },
         },
+        11 => Command::PlaceReplica { shard: ShardId(r.varint("shard")?), replica: read_replica(r)? },
         tag => return Err(CodecError::Tag("command", tag)),
     })
 }
@@ -289,11 +301,13 @@ mod tests {
 
     fn any_command() -> impl Strategy<Value = Command> {
         let shards = || vec(any::<u64>().prop_map(ShardId), 0..20);
-        let replica = (any::<u64>(), any::<i32>(), any_uuid()).prop_map(|(id, node, directory)| ReplicaRecord {
-            id: ReplicaId(id),
-            node: NodeId(node),
-            directory,
-        });
+        let replica = || {
+            (any::<u64>(), any::<i32>(), any_uuid()).prop_map(|(id, node, directory)| ReplicaRecord {
+                id: ReplicaId(id),
+                node: NodeId(node),
+                directory,
+            })
+        };
         let key = (any::<u64>(), any::<u64>(), any_uuid()).prop_map(|(shard, index, topic)| IntentKey {
             shard: ShardId(shard),
             index: RaftIndex(index),
@@ -302,7 +316,7 @@ mod tests {
         prop_oneof![
             "[a-zA-Z0-9_-]{22}".prop_map(|cluster_id| Command::Bootstrap { cluster_id }),
             any_node().prop_map(Command::RegisterNode),
-            (any::<u64>(), any_kind(), vec(replica, 0..4))
+            (any::<u64>(), any_kind(), vec(replica(), 0..4))
                 .prop_map(|(id, kind, replicas)| Command::AddShard(NewShard { id: ShardId(id), kind, replicas })),
             ("[a-z]{1,9}", any_uuid(), any::<bool>(), any_values(), shards()).prop_map(
                 |(name, id, internal, overrides, shards)| Command::CreateTopic {
@@ -327,6 +341,8 @@ mod tests {
                 key,
                 end: if done { IntentEnd::Done } else { IntentEnd::Abort }
             }),
+            (any::<u64>(), replica())
+                .prop_map(|(shard, replica)| Command::PlaceReplica { shard: ShardId(shard), replica }),
         ]
     }
 

@@ -8,19 +8,20 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::{NodeId, ProducerId};
-use ottla_raft::GroupHandle;
+use ottla_raft::{GroupHandle, RaftHost};
 use ottla_storage::env::{rt, watch};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::command::IntentEnd;
-use super::decide::{Answer, Ask};
+use super::decide::{Answer, Ask, Join};
 use super::error::MetadataError;
 use super::image::{IntentKey, MetadataImage, ShardId, Topic};
 use super::joint::{Coalesced, Joint};
 use super::names;
+use super::peers::Peers;
 use super::requests::{ConfigChange, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName};
-use super::writer::{JOBS_MAX, Job, Writer, from_read_index};
+use super::writer::{JOBS_MAX, Writer};
 use crate::config::Config;
 
 /// Topics being made on the way at the same time: a request that names a million topics must not make a storm.
@@ -36,9 +37,7 @@ pub struct Metadata(Arc<Inner>);
 
 struct Inner {
     node_id: NodeId,
-    group: GroupHandle,
-    images: watch::Receiver<Arc<MetadataImage>>,
-    jobs: mpsc::Sender<Job>,
+    peers: Arc<Peers>,
     creating: Joint<Result<CreatedTopic, MetadataError>>,
     reading: Coalesced<Result<(), MetadataError>>,
     producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
@@ -60,6 +59,7 @@ impl Metadata {
     /// The handle of a group that runs, and its writer.
     pub(super) fn new(
         node_id: NodeId,
+        host: RaftHost,
         group: GroupHandle,
         images: watch::Receiver<Arc<MetadataImage>>,
         base: Arc<Config>,
@@ -69,9 +69,7 @@ impl Metadata {
         rt::spawn(writer.run());
         Self(Arc::new(Inner {
             node_id,
-            group,
-            images,
-            jobs,
+            peers: Peers::start(host, group, images, jobs),
             creating: Joint::new(AUTO_CREATE_MAX),
             reading: Coalesced::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
@@ -81,19 +79,19 @@ impl Metadata {
     /// Everything, as of the last entry applied here.
     #[must_use]
     pub fn image(&self) -> Arc<MetadataImage> {
-        Arc::clone(&self.0.images.borrow())
+        Arc::clone(&self.0.peers.images.borrow())
     }
 
     /// This node's configuration, dynamic settings included.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.0.images.borrow().config)
+        Arc::clone(&self.0.peers.images.borrow().config)
     }
 
     /// The image and its changes.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<MetadataImage>> {
-        self.0.images.clone()
+        self.0.peers.images.clone()
     }
 
     /// This node.
@@ -105,7 +103,7 @@ impl Metadata {
     /// The node that takes changes: the metadata group's leader, as far as is known.
     #[must_use]
     pub fn controller_id(&self) -> Option<NodeId> {
-        let leader = self.0.group.role().borrow().leader?;
+        let leader = self.0.peers.group.role().borrow().leader?;
         let image = self.image();
         let shard = image.shard(ShardId::METADATA)?;
         shard.replicas.iter().find(|replica| replica.id == leader).map(|replica| replica.node)
@@ -114,40 +112,24 @@ impl Metadata {
     /// The metadata group's replica on this node.
     #[must_use]
     pub fn group(&self) -> &GroupHandle {
-        &self.0.group
+        &self.0.peers.group
     }
 
     /// Returns when everything that was committed before the call is in the image. Calls that come together share one.
     ///
     /// # Errors
-    /// When this node does not lead the metadata group or its replica has stopped.
+    /// When no leader that a majority confirms answers, or this node's replica has stopped.
     pub async fn read_index(&self) -> Result<(), MetadataError> {
-        let (group, images) = (self.0.group.clone(), self.0.images.clone());
+        let peers = Arc::clone(&self.0.peers);
         let read = move || {
-            let (group, images) = (group.clone(), images.clone());
-            async move {
-                let read = group.read_index().await;
-                read.map(|_| ()).map_err(|error| from_read_index(&error, &images.borrow()))
-            }
+            let peers = Arc::clone(&peers);
+            async move { peers.read_index().await }
         };
         self.0.reading.run(read).await.unwrap_or(Err(MetadataError::Stopped("the node stops".to_owned())))
     }
 
     async fn ask(&self, ask: Ask, validate_only: bool, timeout: Duration) -> Result<Answer, MetadataError> {
-        let (answer, answered) = oneshot::channel();
-        let job = Job { ask, validate_only, answer };
-        match self.0.jobs.try_send(job) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(MetadataError::Overloaded),
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                return Err(MetadataError::Stopped("the node stops".to_owned()));
-            }
-        }
-        match rt::timeout(timeout, answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(MetadataError::Stopped("the node stops".to_owned())),
-            Err(_) => Err(MetadataError::TimedOut),
-        }
+        self.0.peers.change(ask, validate_only, timeout).await
     }
 
     /// Makes topics; each is answered when it is committed and in this node's image.
@@ -297,7 +279,7 @@ impl Metadata {
     }
 
     /// Registers a node that starts.
-    pub(super) async fn join(&self, join: super::decide::Join) -> Result<(), MetadataError> {
+    pub(super) async fn join(&self, join: Join) -> Result<(), MetadataError> {
         self.ask(Ask::Join(Box::new(join)), false, TIMEOUT).await.map(|_| ())
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use super::command::{Command, IntentEnd, NewShard};
@@ -37,14 +38,28 @@ pub(super) enum Ask {
     Join(Box<Join>),
 }
 
+impl Ask {
+    /// True if it does no harm when it is done twice, also late and after others.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::AllocateProducerIds | Self::EndIntents(_) | Self::EnsureInternal { .. } | Self::Join(_) => true,
+            Self::CreateTopic { .. } | Self::DeleteTopic(_) | Self::CreatePartitions(_) | Self::ChangeConfig(_) => {
+                false
+            }
+        }
+    }
+}
+
 /// A node that starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Join {
     pub(super) node: NodeRecord,
     /// The id of a cluster that has none yet.
     pub(super) cluster_id: String,
-    /// The replica of the metadata group that the first node made before there was metadata.
+    /// The node's replica of the metadata group, made before there was metadata.
     pub(super) metadata_replica: ReplicaRecord,
+    /// The group's first voters, which all that found the cluster know beforehand: each node's replica.
+    pub(super) founders: BTreeMap<ReplicaId, NodeId>,
 }
 
 /// What the writer answers.
@@ -170,7 +185,7 @@ fn place_by_factor(image: &MetadataImage, asked: &NewTopic) -> Result<Placement,
             ));
         }
         Some(factor) => factor,
-        None => image.config.topics.default_replication_factor.unwrap_or(default_factor(nodes)),
+        None => image.config.topics.default_replication_factor.unwrap_or(default_factor(image.expected_nodes())),
     };
     let Some(factor) = factor_in_force(factor, nodes) else {
         return Err(MetadataError::InvalidReplicationFactor(format!(
@@ -272,9 +287,14 @@ fn ensure_internal(image: &MetadataImage, topic: InternalTopic, id: Uuid) -> Res
             config.transaction.topic_partitions,
         ),
     };
-    let nodes = image.nodes.len();
-    let factor = factor.min(i16::try_from(nodes).unwrap_or(i16::MAX));
-    let factor = factor_in_force(factor, nodes).unwrap_or(1);
+    let factor = factor.min(i16::try_from(image.expected_nodes()).unwrap_or(i16::MAX));
+    let Some(factor) = factor_in_force(factor, image.nodes.len()) else {
+        return Err(MetadataError::InvalidReplicationFactor(format!(
+            "Topic '{}' waits: {factor} nodes are to hold it and only {} are registered.",
+            topic.name(),
+            image.nodes.len()
+        )));
+    };
     let count = usize::try_from(count).unwrap_or(1);
     let placement = check_placed(placement::place_internal(image, kind, factor, count), count)?;
     let mut overrides = BTreeMap::from([
@@ -372,13 +392,34 @@ fn join_cluster(image: &MetadataImage, join: &Join) -> Vec<Command> {
     let mut nodes = after.nodes.as_ref().clone();
     nodes.insert(join.node.id, join.node.clone());
     after.nodes = std::sync::Arc::new(nodes);
+    let mut expected = after.expected_nodes();
     if !image.shards.contains_key(&ShardId::METADATA) {
-        let replicas = vec![join.metadata_replica];
-        commands.push(Command::AddShard(NewShard { id: ShardId::METADATA, kind: ShardKind::Metadata, replicas }));
-        after.next_replica_id = join.metadata_replica.id.0.saturating_add(1);
+        let replicas = metadata_replicas(join);
+        after.next_replica_id = replicas.last().map_or(0, |replica| replica.id.0).saturating_add(1);
         after.next_shard_id = after.next_shard_id.max(1);
+        expected = expected.max(replicas.len());
+        commands.push(Command::AddShard(NewShard { id: ShardId::METADATA, kind: ShardKind::Metadata, replicas }));
+    } else if let Some(replica) = moved(image, &join.metadata_replica) {
+        commands.push(Command::PlaceReplica { shard: ShardId::METADATA, replica });
     }
-    let missing = placement::missing_pool_shards(&after, default_factor(after.nodes.len()));
-    commands.extend(shard_commands(missing));
+    // Shards are made for all that found the cluster, not for whoever came first.
+    if after.nodes.len() >= expected {
+        let missing = placement::missing_pool_shards(&after, default_factor(after.nodes.len()));
+        commands.extend(shard_commands(missing));
+    }
     commands
+}
+
+/// The first voters of the metadata group by their ids; directories of others are known when these join.
+fn metadata_replicas(join: &Join) -> Vec<ReplicaRecord> {
+    let other = |(id, node): (&ReplicaId, &NodeId)| ReplicaRecord { id: *id, node: *node, directory: Uuid::nil() };
+    let mut replicas: BTreeMap<_, _> = join.founders.iter().map(|founder| (*founder.0, other(founder))).collect();
+    replicas.insert(join.metadata_replica.id, join.metadata_replica);
+    replicas.into_values().collect()
+}
+
+/// The replica as it is to be recorded, if it is recorded in another directory.
+fn moved(image: &MetadataImage, replica: &ReplicaRecord) -> Option<ReplicaRecord> {
+    let recorded = image.shard(ShardId::METADATA)?.replicas.iter().find(|known| known.id == replica.id)?;
+    (recorded.node == replica.node && recorded.directory != replica.directory).then_some(*replica)
 }

@@ -21,7 +21,7 @@ fn found(config: Config) -> Machine {
     let local = node(1, None, &[100]);
     let directory = local.directories[0].id;
     let metadata_replica = ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory };
-    let join = Join { node: local, cluster_id: "abc".into(), metadata_replica };
+    let join = Join { node: local, cluster_id: "abc".into(), metadata_replica, founders: BTreeMap::new() };
     ask(&mut machine, Ask::Join(Box::new(join))).unwrap();
     machine
 }
@@ -71,7 +71,7 @@ fn the_first_node_founds_the_cluster_and_its_pool() {
     let epoch = image.nodes[&NodeId(1)].epoch;
     let local = node(1, None, &[50]);
     let metadata_replica = ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory: local.directories[0].id };
-    let join = Join { node: local, cluster_id: "other".into(), metadata_replica };
+    let join = Join { node: local, cluster_id: "other".into(), metadata_replica, founders: BTreeMap::new() };
     ask(&mut machine, Ask::Join(Box::new(join))).unwrap();
     assert_eq!((machine.image().shards.len(), &*machine.image().cluster_id), (3, "abc"));
     assert!(machine.image().nodes[&NodeId(1)].epoch > epoch);

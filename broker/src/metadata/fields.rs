@@ -21,20 +21,24 @@ pub(super) fn read_values(r: &mut Reader<'_>) -> Result<BTreeMap<String, String>
     Ok(values.into_iter().collect())
 }
 
+pub(super) fn write_replica(w: &mut Writer, replica: &ReplicaRecord) {
+    w.u64(replica.id.0).i32(replica.node.0).uuid(&replica.directory);
+}
+
+pub(super) fn read_replica(r: &mut Reader<'_>) -> Result<ReplicaRecord, CodecError> {
+    Ok(ReplicaRecord {
+        id: ReplicaId(r.u64("replica id")?),
+        node: NodeId(r.i32("node id")?),
+        directory: r.uuid("directory")?,
+    })
+}
+
 pub(super) fn write_replicas(w: &mut Writer, replicas: &[ReplicaRecord]) {
-    write_list(w, replicas.iter(), |w, replica| {
-        w.u64(replica.id.0).i32(replica.node.0).uuid(&replica.directory);
-    });
+    write_list(w, replicas.iter(), write_replica);
 }
 
 pub(super) fn read_replicas(r: &mut Reader<'_>) -> Result<Vec<ReplicaRecord>, CodecError> {
-    read_list(r, "replicas", |r| {
-        Ok(ReplicaRecord {
-            id: ReplicaId(r.u64("replica id")?),
-            node: NodeId(r.i32("node id")?),
-            directory: r.uuid("directory")?,
-        })
-    })
+    read_list(r, "replicas", read_replica)
 }
 
 pub(super) fn write_intent_key(w: &mut Writer, key: &IntentKey) {

@@ -229,6 +229,8 @@ pub struct MetadataImage {
     pub next_replica_id: u64,
     /// The first shard id that was never given.
     pub next_shard_id: u64,
+    /// Rolling checksum over all changes up to `index`: equal on all nodes (I6).
+    pub checksum: u64,
 }
 
 impl MetadataImage {
@@ -248,6 +250,13 @@ impl MetadataImage {
     #[must_use]
     pub fn shard(&self, id: ShardId) -> Option<&Arc<ShardRecord>> {
         self.shards.get(&id)
+    }
+
+    /// Nodes that the cluster has, or will have when all that found it have joined.
+    #[must_use]
+    pub fn expected_nodes(&self) -> usize {
+        let founders = self.shards.get(&ShardId::METADATA).map_or(0, |shard| shard.replicas.len());
+        self.nodes.len().max(founders)
     }
 
     /// The open intents of `shard`, oldest first.

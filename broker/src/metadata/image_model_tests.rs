@@ -58,7 +58,8 @@ impl Model {
         if ids.is_empty() || ids.len() < shard.replicas.len() || !all_new {
             return refused(Refusal::ReplicaId);
         }
-        if !shard.replicas.iter().all(|replica| self.nodes.contains_key(&replica.node.0)) {
+        // The metadata group's first voters may be known before their nodes.
+        if id != 0 && !shard.replicas.iter().all(|replica| self.nodes.contains_key(&replica.node.0)) {
             return refused(Refusal::NoSuchNode);
         }
         self.replica_ids_given.extend(ids);
@@ -141,6 +142,11 @@ impl Model {
             Command::EndIntent { key, .. } => {
                 let ended = self.intents.remove(&(key.shard.0, key.index.0, key.topic));
                 return ended.map(drop).ok_or(Refusal::NoSuchIntent);
+            }
+            Command::PlaceReplica { shard, replica } => {
+                let (shard, _) = self.shards.get_mut(&shard.0).ok_or(Refusal::Shard)?;
+                let same = |known: &&mut ReplicaRecord| known.id == replica.id && known.node == replica.node;
+                *shard.replicas.iter_mut().find(same).ok_or(Refusal::ReplicaId)? = *replica;
             }
         }
         Ok(())
@@ -250,7 +256,7 @@ fn a_shard(random: &mut Random, model: &Model) -> NewShard {
 fn command(random: &mut Random, model: &Model) -> Command {
     let id = Uuid::from_u128(u128::from(random.below(9)));
     let a_node = |random: &mut Random| i32::try_from(random.between(1, 3)).unwrap();
-    match random.below(22) {
+    match random.below(23) {
         0 => Command::Bootstrap { cluster_id: format!("cluster-{}", random.below(9)) },
         1 => Command::RegisterNode(node(a_node(random), Some("z"), &[random.below(99)])),
         2 | 3 => Command::AddShard(a_shard(random, model)),
@@ -271,6 +277,19 @@ fn command(random: &mut Random, model: &Model) -> Command {
         15 => {
             let node = (!random.once_in(2)).then(|| NodeId(a_node(random)));
             Command::SetBrokerConfig { node, values: values(random, "log.retention.ms") }
+        }
+        17 => {
+            let known: Vec<_> = model.shards.values().flat_map(|(shard, _)| &shard.replicas).copied().collect();
+            let mut replica = random.pick(&known).copied().unwrap_or(ReplicaRecord {
+                id: ReplicaId(1),
+                node: NodeId(1),
+                directory: Uuid::nil(),
+            });
+            replica.directory = Uuid::from_u128(u128::from(random.below(9)));
+            replica.node.0 += i32::from(random.once_in(9));
+            let of = model.shards.values().find(|(shard, _)| shard.replicas.iter().any(|known| known.id == replica.id));
+            let shard = of.filter(|_| !random.once_in(9)).map_or(ShardId(random.below(5)), |(shard, _)| shard.id);
+            Command::PlaceReplica { shard, replica }
         }
         16 => Command::AllocateProducerIds { count: u32::try_from(random.between(1, 1_000)).unwrap() },
         _ => {

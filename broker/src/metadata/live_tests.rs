@@ -24,6 +24,7 @@ use crate::config::{Config, Inputs};
 
 #[derive(Default)]
 struct Kept {
+    replica: u64,
     creation: Bytes,
     vote: Option<Vote>,
     entries: BTreeMap<u64, Entry>,
@@ -36,7 +37,7 @@ struct Kept {
 
 /// The log of the one replica, in memory: everything is durable at once.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Kept>>);
+pub(super) struct Memory(Arc<Mutex<Kept>>);
 
 impl Memory {
     /// What a checkpoint taken now would hold.
@@ -55,10 +56,10 @@ impl Memory {
         }
     }
 
-    fn recovered(&self) -> Option<RecoveredReplica> {
+    pub(super) fn recovered(&self) -> Option<RecoveredReplica> {
         let kept = self.0.lock();
         (!kept.creation.is_empty()).then(|| RecoveredReplica {
-            id: ReplicaId(1),
+            id: ReplicaId(kept.replica),
             creation: kept.creation.clone(),
             vote: kept.vote,
             purged: None,
@@ -76,7 +77,10 @@ impl Memory {
 
 impl Directory for Memory {
     fn create_replica(&self, creation: GroupCreation) -> BoxFuture<'_, io::Result<Arc<dyn EntryLog>>> {
-        self.0.lock().creation = creation.payload;
+        {
+            let mut kept = self.0.lock();
+            (kept.replica, kept.creation) = (creation.replica.0, creation.payload);
+        }
         Box::pin(std::future::ready(Ok(Arc::new(self.clone()) as Arc<dyn EntryLog>)))
     }
     fn replica_log(&self, _: ReplicaId) -> Option<Arc<dyn EntryLog>> {
@@ -95,7 +99,7 @@ impl Directory for Memory {
 
 impl EntryLog for Memory {
     fn id(&self) -> ReplicaId {
-        ReplicaId(1)
+        ReplicaId(self.0.lock().replica)
     }
     fn set_priority(&self, _: bool) {}
     fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
@@ -146,8 +150,9 @@ async fn start(memory: &Memory, config: Config) -> Result<(Metadata, RaftHost), 
     let local = LocalNode::from_config(&config, vec![free]);
     let home = (Arc::new(memory.clone()) as Arc<dyn Directory>, directory);
     let recovered = memory.recovered();
+    let founders = Founders::alone(config.node_id);
     assert!(recovered.as_ref().is_none_or(is_metadata));
-    let metadata = Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config)).await?;
+    let metadata = Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), founders).await?;
     Ok((metadata, host))
 }
 

@@ -14,7 +14,9 @@ use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
 use super::command::{self, Command, NewShard};
-use super::image::{Intent, IntentKey, IntentKind, MetadataImage, PartitionRoute, ShardId, ShardRecord, Topic};
+use super::image::{
+    Intent, IntentKey, IntentKind, MetadataImage, PartitionRoute, ReplicaRecord, ShardId, ShardRecord, Topic,
+};
 use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, cluster_key, intent_key, topic_key};
 use crate::codec::CodecError;
 use crate::config::{Config, TopicConfig};
@@ -240,6 +242,7 @@ impl Machine {
                 }
                 None => Err(Refusal::NoSuchIntent),
             },
+            Command::PlaceReplica { shard, replica } => self.place_replica(shard, replica),
         };
         applied.map_or_else(Outcome::Refused, |()| Outcome::Done)
     }
@@ -280,7 +283,9 @@ impl Machine {
         if ids.len() != shard.replicas.len() || ids.first().is_none_or(|id| *id < self.image.next_replica_id) {
             return Err(Refusal::ReplicaId);
         }
-        if shard.replicas.iter().any(|replica| !self.image.nodes.contains_key(&replica.node)) {
+        // The first voters of the metadata group are known before their nodes are.
+        let founds = shard.id == ShardId::METADATA;
+        if !founds && shard.replicas.iter().any(|replica| !self.image.nodes.contains_key(&replica.node)) {
             return Err(Refusal::NoSuchNode);
         }
         self.image.next_replica_id = ids.last().map_or(0, |id| id.saturating_add(1));
@@ -289,6 +294,16 @@ impl Machine {
         let record = ShardRecord { id: shard.id, kind: shard.kind, replicas: shard.replicas, created: index };
         self.note(&Record::Shard(record.clone()));
         Arc::make_mut(&mut self.image.shards).insert(record.id, Arc::new(record));
+        Ok(())
+    }
+
+    fn place_replica(&mut self, shard: ShardId, replica: ReplicaRecord) -> Result<(), Refusal> {
+        let record = self.image.shards.get(&shard).ok_or(Refusal::Shard)?;
+        let mut record = record.as_ref().clone();
+        let known = record.replicas.iter_mut().find(|known| (known.id, known.node) == (replica.id, replica.node));
+        *known.ok_or(Refusal::ReplicaId)? = replica;
+        self.note(&Record::Shard(record.clone()));
+        Arc::make_mut(&mut self.image.shards).insert(shard, Arc::new(record));
         Ok(())
     }
 

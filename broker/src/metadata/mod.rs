@@ -9,10 +9,12 @@ pub mod controller;
 mod decide;
 mod error;
 mod fields;
+mod forward;
 pub mod image;
 mod joint;
 pub mod machine;
 pub mod names;
+mod peers;
 pub mod placement;
 mod records;
 mod replica;
@@ -35,10 +37,14 @@ pub use records::ShardCreation;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
 };
-pub use start::{LocalNode, StartError, is_metadata};
+pub use start::{Founders, LocalNode, StartError, is_metadata};
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod decide_tests;
+#[cfg(test)]
+mod forward_tests;
 #[cfg(test)]
 mod image_model_tests;
 #[cfg(test)]

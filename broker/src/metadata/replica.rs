@@ -22,9 +22,13 @@ pub(super) struct MetadataReplica {
 impl MetadataReplica {
     /// A replica whose images are seen through the receiver.
     pub(super) fn new(machine: Machine) -> (Self, watch::Receiver<Arc<MetadataImage>>) {
-        let (images, receiver) = watch::channel(Arc::new(machine.image().clone()));
+        let (images, receiver) = watch::channel(image_of(&machine));
         (Self { machine, images }, receiver)
     }
+}
+
+fn image_of(machine: &Machine) -> Arc<MetadataImage> {
+    Arc::new(MetadataImage { checksum: machine.checksum(), ..machine.image().clone() })
 }
 
 impl StateMachine for MetadataReplica {
@@ -42,7 +46,7 @@ impl StateMachine for MetadataReplica {
     }
 
     fn publish(&mut self) {
-        self.images.send_replace(Arc::new(self.machine.image().clone()));
+        self.images.send_replace(image_of(&self.machine));
     }
 
     fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)> {

@@ -2,6 +2,7 @@
 //!
 //! May not know: connections, partitions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +23,10 @@ use super::records::ShardCreation;
 use super::replica::MetadataReplica;
 use crate::config::Config;
 
-/// The metadata group's replica on the node that founds a cluster.
+/// The metadata group's replica on a node that founds a cluster alone.
 const FIRST_REPLICA: ReplicaId = ReplicaId(1);
+/// A node that could not register tries again after this long.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// How long a node waits for its metadata group to have a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -61,6 +64,35 @@ impl LocalNode {
 /// A host that clients can be told: one that means "all addresses" becomes this host, as clients on it can use.
 fn advertised_host(host: &str) -> String {
     if crate::config::listeners::is_unspecified(host) { "localhost".to_owned() } else { host.to_owned() }
+}
+
+/// The nodes that found a cluster together, known to each of them beforehand: the first voters of the metadata group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founders {
+    own: ReplicaId,
+    members: BTreeMap<ReplicaId, NodeId>,
+}
+
+impl Founders {
+    /// One node alone.
+    #[must_use]
+    pub fn alone(node: NodeId) -> Self {
+        Self { own: FIRST_REPLICA, members: BTreeMap::from([(FIRST_REPLICA, node)]) }
+    }
+
+    /// These nodes, in the same order on each of them; `None` if `node` is not one of them.
+    #[must_use]
+    pub fn of(node: NodeId, nodes: &[NodeId]) -> Option<Self> {
+        let members: BTreeMap<_, _> = (FIRST_REPLICA.0..).map(ReplicaId).zip(nodes.iter().copied()).collect();
+        let own = *members.iter().find(|(_, member)| **member == node)?.0;
+        Some(Self { own, members })
+    }
+
+    /// The metadata group's replica of each node.
+    #[must_use]
+    pub fn replicas(&self) -> &BTreeMap<ReplicaId, NodeId> {
+        &self.members
+    }
 }
 
 /// Why the metadata cannot start.
@@ -122,8 +154,9 @@ pub fn mint_cluster_id() -> String {
 }
 
 impl Metadata {
-    /// Opens the metadata group of a node (or founds one where nothing was recovered), waits until it serves, and
-    /// registers the node. `home` is the directory of the group's replica and its id: the recovered one's, else the first.
+    /// Opens the metadata group of a node, or founds one with `founders` where nothing was recovered, and registers the
+    /// node. `home` is the directory of the group's replica and its id: the recovered one's, else the first. A node that is
+    /// alone is registered when this returns; one of several serves from what it knows, and keeps trying behind.
     ///
     /// # Errors
     /// When the group cannot be opened, belongs to another cluster, or gets no leader.
@@ -133,9 +166,10 @@ impl Metadata {
         recovered: Option<&RecoveredReplica>,
         local: LocalNode,
         config: Arc<Config>,
+        founders: Founders,
     ) -> Result<Self, StartError> {
         let (directory, directory_id) = home;
-        if config.cluster_size() > 1 {
+        if config.cluster_size() > founders.members.len() {
             return Err(StartError::ManySeeds(config.cluster_size()));
         }
         let machine = match recovered {
@@ -149,21 +183,42 @@ impl Metadata {
         let group = match recovered {
             Some(replica) => host.open(directory, replica, Box::new(machine)).await?,
             None => {
-                let members = Members::of([FIRST_REPLICA]);
-                host.create(directory, FIRST_REPLICA, ShardCreation::METADATA.encode(), members, Box::new(machine))
-                    .await?
+                let members = Members::of(founders.members.keys().copied());
+                let creation = ShardCreation::METADATA.encode();
+                host.create(directory, founders.own, creation, members, Box::new(machine)).await?
             }
         };
-        let metadata = Self::new(config.node_id, group, images, Arc::clone(&config));
-        metadata.wait_for_leader().await?;
+        let alone = founders.members.len() == 1;
+        let replica = ReplicaRecord { id: group.replica(), node: config.node_id, directory: directory_id };
+        let metadata = Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config));
+        if alone {
+            metadata.wait_for_leader().await?;
+        }
         let founded = metadata.image().cluster_id.to_string();
         if let Some(expected) =
             config.cluster_id.as_ref().filter(|expected| !founded.is_empty() && **expected != founded)
         {
             return Err(StartError::OtherCluster { found: founded, expected: expected.clone() });
         }
-        metadata.join(join_of(local, &config, metadata.group().replica(), directory_id)).await?;
+        let join = join_of(local, &config, replica, founders.members);
+        if alone {
+            metadata.join(join).await?;
+        } else {
+            rt::spawn(metadata.clone().keep_joining(join));
+        }
         Ok(metadata)
+    }
+
+    /// Registers the node as soon as the group can; a group without a quorum stops no node.
+    async fn keep_joining(self, join: Join) {
+        loop {
+            match self.join(join.clone()).await {
+                Ok(()) => return,
+                Err(MetadataError::Stopped(why)) => return tracing::error!("this node is not registered: {why}"),
+                Err(error) => tracing::warn!("this node is not registered yet: {error}"),
+            }
+            rt::sleep(JOIN_PAUSE).await;
+        }
     }
 
     async fn wait_for_leader(&self) -> Result<(), StartError> {
@@ -184,7 +239,12 @@ impl Metadata {
     }
 }
 
-fn join_of(local: LocalNode, config: &Config, replica: ReplicaId, directory: Uuid) -> Join {
+fn join_of(
+    local: LocalNode,
+    config: &Config,
+    metadata_replica: ReplicaRecord,
+    founders: BTreeMap<ReplicaId, NodeId>,
+) -> Join {
     Join {
         node: NodeRecord {
             id: local.id,
@@ -195,7 +255,8 @@ fn join_of(local: LocalNode, config: &Config, replica: ReplicaId, directory: Uui
             epoch: RaftIndex(0),
         },
         cluster_id: config.cluster_id.clone().unwrap_or_else(mint_cluster_id),
-        metadata_replica: ReplicaRecord { id: replica, node: config.node_id, directory },
+        metadata_replica,
+        founders,
     }
 }
 

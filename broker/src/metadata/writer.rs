@@ -75,6 +75,15 @@ impl Writer {
 
     /// Decides what waits, has it agreed on, answers. Jobs to be decided again come back.
     async fn turn(&mut self, first: Vec<(Job, u32)>, clock_ms: i64) -> Vec<(Job, u32)> {
+        // Only such a leader's image holds everything that was committed before.
+        let role = *self.group.role().borrow();
+        if !role.ready {
+            let error = not_controller(&self.images.borrow(), role.leader);
+            for (job, _) in first {
+                let _ = job.answer.send(Err(error.clone()));
+            }
+            return Vec::new();
+        }
         let image = self.images.borrow().as_ref().clone();
         let index = ottla_storage::ids::RaftIndex(image.index.0 + 1);
         let mut scratch = Machine::scratch(Arc::clone(&self.base), image);
@@ -104,6 +113,9 @@ impl Writer {
             Ok(()) if !commands.is_empty() => self.agree(&commands, in_entry, clock_ms).await,
             leads => (leads, Vec::new()),
         };
+        // A leader that was another's follower meanwhile has decided on an old image.
+        let same = self.group.role().borrow().term == role.term;
+        let agreed = agreed.and(if same { Ok(()) } else { Err(MetadataError::NotController { leader: None }) });
         again.extend(waiting);
         for (job, decision) in settled {
             let _ = job.answer.send(agreed.clone().and(decision));
@@ -165,8 +177,8 @@ impl Writer {
     }
 }
 
-/// The node of a replica of the metadata group.
-fn node_of(image: &MetadataImage, leader: Option<ReplicaId>) -> MetadataError {
+/// Another node leads, or none: `leader` is its replica of the metadata group.
+pub(super) fn not_controller(image: &MetadataImage, leader: Option<ReplicaId>) -> MetadataError {
     let shard = image.shard(ShardId::METADATA);
     let replica = shard.and_then(|shard| shard.replicas.iter().find(|replica| Some(replica.id) == leader));
     MetadataError::NotController { leader: replica.map(|replica| replica.node) }
@@ -174,14 +186,14 @@ fn node_of(image: &MetadataImage, leader: Option<ReplicaId>) -> MetadataError {
 
 pub(super) fn from_read_index(error: &ottla_raft::ReadIndexError, image: &MetadataImage) -> MetadataError {
     match error {
-        ottla_raft::ReadIndexError::NotLeader { leader } => node_of(image, *leader),
+        ottla_raft::ReadIndexError::NotLeader { leader } => not_controller(image, *leader),
         ottla_raft::ReadIndexError::Stopped(why) => MetadataError::Stopped(why.to_string()),
     }
 }
 
 fn from_propose(error: &ProposeError, image: &MetadataImage) -> MetadataError {
     match error {
-        ProposeError::NotLeader { leader } => node_of(image, *leader),
+        ProposeError::NotLeader { leader } => not_controller(image, *leader),
         ProposeError::Unknown => MetadataError::TimedOut,
         ProposeError::LeaseExpired => MetadataError::NotController { leader: None },
         ProposeError::Stopped(why) => MetadataError::Stopped(why.to_string()),

@@ -6,6 +6,7 @@ pub(crate) mod sim;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ottla_storage::entry::{Entry, Vote};
 use ottla_storage::ids::{LogId, ReplicaId};
@@ -31,6 +32,10 @@ pub enum Message {
     Transfer { from_leader: Vote, to: ReplicaId, last: Option<LogId> },
     /// Answer to `Transfer`.
     Transferred { accepted: bool },
+    /// A question to whoever stands behind a replica, in bytes that Raft does not read ([`crate::Service`]).
+    Ask(Bytes),
+    /// Answer to `Ask`.
+    Answer(Bytes),
 }
 
 /// The message got no answer; whether it was acted upon is unknown.

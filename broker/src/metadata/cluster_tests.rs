@@ -1,0 +1,177 @@
+//! The metadata group over three nodes and a simulated network: asked anywhere, known everywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ottla_protocol::ids::NodeId;
+use ottla_raft::{Directory, Faults, RaftHost, RaftOptions, SimNetwork};
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::{self, SimNode};
+use uuid::Uuid;
+
+use super::live_tests::Memory;
+use super::*;
+use crate::config::Config;
+
+const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+struct Cluster {
+    network: SimNetwork,
+    memories: BTreeMap<NodeId, Memory>,
+}
+
+fn machine_of(node: NodeId) -> SimNode {
+    SimNode(node.0.unsigned_abs())
+}
+
+impl Cluster {
+    async fn start(&mut self, node: NodeId) -> (Metadata, RaftHost) {
+        let (network, memory) = (self.network.clone(), self.memories.entry(node).or_default().clone());
+        let begun = sim::spawn_on(machine_of(node), async move {
+            let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
+            network.attach(machine_of(node), host.clone());
+            let mut config = Config::default();
+            config.node_id = node;
+            let directory = Uuid::from_u128(node.0.unsigned_abs().into());
+            let free = DirectoryRecord { id: directory, path: "/data".into(), free_bytes: 100 };
+            let local = LocalNode::from_config(&config, vec![free]);
+            let home = (Arc::new(memory.clone()) as Arc<dyn Directory>, directory);
+            let founders = Founders::of(node, &NODES).unwrap();
+            for (replica, node) in founders.replicas() {
+                network.place(*replica, machine_of(*node));
+            }
+            let recovered = memory.recovered();
+            let metadata = Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), founders).await;
+            (metadata.unwrap(), host)
+        });
+        begun.await.unwrap()
+    }
+
+    async fn start_all(&mut self) -> Vec<(Metadata, RaftHost)> {
+        let mut all = Vec::new();
+        for node in NODES {
+            all.push(self.start(node).await);
+        }
+        for (metadata, _) in &all {
+            let joined = |image: &Arc<MetadataImage>| image.nodes.len() == NODES.len();
+            let mut images = metadata.watch();
+            drop(rt::timeout(PATIENCE, images.wait_for(joined)).await.unwrap().unwrap());
+        }
+        all
+    }
+}
+
+fn named(name: &str) -> NewTopic {
+    NewTopic { name: name.to_owned(), partitions: Some(2), ..NewTopic::default() }
+}
+
+async fn shut_down(all: &[(Metadata, RaftHost)]) {
+    for (_, host) in all {
+        host.shutdown().await;
+    }
+}
+
+#[test]
+fn every_node_takes_changes_and_every_node_knows_them_after_a_read_index() {
+    sim::run_twice(1, || async {
+        let all = Cluster::default().start_all().await;
+        let image = all[0].0.image();
+        // Shards are placed when all founders are there: two for each node, each on three nodes in known directories.
+        assert_eq!(image.shards.len(), 7);
+        let metadata = image.shard(ShardId::METADATA).unwrap();
+        let directories: BTreeSet<_> = metadata.replicas.iter().map(|replica| replica.directory.as_u128()).collect();
+        assert_eq!(directories, BTreeSet::from([1, 2, 3]));
+        let ids: BTreeSet<_> = image.shards.values().flat_map(|shard| &shard.replicas).map(|r| r.id).collect();
+        assert_eq!(ids.len(), 21, "replica ids are never given twice");
+        assert!(image.shards.values().all(|shard| shard.replicas.len() == 3));
+        for (at, (metadata, _)) in all.iter().enumerate() {
+            let name = format!("t{at}");
+            let made = metadata.create_topics(vec![named(&name)], false, PATIENCE).await;
+            let id = made[0].as_ref().unwrap().id;
+            assert_eq!(metadata.image().topic(&name).map(|topic| topic.id), Some(id), "known where it was asked");
+            for (other, _) in &all {
+                other.read_index().await.unwrap();
+                assert_eq!(other.image().topic(&name).map(|topic| topic.id), Some(id));
+            }
+            let again = metadata.create_topics(vec![named(&name)], false, PATIENCE).await;
+            assert_eq!(again[0], Err(MetadataError::TopicExists(name)));
+        }
+        let given = join_all(all.iter().map(|(metadata, _)| metadata.allocate_producer_id())).await;
+        let given: BTreeSet<_> = given.into_iter().map(|id| id.unwrap().0).collect();
+        assert_eq!(given.len(), 3);
+        let controllers: BTreeSet<_> = all.iter().map(|(metadata, _)| metadata.controller_id().unwrap()).collect();
+        assert_eq!(controllers.len(), 1);
+        shut_down(&all).await;
+    });
+}
+
+#[test]
+fn lost_and_repeated_questions_do_no_harm() {
+    let mut made_again = 0;
+    for seed in 0..8 {
+        made_again += sim::run(seed, || async {
+            let mut cluster = Cluster::default();
+            let all = cluster.start_all().await;
+            let mut ids = BTreeSet::new();
+            let delay_max = Duration::from_millis(60);
+            let faults = Faults { delay_max, loss_per_mille: 40, repeat_per_mille: 500, ..Faults::default() };
+            cluster.network.set_faults(faults);
+            let (mut made_again, mut names) = (0, 0);
+            for turn in 0..30 {
+                let (metadata, _) = &all[turn % 3];
+                let made = metadata.create_topics(vec![named(&format!("t{names}"))], false, PATIENCE).await;
+                let Ok(made) = &made[0] else {
+                    // It may be there or not: what comes next needs another name.
+                    names += 1;
+                    continue;
+                };
+                assert!(ids.insert(made.id), "an id is never given twice");
+                made_again += 1;
+                let gone = metadata.delete_topics(vec![TopicName::Id(made.id)], PATIENCE).await;
+                if gone[0].is_err() {
+                    names += 1;
+                } else {
+                    // A repeated creation or deletion that comes late is not acted upon.
+                    rt::sleep(delay_max * 4).await;
+                    for (metadata, _) in &all {
+                        if metadata.read_index().await.is_ok() {
+                            assert!(metadata.image().topic_by_id(&made.id).is_none());
+                        }
+                    }
+                }
+            }
+            shut_down(&all).await;
+            made_again
+        })
+        .output;
+    }
+    assert!(made_again > 80, "{made_again} topics made");
+}
+
+#[test]
+fn a_node_starts_without_a_quorum_and_registers_when_there_is_one() {
+    sim::run_twice(3, || async {
+        let mut cluster = Cluster::default();
+        let all = cluster.start_all().await;
+        let id = all[0].0.create_topics(vec![named("t")], false, PATIENCE).await[0].as_ref().unwrap().id;
+        for (metadata, _) in &all {
+            metadata.read_index().await.unwrap();
+        }
+        let epoch = all[0].0.image().nodes[&NODES[0]].epoch;
+        shut_down(&all).await;
+        let first = cluster.start(NODES[0]).await;
+        rt::sleep(Duration::from_secs(60)).await;
+        assert!(first.0.read_index().await.is_err());
+        assert!(first.0.create_topics(vec![named("u")], false, PATIENCE).await[0].is_err());
+        let second = cluster.start(NODES[1]).await;
+        let registered = |image: &Arc<MetadataImage>| image.nodes.get(&NODES[0]).is_some_and(|node| node.epoch > epoch);
+        let mut images = first.0.watch();
+        drop(rt::timeout(PATIENCE * 4, images.wait_for(registered)).await.unwrap().unwrap());
+        assert_eq!(first.0.image().topic("t").map(|topic| topic.id), Some(id));
+        shut_down(&[first, second]).await;
+    });
+}

@@ -1,0 +1,384 @@
+//! What one node asks of the node that leads the metadata group, and what that one answers: as bytes.
+//!
+//!  question: | version u8 | session u64 | number u64 | floor u64 | term u64 | kind u8 | fields |
+//!  answer:   | version u8 | index u64 | outcome u8 | fields |
+//!
+//! Both versions grow together with the fields. Reading never panics. May not know: who sends it and how it is carried out.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+
+use super::command::IntentEnd;
+use super::decide::{Answer, Ask, Join};
+use super::error::MetadataError;
+use super::fields::{
+    read_intent_key, read_node, read_replica, read_values, write_intent_key, write_node, write_replica, write_values,
+};
+use super::requests::{
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
+};
+use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+
+/// Version of the encoding.
+const VERSION: u8 = 1;
+
+/// What is wanted of the leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Want {
+    /// The index up to which everything is committed.
+    ReadIndex,
+    /// A change, or (`validate_only`) whether it would be made.
+    Change { ask: Ask, validate_only: bool },
+}
+
+/// A question to the leader of one term; it is acted upon at most once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Question {
+    /// One life of the node that asks; random.
+    pub(super) session: u64,
+    /// Counts the session's questions.
+    pub(super) number: u64,
+    /// The smallest number whose answer is still waited for: nothing below needs to be acted upon.
+    pub(super) floor: u64,
+    /// The term of the leader that is asked.
+    pub(super) term: u64,
+    pub(super) want: Want,
+}
+
+/// The leader's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// Whoever passes the answer on has applied everything up to here before.
+    pub(super) index: RaftIndex,
+    pub(super) outcome: Result<Answer, MetadataError>,
+}
+
+impl Question {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION).u64(self.session).u64(self.number).u64(self.floor).u64(self.term);
+        match &self.want {
+            Want::ReadIndex => {
+                w.u8(0);
+            }
+            Want::Change { ask, validate_only } => {
+                w.u8(1).u8(u8::from(*validate_only));
+                write_ask(&mut w, ask);
+            }
+        }
+        w.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::of_version(bytes, VERSION)?;
+        let (session, number) = (r.u64("session")?, r.u64("number")?);
+        let (floor, term) = (r.u64("floor")?, r.u64("term")?);
+        let want = match r.u8("question")? {
+            0 => Want::ReadIndex,
+            1 => {
+                let validate_only = read_bool(&mut r, "validate only")?;
+                Want::Change { ask: read_ask(&mut r)?, validate_only }
+            }
+            tag => return Err(CodecError::Tag("question", tag)),
+        };
+        r.end()?;
+        Ok(Self { session, number, floor, term, want })
+    }
+}
+
+impl Answered {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION).u64(self.index.0);
+        match &self.outcome {
+            Ok(answer) => write_answer(w.u8(0), answer),
+            Err(error) => write_error(w.u8(1), error),
+        }
+        w.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::of_version(bytes, VERSION)?;
+        let index = RaftIndex(r.u64("index")?);
+        let outcome = match r.u8("outcome")? {
+            0 => Ok(read_answer(&mut r)?),
+            1 => Err(read_error(&mut r)?),
+            tag => return Err(CodecError::Tag("outcome", tag)),
+        };
+        r.end()?;
+        Ok(Self { index, outcome })
+    }
+}
+
+fn read_bool(r: &mut Reader<'_>, what: &'static str) -> Result<bool, CodecError> {
+    match r.u8(what)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(CodecError::Value(what)),
+    }
+}
+
+fn write_some<T>(w: &mut Writer, value: Option<T>, write: impl FnOnce(&mut Writer, T)) {
+    w.u8(u8::from(value.is_some()));
+    if let Some(value) = value {
+        write(w, value);
+    }
+}
+
+fn read_some<T>(
+    r: &mut Reader<'_>,
+    what: &'static str,
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, CodecError>,
+) -> Result<Option<T>, CodecError> {
+    if read_bool(r, what)? { read(r).map(Some) } else { Ok(None) }
+}
+
+fn write_nodes(w: &mut Writer, nodes: &[NodeId]) {
+    write_list(w, nodes.iter(), |w, node| {
+        w.i32(node.0);
+    });
+}
+
+fn read_nodes(r: &mut Reader<'_>) -> Result<Vec<NodeId>, CodecError> {
+    read_list(r, "nodes", |r| r.i32("node id").map(NodeId))
+}
+
+fn write_ask(w: &mut Writer, ask: &Ask) {
+    match ask {
+        Ask::CreateTopic { topic, id } => {
+            w.u8(1).uuid(id).string(&topic.name);
+            write_some(w, topic.partitions, |w, count| {
+                w.i32(count);
+            });
+            write_some(w, topic.factor, |w, factor| {
+                w.i16(factor);
+            });
+            write_list(w, topic.assignments.iter(), |w, (number, nodes)| {
+                write_nodes(w.i32(*number), nodes);
+            });
+            write_values(w, &topic.configs);
+        }
+        Ask::EnsureInternal { topic, id } => {
+            w.u8(2).uuid(id).u8(match topic {
+                InternalTopic::ConsumerOffsets => 0,
+                InternalTopic::TransactionState => 1,
+            });
+        }
+        Ask::DeleteTopic(TopicName::Name(name)) => {
+            w.u8(3).string(name);
+        }
+        Ask::DeleteTopic(TopicName::Id(id)) => {
+            w.u8(4).uuid(id);
+        }
+        Ask::CreatePartitions(asked) => {
+            w.u8(5).string(&asked.topic).i32(asked.count);
+            write_some(w, asked.assignments.as_ref(), |w, assignments| {
+                write_list(w, assignments.iter(), |w, nodes| write_nodes(w, nodes));
+            });
+        }
+        Ask::ChangeConfig(change) => write_change(w.u8(6), change),
+        Ask::AllocateProducerIds => {
+            w.u8(7);
+        }
+        Ask::EndIntents(ends) => {
+            w.u8(8);
+            write_list(w, ends.iter(), |w, (key, end)| {
+                write_intent_key(w, key);
+                w.u8(match end {
+                    IntentEnd::Done => 0,
+                    IntentEnd::Abort => 1,
+                });
+            });
+        }
+        Ask::Join(join) => {
+            w.u8(9);
+            write_node(w, &join.node);
+            w.string(&join.cluster_id);
+            write_replica(w, &join.metadata_replica);
+            write_list(w, join.founders.iter(), |w, (replica, node)| {
+                w.u64(replica.0).i32(node.0);
+            });
+        }
+    }
+}
+
+fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
+    Ok(match r.u8("what is asked")? {
+        1 => {
+            let id = r.uuid("topic id")?;
+            let topic = NewTopic {
+                name: r.string("topic name")?,
+                partitions: read_some(r, "partitions", |r| r.i32("partitions"))?,
+                factor: read_some(r, "factor", |r| r.i16("factor"))?,
+                assignments: read_list(r, "assignments", |r| Ok((r.i32("partition")?, read_nodes(r)?)))?,
+                configs: read_values(r)?,
+            };
+            Ask::CreateTopic { topic, id }
+        }
+        2 => {
+            let id = r.uuid("topic id")?;
+            let topic = match r.u8("internal topic")? {
+                0 => InternalTopic::ConsumerOffsets,
+                1 => InternalTopic::TransactionState,
+                tag => return Err(CodecError::Tag("internal topic", tag)),
+            };
+            Ask::EnsureInternal { topic, id }
+        }
+        3 => Ask::DeleteTopic(TopicName::Name(r.string("topic name")?)),
+        4 => Ask::DeleteTopic(TopicName::Id(r.uuid("topic id")?)),
+        5 => {
+            let (topic, count) = (r.string("topic name")?, r.i32("partitions")?);
+            let assignments = read_some(r, "assignments", |r| read_list(r, "assignments", read_nodes))?;
+            Ask::CreatePartitions(NewPartitions { topic, count, assignments })
+        }
+        6 => Ask::ChangeConfig(read_change(r)?),
+        7 => Ask::AllocateProducerIds,
+        8 => Ask::EndIntents(read_list(r, "intents", |r| {
+            let key = read_intent_key(r)?;
+            let end = match r.u8("intent end")? {
+                0 => IntentEnd::Done,
+                1 => IntentEnd::Abort,
+                tag => return Err(CodecError::Tag("intent end", tag)),
+            };
+            Ok((key, end))
+        })?),
+        9 => {
+            let (node, cluster_id) = (read_node(r)?, r.string("cluster id")?);
+            let metadata_replica = read_replica(r)?;
+            let founders =
+                read_list(r, "founders", |r| Ok((ReplicaId(r.u64("replica id")?), NodeId(r.i32("node id")?))))?;
+            let founders: BTreeMap<_, _> = founders.into_iter().collect();
+            Ask::Join(Box::new(Join { node, cluster_id, metadata_replica, founders }))
+        }
+        tag => return Err(CodecError::Tag("what is asked", tag)),
+    })
+}
+
+fn write_change(w: &mut Writer, change: &ConfigChange) {
+    match &change.owner {
+        ConfigOwner::Topic(name) => w.u8(0).string(name),
+        ConfigOwner::Node(node) => w.u8(1).i32(node.0),
+        ConfigOwner::AllNodes => w.u8(2),
+    };
+    write_list(w, change.ops.iter(), |w, (name, op)| {
+        w.string(name);
+        match op {
+            ConfigOp::Set(value) => w.u8(0).string(value),
+            ConfigOp::Delete => w.u8(1),
+            ConfigOp::Append(value) => w.u8(2).string(value),
+            ConfigOp::Subtract(value) => w.u8(3).string(value),
+        };
+    });
+    w.u8(u8::from(change.replace));
+}
+
+fn read_change(r: &mut Reader<'_>) -> Result<ConfigChange, CodecError> {
+    let owner = match r.u8("config owner")? {
+        0 => ConfigOwner::Topic(r.string("topic name")?),
+        1 => ConfigOwner::Node(NodeId(r.i32("node id")?)),
+        2 => ConfigOwner::AllNodes,
+        tag => return Err(CodecError::Tag("config owner", tag)),
+    };
+    let ops = read_list(r, "config changes", |r| {
+        let name = r.string("config name")?;
+        let op = match r.u8("config change")? {
+            0 => ConfigOp::Set(r.string("config value")?),
+            1 => ConfigOp::Delete,
+            2 => ConfigOp::Append(r.string("config value")?),
+            3 => ConfigOp::Subtract(r.string("config value")?),
+            tag => return Err(CodecError::Tag("config change", tag)),
+        };
+        Ok((name, op))
+    })?;
+    Ok(ConfigChange { owner, ops, replace: read_bool(r, "replace")? })
+}
+
+fn write_answer(w: &mut Writer, answer: &Answer) {
+    match answer {
+        Answer::Done => {
+            w.u8(0);
+        }
+        Answer::Topic(topic) => {
+            w.u8(1).string(&topic.name).uuid(&topic.id).i32(topic.partitions).i16(topic.factor);
+            write_values(w, &topic.overrides);
+        }
+        Answer::Deleted { name, id } => {
+            w.u8(2).string(name).uuid(id);
+        }
+        Answer::ProducerIds { first, count } => {
+            w.u8(3).i64(*first).varint(u64::from(*count));
+        }
+    }
+}
+
+fn read_answer(r: &mut Reader<'_>) -> Result<Answer, CodecError> {
+    Ok(match r.u8("answer")? {
+        0 => Answer::Done,
+        1 => Answer::Topic(CreatedTopic {
+            name: r.string("topic name")?,
+            id: r.uuid("topic id")?,
+            partitions: r.i32("partitions")?,
+            factor: r.i16("factor")?,
+            overrides: read_values(r)?,
+        }),
+        2 => Answer::Deleted { name: r.string("topic name")?, id: r.uuid("topic id")? },
+        3 => Answer::ProducerIds {
+            first: r.i64("producer id")?,
+            count: u32::try_from(r.varint("count")?).map_err(|_| CodecError::Value("count"))?,
+        },
+        tag => return Err(CodecError::Tag("answer", tag)),
+    })
+}
+
+fn write_error(w: &mut Writer, error: &MetadataError) {
+    use MetadataError as E;
+    match error {
+        E::UnknownTopic => w.u8(0),
+        E::UnknownTopicId => w.u8(1),
+        E::TopicExists(what) => w.u8(2).string(what),
+        E::InvalidTopic(what) => w.u8(3).string(what),
+        E::InvalidPartitions(what) => w.u8(4).string(what),
+        E::InvalidReplicationFactor(what) => w.u8(5).string(what),
+        E::InvalidReplicaAssignment(what) => w.u8(6).string(what),
+        E::InvalidConfig(what) => w.u8(7).string(what),
+        E::PolicyViolation(what) => w.u8(8).string(what),
+        E::InvalidRequest(what) => w.u8(9).string(what),
+        E::DeletionDisabled => w.u8(10),
+        E::NotController { leader } => {
+            w.u8(11);
+            write_some(w, *leader, |w, leader| {
+                w.i32(leader.0);
+            });
+            w
+        }
+        E::TimedOut => w.u8(12),
+        E::Overloaded => w.u8(13),
+        E::Stopped(what) => w.u8(14).string(what),
+    };
+}
+
+fn read_error(r: &mut Reader<'_>) -> Result<MetadataError, CodecError> {
+    use MetadataError as E;
+    const WHY: &str = "reason";
+    Ok(match r.u8("error")? {
+        0 => E::UnknownTopic,
+        1 => E::UnknownTopicId,
+        2 => E::TopicExists(r.string(WHY)?),
+        3 => E::InvalidTopic(r.string(WHY)?),
+        4 => E::InvalidPartitions(r.string(WHY)?),
+        5 => E::InvalidReplicationFactor(r.string(WHY)?),
+        6 => E::InvalidReplicaAssignment(r.string(WHY)?),
+        7 => E::InvalidConfig(r.string(WHY)?),
+        8 => E::PolicyViolation(r.string(WHY)?),
+        9 => E::InvalidRequest(r.string(WHY)?),
+        10 => E::DeletionDisabled,
+        11 => E::NotController { leader: read_some(r, "leader", |r| r.i32("node id").map(NodeId))? },
+        12 => E::TimedOut,
+        13 => E::Overloaded,
+        14 => E::Stopped(r.string(WHY)?),
+        tag => return Err(CodecError::Tag("error", tag)),
+    })
+}

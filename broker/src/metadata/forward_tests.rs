@@ -1,0 +1,188 @@
+//! What is asked of the leader and answered comes back as it was; foreign bytes are an error.
+
+use std::collections::BTreeMap;
+
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::command::IntentEnd;
+use super::decide::{Answer, Ask, Join};
+use super::error::MetadataError;
+use super::forward::{Answered, Question, Want};
+use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, ReplicaRecord, ShardId};
+use super::requests::{
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
+};
+
+fn id() -> impl Strategy<Value = Uuid> {
+    any::<u128>().prop_map(Uuid::from_u128)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,12}"
+}
+
+fn values() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map("[a-z.]{1,20}", text(), 0..4)
+}
+
+fn nodes() -> impl Strategy<Value = Vec<NodeId>> {
+    vec(any::<i32>().prop_map(NodeId), 0..4)
+}
+
+fn join() -> impl Strategy<Value = Join> {
+    let listeners = vec((text(), text(), any::<u16>()), 0..3);
+    let directories = vec((id(), text(), any::<u64>()), 0..3);
+    let founders = btree_map(any::<u64>().prop_map(ReplicaId), any::<i32>().prop_map(NodeId), 0..4);
+    (any::<i32>(), proptest::option::of(text()), listeners, directories, any::<u64>(), founders, text()).prop_map(
+        |(node, rack, listeners, directories, number, founders, cluster_id)| {
+            let listener = |(name, host, port)| ListenerEndpoint { name, host, port };
+            let directory = |(id, path, free_bytes)| DirectoryRecord { id, path, free_bytes };
+            let node = NodeRecord {
+                id: NodeId(node),
+                rack,
+                listeners: listeners.into_iter().map(listener).collect(),
+                directories: directories.into_iter().map(directory).collect(),
+                version: "1".into(),
+                epoch: RaftIndex(number),
+            };
+            let replica = ReplicaRecord { id: ReplicaId(number), node: node.id, directory: Uuid::from_u128(9) };
+            Join { node, cluster_id, metadata_replica: replica, founders }
+        },
+    )
+}
+
+fn change() -> impl Strategy<Value = ConfigChange> {
+    let owner = prop_oneof![
+        text().prop_map(ConfigOwner::Topic),
+        any::<i32>().prop_map(|node| ConfigOwner::Node(NodeId(node))),
+        Just(ConfigOwner::AllNodes)
+    ];
+    let op = prop_oneof![
+        text().prop_map(ConfigOp::Set),
+        Just(ConfigOp::Delete),
+        text().prop_map(ConfigOp::Append),
+        text().prop_map(ConfigOp::Subtract)
+    ];
+    (owner, vec((text(), op), 0..4), any::<bool>()).prop_map(|(owner, ops, replace)| ConfigChange {
+        owner,
+        ops,
+        replace,
+    })
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let topic = (
+        text(),
+        proptest::option::of(any::<i32>()),
+        proptest::option::of(any::<i16>()),
+        vec((any::<i32>(), nodes()), 0..3),
+        values(),
+    )
+        .prop_map(|(name, partitions, factor, assignments, configs)| NewTopic {
+            name,
+            partitions,
+            factor,
+            assignments,
+            configs,
+        });
+    let internal = prop_oneof![Just(InternalTopic::ConsumerOffsets), Just(InternalTopic::TransactionState)];
+    let key = (any::<u64>(), any::<u64>(), id()).prop_map(|(shard, index, topic)| IntentKey {
+        shard: ShardId(shard),
+        index: RaftIndex(index),
+        topic,
+    });
+    let end = any::<bool>().prop_map(|done| if done { IntentEnd::Done } else { IntentEnd::Abort });
+    prop_oneof![
+        (topic, id()).prop_map(|(topic, id)| Ask::CreateTopic { topic, id }),
+        (internal, id()).prop_map(|(topic, id)| Ask::EnsureInternal { topic, id }),
+        text().prop_map(|name| Ask::DeleteTopic(TopicName::Name(name))),
+        id().prop_map(|id| Ask::DeleteTopic(TopicName::Id(id))),
+        (text(), any::<i32>(), proptest::option::of(vec(nodes(), 0..3)))
+            .prop_map(|(topic, count, assignments)| Ask::CreatePartitions(NewPartitions { topic, count, assignments })),
+        change().prop_map(Ask::ChangeConfig),
+        Just(Ask::AllocateProducerIds),
+        vec((key, end), 0..5).prop_map(Ask::EndIntents),
+        join().prop_map(|join| Ask::Join(Box::new(join))),
+    ]
+}
+
+fn question() -> impl Strategy<Value = Question> {
+    let want = prop_oneof![
+        1 => Just(Want::ReadIndex),
+        9 => (ask(), any::<bool>()).prop_map(|(ask, validate_only)| Want::Change { ask, validate_only }),
+    ];
+    (any::<[u64; 4]>(), want).prop_map(|([session, number, floor, term], want)| Question {
+        session,
+        number,
+        floor,
+        term,
+        want,
+    })
+}
+
+fn error() -> impl Strategy<Value = MetadataError> {
+    use MetadataError as E;
+    prop_oneof![
+        Just(E::UnknownTopic),
+        Just(E::UnknownTopicId),
+        text().prop_map(E::TopicExists),
+        text().prop_map(E::InvalidTopic),
+        text().prop_map(E::InvalidPartitions),
+        text().prop_map(E::InvalidReplicationFactor),
+        text().prop_map(E::InvalidReplicaAssignment),
+        text().prop_map(E::InvalidConfig),
+        text().prop_map(E::PolicyViolation),
+        text().prop_map(E::InvalidRequest),
+        Just(E::DeletionDisabled),
+        proptest::option::of(any::<i32>().prop_map(NodeId)).prop_map(|leader| E::NotController { leader }),
+        Just(E::TimedOut),
+        Just(E::Overloaded),
+        text().prop_map(E::Stopped),
+    ]
+}
+
+fn answered() -> impl Strategy<Value = Answered> {
+    let topic = (text(), id(), any::<i32>(), any::<i16>(), values())
+        .prop_map(|(name, id, partitions, factor, overrides)| CreatedTopic { name, id, partitions, factor, overrides });
+    let answer = prop_oneof![
+        Just(Answer::Done),
+        topic.prop_map(Answer::Topic),
+        (text(), id()).prop_map(|(name, id)| Answer::Deleted { name, id }),
+        (any::<i64>(), any::<u32>()).prop_map(|(first, count)| Answer::ProducerIds { first, count }),
+    ];
+    let outcome = prop_oneof![answer.prop_map(Ok), error().prop_map(Err)];
+    (any::<u64>(), outcome).prop_map(|(index, outcome)| Answered { index: RaftIndex(index), outcome })
+}
+
+proptest! {
+    #[test]
+    fn questions_come_back_and_cut_ones_are_refused(question in question(), keep in any::<prop::sample::Index>()) {
+        let bytes = question.encode();
+        prop_assert!(Question::decode(&bytes[..keep.index(bytes.len())]).is_err());
+        prop_assert_eq!(Question::decode(&bytes), Ok(question));
+    }
+
+    #[test]
+    fn answers_come_back_and_cut_ones_are_refused(answered in answered(), keep in any::<prop::sample::Index>()) {
+        let bytes = answered.encode();
+        prop_assert!(Answered::decode(&bytes[..keep.index(bytes.len())]).is_err());
+        prop_assert_eq!(Answered::decode(&bytes), Ok(answered));
+    }
+
+    #[test]
+    fn foreign_bytes_are_an_error_and_never_a_panic(question in question(), at in any::<prop::sample::Index>(), flip in 1_u8.., noise in vec(any::<u8>(), 0..200)) {
+        let mut bytes = question.encode().to_vec();
+        let place = at.index(bytes.len());
+        bytes[place] ^= flip;
+        let _ = Question::decode(&bytes);
+        let _ = Answered::decode(&bytes);
+        let _ = Question::decode(&noise);
+        let _ = Answered::decode(&noise);
+        let newer = [&[2][..], &bytes[1..]].concat();
+        prop_assert!(Question::decode(&newer).is_err() && Answered::decode(&newer).is_err());
+    }
+}
