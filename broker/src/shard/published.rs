@@ -9,8 +9,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::env::sync::{Mutex, RwLock};
 use ottla_storage::env::watch;
-use parking_lot::{Mutex, RwLock};
 
 use super::epochs::EpochHistory;
 use super::watching::{DataWaiter, Watch};
@@ -37,7 +37,7 @@ pub struct PartitionCell {
     /// Which partition.
     pub id: PartitionId,
     /// The replicated group state; partitions of `__consumer_offsets` only.
-    pub groups: Option<Arc<Mutex<GroupStore>>>,
+    pub groups: Option<Arc<parking_lot::Mutex<GroupStore>>>,
     marks: RwLock<Marks>,
     waiters: Mutex<Waiters>,
 }
@@ -211,7 +211,7 @@ impl Published {
     /// Forgets what is gone, then shows new marks; makes a partition known if it is new.
     pub(crate) fn publish(
         &self,
-        updates: Vec<(PartitionId, Marks, u64, Option<Arc<Mutex<GroupStore>>>)>,
+        updates: Vec<(PartitionId, Marks, u64, Option<Arc<parking_lot::Mutex<GroupStore>>>)>,
         gone: &[PartitionId],
     ) {
         let removed: Vec<_> = {
@@ -240,6 +240,9 @@ impl Published {
     }
 }
 
+#[cfg(all(test, feature = "shuttle"))]
+#[path = "published_shuttle_tests.rs"]
+mod shuttle_tests;
 #[cfg(test)]
 mod tests {
     use super::*;

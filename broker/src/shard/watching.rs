@@ -7,10 +7,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ottla_storage::env::mutants::{self, Bug};
-use parking_lot::Mutex;
+use ottla_storage::env::sync::{AtomicI64, Mutex};
 use tokio::sync::oneshot;
 
 /// Somebody who waits for new bytes in any of several partitions.

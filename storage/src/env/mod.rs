@@ -7,4 +7,5 @@ pub mod mutants;
 pub mod real;
 pub mod rt;
 pub mod sim;
+pub mod sync;
 pub mod watch;

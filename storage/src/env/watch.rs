@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use super::sync::{Mutex, RwLock, RwLockReadGuard};
 
 /// All senders are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,3 +246,7 @@ impl<T> Drop for Receiver<T> {
         drop(waker);
     }
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+#[path = "watch_shuttle_tests.rs"]
+mod shuttle_tests;

@@ -13,13 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::mark::Mark;
 use super::segments::segment_path;
 use super::types::LogOptions;
 use crate::env::disk::{Disk, File, OpenMode, PAGE_BYTES};
 use crate::env::rt;
+use crate::env::sync::Mutex;
 
 /// Zeroes are synced in pieces so small that a commit's sync which meets one hardly waits: 4 MiB held it for 3 ms.
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
@@ -258,6 +257,9 @@ async fn attempt(
     make_segment(disk, dir, sequence, options, may_zero).await
 }
 
+#[cfg(all(test, feature = "shuttle"))]
+#[path = "prepare_shuttle_tests.rs"]
+mod shuttle_tests;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,12 +10,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::frame::{RawFrame, padded};
 use super::replica::Replica;
 use super::types::{LogFailure, OnSynced};
+use crate::env::sync::Mutex;
 use crate::ids::{LogPosition, ReplicaId};
 
 /// What a lane may take per round before the next one has its turn.
@@ -291,5 +291,7 @@ impl Lanes {
     }
 }
 
+#[cfg(all(test, feature = "shuttle"))]
+mod shuttle_tests;
 #[cfg(test)]
 mod tests;
