@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 
+use tracing_subscriber::filter::LevelFilter;
+
 use run::{Outcome, Plan, run};
 
 /// A thread a seed: its first allocations would otherwise be fresh pages each time, a quarter of the whole time.
@@ -115,6 +117,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Panics of tasks are findings, wherever they end up; the story says more than a backtrace.
     std::panic::set_hook(Box::new(|info| eprintln!("panic: {info}")));
+    // `RUST_LOG=warn`: what the nodes themselves say. Nothing, unless asked for.
+    let filter =
+        tracing_subscriber::EnvFilter::builder().with_default_directive(LevelFilter::OFF.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     match arguments.command {
         Some(Command::Shrink { seed }) => return shrink::shrink(&arguments.world.plan(seed)),
         #[cfg(feature = "mutants")]

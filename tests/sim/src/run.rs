@@ -131,6 +131,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     for life in world.lives() {
         life.host.shutdown().await;
     }
+    world.end();
     Outcome { acknowledged, reads, faults, broken, ..Outcome::default() }
 }
 
@@ -180,12 +181,16 @@ fn caught_up(world: &World) -> bool {
 }
 
 fn describe(world: &World) -> String {
+    let lives = world.lives();
+    if lives.len() < world.nodes().count() {
+        world.tell(None, format!("{} nodes run, {:?} are starting", lives.len(), world.starting()));
+    }
     let node = |life: &Arc<Life>| {
         let failures = life.host.failures().borrow().clone();
         let roles: Vec<_> = life.shards.all().iter().map(|shard| (shard.creation.shard.0, shard.role())).collect();
         format!("node {}: marks {:?}, roles {roles:?}, failures {failures:?}", life.node.0, marks(life))
     };
-    world.lives().iter().map(node).collect::<Vec<_>>().join("; ")
+    lives.iter().map(node).collect::<Vec<_>>().join("; ")
 }
 
 /// The whole truth after the storm: every replica against what clients were told.

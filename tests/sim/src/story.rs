@@ -24,7 +24,8 @@ impl Story {
 
     /// The last events that concern everybody or this partition.
     pub(crate) fn of(&self, partition: Option<i32>) -> String {
-        let concerns = |of: &Option<i32>| of.is_none() || partition.is_none() || *of == partition;
+        // A law about everybody is not told by what happened to each partition.
+        let concerns = |of: &Option<i32>| of.is_none() || *of == partition;
         let told: Vec<_> = self.0.iter().filter(|(_, of, _)| concerns(of)).collect();
         let mut text = String::new();
         for (at, of, line) in &told[told.len().saturating_sub(TOLD)..] {

@@ -167,6 +167,17 @@ impl World {
         self.tell(None, format!("node {} is down ({crash:?})", node.0));
     }
 
+    /// Nodes whose start has not ended.
+    pub(crate) fn starting(&self) -> Vec<u32> {
+        self.0.starting.lock().iter().map(|node| node.0).collect()
+    }
+
+    /// Takes the world apart: hosts and network know each other, and a process runs many worlds.
+    pub(crate) fn end(&self) {
+        self.nodes().for_each(|node| self.0.network.detach(node));
+        self.0.up.lock().clear();
+    }
+
     /// The node whose replica of a partition's shard says that it leads and serves; the newest if several do.
     pub(crate) fn leader(&self, index: i32) -> Option<SimNode> {
         let lives = self.lives();

@@ -73,6 +73,15 @@ impl Dir {
         self.durable = self.current.clone();
     }
 
+    /// Every file that a later loss of power may leave a name for.
+    fn inodes(&self) -> impl Iterator<Item = u64> {
+        let pending = self.pending.iter().filter_map(|op| match op {
+            NameOp::Set(_, inode) => Some(*inode),
+            NameOp::Rename(..) | NameOp::Remove(_) => None,
+        });
+        self.current.values().chain(self.durable.values()).copied().chain(pending)
+    }
+
     fn lose_power(&mut self, rng: &mut SimRng) {
         let pending = std::mem::take(&mut self.pending);
         let kept = usize::try_from(rng.below(pending.len() as u64 + 1)).unwrap_or(0);
@@ -204,8 +213,7 @@ impl World {
             self.dirs.values_mut().for_each(|dir| dir.lose_power(rng));
             self.inodes.values_mut().for_each(|inode| inode.lose_power(rng, tear));
         }
-        let named: BTreeSet<u64> =
-            self.dirs.values().flat_map(|d| d.current.values().chain(d.durable.values()).copied()).collect();
+        let named: BTreeSet<u64> = self.dirs.values().flat_map(Dir::inodes).collect();
         self.inodes.retain(|id, _| named.contains(id));
     }
 }
