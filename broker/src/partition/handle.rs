@@ -80,6 +80,12 @@ impl Partition {
         self.led().ok().map(|(_, epoch)| epoch)
     }
 
+    /// The shard's time in milliseconds, and whether anything may expire by it; none where this node does not lead.
+    #[must_use]
+    pub fn clock(&self) -> Option<(i64, bool)> {
+        self.shard.clock()
+    }
+
     /// True once the shard carries the partition.
     #[must_use]
     pub fn is_adopted(&self) -> bool {

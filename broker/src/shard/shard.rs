@@ -262,11 +262,16 @@ impl Shard {
         self.wanted_changed.notified().await;
     }
 
-    /// The shard's time now, and whether expiry may go by it.
-    pub(crate) fn clock_for_expiry(&self) -> Option<i64> {
+    /// The shard's time now, and whether expiry may go by it; none where this replica does not lead.
+    pub(crate) fn clock(&self) -> Option<(i64, bool)> {
         let now_ms = self.next_clock_ms(self.leading()?);
         let clock = self.clock.lock();
-        clock.running.as_ref().is_some_and(|(_, clock)| !clock.has_jumped()).then_some(now_ms)
+        Some((now_ms, clock.running.as_ref().is_some_and(|(_, clock)| !clock.has_jumped())))
+    }
+
+    /// The shard's time, if expiry may go by it.
+    pub(crate) fn clock_for_expiry(&self) -> Option<i64> {
+        self.clock().filter(|(_, may_expire)| *may_expire).map(|(now_ms, _)| now_ms)
     }
 
     fn next_clock_ms(&self, term: Term) -> i64 {

@@ -19,6 +19,15 @@ use crate::partition::{AppendError, PartitionError};
 /// Waits until an append is applied.
 pub type AppendFuture = BoxFuture<'static, Result<(), AppendError>>;
 
+/// The time by which a partition's records are stamped and expire: the shard clock of design section 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionClock {
+    /// Milliseconds since 1970; never falls, whoever leads.
+    pub now_ms: i64,
+    /// False while the node's wall clock is far from it and most others do not agree: nothing may expire.
+    pub may_expire: bool,
+}
+
 /// The floors below, as the coordinator sees them.
 pub trait Journal: Debug + Send + Sync + 'static {
     /// Number of partitions of the topic, existing or to be.
@@ -32,6 +41,9 @@ pub trait Journal: Debug + Send + Sync + 'static {
 
     /// Changes whenever a topic was deleted.
     fn topic_deletions(&self) -> watch::Receiver<u64>;
+
+    /// The clock of a partition that this node leads.
+    fn clock(&self, partition: i32) -> Option<PartitionClock>;
 
     /// Waits a while for this node to lead and serve the partition, if it is about to.
     fn wait_until_led(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;

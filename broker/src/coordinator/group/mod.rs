@@ -32,7 +32,7 @@ use ottla_storage::env::rt;
 
 pub use error::GroupError;
 pub use guard::Guard;
-pub use journal::Journal;
+pub use journal::{Journal, PartitionClock};
 pub use owner::{Commit, DeletedTopic, Described, Listed, NewOffset};
 pub use partition_journal::PartitionJournal;
 pub use runtime::{GroupSettings, Groups};

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::error::GroupError;
-use super::journal::{AppendFuture, Journal};
+use super::journal::{AppendFuture, Journal, PartitionClock};
 use super::store::GroupStore;
 use crate::metadata::{CONSUMER_OFFSETS, InternalTopic, MetadataImage};
 use crate::partition::{Acks, AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
@@ -70,6 +70,11 @@ impl Journal for PartitionJournal {
 
     fn topic_deletions(&self) -> watch::Receiver<u64> {
         self.deletions.subscribe()
+    }
+
+    fn clock(&self, partition: i32) -> Option<PartitionClock> {
+        let (now_ms, may_expire) = self.partition(partition).ok()?.clock()?;
+        Some(PartitionClock { now_ms, may_expire })
     }
 
     fn wait_until_led(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>> {

@@ -73,9 +73,10 @@ pub(super) struct Owner {
     sweep: Sweep,
 }
 
-/// The present, on both clocks.
-fn now() -> Now {
-    Now { monotonic_ms: rt::now().0 / 1_000_000, wall_ms: rt::wall_clock_ms() }
+/// The present: sessions go by the node's own monotonic clock, what is recorded and expires by the partition's.
+fn present(journal: &dyn Journal, partition: i32) -> Now {
+    let recorded = journal.clock(partition).map(|clock| clock.now_ms);
+    Now { monotonic_ms: rt::now().0 / 1_000_000, wall_ms: recorded.unwrap_or_else(rt::wall_clock_ms) }
 }
 
 impl Owner {
@@ -88,6 +89,7 @@ impl Owner {
         store: Arc<Mutex<GroupStore>>,
     ) -> mpsc::Sender<Command> {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let sweep = Sweep::new(present(&*journal, partition), settings.sweep_interval_ms);
         let owner = Self {
             partition,
             epoch,
@@ -100,10 +102,14 @@ impl Owner {
             last_request: 0,
             last_sequence: 0,
             events: FuturesUnordered::new(),
-            sweep: Sweep::new(now(), settings.sweep_interval_ms),
+            sweep,
         };
         rt::spawn(owner.run(commands));
         sender
+    }
+
+    fn now(&self) -> Now {
+        present(&*self.journal, self.partition)
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -114,7 +120,7 @@ impl Owner {
         while self.still_leads() {
             rounds = rounds.wrapping_add(1);
             // Not left to the selection below: a stream of requests must not keep silent members alive.
-            if self.next_deadline_ms() <= now().monotonic_ms {
+            if self.next_deadline_ms() <= self.now().monotonic_ms {
                 self.on_time();
             }
             if rounds.is_multiple_of(ROUNDS_PER_SWEEP_STEP) {
@@ -127,7 +133,7 @@ impl Owner {
                     if changed.is_err() { break }
                 }
                 changed = deletions.changed() => match changed {
-                    Ok(()) => self.sweep.hasten(now()),
+                    Ok(()) => self.sweep.hasten(self.now()),
                     Err(watch::RecvError) => break,
                 },
                 Some(event) = self.events.next(), if !self.events.is_empty() => self.on_event(event),
@@ -183,7 +189,7 @@ impl Owner {
     }
 
     fn load(&mut self, group: Arc<str>, value: &GroupValue) {
-        let (machine, outputs) = Group::load(self.settings.group, now(), value);
+        let (machine, outputs) = Group::load(self.settings.group, self.now(), value);
         self.live.insert(group.clone(), Slot::new(machine));
         self.carry_out(&group, outputs);
     }
@@ -230,7 +236,7 @@ impl Owner {
             return;
         }
         let machine = match self.stored_membership(group) {
-            Some(value) => Group::load(self.settings.group, now(), &value).0,
+            Some(value) => Group::load(self.settings.group, self.now(), &value).0,
             None => Group::new(self.settings.group),
         };
         self.live.insert(group.clone(), Slot::new(machine));
@@ -238,6 +244,7 @@ impl Owner {
 
     /// Feeds a request to the group's machine.
     fn ask(&mut self, group: &Arc<str>, asker: Asker, input: impl FnOnce(RequestId) -> Input) {
+        let now = self.now();
         let Some(slot) = self.live.get_mut(group) else {
             // Nobody is a member of it.
             return asker.refuse(GroupError::UnknownMemberId);
@@ -249,7 +256,7 @@ impl Owner {
         let request = RequestId(self.last_request);
         self.askers.insert(request, asker);
         let input = input(request);
-        let outputs = tracing::info_span!("group", id = ?group).in_scope(|| slot.machine.step(now(), input));
+        let outputs = tracing::info_span!("group", id = ?group).in_scope(|| slot.machine.step(now, input));
         self.carry_out(group, outputs);
     }
 
@@ -302,7 +309,7 @@ impl Owner {
         let sequence = self.last_sequence;
         let guard = Guard::Membership { group: group.to_string(), generation: value.generation };
         let record = Record::Group { group: group.to_string(), value: Some(value) };
-        let batches = batch::build(&[record], now().wall_ms);
+        let batches = batch::build(&[record], self.now().wall_ms);
         let appends: Vec<_> =
             batches.into_iter().map(|batch| self.journal.append(self.partition, batch, guard.encode())).collect();
         if let Some(slot) = self.live.get_mut(group) {
@@ -326,7 +333,10 @@ impl Owner {
                 self.after_write(&group);
             }
             Event::Written { group, sequence, outcome: Err(error) } => self.on_write_failure(&group, sequence, error),
-            Event::Gone(topics) => self.sweep.begin(now(), topics, self.settings),
+            Event::Gone(topics) => {
+                let may_expire = self.journal.clock(self.partition).is_some_and(|clock| clock.may_expire);
+                self.sweep.begin(self.now(), topics, self.settings, may_expire);
+            }
             Event::Swept => {}
         }
     }
@@ -372,7 +382,7 @@ impl Owner {
     }
 
     fn on_time(&mut self) {
-        let now = now();
+        let now = self.now();
         while let Some((at, group)) = self.deadlines.first().cloned() {
             if at > now.monotonic_ms {
                 break;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ottla_storage::env::mutants::{self, Bug};
 
+use super::Owner;
 use super::command::{Begun, Commit, DeletedTopic};
-use super::{Owner, now};
 use crate::coordinator::group::batch;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::expiry;
@@ -18,7 +18,7 @@ use crate::coordinator::group::store::StoredGroup;
 impl Owner {
     pub(super) fn commit(&mut self, group: &Arc<str>, commit: Commit) -> Begun<()> {
         self.may_commit(group, &commit)?;
-        let wall_ms = now().wall_ms;
+        let wall_ms = self.now().wall_ms;
         let expire_time_ms = commit.retention_ms.map(|retention| wall_ms.saturating_add(retention));
         let records: Vec<Record> = commit
             .offsets
@@ -50,11 +50,12 @@ impl Owner {
     }
 
     fn may_commit(&mut self, group: &Arc<str>, commit: &Commit) -> Result<(), GroupError> {
+        let now = self.now();
         if let Some(slot) = self.live.get_mut(group) {
             if slot.failed {
                 return Err(GroupError::CoordinatorNotAvailable);
             }
-            slot.machine.validate_commit(now(), &commit.who)?;
+            slot.machine.validate_commit(now, &commit.who)?;
             self.settle(group);
             return Ok(());
         }
@@ -88,7 +89,7 @@ impl Owner {
             }
         };
         let guard = Guard::Removal { group: group.to_string() };
-        Ok(((), self.append_all(&records, now().wall_ms, &guard)))
+        Ok(((), self.append_all(&records, self.now().wall_ms, &guard)))
     }
 
     pub(super) fn delete_offsets(
@@ -125,7 +126,7 @@ impl Owner {
         let records: Vec<Record> = due.iter().map(|(topic, p)| tombstone(group, topic, *p)).collect();
         // Nothing later is lost: what is committed from now on comes after these tombstones.
         let guard = Guard::Expiry { group: group.to_string(), cutoff_ms: i64::MAX };
-        Ok((outcomes, self.append_all(&records, now().wall_ms, &guard)))
+        Ok((outcomes, self.append_all(&records, self.now().wall_ms, &guard)))
     }
 }
 

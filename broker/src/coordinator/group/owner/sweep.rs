@@ -1,7 +1,7 @@
 //! When a sweep is due, by which clock it judges, and how far it has come.
 //!
-//! The wall clock decides what has expired, but it may advance only as fast as the monotonic clock plus a bounded
-//! correction per sweep, and it never falls: one clock in 2035 must not expire everything.
+//! The clock is the partition's, which never falls and is not believed when it jumps: one clock in 2035 must not expire
+//! everything, nor what is committed after it was put right.
 //! May not know: the owner and its groups.
 
 use std::sync::Arc;
@@ -15,9 +15,6 @@ use crate::coordinator::group::expiry::Terms;
 /// After leadership came, and after a topic was deleted, the offsets of deleted topics are looked for; nothing expires.
 const SOON_MS: i64 = 1_000;
 
-/// How far the wall clock may run ahead of the monotonic one between two sweeps.
-const CORRECTION_MS_MAX: i64 = 60_000;
-
 #[derive(Debug)]
 pub(super) struct Sweep {
     /// When expiry is next due, and when a look for deleted topics is.
@@ -26,8 +23,6 @@ pub(super) struct Sweep {
     /// A question about topics is under way.
     asking: bool,
     running: Option<Running>,
-    /// Both clocks at the last sweep.
-    last: Now,
 }
 
 #[derive(Debug)]
@@ -44,7 +39,7 @@ fn after(now: Now, ms: i64) -> i64 {
 impl Sweep {
     pub(super) fn new(now: Now, interval_ms: i64) -> Self {
         let (expiry_ms, soon_ms) = (after(now, interval_ms), after(now, SOON_MS));
-        Self { expiry_ms, soon_ms, asking: false, running: None, last: now }
+        Self { expiry_ms, soon_ms, asking: false, running: None }
     }
 
     pub(super) fn next_ms(&self) -> i64 {
@@ -74,50 +69,17 @@ impl Sweep {
         self.running = Some(running);
     }
 
-    pub(super) fn begin(&mut self, now: Now, gone: Vec<(Arc<str>, Uuid)>, settings: OwnerSettings) {
+    pub(super) fn begin(&mut self, now: Now, gone: Vec<(Arc<str>, Uuid)>, settings: OwnerSettings, may_expire: bool) {
         self.asking = false;
         let expires = self.expiry_ms <= now.monotonic_ms;
         if expires {
             self.expiry_ms = after(now, settings.sweep_interval_ms);
         }
         let terms = Terms {
-            now_ms: self.trusted_time_ms(now),
-            retention_ms: expires.then_some(settings.retention_ms),
+            now_ms: now.wall_ms,
+            retention_ms: (expires && may_expire).then_some(settings.retention_ms),
             gone: gone.into_iter().collect(),
         };
         self.running = Some(Running { terms, cursor: None });
-    }
-
-    fn trusted_time_ms(&mut self, now: Now) -> i64 {
-        let elapsed_ms = (now.monotonic_ms - self.last.monotonic_ms).max(0);
-        let bound_ms = self.last.wall_ms.saturating_add(elapsed_ms).saturating_add(CORRECTION_MS_MAX);
-        if now.wall_ms > bound_ms {
-            tracing::error!(
-                ahead_ms = now.wall_ms - bound_ms,
-                "the wall clock jumped ahead; offsets expire as if it had not; check the node's clock"
-            );
-        }
-        let wall_ms = now.wall_ms.clamp(self.last.wall_ms, bound_ms);
-        self.last = Now { monotonic_ms: now.monotonic_ms, wall_ms };
-        wall_ms
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(monotonic_ms: i64, wall_ms: i64) -> Now {
-        Now { monotonic_ms, wall_ms }
-    }
-
-    #[test]
-    fn a_clock_in_2035_expires_nothing_early() {
-        let mut sweep = Sweep::new(at(0, 1_000_000), 600_000);
-        assert_eq!(sweep.trusted_time_ms(at(10, 1_000_012)), 1_000_012);
-        let jumped = sweep.trusted_time_ms(at(20, 9_000_000_000_000));
-        assert!(jumped <= 1_000_012 + 10 + CORRECTION_MS_MAX);
-        // And it never falls.
-        assert_eq!(sweep.trusted_time_ms(at(30, 5)), jumped);
     }
 }

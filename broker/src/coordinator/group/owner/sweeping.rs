@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Event, Owner, now, wait_for_all};
+use super::{Event, Owner, wait_for_all};
 use crate::coordinator::group::classic::State;
 use crate::coordinator::group::expiry;
 use crate::coordinator::group::guard::Guard;
@@ -45,7 +45,7 @@ impl Owner {
         for (group, records, cutoff_ms) in due {
             tracing::info!(group = ?group, records = records.len(), "removing what has expired");
             let guard = Guard::Expiry { group: group.to_string(), cutoff_ms };
-            let appends = self.append_all(&records, now().wall_ms, &guard);
+            let appends = self.append_all(&records, self.now().wall_ms, &guard);
             self.events.push(Box::pin(async move {
                 if let Err(error) = wait_for_all(appends).await {
                     tracing::info!(group = ?group, %error, "expired offsets stay until the next sweep");

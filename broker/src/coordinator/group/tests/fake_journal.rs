@@ -14,11 +14,14 @@ use uuid::Uuid;
 use super::subscription;
 use crate::coordinator::group::classic::{Join, JoinAnswer, MemberRef, Sync};
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::journal::{AppendFuture, Journal};
+use crate::coordinator::group::journal::{AppendFuture, Journal, PartitionClock};
 use crate::coordinator::group::owner::{Commit, NewOffset};
 use crate::coordinator::group::runtime::{GroupSettings, Groups};
 use crate::coordinator::group::store::GroupStore;
 use crate::partition::{AppendError, PartitionError};
+
+/// The partition's clock when the node's monotonic clock began.
+const BEGAN_MS: i64 = 1_700_000_000_000;
 
 type Queued = (Bytes, Bytes, oneshot::Sender<Result<(), AppendError>>);
 
@@ -117,6 +120,11 @@ impl Journal for FakeJournal {
 
     fn topic_deletions(&self) -> watch::Receiver<u64> {
         self.deletions.subscribe()
+    }
+
+    fn clock(&self, _: i32) -> Option<PartitionClock> {
+        // A shard clock goes its own way, whatever the node's wall clock does.
+        Some(PartitionClock { now_ms: BEGAN_MS + rt::now().0 / 1_000_000, may_expire: true })
     }
 
     fn wait_until_led(&self, _: i32) -> BoxFuture<'static, Result<(), PartitionError>> {

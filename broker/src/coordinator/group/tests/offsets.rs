@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_storage::env::{rt, sim};
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::{self, SimNode};
 
 use super::fake_journal::{commit, fetched, join, settled, start, who};
 use crate::coordinator::group::error::GroupError;
@@ -96,6 +97,21 @@ fn a_simple_consumers_offsets_expire_and_an_active_ones_do_not() {
         rt::sleep(Duration::from_secs(1_400)).await;
         assert_eq!(fetched(&groups, "live", "t").await, None);
         assert_eq!(journal.store.lock().groups().count(), 0, "nothing kept the group");
+    });
+}
+
+#[test]
+fn a_clock_that_was_in_2035_and_is_put_right_expires_nothing() {
+    sim::run(17, || async {
+        let node = SimNode(0);
+        sim::set_wall_clock(node, 10 * 365 * 86_400_000);
+        let (_, groups) = start();
+        groups.commit("g", commit(who("", -1), &[("t", 0, 1)])).await;
+        rt::sleep(Duration::from_secs(1_000)).await;
+        sim::set_wall_clock(node, 0);
+        groups.commit("g", commit(who("", -1), &[("t", 0, 2)])).await;
+        rt::sleep(Duration::from_secs(1_000)).await;
+        assert_eq!(fetched(&groups, "g", "t").await, Some(2));
     });
 }
 
