@@ -9,7 +9,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ottla_storage::checkpoint::{Cut, CutSource};
+use ottla_storage::data_dir::ReplicaSnapshot;
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
@@ -19,7 +21,7 @@ use parking_lot::Mutex;
 use openraft::entry::RaftEntry;
 
 use crate::directory::{Directory, EntryLog};
-use crate::machine::{Reply, StateMachine};
+use crate::machine::{Extent, Reply, StateMachine};
 use crate::types::{
     LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, from_raft_membership, to_raft_log_id,
 };
@@ -46,6 +48,10 @@ struct State {
     failed: Option<Arc<str>>,
     /// Nothing is applied any more; what was applied may still be cut.
     closed: bool,
+    /// A snapshot is being made real: there is nothing to cut.
+    installing: bool,
+    /// Entries up to here may be purged, if the checkpoint contains them.
+    purgeable: Option<LogId>,
 }
 
 /// Where a replica's state begins in this process.
@@ -77,6 +83,8 @@ impl Applier {
             snapshot,
             failed: None,
             closed: false,
+            installing: false,
+            purgeable: None,
         };
         let replica = log.id();
         Arc::new(Applier { replica, directory, log, state: Mutex::new(state), applied: watch::Sender::new(applied) })
@@ -168,6 +176,61 @@ impl Applier {
         io::Error::other(reason)
     }
 
+    /// Entries up to here are not needed by any other member, or too far back.
+    pub(crate) fn set_purgeable(&self, upto: LogId) {
+        let mut state = self.state.lock();
+        state.purgeable = state.purgeable.max(Some(upto));
+    }
+
+    /// What batches belong to a state that another replica cut.
+    pub(crate) fn extents(&self, keys: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
+        self.state.lock().machine.extents(keys)
+    }
+
+    pub(crate) fn begin_install(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if let Some(reason) = &state.failed {
+            return Err(io::Error::other(reason.to_string()));
+        }
+        state.installing = true;
+        state.pending = None;
+        Ok(())
+    }
+
+    /// The transaction could not be made: nobody knows which state holds after a restart, so this replica is over.
+    pub(crate) fn install_failed(&self, error: &io::Error) -> io::Error {
+        let reason = format!("snapshot not installed: {error}");
+        tracing::error!(replica = self.replica.0, "{reason}; this replica stops, the others go on");
+        self.state.lock().failed = Some(reason.as_str().into());
+        io::Error::other(reason)
+    }
+
+    /// The transaction is durable: memory follows.
+    pub(crate) fn end_install(&self, meta: &SnapshotMeta, snapshot: &ReplicaSnapshot) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let installed = catch_unwind(AssertUnwindSafe(|| {
+            state.machine.install(snapshot.applied, &snapshot.keys)?;
+            let checksum = state.machine.checksum();
+            if checksum == snapshot.checksum {
+                return Ok(());
+            }
+            Err(io::Error::other(format!("its checksum is {checksum:x}, not {:x}", snapshot.checksum)))
+        }));
+        let installed = installed.unwrap_or_else(|panic| Err(io::Error::other(rt::panic_message(&*panic))));
+        if let Err(error) = installed {
+            drop(state);
+            return Err(self.install_failed(&error));
+        }
+        state.applied = Some(snapshot.applied);
+        state.cut_at = state.applied;
+        state.memberships = vec![meta.last_membership.clone()];
+        state.snapshot = Some(meta.clone());
+        state.installing = false;
+        drop(state);
+        self.applied.send_replace(Some(snapshot.applied));
+        Ok(())
+    }
+
     /// The snapshot to offer: never below what is purged.
     pub(crate) fn snapshot(&self) -> Option<SnapshotMeta> {
         self.state.lock().snapshot.clone()
@@ -178,7 +241,8 @@ impl Applier {
     pub(crate) fn advance_snapshot(&self, force: bool) -> Option<SnapshotMeta> {
         let kept = self.directory.checkpointed(self.replica);
         let mut state = self.state.lock();
-        let point = if force || mutants::is_on(Bug::PurgeBeyondCheckpoint) { state.applied? } else { kept? };
+        let beyond = mutants::is_on(Bug::PurgeBeyondCheckpoint);
+        let point = if force || beyond { state.applied? } else { kept.min(state.purgeable)? };
         let id = to_raft_log_id(point);
         if state.snapshot.as_ref().is_some_and(|snapshot| snapshot.last_log_id >= Some(id)) {
             return None;
@@ -203,7 +267,7 @@ impl CutSource for Applier {
 
     fn cut(&self) -> Option<Cut> {
         let mut state = self.state.lock();
-        if state.failed.is_some() {
+        if state.failed.is_some() || state.installing {
             return None;
         }
         if state.pending.is_none() && state.cut_at != state.applied {

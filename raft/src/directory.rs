@@ -3,14 +3,20 @@
 //! May not know: files. `DataDir` and `ReplicaLog` are the real ones; tests bring others.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
+use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::checkpoint::CutSource;
-use ottla_storage::data_dir::DataDir;
+use ottla_storage::data_dir::{DataDir, Exported, ExportedBatch, Import, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::index::ExtentKey;
 use ottla_storage::log::{EntryRange, GroupCreation, OnSynced, ReplicaLog};
+use ottla_storage::read::ReadRequest;
+
+use crate::machine::Extent;
 
 /// A data directory, as seen by the replicas in it.
 pub trait Directory: Send + Sync + 'static {
@@ -28,6 +34,60 @@ pub trait Directory: Send + Sync + 'static {
 
     /// The last entry that the durable checkpoint of the replica contains: entries up to it may be purged.
     fn checkpointed(&self, replica: ReplicaId) -> Option<LogId>;
+
+    /// The replica's state as the newest checkpoint holds it.
+    fn snapshot_of(&self, replica: ReplicaId) -> BoxFuture<'_, io::Result<Option<ReplicaSnapshot>>>;
+
+    /// Batches of a partition for another member.
+    fn export(
+        &self,
+        replica: ReplicaId,
+        partition: PartitionId,
+        offsets: Range<Offset>,
+        bytes_max: usize,
+    ) -> BoxFuture<'_, io::Result<Exported>>;
+
+    /// Begins to take a snapshot.
+    fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport>;
+}
+
+/// A snapshot that is being taken; dropped before it is committed it leaves nothing that counts.
+pub trait SnapshotImport: Send {
+    /// Puts partitions into the order in which they are best taken.
+    fn order(&self, extents: &mut [Extent]);
+    /// The first offset of the partition that is lacking.
+    fn position(&self, partition: PartitionId) -> Offset;
+    /// What lies below the offset has expired.
+    fn skip_to(&mut self, partition: PartitionId, offset: Offset);
+    /// Takes the next batch of a partition, verified.
+    fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>>;
+    /// Makes everything real in one transaction: state, batches, and that the log begins behind it.
+    fn commit<'a>(self: Box<Self>, snapshot: &'a ReplicaSnapshot) -> BoxFuture<'a, io::Result<()>>;
+}
+
+impl SnapshotImport for Import {
+    fn order(&self, extents: &mut [Extent]) {
+        let mut partitions: Vec<_> = extents.iter().map(|extent| extent.partition).collect();
+        Import::order(self, &mut partitions);
+        let place = |extent: &Extent| partitions.iter().position(|partition| *partition == extent.partition);
+        extents.sort_by_cached_key(place);
+    }
+
+    fn position(&self, partition: PartitionId) -> Offset {
+        Import::position(self, partition)
+    }
+
+    fn skip_to(&mut self, partition: PartitionId, offset: Offset) {
+        Import::skip_to(self, partition, offset);
+    }
+
+    fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(Import::push(self, partition, batch))
+    }
+
+    fn commit<'a>(self: Box<Self>, snapshot: &'a ReplicaSnapshot) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(Import::commit(*self, snapshot))
+    }
 }
 
 impl Directory for DataDir {
@@ -52,6 +112,27 @@ impl Directory for DataDir {
 
     fn checkpointed(&self, replica: ReplicaId) -> Option<LogId> {
         DataDir::checkpointed(self, replica)
+    }
+
+    fn snapshot_of(&self, replica: ReplicaId) -> BoxFuture<'_, io::Result<Option<ReplicaSnapshot>>> {
+        Box::pin(DataDir::snapshot_of(self, replica))
+    }
+
+    fn export(
+        &self,
+        replica: ReplicaId,
+        partition: PartitionId,
+        offsets: Range<Offset>,
+        bytes_max: usize,
+    ) -> BoxFuture<'_, io::Result<Exported>> {
+        let key = ExtentKey { partition, replica };
+        let (from, up_to) = (offsets.start, offsets.end);
+        let request = ReadRequest { key, from, up_to, bytes_max, at_least_one: true };
+        Box::pin(async move { DataDir::export(self, request).await.map_err(io::Error::other) })
+    }
+
+    fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport> {
+        Box::new(DataDir::begin_import(&self, replica))
     }
 }
 
@@ -79,6 +160,8 @@ pub trait EntryLog: Send + Sync + 'static {
     fn purged(&self) -> Option<LogId>;
     /// The id of one entry, without reading it.
     fn log_id(&self, index: RaftIndex) -> Option<LogId>;
+    /// The last entry of which more than `bytes` of the whole log, of all replicas, were written since.
+    fn behind(&self, bytes: u64) -> Option<LogId>;
     /// Entries of `range` from the front, stopping before `bytes_max` is passed but after at least one.
     fn read(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>>;
     /// As `read`, for apply alone: records that are damaged on disk come as they are, under sound headers.
@@ -118,6 +201,9 @@ impl EntryLog for ReplicaLog {
     }
     fn log_id(&self, index: RaftIndex) -> Option<LogId> {
         ReplicaLog::log_id(self, index)
+    }
+    fn behind(&self, bytes: u64) -> Option<LogId> {
+        ReplicaLog::behind(self, bytes)
     }
     fn read(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>> {
         Box::pin(ReplicaLog::read(self, range, bytes_max))

@@ -12,7 +12,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -25,6 +25,7 @@ use crate::members::Members;
 use crate::net::Network;
 use crate::options::RaftOptions;
 use crate::progress::Progress;
+use crate::snapshot::Taking;
 use crate::state_machine::Machine;
 use crate::transport::Links;
 use crate::types::{TypeConfig, from_raft_membership};
@@ -62,7 +63,10 @@ pub(crate) struct Group {
     pub(crate) options: RaftOptions,
     /// Bytes of proposals in flight.
     pub(crate) room: Arc<Semaphore>,
-    directory: Arc<dyn Directory>,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) log: Arc<dyn EntryLog>,
+    pub(crate) network: Arc<dyn Network>,
+    pub(crate) taking: Arc<Taking>,
     on_failure: OnFailure,
     active_at: AtomicI64,
     asleep: AtomicBool,
@@ -106,9 +110,10 @@ impl Group {
         let pristine = log.vote().is_none() && log.last_log_id().is_none();
         let applier = Applier::new(directory.clone(), log.clone(), origin, machine);
         let progress = Progress::new();
-        let store = LogStore::new(log, options.read_bytes_max);
-        let state_machine = Machine { applier: applier.clone(), progress: progress.clone() };
-        let links = Links { from: replica, network };
+        let store = LogStore::new(log.clone(), options.read_bytes_max);
+        let taking = Arc::<Taking>::default();
+        let state_machine = Machine { applier: applier.clone(), progress: progress.clone(), taking: taking.clone() };
+        let links = Links { from: replica, network: network.clone() };
         let raft = Raft::build(replica.0, Arc::new(config), links, store, state_machine)
             .await
             .map_err(|e| RaftError::Storage { replica, what: e.to_string() })?;
@@ -120,6 +125,9 @@ impl Group {
             room: Arc::new(Semaphore::new(options.in_flight_bytes_max.min(Semaphore::MAX_PERMITS))),
             options,
             directory,
+            log,
+            network,
+            taking,
             on_failure,
             active_at: AtomicI64::new(rt::now().0),
             asleep: AtomicBool::new(false),
@@ -248,14 +256,13 @@ impl Group {
                 () = tick => {}
             }
             let members = self.members();
-            // Only a group that needs nobody may sleep and purge by itself: with others in it, a sleeping
-            // follower would not miss its leader, and a purged entry could only be had from a snapshot.
+            // Only a group that needs nobody may sleep: a sleeping follower would not miss its leader.
             if members.is_sole_voter(self.replica) && members.learners.is_empty() {
                 self.sleep_if_idle();
-                self.purge_if_kept().await;
             } else if self.asleep.load(Ordering::SeqCst) {
                 self.touch();
             }
+            self.purge(&members).await;
         }
     }
 
@@ -268,10 +275,26 @@ impl Group {
         }
     }
 
-    async fn purge_if_kept(&self) {
-        let kept = self.directory.checkpointed(self.replica).map(|id| id.index.0);
+    /// Entries up to here need not be kept for anybody: nobody else is there, all others have them, or so much was logged
+    /// since that whoever lacks them is better served by a snapshot (the purge horizon of design section 4).
+    fn purgeable(&self, members: &Members) -> Option<LogId> {
+        let kept = self.directory.checkpointed(self.replica)?;
+        if members.is_sole_voter(self.replica) && members.learners.is_empty() {
+            return Some(kept);
+        }
+        let held = self.held_by_all().and_then(|index| self.log.log_id(kept.index.min(RaftIndex(index))));
+        held.max(self.log.behind(self.options.purge_horizon_bytes)).map(|id| id.min(kept))
+    }
+
+    /// Purges what the checkpoint contains and nobody needs.
+    async fn purge(&self, members: &Members) {
+        let Some(upto) = self.purgeable(members) else { return };
         let point = self.applier.snapshot().and_then(|meta| meta.last_log_id).map(|id| id.index);
-        if kept > point && self.raft.trigger().snapshot().await.is_err() {
+        if Some(upto.index.0) <= point {
+            return;
+        }
+        self.applier.set_purgeable(upto);
+        if self.raft.trigger().snapshot().await.is_err() {
             tracing::debug!(replica = self.replica.0, "stopped before a purge");
         }
     }

@@ -210,7 +210,14 @@ impl RaftHost {
             return Err(Undelivered(format!("replica {to} is not here")));
         };
         group.touch();
-        receive(&group.raft, message).await
+        match message {
+            Message::Snapshot { vote, upto } => Ok(group.offered(from, vote, upto)),
+            Message::FetchState => group.give_state().await,
+            Message::FetchBatches { partition, from, up_to, bytes_max } => {
+                group.give_batches(partition, from, up_to, bytes_max).await
+            }
+            message => receive(&group.raft, message).await,
+        }
     }
 
     /// Stops one replica and forgets it; its state stays on disk.

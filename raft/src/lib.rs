@@ -14,23 +14,26 @@ mod host;
 mod log_store;
 mod machine;
 mod members;
+mod membership;
 mod net;
 mod options;
 mod progress;
 mod proposal;
 mod runtime;
+mod snapshot;
 mod state_machine;
 #[cfg(test)]
 mod tests;
 mod transport;
 mod types;
 
-pub use directory::{Directory, EntryLog};
+pub use directory::{Directory, EntryLog, SnapshotImport};
 pub use error::{ProposeError, RaftError, ReadIndexError};
 pub use handle::{GroupHandle, Pending, Proposed};
 pub use host::{RaftHost, Service};
-pub use machine::{Applied, Reply, StateMachine};
+pub use machine::{Applied, Extent, Reply, StateMachine};
 pub use members::{Creation, Members};
+pub use membership::MembersStep;
 pub use net::sim::{Faults, SimNetwork};
 pub use net::{Message, Network, NoPeers, Undelivered};
 pub use options::RaftOptions;

@@ -3,8 +3,10 @@
 //! May not know: openraft.
 
 use std::any::Any;
+use std::io;
 
 use bytes::Bytes;
+use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::entry::{Entry, Verdict};
 use ottla_storage::ids::LogId;
 
@@ -45,6 +47,17 @@ pub struct Applied {
     pub reply: Reply,
 }
 
+/// The batches of one partition that belong to a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Where it begins.
+    pub log_start: Offset,
+    /// One beyond its last record.
+    pub end: Offset,
+}
+
 /// The replicated state of one shard. A pure function of the entries applied: no configuration, local
 /// clock, randomness or hash order. A panic stops this replica and nothing else.
 pub trait StateMachine: Send + 'static {
@@ -63,4 +76,10 @@ pub trait StateMachine: Send + 'static {
 
     /// Checksum of the replicated state; equal on all replicas that applied the same index.
     fn checksum(&self) -> u64;
+
+    /// What batches belong to a state, as another replica cut it: `state` is keys and values in the order of the keys.
+    fn extents(&self, state: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>>;
+
+    /// Puts a state in place of the own one, and shows it: everything up to `applied` is in it.
+    fn install(&mut self, applied: LogId, state: &[(Bytes, Bytes)]) -> io::Result<()>;
 }

@@ -17,6 +17,8 @@ pub struct RaftOptions {
     pub in_flight_bytes_max: usize,
     /// Bytes of entries read from the log at once, for replication and apply.
     pub read_bytes_max: usize,
+    /// A member that lacks entries of which more was logged since, by all replicas of a node together, gets a snapshot.
+    pub purge_horizon_bytes: u64,
     /// A group of one member stops ticking after so long without a request. `None`: never.
     pub idle_after: Option<Duration>,
 }
@@ -29,6 +31,7 @@ impl Default for RaftOptions {
             election_max: Duration::from_millis(1500),
             in_flight_bytes_max: 32 << 20,
             read_bytes_max: 4 << 20,
+            purge_horizon_bytes: 4 << 30,
             idle_after: Some(Duration::from_secs(10)),
         }
     }

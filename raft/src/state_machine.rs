@@ -1,7 +1,7 @@
 //! openraft's state machine over the applier.
 //!
 //! May not know: what is applied. A snapshot is a point, not bytes: the state itself lies in the checkpoint and
-//! in the log's segments.
+//! in the log's segments; how it travels says `snapshot`.
 
 use std::io;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
 use crate::applier::Applier;
 use crate::progress::Progress;
+use crate::snapshot::Taking;
 use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, to_raft_log_id};
 
 /// A snapshot: everything up to one index; what travels is decided when it is streamed.
@@ -22,6 +23,7 @@ pub(crate) type Snapshot =
 pub(crate) struct Machine {
     pub(crate) applier: Arc<Applier>,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) taking: Arc<Taking>,
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
@@ -62,8 +64,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if meta.last_log_id <= applied.map(to_raft_log_id) {
             return Ok(());
         }
-        // No leader sends one: entries are purged only where there is nobody to send a snapshot to.
-        Err(io::Error::new(io::ErrorKind::Unsupported, "a snapshot beyond what is applied cannot be installed"))
+        self.applier.install(meta, self.taking.take_prepared()).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {

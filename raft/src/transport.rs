@@ -18,6 +18,7 @@ use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::ReplicaId;
 
 use crate::net::{Message, Network, Undelivered};
+use crate::snapshot::offer;
 use crate::state_machine::{Machine, Snapshot};
 use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
 
@@ -123,13 +124,24 @@ impl RaftNetworkV2<TypeConfig> for Link {
 
     async fn full_snapshot(
         &mut self,
-        _vote: RaftVote,
-        _snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: RaftVote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        // Groups of several members purge nothing, so nobody ever needs one (see `group::maintain`).
-        Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error("snapshots are not sent"))))
+        let unreachable = |why: &str| StreamingError::Unreachable(Unreachable::new(&AnyError::error(why)));
+        let Some(upto) = snapshot.meta.last_log_id.as_ref().map(from_raft_log_id) else {
+            return Err(unreachable("there is nothing in the snapshot"));
+        };
+        let offered = offer(&*self.network, (self.from, self.to), from_raft_vote(&vote), upto);
+        tokio::select! {
+            biased;
+            offered = offered => match offered {
+                Ok(vote) => Ok(SnapshotResponse::new(to_raft_vote(vote))),
+                Err(Undelivered(why)) => Err(unreachable(&why)),
+            },
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
     }
 
     // The default is unreachable: the leader could never hand over.

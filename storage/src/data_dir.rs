@@ -6,8 +6,10 @@
 //!
 //! May not know: metadata, topics or Raft; it hands recovered replicas to whoever runs them.
 
+mod export;
 mod failure;
 mod identity;
+mod import;
 mod index_files;
 mod lookup;
 mod maintain;
@@ -29,7 +31,9 @@ use ottla_protocol::ids::Offset;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+pub use export::{Exported, ExportedBatch, ReplicaSnapshot};
 pub use failure::OnFailure;
+pub use import::Import;
 pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
 
 use crate::checkpoint::{Checkpoint, CutSource};

@@ -97,6 +97,11 @@ impl Machine {
         Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0 }
     }
 
+    /// The configuration as started.
+    pub(super) fn base(&self) -> Arc<Config> {
+        Arc::clone(&self.base)
+    }
+
     /// From a checkpoint's records, as they were at `applied`.
     ///
     /// # Errors

@@ -2,10 +2,11 @@
 //!
 //! May not know: what is asked and by whom.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_raft::{Applied, Reply, StateMachine};
+use ottla_raft::{Applied, Extent, Reply, StateMachine};
 use ottla_storage::entry::Entry;
 use ottla_storage::env::watch;
 use ottla_storage::ids::LogId;
@@ -55,5 +56,16 @@ impl StateMachine for MetadataReplica {
 
     fn checksum(&self) -> u64 {
         self.machine.checksum()
+    }
+
+    fn extents(&self, _state: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
+        Ok(Vec::new())
+    }
+
+    fn install(&mut self, applied: LogId, state: &[(Bytes, Bytes)]) -> io::Result<()> {
+        let restored = Machine::restore(self.machine.base(), applied.index, state);
+        self.machine = restored.map_err(io::Error::other)?;
+        self.publish();
+        Ok(())
     }
 }

@@ -4,11 +4,12 @@
 //! May not know: topics, configuration, who leads. Invariant: what `cut` gave since the start, laid over what was
 //! restored, restores to the same state.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_raft::{Applied, Reply, StateMachine};
+use ottla_raft::{Applied, Extent, Reply, StateMachine};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::entry::Entry;
 use ottla_storage::env::mutants::{self, Bug};
@@ -148,6 +149,48 @@ impl StateMachine for ShardMachine {
 
     fn checksum(&self) -> u64 {
         self.state.lock().checksum()
+    }
+
+    fn extents(&self, stored: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
+        let keeps_groups = self.state.lock().keeps_groups;
+        let state = restore(keeps_groups, stored).map_err(io::Error::other)?;
+        let extent = |(id, partition): (&PartitionId, &PartitionState)| Extent {
+            partition: *id,
+            log_start: partition.log_start,
+            end: partition.next_offset,
+        };
+        Ok(state.partitions.iter().map(extent).collect())
+    }
+
+    fn install(&mut self, applied: LogId, stored: &[(Bytes, Bytes)]) -> io::Result<()> {
+        {
+            let mut own = self.state.lock();
+            let mut state = restore(own.keeps_groups, stored).map_err(io::Error::other)?;
+            if mutants::is_on(Bug::SnapshotWithoutProducers) {
+                state.forget_producers();
+            }
+            state.last = Some(applied);
+            state.touched = std::mem::take(&mut own.touched);
+            for id in own.partitions.keys().filter(|id| !state.partitions.contains_key(id)) {
+                state.touched.entry(*id).or_default().went = true;
+            }
+            for (id, partition) in &mut state.partitions {
+                let touched = state.touched.entry(*id).or_default();
+                touched.log_start_moved = true;
+                // Whoever waits for bytes looks again.
+                touched.appended_bytes = i64::MAX.unsigned_abs();
+                // Readers hold on to the store that they know: its content changes.
+                let known = own.partitions.get(id).and_then(|known| known.groups.clone());
+                if let (Some(known), Some(new)) = (known, &mut partition.groups) {
+                    std::mem::swap(&mut *known.lock(), &mut *new.lock());
+                    *new = known;
+                }
+            }
+            *own = state;
+        }
+        self.applied = applied.index;
+        self.publish();
+        Ok(())
     }
 }
 

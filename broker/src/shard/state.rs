@@ -175,9 +175,14 @@ impl ShardState {
         self.mix(log_id.index.0);
         self.dirty.shard = true;
         if mutants::is_on(Bug::DedupLostAtFailover) {
-            self.partitions.values_mut().for_each(|partition| partition.producers = ProducerTable::default());
-            self.producers_by_order.clear();
+            self.forget_producers();
         }
+    }
+
+    /// What two of the seeded bugs do.
+    pub(crate) fn forget_producers(&mut self) {
+        self.partitions.values_mut().for_each(|partition| partition.producers = ProducerTable::default());
+        self.producers_by_order.clear();
     }
 
     fn apply_change(&mut self, command: Command) -> ApplyReply {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::data_dir::{Exported, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Vote};
 use ottla_storage::ids::{LogId, ReplicaId};
 
@@ -36,6 +38,18 @@ pub enum Message {
     Ask(Bytes),
     /// Answer to `Ask`.
     Answer(Bytes),
+    /// The leader has purged what the receiver lacks: it takes a snapshot that reaches at least to `upto`.
+    Snapshot { vote: Vote, upto: LogId },
+    /// Answer to `Snapshot`: whether it is there; if not, it is on its way.
+    SnapshotTaken { done: bool },
+    /// Asks for the state of the newest checkpoint.
+    FetchState,
+    /// Answer to `FetchState`.
+    State(Option<ReplicaSnapshot>),
+    /// Asks for batches of a partition.
+    FetchBatches { partition: PartitionId, from: Offset, up_to: Offset, bytes_max: u64 },
+    /// Answer to `FetchBatches`.
+    Batches(Exported),
 }
 
 /// The message got no answer; whether it was acted upon is unknown.

@@ -9,7 +9,7 @@ use ottla_storage::env::sim;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 
-use crate::machine::{Applied, Reply, StateMachine};
+use crate::machine::{Applied, Extent, Reply, StateMachine};
 
 /// What all replicas together have shown.
 #[derive(Default)]
@@ -136,6 +136,18 @@ impl StateMachine for Ledger {
 
     fn checksum(&self) -> u64 {
         self.checksum
+    }
+
+    fn extents(&self, _state: &[(Bytes, Bytes)]) -> std::io::Result<Vec<Extent>> {
+        Ok(Vec::new())
+    }
+
+    fn install(&mut self, _applied: LogId, state: &[(Bytes, Bytes)]) -> std::io::Result<()> {
+        let visible = self.visible.clone();
+        *self = Ledger::restore(state, self.oracle.clone());
+        visible.lock().clone_from(&self.visible.lock());
+        self.visible = visible;
+        Ok(())
     }
 }
 

@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::checkpoint::{Cut, CutSource};
-use ottla_storage::data_dir::RecoveredReplica;
+use ottla_storage::data_dir::{Exported, ExportedBatch, RecoveredReplica, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::env::{rt, sim};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
@@ -18,7 +20,8 @@ use ottla_storage::log::{EntryRange, GroupCreation, OnSynced};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::directory::{Directory, EntryLog};
+use crate::directory::{Directory, EntryLog, SnapshotImport};
+use crate::machine::Extent;
 
 /// One replica as it lies on disk.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +54,14 @@ impl Image {
             Change::Truncate(last) => drop(self.entries.split_off(&last.map_or(0, |id| id.index.0 + 1))),
             Change::Purge(upto) => {
                 self.entries = self.entries.split_off(&(upto.index.0 + 1));
-                self.purged = Some(*upto);
+                self.purged = self.purged.max(Some(*upto));
+            }
+            Change::Import(snapshot) => {
+                self.applied = Some(snapshot.applied);
+                self.membership = snapshot.membership.clone();
+                self.checksum = snapshot.checksum;
+                self.state = snapshot.keys.iter().cloned().collect();
+                self.change(&Change::Purge(snapshot.applied));
             }
             Change::Checkpoint(cut) => {
                 self.applied = Some(cut.applied);
@@ -76,6 +86,7 @@ enum Change {
     Truncate(Option<LogId>),
     Purge(LogId),
     Checkpoint(Cut),
+    Import(ReplicaSnapshot),
 }
 
 struct Write {
@@ -187,8 +198,11 @@ impl MemoryDirectory {
             if let Some(last) = self.disk.durable.lock().get(&replica).and_then(Image::last) {
                 self.synced.lock().insert(replica, last);
             }
-            if let Change::Checkpoint(cut) = &change {
-                self.kept.lock().insert(replica, cut.applied);
+            match &change {
+                Change::Checkpoint(Cut { applied, .. }) | Change::Import(ReplicaSnapshot { applied, .. }) => {
+                    self.kept.lock().insert(replica, *applied);
+                }
+                _ => {}
             }
             done(Ok(()));
         }
@@ -262,6 +276,53 @@ impl Directory for Shared {
     fn checkpointed(&self, replica: ReplicaId) -> Option<LogId> {
         self.0.kept.lock().get(&replica).copied()
     }
+
+    fn snapshot_of(&self, replica: ReplicaId) -> BoxFuture<'_, io::Result<Option<ReplicaSnapshot>>> {
+        let of = |image: &Image| {
+            Some(ReplicaSnapshot {
+                applied: image.applied?,
+                membership: image.membership.clone(),
+                checksum: image.checksum,
+                keys: image.state.clone().into_iter().collect(),
+            })
+        };
+        let snapshot = self.0.disk.durable.lock().get(&replica).and_then(of);
+        Box::pin(async move { Ok(snapshot) })
+    }
+
+    fn export(
+        &self,
+        _replica: ReplicaId,
+        _partition: PartitionId,
+        offsets: Range<Offset>,
+        _bytes_max: usize,
+    ) -> BoxFuture<'_, io::Result<Exported>> {
+        Box::pin(async move { Ok(Exported { log_start: offsets.end, batches: Vec::new() }) })
+    }
+
+    fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport> {
+        Box::new(MemoryImport { directory: self.0.clone(), replica })
+    }
+}
+
+/// A snapshot of a ledger, which has no batches.
+struct MemoryImport {
+    directory: Arc<MemoryDirectory>,
+    replica: ReplicaId,
+}
+
+impl SnapshotImport for MemoryImport {
+    fn order(&self, _extents: &mut [Extent]) {}
+    fn position(&self, _partition: PartitionId) -> Offset {
+        Offset(0)
+    }
+    fn skip_to(&mut self, _partition: PartitionId, _offset: Offset) {}
+    fn push(&mut self, _partition: PartitionId, _batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Err(io::Error::other("a ledger has no batches")) })
+    }
+    fn commit<'a>(self: Box<Self>, snapshot: &'a ReplicaSnapshot) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move { self.directory.push_and_wait(self.replica, Change::Import(snapshot.clone())).await })
+    }
 }
 
 /// One replica's log in memory.
@@ -304,6 +365,16 @@ impl EntryLog for MemoryLog {
     }
     fn purged(&self) -> Option<LogId> {
         self.image(|image| image.purged)
+    }
+    fn behind(&self, bytes: u64) -> Option<LogId> {
+        let mut left = bytes;
+        self.image(|image| {
+            let mut is_near = |entry: &&Entry| {
+                left = left.saturating_sub(entry.payload.len() as u64 + 1);
+                left > 0
+            };
+            image.entries.values().rev().find(|entry| !is_near(entry)).map(|entry| entry.log_id)
+        })
     }
     fn log_id(&self, index: RaftIndex) -> Option<LogId> {
         self.image(|image| image.entries.get(&index.0).map(|entry| entry.log_id))

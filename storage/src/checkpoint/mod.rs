@@ -207,6 +207,13 @@ impl Checkpoint {
             || (delta > 0 && logged >= LOG_BYTES_MAX.max(base * BASE_PART_OF_LOG))
     }
 
+    /// Everything the newest generation says, read back from its file.
+    pub(crate) async fn read_back(&self) -> io::Result<State> {
+        let (disk, dir, number, end) =
+            (Arc::clone(&self.disk), self.dir.clone(), self.current.number, self.current.end());
+        off_thread(&self.disk, move || Generation::reread(&disk, &dir, number, end)).await
+    }
+
     /// Makes one transaction durable: all of it counts after a crash, or nothing. `log_bytes` is what was ever written to
     /// the log; `rotate` asks for a new generation, which lets go of what the oldest holds back.
     pub(crate) async fn commit(&mut self, operations: Vec<Operation>, log_bytes: u64, rotate: bool) -> io::Result<()> {
@@ -255,9 +262,8 @@ impl Checkpoint {
 
     /// Writes a new generation with the state so far and `pending`, and lets go of the one before the last.
     async fn rotate(&mut self, pending: Vec<Operation>) -> io::Result<()> {
-        let (disk, dir, number, end) =
-            (Arc::clone(&self.disk), self.dir.clone(), self.current.number, self.current.end());
-        let mut state = off_thread(&self.disk, move || Generation::reread(&disk, &dir, number, end)).await?;
+        let number = self.current.number;
+        let mut state = self.read_back().await?;
         let before = self.kept.clone();
         let noted = pending.clone();
         for operation in pending {

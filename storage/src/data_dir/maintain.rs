@@ -235,7 +235,7 @@ impl DataDir {
 
     /// True while entries are applied again because no checkpoint counted: a first one in the middle of that would bring
     /// back purges that stand behind it.
-    fn is_replaying(&self) -> bool {
+    pub(super) fn is_replaying(&self) -> bool {
         let mut replaying = self.replaying.lock();
         replaying.retain(|replica, last| {
             self.log.replica(*replica).is_some() && self.index.recorded(*replica) < Some(*last)

@@ -116,7 +116,7 @@ impl DataDir {
         *self.rewriter.classes.write() = Some(classes);
     }
 
-    fn class_of(&self, key: ExtentKey) -> RetentionClass {
+    pub(super) fn class_of(&self, key: ExtentKey) -> RetentionClass {
         let classes = self.rewriter.classes.read().clone();
         classes.map_or(RetentionClass::UNKNOWN, |classes| classes(key.partition))
     }
@@ -138,7 +138,7 @@ impl DataDir {
     }
 
     /// 0 while space is ample, 1 when it is used up.
-    fn space_pressure(&self) -> f64 {
+    pub(super) fn space_pressure(&self) -> f64 {
         let (total, free) = self.reserve.disk_bytes();
         let log = &self.options.log;
         pressure(free, total, log.reserve_bytes, u64::from(log.segment_bytes))
@@ -316,9 +316,10 @@ impl DataDir {
     }
 
     /// Makes a run and its index durable under their names; the directory is still to be synced.
-    async fn seal_run(&self, written: Written) -> Result<Run, JobError> {
+    pub(super) async fn seal_run(&self, written: Written) -> io::Result<Run> {
         let Written { listing, file, index_image } = written;
-        if !mutants::is_on(Bug::RunNotSynced) {
+        let unsynced = if listing.rewrites == 0 { Bug::ImportNotSynced } else { Bug::RunNotSynced };
+        if !mutants::is_on(unsynced) {
             sync(&self.disk, &file).await?;
         }
         let (disk, path) = (Arc::clone(&self.disk), run_index_path(&self.path, listing.id));
@@ -335,7 +336,7 @@ impl DataDir {
     }
 
     /// From the first run on an older release would take the checkpoint for damaged: it must refuse the directory.
-    async fn require_runs_format(&self) -> io::Result<()> {
+    pub(super) async fn require_runs_format(&self) -> io::Result<()> {
         let _identifying = self.identifying.lock().await;
         let mut identity = self.identity.lock().clone();
         if identity.format_version >= RUNS_FORMAT_VERSION {
@@ -378,7 +379,10 @@ impl DataDir {
         Ok(())
     }
 
-    async fn open_indexes(&self, runs: &[Run]) -> Result<Vec<(RunId, crate::index::file::Opened)>, DataDirError> {
+    pub(super) async fn open_indexes(
+        &self,
+        runs: &[Run],
+    ) -> Result<Vec<(RunId, crate::index::file::Opened)>, DataDirError> {
         let listings: Vec<Listing> = runs.iter().map(|run| run.listing.clone()).collect();
         let (disk, path): (Arc<dyn Disk>, _) = (Arc::clone(&self.disk), self.path.clone());
         let open = move || {

@@ -9,8 +9,7 @@
 //!   before its commit, the last stable offset one too high, a delayed batch after a time-out's abort, a lost index of
 //!   aborted ones, an open one removed by compaction, a read at the high watermark instead of the last stable offset;
 //! - split, merge and moves: all of theirs, an epoch base that is not announced, a moved partition's falling epoch;
-//! - snapshots: one without producers, an import made real before its runs are synced;
-//! - membership: a learner counted in the quorum. A prior term's entry committed by counting: openraft counts, not we;
+//! - membership: a learner counted in the quorum: openraft counts, not we. A prior term's entry committed by counting: openraft counts, not we;
 //! - segment files that are used again: frames of an older incarnation accepted, since none ever lie in a file;
 //! - compaction: a tombstone dropped before a returning replica saw it;
 //! - leases: none are used, so none can stand on the wall clock.
@@ -105,6 +104,8 @@ bugs! {
         "A run is unlinked although the older generation of the checkpoint still lists it.",
     RunNotSynced "run-not-synced":
         "A run is made real in the checkpoint before its batches are synced (rewriter).",
+    ImportNotSynced "import-not-synced":
+        "A snapshot is made real in the checkpoint before its runs are synced (import).",
     IndexCrcNotChecked "index-crc-not-checked":
         "A line of an index file counts whatever its checksum says.",
     HwBeforeIndex "hw-before-index":
@@ -173,6 +174,9 @@ bugs! {
         "Readers of committed records are shown an end one too low (shard machine).",
     WipedReplicaVotes "wiped-replica-votes":
         "A replica whose directory is gone is made anew, empty, under its old id (shards).",
+
+    SnapshotWithoutProducers "snapshot-without-producers":
+        "A replica that takes a snapshot knows none of its producers (shard machine).",
 
     // Readers, groups, metadata.
     FalseOutOfRange "false-out-of-range":

@@ -242,6 +242,16 @@ impl BatchIndex {
         }
     }
 
+    /// A snapshot up to `index` is real: nothing before it is recorded any more.
+    pub(crate) fn imported(&self, replica: ReplicaId, index: RaftIndex) {
+        let mut replicas = self.replicas.lock();
+        let state = replicas.entry(replica).or_default();
+        debug_assert!(state.unplaced.is_empty(), "what was applied is durable and has its lines");
+        state.recorded = state.recorded.max(Some(index));
+        state.verdicts.clear();
+        state.bytes_since_cut = 0;
+    }
+
     /// The last entry recorded of a replica.
     pub(crate) fn recorded(&self, replica: ReplicaId) -> Option<RaftIndex> {
         self.replicas.lock().get(&replica).and_then(|state| state.recorded)

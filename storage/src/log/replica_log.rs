@@ -3,6 +3,7 @@
 //! What it says is true at once in memory (entries can be read when `append` returns) and durable when the callback or the
 //! future says so.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -405,6 +406,46 @@ impl ReplicaLog {
     #[must_use]
     pub fn floor(&self) -> ReplicaFloor {
         floor_of(&self.replica, self.shared.resume_from(), None)
+    }
+
+    /// As [`Self::floor`], for a checkpoint that holds what the entries up to `upto` decided, though they may not be here:
+    /// frames before it do not count for them.
+    #[must_use]
+    pub fn floor_after(&self, upto: LogId) -> ReplicaFloor {
+        floor_of(&self.replica, self.shared.resume_from(), Some(upto))
+    }
+
+    /// The log goes on after `upto`: a checkpoint with [`Self::floor_after`] is durable and stands for what was before.
+    pub fn begin_after(&self, upto: LogId) {
+        let mut state = self.replica.state.lock();
+        let freed = state.purge(upto, 0);
+        state.purged_synced = state.purged_synced.max(Some(upto));
+        drop(state);
+        self.shared.cache.freed(freed);
+    }
+
+    /// The last entry of which more than `bytes` of the whole log, of all replicas, were written since.
+    #[must_use]
+    pub fn behind(&self, bytes: u64) -> Option<LogId> {
+        let end = self.shared.durable_upto();
+        let segments = self.shared.segments.list();
+        // Bytes from the beginning of each segment to the end of the log.
+        let mut rest = BTreeMap::new();
+        let mut sum = 0;
+        for segment in segments.iter().rev() {
+            let used = if segment.sequence == end.segment { end.byte } else { segment.used_bytes };
+            sum += u64::from(used);
+            rest.insert(segment.sequence, sum);
+        }
+        let state = self.replica.state.lock();
+        let is_behind = |slot: &Slot| {
+            let Some(place) = slot.place else { return false };
+            let from_start = rest.get(&place.position.segment).copied().unwrap_or(u64::MAX);
+            from_start.saturating_sub(u64::from(place.position.byte)) > bytes
+        };
+        let count = state.slots.iter().take_while(|slot| is_behind(slot)).count();
+        let last = count.checked_sub(1).and_then(|at| Some((at, state.slots.get(at)?)));
+        last.map(|(at, slot)| LogId { term: slot.term, index: RaftIndex(state.first_index + at as u64) })
     }
 
     /// Bytes waiting for the writer.

@@ -83,6 +83,11 @@ impl ReadPlan {
         Ok(plan)
     }
 
+    /// The batches' lines, in order.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &BatchLine> {
+        self.batches.iter().map(|(line, _)| line)
+    }
+
     /// True if there is nothing to read at the offset.
     #[must_use]
     pub fn is_empty(&self) -> bool {

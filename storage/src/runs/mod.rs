@@ -33,7 +33,7 @@ pub(crate) struct Listing {
     /// Bytes of its batches.
     pub(crate) batch_bytes: u64,
     pub(crate) class: RetentionClass,
-    /// How often its batches were copied, at most.
+    /// How often its batches were copied, at most; 0 for a run that an import made.
     pub(crate) rewrites: u32,
 }
 

@@ -20,6 +20,8 @@ use crate::registry::{StaticRegistry, broker};
 
 /// Bytes of a segment: small, so that seeds see many.
 const SEGMENT_BYTES: u32 = 1 << 20;
+/// A member that lacks more than this gets a snapshot: so little that a few seconds of absence are enough.
+const PURGE_HORIZON_BYTES: u64 = 256 << 10;
 const RETENTION_MS: i64 = 7 * 86_400_000;
 
 /// A node while it runs.
@@ -49,6 +51,10 @@ fn data_dir_options(node: SimNode) -> DataDirOptions {
         maintenance_interval: Duration::from_millis(100),
         ..DataDirOptions::default()
     }
+}
+
+fn raft_options() -> RaftOptions {
+    RaftOptions { purge_horizon_bytes: PURGE_HORIZON_BYTES, ..RaftOptions::default() }
 }
 
 fn upkeep() -> Upkeep {
@@ -85,7 +91,7 @@ impl Life {
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let opened = DataDir::open(disk, Path::new("/data"), data_dir_options(node)).await;
         let (directory, recovered) = opened.map_err(|error| error.to_string())?;
-        let host = RaftHost::new(Arc::new(network), RaftOptions::default());
+        let host = RaftHost::new(Arc::new(network), raft_options());
         let registry = Arc::new(StaticRegistry::new(nodes, directory.directory_id()));
         let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
         let shards = Shards::new(broker(node), host.clone(), directories, registry.clone(), upkeep());

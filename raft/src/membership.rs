@@ -1,0 +1,88 @@
+//! Changes of a group's members, one safe step at a time: learner, catch up, joint change, drop (design section 5).
+//!
+//! May not know: why members change, and where replicas live. Calling again after a failure or under another leader goes on
+//! from what the log says.
+
+use std::collections::BTreeSet;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::{ChangeMembers, EmptyNode};
+use ottla_storage::ids::ReplicaId;
+
+use crate::error::RaftError;
+use crate::group::Group;
+use crate::handle::GroupHandle;
+
+/// A learner that lacks no more entries than this may become a voter.
+const CAUGHT_UP_ENTRIES: u64 = 1_000;
+
+/// How far a group is from the voters that it is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MembersStep {
+    /// These are its voters, and nobody else belongs to it.
+    Reached,
+    /// A step was made.
+    Changed,
+    /// A new member does not have enough yet.
+    CatchingUp(ReplicaId),
+}
+
+impl Group {
+    /// True if a member lacks few entries, as far as the leader knows.
+    fn has_caught_up(&self, replica: ReplicaId) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let matched =
+            metrics.replication.as_ref().and_then(|members| members.get(&replica.0)?.as_ref().map(|id| id.index));
+        matched.is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= last)
+    }
+
+    /// The last entry that every other member is known to have; `None` if that is not known here.
+    pub(crate) fn held_by_all(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let members = metrics.replication.as_ref()?;
+        members.values().map(|id| id.as_ref().map(|id| id.index)).min()?
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, EmptyNode>) -> Result<(), RaftError> {
+        let changed = self.raft.change_membership(change, false).await;
+        changed.map(drop).map_err(|error| RaftError::Refused(error.to_string()))
+    }
+}
+
+impl GroupHandle {
+    /// Makes one step towards exactly these voters. Only the leader can; a refusal is tried again later.
+    ///
+    /// # Errors
+    /// `Refused` if this replica does not lead, or another change is under way.
+    pub async fn step_towards(&self, voters: &BTreeSet<ReplicaId>) -> Result<MembersStep, RaftError> {
+        let group = &self.0;
+        group.touch();
+        let members = group.members();
+        if members.voters.len() == 1 && members.voters[0] == *voters && members.learners.is_empty() {
+            return Ok(MembersStep::Reached);
+        }
+        for replica in voters {
+            if members.is_voter(*replica) {
+                continue;
+            }
+            if !members.learners.contains(replica) {
+                let added = group.raft.add_learner(replica.0, EmptyNode::new(), false).await;
+                return added.map(|_| MembersStep::Changed).map_err(|error| RaftError::Refused(error.to_string()));
+            }
+            if !group.has_caught_up(*replica) {
+                return Ok(MembersStep::CatchingUp(*replica));
+            }
+        }
+        let is_reached = members.voters.len() == 1 && members.voters[0] == *voters;
+        let change = if is_reached {
+            let unwanted = members.learners.iter().filter(|learner| !voters.contains(learner));
+            ChangeMembers::RemoveNodes(unwanted.map(|learner| learner.0).collect())
+        } else {
+            ChangeMembers::ReplaceAllVoters(voters.iter().map(|voter| voter.0).collect())
+        };
+        group.change(change).await.map(|()| MembersStep::Changed)
+    }
+}

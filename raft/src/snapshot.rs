@@ -1,0 +1,217 @@
+//! Snapshots between replicas: the lagging one pulls, so that any member may continue what another began.
+//!
+//! ```text
+//!  leader:   Snapshot{upto} ------------> follower: is it there already? else pulls, and is asked again
+//!  follower: FetchState ----------------> state of the newest checkpoint (leader)
+//!            FetchBatches{p, from, end} -> batches by partition and offset (any member), into runs
+//!            Raft installs the point; one checkpoint transaction makes everything real
+//! ```
+//! What is lacking is asked for, nothing else; a pull that failed goes on where it was. May not know: what keys mean.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::data_dir::ReplicaSnapshot;
+use ottla_storage::entry::Vote;
+use ottla_storage::env::rt;
+use ottla_storage::ids::{LogId, ReplicaId};
+use parking_lot::Mutex;
+
+use crate::applier::Applier;
+use crate::directory::SnapshotImport;
+use crate::group::Group;
+use crate::machine::Extent;
+use crate::net::{Message, Network, Undelivered};
+use crate::state_machine::Snapshot;
+use crate::types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
+
+/// Bytes of batches in one answer, a longer batch aside.
+const ANSWER_BYTES: usize = 1 << 20;
+/// How long a member has to answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// How often the leader asks how far a follower has come.
+const ASK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a replica takes at the moment.
+#[derive(Default)]
+pub(crate) struct Taking {
+    state: Mutex<TakingState>,
+}
+
+#[derive(Default)]
+struct TakingState {
+    running: bool,
+    /// What a pull that failed has taken so far.
+    import: Option<Box<dyn SnapshotImport>>,
+    /// Ready to be installed as soon as Raft says so.
+    prepared: Option<Prepared>,
+}
+
+/// A snapshot whose batches are all here.
+pub(crate) struct Prepared {
+    pub(crate) snapshot: ReplicaSnapshot,
+    pub(crate) import: Box<dyn SnapshotImport>,
+}
+
+impl Taking {
+    /// Takes what Raft says is to be installed.
+    pub(crate) fn take_prepared(&self) -> Option<Prepared> {
+        self.state.lock().prepared.take()
+    }
+}
+
+fn refused(what: &str) -> io::Error {
+    io::Error::other(what.to_owned())
+}
+
+/// Asks `to` again and again until it has what lies up to `upto`; gives its vote.
+pub(crate) async fn offer(
+    network: &dyn Network,
+    (from, to): (ReplicaId, ReplicaId),
+    vote: Vote,
+    upto: LogId,
+) -> Result<Vote, Undelivered> {
+    loop {
+        match network.call(from, to, Message::Snapshot { vote, upto }, ANSWER_WAIT).await? {
+            Message::SnapshotTaken { done: true } => return Ok(vote),
+            Message::SnapshotTaken { done: false } => rt::sleep(ASK_INTERVAL).await,
+            Message::HigherVote(higher) => return Ok(higher),
+            _ => return Err(Undelivered("not an answer to a snapshot".to_owned())),
+        }
+    }
+}
+
+impl Group {
+    /// The leader says that entries which this replica lacks are purged.
+    pub(crate) fn offered(self: &Arc<Self>, leader: ReplicaId, vote: Vote, upto: LogId) -> Message {
+        if let Some(known) = self.log.vote()
+            && (known.term, known.committed) > (vote.term, vote.committed)
+        {
+            return Message::HigherVote(known);
+        }
+        let done = self.applier.applied() >= Some(upto);
+        if !done && !std::mem::replace(&mut self.taking.state.lock().running, true) {
+            let group = self.clone();
+            rt::spawn(async move {
+                if let Err(error) = group.take_snapshot(leader, vote).await {
+                    tracing::warn!(replica = group.replica.0, "snapshot not taken: {error}; tried again");
+                }
+                group.taking.state.lock().running = false;
+            });
+        }
+        Message::SnapshotTaken { done }
+    }
+
+    async fn take_snapshot(&self, leader: ReplicaId, vote: Vote) -> io::Result<()> {
+        let Message::State(Some(snapshot)) = self.ask(leader, Message::FetchState).await? else {
+            return Err(refused("the leader has no checkpoint yet"));
+        };
+        if self.applier.applied() >= Some(snapshot.applied) {
+            return Err(refused("the leader's checkpoint is older than what is here"));
+        }
+        let membership = decode_stored_membership(snapshot.membership.clone());
+        let last_membership = membership.ok_or_else(|| refused("its members cannot be read"))?;
+        let earlier = self.taking.state.lock().import.take();
+        let mut import = earlier.unwrap_or_else(|| self.directory.clone().begin_import(self.replica));
+        let fetched = self.fetch_all(leader, &snapshot, &mut *import).await;
+        if let Err(error) = fetched {
+            self.taking.state.lock().import = Some(import);
+            return Err(error);
+        }
+        let meta = SnapshotMeta { last_log_id: Some(to_raft_log_id(snapshot.applied)), last_membership };
+        self.taking.state.lock().prepared = Some(Prepared { snapshot, import });
+        let installed = self.raft.install_full_snapshot(to_raft_vote(vote), Snapshot { meta, snapshot: () }).await;
+        // Not wanted any more: a newer leader, or Raft is past it.
+        let left = self.taking.take_prepared();
+        self.taking.state.lock().import = left.map(|prepared| prepared.import);
+        installed.map(drop).map_err(io::Error::other)
+    }
+
+    async fn fetch_all(
+        &self,
+        leader: ReplicaId,
+        snapshot: &ReplicaSnapshot,
+        import: &mut dyn SnapshotImport,
+    ) -> io::Result<()> {
+        let mut extents = self.applier.extents(&snapshot.keys)?;
+        import.order(&mut extents);
+        // The leader last: it has enough to do.
+        let mut sources: Vec<ReplicaId> = self.members().voters.into_iter().flatten().collect();
+        sources.retain(|source| *source != self.replica && *source != leader);
+        sources.dedup();
+        sources.push(leader);
+        for extent in extents {
+            import.skip_to(extent.partition, extent.log_start);
+            let mut failures = 0;
+            while import.position(extent.partition) < extent.end {
+                let source = sources[failures % sources.len()];
+                if let Err(error) = self.fetch_some(source, &extent, import).await {
+                    failures += 1;
+                    if failures >= sources.len() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch_some(&self, source: ReplicaId, extent: &Extent, import: &mut dyn SnapshotImport) -> io::Result<()> {
+        let partition = extent.partition;
+        let from = import.position(partition);
+        let request = Message::FetchBatches { partition, from, up_to: extent.end, bytes_max: ANSWER_BYTES as u64 };
+        let Message::Batches(found) = self.ask(source, request).await? else {
+            return Err(refused("not an answer to a fetch of batches"));
+        };
+        // What has expired meanwhile is not needed.
+        import.skip_to(partition, found.log_start.min(extent.end));
+        for batch in found.batches {
+            import.push(partition, batch).await?;
+        }
+        if import.position(partition) == from { Err(refused("batches are lacking there")) } else { Ok(()) }
+    }
+
+    async fn ask(&self, source: ReplicaId, request: Message) -> io::Result<Message> {
+        let answer = self.network.call(self.replica, source, request, ANSWER_WAIT).await;
+        answer.map_err(|Undelivered(why)| refused(&why))
+    }
+
+    /// The state of the newest checkpoint, for another member.
+    pub(crate) async fn give_state(&self) -> Result<Message, Undelivered> {
+        let state = self.directory.snapshot_of(self.replica).await;
+        state.map(Message::State).map_err(|error| Undelivered(error.to_string()))
+    }
+
+    /// Batches for another member: only what is applied here has offsets.
+    pub(crate) async fn give_batches(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        up_to: Offset,
+        bytes_max: u64,
+    ) -> Result<Message, Undelivered> {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(ANSWER_BYTES).min(ANSWER_BYTES);
+        let exported = self.directory.export(self.replica, partition, from..up_to, bytes_max).await;
+        exported.map(Message::Batches).map_err(|error| Undelivered(error.to_string()))
+    }
+}
+
+impl Applier {
+    /// Makes a prepared snapshot the state: on disk by one transaction, then in memory.
+    pub(crate) async fn install(&self, meta: &SnapshotMeta, prepared: Option<Prepared>) -> io::Result<()> {
+        let wanted = meta.last_log_id;
+        let Some(Prepared { snapshot, import }) =
+            prepared.filter(|prepared| Some(to_raft_log_id(prepared.snapshot.applied)) == wanted)
+        else {
+            return Err(refused("a snapshot is to be installed that was not taken"));
+        };
+        // No cut of the old state may follow the transaction.
+        self.begin_install()?;
+        if let Err(error) = import.commit(&snapshot).await {
+            return Err(self.install_failed(&error));
+        }
+        self.end_install(meta, &snapshot)
+    }
+}

@@ -1,0 +1,79 @@
+//! What another replica of a shard is given: the state that the newest checkpoint holds, and live batches by partition and
+//! offset. Nothing is copied or pinned for longer than one answer (design section 4, snapshots).
+//!
+//! May not know: who asks, and how it travels.
+
+use std::io;
+
+use bytes::Bytes;
+use ottla_protocol::ids::Offset;
+
+use super::DataDir;
+use crate::ids::{LogId, ReplicaId};
+use crate::read::{ReadError, ReadRequest};
+
+/// A replica's state between two of its entries, as the newest checkpoint holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaSnapshot {
+    /// The last entry that it contains.
+    pub applied: LogId,
+    /// The membership in force there, encoded by Raft.
+    pub membership: Bytes,
+    /// Checksum of the replicated state.
+    pub checksum: u64,
+    /// Its keys and values, in the order of the keys.
+    pub keys: Vec<(Bytes, Bytes)>,
+}
+
+/// A batch on its way to another replica: base offset and leader epoch stand in its head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedBatch {
+    /// Greatest timestamp as the index knows it: a batch without timestamps has that of its entry.
+    pub max_timestamp_ms: i64,
+    /// The whole batch.
+    pub data: Bytes,
+}
+
+/// Batches of one partition from an offset on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// Where the partition begins here: what lies before it has expired.
+    pub log_start: Offset,
+    /// Whole batches in the order of their offsets; none if there are none at or above the offset.
+    pub batches: Vec<ExportedBatch>,
+}
+
+impl DataDir {
+    /// The state of a replica as the newest checkpoint holds it; `None` before there is one. Read back from the disk.
+    pub async fn snapshot_of(&self, replica: ReplicaId) -> io::Result<Option<ReplicaSnapshot>> {
+        let state = self.checkpoint.lock().await.read_back().await?;
+        let found = state.replicas.into_iter().find(|(id, _)| *id == replica);
+        Ok(found.and_then(|(_, state)| {
+            Some(ReplicaSnapshot {
+                applied: state.head.applied?,
+                membership: state.head.membership,
+                checksum: state.head.checksum,
+                keys: state.keys.into_iter().collect(),
+            })
+        }))
+    }
+
+    /// Batches for another replica of the shard. What is damaged here ends the answer.
+    pub async fn export(&self, request: ReadRequest) -> Result<Exported, ReadError> {
+        let plan = self.plan_read(request).await?;
+        let lines: Vec<_> = plan.lines().map(|line| (line.bytes as usize, line.max_timestamp_ms)).collect();
+        let log_start = Offset(self.index.log_start(request.key));
+        if lines.is_empty() {
+            return Ok(Exported { log_start, batches: Vec::new() });
+        }
+        let mut bytes = plan.read().await?.freeze();
+        let mut batches = Vec::with_capacity(lines.len());
+        for (length, max_timestamp_ms) in lines {
+            if bytes.len() < length {
+                break;
+            }
+            batches.push(ExportedBatch { max_timestamp_ms, data: bytes.split_to(length) });
+        }
+        Ok(Exported { log_start, batches })
+    }
+}

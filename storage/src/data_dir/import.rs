@@ -1,0 +1,252 @@
+//! A snapshot on its way into a directory: batches of other replicas go into runs, never into the log, and one checkpoint
+//! transaction makes state, runs and purge real together (design section 4, snapshots).
+//!
+//! ```text
+//!  push ... push -> sync runs and directory -> verdicts on what is applied -> one transaction -> index, log
+//! ```
+//! Until then nothing has changed but the files of runs that no checkpoint lists. May not know: where batches come from.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ottla_protocol::batch::BatchHeader;
+use ottla_protocol::ids::{Offset, PartitionId};
+
+use super::export::{ExportedBatch, ReplicaSnapshot};
+use super::{DataDir, maintain};
+use crate::checkpoint::file::{off_thread, sync};
+use crate::checkpoint::state::{Operation, ReplicaHead};
+use crate::env::rt;
+use crate::ids::{LogPosition, ReplicaId, RunId};
+use crate::index::{BatchLine, ExtentKey};
+use crate::rewrite::RetentionClass;
+use crate::rewrite::throttle::pause;
+use crate::runs::writer::{PushError, RUN_BYTES_MAX, RunWriter};
+use crate::runs::{Listing, RUNS_DIR, Run};
+
+/// Room that a run begins with: how much will come is not known.
+const ROOM_BYTES: u64 = 1 << 20;
+/// A run is written in pieces of about this.
+const WRITE_BYTES: usize = 1 << 20;
+/// A run is synced whenever so much of it was written.
+const SYNC_BYTES: u64 = 8 << 20;
+/// While entries are applied again because no checkpoint counted, no transaction may be made.
+const REPLAY_WAIT: Duration = Duration::from_millis(50);
+
+/// Batches that were taken so far. Dropped without [`Import::commit`] it leaves files that the next start removes.
+pub struct Import {
+    directory: Arc<DataDir>,
+    replica: ReplicaId,
+    writer: Option<RunWriter>,
+    class: RetentionClass,
+    runs: Vec<Run>,
+    made: Vec<RunId>,
+    /// Up to where partitions were taken.
+    taken: BTreeMap<PartitionId, i64>,
+    /// What lies below has expired.
+    expired: BTreeMap<PartitionId, i64>,
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+fn from_push(error: PushError) -> io::Error {
+    match error {
+        PushError::Io(error) => error,
+        other => invalid(other.to_string()),
+    }
+}
+
+impl DataDir {
+    /// Begins to take a snapshot for one of its replicas.
+    #[must_use]
+    pub fn begin_import(self: &Arc<Self>, replica: ReplicaId) -> Import {
+        Import {
+            directory: Arc::clone(self),
+            replica,
+            writer: None,
+            class: RetentionClass::UNKNOWN,
+            runs: Vec::new(),
+            made: Vec::new(),
+            taken: BTreeMap::new(),
+            expired: BTreeMap::new(),
+        }
+    }
+}
+
+impl Import {
+    fn key(&self, partition: PartitionId) -> ExtentKey {
+        ExtentKey { partition, replica: self.replica }
+    }
+
+    /// Puts partitions into the order in which they fill the fewest runs.
+    pub fn order(&self, partitions: &mut [PartitionId]) {
+        partitions.sort_by_key(|partition| (self.directory.class_of(self.key(*partition)), *partition));
+    }
+
+    /// One beyond the last batch that is here.
+    fn end(&self, partition: PartitionId) -> i64 {
+        let taken = self.taken.get(&partition).copied();
+        let own = || self.directory.index.partition(self.key(partition)).and_then(|known| known.read().end_offset());
+        taken.or_else(own).unwrap_or(0)
+    }
+
+    /// The first offset of the partition that is lacking.
+    #[must_use]
+    pub fn position(&self, partition: PartitionId) -> Offset {
+        Offset(self.end(partition).max(self.expired.get(&partition).copied().unwrap_or(0)))
+    }
+
+    /// What lies below the offset has expired.
+    pub fn skip_to(&mut self, partition: PartitionId, offset: Offset) {
+        let expired = self.expired.entry(partition).or_default();
+        *expired = offset.0.max(*expired);
+    }
+
+    /// Takes the next batch of a partition; its checksum must hold.
+    pub async fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> io::Result<()> {
+        let header = BatchHeader::parse(&batch.data).ok_or_else(|| invalid(format!("no batch of {partition}")))?;
+        // The batch in which the partition begins is whole.
+        let (base, end) = (header.base_offset.0, self.end(partition));
+        if base < end {
+            return Err(invalid(format!("a batch of {partition} at {base}, but {end} comes next")));
+        }
+        let count =
+            u32::try_from(i64::from(header.last_offset_delta) + 1).map_err(|_| invalid("no records".to_owned()))?;
+        let line = BatchLine {
+            base_offset: header.base_offset,
+            record_count: count,
+            max_timestamp_ms: batch.max_timestamp_ms,
+            epoch: header.leader_epoch,
+            position: LogPosition { segment: u64::MAX, byte: 0 },
+            bytes: u32::try_from(batch.data.len()).unwrap_or(u32::MAX),
+        };
+        let class = self.directory.class_of(self.key(partition));
+        let run_bytes = self.directory.options.rewrite.run_bytes.min(RUN_BYTES_MAX);
+        if self.writer.as_ref().is_some_and(|writer| class != self.class || writer.is_full(run_bytes)) {
+            self.end_run().await?;
+        }
+        let key = self.key(partition);
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.begin_run(class).await?,
+        };
+        writer.push(key, &line, &batch.data).map_err(from_push)?;
+        self.taken.insert(partition, line.end_offset().0);
+        self.writer = Some(if writer.buffered_bytes() >= WRITE_BYTES { self.write(writer).await? } else { writer });
+        Ok(())
+    }
+
+    async fn begin_run(&mut self, class: RetentionClass) -> io::Result<RunWriter> {
+        self.directory.require_runs_format().await?;
+        let id = self.directory.runs.take_id();
+        self.made.push(id);
+        self.class = class;
+        let replica = self.replica;
+        let listing =
+            Listing { id, replica, incarnation: rt::random_u64(), bytes: 0, batch_bytes: 0, class, rewrites: 0 };
+        let (disk, path) = (Arc::clone(&self.directory.disk), self.directory.path.clone());
+        off_thread(&self.directory.disk, move || RunWriter::create(&disk, &path, listing, ROOM_BYTES)).await
+    }
+
+    /// Writes what waits, syncs now and then, and goes no faster than the rewriter may.
+    async fn write(&self, mut writer: RunWriter) -> io::Result<RunWriter> {
+        let directory = &self.directory;
+        let bytes = writer.buffered_bytes() as u64;
+        let written = off_thread(&directory.disk, move || writer.flush().map(|()| writer));
+        let mut writer = written.await?;
+        if writer.unsynced_bytes() >= SYNC_BYTES {
+            sync(&directory.disk, writer.file()).await?;
+            writer.synced();
+        }
+        let (waiting, pace) = (directory.log.stats().queued_bytes, *directory.rewriter.pace.borrow());
+        if pace.bytes_per_second > 0 {
+            rt::sleep(pause(&pace, bytes, waiting, directory.space_pressure())).await;
+        }
+        Ok(writer)
+    }
+
+    async fn end_run(&mut self) -> io::Result<()> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let written = off_thread(&self.directory.disk, move || writer.finish()).await?;
+        self.runs.push(self.directory.seal_run(written).await?);
+        Ok(())
+    }
+
+    /// Makes the snapshot real. After an error either nothing has changed, or the directory has failed.
+    pub async fn commit(mut self, snapshot: &ReplicaSnapshot) -> io::Result<()> {
+        self.end_run().await?;
+        let Self { directory, replica, runs, .. } = self;
+        if !runs.is_empty() {
+            let (disk, dir) = (Arc::clone(&directory.disk), directory.path.join(RUNS_DIR));
+            off_thread(&directory.disk, move || disk.sync_dir(&dir)).await?;
+        }
+        while directory.is_replaying() {
+            rt::sleep(REPLAY_WAIT).await;
+        }
+        directory.make_real(replica, runs, snapshot).await
+    }
+}
+
+impl DataDir {
+    async fn make_real(&self, replica: ReplicaId, runs: Vec<Run>, snapshot: &ReplicaSnapshot) -> io::Result<()> {
+        let gone = || io::Error::new(io::ErrorKind::NotFound, format!("replica {replica} is not here"));
+        let log = self.log.replica(replica).ok_or_else(gone)?;
+        let opened = self.open_indexes(&runs).await.map_err(io::Error::other)?;
+        // What is applied here stays readable: its verdicts are in the log before its entries are void.
+        if let Some(last) = self.index.recorded(replica)
+            && log.log_id(last).is_some_and(|id| Some(id) > log.purged())
+        {
+            log.placed(last).await?;
+        }
+        let mut checkpoint = self.checkpoint.lock().await;
+        let writing = self.index_files.lock().await;
+        self.write_last_verdicts(replica).await?;
+        let upto = snapshot.applied;
+        let head = ReplicaHead {
+            floor: log.floor_after(upto),
+            applied: Some(upto),
+            membership: snapshot.membership.clone(),
+            checksum: snapshot.checksum,
+        };
+        let mut operations = vec![Operation::NextRun(self.runs.next_id())];
+        operations.extend(runs.iter().map(|run| Operation::Run(run.listing.clone())));
+        operations.extend([Operation::Remove(replica), Operation::Replica(head)]);
+        let put = |(key, value): &(bytes::Bytes, bytes::Bytes)| Operation::Put {
+            replica,
+            key: key.clone(),
+            value: value.clone(),
+        };
+        operations.extend(snapshot.keys.iter().map(put));
+        let logged = self.log.stats().bytes;
+        let failed = |error: io::Error| {
+            let again = io::Error::new(error.kind(), error.to_string());
+            drop(self.fail("import", error));
+            again
+        };
+        // Both generations hold it: an older one without it would find a hole where its entries were.
+        checkpoint.commit(operations, logged, true).await.map_err(failed)?;
+        checkpoint.commit(Vec::new(), logged, true).await.map_err(failed)?;
+        log.begin_after(upto);
+        let bytes: u64 = runs.iter().map(|run| run.listing.bytes).sum();
+        tracing::info!(replica = replica.0, upto = upto.index.0, runs = runs.len(), bytes, "snapshot imported");
+        runs.into_iter().for_each(|run| self.runs.add(run));
+        let index = Arc::clone(&self.index);
+        let installed = off_thread(&self.disk, move || {
+            let installed = opened.into_iter().try_for_each(|(run, opened)| index.install(run.file_number(), opened));
+            index.imported(replica, upto.index);
+            Ok(installed)
+        });
+        installed.await?.map_err(|error| failed(io::Error::other(error.to_string())))?;
+        drop(writing);
+        *self.oldest_kept.lock() = maintain::oldest_kept(&checkpoint);
+        *self.checkpointed.lock() = maintain::checkpointed(&checkpoint);
+        self.note_runs(&checkpoint);
+        self.counters.checkpoints.fetch_add(2, Ordering::Relaxed);
+        Ok(())
+    }
+}
