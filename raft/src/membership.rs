@@ -61,9 +61,19 @@ impl GroupHandle {
         let group = &self.0;
         group.touch();
         let members = group.members();
-        if members.voters.len() == 1 && members.voters[0] == *voters && members.learners.is_empty() {
+        let is_at = |wanted: &BTreeSet<ReplicaId>| members.voters.len() == 1 && members.voters[0] == *wanted;
+        if is_at(voters) && members.learners.is_empty() {
             return Ok(MembersStep::Reached);
         }
+        // A leader that is to go stays until the others are there, and hands over: openraft does not let it remove itself.
+        let with_leader: BTreeSet<_> = voters.iter().copied().chain([group.replica]).collect();
+        if !voters.contains(&group.replica) && is_at(&with_leader) {
+            let Some(heir) = voters.iter().find(|voter| group.has_caught_up(**voter)) else {
+                return Err(RaftError::Refused("no other member could lead".to_owned()));
+            };
+            return self.transfer(*heir).await.map(|()| MembersStep::Changed);
+        }
+        let voters = &with_leader;
         for replica in voters {
             if members.is_voter(*replica) {
                 continue;
@@ -76,8 +86,7 @@ impl GroupHandle {
                 return Ok(MembersStep::CatchingUp(*replica));
             }
         }
-        let is_reached = members.voters.len() == 1 && members.voters[0] == *voters;
-        let change = if is_reached {
+        let change = if is_at(voters) {
             let unwanted = members.learners.iter().filter(|learner| !voters.contains(learner));
             ChangeMembers::RemoveNodes(unwanted.map(|learner| learner.0).collect())
         } else {

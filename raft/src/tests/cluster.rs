@@ -65,6 +65,8 @@ pub(crate) struct Cluster {
     pub(crate) network: SimNetwork,
     pub(crate) oracle: Arc<Mutex<Oracle>>,
     pub(crate) options: RaftOptions,
+    /// The first so many nodes found the group; the others wait to be added.
+    pub(crate) founders: usize,
     nodes: Arc<BTreeMap<SimNode, Box<dyn Storage>>>,
     up: Arc<Mutex<BTreeMap<SimNode, Up>>>,
 }
@@ -77,7 +79,14 @@ impl Cluster {
             network.place(ReplicaId(u64::from(node.0)), node);
         }
         let options = RaftOptions::default();
-        Cluster { network, oracle: Arc::default(), options, nodes: Arc::new(nodes), up: Arc::default() }
+        Cluster {
+            network,
+            oracle: Arc::default(),
+            options,
+            founders: nodes.len(),
+            nodes: Arc::new(nodes),
+            up: Arc::default(),
+        }
     }
 
     pub(crate) fn in_memory(count: usize, sync_max: Duration) -> Self {
@@ -118,7 +127,8 @@ impl Cluster {
             let handle = match found {
                 Some(recovered) => host.open(directory, recovered, ledger).await.unwrap(),
                 None => {
-                    let members = Members::of(cluster.nodes.keys().map(|node| ReplicaId(u64::from(node.0))));
+                    let founders = cluster.nodes.keys().take(cluster.founders);
+                    let members = Members::of(founders.map(|node| ReplicaId(u64::from(node.0))));
                     host.create(directory, replica, Bytes::from_static(b"shard"), members, ledger).await.unwrap()
                 }
             };

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod ledger;
+mod members;
 mod memory;
 mod one_voter;
 mod real_log;

@@ -21,18 +21,18 @@ const TROUBLE: Duration = Duration::from_secs(8);
 /// How long a healed group may take to serve again.
 const RECOVERY_MAX: Duration = Duration::from_secs(20);
 
-fn millis(low: u64, high: u64) -> Duration {
+pub(crate) fn millis(low: u64, high: u64) -> Duration {
     Duration::from_millis(low + sim::random_below(high - low))
 }
 
 #[derive(Default)]
-struct Clients {
-    stop: AtomicBool,
+pub(crate) struct Clients {
+    pub(crate) stop: AtomicBool,
     next: AtomicU64,
 }
 
 /// Proposes at whoever leads, or at anybody.
-async fn client(cluster: Cluster, clients: Arc<Clients>) {
+pub(crate) async fn client(cluster: Cluster, clients: Arc<Clients>) {
     while !clients.stop.load(Ordering::Relaxed) {
         let node = cluster.leader().unwrap_or_else(|| cluster.random_node());
         if sim::random_below(5) == 0 {
@@ -44,7 +44,7 @@ async fn client(cluster: Cluster, clients: Arc<Clients>) {
     }
 }
 
-async fn one_fault(cluster: &Cluster) {
+pub(crate) async fn one_fault(cluster: &Cluster) {
     let node = if sim::random_below(2) == 0 { cluster.leader() } else { None };
     let node = node.unwrap_or_else(|| cluster.random_node());
     let others = cluster.nodes().into_iter().filter(|&other| other != node);

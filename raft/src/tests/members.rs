@@ -1,0 +1,160 @@
+//! Members come, catch up from a snapshot, vote and go, while everything goes wrong.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::ids::ReplicaId;
+
+use super::cluster::Cluster;
+use super::three_voters::{Clients, client, millis, one_fault};
+use crate::membership::MembersStep;
+use crate::net::sim::Faults;
+
+const NODES: usize = 5;
+const FOUNDERS: usize = 3;
+const TROUBLE: Duration = Duration::from_secs(10);
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
+
+fn cluster() -> Cluster {
+    let mut cluster = Cluster::in_memory(NODES, Duration::from_millis(4));
+    cluster.founders = FOUNDERS;
+    // So few bytes that whoever was away for a moment needs a snapshot.
+    cluster.options.purge_horizon_bytes = 100;
+    cluster
+}
+
+fn some_three() -> BTreeSet<ReplicaId> {
+    let mut chosen = BTreeSet::new();
+    while chosen.len() < FOUNDERS {
+        chosen.insert(ReplicaId(1 + sim::random_below(NODES as u64)));
+    }
+    chosen
+}
+
+/// Makes steps towards `wanted` wherever a leader is; true when it is reached.
+async fn step(cluster: &Cluster, wanted: &BTreeSet<ReplicaId>) -> bool {
+    let Some(leader) = cluster.leader() else { return false };
+    let Some(handle) = cluster.handle(leader) else { return false };
+    let wanted = wanted.clone();
+    let stepped = sim::spawn_on(leader, async move {
+        rt::timeout(Duration::from_secs(2), async move { handle.step_towards(&wanted).await }).await
+    });
+    matches!(stepped.await, Ok(Ok(Ok(MembersStep::Reached))))
+}
+
+async fn mover(cluster: Cluster, clients: Arc<Clients>) {
+    let mut wanted = some_three();
+    while !clients.stop.load(Ordering::Relaxed) {
+        if step(&cluster, &wanted).await {
+            wanted = some_three();
+        }
+        rt::sleep(millis(20, 300)).await;
+    }
+}
+
+/// How many snapshots were installed, and changes of members reached.
+async fn trouble() -> usize {
+    let cluster = cluster();
+    cluster.skew_clocks();
+    cluster.network.set_faults(Faults {
+        delay_max: millis(1, 8),
+        loss_per_mille: sim::random_below(40),
+        repeat_per_mille: sim::random_below(20),
+        ..Faults::default()
+    });
+    for node in cluster.nodes() {
+        cluster.start(node).await;
+    }
+    let clients = Arc::new(Clients::default());
+    let mut running: Vec<_> = (0..3).map(|_| rt::spawn(client(cluster.clone(), clients.clone()))).collect();
+    running.push(rt::spawn(mover(cluster.clone(), clients.clone())));
+    while sim::elapsed() < TROUBLE {
+        rt::sleep(millis(200, 1_200)).await;
+        one_fault(&cluster).await;
+    }
+    clients.stop.store(true, Ordering::Relaxed);
+    for running in running {
+        running.await.unwrap();
+    }
+    settle(&cluster).await
+}
+
+async fn settle(cluster: &Cluster) -> usize {
+    cluster.network.heal();
+    cluster.network.set_faults(Faults::default());
+    let last: BTreeSet<ReplicaId> = some_three();
+    let settled = async {
+        while !step(cluster, &last).await {
+            rt::sleep(millis(20, 100)).await;
+        }
+        while !cluster.propose(cluster.leader().unwrap_or(SimNode(1)), Bytes::from_static(b"end")).await {
+            rt::sleep(millis(20, 100)).await;
+        }
+        let end = *cluster.oracle.lock().acked.last_key_value().unwrap().0;
+        for replica in &last {
+            let node = SimNode(u32::try_from(replica.0).unwrap());
+            let mut applied = cluster.handle(node).unwrap().watch_applied();
+            drop(applied.wait_for(|applied| super::ledger::index_of(*applied).0 >= end).await.unwrap());
+        }
+    };
+    assert!(rt::timeout(RECOVERY_MAX, settled).await.is_ok(), "not settled in {RECOVERY_MAX:?}");
+    let oracle = cluster.oracle.lock();
+    assert!(oracle.violations.is_empty(), "{:?}", oracle.violations);
+    for replica in &last {
+        let node = SimNode(u32::try_from(replica.0).unwrap());
+        assert!(cluster.failures(node).borrow().is_empty(), "node {}: {:?}", node.0, *cluster.failures(node).borrow());
+        let entries = cluster.entries(node);
+        for (index, payload) in &oracle.acked {
+            let held = entries.get(index).map(|(_, payload)| payload);
+            assert_eq!(held, Some(payload), "node {} lost what was acknowledged at {index}", node.0);
+        }
+    }
+    oracle.acked.len()
+}
+
+#[test]
+fn members_come_and_go_and_nothing_is_lost() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("OTTLA_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("OTTLA_SEEDS").unwrap_or(8),
+    };
+    for seed in seeds {
+        println!("seed {seed}");
+        let report = sim::run_twice(seed, trouble);
+        println!("seed {seed}: {} acknowledged, trace {:016x}", report.output, report.trace_hash);
+    }
+}
+
+#[test]
+fn who_was_away_longer_than_the_log_reaches_gets_a_snapshot() {
+    sim::run_twice(1, || async {
+        let mut cluster = Cluster::in_memory(FOUNDERS, Duration::from_millis(1));
+        cluster.options.purge_horizon_bytes = 100;
+        for node in cluster.nodes() {
+            cluster.start(node).await;
+        }
+        while cluster.leader().is_none() {
+            rt::sleep(Duration::from_millis(10)).await;
+        }
+        let leader = cluster.leader().unwrap();
+        let away = cluster.nodes().into_iter().find(|node| *node != leader).unwrap();
+        cluster.crash(away);
+        for number in 0..200 {
+            assert!(cluster.propose(leader, Bytes::from(format!("entry {number}"))).await);
+        }
+        rt::sleep(Duration::from_secs(5)).await;
+        cluster.start(away).await;
+        let end = *cluster.oracle.lock().acked.last_key_value().unwrap().0;
+        let mut applied = cluster.handle(away).unwrap().watch_applied();
+        let reached = applied.wait_for(|applied| super::ledger::index_of(*applied).0 >= end);
+        assert!(rt::timeout(Duration::from_secs(10), reached).await.is_ok(), "it never caught up");
+        let purged = cluster.handle(away).unwrap().0.log.purged();
+        assert!(super::ledger::index_of(purged).0 > 100, "it was given entries, not a snapshot: {purged:?}");
+    });
+}
