@@ -185,6 +185,8 @@ impl Import {
             let (disk, dir) = (Arc::clone(&directory.disk), directory.path.join(RUNS_DIR));
             off_thread(&directory.disk, move || disk.sync_dir(&dir)).await?;
         }
+        // Its own entries are not needed any more; those of others may wait for it to make room in their turn.
+        directory.replaying.lock().remove(&replica);
         while directory.is_replaying() {
             rt::sleep(REPLAY_WAIT).await;
         }
@@ -213,7 +215,9 @@ impl DataDir {
             membership: snapshot.membership.clone(),
             checksum: snapshot.checksum,
         };
-        let mut operations = vec![Operation::NextRun(self.runs.next_id())];
+        // A checkpoint has the floors of all replicas or of none.
+        let mut operations = self.operations(&checkpoint, Vec::new()).await;
+        operations.push(Operation::NextRun(self.runs.next_id()));
         operations.extend(runs.iter().map(|run| Operation::Run(run.listing.clone())));
         operations.extend([Operation::Remove(replica), Operation::Replica(head)]);
         let put = |(key, value): &(bytes::Bytes, bytes::Bytes)| Operation::Put {

@@ -238,7 +238,10 @@ impl DataDir {
     pub(super) fn is_replaying(&self) -> bool {
         let mut replaying = self.replaying.lock();
         replaying.retain(|replica, last| {
-            self.log.replica(*replica).is_some() && self.index.recorded(*replica) < Some(*last)
+            let Some(log) = self.log.replica(*replica) else { return false };
+            // A tail that was never committed may have been truncated since.
+            let end = log.last_log_id().map(|id| id.index.min(*last));
+            self.index.recorded(*replica) < end
         });
         !replaying.is_empty()
     }
@@ -289,7 +292,7 @@ impl DataDir {
     }
 
     /// The transaction for some cuts: with them go the floors of all replicas, log starts, and replicas that left.
-    async fn operations(&self, checkpoint: &Checkpoint, cuts: Vec<Cut>) -> Vec<Operation> {
+    pub(super) async fn operations(&self, checkpoint: &Checkpoint, cuts: Vec<Cut>) -> Vec<Operation> {
         // No replica begins meanwhile: the floors of the others might pass its first frame.
         let _creating = self.creating.write().await;
         let mut cuts: BTreeMap<ReplicaId, Cut> = cuts.into_iter().map(|cut| (cut.replica, cut)).collect();
