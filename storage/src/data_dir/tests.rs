@@ -4,6 +4,7 @@
 
 mod crash;
 mod directory;
+mod import;
 mod real;
 mod rewrite;
 mod rewrite_faults;

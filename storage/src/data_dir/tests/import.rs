@@ -1,0 +1,143 @@
+//! A snapshot comes in while the power may fail at any write or sync: afterwards the replica is where it was, or where the
+//! snapshot is, and every batch of that is there.
+
+use std::sync::Arc;
+
+use ottla_protocol::ids::Offset;
+use parking_lot::Mutex;
+
+use super::crash::{check_partitions, check_runs};
+use super::toy::{Model, Toy, batch, entry, open, options, partition};
+use crate::data_dir::{DataDir, ReplicaSnapshot};
+use crate::entry::Entry;
+use crate::env::disk::Disk;
+use crate::env::sim;
+use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions};
+use crate::ids::{RaftIndex, ReplicaId};
+use crate::log::EntryRange;
+use crate::read::ReadRequest;
+
+const SOURCE: u64 = 2;
+const TARGET: u64 = 4;
+const OTHER: u64 = 6;
+const PARTITIONS: i32 = 3;
+const ENTRIES: u64 = 40;
+/// What the target has applied of them.
+const HELD: usize = 10;
+/// What lies in its log besides.
+const UNAPPLIED: usize = 3;
+
+fn entries() -> Vec<Entry> {
+    let one = |index: u64| {
+        let batches = (0..PARTITIONS).map(|b| (b, batch(index * 10 + u64::from(b.unsigned_abs()), 1 + index % 3, 900)));
+        let payload = if index == 30 { "trim 1" } else { "" };
+        entry(1, index, batches.collect(), payload)
+    };
+    (1..=ENTRIES).map(one).collect()
+}
+
+/// Takes what the snapshot has and the target lacks.
+async fn take(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapshot) {
+    let mut import = target.begin_import(ReplicaId(TARGET));
+    for (index, (next, log_start)) in Model::restored(&snapshot.keys).partitions {
+        let partition = partition(index);
+        import.skip_to(partition, Offset(log_start));
+        while import.position(partition) < Offset(next) {
+            let key = crate::index::ExtentKey { partition, replica: ReplicaId(SOURCE) };
+            let from = import.position(partition);
+            let request = ReadRequest { key, from, up_to: Offset(next), bytes_max: 4_000, at_least_one: true };
+            let exported = source.export(request).await.unwrap();
+            assert!(!exported.batches.is_empty(), "partition {index} from {from}");
+            for batch in exported.batches {
+                import.push(partition, batch).await.unwrap();
+            }
+        }
+    }
+    import.commit(snapshot).await.unwrap();
+}
+
+/// The target after a crash; true if the snapshot was real.
+async fn check(disk: Arc<dyn Disk>) -> bool {
+    let (directory, recovered) = open(&disk, options()).await;
+    let found = recovered.iter().find(|found| found.id == ReplicaId(TARGET)).unwrap();
+    assert_eq!(found.lost, None);
+    let all = entries();
+    let applied = usize::try_from(found.applied.map_or(0, |id| id.index.0)).unwrap();
+    assert!(applied <= HELD || applied as u64 == ENTRIES, "applied up to {applied}");
+    assert_eq!(Model::restored(&found.state), Model::after(&all[..applied]));
+    let toy = Toy::recover(&directory, found);
+    let mut at = applied;
+    if (applied as u64) < ENTRIES {
+        let last = found.last_log_id.unwrap().index;
+        assert!(last.0 >= (HELD + UNAPPLIED) as u64, "what it may have acknowledged is gone");
+        let range = EntryRange { first: RaftIndex(applied as u64 + 1), last };
+        for entry in toy.log.read(range, 1 << 20).await.unwrap() {
+            toy.apply(&entry);
+            at += 1;
+        }
+    }
+    check_partitions(&toy, &all[..at]).await;
+    let other = recovered.iter().find(|found| found.id == ReplicaId(OTHER)).unwrap();
+    assert_eq!((other.lost.clone(), other.last_log_id.unwrap().index), (None, RaftIndex(5)), "the other replica");
+    check_runs(&disk, &directory).await;
+    directory.maintain_now().await.unwrap();
+    check_partitions(&toy, &all[..at]).await;
+    at as u64 == ENTRIES
+}
+
+#[test]
+fn an_import_is_real_as_a_whole_or_not_at_all_wherever_the_power_fails() {
+    sim::run(1, || async {
+        let (source_sim, sim) =
+            (SimDisk::new(1, SimDiskOptions::default()), SimDisk::new(2, SimDiskOptions::default()));
+        let (source, _) = open(&(Arc::new(source_sim) as Arc<dyn Disk>), options()).await;
+        let toy = Toy::create(&source, SOURCE).await;
+        toy.write(entries()).await;
+        source.checkpoint_now().await.unwrap();
+        let snapshot = source.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
+        assert_eq!(snapshot.applied.index.0, ENTRIES);
+
+        let (target, _) = open(&(Arc::new(sim.clone()) as Arc<dyn Disk>), options()).await;
+        let other = Toy::create(&target, OTHER).await;
+        other.write(entries()[..5].to_vec()).await;
+        let toy = Toy::create(&target, TARGET).await;
+        toy.write(entries()[..HELD].to_vec()).await;
+        toy.append(entries()[HELD..HELD + UNAPPLIED].to_vec()).await.unwrap().unwrap();
+        let moments: Arc<Mutex<Vec<DiskImage>>> = Arc::default();
+        let seen = moments.clone();
+        sim.observe(move |_, image| seen.lock().push(image));
+        take(&source, &target, &snapshot).await;
+        sim.stop_observing();
+        // The state machine follows in memory: here a new one, over what is on the disk.
+        assert!(check(Arc::new(sim.image().crash(Crash::Power, 7))).await, "it is real once it is committed");
+        let moments = std::mem::take(&mut *moments.lock());
+        let (mut real, count) = (0, moments.len());
+        for (number, image) in moments.into_iter().enumerate() {
+            let crash = if number % 3 == 0 { Crash::Process } else { Crash::Power };
+            real += usize::from(check(Arc::new(image.crash(crash, number as u64))).await);
+        }
+        println!("{count} moments, real in {real}");
+        assert!(real > 0 && real < count);
+    });
+}
+
+#[test]
+fn a_batch_that_does_not_follow_or_is_damaged_is_refused() {
+    sim::run(2, || async {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(3, SimDiskOptions::default()));
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, SOURCE).await;
+        toy.write(entries()[..6].to_vec()).await;
+        let key = toy.key(0);
+        let request = ReadRequest { key, from: Offset(0), up_to: Offset(3), bytes_max: 10_000, at_least_one: true };
+        let exported = directory.export(request).await.unwrap();
+        let mut import = directory.begin_import(ReplicaId(SOURCE));
+        let twice = import.push(partition(0), exported.batches[0].clone()).await;
+        assert!(twice.is_err(), "the replica has it already");
+        let mut damaged = exported.batches[0].clone();
+        let mut bytes = damaged.data.to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        damaged.data = bytes.into();
+        assert!(import.push(partition(9), damaged).await.is_err(), "its checksum does not hold");
+    });
+}
