@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::error::ErrorCode;
-use ottla_protocol::ids::NodeId;
-use ottla_raft::{Directory, EntryLog, NoPeers, RaftHost, RaftOptions};
+use ottla_protocol::ids::{NodeId, Offset, PartitionId};
+use ottla_raft::{Directory, EntryLog, NoPeers, RaftHost, RaftOptions, SnapshotImport};
 use ottla_storage::checkpoint::CutSource;
-use ottla_storage::data_dir::RecoveredReplica;
+use ottla_storage::data_dir::{Exported, RecoveredReplica, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::env::sim;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
@@ -95,6 +96,16 @@ impl Directory for Memory {
     fn checkpointed(&self, _: ReplicaId) -> Option<LogId> {
         None
     }
+    // One voter: there is nobody to give a snapshot to, or to take one from.
+    fn snapshot_of(&self, _: ReplicaId) -> BoxFuture<'_, io::Result<Option<ReplicaSnapshot>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+    fn export(&self, _: ReplicaId, _: PartitionId, _: Range<Offset>, _: usize) -> BoxFuture<'_, io::Result<Exported>> {
+        Box::pin(std::future::ready(Err(io::Error::from(io::ErrorKind::Unsupported))))
+    }
+    fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport> {
+        panic!("replica {replica} has no peers")
+    }
 }
 
 impl EntryLog for Memory {
@@ -127,6 +138,9 @@ impl EntryLog for Memory {
         self.last_log_id()
     }
     fn purged(&self) -> Option<LogId> {
+        None
+    }
+    fn behind(&self, _: u64) -> Option<LogId> {
         None
     }
     fn log_id(&self, index: RaftIndex) -> Option<LogId> {

@@ -18,7 +18,7 @@ use kafka_protocol::protocol::Decodable;
 use ottla_broker::config::{Inputs, load};
 use ottla_broker::coordinator::group::Groups;
 use ottla_broker::handlers::fetch_session::FetchSessions;
-use ottla_broker::metadata::{DirectoryRecord, LocalNode, Metadata};
+use ottla_broker::metadata::{DirectoryRecord, Founders, LocalNode, Metadata};
 use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::{Partitions, TopicRef};
 use ottla_broker::server::budget::Budget;
@@ -85,7 +85,8 @@ async fn node() -> Domain {
     let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
     let record = DirectoryRecord { id, path: "/data".to_owned(), free_bytes: data.disk_bytes().1 };
     let local = LocalNode::from_config(&config, vec![record]);
-    let metadata = Metadata::start(&host, (data.clone(), id), None, local, config.clone()).await.unwrap();
+    let founders = Founders::alone(config.node_id);
+    let metadata = Metadata::start(&host, (data.clone(), id), None, local, config.clone(), founders).await.unwrap();
     let directories: BTreeMap<_, _> = [(id, data.clone())].into();
     let registry = Arc::new(metadata.clone());
     let shards = Shards::new(config.node_id, host, directories, registry, Upkeep::from_config(&config));
