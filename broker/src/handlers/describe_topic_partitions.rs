@@ -24,12 +24,18 @@ const PARTITIONS_MAX: usize = 2_000;
 pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
     let mut image = ctx.metadata.image();
     let named: BTreeSet<&str> = request.topics.iter().map(|topic| topic.name.as_str()).collect();
-    if named.iter().any(|name| image.topic(name).is_none()) && ctx.metadata.read_index().await.is_ok() {
+    let mut error = ErrorCode::UnknownTopicOrPartition;
+    if named.iter().any(|name| image.topic(name).is_none()) {
+        if ctx.metadata.read_index().await.is_err() {
+            // Other nodes may know it.
+            error = ErrorCode::LeaderNotAvailable;
+        }
         image = ctx.metadata.image();
     }
     let begin = request.cursor.as_ref().map(|cursor| (cursor.topic_name.as_str(), cursor.partition_index));
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(1).clamp(1, PARTITIONS_MAX);
-    let mut page = Page { views: Views::new(ctx, &image), begin, left: limit, topics: Vec::new(), next: None };
+    let mut page =
+        Page { views: Views::new(ctx, &image), unknown: error, begin, left: limit, topics: Vec::new(), next: None };
     if named.is_empty() {
         page.fill(image.topics.values().map(|topic| (topic.name.as_ref(), Some(topic))));
     } else {
@@ -41,6 +47,8 @@ pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsReques
 /// One answer as it fills.
 struct Page<'a> {
     views: Views<'a>,
+    /// What is said of a name that is not there.
+    unknown: ErrorCode,
     begin: Option<(&'a str, i32)>,
     left: usize,
     topics: Vec<DescribeTopicPartitionsResponseTopic>,
@@ -57,7 +65,7 @@ impl<'a> Page<'a> {
                 return;
             }
             match topic {
-                None => self.topics.push(unknown(name)),
+                None => self.topics.push(unknown(name, self.unknown)),
                 Some(topic) => {
                     if let Some(next) = self.push(topic, from) {
                         self.next = Some(cursor(name, next));
@@ -104,9 +112,8 @@ fn cursor(topic: &str, index: i32) -> Cursor {
     Cursor::default().with_topic_name(TopicName(text(topic))).with_partition_index(index)
 }
 
-fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
-    let error =
-        if names::check_name(name).is_ok() { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopic };
+fn unknown(name: &str, error: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
+    let error = if names::check_name(name).is_ok() { error } else { ErrorCode::InvalidTopic };
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(TopicName(text(name))))
         .with_error_code(error.code())

@@ -35,13 +35,18 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: MetadataRequest
     let entries = match wanted(version, &request) {
         None => image.topics.values().cloned().map(Entry::Found).collect(),
         Some(names) => {
-            if names.iter().any(|wanted| look_up(&image, wanted).is_none()) && ctx.metadata.read_index().await.is_ok() {
+            let mut unknown = ErrorCode::UnknownTopicOrPartition;
+            if names.iter().any(|wanted| look_up(&image, wanted).is_none()) {
+                if ctx.metadata.read_index().await.is_err() {
+                    // Other nodes may know it.
+                    unknown = ErrorCode::LeaderNotAvailable;
+                }
                 image = ctx.metadata.image();
             }
             let may_create = (version < 4 || request.allow_auto_topic_creation) && ctx.config.topics.auto_create;
             let errors = if may_create { create_missing(ctx, &image, &names).await } else { Vec::new() };
             image = ctx.metadata.image();
-            names.iter().map(|wanted| entry(&image, wanted, &errors)).collect()
+            names.iter().map(|wanted| entry(&image, wanted, unknown, &errors)).collect()
         }
     };
     answer(ctx, version, &request, &image, entries)
@@ -84,18 +89,26 @@ async fn create_missing(
     errors
 }
 
-fn entry(image: &MetadataImage, wanted: &MetadataRequestTopic, errors: &[(StrBytes, ErrorCode)]) -> Entry {
+/// `unknown`: what is said of a name that is not there.
+fn entry(
+    image: &MetadataImage,
+    wanted: &MetadataRequestTopic,
+    unknown: ErrorCode,
+    errors: &[(StrBytes, ErrorCode)],
+) -> Entry {
     if let Some(topic) = look_up(image, wanted) {
         return Entry::Found(topic.clone());
     }
     let Some(name) = &wanted.name else {
-        return Entry::Missing { name: None, id: wanted.topic_id, error: ErrorCode::UnknownTopicId };
+        let known = unknown == ErrorCode::UnknownTopicOrPartition;
+        let error = if known { ErrorCode::UnknownTopicId } else { unknown };
+        return Entry::Missing { name: None, id: wanted.topic_id, error };
     };
     let refused = errors.iter().find(|(refused, _)| *refused == name.0).map(|(_, error)| *error);
     let error = match refused {
         Some(error) => error,
         None if names::check_name(name).is_err() => ErrorCode::InvalidTopic,
-        None => ErrorCode::UnknownTopicOrPartition,
+        None => unknown,
     };
     Entry::Missing { name: Some(name.clone()), id: Uuid::nil(), error }
 }

@@ -83,7 +83,10 @@ impl Partitions {
                 Ok(None) => {}
                 Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) if !asked_metadata => {
                     asked_metadata = true;
-                    self.shards.registry().read_index().await;
+                    if !self.shards.registry().read_index().await {
+                        // Other nodes may know the topic.
+                        return Err(PartitionError::LeaderNotAvailable);
+                    }
                     continue;
                 }
                 Err(error) => return Err(error),

@@ -97,6 +97,9 @@ async fn unknown_is_said_only_after_the_metadata_was_read_again() {
     assert_eq!(world.partitions.find(NAME, 1).await.unwrap_err(), PartitionError::UnknownTopicOrPartition);
     let nobody = TopicRef::Id(uuid::Uuid::from_u128(1));
     assert_eq!(world.partitions.find(nobody, 0).await.unwrap_err(), PartitionError::UnknownTopicId);
+    world.registry.alone.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(world.partitions.find(NAME, 1).await.unwrap_err(), PartitionError::LeaderNotAvailable);
+    assert_eq!(world.partitions.find(nobody, 0).await.unwrap_err(), PartitionError::LeaderNotAvailable);
 }
 
 #[test]

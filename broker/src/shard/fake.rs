@@ -139,12 +139,14 @@ pub(crate) struct FakeRegistry {
     pub(crate) ended: Arc<Mutex<Vec<IntentKey>>>,
     /// Shown at the next read index.
     pub(crate) unseen: Arc<Mutex<Option<MetadataImage>>>,
+    /// Nobody confirms the image.
+    pub(crate) alone: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl FakeRegistry {
     pub(crate) fn new(image: MetadataImage) -> Self {
         let images = watch::Sender::new(Arc::new(image));
-        Self { images, ended: Arc::default(), unseen: Arc::default() }
+        Self { images, ended: Arc::default(), unseen: Arc::default(), alone: Arc::default() }
     }
 
     pub(crate) fn show(&self, image: MetadataImage) {
@@ -165,7 +167,8 @@ impl Registry for FakeRegistry {
         if let Some(image) = self.unseen.lock().take() {
             self.show(image);
         }
-        futures_util::future::ready(true).boxed()
+        let alone = self.alone.load(std::sync::atomic::Ordering::Relaxed);
+        futures_util::future::ready(!alone).boxed()
     }
 
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool> {

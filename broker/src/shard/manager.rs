@@ -160,8 +160,9 @@ impl Shards {
         // Coordinators never wait behind bulk data in the writer.
         group.set_priority(matches!(creation.kind, ShardKind::ConsumerOffsets | ShardKind::TransactionState));
         let registry = self.0.registry.clone();
-        // Clocks of other nodes are not known yet: a node that is alone is its own majority.
-        let witness: ClockWitness = Arc::new(move || registry.image().nodes.len() <= 1);
+        // Clocks of other nodes are not known yet: a node that is alone is its own majority. One that has not yet
+        // heard of any node, itself included, may be one of many.
+        let witness: ClockWitness = Arc::new(move || registry.image().expected_nodes() == 1);
         let shard = Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, witness);
         self.0.shards.write().insert(creation.shard, shard.clone());
         rt::spawn(shard.clone().run());

@@ -6,23 +6,38 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_broker::config::{Config, TopicConfig};
 use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
+use ottla_broker::handlers::fetch_session::FetchSessions;
+use ottla_broker::metadata::{self, DirectoryRecord, Founders, ListenerEndpoint, LocalNode, Metadata, MetadataImage};
+use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::Partitions;
+use ottla_broker::server::budget::Budget;
+use ottla_broker::server::context::{Directory, Domain};
+use ottla_broker::server::kafka::Kafka;
 use ottla_broker::shard::{Shards, Upkeep};
+use ottla_protocol::ids::NodeId;
 use ottla_raft::{RaftHost, RaftOptions, SimNetwork};
 use ottla_storage::data_dir::{DataDir, DataDirOptions};
 use ottla_storage::env::disk::Disk;
+use ottla_storage::env::rt;
 use ottla_storage::env::sim::SimNode;
 use ottla_storage::env::sim::disk::SimDisk;
+use ottla_storage::env::watch;
 use ottla_storage::log::LogOptions;
 
-use crate::registry::{StaticRegistry, broker};
+use crate::registry::{OFFSETS_PARTITIONS, broker, node_of};
 
 /// Bytes of a segment: small, so that seeds see many.
 const SEGMENT_BYTES: u32 = 1 << 20;
 /// A member that lacks more than this gets a snapshot: so little that a few seconds of absence are enough.
 const PURGE_HORIZON_BYTES: u64 = 256 << 10;
 const RETENTION_MS: i64 = 7 * 86_400_000;
+/// Records stay for thousands of years, each node's default being another: clients' clocks may be years from a node's.
+const RECORDS_RETENTION_MS: i64 = 100_000_000_000_000;
+const PATH: &str = "/data";
+/// The listener that clients come to.
+pub(crate) const LISTENER: &str = "PLAINTEXT";
 
 /// A node while it runs.
 pub(crate) struct Life {
@@ -31,7 +46,10 @@ pub(crate) struct Life {
     pub(crate) number: u64,
     pub(crate) directory: Arc<DataDir>,
     pub(crate) host: RaftHost,
+    pub(crate) metadata: Metadata,
     pub(crate) shards: Shards,
+    /// What connections talk to.
+    pub(crate) kafka: Kafka,
     pub(crate) partitions: Partitions,
     pub(crate) groups: Groups,
 }
@@ -79,6 +97,45 @@ fn group_settings() -> GroupSettings {
     }
 }
 
+/// A node's settings. What must not differ between replicas' states differs between the nodes on purpose.
+fn config(node: SimNode) -> Config {
+    let mut config = Config::default();
+    config.node_id = broker(node);
+    config.offsets.topic_partitions = OFFSETS_PARTITIONS;
+    config.topics.auto_create = false;
+    config.topics.defaults = Arc::new(TopicConfig {
+        retention_ms: Some(RECORDS_RETENTION_MS + i64::from(node.0)),
+        message_timestamp_after_max_ms: i64::MAX,
+        ..TopicConfig::default()
+    });
+    config
+}
+
+fn local(node: SimNode, directory: &DataDir) -> LocalNode {
+    let listener = ListenerEndpoint { name: LISTENER.into(), host: format!("node-{}", node.0), port: 9092 };
+    let space = DirectoryRecord { id: directory.directory_id(), path: PATH.into(), free_bytes: 1 << 40 };
+    LocalNode { id: broker(node), rack: None, listeners: vec![listener], directories: vec![space] }
+}
+
+/// Tells the network where replicas live, as this node knows it.
+async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<MetadataImage>>) {
+    loop {
+        let image = images.borrow_and_update().clone();
+        for replica in image.shards.values().flat_map(|shard| &shard.replicas) {
+            network.place(replica.id, node_of(replica.node));
+        }
+        if images.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The nodes that found the cluster: all of them.
+fn founders(node: SimNode, nodes: u32) -> Result<Founders, String> {
+    let all: Vec<NodeId> = (1..=nodes).map(SimNode).map(broker).collect();
+    Founders::of(broker(node), &all).ok_or_else(|| "not a founder".to_owned())
+}
+
 impl Life {
     /// Starts the node's floors with what its disk holds; the reason, if it refuses.
     pub(crate) async fn begin(
@@ -89,18 +146,41 @@ impl Life {
         network: SimNetwork,
     ) -> Result<Self, String> {
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let opened = DataDir::open(disk, Path::new("/data"), data_dir_options(node)).await;
+        let opened = DataDir::open(disk, Path::new(PATH), data_dir_options(node)).await;
         let (directory, recovered) = opened.map_err(|error| error.to_string())?;
-        let host = RaftHost::new(Arc::new(network), raft_options());
-        let registry = Arc::new(StaticRegistry::new(nodes, directory.directory_id()));
+        let host = RaftHost::new(Arc::new(network.clone()), raft_options());
+        let founders = founders(node, nodes)?;
+        for (replica, founder) in founders.replicas() {
+            network.place(*replica, node_of(*founder));
+        }
+        let config = Arc::new(config(node));
+        let home = (directory.clone() as Arc<dyn ottla_raft::Directory>, directory.directory_id());
+        let kept = recovered.iter().find(|replica| metadata::is_metadata(replica));
+        let local = local(node, &directory);
+        let metadata = Metadata::start(&host, home, kept, local, config.clone(), founders).await;
+        let metadata = metadata.map_err(|error| error.to_string())?;
+        rt::spawn(follow_places(network, metadata.watch()));
         let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
+        let registry = Arc::new(metadata.clone());
         let shards = Shards::new(broker(node), host.clone(), directories, registry.clone(), upkeep());
-        for replica in &recovered {
+        for replica in recovered.iter().filter(|replica| !metadata::is_metadata(replica)) {
             shards.open(&directory, replica).await.map_err(|error| error.to_string())?;
         }
         shards.start();
         let partitions = Partitions::new(shards.clone());
         let groups = Groups::new(group_settings(), PartitionJournal::start(registry, partitions.clone()));
-        Ok(Self { node, number, directory, host, shards, partitions, groups })
+        let known = Directory { id: directory.directory_id(), path: PATH.into(), data: directory.clone() };
+        let domain = Domain {
+            metadata: metadata.clone(),
+            partitions: partitions.clone(),
+            groups: groups.clone(),
+            metrics: Metrics::new(),
+            sessions: Arc::new(FetchSessions::new(config.network.fetch_sessions_max)),
+            answers: Budget::new(config.network.queued_bytes_max),
+            directories: Arc::from([known]),
+            config,
+        };
+        let kafka = Kafka::new(domain);
+        Ok(Self { node, number, directory, host, metadata, shards, kafka, partitions, groups })
     }
 }

@@ -19,6 +19,7 @@ mod run;
 mod shrink;
 mod storm;
 mod story;
+mod wire;
 mod world;
 
 use std::ops::Range;
@@ -57,7 +58,7 @@ struct Arguments {
 #[derive(Args, Clone)]
 struct WorldArguments {
     /// Nodes of the cluster; 0 takes 1, 3 and 5 in turn, mostly 3.
-    #[arg(long, default_value_t = 0, global = true, value_parser = clap::value_parser!(u32).range(0..=7))]
+    #[arg(long, default_value_t = 0, global = true, value_parser = clap::value_parser!(u32).range(0..=5))]
     nodes: u32,
     /// Simulated time of faults.
     #[arg(long, default_value = "20s", global = true, value_parser = humantime::parse_duration)]

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::laws::Violation;
+use crate::laws::i9_topics::Steps;
 use crate::laws::{i2_dense, i5_once};
+use uuid::Uuid;
 
 /// How somebody learned of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,11 @@ pub(crate) struct Commits {
 pub(crate) struct Oracle {
     pub(crate) partitions: BTreeMap<i32, Known>,
     pub(crate) commits: BTreeMap<String, Commits>,
+    /// Topics that come and go, by name.
+    pub(crate) topics: BTreeMap<String, Steps>,
+    /// Producer ids and topics' ids, and to whom they were given.
+    pub(crate) producer_ids: BTreeMap<i64, String>,
+    pub(crate) topic_ids: BTreeMap<Uuid, String>,
     /// Answers to ListOffsets that were checked, and read records.
     pub(crate) lists: u64,
     pub(crate) reads: u64,

@@ -7,18 +7,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_protocol::ids::Offset;
+use ottla_broker::metadata::{ShardId, Topic};
+use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, NodeClock};
 use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
 
-use crate::clients::{PLAIN_FROM, committer, consumer, deleter, producer};
+use crate::clients::{PLAIN_FROM, committer, consumer, deleter, producer, topics};
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{Violation, i1_durable, i2_dense, i5_once, progress};
 use crate::life::Life;
-use crate::registry::{PARTITIONS, partition};
+use crate::registry::{PARTITIONS, node_of};
 use crate::storm::{self, Event};
 use crate::world::World;
 
@@ -97,6 +98,10 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         let world = world.clone();
         rt::spawn(async move { world.start(node).await });
     }
+    let began = rt::timeout(CALM_MAX, topics::found(&world)).await;
+    if began.is_err() {
+        world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), describe(&world))));
+    }
     let events = chosen(storm::draw(plan.nodes, plan.storm), plan.only.as_deref());
     let faults = events.len();
     let mut running = Vec::new();
@@ -109,6 +114,11 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         running.push(rt::spawn(committer::committer(world.clone(), id)));
     }
     running.push(rt::spawn(deleter::deleter(world.clone())));
+    for id in 0..2 {
+        running.push(rt::spawn(topics::owner(world.clone(), id)));
+    }
+    running.push(rt::spawn(topics::watcher(world.clone())));
+    running.push(rt::spawn(topics::producer_ids(world.clone())));
     let looking = rt::spawn(look(world.clone()));
     storm::rage(world.clone(), events).await;
     if world.broken().is_none() {
@@ -159,25 +169,30 @@ async fn settle(world: &World, running: Vec<rt::JoinHandle<()>>) {
     }
 }
 
-fn marks(life: &Life) -> Option<BTreeMap<i32, (i64, i64)>> {
-    let mut marks = BTreeMap::new();
-    for shard in life.shards.all() {
-        for index in 0..PARTITIONS {
-            if let Some(cell) = shard.published().get(partition(index)) {
-                let shown = cell.marks();
-                marks.insert(index, (shown.log_start.0, shown.high_watermark.0));
-            }
-        }
-    }
-    (marks.len() == usize::try_from(PARTITIONS).unwrap_or(0)).then_some(marks)
+/// Log start and high watermark as a node shows them, if it carries the partition.
+fn marks(life: &Life, id: PartitionId) -> Option<(i64, i64)> {
+    let all = life.shards.all();
+    let shown = all.iter().find_map(|shard| shard.published().get(id).map(|cell| cell.marks()))?;
+    Some((shown.log_start.0, shown.high_watermark.0))
 }
 
-/// True if all nodes run and show the same.
+/// True if all nodes run and know the same, and all replicas of every partition show the same.
 fn caught_up(world: &World) -> bool {
     let lives = world.lives();
-    let shown: Vec<_> = lives.iter().map(|life| marks(life)).collect();
+    let Some(image) = world.image() else { return false };
+    let same = |topic: &Topic, index: i32| {
+        let holders = image.replica_nodes(topic, index);
+        let shown = holders.iter().map(|node| {
+            let life = lives.iter().find(|life| life.node == node_of(*node))?;
+            marks(life, topic.partition(index))
+        });
+        let shown: Vec<_> = shown.collect();
+        !shown.is_empty() && shown.iter().all(|marks| marks.is_some() && *marks == shown[0])
+    };
     let led = (0..PARTITIONS).all(|index| world.leader(index).is_some());
-    led && shown.len() == world.nodes().count() && shown.iter().all(|marks| marks.is_some() && *marks == shown[0])
+    led && lives.len() == world.nodes().count()
+        && lives.iter().all(|life| life.metadata.image().index == image.index)
+        && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
 }
 
 fn describe(world: &World) -> String {
@@ -188,7 +203,19 @@ fn describe(world: &World) -> String {
     let node = |life: &Arc<Life>| {
         let failures = life.host.failures().borrow().clone();
         let roles: Vec<_> = life.shards.all().iter().map(|shard| (shard.creation.shard.0, shard.role())).collect();
-        format!("node {}: marks {:?}, roles {roles:?}, failures {failures:?}", life.node.0, marks(life))
+        let image = life.metadata.image();
+        let shown = |(name, topic): (&Arc<str>, &Arc<Topic>)| {
+            let marks: Vec<_> = (0..topic.partition_count()).map(|at| marks(life, topic.partition(at))).collect();
+            format!("{name} {marks:?}")
+        };
+        let shown: Vec<_> = image.topics.iter().map(shown).collect();
+        let (index, role) = (image.index, *life.metadata.group().role().borrow());
+        let nodes = image.nodes.len();
+        format!(
+            "node {}: metadata {index:?} {role:?} of {nodes} nodes, {}, roles {roles:?}, failures {failures:?}",
+            life.node.0,
+            shown.join(" ")
+        )
     };
     lives.iter().map(node).collect::<Vec<_>>().join("; ")
 }
@@ -198,10 +225,10 @@ async fn audit(world: &World) -> Result<(), Violation> {
     for life in world.lives() {
         for shard in life.shards.all() {
             for index in 0..PARTITIONS {
-                let Some(cell) = shard.published().get(partition(index)) else { continue };
+                let Some(cell) = shard.published().get(world.partition(index)) else { continue };
                 let shown = cell.marks();
                 let who = format!("node {} (replica {})", life.node.0, shard.replica);
-                let held = held(&life, &shard, index, shown.log_start, shown.high_watermark).await;
+                let held = held(&life, &shard, world.partition(index), shown.log_start, shown.high_watermark).await;
                 let mut held =
                     held.map_err(|what| Violation::new("what is there can be read", index, format!("{who}: {what}")))?;
                 // The batch in which the log begins is whole.
@@ -219,14 +246,14 @@ async fn audit(world: &World) -> Result<(), Violation> {
 async fn held(
     life: &Life,
     shard: &ottla_broker::shard::Shard,
-    index: i32,
+    id: PartitionId,
     from: Offset,
     up_to: Offset,
 ) -> Result<BTreeMap<i64, u64>, String> {
     let mut found = BTreeMap::new();
     let mut from = from;
     while from < up_to {
-        let key = shard.extent(partition(index));
+        let key = shard.extent(id);
         let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
         let plan = life.directory.plan_read(request).await.map_err(|error| error.to_string())?;
         if plan.is_empty() {
@@ -245,6 +272,8 @@ async fn look(world: World) {
     let (mut watch, mut sums) = (Watch::default(), Sums::default());
     loop {
         for life in world.lives() {
+            let image = life.metadata.image();
+            world.judge(sums.see(ShardId::METADATA.0, life.node.0.into(), image.index.0, 0, image.checksum));
             for shard in life.shards.all() {
                 if let Some((applied, checksum)) = shard.applied_checksum() {
                     let id = shard.creation.shard.0;
@@ -252,7 +281,7 @@ async fn look(world: World) {
                 }
                 let epoch = i32::try_from(shard.role().term.0).unwrap_or(i32::MAX);
                 for index in 0..PARTITIONS {
-                    let Some(cell) = shard.published().get(partition(index)) else { continue };
+                    let Some(cell) = shard.published().get(world.partition(index)) else { continue };
                     let marks = cell.marks();
                     let (high_watermark, log_start) = (marks.high_watermark.0, marks.log_start.0);
                     let deleted = world.oracle().partition(index).deleted;

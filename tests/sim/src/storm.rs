@@ -118,8 +118,9 @@ pub(crate) fn draw(nodes: u32, lasts: Duration) -> Vec<Event> {
 /// Runs the schedule; each fault as a task of its own, so that they overlap.
 pub(crate) async fn rage(world: World, events: Vec<Event>) {
     let mut running = Vec::new();
+    let began = sim::elapsed();
     for event in events {
-        let at = Duration::from_millis(event.at_ms);
+        let at = began + Duration::from_millis(event.at_ms);
         rt::sleep(at.saturating_sub(sim::elapsed())).await;
         if world.broken().is_some() {
             return;
@@ -136,8 +137,9 @@ fn resolve(world: &World, whom: Whom) -> SimNode {
     match whom {
         Whom::Node(node) => node,
         Whom::Leader => {
-            let index = i32::try_from(sim::random_below(2)).unwrap_or(0);
-            world.leader(index).unwrap_or_else(|| world.random_node())
+            let index = i32::try_from(sim::random_below(3)).unwrap_or(0);
+            let leader = if index == 2 { world.controller() } else { world.leader(index) };
+            leader.unwrap_or_else(|| world.random_node())
         }
     }
 }

@@ -4,20 +4,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ottla_broker::metadata::MetadataImage;
+use ottla_protocol::ids::PartitionId;
 use ottla_raft::SimNetwork;
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use crate::laws::Violation;
 use crate::life::Life;
 use crate::oracle::Oracle;
-use crate::registry::replica;
 use crate::story::Story;
 
 /// How long a client waits for an answer.
@@ -30,6 +32,9 @@ struct Inner {
     up: Mutex<BTreeMap<SimNode, Arc<Life>>>,
     starting: Mutex<BTreeSet<SimNode>>,
     lives: AtomicU64,
+    connections: AtomicU64,
+    /// The id of the topic that most clients use.
+    topic: OnceLock<Uuid>,
     answers_lost_per_mille: AtomicU64,
     oracle: Mutex<Oracle>,
     story: Mutex<Story>,
@@ -50,9 +55,6 @@ impl World {
         for node in (1..=nodes).map(SimNode) {
             let options = SimDiskOptions { sync_delay_max, ..SimDiskOptions::default() };
             disks.insert(node, SimDisk::new(rt::random_u64(), options));
-            for shard in crate::registry::shards() {
-                network.place(replica(shard, node), node);
-            }
         }
         Self(Arc::new(Inner {
             nodes,
@@ -61,6 +63,8 @@ impl World {
             up: Mutex::default(),
             starting: Mutex::default(),
             lives: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            topic: OnceLock::new(),
             answers_lost_per_mille: AtomicU64::new(0),
             oracle: Mutex::default(),
             story: Mutex::default(),
@@ -129,6 +133,26 @@ impl World {
         !self.0.stop.load(Ordering::Relaxed) && self.0.broken.lock().is_none()
     }
 
+    /// The newest metadata that any node has.
+    pub(crate) fn image(&self) -> Option<Arc<MetadataImage>> {
+        self.lives().iter().map(|life| life.metadata.image()).max_by_key(|image| image.index)
+    }
+
+    /// The topic that most clients use is made.
+    pub(crate) fn set_topic(&self, id: Uuid) {
+        self.0.topic.get_or_init(|| id);
+    }
+
+    /// A partition of the topic that most clients use.
+    pub(crate) fn partition(&self, index: i32) -> PartitionId {
+        PartitionId { topic: self.0.topic.get().copied().unwrap_or_default(), index }
+    }
+
+    /// A number that no other connection has.
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.0.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     pub(crate) fn lives(&self) -> Vec<Arc<Life>> {
         self.0.up.lock().values().cloned().collect()
     }
@@ -176,6 +200,13 @@ impl World {
     pub(crate) fn end(&self) {
         self.nodes().for_each(|node| self.0.network.detach(node));
         self.0.up.lock().clear();
+    }
+
+    /// The node that leads the metadata group; the newest if several say so.
+    pub(crate) fn controller(&self) -> Option<SimNode> {
+        let lives = self.lives();
+        let roles = lives.iter().map(|life| (*life.metadata.group().role().borrow(), life.node));
+        roles.filter(|(role, _)| role.ready).max_by_key(|(role, _)| role.term).map(|(_, node)| node)
     }
 
     /// The node whose replica of a partition's shard says that it leads and serves; the newest if several do.

@@ -6,6 +6,7 @@ pub(crate) mod committer;
 pub(crate) mod consumer;
 pub(crate) mod deleter;
 pub(crate) mod producer;
+pub(crate) mod topics;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ pub(crate) mod i4_monotone;
 pub(crate) mod i5_once;
 pub(crate) mod i6_equal;
 pub(crate) mod i9_commits;
+pub(crate) mod i9_topics;
 pub(crate) mod progress;
 pub(crate) mod reads;
 

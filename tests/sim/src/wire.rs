@@ -1,0 +1,156 @@
+//! Connections: requests as Kafka's clients write them, through the production's dispatcher, and its answers read back.
+//!
+//! A connection belongs to one life of a node: a crash ends it, and so does an answer that did not come. May not know: what
+//! requests mean.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::{RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use ottla_broker::server::Service;
+use ottla_broker::server::connection::Ended;
+use ottla_broker::server::dispatch::{Answer, Dispatch, Peer};
+use ottla_broker::server::kafka::KafkaDispatch;
+use ottla_broker::server::outbox::{Next, Outbox};
+use ottla_storage::env::sim::{self, SimNode};
+use parking_lot::Mutex;
+
+use crate::laws::Violation;
+use crate::life::{LISTENER, Life};
+use crate::world::World;
+
+/// Of so many requests, before one the connection breaks.
+const RESETS_ONE_IN: u64 = 300;
+
+/// One end of a connection.
+#[derive(Clone)]
+struct Link {
+    life: u64,
+    peer: Peer,
+    dispatch: Arc<Mutex<KafkaDispatch>>,
+}
+
+/// A client with a connection to each node that it talks to.
+pub(crate) struct Client {
+    world: World,
+    name: String,
+    links: BTreeMap<SimNode, Link>,
+    correlation: i32,
+}
+
+pub(crate) fn text(value: &str) -> StrBytes {
+    StrBytes::from_string(value.to_owned())
+}
+
+/// The frame without its length, as a connection's inbox gives it.
+fn frame<R: Request>(client: &str, version: i16, correlation: i32, request: &R) -> Result<Bytes, String> {
+    let header = RequestHeader::default()
+        .with_request_api_key(R::KEY)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation)
+        .with_client_id(Some(text(client)));
+    let mut frame = BytesMut::new();
+    header.encode(&mut frame, R::header_version(version)).map_err(|error| error.to_string())?;
+    request.encode(&mut frame, version).map_err(|error| error.to_string())?;
+    Ok(frame.freeze())
+}
+
+/// The answer's bytes as the socket would take them.
+fn drained(mut out: Outbox) -> Option<Bytes> {
+    let mut all = BytesMut::new();
+    while !out.is_empty() {
+        if out.prepare().ok()? == Next::OnDisk {
+            let read = out.disk_read()?.run().ok()?;
+            out.disk_was_read(read);
+        }
+        let taken = out.with_slices(|slices| {
+            slices.iter().for_each(|slice| all.extend_from_slice(slice));
+            slices.iter().map(|slice| slice.len()).sum()
+        });
+        out.advance(taken);
+    }
+    Some(all.freeze())
+}
+
+/// What the node does with a frame that arrives: `None` if the connection is gone.
+async fn served(life: Arc<Life>, link: Option<Link>, connection: u64, frame: Bytes) -> Option<(Link, Bytes)> {
+    let link = match link {
+        Some(link) if link.life == life.number => link,
+        Some(_reset) => return None,
+        None => {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+            let peer = Peer { connection, listener: LISTENER.into(), address };
+            let dispatch = Arc::new(Mutex::new(life.kafka.connected(&peer)));
+            Link { life: life.number, peer, dispatch }
+        }
+    };
+    let started = {
+        let mut dispatch = link.dispatch.lock();
+        let (call, _turn) = dispatch.decode(frame).ok()?;
+        dispatch.start(call)
+    };
+    match started.answer.await {
+        Answer::Reply { reply, memory } => {
+            let mut out = Outbox::default();
+            link.dispatch.lock().encode(reply, &mut out).ok()?;
+            let bytes = drained(out)?;
+            drop(memory);
+            Some((link, bytes))
+        }
+        Answer::Nothing | Answer::Close(_) => None,
+    }
+}
+
+fn answer_of<R: Request>(version: i16, correlation: i32, mut bytes: Bytes) -> Result<R::Response, String> {
+    let length = bytes.split_to(bytes.len().min(4));
+    if <[u8; 4]>::try_from(&length[..]).map(u32::from_be_bytes).ok() != u32::try_from(bytes.len()).ok() {
+        return Err("the length is wrong".to_owned());
+    }
+    let header = ResponseHeader::decode(&mut bytes, R::Response::header_version(version));
+    let header = header.map_err(|error| error.to_string())?;
+    if header.correlation_id != correlation {
+        return Err(format!("answers {}, asked {correlation}", header.correlation_id));
+    }
+    let response = R::Response::decode(&mut bytes, version).map_err(|error| error.to_string())?;
+    if bytes.is_empty() { Ok(response) } else { Err(format!("{} bytes too many", bytes.len())) }
+}
+
+impl Client {
+    pub(crate) fn new(world: World, name: &str) -> Self {
+        Self { world, name: name.to_owned(), links: BTreeMap::new(), correlation: 0 }
+    }
+
+    /// One request to `node` and its answer; `None`: the connection broke, and nobody knows what happened.
+    pub(crate) async fn call<R: Request>(&mut self, node: SimNode, version: i16, request: &R) -> Option<R::Response> {
+        self.correlation += 1;
+        let correlation = self.correlation;
+        let sent = frame(&self.name, version, correlation, request);
+        let sent = sent.map_err(|what| Violation::new("a request can be written", None, what));
+        let sent = self.world.judge(sent)?;
+        if sim::random_below(RESETS_ONE_IN) == 0 {
+            self.close(node);
+        }
+        let (link, connection) = (self.links.get(&node).cloned(), self.world.next_connection());
+        let answer = self.world.ask(node, move |life| served(life, link, connection, sent)).await.flatten();
+        let Some((link, bytes)) = answer else {
+            self.close(node);
+            return None;
+        };
+        self.links.insert(node, link);
+        let answer = answer_of::<R>(version, correlation, bytes);
+        let name = std::any::type_name::<R>();
+        let wrong = |what| Violation::new("an answer can be read", None, format!("{name}, version {version}: {what}"));
+        self.world.judge(answer.map_err(wrong))
+    }
+
+    /// Ends the connection to a node, which learns of it.
+    pub(crate) fn close(&mut self, node: SimNode) {
+        let Some(link) = self.links.remove(&node) else { return };
+        if let Some(life) = self.world.life(node).filter(|life| life.number == link.life) {
+            sim::spawn_on(node, async move { life.kafka.ended(&link.peer, &Ended::ByClient) });
+        }
+    }
+}
