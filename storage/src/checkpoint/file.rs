@@ -214,6 +214,30 @@ impl Generation {
         }
     }
 
+    /// What follows the last transaction that holds is never read again: behind a damaged one lie whole ones, whose numbers
+    /// come next. Durable when this returns.
+    pub(crate) async fn void_rest(&self, disk: &Arc<dyn Disk>) -> io::Result<()> {
+        let (file, end, file_bytes) = (Arc::clone(&self.file), self.end, self.file_bytes);
+        let voided = off_thread(disk, move || {
+            // A transaction begins on a page of its own with its magic: if that page is zero, nothing was ever written there.
+            if is_zero_page(&*file, end, file_bytes) {
+                return Ok(false);
+            }
+            for at in (end..file_bytes).step_by(PAGE_BYTES) {
+                if !is_zero_page(&*file, at, file_bytes) {
+                    let bytes = (file_bytes - at).min(PAGE_BYTES as u64) as usize;
+                    file.write_at(&[0; PAGE_BYTES][..bytes], at)?;
+                }
+            }
+            Ok(true)
+        });
+        if voided.await? {
+            tracing::warn!(path = %self.path.display(), byte = self.end, "what follows in this generation does not hold, and is void");
+            sync(disk, &self.file).await?;
+        }
+        Ok(())
+    }
+
     /// Adds a delta; durable when this returns. False, and nothing is written, if the file has no room for it.
     pub(crate) async fn append(&mut self, disk: &Arc<dyn Disk>, operations: &[Operation]) -> io::Result<bool> {
         let mut payload = Vec::new();
@@ -245,6 +269,13 @@ impl Generation {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// False also for a page that cannot be read.
+fn is_zero_page(file: &dyn File, at: u64, file_bytes: u64) -> bool {
+    let mut page = [0; PAGE_BYTES];
+    let bytes = file_bytes.saturating_sub(at).min(PAGE_BYTES as u64) as usize;
+    read_exact_at(file, &mut page[..bytes], at).is_ok() && page.iter().all(|byte| *byte == 0)
 }
 
 /// Covers version, generation and incarnation, so that a flipped bit is not taken for a newer format.

@@ -153,7 +153,10 @@ impl Checkpoint {
         let loaded = off_thread(disk, move || Ok(load_all(&work_disk, &work_dir))).await??;
         let existed = loaded.newest.is_some();
         let (current, state) = match loaded.newest {
-            Some(found) => found,
+            Some((generation, state)) => {
+                generation.void_rest(disk).await?;
+                (generation, state)
+            }
             None => {
                 let number = loaded.last_number + 1;
                 (Generation::create(disk, dir, number, State::default()).await?, State::default())

@@ -243,3 +243,35 @@ fn a_failed_sync_of_the_checkpoint_is_an_error_and_a_full_disk_is_not_while_delt
         assert!(checkpoint.commit(vec![Operation::Replica(head(1, 5))], 0, false).await.is_err());
     });
 }
+
+/// Whole transactions lie behind a damaged one. The next that is written takes its number and perhaps just its room: those
+/// behind it must not be read again.
+#[test]
+fn what_lies_behind_a_damaged_delta_never_comes_back() {
+    sim::run(7, || async {
+        let (sim, disk) = disk(7, Tear::Pages);
+        let put = |key: u8| {
+            let put =
+                Operation::Put { replica: ReplicaId(1), key: Bytes::from(vec![key]), value: Bytes::from(vec![key]) };
+            vec![Operation::Replica(head(1, u64::from(key))), put]
+        };
+        let (mut checkpoint, _) = open(&disk).await;
+        for key in 1..8 {
+            checkpoint.commit(put(key), 0, false).await.unwrap();
+        }
+        drop(checkpoint);
+        let newest = disk.list(Path::new(DIR)).unwrap().into_iter().map(|entry| entry.name).max().unwrap();
+        // A page of header, one of base, then one for each delta: the second of them.
+        sim.flip_bit(&Path::new(DIR).join(newest), 3 * 4096 + 50, 1).unwrap();
+        let (mut checkpoint, before) = open(&disk).await;
+        assert!(before.replicas[&ReplicaId(1)].head.applied < Some(log_id(7)));
+        checkpoint.commit(put(9), 0, false).await.unwrap();
+        let (mut checkpoint, after) = open(&disk).await;
+        let replica = &after.replicas[&ReplicaId(1)];
+        assert_eq!(replica.head.applied, Some(log_id(9)));
+        let mut keys = before.replicas[&ReplicaId(1)].keys.clone();
+        keys.insert(Bytes::from(vec![9]), Bytes::from(vec![9]));
+        assert_eq!(replica.keys, keys);
+        checkpoint.commit(put(10), 0, true).await.unwrap();
+    });
+}
