@@ -3,6 +3,7 @@
 //! A question is answered at once from what is in memory, else on a blocking thread. A damaged `.idx` file met on the way
 //! is rebuilt from the log, and the question is asked again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,10 +29,12 @@ impl DataDir {
             return Err(ReadError::Poisoned(reason.to_string()));
         }
         let mut outcome = question(&self.index, Access::Resident);
-        for _ in 0..2 {
+        // A question may meet several damaged files: each of them is rebuilt once.
+        let (mut waited, mut rebuilt) = (false, BTreeSet::new());
+        loop {
             match outcome {
-                Err(IndexError::NotResident) => {}
-                Err(IndexError::Damaged { segment }) => {
+                Err(IndexError::NotResident) if !waited => waited = true,
+                Err(IndexError::Damaged { segment }) if rebuilt.insert(segment) => {
                     tracing::warn!(segment, "index file is damaged: rebuilding it from the log");
                     if let Err(error) = self.rebuild_index(segment).await {
                         return Err(ReadError::Damaged { offset, cause: error.to_string() });
@@ -46,7 +49,6 @@ impl DataDir {
                 Err(error) => return Err(ReadError::Damaged { offset, cause: error.to_string() }),
             };
         }
-        outcome.map_err(|error| ReadError::Damaged { offset, cause: error.to_string() })
     }
 
     /// Plans a read; pins what it needs.

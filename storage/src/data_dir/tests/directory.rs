@@ -329,3 +329,33 @@ fn a_damaged_index_file_is_rebuilt_when_it_is_met() {
         }
     });
 }
+
+#[test]
+fn one_read_that_meets_several_damaged_index_files_has_them_all_rebuilt() {
+    sim::run(8, || async {
+        let (sim, disk) = disk(8);
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, 1).await;
+        for index in 1..=240 {
+            toy.write(vec![entry(1, index, vec![(0, batch(index, 2, 2000))], "")]).await;
+        }
+        directory.maintain_now().await.unwrap();
+        let log = Path::new(DIR).join("log");
+        let files = disk.list(&log).unwrap().into_iter().filter(|file| file.name.ends_with(".idx"));
+        let damaged = files
+            .map(|file| {
+                (1..=2).for_each(|line| sim.flip_bit(&log.join(&file.name), file.bytes - line * 40 + 3, 1).unwrap())
+            })
+            .count();
+        assert!(damaged > 2, "{damaged}");
+        let request = ReadRequest {
+            key: toy.key(0),
+            from: Offset(0),
+            up_to: Offset(480),
+            bytes_max: 1 << 30,
+            at_least_one: true,
+        };
+        let plan = directory.plan_read(request).await.unwrap();
+        assert!(!plan.is_empty());
+    });
+}
