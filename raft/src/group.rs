@@ -25,8 +25,8 @@ use crate::members::Members;
 use crate::net::Network;
 use crate::options::RaftOptions;
 use crate::progress::Progress;
-use crate::snapshot::Taking;
 use crate::state_machine::Machine;
+use crate::taking::Taking;
 use crate::transport::Links;
 use crate::types::{TypeConfig, from_raft_membership};
 

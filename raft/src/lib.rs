@@ -22,6 +22,7 @@ mod proposal;
 mod runtime;
 mod snapshot;
 mod state_machine;
+mod taking;
 #[cfg(test)]
 mod tests;
 mod transport;

@@ -17,70 +17,22 @@ use ottla_storage::data_dir::ReplicaSnapshot;
 use ottla_storage::entry::Vote;
 use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
-use parking_lot::Mutex;
 
 use crate::applier::Applier;
 use crate::directory::SnapshotImport;
 use crate::group::Group;
 use crate::machine::Extent;
-use crate::net::{Message, Network, Undelivered};
+use crate::net::{Message, Undelivered};
 use crate::state_machine::Snapshot;
+use crate::taking::Prepared;
 use crate::types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
 
 /// Bytes of batches in one answer, a longer batch aside.
 const ANSWER_BYTES: usize = 1 << 20;
 /// How long a member has to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
-/// How often the leader asks how far a follower has come.
-const ASK_INTERVAL: Duration = Duration::from_millis(100);
-
-/// What a replica takes at the moment.
-#[derive(Default)]
-pub(crate) struct Taking {
-    state: Mutex<TakingState>,
-}
-
-#[derive(Default)]
-struct TakingState {
-    running: bool,
-    /// What a pull that failed has taken so far.
-    import: Option<Box<dyn SnapshotImport>>,
-    /// Ready to be installed as soon as Raft says so.
-    prepared: Option<Prepared>,
-}
-
-/// A snapshot whose batches are all here.
-pub(crate) struct Prepared {
-    pub(crate) snapshot: ReplicaSnapshot,
-    pub(crate) import: Box<dyn SnapshotImport>,
-}
-
-impl Taking {
-    /// Takes what Raft says is to be installed.
-    pub(crate) fn take_prepared(&self) -> Option<Prepared> {
-        self.state.lock().prepared.take()
-    }
-}
-
 fn refused(what: &str) -> io::Error {
     io::Error::other(what.to_owned())
-}
-
-/// Asks `to` again and again until it has what lies up to `upto`; gives its vote.
-pub(crate) async fn offer(
-    network: &dyn Network,
-    (from, to): (ReplicaId, ReplicaId),
-    vote: Vote,
-    upto: LogId,
-) -> Result<Vote, Undelivered> {
-    loop {
-        match network.call(from, to, Message::Snapshot { vote, upto }, ANSWER_WAIT).await? {
-            Message::SnapshotTaken { done: true } => return Ok(vote),
-            Message::SnapshotTaken { done: false } => rt::sleep(ASK_INTERVAL).await,
-            Message::HigherVote(higher) => return Ok(higher),
-            _ => return Err(Undelivered("not an answer to a snapshot".to_owned())),
-        }
-    }
 }
 
 impl Group {
@@ -92,13 +44,13 @@ impl Group {
             return Message::HigherVote(known);
         }
         let done = self.applier.applied() >= Some(upto);
-        if !done && !std::mem::replace(&mut self.taking.state.lock().running, true) {
+        if !done && self.taking.begin() {
             let group = self.clone();
             rt::spawn(async move {
                 if let Err(error) = group.take_snapshot(leader, vote).await {
                     tracing::warn!(replica = group.replica.0, "snapshot not taken: {error}; tried again");
                 }
-                group.taking.state.lock().running = false;
+                group.taking.end();
             });
         }
         Message::SnapshotTaken { done }
@@ -113,19 +65,19 @@ impl Group {
         }
         let membership = decode_stored_membership(snapshot.membership.clone());
         let last_membership = membership.ok_or_else(|| refused("its members cannot be read"))?;
-        let earlier = self.taking.state.lock().import.take();
+        let earlier = self.taking.take_import();
         let mut import = earlier.unwrap_or_else(|| self.directory.clone().begin_import(self.replica));
         let fetched = self.fetch_all(leader, &snapshot, &mut *import).await;
         if let Err(error) = fetched {
-            self.taking.state.lock().import = Some(import);
+            self.taking.keep_import(Some(import));
             return Err(error);
         }
         let meta = SnapshotMeta { last_log_id: Some(to_raft_log_id(snapshot.applied)), last_membership };
-        self.taking.state.lock().prepared = Some(Prepared { snapshot, import });
+        self.taking.prepare(Prepared { snapshot, import });
         let installed = self.raft.install_full_snapshot(to_raft_vote(vote), Snapshot { meta, snapshot: () }).await;
         // Not wanted any more: a newer leader, or Raft is past it.
         let left = self.taking.take_prepared();
-        self.taking.state.lock().import = left.map(|prepared| prepared.import);
+        self.taking.keep_import(left.map(|prepared| prepared.import));
         installed.map(drop).map_err(io::Error::other)
     }
 

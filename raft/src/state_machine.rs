@@ -11,7 +11,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
 use crate::applier::Applier;
 use crate::progress::Progress;
-use crate::snapshot::Taking;
+use crate::taking::Taking;
 use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, to_raft_log_id};
 
 /// A snapshot: everything up to one index; what travels is decided when it is streamed.

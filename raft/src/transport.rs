@@ -14,11 +14,12 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
+use ottla_storage::entry::Vote;
 use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::env::rt;
+use ottla_storage::ids::{LogId, ReplicaId};
 
 use crate::net::{Message, Network, Undelivered};
-use crate::snapshot::offer;
 use crate::state_machine::{Machine, Snapshot};
 use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
 
@@ -50,6 +51,27 @@ fn unreachable(text: &str) -> RPCError<TypeConfig> {
 /// The first waits after an unanswered request; later ones are `BACKOFF_MAX`.
 const BACKOFF_MS: [u64; 5] = [20, 40, 80, 160, 320];
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// How long a follower has to say how far a snapshot has come, and how often it is asked.
+const OFFER_WAIT: Duration = Duration::from_secs(5);
+const ASK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Asks `to` again and again until it has what lies up to `upto`; gives its vote.
+async fn offer(
+    network: &dyn Network,
+    (from, to): (ReplicaId, ReplicaId),
+    vote: Vote,
+    upto: LogId,
+) -> Result<Vote, Undelivered> {
+    loop {
+        match network.call(from, to, Message::Snapshot { vote, upto }, OFFER_WAIT).await? {
+            Message::SnapshotTaken { done: true } => return Ok(vote),
+            Message::SnapshotTaken { done: false } => rt::sleep(ASK_INTERVAL).await,
+            Message::HigherVote(higher) => return Ok(higher),
+            _ => return Err(Undelivered("not an answer to a snapshot".to_owned())),
+        }
+    }
+}
 
 impl Link {
     async fn call(&self, request: Message, option: &RPCOption) -> Result<Message, RPCError<TypeConfig>> {
