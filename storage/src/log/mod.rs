@@ -23,6 +23,7 @@ mod commit;
 mod frame;
 mod gather;
 mod mark;
+mod outline;
 mod prepare;
 mod queue;
 mod reader;
@@ -38,6 +39,7 @@ pub mod types;
 mod writer;
 
 pub use buckets::{BUCKETS, COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
+pub use outline::Outline;
 use queue::{Done, Queued, closed};
 use replica::Replica;
 pub use replica_log::ReplicaLog;
@@ -260,6 +262,12 @@ impl Log {
     #[must_use]
     pub fn durable_upto(&self) -> LogPosition {
         self.shared().durable_upto()
+    }
+
+    /// First byte of the last durable commit. Damage before it can be proven; damage of the commit itself looks like a torn write.
+    #[must_use]
+    pub fn last_commit(&self) -> LogPosition {
+        self.shared().resume_from()
     }
 
     /// Bytes that can be written without taking new space: the rest of the active segment and the prepared ones.

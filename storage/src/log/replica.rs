@@ -142,6 +142,11 @@ impl ReplicaState {
         self.slot(RaftIndex(first)).into_iter().chain(voided).min_by_key(|slot| slot.sequence)
     }
 
+    /// The newest frame that voids or purges entries and is not durable yet.
+    pub(crate) fn voiding_by(&self) -> Option<u64> {
+        self.voiding.iter().map(|(by, _)| *by).max()
+    }
+
     /// The frames up to `sequence` are durable.
     pub(crate) fn synced(&mut self, sequence: u64) {
         self.synced_sequence = sequence;

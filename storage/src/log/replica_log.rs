@@ -229,6 +229,11 @@ impl ReplicaLog {
         self.write_with(FrameBody::Purge(upto), move |state, by| state.purge(upto, by)).await.map(drop)
     }
 
+    /// Looks at what memory knows of the log.
+    pub(super) fn with_state<T>(&self, look: impl FnOnce(&super::replica::ReplicaState) -> T) -> T {
+        look(&self.replica.state.lock())
+    }
+
     /// The newest durable vote.
     #[must_use]
     pub fn vote(&self) -> Option<Vote> {
