@@ -35,7 +35,7 @@ pub use host::{RaftHost, Service};
 pub use machine::{Applied, Extent, Reply, StateMachine};
 pub use members::{Creation, Members};
 pub use membership::MembersStep;
-pub use net::sim::{Faults, SimNetwork};
+pub use net::sim::{Faults, Observer, SimNetwork};
 pub use net::{Message, Network, NoPeers, Undelivered};
 pub use options::RaftOptions;
 pub use progress::Role;

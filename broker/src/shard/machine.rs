@@ -215,14 +215,7 @@ fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
     let dirty = std::mem::take(&mut state.dirty);
     let mut changes = Vec::new();
     if dirty.shard {
-        let value = ShardValue {
-            clock_ms: state.clock_ms,
-            term: state.term,
-            order: state.order,
-            checksum: state.checksum,
-            floor: state.floor,
-        };
-        changes.push((Key::Shard.encode(), Some(value.encode())));
+        changes.push((Key::Shard.encode(), Some(shard_value(state).encode())));
     }
     // Removed first: a partition that came back has its keys set again below.
     for (id, key) in dirty.groups_gone {
@@ -254,6 +247,41 @@ fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
         }
     }
     changes
+}
+
+/// A digest of the whole state but the groups, from what a checkpoint would hold of it. Equal states have equal digests.
+pub(crate) fn digest(state: &ShardState) -> u64 {
+    let mut sum = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            sum = (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    add(&shard_value(state).encode());
+    for (id, partition) in &state.partitions {
+        add(&Key::Partition(*id).encode());
+        add(&partition_value(partition).encode());
+        add(&keys::encode_epochs(&partition.epochs));
+        for (producer, history) in partition.producers.iter() {
+            add(&producer.0.to_le_bytes());
+            add(&keys::encode_producer(history));
+        }
+    }
+    for (id, intent) in &state.dropped {
+        add(&Key::Dropped(*id).encode());
+        add(&keys::encode_dropped(*intent));
+    }
+    sum
+}
+
+fn shard_value(state: &ShardState) -> ShardValue {
+    ShardValue {
+        clock_ms: state.clock_ms,
+        term: state.term,
+        order: state.order,
+        checksum: state.checksum,
+        floor: state.floor,
+    }
 }
 
 fn partition_value(partition: &PartitionState) -> PartitionValue {

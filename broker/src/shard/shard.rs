@@ -163,6 +163,14 @@ impl Shard {
         Some((state.last?, state.checksum()))
     }
 
+    /// The last entry that this process has applied and a digest of the whole state then, however it came to be: from entries
+    /// or from a checkpoint (I6). Groups are in the rolling checksum only.
+    #[must_use]
+    pub fn state_digest(&self) -> Option<(LogId, u64)> {
+        let state = self.machine.state.lock();
+        Some((state.last?, super::machine::digest(&state)))
+    }
+
     pub(crate) fn cut_points(&self) -> &Mutex<CutPoints> {
         &self.machine.cut_points
     }

@@ -40,8 +40,12 @@ impl Default for Faults {
     }
 }
 
+/// What passes: who sent it to whom, and what. Answers are told as they leave, but not those to a pre-vote, which promise nothing.
+pub type Observer = Arc<dyn Fn(ReplicaId, ReplicaId, &Message) + Send + Sync>;
+
 #[derive(Default)]
 struct State {
+    observer: Option<Observer>,
     hosts: BTreeMap<SimNode, RaftHost>,
     homes: BTreeMap<ReplicaId, SimNode>,
     /// Directions that carry nothing.
@@ -68,6 +72,18 @@ impl SimNetwork {
     /// Tells where a replica lives.
     pub fn place(&self, replica: ReplicaId, node: SimNode) {
         self.0.lock().homes.insert(replica, node);
+    }
+
+    /// Tells an observer of every message that leaves a replica, whether it arrives or not.
+    pub fn observe(&self, observer: Observer) {
+        self.0.lock().observer = Some(observer);
+    }
+
+    fn tell(&self, from: ReplicaId, to: ReplicaId, message: &Message) {
+        let observer = self.0.lock().observer.clone();
+        if let Some(observer) = observer {
+            observer(from, to, message);
+        }
     }
 
     /// Sets how bad the network is.
@@ -118,10 +134,16 @@ impl SimNetwork {
             (*state.homes.get(&from)?, *state.homes.get(&to)?)
         };
         self.travel(source, target).await?;
+        let promises = !matches!(request, Message::AskVote { pre: true, .. });
         let host = self.0.lock().hosts.get(&target).cloned()?;
         let handled = sim::spawn_on(target, async move { host.deliver(from, to, request).await });
         // The node may crash meanwhile.
         let answer = handled.await.ok()?;
+        if let Ok(message) = &answer
+            && promises
+        {
+            self.tell(to, from, message);
+        }
         self.travel(target, source).await?;
         Some(answer)
     }
@@ -136,6 +158,7 @@ impl Network for SimNetwork {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>> {
         let network = self.clone();
+        network.tell(from, to, &request);
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();
             let repeated = network.repeats().then(|| request.clone());
