@@ -18,18 +18,18 @@ use ottla_broker::server::kafka::Kafka;
 use ottla_broker::shard::{Shards, Upkeep};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{RaftHost, RaftOptions, SimNetwork};
-use ottla_storage::data_dir::{DataDir, DataDirOptions};
+use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::SimNode;
 use ottla_storage::env::sim::disk::SimDisk;
 use ottla_storage::env::watch;
 use ottla_storage::log::LogOptions;
+use ottla_storage::rewrite::RewriteOptions;
 
+use crate::profile::Tuning;
 use crate::registry::{OFFSETS_PARTITIONS, broker, node_of};
 
-/// Bytes of a segment: small, so that seeds see many.
-const SEGMENT_BYTES: u32 = 1 << 20;
 /// A member that lacks more than this gets a snapshot: so little that a few seconds of absence are enough.
 const PURGE_HORIZON_BYTES: u64 = 256 << 10;
 const RETENTION_MS: i64 = 7 * 86_400_000;
@@ -52,11 +52,15 @@ pub(crate) struct Life {
     pub(crate) kafka: Kafka,
     pub(crate) partitions: Partitions,
     pub(crate) groups: Groups,
+    /// What its directory held when it began.
+    pub(crate) recovered: Vec<RecoveredReplica>,
 }
 
-fn data_dir_options(node: SimNode) -> DataDirOptions {
+fn data_dir_options(node: SimNode, tuning: Tuning) -> DataDirOptions {
     let log = LogOptions {
-        segment_bytes: SEGMENT_BYTES,
+        // Small, so that seeds see many segments.
+        segment_bytes: tuning.segment_bytes,
+        cache_bytes_max: tuning.cache_bytes,
         reserve_bytes: 0,
         zero_ahead_bytes_per_second: 0,
         ..LogOptions::default()
@@ -65,7 +69,13 @@ fn data_dir_options(node: SimNode) -> DataDirOptions {
         node_id: broker(node).0,
         log,
         checkpoint_bytes: 64 << 10,
-        checkpoint_interval: Duration::from_millis(400),
+        checkpoint_interval: tuning.checkpoint_interval,
+        rewrite: RewriteOptions {
+            interval: Duration::from_millis(200),
+            patience: Duration::ZERO,
+            run_bytes: 1 << 20,
+            ..RewriteOptions::default()
+        },
         maintenance_interval: Duration::from_millis(100),
         ..DataDirOptions::default()
     }
@@ -144,10 +154,13 @@ impl Life {
         nodes: u32,
         disk: SimDisk,
         network: SimNetwork,
+        tuning: Tuning,
+        opened: impl FnOnce(&Arc<DataDir>, &[RecoveredReplica]),
     ) -> Result<Self, String> {
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let opened = DataDir::open(disk, Path::new(PATH), data_dir_options(node)).await;
-        let (directory, recovered) = opened.map_err(|error| error.to_string())?;
+        let found = DataDir::open(disk, Path::new(PATH), data_dir_options(node, tuning)).await;
+        let (directory, recovered) = found.map_err(|error| error.to_string())?;
+        opened(&directory, &recovered);
         let host = RaftHost::new(Arc::new(network.clone()), raft_options());
         let founders = founders(node, nodes)?;
         for (replica, founder) in founders.replicas() {
@@ -181,6 +194,6 @@ impl Life {
             config,
         };
         let kafka = Kafka::new(domain);
-        Ok(Self { node, number, directory, host, metadata, shards, kafka, partitions, groups })
+        Ok(Self { node, number, directory, host, metadata, shards, kafka, partitions, groups, recovered })
     }
 }

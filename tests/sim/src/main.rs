@@ -14,7 +14,10 @@ mod life;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod oracle;
+mod profile;
+mod promises;
 mod registry;
+mod rot;
 mod run;
 mod shrink;
 mod storm;
@@ -22,11 +25,15 @@ mod story;
 mod wire;
 mod world;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use parking_lot::Mutex;
 
 use tracing_subscriber::filter::LevelFilter;
 
@@ -60,6 +67,9 @@ struct WorldArguments {
     /// Nodes of the cluster; 0 takes 1, 3 and 5 in turn, mostly 3.
     #[arg(long, default_value_t = 0, global = true, value_parser = clap::value_parser!(u32).range(0..=5))]
     nodes: u32,
+    /// Seeds that run at the same time; the default leaves one core alone. The output does not depend on it.
+    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: Option<u32>,
     /// Simulated time of faults.
     #[arg(long, default_value = "20s", global = true, value_parser = humantime::parse_duration)]
     storm: Duration,
@@ -92,6 +102,11 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 }
 
 impl WorldArguments {
+    fn jobs(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.jobs.map_or(cores.saturating_sub(1).max(1), |jobs| usize::try_from(jobs).unwrap_or(1))
+    }
+
     fn plan(&self, seed: u64) -> Plan {
         let nodes = match (self.nodes, seed % 10) {
             (0, 0) => 5,
@@ -130,19 +145,22 @@ fn main() -> ExitCode {
     }
     let began = Instant::now();
     let mut sum = Sum::default();
-    match (arguments.seed, arguments.lasts) {
-        (Some(seed), _) => one(&arguments.world.plan(seed), true, &mut sum),
-        (None, Some(lasts)) => {
-            let mut seed = arguments.seeds.start;
-            while began.elapsed() < lasts {
-                one(&arguments.world.plan(seed), seed % 20 == 0, &mut sum);
-                seed += 1;
-            }
-        }
-        (None, None) => {
-            arguments.seeds.for_each(|seed| one(&arguments.world.plan(seed), seed % 20 == 0, &mut sum));
-        }
-    }
+    let seeds = match (arguments.seed, arguments.lasts) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(_)) => arguments.seeds.start..u64::MAX,
+        (None, None) => arguments.seeds,
+    };
+    let plans = seeds.map(|seed| (arguments.world.plan(seed), arguments.seed.is_some() || seed % 20 == 0));
+    let in_time = || arguments.lasts.is_none_or(|lasts| began.elapsed() < lasts);
+    in_order(
+        arguments.world.jobs(),
+        plans.take_while(|_| in_time()),
+        |(plan, twice)| Ran::of(plan, twice),
+        |ran| {
+            tell(&ran, &mut sum);
+            true
+        },
+    );
     let (simulated, real) = (sum.simulated.as_secs_f64(), began.elapsed().as_secs_f64());
     println!(
         "{} seeds, {:.1} simulated minutes in {:.1} s ({:.1} simulated s/s), {} faults, {} records acknowledged, {} read, {} broken{}",
@@ -159,19 +177,40 @@ fn main() -> ExitCode {
     if sum.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs a seed, twice if `twice`, and prints what it gave.
-fn one(plan: &Plan, twice: bool, sum: &mut Sum) {
-    let began = Instant::now();
-    let outcome = run(plan);
-    let real = began.elapsed().as_secs_f64();
+/// A plan and what came of it.
+struct Ran {
+    plan: Plan,
+    outcome: Outcome,
+    real: Duration,
+    /// The second run, if it was not the same.
+    differs: Option<u64>,
+}
+
+impl Ran {
+    /// Runs a plan, twice if `twice`.
+    fn of(plan: Plan, twice: bool) -> Self {
+        let began = Instant::now();
+        let outcome = run(&plan);
+        let real = began.elapsed();
+        let second = twice.then(|| run(&plan));
+        let same = |second: &Outcome| second.trace == outcome.trace && second.acknowledged == outcome.acknowledged;
+        let differs = second.filter(|second| !same(second)).map(|second| second.trace);
+        Self { plan, outcome, real, differs }
+    }
+}
+
+/// Prints what a run gave, and adds it up.
+fn tell(ran: &Ran, sum: &mut Sum) {
+    let Ran { plan, outcome, real, differs } = ran;
     println!(
-        "seed {}: {} nodes, {} faults, {} acknowledged, {} read, {:.1} s simulated in {real:.1} s, trace {:016x}",
+        "seed {}: {} nodes, {} faults, {} acknowledged, {} read, {:.1} s simulated in {:.1} s, trace {:016x}",
         plan.seed,
         plan.nodes,
         outcome.faults,
         outcome.acknowledged,
         outcome.reads,
         outcome.elapsed.as_secs_f64(),
+        real.as_secs_f64(),
         outcome.trace,
     );
     sum.seeds += 1;
@@ -189,16 +228,44 @@ fn one(plan: &Plan, twice: bool, sum: &mut Sum) {
         );
         sum.broken.push(plan.seed);
     }
-    if twice && !repeats(plan, &outcome) {
+    if let Some(second) = differs {
+        println!("seed {} does not repeat: trace {:016x}, then {second:016x}", plan.seed, outcome.trace);
         sum.broken.push(plan.seed);
     }
 }
 
-fn repeats(plan: &Plan, first: &Outcome) -> bool {
-    let second = run(plan);
-    let same = second.trace == first.trace && second.acknowledged == first.acknowledged;
-    if !same {
-        println!("seed {} does not repeat: trace {:016x}, then {:016x}", plan.seed, first.trace, second.trace);
-    }
-    same
+/// Does `work` with each of `items` on so many threads, and hands what it gives on in their order, until `take` says no.
+fn in_order<T: Send, R: Send>(
+    jobs: usize,
+    items: impl Iterator<Item = T> + Send,
+    work: impl Fn(T) -> R + Sync,
+    mut take: impl FnMut(R) -> bool,
+) {
+    let items = Mutex::new(items.enumerate());
+    let over = AtomicBool::new(false);
+    let (sender, done) = mpsc::sync_channel(jobs);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (sender, items, work, over) = (sender.clone(), &items, &work, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let Some((number, item)) = items.lock().next() else { return };
+                    if sender.send((number, work(item))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let (mut next, mut waiting) = (0, BTreeMap::new());
+        for (number, result) in done {
+            waiting.insert(number, result);
+            while let Some(result) = waiting.remove(&next) {
+                next += 1;
+                if !over.load(Ordering::Relaxed) && !take(result) {
+                    over.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    });
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use ottla_storage::env::mutants::Bug;
 
-use crate::WorldArguments;
 use crate::run::{Plan, run};
+use crate::{WorldArguments, in_order};
 
 pub(crate) fn hunt(world: &WorldArguments, most: u64, only: &[String]) -> ExitCode {
     let chosen = |bug: &&Bug| only.is_empty() || only.iter().any(|name| name == bug.name());
@@ -15,10 +15,17 @@ pub(crate) fn hunt(world: &WorldArguments, most: u64, only: &[String]) -> ExitCo
     println!("{:<44} {:>6}  law", "seeded bug", "seeds");
     for bug in Bug::ALL.iter().filter(chosen) {
         let began = Instant::now();
-        let caught = (0..most).find_map(|seed| {
-            let plan = Plan { mutant: Some(bug.name().to_owned()), ..world.plan(seed) };
-            run(&plan).broken.map(|(violation, _)| (seed + 1, violation.to_string()))
-        });
+        let plans = (0..most).map(|seed| Plan { mutant: Some(bug.name().to_owned()), ..world.plan(seed) });
+        let mut caught = None;
+        in_order(
+            world.jobs(),
+            plans,
+            |plan| (plan.seed + 1, run(&plan).broken),
+            |(seeds, broken)| {
+                caught = broken.map(|(violation, _)| (seeds, violation.to_string()));
+                caught.is_none()
+            },
+        );
         match caught {
             Some((seeds, violation)) => {
                 let law: String = violation.chars().take(110).collect();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::laws::Violation;
 use crate::laws::i9_topics::Steps;
+use crate::laws::epochs::Epochs;
 use crate::laws::{i2_dense, i5_once};
 use uuid::Uuid;
 
@@ -60,6 +61,8 @@ pub(crate) struct Oracle {
     /// Producer ids and topics' ids, and to whom they were given.
     pub(crate) producer_ids: BTreeMap<i64, String>,
     pub(crate) topic_ids: BTreeMap<Uuid, String>,
+    /// Leader epochs of batches, by partition.
+    pub(crate) epochs: BTreeMap<i32, Epochs>,
     /// Answers to ListOffsets that were checked, and read records.
     pub(crate) lists: u64,
     pub(crate) reads: u64,

@@ -14,17 +14,22 @@ use ottla_storage::env::sim::{self, NodeClock};
 use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
 
-use crate::clients::{PLAIN_FROM, committer, consumer, deleter, producer, topics};
+use crate::clients::{
+    BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, prober, producer, topics, trimmer,
+};
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{Violation, i1_durable, i2_dense, i5_once, progress};
 use crate::life::Life;
+use crate::profile::{Profile, Tuning};
 use crate::registry::{PARTITIONS, node_of};
 use crate::storm::{self, Event};
 use crate::world::World;
 
 /// How long a calm cluster may take until everything is caught up.
 const CALM_MAX: Duration = Duration::from_secs(60);
+/// How the message of a read that failed begins.
+const UNREADABLE: &str = "it cannot be read:";
 /// How often the laws look at all replicas.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -87,8 +92,12 @@ fn switch_on(mutant: Option<&str>) {
 fn switch_on(_: Option<&str>) {}
 
 async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
-    let sync_ms = [1, 1, 5, 30][usize::try_from(sim::random_below(4)).unwrap_or(0)];
-    let world = World::new(plan.nodes, Duration::from_millis(sync_ms));
+    let profile = Profile::of(plan.seed, plan.nodes);
+    let trims = profile.trims(plan.seed);
+    // Disks differ: who is slow has not synced yet what the others have committed.
+    let slowest = [0, 2, 3, 4, 5][usize::try_from(sim::random_below(5)).unwrap_or(0)];
+    let sync_delay_max = || Duration::from_millis([1, 1, 5, 15, 40][sim::random_below(slowest + 1) as usize % 5]);
+    let world = World::new(plan.nodes, Tuning::draw(trims), sync_delay_max);
     *last_words.lock() = Some(world.clone());
     for node in world.nodes() {
         let drift_ppm = i64::try_from(sim::random_below(400)).unwrap_or(0) - 200;
@@ -102,7 +111,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     if began.is_err() {
         world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), describe(&world))));
     }
-    let events = chosen(storm::draw(plan.nodes, plan.storm), plan.only.as_deref());
+    let events = chosen(storm::draw(profile, plan.nodes, plan.storm), plan.only.as_deref());
     let faults = events.len();
     let mut running = Vec::new();
     for index in 0..PARTITIONS {
@@ -112,6 +121,12 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         running.push(rt::spawn(producer::plain(world.clone(), PLAIN_FROM + id)));
         running.push(rt::spawn(consumer::reader(world.clone())));
         running.push(rt::spawn(committer::committer(world.clone(), id)));
+        let index = i32::try_from(id).unwrap_or(0) * 3;
+        running.push(rt::spawn(burst::burst(world.clone(), BURST_FROM + id, index)));
+        running.push(rt::spawn(prober::prober(world.clone())));
+    }
+    if trims {
+        running.push(rt::spawn(trimmer::trimmer(world.clone())));
     }
     running.push(rt::spawn(deleter::deleter(world.clone())));
     for id in 0..2 {
@@ -162,7 +177,7 @@ async fn settle(world: &World, running: Vec<rt::JoinHandle<()>>) {
         let _ = client.await;
     }
     while world.broken().is_none() && !caught_up(world) {
-        for node in world.nodes() {
+        for node in world.nodes().filter(|node| !world.is_rotten(*node)) {
             world.start(node).await;
         }
         rt::sleep(Duration::from_millis(50)).await;
@@ -176,13 +191,15 @@ fn marks(life: &Life, id: PartitionId) -> Option<(i64, i64)> {
     Some((shown.log_start.0, shown.high_watermark.0))
 }
 
-/// True if all nodes run and know the same, and all replicas of every partition show the same.
+/// True if all nodes run and know the same, and all replicas of every partition show the same; those aside whose disks are
+/// rotten: nobody has replaced them yet.
 fn caught_up(world: &World) -> bool {
-    let lives = world.lives();
+    let lives: Vec<_> = world.lives().into_iter().filter(|life| !world.is_rotten(life.node)).collect();
     let Some(image) = world.image() else { return false };
     let same = |topic: &Topic, index: i32| {
         let holders = image.replica_nodes(topic, index);
-        let shown = holders.iter().map(|node| {
+        let sound = holders.iter().filter(|node| !world.is_rotten(node_of(**node)));
+        let shown = sound.map(|node| {
             let life = lives.iter().find(|life| life.node == node_of(*node))?;
             marks(life, topic.partition(index))
         });
@@ -190,7 +207,7 @@ fn caught_up(world: &World) -> bool {
         !shown.is_empty() && shown.iter().all(|marks| marks.is_some() && *marks == shown[0])
     };
     let led = (0..PARTITIONS).all(|index| world.leader(index).is_some());
-    led && lives.len() == world.nodes().count()
+    led && lives.len() == world.nodes().filter(|node| !world.is_rotten(*node)).count()
         && lives.iter().all(|life| life.metadata.image().index == image.index)
         && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
 }
@@ -229,12 +246,15 @@ async fn audit(world: &World) -> Result<(), Violation> {
                 let shown = cell.marks();
                 let who = format!("node {} (replica {})", life.node.0, shard.replica);
                 let held = held(&life, &shard, world.partition(index), shown.log_start, shown.high_watermark).await;
+                if held.as_ref().is_err_and(|what| what.starts_with(UNREADABLE)) && world.is_rotten(life.node) {
+                    continue;
+                }
                 let mut held =
                     held.map_err(|what| Violation::new("what is there can be read", index, format!("{who}: {what}")))?;
                 // The batch in which the log begins is whole.
                 held.retain(|offset, _| *offset >= shown.log_start.0);
-                i2_dense::dense(index, &held, shown.log_start.0, shown.high_watermark.0)?;
-                i5_once::in_order(index, &held)?;
+                i2_dense::dense(index, &who, &held, shown.log_start.0, shown.high_watermark.0)?;
+                i5_once::in_order(index, &who, &held)?;
                 i1_durable::holds_all(index, &who, world.oracle().partition(index), &held, shown.log_start.0)?;
             }
         }
@@ -255,12 +275,12 @@ async fn held(
     while from < up_to {
         let key = shard.extent(id);
         let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
-        let plan = life.directory.plan_read(request).await.map_err(|error| error.to_string())?;
+        let plan = life.directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
         if plan.is_empty() {
             break;
         }
         let next = plan.end_offset();
-        let bytes = plan.read().await.map_err(|error| error.to_string())?.freeze();
+        let bytes = plan.read().await.map_err(|error| format!("{UNREADABLE} {error}"))?.freeze();
         found.extend(consumer::values_in(&bytes)?);
         from = next;
     }
@@ -269,7 +289,7 @@ async fn held(
 
 /// The laws that hold at any time, for all replicas.
 async fn look(world: World) {
-    let (mut watch, mut sums) = (Watch::default(), Sums::default());
+    let (mut watch, mut sums, mut states) = (Watch::default(), Sums::default(), Sums::default());
     loop {
         for life in world.lives() {
             let image = life.metadata.image();
@@ -278,6 +298,10 @@ async fn look(world: World) {
                 if let Some((applied, checksum)) = shard.applied_checksum() {
                     let id = shard.creation.shard.0;
                     world.judge(sums.see(id, shard.replica.0, applied.index.0, applied.term.0, checksum));
+                }
+                if let Some((applied, digest)) = shard.state_digest() {
+                    let id = shard.creation.shard.0;
+                    world.judge(states.see(id, shard.replica.0, applied.index.0, applied.term.0, digest));
                 }
                 let epoch = i32::try_from(shard.role().term.0).unwrap_or(i32::MAX);
                 for index in 0..PARTITIONS {

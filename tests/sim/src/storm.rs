@@ -2,13 +2,18 @@
 //!
 //! May not know: clients, laws. Every fault heals itself after its time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_raft::Faults;
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
+use parking_lot::Mutex;
 
+use crate::profile::Profile;
+use crate::promises::Moment;
+use crate::rot::{self, Rot};
 use crate::world::World;
 
 /// Which node a fault is for: that of a number, or whoever leads then.
@@ -23,6 +28,14 @@ pub(crate) enum Whom {
 pub(crate) enum Fault {
     /// A process or its machine dies and comes back.
     Crash(Whom, Crash),
+    /// A process is killed, comes back, and its machine loses power so many milliseconds after that.
+    Twice(Whom, u64),
+    /// The machine that comes to such a moment first goes down there and then.
+    At(Moment, Crash),
+    /// As [`Fault::At`] for a vote, and the power of all machines fails with it.
+    VoteRack,
+    /// A disk is damaged; `down`: after a crash, and found so by the next life.
+    Rot { node: SimNode, rot: Rot, down: bool },
     /// The power of all machines fails, and comes back for one after the other.
     Rack,
     /// Nothing to or from the node.
@@ -33,7 +46,7 @@ pub(crate) enum Fault {
     Deaf(Whom),
     /// Syncs do not return.
     Hang(Whom),
-    /// The sync after so many more fails; the process is started again later.
+    /// The sync after so many more fails; the process is started again later, and some time later its machine loses power.
     SyncError(Whom, u64),
     /// The write after so many more fails; the process is started again later.
     WriteError(Whom, u64),
@@ -73,9 +86,58 @@ fn crash() -> Crash {
     if sim::random_below(2) == 0 { Crash::Power } else { Crash::Process }
 }
 
-fn fault(nodes: u32) -> Fault {
+/// One fault of the kind that the profile is about, or any.
+fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: bool) -> Fault {
     let whom = whom(nodes);
-    match sim::random_below(20) {
+    if sim::random_below(3) == 0 {
+        return any_fault(nodes);
+    }
+    let pick = sim::random_below(8);
+    match profile {
+        Profile::Mixed => any_fault(nodes),
+        Profile::Crashes | Profile::Churn => match pick {
+            0..2 => Fault::Crash(whom, Crash::Power),
+            2..5 => Fault::Twice(whom, sim::random_below(40)),
+            5 => Fault::SyncError(whom, sim::random_below(60)),
+            6 => Fault::At(Moment::Vote, crash()),
+            _ => Fault::Rack,
+        },
+        Profile::Elections => match pick {
+            0..2 => Fault::Isolate(Whom::Leader),
+            2 => Fault::Pause(Whom::Leader),
+            3 => Fault::At(Moment::Conflict, crash()),
+            4 => Fault::At(Moment::Vote, crash()),
+            5 => Fault::VoteRack,
+            6 => Fault::Crash(Whom::Leader, crash()),
+            _ => clock(Whom::Leader, nodes),
+        },
+        Profile::Rot if pick < 5 => {
+            let down = sim::random_below(2) == 0;
+            let rot = match sim::random_below(if loses { 10 } else { 5 }) {
+                0 => Rot::Index,
+                1 if down => Rot::IndexGone,
+                1 => Rot::Index,
+                2..5 => Rot::Checkpoint,
+                5..8 => Rot::Log,
+                8 => Rot::LogPage,
+                _ => Rot::Run,
+            };
+            Fault::Rot { node: victim, rot, down: down || rot == Rot::Checkpoint }
+        }
+        Profile::Rot => Fault::Crash(whom, crash()),
+    }
+}
+
+fn clock(whom: Whom, nodes: u32) -> Fault {
+    // A node that is alone is its own majority: its jump is the truth, and producers expire by it.
+    let unit_ms = if nodes > 1 { 31_536_000_000 } else { 60_000 };
+    let units = i64::try_from(sim::random_below(20)).unwrap_or(0) - 8;
+    Fault::Clock(whom, units * unit_ms)
+}
+
+fn any_fault(nodes: u32) -> Fault {
+    let whom = whom(nodes);
+    match sim::random_below(22) {
         0..5 => Fault::Crash(whom, crash()),
         5 => Fault::Rack,
         6..8 => Fault::Isolate(whom),
@@ -86,12 +148,9 @@ fn fault(nodes: u32) -> Fault {
         13 => Fault::WriteError(whom, sim::random_below(200)),
         14 => Fault::Full(whom),
         15..17 => Fault::Pause(whom),
-        17 => {
-            // A node that is alone is its own majority: its jump is the truth, and producers expire by it.
-            let unit_ms = if nodes > 1 { 31_536_000_000 } else { 60_000 };
-            let units = i64::try_from(sim::random_below(20)).unwrap_or(0) - 8;
-            Fault::Clock(whom, units * unit_ms)
-        }
+        17 => clock(whom, nodes),
+        18 => Fault::Twice(whom, sim::random_below(40)),
+        19 => Fault::At(Moment::Vote, crash()),
         _ => Fault::BadNetwork {
             loss_per_mille: sim::random_below(200),
             repeat_per_mille: sim::random_below(100),
@@ -101,15 +160,19 @@ fn fault(nodes: u32) -> Fault {
 }
 
 /// The faults of a run, in order.
-pub(crate) fn draw(nodes: u32, lasts: Duration) -> Vec<Event> {
+pub(crate) fn draw(profile: Profile, nodes: u32, lasts: Duration) -> Vec<Event> {
     let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
     // Some seeds are calm, some are wild.
-    let gap_ms = [300, 700, 1_500, 4_000][usize::try_from(sim::random_below(4)).unwrap_or(0)];
+    let gaps_ms = if profile == Profile::Mixed { [300, 700, 1_500, 4_000] } else { [200, 300, 500, 900] };
+    let gap_ms = gaps_ms[usize::try_from(sim::random_below(4)).unwrap_or(0)];
+    let victim = SimNode(1 + u32::try_from(sim::random_below(u64::from(nodes))).unwrap_or(0));
+    let loses = sim::random_below(3) > 0;
     let mut events = Vec::new();
     let mut at_ms = 300;
     while at_ms < end_ms {
         let lasts_ms = if sim::random_below(4) == 0 { sim::random_below(6_000) } else { sim::random_below(900) };
-        events.push(Event { at_ms, lasts_ms: lasts_ms.min(end_ms - at_ms), fault: fault(nodes) });
+        let fault = fault(profile, nodes, victim, loses);
+        events.push(Event { at_ms, lasts_ms: lasts_ms.min(end_ms - at_ms), fault });
         at_ms += 1 + sim::random_below(2 * gap_ms);
     }
     events
@@ -119,14 +182,15 @@ pub(crate) fn draw(nodes: u32, lasts: Duration) -> Vec<Event> {
 pub(crate) async fn rage(world: World, events: Vec<Event>) {
     let mut running = Vec::new();
     let began = sim::elapsed();
+    let whole_above = Arc::new(Mutex::new(0));
     for event in events {
         let at = began + Duration::from_millis(event.at_ms);
         rt::sleep(at.saturating_sub(sim::elapsed())).await;
         if world.broken().is_some() {
             return;
         }
-        world.tell(None, format!("FAULT {event}"));
-        running.push(rt::spawn(one(world.clone(), event)));
+        world.tell_fault(format!("FAULT {event}"));
+        running.push(rt::spawn(one(world.clone(), event, whole_above.clone())));
     }
     for fault in running {
         let _ = fault.await;
@@ -144,7 +208,7 @@ fn resolve(world: &World, whom: Whom) -> SimNode {
     }
 }
 
-async fn one(world: World, event: Event) {
+async fn one(world: World, event: Event, whole_above: Arc<Mutex<u64>>) {
     let lasts = Duration::from_millis(event.lasts_ms);
     match event.fault {
         Fault::Crash(whom, crash) => {
@@ -152,6 +216,48 @@ async fn one(world: World, event: Event) {
             world.crash(node, crash);
             rt::sleep(lasts).await;
             world.start(node).await;
+        }
+        Fault::Twice(whom, after_ms) => {
+            let node = resolve(&world, whom);
+            world.crash(node, Crash::Process);
+            rt::sleep(lasts / 8).await;
+            let starting = world.clone();
+            rt::spawn(async move { starting.start(node).await });
+            rt::sleep(Duration::from_millis(after_ms)).await;
+            world.crash(node, Crash::Power);
+            rt::sleep(lasts / 8).await;
+            world.start(node).await;
+        }
+        Fault::At(moment, crash) => {
+            world.promises().armed = Some((moment, crash));
+            if let Some(node) = struck(&world, lasts).await {
+                rt::sleep(Duration::from_millis(sim::random_below(300))).await;
+                world.start(node).await;
+            }
+        }
+        Fault::VoteRack => {
+            // There must be an election.
+            let node = resolve(&world, Whom::Leader);
+            world.promises().armed = Some((Moment::Vote, Crash::Power));
+            world.crash(node, Crash::Power);
+            if struck(&world, Duration::from_secs(3)).await.is_some() {
+                world.nodes().for_each(|node| world.crash(node, Crash::Power));
+            }
+            for node in world.nodes() {
+                let world = world.clone();
+                rt::spawn(async move { world.start(node).await });
+            }
+        }
+        Fault::Rot { node, rot, down } => {
+            if down {
+                world.crash(node, crash());
+            }
+            let done = rot::strike(&world, node, rot, &mut whole_above.lock());
+            world.tell_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage ({rot:?})", node.0)));
+            if down {
+                rt::sleep(lasts / 4).await;
+                world.start(node).await;
+            }
         }
         Fault::Rack => {
             world.nodes().for_each(|node| world.crash(node, Crash::Power));
@@ -173,7 +279,10 @@ async fn one(world: World, event: Event) {
         Fault::SyncError(whom, count) => {
             let node = resolve(&world, whom);
             world.disk(node).fail_sync_in(count);
-            again(&world, node, lasts).await;
+            again(&world, node, lasts / 4).await;
+            rt::sleep(Duration::from_millis(sim::random_below(400))).await;
+            world.crash(node, Crash::Power);
+            world.start(node).await;
         }
         Fault::WriteError(whom, count) => {
             let node = resolve(&world, whom);
@@ -203,6 +312,22 @@ async fn one(world: World, event: Event) {
             world.network().set_faults(Faults::default());
             world.lose_answers(0);
         }
+    }
+}
+
+/// Waits until the machine that was to go down has gone down.
+async fn struck(world: &World, lasts: Duration) -> Option<SimNode> {
+    let until = rt::now() + lasts;
+    loop {
+        let struck = world.promises().struck.take();
+        if struck.is_some() {
+            return struck;
+        }
+        if rt::now() >= until {
+            world.promises().armed = None;
+            return None;
+        }
+        rt::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -236,17 +361,20 @@ pub(crate) async fn calm(world: &World) {
     world.network().heal();
     world.network().set_faults(Faults::default());
     world.lose_answers(0);
+    world.promises().armed = None;
     for node in world.nodes() {
         sim::pause(node, false);
         world.disk(node).hang(false);
         world.disk(node).set_capacity(1 << 40);
         sim::set_wall_clock(node, 0);
         // Whoever has stopped by itself after an error of its disk is started again.
-        if world
-            .life(node)
-            .is_some_and(|life| life.directory.poisoned().is_some() || !life.host.failures().borrow().is_empty())
-        {
-            world.crash(node, Crash::Process);
+        if let Some(life) = world.life(node) {
+            let failures = life.host.failures().borrow().clone();
+            let poisoned = life.directory.poisoned().map(|why| why.to_string());
+            if poisoned.is_some() || !failures.is_empty() {
+                world.tell_fault(format!("node {} had stopped: {poisoned:?} {failures:?}", node.0));
+                world.crash(node, Crash::Process);
+            }
         }
         world.start(node).await;
     }

@@ -11,24 +11,44 @@ const EVENTS: usize = 4_000;
 /// Events that are told.
 const TOLD: usize = 60;
 
+/// Faults and lives of nodes that are told besides.
+const FAULTS_TOLD: usize = 80;
+
+type Event = (Duration, Option<i32>, String);
+
 #[derive(Debug, Default)]
-pub(crate) struct Story(VecDeque<(Duration, Option<i32>, String)>);
+pub(crate) struct Story {
+    events: VecDeque<Event>,
+    /// What befell the nodes.
+    faults: VecDeque<Event>,
+}
 
 impl Story {
     pub(crate) fn add(&mut self, at: Duration, partition: Option<i32>, line: String) {
-        if self.0.len() == EVENTS {
-            self.0.pop_front();
+        if self.events.len() == EVENTS {
+            self.events.pop_front();
         }
-        self.0.push_back((at, partition, line));
+        self.events.push_back((at, partition, line));
     }
 
-    /// The last events that concern everybody or this partition.
+    /// Something befell a node: it is told however much happened since.
+    pub(crate) fn add_fault(&mut self, at: Duration, line: String) {
+        if self.faults.len() == FAULTS_TOLD {
+            self.faults.pop_front();
+        }
+        self.faults.push_back((at, None, line));
+    }
+
+    /// What befell the nodes, and the last events that concern everybody or this partition.
     pub(crate) fn of(&self, partition: Option<i32>) -> String {
         // A law about everybody is not told by what happened to each partition.
         let concerns = |of: &Option<i32>| of.is_none() || *of == partition;
-        let told: Vec<_> = self.0.iter().filter(|(_, of, _)| concerns(of)).collect();
+        let last: Vec<_> = self.events.iter().filter(|(_, of, _)| concerns(of)).collect();
+        let last = &last[last.len().saturating_sub(TOLD)..];
+        let mut told: Vec<&Event> = self.faults.iter().chain(last.iter().copied()).collect();
+        told.sort_by_key(|(at, _, _)| *at);
         let mut text = String::new();
-        for (at, of, line) in &told[told.len().saturating_sub(TOLD)..] {
+        for (at, of, line) in told {
             let of = of.map_or(String::new(), |index| format!("partition {index}: "));
             let _ = writeln!(text, "  {:>10.6} s  {of}{line}", at.as_secs_f64());
         }

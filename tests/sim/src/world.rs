@@ -11,15 +11,18 @@ use std::time::Duration;
 use ottla_broker::metadata::MetadataImage;
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::SimNetwork;
+use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::laws::Violation;
+use crate::laws::{Violation, i8_recovery};
 use crate::life::Life;
 use crate::oracle::Oracle;
+use crate::profile::Tuning;
+use crate::promises::Promises;
 use crate::story::Story;
 
 /// How long a client waits for an answer.
@@ -36,6 +39,10 @@ struct Inner {
     /// The id of the topic that most clients use.
     topic: OnceLock<Uuid>,
     answers_lost_per_mille: AtomicU64,
+    tuning: Tuning,
+    promises: Mutex<Promises>,
+    /// Nodes whose disks were damaged so that only a replacement helps.
+    rotten: Mutex<BTreeSet<SimNode>>,
     oracle: Mutex<Oracle>,
     story: Mutex<Story>,
     broken: Mutex<Option<Violation>>,
@@ -49,15 +56,18 @@ pub(crate) struct World(Arc<Inner>);
 
 impl World {
     /// A cluster with empty disks, nothing started.
-    pub(crate) fn new(nodes: u32, sync_delay_max: Duration) -> Self {
+    pub(crate) fn new(nodes: u32, tuning: Tuning, sync_delay_max: impl Fn() -> Duration) -> Self {
         let network = SimNetwork::default();
         let mut disks = BTreeMap::new();
         for node in (1..=nodes).map(SimNode) {
-            let options = SimDiskOptions { sync_delay_max, ..SimDiskOptions::default() };
+            let options = SimDiskOptions { sync_delay_max: sync_delay_max(), ..SimDiskOptions::default() };
             disks.insert(node, SimDisk::new(rt::random_u64(), options));
         }
-        Self(Arc::new(Inner {
+        let world = Self(Arc::new(Inner {
             nodes,
+            tuning,
+            promises: Mutex::default(),
+            rotten: Mutex::default(),
             network,
             disks,
             up: Mutex::default(),
@@ -70,7 +80,30 @@ impl World {
             story: Mutex::default(),
             broken: Mutex::default(),
             stop: AtomicBool::new(false),
-        }))
+        }));
+        let weak = Arc::downgrade(&world.0);
+        world.0.network.observe(Arc::new(move |from, _to, message| {
+            let Some(world) = weak.upgrade().map(World) else { return };
+            let (verdict, strikes) = world.0.promises.lock().sent(from, message);
+            world.judge(verdict);
+            if let Some((node, crash)) = strikes {
+                world.crash(node, crash);
+            }
+        }));
+        world
+    }
+
+    pub(crate) fn promises(&self) -> parking_lot::MutexGuard<'_, Promises> {
+        self.0.promises.lock()
+    }
+
+    /// From now on nobody expects anything of this node but that it tells no lies.
+    pub(crate) fn give_up(&self, node: SimNode) {
+        self.0.rotten.lock().insert(node);
+    }
+
+    pub(crate) fn is_rotten(&self, node: SimNode) -> bool {
+        self.0.rotten.lock().contains(&node)
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = SimNode> + use<> {
@@ -102,6 +135,12 @@ impl World {
     pub(crate) fn tell(&self, partition: Option<i32>, line: String) {
         sim::trace(line.as_bytes());
         self.0.story.lock().add(sim::elapsed(), partition, line);
+    }
+
+    /// Adds to the story what befell a node.
+    pub(crate) fn tell_fault(&self, line: String) {
+        sim::trace(line.as_bytes());
+        self.0.story.lock().add_fault(sim::elapsed(), line);
     }
 
     pub(crate) fn story(&self, partition: Option<i32>) -> String {
@@ -168,27 +207,57 @@ impl World {
         }
         let number = self.0.lives.fetch_add(1, Ordering::Relaxed) + 1;
         let (nodes, disk, network) = (self.0.nodes, self.disk(node).clone(), self.0.network.clone());
-        let begun = sim::spawn_on(node, async move { Life::begin(node, number, nodes, disk, network).await }).await;
+        let (world, tuning) = (self.clone(), self.0.tuning);
+        let opened = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
+            let rotten = world.is_rotten(node);
+            if rotten {
+                let found = recovered.iter().map(|found| {
+                    (
+                        found.id.0,
+                        found.lost.as_deref(),
+                        found.damaged.len(),
+                        found.damaged_unproven.map(|id| id.index.0),
+                    )
+                });
+                world.tell_fault(format!(
+                    "node {} finds (lost, damaged, unproven) {:?}",
+                    node.0,
+                    found.collect::<Vec<_>>()
+                ));
+            }
+            let verdict = world.promises().up(node, directory, recovered, rotten);
+            world.judge(verdict);
+        };
+        let begin = async move { Life::begin(node, number, nodes, disk, network, tuning, opened).await };
+        let begun = sim::spawn_on(node, begin).await;
         self.0.starting.lock().remove(&node);
         match begun {
             Ok(Ok(life)) => {
+                for replica in &life.recovered {
+                    if let Some(why) = &replica.lost
+                        && life.host.group(replica.id).is_some()
+                    {
+                        self.judge::<()>(Err(i8_recovery::takes_part(replica.id.0, why)));
+                    }
+                }
                 self.0.network.attach(node, life.host.clone());
                 self.0.up.lock().insert(node, Arc::new(life));
-                self.tell(None, format!("node {} runs, life {number}", node.0));
+                self.tell_fault(format!("node {} runs, life {number}", node.0));
             }
-            Ok(Err(why)) => self.tell(None, format!("node {} refuses to start: {why}", node.0)),
-            Err(_crashed) => self.tell(None, format!("node {} crashed while it started", node.0)),
+            Ok(Err(why)) => self.tell_fault(format!("node {} refuses to start: {why}", node.0)),
+            Err(_crashed) => self.tell_fault(format!("node {} crashed while it started", node.0)),
         }
     }
 
     /// Takes a node down at once.
     pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
+        self.promises().down(node);
         sim::crash(node);
         self.0.network.detach(node);
         let life = self.0.up.lock().remove(&node);
         self.disk(node).crash(crash);
         drop(life);
-        self.tell(None, format!("node {} is down ({crash:?})", node.0));
+        self.tell_fault(format!("node {} is down ({crash:?})", node.0));
     }
 
     /// Nodes whose start has not ended.

@@ -2,11 +2,14 @@
 //!
 //! They know what a real client knows: which node said that it leads, and what they were answered.
 
+pub(crate) mod burst;
 pub(crate) mod committer;
 pub(crate) mod consumer;
 pub(crate) mod deleter;
+pub(crate) mod prober;
 pub(crate) mod producer;
 pub(crate) mod topics;
+pub(crate) mod trimmer;
 
 use std::time::Duration;
 
@@ -25,6 +28,9 @@ const PRODUCER_SHIFT: u32 = 32;
 pub(crate) fn producer_of(value: u64) -> u64 {
     value >> PRODUCER_SHIFT
 }
+
+/// The first id of producers with several batches in flight.
+pub(crate) const BURST_FROM: u64 = 20;
 
 /// The first id of producers without sequences.
 pub(crate) const PLAIN_FROM: u64 = 50;

@@ -19,16 +19,24 @@ pub(crate) fn one_value_an_offset(index: i32, known: &Known, offset: i64, value:
 }
 
 /// A whole partition as one replica holds it.
-pub(crate) fn dense(index: i32, held: &BTreeMap<i64, u64>, from: i64, end: i64) -> Result<(), Violation> {
+pub(crate) fn dense(index: i32, who: &str, held: &BTreeMap<i64, u64>, from: i64, end: i64) -> Result<(), Violation> {
     let mut expected = from;
     for offset in held.keys() {
         if *offset != expected {
-            return Err(Violation::new(LAW, index, format!("offset {expected} is missing, the next is {offset}")));
+            return Err(Violation::new(
+                LAW,
+                index,
+                format!("{who}: offset {expected} is missing, the next is {offset}"),
+            ));
         }
         expected += 1;
     }
     if expected != end {
-        return Err(Violation::new(LAW, index, format!("the end is {end}, the last offset found {}", expected - 1)));
+        return Err(Violation::new(
+            LAW,
+            index,
+            format!("{who}: the end is {end}, the last offset found {}", expected - 1),
+        ));
     }
     Ok(())
 }

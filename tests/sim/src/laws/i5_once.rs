@@ -19,14 +19,18 @@ pub(crate) fn one_offset_a_value(index: i32, known: &Known, offset: i64, value: 
 }
 
 /// A whole partition as one replica holds it.
-pub(crate) fn in_order(index: i32, held: &BTreeMap<i64, u64>) -> Result<(), Violation> {
+pub(crate) fn in_order(index: i32, who: &str, held: &BTreeMap<i64, u64>) -> Result<(), Violation> {
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
     // A plain producer's request that got no answer may be carried out behind its next.
     for (offset, value) in held.iter().filter(|(_, value)| is_idempotent(**value)) {
         if let Some(before) = last.insert(producer_of(*value), *value)
             && before >= *value
         {
-            return Err(Violation::new(LAW, index, format!("offset {offset} holds {value:x} behind {before:x}")));
+            return Err(Violation::new(
+                LAW,
+                index,
+                format!("{who}: offset {offset} holds {value:x} behind {before:x}"),
+            ));
         }
     }
     Ok(())

@@ -1,14 +1,18 @@
 //! The laws (design section 10), a file each. A law looks at what clients were told and at what replicas hold; it knows
 //! nothing of the code under test beyond that.
 
+pub(crate) mod epochs;
+pub(crate) mod fencing;
 pub(crate) mod i12_range;
 pub(crate) mod i1_durable;
 pub(crate) mod i2_dense;
 pub(crate) mod i4_monotone;
 pub(crate) mod i5_once;
 pub(crate) mod i6_equal;
+pub(crate) mod i8_recovery;
 pub(crate) mod i9_commits;
 pub(crate) mod i9_topics;
+pub(crate) mod leaders;
 pub(crate) mod progress;
 pub(crate) mod reads;
 

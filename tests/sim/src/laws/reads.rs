@@ -20,3 +20,15 @@ pub(crate) fn begins_at(index: i32, asked: i64, first: i64) -> Result<(), Violat
     }
     Ok(())
 }
+
+/// A fetch from below the end that the same answer shows gives something.
+pub(crate) fn gives_something(index: i32, asked: i64, end: i64, records: usize) -> Result<(), Violation> {
+    if asked < end && records == 0 {
+        return Err(Violation::new(
+            LAW,
+            index,
+            format!("a fetch from {asked} gives nothing, and shows {end} as the end"),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Somebody who asks every node, leader or not, old or new: where the end is, what is at any offset that is known, where an
+//! epoch ended.
+
+use ottla_broker::partition::{FetchSpec, FetchedRecords, Isolation, OffsetQuery, PartitionError};
+use ottla_protocol::batch::split_batches;
+use ottla_protocol::ids::{LeaderEpoch, Offset};
+use ottla_storage::env::sim;
+
+use super::{NAME, consumer, pause};
+use crate::laws::{Violation, i12_range, reads};
+use crate::oracle::Learned;
+use crate::world::World;
+
+/// Asks until the clients end.
+pub(crate) async fn prober(world: World) {
+    while world.goes_on() {
+        let index = i32::try_from(sim::random_below(crate::registry::PARTITIONS.unsigned_abs().into())).unwrap_or(0);
+        match sim::random_below(5) {
+            0 | 1 => list(&world, index).await,
+            2 => epoch_end(&world, index).await,
+            _ => fetch(&world, index).await,
+        }
+        pause(8).await;
+    }
+}
+
+fn isolation() -> Isolation {
+    if sim::random_below(2) == 0 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
+}
+
+async fn list(world: &World, index: i32) {
+    let (node, isolation) = (world.random_node(), isolation());
+    let before = world.oracle().partition(index).end();
+    let answer = world
+        .ask(node, move |life| async move {
+            let partition = life.partitions.find(NAME, index).await?;
+            partition.list_offset(OffsetQuery::Latest, isolation, None).await
+        })
+        .await;
+    if let Some(Ok(Some(listed))) = answer {
+        world.oracle().lists += 1;
+        world.tell(Some(index), format!("node {} says that {} is the end ({isolation:?})", node.0, listed.offset.0));
+        world.judge(reads::latest(index, before, listed.offset.0));
+    }
+}
+
+/// Any known offset, its record in the middle of a batch or not, and the end.
+async fn fetch(world: &World, index: i32) {
+    let (node, isolation) = (world.random_node(), isolation());
+    let (from, end) = {
+        let mut oracle = world.oracle();
+        let known = oracle.partition(index);
+        let (low, end) = (known.deleted, known.end());
+        let span = u64::try_from(end - low + 1).unwrap_or(1);
+        // Mostly what came last.
+        let back = if sim::random_below(2) == 0 { sim::random_below(span) } else { sim::random_below(span.min(8)) };
+        (end - i64::try_from(back).unwrap_or(0), end)
+    };
+    let answer = world
+        .ask(node, move |life| async move {
+            let partition = life.partitions.find(NAME, index).await?;
+            let epoch = partition.leader_epoch();
+            let spec = FetchSpec {
+                offset: Offset(from),
+                max_bytes: 4_000,
+                at_least_one: true,
+                copy_bytes_max: usize::MAX,
+                isolation,
+                current_leader_epoch: epoch,
+                last_fetched_epoch: None,
+            };
+            Ok::<_, PartitionError>((partition.read(spec).await?, epoch))
+        })
+        .await;
+    let (fetched, epoch) = match answer {
+        Some(Ok(answer)) => answer,
+        Some(Err(PartitionError::OffsetOutOfRange)) => {
+            if from >= world.oracle().partition(index).deleted {
+                world.judge::<()>(Err(i12_range::refused(index, from, end)));
+            }
+            return;
+        }
+        Some(Err(_)) | None => return,
+    };
+    let bytes = match &fetched.records {
+        FetchedRecords::Copied(bytes) => bytes.clone(),
+        _ => bytes::Bytes::new(),
+    };
+    let values = consumer::values_in(&bytes).map_err(|what| {
+        Violation::new("what is read can be read", index, format!("from {from}, node {}: {what}", node.0))
+    });
+    let Some(values) = world.judge(values) else { return };
+    let shown = match isolation {
+        Isolation::ReadUncommitted => fetched.watermarks.high_watermark.0,
+        Isolation::ReadCommitted => fetched.watermarks.last_stable.0,
+    };
+    world.tell(Some(index), format!("node {} gave {} records from {from}, shows {shown}", node.0, values.len()));
+    world.judge(reads::gives_something(index, from, shown, values.len()));
+    if let Some((first, _)) = values.first() {
+        world.judge(reads::begins_at(index, from, *first));
+    }
+    for view in split_batches(&bytes).flatten() {
+        let (base, stamped) = (view.header.base_offset.0, view.header.leader_epoch.0);
+        let verdict = world.oracle().epochs.entry(index).or_default().see(index, base, stamped, epoch.map(|e| e.0));
+        world.judge(verdict);
+    }
+    for (offset, value) in values {
+        let verdict = world.oracle().learn(index, offset, value, Learned::Read);
+        world.judge(verdict);
+    }
+}
+
+async fn epoch_end(world: &World, index: i32) {
+    let node = world.random_node();
+    let random = sim::random_below(u64::MAX);
+    let Some(asked) = world.oracle().epochs.get(&index).and_then(|epochs| epochs.pick(random)) else { return };
+    let answer = world
+        .ask(node, move |life| async move {
+            life.partitions.find(NAME, index).await?.epoch_end(LeaderEpoch(asked), None).await
+        })
+        .await;
+    if let Some(Ok(end)) = answer {
+        let told = end.map(|end| (end.epoch.0, end.end_offset.0));
+        let verdict = {
+            let mut oracle = world.oracle();
+            let deleted = oracle.partition(index).deleted;
+            oracle.epochs.get(&index).map_or(Ok(()), |epochs| epochs.ended(index, asked, told, deleted))
+        };
+        world.judge(verdict);
+    }
+}

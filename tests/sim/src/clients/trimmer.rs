@@ -1,0 +1,30 @@
+//! DeleteRecords close behind the end of most partitions: what was written dies soon, and only little of a segment lives.
+
+use ottla_storage::env::sim;
+
+use super::{NAME, pause, target};
+use crate::registry::PARTITIONS;
+use crate::world::World;
+
+/// Trims all partitions but the first until the clients end.
+pub(crate) async fn trimmer(world: World) {
+    while world.goes_on() {
+        pause(100).await;
+        let index =
+            1 + i32::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0) % (PARTITIONS - 1);
+        let up_to = {
+            let mut oracle = world.oracle();
+            let known = oracle.partition(index);
+            let up_to = known.end() - i64::try_from(sim::random_below(20)).unwrap_or(0);
+            known.deleted = known.deleted.max(up_to);
+            up_to
+        };
+        if up_to > 0 {
+            let node = target(&world, index);
+            let work = move |life: std::sync::Arc<crate::life::Life>| async move {
+                life.partitions.find(NAME, index).await?.delete_records(up_to).await
+            };
+            let _ = world.ask(node, work).await;
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What a seed specialises in, so that faults which matter together come together.
+//!
+//! May not know: what the faults are, and who runs.
+
+use std::time::Duration;
+
+use ottla_storage::env::sim;
+
+/// The kind of trouble of a seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Everything, a little of it.
+    Mixed,
+    /// Power and processes fail all the time, also twice in a row.
+    Crashes,
+    /// The disk of one node rots: what a replacement is for (three replicas or more only).
+    Rot,
+    /// Leaders come and go; machines fail just when they have promised something.
+    Elections,
+    /// Log starts move fast: segments die, are rewritten and unlinked.
+    Churn,
+}
+
+impl Profile {
+    /// The profile of a seed. Seven has no factor in common with the ten by which clusters differ in size.
+    pub(crate) fn of(seed: u64, nodes: u32) -> Self {
+        let alone = nodes < 3;
+        match seed % 7 {
+            0 => Self::Crashes,
+            2 | 6 if !alone => Self::Rot,
+            3 if !alone => Self::Elections,
+            1 | 2 | 4 => Self::Churn,
+            3 | 6 => Self::Crashes,
+            _ => Self::Mixed,
+        }
+    }
+
+    /// True if log starts follow the ends closely.
+    pub(crate) fn trims(self, seed: u64) -> bool {
+        self == Self::Churn || (self == Self::Rot && seed % 2 == 0)
+    }
+}
+
+/// How the nodes of a seed are set up, as far as it differs between seeds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tuning {
+    pub(crate) segment_bytes: u32,
+    pub(crate) cache_bytes: usize,
+    pub(crate) checkpoint_interval: Duration,
+}
+
+impl Tuning {
+    /// Drawn from the seed.
+    pub(crate) fn draw(trims: bool) -> Self {
+        let segment_bytes = if trims { 512 << 10 } else { 1 << 20 };
+        // Without a cache followers and apply read what the disk has.
+        let cache_bytes = if sim::random_below(2) == 0 { 8 << 20 } else { 16 << 10 };
+        let checkpoint_interval = Duration::from_millis([100, 400, 1_500][sim::random_below(3) as usize]);
+        Self { segment_bytes, cache_bytes, checkpoint_interval }
+    }
+}

@@ -1,0 +1,114 @@
+//! What replicas have promised and held, from the messages that leave them and from their logs when they go down; and storms
+//! that strike at such a moment.
+//!
+//! May not know: how faults are drawn.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use ottla_raft::Message;
+use ottla_storage::data_dir::{DataDir, RecoveredReplica};
+use ottla_storage::env::sim::SimNode;
+use ottla_storage::env::sim::disk::Crash;
+use ottla_storage::ids::{LogPosition, ReplicaId};
+
+use crate::laws::Violation;
+use crate::laws::i8_recovery::{self, Before};
+use crate::laws::leaders::Leaders;
+use crate::registry::home;
+
+/// When a machine is to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// It has just granted a vote.
+    Vote,
+    /// It has just found that its log differs from the leader's.
+    Conflict,
+}
+
+#[derive(Default)]
+pub(crate) struct Promises {
+    before: BTreeMap<ReplicaId, Before>,
+    leaders: Leaders,
+    directories: BTreeMap<SimNode, Weak<DataDir>>,
+    /// Where the last durable commit of a node's log began when it went down.
+    last_commits: BTreeMap<SimNode, LogPosition>,
+    pub(crate) armed: Option<(Moment, Crash)>,
+    pub(crate) struck: Option<SimNode>,
+}
+
+impl Promises {
+    /// A message leaves a replica. Returns the node that is to go down now, if one is.
+    pub(crate) fn sent(
+        &mut self,
+        from: ReplicaId,
+        message: &Message,
+    ) -> (Result<(), Violation>, Option<(SimNode, Crash)>) {
+        let mut verdict = Ok(());
+        let (vote, moment) = match message {
+            Message::AskVote { pre: false, vote, .. } => (Some(*vote), None),
+            Message::Append { vote, .. } => {
+                verdict = self.leaders.see(crate::registry::shard_of(from), vote.term.0, vote.voted_for.0);
+                (Some(*vote), None)
+            }
+            Message::VoteAnswer { vote, granted, .. } => (Some(*vote), granted.then_some(Moment::Vote)),
+            Message::HigherVote(vote) => (Some(*vote), None),
+            Message::Conflict => (None, Some(Moment::Conflict)),
+            _ => (None, None),
+        };
+        if let Some(vote) = vote {
+            let known = &mut self.before.entry(from).or_default().vote;
+            if known.is_none_or(|known| vote.term > known.term || (vote.term == known.term && vote.committed)) {
+                *known = Some(vote);
+            }
+        }
+        let strikes = self.armed.filter(|(armed, _)| Some(*armed) == moment).map(|(_, crash)| (home(from), crash));
+        if let Some((node, _)) = strikes {
+            (self.armed, self.struck) = (None, Some(node));
+        }
+        (verdict, strikes)
+    }
+
+    /// A node goes down: what its logs hold is noted.
+    pub(crate) fn down(&mut self, node: SimNode) {
+        let Some(directory) = self.directories.remove(&node).and_then(|directory| directory.upgrade()) else { return };
+        for replica in directory.log().replicas() {
+            if let Some(log) = directory.replica_log(replica) {
+                self.before.entry(replica).or_default().log = Some(log.outline());
+            }
+        }
+        self.last_commits.insert(node, directory.log().last_commit());
+    }
+
+    /// Damage behind this place cannot be told from a torn write.
+    pub(crate) fn provable_before(&self, node: SimNode) -> Option<LogPosition> {
+        match self.directories.get(&node).and_then(Weak::upgrade) {
+            Some(directory) => Some(directory.log().last_commit()),
+            None => self.last_commits.get(&node).copied(),
+        }
+    }
+
+    /// A node has read its directory.
+    pub(crate) fn up(
+        &mut self,
+        node: SimNode,
+        directory: &Arc<DataDir>,
+        recovered: &[RecoveredReplica],
+        rotten: bool,
+    ) -> Result<(), Violation> {
+        self.directories.insert(node, Arc::downgrade(directory));
+        for replica in recovered {
+            let before = self.before.entry(replica.id).or_default();
+            if let Some(log) = directory.replica_log(replica.id) {
+                i8_recovery::found(before, replica, &log.outline(), rotten)?;
+            }
+        }
+        for (replica, before) in &self.before {
+            let had = before.log.as_ref().is_some_and(|log| log.synced > 0);
+            if home(*replica) == node && had && !rotten && !recovered.iter().any(|found| found.id == *replica) {
+                return Err(i8_recovery::gone(replica.0));
+            }
+        }
+        Ok(())
+    }
+}
