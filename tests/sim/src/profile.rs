@@ -37,7 +37,7 @@ impl Profile {
 
     /// True if log starts follow the ends closely.
     pub(crate) fn trims(self, seed: u64) -> bool {
-        self == Self::Churn || (self == Self::Rot && seed % 2 == 0)
+        self == Self::Churn || (self == Self::Rot && seed.is_multiple_of(2))
     }
 }
 

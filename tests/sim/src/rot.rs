@@ -78,6 +78,9 @@ fn place_in_log(world: &World, node: SimNode) -> Option<(PathBuf, u64)> {
         (page, u64::MAX)
     };
     let at = byte_in(world, node, &path, from, to)?;
+    // Commits begin on pages of their own: heads of frames are near the beginning of a page.
+    let head = at / page * page;
+    let at = if sim::random_below(2) == 0 { byte_in(world, node, &path, head, head + 400).unwrap_or(at) } else { at };
     Some((path, at))
 }
 

@@ -31,10 +31,20 @@ pub(crate) fn holds_all(
             }
         }
     }
-    match held.iter().find(|(_, value)| !known.sent.contains(value)) {
-        Some((offset, value)) => {
-            Err(Violation::new(NOT_SENT, index, format!("{who} holds {value:x} at {offset}, which nobody sent")))
+    only_true(index, who, known, held)
+}
+
+/// What a replica holds was sent, and is what clients were told, as far as they were.
+pub(crate) fn only_true(index: i32, who: &str, known: &Known, held: &BTreeMap<i64, u64>) -> Result<(), Violation> {
+    for (offset, value) in held {
+        if !known.sent.contains(value) {
+            let what = format!("{who} holds {value:x} at {offset}, which nobody sent");
+            return Err(Violation::new(NOT_SENT, index, what));
         }
-        None => Ok(()),
+        if let Some(told) = known.values.get(offset).filter(|told| *told != value) {
+            let what = format!("{told:x} at offset {offset} was told; {who} holds {value:x}");
+            return Err(Violation::new(LAW, index, what));
+        }
     }
+    Ok(())
 }
