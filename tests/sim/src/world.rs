@@ -163,16 +163,6 @@ impl World {
         self.0.broken.lock().clone()
     }
 
-    /// All nodes go: hosts and network know each other, and would keep each other and their disks for ever.
-    pub(crate) fn end(&self) {
-        for node in self.nodes() {
-            sim::crash(node);
-            self.0.network.detach(node);
-        }
-        let lives = std::mem::take(&mut *self.0.up.lock());
-        drop(lives);
-    }
-
     pub(crate) fn stop_clients(&self) {
         self.0.stop.store(true, Ordering::Relaxed);
     }
