@@ -74,6 +74,12 @@ impl SimNetwork {
         self.0.lock().homes.insert(replica, node);
     }
 
+    /// Where a replica lives, if that was told.
+    #[must_use]
+    pub fn home(&self, replica: ReplicaId) -> Option<SimNode> {
+        self.0.lock().homes.get(&replica).copied()
+    }
+
     /// Tells an observer of every message that leaves a replica, whether it arrives or not.
     pub fn observe(&self, observer: Observer) {
         self.0.lock().observer = Some(observer);

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::laws::Violation;
-use crate::laws::i9_topics::Steps;
 use crate::laws::epochs::Epochs;
+use crate::laws::i9_topics::Steps;
 use crate::laws::{i2_dense, i5_once};
 use uuid::Uuid;
 

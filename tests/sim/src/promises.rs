@@ -15,7 +15,6 @@ use ottla_storage::ids::{LogPosition, ReplicaId};
 use crate::laws::Violation;
 use crate::laws::i8_recovery::{self, Before};
 use crate::laws::leaders::Leaders;
-use crate::registry::home;
 
 /// When a machine is to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +28,8 @@ pub(crate) enum Moment {
 #[derive(Default)]
 pub(crate) struct Promises {
     before: BTreeMap<ReplicaId, Before>,
+    /// Where replicas are known to lie.
+    homes: BTreeMap<ReplicaId, SimNode>,
     leaders: Leaders,
     directories: BTreeMap<SimNode, Weak<DataDir>>,
     /// Where the last durable commit of a node's log began when it went down.
@@ -38,17 +39,21 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    /// A message leaves a replica. Returns the node that is to go down now, if one is.
+    /// A message leaves a replica on this node, of this shard as far as that is known. Returns the node that is to go down
+    /// now, if one is.
     pub(crate) fn sent(
         &mut self,
         from: ReplicaId,
+        (home, shard): (SimNode, Option<u64>),
         message: &Message,
     ) -> (Result<(), Violation>, Option<(SimNode, Crash)>) {
         let mut verdict = Ok(());
         let (vote, moment) = match message {
             Message::AskVote { pre: false, vote, .. } => (Some(*vote), None),
             Message::Append { vote, .. } => {
-                verdict = self.leaders.see(crate::registry::shard_of(from), vote.term.0, vote.voted_for.0);
+                if let Some(shard) = shard {
+                    verdict = self.leaders.see(shard, vote.term.0, vote.voted_for.0);
+                }
                 (Some(*vote), None)
             }
             Message::VoteAnswer { vote, granted, .. } => (Some(*vote), granted.then_some(Moment::Vote)),
@@ -62,7 +67,7 @@ impl Promises {
                 *known = Some(vote);
             }
         }
-        let strikes = self.armed.filter(|(armed, _)| Some(*armed) == moment).map(|(_, crash)| (home(from), crash));
+        let strikes = self.armed.filter(|(armed, _)| Some(*armed) == moment).map(|(_, crash)| (home, crash));
         if let Some((node, _)) = strikes {
             (self.armed, self.struck) = (None, Some(node));
         }
@@ -74,6 +79,7 @@ impl Promises {
         let Some(directory) = self.directories.remove(&node).and_then(|directory| directory.upgrade()) else { return };
         for replica in directory.log().replicas() {
             if let Some(log) = directory.replica_log(replica) {
+                self.homes.insert(replica, node);
                 self.before.entry(replica).or_default().log = Some(log.outline());
             }
         }
@@ -105,7 +111,11 @@ impl Promises {
         }
         for (replica, before) in &self.before {
             let had = before.log.as_ref().is_some_and(|log| log.synced > 0);
-            if home(*replica) == node && had && !rotten && !recovered.iter().any(|found| found.id == *replica) {
+            if self.homes.get(replica) == Some(&node)
+                && had
+                && !rotten
+                && !recovered.iter().any(|found| found.id == *replica)
+            {
                 return Err(i8_recovery::gone(replica.0));
             }
         }

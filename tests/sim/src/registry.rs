@@ -11,16 +11,6 @@ pub(crate) const PARTITIONS: i32 = 6;
 /// Partitions of `__consumer_offsets`.
 pub(crate) const OFFSETS_PARTITIONS: i32 = 2;
 
-/// The node of a replica.
-pub(crate) fn home(replica: ReplicaId) -> SimNode {
-    SimNode(u32::try_from(replica.0 % 100).unwrap_or(0))
-}
-
-/// The shard of a replica.
-pub(crate) fn shard_of(replica: ReplicaId) -> u64 {
-    replica.0 / 100
-}
-
 /// The broker id of a node.
 pub(crate) fn broker(node: SimNode) -> NodeId {
     NodeId(i32::try_from(node.0).unwrap_or(i32::MAX))

@@ -14,9 +14,7 @@ use ottla_storage::env::sim::{self, NodeClock};
 use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
 
-use crate::clients::{
-    BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, prober, producer, topics, trimmer,
-};
+use crate::clients::{BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, prober, producer, topics, trimmer};
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{Violation, i1_durable, i2_dense, i5_once, progress};
@@ -229,8 +227,9 @@ fn describe(world: &World) -> String {
         let (index, role) = (image.index, *life.metadata.group().role().borrow());
         let nodes = image.nodes.len();
         format!(
-            "node {}: metadata {index:?} {role:?} of {nodes} nodes, {}, roles {roles:?}, failures {failures:?}",
+            "node {}: metadata {index:?} {role:?} of {nodes} nodes, open intents {:?}, {}, roles {roles:?}, failures {failures:?}",
             life.node.0,
+            image.intents,
             shown.join(" ")
         )
     };

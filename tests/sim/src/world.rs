@@ -15,6 +15,7 @@ use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -84,13 +85,22 @@ impl World {
         let weak = Arc::downgrade(&world.0);
         world.0.network.observe(Arc::new(move |from, _to, message| {
             let Some(world) = weak.upgrade().map(World) else { return };
-            let (verdict, strikes) = world.0.promises.lock().sent(from, message);
+            let Some(home) = world.0.network.home(from) else { return };
+            let shard = world.shard_of(from);
+            let (verdict, strikes) = world.0.promises.lock().sent(from, (home, shard), message);
             world.judge(verdict);
             if let Some((node, crash)) = strikes {
                 world.crash(node, crash);
             }
         }));
         world
+    }
+
+    /// The shard of a replica, as far as any node knows.
+    fn shard_of(&self, replica: ReplicaId) -> Option<u64> {
+        let image = self.image()?;
+        let shard = image.shards.values().find(|shard| shard.replicas.iter().any(|other| other.id == replica))?;
+        Some(shard.id.0)
     }
 
     pub(crate) fn promises(&self) -> parking_lot::MutexGuard<'_, Promises> {
@@ -244,7 +254,11 @@ impl World {
                 self.0.up.lock().insert(node, Arc::new(life));
                 self.tell_fault(format!("node {} runs, life {number}", node.0));
             }
-            Ok(Err(why)) => self.tell_fault(format!("node {} refuses to start: {why}", node.0)),
+            Ok(Err(why)) => {
+                self.tell_fault(format!("node {} refuses to start: {why}", node.0));
+                // Its process ends: groups that it had opened already must not go on without it.
+                self.crash(node, Crash::Process);
+            }
             Err(_crashed) => self.tell_fault(format!("node {} crashed while it started", node.0)),
         }
     }
