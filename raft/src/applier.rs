@@ -169,7 +169,11 @@ impl Applier {
     }
 
     fn fail(&self, state: &mut State, entry: &Entry, reason: &str) -> io::Error {
-        let reason = format!("entry {}: {reason}", entry.log_id);
+        self.end(state, format!("entry {}: {reason}", entry.log_id))
+    }
+
+    /// The state is never used again.
+    fn end(&self, state: &mut State, reason: String) -> io::Error {
         tracing::error!(replica = self.replica.0, "{reason}; this replica stops, the others go on");
         state.failed = Some(reason.as_str().into());
         state.pending = None;
@@ -199,10 +203,7 @@ impl Applier {
 
     /// The transaction could not be made: nobody knows which state holds after a restart, so this replica is over.
     pub(crate) fn install_failed(&self, error: &io::Error) -> io::Error {
-        let reason = format!("snapshot not installed: {error}");
-        tracing::error!(replica = self.replica.0, "{reason}; this replica stops, the others go on");
-        self.state.lock().failed = Some(reason.as_str().into());
-        io::Error::other(reason)
+        self.end(&mut self.state.lock(), format!("snapshot not installed: {error}"))
     }
 
     /// The transaction is durable: memory follows.
@@ -218,8 +219,7 @@ impl Applier {
         }));
         let installed = installed.unwrap_or_else(|panic| Err(io::Error::other(rt::panic_message(&*panic))));
         if let Err(error) = installed {
-            drop(state);
-            return Err(self.install_failed(&error));
+            return Err(self.end(&mut state, format!("snapshot not installed: {error}")));
         }
         state.applied = Some(snapshot.applied);
         state.cut_at = state.applied;
@@ -259,10 +259,10 @@ impl Applier {
 impl CutSource for Applier {
     fn releases(&self) -> bool {
         let state = self.state.lock();
-        state.memberships.last().is_some_and(|members| {
-            let members = from_raft_membership(members.membership());
-            members.is_sole_voter(self.replica) && members.learners.is_empty()
-        })
+        state
+            .memberships
+            .last()
+            .is_some_and(|members| from_raft_membership(members.membership()).is_alone(self.replica))
     }
 
     fn cut(&self) -> Option<Cut> {

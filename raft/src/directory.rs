@@ -67,10 +67,7 @@ pub trait SnapshotImport: Send {
 
 impl SnapshotImport for Import {
     fn order(&self, extents: &mut [Extent]) {
-        let mut partitions: Vec<_> = extents.iter().map(|extent| extent.partition).collect();
-        Import::order(self, &mut partitions);
-        let place = |extent: &Extent| partitions.iter().position(|partition| *partition == extent.partition);
-        extents.sort_by_cached_key(place);
+        extents.sort_by_cached_key(|extent| (self.class_of(extent.partition), extent.partition));
     }
 
     fn position(&self, partition: PartitionId) -> Offset {

@@ -33,7 +33,7 @@ use crate::types::{TypeConfig, from_raft_membership};
 /// How often a group looks whether it may sleep or purge.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// What a follower may lack and still count as caught up, in entries.
-const REPLICATION_LAG_MAX: u64 = 1_000;
+pub(crate) const REPLICATION_LAG_MAX: u64 = 1_000;
 /// Entries in one append, besides the limit in bytes.
 const APPEND_ENTRIES_MAX: u64 = 300;
 /// Requests waiting for a group's core; the byte semaphore is the real bound.
@@ -257,7 +257,7 @@ impl Group {
             }
             let members = self.members();
             // Only a group that needs nobody may sleep: a sleeping follower would not miss its leader.
-            if members.is_sole_voter(self.replica) && members.learners.is_empty() {
+            if members.is_alone(self.replica) {
                 self.sleep_if_idle();
             } else if self.asleep.load(Ordering::SeqCst) {
                 self.touch();
@@ -279,7 +279,7 @@ impl Group {
     /// since that whoever lacks them is better served by a snapshot (the purge horizon of design section 4).
     fn purgeable(&self, members: &Members) -> Option<LogId> {
         let kept = self.directory.checkpointed(self.replica)?;
-        if members.is_sole_voter(self.replica) && members.learners.is_empty() {
+        if members.is_alone(self.replica) {
             return Some(kept);
         }
         let held = self.held_by_all().and_then(|index| self.log.log_id(kept.index.min(RaftIndex(index))));

@@ -39,6 +39,12 @@ impl Members {
         !self.voters.is_empty() && self.voters.iter().all(|config| config.len() == 1 && config.contains(&replica))
     }
 
+    /// True if the group is this one replica: nobody else votes or learns.
+    #[must_use]
+    pub fn is_alone(&self, replica: ReplicaId) -> bool {
+        self.is_sole_voter(replica) && self.learners.is_empty()
+    }
+
     /// Appends the encoding.
     pub fn encode_into(&self, out: &mut BytesMut) {
         out.put_u8(VERSION);

@@ -10,11 +10,8 @@ use openraft::{ChangeMembers, EmptyNode};
 use ottla_storage::ids::ReplicaId;
 
 use crate::error::RaftError;
-use crate::group::Group;
+use crate::group::{Group, REPLICATION_LAG_MAX};
 use crate::handle::GroupHandle;
-
-/// A learner that lacks no more entries than this may become a voter.
-const CAUGHT_UP_ENTRIES: u64 = 1_000;
 
 /// How far a group is from the voters that it is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +32,7 @@ impl Group {
         let last = metrics.last_log_index.unwrap_or(0);
         let matched =
             metrics.replication.as_ref().and_then(|members| members.get(&replica.0)?.as_ref().map(|id| id.index));
-        matched.is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= last)
+        matched.is_some_and(|matched| matched + REPLICATION_LAG_MAX >= last)
     }
 
     /// The last entry that every other member is known to have; `None` if that is not known here.

@@ -8,6 +8,7 @@
 //! ```
 //! What is lacking is asked for, nothing else; a pull that failed goes on where it was. May not know: what keys mean.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_ra
 const ANSWER_BYTES: usize = 1 << 20;
 /// How long a member has to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
 fn refused(what: &str) -> io::Error {
     io::Error::other(what.to_owned())
 }
@@ -90,10 +92,9 @@ impl Group {
         let mut extents = self.applier.extents(&snapshot.keys)?;
         import.order(&mut extents);
         // The leader last: it has enough to do.
-        let mut sources: Vec<ReplicaId> = self.members().voters.into_iter().flatten().collect();
-        sources.retain(|source| *source != self.replica && *source != leader);
-        sources.dedup();
-        sources.push(leader);
+        let mut others: BTreeSet<ReplicaId> = self.members().voters.into_iter().flatten().collect();
+        others.retain(|source| *source != self.replica && *source != leader);
+        let sources: Vec<ReplicaId> = others.into_iter().chain([leader]).collect();
         for extent in extents {
             import.skip_to(extent.partition, extent.log_start);
             let mut failures = 0;

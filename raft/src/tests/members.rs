@@ -11,7 +11,7 @@ use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
 
 use super::cluster::Cluster;
-use super::three_voters::{Clients, client, millis, one_fault};
+use super::three_voters::{Clients, begin, client, judge, millis, one_fault};
 use crate::membership::MembersStep;
 use crate::net::sim::Faults;
 
@@ -60,16 +60,7 @@ async fn mover(cluster: Cluster, clients: Arc<Clients>) {
 /// How many snapshots were installed, and changes of members reached.
 async fn trouble() -> usize {
     let cluster = cluster();
-    cluster.skew_clocks();
-    cluster.network.set_faults(Faults {
-        delay_max: millis(1, 8),
-        loss_per_mille: sim::random_below(40),
-        repeat_per_mille: sim::random_below(20),
-        ..Faults::default()
-    });
-    for node in cluster.nodes() {
-        cluster.start(node).await;
-    }
+    begin(&cluster).await;
     let clients = Arc::new(Clients::default());
     let mut running: Vec<_> = (0..3).map(|_| rt::spawn(client(cluster.clone(), clients.clone()))).collect();
     running.push(rt::spawn(mover(cluster.clone(), clients.clone())));
@@ -103,18 +94,9 @@ async fn settle(cluster: &Cluster) -> usize {
         }
     };
     assert!(rt::timeout(RECOVERY_MAX, settled).await.is_ok(), "not settled in {RECOVERY_MAX:?}");
-    let oracle = cluster.oracle.lock();
-    assert!(oracle.violations.is_empty(), "{:?}", oracle.violations);
-    for replica in &last {
-        let node = SimNode(u32::try_from(replica.0).unwrap());
-        assert!(cluster.failures(node).borrow().is_empty(), "node {}: {:?}", node.0, *cluster.failures(node).borrow());
-        let entries = cluster.entries(node);
-        for (index, payload) in &oracle.acked {
-            let held = entries.get(index).map(|(_, payload)| payload);
-            assert_eq!(held, Some(payload), "node {} lost what was acknowledged at {index}", node.0);
-        }
-    }
-    oracle.acked.len()
+    let nodes: Vec<SimNode> = last.iter().map(|replica| SimNode(u32::try_from(replica.0).unwrap())).collect();
+    judge(cluster, &nodes);
+    cluster.oracle.lock().acked.len()
 }
 
 #[test]

@@ -96,8 +96,8 @@ pub(crate) struct Tally {
     terms: usize,
 }
 
-/// The scenario, for any kind of storage.
-pub(crate) async fn trouble(cluster: Cluster) -> Tally {
+/// Clocks and a network that are not to be relied on, and every node started.
+pub(crate) async fn begin(cluster: &Cluster) {
     cluster.skew_clocks();
     cluster.network.set_faults(Faults {
         delay_max: millis(1, 8),
@@ -108,6 +108,26 @@ pub(crate) async fn trouble(cluster: Cluster) -> Tally {
     for node in cluster.nodes() {
         cluster.start(node).await;
     }
+}
+
+/// What must hold in the end: no violation, and on each of these nodes everything that was acknowledged.
+pub(crate) fn judge(cluster: &Cluster, nodes: &[SimNode]) {
+    let oracle = cluster.oracle.lock();
+    assert!(oracle.violations.is_empty(), "{:?}", oracle.violations);
+    for &node in nodes {
+        let failures = cluster.failures(node);
+        assert!(failures.borrow().is_empty(), "node {}: {:?}", node.0, *failures.borrow());
+        let entries = cluster.entries(node);
+        for (index, payload) in &oracle.acked {
+            let held = entries.get(index).map(|(_, payload)| payload);
+            assert_eq!(held, Some(payload), "node {} lost what was acknowledged at {index}", node.0);
+        }
+    }
+}
+
+/// The scenario, for any kind of storage.
+pub(crate) async fn trouble(cluster: Cluster) -> Tally {
+    begin(&cluster).await;
     let clients = Arc::new(Clients::default());
     let running: Vec<_> = (0..3).map(|_| rt::spawn(client(cluster.clone(), clients.clone()))).collect();
     while sim::elapsed() < TROUBLE {
@@ -142,17 +162,7 @@ async fn heal(cluster: &Cluster) {
         }
     };
     assert!(rt::timeout(RECOVERY_MAX, healed).await.is_ok(), "not healed in {RECOVERY_MAX:?}");
-    let oracle = cluster.oracle.lock();
-    assert!(oracle.violations.is_empty(), "{:?}", oracle.violations);
-    for node in cluster.nodes() {
-        let failures = cluster.failures(node);
-        assert!(failures.borrow().is_empty(), "node {}: {:?}", node.0, *failures.borrow());
-        let entries = cluster.entries(node);
-        for (index, payload) in &oracle.acked {
-            let held = entries.get(index).map(|(_, payload)| payload);
-            assert_eq!(held, Some(payload), "node {} lost what was acknowledged at {index}", node.0);
-        }
-    }
+    judge(cluster, &cluster.nodes());
 }
 
 /// Runs seeds, each twice.

@@ -275,7 +275,7 @@ impl Generation {
 fn is_zero_page(file: &dyn File, at: u64, file_bytes: u64) -> bool {
     let mut page = [0; PAGE_BYTES];
     let bytes = file_bytes.saturating_sub(at).min(PAGE_BYTES as u64) as usize;
-    read_exact_at(file, &mut page[..bytes], at).is_ok() && page.iter().all(|byte| *byte == 0)
+    read_exact_at(file, &mut page[..bytes], at).is_ok() && page == [0; PAGE_BYTES]
 }
 
 /// Covers version, generation and incarnation, so that a flipped bit is not taken for a newer format.

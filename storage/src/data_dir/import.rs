@@ -83,9 +83,10 @@ impl Import {
         ExtentKey { partition, replica: self.replica }
     }
 
-    /// Puts partitions into the order in which they fill the fewest runs.
-    pub fn order(&self, partitions: &mut [PartitionId]) {
-        partitions.sort_by_key(|partition| (self.directory.class_of(self.key(*partition)), *partition));
+    /// Batches of one class share runs: partitions are best taken class by class.
+    #[must_use]
+    pub fn class_of(&self, partition: PartitionId) -> RetentionClass {
+        self.directory.class_of(self.key(partition))
     }
 
     /// One beyond the last batch that is here.
@@ -125,7 +126,7 @@ impl Import {
             position: LogPosition { segment: u64::MAX, byte: 0 },
             bytes: u32::try_from(batch.data.len()).unwrap_or(u32::MAX),
         };
-        let class = self.directory.class_of(self.key(partition));
+        let class = self.class_of(partition);
         let run_bytes = self.directory.options.rewrite.run_bytes.min(RUN_BYTES_MAX);
         if self.writer.as_ref().is_some_and(|writer| class != self.class || writer.is_full(run_bytes)) {
             self.end_run().await?;

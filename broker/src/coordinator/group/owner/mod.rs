@@ -73,10 +73,8 @@ pub(super) struct Owner {
     sweep: Sweep,
 }
 
-/// The present: sessions go by the node's own monotonic clock, what is recorded and expires by the partition's.
-fn present(journal: &dyn Journal, partition: i32) -> Now {
-    let recorded = journal.clock(partition).map(|clock| clock.now_ms);
-    Now { monotonic_ms: rt::now().0 / 1_000_000, wall_ms: recorded.unwrap_or_else(rt::wall_clock_ms) }
+fn monotonic_ms() -> i64 {
+    rt::now().0 / 1_000_000
 }
 
 impl Owner {
@@ -89,7 +87,6 @@ impl Owner {
         store: Arc<Mutex<GroupStore>>,
     ) -> mpsc::Sender<Command> {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let sweep = Sweep::new(present(&*journal, partition), settings.sweep_interval_ms);
         let owner = Self {
             partition,
             epoch,
@@ -102,14 +99,16 @@ impl Owner {
             last_request: 0,
             last_sequence: 0,
             events: FuturesUnordered::new(),
-            sweep,
+            sweep: Sweep::new(monotonic_ms(), settings.sweep_interval_ms),
         };
         rt::spawn(owner.run(commands));
         sender
     }
 
+    /// The present: sessions go by the node's own monotonic clock, what is recorded and expires by the partition's.
     fn now(&self) -> Now {
-        present(&*self.journal, self.partition)
+        let recorded = self.journal.clock(self.partition).map(|clock| clock.now_ms);
+        Now { monotonic_ms: monotonic_ms(), wall_ms: recorded.unwrap_or_else(rt::wall_clock_ms) }
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -120,7 +119,7 @@ impl Owner {
         while self.still_leads() {
             rounds = rounds.wrapping_add(1);
             // Not left to the selection below: a stream of requests must not keep silent members alive.
-            if self.next_deadline_ms() <= self.now().monotonic_ms {
+            if self.next_deadline_ms() <= monotonic_ms() {
                 self.on_time();
             }
             if rounds.is_multiple_of(ROUNDS_PER_SWEEP_STEP) {
@@ -133,7 +132,7 @@ impl Owner {
                     if changed.is_err() { break }
                 }
                 changed = deletions.changed() => match changed {
-                    Ok(()) => self.sweep.hasten(self.now()),
+                    Ok(()) => self.sweep.hasten(monotonic_ms()),
                     Err(watch::RecvError) => break,
                 },
                 Some(event) = self.events.next(), if !self.events.is_empty() => self.on_event(event),

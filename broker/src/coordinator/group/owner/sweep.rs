@@ -32,13 +32,13 @@ pub(super) struct Running {
     pub(super) cursor: Option<Arc<str>>,
 }
 
-fn after(now: Now, ms: i64) -> i64 {
-    now.monotonic_ms.saturating_add(ms.max(SOON_MS))
+fn after(monotonic_ms: i64, ms: i64) -> i64 {
+    monotonic_ms.saturating_add(ms.max(SOON_MS))
 }
 
 impl Sweep {
-    pub(super) fn new(now: Now, interval_ms: i64) -> Self {
-        let (expiry_ms, soon_ms) = (after(now, interval_ms), after(now, SOON_MS));
+    pub(super) fn new(monotonic_ms: i64, interval_ms: i64) -> Self {
+        let (expiry_ms, soon_ms) = (after(monotonic_ms, interval_ms), after(monotonic_ms, SOON_MS));
         Self { expiry_ms, soon_ms, asking: false, running: None }
     }
 
@@ -46,8 +46,8 @@ impl Sweep {
         if self.asking || self.running.is_some() { i64::MAX } else { self.expiry_ms.min(self.soon_ms) }
     }
 
-    pub(super) fn hasten(&mut self, now: Now) {
-        self.soon_ms = self.soon_ms.min(after(now, SOON_MS));
+    pub(super) fn hasten(&mut self, monotonic_ms: i64) {
+        self.soon_ms = self.soon_ms.min(after(monotonic_ms, SOON_MS));
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -73,7 +73,7 @@ impl Sweep {
         self.asking = false;
         let expires = self.expiry_ms <= now.monotonic_ms;
         if expires {
-            self.expiry_ms = after(now, settings.sweep_interval_ms);
+            self.expiry_ms = after(now.monotonic_ms, settings.sweep_interval_ms);
         }
         let terms = Terms {
             now_ms: now.wall_ms,
