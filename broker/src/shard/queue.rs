@@ -151,8 +151,14 @@ impl Queue {
         self.bytes
     }
 
-    /// Takes the next entry's batches. Batches of partitions that are not `adopted` stay, until their deadline.
-    pub(crate) fn pack(&mut self, now: Instant, adopted: impl Fn(PartitionId) -> bool) -> Packed {
+    /// Takes the next entry's batches. Batches of partitions that are not `adopted` stay, until their deadline; those that
+    /// `continue` what apply has seen of their producer are not held back by refusals.
+    pub(crate) fn pack(
+        &mut self,
+        now: Instant,
+        adopted: impl Fn(PartitionId) -> bool,
+        continues: impl Fn(&Sent) -> bool,
+    ) -> Packed {
         let mut packed = Packed::default();
         let (mut held, mut held_partitions) = (Vec::new(), BTreeSet::new());
         let mut entry_bytes = 0;
@@ -164,7 +170,7 @@ impl Queue {
             let Some(batch) = self.batches.pop_front() else { break };
             self.bytes -= batch.data.len();
             if let Some(sent) = &batch.sent
-                && let Err(error) = self.refusals.admit(sent)
+                && let Err(error) = self.refusals.admit(sent, &continues)
             {
                 batch.finish(Err(error));
                 continue;
@@ -252,8 +258,8 @@ mod tests {
         for _ in 0..3 {
             queue.push(batch(0, 400_000, None).0);
         }
-        assert_eq!(queue.pack(Instant(0), |_| true).batches.len(), 2);
-        assert_eq!(queue.pack(Instant(0), |_| true).batches.len(), 1);
+        assert_eq!(queue.pack(Instant(0), |_| true, |_| false).batches.len(), 2);
+        assert_eq!(queue.pack(Instant(0), |_| true, |_| false).batches.len(), 1);
         assert_eq!(queue.bytes(), 0);
     }
 
@@ -263,7 +269,7 @@ mod tests {
         queue.push(batch(0, 10, None).0);
         queue.push(batch(0, 3 * ENTRY_BYTES_MAX, None).0);
         queue.push(batch(0, 10, None).0);
-        let sizes: Vec<_> = (0..3).map(|_| queue.pack(Instant(0), |_| true).batches[0].data.len()).collect();
+        let sizes: Vec<_> = (0..3).map(|_| queue.pack(Instant(0), |_| true, |_| false).batches[0].data.len()).collect();
         assert_eq!(sizes, [10, 3 * ENTRY_BYTES_MAX, 10]);
     }
 
@@ -274,14 +280,14 @@ mod tests {
         let (refused, mut answer) = batch(1, 1, Some(5));
         queue.push(refused);
         assert_eq!(answer.try_recv().unwrap(), Err(AppendError::Overloaded));
-        let _ = queue.pack(Instant(0), |_| true);
+        let _ = queue.pack(Instant(0), |_| true, |_| false);
         let (next, mut answer) = batch(1, 1, Some(6));
         queue.push(next);
-        assert!(queue.pack(Instant(0), |_| true).batches.is_empty());
+        assert!(queue.pack(Instant(0), |_| true, |_| false).batches.is_empty());
         assert_eq!(answer.try_recv().unwrap(), Err(AppendError::Overloaded));
         queue.push(batch(1, 1, Some(5)).0);
         queue.push(batch(1, 1, Some(6)).0);
-        assert_eq!(queue.pack(Instant(0), |_| true).batches.len(), 2);
+        assert_eq!(queue.pack(Instant(0), |_| true, |_| false).batches.len(), 2);
     }
 
     #[test]
@@ -291,11 +297,11 @@ mod tests {
         queue.push(late);
         queue.push(batch(0, 2, None).0);
         queue.push(batch(1, 3, None).0);
-        let packed = queue.pack(Instant(0), |partition| partition == id(0));
+        let packed = queue.pack(Instant(0), |partition| partition == id(0), |_| false);
         assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [2]);
         assert_eq!(packed.next_deadline, Some(Instant(100)));
         assert_eq!(queue.bytes(), 4);
-        let packed = queue.pack(Instant(0), |_| true);
+        let packed = queue.pack(Instant(0), |_| true, |_| false);
         assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [1, 3]);
         assert!(answer.try_recv().is_err());
     }
@@ -305,7 +311,7 @@ mod tests {
         let mut queue = Queue::default();
         let (late, mut answer) = batch(1, 1, None);
         queue.push(late);
-        assert!(queue.pack(Instant(100), |_| false).batches.is_empty());
+        assert!(queue.pack(Instant(100), |_| false, |_| false).batches.is_empty());
         assert_eq!(answer.try_recv().unwrap(), Err(PartitionError::LeaderNotAvailable.into()));
     }
 
@@ -322,7 +328,7 @@ mod tests {
             let mut got: Vec<Vec<usize>> = vec![Vec::new(); 4];
             let mut round = 0;
             while queue.bytes() > 0 {
-                let packed = queue.pack(Instant(0), |partition| partition != id(3) || round >= adopted_from);
+                let packed = queue.pack(Instant(0), |partition| partition != id(3) || round >= adopted_from, |_| false);
                 round += 1;
                 let total: usize = packed.batches.iter().map(|b| b.data.len()).sum();
                 prop_assert!(total <= ENTRY_BYTES_MAX || packed.batches.len() == 1);

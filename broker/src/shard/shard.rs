@@ -349,7 +349,8 @@ impl Shard {
             return None;
         }
         let now = rt::now();
-        let mut packed = self.queue.lock().pack(now, |id| self.machine.published.get(id).is_some());
+        let adopted = |id| self.machine.published.get(id).is_some();
+        let mut packed = self.queue.lock().pack(now, adopted, |sent| self.state().lock().continues(sent));
         if packed.batches.is_empty() {
             return Some(packed.next_deadline.map_or(IDLE, |deadline| deadline.since(now)));
         }

@@ -115,6 +115,28 @@ async fn a_failed_entry_refuses_what_waits_behind_it_until_its_retry_comes() {
     assert_eq!((base(retry_answer.await), base(next_answer.await)), (0, 1));
 }
 
+/// Found by the simulation (seed 1094, 3 nodes): the connection of a client outlives that another node led for a while.
+#[tokio::test]
+async fn a_refused_batch_that_was_taken_on_another_way_holds_nothing_back() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 1).await;
+    group.fail_with(Some(ProposeError::Unknown));
+    let (first, first_answer) = batch(0, Some(0));
+    shard.enqueue(first, None);
+    assert_eq!(first_answer.await.unwrap(), Err(NOT_LEADER));
+    group.fail_with(None);
+    let (mut retry, retry_answer) = batch(0, Some(0));
+    retry.sent.as_mut().unwrap().sender.connection = ConnectionId(2);
+    shard.enqueue(retry, None);
+    assert_eq!(base(retry_answer.await), 0);
+    let (gap, gap_answer) = batch(0, Some(2));
+    shard.enqueue(gap, None);
+    assert_eq!(gap_answer.await.unwrap(), Err(NOT_LEADER));
+    let (next, next_answer) = batch(0, Some(1));
+    shard.enqueue(next, None);
+    assert_eq!(base(next_answer.await), 1);
+}
+
 #[tokio::test]
 async fn nothing_is_taken_without_leadership_and_what_waits_is_answered_when_it_goes() {
     let (group, shard) = FakeGroup::leading(POOL);

@@ -19,8 +19,9 @@ use parking_lot::Mutex;
 
 use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange};
 use super::epochs::EpochHistory;
+use super::sticky::Sent;
 use crate::coordinator::group::{GroupStore, records};
-use crate::partition::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict};
+use crate::partition::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance};
 
 /// A constant of the format, not a setting: every replica must evict alike.
 pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
@@ -382,6 +383,13 @@ impl ShardState {
         let claim = BatchHeader::parse(data).and_then(|header| claim_of(&header));
         let judged = |claim| self.partitions.get(&id).map(|partition| partition.producers.judge(&claim));
         claim.and_then(judged) == Some(SequenceVerdict::OutOfOrder)
+    }
+
+    /// True if a batch is the next one of its producer after what was applied.
+    pub(crate) fn continues(&self, sent: &Sent) -> bool {
+        let partition = self.partitions.get(&sent.sender.partition);
+        let known = partition.and_then(|partition| partition.producers.get(sent.sender.producer));
+        known.is_some_and(|known| known.epoch == sent.epoch && advance(known.last_sequence(), 1) == sent.sequence)
     }
 
     /// True if an intent with this metadata index may still change the partition.

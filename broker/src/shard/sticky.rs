@@ -1,6 +1,8 @@
 //! Refusals that stick: after a retriable refusal, later batches of that producer and partition on the same connection are
 //! refused likewise until the refused one, a new epoch or a lower sequence comes, or the connection closes (design section
-//! 3). Otherwise a batch behind a refused one would reach apply first, and a client's retry would find a gap.
+//! 3). Otherwise a batch behind a refused one would reach apply first, and a client's retry would find a gap. It also ends
+//! when apply has seen everything in front of a batch: the refused one was sent to another leader, and this node may lead
+//! again while the connection lives on.
 //!
 //! Pure. Arrival numbers tell what was sent before a refusal from what was sent after it: a batch that already waited
 //! when a later one was refused neither is refused nor ends the refusal.
@@ -78,8 +80,9 @@ impl Refusals {
         }
     }
 
-    /// Says whether a batch must be refused behind an earlier one; ends the refusal if this is what it waits for.
-    pub(crate) fn admit(&mut self, sent: &Sent) -> Result<(), AppendError> {
+    /// Says whether a batch must be refused behind an earlier one; ends the refusal if this is what it waits for, or if the
+    /// batch `continues` what apply has seen of its producer.
+    pub(crate) fn admit(&mut self, sent: &Sent, continues: impl FnOnce(&Sent) -> bool) -> Result<(), AppendError> {
         let Some(refusal) = self.0.get(&sent.sender) else { return Ok(()) };
         if mutants::is_on(Bug::RefusalsForgotten) {
             return Ok(());
@@ -88,7 +91,7 @@ impl Refusals {
             return Ok(());
         }
         let behind = sent.epoch == refusal.epoch && precedes(refusal.sequence, sent.sequence);
-        if behind {
+        if behind && !continues(sent) {
             return Err(refusal.error.clone());
         }
         if sent.epoch >= refusal.epoch {
@@ -117,23 +120,27 @@ mod tests {
         Sent { sender, epoch: 0, sequence, arrival }
     }
 
+    fn nothing(_: &Sent) -> bool {
+        false
+    }
+
     #[test]
     fn what_follows_a_refused_batch_is_refused_until_its_retry_comes() {
         let mut refusals = Refusals::default();
         refusals.refuse(&sent(1, 5, 10), &GONE);
-        assert_eq!(refusals.admit(&sent(1, 6, 11)), Err(GONE));
-        assert_eq!(refusals.admit(&sent(1, 7, 12)), Err(GONE));
-        assert_eq!(refusals.admit(&sent(2, 6, 13)), Ok(()));
-        assert_eq!(refusals.admit(&sent(1, 5, 14)), Ok(()));
-        assert_eq!(refusals.admit(&sent(1, 6, 15)), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 6, 11), nothing), Err(GONE));
+        assert_eq!(refusals.admit(&sent(1, 7, 12), nothing), Err(GONE));
+        assert_eq!(refusals.admit(&sent(2, 6, 13), nothing), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 5, 14), nothing), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 6, 15), nothing), Ok(()));
     }
 
     #[test]
     fn a_batch_that_waited_before_the_refusal_neither_is_refused_nor_ends_it() {
         let mut refusals = Refusals::default();
         refusals.refuse(&sent(1, 5, 10), &GONE);
-        assert_eq!(refusals.admit(&sent(1, 4, 9)), Ok(()));
-        assert_eq!(refusals.admit(&sent(1, 6, 11)), Err(GONE));
+        assert_eq!(refusals.admit(&sent(1, 4, 9), nothing), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 6, 11), nothing), Err(GONE));
     }
 
     #[test]
@@ -141,31 +148,42 @@ mod tests {
         let mut refusals = Refusals::default();
         refusals.refuse(&sent(1, 6, 11), &GONE);
         refusals.refuse(&sent(1, 4, 9), &GONE);
-        assert_eq!(refusals.admit(&sent(1, 5, 10)), Err(GONE));
-        assert_eq!(refusals.admit(&sent(1, 6, 12)), Err(GONE));
-        assert_eq!(refusals.admit(&sent(1, 4, 13)), Ok(()));
-        assert_eq!(refusals.admit(&sent(1, 5, 14)), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 5, 10), nothing), Err(GONE));
+        assert_eq!(refusals.admit(&sent(1, 6, 12), nothing), Err(GONE));
+        assert_eq!(refusals.admit(&sent(1, 4, 13), nothing), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 5, 14), nothing), Ok(()));
     }
 
     #[test]
     fn a_new_epoch_a_lower_sequence_or_the_end_of_the_connection_ends_it() {
         let mut refusals = Refusals::default();
         refusals.refuse(&sent(1, 5, 10), &GONE);
-        assert_eq!(refusals.admit(&Sent { epoch: 1, ..sent(1, 9, 11) }), Ok(()));
-        assert_eq!(refusals.admit(&sent(1, 6, 12)), Ok(()));
+        assert_eq!(refusals.admit(&Sent { epoch: 1, ..sent(1, 9, 11) }, nothing), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 6, 12), nothing), Ok(()));
         refusals.refuse(&sent(1, 5, 13), &GONE);
-        assert_eq!(refusals.admit(&sent(1, 3, 14)), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 3, 14), nothing), Ok(()));
         refusals.refuse(&sent(1, 5, 15), &GONE);
         refusals.close(ConnectionId(1));
-        assert_eq!(refusals.admit(&sent(1, 6, 16)), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 6, 16), nothing), Ok(()));
+    }
+
+    #[test]
+    fn a_batch_that_continues_what_apply_has_seen_ends_it() {
+        let mut refusals = Refusals::default();
+        refusals.refuse(&sent(1, 5, 10), &GONE);
+        // Another leader took 5 to 7, then this node led again.
+        let continues = |sent: &Sent| sent.sequence == 8;
+        assert_eq!(refusals.admit(&sent(1, 9, 11), continues), Err(GONE));
+        assert_eq!(refusals.admit(&sent(1, 8, 12), continues), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 9, 13), continues), Ok(()));
     }
 
     #[test]
     fn a_final_refusal_does_not_stick_and_sequences_wrap() {
         let mut refusals = Refusals::default();
         refusals.refuse(&sent(1, 5, 10), &AppendError::MessageTooLarge);
-        assert_eq!(refusals.admit(&sent(1, 6, 11)), Ok(()));
+        assert_eq!(refusals.admit(&sent(1, 6, 11), nothing), Ok(()));
         refusals.refuse(&sent(1, i32::MAX, 12), &GONE);
-        assert_eq!(refusals.admit(&sent(1, 0, 13)), Err(GONE));
+        assert_eq!(refusals.admit(&sent(1, 0, 13), nothing), Err(GONE));
     }
 }

@@ -107,39 +107,42 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     }
     let began = rt::timeout(CALM_MAX, topics::found(&world)).await;
     if began.is_err() {
-        world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), describe(&world))));
+        world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world))));
     }
     let events = chosen(storm::draw(profile, plan.nodes, plan.storm), plan.only.as_deref());
     let faults = events.len();
-    let mut running = Vec::new();
     for index in 0..PARTITIONS {
-        running.push(rt::spawn(producer::idempotent(world.clone(), 1 + index.unsigned_abs() as u64, index)));
+        world.run_client(
+            "producer",
+            Some(index),
+            producer::idempotent(world.clone(), 1 + index.unsigned_abs() as u64, index),
+        );
     }
     for id in 0..2 {
-        running.push(rt::spawn(producer::plain(world.clone(), PLAIN_FROM + id)));
-        running.push(rt::spawn(consumer::reader(world.clone())));
-        running.push(rt::spawn(committer::committer(world.clone(), id)));
+        world.run_client("plain", None, producer::plain(world.clone(), PLAIN_FROM + id));
+        world.run_client("reader", None, consumer::reader(world.clone()));
+        world.run_client("committer", None, committer::committer(world.clone(), id));
         let index = i32::try_from(id).unwrap_or(0) * 3;
-        running.push(rt::spawn(burst::burst(world.clone(), BURST_FROM + id, index)));
-        running.push(rt::spawn(prober::prober(world.clone())));
+        world.run_client("burst", Some(index), burst::burst(world.clone(), BURST_FROM + id, index));
+        world.run_client("prober", None, prober::prober(world.clone()));
     }
     if trims {
-        running.push(rt::spawn(trimmer::trimmer(world.clone())));
+        world.run_client("trimmer", None, trimmer::trimmer(world.clone()));
     }
-    running.push(rt::spawn(deleter::deleter(world.clone())));
+    world.run_client("deleter", None, deleter::deleter(world.clone()));
     for id in 0..2 {
-        running.push(rt::spawn(topics::owner(world.clone(), id)));
+        world.run_client("owner", None, topics::owner(world.clone(), id));
     }
-    running.push(rt::spawn(topics::watcher(world.clone())));
-    running.push(rt::spawn(topics::producer_ids(world.clone())));
+    world.run_client("watcher", None, topics::watcher(world.clone()));
+    world.run_client("producer ids", None, topics::producer_ids(world.clone()));
     let looking = rt::spawn(look(world.clone()));
     storm::rage(world.clone(), events).await;
     if world.broken().is_none() {
         storm::calm(&world).await;
-        let settled = rt::timeout(CALM_MAX, settle(&world, running)).await;
+        let settled = rt::timeout(CALM_MAX, settle(&world)).await;
         match settled {
             Ok(()) => world.judge(audit(&world).await),
-            Err(_) => world.judge(Err(progress::stuck(CALM_MAX.as_secs(), describe(&world)))),
+            Err(_) => world.judge(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world)))),
         };
     }
     looking.abort();
@@ -168,11 +171,11 @@ fn chosen(events: Vec<Event>, only: Option<&[usize]>) -> Vec<Event> {
 }
 
 /// Clients go on for a while without faults, then end; every replica catches up.
-async fn settle(world: &World, running: Vec<rt::JoinHandle<()>>) {
+async fn settle(world: &World) {
     rt::sleep(Duration::from_secs(2)).await;
     world.stop_clients();
-    for client in running {
-        let _ = client.await;
+    while !world.clients().is_empty() {
+        rt::sleep(Duration::from_millis(20)).await;
     }
     while world.broken().is_none() && !caught_up(world) {
         for node in world.nodes().filter(|node| !world.is_rotten(*node)) {

@@ -29,6 +29,9 @@ use crate::story::Story;
 /// How long a client waits for an answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
+/// What a client does, and the only partition that it does it to.
+pub(crate) type Kind = (&'static str, Option<i32>);
+
 struct Inner {
     nodes: u32,
     network: SimNetwork,
@@ -49,6 +52,8 @@ struct Inner {
     broken: Mutex<Option<Violation>>,
     /// Clients end.
     stop: AtomicBool,
+    /// Clients that have not ended, by a number and with their kind.
+    clients: Mutex<BTreeMap<u64, Kind>>,
 }
 
 /// The world; cheap to clone.
@@ -81,6 +86,7 @@ impl World {
             story: Mutex::default(),
             broken: Mutex::default(),
             stop: AtomicBool::new(false),
+            clients: Mutex::default(),
         }));
         let weak = Arc::downgrade(&world.0);
         world.0.network.observe(Arc::new(move |from, _to, message| {
@@ -171,6 +177,27 @@ impl World {
 
     pub(crate) fn broken(&self) -> Option<Violation> {
         self.0.broken.lock().clone()
+    }
+
+    /// Starts a client of a kind; it ends by itself some time after [`Self::stop_clients`].
+    pub(crate) fn run_client(
+        &self,
+        kind: &'static str,
+        partition: Option<i32>,
+        client: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let number = self.next_connection();
+        self.0.clients.lock().insert(number, (kind, partition));
+        let world = self.clone();
+        rt::spawn(async move {
+            client.await;
+            world.0.clients.lock().remove(&number);
+        });
+    }
+
+    /// The kinds of the clients that have not ended.
+    pub(crate) fn clients(&self) -> Vec<Kind> {
+        self.0.clients.lock().values().copied().collect()
     }
 
     pub(crate) fn stop_clients(&self) {

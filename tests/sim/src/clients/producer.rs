@@ -89,7 +89,12 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
                 waiting.clear();
                 pause(12).await;
             }
-            Some(Err(error)) if error.is_retriable() => pause(60).await,
+            Some(Err(error)) if error.is_retriable() => {
+                if !world.goes_on() {
+                    world.tell(Some(index), format!("node {} refuses {:x} for now: {error:?}", node.0, waiting[0]));
+                }
+                pause(60).await;
+            }
             Some(Err(error)) => {
                 world.judge::<()>(Err(i5_once::refused(index, sequence, &format!("{error:?} of node {}", node.0))));
                 return;

@@ -1,9 +1,13 @@
 //! When faults stop, everything works again within a bounded time.
 
 use super::Violation;
+use crate::world::Kind;
 
 const LAW: &str = "progress after the storm";
 
-pub(crate) fn stuck(seconds: u64, what: String) -> Violation {
-    Violation::new(LAW, None, format!("after {seconds} s without faults: {what}"))
+/// Some clients, or the nodes themselves, have not come to an end.
+pub(crate) fn stuck(seconds: u64, clients: &[Kind], what: String) -> Violation {
+    let partition = clients.iter().find_map(|(_, partition)| *partition);
+    let law = Violation::new(LAW, None, format!("after {seconds} s without faults: clients {clients:?}, {what}"));
+    Violation { partition, ..law }
 }
