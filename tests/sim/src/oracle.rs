@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::laws::Violation;
 use crate::laws::epochs::Epochs;
+use crate::laws::groups::Told;
 use crate::laws::i9_topics::Steps;
 use crate::laws::{i2_dense, i5_once};
 use uuid::Uuid;
@@ -56,6 +57,8 @@ pub(crate) struct Commits {
 pub(crate) struct Oracle {
     pub(crate) partitions: BTreeMap<i32, Known>,
     pub(crate) commits: BTreeMap<String, Commits>,
+    /// Groups with members.
+    pub(crate) groups: BTreeMap<String, Told>,
     /// Topics that come and go, by name.
     pub(crate) topics: BTreeMap<String, Steps>,
     /// Producer ids and topics' ids, and to whom they were given.

@@ -35,6 +35,11 @@ impl Profile {
         }
     }
 
+    /// Members of groups, three a group.
+    pub(crate) fn members(self, seed: u64) -> u64 {
+        if seed.is_multiple_of(2) { 0 } else { 6 }
+    }
+
     /// True if log starts follow the ends closely.
     pub(crate) fn trims(self, seed: u64) -> bool {
         self == Self::Churn || (self == Self::Rot && seed.is_multiple_of(2))

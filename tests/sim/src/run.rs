@@ -14,7 +14,9 @@ use ottla_storage::env::sim::{self, NodeClock};
 use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
 
-use crate::clients::{BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, prober, producer, topics, trimmer};
+use crate::clients::{
+    BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, members, prober, producer, topics, trimmer,
+};
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{Violation, i1_durable, i2_dense, i5_once, progress};
@@ -135,6 +137,9 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     }
     world.run_client("watcher", None, topics::watcher(world.clone()));
     world.run_client("producer ids", None, topics::producer_ids(world.clone()));
+    for number in 0..profile.members(plan.seed) {
+        world.run_client("member", None, members::member(world.clone(), format!("members-{}", number / 3), number));
+    }
     let looking = rt::spawn(look(world.clone()));
     storm::rage(world.clone(), events).await;
     if world.broken().is_none() {

@@ -14,7 +14,8 @@ use crate::laws::i9_commits;
 use crate::registry::{OFFSETS_PARTITIONS, TOPIC};
 use crate::world::World;
 
-fn coordinator(world: &World, group: &str) -> SimNode {
+/// Whom to ask about a group: whoever coordinates it, mostly.
+pub(super) fn coordinator(world: &World, group: &str) -> SimNode {
     let index = partition_for(group, OFFSETS_PARTITIONS);
     let lives = world.lives();
     let led = lives.iter().filter_map(|life| {

@@ -6,6 +6,7 @@ pub(crate) mod burst;
 pub(crate) mod committer;
 pub(crate) mod consumer;
 pub(crate) mod deleter;
+pub(crate) mod members;
 pub(crate) mod prober;
 pub(crate) mod producer;
 pub(crate) mod topics;

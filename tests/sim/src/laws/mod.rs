@@ -3,6 +3,7 @@
 
 pub(crate) mod epochs;
 pub(crate) mod fencing;
+pub(crate) mod groups;
 pub(crate) mod i12_range;
 pub(crate) mod i1_durable;
 pub(crate) mod i2_dense;

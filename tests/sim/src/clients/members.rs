@@ -1,0 +1,348 @@
+//! Members of groups, as bytes: they join, get their share, send heartbeats, commit and fetch offsets, leave, vanish, and come
+//! again; some go on committing with the generation that they had before.
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::leave_group_request::MemberIdentity;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use kafka_protocol::messages::{
+    GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
+    SyncGroupRequest, TopicName,
+};
+use kafka_protocol::protocol::Request;
+use ottla_broker::coordinator::group::partition_for;
+use ottla_broker::metadata::CONSUMER_OFFSETS;
+use ottla_broker::partition::TopicRef;
+use ottla_storage::env::sim::{self, SimNode};
+
+use super::committer::coordinator;
+use super::pause;
+use crate::laws::groups::{self, Told};
+use crate::registry::{OFFSETS_PARTITIONS, PARTITIONS, TOPIC};
+use crate::wire::{Client, text};
+use crate::world::World;
+
+const UNKNOWN_MEMBER: i16 = 25;
+const ILLEGAL_GENERATION: i16 = 22;
+const REBALANCE: i16 = 27;
+const ID_REQUIRED: i16 = 79;
+const CONSUMER: &str = "consumer";
+const RANGE: &str = "range";
+
+/// The leader epoch in which a node coordinates a group now.
+fn epoch_at(world: &World, node: SimNode, group: &str) -> Option<i32> {
+    let index = partition_for(group, OFFSETS_PARTITIONS);
+    let partition = world.life(node)?.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
+    Some(partition.leader_epoch()?.0)
+}
+
+/// Metadata of a consumer of the topic; `changes` makes it another.
+fn subscription(changes: u64) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_i16(0);
+    bytes.put_i32(1);
+    bytes.put_i16(i16::try_from(TOPIC.len()).unwrap_or(0));
+    bytes.put_slice(TOPIC.as_bytes());
+    bytes.put_i32(8);
+    bytes.put_u64(changes);
+    bytes.freeze()
+}
+
+/// Who answered, and whether nobody newer has answered before.
+struct Answerer {
+    node: SimNode,
+    epoch: Option<i32>,
+    newest: bool,
+}
+
+/// A member from its first join until it goes.
+struct Member {
+    world: World,
+    client: Client,
+    group: String,
+    id: String,
+    /// 0 or below: none, it has to join.
+    generation: i32,
+    partitions: Vec<i32>,
+    session: Duration,
+    rebalance: Duration,
+    changes: u64,
+    /// When it first asked for its next generation.
+    joining_since: Option<Duration>,
+    /// When it first asked for the generation that it has: its times are counted from then at the earliest.
+    asked_at: Duration,
+    /// Its last heartbeat that was answered, once it has its share, and in which epoch.
+    beat: Option<(Duration, i32)>,
+    synced: bool,
+    /// What it once was.
+    before: Option<(String, i32)>,
+}
+
+/// Comes, goes and comes again until the clients end.
+pub(crate) async fn member(world: World, group: String, number: u64) {
+    let mut before = None;
+    while world.goes_on() {
+        let client = Client::new(world.clone(), &format!("{group}-{number}"));
+        let mut member = Member {
+            world: world.clone(),
+            client,
+            group: group.clone(),
+            id: String::new(),
+            generation: 0,
+            partitions: Vec::new(),
+            session: Duration::from_millis(1_500 + sim::random_below(5_000)),
+            rebalance: Duration::from_millis(1_500 + sim::random_below(3_000)),
+            changes: sim::random_below(1 << 20),
+            joining_since: None,
+            asked_at: Duration::ZERO,
+            beat: None,
+            synced: false,
+            before: before.take(),
+        };
+        member.live().await;
+        before = Some((member.id, member.generation)).filter(|(id, _)| !id.is_empty()).or(member.before);
+        pause(500).await;
+    }
+}
+
+impl Member {
+    async fn live(&mut self) {
+        while self.world.goes_on() {
+            if self.generation <= 0 {
+                self.join().await;
+            } else if !self.synced {
+                self.sync().await;
+            } else {
+                match sim::random_below(64) {
+                    // It vanishes.
+                    0 => return,
+                    1 => return self.leave().await,
+                    // It wants something else: the group has to think again.
+                    2 => {
+                        self.changes += 1;
+                        self.lose_generation();
+                    }
+                    3..24 => self.commit(self.id.clone(), self.generation).await,
+                    24..32 => self.commit_as_before().await,
+                    _ => self.heartbeat().await,
+                }
+            }
+            pause(60).await;
+        }
+    }
+
+    fn told<T>(&self, with: impl FnOnce(&mut Told) -> T) -> T {
+        with(self.world.oracle().groups.entry(self.group.clone()).or_default())
+    }
+
+    /// Asks whoever coordinates the group, mostly.
+    async fn ask<R: Request>(&mut self, version: i16, request: &R) -> Option<(R::Response, Answerer)> {
+        let node = coordinator(&self.world, &self.group);
+        let before = epoch_at(&self.world, node, &self.group);
+        let answer = self.client.call(node, version, request).await?;
+        let epoch = before.filter(|epoch| epoch_at(&self.world, node, &self.group) == Some(*epoch));
+        let newest = epoch.is_some_and(|epoch| self.told(|told| epoch >= told.epoch));
+        Some((answer, Answerer { node, epoch, newest }))
+    }
+
+    /// What this coordinator says now counts against all that comes later.
+    fn heed(&self, who: &Answerer) {
+        let now = epoch_at(&self.world, who.node, &self.group);
+        self.told(|told| told.epoch = told.epoch.max(who.epoch.max(now).unwrap_or(0)));
+    }
+
+    /// It has to join again, and once more speaks with its old generation now and then.
+    fn lose_generation(&mut self) {
+        if self.generation > 0 {
+            self.before = Some((self.id.clone(), self.generation));
+        }
+        (self.generation, self.synced, self.beat) = (0, false, None);
+    }
+
+    async fn join(&mut self) {
+        let asked_at = *self.joining_since.get_or_insert_with(sim::elapsed);
+        let version = 4 + i16::try_from(sim::random_below(6)).unwrap_or(0);
+        let milliseconds = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+        let protocol = JoinGroupRequestProtocol::default().with_name(text(RANGE));
+        let request = JoinGroupRequest::default()
+            .with_group_id(GroupId(text(&self.group)))
+            .with_session_timeout_ms(milliseconds(self.session))
+            .with_rebalance_timeout_ms(milliseconds(self.rebalance))
+            .with_member_id(text(&self.id))
+            .with_protocol_type(text(CONSUMER))
+            .with_protocols(vec![protocol.with_metadata(subscription(self.changes))]);
+        let told_before = self.told(|told| told.generation);
+        let Some((answer, who)) = self.ask(version, &request).await else { return };
+        match answer.error_code {
+            0 => self.joined(&answer, &who, asked_at, told_before).await,
+            ID_REQUIRED => self.id = answer.member_id.to_string(),
+            UNKNOWN_MEMBER => self.id.clear(),
+            _ => pause(100).await,
+        }
+    }
+
+    async fn joined(&mut self, answer: &JoinGroupResponse, who: &Answerer, asked_at: Duration, told_before: i32) {
+        let generation = answer.generation_id;
+        let leads = answer.leader == answer.member_id;
+        let members: Vec<_> = answer.members.iter().map(|member| member.member_id.to_string()).collect();
+        let members = leads.then_some(members);
+        let before = who.newest.then_some(told_before);
+        let leader = answer.leader.to_string();
+        self.world.tell(
+            None,
+            format!(
+                "node {} (epoch {:?}): {} joins generation {generation} of {}, {leader} leads",
+                who.node.0,
+                who.epoch,
+                answer.member_id.as_str(),
+                self.group
+            ),
+        );
+        let verdict = self.told(|told| told.joined(&self.group, before, generation, (leader, members.clone())));
+        self.world.judge(verdict);
+        self.heed(who);
+        self.id = answer.member_id.to_string();
+        (self.generation, self.synced, self.beat) = (generation, false, None);
+        (self.asked_at, self.joining_since) = (asked_at, None);
+        if let Some(members) = members {
+            self.assign(&members).await;
+        }
+    }
+
+    /// The leader gives every member its share, and takes its own.
+    async fn assign(&mut self, members: &[String]) {
+        let mark = sim::random_below(u64::MAX);
+        let share = |number: usize| {
+            let mut bytes = BytesMut::new();
+            bytes.put_i32(self.generation);
+            bytes.put_u64(mark);
+            let number = i32::try_from(number).unwrap_or(0);
+            let count = i32::try_from(members.len()).unwrap_or(1);
+            (0..PARTITIONS).filter(|index| index % count == number).for_each(|index| bytes.put_i32(index));
+            bytes.freeze()
+        };
+        let one = |(number, member): (usize, &String)| {
+            SyncGroupRequestAssignment::default().with_member_id(text(member)).with_assignment(share(number))
+        };
+        let assignments = members.iter().enumerate().map(one).collect();
+        self.sync_with(assignments).await;
+    }
+
+    async fn sync(&mut self) {
+        self.sync_with(Vec::new()).await;
+    }
+
+    async fn sync_with(&mut self, assignments: Vec<SyncGroupRequestAssignment>) {
+        let request = SyncGroupRequest::default()
+            .with_group_id(GroupId(text(&self.group)))
+            .with_generation_id(self.generation)
+            .with_member_id(text(&self.id))
+            .with_protocol_type(Some(text(CONSUMER)))
+            .with_protocol_name(Some(text(RANGE)))
+            .with_assignments(assignments);
+        let Some((answer, who)) = self.ask(5, &request).await else {
+            // A leader whose assignment may be lost asks again for everything.
+            return self.lose_generation();
+        };
+        if answer.error_code != 0 {
+            return self.refused(answer.error_code, &who).await;
+        }
+        self.heed(&who);
+        self.synced = true;
+        let mut share = answer.assignment;
+        self.partitions.clear();
+        if share.len() < 12 {
+            return;
+        }
+        let (of, mark) = (share.get_i32(), share.get_u64());
+        while share.len() >= 4 {
+            self.partitions.push(share.get_i32());
+        }
+        let verdict = self.told(|told| told.assigned(&self.group, self.generation, of, mark));
+        self.world.judge(verdict);
+    }
+
+    async fn heartbeat(&mut self) {
+        let request = HeartbeatRequest::default()
+            .with_group_id(GroupId(text(&self.group)))
+            .with_generation_id(self.generation)
+            .with_member_id(text(&self.id));
+        let sent = sim::elapsed();
+        let Some((answer, who)) = self.ask(4, &request).await else { return };
+        if answer.error_code != 0 {
+            return self.refused(answer.error_code, &who).await;
+        }
+        self.heed(&who);
+        if let Some(epoch) = who.epoch {
+            self.beat = Some((sent, epoch));
+        }
+    }
+
+    async fn refused(&mut self, code: i16, who: &Answerer) {
+        match code {
+            UNKNOWN_MEMBER => {
+                self.judge_forgotten(who);
+                self.lose_generation();
+                self.id.clear();
+            }
+            ILLEGAL_GENERATION | REBALANCE => self.lose_generation(),
+            _ => pause(60).await,
+        }
+    }
+
+    /// Its coordinator may forget it when it was silent for its session, or did not join or sync within its time to: each is
+    /// counted from a request of its own at the earliest. Heartbeats were noted by who answered them only.
+    fn judge_forgotten(&self, who: &Answerer) {
+        let beat = self.beat.filter(|(_, epoch)| who.epoch == Some(*epoch)).map(|(sent, _)| sent);
+        let since = beat.unwrap_or(self.asked_at).max(self.asked_at);
+        // Clocks run at their own speed.
+        let times = self.session.min(self.rebalance) * 99 / 100;
+        if who.newest && sim::elapsed().saturating_sub(since) < times {
+            let who = format!("node {} (epoch {:?})", who.node.0, who.epoch);
+            self.world.judge::<()>(Err(groups::forgotten(&self.group, &self.id, self.generation, &who)));
+        }
+    }
+
+    async fn leave(&mut self) {
+        let member = MemberIdentity::default().with_member_id(text(&self.id));
+        let request = LeaveGroupRequest::default().with_group_id(GroupId(text(&self.group))).with_members(vec![member]);
+        let _ = self.ask(5, &request).await;
+    }
+
+    async fn commit_as_before(&mut self) {
+        if let Some((id, generation)) = self.before.clone() {
+            self.commit(id, generation).await;
+        }
+    }
+
+    async fn commit(&mut self, id: String, generation: i32) {
+        let owned = &self.partitions;
+        let pick = usize::try_from(sim::random_below(owned.len().max(1) as u64)).unwrap_or(0);
+        let Some(index) = owned.get(pick).copied() else { return };
+        let (newest, offset) = self.told(|told| {
+            told.offset += 1;
+            (told.generation, told.offset)
+        });
+        let partition =
+            OffsetCommitRequestPartition::default().with_partition_index(index).with_committed_offset(offset);
+        let topic = OffsetCommitRequestTopic::default().with_name(TopicName(text(TOPIC)));
+        let request = OffsetCommitRequest::default()
+            .with_group_id(GroupId(text(&self.group)))
+            .with_generation_id_or_member_epoch(generation)
+            .with_member_id(text(&id))
+            .with_topics(vec![topic.with_partitions(vec![partition])]);
+        let Some((answer, who)) = self.ask(9, &request).await else { return };
+        let code = answer.topics.first().and_then(|topic| Some(topic.partitions.first()?.error_code));
+        if code == Some(0) {
+            self.heed(&who);
+            self.world.tell(
+                None,
+                format!("node {} committed {offset} of {} by {id} in {generation}", who.node.0, self.group),
+            );
+            self.world.judge(groups::committed(&self.group, generation, newest));
+        }
+    }
+}

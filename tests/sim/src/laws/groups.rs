@@ -1,0 +1,87 @@
+//! Groups as their members are told of them (I4, I9): generations never fall, a generation has one leader and one
+//! assignment, whoever was told that it is a member is one for as long as it keeps its times, also at the next coordinator,
+//! and nobody commits for a generation once a newer one was told.
+//!
+//! A deposed coordinator that does not know it yet may answer from what it remembers, as Kafka's does: what it says is held
+//! against nothing that a newer one has said. Its writes are refused, so commits are always judged.
+
+use std::collections::BTreeMap;
+
+use super::Violation;
+
+const FALLS: &str = "I4 generations never fall";
+const ONE: &str = "a generation has one leader and one assignment";
+const FORGOTTEN: &str = "who was told that it is a member is one";
+const ZOMBIE: &str = "nobody commits for an older generation";
+
+/// What members of one group were told.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// The greatest leader epoch of a coordinator that answered.
+    pub(crate) epoch: i32,
+    /// The greatest generation that anybody was told.
+    pub(crate) generation: i32,
+    /// By generation: its leader, and its members if the leader was told.
+    begun: BTreeMap<i32, (String, Option<Vec<String>>)>,
+    /// By generation: what the assignment is known by.
+    assigned: BTreeMap<i32, u64>,
+    /// The last offset that anybody tried to commit; they only grow.
+    pub(crate) offset: i64,
+}
+
+impl Told {
+    /// A member joined `generation`; `before` is the greatest that was told before it asked, none if nobody can say. Members
+    /// are told to the leader only.
+    pub(crate) fn joined(
+        &mut self,
+        group: &str,
+        before: Option<i32>,
+        generation: i32,
+        (leader, members): (String, Option<Vec<String>>),
+    ) -> Result<(), Violation> {
+        if let Some(before) = before.filter(|before| generation < *before) {
+            let what = format!("group {group}: a member joined generation {generation} after {before} had been told");
+            return Err(Violation::new(FALLS, None, what));
+        }
+        self.generation = self.generation.max(generation);
+        let known = self.begun.entry(generation).or_insert_with(|| (leader.clone(), None));
+        let other = members.as_ref().is_some_and(|members| known.1.get_or_insert_with(|| members.clone()) != members);
+        if known.0 != leader || other {
+            let what = format!(
+                "group {group}, generation {generation}: {leader} leads {members:?}, and {} was told to lead {:?}",
+                known.0, known.1
+            );
+            return Err(Violation::new(ONE, None, what));
+        }
+        Ok(())
+    }
+
+    /// A member of `generation` got a share of the assignment `mark`, which was made for `of`.
+    pub(crate) fn assigned(&mut self, group: &str, generation: i32, of: i32, mark: u64) -> Result<(), Violation> {
+        let known = *self.assigned.entry(generation).or_insert(mark);
+        if (of, mark) == (generation, known) {
+            return Ok(());
+        }
+        let what = format!(
+            "group {group}, generation {generation}: an assignment of generation {of}, number {mark:x}; {known:x} was given before"
+        );
+        Err(Violation::new(ONE, None, what))
+    }
+}
+
+/// A member within its times is not known to its coordinator.
+pub(crate) fn forgotten(group: &str, member: &str, generation: i32, who: &str) -> Violation {
+    let what =
+        format!("group {group}: {who} does not know {member}, which joined generation {generation} and kept its times");
+    Violation::new(FORGOTTEN, None, what)
+}
+
+/// A commit of `generation` was acknowledged; `newest` had been told before it was sent.
+pub(crate) fn committed(group: &str, generation: i32, newest: i32) -> Result<(), Violation> {
+    if generation >= newest {
+        return Ok(());
+    }
+    let what =
+        format!("group {group}: a commit of generation {generation} was acknowledged, {newest} had been told before");
+    Err(Violation::new(ZOMBIE, None, what))
+}
