@@ -60,7 +60,10 @@ impl DataDir {
 
     /// Batches for another replica of the shard. What is damaged here ends the answer.
     pub async fn export(&self, request: ReadRequest) -> Result<Exported, ReadError> {
-        let plan = self.plan_read(request).await?;
+        // Who asks may be ahead of this replica.
+        let end = self.index.partition(request.key).and_then(|known| known.read().end_offset());
+        let up_to = request.up_to.min(Offset(end.unwrap_or(0)));
+        let plan = self.plan_read(ReadRequest { up_to, ..request }).await?;
         let lines: Vec<_> = plan.lines().map(|line| (line.bytes as usize, line.max_timestamp_ms)).collect();
         let log_start = Offset(self.index.log_start(request.key));
         if lines.is_empty() {

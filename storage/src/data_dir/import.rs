@@ -116,6 +116,11 @@ impl Import {
         if base < end {
             return Err(invalid(format!("a batch of {partition} at {base}, but {end} comes next")));
         }
+        // What is damaged elsewhere is not to become a gap here.
+        let lacking = self.position(partition).0;
+        if base > lacking {
+            return Err(invalid(format!("a batch of {partition} at {base}, but {lacking} is lacking")));
+        }
         let count =
             u32::try_from(i64::from(header.last_offset_delta) + 1).map_err(|_| invalid("no records".to_owned()))?;
         let line = BatchLine {

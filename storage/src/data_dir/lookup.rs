@@ -60,7 +60,11 @@ impl DataDir {
             at_least_one: request.at_least_one,
         };
         for _ in 0..MOVES_MAX {
-            let planned = self.ask(request.from, move |index, access| index.plan(request.key, bounds, access)).await?;
+            let planned = self.ask(request.from, move |index, access| index.plan(request.key, bounds, access)).await;
+            if matches!(planned, Err(ReadError::Damaged { .. })) {
+                self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
+            }
+            let planned = planned?;
             match self.open_plan(request.from, planned) {
                 Err(ReadError::Moved(_)) => {}
                 outcome => return outcome,

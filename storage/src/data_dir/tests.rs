@@ -4,6 +4,7 @@
 
 mod crash;
 mod directory;
+mod gaps;
 mod import;
 mod real;
 mod rewrite;

@@ -340,9 +340,11 @@ impl BatchIndex {
         self.partition(key).map_or(0, |partition| partition.read().live_bytes())
     }
 
-    /// Batches from an offset on, within bounds.
+    /// Batches from an offset on, within bounds: everything that begins below `up_to` was recorded before. What comes before
+    /// a gap is given; a gap at the beginning is an error.
     pub(crate) fn plan(&self, key: ExtentKey, bounds: Bounds, access: Access) -> Result<Vec<Planned>, IndexError> {
         let Some(partition) = self.partition(key) else { return Ok(Vec::new()) };
+        let mut lacking = None;
         let mut plan = Plan { bounds, batches: Vec::new(), bytes: 0, full: false };
         let mut at = bounds.from;
         while !plan.full {
@@ -350,6 +352,10 @@ impl BatchIndex {
             let before = plan.batches.len();
             match step {
                 Step::End => break,
+                Step::Lacking(offset) => {
+                    lacking = Some(offset);
+                    break;
+                }
                 Step::Lines(lines) => lines.into_iter().for_each(|line| plan.add(line, None)),
                 Step::Unplaced(batches) => batches.into_iter().for_each(|b| plan.add(b.line, Some(b.data))),
                 Step::InFile(piece) => plan.add_from_file(&piece, at, access)?,
@@ -359,7 +365,10 @@ impl BatchIndex {
                 _ => break,
             }
         }
-        Ok(plan.batches)
+        match lacking {
+            Some(offset) if plan.batches.is_empty() => Err(IndexError::Lacking { offset }),
+            _ => Ok(plan.batches),
+        }
     }
 
     /// The lines of one segment that are held in memory, for its `.idx` file.
@@ -387,24 +396,45 @@ impl BatchIndex {
         self.all().iter().map(|(_, partition)| of(&partition.read())).sum()
     }
 
-    /// Lets the lines of a segment be read from its `.idx` file from now on.
+    /// Lets the lines of a segment be read from its `.idx` file from now on, and from nowhere else: a file that was read back
+    /// from damaged frames lists less than was known.
     pub(crate) fn install(&self, segment: u64, opened: Opened) -> Result<(), IndexError> {
         self.table.set_ranges(segment, opened.ranges, true);
         if self.is_rewritten(segment) {
             return Ok(());
         }
+        let mut listed: BTreeMap<ExtentKey, Vec<Piece>> = BTreeMap::new();
         for (key, piece) in opened.pieces {
-            let partition = self.partition_or_new(key);
-            let mut partition = partition.write();
-            let known =
-                partition.pieces.iter_mut().find(|p| p.segment == segment && p.base_offset == piece.base_offset);
-            if let Some(known) = known {
-                known.lines = piece.lines;
-                partition.drop_dead_pieces();
-            } else {
-                self.insert(key, &mut partition, piece)?;
+            self.partition_or_new(key);
+            listed.entry(key).or_default().push(piece);
+        }
+        for (key, partition) in self.all() {
+            let pieces = listed.remove(&key).unwrap_or_default();
+            self.install_pieces(key, &mut partition.write(), segment, pieces)?;
+        }
+        Ok(())
+    }
+
+    fn install_pieces(
+        &self,
+        key: ExtentKey,
+        partition: &mut PartitionIndex,
+        segment: u64,
+        pieces: Vec<Piece>,
+    ) -> Result<(), IndexError> {
+        let is_listed = |known: &Piece| known.segment != segment || pieces.iter().any(|piece| piece.covers_as(known));
+        for lost in partition.pieces.iter().filter(|known| !is_listed(known)) {
+            self.table.remove(segment, key.replica, u64::from(lost.live_lines()), lost.live_bytes());
+        }
+        partition.pieces.retain(is_listed);
+        for piece in pieces {
+            let known = partition.pieces.iter_mut().find(|known| piece.covers_as(known));
+            match known {
+                Some(known) => known.lines = piece.lines,
+                None => self.insert(key, partition, piece)?,
             }
         }
+        partition.drop_dead_pieces();
         Ok(())
     }
 

@@ -75,6 +75,10 @@ pub(crate) enum IndexError {
     /// The `.idx` file is damaged: rebuild it and ask again.
     #[error("index of segment {segment} is damaged")]
     Damaged { segment: u64 },
+    /// Below the bound of the search and not below log start, and no line holds it: its frame was damaged when the
+    /// index was read back.
+    #[error("nothing is known of offset {offset}: what held it is damaged")]
+    Lacking { offset: i64 },
     /// Another batch has these offsets already.
     #[error("offset {offset} is taken by another batch (known: {known:?}, told: {told:?})")]
     Conflict { offset: Offset, known: Box<BatchLine>, told: Box<BatchLine> },

@@ -53,8 +53,10 @@ pub(crate) enum Step {
     InFile(Piece),
     /// Committed, but only in memory so far.
     Unplaced(Vec<Unplaced>),
-    /// Nothing at or above the offset.
+    /// Nothing at or above the offset that begins below the bound.
     End,
+    /// The batch that held this offset is not known, and others are behind it or it lies below the bound.
+    Lacking(i64),
 }
 
 impl PartitionIndex {
@@ -158,20 +160,14 @@ impl PartitionIndex {
     }
 
     /// The next lines from `offset` on that begin below `up_to`, until `bytes_max` is passed.
+    ///
+    /// Offsets are dense, and whatever begins below `up_to` was recorded: what is not found was in a damaged frame.
     pub(crate) fn step(&self, offset: i64, up_to: i64, bytes_max: u64) -> Step {
         let from = offset.max(self.log_start);
-        let Some(piece) = self.pieces.get(self.piece_above(from)) else {
-            if mutants::is_on(Bug::HwBeforeIndex) {
-                return Step::End;
-            }
-            let lines: Vec<_> = self
-                .unplaced
-                .iter()
-                .filter(|unplaced| unplaced.line.end_offset().0 > from && unplaced.line.base_offset.0 < up_to)
-                .cloned()
-                .collect();
-            return if lines.is_empty() { Step::End } else { Step::Unplaced(lines) };
-        };
+        let Some(piece) = self.pieces.get(self.piece_above(from)) else { return self.step_unplaced(from, up_to) };
+        if piece.base_offset > from && from < up_to {
+            return Step::Lacking(from);
+        }
         if piece.base_offset >= up_to {
             return Step::End;
         }
@@ -193,6 +189,23 @@ impl PartitionIndex {
                     .collect();
                 Step::Lines(taken)
             }
+        }
+    }
+
+    fn step_unplaced(&self, from: i64, up_to: i64) -> Step {
+        if mutants::is_on(Bug::HwBeforeIndex) {
+            return Step::End;
+        }
+        let lines: Vec<_> = self
+            .unplaced
+            .iter()
+            .filter(|unplaced| unplaced.line.end_offset().0 > from && unplaced.line.base_offset.0 < up_to)
+            .cloned()
+            .collect();
+        match lines.first() {
+            Some(first) if first.line.base_offset.0 <= from => Step::Unplaced(lines),
+            _ if from < up_to => Step::Lacking(from),
+            _ => Step::End,
         }
     }
 

@@ -180,6 +180,12 @@ impl Piece {
         }
     }
 
+    /// True if both list the same batches of their segment.
+    pub(crate) fn covers_as(&self, other: &Self) -> bool {
+        let extent = |piece: &Self| (piece.segment, piece.base_offset, piece.end_offset, piece.lines.count());
+        extent(self) == extent(other)
+    }
+
     pub(crate) fn live_lines(&self) -> u32 {
         self.lines.count() - self.dead_lines
     }

@@ -140,7 +140,10 @@ impl BatchIndex {
     /// The batch that holds `offset`.
     pub(crate) fn at(&self, key: ExtentKey, offset: i64, access: Access) -> Result<Option<BatchLine>, IndexError> {
         let bounds = Bounds { from: offset, up_to: offset.saturating_add(1), bytes_max: 0, at_least_one: true };
-        let found = self.plan(key, bounds, access)?;
+        let found = match self.plan(key, bounds, access) {
+            Err(IndexError::Lacking { .. }) => return Ok(None),
+            found => found?,
+        };
         Ok(found.first().map(|planned| planned.line).filter(|line| line.base_offset <= Offset(offset)))
     }
 

@@ -30,7 +30,8 @@ pub struct ReadRequest {
     pub key: ExtentKey,
     /// The first offset wanted; the batch that holds it is the first one read, whole.
     pub from: Offset,
-    /// Batches that begin at or above this offset are not read (the high watermark or the LSO).
+    /// Batches that begin at or above this offset are not read (the high watermark or the LSO). Everything below it was
+    /// applied here: what is not found is damaged, and an error if the read begins there.
     pub up_to: Offset,
     /// Bytes after which no further batch is added.
     pub bytes_max: usize,

@@ -289,7 +289,7 @@ async fn held(
         let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
         let plan = life.directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
         if plan.is_empty() {
-            break;
+            return Err(format!("there is nothing at {from}, below the high watermark, and no error"));
         }
         let next = plan.end_offset();
         let bytes = plan.read().await.map_err(|error| format!("{UNREADABLE} {error}"))?.freeze();

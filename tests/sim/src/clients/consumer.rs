@@ -57,12 +57,21 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
                 current_leader_epoch: partition.leader_epoch(),
                 last_fetched_epoch: None,
             };
-            partition.read(spec).await
+            let fetched = partition.read(spec).await;
+            let is_unreadable = matches!(fetched, Err(PartitionError::Storage));
+            // Of a disk that has failed nothing is served.
+            if is_unreadable && life.directory.poisoned().is_none() { Ok(None) } else { fetched.map(Some) }
         })
         .await;
     match answer {
-        Some(Ok(fetched)) => {
-            let FetchedRecords::Copied(bytes) = &fetched.records else { return };
+        Some(Ok(None)) if !world.is_rotten(node) => {
+            world.judge::<()>(Err(reads::unreadable(index, from, node.0)));
+        }
+        Some(Ok(Some(fetched))) => {
+            let FetchedRecords::Copied(bytes) = &fetched.records else {
+                world.judge(reads::gives_something(index, from, fetched.watermarks.high_watermark.0, 0));
+                return;
+            };
             let values = values_in(bytes).map_err(|what| {
                 Violation::new("what is read can be read", index, format!("from {from}, node {}: {what}", node.0))
             });
@@ -88,7 +97,7 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
                 world.judge::<()>(Err(i12_range::refused(index, from, end)));
             }
         }
-        Some(Err(_)) | None => {}
+        Some(Ok(None) | Err(_)) | None => {}
     }
 }
 

@@ -4,6 +4,7 @@
 use super::Violation;
 
 const LAW: &str = "a leader's answers are current";
+const UNREADABLE: &str = "what is there can be read";
 
 pub(crate) fn latest(index: i32, acknowledged_before: i64, told: i64) -> Result<(), Violation> {
     if told < acknowledged_before {
@@ -19,6 +20,11 @@ pub(crate) fn begins_at(index: i32, asked: i64, first: i64) -> Result<(), Violat
         return Err(Violation::new(LAW, index, format!("a fetch from {asked} begins at {first}: records are skipped")));
     }
     Ok(())
+}
+
+/// A storage error came from a node whose disk was never damaged and has not failed.
+pub(crate) fn unreadable(index: i32, asked: i64, node: u32) -> Violation {
+    Violation::new(UNREADABLE, index, format!("node {node} cannot read {asked}, and its disk is sound"))
 }
 
 /// A fetch from below the end that the same answer shows gives something.
