@@ -27,8 +27,6 @@ const VERDICT_ENTRIES_MAX: usize = 4096;
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// While space is short, generations are replaced no more often than this.
 const FORCED_INTERVAL: Duration = Duration::from_secs(2);
-/// While space is ample, but dead segments wait for nothing else than the older generation.
-const RECLAIM_INTERVAL: Duration = Duration::from_secs(20);
 
 /// What the oldest generation contains of each replica.
 pub(super) fn oldest_kept(checkpoint: &Checkpoint) -> BTreeMap<ReplicaId, LogId> {
@@ -72,7 +70,7 @@ impl DataDir {
         self.settle().await?;
         let now = rt::now();
         let short = !self.reserve.has_room();
-        let interval = if short { FORCED_INTERVAL } else { RECLAIM_INTERVAL };
+        let interval = if short { FORCED_INTERVAL } else { self.options.reclaim_interval };
         let may_force = forced_at.is_none_or(|at| now.since(at) >= interval);
         let forced = may_force && self.is_generation_due(short).await;
         let due = self.due(now, forced);
@@ -266,6 +264,11 @@ impl DataDir {
         self.index.place_durable(replica, |index| log.batch_places(index))?;
         let verdicts = self.index.take_verdicts(replica, upto);
         if mutants::is_on(Bug::VerdictsNotWritten) {
+            return Ok(());
+        }
+        if mutants::is_on(Bug::CheckpointPastSynced) {
+            let log = log.clone();
+            drop(rt::spawn(async move { log.write_verdicts(verdicts).await }));
             return Ok(());
         }
         for chunk in verdicts.chunks(VERDICT_ENTRIES_MAX) {

@@ -30,6 +30,9 @@ pub struct DataDirOptions {
     pub checkpoint_interval: Duration,
     /// How often the directory looks after itself. Default 500 ms.
     pub maintenance_interval: Duration,
+    /// While space is ample, a checkpoint generation is replaced only to let go of dead files no more often than this.
+    /// Default 20 s.
+    pub reclaim_interval: Duration,
     /// How live batches of mostly dead files are copied together.
     pub rewrite: RewriteOptions,
     /// Told once if the directory fails.
@@ -46,6 +49,7 @@ impl Default for DataDirOptions {
             checkpoint_bytes: 64 << 20,
             checkpoint_interval: Duration::from_secs(10),
             maintenance_interval: Duration::from_millis(500),
+            reclaim_interval: Duration::from_secs(20),
             rewrite: RewriteOptions::default(),
             on_failure: None,
         }

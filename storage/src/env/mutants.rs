@@ -81,7 +81,8 @@ bugs! {
     CachedPagesBelieved "cached-pages-believed":
         "Pages are read from the cache although a failed sync may never have written them (recovery).",
     TornTailLeft "torn-tail-left":
-        "What lies behind the last whole commit is not overwritten with zeros (recovery).",
+        "A torn tail is left where it is, and the log goes on behind it (recovery). Not to overwrite it with zeros does no \
+         harm alone: with one commit in flight, the next one is written over its beginning.",
     TruncatedEntriesComeBack "truncated-entries-come-back":
         "Truncations are passed over when the log is read back (recovery).",
     RemovedReplicaComesBack "removed-replica-comes-back":
@@ -89,7 +90,8 @@ bugs! {
 
     // The data directory: checkpoint, verdicts, unlinking, the rewriter, the index, reads.
     CheckpointPastSynced "checkpoint-past-synced":
-        "A replica is cut for the checkpoint beyond what its own log has synced (applier).",
+        "A replica is cut for the checkpoint beyond what its own log has synced, and its verdicts are not waited for, which \
+         would make everything before them durable (applier, data directory).",
     CheckpointCrcNotChecked "checkpoint-crc-not-checked":
         "A transaction of the checkpoint counts whatever its checksum says.",
     VerdictsNotWritten "verdicts-not-written":

@@ -56,6 +56,9 @@ pub(crate) async fn open(
     let unbegun = &scanned[walk.segments.len()..];
     let next_segment = scanned.last().or(older.last()).map_or(0, |f| f.sequence) + 1;
     let unsynced_loss = walk.unsynced_boot.is_some_and(|boot| boot != disk.boot_id());
+    if mutants::is_on(Bug::TornTailLeft) {
+        pass_over_rest(&mut walk)?;
+    }
     let replayed = std::mem::take(&mut walk.found).replay(unsynced_loss, options.held.as_ref());
 
     let end = walk.end();
@@ -158,8 +161,7 @@ async fn void(
     if !useless.is_empty() {
         disk.sync_dir(dir).map_err(io_error(dir))?;
     }
-    let has_rest = !walk.end_is_zero && !mutants::is_on(Bug::TornTailLeft);
-    let Some(last) = walk.segments.last().filter(|_| has_rest) else { return Ok(()) };
+    let Some(last) = walk.segments.last().filter(|_| !walk.end_is_zero) else { return Ok(()) };
     let error = io_error(&last.file.path);
     let mut reader = SegmentReader::new(last.file.file.clone()).map_err(&error)?;
     let end = u64::from(last.used_bytes);
@@ -177,6 +179,19 @@ async fn void(
         at = page_end;
     }
     last.file.file.sync_data().await.map_err(&error)
+}
+
+/// What a seeded bug does with a torn tail: it takes it for a part of the log.
+fn pass_over_rest(walk: &mut Walk) -> Result<(), LogError> {
+    let Some(last) = walk.segments.last_mut().filter(|_| !walk.end_is_zero) else { return Ok(()) };
+    let mut reader = SegmentReader::new(last.file.file.clone()).map_err(io_error(&last.file.path))?;
+    let page = PAGE_BYTES as u64;
+    let mut end = u64::from(last.used_bytes).next_multiple_of(page);
+    while end < reader.file_bytes && !is_zero(&reader.bytes(end, PAGE_BYTES)) {
+        end += page;
+    }
+    last.used_bytes = end as u32;
+    Ok(())
 }
 
 /// Segments before the one where reading began are there for readers.
