@@ -7,6 +7,9 @@ pub mod admin;
 mod codec;
 pub mod config;
 pub mod coordinator;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handlers;
 pub mod limits;
 pub mod metadata;

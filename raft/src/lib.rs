@@ -8,6 +8,9 @@
 mod applier;
 mod directory;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod handle;
 mod host;

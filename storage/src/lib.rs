@@ -7,6 +7,9 @@ pub mod checkpoint;
 pub mod data_dir;
 pub mod entry;
 pub mod env;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod index;
 pub mod log;

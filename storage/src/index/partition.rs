@@ -252,6 +252,10 @@ impl PartitionIndex {
                 let number = piece.lines.first_ending_above(log_start, access)?;
                 (number, u64::from(piece.lines.get(number, access)?.bytes_before))
             };
+            // Lines of a file may say what its directory does not.
+            if lines < piece.dead_lines || bytes < piece.dead_bytes || bytes > piece.bytes {
+                return Err(IndexError::Damaged { segment: piece.segment });
+            }
             if lines > piece.dead_lines {
                 died.push(Died {
                     segment: piece.segment,

@@ -56,7 +56,7 @@ fn end_within(piece: &Piece, excess: u64, access: Access) -> Result<Option<i64>,
     let (mut low, mut high) = (piece.dead_lines, piece.lines.count());
     while low < high {
         let middle = low + (high - low) / 2;
-        if piece.lines.get(middle, access)?.bytes_through() - piece.dead_bytes <= excess {
+        if piece.lines.get(middle, access)?.bytes_through().saturating_sub(piece.dead_bytes) <= excess {
             low = middle + 1;
         } else {
             high = middle;

@@ -21,6 +21,8 @@ mod buckets;
 mod cache;
 mod commit;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gather;
 mod mark;
 mod outline;

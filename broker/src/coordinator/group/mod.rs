@@ -13,6 +13,8 @@ mod batch;
 pub mod classic;
 pub mod error;
 pub mod expiry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod guard;
 pub mod journal;
 mod owner;

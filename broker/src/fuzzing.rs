@@ -1,0 +1,38 @@
+//! What the fuzz targets call: a function for each decoder of the broker's own formats, and bytes to begin with. Never part
+//! of a release build. A function panics where a decoder does, or where what was read and written again is not the same.
+
+use crate::coordinator::group::fuzzing as group;
+
+/// The name of a target, what it does with an input, and inputs to begin with.
+pub type Case = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
+
+/// A target for each decoder.
+pub const CASES: &[Case] = &[
+    ("coordinator_record", group::record, group::record_seeds),
+    ("coordinator_guard", group::guard, group::guard_seeds),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every target has seeds that it takes, whole and cut short and with any byte changed.
+    #[test]
+    fn every_target_takes_its_seeds_and_what_becomes_of_them() {
+        for (name, run, seeds) in CASES {
+            let seeds = seeds();
+            assert!(!seeds.is_empty(), "{name}");
+            for seed in seeds {
+                run(&seed);
+                for at in 0..seed.len() {
+                    run(&seed[..at]);
+                    for bit in [1, 128] {
+                        let mut changed = seed.clone();
+                        changed[at] ^= bit;
+                        run(&changed);
+                    }
+                }
+            }
+        }
+    }
+}

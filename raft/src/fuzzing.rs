@@ -1,0 +1,33 @@
+//! What the fuzz targets call: the memberships that a data directory and a group's creation hold. Never part of a release
+//! build. A function panics where a decoder does, or where what was read and written again is not the same.
+
+use bytes::Bytes;
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
+
+use crate::members::Members;
+use crate::types::{
+    StoredMembership, decode_stored_membership, encode_stored_membership, to_raft_log_id, to_raft_membership,
+};
+
+/// The membership of a cut.
+pub fn membership(data: &[u8]) {
+    if let Some(stored) = decode_stored_membership(Bytes::copy_from_slice(data)) {
+        let again = decode_stored_membership(encode_stored_membership(&stored));
+        assert_eq!(again, Some(stored));
+    }
+}
+
+/// Memberships to begin with.
+#[must_use]
+pub fn membership_seeds() -> Vec<Vec<u8>> {
+    let id = LogId { term: Term(3), index: RaftIndex(70) };
+    let sets = [vec![1], vec![1, 5, 9]];
+    let members = sets.into_iter().map(|set| Members::of(set.into_iter().map(ReplicaId)));
+    members
+        .flat_map(|members| [Some(id), None].map(|id| (id, members.clone())))
+        .map(|(id, members)| {
+            let stored = StoredMembership::new(id.map(to_raft_log_id), to_raft_membership(&members));
+            encode_stored_membership(&stored).to_vec()
+        })
+        .collect()
+}
