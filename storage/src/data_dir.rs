@@ -14,6 +14,7 @@ mod index_files;
 mod lookup;
 mod maintain;
 mod recover;
+mod relocate;
 mod rewriter;
 mod rewriter_state;
 mod run_files;
@@ -149,6 +150,19 @@ impl DataDir {
         identity.cluster_id = Some(cluster_id.to_owned());
         identity.write(&self.disk, &self.path).await.map_err(|error| self.fail("node.json", error))?;
         *self.identity.lock() = identity;
+        Ok(())
+    }
+
+    /// What is done next makes the directory one of this format: a release that does not know it must refuse to open it.
+    async fn require_format(&self, version: u32) -> io::Result<()> {
+        let _identifying = self.identifying.lock().await;
+        let mut identity = self.identity.lock().clone();
+        if identity.format_version >= version {
+            return Ok(());
+        }
+        identity.format_version = version;
+        identity.write(&self.disk, &self.path).await?;
+        self.identity.lock().format_version = version;
         Ok(())
     }
 

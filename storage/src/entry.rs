@@ -108,4 +108,6 @@ pub struct EntryVerdicts {
     pub log_id: LogId,
     /// One verdict per batch of the entry.
     pub verdicts: Vec<Verdict>,
+    /// The segment of the copy that counts, where the entry was relocated: elsewhere its frame is void.
+    pub relocated_to: Option<u64>,
 }

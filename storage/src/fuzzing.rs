@@ -223,6 +223,7 @@ fn checkpoint_seeds() -> Vec<Vec<u8>> {
         replica: ReplicaId(replica),
         creation: Bytes::from_static(b"group"),
         sequence: 40,
+        kept: if replica == 2 { vec![(3, 5), (9, 9)] } else { Vec::new() },
         position: LogPosition { segment: 2, byte: 4096 },
         vote: None,
         purged: Some(id(3)),

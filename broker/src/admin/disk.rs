@@ -46,6 +46,10 @@ fn sources() -> Vec<Source> {
         (counter("ottla_log_frames_total", "Frames in group commits"), |s| s.log.frames as f64),
         (gauge("ottla_log_queued_bytes", "Bytes waiting for the log's writer"), |s| s.log.queued_bytes as f64),
         (gauge("ottla_log_cached_bytes", "Bytes of recent entries held in memory"), |s| s.log.cached_bytes as f64),
+        (
+            counter("ottla_log_relocated_bytes_total", "Bytes of entries that waited long and moved to the log's end"),
+            |s| s.log.relocated_bytes as f64,
+        ),
         (gauge("ottla_log_segments", "Segment files"), |s| s.segments as f64),
         (gauge("ottla_log_bytes", "Bytes in use in segments"), |s| s.log_bytes as f64),
         (gauge("ottla_log_live_bytes", "Bytes of batches that can still be read"), |s| s.live_bytes as f64),

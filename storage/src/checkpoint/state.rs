@@ -12,8 +12,10 @@
 //!  9 run ids  : the next id 8               (ids below it were used)
 //! 10 rewritten: segment 8                   (its live batches lie in runs; what its index lists does not count)
 //! 11 unlinked : segment 8                   (it was rewritten, and is gone)
+//! 12 replica  : as 1, then stretches 4, each: first sequence 8, last sequence 8     (relocated entries that are needed)
 //! ```
-//! Kinds 7 to 11 appear only in directories of format 2 (`node.json`): an older release would take them for damage.
+//! Kinds 7 to 11 appear only in directories of format 2 (`node.json`), kind 12 in those of format 3: an older release would
+//! take them for damage.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -168,9 +170,18 @@ impl Operation {
     /// Appends the operation.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Replica(head) => {
+            Self::Replica(head) if head.floor.kept.is_empty() => {
                 out.push(1);
                 put_head(out, head);
+            }
+            Self::Replica(head) => {
+                out.push(12);
+                put_head(out, head);
+                out.extend_from_slice(&u32::try_from(head.floor.kept.len()).unwrap_or(u32::MAX).to_le_bytes());
+                for (first, last) in &head.floor.kept {
+                    out.extend_from_slice(&first.to_le_bytes());
+                    out.extend_from_slice(&last.to_le_bytes());
+                }
             }
             Self::Put { replica, key, value } => {
                 out.push(2);
@@ -258,8 +269,17 @@ impl Operations {
         let vote = Vote { term: Term(self.u64()?), voted_for: self.replica()?, committed: self.byte()? != 0 };
         let purged = self.log_id()?;
         let creation = self.bytes()?;
-        let floor = ReplicaFloor { replica, creation, sequence, position, vote: voted.then_some(vote), purged, lost };
+        let vote = voted.then_some(vote);
+        let floor = ReplicaFloor { replica, creation, sequence, kept: Vec::new(), position, vote, purged, lost };
         Some(ReplicaHead { floor, applied: self.log_id()?, membership: self.bytes()?, checksum: self.u64()? })
+    }
+
+    fn head_with_kept(&mut self) -> Option<ReplicaHead> {
+        let mut head = self.head()?;
+        for _ in 0..self.u32()? {
+            head.floor.kept.push((self.u64()?, self.u64()?));
+        }
+        Some(head)
     }
 
     fn run(&mut self) -> Option<Listing> {
@@ -287,6 +307,7 @@ impl Operations {
             9 => Operation::NextRun(RunId(self.u64()?)),
             10 => Operation::Rewritten(self.u64()?),
             11 => Operation::Unlinked(self.u64()?),
+            12 => Operation::Replica(self.head_with_kept()?),
             _ => return None,
         })
     }

@@ -33,6 +33,7 @@ fn log_id(index: u64) -> LogId {
 fn head(replica: u64, applied: u64) -> ReplicaHead {
     ReplicaHead {
         floor: ReplicaFloor {
+            kept: Vec::new(),
             replica: ReplicaId(replica),
             creation: Bytes::from(format!("shard {replica}")),
             sequence: applied * 2,

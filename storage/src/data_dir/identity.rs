@@ -15,12 +15,14 @@ use crate::env::disk::{Disk, OpenMode, read_exact_at};
 use crate::env::rt;
 
 /// The newest format of data directories this release reads.
-const FORMAT_VERSION: u32 = RUNS_FORMAT_VERSION;
+const FORMAT_VERSION: u32 = RELOCATION_FORMAT_VERSION;
 /// The format of a directory without runs: also 0.1.0 opens it.
 const FIRST_FORMAT_VERSION: u32 = 1;
 /// The format of a directory that has had runs: a release that does not know them must not open it, since it would
 /// take the checkpoint for damaged and remove it.
 pub(crate) const RUNS_FORMAT_VERSION: u32 = 2;
+/// The format of a directory in which entries were relocated: 0.2.0 would find frames out of their turn and miss others.
+pub(crate) const RELOCATION_FORMAT_VERSION: u32 = 3;
 
 const FILE: &str = "node.json";
 const NEW_FILE: &str = "node.json.new";

@@ -80,6 +80,7 @@ impl DataDir {
         if forced || !due.is_empty() {
             self.checkpoint(&due, forced, forced).await?;
         }
+        self.relocate().await?;
         self.write_index_files().await?;
         self.unlink_dead().await?;
         self.unlink_runs().await
@@ -128,6 +129,7 @@ impl DataDir {
     pub async fn maintain_now(&self) -> Result<(), DataDirError> {
         let all: Vec<_> = self.sources.lock().keys().copied().collect();
         self.settle().await?;
+        self.relocate().await?;
         self.checkpoint(&all, true, true).await?;
         self.write_index_files().await?;
         self.unlink_dead().await?;
@@ -342,13 +344,8 @@ impl DataDir {
         for replica in self.log.replicas() {
             let Some(log) = self.log.replica(replica) else { continue };
             let applied = checkpoint.heads().get(&replica).and_then(|head| head.applied);
-            let next = match applied.max(log.purged()) {
-                Some(last) => log.place_of(RaftIndex(last.index.0 + 1)),
-                // Raft's first entry has index 0 or 1.
-                None => log.place_of(RaftIndex(0)).or_else(|| log.place_of(RaftIndex(1))),
-            };
-            if let Some(place) = next {
-                settled = settled.min(place.position);
+            if let Some(lowest) = log.lowest_place_above(applied.max(log.purged()).map(|id| id.index)) {
+                settled = settled.min(lowest);
             }
         }
         settled

@@ -337,15 +337,7 @@ impl DataDir {
 
     /// From the first run on an older release would take the checkpoint for damaged: it must refuse the directory.
     pub(super) async fn require_runs_format(&self) -> io::Result<()> {
-        let _identifying = self.identifying.lock().await;
-        let mut identity = self.identity.lock().clone();
-        if identity.format_version >= RUNS_FORMAT_VERSION {
-            return Ok(());
-        }
-        identity.format_version = RUNS_FORMAT_VERSION;
-        identity.write(&self.disk, &self.path).await?;
-        self.identity.lock().format_version = RUNS_FORMAT_VERSION;
-        Ok(())
+        self.require_format(RUNS_FORMAT_VERSION).await
     }
 
     /// One transaction makes the runs real in place of the files; then the index follows. The files go later.

@@ -7,6 +7,7 @@ mod directory;
 mod gaps;
 mod import;
 mod real;
+mod relocate;
 mod rewrite;
 mod rewrite_faults;
 mod rewrite_histories;

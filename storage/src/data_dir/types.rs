@@ -33,6 +33,9 @@ pub struct DataDirOptions {
     /// While space is ample, a checkpoint generation is replaced only to let go of dead files no more often than this.
     /// Default 20 s.
     pub reclaim_interval: Duration,
+    /// Entries that wait to be applied are written once more at the tail when so much of the log was written since, so that a
+    /// shard without a quorum holds back no space. Default 4 GiB.
+    pub relocation_bytes: u64,
     /// How live batches of mostly dead files are copied together.
     pub rewrite: RewriteOptions,
     /// Told once if the directory fails.
@@ -50,6 +53,7 @@ impl Default for DataDirOptions {
             checkpoint_interval: Duration::from_secs(10),
             maintenance_interval: Duration::from_millis(500),
             reclaim_interval: Duration::from_secs(20),
+            relocation_bytes: 4 << 30,
             rewrite: RewriteOptions::default(),
             on_failure: None,
         }

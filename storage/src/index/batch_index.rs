@@ -128,7 +128,8 @@ impl BatchIndex {
         if verdicts.is_empty() {
             return Ok(());
         }
-        state.verdicts.push_back(EntryVerdicts { log_id: entry.log_id, verdicts: verdicts.to_vec() });
+        let verdicts_of = EntryVerdicts { log_id: entry.log_id, verdicts: verdicts.to_vec(), relocated_to: None };
+        state.verdicts.push_back(verdicts_of);
         if verdicts.iter().all(|verdict| *verdict == Verdict::Rejected) {
             return Ok(());
         }

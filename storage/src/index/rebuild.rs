@@ -2,7 +2,8 @@
 //!
 //! Frames must be told in log order: an entry voids all earlier ones at its index and above, and it is final once verdicts
 //! on its log id are seen. Verdicts on another term at its index say that it is void: the segment with the entry that
-//! replaced it may be gone.
+//! replaced it may be gone. A relocated entry is told again with its old number and voids nothing; verdicts on it name the
+//! segment of the copy that counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +53,7 @@ impl SegmentContents {
 /// An entry without verdicts so far.
 struct Undecided {
     segment: u64,
+    sequence: u64,
     entry: Entry,
     places: Vec<BatchPlace>,
 }
@@ -91,11 +93,19 @@ impl Rebuild {
 
     fn entry(&mut self, frame: &ScannedFrame, entry: &Entry, places: &[BatchPlace]) {
         let undecided = self.undecided.entry(frame.replica).or_default();
-        undecided.split_off(&entry.log_id.index);
+        let index = entry.log_id.index;
+        let last = undecided.values().next_back().map_or(0, |other| other.sequence);
+        if frame.sequence > last {
+            undecided.split_off(&index);
+        } else {
+            // Relocated: what was numbered later stands.
+            let later = undecided.split_off(&index);
+            undecided.extend(later.into_iter().filter(|(_, other)| other.sequence > frame.sequence));
+        }
         let segment = frame.position.segment;
         if self.wanted.contains(&segment) && !entry.batches.is_empty() {
-            let kept = Undecided { segment, entry: entry.clone(), places: places.to_vec() };
-            undecided.insert(entry.log_id.index, kept);
+            let kept = Undecided { segment, sequence: frame.sequence, entry: entry.clone(), places: places.to_vec() };
+            undecided.insert(index, kept);
         }
     }
 
@@ -119,7 +129,8 @@ impl Rebuild {
         else {
             return;
         };
-        if found.entry.log_id != decided.log_id {
+        let lies_elsewhere = decided.relocated_to.is_some_and(|segment| segment != found.segment);
+        if found.entry.log_id != decided.log_id || lies_elsewhere {
             return;
         }
         let fits =

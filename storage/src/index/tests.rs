@@ -471,11 +471,41 @@ fn verdicts_on_a_replaced_entry_never_index_the_void_one() {
     while history.at.segment < position.segment + 1 {
         history.frame(FrameBody::Lost, 1000);
     }
-    history.frame(FrameBody::Verdicts(vec![EntryVerdicts { log_id: replacing.log_id, verdicts }]), 100);
+    history.frame(
+        FrameBody::Verdicts(vec![EntryVerdicts { log_id: replacing.log_id, verdicts, relocated_to: None }]),
+        100,
+    );
     // The segment between them is unlinked: its records were deleted.
     history.frames.retain(|(frame, _)| frame.position.segment != position.segment);
     let rebuilt = history.rebuilt(BTreeSet::from([1]));
     assert!(rebuilt[&1].pieces.is_empty(), "{:?}", rebuilt[&1]);
+}
+
+#[test]
+fn the_first_frame_of_a_relocated_entry_is_void_also_when_its_copy_is_gone() {
+    for gone in [false, true] {
+        let mut history = History::new();
+        let (moved, _) = history.append(&[one(5)]);
+        let (first, places) = history.frames.last().unwrap().clone();
+        while history.at.segment < 2 {
+            history.frame(FrameBody::Lost, 1000);
+        }
+        let segment = history.at.segment;
+        let position = history.at;
+        if !gone {
+            let at = |place: &BatchPlace| BatchPlace { position, ..*place };
+            history.frames.push((ScannedFrame { position, ..first }, places.iter().map(at).collect()));
+        }
+        while history.at.segment < segment + 1 {
+            history.frame(FrameBody::Lost, 1000);
+        }
+        let verdicts = vec![Verdict::Accepted { base_offset: Offset(0), epoch: LeaderEpoch(2) }];
+        let decided = EntryVerdicts { log_id: moved.log_id, verdicts, relocated_to: Some(segment) };
+        history.frame(FrameBody::Verdicts(vec![decided]), 100);
+        let rebuilt = history.rebuilt(BTreeSet::from([1, segment]));
+        assert!(rebuilt[&1].pieces.is_empty(), "{:?}", rebuilt[&1]);
+        assert_eq!(rebuilt[&segment].pieces.is_empty(), gone, "{:?}", rebuilt[&segment]);
+    }
 }
 
 #[test]

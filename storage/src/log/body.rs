@@ -7,7 +7,7 @@
 //! Purge     term, index = last entry purged
 //! Create    term, index, detail = 1: the log begins after; payload = | has vote 1 | committed 1 | 0 x 6 | term 8 | voted for 8 | opaque |
 //! Verdicts  term, index = first entry's; payload = entries: varint(index - previous index) varint(term - previous term)
-//!           varint(count), per verdict a tag byte 0 rejected | 1 accepted, varint zigzag(base offset - previous), same epoch | 2 the same, then varint zigzag(epoch)
+//!           varint(count), in a frame of detail 3 varint(0 | 1 + segment of the relocated copy), per verdict a tag byte 0 rejected | 1 accepted, varint zigzag(base offset - previous), same epoch | 2 the same, then varint zigzag(epoch)
 //! Remove, Lost  nothing
 //! ```
 
@@ -20,6 +20,8 @@ use crate::entry::{Entry, EntryKind, EntryVerdicts, Verdict, Vote};
 use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
 
 const CREATE_HEAD_BYTES: usize = 24;
+/// In the detail of verdicts: each entry says where its relocated copy lies, if it was relocated.
+const RELOCATED: u8 = 2;
 
 /// A body as bytes.
 pub(crate) fn to_raw(body: FrameBody) -> RawFrame {
@@ -57,10 +59,12 @@ pub(crate) fn to_raw(body: FrameBody) -> RawFrame {
             payload.extend_from_slice(&creation.payload);
             RawFrame { payload: Bytes::from(payload), ..with_id(Kind::Create, creation.purged) }
         }
-        FrameBody::Verdicts(entries) => RawFrame {
-            payload: encode_verdicts(&entries),
-            ..with_id(Kind::Verdicts, entries.first().map(|entry| entry.log_id))
-        },
+        FrameBody::Verdicts(entries) => {
+            let raw = with_id(Kind::Verdicts, entries.first().map(|entry| entry.log_id));
+            let relocated = entries.iter().any(|entry| entry.relocated_to.is_some());
+            let detail = if relocated { raw.detail | RELOCATED } else { raw.detail };
+            RawFrame { payload: encode_verdicts(&entries, relocated), detail, ..raw }
+        }
         FrameBody::Remove => RawFrame::empty(Kind::Remove),
         FrameBody::Lost => RawFrame::empty(Kind::Lost),
     }
@@ -98,7 +102,7 @@ pub(crate) fn from_raw(raw: RawFrame, replica: ReplicaId) -> Option<FrameBody> {
                 purged: (raw.detail != 0).then_some(id),
             })
         }
-        Kind::Verdicts => FrameBody::Verdicts(decode_verdicts(&raw.payload)?),
+        Kind::Verdicts => FrameBody::Verdicts(decode_verdicts(&raw.payload, raw.detail & RELOCATED != 0)?),
         Kind::Remove => FrameBody::Remove,
         Kind::Lost => FrameBody::Lost,
     })
@@ -133,13 +137,16 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn encode_verdicts(entries: &[EntryVerdicts]) -> Bytes {
+fn encode_verdicts(entries: &[EntryVerdicts], relocated: bool) -> Bytes {
     let mut out = Vec::new();
     let (mut index, mut term, mut offset, mut epoch) = (0_u64, 0_u64, 0_i64, 0_i32);
     for entry in entries {
         put_varint(&mut out, entry.log_id.index.0.wrapping_sub(index));
         put_varint(&mut out, entry.log_id.term.0.wrapping_sub(term));
         put_varint(&mut out, entry.verdicts.len() as u64);
+        if relocated {
+            put_varint(&mut out, entry.relocated_to.map_or(0, |segment| segment.saturating_add(1)));
+        }
         (index, term) = (entry.log_id.index.0, entry.log_id.term.0);
         for verdict in &entry.verdicts {
             let Verdict::Accepted { base_offset, epoch: accepted } = verdict else {
@@ -158,13 +165,14 @@ fn encode_verdicts(entries: &[EntryVerdicts]) -> Bytes {
     Bytes::from(out)
 }
 
-fn decode_verdicts(mut bytes: &[u8]) -> Option<Vec<EntryVerdicts>> {
+fn decode_verdicts(mut bytes: &[u8], relocated: bool) -> Option<Vec<EntryVerdicts>> {
     let mut entries = Vec::new();
     let (mut index, mut term, mut offset, mut epoch) = (0_u64, 0_u64, 0_i64, 0_i32);
     while !bytes.is_empty() {
         index = index.wrapping_add(take_varint(&mut bytes)?);
         term = term.wrapping_add(take_varint(&mut bytes)?);
         let count = usize::try_from(take_varint(&mut bytes)?).ok()?;
+        let relocated_to = if relocated { take_varint(&mut bytes)?.checked_sub(1) } else { None };
         // Each verdict takes a byte at least: a count from damaged bytes allocates nothing.
         if count > bytes.len() {
             return None;
@@ -186,7 +194,7 @@ fn decode_verdicts(mut bytes: &[u8]) -> Option<Vec<EntryVerdicts>> {
             });
         }
         let log_id = LogId { term: Term(term), index: RaftIndex(index) };
-        entries.push(EntryVerdicts { log_id, verdicts });
+        entries.push(EntryVerdicts { log_id, verdicts, relocated_to });
     }
     Some(entries)
 }
@@ -208,8 +216,9 @@ mod tests {
                 .prop_map(|(o, e)| Verdict::Accepted { base_offset: Offset(o), epoch: LeaderEpoch(e) }),
         ];
         let log_id = (any::<u64>(), any::<u64>()).prop_map(|(t, i)| LogId { term: Term(t), index: RaftIndex(i) });
-        let entry = (log_id, proptest::collection::vec(verdict, 0..8))
-            .prop_map(|(log_id, verdicts)| EntryVerdicts { log_id, verdicts });
+        let relocated_to = proptest::option::of(0..u64::MAX);
+        let entry = (log_id, proptest::collection::vec(verdict, 0..8), relocated_to)
+            .prop_map(|(log_id, verdicts, relocated_to)| EntryVerdicts { log_id, verdicts, relocated_to });
         proptest::collection::vec(entry, 0..8)
     }
 
@@ -243,7 +252,7 @@ mod tests {
 
         #[test]
         fn arbitrary_verdict_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = decode_verdicts(&bytes);
+            let _ = (decode_verdicts(&bytes, false), decode_verdicts(&bytes, true));
         }
     }
 }

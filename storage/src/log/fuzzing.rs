@@ -108,7 +108,8 @@ fn bodies() -> Vec<FrameBody> {
         FrameBody::Truncate(Some(log_id(2))),
         FrameBody::Truncate(None),
         FrameBody::Purge(log_id(1)),
-        FrameBody::Verdicts(vec![EntryVerdicts { log_id: log_id(2), verdicts }]),
+        FrameBody::Verdicts(vec![EntryVerdicts { log_id: log_id(2), verdicts: verdicts.clone(), relocated_to: None }]),
+        FrameBody::Verdicts(vec![EntryVerdicts { log_id: log_id(2), verdicts, relocated_to: Some(9) }]),
         FrameBody::Remove,
         FrameBody::Lost,
     ]

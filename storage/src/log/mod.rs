@@ -30,6 +30,7 @@ mod prepare;
 mod queue;
 mod reader;
 mod recovery;
+mod relocate;
 mod replay;
 mod replica;
 mod replica_log;
@@ -260,6 +261,12 @@ impl Log {
         }
     }
 
+    /// Of what lies before this place, more than `bytes` of the log were written since.
+    #[must_use]
+    pub fn place_behind(&self, bytes: u64) -> LogPosition {
+        self.shared().place_behind(bytes)
+    }
+
     /// Everything before this place is durable.
     #[must_use]
     pub fn durable_upto(&self) -> LogPosition {
@@ -305,6 +312,7 @@ impl Log {
             commit_sizes: counters.commit_sizes.counts(),
             queued_bytes: shared.queue.bytes() as u64,
             cached_bytes: shared.cache.bytes() as u64,
+            relocated_bytes: counters.relocated_bytes.load(Ordering::Relaxed),
         }
     }
 

@@ -36,11 +36,31 @@ enum Light {
     Lost,
 }
 
+#[derive(Debug, Clone)]
+struct Frame {
+    place: EntryPlace,
+    light: Light,
+    /// It is a copy at the tail of its time: frames with greater numbers were found before it.
+    relocated: bool,
+}
+
+impl Frame {
+    fn is_damaged(&self) -> bool {
+        matches!(self.light, Light::Entry { damaged: true, .. })
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Replay {
     floor: Option<ReplicaFloor>,
     base: Option<ReplicaRow>,
-    frames: BTreeMap<u64, (EntryPlace, Light)>,
+    /// The segment whose table is the base.
+    base_segment: Option<u64>,
+    frames: BTreeMap<u64, Frame>,
+    /// The greatest number found so far.
+    greatest: u64,
+    /// The segment in which the first of its frames was found.
+    first_segment: Option<u64>,
     /// The greatest sequence number that any header knows.
     last_known: u64,
     /// The last segment whose table lists it.
@@ -105,6 +125,7 @@ impl Found {
             let replay = self.replicas.entry(row.replica).or_default();
             if first {
                 replay.base = Some(row.clone());
+                replay.base_segment = Some(header.segment);
             }
             replay.last_known = replay.last_known.max(row.sequence);
             replay.last_row = Some(row.clone());
@@ -114,7 +135,7 @@ impl Found {
             return;
         }
         for (id, replay) in &mut self.replicas {
-            let framed = replay.frames.values().next().is_some_and(|(at, _)| at.position.segment < header.segment);
+            let framed = replay.first_segment.is_some_and(|segment| segment < header.segment);
             let floored = replay.floor.as_ref().is_some_and(|floor| floor.position.segment < header.segment);
             let known_before = framed || floored || replay.base.is_some();
             if known_before && !header.rows.iter().any(|row| row.replica == *id) {
@@ -129,6 +150,7 @@ impl Found {
             let replay = self.replicas.entry(row.replica).or_default();
             if replay.base.as_ref().is_none_or(|base| base.sequence < row.sequence) {
                 replay.base = Some(row.clone());
+                replay.base_segment = Some(header.segment);
             }
         }
     }
@@ -170,7 +192,13 @@ impl Found {
         };
         let replay = self.replicas.entry(replica).or_default();
         let sequence = if mutants::is_on(Bug::PlaceInsteadOfSequence) { replay.next_by_place() } else { sequence };
-        replay.frames.insert(sequence, (place, light));
+        replay.first_segment.get_or_insert(place.position.segment);
+        let frame = Frame { place, light, relocated: sequence <= replay.greatest };
+        replay.greatest = replay.greatest.max(sequence);
+        // Of two copies the later one counts: floors speak of it.
+        if !frame.is_damaged() || replay.frames.get(&sequence).is_none_or(Frame::is_damaged) {
+            replay.frames.insert(sequence, frame);
+        }
     }
 
     /// The replicas that live in this directory.
@@ -215,19 +243,21 @@ impl Replay {
     }
 
     fn fold(mut self, id: ReplicaId, damages: &[Damage], unsynced_loss: bool) -> Option<Replayed> {
-        let last_place = self.frames.values().map(|(place, _)| place.position).max();
         let mut fold = self.begin();
         let first = fold.state.synced_sequence + 1;
-        self.frames = self.frames.split_off(&first);
-        let removed = self.removed || self.frames.values().any(|(_, light)| matches!(light, Light::Remove));
+        let moved = self.forget_before(first);
+        // A copy behind damage counts none of the frames that may have been there.
+        let in_turn = self.frames.values().filter(|frame| !frame.relocated);
+        let last_place = in_turn.map(|frame| frame.place.position).max();
+        let removed = self.removed || self.frames.values().any(|frame| matches!(frame.light, Light::Remove));
         if removed && !mutants::is_on(Bug::RemovedReplicaComesBack) {
             return None;
         }
-        for (&sequence, (_, light)) in &self.frames {
-            fold.apply(sequence, light);
+        for (&sequence, frame) in &self.frames {
+            fold.apply(sequence, frame);
         }
         let Some(creation) = fold.creation.take() else {
-            if last_place.is_some() {
+            if self.first_segment.is_some() {
                 tracing::error!(replica = %id, "frames of a replica whose creation is not in the log: not opened");
             }
             return None;
@@ -238,7 +268,12 @@ impl Replay {
         fold.state.synced_sequence = last;
         fold.state.next_sequence = last + 1;
         let unclear = |damage: &&Damage| !damage.lists_complete && !self.cleared_after(damage, last_place);
+        // What its floor would say: where the checkpoint is gone, nobody knows which of them count.
+        let moved = moved.filter(|index| fold.state.purged.is_none_or(|purged| *index > purged.index));
         let loss = self.loss(&fold, first, last).or_else(|| {
+            if moved.is_some() {
+                return Some("its entries were relocated, and the checkpoint that says which is gone".to_owned());
+            }
             if unsynced_loss {
                 return Some("syncs were switched off, and the machine restarted without a clean stop".to_owned());
             }
@@ -253,6 +288,26 @@ impl Replay {
         Some(Replayed { id, creation, state: fold.state, lost, damaged: fold.damaged, damaged_unproven, newly_lost })
     }
 
+    /// Leaves what the floor says of the frames before `first`: entries that were relocated. Without a floor, the last of them.
+    fn forget_before(&mut self, first: u64) -> Option<RaftIndex> {
+        let counted = self.frames.split_off(&first);
+        let before = std::mem::replace(&mut self.frames, counted);
+        let Some(floor) = &self.floor else {
+            let moved = before.into_values().filter_map(|frame| match frame.light {
+                Light::Entry { id, .. } if self.base_segment <= Some(frame.place.position.segment) => Some(id.index),
+                _ => None,
+            });
+            return moved.max();
+        };
+        for (sequence, frame) in before {
+            let is_kept = floor.kept.iter().any(|(first, last)| (*first..=*last).contains(&sequence));
+            if is_kept {
+                self.frames.insert(sequence, Frame { relocated: true, ..frame });
+            }
+        }
+        None
+    }
+
     /// Nothing holds what the purged entries above `held` decided; if all of them are there, they are to be applied again.
     fn forget_purges_above(&mut self, held: Option<RaftIndex>) {
         if self.base.is_some() && self.floor.is_none() {
@@ -262,7 +317,7 @@ impl Replay {
         if let Some(row) = &mut self.last_row {
             row.purged = row.purged.filter(is_held);
         }
-        for (_, light) in self.frames.values_mut() {
+        for Frame { light, .. } in self.frames.values_mut() {
             if let Light::Purge(upto) = light
                 && !is_held(upto)
             {
@@ -314,20 +369,23 @@ impl Replay {
             return None;
         }
         let purged = fold.state.purged.map_or(RaftIndex(0), |id| id.index);
-        let ends = self.frames.keys().copied().chain([last + 1]);
-        let mut expected = first;
-        for sequence in ends {
-            if sequence > expected && !self.harmless(fold, purged, expected, sequence) {
-                return Some(format!("its frames {expected} to {} are gone", sequence - 1));
+        let kept = self.floor.iter().flat_map(|floor| &floor.kept).copied();
+        for (from, to) in kept.chain([(first, last)]).filter(|(from, to)| from <= to) {
+            let ends = self.frames.range(from..=to).map(|(sequence, _)| *sequence).chain([to + 1]);
+            let mut expected = from;
+            for sequence in ends {
+                if sequence > expected && !self.harmless(fold, purged, expected, sequence) {
+                    return Some(format!("its frames {expected} to {} are gone", sequence - 1));
+                }
+                expected = sequence + 1;
             }
-            expected = expected.max(sequence + 1);
         }
         None
     }
 
     /// Missing frames `from..to` held neither a vote that counts nor an entry that is still needed.
     fn harmless(&self, fold: &Fold, purged: RaftIndex, from: u64, to: u64) -> bool {
-        let next_entry = self.frames.range(from..).find_map(|(_, (_, light))| match light {
+        let next_entry = self.frames.range(from..).find_map(|(_, frame)| match &frame.light {
             Light::Entry { id, .. } => Some(id.index),
             _ => None,
         });
@@ -343,9 +401,9 @@ impl Replay {
 }
 
 impl Fold {
-    fn apply(&mut self, sequence: u64, light: &Light) {
+    fn apply(&mut self, sequence: u64, frame: &Frame) {
         let state = &mut self.state;
-        match light {
+        match &frame.light {
             Light::Entry { id, place, damaged } => {
                 if state.purged.is_some_and(|purged| purged.index >= id.index) {
                     // Purged later, as the state says already; what it voided above itself stays void.
@@ -356,13 +414,18 @@ impl Fold {
                 // A gap before this entry: what was lost is judged elsewhere; the log begins anew behind it.
                 if !state.slots.is_empty() && id.index.0 > state.end_index() {
                     state.slots = VecDeque::new();
+                    state.relocated.clear();
                 }
-                let slot = Slot { term: id.term, sequence, place: Some(*place), cached: None, bytes: 0 };
+                let (term, place) = (id.term, Some(*place));
+                let slot = Slot { term, sequence, place, cached: None, bytes: 0, moving: false };
                 self.damaged.retain(|other| other.index < id.index);
                 if *damaged {
                     self.damaged.push(*id);
                 }
                 state.push(id.index.0, slot);
+                if frame.relocated {
+                    state.relocated.insert(id.index.0);
+                }
             }
             // A table that counts this frame has said what came of it.
             Light::Vote(_) if sequence <= self.vote_known => {}
@@ -384,7 +447,10 @@ impl Fold {
                 state.vote = creation.vote.map_or(state.vote, |vote| greater_vote(state.vote, vote));
                 state.purged = state.purged.max(creation.purged);
             }
-            Light::Verdicts { last } => self.committed = self.committed.max(*last),
+            Light::Verdicts { last } => {
+                self.committed = self.committed.max(*last);
+                state.fixed = Some(self.committed);
+            }
             Light::Lost => self.lost_mark = true,
             Light::Remove => {}
         }

@@ -2,7 +2,7 @@
 //!
 //! Pure state under one lock; it never waits and never calls back while locked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -33,6 +33,25 @@ pub(crate) struct Slot {
     pub(crate) cached: Option<Entry>,
     /// Bytes that `cached` counts for.
     pub(crate) bytes: usize,
+    /// A copy of it is on its way to the tail.
+    pub(crate) moving: bool,
+}
+
+/// An entry that was voided or purged by the frame `by`, which is not durable yet.
+#[derive(Debug)]
+struct Voiding {
+    by: u64,
+    slot: Slot,
+    relocated: bool,
+}
+
+/// Entries that recovery must still find.
+#[derive(Debug, Default)]
+pub(crate) struct Needed<'a> {
+    /// The first of those that lie in their turn: everything behind it is there.
+    pub(crate) first: Option<&'a Slot>,
+    /// Those that were relocated.
+    pub(crate) relocated: Vec<&'a Slot>,
 }
 
 #[derive(Debug, Default)]
@@ -49,8 +68,13 @@ pub(crate) struct ReplicaState {
     pub(crate) first_index: u64,
     pub(crate) slots: VecDeque<Slot>,
     pub(crate) lost: bool,
-    /// Entries that were voided or purged by frames which are not durable yet: (frame, first of them).
-    voiding: Vec<(u64, Slot)>,
+    /// Entries whose frame was written once more, at the tail of its time.
+    pub(crate) relocated: BTreeSet<u64>,
+    /// Entries up to here stay where they are: the index has their places, or verdicts in the log speak of them.
+    pub(crate) fixed: Option<RaftIndex>,
+    /// Of the entries that frames which are not durable yet have voided or purged: the first that lies in its turn, and those
+    /// that were relocated.
+    voiding: Vec<Voiding>,
     /// Those who wait for an entry to become durable.
     waiters: Vec<(u64, oneshot::Sender<()>)>,
 }
@@ -128,39 +152,95 @@ impl ReplicaState {
     /// The frame `by` voids the entries from `index` on; returns the cached bytes that are freed.
     pub(crate) fn void_from(&mut self, index: u64, by: u64) -> usize {
         let keep = usize::try_from(index.saturating_sub(self.first_index)).unwrap_or(usize::MAX);
-        let Some(first) = self.slots.get(keep) else { return 0 };
-        if by > self.synced_sequence {
-            self.voiding.push((by, Slot { cached: None, ..first.clone() }));
+        if keep >= self.slots.len() {
+            return 0;
         }
+        self.remember(keep..self.slots.len(), by);
+        self.relocated.split_off(&index);
         self.slots.drain(keep..).map(|slot| cached_bytes(&slot)).sum()
     }
 
-    /// The oldest entry above `released` that recovery must still find.
-    pub(crate) fn oldest_needed(&self, released: Option<RaftIndex>) -> Option<&Slot> {
-        let voided = self.voiding.iter().map(|(_, slot)| slot);
-        let first = released.map_or(self.first_index, |index| self.first_index.max(index.0 + 1));
-        self.slot(RaftIndex(first)).into_iter().chain(voided).min_by_key(|slot| slot.sequence)
+    /// Until the frame `by` is durable, recovery must find what it voids.
+    fn remember(&mut self, range: std::ops::Range<usize>, by: u64) {
+        if by <= self.synced_sequence {
+            return;
+        }
+        let mut in_turn = false;
+        for at in range {
+            let relocated = self.relocated.contains(&(self.first_index + at as u64));
+            if let Some(slot) = self.slots.get(at)
+                && (relocated || !in_turn)
+            {
+                self.voiding.push(Voiding { by, slot: Slot { cached: None, ..slot.clone() }, relocated });
+                in_turn |= !relocated;
+            }
+            if in_turn && self.relocated.range(self.first_index + at as u64..).next().is_none() {
+                break;
+            }
+        }
+    }
+
+    /// The entries above `released`, those that are void for certain aside.
+    pub(crate) fn standing(&self, released: Option<RaftIndex>) -> Needed<'_> {
+        let from = released.map_or(self.first_index, |index| self.first_index.max(index.0.saturating_add(1)));
+        let mut first = from;
+        while self.relocated.contains(&first) {
+            first += 1;
+        }
+        let relocated = self.relocated.range(from..).filter_map(|index| self.slot(RaftIndex(*index)));
+        Needed { first: self.slot(RaftIndex(first)), relocated: relocated.collect() }
+    }
+
+    /// The entries above `released` that recovery must still find.
+    pub(crate) fn needed(&self, released: Option<RaftIndex>) -> Needed<'_> {
+        let mut needed = self.standing(released);
+        for voiding in &self.voiding {
+            if voiding.relocated {
+                needed.relocated.push(&voiding.slot);
+            } else {
+                let first = needed.first.into_iter().chain([&voiding.slot]);
+                needed.first = first.min_by_key(|slot| slot.sequence);
+            }
+        }
+        needed
+    }
+
+    /// The place of an entry, for good from now on; `None` while it is not known, or changes.
+    pub(crate) fn fix_place(&mut self, index: RaftIndex) -> Option<&Slot> {
+        let at = self.offset_of(index.0)?;
+        let slot = self.slots.get(at).filter(|slot| slot.place.is_some() && !slot.moving)?;
+        self.fixed = self.fixed.max(Some(index));
+        Some(slot)
+    }
+
+    /// The entry may get another place: it is this one, lies there, and nobody relies on it.
+    pub(crate) fn may_move(&mut self, index: RaftIndex, sequence: u64, place: EntryPlace) -> Option<&mut Slot> {
+        if self.fixed >= Some(index) {
+            return None;
+        }
+        let slot = self.offset_of(index.0).and_then(|at| self.slots.get_mut(at))?;
+        (slot.sequence == sequence && slot.place == Some(place) && !slot.moving).then_some(slot)
     }
 
     /// The newest frame that voids or purges entries and is not durable yet.
     pub(crate) fn voiding_by(&self) -> Option<u64> {
-        self.voiding.iter().map(|(by, _)| *by).max()
+        self.voiding.iter().map(|voiding| voiding.by).max()
     }
 
     /// The frames up to `sequence` are durable.
     pub(crate) fn synced(&mut self, sequence: u64) {
-        self.synced_sequence = sequence;
-        self.voiding.retain(|(by, _)| *by > sequence);
+        // A relocated frame has a number of long ago.
+        self.synced_sequence = self.synced_sequence.max(sequence);
+        self.voiding.retain(|voiding| voiding.by > sequence);
     }
 
     /// The frame `by` purges the entries up to `upto`; returns the cached bytes that are freed.
     pub(crate) fn purge(&mut self, upto: LogId, by: u64) -> usize {
         self.purged = self.purged.max(Some(upto));
-        if by > self.synced_sequence
-            && let Some(first) = self.slots.front()
-        {
-            self.voiding.push((by, Slot { cached: None, ..first.clone() }));
-        }
+        let count =
+            usize::try_from(upto.index.0.saturating_add(1).saturating_sub(self.first_index)).unwrap_or(usize::MAX);
+        self.remember(0..count.min(self.slots.len()), by);
+        self.relocated = self.relocated.split_off(&upto.index.0.saturating_add(1));
         let mut freed = 0;
         while self.first_index <= upto.index.0 {
             let Some(slot) = self.slots.pop_front() else { break };
@@ -196,12 +276,17 @@ impl ReplicaState {
         let slot = self.offset_of(index.0).and_then(|at| self.slots.get_mut(at));
         match slot.filter(|slot| slot.sequence == sequence) {
             Some(slot) => {
+                if slot.place.is_some() {
+                    self.relocated.insert(index.0);
+                }
+                slot.moving = false;
                 slot.place = Some(place);
                 true
             }
             None => {
-                let voided = self.voiding.iter_mut().find(|(_, slot)| slot.sequence == sequence);
-                if let Some((_, slot)) = voided {
+                // Where it lay before it was relocated is as good, and what else was voided with it lies behind that.
+                let voided = self.voiding.iter_mut().map(|voiding| &mut voiding.slot);
+                if let Some(slot) = voided.into_iter().find(|slot| slot.sequence == sequence && slot.place.is_none()) {
                     slot.place = Some(place);
                 }
                 false

@@ -3,7 +3,6 @@
 //! What it says is true at once in memory (entries can be read when `append` returns) and durable when the callback or the
 //! future says so.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -52,14 +51,14 @@ fn invalid(what: String) -> LogFailure {
 }
 
 /// What a read finds in memory: entries, or where one of them lies.
-enum Source {
+pub(super) enum Source {
     Cached(Entry),
     Placed(EntryPlace, LogId),
 }
 
 /// Which records a reader takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Records {
+pub(super) enum Records {
     Sound,
     AsTheyAre,
 }
@@ -135,7 +134,7 @@ impl ReplicaLog {
             let bytes = entry_bytes(&entry);
             added += bytes;
             let id = entry.log_id;
-            let slot = Slot { term: id.term, sequence, place: None, cached: Some(entry), bytes };
+            let slot = Slot { term: id.term, sequence, place: None, cached: Some(entry), bytes, moving: false };
             freed += state.push(id.index.0, slot);
         }
         self.shared.cache.added(added);
@@ -146,7 +145,7 @@ impl ReplicaLog {
     }
 
     /// What can be refused before anything is changed.
-    fn check(&self, entries: &[Entry]) -> Result<(), LogFailure> {
+    pub(super) fn check(&self, entries: &[Entry]) -> Result<(), LogFailure> {
         let segment = self.shared.options.segment_bytes as usize;
         let longest = FRAME_BYTES_MAX.min(segment.saturating_sub(SEGMENT_OVERHEAD_BYTES));
         for (number, entry) in entries.iter().enumerate() {
@@ -229,6 +228,14 @@ impl ReplicaLog {
         self.write_with(FrameBody::Purge(upto), move |state, by| state.purge(upto, by)).await.map(drop)
     }
 
+    pub(super) fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Looks at what memory knows of the log.
     pub(super) fn with_state<T>(&self, look: impl FnOnce(&super::replica::ReplicaState) -> T) -> T {
         look(&self.replica.state.lock())
@@ -277,7 +284,10 @@ impl ReplicaLog {
     }
 
     async fn read_with(&self, range: EntryRange, bytes_max: usize, records: Records) -> io::Result<Vec<Entry>> {
-        let sources = self.sources(range, bytes_max);
+        self.read_sources(self.sources(range, bytes_max), records).await
+    }
+
+    pub(super) async fn read_sources(&self, sources: Vec<Source>, records: Records) -> io::Result<Vec<Entry>> {
         if sources.iter().all(|source| matches!(source, Source::Cached(_))) {
             return Ok(sources.into_iter().filter_map(cached).collect());
         }
@@ -332,7 +342,7 @@ impl ReplicaLog {
                 let Some(slot) = state.slot(index) else {
                     return Err(io::Error::new(io::ErrorKind::NotFound, format!("no entry {}", index.0)));
                 };
-                match slot.place {
+                match slot.place.filter(|_| !slot.moving) {
                     Some(place) => return Ok(place),
                     None => {
                         let sequence = slot.sequence;
@@ -347,13 +357,13 @@ impl ReplicaLog {
         }
     }
 
-    /// Where the batches of a durable entry lie, in the entry's order. Reads the frame's head unless the entry is in
-    /// memory.
+    /// Where the batches of a durable entry lie, in the entry's order, for good: it is not relocated any more. Reads the
+    /// frame's head unless the entry is in memory.
     #[must_use]
     pub fn batch_places(&self, index: RaftIndex) -> Option<Vec<BatchPlace>> {
         let (place, lengths) = {
-            let state = self.replica.state.lock();
-            let slot = state.slot(index)?;
+            let mut state = self.replica.state.lock();
+            let slot = state.fix_place(index)?;
             (slot.place?, slot.cached.as_ref().map(batch_lengths))
         };
         let (payload_bytes, batches) = match lengths {
@@ -396,7 +406,8 @@ impl ReplicaLog {
         let mut chunk = Vec::new();
         let mut batches = 0;
         let count = verdicts.len();
-        for (number, entry) in verdicts.into_iter().enumerate() {
+        for (number, mut entry) in verdicts.into_iter().enumerate() {
+            entry.relocated_to = self.relocated_to(entry.log_id.index);
             batches += entry.verdicts.len() + 1;
             chunk.push(entry);
             if batches >= VERDICTS_PER_FRAME || number + 1 == count {
@@ -429,28 +440,31 @@ impl ReplicaLog {
         self.shared.cache.freed(freed);
     }
 
-    /// The last entry of which more than `bytes` of the whole log, of all replicas, were written since.
+    /// The last entry of which more than `bytes` of the whole log, of all replicas, were written since. One that was
+    /// relocated is no reason to keep those behind it.
     #[must_use]
     pub fn behind(&self, bytes: u64) -> Option<LogId> {
-        let end = self.shared.durable_upto();
-        let segments = self.shared.segments.list();
-        // Bytes from the beginning of each segment to the end of the log.
-        let mut rest = BTreeMap::new();
-        let mut sum = 0;
-        for segment in segments.iter().rev() {
-            let used = if segment.sequence == end.segment { end.byte } else { segment.used_bytes };
-            sum += u64::from(used);
-            rest.insert(segment.sequence, sum);
-        }
+        let before = self.shared.place_behind(bytes);
         let state = self.replica.state.lock();
-        let is_behind = |slot: &Slot| {
-            let Some(place) = slot.place else { return false };
-            let from_start = rest.get(&place.position.segment).copied().unwrap_or(u64::MAX);
-            from_start.saturating_sub(u64::from(place.position.byte)) > bytes
-        };
-        let count = state.slots.iter().take_while(|slot| is_behind(slot)).count();
-        let last = count.checked_sub(1).and_then(|at| Some((at, state.slots.get(at)?)));
-        last.map(|(at, slot)| LogId { term: slot.term, index: RaftIndex(state.first_index + at as u64) })
+        let is_behind = |slot: &Slot| slot.place.is_some_and(|place| place.position < before);
+        let is_relocated = |at: usize| state.relocated.contains(&(state.first_index + at as u64));
+        let mut last = None;
+        for (at, slot) in state.slots.iter().enumerate() {
+            if is_behind(slot) {
+                last = Some(LogId { term: slot.term, index: RaftIndex(state.first_index + at as u64) });
+            } else if !is_relocated(at) {
+                break;
+            }
+        }
+        last
+    }
+
+    /// The lowest place of an entry above `index`, or of any.
+    pub(crate) fn lowest_place_above(&self, index: Option<RaftIndex>) -> Option<LogPosition> {
+        let state = self.replica.state.lock();
+        let standing = state.standing(index);
+        let slots = standing.first.into_iter().chain(standing.relocated);
+        slots.filter_map(|slot| Some(slot.place?.position)).min()
     }
 
     /// Bytes waiting for the writer.
@@ -465,23 +479,46 @@ impl ReplicaLog {
 /// as purged.
 pub(super) fn floor_of(replica: &Replica, durable: LogPosition, released: Option<LogId>) -> ReplicaFloor {
     let state = replica.state.lock();
-    let (sequence, position) = match state.oldest_needed(released.map(|id| id.index)) {
-        Some(Slot { sequence, place: Some(place), .. }) => {
-            let position = LogPosition { byte: place.commit_byte, ..place.position };
-            (sequence - 1, position.min(durable))
-        }
+    let needed = state.needed(released.map(|id| id.index));
+    let (sequence, mut position) = match needed.first {
+        Some(Slot { sequence, place: Some(place), .. }) => (sequence - 1, commit_of(place).min(durable)),
         Some(slot) => (state.synced_sequence.min(slot.sequence - 1), durable),
         None => (state.synced_sequence, durable),
     };
+    // Behind the first that lies in its turn everything is found anyway.
+    let mut kept = Vec::new();
+    for slot in needed.relocated.into_iter().filter(|slot| slot.sequence <= sequence) {
+        kept.push(slot.sequence);
+        position = slot.place.map_or(position, |place| commit_of(&place).min(position));
+    }
     ReplicaFloor {
         replica: replica.id,
         creation: replica.creation.clone(),
         sequence,
+        kept: stretches(kept),
         position,
         vote: state.vote,
         purged: state.purged_synced.max(released),
         lost: state.lost,
     }
+}
+
+/// First byte of the commit that holds a frame.
+fn commit_of(place: &EntryPlace) -> LogPosition {
+    LogPosition { byte: place.commit_byte, ..place.position }
+}
+
+/// The stretches that numbers form, first and last of each.
+fn stretches(mut numbers: Vec<u64>) -> Vec<(u64, u64)> {
+    numbers.sort_unstable();
+    let mut stretches: Vec<(u64, u64)> = Vec::new();
+    for number in numbers {
+        match stretches.last_mut() {
+            Some((_, last)) if *last + 1 >= number => *last = number,
+            _ => stretches.push((number, number)),
+        }
+    }
+    stretches
 }
 
 fn cached(source: Source) -> Option<Entry> {

@@ -27,6 +27,7 @@ pub(crate) struct Counters {
     pub(crate) frames: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) sync_nanos: AtomicU64,
+    pub(crate) relocated_bytes: AtomicU64,
     pub(crate) sync_times: Buckets,
     pub(crate) commit_sizes: Buckets,
 }
@@ -38,6 +39,7 @@ impl Default for Counters {
             frames: AtomicU64::default(),
             bytes: AtomicU64::default(),
             sync_nanos: AtomicU64::default(),
+            relocated_bytes: AtomicU64::default(),
             sync_times: Buckets::new(&SYNC_NANOS_BOUNDS),
             commit_sizes: Buckets::new(&COMMIT_BYTES_BOUNDS),
         }
@@ -90,6 +92,22 @@ impl Shared {
 
     pub(crate) fn set_durable_upto(&self, position: LogPosition) {
         self.durable_upto.store(pack(position), Ordering::Release);
+    }
+
+    /// Of what lies before this place, more than `bytes` of the log were written since.
+    pub(crate) fn place_behind(&self, bytes: u64) -> LogPosition {
+        let end = self.durable_upto();
+        let mut later = 0;
+        for segment in self.segments.list().iter().rev() {
+            let used = if segment.sequence == end.segment { end.byte } else { segment.used_bytes };
+            let from_start = later + u64::from(used);
+            if from_start > bytes {
+                let byte = u32::try_from(from_start - bytes).unwrap_or(u32::MAX);
+                return LogPosition { segment: segment.sequence, byte };
+            }
+            later = from_start;
+        }
+        LogPosition { segment: 0, byte: 0 }
     }
 
     /// First byte of the last durable commit. Recovery can begin to read there: what is not needed from before it is known

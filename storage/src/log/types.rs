@@ -122,8 +122,10 @@ pub struct ReplicaFloor {
     pub replica: ReplicaId,
     /// What its group was created with.
     pub creation: Bytes,
-    /// The replica's frames up to and including this number need not be read.
+    /// The replica's frames up to and including this number need not be read, but for those that are kept.
     pub sequence: u64,
+    /// Numbers up to `sequence`, first and last of each stretch: entries that were relocated and are still needed.
+    pub kept: Vec<(u64, u64)>,
     /// Place from which the log must be read for it.
     pub position: LogPosition,
     /// Its vote.
@@ -278,6 +280,8 @@ pub struct LogStats {
     pub queued_bytes: u64,
     /// Bytes of entries held in memory.
     pub cached_bytes: u64,
+    /// Bytes of entries that were written once more at the tail.
+    pub relocated_bytes: u64,
 }
 
 /// Entries `first..=last` of a replica.

@@ -228,7 +228,10 @@ impl Writer {
         let mut this: BTreeMap<ReplicaId, u64> = BTreeMap::new();
         let mut body = 0;
         for queued in frames {
-            this.insert(queued.replica.id, queued.sequence);
+            // What is written once more has a number of long ago.
+            let known = self.rows.get(&queued.replica.id).map_or(0, |row| row.sequence);
+            let last = this.entry(queued.replica.id).or_insert(known);
+            *last = queued.sequence.max(*last);
             body += queued.bytes;
         }
         CommitHeader {
@@ -404,7 +407,7 @@ fn note(rows: &mut BTreeMap<ReplicaId, ReplicaRow>, queued: &Queued) {
         lost: false,
         creation: queued.replica.creation.clone(),
     });
-    row.sequence = queued.sequence;
+    row.sequence = row.sequence.max(queued.sequence);
     match raw.kind {
         Kind::Vote => row.vote = vote_of(raw).map_or(row.vote, |vote| greater_vote(row.vote, vote)),
         Kind::Purge => row.purged = row.purged.max(Some(id_of(raw))),

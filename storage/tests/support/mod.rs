@@ -76,7 +76,11 @@ pub fn verdicts(index: u64, rng: &mut Rng) -> EntryVerdicts {
             epoch: LeaderEpoch(rng.below(9) as i32),
         },
     };
-    EntryVerdicts { log_id: log_id(1, index), verdicts: (0..rng.below(4)).map(|_| verdict(rng)).collect() }
+    EntryVerdicts {
+        log_id: log_id(1, index),
+        verdicts: (0..rng.below(4)).map(|_| verdict(rng)).collect(),
+        relocated_to: None,
+    }
 }
 
 /// One frame of a replica, in the order in which it was asked for; its number is its place in the list, from 1.

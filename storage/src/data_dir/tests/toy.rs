@@ -34,6 +34,7 @@ pub(super) fn options() -> DataDirOptions {
             cache_bytes_max: 16 << 10,
             ..LogOptions::default()
         },
+        relocation_bytes: 96 << 10,
         rewrite: RewriteOptions {
             run_bytes: 48 << 10,
             interval: Duration::from_secs(3600),

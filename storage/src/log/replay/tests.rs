@@ -85,12 +85,79 @@ fn an_entry_that_is_purged_by_now_still_voids_what_was_above_it() {
         vote: None,
         purged: Some(id(6, 3)),
         lost: false,
+        kept: Vec::new(),
     }]);
     for (sequence, body) in [(2, entry(5, 3)), (3, entry(5, 4)), (4, entry(6, 3))] {
         found.frame(ONE, sequence, place(sequence as u32 * 100), &body, false);
     }
     let replica = found.replay(false, None).remove(0);
     assert_eq!(replica.state.last_log_id(), Some(id(6, 3)));
+}
+
+/// A floor after frame 9 that keeps the entries of frames 2 and 3, which lie behind it.
+fn kept_floor() -> Found {
+    let mut found = Found::default();
+    found.floors(vec![ReplicaFloor {
+        replica: ONE,
+        creation: Bytes::new(),
+        sequence: 9,
+        kept: vec![(2, 3)],
+        position: LogPosition { segment: 1, byte: 0 },
+        vote: None,
+        purged: None,
+        lost: false,
+    }]);
+    found
+}
+
+#[test]
+fn of_the_frames_before_a_floor_those_count_that_it_keeps() {
+    let mut found = kept_floor();
+    // Relocated once and truncated later: its copy is still there.
+    let frames = [(4, entry(1, 3)), (2, entry(1, 1)), (10, entry(1, 3)), (3, entry(1, 2)), (11, entry(1, 4))];
+    for (number, (sequence, body)) in frames.iter().enumerate() {
+        found.frame(ONE, *sequence, place(number as u32 * 100), body, false);
+    }
+    let replica = found.replay(false, None).remove(0);
+    assert_eq!(replica.lost, None);
+    assert_eq!(ids(&replica), vec![(1, 1), (1, 2), (1, 3), (1, 4)]);
+    assert_eq!(replica.state.relocated, [1, 2].into());
+}
+
+#[test]
+fn a_kept_entry_that_is_gone_is_lost_unless_it_is_purged() {
+    for (purge, lost) in [(None, true), (Some(1), true), (Some(2), false)] {
+        let mut found = kept_floor();
+        found.frame(ONE, 2, place(0), &entry(1, 1), false);
+        found.frame(ONE, 10, place(100), &entry(1, 3), false);
+        if let Some(index) = purge {
+            found.frame(ONE, 11, place(200), &FrameBody::Purge(id(1, index)), false);
+        }
+        assert_eq!(found.replay(false, None).remove(0).lost.is_some(), lost, "{purge:?}");
+    }
+}
+
+#[test]
+fn a_copy_behind_damage_clears_nobody() {
+    let damage = Damage { segment: 1, to: 500, lists_complete: false };
+    let mut found = Found::default();
+    for (sequence, body) in [(1, create()), (2, entry(1, 1)), (3, vote(4, true))] {
+        found.frame(ONE, sequence, place(sequence as u32), &body, false);
+    }
+    found.damage(damage);
+    found.frame(ONE, 2, place(600), &entry(1, 1), false);
+    assert!(found.replay(false, None).remove(0).lost.is_some(), "a vote may have been in the damage");
+}
+
+#[test]
+fn without_its_checkpoint_a_replica_with_copies_is_lost() {
+    let mut found = Found::default();
+    let row = ReplicaRow { replica: ONE, sequence: 9, vote: None, purged: None, lost: false, creation: Bytes::new() };
+    let previous_end = LogPosition { segment: 0, byte: 0 };
+    found.table(&SegmentHeader { segment: 1, incarnation: 1, first_commit: 4, previous_end, rows: vec![row] });
+    found.frame(ONE, 2, place(100), &entry(1, 1), false);
+    found.frame(ONE, 10, place(200), &entry(1, 2), false);
+    assert!(found.replay(false, None).remove(0).lost.is_some(), "the log might end or begin elsewhere");
 }
 
 #[test]
@@ -169,7 +236,7 @@ fn damaged_records_are_told_apart_by_the_known_commit() {
         found.frame(ONE, 1, place(0), &create(), false);
         found.frame(ONE, 2, place(100), &entry(1, 1), true);
         if verdicts {
-            let told = vec![EntryVerdicts { log_id: id(1, 1), verdicts: Vec::new() }];
+            let told = vec![EntryVerdicts { log_id: id(1, 1), verdicts: Vec::new(), relocated_to: None }];
             found.frame(ONE, 3, place(200), &FrameBody::Verdicts(told), false);
         }
         let replica = found.replay(false, None).remove(0);

@@ -1,0 +1,112 @@
+//! Entries that wait to be applied for long are written once more at the tail: a shard without a quorum must not hold back
+//! the segments of all others.
+//!
+//! A copy keeps its number, so recovery finds the same log wherever it lies. The old frame counts until the copy is durable; from
+//! then on floors name the copy ([`super::types::ReplicaFloor::kept`]). What the index or verdicts speak of stays where it is.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+
+use super::body::to_raw;
+use super::queue::{Done, Queued, closed};
+use super::replica_log::{Records, ReplicaLog, Source};
+use super::types::{EntryPlace, FrameBody};
+use crate::entry::Entry;
+use crate::ids::{LogId, LogPosition, RaftIndex};
+
+/// An entry that lies too far back.
+struct Far {
+    id: LogId,
+    sequence: u64,
+    place: EntryPlace,
+}
+
+impl ReplicaLog {
+    /// Writes entries above `applied` that lie before `before` once more, about `bytes_max` of them; returns how many bytes,
+    /// when they are durable at the tail. An entry that cannot be read stays where it is, and with it those behind it.
+    pub(crate) async fn relocate(
+        &self,
+        applied: Option<RaftIndex>,
+        before: LogPosition,
+        bytes_max: u64,
+    ) -> io::Result<u64> {
+        let far = self.far(applied, before, bytes_max);
+        let mut entries = Vec::with_capacity(far.len());
+        for far in far {
+            let source = Source::Placed(far.place, far.id);
+            match self.read_sources(vec![source], Records::Sound).await {
+                Ok(read) if self.check(&read).is_ok() => {
+                    entries.extend(read.into_iter().map(|entry| (far.sequence, far.place, entry)))
+                }
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(replica = %self.id(), %error, "an entry that waits cannot be relocated: it holds its segment");
+                    break;
+                }
+            }
+        }
+        self.move_to_tail(entries).await
+    }
+
+    fn far(&self, applied: Option<RaftIndex>, before: LogPosition, bytes_max: u64) -> Vec<Far> {
+        self.with_state(|state| {
+            let first = applied.max(state.fixed).map_or(state.first_index, |last| last.0.saturating_add(1));
+            let mut bytes = 0;
+            let mut far = Vec::new();
+            for index in first.max(state.first_index)..state.end_index() {
+                let Some(slot) = state.slot(RaftIndex(index)) else { break };
+                let Some(place) = slot.place else { break };
+                if place.position >= before {
+                    // Copies lie before what follows in its turn.
+                    if state.relocated.contains(&index) {
+                        continue;
+                    }
+                    break;
+                }
+                if bytes >= bytes_max {
+                    break;
+                }
+                bytes += u64::from(place.frame_bytes);
+                if !slot.moving {
+                    let id = LogId { term: slot.term, index: RaftIndex(index) };
+                    far.push(Far { id, sequence: slot.sequence, place });
+                }
+            }
+            far
+        })
+    }
+
+    /// Queues the copies of those that are still there, unapplied; waits until they are durable.
+    async fn move_to_tail(&self, entries: Vec<(u64, EntryPlace, Entry)>) -> io::Result<u64> {
+        let (sender, receiver) = oneshot::channel();
+        let mut bytes = 0;
+        {
+            let mut state = self.replica().state.lock();
+            let mut queued = Vec::with_capacity(entries.len());
+            for (sequence, place, entry) in entries {
+                let Some(slot) = state.may_move(entry.log_id.index, sequence, place) else { continue };
+                slot.moving = true;
+                bytes += u64::from(place.frame_bytes);
+                queued.push(Queued::new(self.replica(), sequence, to_raw(FrameBody::Entry(entry)), Done::Nobody));
+            }
+            let Some(last) = queued.last_mut() else { return Ok(0) };
+            last.done = Done::Place(sender);
+            let pushed = self.shared().queue.push(queued);
+            drop(state);
+            drop(pushed.map_err(|(failure, _)| failure.to_io_error())?);
+        }
+        receiver.await.unwrap_or_else(|_| Err(closed().to_io_error()))?;
+        self.shared().counters.relocated_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    /// The segment with the copy of an entry, if it was relocated.
+    pub(super) fn relocated_to(&self, index: RaftIndex) -> Option<u64> {
+        self.with_state(|state| {
+            let place = state.slot(index)?.place?;
+            state.relocated.contains(&index.0).then_some(place.position.segment)
+        })
+    }
+}
