@@ -263,6 +263,7 @@ impl DataDir {
         let is_synced = synced >= Some(upto) || mutants::is_on(Bug::CheckpointPastSynced);
         assert!(is_synced, "replica {replica}: a cut at {} passes what is synced", upto.0);
         assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);
+        log.at_rest(upto).await?;
         self.index.place_durable(replica, |index| log.batch_places(index))?;
         let verdicts = self.index.take_verdicts(replica, upto);
         if mutants::is_on(Bug::VerdictsNotWritten) {

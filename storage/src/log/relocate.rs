@@ -102,6 +102,24 @@ impl ReplicaLog {
         Ok(bytes)
     }
 
+    /// Returns when no copy of an entry up to `last` is on its way: verdicts name the place that stays.
+    pub(crate) async fn at_rest(&self, last: RaftIndex) -> io::Result<()> {
+        loop {
+            let moving = self.with_state(|state| {
+                let upto = last.0.saturating_add(1).min(state.end_index());
+                let is_moving = |index: &u64| state.slot(RaftIndex(*index)).is_some_and(|slot| slot.moving);
+                let first = state.fixed.map_or(0, |fixed| fixed.0.saturating_add(1)).max(state.first_index);
+                (first..upto).find(is_moving)
+            });
+            let Some(index) = moving else { return Ok(()) };
+            match self.placed(RaftIndex(index)).await {
+                // It was voided meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                outcome => drop(outcome?),
+            }
+        }
+    }
+
     /// The segment with the copy of an entry, if it was relocated.
     pub(super) fn relocated_to(&self, index: RaftIndex) -> Option<u64> {
         self.with_state(|state| {

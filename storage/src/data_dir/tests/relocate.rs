@@ -136,6 +136,9 @@ impl Life {
                     self.append(busy, 500).await;
                 }
                 self.apply(waiting, below(8));
+                if below(2) == 0 {
+                    self.directory.checkpoint_now().await.unwrap();
+                }
                 maintaining.await.unwrap().unwrap();
             }
             4 => self.directory.rewrite_now().await.unwrap(),
