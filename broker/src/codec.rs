@@ -251,6 +251,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Nothing may be left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn end(&self) -> Result<(), CodecError> {
         if self.0.is_empty() { Ok(()) } else { Err(CodecError::TrailingBytes) }
     }

@@ -9,6 +9,7 @@ use ottla_protocol::ids::NodeId;
 use ottla_raft::{Directory, Faults, RaftHost, RaftOptions, SimNetwork};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use super::live_tests::Memory;
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Cluster {
     network: SimNetwork,
     memories: BTreeMap<NodeId, Memory>,
+    /// Disks that were lost for good.
+    wiped: u128,
 }
 
 fn machine_of(node: NodeId) -> SimNode {
@@ -29,33 +32,37 @@ fn machine_of(node: NodeId) -> SimNode {
 }
 
 impl Cluster {
-    async fn start(&mut self, node: NodeId) -> (Metadata, RaftHost) {
+    fn start(&mut self, node: NodeId) -> impl Future<Output = (Metadata, RaftHost)> + use<> {
         let (network, memory) = (self.network.clone(), self.memories.entry(node).or_default().clone());
+        let directory = u128::from(node.0.unsigned_abs()) + 100 * self.wiped;
         let begun = sim::spawn_on(machine_of(node), async move {
             let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
             network.attach(machine_of(node), host.clone());
             let mut config = Config::default();
             config.node_id = node;
-            let directory = Uuid::from_u128(node.0.unsigned_abs().into());
+            let directory = Uuid::from_u128(directory);
             let free = DirectoryRecord { id: directory, path: "/data".into(), free_bytes: 100 };
             let local = LocalNode::from_config(&config, vec![free]);
             let home = (Arc::new(memory.clone()) as Arc<dyn Directory>, directory);
-            let founders = Founders::of(node, &NODES).unwrap();
-            for (replica, node) in founders.replicas() {
-                network.place(*replica, machine_of(*node));
+            // The first replica id behind those of the pool: the next one that the metadata group gets.
+            network.place(ReplicaId(22), machine_of(NODES[2]));
+            for (rank, other) in (1..).zip(NODES) {
+                network.place(ReplicaId(rank), machine_of(other));
+                network.place(desk(other), machine_of(other));
             }
             let recovered = memory.recovered();
-            let metadata = Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), founders).await;
+            let metadata =
+                Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), Seeds::of(node, &NODES))
+                    .await;
             (metadata.unwrap(), host)
         });
-        begun.await.unwrap()
+        async move { begun.await.unwrap() }
     }
 
     async fn start_all(&mut self) -> Vec<(Metadata, RaftHost)> {
-        let mut all = Vec::new();
-        for node in NODES {
-            all.push(self.start(node).await);
-        }
+        // Nobody is done before all are there.
+        let all = NODES.map(|node| self.start(node));
+        let all = join_all(all).await;
         for (metadata, _) in &all {
             let joined = |image: &Arc<MetadataImage>| image.nodes.len() == NODES.len();
             let mut images = metadata.watch();
@@ -173,5 +180,33 @@ fn a_node_starts_without_a_quorum_and_registers_when_there_is_one() {
         drop(rt::timeout(PATIENCE * 4, images.wait_for(registered)).await.unwrap().unwrap());
         assert_eq!(first.0.image().topic("t").map(|topic| topic.id), Some(id));
         shut_down(&[first, second]).await;
+    });
+}
+
+#[test]
+fn a_node_whose_disk_is_lost_takes_a_new_place_and_its_old_replica_is_no_member_any_more() {
+    sim::run_twice(5, || async {
+        let mut cluster = Cluster::default();
+        let mut all = cluster.start_all().await;
+        let id = all[0].0.create_topics(vec![named("t")], false, PATIENCE).await[0].as_ref().unwrap().id;
+        let (_, host) = all.pop().unwrap();
+        host.shutdown().await;
+        cluster.network.detach(machine_of(NODES[2]));
+        (cluster.memories, cluster.wiped) = (std::mem::take(&mut cluster.memories), 1);
+        cluster.memories.remove(&NODES[2]);
+        let again = cluster.start(NODES[2]).await;
+        assert_eq!(again.0.group().replica(), ReplicaId(22), "a replica id is never used again");
+        let rebuilt = |image: &Arc<MetadataImage>| {
+            image.topic("t").is_some_and(|topic| topic.id == id)
+                && image
+                    .shard(ShardId::METADATA)
+                    .is_some_and(|shard| shard.wanted().contains(&ReplicaId(22)) && shard.leaving.is_empty())
+        };
+        let mut images = again.0.watch();
+        drop(rt::timeout(PATIENCE * 4, images.wait_for(rebuilt)).await.unwrap().unwrap());
+        let voters = BTreeSet::from([1, 2, 22].map(ReplicaId));
+        assert_eq!(again.0.group().membership().voters, [voters]);
+        all.push(again);
+        shut_down(&all).await;
     });
 }

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use super::fields::{
-    read_intent_key, read_node, read_replica, read_replicas, read_shard_kind, read_values, write_intent_key,
-    write_node, write_replica, write_replicas, write_shard_kind, write_values,
+    read_ids, read_intent_key, read_node, read_replicas, read_shard_kind, read_values, write_ids, write_intent_key,
+    write_node, write_replicas, write_shard_kind, write_values,
 };
 use super::image::{IntentKey, NodeRecord, ReplicaRecord, ShardId, ShardKind};
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
@@ -106,12 +107,23 @@ pub enum Command {
         /// How.
         end: IntentEnd,
     },
-    /// A replica that is recorded already, of the metadata group, was found in a directory that was not known.
-    PlaceReplica {
-        /// Its shard.
+    /// Sets the replicas that a shard is to have; those that it had until now leave.
+    SetReplicas {
+        /// The shard.
         shard: ShardId,
-        /// The replica as it is recorded from now on.
-        replica: ReplicaRecord,
+        /// The replicas that it is to have until now: refused when that is no longer so.
+        before: Vec<ReplicaId>,
+        /// All replicas from now on; the ids of new ones were never given before.
+        replicas: Vec<ReplicaRecord>,
+    },
+    /// A shard's leader reports that these replicas are no members any more, while it has those that it is to have.
+    ForgetReplicas {
+        /// The shard.
+        shard: ShardId,
+        /// The replicas that it has: refused when it is to have others.
+        reached: Vec<ReplicaId>,
+        /// Those that left.
+        left: Vec<ReplicaId>,
     },
 }
 
@@ -198,9 +210,15 @@ fn write_command(w: &mut Writer, command: &Command) {
                 IntentEnd::Abort => 1,
             });
         }
-        Command::PlaceReplica { shard, replica } => {
+        Command::SetReplicas { shard, before, replicas } => {
             w.u8(11).varint(shard.0);
-            write_replica(w, replica);
+            write_ids(w, before);
+            write_replicas(w, replicas);
+        }
+        Command::ForgetReplicas { shard, reached, left } => {
+            w.u8(12).varint(shard.0);
+            write_ids(w, reached);
+            write_ids(w, left);
         }
     }
 }
@@ -246,14 +264,19 @@ fn read_command(r: &mut Reader<'_>) -> Result<Command, CodecError> {
                 tag => return Err(CodecError::Tag("intent end", tag)),
             },
         },
-        11 => Command::PlaceReplica { shard: ShardId(r.varint("shard")?), replica: read_replica(r)? },
+        11 => Command::SetReplicas {
+            shard: ShardId(r.varint("shard")?),
+            before: read_ids(r)?,
+            replicas: read_replicas(r)?,
+        },
+        12 => Command::ForgetReplicas { shard: ShardId(r.varint("shard")?), reached: read_ids(r)?, left: read_ids(r)? },
         tag => return Err(CodecError::Tag("command", tag)),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use ottla_storage::ids::{RaftIndex, ReplicaId};
+    use ottla_storage::ids::RaftIndex;
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
 
@@ -308,6 +331,7 @@ mod tests {
                 directory,
             })
         };
+        let ids = || vec(any::<u64>().prop_map(ReplicaId), 0..4);
         let key = (any::<u64>(), any::<u64>(), any_uuid()).prop_map(|(shard, index, topic)| IntentKey {
             shard: ShardId(shard),
             index: RaftIndex(index),
@@ -341,8 +365,16 @@ mod tests {
                 key,
                 end: if done { IntentEnd::Done } else { IntentEnd::Abort }
             }),
-            (any::<u64>(), replica())
-                .prop_map(|(shard, replica)| Command::PlaceReplica { shard: ShardId(shard), replica }),
+            (any::<u64>(), ids(), vec(replica(), 0..4)).prop_map(|(shard, before, replicas)| Command::SetReplicas {
+                shard: ShardId(shard),
+                before,
+                replicas
+            }),
+            (any::<u64>(), ids(), ids()).prop_map(|(shard, reached, left)| Command::ForgetReplicas {
+                shard: ShardId(shard),
+                reached,
+                left
+            }),
         ]
     }
 

@@ -2,7 +2,7 @@
 //!
 //! May not know: the wire; partitions' contents.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,13 +10,15 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::{NodeId, ProducerId};
 use ottla_raft::{GroupHandle, RaftHost};
 use ottla_storage::env::{rt, watch};
+use ottla_storage::ids::ReplicaId;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::command::IntentEnd;
-use super::decide::{Answer, Ask, Join};
+use super::decide::{Answer, Ask};
 use super::error::MetadataError;
 use super::image::{IntentKey, MetadataImage, ShardId, Topic};
+use super::joining::Join;
 use super::joint::{Coalesced, Joint};
 use super::names;
 use super::peers::Peers;
@@ -28,6 +30,8 @@ use crate::config::Config;
 const AUTO_CREATE_MAX: usize = 256;
 /// Ends of intents reported in one job.
 const INTENT_ENDS_MAX: usize = 2_048;
+/// A node that could not register tries again after this long.
+pub(super) const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// How long a change waits for its entry when the caller does not say.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -35,12 +39,14 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Metadata(Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     node_id: NodeId,
     peers: Arc<Peers>,
     creating: Joint<Result<CreatedTopic, MetadataError>>,
     reading: Coalesced<Result<(), MetadataError>>,
     producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
+    /// What this node says about itself.
+    join: Join,
 }
 
 impl std::fmt::Debug for Metadata {
@@ -63,6 +69,7 @@ impl Metadata {
         group: GroupHandle,
         images: watch::Receiver<Arc<MetadataImage>>,
         base: Arc<Config>,
+        join: Join,
     ) -> Self {
         let (jobs, receiver) = mpsc::channel(JOBS_MAX);
         let writer = Writer { group: group.clone(), images: images.clone(), jobs: receiver, base };
@@ -73,6 +80,7 @@ impl Metadata {
             creating: Joint::new(AUTO_CREATE_MAX),
             reading: Coalesced::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
+            join,
         }))
     }
 
@@ -126,6 +134,15 @@ impl Metadata {
             async move { peers.read_index().await }
         };
         self.0.reading.run(read).await.unwrap_or(Err(MetadataError::Stopped("the node stops".to_owned())))
+    }
+
+    /// A handle that keeps nothing alive.
+    pub(super) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(super) fn upgrade(weak: &Weak<Inner>) -> Option<Self> {
+        weak.upgrade().map(Self)
     }
 
     async fn ask(&self, ask: Ask, validate_only: bool, timeout: Duration) -> Result<Answer, MetadataError> {
@@ -276,6 +293,45 @@ impl Metadata {
             self.ask(Ask::EndIntents(chunk.to_vec()), false, TIMEOUT).await?;
         }
         Ok(())
+    }
+
+    /// A shard's replicas are to lie on these nodes, preferred leader first; its leader makes it so, step by step.
+    ///
+    /// # Errors
+    /// When that is not allowed, or cannot be recorded now.
+    pub async fn change_replicas(&self, shard: ShardId, nodes: Vec<NodeId>) -> Result<(), MetadataError> {
+        self.ask(Ask::ChangeReplicas { shard, nodes }, false, TIMEOUT).await.map(|_| ())
+    }
+
+    /// A shard's leader reports that its members are those that it is to have, and that these have left.
+    ///
+    /// # Errors
+    /// When that cannot be recorded now.
+    pub async fn forget_replicas(
+        &self,
+        shard: ShardId,
+        reached: Vec<ReplicaId>,
+        left: Vec<ReplicaId>,
+    ) -> Result<(), MetadataError> {
+        self.ask(Ask::ForgetReplicas { shard, reached, left }, false, TIMEOUT).await.map(|_| ())
+    }
+
+    /// Replicas on this node's disks cannot take part any more: they are to be rebuilt under new ids. Returns at once.
+    pub fn report_lost(&self, lost: Vec<ReplicaId>) {
+        let join = Join { lost, ..self.0.join.clone() };
+        rt::spawn(self.clone().keep_joining(join));
+    }
+
+    /// Registers the node as soon as the group can; a group without a quorum stops no node.
+    pub(super) async fn keep_joining(self, join: Join) {
+        loop {
+            match self.join(join.clone()).await {
+                Ok(()) => return,
+                Err(MetadataError::Stopped(why)) => return tracing::error!("this node is not registered: {why}"),
+                Err(error) => tracing::warn!("this node is not registered yet: {error}"),
+            }
+            rt::sleep(JOIN_PAUSE).await;
+        }
     }
 
     /// Registers a node that starts.

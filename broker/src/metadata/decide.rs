@@ -13,7 +13,8 @@ use uuid::Uuid;
 use super::command::{Command, IntentEnd, NewShard};
 use super::config_change;
 use super::error::MetadataError;
-use super::image::{IntentKey, MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind, Topic};
+use super::image::{IntentKey, MetadataImage, ReplicaRecord, ShardId, ShardKind, Topic};
+use super::joining::{Join, join_cluster};
 use super::names;
 use super::placement::{self, Placement, default_factor, factor_in_force};
 use super::requests::{ConfigChange, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName};
@@ -28,38 +29,49 @@ const ASSIGNED_NODES_MAX: usize = 32;
 /// What the writer is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ask {
-    CreateTopic { topic: NewTopic, id: Uuid },
-    EnsureInternal { topic: InternalTopic, id: Uuid },
+    CreateTopic {
+        topic: NewTopic,
+        id: Uuid,
+    },
+    EnsureInternal {
+        topic: InternalTopic,
+        id: Uuid,
+    },
     DeleteTopic(TopicName),
     CreatePartitions(NewPartitions),
     ChangeConfig(ConfigChange),
     AllocateProducerIds,
     EndIntents(Vec<(IntentKey, IntentEnd)>),
     Join(Box<Join>),
+    /// A shard's replicas are to lie on these nodes, preferred leader first; those that lie there stay.
+    ChangeReplicas {
+        shard: ShardId,
+        nodes: Vec<NodeId>,
+    },
+    /// A shard's members are what it is to have (`reached`); these are no members any more.
+    ForgetReplicas {
+        shard: ShardId,
+        reached: Vec<ReplicaId>,
+        left: Vec<ReplicaId>,
+    },
 }
 
 impl Ask {
     /// True if it does no harm when it is done twice, also late and after others.
     pub(super) fn may_be_repeated(&self) -> bool {
         match self {
-            Self::AllocateProducerIds | Self::EndIntents(_) | Self::EnsureInternal { .. } | Self::Join(_) => true,
-            Self::CreateTopic { .. } | Self::DeleteTopic(_) | Self::CreatePartitions(_) | Self::ChangeConfig(_) => {
-                false
-            }
+            Self::AllocateProducerIds
+            | Self::EndIntents(_)
+            | Self::EnsureInternal { .. }
+            | Self::Join(_)
+            | Self::ForgetReplicas { .. } => true,
+            Self::CreateTopic { .. }
+            | Self::DeleteTopic(_)
+            | Self::CreatePartitions(_)
+            | Self::ChangeConfig(_)
+            | Self::ChangeReplicas { .. } => false,
         }
     }
-}
-
-/// A node that starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Join {
-    pub(super) node: NodeRecord,
-    /// The id of a cluster that has none yet.
-    pub(super) cluster_id: String,
-    /// The node's replica of the metadata group, made before there was metadata.
-    pub(super) metadata_replica: ReplicaRecord,
-    /// The group's first voters, which all that found the cluster know beforehand: each node's replica.
-    pub(super) founders: BTreeMap<ReplicaId, NodeId>,
 }
 
 /// What the writer answers.
@@ -101,7 +113,14 @@ pub(super) fn decide(image: &MetadataImage, ask: &Ask) -> Result<Decided, Metada
             let commands = open.map(|(key, end)| Command::EndIntent { key: *key, end: *end }).collect();
             Ok(Decided { commands, answer: Answer::Done })
         }
-        Ask::Join(join) => Ok(Decided { commands: join_cluster(image, join), answer: Answer::Done }),
+        Ask::Join(join) => Ok(Decided { commands: join_cluster(image, join)?, answer: Answer::Done }),
+        Ask::ChangeReplicas { shard, nodes } => change_replicas(image, *shard, nodes),
+        Ask::ForgetReplicas { shard, reached, left } => {
+            let record = image.shard(*shard).filter(|record| record.wanted() == reached.iter().copied().collect());
+            let known = record.is_some_and(|record| record.leaving.iter().any(|replica| left.contains(&replica.id)));
+            let forget = Command::ForgetReplicas { shard: *shard, reached: reached.clone(), left: left.clone() };
+            Ok(Decided { commands: known.then_some(forget).into_iter().collect(), answer: Answer::Done })
+        }
     }
 }
 
@@ -380,46 +399,16 @@ fn pinned_nodes(image: &MetadataImage, topic: &Topic) -> Option<Vec<NodeId>> {
     matches!(shard.kind, ShardKind::Pool { pinned: true, .. }).then(|| image.replica_nodes(topic, 0))
 }
 
-/// Registers the node; the first one also founds the cluster and records the metadata group; then the default pool gets
-/// the shards that it lacks.
-fn join_cluster(image: &MetadataImage, join: &Join) -> Vec<Command> {
-    let mut commands = Vec::new();
-    if image.cluster_id.is_empty() {
-        commands.push(Command::Bootstrap { cluster_id: join.cluster_id.clone() });
-    }
-    commands.push(Command::RegisterNode(join.node.clone()));
-    let mut after = image.clone();
-    let mut nodes = after.nodes.as_ref().clone();
-    nodes.insert(join.node.id, join.node.clone());
-    after.nodes = std::sync::Arc::new(nodes);
-    let mut expected = after.expected_nodes();
-    if !image.shards.contains_key(&ShardId::METADATA) {
-        let replicas = metadata_replicas(join);
-        after.next_replica_id = replicas.last().map_or(0, |replica| replica.id.0).saturating_add(1);
-        after.next_shard_id = after.next_shard_id.max(1);
-        expected = expected.max(replicas.len());
-        commands.push(Command::AddShard(NewShard { id: ShardId::METADATA, kind: ShardKind::Metadata, replicas }));
-    } else if let Some(replica) = moved(image, &join.metadata_replica) {
-        commands.push(Command::PlaceReplica { shard: ShardId::METADATA, replica });
-    }
-    // Shards are made for all that found the cluster, not for whoever came first.
-    if after.nodes.len() >= expected {
-        let missing = placement::missing_pool_shards(&after, default_factor(after.nodes.len()));
-        commands.extend(shard_commands(missing));
-    }
-    commands
+/// The shard's replicas are to lie on these nodes.
+fn change_replicas(image: &MetadataImage, shard: ShardId, nodes: &[NodeId]) -> Result<Decided, MetadataError> {
+    check_assignments(image, &[nodes.to_vec()], None)?;
+    let record = image.shard(shard).ok_or(MetadataError::UnknownTopic)?;
+    let replicas = placement::moved(image, record, nodes);
+    let set = Command::SetReplicas { shard, before: ids_of(&record.replicas), replicas };
+    let changes = matches!(&set, Command::SetReplicas { replicas, .. } if *replicas != record.replicas);
+    Ok(Decided { commands: changes.then_some(set).into_iter().collect(), answer: Answer::Done })
 }
 
-/// The first voters of the metadata group by their ids; directories of others are known when these join.
-fn metadata_replicas(join: &Join) -> Vec<ReplicaRecord> {
-    let other = |(id, node): (&ReplicaId, &NodeId)| ReplicaRecord { id: *id, node: *node, directory: Uuid::nil() };
-    let mut replicas: BTreeMap<_, _> = join.founders.iter().map(|founder| (*founder.0, other(founder))).collect();
-    replicas.insert(join.metadata_replica.id, join.metadata_replica);
-    replicas.into_values().collect()
-}
-
-/// The replica as it is to be recorded, if it is recorded in another directory.
-fn moved(image: &MetadataImage, replica: &ReplicaRecord) -> Option<ReplicaRecord> {
-    let recorded = image.shard(ShardId::METADATA)?.replicas.iter().find(|known| known.id == replica.id)?;
-    (recorded.node == replica.node && recorded.directory != replica.directory).then_some(*replica)
+fn ids_of(replicas: &[ReplicaRecord]) -> Vec<ReplicaId> {
+    replicas.iter().map(|replica| replica.id).collect()
 }

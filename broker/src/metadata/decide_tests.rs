@@ -9,8 +9,9 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::command::Command;
-use super::decide::{Answer, Ask, Join, decide};
+use super::decide::{Answer, Ask, decide};
 use super::image::{ReplicaRecord, ShardId, ShardKind};
+use super::joining::Join;
 use super::machine::{Machine, Outcome};
 use super::placement_tests::{cluster, node};
 use super::requests::*;
@@ -20,8 +21,8 @@ fn found(config: Config) -> Machine {
     let mut machine = Machine::new(Arc::new(config));
     let local = node(1, None, &[100]);
     let directory = local.directories[0].id;
-    let metadata_replica = ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory };
-    let join = Join { node: local, cluster_id: "abc".into(), metadata_replica, founders: BTreeMap::new() };
+    let founders = vec![ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory }];
+    let join = Join { node: local, cluster_id: "abc".into(), founders, lost: Vec::new() };
     ask(&mut machine, Ask::Join(Box::new(join))).unwrap();
     machine
 }
@@ -70,8 +71,7 @@ fn the_first_node_founds_the_cluster_and_its_pool() {
     // A second start registers again and makes nothing new.
     let epoch = image.nodes[&NodeId(1)].epoch;
     let local = node(1, None, &[50]);
-    let metadata_replica = ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory: local.directories[0].id };
-    let join = Join { node: local, cluster_id: "other".into(), metadata_replica, founders: BTreeMap::new() };
+    let join = Join { node: local, cluster_id: "other".into(), founders: Vec::new(), lost: Vec::new() };
     ask(&mut machine, Ask::Join(Box::new(join))).unwrap();
     assert_eq!((machine.image().shards.len(), &*machine.image().cluster_id), (3, "abc"));
     assert!(machine.image().nodes[&NodeId(1)].epoch > epoch);

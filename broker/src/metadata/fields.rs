@@ -41,6 +41,16 @@ pub(super) fn read_replicas(r: &mut Reader<'_>) -> Result<Vec<ReplicaRecord>, Co
     read_list(r, "replicas", read_replica)
 }
 
+pub(super) fn write_ids(w: &mut Writer, replicas: &[ReplicaId]) {
+    write_list(w, replicas.iter(), |w, replica| {
+        w.u64(replica.0);
+    });
+}
+
+pub(super) fn read_ids(r: &mut Reader<'_>) -> Result<Vec<ReplicaId>, CodecError> {
+    read_list(r, "replica ids", |r| r.u64("replica id").map(ReplicaId))
+}
+
 pub(super) fn write_intent_key(w: &mut Writer, key: &IntentKey) {
     w.u64(key.shard.0).u64(key.index.0).uuid(&key.topic);
 }

@@ -5,18 +5,19 @@
 //!
 //! Both versions grow together with the fields. Reading never panics. May not know: who sends it and how it is carried out.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::ids::{RaftIndex, ReplicaId};
+use ottla_storage::ids::RaftIndex;
 
 use super::command::IntentEnd;
-use super::decide::{Answer, Ask, Join};
+use super::decide::{Answer, Ask};
 use super::error::MetadataError;
 use super::fields::{
-    read_intent_key, read_node, read_replica, read_values, write_intent_key, write_node, write_replica, write_values,
+    read_ids, read_intent_key, read_node, read_replicas, read_values, write_ids, write_intent_key, write_node,
+    write_replicas, write_values,
 };
+use super::image::ShardId;
+use super::joining::Join;
 use super::requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
 };
@@ -195,12 +196,13 @@ fn write_ask(w: &mut Writer, ask: &Ask) {
         }
         Ask::Join(join) => {
             w.u8(9);
-            write_node(w, &join.node);
-            w.string(&join.cluster_id);
-            write_replica(w, &join.metadata_replica);
-            write_list(w, join.founders.iter(), |w, (replica, node)| {
-                w.u64(replica.0).i32(node.0);
-            });
+            write_join(w, join);
+        }
+        Ask::ChangeReplicas { shard, nodes } => write_nodes(w.u8(10).u64(shard.0), nodes),
+        Ask::ForgetReplicas { shard, reached, left } => {
+            w.u8(11).u64(shard.0);
+            write_ids(w, reached);
+            write_ids(w, left);
         }
     }
 }
@@ -245,16 +247,26 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
             };
             Ok((key, end))
         })?),
-        9 => {
-            let (node, cluster_id) = (read_node(r)?, r.string("cluster id")?);
-            let metadata_replica = read_replica(r)?;
-            let founders =
-                read_list(r, "founders", |r| Ok((ReplicaId(r.u64("replica id")?), NodeId(r.i32("node id")?))))?;
-            let founders: BTreeMap<_, _> = founders.into_iter().collect();
-            Ask::Join(Box::new(Join { node, cluster_id, metadata_replica, founders }))
+        9 => Ask::Join(Box::new(read_join(r)?)),
+        10 => Ask::ChangeReplicas { shard: ShardId(r.u64("shard")?), nodes: read_nodes(r)? },
+        11 => {
+            let (shard, reached) = (ShardId(r.u64("shard")?), read_ids(r)?);
+            Ask::ForgetReplicas { shard, reached, left: read_ids(r)? }
         }
         tag => return Err(CodecError::Tag("what is asked", tag)),
     })
+}
+
+pub(super) fn write_join(w: &mut Writer, join: &Join) {
+    write_node(w, &join.node);
+    w.string(&join.cluster_id);
+    write_replicas(w, &join.founders);
+    write_ids(w, &join.lost);
+}
+
+pub(super) fn read_join(r: &mut Reader<'_>) -> Result<Join, CodecError> {
+    let (node, cluster_id) = (read_node(r)?, r.string("cluster id")?);
+    Ok(Join { node, cluster_id, founders: read_replicas(r)?, lost: read_ids(r)? })
 }
 
 fn write_change(w: &mut Writer, change: &ConfigChange) {

@@ -9,10 +9,11 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::command::IntentEnd;
-use super::decide::{Answer, Ask, Join};
+use super::decide::{Answer, Ask};
 use super::error::MetadataError;
 use super::forward::{Answered, Question, Want};
 use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, ReplicaRecord, ShardId};
+use super::joining::Join;
 use super::requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
 };
@@ -33,12 +34,16 @@ fn nodes() -> impl Strategy<Value = Vec<NodeId>> {
     vec(any::<i32>().prop_map(NodeId), 0..4)
 }
 
+fn ids() -> impl Strategy<Value = Vec<ReplicaId>> {
+    vec(any::<u64>().prop_map(ReplicaId), 0..4)
+}
+
 fn join() -> impl Strategy<Value = Join> {
     let listeners = vec((text(), text(), any::<u16>()), 0..3);
     let directories = vec((id(), text(), any::<u64>()), 0..3);
-    let founders = btree_map(any::<u64>().prop_map(ReplicaId), any::<i32>().prop_map(NodeId), 0..4);
-    (any::<i32>(), proptest::option::of(text()), listeners, directories, any::<u64>(), founders, text()).prop_map(
-        |(node, rack, listeners, directories, number, founders, cluster_id)| {
+    let founders = vec((any::<u64>(), any::<i32>(), id()), 0..4);
+    (any::<i32>(), proptest::option::of(text()), listeners, directories, any::<u64>(), founders, text(), ids())
+        .prop_map(|(node, rack, listeners, directories, number, founders, cluster_id, lost)| {
             let listener = |(name, host, port)| ListenerEndpoint { name, host, port };
             let directory = |(id, path, free_bytes)| DirectoryRecord { id, path, free_bytes };
             let node = NodeRecord {
@@ -49,10 +54,9 @@ fn join() -> impl Strategy<Value = Join> {
                 version: "1".into(),
                 epoch: RaftIndex(number),
             };
-            let replica = ReplicaRecord { id: ReplicaId(number), node: node.id, directory: Uuid::from_u128(9) };
-            Join { node, cluster_id, metadata_replica: replica, founders }
-        },
-    )
+            let founder = |(id, node, directory)| ReplicaRecord { id: ReplicaId(id), node: NodeId(node), directory };
+            Join { node, cluster_id, founders: founders.into_iter().map(founder).collect(), lost }
+        })
 }
 
 fn change() -> impl Strategy<Value = ConfigChange> {
@@ -107,6 +111,12 @@ fn ask() -> impl Strategy<Value = Ask> {
         Just(Ask::AllocateProducerIds),
         vec((key, end), 0..5).prop_map(Ask::EndIntents),
         join().prop_map(|join| Ask::Join(Box::new(join))),
+        (any::<u64>(), nodes()).prop_map(|(shard, nodes)| Ask::ChangeReplicas { shard: ShardId(shard), nodes }),
+        (any::<u64>(), ids(), ids()).prop_map(|(shard, reached, left)| Ask::ForgetReplicas {
+            shard: ShardId(shard),
+            reached,
+            left
+        }),
     ]
 }
 

@@ -3,7 +3,7 @@
 //! Changing an image copies only what changed (`SharedMap`, `Arc`): readers keep theirs as long as they like.
 //! May not know: how it came about (`machine`) and who wants it changed (`controller`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -70,10 +70,27 @@ pub struct ShardRecord {
     pub id: ShardId,
     /// What it is for.
     pub kind: ShardKind,
-    /// Its replicas, preferred leader first.
+    /// The replicas that it is to have, preferred leader first.
     pub replicas: Vec<ReplicaRecord>,
+    /// Replicas that are to go: members until its leader says that they are not.
+    pub leaving: Vec<ReplicaRecord>,
+    /// The replicas that found the group, whether they are still there or not; all others come as members that know nothing.
+    pub founders: Vec<ReplicaId>,
     /// Metadata index at which it was recorded.
     pub created: RaftIndex,
+}
+
+impl ShardRecord {
+    /// All that are members, or are to be.
+    pub fn members(&self) -> impl Iterator<Item = &ReplicaRecord> {
+        self.replicas.iter().chain(&self.leaving)
+    }
+
+    /// The ids of the replicas that it is to have.
+    #[must_use]
+    pub fn wanted(&self) -> BTreeSet<ReplicaId> {
+        self.replicas.iter().map(|replica| replica.id).collect()
+    }
 }
 
 /// Where clients or nodes reach a node.

@@ -32,6 +32,7 @@ struct Model {
     cluster_id: Option<String>,
     nodes: BTreeMap<i32, NodeRecord>,
     shards: BTreeMap<u64, (NewShard, u64)>,
+    leaving: BTreeMap<u64, Vec<ReplicaRecord>>,
     topics: BTreeMap<Uuid, Topic>,
     /// What each shard has not reported done: the partitions to adopt or to drop, by shard, index and topic.
     intents: BTreeMap<(u64, u64, Uuid), (IntentKind, BTreeSet<i32>)>,
@@ -65,6 +66,30 @@ impl Model {
         self.replica_ids_given.extend(ids);
         self.shard_ids_given.insert(id);
         self.shards.insert(id, (shard.clone(), index));
+        Ok(())
+    }
+
+    fn set_replicas(&mut self, id: u64, before: &[ReplicaId], replicas: &[ReplicaRecord]) -> Result<(), Refusal> {
+        let (shard, _) = self.shards.get_mut(&id).ok_or(Refusal::Shard)?;
+        let had: Vec<ReplicaId> = shard.replicas.iter().map(|replica| replica.id).collect();
+        if had != before {
+            return refused(Refusal::Replicas);
+        }
+        let leaving = self.leaving.entry(id).or_default();
+        let stays = |replica: &ReplicaRecord| shard.replicas.contains(replica) || leaving.contains(replica);
+        let new: Vec<_> = replicas.iter().filter(|replica| !stays(replica)).collect();
+        let ids: BTreeSet<_> = replicas.iter().map(|replica| replica.id).collect();
+        let newest = self.replica_ids_given.last().copied().unwrap_or(0);
+        if replicas.is_empty() || ids.len() < replicas.len() || new.iter().any(|replica| replica.id.0 <= newest) {
+            return refused(Refusal::ReplicaId);
+        }
+        if !new.iter().all(|replica| self.nodes.contains_key(&replica.node.0)) {
+            return refused(Refusal::NoSuchNode);
+        }
+        self.replica_ids_given.extend(new.iter().map(|replica| replica.id.0));
+        let members = shard.replicas.iter().chain(leaving.iter());
+        *leaving = members.filter(|replica| !ids.contains(&replica.id)).copied().collect();
+        shard.replicas = replicas.to_vec();
         Ok(())
     }
 
@@ -143,10 +168,16 @@ impl Model {
                 let ended = self.intents.remove(&(key.shard.0, key.index.0, key.topic));
                 return ended.map(drop).ok_or(Refusal::NoSuchIntent);
             }
-            Command::PlaceReplica { shard, replica } => {
-                let (shard, _) = self.shards.get_mut(&shard.0).ok_or(Refusal::Shard)?;
-                let same = |known: &&mut ReplicaRecord| known.id == replica.id && known.node == replica.node;
-                *shard.replicas.iter_mut().find(same).ok_or(Refusal::ReplicaId)? = *replica;
+            Command::SetReplicas { shard, before, replicas } => return self.set_replicas(shard.0, before, replicas),
+            Command::ForgetReplicas { shard, reached, left } => {
+                let (shard, _) = self.shards.get(&shard.0).ok_or(Refusal::Shard)?;
+                let has: BTreeSet<_> = shard.replicas.iter().map(|replica| replica.id).collect();
+                let leaving = self.leaving.entry(shard.id.0).or_default();
+                let gone = leaving.iter().filter(|replica| left.contains(&replica.id)).count();
+                if has != reached.iter().copied().collect() || gone == 0 {
+                    return refused(Refusal::Replicas);
+                }
+                leaving.retain(|replica| !left.contains(&replica.id));
             }
         }
         Ok(())
@@ -169,6 +200,7 @@ impl Model {
         for (shard, (expected, created)) in image.shards.values().zip(self.shards.values()) {
             assert_eq!((shard.id, shard.kind, &shard.replicas), (expected.id, expected.kind, &expected.replicas));
             assert_eq!(shard.created, RaftIndex(*created));
+            assert_eq!(shard.leaving, self.leaving.get(&shard.id.0).cloned().unwrap_or_default());
         }
         let configs = image.broker_configs.iter().map(|(node, values)| (node.map(|node| node.0), values));
         assert!(configs.eq(self.configs.iter().map(|(node, values)| (*node, values))));
@@ -253,10 +285,33 @@ fn a_shard(random: &mut Random, model: &Model) -> NewShard {
     NewShard { id: ShardId(id), kind, replicas: (0..count).map(|number| replica(random, number)).collect() }
 }
 
+/// Some of a shard's replicas go, some come.
+fn some_replicas(random: &mut Random, model: &Model) -> Command {
+    let shards: Vec<_> = model.shards.keys().copied().collect();
+    let shard = if random.once_in(9) { random.below(9) } else { random.pick(&shards).copied().unwrap_or(1) };
+    let mut replicas = model.shards.get(&shard).map_or(Vec::new(), |(shard, _)| shard.replicas.clone());
+    let back = model.leaving.get(&shard).and_then(|leaving| random.pick(leaving)).copied();
+    let mut before: Vec<_> = replicas.iter().map(|replica| replica.id).collect();
+    if random.once_in(9) {
+        before.pop();
+    }
+    replicas.retain(|_| random.once_in(2));
+    replicas.extend(back.filter(|_| random.once_in(3)));
+    let newest = model.replica_ids_given.last().copied().unwrap_or(0);
+    for number in 0..random.below(3) {
+        replicas.push(ReplicaRecord {
+            id: ReplicaId((newest + 1 + number).saturating_sub(random.below(9) / 8)),
+            node: NodeId(i32::try_from(random.between(1, 3)).unwrap()),
+            directory: Uuid::from_u128(u128::from(random.below(3))),
+        });
+    }
+    Command::SetReplicas { shard: ShardId(shard), before, replicas }
+}
+
 fn command(random: &mut Random, model: &Model) -> Command {
     let id = Uuid::from_u128(u128::from(random.below(9)));
     let a_node = |random: &mut Random| i32::try_from(random.between(1, 3)).unwrap();
-    match random.below(23) {
+    match random.below(27) {
         0 => Command::Bootstrap { cluster_id: format!("cluster-{}", random.below(9)) },
         1 => Command::RegisterNode(node(a_node(random), Some("z"), &[random.below(99)])),
         2 | 3 => Command::AddShard(a_shard(random, model)),
@@ -278,18 +333,17 @@ fn command(random: &mut Random, model: &Model) -> Command {
             let node = (!random.once_in(2)).then(|| NodeId(a_node(random)));
             Command::SetBrokerConfig { node, values: values(random, "log.retention.ms") }
         }
-        17 => {
-            let known: Vec<_> = model.shards.values().flat_map(|(shard, _)| &shard.replicas).copied().collect();
-            let mut replica = random.pick(&known).copied().unwrap_or(ReplicaRecord {
-                id: ReplicaId(1),
-                node: NodeId(1),
-                directory: Uuid::nil(),
-            });
-            replica.directory = Uuid::from_u128(u128::from(random.below(9)));
-            replica.node.0 += i32::from(random.once_in(9));
-            let of = model.shards.values().find(|(shard, _)| shard.replicas.iter().any(|known| known.id == replica.id));
-            let shard = of.filter(|_| !random.once_in(9)).map_or(ShardId(random.below(5)), |(shard, _)| shard.id);
-            Command::PlaceReplica { shard, replica }
+        17..20 => some_replicas(random, model),
+        20 => {
+            let shards: Vec<_> = model.shards.keys().copied().collect();
+            let shard = random.pick(&shards).copied().unwrap_or(1);
+            let ids = |replicas: &[ReplicaRecord]| replicas.iter().map(|replica| replica.id).collect::<Vec<_>>();
+            let mut reached = model.shards.get(&shard).map_or(Vec::new(), |(shard, _)| ids(&shard.replicas));
+            if random.once_in(9) {
+                reached.pop();
+            }
+            let left = model.leaving.get(&shard).map_or(Vec::new(), |leaving| ids(leaving));
+            Command::ForgetReplicas { shard: ShardId(shard), reached, left }
         }
         16 => Command::AllocateProducerIds { count: u32::try_from(random.between(1, 1_000)).unwrap() },
         _ => {

@@ -164,9 +164,9 @@ async fn start(memory: &Memory, config: Config) -> Result<(Metadata, RaftHost), 
     let local = LocalNode::from_config(&config, vec![free]);
     let home = (Arc::new(memory.clone()) as Arc<dyn Directory>, directory);
     let recovered = memory.recovered();
-    let founders = Founders::alone(config.node_id);
+    let seeds = Seeds::alone(config.node_id);
     assert!(recovered.as_ref().is_none_or(is_metadata));
-    let metadata = Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), founders).await?;
+    let metadata = Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), seeds).await?;
     Ok((metadata, host))
 }
 

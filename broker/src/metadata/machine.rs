@@ -4,6 +4,8 @@
 //! checksum over every change (I6). What is local to the node (effective configurations) is derived and not part of either.
 //! May not know: clocks, randomness, who proposed what, what anybody waits for.
 
+mod shards;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,10 +15,8 @@ use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
-use super::command::{self, Command, NewShard};
-use super::image::{
-    Intent, IntentKey, IntentKind, MetadataImage, PartitionRoute, ReplicaRecord, ShardId, ShardRecord, Topic,
-};
+use super::command::{self, Command};
+use super::image::{Intent, IntentKey, IntentKind, MetadataImage, PartitionRoute, ShardId, Topic};
 use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, cluster_key, intent_key, topic_key};
 use crate::codec::CodecError;
 use crate::config::{Config, TopicConfig};
@@ -48,6 +48,8 @@ pub enum Refusal {
     Shard,
     /// A replica id was given before.
     ReplicaId,
+    /// The shard is to have other replicas than the command was decided on.
+    Replicas,
     /// The topic has another number of partitions than the command was decided on.
     PartitionCount,
     /// No such intent is open.
@@ -247,7 +249,8 @@ impl Machine {
                 }
                 None => Err(Refusal::NoSuchIntent),
             },
-            Command::PlaceReplica { shard, replica } => self.place_replica(shard, replica),
+            Command::SetReplicas { shard, before, replicas } => self.set_replicas(shard, &before, replicas),
+            Command::ForgetReplicas { shard, reached, left } => self.forget_replicas(shard, &reached, &left),
         };
         applied.map_or_else(Outcome::Refused, |()| Outcome::Done)
     }
@@ -275,40 +278,6 @@ impl Machine {
         self.checksum = mix(self.checksum, cluster_id.as_bytes());
         self.counters_dirty = true;
         self.image.cluster_id = cluster_id.into();
-        Ok(())
-    }
-
-    fn add_shard(&mut self, index: RaftIndex, shard: NewShard) -> Result<(), Refusal> {
-        if self.image.shards.contains_key(&shard.id)
-            || (shard.id != ShardId::METADATA && shard.id.0 < self.image.next_shard_id)
-        {
-            return Err(Refusal::Shard);
-        }
-        let ids: BTreeSet<_> = shard.replicas.iter().map(|replica| replica.id.0).collect();
-        if ids.len() != shard.replicas.len() || ids.first().is_none_or(|id| *id < self.image.next_replica_id) {
-            return Err(Refusal::ReplicaId);
-        }
-        // The first voters of the metadata group are known before their nodes are.
-        let founds = shard.id == ShardId::METADATA;
-        if !founds && shard.replicas.iter().any(|replica| !self.image.nodes.contains_key(&replica.node)) {
-            return Err(Refusal::NoSuchNode);
-        }
-        self.image.next_replica_id = ids.last().map_or(0, |id| id.saturating_add(1));
-        self.image.next_shard_id = self.image.next_shard_id.max(shard.id.0.saturating_add(1));
-        self.note_counter(self.image.next_replica_id);
-        let record = ShardRecord { id: shard.id, kind: shard.kind, replicas: shard.replicas, created: index };
-        self.note(&Record::Shard(record.clone()));
-        Arc::make_mut(&mut self.image.shards).insert(record.id, Arc::new(record));
-        Ok(())
-    }
-
-    fn place_replica(&mut self, shard: ShardId, replica: ReplicaRecord) -> Result<(), Refusal> {
-        let record = self.image.shards.get(&shard).ok_or(Refusal::Shard)?;
-        let mut record = record.as_ref().clone();
-        let known = record.replicas.iter_mut().find(|known| (known.id, known.node) == (replica.id, replica.node));
-        *known.ok_or(Refusal::ReplicaId)? = replica;
-        self.note(&Record::Shard(record.clone()));
-        Arc::make_mut(&mut self.image.shards).insert(shard, Arc::new(record));
         Ok(())
     }
 

@@ -7,12 +7,15 @@ pub mod command;
 mod config_change;
 pub mod controller;
 mod decide;
+pub mod desk;
 mod error;
 mod fields;
 mod forward;
 pub mod image;
+mod joining;
 mod joint;
 pub mod machine;
+pub(crate) mod members;
 pub mod names;
 mod peers;
 pub mod placement;
@@ -26,6 +29,7 @@ mod writer;
 pub use crate::codec::CodecError;
 pub use command::IntentEnd;
 pub use controller::Metadata;
+pub use desk::desk;
 pub use error::MetadataError;
 pub use image::{
     CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint, MetadataImage, NodeRecord,
@@ -37,7 +41,7 @@ pub use records::ShardCreation;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
 };
-pub use start::{Founders, LocalNode, StartError, is_metadata};
+pub use start::{LocalNode, Seeds, StartError, is_metadata};
 
 #[cfg(test)]
 mod cluster_tests;
@@ -51,6 +55,8 @@ mod image_model_tests;
 mod live_tests;
 #[cfg(test)]
 mod machine_tests;
+#[cfg(test)]
+mod members_tests;
 #[cfg(test)]
 mod placement_model_tests;
 #[cfg(test)]

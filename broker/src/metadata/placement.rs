@@ -7,13 +7,15 @@
 //! May not know: clocks, randomness, requests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use super::command::NewShard;
-use super::image::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord};
+use super::image::{MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 
 /// The replication factor where nobody asks for another, given enough nodes.
 const FACTOR: usize = 3;
@@ -78,12 +80,12 @@ impl<'a> Planner<'a> {
     }
 
     fn count(&mut self, replicas: &[ReplicaRecord]) {
-        for (place, replica) in replicas.iter().enumerate() {
+        for replica in replicas {
             *self.replicas.entry(replica.node).or_default() += 1;
             *self.directories.entry(replica.directory).or_default() += 1;
-            if place == 0 {
-                *self.leaders.entry(replica.node).or_default() += 1;
-            }
+        }
+        if let Some(first) = replicas.first() {
+            *self.leaders.entry(first.node).or_default() += 1;
         }
     }
 
@@ -117,26 +119,71 @@ impl<'a> Planner<'a> {
         chosen
     }
 
+    /// A new replica on the node.
+    fn replica(&mut self, node: NodeId) -> ReplicaRecord {
+        let replica = ReplicaRecord { id: ReplicaId(self.next_replica_id), node, directory: self.directory(node) };
+        self.next_replica_id += 1;
+        *self.replicas.entry(node).or_default() += 1;
+        *self.directories.entry(replica.directory).or_default() += 1;
+        replica
+    }
+
     fn add(&mut self, kind: ShardKind, nodes: &[NodeId]) -> NewShard {
         let id = ShardId(self.next_shard_id);
         self.next_shard_id += 1;
-        let mut replicas = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            let directory = self.directory(*node);
-            replicas.push(ReplicaRecord { id: ReplicaId(self.next_replica_id), node: *node, directory });
-            self.next_replica_id += 1;
+        let replicas: Vec<_> = nodes.iter().map(|node| self.replica(*node)).collect();
+        if let Some(first) = nodes.first() {
+            *self.leaders.entry(*first).or_default() += 1;
         }
-        self.count(&replicas);
         NewShard { id, kind, replicas }
     }
 }
 
+/// True if a replica's directory is one of its node's.
+fn is_at_home(image: &MetadataImage, replica: &ReplicaRecord) -> bool {
+    let node = image.nodes.get(&replica.node);
+    let has = |node: &NodeRecord| node.directories.iter().any(|directory| directory.id == replica.directory);
+    node.is_some_and(has) || mutants::is_on(Bug::WipedReplicaVotes)
+}
+
+/// A shard's replicas when they are to lie on these nodes: what lies there stays, also what was about to leave; the others
+/// are new.
+#[must_use]
+pub fn moved(image: &MetadataImage, shard: &ShardRecord, nodes: &[NodeId]) -> Vec<ReplicaRecord> {
+    let mut planner = Planner::new(image);
+    let stays = |node: &NodeId| {
+        let here = |replica: &&ReplicaRecord| replica.node == *node && is_at_home(image, replica);
+        let newest = shard.leaving.iter().filter(here).max_by_key(|replica| replica.id);
+        shard.replicas.iter().find(here).or(newest)
+    };
+    nodes.iter().map(|node| stays(node).copied().unwrap_or_else(|| planner.replica(*node))).collect()
+}
+
+/// Shards of which a node's replica is gone, with its directory or because it is `lost`, and their replicas when a new one
+/// stands in its place. The metadata group gets a replica on a node that has none. A shard of fewer than three has nothing
+/// to rebuild one from.
+#[must_use]
+pub fn rebuilt(image: &MetadataImage, node: NodeId, lost: &[ReplicaId]) -> Vec<(Arc<ShardRecord>, Vec<ReplicaRecord>)> {
+    let mut planner = Planner::new(image);
+    let mut rebuilt = Vec::new();
+    for shard in image.shards.values() {
+        let mut replicas = shard.replicas.clone();
+        let own = replicas.iter_mut().find(|replica| replica.node == node);
+        match own {
+            Some(own) if is_at_home(image, own) && !lost.contains(&own.id) => continue,
+            Some(_) if shard.replicas.len() < 3 => continue,
+            Some(own) => *own = planner.replica(node),
+            None if shard.kind == ShardKind::Metadata => replicas.push(planner.replica(node)),
+            None => continue,
+        }
+        rebuilt.push((Arc::clone(shard), replicas));
+    }
+    rebuilt
+}
+
 /// True when every replica's directory is still registered: only such a shard takes new partitions.
 fn is_whole(image: &MetadataImage, shard: &ShardRecord) -> bool {
-    shard.replicas.iter().all(|replica| {
-        let node = image.nodes.get(&replica.node);
-        node.is_some_and(|node| node.directories.iter().any(|directory| directory.id == replica.directory))
-    })
+    shard.replicas.iter().all(|replica| is_at_home(image, replica))
 }
 
 fn whole_shards(image: &MetadataImage, kind: ShardKind) -> Vec<ShardId> {

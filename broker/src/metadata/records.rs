@@ -19,10 +19,12 @@ use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
 use super::fields::{
-    read_intent_key, read_node, read_replicas, read_shard_kind, read_values, write_intent_key, write_node,
-    write_replicas, write_shard_kind, write_values,
+    read_ids, read_intent_key, read_node, read_replicas, read_shard_kind, read_values, write_ids, write_intent_key,
+    write_node, write_replicas, write_shard_kind, write_values,
 };
-use super::image::{Intent, IntentKey, IntentKind, NodeRecord, PartitionRoute, ShardId, ShardKind, ShardRecord};
+use super::image::{
+    Intent, IntentKey, IntentKind, NodeRecord, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord,
+};
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 const VERSION: u8 = 1;
@@ -105,6 +107,8 @@ impl Record {
                 write_shard_kind(&mut w, shard.kind);
                 write_replicas(&mut w, &shard.replicas);
                 w.u64(shard.created.0);
+                write_ids(&mut w, &shard.founders);
+                write_replicas(&mut w, &shard.leaving);
             }
             Self::Topic(topic) => {
                 w.string(&topic.name).u8(u8::from(topic.internal));
@@ -142,12 +146,10 @@ impl Record {
                 k.i32("node id")?;
                 Self::Node(read_node(&mut v)?)
             }
-            b's' => Self::Shard(ShardRecord {
-                id: ShardId(k.u64("shard id")?),
-                kind: read_shard_kind(&mut v)?,
-                replicas: read_replicas(&mut v)?,
-                created: RaftIndex(v.u64("index")?),
-            }),
+            b's' => {
+                let id = ShardId(k.u64("shard id")?);
+                Self::Shard(read_shard(id, &mut v)?)
+            }
             b't' => Self::Topic(TopicRecord {
                 id: k.uuid("topic id")?,
                 name: v.string("topic name")?,
@@ -167,6 +169,18 @@ impl Record {
         v.end()?;
         Ok(record)
     }
+}
+
+fn read_shard(id: ShardId, v: &mut Reader<'_>) -> Result<ShardRecord, CodecError> {
+    let (kind, replicas) = (read_shard_kind(v)?, read_replicas(v)?);
+    let created = RaftIndex(v.u64("index")?);
+    // 0.2.0 wrote no more, and had only replicas that found.
+    let (founders, leaving) = if v.is_empty() {
+        (replicas.iter().map(|replica: &ReplicaRecord| replica.id).collect(), Vec::new())
+    } else {
+        (read_ids(v)?, read_replicas(v)?)
+    };
+    Ok(ShardRecord { id, kind, replicas, leaving, founders, created })
 }
 
 fn read_route(r: &mut Reader<'_>) -> Result<PartitionRoute, CodecError> {
@@ -189,8 +203,8 @@ fn read_intent(r: &mut Reader<'_>) -> Result<Intent, CodecError> {
 
 /// What a replica's group-creation frame says: enough to open the replica before the metadata is known.
 ///
-///  | version u8 | shard u64 | kind | created u64 |
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///  | version u8 | shard u64 | kind | created u64 | founders, of the metadata group alone |
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardCreation {
     /// The shard.
     pub shard: ShardId,
@@ -198,11 +212,16 @@ pub struct ShardCreation {
     pub kind: ShardKind,
     /// Metadata index at which it was recorded.
     pub created: RaftIndex,
+    /// Of the metadata group, which no metadata records before it exists: its first members.
+    pub founders: Vec<ReplicaRecord>,
 }
 
 impl ShardCreation {
-    /// The metadata group itself, which no metadata records before it exists.
-    pub const METADATA: Self = Self { shard: ShardId::METADATA, kind: ShardKind::Metadata, created: RaftIndex(0) };
+    /// The metadata group itself.
+    #[must_use]
+    pub fn metadata(founders: Vec<ReplicaRecord>) -> Self {
+        Self { shard: ShardId::METADATA, kind: ShardKind::Metadata, created: RaftIndex(0), founders }
+    }
 
     /// As bytes.
     #[must_use]
@@ -210,7 +229,11 @@ impl ShardCreation {
         let mut w = Writer::default();
         w.u8(VERSION).u64(self.shard.0);
         write_shard_kind(&mut w, self.kind);
-        w.u64(self.created.0).finish()
+        w.u64(self.created.0);
+        if self.kind == ShardKind::Metadata {
+            write_replicas(&mut w, &self.founders);
+        }
+        w.finish()
     }
 
     /// From bytes.
@@ -223,6 +246,8 @@ impl ShardCreation {
             shard: ShardId(r.u64("shard")?),
             kind: read_shard_kind(&mut r)?,
             created: RaftIndex(r.u64("index")?),
+            // 0.2.0 wrote none.
+            founders: if r.is_empty() { Vec::new() } else { read_replicas(&mut r)? },
         };
         r.end()?;
         Ok(creation)
@@ -231,13 +256,33 @@ impl ShardCreation {
 
 impl From<&ShardRecord> for ShardCreation {
     fn from(shard: &ShardRecord) -> Self {
-        Self { shard: shard.id, kind: shard.kind, created: shard.created }
+        Self { shard: shard.id, kind: shard.kind, created: shard.created, founders: Vec::new() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ottla_storage::ids::ReplicaId;
+
+    #[test]
+    fn what_0_2_0_wrote_of_a_shard_is_read() {
+        let replica = ReplicaRecord { id: ReplicaId(9), node: NodeId(1), directory: Uuid::from_u128(5) };
+        let record = ShardRecord {
+            id: ShardId(4),
+            kind: ShardKind::ConsumerOffsets,
+            replicas: vec![replica],
+            leaving: Vec::new(),
+            founders: vec![replica.id],
+            created: RaftIndex(5),
+        };
+        let value = Record::Shard(record.clone()).value();
+        let key = Record::Shard(record.clone()).key();
+        assert_eq!(Record::decode(&key, &value[..value.len() - 10]), Ok(Record::Shard(record)));
+        let creation = ShardCreation::metadata(Vec::new());
+        let bytes = creation.encode();
+        assert_eq!(ShardCreation::decode(&bytes[..bytes.len() - 1]), Ok(creation));
+    }
 
     #[test]
     fn records_come_back_and_cut_ones_are_refused() {
@@ -254,6 +299,14 @@ mod tests {
                 partitions: Arc::new(vec![route; 3]),
             }),
             Record::Intent(key, Intent { kind: IntentKind::Drop, partitions: vec![(0, 1), (7, 2)] }),
+            Record::Shard(ShardRecord {
+                id: ShardId(4),
+                kind: ShardKind::ConsumerOffsets,
+                replicas: vec![ReplicaRecord { id: ReplicaId(9), node: NodeId(1), directory: key.topic }],
+                leaving: vec![ReplicaRecord { id: ReplicaId(2), node: NodeId(3), directory: key.topic }],
+                founders: vec![ReplicaId(2), ReplicaId(3)],
+                created: RaftIndex(5),
+            }),
             Record::BrokerConfig(None, values.clone()),
             Record::BrokerConfig(Some(NodeId(4)), values),
         ];
@@ -267,8 +320,12 @@ mod tests {
             shard: ShardId(9),
             kind: ShardKind::Pool { factor: 3, pinned: true },
             created: RaftIndex(77),
+            founders: Vec::new(),
         };
-        assert_eq!(ShardCreation::decode(&creation.encode()), Ok(creation));
         assert!(ShardCreation::decode(&creation.encode()[1..]).is_err());
+        let founder = ReplicaRecord { id: ReplicaId(3), node: NodeId(2), directory: key.topic };
+        for creation in [creation, ShardCreation::metadata(vec![founder; 2])] {
+            assert_eq!(ShardCreation::decode(&creation.encode()), Ok(creation));
+        }
     }
 }

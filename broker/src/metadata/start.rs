@@ -6,27 +6,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, Directory, Members, RaftError, RaftHost};
+use ottla_raft::{Creation, Directory, GroupHandle, Members, RaftError, RaftHost};
 use ottla_storage::data_dir::RecoveredReplica;
-use ottla_storage::env::rt;
+use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::controller::{Metadata, random_uuid};
-use super::decide::Join;
+use super::desk::{self, Desk, DeskAnswer, DeskQuestion, Place};
 use super::error::MetadataError;
-use super::image::{DirectoryRecord, ListenerEndpoint, NodeRecord, ReplicaRecord, ShardKind};
+use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, ReplicaRecord, ShardKind};
+use super::joining::Join;
 use super::machine::Machine;
+use super::members;
 use super::records::ShardCreation;
 use super::replica::MetadataReplica;
 use crate::config::Config;
 
 /// The metadata group's replica on a node that founds a cluster alone.
 const FIRST_REPLICA: ReplicaId = ReplicaId(1);
-/// A node that could not register tries again after this long.
-const JOIN_PAUSE: Duration = Duration::from_millis(500);
+/// How long a desk has to answer.
+const DESK_WAIT: Duration = Duration::from_secs(2);
+/// Between two rounds of questions.
+const SEEK_PAUSE: Duration = Duration::from_millis(100);
 /// How long a node waits for its metadata group to have a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -66,32 +71,32 @@ fn advertised_host(host: &str) -> String {
     if crate::config::listeners::is_unspecified(host) { "localhost".to_owned() } else { host.to_owned() }
 }
 
-/// The nodes that found a cluster together, known to each of them beforehand: the first voters of the metadata group.
+/// The nodes that are asked for the cluster: the same on each of them, and they found it together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Founders {
-    own: ReplicaId,
-    members: BTreeMap<ReplicaId, NodeId>,
+pub struct Seeds {
+    own: NodeId,
+    nodes: Vec<NodeId>,
 }
 
-impl Founders {
+impl Seeds {
     /// One node alone.
     #[must_use]
     pub fn alone(node: NodeId) -> Self {
-        Self { own: FIRST_REPLICA, members: BTreeMap::from([(FIRST_REPLICA, node)]) }
+        Self { own: node, nodes: vec![node] }
     }
 
-    /// These nodes, in the same order on each of them; `None` if `node` is not one of them.
+    /// These nodes, in the same order on each of them; a node that is none of them joins what they found.
     #[must_use]
-    pub fn of(node: NodeId, nodes: &[NodeId]) -> Option<Self> {
-        let members: BTreeMap<_, _> = (FIRST_REPLICA.0..).map(ReplicaId).zip(nodes.iter().copied()).collect();
-        let own = *members.iter().find(|(_, member)| **member == node)?.0;
-        Some(Self { own, members })
+    pub fn of(node: NodeId, nodes: &[NodeId]) -> Self {
+        Self { own: node, nodes: nodes.to_vec() }
     }
 
-    /// The metadata group's replica of each node.
-    #[must_use]
-    pub fn replicas(&self) -> &BTreeMap<ReplicaId, NodeId> {
-        &self.members
+    fn is_alone(&self) -> bool {
+        self.nodes == [self.own]
+    }
+
+    fn others(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.iter().copied().filter(|node| *node != self.own)
     }
 }
 
@@ -154,9 +159,9 @@ pub fn mint_cluster_id() -> String {
 }
 
 impl Metadata {
-    /// Opens the metadata group of a node, or founds one with `founders` where nothing was recovered, and registers the
-    /// node. `home` is the directory of the group's replica and its id: the recovered one's, else the first. A node that is
-    /// alone is registered when this returns; one of several serves from what it knows, and keeps trying behind.
+    /// Opens the metadata group of a node, or has it take its place in the one that `seeds` know or found, and registers
+    /// the node. `home` is the directory of the group's replica and its id: the recovered one's, else the first. A node that
+    /// is alone is registered when this returns; one of several serves from what it knows, and keeps trying behind.
     ///
     /// # Errors
     /// When the group cannot be opened, belongs to another cluster, or gets no leader.
@@ -166,31 +171,43 @@ impl Metadata {
         recovered: Option<&RecoveredReplica>,
         local: LocalNode,
         config: Arc<Config>,
-        founders: Founders,
+        seeds: Seeds,
     ) -> Result<Self, StartError> {
         let (directory, directory_id) = home;
-        if config.cluster_size() > founders.members.len() {
+        if config.cluster_size() > seeds.nodes.len() {
             return Err(StartError::ManySeeds(config.cluster_size()));
         }
-        let machine = match recovered {
-            Some(replica) => {
-                let applied = replica.applied.map_or(RaftIndex(0), |applied| applied.index);
-                Machine::restore(Arc::clone(&config), applied, &replica.state)?
-            }
-            None => Machine::new(Arc::clone(&config)),
+        let alone = seeds.is_alone();
+        let mut join = join_of(local, &config);
+        let desk = Desk::open(host, config.node_id, directory_id, recovered.is_none());
+        let opened = match recovered {
+            Some(replica) => match open(host, &directory, replica, &config).await {
+                Err(StartError::Raft(RaftError::Damaged { replica, what })) if !alone => {
+                    tracing::error!(replica = replica.0, "metadata group: {what}; it is rebuilt under a new id");
+                    join.lost.push(replica);
+                    None
+                }
+                opened => Some(opened?),
+            },
+            None => None,
         };
-        let (machine, images) = MetadataReplica::new(machine);
-        let group = match recovered {
-            Some(replica) => host.open(directory, replica, Box::new(machine)).await?,
+        let (group, images, founders) = match opened {
+            Some(opened) => opened,
             None => {
-                let members = Members::of(founders.members.keys().copied());
-                let creation = ShardCreation::METADATA.encode();
-                host.create(directory, founders.own, creation, members, Box::new(machine)).await?
+                let own = Place { replica: founder(0, config.node_id, directory_id), founds: true };
+                let (founders, place) =
+                    if alone { (vec![own.replica], own) } else { seek(host, &seeds, directory_id, &join).await };
+                desk.takes_place();
+                create(host, &directory, founders, place, &config).await?
             }
         };
-        let alone = founders.members.len() == 1;
-        let replica = ReplicaRecord { id: group.replica(), node: config.node_id, directory: directory_id };
-        let metadata = Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config));
+        join.founders = match founders.is_empty() {
+            // 0.2.0 recorded none: it ran alone.
+            true => vec![ReplicaRecord { id: group.replica(), node: config.node_id, directory: directory_id }],
+            false => founders.clone(),
+        };
+        let metadata = Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), join.clone());
+        desk.knows(&metadata, founders);
         if alone {
             metadata.wait_for_leader().await?;
         }
@@ -200,25 +217,13 @@ impl Metadata {
         {
             return Err(StartError::OtherCluster { found: founded, expected: expected.clone() });
         }
-        let join = join_of(local, &config, replica, founders.members);
+        rt::spawn(members::keep(metadata.downgrade(), metadata.group().clone(), metadata.watch()));
         if alone {
             metadata.join(join).await?;
         } else {
             rt::spawn(metadata.clone().keep_joining(join));
         }
         Ok(metadata)
-    }
-
-    /// Registers the node as soon as the group can; a group without a quorum stops no node.
-    async fn keep_joining(self, join: Join) {
-        loop {
-            match self.join(join.clone()).await {
-                Ok(()) => return,
-                Err(MetadataError::Stopped(why)) => return tracing::error!("this node is not registered: {why}"),
-                Err(error) => tracing::warn!("this node is not registered yet: {error}"),
-            }
-            rt::sleep(JOIN_PAUSE).await;
-        }
     }
 
     async fn wait_for_leader(&self) -> Result<(), StartError> {
@@ -239,12 +244,82 @@ impl Metadata {
     }
 }
 
-fn join_of(
-    local: LocalNode,
-    config: &Config,
-    metadata_replica: ReplicaRecord,
-    founders: BTreeMap<ReplicaId, NodeId>,
-) -> Join {
+type Opened = (GroupHandle, watch::Receiver<Arc<MetadataImage>>, Vec<ReplicaRecord>);
+
+async fn open(
+    host: &RaftHost,
+    directory: &Arc<dyn Directory>,
+    replica: &RecoveredReplica,
+    config: &Arc<Config>,
+) -> Result<Opened, StartError> {
+    let applied = replica.applied.map_or(RaftIndex(0), |applied| applied.index);
+    let machine = Machine::restore(Arc::clone(config), applied, &replica.state)?;
+    let (machine, images) = MetadataReplica::new(machine);
+    let group = host.open(directory.clone(), replica, Box::new(machine)).await?;
+    let creation = Creation::decode(replica.creation.clone()).map(|creation| ShardCreation::decode(&creation.shard));
+    let founders = creation.and_then(Result::ok).map(|creation| creation.founders).unwrap_or_default();
+    Ok((group, images, founders))
+}
+
+/// Takes a place: as one of the founders, or as a member that knows nothing yet.
+async fn create(
+    host: &RaftHost,
+    directory: &Arc<dyn Directory>,
+    founders: Vec<ReplicaRecord>,
+    place: Place,
+    config: &Arc<Config>,
+) -> Result<Opened, StartError> {
+    let (machine, images) = MetadataReplica::new(Machine::new(Arc::clone(config)));
+    let members = match place.founds {
+        true => Members::of(founders.iter().map(|founder| founder.id)),
+        false => Members::default(),
+    };
+    let creation = ShardCreation::metadata(founders.clone()).encode();
+    let group = host.create(directory.clone(), place.replica.id, creation, members, Box::new(machine)).await?;
+    Ok((group, images, founders))
+}
+
+fn founder(rank: u64, node: NodeId, directory: Uuid) -> ReplicaRecord {
+    ReplicaRecord { id: ReplicaId(FIRST_REPLICA.0 + rank), node, directory }
+}
+
+/// Asks everybody until this node has its place.
+async fn seek(host: &RaftHost, seeds: &Seeds, directory: Uuid, join: &Join) -> (Vec<ReplicaRecord>, Place) {
+    let ask = |to: NodeId, question: DeskQuestion| async move {
+        let answer = host.ask(desk::desk(seeds.own), desk::desk(to), question.encode(), DESK_WAIT).await.ok()?;
+        Some((to, DeskAnswer::decode(&answer).ok()?))
+    };
+    loop {
+        let hello = || DeskQuestion::Hello { node: seeds.own, directory, lost: join.lost.clone() };
+        let answers: Vec<_> = join_all(seeds.others().map(|node| ask(node, hello()))).await;
+        let answers: Vec<_> = answers.into_iter().flatten().collect();
+        let mut directories = BTreeMap::from([(seeds.own, directory)]);
+        let mut stranger_to = None;
+        for (node, answer) in answers {
+            match answer {
+                DeskAnswer::Known { founders, place: Some(place) } => return (founders, place),
+                DeskAnswer::Known { place: None, .. } => stranger_to = Some(node),
+                DeskAnswer::Empty { directory } => drop(directories.insert(node, directory)),
+                DeskAnswer::Joined | DeskAnswer::NotNow => {}
+            }
+        }
+        if let Some(node) = stranger_to {
+            let _asked_again = ask(node, DeskQuestion::Join(Box::new(join.clone()))).await;
+        } else if seeds.nodes.first() == Some(&seeds.own)
+            && join.lost.is_empty()
+            && seeds.nodes.iter().all(|node| directories.contains_key(node))
+        {
+            let ranked = (0..).zip(&seeds.nodes);
+            let founders: Vec<_> =
+                ranked.filter_map(|(rank, node)| Some(founder(rank, *node, *directories.get(node)?))).collect();
+            let own = founders[0];
+            return (founders, Place { replica: own, founds: true });
+        }
+        rt::sleep(SEEK_PAUSE).await;
+    }
+}
+
+fn join_of(local: LocalNode, config: &Config) -> Join {
     Join {
         node: NodeRecord {
             id: local.id,
@@ -255,8 +330,8 @@ fn join_of(
             epoch: RaftIndex(0),
         },
         cluster_id: config.cluster_id.clone().unwrap_or_else(mint_cluster_id),
-        metadata_replica,
-        founders,
+        founders: Vec::new(),
+        lost: Vec::new(),
     }
 }
 

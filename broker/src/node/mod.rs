@@ -267,9 +267,9 @@ async fn start_metadata(
     });
     let mut local = LocalNode::from_config(config, records.collect());
     local.listeners = told;
-    let founders = metadata::Founders::alone(config.node_id);
+    let seeds = metadata::Seeds::alone(config.node_id);
     let place = (home.data.clone() as Arc<dyn ottla_raft::Directory>, home.id);
-    Ok(Metadata::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), founders).await?)
+    Ok(Metadata::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), seeds).await?)
 }
 
 /// Opens the shards that lie on this node's disks and creates those that the metadata places here.

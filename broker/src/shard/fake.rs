@@ -1,11 +1,14 @@
 //! A Raft group of one that applies at once, and a registry that is told its image: for tests of this floor and the next.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{NodeId, Offset, PartitionId};
-use ottla_raft::{Members, Proposal, ProposeError, Proposed, ReadIndexError, Role, StateMachine};
+use ottla_raft::{
+    Members, MembersStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role, StateMachine,
+};
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
@@ -66,7 +69,7 @@ impl FakeGroup {
             role: watch::Sender::new(role(1, true)),
             flushes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         };
-        let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0) };
+        let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new() };
         let shard = Shard::new(creation, REPLICA, Arc::new(group.clone()), None, view, Arc::new(|| true));
         ottla_storage::env::rt::spawn(shard.clone().run());
         (group, shard)
@@ -130,6 +133,10 @@ impl Group for FakeGroup {
     fn members(&self) -> Members {
         Members::of([REPLICA])
     }
+
+    fn step_towards(&self, _: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>> {
+        futures_util::future::ready(Ok(MembersStep::Reached)).boxed()
+    }
 }
 
 /// A registry that is told its image.
@@ -176,6 +183,12 @@ impl Registry for FakeRegistry {
         futures_util::future::ready(true).boxed()
     }
 
+    fn forget_replicas(&self, _: ShardId, _: Vec<ReplicaId>, _: Vec<ReplicaId>) -> BoxFuture<'static, bool> {
+        futures_util::future::ready(true).boxed()
+    }
+
+    fn report_lost(&self, _: Vec<ReplicaId>) {}
+
     fn ensure_internal(&self, _: InternalTopic) -> BoxFuture<'static, bool> {
         futures_util::future::ready(true).boxed()
     }
@@ -194,7 +207,8 @@ pub(crate) fn image_with_topic(partitions: i32, config: TopicConfig) -> Metadata
     });
     let replicas = vec![ReplicaRecord { id: REPLICA, node: NODE, directory: Uuid::nil() }];
     let kind = ShardKind::Pool { factor: 1, pinned: false };
-    let record = ShardRecord { id: SHARD, kind, replicas, created: RaftIndex(1) };
+    let record =
+        ShardRecord { id: SHARD, kind, replicas, leaving: Vec::new(), founders: vec![REPLICA], created: RaftIndex(1) };
     let mut image = MetadataImage { index: RaftIndex(10), ..MetadataImage::default() };
     image.topics.insert(topic.name.clone(), topic.clone());
     image.topics_by_id.insert(topic.id, topic);

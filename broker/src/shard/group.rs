@@ -2,11 +2,15 @@
 //!
 //! May not know: openraft. The real one is [`GroupHandle`].
 
+use std::collections::BTreeSet;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use ottla_raft::{GroupHandle, Members, Proposal, ProposeError, Proposed, ReadIndexError, Role};
+use ottla_raft::{
+    GroupHandle, Members, MembersStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role,
+};
 use ottla_storage::env::watch;
-use ottla_storage::ids::RaftIndex;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 /// One replica of a Raft group.
 pub trait Group: Send + Sync + 'static {
@@ -18,6 +22,8 @@ pub trait Group: Send + Sync + 'static {
     fn role(&self) -> watch::Receiver<Role>;
     /// The members as last seen.
     fn members(&self) -> Members;
+    /// Makes one step towards exactly these voters.
+    fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>>;
 }
 
 impl Group for GroupHandle {
@@ -37,5 +43,10 @@ impl Group for GroupHandle {
 
     fn members(&self) -> Members {
         self.membership()
+    }
+
+    fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>> {
+        let handle = self.clone();
+        async move { GroupHandle::step_towards(&handle, &voters).await }.boxed()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing is deleted because the metadata does not know it (design section 6). May not know: topics' contents, requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +12,18 @@ use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::machine::{self, DirectorySpace, ShardMachine};
+use super::membership;
 use super::registry::Registry;
 use super::shard::{ClockWitness, MachineView, Shard, keeps_groups};
 use super::state::ShardState;
 use super::upkeep::{self, Upkeep};
 use crate::codec::CodecError;
-use crate::metadata::{ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord};
+use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord};
 use crate::partition::ConnectionId;
 
 /// A shard that could not be created is tried again after this long.
@@ -59,6 +60,8 @@ struct Inner {
     registry: Arc<dyn Registry>,
     upkeep: Upkeep,
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
+    /// Replicas on the disks here that can take part no more.
+    lost: Mutex<Vec<ReplicaId>>,
     /// Grows when a shard comes.
     changes: watch::Sender<u64>,
     /// Grows when a shard's role or its set of partitions changes.
@@ -100,6 +103,7 @@ impl Shards {
             registry,
             upkeep,
             shards: RwLock::default(),
+            lost: Mutex::default(),
             changes: watch::Sender::new(0),
             leadership: watch::Sender::new(0),
         }))
@@ -115,8 +119,22 @@ impl Shards {
         shards
     }
 
-    /// Opens a replica that the disk holds; not for the metadata group.
+    /// Opens a replica that the disk holds; not for the metadata group. Where there are other nodes, one that may have lost
+    /// what it acknowledged is left aside, to be rebuilt from them under another id.
     pub async fn open(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
+        match self.open_sound(directory, recovered).await {
+            Err(OpenError::Raft(RaftError::Damaged { replica, what }))
+                if self.0.registry.image().expected_nodes() != 1 =>
+            {
+                tracing::error!(replica = replica.0, "{what}; it is rebuilt under a new id");
+                self.0.lost.lock().push(replica);
+                Ok(())
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_sound(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
         let creation = creation_of(recovered)?;
         let state = machine::restore(keeps_groups(creation.kind), &recovered.state)
             .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
@@ -134,7 +152,9 @@ impl Shards {
     ) -> Result<(), OpenError> {
         let creation = ShardCreation::from(record);
         let (machine, view) = self.machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
-        let members = Members::of(record.replicas.iter().map(|replica| replica.id));
+        // One that comes later knows nobody, and waits to be given everything.
+        let founds = record.founders.contains(&replica.id);
+        let members = if founds { Members::of(record.founders.iter().copied()) } else { Members::default() };
         let group =
             self.0.host.create(directory.clone(), replica.id, creation.encode(), members, Box::new(machine)).await?;
         self.add(creation, replica.id, directory, group, view);
@@ -164,15 +184,20 @@ impl Shards {
         // heard of any node, itself included, may be one of many.
         let witness: ClockWitness = Arc::new(move || registry.image().expected_nodes() == 1);
         let shard = Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, witness);
-        self.0.shards.write().insert(creation.shard, shard.clone());
+        self.0.shards.write().insert(shard.creation.shard, shard.clone());
         rt::spawn(shard.clone().run());
         rt::spawn(upkeep::run(shard.clone(), self.0.registry.clone(), self.0.upkeep.clone()));
+        rt::spawn(membership::run(shard.clone(), self.0.registry.clone()));
         rt::spawn(announce(shard, self.0.leadership.clone()));
         self.0.changes.send_modify(|version| *version += 1);
     }
 
     /// Creates the shards that the metadata places here, now and whenever it changes.
     pub fn start(&self) {
+        let lost = self.0.lost.lock().clone();
+        if !lost.is_empty() {
+            self.0.registry.report_lost(lost);
+        }
         let shards = self.clone();
         rt::spawn(async move { shards.reconcile().await });
     }
@@ -181,7 +206,7 @@ impl Shards {
         let mut images = self.0.registry.changes();
         loop {
             let image = images.borrow_and_update().clone();
-            let mut failed = false;
+            let mut failed = !self.remove_left(&image).await;
             for record in image.shards.values() {
                 failed |= !self.ensure(record).await;
             }
@@ -198,7 +223,16 @@ impl Shards {
     async fn ensure(&self, record: &ShardRecord) -> bool {
         let mine = record.replicas.iter().find(|replica| replica.node == self.0.node);
         let Some(replica) = mine else { return true };
-        if record.kind == ShardKind::Metadata || self.get(record.id).is_some() {
+        if record.kind == ShardKind::Metadata {
+            return true;
+        }
+        if let Some(shard) = self.get(record.id) {
+            // Its predecessor here is still about to leave.
+            return shard.replica == replica.id;
+        }
+        if self.0.lost.lock().contains(&replica.id) {
+            // It was to stay after all, and cannot.
+            self.0.registry.report_lost(vec![replica.id]);
             return true;
         }
         let any = || self.0.directories.values().next().filter(|_| mutants::is_on(Bug::WipedReplicaVotes));
@@ -211,6 +245,11 @@ impl Shards {
             );
             return true;
         };
+        // Who reads old metadata again, after a restart, must not bring back what has left.
+        let current = self.0.registry.read_index().await || mutants::is_on(Bug::WipedReplicaVotes);
+        let image = self.0.registry.image();
+        let record = image.shard(record.id).filter(|record| record.replicas.contains(replica));
+        let Some(record) = record.filter(|_| current) else { return current };
         match self.create(directory, record, replica).await {
             Ok(()) => true,
             Err(error) => {
@@ -218,6 +257,34 @@ impl Shards {
                 false
             }
         }
+    }
+
+    /// Ends the replicas here that are no members any more; true if none is left over. Nothing is removed because it is
+    /// unknown: what this image does not know yet has an id that it has not given.
+    async fn remove_left(&self, image: &MetadataImage) -> bool {
+        let recorded: BTreeSet<_> =
+            image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
+        let has_left = |replica: &ReplicaId| replica.0 < image.next_replica_id && !recorded.contains(replica);
+        let mut all = true;
+        for directory in self.0.directories.values() {
+            for replica in directory.log().replicas().into_iter().filter(has_left) {
+                let running = self.all().into_iter().find(|shard| shard.replica == replica);
+                self.0.host.close(replica).await;
+                if let Some(shard) = running {
+                    self.0.shards.write().remove(&shard.creation.shard);
+                    self.0.changes.send_modify(|version| *version += 1);
+                    self.0.leadership.send_modify(|version| *version += 1);
+                }
+                match directory.remove_replica(replica).await {
+                    Ok(()) => tracing::info!(replica = replica.0, "removed: it is no member any more"),
+                    Err(error) => {
+                        tracing::error!(replica = replica.0, "not removed: {error}; tried again");
+                        all = false;
+                    }
+                }
+            }
+        }
+        all
     }
 
     /// A shard of this node.

@@ -14,6 +14,7 @@ pub mod group;
 mod keys;
 pub mod machine;
 pub mod manager;
+mod membership;
 pub mod published;
 pub(crate) mod queue;
 pub mod registry;

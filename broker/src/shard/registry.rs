@@ -7,8 +7,9 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_storage::env::watch;
+use ottla_storage::ids::ReplicaId;
 
-use crate::metadata::{IntentEnd, IntentKey, InternalTopic, Metadata, MetadataImage};
+use crate::metadata::{IntentEnd, IntentKey, InternalTopic, Metadata, MetadataImage, ShardId};
 
 /// The land registry as the floors below it see it.
 pub trait Registry: Send + Sync + 'static {
@@ -20,6 +21,15 @@ pub trait Registry: Send + Sync + 'static {
     fn read_index(&self) -> BoxFuture<'static, bool>;
     /// Reports intents that a shard has carried out; false if they must be reported again.
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool>;
+    /// Reports that a shard's members are those that it is to have, and that others have left; false if not recorded.
+    fn forget_replicas(
+        &self,
+        shard: ShardId,
+        reached: Vec<ReplicaId>,
+        left: Vec<ReplicaId>,
+    ) -> BoxFuture<'static, bool>;
+    /// Reports that replicas on this node's disks can take part no more, and are to be rebuilt.
+    fn report_lost(&self, lost: Vec<ReplicaId>);
     /// Creates one of the broker's own topics unless it exists; false if that cannot be had now.
     fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool>;
 }
@@ -42,6 +52,20 @@ impl Registry for Metadata {
         let metadata = self.clone();
         let ends = done.into_iter().map(|key| (key, IntentEnd::Done)).collect();
         async move { Metadata::end_intents(&metadata, ends).await.is_ok() }.boxed()
+    }
+
+    fn forget_replicas(
+        &self,
+        shard: ShardId,
+        reached: Vec<ReplicaId>,
+        left: Vec<ReplicaId>,
+    ) -> BoxFuture<'static, bool> {
+        let metadata = self.clone();
+        async move { Metadata::forget_replicas(&metadata, shard, reached, left).await.is_ok() }.boxed()
+    }
+
+    fn report_lost(&self, lost: Vec<ReplicaId>) {
+        Metadata::report_lost(self, lost);
     }
 
     fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool> {

@@ -187,6 +187,10 @@ impl Shard {
         ExtentKey { partition, replica: self.replica }
     }
 
+    pub(crate) fn group(&self) -> &Arc<dyn Group> {
+        &self.group
+    }
+
     /// The group's members.
     #[must_use]
     pub fn members(&self) -> Members {

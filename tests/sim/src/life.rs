@@ -9,7 +9,9 @@ use std::time::Duration;
 use ottla_broker::config::{Config, TopicConfig};
 use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use ottla_broker::handlers::fetch_session::FetchSessions;
-use ottla_broker::metadata::{self, DirectoryRecord, Founders, ListenerEndpoint, LocalNode, Metadata, MetadataImage};
+use ottla_broker::metadata::{
+    self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, Seeds, desk,
+};
 use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::Partitions;
 use ottla_broker::server::budget::Budget;
@@ -24,6 +26,7 @@ use ottla_storage::env::rt;
 use ottla_storage::env::sim::SimNode;
 use ottla_storage::env::sim::disk::SimDisk;
 use ottla_storage::env::watch;
+use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::LogOptions;
 use ottla_storage::rewrite::RewriteOptions;
 
@@ -131,7 +134,7 @@ fn local(node: SimNode, directory: &DataDir) -> LocalNode {
 async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<MetadataImage>>) {
     loop {
         let image = images.borrow_and_update().clone();
-        for replica in image.shards.values().flat_map(|shard| &shard.replicas) {
+        for replica in image.shards.values().flat_map(|shard| shard.members()) {
             network.place(replica.id, node_of(replica.node));
         }
         if images.changed().await.is_err() {
@@ -140,10 +143,15 @@ async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<Meta
     }
 }
 
-/// The nodes that found the cluster: all of them.
-fn founders(node: SimNode, nodes: u32) -> Result<Founders, String> {
-    let all: Vec<NodeId> = (1..=nodes).map(SimNode).map(broker).collect();
-    Founders::of(broker(node), &all).ok_or_else(|| "not a founder".to_owned())
+/// The nodes that found the cluster, the first so many; the network knows where they and their replicas are.
+fn seeds(node: SimNode, founders: u32, network: &SimNetwork) -> Seeds {
+    for founder in (1..=founders).map(SimNode) {
+        network.place(ReplicaId(u64::from(founder.0)), founder);
+        network.place(desk(broker(founder)), founder);
+    }
+    network.place(desk(broker(node)), node);
+    let all: Vec<NodeId> = (1..=founders).map(SimNode).map(broker).collect();
+    Seeds::of(broker(node), &all)
 }
 
 impl Life {
@@ -151,7 +159,7 @@ impl Life {
     pub(crate) async fn begin(
         node: SimNode,
         number: u64,
-        nodes: u32,
+        founders: u32,
         disk: SimDisk,
         network: SimNetwork,
         tuning: Tuning,
@@ -162,15 +170,13 @@ impl Life {
         let (directory, recovered) = found.map_err(|error| error.to_string())?;
         opened(&directory, &recovered);
         let host = RaftHost::new(Arc::new(network.clone()), raft_options());
-        let founders = founders(node, nodes)?;
-        for (replica, founder) in founders.replicas() {
-            network.place(*replica, node_of(*founder));
-        }
+        let seeds = seeds(node, founders, &network);
+        network.attach(node, host.clone());
         let config = Arc::new(config(node));
         let home = (directory.clone() as Arc<dyn ottla_raft::Directory>, directory.directory_id());
         let kept = recovered.iter().find(|replica| metadata::is_metadata(replica));
         let local = local(node, &directory);
-        let metadata = Metadata::start(&host, home, kept, local, config.clone(), founders).await;
+        let metadata = Metadata::start(&host, home, kept, local, config.clone(), seeds).await;
         let metadata = metadata.map_err(|error| error.to_string())?;
         rt::spawn(follow_places(network, metadata.watch()));
         let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();

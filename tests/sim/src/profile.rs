@@ -17,6 +17,8 @@ pub(crate) enum Profile {
     Rot,
     /// Leaders come and go; machines fail just when they have promised something.
     Elections,
+    /// Disks are lost for good, nodes come, shards move.
+    Members,
     /// Log starts move fast: segments die, are rewritten and unlinked.
     Churn,
 }
@@ -25,6 +27,9 @@ impl Profile {
     /// The profile of a seed. Seven has no factor in common with the ten by which clusters differ in size.
     pub(crate) fn of(seed: u64, nodes: u32) -> Self {
         let alone = nodes < 3;
+        if seed % 11 < 3 && !alone {
+            return Self::Members;
+        }
         match seed % 7 {
             0 => Self::Crashes,
             2 | 6 if !alone => Self::Rot,

@@ -3,7 +3,7 @@
 //!
 //! May not know: how faults are drawn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use ottla_raft::Message;
@@ -30,6 +30,8 @@ pub(crate) struct Promises {
     before: BTreeMap<ReplicaId, Before>,
     /// Where replicas are known to lie.
     homes: BTreeMap<ReplicaId, SimNode>,
+    /// Replicas that were there and were removed for good.
+    removed: BTreeSet<ReplicaId>,
     leaders: Leaders,
     directories: BTreeMap<SimNode, Weak<DataDir>>,
     /// Where the last durable commit of a node's log began when it went down.
@@ -74,16 +76,36 @@ impl Promises {
         (verdict, strikes)
     }
 
-    /// A node goes down: what its logs hold is noted.
-    pub(crate) fn down(&mut self, node: SimNode) {
+    /// A node goes down: what its logs hold is noted; `has_left` tells replicas that are about to be removed.
+    pub(crate) fn down(&mut self, node: SimNode, has_left: impl Fn(ReplicaId) -> bool) {
         let Some(directory) = self.directories.remove(&node).and_then(|directory| directory.upgrade()) else { return };
+        let there = directory.log().replicas();
+        let gone: Vec<_> = self.homes.iter().filter(|(id, home)| **home == node && !there.contains(id)).collect();
+        let gone: Vec<_> = gone.into_iter().map(|(id, _)| *id).collect();
+        for replica in gone {
+            self.homes.remove(&replica);
+            self.before.remove(&replica);
+            self.removed.insert(replica);
+        }
         for replica in directory.log().replicas() {
             if let Some(log) = directory.replica_log(replica) {
-                self.homes.insert(replica, node);
+                if !has_left(replica) {
+                    self.homes.insert(replica, node);
+                }
                 self.before.entry(replica).or_default().log = Some(log.outline());
             }
         }
         self.last_commits.insert(node, directory.log().last_commit());
+    }
+
+    /// A node has lost its disk, and nobody expects anything of what was on it.
+    pub(crate) fn wiped(&mut self, node: SimNode) {
+        let gone: Vec<_> = self.homes.iter().filter(|(_, home)| **home == node).map(|(id, _)| *id).collect();
+        for replica in gone {
+            self.homes.remove(&replica);
+            self.before.remove(&replica);
+        }
+        self.last_commits.remove(&node);
     }
 
     /// Damage behind this place cannot be told from a torn write.
@@ -104,6 +126,9 @@ impl Promises {
     ) -> Result<(), Violation> {
         self.directories.insert(node, Arc::downgrade(directory));
         for replica in recovered {
+            if self.removed.contains(&replica.id) {
+                return Err(i8_recovery::came_back(replica.id.0));
+            }
             let before = self.before.entry(replica.id).or_default();
             if let Some(log) = directory.replica_log(replica.id) {
                 i8_recovery::found(before, replica, &log.outline(), rotten)?;

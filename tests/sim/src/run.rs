@@ -15,7 +15,7 @@ use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
 
 use crate::clients::{
-    BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, members, prober, producer, topics, trimmer,
+    BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, members, mover, prober, producer, topics, trimmer,
 };
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
@@ -131,6 +131,9 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     if trims {
         world.run_client("trimmer", None, trimmer::trimmer(world.clone()));
     }
+    if profile == Profile::Members {
+        world.run_client("mover", None, mover::mover(world.clone()));
+    }
     world.run_client("deleter", None, deleter::deleter(world.clone()));
     for id in 0..2 {
         world.run_client("owner", None, topics::owner(world.clone(), id));
@@ -184,7 +187,8 @@ async fn settle(world: &World) {
     }
     while world.broken().is_none() && !caught_up(world) {
         for node in world.nodes().filter(|node| !world.is_rotten(*node)) {
-            world.start(node).await;
+            let world = world.clone();
+            rt::spawn(async move { world.start(node).await });
         }
         rt::sleep(Duration::from_millis(50)).await;
     }
@@ -213,7 +217,9 @@ fn caught_up(world: &World) -> bool {
         !shown.is_empty() && shown.iter().all(|marks| marks.is_some() && *marks == shown[0])
     };
     let led = (0..PARTITIONS).all(|index| world.leader(index).is_some());
-    led && lives.len() == world.nodes().filter(|node| !world.is_rotten(*node)).count()
+    let moves = image.shards.values().any(|shard| !shard.leaving.is_empty());
+    led && (!moves || world.nodes().any(|node| world.is_rotten(node)))
+        && lives.len() == world.nodes().filter(|node| !world.is_rotten(*node)).count()
         && lives.iter().all(|life| life.metadata.image().index == image.index)
         && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
 }
@@ -322,7 +328,7 @@ async fn look(world: World) {
                     let (high_watermark, log_start) = (marks.high_watermark.0, marks.log_start.0);
                     let deleted = world.oracle().partition(index).deleted;
                     let shown = Shown { high_watermark, log_start, epoch };
-                    world.judge(watch.see(life.number, index, shown, deleted));
+                    world.judge(watch.see((life.number, shard.replica.0), index, shown, deleted));
                 }
             }
         }

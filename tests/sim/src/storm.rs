@@ -16,6 +16,9 @@ use crate::promises::Moment;
 use crate::rot::{self, Rot};
 use crate::world::World;
 
+/// No more nodes than this come.
+const NODES_MAX: usize = 7;
+
 /// Which node a fault is for: that of a number, or whoever leads then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whom {
@@ -56,6 +59,10 @@ pub(crate) enum Fault {
     Pause(Whom),
     /// The wall clock jumps by so many milliseconds.
     Clock(Whom, i64),
+    /// A disk is lost for good, and the node comes back with an empty one; not before all else is whole.
+    Wipe(Whom),
+    /// A further node comes.
+    Join,
     /// Messages are lost, repeated and late.
     BadNetwork { loss_per_mille: u64, repeat_per_mille: u64, delay_max_ms: u64 },
 }
@@ -110,6 +117,12 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: bool) -> Fault {
             5 => Fault::VoteRack,
             6 => Fault::Crash(Whom::Leader, crash()),
             _ => clock(Whom::Leader, nodes),
+        },
+        Profile::Members => match pick {
+            0..3 => Fault::Wipe(whom),
+            3 => Fault::Join,
+            4 => Fault::Isolate(whom),
+            _ => Fault::Crash(whom, crash()),
         },
         Profile::Rot if pick < 5 => {
             let down = sim::random_below(2) == 0;
@@ -304,6 +317,22 @@ async fn one(world: World, event: Event, whole_above: Arc<Mutex<u64>>) {
         Fault::Clock(whom, wall_offset_ms) => {
             sim::set_wall_clock(resolve(&world, whom), wall_offset_ms);
         }
+        Fault::Wipe(whom) => {
+            if !whole(&world).await {
+                return world.tell_fault("not whole: no disk is lost".to_owned());
+            }
+            let node = resolve(&world, whom);
+            world.crash(node, Crash::Power);
+            world.wipe(node);
+            rt::sleep(lasts / 8).await;
+            world.start(node).await;
+        }
+        Fault::Join => {
+            if world.nodes().count() < NODES_MAX {
+                let node = world.add_node();
+                world.start(node).await;
+            }
+        }
         Fault::BadNetwork { loss_per_mille, repeat_per_mille, delay_max_ms } => {
             let delay_max = Duration::from_millis(delay_max_ms);
             world.network().set_faults(Faults { delay_max, loss_per_mille, repeat_per_mille, ..Faults::default() });
@@ -313,6 +342,18 @@ async fn one(world: World, event: Event, whole_above: Arc<Mutex<u64>>) {
             world.lose_answers(0);
         }
     }
+}
+
+/// Waits until one node may go for good.
+async fn whole(world: &World) -> bool {
+    let until = rt::now() + Duration::from_secs(4);
+    while rt::now() < until {
+        if world.is_whole() {
+            return true;
+        }
+        rt::sleep(Duration::from_millis(20)).await;
+    }
+    false
 }
 
 /// Waits until the machine that was to go down has gone down.
@@ -376,6 +417,8 @@ pub(crate) async fn calm(world: &World) {
                 world.crash(node, Crash::Process);
             }
         }
-        world.start(node).await;
+        // One may need the others to find its place.
+        let world = world.clone();
+        rt::spawn(async move { world.start(node).await });
     }
 }

@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ottla_broker::metadata::MetadataImage;
+use ottla_broker::metadata::{MetadataImage, ShardRecord};
 use ottla_protocol::ids::PartitionId;
-use ottla_raft::SimNetwork;
+use ottla_raft::{GroupHandle, SimNetwork};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
@@ -24,6 +24,7 @@ use crate::life::Life;
 use crate::oracle::Oracle;
 use crate::profile::Tuning;
 use crate::promises::Promises;
+use crate::registry::node_of;
 use crate::story::Story;
 
 /// How long a client waits for an answer.
@@ -33,9 +34,13 @@ const ANSWER_WAIT: Duration = Duration::from_secs(3);
 pub(crate) type Kind = (&'static str, Option<i32>);
 
 struct Inner {
-    nodes: u32,
+    /// The nodes that found the cluster.
+    founders: u32,
+    /// All nodes that are part of it by now.
+    nodes: AtomicU32,
     network: SimNetwork,
-    disks: BTreeMap<SimNode, SimDisk>,
+    disks: Mutex<BTreeMap<SimNode, SimDisk>>,
+    sync_delay_max: Duration,
     up: Mutex<BTreeMap<SimNode, Arc<Life>>>,
     starting: Mutex<BTreeSet<SimNode>>,
     lives: AtomicU64,
@@ -56,6 +61,10 @@ struct Inner {
     clients: Mutex<BTreeMap<u64, Kind>>,
 }
 
+fn empty_disk(sync_delay_max: Duration) -> SimDisk {
+    SimDisk::new(rt::random_u64(), SimDiskOptions { sync_delay_max, ..SimDiskOptions::default() })
+}
+
 /// The world; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct World(Arc<Inner>);
@@ -66,16 +75,17 @@ impl World {
         let network = SimNetwork::default();
         let mut disks = BTreeMap::new();
         for node in (1..=nodes).map(SimNode) {
-            let options = SimDiskOptions { sync_delay_max: sync_delay_max(), ..SimDiskOptions::default() };
-            disks.insert(node, SimDisk::new(rt::random_u64(), options));
+            disks.insert(node, empty_disk(sync_delay_max()));
         }
         let world = Self(Arc::new(Inner {
-            nodes,
+            founders: nodes,
+            nodes: AtomicU32::new(nodes),
+            sync_delay_max: sync_delay_max(),
             tuning,
             promises: Mutex::default(),
             rotten: Mutex::default(),
             network,
-            disks,
+            disks: Mutex::new(disks),
             up: Mutex::default(),
             starting: Mutex::default(),
             lives: AtomicU64::new(0),
@@ -105,7 +115,7 @@ impl World {
     /// The shard of a replica, as far as any node knows.
     fn shard_of(&self, replica: ReplicaId) -> Option<u64> {
         let image = self.image()?;
-        let shard = image.shards.values().find(|shard| shard.replicas.iter().any(|other| other.id == replica))?;
+        let shard = image.shards.values().find(|shard| shard.members().any(|other| other.id == replica))?;
         Some(shard.id.0)
     }
 
@@ -123,19 +133,60 @@ impl World {
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = SimNode> + use<> {
-        (1..=self.0.nodes).map(SimNode)
+        (1..=self.node_count()).map(SimNode)
     }
 
     pub(crate) fn random_node(&self) -> SimNode {
-        SimNode(1 + u32::try_from(sim::random_below(u64::from(self.0.nodes))).unwrap_or(0))
+        SimNode(1 + u32::try_from(sim::random_below(u64::from(self.node_count()))).unwrap_or(0))
     }
 
     pub(crate) fn network(&self) -> &SimNetwork {
         &self.0.network
     }
 
-    pub(crate) fn disk(&self, node: SimNode) -> &SimDisk {
-        &self.0.disks[&node]
+    fn node_count(&self) -> u32 {
+        self.0.nodes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn disk(&self, node: SimNode) -> SimDisk {
+        self.0.disks.lock().entry(node).or_insert_with(|| empty_disk(self.0.sync_delay_max)).clone()
+    }
+
+    /// A further node becomes part of the cluster, with an empty disk; it is not started.
+    pub(crate) fn add_node(&self) -> SimNode {
+        SimNode(self.0.nodes.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A node that is down gets an empty disk in place of its own.
+    pub(crate) fn wipe(&self, node: SimNode) {
+        self.0.disks.lock().insert(node, empty_disk(self.0.sync_delay_max));
+        self.promises().wiped(node);
+        self.tell_fault(format!("node {} has an empty disk", node.0));
+    }
+
+    /// True if every shard has the members that it is to have, all there, and nothing is lost: one node may go for good.
+    pub(crate) fn is_whole(&self) -> bool {
+        let lives = self.lives();
+        let Some(image) = self.image() else { return false };
+        let has = |record: &ShardRecord| {
+            let groups = record.replicas.iter().map(|replica| {
+                lives
+                    .iter()
+                    .find(|life| life.node == node_of(replica.node))
+                    .and_then(|life| life.host.group(replica.id))
+            });
+            let Some(groups) = groups.collect::<Option<Vec<_>>>() else { return false };
+            let wanted = record.wanted();
+            let settled = |group: &GroupHandle| {
+                let members = group.membership();
+                members.voters.len() == 1 && members.voters[0] == wanted && members.learners.is_empty()
+            };
+            record.leaving.is_empty()
+                && groups.iter().all(settled)
+                && groups.iter().any(|group| group.role().borrow().ready)
+        };
+        let whole = self.0.rotten.lock().is_empty() && lives.len() == self.nodes().count();
+        whole && image.shards.values().all(|record| has(record))
     }
 
     /// Of a thousand answers to clients, so many are lost.
@@ -243,7 +294,7 @@ impl World {
             return;
         }
         let number = self.0.lives.fetch_add(1, Ordering::Relaxed) + 1;
-        let (nodes, disk, network) = (self.0.nodes, self.disk(node).clone(), self.0.network.clone());
+        let (founders, disk, network) = (self.0.founders, self.disk(node), self.0.network.clone());
         let (world, tuning) = (self.clone(), self.0.tuning);
         let opened = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
             let rotten = world.is_rotten(node);
@@ -265,7 +316,7 @@ impl World {
             let verdict = world.promises().up(node, directory, recovered, rotten);
             world.judge(verdict);
         };
-        let begin = async move { Life::begin(node, number, nodes, disk, network, tuning, opened).await };
+        let begin = async move { Life::begin(node, number, founders, disk, network, tuning, opened).await };
         let begun = sim::spawn_on(node, begin).await;
         self.0.starting.lock().remove(&node);
         match begun {
@@ -277,7 +328,6 @@ impl World {
                         self.judge::<()>(Err(i8_recovery::takes_part(replica.id.0, why)));
                     }
                 }
-                self.0.network.attach(node, life.host.clone());
                 self.0.up.lock().insert(node, Arc::new(life));
                 self.tell_fault(format!("node {} runs, life {number}", node.0));
             }
@@ -292,7 +342,14 @@ impl World {
 
     /// Takes a node down at once.
     pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
-        self.promises().down(node);
+        // A removal may be under way: what has left may be there or not.
+        let has_left = self.life(node).map(|life| {
+            let image = life.metadata.image();
+            let members: BTreeSet<_> =
+                image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
+            move |replica: ReplicaId| replica.0 < image.next_replica_id && !members.contains(&replica)
+        });
+        self.promises().down(node, |replica| has_left.as_ref().is_some_and(|has_left| has_left(replica)));
         sim::crash(node);
         self.0.network.detach(node);
         let life = self.0.up.lock().remove(&node);

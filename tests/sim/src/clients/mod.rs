@@ -7,6 +7,7 @@ pub(crate) mod committer;
 pub(crate) mod consumer;
 pub(crate) mod deleter;
 pub(crate) mod members;
+pub(crate) mod mover;
 pub(crate) mod prober;
 pub(crate) mod producer;
 pub(crate) mod topics;

@@ -14,13 +14,19 @@ pub(crate) struct Shown {
     pub(crate) epoch: i32,
 }
 
-/// By life and partition.
+/// By life, replica and partition.
 #[derive(Debug, Default)]
-pub(crate) struct Watch(BTreeMap<(u64, i32), Shown>);
+pub(crate) struct Watch(BTreeMap<(u64, u64, i32), Shown>);
 
 impl Watch {
-    pub(crate) fn see(&mut self, life: u64, index: i32, now: Shown, deleted: i64) -> Result<(), Violation> {
-        let before = self.0.insert((life, index), now).unwrap_or_default();
+    pub(crate) fn see(
+        &mut self,
+        (life, replica): (u64, u64),
+        index: i32,
+        now: Shown,
+        deleted: i64,
+    ) -> Result<(), Violation> {
+        let before = self.0.insert((life, replica, index), now).unwrap_or_default();
         let fell = now.high_watermark < before.high_watermark
             || now.log_start < before.log_start
             || now.epoch < before.epoch

@@ -97,3 +97,8 @@ pub(crate) fn takes_part(replica: u64, why: &str) -> Violation {
 pub(crate) fn gone(replica: u64) -> Violation {
     Violation::new(LAW, None, format!("replica {replica} had a log, and nothing is left of it"))
 }
+
+/// A replica that was removed is there again.
+pub(crate) fn came_back(replica: u64) -> Violation {
+    Violation::new(LAW, None, format!("replica {replica} was removed, and is there again"))
+}

@@ -1,0 +1,247 @@
+//! How nodes find the cluster before they know any of its replicas: each node has a desk where others ask.
+//!
+//!  question: | version u8 | 0: hello | node i32 | directory uuid | lost u64 list |      | version u8 | 1: join | fields |
+//!  answer:   | version u8 | 0: empty | directory uuid |   | 1: known | founders | own place? |   | 2: joined |   | 3: not now |
+//!
+//! Only when all nodes that are to found a cluster say that they hold nothing does the first of them found it; everybody
+//! else is told their place, which is bound to their directory: a node whose disk was wiped is a stranger and joins as one.
+//! A desk has an address of its own, at the upper end of the replica ids. May not know: what a node does with its place.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ottla_protocol::ids::NodeId;
+use ottla_raft::{RaftHost, Service};
+use ottla_storage::env::mutants::{self, Bug};
+use ottla_storage::ids::ReplicaId;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::controller::{Inner, Metadata};
+use super::fields::{read_ids, read_replica, read_replicas, write_ids, write_replica, write_replicas};
+use super::forward::{read_join, write_join};
+use super::image::{ReplicaRecord, ShardId};
+use super::joining::Join;
+use crate::codec::{CodecError, Reader, Writer};
+
+const VERSION: u8 = 1;
+
+/// The address of a node's desk.
+#[must_use]
+pub fn desk(node: NodeId) -> ReplicaId {
+    ReplicaId(u64::MAX - u64::from(node.0.unsigned_abs()))
+}
+
+/// What is asked at a desk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum DeskQuestion {
+    /// Where is the metadata group's replica of this node, in this directory, that is none of the lost ones?
+    Hello { node: NodeId, directory: Uuid, lost: Vec<ReplicaId> },
+    /// Has the node registered.
+    Join(Box<Join>),
+}
+
+/// Where a node belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) replica: ReplicaRecord,
+    /// It is one of those that found the group; otherwise it waits to be given everything.
+    pub(super) founds: bool,
+}
+
+/// What a desk answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum DeskAnswer {
+    /// This node holds nothing of a cluster in its directory.
+    Empty { directory: Uuid },
+    /// There is a cluster.
+    Known { founders: Vec<ReplicaRecord>, place: Option<Place> },
+    /// The node is registered.
+    Joined,
+    /// Ask again later.
+    NotNow,
+}
+
+impl DeskQuestion {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION);
+        match self {
+            Self::Hello { node, directory, lost } => write_ids(w.u8(0).i32(node.0).uuid(directory), lost),
+            Self::Join(join) => write_join(w.u8(1), join),
+        }
+        w.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::of_version(bytes, VERSION)?;
+        let question = match r.u8("question")? {
+            0 => {
+                let (node, directory) = (NodeId(r.i32("node id")?), r.uuid("directory")?);
+                Self::Hello { node, directory, lost: read_ids(&mut r)? }
+            }
+            1 => Self::Join(Box::new(read_join(&mut r)?)),
+            tag => return Err(CodecError::Tag("question", tag)),
+        };
+        r.end()?;
+        Ok(question)
+    }
+}
+
+impl DeskAnswer {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION);
+        match self {
+            Self::Empty { directory } => drop(w.u8(0).uuid(directory)),
+            Self::Known { founders, place } => {
+                write_replicas(w.u8(1), founders);
+                w.u8(u8::from(place.is_some()));
+                if let Some(place) = place {
+                    write_replica(&mut w, &place.replica);
+                    w.u8(u8::from(place.founds));
+                }
+            }
+            Self::Joined => drop(w.u8(2)),
+            Self::NotNow => drop(w.u8(3)),
+        }
+        w.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::of_version(bytes, VERSION)?;
+        let answer = match r.u8("answer")? {
+            0 => Self::Empty { directory: r.uuid("directory")? },
+            1 => {
+                let founders = read_replicas(&mut r)?;
+                let place = match r.u8("place")? {
+                    0 => None,
+                    _ => Some(Place { replica: read_replica(&mut r)?, founds: r.u8("founds")? != 0 }),
+                };
+                Self::Known { founders, place }
+            }
+            2 => Self::Joined,
+            3 => Self::NotNow,
+            tag => return Err(CodecError::Tag("answer", tag)),
+        };
+        r.end()?;
+        Ok(answer)
+    }
+}
+
+/// What stands behind a desk.
+enum Behind {
+    /// The node looks for its place; `empty`: it has nothing that it might have promised.
+    Seeking {
+        empty: bool,
+    },
+    Known {
+        metadata: Weak<Inner>,
+        founders: Vec<ReplicaRecord>,
+    },
+}
+
+/// A node's desk.
+pub(super) struct Desk {
+    directory: Uuid,
+    behind: Mutex<Behind>,
+}
+
+impl Desk {
+    /// Opens the desk of `node`.
+    pub(super) fn open(host: &RaftHost, node: NodeId, directory: Uuid, empty: bool) -> Arc<Self> {
+        let open = Arc::new(Self { directory, behind: Mutex::new(Behind::Seeking { empty }) });
+        let behind = Arc::clone(&open);
+        let service = move |_from: ReplicaId, question: Bytes| -> BoxFuture<'static, Option<Bytes>> {
+            let desk = Arc::clone(&behind);
+            async move { Some(desk.answer(DeskQuestion::decode(&question).ok()?).await.encode()) }.boxed()
+        };
+        let service: Service = Arc::new(service);
+        host.serve(desk(node), service);
+        open
+    }
+
+    /// From now on the node knows the cluster.
+    pub(super) fn knows(&self, metadata: &Metadata, founders: Vec<ReplicaRecord>) {
+        *self.behind.lock() = Behind::Known { metadata: metadata.downgrade(), founders };
+    }
+
+    /// The node is to be found at the place that it was given: it does not say any more that it holds nothing.
+    pub(super) fn takes_place(&self) {
+        *self.behind.lock() = Behind::Seeking { empty: false };
+    }
+
+    async fn answer(&self, question: DeskQuestion) -> DeskAnswer {
+        let (metadata, founders) = match &*self.behind.lock() {
+            Behind::Seeking { empty: true } => return DeskAnswer::Empty { directory: self.directory },
+            Behind::Seeking { empty: false } => return DeskAnswer::NotNow,
+            Behind::Known { metadata, founders } => (metadata.clone(), founders.clone()),
+        };
+        let Some(metadata) = Metadata::upgrade(&metadata) else { return DeskAnswer::NotNow };
+        match question {
+            DeskQuestion::Join(join) => match metadata.join(*join).await {
+                Ok(()) => DeskAnswer::Joined,
+                Err(_) => DeskAnswer::NotNow,
+            },
+            DeskQuestion::Hello { node, directory, lost } => {
+                let is_own = |replica: &&ReplicaRecord| {
+                    let is_home = replica.directory == directory || mutants::is_on(Bug::WipedReplicaVotes);
+                    replica.node == node && is_home && !lost.contains(&replica.id)
+                };
+                // What was recorded counts; before that, what the founders agreed on.
+                let current = metadata.read_index().await.is_ok();
+                let image = metadata.image();
+                let place = match image.shard(ShardId::METADATA) {
+                    Some(_) if !current => return DeskAnswer::NotNow,
+                    Some(record) => record
+                        .replicas
+                        .iter()
+                        .find(is_own)
+                        .map(|own| Place { replica: *own, founds: record.founders.contains(&own.id) }),
+                    None => founders.iter().find(is_own).map(|own| Place { replica: *own, founds: true }),
+                };
+                DeskAnswer::Known { founders, place }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::image::NodeRecord;
+    use ottla_storage::ids::RaftIndex;
+
+    #[test]
+    fn what_is_asked_and_answered_comes_back_and_cut_bytes_are_refused() {
+        let replica = ReplicaRecord { id: ReplicaId(3), node: NodeId(2), directory: Uuid::from_u128(5) };
+        let node = NodeRecord {
+            id: NodeId(2),
+            rack: None,
+            listeners: Vec::new(),
+            directories: Vec::new(),
+            version: "1".into(),
+            epoch: RaftIndex(0),
+        };
+        let join = Join { node, cluster_id: "c".into(), founders: vec![replica], lost: vec![ReplicaId(9)] };
+        let hello = DeskQuestion::Hello { node: NodeId(1), directory: replica.directory, lost: vec![ReplicaId(1)] };
+        for question in [hello, DeskQuestion::Join(Box::new(join))] {
+            let bytes = question.encode();
+            assert!((0..bytes.len()).all(|cut| DeskQuestion::decode(&bytes[..cut]).is_err()));
+            assert_eq!(DeskQuestion::decode(&bytes), Ok(question));
+        }
+        for answer in [
+            DeskAnswer::Empty { directory: replica.directory },
+            DeskAnswer::Known { founders: vec![replica; 2], place: Some(Place { replica, founds: true }) },
+            DeskAnswer::Known { founders: Vec::new(), place: None },
+            DeskAnswer::Joined,
+            DeskAnswer::NotNow,
+        ] {
+            let bytes = answer.encode();
+            assert!((0..bytes.len()).all(|cut| DeskAnswer::decode(&bytes[..cut]).is_err()));
+            assert_eq!(DeskAnswer::decode(&bytes), Ok(answer));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What commands make of the records of shards: which there are, and which replicas each is to have.
+//!
+//! May not know: topics.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+
+use super::{Machine, Refusal};
+use crate::metadata::command::NewShard;
+use crate::metadata::image::{ReplicaRecord, ShardId, ShardRecord};
+use crate::metadata::records::Record;
+
+impl Machine {
+    pub(super) fn add_shard(&mut self, index: RaftIndex, shard: NewShard) -> Result<(), Refusal> {
+        if self.image.shards.contains_key(&shard.id)
+            || (shard.id != ShardId::METADATA && shard.id.0 < self.image.next_shard_id)
+        {
+            return Err(Refusal::Shard);
+        }
+        let ids: BTreeSet<_> = shard.replicas.iter().map(|replica| replica.id.0).collect();
+        if ids.len() != shard.replicas.len() || ids.first().is_none_or(|id| *id < self.image.next_replica_id) {
+            return Err(Refusal::ReplicaId);
+        }
+        // The first voters of the metadata group are known before their nodes are.
+        let founds = shard.id == ShardId::METADATA;
+        if !founds && shard.replicas.iter().any(|replica| !self.image.nodes.contains_key(&replica.node)) {
+            return Err(Refusal::NoSuchNode);
+        }
+        self.image.next_replica_id = ids.last().map_or(0, |id| id.saturating_add(1));
+        self.image.next_shard_id = self.image.next_shard_id.max(shard.id.0.saturating_add(1));
+        self.note_counter(self.image.next_replica_id);
+        let founders = shard.replicas.iter().map(|replica| replica.id).collect();
+        self.put_shard(ShardRecord {
+            id: shard.id,
+            kind: shard.kind,
+            replicas: shard.replicas,
+            leaving: Vec::new(),
+            founders,
+            created: index,
+        });
+        Ok(())
+    }
+
+    fn put_shard(&mut self, record: ShardRecord) {
+        self.note(&Record::Shard(record.clone()));
+        Arc::make_mut(&mut self.image.shards).insert(record.id, Arc::new(record));
+    }
+
+    pub(super) fn set_replicas(
+        &mut self,
+        shard: ShardId,
+        before: &[ReplicaId],
+        replicas: Vec<ReplicaRecord>,
+    ) -> Result<(), Refusal> {
+        let record = Arc::clone(self.image.shards.get(&shard).ok_or(Refusal::Shard)?);
+        if !record.replicas.iter().map(|replica| &replica.id).eq(before) {
+            return Err(Refusal::Replicas);
+        }
+        let wanted: BTreeSet<_> = replicas.iter().map(|replica| replica.id).collect();
+        // Who is about to leave, and has not left yet, may stay after all.
+        let had: BTreeSet<_> = record.members().map(|replica| replica.id).collect();
+        let new: Vec<_> = replicas.iter().filter(|replica| !had.contains(&replica.id)).collect();
+        let given = |replica: &&ReplicaRecord| replica.id.0 < self.image.next_replica_id;
+        if replicas.is_empty() || wanted.len() != replicas.len() || new.iter().any(given) {
+            return Err(Refusal::ReplicaId);
+        }
+        // What stays stays where it is.
+        let is_same = |replica: &ReplicaRecord| record.members().any(|known| known == replica);
+        if replicas.iter().any(|replica| had.contains(&replica.id) && !is_same(replica)) {
+            return Err(Refusal::ReplicaId);
+        }
+        if new.iter().any(|replica| !self.image.nodes.contains_key(&replica.node)) {
+            return Err(Refusal::NoSuchNode);
+        }
+        let last = new.iter().map(|replica| replica.id.0.saturating_add(1)).max();
+        self.image.next_replica_id = self.image.next_replica_id.max(last.unwrap_or(0));
+        self.note_counter(self.image.next_replica_id);
+        let leaving = record.members().filter(|replica| !wanted.contains(&replica.id)).copied().collect();
+        self.put_shard(ShardRecord { replicas, leaving, ..record.as_ref().clone() });
+        Ok(())
+    }
+
+    pub(super) fn forget_replicas(
+        &mut self,
+        shard: ShardId,
+        reached: &[ReplicaId],
+        left: &[ReplicaId],
+    ) -> Result<(), Refusal> {
+        let mut record = self.image.shards.get(&shard).ok_or(Refusal::Shard)?.as_ref().clone();
+        if record.wanted() != reached.iter().copied().collect() {
+            return Err(Refusal::Replicas);
+        }
+        let before = record.leaving.len();
+        record.leaving.retain(|replica| !left.contains(&replica.id));
+        if record.leaving.len() == before {
+            return Err(Refusal::Replicas);
+        }
+        self.put_shard(record);
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! An operator who has shards move: other nodes are to hold their replicas.
+
+use std::collections::BTreeSet;
+
+use ottla_broker::metadata::ShardId;
+use ottla_storage::env::sim;
+
+use super::pause;
+use crate::registry::broker;
+use crate::world::World;
+
+/// Moves shards, one replica or more at a time, until the clients end.
+pub(crate) async fn mover(world: World) {
+    while world.goes_on() {
+        pause(2_500).await;
+        let Some(image) = world.image() else { continue };
+        let shards: Vec<_> = image.shards.values().filter(|shard| shard.id != ShardId::METADATA).collect();
+        let Some(shard) = shards.get(usize::try_from(sim::random_below(shards.len() as u64)).unwrap_or(0)) else {
+            continue;
+        };
+        let registered = image.nodes.len();
+        let mut nodes = BTreeSet::new();
+        while nodes.len() < shard.replicas.len().min(registered) {
+            nodes.insert(broker(world.random_node()));
+        }
+        let (id, nodes) = (shard.id, nodes.into_iter().collect::<Vec<_>>());
+        let line = format!("shard {id} is to lie on {nodes:?}");
+        let node = world.random_node();
+        let answer = world.ask(node, move |life| async move { life.metadata.change_replicas(id, nodes).await }).await;
+        world.tell_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+    }
+}
