@@ -50,6 +50,8 @@ struct State {
     homes: BTreeMap<ReplicaId, SimNode>,
     /// Directions that carry nothing.
     cut: BTreeSet<(SimNode, SimNode)>,
+    /// Replicas that nothing reaches and that reach nobody, whatever goes between their nodes.
+    severed: BTreeSet<ReplicaId>,
     faults: Faults,
 }
 
@@ -107,9 +109,21 @@ impl SimNetwork {
         self.0.lock().cut.remove(&(from, to));
     }
 
+    /// Cuts one replica off: its group goes on without it, its node is in touch.
+    pub fn sever(&self, replica: ReplicaId) {
+        self.0.lock().severed.insert(replica);
+    }
+
+    /// Ends that.
+    pub fn join(&self, replica: ReplicaId) {
+        self.0.lock().severed.remove(&replica);
+    }
+
     /// Heals all cuts.
     pub fn heal(&self) {
-        self.0.lock().cut.clear();
+        let mut state = self.0.lock();
+        state.cut.clear();
+        state.severed.clear();
     }
 
     /// How long a message is on its way; `None` if it is lost.
@@ -137,6 +151,9 @@ impl SimNetwork {
     async fn exchange(&self, from: ReplicaId, to: ReplicaId, request: Message) -> Option<Result<Message, Undelivered>> {
         let (source, target) = {
             let state = self.0.lock();
+            if state.severed.contains(&from) || state.severed.contains(&to) {
+                return None;
+            }
             (*state.homes.get(&from)?, *state.homes.get(&to)?)
         };
         self.travel(source, target).await?;

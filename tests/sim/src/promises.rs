@@ -21,6 +21,8 @@ use crate::laws::leaders::Leaders;
 pub(crate) enum Moment {
     /// It has just granted a vote.
     Vote,
+    /// It is just being answered what it asked of the metadata group's leader.
+    Answered,
     /// It has just found that its log differs from the leader's.
     Conflict,
 }
@@ -46,7 +48,8 @@ impl Promises {
     pub(crate) fn sent(
         &mut self,
         from: ReplicaId,
-        (home, shard): (SimNode, Option<u64>),
+        (home, receiver): (SimNode, Option<SimNode>),
+        shard: Option<u64>,
         message: &Message,
     ) -> (Result<(), Violation>, Option<(SimNode, Crash)>) {
         let mut verdict = Ok(());
@@ -61,6 +64,7 @@ impl Promises {
             Message::VoteAnswer { vote, granted, .. } => (Some(*vote), granted.then_some(Moment::Vote)),
             Message::HigherVote(vote) => (Some(*vote), None),
             Message::Conflict => (None, Some(Moment::Conflict)),
+            Message::Answer(_) => (None, Some(Moment::Answered)),
             _ => (None, None),
         };
         if let Some(vote) = vote {
@@ -69,7 +73,9 @@ impl Promises {
                 *known = Some(vote);
             }
         }
-        let strikes = self.armed.filter(|(armed, _)| Some(*armed) == moment).map(|(_, crash)| (home, crash));
+        let whom = if moment == Some(Moment::Answered) { receiver } else { Some(home) };
+        let strikes = self.armed.filter(|(armed, _)| Some(*armed) == moment);
+        let strikes = strikes.and_then(|(_, crash)| Some((whom?, crash)));
         if let Some((node, _)) = strikes {
             (self.armed, self.struck) = (None, Some(node));
         }

@@ -19,7 +19,7 @@ use crate::clients::{
 };
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
-use crate::laws::{Violation, i1_durable, i2_dense, i5_once, progress};
+use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, progress};
 use crate::life::Life;
 use crate::profile::{Profile, Tuning};
 use crate::registry::{PARTITIONS, node_of};
@@ -218,7 +218,8 @@ fn caught_up(world: &World) -> bool {
     };
     let led = (0..PARTITIONS).all(|index| world.leader(index).is_some());
     let moves = image.shards.values().any(|shard| !shard.leaving.is_empty());
-    led && (!moves || world.nodes().any(|node| world.is_rotten(node)))
+    led && image.intents.is_empty()
+        && (!moves || world.nodes().any(|node| world.is_rotten(node)))
         && lives.len() == world.nodes().filter(|node| !world.is_rotten(*node)).count()
         && lives.iter().all(|life| life.metadata.image().index == image.index)
         && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
@@ -252,8 +253,14 @@ fn describe(world: &World) -> String {
 
 /// The whole truth after the storm: every replica against what clients were told.
 async fn audit(world: &World) -> Result<(), Violation> {
+    let image = world.image().unwrap_or_default();
     for life in world.lives() {
         for shard in life.shards.all() {
+            for cell in shard.published().all() {
+                let topic = image.topic_by_id(&cell.id.topic);
+                let route = topic.and_then(|topic| topic.route(cell.id.index)).map(|route| route.shard.0);
+                i7_owned::carried(shard.creation.shard.0, &format!("{:?}", cell.id), route)?;
+            }
             for index in 0..PARTITIONS {
                 let Some(cell) = shard.published().get(world.partition(index)) else { continue };
                 let shown = cell.marks();

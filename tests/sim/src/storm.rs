@@ -63,6 +63,8 @@ pub(crate) enum Fault {
     Wipe(Whom),
     /// A further node comes.
     Join,
+    /// A node hears nothing of the metadata while its shards go on, and late in that time whoever leads fails.
+    Stale(SimNode),
     /// Messages are lost, repeated and late.
     BadNetwork { loss_per_mille: u64, repeat_per_mille: u64, delay_max_ms: u64 },
 }
@@ -121,7 +123,8 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: bool) -> Fault {
         Profile::Members => match pick {
             0..3 => Fault::Wipe(whom),
             3 => Fault::Join,
-            4 => Fault::Isolate(whom),
+            4 => Fault::At(Moment::Answered, crash()),
+            5 => Fault::Stale(victim),
             _ => Fault::Crash(whom, crash()),
         },
         Profile::Rot if pick < 5 => {
@@ -326,6 +329,18 @@ async fn one(world: World, event: Event, whole_above: Arc<Mutex<u64>>) {
             world.wipe(node);
             rt::sleep(lasts / 8).await;
             world.start(node).await;
+        }
+        Fault::Stale(node) => {
+            let Some(replica) = world.life(node).map(|life| life.metadata.group().replica()) else { return };
+            world.network().sever(replica);
+            rt::sleep(Duration::from_millis(1_500) + lasts / 2).await;
+            let leader = resolve(&world, Whom::Leader);
+            if leader != node {
+                world.crash(leader, Crash::Process);
+            }
+            rt::sleep(Duration::from_millis(1_500)).await;
+            world.network().join(replica);
+            world.start(leader).await;
         }
         Fault::Join => {
             if world.nodes().count() < NODES_MAX {

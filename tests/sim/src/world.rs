@@ -99,11 +99,12 @@ impl World {
             clients: Mutex::default(),
         }));
         let weak = Arc::downgrade(&world.0);
-        world.0.network.observe(Arc::new(move |from, _to, message| {
+        world.0.network.observe(Arc::new(move |from, to, message| {
             let Some(world) = weak.upgrade().map(World) else { return };
             let Some(home) = world.0.network.home(from) else { return };
             let shard = world.shard_of(from);
-            let (verdict, strikes) = world.0.promises.lock().sent(from, (home, shard), message);
+            let receiver = world.0.network.home(to);
+            let (verdict, strikes) = world.0.promises.lock().sent(from, (home, receiver), shard, message);
             world.judge(verdict);
             if let Some((node, crash)) = strikes {
                 world.crash(node, crash);

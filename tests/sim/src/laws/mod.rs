@@ -10,6 +10,7 @@ pub(crate) mod i2_dense;
 pub(crate) mod i4_monotone;
 pub(crate) mod i5_once;
 pub(crate) mod i6_equal;
+pub(crate) mod i7_owned;
 pub(crate) mod i8_recovery;
 pub(crate) mod i9_commits;
 pub(crate) mod i9_topics;
