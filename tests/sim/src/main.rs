@@ -2,7 +2,7 @@
 //!
 //!     cargo sim --seed 7              one seed, run twice; its trace must repeat
 //!     cargo sim --for 10m             seeds one after the other
-//!     cargo sim --seeds 0..100        these
+//!     cargo sim --seeds 0..100        these; with --ledger docs/ledger.md the outcome is kept
 //!     cargo sim shrink --seed 7       the fewest faults that still break the law
 //!     cargo sim mutants               every seeded bug, and how many seeds it took to catch it
 
@@ -10,6 +10,7 @@
 
 mod clients;
 mod laws;
+mod ledger;
 mod life;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -25,8 +26,9 @@ mod story;
 mod wire;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -59,6 +61,9 @@ struct Arguments {
     /// As many seeds as can be run in this time.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
+    /// Appends the outcome to this file, a table.
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
 }
 
 /// The world of every seed.
@@ -122,6 +127,10 @@ impl WorldArguments {
 #[derive(Default)]
 struct Sum {
     seeds: u64,
+    first: Option<u64>,
+    last: Option<u64>,
+    /// Clusters of so many nodes were among them.
+    sizes: BTreeSet<u32>,
     simulated: Duration,
     acknowledged: usize,
     reads: u64,
@@ -174,6 +183,12 @@ fn main() -> ExitCode {
         sum.broken.len(),
         if sum.broken.is_empty() { String::new() } else { format!(": seeds {:?}", sum.broken) },
     );
+    if let Some(ledger) = &arguments.ledger
+        && let Err(error) = ledger::append(ledger, &sum, began.elapsed())
+    {
+        eprintln!("{}: {error}", ledger.display());
+        return ExitCode::FAILURE;
+    }
     if sum.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -214,6 +229,9 @@ fn tell(ran: &Ran, sum: &mut Sum) {
         outcome.trace,
     );
     sum.seeds += 1;
+    sum.first.get_or_insert(plan.seed);
+    sum.last = Some(plan.seed);
+    sum.sizes.insert(plan.nodes);
     sum.simulated += outcome.elapsed;
     sum.acknowledged += outcome.acknowledged;
     sum.reads += outcome.reads;
