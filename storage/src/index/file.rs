@@ -200,7 +200,10 @@ fn decode_extent(words: &mut Words<'_>, segment: u64, file: &Arc<IndexFile>) -> 
         dead_bytes: 0,
         lines: Lines::File(FileLines { file: Arc::clone(file), first, count }),
     };
-    let sound = first.checked_add(count)? <= file.line_count && piece.base_offset <= piece.end_offset;
+    let sound = first.checked_add(count)? <= file.line_count
+        && piece.base_offset <= piece.end_offset
+        // Places in a file have four bytes.
+        && piece.bytes <= u64::from(u32::MAX);
     sound.then_some((ExtentKey { partition: PartitionId { topic, index }, replica }, piece))
 }
 
