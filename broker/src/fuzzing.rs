@@ -2,12 +2,23 @@
 //! of a release build. A function panics where a decoder does, or where what was read and written again is not the same.
 
 use crate::coordinator::group::fuzzing as group;
+use crate::metadata::fuzzing as metadata;
+use crate::shard::fuzzing as shard;
 
 /// The name of a target, what it does with an input, and inputs to begin with.
 pub type Case = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// A target for each decoder.
 pub const CASES: &[Case] = &[
+    ("metadata_commands", metadata::commands, metadata::commands_seeds),
+    ("metadata_record", metadata::record, metadata::record_seeds),
+    ("metadata_question", metadata::question, metadata::question_seeds),
+    ("metadata_answer", metadata::answer, metadata::answer_seeds),
+    ("desk_question", metadata::desk_question, metadata::desk_question_seeds),
+    ("desk_answer", metadata::desk_answer, metadata::desk_answer_seeds),
+    ("group_creation", metadata::creation, metadata::creation_seeds),
+    ("shard_command", shard::command, shard::command_seeds),
+    ("shard_state", shard::state, shard::state_seeds),
     ("coordinator_record", group::record, group::record_seeds),
     ("coordinator_guard", group::guard, group::guard_seeds),
 ];

@@ -11,6 +11,8 @@ pub mod desk;
 mod error;
 mod fields;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod image;
 mod joining;
 mod joint;

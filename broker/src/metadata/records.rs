@@ -242,13 +242,12 @@ impl ShardCreation {
     /// When the bytes were not written by [`ShardCreation::encode`], or by a newer release's.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::of_version(bytes, VERSION)?;
-        let creation = Self {
-            shard: ShardId(r.u64("shard")?),
-            kind: read_shard_kind(&mut r)?,
-            created: RaftIndex(r.u64("index")?),
-            // 0.2.0 wrote none.
-            founders: if r.is_empty() { Vec::new() } else { read_replicas(&mut r)? },
-        };
+        let (shard, kind) = (ShardId(r.u64("shard")?), read_shard_kind(&mut r)?);
+        let created = RaftIndex(r.u64("index")?);
+        // 0.2.0 wrote none.
+        let has_founders = kind == ShardKind::Metadata && !r.is_empty();
+        let founders = if has_founders { read_replicas(&mut r)? } else { Vec::new() };
+        let creation = Self { shard, kind, created, founders };
         r.end()?;
         Ok(creation)
     }

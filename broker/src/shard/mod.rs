@@ -10,6 +10,8 @@ pub mod epochs;
 mod epochs_model_tests;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod group;
 mod keys;
 pub mod machine;

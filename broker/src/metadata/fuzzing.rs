@@ -1,0 +1,209 @@
+//! The metadata's part of the fuzz targets: commands as every node applies them, records as a checkpoint holds them.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::ids::NodeId;
+use ottla_raft::{Creation, Members};
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+use uuid::Uuid;
+
+use super::command::{Command, IntentEnd, NewShard, decode, encode};
+use super::decide::{Answer, Ask};
+use super::desk::{DeskAnswer, DeskQuestion, Place};
+use super::error::MetadataError;
+use super::forward::{Answered, Question, Want};
+use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, ReplicaRecord, ShardId, ShardKind};
+use super::joining::Join;
+use super::machine::Machine;
+use super::records::{Record, ShardCreation};
+use crate::config::Config;
+
+/// An entry's commands: what is read is written the same and applied, and what became of it is kept.
+pub(crate) fn commands(data: &[u8]) {
+    let Ok(commands) = decode(data) else { return };
+    assert_eq!(decode(&encode(&commands)).as_ref(), Ok(&commands));
+    let base = Arc::new(Config::default());
+    let mut machine = Machine::new(Arc::clone(&base));
+    let _ = machine.apply(RaftIndex(1), &encode(&world())).unwrap();
+    let _ = machine.apply(RaftIndex(2), data).unwrap();
+    let restored = Machine::restore(base, RaftIndex(2), &machine.all_records()).unwrap();
+    assert_eq!(restored.checksum(), machine.checksum());
+    assert_eq!(restored.all_records(), machine.all_records());
+}
+
+fn replica(id: u64) -> ReplicaRecord {
+    ReplicaRecord { id: ReplicaId(id), node: NodeId(1), directory: Uuid::from_u128(4) }
+}
+
+/// A node with a shard and a topic.
+fn world() -> Vec<Command> {
+    let node = NodeRecord {
+        id: NodeId(1),
+        rack: Some("a".into()),
+        listeners: vec![ListenerEndpoint { name: "PLAINTEXT".into(), host: "h".into(), port: 9092 }],
+        directories: vec![DirectoryRecord { id: Uuid::from_u128(4), path: "/d".into(), free_bytes: 100 }],
+        version: "0.1.0".into(),
+        epoch: RaftIndex(0),
+    };
+    let replicas = vec![replica(1)];
+    let kind = ShardKind::Pool { factor: 1, pinned: false };
+    let shards = vec![ShardId(1); 3];
+    let overrides = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
+    let id = Uuid::from_u128(9);
+    vec![
+        Command::Bootstrap { cluster_id: "cluster".into() },
+        Command::RegisterNode(node),
+        Command::AddShard(NewShard { id: ShardId(1), kind, replicas }),
+        Command::CreateTopic { name: "t".into(), id, internal: false, overrides, shards },
+    ]
+}
+
+fn further() -> Vec<Command> {
+    let id = Uuid::from_u128(9);
+    let key = IntentKey { shard: ShardId(1), index: RaftIndex(1), topic: id };
+    let values = BTreeMap::from([("log.retention.ms".to_owned(), "7".to_owned())]);
+    vec![
+        Command::AddPartitions { id, count_before: 3, shards: vec![ShardId(1)] },
+        Command::SetTopicConfig { id, overrides: BTreeMap::new() },
+        Command::SetBrokerConfig { node: None, values: values.clone() },
+        Command::SetBrokerConfig { node: Some(NodeId(1)), values },
+        Command::AllocateProducerIds { count: 1_000 },
+        Command::EndIntent { key, end: IntentEnd::Done },
+        Command::SetReplicas { shard: ShardId(1), before: vec![ReplicaId(1)], replicas: vec![replica(2)] },
+        Command::ForgetReplicas { shard: ShardId(1), reached: vec![ReplicaId(2)], left: vec![ReplicaId(1)] },
+        Command::DeleteTopic { id },
+    ]
+}
+
+pub(crate) fn commands_seeds() -> Vec<Vec<u8>> {
+    let single = world().into_iter().chain(further()).map(|command| vec![command]);
+    single.chain([world(), further()]).map(|commands| encode(&commands).to_vec()).collect()
+}
+
+/// What another node asks of the leader.
+pub(crate) fn question(data: &[u8]) {
+    if let Ok(question) = Question::decode(data) {
+        assert_eq!(Question::decode(&question.encode()).as_ref(), Ok(&question));
+    }
+}
+
+pub(crate) fn question_seeds() -> Vec<Vec<u8>> {
+    let key = IntentKey { shard: ShardId(1), index: RaftIndex(1), topic: Uuid::from_u128(9) };
+    let asks = [
+        Ask::AllocateProducerIds,
+        Ask::EndIntents(vec![(key, IntentEnd::Done)]),
+        Ask::Join(Box::new(join())),
+        Ask::ChangeReplicas { shard: ShardId(1), nodes: vec![NodeId(1), NodeId(2)] },
+        Ask::ForgetReplicas { shard: ShardId(1), reached: vec![ReplicaId(2)], left: vec![ReplicaId(1)] },
+    ];
+    let changes = asks.into_iter().map(|ask| Want::Change { ask, validate_only: false });
+    let question = |want| Question { session: 7, number: 3, floor: 2, term: 5, want };
+    changes.chain([Want::ReadIndex]).map(|want| question(want).encode().to_vec()).collect()
+}
+
+fn join() -> Join {
+    let node = world().into_iter().find_map(|command| match command {
+        Command::RegisterNode(node) => Some(node),
+        _ => None,
+    });
+    let founders = vec![replica(1), replica(2)];
+    Join { node: node.unwrap(), cluster_id: "cluster".into(), founders, lost: vec![ReplicaId(7)] }
+}
+
+/// What a node that starts asks of others.
+pub(crate) fn desk_question(data: &[u8]) {
+    if let Ok(question) = DeskQuestion::decode(data) {
+        assert_eq!(DeskQuestion::decode(&question.encode()).as_ref(), Ok(&question));
+    }
+}
+
+pub(crate) fn desk_question_seeds() -> Vec<Vec<u8>> {
+    let hello = DeskQuestion::Hello { node: NodeId(2), directory: Uuid::from_u128(4), lost: vec![ReplicaId(7)] };
+    [hello, DeskQuestion::Join(Box::new(join()))].map(|question| question.encode().to_vec()).to_vec()
+}
+
+/// What they answer.
+pub(crate) fn desk_answer(data: &[u8]) {
+    if let Ok(answer) = DeskAnswer::decode(data) {
+        assert_eq!(DeskAnswer::decode(&answer.encode()).as_ref(), Ok(&answer));
+    }
+}
+
+pub(crate) fn desk_answer_seeds() -> Vec<Vec<u8>> {
+    let founders = || vec![replica(1), replica(2)];
+    let place = Some(Place { replica: replica(2), founds: true });
+    let answers = [
+        DeskAnswer::Empty { directory: Uuid::from_u128(4) },
+        DeskAnswer::Known { founders: founders(), place: None },
+        DeskAnswer::Known { founders: founders(), place },
+        DeskAnswer::Joined,
+        DeskAnswer::NotNow,
+    ];
+    answers.map(|answer| answer.encode().to_vec()).to_vec()
+}
+
+/// What the leader answers.
+pub(crate) fn answer(data: &[u8]) {
+    if let Ok(answer) = Answered::decode(data) {
+        assert_eq!(Answered::decode(&answer.encode()).as_ref(), Ok(&answer));
+    }
+}
+
+pub(crate) fn answer_seeds() -> Vec<Vec<u8>> {
+    let outcomes = [
+        Ok(Answer::Done),
+        Ok(Answer::Deleted { name: "t".into(), id: Uuid::from_u128(9) }),
+        Ok(Answer::ProducerIds { first: 1_000, count: 500 }),
+        Err(MetadataError::UnknownTopic),
+        Err(MetadataError::TopicExists("t".into())),
+    ];
+    outcomes.map(|outcome| Answered { index: RaftIndex(8), outcome }.encode().to_vec()).to_vec()
+}
+
+/// One record of the checkpoint; the first byte says how long its key is. A node starts from it or refuses it.
+pub(crate) fn record(data: &[u8]) {
+    let Some((&key_bytes, rest)) = data.split_first() else { return };
+    let Some((key, value)) = rest.split_at_checked(usize::from(key_bytes)) else { return };
+    if let Ok(record) = Record::decode(key, value) {
+        assert_eq!(Record::decode(&record.key(), &record.value()), Ok(record));
+    }
+    let state = [(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))];
+    if let Ok(machine) = Machine::restore(Arc::new(Config::default()), RaftIndex(5), &state) {
+        let _ = machine.all_records();
+    }
+}
+
+pub(crate) fn record_seeds() -> Vec<Vec<u8>> {
+    let mut machine = Machine::new(Arc::new(Config::default()));
+    let mut seeds = Vec::new();
+    for (index, commands) in [world(), further()].into_iter().enumerate() {
+        let _ = machine.apply(RaftIndex(index as u64 + 1), &encode(&commands)).unwrap();
+        for (key, value) in machine.all_records() {
+            seeds.push([&[u8::try_from(key.len()).unwrap()], &key[..], &value[..]].concat());
+        }
+    }
+    seeds
+}
+
+/// What a replica's group is created with: its first members, and its shard.
+pub(crate) fn creation(data: &[u8]) {
+    let Some(creation) = Creation::decode(Bytes::copy_from_slice(data)) else { return };
+    assert_eq!(Creation::decode(creation.encode()), Some(creation.clone()));
+    if let Ok(shard) = ShardCreation::decode(&creation.shard) {
+        assert_eq!(ShardCreation::decode(&shard.encode()), Ok(shard));
+    }
+}
+
+pub(crate) fn creation_seeds() -> Vec<Vec<u8>> {
+    let kinds = [ShardKind::Metadata, ShardKind::Pool { factor: 3, pinned: true }, ShardKind::ConsumerOffsets];
+    let seed = |kind| {
+        let founders = if kind == ShardKind::Metadata { vec![replica(1), replica(5)] } else { Vec::new() };
+        let shard = ShardCreation { shard: ShardId(9), kind, created: RaftIndex(77), founders }.encode();
+        Creation { members: Members::of([ReplicaId(1), ReplicaId(5)]), shard }.encode().to_vec()
+    };
+    kinds.into_iter().map(seed).collect()
+}

@@ -1,0 +1,114 @@
+//! The shards' part of the fuzz targets: commands of entries, and what a checkpoint holds of a shard.
+
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
+use ottla_storage::ids::RaftIndex;
+use uuid::Uuid;
+
+use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason};
+use super::epochs::EpochHistory;
+use super::keys::{self, Key, PartitionValue, ShardValue};
+use crate::partition::producer_state::{Claim, ProducerTable};
+
+/// An entry's command: what is read is written the same.
+pub(crate) fn command(data: &[u8]) {
+    let Ok(command) = Command::decode(data) else { return };
+    assert_eq!(Command::decode(&command.encode()), Ok(command));
+}
+
+fn id(index: i32) -> PartitionId {
+    PartitionId { topic: Uuid::from_u128(9), index }
+}
+
+pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
+    let guarded = BatchDecision { coordinator: true, guard: Some(Bytes::from_static(b"guard")) };
+    let adopted = |index| AdoptedPartition { id: id(index), intent: RaftIndex(7), epoch_base: 3 };
+    let start = LogStartChange { id: id(1), offset: Offset(1 << 33), reason: LogStartReason::DeleteRecords };
+    let commands = [
+        Command::Data(Vec::new()),
+        Command::Data(vec![BatchDecision::default(), guarded]),
+        Command::Adopt(vec![adopted(0), adopted(1)]),
+        Command::Drop(vec![DroppedPartition { id: id(2), intent: RaftIndex(8) }]),
+        Command::SetLogStart(vec![start]),
+        Command::ExpireProducers { cutoff_ms: 1_000 },
+        Command::ForgetDropped { floor: RaftIndex(9) },
+    ];
+    commands.iter().map(|command| command.encode().to_vec()).collect()
+}
+
+/// A key and its value; the first byte says how long the key is. The key says what the value is.
+pub(crate) fn state(data: &[u8]) {
+    let Some((&key_bytes, rest)) = data.split_first() else { return };
+    let Some((key, value)) = rest.split_at_checked(usize::from(key_bytes)) else { return };
+    let Ok(key) = Key::decode(&Bytes::copy_from_slice(key)) else { return };
+    assert_eq!(Key::decode(&key.encode()), Ok(key.clone()));
+    // Written by us, a value is the same byte for byte; flags that nobody knows are dropped.
+    match key {
+        Key::Shard => {
+            if let Ok(shard) = ShardValue::decode(value) {
+                assert_eq!(shard.encode(), value);
+            }
+        }
+        Key::Partition(_) => {
+            if let Ok(partition) = PartitionValue::decode(value) {
+                assert_eq!(partition.encode(), value);
+            }
+        }
+        Key::Epochs(_) => {
+            if let Ok(epochs) = keys::decode_epochs(value) {
+                assert_eq!(keys::encode_epochs(&epochs), value);
+            }
+        }
+        Key::Producer(..) => {
+            if let Ok(history) = keys::decode_producer(value) {
+                assert_eq!(keys::decode_producer(&keys::encode_producer(&history)), Ok(history));
+            }
+        }
+        Key::Dropped(_) => {
+            if let Ok(intent) = keys::decode_dropped(value) {
+                assert_eq!(keys::encode_dropped(intent), value);
+            }
+        }
+        Key::Group(..) => {}
+    }
+}
+
+pub(crate) fn state_seeds() -> Vec<Vec<u8>> {
+    let mut epochs = EpochHistory::default();
+    for (epoch, offset) in [(1, 0), (4, 30)] {
+        let _ = epochs.note_append(LeaderEpoch(epoch), Offset(offset));
+    }
+    let mut producers = ProducerTable::default();
+    for order in 1..7 {
+        let first_sequence = i32::try_from(order).unwrap() * 2;
+        let producer_id = ProducerId(5);
+        let log_append_time = order % 2 == 0;
+        let claim =
+            Claim { producer_id, epoch: 1, first_sequence, last_offset_delta: 1, timestamp_ms: 9, log_append_time };
+        let _ = producers.record(&claim, Offset(10), 4, order);
+    }
+    let shard = ShardValue { clock_ms: 1, term: 2, order: 3, checksum: 4, floor: RaftIndex(5) };
+    let partition = PartitionValue {
+        intent: RaftIndex(1),
+        epoch_base: 2,
+        log_start: Offset(3),
+        next_offset: Offset(9),
+        last_stable: Offset(9),
+    };
+    let history = producers.get(ProducerId(5)).unwrap();
+    let pairs = [
+        (Key::Shard, shard.encode()),
+        (Key::Partition(id(0)), partition.encode()),
+        (Key::Epochs(id(0)), keys::encode_epochs(&epochs)),
+        (Key::Producer(id(0), ProducerId(5)), keys::encode_producer(history)),
+        (Key::Dropped(id(1)), keys::encode_dropped(RaftIndex(6))),
+        (Key::Group(id(2), Bytes::from_static(b"kafka's")), Bytes::from_static(b"value")),
+    ];
+    let seed = |(key, value): (Key, Bytes)| {
+        let key = key.encode();
+        [&[u8::try_from(key.len()).unwrap()], &key[..], &value[..]].concat()
+    };
+    pairs.map(seed).to_vec()
+}
