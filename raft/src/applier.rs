@@ -156,7 +156,10 @@ impl Applier {
                 state.machine.term_started(entry.log_id);
                 (Vec::new(), Reply::none())
             }
-            EntryKind::Membership => (Vec::new(), Reply::none()),
+            EntryKind::Membership => {
+                state.machine.members_changed(entry.log_id);
+                (Vec::new(), Reply::none())
+            }
             EntryKind::Normal => {
                 let applied = state.machine.apply(entry);
                 assert_eq!(applied.verdicts.len(), entry.batches.len(), "a verdict per batch");

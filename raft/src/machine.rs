@@ -67,6 +67,9 @@ pub trait StateMachine: Send + 'static {
     /// A leader's first entry, which has no content, was applied: its term has begun.
     fn term_started(&mut self, log_id: LogId);
 
+    /// The group's members changed at this entry.
+    fn members_changed(&mut self, _log_id: LogId) {}
+
     /// Called after what was applied is recorded in the batch index: only now may watermarks move and
     /// readers see it. One call may cover several entries.
     fn publish(&mut self);

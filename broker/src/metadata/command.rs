@@ -1,7 +1,9 @@
 //! What the metadata group agrees on: one entry carries a list of commands, applied in order.
 //!
-//!  | version u8 | count varint | command | command | ...        command: | tag u8 | fields |
+//!  | version u8 | decided on u64 | count varint | command | command | ...        command: | tag u8 | fields |
 //!
+//! The entry names the index that it was decided on: if another leader's entry came between, all of it is refused. 0.2.0 wrote
+//! version 1, without that index; a node that was alone had no other leader.
 //! A command says what is to be, decided completely beforehand (ids, shards, values): apply checks it against the
 //! state and takes or refuses it whole. Tags are never used again. Golden: `tests::the_format_does_not_change`.
 
@@ -9,7 +11,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::fields::{
@@ -20,7 +22,18 @@ use super::image::{IntentKey, NodeRecord, ReplicaRecord, ShardId, ShardKind};
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 /// Version of the encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// What 0.2.0 wrote.
+const WITHOUT_INDEX: u8 = 1;
+
+/// What an entry says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Index of the last entry that the image had on which this was decided; `None` if 0.2.0 decided.
+    pub decided_on: Option<RaftIndex>,
+    /// What is to be, in this order.
+    pub commands: Vec<Command>,
+}
 
 /// A shard to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,11 +140,11 @@ pub enum Command {
     },
 }
 
-/// Encodes the commands of one entry.
+/// Encodes the commands of one entry, which were decided on the image at this index.
 #[must_use]
-pub fn encode(commands: &[Command]) -> Bytes {
+pub fn encode(decided_on: RaftIndex, commands: &[Command]) -> Bytes {
     let mut w = Writer::default();
-    w.u8(VERSION);
+    w.u8(VERSION).u64(decided_on.0);
     write_list(&mut w, commands.iter(), write_command);
     w.finish()
 }
@@ -148,11 +161,13 @@ pub fn encoded_size(command: &Command) -> usize {
 ///
 /// # Errors
 /// When the bytes were not written by [`encode`], or by a newer release's.
-pub fn decode(bytes: &[u8]) -> Result<Vec<Command>, CodecError> {
-    let mut r = Reader::of_version(bytes, VERSION)?;
+pub fn decode(bytes: &[u8]) -> Result<Decision, CodecError> {
+    let old = bytes.first() == Some(&WITHOUT_INDEX);
+    let mut r = Reader::of_version(bytes, if old { WITHOUT_INDEX } else { VERSION })?;
+    let decided_on = if old { None } else { Some(RaftIndex(r.u64("index")?)) };
     let commands = read_list(&mut r, "commands", read_command)?;
     r.end()?;
-    Ok(commands)
+    Ok(Decision { decided_on, commands })
 }
 
 fn write_shards(w: &mut Writer, shards: &[ShardId]) {
@@ -276,7 +291,6 @@ fn read_command(r: &mut Reader<'_>) -> Result<Command, CodecError> {
 
 #[cfg(test)]
 mod tests {
-    use ottla_storage::ids::RaftIndex;
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
 
@@ -381,12 +395,13 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(commands in vec(any_command(), 0..10)) {
-            prop_assert_eq!(decode(&encode(&commands)), Ok(commands));
+            let decided_on = Some(RaftIndex(9));
+            prop_assert_eq!(decode(&encode(RaftIndex(9), &commands)), Ok(Decision { decided_on, commands }));
         }
 
         #[test]
         fn cut_or_foreign_bytes_are_an_error_and_never_a_panic(commands in vec(any_command(), 1..5), keep in any::<prop::sample::Index>(), noise in vec(any::<u8>(), 0..200)) {
-            let whole = encode(&commands);
+            let whole = encode(RaftIndex(9), &commands);
             let cut = keep.index(whole.len());
             prop_assert!(decode(&whole[..cut]).is_err());
             let _ = decode(&noise);
@@ -404,7 +419,7 @@ mod tests {
             shards: vec![ShardId(1), ShardId(300)],
         };
         let expected: Vec<u8> = [
-            &[1, 1, 4, 2][..],
+            &[2, 2, 1, 0, 0, 0, 0, 0, 0, 1, 4, 2][..],
             b"ab",
             &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 1, 12],
             b"retention.ms",
@@ -413,6 +428,8 @@ mod tests {
             &[2, 1, 0xac, 2],
         ]
         .concat();
-        assert_eq!(encode(&[command]).as_ref(), expected.as_slice());
+        assert_eq!(encode(RaftIndex(258), std::slice::from_ref(&command)).as_ref(), expected.as_slice());
+        let of_0_2_0 = [&[1][..], &expected[9..]].concat();
+        assert_eq!(decode(&of_0_2_0), Ok(Decision { decided_on: None, commands: vec![command] }));
     }
 }

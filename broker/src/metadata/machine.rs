@@ -15,7 +15,7 @@ use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
-use super::command::{self, Command};
+use super::command::{self, Command, Decision};
 use super::image::{Intent, IntentKey, IntentKind, MetadataImage, PartitionRoute, ShardId, Topic};
 use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, cluster_key, intent_key, topic_key};
 use crate::codec::CodecError;
@@ -46,6 +46,8 @@ pub enum Refusal {
     NoSuchTopic,
     /// A shard that is named does not exist, or one that is to be made does.
     Shard,
+    /// Another leader's entry came after the decision and before this.
+    Overtaken,
     /// A replica id was given before.
     ReplicaId,
     /// The shard is to have other replicas than the command was decided on.
@@ -215,8 +217,13 @@ impl Machine {
     /// # Errors
     /// When the payload cannot be understood: a newer release wrote it. The replica must stop then.
     pub fn apply(&mut self, index: RaftIndex, payload: &[u8]) -> Result<Vec<Outcome>, CodecError> {
-        let commands = command::decode(payload)?;
-        let outcomes = commands.into_iter().map(|command| self.apply_command(index, command)).collect();
+        let Decision { decided_on, commands } = command::decode(payload)?;
+        let overtaken = decided_on.is_some_and(|decided_on| decided_on != self.image.index);
+        let outcomes = commands.into_iter().map(|command| match overtaken {
+            true => Outcome::Refused(Refusal::Overtaken),
+            false => self.apply_command(index, command),
+        });
+        let outcomes = outcomes.collect();
         self.image.index = index;
         Ok(outcomes)
     }

@@ -35,7 +35,7 @@ fn topic(name: &str, id: u128, shards: &[u64]) -> Command {
 
 fn outcome(machine: &mut Machine, command: Command) -> Outcome {
     let index = RaftIndex(machine.image().index.0 + 1);
-    machine.apply(index, &encode(&[command])).unwrap()[0]
+    machine.apply(index, &encode(machine.image().index, &[command])).unwrap()[0]
 }
 
 /// What a checkpoint holds after all cuts.
@@ -128,7 +128,7 @@ proptest! {
         let mut kept = Kept::default();
         for (at, commands) in steps.iter().enumerate() {
             let index = RaftIndex(at as u64 + 1);
-            let payload = encode(commands);
+            let payload = encode(straight.image().index, commands);
             let expected = straight.apply(index, &payload).unwrap();
             prop_assert_eq!(restarted.apply(index, &payload).unwrap(), expected);
             if cuts.iter().any(|cut| cut.index(steps.len()) == at) {
@@ -265,4 +265,19 @@ fn ten_thousand_topics_are_cheap_to_change() {
         .filter(|topic| machine.image().topic(&topic.name).is_some_and(|same| Arc::ptr_eq(same, topic)));
     assert_eq!(shared.count(), 10_000);
     assert!(before.topic("one-more").is_none());
+}
+
+#[test]
+fn what_was_decided_before_another_leaders_entry_is_refused_as_a_whole() {
+    let mut machine = with_pool();
+    let decided_on = machine.image().index;
+    machine.advance(RaftIndex(decided_on.0 + 1));
+    let before = machine.checksum();
+    let commands = [topic("a", 1, &[1]), Command::AllocateProducerIds { count: 9 }];
+    let late = machine.apply(RaftIndex(decided_on.0 + 2), &encode(decided_on, &commands)).unwrap();
+    assert_eq!(late, [Outcome::Refused(Refusal::Overtaken); 2]);
+    assert_eq!(machine.checksum(), before);
+    let again = encode(machine.image().index, &commands);
+    let taken = machine.apply(RaftIndex(decided_on.0 + 3), &again).unwrap();
+    assert_eq!(taken, [Outcome::Done, Outcome::ProducerIds { first: 0 }]);
 }

@@ -37,13 +37,13 @@ pub(super) fn node(id: i32, rack: Option<&str>, free: &[u64]) -> NodeRecord {
 pub(super) fn cluster(nodes: Vec<NodeRecord>) -> Machine {
     let mut machine = Machine::new(Arc::new(Config::default()));
     let commands: Vec<_> = nodes.into_iter().map(Command::RegisterNode).collect();
-    machine.apply(RaftIndex(1), &encode(&commands)).unwrap();
+    machine.apply(RaftIndex(1), &encode(RaftIndex(0), &commands)).unwrap();
     machine
 }
 
 pub(super) fn apply(machine: &mut Machine, commands: &[Command]) {
     let index = RaftIndex(machine.image().index.0 + 1);
-    let outcomes = machine.apply(index, &encode(commands)).unwrap();
+    let outcomes = machine.apply(index, &encode(machine.image().index, commands)).unwrap();
     assert!(!outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_))), "{outcomes:?} for {commands:?}");
 }
 

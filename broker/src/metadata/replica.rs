@@ -46,6 +46,10 @@ impl StateMachine for MetadataReplica {
         self.machine.advance(log_id.index);
     }
 
+    fn members_changed(&mut self, log_id: LogId) {
+        self.machine.advance(log_id.index);
+    }
+
     fn publish(&mut self) {
         self.images.send_replace(image_of(&self.machine));
     }

@@ -11,7 +11,7 @@ use ottla_raft::{GroupHandle, Proposal, ProposeError};
 use ottla_storage::entry::Batches;
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::command::{Command, encode, encoded_size};
@@ -85,7 +85,8 @@ impl Writer {
             return Vec::new();
         }
         let image = self.images.borrow().as_ref().clone();
-        let index = ottla_storage::ids::RaftIndex(image.index.0 + 1);
+        let decided_on = image.index;
+        let index = RaftIndex(decided_on.0 + 1);
         let mut scratch = Machine::scratch(Arc::clone(&self.base), image);
         let mut commands: Vec<Command> = Vec::new();
         let mut in_entry: Vec<InEntry> = Vec::new();
@@ -110,7 +111,7 @@ impl Writer {
         }
         let leads = if commands.is_empty() { self.confirm().await } else { Ok(()) };
         let (agreed, mut again) = match leads {
-            Ok(()) if !commands.is_empty() => self.agree(&commands, in_entry, clock_ms).await,
+            Ok(()) if !commands.is_empty() => self.agree(decided_on, &commands, in_entry, clock_ms).await,
             leads => (leads, Vec::new()),
         };
         // A leader that was another's follower meanwhile has decided on an old image.
@@ -133,6 +134,7 @@ impl Writer {
     /// Proposes the entry and answers the jobs in it.
     async fn agree(
         &self,
+        decided_on: RaftIndex,
         commands: &[Command],
         mut jobs: Vec<InEntry>,
         clock_ms: i64,
@@ -142,7 +144,7 @@ impl Writer {
                 let _ = entry.job.answer.send(Ok(entry.answer));
             }
         }
-        let proposal = Proposal { payload: encode(commands), batches: Batches::default(), clock_ms };
+        let proposal = Proposal { payload: encode(decided_on, commands), batches: Batches::default(), clock_ms };
         let proposed = match self.group.propose(proposal).await {
             Ok(proposed) => proposed,
             Err(error) => {
