@@ -33,8 +33,6 @@ use ottla_storage::rewrite::RewriteOptions;
 use crate::profile::Tuning;
 use crate::registry::{OFFSETS_PARTITIONS, broker, node_of};
 
-/// A member that lacks more than this gets a snapshot: so little that a few seconds of absence are enough.
-const PURGE_HORIZON_BYTES: u64 = 256 << 10;
 const RETENTION_MS: i64 = 7 * 86_400_000;
 /// Records stay for thousands of years, each node's default being another: clients' clocks may be years from a node's.
 const RECORDS_RETENTION_MS: i64 = 100_000_000_000_000;
@@ -63,6 +61,7 @@ fn data_dir_options(node: SimNode, tuning: Tuning) -> DataDirOptions {
     let log = LogOptions {
         // Small, so that seeds see many segments.
         segment_bytes: tuning.segment_bytes,
+        segment_batches_max: tuning.segment_batches_max,
         cache_bytes_max: tuning.cache_bytes,
         reserve_bytes: 0,
         zero_ahead_bytes_per_second: 0,
@@ -80,12 +79,13 @@ fn data_dir_options(node: SimNode, tuning: Tuning) -> DataDirOptions {
             ..RewriteOptions::default()
         },
         maintenance_interval: Duration::from_millis(100),
+        reclaim_interval: tuning.reclaim_interval,
         ..DataDirOptions::default()
     }
 }
 
-fn raft_options() -> RaftOptions {
-    RaftOptions { purge_horizon_bytes: PURGE_HORIZON_BYTES, ..RaftOptions::default() }
+fn raft_options(tuning: Tuning) -> RaftOptions {
+    RaftOptions { purge_horizon_bytes: tuning.purge_horizon_bytes, ..RaftOptions::default() }
 }
 
 fn upkeep() -> Upkeep {
@@ -169,7 +169,7 @@ impl Life {
         let found = DataDir::open(disk, Path::new(PATH), data_dir_options(node, tuning)).await;
         let (directory, recovered) = found.map_err(|error| error.to_string())?;
         opened(&directory, &recovered);
-        let host = RaftHost::new(Arc::new(network.clone()), raft_options());
+        let host = RaftHost::new(Arc::new(network.clone()), raft_options(tuning));
         let seeds = seeds(node, founders, &network);
         network.attach(node, host.clone());
         let config = Arc::new(config(node));

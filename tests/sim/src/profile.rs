@@ -21,6 +21,9 @@ pub(crate) enum Profile {
     Members,
     /// Log starts move fast: segments die, are rewritten and unlinked.
     Churn,
+    /// As churn, with short segments, and checkpoint generations that change often, damaged checkpoints and lost indexes:
+    /// what was unlinked must not be missed by an older generation, nor when an index is read back from the log.
+    Generations,
 }
 
 impl Profile {
@@ -34,7 +37,8 @@ impl Profile {
             0 => Self::Crashes,
             2 | 6 if !alone => Self::Rot,
             3 if !alone => Self::Elections,
-            1 | 2 | 4 => Self::Churn,
+            1 | 2 => Self::Churn,
+            4 => Self::Generations,
             3 | 6 => Self::Crashes,
             _ => Self::Mixed,
         }
@@ -47,7 +51,7 @@ impl Profile {
 
     /// True if log starts follow the ends closely.
     pub(crate) fn trims(self, seed: u64) -> bool {
-        self == Self::Churn || (self == Self::Rot && seed.is_multiple_of(2))
+        matches!(self, Self::Churn | Self::Generations) || (self == Self::Rot && seed.is_multiple_of(2))
     }
 }
 
@@ -57,15 +61,35 @@ pub(crate) struct Tuning {
     pub(crate) segment_bytes: u32,
     pub(crate) cache_bytes: usize,
     pub(crate) checkpoint_interval: Duration,
+    pub(crate) segment_batches_max: u32,
+    pub(crate) reclaim_interval: Duration,
+    /// A member that lacks more than this gets a snapshot.
+    pub(crate) purge_horizon_bytes: u64,
 }
 
 impl Tuning {
     /// Drawn from the seed.
-    pub(crate) fn draw(trims: bool) -> Self {
+    pub(crate) fn draw(profile: Profile, trims: bool) -> Self {
         let segment_bytes = if trims { 512 << 10 } else { 1 << 20 };
         // Without a cache followers and apply read what the disk has.
-        let cache_bytes = if sim::random_below(2) == 0 { 8 << 20 } else { 16 << 10 };
+        let large = sim::random_below(2) == 0 && profile != Profile::Rot;
+        let cache_bytes = if large { 8 << 20 } else { 16 << 10 };
         let checkpoint_interval = Duration::from_millis([100, 400, 1_500][sim::random_below(3) as usize]);
-        Self { segment_bytes, cache_bytes, checkpoint_interval }
+        let changes = profile == Profile::Generations;
+        let segment_batches_max = if changes { [20, 40, 80][sim::random_below(3) as usize] } else { 2_000_000 };
+        // While generations stay, much is dead that only the older one needs.
+        let reclaim_ms = if changes { [300, 2_000, 20_000][sim::random_below(3) as usize] } else { 20_000 };
+        let reclaim_interval = Duration::from_millis(reclaim_ms);
+        // So little that a few seconds of absence are enough, or entries that are read from disks.
+        let entries = profile == Profile::Rot && sim::random_below(2) == 0;
+        let purge_horizon_bytes = if entries { 4 << 20 } else { 256 << 10 };
+        Self {
+            segment_bytes,
+            cache_bytes,
+            checkpoint_interval,
+            segment_batches_max,
+            reclaim_interval,
+            purge_horizon_bytes,
+        }
     }
 }

@@ -15,6 +15,7 @@ use ottla_storage::ids::{LogPosition, ReplicaId};
 use crate::laws::Violation;
 use crate::laws::i8_recovery::{self, Before};
 use crate::laws::leaders::Leaders;
+use crate::laws::matching::Contents;
 
 /// When a machine is to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(crate) enum Moment {
     Answered,
     /// It has just found that its log differs from the leader's.
     Conflict,
+    /// The same, but it is only cut off: what differs is taken back.
+    Differs,
 }
 
 #[derive(Default)]
@@ -35,6 +38,8 @@ pub(crate) struct Promises {
     /// Replicas that were there and were removed for good.
     removed: BTreeSet<ReplicaId>,
     leaders: Leaders,
+    /// What entries hold, as leaders sent them.
+    pub(crate) contents: Contents,
     directories: BTreeMap<SimNode, Weak<DataDir>>,
     /// Where the last durable commit of a node's log began when it went down.
     last_commits: BTreeMap<SimNode, LogPosition>,
@@ -43,21 +48,22 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    /// A message leaves a replica on this node, of this shard as far as that is known. Returns the node that is to go down
-    /// now, if one is.
+    /// A message leaves a replica on this node, of this shard as far as that is known. Returns the moment for which a fault waited
+    /// on this node, if it has come.
     pub(crate) fn sent(
         &mut self,
         from: ReplicaId,
         (home, receiver): (SimNode, Option<SimNode>),
         shard: Option<u64>,
         message: &Message,
-    ) -> (Result<(), Violation>, Option<(SimNode, Crash)>) {
+    ) -> (Result<(), Violation>, Option<(Moment, SimNode, Crash)>) {
         let mut verdict = Ok(());
         let (vote, moment) = match message {
             Message::AskVote { pre: false, vote, .. } => (Some(*vote), None),
-            Message::Append { vote, .. } => {
+            Message::Append { vote, entries, .. } => {
                 if let Some(shard) = shard {
                     verdict = self.leaders.see(shard, vote.term.0, vote.voted_for.0);
+                    verdict = verdict.and(self.contents.sent(shard, from, entries));
                 }
                 (Some(*vote), None)
             }
@@ -74,9 +80,10 @@ impl Promises {
             }
         }
         let whom = if moment == Some(Moment::Answered) { receiver } else { Some(home) };
-        let strikes = self.armed.filter(|(armed, _)| Some(*armed) == moment);
-        let strikes = strikes.and_then(|(_, crash)| Some((whom?, crash)));
-        if let Some((node, _)) = strikes {
+        let waits = |armed| Some(armed) == moment || (armed == Moment::Differs && moment == Some(Moment::Conflict));
+        let strikes = self.armed.filter(|(armed, _)| waits(*armed));
+        let strikes = strikes.and_then(|(armed, crash)| Some((armed, whom?, crash)));
+        if let Some((_, node, _)) = strikes {
             (self.armed, self.struck) = (None, Some(node));
         }
         (verdict, strikes)

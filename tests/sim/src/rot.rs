@@ -3,6 +3,7 @@
 //! May not know: when. Damage is done where the design says what must come of it: never to the last durable commit, which
 //! cannot be told from a torn write, and to a checkpoint only while the other generation is whole.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ottla_storage::env::disk::{Disk, OpenMode, PAGE_BYTES};
@@ -15,6 +16,10 @@ use crate::world::World;
 pub(crate) enum Rot {
     /// A bit of the log: only a replacement helps, unless the damage happens to be harmless.
     Log,
+    /// A bit in the head of one of the last frames: what its checksum alone guards, and what a replica may have promised.
+    Head,
+    /// A bit among the records of one of the last commits.
+    Records,
     /// A page of the log cannot be read any more.
     LogPage,
     /// A bit of a run.
@@ -23,6 +28,8 @@ pub(crate) enum Rot {
     Index,
     /// An index file is gone.
     IndexGone,
+    /// All index files are gone.
+    IndexesGone,
     /// A bit of the newest checkpoint generation: the older one serves.
     Checkpoint,
 }
@@ -30,7 +37,7 @@ pub(crate) enum Rot {
 impl Rot {
     /// True if a replica may be lost by it, or what it holds unreadable.
     fn may_lose(self) -> bool {
-        matches!(self, Self::Log | Self::LogPage | Self::Run)
+        matches!(self, Self::Log | Self::Head | Self::Records | Self::LogPage | Self::Run)
     }
 }
 
@@ -84,12 +91,95 @@ fn place_in_log(world: &World, node: SimNode) -> Option<(PathBuf, u64)> {
     Some((path, at))
 }
 
+/// Bytes of a commit's header that are looked at: where its frames begin stands at byte 12, their length at 56.
+const COMMIT_HEAD_BYTES: usize = 60;
+/// The fields of a frame's head that nothing else tells: replica, sequence, term, index, clock.
+const FRAME_FIELDS: std::ops::Range<u64> = 24..64;
+/// How many of the newest commits may be damaged by [`Rot::Head`], and by [`Rot::Records`].
+const NEWEST_HEADS: u64 = 12;
+const NEWEST_RECORDS: u64 = 15;
+/// The base of a checkpoint generation begins here: without it nothing of the generation counts.
+const CHECKPOINT_BASE: u64 = 4 << 10;
+
+/// One of the last commits in front of the last durable one: its segment, first byte, and where its frames begin and end.
+fn late_commit(world: &World, node: SimNode, newest: u64) -> Option<(PathBuf, u64, u64)> {
+    let limit = world.promises().provable_before(node)?;
+    let path = Path::new("/data/log").join(format!("{:016}.log", limit.segment));
+    let file = world.disk(node).open(&path, OpenMode::Read).ok()?;
+    let page = PAGE_BYTES as u64;
+    let (mut at, mut left) = (u64::from(limit.byte) / page * page, 1 + sim::random_below(newest));
+    while at >= 2 * page {
+        at -= page;
+        let mut head = [0; COMMIT_HEAD_BYTES];
+        if file.read_at(&mut head, at).ok()? < COMMIT_HEAD_BYTES || !head.starts_with(b"OTTLACMT") {
+            continue;
+        }
+        left -= 1;
+        if left == 0 {
+            let word = |at: usize| u64::from(u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+            let frames = at + word(12);
+            return Some((path, frames, frames + word(56)));
+        }
+    }
+    None
+}
+
+/// Where the records of each batch of a commit's entries lie, counted from its first frame: see the pictures of a frame and
+/// of a record batch.
+fn records_in(frames: &[u8]) -> Vec<std::ops::Range<usize>> {
+    const ENTRY: u8 = 1;
+    let word = |at: usize| {
+        let bytes = frames.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    };
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let (Some(length), Some(count), Some(payload)) = (word(at), word(at + 20), word(at + 72)) {
+        let mut batch = at + 80 + 32 * count + payload;
+        let entry = frames[at + 16] == ENTRY;
+        for number in (0..count).filter(|_| entry) {
+            let Some(bytes) = word(at + 80 + 32 * number + 20) else { break };
+            found.push(batch + 61..batch + bytes);
+            batch += bytes;
+        }
+        at += length.next_multiple_of(8).max(8);
+    }
+    found.retain(|records| records.start < records.end && records.end <= frames.len());
+    found
+}
+
+fn in_late_commit(world: &World, node: SimNode, rot: Rot) -> Option<(PathBuf, u64)> {
+    let newest = if rot == Rot::Head { NEWEST_HEADS } else { NEWEST_RECORDS };
+    let (path, from, to) = late_commit(world, node, newest)?;
+    if rot == Rot::Head {
+        let field = FRAME_FIELDS.start + sim::random_below(FRAME_FIELDS.end - FRAME_FIELDS.start);
+        return Some((path, from + field)).filter(|(_, at)| *at < to);
+    }
+    let mut frames = vec![0; usize::try_from(to - from).ok()?];
+    world.disk(node).open(&path, OpenMode::Read).ok()?.read_at(&mut frames, from).ok()?;
+    let records = any(records_in(&frames))?;
+    let at = records.start as u64 + sim::random_below(records.len() as u64);
+    Some((path, from + at))
+}
+
+fn lose_indexes(world: &World, node: SimNode) -> Option<String> {
+    let all: Vec<PathBuf> = ["log", "runs"].into_iter().flat_map(|dir| files(world, node, dir, ".idx")).collect();
+    for path in &all {
+        world.disk(node).unlink(path).ok()?;
+    }
+    Some(format!("node {}: all {} index files are gone", node.0, all.len()))
+}
+
+/// The numbers of the newest checkpoint generations that were damaged, by node.
+pub(crate) type Struck = BTreeMap<SimNode, u64>;
+
 /// Damages one file of a node; what was done, if there was anything to damage.
-pub(crate) fn strike(world: &World, node: SimNode, rot: Rot, whole_above: &mut u64) -> Option<String> {
+pub(crate) fn strike(world: &World, node: SimNode, rot: Rot, struck: &mut Struck) -> Option<String> {
     let disk = world.disk(node);
     let bit = u8::try_from(sim::random_below(8)).unwrap_or(0);
     let (path, at) = match rot {
         Rot::Log | Rot::LogPage => place_in_log(world, node)?,
+        Rot::Head | Rot::Records => in_late_commit(world, node, rot)?,
+        Rot::IndexesGone => return lose_indexes(world, node),
         Rot::Run => {
             let path = any(files(world, node, "runs", ".run"))?;
             let at = byte_in(world, node, &path, 0, u64::MAX)?;
@@ -105,11 +195,13 @@ pub(crate) fn strike(world: &World, node: SimNode, rot: Rot, whole_above: &mut u
             let mut all = files(world, node, "state", ".ckpt");
             all.sort_by_key(|path| number(path));
             let [older, newest] = all.as_slice() else { return None };
-            if number(older) <= *whole_above {
+            // The one that was damaged last may count still, with what stands in front of the damage.
+            if struck.get(&node).is_some_and(|struck| *struck == number(older)) {
                 return None;
             }
-            *whole_above = number(newest);
-            (newest.clone(), byte_in(world, node, newest, 0, 256 << 10)?)
+            struck.insert(node, number(newest));
+            let to = if sim::random_below(2) == 0 { CHECKPOINT_BASE } else { 256 << 10 };
+            (newest.clone(), byte_in(world, node, newest, 0, to)?)
         }
     };
     if rot.may_lose() {

@@ -97,7 +97,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     // Disks differ: who is slow has not synced yet what the others have committed.
     let slowest = [0, 2, 3, 4, 5][usize::try_from(sim::random_below(5)).unwrap_or(0)];
     let sync_delay_max = || Duration::from_millis([1, 1, 5, 15, 40][sim::random_below(slowest + 1) as usize % 5]);
-    let world = World::new(plan.nodes, Tuning::draw(trims), sync_delay_max);
+    let world = World::new(plan.nodes, Tuning::draw(profile, trims), sync_delay_max);
     *last_words.lock() = Some(world.clone());
     for node in world.nodes() {
         let drift_ppm = i64::try_from(sim::random_below(400)).unwrap_or(0) - 200;
@@ -129,7 +129,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         world.run_client("prober", None, prober::prober(world.clone()));
     }
     if trims {
-        world.run_client("trimmer", None, trimmer::trimmer(world.clone()));
+        world.run_client("trimmer", None, trimmer::trimmer(world.clone(), profile == Profile::Generations));
     }
     if profile == Profile::Members {
         world.run_client("mover", None, mover::mover(world.clone()));

@@ -13,11 +13,16 @@ use parking_lot::Mutex;
 
 use crate::profile::Profile;
 use crate::promises::Moment;
-use crate::rot::{self, Rot};
+use crate::registry::PARTITIONS;
+use crate::rot::{self, Rot, Struck};
 use crate::world::World;
 
 /// No more nodes than this come.
 const NODES_MAX: usize = 7;
+/// How long it is waited for somebody whose log differs.
+const TAKING_BACK_WAIT: Duration = Duration::from_secs(2);
+/// What it takes back is durable by then.
+const TAKEN_BACK_AFTER: Duration = Duration::from_millis(150);
 
 /// Which node a fault is for: that of a number, or whoever leads then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +40,16 @@ pub(crate) enum Fault {
     Twice(Whom, u64),
     /// The machine that comes to such a moment first goes down there and then.
     At(Moment, Crash),
+    /// Whoever finds first that its log differs from the leader's is cut off there and then, takes back what differs, and goes
+    /// down before anything comes in its place.
+    TakenBack(Crash),
     /// As [`Fault::At`] for a vote, and the power of all machines fails with it.
     VoteRack,
     /// A disk is damaged; `down`: after a crash, and found so by the next life.
     Rot { node: SimNode, rot: Rot, down: bool },
+    /// Another than the leader is cut off, and the records that it lacks then are damaged on the leader's disk. It is always the
+    /// same disk that is damaged.
+    Behind,
     /// The power of all machines fails, and comes back for one after the other.
     Rack,
     /// Nothing to or from the node.
@@ -84,11 +95,26 @@ impl std::fmt::Display for Event {
     }
 }
 
+/// What the victim of rot loses for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loses {
+    /// Everything can be made anew.
+    Nothing,
+    /// Records of entries that others lack, while it leads.
+    Records,
+    /// Whatever is in its log.
+    Anything,
+}
+
 fn whom(nodes: u32) -> Whom {
     match sim::random_below(3) {
         0 => Whom::Leader,
-        _ => Whom::Node(SimNode(1 + u32::try_from(sim::random_below(u64::from(nodes))).unwrap_or(0))),
+        _ => Whom::Node(any_node(nodes)),
     }
+}
+
+fn any_node(nodes: u32) -> SimNode {
+    SimNode(1 + u32::try_from(sim::random_below(u64::from(nodes))).unwrap_or(0))
 }
 
 fn crash() -> Crash {
@@ -96,7 +122,7 @@ fn crash() -> Crash {
 }
 
 /// One fault of the kind that the profile is about, or any.
-fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: bool) -> Fault {
+fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
     let whom = whom(nodes);
     if sim::random_below(3) == 0 {
         return any_fault(nodes);
@@ -111,10 +137,17 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: bool) -> Fault {
             6 => Fault::At(Moment::Vote, crash()),
             _ => Fault::Rack,
         },
+        Profile::Generations => match pick {
+            0..2 => Fault::Crash(whom, Crash::Power),
+            2..5 => Fault::Rot { node: any_node(nodes), rot: Rot::Checkpoint, down: true },
+            5..7 => Fault::Rot { node: any_node(nodes), rot: Rot::IndexesGone, down: true },
+            _ => Fault::Rot { node: any_node(nodes), rot: Rot::Index, down: false },
+        },
         Profile::Elections => match pick {
             0..2 => Fault::Isolate(Whom::Leader),
-            2 => Fault::Pause(Whom::Leader),
-            3 => Fault::At(Moment::Conflict, crash()),
+            2 if sim::random_below(2) == 0 => Fault::Pause(Whom::Leader),
+            2 => Fault::At(Moment::Conflict, crash()),
+            3 => Fault::TakenBack(crash()),
             4 => Fault::At(Moment::Vote, crash()),
             5 => Fault::VoteRack,
             6 => Fault::Crash(Whom::Leader, crash()),
@@ -129,16 +162,21 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: bool) -> Fault {
         },
         Profile::Rot if pick < 5 => {
             let down = sim::random_below(2) == 0;
-            let rot = match sim::random_below(if loses { 10 } else { 5 }) {
+            let rot = match sim::random_below(5) {
                 0 => Rot::Index,
+                _ if loses == Loses::Records => return Fault::Behind,
                 1 if down => Rot::IndexGone,
                 1 => Rot::Index,
-                2..5 => Rot::Checkpoint,
-                5..8 => Rot::Log,
-                8 => Rot::LogPage,
-                _ => Rot::Run,
+                _ if loses == Loses::Nothing => Rot::Checkpoint,
+                2 => Rot::Checkpoint,
+                _ => match sim::random_below(8) {
+                    0..2 => Rot::Log,
+                    2 => Rot::LogPage,
+                    3 => Rot::Run,
+                    _ => Rot::Head,
+                },
             };
-            Fault::Rot { node: victim, rot, down: down || rot == Rot::Checkpoint }
+            Fault::Rot { node: victim, rot, down: down || matches!(rot, Rot::Checkpoint | Rot::Head) }
         }
         Profile::Rot => Fault::Crash(whom, crash()),
     }
@@ -181,8 +219,12 @@ pub(crate) fn draw(profile: Profile, nodes: u32, lasts: Duration) -> Vec<Event> 
     // Some seeds are calm, some are wild.
     let gaps_ms = if profile == Profile::Mixed { [300, 700, 1_500, 4_000] } else { [200, 300, 500, 900] };
     let gap_ms = gaps_ms[usize::try_from(sim::random_below(4)).unwrap_or(0)];
-    let victim = SimNode(1 + u32::try_from(sim::random_below(u64::from(nodes))).unwrap_or(0));
-    let loses = sim::random_below(3) > 0;
+    let victim = any_node(nodes);
+    let loses = match sim::random_below(5) {
+        0 => Loses::Nothing,
+        1..3 => Loses::Records,
+        _ => Loses::Anything,
+    };
     let mut events = Vec::new();
     let mut at_ms = 300;
     while at_ms < end_ms {
@@ -198,7 +240,7 @@ pub(crate) fn draw(profile: Profile, nodes: u32, lasts: Duration) -> Vec<Event> 
 pub(crate) async fn rage(world: World, events: Vec<Event>) {
     let mut running = Vec::new();
     let began = sim::elapsed();
-    let whole_above = Arc::new(Mutex::new(0));
+    let struck = Arc::new(Mutex::new(Struck::new()));
     for event in events {
         let at = began + Duration::from_millis(event.at_ms);
         rt::sleep(at.saturating_sub(sim::elapsed())).await;
@@ -206,7 +248,7 @@ pub(crate) async fn rage(world: World, events: Vec<Event>) {
             return;
         }
         world.tell_fault(format!("FAULT {event}"));
-        running.push(rt::spawn(one(world.clone(), event, whole_above.clone())));
+        running.push(rt::spawn(one(world.clone(), event, struck.clone())));
     }
     for fault in running {
         let _ = fault.await;
@@ -224,7 +266,7 @@ fn resolve(world: &World, whom: Whom) -> SimNode {
     }
 }
 
-async fn one(world: World, event: Event, whole_above: Arc<Mutex<u64>>) {
+async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
     let lasts = Duration::from_millis(event.lasts_ms);
     match event.fault {
         Fault::Crash(whom, crash) => {
@@ -251,6 +293,16 @@ async fn one(world: World, event: Event, whole_above: Arc<Mutex<u64>>) {
                 world.start(node).await;
             }
         }
+        Fault::TakenBack(crash) => {
+            world.promises().armed = Some((Moment::Differs, crash));
+            if let Some(node) = struck(&world, lasts.max(TAKING_BACK_WAIT)).await {
+                rt::sleep(TAKEN_BACK_AFTER).await;
+                world.crash(node, crash);
+                world.mend(node);
+                world.start(node).await;
+            }
+        }
+        Fault::Behind => behind(&world, &damaged).await,
         Fault::VoteRack => {
             // There must be an election.
             let node = resolve(&world, Whom::Leader);
@@ -268,7 +320,7 @@ async fn one(world: World, event: Event, whole_above: Arc<Mutex<u64>>) {
             if down {
                 world.crash(node, crash());
             }
-            let done = rot::strike(&world, node, rot, &mut whole_above.lock());
+            let done = rot::strike(&world, node, rot, &mut damaged.lock());
             world.tell_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage ({rot:?})", node.0)));
             if down {
                 rt::sleep(lasts / 4).await;
@@ -388,20 +440,28 @@ async fn struck(world: &World, lasts: Duration) -> Option<SimNode> {
 }
 
 async fn cut(world: &World, node: SimNode, from: bool, to: bool, lasts: Duration) {
-    let others = || world.nodes().filter(move |other| *other != node);
-    for other in others() {
-        if from {
-            world.network().cut(node, other);
-        }
-        if to {
-            world.network().cut(other, node);
-        }
-    }
+    world.cut(node, from, to);
     rt::sleep(lasts).await;
-    for other in others() {
-        world.network().mend(node, other);
-        world.network().mend(other, node);
+    world.mend(node);
+}
+
+/// A follower falls behind a leader, whose disk damages meanwhile what the follower lacks.
+async fn behind(world: &World, damaged: &Mutex<Struck>) {
+    let leaders: Vec<_> = (0..PARTITIONS).filter_map(|index| world.leader(index)).collect();
+    let rotten = world.nodes().find(|node| world.is_rotten(*node));
+    let any = leaders.get(usize::try_from(sim::random_below(leaders.len().max(1) as u64)).unwrap_or(0)).copied();
+    let Some(leader) = rotten.or(any).filter(|node| leaders.contains(node)) else {
+        return world.tell_fault(format!("{rotten:?}, whose disk may be damaged, leads nothing"));
+    };
+    let others: Vec<_> = world.nodes().filter(|node| *node != leader).collect();
+    let other = others[usize::try_from(sim::random_below(others.len() as u64)).unwrap_or(0)];
+    world.cut(other, true, true);
+    for _ in 0..6 {
+        rt::sleep(Duration::from_millis(10 + sim::random_below(50))).await;
+        let done = rot::strike(world, leader, Rot::Records, &mut damaged.lock());
+        world.tell_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage", leader.0)));
     }
+    world.mend(other);
 }
 
 /// After an error of its disk a process is started again, as an operator or a supervisor would.

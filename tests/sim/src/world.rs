@@ -15,7 +15,8 @@ use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 use ottla_storage::env::sim::{self, SimNode};
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+use ottla_storage::log::EntryRange;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -23,7 +24,7 @@ use crate::laws::{Violation, i8_recovery};
 use crate::life::Life;
 use crate::oracle::Oracle;
 use crate::profile::Tuning;
-use crate::promises::Promises;
+use crate::promises::{Moment, Promises};
 use crate::registry::node_of;
 use crate::story::Story;
 
@@ -106,8 +107,10 @@ impl World {
             let receiver = world.0.network.home(to);
             let (verdict, strikes) = world.0.promises.lock().sent(from, (home, receiver), shard, message);
             world.judge(verdict);
-            if let Some((node, crash)) = strikes {
-                world.crash(node, crash);
+            match strikes {
+                Some((Moment::Differs, node, _)) => world.cut(node, true, true),
+                Some((_, node, crash)) => world.crash(node, crash),
+                None => {}
             }
         }));
         world
@@ -143,6 +146,26 @@ impl World {
 
     pub(crate) fn network(&self) -> &SimNetwork {
         &self.0.network
+    }
+
+    /// Nothing reaches anybody from a node, or nothing reaches it, or both.
+    pub(crate) fn cut(&self, node: SimNode, from: bool, to: bool) {
+        for other in self.nodes().filter(|other| *other != node) {
+            if from {
+                self.0.network.cut(node, other);
+            }
+            if to {
+                self.0.network.cut(other, node);
+            }
+        }
+    }
+
+    /// Everything reaches everybody again.
+    pub(crate) fn mend(&self, node: SimNode) {
+        for other in self.nodes().filter(|other| *other != node) {
+            self.0.network.mend(node, other);
+            self.0.network.mend(other, node);
+        }
     }
 
     fn node_count(&self) -> u32 {
@@ -329,8 +352,10 @@ impl World {
                         self.judge::<()>(Err(i8_recovery::takes_part(replica.id.0, why)));
                     }
                 }
-                self.0.up.lock().insert(node, Arc::new(life));
+                let life = Arc::new(life);
+                self.0.up.lock().insert(node, life.clone());
                 self.tell_fault(format!("node {} runs, life {number}", node.0));
+                self.compare_entries(&life).await;
             }
             Ok(Err(why)) => {
                 self.tell_fault(format!("node {} refuses to start: {why}", node.0));
@@ -338,6 +363,23 @@ impl World {
                 self.crash(node, Crash::Process);
             }
             Err(_crashed) => self.tell_fault(format!("node {} crashed while it started", node.0)),
+        }
+    }
+
+    /// What a node's replicas still have to apply is what leaders sent.
+    async fn compare_entries(&self, life: &Life) {
+        for found in life.recovered.iter().filter(|found| found.lost.is_none()) {
+            let (Some(log), Some(shard)) = (life.directory.replica_log(found.id), self.shard_of(found.id)) else {
+                continue;
+            };
+            let first = RaftIndex(found.applied.max(found.purged).map_or(1, |id| id.index.0 + 1));
+            let Some(last) = found.last_log_id.map(|id| id.index).filter(|last| *last >= first) else { continue };
+            // Raft may have taken something back since.
+            let Ok(entries) = log.read_to_apply(EntryRange { first, last }, usize::MAX).await else { continue };
+            for entry in entries.iter().filter(|entry| !found.damaged.contains(&entry.log_id)) {
+                let verdict = self.promises().contents.holds(shard, found.id, entry);
+                self.judge(verdict);
+            }
         }
     }
 

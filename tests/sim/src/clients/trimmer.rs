@@ -6,12 +6,13 @@ use super::{NAME, pause, target};
 use crate::registry::PARTITIONS;
 use crate::world::World;
 
-/// Trims all partitions but the first until the clients end.
-pub(crate) async fn trimmer(world: World) {
+/// Trims all partitions until the clients end, the first one only now and then if `all`, else never.
+pub(crate) async fn trimmer(world: World, all: bool) {
     while world.goes_on() {
         pause(100).await;
-        let index =
+        let others =
             1 + i32::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0) % (PARTITIONS - 1);
+        let index = if all && sim::random_below(20) == 0 { 0 } else { others };
         let up_to = {
             let mut oracle = world.oracle();
             let known = oracle.partition(index);
