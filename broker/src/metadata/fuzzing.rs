@@ -11,7 +11,7 @@ use ottla_raft::{Creation, Members};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
-use super::command::{Command, IntentEnd, NewShard, decode, encode};
+use super::command::{Command, Decision, IntentEnd, NewShard, decode, encode};
 use super::decide::{Answer, Ask};
 use super::desk::{DeskAnswer, DeskQuestion, Place};
 use super::error::MetadataError;
@@ -24,12 +24,14 @@ use crate::config::Config;
 
 /// An entry's commands: what is read is written the same and applied, and what became of it is kept.
 pub(crate) fn commands(data: &[u8]) {
-    let Ok(commands) = decode(data) else { return };
-    assert_eq!(decode(&encode(&commands)).as_ref(), Ok(&commands));
+    let Ok(Decision { decided_on, commands }) = decode(data) else { return };
+    let again = decode(&encode(decided_on.unwrap_or_default(), &commands));
+    assert_eq!(again, Ok(Decision { decided_on: decided_on.or(Some(RaftIndex(0))), commands: commands.clone() }));
     let base = Arc::new(Config::default());
     let mut machine = Machine::new(Arc::clone(&base));
-    let _ = machine.apply(RaftIndex(1), &encode(&world())).unwrap();
-    let _ = machine.apply(RaftIndex(2), data).unwrap();
+    let _ = machine.apply(RaftIndex(1), &encode(RaftIndex(0), &world())).unwrap();
+    // On time, whatever it was decided on.
+    let _ = machine.apply(RaftIndex(2), &encode(RaftIndex(1), &commands)).unwrap();
     let restored = Machine::restore(base, RaftIndex(2), &machine.all_records()).unwrap();
     assert_eq!(restored.checksum(), machine.checksum());
     assert_eq!(restored.all_records(), machine.all_records());
@@ -81,7 +83,7 @@ fn further() -> Vec<Command> {
 
 pub(crate) fn commands_seeds() -> Vec<Vec<u8>> {
     let single = world().into_iter().chain(further()).map(|command| vec![command]);
-    single.chain([world(), further()]).map(|commands| encode(&commands).to_vec()).collect()
+    single.chain([world(), further()]).map(|commands| encode(RaftIndex(1), &commands).to_vec()).collect()
 }
 
 /// What another node asks of the leader.
@@ -181,7 +183,8 @@ pub(crate) fn record_seeds() -> Vec<Vec<u8>> {
     let mut machine = Machine::new(Arc::new(Config::default()));
     let mut seeds = Vec::new();
     for (index, commands) in [world(), further()].into_iter().enumerate() {
-        let _ = machine.apply(RaftIndex(index as u64 + 1), &encode(&commands)).unwrap();
+        let index = index as u64;
+        let _ = machine.apply(RaftIndex(index + 1), &encode(RaftIndex(index), &commands)).unwrap();
         for (key, value) in machine.all_records() {
             seeds.push([&[u8::try_from(key.len()).unwrap()], &key[..], &value[..]].concat());
         }
