@@ -213,7 +213,10 @@ fn checkpoint(data: &[u8]) {
     let mut encoded = Vec::new();
     state.operations().for_each(|operation| operation.encode(&mut encoded));
     let mut again = State::default();
-    assert!(Operations(Bytes::from(encoded)).apply_to(&mut again), "what was written is not understood");
+    assert!(
+        Operations(Bytes::from(encoded)).apply_to(&mut again, &mut BTreeMap::new()),
+        "what was written is not understood"
+    );
     assert!(again == state, "what was written reads differently");
 }
 

@@ -10,6 +10,7 @@
 //! counts up to the first transaction that does not hold, and not at all if its base is not whole. A delta never shares a
 //! page with an earlier one, so that a torn write cannot harm what is synced.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use super::state::{Operation, Operations, State};
 use crate::env::disk::{Disk, File, OpenMode, PAGE_BYTES, read_exact_at};
 use crate::env::mutants::{self, Bug};
 use crate::env::rt;
+use crate::ids::RunId;
+use crate::runs::Listing;
 
 const FILE_MAGIC: &[u8; 8] = b"OTTLACKP";
 const FILE_HEADER_BYTES: usize = 32;
@@ -52,6 +55,8 @@ pub(crate) struct Generation {
     end: u64,
     file_bytes: u64,
     pub(crate) base_bytes: u64,
+    /// Every run that some transaction lists: should a later one be found damaged, the state before it counts.
+    pub(crate) listed: BTreeMap<RunId, Listing>,
 }
 
 /// Why a generation does not count.
@@ -128,6 +133,7 @@ impl Generation {
     pub(crate) async fn create(disk: &Arc<dyn Disk>, dir: &Path, number: u64, state: State) -> io::Result<Self> {
         let (incarnation, path) = (rt::random_u64(), dir.join(file_name(number)));
         let (work_disk, work_path, work_dir) = (Arc::clone(disk), path.clone(), dir.to_owned());
+        let listed = state.runs.clone();
         let written = off_thread(disk, move || {
             if work_disk.list(&work_dir)?.iter().any(|entry| entry.name == file_name(number)) {
                 work_disk.unlink(&work_path)?;
@@ -139,7 +145,7 @@ impl Generation {
         sync(disk, &file).await?;
         let (work_disk, work_dir) = (Arc::clone(disk), dir.to_owned());
         off_thread(disk, move || work_disk.sync_dir(&work_dir)).await?;
-        Ok(Self { number, path, file, incarnation, next, end, file_bytes, base_bytes: end })
+        Ok(Self { number, path, file, incarnation, next, end, file_bytes, base_bytes: end, listed })
     }
 
     /// Reads a generation: its state, and itself ready for the next delta. On a thread that may block.
@@ -148,8 +154,8 @@ impl Generation {
         let file = disk.open(&path, OpenMode::Write)?;
         let file_bytes = file.bytes()?;
         let incarnation = read_header(&*file, file_bytes, number)?;
-        let mut generation =
-            Self { number, path, file, incarnation, next: 0, end: PAGE_BYTES as u64, file_bytes, base_bytes: 0 };
+        let (end, listed) = (PAGE_BYTES as u64, BTreeMap::new());
+        let mut generation = Self { number, path, file, incarnation, next: 0, end, file_bytes, base_bytes: 0, listed };
         let state = generation.replay()?;
         Ok((generation, state))
     }
@@ -163,7 +169,7 @@ impl Generation {
                 DELTA => self.base_bytes > 0,
                 _ => return Err(LoadError::NewerFormat(kind)),
             };
-            if !in_order || !Operations(operations).apply_to(&mut state) {
+            if !in_order || !Operations(operations).apply_to(&mut state, &mut self.listed) {
                 return Err(LoadError::Damaged("its transactions cannot be understood"));
             }
             self.next += 1;
@@ -252,6 +258,7 @@ impl Generation {
         sync(disk, &self.file).await?;
         self.next += 1;
         self.end = end;
+        operations.iter().for_each(|operation| operation.list(&mut self.listed));
         Ok(true)
     }
 

@@ -1,7 +1,7 @@
 //! The checkpoint: every replica's state at a Raft index of its own, in one append-only file of delta transactions.
 //!
-//! Two generations are kept. Nothing is purged or unlinked that the older one needs, so damage of the newer one, whole or
-//! in part, costs a longer replay and nothing else. May not know: what a key or a value means.
+//! Two generations are kept. Nothing is purged or unlinked that the older one or any transaction of the newer one needs, so
+//! damage of the newer one, whole or in part, costs a longer replay and nothing else. May not know: what a key or a value means.
 
 pub(crate) mod file;
 pub(crate) mod state;
@@ -195,6 +195,15 @@ impl Checkpoint {
     /// What the oldest generation kept says; `None` while there is only one, and nothing may go.
     pub(crate) fn older(&self) -> Option<&Kept> {
         self.older.as_ref().map(|(_, kept)| kept)
+    }
+
+    /// The runs whose files are needed though the newest transaction does not list them: the older generation does, or an
+    /// earlier transaction of the newest.
+    pub(crate) fn runs_that_wait(&self) -> BTreeMap<RunId, Listing> {
+        let older = self.older().map(|kept| &kept.runs);
+        let all = older.into_iter().flatten().chain(&self.current.listed);
+        let waiting = all.filter(|(run, _)| !self.kept.runs.contains_key(run));
+        waiting.map(|(id, run)| (*id, run.clone())).collect()
     }
 
     /// Bytes written since the checkpoint was opened.

@@ -167,6 +167,13 @@ fn put_numbered(out: &mut Vec<u8>, kind: u8, number: u64) {
 }
 
 impl Operation {
+    /// Adds the run that it lists, if it does.
+    pub(crate) fn list(&self, listed: &mut BTreeMap<RunId, Listing>) {
+        if let Self::Run(run) = self {
+            listed.insert(run.id, run.clone());
+        }
+    }
+
     /// Appends the operation.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
@@ -312,11 +319,12 @@ impl Operations {
         })
     }
 
-    /// Carries out all of them. False if they cannot be understood.
+    /// Carries out all of them, and adds the runs that they list. False if they cannot be understood.
     #[must_use]
-    pub(crate) fn apply_to(mut self, state: &mut State) -> bool {
+    pub(crate) fn apply_to(mut self, state: &mut State, listed: &mut BTreeMap<RunId, Listing>) -> bool {
         while !self.0.is_empty() {
             let Some(operation) = self.operation() else { return false };
+            operation.list(listed);
             if !state.apply(operation) {
                 return false;
             }

@@ -199,9 +199,14 @@ async fn load_index(
     for segment in log.segments() {
         let opened =
             if segment.sealed { open_index(disk, path, segment.sequence, segment.used_bytes).await? } else { None };
-        match opened {
-            Some(opened) => index.install(segment.sequence, opened).map_err(|e| damaged(segment.sequence, &e))?,
-            None => drop(wanted.insert(segment.sequence)),
+        let installed = opened.map(|opened| index.install(segment.sequence, opened));
+        if let Some(Err(error)) = &installed {
+            // Header and directory are sound, but a line is not: only who reads it learns of that.
+            tracing::warn!(segment = segment.sequence, %error, "index file is damaged: it is rebuilt from the log");
+            index.forget(segment.sequence);
+        }
+        if !matches!(installed, Some(Ok(()))) {
+            wanted.insert(segment.sequence);
         }
     }
     for (segment, contents) in read_frames(disk, log, wanted, Some(applied_in(state))).await? {

@@ -43,24 +43,26 @@ pub(super) async fn load(
     found: &Found,
 ) -> Result<Runs, DataDirError> {
     let (listed, next) = (found.state.runs.clone(), found.state.next_run);
-    let older = found.checkpoint.older().map(|kept| kept.runs.clone()).unwrap_or_default();
+    let waiting = found.checkpoint.runs_that_wait();
     let (work_disk, data_dir, existed) = (Arc::clone(disk), path.to_owned(), found.existed);
-    let work = move || Ok(files::load(&work_disk, &data_dir, &listed, next, &older, existed));
+    let work = move || Ok(files::load(&work_disk, &data_dir, &listed, next, &waiting, existed));
     let loaded = off_thread(disk, work).await.map_err(|error| DataDirError::io(path, error))?;
     let loaded = loaded.map_err(|error| run_error(path, error))?;
     for (run, opened) in loaded.indexes {
-        let opened = match opened {
-            Some(opened) => opened,
-            None => {
-                tracing::warn!(run = run.id.0, "the run's index is missing or damaged: rebuilding it from the run");
-                rebuild(disk, path, &run).await?
-            }
-        };
+        let number = run.id.file_number();
+        let installed = opened.map(|opened| index.install(number, opened));
+        if matches!(installed, Some(Ok(()))) {
+            continue;
+        }
+        tracing::warn!(run = run.id.0, "the run's index is missing or damaged: rebuilding it from the run");
+        // Header and directory may be sound and a line not: only who reads it learns of that.
+        index.forget(number);
+        let opened = rebuild(disk, path, &run).await?;
         let damaged = |error: crate::index::IndexError| DataDirError::Damaged {
             path: run_index_path(path, run.id).display().to_string(),
             what: error.to_string(),
         };
-        index.install(run.id.file_number(), opened).map_err(damaged)?;
+        index.install(number, opened).map_err(damaged)?;
     }
     Ok(loaded.runs)
 }
@@ -123,11 +125,12 @@ impl DataDir {
         }
     }
 
-    /// True if files could go but for what the older generation says.
+    /// True if files could go but for what the older generation says, or the newest said before.
     pub(super) fn runs_wait_for_older(&self, checkpoint: &Checkpoint) -> bool {
-        let (newest, Some(older)) = (checkpoint.newest(), checkpoint.older()) else { return false };
-        older.runs.keys().any(|run| !newest.runs.contains_key(run))
-            || newest.rewritten.iter().any(|segment| !older.rewritten.contains(segment))
+        let Some(older) = checkpoint.older() else { return false };
+        let there = |run: &RunId| self.runs.get(*run).is_some();
+        checkpoint.runs_that_wait().keys().any(there)
+            || checkpoint.newest().rewritten.iter().any(|segment| !older.rewritten.contains(segment))
     }
 
     /// Segments that may not go although nothing in them lives, nor may what decides on their batches: a kept checkpoint
@@ -147,10 +150,13 @@ impl DataDir {
     pub(super) async fn unlink_runs(&self) -> Result<(), DataDirError> {
         let free: Vec<RunId> = {
             let checkpoint = self.checkpoint.lock().await;
-            let Some(older) = checkpoint.older() else { return Ok(()) };
-            let older = if mutants::is_on(Bug::RunUnlinkedEarly) { checkpoint.newest() } else { older };
-            let lists = |run: &RunId| older.runs.contains_key(run) || checkpoint.newest().runs.contains_key(run);
-            self.runs.leaving().into_iter().filter(|run| !lists(run)).collect()
+            if checkpoint.older().is_none() {
+                return Ok(());
+            }
+            let waiting = checkpoint.runs_that_wait();
+            let waits = |run: &RunId| waiting.contains_key(run) && !mutants::is_on(Bug::RunUnlinkedEarly);
+            let needed = |run: &RunId| waits(run) || checkpoint.newest().runs.contains_key(run);
+            self.runs.leaving().into_iter().filter(|run| !needed(run)).collect()
         };
         if free.is_empty() {
             return Ok(());

@@ -467,8 +467,15 @@ impl BatchIndex {
         partition: &mut PartitionIndex,
         piece: Piece,
     ) -> Result<(), IndexError> {
-        self.table.add(piece.segment, key.replica, u64::from(piece.lines.count()), piece.bytes);
-        partition.insert(piece);
+        partition.note_file(piece.segment);
+        let sorted = partition.make_room(piece)?;
+        for piece in sorted.replaced {
+            self.table.remove(piece.segment, key.replica, u64::from(piece.live_lines()), piece.live_bytes());
+        }
+        for piece in sorted.lacking {
+            self.table.add(piece.segment, key.replica, u64::from(piece.lines.count()), piece.bytes);
+            partition.insert(piece);
+        }
         partition.settled_log_start = 0;
         self.settle(key, partition, Access::MayBlock)
     }

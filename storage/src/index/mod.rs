@@ -14,6 +14,7 @@ mod search;
 mod swap;
 #[cfg(test)]
 mod tests;
+mod twice;
 
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 

@@ -127,15 +127,19 @@ impl PartitionIndex {
         }
     }
 
-    /// Adds a piece read from an `.idx` file, in its place.
+    /// Adds a piece read from an `.idx` file or from frames, in its place.
     pub(crate) fn insert(&mut self, piece: Piece) {
-        match RunId::of_file(piece.segment) {
-            None => self.newest_segment = self.newest_segment.max(Some(piece.segment)),
+        let at = self.pieces.partition_point(|other| other.base_offset < piece.base_offset);
+        self.pieces.insert(at, piece);
+    }
+
+    /// The file lists batches of the partition, whether these are needed or not.
+    pub(crate) fn note_file(&mut self, file: u64) {
+        match RunId::of_file(file) {
+            None => self.newest_segment = self.newest_segment.max(Some(file)),
             Some(run) if self.runs.contains(&run) => {}
             Some(run) => self.runs.push(run),
         }
-        let at = self.pieces.partition_point(|other| other.base_offset < piece.base_offset);
-        self.pieces.insert(at, piece);
     }
 
     /// The segment or run is gone, and its lines with it.

@@ -95,14 +95,14 @@ fn remove_orphans(disk: &Arc<dyn Disk>, dir: &Path, kept: &BTreeSet<RunId>) -> i
     Ok(())
 }
 
-/// Opens the runs that the newest checkpoint lists, keeps those of the older one, and removes all others. Without any
+/// Opens the runs that the newest checkpoint lists, keeps those that wait, and removes all others. Without any
 /// checkpoint that counts nothing is removed: what was listed is not known.
 pub(crate) fn load(
     disk: &Arc<dyn Disk>,
     data_dir: &Path,
     listed: &BTreeMap<RunId, Listing>,
     next: RunId,
-    older: &BTreeMap<RunId, Listing>,
+    waiting: &BTreeMap<RunId, Listing>,
     has_checkpoint: bool,
 ) -> Result<FoundRuns, RunError> {
     let dir = data_dir.join(RUNS_DIR);
@@ -111,7 +111,7 @@ pub(crate) fn load(
     let last = names.iter().filter_map(|entry| run_of_name(&entry.name)).max();
     let next = next.max(last.map_or(RunId(0), |last| RunId(last.0 + 1)));
     if has_checkpoint {
-        let kept = listed.keys().chain(older.keys()).copied().collect();
+        let kept = listed.keys().chain(waiting.keys()).copied().collect();
         remove_orphans(disk, &dir, &kept)?;
     } else if !names.is_empty() {
         for entry in names.iter().filter(|entry| !entry.name.ends_with(ASIDE)) {
@@ -127,7 +127,7 @@ pub(crate) fn load(
         indexes.push((run.clone(), open_run_index(disk, data_dir, run)?));
         runs.insert(run.id, Run { listing: run.clone(), file, leaving: false });
     }
-    for run in older.values().filter(|run| !listed.contains_key(&run.id)) {
+    for run in waiting.values() {
         // Nothing reads it: it only has to be there should the newest checkpoint be found damaged.
         if let Ok(file) = disk.open(&run_path(data_dir, run.id), OpenMode::Read) {
             runs.insert(run.id, Run { listing: run.clone(), file, leaving: true });

@@ -121,6 +121,45 @@ fn an_import_is_real_as_a_whole_or_not_at_all_wherever_the_power_fails() {
     });
 }
 
+/// What apply decided is written to the log before the checkpoint that passes it. After a crash between the two the
+/// entries wait to be applied again; if a snapshot comes first their frames count again from the next start on, beside the
+/// runs that hold the same batches.
+#[test]
+fn what_was_decided_before_a_crash_does_not_stand_beside_the_snapshot_that_brought_it_again() {
+    sim::run(3, || async {
+        let (source_sim, sim) =
+            (SimDisk::new(3, SimDiskOptions::default()), SimDisk::new(4, SimDiskOptions::default()));
+        let (source, _) = open(&(Arc::new(source_sim) as Arc<dyn Disk>), options()).await;
+        let toy = Toy::create(&source, SOURCE).await;
+        toy.write(entries()).await;
+        source.checkpoint_now().await.unwrap();
+        let snapshot = source.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
+
+        let (target, _) = open(&(Arc::new(sim.clone()) as Arc<dyn Disk>), options()).await;
+        let other = Toy::create(&target, OTHER).await;
+        other.write(entries()[..5].to_vec()).await;
+        let toy = Toy::create(&target, TARGET).await;
+        toy.write(entries()[..2].to_vec()).await;
+        target.checkpoint_now().await.unwrap();
+        toy.write(entries()[2..HELD].to_vec()).await;
+        let moments: Arc<Mutex<Vec<DiskImage>>> = Arc::default();
+        let seen = moments.clone();
+        sim.observe(move |_, image| seen.lock().push(image));
+        target.checkpoint_now().await.unwrap();
+        sim.stop_observing();
+        let moments = std::mem::take(&mut *moments.lock());
+        for (number, image) in moments.into_iter().enumerate() {
+            let crashed = image.crash(Crash::Process, number as u64);
+            let (next, _) = open(&(Arc::new(crashed.clone()) as Arc<dyn Disk>), options()).await;
+            take(&source, &next, &snapshot).await;
+            for crash in [Crash::Process, Crash::Power] {
+                let later = crashed.image().crash(crash, number as u64);
+                assert!(check(Arc::new(later)).await, "moment {number}");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_batch_that_does_not_follow_or_is_damaged_is_refused() {
     sim::run(2, || async {

@@ -1,0 +1,92 @@
+//! One bit of an index file or of the newest checkpoint flips while nobody runs: the next start finds everything.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::crash::{check, check_partitions};
+use super::rewrite::{Life, disk};
+use super::toy::{DIR, Toy, open, options};
+use crate::env::disk::{Disk, OpenMode, PAGE_BYTES};
+use crate::env::sim;
+use crate::env::sim::disk::{Crash, SimDisk, Tear};
+use crate::runs::RUNS_DIR;
+
+/// Some segments with batches that live and some that died, some runs, and log starts in the middle of both.
+async fn lived(disk: &Arc<dyn Disk>) -> Life {
+    let mut life = Life::begin(disk, 1, options()).await;
+    life.fill(8).await;
+    life.expire().await;
+    life.settle().await;
+    life.directory.rewrite_now().await.unwrap();
+    life.write(0, Vec::new(), "trim 2").await;
+    life.fill(5).await;
+    for partition in 0..2 {
+        life.write(0, Vec::new(), &format!("trim {partition}")).await;
+    }
+    life.settle().await;
+    life
+}
+
+fn files(sim: &SimDisk, dir: &str, suffix: &str) -> Vec<PathBuf> {
+    let dir = Path::new(DIR).join(dir);
+    let names = sim.list(&dir).unwrap().into_iter().map(|entry| entry.name);
+    names.filter(|name| name.ends_with(suffix)).map(|name| dir.join(name)).collect()
+}
+
+fn bytes(sim: &SimDisk, path: &Path) -> u64 {
+    sim.open(path, OpenMode::Read).unwrap().bytes().unwrap()
+}
+
+#[test]
+fn no_damaged_line_of_an_index_keeps_the_directory_from_starting() {
+    sim::run(71, || async {
+        let (sim, disk) = disk(71, Tear::Pages);
+        let life = lived(&disk).await;
+        let (segments, runs) = (files(&sim, "log", ".idx"), files(&sim, RUNS_DIR, ".idx"));
+        assert!(segments.len() > 1 && !runs.is_empty(), "{segments:?} {runs:?}");
+        let entries = life.entries(&life.toys[0]);
+        for index in [segments, runs].concat() {
+            for byte in (0..bytes(&sim, &index)).step_by(20) {
+                let damaged = sim.image().crash(Crash::Process, byte);
+                damaged.flip_bit(&index, byte, 3).unwrap();
+                let (directory, recovered) = open(&(Arc::new(damaged) as Arc<dyn Disk>), options()).await;
+                let toy = Toy::recover(&directory, &recovered[0]);
+                check_partitions(&toy, &entries).await;
+            }
+        }
+    });
+}
+
+/// A damaged transaction voids those behind it, so the state before it counts: with a run that it lists and a later
+/// transaction dropped.
+#[test]
+fn a_run_that_came_and_went_in_one_generation_stays_as_long_as_that_counts() {
+    sim::run(72, || async {
+        let (sim, disk) = disk(72, Tear::Pages);
+        let mut life = Life::begin(&disk, 1, options()).await;
+        life.fill(6).await;
+        life.expire().await;
+        life.settle().await;
+        life.directory.rewrite_now().await.unwrap();
+        life.directory.checkpoint_now().await.unwrap();
+        let made = files(&sim, RUNS_DIR, ".run").len();
+        for _ in 0..40 {
+            life.write(0, Vec::new(), "trim 2").await;
+        }
+        life.directory.checkpoint_now().await.unwrap();
+        life.directory.unlink_runs().await.unwrap();
+        let acknowledged = life.moments.lock().0.clone();
+        let newest = files(&sim, "state", ".ckpt").pop().unwrap();
+        for page in (0..bytes(&sim, &newest)).step_by(PAGE_BYTES).take(40) {
+            for crash in [Crash::Process, Crash::Power] {
+                let damaged = sim.image().crash(crash, 72);
+                damaged.flip_bit(&newest, page + 20, 2).unwrap();
+                let later = damaged.clone();
+                check(Arc::new(damaged), &acknowledged).await;
+                assert!(files(&later, RUNS_DIR, ".run").len() <= made);
+            }
+        }
+        life.settle().await;
+        assert!(files(&sim, RUNS_DIR, ".run").len() < made, "nothing went");
+    });
+}
