@@ -123,6 +123,10 @@ impl Partition {
         requested: LeaderEpoch,
         current: Option<LeaderEpoch>,
     ) -> Result<Option<EpochEnd>, PartitionError> {
+        let _ = self.led_in(current)?;
+        // The newest epoch ends at the high watermark. A leader that was deposed and does not know it yet would tell less than
+        // was read elsewhere, and a client takes that for a truncation.
+        self.read_index().await?;
         let (marks, epoch) = self.led_in(current)?;
         let end = marks.epochs.end_of(requested, epoch, marks.high_watermark);
         Ok(end.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }))

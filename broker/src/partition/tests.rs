@@ -255,6 +255,18 @@ async fn epochs_of_clients_are_checked() {
     assert_eq!(partition.read(beyond).await.unwrap_err(), PartitionError::OffsetOutOfRange);
 }
 
+/// It does not know how far the others came, and a client would take less than it has read for a truncation.
+#[tokio::test]
+async fn a_leader_that_was_deposed_unawares_tells_no_end() {
+    let (world, partition) = found(TopicConfig::default()).await;
+    append(&partition, batch(4)).await.unwrap();
+    world.group.depose_unawares();
+    let refused = PartitionError::NotLeaderOrFollower;
+    assert_eq!(partition.epoch_end(LeaderEpoch(1), None).await.unwrap_err(), refused);
+    let latest = partition.list_offset(OffsetQuery::Latest, Isolation::ReadUncommitted, None).await;
+    assert_eq!(latest.unwrap_err(), refused);
+}
+
 #[tokio::test]
 async fn ends_and_starts_are_listed() {
     let (_world, partition) = found(TopicConfig::default()).await;

@@ -46,6 +46,8 @@ struct Applying {
     /// What was proposed and applied.
     entries: Vec<Entry>,
     failure: Option<ProposeError>,
+    /// Another leads, and this replica has not heard of it.
+    deposed: bool,
 }
 
 /// A group of one.
@@ -63,7 +65,7 @@ impl FakeGroup {
         let machine = ShardMachine::new(ShardState::new(kind == ShardKind::ConsumerOffsets), Arc::new(NoSpace));
         let view = MachineView::of(&machine);
         let last = LogId { term: Term(1), index: RaftIndex(1) };
-        let applying = Applying { machine, last, entries: Vec::new(), failure: None };
+        let applying = Applying { machine, last, entries: Vec::new(), failure: None, deposed: false };
         let group = Self {
             inner: Arc::new(Mutex::new(applying)),
             role: watch::Sender::new(role(1, true)),
@@ -82,6 +84,11 @@ impl FakeGroup {
 
     pub(crate) fn fail_with(&self, failure: Option<ProposeError>) {
         self.inner.lock().failure = failure;
+    }
+
+    /// From now on no majority confirms that it leads.
+    pub(crate) fn depose_unawares(&self) {
+        self.inner.lock().deposed = true;
     }
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
@@ -122,8 +129,9 @@ impl Group for FakeGroup {
     }
 
     fn read_index(&self) -> BoxFuture<'static, Result<RaftIndex, ReadIndexError>> {
-        let index = self.inner.lock().last.index;
-        futures_util::future::ready(Ok(index)).boxed()
+        let inner = self.inner.lock();
+        let read = if inner.deposed { Err(ReadIndexError::NotLeader { leader: None }) } else { Ok(inner.last.index) };
+        futures_util::future::ready(read).boxed()
     }
 
     fn role(&self) -> watch::Receiver<Role> {

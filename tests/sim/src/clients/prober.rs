@@ -113,7 +113,11 @@ async fn fetch(world: &World, index: i32) {
 async fn epoch_end(world: &World, index: i32) {
     let node = world.random_node();
     let random = sim::random_below(u64::MAX);
-    let Some(asked) = world.oracle().epochs.get(&index).and_then(|epochs| epochs.pick(random)) else { return };
+    let asked = {
+        let oracle = world.oracle();
+        oracle.epochs.get(&index).and_then(|epochs| epochs.pick(random).map(|asked| (asked, epochs.last_of(asked))))
+    };
+    let Some((asked, last)) = asked else { return };
     let answer = world
         .ask(node, move |life| async move {
             life.partitions.find(NAME, index).await?.epoch_end(LeaderEpoch(asked), None).await
@@ -124,7 +128,7 @@ async fn epoch_end(world: &World, index: i32) {
         let verdict = {
             let mut oracle = world.oracle();
             let deleted = oracle.partition(index).deleted;
-            oracle.epochs.get(&index).map_or(Ok(()), |epochs| epochs.ended(index, asked, told, deleted))
+            oracle.epochs.get(&index).map_or(Ok(()), |epochs| epochs.ended(index, asked, last, told, deleted))
         };
         world.judge(verdict);
     }

@@ -38,17 +38,23 @@ impl Epochs {
         self.0.values().nth(at).copied()
     }
 
-    /// A leader says where an epoch ended; `deleted`: below that offset nothing needs to be known.
+    /// The last batch of an epoch that was seen so far.
+    pub(crate) fn last_of(&self, epoch: i32) -> Option<i64> {
+        self.0.iter().rfind(|(_, of)| **of == epoch).map(|(offset, _)| *offset)
+    }
+
+    /// A leader says where an epoch ended. `last`: its last batch that was seen before it was asked, since what others read
+    /// meanwhile may be newer than the answer; `deleted`: below that offset nothing needs to be known.
     pub(crate) fn ended(
         &self,
         index: i32,
         asked: i32,
+        last: Option<i64>,
         told: Option<(i32, i64)>,
         deleted: i64,
     ) -> Result<(), Violation> {
-        let of_it = self.0.iter().filter(|(_, epoch)| **epoch == asked).map(|(offset, _)| *offset);
-        let Some(last) = of_it.max().filter(|last| *last >= deleted) else { return Ok(()) };
-        let next = self.0.range(last + 1..).next().map(|(offset, _)| *offset);
+        let Some(last) = last.filter(|last| *last >= deleted) else { return Ok(()) };
+        let next = self.0.range(last + 1..).find(|(_, epoch)| **epoch != asked).map(|(offset, _)| *offset);
         let holds =
             told.is_some_and(|(epoch, end)| epoch == asked && end > last && next.is_none_or(|next| end <= next));
         if holds {
