@@ -3,6 +3,7 @@
 //! May not know: what a proposal means.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::ReadPolicy;
 use openraft::errors::{
@@ -10,7 +11,7 @@ use openraft::errors::{
 };
 use openraft::raft::ClientWriteResult;
 use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::watch;
+use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use tokio::sync::oneshot;
 
@@ -78,10 +79,17 @@ impl GroupHandle {
     pub async fn propose(&self, proposal: Proposal) -> Result<Proposed, ProposeError> {
         for _ in 0..WAKE_ATTEMPTS {
             // `Bytes` are shared, not copied.
-            let outcome = self.submit(proposal.clone()).await?.applied().await;
+            let applied = self.submit(proposal.clone()).await?.applied();
+            let outcome = if mutants::is_on(Bug::UnknownProposalRepeated) {
+                match rt::timeout(Duration::from_millis(200), applied).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => continue,
+                }
+            } else {
+                applied.await
+            };
             match outcome {
                 Err(ProposeError::LeaseExpired) => {}
-                Err(ProposeError::Unknown) if mutants::is_on(Bug::UnknownProposalRepeated) => continue,
                 outcome => return outcome,
             }
             self.read_index().await.map_err(|e| match e {

@@ -131,7 +131,7 @@ bugs! {
     StaleLeaderServes "stale-leader-serves":
         "A read index asks nobody whether this replica still leads.",
     UnknownProposalRepeated "unknown-proposal-repeated":
-        "A proposal whose fate is unknown is proposed again.",
+        "A proposal that got no answer for 200 ms is proposed again, though its fate is unknown (handle).",
     LostReplicaVotes "lost-replica-votes":
         "A replica that lost what it may have acknowledged takes part under its old id.",
     DamagedRecordsReplicated "damaged-records-replicated":

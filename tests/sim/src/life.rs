@@ -18,7 +18,7 @@ use ottla_broker::server::budget::Budget;
 use ottla_broker::server::context::{Directory, Domain};
 use ottla_broker::server::kafka::Kafka;
 use ottla_broker::shard::{Shards, Upkeep};
-use ottla_protocol::ids::NodeId;
+use ottla_protocol::ids::{NodeId, PartitionId};
 use ottla_raft::{RaftHost, RaftOptions, SimNetwork};
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use ottla_storage::env::disk::Disk;
@@ -106,7 +106,7 @@ fn group_settings() -> GroupSettings {
         metadata_bytes_max: 4_096,
         commit_timeout: Duration::from_secs(5),
         retention_ms: RETENTION_MS,
-        retention_check_interval_ms: 5_000,
+        retention_check_interval_ms: 1_000,
     }
 }
 
@@ -155,6 +155,13 @@ fn seeds(node: SimNode, founders: u32, network: &SimNetwork) -> Seeds {
 }
 
 impl Life {
+    /// Log start and high watermark as the node shows them, if it carries the partition.
+    pub(crate) fn marks(&self, id: PartitionId) -> Option<(i64, i64)> {
+        let all = self.shards.all();
+        let shown = all.iter().find_map(|shard| shard.published().get(id).map(|cell| cell.marks()))?;
+        Some((shown.log_start.0, shown.high_watermark.0))
+    }
+
     /// Starts the node's floors with what its disk holds; the reason, if it refuses.
     pub(crate) async fn begin(
         node: SimNode,

@@ -26,6 +26,17 @@ pub(crate) enum Profile {
     Generations,
 }
 
+/// Clients of a seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crowd {
+    /// Members of groups, and groups whose offsets expire.
+    Groups,
+    /// Fetch sessions.
+    Readers,
+    /// Producers that begin anew.
+    Producers,
+}
+
 impl Profile {
     /// The profile of a seed. Seven has no factor in common with the ten by which clusters differ in size.
     pub(crate) fn of(seed: u64, nodes: u32) -> Self {
@@ -44,9 +55,13 @@ impl Profile {
         }
     }
 
-    /// Members of groups, three a group.
-    pub(crate) fn members(self, seed: u64) -> u64 {
-        if seed.is_multiple_of(2) { 0 } else { 6 }
+    /// The clients that come besides those of every seed. Not all of them at once: they cost time.
+    pub(crate) fn crowd(self, seed: u64) -> Crowd {
+        match seed % 4 {
+            1 | 3 if self != Self::Rot => Crowd::Groups,
+            1 | 2 => Crowd::Readers,
+            _ => Crowd::Producers,
+        }
     }
 
     /// True if log starts follow the ends closely.

@@ -15,7 +15,8 @@ use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
 
 use crate::clients::{
-    BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, members, mover, prober, producer, topics, trimmer,
+    BURST_FROM, PLAIN_FROM, burst, committer, consumer, crowd, deleter, mover, pipeline, prober, producer, topics,
+    trimmer,
 };
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
@@ -121,7 +122,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         );
     }
     for id in 0..2 {
-        world.run_client("plain", None, producer::plain(world.clone(), PLAIN_FROM + id));
+        world.run_client("plain", None, pipeline::plain(world.clone(), PLAIN_FROM + id));
         world.run_client("reader", None, consumer::reader(world.clone()));
         world.run_client("committer", None, committer::committer(world.clone(), id));
         let index = i32::try_from(id).unwrap_or(0) * 3;
@@ -140,9 +141,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     }
     world.run_client("watcher", None, topics::watcher(world.clone()));
     world.run_client("producer ids", None, topics::producer_ids(world.clone()));
-    for number in 0..profile.members(plan.seed) {
-        world.run_client("member", None, members::member(world.clone(), format!("members-{}", number / 3), number));
-    }
+    crowd::come(&world, profile.crowd(plan.seed));
     let looking = rt::spawn(look(world.clone()));
     storm::rage(world.clone(), events).await;
     if world.broken().is_none() {
@@ -194,13 +193,6 @@ async fn settle(world: &World) {
     }
 }
 
-/// Log start and high watermark as a node shows them, if it carries the partition.
-fn marks(life: &Life, id: PartitionId) -> Option<(i64, i64)> {
-    let all = life.shards.all();
-    let shown = all.iter().find_map(|shard| shard.published().get(id).map(|cell| cell.marks()))?;
-    Some((shown.log_start.0, shown.high_watermark.0))
-}
-
 /// True if all nodes run and know the same, and all replicas of every partition show the same; those aside whose disks are
 /// rotten: nobody has replaced them yet.
 fn caught_up(world: &World) -> bool {
@@ -211,7 +203,7 @@ fn caught_up(world: &World) -> bool {
         let sound = holders.iter().filter(|node| !world.is_rotten(node_of(**node)));
         let shown = sound.map(|node| {
             let life = lives.iter().find(|life| life.node == node_of(*node))?;
-            marks(life, topic.partition(index))
+            life.marks(topic.partition(index))
         });
         let shown: Vec<_> = shown.collect();
         !shown.is_empty() && shown.iter().all(|marks| marks.is_some() && *marks == shown[0])
@@ -235,7 +227,7 @@ fn describe(world: &World) -> String {
         let roles: Vec<_> = life.shards.all().iter().map(|shard| (shard.creation.shard.0, shard.role())).collect();
         let image = life.metadata.image();
         let shown = |(name, topic): (&Arc<str>, &Arc<Topic>)| {
-            let marks: Vec<_> = (0..topic.partition_count()).map(|at| marks(life, topic.partition(at))).collect();
+            let marks: Vec<_> = (0..topic.partition_count()).map(|at| life.marks(topic.partition(at))).collect();
             format!("{name} {marks:?}")
         };
         let shown: Vec<_> = image.topics.iter().map(shown).collect();

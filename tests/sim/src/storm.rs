@@ -230,6 +230,9 @@ pub(crate) fn draw(profile: Profile, nodes: u32, lasts: Duration) -> Vec<Event> 
     while at_ms < end_ms {
         let lasts_ms = if sim::random_below(4) == 0 { sim::random_below(6_000) } else { sim::random_below(900) };
         let fault = fault(profile, nodes, victim, loses);
+        // Long enough for others to elect a leader, while the old one does not know it yet.
+        let isolates = profile == Profile::Elections && matches!(fault, Fault::Isolate(_));
+        let lasts_ms = if isolates { 1_500 + sim::random_below(2_500) } else { lasts_ms };
         events.push(Event { at_ms, lasts_ms: lasts_ms.min(end_ms - at_ms), fault });
         at_ms += 1 + sim::random_below(2 * gap_ms);
     }

@@ -6,15 +6,18 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use ottla_broker::server::Service;
 use ottla_broker::server::connection::Ended;
 use ottla_broker::server::dispatch::{Answer, Dispatch, Peer};
-use ottla_broker::server::kafka::KafkaDispatch;
+use ottla_broker::server::kafka::{KafkaDispatch, Reply};
 use ottla_broker::server::outbox::{Next, Outbox};
+use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
@@ -75,33 +78,63 @@ fn drained(mut out: Outbox) -> Option<Bytes> {
     Some(all.freeze())
 }
 
-/// What the node does with a frame that arrives: `None` if the connection is gone.
-async fn served(life: Arc<Life>, link: Option<Link>, connection: u64, frame: Bytes) -> Option<(Link, Bytes)> {
-    let link = match link {
-        Some(link) if link.life == life.number => link,
-        Some(_reset) => return None,
+/// The node's end of a connection: a new one if there was none, none if it was another life's.
+fn connected(life: &Life, link: Option<Link>, connection: u64) -> Option<Link> {
+    match link {
+        Some(link) => Some(link).filter(|link| link.life == life.number),
         None => {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
             let peer = Peer { connection, listener: LISTENER.into(), address };
             let dispatch = Arc::new(Mutex::new(life.kafka.connected(&peer)));
-            Link { life: life.number, peer, dispatch }
+            Some(Link { life: life.number, peer, dispatch })
         }
-    };
-    let started = {
-        let mut dispatch = link.dispatch.lock();
-        let (call, _turn) = dispatch.decode(frame).ok()?;
-        dispatch.start(call)
-    };
-    match started.answer.await {
+    }
+}
+
+/// An answer as it leaves; `None` if the connection ends with it.
+async fn encoded(link: &Link, started: BoxFuture<'static, Answer<Reply>>) -> Option<Bytes> {
+    match started.await {
         Answer::Reply { reply, memory } => {
             let mut out = Outbox::default();
             link.dispatch.lock().encode(reply, &mut out).ok()?;
             let bytes = drained(out)?;
             drop(memory);
-            Some((link, bytes))
+            Some(bytes)
         }
         Answer::Nothing | Answer::Close(_) => None,
     }
+}
+
+/// What the node does with frames that arrive one after the other, so long after the one before: each starts when it may, as a
+/// connection has it, and the answers leave in order. `None` if the connection is gone.
+async fn served(
+    life: Arc<Life>,
+    link: Option<Link>,
+    connection: u64,
+    frames: Vec<(Duration, Bytes)>,
+) -> Option<(Link, Vec<Bytes>)> {
+    let link = connected(&life, link, connection)?;
+    let (mut under_way, mut answers) = (Vec::new(), Vec::new());
+    for (after, frame) in frames {
+        if !after.is_zero() {
+            rt::sleep(after).await;
+        }
+        let started = {
+            let mut dispatch = link.dispatch.lock();
+            let (call, _turn) = dispatch.decode(frame).ok()?;
+            dispatch.start(call)
+        };
+        under_way.push(started.answer);
+        if !started.ordered {
+            for answer in under_way.drain(..) {
+                answers.push(encoded(&link, answer).await?);
+            }
+        }
+    }
+    for answer in under_way {
+        answers.push(encoded(&link, answer).await?);
+    }
+    Some((link, answers))
 }
 
 fn answer_of<R: Request>(version: i16, correlation: i32, mut bytes: Bytes) -> Result<R::Response, String> {
@@ -125,25 +158,42 @@ impl Client {
 
     /// One request to `node` and its answer; `None`: the connection broke, and nobody knows what happened.
     pub(crate) async fn call<R: Request>(&mut self, node: SimNode, version: i16, request: &R) -> Option<R::Response> {
-        self.correlation += 1;
-        let correlation = self.correlation;
-        let sent = frame(&self.name, version, correlation, request);
-        let sent = sent.map_err(|what| Violation::new("a request can be written", None, what));
-        let sent = self.world.judge(sent)?;
+        self.pipeline(node, version, std::slice::from_ref(request), Duration::ZERO).await?.pop()
+    }
+
+    /// Several requests on one connection without waiting for answers, and their answers; between two of them passes up to
+    /// `gap_max`.
+    pub(crate) async fn pipeline<R: Request>(
+        &mut self,
+        node: SimNode,
+        version: i16,
+        requests: &[R],
+        gap_max: Duration,
+    ) -> Option<Vec<R::Response>> {
+        let first = self.correlation + 1;
+        let mut frames = Vec::new();
+        for request in requests {
+            self.correlation += 1;
+            let sent = frame(&self.name, version, self.correlation, request);
+            let sent = sent.map_err(|what| Violation::new("a request can be written", None, what));
+            let gap_us = u64::try_from(gap_max.as_micros()).unwrap_or(0);
+            let gap = if gap_us == 0 || frames.is_empty() { 0 } else { sim::random_below(gap_us) };
+            frames.push((Duration::from_micros(gap), self.world.judge(sent)?));
+        }
         if sim::random_below(RESETS_ONE_IN) == 0 {
             self.close(node);
         }
         let (link, connection) = (self.links.get(&node).cloned(), self.world.next_connection());
-        let answer = self.world.ask(node, move |life| served(life, link, connection, sent)).await.flatten();
-        let Some((link, bytes)) = answer else {
+        let answer = self.world.ask(node, move |life| served(life, link, connection, frames)).await.flatten();
+        let Some((link, answers)) = answer else {
             self.close(node);
             return None;
         };
         self.links.insert(node, link);
-        let answer = answer_of::<R>(version, correlation, bytes);
         let name = std::any::type_name::<R>();
         let wrong = |what| Violation::new("an answer can be read", None, format!("{name}, version {version}: {what}"));
-        self.world.judge(answer.map_err(wrong))
+        let read = (first..).zip(answers).map(|(correlation, bytes)| answer_of::<R>(version, correlation, bytes));
+        self.world.judge(read.collect::<Result<Vec<_>, _>>().map_err(wrong))
     }
 
     /// Ends the connection to a node, which learns of it.

@@ -76,7 +76,7 @@ pub(crate) async fn burst(world: World, id: u64, index: i32) {
 
 impl Producer {
     fn producer_id(&self) -> i64 {
-        2_000 + i64::try_from(self.id).unwrap_or(0)
+        super::own_producer_id(self.id)
     }
 
     fn new_values(&mut self, count: u64) -> Vec<u64> {

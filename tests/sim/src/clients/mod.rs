@@ -5,11 +5,15 @@
 pub(crate) mod burst;
 pub(crate) mod committer;
 pub(crate) mod consumer;
+pub(crate) mod crowd;
 pub(crate) mod deleter;
+pub(crate) mod forgetful;
 pub(crate) mod members;
 pub(crate) mod mover;
+pub(crate) mod pipeline;
 pub(crate) mod prober;
 pub(crate) mod producer;
+pub(crate) mod sessions;
 pub(crate) mod topics;
 pub(crate) mod trimmer;
 
@@ -34,11 +38,19 @@ pub(crate) fn producer_of(value: u64) -> u64 {
 /// The first id of producers with several batches in flight.
 pub(crate) const BURST_FROM: u64 = 20;
 
+/// The first id of producers that begin anew again and again.
+pub(crate) const PIPELINE_FROM: u64 = 30;
+
 /// The first id of producers without sequences.
 pub(crate) const PLAIN_FROM: u64 = 50;
 
 pub(crate) fn is_idempotent(value: u64) -> bool {
     producer_of(value) < PLAIN_FROM
+}
+
+/// A producer id that the cluster gives to nobody: it begins at 0.
+fn own_producer_id(client: u64) -> i64 {
+    (1 << 40) + i64::try_from(client).unwrap_or(0)
 }
 
 pub(crate) fn value_of(producer: u64, number: u64) -> u64 {

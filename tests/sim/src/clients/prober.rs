@@ -1,22 +1,35 @@
 //! Somebody who asks every node, leader or not, old or new: where the end is, what is at any offset that is known, where an
 //! epoch ended.
 
-use ottla_broker::partition::{FetchSpec, FetchedRecords, Isolation, OffsetQuery, PartitionError};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use kafka_protocol::messages::{BrokerId, GroupId, ListOffsetsRequest, OffsetFetchRequest, TopicName};
+use ottla_broker::partition::{FetchSpec, FetchedRecords, Isolation, PartitionError};
 use ottla_protocol::batch::split_batches;
 use ottla_protocol::ids::{LeaderEpoch, Offset};
 use ottla_storage::env::sim;
 
-use super::{NAME, consumer, pause};
+use super::{NAME, committer, consumer, pause};
 use crate::laws::{Violation, i12_range, reads};
 use crate::oracle::Learned;
+use crate::registry::TOPIC;
+use crate::wire::{Client, text};
 use crate::world::World;
+
+/// ListOffsets' words.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+/// A time after that of all records, wherever clocks have jumped.
+const AFTER_ALL: i64 = 1 << 50;
 
 /// Asks until the clients end.
 pub(crate) async fn prober(world: World) {
+    let mut client = Client::new(world.clone(), "prober");
     while world.goes_on() {
         let index = i32::try_from(sim::random_below(crate::registry::PARTITIONS.unsigned_abs().into())).unwrap_or(0);
         match sim::random_below(5) {
-            0 | 1 => list(&world, index).await,
+            0 | 1 => list(&world, &mut client, index).await,
+            2 if sim::random_below(4) == 0 => never_committed(&world, &mut client, index).await,
             2 => epoch_end(&world, index).await,
             _ => fetch(&world, index).await,
         }
@@ -28,19 +41,40 @@ fn isolation() -> Isolation {
     if sim::random_below(2) == 0 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
 }
 
-async fn list(world: &World, index: i32) {
-    let (node, isolation) = (world.random_node(), isolation());
+/// The end, the beginning, or what there is for a time after all records.
+async fn list(world: &World, client: &mut Client, index: i32) {
+    let (node, version) = (world.random_node(), 4 + i16::try_from(sim::random_below(7)).unwrap_or(0));
+    let time = [LATEST, LATEST, EARLIEST, AFTER_ALL][usize::try_from(sim::random_below(4)).unwrap_or(0)];
+    let isolation = i8::try_from(sim::random_below(2)).unwrap_or(0);
     let before = world.oracle().partition(index).end();
-    let answer = world
-        .ask(node, move |life| async move {
-            let partition = life.partitions.find(NAME, index).await?;
-            partition.list_offset(OffsetQuery::Latest, isolation, None).await
-        })
-        .await;
-    if let Some(Ok(Some(listed))) = answer {
-        world.oracle().lists += 1;
-        world.tell(Some(index), format!("node {} says that {} is the end ({isolation:?})", node.0, listed.offset.0));
-        world.judge(reads::latest(index, before, listed.offset.0));
+    let asked = ListOffsetsPartition::default().with_partition_index(index).with_timestamp(time);
+    let asked = ListOffsetsTopic::default()
+        .with_name(TopicName(text(TOPIC)))
+        .with_partitions(vec![asked.with_current_leader_epoch(-1)]);
+    let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_isolation_level(isolation);
+    let answer = client.call(node, version, &request.with_topics(vec![asked])).await;
+    let told = answer.as_ref().and_then(|answer| answer.topics.first()?.partitions.first());
+    let Some(told) = told.filter(|told| told.error_code == 0) else { return };
+    world.oracle().lists += 1;
+    world.tell(Some(index), format!("node {} says {} for time {time} (isolation {isolation})", node.0, told.offset));
+    let deleted = world.oracle().partition(index).deleted;
+    world.judge(match time {
+        LATEST => reads::latest(index, before, told.offset),
+        _ => reads::listed(index, time == AFTER_ALL, told.offset, deleted),
+    });
+}
+
+/// Nobody ever commits for this group.
+async fn never_committed(world: &World, client: &mut Client, index: i32) {
+    const GROUP: &str = "nobody";
+    let asked =
+        OffsetFetchRequestTopics::default().with_name(TopicName(text(TOPIC))).with_partition_indexes(vec![index]);
+    let group = OffsetFetchRequestGroup::default().with_group_id(GroupId(text(GROUP))).with_topics(Some(vec![asked]));
+    let request = OffsetFetchRequest::default().with_groups(vec![group]);
+    let answer = client.call(committer::coordinator(world, GROUP), 8, &request).await;
+    let told = answer.as_ref().and_then(|answer| answer.groups.first()?.topics.first()?.partitions.first());
+    if let Some(told) = told.filter(|told| told.committed_offset != -1) {
+        world.judge::<()>(Err(reads::unknown(None, "an offset that nobody committed", told.committed_offset)));
     }
 }
 

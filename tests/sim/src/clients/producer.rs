@@ -1,4 +1,4 @@
-//! Producers: idempotent ones that retry what got no answer, and plain ones that never send anything twice.
+//! Idempotent producers with one batch in flight, which send again what got no answer.
 
 use std::time::Duration;
 
@@ -14,11 +14,8 @@ use crate::laws::i5_once;
 use crate::oracle::Learned;
 use crate::world::World;
 
-fn batch(producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
-    let mut builder = BatchBuilder::new(Codec::None);
-    if let Some((id, sequence)) = producer {
-        builder = builder.with_producer(id, 0, sequence);
-    }
+fn batch((id, sequence): (i64, i32), values: &[u64]) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None).with_producer(id, 0, sequence);
     // Some are large, so that segments end and checkpoints have work.
     let padding = if sim::random_below(8) == 0 { vec![b'x'; 8_000] } else { Vec::new() };
     let timestamp = rt::wall_clock_ms();
@@ -57,7 +54,7 @@ fn learn(world: &World, index: i32, values: &[u64], appended: &Appended) {
 
 /// Sends batch after batch to one partition, one in flight; what got no answer is sent again with its sequence.
 pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
-    let producer = i64::try_from(1_000 + id).unwrap_or(0);
+    let producer = super::own_producer_id(id);
     let (mut sequence, mut number) = (0, 0);
     let mut waiting: Vec<u64> = Vec::new();
     while world.goes_on() || !waiting.is_empty() {
@@ -71,7 +68,7 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
             world.oracle().partition(index).sent.extend(&waiting);
         }
         let node = target(&world, index);
-        let data = batch(Some((producer, sequence)), &waiting);
+        let data = batch((producer, sequence), &waiting);
         match send(&world, node, index, id, data).await {
             Some(Ok(appended)) => {
                 world.tell(
@@ -104,26 +101,5 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
                     .tell(Some(index), format!("no answer from node {} on {:x}+{}", node.0, waiting[0], waiting.len()));
             }
         }
-    }
-}
-
-/// Sends each value once, to whatever partition.
-pub(crate) async fn plain(world: World, id: u64) {
-    let mut number = 0;
-    while world.goes_on() {
-        let index = i32::try_from(sim::random_below(crate::registry::PARTITIONS.unsigned_abs().into())).unwrap_or(0);
-        let values = [value_of(id, number)];
-        number += 1;
-        world.oracle().partition(index).sent.extend(values);
-        let node = target(&world, index);
-        let outcome = send(&world, node, index, id, batch(None, &values)).await;
-        if let Some(Ok(appended)) = &outcome {
-            world.tell(
-                Some(index),
-                format!("node {} acknowledged {:x} at {}", node.0, values[0], appended.base_offset.0),
-            );
-            learn(&world, index, &values, appended);
-        }
-        pause(if outcome.is_some() { 15 } else { 80 }).await;
     }
 }

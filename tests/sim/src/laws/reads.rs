@@ -38,3 +38,26 @@ pub(crate) fn gives_something(index: i32, asked: i64, end: i64, records: usize) 
     }
     Ok(())
 }
+
+/// A session was not given what its node had shown already when it asked.
+pub(crate) fn withheld(index: i32, node: u32, asked: i64, shown: i64) -> Violation {
+    let what = format!("node {node} showed {shown} as the end, and then gave a session that is at {asked} nothing");
+    Violation::new("a fetch session is told of all that changed", index, what)
+}
+
+/// Nothing is found for a time after all records, and a log begins no later than it was asked to.
+pub(crate) fn listed(index: i32, after_all: bool, told: i64, deleted: i64) -> Result<(), Violation> {
+    if after_all && told != -1 {
+        return Err(unknown(Some(index), "ListOffsets for a time after all records", told));
+    }
+    if !after_all && !(0..=deleted).contains(&told) {
+        let what = format!("ListOffsets says that the log begins at {told}, and nobody asked for more than {deleted}");
+        return Err(Violation::new(LAW, index, what));
+    }
+    Ok(())
+}
+
+/// What is not known is -1, never an offset.
+pub(crate) fn unknown(index: Option<i32>, of: &str, told: i64) -> Violation {
+    Violation::new("an unknown offset is -1", index, format!("{of} is answered with {told}"))
+}

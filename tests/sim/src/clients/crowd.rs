@@ -1,0 +1,35 @@
+//! The clients that only some seeds have.
+//!
+//! May not know: what they do.
+
+use super::{forgetful, members, pipeline, sessions};
+use crate::profile::Crowd;
+use crate::world::World;
+
+const MEMBERS_PER_GROUP: u64 = 3;
+
+/// Starts them.
+pub(crate) fn come(world: &World, crowd: Crowd) {
+    match crowd {
+        Crowd::Groups => {
+            for number in 0..2 * MEMBERS_PER_GROUP {
+                let group = format!("members-{}", number / MEMBERS_PER_GROUP);
+                world.run_client("member", None, members::member(world.clone(), group, number));
+            }
+            // A node that is alone believes its clock, and expires by it.
+            for number in 0..if world.nodes().count() > 1 { 3 } else { 0 } {
+                world.run_client("forgetful", None, forgetful::forgetful(world.clone(), number));
+            }
+        }
+        Crowd::Readers => {
+            for node in world.nodes() {
+                world.run_client("session", None, sessions::reader(world.clone(), node));
+            }
+        }
+        Crowd::Producers => {
+            for id in 0..4 {
+                world.run_client("pipeline", None, pipeline::pipeline(world.clone(), id));
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Clients of old versions that say for how long each offset is to be kept, as bytes: they commit again about when it is over,
+//! so that commits and the expiry of what they replace meet.
+
+use std::time::Duration;
+
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName};
+use ottla_storage::env::sim;
+
+use super::committer::coordinator;
+use super::pause;
+use crate::laws::i9_commits;
+use crate::registry::{PARTITIONS, TOPIC};
+use crate::wire::{Client, text};
+use crate::world::World;
+
+/// How often expiry looks, at the least.
+const SWEEP_MS: u64 = 1_000;
+
+/// What the client knows of one partition.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    offset: i64,
+    /// Until then the last acknowledged commit cannot expire.
+    kept_until: Duration,
+    next_at: Duration,
+}
+
+struct Forgetful {
+    world: World,
+    client: Client,
+    group: String,
+    slots: Vec<Slot>,
+}
+
+/// Commits, waits and looks until the clients end.
+pub(crate) async fn forgetful(world: World, number: u64) {
+    let group = format!("forgetful-{number}");
+    let client = Client::new(world.clone(), &group);
+    let slots = vec![Slot::default(); usize::try_from(PARTITIONS).unwrap_or(0)];
+    let mut forgetful = Forgetful { world, client, group, slots };
+    while forgetful.world.goes_on() {
+        let index = usize::try_from(sim::random_below(forgetful.slots.len() as u64)).unwrap_or(0);
+        let (slot, now) = (forgetful.slots[index], sim::elapsed());
+        if now >= slot.next_at {
+            forgetful.commit(index).await;
+        } else if now < slot.kept_until {
+            forgetful.look(index).await;
+        }
+        pause(20).await;
+    }
+}
+
+impl Forgetful {
+    /// What the partition's commits are known by.
+    fn name(&self, index: usize) -> String {
+        format!("{}/{index}", self.group)
+    }
+
+    async fn commit(&mut self, index: usize) {
+        let (began, name) = (sim::elapsed(), self.name(index));
+        let kept_ms = 700 + sim::random_below(800);
+        let offset = self.slots[index].offset + 1;
+        self.slots[index].offset = offset;
+        self.world.oracle().commits.entry(name.clone()).or_default().attempted = offset;
+        let version = 2 + i16::try_from(sim::random_below(3)).unwrap_or(0);
+        let partition = OffsetCommitRequestPartition::default()
+            .with_partition_index(i32::try_from(index).unwrap_or(0))
+            .with_committed_offset(offset);
+        let topic = OffsetCommitRequestTopic::default().with_name(TopicName(text(TOPIC)));
+        let request = OffsetCommitRequest::default()
+            .with_group_id(GroupId(text(&self.group)))
+            .with_generation_id_or_member_epoch(-1)
+            .with_retention_time_ms(i64::try_from(kept_ms).unwrap_or(0))
+            .with_topics(vec![topic.with_partitions(vec![partition])]);
+        let node = coordinator(&self.world, &self.group);
+        let answer = self.client.call(node, version, &request).await;
+        let code = answer.and_then(|answer| Some(answer.topics.first()?.partitions.first()?.error_code));
+        let mut oracle = self.world.oracle();
+        let commits = oracle.commits.entry(name).or_default();
+        let slot = &mut self.slots[index];
+        if code == Some(0) {
+            commits.acknowledged = offset;
+            // Nobody believes a clock that jumps, and one that is behind catches up by an eighth.
+            slot.kept_until = began + Duration::from_millis(kept_ms * 8 / 9 - 5);
+            slot.next_at = sim::elapsed() + Duration::from_millis(kept_ms + sim::random_below(SWEEP_MS));
+        } else {
+            commits.unanswered.insert(offset);
+        }
+        drop(oracle);
+        if code == Some(0) {
+            let line = format!("node {} committed {offset} of {}/{index} for {kept_ms} ms", node.0, self.group);
+            self.world.tell(None, line);
+        }
+    }
+
+    async fn look(&mut self, index: usize) {
+        let (node, name) = (coordinator(&self.world, &self.group), self.name(index));
+        let before = self.world.oracle().commits.get(&name).cloned().unwrap_or_default();
+        let asked = OffsetFetchRequestTopic::default()
+            .with_name(TopicName(text(TOPIC)))
+            .with_partition_indexes(vec![i32::try_from(index).unwrap_or(0)]);
+        let request =
+            OffsetFetchRequest::default().with_group_id(GroupId(text(&self.group))).with_topics(Some(vec![asked]));
+        let Some(answer) = self.client.call(node, 5, &request).await else { return };
+        let told = answer.topics.first().and_then(|topic| topic.partitions.first());
+        let Some(told) = told.filter(|told| answer.error_code == 0 && told.error_code == 0) else { return };
+        if sim::elapsed() >= self.slots[index].kept_until {
+            return;
+        }
+        let told = Some(told.committed_offset).filter(|offset| *offset >= 0);
+        let after = self.world.oracle().commits.get(&name).cloned().unwrap_or_default();
+        self.world.tell(None, format!("node {} says {told:?} for {name}", node.0));
+        self.world.judge(i9_commits::fetched(&name, &before, &after, told));
+    }
+}

@@ -1,0 +1,233 @@
+//! Producers as bytes: idempotent ones that begin anew again and again, with an id that the cluster gave them and several
+//! batches in flight on one connection from the first on; some send their last batch again long after it was acknowledged, as
+//! one does whose answer was lost. And plain ones, which never send anything twice.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse, TopicName};
+use ottla_protocol::batch::{BatchBuilder, NewRecord};
+use ottla_protocol::compression::Codec;
+use ottla_protocol::error::ErrorCode;
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::{self, SimNode};
+
+use super::{PIPELINE_FROM, pause, target, value_of};
+use crate::laws::i5_once;
+use crate::oracle::Learned;
+use crate::registry::{PARTITIONS, TOPIC};
+use crate::wire::{Client, text};
+use crate::world::World;
+
+/// From this version on topics go by their ids.
+const BY_ID: i16 = 13;
+const TIMED_OUT: i16 = 7;
+/// A batch that was sent again is no news: it has its offset already, or too much came since to tell.
+const DUPLICATE: i16 = 46;
+
+struct Waiting {
+    sequence: i32,
+    values: Vec<u64>,
+}
+
+struct Producer {
+    world: World,
+    client: Client,
+    id: u64,
+    number: u64,
+}
+
+/// Begins anew until the clients end.
+pub(crate) async fn pipeline(world: World, id: u64) {
+    let client = Client::new(world.clone(), &format!("pipeline-{id}"));
+    let mut producer = Producer { world, client, id: PIPELINE_FROM + id, number: 0 };
+    while producer.world.goes_on() {
+        let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
+        let answer = producer.client.call(producer.world.random_node(), 4, &request).await;
+        let Some(given) = answer.filter(|answer| answer.error_code == 0) else {
+            pause(100).await;
+            continue;
+        };
+        let index = i32::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
+        producer.life(given.producer_id.0, index).await;
+        pause(40).await;
+    }
+}
+
+/// Sends each value once, to whatever partition.
+pub(crate) async fn plain(world: World, id: u64) {
+    let client = Client::new(world.clone(), &format!("plain-{id}"));
+    let mut producer = Producer { world, client, id, number: 0 };
+    while producer.world.goes_on() {
+        let index = i32::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
+        let values = producer.new_values(index, 1);
+        let acks = if sim::random_below(2) == 0 { 1 } else { -1 };
+        let version = any_version();
+        let request = producer.request(version, index, acks, batch(None, &values));
+        let node = target(&producer.world, index);
+        let answer = producer.client.call(node, version, &request).await;
+        if let Some(answer) = answer.as_ref().and_then(told).filter(|answer| answer.error_code == 0) {
+            producer.learn(node, index, &values, answer.base_offset);
+        }
+        pause(if answer.is_some() { 15 } else { 80 }).await;
+    }
+}
+
+/// Records of these values; of a producer id and from this sequence on, or of nobody.
+fn batch(producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None);
+    if let Some((id, sequence)) = producer {
+        builder = builder.with_producer(id, 0, sequence);
+    }
+    for value in values {
+        let value = &value.to_be_bytes();
+        builder.push(&NewRecord { timestamp: rt::wall_clock_ms(), key: None, value: Some(value), headers: &[] });
+    }
+    match builder.build() {
+        Ok(bytes) => bytes,
+        Err(error) => panic!("a batch without compression: {error}"),
+    }
+}
+
+/// What was said of the only batch of a request.
+fn told(answer: &ProduceResponse) -> Option<&PartitionProduceResponse> {
+    answer.responses.first()?.partition_responses.first()
+}
+
+fn any_version() -> i16 {
+    BY_ID - i16::try_from(sim::random_below(5)).unwrap_or(0)
+}
+
+fn is_retriable(code: i16) -> bool {
+    ErrorCode::from_code(code).is_some_and(ErrorCode::is_retriable)
+}
+
+impl Producer {
+    fn new_values(&mut self, index: i32, count: u64) -> Vec<u64> {
+        let first = self.number;
+        self.number += count;
+        let values: Vec<u64> = (first..self.number).map(|number| value_of(self.id, number)).collect();
+        self.world.oracle().partition(index).sent.extend(&values);
+        values
+    }
+
+    fn request(&self, version: i16, index: i32, acks: i16, records: Bytes) -> ProduceRequest {
+        let data = PartitionProduceData::default().with_index(index).with_records(Some(records));
+        let topic = TopicProduceData::default().with_partition_data(vec![data]);
+        let topic = if version >= BY_ID {
+            topic.with_topic_id(self.world.partition(index).topic)
+        } else {
+            topic.with_name(TopicName(text(TOPIC)))
+        };
+        ProduceRequest::default().with_acks(acks).with_timeout_ms(2_000).with_topic_data(vec![topic])
+    }
+
+    fn learn(&self, node: SimNode, index: i32, values: &[u64], base_offset: i64) {
+        let (first, count) = (values[0], values.len());
+        self.world
+            .tell(Some(index), format!("node {} acknowledged {first:x}+{count} at {base_offset} (bytes)", node.0));
+        for (offset, value) in (base_offset..).zip(values) {
+            let verdict = self.world.oracle().learn(index, offset, *value, Learned::Acknowledged);
+            self.world.judge(verdict);
+        }
+    }
+
+    /// One producer id from its first batch on.
+    async fn life(&mut self, producer: i64, index: i32) {
+        let mut window = VecDeque::new();
+        let mut sequence = 0;
+        for _ in 0..2 + sim::random_below(7) {
+            let values = self.new_values(index, 1 + sim::random_below(2));
+            let count = i32::try_from(values.len()).unwrap_or(0);
+            window.push_back(Waiting { sequence, values });
+            sequence += count;
+        }
+        let mut last = None;
+        while !window.is_empty() && self.world.broken().is_none() {
+            match self.send(producer, index, &window).await {
+                Some((node, answers)) => last = self.take(node, index, &mut window, &answers).await.or(last),
+                None => pause(80).await,
+            }
+        }
+        if sim::random_below(2) == 0 && self.world.goes_on() {
+            pause(5_000).await;
+            if let Some(last) = last {
+                self.again(producer, index, last).await;
+            }
+        }
+    }
+
+    /// Up to five batches, one behind the other.
+    async fn send(
+        &mut self,
+        producer: i64,
+        index: i32,
+        window: &VecDeque<Waiting>,
+    ) -> Option<(SimNode, Vec<ProduceResponse>)> {
+        let node = target(&self.world, index);
+        let version = any_version();
+        let encoded = |waiting: &Waiting| {
+            self.request(version, index, -1, batch(Some((producer, waiting.sequence)), &waiting.values))
+        };
+        let requests: Vec<_> = window.iter().take(5).map(encoded).collect();
+        let gap_max = Duration::from_millis([0, 2, 12][usize::try_from(sim::random_below(3)).unwrap_or(0)]);
+        Some((node, self.client.pipeline(node, version, &requests, gap_max).await?))
+    }
+
+    /// Takes the answers in their order, up to the first that is no success; the last batch that was one.
+    async fn take(
+        &mut self,
+        node: SimNode,
+        index: i32,
+        window: &mut VecDeque<Waiting>,
+        answers: &[ProduceResponse],
+    ) -> Option<Waiting> {
+        let mut last = None;
+        for answer in answers.iter().filter_map(told) {
+            let Some(front) = window.front() else { break };
+            if answer.error_code == 0 {
+                self.learn(node, index, &front.values, answer.base_offset);
+                last = window.pop_front();
+                continue;
+            }
+            if !is_retriable(answer.error_code) {
+                let error = format!("{} of node {} (bytes, several in flight)", answer.error_code, node.0);
+                self.world.judge::<()>(Err(i5_once::refused(index, front.sequence, &error)));
+            }
+            if answer.error_code == TIMED_OUT {
+                // Nobody knows what becomes of it: what is sent again goes out on a new connection.
+                self.client.close(node);
+            }
+            pause(60).await;
+            break;
+        }
+        last
+    }
+
+    /// A batch that was acknowledged long ago gets the same answer.
+    async fn again(&mut self, producer: i64, index: i32, last: Waiting) {
+        for _ in 0..5 {
+            let version = any_version();
+            let request = self.request(version, index, -1, batch(Some((producer, last.sequence)), &last.values));
+            let node = target(&self.world, index);
+            let answer = self.client.call(node, version, &request).await;
+            let Some(answer) = answer.as_ref().and_then(told) else { continue };
+            match answer.error_code {
+                0 => self.learn(node, index, &last.values, answer.base_offset),
+                code if is_retriable(code) => {
+                    pause(60).await;
+                    continue;
+                }
+                DUPLICATE => {}
+                code => {
+                    let error = format!("{code} of node {} to a batch that was sent again", node.0);
+                    self.world.judge::<()>(Err(i5_once::refused(index, last.sequence, &error)));
+                }
+            }
+            return;
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Readers with a fetch session, as bytes, one for each node: they read what their node leads, name only what changed, wait
+//! for more, forget partitions and take them again. Whatever the node shows before they ask must be in the answer.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
+use ottla_storage::env::sim::{self, SimNode};
+
+use super::{NAME, consumer, pause};
+use crate::laws::{Violation, i12_range, reads};
+use crate::oracle::Learned;
+use crate::registry::{PARTITIONS, TOPIC};
+use crate::wire::{Client, text};
+use crate::world::World;
+
+/// From this version on topics go by their ids.
+const BY_ID: i16 = 13;
+const OUT_OF_RANGE: i16 = 1;
+/// An answer with so much may leave something out.
+const MUCH_BYTES: usize = 200_000;
+
+struct Reader {
+    world: World,
+    client: Client,
+    node: SimNode,
+    version: i16,
+    /// Id, and the epoch of the next request; 0: there is none.
+    session: (i32, i32),
+    /// Where it stands in each partition.
+    at: BTreeMap<i32, i64>,
+    /// What the session knows of that.
+    known: BTreeMap<i32, i64>,
+}
+
+/// Reads until the clients end.
+pub(crate) async fn reader(world: World, node: SimNode) {
+    let client = Client::new(world.clone(), &format!("session-{}", node.0));
+    let (at, known) = (BTreeMap::new(), BTreeMap::new());
+    let mut reader = Reader { world, client, node, version: BY_ID, session: (0, 0), at, known };
+    while reader.world.goes_on() {
+        reader.turn().await;
+        pause(6).await;
+    }
+}
+
+impl Reader {
+    /// The partitions that its node leads, but for one that it does not want now and then.
+    fn wanted(&self) -> Vec<i32> {
+        let Some(life) = self.world.life(self.node) else { return Vec::new() };
+        let without = i32::try_from(sim::random_below(200)).unwrap_or(0);
+        let led = |index: &i32| {
+            let found = life.partitions.find_now(NAME, *index).ok().flatten();
+            *index != without && found.is_some_and(|partition| partition.leader_epoch().is_some())
+        };
+        (0..PARTITIONS).filter(led).collect()
+    }
+
+    fn at(&self, index: i32) -> i64 {
+        self.at.get(&index).copied().unwrap_or(0)
+    }
+
+    /// How far the node shows what it wants and has not read.
+    fn shown(&self, wanted: &[i32]) -> BTreeMap<i32, i64> {
+        let Some(life) = self.world.life(self.node) else { return BTreeMap::new() };
+        let shown = wanted.iter().filter_map(|index| Some((*index, life.marks(self.world.partition(*index))?.1)));
+        shown.filter(|(index, end)| *end > self.at(*index)).collect()
+    }
+
+    fn lose_session(&mut self) {
+        self.session = (0, 0);
+        self.known.clear();
+    }
+
+    async fn turn(&mut self) {
+        let wanted = self.wanted();
+        if wanted.is_empty() || sim::random_below(100) == 0 {
+            self.lose_session();
+            return pause(40).await;
+        }
+        if self.session.0 == 0 {
+            self.version = BY_ID - 5 + i16::try_from(sim::random_below(10)).unwrap_or(0);
+        }
+        let request = self.request(&wanted);
+        let shown = self.shown(&wanted);
+        let Some(answer) = self.client.call(self.node, self.version, &request).await else {
+            return self.lose_session();
+        };
+        if answer.error_code != 0 {
+            return self.lose_session();
+        }
+        self.known = wanted.iter().map(|index| (*index, self.at(*index))).collect();
+        self.session = if answer.session_id == 0 { (0, 0) } else { (answer.session_id, self.session.1 + 1) };
+        self.judge_withheld(&shown, &answer);
+        for told in answer.responses.iter().flat_map(|topic| &topic.partitions) {
+            self.take(told);
+        }
+    }
+
+    fn request(&self, wanted: &[i32]) -> FetchRequest {
+        let (topic, id) = if self.version >= BY_ID {
+            (TopicName::default(), self.world.partition(0).topic)
+        } else {
+            (TopicName(text(TOPIC)), uuid::Uuid::nil())
+        };
+        let changed = wanted.iter().filter(|index| self.known.get(index) != Some(&self.at(**index)));
+        let named = changed.map(|index| {
+            FetchPartition::default()
+                .with_partition(*index)
+                .with_fetch_offset(self.at(*index))
+                .with_current_leader_epoch(-1)
+                .with_partition_max_bytes(1 << 20)
+        });
+        let named: Vec<_> = named.collect();
+        let forgotten: Vec<i32> = self.known.keys().filter(|index| !wanted.contains(index)).copied().collect();
+        let none = forgotten.is_empty();
+        let forgotten =
+            ForgottenTopic::default().with_topic(topic.clone()).with_topic_id(id).with_partitions(forgotten);
+        let topics = if named.is_empty() {
+            Vec::new()
+        } else {
+            vec![FetchTopic::default().with_topic(topic).with_topic_id(id).with_partitions(named)]
+        };
+        FetchRequest::default()
+            .with_replica_id(BrokerId(-1))
+            .with_max_wait_ms(i32::try_from(sim::random_below(800)).unwrap_or(0))
+            .with_min_bytes([1, 1, 500, 20_000][usize::try_from(sim::random_below(4)).unwrap_or(0)])
+            .with_max_bytes(1 << 24)
+            .with_isolation_level(i8::try_from(sim::random_below(2)).unwrap_or(0))
+            .with_session_id(self.session.0)
+            .with_session_epoch(self.session.1)
+            .with_topics(topics)
+            .with_forgotten_topics_data(if none { Vec::new() } else { vec![forgotten] })
+    }
+
+    /// What its node showed before it asked is in the answer, or why it is not.
+    fn judge_withheld(&self, shown: &BTreeMap<i32, i64>, answer: &FetchResponse) {
+        let told = || answer.responses.iter().flat_map(|topic| &topic.partitions);
+        let bytes = |told: &PartitionData| told.records.as_ref().map_or(0, bytes::Bytes::len);
+        if told().map(bytes).sum::<usize>() >= MUCH_BYTES {
+            return;
+        }
+        for (index, end) in shown {
+            let given = told().find(|told| told.partition_index == *index);
+            if given.is_none_or(|told| told.error_code == 0 && bytes(told) == 0) {
+                let violation = reads::withheld(*index, self.node.0, self.at(*index), *end);
+                self.world.judge::<()>(Err(violation));
+            }
+        }
+    }
+
+    fn take(&mut self, told: &PartitionData) {
+        let (index, from) = (told.partition_index, self.at(told.partition_index));
+        if told.error_code == OUT_OF_RANGE {
+            let (deleted, end) = {
+                let mut oracle = self.world.oracle();
+                let known = oracle.partition(index);
+                (known.deleted, known.end())
+            };
+            if from >= deleted {
+                self.world.judge::<()>(Err(i12_range::refused(index, from, end)));
+            }
+            self.at.insert(index, deleted);
+            return;
+        }
+        let Some(records) = told.records.as_ref().filter(|_| told.error_code == 0) else { return };
+        let values = consumer::values_in(records).map_err(|what| {
+            Violation::new("what is read can be read", index, format!("from {from}, node {}: {what}", self.node.0))
+        });
+        let Some(values) = self.world.judge(values) else { return };
+        let Some((first, _)) = values.first().copied() else { return };
+        self.world.judge(reads::begins_at(index, from, first));
+        let mut next = from;
+        for (offset, value) in values {
+            let verdict = self.world.oracle().learn(index, offset, value, Learned::Read);
+            self.world.judge(verdict);
+            next = next.max(offset + 1);
+        }
+        self.at.insert(index, next);
+        self.world.tell(Some(index), format!("node {} gave {from}..{next} to a session", self.node.0));
+    }
+}
