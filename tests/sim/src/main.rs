@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod clients;
+mod history;
 mod laws;
 mod ledger;
 mod life;

@@ -2,7 +2,7 @@
 //!
 //! May not know: the command line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::clients::{
     BURST_FROM, PLAIN_FROM, burst, committer, consumer, crowd, deleter, mover, pipeline, prober, producer, topics,
     trimmer,
 };
+use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, progress};
@@ -148,7 +149,10 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         storm::calm(&world).await;
         let settled = rt::timeout(CALM_MAX, settle(&world)).await;
         match settled {
-            Ok(()) => world.judge(audit(&world).await),
+            Ok(()) => world.judge(audit(&world).await.and_then(|()| {
+                let chronicle = std::mem::take(&mut *world.chronicle());
+                history::judge(chronicle)
+            })),
             Err(_) => world.judge(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world)))),
         };
     }
@@ -246,6 +250,7 @@ fn describe(world: &World) -> String {
 /// The whole truth after the storm: every replica against what clients were told.
 async fn audit(world: &World) -> Result<(), Violation> {
     let image = world.image().unwrap_or_default();
+    let mut read = BTreeSet::new();
     for life in world.lives() {
         for shard in life.shards.all() {
             for cell in shard.published().all() {
@@ -273,6 +278,9 @@ async fn audit(world: &World) -> Result<(), Violation> {
                 i2_dense::dense(index, &who, &held, shown.log_start.0, shown.high_watermark.0)?;
                 i5_once::in_order(index, &who, &held)?;
                 i1_durable::holds_all(index, &who, world.oracle().partition(index), &held, shown.log_start.0)?;
+                if read.insert(index) {
+                    world.chronicle().read(index, &held, (shown.log_start.0, shown.high_watermark.0));
+                }
             }
         }
     }

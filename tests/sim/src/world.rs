@@ -20,9 +20,10 @@ use ottla_storage::log::EntryRange;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::history::Chronicle;
 use crate::laws::{Violation, i8_recovery};
 use crate::life::Life;
-use crate::oracle::Oracle;
+use crate::oracle::{Learned, Oracle};
 use crate::profile::Tuning;
 use crate::promises::{Moment, Promises};
 use crate::registry::node_of;
@@ -54,6 +55,7 @@ struct Inner {
     /// Nodes whose disks were damaged so that only a replacement helps.
     rotten: Mutex<BTreeSet<SimNode>>,
     oracle: Mutex<Oracle>,
+    chronicle: Mutex<Chronicle>,
     story: Mutex<Story>,
     broken: Mutex<Option<Violation>>,
     /// Clients end.
@@ -94,6 +96,7 @@ impl World {
             topic: OnceLock::new(),
             answers_lost_per_mille: AtomicU64::new(0),
             oracle: Mutex::default(),
+            chronicle: Mutex::default(),
             story: Mutex::default(),
             broken: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -220,6 +223,26 @@ impl World {
 
     pub(crate) fn oracle(&self) -> parking_lot::MutexGuard<'_, Oracle> {
         self.0.oracle.lock()
+    }
+
+    /// Somebody sends these values as one batch, for the first time.
+    pub(crate) fn sends(&self, index: i32, values: &[u64]) {
+        self.oracle().partition(index).sent.extend(values);
+        self.chronicle().sends(index, values);
+    }
+
+    /// Its producer is told that it is there.
+    pub(crate) fn acknowledged(&self, index: i32, values: &[u64], base_offset: i64) {
+        self.chronicle().was_sent(index, values, base_offset);
+        for (offset, value) in (base_offset..).zip(values) {
+            let verdict = self.oracle().learn(index, offset, *value, Learned::Acknowledged);
+            self.judge(verdict);
+        }
+    }
+
+    /// What the checker of histories is to be told.
+    pub(crate) fn chronicle(&self) -> parking_lot::MutexGuard<'_, Chronicle> {
+        self.0.chronicle.lock()
     }
 
     /// Adds a line to the story: `partition` if it concerns one only.

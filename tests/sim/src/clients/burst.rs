@@ -15,7 +15,6 @@ use ottla_storage::env::sim::{self, SimNode};
 
 use super::{NAME, pause, target, value_of};
 use crate::laws::{fencing, i5_once};
-use crate::oracle::Learned;
 use crate::world::World;
 
 /// What a Java client keeps in flight at the most.
@@ -89,7 +88,7 @@ impl Producer {
         let wanted = 1 + usize::try_from(sim::random_below(IN_FLIGHT_MAX as u64)).unwrap_or(0);
         while self.world.goes_on() && self.window.len() < wanted {
             let values = self.new_values(1 + sim::random_below(3));
-            self.world.oracle().partition(self.index).sent.extend(&values);
+            self.world.sends(self.index, &values);
             let sequence = self.sequence;
             self.sequence += i32::try_from(values.len()).unwrap_or(0);
             self.window.push_back(Waiting { sequence, values });
@@ -130,10 +129,7 @@ impl Producer {
                         appended.base_offset.0
                     );
                     self.world.tell(Some(self.index), said);
-                    for (offset, value) in (appended.base_offset.0..).zip(&front.values) {
-                        let verdict = self.world.oracle().learn(self.index, offset, *value, Learned::Acknowledged);
-                        self.world.judge(verdict);
-                    }
+                    self.world.acknowledged(self.index, &front.values, appended.base_offset.0);
                     self.window.pop_front();
                 }
                 // What follows goes out again behind this one, whatever was said of it; after a time-out nobody knows.
@@ -158,7 +154,7 @@ impl Producer {
         let (old_epoch, old_sequence) = (self.epoch, self.sequence);
         (self.epoch, self.sequence) = (self.epoch + 1, 0);
         let values = self.new_values(1);
-        self.world.oracle().partition(self.index).sent.extend(&values);
+        self.world.sends(self.index, &values);
         self.sequence = 1;
         self.window.push_back(Waiting { sequence: 0, values });
         while !self.window.is_empty() && self.world.broken().is_none() {

@@ -7,15 +7,17 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
     GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
-    SyncGroupRequest, TopicName,
+    OffsetFetchRequest, SyncGroupRequest, TopicName,
 };
 use kafka_protocol::protocol::Request;
 use ottla_broker::coordinator::group::partition_for;
 use ottla_broker::metadata::CONSUMER_OFFSETS;
 use ottla_broker::partition::TopicRef;
+use ottla_checker::event::Phase;
 use ottla_storage::env::sim::{self, SimNode};
 
 use super::committer::coordinator;
@@ -62,6 +64,8 @@ struct Answerer {
 struct Member {
     world: World,
     client: Client,
+    /// Who it is to the checker.
+    process: u32,
     group: String,
     id: String,
     /// 0 or below: none, it has to join.
@@ -89,6 +93,7 @@ pub(crate) async fn member(world: World, group: String, number: u64) {
         let mut member = Member {
             world: world.clone(),
             client,
+            process: world.chronicle().process(),
             group: group.clone(),
             id: String::new(),
             generation: 0,
@@ -127,6 +132,7 @@ impl Member {
                     }
                     3..24 => self.commit(self.id.clone(), self.generation).await,
                     24..32 => self.commit_as_before().await,
+                    32..40 => self.fetch().await,
                     _ => self.heartbeat().await,
                 }
             }
@@ -312,6 +318,28 @@ impl Member {
         let _ = self.ask(5, &request).await;
     }
 
+    /// One of the partitions that it has.
+    fn owned(&self) -> Option<i32> {
+        let pick = usize::try_from(sim::random_below(self.partitions.len().max(1) as u64)).unwrap_or(0);
+        self.partitions.get(pick).copied()
+    }
+
+    async fn fetch(&mut self) {
+        let Some(index) = self.owned() else { return };
+        let topic =
+            OffsetFetchRequestTopics::default().with_name(TopicName(text(TOPIC))).with_partition_indexes(vec![index]);
+        let asked =
+            OffsetFetchRequestGroup::default().with_group_id(GroupId(text(&self.group))).with_topics(Some(vec![topic]));
+        let request = OffsetFetchRequest::default().with_groups(vec![asked]);
+        self.world.chronicle().fetches(self.process, Phase::Invoke, &self.group, (index, None));
+        let answer = self.ask(8, &request).await.map(|(answer, _)| answer);
+        let group = answer.as_ref().and_then(|answer| answer.groups.first()).filter(|group| group.error_code == 0);
+        let told = group.and_then(|group| group.topics.first()?.partitions.first()).filter(|told| told.error_code == 0);
+        let offset = told.map(|told| told.committed_offset).filter(|offset| *offset >= 0);
+        let phase = if told.is_some() { Phase::Ok } else { Phase::Fail };
+        self.world.chronicle().fetches(self.process, phase, &self.group, (index, offset));
+    }
+
     async fn commit_as_before(&mut self) {
         if let Some((id, generation)) = self.before.clone() {
             self.commit(id, generation).await;
@@ -319,9 +347,7 @@ impl Member {
     }
 
     async fn commit(&mut self, id: String, generation: i32) {
-        let owned = &self.partitions;
-        let pick = usize::try_from(sim::random_below(owned.len().max(1) as u64)).unwrap_or(0);
-        let Some(index) = owned.get(pick).copied() else { return };
+        let Some(index) = self.owned() else { return };
         let (newest, offset) = self.told(|told| {
             told.offset += 1;
             (told.generation, told.offset)
@@ -334,8 +360,21 @@ impl Member {
             .with_generation_id_or_member_epoch(generation)
             .with_member_id(text(&id))
             .with_topics(vec![topic.with_partitions(vec![partition])]);
-        let Some((answer, who)) = self.ask(9, &request).await else { return };
+        let process = self.process;
+        let record = |world: &World, group: &str, phase| {
+            world.chronicle().commits(process, phase, (group, generation), (index, offset));
+        };
+        record(&self.world, &self.group, Phase::Invoke);
+        let Some((answer, who)) = self.ask(9, &request).await else {
+            return record(&self.world, &self.group, Phase::Info);
+        };
         let code = answer.topics.first().and_then(|topic| Some(topic.partitions.first()?.error_code));
+        let phase = match code {
+            Some(0) => Phase::Ok,
+            Some(UNKNOWN_MEMBER | ILLEGAL_GENERATION | REBALANCE) => Phase::Fail,
+            _ => Phase::Info,
+        };
+        record(&self.world, &self.group, phase);
         if code == Some(0) {
             self.heed(&who);
             self.world.tell(

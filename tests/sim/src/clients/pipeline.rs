@@ -17,7 +17,6 @@ use ottla_storage::env::sim::{self, SimNode};
 
 use super::{PIPELINE_FROM, pause, target, value_of};
 use crate::laws::i5_once;
-use crate::oracle::Learned;
 use crate::registry::{PARTITIONS, TOPIC};
 use crate::wire::{Client, text};
 use crate::world::World;
@@ -110,7 +109,7 @@ impl Producer {
         let first = self.number;
         self.number += count;
         let values: Vec<u64> = (first..self.number).map(|number| value_of(self.id, number)).collect();
-        self.world.oracle().partition(index).sent.extend(&values);
+        self.world.sends(index, &values);
         values
     }
 
@@ -129,10 +128,7 @@ impl Producer {
         let (first, count) = (values[0], values.len());
         self.world
             .tell(Some(index), format!("node {} acknowledged {first:x}+{count} at {base_offset} (bytes)", node.0));
-        for (offset, value) in (base_offset..).zip(values) {
-            let verdict = self.world.oracle().learn(index, offset, *value, Learned::Acknowledged);
-            self.world.judge(verdict);
-        }
+        self.world.acknowledged(index, values, base_offset);
     }
 
     /// One producer id from its first batch on.

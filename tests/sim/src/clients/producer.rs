@@ -11,7 +11,6 @@ use ottla_storage::env::sim::{self, SimNode};
 
 use super::{NAME, pause, target, value_of};
 use crate::laws::i5_once;
-use crate::oracle::Learned;
 use crate::world::World;
 
 fn batch((id, sequence): (i64, i32), values: &[u64]) -> Bytes {
@@ -45,13 +44,6 @@ async fn send(
         .await
 }
 
-fn learn(world: &World, index: i32, values: &[u64], appended: &Appended) {
-    for (offset, value) in (appended.base_offset.0..).zip(values) {
-        let verdict = world.oracle().learn(index, offset, *value, Learned::Acknowledged);
-        world.judge(verdict);
-    }
-}
-
 /// Sends batch after batch to one partition, one in flight; what got no answer is sent again with its sequence.
 pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
     let producer = super::own_producer_id(id);
@@ -65,7 +57,7 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
             let count = 1 + sim::random_below(4);
             waiting = (number..number + count).map(|n| value_of(id, n)).collect();
             number += count;
-            world.oracle().partition(index).sent.extend(&waiting);
+            world.sends(index, &waiting);
         }
         let node = target(&world, index);
         let data = batch((producer, sequence), &waiting);
@@ -81,7 +73,7 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
                         appended.base_offset.0
                     ),
                 );
-                learn(&world, index, &waiting, &appended);
+                world.acknowledged(index, &waiting, appended.base_offset.0);
                 sequence += i32::try_from(waiting.len()).unwrap_or(0);
                 waiting.clear();
                 pause(12).await;

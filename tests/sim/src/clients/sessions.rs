@@ -26,6 +26,8 @@ struct Reader {
     client: Client,
     node: SimNode,
     version: i16,
+    /// Who it is to the checker, as long as it goes on where it was.
+    process: u32,
     /// Id, and the epoch of the next request; 0: there is none.
     session: (i32, i32),
     /// Where it stands in each partition.
@@ -38,7 +40,8 @@ struct Reader {
 pub(crate) async fn reader(world: World, node: SimNode) {
     let client = Client::new(world.clone(), &format!("session-{}", node.0));
     let (at, known) = (BTreeMap::new(), BTreeMap::new());
-    let mut reader = Reader { world, client, node, version: BY_ID, session: (0, 0), at, known };
+    let process = world.chronicle().process();
+    let mut reader = Reader { world, client, node, version: BY_ID, process, session: (0, 0), at, known };
     while reader.world.goes_on() {
         reader.turn().await;
         pause(6).await;
@@ -162,6 +165,7 @@ impl Reader {
                 self.world.judge::<()>(Err(i12_range::refused(index, from, end)));
             }
             self.at.insert(index, deleted);
+            self.process = self.world.chronicle().process();
             return;
         }
         let Some(records) = told.records.as_ref().filter(|_| told.error_code == 0) else { return };
@@ -171,6 +175,8 @@ impl Reader {
         let Some(values) = self.world.judge(values) else { return };
         let Some((first, _)) = values.first().copied() else { return };
         self.world.judge(reads::begins_at(index, from, first));
+        let fresh: Vec<_> = values.iter().filter(|(offset, _)| *offset >= from).copied().collect();
+        self.world.chronicle().polled(self.process, index, &fresh);
         let mut next = from;
         for (offset, value) in values {
             let verdict = self.world.oracle().learn(index, offset, value, Learned::Read);

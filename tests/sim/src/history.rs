@@ -1,0 +1,196 @@
+//! What clients did and were told, for the checker of histories: it judges all of it when a seed is over.
+//!
+//! May not know: what clients do, and what makes a history wrong.
+
+use std::collections::BTreeMap;
+
+use ottla_checker::event::{Action, Event, FullRead, GroupOffset, Phase, Polled, Record, Sent};
+use ottla_checker::{BadEvent, Recorder, Verdict, check};
+use ottla_storage::env::sim;
+
+use crate::laws::Violation;
+use crate::registry::PARTITIONS;
+
+const LAW: &str = "the checker of histories";
+/// Partitions of groups' offsets are numbered apart from those with records: by group, then by partition.
+type Groups = BTreeMap<String, u32>;
+
+/// A history while it happens.
+#[derive(Default)]
+pub(crate) struct Chronicle {
+    recorder: Recorder,
+    processes: u32,
+    /// Processes that have nothing to do.
+    idle: Vec<u32>,
+    /// Batches whose producers were told nothing yet, by partition and first value, and the processes that send them.
+    open: BTreeMap<(i32, u64), u32>,
+    groups: Groups,
+    bad: Option<BadEvent>,
+}
+
+/// Partitions as the checker numbers them.
+fn partition(index: i32) -> u32 {
+    u32::try_from(index).unwrap_or(0)
+}
+
+fn sent(index: i32, values: &[u64], base_offset: Option<i64>) -> Action {
+    let one = |(at, value): (u64, &u64)| Sent {
+        partition: partition(index),
+        value: *value,
+        offset: base_offset.map(|base| base.unsigned_abs() + at),
+        ..Sent::default()
+    };
+    Action::Send((0..).zip(values).map(one).collect())
+}
+
+fn records(index: i32, records: impl Iterator<Item = (i64, u64)>) -> Vec<Record> {
+    let one =
+        |(offset, value): (i64, u64)| Record { partition: partition(index), offset: offset.unsigned_abs(), value };
+    records.map(one).collect()
+}
+
+impl Chronicle {
+    /// A process of its own.
+    pub(crate) fn process(&mut self) -> u32 {
+        self.processes += 1;
+        self.processes - 1
+    }
+
+    /// The client of a process has its number.
+    fn push(&mut self, process: u32, phase: Phase, action: Action) {
+        let time = u64::try_from(sim::elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if let Err(bad) = self.recorder.push(Event { time, process, client: process, phase, action }) {
+            self.bad.get_or_insert(bad);
+        }
+    }
+
+    /// A batch goes out for the first time; sent again under its sequence it is the same.
+    pub(crate) fn sends(&mut self, index: i32, values: &[u64]) {
+        let Some(first) = values.first().copied() else { return };
+        let process = self.idle.pop().unwrap_or_else(|| self.process());
+        self.open.insert((index, first), process);
+        self.push(process, Phase::Invoke, sent(index, values, None));
+    }
+
+    /// Its producer is told where it is.
+    pub(crate) fn was_sent(&mut self, index: i32, values: &[u64], base_offset: i64) {
+        let Some(process) = values.first().and_then(|first| self.open.remove(&(index, *first))) else { return };
+        self.push(process, Phase::Ok, sent(index, values, Some(base_offset)));
+        self.idle.push(process);
+    }
+
+    /// A reader that goes on where it was is given these records.
+    pub(crate) fn polled(&mut self, process: u32, index: i32, given: &[(i64, u64)]) {
+        let records = records(index, given.iter().copied());
+        self.push(process, Phase::Invoke, Action::Poll(Polled::default()));
+        self.push(process, Phase::Ok, Action::Poll(Polled { records, ..Polled::default() }));
+    }
+
+    /// A whole partition from its log start to its end, when all is over.
+    pub(crate) fn read(&mut self, index: i32, held: &BTreeMap<i64, u64>, (start, end): (i64, i64)) {
+        let process = self.process();
+        let begins = Action::LogStart { partition: partition(index), offset: start.unsigned_abs() };
+        self.push(process, Phase::Ok, begins);
+        let records = records(index, held.iter().map(|(offset, value)| (*offset, *value)));
+        let read = FullRead { records, ends: vec![(partition(index), end.unsigned_abs())], ..FullRead::default() };
+        self.push(process, Phase::Invoke, Action::Read(FullRead::default()));
+        self.push(process, Phase::Ok, Action::Read(read));
+    }
+
+    fn of_group(&mut self, group: &str, index: i32, generation: Option<i32>, offset: Option<i64>) -> GroupOffset {
+        let next = u32::try_from(self.groups.len()).unwrap_or(0);
+        let group = *self.groups.entry(group.to_owned()).or_insert(next);
+        let generation = generation.map(|generation| u32::try_from(generation).unwrap_or(0));
+        GroupOffset { group, generation, partition: partition(index), offset: offset.map(i64::unsigned_abs) }
+    }
+
+    /// A member commits an offset, and learns whether it did.
+    pub(crate) fn commits(&mut self, process: u32, phase: Phase, (group, generation): (&str, i32), at: (i32, i64)) {
+        let of = self.of_group(group, at.0, Some(generation), Some(at.1));
+        self.push(process, phase, Action::Commit(of));
+    }
+
+    /// Somebody asks for a committed offset, and is told one or that there is none.
+    pub(crate) fn fetches(&mut self, process: u32, phase: Phase, group: &str, at: (i32, Option<i64>)) {
+        let of = self.of_group(group, at.0, None, at.1);
+        self.push(process, phase, Action::Fetch(of));
+    }
+}
+
+/// Judges what happened.
+pub(crate) fn judge(chronicle: Chronicle) -> Result<(), Violation> {
+    let Chronicle { recorder, bad, .. } = chronicle;
+    if let Some(bad) = bad {
+        return Err(Violation::new(LAW, None, format!("what was written down is no history: {bad}")));
+    }
+    let report = check(&recorder.finish());
+    if report.verdict != Verdict::Invalid {
+        return Ok(());
+    }
+    let first = report.findings.first();
+    let concerned = first.and_then(|finding| i32::try_from(finding.partition?).ok());
+    let partition = concerned.filter(|index| *index < PARTITIONS);
+    let what = first.map_or(String::new(), |finding| format!("{:?}: {}", finding.law, finding.sentence));
+    Err(Violation::new(LAW, partition, format!("{what} (broken: {:?})", report.broken)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the checker says of a history that is made in a world of its own.
+    fn judged(make: impl FnOnce(&mut Chronicle) + Send + 'static) -> Result<(), Violation> {
+        let run = async move {
+            let mut chronicle = Chronicle::default();
+            make(&mut chronicle);
+            judge(chronicle)
+        };
+        sim::run(1, move || run).output
+    }
+
+    #[test]
+    fn a_sound_history_is_sound() {
+        let sound = judged(|chronicle| {
+            chronicle.sends(0, &[7, 8]);
+            chronicle.was_sent(0, &[7, 8], 0);
+            chronicle.sends(0, &[9]);
+            let reader = chronicle.process();
+            chronicle.polled(reader, 0, &[(0, 7), (1, 8)]);
+            chronicle.polled(reader, 0, &[(2, 9)]);
+            chronicle.read(0, &[(1, 8), (2, 9)].into(), (1, 3));
+        });
+        assert!(sound.is_ok(), "{sound:?}");
+    }
+
+    #[test]
+    fn a_record_that_is_gone_is_found() {
+        let lost = judged(|chronicle| {
+            chronicle.sends(0, &[7]);
+            chronicle.was_sent(0, &[7], 0);
+            chronicle.read(0, &BTreeMap::new(), (0, 0));
+        });
+        assert!(lost.is_err());
+    }
+
+    #[test]
+    fn a_commit_that_is_forgotten_and_one_of_an_old_generation_are_found() {
+        let commit = |chronicle: &mut Chronicle, process, generation, offset| {
+            chronicle.commits(process, Phase::Invoke, ("group", generation), (0, offset));
+            chronicle.commits(process, Phase::Ok, ("group", generation), (0, offset));
+        };
+        let forgotten = judged(move |chronicle| {
+            let member = chronicle.process();
+            commit(chronicle, member, 1, 5);
+            chronicle.fetches(member, Phase::Invoke, "group", (0, None));
+            chronicle.fetches(member, Phase::Ok, "group", (0, None));
+        });
+        assert!(forgotten.is_err());
+        let zombie = judged(move |chronicle| {
+            let (member, zombie) = (chronicle.process(), chronicle.process());
+            commit(chronicle, zombie, 1, 5);
+            commit(chronicle, member, 2, 6);
+            commit(chronicle, zombie, 1, 7);
+        });
+        assert!(zombie.is_err());
+    }
+}
