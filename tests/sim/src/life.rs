@@ -33,6 +33,8 @@ use ottla_storage::rewrite::RewriteOptions;
 use crate::profile::Tuning;
 use crate::registry::{OFFSETS_PARTITIONS, broker, node_of};
 
+/// An entry that waits while so much is written is written once more: a node that is cut off for a second sees it.
+const RELOCATION_BYTES: u64 = 32 << 10;
 const RETENTION_MS: i64 = 7 * 86_400_000;
 /// Records stay for thousands of years, each node's default being another: clients' clocks may be years from a node's.
 const RECORDS_RETENTION_MS: i64 = 100_000_000_000_000;
@@ -80,6 +82,7 @@ fn data_dir_options(node: SimNode, tuning: Tuning) -> DataDirOptions {
         },
         maintenance_interval: Duration::from_millis(100),
         reclaim_interval: tuning.reclaim_interval,
+        relocation_bytes: RELOCATION_BYTES,
         ..DataDirOptions::default()
     }
 }
