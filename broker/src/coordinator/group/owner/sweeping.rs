@@ -38,7 +38,8 @@ impl Owner {
                 let state = self.live.get(group).map_or(State::Empty, |slot| slot.machine.state());
                 let records = expiry::tombstones(group, stored, state, &running.terms);
                 if !records.is_empty() {
-                    due.push((group.clone(), records, newest_commit_ms(stored)));
+                    let cutoff_ms = newest_due_ms(stored, &records);
+                    due.push((group.clone(), records, cutoff_ms));
                 }
             }
         }
@@ -59,8 +60,64 @@ impl Owner {
     }
 }
 
-/// What was committed after this the sweep has not seen, so its removals must not touch it.
-fn newest_commit_ms(stored: &StoredGroup) -> i64 {
-    let offsets = stored.offsets.values().flat_map(|partitions| partitions.values());
-    offsets.map(|offset| offset.commit_time_ms).max().unwrap_or(i64::MIN)
+/// What was committed after this the sweep has not seen, so its removals must not touch it. Only what is due counts: an offset
+/// that stays may be as new as a commit on its way, above all while the partition's clock stands still.
+fn newest_due_ms(stored: &StoredGroup, due: &[Record]) -> i64 {
+    let committed_ms = |record: &Record| match record {
+        Record::Offset { topic, partition, .. } => {
+            stored.offsets.get(topic.as_str())?.get(partition).map(|offset| offset.commit_time_ms)
+        }
+        Record::Group { .. } | Record::Other { .. } => None,
+    };
+    due.iter().filter_map(committed_ms).max().unwrap_or(i64::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::coordinator::group::batch;
+    use crate::coordinator::group::expiry::Terms;
+    use crate::coordinator::group::records::CommittedOffset;
+    use crate::coordinator::group::store::{GroupStore, refusal};
+
+    const RETENTION_MS: i64 = 1_000;
+
+    fn offset(partition: i32, commit_time_ms: i64) -> Record {
+        let value = CommittedOffset {
+            offset: 5,
+            leader_epoch: -1,
+            metadata: "".into(),
+            commit_time_ms,
+            expire_time_ms: None,
+            topic_id: Uuid::nil(),
+        };
+        Record::Offset { group: "g".into(), topic: "t".into(), partition, value: Some(value) }
+    }
+
+    fn bytes(records: &[Record]) -> Bytes {
+        batch::build(records, 0).remove(0)
+    }
+
+    /// The clock of a new leader stands still while its wall clock is behind: everything has the same time.
+    #[test]
+    fn a_commit_on_its_way_survives_expiry_though_another_offset_is_as_new() {
+        let mut store = GroupStore::new();
+        store.apply_batch(&bytes(&[offset(0, 0), offset(1, 5_000)]));
+        let stored = store.group("g").cloned().unwrap_or_default();
+        let terms = Terms { now_ms: 5_000, retention_ms: Some(RETENTION_MS), ..Terms::default() };
+        let due = expiry::tombstones("g", &stored, State::Empty, &terms);
+        assert_eq!(due.len(), 1, "partition 0 has expired, partition 1 has not");
+        let guard = Guard::Expiry { group: "g".into(), cutoff_ms: newest_due_ms(&stored, &due) };
+        assert_eq!(store.judge_commit(Some(&guard.encode()), &bytes(&due)), Ok(()));
+        // It was on its way when the sweep looked.
+        store.apply_batch(&bytes(&[offset(0, 5_000)]));
+        assert_eq!(store.judge_commit(Some(&guard.encode()), &bytes(&due)), Err(refusal::CHANGED_MEANWHILE));
+        let by_partition: BTreeMap<_, _> = store.group("g").map(|g| g.offsets["t"].clone()).unwrap_or_default();
+        assert_eq!(by_partition[&0].commit_time_ms, 5_000);
+    }
 }
