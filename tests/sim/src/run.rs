@@ -153,7 +153,12 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
                 let chronicle = std::mem::take(&mut *world.chronicle());
                 history::judge(chronicle)
             })),
-            Err(_) => world.judge(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world)))),
+            Err(_) => {
+                let ended = world.image().is_some_and(|image| image.intents.is_empty());
+                let why = if ended { owned(&world) } else { Ok(()) };
+                let stuck = || progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world));
+                world.judge(why.and_then(|()| Err(stuck())))
+            }
         };
     }
     looking.abort();
@@ -215,10 +220,26 @@ fn caught_up(world: &World) -> bool {
     let led = (0..PARTITIONS).all(|index| world.leader(index).is_some());
     let moves = image.shards.values().any(|shard| !shard.leaving.is_empty());
     led && image.intents.is_empty()
+        && owned(world).is_ok()
         && (!moves || world.nodes().any(|node| world.is_rotten(node)))
         && lives.len() == world.nodes().filter(|node| !world.is_rotten(*node)).count()
         && lives.iter().all(|life| life.metadata.image().index == image.index)
         && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
+}
+
+/// Every sound replica carries partitions that the metadata names for its shard, and no others.
+fn owned(world: &World) -> Result<(), Violation> {
+    let image = world.image().unwrap_or_default();
+    for life in world.lives().into_iter().filter(|life| !world.is_rotten(life.node)) {
+        for shard in life.shards.all() {
+            for cell in shard.published().all() {
+                let topic = image.topic_by_id(&cell.id.topic);
+                let route = topic.and_then(|topic| topic.route(cell.id.index)).map(|route| route.shard.0);
+                i7_owned::carried(shard.creation.shard.0, &format!("{:?}", cell.id), route)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn describe(world: &World) -> String {
@@ -249,15 +270,9 @@ fn describe(world: &World) -> String {
 
 /// The whole truth after the storm: every replica against what clients were told.
 async fn audit(world: &World) -> Result<(), Violation> {
-    let image = world.image().unwrap_or_default();
     let mut read = BTreeSet::new();
     for life in world.lives() {
         for shard in life.shards.all() {
-            for cell in shard.published().all() {
-                let topic = image.topic_by_id(&cell.id.topic);
-                let route = topic.and_then(|topic| topic.route(cell.id.index)).map(|route| route.shard.0);
-                i7_owned::carried(shard.creation.shard.0, &format!("{:?}", cell.id), route)?;
-            }
             for index in 0..PARTITIONS {
                 let Some(cell) = shard.published().get(world.partition(index)) else { continue };
                 let shown = cell.marks();
