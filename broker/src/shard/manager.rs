@@ -221,8 +221,16 @@ impl Shards {
 
     /// True if the shard needs nothing more here.
     async fn ensure(&self, record: &ShardRecord) -> bool {
-        let mine = record.replicas.iter().find(|replica| replica.node == self.0.node);
-        let Some(replica) = mine else { return true };
+        let mine = |replica: &&ReplicaRecord| replica.node == self.0.node;
+        // A founder that is to leave is needed until the others are there: a shard that was moved before it was formed has
+        // nobody else to form it.
+        let needed = |replica: &&ReplicaRecord| {
+            mine(replica)
+                && record.founders.contains(&replica.id)
+                && self.0.directories.contains_key(&replica.directory)
+        };
+        let replica = record.replicas.iter().find(mine).or_else(|| record.leaving.iter().find(needed));
+        let Some(replica) = replica else { return true };
         if record.kind == ShardKind::Metadata {
             return true;
         }
@@ -248,7 +256,7 @@ impl Shards {
         // Who reads old metadata again, after a restart, must not bring back what has left.
         let current = self.0.registry.read_index().await || mutants::is_on(Bug::WipedReplicaVotes);
         let image = self.0.registry.image();
-        let record = image.shard(record.id).filter(|record| record.replicas.contains(replica));
+        let record = image.shard(record.id).filter(|record| record.members().any(|member| member == replica));
         let Some(record) = record.filter(|_| current) else { return current };
         match self.create(directory, record, replica).await {
             Ok(()) => true,

@@ -3,12 +3,14 @@
 //!     cargo sim --seed 7              one seed, run twice; its trace must repeat
 //!     cargo sim --for 10m             seeds one after the other
 //!     cargo sim --seeds 0..100        these; with --ledger docs/ledger.md the outcome is kept
+//!     cargo sim found                 the seeds that found bugs, each twice
 //!     cargo sim shrink --seed 7       the fewest faults that still break the law
 //!     cargo sim mutants               every seeded bug, and how many seeds it took to catch it
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod clients;
+mod found;
 mod history;
 mod laws;
 mod ledger;
@@ -29,7 +31,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -83,6 +85,8 @@ struct WorldArguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Runs the seeds that found bugs, each twice.
+    Found,
     /// Finds the fewest faults of a seed that still break a law.
     Shrink {
         /// The seed.
@@ -148,22 +152,37 @@ fn main() -> ExitCode {
         tracing_subscriber::EnvFilter::builder().with_default_directive(LevelFilter::OFF.into()).from_env_lossy();
     tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     match arguments.command {
+        Some(Command::Found) => {
+            let Some(plans) = found::plans() else { return ExitCode::FAILURE };
+            let plans = plans.into_iter().map(|plan| (plan, true));
+            return run_all(&arguments.world, plans, None, arguments.ledger.as_deref());
+        }
         Some(Command::Shrink { seed }) => return shrink::shrink(&arguments.world.plan(seed)),
         #[cfg(feature = "mutants")]
         Some(Command::Mutants { most, only }) => return mutants::hunt(&arguments.world, most, &only),
         None => {}
     }
-    let began = Instant::now();
-    let mut sum = Sum::default();
     let seeds = match (arguments.seed, arguments.lasts) {
         (Some(seed), _) => seed..seed + 1,
         (None, Some(_)) => arguments.seeds.start..u64::MAX,
         (None, None) => arguments.seeds,
     };
     let plans = seeds.map(|seed| (arguments.world.plan(seed), arguments.seed.is_some() || seed % 20 == 0));
-    let in_time = || arguments.lasts.is_none_or(|lasts| began.elapsed() < lasts);
+    run_all(&arguments.world, plans, arguments.lasts, arguments.ledger.as_deref())
+}
+
+/// Runs these plans, twice where that is said, and says what they amounted to.
+fn run_all(
+    world: &WorldArguments,
+    plans: impl Iterator<Item = (Plan, bool)> + Send,
+    lasts: Option<Duration>,
+    ledger: Option<&Path>,
+) -> ExitCode {
+    let began = Instant::now();
+    let mut sum = Sum::default();
+    let in_time = || lasts.is_none_or(|lasts| began.elapsed() < lasts);
     in_order(
-        arguments.world.jobs(),
+        world.jobs(),
         plans.take_while(|_| in_time()),
         |(plan, twice)| Ran::of(plan, twice),
         |ran| {
@@ -184,7 +203,7 @@ fn main() -> ExitCode {
         sum.broken.len(),
         if sum.broken.is_empty() { String::new() } else { format!(": seeds {:?}", sum.broken) },
     );
-    if let Some(ledger) = &arguments.ledger
+    if let Some(ledger) = ledger
         && let Err(error) = ledger::append(ledger, &sum, began.elapsed())
     {
         eprintln!("{}: {error}", ledger.display());

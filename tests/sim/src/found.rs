@@ -1,0 +1,21 @@
+//! The seeds that found bugs, as `found.txt` lists them.
+
+use crate::run::Plan;
+
+/// What to run; nothing if a line cannot be read, which is said.
+pub(crate) fn plans() -> Option<Vec<Plan>> {
+    let lines = include_str!("../found.txt").lines().filter(|line| !line.starts_with('#'));
+    lines.map(plan).collect()
+}
+
+fn plan(line: &str) -> Option<Plan> {
+    let mut words = line.split_whitespace();
+    let seed = words.next().and_then(|seed| seed.parse().ok());
+    let nodes = words.next().and_then(|nodes| nodes.parse().ok());
+    let storm = words.next().and_then(|storm| humantime::parse_duration(storm).ok());
+    let (Some(seed), Some(nodes), Some(storm), None) = (seed, nodes, storm, words.next()) else {
+        eprintln!("found.txt: not a seed, nodes and a storm: {line}");
+        return None;
+    };
+    Some(Plan { seed, nodes, storm, only: None, mutant: None })
+}
