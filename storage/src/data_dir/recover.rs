@@ -19,6 +19,7 @@ use crate::checkpoint::{Checkpoint, Found};
 use crate::env::disk::{DirLock, Disk};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::BatchIndex;
+use crate::index::file::Opened;
 use crate::log::{self, Log, NoSink};
 use crate::read::VerifyBelow;
 use crate::read::mapped::OpenSegments;
@@ -176,7 +177,16 @@ fn applied_in(state: &State) -> BTreeMap<ReplicaId, RaftIndex> {
     state.replicas.iter().filter_map(applied).collect()
 }
 
-/// Reads the `.idx` files, and the frames of segments that have none.
+/// True if the file lists entries that are to be applied again: it outlived the checkpoint that passed them. What replay and
+/// snapshots add begins behind the last line that is known, so nothing is listed before its turn: a segment before this one
+/// may have lost its file.
+fn lists_unapplied(log: &Log, applied: &BTreeMap<ReplicaId, RaftIndex>, opened: &Opened) -> bool {
+    let unapplied = |replica: &ReplicaId, last: RaftIndex| applied.get(replica).is_none_or(|applied| last > *applied);
+    let mut listed = opened.ranges.entries.iter();
+    listed.any(|(replica, (_, last))| log.replica(*replica).is_some() && unapplied(replica, *last))
+}
+
+/// Reads the `.idx` files, and the frames of segments that have none: of each replica what is applied, and no more.
 async fn load_index(
     disk: &Arc<dyn Disk>,
     path: &Path,
@@ -195,10 +205,12 @@ async fn load_index(
         what: error.to_string(),
     };
     remove_orphans(disk, path, log).map_err(|error| DataDirError::io(path, error))?;
+    let applied = applied_in(state);
     let mut wanted = BTreeSet::new();
     for segment in log.segments() {
         let opened =
             if segment.sealed { open_index(disk, path, segment.sequence, segment.used_bytes).await? } else { None };
+        let opened = opened.filter(|opened| !lists_unapplied(log, &applied, opened));
         let installed = opened.map(|opened| index.install(segment.sequence, opened));
         if let Some(Err(error)) = &installed {
             // Header and directory are sound, but a line is not: only who reads it learns of that.
@@ -209,7 +221,7 @@ async fn load_index(
             wanted.insert(segment.sequence);
         }
     }
-    for (segment, contents) in read_frames(disk, log, wanted, Some(applied_in(state))).await? {
+    for (segment, contents) in read_frames(disk, log, wanted, Some(applied)).await? {
         index.install_lines(segment, contents.ranges, contents.pieces).map_err(|e| damaged(segment, &e))?;
     }
     Ok(())

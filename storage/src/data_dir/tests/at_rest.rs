@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::crash::{check, check_partitions};
 use super::rewrite::{Life, disk};
 use super::toy::{DIR, Toy, open, options};
-use crate::env::disk::{Disk, OpenMode, PAGE_BYTES};
-use crate::env::sim;
+use crate::data_dir::DataDir;
+use crate::env::disk::{Disk, OpenMode, PAGE_BYTES, read_exact_at};
 use crate::env::sim::disk::{Crash, SimDisk, Tear};
+use crate::env::{rt, sim};
 use crate::runs::RUNS_DIR;
 
 /// Some segments with batches that live and some that died, some runs, and log starts in the middle of both.
@@ -27,7 +28,7 @@ async fn lived(disk: &Arc<dyn Disk>) -> Life {
     life
 }
 
-fn files(sim: &SimDisk, dir: &str, suffix: &str) -> Vec<PathBuf> {
+pub(super) fn files(sim: &SimDisk, dir: &str, suffix: &str) -> Vec<PathBuf> {
     let dir = Path::new(DIR).join(dir);
     let names = sim.list(&dir).unwrap().into_iter().map(|entry| entry.name);
     names.filter(|name| name.ends_with(suffix)).map(|name| dir.join(name)).collect()
@@ -88,5 +89,44 @@ fn a_run_that_came_and_went_in_one_generation_stays_as_long_as_that_counts() {
         }
         life.settle().await;
         assert!(files(&sim, RUNS_DIR, ".run").len() < made, "nothing went");
+    });
+}
+
+/// Cuts, writes index files and makes no new generation; gives a place within the cut in the newest checkpoint.
+pub(super) async fn cut(sim: &SimDisk, directory: &DataDir) -> (PathBuf, u64) {
+    let newest = files(sim, "state", ".ckpt").pop().unwrap();
+    let content = || {
+        let mut content = vec![0; usize::try_from(bytes(sim, &newest)).unwrap()];
+        read_exact_at(&*sim.open(&newest, OpenMode::Read).unwrap(), &mut content, 0).unwrap();
+        content
+    };
+    let before = content();
+    directory.checkpoint_now().await.unwrap();
+    rt::sleep(2 * directory.options.maintenance_interval).await;
+    assert_eq!(files(sim, "state", ".ckpt").pop().unwrap(), newest);
+    let changed = content().iter().zip(&before).position(|(now, was)| now != was).unwrap();
+    (newest, changed as u64)
+}
+
+/// The newest cut is damaged, and of the segments before it one has no index file any more: the entries behind the cut
+/// before that are applied again, in this segment and in those whose index files list them already.
+#[test]
+fn entries_are_applied_again_whatever_index_files_are_left_of_a_damaged_cut() {
+    sim::run(73, || async {
+        let (sim, disk) = disk(73, Tear::Pages);
+        let mut life = Life::begin(&disk, 2, options()).await;
+        life.fill(2).await;
+        life.settle().await;
+        life.fill(5).await;
+        let (newest, at) = cut(&sim, &life.directory).await;
+        let acknowledged = life.moments.lock().0.clone();
+        let indexes = files(&sim, "log", ".idx");
+        assert!(indexes.len() > 4, "{indexes:?}");
+        for (number, index) in (1..).zip(&indexes) {
+            let damaged = sim.image().crash(Crash::Process, number);
+            damaged.flip_bit(&newest, at, 2).unwrap();
+            damaged.flip_bit(index, 20, 3).unwrap();
+            check(Arc::new(damaged), &acknowledged).await;
+        }
     });
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ottla_protocol::ids::Offset;
 use parking_lot::Mutex;
 
+use super::at_rest::{cut, files};
 use super::crash::{check_partitions, check_runs};
 use super::toy::{Model, Toy, batch, entry, open, options, partition};
 use crate::data_dir::{DataDir, ReplicaSnapshot};
@@ -156,6 +157,45 @@ fn what_was_decided_before_a_crash_does_not_stand_beside_the_snapshot_that_broug
                 let later = crashed.image().crash(crash, number as u64);
                 assert!(check(Arc::new(later)).await, "moment {number}");
             }
+        }
+    });
+}
+
+/// The newest cut is damaged, and one index file is gone: those that are left list entries that are not applied yet. A
+/// snapshot that comes before they are brings everything that is not here.
+#[test]
+fn a_snapshot_leaves_no_gap_where_an_index_file_was_lost_with_the_newest_cut() {
+    sim::run(5, || async {
+        let (source_sim, sim) =
+            (SimDisk::new(5, SimDiskOptions::default()), SimDisk::new(6, SimDiskOptions::default()));
+        let (source, _) = open(&(Arc::new(source_sim) as Arc<dyn Disk>), options()).await;
+        let toy = Toy::create(&source, SOURCE).await;
+        toy.write(entries()).await;
+        source.checkpoint_now().await.unwrap();
+        let snapshot = source.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
+
+        let (target, _) = open(&(Arc::new(sim.clone()) as Arc<dyn Disk>), options()).await;
+        let other = Toy::create(&target, OTHER).await;
+        other.write(entries()[..5].to_vec()).await;
+        let toy = Toy::create(&target, TARGET).await;
+        toy.write(entries()[..2].to_vec()).await;
+        target.maintain_now().await.unwrap();
+        target.maintain_now().await.unwrap();
+        toy.write(entries()[2..29].to_vec()).await;
+        let (newest, at) = cut(&sim, &target).await;
+        let indexes = files(&sim, "log", ".idx");
+        assert!(indexes.len() > 1, "{indexes:?}");
+        for (number, index) in (1..).zip(&indexes) {
+            let damaged = sim.image().crash(Crash::Process, number);
+            damaged.flip_bit(&newest, at, 2).unwrap();
+            damaged.unlink(index).unwrap();
+            let (next, recovered) = open(&(Arc::new(damaged.clone()) as Arc<dyn Disk>), options()).await;
+            let found = recovered.iter().find(|found| found.id == ReplicaId(TARGET)).unwrap();
+            assert_eq!(found.applied.unwrap().index, RaftIndex(2), "the cut before that counts");
+            take(&source, &next, &snapshot).await;
+            next.maintain_now().await.unwrap();
+            let later = damaged.image().crash(Crash::Process, number);
+            assert!(check(Arc::new(later)).await, "{index:?}");
         }
     });
 }
