@@ -361,10 +361,14 @@ impl BatchIndex {
                 Step::Unplaced(batches) => batches.into_iter().for_each(|b| plan.add(b.line, Some(b.data))),
                 Step::InFile(piece) => plan.add_from_file(&piece, at, access)?,
             }
-            match plan.batches.last() {
-                Some(last) if plan.batches.len() > before => at = last.line.end_offset().0,
-                _ => break,
+            let last = plan.batches.last().filter(|_| plan.batches.len() > before);
+            let Some(BatchLine { position, .. }) = last.map(|last| last.line) else { break };
+            let end = last.map_or(at, |last| last.line.end_offset().0);
+            if end <= at {
+                // Its lines are not what its directory says: the same ones would come for ever.
+                return Err(IndexError::Damaged { segment: position.segment });
             }
+            at = end;
         }
         match lacking {
             Some(offset) if plan.batches.is_empty() => Err(IndexError::Lacking { offset }),
