@@ -85,7 +85,9 @@ fn read_extent(
             u32::try_from(i64::from(i32_at(8)) + 12).map_err(|_| damaged("a batch of the run has no length"))?;
         let records = u32::try_from(i32_at(23)).ok().and_then(|delta| delta.checked_add(1));
         let end = u64::from(byte) + u64::from(bytes);
-        let (Some(record_count), true) = (records, head[16] == 2 && end <= data_end) else {
+        // One that is shorter than its head leads nowhere.
+        let sound = head[16] == 2 && end <= data_end && bytes as usize >= BATCH_HEAD_BYTES;
+        let (Some(record_count), true) = (records, sound) else {
             return Err(damaged("a batch header of the run is damaged"));
         };
         lines.push(
