@@ -7,7 +7,7 @@
 //!  | boot id | body length  | flags | count of this  | count of previous  | (replica id, last sequence) of this, then of previous
 //! ```
 //! The frames follow at once, each padded to 8 bytes; `body length` is their sum. `crc32` covers the header from byte 12.
-//! Commit numbers of a log are consecutive over all segments. The lists name the last sequence number of each replica in
+//! Commit numbers of a log are consecutive over all segments and begin with 1. The lists name the last sequence number of each replica in
 //! this commit and in the one before it: what a damaged commit held can be told from the next.
 //!
 //! Invariant: everything before `durable_upto` was durable before this commit was written, so damage there is proven.
@@ -28,6 +28,9 @@ pub(crate) const HEADER_BYTES_MAX: usize = HEAD_BYTES + 2 * 65_536 * PAIR_BYTES;
 pub(crate) const FLAG_UNSYNCED: u32 = 1;
 /// The log was closed after this commit.
 pub(crate) const FLAG_CLEAN: u32 = 2;
+
+/// No log lives long enough to count further, so that a greater number is damage; what counts on from it cannot overflow.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// Last sequence numbers by replica.
 pub(crate) type LastSequences = Vec<(ReplicaId, u64)>;
@@ -103,12 +106,16 @@ impl CommitHeader {
         {
             return None;
         }
+        let number = u64_le(head, 32);
+        if !(1..=NUMBER_MAX).contains(&number) {
+            return None;
+        }
         let mut pairs =
             head[HEAD_BYTES..].chunks_exact(PAIR_BYTES).map(|pair| (ReplicaId(u64_le(pair, 0)), u64_le(pair, 8)));
         let header = Self {
             incarnation: u64_le(head, 16),
             segment: u64_le(head, 24),
-            number: u64_le(head, 32),
+            number,
             durable_upto: unpack(u64_le(head, 40)),
             boot_id: u64_le(head, 48),
             body_bytes: u32_le(head, 56),
@@ -130,8 +137,8 @@ mod tests {
 
     fn headers() -> impl Strategy<Value = CommitHeader> {
         let list = || proptest::collection::vec((any::<u64>().prop_map(ReplicaId), any::<u64>()), 0..5);
-        (any::<[u64; 4]>(), any::<(u32, u32)>(), any::<(u32, u32)>(), list(), list()).prop_map(
-            |([incarnation, segment, number, boot_id], at, (body_bytes, flags), this, previous)| CommitHeader {
+        ((any::<[u64; 3]>(), 1..=NUMBER_MAX), any::<(u32, u32)>(), any::<(u32, u32)>(), list(), list()).prop_map(
+            |(([incarnation, segment, boot_id], number), at, (body_bytes, flags), this, previous)| CommitHeader {
                 incarnation,
                 segment,
                 number,

@@ -28,6 +28,8 @@ use crate::entry::{Batches, EntryBatch};
 use crate::env::mutants::{self, Bug};
 use crate::ids::ReplicaId;
 
+use super::commit::NUMBER_MAX;
+
 /// Length of the fixed part.
 pub(crate) const HEAD_BYTES: usize = 80;
 /// Length of a batch's descriptor.
@@ -188,6 +190,10 @@ pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded
     if !holds || u16_le(head, 18) != 0 {
         return None;
     }
+    let (sequence, term, index) = (u64_le(head, 32), u64_le(head, 40), u64_le(head, 48));
+    if sequence.max(term).max(index) > NUMBER_MAX {
+        return None;
+    }
     let kind = Kind::from_byte(head[16])?;
     let mut batches = Vec::with_capacity(ranges.len());
     let mut damaged_batches = Vec::new();
@@ -205,14 +211,14 @@ pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded
         stamp: Stamp {
             incarnation,
             replica: ReplicaId(u64_le(head, 24)),
-            sequence: u64_le(head, 32),
+            sequence,
             durable_upto: u64_le(head, 64),
         },
         frame: RawFrame {
             kind,
             detail: head[17],
-            term: u64_le(head, 40),
-            index: u64_le(head, 48),
+            term,
+            index,
             clock_ms: u64_le(head, 56).cast_signed(),
             payload: buf.slice(at + described..at + summed),
             batches: batches.into(),

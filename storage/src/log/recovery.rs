@@ -242,7 +242,7 @@ fn tail_of(shared: &Shared, last: &ScannedSegment, walk: &Walk) -> Result<Tail, 
         byte,
         commit_byte: walk.last_commit_at.map_or(0, |at| at.byte),
         page,
-        next_commit: walk.last_commit.saturating_add(1),
+        next_commit: walk.last_commit + 1,
         previous: walk.last_sequences.clone(),
     })
 }
@@ -266,7 +266,7 @@ async fn first_tail(shared: &Shared, dir: &Path, sequence: u64, walk: &Walk) -> 
         byte: 0,
         commit_byte: 0,
         page: Vec::new(),
-        next_commit: walk.last_commit.saturating_add(1),
+        next_commit: walk.last_commit + 1,
         previous: Vec::new(),
     })
 }

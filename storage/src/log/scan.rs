@@ -121,7 +121,7 @@ impl Walk {
     fn resume(&mut self, reader: &mut SegmentReader, floor: LogPosition, incarnation: u64) -> Option<u64> {
         let commit = reader.commit_at(u64::from(floor.byte), floor.segment, Some(incarnation))?;
         commit.frames()?;
-        self.last_commit = commit.header.number.saturating_sub(1);
+        self.last_commit = commit.header.number - 1;
         Some(commit.at)
     }
 
@@ -143,7 +143,7 @@ impl Walk {
     /// A segment's header says where the one before it ended. If that is further than we came, the rest is damaged.
     fn junction(&mut self, header: &SegmentHeader, sink: &mut dyn FrameSink) -> Result<(), LogError> {
         let Some(end) = self.end() else {
-            self.last_commit = header.first_commit.saturating_sub(1);
+            self.last_commit = header.first_commit - 1;
             return Ok(());
         };
         let previous = header.previous_end;
@@ -154,14 +154,14 @@ impl Walk {
             && let Some(last) = self.segments.last().cloned()
         {
             let mut reader = SegmentReader::new(last.file.file.clone()).map_err(io_error(&last.file.path))?;
-            let lost = header.first_commit.saturating_sub(1).saturating_sub(self.last_commit);
+            let lost = (header.first_commit - 1).saturating_sub(self.last_commit);
             let to = u64::from(previous.byte);
             self.damaged(&last, &mut reader, u64::from(end.byte), to, lost, None, sink);
             if let Some(segment) = self.segments.last_mut() {
                 segment.used_bytes = previous.byte;
             }
         }
-        self.last_commit = header.first_commit.saturating_sub(1);
+        self.last_commit = header.first_commit - 1;
         Ok(())
     }
 
@@ -177,8 +177,8 @@ impl Walk {
         let first = if unbegun { None } else { reader.find_commit(0, file.sequence, None, self.last_commit) };
         let begin = LogPosition { segment: file.sequence, byte: 0 };
         if let Some(commit) = first.filter(|first| reader.says_durable(first, begin)) {
-            self.lose_header(file, commit.header.number.saturating_sub(self.last_commit.saturating_add(1)), commit.at);
-            self.last_commit = commit.header.number.saturating_sub(1);
+            self.lose_header(file, commit.header.number.saturating_sub(self.last_commit + 1), commit.at);
+            self.last_commit = commit.header.number - 1;
             self.found.last_known(&commit.header.previous);
             return Ok(Some((commit.header.incarnation, commit.at)));
         }
@@ -215,17 +215,17 @@ impl Walk {
         let mut end = start.min(reader.file_bytes);
         self.begun_at.get_or_insert(LogPosition { segment: file.sequence, byte: end as u32 });
         loop {
-            let next = reader.commit_after(end, file.sequence, incarnation, self.last_commit.saturating_add(1));
+            let next = reader.commit_after(end, file.sequence, incarnation, self.last_commit + 1);
             if let Some((commit, frames)) = next.as_ref().and_then(|commit| Some((commit, commit.frames()?))) {
                 self.accept(&segment, commit, frames, sink);
                 end = commit.end;
                 continue;
             }
             let Some(after) = self.proof_of_damage(reader, file.sequence, incarnation, end) else { break };
-            let lost = after.header.number.saturating_sub(self.last_commit.saturating_add(1));
+            let lost = after.header.number - self.last_commit - 1;
             self.damaged(&segment, reader, end, after.at, lost, next, sink);
             self.found.last_known(&after.header.previous);
-            self.last_commit = after.header.number.saturating_sub(1);
+            self.last_commit = after.header.number - 1;
             end = after.at;
         }
         segment.used_bytes = end as u32;
@@ -245,7 +245,7 @@ impl Walk {
             return None;
         }
         // The commit at the break itself proves nothing.
-        let first = reader.find_commit(end, segment, Some(incarnation), self.last_commit.saturating_add(1))?;
+        let first = reader.find_commit(end, segment, Some(incarnation), self.last_commit + 1)?;
         let broken = LogPosition { segment, byte: end as u32 };
         reader.says_durable(&first, broken).then_some(first)
     }

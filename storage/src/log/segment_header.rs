@@ -17,7 +17,7 @@
 
 use bytes::Bytes;
 
-use super::commit::{pack, unpack};
+use super::commit::{NUMBER_MAX, pack, unpack};
 use super::frame::{u32_le, u64_le};
 use crate::entry::Vote;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
@@ -113,6 +113,10 @@ impl SegmentHeader {
 
     fn decode_rows(head: &[u8]) -> Option<Self> {
         let mut rest = head.get(HEAD_BYTES..)?;
+        let first_commit = u64_le(head, 40);
+        if !(1..=NUMBER_MAX).contains(&first_commit) {
+            return None;
+        }
         let mut rows = Vec::new();
         for _ in 0..u32_le(head, 56) {
             rows.push(decode_row(&mut rest)?);
@@ -120,7 +124,7 @@ impl SegmentHeader {
         rest.is_empty().then(|| Self {
             segment: u64_le(head, 24),
             incarnation: u64_le(head, 32),
-            first_commit: u64_le(head, 40),
+            first_commit,
             previous_end: unpack(u64_le(head, 48)),
             rows,
         })

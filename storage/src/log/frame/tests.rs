@@ -21,7 +21,7 @@ fn frames() -> impl Strategy<Value = RawFrame> {
         prop_oneof![Just(Kind::Entry), Just(Kind::Vote), Just(Kind::Verdicts), Just(Kind::Create), Just(Kind::Lost)];
     let batches = proptest::collection::vec((any::<u128>(), any::<i32>(), 0..300_usize, any::<u8>()), 0..4);
     let payload = proptest::collection::vec(any::<u8>(), 0..200);
-    (kinds, any::<u8>(), any::<u64>(), any::<u64>(), any::<i64>(), payload, batches).prop_map(
+    (kinds, any::<u8>(), 0..=NUMBER_MAX, 0..=NUMBER_MAX, any::<i64>(), payload, batches).prop_map(
         |(kind, detail, term, index, clock_ms, payload, batches)| RawFrame {
             kind,
             detail,
