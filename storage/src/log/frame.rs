@@ -208,12 +208,7 @@ pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded
         batches.push(EntryBatch { partition: PartitionId { topic, index }, data });
     }
     Some(Decoded {
-        stamp: Stamp {
-            incarnation,
-            replica: ReplicaId(u64_le(head, 24)),
-            sequence,
-            durable_upto: u64_le(head, 64),
-        },
+        stamp: Stamp { incarnation, replica: ReplicaId(u64_le(head, 24)), sequence, durable_upto: u64_le(head, 64) },
         frame: RawFrame {
             kind,
             detail: head[17],
