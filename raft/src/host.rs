@@ -124,12 +124,14 @@ impl RaftHost {
         let membership = decode_stored_membership(recovered.membership.clone());
         let membership = membership.ok_or_else(|| damaged("its membership in the checkpoint"))?;
         let log = directory.replica_log(replica).ok_or_else(|| damaged("it has no log"))?;
-        if let Some(entry) = recovered.damaged_unproven {
+        let unapplied = |id: &&LogId| Some(**id) > recovered.applied && machine.needs_records();
+        let unusable = recovered.damaged.iter().find(unapplied).copied();
+        if let Some(entry) = recovered.damaged_unproven.or(unusable) {
             let members = newest_members(&*log, recovered.applied, &membership, &creation.members).await;
             let members = members.map_err(|e| RaftError::Storage { replica, what: e.to_string() })?;
             if !members.is_sole_voter(replica) {
                 return Err(damaged(&format!(
-                    "the records of entry {entry} are damaged, it may have acknowledged them and must not take part; replace it"
+                    "the records of entry {entry} are damaged; it may have acknowledged them, or cannot apply them, and must not take part; replace it"
                 )));
             }
         }

@@ -64,6 +64,11 @@ pub trait StateMachine: Send + 'static {
     /// Applies a normal entry.
     fn apply(&mut self, entry: &Entry) -> Applied;
 
+    /// Apply reads the records of batches, not their heads alone: without them the replica cannot go on.
+    fn needs_records(&self) -> bool {
+        false
+    }
+
     /// A leader's first entry, which has no content, was applied: its term has begun.
     fn term_started(&mut self, log_id: LogId);
 

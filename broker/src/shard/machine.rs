@@ -110,6 +110,11 @@ impl StateMachine for ShardMachine {
         Applied { verdicts, reply: Reply::new(reply) }
     }
 
+    /// Commits of offsets are records.
+    fn needs_records(&self) -> bool {
+        self.state.lock().keeps_groups
+    }
+
     fn term_started(&mut self, log_id: LogId) {
         self.applied = log_id.index;
         self.state.lock().term_started(log_id);

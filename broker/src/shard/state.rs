@@ -152,6 +152,7 @@ impl ShardState {
             Ok(command) => command,
             Err(error) => panic!("entry {} cannot be read: {error}; is it of a newer release?", entry.log_id),
         };
+        self.check_records(entry);
         let clock_ms = if mutants::is_on(Bug::ClockReadAtApply) { rt::wall_clock_ms() } else { entry.clock_ms };
         self.clock_ms = self.clock_ms.max(clock_ms);
         self.term = self.term.max(entry.log_id.term.0);
@@ -167,6 +168,18 @@ impl ShardState {
         };
         assert_eq!(verdicts.len(), entry.batches.len());
         (verdicts, reply)
+    }
+
+    /// Heads are enough for most partitions; what records say of groups must be sound, or this replica would differ. A replica
+    /// that cannot read them stops, with the state of the entry before.
+    fn check_records(&self, entry: &Entry) {
+        for batch in entry.batches.iter() {
+            let keeps_groups = self.partitions.get(&batch.partition).is_some_and(|p| p.groups.is_some());
+            let Some(header) = BatchHeader::parse(&batch.data).filter(|_| keeps_groups) else { continue };
+            if let Err(error) = check_crc(&batch.data, &header) {
+                panic!("records of {} are damaged on disk: {error}", batch.partition);
+            }
+        }
     }
 
     /// A leader's first entry was applied.
@@ -249,10 +262,6 @@ impl ShardState {
             SequenceVerdict::Fenced => return rejected(Rejection::Fenced),
         }
         if let Some(groups) = &partition.groups {
-            // Elsewhere headers are enough; what records say of groups must be sound, or this replica would differ.
-            if let Err(error) = check_crc(data, &header) {
-                panic!("records of {id} are damaged on disk: {error}");
-            }
             let mut groups = groups.lock();
             if let Err(code) = groups.judge_commit(decision.guard.as_ref(), data) {
                 return rejected(Rejection::Group(code));

@@ -64,6 +64,7 @@ pub(crate) struct Ledger {
     unpublished: Vec<u64>,
     checksum: u64,
     oracle: Arc<Mutex<Oracle>>,
+    pub(crate) needs_records: bool,
     /// A copy that tests may read.
     pub(crate) visible: Arc<Mutex<BTreeMap<u64, (Term, Bytes)>>>,
 }
@@ -80,6 +81,7 @@ impl Ledger {
             unpublished: Vec::new(),
             checksum: 0,
             oracle,
+            needs_records: false,
             visible: Arc::default(),
         };
         for (key, value) in state {
@@ -113,6 +115,10 @@ impl StateMachine for Ledger {
         self.add(entry.log_id.index.0, entry.log_id.term, entry.payload.clone());
         let verdicts = entry.batches.iter().map(|_| ottla_storage::entry::Verdict::Rejected).collect();
         Applied { verdicts, reply: Reply::new(self.checksum) }
+    }
+
+    fn needs_records(&self) -> bool {
+        self.needs_records
     }
 
     fn term_started(&mut self, _log_id: LogId) {}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
@@ -190,15 +191,28 @@ fn a_replica_that_lost_what_it_acknowledged_is_not_started() {
 
 #[test]
 fn damaged_records_that_a_peer_may_count_on_keep_a_replica_out_and_a_sole_voter_goes_on() {
-    sim::run_twice(11, || async {
+    damaged_records_keep_it_out(|recovered| recovered.damaged_unproven = recovered.last_log_id, false);
+}
+
+#[test]
+fn damaged_records_that_apply_needs_keep_a_replica_out_that_others_can_rebuild() {
+    damaged_records_keep_it_out(|recovered| recovered.damaged.extend(recovered.last_log_id), true);
+}
+
+fn damaged_records_keep_it_out(damage: fn(&mut RecoveredReplica), needs_records: bool) {
+    sim::run_twice(11, move || async move {
         let (cluster, handle, disk) = started().await;
         ready(&handle).await;
         cluster.crash(NODE);
         let (directory, mut recovered) = MemoryDirectory::open(disk, Duration::from_millis(1), false);
-        recovered[0].damaged_unproven = recovered[0].last_log_id;
+        damage(&mut recovered[0]);
         let directory = Arc::new(Shared(directory));
         let host = RaftHost::new(Arc::new(cluster.network.clone()), RaftOptions::default());
-        let ledger = || Box::new(Ledger::restore(&[], cluster.oracle.clone()));
+        let ledger = || {
+            let mut ledger = Ledger::restore(&[], cluster.oracle.clone());
+            ledger.needs_records = needs_records;
+            Box::new(ledger)
+        };
         let log = directory.replica_log(ReplicaId(1)).unwrap();
         let next = log.last_log_id().unwrap();
         let members = |voters: &[u64]| Members::of(voters.iter().map(|id| ReplicaId(*id))).encode();

@@ -107,9 +107,6 @@ impl CommitHeader {
             return None;
         }
         let number = u64_le(head, 32);
-        if !(1..=NUMBER_MAX).contains(&number) {
-            return None;
-        }
         let mut pairs =
             head[HEAD_BYTES..].chunks_exact(PAIR_BYTES).map(|pair| (ReplicaId(u64_le(pair, 0)), u64_le(pair, 8)));
         let header = Self {
@@ -123,7 +120,8 @@ impl CommitHeader {
             this: pairs.by_ref().take(this).collect(),
             previous: pairs.collect(),
         };
-        Some((header, length))
+        let sequences = header.this.iter().chain(&header.previous).map(|(_, sequence)| *sequence);
+        (number > 0 && sequences.chain([number]).all(|number| number <= NUMBER_MAX)).then_some((header, length))
     }
 }
 
@@ -136,7 +134,7 @@ mod tests {
     use super::*;
 
     fn headers() -> impl Strategy<Value = CommitHeader> {
-        let list = || proptest::collection::vec((any::<u64>().prop_map(ReplicaId), any::<u64>()), 0..5);
+        let list = || proptest::collection::vec((any::<u64>().prop_map(ReplicaId), 0..=NUMBER_MAX), 0..5);
         ((any::<[u64; 3]>(), 1..=NUMBER_MAX), any::<(u32, u32)>(), any::<(u32, u32)>(), list(), list()).prop_map(
             |(([incarnation, segment, boot_id], number), at, (body_bytes, flags), this, previous)| CommitHeader {
                 incarnation,

@@ -168,7 +168,8 @@ fn decode_row(rest: &mut &[u8]) -> Option<ReplicaRow> {
         creation: Bytes::copy_from_slice(creation),
     };
     *rest = rest.get(end..)?;
-    Some(decoded)
+    let counted = [decoded.sequence, vote.term.0, purged.term.0, purged.index.0];
+    counted.iter().all(|number| *number <= NUMBER_MAX).then_some(decoded)
 }
 
 #[cfg(test)]
@@ -182,7 +183,7 @@ mod tests {
     fn header(rows: &[(u64, Vec<u8>, u8)]) -> SegmentHeader {
         let row = |(id, creation, flags): &(u64, Vec<u8>, u8)| ReplicaRow {
             replica: ReplicaId(*id),
-            sequence: id.wrapping_mul(3),
+            sequence: id / 3,
             vote: (flags & 1 != 0).then_some(Vote {
                 term: Term(4),
                 voted_for: ReplicaId(*id),
