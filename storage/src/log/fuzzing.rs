@@ -14,7 +14,7 @@ use super::commit::{CommitHeader, FLAG_CLEAN};
 use super::frame::{BATCH_BYTES_MIN, DESCRIPTOR_BYTES, HEAD_BYTES, RawFrame, Stamp, crc32c, decode, encode, padded};
 use super::mark::Mark;
 use super::segment_header::{HeaderFound, ReplicaRow, SegmentHeader};
-use super::types::{EntryRange, FrameBody, GroupCreation, LogOptions, NoSink};
+use super::types::{EntryRange, FrameBody, GroupCreation, LogError, LogOptions, NoSink};
 use super::{Log, segment_path};
 use crate::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict, Vote};
 use crate::env::disk::{Disk, OpenMode, read_exact_at};
@@ -258,7 +258,11 @@ pub(crate) fn recovery(data: &[u8]) {
             return;
         }
         drop(log);
-        let (log, again) = Log::open(disk, dir, options(), Vec::new(), &mut NoSink).await.unwrap();
+        let (log, again) = match Log::open(disk, dir, options(), Vec::new(), &mut NoSink).await {
+            // Crafted: the checksum of the header speaks of what lay where the first opening has written.
+            Err(LogError::NewerFormat { .. }) => return,
+            opened => opened.unwrap(),
+        };
         assert_eq!(again, found, "recovery was believed, and the next one finds something else");
         log.close().await.unwrap();
     });
