@@ -122,25 +122,36 @@ fn an_import_is_real_as_a_whole_or_not_at_all_wherever_the_power_fails() {
     });
 }
 
+/// A directory that holds everything, and its snapshot.
+async fn sound_source(seed: u64) -> (Arc<DataDir>, ReplicaSnapshot) {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(seed, SimDiskOptions::default()));
+    let (source, _) = open(&disk, options()).await;
+    let toy = Toy::create(&source, SOURCE).await;
+    toy.write(entries()).await;
+    source.checkpoint_now().await.unwrap();
+    let snapshot = source.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
+    (source, snapshot)
+}
+
+/// A directory with another replica, and the first two entries of the one that is to take the snapshot.
+async fn target_that_begins(sim: &SimDisk) -> (Arc<DataDir>, Arc<Toy>, Arc<Toy>) {
+    let (target, _) = open(&(Arc::new(sim.clone()) as Arc<dyn Disk>), options()).await;
+    let other = Toy::create(&target, OTHER).await;
+    other.write(entries()[..5].to_vec()).await;
+    let toy = Toy::create(&target, TARGET).await;
+    toy.write(entries()[..2].to_vec()).await;
+    (target, toy, other)
+}
+
 /// What apply decided is written to the log before the checkpoint that passes it. After a crash between the two the
 /// entries wait to be applied again; if a snapshot comes first their frames count again from the next start on, beside the
 /// runs that hold the same batches.
 #[test]
 fn what_was_decided_before_a_crash_does_not_stand_beside_the_snapshot_that_brought_it_again() {
     sim::run(3, || async {
-        let (source_sim, sim) =
-            (SimDisk::new(3, SimDiskOptions::default()), SimDisk::new(4, SimDiskOptions::default()));
-        let (source, _) = open(&(Arc::new(source_sim) as Arc<dyn Disk>), options()).await;
-        let toy = Toy::create(&source, SOURCE).await;
-        toy.write(entries()).await;
-        source.checkpoint_now().await.unwrap();
-        let snapshot = source.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
-
-        let (target, _) = open(&(Arc::new(sim.clone()) as Arc<dyn Disk>), options()).await;
-        let other = Toy::create(&target, OTHER).await;
-        other.write(entries()[..5].to_vec()).await;
-        let toy = Toy::create(&target, TARGET).await;
-        toy.write(entries()[..2].to_vec()).await;
+        let (source, snapshot) = sound_source(3).await;
+        let sim = SimDisk::new(4, SimDiskOptions::default());
+        let (target, toy, _other) = target_that_begins(&sim).await;
         target.checkpoint_now().await.unwrap();
         toy.write(entries()[2..HELD].to_vec()).await;
         let moments: Arc<Mutex<Vec<DiskImage>>> = Arc::default();
@@ -166,19 +177,9 @@ fn what_was_decided_before_a_crash_does_not_stand_beside_the_snapshot_that_broug
 #[test]
 fn a_snapshot_leaves_no_gap_where_an_index_file_was_lost_with_the_newest_cut() {
     sim::run(5, || async {
-        let (source_sim, sim) =
-            (SimDisk::new(5, SimDiskOptions::default()), SimDisk::new(6, SimDiskOptions::default()));
-        let (source, _) = open(&(Arc::new(source_sim) as Arc<dyn Disk>), options()).await;
-        let toy = Toy::create(&source, SOURCE).await;
-        toy.write(entries()).await;
-        source.checkpoint_now().await.unwrap();
-        let snapshot = source.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
-
-        let (target, _) = open(&(Arc::new(sim.clone()) as Arc<dyn Disk>), options()).await;
-        let other = Toy::create(&target, OTHER).await;
-        other.write(entries()[..5].to_vec()).await;
-        let toy = Toy::create(&target, TARGET).await;
-        toy.write(entries()[..2].to_vec()).await;
+        let (source, snapshot) = sound_source(5).await;
+        let sim = SimDisk::new(6, SimDiskOptions::default());
+        let (target, toy, _other) = target_that_begins(&sim).await;
         target.maintain_now().await.unwrap();
         target.maintain_now().await.unwrap();
         toy.write(entries()[2..29].to_vec()).await;
