@@ -144,9 +144,17 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     world.run_client("producer ids", None, topics::producer_ids(world.clone()));
     crowd::come(&world, profile.crowd(plan.seed));
     let looking = rt::spawn(look(world.clone()));
-    storm::rage(world.clone(), events).await;
+    let faults_end = async {
+        storm::rage(world.clone(), events).await;
+        if world.broken().is_none() {
+            storm::calm(&world).await;
+        }
+    };
+    // Every fault heals itself; a node that neither starts nor fails to must not hold the seed for ever.
+    if rt::timeout(2 * plan.storm + CALM_MAX, faults_end).await.is_err() {
+        world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world))));
+    }
     if world.broken().is_none() {
-        storm::calm(&world).await;
         let settled = rt::timeout(CALM_MAX, settle(&world)).await;
         match settled {
             Ok(()) => world.judge(audit(&world).await.and_then(|()| {
@@ -171,7 +179,8 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         (violation, story)
     });
     for life in world.lives() {
-        life.host.shutdown().await;
+        // A broken law may leave a replica that does not end.
+        let _ = rt::timeout(CALM_MAX, life.host.shutdown()).await;
     }
     world.end();
     Outcome { acknowledged, reads, faults, broken, ..Outcome::default() }

@@ -11,6 +11,7 @@ use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
+use ottla_broker::metadata::{Intent, IntentKey, IntentKind};
 use crate::profile::Profile;
 use crate::promises::Moment;
 use crate::registry::PARTITIONS;
@@ -21,6 +22,10 @@ use crate::world::World;
 const NODES_MAX: usize = 7;
 /// How long it is waited for somebody whose log differs.
 const TAKING_BACK_WAIT: Duration = Duration::from_secs(2);
+/// How long it is waited for a topic to begin.
+const HEARD_OF: Duration = Duration::from_secs(1);
+/// Whoever led is deposed by then, and does not know it.
+const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
 /// What it takes back is durable by then.
 const TAKEN_BACK_AFTER: Duration = Duration::from_millis(150);
 
@@ -297,7 +302,9 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             }
         }
         Fault::TakenBack(crash) => {
+            // A leader that is cut off goes on writing what nobody else has; when it is back, that is taken back.
             world.promises().armed = Some((Moment::Differs, crash));
+            cut(&world, resolve(&world, Whom::Leader), true, true, DEPOSED_AFTER).await;
             if let Some(node) = struck(&world, lasts.max(TAKING_BACK_WAIT)).await {
                 rt::sleep(TAKEN_BACK_AFTER).await;
                 world.crash(node, crash);
@@ -385,18 +392,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             rt::sleep(lasts / 8).await;
             world.start(node).await;
         }
-        Fault::Stale(node) => {
-            let Some(replica) = world.life(node).map(|life| life.metadata.group().replica()) else { return };
-            world.network().sever(replica);
-            rt::sleep(Duration::from_millis(1_500) + lasts / 2).await;
-            let leader = resolve(&world, Whom::Leader);
-            if leader != node {
-                world.crash(leader, Crash::Process);
-            }
-            rt::sleep(Duration::from_millis(1_500)).await;
-            world.network().join(replica);
-            world.start(leader).await;
-        }
+        Fault::Stale(node) => stale(&world, node, lasts).await,
         Fault::Join => {
             if world.nodes().count() < NODES_MAX {
                 let node = world.add_node();
@@ -465,6 +461,38 @@ async fn behind(world: &World, damaged: &Mutex<Struck>) {
         world.tell_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage", leader.0)));
     }
     world.mend(other);
+}
+
+/// A node hears that a topic begins, and then no more of the metadata. When the topic is gone again, whoever led its shard goes
+/// too: the node may lead next, with what it knows of long ago.
+async fn stale(world: &World, node: SimNode, lasts: Duration) {
+    let Some(replica) = world.life(node).map(|life| life.metadata.group().replica()) else { return };
+    let until = rt::now() + HEARD_OF;
+    let adoption = loop {
+        let image = world.life(node).map(|life| life.metadata.image());
+        let adopts = |(key, intent): (&IntentKey, &Arc<Intent>)| (intent.kind == IntentKind::Adopt).then_some(*key);
+        match image.and_then(|image| image.intents.iter().find_map(adopts)) {
+            None if rt::now() < until => rt::sleep(Duration::from_millis(1)).await,
+            found => break found,
+        }
+    };
+    world.network().sever(replica);
+    let until = rt::now() + Duration::from_millis(1_500) + lasts / 2;
+    let has_gone = || match (adoption, world.image()) {
+        (Some(key), Some(image)) => image.topics_by_id.get(&key.topic).is_none(),
+        _ => false,
+    };
+    while rt::now() < until && !has_gone() {
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    rt::sleep(Duration::from_millis(50)).await;
+    let leader = adoption.and_then(|key| world.leader_of(key.shard)).unwrap_or_else(|| resolve(world, Whom::Leader));
+    if leader != node {
+        world.crash(leader, Crash::Process);
+    }
+    rt::sleep(Duration::from_millis(1_500)).await;
+    world.network().join(replica);
+    world.start(leader).await;
 }
 
 /// After an error of its disk a process is started again, as an operator or a supervisor would.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ottla_broker::metadata::{MetadataImage, ShardRecord};
+use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord};
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::{GroupHandle, SimNetwork};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
@@ -450,6 +450,12 @@ impl World {
             Some((partition.leader_epoch()?, life.node))
         });
         led.max().map(|(_, node)| node)
+    }
+
+    /// Who leads a shard.
+    pub(crate) fn leader_of(&self, shard: ShardId) -> Option<SimNode> {
+        let led = |life: &Arc<Life>| Some((life.shards.get(shard)?.leading()?, life.node));
+        self.lives().iter().filter_map(led).max().map(|(_, node)| node)
     }
 
     /// A client's request: it travels, is handled on the node, and the answer travels back. `None`: no answer came, and
