@@ -248,7 +248,7 @@ impl DataDir {
 
     /// Before a replica leaves, the log gets the rest of what was decided about its durable entries: index files list them.
     pub(super) async fn write_last_verdicts(&self, replica: ReplicaId) -> io::Result<()> {
-        let Some(log) = self.log.replica(replica) else { return Ok(()) };
+        let Some(log) = self.log.replica(replica).filter(|log| !log.is_removed()) else { return Ok(()) };
         let synced = log.last_synced().map(|id| id.index);
         match synced.min(self.index.recorded(replica)) {
             Some(upto) => self.write_verdicts(&log, upto).await,

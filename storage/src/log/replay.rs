@@ -137,7 +137,9 @@ impl Found {
         for (id, replay) in &mut self.replicas {
             let framed = replay.first_segment.is_some_and(|segment| segment < header.segment);
             let floored = replay.floor.as_ref().is_some_and(|floor| floor.position.segment < header.segment);
-            let known_before = framed || floored || replay.base.is_some();
+            // Of one whose frames are all damaged only an earlier table tells.
+            let listed = replay.last_row.is_some() && replay.last_row_segment < header.segment;
+            let known_before = framed || floored || listed || replay.base.is_some();
             if known_before && !header.rows.iter().any(|row| row.replica == *id) {
                 replay.removed = true;
             }

@@ -68,6 +68,8 @@ pub(crate) struct ReplicaState {
     pub(crate) first_index: u64,
     pub(crate) slots: VecDeque<Slot>,
     pub(crate) lost: bool,
+    /// Its last frame is on its way: none may come behind it, or segment tables would list the replica again.
+    pub(crate) removed: bool,
     /// Entries whose frame was written once more, at the tail of its time.
     pub(crate) relocated: BTreeSet<u64>,
     /// Entries up to here stay where they are: the index has their places, or verdicts in the log speak of them.
@@ -215,7 +217,7 @@ impl ReplicaState {
 
     /// The entry may get another place: it is this one, lies there, and nobody relies on it.
     pub(crate) fn may_move(&mut self, index: RaftIndex, sequence: u64, place: EntryPlace) -> Option<&mut Slot> {
-        if self.fixed >= Some(index) {
+        if self.removed || self.fixed >= Some(index) {
             return None;
         }
         let slot = self.offset_of(index.0).and_then(|at| self.slots.get_mut(at))?;

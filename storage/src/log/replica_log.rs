@@ -50,6 +50,11 @@ fn invalid(what: String) -> LogFailure {
     LogFailure { operation: "append", kind: io::ErrorKind::InvalidInput, message: what }
 }
 
+fn removed(replica: ReplicaId) -> LogFailure {
+    let message = format!("replica {replica} was removed");
+    LogFailure { operation: "append", kind: io::ErrorKind::NotFound, message }
+}
+
 /// What a read finds in memory: entries, or where one of them lies.
 pub(super) enum Source {
     Cached(Entry),
@@ -91,6 +96,11 @@ impl ReplicaLog {
         self.replica.state.lock().lost
     }
 
+    /// True if its removal is on its way: nothing is written of it any more.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.replica.state.lock().removed
+    }
+
     /// Appends entries, readable when this returns; `on_synced` is called when they are durable. Indexes follow each
     /// other; one that exists already voids what was there and above.
     pub fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
@@ -108,6 +118,9 @@ impl ReplicaLog {
             return Ok(());
         }
         let mut state = self.replica.state.lock();
+        if state.removed {
+            return Err((removed(self.replica.id), done));
+        }
         let first = entries[0].log_id.index.0;
         if !state.may_follow(first) {
             let last = state.last_log_id();
@@ -176,11 +189,17 @@ impl ReplicaLog {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.replica.state.lock();
+            let removes = matches!(body, FrameBody::Remove);
+            // Whoever gave up waiting for a removal asks for it again.
+            if state.removed && !removes {
+                return Err(removed(self.replica.id).to_io_error());
+            }
             let queued = Queued::new(&self.replica, state.next_sequence, to_raw(body), Done::Place(sender));
             let bell = match self.shared.queue.push(vec![queued]) {
                 Ok(bell) => bell,
                 Err((failure, _)) => return Err(failure.to_io_error()),
             };
+            state.removed |= removes;
             let sequence = state.take_sequence();
             let freed = change(&mut state, sequence);
             self.shared.cache.freed(freed);

@@ -37,6 +37,8 @@ pub(crate) struct Promises {
     homes: BTreeMap<ReplicaId, SimNode>,
     /// Replicas that were there and were removed for good.
     removed: BTreeSet<ReplicaId>,
+    /// Replicas that were about to be removed when their node went down: they may be there again or not.
+    leaving: BTreeSet<ReplicaId>,
     leaders: Leaders,
     /// What entries hold, as leaders sent them.
     pub(crate) contents: Contents,
@@ -102,8 +104,9 @@ impl Promises {
         }
         for replica in directory.log().replicas() {
             if let Some(log) = directory.replica_log(replica) {
-                if !has_left(replica) {
-                    self.homes.insert(replica, node);
+                self.homes.insert(replica, node);
+                if has_left(replica) {
+                    self.leaving.insert(replica);
                 }
                 self.before.entry(replica).or_default().log = Some(log.outline());
             }
@@ -117,6 +120,7 @@ impl Promises {
         for replica in gone {
             self.homes.remove(&replica);
             self.before.remove(&replica);
+            self.leaving.remove(&replica);
         }
         self.last_commits.remove(&node);
     }
@@ -147,6 +151,9 @@ impl Promises {
                 i8_recovery::found(before, replica, &log.outline(), rotten)?;
             }
         }
+        if !rotten {
+            self.forget_left(node, recovered);
+        }
         for (replica, before) in &self.before {
             let had = before.log.as_ref().is_some_and(|log| log.synced > 0);
             if self.homes.get(replica) == Some(&node)
@@ -158,5 +165,17 @@ impl Promises {
             }
         }
         Ok(())
+    }
+
+    /// Removals that were under way when the node went down, and came to their end: what they removed stays away.
+    fn forget_left(&mut self, node: SimNode, recovered: &[RecoveredReplica]) {
+        let is_there = |id: ReplicaId| recovered.iter().any(|found| found.id == id);
+        let left = |id: &ReplicaId| self.homes.get(id) == Some(&node) && !is_there(*id);
+        let left: Vec<_> = self.leaving.iter().copied().filter(left).collect();
+        for replica in left {
+            self.homes.remove(&replica);
+            self.before.remove(&replica);
+            self.removed.insert(replica);
+        }
     }
 }

@@ -409,8 +409,9 @@ impl World {
     /// Takes a node down at once.
     pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
         // A removal may be under way: what has left may be there or not.
-        let has_left = self.life(node).map(|life| {
-            let image = life.metadata.image();
+        // While a node starts only the others say who has left.
+        let image = self.life(node).map(|life| life.metadata.image()).or_else(|| self.image());
+        let has_left = image.map(|image| {
             let members: BTreeSet<_> =
                 image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
             move |replica: ReplicaId| replica.0 < image.next_replica_id && !members.contains(&replica)

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use ottla_model::lives;
 
 use super::crash::{Acknowledged, Moments, check, check_index_files, check_partitions};
@@ -286,5 +287,63 @@ fn a_shard_without_a_quorum_holds_back_no_segment_and_loses_nothing() {
         life.apply(waiting, u64::MAX);
         check_partitions(&life.toys[waiting], &before).await;
         assert_eq!(life.toys[waiting].applied(), before.last().map(|entry| entry.log_id));
+    });
+}
+
+#[test]
+fn what_is_relocated_while_its_replica_is_removed_does_not_bring_it_back() {
+    sim::run(5, || async {
+        let sim = SimDisk::new(5, SimDiskOptions::default());
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let (directory, _) = open(&disk, options()).await;
+        let (stays, leaves) = (Toy::create(&directory, 1).await, Toy::create(&directory, 2).await);
+        for index in 1..=5 {
+            leaves.append(vec![entry(1, index, vec![(0, batch(index, 1, 500))], "")]).await.unwrap().unwrap();
+        }
+        for index in 1..=60 {
+            stays.write(vec![entry(1, index, vec![(0, batch(index, 1, 4_000))], "")]).await;
+        }
+        // Its last frame is queued and not written yet when others of it come.
+        let mut removing = Box::pin(directory.remove_replica(ReplicaId(2)));
+        assert!((&mut removing).now_or_never().is_none());
+        assert!(directory.replica_log(ReplicaId(2)).is_some());
+        let before = directory.log().place_behind(options().relocation_bytes);
+        assert_eq!(leaves.log.relocate(None, before, 1 << 20).await.unwrap(), 0);
+        assert!(leaves.append(vec![entry(1, 6, Vec::new(), "")]).await.unwrap().is_err());
+        removing.await.unwrap();
+        // The tables of further segments say who is there.
+        for index in 61..=120 {
+            stays.write(vec![entry(1, index, vec![(0, batch(index, 1, 4_000))], "")]).await;
+        }
+        directory.maintain_now().await.unwrap();
+        // Recovery begins behind its last frame.
+        for index in 121..=150 {
+            stays.write(vec![entry(1, index, vec![(0, batch(index, 1, 4_000))], "")]).await;
+        }
+        drop((directory, stays, leaves));
+        let disk: Arc<dyn Disk> = Arc::new(sim.image().crash(Crash::Process, 5));
+        let (_, recovered) = open(&disk, options()).await;
+        assert_eq!(recovered.iter().map(|found| found.id.0).collect::<Vec<_>>(), [1]);
+    });
+}
+
+#[test]
+fn a_removal_that_nobody_waited_for_is_asked_for_again() {
+    sim::run(6, || async {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(6, SimDiskOptions::default()));
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, 2).await;
+        toy.write(vec![entry(1, 1, vec![(0, batch(1, 1, 500))], "")]).await;
+        {
+            let mut removing = Box::pin(directory.remove_replica(ReplicaId(2)));
+            // What was decided goes first; the last frame waits.
+            while !toy.log.is_removed() {
+                assert!((&mut removing).now_or_never().is_none());
+                rt::sleep(std::time::Duration::from_micros(1)).await;
+            }
+        }
+        directory.remove_replica(ReplicaId(2)).await.unwrap();
+        assert!(directory.replica_log(ReplicaId(2)).is_none());
+        directory.maintain_now().await.unwrap();
     });
 }

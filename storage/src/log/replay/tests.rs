@@ -261,3 +261,30 @@ fn a_removed_replica_stays_away_also_by_a_later_table() {
     found.table(&header(2));
     assert!(found.replay(false, None).is_empty());
 }
+
+#[test]
+fn a_removed_replica_of_which_only_tables_tell_stays_away() {
+    let header = |segment, rows| SegmentHeader {
+        segment,
+        incarnation: 1,
+        first_commit: 1,
+        previous_end: LogPosition { segment: 0, byte: 0 },
+        rows,
+    };
+    let row = ReplicaRow {
+        replica: ONE,
+        sequence: 3,
+        vote: None,
+        purged: None,
+        lost: false,
+        creation: Bytes::from_static(b"x"),
+    };
+    let mut found = Found::default();
+    found.table(&header(1, Vec::new()));
+    // Its frames lay here, the last one behind the next table.
+    found.damage(Damage { segment: 1, to: 500, lists_complete: true });
+    found.table(&header(2, vec![row]));
+    found.damage(Damage { segment: 2, to: 500, lists_complete: true });
+    found.table(&header(3, Vec::new()));
+    assert!(found.replay(false, None).is_empty());
+}
