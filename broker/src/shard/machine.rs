@@ -21,6 +21,7 @@ use super::cut_points::{CutPoint, CutPoints};
 use super::keys::{self, Key, PartitionValue, ShardValue};
 use super::published::{Marks, Published};
 use super::state::{PartitionState, ShardState, Touched};
+use super::watching::ANY_BYTES;
 use crate::codec::CodecError;
 use crate::coordinator::group::GroupStore;
 use crate::partition::producer_state::ProducerTable;
@@ -183,7 +184,7 @@ impl StateMachine for ShardMachine {
                 let touched = state.touched.entry(*id).or_default();
                 touched.log_start_moved = true;
                 // Whoever waits for bytes looks again.
-                touched.appended_bytes = i64::MAX.unsigned_abs();
+                touched.appended_bytes = ANY_BYTES;
                 // Readers hold on to the store that they know: its content changes.
                 let known = own.partitions.get(id).and_then(|known| known.groups.clone());
                 if let (Some(known), Some(new)) = (known, &mut partition.groups) {

@@ -246,6 +246,7 @@ mod shuttle_tests;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::watching::ANY_BYTES;
     use uuid::Uuid;
 
     fn id(index: i32) -> PartitionId {
@@ -346,6 +347,21 @@ mod tests {
         drop(watched);
         published.publish(vec![(id(1), marks(6), 60, None)], &[]);
         assert!(watch.take_changed().is_empty(), "watched no longer");
+    }
+
+    /// Found by the simulation (seed 3238, 3 nodes): a replica that took a snapshot counted beyond 64 bits, and stopped.
+    #[test]
+    fn a_watch_of_many_partitions_outlives_that_all_of_them_came_with_a_snapshot() {
+        let published = Published::default();
+        let watch = Arc::new(Watch::default());
+        let watched: Vec<_> = (0..3).map(|index| cell(&published, index).watch(&watch, 10)).collect();
+        for high_watermark in [5, 6] {
+            published.publish((0..3).map(|index| (id(index), marks(high_watermark), ANY_BYTES, None)).collect(), &[]);
+        }
+        let (waiter, mut done) = DataWaiter::new(usize::MAX);
+        watch.tell(&waiter);
+        assert!(done.try_recv().is_ok(), "whoever waits for bytes looks again");
+        drop(watched);
     }
 
     #[test]

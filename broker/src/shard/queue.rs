@@ -151,13 +151,13 @@ impl Queue {
         self.bytes
     }
 
-    /// Takes the next entry's batches. Batches of partitions that are not `adopted` stay, until their deadline; those that
-    /// `continue` what apply has seen of their producer are not held back by refusals.
+    /// Takes the next entry's batches. Batches of partitions that are not `adopted` stay, until their deadline; those of
+    /// whose producer apply has `seen_all_before` are not held back by refusals.
     pub(crate) fn pack(
         &mut self,
         now: Instant,
         adopted: impl Fn(PartitionId) -> bool,
-        continues: impl Fn(&Sent) -> bool,
+        seen_all_before: impl Fn(&Sent) -> bool,
     ) -> Packed {
         let mut packed = Packed::default();
         let (mut held, mut held_partitions) = (Vec::new(), BTreeSet::new());
@@ -170,7 +170,7 @@ impl Queue {
             let Some(batch) = self.batches.pop_front() else { break };
             self.bytes -= batch.data.len();
             if let Some(sent) = &batch.sent
-                && let Err(error) = self.refusals.admit(sent, &continues)
+                && let Err(error) = self.refusals.admit(sent, &seen_all_before)
             {
                 batch.finish(Err(error));
                 continue;

@@ -354,7 +354,7 @@ impl Shard {
         }
         let now = rt::now();
         let adopted = |id| self.machine.published.get(id).is_some();
-        let mut packed = self.queue.lock().pack(now, adopted, |sent| self.state().lock().continues(sent));
+        let mut packed = self.queue.lock().pack(now, adopted, |sent| self.state().lock().has_seen_all_before(sent));
         if packed.batches.is_empty() {
             return Some(packed.next_deadline.map_or(IDLE, |deadline| deadline.since(now)));
         }

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange};
 use super::epochs::EpochHistory;
-use super::sticky::Sent;
+use super::sticky::{Sent, precedes};
 use crate::coordinator::group::{GroupStore, records};
 use crate::partition::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance};
 
@@ -394,11 +394,15 @@ impl ShardState {
         claim.and_then(judged) == Some(SequenceVerdict::OutOfOrder)
     }
 
-    /// True if a batch is the next one of its producer after what was applied.
-    pub(crate) fn continues(&self, sent: &Sent) -> bool {
+    /// True if apply has seen everything of its producer that comes before a batch: it is the next one, or was seen itself and
+    /// comes once more because its answer was lost, or the producer has begun a newer epoch since.
+    pub(crate) fn has_seen_all_before(&self, sent: &Sent) -> bool {
         let partition = self.partitions.get(&sent.sender.partition);
-        let known = partition.and_then(|partition| partition.producers.get(sent.sender.producer));
-        known.is_some_and(|known| known.epoch == sent.epoch && advance(known.last_sequence(), 1) == sent.sequence)
+        let Some(known) = partition.and_then(|partition| partition.producers.get(sent.sender.producer)) else {
+            return false;
+        };
+        let next = advance(known.last_sequence(), 1);
+        known.epoch > sent.epoch || (known.epoch == sent.epoch && !precedes(next, sent.sequence))
     }
 
     /// True if an intent with this metadata index may still change the partition.

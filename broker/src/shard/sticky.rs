@@ -2,7 +2,8 @@
 //! refused likewise until the refused one, a new epoch or a lower sequence comes, or the connection closes (design section
 //! 3). Otherwise a batch behind a refused one would reach apply first, and a client's retry would find a gap. It also ends
 //! when apply has seen everything in front of a batch: the refused one was sent to another leader, and this node may lead
-//! again while the connection lives on.
+//! again while the connection lives on. A batch that apply has seen itself is answered by apply too: another leader may have
+//! taken it and its answer been lost.
 //!
 //! Pure. Arrival numbers tell what was sent before a refusal from what was sent after it: a batch that already waited
 //! when a later one was refused neither is refused nor ends the refusal.
@@ -49,7 +50,7 @@ struct Refusal {
 pub(crate) struct Refusals(BTreeMap<Sender, Refusal>);
 
 /// `a` comes before `b`; sequences wrap.
-fn precedes(a: i32, b: i32) -> bool {
+pub(crate) fn precedes(a: i32, b: i32) -> bool {
     let ahead = b.wrapping_sub(a) & i32::MAX;
     ahead != 0 && ahead < 1 << 30
 }
@@ -80,9 +81,13 @@ impl Refusals {
         }
     }
 
-    /// Says whether a batch must be refused behind an earlier one; ends the refusal if this is what it waits for, or if the
-    /// batch `continues` what apply has seen of its producer.
-    pub(crate) fn admit(&mut self, sent: &Sent, continues: impl FnOnce(&Sent) -> bool) -> Result<(), AppendError> {
+    /// Says whether a batch must be refused behind an earlier one; ends the refusal if this is what it waits for, or if apply
+    /// has `seen_all_before` the batch of its producer.
+    pub(crate) fn admit(
+        &mut self,
+        sent: &Sent,
+        seen_all_before: impl FnOnce(&Sent) -> bool,
+    ) -> Result<(), AppendError> {
         let Some(refusal) = self.0.get(&sent.sender) else { return Ok(()) };
         if mutants::is_on(Bug::RefusalsForgotten) {
             return Ok(());
@@ -91,7 +96,7 @@ impl Refusals {
             return Ok(());
         }
         let behind = sent.epoch == refusal.epoch && precedes(refusal.sequence, sent.sequence);
-        if behind && !continues(sent) {
+        if behind && !seen_all_before(sent) {
             return Err(refusal.error.clone());
         }
         if sent.epoch >= refusal.epoch {

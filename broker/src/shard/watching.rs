@@ -13,6 +13,9 @@ use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::sync::{AtomicI64, Mutex};
 use tokio::sync::oneshot;
 
+/// As many new bytes as anybody may wait for: a partition came as a whole.
+pub(super) const ANY_BYTES: u64 = i64::MAX.unsigned_abs();
+
 /// Somebody who waits for new bytes in any of several partitions.
 #[derive(Debug)]
 pub struct DataWaiter {
@@ -84,7 +87,8 @@ impl Watch {
             return;
         }
         seen.changed.insert(slot);
-        seen.bytes += bytes;
+        // Several partitions may have come with [`ANY_BYTES`] each, and are no more than that together.
+        seen.bytes = seen.bytes.saturating_add(bytes);
         seen.urgent |= urgent;
         let over = seen.waiter.as_ref().is_some_and(|waiter| {
             if urgent {

@@ -45,6 +45,8 @@ struct Inner {
     sync_delay_max: Duration,
     up: Mutex<BTreeMap<SimNode, Arc<Life>>>,
     starting: Mutex<BTreeSet<SimNode>>,
+    /// How often each node went down.
+    downs: Mutex<BTreeMap<SimNode, u64>>,
     lives: AtomicU64,
     connections: AtomicU64,
     /// The id of the topic that most clients use.
@@ -91,6 +93,7 @@ impl World {
             disks: Mutex::new(disks),
             up: Mutex::default(),
             starting: Mutex::default(),
+            downs: Mutex::default(),
             lives: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             topic: OnceLock::new(),
@@ -364,9 +367,13 @@ impl World {
             world.judge(verdict);
         };
         let begin = async move { Life::begin(node, number, founders, disk, network, tuning, opened).await };
+        let downs = self.downs(node);
         let begun = sim::spawn_on(node, begin).await;
         self.0.starting.lock().remove(&node);
+        // It may go down after it has begun, and before this learns of it: then what has begun is dead.
+        let crashed = self.downs(node) != downs;
         match begun {
+            Ok(_) if crashed => self.tell_fault(format!("node {} crashed while it started", node.0)),
             Ok(Ok(life)) => {
                 for replica in &life.recovered {
                     if let Some(why) = &replica.lost
@@ -418,11 +425,16 @@ impl World {
         });
         self.promises().down(node, |replica| has_left.as_ref().is_some_and(|has_left| has_left(replica)));
         sim::crash(node);
+        *self.0.downs.lock().entry(node).or_default() += 1;
         self.0.network.detach(node);
         let life = self.0.up.lock().remove(&node);
         self.disk(node).crash(crash);
         drop(life);
         self.tell_fault(format!("node {} is down ({crash:?})", node.0));
+    }
+
+    fn downs(&self, node: SimNode) -> u64 {
+        self.0.downs.lock().get(&node).copied().unwrap_or(0)
     }
 
     /// Nodes whose start has not ended.
