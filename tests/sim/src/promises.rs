@@ -26,8 +26,6 @@ pub(crate) enum Moment {
     Answered,
     /// It has just found that its log differs from the leader's.
     Conflict,
-    /// The same, but it is only cut off: what differs is taken back.
-    Differs,
 }
 
 #[derive(Default)]
@@ -50,15 +48,15 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    /// A message leaves a replica on this node, of this shard as far as that is known. Returns the moment for which a fault waited
+    /// A message leaves a replica, on this node, for another one, of this shard as far as that is known. Returns the moment for which a fault waited
     /// on this node, if it has come.
     pub(crate) fn sent(
         &mut self,
-        from: ReplicaId,
+        (from, to): (ReplicaId, ReplicaId),
         (home, receiver): (SimNode, Option<SimNode>),
         shard: Option<u64>,
         message: &Message,
-    ) -> (Result<(), Violation>, Option<(Moment, SimNode, Crash)>) {
+    ) -> (Result<(), Violation>, Option<(SimNode, Crash)>) {
         let mut verdict = Ok(());
         let (vote, moment) = match message {
             Message::AskVote { pre: false, vote, .. } => (Some(*vote), None),
@@ -72,6 +70,11 @@ impl Promises {
             Message::VoteAnswer { vote, granted, .. } => (Some(*vote), granted.then_some(Moment::Vote)),
             Message::HigherVote(vote) => (Some(*vote), None),
             Message::Conflict => (None, Some(Moment::Conflict)),
+            Message::State(Some(snapshot)) => {
+                let offered = &mut self.before.entry(to).or_default().offered;
+                *offered = (*offered).max(Some(snapshot.applied.index));
+                (None, None)
+            }
             Message::Answer(_) => (None, Some(Moment::Answered)),
             _ => (None, None),
         };
@@ -82,10 +85,9 @@ impl Promises {
             }
         }
         let whom = if moment == Some(Moment::Answered) { receiver } else { Some(home) };
-        let waits = |armed| Some(armed) == moment || (armed == Moment::Differs && moment == Some(Moment::Conflict));
-        let strikes = self.armed.filter(|(armed, _)| waits(*armed));
-        let strikes = strikes.and_then(|(armed, crash)| Some((armed, whom?, crash)));
-        if let Some((_, node, _)) = strikes {
+        let strikes = self.armed.filter(|(armed, _)| Some(*armed) == moment);
+        let strikes = strikes.and_then(|(_, crash)| Some((whom?, crash)));
+        if let Some((node, _)) = strikes {
             (self.armed, self.struck) = (None, Some(node));
         }
         (verdict, strikes)

@@ -2,6 +2,7 @@
 //!
 //! May not know: clients, laws. Every fault heals itself after its time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +10,16 @@ use ottla_raft::Faults;
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::ids::ReplicaId;
+use ottla_storage::log::Outline;
 use parking_lot::Mutex;
 
-use ottla_broker::metadata::{Intent, IntentKey, IntentKind};
 use crate::profile::Profile;
 use crate::promises::Moment;
 use crate::registry::PARTITIONS;
 use crate::rot::{self, Rot, Struck};
 use crate::world::World;
+use ottla_broker::metadata::{Intent, IntentKey, IntentKind};
 
 /// No more nodes than this come.
 const NODES_MAX: usize = 7;
@@ -24,10 +27,14 @@ const NODES_MAX: usize = 7;
 const TAKING_BACK_WAIT: Duration = Duration::from_secs(2);
 /// How long it is waited for a topic to begin.
 const HEARD_OF: Duration = Duration::from_secs(1);
+/// How long it is waited for the topic to be deleted.
+const GONE_BY: Duration = Duration::from_secs(4);
+/// So many leaders go until a node with old metadata leads.
+const LEADERS_TO_GO: usize = 4;
+/// After a leader's end somebody else leads by then, mostly.
+const LEADS_AFTER: Duration = Duration::from_millis(800);
 /// Whoever led is deposed by then, and does not know it.
 const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
-/// What it takes back is durable by then.
-const TAKEN_BACK_AFTER: Duration = Duration::from_millis(150);
 
 /// Which node a fault is for: that of a number, or whoever leads then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,17 +308,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
                 world.start(node).await;
             }
         }
-        Fault::TakenBack(crash) => {
-            // A leader that is cut off goes on writing what nobody else has; when it is back, that is taken back.
-            world.promises().armed = Some((Moment::Differs, crash));
-            cut(&world, resolve(&world, Whom::Leader), true, true, DEPOSED_AFTER).await;
-            if let Some(node) = struck(&world, lasts.max(TAKING_BACK_WAIT)).await {
-                rt::sleep(TAKEN_BACK_AFTER).await;
-                world.crash(node, crash);
-                world.mend(node);
-                world.start(node).await;
-            }
-        }
+        Fault::TakenBack(crash) => taken_back(&world, crash, lasts).await,
         Fault::Behind => behind(&world, &damaged).await,
         Fault::VoteRack => {
             // There must be an election.
@@ -463,6 +460,39 @@ async fn behind(world: &World, damaged: &Mutex<Struck>) {
     world.mend(other);
 }
 
+/// A leader that is cut off goes on writing what nobody else has. When it is back, that is taken back; it fails when this is
+/// durable, and what comes instead is not.
+async fn taken_back(world: &World, crash: Crash, lasts: Duration) {
+    let node = resolve(world, Whom::Leader);
+    cut(world, node, true, true, DEPOSED_AFTER).await;
+    let outlines = || -> BTreeMap<ReplicaId, Outline> {
+        let Some(life) = world.life(node) else { return BTreeMap::new() };
+        let outline = |id: ReplicaId| Some((id, life.directory.replica_log(id)?.outline()));
+        life.directory.log().replicas().into_iter().filter_map(outline).collect()
+    };
+    let end = |log: &Outline| log.first_index + log.entries.len() as u64;
+    let (mut known, until) = (outlines(), rt::now() + lasts.max(TAKING_BACK_WAIT));
+    while rt::now() < until {
+        rt::sleep(Duration::from_micros(200)).await;
+        let now = outlines();
+        // What takes back is durable, and what comes instead is not.
+        let taken = |(id, log): (&ReplicaId, &Outline)| {
+            known.get(id).is_some_and(|known| end(log) < end(known) && log.purged == known.purged)
+                && log.voiding.is_none()
+        };
+        if now.iter().any(taken) {
+            world.crash(node, crash);
+            rt::sleep(lasts / 4).await;
+            return world.start(node).await;
+        }
+        for (id, log) in now {
+            if log.voiding.is_none() {
+                known.insert(id, log);
+            }
+        }
+    }
+}
+
 /// A node hears that a topic begins, and then no more of the metadata. When the topic is gone again, whoever led its shard goes
 /// too: the node may lead next, with what it knows of long ago.
 async fn stale(world: &World, node: SimNode, lasts: Duration) {
@@ -477,22 +507,38 @@ async fn stale(world: &World, node: SimNode, lasts: Duration) {
         }
     };
     world.network().sever(replica);
-    let until = rt::now() + Duration::from_millis(1_500) + lasts / 2;
+    let until = rt::now() + GONE_BY + lasts / 2;
     let has_gone = || match (adoption, world.image()) {
-        (Some(key), Some(image)) => image.topics_by_id.get(&key.topic).is_none(),
+        // Dropped by its shards too.
+        (Some(key), Some(image)) => {
+            image.topics_by_id.get(&key.topic).is_none()
+                && image.intents.iter().all(|(open, _)| open.topic != key.topic)
+        }
         _ => false,
     };
     while rt::now() < until && !has_gone() {
         rt::sleep(Duration::from_millis(10)).await;
     }
     rt::sleep(Duration::from_millis(50)).await;
-    let leader = adoption.and_then(|key| world.leader_of(key.shard)).unwrap_or_else(|| resolve(world, Whom::Leader));
-    if leader != node {
-        world.crash(leader, Crash::Process);
+    let begun = |key: IntentKey| async move {
+        // Until it leads: whoever else does goes.
+        for _ in 0..LEADERS_TO_GO {
+            match world.leader_of(key.shard) {
+                Some(leader) if leader == node => return,
+                Some(leader) => {
+                    world.crash(leader, Crash::Process);
+                    rt::sleep(LEADS_AFTER).await;
+                    world.start(leader).await;
+                }
+                None => rt::sleep(LEADS_AFTER).await,
+            }
+        }
+    };
+    if let Some(key) = adoption.filter(|_| has_gone()) {
+        begun(key).await;
+        rt::sleep(LEADS_AFTER).await;
     }
-    rt::sleep(Duration::from_millis(1_500)).await;
     world.network().join(replica);
-    world.start(leader).await;
 }
 
 /// After an error of its disk a process is started again, as an operator or a supervisor would.

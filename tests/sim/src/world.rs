@@ -25,7 +25,7 @@ use crate::laws::{Violation, i8_recovery};
 use crate::life::Life;
 use crate::oracle::{Learned, Oracle};
 use crate::profile::Tuning;
-use crate::promises::{Moment, Promises};
+use crate::promises::Promises;
 use crate::registry::node_of;
 use crate::story::Story;
 
@@ -111,12 +111,10 @@ impl World {
             let Some(home) = world.0.network.home(from) else { return };
             let shard = world.shard_of(from);
             let receiver = world.0.network.home(to);
-            let (verdict, strikes) = world.0.promises.lock().sent(from, (home, receiver), shard, message);
+            let (verdict, strikes) = world.0.promises.lock().sent((from, to), (home, receiver), shard, message);
             world.judge(verdict);
-            match strikes {
-                Some((Moment::Differs, node, _)) => world.cut(node, true, true),
-                Some((_, node, crash)) => world.crash(node, crash),
-                None => {}
+            if let Some((node, crash)) = strikes {
+                world.crash(node, crash);
             }
         }));
         world

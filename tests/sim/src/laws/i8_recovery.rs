@@ -19,6 +19,8 @@ const LOST: &str = "I11 who lost takes no part";
 pub(crate) struct Before {
     /// The greatest vote of any message that it sent.
     pub(crate) vote: Option<Vote>,
+    /// The end of the newest snapshot that was sent to it.
+    pub(crate) offered: Option<RaftIndex>,
     /// Its log when it went down.
     pub(crate) log: Option<Outline>,
 }
@@ -42,7 +44,8 @@ pub(crate) fn found(
         return Ok(());
     }
     let last = recovered.last_log_id.map(|id| id.index);
-    if recovered.applied.map(|id| id.index) > last.max(recovered.purged.map(|id| id.index)) {
+    // A snapshot is real in the checkpoint before the log is purged up to its end; Raft purges it when it finds the hole.
+    if recovered.applied.map(|id| id.index) > last.max(recovered.purged.map(|id| id.index)).max(before.offered) {
         return broken(format!("has applied up to {:?}, and its log ends at {last:?}", recovered.applied));
     }
     if let Some(promised) = before.vote
