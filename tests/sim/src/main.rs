@@ -18,6 +18,7 @@ mod life;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod oracle;
+mod plots;
 mod profile;
 mod promises;
 mod registry;

@@ -2,7 +2,6 @@
 //!
 //! May not know: clients, laws. Every fault heals itself after its time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,31 +9,16 @@ use ottla_raft::Faults;
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
-use ottla_storage::ids::ReplicaId;
-use ottla_storage::log::Outline;
 use parking_lot::Mutex;
 
+use crate::plots;
 use crate::profile::Profile;
 use crate::promises::Moment;
-use crate::registry::PARTITIONS;
 use crate::rot::{self, Rot, Struck};
 use crate::world::World;
-use ottla_broker::metadata::{Intent, IntentKey, IntentKind};
 
 /// No more nodes than this come.
 const NODES_MAX: usize = 7;
-/// How long it is waited for somebody whose log differs.
-const TAKING_BACK_WAIT: Duration = Duration::from_secs(2);
-/// How long it is waited for a topic to begin.
-const HEARD_OF: Duration = Duration::from_secs(1);
-/// How long it is waited for the topic to be deleted.
-const GONE_BY: Duration = Duration::from_secs(4);
-/// So many leaders go until a node with old metadata leads.
-const LEADERS_TO_GO: usize = 4;
-/// After a leader's end somebody else leads by then, mostly.
-const LEADS_AFTER: Duration = Duration::from_millis(800);
-/// Whoever led is deposed by then, and does not know it.
-const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
 
 /// Which node a fault is for: that of a number, or whoever leads then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +147,7 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
             4 => Fault::At(Moment::Vote, crash()),
             5 => Fault::VoteRack,
             6 => Fault::Crash(Whom::Leader, crash()),
+            _ if sim::random_below(2) == 0 => Fault::Stale(victim),
             _ => clock(Whom::Leader, nodes),
         },
         Profile::Members => match pick {
@@ -270,7 +255,7 @@ pub(crate) async fn rage(world: World, events: Vec<Event>) {
     }
 }
 
-fn resolve(world: &World, whom: Whom) -> SimNode {
+pub(crate) fn resolve(world: &World, whom: Whom) -> SimNode {
     match whom {
         Whom::Node(node) => node,
         Whom::Leader => {
@@ -308,8 +293,8 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
                 world.start(node).await;
             }
         }
-        Fault::TakenBack(crash) => taken_back(&world, crash, lasts).await,
-        Fault::Behind => behind(&world, &damaged).await,
+        Fault::TakenBack(crash) => plots::taken_back(&world, crash, lasts).await,
+        Fault::Behind => plots::behind(&world, &damaged).await,
         Fault::VoteRack => {
             // There must be an election.
             let node = resolve(&world, Whom::Leader);
@@ -389,7 +374,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             rt::sleep(lasts / 8).await;
             world.start(node).await;
         }
-        Fault::Stale(node) => stale(&world, node, lasts).await,
+        Fault::Stale(node) => plots::stale(&world, node).await,
         Fault::Join => {
             if world.nodes().count() < NODES_MAX {
                 let node = world.add_node();
@@ -435,110 +420,10 @@ async fn struck(world: &World, lasts: Duration) -> Option<SimNode> {
     }
 }
 
-async fn cut(world: &World, node: SimNode, from: bool, to: bool, lasts: Duration) {
+pub(crate) async fn cut(world: &World, node: SimNode, from: bool, to: bool, lasts: Duration) {
     world.cut(node, from, to);
     rt::sleep(lasts).await;
     world.mend(node);
-}
-
-/// A follower falls behind a leader, whose disk damages meanwhile what the follower lacks.
-async fn behind(world: &World, damaged: &Mutex<Struck>) {
-    let leaders: Vec<_> = (0..PARTITIONS).filter_map(|index| world.leader(index)).collect();
-    let rotten = world.nodes().find(|node| world.is_rotten(*node));
-    let any = leaders.get(usize::try_from(sim::random_below(leaders.len().max(1) as u64)).unwrap_or(0)).copied();
-    let Some(leader) = rotten.or(any).filter(|node| leaders.contains(node)) else {
-        return world.tell_fault(format!("{rotten:?}, whose disk may be damaged, leads nothing"));
-    };
-    let others: Vec<_> = world.nodes().filter(|node| *node != leader).collect();
-    let other = others[usize::try_from(sim::random_below(others.len() as u64)).unwrap_or(0)];
-    world.cut(other, true, true);
-    for _ in 0..6 {
-        rt::sleep(Duration::from_millis(10 + sim::random_below(50))).await;
-        let done = rot::strike(world, leader, Rot::Records, &mut damaged.lock());
-        world.tell_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage", leader.0)));
-    }
-    world.mend(other);
-}
-
-/// A leader that is cut off goes on writing what nobody else has. When it is back, that is taken back; it fails when this is
-/// durable, and what comes instead is not.
-async fn taken_back(world: &World, crash: Crash, lasts: Duration) {
-    let node = resolve(world, Whom::Leader);
-    cut(world, node, true, true, DEPOSED_AFTER).await;
-    let outlines = || -> BTreeMap<ReplicaId, Outline> {
-        let Some(life) = world.life(node) else { return BTreeMap::new() };
-        let outline = |id: ReplicaId| Some((id, life.directory.replica_log(id)?.outline()));
-        life.directory.log().replicas().into_iter().filter_map(outline).collect()
-    };
-    let end = |log: &Outline| log.first_index + log.entries.len() as u64;
-    let (mut known, until) = (outlines(), rt::now() + lasts.max(TAKING_BACK_WAIT));
-    while rt::now() < until {
-        rt::sleep(Duration::from_micros(200)).await;
-        let now = outlines();
-        // What takes back is durable, and what comes instead is not.
-        let taken = |(id, log): (&ReplicaId, &Outline)| {
-            known.get(id).is_some_and(|known| end(log) < end(known) && log.purged == known.purged)
-                && log.voiding.is_none()
-        };
-        if now.iter().any(taken) {
-            world.crash(node, crash);
-            rt::sleep(lasts / 4).await;
-            return world.start(node).await;
-        }
-        for (id, log) in now {
-            if log.voiding.is_none() {
-                known.insert(id, log);
-            }
-        }
-    }
-}
-
-/// A node hears that a topic begins, and then no more of the metadata. When the topic is gone again, whoever led its shard goes
-/// too: the node may lead next, with what it knows of long ago.
-async fn stale(world: &World, node: SimNode, lasts: Duration) {
-    let Some(replica) = world.life(node).map(|life| life.metadata.group().replica()) else { return };
-    let until = rt::now() + HEARD_OF;
-    let adoption = loop {
-        let image = world.life(node).map(|life| life.metadata.image());
-        let adopts = |(key, intent): (&IntentKey, &Arc<Intent>)| (intent.kind == IntentKind::Adopt).then_some(*key);
-        match image.and_then(|image| image.intents.iter().find_map(adopts)) {
-            None if rt::now() < until => rt::sleep(Duration::from_millis(1)).await,
-            found => break found,
-        }
-    };
-    world.network().sever(replica);
-    let until = rt::now() + GONE_BY + lasts / 2;
-    let has_gone = || match (adoption, world.image()) {
-        // Dropped by its shards too.
-        (Some(key), Some(image)) => {
-            image.topics_by_id.get(&key.topic).is_none()
-                && image.intents.iter().all(|(open, _)| open.topic != key.topic)
-        }
-        _ => false,
-    };
-    while rt::now() < until && !has_gone() {
-        rt::sleep(Duration::from_millis(10)).await;
-    }
-    rt::sleep(Duration::from_millis(50)).await;
-    let begun = |key: IntentKey| async move {
-        // Until it leads: whoever else does goes.
-        for _ in 0..LEADERS_TO_GO {
-            match world.leader_of(key.shard) {
-                Some(leader) if leader == node => return,
-                Some(leader) => {
-                    world.crash(leader, Crash::Process);
-                    rt::sleep(LEADS_AFTER).await;
-                    world.start(leader).await;
-                }
-                None => rt::sleep(LEADS_AFTER).await,
-            }
-        }
-    };
-    if let Some(key) = adoption.filter(|_| has_gone()) {
-        begun(key).await;
-        rt::sleep(LEADS_AFTER).await;
-    }
-    world.network().join(replica);
 }
 
 /// After an error of its disk a process is started again, as an operator or a supervisor would.

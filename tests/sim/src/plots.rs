@@ -1,0 +1,150 @@
+//! Faults that take several steps, each at the right moment.
+//!
+//! May not know: clients, laws.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_broker::metadata::{Intent, IntentKey, IntentKind, NewTopic, TopicName};
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::disk::Crash;
+use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::ids::ReplicaId;
+use ottla_storage::log::Outline;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::life::Life;
+use crate::registry::PARTITIONS;
+use crate::rot::{self, Rot, Struck};
+use crate::storm::{Whom, cut, resolve};
+use crate::world::World;
+
+/// How long it is waited for somebody whose log differs.
+const TAKING_BACK_WAIT: Duration = Duration::from_secs(2);
+/// How long it is waited for a topic to begin.
+const HEARD_OF: Duration = Duration::from_secs(1);
+/// How long it is waited for the topic to be deleted.
+const GONE_BY: Duration = Duration::from_secs(4);
+/// So many leaders go until a node with old metadata leads.
+const LEADERS_TO_GO: usize = 4;
+/// After a leader's end somebody else leads by then, mostly.
+const LEADS_AFTER: Duration = Duration::from_millis(800);
+/// Whoever led is deposed by then, and does not know it.
+const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
+
+/// A follower falls behind a leader, whose disk damages meanwhile what the follower lacks.
+pub(crate) async fn behind(world: &World, damaged: &Mutex<Struck>) {
+    let leaders: Vec<_> = (0..PARTITIONS).filter_map(|index| world.leader(index)).collect();
+    let rotten = world.nodes().find(|node| world.is_rotten(*node));
+    let any = leaders.get(usize::try_from(sim::random_below(leaders.len().max(1) as u64)).unwrap_or(0)).copied();
+    let Some(leader) = rotten.or(any).filter(|node| leaders.contains(node)) else {
+        return world.tell_fault(format!("{rotten:?}, whose disk may be damaged, leads nothing"));
+    };
+    let others: Vec<_> = world.nodes().filter(|node| *node != leader).collect();
+    let other = others[usize::try_from(sim::random_below(others.len() as u64)).unwrap_or(0)];
+    world.cut(other, true, true);
+    for _ in 0..6 {
+        rt::sleep(Duration::from_millis(10 + sim::random_below(50))).await;
+        let done = rot::strike(world, leader, Rot::Records, &mut damaged.lock());
+        world.tell_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage", leader.0)));
+    }
+    world.mend(other);
+}
+
+/// A leader that is cut off goes on writing what nobody else has. When it is back, that is taken back; it fails when this is
+/// durable, and what comes instead is not.
+pub(crate) async fn taken_back(world: &World, crash: Crash, lasts: Duration) {
+    let node = resolve(world, Whom::Leader);
+    cut(world, node, true, true, DEPOSED_AFTER).await;
+    let outlines = || -> BTreeMap<ReplicaId, Outline> {
+        let Some(life) = world.life(node) else { return BTreeMap::new() };
+        let outline = |id: ReplicaId| Some((id, life.directory.replica_log(id)?.outline()));
+        life.directory.log().replicas().into_iter().filter_map(outline).collect()
+    };
+    let end = |log: &Outline| log.first_index + log.entries.len() as u64;
+    let (mut known, until) = (outlines(), rt::now() + lasts.max(TAKING_BACK_WAIT));
+    while rt::now() < until {
+        let now = outlines();
+        let waits = now.values().any(|log| log.voiding.is_some());
+        // What takes back is durable, and what comes instead is not.
+        let taken = |(id, log): (&ReplicaId, &Outline)| {
+            known.get(id).is_some_and(|known| end(log) < end(known) && log.purged == known.purged)
+                && log.voiding.is_none()
+        };
+        if now.iter().any(taken) {
+            world.crash(node, crash);
+            rt::sleep(lasts / 4).await;
+            return world.start(node).await;
+        }
+        known.extend(now.into_iter().filter(|(_, log)| log.voiding.is_none()));
+        rt::sleep(if waits { Duration::from_micros(20) } else { Duration::from_millis(1) }).await;
+    }
+}
+
+/// A node hears that a topic begins, and then no more of the metadata. When the topic is gone again, whoever led a shard of it goes
+/// too, until the node leads: with what it knows of long ago.
+pub(crate) async fn stale(world: &World, node: SimNode) {
+    let Some(replica) = world.life(node).map(|life| life.metadata.group().replica()) else { return };
+    let name = format!("stale-{}", sim::random_below(1 << 40));
+    let new = NewTopic {
+        name: name.clone(),
+        partitions: Some(PARTITIONS),
+        factor: None,
+        assignments: Vec::new(),
+        configs: BTreeMap::new(),
+    };
+    let (maker, making) = (world.controller().unwrap_or(node), world.clone());
+    rt::spawn(async move {
+        let made = move |life: Arc<Life>| async move { life.metadata.create_topics(vec![new], false, HEARD_OF).await };
+        making.ask(maker, made).await
+    });
+    let Some(key) = heard(world, node, &name).await else { return };
+    world.network().sever(replica);
+    let until = rt::now() + GONE_BY;
+    while rt::now() < until && !has_gone(world, key.topic) {
+        let gone = TopicName::Id(key.topic);
+        let delete = move |life: Arc<Life>| async move { life.metadata.delete_topics(vec![gone], HEARD_OF).await };
+        let _ = world.ask(world.controller().unwrap_or(maker), delete).await;
+        rt::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..LEADERS_TO_GO {
+        match world.leader_of(key.shard) {
+            Some(leader) if leader == node => break,
+            Some(leader) => {
+                world.crash(leader, Crash::Process);
+                rt::sleep(LEADS_AFTER).await;
+                world.start(leader).await;
+            }
+            None => rt::sleep(LEADS_AFTER).await,
+        }
+    }
+    rt::sleep(LEADS_AFTER).await;
+    world.network().join(replica);
+}
+
+/// Waits until a node is to see to it that a shard which it carries adopts partitions of this topic.
+async fn heard(world: &World, node: SimNode, name: &str) -> Option<IntentKey> {
+    let until = rt::now() + HEARD_OF;
+    while rt::now() < until {
+        let life = world.life(node)?;
+        let image = life.metadata.image();
+        let topic = image.topic(name).map(|topic| topic.id);
+        let adopts = |(key, intent): (&IntentKey, &Arc<Intent>)| {
+            let carried = Some(key.topic) == topic && life.shards.get(key.shard).is_some();
+            (carried && intent.kind == IntentKind::Adopt).then_some(*key)
+        };
+        if let Some(key) = image.intents.iter().find_map(adopts) {
+            return Some(key);
+        }
+        rt::sleep(Duration::from_micros(200)).await;
+    }
+    None
+}
+
+/// The topic is deleted, and its shards have dropped it.
+fn has_gone(world: &World, topic: Uuid) -> bool {
+    let image = world.image().unwrap_or_default();
+    image.topics_by_id.get(&topic).is_none() && image.intents.iter().all(|(open, _)| open.topic != topic)
+}
