@@ -2,7 +2,7 @@
 //!
 //! May not know: clients, laws.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::world::World;
 /// How long it is waited for somebody whose log differs.
 const TAKING_BACK_WAIT: Duration = Duration::from_secs(2);
 /// How long it is waited for a topic to begin.
-const HEARD_OF: Duration = Duration::from_secs(1);
+const HEARD_OF: Duration = Duration::from_secs(2);
 /// How long it is waited for the topic to be deleted.
 const GONE_BY: Duration = Duration::from_secs(4);
 /// So many leaders go until a node with old metadata leads.
@@ -64,22 +64,24 @@ pub(crate) async fn taken_back(world: &World, crash: Crash, lasts: Duration) {
         life.directory.log().replicas().into_iter().filter_map(outline).collect()
     };
     let end = |log: &Outline| log.first_index + log.entries.len() as u64;
-    let (mut known, until) = (outlines(), rt::now() + lasts.max(TAKING_BACK_WAIT));
+    let (mut known, mut taking, until) = (outlines(), BTreeSet::new(), rt::now() + lasts.max(TAKING_BACK_WAIT));
     while rt::now() < until {
         let now = outlines();
-        let waits = now.values().any(|log| log.voiding.is_some());
-        // What takes back is durable, and what comes instead is not.
-        let taken = |(id, log): (&ReplicaId, &Outline)| {
-            known.get(id).is_some_and(|known| end(log) < end(known) && log.purged == known.purged)
-                && log.voiding.is_none()
-        };
-        if now.iter().any(taken) {
-            world.crash(node, crash);
-            rt::sleep(lasts / 4).await;
-            return world.start(node).await;
+        for (id, log) in &now {
+            if log.voiding.is_none() && taking.remove(id) {
+                world.crash(node, crash);
+                rt::sleep(lasts / 4).await;
+                return world.start(node).await;
+            }
+            if log.voiding.is_some()
+                && known.get(id).is_some_and(|known| end(log) < end(known) && log.purged == known.purged)
+            {
+                taking.insert(*id);
+            }
         }
-        known.extend(now.into_iter().filter(|(_, log)| log.voiding.is_none()));
-        rt::sleep(if waits { Duration::from_micros(20) } else { Duration::from_millis(1) }).await;
+        let pause = if taking.is_empty() { Duration::from_micros(200) } else { Duration::from_micros(20) };
+        known = now;
+        rt::sleep(pause).await;
     }
 }
 
@@ -132,7 +134,9 @@ async fn heard(world: &World, node: SimNode, name: &str) -> Option<IntentKey> {
         let image = life.metadata.image();
         let topic = image.topic(name).map(|topic| topic.id);
         let adopts = |(key, intent): (&IntentKey, &Arc<Intent>)| {
-            let carried = Some(key.topic) == topic && life.shards.get(key.shard).is_some();
+            let carried = Some(key.topic) == topic
+                && life.shards.get(key.shard).is_some()
+                && world.leader_of(key.shard).is_some_and(|leader| leader != node);
             (carried && intent.kind == IntentKind::Adopt).then_some(*key)
         };
         if let Some(key) = image.intents.iter().find_map(adopts) {

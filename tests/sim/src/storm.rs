@@ -143,7 +143,7 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
             0..2 => Fault::Isolate(Whom::Leader),
             2 if sim::random_below(2) == 0 => Fault::Pause(Whom::Leader),
             2 => Fault::At(Moment::Conflict, crash()),
-            3 => Fault::TakenBack(crash()),
+            3 => Fault::TakenBack(Crash::Power),
             4 => Fault::At(Moment::Vote, crash()),
             5 => Fault::VoteRack,
             6 => Fault::Crash(Whom::Leader, crash()),
