@@ -218,8 +218,22 @@ impl Queue {
         self.refuse_all(&PartitionError::NotLeaderOrFollower);
     }
 
-    /// Forgets the refusals of a connection that is closed.
+    /// Forgets the refusals of a connection that is closed, and refuses what waits behind them: it would find a gap, and what
+    /// its sender sends again comes on another connection.
     pub(crate) fn close(&mut self, connection: ConnectionId) {
+        if !self.refusals.concern(connection) {
+            return;
+        }
+        for batch in std::mem::take(&mut self.batches) {
+            let of_it = batch.sent.filter(|sent| sent.sender.connection == connection);
+            match of_it.and_then(|sent| self.refusals.admit(&sent, |_| false).err()) {
+                Some(error) => {
+                    self.bytes -= batch.data.len();
+                    batch.finish(Err(error));
+                }
+                None => self.batches.push_back(batch),
+            }
+        }
         self.refusals.close(connection);
     }
 }
@@ -288,6 +302,22 @@ mod tests {
         queue.push(batch(1, 1, Some(5)).0);
         queue.push(batch(1, 1, Some(6)).0);
         assert_eq!(queue.pack(Instant(0), |_| true, |_| false).batches.len(), 2);
+    }
+
+    #[test]
+    fn what_waits_behind_a_refusal_does_not_outlive_its_connection() {
+        let mut queue = Queue::default();
+        queue.push(batch(1, 1, Some(5)).0);
+        let mut packed = queue.pack(Instant(0), |_| true, |_| false);
+        let (behind, mut answer) = batch(1, 1, Some(6));
+        queue.push(behind);
+        queue.push(batch(2, 1, Some(6)).0);
+        queue.refuse(packed.batches.remove(0), PartitionError::TimedOut.into());
+        queue.close(ConnectionId(1));
+        assert_eq!(answer.try_recv().unwrap(), Err(PartitionError::TimedOut.into()));
+        let left = queue.pack(Instant(0), |_| true, |_| false).batches;
+        assert_eq!(left.iter().map(|batch| batch.partition).collect::<Vec<_>>(), [id(2)]);
+        assert_eq!(queue.bytes(), 0);
     }
 
     #[test]

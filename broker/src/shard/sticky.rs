@@ -1,6 +1,6 @@
 //! Refusals that stick: after a retriable refusal, later batches of that producer and partition on the same connection are
 //! refused likewise until the refused one, a new epoch or a lower sequence comes, or the connection closes (design section
-//! 3). Otherwise a batch behind a refused one would reach apply first, and a client's retry would find a gap. It also ends
+//! 3), and with it whatever of it still waits here. Otherwise a batch behind a refused one would reach apply first, and a client's retry would find a gap. It also ends
 //! when apply has seen everything in front of a batch: the refused one was sent to another leader, and this node may lead
 //! again while the connection lives on. A batch that apply has seen itself is answered by apply too: another leader may have
 //! taken it and its answer been lost.
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use ottla_protocol::ids::{PartitionId, ProducerId};
 use ottla_storage::env::mutants::{self, Bug};
+use uuid::Uuid;
 
 use crate::partition::{AppendError, ConnectionId};
 
@@ -105,6 +106,16 @@ impl Refusals {
         Ok(())
     }
 
+    /// True if something was refused on this connection.
+    pub(crate) fn concern(&self, connection: ConnectionId) -> bool {
+        let first = Sender {
+            connection,
+            producer: ProducerId(i64::MIN),
+            partition: PartitionId { topic: Uuid::nil(), index: i32::MIN },
+        };
+        self.0.range(first..).next().is_some_and(|(sender, _)| sender.connection == connection)
+    }
+
     /// Forgets what was refused on a connection that is closed.
     pub(crate) fn close(&mut self, connection: ConnectionId) {
         self.0.retain(|sender, _| sender.connection != connection);
@@ -115,7 +126,6 @@ impl Refusals {
 mod tests {
     use super::*;
     use crate::partition::PartitionError;
-    use uuid::Uuid;
 
     const GONE: AppendError = AppendError::Partition(PartitionError::NotLeaderOrFollower);
 
