@@ -361,7 +361,10 @@ impl Executor {
         let dead: Vec<TaskId> =
             state.tasks.iter().filter(|(_, task)| task.place.node == node).map(|(&id, _)| id).collect();
         for id in dead {
-            if let Some(Task { future: Some(future), place, .. }) = state.tasks.remove(&id) {
+            let Some(Task { future, place, waker, .. }) = state.tasks.remove(&id) else { continue };
+            // Nobody wakes the dead: what they drop wakes them in an order that may not be the seed's, a hash map's.
+            waker.queued.store(true, Ordering::Relaxed);
+            if let Some(future) = future {
                 state.graveyard.push((place, future));
             }
         }
