@@ -153,6 +153,7 @@ impl Promises {
                 i8_recovery::found(before, replica, &log.outline(), rotten)?;
             }
         }
+        self.forget_unborn(node, recovered);
         if !rotten {
             self.forget_left(node, recovered);
         }
@@ -167,6 +168,21 @@ impl Promises {
             }
         }
         Ok(())
+    }
+
+    /// Creations that were under way when the node went down, and never were durable: they may be made again.
+    fn forget_unborn(&mut self, node: SimNode, recovered: &[RecoveredReplica]) {
+        let is_there = |id: ReplicaId| recovered.iter().any(|found| found.id == id);
+        let nothing = |id: &ReplicaId| {
+            self.before.get(id).and_then(|before| before.log.as_ref()).is_none_or(|log| log.synced == 0)
+        };
+        let unborn = |(id, home): &(&ReplicaId, &SimNode)| **home == node && !is_there(**id) && nothing(id);
+        let unborn: Vec<_> = self.homes.iter().filter(unborn).map(|(id, _)| *id).collect();
+        for replica in unborn {
+            self.homes.remove(&replica);
+            self.before.remove(&replica);
+            self.leaving.remove(&replica);
+        }
     }
 
     /// Removals that were under way when the node went down, and came to their end: what they removed stays away.
