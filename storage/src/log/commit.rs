@@ -14,7 +14,7 @@
 
 use crate::ids::{LogPosition, ReplicaId};
 
-use super::frame::{u32_le, u64_le};
+use super::frame::{NUMBER_MAX, u32_le, u64_le};
 
 /// First bytes of every commit.
 pub(crate) const MAGIC: [u8; 8] = *b"OTTLACMT";
@@ -28,9 +28,6 @@ pub(crate) const HEADER_BYTES_MAX: usize = HEAD_BYTES + 2 * 65_536 * PAIR_BYTES;
 pub(crate) const FLAG_UNSYNCED: u32 = 1;
 /// The log was closed after this commit.
 pub(crate) const FLAG_CLEAN: u32 = 2;
-
-/// No log lives long enough to count further, so that a greater number is damage; what counts on from it cannot overflow.
-pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// Last sequence numbers by replica.
 pub(crate) type LastSequences = Vec<(ReplicaId, u64)>;

@@ -17,8 +17,8 @@
 
 use bytes::Bytes;
 
-use super::commit::{NUMBER_MAX, pack, unpack};
-use super::frame::{u32_le, u64_le};
+use super::commit::{pack, unpack};
+use super::frame::{NUMBER_MAX, u32_le, u64_le};
 use crate::entry::Vote;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
 

@@ -9,6 +9,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod aim;
 mod clients;
 mod found;
 mod history;

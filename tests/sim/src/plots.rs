@@ -15,10 +15,10 @@ use ottla_storage::log::Outline;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::aim::{Whom, cut, resolve};
 use crate::life::Life;
 use crate::registry::PARTITIONS;
 use crate::rot::{self, Rot, Struck};
-use crate::storm::{Whom, cut, resolve};
 use crate::world::World;
 
 /// How long it is waited for somebody whose log differs.

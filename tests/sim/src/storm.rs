@@ -11,6 +11,7 @@ use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
+use crate::aim::{Whom, cut, resolve};
 use crate::plots;
 use crate::profile::Profile;
 use crate::promises::Moment;
@@ -19,13 +20,6 @@ use crate::world::World;
 
 /// No more nodes than this come.
 const NODES_MAX: usize = 7;
-
-/// Which node a fault is for: that of a number, or whoever leads then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whom {
-    Node(SimNode),
-    Leader,
-}
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,17 +249,6 @@ pub(crate) async fn rage(world: World, events: Vec<Event>) {
     }
 }
 
-pub(crate) fn resolve(world: &World, whom: Whom) -> SimNode {
-    match whom {
-        Whom::Node(node) => node,
-        Whom::Leader => {
-            let index = i32::try_from(sim::random_below(3)).unwrap_or(0);
-            let leader = if index == 2 { world.controller() } else { world.leader(index) };
-            leader.unwrap_or_else(|| world.random_node())
-        }
-    }
-}
-
 async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
     let lasts = Duration::from_millis(event.lasts_ms);
     match event.fault {
@@ -418,12 +401,6 @@ async fn struck(world: &World, lasts: Duration) -> Option<SimNode> {
         }
         rt::sleep(Duration::from_millis(1)).await;
     }
-}
-
-pub(crate) async fn cut(world: &World, node: SimNode, from: bool, to: bool, lasts: Duration) {
-    world.cut(node, from, to);
-    rt::sleep(lasts).await;
-    world.mend(node);
 }
 
 /// After an error of its disk a process is started again, as an operator or a supervisor would.
