@@ -115,9 +115,8 @@ async fn a_failed_entry_refuses_what_waits_behind_it_until_its_retry_comes() {
     assert_eq!((base(retry_answer.await), base(next_answer.await)), (0, 1));
 }
 
-/// Found by the simulation (seed 1094, 3 nodes): the connection of a client outlives that another node led for a while.
-#[tokio::test]
-async fn a_refused_batch_that_was_taken_on_another_way_holds_nothing_back() {
+/// A shard that leads and takes everything again, after it has refused the first batch of a producer.
+async fn after_a_refusal() -> (FakeGroup, Arc<Shard>) {
     let (group, shard) = FakeGroup::leading(POOL);
     adopt(&shard, 1).await;
     group.fail_with(Some(ProposeError::Unknown));
@@ -125,6 +124,13 @@ async fn a_refused_batch_that_was_taken_on_another_way_holds_nothing_back() {
     shard.enqueue(first, None);
     assert_eq!(first_answer.await.unwrap(), Err(NOT_LEADER));
     group.fail_with(None);
+    (group, shard)
+}
+
+/// Found by the simulation (seed 1094, 3 nodes): the connection of a client outlives that another node led for a while.
+#[tokio::test]
+async fn a_refused_batch_that_was_taken_on_another_way_holds_nothing_back() {
+    let (_group, shard) = after_a_refusal().await;
     let (mut retry, retry_answer) = batch(0, Some(0));
     retry.sent.as_mut().unwrap().sender.connection = ConnectionId(2);
     shard.enqueue(retry, None);
@@ -141,13 +147,7 @@ async fn a_refused_batch_that_was_taken_on_another_way_holds_nothing_back() {
 /// answer to the last batch was lost, and this node led again. It refused that batch for ever.
 #[tokio::test]
 async fn a_batch_that_was_taken_on_another_way_and_comes_again_is_answered() {
-    let (group, shard) = FakeGroup::leading(POOL);
-    adopt(&shard, 1).await;
-    group.fail_with(Some(ProposeError::Unknown));
-    let (first, first_answer) = batch(0, Some(0));
-    shard.enqueue(first, None);
-    assert_eq!(first_answer.await.unwrap(), Err(NOT_LEADER));
-    group.fail_with(None);
+    let (_group, shard) = after_a_refusal().await;
     for sequence in 0..3 {
         let (mut elsewhere, answer) = batch(0, Some(sequence));
         elsewhere.sent.as_mut().unwrap().sender.connection = ConnectionId(2);
@@ -165,13 +165,7 @@ async fn a_batch_that_was_taken_on_another_way_and_comes_again_is_answered() {
 /// A producer with the same id and a newer epoch has taken over meanwhile: apply says so, and the old one stops.
 #[tokio::test]
 async fn a_producer_that_was_fenced_is_told_so_behind_a_refusal() {
-    let (group, shard) = FakeGroup::leading(POOL);
-    adopt(&shard, 1).await;
-    group.fail_with(Some(ProposeError::Unknown));
-    let (first, first_answer) = batch(0, Some(0));
-    shard.enqueue(first, None);
-    assert_eq!(first_answer.await.unwrap(), Err(NOT_LEADER));
-    group.fail_with(None);
+    let (_group, shard) = after_a_refusal().await;
     let (mut newer, newer_answer) = batch(0, Some(0));
     let mut builder = BatchBuilder::new(Codec::None).with_producer(7, 1, 0);
     builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"v"), headers: &[] });

@@ -173,9 +173,11 @@ impl ShardState {
     /// Heads are enough for most partitions; what records say of groups must be sound, or this replica would differ. A replica
     /// that cannot read them stops, with the state of the entry before.
     fn check_records(&self, entry: &Entry) {
-        for batch in entry.batches.iter() {
-            let keeps_groups = self.partitions.get(&batch.partition).is_some_and(|p| p.groups.is_some());
-            let Some(header) = BatchHeader::parse(&batch.data).filter(|_| keeps_groups) else { continue };
+        if !self.keeps_groups {
+            return;
+        }
+        for batch in entry.batches.iter().filter(|batch| self.partitions.contains_key(&batch.partition)) {
+            let Some(header) = BatchHeader::parse(&batch.data) else { continue };
             if let Err(error) = check_crc(&batch.data, &header) {
                 panic!("records of {} are damaged on disk: {error}", batch.partition);
             }

@@ -1,9 +1,9 @@
 //! Refusals that stick: after a retriable refusal, later batches of that producer and partition on the same connection are
 //! refused likewise until the refused one, a new epoch or a lower sequence comes, or the connection closes (design section
-//! 3), and with it whatever of it still waits here. Otherwise a batch behind a refused one would reach apply first, and a client's retry would find a gap. It also ends
-//! when apply has seen everything in front of a batch: the refused one was sent to another leader, and this node may lead
-//! again while the connection lives on. A batch that apply has seen itself is answered by apply too: another leader may have
-//! taken it and its answer been lost.
+//! 3), and with it whatever of it still waits here. Otherwise a batch behind a refused one would reach apply first, and a
+//! client's retry would find a gap. It also ends when apply has seen everything in front of a batch: the refused one was
+//! sent to another leader, and this node may lead again while the connection lives on. A batch that apply has seen itself is
+//! answered by apply too: another leader may have taken it and its answer been lost.
 //!
 //! Pure. Arrival numbers tell what was sent before a refusal from what was sent after it: a batch that already waited
 //! when a later one was refused neither is refused nor ends the refusal.

@@ -48,8 +48,8 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    /// A message leaves a replica, on this node, for another one, of this shard as far as that is known. Returns the moment for which a fault waited
-    /// on this node, if it has come.
+    /// A message leaves a replica, on this node, for another one, of this shard as far as that is known. Returns whom a fault
+    /// strikes that waited for this moment.
     pub(crate) fn sent(
         &mut self,
         (from, to): (ReplicaId, ReplicaId),
@@ -100,8 +100,7 @@ impl Promises {
         let gone: Vec<_> = self.homes.iter().filter(|(id, home)| **home == node && !there.contains(id)).collect();
         let gone: Vec<_> = gone.into_iter().map(|(id, _)| *id).collect();
         for replica in gone {
-            self.homes.remove(&replica);
-            self.before.remove(&replica);
+            self.forget(replica);
             self.removed.insert(replica);
         }
         for replica in directory.log().replicas() {
@@ -119,11 +118,7 @@ impl Promises {
     /// A node has lost its disk, and nobody expects anything of what was on it.
     pub(crate) fn wiped(&mut self, node: SimNode) {
         let gone: Vec<_> = self.homes.iter().filter(|(_, home)| **home == node).map(|(id, _)| *id).collect();
-        for replica in gone {
-            self.homes.remove(&replica);
-            self.before.remove(&replica);
-            self.leaving.remove(&replica);
-        }
+        gone.into_iter().for_each(|replica| self.forget(replica));
         self.last_commits.remove(&node);
     }
 
@@ -170,30 +165,36 @@ impl Promises {
         Ok(())
     }
 
+    fn forget(&mut self, replica: ReplicaId) {
+        self.homes.remove(&replica);
+        self.before.remove(&replica);
+        self.leaving.remove(&replica);
+    }
+
+    /// Replicas of this node that are not there any more.
+    fn missing(&self, node: SimNode, recovered: &[RecoveredReplica]) -> Vec<ReplicaId> {
+        let is_there = |id: ReplicaId| recovered.iter().any(|found| found.id == id);
+        let missing = self.homes.iter().filter(|(id, home)| **home == node && !is_there(**id));
+        missing.map(|(id, _)| *id).collect()
+    }
+
     /// Creations that were under way when the node went down, and never were durable: they may be made again.
     fn forget_unborn(&mut self, node: SimNode, recovered: &[RecoveredReplica]) {
-        let is_there = |id: ReplicaId| recovered.iter().any(|found| found.id == id);
-        let nothing = |id: &ReplicaId| {
-            self.before.get(id).and_then(|before| before.log.as_ref()).is_none_or(|log| log.synced == 0)
-        };
-        let unborn = |(id, home): &(&ReplicaId, &SimNode)| **home == node && !is_there(**id) && nothing(id);
-        let unborn: Vec<_> = self.homes.iter().filter(unborn).map(|(id, _)| *id).collect();
-        for replica in unborn {
-            self.homes.remove(&replica);
-            self.before.remove(&replica);
-            self.leaving.remove(&replica);
+        for replica in self.missing(node, recovered) {
+            let log = self.before.get(&replica).and_then(|before| before.log.as_ref());
+            if log.is_none_or(|log| log.synced == 0) {
+                self.forget(replica);
+            }
         }
     }
 
     /// Removals that were under way when the node went down, and came to their end: what they removed stays away.
     fn forget_left(&mut self, node: SimNode, recovered: &[RecoveredReplica]) {
-        let is_there = |id: ReplicaId| recovered.iter().any(|found| found.id == id);
-        let left = |id: &ReplicaId| self.homes.get(id) == Some(&node) && !is_there(*id);
-        let left: Vec<_> = self.leaving.iter().copied().filter(left).collect();
-        for replica in left {
-            self.homes.remove(&replica);
-            self.before.remove(&replica);
-            self.removed.insert(replica);
+        for replica in self.missing(node, recovered) {
+            if self.leaving.contains(&replica) {
+                self.forget(replica);
+                self.removed.insert(replica);
+            }
         }
     }
 }
