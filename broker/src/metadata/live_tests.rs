@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::{NodeId, Offset, PartitionId};
-use ottla_raft::{Directory, EntryLog, NoPeers, RaftHost, RaftOptions, SnapshotImport};
+use ottla_raft::{Directory, EntryLog, NoPeers, RaftError, RaftHost, RaftOptions, SnapshotImport};
 use ottla_storage::checkpoint::CutSource;
 use ottla_storage::data_dir::{Exported, RecoveredReplica, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
@@ -158,15 +158,24 @@ impl EntryLog for Memory {
 
 /// A node on `memory`.
 async fn start(memory: &Memory, config: Config) -> Result<(Metadata, RaftHost), StartError> {
+    let recovered: Vec<_> = memory.recovered().into_iter().collect();
+    assert!(recovered.iter().all(is_metadata));
+    start_with(memory, config, &recovered).await
+}
+
+async fn start_with(
+    memory: &Memory,
+    config: Config,
+    recovered: &[RecoveredReplica],
+) -> Result<(Metadata, RaftHost), StartError> {
     let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
     let directory = Uuid::from_u128(1);
     let free = DirectoryRecord { id: directory, path: "/data".into(), free_bytes: 100 };
     let local = LocalNode::from_config(&config, vec![free]);
     let home = (Arc::new(memory.clone()) as Arc<dyn Directory>, directory);
-    let recovered = memory.recovered();
     let seeds = Seeds::alone(config.node_id);
-    assert!(recovered.as_ref().is_none_or(is_metadata));
-    let metadata = Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), seeds).await?;
+    let kept = metadata_among(recovered);
+    let metadata = Metadata::start(&host, home, kept, local, Arc::new(config), seeds).await?;
     Ok((metadata, host))
 }
 
@@ -175,6 +184,18 @@ fn named(name: &str, partitions: i32) -> NewTopic {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_node_that_held_what_nobody_can_name_founds_no_cluster() {
+    sim::run(9, || async {
+        let memory = Memory::default();
+        start(&memory, Config::default()).await.unwrap().1.shutdown().await;
+        let known = memory.recovered().unwrap();
+        let nameless = RecoveredReplica { creation: Bytes::new(), lost: Some("its creation is gone".into()), ..known };
+        let outcome = start_with(&Memory::default(), Config::default(), &[nameless]).await;
+        assert!(matches!(outcome, Err(StartError::Raft(RaftError::Damaged { .. }))));
+    });
+}
 
 #[test]
 fn a_founded_cluster_is_the_same_after_a_restart_with_and_without_a_checkpoint() {

@@ -43,7 +43,7 @@ pub use records::ShardCreation;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
 };
-pub use start::{LocalNode, Seeds, StartError, is_metadata};
+pub use start::{LocalNode, Seeds, StartError, is_metadata, metadata_among};
 
 #[cfg(test)]
 mod cluster_tests;

@@ -140,6 +140,14 @@ pub fn is_metadata(recovered: &RecoveredReplica) -> bool {
     shard.is_some_and(|shard| shard.kind == ShardKind::Metadata)
 }
 
+/// The replica of the metadata group among what was recovered; else one whose creation is gone, which may have been it: the
+/// node held something, and must not take itself for a new one.
+#[must_use]
+pub fn metadata_among(recovered: &[RecoveredReplica]) -> Option<&RecoveredReplica> {
+    let nameless = |replica: &&RecoveredReplica| replica.lost.is_some() && replica.creation.is_empty();
+    recovered.iter().find(|replica| is_metadata(replica)).or_else(|| recovered.iter().find(nameless))
+}
+
 /// A new cluster's id: 16 random bytes as 22 characters of base64url, as Kafka writes them.
 #[must_use]
 pub fn mint_cluster_id() -> String {

@@ -254,10 +254,11 @@ async fn start_metadata(
     opened: &[Opened],
     told: Vec<ListenerEndpoint>,
 ) -> Result<Metadata, StartError> {
-    let recovered = opened.iter().find_map(|opened| {
-        let replica = opened.replicas.iter().find(|replica| metadata::start::is_metadata(replica))?;
+    let held = opened.iter().filter_map(|opened| {
+        let replica = metadata::start::metadata_among(&opened.replicas)?;
         Some((&opened.directory, replica))
     });
+    let recovered = held.max_by_key(|(_, replica)| metadata::start::is_metadata(replica));
     let home = recovered.map(|(directory, _)| directory).or_else(|| opened.first().map(|opened| &opened.directory));
     let home = home.ok_or(StartError::NoDirectory)?;
     let records = opened.iter().map(|opened| DirectoryRecord {

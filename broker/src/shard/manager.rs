@@ -135,7 +135,12 @@ impl Shards {
     }
 
     async fn open_sound(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
-        let creation = creation_of(recovered)?;
+        let creation = match (creation_of(recovered), &recovered.lost) {
+            (Err(_), Some(what)) => {
+                return Err(RaftError::Damaged { replica: recovered.id, what: what.clone() }.into());
+            }
+            (creation, _) => creation?,
+        };
         let state = machine::restore(keeps_groups(creation.kind), &recovered.state)
             .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
         let (machine, view) = self.machine(directory, recovered.id, state);

@@ -139,7 +139,7 @@ impl From<DataDirError> for io::Error {
 pub struct RecoveredReplica {
     /// Which replica.
     pub id: ReplicaId,
-    /// What its creator recorded about the group.
+    /// What its creator recorded about the group; nothing, of one that is lost with its creation.
     pub creation: Bytes,
     /// Its vote, if it ever voted.
     pub vote: Option<Vote>,

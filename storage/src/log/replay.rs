@@ -258,12 +258,13 @@ impl Replay {
         for (&sequence, frame) in &self.frames {
             fold.apply(sequence, frame);
         }
-        let Some(creation) = fold.creation.take() else {
-            if self.first_segment.is_some() {
-                tracing::error!(replica = %id, "frames of a replica whose creation is not in the log: not opened");
-            }
+        let creation = fold.creation.take();
+        if creation.is_none() && self.first_segment.is_none() && self.last_known == 0 {
             return None;
-        };
+        }
+        // It was here, and may have voted: were it forgotten, the same id would begin anew.
+        let unknown = creation.is_none().then(|| "its creation is gone".to_owned());
+        let creation = creation.unwrap_or_default();
         fold.state.synced(u64::MAX);
         fold.state.purged_synced = fold.state.purged;
         let last = self.last_known.max(self.frames.keys().next_back().copied().unwrap_or(0)).max(first - 1);
@@ -272,7 +273,7 @@ impl Replay {
         let unclear = |damage: &&Damage| !damage.lists_complete && !self.cleared_after(damage, last_place);
         // What its floor would say: where the checkpoint is gone, nobody knows which of them count.
         let moved = moved.filter(|index| fold.state.purged.is_none_or(|purged| *index > purged.index));
-        let loss = self.loss(&fold, first, last).or_else(|| {
+        let loss = unknown.or_else(|| self.loss(&fold, first, last)).or_else(|| {
             if moved.is_some() {
                 return Some("its entries were relocated, and the checkpoint that says which is gone".to_owned());
             }

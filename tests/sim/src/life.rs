@@ -184,7 +184,7 @@ impl Life {
         network.attach(node, host.clone());
         let config = Arc::new(config(node));
         let home = (directory.clone() as Arc<dyn ottla_raft::Directory>, directory.directory_id());
-        let kept = recovered.iter().find(|replica| metadata::is_metadata(replica));
+        let kept = metadata::metadata_among(&recovered);
         let local = local(node, &directory);
         let metadata = Metadata::start(&host, home, kept, local, config.clone(), seeds).await;
         let metadata = metadata.map_err(|error| error.to_string())?;

@@ -140,7 +140,8 @@ impl Promises {
     ) -> Result<(), Violation> {
         self.directories.insert(node, Arc::downgrade(directory));
         for replica in recovered {
-            if self.removed.contains(&replica.id) {
+            // One that was removed may turn up again where the disk is damaged, if it takes part in nothing.
+            if self.removed.contains(&replica.id) && !(rotten && replica.lost.is_some()) {
                 return Err(i8_recovery::came_back(replica.id.0));
             }
             let before = self.before.entry(replica.id).or_default();

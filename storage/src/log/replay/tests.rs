@@ -217,6 +217,20 @@ fn frames_that_a_header_knows_and_nobody_finds_are_lost() {
     assert_eq!(replica.state.next_sequence, 3, "a lost number is not given again");
 }
 
+/// Found by the simulation (seed 6159): it was forgotten, and its node created the same id anew.
+#[test]
+fn a_replica_whose_creation_is_gone_is_lost_and_not_forgotten() {
+    let mut listed = Found::default();
+    listed.last_known(&[(ONE, 1)]);
+    let mut voted = Found::default();
+    voted.frame(ONE, 2, place(100), &vote(3, false), false);
+    for found in [listed, voted] {
+        let replica = found.replay(false, None).remove(0);
+        assert!(replica.newly_lost && replica.lost.is_some());
+        assert!(replica.creation.is_empty());
+    }
+}
+
 #[test]
 fn damage_that_nothing_clears_marks_and_damage_that_something_clears_does_not() {
     let damage = Damage { segment: 1, to: 500, lists_complete: false };
