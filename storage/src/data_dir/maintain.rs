@@ -17,7 +17,7 @@ use crate::checkpoint::{Checkpoint, Cut};
 use crate::env::mutants::{self, Bug};
 use crate::env::rt;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId};
-use crate::index::file;
+use crate::index::{file, held};
 use crate::log::{ReplicaLog, SegmentInfo};
 use crate::rewrite::choose::{gain_min, is_mostly_dead};
 
@@ -27,6 +27,15 @@ const VERDICT_ENTRIES_MAX: usize = 4096;
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// While space is short, generations are replaced no more often than this.
 const FORCED_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What becomes of an index file for which there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoRoom {
+    /// Its lines are in memory: it is written later.
+    Later,
+    /// Nothing else knows its lines: they are held in memory until the next start.
+    Held,
+}
 
 /// What the oldest generation contains of each replica.
 pub(super) fn oldest_kept(checkpoint: &Checkpoint) -> BTreeMap<ReplicaId, LogId> {
@@ -372,7 +381,7 @@ impl DataDir {
                 Ok(file::encode(segment.sequence, segment.used_bytes, &ranges, &runs))
             };
             let image = off_thread(&self.disk, encode).await.map_err(|error| DataDirError::io(&self.path, error))?;
-            self.install_index(segment, image).await?;
+            self.install_index(segment, image, NoRoom::Later).await?;
         }
         Ok(())
     }
@@ -386,7 +395,7 @@ impl DataDir {
             return Ok(());
         };
         let image = self.rebuilt_image(segment).await?;
-        self.install_index(segment, image).await
+        self.install_index(segment, image, NoRoom::Held).await
     }
 
     /// The bytes of a segment's `.idx`, from its frames and their verdicts.
@@ -396,8 +405,8 @@ impl DataDir {
         Ok(file::encode(segment.sequence, segment.used_bytes, &contents.ranges, &contents.lines()))
     }
 
-    /// Writes an `.idx` file and has the index read from it. A full disk only means that it is written later.
-    async fn install_index(&self, segment: SegmentInfo, image: Vec<u8>) -> Result<(), DataDirError> {
+    /// Writes an `.idx` file and has the index read from it.
+    async fn install_index(&self, segment: SegmentInfo, image: Vec<u8>, no_room: NoRoom) -> Result<(), DataDirError> {
         // A reader that met damage may rebuild the same file meanwhile; of a segment that is gone nothing is written.
         let _writing = self.index_files.lock().await;
         if !self.log.segments().iter().any(|other| other.sequence == segment.sequence) {
@@ -405,16 +414,18 @@ impl DataDir {
         }
         let path = index_path(&self.path, segment.sequence);
         let new_path = path.with_extension("idx.new");
-        match write_whole(&self.disk, &new_path, &path, image).await {
-            Ok(()) => {}
+        let kept = (no_room == NoRoom::Held).then(|| image.clone());
+        let opened = match write_whole(&self.disk, &new_path, &path, image).await {
+            Ok(()) => open_index(&self.disk, &self.path, segment.sequence, segment.used_bytes).await?,
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 tracing::warn!(segment = segment.sequence, %error, "no room for an index file");
                 self.disk.unlink(&new_path).ok();
-                return Ok(());
+                let Some(image) = kept else { return Ok(()) };
+                let held = held::open(image, segment.sequence, segment.used_bytes);
+                Some(held.map_err(|error| DataDirError::io(&path, error))?)
             }
             Err(error) => return Err(self.fail("index file", error)),
-        }
-        let opened = open_index(&self.disk, &self.path, segment.sequence, segment.used_bytes).await?;
+        };
         let damaged = |what: String| DataDirError::Damaged { path: path.display().to_string(), what };
         let opened = opened.ok_or_else(|| damaged("it does not read back".to_owned()))?;
         let index = Arc::clone(&self.index);

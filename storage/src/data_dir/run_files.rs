@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::index_files::write_whole;
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::Operation;
@@ -16,6 +17,7 @@ use crate::env::mutants::{self, Bug};
 use crate::ids::RunId;
 use crate::index::BatchIndex;
 use crate::index::file::Opened;
+use crate::index::held;
 use crate::runs::files::{self, RunError};
 use crate::runs::{Listing, RUNS_DIR, Runs, run_index_path, run_path};
 
@@ -75,9 +77,16 @@ async fn rebuild(disk: &Arc<dyn Disk>, path: &Path, run: &Listing) -> Result<Ope
     let damaged = |what: String| DataDirError::Damaged { path: index_path.display().to_string(), what };
     let image = image.map_err(|error| damaged(format!("it cannot be rebuilt from the run: {error}")))?;
     let io = |error| DataDirError::io(&index_path, error);
-    super::index_files::write_whole(disk, &index_path.with_extension("idx.new"), &index_path, image)
-        .await
-        .map_err(io)?;
+    let new_path = index_path.with_extension("idx.new");
+    match write_whole(disk, &new_path, &index_path, image.clone()).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            tracing::warn!(run = run.id.0, %error, "no room for an index file: it is held in memory");
+            disk.unlink(&new_path).ok();
+            return held::open(image, run.id.file_number(), run.used_bytes()).map_err(io);
+        }
+        Err(error) => return Err(io(error)),
+    }
     let (work_disk, work_path, work_run) = (Arc::clone(disk), path.to_owned(), run.clone());
     let opened = off_thread(disk, move || files::open_run_index(&work_disk, &work_path, &work_run)).await;
     opened.map_err(io)?.ok_or_else(|| damaged("it does not read back".to_owned()))

@@ -5,6 +5,7 @@
 
 mod batch_index;
 pub(crate) mod file;
+pub(crate) mod held;
 pub(crate) mod line;
 mod open_file;
 pub(crate) mod partition;

@@ -58,6 +58,27 @@ fn no_damaged_line_of_an_index_keeps_the_directory_from_starting() {
     });
 }
 
+/// Found by the simulation (seed 6621): readers were told of damage, though the log was sound.
+#[test]
+fn damaged_indexes_are_read_back_though_the_disk_has_no_room_for_them() {
+    sim::run(73, || async {
+        let (sim, disk) = disk(73, Tear::Pages);
+        let life = lived(&disk).await;
+        let indexes = [files(&sim, "log", ".idx"), files(&sim, RUNS_DIR, ".idx")].concat();
+        for index in &indexes {
+            let bytes = bytes(&sim, index);
+            (1..=bytes / 40 - 3).for_each(|line| sim.flip_bit(index, bytes - line * 40 + 3, 1).unwrap());
+        }
+        sim.set_capacity(0);
+        life.check().await;
+        sim.set_capacity(1 << 40);
+        life.settle().await;
+        life.check().await;
+        let acknowledged = life.moments.lock().0.clone();
+        check(Arc::new(sim.image().crash(Crash::Power, 1)), &acknowledged).await;
+    });
+}
+
 /// A damaged transaction voids those behind it, so the state before it counts: with a run that it lists and a later
 /// transaction dropped.
 #[test]

@@ -247,10 +247,12 @@ impl Owner {
         let answer = self.client.call(node, FETCH, &request).await;
         let answer = answer.and_then(|answer| answer.responses.into_iter().next()?.partitions.into_iter().next());
         let Some(shown) = answer.filter(|shown| shown.error_code == 0) else { return };
-        let Ok(found) = values_in(&shown.records.unwrap_or_default()) else { return };
+        let Ok(found) = values_in(&shown.records.clone().unwrap_or_default()) else { return };
         let foreign = found.iter().map(|(_, value)| *value).find(|value| !sent.contains(value));
         self.world.judge(i9_topics::own_records(&self.name, id, foreign));
-        let missing = acknowledged[..told].iter().find(|known| !found.contains(known)).copied();
+        // Who leads no more may not know it, and shows less.
+        let shows = |known: &&(i64, u64)| known.0 < shown.high_watermark;
+        let missing = acknowledged[..told].iter().filter(shows).find(|known| !found.contains(known)).copied();
         self.world.judge(i9_topics::kept(&self.name, id, missing));
     }
 }

@@ -1,0 +1,61 @@
+//! An index for whose file the disk has no room: it is held in memory until the next start.
+//!
+//! May not know: what it lists.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::file::{self, Opened};
+use crate::env::disk::{File, Mapping};
+
+/// The bytes of an index file, which were never written.
+struct Held(Vec<u8>);
+
+fn unwritten<T>() -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "an index held in memory is never written"))
+}
+
+impl File for Held {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
+        let read = buf.len().min(self.0.len() - from);
+        buf[..read].copy_from_slice(&self.0[from..from + read]);
+        Ok(read)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        unwritten()
+    }
+
+    fn preallocate(&self, _: u64) -> io::Result<()> {
+        unwritten()
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        unwritten()
+    }
+
+    fn sync_data(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(std::future::ready(unwritten()))
+    }
+
+    fn drop_cached(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn map(&self) -> io::Result<Option<Arc<dyn Mapping>>> {
+        Ok(None)
+    }
+}
+
+/// Opens what would be the bytes of the index file of a segment or run.
+pub(crate) fn open(image: Vec<u8>, segment: u64, used_bytes: u32) -> io::Result<Opened> {
+    let opened = file::open(Arc::new(Held(image)), segment, used_bytes)?;
+    opened.ok_or_else(|| io::Error::other("an index in memory does not read back"))
+}
