@@ -38,6 +38,7 @@ pub(crate) mod outcome;
 mod partition_view;
 mod produce;
 pub mod produce_targets;
+pub mod produce_unfound;
 mod sync_group;
 
 use std::sync::Arc;

@@ -75,7 +75,7 @@ pub(crate) fn start(
     let options = AppendOptions {
         acks: acks.unwrap_or(Acks::All),
         timeout: Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
-        origin: Origin::Client(ConnectionId(ctx.connection.peer.connection)),
+        origin: Origin::Client(connection_of(&ctx)),
         guard: None,
     };
     let mut producing =
@@ -88,6 +88,10 @@ pub(crate) fn start(
     (producing, enqueued)
 }
 
+fn connection_of(ctx: &Context) -> ConnectionId {
+    ConnectionId(ctx.connection.peer.connection)
+}
+
 fn acks(acks: i16) -> Option<Acks> {
     match acks {
         -1 => Some(Acks::All),
@@ -95,6 +99,12 @@ fn acks(acks: i16) -> Option<Acks> {
         1 => Some(Acks::Leader),
         _ => None,
     }
+}
+
+/// How the topic is named, for as long as its partition is looked for.
+fn without_partitions(topic: Option<&ProduceTopic>) -> ProduceTopic {
+    let (name, id) = topic.map_or((None, None), |topic| (topic.name.clone(), topic.id));
+    ProduceTopic { name, id, partitions: Vec::new() }
 }
 
 fn topic_ref(topic: &ProduceTopic) -> TopicRef<'_> {
@@ -134,13 +144,17 @@ fn enqueue(
             // What looks unknown from the tables may be new: `find` makes sure.
             Ok(None) | Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) => {}
             Err(error) => {
+                ctx.unfound.note(topic, part.index, &batch, &error);
                 part.pending = Pending::Settled(Err(error.into()));
                 return part;
             }
         }
     }
     part.pending = match &part.target {
-        Some(target) => Pending::Enqueued(target.partition.append(batch, options)),
+        Some(target) => {
+            ctx.unfound.found(topic, part.index, &target.partition, connection_of(ctx));
+            Pending::Enqueued(target.partition.append(batch, options))
+        }
         None => Pending::Unfound(batch),
     };
     part
@@ -190,7 +204,8 @@ impl Producing {
             }
             Pending::Unfound(batch) => {
                 let (batch, index) = (std::mem::take(batch), part.index);
-                let found = find_and_append(&self.ctx, self.topic_of(number), index, batch, &self.options);
+                let topic = without_partitions(self.topic_of(number));
+                let found = find_and_append(&self.ctx, topic, index, batch, &self.options);
                 if let Some(part) = self.parts.get_mut(number) {
                     part.pending = Pending::Finding(found);
                 }
@@ -244,24 +259,23 @@ impl Future for Producing {
 /// Waits for a partition that the tables do not know yet, then appends.
 fn find_and_append(
     ctx: &Arc<Context>,
-    topic: Option<&ProduceTopic>,
+    topic: ProduceTopic,
     index: i32,
     batch: Bytes,
     options: &AppendOptions,
 ) -> BoxFuture<'static, (Option<Arc<TopicMetrics>>, Result<Appended, AppendError>)> {
     let (ctx, options) = (ctx.clone(), options.clone());
-    let (name, id) = topic.map_or((None, None), |topic| (topic.name.clone(), topic.id));
     async move {
-        let wanted = match &name {
-            Some(name) => TopicRef::Name(name),
-            None => TopicRef::Id(id.unwrap_or_default()),
-        };
-        match ctx.partitions.find(wanted, index).await {
+        match ctx.partitions.find(topic_ref(&topic), index).await {
             Ok(found) => {
+                ctx.unfound.found(&topic, index, &found, connection_of(&ctx));
                 let metrics = ctx.metrics.topic(&found.topic().name);
                 (Some(metrics), found.append(batch, &options).await)
             }
-            Err(error) => (None, Err(error.into())),
+            Err(error) => {
+                ctx.unfound.note(&topic, index, &batch, &error);
+                (None, Err(error.into()))
+            }
         }
     }
     .boxed()

@@ -16,13 +16,13 @@ use ottla_storage::env::rt::{self, Instant};
 
 use super::error::{AppendError, PartitionError};
 use super::handle::Partition;
-use super::types::{Acks, AppendOptions, Appended, Origin};
+use super::types::{Acks, AppendOptions, Appended, ConnectionId, Origin};
 use super::validate::{is_heavy, prepare, prepare_internal};
 use crate::shard::answer::{self, AnswerReceiver};
 use crate::shard::command::BatchDecision;
 use crate::shard::queue::QueuedBatch;
 use crate::shard::state::{BatchOutcome, Rejection};
-use crate::shard::sticky::{Sender, Sent};
+use crate::shard::sticky::{Sender, Sent, precedes};
 
 /// A client that names a shorter timeout is answered by apply all the same: Kafka's leader appends without any wait.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
@@ -138,6 +138,44 @@ impl Partition {
         let header = BatchHeader::parse(data).filter(BatchHeader::is_idempotent)?;
         let sender = Sender { connection, producer: ProducerId(header.producer_id), partition: self.id };
         Some(Sent { sender, epoch: header.producer_epoch, sequence: header.base_sequence, arrival: 0 })
+    }
+}
+
+/// An idempotent batch that was refused before its partition was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedBefore {
+    producer: ProducerId,
+    epoch: i16,
+    sequence: i32,
+    error: PartitionError,
+}
+
+impl RefusedBefore {
+    pub(crate) fn new(header: &BatchHeader, error: PartitionError) -> Self {
+        let (producer, epoch) = (ProducerId(header.producer_id), header.producer_epoch);
+        Self { producer, epoch, sequence: header.base_sequence, error }
+    }
+
+    pub(crate) fn producer(&self) -> ProducerId {
+        self.producer
+    }
+
+    /// Another one of the same producer: what comes first is what the others wait for.
+    pub(crate) fn and(&mut self, other: Self) {
+        let is_older = other.epoch == self.epoch && precedes(other.sequence, self.sequence);
+        if other.epoch > self.epoch || is_older {
+            *self = other;
+        }
+    }
+}
+
+impl Partition {
+    /// What its producer sends behind a batch that was refused on this connection, before the partition was found, is
+    /// refused likewise, as if the batch had come here.
+    pub(crate) fn was_refused(&self, connection: ConnectionId, batch: RefusedBefore) {
+        let RefusedBefore { producer, epoch, sequence, error } = batch;
+        let sender = Sender { connection, producer, partition: self.id };
+        self.shard.was_refused(Sent { sender, epoch, sequence, arrival: 0 }, &error.into());
     }
 }
 

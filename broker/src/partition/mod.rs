@@ -23,7 +23,7 @@ mod validate;
 
 pub use crate::shard::published::Watched;
 pub use crate::shard::watching::Watch;
-pub use append::Appending;
+pub use append::{Appending, RefusedBefore};
 pub use error::{AppendError, PartitionError, RecordError};
 pub use handle::Partition;
 pub use leaders::{Leader, Leaders};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::coordinator::group::Groups;
 use crate::handlers::fetch_session::FetchSessions;
+use crate::handlers::produce_unfound::Unfound;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
@@ -74,6 +75,8 @@ pub struct Context {
     pub domain: Domain,
     /// Who asks.
     pub connection: ConnectionInfo,
+    /// What was refused on this connection before its partition was found.
+    pub unfound: Arc<Unfound>,
 }
 
 impl Deref for Context {

@@ -48,7 +48,7 @@ impl Service for Kafka {
         self.domain.metrics.connections.inc();
         let connection = ConnectionInfo { peer: peer.clone(), client_id: "".into() };
         KafkaDispatch {
-            context: Arc::new(Context { domain: self.domain.clone(), connection }),
+            context: Arc::new(Context { domain: self.domain.clone(), connection, unfound: Arc::default() }),
             targets: Targets::default(),
         }
     }

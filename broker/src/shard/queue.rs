@@ -118,6 +118,13 @@ impl Queue {
         self.refuse(batch, error);
     }
 
+    /// Remembers a refusal of a batch that never came here.
+    pub(crate) fn was_refused(&mut self, mut sent: Sent, error: &AppendError) {
+        self.arrivals += 1;
+        sent.arrival = self.arrivals;
+        self.refusals.refuse(&sent, error);
+    }
+
     fn number(&mut self, batch: &mut QueuedBatch) {
         self.arrivals += 1;
         if let Some(sent) = &mut batch.sent {

@@ -28,6 +28,7 @@ use super::machine::ShardMachine;
 use super::published::Published;
 use super::queue::{Packed, Queue, QueuedBatch, QueuedCommand};
 use super::state::{ApplyReply, ShardState};
+use super::sticky::Sent;
 use crate::metadata::{ShardCreation, ShardKind};
 use crate::partition::{AppendError, ConnectionId, PartitionError};
 
@@ -232,6 +233,11 @@ impl Shard {
                 self.work.notify_one();
             }
         }
+    }
+
+    /// A batch was refused before it could come here: what follows of its producer is turned away.
+    pub(crate) fn was_refused(&self, sent: Sent, error: &AppendError) {
+        self.queue.lock().was_refused(sent, error);
     }
 
     /// Proposes a command and waits for what apply says. It is enqueued before this returns.

@@ -1,0 +1,138 @@
+//! Idempotent batches of one connection that were refused before their partition was found. What their producer sent behind
+//! them must not be taken before they come again (design section 3): as soon as the partition is found, its shard is told.
+//!
+//! May not know: what ends a refusal.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kafka_protocol::protocol::StrBytes;
+use ottla_protocol::batch::BatchHeader;
+use ottla_protocol::produce::ProduceTopic;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::partition::{ConnectionId, Partition, PartitionError, RefusedBefore};
+
+/// Producers and partitions remembered per connection; beyond it the oldest are forgotten.
+const REFUSED_MAX: usize = 1_024;
+
+/// A topic as a client names it. The name is a copy: that in a request keeps the connection's whole read buffer alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    name: Option<StrBytes>,
+    id: Option<Uuid>,
+}
+
+impl From<&ProduceTopic> for Named {
+    fn from(topic: &ProduceTopic) -> Self {
+        Self { name: topic.name.as_ref().map(|name| StrBytes::from_string(name.to_string())), id: topic.id }
+    }
+}
+
+#[derive(Debug)]
+struct Refused {
+    topic: Named,
+    index: i32,
+    batch: RefusedBefore,
+}
+
+/// What was refused on one connection before its partition was found.
+#[derive(Debug, Default)]
+pub struct Unfound {
+    any: AtomicBool,
+    refused: Mutex<Vec<Refused>>,
+}
+
+impl Unfound {
+    /// A batch is refused because its partition was not found.
+    pub(crate) fn note(&self, topic: &ProduceTopic, index: i32, batch: &[u8], error: &PartitionError) {
+        let Some(header) = BatchHeader::parse(batch).filter(BatchHeader::is_idempotent) else { return };
+        let batch = RefusedBefore::new(&header, error.clone());
+        let topic = Named::from(topic);
+        let mut refused = self.refused.lock();
+        let known = refused
+            .iter_mut()
+            .find(|known| known.topic == topic && known.index == index && known.batch.producer() == batch.producer());
+        match known {
+            Some(known) => known.batch.and(batch),
+            None => {
+                if refused.len() >= REFUSED_MAX {
+                    refused.remove(0);
+                }
+                refused.push(Refused { topic, index, batch });
+            }
+        }
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// The partition is found: its shard learns what was refused.
+    pub(crate) fn found(&self, topic: &ProduceTopic, index: i32, partition: &Partition, connection: ConnectionId) {
+        if !self.any.load(Ordering::Acquire) {
+            return;
+        }
+        let topic = Named::from(topic);
+        let mut refused = self.refused.lock();
+        for known in refused.extract_if(.., |known| known.topic == topic && known.index == index) {
+            partition.was_refused(connection, known.batch);
+        }
+        self.any.store(!refused.is_empty(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use ottla_protocol::batch::{BatchBuilder, NewRecord};
+    use ottla_protocol::compression::Codec;
+    use ottla_storage::env::rt;
+
+    use super::*;
+    use crate::config::TopicConfig;
+    use crate::metadata::ShardKind;
+    use crate::partition::{Acks, AppendError, AppendOptions, Origin, Partitions, TopicRef};
+    use crate::shard::fake::{FakeGroup, FakeRegistry, image_with_topic};
+    use crate::shard::{Shards, Upkeep};
+
+    const CONNECTION: ConnectionId = ConnectionId(1);
+
+    fn topic(name: &'static str) -> ProduceTopic {
+        ProduceTopic { name: Some(StrBytes::from_static_str(name)), id: None, partitions: Vec::new() }
+    }
+
+    fn batch(sequence: i32) -> Bytes {
+        let mut builder = BatchBuilder::new(Codec::None).with_producer(7, 0, sequence);
+        builder.push(&NewRecord { timestamp: rt::wall_clock_ms(), key: None, value: Some(b"v"), headers: &[] });
+        builder.build().unwrap()
+    }
+
+    /// Found by the simulation (seed 7312): a node with old metadata refused the first two batches of a producer, learnt of the
+    /// topic, and took the third.
+    #[tokio::test]
+    async fn what_comes_behind_a_batch_without_a_partition_waits_for_it() {
+        let (_group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 1, pinned: false });
+        let registry = std::sync::Arc::new(FakeRegistry::new(image_with_topic(3, TopicConfig::default())));
+        let partitions = Partitions::new(Shards::for_tests(shard.clone(), registry.clone()));
+        rt::spawn(crate::shard::upkeep::run(shard, registry, Upkeep::default()));
+        let partition = partitions.find(TopicRef::Name("t"), 0).await.unwrap();
+        let (timeout, origin) = (Duration::from_secs(5), Origin::Client(CONNECTION));
+        let options = AppendOptions { acks: Acks::All, timeout, origin, guard: None };
+        let unfound = Unfound::default();
+        let error = PartitionError::LeaderNotAvailable;
+        for sequence in [1, 0, 2] {
+            unfound.note(&topic("t"), 0, &batch(sequence), &error);
+        }
+        unfound.found(&topic("u"), 0, &partition, CONNECTION);
+        unfound.found(&topic("t"), 1, &partition, CONNECTION);
+        unfound.found(&topic("t"), 0, &partition, CONNECTION);
+        let refused: AppendError = error.into();
+        assert_eq!(partition.append(batch(3), &options).await.map(|_| ()), Err(refused));
+        for sequence in 0..3 {
+            let appended = partition.append(batch(sequence), &options).await.unwrap();
+            assert_eq!(appended.base_offset.0, i64::from(sequence));
+            unfound.found(&topic("t"), 0, &partition, CONNECTION);
+        }
+    }
+}
