@@ -10,6 +10,7 @@ use ottla_protocol::ids::Offset;
 
 use super::DataDir;
 use crate::ids::{LogId, ReplicaId};
+use crate::index::partition::GONE;
 use crate::read::{ReadError, ReadRequest};
 
 /// A replica's state between two of its entries, as the newest checkpoint holds it.
@@ -66,6 +67,10 @@ impl DataDir {
         let plan = self.plan_read(ReadRequest { up_to, ..request }).await?;
         let lines: Vec<_> = plan.lines().map(|line| (line.bytes as usize, line.max_timestamp_ms)).collect();
         let log_start = Offset(self.index.log_start(request.key));
+        // Of a replica that has left everything counts as expired: whoever asks must not take that for the truth.
+        if log_start.0 == GONE && self.log.replica(request.key.replica).is_none() {
+            return Err(ReadError::Moved(request.from));
+        }
         if lines.is_empty() {
             return Ok(Exported { log_start, batches: Vec::new() });
         }

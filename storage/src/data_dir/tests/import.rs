@@ -57,6 +57,22 @@ async fn take(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapsho
     import.commit(snapshot).await.unwrap();
 }
 
+/// Found by the simulation (seed 2058): all that the replica had counted as expired, and was skipped.
+#[test]
+fn a_replica_that_has_left_tells_nobody_that_its_batches_have_expired() {
+    sim::run(31, || async {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(31, SimDiskOptions::default()));
+        let (directory, _) = open(&disk, options()).await;
+        let toy = Toy::create(&directory, SOURCE).await;
+        toy.write(entries()).await;
+        let request =
+            ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(9), bytes_max: 4_000, at_least_one: true };
+        assert_eq!(directory.export(request).await.unwrap().log_start, Offset(0));
+        directory.remove_replica(ReplicaId(SOURCE)).await.unwrap();
+        assert!(directory.export(request).await.is_err());
+    });
+}
+
 /// The target after a crash; true if the snapshot was real.
 async fn check(disk: Arc<dyn Disk>) -> bool {
     let (directory, recovered) = open(&disk, options()).await;
