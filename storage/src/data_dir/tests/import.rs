@@ -57,7 +57,7 @@ async fn take(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapsho
     import.commit(snapshot).await.unwrap();
 }
 
-/// Found by the simulation (seed 2058): all that the replica had counted as expired, and was skipped.
+/// All that the replica had counts as expired then, and would be skipped.
 #[test]
 fn a_replica_that_has_left_tells_nobody_that_its_batches_have_expired() {
     sim::run(31, || async {
