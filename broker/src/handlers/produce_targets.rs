@@ -26,10 +26,29 @@ pub(crate) struct Target {
     pub(crate) metrics: Arc<TopicMetrics>,
 }
 
+/// A topic as a client names it. The name is a copy: that in a request keeps the connection's whole read buffer alive.
 #[derive(Debug)]
-struct KnownTopic {
+pub(super) struct Named {
     name: Option<StrBytes>,
     id: Option<Uuid>,
+}
+
+impl Named {
+    /// True if the request means this topic, by the same name or id.
+    pub(super) fn is(&self, topic: &ProduceTopic) -> bool {
+        self.name == topic.name && self.id == topic.id
+    }
+}
+
+impl From<&ProduceTopic> for Named {
+    fn from(topic: &ProduceTopic) -> Self {
+        Self { name: topic.name.as_ref().map(|name| StrBytes::from_string(name.to_string())), id: topic.id }
+    }
+}
+
+#[derive(Debug)]
+struct KnownTopic {
+    named: Named,
     /// Number of this topic in the keys of `targets`.
     number: usize,
 }
@@ -80,9 +99,7 @@ impl Targets {
         }
         let number = self.number(topic).unwrap_or_else(|| {
             let number = self.topics.len();
-            // A copy: the name in the request would keep the connection's whole read buffer alive.
-            let name = topic.name.as_ref().map(|name| StrBytes::from_string(name.to_string()));
-            self.topics.push(KnownTopic { name, id: topic.id, number });
+            self.topics.push(KnownTopic { named: topic.into(), number });
             number
         });
         self.targets.insert((number, index), target.clone());
@@ -90,7 +107,7 @@ impl Targets {
     }
 
     fn number(&mut self, topic: &ProduceTopic) -> Option<usize> {
-        let place = self.topics.iter().position(|known| known.name == topic.name && known.id == topic.id)?;
+        let place = self.topics.iter().position(|known| known.named.is(topic))?;
         self.topics.swap(0, place);
         self.topics.first().map(|known| known.number)
     }

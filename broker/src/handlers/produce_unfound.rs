@@ -5,35 +5,26 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kafka_protocol::protocol::StrBytes;
+use super::produce_targets::Named;
+use crate::partition::{ConnectionId, Partition, PartitionError, RefusedBefore};
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::produce::ProduceTopic;
 use parking_lot::Mutex;
-use uuid::Uuid;
-
-use crate::partition::{ConnectionId, Partition, PartitionError, RefusedBefore};
 
 /// Producers and partitions remembered per connection; beyond it the oldest are forgotten.
 const REFUSED_MAX: usize = 1_024;
-
-/// A topic as a client names it. The name is a copy: that in a request keeps the connection's whole read buffer alive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Named {
-    name: Option<StrBytes>,
-    id: Option<Uuid>,
-}
-
-impl From<&ProduceTopic> for Named {
-    fn from(topic: &ProduceTopic) -> Self {
-        Self { name: topic.name.as_ref().map(|name| StrBytes::from_string(name.to_string())), id: topic.id }
-    }
-}
 
 #[derive(Debug)]
 struct Refused {
     topic: Named,
     index: i32,
     batch: RefusedBefore,
+}
+
+impl Refused {
+    fn is_for(&self, topic: &ProduceTopic, index: i32) -> bool {
+        self.index == index && self.topic.is(topic)
+    }
 }
 
 /// What was refused on one connection before its partition was found.
@@ -48,18 +39,16 @@ impl Unfound {
     pub(crate) fn note(&self, topic: &ProduceTopic, index: i32, batch: &[u8], error: &PartitionError) {
         let Some(header) = BatchHeader::parse(batch).filter(BatchHeader::is_idempotent) else { return };
         let batch = RefusedBefore::new(&header, error.clone());
-        let topic = Named::from(topic);
         let mut refused = self.refused.lock();
-        let known = refused
-            .iter_mut()
-            .find(|known| known.topic == topic && known.index == index && known.batch.producer() == batch.producer());
+        let same = |known: &&mut Refused| known.batch.producer() == batch.producer() && known.is_for(topic, index);
+        let known = refused.iter_mut().find(same);
         match known {
             Some(known) => known.batch.and(batch),
             None => {
                 if refused.len() >= REFUSED_MAX {
                     refused.remove(0);
                 }
-                refused.push(Refused { topic, index, batch });
+                refused.push(Refused { topic: topic.into(), index, batch });
             }
         }
         self.any.store(true, Ordering::Release);
@@ -70,9 +59,8 @@ impl Unfound {
         if !self.any.load(Ordering::Acquire) {
             return;
         }
-        let topic = Named::from(topic);
         let mut refused = self.refused.lock();
-        for known in refused.extract_if(.., |known| known.topic == topic && known.index == index) {
+        for known in refused.extract_if(.., |known| known.is_for(topic, index)) {
             partition.was_refused(connection, known.batch);
         }
         self.any.store(!refused.is_empty(), Ordering::Release);
@@ -85,6 +73,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
+    use kafka_protocol::protocol::StrBytes;
     use ottla_protocol::batch::{BatchBuilder, NewRecord};
     use ottla_protocol::compression::Codec;
     use ottla_storage::env::rt;

@@ -100,7 +100,7 @@ impl Packed {
 impl Queue {
     /// Adds a batch behind all others; refused if too much waits already.
     pub(crate) fn push(&mut self, mut batch: QueuedBatch) {
-        self.number(&mut batch);
+        self.number(batch.sent.as_mut());
         if self.stopped {
             return self.refuse(batch, PartitionError::NotLeaderOrFollower.into());
         }
@@ -114,20 +114,19 @@ impl Queue {
 
     /// Refuses a batch that is not to be queued at all.
     pub(crate) fn turn_away(&mut self, mut batch: QueuedBatch, error: AppendError) {
-        self.number(&mut batch);
+        self.number(batch.sent.as_mut());
         self.refuse(batch, error);
     }
 
     /// Remembers a refusal of a batch that never came here.
     pub(crate) fn was_refused(&mut self, mut sent: Sent, error: &AppendError) {
-        self.arrivals += 1;
-        sent.arrival = self.arrivals;
+        self.number(Some(&mut sent));
         self.refusals.refuse(&sent, error);
     }
 
-    fn number(&mut self, batch: &mut QueuedBatch) {
+    fn number(&mut self, sent: Option<&mut Sent>) {
         self.arrivals += 1;
-        if let Some(sent) = &mut batch.sent {
+        if let Some(sent) = sent {
             sent.arrival = self.arrivals;
         }
     }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::DataDirError;
@@ -73,8 +74,22 @@ pub(super) async fn read_frames(
     off_thread(disk, work).await.map_err(|error| DataDirError::io(&io_path, error))?
 }
 
+/// Writes an index file. False if there is no room for it: then nothing is left of it.
+pub(super) async fn write_index(disk: &Arc<dyn Disk>, path: &Path, image: Bytes) -> io::Result<bool> {
+    let new_path = path.with_extension("idx.new");
+    match write_whole(disk, &new_path, path, image).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            tracing::warn!(path = %path.display(), %error, "no room for an index file");
+            disk.unlink(&new_path).ok();
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes a file whole: under another name, synced, then renamed.
-pub(super) async fn write_whole(disk: &Arc<dyn Disk>, new_path: &Path, path: &Path, image: Vec<u8>) -> io::Result<()> {
+async fn write_whole(disk: &Arc<dyn Disk>, new_path: &Path, path: &Path, image: Bytes) -> io::Result<()> {
     let (work_disk, new) = (Arc::clone(disk), new_path.to_owned());
     let file = off_thread(disk, move || {
         match work_disk.unlink(&new) {

@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::index_files::{index_path, open_index, read_frames, write_whole};
+use bytes::Bytes;
+
+use super::index_files::{index_path, open_index, read_frames, write_index};
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::{Operation, ReplicaHead};
@@ -381,7 +383,7 @@ impl DataDir {
                 Ok(file::encode(segment.sequence, segment.used_bytes, &ranges, &runs))
             };
             let image = off_thread(&self.disk, encode).await.map_err(|error| DataDirError::io(&self.path, error))?;
-            self.install_index(segment, image, NoRoom::Later).await?;
+            self.install_index(segment, image.into(), NoRoom::Later).await?;
         }
         Ok(())
     }
@@ -395,7 +397,7 @@ impl DataDir {
             return Ok(());
         };
         let image = self.rebuilt_image(segment).await?;
-        self.install_index(segment, image, NoRoom::Held).await
+        self.install_index(segment, image.into(), NoRoom::Held).await
     }
 
     /// The bytes of a segment's `.idx`, from its frames and their verdicts.
@@ -406,25 +408,21 @@ impl DataDir {
     }
 
     /// Writes an `.idx` file and has the index read from it.
-    async fn install_index(&self, segment: SegmentInfo, image: Vec<u8>, no_room: NoRoom) -> Result<(), DataDirError> {
+    async fn install_index(&self, segment: SegmentInfo, image: Bytes, no_room: NoRoom) -> Result<(), DataDirError> {
         // A reader that met damage may rebuild the same file meanwhile; of a segment that is gone nothing is written.
         let _writing = self.index_files.lock().await;
         if !self.log.segments().iter().any(|other| other.sequence == segment.sequence) {
             return Ok(());
         }
         let path = index_path(&self.path, segment.sequence);
-        let new_path = path.with_extension("idx.new");
-        let kept = (no_room == NoRoom::Held).then(|| image.clone());
-        let opened = match write_whole(&self.disk, &new_path, &path, image).await {
-            Ok(()) => open_index(&self.disk, &self.path, segment.sequence, segment.used_bytes).await?,
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                tracing::warn!(segment = segment.sequence, %error, "no room for an index file");
-                self.disk.unlink(&new_path).ok();
-                let Some(image) = kept else { return Ok(()) };
+        let written = write_index(&self.disk, &path, image.clone()).await;
+        let opened = match (written.map_err(|error| self.fail("index file", error))?, no_room) {
+            (true, _) => open_index(&self.disk, &self.path, segment.sequence, segment.used_bytes).await?,
+            (false, NoRoom::Later) => return Ok(()),
+            (false, NoRoom::Held) => {
                 let held = held::open(image, segment.sequence, segment.used_bytes);
                 Some(held.map_err(|error| DataDirError::io(&path, error))?)
             }
-            Err(error) => return Err(self.fail("index file", error)),
         };
         let damaged = |what: String| DataDirError::Damaged { path: path.display().to_string(), what };
         let opened = opened.ok_or_else(|| damaged("it does not read back".to_owned()))?;

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::index_files::write_whole;
+use bytes::Bytes;
+
+use super::index_files::write_index;
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::Operation;
@@ -77,15 +79,9 @@ async fn rebuild(disk: &Arc<dyn Disk>, path: &Path, run: &Listing) -> Result<Ope
     let damaged = |what: String| DataDirError::Damaged { path: index_path.display().to_string(), what };
     let image = image.map_err(|error| damaged(format!("it cannot be rebuilt from the run: {error}")))?;
     let io = |error| DataDirError::io(&index_path, error);
-    let new_path = index_path.with_extension("idx.new");
-    match write_whole(disk, &new_path, &index_path, image.clone()).await {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-            tracing::warn!(run = run.id.0, %error, "no room for an index file: it is held in memory");
-            disk.unlink(&new_path).ok();
-            return held::open(image, run.id.file_number(), run.used_bytes()).map_err(io);
-        }
-        Err(error) => return Err(io(error)),
+    let image = Bytes::from(image);
+    if !write_index(disk, &index_path, image.clone()).await.map_err(io)? {
+        return held::open(image, run.id.file_number(), run.used_bytes()).map_err(io);
     }
     let (work_disk, work_path, work_run) = (Arc::clone(disk), path.to_owned(), run.clone());
     let opened = off_thread(disk, move || files::open_run_index(&work_disk, &work_path, &work_run)).await;

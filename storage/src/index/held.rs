@@ -5,13 +5,14 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::file::{self, Opened};
 use crate::env::disk::{File, Mapping};
 
 /// The bytes of an index file, which were never written.
-struct Held(Vec<u8>);
+struct Held(Bytes);
 
 fn unwritten<T>() -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "an index held in memory is never written"))
@@ -55,7 +56,7 @@ impl File for Held {
 }
 
 /// Opens what would be the bytes of the index file of a segment or run.
-pub(crate) fn open(image: Vec<u8>, segment: u64, used_bytes: u32) -> io::Result<Opened> {
+pub(crate) fn open(image: Bytes, segment: u64, used_bytes: u32) -> io::Result<Opened> {
     let opened = file::open(Arc::new(Held(image)), segment, used_bytes)?;
     opened.ok_or_else(|| io::Error::other("an index in memory does not read back"))
 }

@@ -97,9 +97,7 @@ impl Promises {
     pub(crate) fn down(&mut self, node: SimNode, has_left: impl Fn(ReplicaId) -> bool) {
         let Some(directory) = self.directories.remove(&node).and_then(|directory| directory.upgrade()) else { return };
         let there = directory.log().replicas();
-        let gone: Vec<_> = self.homes.iter().filter(|(id, home)| **home == node && !there.contains(id)).collect();
-        let gone: Vec<_> = gone.into_iter().map(|(id, _)| *id).collect();
-        for replica in gone {
+        for replica in self.missing(node, |replica| there.contains(&replica)) {
             self.forget(replica);
             self.removed.insert(replica);
         }
@@ -117,8 +115,7 @@ impl Promises {
 
     /// A node has lost its disk, and nobody expects anything of what was on it.
     pub(crate) fn wiped(&mut self, node: SimNode) {
-        let gone: Vec<_> = self.homes.iter().filter(|(_, home)| **home == node).map(|(id, _)| *id).collect();
-        gone.into_iter().for_each(|replica| self.forget(replica));
+        self.missing(node, |_| false).into_iter().for_each(|replica| self.forget(replica));
         self.last_commits.remove(&node);
     }
 
@@ -149,17 +146,14 @@ impl Promises {
                 i8_recovery::found(before, replica, &log.outline(), rotten)?;
             }
         }
-        self.forget_unborn(node, recovered);
+        let is_there = |replica| recovered.iter().any(|found| found.id == replica);
+        self.forget_unborn(node, is_there);
         if !rotten {
-            self.forget_left(node, recovered);
+            self.forget_left(node, is_there);
         }
         for (replica, before) in &self.before {
             let had = before.log.as_ref().is_some_and(|log| log.synced > 0);
-            if self.homes.get(replica) == Some(&node)
-                && had
-                && !rotten
-                && !recovered.iter().any(|found| found.id == *replica)
-            {
+            if self.homes.get(replica) == Some(&node) && had && !rotten && !is_there(*replica) {
                 return Err(i8_recovery::gone(replica.0));
             }
         }
@@ -173,15 +167,14 @@ impl Promises {
     }
 
     /// Replicas of this node that are not there any more.
-    fn missing(&self, node: SimNode, recovered: &[RecoveredReplica]) -> Vec<ReplicaId> {
-        let is_there = |id: ReplicaId| recovered.iter().any(|found| found.id == id);
+    fn missing(&self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) -> Vec<ReplicaId> {
         let missing = self.homes.iter().filter(|(id, home)| **home == node && !is_there(**id));
         missing.map(|(id, _)| *id).collect()
     }
 
     /// Creations that were under way when the node went down, and never were durable: they may be made again.
-    fn forget_unborn(&mut self, node: SimNode, recovered: &[RecoveredReplica]) {
-        for replica in self.missing(node, recovered) {
+    fn forget_unborn(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
+        for replica in self.missing(node, is_there) {
             let log = self.before.get(&replica).and_then(|before| before.log.as_ref());
             if log.is_none_or(|log| log.synced == 0) {
                 self.forget(replica);
@@ -190,8 +183,8 @@ impl Promises {
     }
 
     /// Removals that were under way when the node went down, and came to their end: what they removed stays away.
-    fn forget_left(&mut self, node: SimNode, recovered: &[RecoveredReplica]) {
-        for replica in self.missing(node, recovered) {
+    fn forget_left(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
+        for replica in self.missing(node, is_there) {
             if self.leaving.contains(&replica) {
                 self.forget(replica);
                 self.removed.insert(replica);

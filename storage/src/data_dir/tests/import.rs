@@ -37,6 +37,15 @@ fn entries() -> Vec<Entry> {
     (1..=ENTRIES).map(one).collect()
 }
 
+/// A directory with a replica that has applied these entries.
+async fn source(seed: u64, entries: Vec<Entry>) -> (Arc<DataDir>, Arc<Toy>) {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(seed, SimDiskOptions::default()));
+    let (directory, _) = open(&disk, options()).await;
+    let toy = Toy::create(&directory, SOURCE).await;
+    toy.write(entries).await;
+    (directory, toy)
+}
+
 /// Takes what the snapshot has and the target lacks.
 async fn take(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapshot) {
     let mut import = target.begin_import(ReplicaId(TARGET));
@@ -61,10 +70,7 @@ async fn take(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapsho
 #[test]
 fn a_replica_that_has_left_tells_nobody_that_its_batches_have_expired() {
     sim::run(31, || async {
-        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(31, SimDiskOptions::default()));
-        let (directory, _) = open(&disk, options()).await;
-        let toy = Toy::create(&directory, SOURCE).await;
-        toy.write(entries()).await;
+        let (directory, toy) = source(31, entries()).await;
         let request =
             ReadRequest { key: toy.key(0), from: Offset(0), up_to: Offset(9), bytes_max: 4_000, at_least_one: true };
         assert_eq!(directory.export(request).await.unwrap().log_start, Offset(0));
@@ -220,10 +226,7 @@ fn a_snapshot_leaves_no_gap_where_an_index_file_was_lost_with_the_newest_cut() {
 #[test]
 fn a_batch_that_does_not_follow_or_is_damaged_is_refused() {
     sim::run(2, || async {
-        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(3, SimDiskOptions::default()));
-        let (directory, _) = open(&disk, options()).await;
-        let toy = Toy::create(&directory, SOURCE).await;
-        toy.write(entries()[..6].to_vec()).await;
+        let (directory, toy) = source(3, entries()[..6].to_vec()).await;
         let key = toy.key(0);
         let request = ReadRequest { key, from: Offset(0), up_to: Offset(3), bytes_max: 10_000, at_least_one: true };
         let exported = directory.export(request).await.unwrap();
