@@ -54,8 +54,8 @@ struct Inner {
     answers_lost_per_mille: AtomicU64,
     tuning: Tuning,
     promises: Mutex<Promises>,
-    /// Nodes whose disks were damaged so that only a replacement helps.
-    rotten: Mutex<BTreeSet<SimNode>>,
+    /// Nodes whose disks were damaged so that a replica may be lost by it, and how often.
+    rotten: Mutex<BTreeMap<SimNode, u64>>,
     oracle: Mutex<Oracle>,
     chronicle: Mutex<Chronicle>,
     story: Mutex<Story>,
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// The shard of a replica, as far as any node knows.
-    fn shard_of(&self, replica: ReplicaId) -> Option<u64> {
+    pub(crate) fn shard_of(&self, replica: ReplicaId) -> Option<u64> {
         let image = self.image()?;
         let shard = image.shards.values().find(|shard| shard.members().any(|other| other.id == replica))?;
         Some(shard.id.0)
@@ -133,11 +133,16 @@ impl World {
 
     /// From now on nobody expects anything of this node but that it tells no lies.
     pub(crate) fn give_up(&self, node: SimNode) {
-        self.0.rotten.lock().insert(node);
+        *self.0.rotten.lock().entry(node).or_default() += 1;
     }
 
     pub(crate) fn is_rotten(&self, node: SimNode) -> bool {
-        self.0.rotten.lock().contains(&node)
+        self.0.rotten.lock().contains_key(&node)
+    }
+
+    /// How often the node's disk was damaged.
+    fn strikes(&self, node: SimNode) -> u64 {
+        self.0.rotten.lock().get(&node).copied().unwrap_or(0)
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = SimNode> + use<> {
@@ -365,7 +370,7 @@ impl World {
             world.judge(verdict);
         };
         let begin = async move { Life::begin(node, number, founders, disk, network, tuning, opened).await };
-        let downs = self.downs(node);
+        let (downs, strikes) = (self.downs(node), self.strikes(node));
         let begun = sim::spawn_on(node, begin).await;
         self.0.starting.lock().remove(&node);
         // It may go down after it has begun, and before this learns of it: then what has begun is dead.
@@ -383,7 +388,7 @@ impl World {
                 let life = Arc::new(life);
                 self.0.up.lock().insert(node, life.clone());
                 self.tell_fault(format!("node {} runs, life {number}", node.0));
-                self.compare_entries(&life).await;
+                self.compare_entries(&life, strikes).await;
             }
             Ok(Err(why)) => {
                 self.tell_fault(format!("node {} refuses to start: {why}", node.0));
@@ -394,8 +399,9 @@ impl World {
         }
     }
 
-    /// What a node's replicas still have to apply is what leaders sent.
-    async fn compare_entries(&self, life: &Life) {
+    /// What a node's replicas still have to apply is what leaders sent. `strikes`: how often its disk was damaged when it
+    /// began; what is damaged after that it cannot have found.
+    async fn compare_entries(&self, life: &Life, strikes: u64) {
         for found in life.recovered.iter().filter(|found| found.lost.is_none()) {
             let (Some(log), Some(shard)) = (life.directory.replica_log(found.id), self.shard_of(found.id)) else {
                 continue;
@@ -404,6 +410,9 @@ impl World {
             let Some(last) = found.last_log_id.map(|id| id.index).filter(|last| *last >= first) else { continue };
             // Raft may have taken something back since.
             let Ok(entries) = log.read_to_apply(EntryRange { first, last }, usize::MAX).await else { continue };
+            if self.strikes(life.node) != strikes {
+                return;
+            }
             for entry in entries.iter().filter(|entry| !found.damaged.contains(&entry.log_id)) {
                 let verdict = self.promises().contents.holds(shard, found.id, entry);
                 self.judge(verdict);
