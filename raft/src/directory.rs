@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::checkpoint::CutSource;
-use ottla_storage::data_dir::{DataDir, Exported, ExportedBatch, Import, ReplicaSnapshot};
+use ottla_storage::data_dir::{DataDir, Exported, ExportedBatch, Import, Peers, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::index::ExtentKey;
@@ -31,6 +31,9 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Where the checkpointer gets the replica's cuts; held weakly.
     fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>);
+
+    /// Where the batches of the replica come from if they are damaged here; held weakly.
+    fn register_peers(&self, _replica: ReplicaId, _peers: Weak<dyn Peers>) {}
 
     /// The last entry that the durable checkpoint of the replica contains: entries up to it may be purged.
     fn checkpointed(&self, replica: ReplicaId) -> Option<LogId>;
@@ -105,6 +108,10 @@ impl Directory for DataDir {
 
     fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>) {
         DataDir::register(self, replica, source);
+    }
+
+    fn register_peers(&self, replica: ReplicaId, peers: Weak<dyn Peers>) {
+        DataDir::register_peers(self, replica, peers);
     }
 
     fn checkpointed(&self, replica: ReplicaId) -> Option<LogId> {

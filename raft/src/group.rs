@@ -136,6 +136,8 @@ impl Group {
         });
         let source: Arc<dyn ottla_storage::checkpoint::CutSource> = group.applier.clone();
         group.directory.register(replica, Arc::downgrade(&source));
+        let peers: Arc<dyn ottla_storage::data_dir::Peers> = group.clone();
+        group.directory.register_peers(replica, Arc::downgrade(&peers));
         group.raft.run();
         rt::spawn(group.clone().watch_role());
         rt::spawn(group.clone().maintain());

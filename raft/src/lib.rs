@@ -22,6 +22,7 @@ mod net;
 mod options;
 mod progress;
 mod proposal;
+mod repair;
 mod runtime;
 mod snapshot;
 mod state_machine;

@@ -8,7 +8,6 @@
 //! ```
 //! What is lacking is asked for, nothing else; a pull that failed goes on where it was. May not know: what keys mean.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +28,11 @@ use crate::taking::Prepared;
 use crate::types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
 
 /// Bytes of batches in one answer, a longer batch aside.
-const ANSWER_BYTES: usize = 1 << 20;
+pub(crate) const ANSWER_BYTES: usize = 1 << 20;
 /// How long a member has to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-fn refused(what: &str) -> io::Error {
+pub(crate) fn refused(what: &str) -> io::Error {
     io::Error::other(what.to_owned())
 }
 
@@ -91,10 +90,7 @@ impl Group {
     ) -> io::Result<()> {
         let mut extents = self.applier.extents(&snapshot.keys)?;
         import.order(&mut extents);
-        // The leader last: it has enough to do.
-        let mut others: BTreeSet<ReplicaId> = self.members().voters.into_iter().flatten().collect();
-        others.retain(|source| *source != self.replica && *source != leader);
-        let sources: Vec<ReplicaId> = others.into_iter().chain([leader]).collect();
+        let sources = self.others(Some(leader));
         for extent in extents {
             import.skip_to(extent.partition, extent.log_start);
             let mut failures = 0;
@@ -126,7 +122,7 @@ impl Group {
         if import.position(partition) == from { Err(refused("batches are lacking there")) } else { Ok(()) }
     }
 
-    async fn ask(&self, source: ReplicaId, request: Message) -> io::Result<Message> {
+    pub(crate) async fn ask(&self, source: ReplicaId, request: Message) -> io::Result<Message> {
         let answer = self.network.call(self.replica, source, request, ANSWER_WAIT).await;
         answer.map_err(|Undelivered(why)| refused(&why))
     }

@@ -13,8 +13,10 @@ mod import;
 mod index_files;
 mod lookup;
 mod maintain;
+mod peers;
 mod recover;
 mod relocate;
+mod repair;
 mod rewriter;
 mod rewriter_state;
 mod run_files;
@@ -32,9 +34,10 @@ use ottla_protocol::ids::Offset;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-pub use export::{Exported, ExportedBatch, ReplicaSnapshot};
+pub use export::ReplicaSnapshot;
 pub use failure::OnFailure;
 pub use import::Import;
+pub use peers::{Exported, ExportedBatch, Peers};
 pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
 
 use crate::checkpoint::{Checkpoint, CutSource};
@@ -191,6 +194,7 @@ impl DataDir {
         let _checkpoint = self.checkpoint.lock().await;
         self.write_last_verdicts(replica).await?;
         self.log.remove_group(replica).await?;
+        self.rewriter.peers.lock().remove(&replica);
         self.index.remove_replica(replica);
         Ok(())
     }
@@ -271,7 +275,8 @@ impl DataDir {
             run_bytes,
             rewrites: self.rewriter.jobs.load(Ordering::Relaxed),
             rewritten_bytes: self.rewriter.rewritten_bytes.load(Ordering::Relaxed),
-            damaged_sources: self.rewriter.damaged_sources.load(Ordering::Relaxed),
+            damaged_sources: self.rewriter.left_alone.lock().len() as u64,
+            repaired_batches: self.rewriter.repaired_batches.load(Ordering::Relaxed),
             unlinked_runs: self.counters.unlinked_runs.load(Ordering::Relaxed),
             disk_total_bytes,
             disk_free_bytes,

@@ -72,6 +72,9 @@ fn sources() -> Vec<Source> {
         (counter("ottla_checkpoints_total", "Checkpoints written"), |s| s.checkpoints as f64),
         (counter("ottla_checkpoint_bytes_total", "Bytes of checkpoints written"), |s| s.checkpoint_bytes as f64),
         (counter("ottla_damaged_reads_total", "Damaged batches met by reads"), |s| s.damaged_reads as f64),
+        (counter("ottla_repaired_batches_total", "Damaged batches that were fetched from another replica"), |s| {
+            s.repaired_batches as f64
+        }),
         (gauge("ottla_disk_bytes", "Size of the file system"), |s| s.disk_total_bytes as f64),
         (gauge("ottla_disk_free_bytes", "Free bytes of the file system"), |s| s.disk_free_bytes as f64),
     ]

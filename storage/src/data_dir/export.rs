@@ -9,6 +9,7 @@ use bytes::Bytes;
 use ottla_protocol::ids::Offset;
 
 use super::DataDir;
+use super::peers::{Exported, ExportedBatch};
 use crate::ids::{LogId, ReplicaId};
 use crate::index::partition::GONE;
 use crate::read::{ReadError, ReadRequest};
@@ -24,24 +25,6 @@ pub struct ReplicaSnapshot {
     pub checksum: u64,
     /// Its keys and values, in the order of the keys.
     pub keys: Vec<(Bytes, Bytes)>,
-}
-
-/// A batch on its way to another replica: base offset and leader epoch stand in its head.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExportedBatch {
-    /// Greatest timestamp as the index knows it: a batch without timestamps has that of its entry.
-    pub max_timestamp_ms: i64,
-    /// The whole batch.
-    pub data: Bytes,
-}
-
-/// Batches of one partition from an offset on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exported {
-    /// Where the partition begins here: what lies before it has expired.
-    pub log_start: Offset,
-    /// Whole batches in the order of their offsets; none if there are none at or above the offset.
-    pub batches: Vec<ExportedBatch>,
 }
 
 impl DataDir {

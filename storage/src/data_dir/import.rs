@@ -15,12 +15,14 @@ use std::time::Duration;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::ids::{Offset, PartitionId};
 
-use super::export::{ExportedBatch, ReplicaSnapshot};
+use super::export::ReplicaSnapshot;
+use super::peers::ExportedBatch;
 use super::{DataDir, maintain};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::{Operation, ReplicaHead};
 use crate::env::rt;
 use crate::ids::{LogPosition, ReplicaId, RunId};
+use crate::index::partition::Gap;
 use crate::index::{BatchLine, ExtentKey};
 use crate::rewrite::RetentionClass;
 use crate::rewrite::throttle::pause;
@@ -75,6 +77,16 @@ impl DataDir {
             taken: BTreeMap::new(),
             expired: BTreeMap::new(),
         }
+    }
+}
+
+impl DataDir {
+    /// Begins to take what the index lacks.
+    pub(super) fn begin_gap(self: &Arc<Self>, key: ExtentKey, gap: &Gap) -> Import {
+        let mut import = self.begin_import(key.replica);
+        import.taken.insert(key.partition, gap.known_end);
+        import.expired.insert(key.partition, gap.from);
+        import
     }
 }
 
@@ -183,14 +195,25 @@ impl Import {
         Ok(())
     }
 
-    /// Makes the snapshot real. After an error either nothing has changed, or the directory has failed.
-    pub async fn commit(mut self, snapshot: &ReplicaSnapshot) -> io::Result<()> {
+    /// The runs that were begun, whatever becomes of them.
+    pub(super) fn made(&self) -> Vec<RunId> {
+        self.made.clone()
+    }
+
+    /// What was taken, durable under its names.
+    pub(super) async fn into_runs(mut self) -> io::Result<Vec<Run>> {
         self.end_run().await?;
-        let Self { directory, replica, runs, .. } = self;
-        if !runs.is_empty() {
-            let (disk, dir) = (Arc::clone(&directory.disk), directory.path.join(RUNS_DIR));
-            off_thread(&directory.disk, move || disk.sync_dir(&dir)).await?;
+        if !self.runs.is_empty() {
+            let (disk, dir) = (Arc::clone(&self.directory.disk), self.directory.path.join(RUNS_DIR));
+            off_thread(&self.directory.disk, move || disk.sync_dir(&dir)).await?;
         }
+        Ok(self.runs)
+    }
+
+    /// Makes the snapshot real. After an error either nothing has changed, or the directory has failed.
+    pub async fn commit(self, snapshot: &ReplicaSnapshot) -> io::Result<()> {
+        let (directory, replica) = (Arc::clone(&self.directory), self.replica);
+        let runs = self.into_runs().await?;
         // Its own entries are not needed any more; those of others may wait for it to make room in their turn.
         directory.replaying.lock().remove(&replica);
         while directory.is_replaying() {

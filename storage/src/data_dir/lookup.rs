@@ -13,7 +13,7 @@ use super::DataDir;
 use crate::env::rt;
 use crate::ids::RunId;
 use crate::index::{Access, BatchIndex, BatchLine, Bounds, ExtentKey, IndexError, Planned};
-use crate::read::{ReadError, ReadPlan, ReadRequest};
+use crate::read::{Noting, ReadError, ReadPlan, ReadRequest};
 
 /// A read is planned anew so often because a file went in between: each time its batches have moved to a run.
 const MOVES_MAX: usize = 4;
@@ -61,11 +61,12 @@ impl DataDir {
         };
         for _ in 0..MOVES_MAX {
             let planned = self.ask(request.from, move |index, access| index.plan(request.key, bounds, access)).await;
-            if matches!(planned, Err(ReadError::Damaged { .. })) {
+            if let Err(ReadError::Damaged { offset, .. }) = &planned {
                 self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
+                self.rewriter.damage.gap(request.key, offset.0..request.up_to.0);
             }
             let planned = planned?;
-            match self.open_plan(request.from, planned) {
+            match self.open_plan(request.key, request.from, planned) {
                 Err(ReadError::Moved(_)) => {}
                 outcome => return outcome,
             }
@@ -86,7 +87,7 @@ impl DataDir {
             at_least_one: request.at_least_one,
         };
         match self.index.plan(request.key, bounds, Access::Resident) {
-            Ok(planned) => match self.open_plan(request.from, planned) {
+            Ok(planned) => match self.open_plan(request.key, request.from, planned) {
                 Err(ReadError::Moved(_)) => None,
                 outcome => Some(outcome),
             },
@@ -94,13 +95,14 @@ impl DataDir {
         }
     }
 
-    pub(super) fn open_plan(&self, from: Offset, planned: Vec<Planned>) -> Result<ReadPlan, ReadError> {
+    pub(super) fn open_plan(&self, key: ExtentKey, from: Offset, planned: Vec<Planned>) -> Result<ReadPlan, ReadError> {
         let file = |number| match RunId::of_file(number) {
             Some(run) => self.runs.file(run),
             None => self.log.segment(number).map(|segment| Arc::clone(&segment.file)),
         };
         let open = |number| self.open_segments.get(number, || file(number));
-        let plan = ReadPlan::new(from, self.verify_below, Arc::clone(&self.cold_reads), planned, open);
+        let noting = Noting { damage: Arc::clone(&self.rewriter.damage), key };
+        let plan = ReadPlan::new(from, self.verify_below, Arc::clone(&self.cold_reads), noting, planned, open);
         if matches!(plan, Err(ReadError::Damaged { .. })) {
             self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
         }

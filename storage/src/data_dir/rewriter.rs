@@ -23,6 +23,7 @@ use crate::ids::RunId;
 use crate::index::{ExtentKey, IndexError};
 use crate::rewrite::choose::{FileUse, Situation, choose, pressure};
 use crate::rewrite::copy::{Cursor, Group, Sources, group};
+use crate::rewrite::damage::Spot;
 use crate::rewrite::throttle::pause;
 use crate::rewrite::{Classes, RetentionClass};
 use crate::runs::files::open_run_index;
@@ -38,10 +39,10 @@ const JOBS_MAX: usize = 1000;
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Idle,
     Done,
-    /// A source turned out to be damaged: it is left alone, and another choice is made.
+    /// A source is damaged and nobody replaces what is lost: it is left alone, and another choice is made.
     Damaged,
     /// The disk is full: nothing was changed.
     NoSpace,
@@ -81,15 +82,24 @@ pub(super) fn start(directory: &Arc<DataDir>) {
         return;
     }
     let mut pace = directory.rewriter.pace.subscribe();
+    let damage = Arc::clone(&directory.rewriter.damage);
     let weak: Weak<DataDir> = Arc::downgrade(directory);
     drop(rt::spawn(async move {
         loop {
             // A new interval holds at once, not after the old one.
             let interval = pace.borrow_and_update().interval;
-            match rt::timeout(interval, pace.changed()).await {
-                Ok(Ok(())) => continue,
-                Ok(Err(_)) => return,
-                Err(_) => {}
+            let woken = async {
+                tokio::select! {
+                    biased;
+                    changed = pace.changed() => Some(changed.is_ok()),
+                    () = damage.news() => None,
+                }
+            };
+            match rt::timeout(interval, woken).await {
+                Ok(Some(true)) => continue,
+                Ok(Some(false)) => return,
+                Ok(None) => {}
+                Err(_) => damage.begin_round(),
             }
             loop {
                 let Some(directory) = weak.upgrade() else { return };
@@ -127,7 +137,8 @@ impl DataDir {
     }
 
     /// Everything the rewriter would do by itself in time, now.
-    pub async fn rewrite_now(&self) -> Result<(), DataDirError> {
+    pub async fn rewrite_now(self: &Arc<Self>) -> Result<(), DataDirError> {
+        self.rewriter.damage.begin_round();
         for _ in 0..JOBS_MAX {
             match self.rewrite_once().await? {
                 Outcome::Done | Outcome::Damaged => {}
@@ -181,23 +192,38 @@ impl DataDir {
     }
 
     /// One job, if there is one.
-    async fn rewrite_once(&self) -> Result<Outcome, DataDirError> {
+    async fn rewrite_once(self: &Arc<Self>) -> Result<Outcome, DataDirError> {
         let _working = self.rewriter.working.lock().await;
+        if let Some(outcome) = self.repair_once().await? {
+            return Ok(outcome);
+        }
         let files = self.file_uses().await;
         let chosen = choose(&files, self.situation(), &|number| self.index.table.decided_in(number));
         if chosen.is_empty() {
             return Ok(Outcome::Idle);
         }
+        self.rewrite(&chosen).await
+    }
+
+    /// Copies what lives in these files into runs that take their place.
+    pub(super) async fn rewrite(&self, chosen: &BTreeSet<u64>) -> Result<Outcome, DataDirError> {
         let mut made = Vec::new();
-        let outcome = match self.copy(&chosen, &mut made).await {
-            Ok(runs) => self.commit_runs(&chosen, runs).await.map(|()| Outcome::Done),
+        let outcome = match self.copy(chosen, &mut made).await {
+            Ok(runs) => self.commit_runs(chosen, runs).await.map(|()| Outcome::Done),
             Err(JobError::Directory(error)) => Err(error),
             Err(JobError::Gone) => Ok(Outcome::Idle),
             Err(JobError::Closing) => Ok(Outcome::Closing),
             Err(JobError::Push(error)) => self.judge(error).await,
         };
         match outcome {
-            Ok(Outcome::Done) => drop(self.rewriter.jobs.fetch_add(1, Ordering::Relaxed)),
+            Ok(Outcome::Done) => {
+                self.rewriter.jobs.fetch_add(1, Ordering::Relaxed);
+                let mut left_alone = self.rewriter.left_alone.lock();
+                for file in chosen {
+                    self.rewriter.damage.forget_file(*file);
+                    left_alone.remove(file);
+                }
+            }
             _ if self.failure.get().is_some() => {}
             _ => self.remove_files(made).await?,
         }
@@ -210,7 +236,6 @@ impl DataDir {
             PushError::Damaged { file, offset, cause } => {
                 tracing::error!(file, offset, cause, "damaged batch: its file is not rewritten");
                 self.rewriter.left_alone.lock().insert(file);
-                self.rewriter.damaged_sources.fetch_add(1, Ordering::Relaxed);
                 Ok(Outcome::Damaged)
             }
             PushError::Index(IndexError::Damaged { segment }) => {
@@ -301,8 +326,18 @@ impl DataDir {
             let outcome = cursor.step(&index, &sources, &mut writer, run_bytes);
             Ok((cursor, writer, outcome))
         };
-        let (cursor, mut writer, outcome) = off_thread(&self.disk, step).await?;
-        outcome?;
+        let (mut cursor, mut writer, outcome) = off_thread(&self.disk, step).await?;
+        match (outcome, cursor.damaged()) {
+            (Err(error @ PushError::Damaged { .. }), Some((key, line))) => {
+                self.rewriter.damage.batch(line.position.segment, Spot { key, offset: line.base_offset.0 });
+                let Some(batch) = self.sound_copy(key, &line).await else { return Err(error.into()) };
+                cursor.stand_in(&batch, &mut writer)?;
+                self.count_repaired(1);
+                tracing::warn!(replica = key.replica.0, partition = %key.partition, offset = line.base_offset.0,
+                    "a damaged batch was fetched from another replica");
+            }
+            (outcome, _) => outcome?,
+        }
         let bytes = writer.end() - before;
         self.rewriter.rewritten_bytes.fetch_add(bytes, Ordering::Relaxed);
         if writer.unsynced_bytes() >= SYNC_BYTES {
@@ -341,7 +376,7 @@ impl DataDir {
     }
 
     /// One transaction makes the runs real in place of the files; then the index follows. The files go later.
-    async fn commit_runs(&self, chosen: &BTreeSet<u64>, runs: Vec<Run>) -> Result<(), DataDirError> {
+    pub(super) async fn commit_runs(&self, chosen: &BTreeSet<u64>, runs: Vec<Run>) -> Result<(), DataDirError> {
         let opened = self.open_indexes(&runs).await?;
         let mut checkpoint = self.checkpoint.lock().await;
         let _writing = self.index_files.lock().await;
@@ -389,7 +424,7 @@ impl DataDir {
     }
 
     /// Removes what a job that stopped has begun.
-    async fn remove_files(&self, made: Vec<RunId>) -> Result<(), DataDirError> {
+    pub(super) async fn remove_files(&self, made: Vec<RunId>) -> Result<(), DataDirError> {
         if made.is_empty() {
             return Ok(());
         }

@@ -2,13 +2,17 @@
 //!
 //! May not know: how a job is done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::peers::Peers;
 use crate::env::watch;
+use crate::ids::ReplicaId;
+use crate::rewrite::damage::Damage;
 use crate::rewrite::{Classes, RewriteOptions};
 
 /// What the rewriter knows besides the index.
@@ -16,15 +20,19 @@ pub(super) struct Rewriter {
     /// As the directory was opened, but for what was changed since: see `set_rewrite_pace`.
     pub(super) pace: watch::Sender<RewriteOptions>,
     pub(super) classes: RwLock<Option<Classes>>,
-    /// Files with a damaged batch: they stay as they are.
+    /// Files with a damaged batch that nobody could replace yet: they are no sources of other jobs.
     pub(super) left_alone: Mutex<BTreeSet<u64>>,
+    /// What is to be mended; readers note it too.
+    pub(super) damage: Arc<Damage>,
+    /// Who else has the batches of a replica.
+    pub(super) peers: Mutex<BTreeMap<ReplicaId, Weak<dyn Peers>>>,
     /// Held during a job.
     pub(super) working: tokio::sync::Mutex<()>,
     /// Ends the pause of a job when the directory is closed.
     pub(super) stop: tokio::sync::Notify,
     pub(super) jobs: AtomicU64,
     pub(super) rewritten_bytes: AtomicU64,
-    pub(super) damaged_sources: AtomicU64,
+    pub(super) repaired_batches: AtomicU64,
 }
 
 impl Rewriter {
@@ -33,11 +41,13 @@ impl Rewriter {
             pace: watch::Sender::new(options),
             classes: RwLock::default(),
             left_alone: Mutex::default(),
+            damage: Arc::default(),
+            peers: Mutex::default(),
             working: tokio::sync::Mutex::default(),
             stop: tokio::sync::Notify::new(),
             jobs: AtomicU64::default(),
             rewritten_bytes: AtomicU64::default(),
-            damaged_sources: AtomicU64::default(),
+            repaired_batches: AtomicU64::default(),
         }
     }
 

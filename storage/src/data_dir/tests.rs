@@ -9,6 +9,7 @@ mod gaps;
 mod import;
 mod real;
 mod relocate;
+mod repair;
 mod rewrite;
 mod rewrite_faults;
 mod rewrite_histories;

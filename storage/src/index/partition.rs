@@ -3,6 +3,7 @@
 //! Invariant: pieces do not overlap, and batches that lie wholly below log start count as dead.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -45,6 +46,15 @@ pub(crate) struct PartitionIndex {
     runs: Vec<RunId>,
 }
 
+/// Offsets of which nothing is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gap {
+    /// Where the batch before them ends; one that holds `from` may begin there.
+    pub(crate) known_end: i64,
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+}
+
 /// One step of a search from an offset on.
 pub(crate) enum Step {
     /// Lines from memory, and the offset after the last.
@@ -57,6 +67,13 @@ pub(crate) enum Step {
     End,
     /// The batch that held this offset is not known, and others are behind it or it lies below the bound.
     Lacking(i64),
+}
+
+/// True if both speak of one batch. What was fetched from another replica lies in a run, and its frame may be here too.
+fn is_same(known: &BatchLine, told: &BatchLine) -> bool {
+    let fetched = RunId::of_file(known.position.segment).is_some();
+    let position = if fetched { told.position } else { known.position };
+    BatchLine { position, ..*known } == *told
 }
 
 impl PartitionIndex {
@@ -116,7 +133,7 @@ impl PartitionIndex {
         let Some(piece) = self.pieces.get(self.piece_above(offset.0)) else { return Err(IndexError::NoSuchLine) };
         let number = piece.lines.first_ending_above(offset.0, Access::MayBlock);
         match number.and_then(|number| piece.lines.get(number, Access::MayBlock)) {
-            Ok(line) if line.batch(piece.segment) == *told => Ok(()),
+            Ok(line) if is_same(&line.batch(piece.segment), told) => Ok(()),
             // The file is read back from the frames as soon as a reader meets the damage.
             Err(IndexError::Damaged { .. }) => Ok(()),
             Ok(line) => {
@@ -161,6 +178,26 @@ impl PartitionIndex {
     /// Number of the first piece that ends above `offset`.
     pub(crate) fn piece_above(&self, offset: i64) -> usize {
         self.pieces.partition_point(|piece| piece.end_offset <= offset)
+    }
+
+    /// The first of these offsets, which were all recorded, of which nothing is known.
+    pub(crate) fn gap(&self, offsets: &Range<i64>) -> Option<Gap> {
+        let mut from = offsets.start.max(self.log_start);
+        let before = self.piece_above(from).checked_sub(1).and_then(|before| self.pieces.get(before));
+        let mut known_end = before.map_or(0, |piece| piece.end_offset);
+        let pieces = self.pieces.iter().map(|piece| (piece.base_offset, piece.end_offset));
+        let unplaced = self.unplaced.iter().map(|unplaced| (unplaced.line.base_offset.0, unplaced.line.end_offset().0));
+        let mut to = offsets.end;
+        for (base, end) in pieces.chain(unplaced) {
+            if base > from {
+                to = to.min(base);
+                break;
+            }
+            if end > from {
+                (known_end, from) = (end, end);
+            }
+        }
+        (from < to).then_some(Gap { known_end, from, to })
     }
 
     /// The next lines from `offset` on that begin below `up_to`, until `bytes_max` is passed.

@@ -3,14 +3,21 @@
 //! May not know: why files were chosen.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::batch_index::BatchIndex;
 use super::file::Opened;
+use super::partition::Gap;
 use super::piece::Piece;
 use super::{ExtentKey, IndexError};
 use crate::ids::RunId;
 
 impl BatchIndex {
+    /// The first of these offsets of which nothing is known.
+    pub(crate) fn gap(&self, key: ExtentKey, offsets: Range<i64>) -> Option<Gap> {
+        self.partition(key)?.read().gap(&offsets)
+    }
+
     /// The partition's log start; 0 if it is not known.
     pub(crate) fn log_start(&self, key: ExtentKey) -> i64 {
         self.partition(key).map_or(0, |partition| partition.read().log_start)

@@ -261,6 +261,11 @@ impl Log {
         }
     }
 
+    /// Ends the segment with what is written so far, if it is the one that is written to.
+    pub fn end_segment(&self, sequence: u64) {
+        drop(self.shared().queue.end_segment(sequence));
+    }
+
     /// Of what lies before this place, more than `bytes` of the log were written since.
     #[must_use]
     pub fn place_behind(&self, bytes: u64) -> LogPosition {

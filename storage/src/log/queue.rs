@@ -79,6 +79,8 @@ pub(crate) enum Work {
     Frames(Vec<Queued>),
     /// The next frame does not fit into the segment.
     Roll,
+    /// The segment is to end early, if it is still this one.
+    EndSegment(u64),
     /// Nothing waits and nothing will come.
     Closed,
 }
@@ -101,6 +103,8 @@ struct Lanes {
 struct State {
     lanes: Lanes,
     closed: bool,
+    /// The segment that is to end early.
+    ending: Option<u64>,
     failure: Option<LogFailure>,
     writer: Option<Waker>,
 }
@@ -140,6 +144,9 @@ impl Queue {
     pub(crate) async fn next(&self, room: Room) -> Work {
         poll_fn(|cx| {
             let mut state = self.state.lock();
+            if let Some(segment) = state.ending.take() {
+                return Poll::Ready(Work::EndSegment(segment));
+            }
             if !state.lanes.is_empty() {
                 let frames = state.lanes.pick(room);
                 return Poll::Ready(if frames.is_empty() { Work::Roll } else { Work::Frames(frames) });
@@ -159,7 +166,7 @@ impl Queue {
     pub(crate) async fn some(&self) {
         poll_fn(|cx| {
             let mut state = self.state.lock();
-            if !state.lanes.is_empty() || state.closed {
+            if !state.lanes.is_empty() || state.closed || state.ending.is_some() {
                 return Poll::Ready(());
             }
             let replaced = state.writer.replace(cx.waker().clone());
@@ -175,12 +182,19 @@ impl Queue {
     pub(crate) fn lacks(&self, expected: &[ReplicaId], waker: &Waker) -> bool {
         let mut state = self.state.lock();
         let lanes = &state.lanes;
-        let hurry = state.closed || lanes.is_empty() || !lanes.rounds[0].is_empty();
+        let hurry = state.closed || state.ending.is_some() || lanes.is_empty() || !lanes.rounds[0].is_empty();
         let lacks = !hurry && expected.iter().any(|id| !lanes.by_replica.contains_key(id));
         let replaced = if lacks { state.writer.replace(waker.clone()) } else { None };
         drop(state);
         drop(replaced);
         lacks
+    }
+
+    /// The segment ends with what is written; nothing happens if it is not the one that is written to.
+    pub(crate) fn end_segment(&self, segment: u64) -> Bell {
+        let mut state = self.state.lock();
+        state.ending = Some(segment);
+        Bell(state.writer.take())
     }
 
     /// No more frames are taken; those that wait are still written.

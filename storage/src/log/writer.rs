@@ -122,6 +122,16 @@ impl Writer {
                         break;
                     }
                 }
+                // An empty commit says where the old segment ends.
+                Work::EndSegment(segment) if segment == self.tail.segment.sequence && self.header.is_none() => {
+                    if !self.roll().await {
+                        break;
+                    }
+                    if self.commit(Vec::new(), 0).await.is_err() {
+                        return;
+                    }
+                }
+                Work::EndSegment(_) => {}
                 Work::Closed => {
                     if left_bytes > 0 {
                         let _ = self.commit(Vec::new(), FLAG_CLEAN).await;

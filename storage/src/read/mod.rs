@@ -14,6 +14,7 @@ mod stream;
 use ottla_protocol::ids::Offset;
 
 pub(crate) use batch::is_sound;
+pub(crate) use plan::Noting;
 pub use plan::ReadPlan;
 pub use stream::ReadStream;
 

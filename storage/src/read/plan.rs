@@ -13,7 +13,8 @@ use super::cold::{self, ColdReads, SPAN_BYTES_MAX, SPAN_GAP_MAX};
 use super::mapped::OpenSegment;
 use super::{PIECE_BYTES, ReadError, VerifyBelow, damaged, residency};
 use crate::env::rt;
-use crate::index::{BatchLine, Planned};
+use crate::index::{BatchLine, ExtentKey, Planned};
+use crate::rewrite::damage::{Damage, Spot};
 
 /// Batches this near are asked about with one system call; what lies between them is as hot as they are.
 const RESIDENT_GAP_MAX: usize = 256 * 1024;
@@ -34,6 +35,19 @@ pub(super) struct Span {
     pub(super) bytes: Range<usize>,
 }
 
+/// Where a read notes what it finds damaged, and of which partition.
+#[derive(Debug, Clone)]
+pub(crate) struct Noting {
+    pub(crate) damage: Arc<Damage>,
+    pub(crate) key: ExtentKey,
+}
+
+impl Noting {
+    fn batch(&self, line: &BatchLine) {
+        self.damage.batch(line.position.segment, Spot { key: self.key, offset: line.base_offset.0 });
+    }
+}
+
 /// The batches of one read, with their segments pinned until the plan is dropped.
 #[derive(Debug)]
 pub struct ReadPlan {
@@ -45,6 +59,7 @@ pub struct ReadPlan {
     /// Batches before this place were not written by this process: their checksums are verified.
     verify_below: VerifyBelow,
     cold: Arc<ColdReads>,
+    noting: Noting,
 }
 
 impl ReadPlan {
@@ -52,11 +67,12 @@ impl ReadPlan {
         from: Offset,
         verify_below: VerifyBelow,
         cold: Arc<ColdReads>,
+        noting: Noting,
         planned: Vec<Planned>,
         mut open: impl FnMut(u64) -> std::io::Result<Option<Arc<OpenSegment>>>,
     ) -> Result<Self, ReadError> {
         let batches = Vec::with_capacity(planned.len());
-        let mut plan = Self { from, batches, sources: Vec::new(), bytes: 0, verify_below, cold };
+        let mut plan = Self { from, batches, sources: Vec::new(), bytes: 0, verify_below, cold, noting };
         let mut last: Option<u64> = None;
         for Planned { line, data } in planned {
             match data {
@@ -211,6 +227,7 @@ impl ReadPlan {
     fn cut(&mut self, number: usize, error: ReadError) -> Result<(), ReadError> {
         if let Some((line, _)) = self.batches.get(number) {
             tracing::error!(%error, segment = line.position.segment, byte = line.position.byte, "damaged batch");
+            self.noting.batch(line);
         }
         self.batches.truncate(number);
         self.bytes = self.batches.iter().map(|(line, _)| line.bytes as usize).sum();

@@ -11,7 +11,7 @@ use crate::env::disk::{File, read_exact_at};
 use crate::ids::ReplicaId;
 use crate::index::line::Line;
 use crate::index::piece::Piece;
-use crate::index::{Access, BatchIndex, ExtentKey};
+use crate::index::{Access, BatchIndex, BatchLine, ExtentKey};
 use crate::runs::writer::{PushError, RunWriter};
 
 /// Bytes that one step copies, about.
@@ -49,12 +49,14 @@ pub(crate) struct Cursor {
     piece: usize,
     /// Number of the next line of the piece.
     line: u32,
+    /// What the last step ended at: the next line, whose batch is damaged.
+    damaged: Option<(ExtentKey, BatchLine)>,
 }
 
 impl Cursor {
     pub(crate) fn new(group: Group) -> Self {
         let line = group.pieces.first().map_or(0, |(_, piece)| piece.dead_lines);
-        Self { pieces: group.pieces, piece: 0, line }
+        Self { pieces: group.pieces, piece: 0, line, damaged: None }
     }
 
     /// True when everything is copied.
@@ -77,7 +79,23 @@ impl Cursor {
         self.line = self.pieces.get(self.piece).map_or(0, |(_, piece)| piece.dead_lines);
     }
 
-    /// Copies about [`STEP_BYTES`], less if the run is full or the group is done.
+    /// The damaged batch that ended the last step.
+    pub(crate) fn damaged(&self) -> Option<(ExtentKey, BatchLine)> {
+        self.damaged
+    }
+
+    /// Takes these bytes for the damaged batch; they are verified as every other.
+    pub(crate) fn stand_in(&mut self, batch: &[u8], writer: &mut RunWriter) -> Result<(), PushError> {
+        if let Some((key, line)) = &self.damaged {
+            writer.push(*key, line, batch)?;
+            self.line += 1;
+            self.damaged = None;
+        }
+        Ok(())
+    }
+
+    /// Copies about [`STEP_BYTES`], less if the run is full or the group is done. An error leaves the cursor at the batch
+    /// that was not copied.
     pub(crate) fn step(
         &mut self,
         index: &BatchIndex,
@@ -99,35 +117,41 @@ impl Cursor {
             let log_start = index.log_start(*key);
             let live = lines.partition_point(|line| line.end_offset() <= log_start);
             let room = STEP_BYTES.saturating_sub(writer.buffered_bytes());
-            let copied = copy_lines(*key, piece.segment, &lines[live..], &**source, writer, room)?;
-            self.line += u32::try_from(live + copied).unwrap_or(count);
+            let mut copied = live;
+            let outcome = copy_lines(*key, piece.segment, &lines, &mut copied, &**source, writer, room);
+            self.line += u32::try_from(copied).unwrap_or(count);
+            if let (Err(PushError::Damaged { .. }), Some(line)) = (&outcome, lines.get(copied)) {
+                self.damaged = Some((*key, line.batch(piece.segment)));
+            }
+            outcome?;
         }
         writer.flush()?;
         Ok(())
     }
 }
 
-/// Copies lines from the front until about `room` bytes are taken; returns how many.
+/// Copies lines from number `copied` on until about `room` bytes are taken, and counts them there.
 fn copy_lines(
     key: ExtentKey,
     segment: u64,
     lines: &[Line],
+    copied: &mut usize,
     source: &dyn File,
     writer: &mut RunWriter,
     room: usize,
-) -> Result<usize, PushError> {
-    let (mut copied, mut bytes) = (0, 0);
+) -> Result<(), PushError> {
+    let mut bytes = 0;
     let mut buffer = Vec::new();
-    while let Some(first) = lines.get(copied) {
+    while let Some(first) = lines.get(*copied) {
         if bytes >= room {
             break;
         }
-        let span = span_of(&lines[copied..]);
+        let span = span_of(&lines[*copied..]);
         let start = u64::from(first.byte);
-        let end = lines.get(copied + span - 1).map_or(start, |last| u64::from(last.byte) + u64::from(last.bytes));
+        let end = lines.get(*copied + span - 1).map_or(start, |last| u64::from(last.byte) + u64::from(last.bytes));
         buffer.resize(usize::try_from(end - start).unwrap_or(0), 0);
         let whole = read_exact_at(source, &mut buffer, start);
-        for line in &lines[copied..copied + span] {
+        for line in &lines[*copied..*copied + span] {
             let batch = line.batch(segment);
             match &whole {
                 Ok(()) => {
@@ -147,10 +171,10 @@ fn copy_lines(
                 }
             }
             bytes += line.bytes as usize;
+            *copied += 1;
         }
-        copied += span;
     }
-    Ok(copied)
+    Ok(())
 }
 
 /// How many lines from the front are read at once.

@@ -4,6 +4,7 @@
 
 pub(crate) mod choose;
 pub(crate) mod copy;
+pub(crate) mod damage;
 pub(crate) mod throttle;
 
 use std::sync::Arc;

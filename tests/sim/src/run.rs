@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_broker::metadata::{ShardId, Topic};
+use ottla_broker::shard::Shard;
+use ottla_broker::shard::published::Marks;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, NodeClock};
+use ottla_storage::ids::ReplicaId;
 use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
 
@@ -30,8 +33,12 @@ use crate::world::World;
 
 /// How long a calm cluster may take until everything is caught up.
 const CALM_MAX: Duration = Duration::from_secs(60);
+/// How long a calm cluster may take until what was damaged on one disk is back from the others.
+const MEND_MAX: Duration = Duration::from_secs(60);
 /// How the message of a read that failed begins.
 const UNREADABLE: &str = "it cannot be read:";
+/// The replica carries the partition no longer.
+const LEFT: &str = "it has left";
 /// How it begins if nothing came, and no error.
 const NOTHING: &str = "there is nothing at";
 /// How often the laws look at all replicas.
@@ -279,31 +286,52 @@ fn describe(world: &World) -> String {
     lives.iter().map(node).collect::<Vec<_>>().join("; ")
 }
 
+/// A whole partition of a replica and its marks; what a damaged disk has lost comes back from the others.
+async fn mended(
+    world: &World,
+    life: &Life,
+    shard: &Shard,
+    id: PartitionId,
+) -> Result<(Marks, BTreeMap<i64, u64>), String> {
+    let deadline = rt::now() + MEND_MAX;
+    loop {
+        let Some(cell) = shard.published().get(id) else { return Err(LEFT.to_owned()) };
+        let shown = cell.marks();
+        let held = held(life, shard, id, shown.log_start, shown.high_watermark).await;
+        let lacks = |what: &String| what.starts_with(UNREADABLE) || what.starts_with(NOTHING);
+        let may_come = held.as_ref().is_err_and(lacks) && world.is_rotten(life.node) && rt::now() < deadline;
+        if !may_come || life.host.failures().borrow().contains_key(&shard.replica) {
+            return held.map(|held| (shown, held));
+        }
+        rt::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 /// The whole truth after the storm: every replica against what clients were told.
 async fn audit(world: &World) -> Result<(), Violation> {
     let mut read = BTreeSet::new();
     for life in world.lives() {
         for shard in life.shards.all() {
             for index in 0..PARTITIONS {
-                let Some(cell) = shard.published().get(world.partition(index)) else { continue };
-                let shown = cell.marks();
-                let who = format!("node {} (replica {})", life.node.0, shard.replica);
-                let held = held(&life, &shard, world.partition(index), shown.log_start, shown.high_watermark).await;
-                let lacks = |what: &String| what.starts_with(UNREADABLE) || what.starts_with(NOTHING);
-                if held.as_ref().is_err_and(lacks) && world.is_rotten(life.node) {
+                if shard.published().get(world.partition(index)).is_none() {
                     continue;
                 }
-                let mut held =
+                let who = format!("node {} (replica {})", life.node.0, shard.replica);
+                let held = mended(world, &life, &shard, world.partition(index)).await;
+                if held.is_err() && is_over(world, &life, shard.replica) {
+                    continue;
+                }
+                let (shown, mut held) =
                     held.map_err(|what| Violation::new("what is there can be read", index, format!("{who}: {what}")))?;
                 // The batch in which the log begins is whole.
                 held.retain(|offset, _| *offset >= shown.log_start.0);
+                i2_dense::dense(index, &who, &held, shown.log_start.0, shown.high_watermark.0)?;
+                i5_once::in_order(index, &who, &held)?;
                 if world.is_rotten(life.node) {
-                    // A damaged frame is a hole, and nobody has replaced the replica yet. What it has must be right.
+                    // It may lag: nobody has replaced the replica yet. What it has must be right.
                     i1_durable::only_true(index, &who, world.oracle().partition(index), &held)?;
                     continue;
                 }
-                i2_dense::dense(index, &who, &held, shown.log_start.0, shown.high_watermark.0)?;
-                i5_once::in_order(index, &who, &held)?;
                 i1_durable::holds_all(index, &who, world.oracle().partition(index), &held, shown.log_start.0)?;
                 if read.insert(index) {
                     world.chronicle().read(index, &held, (shown.log_start.0, shown.high_watermark.0));
@@ -314,10 +342,16 @@ async fn audit(world: &World) -> Result<(), Violation> {
     Ok(())
 }
 
+/// True of a replica on a damaged disk that has stopped, or is replaced by another.
+fn is_over(world: &World, life: &Life, replica: ReplicaId) -> bool {
+    let is_member = || world.shard_of(replica).is_some();
+    world.is_rotten(life.node) && (life.host.failures().borrow().contains_key(&replica) || !is_member())
+}
+
 /// A whole partition as a replica holds it on its disk.
 async fn held(
     life: &Life,
-    shard: &ottla_broker::shard::Shard,
+    shard: &Shard,
     id: PartitionId,
     from: Offset,
     up_to: Offset,
@@ -331,10 +365,10 @@ async fn held(
         if plan.is_empty() {
             return Err(format!("{NOTHING} {from}, below the high watermark, and no error"));
         }
-        let next = plan.end_offset();
         let bytes = plan.read().await.map_err(|error| format!("{UNREADABLE} {error}"))?.freeze();
         found.extend(consumer::values_in(&bytes)?);
-        from = next;
+        // What comes before a damaged batch is given without an error.
+        from = found.last_key_value().map_or(up_to, |(last, _)| Offset(last + 1));
     }
     Ok(found)
 }

@@ -316,7 +316,7 @@ fn a_read_that_was_planned_before_the_swap_and_opened_after_the_unlink_is_planne
         let expected = plan(&life, 0).await.unwrap().read().await.unwrap();
         life.directory.rewrite_now().await.unwrap();
         life.settle().await;
-        let opened = life.directory.open_plan(Offset(0), planned);
+        let opened = life.directory.open_plan(life.toys[0].key(NEVER), Offset(0), planned);
         assert!(matches!(opened, Err(ReadError::Moved(_))), "told from damage");
         assert!(plan(&life, 0).await.unwrap().read().await.unwrap() == expected);
         assert_eq!(life.directory.stats().damaged_reads, 0);

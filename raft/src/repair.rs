@@ -1,0 +1,47 @@
+//! Batches that are damaged or lacking here, from other members of the group.
+//!
+//! May not know: what is damaged, and what becomes of what is found.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+
+use futures_util::future::BoxFuture;
+use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::data_dir::{Exported, Peers};
+use ottla_storage::ids::ReplicaId;
+
+use crate::group::Group;
+use crate::net::Message;
+use crate::snapshot::{ANSWER_BYTES, refused};
+
+impl Group {
+    /// The other members, the leader last: it has enough to do.
+    pub(crate) fn others(&self, leader: Option<ReplicaId>) -> Vec<ReplicaId> {
+        let mut others: BTreeSet<ReplicaId> = self.members().voters.into_iter().flatten().collect();
+        others.remove(&self.replica);
+        let leader = leader.filter(|leader| *leader != self.replica);
+        others.retain(|source| Some(*source) != leader);
+        others.into_iter().chain(leader).collect()
+    }
+}
+
+impl Peers for Group {
+    fn fetch(&self, partition: PartitionId, offsets: Range<Offset>) -> BoxFuture<'_, io::Result<Exported>> {
+        Box::pin(async move {
+            let mut outcome = Err(refused("there are no other members"));
+            for source in self.others(self.progress.current().leader) {
+                let Range { start: from, end: up_to } = offsets;
+                let request = Message::FetchBatches { partition, from, up_to, bytes_max: ANSWER_BYTES as u64 };
+                match self.ask(source, request).await {
+                    Ok(Message::Batches(found)) if !found.batches.is_empty() && found.log_start <= from => {
+                        return Ok(found);
+                    }
+                    Ok(_) => outcome = Err(refused("it does not have them either")),
+                    Err(error) => outcome = Err(error),
+                }
+            }
+            outcome
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! What is damaged here comes back from other replicas, by partition and offset (design section 4, recovery).
+//!
+//! ```text
+//!  a batch that does not read back -> its file is rewritten, and that batch is fetched
+//!  offsets that the index lacks    -> what held them is fetched into a run
+//! ```
+//! Readers note what they find; the rewriter's task tries it at once, and then in every round. May not know: who the other
+//! replicas are, and how they are asked.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use ottla_protocol::batch::BatchHeader;
+use ottla_protocol::ids::Offset;
+
+use super::import::Import;
+use super::peers::{Exported, Peers};
+use super::rewriter::Outcome;
+use super::{DataDir, DataDirError};
+use crate::ids::{ReplicaId, RunId};
+use crate::index::partition::{GONE, Gap};
+use crate::index::{BatchLine, ExtentKey};
+use crate::rewrite::damage::Spot;
+
+/// What can be done about a damaged file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Prospect {
+    /// Nobody reads from it any more.
+    Gone,
+    /// Not now: it is still being written, or nobody has what is lacking.
+    Later,
+    Now,
+}
+
+impl DataDir {
+    /// Tells who else has the batches of a replica; held weakly.
+    pub fn register_peers(&self, replica: ReplicaId, peers: Weak<dyn Peers>) {
+        self.rewriter.peers.lock().insert(replica, peers);
+    }
+
+    /// Asks the other replicas; not any longer once the directory is closed.
+    async fn ask_peers(&self, key: ExtentKey, offsets: Range<i64>) -> io::Result<Exported> {
+        let peers = self.rewriter.peers.lock().get(&key.replica).and_then(Weak::upgrade);
+        let peers = peers.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no other replica is known"))?;
+        tokio::select! {
+            biased;
+            () = self.rewriter.stop.notified() => Err(io::Error::new(io::ErrorKind::NotConnected, "closing")),
+            found = peers.fetch(key.partition, Offset(offsets.start)..Offset(offsets.end)) => found,
+        }
+    }
+
+    /// A damaged batch as another replica has it; `None` if nobody gives it now.
+    pub(super) async fn sound_copy(&self, key: ExtentKey, line: &BatchLine) -> Option<Bytes> {
+        let base = line.base_offset;
+        let from = base.0.max(self.index.log_start(key));
+        match self.ask_peers(key, from..line.end_offset().0).await {
+            Ok(found) => {
+                let batch = found.batches.into_iter().next()?.data;
+                BatchHeader::parse(&batch).filter(|header| header.base_offset == base).map(|_| batch)
+            }
+            Err(error) => {
+                tracing::warn!(replica = key.replica.0, partition = %key.partition, offset = base.0, %error,
+                    "no other replica gives the damaged batch");
+                None
+            }
+        }
+    }
+
+    /// A batch that was lacking or damaged is there again.
+    pub(super) fn count_repaired(&self, batches: usize) {
+        self.rewriter.repaired_batches.fetch_add(batches as u64, Ordering::Relaxed);
+    }
+
+    /// The next job of this round, if known damage can be mended.
+    pub(super) async fn repair_once(self: &Arc<Self>) -> Result<Option<Outcome>, DataDirError> {
+        let damage = &self.rewriter.damage;
+        while let Some((file, spot)) = damage.next_file() {
+            match self.prospect(file, spot).await {
+                Prospect::Gone => damage.forget_file(file),
+                Prospect::Later => {}
+                Prospect::Now => return self.rewrite(&BTreeSet::from([file])).await.map(Some),
+            }
+        }
+        while let Some((key, offsets)) = damage.next_gap() {
+            // What is applied again after a start is not lacking.
+            if self.is_replaying() {
+                continue;
+            }
+            match self.index.gap(key, offsets) {
+                None => damage.forget_gap(key),
+                Some(gap) => {
+                    if let Some(outcome) = self.fill(key, gap).await? {
+                        return Ok(Some(outcome));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn prospect(&self, file: u64, spot: Spot) -> Prospect {
+        let log_start = self.index.log_start(spot.key);
+        if log_start == GONE || self.index.table.live_bytes(file) == 0 {
+            return Prospect::Gone;
+        }
+        if let Some(run) = RunId::of_file(file) {
+            if self.runs.get(run).is_none_or(|run| run.leaving) {
+                return Prospect::Gone;
+            }
+        } else {
+            let segment = self.log.segments().into_iter().find(|segment| segment.sequence == file);
+            let Some(segment) = segment.filter(|_| !self.index.is_rewritten(file)) else { return Prospect::Gone };
+            if !segment.sealed && self.accepts_writes() {
+                self.log.end_segment(file);
+            }
+            // Once it has an index nothing in it is applied again, so that runs can stand in for it.
+            if !segment.sealed || !self.index.table.is_indexed(file) {
+                return Prospect::Later;
+            }
+        }
+        let from = spot.offset.max(log_start);
+        match self.ask_peers(spot.key, from..from + 1).await {
+            Ok(found) if !found.batches.is_empty() => Prospect::Now,
+            _ => Prospect::Later,
+        }
+    }
+
+    /// Fetches what the index lacks into runs, as far as others have it; `None` if nobody gives anything.
+    async fn fill(self: &Arc<Self>, key: ExtentKey, gap: Gap) -> Result<Option<Outcome>, DataDirError> {
+        let mut import = self.begin_gap(key, &gap);
+        let (fetched, made) = (self.fetch_gap(key, &gap, &mut import).await, import.made());
+        let runs = match fetched {
+            Ok(batches) => import.into_runs().await.map(|runs| (batches, runs)),
+            Err(error) => Err(error),
+        };
+        match runs {
+            Ok((_, runs)) if runs.is_empty() => Ok(None),
+            Ok((batches, runs)) => {
+                self.commit_runs(&BTreeSet::new(), runs).await?;
+                self.count_repaired(batches);
+                self.rewriter.damage.forget_gap(key);
+                tracing::warn!(replica = key.replica.0, partition = %key.partition, from = gap.from, to = gap.to, batches,
+                    "batches whose frames are damaged were fetched from another replica");
+                Ok(Some(Outcome::Done))
+            }
+            Err(error) => {
+                self.remove_files(made).await?;
+                match error.kind() {
+                    io::ErrorKind::InvalidData => {
+                        tracing::warn!(replica = key.replica.0, partition = %key.partition, %error, "what was fetched is not what is lacking");
+                        Ok(None)
+                    }
+                    io::ErrorKind::StorageFull => Ok(Some(Outcome::NoSpace)),
+                    _ => Err(self.fail("run", error)),
+                }
+            }
+        }
+    }
+
+    /// Takes batches until the gap is filled, or nobody gives more. An error is the disk's, or says that they do not fit.
+    async fn fetch_gap(&self, key: ExtentKey, gap: &Gap, import: &mut Import) -> io::Result<usize> {
+        let mut batches = 0;
+        loop {
+            let from = import.position(key.partition).0;
+            if from >= gap.to {
+                return Ok(batches);
+            }
+            let found = match self.ask_peers(key, from..gap.to).await {
+                Ok(found) if !found.batches.is_empty() => found,
+                _ => return Ok(batches),
+            };
+            for batch in found.batches {
+                import.push(key.partition, batch).await?;
+                batches += 1;
+            }
+        }
+    }
+}
