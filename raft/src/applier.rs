@@ -8,6 +8,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use ottla_storage::checkpoint::{Cut, CutSource};
@@ -31,6 +32,8 @@ pub(crate) struct Applier {
     replica: ReplicaId,
     directory: Arc<dyn Directory>,
     log: Arc<dyn EntryLog>,
+    /// Set once what its log holds did not read back.
+    damage: Arc<AtomicBool>,
     state: Mutex<State>,
     applied: watch::Sender<Option<LogId>>,
 }
@@ -67,6 +70,7 @@ impl Applier {
     pub(crate) fn new(
         directory: Arc<dyn Directory>,
         log: Arc<dyn EntryLog>,
+        damage: Arc<AtomicBool>,
         origin: Origin,
         machine: Box<dyn StateMachine>,
     ) -> Arc<Self> {
@@ -87,7 +91,8 @@ impl Applier {
             purgeable: None,
         };
         let replica = log.id();
-        Arc::new(Applier { replica, directory, log, state: Mutex::new(state), applied: watch::Sender::new(applied) })
+        let (state, applied) = (Mutex::new(state), watch::Sender::new(applied));
+        Arc::new(Applier { replica, directory, log, damage, state, applied })
     }
 
     pub(crate) fn set_priority(&self, first: bool) {
@@ -161,6 +166,10 @@ impl Applier {
                 (Vec::new(), Reply::none())
             }
             EntryKind::Normal => {
+                if let Err(what) = state.machine.check(entry) {
+                    self.damage.store(true, Ordering::Release);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                }
                 let applied = state.machine.apply(entry);
                 assert_eq!(applied.verdicts.len(), entry.batches.len(), "a verdict per batch");
                 (applied.verdicts, applied.reply)

@@ -4,6 +4,15 @@ use std::sync::Arc;
 
 use ottla_storage::ids::ReplicaId;
 
+/// Why a replica stopped by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// In words.
+    pub why: Arc<str>,
+    /// Its own log does not read back: other replicas may have what it lacks.
+    pub is_damage: bool,
+}
+
 /// A proposal was not applied, or nobody knows whether it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::applier::{Applier, Origin};
 use crate::directory::{Directory, EntryLog};
-use crate::error::RaftError;
+use crate::error::{Failure, RaftError};
 use crate::log_store::LogStore;
 use crate::machine::StateMachine;
 use crate::members::Members;
@@ -40,7 +40,7 @@ const APPEND_ENTRIES_MAX: u64 = 300;
 const CORE_QUEUE_LEN: u64 = 4_096;
 
 /// Where replicas report that they stopped by themselves.
-pub(crate) type OnFailure = Arc<dyn Fn(ReplicaId, Arc<str>) + Send + Sync>;
+pub(crate) type OnFailure = Arc<dyn Fn(ReplicaId, Failure) + Send + Sync>;
 
 /// Everything a replica is started with.
 pub(crate) struct Start {
@@ -68,6 +68,8 @@ pub(crate) struct Group {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) taking: Arc<Taking>,
     on_failure: OnFailure,
+    /// Set once what the log holds did not read back.
+    damage: Arc<AtomicBool>,
     active_at: AtomicI64,
     asleep: AtomicBool,
     stopping: AtomicBool,
@@ -108,9 +110,10 @@ impl Group {
             "a leader is never restored from its vote"
         );
         let pristine = log.vote().is_none() && log.last_log_id().is_none();
-        let applier = Applier::new(directory.clone(), log.clone(), origin, machine);
-        let progress = Progress::new();
         let store = LogStore::new(log.clone(), options.read_bytes_max);
+        let damage = store.damage();
+        let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), origin, machine);
+        let progress = Progress::new();
         let taking = Arc::<Taking>::default();
         let state_machine = Machine { applier: applier.clone(), progress: progress.clone(), taking: taking.clone() };
         let links = Links { from: replica, network: network.clone() };
@@ -129,6 +132,7 @@ impl Group {
             network,
             taking,
             on_failure,
+            damage,
             active_at: AtomicI64::new(rt::now().0),
             asleep: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -242,7 +246,8 @@ impl Group {
         self.progress.stop();
         if !self.stopping.load(Ordering::SeqCst) {
             tracing::error!(replica = self.replica.0, "replica stopped: {reason}");
-            (self.on_failure)(self.replica, reason);
+            let is_damage = self.damage.load(Ordering::Acquire);
+            (self.on_failure)(self.replica, Failure { why: reason, is_damage });
         }
     }
 

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::applier::Origin;
 use crate::directory::{Directory, EntryLog};
-use crate::error::RaftError;
+use crate::error::{Failure, RaftError};
 use crate::group::{Group, Start};
 use crate::handle::GroupHandle;
 use crate::machine::StateMachine;
@@ -67,7 +67,7 @@ struct Shared {
     options: RaftOptions,
     services: Mutex<BTreeMap<ReplicaId, Service>>,
     groups: Mutex<BTreeMap<ReplicaId, Arc<Group>>>,
-    failures: watch::Sender<BTreeMap<ReplicaId, Arc<str>>>,
+    failures: watch::Sender<BTreeMap<ReplicaId, Failure>>,
 }
 
 /// All replicas of a node; cheap to clone.
@@ -152,10 +152,10 @@ impl RaftHost {
             return Err(RaftError::Exists(replica));
         }
         let weak = Arc::downgrade(&self.0);
-        let on_failure = Arc::new(move |replica, reason| {
+        let on_failure = Arc::new(move |replica, failure| {
             if let Some(shared) = weak.upgrade() {
                 shared.failures.send_modify(|failures| {
-                    failures.insert(replica, reason);
+                    failures.insert(replica, failure);
                 });
             }
         });
@@ -175,7 +175,7 @@ impl RaftHost {
 
     /// Replicas that stopped by themselves, with the reason.
     #[must_use]
-    pub fn failures(&self) -> watch::Receiver<BTreeMap<ReplicaId, Arc<str>>> {
+    pub fn failures(&self) -> watch::Receiver<BTreeMap<ReplicaId, Failure>> {
         self.0.failures.subscribe()
     }
 

@@ -33,7 +33,7 @@ mod transport;
 mod types;
 
 pub use directory::{Directory, EntryLog, SnapshotImport};
-pub use error::{ProposeError, RaftError, ReadIndexError};
+pub use error::{Failure, ProposeError, RaftError, ReadIndexError};
 pub use handle::{GroupHandle, Pending, Proposed};
 pub use host::{RaftHost, Service};
 pub use machine::{Applied, Extent, Reply, StateMachine};

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::Stream;
 use openraft::entry::RaftEntry;
@@ -32,11 +33,18 @@ pub(crate) struct LogStore {
     log: Arc<dyn EntryLog>,
     committed: Arc<Mutex<Option<RaftLogId>>>,
     read_bytes_max: usize,
+    /// What it holds did not read back.
+    is_damaged: Arc<AtomicBool>,
 }
 
 impl LogStore {
     pub(crate) fn new(log: Arc<dyn EntryLog>, read_bytes_max: usize) -> Self {
-        LogStore { log, committed: Arc::default(), read_bytes_max }
+        LogStore { log, committed: Arc::default(), read_bytes_max, is_damaged: Arc::default() }
+    }
+
+    /// Set once what the log holds did not read back.
+    pub(crate) fn damage(&self) -> Arc<AtomicBool> {
+        self.is_damaged.clone()
     }
 
     /// The part of `range` that exists, as first and last index.
@@ -63,11 +71,14 @@ impl LogStore {
     async fn read(&self, range: EntryRange, reader: Reader) -> io::Result<Vec<LogEntry>> {
         let entries = match reader {
             Reader::Peer if !mutants::is_on(Bug::DamagedRecordsReplicated) => {
-                self.log.read(range, self.read_bytes_max).await?
+                self.log.read(range, self.read_bytes_max).await
             }
-            Reader::Peer | Reader::Apply => self.log.read_to_apply(range, self.read_bytes_max).await?,
+            Reader::Peer | Reader::Apply => self.log.read_to_apply(range, self.read_bytes_max).await,
         };
-        Ok(entries.into_iter().map(LogEntry::from).collect())
+        if entries.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+            self.is_damaged.store(true, Ordering::Release);
+        }
+        Ok(entries?.into_iter().map(LogEntry::from).collect())
     }
 
     async fn read_all(&self, range: impl RangeBounds<u64>, reader: Reader) -> io::Result<Vec<LogEntry>> {

@@ -69,6 +69,12 @@ pub trait StateMachine: Send + 'static {
         false
     }
 
+    /// What apply will read of the entry is sound; else what is damaged. The replica then stops, with the state of the entry
+    /// before.
+    fn check(&self, _entry: &Entry) -> Result<(), String> {
+        Ok(())
+    }
+
     /// A leader's first entry, which has no content, was applied: its term has begun.
     fn term_started(&mut self, log_id: LogId);
 

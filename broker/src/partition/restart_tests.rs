@@ -437,7 +437,10 @@ fn damaged_records_of_group_offsets_stop_their_shard() {
         let disk = damaged_life(ShardKind::ConsumerOffsets, (0..3).map(commit).collect(), &[b'm'; 64]).await;
         let node = start_as(disk, TopicConfig::default(), Upkeep::default(), ShardKind::ConsumerOffsets).await;
         let failed = node.host.failures().wait_for(|failures| !failures.is_empty()).await.unwrap().clone();
-        assert!(failed.values().all(|why| why.contains("damaged on disk")), "{failed:?}");
+        assert!(
+            failed.values().all(|failure| failure.is_damage && failure.why.contains("damaged on disk")),
+            "{failed:?}"
+        );
     });
 }
 

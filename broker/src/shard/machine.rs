@@ -116,6 +116,10 @@ impl StateMachine for ShardMachine {
         self.state.lock().keeps_groups
     }
 
+    fn check(&self, entry: &Entry) -> Result<(), String> {
+        self.state.lock().check_records(entry)
+    }
+
     fn term_started(&mut self, log_id: LogId) {
         self.applied = log_id.index;
         self.state.lock().term_started(log_id);

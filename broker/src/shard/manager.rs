@@ -205,6 +205,44 @@ impl Shards {
         }
         let shards = self.clone();
         rt::spawn(async move { shards.reconcile().await });
+        let shards = self.clone();
+        rt::spawn(async move { shards.watch_damage().await });
+    }
+
+    /// Leaves replicas aside that have stopped because their own log does not read back: they are rebuilt as those that are
+    /// found lost at the start.
+    async fn watch_damage(&self) {
+        let mut failures = self.0.host.failures();
+        loop {
+            let damaged: Vec<_> = {
+                let known = failures.borrow_and_update();
+                let damaged = known.iter().filter(|(_, failure)| failure.is_damage);
+                damaged.map(|(replica, failure)| (*replica, failure.why.clone())).collect()
+            };
+            for (replica, why) in damaged {
+                let is_here = self.all().iter().any(|shard| shard.replica == replica);
+                if is_here && self.0.registry.image().expected_nodes() != 1 {
+                    tracing::error!(replica = replica.0, "{why}; it is rebuilt under a new id");
+                    self.0.lost.lock().push(replica);
+                    self.close(replica).await;
+                    self.0.registry.report_lost(vec![replica]);
+                }
+            }
+            if failures.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Stops a replica and shows its shard no longer; what is on the disk stays.
+    async fn close(&self, replica: ReplicaId) {
+        let running = self.all().into_iter().find(|shard| shard.replica == replica);
+        self.0.host.close(replica).await;
+        if let Some(shard) = running {
+            self.0.shards.write().remove(&shard.creation.shard);
+            self.0.changes.send_modify(|version| *version += 1);
+            self.0.leadership.send_modify(|version| *version += 1);
+        }
     }
 
     async fn reconcile(&self) {
@@ -281,13 +319,7 @@ impl Shards {
         let mut all = true;
         for directory in self.0.directories.values() {
             for replica in directory.log().replicas().into_iter().filter(has_left) {
-                let running = self.all().into_iter().find(|shard| shard.replica == replica);
-                self.0.host.close(replica).await;
-                if let Some(shard) = running {
-                    self.0.shards.write().remove(&shard.creation.shard);
-                    self.0.changes.send_modify(|version| *version += 1);
-                    self.0.leadership.send_modify(|version| *version += 1);
-                }
+                self.close(replica).await;
                 match directory.remove_replica(replica).await {
                     Ok(()) => tracing::info!(replica = replica.0, "removed: it is no member any more"),
                     Err(error) => {

@@ -146,13 +146,12 @@ impl ShardState {
     /// Applies one entry: a verdict per batch, and the answer to the proposer.
     ///
     /// # Panics
-    /// If the entry cannot be read, or records of groups are damaged on disk: this replica then stops rather than differ from others (design section 5).
+    /// If the entry cannot be read: this replica then stops rather than differ from others (design section 5).
     pub fn apply(&mut self, entry: &Entry) -> (Vec<Verdict>, ApplyReply) {
         let command = match Command::decode(&entry.payload) {
             Ok(command) => command,
             Err(error) => panic!("entry {} cannot be read: {error}; is it of a newer release?", entry.log_id),
         };
-        self.check_records(entry);
         let clock_ms = if mutants::is_on(Bug::ClockReadAtApply) { rt::wall_clock_ms() } else { entry.clock_ms };
         self.clock_ms = self.clock_ms.max(clock_ms);
         self.term = self.term.max(entry.log_id.term.0);
@@ -170,18 +169,18 @@ impl ShardState {
         (verdicts, reply)
     }
 
-    /// Heads are enough for most partitions; what records say of groups must be sound, or this replica would differ. A replica
-    /// that cannot read them stops, with the state of the entry before.
-    fn check_records(&self, entry: &Entry) {
+    /// Heads are enough for most partitions; what records say of groups must be sound, or this replica would differ. The
+    /// error says what is damaged.
+    pub fn check_records(&self, entry: &Entry) -> Result<(), String> {
         if !self.keeps_groups {
-            return;
+            return Ok(());
         }
         for batch in entry.batches.iter().filter(|batch| self.partitions.contains_key(&batch.partition)) {
             let Some(header) = BatchHeader::parse(&batch.data) else { continue };
-            if let Err(error) = check_crc(&batch.data, &header) {
-                panic!("records of {} are damaged on disk: {error}", batch.partition);
-            }
+            check_crc(&batch.data, &header)
+                .map_err(|error| format!("records of {} are damaged on disk: {error}", batch.partition))?;
         }
+        Ok(())
     }
 
     /// A leader's first entry was applied.

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::ledger::{Ledger, Oracle};
 use super::memory::{MemoryDirectory, MemoryDisk, Shared};
+use crate::Failure;
 use crate::directory::Directory;
 use crate::handle::GroupHandle;
 use crate::host::RaftHost;
@@ -174,7 +175,7 @@ impl Cluster {
         self.up.lock()[&node].host.clone()
     }
 
-    pub(crate) fn failures(&self, node: SimNode) -> watch::Receiver<BTreeMap<ReplicaId, Arc<str>>> {
+    pub(crate) fn failures(&self, node: SimNode) -> watch::Receiver<BTreeMap<ReplicaId, Failure>> {
         self.up.lock()[&node].host.failures()
     }
 

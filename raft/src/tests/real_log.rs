@@ -90,7 +90,7 @@ impl StoreBuilder<TypeConfig, LogStore, Installable, Arc<DataDir>> for OnRealLog
         let creation = GroupCreation { replica, payload: bytes::Bytes::new(), vote: None, purged: None };
         let log = Directory::create_replica(&*directory, creation).await.unwrap();
         let ledger = Ledger::restore(&[], Arc::default());
-        let applier = Applier::new(directory.clone(), log.clone(), Origin::default(), Box::new(ledger));
+        let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), Origin::default(), Box::new(ledger));
         let machine = Machine { applier, progress: Progress::new(), taking: Arc::default() };
         Ok((directory, LogStore::new(log, 1 << 20), Installable::new(machine)))
     }

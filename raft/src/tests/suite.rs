@@ -75,7 +75,7 @@ impl StoreBuilder<TypeConfig, LogStore, Installable, Arc<MemoryDirectory>> for O
         let creation = GroupCreation { replica, payload: bytes::Bytes::new(), vote: None, purged: None };
         let log = shared.create_replica(creation).await.unwrap();
         let ledger = Ledger::restore(&[], Arc::default());
-        let applier = Applier::new(shared, log.clone(), Origin::default(), Box::new(ledger));
+        let applier = Applier::new(shared, log.clone(), Arc::default(), Origin::default(), Box::new(ledger));
         let machine = Machine { applier, progress: Progress::new(), taking: Arc::default() };
         Ok((directory, LogStore::new(log, 1 << 20), Installable::new(machine)))
     }

@@ -424,7 +424,9 @@ pub(crate) async fn calm(world: &World) {
         sim::set_wall_clock(node, 0);
         // Whoever has stopped by itself after an error of its disk is started again.
         if let Some(life) = world.life(node) {
-            let failures = life.host.failures().borrow().clone();
+            let mut failures = life.host.failures().borrow().clone();
+            // What is damaged is rebuilt while the node runs.
+            failures.retain(|_, failure| !failure.is_damage);
             let poisoned = life.directory.poisoned().map(|why| why.to_string());
             if poisoned.is_some() || !failures.is_empty() {
                 world.tell_fault(format!("node {} had stopped: {poisoned:?} {failures:?}", node.0));
