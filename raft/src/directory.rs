@@ -64,6 +64,8 @@ pub trait SnapshotImport: Send {
     fn skip_to(&mut self, partition: PartitionId, offset: Offset);
     /// Takes the next batch of a partition, verified.
     fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>>;
+    /// Nothing more comes: what was taken is written. After an error some of it is lacking again.
+    fn seal(&mut self) -> BoxFuture<'_, io::Result<()>>;
     /// Makes everything real in one transaction: state, batches, and that the log begins behind it.
     fn commit<'a>(self: Box<Self>, snapshot: &'a ReplicaSnapshot) -> BoxFuture<'a, io::Result<()>>;
 }
@@ -83,6 +85,10 @@ impl SnapshotImport for Import {
 
     fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(Import::push(self, partition, batch))
+    }
+
+    fn seal(&mut self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(Import::seal(self))
     }
 
     fn commit<'a>(self: Box<Self>, snapshot: &'a ReplicaSnapshot) -> BoxFuture<'a, io::Result<()>> {

@@ -68,7 +68,10 @@ impl Group {
         let last_membership = membership.ok_or_else(|| refused("its members cannot be read"))?;
         let earlier = self.taking.take_import();
         let mut import = earlier.unwrap_or_else(|| self.directory.clone().begin_import(self.replica));
-        let fetched = self.fetch_all(leader, &snapshot, &mut *import).await;
+        let fetched = match self.fetch_all(leader, &snapshot, &mut *import).await {
+            Ok(()) => import.seal().await,
+            failed => failed,
+        };
         if let Err(error) = fetched {
             self.taking.keep_import(Some(import));
             return Err(error);
@@ -91,12 +94,12 @@ impl Group {
         let mut extents = self.applier.extents(&snapshot.keys)?;
         import.order(&mut extents);
         let sources = self.others(Some(leader));
-        for extent in extents {
+        for extent in &extents {
             import.skip_to(extent.partition, extent.log_start);
             let mut failures = 0;
             while import.position(extent.partition) < extent.end {
                 let source = sources[failures % sources.len()];
-                if let Err(error) = self.fetch_some(source, &extent, import).await {
+                if let Err(error) = self.fetch_some(source, extent, import).await {
                     failures += 1;
                     if failures >= sources.len() {
                         return Err(error);
@@ -104,7 +107,9 @@ impl Group {
                 }
             }
         }
-        Ok(())
+        // What a full disk did not take is lacking again, of whatever partition.
+        let lacks = |extent: &Extent| import.position(extent.partition) < extent.end;
+        if extents.iter().any(lacks) { Err(refused("some of it could not be written")) } else { Ok(()) }
     }
 
     async fn fetch_some(&self, source: ReplicaId, extent: &Extent, import: &mut dyn SnapshotImport) -> io::Result<()> {

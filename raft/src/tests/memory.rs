@@ -2,7 +2,7 @@
 //!
 //! A model of the real one, small enough to be right at sight. Writes are durable after a random delay, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -102,6 +102,8 @@ pub(crate) struct MemoryDisk {
     queue: Mutex<Vec<Write>>,
     /// Every write fails from now on.
     pub(crate) broken: Mutex<bool>,
+    /// Entries of which the records are damaged.
+    pub(crate) damaged: Mutex<BTreeSet<u64>>,
 }
 
 impl MemoryDisk {
@@ -130,6 +132,7 @@ impl MemoryDisk {
             lost: None,
             damaged: Vec::new(),
             damaged_unproven: None,
+            committed: RaftIndex(0),
         };
         self.durable.lock().iter().map(recover).collect()
     }
@@ -320,6 +323,9 @@ impl SnapshotImport for MemoryImport {
     fn push(&mut self, _partition: PartitionId, _batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async { Err(io::Error::other("a ledger has no batches")) })
     }
+    fn seal(&mut self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
     fn commit<'a>(self: Box<Self>, snapshot: &'a ReplicaSnapshot) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move { self.directory.push_and_wait(self.replica, Change::Import(snapshot.clone())).await })
     }
@@ -380,6 +386,16 @@ impl EntryLog for MemoryLog {
         self.image(|image| image.entries.get(&index.0).map(|entry| entry.log_id))
     }
     fn read(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>> {
+        Box::pin(async move {
+            let entries = self.read_to_apply(range, bytes_max).await?;
+            let damaged = self.directory.disk.damaged.lock();
+            match entries.iter().find(|entry| damaged.contains(&entry.log_id.index.0)) {
+                Some(entry) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("entry {}", entry.log_id))),
+                None => Ok(entries),
+            }
+        })
+    }
+    fn read_to_apply(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>> {
         let mut bytes = 0;
         let entries = self.image(|image| {
             let range = image.entries.range(range.first.0..=range.last.0);
@@ -390,8 +406,5 @@ impl EntryLog for MemoryLog {
             range.enumerate().take_while(fits).map(|(_, (_, entry))| entry.clone()).collect()
         });
         Box::pin(async move { Ok(entries) })
-    }
-    fn read_to_apply(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>> {
-        self.read(range, bytes_max)
     }
 }

@@ -17,6 +17,7 @@ use ottla_protocol::ids::{Offset, PartitionId};
 
 use super::export::ReplicaSnapshot;
 use super::peers::ExportedBatch;
+use super::run_files::unlink_runs;
 use super::{DataDir, maintain};
 use crate::checkpoint::file::{off_thread, sync};
 use crate::checkpoint::state::{Operation, ReplicaHead};
@@ -48,6 +49,8 @@ pub struct Import {
     made: Vec<RunId>,
     /// Up to where partitions were taken.
     taken: BTreeMap<PartitionId, i64>,
+    /// The same without what lies in the run that is being written.
+    ended: BTreeMap<PartitionId, i64>,
     /// What lies below has expired.
     expired: BTreeMap<PartitionId, i64>,
 }
@@ -75,6 +78,7 @@ impl DataDir {
             runs: Vec::new(),
             made: Vec::new(),
             taken: BTreeMap::new(),
+            ended: BTreeMap::new(),
             expired: BTreeMap::new(),
         }
     }
@@ -85,6 +89,7 @@ impl DataDir {
     pub(super) fn begin_gap(self: &Arc<Self>, key: ExtentKey, gap: &Gap) -> Import {
         let mut import = self.begin_import(key.replica);
         import.taken.insert(key.partition, gap.known_end);
+        import.ended.clone_from(&import.taken);
         import.expired.insert(key.partition, gap.from);
         import
     }
@@ -120,7 +125,8 @@ impl Import {
         *expired = offset.0.max(*expired);
     }
 
-    /// Takes the next batch of a partition; its checksum must hold.
+    /// Takes the next batch of a partition; its checksum must hold. After an error of the disk some of what was taken is
+    /// lacking again: see [`Import::position`].
     pub async fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> io::Result<()> {
         let header = BatchHeader::parse(&batch.data).ok_or_else(|| invalid(format!("no batch of {partition}")))?;
         // The batch in which the partition begins is whole.
@@ -146,17 +152,37 @@ impl Import {
         let class = self.class_of(partition);
         let run_bytes = self.directory.options.rewrite.run_bytes.min(RUN_BYTES_MAX);
         if self.writer.as_ref().is_some_and(|writer| class != self.class || writer.is_full(run_bytes)) {
-            self.end_run().await?;
+            self.seal().await?;
         }
-        let key = self.key(partition);
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => self.begin_run(class).await?,
         };
-        writer.push(key, &line, &batch.data).map_err(from_push)?;
-        self.taken.insert(partition, line.end_offset().0);
-        self.writer = Some(if writer.buffered_bytes() >= WRITE_BYTES { self.write(writer).await? } else { writer });
-        Ok(())
+        let pushed = writer.push(self.key(partition), &line, &batch.data).map_err(from_push);
+        if pushed.is_ok() {
+            self.taken.insert(partition, line.end_offset().0);
+        }
+        if writer.buffered_bytes() >= WRITE_BYTES {
+            writer = match self.write(writer).await {
+                Ok(writer) => writer,
+                Err(error) => return Err(self.run_lost(error).await),
+            };
+        }
+        self.writer = Some(writer);
+        pushed
+    }
+
+    /// What was taken into the run that was being written is lost with it.
+    async fn run_lost(&mut self, error: io::Error) -> io::Error {
+        self.taken.clone_from(&self.ended);
+        if let Some(run) = self.made.pop() {
+            let (disk, path) = (Arc::clone(&self.directory.disk), self.directory.path.clone());
+            if let Err(error) = off_thread(&self.directory.disk, move || unlink_runs(&disk, &path, &[run])).await {
+                tracing::warn!(run = run.0, %error, "a run that could not be written is not removed before the next start");
+            }
+            self.directory.log.space_freed();
+        }
+        error
     }
 
     async fn begin_run(&mut self, class: RetentionClass) -> io::Result<RunWriter> {
@@ -168,7 +194,11 @@ impl Import {
         let listing =
             Listing { id, replica, incarnation: rt::random_u64(), bytes: 0, batch_bytes: 0, class, rewrites: 0 };
         let (disk, path) = (Arc::clone(&self.directory.disk), self.directory.path.clone());
-        off_thread(&self.directory.disk, move || RunWriter::create(&disk, &path, listing, ROOM_BYTES)).await
+        let created = off_thread(&self.directory.disk, move || RunWriter::create(&disk, &path, listing, ROOM_BYTES));
+        match created.await {
+            Ok(writer) => Ok(writer),
+            Err(error) => Err(self.run_lost(error).await),
+        }
     }
 
     /// Writes what waits, syncs now and then, and goes no faster than the rewriter may.
@@ -188,10 +218,19 @@ impl Import {
         Ok(writer)
     }
 
-    async fn end_run(&mut self) -> io::Result<()> {
+    /// Writes what was taken so far. After an error of the disk some of it is lacking again.
+    pub async fn seal(&mut self) -> io::Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
-        let written = off_thread(&self.directory.disk, move || writer.finish()).await?;
-        self.runs.push(self.directory.seal_run(written).await?);
+        let written = off_thread(&self.directory.disk, move || writer.finish()).await;
+        let sealed = match written {
+            Ok(written) => self.directory.seal_run(written).await,
+            Err(error) => Err(error),
+        };
+        match sealed {
+            Ok(run) => self.runs.push(run),
+            Err(error) => return Err(self.run_lost(error).await),
+        }
+        self.ended.clone_from(&self.taken);
         Ok(())
     }
 
@@ -202,7 +241,7 @@ impl Import {
 
     /// What was taken, durable under its names.
     pub(super) async fn into_runs(mut self) -> io::Result<Vec<Run>> {
-        self.end_run().await?;
+        self.seal().await?;
         if !self.runs.is_empty() {
             let (disk, dir) = (Arc::clone(&self.directory.disk), self.directory.path.join(RUNS_DIR));
             off_thread(&self.directory.disk, move || disk.sync_dir(&dir)).await?;

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use super::at_rest::{cut, files};
 use super::crash::{check_partitions, check_runs};
-use super::toy::{Model, Toy, batch, entry, open, options, partition};
-use crate::data_dir::{DataDir, ReplicaSnapshot};
+use super::toy::{DIR, Model, Toy, batch, entry, open, options, partition};
+use crate::data_dir::{DataDir, DataDirOptions, Import, ReplicaSnapshot};
 use crate::entry::Entry;
 use crate::env::disk::Disk;
 use crate::env::sim;
@@ -17,6 +17,7 @@ use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::log::EntryRange;
 use crate::read::ReadRequest;
+use crate::rewrite::RewriteOptions;
 
 const SOURCE: u64 = 2;
 const TARGET: u64 = 4;
@@ -64,6 +65,51 @@ async fn take(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapsho
         }
     }
     import.commit(snapshot).await.unwrap();
+}
+
+/// Takes batches of partition 0 until the import has them all, or an error.
+async fn take_long(source: &DataDir, import: &mut Import, next: Offset) -> std::io::Result<()> {
+    while import.position(partition(0)) < next {
+        let key = crate::index::ExtentKey { partition: partition(0), replica: ReplicaId(SOURCE) };
+        let from = import.position(partition(0));
+        let request = ReadRequest { key, from, up_to: next, bytes_max: 100_000, at_least_one: true };
+        for batch in source.export(request).await.unwrap().batches {
+            import.push(partition(0), batch).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Found by the simulation (seed 8283): what the run held that could not be written counted as taken.
+#[test]
+fn a_snapshot_that_goes_on_after_the_disk_was_full_has_no_gap() {
+    sim::run(33, || async {
+        let long = |index: u64| entry(1, index, vec![(0, batch(index, 2, 20_000))], "");
+        let (directory, toy) = source(33, (1..=100).map(long).collect()).await;
+        directory.checkpoint_now().await.unwrap();
+        let snapshot = directory.snapshot_of(ReplicaId(SOURCE)).await.unwrap().unwrap();
+        let sim = SimDisk::new(34, SimDiskOptions::default());
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let rewrite = RewriteOptions { run_bytes: 64 << 20, ..options().rewrite };
+        let (target, _) = open(&disk, DataDirOptions { rewrite, ..options() }).await;
+        let taker = Toy::create(&target, TARGET).await;
+        let mut import = target.begin_import(ReplicaId(TARGET));
+        let next = Offset(toy.model().partitions[&0].0);
+        let space = disk.space(std::path::Path::new(DIR)).unwrap();
+        let taken = space.total_bytes - space.free_bytes;
+        sim.set_capacity(taken + (3 << 19));
+        let full = take_long(&directory, &mut import, next).await.unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        sim.set_capacity(1 << 30);
+        let left = disk.list(&std::path::Path::new(DIR).join("runs")).unwrap();
+        assert!(left.is_empty(), "a run that cannot be written keeps no space: {left:?}");
+        take_long(&directory, &mut import, next).await.unwrap();
+        import.commit(&snapshot).await.unwrap();
+        for from in (0..next.0).map(Offset) {
+            let found = target.batch_at(taker.key(0), from).await.unwrap();
+            assert!(found.is_some(), "nothing is known of {from:?}");
+        }
+    });
 }
 
 /// All that the replica had counts as expired then, and would be skipped.
