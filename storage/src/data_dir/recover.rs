@@ -51,6 +51,7 @@ impl DataDir {
         run_files::mark_rewritten(&index, &found);
         load_index(&disk, path, &log, &index, &found.state).await?;
         let runs = run_files::load(&disk, path, &index, &found).await?;
+        index.keep_replicas(&log.replicas());
         let replicas = join(recovered, &found);
         let replaying = replaying(&replicas, &found);
         let space = disk.space(path).map_err(|error| DataDirError::io(path, error))?;

@@ -292,6 +292,12 @@ impl BatchIndex {
         }
     }
 
+    /// Of all replicas but these everything is dead: they left, and no checkpoint says so yet.
+    pub(crate) fn keep_replicas(&self, there: &[ReplicaId]) {
+        let left: BTreeSet<ReplicaId> = self.partitions.read().keys().map(|key| key.replica).collect();
+        left.into_iter().filter(|replica| !there.contains(replica)).for_each(|replica| self.remove_replica(replica));
+    }
+
     /// Moves a log start up; `Offset(GONE)` for a partition that is gone.
     pub(crate) fn raise_log_start(&self, key: ExtentKey, log_start: i64) {
         let partition = self.partition_or_new(key);

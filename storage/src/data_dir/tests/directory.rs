@@ -174,6 +174,37 @@ fn an_index_with_batches_of_a_replica_that_left_can_be_rebuilt_as_it_was() {
     });
 }
 
+/// Found by the simulation (seed 8227): the power failed between the end of the replica and the checkpoint that forgets it.
+#[test]
+fn what_a_removed_replica_held_is_dead_after_a_crash_too() {
+    for removed_in_time in [false, true] {
+        sim::run(15, move || async move {
+            let (sim, disk) = disk(15);
+            let (directory, _) = open(&disk, options()).await;
+            let (stays, leaves) = (Toy::create(&directory, 1).await, Toy::create(&directory, 2).await);
+            for index in 1..=60 {
+                leaves.write(vec![entry(1, index, vec![(0, batch(index, 1, 2000))], "")]).await;
+            }
+            stays.write(vec![entry(1, 1, vec![(0, batch(7, 1, 2000))], "")]).await;
+            directory.maintain_now().await.unwrap();
+            directory.remove_replica(ReplicaId(2)).await.unwrap();
+            if removed_in_time {
+                directory.checkpoint_now().await.unwrap();
+            }
+            let disk: Arc<dyn Disk> = Arc::new(sim.image().crash(Crash::Power, 1));
+            let (directory, recovered) = open(&disk, options()).await;
+            assert_eq!(recovered.len(), 1);
+            let stays = Toy::recover(&directory, &recovered[0]);
+            assert_eq!(directory.stats().live_bytes, directory.bytes_of(stays.key(0)));
+            stays.write(vec![entry(1, 2, vec![(0, batch(8, 1, 2000))], "")]).await;
+            for _ in 0..4 {
+                directory.maintain_now().await.unwrap();
+            }
+            assert!(directory.stats().segments <= 2, "{:?}", directory.stats());
+        });
+    }
+}
+
 /// Gives no cut the first two times, as while what it contains is not synced.
 struct Withholding(Arc<Toy>, AtomicU64);
 
