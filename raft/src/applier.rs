@@ -8,7 +8,6 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use ottla_storage::checkpoint::{Cut, CutSource};
@@ -16,11 +15,12 @@ use ottla_storage::data_dir::ReplicaSnapshot;
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
-use ottla_storage::ids::{LogId, ReplicaId};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use parking_lot::Mutex;
 
 use openraft::entry::RaftEntry;
 
+use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
 use crate::machine::{Extent, Reply, StateMachine};
 use crate::types::{
@@ -32,8 +32,7 @@ pub(crate) struct Applier {
     replica: ReplicaId,
     directory: Arc<dyn Directory>,
     log: Arc<dyn EntryLog>,
-    /// Set once what its log holds did not read back.
-    damage: Arc<AtomicBool>,
+    damage: Arc<Damage>,
     state: Mutex<State>,
     applied: watch::Sender<Option<LogId>>,
 }
@@ -62,19 +61,25 @@ struct State {
 pub(crate) struct Origin {
     /// The last entry that the checkpoint contains.
     pub(crate) applied: Option<LogId>,
-    /// The membership in force there.
+    /// The last entry that is known to be committed and is applied before anything else.
+    pub(crate) committed: Option<LogId>,
+    /// The membership in force at `applied`.
     pub(crate) membership: StoredMembership,
+    /// The last entry whose records are damaged.
+    pub(crate) damaged: Option<RaftIndex>,
 }
 
 impl Applier {
     pub(crate) fn new(
         directory: Arc<dyn Directory>,
         log: Arc<dyn EntryLog>,
-        damage: Arc<AtomicBool>,
+        damage: Arc<Damage>,
         origin: Origin,
         machine: Box<dyn StateMachine>,
     ) -> Arc<Self> {
-        let Origin { applied, membership } = origin;
+        let Origin { applied, membership, damaged, .. } = origin;
+        // What is applied is committed, and so is what was found damaged: else the replica would not have been opened.
+        damaged.into_iter().for_each(|index| damage.met(index));
         // What is purged lies within the checkpoint: its point serves as the snapshot.
         let snapshot = applied
             .map(|id| SnapshotMeta { last_log_id: Some(to_raft_log_id(id)), last_membership: membership.clone() });
@@ -167,7 +172,7 @@ impl Applier {
             }
             EntryKind::Normal => {
                 if let Err(what) = state.machine.check(entry) {
-                    self.damage.store(true, Ordering::Release);
+                    self.damage.set_fatal();
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 }
                 let applied = state.machine.apply(entry);

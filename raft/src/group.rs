@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::applier::{Applier, Origin};
+use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
 use crate::log_store::LogStore;
@@ -68,8 +69,7 @@ pub(crate) struct Group {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) taking: Arc<Taking>,
     on_failure: OnFailure,
-    /// Set once what the log holds did not read back.
-    damage: Arc<AtomicBool>,
+    damage: Arc<Damage>,
     active_at: AtomicI64,
     asleep: AtomicBool,
     stopping: AtomicBool,
@@ -110,16 +110,20 @@ impl Group {
             "a leader is never restored from its vote"
         );
         let pristine = log.vote().is_none() && log.last_log_id().is_none();
-        let store = LogStore::new(log.clone(), options.read_bytes_max);
+        let store = LogStore::new(log.clone(), options.read_bytes_max).committed_upto(origin.committed);
         let damage = store.damage();
         let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), origin, machine);
         let progress = Progress::new();
         let taking = Arc::<Taking>::default();
         let state_machine = Machine { applier: applier.clone(), progress: progress.clone(), taking: taking.clone() };
-        let links = Links { from: replica, network: network.clone() };
-        let raft = Raft::build(replica.0, Arc::new(config), links, store, state_machine)
-            .await
-            .map_err(|e| RaftError::Storage { replica, what: e.to_string() })?;
+        let links = Links { from: replica, network: network.clone(), damage: damage.clone() };
+        let raft =
+            Raft::build(replica.0, Arc::new(config), links, store, state_machine).await.map_err(|e| {
+                match damage.is_fatal() {
+                    true => RaftError::Damaged { replica, what: e.to_string() },
+                    false => RaftError::Storage { replica, what: e.to_string() },
+                }
+            })?;
         let group = Arc::new(Group {
             replica,
             raft,
@@ -246,7 +250,7 @@ impl Group {
         self.progress.stop();
         if !self.stopping.load(Ordering::SeqCst) {
             tracing::error!(replica = self.replica.0, "replica stopped: {reason}");
-            let is_damage = self.damage.load(Ordering::Acquire);
+            let is_damage = self.damage.is_fatal();
             (self.on_failure)(self.replica, Failure { why: reason, is_damage });
         }
     }
@@ -282,21 +286,29 @@ impl Group {
         }
     }
 
-    /// Entries up to here need not be kept for anybody: nobody else is there, all others have them, or so much was logged
-    /// since that whoever lacks them is better served by a snapshot (the purge horizon of design section 4).
+    /// Entries up to here need not be kept for anybody: nobody else is there, all others have them, or whoever lacks them is
+    /// better served by a snapshot, because so much was logged since (the purge horizon of design section 4) or they are damaged.
     fn purgeable(&self, members: &Members) -> Option<LogId> {
         let kept = self.directory.checkpointed(self.replica)?;
         if members.is_alone(self.replica) {
             return Some(kept);
         }
         let held = self.held_by_all().and_then(|index| self.log.log_id(kept.index.min(RaftIndex(index))));
-        held.max(self.log.behind(self.options.purge_horizon_bytes)).map(|id| id.min(kept))
+        let damaged = self.damage.to_purge().filter(|damaged| *damaged <= kept.index);
+        let damaged = damaged.and_then(|index| self.log.log_id(index));
+        held.max(damaged).max(self.log.behind(self.options.purge_horizon_bytes)).map(|id| id.min(kept))
     }
 
     /// Purges what the checkpoint contains and nobody needs.
     async fn purge(&self, members: &Members) {
         let Some(upto) = self.purgeable(members) else { return };
         let point = self.applier.snapshot().and_then(|meta| meta.last_log_id).map(|id| id.index);
+        if let Some(damaged) = self.damage.to_purge().filter(|damaged| Some(damaged.0) <= point) {
+            // While somebody is being sent entries nothing is purged; from now on a snapshot is what is sent next.
+            if self.raft.trigger().purge_log(damaged.0).await.is_ok() {
+                self.damage.purged(damaged);
+            }
+        }
         if Some(upto.index.0) <= point {
             return;
         }

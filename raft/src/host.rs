@@ -135,7 +135,11 @@ impl RaftHost {
                 )));
             }
         }
-        let origin = Origin { applied: recovered.applied, membership };
+        let damaged = recovered.damaged.iter().map(|id| id.index).max();
+        // What is damaged is applied at once, if it is known to be committed: only then can a checkpoint contain it, so that
+        // others need not be given it.
+        let committed = damaged.and_then(|_| log.log_id(recovered.committed)).max(recovered.applied);
+        let origin = Origin { applied: recovered.applied, committed, membership, damaged };
         self.start(directory, log, origin, creation.members, machine).await
     }
 

@@ -6,6 +6,7 @@
 //! `StateMachine::publish`, answer.
 
 mod applier;
+mod damage;
 mod directory;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]

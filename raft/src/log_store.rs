@@ -8,7 +8,6 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::Stream;
 use openraft::entry::RaftEntry;
@@ -18,10 +17,11 @@ use openraft::storage::{
 use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
 use openraft::{LogState, errors::LeaderChanged};
 use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::ids::RaftIndex;
+use ottla_storage::ids::{LogId, RaftIndex};
 use ottla_storage::log::EntryRange;
 use parking_lot::Mutex;
 
+use crate::damage::Damage;
 use crate::directory::EntryLog;
 use crate::types::{
     LogEntry, RaftLogId, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote,
@@ -33,18 +33,23 @@ pub(crate) struct LogStore {
     log: Arc<dyn EntryLog>,
     committed: Arc<Mutex<Option<RaftLogId>>>,
     read_bytes_max: usize,
-    /// What it holds did not read back.
-    is_damaged: Arc<AtomicBool>,
+    damage: Arc<Damage>,
 }
 
 impl LogStore {
     pub(crate) fn new(log: Arc<dyn EntryLog>, read_bytes_max: usize) -> Self {
-        LogStore { log, committed: Arc::default(), read_bytes_max, is_damaged: Arc::default() }
+        LogStore { log, committed: Arc::default(), read_bytes_max, damage: Arc::default() }
     }
 
-    /// Set once what the log holds did not read back.
-    pub(crate) fn damage(&self) -> Arc<AtomicBool> {
-        self.is_damaged.clone()
+    /// Entries up to this one are known to be committed: openraft applies them before it starts.
+    pub(crate) fn committed_upto(self, committed: Option<LogId>) -> Self {
+        *self.committed.lock() = committed.map(to_raft_log_id);
+        self
+    }
+
+    /// What does not read back.
+    pub(crate) fn damage(&self) -> Arc<Damage> {
+        self.damage.clone()
     }
 
     /// The part of `range` that exists, as first and last index.
@@ -75,10 +80,33 @@ impl LogStore {
             }
             Reader::Peer | Reader::Apply => self.log.read_to_apply(range, self.read_bytes_max).await,
         };
-        if entries.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
-            self.is_damaged.store(true, Ordering::Release);
+        // Apply needs heads alone, and cannot go on without them.
+        if matches!(reader, Reader::Apply)
+            && entries.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
+        {
+            self.damage.set_fatal();
         }
         Ok(entries?.into_iter().map(LogEntry::from).collect())
+    }
+
+    /// What comes before a damaged entry; nothing if the first one is: then, if it is committed, whoever wants it is to get a
+    /// snapshot. An error ends this replica.
+    async fn read_for_peer(&self, range: EntryRange) -> io::Result<Vec<LogEntry>> {
+        let error = match self.read(range, Reader::Peer).await {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => error,
+            read => return read,
+        };
+        if let Ok(first) = self.read(EntryRange { last: range.first, ..range }, Reader::Peer).await {
+            return Ok(first);
+        }
+        let committed = self.committed.lock().as_ref().is_some_and(|id| id.index >= range.first.0);
+        if !committed && !self.damage.is_committed(range.first) {
+            self.damage.set_fatal();
+            return Err(error);
+        }
+        tracing::warn!(%error, "it cannot be sent: whoever lacks it gets a snapshot");
+        self.damage.until_purged(range.first).await;
+        Ok(Vec::new())
     }
 
     async fn read_all(&self, range: impl RangeBounds<u64>, reader: Reader) -> io::Result<Vec<LogEntry>> {
@@ -159,7 +187,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
         match self.clip(&(start..end)) {
-            Some(range) => self.read(range, Reader::Peer).await,
+            Some(range) => self.read_for_peer(range).await,
             None => Ok(Vec::new()),
         }
     }

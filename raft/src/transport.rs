@@ -19,6 +19,7 @@ use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
 
+use crate::damage::Damage;
 use crate::net::{Message, Network, Undelivered};
 use crate::state_machine::{Machine, Snapshot};
 use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
@@ -27,13 +28,14 @@ use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_v
 pub(crate) struct Links {
     pub(crate) from: ReplicaId,
     pub(crate) network: Arc<dyn Network>,
+    pub(crate) damage: Arc<Damage>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Links {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Link {
-        Link { from: self.from, to: ReplicaId(target), network: self.network.clone() }
+        Link { from: self.from, to: ReplicaId(target), network: self.network.clone(), damage: self.damage.clone() }
     }
 }
 
@@ -42,6 +44,7 @@ pub(crate) struct Link {
     from: ReplicaId,
     to: ReplicaId,
     network: Arc<dyn Network>,
+    damage: Arc<Damage>,
 }
 
 fn unreachable(text: &str) -> RPCError<TypeConfig> {
@@ -108,6 +111,9 @@ impl RaftNetworkV2<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        if rpc.entries.is_empty() && self.damage.takes_snapshot_due() {
+            return Err(unreachable("what comes next is damaged here"));
+        }
         let request = Message::Append {
             vote: from_raft_vote(&rpc.vote),
             previous: rpc.prev_log_id.as_ref().map(from_raft_log_id),

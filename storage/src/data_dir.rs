@@ -195,6 +195,7 @@ impl DataDir {
         self.write_last_verdicts(replica).await?;
         self.log.remove_group(replica).await?;
         self.rewriter.peers.lock().remove(&replica);
+        self.rewriter.aside.lock().remove(&replica);
         self.index.remove_replica(replica);
         Ok(())
     }
@@ -276,7 +277,7 @@ impl DataDir {
             rewrites: self.rewriter.jobs.load(Ordering::Relaxed),
             rewritten_bytes: self.rewriter.rewritten_bytes.load(Ordering::Relaxed),
             damaged_sources: self.rewriter.left_alone.lock().len() as u64,
-            repaired_batches: self.rewriter.repaired_batches.load(Ordering::Relaxed),
+            repaired_batches: self.repaired_batches(),
             unlinked_runs: self.counters.unlinked_runs.load(Ordering::Relaxed),
             disk_total_bytes,
             disk_free_bytes,

@@ -72,6 +72,7 @@ impl Memory {
             lost: None,
             damaged: Vec::new(),
             damaged_unproven: None,
+            committed: RaftIndex(0),
         })
     }
 }

@@ -126,8 +126,7 @@ impl Shards {
             Err(OpenError::Raft(RaftError::Damaged { replica, what }))
                 if self.0.registry.image().expected_nodes() != 1 =>
             {
-                tracing::error!(replica = replica.0, "{what}; it is rebuilt under a new id");
-                self.0.lost.lock().push(replica);
+                self.set_aside(replica, &what);
                 Ok(())
             }
             opened => opened,
@@ -222,8 +221,7 @@ impl Shards {
             for (replica, why) in damaged {
                 let is_here = self.all().iter().any(|shard| shard.replica == replica);
                 if is_here && self.0.registry.image().expected_nodes() != 1 {
-                    tracing::error!(replica = replica.0, "{why}; it is rebuilt under a new id");
-                    self.0.lost.lock().push(replica);
+                    self.set_aside(replica, &why);
                     self.close(replica).await;
                     self.0.registry.report_lost(vec![replica]);
                 }
@@ -232,6 +230,13 @@ impl Shards {
                 return;
             }
         }
+    }
+
+    /// The replica takes part no more.
+    fn set_aside(&self, replica: ReplicaId, why: &str) {
+        tracing::error!(replica = replica.0, "{why}; it is rebuilt under a new id");
+        self.0.lost.lock().push(replica);
+        self.0.directories.values().for_each(|directory| directory.set_aside(replica));
     }
 
     /// Stops a replica and shows its shard no longer; what is on the disk stays.

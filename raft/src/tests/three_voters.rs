@@ -12,6 +12,7 @@ use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::{ReplicaId, Term};
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
+use super::memory::MemoryDisk;
 use crate::net::Message;
 use crate::net::sim::Faults;
 
@@ -267,6 +268,50 @@ fn a_leader_without_a_majority_refuses_reads() {
         let successor = rt::timeout(Duration::from_secs(5), successor).await.unwrap();
         assert!(cluster.propose(successor, Bytes::from_static(b"on we go")).await);
     });
+}
+
+/// A leader with damaged records in one of 20 entries, counted from 1, and a follower that lacks these entries.
+async fn damaged(number: u64) -> (Cluster, SimNode, SimNode) {
+    let disks: Vec<Arc<MemoryDisk>> = (0..VOTERS).map(|_| Arc::default()).collect();
+    let storage = |disk: &Arc<MemoryDisk>| {
+        let sync_max = Duration::from_millis(1);
+        Box::new(MemoryStorage { disk: disk.clone(), sync_max, lies: false }) as Box<dyn Storage>
+    };
+    let cluster = Cluster::new(disks.iter().map(storage).collect());
+    for node in cluster.nodes() {
+        cluster.start(node).await;
+    }
+    let leader = leader_of(&cluster).await;
+    let lagging = cluster.nodes().into_iter().find(|&node| node != leader).unwrap();
+    assert!(cluster.propose(leader, Bytes::from_static(b"before")).await);
+    for node in cluster.nodes() {
+        cluster.network.cut(node, lagging);
+    }
+    let last = cluster.handle(leader).unwrap().applied().unwrap().index.0;
+    for _ in 0..20 {
+        assert!(cluster.propose(leader, Bytes::from_static(b"meanwhile")).await);
+    }
+    disks[leader.0 as usize - 1].damaged.lock().insert(last + number);
+    cluster.network.heal();
+    (cluster, leader, lagging)
+}
+
+#[test]
+fn who_lacks_a_damaged_entry_gets_a_snapshot_and_the_leader_goes_on() {
+    for number in [1, 9, 20] {
+        sim::run_twice(20 + number, move || async move {
+            let (cluster, leader, lagging) = damaged(number).await;
+            let upto = cluster.handle(leader).unwrap().applied();
+            let caught_up = async {
+                while cluster.handle(lagging).unwrap().applied() < upto {
+                    rt::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            rt::timeout(Duration::from_secs(60), caught_up).await.unwrap();
+            assert!(cluster.failures(leader).borrow().is_empty(), "{:?}", cluster.failures(leader).borrow());
+            assert!(cluster.propose(leader, Bytes::from_static(b"after")).await);
+        });
+    }
 }
 
 #[test]

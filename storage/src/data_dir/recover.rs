@@ -276,6 +276,7 @@ fn join(recovered: Vec<log::RecoveredReplica>, found: &Found) -> Vec<RecoveredRe
                 lost,
                 damaged: replica.damaged,
                 damaged_unproven: replica.damaged_unproven,
+                committed: replica.committed,
             }
         })
         .collect()

@@ -42,6 +42,21 @@ impl DataDir {
         self.rewriter.peers.lock().insert(replica, peers);
     }
 
+    /// The replica waits to be removed, and nobody reads from it: what of it is damaged keeps no file from being mended.
+    pub fn set_aside(&self, replica: ReplicaId) {
+        self.rewriter.aside.lock().insert(replica);
+    }
+
+    pub(super) fn is_aside(&self, replica: ReplicaId) -> bool {
+        self.rewriter.aside.lock().contains(&replica)
+    }
+
+    /// Damaged or lacking batches that were fetched from another replica since the directory was opened.
+    #[must_use]
+    pub fn repaired_batches(&self) -> u64 {
+        self.rewriter.repaired_batches.load(Ordering::Relaxed)
+    }
+
     /// Asks the other replicas; not any longer once the directory is closed.
     async fn ask_peers(&self, key: ExtentKey, offsets: Range<i64>) -> io::Result<Exported> {
         let peers = self.rewriter.peers.lock().get(&key.replica).and_then(Weak::upgrade);

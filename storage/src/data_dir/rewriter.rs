@@ -49,6 +49,15 @@ pub(super) enum Outcome {
     Closing,
 }
 
+/// What a job has made so far.
+#[derive(Default)]
+struct Made {
+    /// Runs begun.
+    runs: Vec<RunId>,
+    /// Damaged batches that others have given.
+    repaired: usize,
+}
+
 /// Why a job did not go through.
 enum JobError {
     Push(PushError),
@@ -207,7 +216,7 @@ impl DataDir {
 
     /// Copies what lives in these files into runs that take their place.
     pub(super) async fn rewrite(&self, chosen: &BTreeSet<u64>) -> Result<Outcome, DataDirError> {
-        let mut made = Vec::new();
+        let mut made = Made::default();
         let outcome = match self.copy(chosen, &mut made).await {
             Ok(runs) => self.commit_runs(chosen, runs).await.map(|()| Outcome::Done),
             Err(JobError::Directory(error)) => Err(error),
@@ -218,6 +227,7 @@ impl DataDir {
         match outcome {
             Ok(Outcome::Done) => {
                 self.rewriter.jobs.fetch_add(1, Ordering::Relaxed);
+                self.count_repaired(made.repaired);
                 let mut left_alone = self.rewriter.left_alone.lock();
                 for file in chosen {
                     self.rewriter.damage.forget_file(*file);
@@ -225,7 +235,7 @@ impl DataDir {
                 }
             }
             _ if self.failure.get().is_some() => {}
-            _ => self.remove_files(made).await?,
+            _ => self.remove_files(made.runs).await?,
         }
         outcome
     }
@@ -264,8 +274,8 @@ impl DataDir {
         chosen.iter().map(open).collect()
     }
 
-    /// Copies what lives in the chosen files into new runs, synced under their names. `made` lists the files begun.
-    async fn copy(&self, chosen: &BTreeSet<u64>, made: &mut Vec<RunId>) -> Result<Vec<Run>, JobError> {
+    /// Copies what lives in the chosen files into new runs, synced under their names. `made` lists what was begun.
+    async fn copy(&self, chosen: &BTreeSet<u64>, made: &mut Made) -> Result<Vec<Run>, JobError> {
         self.require_runs_format().await?;
         let sources = Arc::new(self.open_sources(chosen).ok_or(JobError::Gone)?);
         let rewrites = chosen.iter().filter_map(|number| RunId::of_file(*number)).filter_map(|run| self.runs.get(run));
@@ -285,14 +295,14 @@ impl DataDir {
         group: Group,
         rewrites: u32,
         sources: &Arc<Sources>,
-        made: &mut Vec<RunId>,
+        made: &mut Made,
         runs: &mut Vec<Run>,
     ) -> Result<(), JobError> {
         let (replica, class) = (group.replica, group.class);
         let mut cursor = Cursor::new(group);
         while !cursor.is_done() {
             let id = self.runs.take_id();
-            made.push(id);
+            made.runs.push(id);
             let incarnation = rt::random_u64();
             let listing = Listing { id, replica, incarnation, bytes: 0, batch_bytes: 0, class, rewrites };
             let bytes = cursor.bytes_left().min(self.options.rewrite.run_bytes).min(RUN_BYTES_MAX);
@@ -301,7 +311,7 @@ impl DataDir {
             let create = move || RunWriter::create(&disk, &path, listing, room);
             let mut writer = off_thread(&self.disk, create).await?;
             while !cursor.is_done() && !writer.is_full(self.options.rewrite.run_bytes) {
-                (cursor, writer) = self.copy_step(cursor, writer, sources).await?;
+                (cursor, writer) = self.copy_step(cursor, writer, sources, made).await?;
             }
             let written = off_thread(&self.disk, move || writer.finish()).await?;
             runs.push(self.seal_run(written).await?);
@@ -315,6 +325,7 @@ impl DataDir {
         mut cursor: Cursor,
         mut writer: RunWriter,
         sources: &Arc<Sources>,
+        made: &mut Made,
     ) -> Result<(Cursor, RunWriter), JobError> {
         if self.closing.load(Ordering::SeqCst) || self.failure.get().is_some() {
             return Err(JobError::Closing);
@@ -329,12 +340,16 @@ impl DataDir {
         let (mut cursor, mut writer, outcome) = off_thread(&self.disk, step).await?;
         match (outcome, cursor.damaged()) {
             (Err(error @ PushError::Damaged { .. }), Some((key, line))) => {
-                self.rewriter.damage.batch(line.position.segment, Spot { key, offset: line.base_offset.0 });
-                let Some(batch) = self.sound_copy(key, &line).await else { return Err(error.into()) };
-                cursor.stand_in(&batch, &mut writer)?;
-                self.count_repaired(1);
-                tracing::warn!(replica = key.replica.0, partition = %key.partition, offset = line.base_offset.0,
-                    "a damaged batch was fetched from another replica");
+                if self.is_aside(key.replica) {
+                    cursor.leave_out();
+                } else {
+                    self.rewriter.damage.batch(line.position.segment, Spot { key, offset: line.base_offset.0 });
+                    let Some(batch) = self.sound_copy(key, &line).await else { return Err(error.into()) };
+                    cursor.stand_in(&batch, &mut writer)?;
+                    made.repaired += 1;
+                    tracing::warn!(replica = key.replica.0, partition = %key.partition, offset = line.base_offset.0,
+                        "a damaged batch was fetched from another replica");
+                }
             }
             (outcome, _) => outcome?,
         }
@@ -380,7 +395,8 @@ impl DataDir {
         let opened = self.open_indexes(&runs).await?;
         let mut checkpoint = self.checkpoint.lock().await;
         let _writing = self.index_files.lock().await;
-        if !self.index.stands_in(chosen, &opened) {
+        let is_needed = |key: ExtentKey| !self.is_aside(key.replica);
+        if !self.index.stands_in(chosen, is_needed, &opened) {
             // Nothing is changed: the files stay, and what was copied goes.
             self.rewriter.left_alone.lock().extend(chosen);
             let what = "the copies do not hold all that lives in the files they were made from".to_owned();

@@ -24,6 +24,8 @@ pub(super) struct Rewriter {
     pub(super) left_alone: Mutex<BTreeSet<u64>>,
     /// What is to be mended; readers note it too.
     pub(super) damage: Arc<Damage>,
+    /// Replicas here that nobody reads from any more.
+    pub(super) aside: Mutex<BTreeSet<ReplicaId>>,
     /// Who else has the batches of a replica.
     pub(super) peers: Mutex<BTreeMap<ReplicaId, Weak<dyn Peers>>>,
     /// Held during a job.
@@ -42,6 +44,7 @@ impl Rewriter {
             classes: RwLock::default(),
             left_alone: Mutex::default(),
             damage: Arc::default(),
+            aside: Mutex::default(),
             peers: Mutex::default(),
             working: tokio::sync::Mutex::default(),
             stop: tokio::sync::Notify::new(),

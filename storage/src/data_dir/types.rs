@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::failure::OnFailure;
 use crate::entry::Vote;
-use crate::ids::{LogId, ReplicaId};
+use crate::ids::{LogId, RaftIndex, ReplicaId};
 use crate::log::{LogError, LogOptions, LogStats};
 use crate::rewrite::RewriteOptions;
 
@@ -162,6 +162,8 @@ pub struct RecoveredReplica {
     /// The first damaged entry that nothing proves to be committed. A replica with peers may have acknowledged it and is lost
     /// (I11); a sole voter is the only one who ever had it.
     pub damaged_unproven: Option<LogId>,
+    /// Entries up to here are known to be committed: verdicts on them are in the log, or they are purged.
+    pub committed: RaftIndex,
 }
 
 /// Counters and sizes of a directory.

@@ -60,14 +60,19 @@ impl BatchIndex {
         self.rewritten.lock().contains(&segment)
     }
 
-    /// True if every live line of the files is among those of the runs: asked before the files are given up.
-    pub(crate) fn stands_in(&self, files: &BTreeSet<u64>, opened: &[(RunId, Opened)]) -> bool {
+    /// True if every live line of the files that is needed is among those of the runs: asked before the files are given up.
+    pub(crate) fn stands_in(
+        &self,
+        files: &BTreeSet<u64>,
+        is_needed: impl Fn(ExtentKey) -> bool,
+        opened: &[(RunId, Opened)],
+    ) -> bool {
         let mut ranges: BTreeMap<ExtentKey, Vec<(i64, i64)>> = BTreeMap::new();
         for (key, piece) in opened.iter().flat_map(|(_, opened)| &opened.pieces) {
             ranges.entry(*key).or_default().push((piece.base_offset, piece.end_offset));
         }
         ranges.values_mut().for_each(|ranges| ranges.sort_unstable());
-        self.live_pieces(files).into_iter().all(|(key, piece)| {
+        self.live_pieces(files).into_iter().filter(|(key, _)| is_needed(*key)).all(|(key, piece)| {
             let mut at = piece.base_offset.max(self.log_start(key));
             for (base, end) in ranges.get(&key).into_iter().flatten() {
                 if *base <= at {

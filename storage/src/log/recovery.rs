@@ -280,7 +280,7 @@ fn settle(
     let mut recovered = Vec::new();
     let mut newly_lost = Vec::new();
     for replica in replayed {
-        let Replayed { id, creation, state, lost, damaged, damaged_unproven, newly_lost: new } = replica;
+        let Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost: new } = replica;
         if let Some(why) = &lost {
             tracing::error!(replica = %id, %why, "this replica lost bytes that may have been acknowledged: it takes no part in any quorum until it is a new member");
         }
@@ -311,6 +311,7 @@ fn settle(
             lost,
             damaged,
             damaged_unproven,
+            committed,
         });
         shared.replicas.lock().insert(id, Arc::new(Replica::with_state(id, creation, state)));
     }

@@ -89,6 +89,8 @@ pub(crate) struct Replayed {
     pub(crate) damaged: Vec<LogId>,
     /// The first of them that is not known to be committed.
     pub(crate) damaged_unproven: Option<LogId>,
+    /// Entries up to here are committed for certain.
+    pub(crate) committed: RaftIndex,
     /// The mark is not in the log yet.
     pub(crate) newly_lost: bool,
 }
@@ -288,7 +290,8 @@ impl Replay {
         fold.state.lost = lost.is_some();
         let committed = fold.committed.max(fold.state.purged.map_or(RaftIndex(0), |id| id.index));
         let damaged_unproven = fold.damaged.iter().find(|id| id.index > committed).copied();
-        Some(Replayed { id, creation, state: fold.state, lost, damaged: fold.damaged, damaged_unproven, newly_lost })
+        let (state, damaged) = (fold.state, fold.damaged);
+        Some(Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost })
     }
 
     /// Leaves what the floor says of the frames before `first`: entries that were relocated. Without a floor, the last of them.

@@ -171,6 +171,8 @@ pub struct RecoveredReplica {
     /// The first damaged entry that nothing proves to be committed. A replica with peers may have acknowledged it and is lost
     /// (I11); a sole voter is the only one who ever had it.
     pub damaged_unproven: Option<LogId>,
+    /// Entries up to here are known to be committed: verdicts on them are in the log, or they are purged.
+    pub committed: RaftIndex,
 }
 
 /// Where an entry lies.

@@ -94,6 +94,11 @@ impl Cursor {
         Ok(())
     }
 
+    /// Leaves the damaged batch out.
+    pub(crate) fn leave_out(&mut self) {
+        self.line += u32::from(self.damaged.take().is_some());
+    }
+
     /// Copies about [`STEP_BYTES`], less if the run is full or the group is done. An error leaves the cursor at the batch
     /// that was not copied.
     pub(crate) fn step(

@@ -24,7 +24,7 @@ use crate::clients::{
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
-use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, progress};
+use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, progress, reads};
 use crate::life::Life;
 use crate::profile::{Profile, Tuning};
 use crate::registry::{PARTITIONS, node_of};
@@ -378,6 +378,10 @@ async fn look(world: World) {
     let (mut watch, mut sums, mut states) = (Watch::default(), Sums::default(), Sums::default());
     loop {
         for life in world.lives() {
+            let repaired = life.directory.repaired_batches();
+            if repaired > 0 && !world.is_rotten(life.node) {
+                world.judge::<()>(Err(reads::repaired(life.node.0, repaired)));
+            }
             let image = life.metadata.image();
             world.judge(sums.see(ShardId::METADATA.0, life.node.0.into(), image.index.0, 0, image.checksum));
             for shard in life.shards.all() {

@@ -221,6 +221,28 @@ fn batches_whose_frames_are_damaged_are_fetched_into_a_run() {
 }
 
 #[test]
+fn what_is_damaged_of_a_replica_that_waits_to_be_removed_keeps_no_other_from_being_mended() {
+    sim::run(6, || async {
+        let mut scene = scene(6).await;
+        let other = Toy::create(&scene.toy.directory, 4).await;
+        other.write(vec![entry(1, 1, vec![(0, batch(7, 2, 500))], "")]).await;
+        let line = scene.toy.directory.batch_at(other.key(0), Offset(0)).await.unwrap().unwrap();
+        let before = whole(&scene.toy, 0).await.unwrap();
+        scene.toy.directory.maintain_now().await.unwrap();
+        drop(other);
+        scene.restart().await;
+        scene.sim.flip_bit(&file_path(line.position.segment), u64::from(line.position.byte) + 70, 1).unwrap();
+        let last = scene.toy.model().partitions[&0].0 - 1;
+        assert_eq!(scene.damage(0, last).await, line.position.segment);
+        whole(&scene.toy, 0).await.unwrap_err();
+        assert_eq!(scene.mended().await, 0, "nobody has what the other replica lacks");
+        scene.toy.directory.set_aside(ReplicaId(4));
+        assert_eq!(scene.mended().await, 1);
+        assert_eq!(whole(&scene.toy, 0).await.unwrap(), before);
+    });
+}
+
+#[test]
 fn what_nobody_gives_stays_as_it_is_and_is_asked_for_again_in_the_next_round() {
     sim::run(4, || async {
         let mut scene = scene(4).await;

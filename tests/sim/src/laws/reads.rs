@@ -27,6 +27,11 @@ pub(crate) fn unreadable(index: i32, asked: i64, node: u32) -> Violation {
     Violation::new(UNREADABLE, index, format!("node {node} cannot read {asked}, and its disk is sound"))
 }
 
+/// Nothing has to be fetched from other replicas for a disk that was never damaged.
+pub(crate) fn repaired(node: u32, batches: u64) -> Violation {
+    Violation::new(UNREADABLE, None, format!("node {node} had {batches} batches repaired, and its disk is sound"))
+}
+
 /// A fetch from below the end that the same answer shows gives something.
 pub(crate) fn gives_something(index: i32, asked: i64, end: i64, records: usize) -> Result<(), Violation> {
     if asked < end && records == 0 {

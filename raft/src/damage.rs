@@ -1,0 +1,83 @@
+//! Entries of a replica's log that do not read back, and what becomes of a replica that has them.
+//!
+//! ```text
+//!  committed, wanted by another member -> it waits until the entry is purged here, then gets a snapshot
+//!  not committed, or unread by apply   -> the replica stops, and is rebuilt from the others
+//! ```
+//! May not know: how entries are read, or purged.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ottla_storage::env::rt;
+use ottla_storage::ids::RaftIndex;
+use parking_lot::Mutex;
+
+/// How often a member that waits for a damaged entry looks whether it is purged.
+const LOOK: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The greatest committed entry that is damaged.
+    committed: Option<RaftIndex>,
+    /// Raft was told to purge up to here because of it.
+    purged: Option<RaftIndex>,
+}
+
+/// What is known to be damaged in one replica's log.
+#[derive(Debug, Default)]
+pub(crate) struct Damage {
+    state: Mutex<State>,
+    is_fatal: AtomicBool,
+    snapshot_due: AtomicBool,
+}
+
+impl Damage {
+    /// This committed entry is damaged: nobody can be given it from here.
+    pub(crate) fn met(&self, index: RaftIndex) {
+        let mut state = self.state.lock();
+        state.committed = state.committed.max(Some(index));
+    }
+
+    /// True if this damaged entry is known to be committed.
+    pub(crate) fn is_committed(&self, index: RaftIndex) -> bool {
+        self.state.lock().committed >= Some(index)
+    }
+
+    /// Entries up to here are better purged, as soon as the checkpoint contains them: others then take a snapshot.
+    pub(crate) fn to_purge(&self) -> Option<RaftIndex> {
+        let state = self.state.lock();
+        state.committed.filter(|committed| state.purged < Some(*committed))
+    }
+
+    /// Raft was told to purge up to here.
+    pub(crate) fn purged(&self, upto: RaftIndex) {
+        let mut state = self.state.lock();
+        state.purged = state.purged.max(Some(upto));
+    }
+
+    /// Returns when Raft was told to purge this damaged entry: whoever wants it is to get a snapshot.
+    pub(crate) async fn until_purged(&self, index: RaftIndex) {
+        self.met(index);
+        while self.state.lock().purged < Some(index) {
+            rt::sleep(LOOK).await;
+        }
+        self.snapshot_due.store(true, Ordering::Release);
+    }
+
+    /// True once after an entry that somebody waited for was purged: openraft looks for what it sends next only after an
+    /// error.
+    pub(crate) fn takes_snapshot_due(&self) -> bool {
+        self.snapshot_due.load(Ordering::Acquire) && self.snapshot_due.swap(false, Ordering::AcqRel)
+    }
+
+    /// The replica cannot go on.
+    pub(crate) fn set_fatal(&self) {
+        self.is_fatal.store(true, Ordering::Release);
+    }
+
+    /// True if the replica stopped because of damage.
+    pub(crate) fn is_fatal(&self) -> bool {
+        self.is_fatal.load(Ordering::Acquire)
+    }
+}
