@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_raft::{NoPeers, RaftHost, RaftOptions};
+use ottla_raft::{GroupHandle, NoPeers, RaftHost, RaftOptions};
 use ottla_storage::data_dir::{DataDir, DataDirError};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
@@ -77,6 +77,7 @@ pub struct Node {
     server: Server<Kafka>,
     groups: Groups,
     host: RaftHost,
+    metadata: GroupHandle,
     directories: Arc<[Directory]>,
     failures: Failures,
     told: Vec<ListenerEndpoint>,
@@ -107,7 +108,8 @@ impl Node {
         readiness.enter(Phase::Serving, "serving", 1, 1);
         announce(&config, &domain, &bound, &told, admin.as_ref(), &readiness);
         let Floors { groups, directories, .. } = floors;
-        Ok(Self { readiness, admin, server, groups, host, directories, failures, told })
+        let metadata = domain.metadata.group().clone();
+        Ok(Self { readiness, admin, server, groups, host, metadata, directories, failures, told })
     }
 
     /// `host:port` pairs as clients write them into `bootstrap.servers`.
@@ -116,9 +118,18 @@ impl Node {
         addresses::bootstrap(&self.told)
     }
 
-    /// Resolves when the node cannot go on: no data directory is left.
+    /// Resolves when the node cannot go on: no data directory is left, or its replica of the metadata has stopped. What is
+    /// damaged of that is found and rebuilt at the next start, if there are other nodes.
     pub async fn failed(&self) -> String {
-        self.failures.all_failed().await;
+        let mut role = self.metadata.role();
+        tokio::select! {
+            biased;
+            () = self.failures.all_failed() => {}
+            _ = role.wait_for(|role| role.stopped) => {
+                let why = self.metadata.failure();
+                return format!("the node's replica of the metadata has stopped ({})", why.as_deref().unwrap_or("closed"));
+            }
+        }
         let reasons = self
             .directories
             .iter()

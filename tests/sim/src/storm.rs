@@ -425,8 +425,9 @@ pub(crate) async fn calm(world: &World) {
         // Whoever has stopped by itself after an error of its disk is started again.
         if let Some(life) = world.life(node) {
             let mut failures = life.host.failures().borrow().clone();
-            // What is damaged is rebuilt while the node runs.
-            failures.retain(|_, failure| !failure.is_damage);
+            // Shards that are damaged are rebuilt while the node runs; without its metadata it ends.
+            let metadata = life.metadata.group().replica();
+            failures.retain(|replica, failure| !failure.is_damage || *replica == metadata);
             let poisoned = life.directory.poisoned().map(|why| why.to_string());
             if poisoned.is_some() || !failures.is_empty() {
                 world.tell_fault(format!("node {} had stopped: {poisoned:?} {failures:?}", node.0));
