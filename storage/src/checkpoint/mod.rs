@@ -162,8 +162,11 @@ impl Checkpoint {
                 (Generation::create(disk, dir, number, State::default()).await?, State::default())
             }
         };
-        for number in loaded.useless {
-            disk.unlink(&dir.join(file::file_name(number)))?;
+        for number in &loaded.useless {
+            disk.unlink(&dir.join(file::file_name(*number)))?;
+        }
+        if !loaded.useless.is_empty() {
+            disk.sync_dir(dir)?;
         }
         let checkpoint = Self {
             disk: Arc::clone(disk),
@@ -256,10 +259,15 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Removes a generation for good: what it holds back goes next, and it must not come back without that.
     async fn unlink(&self, number: u64) -> io::Result<()> {
-        let (disk, path) = (Arc::clone(&self.disk), self.dir.join(file::file_name(number)));
-        let removed = off_thread(&self.disk, move || disk.unlink(&path)).await;
-        removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+        let (disk, dir) = (Arc::clone(&self.disk), self.dir.clone());
+        let remove = move || match disk.unlink(&dir.join(file::file_name(number))) {
+            Ok(()) => disk.sync_dir(&dir),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        off_thread(&self.disk, remove).await
     }
 
     /// Makes room on a full disk: what the older generation holds back may be the only space there is to free. The

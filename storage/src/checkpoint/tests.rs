@@ -276,3 +276,26 @@ fn what_lies_behind_a_damaged_delta_never_comes_back() {
         checkpoint.commit(put(10), 0, true).await.unwrap();
     });
 }
+
+/// Found by the simulation (seed 8425): what only it had needed was unlinked for good by then.
+#[test]
+fn a_generation_that_was_let_go_does_not_come_back_when_the_power_fails() {
+    for seed in 0..20 {
+        sim::run(seed, move || async move {
+            let sim = SimDisk::new(seed, SimDiskOptions::default());
+            let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+            let dir = Path::new(DIR);
+            disk.create_dir_all(dir).unwrap();
+            disk.sync_dir(Path::new("/data")).unwrap();
+            let mut found = Checkpoint::open(&disk, dir).await.unwrap();
+            for applied in 1..=4 {
+                found.checkpoint.commit(vec![Operation::Replica(head(1, applied))], 0, true).await.unwrap();
+                let names = |disk: &dyn Disk| -> Vec<String> {
+                    disk.list(dir).unwrap().into_iter().map(|entry| entry.name).collect()
+                };
+                let crashed = sim.image().crash(Crash::Power, seed);
+                assert_eq!(names(&crashed), names(&*disk));
+            }
+        });
+    }
+}
