@@ -174,6 +174,10 @@ pub(crate) type Struck = BTreeMap<SimNode, u64>;
 
 /// Damages one file of a node; what was done, if there was anything to damage.
 pub(crate) fn strike(world: &World, node: SimNode, rot: Rot, struck: &mut Struck) -> Option<String> {
+    // With two disks that lose bytes nobody might have what both lack.
+    if rot.may_lose() && world.nodes().any(|other| other != node && world.is_rotten(other)) {
+        return None;
+    }
     let disk = world.disk(node);
     let bit = u8::try_from(sim::random_below(8)).unwrap_or(0);
     let (path, at) = match rot {

@@ -35,7 +35,7 @@ async fn write(queue: &Queue, synced: &AtomicU64, fails_at: u64) -> u64 {
         queue.some().await;
         let frames = match queue.next(ROOM).await {
             Work::Frames(frames) => frames,
-            Work::Roll => panic!("there is room"),
+            Work::Roll | Work::EndSegment(_) => panic!("there is room"),
             Work::Closed => break,
         };
         commits += 1;
@@ -146,6 +146,47 @@ fn shuttle_a_writer_that_gathers_is_woken_by_the_next_frame() {
         };
         pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
         assert_eq!(gathered.join().unwrap(), 2, "both replicas are in one commit");
+    };
+    check_random(scenario, ITERATIONS);
+}
+
+/// A segment is to end while nothing is written, or something is: the writer hears of it, before the log is closed.
+#[test]
+fn shuttle_a_writer_hears_of_a_segment_that_is_to_end() {
+    let scenario = || {
+        let (queue, synced, told) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)), Told::default());
+        let pusher = {
+            let (queue, synced, told) = (Arc::clone(&queue), Arc::clone(&synced), Arc::clone(&told));
+            thread::spawn(move || {
+                let replica = Arc::new(Replica::new(ReplicaId(1), Bytes::new()));
+                let frame = frame(&replica, 1, &synced, &told);
+                drop(queue.push(vec![frame]).unwrap_or_else(|_| panic!("it is open")));
+            })
+        };
+        let ender = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || drop(queue.end_segment(7)))
+        };
+        let writer = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                future::block_on(async {
+                    let (mut ended, mut frames) = (Vec::new(), 0);
+                    while ended.is_empty() || frames == 0 {
+                        queue.some().await;
+                        match queue.next(ROOM).await {
+                            Work::Frames(taken) => frames += taken.len(),
+                            Work::EndSegment(segment) => ended.push(segment),
+                            Work::Roll | Work::Closed => panic!("there is room, and it is open"),
+                        }
+                    }
+                    (ended, frames)
+                })
+            })
+        };
+        pusher.join().unwrap();
+        ender.join().unwrap();
+        assert_eq!(writer.join().unwrap(), (vec![7], 1));
     };
     check_random(scenario, ITERATIONS);
 }
