@@ -117,13 +117,10 @@ impl Group {
         let taking = Arc::<Taking>::default();
         let state_machine = Machine { applier: applier.clone(), progress: progress.clone(), taking: taking.clone() };
         let links = Links { from: replica, network: network.clone(), damage: damage.clone() };
-        let raft =
-            Raft::build(replica.0, Arc::new(config), links, store, state_machine).await.map_err(|e| {
-                match damage.is_fatal() {
-                    true => RaftError::Damaged { replica, what: e.to_string() },
-                    false => RaftError::Storage { replica, what: e.to_string() },
-                }
-            })?;
+        let raft = Raft::build(replica.0, Arc::new(config), links, store, state_machine).await.map_err(|e| {
+            let what = e.to_string();
+            if damage.is_fatal() { RaftError::Damaged { replica, what } } else { RaftError::Storage { replica, what } }
+        })?;
         let group = Arc::new(Group {
             replica,
             raft,

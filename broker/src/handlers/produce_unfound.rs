@@ -5,11 +5,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::produce_targets::Named;
-use crate::partition::{ConnectionId, Partition, PartitionError, RefusedBefore};
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::produce::ProduceTopic;
 use parking_lot::Mutex;
+
+use super::produce_targets::Named;
+use crate::partition::{ConnectionId, Partition, PartitionError, RefusedBefore};
 
 /// Producers and partitions remembered per connection; beyond it the oldest are forgotten.
 const REFUSED_MAX: usize = 1_024;

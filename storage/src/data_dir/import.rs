@@ -82,9 +82,7 @@ impl DataDir {
             expired: BTreeMap::new(),
         }
     }
-}
 
-impl DataDir {
     /// Begins to take what the index lacks.
     pub(super) fn begin_gap(self: &Arc<Self>, key: ExtentKey, gap: &Gap) -> Import {
         let mut import = self.begin_import(key.replica);

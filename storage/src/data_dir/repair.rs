@@ -24,7 +24,9 @@ use super::{DataDir, DataDirError};
 use crate::ids::{ReplicaId, RunId};
 use crate::index::partition::{GONE, Gap};
 use crate::index::{BatchLine, ExtentKey};
+use crate::rewrite::copy::Cursor;
 use crate::rewrite::damage::Spot;
+use crate::runs::writer::{PushError, RunWriter};
 
 /// What can be done about a damaged file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +70,36 @@ impl DataDir {
         }
     }
 
+    /// Goes on behind the damaged batch at which a step ended: with what another replica gives for it, or without it if
+    /// nobody reads it. Returns how many were given; the error is the step's if nobody gives it now.
+    pub(super) async fn pass_damaged(
+        &self,
+        cursor: &mut Cursor,
+        writer: &mut RunWriter,
+        error: PushError,
+    ) -> Result<usize, PushError> {
+        let Some((key, line)) = cursor.damaged() else { return Err(error) };
+        if self.is_aside(key.replica) {
+            cursor.leave_out();
+            return Ok(0);
+        }
+        let offset = line.base_offset.0;
+        self.rewriter.damage.batch(line.position.segment, Spot { key, offset });
+        let Some(batch) = self.sound_copy(key, &line).await else { return Err(error) };
+        cursor.stand_in(&batch, writer)?;
+        tracing::warn!(replica = key.replica.0, partition = %key.partition, offset,
+            "a damaged batch was fetched from another replica");
+        Ok(1)
+    }
+
+    /// Nobody reads from the file any more, damaged as it is.
+    pub(super) fn forget_damaged(&self, file: u64) {
+        self.rewriter.damage.forget_file(file);
+        self.rewriter.left_alone.lock().remove(&file);
+    }
+
     /// A damaged batch as another replica has it; `None` if nobody gives it now.
-    pub(super) async fn sound_copy(&self, key: ExtentKey, line: &BatchLine) -> Option<Bytes> {
+    async fn sound_copy(&self, key: ExtentKey, line: &BatchLine) -> Option<Bytes> {
         let base = line.base_offset;
         let from = base.0.max(self.index.log_start(key));
         match self.ask_peers(key, from..line.end_offset().0).await {
@@ -95,7 +125,7 @@ impl DataDir {
         let damage = &self.rewriter.damage;
         while let Some((file, spot)) = damage.next_file() {
             match self.prospect(file, spot).await {
-                Prospect::Gone => damage.forget_file(file),
+                Prospect::Gone => self.forget_damaged(file),
                 Prospect::Later => {}
                 Prospect::Now => return self.rewrite(&BTreeSet::from([file])).await.map(Some),
             }

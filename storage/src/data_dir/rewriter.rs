@@ -23,7 +23,6 @@ use crate::ids::RunId;
 use crate::index::{ExtentKey, IndexError};
 use crate::rewrite::choose::{FileUse, Situation, choose, pressure};
 use crate::rewrite::copy::{Cursor, Group, Sources, group};
-use crate::rewrite::damage::Spot;
 use crate::rewrite::throttle::pause;
 use crate::rewrite::{Classes, RetentionClass};
 use crate::runs::files::open_run_index;
@@ -228,11 +227,7 @@ impl DataDir {
             Ok(Outcome::Done) => {
                 self.rewriter.jobs.fetch_add(1, Ordering::Relaxed);
                 self.count_repaired(made.repaired);
-                let mut left_alone = self.rewriter.left_alone.lock();
-                for file in chosen {
-                    self.rewriter.damage.forget_file(*file);
-                    left_alone.remove(file);
-                }
+                chosen.iter().for_each(|file| self.forget_damaged(*file));
             }
             _ if self.failure.get().is_some() => {}
             _ => self.remove_files(made.runs).await?,
@@ -338,20 +333,11 @@ impl DataDir {
             Ok((cursor, writer, outcome))
         };
         let (mut cursor, mut writer, outcome) = off_thread(&self.disk, step).await?;
-        match (outcome, cursor.damaged()) {
-            (Err(error @ PushError::Damaged { .. }), Some((key, line))) => {
-                if self.is_aside(key.replica) {
-                    cursor.leave_out();
-                } else {
-                    self.rewriter.damage.batch(line.position.segment, Spot { key, offset: line.base_offset.0 });
-                    let Some(batch) = self.sound_copy(key, &line).await else { return Err(error.into()) };
-                    cursor.stand_in(&batch, &mut writer)?;
-                    made.repaired += 1;
-                    tracing::warn!(replica = key.replica.0, partition = %key.partition, offset = line.base_offset.0,
-                        "a damaged batch was fetched from another replica");
-                }
+        match outcome {
+            Err(error @ PushError::Damaged { .. }) => {
+                made.repaired += self.pass_damaged(&mut cursor, &mut writer, error).await?;
             }
-            (outcome, _) => outcome?,
+            outcome => outcome?,
         }
         let bytes = writer.end() - before;
         self.rewriter.rewritten_bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -294,8 +294,13 @@ impl BatchIndex {
 
     /// Of all replicas but these everything is dead: they left, and no checkpoint says so yet.
     pub(crate) fn keep_replicas(&self, there: &[ReplicaId]) {
-        let left: BTreeSet<ReplicaId> = self.partitions.read().keys().map(|key| key.replica).collect();
-        left.into_iter().filter(|replica| !there.contains(replica)).for_each(|replica| self.remove_replica(replica));
+        let mut left = BTreeSet::new();
+        for (key, partition) in &*self.partitions.read() {
+            if !there.contains(&key.replica) && partition.read().log_start != GONE {
+                left.insert(key.replica);
+            }
+        }
+        left.into_iter().for_each(|replica| self.remove_replica(replica));
     }
 
     /// Moves a log start up; `Offset(GONE)` for a partition that is gone.

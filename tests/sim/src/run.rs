@@ -37,10 +37,10 @@ const CALM_MAX: Duration = Duration::from_secs(60);
 const MEND_MAX: Duration = Duration::from_secs(60);
 /// How the message of a read that failed begins.
 const UNREADABLE: &str = "it cannot be read:";
-/// The replica carries the partition no longer.
-const LEFT: &str = "it has left";
 /// How it begins if nothing came, and no error.
 const NOTHING: &str = "there is nothing at";
+/// The replica carries the partition no longer.
+const LEFT: &str = "it has left";
 /// How often the laws look at all replicas.
 const LOOK: Duration = Duration::from_millis(25);
 

@@ -123,6 +123,14 @@ async fn scene(seed: u64) -> Scene {
     Scene { sim, disk, toy, twin }
 }
 
+/// The same after a checkpoint and a restart: nothing is in the page cache of whoever wrote it.
+async fn at_rest(seed: u64) -> Scene {
+    let mut scene = scene(seed).await;
+    scene.toy.directory.maintain_now().await.unwrap();
+    scene.restart().await;
+    scene
+}
+
 impl Scene {
     /// Flips a bit among the records of the batch at this offset; in which file it lies.
     async fn damage(&self, partition: i32, offset: i64) -> u64 {
@@ -152,11 +160,8 @@ impl Scene {
 #[test]
 fn a_damaged_batch_is_read_again_once_another_replica_has_given_it() {
     sim::run(1, || async {
-        let mut scene = scene(1).await;
-        scene.toy.directory.maintain_now().await.unwrap();
+        let mut scene = at_rest(1).await;
         let before = whole(&scene.toy, 1).await.unwrap();
-        // Its records are in the page cache of whoever wrote them.
-        scene.restart().await;
         let file = scene.damage(1, 5).await;
         scene.damage(1, 8).await;
         let found = whole(&scene.toy, 1).await.unwrap_err();
@@ -178,10 +183,8 @@ fn a_damaged_batch_is_read_again_once_another_replica_has_given_it() {
 #[test]
 fn the_segment_that_is_written_to_ends_so_that_it_can_be_mended() {
     sim::run(2, || async {
-        let mut scene = scene(2).await;
-        scene.toy.directory.maintain_now().await.unwrap();
+        let scene = at_rest(2).await;
         let before = whole(&scene.toy, 0).await.unwrap();
-        scene.restart().await;
         let last = scene.toy.model().partitions[&0].0 - 1;
         let file = scene.damage(0, last).await;
         let active = |scene: &Scene| scene.toy.directory.log().segments().last().unwrap().sequence;
@@ -245,9 +248,7 @@ fn what_is_damaged_of_a_replica_that_waits_to_be_removed_keeps_no_other_from_bei
 #[test]
 fn what_nobody_gives_stays_as_it_is_and_is_asked_for_again_in_the_next_round() {
     sim::run(4, || async {
-        let mut scene = scene(4).await;
-        scene.toy.directory.maintain_now().await.unwrap();
-        scene.restart().await;
+        let scene = at_rest(4).await;
         scene.damage(1, 5).await;
         // The other one has it no more either.
         let there = scene.twin.directory.index.partition(scene.toy.key(1)).unwrap();
