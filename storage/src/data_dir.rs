@@ -40,6 +40,7 @@ pub use import::Import;
 pub use peers::{Exported, ExportedBatch, Peers};
 pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
 
+use crate::checkpoint::state::Operation;
 use crate::checkpoint::{Checkpoint, CutSource};
 use crate::entry::{Entry, Verdict};
 use crate::env::disk::{DirLock, Disk};
@@ -297,6 +298,22 @@ impl DataDir {
         let closed = self.log.close().await.map_err(|error| DataDirError::io(&self.path, error));
         self.lock.lock().take();
         outcome.and(closed)
+    }
+
+    /// One transaction of the checkpoint. Never after the directory has failed: what the transaction passes may be waiting for
+    /// a write that did not come to pass.
+    async fn transact(
+        &self,
+        checkpoint: &mut Checkpoint,
+        operations: Vec<Operation>,
+        rotate: bool,
+    ) -> Result<(), DataDirError> {
+        if let Some(reason) = self.failure.get() {
+            let error = io::Error::other(format!("data directory has failed: {reason}"));
+            return Err(DataDirError::io(&self.path, error));
+        }
+        let committed = checkpoint.commit(operations, self.log.stats().bytes, rotate).await;
+        committed.map_err(|error| self.fail("checkpoint", error))
     }
 
     /// Stops the directory for good.

@@ -292,15 +292,9 @@ impl DataDir {
             value: value.clone(),
         };
         operations.extend(snapshot.keys.iter().map(put));
-        let logged = self.log.stats().bytes;
-        let failed = |error: io::Error| {
-            let again = io::Error::new(error.kind(), error.to_string());
-            drop(self.fail("import", error));
-            again
-        };
         // Both generations hold it: an older one without it would find a hole where its entries were.
-        checkpoint.commit(operations, logged, true).await.map_err(failed)?;
-        checkpoint.commit(Vec::new(), logged, true).await.map_err(failed)?;
+        self.transact(&mut checkpoint, operations, true).await?;
+        self.transact(&mut checkpoint, Vec::new(), true).await?;
         log.begin_after(upto);
         let bytes: u64 = runs.iter().map(|run| run.listing.bytes).sum();
         tracing::info!(replica = replica.0, upto = upto.index.0, runs = runs.len(), bytes, "snapshot imported");
@@ -311,7 +305,7 @@ impl DataDir {
             index.imported(replica, upto.index);
             Ok(installed)
         });
-        installed.await?.map_err(|error| failed(io::Error::other(error.to_string())))?;
+        installed.await?.map_err(|error| self.fail("import", io::Error::other(error.to_string())))?;
         drop(writing);
         *self.oldest_kept.lock() = maintain::oldest_kept(&checkpoint);
         *self.checkpointed.lock() = maintain::checkpointed(&checkpoint);

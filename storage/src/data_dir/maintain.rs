@@ -234,7 +234,7 @@ impl DataDir {
         let mut operations = self.run_operations(&checkpoint);
         operations.extend(self.operations(&checkpoint, cuts).await);
         let (before, log_bytes) = (checkpoint.written_bytes(), self.log.stats().bytes);
-        checkpoint.commit(operations, log_bytes, rotate).await.map_err(|error| self.fail("checkpoint", error))?;
+        self.transact(&mut checkpoint, operations, rotate).await?;
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.counters.checkpoint_bytes.fetch_add(checkpoint.written_bytes() - before, Ordering::Relaxed);
         self.checkpoint_at_bytes.store(log_bytes, Ordering::Relaxed);

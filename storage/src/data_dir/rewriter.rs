@@ -394,8 +394,7 @@ impl DataDir {
             Some(run) => Operation::DropRun(run),
             None => Operation::Rewritten(*number),
         }));
-        let committed = checkpoint.commit(operations, self.log.stats().bytes, false).await;
-        committed.map_err(|error| self.fail("checkpoint", error))?;
+        self.transact(&mut checkpoint, operations, false).await?;
         let bytes: u64 = runs.iter().map(|run| run.listing.bytes).sum();
         tracing::info!(files = chosen.len(), runs = runs.len(), bytes, "live batches rewritten");
         runs.into_iter().for_each(|run| self.runs.add(run));

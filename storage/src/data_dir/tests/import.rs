@@ -47,8 +47,8 @@ async fn source(seed: u64, entries: Vec<Entry>) -> (Arc<DataDir>, Arc<Toy>) {
     (directory, toy)
 }
 
-/// Takes what the snapshot has and the target lacks.
-async fn take(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapshot) {
+/// Takes what the snapshot has and the target lacks, but does not make it real.
+async fn taken(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapshot) -> Import {
     let mut import = target.begin_import(ReplicaId(TARGET));
     for (index, (next, log_start)) in Model::restored(&snapshot.keys).partitions {
         let partition = partition(index);
@@ -64,7 +64,12 @@ async fn take(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapsho
             }
         }
     }
-    import.commit(snapshot).await.unwrap();
+    import
+}
+
+/// Takes what the snapshot has and the target lacks.
+async fn take(source: &DataDir, target: &Arc<DataDir>, snapshot: &ReplicaSnapshot) {
+    taken(source, target, snapshot).await.commit(snapshot).await.unwrap();
 }
 
 /// Takes batches of partition 0 until the import has them all, or an error.
@@ -266,6 +271,30 @@ fn a_snapshot_leaves_no_gap_where_an_index_file_was_lost_with_the_newest_cut() {
             let later = damaged.image().crash(Crash::Process, number);
             assert!(check(Arc::new(later)).await, "{index:?}");
         }
+    });
+}
+
+/// Found by the simulation (seed 8673): verdicts were taken from the index for a cut, and the disk failed before the log had
+/// them; the snapshot was made real all the same, and at the next start nobody knew the batches they had accepted.
+#[test]
+fn a_snapshot_is_not_made_real_in_a_directory_that_has_failed() {
+    sim::run(37, || async {
+        let (source, snapshot) = sound_source(37).await;
+        let sim = SimDisk::new(38, SimDiskOptions::default());
+        let (target, toy, _other) = target_that_begins(&sim).await;
+        target.checkpoint_now().await.unwrap();
+        toy.write(entries()[2..HELD].to_vec()).await;
+        let import = taken(&source, &target, &snapshot).await;
+        sim.fail_sync_in(1);
+        target.checkpoint_now().await.unwrap_err();
+        import.commit(&snapshot).await.unwrap_err();
+        let (next, recovered) =
+            open(&(Arc::new(sim.image().crash(Crash::Process, 1)) as Arc<dyn Disk>), options()).await;
+        let found = recovered.iter().find(|found| found.id == ReplicaId(TARGET)).unwrap();
+        let toy = Toy::recover(&next, found);
+        let range = EntryRange { first: RaftIndex(3), last: RaftIndex(HELD as u64) };
+        toy.log.read(range, 1 << 20).await.unwrap().iter().for_each(|entry| toy.apply(entry));
+        check_partitions(&toy, &entries()[..HELD]).await;
     });
 }
 
