@@ -239,29 +239,40 @@ impl Owner {
         }
     }
 
+    /// Reads everything that a node shows. An answer may end before a batch that is damaged on the node's disk: the next one
+    /// is an error then, never nothing.
     async fn fetch(&mut self) {
         let Some((Shape { id: Some(id), .. }, sent, acknowledged)) = &self.now else { return };
         let node = self.world.random_node();
         let (told, id) = (acknowledged.len(), *id);
-        let request = fetch_from_start(id);
-        let answer = self.client.call(node, FETCH, &request).await;
-        let answer = answer.and_then(|answer| answer.responses.into_iter().next()?.partitions.into_iter().next());
-        let Some(shown) = answer.filter(|shown| shown.error_code == 0) else { return };
-        let Ok(found) = values_in(&shown.records.clone().unwrap_or_default()) else { return };
+        let (mut found, mut upto) = (Vec::new(), 0);
+        loop {
+            let answer = self.client.call(node, FETCH, &fetch_from(id, upto)).await;
+            let answer = answer.and_then(|answer| answer.responses.into_iter().next()?.partitions.into_iter().next());
+            let Some(shown) = answer.filter(|shown| shown.error_code == 0) else { break };
+            let Ok(more) = values_in(&shown.records.clone().unwrap_or_default()) else { break };
+            let is_end = more.is_empty();
+            found.extend(more);
+            let read_upto = found.last().map_or(0, |(offset, _)| offset + 1);
+            // Who leads no more may not know all, and shows less.
+            upto = if is_end { shown.high_watermark.max(upto) } else { read_upto };
+            if is_end || upto >= shown.high_watermark {
+                break;
+            }
+        }
         let foreign = found.iter().map(|(_, value)| *value).find(|value| !sent.contains(value));
         self.world.judge(i9_topics::own_records(&self.name, id, foreign));
-        // Who leads no more may not know it, and shows less.
-        let shows = |known: &&(i64, u64)| known.0 < shown.high_watermark;
+        let shows = |known: &&(i64, u64)| known.0 < upto;
         let missing = acknowledged[..told].iter().filter(shows).find(|known| !found.contains(known)).copied();
         self.world.judge(i9_topics::kept(&self.name, id, missing));
     }
 }
 
-/// Everything of a topic's first partition at once: its owner sends little.
-fn fetch_from_start(id: Uuid) -> FetchRequest {
+/// Everything of a topic's first partition from an offset on: its owner sends little.
+fn fetch_from(id: Uuid, offset: i64) -> FetchRequest {
     let partition = FetchPartition::default()
         .with_partition(0)
-        .with_fetch_offset(0)
+        .with_fetch_offset(offset)
         .with_current_leader_epoch(-1)
         .with_partition_max_bytes(1 << 24);
     let topic = FetchTopic::default().with_topic_id(id).with_partitions(vec![partition]);
