@@ -283,8 +283,17 @@ impl Shards {
             return true;
         }
         if let Some(shard) = self.get(record.id) {
-            // Its predecessor here is still about to leave.
-            return shard.replica == replica.id;
+            if shard.replica == replica.id {
+                return true;
+            }
+            // Its predecessor here is still about to leave. One that has no vote any more makes room: it is let go only when
+            // the shard has all that it is to have, this replica included.
+            if record.replicas.iter().any(|wanted| wanted.id == shard.replica)
+                || shard.members().is_voter(shard.replica)
+            {
+                return false;
+            }
+            self.close(shard.replica).await;
         }
         if self.0.lost.lock().contains(&replica.id) {
             // It was to stay after all, and cannot.
