@@ -204,9 +204,7 @@ impl DataDir {
     /// Adds what apply decided about an entry: lines of accepted batches, and verdicts for the next checkpoint.
     /// Called for EVERY applied entry, in order, before watermarks move. `verdicts` has one item per batch.
     pub fn record_applied(&self, replica: ReplicaId, entry: &Entry, verdicts: &[Verdict]) -> io::Result<()> {
-        if let Some(reason) = self.failure.get() {
-            return Err(io::Error::other(format!("data directory has failed: {reason}")));
-        }
+        self.refuse_if_failed()?;
         let log =
             self.log.replica(replica).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such replica"))?;
         self.index.record(replica, |index| log.batch_places(index), entry, verdicts)
@@ -308,12 +306,14 @@ impl DataDir {
         operations: Vec<Operation>,
         rotate: bool,
     ) -> Result<(), DataDirError> {
-        if let Some(reason) = self.failure.get() {
-            let error = io::Error::other(format!("data directory has failed: {reason}"));
-            return Err(DataDirError::io(&self.path, error));
-        }
+        self.refuse_if_failed()?;
         let committed = checkpoint.commit(operations, self.log.stats().bytes, rotate).await;
         committed.map_err(|error| self.fail("checkpoint", error))
+    }
+
+    /// An error that says why, once the directory has failed.
+    fn refuse_if_failed(&self) -> Result<(), DataDirError> {
+        self.failure.get().map_or(Ok(()), |reason| Err(DataDirError::Failed(reason.to_string())))
     }
 
     /// Stops the directory for good.
