@@ -1,13 +1,27 @@
-//! What the fuzz targets call: the memberships that a data directory and a group's creation hold. Never part of a release
+//! What the fuzz targets call: messages between nodes, and the memberships that a data directory and a group's creation hold. Never part of a release
 //! build. A function panics where a decoder does, or where what was read and written again is not the same.
 
 use bytes::Bytes;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
 use crate::members::Members;
+use crate::net::wire::{decode, encode, samples};
 use crate::types::{
     StoredMembership, decode_stored_membership, encode_stored_membership, to_raft_log_id, to_raft_membership,
 };
+
+/// A message between nodes.
+pub fn message(data: &[u8]) {
+    if let Ok(message) = decode(Bytes::copy_from_slice(data)) {
+        assert_eq!(decode(encode(&message)), Ok(message));
+    }
+}
+
+/// Messages to begin with.
+#[must_use]
+pub fn message_seeds() -> Vec<Vec<u8>> {
+    samples().iter().map(|message| encode(message).to_vec()).collect()
+}
 
 /// The membership of a cut.
 pub fn membership(data: &[u8]) {

@@ -25,7 +25,7 @@ use crate::machine::StateMachine;
 use crate::members::Members;
 use crate::net::Network;
 use crate::options::RaftOptions;
-use crate::progress::Progress;
+use crate::progress::{Progress, Role};
 use crate::state_machine::Machine;
 use crate::taking::Taking;
 use crate::transport::Links;
@@ -71,6 +71,8 @@ pub(crate) struct Group {
     on_failure: OnFailure,
     damage: Arc<Damage>,
     active_at: AtomicI64,
+    /// When its leader was last suspected.
+    suspected_at: Mutex<Option<rt::Instant>>,
     asleep: AtomicBool,
     stopping: AtomicBool,
     reason: Mutex<Option<Arc<str>>>,
@@ -135,6 +137,7 @@ impl Group {
             on_failure,
             damage,
             active_at: AtomicI64::new(rt::now().0),
+            suspected_at: Mutex::new(None),
             asleep: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             reason: Mutex::new(None),
@@ -316,6 +319,22 @@ impl Group {
     }
 
     /// Stops the replica; when this returns nothing is applied any more.
+    /// What this replica is in its group, as far as it knows.
+    pub(crate) fn role(&self) -> Role {
+        self.progress.current()
+    }
+
+    /// True unless the leader was suspected so short a time ago.
+    pub(crate) fn suspects(&self, patience: Duration) -> bool {
+        let mut suspected_at = self.suspected_at.lock();
+        let now = rt::now();
+        if suspected_at.is_some_and(|at| now.since(at) < patience) {
+            return false;
+        }
+        *suspected_at = Some(now);
+        true
+    }
+
     pub(crate) async fn shutdown(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         if let Err(error) = self.raft.shutdown().await {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,6 +73,18 @@ struct Shared {
 /// All replicas of a node; cheap to clone.
 #[derive(Clone)]
 pub struct RaftHost(Arc<Shared>);
+
+/// A host that whoever has this does not keep.
+#[derive(Clone)]
+pub struct WeakHost(Weak<Shared>);
+
+impl WeakHost {
+    /// The host, if it is still there.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<RaftHost> {
+        self.0.upgrade().map(RaftHost)
+    }
+}
 
 impl RaftHost {
     /// A host without replicas.
@@ -175,6 +187,34 @@ impl RaftHost {
     #[must_use]
     pub fn group(&self, replica: ReplicaId) -> Option<GroupHandle> {
         self.0.groups.lock().get(&replica).cloned().map(GroupHandle)
+    }
+
+    /// All replicas that run here.
+    pub(crate) fn groups(&self) -> Vec<GroupHandle> {
+        self.0.groups.lock().values().cloned().map(GroupHandle).collect()
+    }
+
+    /// How many replicas here are what: `leader`, `follower`, `learner` (not a voter, or not yet), `stopped`.
+    #[must_use]
+    pub fn roles(&self) -> BTreeMap<&'static str, usize> {
+        let mut roles = BTreeMap::from(["leader", "follower", "learner", "stopped"].map(|role| (role, 0)));
+        for GroupHandle(group) in self.groups() {
+            let role = group.role();
+            let name = match role.leader {
+                _ if role.stopped => "stopped",
+                _ if !group.members().is_voter(group.replica) => "learner",
+                Some(leader) if leader == group.replica => "leader",
+                _ => "follower",
+            };
+            *roles.entry(name).or_default() += 1;
+        }
+        roles
+    }
+
+    /// The host without keeping it.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakHost {
+        WeakHost(Arc::downgrade(&self.0))
     }
 
     /// Replicas that stopped by themselves, with the reason.

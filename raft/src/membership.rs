@@ -26,7 +26,7 @@ pub enum MembersStep {
 
 impl Group {
     /// True if a member lacks few entries, as far as the leader knows.
-    fn has_caught_up(&self, replica: ReplicaId) -> bool {
+    pub(crate) fn has_caught_up(&self, replica: ReplicaId) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);

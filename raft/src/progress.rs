@@ -29,6 +29,8 @@ pub(crate) struct Known {
     pub(crate) term: u64,
     pub(crate) leader: Option<u64>,
     pub(crate) leads: bool,
+    /// The leader of this term is taken for dead: nobody is sent to it.
+    suspected: Option<u64>,
     stopped: bool,
 }
 
@@ -59,7 +61,7 @@ impl Progress {
         let applied_own = self.applied_term.load(Ordering::SeqCst) == known.term;
         let role = Role {
             term: Term(known.term),
-            leader: known.leader.filter(|_| alive).map(ReplicaId),
+            leader: known.leader.filter(|_| alive && known.suspected != Some(known.term)).map(ReplicaId),
             ready: alive && known.leads && (applied_own || mutants::is_on(Bug::ServeBeforeOwnTerm)),
             stopped: known.stopped,
         };
@@ -73,6 +75,16 @@ impl Progress {
 
     pub(crate) fn current(&self) -> Role {
         *self.role.borrow()
+    }
+
+    /// Nobody is sent to the leader of this term, until another one leads or it is cleared.
+    pub(crate) fn suspect(&self, term: Term) {
+        self.refresh(|known| known.suspected = Some(term.0));
+    }
+
+    /// The leader that was suspected is believed again.
+    pub(crate) fn clear(&self) {
+        self.refresh(|known| known.suspected = None);
     }
 
     pub(crate) fn stop(&self) {

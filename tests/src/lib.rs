@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod batch;
+pub mod cluster;
 pub mod modules;
 pub mod process;
 pub mod raw;

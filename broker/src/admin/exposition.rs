@@ -57,6 +57,11 @@ fn brokers(domain: &Domain, image: &MetadataImage, page: &mut String) {
     let replicas = image.shards.values().flat_map(|shard| &shard.replicas);
     groups.add("", replicas.filter(|replica| replica.node == domain.config.node_id).count());
     groups.finish(page);
+    let mut replicas = Family::gauge("ottla_raft_replicas", "Replicas that run on this node, by what they are");
+    for (role, count) in domain.partitions.replica_roles() {
+        replicas.add(&label("role", role), count);
+    }
+    replicas.finish(page);
     let mut build = Family::gauge("ottla_build_info", "The version that runs");
     build.add(&label("version", env!("CARGO_PKG_VERSION")), 1);
     build.finish(page);

@@ -185,14 +185,34 @@ impl Collector {
         self.warnings.push(format!("setting {name} ({origin}) is unknown and ignored{hint}"));
     }
 
-    fn finish(mut self) -> Result<Loaded, ConfigError> {
-        if let (Some((source, voters)), false) = (&self.quorum_voters, self.values.is_given("ottla.cluster.seeds")) {
-            let seeds: Vec<_> =
-                voters.split(',').filter_map(|voter| voter.trim().split_once('@')).map(|(_, place)| place).collect();
-            if seeds.len() > 1 {
-                self.values.set("ottla.cluster.seeds", *source, seeds.join(","));
+    /// What is said about a KRaft quorum of several, where only that is said: the seeds, and where other nodes reach this one.
+    fn understand_quorum(&mut self) {
+        let Some((source, voters)) = self.quorum_voters.clone() else { return };
+        let voters: Vec<_> = voters.split(',').filter_map(|voter| voter.trim().split_once('@')).collect();
+        if voters.len() < 2 || self.values.is_given("ottla.cluster.seeds") {
+            return;
+        }
+        let seeds: Vec<_> = voters.iter().map(|(_, place)| *place).collect();
+        self.values.set("ottla.cluster.seeds", source, seeds.join(","));
+        if self.values.is_given("ottla.cluster.listener") {
+            return;
+        }
+        let names = self.controller_listeners.as_ref().map(|(_, names)| controller_names(names)).unwrap_or_default();
+        let listeners = self.values.list("listeners");
+        let named = |listener: &&String| {
+            listener.split_once("://").is_some_and(|(name, _)| names.contains(&name.trim().to_ascii_uppercase()))
+        };
+        if let Some((_, place)) = listeners.iter().find(named).and_then(|listener| listener.split_once("://")) {
+            self.values.set("ottla.cluster.listener", source, place.to_owned());
+            let own = self.values.int("node.id").to_string();
+            if let Some((_, told)) = voters.iter().find(|(node, _)| *node == own) {
+                self.values.set("ottla.cluster.advertised.listener", source, (*told).to_owned());
             }
         }
+    }
+
+    fn finish(mut self) -> Result<Loaded, ConfigError> {
+        self.understand_quorum();
         let unneeded = match &self.controller_listeners {
             Some((_, names)) => controller_names(names),
             None => vec!["CONTROLLER".to_owned()],
@@ -279,7 +299,7 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::flags;
+    use crate::config::{Endpoint, flags};
 
     fn inputs(file: &str, environment: &[(&str, &str)], line: &str) -> Inputs {
         Inputs {
@@ -364,6 +384,24 @@ mod tests {
         let voters = ("KAFKA_CONTROLLER_QUORUM_VOTERS", "1@a:9093,2@b:9093,3@c:9093");
         assert_eq!(loaded("", &[voters], "").config.cluster_size(), 3);
         assert_eq!(loaded("ottla.cluster.seeds=x:1", &[voters], "").config.cluster_size(), 1);
+    }
+
+    #[test]
+    fn the_controllers_listener_is_where_other_nodes_come() {
+        let environment = [
+            ("KAFKA_NODE_ID", "2"),
+            ("KAFKA_LISTENERS", "PLAINTEXT://:9092,CONTROLLER://:9093"),
+            ("KAFKA_ADVERTISED_LISTENERS", "PLAINTEXT://b:9092"),
+            ("KAFKA_CONTROLLER_LISTENER_NAMES", "CONTROLLER"),
+            ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"),
+            ("KAFKA_CONTROLLER_QUORUM_VOTERS", "1@a:9093,2@b:9093,3@c:9093"),
+        ];
+        let config = loaded("", &environment, "").config;
+        let place = |endpoint: Option<Endpoint>| endpoint.map(|endpoint| endpoint.to_string());
+        assert_eq!(place(config.cluster_listener), Some(":9093".to_owned()));
+        assert_eq!(place(config.cluster_advertised), Some("b:9093".to_owned()));
+        let own = loaded("ottla.cluster.listener=x:1", &environment, "").config;
+        assert_eq!((place(own.cluster_listener), own.cluster_advertised), (Some("x:1".to_owned()), None));
     }
 
     #[test]

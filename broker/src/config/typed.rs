@@ -37,6 +37,10 @@ pub struct Config {
     pub admin_listener: Option<Endpoint>,
     /// `ottla.cluster.listener`: transport between nodes.
     pub cluster_listener: Option<Endpoint>,
+    /// `ottla.cluster.advertised.listener`: what other nodes are told.
+    pub cluster_advertised: Option<Endpoint>,
+    /// `ottla.insecure`: other nodes may be reached over networks that are not private.
+    pub insecure: bool,
     /// `ottla.cluster.seeds`.
     pub cluster_seeds: Vec<Endpoint>,
     /// Connections and requests.
@@ -217,6 +221,11 @@ impl Config {
             inter_broker_listener_name: listeners.inter_broker,
             admin_listener: parse_optional("ottla.admin.listener", v.string("ottla.admin.listener"))?,
             cluster_listener: parse_optional("ottla.cluster.listener", v.string("ottla.cluster.listener"))?,
+            cluster_advertised: parse_optional(
+                "ottla.cluster.advertised.listener",
+                v.string("ottla.cluster.advertised.listener"),
+            )?,
+            insecure: v.boolean("ottla.insecure"),
             cluster_seeds: parse_endpoints("ottla.cluster.seeds", &v.text("ottla.cluster.seeds"))?,
             network: NetworkConfig::build(v),
             log: LogConfig::build(v),

@@ -27,11 +27,26 @@ use super::joining::Join;
 use crate::codec::{CodecError, Reader, Writer};
 
 const VERSION: u8 = 1;
+/// How far below the desks' addresses those of the boards are.
+const BOARDS: u64 = 1 << 32;
 
 /// The address of a node's desk.
 #[must_use]
 pub fn desk(node: NodeId) -> ReplicaId {
     ReplicaId(u64::MAX - u64::from(node.0.unsigned_abs()))
+}
+
+/// The address where a node is told what others lead.
+#[must_use]
+pub fn board(node: NodeId) -> ReplicaId {
+    ReplicaId(desk(node).0 - BOARDS)
+}
+
+/// The node whose desk or board has this address; `None` for a replica's.
+#[must_use]
+pub fn node_of_address(address: ReplicaId) -> Option<NodeId> {
+    let node = (u64::MAX - address.0) % BOARDS;
+    (address.0 > u64::MAX - 2 * BOARDS).then(|| i32::try_from(node).ok().map(NodeId)).flatten()
 }
 
 /// What is asked at a desk.
@@ -213,6 +228,15 @@ mod tests {
     use super::*;
     use crate::metadata::image::NodeRecord;
     use ottla_storage::ids::RaftIndex;
+
+    #[test]
+    fn a_desk_is_told_from_a_replica() {
+        for node in [0, 1, i32::MAX].map(NodeId) {
+            assert_eq!(node_of_address(desk(node)), Some(node));
+            assert_eq!(node_of_address(board(node)), Some(node));
+        }
+        assert_eq!(node_of_address(ReplicaId(1 << 40)), None);
+    }
 
     #[test]
     fn what_is_asked_and_answered_comes_back_and_cut_bytes_are_refused() {

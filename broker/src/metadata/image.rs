@@ -132,7 +132,16 @@ pub struct NodeRecord {
     pub epoch: RaftIndex,
 }
 
+/// The name under which a node records where other nodes reach it. Clients' listeners cannot have it: theirs are upper case.
+pub const CLUSTER_LISTENER: &str = "ottla.cluster";
+
 impl NodeRecord {
+    /// Where other nodes reach it, if they do.
+    #[must_use]
+    pub fn cluster_endpoint(&self) -> Option<&ListenerEndpoint> {
+        self.endpoint(CLUSTER_LISTENER)
+    }
+
     /// What clients of the listener `name` are told.
     #[must_use]
     pub fn endpoint(&self, name: &str) -> Option<&ListenerEndpoint> {

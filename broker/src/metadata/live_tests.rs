@@ -174,7 +174,7 @@ async fn start_with(
     let free = DirectoryRecord { id: directory, path: "/data".into(), free_bytes: 100 };
     let local = LocalNode::from_config(&config, vec![free]);
     let home = (Arc::new(memory.clone()) as Arc<dyn Directory>, directory);
-    let seeds = Seeds::alone(config.node_id);
+    let seeds = Seeds::alone();
     let kept = metadata_among(recovered);
     let metadata = Metadata::start(&host, home, kept, local, Arc::new(config), seeds).await?;
     Ok((metadata, host))

@@ -24,6 +24,7 @@ pub mod placement;
 mod records;
 mod replica;
 pub mod requests;
+mod seeds;
 pub mod shared_map;
 pub mod start;
 mod writer;
@@ -31,11 +32,12 @@ mod writer;
 pub use crate::codec::CodecError;
 pub use command::IntentEnd;
 pub use controller::Metadata;
-pub use desk::desk;
+pub use desk::{board, desk, node_of_address};
 pub use error::MetadataError;
 pub use image::{
-    CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint, MetadataImage, NodeRecord,
-    PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord, TRANSACTION_STATE, Topic,
+    CLUSTER_LISTENER, CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint,
+    MetadataImage, NodeRecord, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord, TRANSACTION_STATE,
+    Topic,
 };
 pub use machine::Machine;
 pub use names::{is_internal, is_valid_topic_name};
@@ -43,7 +45,8 @@ pub use records::ShardCreation;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
 };
-pub use start::{LocalNode, Seeds, StartError, is_metadata, metadata_among};
+pub use seeds::{Neighbours, Seeds};
+pub use start::{LocalNode, StartError, is_metadata, metadata_among};
 
 #[cfg(test)]
 mod cluster_tests;

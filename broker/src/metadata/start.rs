@@ -2,21 +2,19 @@
 //!
 //! May not know: connections, partitions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Creation, Directory, GroupHandle, Members, RaftError, RaftHost};
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::env::{rt, watch};
-use ottla_storage::ids::{RaftIndex, ReplicaId};
+use ottla_storage::ids::RaftIndex;
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::controller::{Metadata, random_uuid};
-use super::desk::{self, Desk, DeskAnswer, DeskQuestion, Place};
+use super::desk::{Desk, Place};
 use super::error::MetadataError;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, ReplicaRecord, ShardKind};
 use super::joining::Join;
@@ -24,14 +22,9 @@ use super::machine::Machine;
 use super::members;
 use super::records::ShardCreation;
 use super::replica::MetadataReplica;
+use super::seeds::{Seeds, founder, seek};
 use crate::config::Config;
 
-/// The metadata group's replica on a node that founds a cluster alone.
-const FIRST_REPLICA: ReplicaId = ReplicaId(1);
-/// How long a desk has to answer.
-const DESK_WAIT: Duration = Duration::from_secs(2);
-/// Between two rounds of questions.
-const SEEK_PAUSE: Duration = Duration::from_millis(100);
 /// How long a node waits for its metadata group to have a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -71,35 +64,6 @@ fn advertised_host(host: &str) -> String {
     if crate::config::listeners::is_unspecified(host) { "localhost".to_owned() } else { host.to_owned() }
 }
 
-/// The nodes that are asked for the cluster: the same on each of them, and they found it together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seeds {
-    own: NodeId,
-    nodes: Vec<NodeId>,
-}
-
-impl Seeds {
-    /// One node alone.
-    #[must_use]
-    pub fn alone(node: NodeId) -> Self {
-        Self { own: node, nodes: vec![node] }
-    }
-
-    /// These nodes, in the same order on each of them; a node that is none of them joins what they found.
-    #[must_use]
-    pub fn of(node: NodeId, nodes: &[NodeId]) -> Self {
-        Self { own: node, nodes: nodes.to_vec() }
-    }
-
-    fn is_alone(&self) -> bool {
-        self.nodes == [self.own]
-    }
-
-    fn others(&self) -> impl Iterator<Item = NodeId> {
-        self.nodes.iter().copied().filter(|node| *node != self.own)
-    }
-}
-
 /// Why the metadata cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -119,9 +83,9 @@ pub enum StartError {
         /// The cluster configured.
         expected: String,
     },
-    /// Several seeds: each node would found a cluster of its own and replicate nothing.
+    /// Several seeds, but others cannot reach this node: each would found a cluster of its own and replicate nothing.
     #[error(
-        "ottla.cluster.seeds (or controller.quorum.voters) names {0} nodes, but this release runs one node; name one or none"
+        "ottla.cluster.seeds (or controller.quorum.voters) names {0} nodes, but ottla.cluster.listener (or a listener of controller.listener.names) does not say where they reach this one"
     )]
     ManySeeds(usize),
     /// The group has no leader.
@@ -182,10 +146,10 @@ impl Metadata {
         seeds: Seeds,
     ) -> Result<Self, StartError> {
         let (directory, directory_id) = home;
-        if config.cluster_size() > seeds.nodes.len() {
+        let alone = seeds.neighbours.is_none();
+        if alone && config.cluster_size() > 1 {
             return Err(StartError::ManySeeds(config.cluster_size()));
         }
-        let alone = seeds.is_alone();
         let mut join = join_of(local, &config);
         let desk = Desk::open(host, config.node_id, directory_id, recovered.is_none());
         let opened = match recovered {
@@ -203,8 +167,10 @@ impl Metadata {
             Some(opened) => opened,
             None => {
                 let own = Place { replica: founder(0, config.node_id, directory_id), founds: true };
-                let (founders, place) =
-                    if alone { (vec![own.replica], own) } else { seek(host, &seeds, directory_id, &join).await };
+                let (founders, place) = match &seeds.neighbours {
+                    None => (vec![own.replica], own),
+                    Some(neighbours) => seek(host, config.node_id, &**neighbours, directory_id, &join).await,
+                };
                 desk.takes_place();
                 create(host, &directory, founders, place, &config).await?
             }
@@ -214,6 +180,7 @@ impl Metadata {
             true => vec![ReplicaRecord { id: group.replica(), node: config.node_id, directory: directory_id }],
             false => founders.clone(),
         };
+        seeds.founded_by(&founders);
         let metadata = Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), join.clone());
         desk.knows(&metadata, founders);
         if alone {
@@ -285,46 +252,6 @@ async fn create(
     let creation = ShardCreation::metadata(founders.clone()).encode();
     let group = host.create(directory.clone(), place.replica.id, creation, members, Box::new(machine)).await?;
     Ok((group, images, founders))
-}
-
-fn founder(rank: u64, node: NodeId, directory: Uuid) -> ReplicaRecord {
-    ReplicaRecord { id: ReplicaId(FIRST_REPLICA.0 + rank), node, directory }
-}
-
-/// Asks everybody until this node has its place.
-async fn seek(host: &RaftHost, seeds: &Seeds, directory: Uuid, join: &Join) -> (Vec<ReplicaRecord>, Place) {
-    let ask = |to: NodeId, question: DeskQuestion| async move {
-        let answer = host.ask(desk::desk(seeds.own), desk::desk(to), question.encode(), DESK_WAIT).await.ok()?;
-        Some((to, DeskAnswer::decode(&answer).ok()?))
-    };
-    loop {
-        let hello = || DeskQuestion::Hello { node: seeds.own, directory, lost: join.lost.clone() };
-        let answers: Vec<_> = join_all(seeds.others().map(|node| ask(node, hello()))).await;
-        let answers: Vec<_> = answers.into_iter().flatten().collect();
-        let mut directories = BTreeMap::from([(seeds.own, directory)]);
-        let mut stranger_to = None;
-        for (node, answer) in answers {
-            match answer {
-                DeskAnswer::Known { founders, place: Some(place) } => return (founders, place),
-                DeskAnswer::Known { place: None, .. } => stranger_to = Some(node),
-                DeskAnswer::Empty { directory } => drop(directories.insert(node, directory)),
-                DeskAnswer::Joined | DeskAnswer::NotNow => {}
-            }
-        }
-        if let Some(node) = stranger_to {
-            let _asked_again = ask(node, DeskQuestion::Join(Box::new(join.clone()))).await;
-        } else if seeds.nodes.first() == Some(&seeds.own)
-            && join.lost.is_empty()
-            && seeds.nodes.iter().all(|node| directories.contains_key(node))
-        {
-            let ranked = (0..).zip(&seeds.nodes);
-            let founders: Vec<_> =
-                ranked.filter_map(|(rank, node)| Some(founder(rank, *node, *directories.get(node)?))).collect();
-            let own = founders[0];
-            return (founders, Place { replica: own, founds: true });
-        }
-        rt::sleep(SEEK_PAUSE).await;
-    }
 }
 
 fn join_of(local: LocalNode, config: &Config) -> Join {

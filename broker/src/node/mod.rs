@@ -6,15 +6,18 @@
 //! Only `main` and tests call it. May not know: requests.
 
 mod addresses;
+mod cluster_port;
 mod directories;
+mod error;
 mod file_limit;
+mod neighbourhood;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_raft::{GroupHandle, NoPeers, RaftHost, RaftOptions};
-use ottla_storage::data_dir::{DataDir, DataDirError};
+use ottla_raft::{GroupHandle, RaftHost};
+use ottla_storage::data_dir::DataDir;
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
 use ottla_storage::env::rt;
@@ -23,7 +26,7 @@ use uuid::Uuid;
 pub use file_limit::raise_file_limit;
 
 use crate::admin::readiness::{Phase, Readiness};
-use crate::admin::{Admin, AdminError, AdminState};
+use crate::admin::{Admin, AdminState};
 use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use crate::handlers::fetch_session::FetchSessions;
@@ -36,47 +39,26 @@ use crate::server::admission::{Admission, AdmissionLimits};
 use crate::server::budget::Budget;
 use crate::server::context::{Directory, Domain};
 use crate::server::kafka::Kafka;
-use crate::server::listener::{BindError, BoundListener, SocketOptions};
-use crate::shard::{OpenError, Shards, Upkeep};
+use crate::server::listener::{BoundListener, SocketOptions};
+use crate::shard::{Shards, Upkeep};
 use addresses::Bound;
+use cluster_port::{ClusterPort, Neighbourhood};
 use directories::{Failures, Opened};
+use error::CLUSTER_WAIT;
+pub use error::StartError;
 
 /// How long a start waits for leaders of its shards.
 const LEADERS_WAIT: Duration = Duration::from_secs(5);
 
-/// Why a node cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The admin port.
-    #[error(transparent)]
-    Admin(#[from] AdminError),
-    /// A listener.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// A listener cannot be opened after it was bound.
-    #[error("cannot accept clients: {0}")]
-    Open(std::io::Error),
-    /// A data directory.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// The metadata group.
-    #[error(transparent)]
-    Metadata(#[from] metadata::StartError),
-    /// The shards.
-    #[error("shards: {0}")]
-    Shards(#[from] OpenError),
-    /// `log.dirs` is empty.
-    #[error("log.dirs names no directory")]
-    NoDirectory,
-}
-
+/// How long a node that stops waits for others to lead what it led.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 /// A node that serves.
 pub struct Node {
     readiness: Readiness,
     admin: Option<Admin>,
     server: Server<Kafka>,
     groups: Groups,
-    host: RaftHost,
+    neighbourhood: Neighbourhood,
     metadata: GroupHandle,
     directories: Arc<[Directory]>,
     failures: Failures,
@@ -92,15 +74,20 @@ impl Node {
             None => None,
         };
         let listeners = bind(&config).await?;
+        let cluster_port = ClusterPort::bind(&config).await?;
         let bound: Vec<Bound> = listeners.iter().map(|l| Bound { name: l.name.clone(), address: l.address }).collect();
         let told = addresses::told(&config.listeners, &config.advertised_listeners, &bound);
+        let recorded: Vec<_> =
+            told.iter().cloned().chain(cluster_port.as_ref().map(|port| port.told.clone())).collect();
         let config = Arc::new(config);
 
         let failures = Failures::new(config.log_dirs.len());
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let opened = directories::open_all(&disk, &config, &failures, &readiness).await?;
-        let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
-        let floors = Floors::build(&config, &host, opened, told.clone(), &readiness).await?;
+        let first = opened.first().map(|opened| &opened.directory).ok_or(StartError::NoDirectory)?;
+        let known = (first.id, first.data.cluster_id());
+        let neighbourhood = Neighbourhood::open(&config, cluster_port, known)?;
+        let floors = Floors::build(&config, &neighbourhood, opened, recorded, &readiness).await?;
 
         let domain = floors.domain(&config);
         state.show(domain.clone());
@@ -109,7 +96,7 @@ impl Node {
         announce(&config, &domain, &bound, &told, admin.as_ref(), &readiness);
         let Floors { groups, directories, .. } = floors;
         let metadata = domain.metadata.group().clone();
-        Ok(Self { readiness, admin, server, groups, host, metadata, directories, failures, told })
+        Ok(Self { readiness, admin, server, groups, neighbourhood, metadata, directories, failures, told })
     }
 
     /// `host:port` pairs as clients write them into `bootstrap.servers`.
@@ -141,8 +128,10 @@ impl Node {
     pub async fn stop(self) {
         self.readiness.enter(Phase::Stopping, "stopping", 0, 1);
         self.groups.stop();
+        // Clients find the next leaders while this node still answers.
+        self.neighbourhood.host.hand_over(HAND_OVER_WAIT).await;
         self.server.stop().await;
-        self.host.shutdown().await;
+        self.neighbourhood.host.shutdown().await;
         for directory in self.directories.iter() {
             if let Err(error) = directory.data.close().await {
                 tracing::warn!("data directory {}: {error}; it is recovered at the next start", directory.path);
@@ -223,15 +212,18 @@ struct Floors {
 impl Floors {
     async fn build(
         config: &Arc<Config>,
-        host: &RaftHost,
+        neighbourhood: &Neighbourhood,
         opened: Vec<Opened>,
-        told: Vec<ListenerEndpoint>,
+        recorded: Vec<ListenerEndpoint>,
         readiness: &Readiness,
     ) -> Result<Self, StartError> {
-        readiness.enter(Phase::Joining, "electing the metadata group", 0, 2);
+        readiness.enter(Phase::Joining, "looking for the metadata group", 0, 2);
+        let host = &neighbourhood.host;
         let directories: Arc<[Directory]> = opened.iter().map(|opened| opened.directory.clone()).collect();
-        let metadata = start_metadata(config, host, &opened, told).await?;
-        let cluster_id = metadata.image().cluster_id.to_string();
+        let metadata = start_metadata(config, neighbourhood, &opened, recorded).await?;
+        neighbourhood.follow(&metadata);
+        let cluster_id = cluster_id(&metadata).await?;
+        neighbourhood.belongs_to(&cluster_id);
         for directory in directories.iter() {
             directory.data.set_cluster_id(&cluster_id).await?;
         }
@@ -261,9 +253,9 @@ impl Floors {
 /// Starts the metadata group: in the directory that holds its replica, or in the first of a new node.
 async fn start_metadata(
     config: &Arc<Config>,
-    host: &RaftHost,
+    neighbourhood: &Neighbourhood,
     opened: &[Opened],
-    told: Vec<ListenerEndpoint>,
+    recorded: Vec<ListenerEndpoint>,
 ) -> Result<Metadata, StartError> {
     let held = opened.iter().filter_map(|opened| {
         let replica = metadata::start::metadata_among(&opened.replicas)?;
@@ -278,10 +270,25 @@ async fn start_metadata(
         free_bytes: opened.directory.data.disk_bytes().1,
     });
     let mut local = LocalNode::from_config(config, records.collect());
-    local.listeners = told;
-    let seeds = metadata::Seeds::alone(config.node_id);
+    local.listeners = recorded;
+    let (host, seeds) = (&neighbourhood.host, neighbourhood.seeds.clone());
     let place = (home.data.clone() as Arc<dyn ottla_raft::Directory>, home.id);
     Ok(Metadata::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), seeds).await?)
+}
+
+/// The cluster's id, which a node that joins is told with everything else.
+async fn cluster_id(metadata: &Metadata) -> Result<String, StartError> {
+    let mut images = metadata.watch();
+    let told = async {
+        loop {
+            let id = images.borrow_and_update().cluster_id.to_string();
+            if !id.is_empty() {
+                return Some(id);
+            }
+            images.changed().await.ok()?;
+        }
+    };
+    rt::timeout(CLUSTER_WAIT, told).await.ok().flatten().ok_or(StartError::NoCluster)
 }
 
 /// Opens the shards that lie on this node's disks and creates those that the metadata places here.

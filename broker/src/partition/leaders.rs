@@ -22,8 +22,8 @@ pub struct Leaders {
 /// A shard when it was looked at.
 struct Seen {
     replicas: Vec<NodeId>,
-    /// The shard here, the leader's node and the term.
-    led: Option<(Arc<Shard>, NodeId, u64)>,
+    /// The shard, if it has a replica here, the leader's node and the term.
+    led: Option<(Option<Arc<Shard>>, NodeId, u64)>,
 }
 
 /// One partition's leadership, borrowed.
@@ -54,7 +54,8 @@ impl Leaders {
         let (node, epoch) = match &seen.led {
             None => (None, unknown),
             Some((shard, node, term)) => {
-                let adopted_base = shard.published().get(topic.partition(index)).map(|cell| cell.epoch_base());
+                let adopted = shard.as_ref().and_then(|shard| shard.published().get(topic.partition(index)));
+                let adopted_base = adopted.map(|cell| cell.epoch_base());
                 let base = adopted_base.map_or(route.epoch_base, |base| base.max(route.epoch_base));
                 (Some(*node), epoch_of(base, *term))
             }
@@ -65,12 +66,14 @@ impl Leaders {
 
 fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
     let Some(record) = image.shard(id) else { return Seen { replicas: Vec::new(), led: None } };
-    let led = shards.get(id).and_then(|shard| {
-        let role = shard.role();
-        let leader =
-            record.replicas.iter().find(|replica| Some(replica.id) == role.leader).filter(|_| !role.stopped)?;
-        Some((shard, leader.node, role.term.0))
-    });
+    let led = match shards.get(id) {
+        Some(shard) => {
+            let role = shard.role();
+            let leader = record.replicas.iter().find(|replica| Some(replica.id) == role.leader);
+            leader.filter(|_| !role.stopped).map(|leader| (Some(shard), leader.node, role.term.0))
+        }
+        None => shards.leader_elsewhere(id).map(|(node, term)| (None, node, term)),
+    };
     Seen { replicas: record.replicas.iter().map(|replica| replica.node).collect(), led }
 }
 

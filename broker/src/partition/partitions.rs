@@ -36,6 +36,12 @@ impl Partitions {
         Self { shards }
     }
 
+    /// How many replicas of this node are what: `leader`, `follower`, `learner`, `stopped`.
+    #[must_use]
+    pub fn replica_roles(&self) -> std::collections::BTreeMap<&'static str, usize> {
+        self.shards.replica_roles()
+    }
+
     fn image(&self) -> Arc<MetadataImage> {
         self.shards.registry().image()
     }

@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::announce::{Announcer, Elsewhere};
 use super::machine::{self, DirectorySpace, ShardMachine};
 use super::membership;
 use super::registry::Registry;
@@ -64,8 +65,9 @@ struct Inner {
     lost: Mutex<Vec<ReplicaId>>,
     /// Grows when a shard comes.
     changes: watch::Sender<u64>,
-    /// Grows when a shard's role or its set of partitions changes.
+    /// Grows when a shard's role or its set of partitions changes, or another node leads something else.
     leadership: watch::Sender<u64>,
+    elsewhere: Arc<Elsewhere>,
 }
 
 /// The shards of this node; cheap to clone.
@@ -106,6 +108,7 @@ impl Shards {
             lost: Mutex::default(),
             changes: watch::Sender::new(0),
             leadership: watch::Sender::new(0),
+            elsewhere: Arc::default(),
         }))
     }
 
@@ -115,7 +118,7 @@ impl Shards {
         let host = RaftHost::new(Arc::new(ottla_raft::NoPeers), ottla_raft::RaftOptions::default());
         let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), registry, Upkeep::default());
         shards.0.shards.write().insert(shard.creation.shard, shard.clone());
-        rt::spawn(announce(shard, shards.0.leadership.clone()));
+        rt::spawn(follow(shard, shards.0.leadership.clone()));
         shards
     }
 
@@ -192,7 +195,7 @@ impl Shards {
         rt::spawn(shard.clone().run());
         rt::spawn(upkeep::run(shard.clone(), self.0.registry.clone(), self.0.upkeep.clone()));
         rt::spawn(membership::run(shard.clone(), self.0.registry.clone()));
-        rt::spawn(announce(shard, self.0.leadership.clone()));
+        rt::spawn(follow(shard, self.0.leadership.clone()));
         self.0.changes.send_modify(|version| *version += 1);
     }
 
@@ -202,6 +205,17 @@ impl Shards {
         if !lost.is_empty() {
             self.0.registry.report_lost(lost);
         }
+        let weak = Arc::downgrade(&self.0);
+        let led = move || Some(Shards(weak.upgrade()?).all().iter().filter_map(|shard| shard.led_in()).collect());
+        let announcer = Announcer {
+            own: self.0.node,
+            host: self.0.host.clone(),
+            registry: self.0.registry.clone(),
+            elsewhere: self.0.elsewhere.clone(),
+            leadership: self.0.leadership.clone(),
+            led: Box::new(led),
+        };
+        announcer.start();
         let shards = self.clone();
         rt::spawn(async move { shards.reconcile().await });
         let shards = self.clone();
@@ -370,6 +384,18 @@ impl Shards {
         self.0.leadership.subscribe()
     }
 
+    /// How many replicas of this node are what: see [`RaftHost::roles`].
+    #[must_use]
+    pub fn replica_roles(&self) -> BTreeMap<&'static str, usize> {
+        self.0.host.roles()
+    }
+
+    /// Whoever leads a shard of which this node has no replica, and the term, if they told.
+    #[must_use]
+    pub fn leader_elsewhere(&self, shard: ShardId) -> Option<(NodeId, u64)> {
+        self.0.elsewhere.leader_of(shard)
+    }
+
     /// The metadata as shards see it.
     #[must_use]
     pub fn registry(&self) -> &Arc<dyn Registry> {
@@ -389,7 +415,7 @@ impl Shards {
 }
 
 /// Tells whoever follows leadership that something about a shard changed.
-async fn announce(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
+async fn follow(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
     let mut role = shard.role_changes();
     let mut adopted = shard.published().changes();
     loop {

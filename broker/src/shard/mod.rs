@@ -1,6 +1,7 @@
 //! One Raft group carrying many partitions: commands, apply, appender, manager. Sole caller of a Raft group beside `metadata`.
 
 mod adoption;
+mod announce;
 pub(crate) mod answer;
 pub mod clock;
 pub mod command;

@@ -29,7 +29,7 @@ use super::published::Published;
 use super::queue::{Packed, Queue, QueuedBatch, QueuedCommand};
 use super::state::{ApplyReply, ShardState};
 use super::sticky::Sent;
-use crate::metadata::{ShardCreation, ShardKind};
+use crate::metadata::{ShardCreation, ShardId, ShardKind};
 use crate::partition::{AppendError, ConnectionId, PartitionError};
 
 /// While nothing happens the task looks around this often.
@@ -131,6 +131,12 @@ impl Shard {
     #[must_use]
     pub fn role(&self) -> Role {
         *self.role.borrow()
+    }
+
+    /// The shard and its term, if this replica leads it and serves.
+    pub(super) fn led_in(&self) -> Option<(ShardId, u64)> {
+        let role = self.role();
+        role.ready.then_some((self.creation.shard, role.term.0))
     }
 
     /// The role and its changes.

@@ -3,6 +3,8 @@
 //! May not know: sockets. A message names replicas, never nodes; the transport knows where they live.
 
 pub(crate) mod sim;
+pub(crate) mod tcp;
+pub(crate) mod wire;
 
 use std::time::Duration;
 

@@ -8,5 +8,6 @@ mod members;
 mod memory;
 mod one_voter;
 mod real_log;
+mod succession;
 mod suite;
 mod three_voters;

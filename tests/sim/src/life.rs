@@ -10,7 +10,7 @@ use ottla_broker::config::{Config, TopicConfig};
 use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{
-    self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, Seeds, desk,
+    self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, Seeds, board, desk,
 };
 use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::Partitions;
@@ -151,8 +151,10 @@ fn seeds(node: SimNode, founders: u32, network: &SimNetwork) -> Seeds {
     for founder in (1..=founders).map(SimNode) {
         network.place(ReplicaId(u64::from(founder.0)), founder);
         network.place(desk(broker(founder)), founder);
+        network.place(board(broker(founder)), founder);
     }
     network.place(desk(broker(node)), node);
+    network.place(board(broker(node)), node);
     let all: Vec<NodeId> = (1..=founders).map(SimNode).map(broker).collect();
     Seeds::of(broker(node), &all)
 }

@@ -58,6 +58,8 @@ pub(crate) enum Fault {
     Full(Whom),
     /// The process stands still, and goes on as if nothing had been.
     Pause(Whom),
+    /// All others take the process for dead, and it is not.
+    Rumour(Whom),
     /// The wall clock jumps by so many milliseconds.
     Clock(Whom, i64),
     /// A disk is lost for good, and the node comes back with an empty one; not before all else is whole.
@@ -182,7 +184,7 @@ fn clock(whom: Whom, nodes: u32) -> Fault {
 
 fn any_fault(nodes: u32) -> Fault {
     let whom = whom(nodes);
-    match sim::random_below(22) {
+    match sim::random_below(23) {
         0..5 => Fault::Crash(whom, crash()),
         5 => Fault::Rack,
         6..8 => Fault::Isolate(whom),
@@ -196,6 +198,7 @@ fn any_fault(nodes: u32) -> Fault {
         17 => clock(whom, nodes),
         18 => Fault::Twice(whom, sim::random_below(40)),
         19 => Fault::At(Moment::Vote, crash()),
+        20 => Fault::Rumour(whom),
         _ => Fault::BadNetwork {
             loss_per_mille: sim::random_below(200),
             repeat_per_mille: sim::random_below(100),
@@ -344,6 +347,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             rt::sleep(lasts).await;
             sim::pause(node, false);
         }
+        Fault::Rumour(whom) => world.suspect(resolve(&world, whom)),
         Fault::Clock(whom, wall_offset_ms) => {
             sim::set_wall_clock(resolve(&world, whom), wall_offset_ms);
         }

@@ -438,6 +438,24 @@ impl World {
         self.disk(node).crash(crash);
         drop(life);
         self.tell_fault(format!("node {} is down ({crash:?})", node.0));
+        // A process that ends closes its connections; a machine that loses power just falls silent.
+        if crash == Crash::Process && sim::random_below(2) == 0 {
+            let world = self.clone();
+            sim::spawn_on(SimNode(0), async move {
+                rt::sleep(Duration::from_millis(sim::random_below(30))).await;
+                world.suspect(node);
+            });
+        }
+    }
+
+    /// All other nodes take the process of this one for dead, as if its connections had been reset.
+    pub(crate) fn suspect(&self, suspected: SimNode) {
+        for life in self.lives().into_iter().filter(|life| life.node != suspected) {
+            let network = self.0.network.clone();
+            sim::spawn_on(life.node, async move {
+                life.host.suspect(move |replica| network.home(replica) == Some(suspected));
+            });
+        }
     }
 
     fn downs(&self, node: SimNode) -> u64 {

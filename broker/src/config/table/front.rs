@@ -4,7 +4,6 @@
 
 use crate::config::setting::{INT_MAX, Kind, Range, Setting, at_least, boolean, int, list, long, short, text, unset};
 
-const LATER_CLUSTER: &str = "this release runs one node";
 const RUNTIME: &str = "the node uses all cores it is given";
 const LOADED: &str = "replicas hold the state already: nothing is loaded when leadership changes";
 const LATER_GROUPS: &str = "the newer group protocol (KIP-848) is not served yet";
@@ -19,8 +18,10 @@ pub(super) const NODE: &[Setting] = &[
     unset("inter.broker.listener.name", Kind::String, Range::Any, "Listener whose address other nodes are told; the first one when not set.").acts("listeners"),
     list("log.dirs", "./data", Range::Any, "Data directories, by comma; `log.dir` means the same. Each has a log of its own; replicas are spread over them.").acts("storage"),
     text("ottla.admin.listener", "127.0.0.1:9644", Range::Any, "host:port of the admin HTTP port (metrics, health); `none` switches it off.").acts("admin port"),
-    unset("ottla.cluster.listener", Kind::String, Range::Any, "host:port on which other nodes reach this one.").idle(LATER_CLUSTER),
-    list("ottla.cluster.seeds", "", Range::Any, "host:port of the cluster's first nodes, by comma. Their number is the size of a new cluster. `controller.quorum.voters` supplies them where only that is set.").idle(LATER_CLUSTER),
+    unset("ottla.cluster.listener", Kind::String, Range::Any, "host:port to bind for other nodes; without it the node is alone.").acts("cluster"),
+    unset("ottla.cluster.advertised.listener", Kind::String, Range::Any, "host:port at which other nodes reach this one; as `ottla.cluster.listener` when not set, with the machine's name where that binds all addresses.").acts("cluster"),
+    boolean("ottla.insecure", "false", "Allows `ottla.cluster.listener` outside loopback and private networks although nodes do not authenticate each other yet.").acts("cluster"),
+    list("ottla.cluster.seeds", "", Range::Any, "host:port of the cluster's first nodes, by comma. Their number is the size of a new cluster. `controller.quorum.voters` supplies them where only that is set.").acts("cluster"),
     unset("ottla.cluster.id", Kind::String, Range::Any, "Id that a new cluster takes instead of a random one; the variable CLUSTER_ID means the same.").acts("metadata"),
     text("ottla.log.level", "info", Range::Any, "What the node writes to its own log: error, warn, info, debug, trace, or a filter by module.").acts("node"),
 ];

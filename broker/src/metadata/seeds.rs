@@ -1,0 +1,129 @@
+//! Whom a node without a place asks for one: the nodes at the seeds. When all of them hold nothing the first founds the
+//! cluster with the others.
+//!
+//! May not know: addresses, and what a node does with its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
+use ottla_protocol::ids::NodeId;
+use ottla_raft::RaftHost;
+use ottla_storage::env::rt;
+use ottla_storage::ids::ReplicaId;
+use uuid::Uuid;
+
+use super::desk::{self, DeskAnswer, DeskQuestion, Place};
+use super::image::ReplicaRecord;
+use super::joining::Join;
+
+/// The metadata group's replica on a node that founds a cluster alone.
+const FIRST_REPLICA: ReplicaId = ReplicaId(1);
+/// How long a desk has to answer.
+const DESK_WAIT: Duration = Duration::from_secs(2);
+/// Between two rounds of questions.
+const SEEK_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who else may know the cluster: the nodes at the seeds, which are the same for all nodes and found it together.
+pub trait Neighbours: Send + Sync + 'static {
+    /// The nodes at the seeds, this one if it is one of them, as far as they answer; true if these are all.
+    fn at_seeds(&self) -> BoxFuture<'_, (BTreeSet<NodeId>, bool)>;
+    /// Where the first replicas of the metadata group live: known before any metadata is.
+    fn founded_by(&self, founders: &[ReplicaRecord]);
+}
+
+/// These nodes; who reaches them knows where they are.
+struct These(BTreeSet<NodeId>);
+
+impl Neighbours for These {
+    fn at_seeds(&self) -> BoxFuture<'_, (BTreeSet<NodeId>, bool)> {
+        Box::pin(std::future::ready((self.0.clone(), true)))
+    }
+
+    fn founded_by(&self, _founders: &[ReplicaRecord]) {}
+}
+
+/// The nodes that are asked for the cluster.
+#[derive(Clone)]
+pub struct Seeds {
+    /// `None`: the node is alone.
+    pub(super) neighbours: Option<Arc<dyn Neighbours>>,
+}
+
+impl Seeds {
+    /// One node alone.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self { neighbours: None }
+    }
+
+    /// These nodes, as `node` sees them; a node that is none of them joins what they found.
+    #[must_use]
+    pub fn of(node: NodeId, nodes: &[NodeId]) -> Self {
+        let is_alone = nodes == [node];
+        let these = These(nodes.iter().copied().collect());
+        Self { neighbours: (!is_alone).then(|| Arc::new(these) as Arc<dyn Neighbours>) }
+    }
+
+    pub(super) fn founded_by(&self, founders: &[ReplicaRecord]) {
+        if let Some(neighbours) = &self.neighbours {
+            neighbours.founded_by(founders);
+        }
+    }
+
+    /// Nodes of which only the addresses are known.
+    #[must_use]
+    pub fn found_by(neighbours: Arc<dyn Neighbours>) -> Self {
+        Self { neighbours: Some(neighbours) }
+    }
+}
+
+pub(super) fn founder(rank: u64, node: NodeId, directory: Uuid) -> ReplicaRecord {
+    ReplicaRecord { id: ReplicaId(FIRST_REPLICA.0 + rank), node, directory }
+}
+
+/// Asks everybody until this node has its place.
+pub(super) async fn seek(
+    host: &RaftHost,
+    own: NodeId,
+    neighbours: &dyn Neighbours,
+    directory: Uuid,
+    join: &Join,
+) -> (Vec<ReplicaRecord>, Place) {
+    let ask = |to: NodeId, question: DeskQuestion| async move {
+        let answer = host.ask(desk::desk(own), desk::desk(to), question.encode(), DESK_WAIT).await.ok()?;
+        Some((to, DeskAnswer::decode(&answer).ok()?))
+    };
+    loop {
+        let (nodes, are_all) = neighbours.at_seeds().await;
+        let hello = || DeskQuestion::Hello { node: own, directory, lost: join.lost.clone() };
+        let others = nodes.iter().copied().filter(|node| *node != own);
+        let answers: Vec<_> = join_all(others.map(|node| ask(node, hello()))).await;
+        let answers: Vec<_> = answers.into_iter().flatten().collect();
+        let mut directories = BTreeMap::from([(own, directory)]);
+        let mut stranger_to = None;
+        for (node, answer) in answers {
+            match answer {
+                DeskAnswer::Known { founders, place: Some(place) } => return (founders, place),
+                DeskAnswer::Known { place: None, .. } => stranger_to = Some(node),
+                DeskAnswer::Empty { directory } => drop(directories.insert(node, directory)),
+                DeskAnswer::Joined | DeskAnswer::NotNow => {}
+            }
+        }
+        if let Some(node) = stranger_to {
+            let _asked_again = ask(node, DeskQuestion::Join(Box::new(join.clone()))).await;
+        } else if are_all
+            && nodes.first() == Some(&own)
+            && join.lost.is_empty()
+            && nodes.iter().all(|node| directories.contains_key(node))
+        {
+            let ranked = (0..).zip(&nodes);
+            let founders: Vec<_> =
+                ranked.filter_map(|(rank, node)| Some(founder(rank, *node, *directories.get(node)?))).collect();
+            let own = founders[0];
+            return (founders, Place { replica: own, founds: true });
+        }
+        rt::sleep(SEEK_PAUSE).await;
+    }
+}

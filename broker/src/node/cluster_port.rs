@@ -1,0 +1,174 @@
+//! Where other nodes reach this one, and how this one reaches them.
+//!
+//! Until nodes authenticate each other, whoever reaches this port can do everything: it is bound to loopback and private
+//! networks, unless `ottla.insecure` says that the network is closed off otherwise. May not know: what is said.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ottla_raft::{Homes, Identity, Listening, Network, NoPeers, RaftHost, RaftOptions, TcpNetwork};
+use ottla_storage::env::rt;
+use uuid::Uuid;
+
+use super::error::StartError;
+use super::neighbourhood::{AtSeeds, Places};
+use crate::config::listeners::is_unspecified;
+use crate::config::{Config, Endpoint, Listener, SecurityProtocol};
+use crate::metadata::{CLUSTER_LISTENER, ListenerEndpoint, Metadata, Seeds};
+use crate::server::listener::{BoundListener, SocketOptions};
+
+/// Bound, but not open yet.
+pub(super) struct ClusterPort {
+    bound: BoundListener,
+    /// What other nodes are told.
+    pub(super) told: ListenerEndpoint,
+}
+
+/// The node's way to others, and theirs to it.
+pub(super) struct Neighbourhood {
+    pub(super) host: RaftHost,
+    pub(super) seeds: Seeds,
+    network: Option<(TcpNetwork, Arc<Places>)>,
+    /// Others come in as long as this is kept.
+    _listening: Option<Listening>,
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_private(IpAddr::V4(v4)),
+            None => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+        },
+    }
+}
+
+/// True if a host is one that only its own machine or a private network reaches.
+async fn is_host_private(host: &str, port: u16) -> bool {
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(mut addresses) => addresses.all(|address| is_private(address.ip())),
+        Err(_) => false,
+    }
+}
+
+/// The addresses that this machine has towards the rest of the world. Nothing is sent.
+fn own_addresses() -> Vec<IpAddr> {
+    let elsewhere = ["8.8.8.8:53", "[2001:4860:4860::8888]:53"];
+    let towards = |to: &str| {
+        let from = if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = std::net::UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    elsewhere.into_iter().filter_map(towards).collect()
+}
+
+/// True if nobody but this machine and private networks reaches a port that is bound to `bound` and told as `told`.
+async fn is_closed_off(bound: IpAddr, told: &ListenerEndpoint) -> bool {
+    let reached = if bound.is_unspecified() { own_addresses() } else { vec![bound] };
+    reached.into_iter().all(is_private) && is_host_private(&told.host, told.port).await
+}
+
+impl ClusterPort {
+    /// Binds the port, if one is configured.
+    pub(super) async fn bind(config: &Config) -> Result<Option<Self>, StartError> {
+        let Some(endpoint) = config.cluster_listener.clone() else { return Ok(None) };
+        let listener = Listener { name: CLUSTER_LISTENER.to_owned(), endpoint, protocol: SecurityProtocol::Plaintext };
+        let options = SocketOptions { backlog: config.network.backlog, ..SocketOptions::default() };
+        let bound = BoundListener::bind(&listener, &options).await?;
+        let told = told(config.cluster_advertised.as_ref(), &listener.endpoint, bound.address.port());
+        if !config.insecure && !is_closed_off(bound.address.ip(), &told).await {
+            return Err(StartError::Insecure(Endpoint { host: told.host, port: told.port }));
+        }
+        if config.insecure {
+            tracing::warn!(
+                "ottla.insecure=true: whoever reaches {} can read and change everything; close it off from others",
+                bound.address
+            );
+        }
+        Ok(Some(Self { bound, told }))
+    }
+}
+
+/// Advertised, else as bound, else the name of this machine.
+fn told(advertised: Option<&Endpoint>, configured: &Endpoint, port: u16) -> ListenerEndpoint {
+    let wanted = advertised.unwrap_or(configured);
+    let host = match is_unspecified(&wanted.host) {
+        true => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        false => wanted.host.clone(),
+    };
+    let port = if wanted.port == 0 { port } else { wanted.port };
+    ListenerEndpoint { name: CLUSTER_LISTENER.to_owned(), host, port }
+}
+
+impl Neighbourhood {
+    /// Opens the port. `directory` and `cluster` are what the node's first data directory says.
+    pub(super) fn open(
+        config: &Config,
+        port: Option<ClusterPort>,
+        (directory, cluster): (Uuid, Option<String>),
+    ) -> Result<Self, StartError> {
+        let options = RaftOptions::default();
+        let Some(port) = port else {
+            let network: Arc<dyn Network> = Arc::new(NoPeers);
+            let host = RaftHost::new(network, options);
+            return Ok(Self { host, seeds: Seeds::alone(), network: None, _listening: None });
+        };
+        let places = Arc::new(Places::default());
+        let network = TcpNetwork::new(Identity { node: config.node_id, directory, cluster }, places.clone());
+        let host = RaftHost::new(Arc::new(network.clone()), options);
+        let (weak, homes) = (host.downgrade(), places.clone());
+        network.on_death(Arc::new(move |node| {
+            let homes = homes.clone();
+            if let Some(host) = weak.upgrade() {
+                host.suspect(move |replica| homes.home(replica).is_some_and(|home| home.node == node));
+            }
+        }));
+        let listening = network.listen(port.bound.open().map_err(StartError::Open)?, host.clone());
+        let seeds = match config.cluster_seeds.is_empty() {
+            true => Seeds::alone(),
+            false => Seeds::found_by(AtSeeds::start(network.clone(), places.clone(), &config.cluster_seeds)),
+        };
+        Ok(Self { host, seeds, network: Some((network, places)), _listening: Some(listening) })
+    }
+
+    /// From now on the metadata says where others are.
+    pub(super) fn follow(&self, metadata: &Metadata) {
+        if let Some((_, places)) = &self.network {
+            rt::spawn(places.clone().follow(metadata.watch()));
+        }
+    }
+
+    /// From now on nobody of another cluster is talked to.
+    pub(super) fn belongs_to(&self, cluster_id: &str) {
+        if let Some((network, _)) = &self.network {
+            network.set_cluster(cluster_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_private_networks_are_taken_for_safe() {
+        for private in ["127.0.0.1", "10.1.2.3", "172.18.0.2", "192.168.1.1", "::1", "fd00::1", "::ffff:10.0.0.1"] {
+            assert!(is_private(private.parse().unwrap()), "{private}");
+        }
+        for public in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "0.0.0.0", "::"] {
+            assert!(!is_private(public.parse().unwrap()), "{public}");
+        }
+    }
+
+    #[test]
+    fn others_are_told_what_they_can_use() {
+        let endpoint = |host: &str, port| Endpoint { host: host.to_owned(), port };
+        let named = |told: ListenerEndpoint| (told.host, told.port);
+        assert_eq!(named(told(None, &endpoint("127.0.0.1", 0), 4711)), ("127.0.0.1".to_owned(), 4711));
+        let advertised = endpoint("n1", 19_091);
+        assert_eq!(named(told(Some(&advertised), &endpoint("", 9), 9)), ("n1".to_owned(), 19_091));
+        assert!(!told(None, &endpoint("", 9), 9).host.is_empty());
+    }
+}

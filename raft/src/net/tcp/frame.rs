@@ -1,0 +1,268 @@
+//! Frames of a connection between two nodes: many groups share it, and answers come in any order.
+//!
+//!  | length u32 | crc u32 | kind u8 | number u64 | from u64 | to u64 | body |      length: of what follows it; crc: of what follows it
+//!
+//! May not know: what is in a message.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ottla_storage::ids::ReplicaId;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::net::Message;
+use crate::net::wire::Parts;
+
+/// Nothing that a node sends is longer.
+pub(super) const FRAME_BYTES_MAX: usize = 256 << 20;
+/// What a frame has besides its body.
+const HEAD_BYTES: usize = 4 + 4 + 1 + 8 + 8 + 8;
+/// Room that is made at least for what comes.
+const READ_BYTES: usize = 64 << 10;
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A message that wants an answer.
+    Request = 0,
+    /// The answer to the request of this number.
+    Answer = 1,
+    /// The request of this number is not answered; the body says why.
+    Refusal = 2,
+    /// Is anybody there.
+    Ping = 3,
+    /// Yes.
+    Pong = 4,
+}
+
+/// A frame as it came.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: Kind,
+    pub(super) number: u64,
+    pub(super) from: ReplicaId,
+    pub(super) to: ReplicaId,
+    pub(super) body: Bytes,
+}
+
+/// A frame to be sent, in pieces.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    pub(super) pieces: Vec<Bytes>,
+    pub(super) bytes: usize,
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+fn seal(kind: Kind, number: u64, (from, to): (ReplicaId, ReplicaId), body: Vec<Bytes>) -> Sealed {
+    let bytes = HEAD_BYTES + body.iter().map(Bytes::len).sum::<usize>();
+    let mut head = BytesMut::with_capacity(HEAD_BYTES);
+    head.put_u32(u32::try_from(bytes - 4).unwrap_or(u32::MAX));
+    head.put_u32(0);
+    head.put_u8(kind as u8);
+    head.put_u64(number);
+    head.put_u64(from.0);
+    head.put_u64(to.0);
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&head[8..]);
+    body.iter().for_each(|piece| crc.update(piece));
+    head[4..8].copy_from_slice(&crc.finalize().to_be_bytes());
+    let mut pieces = vec![head.freeze()];
+    pieces.extend(body);
+    Sealed { pieces, bytes }
+}
+
+const NOBODY: (ReplicaId, ReplicaId) = (ReplicaId(0), ReplicaId(0));
+
+impl Sealed {
+    /// A request. An error if it is too long to be sent.
+    pub(super) fn request(number: u64, ends: (ReplicaId, ReplicaId), message: &Message) -> io::Result<Self> {
+        Self::message(Kind::Request, number, ends, message)
+    }
+
+    /// An answer, or that there is none.
+    pub(super) fn answer(number: u64, answer: &Result<Message, crate::net::Undelivered>) -> Self {
+        let why = match answer {
+            Ok(message) => match Self::message(Kind::Answer, number, NOBODY, message) {
+                Ok(sealed) => return sealed,
+                Err(error) => error.to_string(),
+            },
+            Err(why) => why.0.clone(),
+        };
+        seal(Kind::Refusal, number, NOBODY, vec![why.into()])
+    }
+
+    /// A frame without a body.
+    pub(super) fn bare(kind: Kind) -> Self {
+        seal(kind, 0, NOBODY, Vec::new())
+    }
+
+    fn message(kind: Kind, number: u64, ends: (ReplicaId, ReplicaId), message: &Message) -> io::Result<Self> {
+        let mut parts = Parts::default();
+        parts.message(message);
+        if parts.bytes() > FRAME_BYTES_MAX - HEAD_BYTES {
+            return Err(damaged("a message is too long for a frame"));
+        }
+        Ok(seal(kind, number, ends, parts.finish()))
+    }
+}
+
+/// Reads frames; what was read of the next one is kept.
+#[derive(Debug, Default)]
+pub(super) struct FrameReader {
+    buffer: BytesMut,
+}
+
+impl FrameReader {
+    /// The next frame; `None` at the end of the connection. Cancelled it loses nothing.
+    pub(super) async fn next(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
+        loop {
+            let lacking = match self.whole()? {
+                Ok(frame) => return Ok(Some(frame)),
+                Err(lacking) => lacking,
+            };
+            // Room grows with what has come, not with what is announced.
+            self.buffer.reserve(lacking.min(self.buffer.len().max(READ_BYTES)));
+            if from.read_buf(&mut self.buffer).await? == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            }
+        }
+    }
+
+    /// The frame at the front, or how many bytes it lacks.
+    fn whole(&mut self) -> io::Result<Result<Frame, usize>> {
+        let Some(length) = self.buffer.first_chunk::<4>() else { return Ok(Err(READ_BYTES)) };
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        if !(HEAD_BYTES - 4..=FRAME_BYTES_MAX).contains(&length) {
+            return Err(damaged("the length of a frame is out of range"));
+        }
+        if let Some(lacking) = (length + 4).checked_sub(self.buffer.len()).filter(|lacking| *lacking > 0) {
+            return Ok(Err(lacking));
+        }
+        self.buffer.advance(4);
+        let mut frame = self.buffer.split_to(length).freeze();
+        if frame.get_u32() != crc32fast::hash(&frame) {
+            return Err(damaged("the checksum of a frame does not hold"));
+        }
+        let kind = match frame.get_u8() {
+            0 => Kind::Request,
+            1 => Kind::Answer,
+            2 => Kind::Refusal,
+            3 => Kind::Ping,
+            4 => Kind::Pong,
+            _ => return Err(damaged("a frame is of no known kind")),
+        };
+        let (number, from, to) = (frame.get_u64(), ReplicaId(frame.get_u64()), ReplicaId(frame.get_u64()));
+        Ok(Ok(Frame { kind, number, from, to, body: frame }))
+    }
+}
+
+/// What is written next: pieces that nobody copies together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Adds a frame.
+    pub(super) fn push(&mut self, frame: Sealed) {
+        self.bytes += frame.bytes;
+        self.pieces.extend(frame.pieces.into_iter().filter(|piece| !piece.is_empty()));
+    }
+
+    /// Bytes to be written.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Buf for Batch {
+    fn remaining(&self) -> usize {
+        self.bytes
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pieces.front().map_or(&[], |piece| piece)
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.bytes = self.bytes.saturating_sub(count);
+        while let Some(piece) = self.pieces.front_mut() {
+            if piece.len() > count {
+                piece.advance(count);
+                return;
+            }
+            count -= piece.len();
+            self.pieces.pop_front();
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        let slots = into.iter_mut().zip(&self.pieces);
+        slots.map(|(slot, piece)| *slot = IoSlice::new(piece)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::net::Undelivered;
+    use crate::net::wire::{decode, samples};
+    use tokio::io::AsyncWriteExt;
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn ends() -> (ReplicaId, ReplicaId) {
+        (ReplicaId(5), ReplicaId(u64::MAX))
+    }
+
+    #[test]
+    fn frames_come_back_through_a_narrow_pipe() {
+        block_on(async {
+            let (mut near, mut far) = tokio::io::duplex(7_000);
+            let writer = async move {
+                let mut batch = Batch::default();
+                for (number, message) in (1..).zip(samples()) {
+                    batch.push(Sealed::request(number, ends(), &message).unwrap());
+                }
+                batch.push(Sealed::bare(Kind::Ping));
+                batch.push(Sealed::answer(4, &Err(Undelivered("gone".to_owned()))));
+                near.write_all_buf(&mut batch).await.unwrap();
+                assert_eq!(batch.bytes(), 0);
+            };
+            let reader = async move {
+                let mut frames = FrameReader::default();
+                for (number, message) in (1..).zip(samples()) {
+                    let frame = frames.next(&mut far).await.unwrap().unwrap();
+                    assert_eq!((frame.kind, frame.number, (frame.from, frame.to)), (Kind::Request, number, ends()));
+                    assert_eq!(decode(frame.body), Ok(message));
+                }
+                assert_eq!(frames.next(&mut far).await.unwrap().unwrap().kind, Kind::Ping);
+                let refused = frames.next(&mut far).await.unwrap().unwrap();
+                assert_eq!((refused.kind, refused.number, &refused.body[..]), (Kind::Refusal, 4, &b"gone"[..]));
+                assert_eq!(frames.next(&mut far).await.unwrap(), None);
+            };
+            futures_util::future::join(writer, reader).await;
+        });
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_ends_the_connection() {
+        let sealed = Sealed::request(3, ends(), &Message::Conflict).unwrap();
+        let sound = sealed.pieces.concat();
+        for bit in 0..sound.len() * 8 {
+            let mut bytes = sound.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let mut frames = FrameReader::default();
+            let read = block_on(frames.next(&mut &bytes[..]));
+            assert!(read.is_err(), "bit {bit}: {read:?}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The first words of a connection: both sides say who they are, and either may refuse.
+//!
+//!  hello:  | magic "OTLA" | length u16 | oldest u8 | newest u8 | class u8 | node i32 | directory uuid | expected i32 | cluster |
+//!  answer: | magic "OTLA" | length u16 | 0 welcome: version u8 | node i32 | directory uuid | cluster |  or  | 1 refused: why |
+//!
+//! `cluster`: the cluster's id, empty while a node knows none. May not know: what follows.
+
+use std::io;
+
+use bytes::{Buf, BufMut, BytesMut};
+use ottla_protocol::ids::NodeId;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use uuid::Uuid;
+
+const MAGIC: [u8; 4] = *b"OTLA";
+/// The version of frames and messages that this release speaks; it reads no older one.
+pub(super) const VERSION: u8 = 1;
+/// No node is expected.
+const ANYBODY: i32 = -1;
+
+/// What a connection carries: one kind does not wait for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Class {
+    /// Heartbeats, votes, questions, everything of the metadata group and of coordinators.
+    Urgent = 0,
+    /// Entries of clients.
+    Entries = 1,
+    /// Snapshots and repairs.
+    Bulk = 2,
+}
+
+impl Class {
+    fn of(tag: u8) -> Option<Self> {
+        [Self::Urgent, Self::Entries, Self::Bulk].into_iter().find(|class| *class as u8 == tag)
+    }
+}
+
+/// Who a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its id.
+    pub node: NodeId,
+    /// The random id of its first data directory: who comes back with another one is another node.
+    pub directory: Uuid,
+    /// The cluster it belongs to, if it knows.
+    pub cluster: Option<String>,
+}
+
+/// Why a node is not talked to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It belongs to another cluster.
+    #[error("node {node} belongs to cluster {theirs}, this node to {ours}: correct ottla.cluster.seeds")]
+    OtherCluster {
+        /// Who was refused.
+        node: NodeId,
+        /// Its cluster.
+        theirs: String,
+        /// The cluster of whoever refuses.
+        ours: String,
+    },
+    /// Two nodes have the same id.
+    #[error(
+        "node id {node} is in use by a node with another data directory ({directory}): give each node an id of its own"
+    )]
+    InUse {
+        /// The id.
+        node: NodeId,
+        /// The directory of the node that has it.
+        directory: Uuid,
+    },
+    /// The address belongs to somebody else now.
+    #[error("this is node {found}, not node {expected}")]
+    NotHere {
+        /// Who is there.
+        found: NodeId,
+        /// Who was looked for.
+        expected: i32,
+    },
+    /// No version that both speak.
+    #[error("no common version: this node speaks {VERSION}, the other {oldest} to {newest}")]
+    Version {
+        /// What the other speaks.
+        oldest: u8,
+        /// What the other speaks.
+        newest: u8,
+    },
+}
+
+/// A node that wants to talk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hello {
+    pub(super) identity: Identity,
+    pub(super) class: Class,
+    /// Whom it takes the other for.
+    pub(super) expected: Option<NodeId>,
+    oldest: u8,
+    newest: u8,
+}
+
+impl Hello {
+    pub(super) fn new(identity: Identity, class: Class, expected: Option<NodeId>) -> Self {
+        Self { identity, class, expected, oldest: VERSION, newest: VERSION }
+    }
+
+    /// What `own` says against it, by the words of the hello alone.
+    pub(super) fn check(&self, own: &Identity) -> Result<(), Refusal> {
+        let (oldest, newest) = (self.oldest, self.newest);
+        if !(oldest..=newest).contains(&VERSION) {
+            return Err(Refusal::Version { oldest, newest });
+        }
+        same_cluster(own, &self.identity)?;
+        match self.expected {
+            Some(expected) if expected != own.node => Err(Refusal::NotHere { found: own.node, expected: expected.0 }),
+            _ if self.identity.node == own.node && self.identity.directory != own.directory => {
+                Err(Refusal::InUse { node: own.node, directory: own.directory })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Two nodes that know different clusters do not talk.
+pub(super) fn same_cluster(own: &Identity, other: &Identity) -> Result<(), Refusal> {
+    match (&own.cluster, &other.cluster) {
+        (Some(ours), Some(theirs)) if ours != theirs => {
+            Err(Refusal::OtherCluster { node: other.node, theirs: theirs.clone(), ours: ours.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+fn put_identity(into: &mut BytesMut, identity: &Identity) {
+    into.put_i32(identity.node.0);
+    into.put_u128(identity.directory.as_u128());
+    into.put_slice(identity.cluster.as_deref().unwrap_or_default().as_bytes());
+}
+
+/// The identity with which the words end; `between` what stands between directory and cluster.
+fn identity(words: &mut &[u8], between: usize) -> io::Result<(Identity, Vec<u8>)> {
+    if words.len() < 20 + between {
+        return Err(invalid("a hello ends early"));
+    }
+    let (node, directory) = (NodeId(words.get_i32()), Uuid::from_u128(words.get_u128()));
+    let held = words[..between].to_vec();
+    words.advance(between);
+    let cluster = std::str::from_utf8(words).map_err(|_| invalid("a cluster id is no text"))?;
+    let cluster = (!cluster.is_empty()).then(|| cluster.to_owned());
+    Ok((Identity { node, directory, cluster }, held))
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), words: &[u8]) -> io::Result<()> {
+    let mut framed = BytesMut::from(&MAGIC[..]);
+    framed.put_u16(u16::try_from(words.len()).map_err(|_| invalid("a hello is too long"))?);
+    framed.put_slice(words);
+    to.write_all(&framed).await?;
+    to.flush().await
+}
+
+async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut head = [0; 6];
+    from.read_exact(&mut head).await?;
+    let [magic @ .., high, low] = head;
+    if magic != MAGIC {
+        return Err(invalid("not a node of Ottla: check the ports in ottla.cluster.seeds"));
+    }
+    let mut words = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+    from.read_exact(&mut words).await?;
+    Ok(words)
+}
+
+pub(super) async fn write_hello(to: &mut (impl AsyncWrite + Unpin), hello: &Hello) -> io::Result<()> {
+    let mut words = BytesMut::new();
+    words.put_slice(&[hello.oldest, hello.newest, hello.class as u8]);
+    let expected = hello.expected.map_or(ANYBODY, |node| node.0);
+    words.put_i32(hello.identity.node.0);
+    words.put_u128(hello.identity.directory.as_u128());
+    words.put_i32(expected);
+    words.put_slice(hello.identity.cluster.as_deref().unwrap_or_default().as_bytes());
+    write(to, &words).await
+}
+
+pub(super) async fn read_hello(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {
+    let words = read(from).await?;
+    let mut rest = words.as_slice();
+    let Some(([oldest, newest, class], behind)) = rest.split_first_chunk::<3>() else {
+        return Err(invalid("a hello ends early"));
+    };
+    rest = behind;
+    let class = Class::of(*class).ok_or_else(|| invalid("a hello of no known class"))?;
+    let (identity, expected) = identity(&mut rest, 4)?;
+    let expected = NodeId(expected.as_slice().get_i32());
+    let expected = (expected.0 != ANYBODY).then_some(expected);
+    Ok(Hello { identity, class, expected, oldest: *oldest, newest: *newest })
+}
+
+pub(super) async fn write_answer(
+    to: &mut (impl AsyncWrite + Unpin),
+    answer: &Result<Identity, Refusal>,
+) -> io::Result<()> {
+    let mut words = BytesMut::new();
+    match answer {
+        Ok(own) => {
+            words.put_slice(&[0, VERSION]);
+            put_identity(&mut words, own);
+        }
+        Err(why) => {
+            words.put_u8(1);
+            words.put_slice(why.to_string().as_bytes());
+        }
+    }
+    write(to, &words).await
+}
+
+/// Who answered, or why it does not want to talk.
+pub(super) async fn read_answer(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Identity, String>> {
+    let words = read(from).await?;
+    match words.split_first() {
+        Some((0, rest)) => {
+            let (version, mut rest) = rest.split_first().ok_or_else(|| invalid("a welcome ends early"))?;
+            if *version != VERSION {
+                return Err(invalid("a welcome in a version that was not offered"));
+            }
+            Ok(Ok(identity(&mut rest, 0)?.0))
+        }
+        Some((1, why)) => Ok(Err(String::from_utf8_lossy(why).into_owned())),
+        _ => Err(invalid("an answer to a hello of no known kind")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn known(node: i32, directory: u128, cluster: Option<&str>) -> Identity {
+        Identity { node: NodeId(node), directory: Uuid::from_u128(directory), cluster: cluster.map(str::to_owned) }
+    }
+
+    #[test]
+    fn what_is_said_is_heard_and_cut_words_are_refused() {
+        for (cluster, expected) in [(None, None), (Some("c"), Some(NodeId(7)))] {
+            let hello = Hello::new(known(3, 9, cluster), Class::Entries, expected);
+            let mut words = Vec::new();
+            block_on(write_hello(&mut words, &hello)).unwrap();
+            assert_eq!(block_on(read_hello(&mut &words[..])).unwrap(), hello);
+            assert!((0..words.len()).all(|cut| block_on(read_hello(&mut &words[..cut])).is_err()));
+        }
+        let refused = Refusal::NotHere { found: NodeId(1), expected: 2 };
+        for answer in [Ok(known(3, 9, None)), Ok(known(3, 9, Some("c"))), Err(refused)] {
+            let mut words = Vec::new();
+            block_on(write_answer(&mut words, &answer)).unwrap();
+            let heard = block_on(read_answer(&mut &words[..])).unwrap();
+            assert_eq!(heard, answer.map_err(|why| why.to_string()));
+        }
+        assert!(block_on(read_hello(&mut &b"GET / HTTP/1.1\r\n"[..])).is_err());
+    }
+
+    #[test]
+    fn strangers_are_refused() {
+        let own = known(1, 10, Some("ours"));
+        let hello = |other: Identity, expected: Option<i32>| Hello::new(other, Class::Urgent, expected.map(NodeId));
+        assert_eq!(hello(known(2, 20, Some("ours")), Some(1)).check(&own), Ok(()));
+        assert_eq!(hello(known(2, 20, None), None).check(&own), Ok(()), "it is new");
+        assert_eq!(hello(known(1, 10, Some("ours")), None).check(&own), Ok(()), "itself");
+        let other = hello(known(2, 20, Some("theirs")), Some(1)).check(&own);
+        assert!(matches!(other, Err(Refusal::OtherCluster { .. })));
+        assert!(matches!(hello(known(1, 20, None), None).check(&own), Err(Refusal::InUse { .. })));
+        assert!(matches!(hello(known(2, 20, None), Some(3)).check(&own), Err(Refusal::NotHere { .. })));
+        let newer = Hello { oldest: VERSION + 1, newest: VERSION + 1, ..hello(known(2, 20, None), None) };
+        assert!(matches!(newer.check(&own), Err(Refusal::Version { .. })));
+    }
+}

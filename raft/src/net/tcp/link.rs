@@ -1,0 +1,327 @@
+//! One connection to another node: requests go out as they come, answers come back in any order.
+//!
+//! It is made when the first request comes, and again, after a pause with jitter, when it was lost; while that pause lasts
+//! requests fail at once. Whoever does not answer for two seconds, not even a ping, is given up. May not know: replicas.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ottla_protocol::ids::NodeId;
+use ottla_storage::env::rt;
+use ottla_storage::ids::ReplicaId;
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::frame::{Batch, Frame, FrameReader, Kind, Sealed};
+use super::hello::{Class, Hello, Identity, read_answer, same_cluster, write_hello};
+use super::shared::Shared;
+use crate::net::wire::decode;
+use crate::net::{Message, Undelivered};
+
+/// What may wait for one connection, in units of [`UNIT_BYTES`].
+const ROOM_UNITS: usize = 64 << 10;
+const UNIT_BYTES: usize = 1 << 10;
+/// So much is put together for one write.
+pub(super) const WRITE_BYTES: usize = 1 << 20;
+/// How long the other has to accept a connection and to say hello.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
+pub(super) const HELLO_WAIT: Duration = Duration::from_secs(2);
+/// Pings go out while answers are outstanding.
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+/// And now and then without: whoever hears nothing at all takes the connection for dead.
+const IDLE_PING_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(20);
+/// Who says nothing for so long while answers are outstanding is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// Pauses between connections: doubled after each failure.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Units of room for so many bytes; never more than there is.
+pub(super) fn units(bytes: usize) -> u32 {
+    u32::try_from((bytes / UNIT_BYTES + 1).min(ROOM_UNITS)).unwrap_or(u32::MAX)
+}
+
+/// Room for what waits.
+pub(super) fn room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(ROOM_UNITS))
+}
+
+type Answer = Result<Message, Undelivered>;
+
+/// Requests whose answers are waited for.
+#[derive(Default)]
+struct Calls {
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+}
+
+impl Calls {
+    fn is_waiting(&self, number: u64) -> bool {
+        self.waiting.lock().contains_key(&number)
+    }
+
+    fn answer(&self, number: u64, answer: Answer) {
+        if let Some(asker) = self.waiting.lock().remove(&number) {
+            let _gave_up = asker.send(answer);
+        }
+    }
+
+    fn fail_all(&self, why: &str) {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        for asker in waiting.into_values() {
+            let _gave_up = asker.send(Err(Undelivered(why.to_owned())));
+        }
+    }
+}
+
+/// Somebody waits for this answer; dropped, nobody does.
+struct Waiting<'a> {
+    calls: &'a Calls,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.calls.waiting.lock().remove(&self.number);
+    }
+}
+
+struct Outgoing {
+    number: u64,
+    frame: Sealed,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Why nothing can be sent before a moment.
+type Pausing = Arc<Mutex<Option<(rt::Instant, String)>>>;
+
+/// A connection to a node for one class of messages, whether it is up or not.
+pub(super) struct Link {
+    queue: mpsc::UnboundedSender<Outgoing>,
+    room: Arc<Semaphore>,
+    calls: Arc<Calls>,
+    pausing: Pausing,
+}
+
+impl Link {
+    pub(super) fn new(shared: &Arc<Shared>, node: NodeId, class: Class) -> Self {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let (calls, pausing): (Arc<Calls>, Pausing) = Default::default();
+        let keeper = Keeper { shared: shared.clone(), node, class, calls: calls.clone(), pausing: pausing.clone() };
+        rt::spawn(keeper.keep(waiting));
+        Self { queue, room: room(), calls, pausing }
+    }
+
+    /// Sends a request; waits for its answer as long as the caller does.
+    pub(super) async fn call(&self, ends: (ReplicaId, ReplicaId), request: &Message) -> Answer {
+        if let Some((until, why)) = &*self.pausing.lock()
+            && rt::now() < *until
+        {
+            return Err(Undelivered(why.clone()));
+        }
+        let number = self.calls.next.fetch_add(1, Ordering::Relaxed);
+        let frame = Sealed::request(number, ends, request).map_err(|error| Undelivered(error.to_string()))?;
+        let closed = || Undelivered("the connection is closed".to_owned());
+        let room = Arc::clone(&self.room).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
+        let (asker, answer) = oneshot::channel();
+        self.calls.waiting.lock().insert(number, asker);
+        let _waiting = Waiting { calls: &self.calls, number };
+        self.queue.send(Outgoing { number, frame, _room: room }).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+/// True if the other side has gone, rather than fallen silent.
+fn is_reset(why: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(why.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
+/// Keeps one link's connection.
+struct Keeper {
+    shared: Arc<Shared>,
+    node: NodeId,
+    class: Class,
+    calls: Arc<Calls>,
+    pausing: Pausing,
+}
+
+/// A pause of this length or up to half less, so that nodes do not come all at once.
+fn jittered(pause: Duration) -> Duration {
+    let half = u64::try_from(pause.as_nanos() / 2).unwrap_or(u64::MAX).max(1);
+    pause - Duration::from_nanos(rt::random_u64() % half)
+}
+
+impl Keeper {
+    async fn keep(self, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
+        let mut pause = PAUSE_MIN;
+        while let Some(first) = queue.recv().await {
+            let why = match self.connect().await {
+                Ok(stream) => {
+                    pause = PAUSE_MIN;
+                    *self.pausing.lock() = None;
+                    let why = self.converse(stream, first, &mut queue).await;
+                    if is_reset(&why) && self.is_refused_twice().await {
+                        tracing::info!(node = self.node.0, "the process of a node has died: {why}");
+                        self.shared.has_died(self.node);
+                    }
+                    why
+                }
+                Err(error) => {
+                    let until = rt::now() + jittered(pause);
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    *self.pausing.lock() = Some((until, error.to_string()));
+                    error
+                }
+            };
+            tracing::debug!(node = self.node.0, class = ?self.class, "connection to another node: {why}");
+            while queue.try_recv().is_ok() {}
+            self.calls.fail_all(&why.to_string());
+        }
+    }
+
+    /// True if nobody listens where the node was.
+    async fn is_refused_twice(&self) -> bool {
+        for _ in 0..2 {
+            let Some(address) = self.shared.homes.address(self.node) else { return false };
+            let connected = rt::timeout(CONNECT_WAIT, TcpStream::connect(&address)).await;
+            let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            if !connected.is_ok_and(|connected| connected.as_ref().err().is_some_and(refused)) {
+                return false;
+            }
+            rt::sleep(PAUSE_MIN).await;
+        }
+        true
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let unknown =
+            || io::Error::new(io::ErrorKind::NotFound, format!("the address of node {} is not known", self.node));
+        let address = self.shared.homes.address(self.node).ok_or_else(unknown)?;
+        let (stream, found) = greet(&address, &self.shared.identity(), self.class, Some(self.node)).await?;
+        if found.node != self.node {
+            return Err(io::Error::other(format!("node {} is at {address}, not node {}", found.node, self.node)));
+        }
+        Ok(stream)
+    }
+
+    /// Sends and receives until the connection is lost; tells why.
+    async fn converse(
+        &self,
+        stream: TcpStream,
+        first: Outgoing,
+        queue: &mut mpsc::UnboundedReceiver<Outgoing>,
+    ) -> io::Error {
+        let (reading, writing) = stream.into_split();
+        let (heard, ping) = (AtomicI64::new(rt::now().0), Notify::new());
+        let ended = tokio::select! {
+            biased;
+            ended = self.hear(reading, &heard) => ended,
+            ended = self.speak(writing, first, queue, &ping) => ended,
+            ended = self.watch(&heard, &ping) => ended,
+        };
+        ended.err().unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"))
+    }
+
+    async fn hear(&self, mut from: OwnedReadHalf, heard: &AtomicI64) -> io::Result<()> {
+        let mut frames = FrameReader::default();
+        while let Some(Frame { kind, number, body, .. }) = frames.next(&mut from).await? {
+            heard.store(rt::now().0, Ordering::Relaxed);
+            match kind {
+                Kind::Answer => {
+                    let message = decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                    self.calls.answer(number, Ok(message));
+                }
+                Kind::Refusal => {
+                    let why = String::from_utf8_lossy(&body).into_owned();
+                    self.calls.answer(number, Err(Undelivered(why)));
+                }
+                Kind::Pong => {}
+                Kind::Request | Kind::Ping => return Err(io::Error::other("a question where answers are expected")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn speak(
+        &self,
+        mut to: OwnedWriteHalf,
+        first: Outgoing,
+        queue: &mut mpsc::UnboundedReceiver<Outgoing>,
+        ping: &Notify,
+    ) -> io::Result<()> {
+        let (mut batch, mut next) = (Batch::default(), Some(first));
+        loop {
+            // Room is given back when the socket has taken the bytes.
+            let mut written = Vec::new();
+            while let Some(outgoing) = next.take() {
+                if self.calls.is_waiting(outgoing.number) {
+                    batch.push(outgoing.frame);
+                    written.push(outgoing._room);
+                }
+                next = if batch.bytes() < WRITE_BYTES { queue.try_recv().ok() } else { None };
+            }
+            to.write_all_buf(&mut batch).await?;
+            drop(written);
+            tokio::select! {
+                biased;
+                outgoing = queue.recv() => match outgoing {
+                    Some(outgoing) => next = Some(outgoing),
+                    None => return Err(io::Error::other("the link is not needed any more")),
+                },
+                () = ping.notified() => batch.push(Sealed::bare(Kind::Ping)),
+            }
+        }
+    }
+
+    /// Ends when the other is silent although it is asked.
+    async fn watch(&self, heard: &AtomicI64, ping: &Notify) -> io::Result<()> {
+        let (mut asked_since, mut pinged_at) = (None, rt::now());
+        loop {
+            rt::sleep(PING_INTERVAL).await;
+            if self.calls.waiting.lock().is_empty() {
+                asked_since = None;
+                if rt::now().since(pinged_at) >= IDLE_PING_INTERVAL {
+                    pinged_at = rt::now();
+                    ping.notify_one();
+                }
+                continue;
+            }
+            let since = *asked_since.get_or_insert_with(rt::now);
+            let heard = rt::Instant(heard.load(Ordering::Relaxed));
+            if rt::now().since(since.max(heard)) > SILENCE_MAX {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer, not even to a ping"));
+            }
+            ping.notify_one();
+        }
+    }
+}
+
+/// Connects to an address and says hello; who is there.
+pub(super) async fn greet(
+    address: &str,
+    own: &Identity,
+    class: Class,
+    expected: Option<NodeId>,
+) -> io::Result<(TcpStream, Identity)> {
+    let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, format!("{address}: {what}"));
+    let connected = rt::timeout(CONNECT_WAIT, TcpStream::connect(address)).await;
+    let mut stream = connected.map_err(|_| late("no connection in time"))??;
+    stream.set_nodelay(true)?;
+    let hello = Hello::new(own.clone(), class, expected);
+    let said = async {
+        write_hello(&mut stream, &hello).await?;
+        read_answer(&mut stream).await
+    };
+    let answer = rt::timeout(HELLO_WAIT, said).await.map_err(|_| late("no hello in time"))??;
+    let other = answer.map_err(|why| io::Error::new(io::ErrorKind::ConnectionRefused, format!("{address}: {why}")))?;
+    same_cluster(own, &other).map_err(io::Error::other)?;
+    Ok((stream, other))
+}

@@ -1,0 +1,52 @@
+//! What all connections of a node know: who it is, where others are, who is connected.
+//!
+//! May not know: sockets.
+
+use std::sync::Arc;
+
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::ReplicaId;
+use parking_lot::Mutex;
+
+use super::guests::Guests;
+use super::hello::Identity;
+
+/// Where a replica lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// The node.
+    pub node: NodeId,
+    /// Its group never waits behind what clients send: metadata, coordinators.
+    pub is_urgent: bool,
+}
+
+/// What is known of where replicas and nodes are; it changes.
+pub trait Homes: Send + Sync + 'static {
+    /// Where a replica lives, if that is known.
+    fn home(&self, replica: ReplicaId) -> Option<Home>;
+    /// `host:port` at which a node is reached by other nodes, if that is known.
+    fn address(&self, node: NodeId) -> Option<String>;
+}
+
+/// Told when the process of a node has died: its connection was reset, and nobody listens there any more.
+pub type OnDeath = Arc<dyn Fn(NodeId) + Send + Sync>;
+
+pub(super) struct Shared {
+    pub(super) identity: Mutex<Identity>,
+    pub(super) homes: Arc<dyn Homes>,
+    pub(super) guests: Arc<Guests>,
+    pub(super) on_death: Mutex<Option<OnDeath>>,
+}
+
+impl Shared {
+    pub(super) fn identity(&self) -> Identity {
+        self.identity.lock().clone()
+    }
+
+    pub(super) fn has_died(&self, node: NodeId) {
+        let on_death = self.on_death.lock().clone();
+        if let Some(on_death) = on_death {
+            on_death(node);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Two nodes over loopback: questions and answers, refusals, loss of connections. No group runs here: desks answer.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::ReplicaId;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use super::{Home, Homes, Identity, Listening, TcpNetwork};
+use crate::host::RaftHost;
+use crate::options::RaftOptions;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Replica n lives on node n.
+#[derive(Default)]
+struct Map(Mutex<BTreeMap<NodeId, String>>);
+
+impl Homes for Map {
+    fn home(&self, replica: ReplicaId) -> Option<Home> {
+        Some(Home { node: NodeId(i32::try_from(replica.0).ok()?), is_urgent: false })
+    }
+
+    fn address(&self, node: NodeId) -> Option<String> {
+        self.0.lock().get(&node).cloned()
+    }
+}
+
+struct OneNode {
+    network: TcpNetwork,
+    host: RaftHost,
+    address: String,
+    _listening: Listening,
+}
+
+fn identity(node: i32, directory: u128, cluster: Option<&str>) -> Identity {
+    Identity { node: NodeId(node), directory: Uuid::from_u128(directory), cluster: cluster.map(str::to_owned) }
+}
+
+/// A node that answers with what it is asked, its own number before it.
+async fn node(map: &Arc<Map>, identity: Identity) -> OneNode {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    map.0.lock().insert(identity.node, address.clone());
+    let own = identity.node;
+    let network = TcpNetwork::new(identity, map.clone());
+    let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
+    let service = move |_from: ReplicaId, question: Bytes| -> BoxFuture<'static, Option<Bytes>> {
+        Box::pin(async move {
+            let own = u8::try_from(own.0).ok()?;
+            Some([&[own], &question[..]].concat().into())
+        })
+    };
+    host.serve(ReplicaId(u64::from(own.0.unsigned_abs())), Arc::new(service));
+    let listening = network.listen(listener, host.clone());
+    OneNode { network, host, address, _listening: listening }
+}
+
+async fn ask(from: &OneNode, to: u64, question: &[u8]) -> Result<Bytes, String> {
+    let question = Bytes::copy_from_slice(question);
+    from.host.ask(ReplicaId(9), ReplicaId(to), question, WAIT).await.map_err(|why| why.to_string())
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn questions_of_all_sizes_are_answered_in_any_order() {
+    block_on(async {
+        let map = Arc::default();
+        let (one, two) = (node(&map, identity(1, 10, None)).await, node(&map, identity(2, 20, Some("c"))).await);
+        let sizes = (0..200_usize).map(|number| number * number * 7);
+        let asked = join_all(sizes.map(|size| {
+            let (one, question) = (&one, vec![5; size]);
+            async move { (ask(one, 2, &question).await, question) }
+        }));
+        for (answer, question) in asked.await {
+            assert_eq!(answer.unwrap(), [&[2], &question[..]].concat());
+        }
+        assert_eq!(ask(&two, 1, b"back").await.unwrap(), &b"\x01back"[..]);
+        assert!(ask(&one, 3, b"").await.unwrap_err().contains("not known"));
+    });
+}
+
+#[test]
+fn a_node_that_comes_back_elsewhere_is_found_and_strangers_are_not_talked_to() {
+    block_on(async {
+        let map = Arc::default();
+        let one = node(&map, identity(1, 10, Some("ours"))).await;
+        let two = node(&map, identity(2, 20, None)).await;
+        assert_eq!(ask(&one, 2, b"?").await.unwrap(), &b"\x02?"[..]);
+        assert_eq!(one.network.who_is_at(&two.address).await.unwrap(), identity(2, 20, None));
+        drop(two);
+        while ask(&one, 2, b"?").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let two = node(&map, identity(2, 20, None)).await;
+        while ask(&one, 2, b"?").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        two.network.set_cluster("theirs");
+        let why = two.network.who_is_at(&one.address).await.unwrap_err().to_string();
+        assert!(why.contains("belongs to cluster theirs"), "{why}");
+        let wiped = node(&Arc::default(), identity(1, 11, None)).await;
+        let why = wiped.network.who_is_at(&one.address).await.unwrap_err().to_string();
+        assert!(why.contains("node id 1 is in use"), "{why}");
+        map.0.lock().insert(NodeId(4), one.address.clone());
+        let why = ask(&one, 4, b"?").await.unwrap_err();
+        assert!(why.contains("this is node 1, not node 4"), "{why}");
+    });
+}
+
+/// The first of two nodes with one id stays as long as it is connected.
+#[test]
+fn a_node_id_is_taken_as_long_as_its_node_is_connected() {
+    block_on(async {
+        let map = Arc::default();
+        let one = node(&map, identity(1, 10, None)).await;
+        let first = node(&map, identity(2, 20, None)).await;
+        let second = node(&Arc::default(), identity(2, 21, None)).await;
+        assert_eq!(ask(&first, 1, b"?").await.unwrap(), &b"\x01?"[..]);
+        let why = second.network.who_is_at(&one.address).await.unwrap_err().to_string();
+        assert!(why.contains("node id 2 is in use"), "{why}");
+        drop(first);
+        while second.network.who_is_at(&one.address).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+}

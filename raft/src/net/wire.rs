@@ -1,0 +1,473 @@
+//! Messages as bytes. Long payloads are parts of their own on the way out and slices of the frame on the way in: neither
+//! copies them.
+//!
+//!  | tag u8 | fields, big-endian |      option: | 0 or 1 | value |      bytes: | length u32 | bytes |      list: | count u32 | items |
+//!
+//! Reading never panics and allocates nothing for a count whose items are not there. May not know: frames, sockets.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::data_dir::{Exported, ExportedBatch, ReplicaSnapshot};
+use ottla_storage::entry::{Entry, EntryBatch, EntryKind, Vote};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
+use uuid::Uuid;
+
+use super::Message;
+
+/// Bytes of this length and more are sent as they lie; shorter ones are cheaper to copy.
+const OWN_PART_BYTES: usize = 4 << 10;
+
+/// The bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WireError {
+    /// They end too early.
+    #[error("a message ends in {0}")]
+    Short(&'static str),
+    /// A byte that says which of several things follows says nothing known.
+    #[error("{0} has no meaning {1}")]
+    Tag(&'static str, u8),
+    /// Something follows the end.
+    #[error("{0} bytes behind the end of a message")]
+    Long(usize),
+}
+
+/// Bytes that are sent one after another.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    done: Vec<Bytes>,
+    open: BytesMut,
+    bytes: usize,
+}
+
+impl Parts {
+    /// All of it, in order.
+    pub(super) fn finish(mut self) -> Vec<Bytes> {
+        if !self.open.is_empty() {
+            self.done.push(self.open.freeze());
+        }
+        self.done
+    }
+
+    /// Bytes so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn u8(&mut self, value: u8) {
+        self.open.put_u8(value);
+        self.bytes += 1;
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.open.put_u32(value);
+        self.bytes += 4;
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.open.put_u64(value);
+        self.bytes += 8;
+    }
+
+    fn i64(&mut self, value: i64) {
+        self.u64(value.cast_unsigned());
+    }
+
+    fn count(&mut self, items: usize) {
+        // Nothing here has four thousand million items: frames are far shorter.
+        self.u32(u32::try_from(items).unwrap_or(u32::MAX));
+    }
+
+    fn data(&mut self, data: &Bytes) {
+        self.count(data.len());
+        self.bytes += data.len();
+        if data.len() < OWN_PART_BYTES {
+            self.open.put_slice(data);
+            return;
+        }
+        self.done.push(self.open.split().freeze());
+        self.done.push(data.clone());
+    }
+
+    fn flag(&mut self, flag: bool) {
+        self.u8(u8::from(flag));
+    }
+
+    fn log_id(&mut self, id: LogId) {
+        self.u64(id.term.0);
+        self.u64(id.index.0);
+    }
+
+    fn maybe_log_id(&mut self, id: Option<LogId>) {
+        self.flag(id.is_some());
+        if let Some(id) = id {
+            self.log_id(id);
+        }
+    }
+
+    fn vote(&mut self, vote: Vote) {
+        self.u64(vote.term.0);
+        self.u64(vote.voted_for.0);
+        self.flag(vote.committed);
+    }
+
+    fn partition(&mut self, partition: PartitionId) {
+        self.open.put_slice(partition.topic.as_bytes());
+        self.open.put_i32(partition.index);
+        self.bytes += 20;
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        self.log_id(entry.log_id);
+        self.u8(entry.kind as u8);
+        self.i64(entry.clock_ms);
+        self.data(&entry.payload);
+        self.count(entry.batches.len());
+        for batch in &entry.batches {
+            self.partition(batch.partition);
+            self.data(&batch.data);
+        }
+    }
+
+    /// Adds a message.
+    pub(super) fn message(&mut self, message: &Message) {
+        match message {
+            Message::Append { vote, previous, entries, commit } => {
+                self.u8(0);
+                self.vote(*vote);
+                self.maybe_log_id(*previous);
+                self.maybe_log_id(*commit);
+                self.count(entries.len());
+                entries.iter().for_each(|entry| self.entry(entry));
+            }
+            Message::Appended => self.u8(1),
+            Message::AppendedUpTo(last) => {
+                self.u8(2);
+                self.maybe_log_id(*last);
+            }
+            Message::Conflict => self.u8(3),
+            Message::HigherVote(vote) => {
+                self.u8(4);
+                self.vote(*vote);
+            }
+            Message::AskVote { pre, vote, last, transfer } => {
+                self.u8(5);
+                self.flag(*pre);
+                self.vote(*vote);
+                self.maybe_log_id(*last);
+                self.flag(*transfer);
+            }
+            Message::VoteAnswer { vote, last, granted } => {
+                self.u8(6);
+                self.vote(*vote);
+                self.maybe_log_id(*last);
+                self.flag(*granted);
+            }
+            Message::Transfer { from_leader, to, last } => {
+                self.u8(7);
+                self.vote(*from_leader);
+                self.u64(to.0);
+                self.maybe_log_id(*last);
+            }
+            Message::Transferred { accepted } => {
+                self.u8(8);
+                self.flag(*accepted);
+            }
+            Message::Ask(question) => {
+                self.u8(9);
+                self.data(question);
+            }
+            Message::Answer(answer) => {
+                self.u8(10);
+                self.data(answer);
+            }
+            Message::Snapshot { vote, upto } => {
+                self.u8(11);
+                self.vote(*vote);
+                self.log_id(*upto);
+            }
+            Message::SnapshotTaken { done } => {
+                self.u8(12);
+                self.flag(*done);
+            }
+            Message::FetchState => self.u8(13),
+            Message::State(state) => {
+                self.u8(14);
+                self.flag(state.is_some());
+                if let Some(state) = state {
+                    self.snapshot(state);
+                }
+            }
+            Message::FetchBatches { partition, from, up_to, bytes_max } => {
+                self.u8(15);
+                self.partition(*partition);
+                self.i64(from.0);
+                self.i64(up_to.0);
+                self.u64(*bytes_max);
+            }
+            Message::Batches(exported) => {
+                self.u8(16);
+                self.i64(exported.log_start.0);
+                self.count(exported.batches.len());
+                for batch in &exported.batches {
+                    self.i64(batch.max_timestamp_ms);
+                    self.data(&batch.data);
+                }
+            }
+        }
+    }
+
+    fn snapshot(&mut self, state: &ReplicaSnapshot) {
+        self.log_id(state.applied);
+        self.data(&state.membership);
+        self.u64(state.checksum);
+        self.count(state.keys.len());
+        for (key, value) in &state.keys {
+            self.data(key);
+            self.data(value);
+        }
+    }
+}
+
+/// Reads what [`Parts`] wrote.
+struct Reader(Bytes);
+
+impl Reader {
+    fn need(&self, bytes: usize, what: &'static str) -> Result<(), WireError> {
+        if self.0.len() < bytes { Err(WireError::Short(what)) } else { Ok(()) }
+    }
+
+    fn u8(&mut self, what: &'static str) -> Result<u8, WireError> {
+        self.need(1, what)?;
+        Ok(self.0.get_u8())
+    }
+
+    fn u32(&mut self, what: &'static str) -> Result<u32, WireError> {
+        self.need(4, what)?;
+        Ok(self.0.get_u32())
+    }
+
+    fn u64(&mut self, what: &'static str) -> Result<u64, WireError> {
+        self.need(8, what)?;
+        Ok(self.0.get_u64())
+    }
+
+    fn i64(&mut self, what: &'static str) -> Result<i64, WireError> {
+        Ok(self.u64(what)?.cast_signed())
+    }
+
+    fn flag(&mut self, what: &'static str) -> Result<bool, WireError> {
+        match self.u8(what)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            tag => Err(WireError::Tag(what, tag)),
+        }
+    }
+
+    fn data(&mut self, what: &'static str) -> Result<Bytes, WireError> {
+        let length = usize::try_from(self.u32(what)?).map_err(|_| WireError::Short(what))?;
+        self.need(length, what)?;
+        Ok(self.0.split_to(length))
+    }
+
+    /// A list of items of which each has at least `least` bytes.
+    fn list<T>(
+        &mut self,
+        least: usize,
+        what: &'static str,
+        mut item: impl FnMut(&mut Self) -> Result<T, WireError>,
+    ) -> Result<Vec<T>, WireError> {
+        let count = usize::try_from(self.u32(what)?).map_err(|_| WireError::Short(what))?;
+        self.need(count.saturating_mul(least), what)?;
+        (0..count).map(|_| item(self)).collect()
+    }
+
+    fn log_id(&mut self) -> Result<LogId, WireError> {
+        Ok(LogId { term: Term(self.u64("a term")?), index: RaftIndex(self.u64("an index")?) })
+    }
+
+    fn maybe_log_id(&mut self) -> Result<Option<LogId>, WireError> {
+        if self.flag("a log id")? { self.log_id().map(Some) } else { Ok(None) }
+    }
+
+    fn vote(&mut self) -> Result<Vote, WireError> {
+        let (term, voted_for) = (Term(self.u64("a vote")?), ReplicaId(self.u64("a vote")?));
+        Ok(Vote { term, voted_for, committed: self.flag("a vote")? })
+    }
+
+    fn partition(&mut self) -> Result<PartitionId, WireError> {
+        self.need(20, "a partition")?;
+        let topic = Uuid::from_u128(self.0.get_u128());
+        Ok(PartitionId { topic, index: self.0.get_i32() })
+    }
+
+    fn entry(&mut self) -> Result<Entry, WireError> {
+        let log_id = self.log_id()?;
+        let kind = match self.u8("an entry's kind")? {
+            0 => EntryKind::Blank,
+            1 => EntryKind::Normal,
+            2 => EntryKind::Membership,
+            tag => return Err(WireError::Tag("an entry's kind", tag)),
+        };
+        let (clock_ms, payload) = (self.i64("an entry's clock")?, self.data("an entry's command")?);
+        let batches = self.list(24, "an entry's batches", |reader| {
+            Ok(EntryBatch { partition: reader.partition()?, data: reader.data("a batch")? })
+        })?;
+        Ok(Entry { log_id, kind, clock_ms, payload, batches: batches.into() })
+    }
+
+    fn snapshot(&mut self) -> Result<ReplicaSnapshot, WireError> {
+        let (applied, membership) = (self.log_id()?, self.data("a membership")?);
+        let checksum = self.u64("a checksum")?;
+        let keys = self.list(8, "a state", |reader| Ok((reader.data("a key")?, reader.data("a value")?)))?;
+        Ok(ReplicaSnapshot { applied, membership, checksum, keys })
+    }
+
+    fn message(&mut self) -> Result<Message, WireError> {
+        Ok(match self.u8("a message")? {
+            0 => {
+                let (vote, previous, commit) = (self.vote()?, self.maybe_log_id()?, self.maybe_log_id()?);
+                Message::Append { vote, previous, entries: self.list(33, "entries", Self::entry)?, commit }
+            }
+            1 => Message::Appended,
+            2 => Message::AppendedUpTo(self.maybe_log_id()?),
+            3 => Message::Conflict,
+            4 => Message::HigherVote(self.vote()?),
+            5 => {
+                let (pre, vote, last) = (self.flag("a pre-vote")?, self.vote()?, self.maybe_log_id()?);
+                Message::AskVote { pre, vote, last, transfer: self.flag("a transfer")? }
+            }
+            6 => {
+                let (vote, last) = (self.vote()?, self.maybe_log_id()?);
+                Message::VoteAnswer { vote, last, granted: self.flag("a vote")? }
+            }
+            7 => {
+                let (from_leader, to) = (self.vote()?, ReplicaId(self.u64("a transfer")?));
+                Message::Transfer { from_leader, to, last: self.maybe_log_id()? }
+            }
+            8 => Message::Transferred { accepted: self.flag("a transfer")? },
+            9 => Message::Ask(self.data("a question")?),
+            10 => Message::Answer(self.data("an answer")?),
+            11 => Message::Snapshot { vote: self.vote()?, upto: self.log_id()? },
+            12 => Message::SnapshotTaken { done: self.flag("a snapshot")? },
+            13 => Message::FetchState,
+            14 => Message::State(if self.flag("a state")? { Some(self.snapshot()?) } else { None }),
+            15 => {
+                let (partition, from) = (self.partition()?, Offset(self.i64("an offset")?));
+                let (up_to, bytes_max) = (Offset(self.i64("an offset")?), self.u64("a size")?);
+                Message::FetchBatches { partition, from, up_to, bytes_max }
+            }
+            16 => {
+                let log_start = Offset(self.i64("a log start")?);
+                let batches = self.list(12, "batches", |reader| {
+                    let max_timestamp_ms = reader.i64("a timestamp")?;
+                    Ok(ExportedBatch { max_timestamp_ms, data: reader.data("a batch")? })
+                })?;
+                Message::Batches(Exported { log_start, batches })
+            }
+            tag => return Err(WireError::Tag("a message", tag)),
+        })
+    }
+}
+
+/// Reads a message, which is all there is.
+pub(crate) fn decode(bytes: Bytes) -> Result<Message, WireError> {
+    let mut reader = Reader(bytes);
+    let message = reader.message()?;
+    if reader.0.is_empty() { Ok(message) } else { Err(WireError::Long(reader.0.len())) }
+}
+
+/// A message as one piece.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn encode(message: &Message) -> Bytes {
+    let mut parts = Parts::default();
+    parts.message(message);
+    parts.finish().concat().into()
+}
+
+/// One message of each kind, with everything that may stand in it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn samples() -> Vec<Message> {
+    let id = LogId { term: Term(3), index: RaftIndex(70) };
+    let vote = Vote { term: Term(4), voted_for: ReplicaId(9), committed: true };
+    let partition = PartitionId { topic: Uuid::from_u128(5), index: 7 };
+    let batch = |bytes: usize| EntryBatch { partition, data: vec![7; bytes].into() };
+    let entry = |kind, batches: Vec<EntryBatch>| Entry {
+        log_id: id,
+        kind,
+        clock_ms: -5,
+        payload: Bytes::from_static(b"command"),
+        batches: batches.into(),
+    };
+    let entries = vec![
+        entry(EntryKind::Blank, Vec::new()),
+        entry(EntryKind::Normal, vec![batch(61), batch(OWN_PART_BYTES), batch(3 * OWN_PART_BYTES)]),
+        entry(EntryKind::Membership, Vec::new()),
+    ];
+    let keys = vec![(Bytes::from_static(b"k"), Bytes::new()), (Bytes::new(), vec![1; OWN_PART_BYTES].into())];
+    let state = ReplicaSnapshot { applied: id, membership: Bytes::from_static(b"m"), checksum: u64::MAX, keys };
+    let exported = vec![ExportedBatch { max_timestamp_ms: -1, data: vec![2; 2 * OWN_PART_BYTES].into() }];
+    let offset = Offset(1 << 40);
+    vec![
+        Message::Append { vote, previous: Some(id), entries, commit: None },
+        Message::Append { vote, previous: None, entries: Vec::new(), commit: Some(id) },
+        Message::Appended,
+        Message::AppendedUpTo(None),
+        Message::AppendedUpTo(Some(id)),
+        Message::Conflict,
+        Message::HigherVote(vote),
+        Message::AskVote { pre: true, vote, last: Some(id), transfer: false },
+        Message::VoteAnswer { vote, last: None, granted: true },
+        Message::Transfer { from_leader: vote, to: ReplicaId(2), last: Some(id) },
+        Message::Transferred { accepted: false },
+        Message::Ask(Bytes::from_static(b"?")),
+        Message::Answer(Bytes::new()),
+        Message::Snapshot { vote, upto: id },
+        Message::SnapshotTaken { done: true },
+        Message::FetchState,
+        Message::State(None),
+        Message::State(Some(state)),
+        Message::FetchBatches { partition, from: offset, up_to: offset, bytes_max: 9 },
+        Message::Batches(Exported { log_start: offset, batches: exported }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_comes_back_and_cut_or_longer_ones_are_refused() {
+        for message in samples() {
+            let bytes = encode(&message);
+            assert_eq!(decode(bytes.clone()), Ok(message.clone()));
+            let cuts = (0..bytes.len()).filter(|cut| *cut < 200 || cut % 997 == 0);
+            for cut in cuts {
+                assert!(decode(bytes.slice(..cut)).is_err(), "{message:?} cut at {cut}");
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            assert_eq!(decode(longer.into()), Err(WireError::Long(1)));
+        }
+    }
+
+    #[test]
+    fn long_payloads_are_not_copied() {
+        let data = Bytes::from(vec![1; OWN_PART_BYTES]);
+        let mut parts = Parts::default();
+        parts.message(&Message::Ask(data.clone()));
+        let bytes = parts.bytes();
+        let parts = parts.finish();
+        assert_eq!(parts.iter().map(Bytes::len).sum::<usize>(), bytes);
+        assert!(parts.iter().any(|part| part.as_ptr() == data.as_ptr()));
+        let whole: Bytes = parts.concat().into();
+        let Ok(Message::Ask(read)) = decode(whole.clone()) else { panic!("not what was sent") };
+        assert_eq!(read.as_ptr(), whole[whole.len() - read.len()..].as_ptr(), "a slice of the frame");
+    }
+
+    #[test]
+    fn a_count_without_items_allocates_nothing() {
+        let mut bytes = vec![16];
+        bytes.extend([0; 8]);
+        bytes.extend(u32::MAX.to_be_bytes());
+        assert_eq!(decode(bytes.into()), Err(WireError::Short("batches")));
+    }
+}

@@ -1,0 +1,105 @@
+//! Leadership that changes hands before its time is over: handed over before a node stops, taken over when the process of a
+//! leader is known to have died.
+//!
+//! Suspicion only speeds an election up: whoever is suspected falsely is outvoted by a majority, or leads on. It bypasses the
+//! lease, so reads never rest on that. May not know: how anybody learned that a node died.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use openraft::raft::TransferLeaderRequest;
+use ottla_storage::env::rt;
+use ottla_storage::ids::{ReplicaId, Term};
+
+use crate::group::Group;
+use crate::handle::GroupHandle;
+use crate::host::RaftHost;
+use crate::types::{to_raft_log_id, to_raft_vote};
+
+/// The replicas that are left campaign one after another, the first at once: time for one to be elected.
+const TURN: Duration = Duration::from_millis(150);
+/// How long a group that was suspected is left alone.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Group {
+    /// Campaigns although the leader's lease is not over, when it is this replica's turn and nobody else has won. Meanwhile
+    /// nobody is sent to that leader: clients ask again soon where there is none, and wait long for one that is dead.
+    async fn succeed(&self, dead: ReplicaId, is_dead: &(dyn Fn(ReplicaId) -> bool + Send + Sync)) {
+        let term = self.role().term;
+        self.progress.suspect(term);
+        self.campaign(dead, term, is_dead).await;
+        rt::sleep(PATIENCE).await;
+        self.progress.clear();
+    }
+
+    async fn campaign(&self, dead: ReplicaId, term: Term, is_dead: &(dyn Fn(ReplicaId) -> bool + Send + Sync)) {
+        let voters = self.members().voters.into_iter().flatten().filter(|voter| !is_dead(*voter));
+        let mut voters: Vec<_> = voters.collect();
+        voters.sort_unstable();
+        voters.dedup();
+        // By turns, so that the leaders of many groups are not all on one node afterwards.
+        let first = usize::try_from((term.0 + dead.0) % (voters.len().max(1) as u64)).unwrap_or(0);
+        voters.rotate_left(first);
+        let Some(turn) = voters.iter().position(|voter| *voter == self.replica) else { return };
+        rt::sleep(TURN * u32::try_from(turn).unwrap_or(u32::MAX)).await;
+        let role = self.role();
+        if role.stopped || role.term != term || role.leader.is_some() {
+            return;
+        }
+        let (Some(vote), last) = (self.log.vote(), self.log.last_log_id()) else { return };
+        let request = TransferLeaderRequest::new(to_raft_vote(vote), self.replica.0, last.map(to_raft_log_id));
+        let campaign = self.raft.handle_transfer_leader(request).await;
+        tracing::info!(replica = self.replica.0, leader = dead.0, "the leader's process has died: {campaign:?}");
+    }
+}
+
+impl GroupHandle {
+    /// Hands leadership to another voter, if this replica leads and there is one who has caught up; returns when somebody
+    /// else leads, or after `patience`.
+    async fn hand_over(&self, patience: Duration) {
+        let group = &self.0;
+        if group.role().leader != Some(group.replica) {
+            return;
+        }
+        let voters = group.members().voters.into_iter().flatten();
+        let mut heirs: Vec<_> = voters.filter(|voter| *voter != group.replica && group.has_caught_up(*voter)).collect();
+        heirs.sort_unstable();
+        heirs.dedup();
+        if heirs.is_empty() {
+            return;
+        }
+        let first = usize::try_from(group.role().term.0 % heirs.len() as u64).unwrap_or(0);
+        heirs.rotate_left(first);
+        let mut role = self.role();
+        for heir in &heirs {
+            if self.transfer(*heir).await.is_err() {
+                return;
+            }
+            let gone = role.wait_for(|role| role.stopped || role.leader.is_some_and(|leader| leader != group.replica));
+            if rt::timeout(patience / u32::try_from(heirs.len()).unwrap_or(1), gone).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+impl RaftHost {
+    /// Hands over what is led here to whoever has caught up, before the node stops.
+    pub async fn hand_over(&self, patience: Duration) {
+        let groups = self.groups();
+        join_all(groups.iter().map(|group| group.hand_over(patience))).await;
+    }
+
+    /// The process with these replicas has died, as far as anybody can tell: groups that one of them leads elect at once.
+    pub fn suspect(&self, is_dead: impl Fn(ReplicaId) -> bool + Send + Sync + Clone + 'static) {
+        for GroupHandle(group) in self.groups() {
+            let leader = group.role().leader.filter(|leader| *leader != group.replica && is_dead(*leader));
+            let Some(leader) = leader else { continue };
+            if !group.suspects(PATIENCE) {
+                continue;
+            }
+            let is_dead = is_dead.clone();
+            rt::spawn(async move { group.succeed(leader, &is_dead).await });
+        }
+    }
+}
