@@ -1,8 +1,9 @@
 //! The `ottla` binary: words of the command line, logging, signals, exit codes. Everything else is the node's.
 //!
 //! `ottla start`: exit code 0 after a clean stop, 1 when the node cannot start, 2 when the command line cannot be
-//! understood. `ottla healthcheck`: 0 if the node answers, 1 if not.
+//! understood. `ottla healthcheck`: 0 if the node answers, 1 if not. `ottla unsafe-recover`: 1 if nothing could be done.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -11,7 +12,8 @@ use ottla_broker::admin::check::{Question, check};
 use ottla_broker::config::flags::{self, Flags};
 use ottla_broker::config::sources::{Inputs, load};
 use ottla_broker::config::{Config, ConfigError};
-use ottla_broker::node::{self, Node};
+use ottla_broker::node::{self, Fate, Node};
+use ottla_protocol::ids::NodeId;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -22,7 +24,10 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let readiness = Readiness::default();
-    let (verb, words) = verb(words());
+    let (verb, words) = match verb(words()) {
+        Ok(verb) => verb,
+        Err(error) => return complain(&error, EXIT_USAGE),
+    };
     let flags = match flags::parse(words) {
         Ok(flags) => flags,
         Err(error) => return complain(&error, EXIT_USAGE),
@@ -54,17 +59,21 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, EXIT_FAILED),
     };
-    let code = runtime.block_on(run(config, readiness));
+    let code = match verb {
+        Verb::UnsafeRecover(lost, execute) => runtime.block_on(unsafe_recover(config, lost, execute)),
+        Verb::Start | Verb::Healthcheck(_) => runtime.block_on(run(config, readiness)),
+    };
     // Blocking reads that nobody waits for any more must not hold the process.
     runtime.shutdown_background();
     code
 }
 
 /// What the first word of the command line asks for.
-#[derive(Clone, Copy)]
 enum Verb {
     Start,
     Healthcheck(Question),
+    /// Nodes that are gone for good, and whether it is done or only told.
+    UnsafeRecover(BTreeSet<NodeId>, bool),
 }
 
 /// The command line after `ottla`.
@@ -73,7 +82,7 @@ fn words() -> Vec<String> {
 }
 
 /// The verb, `start` where none is given, and the flags after it.
-fn verb(mut words: Vec<String>) -> (Verb, Vec<String>) {
+fn verb(mut words: Vec<String>) -> Result<(Verb, Vec<String>), String> {
     let mut verb = Verb::Start;
     match words.first().map(String::as_str) {
         Some("start") => drop(words.remove(0)),
@@ -83,12 +92,54 @@ fn verb(mut words: Vec<String>) -> (Verb, Vec<String>) {
             words.retain(|word| word != "--live");
             verb = Verb::Healthcheck(if words.len() < all { Question::Live } else { Question::Ready });
         }
+        Some("unsafe-recover") => {
+            words.remove(0);
+            let all = words.len();
+            words.retain(|word| word != "--execute");
+            let execute = words.len() < all;
+            verb = Verb::UnsafeRecover(lost_nodes(&mut words)?, execute);
+        }
         _ => {}
     }
     if words.first().is_some_and(|word| word == "help") {
         words[0] = "--help".into();
     }
-    (verb, words)
+    Ok((verb, words))
+}
+
+/// Takes `--lost 2,3` out of the words.
+fn lost_nodes(words: &mut Vec<String>) -> Result<BTreeSet<NodeId>, String> {
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        return Ok(BTreeSet::new());
+    }
+    let missing =
+        || "unsafe-recover needs --lost with the numbers of the nodes that are gone for good, by comma".to_owned();
+    let at = words.iter().position(|word| word == "--lost" || word.starts_with("--lost=")).ok_or_else(missing)?;
+    let named = match words.remove(at).split_once('=') {
+        Some((_, named)) => named.to_owned(),
+        None if at < words.len() => words.remove(at),
+        None => return Err(missing()),
+    };
+    let node =
+        |word: &str| word.trim().parse().map(NodeId).map_err(|_| format!("--lost {named}: {word} is no node id"));
+    named.split(',').map(node).collect()
+}
+
+/// Says what becomes of each replica here, and makes it so if that was asked for.
+async fn unsafe_recover(config: Config, lost: BTreeSet<NodeId>, execute: bool) -> ExitCode {
+    let all = match node::rescue(&config, &lost, execute).await {
+        Ok(all) => all,
+        Err(error) => return complain(&error, EXIT_FAILED),
+    };
+    all.iter().for_each(|rescued| println!("{rescued}"));
+    let alone = all.iter().filter(|rescued| rescued.fate == Fate::Alone).count();
+    match execute {
+        true => println!(
+            "{alone} replicas go on alone; what only the lost nodes had is gone. The lost nodes must never come back with their old disks."
+        ),
+        false => println!("Nothing was changed; {alone} replicas would go on alone with --execute, on this node only."),
+    }
+    ExitCode::SUCCESS
 }
 
 /// Exit code 0 if the node that this configuration describes is healthy.

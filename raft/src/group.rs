@@ -1,7 +1,7 @@
 //! One running replica: openraft with our log store, state machine and links, and the tasks around it.
 //!
 //! May not know: other groups. Its tasks: one turns openraft's metrics into the role, one lets an idle group
-//! sleep and purges what checkpoints cover.
+//! sleep and purges what checkpoints cover, one listens for the leader (`silence`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::applier::{Applier, Origin};
 use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
+use crate::followers::Followers;
 use crate::log_store::LogStore;
 use crate::machine::StateMachine;
 use crate::members::Members;
@@ -70,7 +71,12 @@ pub(crate) struct Group {
     pub(crate) taking: Arc<Taking>,
     on_failure: OnFailure,
     damage: Arc<Damage>,
+    pub(crate) followers: Followers,
     active_at: AtomicI64,
+    /// When a leader last spoke; at first, when the replica started.
+    heard_at: AtomicI64,
+    /// How far the disk was when it last lacked something, and since when it is there.
+    pub(crate) unsynced: Mutex<Option<(Option<LogId>, rt::Instant)>>,
     /// When its leader was last suspected.
     suspected_at: Mutex<Option<rt::Instant>>,
     asleep: AtomicBool,
@@ -136,7 +142,10 @@ impl Group {
             taking,
             on_failure,
             damage,
+            followers: Followers::default(),
             active_at: AtomicI64::new(rt::now().0),
+            heard_at: AtomicI64::new(rt::now().0),
+            unsynced: Mutex::default(),
             suspected_at: Mutex::new(None),
             asleep: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -149,6 +158,7 @@ impl Group {
         group.raft.run();
         rt::spawn(group.clone().watch_role());
         rt::spawn(group.clone().maintain());
+        rt::spawn(group.clone().watch_silence());
         group.begin(pristine, first_members).await?;
         Ok(group)
     }
@@ -217,6 +227,23 @@ impl Group {
         }
     }
 
+    /// Notes that a leader spoke.
+    pub(crate) fn heard(&self) {
+        self.heard_at.store(rt::now().0, Ordering::Relaxed);
+    }
+
+    /// True if this replica follows a leader that has spoken within this time.
+    pub(crate) fn has_heard_within(&self, time: Duration) -> bool {
+        let role = self.role();
+        let follows = role.leader.is_some_and(|leader| leader != self.replica) && !role.stopped;
+        follows && self.silence() <= time
+    }
+
+    /// For how long no leader has spoken.
+    pub(crate) fn silence(&self) -> Duration {
+        rt::now().since(rt::Instant(self.heard_at.load(Ordering::Relaxed)))
+    }
+
     #[cfg(test)]
     pub(crate) fn is_asleep(&self) -> bool {
         self.asleep.load(Ordering::SeqCst)
@@ -233,6 +260,7 @@ impl Group {
             self.progress.refresh(|known| {
                 (known.term, known.leads, known.leader) = (term, leads, leader);
             });
+            self.look_at_followers();
             if metrics.changed().await.is_err() {
                 break;
             }
@@ -273,6 +301,8 @@ impl Group {
             } else if self.asleep.load(Ordering::SeqCst) {
                 self.touch();
             }
+            self.look_at_followers();
+            self.hand_over_if_stuck();
             self.purge(&members).await;
         }
     }
@@ -318,7 +348,6 @@ impl Group {
         }
     }
 
-    /// Stops the replica; when this returns nothing is applied any more.
     /// What this replica is in its group, as far as it knows.
     pub(crate) fn role(&self) -> Role {
         self.progress.current()
@@ -335,6 +364,7 @@ impl Group {
         true
     }
 
+    /// Stops the replica; when this returns nothing is applied any more.
     pub(crate) async fn shutdown(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         if let Err(error) = self.raft.shutdown().await {

@@ -176,6 +176,12 @@ impl GroupHandle {
         self.0.raft.trigger().transfer_leader(to.0).await.map_err(|e| self.0.stopped(&e.to_string()))
     }
 
+    /// True if this replica follows a leader that has spoken within this time: it is hardly behind.
+    #[must_use]
+    pub fn has_heard_within(&self, time: Duration) -> bool {
+        self.0.has_heard_within(time)
+    }
+
     /// The members as last seen.
     #[must_use]
     pub fn membership(&self) -> Members {

@@ -33,7 +33,7 @@ use crate::types::{StoredMembership, decode_stored_membership, from_raft_members
 const MEMBERS_READ_BYTES: usize = 4 << 20;
 
 /// The members in force at the end of the log.
-async fn newest_members(
+pub(crate) async fn newest_members(
     log: &dyn EntryLog,
     applied: Option<LogId>,
     stored: &StoredMembership,
@@ -262,7 +262,15 @@ impl RaftHost {
             Message::FetchBatches { partition, from, up_to, bytes_max } => {
                 group.give_batches(partition, from, up_to, bytes_max).await
             }
-            message => receive(&group.raft, message).await,
+            Message::AskVote { pre: true, vote, last, transfer: true } => Ok(group.doubts_too(vote, last)),
+            message => {
+                let is_append = matches!(message, Message::Append { .. });
+                let answer = receive(&group.raft, message).await;
+                if is_append && !matches!(answer, Ok(Message::HigherVote(_)) | Err(_)) {
+                    group.heard();
+                }
+                answer
+            }
         }
     }
 

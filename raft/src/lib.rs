@@ -9,6 +9,7 @@ mod applier;
 mod damage;
 mod directory;
 mod error;
+mod followers;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -24,7 +25,9 @@ mod options;
 mod progress;
 mod proposal;
 mod repair;
+mod rescue;
 mod runtime;
+mod silence;
 mod snapshot;
 mod state_machine;
 mod succession;
@@ -47,3 +50,4 @@ pub use net::{Message, Network, NoPeers, Undelivered};
 pub use options::RaftOptions;
 pub use progress::Role;
 pub use proposal::Proposal;
+pub use rescue::Holding;

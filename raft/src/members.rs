@@ -27,6 +27,12 @@ impl Members {
         Members { voters: vec![voters.into_iter().collect()], learners: BTreeSet::new() }
     }
 
+    /// How many voters must have an entry before it counts, at least.
+    #[must_use]
+    pub fn majority(&self) -> usize {
+        self.voters.iter().map(|config| config.len() / 2 + 1).min().unwrap_or(0)
+    }
+
     /// True if `replica` votes.
     #[must_use]
     pub fn is_voter(&self, replica: ReplicaId) -> bool {

@@ -19,6 +19,8 @@ pub struct RaftOptions {
     pub read_bytes_max: usize,
     /// A member that lacks entries of which more was logged since, by all replicas of a node together, gets a snapshot.
     pub purge_horizon_bytes: u64,
+    /// Who had everything within this time counts as in sync.
+    pub in_sync_lag: Duration,
     /// A group of one member stops ticking after so long without a request. `None`: never.
     pub idle_after: Option<Duration>,
 }
@@ -32,6 +34,7 @@ impl Default for RaftOptions {
             in_flight_bytes_max: 32 << 20,
             read_bytes_max: 4 << 20,
             purge_horizon_bytes: 4 << 30,
+            in_sync_lag: Duration::from_secs(30),
             idle_after: Some(Duration::from_secs(10)),
         }
     }

@@ -31,6 +31,8 @@ pub(crate) struct Known {
     pub(crate) leads: bool,
     /// The leader of this term is taken for dead: nobody is sent to it.
     suspected: Option<u64>,
+    /// No majority has answered this leader lately.
+    unanswered: bool,
     stopped: bool,
 }
 
@@ -58,11 +60,13 @@ impl Progress {
         let mut known = self.known.lock();
         change(&mut known);
         let alive = !known.stopped;
+        // A leader that nobody answers has been replaced, for all it knows.
+        let serves = !(known.leads && known.unanswered);
         let applied_own = self.applied_term.load(Ordering::SeqCst) == known.term;
         let role = Role {
             term: Term(known.term),
-            leader: known.leader.filter(|_| alive && known.suspected != Some(known.term)).map(ReplicaId),
-            ready: alive && known.leads && (applied_own || mutants::is_on(Bug::ServeBeforeOwnTerm)),
+            leader: known.leader.filter(|_| alive && serves && known.suspected != Some(known.term)).map(ReplicaId),
+            ready: alive && known.leads && serves && (applied_own || mutants::is_on(Bug::ServeBeforeOwnTerm)),
             stopped: known.stopped,
         };
         // Sent under the lock: two changes never overtake each other.
@@ -85,6 +89,16 @@ impl Progress {
     /// The leader that was suspected is believed again.
     pub(crate) fn clear(&self) {
         self.refresh(|known| known.suspected = None);
+    }
+
+    /// True if openraft leads here, whether a majority answers or not.
+    pub(crate) fn leads(&self) -> bool {
+        self.known.lock().leads
+    }
+
+    /// Whether a majority has answered this leader lately.
+    pub(crate) fn is_answered(&self, is_answered: bool) {
+        self.refresh(|known| known.unanswered = !is_answered);
     }
 
     pub(crate) fn stop(&self) {

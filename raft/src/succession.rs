@@ -1,9 +1,10 @@
-//! Leadership that changes hands before its time is over: handed over before a node stops, taken over when the process of a
-//! leader is known to have died.
+//! Leadership that changes hands before its time is over: handed over before a node stops and when the leader's disk hangs,
+//! taken over when the process of a leader is known to have died, or when a majority has not heard of it.
 //!
 //! Suspicion only speeds an election up: whoever is suspected falsely is outvoted by a majority, or leads on. It bypasses the
 //! lease, so reads never rest on that. May not know: how anybody learned that a node died.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -21,10 +22,36 @@ const TURN: Duration = Duration::from_millis(150);
 /// How long a group that was suspected is left alone.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// A leader hands over when its disk has taken nothing for so long although entries wait.
+const WRITE_MAX: Duration = Duration::from_secs(2);
+
 impl Group {
+    /// True if nothing was synced for too long although something waits to be.
+    fn is_stuck(&self) -> bool {
+        let (last, synced, now) = (self.log.last_log_id(), self.log.last_synced(), rt::now());
+        let mut unsynced = self.unsynced.lock();
+        if last <= synced {
+            *unsynced = None;
+            return false;
+        }
+        let since = unsynced.filter(|(at, _)| *at == synced).map_or(now, |(_, since)| since);
+        *unsynced = Some((synced, since));
+        now.since(since) >= WRITE_MAX
+    }
+
+    /// Hands leadership over if this replica's disk hangs: others may have a majority that syncs.
+    pub(crate) fn hand_over_if_stuck(self: &Arc<Self>) {
+        let leads = self.role().leader == Some(self.replica);
+        if self.is_stuck() && leads && self.suspects(PATIENCE) {
+            tracing::warn!(replica = self.replica.0, "the disk takes nothing: leadership is handed over");
+            let group = GroupHandle(self.clone());
+            rt::spawn(async move { group.hand_over(PATIENCE).await });
+        }
+    }
+
     /// Campaigns although the leader's lease is not over, when it is this replica's turn and nobody else has won. Meanwhile
     /// nobody is sent to that leader: clients ask again soon where there is none, and wait long for one that is dead.
-    async fn succeed(&self, dead: ReplicaId, is_dead: &(dyn Fn(ReplicaId) -> bool + Send + Sync)) {
+    pub(crate) async fn succeed(&self, dead: ReplicaId, is_dead: &(dyn Fn(ReplicaId) -> bool + Send + Sync)) {
         let term = self.role().term;
         self.progress.suspect(term);
         self.campaign(dead, term, is_dead).await;
@@ -49,7 +76,7 @@ impl Group {
         let (Some(vote), last) = (self.log.vote(), self.log.last_log_id()) else { return };
         let request = TransferLeaderRequest::new(to_raft_vote(vote), self.replica.0, last.map(to_raft_log_id));
         let campaign = self.raft.handle_transfer_leader(request).await;
-        tracing::info!(replica = self.replica.0, leader = dead.0, "the leader's process has died: {campaign:?}");
+        tracing::info!(replica = self.replica.0, leader = dead.0, "the leader is taken for dead: {campaign:?}");
     }
 }
 

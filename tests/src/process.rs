@@ -125,6 +125,16 @@ impl Broker {
         self.process = Some(command.stdin(Stdio::null()).stdout(log()).stderr(log()).spawn().unwrap());
     }
 
+    /// Runs the program with other words than `start`, configured as this broker, and waits for it: its exit code and output.
+    pub fn command(&self, words: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(binary());
+        command.args(words).current_dir(self.directory.path());
+        command.envs(self.environment.iter().map(|(k, v)| (k, v)));
+        let output = command.output().unwrap();
+        let told = [&output.stdout[..], &output.stderr[..]].concat();
+        (output.status.code(), String::from_utf8_lossy(&told).into_owned())
+    }
+
     /// kill -9, also of a broker that runs under another program.
     #[allow(unsafe_code)]
     pub fn kill(&mut self) {

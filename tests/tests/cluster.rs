@@ -98,6 +98,45 @@ fn a_node_with_an_empty_disk_becomes_whole_again() {
     check(&cluster, TOPIC, PARTITIONS, &acknowledged);
 }
 
+/// Two of three are gone for good: nothing goes on before an operator says so, then the last one does, alone, with all that
+/// it had acknowledged; and two empty nodes make it three again.
+#[test]
+fn one_node_of_three_is_recovered_by_hand() {
+    let (mut cluster, writers) = busy();
+    cluster.brokers[0].kill();
+    // From now on whatever is acknowledged is on node 3, and so is all that came before.
+    writers.wait_for(300);
+    let acknowledged = writers.stop();
+    cluster.brokers[1].kill();
+    let running = cluster.brokers[2].command(&["unsafe-recover", "--lost", "1,2", "--execute"]);
+    assert_eq!(running.0, Some(1), "the node runs: {}", running.1);
+    cluster.brokers[2].kill();
+    let (code, told) = cluster.brokers[2].command(&["unsafe-recover", "--lost", "1"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("left alone") && !told.contains("becomes the only voter"), "{told}");
+    let (code, told) = cluster.brokers[2].command(&["unsafe-recover", "--lost=1,2"]);
+    assert!(code == Some(0) && told.contains("Nothing was changed"), "{told}");
+    let (code, told) = cluster.brokers[2].command(&["unsafe-recover", "--lost", "1,2", "--execute"]);
+    assert!(code == Some(0) && told.contains("becomes the only voter"), "{told}");
+    cluster.brokers[2].run();
+    all_led(&cluster);
+    check(&cluster, TOPIC, PARTITIONS, &acknowledged);
+    for lost in [0, 1] {
+        std::fs::remove_dir_all(cluster.brokers[lost].data()).unwrap();
+        cluster.brokers[lost].spawn();
+    }
+    cluster.brokers[..2].iter_mut().for_each(Broker::wait_until_ready);
+    let counted = |broker: &Broker, role: &str| broker.metric("ottla_raft_replicas", &format!("role=\"{role}\""));
+    let voters = |broker: &Broker| counted(broker, "leader") + counted(broker, "follower");
+    until("all are voters again", || {
+        let all = voters(&cluster.brokers[2]);
+        all > 1.0 && cluster.brokers.iter().all(|broker| voters(broker) == all && counted(broker, "learner") == 0.0)
+    });
+    cluster.brokers[2].kill();
+    all_led(&cluster);
+    check(&cluster, TOPIC, PARTITIONS, &acknowledged);
+}
+
 #[test]
 fn a_node_that_joins_later_tells_clients_who_leads() {
     let (mut cluster, writers) = busy();

@@ -66,9 +66,12 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// A step begins: number `done` of `of` in its phase.
+    /// A step begins: number `done` of `of` in its phase. Nothing begins any more once the node stops.
     pub fn enter(&self, phase: Phase, step: impl Into<String>, done: usize, of: usize) {
         let mut state = self.0.lock();
+        if state.phase == Phase::Stopping {
+            return;
+        }
         (state.phase, state.step, state.done, state.of) = (phase, step.into(), done, of);
         tracing::debug!("{:?}: {}", state.phase, state.step);
     }
@@ -107,5 +110,8 @@ mod tests {
         assert_eq!((json["phase"].as_str(), json["ready"].as_bool()), (Some("recovering"), Some(false)));
         readiness.enter(Phase::Serving, "serving", 1, 1);
         assert!(readiness.report().ready);
+        readiness.enter(Phase::Stopping, "stopping", 0, 1);
+        readiness.enter(Phase::Serving, "serving", 1, 1);
+        assert!(!readiness.report().ready, "a step that ends late does not bring it back");
     }
 }

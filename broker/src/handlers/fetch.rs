@@ -1,6 +1,6 @@
 //! Fetch (key 1, v4-v18): record batches from an offset on.
 //!
-//! v5 log start, v7 sessions (KIP-227, `fetch_session`), v9 leader epochs (KIP-320), v10 zstd (KIP-110), v11 rack, v12
+//! v5 log start, v7 sessions (KIP-227, `fetch_session`), v9 leader epochs (KIP-320), v10 zstd (KIP-110), v11 rack (KIP-392), v12
 //! diverging epoch (KIP-595), v13 topic ids (KIP-516), v16 leader hints (KIP-951).
 //! An error or enough bytes answer at once; else the request waits for its partitions, for `max_wait_ms` at most. The
 //! first batch is given even above every limit, so that no consumer stands still. Only codes that fetching clients know
@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::fetch::{
     AbortedTransaction, CurrentLeader, DivergingEpoch, FetchPartitionResponse, FetchRequest, FetchResponse,
@@ -19,10 +20,11 @@ use ottla_storage::env::rt::{self, Instant};
 use ottla_storage::read::{PIECE_BYTES, ReadStream};
 
 use super::brokers;
+use super::fetch_nearer;
 use super::fetch_session::{Key, Plan, Wanted};
 use crate::config::CompressionType;
 use crate::limits::{FETCH_BYTES_FLOOR, GATHERED_BYTES_MAX};
-use crate::partition::{FetchSpec, Fetched, FetchedRecords, Isolation, Partition, PartitionError, TopicRef};
+use crate::partition::{Access, FetchSpec, Fetched, FetchedRecords, Isolation, Partition, PartitionError, TopicRef};
 use crate::server::Context;
 use crate::server::budget::Reservation;
 
@@ -34,9 +36,18 @@ const LEADER_HINT_FROM: i16 = 12;
 struct Terms {
     version: i16,
     isolation: Isolation,
+    /// The consumer's zone.
+    rack: Option<StrBytes>,
     bytes_max: usize,
     bytes_min: usize,
     deadline: Instant,
+}
+
+impl Terms {
+    /// Who names a zone may be served by any replica (KIP-392); to anybody else a follower says who leads.
+    fn access(&self) -> Access {
+        if self.rack.is_some() { Access::AnyReplica } else { Access::Leader }
+    }
 }
 
 /// What one pass over the partitions found.
@@ -65,6 +76,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: FetchRequest) -
     let by_ids = version >= TOPIC_IDS_FROM;
     let terms = Terms {
         version,
+        rack: Some(request.rack_id.clone()).filter(|rack| !rack.is_empty()),
         isolation: if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
         bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(ctx.config.network.fetch_bytes_max),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
@@ -85,13 +97,15 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: FetchRequest) -
 
 type FoundPartition = Result<Partition, ErrorCode>;
 
-async fn find_all(ctx: &Context, version: i16, plan: &Plan) -> Vec<FoundPartition> {
+async fn find_all(ctx: &Context, terms: &Terms, plan: &Plan) -> Vec<FoundPartition> {
     let mut found = Vec::with_capacity(plan.wanted.len());
     for wanted in &plan.wanted {
         let topic = topic_ref(&wanted.key);
-        let partition = ctx.partitions.find(topic, wanted.key.index).await;
+        let partition = ctx.partitions.find_for(topic, wanted.key.index, terms.access()).await;
         found.push(match partition {
-            Ok(partition) if version < ZSTD_FROM && is_zstd(&partition) => Err(ErrorCode::UnsupportedCompressionType),
+            Ok(partition) if terms.version < ZSTD_FROM && is_zstd(&partition) => {
+                Err(ErrorCode::UnsupportedCompressionType)
+            }
             Ok(partition) => {
                 plan.found(wanted, &partition);
                 Ok(partition)
@@ -131,7 +145,7 @@ fn known_to_fetch(error: &PartitionError) -> ErrorCode {
 
 /// Reads; if that is not enough, waits for more and reads once again, as Kafka's delayed fetch does.
 async fn read_or_wait(ctx: &Context, terms: &Terms, plan: &mut Plan) -> Pass {
-    let found = find_all(ctx, terms.version, plan).await;
+    let found = find_all(ctx, terms, plan).await;
     let pass = read_all(ctx, terms, &plan.wanted, &found).await;
     let watch = plan.watch();
     let asks_nothing = plan.wanted.is_empty() && watch.is_none();
@@ -145,7 +159,7 @@ async fn read_or_wait(ctx: &Context, terms: &Terms, plan: &mut Plan) -> Pass {
     let found = if let Some(watch) = watch {
         ctx.partitions.wait_for_watched(&watch, missing_bytes, terms.deadline).await;
         plan.look_again();
-        find_all(ctx, terms.version, plan).await
+        find_all(ctx, terms, plan).await
     } else {
         let waits: Vec<(Partition, Offset, Isolation)> = found
             .iter()
@@ -154,7 +168,7 @@ async fn read_or_wait(ctx: &Context, terms: &Terms, plan: &mut Plan) -> Pass {
                 found.as_ref().ok().map(|partition| (partition.clone(), wanted.from.fetch_offset, terms.isolation))
             })
             .collect();
-        ctx.partitions.wait_for_data(&waits, terms.bytes_min, terms.deadline).await;
+        ctx.partitions.wait_for_data(&waits, terms.access(), terms.bytes_min, terms.deadline).await;
         found
     };
     let pass = read_all(ctx, terms, &plan.wanted, &found).await;
@@ -178,6 +192,16 @@ async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[Foun
     };
     for (wanted, found) in wanted.iter().zip(found) {
         let partition_max = usize::try_from(wanted.from.max_bytes).unwrap_or(0);
+        let nearer = found
+            .as_ref()
+            .ok()
+            .zip(terms.rack.as_deref())
+            .and_then(|(partition, rack)| fetch_nearer::replica(ctx, partition, rack, wanted.from.fetch_offset));
+        if let Some(answer) = nearer {
+            pass.urgent = true;
+            pass.answers.push((wanted.key.clone(), answer));
+            continue;
+        }
         let outcome = match found {
             Err(error) => Err(*error),
             Ok(partition) => {
@@ -215,6 +239,7 @@ fn spec(terms: &Terms, wanted: &Wanted, max_bytes: usize, at_least_one: bool, co
         at_least_one,
         copy_bytes_max,
         isolation: terms.isolation,
+        access: terms.access(),
         current_leader_epoch: given(wanted.from.current_leader_epoch),
         last_fetched_epoch: given(wanted.from.last_fetched_epoch),
     }

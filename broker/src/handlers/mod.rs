@@ -18,6 +18,7 @@ mod describe_log_dirs;
 mod describe_producers;
 mod describe_topic_partitions;
 mod fetch;
+mod fetch_nearer;
 pub mod fetch_session;
 mod find_coordinator;
 mod heartbeat;

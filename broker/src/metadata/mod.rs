@@ -46,7 +46,7 @@ pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
 };
 pub use seeds::{Neighbours, Seeds};
-pub use start::{LocalNode, StartError, is_metadata, metadata_among};
+pub use start::{LocalNode, StartError, is_metadata, metadata_among, newest_image};
 
 #[cfg(test)]
 mod cluster_tests;

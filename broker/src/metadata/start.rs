@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, Directory, GroupHandle, Members, RaftError, RaftHost};
+use ottla_raft::{Creation, Directory, EntryLog, GroupHandle, Members, RaftError, RaftHost};
 use ottla_storage::data_dir::RecoveredReplica;
+use ottla_storage::entry::EntryKind;
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::RaftIndex;
+use ottla_storage::log::EntryRange;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -27,6 +29,8 @@ use crate::config::Config;
 
 /// How long a node waits for its metadata group to have a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of entries that are read at once.
+const READ_BYTES: usize = 4 << 20;
 
 /// What a node says about itself when it starts.
 #[derive(Debug, Clone)]
@@ -128,6 +132,31 @@ pub fn mint_cluster_id() -> String {
             return id;
         }
     }
+}
+
+/// The metadata as of the last entry that lies on a disk, committed or not: for who looks at a node that is down.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn newest_image(
+    config: &Config,
+    replica: &RecoveredReplica,
+    log: &dyn EntryLog,
+) -> Result<Arc<MetadataImage>, StartError> {
+    let applied = replica.applied.map_or(RaftIndex(0), |applied| applied.index);
+    let mut machine = Machine::restore(Arc::new(config.clone()), applied, &replica.state)?;
+    let last = log.last_log_id().map_or(applied, |last| last.index);
+    let mut next = RaftIndex(applied.0 + 1);
+    while next <= last {
+        let unreadable = |error: std::io::Error| RaftError::Storage { replica: replica.id, what: error.to_string() };
+        let entries = log.read_to_apply(EntryRange { first: next, last }, READ_BYTES).await.map_err(unreadable)?;
+        let Some(end) = entries.last().map(|entry| entry.log_id.index) else { break };
+        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Normal) {
+            machine.apply(entry.log_id.index, &entry.payload)?;
+        }
+        next = RaftIndex(end.0 + 1);
+    }
+    Ok(Arc::new(machine.image().clone()))
 }
 
 impl Metadata {

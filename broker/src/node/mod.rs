@@ -11,6 +11,7 @@ mod directories;
 mod error;
 mod file_limit;
 mod neighbourhood;
+mod rescue;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use ottla_storage::env::rt;
 use uuid::Uuid;
 
 pub use file_limit::raise_file_limit;
+pub use rescue::{Fate, RescueError, Rescued, rescue};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::admin::{Admin, AdminState};
@@ -31,7 +33,7 @@ use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use crate::handlers::fetch_session::FetchSessions;
 use crate::limits::ConnectionLimits;
-use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, ShardId};
+use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, ShardId};
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
 use crate::server::Server;
@@ -92,7 +94,7 @@ impl Node {
         let domain = floors.domain(&config);
         state.show(domain.clone());
         let server = serve(&config, listeners, domain.clone())?;
-        readiness.enter(Phase::Serving, "serving", 1, 1);
+        rt::spawn(readiness_of(domain.metadata.clone(), readiness.clone()));
         announce(&config, &domain, &bound, &told, admin.as_ref(), &readiness);
         let Floors { groups, directories, .. } = floors;
         let metadata = domain.metadata.group().clone();
@@ -165,6 +167,22 @@ fn serve(config: &Config, listeners: Vec<BoundListener>, domain: Domain) -> Resu
     let budget = Budget::new(config.network.queued_bytes_max);
     let limits = ConnectionLimits::configured(&config.network);
     Server::start(listeners, Kafka::new(domain), limits, admission, budget).map_err(StartError::Open)
+}
+
+/// A node is ready when it is registered, and all founders of a new cluster with it: before, no topic could be placed on them.
+async fn readiness_of(metadata: Metadata, readiness: Readiness) {
+    let mut images = metadata.watch();
+    let is_whole = |image: &MetadataImage| {
+        let founded = image.nodes.len() >= image.expected_nodes() || image.shards.len() > 1;
+        founded && image.nodes.contains_key(&metadata.node_id())
+    };
+    if !is_whole(&images.borrow_and_update()) {
+        readiness.enter(Phase::Joining, "waiting until all nodes of the new cluster are registered", 1, 2);
+        if images.wait_for(|image| is_whole(image)).await.is_err() {
+            return;
+        }
+    }
+    readiness.enter(Phase::Serving, "serving", 1, 1);
 }
 
 /// The lines that say what a user needs to know.

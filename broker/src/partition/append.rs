@@ -87,6 +87,7 @@ impl Partition {
                 guard: options.guard.clone(),
             },
             deadline,
+            copies: self.copies(options.acks),
             adopted,
             answer,
         };
@@ -107,7 +108,8 @@ impl Partition {
         if let Some(error) = self.shard.refuses_writes() {
             return Err(error);
         }
-        if options.acks == Acks::All && !self.has_enough_replicas() {
+        let copies = self.copies(options.acks);
+        if copies > 1 && copies > self.shard.group().in_sync_count() {
             return Err(AppendError::NotEnoughReplicas);
         }
         if mutants::is_on(Bug::EarlySequenceVerdict) && self.shard.state().lock().looks_out_of_order(self.id, &batch) {
@@ -121,15 +123,12 @@ impl Partition {
         prepare(batch, topic, now_ms)
     }
 
-    /// `min.insync.replicas` holds if a majority meets it: an entry is applied once a majority has synced it. More than
-    /// the majority cannot be promised until followers' progress is known, so it is refused rather than pretended.
-    fn has_enough_replicas(&self) -> bool {
-        if self.topic.config.min_insync_replicas <= 1 {
-            return true;
+    /// How many voters must have synced a batch before its producer is answered.
+    fn copies(&self, acks: Acks) -> usize {
+        match acks {
+            Acks::All => usize::try_from(self.topic.config.min_insync_replicas).unwrap_or(0),
+            Acks::None | Acks::Leader => 0,
         }
-        let members = self.shard.members();
-        let majority = members.voters.iter().map(|config| config.len() / 2 + 1).min().unwrap_or(0);
-        usize::try_from(self.topic.config.min_insync_replicas).unwrap_or(0) <= majority
     }
 
     /// How an idempotent client numbered its batch.

@@ -9,7 +9,7 @@ use ottla_protocol::ids::Offset;
 use ottla_storage::env::rt;
 
 use super::handle::Partition;
-use super::types::Isolation;
+use super::types::{Access, Isolation};
 use crate::shard::published::PartitionCell;
 use crate::shard::watching::{DataWaiter, Watch};
 
@@ -26,12 +26,17 @@ impl Drop for Registered {
 }
 
 /// Waits until at least `min_bytes` can be read from the offsets together, or a reason not to wait any longer.
-pub(super) async fn wait(waits: &[(Partition, Offset, Isolation)], min_bytes: usize, deadline: rt::Instant) {
+pub(super) async fn wait(
+    waits: &[(Partition, Offset, Isolation)],
+    access: Access,
+    min_bytes: usize,
+    deadline: rt::Instant,
+) {
     let (waiter, woken) = DataWaiter::new(min_bytes);
     let mut registered = Registered { waiter, cells: Vec::with_capacity(waits.len()) };
     for (partition, ..) in waits {
-        // Not led, or gone: whoever waits must be told, not kept.
-        let Some(cell) = partition.cell().filter(|_| partition.shard.leading().is_some()) else { return };
+        // Not readable here any more, or gone: whoever waits must be told, not kept.
+        let Some(cell) = partition.cell().filter(|_| partition.is_readable(access)) else { return };
         if !cell.register(&registered.waiter) {
             return;
         }
@@ -39,12 +44,12 @@ pub(super) async fn wait(waits: &[(Partition, Offset, Isolation)], min_bytes: us
     }
     // What was there before the registration counts too; what comes meanwhile may count twice, which only wakes early.
     for (partition, offset, isolation) in waits {
-        let bytes = partition.available_bytes(*offset, *isolation, min_bytes).await;
+        let bytes = partition.available_bytes(*offset, (*isolation, access), min_bytes).await;
         if bytes > 0 && registered.waiter.credit(bytes as u64) {
             return;
         }
     }
-    if waits.iter().any(|(partition, ..)| partition.shard.leading().is_none()) {
+    if waits.iter().any(|(partition, ..)| !partition.is_readable(access)) {
         return;
     }
     let _ = rt::timeout(deadline.since(rt::now()), woken).await;

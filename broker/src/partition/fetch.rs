@@ -1,7 +1,8 @@
 //! Reading: whole batches from an offset up to what the reader may see, heads patched.
 //!
 //! Follows Kafka's ReplicaManager / Partition.readRecords: epochs first, then divergence, then range. An offset above the
-//! high watermark is out of range only if it still is after a read index (I12).
+//! high watermark is out of range only if it still is after a read index (I12); a follower, which cannot know, says that it
+//! is not available there (KIP-392).
 
 use bytes::Bytes;
 use ottla_protocol::ids::Offset;
@@ -10,13 +11,18 @@ use ottla_storage::read::{ReadError, ReadRequest};
 
 use super::error::PartitionError;
 use super::handle::{Partition, end_for, watermarks};
-use super::types::{EpochEnd, FetchSpec, Fetched, FetchedRecords, Isolation};
+use super::types::{Access, EpochEnd, FetchSpec, Fetched, FetchedRecords, Isolation};
 use crate::shard::published::Marks;
 
 impl Partition {
     /// Reads from an offset on. No data is no error.
     pub async fn read(&self, spec: FetchSpec) -> Result<Fetched, PartitionError> {
-        let (mut marks, epoch) = self.led_in(spec.current_leader_epoch)?;
+        let (mut marks, epoch) = self.readable(spec.access, spec.current_leader_epoch)?;
+        let leads = self.shard.leading().is_some();
+        if !leads && spec.offset > marks.high_watermark {
+            // Others may have more: neither out of range nor a divergence.
+            return Err(PartitionError::OffsetNotAvailable);
+        }
         if let Some(last) = spec.last_fetched_epoch {
             let end = marks.epochs.end_of(last, epoch, marks.high_watermark);
             let (known, end_offset) = end.ok_or(PartitionError::OffsetOutOfRange)?;
@@ -83,8 +89,13 @@ impl Partition {
     }
 
     /// Bytes from `from` on that a reader could have now, counted up to `bytes_max`.
-    pub(super) async fn available_bytes(&self, from: Offset, isolation: Isolation, bytes_max: usize) -> usize {
-        let Ok((marks, _)) = self.led() else { return 0 };
+    pub(super) async fn available_bytes(
+        &self,
+        from: Offset,
+        (isolation, access): (Isolation, Access),
+        bytes_max: usize,
+    ) -> usize {
+        let Ok((marks, _)) = self.readable(access, None) else { return 0 };
         let up_to = end_for(&marks, isolation);
         let Some(directory) = self.shard.directory() else { return 0 };
         if from >= up_to {

@@ -1,7 +1,7 @@
 //! One partition as a request holds it: a cheap handle over the shard that carries it.
 //!
 //! Everything current is asked of the leader only, and only once it has applied an entry of its own term; an offset beyond
-//! the end is called so only after a read index (design section 3, I12). May not know: sockets, wire versions.
+//! the end is called so only after a read index (design section 3, I12). Records may be read from a follower (KIP-392). May not know: sockets, wire versions.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
 use parking_lot::Mutex;
 
 use super::error::PartitionError;
-use super::types::{ActiveProducer, EpochEnd, Isolation, Watermarks};
+use super::types::{Access, ActiveProducer, EpochEnd, Isolation, Watermarks};
 use crate::metadata::Topic;
 use crate::shard::command::{Command, LogStartChange, LogStartReason};
 use crate::shard::published::{Marks, PartitionCell, Watched};
@@ -67,11 +67,34 @@ impl Partition {
     /// The same, after the client's idea of the leader epoch is checked (KIP-320).
     pub(super) fn led_in(&self, current: Option<LeaderEpoch>) -> Result<(Marks, LeaderEpoch), PartitionError> {
         let (marks, epoch) = self.led()?;
-        match current {
-            Some(believed) if believed < epoch => Err(PartitionError::FencedLeaderEpoch),
-            Some(believed) if believed > epoch => Err(PartitionError::UnknownLeaderEpoch),
-            _ => Ok((marks, epoch)),
-        }
+        check_epoch(current, epoch)?;
+        Ok((marks, epoch))
+    }
+
+    /// Marks and leader epoch for a reader; the marks of a follower are those of what it has applied.
+    pub(super) fn readable(
+        &self,
+        access: Access,
+        current: Option<LeaderEpoch>,
+    ) -> Result<(Marks, LeaderEpoch), PartitionError> {
+        let (marks, epoch) = match self.led() {
+            Err(PartitionError::NotLeaderOrFollower) if access == Access::AnyReplica => self.followed()?,
+            led => led?,
+        };
+        check_epoch(current, epoch)?;
+        Ok((marks, epoch))
+    }
+
+    fn followed(&self) -> Result<(Marks, LeaderEpoch), PartitionError> {
+        let term = self.shard.following().ok_or(PartitionError::NotLeaderOrFollower)?;
+        let marks = self.cell().ok_or(PartitionError::NotLeaderOrFollower)?.marks();
+        let epoch = epoch_of(marks.epoch_base, term.0);
+        Ok((marks, epoch))
+    }
+
+    /// True if a reader may read here, from the leader or from one that follows it.
+    pub(super) fn is_readable(&self, access: Access) -> bool {
+        self.readable(access, None).is_ok()
     }
 
     /// The leader epoch; only where this node leads and serves.
@@ -184,6 +207,14 @@ impl Partition {
     #[must_use]
     pub fn group_store(&self) -> Option<Arc<Mutex<GroupStore>>> {
         self.cell()?.groups.clone()
+    }
+}
+
+fn check_epoch(believed: Option<LeaderEpoch>, epoch: LeaderEpoch) -> Result<(), PartitionError> {
+    match believed {
+        Some(believed) if believed < epoch => Err(PartitionError::FencedLeaderEpoch),
+        Some(believed) if believed > epoch => Err(PartitionError::UnknownLeaderEpoch),
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ottla_protocol::ids::{LeaderEpoch, NodeId};
 
 use super::types::Leadership;
-use crate::metadata::{MetadataImage, ShardId, Topic};
+use crate::metadata::{MetadataImage, ReplicaRecord, ShardId, Topic};
 use crate::shard::state::epoch_of;
 use crate::shard::{Shard, Shards};
 
@@ -22,6 +22,7 @@ pub struct Leaders {
 /// A shard when it was looked at.
 struct Seen {
     replicas: Vec<NodeId>,
+    in_sync: Vec<NodeId>,
     /// The shard, if it has a replica here, the leader's node and the term.
     led: Option<(Option<Arc<Shard>>, NodeId, u64)>,
 }
@@ -60,21 +61,32 @@ impl Leaders {
                 (Some(*node), epoch_of(base, *term))
             }
         };
-        Leader { node, epoch, replicas: &seen.replicas, in_sync: &seen.replicas }
+        Leader { node, epoch, replicas: &seen.replicas, in_sync: &seen.in_sync }
     }
 }
 
 fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
-    let Some(record) = image.shard(id) else { return Seen { replicas: Vec::new(), led: None } };
-    let led = match shards.get(id) {
+    let Some(record) = image.shard(id) else {
+        return Seen { replicas: Vec::new(), in_sync: Vec::new(), led: None };
+    };
+    let (told, here) = (shards.told_of(id), shards.get(id));
+    let led = match &here {
         Some(shard) => {
             let role = shard.role();
-            let leader = record.replicas.iter().find(|replica| Some(replica.id) == role.leader);
-            leader.filter(|_| !role.stopped).map(|leader| (Some(shard), leader.node, role.term.0))
+            let leader = record.members().find(|replica| Some(replica.id) == role.leader);
+            leader.filter(|_| !role.stopped).map(|leader| (here.clone(), leader.node, role.term.0))
         }
-        None => shards.leader_elsewhere(id).map(|(node, term)| (None, node, term)),
+        None => told.as_ref().map(|(node, led)| (None, *node, led.term)),
     };
-    Seen { replicas: record.replicas.iter().map(|replica| replica.node).collect(), led }
+    // The leader knows; what it told others is as good as its last announcement.
+    let in_sync = here.filter(|shard| shard.leading().is_some()).map(|shard| shard.in_sync());
+    let in_sync = in_sync.or_else(|| told.map(|(_, led)| led.in_sync));
+    let is_in_sync = |replica: &&ReplicaRecord| in_sync.as_ref().is_none_or(|in_sync| in_sync.contains(&replica.id));
+    Seen {
+        replicas: record.replicas.iter().map(|replica| replica.node).collect(),
+        in_sync: record.replicas.iter().filter(is_in_sync).map(|replica| replica.node).collect(),
+        led,
+    }
 }
 
 impl From<Leader<'_>> for Leadership {

@@ -29,6 +29,6 @@ pub use handle::Partition;
 pub use leaders::{Leader, Leaders};
 pub use partitions::Partitions;
 pub use types::{
-    AbortedTransaction, Acks, ActiveProducer, AppendOptions, Appended, ConnectionId, EpochEnd, FetchSpec, Fetched,
-    FetchedRecords, Isolation, Leadership, ListedOffset, OffsetQuery, Origin, TopicRef, Watermarks,
+    AbortedTransaction, Access, Acks, ActiveProducer, AppendOptions, Appended, ConnectionId, EpochEnd, FetchSpec,
+    Fetched, FetchedRecords, Isolation, Leadership, ListedOffset, OffsetQuery, Origin, TopicRef, Watermarks,
 };

@@ -15,7 +15,7 @@ use super::delayed_fetch;
 use super::error::PartitionError;
 use super::handle::Partition;
 use super::leaders::Leaders;
-use super::types::{ConnectionId, Isolation, Leadership, TopicRef};
+use super::types::{Access, ConnectionId, Isolation, Leadership, TopicRef};
 use crate::metadata::{MetadataImage, Topic};
 use crate::shard::watching::Watch;
 use crate::shard::{Shard, Shards};
@@ -69,8 +69,13 @@ impl Partitions {
 
     /// A partition that this node leads; waits for its adoption, which goes before others.
     pub async fn find(&self, topic: TopicRef<'_>, index: i32) -> Result<Partition, PartitionError> {
+        self.find_for(topic, index, Access::Leader).await
+    }
+
+    /// A partition that may be read here.
+    pub async fn find_for(&self, topic: TopicRef<'_>, index: i32, access: Access) -> Result<Partition, PartitionError> {
         if let Ok(Some(partition)) = self.find_now(topic, index)
-            && matches!(readiness(&partition), Readiness::Ready)
+            && matches!(readiness(&partition, access), Readiness::Ready)
         {
             return Ok(partition);
         }
@@ -81,7 +86,7 @@ impl Partitions {
         loop {
             let _seen = (*shards.borrow_and_update(), images.borrow_and_update().index);
             match self.find_now(topic, index) {
-                Ok(Some(partition)) => match readiness(&partition) {
+                Ok(Some(partition)) => match readiness(&partition, access) {
                     Readiness::Ready => return Ok(partition),
                     Readiness::Elsewhere => return Err(PartitionError::NotLeaderOrFollower),
                     Readiness::Later => partition.shard.want(partition.id),
@@ -125,10 +130,11 @@ impl Partitions {
     pub async fn wait_for_data(
         &self,
         waits: &[(Partition, Offset, Isolation)],
+        access: Access,
         min_bytes: usize,
         deadline: rt::Instant,
     ) {
-        delayed_fetch::wait(waits, min_bytes, deadline).await;
+        delayed_fetch::wait(waits, access, min_bytes, deadline).await;
     }
 
     /// The same for partitions that are watched: looks at none of them.
@@ -187,10 +193,13 @@ enum Readiness {
     Later,
 }
 
-fn readiness(partition: &Partition) -> Readiness {
+fn readiness(partition: &Partition, access: Access) -> Readiness {
     let role = partition.shard.role();
     if partition.shard.leading().is_some() {
         return if partition.is_adopted() { Readiness::Ready } else { Readiness::Later };
+    }
+    if partition.is_readable(access) {
+        return Readiness::Ready;
     }
     let other = role.leader.is_some_and(|leader| leader != partition.shard.replica);
     if other || role.stopped { Readiness::Elsewhere } else { Readiness::Later }

@@ -158,6 +158,7 @@ async fn read_all(partition: &Partition) -> BTreeMap<i64, u64> {
             at_least_one: true,
             copy_bytes_max: usize::MAX,
             isolation: Isolation::ReadUncommitted,
+            access: Access::Leader,
             current_leader_epoch: partition.leader_epoch(),
             last_fetched_epoch: None,
         };
@@ -302,7 +303,7 @@ fn a_long_poll_counts_what_is_there_and_what_comes() {
         let wait = async |offset: i64, min_bytes: usize| {
             let start = rt::now();
             let waits = [(partition.clone(), Offset(offset), Isolation::ReadCommitted)];
-            node.partitions.wait_for_data(&waits, min_bytes, start + Duration::from_secs(10)).await;
+            node.partitions.wait_for_data(&waits, Access::Leader, min_bytes, start + Duration::from_secs(10)).await;
             rt::now().since(start)
         };
         assert!(wait(0, bytes).await < Duration::from_millis(100));
@@ -417,6 +418,7 @@ fn damaged_records_that_no_checkpoint_covers_cost_their_offsets_only() {
                 at_least_one: true,
                 copy_bytes_max: usize::MAX,
                 isolation: Isolation::ReadUncommitted,
+                access: Access::Leader,
                 current_leader_epoch: partition.leader_epoch(),
                 last_fetched_epoch: None,
             };

@@ -220,12 +220,44 @@ async fn a_header_that_lies_about_the_greatest_timestamp_is_put_right() {
 }
 
 #[tokio::test]
-async fn more_replicas_than_a_majority_can_promise_are_refused_before_the_append() {
+async fn fewer_replicas_in_sync_than_asked_for_refuse_the_append() {
     let (world, partition) = found(TopicConfig { min_insync_replicas: 2, ..TopicConfig::default() }).await;
     let before = world.group.entries().len();
     assert_eq!(append(&partition, batch(1)).await.unwrap_err(), AppendError::NotEnoughReplicas);
     assert_eq!(world.group.entries().len(), before);
     assert!(partition.append(batch(1), &options(Acks::Leader)).await.is_ok());
+    world.group.in_sync.send_replace(2);
+    assert!(append(&partition, batch(1)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_follower_gives_a_reader_what_it_has_and_says_nothing_of_the_rest() {
+    let (world, partition) = found(TopicConfig::default()).await;
+    append(&partition, batch(4)).await.unwrap();
+    world.group.set_role(3, false);
+    let spec = FetchSpec {
+        offset: Offset(4),
+        max_bytes: 1000,
+        at_least_one: true,
+        copy_bytes_max: 1000,
+        isolation: Isolation::ReadUncommitted,
+        access: Access::AnyReplica,
+        current_leader_epoch: None,
+        last_fetched_epoch: None,
+    };
+    let not_here = PartitionError::NotLeaderOrFollower;
+    assert_eq!(partition.read(spec).await.unwrap_err(), not_here, "its leader is silent");
+    world.group.hears.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(partition.read(spec).await.unwrap().watermarks.high_watermark, Offset(4));
+    assert_eq!(partition.read(FetchSpec { access: Access::Leader, ..spec }).await.unwrap_err(), not_here);
+    let beyond = FetchSpec { offset: Offset(5), ..spec };
+    assert_eq!(partition.read(beyond).await.unwrap_err(), PartitionError::OffsetNotAvailable);
+    let diverging = FetchSpec { last_fetched_epoch: Some(LeaderEpoch(9)), ..beyond };
+    assert_eq!(partition.read(diverging).await.unwrap_err(), PartitionError::OffsetNotAvailable);
+    let old = FetchSpec { current_leader_epoch: Some(LeaderEpoch(2)), ..spec };
+    assert_eq!(partition.read(old).await.unwrap_err(), PartitionError::FencedLeaderEpoch);
+    assert!(world.partitions.find_for(TopicRef::Name("t"), 0, Access::AnyReplica).await.is_ok());
+    assert_eq!(world.partitions.find(TopicRef::Name("t"), 0).await.unwrap_err(), not_here);
 }
 
 #[tokio::test]
@@ -244,6 +276,7 @@ async fn epochs_of_clients_are_checked() {
         at_least_one: true,
         copy_bytes_max: usize::MAX,
         isolation: Isolation::ReadUncommitted,
+        access: Access::Leader,
         current_leader_epoch: None,
         last_fetched_epoch: Some(LeaderEpoch(2)),
     };
@@ -285,6 +318,7 @@ async fn ends_and_starts_are_listed() {
         at_least_one: true,
         copy_bytes_max: usize::MAX,
         isolation: Isolation::ReadCommitted,
+        access: Access::Leader,
         current_leader_epoch: None,
         last_fetched_epoch: None,
     };
@@ -301,12 +335,12 @@ fn a_long_poll_is_woken_by_its_own_partitions_only() {
         let waits = vec![(first.clone(), Offset(0), Isolation::ReadUncommitted)];
         let start = rt::now();
         let deadline = start + Duration::from_millis(500);
-        let poll = world.partitions.wait_for_data(&waits, 1, deadline);
+        let poll = world.partitions.wait_for_data(&waits, Access::Leader, 1, deadline);
         let (_, appended) = tokio::join!(poll, append(&second, batch(1)));
         assert!(appended.is_ok() && rt::now() >= deadline);
 
         let late = rt::now() + Duration::from_secs(3600);
-        let poll = world.partitions.wait_for_data(&waits, 1, late);
+        let poll = world.partitions.wait_for_data(&waits, Access::Leader, 1, late);
         let (_, appended) = tokio::join!(poll, append(&first, batch(1)));
         assert!(appended.is_ok() && rt::now() < late);
     });

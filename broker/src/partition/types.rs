@@ -73,6 +73,15 @@ pub enum Isolation {
     ReadCommitted,
 }
 
+/// Which replica may serve a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The leader alone.
+    Leader,
+    /// One that follows a leader, too, up to what it has applied.
+    AnyReplica,
+}
+
 /// One partition of a Fetch request.
 #[derive(Debug, Clone, Copy)]
 pub struct FetchSpec {
@@ -86,6 +95,8 @@ pub struct FetchSpec {
     pub copy_bytes_max: usize,
     /// Which records the reader may see.
     pub isolation: Isolation,
+    /// Any replica may serve it (KIP-392), not only the leader.
+    pub access: Access,
     /// The leader epoch that the client believes in, if it sent one.
     pub current_leader_epoch: Option<LeaderEpoch>,
     /// Epoch of the last record that the client has (KIP-595), if it sent one.

@@ -1,6 +1,8 @@
-//! Who leads the shards of which this node has no replica: each node tells all others what it leads (design section 6).
+//! Who leads the shards of which this node has no replica: each node tells all others what it leads (design section 6), and
+//! what time it has.
 //!
-//!  announcement: | version u8 | node i32 | session u64 | number u64 | list: shard u64, term u64 |      answer: empty
+//!  announcement: | version u8 | node i32 | session u64 | number u64 | wall clock ms i64 | list: shard u64, term u64, list: replica in sync u64 |
+//!  answer: empty
 //!
 //! The whole list goes out when it changes and every two seconds; of two that claim a shard the later term counts. Elections
 //! cost the metadata group nothing that way. May not know: partitions, and what clients are told.
@@ -18,6 +20,7 @@ use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 
+use super::clock::JUMP_MS_MIN;
 use super::registry::Registry;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 use crate::metadata::{ShardId, board};
@@ -32,6 +35,14 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Who says nothing for so long leads nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(7);
 
+/// What a leader tells of its shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Led {
+    pub(crate) term: u64,
+    /// The voters that are in sync.
+    pub(crate) in_sync: Arc<[ReplicaId]>,
+}
+
 /// What one node says that it leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Announcement {
@@ -40,15 +51,20 @@ struct Announcement {
     session: u64,
     /// Grows with each announcement of the session.
     number: u64,
-    led: BTreeMap<ShardId, u64>,
+    /// Its wall clock when it spoke.
+    wall_ms: i64,
+    led: BTreeMap<ShardId, Led>,
 }
 
 impl Announcement {
     fn encode(&self) -> Bytes {
         let mut w = Writer::default();
-        w.u8(VERSION).i32(self.node.0).u64(self.session).u64(self.number);
-        write_list(&mut w, self.led.iter(), |w, (shard, term)| {
-            w.u64(shard.0).u64(*term);
+        w.u8(VERSION).i32(self.node.0).u64(self.session).u64(self.number).i64(self.wall_ms);
+        write_list(&mut w, self.led.iter(), |w, (shard, led)| {
+            w.u64(shard.0).u64(led.term);
+            write_list(w, led.in_sync.iter(), |w, replica| {
+                w.u64(replica.0);
+            });
         });
         w.finish()
     }
@@ -56,9 +72,14 @@ impl Announcement {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::of_version(bytes, VERSION)?;
         let (node, session, number) = (NodeId(r.i32("node id")?), r.u64("session")?, r.u64("number")?);
-        let led = read_list(&mut r, "shards led", |r| Ok((ShardId(r.u64("shard")?), r.u64("term")?)))?;
+        let wall_ms = r.i64("wall clock")?;
+        let led = read_list(&mut r, "shards led", |r| {
+            let (shard, term) = (ShardId(r.u64("shard")?), r.u64("term")?);
+            let in_sync = read_list(r, "replicas in sync", |r| r.u64("replica").map(ReplicaId))?;
+            Ok((shard, Led { term, in_sync: in_sync.into() }))
+        })?;
         r.end()?;
-        Ok(Self { node, session, number, led: led.into_iter().collect() })
+        Ok(Self { node, session, number, wall_ms, led: led.into_iter().collect() })
     }
 }
 
@@ -92,13 +113,24 @@ impl Elsewhere {
         }
     }
 
-    /// Who leads a shard, and its term.
-    pub(super) fn leader_of(&self, shard: ShardId) -> Option<(NodeId, u64)> {
+    /// How many other nodes' clocks are near this time.
+    pub(super) fn near(&self, wall_ms: i64) -> usize {
+        let now = rt::now();
+        let is_near = |heard: &&Heard| {
+            let age = now.since(heard.at);
+            let theirs = heard.announcement.wall_ms.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+            age < SILENCE_MAX && theirs.abs_diff(wall_ms) <= JUMP_MS_MIN.unsigned_abs()
+        };
+        self.0.lock().values().filter(is_near).count()
+    }
+
+    /// Who leads a shard, and what is told of it.
+    pub(super) fn leader_of(&self, shard: ShardId) -> Option<(NodeId, Led)> {
         let now = rt::now();
         let heard = self.0.lock();
         let recent = heard.iter().filter(|(_, heard)| now.since(heard.at) < SILENCE_MAX);
-        let claims = recent.filter_map(|(node, heard)| Some((*heard.announcement.led.get(&shard)?, *node)));
-        claims.max().map(|(term, node)| (node, term))
+        let claims = recent.filter_map(|(node, heard)| Some((*node, heard.announcement.led.get(&shard)?)));
+        claims.max_by_key(|(node, led)| (led.term, *node)).map(|(node, led)| (node, led.clone()))
     }
 }
 
@@ -110,8 +142,8 @@ pub(super) struct Announcer {
     pub(super) elsewhere: Arc<Elsewhere>,
     /// Grows when something is led that was not, here or elsewhere.
     pub(super) leadership: watch::Sender<u64>,
-    /// What is led here, with its term; `None` when the node's shards are gone.
-    pub(super) led: Box<dyn Fn() -> Option<BTreeMap<ShardId, u64>> + Send + Sync>,
+    /// What is led here; `None` when the node's shards are gone.
+    pub(super) led: Box<dyn Fn() -> Option<BTreeMap<ShardId, Led>> + Send + Sync>,
 }
 
 impl Announcer {
@@ -139,7 +171,8 @@ impl Announcer {
             let is_due = told_at.is_none_or(|at| rt::now().since(at) >= INTERVAL);
             if is_due || led != told {
                 number += 1;
-                let announcement = Announcement { node: self.own, session, number, led: led.clone() };
+                let announcement =
+                    Announcement { node: self.own, session, number, wall_ms: rt::wall_clock_ms(), led: led.clone() };
                 self.send(&announcement.encode());
                 (told, told_at) = (led, Some(rt::now()));
             }
@@ -168,9 +201,13 @@ mod tests {
     use super::*;
     use ottla_storage::env::sim;
 
+    fn in_term(term: u64) -> Led {
+        Led { term, in_sync: [ReplicaId(4), ReplicaId(term)].into() }
+    }
+
     fn says(node: i32, session: u64, number: u64, led: &[(u64, u64)]) -> Announcement {
-        let led = led.iter().map(|(shard, term)| (ShardId(*shard), *term)).collect();
-        Announcement { node: NodeId(node), session, number, led }
+        let led = led.iter().map(|(shard, term)| (ShardId(*shard), in_term(*term))).collect();
+        Announcement { node: NodeId(node), session, number, wall_ms: 1_000, led }
     }
 
     #[test]
@@ -182,16 +219,29 @@ mod tests {
     }
 
     #[test]
+    fn clocks_are_near_as_long_as_their_nodes_speak() {
+        sim::run(1, || async {
+            let elsewhere = Elsewhere::default();
+            assert!(elsewhere.hear(says(1, 5, 1, &[])) && elsewhere.hear(says(2, 5, 1, &[])));
+            rt::sleep(Duration::from_secs(3)).await;
+            assert_eq!(elsewhere.near(4_000 + JUMP_MS_MIN), 2);
+            assert_eq!(elsewhere.near(4_100 + JUMP_MS_MIN), 0);
+            rt::sleep(SILENCE_MAX).await;
+            assert_eq!(elsewhere.near(4_000), 0);
+        });
+    }
+
+    #[test]
     fn the_latest_term_counts_and_silence_is_no_claim() {
         sim::run(1, || async {
             let elsewhere = Elsewhere::default();
             assert!(elsewhere.hear(says(1, 5, 1, &[(7, 3)])));
             assert!(elsewhere.hear(says(2, 6, 1, &[(7, 4), (8, 1)])));
-            assert_eq!(elsewhere.leader_of(ShardId(7)), Some((NodeId(2), 4)));
+            assert_eq!(elsewhere.leader_of(ShardId(7)), Some((NodeId(2), in_term(4))));
             assert!(!elsewhere.hear(says(2, 6, 1, &[])), "told before");
             assert!(!elsewhere.hear(says(2, 6, 2, &[(7, 4), (8, 1)])), "nothing new");
             assert!(elsewhere.hear(says(2, 6, 3, &[(8, 1)])));
-            assert_eq!(elsewhere.leader_of(ShardId(7)), Some((NodeId(1), 3)));
+            assert_eq!(elsewhere.leader_of(ShardId(7)), Some((NodeId(1), in_term(3))));
             assert!(elsewhere.hear(says(2, 7, 1, &[])), "another life counts anew");
             assert_eq!(elsewhere.leader_of(ShardId(8)), None);
             rt::sleep(SILENCE_MAX).await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -55,6 +56,10 @@ struct Applying {
 pub(crate) struct FakeGroup {
     inner: Arc<Mutex<Applying>>,
     role: watch::Sender<Role>,
+    /// How many voters are in sync, and have everything.
+    pub(crate) in_sync: watch::Sender<usize>,
+    /// The leader that this replica follows speaks.
+    pub(crate) hears: Arc<std::sync::atomic::AtomicBool>,
     /// Each proposal needs a permit: a test can hold the flush up.
     pub(crate) flushes: Arc<Semaphore>,
 }
@@ -69,6 +74,8 @@ impl FakeGroup {
         let group = Self {
             inner: Arc::new(Mutex::new(applying)),
             role: watch::Sender::new(role(1, true)),
+            in_sync: watch::Sender::new(1),
+            hears: Arc::default(),
             flushes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         };
         let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new() };
@@ -140,6 +147,23 @@ impl Group for FakeGroup {
 
     fn members(&self) -> Members {
         Members::of([REPLICA])
+    }
+
+    fn in_sync(&self) -> Arc<[ReplicaId]> {
+        (0..self.in_sync_count() as u64).map(|other| ReplicaId(REPLICA.0 + other)).collect()
+    }
+
+    fn in_sync_count(&self) -> usize {
+        *self.in_sync.borrow()
+    }
+
+    fn synced_by(&self, _: RaftIndex, voters: usize) -> BoxFuture<'static, bool> {
+        let mut in_sync = self.in_sync.subscribe();
+        async move { in_sync.wait_for(|count| *count >= voters).await.is_ok() }.boxed()
+    }
+
+    fn has_heard_within(&self, _: Duration) -> bool {
+        self.hears.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     fn step_towards(&self, _: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>> {

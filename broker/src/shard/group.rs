@@ -3,6 +3,8 @@
 //! May not know: openraft. The real one is [`GroupHandle`].
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -22,6 +24,14 @@ pub trait Group: Send + Sync + 'static {
     fn role(&self) -> watch::Receiver<Role>;
     /// The members as last seen.
     fn members(&self) -> Members;
+    /// The voters that are in sync, this one included; nobody where this replica does not lead.
+    fn in_sync(&self) -> Arc<[ReplicaId]>;
+    /// How many those are.
+    fn in_sync_count(&self) -> usize;
+    /// Waits until so many voters have synced everything up to `index`; false if this replica leads no longer.
+    fn synced_by(&self, index: RaftIndex, voters: usize) -> BoxFuture<'static, bool>;
+    /// True if this replica follows a leader that has spoken within this time.
+    fn has_heard_within(&self, time: Duration) -> bool;
     /// Makes one step towards exactly these voters.
     fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>>;
 }
@@ -43,6 +53,23 @@ impl Group for GroupHandle {
 
     fn members(&self) -> Members {
         self.membership()
+    }
+
+    fn in_sync(&self) -> Arc<[ReplicaId]> {
+        GroupHandle::in_sync(self)
+    }
+
+    fn in_sync_count(&self) -> usize {
+        GroupHandle::in_sync_count(self)
+    }
+
+    fn synced_by(&self, index: RaftIndex, voters: usize) -> BoxFuture<'static, bool> {
+        let handle = self.clone();
+        async move { GroupHandle::synced_by(&handle, index, voters).await }.boxed()
+    }
+
+    fn has_heard_within(&self, time: Duration) -> bool {
+        GroupHandle::has_heard_within(self, time)
     }
 
     fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>> {

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::announce::{Announcer, Elsewhere};
+use super::announce::{Announcer, Elsewhere, Led};
 use super::machine::{self, DirectorySpace, ShardMachine};
 use super::membership;
 use super::registry::Registry;
@@ -187,9 +187,12 @@ impl Shards {
         // Coordinators never wait behind bulk data in the writer.
         group.set_priority(matches!(creation.kind, ShardKind::ConsumerOffsets | ShardKind::TransactionState));
         let registry = self.0.registry.clone();
-        // Clocks of other nodes are not known yet: a node that is alone is its own majority. One that has not yet
-        // heard of any node, itself included, may be one of many.
-        let witness: ClockWitness = Arc::new(move || registry.image().expected_nodes() == 1);
+        // One that has not yet heard of any node, itself included, may be one of many.
+        let elsewhere = self.0.elsewhere.clone();
+        let witness: ClockWitness = Arc::new(move || {
+            let agree = 1 + elsewhere.near(rt::wall_clock_ms());
+            matches!(registry.image().expected_nodes(), nodes @ 1.. if agree * 2 > nodes)
+        });
         let shard = Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, witness);
         self.0.shards.write().insert(shard.creation.shard, shard.clone());
         rt::spawn(shard.clone().run());
@@ -206,7 +209,7 @@ impl Shards {
             self.0.registry.report_lost(lost);
         }
         let weak = Arc::downgrade(&self.0);
-        let led = move || Some(Shards(weak.upgrade()?).all().iter().filter_map(|shard| shard.led_in()).collect());
+        let led = move || Some(Shards(weak.upgrade()?).all().iter().filter_map(|shard| shard.led()).collect());
         let announcer = Announcer {
             own: self.0.node,
             host: self.0.host.clone(),
@@ -390,9 +393,8 @@ impl Shards {
         self.0.host.roles()
     }
 
-    /// Whoever leads a shard of which this node has no replica, and the term, if they told.
-    #[must_use]
-    pub fn leader_elsewhere(&self, shard: ShardId) -> Option<(NodeId, u64)> {
+    /// Which other node leads a shard, and what it told of it.
+    pub(crate) fn told_of(&self, shard: ShardId) -> Option<(NodeId, Led)> {
         self.0.elsewhere.leader_of(shard)
     }
 

@@ -5,6 +5,7 @@ mod announce;
 pub(crate) mod answer;
 pub mod clock;
 pub mod command;
+mod copies;
 mod cut_points;
 pub mod epochs;
 #[cfg(test)]

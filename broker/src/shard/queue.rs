@@ -37,6 +37,8 @@ pub(crate) struct QueuedBatch {
     pub(crate) sent: Option<Sent>,
     /// When whoever waits gives up.
     pub(crate) deadline: Instant,
+    /// How many voters must have synced it before it is answered, if that is more than Raft needs.
+    pub(crate) copies: usize,
     /// Whoever sent it knows that the shard carries the partition; apply judges in any case.
     pub(crate) adopted: bool,
     pub(crate) answer: AnswerSender,
@@ -267,7 +269,16 @@ mod tests {
         let data = Bytes::from(vec![0; bytes]);
         let decision = BatchDecision::default();
         (
-            QueuedBatch { partition: id(index), data, decision, sent, deadline: Instant(100), adopted: false, answer },
+            QueuedBatch {
+                partition: id(index),
+                data,
+                decision,
+                sent,
+                deadline: Instant(100),
+                copies: 0,
+                adopted: false,
+                answer,
+            },
             receiver,
         )
     }

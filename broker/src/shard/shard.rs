@@ -11,7 +11,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use ottla_protocol::ids::PartitionId;
-use ottla_raft::{Members, Proposal, ProposeError, Role};
+use ottla_raft::{Members, Proposal, ProposeError, Proposed, Role};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::entry::Batches;
 use ottla_storage::env::{rt, watch};
@@ -20,8 +20,10 @@ use ottla_storage::index::ExtentKey;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::announce::Led;
 use super::clock::ShardClock;
 use super::command::Command;
+use super::copies;
 use super::cut_points::CutPoints;
 use super::group::Group;
 use super::machine::ShardMachine;
@@ -34,6 +36,9 @@ use crate::partition::{AppendError, ConnectionId, PartitionError};
 
 /// While nothing happens the task looks around this often.
 const IDLE: Duration = Duration::from_secs(3600);
+
+/// Who has not heard of its leader for so long lets nobody read.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// The parts of a machine that its shard keeps looking at.
 pub(crate) struct MachineView {
@@ -133,10 +138,23 @@ impl Shard {
         *self.role.borrow()
     }
 
-    /// The shard and its term, if this replica leads it and serves.
-    pub(super) fn led_in(&self) -> Option<(ShardId, u64)> {
+    /// What is told of the shard, if this replica leads it and serves.
+    pub(super) fn led(&self) -> Option<(ShardId, Led)> {
         let role = self.role();
-        role.ready.then_some((self.creation.shard, role.term.0))
+        role.ready.then(|| (self.creation.shard, Led { term: role.term.0, in_sync: self.group.in_sync() }))
+    }
+
+    /// The term in which this replica follows a leader that has spoken lately: what is applied here is hardly old.
+    #[must_use]
+    pub fn following(&self) -> Option<Term> {
+        let role = self.role();
+        (!role.ready && self.group.has_heard_within(SILENCE_MAX)).then_some(role.term)
+    }
+
+    /// The voters that are in sync; nobody where this replica does not lead.
+    #[must_use]
+    pub fn in_sync(&self) -> Arc<[ReplicaId]> {
+        self.group.in_sync()
     }
 
     /// The role and its changes.
@@ -360,8 +378,8 @@ impl Shard {
     async fn propose_next(&self, term: Term) -> Option<Duration> {
         let command = self.queue.lock().pop_command();
         if let Some(QueuedCommand { command, answer }) = command {
-            let _ =
-                answer.send(self.propose(term, &command, Batches::default()).await.map_err(|error| self.cause(&error)));
+            let applied = self.propose(term, &command, Batches::default()).await;
+            let _ = answer.send(applied.map(|(_, reply)| reply).map_err(|error| self.cause(&error)));
             return None;
         }
         let now = rt::now();
@@ -376,26 +394,54 @@ impl Shard {
         None
     }
 
-    async fn propose(&self, term: Term, command: &Command, batches: Batches) -> Result<ApplyReply, ProposeError> {
+    async fn propose(
+        &self,
+        term: Term,
+        command: &Command,
+        batches: Batches,
+    ) -> Result<(LogId, ApplyReply), ProposeError> {
         let proposal = Proposal { payload: command.encode(), batches, clock_ms: self.next_clock_ms(term) };
-        let proposed = self.group.propose(proposal).await?;
-        proposed.reply.take::<ApplyReply>().ok_or_else(|| ProposeError::Stopped("apply gave no answer".into()))
+        let mut role = self.role.clone();
+        let Proposed { log_id, reply } = tokio::select! {
+            biased;
+            proposed = self.group.propose(proposal) => proposed?,
+            // Nobody waits for what may never be decided: it may still come to be, and whoever sent it asks again.
+            _ = role.wait_for(|role| !role.ready || role.term != term) => {
+                return Err(ProposeError::NotLeader { leader: None });
+            }
+        };
+        let reply = reply.take::<ApplyReply>();
+        reply.map(|reply| (log_id, reply)).ok_or_else(|| ProposeError::Stopped("apply gave no answer".into()))
     }
 
-    fn answer(&self, packed: Packed, reply: Result<ApplyReply, ProposeError>) {
+    fn answer(&self, packed: Packed, reply: Result<(LogId, ApplyReply), ProposeError>) {
         match reply {
-            Ok(ApplyReply::Data(outcomes)) if outcomes.len() == packed.batches.len() => {
+            Ok((log_id, ApplyReply::Data(outcomes))) if outcomes.len() == packed.batches.len() => {
+                let (copies_max, mut waiting) = (self.copies_of(&packed), Vec::new());
                 // All answers first: a connection that wakes up finds those of its whole burst.
-                let answered = packed.batches.into_iter().zip(outcomes);
-                let waiting: Vec<_> = answered.filter_map(|(batch, outcome)| batch.answer.set(Ok(outcome))).collect();
+                for (batch, outcome) in packed.batches.into_iter().zip(outcomes) {
+                    if batch.copies > copies_max {
+                        copies::answer_later(&*self.group, log_id.index, batch, outcome);
+                    } else {
+                        waiting.extend(batch.answer.set(Ok(outcome)));
+                    }
+                }
                 waiting.into_iter().for_each(Waker::wake);
             }
-            Ok(other) => tracing::error!("shard={}: apply answered {other:?} to data", self.creation.shard),
+            Ok((_, other)) => tracing::error!("shard={}: apply answered {other:?} to data", self.creation.shard),
             Err(error) => {
                 let cause = AppendError::from(self.cause(&error));
                 let mut queue = self.queue.lock();
                 packed.batches.into_iter().for_each(|batch| queue.refuse(batch, cause.clone()));
             }
+        }
+    }
+
+    /// How many voters have synced what is applied here, at least; asked only for batches that want more than one.
+    fn copies_of(&self, packed: &Packed) -> usize {
+        match packed.batches.iter().any(|batch| batch.copies > 1) {
+            true => self.members().majority(),
+            false => 1,
         }
     }
 

@@ -39,6 +39,7 @@ fn batch(index: i32, sequence: Option<i32>) -> (QueuedBatch, AnswerReceiver) {
         decision: BatchDecision::default(),
         sent,
         deadline: Instant(i64::MAX),
+        copies: 0,
         adopted: false,
         answer,
     };
@@ -269,4 +270,26 @@ async fn a_stopped_replica_answers_everything() {
     group.fail_with(Some(ProposeError::Stopped("disk".into())));
     let refused = rt::timeout(Duration::from_secs(5), shard.command(Command::ExpireProducers { cutoff_ms: 1 })).await;
     assert_eq!(refused.unwrap(), Err(PartitionError::NotLeaderOrFollower));
+}
+
+#[tokio::test]
+async fn who_wants_more_copies_than_raft_is_answered_when_they_are_there() {
+    let (group, shard) = FakeGroup::leading(POOL);
+    adopt(&shard, 2).await;
+    let wanting = |index, copies, deadline| {
+        let (queued, answer) = batch(index, None);
+        shard.enqueue(QueuedBatch { copies, deadline, ..queued }, None);
+        answer
+    };
+    let (mut patient, mut satisfied) = (wanting(0, 3, Instant(i64::MAX)), wanting(1, 1, Instant(i64::MAX)));
+    let hasty = wanting(0, 2, Instant(0));
+    settle().await;
+    assert_eq!(base(satisfied.try_recv()), 0, "nobody waits for others");
+    let refused = Err(AppendError::NotEnoughReplicasAfterAppend);
+    assert_eq!(hasty.await, Ok(refused), "appended, but not told so");
+    group.in_sync.send_replace(2);
+    settle().await;
+    assert!(patient.try_recv().is_err());
+    let (patient, _) = (wanting(0, 3, Instant(i64::MAX)), group.in_sync.send_replace(3));
+    assert!(matches!(patient.await, Ok(Ok(BatchOutcome::Stored { base_offset: Offset(2), .. }))));
 }

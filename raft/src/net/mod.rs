@@ -28,7 +28,8 @@ pub enum Message {
     Conflict,
     /// The receiver knows a greater vote.
     HigherVote(Vote),
-    /// Asks for a vote (`pre`: only whether it would be granted; `transfer`: the leader itself wants it).
+    /// Asks for a vote (`pre`: only whether it would be granted; `transfer`: the leader itself wants it, or is taken for dead;
+    /// both: whether the receiver has not heard of the leader either).
     AskVote { pre: bool, vote: Vote, last: Option<LogId>, transfer: bool },
     /// Answer to `AskVote`.
     VoteAnswer { vote: Vote, last: Option<LogId>, granted: bool },

@@ -102,6 +102,8 @@ pub(crate) struct MemoryDisk {
     queue: Mutex<Vec<Write>>,
     /// Every write fails from now on.
     pub(crate) broken: Mutex<bool>,
+    /// No write ends.
+    pub(crate) hangs: Mutex<bool>,
     /// Entries of which the records are damaged.
     pub(crate) damaged: Mutex<BTreeSet<u64>>,
 }
@@ -185,6 +187,9 @@ impl MemoryDirectory {
                 }
                 let most = u64::try_from(self.sync_max.as_nanos()).unwrap();
                 rt::sleep(Duration::from_nanos(sim::random_below(most))).await;
+                while *self.disk.hangs.lock() {
+                    rt::sleep(Duration::from_millis(10)).await;
+                }
                 self.complete(count);
             }
         }

@@ -1,5 +1,6 @@
 //! Leadership that is handed over or taken over: long before a lease would be over, and never to two.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,13 +8,19 @@ use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, MemoryStorage, Storage};
+use super::memory::MemoryDisk;
 
 /// Far less than a lease.
 const SOON: Duration = Duration::from_millis(400);
 
 async fn led(voters: usize) -> (Cluster, SimNode) {
     let cluster = Cluster::in_memory(voters, Duration::from_millis(1));
+    let leader = lead(&cluster).await;
+    (cluster, leader)
+}
+
+async fn lead(cluster: &Cluster) -> SimNode {
     for node in cluster.nodes() {
         cluster.start(node).await;
     }
@@ -25,7 +32,12 @@ async fn led(voters: usize) -> (Cluster, SimNode) {
     };
     assert!(cluster.propose(leader, Bytes::from_static(b"1")).await);
     rt::sleep(Duration::from_secs(1)).await;
-    (cluster, leader)
+    leader
+}
+
+fn led_by_another(cluster: &Cluster, than: SimNode) -> Option<SimNode> {
+    let leads = |node: &SimNode| cluster.handle(*node).is_some_and(|group| group.role().borrow().ready);
+    cluster.nodes().into_iter().filter(|node| *node != than).find(leads)
 }
 
 fn home(node: SimNode) -> ReplicaId {
@@ -83,6 +95,86 @@ fn a_node_that_stops_hands_over_first() {
                 rt::sleep(Duration::from_millis(5)).await;
             }
             assert!(rt::now().since(began) < SOON, "seed {seed}");
+        });
+    }
+}
+
+/// Leads again long before timers alone would have it.
+#[test]
+fn a_leader_that_falls_silent_is_replaced() {
+    for seed in 1..30 {
+        sim::run(seed, move || async move {
+            let (cluster, silent) = led(if seed % 2 == 0 { 3 } else { 5 }).await;
+            for node in cluster.nodes().into_iter().filter(|node| *node != silent) {
+                cluster.network.cut(silent, node);
+                if seed % 3 == 0 {
+                    cluster.network.cut(node, silent);
+                }
+            }
+            let began = rt::now();
+            let heir = loop {
+                if let Some(heir) = led_by_another(&cluster, silent) {
+                    break heir;
+                }
+                rt::sleep(Duration::from_millis(5)).await;
+            };
+            let waited = rt::now().since(began);
+            assert!(waited < Duration::from_millis(2_000), "seed {seed}: {waited:?}");
+            assert!(cluster.propose(heir, Bytes::from_static(b"2")).await);
+            // Whoever still reaches the old one is not kept waiting.
+            rt::sleep(Duration::from_millis(2_500).saturating_sub(waited)).await;
+            let role = *cluster.handle(silent).unwrap().role().borrow();
+            assert!(!role.ready && role.leader != Some(home(silent)), "seed {seed}: {role:?}");
+            cluster.network.heal();
+            rt::sleep(Duration::from_secs(2)).await;
+            assert!(cluster.propose(cluster.leader().unwrap(), Bytes::from_static(b"3")).await);
+        });
+    }
+}
+
+#[test]
+fn a_follower_that_does_not_hear_its_leader_alone_disturbs_nobody() {
+    for seed in 1..30 {
+        sim::run(seed, move || async move {
+            let (cluster, leader) = led(3).await;
+            let deaf = cluster.nodes().into_iter().find(|node| *node != leader).unwrap();
+            cluster.network.cut(leader, deaf);
+            if seed % 2 == 0 {
+                cluster.network.cut(deaf, leader);
+            }
+            for round in 0..40 {
+                rt::sleep(Duration::from_millis(500)).await;
+                assert_eq!(cluster.leader(), Some(leader), "seed {seed}, round {round}");
+                assert!(cluster.propose(leader, Bytes::from_static(b"2")).await);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_hands_over() {
+    for seed in 1..20 {
+        sim::run(seed, || async {
+            let disks: Vec<Arc<MemoryDisk>> = (0..3).map(|_| Arc::default()).collect();
+            let sync_max = Duration::from_millis(1);
+            let storage = |disk: &Arc<MemoryDisk>| {
+                Box::new(MemoryStorage { disk: disk.clone(), sync_max, lies: false }) as Box<dyn Storage>
+            };
+            let cluster = Cluster::new(disks.iter().map(storage).collect());
+            let hung = lead(&cluster).await;
+            *disks[usize::try_from(hung.0).unwrap() - 1].hangs.lock() = true;
+            let began = rt::now();
+            let heir = loop {
+                if let Some(heir) = led_by_another(&cluster, hung) {
+                    break heir;
+                }
+                // Something waits for the disk.
+                let cluster = cluster.clone();
+                sim::spawn_on(hung, async move { cluster.propose(hung, Bytes::from_static(b"2")).await });
+                rt::sleep(Duration::from_millis(100)).await;
+                assert!(rt::now().since(began) < Duration::from_secs(5));
+            };
+            assert!(cluster.propose(heir, Bytes::from_static(b"3")).await);
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Consumers: read every partition from its beginning to its end, over and over, and ask where the end is.
 
-use ottla_broker::partition::{FetchSpec, FetchedRecords, Isolation, OffsetQuery, PartitionError};
+use ottla_broker::partition::{Access, FetchSpec, FetchedRecords, Isolation, OffsetQuery, PartitionError};
 use ottla_protocol::batch::{check_crc, split_batches};
 use ottla_protocol::ids::Offset;
 use ottla_storage::env::sim;
@@ -54,6 +54,7 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
                 at_least_one: true,
                 copy_bytes_max: usize::MAX,
                 isolation: Isolation::ReadUncommitted,
+                access: Access::Leader,
                 current_leader_epoch: partition.leader_epoch(),
                 last_fetched_epoch: None,
             };

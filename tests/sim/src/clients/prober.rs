@@ -4,7 +4,7 @@
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_protocol::messages::{BrokerId, GroupId, ListOffsetsRequest, OffsetFetchRequest, TopicName};
-use ottla_broker::partition::{FetchSpec, FetchedRecords, Isolation, PartitionError};
+use ottla_broker::partition::{Access, FetchSpec, FetchedRecords, Isolation, PartitionError};
 use ottla_protocol::batch::split_batches;
 use ottla_protocol::ids::{LeaderEpoch, Offset};
 use ottla_storage::env::sim;
@@ -81,6 +81,8 @@ async fn never_committed(world: &World, client: &mut Client, index: i32) {
 /// Any known offset, its record in the middle of a batch or not, and the end.
 async fn fetch(world: &World, index: i32) {
     let (node, isolation) = (world.random_node(), isolation());
+    // Followers serve whoever wants the replica in its own zone.
+    let access = if sim::random_below(2) == 0 { Access::Leader } else { Access::AnyReplica };
     let (from, end) = {
         let mut oracle = world.oracle();
         let known = oracle.partition(index);
@@ -92,7 +94,7 @@ async fn fetch(world: &World, index: i32) {
     };
     let answer = world
         .ask(node, move |life| async move {
-            let partition = life.partitions.find(NAME, index).await?;
+            let partition = life.partitions.find_for(NAME, index, access).await?;
             let epoch = partition.leader_epoch();
             let spec = FetchSpec {
                 offset: Offset(from),
@@ -100,6 +102,7 @@ async fn fetch(world: &World, index: i32) {
                 at_least_one: true,
                 copy_bytes_max: usize::MAX,
                 isolation,
+                access,
                 current_leader_epoch: epoch,
                 last_fetched_epoch: None,
             };

@@ -1,0 +1,102 @@
+//! A leader that says nothing any more, although its process may live: a follower that has heard nothing for a second asks the
+//! others, and when a majority has not heard of the leader either, takes over without waiting for the lease.
+//!
+//! One who hears its leader never agrees, so a follower that is cut off from its leader alone disturbs nobody: its term does
+//! not grow, and the leader stays. A leader that no majority answers serves nobody until one does: clients that still reach it
+//! look for another. May not know: why somebody is silent.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use openraft::Instant;
+use openraft::async_runtime::WatchReceiver;
+use ottla_storage::entry::Vote;
+use ottla_storage::env::rt;
+use ottla_storage::ids::{LogId, ReplicaId};
+
+use crate::group::Group;
+use crate::net::Message;
+
+/// Who has said nothing for so long, four heartbeats, is doubted.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Between two rounds of asking the others.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long the others have to answer.
+const ANSWER_WAIT: Duration = Duration::from_millis(300);
+
+/// A leader that no majority has answered for so long serves nobody.
+const UNANSWERED_MAX: Duration = Duration::from_secs(2);
+/// How often a leader looks whether it is answered.
+const LOOK: Duration = Duration::from_millis(250);
+
+impl Group {
+    /// Notes whether a majority has answered this leader lately.
+    fn look_at_quorum(&self) {
+        let metrics = self.raft.data_metrics();
+        // Not known before the first answer: until then nothing of its term is committed, and it does not serve anyhow.
+        let silent = metrics.borrow_watched().last_quorum_acked.as_ref().map(|at| at.elapsed());
+        let is_answered = silent.is_none_or(|silent| silent < UNANSWERED_MAX);
+        self.progress.is_answered(is_answered || self.members().is_sole_voter(self.replica));
+    }
+
+    /// The leader that this replica follows, if it has a vote.
+    fn followed(&self) -> Option<ReplicaId> {
+        let leader = self.role().leader.filter(|leader| *leader != self.replica)?;
+        self.members().is_voter(self.replica).then_some(leader)
+    }
+
+    /// Takes over from a leader that has fallen silent, and watches whether anybody answers this one, until the replica stops.
+    pub(crate) async fn watch_silence(self: Arc<Self>) {
+        let mut role = self.progress.role();
+        loop {
+            let wait = match self.followed() {
+                None if self.progress.leads() => {
+                    self.look_at_quorum();
+                    LOOK
+                }
+                None => LOOK,
+                Some(leader) => match SILENCE_MAX.checked_sub(self.silence()) {
+                    Some(left) if left > Duration::ZERO => left,
+                    _ => {
+                        if self.is_doubted_by_a_majority(leader).await && self.suspects(SILENCE_MAX) {
+                            tracing::info!(replica = self.replica.0, leader = leader.0, "the leader is silent");
+                            self.succeed(leader, &|replica| replica == leader).await;
+                        }
+                        PAUSE
+                    }
+                },
+            };
+            let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
+            tokio::select! {
+                biased;
+                _ = stopped => return,
+                () = rt::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn is_doubted_by_a_majority(&self, leader: ReplicaId) -> bool {
+        let (Some(vote), last) = (self.log.vote(), self.log.last_log_id()) else { return false };
+        let configs = self.members().voters;
+        let others: BTreeSet<_> = configs.iter().flatten().copied().filter(|voter| *voter != self.replica).collect();
+        let asked = others.into_iter().filter(|voter| *voter != leader).map(|voter| async move {
+            let question = Message::AskVote { pre: true, vote, last, transfer: true };
+            let answer = self.network.call(self.replica, voter, question, ANSWER_WAIT).await;
+            matches!(answer, Ok(Message::VoteAnswer { granted: true, .. })).then_some(voter)
+        });
+        let mut doubting: BTreeSet<_> = join_all(asked).await.into_iter().flatten().collect();
+        doubting.insert(self.replica);
+        configs.iter().all(|config| config.intersection(&doubting).count() > config.len() / 2)
+    }
+
+    /// Another follower asks whether this one has not heard of the leader either, and could vote for it.
+    pub(crate) fn doubts_too(&self, vote: Vote, last: Option<LogId>) -> Message {
+        let (own, own_last) = (self.log.vote(), self.log.last_log_id());
+        let silent = self.followed().is_some() && self.silence() >= SILENCE_MAX;
+        let same = own.is_some_and(|own| (own.term, own.voted_for) == (vote.term, vote.voted_for));
+        let granted = silent && same && last >= own_last;
+        Message::VoteAnswer { vote: own.unwrap_or(vote), last: own_last, granted }
+    }
+}
