@@ -6,6 +6,7 @@ Used by run.py and by the other runners beside it (stories, suites, soak). May n
 import collections
 import contextlib
 import ctypes
+import json
 import os
 import pathlib
 import re
@@ -120,6 +121,10 @@ class Broker(Process):
             return self.get("/readyz").status == 200
         return False
 
+    def metric(self, name):
+        lines = self.get("/metrics").read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " "))
+
     def errors(self):
         """What it answered that was an error, and how often: {(api, error): count}."""
         found = {}
@@ -158,7 +163,19 @@ class Cluster:
                 broker.spawn()
         for broker in self.brokers:
             broker.wait_until_ready()
+        # A node serves what it knows; a new one may know nobody yet.
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while not self.is_whole():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the cluster did not become whole:\n{self.tail()}")
+            time.sleep(0.02)
         return self
+
+    def is_whole(self):
+        """Every node knows all nodes, and every shard has a leader."""
+        seen = [json.load(broker.get("/v1/cluster")) for broker in self.brokers]
+        led = sum(broker.metric('ottla_raft_replicas{role="leader"}') for broker in self.brokers)
+        return all(len(one["nodes"]) == len(self.brokers) and 1 < one["shards"] == led for one in seen)
 
     def kill(self):
         for broker in self.brokers:
