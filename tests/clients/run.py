@@ -83,7 +83,10 @@ def arguments():
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("names", nargs="*", choices=[*CLIENTS, "first-story", []], metavar="NAME")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.nodes > 1 and (given.record or given.kafka):
+        parser.error("--nodes is for Ottla; the page that --record writes is of one node")
+    return given
 
 
 def broker_in(directory, given):
