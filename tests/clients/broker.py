@@ -3,7 +3,10 @@
 Used by run.py and by the other runners beside it (stories, suites, soak). May not know: any client, any scenario.
 """
 
+import collections
 import contextlib
+import ctypes
+import json
 import os
 import pathlib
 import re
@@ -14,6 +17,15 @@ import time
 import urllib.request
 
 READY_SECONDS_MAX = 60
+
+
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None)
+
+
+def die_with_parent():
+    """Of a new process, before it becomes the program: whatever ends the runner ends what it has begun."""
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def free_ports(count):
@@ -34,10 +46,16 @@ class Process:
         self.process = None
 
     def start(self):
+        self.spawn()
+        return self.wait_until_ready()
+
+    def spawn(self):
         with open(self.directory / self.log_name, "ab") as log:
             self.process = subprocess.Popen(
-                self.command, env=self.environment, stdout=log, stderr=log, cwd=self.directory
+                self.command, env=self.environment, stdout=log, stderr=log, cwd=self.directory, preexec_fn=die_with_parent
             )
+
+    def wait_until_ready(self):
         deadline = time.monotonic() + READY_SECONDS_MAX
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -45,10 +63,17 @@ class Process:
             time.sleep(0.02)
         return self
 
+    def is_alive(self):
+        return self.process is not None and self.process.poll() is None
+
     def kill(self):
-        if self.process and self.process.poll() is None:
+        if self.is_alive():
             self.process.kill()
             self.process.wait()
+
+    def kill_some(self):
+        """What a test kills in the midst of its work."""
+        self.kill()
 
     def stop(self):
         """Ends it as an operator does; it has to end with an exit code that says so."""
@@ -96,6 +121,10 @@ class Broker(Process):
             return self.get("/readyz").status == 200
         return False
 
+    def metric(self, name):
+        lines = self.get("/metrics").read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " "))
+
     def errors(self):
         """What it answered that was an error, and how often: {(api, error): count}."""
         found = {}
@@ -107,6 +136,68 @@ class Broker(Process):
             if match and int(match[1]):
                 found["any", "panic"] = int(match[1])
         return found
+
+
+class Cluster:
+    """Several brokers that found a cluster together, each in a zone of its own; to a scenario they are one broker."""
+
+    def __init__(self, binary, directory, nodes, **settings):
+        places = [f"127.0.0.1:{port}" for port in free_ports(nodes)]
+        self.brokers = []
+        for number, place in enumerate(places, 1):
+            own = pathlib.Path(directory) / f"node-{number}"
+            own.mkdir()
+            joined = dict(
+                KAFKA_NODE_ID=str(number),
+                KAFKA_BROKER_RACK=f"zone-{number}",
+                OTTLA_CLUSTER_LISTENER=place,
+                OTTLA_CLUSTER_SEEDS=",".join(places),
+            )
+            self.brokers.append(Broker(binary, own, **joined, **settings))
+        self.bootstrap = ",".join(broker.bootstrap for broker in self.brokers)
+        self.killed = 0
+
+    def start(self):
+        for broker in self.brokers:
+            if not broker.is_alive():
+                broker.spawn()
+        for broker in self.brokers:
+            broker.wait_until_ready()
+        # A node serves what it knows; a new one may know nobody yet.
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while not self.is_whole():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the cluster did not become whole:\n{self.tail()}")
+            time.sleep(0.02)
+        return self
+
+    def is_whole(self):
+        """Every node knows all nodes, and every shard has a leader."""
+        seen = [json.load(broker.get("/v1/cluster")) for broker in self.brokers]
+        led = sum(broker.metric('ottla_raft_replicas{role="leader"}') for broker in self.brokers)
+        return all(len(one["nodes"]) == len(self.brokers) and 1 < one["shards"] == led for one in seen)
+
+    def kill(self):
+        for broker in self.brokers:
+            broker.kill()
+
+    def kill_some(self):
+        """One node, another one each time."""
+        self.brokers[self.killed % len(self.brokers)].kill()
+        self.killed += 1
+
+    def stop(self):
+        for broker in self.brokers:
+            broker.stop()
+
+    def tail(self):
+        return "\n".join(f"--- node {number}\n{broker.tail()}" for number, broker in enumerate(self.brokers, 1))
+
+    def errors(self):
+        found = collections.Counter()
+        for broker in self.brokers:
+            found.update(broker.errors())
+        return dict(found)
 
 
 class Kafka(Process):

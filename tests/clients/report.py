@@ -25,10 +25,11 @@ HEAD = """# Clients
 Every client below was run against Ottla. The page is written by `tests/clients/report.py` from what the runs recorded; nothing here is
 set by hand.
 
-    tests/setup                          # installs every client, pinned
-    tests/clients/all                    # runs every client, the slow ones too, and rewrites this page
-    tests/clients/run.py sarama          # one client
-    tests/clients/run.py --kafka sarama  # the same scenario against Apache Kafka {kafka}
+    tests/setup                            # installs every client, pinned
+    tests/clients/all                      # runs every client, the slow ones too, and rewrites this page
+    tests/clients/run.py sarama            # one client
+    tests/clients/run.py --nodes 3 sarama  # the same scenario against a cluster, its topics on three nodes
+    tests/clients/run.py --kafka sarama    # the same scenario against Apache Kafka {kafka}
 """
 
 

@@ -25,7 +25,7 @@ def first_story(broker):
         for line in producer.stdout:
             sent.append(line.split()[1:])
             if len(sent) in KILLED_AFTER:
-                broker.kill()
+                broker.kill_some()
                 broker.start()
         if producer.wait(60) != 0:
             raise AssertionError("the producer failed")

@@ -14,7 +14,7 @@ use ottla_protocol::produce::NodeEndpoint;
 use super::brokers::{self, text};
 use crate::coordinator::group::partition_for;
 use crate::metadata::image::CONSUMER_OFFSETS;
-use crate::partition::TopicRef;
+use crate::partition::{PartitionError, TopicRef};
 use crate::server::Context;
 
 const GROUP: i8 = 0;
@@ -58,7 +58,11 @@ async fn find(ctx: &Context, version: i16, key_type: i8, key: &str) -> Result<No
         Some(leader) => leader,
         // The topic has just been made: a client that is refused asks again only after a pause, so wait for its shard.
         None => {
-            ctx.partitions.find(TopicRef::Id(topic.id), index).await.map_err(|_| unavailable())?;
+            match ctx.partitions.find(TopicRef::Id(topic.id), index).await {
+                // Another node has been elected: that is who is asked for.
+                Ok(_) | Err(PartitionError::NotLeaderOrFollower) => {}
+                Err(_) => return Err(unavailable()),
+            }
             ctx.partitions.leadership(topic, index).leader.ok_or_else(unavailable)?
         }
     };

@@ -20,6 +20,8 @@ import org.apache.kafka.common.serialization.*;
 public class Scenario {
     static final int PARTITIONS = 4;
     static final int RECORDS_PER_CODEC = 200;
+    /** What run.py says of the cluster. */
+    static final short FACTOR = Short.parseShort(System.getenv().getOrDefault("TEST_REPLICATION_FACTOR", "1"));
     static final int LARGE_BYTES = 3 << 20;
     static final String LARGE_LIMIT = String.valueOf(4 << 20);
     static final List<String> CODECS = List.of("none", "gzip", "snappy", "lz4", "zstd");
@@ -73,7 +75,7 @@ public class Scenario {
     }
 
     static void adminCreates(Admin admin) throws Exception {
-        NewTopic topic = new NewTopic(TOPIC, 2, (short) 1).configs(Map.of("retention.ms", "86400000"));
+        NewTopic topic = new NewTopic(TOPIC, 2, FACTOR).configs(Map.of("retention.ms", "86400000"));
         CreateTopicsResult created = admin.createTopics(List.of(topic));
         created.all().get();
         check(created.config(TOPIC).get().get("retention.ms").value().equals("86400000"), "config in the answer");

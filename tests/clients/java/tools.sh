@@ -32,7 +32,7 @@ lines() { sort -n <<<"$1" | tr '\n' ' '; }
 version=$(basename "$(ls "$jars"/kafka-tools-[0-9]*.jar)" .jar)
 echo "version ${version#kafka-tools-}"
 
-topics --create --topic "$topic" --partitions 2 --replication-factor 1 --config retention.ms=86400000 > /dev/null
+topics --create --topic "$topic" --partitions 2 --replication-factor "${TEST_REPLICATION_FACTOR:-1}" --config retention.ms=86400000 > /dev/null
 has "^$topic$" "$(topics --list)"
 has 'PartitionCount: 2.*retention.ms=86400000' "$(topics --describe --topic "$topic")"
 topics --alter --topic "$topic" --partitions 3

@@ -7,7 +7,7 @@ const assert = require('node:assert')
 const { promisify } = require('node:util')
 const Kafka = require('node-rdkafka')
 const { version } = require('node-rdkafka/package.json')
-const { run, partitions, recordsPerCodec, retention, largeLimit, large, ...common } = require('../node/common')
+const { run, partitions, recordsPerCodec, replicationFactor, retention, largeLimit, large, ...common } = require('../node/common')
 const { ok, skip, count, waitUntil, record, text, same, fail } = common
 
 const topic = `node-rdkafka-${run}`
@@ -46,7 +46,7 @@ const settings = { ...bootstrap, 'statistics.interval.ms': 100 }
 
 async function adminCreates(admin, anyone) {
   const call = (name, ...parameters) => promisify(admin[name].bind(admin))(...parameters, WAIT_MS)
-  await call('createTopic', { topic, num_partitions: 2, replication_factor: 1, config: { 'retention.ms': retention, 'max.message.bytes': String(largeLimit) } })
+  await call('createTopic', { topic, num_partitions: 2, replication_factor: replicationFactor, config: { 'retention.ms': retention, 'max.message.bytes': String(largeLimit) } })
   await call('createPartitions', topic, partitions)
   await waitUntil(async () => {
     const metadata = await promisify(anyone.getMetadata.bind(anyone))({ topic, timeout: WAIT_MS })

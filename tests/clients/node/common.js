@@ -7,6 +7,8 @@ const crypto = require('node:crypto')
 const run = crypto.randomBytes(4).toString('hex')
 const partitions = 4
 const recordsPerCodec = 200
+// What run.py says of the cluster.
+const replicationFactor = Number(process.env.TEST_REPLICATION_FACTOR || 1)
 const retention = '86400000'
 const largeLimit = 4 * 1024 * 1024
 // Random bytes: no codec makes the large record a small one.
@@ -39,4 +41,4 @@ function fail(error) {
   process.exit(1)
 }
 
-module.exports = { run, partitions, recordsPerCodec, retention, largeLimit, large, ok, skip, count, waitUntil, record, text, same, fail }
+module.exports = { run, partitions, recordsPerCodec, replicationFactor, retention, largeLimit, large, ok, skip, count, waitUntil, record, text, same, fail }

@@ -12,7 +12,7 @@ const { version } = require('kafkajs/package.json')
 const lz4 = require('lz4-napi')
 const snappy = require('snappyjs')
 const zstd = require('@bokuweb/zstd-wasm')
-const { run, partitions, recordsPerCodec, retention, largeLimit, large, ...common } = require('./common')
+const { run, partitions, recordsPerCodec, replicationFactor, retention, largeLimit, large, ...common } = require('./common')
 const { ok, skip, count, waitUntil, record, text, same, fail } = common
 
 const topic = `kafkajs-${run}`
@@ -42,7 +42,7 @@ const logCreator = () => ({ level, log }) => {
   counted[level === logLevel.ERROR ? 'errors' : 'warnings'] += 1
   console.log(`  ${log.message} ${log.error || ''} ${log.retryCount ? `retry ${log.retryCount}` : ''}`)
 }
-const kafka = new Kafka({ clientId: 'scenario', brokers: [process.argv[2]], logLevel: logLevel.WARN, logCreator })
+const kafka = new Kafka({ clientId: 'scenario', brokers: process.argv[2].split(','), logLevel: logLevel.WARN, logCreator })
 
 // kafkajs tells of every request that it gives up waiting for, and of every crash of a consumer that it restarts.
 function watched(client) {
@@ -53,7 +53,7 @@ function watched(client) {
 
 async function adminCreates(admin) {
   const configEntries = [{ name: 'retention.ms', value: retention }]
-  await admin.createTopics({ topics: [{ topic, numPartitions: 2, replicationFactor: 1, configEntries }], waitForLeaders: true })
+  await admin.createTopics({ topics: [{ topic, numPartitions: 2, replicationFactor, configEntries }], waitForLeaders: true })
   await admin.createPartitions({ topicPartitions: [{ topic, count: partitions }] })
   await waitUntil(async () => {
     const { topics } = await admin.fetchTopicMetadata({ topics: [topic] })

@@ -13,7 +13,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, Records
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata
-from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, RUN, Warnings, check_dense, expected_records, ok, say, skip
+from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, REPLICATION_FACTOR, RUN, Warnings
+from scenario import check_dense, expected_records, ok, say, skip
 
 TOPIC = f"aiokafka-{RUN}"
 GROUP = f"aiokafka-group-{RUN}"
@@ -44,7 +45,7 @@ async def consumer(*topics, **more):
 
 
 async def create_and_describe(admin):
-    await admin.create_topics([NewTopic(TOPIC, 2, 1, topic_configs={"retention.ms": "86400000"})])
+    await admin.create_topics([NewTopic(TOPIC, 2, REPLICATION_FACTOR, topic_configs={"retention.ms": "86400000"})])
     await admin.create_partitions({TOPIC: NewPartitions(PARTITIONS)})
 
     async def grown():

@@ -10,7 +10,7 @@ import time
 import confluent_kafka
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec
-from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, RUN, Warnings
+from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, NODES, PARTITIONS, REPLICATION_FACTOR, RUN, Warnings
 from scenario import check_dense, expected_records, ok, say, stop, two_members, wait_until
 
 TOPIC = f"confluent-{RUN}"
@@ -68,12 +68,12 @@ def delivered(one, records):
 
 
 def create_and_describe(admin):
-    wait_for(admin.create_topics([NewTopic(TOPIC, 2, 1, config={"retention.ms": "86400000"})]))
+    wait_for(admin.create_topics([NewTopic(TOPIC, 2, REPLICATION_FACTOR, config={"retention.ms": "86400000"})]))
     wait_for(admin.create_partitions([NewPartitions(TOPIC, PARTITIONS)]))
     wait_until(lambda: len(admin.list_topics(TOPIC).topics[TOPIC].partitions) == PARTITIONS, "the new partitions")
     described = wait_for(admin.describe_topics(confluent_kafka.TopicCollection([TOPIC])))
     assert len(described[TOPIC].partitions) == PARTITIONS
-    assert len(admin.describe_cluster().result(30).nodes) == 1
+    assert len(admin.describe_cluster().result(30).nodes) == NODES
     ok("create")
     limit = ConfigEntry("max.message.bytes", str(LARGE_LIMIT_BYTES), incremental_operation=AlterConfigOpType.SET)
     wait_for(admin.incremental_alter_configs([ConfigResource("topic", TOPIC, incremental_configs=[limit])]))

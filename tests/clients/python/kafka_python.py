@@ -12,7 +12,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, Ne
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata
-from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, RUN, Warnings
+from scenario import BOOTSTRAP, LARGE, LARGE_LIMIT_BYTES, PARTITIONS, REPLICATION_FACTOR, RUN, Warnings
 from scenario import check_dense, expected_records, ok, say, stop, two_members, wait_until
 
 TOPIC = f"kafka-python-{RUN}"
@@ -33,7 +33,7 @@ def close(one):
 
 
 def create_and_describe(admin):
-    admin.create_topics([NewTopic(TOPIC, 2, 1, topic_configs={"retention.ms": "86400000"})])
+    admin.create_topics([NewTopic(TOPIC, 2, REPLICATION_FACTOR, topic_configs={"retention.ms": "86400000"})])
     assert TOPIC in admin.list_topics()
     admin.create_partitions({TOPIC: NewPartitions(PARTITIONS)})
     wait_until(lambda: len(admin.describe_topics([TOPIC])[0]["partitions"]) == PARTITIONS, "the new partitions")

@@ -8,6 +8,9 @@ import uuid
 
 BOOTSTRAP = sys.argv[1] if len(sys.argv) > 1 else ""
 RUN = uuid.uuid4().hex[:8]
+# What run.py says of the cluster; alone a scenario is for one broker.
+NODES = int(os.environ.get("TEST_NODES", "1"))
+REPLICATION_FACTOR = int(os.environ.get("TEST_REPLICATION_FACTOR", "1"))
 PARTITIONS = 4
 RECORDS_PER_CODEC = 200
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]

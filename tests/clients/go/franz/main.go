@@ -46,7 +46,7 @@ func (c *counters) count(err error) {
 
 func client(opts ...kgo.Opt) *kgo.Client {
 	logger := kgo.BasicLogger(said, kgo.LogLevelWarn, nil)
-	own := []kgo.Opt{kgo.SeedBrokers(bootstrap), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.WithHooks(hooks), kgo.WithLogger(logger)}
+	own := []kgo.Opt{kgo.SeedBrokers(bootstrap...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.WithHooks(hooks), kgo.WithLogger(logger)}
 	c, err := kgo.NewClient(append(own, opts...)...)
 	Must(err, "new client")
 	return c
@@ -54,7 +54,7 @@ func client(opts ...kgo.Opt) *kgo.Client {
 
 func adminCreates(ctx context.Context, admin *kadm.Client) {
 	retention := Retention
-	_, err := admin.CreateTopic(ctx, 2, 1, map[string]*string{"retention.ms": &retention}, topic)
+	_, err := admin.CreateTopic(ctx, 2, int16(ReplicationFactor), map[string]*string{"retention.ms": &retention}, topic)
 	Must(err, "create topic")
 	_, err = admin.UpdatePartitions(ctx, Partitions, topic)
 	Must(err, "update partitions")

@@ -20,7 +20,7 @@ var (
 	bootstrap = Bootstrap()
 	topic     = "kafka-go-" + Run
 	group     = "kafka-go-group-" + Run
-	client    = &kafka.Client{Addr: kafka.TCP(bootstrap), Timeout: 30 * time.Second}
+	client    = &kafka.Client{Addr: kafka.TCP(bootstrap...), Timeout: 30 * time.Second}
 	codecs    = map[string]kafka.Compression{
 		"none": 0, "gzip": kafka.Gzip, "snappy": kafka.Snappy, "lz4": kafka.Lz4, "zstd": kafka.Zstd,
 	}
@@ -31,7 +31,7 @@ var (
 func adminCreates(ctx context.Context) {
 	limit := strconv.Itoa(LargeLimitBytes)
 	created, err := client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{
-		Topic: topic, NumPartitions: 2, ReplicationFactor: 1,
+		Topic: topic, NumPartitions: 2, ReplicationFactor: ReplicationFactor,
 		ConfigEntries: []kafka.ConfigEntry{{ConfigName: "retention.ms", ConfigValue: Retention}},
 	}}})
 	Must(err, "create topic")
@@ -76,7 +76,7 @@ func write(ctx context.Context, codec kafka.Compression, messages ...kafka.Messa
 	var mu sync.Mutex
 	var landed []kafka.Message
 	writer := &kafka.Writer{
-		Addr: kafka.TCP(bootstrap), Topic: topic, RequiredAcks: kafka.RequireAll, Compression: codec,
+		Addr: kafka.TCP(bootstrap...), Topic: topic, RequiredAcks: kafka.RequireAll, Compression: codec,
 		BatchBytes: LargeLimitBytes, BatchTimeout: 5 * time.Millisecond, ErrorLogger: log.New(said, "", 0),
 		Balancer: kafka.BalancerFunc(func(m kafka.Message, _ ...int) int { return m.WriterData.(int) }),
 		Completion: func(done []kafka.Message, err error) {
@@ -122,7 +122,7 @@ func comparable(m kafka.Message) Record {
 }
 
 func reader(more kafka.ReaderConfig) *kafka.Reader {
-	more.Brokers, more.Topic = []string{bootstrap}, topic
+	more.Brokers, more.Topic = bootstrap, topic
 	more.MaxBytes, more.MaxWait = LargeLimitBytes, time.Second
 	more.HeartbeatInterval, more.ErrorLogger = 300*time.Millisecond, log.New(said, "", 0)
 	more.StartOffset = kafka.FirstOffset

@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	brokers = []string{Bootstrap()}
+	brokers = Bootstrap()
 	topic   = "sarama-" + Run
 	group   = "sarama-group-" + Run
 	codecs  = map[string]sarama.CompressionCodec{
@@ -48,7 +48,7 @@ func client(c *sarama.Config) sarama.Client {
 
 func adminCreates(admin sarama.ClusterAdmin) {
 	retention, limit := Retention, strconv.Itoa(LargeLimitBytes)
-	detail := sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1, ConfigEntries: map[string]*string{"retention.ms": &retention}}
+	detail := sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: int16(ReplicationFactor), ConfigEntries: map[string]*string{"retention.ms": &retention}}
 	Must(admin.CreateTopic(topic, &detail, false), "create topic")
 	Must(admin.CreatePartitions(topic, Partitions, nil, false), "create partitions")
 	WaitUntil(func() bool {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -35,13 +36,21 @@ type Place struct {
 // Record is what was produced or read, in a form that can be compared.
 type Record struct{ Key, Value, Headers string }
 
-// Bootstrap is the address that the scenario was given.
-func Bootstrap() string {
+// ReplicationFactor is how many nodes a topic is to lie on, as run.py says of the cluster.
+var ReplicationFactor = func() int {
+	if factor, err := strconv.Atoi(os.Getenv("TEST_REPLICATION_FACTOR")); err == nil {
+		return factor
+	}
+	return 1
+}()
+
+// Bootstrap is the addresses that the scenario was given.
+func Bootstrap() []string {
 	if len(os.Args) < 2 {
 		fmt.Fprintln(os.Stderr, "usage: scenario BOOTSTRAP")
 		os.Exit(2)
 	}
-	return os.Args[1]
+	return strings.Split(os.Args[1], ",")
 }
 
 func Ok(step string)             { fmt.Println("ok " + step) }

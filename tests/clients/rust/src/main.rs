@@ -121,7 +121,7 @@ impl Scenario {
     async fn admin_creates(&self) {
         let admin = self.admin();
         let options = AdminOptions::new();
-        let topic = NewTopic::new(&self.topic, 2, TopicReplication::Fixed(1)).set("retention.ms", "86400000");
+        let topic = NewTopic::new(&self.topic, 2, TopicReplication::Fixed(rdkafka_scenario::replication_factor().into())).set("retention.ms", "86400000");
         admin.create_topics([&topic], &options).await.expect("create")[0].as_ref().expect("created");
         let more = NewPartitions::new(&self.topic, PARTITIONS as usize);
         admin.create_partitions([&more], &options).await.expect("partitions")[0].as_ref().expect("added");

@@ -98,7 +98,7 @@ impl Scenario {
 
     async fn create(&self) {
         let controller = self.client.controller_client().expect("controller");
-        controller.create_topic(&self.topic, PARTITIONS, 1, WAIT_MS).await.expect("created");
+        controller.create_topic(&self.topic, PARTITIONS, rdkafka_scenario::replication_factor(), WAIT_MS).await.expect("created");
         assert_eq!(self.listed_partitions().await, Some(PARTITIONS as usize));
         ok("create create and describe only: rskafka gives no settings and adds no partitions");
     }
@@ -190,7 +190,7 @@ async fn main() {
     let bootstrap = std::env::args().nth(1).expect("usage: rskafka-scenario BOOTSTRAP");
     tracing::subscriber::set_global_default(Counting).expect("the only subscriber");
     println!("version {}", rdkafka_scenario::locked_version("rskafka"));
-    let client = ClientBuilder::new(vec![bootstrap]).build().await.expect("client");
+    let client = ClientBuilder::new(bootstrap.split(',').map(str::to_owned).collect()).build().await.expect("client");
     let topic = format!("rskafka-{}", Utc::now().timestamp_micros());
     let scenario = Scenario { client, topic };
     scenario.create().await;

@@ -1,0 +1,151 @@
+"""Turns the clients' journals into a history for the checker (`tests/checker`: `event.rs` says what its lines mean), and has it judged.
+
+A journal's lines, each with `t`, ns of the machine's monotonic clock, and `client`, a number that no other client has:
+
+    send records [[partition, value]]         a producer's burst begins
+    sent results [[offset or null, t]]        what became of each: acknowledged there and then, or nobody knows
+    gave up why                               the producer can not go on
+    subscribe
+    poll begun records [[partition, offset, value]] rebalanced [partition]
+    fetched begun offsets [[partition, offset or null]]    what the group had committed
+    commit offsets [[partition, offset]]      begins
+    committed partitions                      those that were acknowledged; of the others nobody knows
+    read begun records ends [[partition, offset]]          everything, from the beginning
+    error code why partition offset           a consumer was told so
+
+A burst of which only a part was acknowledged becomes two operations: what is acknowledged has to be there, in its order; the rest may be.
+May not know: faults, how clients are run.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+GROUP = 0
+# What a consumer may be told only if the log does not hold what it held, or the broker says so by mistake.
+FALSE_ERRORS = {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "_LOG_TRUNCATION", "_BAD_MSG", "_FATAL", "CORRUPT_MESSAGE"}
+
+
+class Events:
+    """Events of the checker, in the order of time; whoever acts and does not act one by one is several processes."""
+
+    def __init__(self):
+        self.events = []
+        self.processes = {}
+
+    def number(self, *who):
+        return self.processes.setdefault(who, len(self.processes))
+
+    def add(self, t, phase, client, role, action):
+        event = {"time": t, "process": self.number(client, role), "client": client, "type": phase, "do": action}
+        self.events.append((t, len(self.events), event))
+
+    def pair(self, begun, ended, client, role, asked, told, phase="ok"):
+        self.add(begun, "invoke", client, role, asked)
+        self.add(ended, phase, client, role, told)
+
+    def lines(self):
+        return [json.dumps(event) for _, _, event in sorted(self.events, key=lambda e: e[:2])]
+
+
+def sent(events, begun, ended, client, records, results):
+    """One burst. Without results nobody knows of any."""
+    results = results or [(None, 0)] * len(records)
+    told = [({"partition": p, "value": v}, offset) for (p, v), (offset, _) in zip(records, results)]
+    known = [(one, offset) for one, offset in told if offset is not None]
+    unknown = [one for one, offset in told if offset is None]
+    if known:
+        ok = {"send": [{**one, "offset": offset} for one, offset in known]}
+        events.pair(begun, ended, client, "sends", {"send": [one for one, _ in known]}, ok)
+    if unknown:
+        events.pair(begun, ended, client, "lost sight of", {"send": unknown}, {"send": unknown}, "info")
+
+
+def committed(events, begun, ended, client, offsets, partitions):
+    for partition, offset in offsets:
+        action = {"commit": {"group": GROUP, "partition": partition, "offset": offset}}
+        phase = "ok" if partition in partitions else "info"
+        events.pair(begun, ended, client, f"commits {partition}", action, action, phase)
+
+
+def of_journal(journal):
+    """The checker's lines. `journal`: all clients' lines, each client's own in their order."""
+    events, bursts, commits = Events(), {}, {}
+    partitions = sorted({record[0] for line in journal for record in line.get("records", [])})
+    last = max((line["t"] for line in journal), default=0)
+    for line in journal:
+        client, t = line.get("client", 0), line["t"]
+        match line["do"]:
+            case "send":
+                bursts[client] = line
+            case "sent":
+                begun = bursts.pop(client)
+                sent(events, begun["t"], t, client, begun["records"], line["results"])
+            case "subscribe":
+                action = {"subscribe": {"partitions": partitions}}
+                events.pair(t, t, client, "reads", action, action)
+            case "poll":
+                records = [{"partition": p, "offset": o, "value": v} for p, o, v in line["records"]]
+                told = {"poll": {"records": records, "rebalanced": line["rebalanced"]}}
+                events.pair(line["begun"], t, client, "reads", {"poll": {}}, told)
+            case "fetched":
+                for partition, offset in line["offsets"]:
+                    asked = {"group": GROUP, "partition": partition, "offset": None}
+                    told = {"fetch": {**asked, "offset": offset}}
+                    events.pair(line["begun"], t, client, f"fetches {partition}", {"fetch": asked}, told)
+            case "commit":
+                commits[client] = line
+            case "committed":
+                begun = commits.pop(client)
+                committed(events, begun["t"], t, client, begun["offsets"], line["partitions"])
+            case "read":
+                records = [{"partition": p, "offset": o, "value": v} for p, o, v in line["records"]]
+                asked = {"read": {"records": [], "ends": line["ends"]}}
+                events.pair(line["begun"], t, client, "reads all", asked, {"read": {"records": records, "ends": line["ends"]}})
+    # Clients that were killed never heard.
+    for client, begun in bursts.items():
+        sent(events, begun["t"], last, client, begun["records"], None)
+    for client, begun in commits.items():
+        committed(events, begun["t"], last, client, begun["offsets"], [])
+    return events.lines()
+
+
+def complaints(journal):
+    """What no client may ever be told."""
+    found = []
+    for line in journal:
+        if line["do"] == "gave up":
+            found.append(f"an idempotent producer gave up: {line['why']}")
+        elif line["do"] == "error" and line["code"] in FALSE_ERRORS:
+            found.append(f"a consumer of partition {line['partition']} was told at offset {line['offset']}: {line['code']} {line['why']}")
+    return found + left_out(journal)
+
+
+def left_out(journal):
+    """Offsets below what the group has committed that none of its members had been given: every member begins where another committed."""
+    read, ends = {}, {}
+    for line in journal:
+        if line["do"] == "poll":
+            for partition, offset, _ in line["records"]:
+                read.setdefault(partition, set()).add(offset)
+        elif line["do"] == "commit":
+            for partition, offset in line["offsets"]:
+                ends[partition] = max(offset, ends.get(partition, 0))
+    found = []
+    for partition, end in sorted(ends.items()):
+        missing = sorted(set(range(end)) - read.get(partition, set()))
+        if missing:
+            found.append(f"the group committed offset {end} of partition {partition}, but nobody in it read {len(missing)} below, from {missing[0]}")
+    return found
+
+
+def judge(lines, path, judge_command=None):
+    """The checker's report of a history, which is kept at `path`."""
+    path.write_text("".join(f"{line}\n" for line in lines))
+    command = judge_command or ["cargo", "run", "--quiet", "--release", "-p", "ottla-checker", "--example", "judge", "--"]
+    done = subprocess.run([*command, str(path)], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode not in (0, 1, 2):
+        sys.exit(f"the checker failed: {done.stderr}")
+    return json.loads(done.stdout)

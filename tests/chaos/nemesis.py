@@ -1,0 +1,167 @@
+"""Faults. Each says in a line what it did, and proves that it took effect: a fault that nobody felt proves nothing.
+
+A fault ends with every node back; that the cluster then serves is for the runner to see. Faults follow each other, so that never more
+than a minority of the replicas of a shard is away: one node, or one zone.
+May not know: clients.
+"""
+
+import random
+import signal
+import time
+
+from network import CLIENTS
+from nodes import until
+
+TAKE_OVER_SECONDS_MAX = 30
+REBUILD_SECONDS_MAX = 120
+
+
+class NoEffect(Exception):
+    """The fault did not happen, so nothing was proved."""
+
+
+def check(condition, what):
+    if not condition:
+        raise NoEffect(what)
+
+
+class Nemesis:
+    def __init__(self, nodes, network, topic, chance):
+        self.nodes, self.network, self.topic, self.chance = nodes, network, topic, chance
+
+    def any_node(self):
+        """More often than not the one whose loss is felt most."""
+        if self.chance.random() < 0.7:
+            return max(self.nodes, key=lambda node: self.nodes.led(self.topic, node))
+        return self.chance.choice(self.nodes)
+
+    def others(self, node):
+        return [other for other in self.nodes if other is not node]
+
+    def lasts(self, least=2.0, most=6.0):
+        time.sleep(self.chance.uniform(least, most))
+
+    def title(self, node):
+        return f"node {node.number} (zone {node.zone}, leads {self.nodes.led(self.topic, node)} partitions)"
+
+    # kill -9
+
+    def killed(self, nodes):
+        """Ends processes together, and proves it."""
+        for node in nodes:
+            node.process.send_signal(signal.SIGKILL)
+        for node in nodes:
+            check(node.process.wait(10) == -signal.SIGKILL, f"node {node.number} was not killed")
+            check(node.get("/healthz") is None, f"node {node.number} answers after kill -9")
+
+    def back(self, nodes):
+        for node in nodes:
+            node.spawn()
+        for node in nodes:
+            node.wait_until_ready()
+
+    def kill(self):
+        node = self.any_node()
+        yield f"kill -9 {self.title(node)}"
+        self.killed([node])
+        self.lasts()
+        self.back([node])
+
+    def zone(self):
+        zone = self.chance.choice(sorted({node.zone for node in self.nodes}))
+        lost = [node for node in self.nodes if node.zone == zone]
+        yield f"kill -9 zone {zone}: " + ", ".join(self.title(node) for node in lost)
+        self.killed(lost)
+        self.lasts()
+        self.back(lost)
+
+    def replace(self):
+        """The machine is lost with its disk; another one takes its node id."""
+        node = self.any_node()
+        yield f"replace {self.title(node)}"
+        before, voters = node.identity(), until("every replica has caught up", node.voters)
+        self.killed([node])
+        node.wipe()
+        check(not node.data.exists(), f"the disk of node {node.number} is still there")
+        self.lasts()
+        self.back([node])
+        check(node.identity() != before, f"node {node.number} has the directory id of the lost disk")
+        # Until its replicas are rebuilt the loss of another node could be the loss of a majority.
+        until(f"node {node.number} has its {voters} voters again", lambda: node.voters() == voters, REBUILD_SECONDS_MAX)
+
+    # Standing still
+
+    def pause(self):
+        node = self.any_node()
+        yield f"SIGSTOP {self.title(node)}"
+        node.process.send_signal(signal.SIGSTOP)
+        until("the process stands still", lambda: node.state() == "T", 5)
+        check(node.get("/healthz") is None, f"node {node.number} answers while it is stopped")
+        self.lasts()
+        check(node.state() == "T", f"node {node.number} went on by itself")
+        node.process.send_signal(signal.SIGCONT)
+        until("the process goes on", lambda: node.state() != "T", 5)
+
+    # Cuts
+
+    def parted(self, node, inward=True, outward=True, clients=True, meanwhile=lambda: None):
+        """Cuts a node off, proves by datagrams that exactly this is cut, and that real packets were swallowed."""
+        peers = [other.number for other in self.others(node)]
+        far = [*peers, CLIENTS] if clients else peers
+        self.network.cut(node.number, far, inward, outward)
+        for other in [*peers, CLIENTS]:
+            is_far = other in far
+            into, out = self.network.reaches(other, node.number), self.network.reaches(node.number, other)
+            check(into != (inward and is_far), f"{other} -> {node.number}: arrives {into}")
+            check(out != (outward and is_far), f"{node.number} -> {other}: arrives {out}")
+        try:
+            meanwhile()
+            self.lasts(3, 7)
+        finally:
+            swallowed = self.network.heal(node.number)
+        # The probes themselves are one a direction and neighbour.
+        check(swallowed > 2 * len(far), f"the cut of node {node.number} swallowed {swallowed} packets only")
+        check(self.network.reaches(peers[0], node.number), f"node {node.number} is still cut off")
+
+    def cut(self):
+        node, clients = self.any_node(), self.chance.random() < 0.5
+        yield f"cut off {self.title(node)} from other nodes" + (" and clients" if clients else "")
+        self.parted(node, clients=clients)
+
+    def oneway(self):
+        node, clients, inward = self.any_node(), self.chance.random() < 0.5, self.chance.random() < 0.5
+        what = "nothing comes in to" if inward else "nothing goes out of"
+        yield f"{what} {self.title(node)}, other nodes" + (" and clients" if clients else "")
+        self.parted(node, inward=inward, outward=not inward, clients=clients)
+
+    def leader(self):
+        partition, clients = self.chance.choice(sorted(self.nodes[0].leaders(self.topic))), self.chance.random() < 0.5
+        node = until("the partition has a leader", lambda: self.nodes.leader(self.topic, partition))
+        yield f"cut off {self.title(node)}, leader of partition {partition}, from other nodes" + (" and clients" if clients else "")
+
+        def taken_over():
+            now = self.nodes.leader(self.topic, partition, self.others(node))
+            return now is not None and now is not node
+
+        what = f"another node leads partition {partition}"
+        self.parted(node, clients=clients, meanwhile=lambda: until(what, taken_over, TAKE_OVER_SECONDS_MAX))
+
+    # Operators
+
+    def roll(self):
+        yield "restart every node by SIGTERM, one after the other"
+        for node in self.nodes:
+            was = node.process.pid
+            node.stop()
+            node.start()
+            check(node.process.pid != was, f"node {node.number} was not restarted")
+
+
+KINDS = ("kill", "pause", "cut", "oneway", "leader", "zone", "replace", "roll")
+
+
+def deck(kinds, seed):
+    """Kinds without end: each once before any comes again."""
+    chance = random.Random(seed)
+    while True:
+        yield from chance.sample(kinds, len(kinds))

@@ -1,0 +1,133 @@
+"""The nodes under test: a broker process each, in a network namespace of its own, and what they say of themselves.
+
+May not know: faults, clients.
+"""
+
+import json
+import pathlib
+import re
+import shutil
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "clients"))
+
+from broker import Process
+
+KAFKA_PORT, CLUSTER_PORT, ADMIN_PORT = 9092, 19091, 9644
+ZONES = "abc"
+
+
+def until(what, condition, seconds=60):
+    """Waits for something that happens by itself in time, and gives what the condition gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} s until {what}")
+        time.sleep(0.05)
+    return found
+
+
+class Node(Process):
+    good_exits = (0,)
+
+    def __init__(self, binary, directory, network, number, seeds):
+        directory.mkdir()
+        super().__init__(directory)
+        self.network, self.number = network, number
+        self.zone = ZONES[(number - 1) % len(ZONES)]
+        self.data = directory / "data"
+        self.command = [*network.command(number), binary, "start"]
+        address = network.addresses[number]
+        self.environment = {
+            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+            "RUST_BACKTRACE": "1",
+            "KAFKA_NODE_ID": str(number),
+            "KAFKA_BROKER_RACK": self.zone,
+            "KAFKA_LISTENERS": f"PLAINTEXT://{address}:{KAFKA_PORT}",
+            "KAFKA_LOG_DIRS": str(self.data),
+            "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "100",
+            "OTTLA_ADMIN_LISTENER": f"127.0.0.1:{ADMIN_PORT}",
+            "OTTLA_CLUSTER_LISTENER": f"{address}:{CLUSTER_PORT}",
+            "OTTLA_CLUSTER_SEEDS": seeds,
+        }
+
+    def state(self):
+        """As the kernel has it: T is stopped."""
+        return pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    def is_ready(self):
+        found = self.get("/readyz")
+        return found is not None and found[0] == 200
+
+    def get(self, path):
+        return self.network.get(self.number, ADMIN_PORT, path)
+
+    def identity(self):
+        """What its disk says that it is."""
+        return (self.data / "node.json").read_text()
+
+    def wipe(self):
+        shutil.rmtree(self.data)
+
+    def knows(self):
+        """How many nodes the cluster has."""
+        found = self.get("/v1/cluster")
+        return len(json.loads(found[1])["nodes"]) if found and found[0] == 200 else 0
+
+    def leaders(self, topic):
+        """The leader of each partition, as this node knows; None if it does not answer."""
+        found = self.get(f"/v1/topics/{topic}")
+        if found is None or found[0] != 200:
+            return None
+        return {part["partition"]: part["leader"] for part in json.loads(found[1])["partitions"]}
+
+    def replicas(self):
+        """How many replicas run here, by role; None if it does not answer."""
+        found = self.get("/metrics")
+        if found is None or found[0] != 200:
+            return None
+        return {role: int(float(n)) for role, n in re.findall(r'^ottla_raft_replicas\{role="(\w+)"\} (\S+)', found[1], re.M)}
+
+    def voters(self):
+        """How many of its replicas count; None while it does not answer or one of them has not caught up."""
+        roles = self.replicas()
+        if roles is None or roles["learner"] or roles["stopped"]:
+            return None
+        return roles["leader"] + roles["follower"]
+
+    def panics(self):
+        log = (self.directory / self.log_name).read_text(errors="replace")
+        return [line for line in log.splitlines() if "panicked at" in line]
+
+
+class Nodes(list):
+    def __init__(self, binary, directory, network):
+        seeds = ",".join(f"{network.addresses[n]}:{CLUSTER_PORT}" for n in network.nodes)
+        super().__init__(Node(binary, directory / f"node-{n}", network, n, seeds) for n in network.nodes)
+        self.bootstrap = ",".join(f"{network.addresses[n]}:{KAFKA_PORT}" for n in network.nodes)
+
+    def start(self):
+        for node in self:
+            node.spawn()
+        for node in self:
+            node.wait_until_ready()
+        # A node serves before it is registered.
+        until("every node knows all nodes", lambda: all(node.knows() == len(self) for node in self))
+
+    def kill(self):
+        for node in self:
+            node.kill()
+
+    def leader(self, topic, partition, among=None):
+        """Who leads a partition, as any of these nodes says."""
+        for node in among or self:
+            found = node.is_alive() and node.leaders(topic)
+            if found and found.get(partition):
+                return next(one for one in self if one.number == found[partition])
+        return None
+
+    def led(self, topic, node):
+        """How many partitions a node leads."""
+        found = next(filter(None, (one.leaders(topic) for one in self if one.is_alive())), {})
+        return sum(leader == node.number for leader in found.values())

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""A cluster of real processes under faults, checked record by record through librdkafka.
+
+Usage: tests/chaos/run.py [--nodes 3|5] [--nemesis KIND,...] [--time-limit SECONDS] [--seed N] [--broker PATH] [--judge PATH] [--keep]
+Needs root (network namespaces, iptables), tests/setup and `cargo build --release`. Each node has a network namespace and a zone (a, b, c); so
+have the clients. Meanwhile idempotent producers write with acks=all, and a group reads and commits; clients are killed, too. Then faults
+stop, everything is read from every zone, all nodes are killed at once and started again, and everything is read once more.
+
+  kill     kill -9 of a node, and its start         leader   a leader is cut off; another node has to take over
+  pause    SIGSTOP, SIGCONT                         zone     kill -9 of all nodes of a zone
+  cut      a node is cut off                        replace  kill -9, an empty disk under the same node id
+  oneway   a node hears nothing, or is not heard    roll     every node restarted by SIGTERM, one after the other
+
+Every kind that was asked for happens once at least, and then again until the time is over. Prints a line a fault with the longest time in which
+a partition acknowledged nothing, and the verdict of `tests/checker`. Exit code 0: valid; 1: a promise was broken (the nodes' logs and
+the history are kept); 2: unknown, a fault had no effect or nothing was read.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "clients"))
+
+from table import PYTHON, ROOT
+
+# The clients are librdkafka's, from where tests/setup has put it.
+if os.path.realpath(sys.prefix) != os.path.realpath(pathlib.Path(PYTHON).parents[1]):
+    os.execv(PYTHON, [PYTHON, *sys.argv])
+
+from confluent_kafka import KafkaException
+
+import history
+from nemesis import KINDS, Nemesis, NoEffect, deck
+from network import Network
+from nodes import Nodes, until
+from workload import TOPIC, Workload
+
+VALID, INVALID, UNKNOWN = 0, 1, 2
+VERDICTS = {VALID: "valid", INVALID: "INVALID", UNKNOWN: "unknown"}
+CRASH_CHANCE = 0.6
+
+
+def say(line):
+    print(line, flush=True)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=3, choices=(3, 5))
+    parser.add_argument("--nemesis", default=",".join(KINDS), metavar="KIND,...")
+    parser.add_argument("--time-limit", type=float, default=60, metavar="SECONDS")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--broker", default=str(ROOT / "target" / "release" / "ottla"))
+    parser.add_argument("--judge", help="the checker's example `judge`, else cargo builds it")
+    parser.add_argument("--keep", action="store_true", help="keep logs and history of a valid run, too")
+    given = parser.parse_args()
+    given.kinds = given.nemesis.split(",")
+    if strange := set(given.kinds) - set(KINDS):
+        parser.error(f"unknown: {', '.join(sorted(strange))}; there are {', '.join(KINDS)}")
+    return given
+
+
+class Run:
+    def __init__(self, given, directory):
+        self.given, self.directory = given, directory
+        chance = random.Random(given.seed)
+        self.chance = chance
+        self.network = Network(range(1, given.nodes + 1))
+        self.nodes = Nodes(given.broker, directory, self.network)
+        self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance)
+        self.nemesis = Nemesis(self.nodes, self.network, TOPIC, chance)
+        self.complaints, self.without_effect, self.gaps = [], [], {}
+
+    def remove(self):
+        for end in (self.workload.kill, self.nodes.kill, self.network.remove):
+            with contextlib.suppress(OSError):
+                end()
+
+    def go(self):
+        """The whole run; how it ended."""
+        try:
+            self.network.create()
+            self.nodes.start()
+            self.workload.create_topic()
+            self.workload.start()
+            self.workload.progress_since(0)
+            if self.storm():
+                self.aftermath()
+        except (AssertionError, KafkaException, subprocess.TimeoutExpired) as failure:
+            self.complaints.append(str(failure))
+        for node in self.nodes:
+            self.complaints += [f"node {node.number}: {line}" for line in node.panics()]
+        return self.verdict()
+
+    def storm(self):
+        began = time.monotonic()
+        wanted = list(dict.fromkeys(self.given.kinds))
+        for number, kind in enumerate(deck(wanted, self.given.seed)):
+            if number >= len(wanted) and time.monotonic() - began >= self.given.time_limit:
+                return True
+            if not self.fault(kind, began):
+                return False
+            time.sleep(self.chance.uniform(0.2, 1.5))
+
+    def fault(self, kind, began):
+        """One fault from its beginning until every partition takes records again. False if they never do."""
+        fault, begun = getattr(self.nemesis, kind)(), time.monotonic_ns()
+        title, failure = next(fault), None
+        crashed = f"; killed client {self.workload.crash()}" if self.chance.random() < CRASH_CHANCE else ""
+        try:
+            list(fault)
+            until("every node serves", lambda: all(node.is_ready() for node in self.nodes))
+            over = time.monotonic_ns()
+            self.workload.progress_since(over)
+        except NoEffect as reason:
+            self.without_effect.append(f"{kind}: {reason}")
+        except (AssertionError, subprocess.TimeoutExpired) as broken:
+            failure = f"{kind}: {broken}"
+        gap = self.workload.longest_gap(begun, time.monotonic_ns())
+        self.gaps[kind] = max(gap, self.gaps.get(kind, 0))
+        seconds = (time.monotonic_ns() - begun) / 1e9
+        say(f"{begun / 1e9 - began:6.1f} s  {kind:8} {title}; over after {seconds:.1f} s, longest gap {gap:.2f} s{crashed}")
+        self.complaints += [failure] if failure else []
+        self.complaints += self.workload.ended()
+        dead = [node.number for node in self.nodes if not node.is_alive()]
+        self.complaints += [f"node {number} ended by itself" for number in dead]
+        return not failure and not dead
+
+    def aftermath(self):
+        until("every replica has caught up", lambda: all(node.voters() is not None for node in self.nodes))
+        for kind in ("patient", "hasty"):
+            self.complaints += self.workload.stop(kind)
+        self.workload.caught_up()
+        self.complaints += self.workload.stop("member")
+        for rack in ["", *sorted({node.zone for node in self.nodes})]:
+            self.workload.read_all(rack)
+        self.nemesis.killed(self.nodes)
+        self.nemesis.back(self.nodes)
+        self.workload.caught_up()
+        self.workload.read_all()
+
+    def verdict(self):
+        journal = sorted(self.workload.journal, key=lambda line: line["t"])
+        lines = history.of_journal(journal)
+        report = history.judge(lines, self.directory / "history.jsonl", self.given.judge and [self.given.judge])
+        self.complaints += history.complaints(journal)
+        self.complaints += [f"{finding['law']}: {finding['sentence']}" for finding in report["findings"]]
+        say("longest gap by fault: " + ", ".join(f"{kind} {gap:.2f} s" for kind, gap in self.gaps.items()))
+        say(f"{self.workload.counts()}, {report['records_read']} read and checked in all")
+        for complaint in self.complaints[:40]:
+            say(f"  {complaint}")
+        for reason in self.without_effect:
+            say(f"  without effect: {reason}")
+        if self.complaints or report["verdict"] == "invalid":
+            return INVALID
+        return UNKNOWN if self.without_effect or report["verdict"] != "valid" else VALID
+
+
+def main():
+    given = arguments()
+    if os.geteuid() != 0:
+        say("needs root: network namespaces")
+        return UNKNOWN
+    # So that everything is removed: SIGTERM ends the run as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(UNKNOWN))
+    say(f"seed {given.seed}, {given.nodes} nodes, faults: {', '.join(given.kinds)}")
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="ottla-chaos-"))
+    run, outcome = Run(given, directory), UNKNOWN
+    try:
+        outcome = run.go()
+    except OSError as failure:
+        say(f"no cluster can be made here: {failure}")
+    finally:
+        run.remove()
+        if outcome == VALID and not given.keep:
+            shutil.rmtree(directory)
+        else:
+            for node in run.nodes:
+                shutil.rmtree(node.data, ignore_errors=True)
+            say(f"logs and history are in {directory}")
+    say(f"verdict: {VERDICTS[outcome]} (seed {given.seed})")
+    return outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""The verdict has to be able to fail: a sound journal passes, and each way to doctor it is found and named.
+
+Usage: tests/chaos/test_history.py [JUDGE]; without the checker's example `judge` cargo builds it.
+"""
+
+import copy
+import pathlib
+import sys
+import tempfile
+import unittest
+
+import history
+
+JUDGE = [sys.argv.pop(1)] if len(sys.argv) > 1 else None
+PARTITIONS, BURSTS, SIZE = 2, 6, 4
+PRODUCER, FIRST, SECOND, OBSERVER = 64, 128, 192, 0
+
+
+class Clock:
+    def __init__(self):
+        self.t = 1000
+
+    def __call__(self):
+        self.t += 10
+        return self.t
+
+
+def sound():
+    """A producer's bursts to two partitions; a member reads and commits, is killed, another goes on; everything is read at the end."""
+    clock, journal, logs = Clock(), [], [[] for _ in range(PARTITIONS)]
+
+    def say(what, client, **more):
+        journal.append({"do": what, "t": clock(), "client": client, **more})
+
+    def read(client, partition, start, rebalanced):
+        begun = clock()
+        records = [[partition, offset, logs[partition][offset]] for offset in range(start, len(logs[partition]))]
+        say("poll", client, begun=begun, records=records, rebalanced=rebalanced)
+
+    def commit(client, partition):
+        say("commit", client, offsets=[[partition, len(logs[partition])]])
+        say("committed", client, partitions=[partition])
+
+    say("subscribe", FIRST)
+    for burst in range(BURSTS):
+        records = [[n % PARTITIONS, burst * SIZE + n] for n in range(SIZE)]
+        say("send", PRODUCER, records=records)
+        results, before = [], [len(log) for log in logs]
+        for partition, value in records:
+            results.append([len(logs[partition]), clock()])
+            logs[partition].append(value)
+        say("sent", PRODUCER, results=results)
+        member = FIRST if burst < BURSTS // 2 else SECOND
+        if burst == BURSTS // 2:
+            say("subscribe", SECOND)
+            say("fetched", SECOND, begun=clock(), offsets=[[p, before[p]] for p in range(PARTITIONS)])
+        for partition in range(PARTITIONS):
+            read(member, partition, before[partition], [partition] if burst in (0, BURSTS // 2) else [])
+            commit(member, partition)
+    say("fetched", OBSERVER, begun=clock(), offsets=[[p, len(logs[p])] for p in range(PARTITIONS)])
+    records = [[p, offset, value] for p, log in enumerate(logs) for offset, value in enumerate(log)]
+    say("read", OBSERVER, begun=clock(), records=records, ends=[[p, len(log)] for p, log in enumerate(logs)])
+    return journal
+
+
+def lines_of(journal, what):
+    return [line for line in journal if line["do"] == what]
+
+
+def final_read(journal):
+    return lines_of(journal, "read")[0]
+
+
+def without_value(journal, value):
+    """As if it had never been there: nobody reads it, and what follows it moves up."""
+    (partition, offset) = next((p, o) for p, o, v in final_read(journal)["records"] if v == value)
+    for line in lines_of(journal, "read") + lines_of(journal, "poll"):
+        line["records"] = [r for r in line["records"] if r[2] != value]
+
+
+class Verdict(unittest.TestCase):
+    def laws(self, journal):
+        with tempfile.TemporaryDirectory() as directory:
+            report = history.judge(history.of_journal(journal), pathlib.Path(directory) / "history.jsonl", JUDGE)
+        self.assertEqual(report["verdict"] == "invalid", bool(report["broken"]))
+        return set(report["broken"])
+
+    def setUp(self):
+        self.journal = sound()
+
+    def test_a_sound_journal_is_valid(self):
+        self.assertEqual(self.laws(self.journal), set())
+        self.assertEqual(history.complaints(self.journal), [])
+
+    def test_nothing_read_is_not_valid(self):
+        journal = [line for line in self.journal if line["do"] in ("send", "sent", "commit", "committed")]
+        with tempfile.TemporaryDirectory() as directory:
+            report = history.judge(history.of_journal(journal), pathlib.Path(directory) / "history.jsonl", JUDGE)
+        self.assertNotEqual(report["verdict"], "valid")
+
+    def test_an_acknowledged_record_that_is_lost(self):
+        without_value(self.journal, 5)
+        self.assertIn("lost-write", self.laws(self.journal))
+
+    def test_an_acknowledged_record_that_is_lost_at_the_end(self):
+        last = BURSTS * SIZE - 1
+        without_value(self.journal, last)
+        final_read(self.journal)["ends"][1][1] -= 1
+        self.assertIn("unseen", self.laws(self.journal))
+
+    def test_a_record_whose_outcome_is_unknown_may_be_lost(self):
+        self.journal.append({"do": "send", "t": 5, "client": 65, "records": [[0, 7777]]})
+        self.journal.append({"do": "sent", "t": 6, "client": 65, "results": [[None, 0]]})
+        self.assertEqual(self.laws(self.journal), set())
+
+    def test_a_burst_of_a_client_that_was_killed_may_be_lost(self):
+        self.journal.append({"do": "send", "t": 5, "client": 65, "records": [[0, 7777], [1, 7778]]})
+        self.assertEqual(self.laws(self.journal), set())
+
+    def test_the_acknowledged_part_of_a_burst_may_not_be_lost(self):
+        lines_of(self.journal, "sent")[1]["results"][0][0] = None
+        self.assertEqual(self.laws(self.journal), set())
+        without_value(self.journal, SIZE + 1)
+        self.assertIn("lost-write", self.laws(self.journal))
+
+    def test_a_record_that_is_there_twice(self):
+        read = final_read(self.journal)
+        end = read["ends"][0]
+        read["records"].append([0, end[1], 0])
+        end[1] += 1
+        self.assertIn("duplicate", self.laws(self.journal))
+
+    def test_records_in_another_order_than_they_were_sent(self):
+        # Everybody agrees on the places: those of two bursts of one producer are exchanged.
+        sent = lines_of(self.journal, "sent")
+        sent[1]["results"], sent[2]["results"] = sent[2]["results"], sent[1]["results"]
+        places = {}
+        for asked, told in zip(lines_of(self.journal, "send"), sent):
+            for (partition, value), (offset, _) in zip(asked["records"], told["results"]):
+                places[partition, offset] = value
+        for line in lines_of(self.journal, "read") + lines_of(self.journal, "poll"):
+            line["records"] = [[p, o, places[p, o]] for p, o, _ in line["records"]]
+        self.assertIn("nonmonotonic-send", self.laws(self.journal))
+
+    def test_records_of_one_burst_in_another_order(self):
+        results = lines_of(self.journal, "sent")[1]["results"]
+        results[0], results[2] = results[2], results[0]
+        self.assertIn("int-nonmonotonic-send", self.laws(self.journal))
+
+    def test_a_record_at_another_offset_than_was_acknowledged(self):
+        # All later ones, too: the log has shifted by one.
+        read = final_read(self.journal)
+        for record in read["records"]:
+            record[1] += record[0] == 0 and record[1] >= 3
+        read["ends"][0][1] += 1
+        self.assertIn("inconsistent-offsets", self.laws(self.journal))
+
+    def test_a_hole_in_the_offsets(self):
+        for line in lines_of(self.journal, "sent"):
+            for result in line["results"]:
+                result[0] += result[0] >= 5
+        for line in lines_of(self.journal, "read") + lines_of(self.journal, "poll"):
+            line["records"] = [[p, o + (o >= 5), v] for p, o, v in line["records"]]
+        final_read(self.journal)["ends"] = [[p, end + 1] for p, end in final_read(self.journal)["ends"]]
+        self.assertIn("dense-offsets", self.laws(self.journal))
+
+    def test_a_record_that_nobody_sent(self):
+        final_read(self.journal)["records"][3][2] = 424242
+        self.assertIn("phantom-read", self.laws(self.journal))
+
+    def test_a_consumer_that_skips_records_of_its_assignment(self):
+        polls = lines_of(self.journal, "poll")
+        polls[PARTITIONS]["records"] = []
+        self.assertIn("poll-skip", self.laws(self.journal))
+        self.assertTrue(history.complaints(self.journal))
+
+    def test_a_consumer_that_is_given_records_again(self):
+        polls = lines_of(self.journal, "poll")
+        polls[PARTITIONS]["records"] = copy.deepcopy(polls[0]["records"])
+        self.assertIn("nonmonotonic-poll", self.laws(self.journal))
+
+    def test_a_committed_offset_that_falls_back(self):
+        fetched = lines_of(self.journal, "fetched")[-1]
+        fetched["offsets"][0][1] = lines_of(self.journal, "commit")[0]["offsets"][0][1]
+        self.assertIn("committed-offset-forgotten", self.laws(self.journal))
+
+    def test_a_committed_offset_that_is_gone(self):
+        lines_of(self.journal, "fetched")[-1]["offsets"][0][1] = None
+        self.assertIn("committed-offset-forgotten", self.laws(self.journal))
+
+    def test_a_committed_offset_that_nobody_committed(self):
+        lines_of(self.journal, "fetched")[-1]["offsets"][0][1] = 424242
+        self.assertIn("committed-offset-invented", self.laws(self.journal))
+
+    def test_a_group_that_leaves_records_out_at_a_rebalance(self):
+        # To the checker a skip across a rebalance is legal; a member that begins where nobody has committed is not.
+        polls = lines_of(self.journal, "poll")
+        taken = next(line for line in polls if line["client"] == SECOND)
+        taken["records"] = taken["records"][1:]
+        self.assertTrue(any("nobody in it read 1 below" in text for text in history.complaints(self.journal)))
+
+    def test_a_producer_that_gives_up_and_a_false_end(self):
+        self.journal.append({"do": "gave up", "t": 7, "client": 64, "why": "fatal"})
+        error = {"do": "error", "t": 8, "client": FIRST, "code": "OFFSET_OUT_OF_RANGE", "why": "x", "partition": 0, "offset": 3}
+        self.journal.append(error)
+        self.assertEqual(len(history.complaints(self.journal)), 2)
+
+
+if __name__ == "__main__":
+    unittest.main()
