@@ -25,15 +25,17 @@ struct Detail {
 }
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    // Where no leader confirms it, the image as it is must do: reading settings helps to find out why.
-    let _ = ctx.metadata.read_index().await;
+    // Where no leader confirms it, the image as it is must do: reading settings helps to find out why. Only that a topic does
+    // not exist is not said then.
+    let unconfirmed = ctx.metadata.read_index().await.err();
     let image = ctx.metadata.image();
     let detail = Detail {
         version,
         synonyms: request.include_synonyms,
         documentation: request.include_documentation && version >= 3,
     };
-    let results = request.resources.iter().map(|resource| result(ctx, &image, &detail, resource)).collect();
+    let results =
+        request.resources.iter().map(|resource| result(ctx, &image, &detail, resource, unconfirmed.as_ref())).collect();
     DescribeConfigsResponse::default().with_results(results)
 }
 
@@ -42,6 +44,7 @@ fn result(
     image: &MetadataImage,
     detail: &Detail,
     resource: &DescribeConfigsResource,
+    unconfirmed: Option<&MetadataError>,
 ) -> DescribeConfigsResult {
     let answer = DescribeConfigsResult::default()
         .with_resource_type(resource.resource_type)
@@ -56,7 +59,10 @@ fn result(
             };
             answer.with_configs(all.into_iter().filter(wanted).map(|described| shown(detail, described)).collect())
         }
-        Err(error) => answer.with_error_code(error.code().code()).with_error_message(Some(text(&error.to_string()))),
+        Err(error) => {
+            let error = unconfirmed.filter(|_| error == MetadataError::UnknownTopic).unwrap_or(&error);
+            answer.with_error_code(error.code().code()).with_error_message(Some(text(&error.to_string())))
+        }
     }
 }
 

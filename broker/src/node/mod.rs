@@ -67,6 +67,9 @@ pub struct Node {
     told: Vec<ListenerEndpoint>,
 }
 
+/// How long a node that could be ready waits until its shards are led.
+const LEADERS_WAIT: Duration = Duration::from_secs(10);
+
 impl Node {
     /// Starts a node; when this returns, clients are answered.
     pub async fn start(config: Config, readiness: Readiness) -> Result<Self, StartError> {
@@ -94,7 +97,7 @@ impl Node {
         let domain = floors.domain(&config);
         state.show(domain.clone());
         let server = serve(&config, listeners, domain.clone())?;
-        rt::spawn(readiness_of(domain.metadata.clone(), readiness.clone()));
+        rt::spawn(readiness_of(domain.metadata.clone(), domain.partitions.clone(), readiness.clone()));
         announce(&config, &domain, &bound, &told, admin.as_ref(), &readiness);
         let Floors { groups, directories, .. } = floors;
         let metadata = domain.metadata.group().clone();
@@ -170,7 +173,8 @@ fn serve(config: &Config, listeners: Vec<BoundListener>, domain: Domain) -> Resu
 }
 
 /// A node is ready when it is registered, and all founders of a new cluster with it: before, no topic could be placed on them.
-async fn readiness_of(metadata: Metadata, readiness: Readiness) {
+/// Then it knows who leads its shards, unless nobody does.
+async fn readiness_of(metadata: Metadata, partitions: Partitions, readiness: Readiness) {
     let mut images = metadata.watch();
     let is_whole = |image: &MetadataImage| {
         let founded = image.nodes.len() >= image.expected_nodes() || image.shards.len() > 1;
@@ -181,6 +185,17 @@ async fn readiness_of(metadata: Metadata, readiness: Readiness) {
         if images.wait_for(|image| is_whole(image)).await.is_err() {
             return;
         }
+    }
+    let mut changes = partitions.leadership_changes();
+    let all_led = async {
+        while !partitions.all_are_led() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    if rt::timeout(LEADERS_WAIT, all_led).await.is_err() {
+        tracing::warn!("some shards have no leader; what they carry is not served yet");
     }
     readiness.enter(Phase::Serving, "serving", 1, 1);
 }

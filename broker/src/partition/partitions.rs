@@ -16,7 +16,7 @@ use super::error::PartitionError;
 use super::handle::Partition;
 use super::leaders::Leaders;
 use super::types::{Access, ConnectionId, Isolation, Leadership, TopicRef};
-use crate::metadata::{MetadataImage, Topic};
+use crate::metadata::{MetadataImage, ShardKind, Topic};
 use crate::shard::watching::Watch;
 use crate::shard::{Shard, Shards};
 
@@ -163,6 +163,17 @@ impl Partitions {
     #[must_use]
     pub fn leadership_changes(&self) -> watch::Receiver<u64> {
         self.shards.leadership_changes()
+    }
+
+    /// True if this node knows who leads each shard.
+    #[must_use]
+    pub fn all_are_led(&self) -> bool {
+        let image = self.image();
+        let mut shards = image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata);
+        shards.all(|record| match self.shards.get(record.id) {
+            Some(shard) => shard.role().leader.is_some(),
+            None => self.shards.told_of(record.id).is_some(),
+        })
     }
 
     /// This node.
