@@ -1,7 +1,8 @@
 //! The `ottla` binary: words of the command line, logging, signals, exit codes. Everything else is the node's.
 //!
 //! `ottla start`: exit code 0 after a clean stop, 1 when the node cannot start, 2 when the command line cannot be
-//! understood. `ottla healthcheck`: 0 if the node answers, 1 if not. `ottla unsafe-recover`: 1 if nothing could be done.
+//! understood. `ottla healthcheck`: 0 if the node answers, 1 if not. `ottla unsafe-recover`: 1 if nothing could be done. Other
+//! words ask a cluster as its clients do ([`ottla_broker::commands`]).
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 
 use ottla_broker::admin::Readiness;
 use ottla_broker::admin::check::{Question, check};
+use ottla_broker::commands;
 use ottla_broker::config::flags::{self, Flags};
 use ottla_broker::config::sources::{Inputs, load};
 use ottla_broker::config::{Config, ConfigError};
@@ -23,8 +25,12 @@ const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    let words = words();
+    if words.first().is_some_and(|word| commands::is_one(word)) {
+        return commands::run(words);
+    }
     let readiness = Readiness::default();
-    let (verb, words) = match verb(words()) {
+    let (verb, words) = match verb(words) {
         Ok(verb) => verb,
         Err(error) => return complain(&error, EXIT_USAGE),
     };

@@ -12,8 +12,10 @@ const FILE_LINES_MAX: usize = 600;
 /// Words that say a thing is not finished; the code has none of them.
 const BANNED: &[&str] = &["todo!", "unimplemented!", "dbg!", "FIXME", "XXX", "simplified for now"];
 
-/// The floors of the broker, lowest first. A floor may call those below it, and the two that everybody reads.
-const FLOORS: &[&str] = &["shard", "partition", "coordinator", "handlers", "server", "admin", "node"];
+/// The floors of the broker, lowest first. A floor may call those below it, and the two that everybody reads. The command line
+/// and its client lie below all: they know the broker only over the wire.
+const FLOORS: &[&str] =
+    &["client", "commands", "shard", "partition", "coordinator", "handlers", "server", "admin", "node"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
@@ -154,6 +156,18 @@ fn the_floors_of_the_broker_call_downwards_only() {
         let code: String = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         let above = FLOORS[level + 1..].iter().filter(|floor| uses(&code, floor) && !allowed(inside, floor));
         above.map(|floor| format!("{path}: calls up to `{floor}`")).collect()
+    });
+}
+
+#[test]
+fn the_command_line_and_the_broker_know_each_other_only_over_the_wire() {
+    every_file(|path, text| {
+        let Some(inside) = path.strip_prefix("broker/src/") else { return Vec::new() };
+        let is_client = inside.starts_with("client/") || inside.starts_with("commands/");
+        let paths = text.match_indices("crate::").map(|(at, word)| &text[at + word.len()..]);
+        let crosses = |to: &&str| (to.starts_with("client") || to.starts_with("commands")) != is_client;
+        let complain = |to: &str| format!("{path}: crate::{}", to.split([':', ';', '{']).next().unwrap());
+        paths.filter(crosses).map(complain).collect()
     });
 }
 

@@ -29,6 +29,7 @@ pub(super) async fn cluster(State(state): State<AdminState>) -> Response {
     Json(json!({
         "cluster_id": *image.cluster_id,
         "node_id": domain.config.node_id.0,
+        "metadata_leader": domain.metadata.controller_id().map(|node| node.0),
         "version": env!("CARGO_PKG_VERSION"),
         "nodes": nodes,
         "topics": image.topics.len(),

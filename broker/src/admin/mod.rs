@@ -10,6 +10,7 @@ mod exposition;
 mod families;
 mod lag;
 pub mod readiness;
+mod shards;
 
 use std::io;
 use std::net::SocketAddr;
@@ -95,11 +96,13 @@ fn routes(state: AdminState) -> Router {
         .route("/v1/topics", get(api::topics))
         .route("/v1/topics/{name}", get(api::topic))
         .route("/v1/groups", get(api::groups))
+        .route("/v1/shards", get(shards::list))
+        .route("/v1/shards/{id}", get(shards::one))
         .with_state(state)
 }
 
 async fn index() -> &'static str {
-    "Ottla admin port\n\n/healthz\n/readyz\n/metrics\n/v1/cluster\n/v1/topics\n/v1/topics/{name}\n/v1/groups\n"
+    "Ottla admin port\n\n/healthz\n/readyz\n/metrics\n/v1/cluster\n/v1/topics\n/v1/topics/{name}\n/v1/groups\n/v1/shards\n/v1/shards/{id}\n"
 }
 
 async fn readyz(State(state): State<AdminState>) -> Response {

@@ -16,7 +16,7 @@ use super::error::PartitionError;
 use super::handle::Partition;
 use super::leaders::Leaders;
 use super::types::{Access, ConnectionId, Isolation, Leadership, TopicRef};
-use crate::metadata::{MetadataImage, ShardKind, Topic};
+use crate::metadata::{MetadataImage, ShardId, ShardKind, Topic};
 use crate::shard::watching::Watch;
 use crate::shard::{Shard, Shards};
 
@@ -180,6 +180,12 @@ impl Partitions {
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.shards.node()
+    }
+
+    /// Whoever leads a shard of which this node has no replica, and the term, if they told.
+    #[must_use]
+    pub fn leader_elsewhere(&self, shard: ShardId) -> Option<(NodeId, u64)> {
+        self.shards.told_of(shard).map(|(node, led)| (node, led.term))
     }
 
     /// The shards of this node, for metrics.

@@ -1,0 +1,137 @@
+//! The brokers of a cluster and the connections to them: found through any of several addresses.
+//!
+//! May not know: topics, groups.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::RangeInclusive;
+
+use kafka_protocol::protocol::Request;
+
+use super::address::Address;
+use super::connection::Connection;
+use super::error::ClientError;
+
+/// One broker as the cluster tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Its id.
+    pub id: i32,
+    /// What it advertises.
+    pub address: Address,
+    /// Its zone.
+    pub rack: Option<String>,
+}
+
+/// Who can be asked.
+pub struct Brokers {
+    bootstrap: Vec<Address>,
+    known: BTreeMap<i32, Broker>,
+    open: BTreeMap<Address, Connection>,
+}
+
+impl Brokers {
+    /// Nobody is connected yet.
+    #[must_use]
+    pub fn new(bootstrap: Vec<Address>) -> Self {
+        Self { bootstrap, known: BTreeMap::new(), open: BTreeMap::new() }
+    }
+
+    /// What the cluster tells of its brokers.
+    pub(super) fn learn(&mut self, brokers: impl IntoIterator<Item = Broker>) {
+        self.known = brokers.into_iter().map(|broker| (broker.id, broker)).collect();
+    }
+
+    /// All brokers that are known.
+    pub(super) fn known(&self) -> Vec<Broker> {
+        self.known.values().cloned().collect()
+    }
+
+    /// Asks whoever answers.
+    pub(super) async fn ask_any<R: Request>(
+        &mut self,
+        versions: RangeInclusive<i16>,
+        make: impl FnOnce(i16) -> R,
+    ) -> Result<R::Response, ClientError> {
+        self.open.retain(|_, connection| connection.is_alive());
+        let (address, connection) = match self.open.pop_first() {
+            Some(open) => open,
+            None => self.connect_any().await?,
+        };
+        self.talk(address, connection, versions, make).await
+    }
+
+    /// Asks one broker.
+    pub(super) async fn ask<R: Request>(
+        &mut self,
+        broker: i32,
+        versions: RangeInclusive<i16>,
+        make: impl FnOnce(i16) -> R,
+    ) -> Result<R::Response, ClientError> {
+        let (address, connection) = self.take(broker).await?;
+        self.talk(address, connection, versions, make).await
+    }
+
+    /// Tells one broker something that it does not answer.
+    pub(super) async fn tell<R: Request>(
+        &mut self,
+        broker: i32,
+        versions: RangeInclusive<i16>,
+        make: impl FnOnce(i16) -> R,
+    ) -> Result<(), ClientError> {
+        let (address, mut connection) = self.take(broker).await?;
+        connection.tell(versions, make).await?;
+        self.open.insert(address, connection);
+        Ok(())
+    }
+
+    /// Where a broker is.
+    pub(super) fn address_of(&self, broker: i32) -> Result<Address, ClientError> {
+        let unknown = || ClientError::Refused {
+            what: format!("broker {broker}"),
+            code: ottla_protocol::error::ErrorCode::BrokerNotAvailable.code(),
+            message: Some("the cluster does not tell where it is".to_owned()),
+        };
+        self.known.get(&broker).map(|broker| broker.address.clone()).ok_or_else(unknown)
+    }
+
+    async fn take(&mut self, broker: i32) -> Result<(Address, Connection), ClientError> {
+        let address = self.address_of(broker)?;
+        let connection = match self.open.remove(&address).filter(Connection::is_alive) {
+            Some(connection) => connection,
+            None => Connection::open(&address).await?,
+        };
+        Ok((address, connection))
+    }
+
+    /// One request; the connection is kept if it is still good.
+    async fn talk<R: Request>(
+        &mut self,
+        address: Address,
+        mut connection: Connection,
+        versions: RangeInclusive<i16>,
+        make: impl FnOnce(i16) -> R,
+    ) -> Result<R::Response, ClientError> {
+        let answer = connection.call(versions, make).await;
+        if matches!(answer, Ok(_) | Err(ClientError::Unsupported { .. })) {
+            self.open.insert(address, connection);
+        }
+        answer
+    }
+
+    /// The first address that answers: those given, in their order, then those that the cluster told.
+    async fn connect_any(&self) -> Result<(Address, Connection), ClientError> {
+        let mut tried: Vec<(Address, io::Error)> = Vec::new();
+        for address in self.bootstrap.iter().chain(self.known.values().map(|broker| &broker.address)) {
+            if tried.iter().any(|(known, _)| known == address) {
+                continue;
+            }
+            match Connection::open(address).await {
+                Ok(connection) => return Ok((address.clone(), connection)),
+                Err(ClientError::Connection { source, .. }) => tried.push((address.clone(), source)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ClientError::NobodyAnswers { tried })
+    }
+}

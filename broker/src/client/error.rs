@@ -1,0 +1,150 @@
+//! What can go wrong between the command line and a broker, in words that name Kafka's error.
+//!
+//! May not know: exit codes.
+
+use std::io;
+
+use ottla_protocol::error::ErrorCode;
+use thiserror::Error;
+
+use super::address::Address;
+
+/// Why something asked of a cluster did not happen.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// None of the addresses given answers.
+    #[error("no broker answers: {}", list(.tried))]
+    NobodyAnswers {
+        /// Who was tried, and what happened.
+        tried: Vec<(Address, io::Error)>,
+    },
+    /// A connection broke, or an answer did not come in time.
+    #[error("{address}: {source}")]
+    Connection {
+        /// The broker.
+        address: Address,
+        /// What happened.
+        source: io::Error,
+    },
+    /// What answers is no Kafka broker, or not on this port.
+    #[error("{address} does not speak Kafka's protocol here: {why}")]
+    NotKafka {
+        /// Who answered.
+        address: Address,
+        /// What is strange about the answer.
+        why: String,
+    },
+    /// The broker is too old or too new for a request.
+    #[error("{address} serves {api} {served}, and {needed} is needed (UNSUPPORTED_VERSION)")]
+    Unsupported {
+        /// The broker.
+        address: Address,
+        /// The request's name.
+        api: String,
+        /// The versions that it serves.
+        served: String,
+        /// The versions that this client speaks.
+        needed: String,
+    },
+    /// A request that this client cannot put into bytes: a value that its version has no room for.
+    #[error("the request cannot be written: {0}")]
+    Unsayable(String),
+    /// The broker said no.
+    #[error("{what}: {}", refusal(*.code, .message.as_deref()))]
+    Refused {
+        /// Topic, group or whatever was asked for.
+        what: String,
+        /// Kafka's error code.
+        code: i16,
+        /// What the broker added.
+        message: Option<String>,
+    },
+    /// Records that do not read back.
+    #[error("{what}: {why}")]
+    BadRecords {
+        /// Topic, partition and offset.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl ClientError {
+    /// Success, or the refusal of `what`.
+    pub(crate) fn check(code: i16, message: Option<&str>, what: impl FnOnce() -> String) -> Result<(), Self> {
+        if code == ErrorCode::None.code() {
+            return Ok(());
+        }
+        Err(Self::Refused { what: what(), code, message: message.map(str::to_owned) })
+    }
+
+    /// Kafka's code, if the broker gave one.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { code, .. } => ErrorCode::from_code(*code),
+            _ => None,
+        }
+    }
+
+    /// True for what may be gone when the leader is looked up again.
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Self::Connection { .. } | Self::NobodyAnswers { .. } => true,
+            Self::Refused { code, .. } => passes(*code),
+            _ => false,
+        }
+    }
+}
+
+/// True for codes that pass by themselves. A topic that is unknown is not waited for: whoever mistyped it waits in vain.
+pub(crate) fn passes(code: i16) -> bool {
+    let unknown = [ErrorCode::UnknownTopicOrPartition, ErrorCode::UnknownTopicId, ErrorCode::RequestTimedOut];
+    ErrorCode::from_code(code).is_some_and(|code| code.is_retriable() && !unknown.contains(&code))
+}
+
+fn list(tried: &[(Address, io::Error)]) -> String {
+    tried.iter().map(|(address, error)| format!("{address}: {error}")).collect::<Vec<_>>().join("; ")
+}
+
+/// Our words and Kafka's name; the broker's own words where it has some.
+fn refusal(code: i16, message: Option<&str>) -> String {
+    let message = message.map(str::trim).filter(|message| !message.is_empty());
+    match ErrorCode::from_code(code) {
+        Some(error) => format!("{} ({})", message.unwrap_or(error.message()), error.name()),
+        None => format!("{} (error {code}, which this release does not know)", message.unwrap_or("refused")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_kafkas_error_and_prefers_the_brokers_words() {
+        let refused =
+            |code, message| ClientError::check(code, message, || "topic t".to_owned()).unwrap_err().to_string();
+        assert_eq!(
+            refused(3, None),
+            "topic t: the topic or partition does not exist here (UNKNOWN_TOPIC_OR_PARTITION)"
+        );
+        assert_eq!(refused(36, Some("it exists.")), "topic t: it exists. (TOPIC_ALREADY_EXISTS)");
+        assert_eq!(refused(999, Some(" ")), "topic t: refused (error 999, which this release does not know)");
+        assert!(ClientError::check(0, None, String::new).is_ok());
+    }
+
+    #[test]
+    fn every_address_that_was_tried_is_named() {
+        let address = |port| Address { host: "h".to_owned(), port };
+        let error = || io::Error::new(io::ErrorKind::ConnectionRefused, "refused");
+        let tried = vec![(address(1), error()), (address(2), error())];
+        assert_eq!(ClientError::NobodyAnswers { tried }.to_string(), "no broker answers: h:1: refused; h:2: refused");
+    }
+
+    #[test]
+    fn a_lost_leader_passes_and_an_unknown_topic_does_not() {
+        assert!(passes(ErrorCode::NotLeaderOrFollower.code()) && passes(ErrorCode::LeaderNotAvailable.code()));
+        assert!(!passes(ErrorCode::UnknownTopicOrPartition.code()) && !passes(ErrorCode::MessageTooLarge.code()));
+        assert!(!passes(0) && !passes(999));
+    }
+}

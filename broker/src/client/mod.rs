@@ -1,0 +1,31 @@
+//! A client of Kafka's protocol for the command line: finds leaders and coordinators, asks, and tries again what passes.
+//!
+//! Speaks to any broker, not only to Ottla, May not know: any floor of the
+//! broker, and what is printed.
+
+pub mod address;
+mod assignment;
+mod brokers;
+mod cluster;
+mod connection;
+mod error;
+mod groups;
+pub mod http;
+mod murmur2;
+mod offsets;
+mod patience;
+mod producer;
+mod reader;
+mod records;
+mod topics;
+
+pub use address::Address;
+pub use brokers::{Broker, Brokers};
+pub use cluster::{At, Cluster, ClusterView, PartitionView, TopicView};
+pub use error::ClientError;
+pub use groups::{Commit, CommittedOffset, GroupMember, GroupView, ListedGroup};
+pub use offsets::{EARLIEST, LATEST, Place};
+pub use producer::{Acks, NewRecord, Placed, Producer, SEND_BYTES, Target};
+pub use reader::{Reader, Start};
+pub use records::ReadRecord;
+pub use topics::{ConfigEdit, ConfigEntry, Created, NewTopic};

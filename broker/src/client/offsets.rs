@@ -1,0 +1,155 @@
+//! Where partitions begin and end, and where they stand at a time: ListOffsets at each leader.
+//!
+//! May not know: groups, records.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse;
+use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, ListOffsetsResponse};
+use ottla_protocol::error::ErrorCode;
+
+use super::cluster::{At, Cluster, topic_name};
+use super::error::ClientError;
+use super::patience::Patience;
+
+/// The first offset that is there.
+pub const EARLIEST: i64 = -2;
+/// The offset after the last record.
+pub const LATEST: i64 = -1;
+
+/// What a lookup found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The offset; none where nothing is as young as was asked for.
+    pub offset: Option<i64>,
+    /// The leader's epoch there; -1 if unknown.
+    pub epoch: i32,
+}
+
+impl Cluster {
+    /// Looks partitions up by a timestamp, [`EARLIEST`] or [`LATEST`]; asks leaders again that have moved.
+    ///
+    /// # Errors
+    /// When a topic does not exist or nobody answers; what concerns one partition is in the answer.
+    pub async fn offsets(
+        &mut self,
+        mut wanted: BTreeMap<At, i64>,
+    ) -> Result<BTreeMap<At, Result<Place, ClientError>>, ClientError> {
+        let mut found = BTreeMap::new();
+        let mut patience = Patience::new();
+        while !wanted.is_empty() {
+            let mut failed = self.offsets_once(&mut wanted, &mut found).await?;
+            if wanted.is_empty() || patience.again().await {
+                continue;
+            }
+            for at in std::mem::take(&mut wanted).into_keys() {
+                let error = failed.remove(&at).unwrap_or_else(|| refused(&at, ErrorCode::LeaderNotAvailable.code()));
+                found.insert(at, Err(error));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same for partitions that all are looked up alike.
+    ///
+    /// # Errors
+    /// As [`Cluster::offsets`], and when one partition is refused.
+    pub async fn offsets_at(
+        &mut self,
+        partitions: impl IntoIterator<Item = At>,
+        timestamp: i64,
+    ) -> Result<BTreeMap<At, Place>, ClientError> {
+        let wanted = partitions.into_iter().map(|at| (at, timestamp)).collect();
+        self.offsets(wanted).await?.into_iter().map(|(at, place)| Ok((at, place?))).collect()
+    }
+
+    /// One round; takes out of `wanted` what has its answer, and says why of what stays.
+    async fn offsets_once(
+        &mut self,
+        wanted: &mut BTreeMap<At, i64>,
+        found: &mut BTreeMap<At, Result<Place, ClientError>>,
+    ) -> Result<BTreeMap<At, ClientError>, ClientError> {
+        let mut topics: Vec<String> = wanted.keys().map(|(topic, _)| topic.clone()).collect();
+        topics.dedup();
+        let leaders = self.leaders(&topics).await?;
+        let mut by_leader: BTreeMap<i32, Vec<(At, i64)>> = BTreeMap::new();
+        for (at, timestamp) in wanted.iter() {
+            if let Some(leader) = leaders.get(at) {
+                by_leader.entry(*leader).or_default().push((at.clone(), *timestamp));
+            }
+        }
+        let mut failed = BTreeMap::new();
+        for (leader, asked) in by_leader {
+            match self.brokers.ask(leader, 1..=9, |version| request(version, &asked)).await {
+                Ok(answer) => {
+                    for (at, place) in places(answer) {
+                        match place {
+                            Err(error) if error.passes() => drop(failed.insert(at, error)),
+                            place => {
+                                wanted.remove(&at);
+                                found.insert(at, place);
+                            }
+                        }
+                    }
+                }
+                Err(ClientError::Connection { address, source }) => {
+                    for (at, _) in asked {
+                        let source = std::io::Error::new(source.kind(), source.to_string());
+                        failed.insert(at, ClientError::Connection { address: address.clone(), source });
+                    }
+                }
+                Err(error) if error.passes() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // A partition that a topic does not have never gets a leader.
+        let missing: Vec<At> = wanted.keys().filter(|at| !leaders.contains_key(*at)).cloned().collect();
+        if !missing.is_empty() {
+            for topic in self.topics(Some(&topics)).await?.into_iter().flatten() {
+                let is_none = |at: &&At| at.0 == topic.name && topic.partitions.iter().all(|known| known.index != at.1);
+                for at in missing.iter().filter(is_none) {
+                    wanted.remove(at);
+                    found.insert(at.clone(), Err(refused(at, ErrorCode::UnknownTopicOrPartition.code())));
+                }
+            }
+        }
+        Ok(failed)
+    }
+}
+
+fn refused((topic, partition): &At, code: i16) -> ClientError {
+    ClientError::Refused { what: format!("topic {topic} partition {partition}"), code, message: None }
+}
+
+fn request(version: i16, asked: &[(At, i64)]) -> ListOffsetsRequest {
+    let mut topics: BTreeMap<&str, Vec<ListOffsetsPartition>> = BTreeMap::new();
+    for ((topic, index), timestamp) in asked {
+        let partition = ListOffsetsPartition::default().with_partition_index(*index).with_timestamp(*timestamp);
+        let partition = if version >= 4 { partition.with_current_leader_epoch(-1) } else { partition };
+        topics.entry(topic).or_default().push(partition);
+    }
+    let topic = |(name, partitions): (&str, Vec<_>)| {
+        ListOffsetsTopic::default().with_name(topic_name(name)).with_partitions(partitions)
+    };
+    ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.into_iter().map(topic).collect())
+}
+
+fn places(answer: ListOffsetsResponse) -> Vec<(At, Result<Place, ClientError>)> {
+    let mut all = Vec::new();
+    for topic in answer.topics {
+        for partition in topic.partitions {
+            let at = (topic.name.to_string(), partition.partition_index);
+            let place = place(&at, &partition);
+            all.push((at, place));
+        }
+    }
+    all
+}
+
+fn place(at: &At, partition: &ListOffsetsPartitionResponse) -> Result<Place, ClientError> {
+    if partition.error_code != 0 {
+        return Err(refused(at, partition.error_code));
+    }
+    Ok(Place { offset: Some(partition.offset).filter(|offset| *offset >= 0), epoch: partition.leader_epoch })
+}

@@ -1,0 +1,51 @@
+//! How long and how often something that passes by itself is tried again.
+
+use std::time::Duration;
+
+use ottla_storage::env::rt;
+
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A new leader is there within seconds; what takes longer is worth telling.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Attempts at one thing, with growing pauses.
+#[derive(Debug)]
+pub(super) struct Patience {
+    deadline: rt::Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        Self { deadline: rt::now() + PATIENCE, pause: PAUSE_MIN }
+    }
+
+    /// Waits before the next attempt; false if there is none.
+    pub(super) async fn again(&mut self) -> bool {
+        if rt::now() + self.pause >= self.deadline {
+            return false;
+        }
+        rt::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_storage::env::sim;
+
+    #[test]
+    fn attempts_become_rarer_and_end() {
+        sim::run(1, || async {
+            let (began, mut patience, mut attempts) = (rt::now(), Patience::new(), 0);
+            while patience.again().await {
+                attempts += 1;
+            }
+            assert!((20..30).contains(&attempts), "{attempts}");
+            assert!(rt::now().since(began) < PATIENCE);
+        });
+    }
+}

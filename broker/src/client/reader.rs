@@ -1,0 +1,297 @@
+//! Reads a topic's records: each leader is fetched from at the same time, each partition in order.
+//!
+//! No group: positions live here only. May not know: what is done with the records.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
+use ottla_protocol::error::ErrorCode;
+
+use super::cluster::{At, Cluster, topic_name};
+use super::connection::Connection;
+use super::error::ClientError;
+use super::offsets::{EARLIEST, LATEST};
+use super::patience::Patience;
+use super::records::{self, ReadRecord};
+
+/// How long a broker may wait for records.
+const WAIT_MS: i32 = 500;
+/// Bytes of an answer, and of one partition in it; a single batch may exceed both.
+const FETCH_BYTES_MAX: i32 = 8 << 20;
+const PARTITION_BYTES_MAX: i32 = 1 << 20;
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the first record that is there.
+    Earliest,
+    /// With what comes from now on.
+    Latest,
+    /// At an offset.
+    Offset(i64),
+    /// With the first record of this time, milliseconds since 1970, or later.
+    Time(i64),
+}
+
+/// Where a partition is read.
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    next: i64,
+    /// Where reading ends.
+    end: Option<i64>,
+}
+
+impl Position {
+    fn is_open(&self) -> bool {
+        self.end.is_none_or(|end| self.next < end)
+    }
+}
+
+/// A fetch that came back.
+struct Fetched {
+    leader: i32,
+    outcome: Result<(Connection, FetchResponse), ClientError>,
+}
+
+/// Reads one topic.
+pub struct Reader {
+    cluster: Cluster,
+    topic: String,
+    positions: BTreeMap<i32, Position>,
+    leaders: BTreeMap<i32, i32>,
+    idle: BTreeMap<i32, Connection>,
+    fetches: FuturesUnordered<BoxFuture<'static, Fetched>>,
+    busy: BTreeSet<i32>,
+    /// Some partition's leader has to be looked up again.
+    is_stale: bool,
+    patience: Patience,
+    notes: Vec<String>,
+}
+
+impl Reader {
+    /// Finds the topic and where to begin. `partitions`: empty for all. `to_end`: reading ends with what is there now.
+    ///
+    /// # Errors
+    /// When the topic or a partition does not exist, or nobody answers.
+    pub async fn open(
+        mut cluster: Cluster,
+        topic: &str,
+        partitions: &[i32],
+        start: Start,
+        to_end: bool,
+    ) -> Result<Self, ClientError> {
+        let view = cluster.topic(topic).await?;
+        let known: Vec<i32> = view.partitions.iter().map(|partition| partition.index).collect();
+        if let Some(unknown) = partitions.iter().find(|index| !known.contains(index)) {
+            return Err(refused(topic, *unknown, ErrorCode::UnknownTopicOrPartition.code()));
+        }
+        let chosen: Vec<At> = known
+            .into_iter()
+            .filter(|index| partitions.is_empty() || partitions.contains(index))
+            .map(|index| (topic.to_owned(), index))
+            .collect();
+        let ends = if to_end { Some(cluster.offsets_at(chosen.iter().cloned(), LATEST).await?) } else { None };
+        let end_of = |at: &At| ends.as_ref().and_then(|ends| ends.get(at)?.offset);
+        let begins = begins(&mut cluster, &chosen, start).await?;
+        let position = |at: &At| (at.1, Position { next: begins.get(at).copied().unwrap_or(0), end: end_of(at) });
+        Ok(Self {
+            positions: chosen.iter().map(position).collect(),
+            cluster,
+            topic: topic.to_owned(),
+            leaders: BTreeMap::new(),
+            idle: BTreeMap::new(),
+            fetches: FuturesUnordered::new(),
+            busy: BTreeSet::new(),
+            is_stale: true,
+            patience: Patience::new(),
+            notes: Vec::new(),
+        })
+    }
+
+    /// What whoever reads should be told, once.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// The next records that came, perhaps none; `None` when all ends are reached.
+    ///
+    /// # Errors
+    /// When a partition cannot be read for good, or has no leader for a while.
+    pub async fn next(&mut self) -> Result<Option<Vec<ReadRecord>>, ClientError> {
+        if !self.positions.values().any(Position::is_open) {
+            return Ok(None);
+        }
+        if self.is_stale {
+            self.find_leaders().await?;
+        }
+        self.start_fetches();
+        let Some(fetched) = self.fetches.next().await else {
+            let unavailable = ErrorCode::LeaderNotAvailable.code();
+            let open = self.positions.iter().find(|(_, position)| position.is_open());
+            let error = refused(&self.topic, open.map_or(-1, |(index, _)| *index), unavailable);
+            self.pause(error).await?;
+            return Ok(Some(Vec::new()));
+        };
+        self.busy.remove(&fetched.leader);
+        match fetched.outcome {
+            Ok((connection, answer)) => {
+                self.idle.insert(fetched.leader, connection);
+                self.take(answer).await.map(Some)
+            }
+            Err(error) if error.passes() => {
+                self.pause(error).await?;
+                Ok(Some(Vec::new()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits before the leaders are looked up again.
+    async fn pause(&mut self, error: ClientError) -> Result<(), ClientError> {
+        self.is_stale = true;
+        if self.patience.again().await { Ok(()) } else { Err(error) }
+    }
+
+    async fn find_leaders(&mut self) -> Result<(), ClientError> {
+        match self.cluster.leaders(std::slice::from_ref(&self.topic)).await {
+            Ok(leaders) => {
+                self.leaders = leaders.into_iter().map(|((_, index), leader)| (index, leader)).collect();
+                let has_none =
+                    |(index, position): (&i32, &Position)| position.is_open() && !self.leaders.contains_key(index);
+                self.is_stale = self.positions.iter().any(has_none);
+                Ok(())
+            }
+            Err(error) if error.passes() => self.pause(error).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks every leader that is not being asked.
+    fn start_fetches(&mut self) {
+        let mut wanted: BTreeMap<i32, Vec<(i32, i64)>> = BTreeMap::new();
+        for (index, position) in self.positions.iter().filter(|(_, position)| position.is_open()) {
+            if let Some(leader) = self.leaders.get(index).filter(|leader| !self.busy.contains(leader)) {
+                wanted.entry(*leader).or_default().push((*index, position.next));
+            }
+        }
+        for (leader, partitions) in wanted {
+            self.busy.insert(leader);
+            let topic = self.topic.clone();
+            let make = move |_| request(&topic, &partitions);
+            let open = self.idle.remove(&leader);
+            let address = self.cluster.brokers.address_of(leader);
+            self.fetches.push(Box::pin(async move {
+                let outcome = async {
+                    let mut connection = match open {
+                        Some(connection) => connection,
+                        None => Connection::open(&address?).await?,
+                    };
+                    let answer = connection.call(4..=11, make).await?;
+                    Ok((connection, answer))
+                };
+                Fetched { leader, outcome: outcome.await }
+            }));
+        }
+    }
+
+    async fn take(&mut self, answer: FetchResponse) -> Result<Vec<ReadRecord>, ClientError> {
+        ClientError::check(answer.error_code, None, || format!("topic {}", self.topic))?;
+        let mut all = Vec::new();
+        for partition in answer.responses.into_iter().flat_map(|topic| topic.partitions) {
+            let index = partition.partition_index;
+            match ErrorCode::from_code(partition.error_code) {
+                Some(ErrorCode::None) => self.take_partition(&partition, &mut all)?,
+                Some(ErrorCode::OffsetOutOfRange) => self.find_again(index).await?,
+                _ => {
+                    let error = refused(&self.topic, index, partition.error_code);
+                    if !error.passes() {
+                        return Err(error);
+                    }
+                    self.pause(error).await?;
+                }
+            }
+        }
+        if !self.is_stale {
+            self.patience = Patience::new();
+        }
+        Ok(all)
+    }
+
+    fn take_partition(&mut self, partition: &PartitionData, all: &mut Vec<ReadRecord>) -> Result<(), ClientError> {
+        let index = partition.partition_index;
+        let (Some(position), Some(bytes)) = (self.positions.get_mut(&index), &partition.records) else { return Ok(()) };
+        let what = || format!("topic {} partition {index}", self.topic);
+        let end = position.end.unwrap_or(i64::MAX);
+        position.next = records::read(bytes, index, position.next..end, what, all)?;
+        Ok(())
+    }
+
+    /// What was to be read next is not there: expired while it was read, or beyond the end.
+    async fn find_again(&mut self, index: i32) -> Result<(), ClientError> {
+        let at = (self.topic.clone(), index);
+        let earliest = self.cluster.offsets_at([at.clone()], EARLIEST).await?.get(&at).and_then(|place| place.offset);
+        let Some(position) = self.positions.get_mut(&index) else { return Ok(()) };
+        match earliest {
+            Some(earliest) if position.next < earliest => {
+                self.notes.push(format!(
+                    "topic {} partition {index}: offset {} is not there any more, reading goes on at {earliest}",
+                    self.topic, position.next
+                ));
+                position.next = earliest;
+                Ok(())
+            }
+            _ => {
+                let what = format!("topic {} partition {index}, offset {}", self.topic, position.next);
+                Err(ClientError::Refused { what, code: ErrorCode::OffsetOutOfRange.code(), message: None })
+            }
+        }
+    }
+}
+
+/// Where each partition begins.
+async fn begins(cluster: &mut Cluster, chosen: &[At], start: Start) -> Result<BTreeMap<At, i64>, ClientError> {
+    let timestamp = match start {
+        Start::Offset(offset) => return Ok(chosen.iter().map(|at| (at.clone(), offset)).collect()),
+        Start::Earliest => EARLIEST,
+        Start::Latest => LATEST,
+        Start::Time(ms) => ms,
+    };
+    let places = cluster.offsets_at(chosen.iter().cloned(), timestamp).await?;
+    let mut begins: BTreeMap<At, i64> =
+        places.iter().filter_map(|(at, place)| Some((at.clone(), place.offset?))).collect();
+    // Nothing is as young as that: reading begins with what comes.
+    let rest: Vec<At> = chosen.iter().filter(|at| !begins.contains_key(*at)).cloned().collect();
+    if !rest.is_empty() {
+        let ends = cluster.offsets_at(rest, LATEST).await?;
+        begins.extend(ends.into_iter().filter_map(|(at, place)| Some((at, place.offset?))));
+    }
+    Ok(begins)
+}
+
+fn request(topic: &str, partitions: &[(i32, i64)]) -> FetchRequest {
+    let partition = |(index, offset): &(i32, i64)| {
+        FetchPartition::default()
+            .with_partition(*index)
+            .with_fetch_offset(*offset)
+            .with_current_leader_epoch(-1)
+            .with_log_start_offset(-1)
+            .with_partition_max_bytes(PARTITION_BYTES_MAX)
+    };
+    let topic =
+        FetchTopic::default().with_topic(topic_name(topic)).with_partitions(partitions.iter().map(partition).collect());
+    FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(WAIT_MS)
+        .with_min_bytes(1)
+        .with_max_bytes(FETCH_BYTES_MAX)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic])
+}
+
+fn refused(topic: &str, partition: i32, code: i16) -> ClientError {
+    ClientError::Refused { what: format!("topic {topic} partition {partition}"), code, message: None }
+}

@@ -1,0 +1,54 @@
+//! What most commands share: where the cluster is, and how the answer is shown.
+
+use clap::{Args, ValueEnum};
+
+use crate::client::{Address, Cluster};
+
+/// Where the cluster is.
+#[derive(Debug, Args)]
+pub(super) struct Bootstrap {
+    /// Brokers to ask, host:port; several by comma, or the flag several times. The first that answers tells of the others
+    #[arg(
+        short = 'b',
+        long = "bootstrap-server",
+        value_name = "ADDRESS",
+        env = "KAFKA_BOOTSTRAP_SERVERS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9092",
+        value_parser = Address::parse
+    )]
+    addresses: Vec<Address>,
+}
+
+impl Bootstrap {
+    /// The cluster there; nobody is connected yet.
+    pub(super) fn cluster(&self) -> Cluster {
+        Cluster::at(self.addresses.clone())
+    }
+}
+
+/// How an answer is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// How the answer is shown.
+#[derive(Debug, Args)]
+pub(super) struct Output {
+    /// A table for people, or JSON for programs
+    #[arg(short = 'o', long = "output", value_enum, default_value_t, value_name = "FORMAT")]
+    pub(super) format: Format,
+}
+
+/// Reads NAME=VALUE.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not NAME=VALUE")),
+    }
+}

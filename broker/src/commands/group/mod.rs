@@ -1,0 +1,30 @@
+//! `ottla group ...`: one file per command.
+
+mod describe;
+mod list;
+mod plan;
+mod reset;
+
+use clap::Subcommand;
+
+use super::failure::Failure;
+
+/// What can be done with consumer groups.
+#[derive(Debug, Subcommand)]
+pub(super) enum Words {
+    /// Lists groups
+    List(list::Words),
+    /// Shows groups from near: committed offsets, lag and members by partition
+    Describe(describe::Words),
+    /// Sets the offsets of a group without members. Only shows what it would do unless --execute is given
+    Reset(reset::Words),
+}
+
+/// Does what the words say.
+pub(super) async fn run(words: Words) -> Result<(), Failure> {
+    match words {
+        Words::List(words) => list::run(&words).await,
+        Words::Describe(words) => describe::run(&words).await,
+        Words::Reset(words) => reset::run(&words).await,
+    }
+}

@@ -1,0 +1,171 @@
+//! `ottla topic`, `ottla group`, `ottla node`, `ottla shard`: words of the command line, tables for people, JSON for programs.
+//!
+//! Exit code 0 when it is done, 1 when not, 2 when the words cannot be understood. May not know: any floor of the broker;
+//! it asks as any client would.
+
+mod common;
+mod failure;
+mod group;
+mod input;
+mod node;
+mod screen;
+mod shard;
+mod topic;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+const EXIT_FAILED: u8 = 1;
+/// As a shell tells of a process that SIGINT ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Asks a cluster and changes it.
+#[derive(Debug, Parser)]
+#[command(name = "ottla", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Topics: list, describe, create, alter, delete, write to and read from them
+    #[command(subcommand)]
+    Topic(topic::Words),
+    /// Consumer groups: list, describe, reset their offsets
+    #[command(subcommand)]
+    Group(group::Words),
+    /// Nodes
+    #[command(subcommand)]
+    Node(node::Words),
+    /// Shards: what is replicated and scaled. Asks the admin port of one node
+    #[command(subcommand)]
+    Shard(shard::Words),
+}
+
+/// True for the first word of a command line that [`run`] understands.
+#[must_use]
+pub fn is_one(word: &str) -> bool {
+    ["topic", "group", "node", "shard"].contains(&word)
+}
+
+/// Does what the words after `ottla` say.
+#[must_use]
+pub fn run(words: Vec<String>) -> ExitCode {
+    let cli = match Cli::try_parse_from(std::iter::once("ottla".to_owned()).chain(words)) {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help that nobody reads to its end is no failure.
+            let _ = told.print();
+            return ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(EXIT_FAILED));
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error),
+    };
+    let code = runtime.block_on(finish(cli.command));
+    // Whoever still reads standard input must not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn finish(command: Command) -> ExitCode {
+    let reads = matches!(&command, Command::Topic(topic::Words::Consume(_)));
+    let outcome = tokio::select! {
+        biased;
+        outcome = run_command(command) => outcome,
+        // Reading has no other end: then it is the ordinary one.
+        _ = tokio::signal::ctrl_c() => return if reads { ExitCode::SUCCESS } else { ExitCode::from(EXIT_INTERRUPTED) },
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => complain(&failure),
+    }
+}
+
+async fn run_command(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Topic(words) => topic::run(words).await,
+        Command::Group(words) => group::run(words).await,
+        Command::Node(words) => node::run(words).await,
+        Command::Shard(words) => shard::run(words).await,
+    }
+}
+
+/// One clear line for each thing that went wrong.
+fn complain(error: &dyn std::fmt::Display) -> ExitCode {
+    for line in error.to_string().lines() {
+        screen::say(line);
+    }
+    ExitCode::from(EXIT_FAILED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("ottla").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_words_hold_together_and_each_command_has_an_example() {
+        Cli::command().debug_assert();
+        for verb in Cli::command().get_subcommands() {
+            assert!(is_one(verb.get_name()), "{}", verb.get_name());
+            for command in verb.get_subcommands() {
+                let help = command.clone().render_long_help().to_string();
+                let example = format!("ottla {} {}", verb.get_name(), command.get_name());
+                assert!(help.contains("Example") && help.contains(&example), "{example}: {help}");
+            }
+        }
+        assert!(!is_one("start") && !is_one("--help"));
+    }
+
+    #[test]
+    fn good_lines_are_understood_and_bad_ones_refused() {
+        for line in [
+            "topic list --internal -o json",
+            "topic create a b --partitions 3 --replication-factor 1 --config retention.ms=1000",
+            "topic alter a --partitions 4 --set k=v --delete x",
+            "topic consume a -p 0,2 --from 2026-11-21T10:00:00 --exit-at-end --max-messages 5",
+            "topic produce a --acks none --header a=b --header c=d --key-separator :",
+            "topic list -b a:1,b:2 -b c",
+            "group reset g --topic t:0,1 --topic u --shift-by -3 --execute",
+            "group reset g --all-topics --to-earliest --dry-run",
+            "shard describe 4 --admin http://h:1",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in [
+            "topic",
+            "topic create",
+            "topic create a --partitions 0",
+            "topic create a --config x",
+            "topic alter a",
+            "topic consume a --from -5",
+            "topic consume a --from yesterday",
+            "topic produce a --acks 2",
+            "topic list -b a:b",
+            "group reset g --to-earliest",
+            "group reset g --topic t",
+            "group reset g --topic t --to-earliest --to-latest",
+            "group reset g --topic t --all-topics --to-earliest",
+            "group reset g --topic t:x --to-earliest",
+            "group reset g --topic t --to-earliest --dry-run --execute",
+            "shard describe x",
+        ] {
+            assert_eq!(parse(line).err().map(|error| error.exit_code()), Some(2), "{line}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Standard output: tables and JSON. What brokers and clients named is shown without the characters that steer a terminal.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::Value;
+
+/// Shown where there is nothing.
+pub(super) const NOTHING: &str = "-";
+/// Between two columns.
+const GAP: u16 = 2;
+
+/// How a column stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Column {
+    /// Words, to the left.
+    Words(&'static str),
+    /// Numbers, to the right.
+    Numbers(&'static str),
+}
+
+/// Writes lines and flushes.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same for what need not be text.
+pub(super) fn print_bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Writes a line on standard error; whoever has closed it wants none.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "ottla: {line}");
+}
+
+/// Writes a value as JSON that can be read.
+pub(super) fn print_json(value: &Value) -> io::Result<()> {
+    print(&format!("{value:#}\n"))
+}
+
+/// A table as text, a line each row; no lines between them, so that other tools can read it too.
+pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let name = |column: &Column| match column {
+        Column::Words(name) | Column::Numbers(name) => (*name).to_owned(),
+    };
+    table.set_header(columns.iter().map(name).collect::<Vec<_>>());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| plain(cell)).collect::<Vec<_>>());
+    }
+    for (column, shape) in table.column_iter_mut().zip(columns) {
+        column.set_padding((0, GAP));
+        let is_number = matches!(shape, Column::Numbers(_));
+        column.set_cell_alignment(if is_number { CellAlignment::Right } else { CellAlignment::Left });
+    }
+    let lines = table.lines().map(|line| format!("{}\n", line.trim_end()));
+    lines.collect()
+}
+
+/// The text without control characters, and something where there is nothing.
+pub(super) fn plain(text: &str) -> String {
+    if text.is_empty() {
+        return NOTHING.to_owned();
+    }
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A value, or a sign that there is none.
+pub(super) fn or_nothing<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| NOTHING.to_owned(), |value| value.to_string())
+}
+
+/// Numbers by comma.
+pub(super) fn list(numbers: &[i32]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_under_each_other_without_lines() {
+        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["long\u{1b}[2J".to_owned(), "1000".to_owned()]];
+        let text = table(&[Column::Words("NAME"), Column::Numbers("LAG")], rows);
+        assert_eq!(text, "NAME       LAG\na            1\nlong\u{fffd}[2J  1000\n");
+    }
+
+    #[test]
+    fn nothing_is_shown_as_such() {
+        let text =
+            table(&[Column::Words("NAME"), Column::Words("RACK")], [vec![String::new(), or_nothing(None::<i32>)]]);
+        assert_eq!(text, "NAME  RACK\n-     -\n");
+        assert_eq!(list(&[3, 1]), "3,1");
+    }
+}

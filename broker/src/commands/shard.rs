@@ -1,0 +1,211 @@
+//! `ottla shard ...`: what is replicated and scaled. Kafka has no word for it, so the admin port of a node is asked; any node
+//! tells what it knows.
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::common::{Format, Output};
+use super::failure::Failure;
+use super::screen::{Column, NOTHING, plain, print, print_json, table};
+use crate::client::http;
+
+const NOT_FOUND: u16 = 404;
+
+/// What can be done with shards.
+#[derive(Debug, Subcommand)]
+pub(super) enum Words {
+    /// Lists shards with their leaders and replicas
+    List(List),
+    /// Shows a shard from near: replicas, what this node has of it, its partitions
+    Describe(Describe),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla shard list --admin http://127.0.0.1:9644")]
+pub(super) struct List {
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla shard describe 3\n  ottla shard describe 0 -o json")]
+pub(super) struct Describe {
+    /// Number of the shard; 0 is the metadata
+    shard: u64,
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct Admin {
+    /// Admin port of a node
+    #[arg(long = "admin", value_name = "URL", default_value = "http://127.0.0.1:9644")]
+    url: String,
+}
+
+/// Does what the words say.
+pub(super) async fn run(words: Words) -> Result<(), Failure> {
+    match words {
+        Words::List(words) => {
+            let shards = page(&words.admin.url, "/v1/shards").await?;
+            show(&words.output, &shards, list)
+        }
+        Words::Describe(words) => {
+            let shard = page(&words.admin.url, &format!("/v1/shards/{}", words.shard)).await?;
+            show(&words.output, &shard, describe)
+        }
+    }
+}
+
+fn show(output: &Output, value: &Value, in_words: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
+    match output.format {
+        Format::Json => print_json(value)?,
+        Format::Table => print(&in_words(value))?,
+    }
+    Ok(())
+}
+
+/// A page of the admin port, which is JSON.
+pub(super) async fn page(admin: &str, path: &str) -> Result<Value, Failure> {
+    let page = http::get(admin, path).await?;
+    let read = serde_json::from_str::<Value>(&page.body);
+    match (page.status, read) {
+        (200, Ok(value)) => Ok(value),
+        (200, Err(_)) => Err(Failure::Said(format!("{admin}{path}: not the page of an Ottla node"))),
+        (NOT_FOUND, Ok(value)) => {
+            let why = value["error"].as_str().map_or_else(|| "not found".to_owned(), plain);
+            Err(Failure::Said(format!("{admin}{path}: {why}")))
+        }
+        (NOT_FOUND, Err(_)) => {
+            Err(Failure::Said(format!("{admin} has no page {path}: is it an Ottla node of this release?")))
+        }
+        (status, _) => {
+            let said = page.body.lines().next().unwrap_or_default();
+            Err(Failure::Said(format!("{admin}{path}: status {status}: {}", plain(said))))
+        }
+    }
+}
+
+/// A piece of JSON as a cell.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => NOTHING.to_owned(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+fn all(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn list(shards: &Value) -> String {
+    let columns = [
+        Column::Numbers("ID"),
+        Column::Words("KIND"),
+        Column::Numbers("LEADER"),
+        Column::Numbers("TERM"),
+        Column::Words("REPLICAS (NODE:ROLE)"),
+        Column::Numbers("PARTITIONS"),
+    ];
+    let row = |shard: &Value| {
+        let replica = |replica: &Value| format!("{}:{}", cell(&replica["node"]), cell(&replica["role"]));
+        vec![
+            cell(&shard["id"]),
+            cell(&shard["kind"]),
+            cell(&shard["leader"]),
+            cell(&shard["term"]),
+            all(&shard["replicas"]).map(replica).collect::<Vec<_>>().join(" "),
+            cell(&shard["partitions"]),
+        ]
+    };
+    table(&columns, all(&shards["shards"]).map(row))
+}
+
+fn describe(shard: &Value) -> String {
+    let mut text = format!(
+        "shard {}: {}, leader {}, term {}, {} partitions\n",
+        cell(&shard["id"]),
+        plain(&cell(&shard["kind"])),
+        cell(&shard["leader"]),
+        cell(&shard["term"]),
+        cell(&shard["partitions"]),
+    );
+    let columns =
+        [Column::Numbers("REPLICA"), Column::Numbers("NODE"), Column::Words("ROLE"), Column::Words("DIRECTORY")];
+    let row = |replica: &Value| ["id", "node", "role", "directory"].map(|name| cell(&replica[name])).to_vec();
+    text.push_str(&table(&columns, all(&shard["replicas"]).map(row)));
+    let here = &shard["here"];
+    if here.is_object() {
+        let ids = |value: &Value| all(value).map(cell).collect::<Vec<_>>().join(",");
+        let voters = all(&here["voters"]).map(ids).collect::<Vec<_>>().join(" and ");
+        text.push_str(&format!(
+            "\non node {}: replica {}, applied {} in term {}, {} bytes waiting, voters {}, learners {}{}\n",
+            cell(&here["node"]),
+            cell(&here["replica"]),
+            cell(&here["applied"]),
+            cell(&here["applied_term"]),
+            cell(&here["waiting_bytes"]),
+            plain(&voters),
+            plain(&ids(&here["learners"])),
+            if here["stopped"] == true { ", stopped" } else { "" },
+        ));
+    }
+    let columns = [Column::Words("TOPIC"), Column::Words("PARTITIONS")];
+    let row = |topic: &Value| vec![cell(&topic["name"]), ranges(all(&topic["partitions"]).filter_map(Value::as_i64))];
+    let topics: Vec<_> = all(&shard["topics"]).map(row).collect();
+    if !topics.is_empty() {
+        text.push('\n');
+        text.push_str(&table(&columns, topics));
+    }
+    text
+}
+
+/// Rising numbers, runs of them short: `0-3,7`.
+fn ranges(numbers: impl Iterator<Item = i64>) -> String {
+    let mut runs: Vec<(i64, i64)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let shown = |(first, last): &(i64, i64)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    runs.iter().map(shown).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn shards_are_shown_a_line_each() {
+        let replicas = json!([{ "id": 7, "node": 1, "role": "leader", "directory": "d" }, { "id": 8, "node": 2, "role": "follower" }]);
+        let shard = json!({ "id": 3, "kind": "pool", "leader": 1, "term": 4, "replicas": replicas, "partitions": 12 });
+        let text = list(&json!({ "shards": [shard] }));
+        let words: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(words, ["3", "pool", "1", "4", "1:leader", "2:follower", "12"]);
+    }
+
+    #[test]
+    fn a_shard_from_near_shows_what_the_node_has_of_it() {
+        let here = json!({
+            "node": 1, "replica": 7, "applied": 41, "applied_term": 4, "waiting_bytes": 0,
+            "voters": [[7, 8], [7, 9]], "learners": [], "stopped": false,
+        });
+        let topics = json!([{ "name": "t", "partitions": [0, 1, 2, 5] }]);
+        let shard = json!({ "id": 3, "kind": "pool", "leader": null, "term": null, "replicas": [], "partitions": 4, "topics": topics, "here": here });
+        let text = describe(&shard);
+        assert!(text.starts_with("shard 3: pool, leader -, term -, 4 partitions\n"), "{text}");
+        assert!(
+            text.contains("replica 7, applied 41 in term 4, 0 bytes waiting, voters 7,8 and 7,9, learners -\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("t      0-2,5\n"), "{text}");
+    }
+}
