@@ -26,6 +26,7 @@ use crate::members::Members;
 use crate::net::Network;
 use crate::options::RaftOptions;
 use crate::progress::{Progress, Role};
+use crate::quorum::CaughtUp;
 use crate::state_machine::Machine;
 use crate::taking::Taking;
 use crate::transport::Links;
@@ -68,6 +69,7 @@ pub(crate) struct Group {
     pub(crate) log: Arc<dyn EntryLog>,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) taking: Arc<Taking>,
+    pub(crate) caught_up: CaughtUp,
     on_failure: OnFailure,
     damage: Arc<Damage>,
     active_at: AtomicI64,
@@ -134,6 +136,7 @@ impl Group {
             log,
             network,
             taking,
+            caught_up: CaughtUp::default(),
             on_failure,
             damage,
             active_at: AtomicI64::new(rt::now().0),
@@ -266,6 +269,7 @@ impl Group {
                 _ = stopped => return,
                 () = tick => {}
             }
+            drop(self.look_at_members());
             let members = self.members();
             // Only a group that needs nobody may sleep: a sleeping follower would not miss its leader.
             if members.is_alone(self.replica) {

@@ -22,6 +22,7 @@ pub struct Leaders {
 /// A shard when it was looked at.
 struct Seen {
     replicas: Vec<NodeId>,
+    in_sync: Vec<NodeId>,
     /// The shard, if it has a replica here, the leader's node and the term.
     led: Option<(Option<Arc<Shard>>, NodeId, u64)>,
 }
@@ -33,7 +34,7 @@ pub struct Leader<'a> {
     pub node: Option<NodeId>,
     /// The partition's leader epoch, -1 if unknown.
     pub epoch: LeaderEpoch,
-    /// Nodes that hold a replica, in the shard's order.
+    /// Nodes that hold a replica or are to, in the shard's order; those that are about to leave last.
     pub replicas: &'a [NodeId],
     /// Voters that have caught up.
     pub in_sync: &'a [NodeId],
@@ -60,21 +61,21 @@ impl Leaders {
                 (Some(*node), epoch_of(base, *term))
             }
         };
-        Leader { node, epoch, replicas: &seen.replicas, in_sync: &seen.replicas }
+        Leader { node, epoch, replicas: &seen.replicas, in_sync: &seen.in_sync }
     }
 }
 
 fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
-    let Some(record) = image.shard(id) else { return Seen { replicas: Vec::new(), led: None } };
+    let Some(record) = image.shard(id) else { return Seen { replicas: Vec::new(), in_sync: Vec::new(), led: None } };
     let led = match shards.get(id) {
         Some(shard) => {
             let role = shard.role();
-            let leader = record.replicas.iter().find(|replica| Some(replica.id) == role.leader);
+            let leader = record.members().find(|replica| Some(replica.id) == role.leader);
             leader.filter(|_| !role.stopped).map(|leader| (Some(shard), leader.node, role.term.0))
         }
         None => shards.leader_elsewhere(id).map(|(node, term)| (None, node, term)),
     };
-    Seen { replicas: record.replicas.iter().map(|replica| replica.node).collect(), led }
+    Seen { replicas: record.nodes(), in_sync: record.in_sync_nodes(), led }
 }
 
 impl From<Leader<'_>> for Leadership {

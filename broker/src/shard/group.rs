@@ -22,6 +22,10 @@ pub trait Group: Send + Sync + 'static {
     fn role(&self) -> watch::Receiver<Role>;
     /// The members as last seen.
     fn members(&self) -> Members;
+    /// True if this replica leads and another could at once.
+    fn could_lead(&self, replica: ReplicaId) -> bool;
+    /// Hands leadership to another voter; the role tells when it is done.
+    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>>;
     /// Makes one step towards exactly these voters.
     fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>>;
 }
@@ -43,6 +47,15 @@ impl Group for GroupHandle {
 
     fn members(&self) -> Members {
         self.membership()
+    }
+
+    fn could_lead(&self, replica: ReplicaId) -> bool {
+        GroupHandle::could_lead(self, replica)
+    }
+
+    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
+        let handle = self.clone();
+        async move { GroupHandle::transfer(&handle, to).await }.boxed()
     }
 
     fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>> {
