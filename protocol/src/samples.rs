@@ -62,6 +62,10 @@ pub(crate) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
         | ApiKey::DescribeCluster
         | ApiKey::DescribeProducers
         | ApiKey::DescribeTopicPartitions => others(api_key, version),
+        ApiKey::DescribeQuorum
+        | ApiKey::ElectLeaders
+        | ApiKey::AlterPartitionReassignments
+        | ApiKey::ListPartitionReassignments => operators(api_key, version),
     }
 }
 
@@ -80,7 +84,8 @@ pub(crate) fn encode(request: &Request, version: i16) -> Bytes {
     each!(ListOffsets Metadata OffsetCommit OffsetFetch FindCoordinator JoinGroup Heartbeat LeaveGroup SyncGroup
         DescribeGroups ListGroups ApiVersions CreateTopics DeleteTopics DeleteRecords InitProducerId
         OffsetForLeaderEpoch DescribeConfigs AlterConfigs DescribeLogDirs CreatePartitions DeleteGroups
-        IncrementalAlterConfigs OffsetDelete DescribeCluster DescribeProducers ListConfigResources
+        ElectLeaders IncrementalAlterConfigs
+        AlterPartitionReassignments ListPartitionReassignments OffsetDelete DescribeQuorum DescribeCluster DescribeProducers ListConfigResources
         DescribeTopicPartitions)
     .unwrap_or_else(|error| panic!("{} v{version}: {error}", request.api_key().name()));
     out.freeze()
@@ -531,6 +536,42 @@ fn others(api_key: ApiKey, version: i16) -> Vec<Request> {
             let full =
                 DescribeTopicPartitionsRequest::default().with_topics(vec![one]).with_response_partition_limit(9);
             vec![full.clone().with_cursor(Some(cursor)).into(), full.with_cursor(None).into()]
+        }
+    }
+}
+
+fn operators(api_key: ApiKey, version: i16) -> Vec<Request> {
+    match api_key {
+        ApiKey::ElectLeaders => {
+            use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+            let some = TopicPartitions::default().with_topic(topic("prices")).with_partitions(vec![0, 3]);
+            let full = ElectLeadersRequest::default()
+                .with_election_type(i8::from(version >= 1))
+                .with_topic_partitions(Some(vec![some]))
+                .with_timeout_ms(5_000);
+            vec![full.clone().into(), full.with_topic_partitions(None).into()]
+        }
+        ApiKey::AlterPartitionReassignments => {
+            use kafka_protocol::messages::alter_partition_reassignments_request::*;
+            let moved = ReassignablePartition::default().with_partition_index(3);
+            let kept = moved.clone().with_replicas(None);
+            let moved = moved.with_replicas(Some(vec![BrokerId(1), BrokerId(2)]));
+            let one = ReassignableTopic::default().with_name(topic("prices")).with_partitions(vec![moved, kept]);
+            let full = AlterPartitionReassignmentsRequest::default().with_timeout_ms(9).with_topics(vec![one]);
+            vec![full.with_allow_replication_factor_change(version < 1).into()]
+        }
+        ApiKey::ListPartitionReassignments => {
+            use kafka_protocol::messages::list_partition_reassignments_request::*;
+            let one = ListPartitionReassignmentsTopics::default();
+            let one = one.with_name(topic("prices")).with_partition_indexes(vec![0, 7]);
+            let full = ListPartitionReassignmentsRequest::default().with_timeout_ms(9).with_topics(Some(vec![one]));
+            vec![full.clone().into(), full.with_topics(None).into()]
+        }
+        _ => {
+            use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
+            let one = PartitionData::default().with_partition_index(0);
+            let metadata = TopicData::default().with_topic_name(topic("__cluster_metadata")).with_partitions(vec![one]);
+            vec![DescribeQuorumRequest::default().with_topics(vec![metadata]).into()]
         }
     }
 }

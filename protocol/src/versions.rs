@@ -93,8 +93,12 @@ apis! {
     DescribeLogDirs = 35, 1..=4, 2;
     CreatePartitions = 37, 0..=3, 2;
     DeleteGroups = 42, 0..=2, 2;
+    ElectLeaders = 43, 0..=2, 2;
     IncrementalAlterConfigs = 44, 0..=1, 1;
+    AlterPartitionReassignments = 45, 0..=1, 0;
+    ListPartitionReassignments = 46, 0..=0, 0;
     OffsetDelete = 47, 0..=0, NEVER_FLEXIBLE;
+    DescribeQuorum = 55, 0..=2, 0;
     DescribeCluster = 60, 0..=2, 0;
     DescribeProducers = 61, 0..=0, 0;
     ListConfigResources = 74, 0..=1, 0;

@@ -72,6 +72,11 @@ pub(crate) struct Followers {
 }
 
 impl Followers {
+    /// When a member had everything, to the second; `None` if this leader does not know.
+    pub(crate) fn caught_up_at(&self, member: ReplicaId) -> Option<rt::Instant> {
+        self.seen.lock().as_ref()?.caught_up.get(&member).copied()
+    }
+
     fn set(&self, in_sync: Arc<[ReplicaId]>) {
         self.count.store(in_sync.len(), Ordering::Relaxed);
         *self.in_sync.lock() = in_sync;
@@ -96,7 +101,7 @@ impl Group {
             return;
         };
         let voters: BTreeSet<_> = self.members().voters.into_iter().flatten().collect();
-        matched.retain(|replica, _| voters.contains(replica) && *replica != self.replica);
+        matched.remove(&self.replica);
         let now = rt::now();
         let mut last = self.followers.seen.lock();
         let seen = last.take().filter(|seen| seen.term == role.term);

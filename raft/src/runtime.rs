@@ -103,7 +103,7 @@ impl AsyncRuntime for Runtime {
 
 /// A point on the node's monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Instant(rt::Instant);
+pub(crate) struct Instant(pub(crate) rt::Instant);
 
 impl openraft_rt::Instant for Instant {
     fn now() -> Self {

@@ -6,9 +6,15 @@
 use std::sync::Once;
 use std::time::Duration;
 
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use kafka_protocol::messages::describe_quorum_response::ReplicaState;
+use kafka_protocol::messages::{
+    AlterPartitionReassignmentsRequest, BrokerId, DescribeQuorumRequest, ElectLeadersRequest,
+    ListPartitionReassignmentsRequest, describe_quorum_request,
+};
 use ottla_tests::cluster::{Cluster, Writers, check, until};
 use ottla_tests::process::{Broker, free_address};
-use ottla_tests::raw::Raw;
+use ottla_tests::raw::{Raw, topic_name};
 
 const TOPIC: &str = "kept";
 const PARTITIONS: i32 = 6;
@@ -168,4 +174,90 @@ fn strangers_are_refused_and_say_why() {
     stranger.spawn();
     until("the stranger says why", || log_says(&cluster.brokers[4], "belongs to cluster"));
     std::thread::sleep(Duration::ZERO);
+}
+
+/// The nodes of one partition's replicas, as the first node tells: all, and those in sync.
+fn replicas(cluster: &Cluster, partition: i32) -> (Vec<i32>, Vec<i32>) {
+    let metadata = Raw::connect(cluster.brokers[0].address()).metadata(&[TOPIC]);
+    let part = metadata.topics[0].partitions.iter().find(|part| part.partition_index == partition).unwrap().clone();
+    let ids = |nodes: Vec<BrokerId>| nodes.into_iter().map(|node| node.0).collect::<Vec<_>>();
+    (ids(part.replica_nodes), ids(part.isr_nodes))
+}
+
+/// Holds elections for all partitions; the errors.
+fn elect(cluster: &Cluster, kind: i8) -> Vec<i16> {
+    let request = ElectLeadersRequest::default().with_election_type(kind).with_topic_partitions(None);
+    let answer = Raw::connect(cluster.brokers[0].address()).call(2, &request.with_timeout_ms(30_000));
+    assert_eq!(answer.error_code, 0);
+    let results = answer.replica_election_results.into_iter().flat_map(|topic| topic.partition_result);
+    results.map(|result| result.error_code).filter(|code| *code != 0).collect()
+}
+
+#[test]
+fn operators_see_the_quorum_and_have_preferred_leaders_lead_again() {
+    let (mut cluster, writers) = busy();
+    let voters = |to: &Broker| {
+        let one = describe_quorum_request::PartitionData::default().with_partition_index(0);
+        let topic = describe_quorum_request::TopicData::default().with_topic_name(topic_name("__cluster_metadata"));
+        let request = DescribeQuorumRequest::default().with_topics(vec![topic.with_partitions(vec![one])]);
+        let answer = Raw::connect(to.address()).call(2, &request);
+        let part = answer.topics[0].partitions[0].clone();
+        assert_eq!(part.error_code, 0);
+        assert!(answer.nodes.iter().all(|node| node.listeners.len() == 1 && node.listeners[0].port > 0));
+        let caught_up = |voter: &&ReplicaState| voter.log_end_offset >= part.high_watermark;
+        (part.leader_id.0, part.current_voters.len(), part.current_voters.iter().filter(caught_up).count())
+    };
+    until("all voters have everything", || {
+        cluster.brokers.iter().all(|broker| voters(broker).1 == 3 && voters(broker).2 == 3)
+    });
+    let all_preferred =
+        || (0..PARTITIONS).all(|p| cluster.leader(TOPIC, p) == usize::try_from(replicas(&cluster, p).0[0]).ok());
+    until("preferred leaders lead", || elect(&cluster, 0).is_empty() && all_preferred());
+    assert_eq!(elect(&cluster, 1), [], "nothing to be done where there are leaders");
+    cluster.brokers[1].stop();
+    writers.wait_for(100);
+    assert!((0..PARTITIONS).all(|p| cluster.leader(TOPIC, p) != Some(2)));
+    cluster.brokers[1].run();
+    let leads = |node: usize| (0..PARTITIONS).filter(|p| cluster.leader(TOPIC, *p) == Some(node)).count();
+    until("node 2 leads again", || elect(&cluster, 0).is_empty() && leads(2) > 0);
+    let acknowledged = writers.stop();
+    check(&cluster, TOPIC, PARTITIONS, &acknowledged);
+}
+
+#[test]
+fn shards_are_reassigned_whole() {
+    let (mut cluster, writers) = busy();
+    cluster.add(free_address(), &[]).run();
+    let named = |partitions: &[(i32, Option<&[i32]>)]| {
+        let one = |(index, nodes): &(i32, Option<&[i32]>)| {
+            let nodes = nodes.map(|nodes| nodes.iter().copied().map(BrokerId).collect());
+            ReassignablePartition::default().with_partition_index(*index).with_replicas(nodes)
+        };
+        let topic = ReassignableTopic::default().with_name(topic_name(TOPIC));
+        let topic = topic.with_partitions(partitions.iter().map(one).collect());
+        let request = AlterPartitionReassignmentsRequest::default().with_timeout_ms(30_000).with_topics(vec![topic]);
+        let answer = Raw::connect(cluster.brokers[2].address()).call(1, &request);
+        assert_eq!(answer.error_code, 0);
+        let parts = answer.responses.into_iter().flat_map(|topic| topic.partitions);
+        parts.map(|part| part.error_code).collect::<Vec<_>>()
+    };
+    until("the fourth node is registered", || {
+        Raw::connect(cluster.brokers[2].address()).metadata(&[TOPIC]).brokers.len() == 4
+    });
+    // As many partitions as shards: each has one of its own.
+    assert_eq!(named(&[(0, None)]), [85], "nothing is under way");
+    assert_eq!(named(&[(0, Some(&[1, 2, 9]))]), [39], "no such node");
+    assert_eq!(named(&[(0, Some(&[4, 2, 3])), (1, Some(&[4, 1]))]), [0, 0]);
+    until("they are moved", || {
+        let (zero, one) = (replicas(&cluster, 0), replicas(&cluster, 1));
+        (zero.0, zero.1.len(), one.0, one.1.len()) == (vec![4, 2, 3], 3, vec![4, 1], 2)
+    });
+    let listed = || {
+        let request = ListPartitionReassignmentsRequest::default().with_topics(None);
+        Raw::connect(cluster.brokers[0].address()).call(0, &request).topics.len()
+    };
+    until("nothing is under way", || listed() == 0);
+    writers.wait_for(300);
+    let acknowledged = writers.stop();
+    check(&cluster, TOPIC, PARTITIONS, &acknowledged);
 }

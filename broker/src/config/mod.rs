@@ -18,7 +18,9 @@ pub mod values;
 pub use listeners::{Endpoint, Listener, SecurityProtocol};
 pub use sources::{Inputs, Loaded, load};
 pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};
-pub use typed::{Config, GroupConfig, LogConfig, NetworkConfig, OffsetsConfig, TopicsConfig, TransactionConfig};
+pub use typed::{
+    Config, GroupConfig, LogConfig, NetworkConfig, OffsetsConfig, ReplicationConfig, TopicsConfig, TransactionConfig,
+};
 pub use values::{Source, Values};
 
 /// Why a configuration is refused.

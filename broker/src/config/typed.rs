@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ottla_protocol::ids::NodeId;
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub network: NetworkConfig,
     /// The log.
     pub log: LogConfig,
+    /// Replicas and their leaders.
+    pub replication: ReplicationConfig,
     /// Topics: what is made when clients do not say.
     pub topics: TopicsConfig,
     /// Classic and consumer groups.
@@ -117,6 +120,17 @@ pub struct LogConfig {
     pub rewriter_backoff_ms: u64,
     /// `replica.lag.time.max.ms`, default 30 s.
     pub replica_lag_ms_max: u64,
+}
+
+/// Replicas and their leaders.
+#[derive(Debug, Clone)]
+pub struct ReplicationConfig {
+    /// `auto.leader.rebalance.enable`, default true.
+    pub leader_rebalance: bool,
+    /// `leader.imbalance.check.interval.seconds`, default 5 minutes.
+    pub leader_check_interval: Duration,
+    /// `leader.imbalance.per.broker.percentage`, default 10.
+    pub leader_imbalance_percentage: u64,
 }
 
 /// Topics.
@@ -229,6 +243,7 @@ impl Config {
             cluster_seeds: parse_endpoints("ottla.cluster.seeds", &v.text("ottla.cluster.seeds"))?,
             network: NetworkConfig::build(v),
             log: LogConfig::build(v),
+            replication: ReplicationConfig::build(v),
             topics: TopicsConfig::build(v),
             group: GroupConfig::build(v)?,
             offsets: OffsetsConfig::build(v),
@@ -303,6 +318,16 @@ impl LogConfig {
             run_bytes: v.amount("ottla.rewriter.run.bytes"),
             rewriter_backoff_ms: v.amount("log.cleaner.backoff.ms"),
             replica_lag_ms_max: v.amount("replica.lag.time.max.ms"),
+        }
+    }
+}
+
+impl ReplicationConfig {
+    fn build(v: &Values) -> Self {
+        Self {
+            leader_rebalance: v.boolean("auto.leader.rebalance.enable"),
+            leader_check_interval: Duration::from_secs(v.amount("leader.imbalance.check.interval.seconds")),
+            leader_imbalance_percentage: v.amount("leader.imbalance.per.broker.percentage"),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! May not know: disks, Raft, locks, each other.
 
 mod alter_configs;
+mod alter_partition_reassignments;
 mod api_versions;
 mod brokers;
 mod config_resource;
@@ -16,7 +17,9 @@ mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod elect_leaders;
 mod fetch;
 mod fetch_nearer;
 pub mod fetch_session;
@@ -29,6 +32,7 @@ mod leave_group;
 mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -126,6 +130,12 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
         Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(ctx, request).await.into(),
         Request::DescribeLogDirs(request) => describe_log_dirs::handle(ctx, version, &request).into(),
         Request::DescribeCluster(request) => describe_cluster::handle(ctx, version, &request).into(),
+        Request::ElectLeaders(request) => elect_leaders::handle(ctx, request).await.into(),
+        Request::AlterPartitionReassignments(request) => {
+            alter_partition_reassignments::handle(ctx, version, request).await.into()
+        }
+        Request::ListPartitionReassignments(request) => list_partition_reassignments::handle(ctx, request).await.into(),
+        Request::DescribeQuorum(request) => describe_quorum::handle(ctx, version, &request).await.into(),
         Request::DescribeProducers(request) => describe_producers::handle(ctx, request).await.into(),
         Request::DescribeTopicPartitions(request) => describe_topic_partitions::handle(ctx, request).await.into(),
     };

@@ -58,6 +58,19 @@ fn code_of(response: &Response) -> i16 {
         Response::IncrementalAlterConfigs(body) => first(body.responses.iter().map(|result| result.error_code)),
         Response::OffsetDelete(body) => body.error_code,
         Response::DescribeCluster(body) => body.error_code,
+        Response::ElectLeaders(body) => first(
+            std::iter::once(body.error_code)
+                .chain(body.replica_election_results.iter().flat_map(|t| &t.partition_result).map(|p| p.error_code)),
+        ),
+        Response::AlterPartitionReassignments(body) => first(
+            std::iter::once(body.error_code)
+                .chain(body.responses.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
+        ),
+        Response::ListPartitionReassignments(body) => body.error_code,
+        Response::DescribeQuorum(body) => first(
+            std::iter::once(body.error_code)
+                .chain(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),
+        ),
         Response::DescribeProducers(body) => {
             first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code))
         }

@@ -117,6 +117,46 @@ fn every_node_takes_changes_and_every_node_knows_them_after_a_read_index() {
 }
 
 #[test]
+fn every_node_tells_how_far_the_members_are() {
+    sim::run_twice(7, || async {
+        let mut cluster = Cluster::default();
+        let mut all = cluster.start_all().await;
+        // Only whoever leads knows the others.
+        rt::sleep(PATIENCE).await;
+        let leader = all[0].0.controller_id().unwrap();
+        for (metadata, _) in &all {
+            let told = metadata.describe_quorum().await.unwrap();
+            assert_eq!(told.leader, leader);
+            assert_eq!(told.voters.iter().map(|member| member.node).collect::<Vec<_>>(), NODES);
+            assert_eq!(told.voters.iter().map(|member| member.directory.as_u128()).collect::<Vec<_>>(), [1, 2, 3]);
+            assert!(told.observers.is_empty());
+            let wall_ms = rt::wall_clock_ms();
+            for member in &told.voters {
+                assert!(member.end >= told.high_watermark && told.high_watermark > 0, "{told:?}");
+                assert!(wall_ms - member.heard_ms < 1_000 && wall_ms - member.caught_up_ms < 1_500, "{told:?}");
+            }
+        }
+        // One stops: what is known of it grows old.
+        let gone = all.iter().position(|(metadata, _)| metadata.node_id() != leader).unwrap();
+        let (stopped, host) = all.remove(gone);
+        host.shutdown().await;
+        all[0].0.create_topics(vec![named("t")], false, PATIENCE).await[0].as_ref().unwrap();
+        rt::sleep(PATIENCE).await;
+        let told = all[0].0.describe_quorum().await.unwrap();
+        let is_behind = |member: &&QuorumMember| member.end < told.high_watermark;
+        let behind: Vec<_> = told.voters.iter().filter(is_behind).collect();
+        assert_eq!(behind.iter().map(|member| member.node).collect::<Vec<_>>(), [stopped.node_id()]);
+        assert!(rt::wall_clock_ms() - behind[0].heard_ms >= 4_000);
+        assert!(rt::wall_clock_ms() - behind[0].caught_up_ms >= 4_000);
+        // Without a majority nobody says anything.
+        let (_, host) = all.pop().unwrap();
+        host.shutdown().await;
+        assert!(all[0].0.describe_quorum().await.is_err());
+        shut_down(&all).await;
+    });
+}
+
+#[test]
 fn lost_and_repeated_questions_do_no_harm() {
     let mut made_again = 0;
     for seed in 0..8 {

@@ -2,6 +2,7 @@
 //!
 //! May not know: the wire; partitions' contents.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -22,7 +23,10 @@ use super::joining::Join;
 use super::joint::{Coalesced, Joint};
 use super::names;
 use super::peers::Peers;
-use super::requests::{ConfigChange, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName};
+use super::reassign::plan;
+use super::requests::{
+    ConfigChange, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Reassignment, TopicName,
+};
 use super::writer::{JOBS_MAX, Writer};
 use crate::config::Config;
 
@@ -134,6 +138,17 @@ impl Metadata {
             async move { peers.read_index().await }
         };
         self.0.reading.run(read).await.unwrap_or(Err(MetadataError::Stopped("the node stops".to_owned())))
+    }
+
+    /// How far the metadata group's members are, as whoever leads it knows.
+    ///
+    /// # Errors
+    /// When no leader that a majority confirms answers.
+    pub async fn describe_quorum(&self) -> Result<MetadataQuorum, MetadataError> {
+        match self.0.peers.quorum().await? {
+            Answer::Quorum(quorum) => Ok(quorum),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// A handle that keeps nothing alive.
@@ -301,6 +316,26 @@ impl Metadata {
     /// When that is not allowed, or cannot be recorded now.
     pub async fn change_replicas(&self, shard: ShardId, nodes: Vec<NodeId>) -> Result<(), MetadataError> {
         self.ask(Ask::ChangeReplicas { shard, nodes }, false, TIMEOUT).await.map(|_| ())
+    }
+
+    /// Other replicas for partitions: for whole shards only. Each is answered when it is recorded; it is carried out later.
+    pub async fn reassign(
+        &self,
+        asked: Vec<Reassignment>,
+        may_change_factor: bool,
+        timeout: Duration,
+    ) -> Vec<Result<(), MetadataError>> {
+        // Shards are moved whole, with all that the leader knows of.
+        if let Err(error) = self.read_index().await {
+            return asked.iter().map(|_| Err(error.clone())).collect();
+        }
+        let planned = plan(&self.image(), &asked, may_change_factor);
+        let moves = planned.moves.into_iter().map(|(shard, nodes)| async move {
+            (shard, self.ask(Ask::ChangeReplicas { shard, nodes }, false, timeout).await.map(|_| ()))
+        });
+        let moved: BTreeMap<ShardId, Result<(), MetadataError>> = join_all(moves).await.into_iter().collect();
+        let outcome = |shard: ShardId| moved.get(&shard).cloned().unwrap_or(Err(MetadataError::TimedOut));
+        planned.outcomes.into_iter().map(|planned| planned.and_then(outcome)).collect()
     }
 
     /// A shard's leader reports that its members are those that it is to have, and that these have left.

@@ -17,7 +17,7 @@ use super::image::{IntentKey, MetadataImage, ReplicaRecord, ShardId, ShardKind, 
 use super::joining::{Join, join_cluster};
 use super::names;
 use super::placement::{self, Placement, default_factor, factor_in_force};
-use super::requests::{ConfigChange, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName};
+use super::requests::{ConfigChange, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, TopicName};
 use crate::config::Config;
 use crate::config::topic::check_overrides;
 
@@ -79,8 +79,16 @@ impl Ask {
 pub(super) enum Answer {
     Done,
     Topic(CreatedTopic),
-    Deleted { name: String, id: Uuid },
-    ProducerIds { first: i64, count: u32 },
+    Deleted {
+        name: String,
+        id: Uuid,
+    },
+    ProducerIds {
+        first: i64,
+        count: u32,
+    },
+    /// Told by whoever leads, not decided.
+    Quorum(MetadataQuorum),
 }
 
 /// Commands and what is answered once they are applied. No commands: it is so already.
@@ -117,7 +125,8 @@ pub(super) fn decide(image: &MetadataImage, ask: &Ask) -> Result<Decided, Metada
         Ask::ChangeReplicas { shard, nodes } => change_replicas(image, *shard, nodes),
         Ask::ForgetReplicas { shard, reached, left } => {
             let record = image.shard(*shard).filter(|record| record.wanted() == reached.iter().copied().collect());
-            let known = record.is_some_and(|record| record.leaving.iter().any(|replica| left.contains(&replica.id)));
+            let has_left = |replica: &ReplicaRecord| left.contains(&replica.id);
+            let known = record.is_some_and(|record| !record.adding.is_empty() || record.leaving.iter().any(has_left));
             let forget = Command::ForgetReplicas { shard: *shard, reached: reached.clone(), left: left.clone() };
             Ok(Decided { commands: known.then_some(forget).into_iter().collect(), answer: Answer::Done })
         }

@@ -30,6 +30,9 @@ pub enum MetadataError {
     /// The replicas named by hand are not allowed.
     #[error("{0}")]
     InvalidReplicaAssignment(String),
+    /// Nothing is under way that could be taken back.
+    #[error("No partition reassignment is in progress.")]
+    NoReassignmentInProgress,
     /// A configuration value is not allowed.
     #[error("{0}")]
     InvalidConfig(String),
@@ -71,6 +74,7 @@ impl MetadataError {
             Self::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
             Self::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
             Self::InvalidReplicaAssignment(_) => ErrorCode::InvalidReplicaAssignment,
+            Self::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
             Self::InvalidConfig(_) => ErrorCode::InvalidConfig,
             Self::PolicyViolation(_) => ErrorCode::PolicyViolation,
             Self::InvalidRequest(_) => ErrorCode::InvalidRequest,

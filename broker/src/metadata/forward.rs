@@ -18,6 +18,7 @@ use super::fields::{
 };
 use super::image::ShardId;
 use super::joining::Join;
+use super::quorum::{read_quorum, write_quorum};
 use super::requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
 };
@@ -31,6 +32,8 @@ const VERSION: u8 = 1;
 pub(super) enum Want {
     /// The index up to which everything is committed.
     ReadIndex,
+    /// How far the group's members are.
+    Quorum,
     /// A change, or (`validate_only`) whether it would be made.
     Change { ask: Ask, validate_only: bool },
 }
@@ -65,6 +68,9 @@ impl Question {
             Want::ReadIndex => {
                 w.u8(0);
             }
+            Want::Quorum => {
+                w.u8(2);
+            }
             Want::Change { ask, validate_only } => {
                 w.u8(1).u8(u8::from(*validate_only));
                 write_ask(&mut w, ask);
@@ -83,6 +89,7 @@ impl Question {
                 let validate_only = read_bool(&mut r, "validate only")?;
                 Want::Change { ask: read_ask(&mut r)?, validate_only }
             }
+            2 => Want::Quorum,
             tag => return Err(CodecError::Tag("question", tag)),
         };
         r.end()?;
@@ -323,6 +330,7 @@ fn write_answer(w: &mut Writer, answer: &Answer) {
         Answer::ProducerIds { first, count } => {
             w.u8(3).i64(*first).varint(u64::from(*count));
         }
+        Answer::Quorum(quorum) => write_quorum(w.u8(4), quorum),
     }
 }
 
@@ -341,6 +349,7 @@ fn read_answer(r: &mut Reader<'_>) -> Result<Answer, CodecError> {
             first: r.i64("producer id")?,
             count: u32::try_from(r.varint("count")?).map_err(|_| CodecError::Value("count"))?,
         },
+        4 => Answer::Quorum(read_quorum(r)?),
         tag => return Err(CodecError::Tag("answer", tag)),
     })
 }
@@ -369,6 +378,7 @@ fn write_error(w: &mut Writer, error: &MetadataError) {
         E::TimedOut => w.u8(12),
         E::Overloaded => w.u8(13),
         E::Stopped(what) => w.u8(14).string(what),
+        E::NoReassignmentInProgress => w.u8(15),
     };
 }
 
@@ -391,6 +401,7 @@ fn read_error(r: &mut Reader<'_>) -> Result<MetadataError, CodecError> {
         12 => E::TimedOut,
         13 => E::Overloaded,
         14 => E::Stopped(r.string(WHY)?),
+        15 => E::NoReassignmentInProgress,
         tag => return Err(CodecError::Tag("error", tag)),
     })
 }

@@ -15,7 +15,8 @@ use super::forward::{Answered, Question, Want};
 use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, ReplicaRecord, ShardId};
 use super::joining::Join;
 use super::requests::{
-    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic,
+    QuorumMember, TopicName,
 };
 
 fn id() -> impl Strategy<Value = Uuid> {
@@ -123,6 +124,7 @@ fn ask() -> impl Strategy<Value = Ask> {
 fn question() -> impl Strategy<Value = Question> {
     let want = prop_oneof![
         1 => Just(Want::ReadIndex),
+        1 => Just(Want::Quorum),
         9 => (ask(), any::<bool>()).prop_map(|(ask, validate_only)| Want::Change { ask, validate_only }),
     ];
     (any::<[u64; 4]>(), want).prop_map(|([session, number, floor, term], want)| Question {
@@ -151,6 +153,7 @@ fn error() -> impl Strategy<Value = MetadataError> {
         proptest::option::of(any::<i32>().prop_map(NodeId)).prop_map(|leader| E::NotController { leader }),
         Just(E::TimedOut),
         Just(E::Overloaded),
+        Just(E::NoReassignmentInProgress),
         text().prop_map(E::Stopped),
     ]
 }
@@ -158,7 +161,23 @@ fn error() -> impl Strategy<Value = MetadataError> {
 fn answered() -> impl Strategy<Value = Answered> {
     let topic = (text(), id(), any::<i32>(), any::<i16>(), values())
         .prop_map(|(name, id, partitions, factor, overrides)| CreatedTopic { name, id, partitions, factor, overrides });
+    let member = || {
+        (any::<i32>(), id(), any::<[i64; 3]>()).prop_map(|(node, directory, [end, heard_ms, caught_up_ms])| {
+            QuorumMember { node: NodeId(node), directory, end, heard_ms, caught_up_ms }
+        })
+    };
+    let members = || vec(member(), 0..4);
+    let quorum = (any::<i32>(), any::<u64>(), any::<i64>(), members(), members()).prop_map(
+        |(leader, term, high_watermark, voters, observers)| MetadataQuorum {
+            leader: NodeId(leader),
+            term,
+            high_watermark,
+            voters,
+            observers,
+        },
+    );
     let answer = prop_oneof![
+        quorum.prop_map(Answer::Quorum),
         Just(Answer::Done),
         topic.prop_map(Answer::Topic),
         (text(), id()).prop_map(|(name, id)| Answer::Deleted { name, id }),

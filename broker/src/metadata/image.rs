@@ -72,6 +72,8 @@ pub struct ShardRecord {
     pub kind: ShardKind,
     /// The replicas that it is to have, preferred leader first.
     pub replicas: Vec<ReplicaRecord>,
+    /// Those of them that may not have everything yet: until its leader says that all are members.
+    pub adding: Vec<ReplicaId>,
     /// Replicas that are to go: members until its leader says that they are not.
     pub leaving: Vec<ReplicaRecord>,
     /// The replicas that found the group, whether they are still there or not; all others come as members that know nothing.
@@ -86,11 +88,68 @@ impl ShardRecord {
         self.replicas.iter().chain(&self.leaving)
     }
 
+    /// True while its members are not known to be those that it is to have.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        !self.adding.is_empty() || !self.leaving.is_empty()
+    }
+
+    fn is_adding(&self, replica: &ReplicaRecord) -> bool {
+        self.adding.contains(&replica.id)
+    }
+
+    /// The nodes of its members, and of those that are to be: what it is to have first.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        distinct(self.members().map(|replica| replica.node))
+    }
+
+    /// The nodes of members that have what is committed, as far as is recorded.
+    #[must_use]
+    pub fn in_sync_nodes(&self) -> Vec<NodeId> {
+        distinct(self.members().filter(|replica| !self.is_adding(replica)).map(|replica| replica.node))
+    }
+
+    /// Nodes that are getting a replica. One that is rebuilt where its predecessor was is not meant.
+    #[must_use]
+    pub fn adding_nodes(&self) -> Vec<NodeId> {
+        let adding = self.replicas.iter().filter(|replica| self.is_adding(replica)).map(|replica| replica.node);
+        adding.filter(|node| self.leaving.iter().all(|replica| replica.node != *node)).collect()
+    }
+
+    /// Nodes that are losing their replica.
+    #[must_use]
+    pub fn removing_nodes(&self) -> Vec<NodeId> {
+        let leaving = self.leaving.iter().map(|replica| replica.node);
+        distinct(leaving.filter(|node| self.replicas.iter().all(|replica| replica.node != *node)))
+    }
+
+    /// The nodes as they were before what is under way, each that is leaving in the place of one that came.
+    #[must_use]
+    pub fn nodes_before(&self) -> Vec<NodeId> {
+        let adding = self.adding_nodes();
+        let mut leaving = self.removing_nodes().into_iter();
+        let mut before = Vec::new();
+        for replica in &self.replicas {
+            match adding.contains(&replica.node) {
+                true => before.extend(leaving.next()),
+                false => before.push(replica.node),
+            }
+        }
+        before.extend(leaving);
+        before
+    }
+
     /// The ids of the replicas that it is to have.
     #[must_use]
     pub fn wanted(&self) -> BTreeSet<ReplicaId> {
         self.replicas.iter().map(|replica| replica.id).collect()
     }
+}
+
+fn distinct(nodes: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
+    let mut seen = BTreeSet::new();
+    nodes.filter(|node| seen.insert(*node)).collect()
 }
 
 /// Where clients or nodes reach a node.
@@ -289,6 +348,12 @@ impl MetadataImage {
     pub fn intents_of(&self, shard: ShardId) -> impl Iterator<Item = (&IntentKey, &Arc<Intent>)> {
         let index = self.intents.position(&IntentKey { shard, index: RaftIndex(0), topic: Uuid::nil() });
         self.intents.iter_at(index).take_while(move |(key, _)| key.shard == shard)
+    }
+
+    /// The replica that is to lead a shard.
+    #[must_use]
+    pub fn preferred_leader<'a>(&self, shard: &'a ShardRecord) -> Option<&'a ReplicaRecord> {
+        shard.replicas.first()
     }
 
     /// The nodes that hold replicas of partition `index` of `topic`, preferred leader first.

@@ -33,6 +33,7 @@ struct Model {
     nodes: BTreeMap<i32, NodeRecord>,
     shards: BTreeMap<u64, (NewShard, u64)>,
     leaving: BTreeMap<u64, Vec<ReplicaRecord>>,
+    adding: BTreeMap<u64, BTreeSet<ReplicaId>>,
     topics: BTreeMap<Uuid, Topic>,
     /// What each shard has not reported done: the partitions to adopt or to drop, by shard, index and topic.
     intents: BTreeMap<(u64, u64, Uuid), (IntentKind, BTreeSet<i32>)>,
@@ -87,6 +88,14 @@ impl Model {
             return refused(Refusal::NoSuchNode);
         }
         self.replica_ids_given.extend(new.iter().map(|replica| replica.id.0));
+        let adding = self.adding.entry(id).or_default();
+        adding.extend(new.iter().map(|replica| replica.id));
+        adding.retain(|replica| ids.contains(replica));
+        if let ShardKind::Pool { factor, pinned } = &mut shard.kind
+            && *factor != i16::try_from(replicas.len()).unwrap()
+        {
+            (*factor, *pinned) = (i16::try_from(replicas.len()).unwrap(), true);
+        }
         let members = shard.replicas.iter().chain(leaving.iter());
         *leaving = members.filter(|replica| !ids.contains(&replica.id)).copied().collect();
         shard.replicas = replicas.to_vec();
@@ -174,7 +183,12 @@ impl Model {
                 let has: BTreeSet<_> = shard.replicas.iter().map(|replica| replica.id).collect();
                 let leaving = self.leaving.entry(shard.id.0).or_default();
                 let gone = leaving.iter().filter(|replica| left.contains(&replica.id)).count();
-                if has != reached.iter().copied().collect() || gone == 0 {
+                let added = self.adding.remove(&shard.id.0).unwrap_or_default();
+                if has != reached.iter().copied().collect() {
+                    self.adding.insert(shard.id.0, added);
+                    return refused(Refusal::Replicas);
+                }
+                if gone == 0 && added.is_empty() {
                     return refused(Refusal::Replicas);
                 }
                 leaving.retain(|replica| !left.contains(&replica.id));
@@ -200,6 +214,8 @@ impl Model {
         for (shard, (expected, created)) in image.shards.values().zip(self.shards.values()) {
             assert_eq!((shard.id, shard.kind, &shard.replicas), (expected.id, expected.kind, &expected.replicas));
             assert_eq!(shard.created, RaftIndex(*created));
+            let adding = self.adding.get(&shard.id.0).cloned().unwrap_or_default();
+            assert_eq!(shard.adding.iter().copied().collect::<BTreeSet<_>>(), adding);
             assert_eq!(shard.leaving, self.leaving.get(&shard.id.0).cloned().unwrap_or_default());
         }
         let configs = image.broker_configs.iter().map(|(node, values)| (node.map(|node| node.0), values));

@@ -43,7 +43,7 @@ where
     Read: Future<Output = bool>,
 {
     let Some(known) = record() else { return IDLE };
-    if left(&known, members).is_some_and(|left| left.is_empty()) {
+    if left(&known, members).is_some() && !known.is_moving() {
         return IDLE;
     }
     // An old image wants members that have gone since.
@@ -52,7 +52,7 @@ where
     }
     let Some(record) = record() else { return IDLE };
     match left(&record, members) {
-        Some(left) if left.is_empty() => IDLE,
+        Some(_) if !record.is_moving() => IDLE,
         Some(left) => {
             forget(record.wanted().into_iter().collect(), left).await;
             STEP_PAUSE

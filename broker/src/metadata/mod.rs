@@ -21,6 +21,8 @@ pub(crate) mod members;
 pub mod names;
 mod peers;
 pub mod placement;
+mod quorum;
+mod reassign;
 mod records;
 mod replica;
 pub mod requests;
@@ -43,7 +45,8 @@ pub use machine::Machine;
 pub use names::{is_internal, is_valid_topic_name};
 pub use records::ShardCreation;
 pub use requests::{
-    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic,
+    QuorumMember, Reassignment, TopicName,
 };
 pub use seeds::{Neighbours, Seeds};
 pub use start::{LocalNode, StartError, is_metadata, metadata_among, newest_image};
@@ -66,3 +69,5 @@ mod members_tests;
 mod placement_model_tests;
 #[cfg(test)]
 mod placement_tests;
+#[cfg(test)]
+mod reassign_tests;

@@ -19,7 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::decide::{Answer, Ask};
 use super::error::MetadataError;
 use super::forward::{Answered, Question, Want};
-use super::image::MetadataImage;
+use super::image::{MetadataImage, ReplicaRecord, ShardId};
+use super::quorum::{self, Clock};
+use super::requests::MetadataQuorum;
 use super::writer::{Job, from_read_index, not_controller};
 
 /// How long a change waits for the group to have a leader.
@@ -133,6 +135,7 @@ impl Peers {
                     let index = *outcome.as_ref().unwrap_or(&RaftIndex(0));
                     return Some(Answered { index, outcome: outcome.map(|_| Answer::Done) });
                 }
+                Want::Quorum => self.quorum_here().await.map(Answer::Quorum),
                 Want::Change { .. } if !self.handled.lock().first_time(&question) => return None,
                 Want::Change { ask, validate_only } => self.here(ask, validate_only, SERVED_WAIT).await,
             }
@@ -214,17 +217,33 @@ impl Peers {
         }
     }
 
-    /// Returns when everything that was committed before the call is applied here.
-    pub(super) async fn read_index(&self) -> Result<(), MetadataError> {
+    /// What this node knows of the group that it leads.
+    async fn quorum_here(&self) -> Result<MetadataQuorum, MetadataError> {
+        // Whoever was deposed unawares knows nothing of its followers.
+        self.read_here().await?;
+        let image = self.images.borrow().clone();
+        let record = image.shard(ShardId::METADATA);
+        let own = |replica: &&ReplicaRecord| replica.id == self.group.replica();
+        let leader = record.and_then(|record| record.members().find(own));
+        match (record, leader, self.group.quorum()) {
+            (Some(record), Some(leader), Some(quorum)) => {
+                Ok(quorum::described(record, &quorum, leader.node, &Clock::now()))
+            }
+            _ => Err(not_controller(&image, self.role().leader)),
+        }
+    }
+
+    /// Asks whoever leads for what can be asked again.
+    async fn inquire(&self, want: Want) -> Result<Answer, MetadataError> {
         let mut tries = 0;
         loop {
             let role = self.role();
-            let outcome = match role.leader {
-                Some(leader) if leader != self.group.replica() => {
-                    let read = self.forward(leader, role, Want::ReadIndex, TRY).await;
-                    read.and_then(|outcome| outcome.map(|_| ()))
+            let outcome = match (role.leader, &want) {
+                (Some(leader), _) if leader != self.group.replica() => {
+                    self.forward(leader, role, want.clone(), TRY).await.and_then(|outcome| outcome)
                 }
-                _ => self.read_here().await.map(|_| ()),
+                (_, Want::Quorum) => self.quorum_here().await.map(Answer::Quorum),
+                _ => self.read_here().await.map(|_| Answer::Done),
             };
             tries += 1;
             match outcome {
@@ -234,6 +253,16 @@ impl Peers {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Returns when everything that was committed before the call is applied here.
+    pub(super) async fn read_index(&self) -> Result<(), MetadataError> {
+        self.inquire(Want::ReadIndex).await.map(|_| ())
+    }
+
+    /// How far the group's members are, as whoever leads knows.
+    pub(super) async fn quorum(&self) -> Result<Answer, MetadataError> {
+        self.inquire(Want::Quorum).await
     }
 }
 

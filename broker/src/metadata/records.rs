@@ -109,6 +109,7 @@ impl Record {
                 w.u64(shard.created.0);
                 write_ids(&mut w, &shard.founders);
                 write_replicas(&mut w, &shard.leaving);
+                write_ids(&mut w, &shard.adding);
             }
             Self::Topic(topic) => {
                 w.string(&topic.name).u8(u8::from(topic.internal));
@@ -180,7 +181,9 @@ fn read_shard(id: ShardId, v: &mut Reader<'_>) -> Result<ShardRecord, CodecError
     } else {
         (read_ids(v)?, read_replicas(v)?)
     };
-    Ok(ShardRecord { id, kind, replicas, leaving, founders, created })
+    // 0.3.0 did not say which are new.
+    let adding = if v.is_empty() { Vec::new() } else { read_ids(v)? };
+    Ok(ShardRecord { id, kind, replicas, adding, leaving, founders, created })
 }
 
 fn read_route(r: &mut Reader<'_>) -> Result<PartitionRoute, CodecError> {
@@ -265,19 +268,23 @@ mod tests {
     use ottla_storage::ids::ReplicaId;
 
     #[test]
-    fn what_0_2_0_wrote_of_a_shard_is_read() {
+    fn what_0_2_0_and_0_3_0_wrote_of_a_shard_is_read() {
         let replica = ReplicaRecord { id: ReplicaId(9), node: NodeId(1), directory: Uuid::from_u128(5) };
         let record = ShardRecord {
             id: ShardId(4),
             kind: ShardKind::ConsumerOffsets,
             replicas: vec![replica],
+            adding: Vec::new(),
             leaving: Vec::new(),
             founders: vec![replica.id],
             created: RaftIndex(5),
         };
         let value = Record::Shard(record.clone()).value();
         let key = Record::Shard(record.clone()).key();
-        assert_eq!(Record::decode(&key, &value[..value.len() - 10]), Ok(Record::Shard(record)));
+        // 0.3.0 wrote founders and who leaves, 0.2.0 neither.
+        for less in [1, 11] {
+            assert_eq!(Record::decode(&key, &value[..value.len() - less]), Ok(Record::Shard(record.clone())));
+        }
         let creation = ShardCreation::metadata(Vec::new());
         let bytes = creation.encode();
         assert_eq!(ShardCreation::decode(&bytes[..bytes.len() - 1]), Ok(creation));
@@ -302,6 +309,7 @@ mod tests {
                 id: ShardId(4),
                 kind: ShardKind::ConsumerOffsets,
                 replicas: vec![ReplicaRecord { id: ReplicaId(9), node: NodeId(1), directory: key.topic }],
+                adding: vec![ReplicaId(9)],
                 leaving: vec![ReplicaRecord { id: ReplicaId(2), node: NodeId(3), directory: key.topic }],
                 founders: vec![ReplicaId(2), ReplicaId(3)],
                 created: RaftIndex(5),

@@ -111,3 +111,44 @@ impl InternalTopic {
         }
     }
 }
+
+/// The metadata group as its leader knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataQuorum {
+    /// The node that leads it.
+    pub leader: NodeId,
+    /// Its term.
+    pub term: u64,
+    /// The end of what is committed.
+    pub high_watermark: i64,
+    /// Those that vote.
+    pub voters: Vec<QuorumMember>,
+    /// Those that only learn.
+    pub observers: Vec<QuorumMember>,
+}
+
+/// A member of the metadata group. Times are in milliseconds since 1970, -1 if unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuorumMember {
+    /// Where it lives.
+    pub node: NodeId,
+    /// The data directory it is bound to.
+    pub directory: Uuid,
+    /// The end of what it is known to have, -1 if nothing is known.
+    pub end: i64,
+    /// When what it answered last was sent.
+    pub heard_ms: i64,
+    /// When it last had everything.
+    pub caught_up_ms: i64,
+}
+
+/// A partition that is to have other replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reassignment {
+    /// Its topic's name.
+    pub topic: String,
+    /// Its number.
+    pub index: i32,
+    /// Where its replicas are to lie, preferred leader first; `None`: where they did, before what is under way.
+    pub nodes: Option<Vec<NodeId>>,
+}

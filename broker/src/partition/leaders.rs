@@ -34,7 +34,7 @@ pub struct Leader<'a> {
     pub node: Option<NodeId>,
     /// The partition's leader epoch, -1 if unknown.
     pub epoch: LeaderEpoch,
-    /// Nodes that hold a replica, in the shard's order.
+    /// Nodes that hold a replica or are to, in the shard's order; those that are about to leave last.
     pub replicas: &'a [NodeId],
     /// Voters that have caught up.
     pub in_sync: &'a [NodeId],
@@ -81,12 +81,13 @@ fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
     // The leader knows; what it told others is as good as its last announcement.
     let in_sync = here.filter(|shard| shard.leading().is_some()).map(|shard| shard.in_sync());
     let in_sync = in_sync.or_else(|| told.map(|(_, led)| led.in_sync));
-    let is_in_sync = |replica: &&ReplicaRecord| in_sync.as_ref().is_none_or(|in_sync| in_sync.contains(&replica.id));
-    Seen {
-        replicas: record.replicas.iter().map(|replica| replica.node).collect(),
-        in_sync: record.replicas.iter().filter(is_in_sync).map(|replica| replica.node).collect(),
-        led,
-    }
+    let in_sync = match in_sync {
+        Some(known) => {
+            record.members().filter(|replica| known.contains(&replica.id)).map(|replica| replica.node).collect()
+        }
+        None => record.in_sync_nodes(),
+    };
+    Seen { replicas: record.nodes(), in_sync, led }
 }
 
 impl From<Leader<'_>> for Leadership {

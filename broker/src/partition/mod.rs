@@ -5,6 +5,7 @@
 
 mod append;
 mod delayed_fetch;
+mod elections;
 mod error;
 mod fetch;
 mod handle;
@@ -24,6 +25,7 @@ mod validate;
 pub use crate::shard::published::Watched;
 pub use crate::shard::watching::Watch;
 pub use append::{Appending, RefusedBefore};
+pub use elections::{Elected, ElectionError, ElectionKind};
 pub use error::{AppendError, PartitionError, RecordError};
 pub use handle::Partition;
 pub use leaders::{Leader, Leaders};

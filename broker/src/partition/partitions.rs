@@ -26,7 +26,7 @@ const ADOPTION_WAIT: Duration = Duration::from_secs(5);
 /// All partitions that this node may serve; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Partitions {
-    shards: Shards,
+    pub(super) shards: Shards,
 }
 
 impl Partitions {

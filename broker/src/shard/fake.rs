@@ -62,6 +62,8 @@ pub(crate) struct FakeGroup {
     pub(crate) hears: Arc<std::sync::atomic::AtomicBool>,
     /// Each proposal needs a permit: a test can hold the flush up.
     pub(crate) flushes: Arc<Semaphore>,
+    /// Other replicas that could lead at once.
+    pub(crate) heirs: Arc<Mutex<BTreeSet<ReplicaId>>>,
 }
 
 impl FakeGroup {
@@ -77,6 +79,7 @@ impl FakeGroup {
             in_sync: watch::Sender::new(1),
             hears: Arc::default(),
             flushes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            heirs: Arc::default(),
         };
         let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new() };
         let shard = Shard::new(creation, REPLICA, Arc::new(group.clone()), None, view, Arc::new(|| true));
@@ -166,6 +169,16 @@ impl Group for FakeGroup {
         self.hears.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    fn could_lead(&self, replica: ReplicaId) -> bool {
+        self.heirs.lock().contains(&replica)
+    }
+
+    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
+        let term = self.role.borrow().term.0 + 1;
+        self.role.send_replace(Role { leader: Some(to), ..role(term, false) });
+        futures_util::future::ready(Ok(())).boxed()
+    }
+
     fn step_towards(&self, _: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>> {
         futures_util::future::ready(Ok(MembersStep::Reached)).boxed()
     }
@@ -239,8 +252,15 @@ pub(crate) fn image_with_topic(partitions: i32, config: TopicConfig) -> Metadata
     });
     let replicas = vec![ReplicaRecord { id: REPLICA, node: NODE, directory: Uuid::nil() }];
     let kind = ShardKind::Pool { factor: 1, pinned: false };
-    let record =
-        ShardRecord { id: SHARD, kind, replicas, leaving: Vec::new(), founders: vec![REPLICA], created: RaftIndex(1) };
+    let record = ShardRecord {
+        id: SHARD,
+        kind,
+        replicas,
+        adding: Vec::new(),
+        leaving: Vec::new(),
+        founders: vec![REPLICA],
+        created: RaftIndex(1),
+    };
     let mut image = MetadataImage { index: RaftIndex(10), ..MetadataImage::default() };
     image.topics.insert(topic.name.clone(), topic.clone());
     image.topics_by_id.insert(topic.id, topic);

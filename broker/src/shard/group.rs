@@ -32,6 +32,10 @@ pub trait Group: Send + Sync + 'static {
     fn synced_by(&self, index: RaftIndex, voters: usize) -> BoxFuture<'static, bool>;
     /// True if this replica follows a leader that has spoken within this time.
     fn has_heard_within(&self, time: Duration) -> bool;
+    /// True if this replica leads and another could at once.
+    fn could_lead(&self, replica: ReplicaId) -> bool;
+    /// Hands leadership to another voter; the role tells when it is done.
+    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>>;
     /// Makes one step towards exactly these voters.
     fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>>;
 }
@@ -70,6 +74,15 @@ impl Group for GroupHandle {
 
     fn has_heard_within(&self, time: Duration) -> bool {
         GroupHandle::has_heard_within(self, time)
+    }
+
+    fn could_lead(&self, replica: ReplicaId) -> bool {
+        GroupHandle::could_lead(self, replica)
+    }
+
+    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
+        let handle = self.clone();
+        async move { GroupHandle::transfer(&handle, to).await }.boxed()
     }
 
     fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>> {

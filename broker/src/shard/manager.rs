@@ -6,8 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, GroupHandle, Members, RaftError, RaftHost};
+use ottla_raft::{Creation, GroupHandle, Members, RaftError, RaftHost, Service};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
@@ -16,17 +19,22 @@ use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::announce::{Announcer, Elsewhere, Led};
+use super::announce::{Announcer, Elsewhere};
+use super::balance::Balancer;
 use super::machine::{self, DirectorySpace, ShardMachine};
 use super::membership;
+use super::notices::{Election, Led, Notice};
 use super::registry::Registry;
 use super::shard::{ClockWitness, MachineView, Shard, keeps_groups};
 use super::state::ShardState;
+use super::succession;
 use super::upkeep::{self, Upkeep};
 use crate::codec::CodecError;
-use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord};
+use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, board};
 use crate::partition::ConnectionId;
 
+/// Before another node is asked for what the first did not do.
+const ASK_PAUSE: Duration = Duration::from_millis(100);
 /// A shard that could not be created is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -208,21 +216,90 @@ impl Shards {
         if !lost.is_empty() {
             self.0.registry.report_lost(lost);
         }
+        self.open_board();
         let weak = Arc::downgrade(&self.0);
         let led = move || Some(Shards(weak.upgrade()?).all().iter().filter_map(|shard| shard.led()).collect());
         let announcer = Announcer {
             own: self.0.node,
             host: self.0.host.clone(),
             registry: self.0.registry.clone(),
-            elsewhere: self.0.elsewhere.clone(),
             leadership: self.0.leadership.clone(),
             led: Box::new(led),
         };
         announcer.start();
+        let (weak, weaker) = (Arc::downgrade(&self.0), Arc::downgrade(&self.0));
+        let balancer = Balancer {
+            own: self.0.node,
+            registry: self.0.registry.clone(),
+            shards: Box::new(move || Some(Shards(weak.upgrade()?).all())),
+            leader_of: Box::new(move |shard| Shards(weaker.upgrade()?).leader_of(shard)),
+        };
+        balancer.start();
         let shards = self.clone();
         rt::spawn(async move { shards.reconcile().await });
         let shards = self.clone();
         rt::spawn(async move { shards.watch_damage().await });
+    }
+
+    /// Hears from now on what other nodes tell and ask.
+    fn open_board(&self) {
+        let weak = Arc::downgrade(&self.0);
+        let service = move |_from: ReplicaId, told: Bytes| -> BoxFuture<'static, Option<Bytes>> {
+            let shards = weak.upgrade().map(Shards);
+            async move {
+                let shards = shards?;
+                match Notice::decode(&told).ok()? {
+                    Notice::Announcement(announcement) => {
+                        if shards.0.elsewhere.hear(announcement) {
+                            shards.0.leadership.send_modify(|version| *version += 1);
+                        }
+                        Some(Bytes::new())
+                    }
+                    Notice::LeadPreferred(shard) => Some(shards.lead_preferred_here(shard).await.encode()),
+                }
+            }
+            .boxed()
+        };
+        let service: Service = Arc::new(service);
+        self.0.host.serve(board(self.0.node), service);
+    }
+
+    async fn lead_preferred_here(&self, shard: ShardId) -> Election {
+        match self.get(shard) {
+            Some(shard) => succession::lead_preferred(&shard, &*self.0.registry).await,
+            None => Election::NotLeader,
+        }
+    }
+
+    /// Has a shard's preferred replica lead, wherever it is led now; when this returns `Done`, this node knows it.
+    pub async fn lead_preferred(&self, shard: ShardId, wait: Duration) -> Election {
+        let deadline = rt::now() + wait;
+        let mut changes = self.leadership_changes();
+        loop {
+            let left = deadline.since(rt::now());
+            let outcome = match self.leader_of(shard) {
+                Some(node) if node == self.0.node => {
+                    rt::timeout(left, self.lead_preferred_here(shard)).await.unwrap_or(Election::TimedOut)
+                }
+                Some(node) => {
+                    let (own, question) = (board(self.0.node), Notice::LeadPreferred(shard).encode());
+                    let answer = self.0.host.ask(own, board(node), question, left).await.ok();
+                    answer.and_then(|answer| Election::decode(&answer)).unwrap_or(Election::TimedOut)
+                }
+                None => Election::NotLeader,
+            };
+            if outcome == Election::Done {
+                let image = self.0.registry.image();
+                let preferred = image.shard(shard).and_then(|record| image.preferred_leader(record));
+                let known = || self.leader_of(shard) == preferred.map(|replica| replica.node);
+                while !known() && matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {}
+            }
+            // Nothing was done: whoever leads is not known yet, or was known wrongly.
+            if outcome != Election::NotLeader || rt::now() + ASK_PAUSE >= deadline {
+                return outcome;
+            }
+            rt::sleep(ASK_PAUSE).await;
+        }
     }
 
     /// Leaves replicas aside that have stopped because their own log does not read back: they are rebuilt as those that are
@@ -391,6 +468,15 @@ impl Shards {
     #[must_use]
     pub fn replica_roles(&self) -> BTreeMap<&'static str, usize> {
         self.0.host.roles()
+    }
+
+    /// The node that leads a shard, as far as this one knows.
+    #[must_use]
+    pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
+        let Some(here) = self.get(shard) else { return self.told_of(shard).map(|(node, _)| node) };
+        let (role, image) = (here.role(), self.0.registry.image());
+        let leader = role.leader.filter(|_| !role.stopped)?;
+        image.shard(shard)?.members().find(|replica| replica.id == leader).map(|replica| replica.node)
     }
 
     /// Which other node leads a shard, and what it told of it.

@@ -3,6 +3,7 @@
 mod adoption;
 mod announce;
 pub(crate) mod answer;
+mod balance;
 pub mod clock;
 pub mod command;
 mod copies;
@@ -19,6 +20,7 @@ mod keys;
 pub mod machine;
 pub mod manager;
 mod membership;
+mod notices;
 pub mod published;
 pub(crate) mod queue;
 pub mod registry;
@@ -26,6 +28,7 @@ pub mod registry;
 mod shard;
 pub mod state;
 pub(crate) mod sticky;
+mod succession;
 pub mod upkeep;
 pub(crate) mod watching;
 
@@ -33,6 +36,7 @@ pub use crate::codec::CodecError;
 /// What a shard of `__consumer_offsets` keeps per partition; pure, and known to the floors above by this name.
 pub use crate::coordinator::group::GroupStore;
 pub use manager::{OpenError, Shards, creation_of};
+pub use notices::Election;
 pub use registry::Registry;
 pub use shard::Shard;
 pub use upkeep::Upkeep;

@@ -20,13 +20,13 @@ use ottla_storage::index::ExtentKey;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::announce::Led;
 use super::clock::ShardClock;
 use super::command::Command;
 use super::copies;
 use super::cut_points::CutPoints;
 use super::group::Group;
 use super::machine::ShardMachine;
+use super::notices::Led;
 use super::published::Published;
 use super::queue::{Packed, Queue, QueuedBatch, QueuedCommand};
 use super::state::{ApplyReply, ShardState};
@@ -90,6 +90,8 @@ pub struct Shard {
     /// Read indexes asked for so far.
     reads_asked: AtomicU64,
     last_read: tokio::sync::Mutex<ReadRound>,
+    /// Since when this replica leads.
+    led_since: Mutex<Option<rt::Instant>>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -123,6 +125,7 @@ impl Shard {
             wanted_changed: Notify::new(),
             reads_asked: AtomicU64::new(0),
             last_read: tokio::sync::Mutex::default(),
+            led_since: Mutex::default(),
         })
     }
 
@@ -168,6 +171,13 @@ impl Shard {
     pub fn leading(&self) -> Option<Term> {
         let role = self.role();
         (role.ready && !role.stopped && role.leader == Some(self.replica)).then_some(role.term)
+    }
+
+    /// How long this replica has led.
+    #[must_use]
+    pub(super) fn led_for(&self) -> Option<Duration> {
+        let since = (*self.led_since.lock())?;
+        self.leading().map(|_| rt::now().since(since))
     }
 
     /// What readers see.
@@ -348,6 +358,7 @@ impl Shard {
             let now_leading = self.leading();
             if now_leading != led_in {
                 led_in = now_leading;
+                *self.led_since.lock() = now_leading.map(|_| rt::now());
                 // Long polls are answered, never dropped, when leadership comes or goes.
                 self.machine.published.wake_all();
             }

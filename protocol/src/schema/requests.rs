@@ -48,8 +48,12 @@ pub(super) fn schema(api_key: ApiKey) -> &'static [Field] {
         ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS,
         ApiKey::CreatePartitions => CREATE_PARTITIONS,
         ApiKey::DeleteGroups => DELETE_GROUPS,
+        ApiKey::ElectLeaders => ELECT_LEADERS,
         ApiKey::IncrementalAlterConfigs => INCREMENTAL_ALTER_CONFIGS,
+        ApiKey::AlterPartitionReassignments => ALTER_PARTITION_REASSIGNMENTS,
+        ApiKey::ListPartitionReassignments => LIST_PARTITION_REASSIGNMENTS,
         ApiKey::OffsetDelete => OFFSET_DELETE,
+        ApiKey::DescribeQuorum => DESCRIBE_QUORUM,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
         ApiKey::DescribeProducers => DESCRIBE_PRODUCERS,
         ApiKey::ListConfigResources => LIST_CONFIG_RESOURCES,
@@ -121,10 +125,22 @@ const CREATE_PARTITIONS: &[Field] = &[structs(&[TEXT, I32, structs(&[I32S])]), I
 
 const DELETE_GROUPS: &[Field] = &[TEXTS];
 
+// Kind of election, topics (name, partitions), timeout.
+const ELECT_LEADERS: &[Field] = &[I8.since(1), structs(&[TEXT, I32S]), I32];
+
 // Resources (type, name, configs (name, operation, value)), validate only.
 const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[structs(&[I8, TEXT, structs(&[TEXT, I8, TEXT])]), BOOL];
 
+// Timeout, another factor allowed, topics (name, partitions (index, replicas)).
+const ALTER_PARTITION_REASSIGNMENTS: &[Field] = &[I32, BOOL.since(1), structs(&[TEXT, structs(&[I32, I32S])])];
+
+// Timeout, topics (name, partitions).
+const LIST_PARTITION_REASSIGNMENTS: &[Field] = &[I32, structs(&[TEXT, I32S])];
+
 const OFFSET_DELETE: &[Field] = &[TEXT, structs(&[TEXT, structs(&[I32])])];
+
+// Topics (name, partitions (index)).
+const DESCRIBE_QUORUM: &[Field] = &[structs(&[TEXT, structs(&[I32])])];
 
 const DESCRIBE_CLUSTER: &[Field] = &[BOOL, I8.since(1), BOOL.since(2)];
 

@@ -118,6 +118,8 @@ fn config(node: SimNode) -> Config {
     let mut config = Config::default();
     config.node_id = broker(node);
     config.offsets.topic_partitions = OFFSETS_PARTITIONS;
+    // Often enough that seeds see leaders change by themselves.
+    config.replication.leader_check_interval = Duration::from_secs(3);
     config.topics.auto_create = false;
     config.topics.defaults = Arc::new(TopicConfig {
         retention_ms: Some(RECORDS_RETENTION_MS + i64::from(node.0)),

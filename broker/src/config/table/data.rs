@@ -12,6 +12,7 @@ const SHARED_LOG: &str =
 const ALWAYS_SYNCED: &str = "every acknowledged record is synced already";
 const LATER_COMPACTION: &str = "compaction comes in a later release";
 const RAFT: &str = "replicas are kept by Raft";
+const MOVES: &str = "moves of replicas have a throttle of their own";
 const NO_TIERING: &str = "there is no remote storage";
 
 pub(super) const TOPICS: &[Setting] = &[
@@ -129,7 +130,45 @@ pub(super) const REPLICATION: &[Setting] = &[
     unset("replica.selector.class", Kind::String, Range::Any, "Class that chooses the replica a consumer reads from.")
         .idle("a consumer that names its rack is sent to a replica there"),
     boolean("auto.leader.rebalance.enable", "true", "Whether leadership returns to preferred replicas by itself.")
-        .idle(RAFT),
+        .acts("replication"),
+    long(
+        "leader.imbalance.check.interval.seconds",
+        "300",
+        at_least(1),
+        "How often a node looks whether it leads in another's place; each looks at times of its own around this.",
+    )
+    .acts("replication"),
+    int(
+        "leader.imbalance.per.broker.percentage",
+        "10",
+        at_least(0),
+        "Leadership returns to a node when it leads less than all it is preferred for by more than this percentage.",
+    )
+    .acts("replication"),
+    long(
+        "leader.replication.throttled.rate",
+        "9223372036854775807",
+        at_least(0),
+        "Bytes per second that a node sends of what is moved.",
+    )
+    .dynamic()
+    .idle(MOVES),
+    long(
+        "follower.replication.throttled.rate",
+        "9223372036854775807",
+        at_least(0),
+        "Bytes per second that a node receives of what is moved.",
+    )
+    .dynamic()
+    .idle(MOVES),
+    long(
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        "9223372036854775807",
+        at_least(0),
+        "Bytes per second that are moved between directories of a node.",
+    )
+    .dynamic()
+    .idle(MOVES),
     int("num.replica.fetchers", "1", at_least(1), "Threads that copy from other nodes.").dynamic().idle(RAFT),
     int("replica.fetch.max.bytes", "1048576", at_least(0), "Bytes per partition in a fetch of a follower.").idle(RAFT),
     int("replica.fetch.min.bytes", "1", at_least(0), "Bytes a follower waits for.").idle(RAFT),

@@ -67,7 +67,6 @@ const UNSERVED: &[(&str, &str)] = &[
     ("log.initial.task.delay.ms", "background work starts at once"),
     ("log.segment.delete.", "all partitions of a disk share segment files"),
     ("log.deletion.", "all partitions of a disk share segment files"),
-    ("leader.imbalance.", "leaders are balanced by Raft's transfer"),
     ("controlled.shutdown.", "a node always hands over before it stops"),
     ("broker.id.generation.enable", "node.id is always given"),
     ("reserved.broker.max.id", "node.id is always given"),

@@ -9,7 +9,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 use super::{Machine, Refusal};
 use crate::metadata::command::NewShard;
-use crate::metadata::image::{ReplicaRecord, ShardId, ShardRecord};
+use crate::metadata::image::{ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use crate::metadata::records::Record;
 
 impl Machine {
@@ -36,6 +36,7 @@ impl Machine {
             id: shard.id,
             kind: shard.kind,
             replicas: shard.replicas,
+            adding: Vec::new(),
             leaving: Vec::new(),
             founders,
             created: index,
@@ -78,7 +79,16 @@ impl Machine {
         self.image.next_replica_id = self.image.next_replica_id.max(last.unwrap_or(0));
         self.note_counter(self.image.next_replica_id);
         let leaving = record.members().filter(|replica| !wanted.contains(&replica.id)).copied().collect();
-        self.put_shard(ShardRecord { replicas, leaving, ..record.as_ref().clone() });
+        let is_new = |id: &ReplicaId| !had.contains(id) || record.adding.contains(id);
+        let adding = replicas.iter().map(|replica| replica.id).filter(is_new).collect();
+        // A pool's shard that has another number of replicas now is none for topics that want the pool's.
+        let kind = match (record.kind, i16::try_from(replicas.len())) {
+            (ShardKind::Pool { factor, .. }, Ok(count)) if factor != count => {
+                ShardKind::Pool { factor: count, pinned: true }
+            }
+            (kind, _) => kind,
+        };
+        self.put_shard(ShardRecord { kind, replicas, adding, leaving, ..record.as_ref().clone() });
         Ok(())
     }
 
@@ -92,9 +102,10 @@ impl Machine {
         if record.wanted() != reached.iter().copied().collect() {
             return Err(Refusal::Replicas);
         }
-        let before = record.leaving.len();
+        let before = (record.leaving.len(), record.adding.len());
         record.leaving.retain(|replica| !left.contains(&replica.id));
-        if record.leaving.len() == before {
+        record.adding.clear();
+        if (record.leaving.len(), record.adding.len()) == before {
             return Err(Refusal::Replicas);
         }
         self.put_shard(record);

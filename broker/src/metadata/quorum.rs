@@ -1,0 +1,149 @@
+//! The metadata group's members as operators are shown them: what Raft tells of replicas, by the nodes that hold them.
+//!
+//!  | leader i32 | term u64 | high watermark i64 | voters | observers |
+//!  member: | node i32 | directory uuid | end i64 | heard i64 | caught up i64 |
+//!
+//! May not know: who asks.
+
+use ottla_protocol::ids::NodeId;
+use ottla_raft::{MemberProgress, Quorum};
+use ottla_storage::env::rt;
+use ottla_storage::ids::RaftIndex;
+
+use super::image::{ReplicaRecord, ShardRecord};
+use super::requests::{MetadataQuorum, QuorumMember};
+use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+
+const UNKNOWN: i64 = -1;
+
+/// The node's clock as both of its hands: what Raft measures with the one is told by the other.
+pub(super) struct Clock {
+    pub(super) now: rt::Instant,
+    pub(super) wall_ms: i64,
+}
+
+impl Clock {
+    pub(super) fn now() -> Self {
+        Self { now: rt::now(), wall_ms: rt::wall_clock_ms() }
+    }
+
+    fn wall_ms_of(&self, at: Option<rt::Instant>) -> i64 {
+        let ago = |at: rt::Instant| i64::try_from(self.now.since(at).as_millis()).unwrap_or(i64::MAX);
+        at.map_or(UNKNOWN, |at| self.wall_ms.saturating_sub(ago(at)))
+    }
+}
+
+fn end_of(last: Option<RaftIndex>) -> i64 {
+    last.and_then(|last| i64::try_from(last.0).ok()?.checked_add(1)).unwrap_or(UNKNOWN)
+}
+
+/// What the leader on `leader` knows. A member that is not recorded, which is one for moments only, is left out.
+pub(super) fn described(record: &ShardRecord, quorum: &Quorum, leader: NodeId, clock: &Clock) -> MetadataQuorum {
+    let member = |(replica, progress): (&ReplicaRecord, &MemberProgress)| QuorumMember {
+        node: replica.node,
+        directory: replica.directory,
+        end: end_of(progress.last),
+        heard_ms: clock.wall_ms_of(progress.heard_at),
+        caught_up_ms: clock.wall_ms_of(progress.caught_up_at),
+    };
+    let known = record.members().filter_map(|replica| Some((replica, quorum.members.get(&replica.id)?)));
+    let (mut voters, observers): (Vec<_>, Vec<_>) = known.partition(|(_, progress)| progress.is_voter);
+    voters.sort_by_key(|(replica, _)| replica.node);
+    MetadataQuorum {
+        leader,
+        term: quorum.term.0,
+        high_watermark: end_of(quorum.committed),
+        voters: voters.into_iter().map(member).collect(),
+        observers: observers.into_iter().map(member).collect(),
+    }
+}
+
+fn write_members(w: &mut Writer, members: &[QuorumMember]) {
+    write_list(w, members.iter(), |w, member| {
+        w.i32(member.node.0).uuid(&member.directory).i64(member.end).i64(member.heard_ms).i64(member.caught_up_ms);
+    });
+}
+
+fn read_members(r: &mut Reader<'_>) -> Result<Vec<QuorumMember>, CodecError> {
+    read_list(r, "members", |r| {
+        Ok(QuorumMember {
+            node: NodeId(r.i32("node id")?),
+            directory: r.uuid("directory")?,
+            end: r.i64("end")?,
+            heard_ms: r.i64("time")?,
+            caught_up_ms: r.i64("time")?,
+        })
+    })
+}
+
+pub(super) fn write_quorum(w: &mut Writer, quorum: &MetadataQuorum) {
+    w.i32(quorum.leader.0).u64(quorum.term).i64(quorum.high_watermark);
+    write_members(w, &quorum.voters);
+    write_members(w, &quorum.observers);
+}
+
+pub(super) fn read_quorum(r: &mut Reader<'_>) -> Result<MetadataQuorum, CodecError> {
+    Ok(MetadataQuorum {
+        leader: NodeId(r.i32("node id")?),
+        term: r.u64("term")?,
+        high_watermark: r.i64("high watermark")?,
+        voters: read_members(r)?,
+        observers: read_members(r)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use ottla_storage::ids::{ReplicaId, Term};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::metadata::image::{ShardId, ShardKind};
+
+    #[test]
+    fn replicas_become_nodes_and_moments_become_times() {
+        let replica = |id: u64, node: i32| ReplicaRecord {
+            id: ReplicaId(id),
+            node: NodeId(node),
+            directory: Uuid::from_u128(u128::from(id)),
+        };
+        let record = ShardRecord {
+            id: ShardId::METADATA,
+            kind: ShardKind::Metadata,
+            replicas: vec![replica(9, 3), replica(1, 1), replica(2, 2)],
+            adding: Vec::new(),
+            leaving: vec![replica(3, 3)],
+            founders: Vec::new(),
+            created: RaftIndex(1),
+        };
+        let now = rt::Instant(0) + Duration::from_secs(60);
+        let ago = |seconds: u64| Some(now - Duration::from_secs(seconds));
+        let progress = |is_voter, last: Option<u64>, heard_at, caught_up_at| MemberProgress {
+            is_voter,
+            last: last.map(RaftIndex),
+            heard_at,
+            caught_up_at,
+        };
+        let members = BTreeMap::from([
+            (ReplicaId(1), progress(true, Some(41), ago(0), ago(0))),
+            (ReplicaId(2), progress(true, Some(30), ago(1), ago(7))),
+            (ReplicaId(3), progress(true, None, None, None)),
+            (ReplicaId(9), progress(false, Some(2), ago(1), None)),
+            (ReplicaId(77), progress(true, Some(2), ago(1), None)),
+        ]);
+        let quorum = Quorum { term: Term(4), committed: Some(RaftIndex(40)), members };
+        let told = described(&record, &quorum, NodeId(1), &Clock { now, wall_ms: 1_000_000 });
+        assert_eq!((told.leader, told.term, told.high_watermark), (NodeId(1), 4, 41));
+        let seen = |members: &[QuorumMember]| -> Vec<_> {
+            members.iter().map(|m| (m.node.0, m.directory.as_u128(), m.end, m.heard_ms, m.caught_up_ms)).collect()
+        };
+        assert_eq!(
+            seen(&told.voters),
+            [(1, 1, 42, 1_000_000, 1_000_000), (2, 2, 31, 999_000, 993_000), (3, 3, -1, -1, -1)]
+        );
+        assert_eq!(seen(&told.observers), [(3, 9, 3, 999_000, -1)]);
+    }
+}

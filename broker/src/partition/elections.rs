@@ -1,0 +1,101 @@
+//! Elections that an operator asks for: partitions are named, their shards' leaders change, each with all that it carries.
+//!
+//! May not know: how leadership is handed over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ottla_protocol::error::ErrorCode;
+
+use super::partitions::Partitions;
+use crate::metadata::ShardId;
+use crate::shard::Election;
+
+/// What is to be elected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElectionKind {
+    /// The preferred replica.
+    Preferred,
+    /// Any replica, where there is no leader, also one that lacks records.
+    Unclean,
+}
+
+/// Why a partition has no other leader now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ElectionError {
+    /// There is no such partition.
+    #[error("This server does not host this topic-partition.")]
+    UnknownPartition,
+    /// It has the leader that it is to have.
+    #[error("Leader election not needed for topic partition.")]
+    NotNeeded,
+    /// The preferred replica cannot lead.
+    #[error("The preferred leader was not available.")]
+    PreferredNotAvailable,
+    /// Nobody can lead.
+    #[error(
+        "No eligible leader is available: a majority of the replicas must be; none that lacks records is ever elected."
+    )]
+    EligibleNotAvailable,
+    /// What became of it is unknown.
+    #[error("The request timed out.")]
+    TimedOut,
+}
+
+impl ElectionError {
+    /// Kafka's code for it.
+    #[must_use]
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Self::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
+            Self::NotNeeded => ErrorCode::ElectionNotNeeded,
+            Self::PreferredNotAvailable => ErrorCode::PreferredLeaderNotAvailable,
+            Self::EligibleNotAvailable => ErrorCode::EligibleLeadersNotAvailable,
+            Self::TimedOut => ErrorCode::RequestTimedOut,
+        }
+    }
+}
+
+/// A partition by its topic's name and its number, and what became of it.
+pub type Elected = (String, i32, Result<(), ElectionError>);
+
+impl Partitions {
+    /// Holds elections for these partitions, or for all; of all, those that need none are left out.
+    pub async fn elect(&self, kind: ElectionKind, of: Option<Vec<(String, i32)>>, wait: Duration) -> Vec<Elected> {
+        // What another node has made is known to the operator.
+        self.shards.registry().read_index().await;
+        let image = self.shards.registry().image();
+        let all = of.is_none();
+        let named = of.unwrap_or_else(|| {
+            let each = image
+                .topics
+                .values()
+                .flat_map(|topic| (0..topic.partition_count()).map(|index| (topic.name.to_string(), index)));
+            each.collect()
+        });
+        let shard_of = |(topic, index): &(String, i32)| image.topic(topic)?.route(*index).map(|route| route.shard);
+        let shards: BTreeMap<ShardId, ()> = named.iter().filter_map(shard_of).map(|shard| (shard, ())).collect();
+        let held = shards.into_keys().map(|shard| async move { (shard, self.elect_in(shard, kind, wait).await) });
+        let held: BTreeMap<ShardId, Result<(), ElectionError>> = join_all(held).await.into_iter().collect();
+        let outcome = |shard: ShardId| held.get(&shard).copied().unwrap_or(Err(ElectionError::UnknownPartition));
+        let outcomes = named.into_iter().map(|partition| {
+            let outcome = shard_of(&partition).map_or(Err(ElectionError::UnknownPartition), outcome);
+            (partition.0, partition.1, outcome)
+        });
+        outcomes.filter(|(_, _, outcome)| !all || *outcome != Err(ElectionError::NotNeeded)).collect()
+    }
+
+    async fn elect_in(&self, shard: ShardId, kind: ElectionKind, wait: Duration) -> Result<(), ElectionError> {
+        match kind {
+            ElectionKind::Unclean if self.shards.leader_of(shard).is_some() => Err(ElectionError::NotNeeded),
+            ElectionKind::Unclean => Err(ElectionError::EligibleNotAvailable),
+            ElectionKind::Preferred => match self.shards.lead_preferred(shard, wait).await {
+                Election::Done => Ok(()),
+                Election::NotNeeded => Err(ElectionError::NotNeeded),
+                Election::NotAvailable | Election::NotLeader => Err(ElectionError::PreferredNotAvailable),
+                Election::TimedOut => Err(ElectionError::TimedOut),
+            },
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What nodes tell and ask at each other's boards, as bytes.
+//!
+//!  notice: | version u8 | 0: announcement | node i32 | session u64 | number u64 | wall clock ms i64 |
+//!                         list: shard u64, term u64, list: replica in sync u64 |                 answer: empty
+//!          | version u8 | 1: have the preferred replica lead | shard u64 |                        answer: | outcome u8 |
+//!
+//! Reading never panics. May not know: what is done about them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::ReplicaId;
+
+use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::metadata::ShardId;
+
+const VERSION: u8 = 1;
+
+/// What a leader tells of its shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Led {
+    pub(crate) term: u64,
+    /// The voters that are in sync.
+    pub(crate) in_sync: Arc<[ReplicaId]>,
+}
+
+/// What one node says that it leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Announcement {
+    pub(super) node: NodeId,
+    /// One life of the node; random.
+    pub(super) session: u64,
+    /// Grows with each announcement of the session.
+    pub(super) number: u64,
+    /// Its wall clock when it spoke.
+    pub(super) wall_ms: i64,
+    pub(super) led: BTreeMap<ShardId, Led>,
+}
+
+/// What comes to a board.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Notice {
+    Announcement(Announcement),
+    /// The node leads this shard: its preferred replica is to lead it.
+    LeadPreferred(ShardId),
+}
+
+/// What became of it that the preferred replica is to lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Election {
+    /// It leads now.
+    Done,
+    /// It led already.
+    NotNeeded,
+    /// It is no voter, lacks entries or does not answer.
+    NotAvailable,
+    /// The shard is not led where it was asked.
+    NotLeader,
+    /// Nobody knows.
+    TimedOut,
+}
+
+impl Notice {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION);
+        match self {
+            Self::Announcement(told) => {
+                w.u8(0).i32(told.node.0).u64(told.session).u64(told.number).i64(told.wall_ms);
+                write_list(&mut w, told.led.iter(), |w, (shard, led)| {
+                    w.u64(shard.0).u64(led.term);
+                    write_list(w, led.in_sync.iter(), |w, replica| {
+                        w.u64(replica.0);
+                    });
+                });
+            }
+            Self::LeadPreferred(shard) => {
+                w.u8(1).u64(shard.0);
+            }
+        }
+        w.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::of_version(bytes, VERSION)?;
+        let notice = match r.u8("notice")? {
+            0 => {
+                let (node, session) = (NodeId(r.i32("node id")?), r.u64("session")?);
+                let (number, wall_ms) = (r.u64("number")?, r.i64("wall clock")?);
+                let led = read_list(&mut r, "shards led", |r| {
+                    let (shard, term) = (ShardId(r.u64("shard")?), r.u64("term")?);
+                    let in_sync = read_list(r, "replicas in sync", |r| r.u64("replica").map(ReplicaId))?;
+                    Ok((shard, Led { term, in_sync: in_sync.into() }))
+                })?;
+                Self::Announcement(Announcement { node, session, number, wall_ms, led: led.into_iter().collect() })
+            }
+            1 => Self::LeadPreferred(ShardId(r.u64("shard")?)),
+            tag => return Err(CodecError::Tag("notice", tag)),
+        };
+        r.end()?;
+        Ok(notice)
+    }
+}
+
+impl Election {
+    pub(super) fn encode(self) -> Bytes {
+        Bytes::copy_from_slice(&[match self {
+            Self::Done => 0,
+            Self::NotNeeded => 1,
+            Self::NotAvailable => 2,
+            Self::NotLeader => 3,
+            Self::TimedOut => 4,
+        }])
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0] => Some(Self::Done),
+            [1] => Some(Self::NotNeeded),
+            [2] => Some(Self::NotAvailable),
+            [3] => Some(Self::NotLeader),
+            [4] => Some(Self::TimedOut),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_and_asked_comes_back_and_cut_bytes_are_refused() {
+        let in_term = |term| Led { term, in_sync: [ReplicaId(4), ReplicaId(term)].into() };
+        let led = BTreeMap::from([(ShardId(1), in_term(4)), (ShardId(7), in_term(u64::MAX))]);
+        let told = Announcement { node: NodeId(3), session: 9, number: 2, wall_ms: 1_000, led };
+        for notice in [Notice::Announcement(told), Notice::LeadPreferred(ShardId(7))] {
+            let bytes = notice.encode();
+            assert!((0..bytes.len()).all(|cut| Notice::decode(&bytes[..cut]).is_err()));
+            assert_eq!(Notice::decode(&bytes), Ok(notice));
+        }
+        assert!(Notice::decode(&[VERSION, 9]).is_err());
+        use Election::*;
+        for outcome in [Done, NotNeeded, NotAvailable, NotLeader, TimedOut] {
+            assert_eq!(Election::decode(&outcome.encode()), Some(outcome));
+        }
+        assert_eq!((Election::decode(&[]), Election::decode(&[9])), (None, None));
+    }
+}

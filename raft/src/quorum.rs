@@ -1,0 +1,99 @@
+//! How far the members of a group are, as its leader knows: what each has, when it answered, when it last had everything.
+//!
+//! May not know: where members live, and what is made of this.
+
+use std::collections::BTreeMap;
+
+use openraft::async_runtime::WatchReceiver;
+use ottla_storage::env::rt;
+use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
+
+use crate::group::Group;
+use crate::handle::GroupHandle;
+
+/// A member that answered within this is taken for alive: a few heartbeats.
+const ALIVE_HEARTBEATS: u32 = 4;
+
+/// A group as its leader knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quorum {
+    /// The leader's term.
+    pub term: Term,
+    /// The last entry that is committed.
+    pub committed: Option<RaftIndex>,
+    /// The leader among them.
+    pub members: BTreeMap<ReplicaId, MemberProgress>,
+}
+
+/// How far a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberProgress {
+    /// It votes; otherwise it only learns.
+    pub is_voter: bool,
+    /// The last entry that it is known to have.
+    pub last: Option<RaftIndex>,
+    /// When what it answered last was sent to it.
+    pub heard_at: Option<rt::Instant>,
+    /// When it last had all that the leader had, to the second.
+    pub caught_up_at: Option<rt::Instant>,
+}
+
+impl Group {
+    /// How far the members are, if this replica leads.
+    pub(crate) fn look_at_members(&self) -> Option<Quorum> {
+        self.look_at_followers();
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (Some(matched), Some(heard)) = (metrics.replication.as_ref(), metrics.heartbeat.as_ref()) else {
+            return None;
+        };
+        let (now, last) = (rt::now(), metrics.last_log_index);
+        let index_of = |member: &u64| matched.get(member).and_then(|id| id.as_ref().map(|id| id.index));
+        let mut indexes: BTreeMap<u64, Option<u64>> =
+            matched.keys().map(|member| (*member, index_of(member))).collect();
+        // What the leader itself has needs no answer.
+        indexes.insert(self.replica.0, last);
+        let membership = metrics.membership_config.membership();
+        let member = |(member, last): (&u64, &Option<u64>)| {
+            let own = *member == self.replica.0;
+            let heard = heard.get(member).and_then(|at| at.as_ref().map(|at| at.0));
+            let progress = MemberProgress {
+                is_voter: membership.get_joint_config().iter().any(|config| config.contains(member)),
+                last: last.map(RaftIndex),
+                heard_at: if own { Some(now) } else { heard },
+                caught_up_at: if own { Some(now) } else { self.followers.caught_up_at(ReplicaId(*member)) },
+            };
+            (ReplicaId(*member), progress)
+        };
+        Some(Quorum {
+            term: Term(metrics.current_term),
+            committed: metrics.local_committed.as_ref().map(|id| RaftIndex(id.index)),
+            members: indexes.iter().map(member).collect(),
+        })
+    }
+
+    /// True if another voter could lead at once: it lacks few entries and answers.
+    pub(crate) fn could_lead(&self, replica: ReplicaId) -> bool {
+        let alive = self.options.heartbeat * ALIVE_HEARTBEATS;
+        let quorum = self.look_at_members();
+        let member = quorum.as_ref().and_then(|quorum| quorum.members.get(&replica));
+        let answers = |member: &MemberProgress| member.heard_at.is_some_and(|at| rt::now().since(at) < alive);
+        member.is_some_and(|member| member.is_voter && answers(member)) && self.has_caught_up(replica)
+    }
+}
+
+impl GroupHandle {
+    /// How far the members are; `None` unless this replica leads.
+    #[must_use]
+    pub fn quorum(&self) -> Option<Quorum> {
+        let group = &self.0;
+        group.touch();
+        if group.role().leader == Some(group.replica) { group.look_at_members() } else { None }
+    }
+
+    /// True if this replica leads and `replica` could at once: a voter that lacks few entries and answers.
+    #[must_use]
+    pub fn could_lead(&self, replica: ReplicaId) -> bool {
+        self.0.role().leader == Some(self.0.replica) && self.0.could_lead(replica)
+    }
+}
