@@ -68,7 +68,7 @@ pub struct Node {
 }
 
 /// How long a node that could be ready waits until its shards are led.
-const LEADERS_WAIT: Duration = Duration::from_secs(10);
+const READY_WAIT: Duration = Duration::from_secs(10);
 
 impl Node {
     /// Starts a node; when this returns, clients are answered.
@@ -194,7 +194,7 @@ async fn readiness_of(metadata: Metadata, partitions: Partitions, readiness: Rea
             }
         }
     };
-    if rt::timeout(LEADERS_WAIT, all_led).await.is_err() {
+    if rt::timeout(READY_WAIT, all_led).await.is_err() {
         tracing::warn!("some shards have no leader; what they carry is not served yet");
     }
     readiness.enter(Phase::Serving, "serving", 1, 1);

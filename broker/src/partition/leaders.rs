@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ottla_protocol::ids::{LeaderEpoch, NodeId};
 
 use super::types::Leadership;
-use crate::metadata::{MetadataImage, ReplicaRecord, ShardId, Topic};
+use crate::metadata::{MetadataImage, ShardId, Topic};
 use crate::shard::state::epoch_of;
 use crate::shard::{Shard, Shards};
 
