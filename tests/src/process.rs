@@ -190,6 +190,11 @@ impl Broker {
         self.kafka
     }
 
+    /// Where health, metrics and the JSON API are.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     pub fn data(&self) -> &Path {
         &self.data
     }

@@ -248,7 +248,11 @@ impl Producer {
             Acks::Leader => 1,
             Acks::None => 0,
         };
-        ProduceRequest::default().with_acks(acks).with_timeout_ms(REQUEST_MS).with_topic_data(vec![topic])
+        ProduceRequest::default()
+            .with_transactional_id(None)
+            .with_acks(acks)
+            .with_timeout_ms(REQUEST_MS)
+            .with_topic_data(vec![topic])
     }
 }
 
@@ -257,7 +261,8 @@ impl Cluster {
     async fn producer_identity(&mut self) -> Result<(i64, i16), ClientError> {
         let mut patience = Patience::new();
         loop {
-            let make = |_| InitProducerIdRequest::default().with_transaction_timeout_ms(i32::MAX);
+            let make =
+                |_| InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(i32::MAX);
             let answer = self.brokers.ask_any(0..=5, make).await?;
             match ClientError::check(answer.error_code, None, || "a producer id".to_owned()) {
                 Err(error) if error.passes() && patience.again().await => continue,

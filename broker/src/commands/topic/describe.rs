@@ -116,7 +116,7 @@ fn in_json(described: &Described) -> Value {
 fn in_words(described: &Described) -> String {
     let Described { topic, configs, starts, ends, bytes } = described;
     let mut text = format!(
-        "{}: {} partitions, {} replicas, {}{}\n",
+        "{}: {} partitions, replication factor {}, {}{}\n",
         plain(&topic.name),
         topic.partitions.len(),
         topic.replication_factor(),
