@@ -6,6 +6,7 @@ May not know: clients.
 """
 
 import random
+import shutil
 import signal
 import time
 
@@ -156,8 +157,29 @@ class Nemesis:
             node.start()
             check(node.process.pid != was, f"node {node.number} was not restarted")
 
+    # No fault that anything has to survive
+
+    def sabotage(self):
+        """All disks at once lose what was written to them for some seconds, as if nothing had been synced."""
+        yield "every disk falls back by some seconds"
+        self.killed(self.nodes)
+        older = {node: node.directory / "older" for node in self.nodes}
+        for node in self.nodes:
+            shutil.copytree(node.data, older[node])
+        self.back(self.nodes)
+        self.lasts()
+        self.killed(self.nodes)
+        for node in self.nodes:
+            node.wipe()
+            older[node].rename(node.data)
+        self.back(self.nodes)
+
 
 KINDS = ("kill", "pause", "cut", "oneway", "leader", "zone", "replace", "roll")
+
+
+# Not meant unless it is asked for: a run with it has to be found invalid.
+SABOTAGE = "sabotage"
 
 
 def deck(kinds, seed):

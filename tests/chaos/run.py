@@ -11,6 +11,8 @@ stop, everything is read from every zone, all nodes are killed at once and start
   cut      a node is cut off                        replace  kill -9, an empty disk under the same node id
   oneway   a node hears nothing, or is not heard    roll     every node restarted by SIGTERM, one after the other
 
+`--nemesis sabotage` is there to see a run fail: every disk falls back by some seconds, so acknowledged records are lost.
+
 Every kind that was asked for happens once at least, and then again until the time is over. Prints a line a fault with the longest time in which
 a partition acknowledged nothing, and the verdict of `tests/checker`. Exit code 0: valid; 1: a promise was broken (the nodes' logs and
 the history are kept); 2: unknown, a fault had no effect or nothing was read.
@@ -40,7 +42,7 @@ if os.path.realpath(sys.prefix) != os.path.realpath(pathlib.Path(PYTHON).parents
 from confluent_kafka import KafkaException
 
 import history
-from nemesis import KINDS, Nemesis, NoEffect, deck
+from nemesis import KINDS, SABOTAGE, Nemesis, NoEffect, deck
 from network import Network
 from nodes import Nodes, until
 from workload import TOPIC, Workload
@@ -65,7 +67,7 @@ def arguments():
     parser.add_argument("--keep", action="store_true", help="keep logs and history of a valid run, too")
     given = parser.parse_args()
     given.kinds = given.nemesis.split(",")
-    if strange := set(given.kinds) - set(KINDS):
+    if strange := set(given.kinds) - {*KINDS, SABOTAGE}:
         parser.error(f"unknown: {', '.join(sorted(strange))}; there are {', '.join(KINDS)}")
     return given
 
