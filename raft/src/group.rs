@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::applier::{Applier, Origin};
+use crate::caught_up::CaughtUp;
 use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
@@ -26,7 +27,6 @@ use crate::members::Members;
 use crate::net::Network;
 use crate::options::RaftOptions;
 use crate::progress::{Progress, Role};
-use crate::quorum::CaughtUp;
 use crate::state_machine::Machine;
 use crate::taking::Taking;
 use crate::transport::Links;
@@ -69,7 +69,7 @@ pub(crate) struct Group {
     pub(crate) log: Arc<dyn EntryLog>,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) taking: Arc<Taking>,
-    pub(crate) caught_up: CaughtUp,
+    pub(crate) caught_up: Mutex<CaughtUp>,
     on_failure: OnFailure,
     damage: Arc<Damage>,
     active_at: AtomicI64,
@@ -136,7 +136,7 @@ impl Group {
             log,
             network,
             taking,
-            caught_up: CaughtUp::default(),
+            caught_up: Mutex::default(),
             on_failure,
             damage,
             active_at: AtomicI64::new(rt::now().0),

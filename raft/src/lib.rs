@@ -6,6 +6,7 @@
 //! `StateMachine::publish`, answer.
 
 mod applier;
+mod caught_up;
 mod damage;
 mod directory;
 mod error;

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use openraft::async_runtime::WatchReceiver;
 use ottla_storage::env::rt;
 use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
-use parking_lot::Mutex;
 
+use crate::caught_up::Known;
 use crate::group::Group;
 use crate::handle::GroupHandle;
+use crate::types::RaftLogId;
 
 /// A member that answered within this is taken for alive: a few heartbeats.
 const ALIVE_HEARTBEATS: u32 = 4;
@@ -39,39 +40,6 @@ pub struct MemberProgress {
     pub caught_up_at: Option<rt::Instant>,
 }
 
-/// When members had everything: looked at from time to time, since nobody writes it down.
-#[derive(Debug, Default)]
-pub(crate) struct CaughtUp(Mutex<Looks>);
-
-#[derive(Debug, Default)]
-struct Looks {
-    term: u64,
-    /// When it was looked last, and what the leader had then.
-    before: Option<(rt::Instant, u64)>,
-    at: BTreeMap<u64, rt::Instant>,
-}
-
-impl Looks {
-    /// Members have the entries up to these while the leader has them up to `last`.
-    fn look(&mut self, term: u64, now: rt::Instant, last: u64, matched: &BTreeMap<u64, Option<u64>>) {
-        if self.term != term {
-            *self = Self { term, ..Self::default() };
-        }
-        self.at.retain(|member, _| matched.contains_key(member));
-        for (member, matched) in matched {
-            let Some(matched) = matched else { continue };
-            // Who has now what the leader had then was caught up then.
-            let then = self.before.filter(|(_, had)| matched >= had).map(|(then, _)| then);
-            let caught_up = if *matched >= last { Some(now) } else { then };
-            if let Some(caught_up) = caught_up {
-                let at = self.at.entry(*member).or_insert(caught_up);
-                *at = caught_up.max(*at);
-            }
-        }
-        self.before = Some((now, last));
-    }
-}
-
 impl Group {
     /// Looks how far the members are, if this replica leads.
     pub(crate) fn look_at_members(&self) -> Option<Quorum> {
@@ -81,29 +49,29 @@ impl Group {
             return None;
         };
         let (now, last) = (rt::now(), metrics.last_log_index);
-        let index_of = |member: &u64| matched.get(member).and_then(|id| id.as_ref().map(|id| id.index));
-        let mut indexes: BTreeMap<u64, Option<u64>> =
-            matched.keys().map(|member| (*member, index_of(member))).collect();
-        // What the leader itself has needs no answer.
-        indexes.insert(self.replica.0, last);
-        let mut looks = self.caught_up.0.lock();
-        looks.look(metrics.current_term, now, last.unwrap_or(0), &indexes);
-        let membership = metrics.membership_config.membership();
-        let member = |(member, last): (&u64, &Option<u64>)| {
-            let own = *member == self.replica.0;
+        let known = |(member, id): (&u64, &Option<RaftLogId>)| {
             let heard = heard.get(member).and_then(|at| at.as_ref().map(|at| at.0));
+            (*member, (id.as_ref().map(|id| id.index), heard))
+        };
+        let mut known: BTreeMap<u64, Known> = matched.iter().map(known).collect();
+        // What the leader itself has needs no answer.
+        known.insert(self.replica.0, (last, Some(now)));
+        let mut looks = self.caught_up.lock();
+        looks.look(metrics.current_term, now, last.unwrap_or(0), &known);
+        let membership = metrics.membership_config.membership();
+        let member = |(member, (last, heard_at)): (&u64, &Known)| {
             let progress = MemberProgress {
                 is_voter: membership.get_joint_config().iter().any(|config| config.contains(member)),
                 last: last.map(RaftIndex),
-                heard_at: if own { Some(now) } else { heard },
-                caught_up_at: looks.at.get(member).copied(),
+                heard_at: *heard_at,
+                caught_up_at: looks.at(*member),
             };
             (ReplicaId(*member), progress)
         };
         Some(Quorum {
             term: Term(metrics.current_term),
             committed: metrics.local_committed.as_ref().map(|id| RaftIndex(id.index)),
-            members: indexes.iter().map(member).collect(),
+            members: known.iter().map(member).collect(),
         })
     }
 
@@ -130,31 +98,5 @@ impl GroupHandle {
     #[must_use]
     pub fn could_lead(&self, replica: ReplicaId) -> bool {
         self.0.role().leader == Some(self.0.replica) && self.0.could_lead(replica)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn who_has_what_the_leader_had_at_the_last_look_was_caught_up_then() {
-        let at = |second: u64| rt::Instant(0) + Duration::from_secs(second);
-        let mut looks = Looks::default();
-        let matched = |two: Option<u64>| BTreeMap::from([(1, Some(99)), (2, two)]);
-        looks.look(3, at(1), 10, &matched(None));
-        assert_eq!(looks.at.get(&2), None, "nothing is known of it");
-        looks.look(3, at(2), 20, &matched(Some(10)));
-        assert_eq!(looks.at[&2], at(1));
-        looks.look(3, at(3), 30, &matched(Some(15)));
-        assert_eq!(looks.at[&2], at(1), "it falls behind");
-        looks.look(3, at(4), 30, &matched(Some(30)));
-        assert_eq!(looks.at[&2], at(4));
-        looks.look(3, at(5), 30, &BTreeMap::from([(1, Some(30))]));
-        assert_eq!(looks.at.get(&2), None, "it is no member any more");
-        looks.look(4, at(6), 30, &matched(Some(10)));
-        assert_eq!(looks.at.get(&2), None, "another term knows nothing of the one before");
     }
 }
