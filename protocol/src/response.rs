@@ -15,7 +15,7 @@ use kafka_protocol::messages::{
     HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
     ListConfigResourcesResponse, ListGroupsResponse, ListOffsetsResponse, ListPartitionReassignmentsResponse,
     MetadataResponse, OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse,
-    SyncGroupResponse, api_versions_response::ApiVersion,
+    SyncGroupResponse, UnregisterBrokerResponse, api_versions_response::ApiVersion,
 };
 use kafka_protocol::protocol::Encodable;
 
@@ -192,6 +192,7 @@ responses! {
     DescribeQuorum(DescribeQuorumResponse),
     DescribeCluster(DescribeClusterResponse),
     DescribeProducers(DescribeProducersResponse),
+    UnregisterBroker(UnregisterBrokerResponse),
     ListConfigResources(ListConfigResourcesResponse),
     DescribeTopicPartitions(DescribeTopicPartitionsResponse),
 }

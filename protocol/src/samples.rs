@@ -65,7 +65,8 @@ pub(crate) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
         ApiKey::DescribeQuorum
         | ApiKey::ElectLeaders
         | ApiKey::AlterPartitionReassignments
-        | ApiKey::ListPartitionReassignments => operators(api_key, version),
+        | ApiKey::ListPartitionReassignments
+        | ApiKey::UnregisterBroker => operators(api_key, version),
     }
 }
 
@@ -85,7 +86,7 @@ pub(crate) fn encode(request: &Request, version: i16) -> Bytes {
         DescribeGroups ListGroups ApiVersions CreateTopics DeleteTopics DeleteRecords InitProducerId
         OffsetForLeaderEpoch DescribeConfigs AlterConfigs DescribeLogDirs CreatePartitions DeleteGroups
         ElectLeaders IncrementalAlterConfigs
-        AlterPartitionReassignments ListPartitionReassignments OffsetDelete DescribeQuorum DescribeCluster DescribeProducers ListConfigResources
+        AlterPartitionReassignments ListPartitionReassignments OffsetDelete DescribeQuorum DescribeCluster DescribeProducers UnregisterBroker ListConfigResources
         DescribeTopicPartitions)
     .unwrap_or_else(|error| panic!("{} v{version}: {error}", request.api_key().name()));
     out.freeze()
@@ -560,6 +561,7 @@ fn operators(api_key: ApiKey, version: i16) -> Vec<Request> {
             let full = AlterPartitionReassignmentsRequest::default().with_timeout_ms(9).with_topics(vec![one]);
             vec![full.with_allow_replication_factor_change(version < 1).into()]
         }
+        ApiKey::UnregisterBroker => vec![UnregisterBrokerRequest::default().with_broker_id(BrokerId(7)).into()],
         ApiKey::ListPartitionReassignments => {
             use kafka_protocol::messages::list_partition_reassignments_request::*;
             let one = ListPartitionReassignmentsTopics::default();

@@ -101,6 +101,7 @@ apis! {
     DescribeQuorum = 55, 0..=2, 0;
     DescribeCluster = 60, 0..=2, 0;
     DescribeProducers = 61, 0..=0, 0;
+    UnregisterBroker = 64, 0..=0, 0;
     ListConfigResources = 74, 0..=1, 0;
     DescribeTopicPartitions = 75, 0..=0, 0;
 }

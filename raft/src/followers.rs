@@ -22,6 +22,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Ends of the leader's log that are remembered at most; far more than there are looks within any sensible lag.
 const ENDS_MAX: usize = 4_096;
 
+/// The last entry that a member is known to have, and when it answered last.
+pub(crate) type Known = (Option<u64>, Option<rt::Instant>);
+
 /// What the leader of one term has seen of its followers.
 struct Seen {
     term: Term,
@@ -38,17 +41,19 @@ impl Seen {
     }
 
     /// Notes how far everybody is.
-    fn look(&mut self, now: rt::Instant, end: u64, matched: &BTreeMap<ReplicaId, Option<u64>>) {
+    fn look(&mut self, now: rt::Instant, end: u64, members: &BTreeMap<ReplicaId, Known>) {
         self.ends.push_back((now, end));
-        for (replica, matched) in matched {
-            let Some(matched) = matched else { continue };
+        self.caught_up.retain(|replica, _| members.contains_key(replica));
+        for (replica, known) in members {
+            let (Some(matched), Some(heard)) = known else { continue };
+            // Who has now what there was then was caught up then; but who says nothing any more is only known to have been.
             if let Some((at, _)) = self.ends.iter().rev().find(|(_, end)| end <= matched) {
-                self.caught_up.insert(*replica, *at);
+                let caught_up = self.caught_up.entry(*replica).or_insert(*at.min(heard));
+                *caught_up = (*caught_up).max(*at.min(heard));
             }
         }
-        self.caught_up.retain(|replica, _| matched.contains_key(replica));
         // What everybody has tells nothing any more.
-        let all = matched.values().map(|matched| matched.unwrap_or(0)).min().unwrap_or(0);
+        let all = members.values().map(|(matched, _)| matched.unwrap_or(0)).min().unwrap_or(0);
         while self.ends.len() > ENDS_MAX || self.ends.get(1).is_some_and(|(_, end)| *end <= all) {
             self.ends.pop_front();
         }
@@ -88,25 +93,26 @@ impl Group {
     pub(crate) fn look_at_followers(&self) {
         let role = self.role();
         let metrics = self.raft.data_metrics();
-        let (end, matched) = {
+        let (end, members) = {
             let now = metrics.borrow_watched();
-            let matched = now.replication.as_ref().map(|members| {
-                let member = |(id, at): (&u64, &Option<_>)| (ReplicaId(*id), at.as_ref().map(index_of));
-                members.iter().map(member).collect::<BTreeMap<_, _>>()
+            let heard = |id: &u64| now.heartbeat.as_ref()?.get(id)?.as_ref().map(|at| at.0);
+            let members = now.replication.as_ref().map(|members| {
+                let member = |(id, at): (&u64, &Option<_>)| (ReplicaId(*id), (at.as_ref().map(index_of), heard(id)));
+                members.iter().map(member).collect::<BTreeMap<ReplicaId, Known>>()
             });
-            (now.last_log.as_ref().map_or(0, index_of), matched)
+            (now.last_log.as_ref().map_or(0, index_of), members)
         };
-        let Some(mut matched) = matched.filter(|_| role.leader == Some(self.replica) && !role.stopped) else {
+        let Some(mut members) = members.filter(|_| role.leader == Some(self.replica) && !role.stopped) else {
             self.followers.set(Arc::default());
             return;
         };
         let voters: BTreeSet<_> = self.members().voters.into_iter().flatten().collect();
-        matched.remove(&self.replica);
+        members.remove(&self.replica);
         let now = rt::now();
         let mut last = self.followers.seen.lock();
         let seen = last.take().filter(|seen| seen.term == role.term);
         let seen = last.insert(seen.unwrap_or_else(|| Seen::new(role.term, now)));
-        seen.look(now, end, &matched);
+        seen.look(now, end, &members);
         let is_in =
             |replica: &ReplicaId| *replica == self.replica || seen.is_in_sync(*replica, now, self.options.in_sync_lag);
         self.followers.set(voters.into_iter().filter(is_in).collect());
@@ -165,7 +171,7 @@ mod tests {
     }
 
     fn look(seen: &mut Seen, seconds: i64, end: u64, matched: Option<u64>) -> bool {
-        seen.look(at(seconds), end, &BTreeMap::from([(FOLLOWER, matched)]));
+        seen.look(at(seconds), end, &BTreeMap::from([(FOLLOWER, (matched, Some(at(seconds))))]));
         seen.is_in_sync(FOLLOWER, at(seconds), LAG)
     }
 
@@ -192,6 +198,18 @@ mod tests {
         assert!(look(&mut seen, 33, 300, Some(200)));
         // Nothing is written: nobody lags.
         assert!(look(&mut seen, 500, 300, Some(300)));
+    }
+
+    #[test]
+    fn who_says_nothing_any_more_falls_out_although_nothing_is_written() {
+        let mut seen = Seen::new(Term(1), at(0));
+        for second in 1..=60 {
+            let heard = at(second.min(20));
+            seen.look(at(second), 10, &BTreeMap::from([(FOLLOWER, (Some(10), Some(heard)))]));
+            assert_eq!(seen.is_in_sync(FOLLOWER, at(second), LAG), second <= 50, "{second}");
+        }
+        seen.look(at(61), 10, &BTreeMap::new());
+        assert!(seen.caught_up.is_empty(), "it is no member any more");
     }
 
     #[test]

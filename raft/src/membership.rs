@@ -43,23 +43,28 @@ impl Group {
         members.values().map(|id| id.as_ref().map(|id| id.index)).min()?
     }
 
-    async fn change(&self, change: ChangeMembers<u64, EmptyNode>) -> Result<(), RaftError> {
-        let changed = self.raft.change_membership(change, false).await;
+    /// `retain`: whoever votes no more goes on learning.
+    async fn change(&self, change: ChangeMembers<u64, EmptyNode>, retain: bool) -> Result<(), RaftError> {
+        let changed = self.raft.change_membership(change, retain).await;
         changed.map(drop).map_err(|error| RaftError::Refused(error.to_string()))
     }
 }
 
 impl GroupHandle {
-    /// Makes one step towards exactly these voters. Only the leader can; a refusal is tried again later.
+    /// Makes one step towards exactly these voters and learners. Only the leader can; a refusal is tried again later.
     ///
     /// # Errors
     /// `Refused` if this replica does not lead, or another change is under way.
-    pub async fn step_towards(&self, voters: &BTreeSet<ReplicaId>) -> Result<MembersStep, RaftError> {
+    pub async fn step_towards(
+        &self,
+        voters: &BTreeSet<ReplicaId>,
+        learners: &BTreeSet<ReplicaId>,
+    ) -> Result<MembersStep, RaftError> {
         let group = &self.0;
         group.touch();
         let members = group.members();
         let is_at = |wanted: &BTreeSet<ReplicaId>| members.voters.len() == 1 && members.voters[0] == *wanted;
-        if is_at(voters) && members.learners.is_empty() {
+        if is_at(voters) && members.learners == *learners {
             return Ok(MembersStep::Reached);
         }
         // A leader that is to go stays until the others are there, and hands over: openraft does not let it remove itself.
@@ -71,7 +76,7 @@ impl GroupHandle {
             return self.transfer(*heir).await.map(|()| MembersStep::Changed);
         }
         let voters = &with_leader;
-        for replica in voters {
+        for replica in voters.iter().chain(learners) {
             if members.is_voter(*replica) {
                 continue;
             }
@@ -79,16 +84,16 @@ impl GroupHandle {
                 let added = group.raft.add_learner(replica.0, EmptyNode::new(), false).await;
                 return added.map(|_| MembersStep::Changed).map_err(|error| RaftError::Refused(error.to_string()));
             }
-            if !group.has_caught_up(*replica) {
+            if voters.contains(replica) && !group.has_caught_up(*replica) {
                 return Ok(MembersStep::CatchingUp(*replica));
             }
         }
         let change = if is_at(voters) {
-            let unwanted = members.learners.iter().filter(|learner| !voters.contains(learner));
+            let unwanted = members.learners.iter().filter(|learner| !learners.contains(learner));
             ChangeMembers::RemoveNodes(unwanted.map(|learner| learner.0).collect())
         } else {
             ChangeMembers::ReplaceAllVoters(voters.iter().map(|voter| voter.0).collect())
         };
-        group.change(change).await.map(|()| MembersStep::Changed)
+        group.change(change, !learners.is_empty()).await.map(|()| MembersStep::Changed)
     }
 }

@@ -8,8 +8,10 @@ use openraft::async_runtime::WatchReceiver;
 use ottla_storage::env::rt;
 use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
 
+use crate::followers::Known;
 use crate::group::Group;
 use crate::handle::GroupHandle;
+use crate::types::RaftLogId;
 
 /// A member that answered within this is taken for alive: a few heartbeats.
 const ALIVE_HEARTBEATS: u32 = 4;
@@ -48,27 +50,31 @@ impl Group {
             return None;
         };
         let (now, last) = (rt::now(), metrics.last_log_index);
-        let index_of = |member: &u64| matched.get(member).and_then(|id| id.as_ref().map(|id| id.index));
-        let mut indexes: BTreeMap<u64, Option<u64>> =
-            matched.keys().map(|member| (*member, index_of(member))).collect();
-        // What the leader itself has needs no answer.
-        indexes.insert(self.replica.0, last);
-        let membership = metrics.membership_config.membership();
-        let member = |(member, last): (&u64, &Option<u64>)| {
-            let own = *member == self.replica.0;
+        let known = |(member, id): (&u64, &Option<RaftLogId>)| {
             let heard = heard.get(member).and_then(|at| at.as_ref().map(|at| at.0));
+            (*member, (id.as_ref().map(|id| id.index), heard))
+        };
+        let mut known: BTreeMap<u64, Known> = matched.iter().map(known).collect();
+        // What the leader itself has needs no answer.
+        known.insert(self.replica.0, (last, Some(now)));
+        let membership = metrics.membership_config.membership();
+        let member = |(member, (last, heard_at)): (&u64, &Known)| {
             let progress = MemberProgress {
                 is_voter: membership.get_joint_config().iter().any(|config| config.contains(member)),
                 last: last.map(RaftIndex),
-                heard_at: if own { Some(now) } else { heard },
-                caught_up_at: if own { Some(now) } else { self.followers.caught_up_at(ReplicaId(*member)) },
+                heard_at: *heard_at,
+                caught_up_at: if *member == self.replica.0 {
+                    Some(now)
+                } else {
+                    self.followers.caught_up_at(ReplicaId(*member))
+                },
             };
             (ReplicaId(*member), progress)
         };
         Some(Quorum {
             term: Term(metrics.current_term),
             committed: metrics.local_committed.as_ref().map(|id| RaftIndex(id.index)),
-            members: indexes.iter().map(member).collect(),
+            members: known.iter().map(member).collect(),
         })
     }
 

@@ -224,9 +224,18 @@ impl Broker {
 
     /// GET on the admin port: status and body, `None` if nobody answers.
     pub fn http(&self, path: &str) -> Option<(u16, String)> {
+        self.ask_admin("GET", path)
+    }
+
+    /// POST without a body.
+    pub fn http_post(&self, path: &str) -> Option<(u16, String)> {
+        self.ask_admin("POST", path)
+    }
+
+    fn ask_admin(&self, method: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.admin, Duration::from_secs(1)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: ottla\r\nConnection: close\r\n\r\n").ok()?;
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: ottla\r\nConnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;

@@ -1,4 +1,5 @@
-//! The JSON API under /v1: the cluster, its topics and groups as they are. Read only; changes go through Kafka's APIs.
+//! The JSON API under /v1: the cluster, its topics and groups as they are. Read only: what Kafka's APIs can change is changed
+//! through them; what they cannot, is changed under /api.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -22,6 +23,7 @@ pub(super) async fn cluster(State(state): State<AdminState>) -> Response {
                 "id": node.id.0,
                 "rack": node.rack,
                 "version": node.version,
+                "state": node.state.name(),
                 "listeners": listeners.map(|l| json!({"name": l.name, "host": l.host, "port": l.port})).collect::<Vec<_>>(),
             })
         })

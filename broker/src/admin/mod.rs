@@ -1,6 +1,6 @@
 //! The window: HTTP for people and tools. Health, metrics, a small JSON API.
 //!
-//! Reads images and metrics; changes nothing. It opens first and closes last, so that probes can tell recovery from
+//! Reads images and metrics; what it changes, it changes as any client would: by asking the metadata. It opens first and closes last, so that probes can tell recovery from
 //! death. May not know: Raft, disks.
 
 mod api;
@@ -9,6 +9,7 @@ mod disk;
 mod exposition;
 mod families;
 mod lag;
+mod nodes;
 pub mod readiness;
 mod shards;
 
@@ -20,7 +21,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use ottla_storage::env::rt::{self, JoinHandle};
 use tokio::net::TcpListener;
 
@@ -98,11 +99,17 @@ fn routes(state: AdminState) -> Router {
         .route("/v1/groups", get(api::groups))
         .route("/v1/shards", get(shards::list))
         .route("/v1/shards/{id}", get(shards::one))
+        .route("/api/nodes/{id}/drain", post(nodes::drain))
+        .route("/api/nodes/{id}/undrain", post(nodes::undrain))
+        .route("/api/zones/{zone}/drain", post(nodes::drain_zone))
+        .route("/api/zones/{zone}/undrain", post(nodes::undrain_zone))
         .with_state(state)
 }
 
 async fn index() -> &'static str {
-    "Ottla admin port\n\n/healthz\n/readyz\n/metrics\n/v1/cluster\n/v1/topics\n/v1/topics/{name}\n/v1/groups\n/v1/shards\n/v1/shards/{id}\n"
+    "Ottla admin port\n\n/healthz\n/readyz\n/metrics\n/v1/cluster\n/v1/topics\n/v1/topics/{name}\n/v1/groups\n/v1/shards\n/v1/shards/{id}\n\
+     POST /api/nodes/{id}/drain\nPOST /api/nodes/{id}/undrain\nPOST /api/zones/{zone}/drain\n\
+     POST /api/zones/{zone}/undrain\n"
 }
 
 async fn readyz(State(state): State<AdminState>) -> Response {

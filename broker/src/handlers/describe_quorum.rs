@@ -16,6 +16,8 @@ use super::brokers::text;
 use crate::metadata::{MetadataError, MetadataImage, MetadataQuorum, QuorumMember};
 use crate::server::Context;
 
+/// What the listener is called: Java's client takes capital letters only.
+const CONTROLLER: &str = "CONTROLLER";
 const METADATA_TOPIC: &str = "__cluster_metadata";
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
@@ -97,7 +99,7 @@ fn nodes(image: &MetadataImage, quorum: &MetadataQuorum) -> Vec<Node> {
         .map(|node| {
             let endpoint = image.nodes.get(&node).and_then(|record| record.cluster_endpoint());
             let listener = endpoint.map(|place| {
-                Listener::default().with_name(text(&place.name)).with_host(text(&place.host)).with_port(place.port)
+                Listener::default().with_name(text(CONTROLLER)).with_host(text(&place.host)).with_port(place.port)
             });
             Node::default().with_node_id(BrokerId(node.0)).with_listeners(listener.into_iter().collect())
         })

@@ -45,6 +45,7 @@ mod produce;
 pub mod produce_targets;
 pub mod produce_unfound;
 mod sync_group;
+mod unregister_broker;
 
 use std::sync::Arc;
 
@@ -135,6 +136,7 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
             alter_partition_reassignments::handle(ctx, version, request).await.into()
         }
         Request::ListPartitionReassignments(request) => list_partition_reassignments::handle(ctx, request).await.into(),
+        Request::UnregisterBroker(request) => unregister_broker::handle(ctx, request).await.into(),
         Request::DescribeQuorum(request) => describe_quorum::handle(ctx, version, &request).await.into(),
         Request::DescribeProducers(request) => describe_producers::handle(ctx, request).await.into(),
         Request::DescribeTopicPartitions(request) => describe_topic_partitions::handle(ctx, request).await.into(),

@@ -157,6 +157,33 @@ fn every_node_tells_how_far_the_members_are() {
 }
 
 #[test]
+fn a_node_that_is_drained_does_not_lead_the_metadata_and_votes_where_there_are_only_three() {
+    sim::run_twice(11, || async {
+        let all = Cluster::default().start_all().await;
+        for _ in 0..3 {
+            let drained = all[0].0.controller_id().unwrap();
+            let (own, _) = all.iter().find(|(metadata, _)| metadata.node_id() == drained).unwrap();
+            own.drain(Nodes::One(drained), true).await.unwrap();
+            let told = rt::timeout(PATIENCE * 4, async {
+                loop {
+                    rt::sleep(PATIENCE / 50).await;
+                    match own.describe_quorum().await {
+                        Ok(told) if told.leader != drained => return told,
+                        _ => {}
+                    }
+                }
+            });
+            let told = told.await.unwrap();
+            assert_eq!(told.voters.iter().map(|member| member.node).collect::<Vec<_>>(), NODES);
+            // It still knows everything, and takes changes.
+            own.drain(Nodes::One(drained), false).await.unwrap();
+            assert!(own.image().takes_replicas(drained));
+        }
+        shut_down(&all).await;
+    });
+}
+
+#[test]
 fn lost_and_repeated_questions_do_no_harm() {
     let mut made_again = 0;
     for seed in 0..8 {

@@ -15,10 +15,10 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::fields::{
-    read_ids, read_intent_key, read_node, read_replicas, read_shard_kind, read_values, write_ids, write_intent_key,
-    write_node, write_replicas, write_shard_kind, write_values,
+    read_ids, read_intent_key, read_node, read_node_state, read_replicas, read_shard_kind, read_values, write_ids,
+    write_intent_key, write_node, write_node_state, write_replicas, write_shard_kind, write_values,
 };
-use super::image::{IntentKey, NodeRecord, ReplicaRecord, ShardId, ShardKind};
+use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind};
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 /// Version of the encoding.
@@ -138,6 +138,18 @@ pub enum Command {
         /// Those that left.
         left: Vec<ReplicaId>,
     },
+    /// Says what is to become of a node.
+    SetNodeState {
+        /// Which.
+        node: NodeId,
+        /// What.
+        state: NodeState,
+    },
+    /// Forgets a node. Refused while a replica is recorded on it.
+    RemoveNode {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 /// Encodes the commands of one entry, which were decided on the image at this index.
@@ -235,6 +247,10 @@ fn write_command(w: &mut Writer, command: &Command) {
             write_ids(w, reached);
             write_ids(w, left);
         }
+        Command::SetNodeState { node, state } => write_node_state(w.u8(13).i32(node.0), *state),
+        Command::RemoveNode { node } => {
+            w.u8(14).i32(node.0);
+        }
     }
 }
 
@@ -285,6 +301,8 @@ fn read_command(r: &mut Reader<'_>) -> Result<Command, CodecError> {
             replicas: read_replicas(r)?,
         },
         12 => Command::ForgetReplicas { shard: ShardId(r.varint("shard")?), reached: read_ids(r)?, left: read_ids(r)? },
+        13 => Command::SetNodeState { node: NodeId(r.i32("node id")?), state: read_node_state(r)? },
+        14 => Command::RemoveNode { node: NodeId(r.i32("node id")?) },
         tag => return Err(CodecError::Tag("command", tag)),
     })
 }
@@ -324,6 +342,7 @@ mod tests {
                 directories,
                 version: "0.1.0".into(),
                 epoch: RaftIndex(epoch),
+                state: NodeState::Active,
             })
     }
 
@@ -389,6 +408,9 @@ mod tests {
                 reached,
                 left
             }),
+            (any::<i32>(), prop_oneof![Just(NodeState::Active), Just(NodeState::Draining), Just(NodeState::Leaving)])
+                .prop_map(|(node, state)| Command::SetNodeState { node: NodeId(node), state }),
+            any::<i32>().prop_map(|node| Command::RemoveNode { node: NodeId(node) }),
         ]
     }
 

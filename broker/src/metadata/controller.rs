@@ -25,7 +25,7 @@ use super::names;
 use super::peers::Peers;
 use super::reassign::plan;
 use super::requests::{
-    ConfigChange, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Reassignment, TopicName,
+    ConfigChange, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, Reassignment, TopicName,
 };
 use super::writer::{JOBS_MAX, Writer};
 use crate::config::Config;
@@ -336,6 +336,28 @@ impl Metadata {
         let moved: BTreeMap<ShardId, Result<(), MetadataError>> = join_all(moves).await.into_iter().collect();
         let outcome = |shard: ShardId| moved.get(&shard).cloned().unwrap_or(Err(MetadataError::TimedOut));
         planned.outcomes.into_iter().map(|planned| planned.and_then(outcome)).collect()
+    }
+
+    /// Nodes are to be emptied, or (`drain` false) may hold something again: leaderships are handed over, replicas are moved
+    /// to other nodes, a few shards at a time. Answered when it is recorded.
+    ///
+    /// # Errors
+    /// When there is no such node, or nobody to take what it holds.
+    pub async fn drain(&self, nodes: Nodes, drain: bool) -> Result<(), MetadataError> {
+        self.ask(Ask::Drain { nodes, drain }, false, TIMEOUT).await.map(|_| ())
+    }
+
+    /// A node is to be forgotten when it holds nothing any more; what it holds is moved. Answered when it is recorded.
+    ///
+    /// # Errors
+    /// When there is no such node, or the others are too few for what it holds.
+    pub async fn unregister(&self, node: NodeId) -> Result<(), MetadataError> {
+        self.ask(Ask::Unregister(node), false, TIMEOUT).await.map(|_| ())
+    }
+
+    /// Shards that are due are to be moved.
+    pub(super) async fn balance(&self) -> Result<(), MetadataError> {
+        self.ask(Ask::Balance, false, TIMEOUT).await.map(|_| ())
     }
 
     /// A shard's leader reports that its members are those that it is to have, and that these have left.

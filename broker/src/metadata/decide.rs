@@ -15,9 +15,13 @@ use super::config_change;
 use super::error::MetadataError;
 use super::image::{IntentKey, MetadataImage, ReplicaRecord, ShardId, ShardKind, Topic};
 use super::joining::{Join, join_cluster};
+use super::moves;
 use super::names;
+use super::nodes;
 use super::placement::{self, Placement, default_factor, factor_in_force};
-use super::requests::{ConfigChange, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, TopicName};
+use super::requests::{
+    ConfigChange, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, TopicName,
+};
 use crate::config::Config;
 use crate::config::topic::check_overrides;
 
@@ -54,6 +58,15 @@ pub(super) enum Ask {
         reached: Vec<ReplicaId>,
         left: Vec<ReplicaId>,
     },
+    /// Nodes are to be emptied, or not.
+    Drain {
+        nodes: Nodes,
+        drain: bool,
+    },
+    /// The node is to be forgotten when it holds nothing.
+    Unregister(NodeId),
+    /// Shards are to be moved that are due.
+    Balance,
 }
 
 impl Ask {
@@ -64,12 +77,15 @@ impl Ask {
             | Self::EndIntents(_)
             | Self::EnsureInternal { .. }
             | Self::Join(_)
-            | Self::ForgetReplicas { .. } => true,
+            | Self::ForgetReplicas { .. }
+            | Self::Balance => true,
             Self::CreateTopic { .. }
             | Self::DeleteTopic(_)
             | Self::CreatePartitions(_)
             | Self::ChangeConfig(_)
-            | Self::ChangeReplicas { .. } => false,
+            | Self::ChangeReplicas { .. }
+            | Self::Drain { .. }
+            | Self::Unregister(_) => false,
         }
     }
 }
@@ -122,6 +138,11 @@ pub(super) fn decide(image: &MetadataImage, ask: &Ask) -> Result<Decided, Metada
             Ok(Decided { commands, answer: Answer::Done })
         }
         Ask::Join(join) => Ok(Decided { commands: join_cluster(image, join)?, answer: Answer::Done }),
+        Ask::Drain { nodes, drain } => {
+            Ok(Decided { commands: nodes::drain(image, nodes, *drain)?, answer: Answer::Done })
+        }
+        Ask::Unregister(node) => Ok(Decided { commands: nodes::unregister(image, *node)?, answer: Answer::Done }),
+        Ask::Balance => Ok(Decided { commands: moves::due(image), answer: Answer::Done }),
         Ask::ChangeReplicas { shard, nodes } => change_replicas(image, *shard, nodes),
         Ask::ForgetReplicas { shard, reached, left } => {
             let record = image.shard(*shard).filter(|record| record.wanted() == reached.iter().copied().collect());
@@ -263,6 +284,17 @@ fn check_assignments(
     Ok(())
 }
 
+/// Whoever names nodes for something new names none that is being emptied.
+fn check_takers(image: &MetadataImage, assignments: &[Vec<NodeId>]) -> Result<(), MetadataError> {
+    match assignments.iter().flatten().find(|node| !image.takes_replicas(**node)) {
+        Some(node) => Err(MetadataError::InvalidReplicaAssignment(format!(
+            "The manual partition assignment includes broker {}, which is being drained.",
+            node.0
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn place_by_hand(image: &MetadataImage, asked: &NewTopic) -> Result<Placement, MetadataError> {
     if asked.factor.is_some() {
         return Err(MetadataError::InvalidRequest(
@@ -290,6 +322,7 @@ fn place_by_hand(image: &MetadataImage, asked: &NewTopic) -> Result<Placement, M
     check_counts(image, count, count)?;
     let assignments: Vec<Vec<NodeId>> = by_number.into_values().cloned().collect();
     check_assignments(image, &assignments, None)?;
+    check_takers(image, &assignments)?;
     check_placed(placement::place_assigned(image, &assignments), assignments.len())
 }
 
@@ -385,6 +418,7 @@ fn create_partitions(image: &MetadataImage, asked: &NewPartitions) -> Result<Dec
         }
         Some(assignments) => {
             check_assignments(image, assignments, usize::try_from(factor).ok())?;
+            check_takers(image, assignments)?;
             placement::place_assigned(image, assignments)
         }
         None => match pinned_nodes(image, topic) {

@@ -226,7 +226,7 @@ impl Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::image::NodeRecord;
+    use crate::metadata::image::{NodeRecord, NodeState};
     use ottla_storage::ids::RaftIndex;
 
     #[test]
@@ -248,6 +248,7 @@ mod tests {
             directories: Vec::new(),
             version: "1".into(),
             epoch: RaftIndex(0),
+            state: NodeState::Active,
         };
         let join = Join { node, cluster_id: "c".into(), founders: vec![replica], lost: vec![ReplicaId(9)] };
         let hello = DeskQuestion::Hello { node: NodeId(1), directory: replica.directory, lost: vec![ReplicaId(1)] };

@@ -33,6 +33,9 @@ pub enum MetadataError {
     /// Nothing is under way that could be taken back.
     #[error("No partition reassignment is in progress.")]
     NoReassignmentInProgress,
+    /// No such node.
+    #[error("Broker {0} is not registered.")]
+    NotRegistered(String),
     /// A configuration value is not allowed.
     #[error("{0}")]
     InvalidConfig(String),
@@ -75,6 +78,7 @@ impl MetadataError {
             Self::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
             Self::InvalidReplicaAssignment(_) => ErrorCode::InvalidReplicaAssignment,
             Self::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
+            Self::NotRegistered(_) => ErrorCode::BrokerIdNotRegistered,
             Self::InvalidConfig(_) => ErrorCode::InvalidConfig,
             Self::PolicyViolation(_) => ErrorCode::PolicyViolation,
             Self::InvalidRequest(_) => ErrorCode::InvalidRequest,

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
-use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, ReplicaRecord, ShardId, ShardKind};
+use super::image::{
+    DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
+};
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 pub(super) fn write_values(w: &mut Writer, values: &BTreeMap<String, String>) {
@@ -82,6 +84,7 @@ pub(super) fn read_shard_kind(r: &mut Reader<'_>) -> Result<ShardKind, CodecErro
     }
 }
 
+/// All of a node but its state, which is no part of what it says about itself.
 pub(super) fn write_node(w: &mut Writer, node: &NodeRecord) {
     w.i32(node.id.0).optional(node.rack.as_deref()).string(&node.version).u64(node.epoch.0);
     write_list(w, node.listeners.iter(), |w, listener| {
@@ -108,5 +111,23 @@ pub(super) fn read_node(r: &mut Reader<'_>) -> Result<NodeRecord, CodecError> {
         directories: read_list(r, "directories", |r| {
             Ok(DirectoryRecord { id: r.uuid("directory")?, path: r.string("path")?, free_bytes: r.u64("free bytes")? })
         })?,
+        state: NodeState::Active,
     })
+}
+
+pub(super) fn write_node_state(w: &mut Writer, state: NodeState) {
+    w.u8(match state {
+        NodeState::Active => 0,
+        NodeState::Draining => 1,
+        NodeState::Leaving => 2,
+    });
+}
+
+pub(super) fn read_node_state(r: &mut Reader<'_>) -> Result<NodeState, CodecError> {
+    match r.u8("node state")? {
+        0 => Ok(NodeState::Active),
+        1 => Ok(NodeState::Draining),
+        2 => Ok(NodeState::Leaving),
+        tag => Err(CodecError::Tag("node state", tag)),
+    }
 }

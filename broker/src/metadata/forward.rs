@@ -20,7 +20,7 @@ use super::image::ShardId;
 use super::joining::Join;
 use super::quorum::{read_quorum, write_quorum};
 use super::requests::{
-    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, TopicName,
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, Nodes, TopicName,
 };
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
@@ -211,6 +211,19 @@ fn write_ask(w: &mut Writer, ask: &Ask) {
             write_ids(w, reached);
             write_ids(w, left);
         }
+        Ask::Drain { nodes, drain } => {
+            w.u8(12).u8(u8::from(*drain));
+            match nodes {
+                Nodes::One(node) => w.u8(0).i32(node.0),
+                Nodes::Zone(zone) => w.u8(1).string(zone),
+            };
+        }
+        Ask::Unregister(node) => {
+            w.u8(13).i32(node.0);
+        }
+        Ask::Balance => {
+            w.u8(14);
+        }
     }
 }
 
@@ -260,6 +273,17 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
             let (shard, reached) = (ShardId(r.u64("shard")?), read_ids(r)?);
             Ask::ForgetReplicas { shard, reached, left: read_ids(r)? }
         }
+        12 => {
+            let drain = read_bool(r, "drain")?;
+            let nodes = match r.u8("nodes")? {
+                0 => Nodes::One(NodeId(r.i32("node id")?)),
+                1 => Nodes::Zone(r.string("zone")?),
+                tag => return Err(CodecError::Tag("nodes", tag)),
+            };
+            Ask::Drain { nodes, drain }
+        }
+        13 => Ask::Unregister(NodeId(r.i32("node id")?)),
+        14 => Ask::Balance,
         tag => return Err(CodecError::Tag("what is asked", tag)),
     })
 }
@@ -379,6 +403,7 @@ fn write_error(w: &mut Writer, error: &MetadataError) {
         E::Overloaded => w.u8(13),
         E::Stopped(what) => w.u8(14).string(what),
         E::NoReassignmentInProgress => w.u8(15),
+        E::NotRegistered(what) => w.u8(16).string(what),
     };
 }
 
@@ -402,6 +427,7 @@ fn read_error(r: &mut Reader<'_>) -> Result<MetadataError, CodecError> {
         13 => E::Overloaded,
         14 => E::Stopped(r.string(WHY)?),
         15 => E::NoReassignmentInProgress,
+        16 => E::NotRegistered(r.string(WHY)?),
         tag => return Err(CodecError::Tag("error", tag)),
     })
 }

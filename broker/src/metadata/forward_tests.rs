@@ -12,10 +12,10 @@ use super::command::IntentEnd;
 use super::decide::{Answer, Ask};
 use super::error::MetadataError;
 use super::forward::{Answered, Question, Want};
-use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, ReplicaRecord, ShardId};
+use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId};
 use super::joining::Join;
 use super::requests::{
-    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic,
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes,
     QuorumMember, TopicName,
 };
 
@@ -54,6 +54,7 @@ fn join() -> impl Strategy<Value = Join> {
                 directories: directories.into_iter().map(directory).collect(),
                 version: "1".into(),
                 epoch: RaftIndex(number),
+                state: NodeState::Active,
             };
             let founder = |(id, node, directory)| ReplicaRecord { id: ReplicaId(id), node: NodeId(node), directory };
             Join { node, cluster_id, founders: founders.into_iter().map(founder).collect(), lost }
@@ -118,6 +119,10 @@ fn ask() -> impl Strategy<Value = Ask> {
             reached,
             left
         }),
+        (any::<i32>(), any::<bool>()).prop_map(|(node, drain)| Ask::Drain { nodes: Nodes::One(NodeId(node)), drain }),
+        (text(), any::<bool>()).prop_map(|(zone, drain)| Ask::Drain { nodes: Nodes::Zone(zone), drain }),
+        any::<i32>().prop_map(|node| Ask::Unregister(NodeId(node))),
+        Just(Ask::Balance),
     ]
 }
 
@@ -154,6 +159,7 @@ fn error() -> impl Strategy<Value = MetadataError> {
         Just(E::TimedOut),
         Just(E::Overloaded),
         Just(E::NoReassignmentInProgress),
+        text().prop_map(E::NotRegistered),
         text().prop_map(E::Stopped),
     ]
 }

@@ -16,7 +16,9 @@ use super::decide::{Answer, Ask};
 use super::desk::{DeskAnswer, DeskQuestion, Place};
 use super::error::MetadataError;
 use super::forward::{Answered, Question, Want};
-use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, ReplicaRecord, ShardId, ShardKind};
+use super::image::{
+    DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
+};
 use super::joining::Join;
 use super::machine::Machine;
 use super::records::{Record, ShardCreation};
@@ -50,6 +52,7 @@ fn world() -> Vec<Command> {
         directories: vec![DirectoryRecord { id: Uuid::from_u128(4), path: "/d".into(), free_bytes: 100 }],
         version: "0.1.0".into(),
         epoch: RaftIndex(0),
+        state: NodeState::Active,
     };
     let replicas = vec![replica(1)];
     let kind = ShardKind::Pool { factor: 1, pinned: false };
@@ -77,6 +80,8 @@ fn further() -> Vec<Command> {
         Command::EndIntent { key, end: IntentEnd::Done },
         Command::SetReplicas { shard: ShardId(1), before: vec![ReplicaId(1)], replicas: vec![replica(2)] },
         Command::ForgetReplicas { shard: ShardId(1), reached: vec![ReplicaId(2)], left: vec![ReplicaId(1)] },
+        Command::SetNodeState { node: NodeId(1), state: NodeState::Draining },
+        Command::RemoveNode { node: NodeId(1) },
         Command::DeleteTopic { id },
     ]
 }

@@ -19,6 +19,9 @@ pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 /// Name of the topic that holds the state of transactions.
 pub const TRANSACTION_STATE: &str = "__transaction_state";
 
+/// So many voters of the metadata group are kept, drained or not.
+const METADATA_VOTERS_MIN: usize = 3;
+
 /// One Raft group that carries partitions (or the metadata). Never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ShardId(pub u64);
@@ -174,6 +177,30 @@ pub struct DirectoryRecord {
     pub free_bytes: u64,
 }
 
+/// What is to become of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum NodeState {
+    /// It holds replicas and leads.
+    #[default]
+    Active,
+    /// It is to hold nothing and to lead nothing, until an operator says otherwise.
+    Draining,
+    /// The same; and it is forgotten when it holds nothing.
+    Leaving,
+}
+
+impl NodeState {
+    /// As operators are told.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
 /// One node as registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRecord {
@@ -189,12 +216,20 @@ pub struct NodeRecord {
     pub version: String,
     /// Metadata index of the registration: grows with every start.
     pub epoch: RaftIndex,
+    /// What is to become of it. A node does not say that itself: a start changes nothing of it.
+    pub state: NodeState,
 }
 
 /// The name under which a node records where other nodes reach it. Clients' listeners cannot have it: theirs are upper case.
 pub const CLUSTER_LISTENER: &str = "ottla.cluster";
 
 impl NodeRecord {
+    /// True if it may be given replicas, and lead.
+    #[must_use]
+    pub fn takes_replicas(&self) -> bool {
+        self.state == NodeState::Active
+    }
+
     /// Where other nodes reach it, if they do.
     #[must_use]
     pub fn cluster_endpoint(&self) -> Option<&ListenerEndpoint> {
@@ -350,10 +385,45 @@ impl MetadataImage {
         self.intents.iter_at(index).take_while(move |(key, _)| key.shard == shard)
     }
 
-    /// The replica that is to lead a shard.
+    /// True if a node may be given replicas, and lead.
+    #[must_use]
+    pub fn takes_replicas(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(NodeRecord::takes_replicas)
+    }
+
+    /// The replica that is to lead a shard: the first that does not lie on a node that is being emptied.
     #[must_use]
     pub fn preferred_leader<'a>(&self, shard: &'a ShardRecord) -> Option<&'a ReplicaRecord> {
-        shard.replicas.first()
+        let emptied = |node: &NodeRecord| !node.takes_replicas();
+        let stays = |replica: &&ReplicaRecord| !self.nodes.get(&replica.node).is_some_and(emptied);
+        shard.replicas.iter().find(stays).or(shard.replicas.first())
+    }
+
+    /// Replicas of the metadata group that only learn: those on nodes that are being emptied. As with other shards, what a
+    /// drained node does stays where nobody else could do it: of fewer than three voters none could fail.
+    #[must_use]
+    pub fn observers(&self) -> BTreeSet<ReplicaId> {
+        let Some(record) = self.shard(ShardId::METADATA) else { return BTreeSet::new() };
+        let on = |state: NodeState| {
+            let is_on =
+                move |replica: &&ReplicaRecord| self.nodes.get(&replica.node).is_some_and(|node| node.state == state);
+            record.replicas.iter().filter(is_on).map(|replica| replica.id)
+        };
+        let mut observers: BTreeSet<_> = on(NodeState::Leaving).collect();
+        let voters = record.replicas.len() - observers.len();
+        observers.extend(on(NodeState::Draining).take(voters.saturating_sub(METADATA_VOTERS_MIN)));
+        if observers.len() < record.replicas.len() { observers } else { BTreeSet::new() }
+    }
+
+    /// The node's replica of the metadata, if it is all that is left on a node that is to be forgotten.
+    #[must_use]
+    pub fn dismissed(&self, node: NodeId) -> Option<ReplicaId> {
+        let leaves = self.nodes.get(&node).is_some_and(|record| record.state == NodeState::Leaving);
+        let metadata = self.shard(ShardId::METADATA).filter(|_| leaves)?;
+        let is_here = |replica: &&ReplicaRecord| replica.node == node;
+        let others = self.shards.values().filter(|shard| shard.id != ShardId::METADATA);
+        let holds_more = others.flat_map(|shard| shard.members()).any(|replica| is_here(&replica));
+        metadata.members().filter(is_here).map(|replica| replica.id).max().filter(|_| !holds_more)
     }
 
     /// The nodes that hold replicas of partition `index` of `topic`, preferred leader first.

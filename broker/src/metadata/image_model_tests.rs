@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::command::{Command, IntentEnd, NewShard, encode};
 use super::image::{
-    Intent, IntentKey, IntentKind, MetadataImage, NodeRecord, PartitionRoute, ReplicaRecord, ShardId, ShardKind,
+    Intent, IntentKey, IntentKind, MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId,
+    ShardKind,
 };
 use super::machine::{Machine, Outcome, Refusal};
 use super::placement_tests::node;
@@ -132,7 +133,8 @@ impl Model {
                 None => self.cluster_id = Some(cluster_id.clone()),
             },
             Command::RegisterNode(node) => {
-                self.nodes.insert(node.id.0, NodeRecord { epoch: RaftIndex(index), ..node.clone() });
+                let state = self.nodes.get(&node.id.0).map_or(NodeState::Active, |known| known.state);
+                self.nodes.insert(node.id.0, NodeRecord { epoch: RaftIndex(index), state, ..node.clone() });
             }
             Command::AddShard(shard) => return self.add_shard(index, shard),
             Command::CreateTopic { name, id, overrides, shards, .. } => {
@@ -176,6 +178,18 @@ impl Model {
             Command::EndIntent { key, .. } => {
                 let ended = self.intents.remove(&(key.shard.0, key.index.0, key.topic));
                 return ended.map(drop).ok_or(Refusal::NoSuchIntent);
+            }
+            Command::SetNodeState { node, state } => {
+                self.nodes.get_mut(&node.0).ok_or(Refusal::NoSuchNode)?.state = *state;
+            }
+            Command::RemoveNode { node } => {
+                let members = self.shards.values().flat_map(|(shard, _)| &shard.replicas);
+                let mut members = members.chain(self.leaving.values().flatten());
+                if self.nodes.contains_key(&node.0) && members.any(|replica| replica.node == *node) {
+                    return refused(Refusal::Replicas);
+                }
+                self.nodes.remove(&node.0).ok_or(Refusal::NoSuchNode)?;
+                self.configs.remove(&Some(node.0));
             }
             Command::SetReplicas { shard, before, replicas } => return self.set_replicas(shard.0, before, replicas),
             Command::ForgetReplicas { shard, reached, left } => {
@@ -327,7 +341,7 @@ fn some_replicas(random: &mut Random, model: &Model) -> Command {
 fn command(random: &mut Random, model: &Model) -> Command {
     let id = Uuid::from_u128(u128::from(random.below(9)));
     let a_node = |random: &mut Random| i32::try_from(random.between(1, 3)).unwrap();
-    match random.below(27) {
+    match random.below(31) {
         0 => Command::Bootstrap { cluster_id: format!("cluster-{}", random.below(9)) },
         1 => Command::RegisterNode(node(a_node(random), Some("z"), &[random.below(99)])),
         2 | 3 => Command::AddShard(a_shard(random, model)),
@@ -361,6 +375,11 @@ fn command(random: &mut Random, model: &Model) -> Command {
             let left = model.leaving.get(&shard).map_or(Vec::new(), |leaving| ids(leaving));
             Command::ForgetReplicas { shard: ShardId(shard), reached, left }
         }
+        27 | 28 => Command::SetNodeState {
+            node: NodeId(a_node(random)),
+            state: [NodeState::Active, NodeState::Draining, NodeState::Leaving][random.index(3)],
+        },
+        29 => Command::RemoveNode { node: NodeId(a_node(random)) },
         16 => Command::AllocateProducerIds { count: u32::try_from(random.between(1, 1_000)).unwrap() },
         _ => {
             let open: Vec<_> = model.intents.keys().copied().collect();

@@ -4,6 +4,7 @@
 //! checksum over every change (I6). What is local to the node (effective configurations) is derived and not part of either.
 //! May not know: clocks, randomness, who proposed what, what anybody waits for.
 
+mod nodes;
 mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,7 @@ use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
 use super::command::{self, Command, Decision};
-use super::image::{Intent, IntentKey, IntentKind, MetadataImage, PartitionRoute, ShardId, Topic};
+use super::image::{Intent, IntentKey, IntentKind, MetadataImage, NodeState, PartitionRoute, ShardId, Topic};
 use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, cluster_key, intent_key, topic_key};
 use crate::codec::CodecError;
 use crate::config::{Config, TopicConfig};
@@ -234,6 +235,7 @@ impl Machine {
             Command::Bootstrap { cluster_id } => self.bootstrap(cluster_id),
             Command::RegisterNode(mut node) => {
                 node.epoch = index;
+                node.state = self.image.nodes.get(&node.id).map_or(NodeState::Active, |known| known.state);
                 self.note(&Record::Node(node.clone()));
                 Arc::make_mut(&mut self.image.nodes).insert(node.id, node);
                 Ok(())
@@ -258,6 +260,8 @@ impl Machine {
             },
             Command::SetReplicas { shard, before, replicas } => self.set_replicas(shard, &before, replicas),
             Command::ForgetReplicas { shard, reached, left } => self.forget_replicas(shard, &reached, &left),
+            Command::SetNodeState { node, state } => self.set_node_state(node, state),
+            Command::RemoveNode { node } => self.remove_node(node),
         };
         applied.map_or_else(Outcome::Refused, |()| Outcome::Done)
     }

@@ -3,6 +3,7 @@
 //! `command` is what the group agrees on, `machine` applies it, `image` is what everybody reads, `placement` decides
 //! where partitions go, `controller` is the one writer. May not know: partitions' contents, sockets, requests.
 
+mod balancer;
 pub mod command;
 mod config_change;
 pub mod controller;
@@ -18,7 +19,9 @@ mod joining;
 mod joint;
 pub mod machine;
 pub(crate) mod members;
+mod moves;
 pub mod names;
+mod nodes;
 mod peers;
 pub mod placement;
 mod quorum;
@@ -38,14 +41,14 @@ pub use desk::{board, desk, node_of_address};
 pub use error::MetadataError;
 pub use image::{
     CLUSTER_LISTENER, CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint,
-    MetadataImage, NodeRecord, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord, TRANSACTION_STATE,
-    Topic,
+    MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord,
+    TRANSACTION_STATE, Topic,
 };
 pub use machine::Machine;
 pub use names::{is_internal, is_valid_topic_name};
 pub use records::ShardCreation;
 pub use requests::{
-    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic,
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes,
     QuorumMember, Reassignment, TopicName,
 };
 pub use seeds::{Neighbours, Seeds};
@@ -65,6 +68,8 @@ mod live_tests;
 mod machine_tests;
 #[cfg(test)]
 mod members_tests;
+#[cfg(test)]
+mod moves_tests;
 #[cfg(test)]
 mod placement_model_tests;
 #[cfg(test)]

@@ -102,15 +102,26 @@ impl<'a> Planner<'a> {
             .map_or_else(Uuid::nil, |(_, _, id)| id)
     }
 
-    /// `factor` nodes: leaders spread evenly, replicas in different zones while there are enough, then evenly.
+    fn led_by(&self, node: &NodeRecord) -> usize {
+        self.leaders.get(&node.id).copied().unwrap_or(0)
+    }
+
+    /// What all nodes of its zone are to lead.
+    fn led_in_zone(&self, node: &NodeRecord) -> usize {
+        let is_neighbour =
+            |other: &&NodeRecord| other.id == node.id || (node.rack.is_some() && other.rack == node.rack);
+        self.image.nodes.values().filter(is_neighbour).map(|node| self.led_by(node)).sum()
+    }
+
+    /// `factor` nodes: leaders spread evenly over nodes and zones, replicas in different zones while there are enough, then evenly.
     fn choose_nodes(&self, factor: usize) -> Vec<NodeId> {
         let mut chosen: Vec<NodeId> = Vec::new();
         let mut zones: BTreeSet<Option<&str>> = BTreeSet::new();
         while chosen.len() < factor {
             let best = self.image.nodes.values().filter(|node| !chosen.contains(&node.id)).min_by_key(|node| {
-                let leaders = if chosen.is_empty() { self.leaders.get(&node.id).copied().unwrap_or(0) } else { 0 };
+                let leaders = if chosen.is_empty() { (self.led_by(node), self.led_in_zone(node)) } else { (0, 0) };
                 let zone_used = node.rack.is_some() && zones.contains(&node.rack.as_deref());
-                (zone_used, leaders, self.replicas.get(&node.id).copied().unwrap_or(0), node.id)
+                (!node.takes_replicas(), zone_used, leaders, self.replicas.get(&node.id).copied().unwrap_or(0), node.id)
             });
             let Some(node) = best else { break };
             zones.insert(node.rack.as_deref());
@@ -157,6 +168,42 @@ pub fn moved(image: &MetadataImage, shard: &ShardRecord, nodes: &[NodeId]) -> Ve
         shard.replicas.iter().find(here).or(newest)
     };
     nodes.iter().map(|node| stays(node).copied().unwrap_or_else(|| planner.replica(*node))).collect()
+}
+
+/// Where a shard is to lie so that nothing of it is left on nodes that are being emptied, each replaced by the node that suits
+/// best: another zone, few replicas. `None` if nothing of it is there, or nobody can take it.
+#[must_use]
+pub fn emptied(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>> {
+    let planner = Planner::new(image);
+    let before: Vec<NodeId> = shard.replicas.iter().map(|replica| replica.node).collect();
+    let mut nodes = before.clone();
+    for place in 0..nodes.len() {
+        if image.takes_replicas(before[place]) {
+            continue;
+        }
+        let others = nodes.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, node)| node);
+        let zones: BTreeSet<Option<&str>> =
+            others.filter_map(|node| image.nodes.get(node)).map(|node| node.rack.as_deref()).collect();
+        let free = image.nodes.values().filter(|node| node.takes_replicas() && !nodes.contains(&node.id));
+        let best = free.min_by_key(|node| {
+            let zone_used = node.rack.is_some() && zones.contains(&node.rack.as_deref());
+            (zone_used, planner.replicas.get(&node.id).copied().unwrap_or(0), node.id)
+        });
+        if let Some(best) = best {
+            nodes[place] = best.id;
+        }
+    }
+    if nodes == before {
+        return None;
+    }
+    // Whoever led it led others too: now the one leads it that is to lead the fewest.
+    if nodes.first() != before.first() {
+        let leaders = |place: &usize| (planner.leaders.get(&nodes[*place]).copied().unwrap_or(0), *place);
+        let staying = (0..nodes.len()).filter(|place| image.takes_replicas(nodes[*place]));
+        let first = staying.min_by_key(leaders).unwrap_or(0);
+        nodes[..=first].rotate_right(1);
+    }
+    Some(nodes)
 }
 
 /// Shards of which a node's replica is gone, with its directory or because it is `lost`, and their replicas when a new one

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::command::{Command, encode};
-use super::image::{DirectoryRecord, MetadataImage, NodeRecord, ShardKind};
+use super::image::{DirectoryRecord, MetadataImage, NodeRecord, NodeState, ShardKind};
 use super::machine::{Machine, Outcome};
 use super::placement::*;
 use crate::config::Config;
@@ -30,6 +30,7 @@ pub(super) fn node(id: i32, rack: Option<&str>, free: &[u64]) -> NodeRecord {
             .collect(),
         version: "0".into(),
         epoch: RaftIndex(0),
+        state: NodeState::Active,
     }
 }
 
@@ -159,6 +160,21 @@ fn a_shard_whose_directory_is_gone_takes_nothing_new() {
     let after = place_in_pool(machine.image(), 1, 4);
     assert_eq!(after.new_shards.len(), 2);
     assert!(after.shards.iter().all(|shard| !before.shards.contains(shard)));
+}
+
+#[test]
+fn few_leaders_are_spread_over_zones_too() {
+    let zone = |id: i32| ["a", "a", "b", "b", "c", "c"][usize::try_from(id).unwrap()];
+    let mut machine = cluster((0..6).map(|id| node(id, Some(zone(id)), &[100])).collect());
+    for kind in [ShardKind::ConsumerOffsets, ShardKind::TransactionState] {
+        let internal = place_internal(machine.image(), kind, 3, 50);
+        let mut leading: Vec<_> = internal.new_shards.iter().map(|shard| zone(shard.replicas[0].node.0)).collect();
+        leading.sort_unstable();
+        assert_eq!(leading, ["a", "b", "c"]);
+        add(&mut machine, &internal);
+    }
+    let leaders: Vec<_> = machine.image().shards.values().map(|shard| shard.replicas[0].node).collect();
+    assert_eq!(leaders.iter().collect::<std::collections::BTreeSet<_>>().len(), 6, "{leaders:?}");
 }
 
 #[test]

@@ -127,6 +127,12 @@ fn check(
                 node.0
             ));
         }
+        if !image.takes_replicas(*node) && record.members().all(|replica| replica.node != *node) {
+            return invalid(format!(
+                "The manual partition assignment includes broker {}, which is being drained.",
+                node.0
+            ));
+        }
     }
     let before = record.nodes_before().len();
     if !may_change_factor && before != nodes.len() {

@@ -19,11 +19,12 @@ use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
 use super::fields::{
-    read_ids, read_intent_key, read_node, read_replicas, read_shard_kind, read_values, write_ids, write_intent_key,
-    write_node, write_replicas, write_shard_kind, write_values,
+    read_ids, read_intent_key, read_node, read_node_state, read_replicas, read_shard_kind, read_values, write_ids,
+    write_intent_key, write_node, write_node_state, write_replicas, write_shard_kind, write_values,
 };
 use super::image::{
-    Intent, IntentKey, IntentKind, NodeRecord, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord,
+    Intent, IntentKey, IntentKind, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind,
+    ShardRecord,
 };
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
@@ -64,6 +65,10 @@ pub(super) fn cluster_key() -> Bytes {
     Bytes::from_static(b"c")
 }
 
+pub(super) fn node_key(node: NodeId) -> Bytes {
+    Writer::default().u8(b'n').i32(node.0).finish()
+}
+
 pub(super) fn topic_key(id: &Uuid) -> Bytes {
     Writer::default().u8(b't').uuid(id).finish()
 }
@@ -83,7 +88,7 @@ impl Record {
     pub(super) fn key(&self) -> Bytes {
         match self {
             Self::Cluster(_) => cluster_key(),
-            Self::Node(node) => Writer::default().u8(b'n').i32(node.id.0).finish(),
+            Self::Node(node) => node_key(node.id),
             Self::Shard(shard) => Writer::default().u8(b's').u64(shard.id.0).finish(),
             Self::Topic(topic) => topic_key(&topic.id),
             Self::Intent(key, _) => intent_key(key),
@@ -102,7 +107,10 @@ impl Record {
                     .u64(c.next_shard_id)
                     .u64(c.checksum);
             }
-            Self::Node(node) => write_node(&mut w, node),
+            Self::Node(node) => {
+                write_node(&mut w, node);
+                write_node_state(&mut w, node.state);
+            }
             Self::Shard(shard) => {
                 write_shard_kind(&mut w, shard.kind);
                 write_replicas(&mut w, &shard.replicas);
@@ -145,7 +153,10 @@ impl Record {
             }),
             b'n' => {
                 k.i32("node id")?;
-                Self::Node(read_node(&mut v)?)
+                let node = read_node(&mut v)?;
+                // Up to 0.3.0 nodes had no state.
+                let state = if v.is_empty() { NodeState::Active } else { read_node_state(&mut v)? };
+                Self::Node(NodeRecord { state, ..node })
             }
             b's' => {
                 let id = ShardId(k.u64("shard id")?);
@@ -288,6 +299,26 @@ mod tests {
         let creation = ShardCreation::metadata(Vec::new());
         let bytes = creation.encode();
         assert_eq!(ShardCreation::decode(&bytes[..bytes.len() - 1]), Ok(creation));
+    }
+
+    #[test]
+    fn what_0_3_0_wrote_of_a_node_is_read() {
+        let node = NodeRecord {
+            id: NodeId(3),
+            rack: Some("a".into()),
+            listeners: Vec::new(),
+            directories: Vec::new(),
+            version: "0.3.0".into(),
+            epoch: RaftIndex(9),
+            state: NodeState::Active,
+        };
+        let record = Record::Node(node.clone());
+        let (key, value) = (record.key(), record.value());
+        assert_eq!(Record::decode(&key, &value[..value.len() - 1]), Ok(record));
+        for state in [NodeState::Draining, NodeState::Leaving] {
+            let record = Record::Node(NodeRecord { state, ..node.clone() });
+            assert_eq!(Record::decode(&record.key(), &record.value()), Ok(record));
+        }
     }
 
     #[test]

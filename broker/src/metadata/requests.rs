@@ -152,3 +152,12 @@ pub struct Reassignment {
     /// Where its replicas are to lie, preferred leader first; `None`: where they did, before what is under way.
     pub nodes: Option<Vec<NodeId>>,
 }
+
+/// Names nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nodes {
+    /// One.
+    One(NodeId),
+    /// All of a zone.
+    Zone(String),
+}

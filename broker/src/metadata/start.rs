@@ -15,10 +15,11 @@ use ottla_storage::log::EntryRange;
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::balancer;
 use super::controller::{Metadata, random_uuid};
 use super::desk::{Desk, Place};
 use super::error::MetadataError;
-use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, ReplicaRecord, ShardKind};
+use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
 use super::joining::Join;
 use super::machine::Machine;
 use super::members;
@@ -222,6 +223,7 @@ impl Metadata {
             return Err(StartError::OtherCluster { found: founded, expected: expected.clone() });
         }
         rt::spawn(members::keep(metadata.downgrade(), metadata.group().clone(), metadata.watch()));
+        rt::spawn(balancer::keep(metadata.downgrade(), metadata.group().clone(), metadata.watch()));
         if alone {
             metadata.join(join).await?;
         } else {
@@ -292,6 +294,7 @@ fn join_of(local: LocalNode, config: &Config) -> Join {
             directories: local.directories,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             epoch: RaftIndex(0),
+            state: NodeState::Active,
         },
         cluster_id: config.cluster_id.clone().unwrap_or_else(mint_cluster_id),
         founders: Vec::new(),

@@ -20,6 +20,8 @@ use crate::metadata::{MetadataImage, ShardId, ShardKind};
 const QUIET: Duration = Duration::from_secs(10);
 /// Between two hand-overs of a node.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at what a node that is being emptied still leads.
+const EMPTYING_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a node needs to hand over what others are to lead.
 pub(super) struct Balancer {
@@ -67,13 +69,38 @@ impl Balancer {
         rt::spawn(self.run());
     }
 
+    /// True while this node is to lead nothing.
+    fn is_emptied(&self) -> bool {
+        self.registry.image().nodes.get(&self.own).is_some_and(|node| !node.takes_replicas())
+    }
+
     async fn run(self) {
+        let mut images = self.registry.changes();
         loop {
             let config = self.registry.image().config.clone();
-            rt::sleep(some_time(config.replication.leader_check_interval)).await;
+            let looks_at = rt::now() + some_time(config.replication.leader_check_interval);
+            while !self.is_emptied() {
+                tokio::select! {
+                    biased;
+                    changed = images.changed() => if changed.is_err() { return },
+                    () = rt::sleep_until(looks_at) => break,
+                }
+            }
             let Some(shards) = (self.shards)() else { return };
-            if config.replication.leader_rebalance {
+            if self.is_emptied() {
+                self.hand_over_all(shards).await;
+                rt::sleep(some_time(EMPTYING_PAUSE)).await;
+            } else if config.replication.leader_rebalance {
                 self.balance(shards, config.replication.leader_imbalance_percentage).await;
+            }
+        }
+    }
+
+    /// Gives up what another can lead.
+    async fn hand_over_all(&self, shards: Vec<Arc<Shard>>) {
+        for shard in shards.into_iter().filter(|shard| shard.leading().is_some()) {
+            if succession::lead_preferred(&shard, &*self.registry).await == Election::Done {
+                tracing::info!("shard={}: handed over, since this node is being drained", shard.creation.shard);
             }
         }
     }
@@ -90,9 +117,8 @@ impl Balancer {
             let image = self.registry.image();
             let id = shard.creation.shard;
             let Some(preferred) = image.shard(id).and_then(|record| image.preferred_leader(record)) else { continue };
-            if preferred.node == self.own
-                || !imbalanced(&image, percentage, &*self.leader_of).contains_key(&preferred.node)
-            {
+            let is_missed = || imbalanced(&image, percentage, &*self.leader_of).contains_key(&preferred.node);
+            if preferred.node == self.own || !is_missed() {
                 continue;
             }
             if succession::lead_preferred(&shard, &*self.registry).await == Election::Done {

@@ -87,6 +87,6 @@ impl Group for GroupHandle {
 
     fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>> {
         let handle = self.clone();
-        async move { GroupHandle::step_towards(&handle, &voters).await }.boxed()
+        async move { GroupHandle::step_towards(&handle, &voters, &BTreeSet::new()).await }.boxed()
     }
 }

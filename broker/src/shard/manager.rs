@@ -423,8 +423,19 @@ impl Shards {
     async fn remove_left(&self, image: &MetadataImage) -> bool {
         let recorded: BTreeSet<_> =
             image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
-        let has_left = |replica: &ReplicaId| replica.0 < image.next_replica_id && !recorded.contains(replica);
         let mut all = true;
+        // A node that is to be forgotten ends with its replica of the metadata, once that has no vote any more.
+        let dismissed = image.dismissed(self.0.node).filter(|replica| {
+            let votes = self.0.host.group(*replica).is_some_and(|group| group.membership().is_voter(*replica));
+            all &= !votes;
+            !votes
+        });
+        let has_left = |replica: &ReplicaId| {
+            Some(*replica) == dismissed || replica.0 < image.next_replica_id && !recorded.contains(replica)
+        };
+        if dismissed.is_some() {
+            tracing::warn!("this node was unregistered and ends; started again it joins as a new one");
+        }
         for directory in self.0.directories.values() {
             for replica in directory.log().replicas().into_iter().filter(has_left) {
                 self.close(replica).await;

@@ -2,6 +2,7 @@
 //!
 //! May not know: why the metadata wants them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ pub(crate) async fn run(shard: Arc<Shard>, registry: Arc<dyn Registry>) {
         drop(images.borrow_and_update());
         let mut wait = IDLE;
         if shard.leading().is_some() {
-            let record = || registry.image().shard(id).cloned();
-            let step = |voters| shard.group().step_towards(voters);
+            let record = || Some((registry.image().shard(id)?.clone(), BTreeSet::new()));
+            let step = |voters, _| shard.group().step_towards(voters);
             let forget = |reached, left| registry.forget_replicas(id, reached, left);
             wait = members::look(&shard.members(), record, || registry.read_index(), step, forget).await;
         }

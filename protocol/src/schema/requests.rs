@@ -56,6 +56,7 @@ pub(super) fn schema(api_key: ApiKey) -> &'static [Field] {
         ApiKey::DescribeQuorum => DESCRIBE_QUORUM,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
         ApiKey::DescribeProducers => DESCRIBE_PRODUCERS,
+        ApiKey::UnregisterBroker => UNREGISTER_BROKER,
         ApiKey::ListConfigResources => LIST_CONFIG_RESOURCES,
         ApiKey::DescribeTopicPartitions => DESCRIBE_TOPIC_PARTITIONS,
     }
@@ -145,6 +146,8 @@ const DESCRIBE_QUORUM: &[Field] = &[structs(&[TEXT, structs(&[I32])])];
 const DESCRIBE_CLUSTER: &[Field] = &[BOOL, I8.since(1), BOOL.since(2)];
 
 const DESCRIBE_PRODUCERS: &[Field] = &[structs(&[TEXT, I32S])];
+
+const UNREGISTER_BROKER: &[Field] = &[I32];
 
 const LIST_CONFIG_RESOURCES: &[Field] = &[I8S.since(1)];
 

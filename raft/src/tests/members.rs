@@ -36,22 +36,30 @@ fn some_three() -> BTreeSet<ReplicaId> {
     chosen
 }
 
+/// Voters, and others that only learn.
+fn some_members() -> (BTreeSet<ReplicaId>, BTreeSet<ReplicaId>) {
+    let voters = some_three();
+    let others = (1..=NODES as u64).map(ReplicaId).filter(|replica| !voters.contains(replica));
+    let learners = others.filter(|_| sim::random_below(2) == 0).collect();
+    (voters, learners)
+}
+
 /// Makes steps towards `wanted` wherever a leader is; true when it is reached.
-async fn step(cluster: &Cluster, wanted: &BTreeSet<ReplicaId>) -> bool {
+async fn step(cluster: &Cluster, wanted: &(BTreeSet<ReplicaId>, BTreeSet<ReplicaId>)) -> bool {
     let Some(leader) = cluster.leader() else { return false };
     let Some(handle) = cluster.handle(leader) else { return false };
-    let wanted = wanted.clone();
+    let (voters, learners) = wanted.clone();
     let stepped = sim::spawn_on(leader, async move {
-        rt::timeout(Duration::from_secs(2), async move { handle.step_towards(&wanted).await }).await
+        rt::timeout(Duration::from_secs(2), async move { handle.step_towards(&voters, &learners).await }).await
     });
     matches!(stepped.await, Ok(Ok(Ok(MembersStep::Reached))))
 }
 
 async fn mover(cluster: Cluster, clients: Arc<Clients>) {
-    let mut wanted = some_three();
+    let mut wanted = some_members();
     while !clients.stop.load(Ordering::Relaxed) {
         if step(&cluster, &wanted).await {
-            wanted = some_three();
+            wanted = some_members();
         }
         rt::sleep(millis(20, 300)).await;
     }
@@ -78,22 +86,25 @@ async fn trouble() -> usize {
 async fn settle(cluster: &Cluster) -> usize {
     cluster.network.heal();
     cluster.network.set_faults(Faults::default());
-    let last: BTreeSet<ReplicaId> = some_three();
+    let wanted = some_members();
+    let last = &wanted.0;
     let settled = async {
-        while !step(cluster, &last).await {
+        while !step(cluster, &wanted).await {
             rt::sleep(millis(20, 100)).await;
         }
         while !cluster.propose(cluster.leader().unwrap_or(SimNode(1)), Bytes::from_static(b"end")).await {
             rt::sleep(millis(20, 100)).await;
         }
         let end = *cluster.oracle.lock().acked.last_key_value().unwrap().0;
-        for replica in &last {
+        for replica in last {
             let node = SimNode(u32::try_from(replica.0).unwrap());
             let mut applied = cluster.handle(node).unwrap().watch_applied();
             drop(applied.wait_for(|applied| super::ledger::index_of(*applied).0 >= end).await.unwrap());
         }
     };
     assert!(rt::timeout(RECOVERY_MAX, settled).await.is_ok(), "not settled in {RECOVERY_MAX:?}");
+    let members = cluster.handle(cluster.leader().unwrap()).unwrap().membership();
+    assert_eq!((&members.voters[..], &members.learners), (&[last.clone()][..], &wanted.1));
     let nodes: Vec<SimNode> = last.iter().map(|replica| SimNode(u32::try_from(replica.0).unwrap())).collect();
     judge(cluster, &nodes);
     cluster.oracle.lock().acked.len()

@@ -1,0 +1,20 @@
+//! UnregisterBroker (key 64, v0): a node is to be forgotten (KIP-500).
+//!
+//! Kafka removes the record of a dead node at once and leaves its replicas where they were. Here what the node still holds is
+//! moved to others first, also from a node that is dead, and its record goes when it holds nothing: the request is answered
+//! when that is decided. A node that lives ends when it has given up everything; started again it joins as a new one.
+//! BROKER_ID_NOT_REGISTERED; POLICY_VIOLATION where the other nodes are too few for what it holds.
+
+use kafka_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
+use ottla_protocol::ids::NodeId;
+
+use super::brokers::text;
+use crate::server::Context;
+
+pub(super) async fn handle(ctx: &Context, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse {
+    let answer = UnregisterBrokerResponse::default().with_error_message(None);
+    match ctx.metadata.unregister(NodeId(request.broker_id.0)).await {
+        Ok(()) => answer,
+        Err(error) => answer.with_error_code(error.code().code()).with_error_message(Some(text(&error.to_string()))),
+    }
+}

@@ -1,0 +1,39 @@
+//! What commands make of the records of nodes that exist.
+//!
+//! May not know: topics.
+
+use std::sync::Arc;
+
+use ottla_protocol::ids::NodeId;
+
+use super::{Machine, Refusal};
+use crate::metadata::image::{NodeState, ShardRecord};
+use crate::metadata::records::{Record, broker_config_key, node_key};
+
+impl Machine {
+    pub(super) fn set_node_state(&mut self, node: NodeId, state: NodeState) -> Result<(), Refusal> {
+        let mut record = self.image.nodes.get(&node).ok_or(Refusal::NoSuchNode)?.clone();
+        record.state = state;
+        self.note(&Record::Node(record.clone()));
+        Arc::make_mut(&mut self.image.nodes).insert(node, record);
+        Ok(())
+    }
+
+    /// What was set for the node alone goes with it.
+    pub(super) fn remove_node(&mut self, node: NodeId) -> Result<(), Refusal> {
+        if !self.image.nodes.contains_key(&node) {
+            return Err(Refusal::NoSuchNode);
+        }
+        let lies_there = |shard: &Arc<ShardRecord>| shard.members().any(|replica| replica.node == node);
+        if self.image.shards.values().any(lies_there) {
+            return Err(Refusal::Replicas);
+        }
+        Arc::make_mut(&mut self.image.nodes).remove(&node);
+        self.forget(node_key(node));
+        if self.image.broker_configs.contains_key(&Some(node)) {
+            Arc::make_mut(&mut self.image.broker_configs).remove(&Some(node));
+            self.forget(broker_config_key(Some(node)));
+        }
+        Ok(())
+    }
+}
