@@ -10,12 +10,12 @@ use ottla_storage::env::rt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::client::http::{self, HttpError};
 use crate::config::listeners::is_unspecified;
 use crate::config::{Config, Endpoint};
 
 /// How long an answer may take; container engines give up a little later.
 const PATIENCE: Duration = Duration::from_secs(2);
-const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// ApiVersions, version 0, correlation 9644, no client id.
 const API_VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0x25, 0xac, 0xff, 0xff];
 
@@ -85,18 +85,12 @@ fn here(endpoint: &Endpoint) -> Endpoint {
 
 /// Nothing if the page is answered with 200, else what is answered.
 async fn ask_page(endpoint: &Endpoint, page: &str) -> io::Result<Option<String>> {
-    let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
-    let request = format!("GET {page} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    if answer.starts_with("HTTP/1.1 200 ") {
-        return Ok(None);
+    match http::get(&format!("http://{endpoint}"), page).await {
+        Ok(page) if page.status == 200 => Ok(None),
+        Ok(page) => Ok(Some(format!("status {} {}", page.status, page.body).trim().to_owned())),
+        Err(HttpError::Connection { source, .. }) => Err(source),
+        Err(strange) => Ok(Some(strange.to_string())),
     }
-    let status = answer.lines().next().unwrap_or_default();
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Ok(Some(format!("{status} {body}").trim().to_owned()))
 }
 
 /// Nothing if a listener answers ApiVersions, else what is wrong with its answer.

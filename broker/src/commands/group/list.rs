@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::client::ListedGroup;
+use crate::client::{ClientError, ListedGroup};
 use crate::commands::common::{Bootstrap, Format, Output};
 use crate::commands::failure::Failure;
 use crate::commands::screen::{Column, print, print_json, table};
@@ -41,7 +41,9 @@ pub(super) async fn run(words: &Words) -> Result<(), Failure> {
             print(&table(&columns, groups.iter().map(row)))?;
         }
     }
-    Failure::unless_none(failed)
+    let incomplete = |error: &ClientError| format!("{error}; groups that are coordinated there are not listed");
+    let failed: Vec<_> = failed.iter().map(incomplete).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Said(failed.join("\n"))) }
 }
 
 fn in_json(group: &ListedGroup) -> Value {
