@@ -26,6 +26,7 @@ DIALOGUE = {
 # Likewise where there are several nodes: one learns from others who leads.
 CLUSTER_DIALOGUE = {
     ("FindCoordinator", "COORDINATOR_NOT_AVAILABLE"): "the first group of a cluster: its coordinator is being made",
+    ("DescribeConfigs", "UNKNOWN_TOPIC_OR_PARTITION"): "a node still lists a topic that was deleted through another one; sarama then asks for its settings",
 }
 
 
