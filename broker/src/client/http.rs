@@ -1,4 +1,4 @@
-//! One page of a node's admin port: GET, and what comes back.
+//! One page of a node's admin port: GET or POST, and what comes back.
 //!
 //! May not know: what is on the page.
 
@@ -53,18 +53,39 @@ pub struct Page {
 /// # Errors
 /// When nobody answers in HTTP.
 pub async fn get(base: &str, path: &str) -> Result<Page, HttpError> {
+    call("GET", base, path).await
+}
+
+/// Has something done. `base` and `path` as for [`get`].
+///
+/// # Errors
+/// When nobody answers in HTTP; whether it was done is not known then.
+pub async fn post(base: &str, path: &str) -> Result<Page, HttpError> {
+    call("POST", base, path).await
+}
+
+async fn call(method: &str, base: &str, path: &str) -> Result<Page, HttpError> {
     let named = base.strip_prefix("http://").unwrap_or(base).trim_end_matches('/');
     let address = Address::parse(named).map_err(|_| HttpError::NoAddress(base.to_owned()))?;
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
-    let answer = rt::timeout(PATIENCE, ask(&address, path)).await.unwrap_or_else(|_| Err(late()));
+    let answer = rt::timeout(PATIENCE, ask(method, &address, path)).await.unwrap_or_else(|_| Err(late()));
     let answer = answer.map_err(|source| HttpError::Connection { address: address.clone(), source })?;
     page(&String::from_utf8_lossy(&answer)).ok_or(HttpError::NotHttp { address })
 }
 
-async fn ask(address: &Address, path: &str) -> io::Result<Vec<u8>> {
+/// A word as a part of a path: what has a meaning there is written in hexadecimal.
+#[must_use]
+pub fn escaped(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    word.bytes().map(escape).collect()
+}
+
+async fn ask(method: &str, address: &Address, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     // HTTP/1.0: the answer comes in one piece and ends with the connection.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(PAGE_BYTES_MAX).read_to_end(&mut answer).await?;
@@ -89,6 +110,12 @@ mod tests {
         for answer in ["", "HTTP/1.1 200 OK", "SSH-2.0\r\n\r\n", "HTTP/1.1 x\r\n\r\n"] {
             assert_eq!(page(answer), None, "{answer}");
         }
+    }
+
+    #[test]
+    fn words_are_no_paths() {
+        assert_eq!(escaped("zone-a"), "zone-a");
+        assert_eq!(escaped("a/../b é"), "a%2F..%2Fb%20%C3%A9");
     }
 
     #[tokio::test]

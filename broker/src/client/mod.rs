@@ -1,7 +1,6 @@
 //! A client of Kafka's protocol for the command line: finds leaders and coordinators, asks, and tries again what passes.
 //!
-//! Speaks to any broker, not only to Ottla, May not know: any floor of the
-//! broker, and what is printed.
+//! Speaks to any broker, not only to Ottla. May not know: any floor of the broker, and what is printed.
 
 pub mod address;
 mod assignment;
@@ -12,6 +11,7 @@ mod error;
 mod groups;
 pub mod http;
 mod murmur2;
+mod nodes;
 mod offsets;
 mod patience;
 mod producer;

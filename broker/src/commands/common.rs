@@ -27,6 +27,14 @@ impl Bootstrap {
     }
 }
 
+/// Which admin port is asked.
+#[derive(Debug, Args)]
+pub(super) struct Admin {
+    /// Admin port of a node
+    #[arg(long = "admin", value_name = "URL", default_value = "http://127.0.0.1:9644")]
+    pub(super) url: String,
+}
+
 /// How an answer is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum Format {

@@ -1,21 +1,32 @@
 //! `ottla node ...`: the nodes of a cluster.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use ottla_storage::env::rt;
 use serde_json::{Value, json};
 
-use super::common::{Bootstrap, Format, Output};
+use super::common::{Admin, Bootstrap, Format, Output};
 use super::failure::Failure;
 use super::screen::{Column, or_nothing, print, print_json, table};
-use super::shard::page;
-use crate::client::Broker;
+use super::shard::{json_of, page};
+use crate::client::{Broker, http};
+
+/// Between two looks at what is left.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What can be done with nodes.
 #[derive(Debug, Subcommand)]
 pub(super) enum Words {
     /// Lists nodes
     List(List),
+    /// Has a node, or all of a zone, hold nothing: leaders are handed over, replicas move to other nodes
+    Drain(Drain),
+    /// Takes a drain back
+    Undrain(Drain),
+    /// Drains a node, dead or alive, and forgets it
+    Remove(Remove),
 }
 
 #[derive(Debug, Args)]
@@ -30,11 +41,89 @@ pub(super) struct List {
     output: Output,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla node drain 3\n  ottla node drain --zone zone-c --wait")]
+pub(super) struct Drain {
+    /// Number of the node
+    #[arg(required_unless_present = "zone", conflicts_with = "zone")]
+    node: Option<i32>,
+    /// All nodes of this zone
+    #[arg(long)]
+    zone: Option<String>,
+    /// Returns when nothing is left on them
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla node remove 3")]
+pub(super) struct Remove {
+    /// Number of the node
+    node: i32,
+    #[command(flatten)]
+    bootstrap: Bootstrap,
+    #[command(flatten)]
+    output: Output,
+}
+
 /// Does what the words say.
 pub(super) async fn run(words: Words) -> Result<(), Failure> {
     match words {
         Words::List(words) => list(&words).await,
+        Words::Drain(words) => drain(&words, "drain").await,
+        Words::Undrain(words) => drain(&words, "undrain").await,
+        Words::Remove(words) => remove(&words).await,
     }
+}
+
+async fn drain(words: &Drain, verb: &str) -> Result<(), Failure> {
+    let path = match (words.node, &words.zone) {
+        (Some(node), _) => format!("/api/nodes/{node}/{verb}"),
+        (None, zone) => format!("/api/zones/{}/{verb}", http::escaped(zone.as_deref().unwrap_or_default())),
+    };
+    let admin = &words.admin.url;
+    loop {
+        // Asked for again it changes nothing, and tells what is left.
+        let answer = json_of(admin, &path, &http::post(admin, &path).await?)?;
+        let nodes = answer["nodes"].as_array().cloned().unwrap_or_default();
+        let left: u64 = nodes.iter().filter_map(|node| node["shards"].as_u64()).sum();
+        if words.wait && verb == "drain" && left > 0 {
+            rt::sleep(LOOK).await;
+            continue;
+        }
+        match words.output.format {
+            Format::Json => print_json(&answer)?,
+            Format::Table => {
+                let columns = [
+                    Column::Numbers("ID"),
+                    Column::Words("RACK"),
+                    Column::Words("STATE"),
+                    Column::Numbers("SHARDS LEFT"),
+                ];
+                let word = |value: &Value| or_nothing(value.as_str().map(str::to_owned).as_ref());
+                let row = |node: &Value| {
+                    vec![node["id"].to_string(), word(&node["rack"]), word(&node["state"]), node["shards"].to_string()]
+                };
+                print(&table(&columns, nodes.iter().map(row)))?;
+            }
+        }
+        return Ok(());
+    }
+}
+
+async fn remove(words: &Remove) -> Result<(), Failure> {
+    words.bootstrap.cluster().unregister(words.node).await?;
+    match words.output.format {
+        Format::Json => print_json(&json!({ "removed": words.node }))?,
+        Format::Table => {
+            print(&format!("node {}: forgotten as soon as other nodes hold what it holds\n", words.node))?;
+        }
+    }
+    Ok(())
 }
 
 /// What only the admin port tells.

@@ -4,7 +4,7 @@
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::common::{Format, Output};
+use super::common::{Admin, Format, Output};
 use super::failure::Failure;
 use super::screen::{Column, NOTHING, plain, print, print_json, table};
 use crate::client::http;
@@ -40,13 +40,6 @@ pub(super) struct Describe {
     output: Output,
 }
 
-#[derive(Debug, Args)]
-struct Admin {
-    /// Admin port of a node
-    #[arg(long = "admin", value_name = "URL", default_value = "http://127.0.0.1:9644")]
-    url: String,
-}
-
 /// Does what the words say.
 pub(super) async fn run(words: Words) -> Result<(), Failure> {
     match words {
@@ -71,12 +64,16 @@ fn show(output: &Output, value: &Value, in_words: impl FnOnce(&Value) -> String)
 
 /// A page of the admin port, which is JSON.
 pub(super) async fn page(admin: &str, path: &str) -> Result<Value, Failure> {
-    let page = http::get(admin, path).await?;
+    json_of(admin, path, &http::get(admin, path).await?)
+}
+
+/// What the admin port answered.
+pub(super) fn json_of(admin: &str, path: &str, page: &http::Page) -> Result<Value, Failure> {
     let read = serde_json::from_str::<Value>(&page.body);
     match (page.status, read) {
         (200, Ok(value)) => Ok(value),
         (200, Err(_)) => Err(Failure::Said(format!("{admin}{path}: not the page of an Ottla node"))),
-        (NOT_FOUND, Ok(value)) => {
+        (status, Ok(value)) if status == NOT_FOUND || value["error"].is_string() => {
             let why = value["error"].as_str().map_or_else(|| "not found".to_owned(), plain);
             Err(Failure::Said(format!("{admin}{path}: {why}")))
         }
