@@ -1,7 +1,7 @@
 //! One running replica: openraft with our log store, state machine and links, and the tasks around it.
 //!
 //! May not know: other groups. Its tasks: one turns openraft's metrics into the role, one lets an idle group
-//! sleep and purges what checkpoints cover.
+//! sleep, notices that nobody answers a leader, and purges what checkpoints cover.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
+use openraft_rt::Instant as _;
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
-use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -255,9 +256,10 @@ impl Group {
         }
     }
 
-    /// Lets an idle group sleep, and purges what the checkpoint contains.
+    /// Lets an idle group sleep, looks whether a leader is heard, and purges what the checkpoint contains.
     async fn maintain(self: Arc<Self>) {
         let mut role = self.progress.role();
+        let mut unanswered = None;
         loop {
             let tick = rt::sleep(MAINTENANCE_INTERVAL);
             let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
@@ -273,8 +275,25 @@ impl Group {
             } else if self.asleep.load(Ordering::SeqCst) {
                 self.touch();
             }
+            self.look_who_answers(&members, &mut unanswered);
             self.purge(&members).await;
         }
+    }
+
+    /// Notes whether a leader is answered by a majority. `unanswered`: the term in which nobody had answered at the last look.
+    fn look_who_answers(&self, members: &Members, unanswered: &mut Option<Term>) {
+        let role = self.progress.current();
+        if role.leader != Some(self.replica) || members.is_sole_voter(self.replica) {
+            *unanswered = None;
+            return;
+        }
+        let answered = self.raft.data_metrics().borrow_watched().last_quorum_acked.map(|at| at.into_inner());
+        let is_heard = match answered {
+            Some(answered) => crate::runtime::Instant::now() - answered <= self.options.election_max,
+            // It may have been elected just now.
+            None => unanswered.replace(role.term) != Some(role.term),
+        };
+        self.progress.heard(role.term, is_heard);
     }
 
     fn sleep_if_idle(&self) {

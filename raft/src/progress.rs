@@ -19,6 +19,8 @@ pub struct Role {
     pub leader: Option<ReplicaId>,
     /// This replica leads AND has applied an entry of its own term: only now may it serve.
     pub ready: bool,
+    /// This replica leads, but no majority has answered it for a lease: another one may lead by now.
+    pub unheard: bool,
     /// The replica has stopped; it will not come back in this process.
     pub stopped: bool,
 }
@@ -31,6 +33,8 @@ pub(crate) struct Known {
     pub(crate) leads: bool,
     /// The leader of this term is taken for dead: nobody is sent to it.
     suspected: Option<u64>,
+    /// This replica leads this term and hears of nobody.
+    unheard: Option<u64>,
     stopped: bool,
 }
 
@@ -63,6 +67,7 @@ impl Progress {
             term: Term(known.term),
             leader: known.leader.filter(|_| alive && known.suspected != Some(known.term)).map(ReplicaId),
             ready: alive && known.leads && (applied_own || mutants::is_on(Bug::ServeBeforeOwnTerm)),
+            unheard: known.leads && known.unheard == Some(known.term),
             stopped: known.stopped,
         };
         // Sent under the lock: two changes never overtake each other.
@@ -85,6 +90,11 @@ impl Progress {
     /// The leader that was suspected is believed again.
     pub(crate) fn clear(&self) {
         self.refresh(|known| known.suspected = None);
+    }
+
+    /// Whether a majority still answers this replica, which leads this term.
+    pub(crate) fn heard(&self, term: Term, is_heard: bool) {
+        self.refresh(|known| known.unheard = (!is_heard).then_some(term.0));
     }
 
     pub(crate) fn stop(&self) {

@@ -70,7 +70,8 @@ fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
         Some(shard) => {
             let role = shard.role();
             let leader = record.replicas.iter().find(|replica| Some(replica.id) == role.leader);
-            leader.filter(|_| !role.stopped).map(|leader| (Some(shard), leader.node, role.term.0))
+            // A leader that nobody answers does not name itself: whoever asks elsewhere finds the one that was elected.
+            leader.filter(|_| !role.stopped && !role.unheard).map(|leader| (Some(shard), leader.node, role.term.0))
         }
         None => shards.leader_elsewhere(id).map(|(node, term)| (None, node, term)),
     };

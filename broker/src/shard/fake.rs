@@ -102,7 +102,7 @@ impl FakeGroup {
 
 fn role(term: u64, leads: bool) -> Role {
     let leader = if leads { REPLICA } else { ReplicaId(9) };
-    Role { term: Term(term), leader: Some(leader), ready: leads, stopped: false }
+    Role { term: Term(term), leader: Some(leader), ready: leads, unheard: false, stopped: false }
 }
 
 impl Group for FakeGroup {

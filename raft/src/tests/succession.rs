@@ -86,3 +86,28 @@ fn a_node_that_stops_hands_over_first() {
         });
     }
 }
+
+#[test]
+fn a_leader_that_nobody_answers_says_so_until_it_is_answered_again() {
+    for seed in 1..20 {
+        sim::run(seed, move || async move {
+            let (cluster, leader) = led(if seed % 2 == 0 { 3 } else { 5 }).await;
+            let mut role = cluster.handle(leader).unwrap().role();
+            assert!(!role.borrow().unheard, "seed {seed}: answered, but unheard");
+            // It is heard, but hears nobody.
+            for other in cluster.nodes().into_iter().filter(|other| *other != leader) {
+                cluster.network.cut(other, leader);
+            }
+            let noticed = async { role.wait_for(|role| role.unheard || !role.ready).await.is_ok() };
+            let noticed = rt::timeout(Duration::from_secs(4), noticed).await;
+            assert!(noticed.is_ok(), "seed {seed}: it takes itself for heard");
+            cluster.network.heal();
+            let again = rt::timeout(Duration::from_secs(10), async {
+                while cluster.leader().is_none_or(|now| cluster.handle(now).unwrap().role().borrow().unheard) {
+                    rt::sleep(Duration::from_millis(20)).await;
+                }
+            });
+            assert!(again.await.is_ok(), "seed {seed}: nobody is heard again");
+        });
+    }
+}
