@@ -22,6 +22,7 @@ use super::image::{
 use super::joining::Join;
 use super::machine::Machine;
 use super::records::{Record, ShardCreation};
+use super::requests::Nodes;
 use crate::config::Config;
 
 /// An entry's commands: what is read is written the same and applied, and what became of it is kept.
@@ -106,10 +107,14 @@ pub(crate) fn question_seeds() -> Vec<Vec<u8>> {
         Ask::Join(Box::new(join())),
         Ask::ChangeReplicas { shard: ShardId(1), nodes: vec![NodeId(1), NodeId(2)] },
         Ask::ForgetReplicas { shard: ShardId(1), reached: vec![ReplicaId(2)], left: vec![ReplicaId(1)] },
+        Ask::Drain { nodes: Nodes::One(NodeId(1)), drain: true },
+        Ask::Drain { nodes: Nodes::Zone("a".into()), drain: false },
+        Ask::Unregister(NodeId(1)),
+        Ask::Balance,
     ];
     let changes = asks.into_iter().map(|ask| Want::Change { ask, validate_only: false });
     let question = |want| Question { session: 7, number: 3, floor: 2, term: 5, want };
-    changes.chain([Want::ReadIndex]).map(|want| question(want).encode().to_vec()).collect()
+    changes.chain([Want::ReadIndex, Want::Quorum]).map(|want| question(want).encode().to_vec()).collect()
 }
 
 fn join() -> Join {

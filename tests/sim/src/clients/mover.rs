@@ -1,8 +1,8 @@
-//! An operator who has shards move: other nodes are to hold their replicas.
+//! An operator who has shards move: other nodes are to hold their replicas, or a node is to hold none.
 
 use std::collections::BTreeSet;
 
-use ottla_broker::metadata::ShardId;
+use ottla_broker::metadata::{Nodes, ShardId};
 use ottla_storage::env::sim;
 
 use super::pause;
@@ -13,6 +13,10 @@ use crate::world::World;
 pub(crate) async fn mover(world: World) {
     while world.goes_on() {
         pause(2_500).await;
+        if sim::random_below(4) == 0 {
+            drain(&world).await;
+            continue;
+        }
         let Some(image) = world.image() else { continue };
         let shards: Vec<_> = image.shards.values().filter(|shard| shard.id != ShardId::METADATA).collect();
         let Some(shard) = shards.get(usize::try_from(sim::random_below(shards.len() as u64)).unwrap_or(0)) else {
@@ -29,4 +33,14 @@ pub(crate) async fn mover(world: World) {
         let answer = world.ask(node, move |life| async move { life.metadata.change_replicas(id, nodes).await }).await;
         world.tell_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
     }
+}
+
+/// A node is to be emptied, or may hold something again.
+async fn drain(world: &World) {
+    let (emptied, drains) = (broker(world.random_node()), sim::random_below(2) == 0);
+    let line = format!("node {} is {}", emptied.0, if drains { "to be emptied" } else { "in use again" });
+    let nodes = Nodes::One(emptied);
+    let answer =
+        world.ask(world.random_node(), move |life| async move { life.metadata.drain(nodes, drains).await }).await;
+    world.tell_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
 }
