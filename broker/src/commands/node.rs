@@ -22,8 +22,10 @@ pub(super) enum Words {
     /// Lists nodes
     List(List),
     /// Has a node, or all of a zone, hold nothing: leaders are handed over, replicas move to other nodes
+    #[command(after_help = "Example:\n  ottla node drain 3\n  ottla node drain --zone zone-c --wait")]
     Drain(Drain),
     /// Takes a drain back
+    #[command(after_help = "Example:\n  ottla node undrain 3\n  ottla node undrain --zone zone-c")]
     Undrain(Drain),
     /// Drains a node, dead or alive, and forgets it
     Remove(Remove),
@@ -42,7 +44,6 @@ pub(super) struct List {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  ottla node drain 3\n  ottla node drain --zone zone-c --wait")]
 pub(super) struct Drain {
     /// Number of the node
     #[arg(required_unless_present = "zone", conflicts_with = "zone")]
