@@ -1,4 +1,4 @@
-//! How far the members of a group are, as its leader knows it: who is in sync, and who has synced an entry.
+//! Who of a group is in sync, as its leader knows it, and when members last had everything.
 //!
 //! In sync is a voter that had, within [`RaftOptions::in_sync_lag`](crate::RaftOptions), everything that the leader had then
 //! (Kafka's `replica.lag.time.max.ms`). May not know: what depends on it.
@@ -8,14 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
 use ottla_storage::env::rt;
-use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
+use ottla_storage::ids::{ReplicaId, Term};
 use parking_lot::Mutex;
-
-use crate::group::Group;
-use crate::handle::GroupHandle;
-use crate::types::RaftLogId;
 
 /// A new leader takes its followers for in sync until they had time to tell.
 const GRACE: Duration = Duration::from_secs(3);
@@ -82,80 +77,41 @@ impl Followers {
         self.seen.lock().as_ref()?.caught_up.get(&member).copied()
     }
 
+    /// The voters that are in sync.
+    pub(crate) fn in_sync(&self) -> Arc<[ReplicaId]> {
+        self.in_sync.lock().clone()
+    }
+
+    /// How many those are.
+    pub(crate) fn in_sync_count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// This replica leads in `term`, its log ends at `end`, and the other members are so far.
+    pub(crate) fn look(
+        &self,
+        (own, term, end): (ReplicaId, Term, u64),
+        others: &BTreeMap<ReplicaId, Known>,
+        voters: &BTreeSet<ReplicaId>,
+        lag: Duration,
+    ) {
+        let now = rt::now();
+        let mut last = self.seen.lock();
+        let seen = last.take().filter(|seen| seen.term == term);
+        let seen = last.insert(seen.unwrap_or_else(|| Seen::new(term, now)));
+        seen.look(now, end, others);
+        let is_in = |replica: &ReplicaId| *replica == own || seen.is_in_sync(*replica, now, lag);
+        self.set(voters.iter().copied().filter(is_in).collect());
+    }
+
+    /// Somebody else leads.
+    pub(crate) fn lead_no_more(&self) {
+        self.set(Arc::default());
+    }
+
     fn set(&self, in_sync: Arc<[ReplicaId]>) {
         self.count.store(in_sync.len(), Ordering::Relaxed);
         *self.in_sync.lock() = in_sync;
-    }
-}
-
-impl Group {
-    /// Looks at the followers, if this replica leads.
-    pub(crate) fn look_at_followers(&self) {
-        let role = self.role();
-        let metrics = self.raft.data_metrics();
-        let (end, members) = {
-            let now = metrics.borrow_watched();
-            let heard = |id: &u64| now.heartbeat.as_ref()?.get(id)?.as_ref().map(|at| at.0);
-            let members = now.replication.as_ref().map(|members| {
-                let member = |(id, at): (&u64, &Option<_>)| (ReplicaId(*id), (at.as_ref().map(index_of), heard(id)));
-                members.iter().map(member).collect::<BTreeMap<ReplicaId, Known>>()
-            });
-            (now.last_log.as_ref().map_or(0, index_of), members)
-        };
-        let Some(mut members) = members.filter(|_| role.leader == Some(self.replica) && !role.stopped) else {
-            self.followers.set(Arc::default());
-            return;
-        };
-        let voters: BTreeSet<_> = self.members().voters.into_iter().flatten().collect();
-        members.remove(&self.replica);
-        let now = rt::now();
-        let mut last = self.followers.seen.lock();
-        let seen = last.take().filter(|seen| seen.term == role.term);
-        let seen = last.insert(seen.unwrap_or_else(|| Seen::new(role.term, now)));
-        seen.look(now, end, &members);
-        let is_in =
-            |replica: &ReplicaId| *replica == self.replica || seen.is_in_sync(*replica, now, self.options.in_sync_lag);
-        self.followers.set(voters.into_iter().filter(is_in).collect());
-    }
-}
-
-fn index_of(id: &RaftLogId) -> u64 {
-    id.index
-}
-
-impl GroupHandle {
-    /// The voters that are in sync, this one included; nobody where this replica does not lead.
-    #[must_use]
-    pub fn in_sync(&self) -> Arc<[ReplicaId]> {
-        self.0.followers.in_sync.lock().clone()
-    }
-
-    /// How many voters are in sync.
-    #[must_use]
-    pub fn in_sync_count(&self) -> usize {
-        self.0.followers.count.load(Ordering::Relaxed)
-    }
-
-    /// Waits until so many voters have synced everything up to `index`; false if this replica leads no longer.
-    pub async fn synced_by(&self, index: RaftIndex, voters: usize) -> bool {
-        let group = &self.0;
-        let mut metrics = group.raft.data_metrics();
-        loop {
-            let members: BTreeSet<_> = group.members().voters.into_iter().flatten().collect();
-            {
-                let now = metrics.borrow_and_update();
-                let Some(progress) = &now.replication else { return false };
-                let has = |(id, at): &(&u64, &Option<_>)| {
-                    members.contains(&ReplicaId(**id)) && at.as_ref().map(index_of).is_some_and(|at| at >= index.0)
-                };
-                if progress.iter().filter(has).count() >= voters {
-                    return true;
-                }
-            }
-            if metrics.changed().await.is_err() {
-                return false;
-            }
-        }
     }
 }
 

@@ -1,8 +1,10 @@
-//! How far the members of a group are, as its leader knows: what each has, when it answered, when it last had everything.
+//! How far the members of a group are, as its leader knows: what each has, when it answered, when it last had everything, who
+//! is in sync, and who has synced an entry.
 //!
 //! May not know: where members live, and what is made of this.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use openraft::async_runtime::WatchReceiver;
 use ottla_storage::env::rt;
@@ -101,5 +103,69 @@ impl GroupHandle {
     #[must_use]
     pub fn could_lead(&self, replica: ReplicaId) -> bool {
         self.0.role().leader == Some(self.0.replica) && self.0.could_lead(replica)
+    }
+}
+
+impl Group {
+    /// Looks at the followers, if this replica leads.
+    pub(crate) fn look_at_followers(&self) {
+        let role = self.role();
+        let metrics = self.raft.data_metrics();
+        let (end, members) = {
+            let now = metrics.borrow_watched();
+            let heard = |id: &u64| now.heartbeat.as_ref()?.get(id)?.as_ref().map(|at| at.0);
+            let members = now.replication.as_ref().map(|members| {
+                let member = |(id, at): (&u64, &Option<_>)| (ReplicaId(*id), (at.as_ref().map(index_of), heard(id)));
+                members.iter().map(member).collect::<BTreeMap<ReplicaId, Known>>()
+            });
+            (now.last_log.as_ref().map_or(0, index_of), members)
+        };
+        let Some(mut members) = members.filter(|_| role.leader == Some(self.replica) && !role.stopped) else {
+            return self.followers.lead_no_more();
+        };
+        members.remove(&self.replica);
+        let voters = self.members().voters.into_iter().flatten().collect();
+        let own = (self.replica, role.term, end);
+        self.followers.look(own, &members, &voters, self.options.in_sync_lag);
+    }
+}
+
+fn index_of(id: &RaftLogId) -> u64 {
+    id.index
+}
+
+impl GroupHandle {
+    /// The voters that are in sync, this one included; nobody where this replica does not lead.
+    #[must_use]
+    pub fn in_sync(&self) -> Arc<[ReplicaId]> {
+        self.0.followers.in_sync()
+    }
+
+    /// How many voters are in sync.
+    #[must_use]
+    pub fn in_sync_count(&self) -> usize {
+        self.0.followers.in_sync_count()
+    }
+
+    /// Waits until so many voters have synced everything up to `index`; false if this replica leads no longer.
+    pub async fn synced_by(&self, index: RaftIndex, voters: usize) -> bool {
+        let group = &self.0;
+        let mut metrics = group.raft.data_metrics();
+        loop {
+            let members: BTreeSet<_> = group.members().voters.into_iter().flatten().collect();
+            {
+                let now = metrics.borrow_and_update();
+                let Some(progress) = &now.replication else { return false };
+                let has = |(id, at): &(&u64, &Option<_>)| {
+                    members.contains(&ReplicaId(**id)) && at.as_ref().map(index_of).is_some_and(|at| at >= index.0)
+                };
+                if progress.iter().filter(has).count() >= voters {
+                    return true;
+                }
+            }
+            if metrics.changed().await.is_err() {
+                return false;
+            }
+        }
     }
 }

@@ -152,8 +152,11 @@ pub async fn newest_image(
         let unreadable = |error: std::io::Error| RaftError::Storage { replica: replica.id, what: error.to_string() };
         let entries = log.read_to_apply(EntryRange { first: next, last }, READ_BYTES).await.map_err(unreadable)?;
         let Some(end) = entries.last().map(|entry| entry.log_id.index) else { break };
-        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Normal) {
-            machine.apply(entry.log_id.index, &entry.payload)?;
+        for entry in &entries {
+            match entry.kind {
+                EntryKind::Normal => drop(machine.apply(entry.log_id.index, &entry.payload)?),
+                EntryKind::Blank | EntryKind::Membership => machine.advance(entry.log_id.index),
+            }
         }
         next = RaftIndex(end.0 + 1);
     }

@@ -153,6 +153,11 @@ async fn look_at(
     let voters: BTreeSet<_> = holding.members.voters.iter().flatten().collect();
     rescued.voters = voters.into_iter().map(|voter| homes.get(voter).copied()).collect();
     rescued.last = Some(holding.last);
+    // Who is not known may live.
+    if rescued.voters.contains(&None) {
+        rescued.fate = Fate::Unusable("the metadata here does not say where all its voters are".to_owned());
+        return Ok(rescued);
+    }
     let is_left = |voter: &&ReplicaId| homes.get(*voter).is_some_and(|node| !lost.contains(node));
     let has_majority = |config: &BTreeSet<ReplicaId>| config.iter().filter(is_left).count() > config.len() / 2;
     if holding.members.voters.iter().all(has_majority) {
