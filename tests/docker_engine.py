@@ -80,7 +80,7 @@ def engine(scratch):
     command = ["dockerd", "--data-root", str(home / "data"), "--exec-root", str(home / "exec"), "--pidfile", str(home / "pid")]
     # Published ports go through its proxy: the rules of this machine's firewall stay as they are.
     command += ["--host", f"unix://{home}/socket", "--iptables=false", "--ip-masq=false", "--ip-forward=false"]
-    command += ["--bridge", bridge, "--default-address-pool", f"base=198.19.{net}.0/24,size=28"]
+    command += ["--bridge", bridge, "--default-address-pool", f"base=10.198.{net}.0/24,size=28"]
     with open(home / "log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     os.environ["DOCKER_HOST"] = f"unix://{home}/socket"
