@@ -59,9 +59,10 @@ impl Progress {
     pub(crate) fn refresh(&self, change: impl FnOnce(&mut Known)) {
         let mut known = self.known.lock();
         change(&mut known);
+        known.unanswered &= known.leads;
         let alive = !known.stopped;
         // A leader that nobody answers has been replaced, for all it knows.
-        let serves = !(known.leads && known.unanswered);
+        let serves = !known.unanswered;
         let applied_own = self.applied_term.load(Ordering::SeqCst) == known.term;
         let role = Role {
             term: Term(known.term),
@@ -94,6 +95,11 @@ impl Progress {
     /// True if openraft leads here, whether a majority answers or not.
     pub(crate) fn leads(&self) -> bool {
         self.known.lock().leads
+    }
+
+    /// True if this leader serves nobody, because no majority had answered it.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.known.lock().unanswered
     }
 
     /// Whether a majority has answered this leader lately.

@@ -32,13 +32,15 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(250);
 
 impl Group {
-    /// Notes whether a majority has answered this leader lately.
+    /// Notes whether a majority has answered this leader lately. One that was given up serves again when all that it has logged
+    /// is applied: whoever gave his entries up reads the state that they make, not the one before.
     fn look_at_quorum(&self) {
         let metrics = self.raft.data_metrics();
         // Not known before the first answer: until then nothing of its term is committed, and it does not serve anyhow.
         let silent = metrics.borrow_watched().last_quorum_acked.as_ref().map(|at| at.elapsed());
         let is_answered = silent.is_none_or(|silent| silent < UNANSWERED_MAX);
-        self.progress.is_answered(is_answered || self.members().is_sole_voter(self.replica));
+        let is_settled = !self.progress.is_unanswered() || self.applier.applied() >= self.log.last_log_id();
+        self.progress.is_answered((is_answered && is_settled) || self.members().is_sole_voter(self.replica));
     }
 
     /// The leader that this replica follows, if it has a vote.

@@ -178,3 +178,31 @@ fn a_leader_whose_disk_hangs_hands_over() {
         });
     }
 }
+
+/// What was proposed before it was cut off is applied before it serves again: who gave up waiting reads what came of it.
+#[test]
+fn a_leader_that_is_answered_again_serves_only_what_is_settled() {
+    for seed in 1..30 {
+        sim::run(seed, move || async move {
+            let (cluster, leader) = led(3).await;
+            let others: Vec<_> = cluster.nodes().into_iter().filter(|node| *node != leader).collect();
+            let handle = cluster.handle(leader).unwrap();
+            // Its followers hear it, and it does not hear them: nobody else is elected.
+            others.iter().for_each(|node| cluster.network.cut(*node, leader));
+            let pending = cluster.clone();
+            let sent = Bytes::from_static(b"2");
+            let proposed = sim::spawn_on(leader, async move { pending.propose(leader, sent).await });
+            let mut role = handle.role();
+            drop(role.wait_for(|role| !role.ready).await.unwrap());
+            let logged = handle.0.log.last_log_id();
+            others.iter().for_each(|node| cluster.network.mend(*node, leader));
+            let applied = {
+                let now = *role.wait_for(|role| role.ready || role.stopped).await.unwrap();
+                assert!(now.ready, "seed {seed}: {now:?}");
+                handle.applied()
+            };
+            assert!(applied >= logged, "seed {seed}: {applied:?} of {logged:?}");
+            drop(proposed.await);
+        });
+    }
+}
