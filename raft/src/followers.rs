@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ottla_storage::env::rt;
@@ -67,8 +66,6 @@ impl Seen {
 pub(crate) struct Followers {
     seen: Mutex<Option<Seen>>,
     in_sync: Mutex<Arc<[ReplicaId]>>,
-    /// How many those are; read for every batch that needs more than one.
-    count: AtomicUsize,
 }
 
 impl Followers {
@@ -84,7 +81,7 @@ impl Followers {
 
     /// How many those are.
     pub(crate) fn in_sync_count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.in_sync.lock().len()
     }
 
     /// This replica leads in `term`, its log ends at `end`, and the other members are so far.
@@ -101,17 +98,12 @@ impl Followers {
         let seen = last.insert(seen.unwrap_or_else(|| Seen::new(term, now)));
         seen.look(now, end, others);
         let is_in = |replica: &ReplicaId| *replica == own || seen.is_in_sync(*replica, now, lag);
-        self.set(voters.iter().copied().filter(is_in).collect());
+        *self.in_sync.lock() = voters.iter().copied().filter(is_in).collect();
     }
 
     /// Somebody else leads.
     pub(crate) fn lead_no_more(&self) {
-        self.set(Arc::default());
-    }
-
-    fn set(&self, in_sync: Arc<[ReplicaId]>) {
-        self.count.store(in_sync.len(), Ordering::Relaxed);
-        *self.in_sync.lock() = in_sync;
+        *self.in_sync.lock() = Arc::default();
     }
 }
 

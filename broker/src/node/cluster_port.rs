@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ottla_raft::{Homes, Identity, Listening, Network, NoPeers, RaftHost, RaftOptions, TcpNetwork};
 use ottla_storage::env::rt;
@@ -101,6 +102,12 @@ fn told(advertised: Option<&Endpoint>, configured: &Endpoint, port: u16) -> List
     ListenerEndpoint { name: CLUSTER_LISTENER.to_owned(), host, port }
 }
 
+/// What the settings say about groups.
+fn raft_options(config: &Config) -> RaftOptions {
+    let in_sync_lag = Duration::from_millis(config.log.replica_lag_ms_max);
+    RaftOptions { in_sync_lag, ..RaftOptions::default() }
+}
+
 impl Neighbourhood {
     /// Opens the port. `directory` and `cluster` are what the node's first data directory says.
     pub(super) fn open(
@@ -108,7 +115,7 @@ impl Neighbourhood {
         port: Option<ClusterPort>,
         (directory, cluster): (Uuid, Option<String>),
     ) -> Result<Self, StartError> {
-        let options = RaftOptions::default();
+        let options = raft_options(config);
         let Some(port) = port else {
             let network: Arc<dyn Network> = Arc::new(NoPeers);
             let host = RaftHost::new(network, options);
@@ -160,6 +167,14 @@ mod tests {
         for public in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "0.0.0.0", "::"] {
             assert!(!is_private(public.parse().unwrap()), "{public}");
         }
+    }
+
+    #[test]
+    fn who_lags_is_out_of_sync_after_the_time_that_is_configured() {
+        let mut config = Config::default();
+        assert_eq!(raft_options(&config).in_sync_lag, Duration::from_secs(30));
+        config.log.replica_lag_ms_max = 700;
+        assert_eq!(raft_options(&config).in_sync_lag, Duration::from_millis(700));
     }
 
     #[test]

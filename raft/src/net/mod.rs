@@ -60,6 +60,13 @@ pub enum Message {
 #[error("no answer: {0}")]
 pub struct Undelivered(pub String);
 
+impl Undelivered {
+    /// Nobody knows where the receiver lives.
+    pub(crate) fn nowhere(to: ReplicaId) -> BoxFuture<'static, Result<Message, Self>> {
+        Box::pin(std::future::ready(Err(Self(format!("replica {to} is on no node that is known here")))))
+    }
+}
+
 /// A transport between replicas. Loss, delay, repetition and disorder are all allowed.
 pub trait Network: Send + Sync + 'static {
     /// Sends a request and waits for its answer, at most `timeout`.
@@ -84,6 +91,6 @@ impl Network for NoPeers {
         _request: Message,
         _timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        Box::pin(std::future::ready(Err(Undelivered(format!("replica {to} is on no node that is known here")))))
+        Undelivered::nowhere(to)
     }
 }

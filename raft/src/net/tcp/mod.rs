@@ -102,8 +102,7 @@ impl Network for TcpNetwork {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>> {
         let Some(home) = self.shared.homes.home(to) else {
-            let unknown = Err(Undelivered(format!("replica {to} is on no node that is known here")));
-            return Box::pin(std::future::ready(unknown));
+            return Undelivered::nowhere(to);
         };
         let link = self.link(home.node, class_of(&request, home.is_urgent));
         Box::pin(async move {
