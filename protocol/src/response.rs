@@ -15,7 +15,7 @@ use kafka_protocol::messages::{
     HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
     ListConfigResourcesResponse, ListGroupsResponse, ListOffsetsResponse, ListPartitionReassignmentsResponse,
     MetadataResponse, OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse,
-    SyncGroupResponse, UnregisterBrokerResponse, api_versions_response::ApiVersion,
+    SyncGroupResponse, UnregisterBrokerResponse, UpdateFeaturesResponse, api_versions_response::ApiVersion,
 };
 use kafka_protocol::protocol::Encodable;
 
@@ -190,6 +190,7 @@ responses! {
     ListPartitionReassignments(ListPartitionReassignmentsResponse),
     OffsetDelete(OffsetDeleteResponse),
     DescribeQuorum(DescribeQuorumResponse),
+    UpdateFeatures(UpdateFeaturesResponse),
     DescribeCluster(DescribeClusterResponse),
     DescribeProducers(DescribeProducersResponse),
     UnregisterBroker(UnregisterBrokerResponse),

@@ -66,7 +66,8 @@ pub(crate) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
         | ApiKey::ElectLeaders
         | ApiKey::AlterPartitionReassignments
         | ApiKey::ListPartitionReassignments
-        | ApiKey::UnregisterBroker => operators(api_key, version),
+        | ApiKey::UnregisterBroker
+        | ApiKey::UpdateFeatures => operators(api_key, version),
     }
 }
 
@@ -86,7 +87,7 @@ pub(crate) fn encode(request: &Request, version: i16) -> Bytes {
         DescribeGroups ListGroups ApiVersions CreateTopics DeleteTopics DeleteRecords InitProducerId
         OffsetForLeaderEpoch DescribeConfigs AlterConfigs DescribeLogDirs CreatePartitions DeleteGroups
         ElectLeaders IncrementalAlterConfigs
-        AlterPartitionReassignments ListPartitionReassignments OffsetDelete DescribeQuorum DescribeCluster DescribeProducers UnregisterBroker ListConfigResources
+        AlterPartitionReassignments ListPartitionReassignments OffsetDelete DescribeQuorum UpdateFeatures DescribeCluster DescribeProducers UnregisterBroker ListConfigResources
         DescribeTopicPartitions)
     .unwrap_or_else(|error| panic!("{} v{version}: {error}", request.api_key().name()));
     out.freeze()
@@ -560,6 +561,13 @@ fn operators(api_key: ApiKey, version: i16) -> Vec<Request> {
             let one = ReassignableTopic::default().with_name(topic("prices")).with_partitions(vec![moved, kept]);
             let full = AlterPartitionReassignmentsRequest::default().with_timeout_ms(9).with_topics(vec![one]);
             vec![full.with_allow_replication_factor_change(version < 1).into()]
+        }
+        ApiKey::UpdateFeatures => {
+            use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
+            let one = FeatureUpdateKey::default().with_feature(s("ottla.version")).with_max_version_level(2);
+            let one = if version == 0 { one.with_allow_downgrade(true) } else { one.with_upgrade_type(3) };
+            let full = UpdateFeaturesRequest::default().with_timeout_ms(9).with_feature_updates(vec![one]);
+            vec![full.with_validate_only(version >= 1).into()]
         }
         ApiKey::UnregisterBroker => vec![UnregisterBrokerRequest::default().with_broker_id(BrokerId(7)).into()],
         ApiKey::ListPartitionReassignments => {

@@ -99,6 +99,7 @@ apis! {
     ListPartitionReassignments = 46, 0..=0, 0;
     OffsetDelete = 47, 0..=0, NEVER_FLEXIBLE;
     DescribeQuorum = 55, 0..=2, 0;
+    UpdateFeatures = 57, 0..=2, 0;
     DescribeCluster = 60, 0..=2, 0;
     DescribeProducers = 61, 0..=0, 0;
     UnregisterBroker = 64, 0..=0, 0;

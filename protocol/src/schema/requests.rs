@@ -54,6 +54,7 @@ pub(super) fn schema(api_key: ApiKey) -> &'static [Field] {
         ApiKey::ListPartitionReassignments => LIST_PARTITION_REASSIGNMENTS,
         ApiKey::OffsetDelete => OFFSET_DELETE,
         ApiKey::DescribeQuorum => DESCRIBE_QUORUM,
+        ApiKey::UpdateFeatures => UPDATE_FEATURES,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
         ApiKey::DescribeProducers => DESCRIBE_PRODUCERS,
         ApiKey::UnregisterBroker => UNREGISTER_BROKER,
@@ -142,6 +143,9 @@ const OFFSET_DELETE: &[Field] = &[TEXT, structs(&[TEXT, structs(&[I32])])];
 
 // Topics (name, partitions (index)).
 const DESCRIBE_QUORUM: &[Field] = &[structs(&[TEXT, structs(&[I32])])];
+
+// Timeout, features (name, level, whether it may be lower, kind of change), validate only.
+const UPDATE_FEATURES: &[Field] = &[I32, structs(&[TEXT, I16, BOOL.until(0), I8.since(1)]), BOOL.since(1)];
 
 const DESCRIBE_CLUSTER: &[Field] = &[BOOL, I8.since(1), BOOL.since(2)];
 
