@@ -26,7 +26,7 @@ use crate::ids::{LogPosition, ReplicaId, RunId};
 use crate::index::partition::Gap;
 use crate::index::{BatchLine, ExtentKey};
 use crate::rewrite::RetentionClass;
-use crate::rewrite::throttle::pause;
+use crate::rewrite::throttle::import_pause;
 use crate::runs::writer::{PushError, RUN_BYTES_MAX, RunWriter};
 use crate::runs::{Listing, RUNS_DIR, Run};
 
@@ -199,7 +199,7 @@ impl Import {
         }
     }
 
-    /// Writes what waits, syncs now and then, and goes no faster than the rewriter may.
+    /// Writes what waits, syncs now and then, and goes no faster than it may.
     async fn write(&self, mut writer: RunWriter) -> io::Result<RunWriter> {
         let directory = &self.directory;
         let bytes = writer.buffered_bytes() as u64;
@@ -211,7 +211,7 @@ impl Import {
         }
         let (waiting, pace) = (directory.log.stats().queued_bytes, *directory.rewriter.pace.borrow());
         if pace.bytes_per_second > 0 {
-            rt::sleep(pause(&pace, bytes, waiting, directory.space_pressure())).await;
+            rt::sleep(import_pause(&pace, bytes, waiting)).await;
         }
         Ok(writer)
     }
