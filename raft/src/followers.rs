@@ -66,6 +66,8 @@ impl Seen {
 pub(crate) struct Followers {
     seen: Mutex<Option<Seen>>,
     in_sync: Mutex<Arc<[ReplicaId]>>,
+    /// The voters before a change of them that is not committed yet.
+    settled: Mutex<Vec<BTreeSet<ReplicaId>>>,
 }
 
 impl Followers {
@@ -84,12 +86,13 @@ impl Followers {
         self.in_sync.lock().len()
     }
 
-    /// This replica leads in `term`, its log ends at `end`, and the other members are so far.
+    /// This replica leads in `term`, its log ends at `end`, and the other members are so far. Until a change of the voters is
+    /// over and committed, the set of them counts of which fewest are in sync: those of the other may be left without a leader.
     pub(crate) fn look(
         &self,
         (own, term, end): (ReplicaId, Term, u64),
         others: &BTreeMap<ReplicaId, Known>,
-        voters: &BTreeSet<ReplicaId>,
+        Voters { sets, is_committed }: Voters,
         lag: Duration,
     ) {
         let now = rt::now();
@@ -98,17 +101,34 @@ impl Followers {
         let seen = last.insert(seen.unwrap_or_else(|| Seen::new(term, now)));
         seen.look(now, end, others);
         let is_in = |replica: &ReplicaId| *replica == own || seen.is_in_sync(*replica, now, lag);
-        *self.in_sync.lock() = voters.iter().copied().filter(is_in).collect();
+        let in_sync = |voters: &BTreeSet<ReplicaId>| voters.iter().copied().filter(is_in).collect::<Arc<[_]>>();
+        let mut settled = self.settled.lock();
+        let counted = sets.iter().chain(settled.iter().filter(|_| !is_committed)).map(in_sync);
+        *self.in_sync.lock() = counted.min_by_key(|in_sync| in_sync.len()).unwrap_or_default();
+        if is_committed {
+            *settled = sets;
+        }
     }
 
     /// Somebody else leads.
     pub(crate) fn lead_no_more(&self) {
         *self.in_sync.lock() = Arc::default();
+        self.settled.lock().clear();
     }
+}
+
+/// Who votes, as a leader's log says.
+pub(crate) struct Voters {
+    /// Two sets while a joint change is under way.
+    pub(crate) sets: Vec<BTreeSet<ReplicaId>>,
+    /// The entry that says so is committed.
+    pub(crate) is_committed: bool,
 }
 
 #[cfg(test)]
 mod tests {
+    use ottla_storage::env::sim;
+
     use super::*;
 
     const LAG: Duration = Duration::from_secs(30);
@@ -121,6 +141,28 @@ mod tests {
     fn look(seen: &mut Seen, seconds: i64, end: u64, matched: Option<u64>) -> bool {
         seen.look(at(seconds), end, &BTreeMap::from([(FOLLOWER, (matched, Some(at(seconds))))]));
         seen.is_in_sync(FOLLOWER, at(seconds), LAG)
+    }
+
+    #[test]
+    fn new_voters_are_in_sync_when_the_change_is_committed() {
+        let own = ReplicaId(1);
+        let of = |ids: &[u64]| ids.iter().copied().map(ReplicaId).collect::<BTreeSet<_>>();
+        sim::run(1, move || async move {
+            let followers = Followers::default();
+            let others: BTreeMap<_, _> = [2, 3].map(|id| (ReplicaId(id), (Some(7), Some(rt::now())))).into();
+            let in_sync = |sets: &[&[u64]], is_committed| {
+                let voters = Voters { sets: sets.iter().map(|ids| of(ids)).collect(), is_committed };
+                followers.look((own, Term(1), 7), &others, voters, LAG);
+                followers.in_sync().iter().map(|replica| replica.0).collect::<Vec<_>>()
+            };
+            assert_eq!(in_sync(&[&[1]], true), [1]);
+            assert_eq!(in_sync(&[&[1], &[1, 2, 3]], false), [1]);
+            assert_eq!(in_sync(&[&[1], &[1, 2, 3]], true), [1], "both must agree");
+            assert_eq!(in_sync(&[&[1, 2, 3]], false), [1], "followers may not know of the end of the change");
+            assert_eq!(in_sync(&[&[1, 2, 3]], true), [1, 2, 3]);
+            rt::sleep(GRACE * 2).await;
+            assert_eq!(in_sync(&[&[1, 2, 3], &[1, 4]], false), [1], "who has not caught up");
+        });
     }
 
     #[test]

@@ -12,7 +12,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
-use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -77,8 +77,8 @@ pub(crate) struct Group {
     heard_at: AtomicI64,
     /// How far the disk was when it last lacked something, and since when it is there.
     pub(crate) unsynced: Mutex<Option<(Option<LogId>, rt::Instant)>>,
-    /// When its leader was last suspected.
-    suspected_at: Mutex<Option<rt::Instant>>,
+    /// The term whose leader was last suspected, and when.
+    suspected_at: Mutex<Option<(Term, rt::Instant)>>,
     asleep: AtomicBool,
     stopping: AtomicBool,
     reason: Mutex<Option<Arc<str>>>,
@@ -124,7 +124,8 @@ impl Group {
         let progress = Progress::new();
         let taking = Arc::<Taking>::default();
         let state_machine = Machine { applier: applier.clone(), progress: progress.clone(), taking: taking.clone() };
-        let links = Links { from: replica, network: network.clone(), damage: damage.clone() };
+        let links =
+            Links { from: replica, network: network.clone(), damage: damage.clone(), progress: progress.clone() };
         let raft = Raft::build(replica.0, Arc::new(config), links, store, state_machine).await.map_err(|e| {
             let what = e.to_string();
             if damage.is_fatal() { RaftError::Damaged { replica, what } } else { RaftError::Storage { replica, what } }
@@ -353,15 +354,20 @@ impl Group {
         self.progress.current()
     }
 
-    /// True unless the leader was suspected so short a time ago.
+    /// True unless the leader of this term was suspected so short a time ago.
     pub(crate) fn suspects(&self, patience: Duration) -> bool {
         let mut suspected_at = self.suspected_at.lock();
-        let now = rt::now();
-        if suspected_at.is_some_and(|at| now.since(at) < patience) {
+        let (term, now) = (self.role().term, rt::now());
+        if suspected_at.is_some_and(|(suspected, at)| suspected == term && now.since(at) < patience) {
             return false;
         }
-        *suspected_at = Some(now);
+        *suspected_at = Some((term, now));
         true
+    }
+
+    /// Its leader was suspected wrongly, and may be suspected again at once.
+    pub(crate) fn trusts(&self) {
+        *self.suspected_at.lock() = None;
     }
 
     /// Stops the replica; when this returns nothing is applied any more.

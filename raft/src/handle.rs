@@ -166,14 +166,10 @@ impl GroupHandle {
         self.0.elect(false).await
     }
 
-    /// Hands leadership to `to`, another voter; the role tells when it is done.
-    pub async fn transfer(&self, to: ReplicaId) -> Result<(), RaftError> {
-        // openraft would wait for ever for a leader that hands over to itself.
-        if to == self.0.replica || !self.membership().is_voter(to) {
-            return Err(RaftError::Refused(format!("replica {to} is not another voter of this group")));
-        }
-        self.0.touch();
-        self.0.raft.trigger().transfer_leader(to.0).await.map_err(|e| self.0.stopped(&e.to_string()))
+    /// For how long nobody has led this group, as far as is known here; `None` while somebody does.
+    #[must_use]
+    pub fn leaderless_for(&self) -> Option<Duration> {
+        self.0.progress.leaderless_for()
     }
 
     /// True if this replica follows a leader that has spoken within this time: it is hardly behind.

@@ -26,6 +26,7 @@ use crate::machine::StateMachine;
 use crate::members::{Creation, Members};
 use crate::net::{Message, Network, Undelivered};
 use crate::options::RaftOptions;
+use crate::suspicions::Suspicions;
 use crate::transport::receive;
 use crate::types::{StoredMembership, decode_stored_membership, from_raft_membership};
 
@@ -62,17 +63,18 @@ pub(crate) async fn newest_members(
 /// Answers what is asked of a replica here, by the replica that asks; `None`: no answer, as if the question were lost.
 pub type Service = Arc<dyn Fn(ReplicaId, Bytes) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
-struct Shared {
+pub(crate) struct Shared {
     network: Arc<dyn Network>,
     options: RaftOptions,
     services: Mutex<BTreeMap<ReplicaId, Service>>,
     groups: Mutex<BTreeMap<ReplicaId, Arc<Group>>>,
     failures: watch::Sender<BTreeMap<ReplicaId, Failure>>,
+    pub(crate) suspicions: Suspicions,
 }
 
 /// All replicas of a node; cheap to clone.
 #[derive(Clone)]
-pub struct RaftHost(Arc<Shared>);
+pub struct RaftHost(pub(crate) Arc<Shared>);
 
 /// A host that whoever has this does not keep.
 #[derive(Clone)]
@@ -91,7 +93,8 @@ impl RaftHost {
     #[must_use]
     pub fn new(network: Arc<dyn Network>, options: RaftOptions) -> Self {
         let failures = watch::Sender::new(BTreeMap::new());
-        RaftHost(Arc::new(Shared { network, options, services: Mutex::default(), groups: Mutex::default(), failures }))
+        let (services, groups, suspicions) = Default::default();
+        RaftHost(Arc::new(Shared { network, options, services, groups, failures, suspicions }))
     }
 
     /// Creates a replica of a new group in `directory` and starts it. `shard` is what the shard wants to find

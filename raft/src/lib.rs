@@ -32,6 +32,7 @@ mod silence;
 mod snapshot;
 mod state_machine;
 mod succession;
+mod suspicions;
 mod taking;
 #[cfg(test)]
 mod tests;
@@ -46,7 +47,7 @@ pub use machine::{Applied, Extent, Reply, StateMachine};
 pub use members::{Creation, Members};
 pub use membership::MembersStep;
 pub use net::sim::{Faults, Observer, SimNetwork};
-pub use net::tcp::{Home, Homes, Identity, Listening, OnDeath, Refusal, TcpNetwork};
+pub use net::tcp::{Confirmation, Home, Homes, Identity, Listening, OnClosed, Refusal, TcpNetwork};
 pub use net::{Message, Network, NoPeers, Undelivered};
 pub use options::RaftOptions;
 pub use progress::Role;

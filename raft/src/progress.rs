@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ottla_storage::env::mutants::{self, Bug};
-use ottla_storage::env::watch;
+use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{ReplicaId, Term};
 use parking_lot::Mutex;
 
@@ -29,24 +30,29 @@ pub(crate) struct Known {
     pub(crate) term: u64,
     pub(crate) leader: Option<u64>,
     pub(crate) leads: bool,
-    /// The leader of this term is taken for dead: nobody is sent to it.
+    /// The leader of this term is taken for dead, or hands over: nobody is sent to it.
     suspected: Option<u64>,
     /// No majority has answered this leader lately.
     unanswered: bool,
     stopped: bool,
+    /// Since when nobody leads, as far as is known.
+    leaderless_since: Option<rt::Instant>,
 }
 
 /// Combines what is known into the role.
 pub(crate) struct Progress {
     known: Mutex<Known>,
     applied_term: AtomicU64,
+    /// The term in which this leader sends its followers nothing; 0 if it speaks.
+    mute_term: AtomicU64,
     role: watch::Sender<Role>,
 }
 
 impl Progress {
     pub(crate) fn new() -> Arc<Self> {
         let role = watch::Sender::new(Role::default());
-        Arc::new(Progress { known: Mutex::default(), applied_term: AtomicU64::new(0), role })
+        let (applied_term, mute_term) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Progress { known: Mutex::default(), applied_term, mute_term, role })
     }
 
     /// An entry of `term` is applied and published.
@@ -70,6 +76,8 @@ impl Progress {
             ready: alive && known.leads && serves && (applied_own || mutants::is_on(Bug::ServeBeforeOwnTerm)),
             stopped: known.stopped,
         };
+        let since = known.leaderless_since.take();
+        known.leaderless_since = role.leader.is_none().then(|| since.unwrap_or_else(rt::now));
         // Sent under the lock: two changes never overtake each other.
         self.role.send_if_modified(|current| std::mem::replace(current, role) != role);
     }
@@ -87,9 +95,9 @@ impl Progress {
         self.refresh(|known| known.suspected = Some(term.0));
     }
 
-    /// The leader that was suspected is believed again.
-    pub(crate) fn clear(&self) {
-        self.refresh(|known| known.suspected = None);
+    /// The leader of this term, if it was suspected, is believed again.
+    pub(crate) fn clear(&self, term: Term) {
+        self.refresh(|known| known.suspected = known.suspected.filter(|suspected| *suspected != term.0));
     }
 
     /// True if openraft leads here, whether a majority answers or not.
@@ -105,6 +113,25 @@ impl Progress {
     /// Whether a majority has answered this leader lately.
     pub(crate) fn is_answered(&self, is_answered: bool) {
         self.refresh(|known| known.unanswered = !is_answered);
+    }
+
+    /// The leader of this term sends its followers nothing, until another term or `speak`.
+    pub(crate) fn mute(&self, term: Term) {
+        self.mute_term.store(term.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn speak(&self) {
+        self.mute_term.store(0, Ordering::Relaxed);
+    }
+
+    /// True if the leader of this term sends its followers nothing.
+    pub(crate) fn is_mute(&self, term: Term) -> bool {
+        self.mute_term.load(Ordering::Relaxed) == term.0
+    }
+
+    /// For how long nobody has led, as far as is known; `None` while somebody does.
+    pub(crate) fn leaderless_for(&self) -> Option<Duration> {
+        self.known.lock().leaderless_since.map(|since| rt::now().since(since))
     }
 
     pub(crate) fn stop(&self) {

@@ -10,10 +10,10 @@ use openraft::async_runtime::WatchReceiver;
 use ottla_storage::env::rt;
 use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
 
-use crate::followers::Known;
+use crate::followers::{Known, Voters};
 use crate::group::Group;
 use crate::handle::GroupHandle;
-use crate::types::RaftLogId;
+use crate::types::{RaftLogId, from_raft_membership};
 
 /// A member that answered within this is taken for alive: a few heartbeats.
 const ALIVE_HEARTBEATS: u32 = 4;
@@ -124,9 +124,17 @@ impl Group {
             return self.followers.lead_no_more();
         };
         members.remove(&self.replica);
-        let voters = self.members().voters.into_iter().flatten().collect();
+        let voters = {
+            let server = self.raft.server_metrics();
+            let server = server.borrow_watched();
+            let changed_at = server.membership_config.log_id().as_ref().map_or(0, index_of);
+            Voters {
+                sets: from_raft_membership(server.membership_config.membership()).voters,
+                is_committed: self.applier.applied().map_or(0, |applied| applied.index.0) >= changed_at,
+            }
+        };
         let own = (self.replica, role.term, end);
-        self.followers.look(own, &members, &voters, self.options.in_sync_lag);
+        self.followers.look(own, &members, voters, self.options.in_sync_lag);
     }
 }
 

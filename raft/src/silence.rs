@@ -3,13 +3,16 @@
 //!
 //! One who hears its leader never agrees, so a follower that is cut off from its leader alone disturbs nobody: its term does
 //! not grow, and the leader stays. A leader that no majority answers serves nobody until one does: clients that still reach it
-//! look for another. May not know: why somebody is silent.
+//! look for another. It also holds its peace, but for a moment now and then: where what it sends arrives and the answers do
+//! not, its followers would hear it, stay its followers, and have nobody who serves.
+//!
+//! May not know: why somebody is silent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, ready};
 use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use ottla_storage::entry::Vote;
@@ -30,6 +33,16 @@ const ANSWER_WAIT: Duration = Duration::from_millis(300);
 const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 /// How often a leader looks whether it is answered.
 const LOOK: Duration = Duration::from_millis(250);
+/// One that is not says nothing for so long, which is enough to be doubted and replaced; then it tries whether it is answered.
+const PEACE: Duration = Duration::from_secs(2);
+/// How long it tries.
+const TRIAL: Duration = Duration::from_secs(1);
+
+/// True if a leader that has been unanswered for so long holds its peace.
+fn holds_peace(silent: Duration) -> bool {
+    let Some(past) = silent.checked_sub(UNANSWERED_MAX) else { return false };
+    past.as_millis() % (PEACE + TRIAL).as_millis() < PEACE.as_millis()
+}
 
 impl Group {
     /// Notes whether a majority has answered this leader lately. One that was given up serves again when all that it has logged
@@ -39,8 +52,14 @@ impl Group {
         // Not known before the first answer: until then nothing of its term is committed, and it does not serve anyhow.
         let silent = metrics.borrow_watched().last_quorum_acked.as_ref().map(|at| at.elapsed());
         let is_answered = silent.is_none_or(|silent| silent < UNANSWERED_MAX);
+        let is_alone = self.members().is_sole_voter(self.replica);
+        if silent.is_some_and(holds_peace) && !is_alone {
+            self.progress.mute(self.role().term);
+        } else {
+            self.progress.speak();
+        }
         let is_settled = !self.progress.is_unanswered() || self.applier.applied() >= self.log.last_log_id();
-        self.progress.is_answered((is_answered && is_settled) || self.members().is_sole_voter(self.replica));
+        self.progress.is_answered((is_answered && is_settled) || is_alone);
     }
 
     /// The leader that this replica follows, if it has a vote.
@@ -64,7 +83,7 @@ impl Group {
                     _ => {
                         if self.is_doubted_by_a_majority(leader).await && self.suspects(SILENCE_MAX) {
                             tracing::info!(replica = self.replica.0, leader = leader.0, "the leader is silent");
-                            self.succeed(leader, &|replica| replica == leader).await;
+                            self.succeed(leader, &|replica| replica == leader, ready(true)).await;
                         }
                         PAUSE
                     }

@@ -21,6 +21,7 @@ use ottla_storage::ids::{LogId, ReplicaId};
 
 use crate::damage::Damage;
 use crate::net::{Message, Network, Undelivered};
+use crate::progress::Progress;
 use crate::state_machine::{Machine, Snapshot};
 use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
 
@@ -29,13 +30,15 @@ pub(crate) struct Links {
     pub(crate) from: ReplicaId,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) damage: Arc<Damage>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Links {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Link {
-        Link { from: self.from, to: ReplicaId(target), network: self.network.clone(), damage: self.damage.clone() }
+        let (network, damage, progress) = (self.network.clone(), self.damage.clone(), self.progress.clone());
+        Link { from: self.from, to: ReplicaId(target), network, damage, progress }
     }
 }
 
@@ -45,6 +48,7 @@ pub(crate) struct Link {
     to: ReplicaId,
     network: Arc<dyn Network>,
     damage: Arc<Damage>,
+    progress: Arc<Progress>,
 }
 
 fn unreachable(text: &str) -> RPCError<TypeConfig> {
@@ -59,27 +63,31 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 const OFFER_WAIT: Duration = Duration::from_secs(5);
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Asks `to` again and again until it has what lies up to `upto`; gives its vote.
-async fn offer(
-    network: &dyn Network,
-    (from, to): (ReplicaId, ReplicaId),
-    vote: Vote,
-    upto: LogId,
-) -> Result<Vote, Undelivered> {
-    loop {
-        match network.call(from, to, Message::Snapshot { vote, upto }, OFFER_WAIT).await? {
-            Message::SnapshotTaken { done: true } => return Ok(vote),
-            Message::SnapshotTaken { done: false } => rt::sleep(ASK_INTERVAL).await,
-            Message::HigherVote(higher) => return Ok(higher),
-            _ => return Err(Undelivered("not an answer to a snapshot".to_owned())),
-        }
-    }
-}
+/// What a leader says that no majority answers (`silence`).
+const MUTE: &str = "a leader that nobody answers holds its peace";
 
 impl Link {
     async fn call(&self, request: Message, option: &RPCOption) -> Result<Message, RPCError<TypeConfig>> {
         let answer = self.network.call(self.from, self.to, request, option.hard_ttl()).await;
         answer.map_err(|Undelivered(why)| unreachable(&why))
+    }
+
+    /// Asks the follower again and again until it has what lies up to `upto`; gives its vote.
+    fn offer(&self, vote: Vote, upto: LogId) -> impl Future<Output = Result<Vote, Undelivered>> + Send + use<> {
+        let (network, progress, from, to) = (self.network.clone(), self.progress.clone(), self.from, self.to);
+        async move {
+            loop {
+                if progress.is_mute(vote.term) {
+                    return Err(Undelivered(MUTE.to_owned()));
+                }
+                match network.call(from, to, Message::Snapshot { vote, upto }, OFFER_WAIT).await? {
+                    Message::SnapshotTaken { done: true } => return Ok(vote),
+                    Message::SnapshotTaken { done: false } => rt::sleep(ASK_INTERVAL).await,
+                    Message::HigherVote(higher) => return Ok(higher),
+                    _ => return Err(Undelivered("not an answer to a snapshot".to_owned())),
+                }
+            }
+        }
     }
 
     async fn ask_vote(
@@ -114,8 +122,12 @@ impl RaftNetworkV2<TypeConfig> for Link {
         if rpc.entries.is_empty() && self.damage.takes_snapshot_due() {
             return Err(unreachable("what comes next is damaged here"));
         }
+        let vote = from_raft_vote(&rpc.vote);
+        if self.progress.is_mute(vote.term) {
+            return Err(unreachable(MUTE));
+        }
         let request = Message::Append {
-            vote: from_raft_vote(&rpc.vote),
+            vote,
             previous: rpc.prev_log_id.as_ref().map(from_raft_log_id),
             entries: rpc.entries.into_iter().map(LogEntry::into_inner).collect(),
             commit: rpc.leader_commit.as_ref().map(from_raft_log_id),
@@ -161,7 +173,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
         let Some(upto) = snapshot.meta.last_log_id.as_ref().map(from_raft_log_id) else {
             return Err(unreachable("there is nothing in the snapshot"));
         };
-        let offered = offer(&*self.network, (self.from, self.to), from_raft_vote(&vote), upto);
+        let offered = self.offer(from_raft_vote(&vote), upto);
         tokio::select! {
             biased;
             offered = offered => match offered {

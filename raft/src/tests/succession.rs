@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::ready;
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::memory::MemoryDisk;
+use crate::membership::MembersStep;
 
 /// Far less than a lease.
 const SOON: Duration = Duration::from_millis(400);
@@ -44,23 +46,53 @@ fn home(node: SimNode) -> ReplicaId {
     ReplicaId(u64::from(node.0))
 }
 
+/// Every node that runs takes the process of one for dead.
+fn all_suspect(cluster: &Cluster, dead: SimNode) {
+    for node in cluster.nodes().into_iter().filter(|node| cluster.is_up(*node)) {
+        let host = cluster.host(node);
+        sim::spawn_on(node, async move { host.suspect(move |replica| replica == home(dead), ready(true)) });
+    }
+}
+
+/// All suspect a node that has just died; how long it takes until another one leads.
+async fn succeeded(cluster: &Cluster, dead: SimNode) -> Duration {
+    let died = rt::now();
+    all_suspect(cluster, dead);
+    while cluster.leader().is_none_or(|leader| leader == dead) {
+        rt::sleep(Duration::from_millis(5)).await;
+    }
+    rt::now().since(died)
+}
+
 #[test]
 fn the_group_of_a_dead_process_is_led_again_before_its_lease_is_over() {
     for seed in 1..20 {
         sim::run(seed, move || async move {
             let (cluster, dead) = led(if seed % 2 == 0 { 3 } else { 5 }).await;
             cluster.crash(dead);
-            let (left, died) = (cluster.nodes().into_iter().filter(|node| *node != dead), rt::now());
-            for node in left.clone() {
-                let host = cluster.host(node);
-                sim::spawn_on(node, async move { host.suspect(move |replica| replica == home(dead)) });
-            }
-            while cluster.leader().is_none_or(|leader| leader == dead) {
-                rt::sleep(Duration::from_millis(5)).await;
-            }
-            let waited = rt::now().since(died);
+            let waited = succeeded(&cluster, dead).await;
             assert!(waited < SOON, "seed {seed}: {waited:?}");
             assert!(cluster.propose(cluster.leader().unwrap(), Bytes::from_static(b"2")).await);
+        });
+    }
+}
+
+/// Whoever asks for votes in vain keeps the other from being elected in that term.
+#[test]
+fn who_lacks_entries_lets_the_others_campaign_first() {
+    for seed in 1..30 {
+        sim::run(seed, move || async move {
+            let (cluster, dead) = led(if seed % 2 == 0 { 3 } else { 5 }).await;
+            let left: Vec<_> = cluster.nodes().into_iter().filter(|node| *node != dead).collect();
+            let behind = left[usize::try_from(seed).unwrap() % left.len()];
+            cluster.network.cut(dead, behind);
+            for _ in 0..5 {
+                assert!(cluster.propose(dead, Bytes::from_static(b"2")).await);
+            }
+            cluster.crash(dead);
+            let waited = succeeded(&cluster, dead).await;
+            assert!(waited < SOON, "seed {seed}: {waited:?}");
+            assert_ne!(cluster.leader(), Some(behind));
         });
     }
 }
@@ -70,13 +102,70 @@ fn who_is_suspected_falsely_does_no_harm() {
     for seed in 1..20 {
         sim::run(seed, move || async move {
             let (cluster, suspected) = led(3).await;
-            for node in cluster.nodes() {
-                let host = cluster.host(node);
-                sim::spawn_on(node, async move { host.suspect(move |replica| replica == home(suspected)) });
-            }
+            all_suspect(&cluster, suspected);
             rt::sleep(SOON).await;
             let leader = cluster.leader().expect("somebody leads");
             assert!(cluster.propose(leader, Bytes::from_static(b"2")).await);
+        });
+    }
+}
+
+#[test]
+fn who_only_learns_never_campaigns() {
+    for seed in 1..20 {
+        sim::run(seed, move || async move {
+            let mut cluster = Cluster::in_memory(4, Duration::from_millis(1));
+            cluster.founders = 3;
+            let leader = lead(&cluster).await;
+            let learner = SimNode(4);
+            let (voters, learners) = ((1..4).map(ReplicaId).collect(), [home(learner)].into());
+            let handle = cluster.handle(leader).unwrap();
+            let reached = sim::spawn_on(leader, async move {
+                while !matches!(handle.step_towards(&voters, &learners).await, Ok(MembersStep::Reached)) {
+                    rt::sleep(Duration::from_millis(20)).await;
+                }
+            });
+            reached.await.unwrap();
+            rt::sleep(Duration::from_secs(1)).await;
+            // Nobody else is left to be elected, and one would do for a term.
+            cluster.nodes().into_iter().filter(|node| *node != learner).for_each(|node| cluster.crash(node));
+            let handle = cluster.handle(learner).unwrap();
+            let before = handle.role().borrow().term;
+            all_suspect(&cluster, leader);
+            rt::sleep(Duration::from_secs(3)).await;
+            assert_eq!(handle.role().borrow().term, before, "seed {seed}");
+        });
+    }
+}
+
+/// A connection was closed and somebody still listens: meanwhile clients are not sent there, then they are again.
+#[test]
+fn who_may_have_died_is_not_named_until_it_is_known() {
+    for seed in 1..20 {
+        sim::run(seed, move || async move {
+            let (cluster, leader) = led(3).await;
+            let follower = cluster.nodes().into_iter().find(|node| *node != leader).unwrap();
+            let (host, handle) = (cluster.host(follower), cluster.handle(follower).unwrap());
+            for has_died in [false, true] {
+                let (known, confirmed) = tokio::sync::oneshot::channel();
+                let (host, handle) = (host.clone(), handle.clone());
+                sim::spawn_on(follower, async move {
+                    let (before, seen) = (*handle.role().borrow(), host.clone());
+                    host.suspect(move |replica| replica == home(leader), async { confirmed.await.unwrap() });
+                    let mut role = handle.role();
+                    drop(role.wait_for(|role| role.leader.is_none()).await.unwrap());
+                    rt::sleep(SOON).await;
+                    assert_eq!((role.borrow().leader, role.borrow().term), (None, before.term), "nobody campaigns yet");
+                    assert!(seen.is_suspected(home(leader)) && !seen.is_suspected(home(follower)));
+                    known.send(has_died).unwrap();
+                    let named = *role.wait_for(|role| role.leader.is_some()).await.unwrap();
+                    assert_eq!(named.term > before.term, has_died, "seed {seed}: {named:?}");
+                    rt::sleep(Duration::from_secs(2)).await;
+                    assert!(!seen.is_suspected(home(leader)));
+                })
+                .await
+                .unwrap();
+            }
         });
     }
 }
@@ -87,7 +176,13 @@ fn a_node_that_stops_hands_over_first() {
         sim::run(seed, move || async move {
             let (cluster, old) = led(3).await;
             let (host, began) = (cluster.host(old), rt::now());
-            sim::spawn_on(old, async move { host.hand_over(Duration::from_secs(3)).await }).await.unwrap();
+            let mut role = cluster.handle(old).unwrap().role();
+            let before = *role.borrow();
+            let handing_over = sim::spawn_on(old, async move { host.hand_over(Duration::from_secs(3)).await });
+            // Who asks meanwhile is not sent to the one that stops.
+            let meanwhile = *role.wait_for(|role| role.leader != before.leader).await.unwrap();
+            assert_eq!((meanwhile.leader, meanwhile.term), (None, before.term));
+            handing_over.await.unwrap();
             let waited = rt::now().since(began);
             assert!(waited < SOON, "seed {seed}: {waited:?}");
             assert_ne!(cluster.leader(), Some(old));
@@ -125,6 +220,39 @@ fn a_leader_that_falls_silent_is_replaced() {
             rt::sleep(Duration::from_millis(2_500).saturating_sub(waited)).await;
             let role = *cluster.handle(silent).unwrap().role().borrow();
             assert!(!role.ready && role.leader != Some(home(silent)), "seed {seed}: {role:?}");
+            cluster.network.heal();
+            rt::sleep(Duration::from_secs(2)).await;
+            assert!(cluster.propose(cluster.leader().unwrap(), Bytes::from_static(b"3")).await);
+        });
+    }
+}
+
+/// Its heartbeats would keep everybody from being elected, and it serves nobody.
+#[test]
+fn a_leader_that_hears_nobody_is_replaced() {
+    for seed in 1..30 {
+        sim::run(seed, move || async move {
+            let (cluster, deaf) = led(if seed % 2 == 0 { 3 } else { 5 }).await;
+            let others = cluster.nodes().into_iter().filter(|node| *node != deaf);
+            others.for_each(|node| cluster.network.cut(node, deaf));
+            let began = rt::now();
+            let heir = loop {
+                if let Some(heir) = led_by_another(&cluster, deaf) {
+                    break heir;
+                }
+                rt::sleep(Duration::from_millis(5)).await;
+                let waited = rt::now().since(began);
+                assert!(waited < Duration::from_secs(4), "seed {seed}: nobody leads after {waited:?}");
+            };
+            for round in 0..20 {
+                assert!(cluster.propose(heir, Bytes::from_static(b"2")).await, "seed {seed}, round {round}");
+                rt::sleep(Duration::from_millis(500)).await;
+                assert_eq!(
+                    led_by_another(&cluster, deaf),
+                    Some(heir),
+                    "seed {seed}, round {round}: the deaf one disturbs"
+                );
+            }
             cluster.network.heal();
             rt::sleep(Duration::from_secs(2)).await;
             assert!(cluster.propose(cluster.leader().unwrap(), Bytes::from_static(b"3")).await);
@@ -187,8 +315,10 @@ fn a_leader_that_is_answered_again_serves_only_what_is_settled() {
             let (cluster, leader) = led(3).await;
             let others: Vec<_> = cluster.nodes().into_iter().filter(|node| *node != leader).collect();
             let handle = cluster.handle(leader).unwrap();
-            // Its followers hear it, and it does not hear them: nobody else is elected.
+            // It does not hear its followers, and they do not hear each other: nobody else is elected.
             others.iter().for_each(|node| cluster.network.cut(*node, leader));
+            cluster.network.cut(others[0], others[1]);
+            cluster.network.cut(others[1], others[0]);
             let pending = cluster.clone();
             let sent = Bytes::from_static(b"2");
             let proposed = sim::spawn_on(leader, async move { pending.propose(leader, sent).await });

@@ -3,7 +3,9 @@
 //!  hello:  | magic "OTLA" | length u16 | oldest u8 | newest u8 | class u8 | node i32 | directory uuid | expected i32 | cluster |
 //!  answer: | magic "OTLA" | length u16 | 0 welcome: version u8 | node i32 | directory uuid | cluster |  or  | 1 refused: why |
 //!
-//! `cluster`: the cluster's id, empty while a node knows none. May not know: what follows.
+//! `cluster`: the cluster's id, empty while a node knows none. Whoever reads a hello does not know yet what the other speaks, so
+//! its layout stays. A release with a newer version offers both, and whoever answers chooses the newest that both speak: so nodes
+//! of two releases talk while they are upgraded one by one. May not know: what follows.
 
 use std::io;
 
@@ -264,6 +266,25 @@ mod tests {
         assert!(block_on(read_hello(&mut &b"GET / HTTP/1.1\r\n"[..])).is_err());
     }
 
+    /// The bytes are fixed: nodes of two releases exchange them.
+    #[test]
+    fn a_later_release_that_speaks_this_version_too_is_welcomed_in_this_one() {
+        let own = known(1, 10, Some("c"));
+        let of_a_later_release: Vec<u8> =
+            [&b"OTLA"[..], &[0, 28, 1, 2, 1, 0, 0, 0, 2], &[0; 15], &[20, 255, 255, 255, 255], b"c"].concat();
+        let hello = block_on(read_hello(&mut &of_a_later_release[..])).unwrap();
+        let expected = Hello { newest: 2, ..Hello::new(known(2, 20, Some("c")), Class::Entries, None) };
+        assert_eq!(hello, expected);
+        let mut answer = Vec::new();
+        block_on(write_answer(&mut answer, &hello.check(&own).map(|()| own.clone()))).unwrap();
+        let welcome = [&b"OTLA"[..], &[0, 23, 0, 1, 0, 0, 0, 1], &[0; 15], &[10], b"c"].concat();
+        assert_eq!(answer, welcome);
+        // And the other way: it answers in the version that this one offered; in another one it is not understood.
+        assert_eq!(block_on(read_answer(&mut &welcome[..])).unwrap(), Ok(own));
+        let not_offered = [&welcome[..7], &[2], &welcome[8..]].concat();
+        assert!(block_on(read_answer(&mut &not_offered[..])).is_err());
+    }
+
     #[test]
     fn strangers_are_refused() {
         let own = known(1, 10, Some("ours"));
@@ -275,6 +296,8 @@ mod tests {
         assert!(matches!(other, Err(Refusal::OtherCluster { .. })));
         assert!(matches!(hello(known(1, 20, None), None).check(&own), Err(Refusal::InUse { .. })));
         assert!(matches!(hello(known(2, 20, None), Some(3)).check(&own), Err(Refusal::NotHere { .. })));
+        let both = Hello { newest: VERSION + 1, ..hello(known(2, 20, None), None) };
+        assert_eq!(both.check(&own), Ok(()), "a later release, while nodes are upgraded");
         let newer = Hello { oldest: VERSION + 1, newest: VERSION + 1, ..hello(known(2, 20, None), None) };
         assert!(matches!(newer.check(&own), Err(Refusal::Version { .. })));
     }

@@ -31,6 +31,8 @@ const UNIT_BYTES: usize = 1 << 10;
 pub(super) const WRITE_BYTES: usize = 1 << 20;
 /// How long the other has to accept a connection and to say hello.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
+/// How often a node that has closed a connection is greeted.
+const GREETINGS_MAX: usize = 25;
 pub(super) const HELLO_WAIT: Duration = Duration::from_secs(2);
 /// Pings go out while answers are outstanding.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
@@ -144,6 +146,11 @@ fn is_reset(why: &io::Error) -> bool {
     matches!(why.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
+/// True if nobody listens there, which only the system says: a node that refuses has its own words.
+fn is_nobody(why: &io::Error) -> bool {
+    why.raw_os_error().is_some() && why.kind() == io::ErrorKind::ConnectionRefused
+}
+
 /// Keeps one link's connection.
 struct Keeper {
     shared: Arc<Shared>,
@@ -168,9 +175,14 @@ impl Keeper {
                     pause = PAUSE_MIN;
                     *self.pausing.lock() = None;
                     let why = self.converse(stream, first, &mut queue).await;
-                    if is_reset(&why) && self.is_refused_twice().await {
-                        tracing::info!(node = self.node.0, "the process of a node has died: {why}");
-                        self.shared.has_died(self.node);
+                    if is_reset(&why) {
+                        let (known, confirmation) = oneshot::channel();
+                        self.shared.has_closed(self.node, confirmation);
+                        let has_died = self.has_died().await;
+                        if has_died {
+                            tracing::info!(node = self.node.0, "the process of a node has died: {why}");
+                        }
+                        let _ = known.send(has_died);
                     }
                     why
                 }
@@ -187,18 +199,23 @@ impl Keeper {
         }
     }
 
-    /// True if nobody listens where the node was.
-    async fn is_refused_twice(&self) -> bool {
-        for _ in 0..2 {
+    /// True if nobody listens any more where the node was. A process that ends closes its port a while before or after its
+    /// connections: only a greeting shows that it lives.
+    async fn has_died(&self) -> bool {
+        let mut refused = 0;
+        for _ in 0..GREETINGS_MAX {
             let Some(address) = self.shared.homes.address(self.node) else { return false };
-            let connected = rt::timeout(CONNECT_WAIT, TcpStream::connect(&address)).await;
-            let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-            if !connected.is_ok_and(|connected| connected.as_ref().err().is_some_and(refused)) {
-                return false;
+            match greet(&address, &self.shared.identity(), self.class, Some(self.node)).await {
+                Err(error) if is_nobody(&error) => refused += 1,
+                Err(error) if is_reset(&error) => refused = 0,
+                _ => return false,
+            }
+            if refused == 2 {
+                return true;
             }
             rt::sleep(PAUSE_MIN).await;
         }
-        true
+        false
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {

@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 
 pub use hello::{Identity, Refusal};
 pub use inbound::Listening;
-pub use shared::{Home, Homes, OnDeath};
+pub use shared::{Confirmation, Home, Homes, OnClosed};
 
 use crate::host::RaftHost;
 use crate::net::{Message, Network, Undelivered};
@@ -48,7 +48,7 @@ impl TcpNetwork {
     #[must_use]
     pub fn new(identity: Identity, homes: Arc<dyn Homes>) -> Self {
         let shared =
-            Shared { identity: Mutex::new(identity), homes, guests: Arc::default(), on_death: Mutex::default() };
+            Shared { identity: Mutex::new(identity), homes, guests: Arc::default(), on_closed: Mutex::default() };
         Self { shared: Arc::new(shared), links: Arc::default() }
     }
 
@@ -57,9 +57,9 @@ impl TcpNetwork {
         self.shared.identity.lock().cluster = Some(cluster.to_owned());
     }
 
-    /// From now on `told` learns when the process of another node dies. It should not keep the network alive.
-    pub fn on_death(&self, told: OnDeath) {
-        *self.shared.on_death.lock() = Some(told);
+    /// From now on `told` learns when another node closes a connection. It should not keep the network alive.
+    pub fn on_closed(&self, told: OnClosed) {
+        *self.shared.on_closed.lock() = Some(told);
     }
 
     /// Takes connections of other nodes, as long as what is returned is kept; their messages go to `host`.

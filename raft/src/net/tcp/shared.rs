@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::guests::Guests;
 use super::hello::Identity;
@@ -28,14 +29,18 @@ pub trait Homes: Send + Sync + 'static {
     fn address(&self, node: NodeId) -> Option<String>;
 }
 
-/// Told when the process of a node has died: its connection was reset, and nobody listens there any more.
-pub type OnDeath = Arc<dyn Fn(NodeId) + Send + Sync>;
+/// Whether a node has died, once that is known. An error says that nobody will know: it is taken for alive.
+pub type Confirmation = oneshot::Receiver<bool>;
+
+/// Told at once when a node has closed a connection, as the process that dies does; a moment later it is known whether
+/// nobody listens there any more.
+pub type OnClosed = Arc<dyn Fn(NodeId, Confirmation) + Send + Sync>;
 
 pub(super) struct Shared {
     pub(super) identity: Mutex<Identity>,
     pub(super) homes: Arc<dyn Homes>,
     pub(super) guests: Arc<Guests>,
-    pub(super) on_death: Mutex<Option<OnDeath>>,
+    pub(super) on_closed: Mutex<Option<OnClosed>>,
 }
 
 impl Shared {
@@ -43,10 +48,10 @@ impl Shared {
         self.identity.lock().clone()
     }
 
-    pub(super) fn has_died(&self, node: NodeId) {
-        let on_death = self.on_death.lock().clone();
-        if let Some(on_death) = on_death {
-            on_death(node);
+    pub(super) fn has_closed(&self, node: NodeId, confirmation: Confirmation) {
+        let on_closed = self.on_closed.lock().clone();
+        if let Some(on_closed) = on_closed {
+            on_closed(node, confirmation);
         }
     }
 }

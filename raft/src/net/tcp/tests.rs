@@ -64,6 +64,16 @@ async fn node(map: &Arc<Map>, identity: Identity) -> OneNode {
     OneNode { network, host, address, _listening: listening }
 }
 
+/// A port that another one is about to close.
+async fn bind_again(address: &str) -> TcpListener {
+    loop {
+        if let Ok(listener) = TcpListener::bind(address).await {
+            return listener;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn ask(from: &OneNode, to: u64, question: &[u8]) -> Result<Bytes, String> {
     let question = Bytes::copy_from_slice(question);
     from.host.ask(ReplicaId(9), ReplicaId(to), question, WAIT).await.map_err(|why| why.to_string())
@@ -134,5 +144,42 @@ fn a_node_id_is_taken_as_long_as_its_node_is_connected() {
         while second.network.who_is_at(&one.address).await.is_err() {
             tokio::task::yield_now().await;
         }
+    });
+}
+
+/// One that ends takes its time: its port may still take connections, which are closed at once.
+#[test]
+fn a_process_that_dies_is_told_from_one_that_only_closes() {
+    block_on(async {
+        let map = Arc::default();
+        let one = node(&map, identity(1, 10, None)).await;
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        one.network.on_closed(Arc::new(move |node, confirmation| drop(tell.send((node, confirmation)))));
+        let two = node(&map, identity(2, 20, None)).await;
+        assert_eq!(ask(&one, 2, b"?").await.unwrap(), &b"\x02?"[..]);
+        let address = two.address.clone();
+        drop(two);
+        let dying = bind_again(&address).await;
+        let (node_id, confirmation) = told.recv().await.unwrap();
+        assert_eq!(node_id, NodeId(2));
+        for _ in 0..3 {
+            drop(dying.accept().await.unwrap());
+        }
+        drop(dying);
+        assert!(confirmation.await.unwrap(), "nobody listens any more");
+
+        let two = node(&map, identity(2, 20, None)).await;
+        while ask(&one, 2, b"?").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        while told.try_recv().is_ok() {}
+        let address = two.address.clone();
+        drop(two);
+        let again = bind_again(&address).await;
+        let network = TcpNetwork::new(identity(2, 20, None), map.clone());
+        let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
+        let _listening = network.listen(again, host);
+        let (_, confirmation) = told.recv().await.unwrap();
+        assert!(!confirmation.await.unwrap(), "somebody answers");
     });
 }
