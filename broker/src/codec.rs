@@ -20,6 +20,9 @@ pub enum CodecError {
     /// Written by a newer release.
     #[error("format version {0} is newer than this release understands")]
     Version(u8),
+    /// The cluster is at a feature level that this release does not understand.
+    #[error("feature level {0} is newer than this release understands")]
+    Level(i16),
     /// A tag that was never given.
     #[error("unknown {0} {1}")]
     Tag(&'static str, u8),

@@ -21,7 +21,7 @@ use super::address::Address;
 use super::error::ClientError;
 
 /// What this client calls itself.
-const CLIENT_ID: &str = "ottla";
+pub(super) const CLIENT_ID: &str = "ottla";
 /// How long a broker has to take a connection.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// How long an answer may take; brokers are told to answer within [`REQUEST_MS`].

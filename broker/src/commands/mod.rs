@@ -1,10 +1,11 @@
-//! `ottla topic`, `ottla group`, `ottla node`, `ottla shard`: words of the command line, tables for people, JSON for programs.
+//! `ottla topic`, `group`, `node`, `shard`, `feature`: words of the command line, tables for people, JSON for programs.
 //!
 //! Exit code 0 when it is done, 1 when not, 2 when the words cannot be understood. May not know: any floor of the broker;
 //! it asks as any client would.
 
 mod common;
 mod failure;
+mod feature;
 mod group;
 mod input;
 mod node;
@@ -45,12 +46,15 @@ enum Command {
     /// Shards: what is replicated and scaled. Asks the admin port of one node
     #[command(subcommand)]
     Shard(shard::Words),
+    /// Feature levels: which formats a cluster uses, raised after an upgrade
+    #[command(subcommand)]
+    Feature(feature::Words),
 }
 
 /// True for the first word of a command line that [`run`] understands.
 #[must_use]
 pub fn is_one(word: &str) -> bool {
-    ["topic", "group", "node", "shard"].contains(&word)
+    ["topic", "group", "node", "shard", "feature"].contains(&word)
 }
 
 /// Does what the words after `ottla` say.
@@ -96,6 +100,7 @@ async fn run_command(command: Command) -> Result<(), Failure> {
         Command::Group(words) => group::run(words).await,
         Command::Node(words) => node::run(words).await,
         Command::Shard(words) => shard::run(words).await,
+        Command::Feature(words) => feature::run(words).await,
     }
 }
 
@@ -142,6 +147,7 @@ mod tests {
             "group reset g --topic t:0,1 --topic u --shift-by -3 --execute",
             "group reset g --all-topics --to-earliest --dry-run",
             "shard describe 4 --admin http://h:1",
+            "feature upgrade ottla.version=2 x=3 --dry-run",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -164,6 +170,8 @@ mod tests {
             "group reset g --topic t:x --to-earliest",
             "group reset g --topic t --to-earliest --dry-run --execute",
             "shard describe x",
+            "feature upgrade",
+            "feature upgrade ottla.version=two",
         ] {
             assert_eq!(parse(line).err().map(|error| error.exit_code()), Some(2), "{line}");
         }

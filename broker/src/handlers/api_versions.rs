@@ -1,20 +1,44 @@
 //! ApiVersions (key 18, v0-v4): what this broker serves, made from the one table.
 //!
-//! v3+: name and version of the client's software (KIP-511), INVALID_REQUEST if they are malformed. A version above
+//! v3+: name and version of the client's software (KIP-511), INVALID_REQUEST if they are malformed; the feature levels that this
+//! build understands and the one in force (KIP-584), whose epoch is the index of the metadata. A version above
 //! the table's is answered before decoding, in v0 with UNSUPPORTED_VERSION (`server::kafka`).
 
+use kafka_protocol::messages::api_versions_response::{FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::response::advertised_versions;
 
+use crate::metadata::{FEATURE, Levels, MetadataImage};
 use crate::server::Context;
 
-pub(super) fn handle(_ctx: &Context, version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
+pub(super) fn handle(ctx: &Context, version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
     let named = is_software_word(&request.client_software_name) && is_software_word(&request.client_software_version);
     if version >= 3 && !named {
         return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
     }
-    ApiVersionsResponse::default().with_api_keys(advertised_versions())
+    let response = ApiVersionsResponse::default().with_api_keys(advertised_versions());
+    if version >= 3 { with_features(response, &ctx.metadata.image()) } else { response }
+}
+
+/// A node that knows no cluster yet tells no level in force.
+fn with_features(response: ApiVersionsResponse, image: &MetadataImage) -> ApiVersionsResponse {
+    let name = StrBytes::from_static_str(FEATURE);
+    let supported = SupportedFeatureKey::default()
+        .with_name(name.clone())
+        .with_min_version(Levels::OWN.oldest.0)
+        .with_max_version(Levels::OWN.newest.0);
+    let response = response.with_supported_features(vec![supported]);
+    if image.cluster_id.is_empty() {
+        return response;
+    }
+    let level = image.level.0;
+    let finalized =
+        FinalizedFeatureKey::default().with_name(name).with_min_version_level(level).with_max_version_level(level);
+    response
+        .with_finalized_features_epoch(i64::try_from(image.index.0).unwrap_or(i64::MAX))
+        .with_finalized_features(vec![finalized])
 }
 
 /// Letters, digits, `-` and `.`, beginning and ending with a letter or digit, as Kafka has it.

@@ -32,7 +32,7 @@ enum Entry {
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: MetadataRequest) -> MetadataResponse {
     let mut image = ctx.metadata.image();
-    let entries = match wanted(version, &request) {
+    let entries: Vec<_> = match wanted(version, &request) {
         None => image.topics.values().cloned().map(Entry::Found).collect(),
         Some(names) => {
             let mut unknown = ErrorCode::UnknownTopicOrPartition;
@@ -49,6 +49,12 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: MetadataRequest
             names.iter().map(|wanted| entry(&image, wanted, unknown, &errors)).collect()
         }
     };
+    let found = |entry: &Entry| match entry {
+        Entry::Found(topic) => Some(topic.clone()),
+        Entry::Missing { .. } => None,
+    };
+    let topics: Vec<_> = entries.iter().filter_map(found).collect();
+    ctx.partitions.call_leaders(&topics).await;
     answer(ctx, version, &request, &image, entries)
 }
 

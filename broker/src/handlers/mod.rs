@@ -46,6 +46,7 @@ pub mod produce_targets;
 pub mod produce_unfound;
 mod sync_group;
 mod unregister_broker;
+mod update_features;
 
 use std::sync::Arc;
 
@@ -109,6 +110,7 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
         Request::Metadata(request) => metadata::handle(ctx, version, request).await.into(),
         Request::FindCoordinator(request) => find_coordinator::handle(ctx, version, request).await.into(),
         Request::ApiVersions(request) => api_versions::handle(ctx, version, &request).into(),
+        Request::UpdateFeatures(request) => update_features::handle(ctx, version, request).await.into(),
         Request::OffsetCommit(request) => offset_commit::handle(ctx, version, request).await.into(),
         Request::OffsetFetch(request) => offset_fetch::handle(ctx, version, request).await.into(),
         Request::OffsetDelete(request) => offset_delete::handle(ctx, request).await.into(),

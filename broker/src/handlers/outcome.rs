@@ -68,6 +68,7 @@ fn code_of(response: &Response) -> i16 {
         ),
         Response::ListPartitionReassignments(body) => body.error_code,
         Response::UnregisterBroker(body) => body.error_code,
+        Response::UpdateFeatures(body) => body.error_code,
         Response::DescribeQuorum(body) => first(
             std::iter::once(body.error_code)
                 .chain(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code)),

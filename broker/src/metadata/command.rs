@@ -15,10 +15,12 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::fields::{
-    read_ids, read_intent_key, read_node, read_node_state, read_replicas, read_shard_kind, read_values, write_ids,
-    write_intent_key, write_node, write_node_state, write_replicas, write_shard_kind, write_values,
+    read_ids, read_intent_key, read_levels, read_node, read_node_state, read_replicas, read_shard_kind, read_values,
+    write_ids, write_intent_key, write_levels, write_node, write_node_state, write_replicas, write_shard_kind,
+    write_values,
 };
 use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind};
+use super::levels::{FeatureLevel, Levels};
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 /// Version of the encoding.
@@ -63,7 +65,7 @@ pub enum Command {
         /// 22 characters.
         cluster_id: String,
     },
-    /// A node started.
+    /// A node started. With feature levels that a build before them would not have it is another tag.
     RegisterNode(NodeRecord),
     /// Records a shard; its nodes create its replicas on sight.
     AddShard(NewShard),
@@ -150,6 +152,11 @@ pub enum Command {
         /// Which.
         node: NodeId,
     },
+    /// Puts a feature level in force. Refused while a registered node does not understand it.
+    SetFeatureLevel {
+        /// Which.
+        level: FeatureLevel,
+    },
 }
 
 /// Encodes the commands of one entry, which were decided on the image at this index.
@@ -197,9 +204,10 @@ fn write_command(w: &mut Writer, command: &Command) {
         Command::Bootstrap { cluster_id } => {
             w.u8(1).string(cluster_id);
         }
+        Command::RegisterNode(node) if node.levels == Levels::FIRST => write_node(w.u8(2), node),
         Command::RegisterNode(node) => {
-            w.u8(2);
-            write_node(w, node);
+            write_node(w.u8(15), node);
+            write_levels(w, node.levels);
         }
         Command::AddShard(shard) => {
             w.u8(3).varint(shard.id.0);
@@ -250,6 +258,9 @@ fn write_command(w: &mut Writer, command: &Command) {
         Command::SetNodeState { node, state } => write_node_state(w.u8(13).i32(node.0), *state),
         Command::RemoveNode { node } => {
             w.u8(14).i32(node.0);
+        }
+        Command::SetFeatureLevel { level } => {
+            w.u8(16).i16(level.0);
         }
     }
 }
@@ -303,6 +314,11 @@ fn read_command(r: &mut Reader<'_>) -> Result<Command, CodecError> {
         12 => Command::ForgetReplicas { shard: ShardId(r.varint("shard")?), reached: read_ids(r)?, left: read_ids(r)? },
         13 => Command::SetNodeState { node: NodeId(r.i32("node id")?), state: read_node_state(r)? },
         14 => Command::RemoveNode { node: NodeId(r.i32("node id")?) },
+        15 => {
+            let node = read_node(r)?;
+            Command::RegisterNode(NodeRecord { levels: read_levels(r)?, ..node })
+        }
+        16 => Command::SetFeatureLevel { level: FeatureLevel(r.i16("feature level")?) },
         tag => return Err(CodecError::Tag("command", tag)),
     })
 }
@@ -323,6 +339,11 @@ mod tests {
         btree_map("[a-z.]{1,20}", "\\PC{0,20}", 0..5)
     }
 
+    fn any_levels() -> impl Strategy<Value = Levels> {
+        (1_i16..3, 0_i16..3)
+            .prop_map(|(oldest, more)| Levels { oldest: FeatureLevel(oldest), newest: FeatureLevel(oldest + more) })
+    }
+
     fn any_node() -> impl Strategy<Value = NodeRecord> {
         let listener = ("[A-Z]{1,8}", "[a-z.]{0,12}", any::<u16>()).prop_map(|(name, host, port)| ListenerEndpoint {
             name,
@@ -334,16 +355,19 @@ mod tests {
             path,
             free_bytes,
         });
-        (any::<i32>(), proptest::option::of("[a-z]{0,5}"), vec(listener, 0..3), vec(directory, 0..3), any::<u64>())
-            .prop_map(|(id, rack, listeners, directories, epoch)| NodeRecord {
+        let listed = (vec(listener, 0..3), vec(directory, 0..3));
+        (any::<i32>(), proptest::option::of("[a-z]{0,5}"), listed, any::<u64>(), any_levels()).prop_map(
+            |(id, rack, (listeners, directories), epoch, levels)| NodeRecord {
                 id: NodeId(id),
                 rack,
                 listeners,
                 directories,
                 version: "0.1.0".into(),
+                levels,
                 epoch: RaftIndex(epoch),
                 state: NodeState::Active,
-            })
+            },
+        )
     }
 
     fn any_kind() -> impl Strategy<Value = ShardKind> {
@@ -411,6 +435,7 @@ mod tests {
             (any::<i32>(), prop_oneof![Just(NodeState::Active), Just(NodeState::Draining), Just(NodeState::Leaving)])
                 .prop_map(|(node, state)| Command::SetNodeState { node: NodeId(node), state }),
             any::<i32>().prop_map(|node| Command::RemoveNode { node: NodeId(node) }),
+            any::<i16>().prop_map(|level| Command::SetFeatureLevel { level: FeatureLevel(level) }),
         ]
     }
 

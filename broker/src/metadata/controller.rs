@@ -25,7 +25,8 @@ use super::names;
 use super::peers::Peers;
 use super::reassign::plan;
 use super::requests::{
-    ConfigChange, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, Reassignment, TopicName,
+    ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes,
+    Reassignment, TopicName,
 };
 use super::writer::{JOBS_MAX, Writer};
 use crate::config::Config;
@@ -36,6 +37,8 @@ const AUTO_CREATE_MAX: usize = 256;
 const INTENT_ENDS_MAX: usize = 2_048;
 /// A node that could not register tries again after this long.
 pub(super) const JOIN_PAUSE: Duration = Duration::from_millis(500);
+/// The same for one that was refused: what is wrong with it does not pass by itself.
+pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// How long a change waits for its entry when the caller does not say.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -355,6 +358,19 @@ impl Metadata {
         self.ask(Ask::Unregister(node), false, TIMEOUT).await.map(|_| ())
     }
 
+    /// Features are to have other levels, all of them or none. Answered when it is recorded and in this node's image.
+    ///
+    /// # Errors
+    /// When a registered node does not understand a level, or it is lower than the one in force.
+    pub async fn update_features(
+        &self,
+        asked: Vec<FeatureUpdate>,
+        validate_only: bool,
+        timeout: Duration,
+    ) -> Result<(), MetadataError> {
+        self.ask(Ask::UpdateFeatures(asked), validate_only, timeout).await.map(|_| ())
+    }
+
     /// Shards that are due are to be moved.
     pub(super) async fn balance(&self) -> Result<(), MetadataError> {
         self.ask(Ask::Balance, false, TIMEOUT).await.map(|_| ())
@@ -385,6 +401,10 @@ impl Metadata {
             match self.join(join.clone()).await {
                 Ok(()) => return,
                 Err(MetadataError::Stopped(why)) => return tracing::error!("this node is not registered: {why}"),
+                Err(MetadataError::UnsupportedVersion(why)) => {
+                    tracing::error!("this node is not registered: {why}");
+                    rt::sleep(REFUSED_PAUSE).await;
+                }
                 Err(error) => tracing::warn!("this node is not registered yet: {error}"),
             }
             rt::sleep(JOIN_PAUSE).await;

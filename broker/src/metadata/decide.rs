@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::command::{Command, IntentEnd, NewShard};
 use super::config_change;
 use super::error::MetadataError;
+use super::features;
 use super::image::{IntentKey, MetadataImage, ReplicaRecord, ShardId, ShardKind, Topic};
 use super::joining::{Join, join_cluster};
 use super::moves;
@@ -20,7 +21,7 @@ use super::names;
 use super::nodes;
 use super::placement::{self, Placement, default_factor, factor_in_force};
 use super::requests::{
-    ConfigChange, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, TopicName,
+    ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, TopicName,
 };
 use crate::config::Config;
 use crate::config::topic::check_overrides;
@@ -67,6 +68,8 @@ pub(super) enum Ask {
     Unregister(NodeId),
     /// Shards are to be moved that are due.
     Balance,
+    /// Features are to have other levels: all of them or none.
+    UpdateFeatures(Vec<FeatureUpdate>),
 }
 
 impl Ask {
@@ -85,7 +88,8 @@ impl Ask {
             | Self::ChangeConfig(_)
             | Self::ChangeReplicas { .. }
             | Self::Drain { .. }
-            | Self::Unregister(_) => false,
+            | Self::Unregister(_)
+            | Self::UpdateFeatures(_) => false,
         }
     }
 }
@@ -143,6 +147,7 @@ pub(super) fn decide(image: &MetadataImage, ask: &Ask) -> Result<Decided, Metada
         }
         Ask::Unregister(node) => Ok(Decided { commands: nodes::unregister(image, *node)?, answer: Answer::Done }),
         Ask::Balance => Ok(Decided { commands: moves::due(image), answer: Answer::Done }),
+        Ask::UpdateFeatures(asked) => Ok(Decided { commands: features::update(image, asked)?, answer: Answer::Done }),
         Ask::ChangeReplicas { shard, nodes } => change_replicas(image, *shard, nodes),
         Ask::ForgetReplicas { shard, reached, left } => {
             let record = image.shard(*shard).filter(|record| record.wanted() == reached.iter().copied().collect());

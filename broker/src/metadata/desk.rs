@@ -2,6 +2,7 @@
 //!
 //!  question: | version u8 | 0: hello | node i32 | directory uuid | lost u64 list |      | version u8 | 1: join | fields |
 //!  answer:   | version u8 | 0: empty | directory uuid |   | 1: known | founders | own place? |   | 2: joined |   | 3: not now |
+//!            | 4: refused | why |
 //!
 //! Only when all nodes that are to found a cluster say that they hold nothing does the first of them found it; everybody
 //! else is told their place, which is bound to their directory: a node whose disk was wiped is a stranger and joins as one.
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::controller::{Inner, Metadata};
+use super::error::MetadataError;
 use super::fields::{read_ids, read_replica, read_replicas, write_ids, write_replica, write_replicas};
 use super::forward::{read_join, write_join};
 use super::image::{ReplicaRecord, ShardId};
@@ -77,6 +79,8 @@ pub(super) enum DeskAnswer {
     Joined,
     /// Ask again later.
     NotNow,
+    /// The node is not registered, and why.
+    Refused(String),
 }
 
 impl DeskQuestion {
@@ -121,6 +125,7 @@ impl DeskAnswer {
             }
             Self::Joined => drop(w.u8(2)),
             Self::NotNow => drop(w.u8(3)),
+            Self::Refused(why) => drop(w.u8(4).string(why)),
         }
         w.finish()
     }
@@ -139,6 +144,7 @@ impl DeskAnswer {
             }
             2 => Self::Joined,
             3 => Self::NotNow,
+            4 => Self::Refused(r.string("reason")?),
             tag => return Err(CodecError::Tag("answer", tag)),
         };
         r.end()?;
@@ -198,6 +204,7 @@ impl Desk {
         match question {
             DeskQuestion::Join(join) => match metadata.join(*join).await {
                 Ok(()) => DeskAnswer::Joined,
+                Err(MetadataError::UnsupportedVersion(why)) => DeskAnswer::Refused(why),
                 Err(_) => DeskAnswer::NotNow,
             },
             DeskQuestion::Hello { node, directory, lost } => {
@@ -227,6 +234,7 @@ impl Desk {
 mod tests {
     use super::*;
     use crate::metadata::image::{NodeRecord, NodeState};
+    use crate::metadata::levels::Levels;
     use ottla_storage::ids::RaftIndex;
 
     #[test]
@@ -247,6 +255,7 @@ mod tests {
             listeners: Vec::new(),
             directories: Vec::new(),
             version: "1".into(),
+            levels: Levels::FIRST,
             epoch: RaftIndex(0),
             state: NodeState::Active,
         };
@@ -263,6 +272,7 @@ mod tests {
             DeskAnswer::Known { founders: Vec::new(), place: None },
             DeskAnswer::Joined,
             DeskAnswer::NotNow,
+            DeskAnswer::Refused("why".into()),
         ] {
             let bytes = answer.encode();
             assert!((0..bytes.len()).all(|cut| DeskAnswer::decode(&bytes[..cut]).is_err()));

@@ -45,6 +45,12 @@ pub enum MetadataError {
     /// The request contradicts itself.
     #[error("{0}")]
     InvalidRequest(String),
+    /// A feature cannot have this level.
+    #[error("{0}")]
+    InvalidUpdateVersion(String),
+    /// The node's build does not understand the cluster's feature level.
+    #[error("{0}")]
+    UnsupportedVersion(String),
     /// `delete.topic.enable` is false.
     #[error("Topic deletion is disabled.")]
     DeletionDisabled,
@@ -82,6 +88,8 @@ impl MetadataError {
             Self::InvalidConfig(_) => ErrorCode::InvalidConfig,
             Self::PolicyViolation(_) => ErrorCode::PolicyViolation,
             Self::InvalidRequest(_) => ErrorCode::InvalidRequest,
+            Self::InvalidUpdateVersion(_) => ErrorCode::InvalidUpdateVersion,
+            Self::UnsupportedVersion(_) => ErrorCode::UnsupportedVersion,
             Self::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
             Self::NotController { .. } => ErrorCode::NotController,
             Self::TimedOut | Self::Overloaded => ErrorCode::RequestTimedOut,

@@ -10,6 +10,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use super::image::{
     DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
 };
+use super::levels::{FeatureLevel, Levels};
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 pub(super) fn write_values(w: &mut Writer, values: &BTreeMap<String, String>) {
@@ -84,7 +85,7 @@ pub(super) fn read_shard_kind(r: &mut Reader<'_>) -> Result<ShardKind, CodecErro
     }
 }
 
-/// All of a node but its state, which is no part of what it says about itself.
+/// All of a node but its state, which is no part of what it says about itself, and its feature levels, which came later.
 pub(super) fn write_node(w: &mut Writer, node: &NodeRecord) {
     w.i32(node.id.0).optional(node.rack.as_deref()).string(&node.version).u64(node.epoch.0);
     write_list(w, node.listeners.iter(), |w, listener| {
@@ -111,8 +112,29 @@ pub(super) fn read_node(r: &mut Reader<'_>) -> Result<NodeRecord, CodecError> {
         directories: read_list(r, "directories", |r| {
             Ok(DirectoryRecord { id: r.uuid("directory")?, path: r.string("path")?, free_bytes: r.u64("free bytes")? })
         })?,
+        levels: Levels::FIRST,
         state: NodeState::Active,
     })
+}
+
+pub(super) fn write_levels(w: &mut Writer, levels: Levels) {
+    w.i16(levels.oldest.0).i16(levels.newest.0);
+}
+
+pub(super) fn read_levels(r: &mut Reader<'_>) -> Result<Levels, CodecError> {
+    let (oldest, newest) = (FeatureLevel(r.i16("oldest level")?), FeatureLevel(r.i16("newest level")?));
+    if oldest > newest { Err(CodecError::Value("feature levels")) } else { Ok(Levels { oldest, newest }) }
+}
+
+/// At the end of something that older builds read, too: nothing where there is nothing that they would not know.
+pub(super) fn write_levels_at_end(w: &mut Writer, levels: Levels) {
+    if levels != Levels::FIRST {
+        write_levels(w, levels);
+    }
+}
+
+pub(super) fn read_levels_at_end(r: &mut Reader<'_>) -> Result<Levels, CodecError> {
+    if r.is_empty() { Ok(Levels::FIRST) } else { read_levels(r) }
 }
 
 pub(super) fn write_node_state(w: &mut Writer, state: NodeState) {

@@ -13,14 +13,16 @@ use super::command::IntentEnd;
 use super::decide::{Answer, Ask};
 use super::error::MetadataError;
 use super::fields::{
-    read_ids, read_intent_key, read_node, read_replicas, read_values, write_ids, write_intent_key, write_node,
-    write_replicas, write_values,
+    read_ids, read_intent_key, read_levels_at_end, read_node, read_replicas, read_values, write_ids, write_intent_key,
+    write_levels_at_end, write_node, write_replicas, write_values,
 };
-use super::image::ShardId;
+use super::image::{NodeRecord, ShardId};
 use super::joining::Join;
+use super::levels::FeatureLevel;
 use super::quorum::{read_quorum, write_quorum};
 use super::requests::{
-    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, NewPartitions, NewTopic, Nodes, TopicName,
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, NewPartitions, NewTopic, Nodes,
+    TopicName, UpgradeType,
 };
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
@@ -224,6 +226,14 @@ fn write_ask(w: &mut Writer, ask: &Ask) {
         Ask::Balance => {
             w.u8(14);
         }
+        Ask::UpdateFeatures(asked) => write_list(w.u8(15), asked.iter(), |w, update| {
+            w.string(&update.feature).i16(update.level.0).u8(match update.kind {
+                None => 0,
+                Some(UpgradeType::Upgrade) => 1,
+                Some(UpgradeType::SafeDowngrade) => 2,
+                Some(UpgradeType::UnsafeDowngrade) => 3,
+            });
+        }),
     }
 }
 
@@ -284,20 +294,34 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
         }
         13 => Ask::Unregister(NodeId(r.i32("node id")?)),
         14 => Ask::Balance,
+        15 => Ask::UpdateFeatures(read_list(r, "features", |r| {
+            let (feature, level) = (r.string("feature")?, FeatureLevel(r.i16("feature level")?));
+            let kind = match r.u8("upgrade type")? {
+                0 => None,
+                1 => Some(UpgradeType::Upgrade),
+                2 => Some(UpgradeType::SafeDowngrade),
+                3 => Some(UpgradeType::UnsafeDowngrade),
+                tag => return Err(CodecError::Tag("upgrade type", tag)),
+            };
+            Ok(FeatureUpdate { feature, level, kind })
+        })?),
         tag => return Err(CodecError::Tag("what is asked", tag)),
     })
 }
 
+/// What ends a question: the levels may be absent.
 pub(super) fn write_join(w: &mut Writer, join: &Join) {
     write_node(w, &join.node);
     w.string(&join.cluster_id);
     write_replicas(w, &join.founders);
     write_ids(w, &join.lost);
+    write_levels_at_end(w, join.node.levels);
 }
 
 pub(super) fn read_join(r: &mut Reader<'_>) -> Result<Join, CodecError> {
     let (node, cluster_id) = (read_node(r)?, r.string("cluster id")?);
-    Ok(Join { node, cluster_id, founders: read_replicas(r)?, lost: read_ids(r)? })
+    let (founders, lost) = (read_replicas(r)?, read_ids(r)?);
+    Ok(Join { node: NodeRecord { levels: read_levels_at_end(r)?, ..node }, cluster_id, founders, lost })
 }
 
 fn write_change(w: &mut Writer, change: &ConfigChange) {
@@ -404,6 +428,8 @@ fn write_error(w: &mut Writer, error: &MetadataError) {
         E::Stopped(what) => w.u8(14).string(what),
         E::NoReassignmentInProgress => w.u8(15),
         E::NotRegistered(what) => w.u8(16).string(what),
+        E::InvalidUpdateVersion(what) => w.u8(17).string(what),
+        E::UnsupportedVersion(what) => w.u8(18).string(what),
     };
 }
 
@@ -428,6 +454,8 @@ fn read_error(r: &mut Reader<'_>) -> Result<MetadataError, CodecError> {
         14 => E::Stopped(r.string(WHY)?),
         15 => E::NoReassignmentInProgress,
         16 => E::NotRegistered(r.string(WHY)?),
+        17 => E::InvalidUpdateVersion(r.string(WHY)?),
+        18 => E::UnsupportedVersion(r.string(WHY)?),
         tag => return Err(CodecError::Tag("error", tag)),
     })
 }

@@ -14,9 +14,10 @@ use super::error::MetadataError;
 use super::forward::{Answered, Question, Want};
 use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId};
 use super::joining::Join;
+use super::levels::{FeatureLevel, Levels};
 use super::requests::{
-    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes,
-    QuorumMember, TopicName,
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,
+    NewTopic, Nodes, QuorumMember, TopicName, UpgradeType,
 };
 
 fn id() -> impl Strategy<Value = Uuid> {
@@ -53,6 +54,7 @@ fn join() -> impl Strategy<Value = Join> {
                 listeners: listeners.into_iter().map(listener).collect(),
                 directories: directories.into_iter().map(directory).collect(),
                 version: "1".into(),
+                levels: Levels::FIRST,
                 epoch: RaftIndex(number),
                 state: NodeState::Active,
             };
@@ -123,7 +125,16 @@ fn ask() -> impl Strategy<Value = Ask> {
         (text(), any::<bool>()).prop_map(|(zone, drain)| Ask::Drain { nodes: Nodes::Zone(zone), drain }),
         any::<i32>().prop_map(|node| Ask::Unregister(NodeId(node))),
         Just(Ask::Balance),
+        vec((text(), any::<i16>(), kind()), 0..3).prop_map(|asked| {
+            let update = |(feature, level, kind)| FeatureUpdate { feature, level: FeatureLevel(level), kind };
+            Ask::UpdateFeatures(asked.into_iter().map(update).collect())
+        }),
     ]
+}
+
+fn kind() -> impl Strategy<Value = Option<UpgradeType>> {
+    use UpgradeType::{SafeDowngrade, UnsafeDowngrade, Upgrade};
+    prop_oneof![Just(None), Just(Some(Upgrade)), Just(Some(SafeDowngrade)), Just(Some(UnsafeDowngrade))]
 }
 
 fn question() -> impl Strategy<Value = Question> {
@@ -160,6 +171,8 @@ fn error() -> impl Strategy<Value = MetadataError> {
         Just(E::Overloaded),
         Just(E::NoReassignmentInProgress),
         text().prop_map(E::NotRegistered),
+        text().prop_map(E::InvalidUpdateVersion),
+        text().prop_map(E::UnsupportedVersion),
         text().prop_map(E::Stopped),
     ]
 }

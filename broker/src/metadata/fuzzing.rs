@@ -20,9 +20,10 @@ use super::image::{
     DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
 };
 use super::joining::Join;
+use super::levels::{FEATURE, FeatureLevel, Levels};
 use super::machine::Machine;
 use super::records::{Record, ShardCreation};
-use super::requests::Nodes;
+use super::requests::{FeatureUpdate, Nodes, UpgradeType};
 use crate::config::Config;
 
 /// An entry's commands: what is read is written the same and applied, and what became of it is kept.
@@ -33,8 +34,10 @@ pub(crate) fn commands(data: &[u8]) {
     let base = Arc::new(Config::default());
     let mut machine = Machine::new(Arc::clone(&base));
     let _ = machine.apply(RaftIndex(1), &encode(RaftIndex(0), &world())).unwrap();
-    // On time, whatever it was decided on.
-    let _ = machine.apply(RaftIndex(2), &encode(RaftIndex(1), &commands)).unwrap();
+    // On time, whatever it was decided on. A level that this build does not understand stops the replica.
+    if machine.apply(RaftIndex(2), &encode(RaftIndex(1), &commands)).is_err() {
+        return;
+    }
     let restored = Machine::restore(base, RaftIndex(2), &machine.all_records()).unwrap();
     assert_eq!(restored.checksum(), machine.checksum());
     assert_eq!(restored.all_records(), machine.all_records());
@@ -52,6 +55,7 @@ fn world() -> Vec<Command> {
         listeners: vec![ListenerEndpoint { name: "PLAINTEXT".into(), host: "h".into(), port: 9092 }],
         directories: vec![DirectoryRecord { id: Uuid::from_u128(4), path: "/d".into(), free_bytes: 100 }],
         version: "0.1.0".into(),
+        levels: Levels::FIRST,
         epoch: RaftIndex(0),
         state: NodeState::Active,
     };
@@ -111,6 +115,11 @@ pub(crate) fn question_seeds() -> Vec<Vec<u8>> {
         Ask::Drain { nodes: Nodes::Zone("a".into()), drain: false },
         Ask::Unregister(NodeId(1)),
         Ask::Balance,
+        Ask::UpdateFeatures(vec![FeatureUpdate {
+            feature: FEATURE.to_owned(),
+            level: FeatureLevel(2),
+            kind: Some(UpgradeType::Upgrade),
+        }]),
     ];
     let changes = asks.into_iter().map(|ask| Want::Change { ask, validate_only: false });
     let question = |want| Question { session: 7, number: 3, floor: 2, term: 5, want };
@@ -154,6 +163,7 @@ pub(crate) fn desk_answer_seeds() -> Vec<Vec<u8>> {
         DeskAnswer::Known { founders: founders(), place },
         DeskAnswer::Joined,
         DeskAnswer::NotNow,
+        DeskAnswer::Refused("why".into()),
     ];
     answers.map(|answer| answer.encode().to_vec()).to_vec()
 }

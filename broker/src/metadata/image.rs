@@ -11,6 +11,7 @@ use ottla_protocol::ids::{NodeId, PartitionId};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use super::levels::{FeatureLevel, Levels};
 use super::shared_map::SharedMap;
 use crate::config::{Config, TopicConfig};
 
@@ -214,6 +215,8 @@ pub struct NodeRecord {
     pub directories: Vec<DirectoryRecord>,
     /// Software version it registered with.
     pub version: String,
+    /// The feature levels that it understands.
+    pub levels: Levels,
     /// Metadata index of the registration: grows with every start.
     pub epoch: RaftIndex,
     /// What is to become of it. A node does not say that itself: a start changes nothing of it.
@@ -327,6 +330,9 @@ pub struct MetadataImage {
     pub index: RaftIndex,
     /// The cluster's id: 22 characters, minted once. Empty before bootstrap.
     pub cluster_id: Arc<str>,
+    /// The feature level in force, which every registered node understands: whoever writes a format that a release brought asks
+    /// here whether it may.
+    pub level: FeatureLevel,
     /// Nodes by id.
     pub nodes: Arc<BTreeMap<NodeId, NodeRecord>>,
     /// Topics by name.

@@ -14,6 +14,7 @@ use super::image::{
     Intent, IntentKey, IntentKind, MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId,
     ShardKind,
 };
+use super::levels::{FeatureLevel, Levels};
 use super::machine::{Machine, Outcome, Refusal};
 use super::placement_tests::node;
 use crate::config::Config;
@@ -135,6 +136,11 @@ impl Model {
             Command::RegisterNode(node) => {
                 let state = self.nodes.get(&node.id.0).map_or(NodeState::Active, |known| known.state);
                 self.nodes.insert(node.id.0, NodeRecord { epoch: RaftIndex(index), state, ..node.clone() });
+            }
+            Command::SetFeatureLevel { level } => {
+                if level.0 < 1 || self.nodes.values().any(|node| level.0 < node.levels.oldest.0) {
+                    return refused(Refusal::FeatureLevel);
+                }
             }
             Command::AddShard(shard) => return self.add_shard(index, shard),
             Command::CreateTopic { name, id, overrides, shards, .. } => {
@@ -341,9 +347,15 @@ fn some_replicas(random: &mut Random, model: &Model) -> Command {
 fn command(random: &mut Random, model: &Model) -> Command {
     let id = Uuid::from_u128(u128::from(random.below(9)));
     let a_node = |random: &mut Random| i32::try_from(random.between(1, 3)).unwrap();
-    match random.below(31) {
+    match random.below(32) {
         0 => Command::Bootstrap { cluster_id: format!("cluster-{}", random.below(9)) },
-        1 => Command::RegisterNode(node(a_node(random), Some("z"), &[random.below(99)])),
+        1 => {
+            let node = node(a_node(random), Some("z"), &[random.below(99)]);
+            let oldest = FeatureLevel(1 + i16::from(random.once_in(4)));
+            let newest = FeatureLevel(oldest.0 + i16::from(random.once_in(2)));
+            Command::RegisterNode(NodeRecord { levels: Levels { oldest, newest }, ..node })
+        }
+        31 => Command::SetFeatureLevel { level: FeatureLevel(i16::from(!random.once_in(4))) },
         2 | 3 => Command::AddShard(a_shard(random, model)),
         4..8 => Command::CreateTopic {
             name: format!("t{}", random.below(6)),

@@ -8,6 +8,7 @@ use ottla_storage::ids::ReplicaId;
 
 use super::command::{Command, NewShard};
 use super::error::MetadataError;
+use super::features;
 use super::image::{MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use super::placement::{self, default_factor};
 
@@ -25,7 +26,11 @@ pub(super) struct Join {
 
 /// Registers the node; the first one also mints the cluster's id and records the metadata group; what lay in directories
 /// that are gone, and what was lost, is to be rebuilt under new ids; then the default pool gets the shards that it lacks.
+///
+/// # Errors
+/// When its build does not understand the cluster's feature level, or the founders are not known.
 pub(super) fn join_cluster(image: &MetadataImage, join: &Join) -> Result<Vec<Command>, MetadataError> {
+    features::check_node(image, &join.node)?;
     let mut commands = Vec::new();
     if image.cluster_id.is_empty() {
         commands.push(Command::Bootstrap { cluster_id: join.cluster_id.clone() });
@@ -58,6 +63,7 @@ pub(super) fn join_cluster(image: &MetadataImage, join: &Join) -> Result<Vec<Com
     }
     // Shards are made for all that found the cluster, not for whoever came first.
     if after.nodes.len() >= expected {
+        commands.extend(features::founding(image, &after));
         let missing = placement::missing_pool_shards(&after, default_factor(after.nodes.len()));
         commands.extend(missing.into_iter().map(Command::AddShard));
     }

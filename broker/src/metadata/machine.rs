@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::command::{self, Command, Decision};
 use super::image::{Intent, IntentKey, IntentKind, MetadataImage, NodeState, PartitionRoute, ShardId, Topic};
+use super::levels::{FeatureLevel, Levels};
 use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, cluster_key, intent_key, topic_key};
 use crate::codec::CodecError;
 use crate::config::{Config, TopicConfig};
@@ -59,6 +60,8 @@ pub enum Refusal {
     NoSuchIntent,
     /// No such node.
     NoSuchNode,
+    /// A registered node does not understand the feature level.
+    FeatureLevel,
     /// Producer ids are used up.
     ProducerIdsExhausted,
 }
@@ -72,6 +75,8 @@ pub struct Machine {
     dirty: BTreeMap<Bytes, Option<Bytes>>,
     counters_dirty: bool,
     checksum: u64,
+    /// What this build understands.
+    understands: Levels,
 }
 
 /// Applies no default where the map has no such entry.
@@ -99,7 +104,7 @@ impl Machine {
             next_replica_id: 1,
             ..MetadataImage::default()
         };
-        Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0 }
+        Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0, understands: Levels::OWN }
     }
 
     /// The configuration as started.
@@ -122,6 +127,8 @@ impl Machine {
                     machine.image.next_replica_id = cluster.next_replica_id;
                     machine.image.next_shard_id = cluster.next_shard_id;
                     machine.checksum = cluster.checksum;
+                    machine.check_level(cluster.level)?;
+                    machine.image.level = cluster.level;
                 }
                 Record::Node(node) => {
                     Arc::make_mut(&mut machine.image.nodes).insert(node.id, node);
@@ -151,7 +158,13 @@ impl Machine {
     /// A machine to try decisions on: nothing that it does is seen by anybody.
     #[must_use]
     pub(super) fn scratch(base: Arc<Config>, image: MetadataImage) -> Self {
-        Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0 }
+        Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0, understands: Levels::OWN }
+    }
+
+    /// As a build that understands these feature levels.
+    #[cfg(test)]
+    pub(super) fn understanding(self, understands: Levels) -> Self {
+        Self { understands, ..self }
     }
 
     /// What everybody may read.
@@ -175,6 +188,7 @@ impl Machine {
                 next_replica_id: self.image.next_replica_id,
                 next_shard_id: self.image.next_shard_id,
                 checksum: self.checksum,
+                level: self.image.level,
             };
             self.dirty.insert(cluster_key(), Some(Record::Cluster(cluster).value()));
         }
@@ -220,6 +234,11 @@ impl Machine {
     pub fn apply(&mut self, index: RaftIndex, payload: &[u8]) -> Result<Vec<Outcome>, CodecError> {
         let Decision { decided_on, commands } = command::decode(payload)?;
         let overtaken = decided_on.is_some_and(|decided_on| decided_on != self.image.index);
+        let raised = |command: &Command| match command {
+            Command::SetFeatureLevel { level } if !overtaken => Some(*level),
+            _ => None,
+        };
+        commands.iter().filter_map(raised).try_for_each(|level| self.check_level(level))?;
         let outcomes = commands.into_iter().map(|command| match overtaken {
             true => Outcome::Refused(Refusal::Overtaken),
             false => self.apply_command(index, command),
@@ -262,8 +281,14 @@ impl Machine {
             Command::ForgetReplicas { shard, reached, left } => self.forget_replicas(shard, &reached, &left),
             Command::SetNodeState { node, state } => self.set_node_state(node, state),
             Command::RemoveNode { node } => self.remove_node(node),
+            Command::SetFeatureLevel { level } => self.set_feature_level(level),
         };
         applied.map_or_else(Outcome::Refused, |()| Outcome::Done)
+    }
+
+    /// A level above those that this build understands: what follows may be anything.
+    fn check_level(&self, level: FeatureLevel) -> Result<(), CodecError> {
+        if level > self.understands.newest { Err(CodecError::Level(level.0)) } else { Ok(()) }
     }
 
     fn note(&mut self, record: &Record) {

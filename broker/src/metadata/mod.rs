@@ -10,6 +10,7 @@ pub mod controller;
 mod decide;
 pub mod desk;
 mod error;
+mod features;
 mod fields;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -17,6 +18,7 @@ pub(crate) mod fuzzing;
 pub mod image;
 mod joining;
 mod joint;
+mod levels;
 pub mod machine;
 pub(crate) mod members;
 mod moves;
@@ -44,12 +46,13 @@ pub use image::{
     MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord,
     TRANSACTION_STATE, Topic,
 };
+pub use levels::{FEATURE, FeatureLevel, Levels};
 pub use machine::Machine;
 pub use names::{is_internal, is_valid_topic_name};
 pub use records::ShardCreation;
 pub use requests::{
-    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes,
-    QuorumMember, Reassignment, TopicName,
+    ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,
+    NewTopic, Nodes, QuorumMember, Reassignment, TopicName, UpgradeType,
 };
 pub use seeds::{Neighbours, Seeds};
 pub use start::{LocalNode, StartError, is_metadata, metadata_among, newest_image};
@@ -58,6 +61,8 @@ pub use start::{LocalNode, StartError, is_metadata, metadata_among, newest_image
 mod cluster_tests;
 #[cfg(test)]
 mod decide_tests;
+#[cfg(test)]
+mod features_tests;
 #[cfg(test)]
 mod forward_tests;
 #[cfg(test)]

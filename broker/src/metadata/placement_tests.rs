@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::command::{Command, encode};
 use super::image::{DirectoryRecord, MetadataImage, NodeRecord, NodeState, ShardKind};
+use super::levels::Levels;
 use super::machine::{Machine, Outcome};
 use super::placement::*;
 use crate::config::Config;
@@ -29,6 +30,7 @@ pub(super) fn node(id: i32, rack: Option<&str>, free: &[u64]) -> NodeRecord {
             })
             .collect(),
         version: "0".into(),
+        levels: Levels::FIRST,
         epoch: RaftIndex(0),
         state: NodeState::Active,
     }

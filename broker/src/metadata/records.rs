@@ -8,7 +8,7 @@
 //!  'i' shard u64 index u64 id   intent
 //!  'b' named u8 node i32        dynamic broker settings
 //!
-//! Key letters are never used again.
+//! Key letters are never used again. What a later release adds stands at the end, and is absent where it says nothing new.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,15 @@ use ottla_storage::ids::RaftIndex;
 use uuid::Uuid;
 
 use super::fields::{
-    read_ids, read_intent_key, read_node, read_node_state, read_replicas, read_shard_kind, read_values, write_ids,
-    write_intent_key, write_node, write_node_state, write_replicas, write_shard_kind, write_values,
+    read_ids, read_intent_key, read_levels_at_end, read_node, read_node_state, read_replicas, read_shard_kind,
+    read_values, write_ids, write_intent_key, write_levels_at_end, write_node, write_node_state, write_replicas,
+    write_shard_kind, write_values,
 };
 use super::image::{
     Intent, IntentKey, IntentKind, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind,
     ShardRecord,
 };
+use super::levels::FeatureLevel;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 const VERSION: u8 = 1;
@@ -38,6 +40,7 @@ pub(super) struct ClusterRecord {
     pub(super) next_replica_id: u64,
     pub(super) next_shard_id: u64,
     pub(super) checksum: u64,
+    pub(super) level: FeatureLevel,
 }
 
 /// A topic without what is local to a node.
@@ -106,10 +109,14 @@ impl Record {
                     .u64(c.next_replica_id)
                     .u64(c.next_shard_id)
                     .u64(c.checksum);
+                if c.level != FeatureLevel::FIRST {
+                    w.i16(c.level.0);
+                }
             }
             Self::Node(node) => {
                 write_node(&mut w, node);
                 write_node_state(&mut w, node.state);
+                write_levels_at_end(&mut w, node.levels);
             }
             Self::Shard(shard) => {
                 write_shard_kind(&mut w, shard.kind);
@@ -150,13 +157,14 @@ impl Record {
                 next_replica_id: v.u64("replica id")?,
                 next_shard_id: v.u64("shard id")?,
                 checksum: v.u64("checksum")?,
+                level: if v.is_empty() { FeatureLevel::FIRST } else { FeatureLevel(v.i16("feature level")?) },
             }),
             b'n' => {
                 k.i32("node id")?;
                 let node = read_node(&mut v)?;
                 // Up to 0.3.0 nodes had no state.
                 let state = if v.is_empty() { NodeState::Active } else { read_node_state(&mut v)? };
-                Self::Node(NodeRecord { state, ..node })
+                Self::Node(NodeRecord { state, levels: read_levels_at_end(&mut v)?, ..node })
             }
             b's' => {
                 let id = ShardId(k.u64("shard id")?);
@@ -276,6 +284,7 @@ impl From<&ShardRecord> for ShardCreation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::levels::Levels;
     use ottla_storage::ids::ReplicaId;
 
     #[test]
@@ -309,6 +318,7 @@ mod tests {
             listeners: Vec::new(),
             directories: Vec::new(),
             version: "0.3.0".into(),
+            levels: Levels::FIRST,
             epoch: RaftIndex(9),
             state: NodeState::Active,
         };
@@ -319,6 +329,35 @@ mod tests {
             let record = Record::Node(NodeRecord { state, ..node.clone() });
             assert_eq!(Record::decode(&record.key(), &record.value()), Ok(record));
         }
+    }
+
+    #[test]
+    fn a_build_before_feature_levels_reads_the_first_and_this_one_reads_what_that_wrote() {
+        let node = crate::metadata::placement_tests::node(3, None, &[]);
+        let cluster = ClusterRecord { cluster_id: "c".into(), next_shard_id: 2, ..ClusterRecord::default() };
+        // As 5dc1475 wrote them, before there were levels.
+        let old_node = [&[1, 3, 0, 0, 0, 0, 1][..], b"0", &[0; 8], &[0, 0, 0]].concat();
+        let old_cluster = [&[1, 1][..], b"c", &[0; 16], &[2], &[0; 15]].concat();
+        for (record, old) in [(Record::Node(node.clone()), old_node), (Record::Cluster(cluster.clone()), old_cluster)] {
+            assert_eq!(record.value(), old);
+            assert_eq!(Record::decode(&record.key(), &old), Ok(record));
+        }
+        let levels = Levels { oldest: FeatureLevel::FIRST, newest: FeatureLevel(2) };
+        for record in [
+            Record::Node(NodeRecord { levels, ..node }),
+            Record::Cluster(ClusterRecord { level: FeatureLevel(2), ..cluster }),
+        ] {
+            let (key, value) = (record.key(), record.value());
+            assert!(Record::decode(&key, &value[..value.len() - 1]).is_err());
+            assert_eq!(Record::decode(&key, &value), Ok(record));
+        }
+        let mut upside_down =
+            Record::Node(NodeRecord { levels, ..crate::metadata::placement_tests::node(3, None, &[]) })
+                .value()
+                .to_vec();
+        let end = upside_down.len();
+        upside_down[end - 2] = 0;
+        assert_eq!(Record::decode(&node_key(NodeId(3)), &upside_down), Err(CodecError::Value("feature levels")));
     }
 
     #[test]

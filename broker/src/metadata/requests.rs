@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use ottla_protocol::ids::NodeId;
 use uuid::Uuid;
 
+use super::levels::FeatureLevel;
+
 /// A topic to be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewTopic {
@@ -160,4 +162,26 @@ pub enum Nodes {
     One(NodeId),
     /// All of a zone.
     Zone(String),
+}
+
+/// What a change of a feature's level is allowed to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpgradeType {
+    /// Higher.
+    Upgrade,
+    /// Lower, where nothing is lost by it.
+    SafeDowngrade,
+    /// Lower, whatever is lost.
+    UnsafeDowngrade,
+}
+
+/// A feature that is to have another level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureUpdate {
+    /// Its name.
+    pub feature: String,
+    /// The level.
+    pub level: FeatureLevel,
+    /// `None`: a kind that is not known.
+    pub kind: Option<UpgradeType>,
 }

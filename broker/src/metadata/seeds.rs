@@ -14,6 +14,7 @@ use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
+use super::controller::REFUSED_PAUSE;
 use super::desk::{self, DeskAnswer, DeskQuestion, Place};
 use super::image::ReplicaRecord;
 use super::joining::Join;
@@ -108,11 +109,15 @@ pub(super) async fn seek(
                 DeskAnswer::Known { founders, place: Some(place) } => return (founders, place),
                 DeskAnswer::Known { place: None, .. } => stranger_to = Some(node),
                 DeskAnswer::Empty { directory } => drop(directories.insert(node, directory)),
-                DeskAnswer::Joined | DeskAnswer::NotNow => {}
+                DeskAnswer::Joined | DeskAnswer::NotNow | DeskAnswer::Refused(_) => {}
             }
         }
         if let Some(node) = stranger_to {
-            let _asked_again = ask(node, DeskQuestion::Join(Box::new(join.clone()))).await;
+            let answer = ask(node, DeskQuestion::Join(Box::new(join.clone()))).await;
+            if let Some((_, DeskAnswer::Refused(why))) = answer {
+                tracing::error!("this node is not registered: {why}");
+                rt::sleep(REFUSED_PAUSE).await;
+            }
         } else if are_all
             && nodes.first() == Some(&own)
             && join.lost.is_empty()

@@ -21,6 +21,7 @@ use super::desk::{Desk, Place};
 use super::error::MetadataError;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
 use super::joining::Join;
+use super::levels::Levels;
 use super::machine::Machine;
 use super::members;
 use super::records::ShardCreation;
@@ -296,6 +297,7 @@ fn join_of(local: LocalNode, config: &Config) -> Join {
             listeners: local.listeners,
             directories: local.directories,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            levels: Levels::OWN,
             epoch: RaftIndex(0),
             state: NodeState::Active,
         },

@@ -125,10 +125,11 @@ impl Neighbourhood {
         let network = TcpNetwork::new(Identity { node: config.node_id, directory, cluster }, places.clone());
         let host = RaftHost::new(Arc::new(network.clone()), options);
         let (weak, homes) = (host.downgrade(), places.clone());
-        network.on_death(Arc::new(move |node| {
+        network.on_closed(Arc::new(move |node, confirmation| {
             let homes = homes.clone();
             if let Some(host) = weak.upgrade() {
-                host.suspect(move |replica| homes.home(replica).is_some_and(|home| home.node == node));
+                let is_there = move |replica| homes.home(replica).is_some_and(|home| home.node == node);
+                host.suspect(is_there, async { confirmation.await.unwrap_or(false) });
             }
         }));
         let listening = network.listen(port.bound.open().map_err(StartError::Open)?, host.clone());

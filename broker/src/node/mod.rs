@@ -33,7 +33,7 @@ use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use crate::handlers::fetch_session::FetchSessions;
 use crate::limits::ConnectionLimits;
-use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, ShardId};
+use crate::metadata::{self, DirectoryRecord, Levels, ListenerEndpoint, LocalNode, Metadata, MetadataImage, ShardId};
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
 use crate::server::Server;
@@ -172,13 +172,14 @@ fn serve(config: &Config, listeners: Vec<BoundListener>, domain: Domain) -> Resu
     Server::start(listeners, Kafka::new(domain), limits, admission, budget).map_err(StartError::Open)
 }
 
-/// A node is ready when it is registered, and all founders of a new cluster with it: before, no topic could be placed on them.
+/// A node is ready when it is registered with what this build understands, and all founders of a new cluster with it: before, no
+/// topic could be placed on them, and a feature level that is new to this build not be raised.
 /// Then it knows who leads its shards, unless nobody does.
 async fn readiness_of(metadata: Metadata, partitions: Partitions, readiness: Readiness) {
     let mut images = metadata.watch();
     let is_whole = |image: &MetadataImage| {
         let founded = image.nodes.len() >= image.expected_nodes() || image.shards.len() > 1;
-        founded && image.nodes.contains_key(&metadata.node_id())
+        founded && image.nodes.get(&metadata.node_id()).is_some_and(|node| node.levels == Levels::OWN)
     };
     if !is_whole(&images.borrow_and_update()) {
         readiness.enter(Phase::Joining, "waiting until all nodes of the new cluster are registered", 1, 2);
@@ -340,11 +341,8 @@ async fn open_shards(
     };
     let registry = Arc::new(metadata.clone());
     let shards = Shards::new(config.node_id, host.clone(), directories, registry, upkeep);
-    for opened in opened {
-        for replica in opened.replicas.iter().filter(|replica| !metadata::start::is_metadata(replica)) {
-            shards.open(&opened.directory.data, replica).await?;
-        }
-    }
+    let all = opened.iter().flat_map(|opened| opened.replicas.iter().map(|replica| (&opened.directory.data, replica)));
+    shards.open(all.filter(|(_, replica)| !metadata::start::is_metadata(replica))).await?;
     shards.start();
     wait_for_leaders(config, metadata, &shards).await;
     Ok(shards)

@@ -102,14 +102,15 @@ impl Partition {
         if self.topic.internal {
             return Err(AppendError::InternalTopic);
         }
-        if self.shard.leading().is_none() {
+        if !self.shard.is_elected() {
             return Err(PartitionError::NotLeaderOrFollower.into());
         }
         if let Some(error) = self.shard.refuses_writes() {
             return Err(error);
         }
         let copies = self.copies(options.acks);
-        if copies > 1 && copies > self.shard.group().in_sync_count() {
+        // Who has just been elected does not know yet; `copies` counts all the same.
+        if copies > 1 && self.shard.leading().is_some() && copies > self.shard.group().in_sync_count() {
             return Err(AppendError::NotEnoughReplicas);
         }
         if mutants::is_on(Bug::EarlySequenceVerdict) && self.shard.state().lock().looks_out_of_order(self.id, &batch) {

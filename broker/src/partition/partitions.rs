@@ -3,6 +3,7 @@
 //! Before "unknown" is answered the metadata is read once more, current (design section 6). May not know: what is done with
 //! a partition.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use crate::shard::{Shard, Shards};
 
 /// A request for a partition that is not adopted yet waits this long, then LEADER_NOT_AVAILABLE.
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
+/// How long who asks for leaders waits for those that come in the place of a dead one: an election takes less.
+const SUCCESSION_WAIT: Duration = Duration::from_millis(200);
 
 /// All partitions that this node may serve; cheap to clone.
 #[derive(Debug, Clone)]
@@ -124,6 +127,23 @@ impl Partitions {
     #[must_use]
     pub fn leaders(&self) -> Leaders {
         Leaders::new(self.shards.clone())
+    }
+
+    /// Calls the nodes that lead these topics, for [`Self::leaders`] not to name one whose process has just died; and where
+    /// one has, waits a moment for others to lead in its place: a client that is told of no leader may ask again a second later.
+    pub async fn call_leaders(&self, topics: &[Arc<Topic>]) {
+        let places = topics.iter().flat_map(|topic| (0..topic.partition_count()).map(move |index| (topic, index)));
+        let carrying: BTreeSet<ShardId> = places.filter_map(|(topic, index)| Some(topic.route(index)?.shard)).collect();
+        let mut changes = self.leadership_changes();
+        self.shards.call(carrying.iter().filter_map(|shard| self.shards.leader_of(*shard)).collect()).await;
+        let deadline = rt::now() + SUCCESSION_WAIT;
+        loop {
+            drop(changes.borrow_and_update());
+            let is_settled = !carrying.iter().any(|shard| self.shards.is_between_leaders(*shard));
+            if is_settled || !matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
     }
 
     /// Returns when `min_bytes` can be read from the offsets together, when a leadership changes, or at the deadline.

@@ -288,6 +288,25 @@ async fn epochs_of_clients_are_checked() {
     assert_eq!(partition.read(beyond).await.unwrap_err(), PartitionError::OffsetOutOfRange);
 }
 
+/// Clients hear who was elected before that one's first entry is applied; who is turned away comes back much later.
+#[tokio::test]
+async fn who_was_elected_takes_records_before_it_serves() {
+    let (world, partition) = found(TopicConfig::default()).await;
+    append(&partition, batch(4)).await.unwrap();
+    world.group.elect(2);
+    tokio::task::yield_now().await;
+    let mut appending = std::pin::pin!(append(&partition, batch(2)));
+    assert!(futures_util::poll!(&mut appending).is_pending());
+    world.group.set_role(2, true);
+    assert_eq!(appending.await.unwrap().base_offset, Offset(4));
+    world.group.elect(3);
+    tokio::task::yield_now().await;
+    let mut appending = std::pin::pin!(append(&partition, batch(2)));
+    assert!(futures_util::poll!(&mut appending).is_pending());
+    world.group.set_role(4, false);
+    assert_eq!(appending.await.unwrap_err(), PartitionError::NotLeaderOrFollower.into());
+}
+
 /// It does not know how far the others came, and a client would take less than it has read for a truncation.
 #[tokio::test]
 async fn a_leader_that_was_deposed_unawares_tells_no_end() {

@@ -92,6 +92,11 @@ impl FakeGroup {
         self.role.send_replace(role(term, leads));
     }
 
+    /// This replica is elected in `term`, and its first entry is not applied yet.
+    pub(crate) fn elect(&self, term: u64) {
+        self.role.send_replace(Role { ready: false, ..role(term, true) });
+    }
+
     pub(crate) fn fail_with(&self, failure: Option<ProposeError>) {
         self.inner.lock().failure = failure;
     }
@@ -163,6 +168,10 @@ impl Group for FakeGroup {
     fn synced_by(&self, _: RaftIndex, voters: usize) -> BoxFuture<'static, bool> {
         let mut in_sync = self.in_sync.subscribe();
         async move { in_sync.wait_for(|count| *count >= voters).await.is_ok() }.boxed()
+    }
+
+    fn leaderless_for(&self) -> Option<Duration> {
+        None
     }
 
     fn has_heard_within(&self, _: Duration) -> bool {

@@ -30,6 +30,8 @@ pub trait Group: Send + Sync + 'static {
     fn in_sync_count(&self) -> usize;
     /// Waits until so many voters have synced everything up to `index`; false if this replica leads no longer.
     fn synced_by(&self, index: RaftIndex, voters: usize) -> BoxFuture<'static, bool>;
+    /// For how long nobody has led, as far as is known; `None` while somebody does.
+    fn leaderless_for(&self) -> Option<Duration>;
     /// True if this replica follows a leader that has spoken within this time.
     fn has_heard_within(&self, time: Duration) -> bool;
     /// True if this replica leads and another could at once.
@@ -70,6 +72,10 @@ impl Group for GroupHandle {
     fn synced_by(&self, index: RaftIndex, voters: usize) -> BoxFuture<'static, bool> {
         let handle = self.clone();
         async move { GroupHandle::synced_by(&handle, index, voters).await }.boxed()
+    }
+
+    fn leaderless_for(&self) -> Option<Duration> {
+        GroupHandle::leaderless_for(self)
     }
 
     fn has_heard_within(&self, time: Duration) -> bool {

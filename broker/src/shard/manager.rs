@@ -6,11 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, GroupHandle, Members, RaftError, RaftHost, Service};
+use ottla_raft::{Creation, GroupHandle, Members, RaftError, RaftHost};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
@@ -23,18 +20,15 @@ use super::announce::{Announcer, Elsewhere};
 use super::balance::Balancer;
 use super::machine::{self, DirectorySpace, ShardMachine};
 use super::membership;
-use super::notices::{Election, Led, Notice};
+use super::notices::Led;
 use super::registry::Registry;
 use super::shard::{ClockWitness, MachineView, Shard, keeps_groups};
 use super::state::ShardState;
-use super::succession;
 use super::upkeep::{self, Upkeep};
 use crate::codec::CodecError;
 use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, board};
 use crate::partition::ConnectionId;
 
-/// Before another node is asked for what the first did not do.
-const ASK_PAUSE: Duration = Duration::from_millis(100);
 /// A shard that could not be created is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -62,11 +56,11 @@ pub enum OpenError {
     Raft(#[from] RaftError),
 }
 
-struct Inner {
-    node: NodeId,
-    host: RaftHost,
+pub(super) struct Inner {
+    pub(super) node: NodeId,
+    pub(super) host: RaftHost,
     directories: BTreeMap<Uuid, Arc<DataDir>>,
-    registry: Arc<dyn Registry>,
+    pub(super) registry: Arc<dyn Registry>,
     upkeep: Upkeep,
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
     /// Replicas on the disks here that can take part no more.
@@ -74,13 +68,13 @@ struct Inner {
     /// Grows when a shard comes.
     changes: watch::Sender<u64>,
     /// Grows when a shard's role or its set of partitions changes, or another node leads something else.
-    leadership: watch::Sender<u64>,
-    elsewhere: Arc<Elsewhere>,
+    pub(super) leadership: watch::Sender<u64>,
+    pub(super) elsewhere: Arc<Elsewhere>,
 }
 
 /// The shards of this node; cheap to clone.
 #[derive(Clone)]
-pub struct Shards(Arc<Inner>);
+pub struct Shards(pub(super) Arc<Inner>);
 
 impl std::fmt::Debug for Shards {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -130,14 +124,38 @@ impl Shards {
         shards
     }
 
-    /// Opens a replica that the disk holds; not for the metadata group. Where there are other nodes, one that may have lost
-    /// what it acknowledged is left aside, to be rebuilt from them under another id.
-    pub async fn open(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
+    /// Opens the replicas that the disks hold; none of the metadata group's may be among them. Of several of one shard the
+    /// last one runs: it was made when those before it had been given up, and they take part no more.
+    pub async fn open<'a>(
+        &self,
+        recovered: impl IntoIterator<Item = (&'a Arc<DataDir>, &'a RecoveredReplica)>,
+    ) -> Result<(), OpenError> {
+        let recovered: Vec<_> = recovered.into_iter().collect();
+        let shard_of = |replica: &RecoveredReplica| creation_of(replica).ok().map(|creation| creation.shard);
+        let mut last = BTreeMap::new();
+        for (_, replica) in &recovered {
+            let last = last.entry(shard_of(replica)).or_insert(replica.id);
+            *last = replica.id.max(*last);
+        }
+        for (directory, replica) in recovered {
+            let successor =
+                shard_of(replica).and_then(|shard| last.get(&Some(shard))).filter(|last| **last > replica.id);
+            match successor {
+                Some(successor) => self.set_aside(replica.id, &format!("replica {successor} has come in its place")),
+                None => self.open_one(directory, replica).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where there are other nodes, a replica that may have lost what it acknowledged is left aside, to be rebuilt from them
+    /// under another id.
+    async fn open_one(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
         match self.open_sound(directory, recovered).await {
             Err(OpenError::Raft(RaftError::Damaged { replica, what }))
                 if self.0.registry.image().expected_nodes() != 1 =>
             {
-                self.set_aside(replica, &what);
+                self.set_aside(replica, &format!("{what}; it is rebuilt under a new id"));
                 Ok(())
             }
             opened => opened,
@@ -241,67 +259,6 @@ impl Shards {
         rt::spawn(async move { shards.watch_damage().await });
     }
 
-    /// Hears from now on what other nodes tell and ask.
-    fn open_board(&self) {
-        let weak = Arc::downgrade(&self.0);
-        let service = move |_from: ReplicaId, told: Bytes| -> BoxFuture<'static, Option<Bytes>> {
-            let shards = weak.upgrade().map(Shards);
-            async move {
-                let shards = shards?;
-                match Notice::decode(&told).ok()? {
-                    Notice::Announcement(announcement) => {
-                        if shards.0.elsewhere.hear(announcement) {
-                            shards.0.leadership.send_modify(|version| *version += 1);
-                        }
-                        Some(Bytes::new())
-                    }
-                    Notice::LeadPreferred(shard) => Some(shards.lead_preferred_here(shard).await.encode()),
-                }
-            }
-            .boxed()
-        };
-        let service: Service = Arc::new(service);
-        self.0.host.serve(board(self.0.node), service);
-    }
-
-    async fn lead_preferred_here(&self, shard: ShardId) -> Election {
-        match self.get(shard) {
-            Some(shard) => succession::lead_preferred(&shard, &*self.0.registry).await,
-            None => Election::NotLeader,
-        }
-    }
-
-    /// Has a shard's preferred replica lead, wherever it is led now; when this returns `Done`, this node knows it.
-    pub async fn lead_preferred(&self, shard: ShardId, wait: Duration) -> Election {
-        let deadline = rt::now() + wait;
-        let mut changes = self.leadership_changes();
-        loop {
-            let left = deadline.since(rt::now());
-            let outcome = match self.leader_of(shard) {
-                Some(node) if node == self.0.node => {
-                    rt::timeout(left, self.lead_preferred_here(shard)).await.unwrap_or(Election::TimedOut)
-                }
-                Some(node) => {
-                    let (own, question) = (board(self.0.node), Notice::LeadPreferred(shard).encode());
-                    let answer = self.0.host.ask(own, board(node), question, left).await.ok();
-                    answer.and_then(|answer| Election::decode(&answer)).unwrap_or(Election::TimedOut)
-                }
-                None => Election::NotLeader,
-            };
-            if outcome == Election::Done {
-                let image = self.0.registry.image();
-                let preferred = image.shard(shard).and_then(|record| image.preferred_leader(record));
-                let known = || self.leader_of(shard) == preferred.map(|replica| replica.node);
-                while !known() && matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {}
-            }
-            // Nothing was done: whoever leads is not known yet, or was known wrongly.
-            if outcome != Election::NotLeader || rt::now() + ASK_PAUSE >= deadline {
-                return outcome;
-            }
-            rt::sleep(ASK_PAUSE).await;
-        }
-    }
-
     /// Leaves replicas aside that have stopped because their own log does not read back: they are rebuilt as those that are
     /// found lost at the start.
     async fn watch_damage(&self) {
@@ -315,7 +272,7 @@ impl Shards {
             for (replica, why) in damaged {
                 let is_here = self.all().iter().any(|shard| shard.replica == replica);
                 if is_here && self.0.registry.image().expected_nodes() != 1 {
-                    self.set_aside(replica, &why);
+                    self.set_aside(replica, &format!("{why}; it is rebuilt under a new id"));
                     self.close(replica).await;
                     self.0.registry.report_lost(vec![replica]);
                 }
@@ -328,7 +285,7 @@ impl Shards {
 
     /// The replica takes part no more.
     fn set_aside(&self, replica: ReplicaId, why: &str) {
-        tracing::error!(replica = replica.0, "{why}; it is rebuilt under a new id");
+        tracing::error!(replica = replica.0, "left aside: {why}");
         self.0.lost.lock().push(replica);
         self.0.directories.values().for_each(|directory| directory.set_aside(replica));
     }
@@ -377,7 +334,8 @@ impl Shards {
             return true;
         }
         if let Some(shard) = self.get(record.id) {
-            if shard.replica == replica.id {
+            // Ids only grow: who wants an earlier one reads old metadata again, after a restart.
+            if shard.replica >= replica.id {
                 return true;
             }
             // Its predecessor here is still about to leave. One that has no vote any more makes room: it is let go only when
@@ -492,7 +450,7 @@ impl Shards {
 
     /// Which other node leads a shard, and what it told of it.
     pub(crate) fn told_of(&self, shard: ShardId) -> Option<(NodeId, Led)> {
-        self.0.elsewhere.leader_of(shard)
+        self.0.elsewhere.leader_of(shard).filter(|(node, _)| !self.0.host.is_suspected(board(*node)))
     }
 
     /// The metadata as shards see it.
@@ -524,5 +482,60 @@ async fn follow(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
             changed = role.changed() => if changed.is_err() { return },
             changed = adopted.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use ottla_raft::{Directory, NoPeers, RaftOptions};
+    use ottla_storage::data_dir::DataDirOptions;
+    use ottla_storage::env::disk::Disk;
+    use ottla_storage::env::sim;
+    use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
+    use ottla_storage::log::GroupCreation;
+
+    use super::super::fake::{FakeRegistry, NODE, SHARD, image_with_topic};
+    use super::*;
+    use crate::config::TopicConfig;
+
+    /// One that was given up lies on the disk until the shard has all that it is to have. Seeds 11017 and 11031 of the
+    /// simulation.
+    #[test]
+    fn of_two_replicas_of_a_shard_the_last_one_runs() {
+        sim::run(1, || async {
+            let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, SimDiskOptions::default()));
+            let open = || DataDir::open(disk.clone(), Path::new("/data"), DataDirOptions::default());
+            let image = image_with_topic(1, TopicConfig::default());
+            let shard = ShardCreation::from(&**image.shard(SHARD).unwrap()).encode();
+            let (directory, _) = open().await.unwrap();
+            for replica in [ReplicaId(5), ReplicaId(9), ReplicaId(7)] {
+                let payload = Creation { members: Members::default(), shard: shard.clone() }.encode();
+                let group = GroupCreation { replica, payload, vote: None, purged: None };
+                Directory::create_replica(&*directory, group).await.unwrap();
+            }
+            directory.close().await.unwrap();
+            drop(directory);
+            let (directory, mut recovered) = open().await.unwrap();
+            for backwards in [false, true] {
+                if backwards {
+                    recovered.reverse();
+                }
+                let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
+                let registry = Arc::new(FakeRegistry::new(image.clone()));
+                let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), registry, Upkeep::default());
+                shards.open(recovered.iter().map(|replica| (&directory, replica))).await.unwrap();
+                assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
+                assert!(host.group(ReplicaId(5)).is_none() && host.group(ReplicaId(7)).is_none());
+                // Metadata of before it was made wants another one.
+                let before = image.shard(SHARD).unwrap();
+                assert!(before.replicas.iter().all(|replica| replica.node == NODE && replica.id < ReplicaId(9)));
+                shards.ensure(before).await;
+                assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
+                host.shutdown().await;
+            }
+        });
     }
 }

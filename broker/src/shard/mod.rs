@@ -4,6 +4,7 @@ mod adoption;
 mod announce;
 pub(crate) mod answer;
 mod balance;
+mod board;
 pub mod clock;
 pub mod command;
 mod copies;

@@ -3,6 +3,7 @@
 //!  notice: | version u8 | 0: announcement | node i32 | session u64 | number u64 | wall clock ms i64 |
 //!                         list: shard u64, term u64, list: replica in sync u64 |                 answer: empty
 //!          | version u8 | 1: have the preferred replica lead | shard u64 |                        answer: | outcome u8 |
+//!          | version u8 | 2: are you there |                                                      answer: empty
 //!
 //! Reading never panics. May not know: what is done about them.
 
@@ -45,6 +46,8 @@ pub(super) enum Notice {
     Announcement(Announcement),
     /// The node leads this shard: its preferred replica is to lead it.
     LeadPreferred(ShardId),
+    /// Is the node there?
+    Call,
 }
 
 /// What became of it that the preferred replica is to lead.
@@ -76,9 +79,8 @@ impl Notice {
                     });
                 });
             }
-            Self::LeadPreferred(shard) => {
-                w.u8(1).u64(shard.0);
-            }
+            Self::LeadPreferred(shard) => drop(w.u8(1).u64(shard.0)),
+            Self::Call => drop(w.u8(2)),
         }
         w.finish()
     }
@@ -97,6 +99,7 @@ impl Notice {
                 Self::Announcement(Announcement { node, session, number, wall_ms, led: led.into_iter().collect() })
             }
             1 => Self::LeadPreferred(ShardId(r.u64("shard")?)),
+            2 => Self::Call,
             tag => return Err(CodecError::Tag("notice", tag)),
         };
         r.end()?;
@@ -136,7 +139,7 @@ mod tests {
         let in_term = |term| Led { term, in_sync: [ReplicaId(4), ReplicaId(term)].into() };
         let led = BTreeMap::from([(ShardId(1), in_term(4)), (ShardId(7), in_term(u64::MAX))]);
         let told = Announcement { node: NodeId(3), session: 9, number: 2, wall_ms: 1_000, led };
-        for notice in [Notice::Announcement(told), Notice::LeadPreferred(ShardId(7))] {
+        for notice in [Notice::Announcement(told), Notice::LeadPreferred(ShardId(7)), Notice::Call] {
             let bytes = notice.encode();
             assert!((0..bytes.len()).all(|cut| Notice::decode(&bytes[..cut]).is_err()));
             assert_eq!(Notice::decode(&bytes), Ok(notice));

@@ -141,6 +141,11 @@ impl Shard {
         *self.role.borrow()
     }
 
+    /// For how long nobody has led, as far as is known; `None` while somebody does.
+    pub(super) fn leaderless_for(&self) -> Option<Duration> {
+        self.group.leaderless_for()
+    }
+
     /// What is told of the shard, if this replica leads it and serves.
     pub(super) fn led(&self) -> Option<(ShardId, Led)> {
         let role = self.role();
@@ -171,6 +176,14 @@ impl Shard {
     pub fn leading(&self) -> Option<Term> {
         let role = self.role();
         (role.ready && !role.stopped && role.leader == Some(self.replica)).then_some(role.term)
+    }
+
+    /// True if batches may be queued here: this replica leads, or has been elected and serves once its first entry is applied.
+    /// Clients may know of it earlier than that, and who is turned away asks again much later.
+    #[must_use]
+    pub(crate) fn is_elected(&self) -> bool {
+        let role = self.role();
+        !role.stopped && role.leader == Some(self.replica)
     }
 
     /// How long this replica has led.
@@ -257,7 +270,7 @@ impl Shard {
     /// Enqueues a batch, in call order. `refused` turns it away at once, and what follows of its producer.
     pub(crate) fn enqueue(&self, batch: QueuedBatch, refused: Option<AppendError>) {
         let refused = match refused {
-            None if self.leading().is_none() => Some(PartitionError::NotLeaderOrFollower.into()),
+            None if !self.is_elected() => Some(PartitionError::NotLeaderOrFollower.into()),
             refused => refused,
         };
         match refused {
@@ -367,6 +380,7 @@ impl Shard {
             }
             let wait = match led_in {
                 Some(term) => self.propose_next(term).await,
+                None if self.is_elected() => Some(IDLE),
                 None => {
                     self.queue.lock().refuse_all(&PartitionError::NotLeaderOrFollower);
                     Some(IDLE)

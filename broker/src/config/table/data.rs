@@ -75,7 +75,7 @@ pub(super) const LOG: &[Setting] = &[
     int("ottla.log.segment.bytes", "268435456", Range::Between(1_048_576, 2_147_483_647), "Size of a segment file of the one log of a data directory.").acts("storage"),
     boolean("ottla.sync", "true", "Whether records are synced before they are acknowledged. `false` is for tests: a power cut loses acknowledged records.").acts("storage"),
     long("ottla.disk.reserve.bytes", "536870912", at_least(0), "Free bytes below which a data directory takes no more records; reading goes on.").acts("storage"),
-    long("ottla.rewriter.bytes.per.second", "67108864", at_least(0), "Bytes that the rewriter reads and writes per second to copy what lives in mostly dead files, so that these can go. It goes slower while records wait to be written and faster while space is short; 0 switches it off.").acts("storage"),
+    long("ottla.rewriter.bytes.per.second", "67108864", at_least(0), "Bytes that the rewriter reads and writes per second to copy what lives in mostly dead files, so that these can go. It goes slower while records wait to be written and faster while space is short; a replica that is rebuilt from others goes four times as fast. 0 switches the rewriter off.").acts("storage"),
     long("ottla.rewriter.run.bytes", "268435456", Range::Between(1_048_576, 2_147_483_647), "Length of a run, the file that the rewriter makes, where there is enough to fill it.").acts("storage"),
     long("log.retention.hours", "168", Range::Between(-1, 2_562_047_788), "Age at which data is removed, in hours; -1 keeps it for ever.").acts(DEFAULTS),
     unset("log.retention.minutes", Kind::Long, Range::Between(-1, 153_722_867_280), "As `log.retention.hours`, in minutes; goes before it.").acts(DEFAULTS),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use ottla_protocol::ids::NodeId;
 
 use super::{Machine, Refusal};
-use crate::metadata::image::{NodeState, ShardRecord};
+use crate::metadata::image::{NodeRecord, NodeState, ShardRecord};
+use crate::metadata::levels::FeatureLevel;
 use crate::metadata::records::{Record, broker_config_key, node_key};
 
 impl Machine {
@@ -16,6 +17,17 @@ impl Machine {
         record.state = state;
         self.note(&Record::Node(record.clone()));
         Arc::make_mut(&mut self.image.nodes).insert(node, record);
+        Ok(())
+    }
+
+    /// What every registered node understands from now on.
+    pub(super) fn set_feature_level(&mut self, level: FeatureLevel) -> Result<(), Refusal> {
+        let understands = |node: &NodeRecord| node.levels.contains(level);
+        if level < FeatureLevel::FIRST || !self.image.nodes.values().all(understands) {
+            return Err(Refusal::FeatureLevel);
+        }
+        self.image.level = level;
+        self.note_counter(u64::from(level.0.unsigned_abs()));
         Ok(())
     }
 

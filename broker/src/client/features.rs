@@ -1,0 +1,74 @@
+//! Feature levels as an administrator sees them: what brokers understand, and what is in force.
+//!
+//! May not know: what a feature is for.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
+use kafka_protocol::messages::{ApiVersionsRequest, UpdateFeaturesRequest};
+use kafka_protocol::protocol::StrBytes;
+
+use super::cluster::Cluster;
+use super::connection::{CLIENT_ID, REQUEST_MS};
+use super::error::ClientError;
+
+const UPGRADE: i8 = 1;
+
+/// A feature as a broker tells of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FeatureView {
+    /// The lowest and the highest level that the broker understands.
+    pub supported: Option<(i16, i16)>,
+    /// The level in force.
+    pub level: Option<i16>,
+}
+
+impl Cluster {
+    /// The features of the broker that answers, by name.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn features(&mut self) -> Result<BTreeMap<String, FeatureView>, ClientError> {
+        let make = |_| {
+            ApiVersionsRequest::default()
+                .with_client_software_name(StrBytes::from_static_str(CLIENT_ID))
+                .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")))
+        };
+        let answer = self.brokers.ask_any(3..=4, make).await?;
+        ClientError::check(answer.error_code, None, || "features".to_owned())?;
+        let mut features: BTreeMap<String, FeatureView> = BTreeMap::new();
+        for one in answer.supported_features {
+            features.entry(one.name.to_string()).or_default().supported = Some((one.min_version, one.max_version));
+        }
+        for one in answer.finalized_features {
+            features.entry(one.name.to_string()).or_default().level = Some(one.max_version_level);
+        }
+        Ok(features)
+    }
+
+    /// Has features put in force at higher levels, all or none.
+    ///
+    /// # Errors
+    /// When a broker does not understand a level, or nobody answers.
+    pub async fn upgrade_features(&mut self, levels: &[(String, i16)], validate_only: bool) -> Result<(), ClientError> {
+        let update = |(name, level): &(String, i16)| {
+            FeatureUpdateKey::default()
+                .with_feature(StrBytes::from_string(name.clone()))
+                .with_max_version_level(*level)
+                .with_upgrade_type(UPGRADE)
+        };
+        let make = |_| {
+            UpdateFeaturesRequest::default()
+                .with_timeout_ms(REQUEST_MS)
+                .with_feature_updates(levels.iter().map(update).collect())
+                .with_validate_only(validate_only)
+        };
+        let answer = self.brokers.ask_any(1..=2, make).await?;
+        ClientError::check(answer.error_code, answer.error_message.as_deref(), || "features".to_owned())?;
+        // Up to Kafka 3 each was answered for itself.
+        for one in answer.results {
+            ClientError::check(one.error_code, one.error_message.as_deref(), || format!("feature {}", &*one.feature))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! At which feature level a cluster begins, which nodes it takes, when it gets another level (`levels` says what that is).
+//!
+//! Pure functions of the image, as `decide` is. May not know: what depends on a level.
+
+use super::command::Command;
+use super::error::MetadataError;
+use super::image::{MetadataImage, NodeRecord, ShardId};
+use super::levels::{FEATURE, FeatureLevel, Levels};
+use super::requests::{FeatureUpdate, UpgradeType};
+
+/// Before it carries anything a cluster has no level: its founders are still coming.
+fn is_founded(image: &MetadataImage) -> bool {
+    image.shards.keys().any(|shard| *shard != ShardId::METADATA)
+}
+
+/// What all of these understand.
+fn common<'a>(nodes: impl Iterator<Item = &'a NodeRecord>) -> Option<Levels> {
+    nodes.map(|node| Some(node.levels)).reduce(|all, one| all?.common(one?)).flatten()
+}
+
+/// Whether a node that starts may be registered.
+pub(super) fn check_node(image: &MetadataImage, node: &NodeRecord) -> Result<(), MetadataError> {
+    let others = || image.nodes.values().filter(|other| other.id != node.id);
+    let (id, levels, level) = (node.id.0, node.levels, image.level);
+    if !is_founded(image) {
+        let all = common(others().chain([node]));
+        return all.map(|_| ()).ok_or_else(|| {
+            MetadataError::UnsupportedVersion(format!(
+                "Broker {id} understands levels {levels} of {FEATURE}, the other founders of the cluster none of them: start all with one release."
+            ))
+        });
+    }
+    let what = if levels.newest < level {
+        "start it with the release that the others run, or a later one"
+    } else if levels.oldest > level {
+        "start it with a release that understands this level, too, and raise the level before it gets a later one"
+    } else {
+        return Ok(());
+    };
+    Err(MetadataError::UnsupportedVersion(format!(
+        "Broker {id} understands levels {levels} of {FEATURE}, and the cluster is at level {level}: {what}."
+    )))
+}
+
+/// The level at which a cluster begins when the last of its founders has come: the newest that all of them understand.
+pub(super) fn founding(before: &MetadataImage, after: &MetadataImage) -> Option<Command> {
+    let level = common(after.nodes.values()).filter(|_| !is_founded(before))?.newest;
+    (level != after.level).then_some(Command::SetFeatureLevel { level })
+}
+
+/// Another level: all that is asked or nothing.
+pub(super) fn update(image: &MetadataImage, asked: &[FeatureUpdate]) -> Result<Vec<Command>, MetadataError> {
+    let mut level = image.level;
+    for (place, update) in asked.iter().enumerate() {
+        if asked.iter().take(place).any(|earlier| earlier.feature == update.feature) {
+            return Err(MetadataError::InvalidRequest(format!("The feature {} is named twice.", update.feature)));
+        }
+        level = check(image, update).map_err(|why| {
+            MetadataError::InvalidUpdateVersion(format!(
+                "Invalid update version {} for feature {}. {why}",
+                update.level.0, update.feature
+            ))
+        })?;
+    }
+    Ok((level != image.level).then_some(Command::SetFeatureLevel { level }).into_iter().collect())
+}
+
+/// In Kafka's order and, where they fit, with its words.
+fn check(image: &MetadataImage, update: &FeatureUpdate) -> Result<FeatureLevel, String> {
+    let Some(kind) = update.kind else {
+        return Err("The controller does not support the given upgrade type.".to_owned());
+    };
+    if update.level.0 < 0 {
+        return Err("A feature version cannot be less than 0.".to_owned());
+    }
+    if update.feature != FEATURE {
+        return Err("The controller does not support this feature.".to_owned());
+    }
+    if let Some(node) = image.nodes.values().find(|node| !node.levels.contains(update.level)) {
+        return Err(format!("Broker {} only supports versions {}", node.id.0, node.levels));
+    }
+    if !is_founded(image) {
+        return Err("Not all founders of the cluster are registered yet.".to_owned());
+    }
+    if update.level < image.level {
+        return Err(match kind {
+            UpgradeType::Upgrade => "Can't downgrade the version of this feature without setting the upgrade type to \
+                                     either safe or unsafe downgrade."
+                .to_owned(),
+            // What a higher level has written lies in logs and checkpoints, and nothing writes it back.
+            UpgradeType::SafeDowngrade => {
+                "Refusing to perform the requested downgrade because it might delete metadata \
+                                           information."
+                    .to_owned()
+            }
+            UpgradeType::UnsafeDowngrade => "Unsafe metadata downgrade is not supported in this version.".to_owned(),
+        });
+    }
+    if update.level > image.level && kind != UpgradeType::Upgrade {
+        return Err("Can't downgrade to a newer version.".to_owned());
+    }
+    Ok(update.level)
+}

@@ -1,0 +1,248 @@
+//! Feature levels: at which a cluster begins, who may be registered, when another is put in force; and that a build before
+//! them reads what this one writes until a level is raised.
+
+use std::sync::Arc;
+
+use ottla_protocol::error::ErrorCode;
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+use proptest::prelude::*;
+
+use super::command::{Command, Decision, decode, encode};
+use super::decide::{Ask, decide};
+use super::desk::DeskQuestion;
+use super::error::MetadataError;
+use super::forward::{Question, Want};
+use super::image::{NodeRecord, ReplicaRecord};
+use super::joining::Join;
+use super::levels::{FEATURE, FeatureLevel, Levels};
+use super::machine::{Machine, Outcome, Refusal};
+use super::placement_tests::node;
+use super::requests::{FeatureUpdate, UpgradeType};
+use crate::codec::CodecError;
+use crate::config::Config;
+
+/// Of a later release than this one, on which all of this can be tried.
+const LATER: Levels = Levels { oldest: FeatureLevel(1), newest: FeatureLevel(3) };
+
+fn levels(oldest: i16, newest: i16) -> Levels {
+    Levels { oldest: FeatureLevel(oldest), newest: FeatureLevel(newest) }
+}
+
+fn node_of(id: i32, levels: Levels) -> NodeRecord {
+    NodeRecord { levels, ..node(id, None, &[100]) }
+}
+
+fn join(node: NodeRecord, founders: i32) -> Join {
+    let founder = |id: i32| ReplicaRecord {
+        id: ReplicaId(u64::from(id.unsigned_abs())),
+        node: NodeId(id),
+        directory: node_of(id, LATER).directories[0].id,
+    };
+    Join { node, cluster_id: "abc".into(), founders: (1..=founders).map(founder).collect(), lost: Vec::new() }
+}
+
+fn ask(machine: &mut Machine, ask: &Ask) -> Result<(), MetadataError> {
+    let decided = decide(machine.image(), ask)?;
+    let (index, bytes) = (RaftIndex(machine.image().index.0 + 1), encode(machine.image().index, &decided.commands));
+    let outcomes = machine.apply(index, &bytes).unwrap();
+    assert!(!outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_))), "{outcomes:?}");
+    Ok(())
+}
+
+/// The founders come one after another; what became of each.
+fn found(founders: &[Levels]) -> (Machine, Vec<Result<(), ErrorCode>>) {
+    let mut machine = Machine::new(Arc::new(Config::default())).understanding(LATER);
+    let count = i32::try_from(founders.len()).unwrap();
+    let came = (1..).zip(founders).map(|(id, levels)| {
+        let ask_to_join = Ask::Join(Box::new(join(node_of(id, *levels), count)));
+        ask(&mut machine, &ask_to_join).map_err(|error| error.code())
+    });
+    let came = came.collect();
+    (machine, came)
+}
+
+fn rejoin(machine: &mut Machine, id: i32, levels: Levels) -> Result<(), MetadataError> {
+    ask(machine, &Ask::Join(Box::new(join(node_of(id, levels), 1))))
+}
+
+fn raise(level: i16, kind: UpgradeType) -> Ask {
+    Ask::UpdateFeatures(vec![FeatureUpdate {
+        feature: FEATURE.to_owned(),
+        level: FeatureLevel(level),
+        kind: Some(kind),
+    }])
+}
+
+#[test]
+fn a_cluster_begins_at_the_newest_level_that_all_its_founders_understand() {
+    for (founders, level) in [
+        (vec![Levels::FIRST], 1),
+        (vec![levels(1, 2)], 2),
+        (vec![levels(1, 3), levels(1, 2), levels(2, 3)], 2),
+        (vec![levels(1, 3), levels(1, 3), Levels::FIRST], 1),
+        // A later release that has forgotten level 1 founds a cluster all the same.
+        (vec![levels(2, 3), levels(2, 3)], 3),
+    ] {
+        let (machine, came) = found(&founders);
+        assert!(came.iter().all(Result::is_ok), "{founders:?}: {came:?}");
+        assert_eq!(machine.image().level, FeatureLevel(level), "{founders:?}");
+    }
+    // Before the last has come nothing is decided.
+    let (machine, _) = found(&[levels(1, 2), levels(1, 2), levels(1, 2)]);
+    assert_eq!(machine.image().level, FeatureLevel(2));
+    let mut early = Machine::new(Arc::new(Config::default()));
+    ask(&mut early, &Ask::Join(Box::new(join(node_of(1, levels(1, 2)), 3)))).unwrap();
+    assert_eq!(early.image().level, FeatureLevel::FIRST);
+    assert!(ask(&mut early, &raise(2, UpgradeType::Upgrade)).is_err());
+    let (_, came) = found(&[levels(2, 3), Levels::FIRST]);
+    assert_eq!(came, [Ok(()), Err(ErrorCode::UnsupportedVersion)], "no level that both understand");
+}
+
+#[test]
+fn a_node_that_does_not_understand_the_level_is_refused_and_told_why() {
+    let (mut machine, _) = found(&[levels(1, 2)]);
+    let before = machine.checksum();
+    let refused = rejoin(&mut machine, 2, Levels::FIRST).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "Broker 2 understands levels 1-1 of ottla.version, and the cluster is at level 2: start it with the release that the \
+         others run, or a later one."
+    );
+    let refused = rejoin(&mut machine, 2, levels(3, 3)).unwrap_err();
+    assert!(refused.to_string().contains("raise the level before"), "{refused}");
+    // Not the node of before either, with another build.
+    assert_eq!(rejoin(&mut machine, 1, Levels::FIRST).unwrap_err().code(), ErrorCode::UnsupportedVersion);
+    assert_eq!(machine.checksum(), before);
+    assert_eq!(rejoin(&mut machine, 2, levels(2, 3)), Ok(()));
+    // A later release joins at the old level, and the level stays.
+    assert_eq!(machine.image().level, FeatureLevel(2));
+}
+
+#[test]
+fn a_level_is_raised_when_every_node_understands_it_and_never_lowered() {
+    use UpgradeType::{SafeDowngrade, UnsafeDowngrade, Upgrade};
+    let (mut machine, _) = found(&[Levels::FIRST, Levels::FIRST]);
+    let refused = |machine: &mut Machine, level: i16, kind: UpgradeType, why: &str| {
+        let error = ask(machine, &raise(level, kind)).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidUpdateVersion);
+        assert_eq!(error.to_string(), format!("Invalid update version {level} for feature {FEATURE}. {why}"));
+    };
+    // One node after the other gets the later release.
+    refused(&mut machine, 2, Upgrade, "Broker 1 only supports versions 1-1");
+    rejoin(&mut machine, 1, levels(1, 2)).unwrap();
+    refused(&mut machine, 2, Upgrade, "Broker 2 only supports versions 1-1");
+    rejoin(&mut machine, 2, levels(1, 3)).unwrap();
+    assert_eq!(machine.image().level, FeatureLevel(1));
+    refused(&mut machine, 3, Upgrade, "Broker 1 only supports versions 1-2");
+    refused(&mut machine, 2, SafeDowngrade, "Can't downgrade to a newer version.");
+    ask(&mut machine, &raise(2, Upgrade)).unwrap();
+    assert_eq!(machine.image().level, FeatureLevel(2));
+    // Again: it is so.
+    assert!(decide(machine.image(), &raise(2, Upgrade)).unwrap().commands.is_empty());
+    refused(&mut machine, 0, SafeDowngrade, "Broker 1 only supports versions 1-2");
+    refused(&mut machine, -1, Upgrade, "A feature version cannot be less than 0.");
+    let without = "Can't downgrade the version of this feature without setting the upgrade type to either safe or unsafe \
+                   downgrade.";
+    refused(&mut machine, 1, Upgrade, without);
+    let lossy = "Refusing to perform the requested downgrade because it might delete metadata information.";
+    refused(&mut machine, 1, SafeDowngrade, lossy);
+    refused(&mut machine, 1, UnsafeDowngrade, "Unsafe metadata downgrade is not supported in this version.");
+    assert_eq!(machine.image().level, FeatureLevel(2));
+}
+
+#[test]
+fn all_that_is_asked_is_done_or_nothing() {
+    let (mut machine, _) = found(&[levels(1, 1)]);
+    rejoin(&mut machine, 1, levels(1, 2)).unwrap();
+    let update = |feature: &str, kind: Option<UpgradeType>| FeatureUpdate {
+        feature: feature.to_owned(),
+        level: FeatureLevel(2),
+        kind,
+    };
+    let own = update(FEATURE, Some(UpgradeType::Upgrade));
+    let kafkas = update("metadata.version", Some(UpgradeType::Upgrade));
+    for (asked, code) in [
+        (vec![own.clone(), kafkas], ErrorCode::InvalidUpdateVersion),
+        (vec![update(FEATURE, None)], ErrorCode::InvalidUpdateVersion),
+        (vec![own.clone(), own.clone()], ErrorCode::InvalidRequest),
+    ] {
+        assert_eq!(ask(&mut machine, &Ask::UpdateFeatures(asked)).unwrap_err().code(), code);
+        assert_eq!(machine.image().level, FeatureLevel(1));
+    }
+    assert_eq!(ask(&mut machine, &Ask::UpdateFeatures(Vec::new())), Ok(()));
+    assert_eq!(ask(&mut machine, &Ask::UpdateFeatures(vec![own])), Ok(()));
+    assert_eq!(machine.image().level, FeatureLevel(2));
+}
+
+#[test]
+fn a_build_stops_at_a_level_that_it_does_not_understand_in_the_log_and_in_a_checkpoint() {
+    let (mut later, _) = found(&[levels(1, 2)]);
+    assert_eq!(later.image().level, FeatureLevel(2));
+    let records = later.all_records();
+    let config = || Arc::new(Config::default());
+    let (index, above) = (later.image().index, FeatureLevel(Levels::OWN.newest.0 + 1));
+    assert_eq!(Machine::restore(config(), index, &records).err(), Some(CodecError::Level(2)), "its build is level 1");
+    let mut own = Machine::new(config());
+    let entry = encode(RaftIndex(0), &[Command::SetFeatureLevel { level: above }]);
+    assert_eq!(own.apply(RaftIndex(1), &entry), Err(CodecError::Level(above.0)));
+    // What was refused for another reason says nothing.
+    let stale = encode(RaftIndex(7), &[Command::SetFeatureLevel { level: above }]);
+    assert_eq!(own.apply(RaftIndex(1), &stale), Ok(vec![Outcome::Refused(Refusal::Overtaken)]));
+    // Nobody puts in force what a registered node does not understand, whoever decided it.
+    let entry = encode(index, &[Command::SetFeatureLevel { level: FeatureLevel(3) }]);
+    let refused = later.apply(RaftIndex(index.0 + 1), &entry);
+    assert_eq!(refused, Ok(vec![Outcome::Refused(Refusal::FeatureLevel)]));
+}
+
+/// As 5dc1475 wrote it, before there were levels: node 2, without anything.
+const OLD_NODE: [u8; 17] = [2, 0, 0, 0, 0, 1, b'0', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[test]
+fn what_was_said_before_there_were_levels_is_read_and_said_the_same() {
+    let old = node(2, None, &[]);
+    let command = [&[2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2][..], &OLD_NODE].concat();
+    let registered = vec![Command::RegisterNode(old.clone())];
+    assert_eq!(encode(RaftIndex(0), &registered), command);
+    assert_eq!(decode(&command), Ok(Decision { decided_on: Some(RaftIndex(0)), commands: registered }));
+    let asked = Join { node: old.clone(), cluster_id: "c".into(), founders: Vec::new(), lost: Vec::new() };
+    let fields = [&OLD_NODE[..], &[1, b'c', 0, 0]].concat();
+    let at_a_desk = [&[1, 1][..], &fields].concat();
+    let question = DeskQuestion::Join(Box::new(asked.clone()));
+    assert_eq!(question.encode(), at_a_desk);
+    assert_eq!(DeskQuestion::decode(&at_a_desk), Ok(question));
+    let want = |join: Join| Want::Change { ask: Ask::Join(Box::new(join)), validate_only: false };
+    let of_the_leader = [&[1][..], &[0; 32], &[1, 0, 9], &fields].concat();
+    let question = |join: Join| Question { session: 0, number: 0, floor: 0, term: 0, want: want(join) };
+    assert_eq!(question(asked.clone()).encode(), of_the_leader);
+    assert_eq!(Question::decode(&of_the_leader), Ok(question(asked.clone())));
+
+    // With levels that are worth a word it ends in them.
+    let later = Join { node: NodeRecord { levels: LATER, ..old }, ..asked };
+    let bytes = question(later.clone()).encode();
+    assert_eq!(Question::decode(&bytes), Ok(question(later.clone())));
+    assert!((1..4).all(|cut| Question::decode(&bytes[..bytes.len() - cut]).is_err()));
+    let question = DeskQuestion::Join(Box::new(later));
+    assert_eq!(DeskQuestion::decode(&question.encode()), Ok(question));
+}
+
+proptest! {
+    /// Whatever nodes come and whatever is asked: each registered one understands the level in force.
+    #[test]
+    fn every_registered_node_understands_the_level(steps in proptest::collection::vec((1_i32..5, 1_i16..4, 0_i16..3, any::<bool>()), 1..40)) {
+        let mut machine = Machine::new(Arc::new(Config::default())).understanding(levels(1, 9));
+        for (id, oldest, more, raises) in steps {
+            let asked = match raises {
+                true => raise(oldest, UpgradeType::Upgrade),
+                false => Ask::Join(Box::new(join(node_of(id, levels(oldest, oldest + more)), 2))),
+            };
+            let before = machine.image().level;
+            let _ = ask(&mut machine, &asked);
+            let image = machine.image();
+            if image.shards.len() > 1 {
+                prop_assert!(image.nodes.values().all(|node| node.levels.contains(image.level)));
+            }
+            prop_assert!(image.level >= before);
+        }
+    }
+}

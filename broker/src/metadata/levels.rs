@@ -1,0 +1,70 @@
+//! Feature levels (KIP-584): which formats of its own a cluster may use, so that a release never writes what a node of the
+//! release before could not read while nodes are upgraded one by one.
+//!
+//! There is one feature, `ottla.version`. Each build understands a range of its levels, and a node registers its build's range;
+//! the metadata group holds the level in force, which is one that every registered node understands. A release that brings a
+//! new format (of a command, a record, a message) raises [`Levels::OWN`]`.newest` and writes that format only where
+//! `MetadataImage::level` has reached it. Kafka's own features (metadata.version, transaction.version, ...) are not told: their
+//! levels stand for KRaft's records and for protocols that are not served here, and a client that finds none uses none of them.
+//! Whatever was written before there were levels is level 1, and a range of level 1 alone is not written at all: so builds before
+//! levels read it. May not know: who raises a level (`features`), what depends on one.
+
+use std::fmt;
+
+/// The one feature.
+pub const FEATURE: &str = "ottla.version";
+
+/// A level of the feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeatureLevel(pub i16);
+
+impl FeatureLevel {
+    /// Of everything that does not say its level.
+    pub const FIRST: Self = Self(1);
+}
+
+impl Default for FeatureLevel {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for FeatureLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The levels that a build understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Levels {
+    /// The lowest.
+    pub oldest: FeatureLevel,
+    /// The highest.
+    pub newest: FeatureLevel,
+}
+
+impl Levels {
+    /// Of a build that does not say.
+    pub const FIRST: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel::FIRST };
+    /// Of this build.
+    pub const OWN: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel(1) };
+
+    /// True if it understands `level`.
+    #[must_use]
+    pub fn contains(&self, level: FeatureLevel) -> bool {
+        (self.oldest..=self.newest).contains(&level)
+    }
+
+    /// The levels that both understand, if there are any.
+    pub(super) fn common(self, other: Self) -> Option<Self> {
+        let both = Self { oldest: self.oldest.max(other.oldest), newest: self.newest.min(other.newest) };
+        (both.oldest <= both.newest).then_some(both)
+    }
+}
+
+impl fmt::Display for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.oldest, self.newest)
+    }
+}
