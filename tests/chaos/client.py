@@ -177,10 +177,11 @@ class Member:
         try:
             told = self.one.commit(offsets=[TopicPartition(self.topic, p, o) for p, o in offsets], asynchronous=False)
             done = [tp.partition for tp in told if tp.error is None]
-        except KafkaException:
-            done = []
+            errors = {tp.error.name() for tp in told if tp.error is not None}
+        except KafkaException as failure:
+            done, errors = [], {failure.args[0].name()}
         self.uncommitted -= set(done)
-        say("committed", client=self.client, partitions=done)
+        say("committed", client=self.client, partitions=done, errors=sorted(errors))
 
     def poll(self):
         begun = time.monotonic_ns()

@@ -9,7 +9,7 @@ A journal's lines, each with `t`, ns of the machine's monotonic clock, and `clie
     poll begun records [[partition, offset, value]] rebalanced [partition]
     fetched begun offsets [[partition, offset or null]]    what the group had committed
     commit offsets [[partition, offset]]      begins
-    committed partitions                      those that were acknowledged; of the others nobody knows
+    committed partitions errors               those that were acknowledged; of the others nobody knows
     read begun records ends [[partition, offset]]          everything, from the beginning
     error code why partition offset           a consumer was told so
 
@@ -24,6 +24,10 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GROUP = 0
+# A member is told so when another one comes or goes, and begins again where the group has committed.
+REBALANCES = {"REBALANCE_IN_PROGRESS", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID"}
+# Who waits until a fault is over.
+PATIENT = "patient"
 # What a consumer may be told only if the log does not hold what it held, or the broker says so by mistake.
 FALSE_ERRORS = {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "_LOG_TRUNCATION", "_BAD_MSG", "_FATAL", "CORRUPT_MESSAGE"}
 
@@ -121,6 +125,22 @@ def complaints(journal):
         elif line["do"] == "error" and line["code"] in FALSE_ERRORS:
             found.append(f"a consumer of partition {line['partition']} was told at offset {line['offset']}: {line['code']} {line['why']}")
     return found + left_out(journal)
+
+
+def application_errors(journal, begun, ended):
+    """What an application was told in this time although its client tries again by itself. Who gives up early is not meant."""
+    found = []
+    for line in journal:
+        if not begun <= line["t"] <= ended:
+            continue
+        if line["do"] == "sent" and line.get("role") == PATIENT:
+            if lost := sum(offset is None for offset, _ in line["results"]):
+                found.append(f"{lost} records of client {line['client']} were not delivered")
+        elif line["do"] == "error":
+            found.append(f"a consumer of partition {line['partition']} was told: {line['code']} {line['why']}")
+        elif line["do"] == "committed":
+            found += [f"a commit of client {line['client']}: {code}" for code in line["errors"] if code not in REBALANCES]
+    return found
 
 
 def left_out(journal):

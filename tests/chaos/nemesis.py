@@ -27,8 +27,9 @@ def check(condition, what):
 
 
 class Nemesis:
-    def __init__(self, nodes, network, topic, chance):
-        self.nodes, self.network, self.topic, self.chance = nodes, network, topic, chance
+    def __init__(self, nodes, network, topic, chance, newer=None):
+        """`newer`: the build that nodes are upgraded to."""
+        self.nodes, self.network, self.topic, self.chance, self.newer = nodes, network, topic, chance, newer
 
     def any_node(self):
         """More often than not the one whose loss is felt most."""
@@ -157,6 +158,18 @@ class Nemesis:
             node.start()
             check(node.process.pid != was, f"node {node.number} was not restarted")
 
+    def upgrade(self):
+        """As an operator does it: each on its own directory, the next one when it is ready."""
+        yield "every node gets the newer build, one after the other"
+        older = {node.build() for node in self.nodes}
+        for node in self.nodes:
+            node.stop()
+            node.take(self.newer)
+            node.start()
+            check(node.build() not in older, f"node {node.number} is of the older build still")
+            # The cluster runs on both builds for a while.
+            self.lasts(1, 3)
+
     # No fault that anything has to survive
 
     def sabotage(self):
@@ -176,14 +189,15 @@ class Nemesis:
 
 
 KINDS = ("kill", "pause", "cut", "oneway", "leader", "zone", "replace", "roll")
-
-
+# Where there is an older build to begin with; once, since nothing goes back.
+UPGRADE = "upgrade"
 # Not meant unless it is asked for: a run with it has to be found invalid.
 SABOTAGE = "sabotage"
 
 
 def deck(kinds, seed):
-    """Kinds without end: each once before any comes again."""
+    """Kinds without end, if there are any that may come again: each once before any does."""
     chance = random.Random(seed)
-    while True:
+    while kinds:
         yield from chance.sample(kinds, len(kinds))
+        kinds = [kind for kind in kinds if kind != UPGRADE]

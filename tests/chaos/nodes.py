@@ -4,6 +4,7 @@ May not know: faults, clients.
 """
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -37,7 +38,7 @@ class Node(Process):
         self.network, self.number = network, number
         self.zone = ZONES[(number - 1) % len(ZONES)]
         self.data = directory / "data"
-        self.command = [*network.command(number), binary, "start"]
+        self.take(binary)
         address = network.addresses[number]
         self.environment = {
             "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
@@ -51,6 +52,14 @@ class Node(Process):
             "OTTLA_CLUSTER_LISTENER": f"{address}:{CLUSTER_PORT}",
             "OTTLA_CLUSTER_SEEDS": seeds,
         }
+
+    def take(self, binary):
+        """Its next process is of this build."""
+        self.command = [*self.network.command(self.number), binary, "start"]
+
+    def build(self):
+        """Of which build its process is, as the kernel has it."""
+        return os.readlink(f"/proc/{self.process.pid}/exe")
 
     def state(self):
         """As the kernel has it: T is stopped."""

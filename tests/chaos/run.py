@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A cluster of real processes under faults, checked record by record through librdkafka.
 
-Usage: tests/chaos/run.py [--nodes 3|5] [--nemesis KIND,...] [--time-limit SECONDS] [--seed N] [--broker PATH] [--judge PATH] [--keep]
+Usage: tests/chaos/run.py [--nodes 3|5] [--nemesis KIND,...] [--time-limit SECONDS] [--seed N] [--broker PATH] [--old-broker PATH] [--judge PATH]
+       [--keep]
 Needs root (network namespaces, iptables), tests/setup and `cargo build --release`. Each node has a network namespace and a zone (a, b, c); so
 have the clients. Meanwhile idempotent producers write with acks=all, and a group reads and commits; clients are killed, too. Then faults
 stop, everything is read from every zone, all nodes are killed at once and started again, and everything is read once more.
@@ -10,6 +11,10 @@ stop, everything is read from every zone, all nodes are killed at once and start
   pause    SIGSTOP, SIGCONT                         zone     kill -9 of all nodes of a zone
   cut      a node is cut off                        replace  kill -9, an empty disk under the same node id
   oneway   a node hears nothing, or is not heard    roll     every node restarted by SIGTERM, one after the other
+
+With `--old-broker` (tests/chaos/older_build makes one) all nodes begin with that build, and there is a further kind:
+
+  upgrade  every node ended by SIGTERM and started with the newer build, one after the other; no client may be told of it
 
 `--nemesis sabotage` is there to see a run fail: every disk falls back by some seconds, so acknowledged records are lost.
 
@@ -42,7 +47,7 @@ if os.path.realpath(sys.prefix) != os.path.realpath(pathlib.Path(PYTHON).parents
 from confluent_kafka import KafkaException
 
 import history
-from nemesis import KINDS, SABOTAGE, Nemesis, NoEffect, deck
+from nemesis import KINDS, SABOTAGE, UPGRADE, Nemesis, NoEffect, deck
 from network import Network
 from nodes import Nodes, until
 from workload import TOPIC, Workload
@@ -63,12 +68,15 @@ def arguments():
     parser.add_argument("--time-limit", type=float, default=60, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--broker", default=str(ROOT / "target" / "release" / "ottla"))
+    parser.add_argument("--old-broker", metavar="PATH", help="the build with which all nodes begin, for the kind upgrade")
     parser.add_argument("--judge", help="the checker's example `judge`, else cargo builds it")
     parser.add_argument("--keep", action="store_true", help="keep logs and history of a valid run, too")
     given = parser.parse_args()
     given.kinds = given.nemesis.split(",")
-    if strange := set(given.kinds) - {*KINDS, SABOTAGE}:
-        parser.error(f"unknown: {', '.join(sorted(strange))}; there are {', '.join(KINDS)}")
+    if strange := set(given.kinds) - {*KINDS, UPGRADE, SABOTAGE}:
+        parser.error(f"unknown: {', '.join(sorted(strange))}; there are {', '.join(KINDS)}, {UPGRADE}")
+    if (UPGRADE in given.kinds) != bool(given.old_broker):
+        parser.error(f"{UPGRADE} and --old-broker belong together")
     return given
 
 
@@ -78,9 +86,9 @@ class Run:
         chance = random.Random(given.seed)
         self.chance = chance
         self.network = Network(range(1, given.nodes + 1))
-        self.nodes = Nodes(given.broker, directory, self.network)
+        self.nodes = Nodes(given.old_broker or given.broker, directory, self.network)
         self.workload = Workload(self.network, self.nodes.bootstrap, directory, chance)
-        self.nemesis = Nemesis(self.nodes, self.network, TOPIC, chance)
+        self.nemesis = Nemesis(self.nodes, self.network, TOPIC, chance, given.broker)
         self.complaints, self.without_effect, self.gaps = [], [], {}
 
     def remove(self):
@@ -113,17 +121,22 @@ class Run:
             if not self.fault(kind, began):
                 return False
             time.sleep(self.chance.uniform(0.2, 1.5))
+        return True
 
     def fault(self, kind, began):
         """One fault from its beginning until every partition takes records again. False if they never do."""
         fault, begun = getattr(self.nemesis, kind)(), time.monotonic_ns()
         title, failure = next(fault), None
-        crashed = f"; killed client {self.workload.crash()}" if self.chance.random() < CRASH_CHANCE else ""
+        # A client that is killed is felt by the others.
+        crashes = self.chance.random() < CRASH_CHANCE and kind != UPGRADE
+        crashed = f"; killed client {self.workload.crash()}" if crashes else ""
         try:
             list(fault)
             until("every node serves", lambda: all(node.is_ready() for node in self.nodes))
             over = time.monotonic_ns()
             self.workload.progress_since(over)
+            if kind == UPGRADE:
+                self.complaints += self.workload.told(begun)
         except NoEffect as reason:
             self.without_effect.append(f"{kind}: {reason}")
         except (AssertionError, subprocess.TimeoutExpired) as broken:

@@ -206,6 +206,27 @@ class Verdict(unittest.TestCase):
         self.journal.append(error)
         self.assertEqual(len(history.complaints(self.journal)), 2)
 
+    def test_an_application_that_is_told_of_an_upgrade(self):
+        for line in self.journal:
+            if line["do"] == "sent":
+                line["role"] = history.PATIENT
+            if line["do"] == "committed":
+                line["errors"] = []
+        whole = lambda: history.application_errors(self.journal, 0, 1 << 62)
+        self.assertEqual(whole(), [])
+        commits = lines_of(self.journal, "committed")
+        commits[0]["errors"] = ["REBALANCE_IN_PROGRESS"]
+        self.assertEqual(whole(), [])
+        commits[0]["errors"] = ["NOT_COORDINATOR"]
+        lines_of(self.journal, "sent")[1]["results"][0] = [None, 0]
+        error = {"do": "error", "t": 8, "client": FIRST, "code": "_TRANSPORT", "why": "x", "partition": 0, "offset": 3}
+        self.journal.append(error)
+        self.assertEqual(len(whole()), 3)
+        self.assertEqual(history.application_errors(self.journal, 7, 9), [whole()[-1]])
+        # Who gives up early is not meant.
+        lines_of(self.journal, "sent")[1]["role"] = "hasty"
+        self.assertEqual(len(whole()), 2)
+
 
 if __name__ == "__main__":
     unittest.main()

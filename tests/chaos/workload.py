@@ -13,6 +13,7 @@ import time
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+import history
 from broker import die_with_parent
 from client import COMMON, value_of
 from network import CLIENTS
@@ -94,6 +95,7 @@ class Workload:
             if not text.endswith(b"\n"):
                 return
             line = json.loads(text)
+            line["role"] = role
             with self.lock:
                 self.journal.append(line)
                 if role == "patient" and line["do"] == "sent":
@@ -156,6 +158,11 @@ class Workload:
             gaps = [b - a for a, b in zip(times, times[1:]) if b > begun and a < ended]
             longest = max([longest, *gaps])
         return longest / 1e9
+
+    def told(self, begun):
+        """Errors that applications were told of since then."""
+        with self.lock:
+            return history.application_errors(self.journal, begun, time.monotonic_ns())
 
     def counts(self):
         results = [offset for line in self.journal if line["do"] == "sent" for offset, _ in line["results"]]

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a broker may take to become ready or to stop before a test fails.
@@ -34,9 +35,18 @@ pub fn binary() -> PathBuf {
     near.into_iter().find(|path| path.is_file()).expect("the broker is missing: run `cargo build` first")
 }
 
-/// An address of this machine that nobody listens on.
+/// An address of this machine that nobody listens on. It stays free while its broker is down: the port is none of those that
+/// the system gives to connections, one of which would keep the broker from starting again.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 20_000;
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    // Another run of tests begins elsewhere.
+    let begin = std::process::id().wrapping_mul(997);
+    let next = || FIRST + begin.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)) % PORTS;
+    let listen = |port| TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())).ok();
+    let free = (0..PORTS).find_map(|_| listen(next())).expect("a port that is free");
+    free.local_addr().unwrap()
 }
 
 impl Broker {

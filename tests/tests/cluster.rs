@@ -65,6 +65,27 @@ fn nothing_acknowledged_is_lost_whichever_node_is_killed() {
     check(&cluster, TOPIC, PARTITIONS, &acknowledged);
 }
 
+/// A client that is sent to the dead once more asks again much later.
+#[test]
+fn a_dead_leader_is_named_to_nobody() {
+    let (mut cluster, writers) = busy();
+    for _ in 0..4 {
+        let killed = cluster.leader(TOPIC, 0).unwrap();
+        cluster.brokers[killed - 1].kill();
+        for (node, broker) in (1..).zip(&cluster.brokers).filter(|(node, _)| *node != killed) {
+            let told = Raw::connect(broker.address()).metadata(&[TOPIC]);
+            let leaders = told.topics[0].partitions.iter().map(|partition| partition.leader_id.0);
+            assert!(leaders.clone().all(|leader| usize::try_from(leader) != Ok(killed)), "node {node}: {leaders:?}");
+        }
+        writers.wait_for(100);
+        cluster.brokers[killed - 1].run();
+        writers.wait_for(100);
+        all_led(&cluster);
+    }
+    let acknowledged = writers.stop();
+    check(&cluster, TOPIC, PARTITIONS, &acknowledged);
+}
+
 #[test]
 fn nodes_are_restarted_one_by_one_and_stand_still_one_by_one() {
     let (mut cluster, writers) = busy();

@@ -2,19 +2,26 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
-use kafka_protocol::messages::{GroupId, OffsetFetchRequest};
+use kafka_protocol::messages::{
+    AlterPartitionReassignmentsRequest, ApiVersionsRequest, BrokerId, GroupId, ListPartitionReassignmentsRequest,
+    MetadataRequest, OffsetFetchRequest,
+};
 use ottla_tests::batch::TestBatch;
-use ottla_tests::process::Broker;
+use ottla_tests::cluster::{try_at, until};
+use ottla_tests::process::{Broker, free_address};
 use ottla_tests::raw::{Raw, text, topic_name};
 
-/// What the release wrote into a partition of `old`; see `tests/fixtures/README.md`.
-fn expected(partition: i32) -> Vec<Bytes> {
-    let small = |n: i32| Bytes::from(format!("{partition}/{n} of 0.1.0"));
+/// What a release wrote into a partition of `old`; see `tests/fixtures/README.md`.
+fn expected(partition: i32, release: &str) -> Vec<Bytes> {
+    let small = |n: i32| Bytes::from(format!("{partition}/{n} of {release}"));
     let large = if partition == 2 { vec![Bytes::from(vec![b'z'; 200_000]); 8] } else { Vec::new() };
     (0..90).map(small).chain(large).chain((90..100).map(small)).collect()
 }
@@ -26,19 +33,25 @@ fn committed(raw: &mut Raw) -> i64 {
     answer.groups[0].topics[0].partitions[0].committed_offset
 }
 
-#[test]
-fn a_data_directory_of_0_1_0_opens_and_goes_on() {
-    let mut broker = Broker::prepare(&[("OTTLA_LOG_SEGMENT_BYTES", "1048576"), ("KAFKA_LOG_RETENTION_MS", "-1")]);
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v0.1.0.tar.gz");
+/// A broker on what a release left behind, not started yet.
+fn left_by(release: &str) -> Broker {
+    let broker = Broker::prepare(&[("OTTLA_LOG_SEGMENT_BYTES", "1048576"), ("KAFKA_LOG_RETENTION_MS", "-1")]);
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/v{release}.tar.gz"));
     let unpacked = Command::new("tar").arg("-xzf").arg(fixture).arg("-C").arg(broker.directory()).status().unwrap();
     assert!(unpacked.success());
+    broker
+}
+
+#[test]
+fn a_data_directory_of_0_1_0_opens_and_goes_on() {
+    let mut broker = left_by("0.1.0");
     let mut added = Vec::new();
     for life in 0..3 {
         broker.run();
         let mut raw = Raw::connect(broker.address());
         for partition in 0..3 {
             let found = raw.read_all("old", partition);
-            let wanted: Vec<Bytes> = expected(partition).into_iter().chain(added.iter().cloned()).collect();
+            let wanted: Vec<Bytes> = expected(partition, "0.1.0").into_iter().chain(added.iter().cloned()).collect();
             assert!(
                 found.keys().copied().eq(0..i64::try_from(wanted.len()).unwrap()),
                 "life {life}, {partition}: dense"
@@ -53,4 +66,79 @@ fn a_data_directory_of_0_1_0_opens_and_goes_on() {
         added.push(value);
         if life == 0 { broker.kill() } else { broker.stop() }
     }
+}
+
+/// All partitions, by topic, as any node tells.
+fn partitions(raw: &mut Raw) -> BTreeMap<String, Vec<MetadataResponsePartition>> {
+    let request = MetadataRequest::default().with_topics(None);
+    let topics = raw.call(12, &request).topics.into_iter();
+    topics.map(|topic| (topic.name.unwrap().to_string(), topic.partitions)).collect()
+}
+
+#[test]
+fn a_node_of_0_3_0_that_was_alone_grows_to_a_cluster_and_can_be_lost() {
+    let places: Vec<_> = (0..3).map(|_| free_address().to_string()).collect();
+    let mut brokers = vec![left_by("0.3.0"), Broker::prepare(&[]), Broker::prepare(&[])];
+    for ((node, broker), place) in (1..).zip(&mut brokers).zip(&places) {
+        broker.set("KAFKA_NODE_ID", &i32::to_string(&node));
+        broker.set("OTTLA_CLUSTER_LISTENER", place);
+        broker.set("OTTLA_CLUSTER_SEEDS", &places.join(","));
+        broker.run();
+    }
+    let mut raw = Raw::connect(brokers[0].address());
+    let levels = raw.call(
+        3,
+        &ApiVersionsRequest::default().with_client_software_name(text("t")).with_client_software_version(text("1")),
+    );
+    assert_eq!(
+        (&*levels.finalized_features[0].name, levels.finalized_features[0].max_version_level),
+        ("ottla.version", 1)
+    );
+    until("all nodes are known", || raw.metadata(&["old"]).brokers.len() == 3);
+    let all = partitions(&mut raw);
+    assert_eq!(
+        all.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["__consumer_offsets", "old"],
+        "what was deleted is"
+    );
+    let wanted = [2, 3, 1].map(BrokerId).to_vec();
+    let topics = all.iter().map(|(name, parts)| {
+        let part = |part: &MetadataResponsePartition| {
+            let index = part.partition_index;
+            ReassignablePartition::default().with_partition_index(index).with_replicas(Some(wanted.clone()))
+        };
+        ReassignableTopic::default().with_name(topic_name(name)).with_partitions(parts.iter().map(part).collect())
+    });
+    let request = AlterPartitionReassignmentsRequest::default().with_timeout_ms(30_000).with_topics(topics.collect());
+    let answer = raw.call(1, &request);
+    let errors = answer.responses.iter().flat_map(|topic| &topic.partitions).filter(|part| part.error_code != 0);
+    assert_eq!((answer.error_code, errors.count()), (0, 0), "{answer:?}");
+    // Before the old voters are out of the way, the loss of the only one of them is the loss of their majority.
+    until("everything lies on all nodes, and nothing is under way", || {
+        let whole = |part: &MetadataResponsePartition| part.replica_nodes.len() == 3 && part.isr_nodes.len() == 3;
+        let request = ListPartitionReassignmentsRequest::default().with_topics(None);
+        partitions(&mut raw).values().flatten().all(whole) && raw.call(0, &request).topics.is_empty()
+    });
+    brokers[0].kill();
+    let others: Vec<_> = brokers[1..].iter().map(Broker::address).collect();
+    for partition in 0..3 {
+        let mut found = None;
+        until("a partition is led by another node", || {
+            let leader = try_at(others[0], |raw| raw.metadata(&["old"]).topics[0].partitions.clone());
+            let leads = |part: &MetadataResponsePartition| part.partition_index == partition && part.error_code == 0;
+            let leader = leader.and_then(|parts| parts.iter().find(|part| leads(part)).map(|part| part.leader_id.0));
+            let to = leader.and_then(|leader| others.get(usize::try_from(leader).ok()?.checked_sub(2)?));
+            found = to.and_then(|to| try_at(*to, |raw| raw.read_all("old", partition)));
+            found.is_some()
+        });
+        let found: Vec<_> = found.unwrap().into_iter().collect();
+        let wanted: Vec<_> = (0..).zip(expected(partition, "0.3.0")).collect();
+        assert!(
+            found == wanted,
+            "partition {partition}: every record is as it was, {} of {}",
+            found.len(),
+            wanted.len()
+        );
+    }
+    until("the group's offset is where it was", || others.iter().any(|to| try_at(*to, committed) == Some(17)));
 }

@@ -94,8 +94,31 @@ has 'Produce\(0\): ' "$(tool org.apache.kafka.tools.BrokerApiVersionsCommand --b
 ok kafka-broker-api-versions "what the broker serves"
 has 'Cluster ID: ' "$(tool org.apache.kafka.tools.ClusterTool cluster-id --bootstrap-server "$bootstrap")"
 ok kafka-cluster "the cluster's id"
+features() { tool org.apache.kafka.tools.FeatureCommand --bootstrap-server "$bootstrap" "$@"; }
+level=$(features describe | head -1)
+has 'Feature: .*FinalizedVersionLevel: [0-9]+.*Epoch: [0-9]+' "$level"
+read -r _ feature _ _ _ _ _ finalized _ <<<"$level"
+has "$feature can be upgraded to $finalized" "$(features upgrade --feature "$feature=$finalized" --dry-run)"
+ok kafka-features "describes levels, asks whether one can be raised"
 has 'ProducerId' "$(tool org.apache.kafka.tools.TransactionsCommand --bootstrap-server "$bootstrap" describe-producers --topic "$topic" --partition 0)"
 ok kafka-transactions "describes the idempotent producers of a partition; the rest needs transactions"
+
+quorum() { tool org.apache.kafka.tools.MetadataQuorumCommand --bootstrap-server "$bootstrap" describe "$@"; }
+has 'LeaderId: +[0-9]+' "$(quorum --status)"
+has 'Leader' "$(quorum --replication)"
+ok kafka-metadata-quorum "the metadata's leader and how far its replicas are"
+has 'leader election \(PREFERRED\)|replica already elected' \
+  "$(tool org.apache.kafka.tools.LeaderElectionCommand --bootstrap-server "$bootstrap" --election-type PREFERRED --topic "$topic" --partition 0)"
+ok kafka-leader-election "has the preferred leader lead"
+reassign() { tool org.apache.kafka.tools.reassign.ReassignPartitionsCommand --bootstrap-server "$bootstrap" "$@"; }
+echo "{\"topics\":[{\"topic\":\"$topic\"}],\"version\":1}" > "$work/move.json"
+brokers=$(topics --describe --topic "$topic" | grep -o 'Replicas: [0-9,]*' | grep -o '[0-9]*' | sort -un | paste -sd,)
+reassign --topics-to-move-json-file "$work/move.json" --broker-list "$brokers" --generate |
+  sed -n '/Current/,/Proposed/p' | grep '"version"' > "$work/current.json"
+reassign --reassignment-json-file "$work/current.json" --execute > /dev/null
+has "$topic-0 is completed" "$(reassign --reassignment-json-file "$work/current.json" --verify)"
+has 'No partition reassignments found' "$(reassign --list)"
+ok kafka-reassign-partitions "a plan; the replicas as they are; none under way"
 
 verified=$(tool org.apache.kafka.tools.VerifiableProducer --bootstrap-server "$bootstrap" --topic "$topic" --max-messages 1000 --acks -1)
 has '"sent":1000,"acked":1000' "$(tr -d ' ' <<<"$verified")"
@@ -126,10 +149,6 @@ skip kafka-dump-log "works on the files of a Kafka broker; Ottla's log is one fo
 skip kafka-acls "needs DescribeAcls and CreateAcls, which Ottla does not serve yet"
 skip kafka-client-metrics "needs client telemetry, which Ottla does not serve yet"
 skip kafka-delegation-tokens "needs delegation tokens, which Ottla does not serve yet"
-skip kafka-features "needs UpdateFeatures, which Ottla does not serve yet"
-skip kafka-leader-election "needs ElectLeaders, which Ottla does not serve yet; one node has nobody else to elect"
-skip kafka-metadata-quorum "needs DescribeQuorum, which Ottla does not serve yet"
-skip kafka-reassign-partitions "needs AlterPartitionReassignments, which Ottla does not serve yet; one node has nowhere to move to"
 skip kafka-share-groups "needs share groups, which Ottla does not serve yet"
 skip kafka-streams-groups "needs streams groups, which Ottla does not serve yet"
 grep -E ' (WARN|ERROR) ' "$work/logged" | sed 's/^/  /' || true

@@ -196,9 +196,8 @@ impl Life {
         let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
         let registry = Arc::new(metadata.clone());
         let shards = Shards::new(broker(node), host.clone(), directories, registry.clone(), upkeep());
-        for replica in recovered.iter().filter(|replica| !metadata::is_metadata(replica)) {
-            shards.open(&directory, replica).await.map_err(|error| error.to_string())?;
-        }
+        let carrying = recovered.iter().filter(|replica| !metadata::is_metadata(replica));
+        shards.open(carrying.map(|replica| (&directory, replica))).await.map_err(|error| error.to_string())?;
         shards.start();
         let partitions = Partitions::new(shards.clone());
         let groups = Groups::new(group_settings(), PartitionJournal::start(registry, partitions.clone()));

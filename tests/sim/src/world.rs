@@ -448,12 +448,16 @@ impl World {
         }
     }
 
-    /// All other nodes take the process of this one for dead, as if its connections had been reset.
+    /// All other nodes take the process of this one for dead, as if its connections had been reset; some find somebody there.
     pub(crate) fn suspect(&self, suspected: SimNode) {
         for life in self.lives().into_iter().filter(|life| life.node != suspected) {
             let network = self.0.network.clone();
             sim::spawn_on(life.node, async move {
-                life.host.suspect(move |replica| network.home(replica) == Some(suspected));
+                let confirmed = async {
+                    rt::sleep(Duration::from_millis(sim::random_below(40))).await;
+                    sim::random_below(4) != 0
+                };
+                life.host.suspect(move |replica| network.home(replica) == Some(suspected), confirmed);
             });
         }
     }
