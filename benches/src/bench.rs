@@ -19,6 +19,8 @@ use crate::{machine, process};
 const DISK_MAX: u64 = 12 << 30;
 /// Peers with more partitions than this are not used for another table.
 const PARTITIONS_MAX: i32 = 1_000;
+/// Nodes of a cluster.
+const NODES: usize = 3;
 
 /// Where things are and how thorough to be.
 pub(crate) struct Setup {
@@ -90,14 +92,29 @@ impl Bench {
         }
     }
 
-    /// Both peers, not started, with empty directories. Those that run are ended first.
+    /// Both peers, one node each, not started, with empty directories. Those that run are ended first.
     pub(crate) fn prepare(&mut self) -> Vec<Peer> {
+        self.prepare_nodes(1)
+    }
+
+    /// The same with a cluster of each.
+    pub(crate) fn prepare_clusters(&mut self) -> Vec<Peer> {
+        self.prepare_nodes(NODES)
+    }
+
+    fn prepare_nodes(&mut self, nodes: usize) -> Vec<Peer> {
         self.end_peers();
         self.fresh += 1;
         let place = |name: &str| self.setup.data.join(format!("{name}-{}", self.fresh));
-        let mut peers = vec![ottla::prepare(&self.setup.ottla, place("ottla"))];
+        let mut peers = vec![ottla::prepare(&self.setup.ottla, place("ottla"), nodes)];
         if let Some(jars) = &self.setup.jars {
-            peers.push(kafka::prepare(jars, place("kafka")));
+            peers.push(kafka::prepare(jars, place("kafka"), nodes));
+        }
+        if nodes > 1 {
+            for peer in &peers {
+                let name = format!("{}, the first of {nodes} nodes", peer.name);
+                self.results.value["peers"][name] = serde_json::json!({"settings": peer.settings});
+            }
         }
         peers
     }
@@ -107,10 +124,11 @@ impl Bench {
         let Some(binary) = nats::binary() else { return false };
         self.end_peers();
         self.fresh += 1;
-        let place = |name: &str| self.setup.data.join(format!("{name}-{}", self.fresh));
-        let mut ottla = ottla::prepare(&self.setup.ottla, place("ottla"));
+        let (data, fresh) = (self.setup.data.clone(), self.fresh);
+        let place = |name: &str| data.join(format!("{name}-{fresh}"));
+        let mut ottla = ottla::prepare(&self.setup.ottla, place("ottla"), 1);
         ottla.start();
-        self.warm(&ottla);
+        self.warm(&mut ottla);
         let mut nats = nats::prepare(&binary, place("nats"));
         nats::start(&mut nats);
         self.results.value["peers"]["nats"] = serde_json::json!({"settings": nats.settings});
@@ -124,8 +142,9 @@ impl Bench {
         self.peers.clear();
         if self.partitions > PARTITIONS_MAX || machine::free_bytes(&self.setup.data) < 3 * DISK_MAX {
             for entry in std::fs::read_dir(&self.setup.data).into_iter().flatten().flatten() {
-                // The filler is a file.
-                let _ = std::fs::remove_dir_all(entry.path());
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    machine::remove(&entry.path());
+                }
             }
         }
         machine::sync();
@@ -133,15 +152,30 @@ impl Bench {
 
     /// Both peers with little in them: in a quick run those of the table before, if they still serve.
     pub(crate) fn begin_peers(&mut self) {
-        let both = self.peers.iter().all(|peer| peer.name != "nats");
+        self.begin_nodes(1);
+    }
+
+    /// The same with a cluster of each.
+    pub(crate) fn begin_clusters(&mut self) {
+        self.begin_nodes(NODES);
+    }
+
+    fn begin_nodes(&mut self, nodes: usize) {
+        let both = self.peers.iter().all(|peer| peer.name != "nats" && peer.nodes.len() == nodes);
         if !self.setup.quick || !both || self.partitions > PARTITIONS_MAX || !self.have_room() {
-            self.begin_anew();
+            self.start_anew(nodes);
         }
     }
 
-    /// Begins both peers anew, warmed: a JVM compiles what is called often.
+    /// Begins both peers anew, with as many nodes as they have.
     pub(crate) fn begin_anew(&mut self) {
-        let mut peers = self.prepare();
+        let nodes = self.peers.first().map_or(1, |peer| peer.nodes.len());
+        self.start_anew(nodes);
+    }
+
+    /// Warmed: a JVM compiles what is called often.
+    fn start_anew(&mut self, nodes: usize) {
+        let mut peers = self.prepare_nodes(nodes);
         for peer in &mut peers {
             peer.start();
             self.warm(peer);
@@ -151,10 +185,20 @@ impl Bench {
         self.partitions = 0;
     }
 
-    fn warm(&self, peer: &Peer) {
+    fn warm(&mut self, peer: &mut Peer) {
         let topic = Topic { name: "warm".to_owned(), partitions: 4 };
-        peer.wire().create_topic(&topic);
+        peer.create_topic(&topic);
         let (long, short) = self.pick((3.0, 1.5), (6.0, 3.0));
+        if peer.nodes.len() > 1 {
+            // The raw load does not look for leaders. Each node has a part of the work only.
+            let program = self.librdkafka();
+            for (what, seconds) in [("produce", 3.0 * long), ("consume", short)] {
+                let seconds = format!("seconds={}", seconds * self.setup.scale);
+                let options = ["topic=warm", "partitions=4", "ramp=0", &seconds, "set.acks=all"];
+                librdkafka::run(&program, peer, what, &options.map(str::to_owned));
+            }
+            return;
+        }
         let group = |role, connections, records| Group { role, topic: topic.clone(), connections, records, size: 1024 };
         let loads = [
             (group(Role::Produce { depth: 2 }, 8, 16), long),
@@ -163,7 +207,7 @@ impl Bench {
         ];
         for (group, seconds) in loads {
             let window = Duration::from_secs_f64(seconds * self.setup.scale);
-            Engine::connect(peer.address, &[group])
+            Engine::connect(peer.address(), &[group])
                 .run(Span { ramp: Duration::ZERO, window, bytes_max: 1 << 30 }, || {});
         }
     }
@@ -176,10 +220,10 @@ impl Bench {
         !self.peers.is_empty() && used < 2 * DISK_MAX && (used < free || free > DISK_MAX)
     }
 
-    /// Creates a topic at every peer.
+    /// Creates a topic at every peer that knows topics.
     pub(crate) fn create(&mut self, topic: &Topic) {
-        for peer in &self.peers {
-            peer.wire().create_topic(topic);
+        for peer in self.peers.iter_mut().filter(|peer| peer.name != "nats") {
+            peer.create_topic(topic);
         }
         self.partitions += topic.partitions;
     }
@@ -194,17 +238,17 @@ impl Bench {
     }
 
     /// Takes turns, A B A B, and keeps the row. `turn` measures one peer once.
-    pub(crate) fn row(&mut self, name: &str, turn: impl FnMut(&Peer) -> Sample) {
+    pub(crate) fn row(&mut self, name: &str, turn: impl FnMut(&mut Peer) -> Sample) {
         let row = self.measure(name, turn);
         self.add(row);
     }
 
     /// Takes turns.
-    pub(crate) fn measure(&self, name: &str, mut turn: impl FnMut(&Peer) -> Sample) -> Row {
+    pub(crate) fn measure(&mut self, name: &str, mut turn: impl FnMut(&mut Peer) -> Sample) -> Row {
         let mut samples: Vec<(String, Vec<Sample>)> =
             self.peers.iter().map(|p| (p.name.to_owned(), Vec::new())).collect();
         for _ in 0..self.rounds() {
-            for (peer, (_, list)) in self.peers.iter().zip(&mut samples) {
+            for (peer, (_, list)) in self.peers.iter_mut().zip(&mut samples) {
                 machine::settle();
                 list.push(turn(peer));
             }
@@ -230,7 +274,7 @@ impl Bench {
 
 /// Runs groups against a peer; the results by group, and what broker and client used meanwhile.
 pub(crate) fn drive(peer: &Peer, groups: &[Group], span: Span) -> (Vec<Done>, Cost) {
-    let engine = Engine::connect(peer.address, groups);
+    let engine = Engine::connect(peer.address(), groups);
     let mut looks = Vec::new();
     let (done, window) = engine.run(span, || looks.push((peer.usage(), process::client_cpu(), Instant::now())));
     let (before, after) = (looks[0], looks[1]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::table::{ALONE, CPU, MIB, MS, OF_ONE, P99, RATE, REQUESTS, Sample};
+use crate::table::{ALONE, CPU, ERRORS, GAP, MIB, MS, OF_BEFORE, OF_DISK, OF_ONE, P99, RATE, REQUESTS, SCRAPE, Sample};
 
 /// A goal: on the ratio to the other peer, or on Ottla's own figure.
 struct Goal {
@@ -29,9 +29,23 @@ fn goals(table: &str, row: &str) -> Vec<Goal> {
         "latency" => vec![ratio(P99, false, 1.0 / 3.0)],
         "beside" if !row.contains("alone") => vec![own(ALONE, false, 2.0)],
         "recovery" => vec![own(MS, false, 1_000.0)],
+        "cluster" if row.contains("linger") => vec![ratio(P99, false, 0.5)],
+        "cluster" if is_kib => vec![ratio(CPU, false, 0.5), ratio(RATE, true, 1.5)],
+        "cluster" => vec![ratio(CPU, false, 0.5)],
+        "gaps" => vec![own(ERRORS, false, 0.0)],
+        "partitions" => vec![own(MIB, false, 300.0), own(SCRAPE, false, 300.0)],
+        "rebuild" => vec![own(OF_DISK, true, 0.6), own(OF_BEFORE, true, 0.8)],
         "memory" if row.contains("idle") => vec![own(MIB, false, 40.0)],
         _ => Vec::new(),
     };
+    let gap = match row {
+        _ if table != "gaps" => None,
+        row if row.starts_with("kill -9") && row.ends_with(" 1 partition") => Some(300.0),
+        row if row.starts_with("kill -9") => Some(1_000.0),
+        row if row.starts_with("SIGSTOP") => Some(3_000.0),
+        _ => None,
+    };
+    goals.extend(gap.map(|most| own(GAP, false, most)));
     if table == "produce" && row.contains("10,000 partitions") {
         goals.push(own(OF_ONE, true, 0.9));
     }
@@ -51,4 +65,31 @@ pub(crate) fn of(table: &str, row: &str, ottla: &Sample, ratios: &BTreeMap<&'sta
         ))
     };
     goals(table, row).iter().filter_map(verdict).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reached(table: &str, row: &str, figures: &[(&'static str, f64)], ratios: &[(&'static str, f64)]) -> Vec<bool> {
+        let (own, ratios) = (figures.iter().copied().collect(), ratios.iter().copied().collect());
+        of(table, row, &own, &ratios).iter().map(|(_, verdict)| verdict["reached"] == true).collect()
+    }
+
+    #[test]
+    fn a_gap_is_judged_by_its_fault() {
+        let figures = |gap| [(ERRORS, 0.0), (GAP, gap)];
+        assert_eq!(reached("gaps", "kill -9, 1 partition", &figures(301.0), &[]), [true, false]);
+        assert_eq!(reached("gaps", "kill -9, 50 partitions beside 10,000 others", &figures(301.0), &[]), [true, true]);
+        assert_eq!(reached("gaps", "SIGSTOP, 1 partition", &figures(3_001.0), &[]), [true, false]);
+        assert_eq!(reached("gaps", "SIGTERM, 1 partition", &[(ERRORS, 1.0), (GAP, 9_000.0)], &[]), [false]);
+    }
+
+    #[test]
+    fn a_cluster_is_judged_by_what_the_row_loads() {
+        let ratios = [(CPU, 0.5), (RATE, 1.4), (P99, 0.6)];
+        assert_eq!(reached("cluster", "librdkafka produces 1 KiB, 1 partition", &[], &ratios), [true, false]);
+        assert_eq!(reached("cluster", "librdkafka produces 100 B, 16 partitions", &[], &ratios), [true]);
+        assert_eq!(reached("cluster", "librdkafka, records of 1 KiB, linger.ms=5", &[], &ratios), [false]);
+    }
 }

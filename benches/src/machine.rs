@@ -1,9 +1,10 @@
 //! The machine under the comparison: what it is, its page cache filled, or emptied for one directory.
 
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use rustix::fs::{Advice, fadvise};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -70,6 +71,7 @@ const FREE_MIB: u64 = 400;
 /// A file without blocks: reading it fills the page cache and no disk. Its size is near the largest that ext4 has.
 const HOLE_BYTES: u64 = 15 << 40;
 const PIECE_BYTES: u64 = 4 << 20;
+const REMOVERS: usize = 16;
 
 struct Filler {
     file: std::fs::File,
@@ -112,6 +114,22 @@ pub(crate) fn free_bytes(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(u64::MAX, |fs| fs.f_bavail * fs.f_frsize)
 }
 
+/// MB/s of one file that is written from end to end and then synced; it is removed again.
+pub(crate) fn write_speed(path: &Path, bytes: u64) -> f64 {
+    let piece: Vec<u8> = (0..PIECE_BYTES).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let pieces = (bytes / PIECE_BYTES).max(1);
+    let began = Instant::now();
+    let write = || {
+        let file = std::fs::File::create(path)?;
+        (0..pieces).try_for_each(|n| file.write_all_at(&piece, n * PIECE_BYTES))?;
+        file.sync_all()
+    };
+    write().unwrap_or_else(|e: std::io::Error| panic!("{}: {e}", path.display()));
+    let took = began.elapsed().as_secs_f64();
+    let _ = std::fs::remove_file(path);
+    (pieces * PIECE_BYTES) as f64 / 1e6 / took
+}
+
 /// Writes everything to disk.
 pub(crate) fn sync() {
     rustix::fs::sync();
@@ -121,6 +139,15 @@ pub(crate) fn sync() {
 pub(crate) fn settle() {
     sync();
     fill_cache();
+}
+
+/// Removes a directory. A disk may be told of each block that gets free, and each file waits for that: several at a time.
+pub(crate) fn remove(directory: &Path) {
+    let files = process::files(directory);
+    let part = files.len().div_ceil(REMOVERS).max(1);
+    let all = |some: &[(PathBuf, u64)]| some.iter().for_each(|(path, _)| drop(std::fs::remove_file(path)));
+    std::thread::scope(|scope| files.chunks(part).for_each(|some| drop(scope.spawn(move || all(some)))));
+    let _ = std::fs::remove_dir_all(directory);
 }
 
 /// Takes the files of a directory out of the page cache. Works for clean pages that no process has mapped: sync first, and

@@ -31,7 +31,7 @@ use crate::results::Results;
 /// Compares Ottla with Apache Kafka on this machine.
 #[derive(Parser)]
 struct Arguments {
-    /// Ends within ten minutes: short windows and less data.
+    /// Ends within ten minutes, with three nodes in twenty-five: short windows and less data.
     #[arg(long)]
     quick: bool,
     /// A tenth of a quick run: whether the tables work, not what they find.
@@ -49,9 +49,12 @@ struct Arguments {
     /// Lists the tables.
     #[arg(long)]
     list: bool,
-    /// Measures nothing: writes docs/performance.md and its pictures from a file of results.
+    /// Measures nothing: writes a page of docs/ and its pictures from a file of results.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// That page.
+    #[arg(long, value_name = "NAME", default_value = "performance.md")]
+    page: String,
     /// Ottla alone: no second broker, no ratios.
     #[arg(long)]
     alone: bool,
@@ -87,7 +90,7 @@ fn main() {
         return;
     }
     if let Some(file) = arguments.report {
-        report::write(&Results::open(Some(file)).value, &root().join("docs"));
+        report::write(&Results::open(Some(file)).value, &root().join("docs"), &arguments.page);
         return;
     }
     machine::raise_limits();
@@ -132,7 +135,7 @@ fn main() {
         }
     }
     bench.end_peers();
-    let _ = std::fs::remove_dir_all(&bench.setup.data);
+    machine::remove(&bench.setup.data);
     println!("\n{:.0} s", began.elapsed().as_secs_f64());
     if !failed.is_empty() {
         println!("failed: {}", failed.join(", "));

@@ -14,6 +14,15 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// What two processes used together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu + other.cpu,
+            read_bytes: self.read_bytes + other.read_bytes,
+            write_bytes: self.write_bytes + other.write_bytes,
+        }
+    }
+
     /// What was used since an earlier look.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! The file of results as a page: `docs/performance.md` with a table and a picture for each comparison. Nothing on that page
-//! is typed by hand.
+//! The file of results as a page below `docs` with a table and a picture for each comparison. Nothing on that page is typed by
+//! hand.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -13,8 +13,9 @@ use crate::tables;
 /// Figures of which a picture is made, where a table has them.
 const PLOTTED: usize = 3;
 
-/// Writes the page and its pictures below `docs`.
-pub(crate) fn write(results: &Value, docs: &Path) {
+/// Writes `page` and its pictures below `docs`.
+pub(crate) fn write(results: &Value, docs: &Path, page: &str) {
+    let file = docs.join(page);
     let pictures = docs.join("performance");
     std::fs::create_dir_all(&pictures).unwrap();
     let mut page = head(results);
@@ -36,7 +37,7 @@ pub(crate) fn write(results: &Value, docs: &Path) {
         page.push_str(&rows(table));
         let _ = writeln!(page, "\n`cargo compare {}--only {name}`\n", table["mode"].as_str().unwrap_or_default());
     }
-    std::fs::write(docs.join("performance.md"), page).unwrap();
+    std::fs::write(file, page).unwrap();
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
@@ -54,8 +55,9 @@ fn head(results: &Value) -> String {
     let of = |name: &str| machine[name].as_str().map_or_else(|| machine[name].to_string(), ToOwned::to_owned);
     let mut page = format!(
         "# Performance beside Apache Kafka\n\n\
-         Made by `cargo compare --report FILE`; do not edit. `cargo compare --json FILE` measures, `--quick` within ten \
-         minutes, `--only NAME,...` single tables; `benches/` says how.\n\n\
+         Made by `cargo compare --report FILE`; do not edit. `cargo compare --json FILE` measures, `--quick` within half \
+         an hour, `--only NAME,...` single tables; `benches/` says how. One node stands on [performance.md](performance.md), \
+         clusters of three on [performance-cluster.md](performance-cluster.md).\n\n\
          **Ottla syncs to disk before every acknowledgement. Kafka, with its defaults, acknowledges from memory.** Both are \
          asked with acks=all, by the same clients, on the same machine and disk, in turn (A B A B; medians are shown). \
          Clients share the processors with the broker: where they are busy, throughput says as much of the client as of \

@@ -33,6 +33,19 @@ pub(crate) const P999: &str = "p99.9 ms";
 pub(crate) const ALONE: &str = "times the p99 alone";
 /// Throughput as a part of what the same load reaches with one partition.
 pub(crate) const OF_ONE: &str = "of the rate with 1 partition";
+/// Throughput as a part of what the same load reached before.
+pub(crate) const OF_BEFORE: &str = "of the rate before";
+/// Throughput as a part of what the disk takes from one writer.
+pub(crate) const OF_DISK: &str = "of the disk's speed";
+/// The longest time without an acknowledgement: the worst of several faults, the median of them, and when the node is back.
+pub(crate) const GAP: &str = "longest gap ms";
+pub(crate) const GAP_MEDIAN: &str = "median gap ms";
+pub(crate) const GAP_BACK: &str = "longest gap on return ms";
+pub(crate) const SCRAPE: &str = "GET /metrics ms";
+pub(crate) const SCRAPE_KIB: &str = "/metrics KiB";
+/// Used while nobody asks for anything.
+pub(crate) const IDLE: &str = "idle cores";
+pub(crate) const SECONDS: &str = "s";
 pub(crate) const MS: &str = "ms";
 pub(crate) const MIB: &str = "MiB";
 pub(crate) const WRITTEN: &str = "bytes written per byte";
@@ -42,8 +55,15 @@ pub(crate) const OFFERED: &str = "offered requests/s";
 
 /// Every figure in the order in which it is shown.
 pub(crate) const METRICS: &[(&str, Better)] = &[
+    (GAP, Better::Lower),
+    (GAP_MEDIAN, Better::Lower),
+    (GAP_BACK, Better::Lower),
+    (SECONDS, Better::Lower),
     (MS, Better::Lower),
     (MIB, Better::Lower),
+    (IDLE, Better::Lower),
+    (SCRAPE, Better::Lower),
+    (SCRAPE_KIB, Better::Neither),
     (OFFERED, Better::Neither),
     (RATE, Better::Higher),
     (RECORDS, Better::Higher),
@@ -55,6 +75,8 @@ pub(crate) const METRICS: &[(&str, Better)] = &[
     (P999, Better::Lower),
     (ALONE, Better::Lower),
     (OF_ONE, Better::Higher),
+    (OF_BEFORE, Better::Higher),
+    (OF_DISK, Better::Higher),
     (WRITTEN, Better::Lower),
     (READ, Better::Neither),
     (CLIENT_CPU, Better::Neither),
@@ -70,7 +92,7 @@ pub(crate) struct Row {
     pub(crate) peers: Vec<(String, Vec<Sample>)>,
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }

@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::indexmap::IndexMap;
@@ -13,6 +13,7 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, FetchRequest, ListOffsetsRequest,
@@ -29,6 +30,23 @@ const PARTITIONS_PER_REQUEST: i32 = 5_000;
 pub(crate) struct Topic {
     pub(crate) name: String,
     pub(crate) partitions: i32,
+}
+
+/// Who has a partition, as a node knows it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Below 0 if nobody leads.
+    pub(crate) leader: i32,
+    pub(crate) in_sync: Vec<i32>,
+}
+
+/// A topic as a node knows it.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// How many brokers there are.
+    pub(crate) brokers: usize,
+    /// By index.
+    pub(crate) partitions: Vec<Place>,
 }
 
 fn text(value: &str) -> StrBytes {
@@ -149,13 +167,13 @@ impl Wire {
         self.try_call(0, &ApiVersionsRequest::default()).is_some_and(|a| a.error_code == 0)
     }
 
-    /// Creates a topic; false if the peer is not ready for that yet.
-    pub(crate) fn try_create_topic(&mut self, topic: &Topic) -> bool {
+    /// Creates a topic with so many replicas; false if the peer is not ready for that yet.
+    pub(crate) fn try_create_topic(&mut self, topic: &Topic, copies: i16) -> bool {
         let first = topic.partitions.min(PARTITIONS_PER_REQUEST);
         let wanted = CreatableTopic::default()
             .with_name(topic_name(&topic.name))
             .with_num_partitions(first)
-            .with_replication_factor(1);
+            .with_replication_factor(copies);
         let request = CreateTopicsRequest::default().with_topics(vec![wanted]).with_timeout_ms(60_000);
         let Some(answer) = self.try_call(5, &request) else { return false };
         // 36: it exists already, since an earlier attempt worked and was not answered in time.
@@ -178,45 +196,42 @@ impl Wire {
         made
     }
 
-    /// Creates a topic and waits until each partition takes part: has a leader and answers for its end.
-    pub(crate) fn create_topic(&mut self, topic: &Topic) {
-        assert!(self.try_create_topic(topic), "topic {} could not be created", topic.name);
-        let deadline = Instant::now() + Duration::from_secs(180);
-        while !self.is_whole(topic) {
-            assert!(Instant::now() < deadline, "topic {} does not get its partitions", topic.name);
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn is_whole(&mut self, topic: &Topic) -> bool {
+    /// What the node knows of a topic and of its peers; `None` if it does not know all of its partitions.
+    pub(crate) fn try_layout(&mut self, topic: &Topic) -> Option<Layout> {
         let named = MetadataRequestTopic::default().with_name(Some(topic_name(&topic.name)));
-        let request = MetadataRequest::default().with_topics(Some(vec![named]));
-        let Some(answer) = self.call(9, &request).topics.into_iter().next() else { return false };
-        let led = answer.partitions.iter().filter(|p| p.error_code == 0 && p.leader_id.0 >= 0).count();
-        // Metadata may be ahead of the partitions themselves: each has to answer for its end.
-        led == usize::try_from(topic.partitions).unwrap() && self.try_ends(topic).is_some()
+        let request = MetadataRequest::default().with_topics(Some(vec![named])).with_allow_auto_topic_creation(false);
+        let answer = self.try_call(9, &request)?;
+        let mut partitions = answer.topics.into_iter().next()?.partitions;
+        partitions.sort_by_key(|p| p.partition_index);
+        let place = |p: MetadataResponsePartition| Place {
+            leader: if p.error_code == 0 { p.leader_id.0 } else { -1 },
+            in_sync: p.isr_nodes.into_iter().map(|node| node.0).collect(),
+        };
+        let is_all = partitions.len() == usize::try_from(topic.partitions).unwrap();
+        is_all
+            .then(|| Layout { brokers: answer.brokers.len(), partitions: partitions.into_iter().map(place).collect() })
     }
 
-    /// The offset after the last record of each partition; `None` unless all are there.
-    fn try_ends(&mut self, topic: &Topic) -> Option<Vec<i64>> {
-        let part = |p| {
-            let part = ListOffsetsPartition::default().with_partition_index(p);
+    /// The offset after the last record of each of some partitions, which this node leads; `None` unless it answers for all.
+    pub(crate) fn try_ends(&mut self, topic: &Topic, partitions: &[i32]) -> Option<Vec<i64>> {
+        let part = |p: &i32| {
+            let part = ListOffsetsPartition::default().with_partition_index(*p);
             part.with_timestamp(-1).with_current_leader_epoch(-1)
         };
         let wanted = ListOffsetsTopic::default()
             .with_name(topic_name(&topic.name))
-            .with_partitions((0..topic.partitions).map(part).collect());
+            .with_partitions(partitions.iter().map(part).collect());
         let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![wanted]);
         let mut found = self.try_call(7, &request)?.topics.into_iter().next()?.partitions;
         found.sort_by_key(|p| p.partition_index);
-        let is_whole =
-            found.len() == usize::try_from(topic.partitions).unwrap() && found.iter().all(|p| p.error_code == 0);
+        let is_whole = found.len() == partitions.len() && found.iter().all(|p| p.error_code == 0);
         is_whole.then(|| found.iter().map(|p| p.offset).collect())
     }
 
     /// The offset after the last record of each partition.
     pub(crate) fn ends(&mut self, topic: &Topic) -> Vec<i64> {
-        self.try_ends(topic).expect("the ends of a topic")
+        let all: Vec<i32> = (0..topic.partitions).collect();
+        self.try_ends(topic, &all).expect("the ends of a topic")
     }
 
     /// True once a record has been acknowledged.

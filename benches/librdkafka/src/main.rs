@@ -1,78 +1,24 @@
-//! A load by librdkafka, as applications use it: `produce` or `consume` for some seconds, with librdkafka's defaults.
+//! A load by librdkafka, as applications use it: `produce` or `consume` for some seconds, with librdkafka's defaults; or
+//! `watch`, a producer that goes on whatever happens and is asked for figures.
 //!
-//! Usage: `librdkafka-load produce|consume NAME=VALUE...`. Prints `begin` when the measured window opens and one line of
-//! figures when it closes, so that whoever started it can look at the broker at both ends.
+//! Usage: `librdkafka-load produce|consume|watch NAME=VALUE...`. Prints `begin` when the measured window opens and one line
+//! of figures when it closes, so that whoever started it can look at the broker at both ends.
+
+mod counts;
+mod watch;
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-struct Counts {
-    began: Instant,
-    counting: AtomicBool,
-    records: AtomicU64,
-    bytes: AtomicU64,
-    errors: AtomicU64,
-    latency: Mutex<Histogram<u64>>,
-}
-
-impl Counts {
-    fn new() -> Arc<Self> {
-        let latency = Histogram::new_with_bounds(1_000, 600_000_000_000, 3).expect("bounds");
-        Arc::new(Self {
-            began: Instant::now(),
-            counting: AtomicBool::new(false),
-            records: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
-            latency: Mutex::new(latency),
-        })
-    }
-
-    fn now(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
-    }
-
-    fn count(&self, bytes: usize) {
-        self.records.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
-struct Delivered(Arc<Counts>);
-
-impl ClientContext for Delivered {}
-
-impl ProducerContext for Delivered {
-    /// The time at which the record should have been sent.
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, intended: usize) {
-        let counts = &self.0;
-        match result {
-            Ok(message) if counts.counting.load(Ordering::Relaxed) => {
-                counts.count(message.payload_len());
-                let took = counts.now().saturating_sub(intended as u64).max(1_000);
-                counts.latency.lock().expect("histogram").saturating_record(took);
-            }
-            Ok(_) => {}
-            Err(_) => {
-                counts.errors.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-}
+use counts::{Counts, Delivered, say};
 
 struct Options(BTreeMap<String, String>);
 
@@ -85,7 +31,13 @@ impl Options {
         self.0.get(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name}: not a number")))
     }
 
-    /// The broker, and whatever is given as `set.NAME=VALUE`.
+    /// Numbers between commas; none if it is not given.
+    fn list(&self, name: &str) -> Vec<i32> {
+        let all = self.0.get(name).map_or("", String::as_str).split(',').filter(|part| !part.is_empty());
+        all.map(|part| part.parse().unwrap_or_else(|_| panic!("{name}: not a number"))).collect()
+    }
+
+    /// The brokers, and whatever is given as `set.NAME=VALUE`.
     fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.text("to"));
@@ -102,70 +54,101 @@ impl Options {
 fn measure(options: &Options, counts: &Counts, mut step: impl FnMut()) {
     let ramp = Duration::from_secs_f64(options.number("ramp", 0.5));
     let window = Duration::from_secs_f64(options.number("seconds", 3.0));
+    // The window closes early once so much payload has moved.
+    let most = options.number("bytes", f64::MAX) as u64;
     let started = Instant::now();
     while started.elapsed() < ramp {
         step();
     }
-    println!("begin");
-    std::io::stdout().flush().expect("stdout");
+    say("begin");
     counts.counting.store(true, Ordering::Relaxed);
     let opened = Instant::now();
-    while opened.elapsed() < window {
+    while opened.elapsed() < window && counts.bytes.load(Ordering::Relaxed) < most {
         step();
     }
-    let seconds = opened.elapsed().as_secs_f64();
+    let took = opened.elapsed();
     counts.counting.store(false, Ordering::Relaxed);
-    let latency = counts.latency.lock().expect("histogram");
-    let at = |percent| latency.value_at_percentile(percent) as f64 / 1e6;
-    println!(
-        "end records={} bytes={} errors={} seconds={seconds} p50={} p99={} p999={}",
-        counts.records.load(Ordering::Relaxed),
-        counts.bytes.load(Ordering::Relaxed),
-        counts.errors.load(Ordering::Relaxed),
-        at(50.0),
-        at(99.0),
-        at(99.9),
-    );
-    std::io::stdout().flush().expect("stdout");
+    say(&format!("end {}", counts.take(took)));
+}
+
+/// How long a producer waits for acknowledgements at a time.
+const POLL: Duration = Duration::from_millis(1);
+
+/// What a producer sends.
+struct Load {
+    producer: BaseProducer<Delivered>,
+    topic: String,
+    value: Vec<u8>,
+    /// Records a second; 0: as fast as it can.
+    rate: f64,
+}
+
+impl Load {
+    fn new(options: &Options, counts: &Arc<Counts>) -> Self {
+        let producer = options.client().create_with_context(Delivered(Arc::clone(counts))).expect("a producer");
+        let size = options.number("size", 1024.0) as usize;
+        Self {
+            producer,
+            topic: options.text("topic").to_owned(),
+            value: (0..size).map(|n| ((n * 7919) >> 3) as u8).collect(),
+            rate: options.number("rate", 0.0),
+        }
+    }
+
+    /// Queues a record, and waits where librdkafka's queue is full. Without a partition librdkafka chooses one.
+    fn send(&self, intended: u64, partition: Option<i32>) -> Result<(), KafkaError> {
+        let mut record: BaseRecord<'_, str, [u8], usize> =
+            BaseRecord::with_opaque_to(&self.topic, intended as usize).payload(&self.value);
+        record.partition = partition;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    self.producer.poll(Duration::from_millis(5));
+                    record = back;
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    /// When the record with that number should be sent.
+    fn time_of(&self, number: u64) -> u64 {
+        (number as f64 * 1e9 / self.rate) as u64
+    }
+
+    /// Takes acknowledgements until the record with that number is due, a millisecond at most.
+    fn poll_until(&self, number: u64, counts: &Counts) {
+        let left = Duration::from_nanos(self.time_of(number).saturating_sub(counts.now()));
+        if left >= POLL {
+            self.producer.poll(POLL);
+        } else {
+            // librdkafka waits for whole milliseconds or not at all: turning round here would take a processor from the broker.
+            std::thread::sleep(left.min(POLL / 10));
+            self.producer.poll(Duration::ZERO);
+        }
+    }
 }
 
 fn produce(options: &Options) {
     let counts = Counts::new();
-    let producer: BaseProducer<Delivered> =
-        options.client().create_with_context(Delivered(Arc::clone(&counts))).expect("a producer");
-    let topic = options.text("topic").to_owned();
-    let value: Vec<u8> = (0..options.number("size", 1024.0) as usize).map(|n| (n * 7919 >> 3) as u8).collect();
-    let rate = options.number("rate", 0.0);
+    let load = Load::new(options, &counts);
+    let send = |intended| load.send(intended, None).unwrap_or_else(|error| panic!("{error}"));
     let mut sent = 0_u64;
-    let send = |intended: u64| {
-        let mut record: BaseRecord<'_, str, [u8], usize> =
-            BaseRecord::with_opaque_to(&topic, intended as usize).payload(&value);
-        loop {
-            match producer.send(record) {
-                Ok(()) => return,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    producer.poll(Duration::from_millis(5));
-                    record = back;
-                }
-                Err((error, _)) => panic!("{error}"),
-            }
-        }
-    };
     measure(options, &counts, || {
-        if rate == 0.0 {
+        if load.rate == 0.0 {
             let now = counts.now();
             (0..500).for_each(|_| send(now));
-            producer.poll(Duration::ZERO);
+            load.producer.poll(Duration::ZERO);
             return;
         }
-        let time_of = |n: u64| (n as f64 * 1e9 / rate) as u64;
-        while time_of(sent) <= counts.now() {
-            send(time_of(sent));
+        while load.time_of(sent) <= counts.now() {
+            send(load.time_of(sent));
             sent += 1;
         }
-        producer.poll(Duration::from_nanos(time_of(sent).saturating_sub(counts.now())).min(Duration::from_millis(1)));
+        load.poll_until(sent, &counts);
     });
-    let _ = producer.flush(Duration::from_secs(30));
+    let _ = load.producer.flush(Duration::from_secs(30));
 }
 
 fn consume(options: &Options) {
@@ -226,6 +209,7 @@ fn main() {
     match what.as_str() {
         "produce" => produce(&options),
         "consume" => consume(&options),
-        _ => panic!("produce or consume"),
+        "watch" => watch::watch(&options),
+        _ => panic!("produce, consume or watch"),
     }
 }

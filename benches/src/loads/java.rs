@@ -49,7 +49,7 @@ pub(crate) fn produce(jars: &Path, peer: &Peer, topic: &Topic, records: u64, siz
     command.args(["org.apache.kafka.tools.ProducerPerformance", "--topic", &topic.name]);
     command.args(["--num-records", &records.to_string(), "--record-size", &size.to_string()]);
     command.args(["--throughput", &rate.map_or(-1, |r| r as i64).to_string(), "--producer-props", "acks=all"]);
-    command.arg(format!("bootstrap.servers={}", peer.address));
+    command.arg(format!("bootstrap.servers={}", peer.bootstrap()));
     let (line, broker_cpu, client_cpu) = output(command, peer);
     let done = before(&line, " records sent");
     Run {
@@ -68,7 +68,7 @@ pub(crate) fn consume(jars: &Path, peer: &Peer, topic: &Topic, records: u64) -> 
     let mut command = java(jars);
     command.args(["org.apache.kafka.tools.ConsumerPerformance", "--topic", &topic.name, "--hide-header"]);
     command.args(["--messages", &records.to_string(), "--timeout", "60000"]);
-    command.args(["--bootstrap-server", &peer.address.to_string()]);
+    command.args(["--bootstrap-server", &peer.bootstrap()]);
     let (line, broker_cpu, client_cpu) = output(command, peer);
     let fields: Vec<&str> = line.split(',').map(str::trim).collect();
     let number = |at: usize| -> f64 {

@@ -1,10 +1,12 @@
-//! A real Apache Kafka from Maven Central: one node in KRaft combined mode with the settings, the heap and the collector
+//! A real Apache Kafka from Maven Central: nodes in KRaft combined mode with the settings, the heap and the collector
 //! that its own scripts and its own `config/server.properties` give it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Peer, free_address, fresh_directory};
+use super::node::{Node, data_below, free_address};
+use super::{Peer, fresh_directory, rack};
 
 /// What `kafka-server-start.sh` and `kafka-run-class.sh` pass to the JVM.
 const JVM: &[&str] = &[
@@ -17,6 +19,18 @@ const JVM: &[&str] = &[
     "-XX:+ExplicitGCInvokesConcurrent",
     "-XX:MaxInlineLevel=15",
     "-Djava.awt.headless=true",
+];
+
+const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qg";
+
+/// What a node alone needs, as its own `config/server.properties` has it: by default Kafka wants three copies of its internal
+/// topics.
+const ALONE: &[&str] = &[
+    "offsets.topic.replication.factor=1",
+    "share.coordinator.state.topic.replication.factor=1",
+    "share.coordinator.state.topic.min.isr=1",
+    "transaction.state.log.replication.factor=1",
+    "transaction.state.log.min.isr=1",
 ];
 
 /// The folder of Kafka's jars: given, or that of the client tests, or pulled now by Maven.
@@ -59,36 +73,49 @@ pub(crate) fn java(jars: &Path) -> Command {
     command
 }
 
-/// A node with a formatted directory that has not been started yet.
-pub(crate) fn prepare(jars: &Path, directory: PathBuf) -> Peer {
+/// So many nodes with formatted directories that have not been started yet: one alone, or a cluster.
+pub(crate) fn prepare(jars: &Path, directory: PathBuf, count: usize) -> Peer {
     fresh_directory(&directory);
-    let (address, controller) = (free_address(), free_address());
-    let lines = vec![
-        "process.roles=broker,controller".to_owned(),
-        "node.id=1".to_owned(),
-        format!("controller.quorum.voters=1@{controller}"),
-        format!("listeners=PLAINTEXT://{address},CONTROLLER://{controller}"),
-        format!("advertised.listeners=PLAINTEXT://{address}"),
-        "controller.listener.names=CONTROLLER".to_owned(),
-        format!("log.dirs={}", directory.join("data").display()),
-        "offsets.topic.replication.factor=1".to_owned(),
-        "share.coordinator.state.topic.replication.factor=1".to_owned(),
-        "share.coordinator.state.topic.min.isr=1".to_owned(),
-        "transaction.state.log.replication.factor=1".to_owned(),
-        "transaction.state.log.min.isr=1".to_owned(),
-    ];
-    let file = directory.join("server.properties");
-    std::fs::write(&file, lines.join("\n") + "\n").unwrap();
-    let mut format = java(jars);
-    format.args(["kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"]).arg(&file);
-    let done = format.output().expect("java");
-    assert!(done.status.success(), "Kafka's format: {}", String::from_utf8_lossy(&done.stderr));
-    let mut command = vec!["java".to_owned()];
-    command.extend(JVM.iter().map(|flag| (*flag).to_owned()));
-    command.extend(["-cp".to_owned(), format!("{}/*", jars.display()), "kafka.Kafka".to_owned()]);
-    command.push(file.display().to_string());
-    let mut peer = Peer::new("kafka", address, directory, command);
-    peer.settings = lines;
+    let controllers: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
+    let voters: Vec<String> = controllers.iter().enumerate().map(|(at, c)| format!("{}@{c}", at + 1)).collect();
+    let mut shown = Vec::new();
+    let nodes = controllers.iter().enumerate().map(|(at, controller)| {
+        let (id, address) = (at + 1, free_address());
+        let own = directory.join(format!("node-{id}"));
+        let mut lines = vec![
+            "process.roles=broker,controller".to_owned(),
+            format!("node.id={id}"),
+            format!("controller.quorum.voters={}", voters.join(",")),
+            format!("listeners=PLAINTEXT://{address},CONTROLLER://{controller}"),
+            format!("advertised.listeners=PLAINTEXT://{address}"),
+            "controller.listener.names=CONTROLLER".to_owned(),
+            format!("log.dirs={}", data_below(&own).display()),
+        ];
+        if count > 1 {
+            lines.push(format!("broker.rack={}", rack(at)));
+        } else {
+            lines.extend(ALONE.iter().map(|line| (*line).to_owned()));
+        }
+        let file = own.join("server.properties");
+        let text = lines.join("\n") + "\n";
+        if at == 0 {
+            shown = lines;
+        }
+        let jars = format!("{}/*", jars.display());
+        let mut command = vec!["java".to_owned()];
+        command.extend(JVM.iter().map(|flag| (*flag).to_owned()));
+        command.extend(["-cp", &jars, "kafka.Kafka", &file.display().to_string()].map(str::to_owned));
+        let mut node = Node::new(i32::try_from(id).unwrap(), address, own, command);
+        std::fs::write(&file, text).unwrap();
+        let format = ["java", "-cp", &jars, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"];
+        node.format = format.map(str::to_owned).into();
+        node.format.push(file.display().to_string());
+        node.format();
+        node
+    });
+    let nodes = nodes.collect();
+    let mut peer = Peer::new("kafka", directory, nodes);
+    peer.settings = shown;
     peer.settings.push(format!("heap and JVM: {}", JVM.join(" ")));
     peer
 }

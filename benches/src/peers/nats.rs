@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Peer, free_address, fresh_directory};
+use super::Peer;
+use super::node::{Node, data_below, free_address};
 
 const MODULE: &str = "github.com/nats-io/nats-server/v2";
 const VERSION: &str = "v2.15.2";
@@ -31,20 +32,20 @@ pub(crate) fn binary() -> Option<PathBuf> {
 
 /// A server that has not been started yet.
 pub(crate) fn prepare(binary: &Path, directory: PathBuf) -> Peer {
-    fresh_directory(&directory);
     let address = free_address();
     let lines = vec![
         format!("listen: \"{address}\""),
         "jetstream {".to_owned(),
-        format!("  store_dir: \"{}\"", directory.join("data").display()),
+        format!("  store_dir: \"{}\"", data_below(&directory).display()),
         "  sync_interval: always".to_owned(),
         "  max_file_store: 64GB".to_owned(),
         "}".to_owned(),
     ];
     let file = directory.join("nats.conf");
-    std::fs::write(&file, lines.join("\n") + "\n").unwrap();
     let command = vec![binary.display().to_string(), "-c".to_owned(), file.display().to_string()];
-    let mut peer = Peer::new("nats", address, directory, command);
+    let node = Node::new(1, address, directory.clone(), command);
+    std::fs::write(&file, lines.join("\n") + "\n").unwrap();
+    let mut peer = Peer::new("nats", directory, vec![node]);
     peer.settings = vec![format!("NATS {VERSION}")];
     peer.settings.extend(lines);
     peer
@@ -55,10 +56,10 @@ const STREAMS: usize = 16;
 
 /// Starts the server and creates its streams on disk.
 pub(crate) fn start(peer: &mut Peer) {
-    peer.spawn();
+    peer.nodes[0].spawn();
     let deadline = Instant::now() + Duration::from_secs(30);
     let stream = loop {
-        match TcpStream::connect(peer.address) {
+        match TcpStream::connect(peer.address()) {
             Ok(stream) => break stream,
             Err(_) => assert!(Instant::now() < deadline, "NATS does not answer:\n{}", peer.log_tail()),
         }

@@ -1,9 +1,11 @@
 //! Ottla as it is shipped: the release build with its defaults, which sync before every acknowledgement.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Peer, free_address, fresh_directory};
+use super::node::{Node, data_below, free_address};
+use super::{Peer, fresh_directory, rack};
 
 /// The release build of this workspace: built now unless a binary is given.
 pub(crate) fn binary(given: Option<&Path>) -> PathBuf {
@@ -19,21 +21,39 @@ pub(crate) fn binary(given: Option<&Path>) -> PathBuf {
     beside
 }
 
-/// A node that has not been started yet.
-pub(crate) fn prepare(binary: &Path, directory: PathBuf) -> Peer {
+/// So many nodes that have not been started yet: one alone, or a cluster.
+pub(crate) fn prepare(binary: &Path, directory: PathBuf, count: usize) -> Peer {
     fresh_directory(&directory);
-    let address = free_address();
-    let settings = vec![
-        ("KAFKA_NODE_ID", "1".to_owned()),
-        ("KAFKA_LISTENERS", format!("PLAINTEXT://{address}")),
-        ("KAFKA_LOG_DIRS", directory.join("data").display().to_string()),
-        ("OTTLA_ADMIN_LISTENER", free_address().to_string()),
-    ];
+    let places: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
+    let seeds = places.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let command = vec![binary.display().to_string(), "start".to_owned()];
-    let mut peer = Peer::new("ottla", address, directory, command);
-    peer.settings = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut shown = Vec::new();
+    let nodes = places.iter().enumerate().map(|(at, place)| {
+        let (id, address, admin) = (at + 1, free_address(), free_address());
+        let own = directory.join(format!("node-{id}"));
+        let mut settings = vec![
+            ("KAFKA_NODE_ID", id.to_string()),
+            ("KAFKA_LISTENERS", format!("PLAINTEXT://{address}")),
+            ("KAFKA_LOG_DIRS", data_below(&own).display().to_string()),
+            ("OTTLA_ADMIN_LISTENER", admin.to_string()),
+        ];
+        if count > 1 {
+            settings.push(("KAFKA_BROKER_RACK", rack(at)));
+            settings.push(("OTTLA_CLUSTER_LISTENER", place.to_string()));
+            settings.push(("OTTLA_CLUSTER_SEEDS", seeds.clone()));
+        }
+        if at == 0 {
+            shown = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        }
+        let mut node = Node::new(i32::try_from(id).unwrap(), address, own, command.clone());
+        node.admin = Some(admin);
+        node.environment = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        node
+    });
+    let nodes = nodes.collect();
+    let mut peer = Peer::new("ottla", directory, nodes);
+    peer.settings = shown;
     peer.settings.push("heap: what it needs (no limit is set)".to_owned());
-    peer.environment = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     peer
 }
 

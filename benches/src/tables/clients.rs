@@ -35,17 +35,9 @@ pub(crate) fn clients(bench: &mut Bench) {
             bench.create(&topic);
             let what = format!("{size_name}, {}", counted(partitions as usize, "partition"));
             let seconds = bench.seconds(1.0, 5.0);
-            let options = |topic: &Topic| {
-                vec![
-                    format!("topic={}", topic.name),
-                    format!("size={size}"),
-                    format!("seconds={seconds}"),
-                    format!("partitions={partitions}"),
-                    "set.acks=all".to_owned(),
-                ]
-            };
+            let options = librdkafka::options(&topic, size, seconds);
             bench.row(&format!("librdkafka produces {what}"), |peer| {
-                of_client(&librdkafka::run(&program, peer, "produce", &options(&topic)))
+                of_client(&librdkafka::run(&program, peer, "produce", &options))
             });
             // As much work for both, not as much time: the tool counts records.
             let records = (bench.seconds(0.2e9, 2e9) / (size as f64 + 400.0)) as u64;
@@ -63,7 +55,7 @@ pub(crate) fn clients(bench: &mut Bench) {
             // With thousands of partitions librdkafka now and then forgets to ask for some of them, whoever the broker is.
             if partitions <= 100 {
                 bench.row(&format!("librdkafka consumes {what}"), |peer| {
-                    let mut options = options(&topic);
+                    let mut options = options.clone();
                     options.retain(|o| !o.starts_with("set."));
                     options.push(format!("records={records}"));
                     of_client(&librdkafka::run(&program, peer, "consume", &options))

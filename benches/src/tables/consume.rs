@@ -15,7 +15,7 @@ pub(crate) fn fill(peer: &Peer, topic: &Topic, size: usize, bytes: u64) {
     let role = Role::Produce { depth: 4 };
     let group = Group { role, topic: topic.clone(), connections, records: batch_of(size), size };
     let span = Span { ramp: Duration::ZERO, window: Duration::from_secs(600), bytes_max: bytes };
-    let (done, _) = Engine::connect(peer.address, &[group]).run(span, || {});
+    let (done, _) = Engine::connect(peer.address(), &[group]).run(span, || {});
     assert_eq!(done[0].errors, 0, "errors while {} was filled", peer.name);
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn catchup(bench: &mut Bench) {
     let mut peers = bench.prepare();
     for peer in &mut peers {
         peer.start();
-        peer.wire().create_topic(&topic);
+        peer.create_topic(&topic);
         fill(peer, &topic, 1024, bytes);
     }
     for (name, readers) in [("1 KiB, 1 reader", 1), ("1 KiB, 4 readers", 4)] {

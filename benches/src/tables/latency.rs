@@ -37,16 +37,16 @@ pub(crate) fn latency(bench: &mut Bench) {
             sample
         });
     }
-    clients_latency(bench);
+    clients_latency(bench, &["5", "0"]);
 }
 
-/// The same through librdkafka, once as it is and once without its 5 ms of lingering.
-fn clients_latency(bench: &mut Bench) {
+/// The same through librdkafka: with its 5 ms of lingering, or without.
+pub(super) fn clients_latency(bench: &mut Bench, lingers: &[&str]) {
     let topic = Topic { name: "latency-client".to_owned(), partitions: 16 };
     bench.create(&topic);
     let program = bench.librdkafka();
     let seconds = bench.seconds(1.5, 10.0);
-    for linger in ["5", "0"] {
+    for linger in lingers {
         let options = |seconds: f64, rate: f64| {
             vec![
                 format!("topic={}", topic.name),

@@ -6,20 +6,20 @@ use super::consume::fill;
 use super::produce::batch_of;
 use crate::bench::{Bench, drive};
 use crate::loads::engine::{Group, Role, Span};
+use crate::machine;
 use crate::peers::Peer;
 use crate::table::{BROKER_CORES, MIB, MS, Row, Sample, WRITTEN};
 use crate::wire::Topic;
-use crate::{machine, process};
 
 fn milliseconds(took: Duration) -> Sample {
     Sample::from([(MS, took.as_secs_f64() * 1e3)])
 }
 
-fn row_of(name: &str, peers: &[Peer]) -> Row {
+pub(super) fn row_of(name: &str, peers: &[Peer]) -> Row {
     Row { name: name.to_owned(), peers: peers.iter().map(|p| (p.name.to_owned(), Vec::new())).collect() }
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     if bytes < 1 << 30 { format!("{} MiB", bytes >> 20) } else { format!("{} GiB", bytes >> 30) }
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn recovery(bench: &mut Bench) {
         // One after the other: two such directories at a time may not fit.
         for (at, mut peer) in bench.prepare().into_iter().enumerate() {
             peer.start();
-            peer.wire().create_topic(&topic);
+            peer.create_topic(&topic);
             fill(&peer, &topic, 1024, bytes);
             peer.kill();
             if round == 0 {
@@ -96,19 +96,19 @@ pub(crate) fn memory(bench: &mut Bench) {
     for (at, peer) in peers.iter_mut().enumerate() {
         peer.start();
         rows[0].peers[at].1.push(quiet(peer));
-        peer.wire().create_topic(&one);
+        peer.create_topic(&one);
         fill(peer, &one, 1024, bench.bytes(5e8, 2e9));
         rows[1].peers[at].1.push(quiet(peer));
-        peer.wire().create_topic(&many);
+        peer.create_topic(&many);
         rows[2].peers[at].1.push(quiet(peer));
         peer.kill();
         // Thousands of files that nobody needs are not synced.
-        let _ = std::fs::remove_dir_all(&peer.directory);
+        machine::remove(&peer.directory);
     }
     rows.into_iter().for_each(|row| bench.add(row));
 }
 
-fn quiet(peer: &Peer) -> Sample {
+pub(super) fn quiet(peer: &Peer) -> Sample {
     let seconds = 3;
     let before = peer.usage().cpu;
     std::thread::sleep(Duration::from_secs(seconds));
@@ -161,7 +161,7 @@ pub(crate) fn sustained(bench: &mut Bench) {
     let mut row = Row { name: format!("1 KiB, {}", size(bytes)), peers: Vec::new() };
     for mut peer in bench.prepare() {
         peer.start();
-        peer.wire().create_topic(&topic);
+        peer.create_topic(&topic);
         fill(&peer, &topic, 1024, bytes / 8);
         machine::settle();
         let role = Role::Produce { depth: 2 };
@@ -169,7 +169,7 @@ pub(crate) fn sustained(bench: &mut Bench) {
         let span = Span { ramp: Duration::ZERO, window: Duration::from_secs(120), bytes_max: bytes };
         let (done, cost) = drive(&peer, &groups, span);
         let mut sample = cost.throughput(&done[0]);
-        sample.insert(MIB, process::resident(peer.pid()) as f64 / f64::from(1 << 20));
+        sample.insert(MIB, peer.resident_mib());
         row.peers.push((peer.name.to_owned(), vec![sample]));
     }
     bench.add(row);

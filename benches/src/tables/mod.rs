@@ -1,7 +1,9 @@
 //! The tables, in the order in which they are run: the most important first.
 
 mod clients;
+mod cluster;
 mod consume;
+mod failover;
 mod latency;
 mod life;
 mod nats;
@@ -25,4 +27,8 @@ pub(crate) const ALL: &[(&str, fn(&mut Bench))] = &[
     ("written", life::written),
     ("sustained", life::sustained),
     ("nats", nats::nats),
+    ("cluster", cluster::cluster),
+    ("gaps", failover::gaps),
+    ("partitions", cluster::partitions),
+    ("rebuild", failover::rebuild),
 ];

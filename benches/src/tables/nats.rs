@@ -18,7 +18,7 @@ pub(crate) fn nats(bench: &mut Bench) {
     if !bench.begin_with_nats() {
         return;
     }
-    bench.peers()[0].wire().create_topic(&topic);
+    bench.create(&topic);
     for (size, size_name) in SIZES {
         for connections in [1, 64] {
             if bench.leaves_out(&[size != 1024, connections != 64]) {
