@@ -62,6 +62,7 @@ pub struct Node {
     groups: Groups,
     neighbourhood: Neighbourhood,
     metadata: GroupHandle,
+    shards: Shards,
     directories: Arc<[Directory]>,
     failures: Failures,
     told: Vec<ListenerEndpoint>,
@@ -99,9 +100,9 @@ impl Node {
         let server = serve(&config, listeners, domain.clone())?;
         rt::spawn(readiness_of(domain.metadata.clone(), domain.partitions.clone(), readiness.clone()));
         announce(&config, &domain, &bound, &told, admin.as_ref(), &readiness);
-        let Floors { groups, directories, .. } = floors;
+        let Floors { shards, groups, directories, .. } = floors;
         let metadata = domain.metadata.group().clone();
-        Ok(Self { readiness, admin, server, groups, neighbourhood, metadata, directories, failures, told })
+        Ok(Self { readiness, admin, server, groups, neighbourhood, metadata, shards, directories, failures, told })
     }
 
     /// `host:port` pairs as clients write them into `bootstrap.servers`.
@@ -137,6 +138,8 @@ impl Node {
         self.neighbourhood.host.hand_over(HAND_OVER_WAIT).await;
         self.server.stop().await;
         self.neighbourhood.host.shutdown().await;
+        // A node that was unregistered stops while its last replica is being removed: found again, that would end it again.
+        let _removals = self.shards.end_removals().await;
         for directory in self.directories.iter() {
             if let Err(error) = directory.data.close().await {
                 tracing::warn!("data directory {}: {error}; it is recovered at the next start", directory.path);
@@ -238,6 +241,7 @@ fn announce(
 /// The floors between the disk and the handlers.
 struct Floors {
     metadata: Metadata,
+    shards: Shards,
     partitions: Partitions,
     groups: Groups,
     directories: Arc<[Directory]>,
@@ -264,10 +268,11 @@ impl Floors {
         directories::classify(&directories, &metadata);
         directories::follow_settings(&directories, &metadata);
         readiness.enter(Phase::Joining, "opening shards", 1, 2);
-        let partitions = Partitions::new(open_shards(config, host, &metadata, &opened).await?);
+        let shards = open_shards(config, host, &metadata, &opened).await?;
+        let partitions = Partitions::new(shards.clone());
         let journal = PartitionJournal::start(Arc::new(metadata.clone()), partitions.clone());
         let groups = Groups::new(GroupSettings::from(config.as_ref()), journal);
-        Ok(Self { metadata, partitions, groups, directories })
+        Ok(Self { metadata, shards, partitions, groups, directories })
     }
 
     fn domain(&self, config: &Arc<Config>) -> Domain {

@@ -65,6 +65,8 @@ pub(super) struct Inner {
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
     /// Replicas on the disks here that can take part no more.
     lost: Mutex<Vec<ReplicaId>>,
+    /// Held while a replica is removed: from before it stops until the disk has it no more.
+    removals: Arc<tokio::sync::Mutex<()>>,
     /// Grows when a shard comes.
     changes: watch::Sender<u64>,
     /// Grows when a shard's role or its set of partitions changes, or another node leads something else.
@@ -108,6 +110,7 @@ impl Shards {
             upkeep,
             shards: RwLock::default(),
             lost: Mutex::default(),
+            removals: Arc::default(),
             changes: watch::Sender::new(0),
             leadership: watch::Sender::new(0),
             elsewhere: Arc::default(),
@@ -376,6 +379,11 @@ impl Shards {
         }
     }
 
+    /// Waits for what is being removed; while the answer is kept nothing else is. For who closes the directories.
+    pub async fn end_removals(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.0.removals.clone().lock_owned().await
+    }
+
     /// Ends the replicas here that are no members any more; true if none is left over. Nothing is removed because it is
     /// unknown: what this image does not know yet has an id that it has not given.
     async fn remove_left(&self, image: &MetadataImage) -> bool {
@@ -396,6 +404,7 @@ impl Shards {
         }
         for directory in self.0.directories.values() {
             for replica in directory.log().replicas().into_iter().filter(has_left) {
+                let _removal = self.0.removals.lock().await;
                 self.close(replica).await;
                 match directory.remove_replica(replica).await {
                     Ok(()) => tracing::info!(replica = replica.0, "removed: it is no member any more"),
@@ -495,11 +504,13 @@ mod tests {
     use ottla_storage::env::disk::Disk;
     use ottla_storage::env::sim;
     use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
+    use ottla_storage::ids::RaftIndex;
     use ottla_storage::log::GroupCreation;
 
-    use super::super::fake::{FakeRegistry, NODE, SHARD, image_with_topic};
+    use super::super::fake::{FakeRegistry, NODE, REPLICA, SHARD, image_with_topic};
     use super::*;
     use crate::config::TopicConfig;
+    use crate::metadata::{Levels, NodeRecord, NodeState};
 
     /// One that was given up lies on the disk until the shard has all that it is to have. Seeds 11017 and 11031 of the
     /// simulation.
@@ -537,5 +548,56 @@ mod tests {
                 host.shutdown().await;
             }
         });
+    }
+
+    /// A node that was unregistered stops as soon as its replica of the metadata has; what it finds again at the next start
+    /// would end it once more.
+    #[test]
+    fn what_is_being_removed_is_gone_before_the_log_closes() {
+        for seed in 0..20 {
+            sim::run(seed, move || async move {
+                let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, SimDiskOptions::default()));
+                let open = || DataDir::open(disk.clone(), Path::new("/data"), DataDirOptions::default());
+                let image = image_with_topic(1, TopicConfig::default());
+                let record = Arc::clone(image.shard(SHARD).unwrap());
+                let (directory, _) = open().await.unwrap();
+                let shard = ShardCreation::from(&*record).encode();
+                let payload = Creation { members: Members::default(), shard }.encode();
+                let group = GroupCreation { replica: REPLICA, payload, vote: None, purged: None };
+                Directory::create_replica(&*directory, group).await.unwrap();
+                directory.close().await.unwrap();
+                drop(directory);
+                let (directory, recovered) = open().await.unwrap();
+                let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
+                let registry = Arc::new(FakeRegistry::new(image.clone()));
+                let directories = BTreeMap::from([(Uuid::nil(), directory.clone())]);
+                let shards = Shards::new(NODE, host.clone(), directories, registry.clone(), Upkeep::default());
+                shards.open(recovered.iter().map(|replica| (&directory, replica))).await.unwrap();
+                let mut role = shards.get(SHARD).unwrap().role_changes();
+                shards.start();
+                let node = NodeRecord {
+                    id: NODE,
+                    rack: None,
+                    listeners: Vec::new(),
+                    directories: Vec::new(),
+                    version: String::new(),
+                    levels: Levels::FIRST,
+                    epoch: RaftIndex(1),
+                    state: NodeState::Leaving,
+                };
+                let record = ShardRecord { id: ShardId::METADATA, kind: ShardKind::Metadata, ..(*record).clone() };
+                registry.show(MetadataImage {
+                    nodes: Arc::new(BTreeMap::from([(NODE, node)])),
+                    shards: Arc::new([(ShardId::METADATA, Arc::new(record))].into_iter().collect()),
+                    ..MetadataImage::default()
+                });
+                drop(role.wait_for(|role| role.stopped).await.unwrap());
+                host.shutdown().await;
+                let _removals = shards.end_removals().await;
+                directory.close().await.unwrap();
+                drop((directory, shards));
+                assert!(open().await.unwrap().1.is_empty(), "seed {seed}");
+            });
+        }
     }
 }
