@@ -306,7 +306,7 @@ fn a_node_is_drained_then_unregistered_and_comes_back_as_a_new_one() {
     assert_eq!(unregister(&cluster, 9), 102);
     assert_eq!(unregister(&cluster, 1), 0);
     until("node 1 ends by itself", || !cluster.brokers[0].is_alive());
-    assert!(cluster.brokers[0].log().contains("unregistered"));
+    assert!(cluster.brokers[0].log().contains("this node was unregistered"));
     let nodes = |cluster: &Cluster| Raw::connect(cluster.brokers[1].address()).metadata(&[TOPIC]).brokers.len();
     until("it is forgotten", || nodes(&cluster) == 3);
     assert_eq!(unregister(&cluster, 2), 44, "three replicas do not fit on two nodes");

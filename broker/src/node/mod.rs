@@ -111,14 +111,17 @@ impl Node {
         addresses::bootstrap(&self.told)
     }
 
-    /// Resolves when the node cannot go on: no data directory is left, or its replica of the metadata has stopped. What is
-    /// damaged of that is found and rebuilt at the next start, if there are other nodes.
+    /// Resolves when the node cannot go on: no data directory is left, or its replica of the metadata has stopped, because it was
+    /// unregistered or damaged. What is damaged is found and rebuilt at the next start, if there are other nodes.
     pub async fn failed(&self) -> String {
         let mut role = self.metadata.role();
         tokio::select! {
             biased;
             () = self.failures.all_failed() => {}
             _ = role.wait_for(|role| role.stopped) => {
+                if self.shards.registry().image().dismissed(self.shards.node()).is_some() {
+                    return "this node was unregistered; started again it joins as a new one".to_owned();
+                }
                 let why = self.metadata.failure();
                 return format!("the node's replica of the metadata has stopped ({})", why.as_deref().unwrap_or("closed"));
             }

@@ -399,9 +399,6 @@ impl Shards {
         let has_left = |replica: &ReplicaId| {
             Some(*replica) == dismissed || replica.0 < image.next_replica_id && !recorded.contains(replica)
         };
-        if dismissed.is_some() {
-            tracing::warn!("this node was unregistered and ends; started again it joins as a new one");
-        }
         for directory in self.0.directories.values() {
             for replica in directory.log().replicas().into_iter().filter(has_left) {
                 let _removal = self.0.removals.lock().await;
