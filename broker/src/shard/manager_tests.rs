@@ -1,0 +1,110 @@
+//! Tests of what becomes of replicas that the disk holds.
+
+#![allow(clippy::unwrap_used)]
+use std::path::Path;
+
+use ottla_raft::{Directory, NoPeers, RaftOptions};
+use ottla_storage::data_dir::DataDirOptions;
+use ottla_storage::env::disk::Disk;
+use ottla_storage::env::sim;
+use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
+use ottla_storage::ids::RaftIndex;
+use ottla_storage::log::GroupCreation;
+
+use super::super::fake::{FakeRegistry, NODE, REPLICA, SHARD, image_with_topic};
+use super::*;
+use crate::config::TopicConfig;
+use crate::metadata::{Levels, NodeRecord, NodeState};
+
+async fn opened(disk: &Arc<dyn Disk>) -> (Arc<DataDir>, Vec<RecoveredReplica>) {
+    DataDir::open(disk.clone(), Path::new("/data"), DataDirOptions::default()).await.unwrap()
+}
+
+/// A disk with these replicas of the shard, none of which votes.
+async fn holding(replicas: &[ReplicaId], shard: &ShardRecord) -> Arc<dyn Disk> {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, SimDiskOptions::default()));
+    let (directory, _) = opened(&disk).await;
+    let shard = ShardCreation::from(shard).encode();
+    for replica in replicas {
+        let payload = Creation { members: Members::default(), shard: shard.clone() }.encode();
+        let group = GroupCreation { replica: *replica, payload, vote: None, purged: None };
+        Directory::create_replica(&*directory, group).await.unwrap();
+    }
+    directory.close().await.unwrap();
+    disk
+}
+
+/// What is known when the node is to be forgotten and holds nothing but this shard, as its replica of the metadata.
+fn dismissing(shard: &ShardRecord) -> MetadataImage {
+    let node = NodeRecord {
+        id: NODE,
+        rack: None,
+        listeners: Vec::new(),
+        directories: Vec::new(),
+        version: String::new(),
+        levels: Levels::FIRST,
+        epoch: RaftIndex(1),
+        state: NodeState::Leaving,
+    };
+    let metadata = ShardRecord { id: ShardId::METADATA, kind: ShardKind::Metadata, ..shard.clone() };
+    MetadataImage {
+        nodes: Arc::new([(NODE, node)].into()),
+        shards: Arc::new([(ShardId::METADATA, Arc::new(metadata))].into()),
+        ..MetadataImage::default()
+    }
+}
+
+/// One that was given up lies on the disk until the shard has all that it is to have. Seeds 11017 and 11031 of the
+/// simulation.
+#[test]
+fn of_two_replicas_of_a_shard_the_last_one_runs() {
+    sim::run(1, || async {
+        let image = image_with_topic(1, TopicConfig::default());
+        let before = image.shard(SHARD).unwrap();
+        let disk = holding(&[ReplicaId(5), ReplicaId(9), ReplicaId(7)], before).await;
+        let (directory, mut recovered) = opened(&disk).await;
+        for backwards in [false, true] {
+            if backwards {
+                recovered.reverse();
+            }
+            let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
+            let registry = Arc::new(FakeRegistry::new(image.clone()));
+            let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), registry, Upkeep::default());
+            shards.open(recovered.iter().map(|replica| (&directory, replica))).await.unwrap();
+            assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
+            assert!(host.group(ReplicaId(5)).is_none() && host.group(ReplicaId(7)).is_none());
+            // Metadata of before it was made wants another one.
+            assert!(before.replicas.iter().all(|replica| replica.node == NODE && replica.id < ReplicaId(9)));
+            shards.ensure(before).await;
+            assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
+            host.shutdown().await;
+        }
+    });
+}
+
+/// A node that was unregistered stops as soon as its replica of the metadata has; what it finds again at the next start
+/// would end it once more.
+#[test]
+fn what_is_being_removed_is_gone_before_the_log_closes() {
+    for seed in 0..20 {
+        sim::run(seed, move || async move {
+            let image = image_with_topic(1, TopicConfig::default());
+            let shard = image.shard(SHARD).unwrap();
+            let disk = holding(&[REPLICA], shard).await;
+            let (directory, recovered) = opened(&disk).await;
+            let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
+            let registry = Arc::new(FakeRegistry::new(image.clone()));
+            let directories = [(Uuid::nil(), directory.clone())].into();
+            let shards = Shards::new(NODE, host.clone(), directories, registry.clone(), Upkeep::default());
+            shards.open(recovered.iter().map(|replica| (&directory, replica))).await.unwrap();
+            let mut role = shards.get(SHARD).unwrap().role_changes();
+            shards.start();
+            registry.show(dismissing(shard));
+            drop(role.wait_for(|role| role.stopped).await.unwrap());
+            host.shutdown().await;
+            let _removals = shards.end_removals().await;
+            directory.close().await.unwrap();
+            assert!(opened(&disk).await.1.is_empty(), "seed {seed}");
+        });
+    }
+}
