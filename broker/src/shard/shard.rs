@@ -175,14 +175,18 @@ impl Shard {
     #[must_use]
     pub fn leading(&self) -> Option<Term> {
         let role = self.role();
-        (role.ready && !role.stopped && role.leader == Some(self.replica)).then_some(role.term)
+        (role.ready && self.leads(role)).then_some(role.term)
     }
 
     /// True if batches may be queued here: this replica leads, or has been elected and serves once its first entry is applied.
     /// Clients may know of it earlier than that, and who is turned away asks again much later.
     #[must_use]
     pub(crate) fn is_elected(&self) -> bool {
-        let role = self.role();
+        self.leads(self.role())
+    }
+
+    /// This replica is who leads, whether it serves already or not.
+    fn leads(&self, role: Role) -> bool {
         !role.stopped && role.leader == Some(self.replica)
     }
 
