@@ -49,12 +49,11 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: MetadataRequest
             names.iter().map(|wanted| entry(&image, wanted, unknown, &errors)).collect()
         }
     };
-    let found = |entry: &Entry| match entry {
-        Entry::Found(topic) => Some(topic.clone()),
+    let topics = entries.iter().filter_map(|entry| match entry {
+        Entry::Found(topic) => Some(&**topic),
         Entry::Missing { .. } => None,
-    };
-    let topics: Vec<_> = entries.iter().filter_map(found).collect();
-    ctx.partitions.call_leaders(&topics).await;
+    });
+    ctx.partitions.call_leaders(topics).await;
     answer(ctx, version, &request, &image, entries)
 }
 

@@ -131,9 +131,9 @@ impl Partitions {
 
     /// Calls the nodes that lead these topics, for [`Self::leaders`] not to name one whose process has just died; and where
     /// one has, waits a moment for others to lead in its place: a client that is told of no leader may ask again a second later.
-    pub async fn call_leaders(&self, topics: &[Arc<Topic>]) {
-        let places = topics.iter().flat_map(|topic| (0..topic.partition_count()).map(move |index| (topic, index)));
-        let carrying: BTreeSet<ShardId> = places.filter_map(|(topic, index)| Some(topic.route(index)?.shard)).collect();
+    pub async fn call_leaders<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
+        let carrying: BTreeSet<ShardId> =
+            topics.flat_map(|topic| topic.partitions.iter().map(|route| route.shard)).collect();
         let mut changes = self.leadership_changes();
         self.shards.call(carrying.iter().filter_map(|shard| self.shards.leader_of(*shard)).collect()).await;
         let deadline = rt::now() + SUCCESSION_WAIT;
