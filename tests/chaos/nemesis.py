@@ -88,8 +88,14 @@ class Nemesis:
         self.lasts()
         self.back([node])
         check(node.identity() != before, f"node {node.number} has the directory id of the lost disk")
-        # Until its replicas are rebuilt the loss of another node could be the loss of a majority.
-        until(f"node {node.number} has its {voters} voters again", lambda: node.voters() == voters, REBUILD_SECONDS_MAX)
+        # Until its replicas are rebuilt the loss of another node could be the loss of a majority. It may have got more of them:
+        # the shards of the consumers' groups are made when the first group comes.
+        until(f"node {node.number} has its {voters} voters again", lambda: self.is_rebuilt(node, voters), REBUILD_SECONDS_MAX)
+
+    def is_rebuilt(self, node, voters_before):
+        """Every replica that the cluster has there votes."""
+        voters, placed = node.voters(), self.others(node)[0].placed(node.number)
+        return voters is not None and voters == placed and voters >= voters_before
 
     # Standing still
 

@@ -105,6 +105,14 @@ class Node(Process):
             return None
         return roles["leader"] + roles["follower"]
 
+    def placed(self, number):
+        """On how many shards the cluster has a replica on node `number`, as this node knows; None if it does not answer."""
+        found = self.get("/v1/shards")
+        if found is None or found[0] != 200:
+            return None
+        shards = json.loads(found[1])["shards"]
+        return sum(any(replica["node"] == number for replica in shard["replicas"]) for shard in shards)
+
     def panics(self):
         log = (self.directory / self.log_name).read_text(errors="replace")
         return [line for line in log.splitlines() if "panicked at" in line]
