@@ -125,10 +125,6 @@ class Broker(Process):
         lines = self.get("/metrics").read().decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " "))
 
-    def terms(self):
-        """Nobody else can lead."""
-        return {}
-
     def errors(self):
         """What it answered that was an error, and how often: {(api, error): count}."""
         found = {}
@@ -180,14 +176,6 @@ class Cluster:
         seen = [json.load(broker.get("/v1/cluster")) for broker in self.brokers]
         led = sum(broker.metric('ottla_raft_replicas{role="leader"}') for broker in self.brokers)
         return all(len(one["nodes"]) == len(self.brokers) and 1 < one["shards"] == led for one in seen)
-
-    def terms(self):
-        """{shard: its term}, of the shards that have a leader, as the nodes know them."""
-        found = {}
-        for broker in self.brokers:
-            for shard in json.load(broker.get("/v1/shards"))["shards"]:
-                found[shard["id"]] = max(shard["term"] or 0, found.get(shard["id"], 0))
-        return found
 
     def kill(self):
         for broker in self.brokers:
@@ -254,9 +242,6 @@ class Kafka(Process):
         with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
             return True
         return False
-
-    def terms(self):
-        return {}
 
     def errors(self):
         return {}

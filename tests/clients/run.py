@@ -8,13 +8,10 @@ Usage: tests/clients/run.py [--broker PATH [--broker-is TEXT] [--nodes N] | --ka
   --record  keep what was seen in results.json and write docs/clients.md from it
   --broker-is  what the binary is, for the record: "commit 1b702e3"
 A broker is a real process on free ports of 127.0.0.1 with an empty data directory; after its scenario it is stopped
-with SIGTERM and has to end with exit code 0. Here clusters are healthy, faults are for tests/chaos: if a scenario fails and a
-shard has got a new term meanwhile (a machine that gave a node no processor for a second), it is run once more and that is
-said. Last line: `N passed, N failed`.
+with SIGTERM and has to end with exit code 0. Last line: `N passed, N failed`.
 """
 
 import argparse
-import contextlib
 import os
 import subprocess
 import sys
@@ -58,30 +55,21 @@ def run_client(name, broker):
     return outcome
 
 
-def newly_led(before, broker):
-    """The shards of `before` that have another term now, in words; none if a node does not say."""
-    with contextlib.suppress(OSError):
-        now = broker.terms()
-        return ", ".join(f"shard {i}: term {term}, then {now[i]}" for i, term in before.items() if now.get(i, term) != term)
-    return ""
-
-
 def run_one(name, broker, nodes):
-    """Runs one client (or the story) against a new broker; gives its outcome, and if it failed why and what was led anew."""
-    outcome, before = None, {}
+    """Runs one client (or the story) against a new broker; gives its outcome and the failure, if any."""
+    outcome = None
     try:
         broker.start()
         if name == "first-story":
             story.first_story(broker)
         else:
-            before = broker.terms()
             outcome = run_client(name, broker)
             # Apache Kafka makes clients wait and retry where Ottla does not; what it is asked is only what they can do.
             outcome.check(not isinstance(broker, Kafka), nodes)
         broker.stop()
-        return outcome, None, ""
+        return outcome, None
     except (AssertionError, subprocess.TimeoutExpired, OSError) as failure:
-        return getattr(failure, "outcome", outcome), failure, newly_led(before, broker)
+        return getattr(failure, "outcome", outcome), failure
     finally:
         broker.kill()
 
@@ -115,14 +103,10 @@ def main():
     names = given.names or [*(n for n, client in CLIENTS.items() if given.all or not client.slow), "first-story"]
     passed, failed, seen = 0, 0, {}
     for name in names:
-        for is_last in (False, True):
-            started = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix=f"ottla-{name}-") as directory:
-                broker = broker_in(directory, given)
-                outcome, failure, elections = run_one(name, broker, given.nodes)
-            if is_last or not (failure and elections):
-                break
-            print(f"AGAIN {name}: not a healthy run ({elections}): {failure}", flush=True)
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix=f"ottla-{name}-") as directory:
+            broker = broker_in(directory, given)
+            outcome, failure = run_one(name, broker, given.nodes)
         seconds = time.monotonic() - started
         if outcome:
             seen[name] = outcome.as_record(seconds, failure)
