@@ -72,6 +72,11 @@ class Node(Process):
     def get(self, path):
         return self.network.get(self.number, ADMIN_PORT, path)
 
+    def page(self, path):
+        """The text of a page of its admin port; None if it does not give it."""
+        found = self.get(path)
+        return found[1] if found and found[0] == 200 else None
+
     def identity(self):
         """What its disk says that it is."""
         return (self.data / "node.json").read_text()
@@ -81,22 +86,18 @@ class Node(Process):
 
     def knows(self):
         """How many nodes the cluster has."""
-        found = self.get("/v1/cluster")
-        return len(json.loads(found[1])["nodes"]) if found and found[0] == 200 else 0
+        found = self.page("/v1/cluster")
+        return len(json.loads(found)["nodes"]) if found else 0
 
     def leaders(self, topic):
         """The leader of each partition, as this node knows; None if it does not answer."""
-        found = self.get(f"/v1/topics/{topic}")
-        if found is None or found[0] != 200:
-            return None
-        return {part["partition"]: part["leader"] for part in json.loads(found[1])["partitions"]}
+        found = self.page(f"/v1/topics/{topic}")
+        return found and {part["partition"]: part["leader"] for part in json.loads(found)["partitions"]}
 
     def replicas(self):
         """How many replicas run here, by role; None if it does not answer."""
-        found = self.get("/metrics")
-        if found is None or found[0] != 200:
-            return None
-        return {role: int(float(n)) for role, n in re.findall(r'^ottla_raft_replicas\{role="(\w+)"\} (\S+)', found[1], re.M)}
+        found = self.page("/metrics")
+        return found and {role: int(float(n)) for role, n in re.findall(r'^ottla_raft_replicas\{role="(\w+)"\} (\S+)', found, re.M)}
 
     def voters(self):
         """How many of its replicas count; None while it does not answer or one of them has not caught up."""
@@ -107,11 +108,8 @@ class Node(Process):
 
     def placed(self, number):
         """On how many shards the cluster has a replica on node `number`, as this node knows; None if it does not answer."""
-        found = self.get("/v1/shards")
-        if found is None or found[0] != 200:
-            return None
-        shards = json.loads(found[1])["shards"]
-        return sum(any(replica["node"] == number for replica in shard["replicas"]) for shard in shards)
+        found = self.page("/v1/shards")
+        return found and sum(any(r["node"] == number for r in shard["replicas"]) for shard in json.loads(found)["shards"])
 
     def panics(self):
         log = (self.directory / self.log_name).read_text(errors="replace")
