@@ -20,7 +20,6 @@ DIALOGUE = {
     ("ApiVersions", "UNSUPPORTED_VERSION"): "a client newer than the broker asks first in its own version (KIP-511)",
     ("Fetch", "NOT_LEADER_OR_FOLLOWER"): "a fetch that still waited when its topic was deleted",
     ("Fetch", "UNKNOWN_TOPIC_OR_PARTITION"): "likewise, of a client that has left without taking its fetch back (Java 2.8)",
-    ("Fetch", "UNKNOWN_TOPIC_ID"): "likewise, of one that fetches by id (franz-go; with a wait of 3 s in place of 100 ms it is so each time)",
     ("ElectLeaders", "ELECTION_NOT_NEEDED"): "the preferred leader leads already",
     ("Metadata", "UNKNOWN_TOPIC_OR_PARTITION"): "a topic is asked for before it exists or after it was deleted",
 }

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
-use kafka_protocol::messages::{BrokerId, DeleteTopicsRequest, FetchRequest, FetchResponse};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{
+    BrokerId, DeleteTopicsRequest, FetchRequest, FetchResponse, MetadataRequest, TopicName,
+};
 use ottla_tests::batch::TestBatch;
 use ottla_tests::process::Broker;
 use ottla_tests::raw::{Raw, topic_name};
@@ -11,6 +14,7 @@ use ottla_tests::raw::{Raw, topic_name};
 const PARTITIONS: i32 = 1_000;
 const WAIT_MS: i32 = 30_000;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+const UNKNOWN_TOPIC_ID: i16 = 100;
 
 fn topic(name: &str, partitions: &[(i32, i64)]) -> FetchTopic {
     let part = |(index, offset): &(i32, i64)| {
@@ -126,5 +130,32 @@ fn a_waiting_session_is_told_of_a_topic_that_goes_and_of_the_one_that_takes_its_
         assert!(epoch < 1_000, "{found:?}");
         found = told(&consumer.call(11, &request((session, epoch), 100, vec![])));
     }
+    broker.stop();
+}
+
+/// Kafka learns a topic's name when a session finds its id, and keeps it: that the topic has gone is told by name. Only an id
+/// that it meets for the first time is unknown as an id.
+#[test]
+fn a_session_that_knew_an_id_is_told_that_the_topic_is_unknown_and_a_new_one_that_the_id_is() {
+    let mut broker = Broker::start(&[]);
+    let (mut producer, mut consumer) = (Raw::connect(broker.address()), Raw::connect(broker.address()));
+    producer.create_topic("t", 1, &[]);
+    let named = MetadataRequestTopic::default().with_name(Some(topic_name("t")));
+    let id = producer.call(12, &MetadataRequest::default().with_topics(Some(vec![named]))).topics[0].topic_id;
+    let by_id = || vec![topic("", &[(0, 0)]).with_topic(TopicName::default()).with_topic_id(id)];
+    let errors = |answer: &FetchResponse| told(answer).into_iter().map(|(_, _, error, _)| error).collect::<Vec<_>>();
+    let opened = consumer.call(13, &request((0, 0), 0, by_id()));
+    assert_eq!(errors(&opened), [0]);
+    let session = opened.session_id;
+    let waiting = consumer.ask(13, &request((session, 1), WAIT_MS, vec![]));
+    let names = vec![topic_name("t")];
+    let deleted = producer.call(5, &DeleteTopicsRequest::default().with_topic_names(names).with_timeout_ms(30_000));
+    assert_eq!(deleted.responses[0].error_code, 0);
+    let answer = consumer.answer::<FetchRequest>(13, waiting).unwrap();
+    assert_eq!(errors(&answer), [UNKNOWN_TOPIC_OR_PARTITION], "while it waited");
+    let answer = consumer.call(13, &request((session, 2), 0, vec![]));
+    assert_eq!(errors(&answer), [UNKNOWN_TOPIC_OR_PARTITION], "afterwards");
+    let answer = consumer.call(13, &request((0, 0), 0, by_id()));
+    assert_eq!(errors(&answer), [UNKNOWN_TOPIC_ID], "in a new session");
     broker.stop();
 }

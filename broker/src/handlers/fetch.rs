@@ -110,6 +110,7 @@ async fn find_all(ctx: &Context, terms: &Terms, plan: &Plan) -> Vec<FoundPartiti
                 plan.found(wanted, &partition);
                 Ok(partition)
             }
+            Err(PartitionError::UnknownTopicId) if plan.knew(wanted) => Err(ErrorCode::UnknownTopicOrPartition),
             Err(error) => Err(known_to_fetch(&error)),
         });
     }

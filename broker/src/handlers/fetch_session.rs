@@ -67,11 +67,20 @@ impl Plan {
         self.watch_by(wanted, |watch, known| partition.watch(watch, wanted.slot, known));
     }
 
+    /// True if the session has found the partition before: Kafka then knows the topic's name, and says of a topic that is
+    /// gone that the topic is unknown, and not the id (KIP-516, `FetchSession.CachedPartition`).
+    #[must_use]
+    pub fn knew(&self, wanted: &Wanted) -> bool {
+        let Kind::Incremental(session) = &self.kind else { return false };
+        session.lock().remembered.get(&wanted.slot).is_some_and(|remembered| remembered.was_found)
+    }
+
     fn watch_by(&self, wanted: &Wanted, watch_it: impl FnOnce(&Arc<Watch>, Option<&Watched>) -> Option<Watched>) {
         let Kind::Incremental(session) = &self.kind else { return };
         let mut session = session.lock();
         let watch = session.watch.clone();
         let Some(remembered) = session.remembered.get_mut(&wanted.slot) else { return };
+        remembered.was_found = true;
         if let Some(watched) = watch_it(&watch, remembered.watched.as_ref()) {
             remembered.watched = Some(watched);
         }
@@ -124,6 +133,7 @@ struct Remembered {
     high_watermark: Offset,
     log_start: Offset,
     failed: bool,
+    was_found: bool,
     /// Tells of changes; without it the partition is looked at every time.
     watched: Option<Watched>,
 }
@@ -329,6 +339,7 @@ impl Session {
             high_watermark: unknown,
             log_start: unknown,
             failed: false,
+            was_found: false,
             watched: None,
         };
         self.remembered.insert(slot, remembered);
@@ -349,6 +360,7 @@ impl Session {
             || remembered.high_watermark != answer.high_watermark
             || remembered.log_start != answer.log_start;
         remembered.failed = failed;
+        remembered.was_found |= answer.error != ErrorCode::UnknownTopicId;
         remembered.high_watermark = answer.high_watermark;
         remembered.log_start = answer.log_start;
         let at_end = !failed && !has_records && remembered.wanted.from.fetch_offset >= answer.high_watermark;

@@ -96,6 +96,24 @@ fn an_error_is_told_and_its_end_too() {
 }
 
 #[test]
+fn a_partition_that_was_found_once_stays_known_whatever_becomes_of_its_id() {
+    let sessions = FetchSessions::new(10);
+    let plan = sessions.begin(request(0, 0, &[0, 1]), false).unwrap();
+    let mut all = answers(&plan, 5, &[]);
+    all[1].1.error = ErrorCode::UnknownTopicId;
+    let id = sessions.finish(plan, false, &mut all);
+    for (epoch, error) in [(1, ErrorCode::None), (2, ErrorCode::UnknownTopicOrPartition)] {
+        let plan = sessions.begin(request(id, epoch, &[]), false).unwrap();
+        let knew: Vec<bool> = plan.wanted.iter().map(|wanted| plan.knew(wanted)).collect();
+        assert_eq!(knew, [true, false], "epoch {epoch}");
+        let mut all = answers(&plan, 5, &[]);
+        all[0].1.error = error;
+        all[1].1.error = ErrorCode::UnknownTopicId;
+        sessions.finish(plan, false, &mut all);
+    }
+}
+
+#[test]
 fn partitions_join_and_are_forgotten() {
     let sessions = FetchSessions::new(10);
     let id = open(&sessions, &[0, 1]);
