@@ -157,6 +157,21 @@ impl DataDir {
         Ok(())
     }
 
+    /// True if the node has left its cluster with what it held here: it founds no other one.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.identity.lock().has_left
+    }
+
+    /// Records that the node leaves its cluster. Comes before what it holds is removed, and stays.
+    pub async fn leave(&self) -> Result<(), DataDirError> {
+        let _identifying = self.identifying.lock().await;
+        let identity = Identity { has_left: true, ..self.identity.lock().clone() };
+        identity.write(&self.disk, &self.path).await.map_err(|error| self.fail("node.json", error))?;
+        *self.identity.lock() = identity;
+        Ok(())
+    }
+
     /// What is done next makes the directory one of this format: a release that does not know it must refuse to open it.
     async fn require_format(&self, version: u32) -> io::Result<()> {
         let _identifying = self.identifying.lock().await;

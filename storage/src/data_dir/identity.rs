@@ -37,6 +37,9 @@ pub(crate) struct Identity {
     #[serde(with = "as_text")]
     pub(crate) directory_id: Uuid,
     pub(crate) cluster_id: Option<String>,
+    /// The node has left its cluster: an empty directory, but not a new one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) has_left: bool,
 }
 
 /// An id as `node.json` shows it.
@@ -80,6 +83,7 @@ impl Identity {
             node_id: expected.node_id,
             directory_id: random_uuid(),
             cluster_id: expected.cluster_id.map(str::to_owned),
+            has_left: false,
         }
     }
 

@@ -36,6 +36,8 @@ fn only_one_process_and_only_the_right_one_may_open_it() {
         assert!(matches!(refused(&disk, options()).await, DataDirError::InUse(_)));
         first.set_cluster_id("prices").await.unwrap();
         assert!(matches!(first.set_cluster_id("other").await, Err(DataDirError::Foreign { .. })));
+        assert!(!first.has_left());
+        first.leave().await.unwrap();
         let id = first.directory_id();
         first.close().await.unwrap();
         let other_node = DataDirOptions { node_id: 2, ..options() };
@@ -48,6 +50,7 @@ fn only_one_process_and_only_the_right_one_may_open_it() {
             DataDirOptions { directory_id_expected: Some(id), cluster_id: Some("prices".to_owned()), ..options() };
         let (again, _) = open(&disk, right).await;
         assert_eq!((again.directory_id(), again.cluster_id().as_deref()), (id, Some("prices")));
+        assert!(again.has_left(), "whoever has left does not take itself for new");
     });
 }
 
