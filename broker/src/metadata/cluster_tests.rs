@@ -25,6 +25,8 @@ struct Cluster {
     memories: BTreeMap<NodeId, Memory>,
     /// Disks that were lost for good.
     wiped: u128,
+    /// Only the first of the nodes founds the cluster, alone; the others join it.
+    founded_alone: bool,
 }
 
 fn machine_of(node: NodeId) -> SimNode {
@@ -35,6 +37,7 @@ impl Cluster {
     fn start(&mut self, node: NodeId) -> impl Future<Output = (Metadata, RaftHost)> + use<> {
         let (network, memory) = (self.network.clone(), self.memories.entry(node).or_default().clone());
         let directory = u128::from(node.0.unsigned_abs()) + 100 * self.wiped;
+        let seeds = Seeds::of(node, if self.founded_alone { &NODES[..1] } else { &NODES });
         let begun = sim::spawn_on(machine_of(node), async move {
             let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
             network.attach(machine_of(node), host.clone());
@@ -51,9 +54,7 @@ impl Cluster {
                 network.place(desk(other), machine_of(other));
             }
             let recovered = memory.recovered();
-            let metadata =
-                Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), Seeds::of(node, &NODES))
-                    .await;
+            let metadata = Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), seeds).await;
             (metadata.unwrap(), host)
         });
         async move { begun.await.unwrap() }
@@ -247,6 +248,65 @@ fn a_node_starts_without_a_quorum_and_registers_when_there_is_one() {
         drop(rt::timeout(PATIENCE * 4, images.wait_for(registered)).await.unwrap().unwrap());
         assert_eq!(first.0.image().topic("t").map(|topic| topic.id), Some(id));
         shut_down(&[first, second]).await;
+    });
+}
+
+#[test]
+fn a_node_that_founded_alone_starts_again_while_one_that_joined_it_leads() {
+    sim::run_twice(17, || async {
+        let mut cluster = Cluster { founded_alone: true, ..Cluster::default() };
+        let (first, host) = cluster.start(NODES[0]).await;
+        let (second, other_host) = cluster.start(NODES[1]).await;
+        let joined = second.group().replica();
+        cluster.network.place(joined, machine_of(NODES[1]));
+        let both = BTreeSet::from([first.group().replica(), joined]);
+        let formed = async {
+            while first.group().membership().voters != [both.clone()] {
+                rt::sleep(PATIENCE / 50).await;
+            }
+        };
+        rt::timeout(PATIENCE * 4, formed).await.unwrap();
+        host.hand_over(PATIENCE).await;
+        assert_eq!(second.controller_id(), Some(NODES[1]));
+        let epoch = first.image().nodes[&NODES[0]].epoch;
+        host.shutdown().await;
+        cluster.network.detach(machine_of(NODES[0]));
+        let again = cluster.start(NODES[0]).await;
+        let registered = |image: &Arc<MetadataImage>| image.nodes.get(&NODES[0]).is_some_and(|node| node.epoch > epoch);
+        let mut images = again.0.watch();
+        drop(rt::timeout(PATIENCE * 4, images.wait_for(registered)).await.unwrap().unwrap());
+        shut_down(&[again, (second, other_host)]).await;
+    });
+}
+
+#[test]
+fn a_node_that_was_replaced_while_it_was_away_learns_that_it_is_no_member_any_more() {
+    sim::run_twice(13, || async {
+        let mut cluster = Cluster::default();
+        let mut all = cluster.start_all().await;
+        let (_, host) = all.pop().unwrap();
+        host.shutdown().await;
+        cluster.network.detach(machine_of(NODES[2]));
+        let old = cluster.memories.remove(&NODES[2]).unwrap();
+        cluster.wiped = 1;
+        let (again, host) = cluster.start(NODES[2]).await;
+        let joined =
+            |image: &Arc<MetadataImage>| image.shard(ShardId::METADATA).is_some_and(|shard| !shard.is_moving());
+        drop(rt::timeout(PATIENCE * 4, again.watch().wait_for(joined)).await.unwrap().unwrap());
+        host.shutdown().await;
+        cluster.network.detach(machine_of(NODES[2]));
+        // Its old disk is found again.
+        (cluster.wiped, _) = (0, cluster.memories.insert(NODES[2], old));
+        let (back, host) = cluster.start(NODES[2]).await;
+        assert_eq!(back.group().replica(), ReplicaId(3));
+        let mut expelled = back.expelled();
+        let told = rt::timeout(PATIENCE * 12, expelled.wait_for(Option::is_some)).await.unwrap();
+        assert_eq!(*told.unwrap(), Some(ReplicaId(3)));
+        host.shutdown().await;
+        for (metadata, _) in &all {
+            assert_eq!(*metadata.expelled().borrow(), None);
+        }
+        shut_down(&all).await;
     });
 }
 

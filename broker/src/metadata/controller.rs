@@ -54,6 +54,8 @@ pub(super) struct Inner {
     producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
     /// What this node says about itself.
     join: Join,
+    /// This node's replica of the metadata, once the others have said that it is none of theirs any more.
+    expelled: watch::Sender<Option<ReplicaId>>,
 }
 
 impl std::fmt::Debug for Metadata {
@@ -88,6 +90,7 @@ impl Metadata {
             reading: Coalesced::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
             join,
+            expelled: watch::Sender::new(None),
         }))
     }
 
@@ -107,6 +110,17 @@ impl Metadata {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<MetadataImage>> {
         self.0.peers.images.clone()
+    }
+
+    /// This node's replica of the metadata, once the others have said that it is none of theirs any more: nobody tells it
+    /// anything, and it is to go.
+    #[must_use]
+    pub fn expelled(&self) -> watch::Receiver<Option<ReplicaId>> {
+        self.0.expelled.subscribe()
+    }
+
+    pub(super) fn expel(&self) {
+        self.0.expelled.send_replace(Some(self.group().replica()));
     }
 
     /// This node.

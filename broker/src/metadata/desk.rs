@@ -216,7 +216,8 @@ impl Desk {
                 let current = metadata.read_index().await.is_ok();
                 let image = metadata.image();
                 let place = match image.shard(ShardId::METADATA) {
-                    Some(_) if !current => return DeskAnswer::NotNow,
+                    // Its replica, of which it knows nothing any more, has not left yet.
+                    Some(_) if !current || image.is_going(node) => return DeskAnswer::NotNow,
                     Some(record) => record
                         .replicas
                         .iter()

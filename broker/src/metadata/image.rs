@@ -424,12 +424,17 @@ impl MetadataImage {
     /// The node's replica of the metadata, if it is all that is left on a node that is to be forgotten.
     #[must_use]
     pub fn dismissed(&self, node: NodeId) -> Option<ReplicaId> {
+        let metadata = self.shard(ShardId::METADATA).filter(|_| self.is_going(node))?;
+        metadata.members().filter(|replica| replica.node == node).map(|replica| replica.id).max()
+    }
+
+    /// True if the node is to be forgotten and has given up all that it held of shards. There is no way back from here: its
+    /// replica of the metadata may be gone, and nobody may take part again under the id of one that is.
+    #[must_use]
+    pub fn is_going(&self, node: NodeId) -> bool {
         let leaves = self.nodes.get(&node).is_some_and(|record| record.state == NodeState::Leaving);
-        let metadata = self.shard(ShardId::METADATA).filter(|_| leaves)?;
-        let is_here = |replica: &&ReplicaRecord| replica.node == node;
         let others = self.shards.values().filter(|shard| shard.id != ShardId::METADATA);
-        let holds_more = others.flat_map(|shard| shard.members()).any(|replica| is_here(&replica));
-        metadata.members().filter(is_here).map(|replica| replica.id).max().filter(|_| !holds_more)
+        leaves && others.flat_map(|shard| shard.members()).all(|replica| replica.node != node)
     }
 
     /// The nodes that hold replicas of partition `index` of `topic`, preferred leader first.

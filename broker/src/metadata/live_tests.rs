@@ -161,20 +161,20 @@ impl EntryLog for Memory {
 async fn start(memory: &Memory, config: Config) -> Result<(Metadata, RaftHost), StartError> {
     let recovered: Vec<_> = memory.recovered().into_iter().collect();
     assert!(recovered.iter().all(is_metadata));
-    start_with(memory, config, &recovered).await
+    start_with(memory, config, &recovered, Seeds::alone()).await
 }
 
 async fn start_with(
     memory: &Memory,
     config: Config,
     recovered: &[RecoveredReplica],
+    seeds: Seeds,
 ) -> Result<(Metadata, RaftHost), StartError> {
     let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
     let directory = Uuid::from_u128(1);
     let free = DirectoryRecord { id: directory, path: "/data".into(), free_bytes: 100 };
     let local = LocalNode::from_config(&config, vec![free]);
     let home = (Arc::new(memory.clone()) as Arc<dyn Directory>, directory);
-    let seeds = Seeds::alone();
     let kept = metadata_among(recovered);
     let metadata = Metadata::start(&host, home, kept, local, Arc::new(config), seeds).await?;
     Ok((metadata, host))
@@ -193,8 +193,18 @@ fn a_node_that_held_what_nobody_can_name_founds_no_cluster() {
         start(&memory, Config::default()).await.unwrap().1.shutdown().await;
         let known = memory.recovered().unwrap();
         let nameless = RecoveredReplica { creation: Bytes::new(), lost: Some("its creation is gone".into()), ..known };
-        let outcome = start_with(&Memory::default(), Config::default(), &[nameless]).await;
+        let outcome = start_with(&Memory::default(), Config::default(), &[nameless], Seeds::alone()).await;
         assert!(matches!(outcome, Err(StartError::Raft(RaftError::Damaged { .. }))));
+    });
+}
+
+#[test]
+fn a_node_that_has_left_its_cluster_founds_no_other_one() {
+    sim::run(9, || async {
+        let memory = Memory::default();
+        let outcome = start_with(&memory, Config::default(), &[], Seeds::alone().to_join_only()).await;
+        assert!(matches!(outcome, Err(StartError::LeftAlone)));
+        assert!(memory.recovered().is_none());
     });
 }
 

@@ -4,6 +4,7 @@
 //! where partitions go, `controller` is the one writer. May not know: partitions' contents, sockets, requests.
 
 mod balancer;
+mod belonging;
 pub mod command;
 mod config_change;
 pub mod controller;

@@ -206,6 +206,8 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
         if let Some(own) = machine.image().dismissed(NodeId(4)) {
             assert_eq!((shard.id, shard.leaving[0].id), (ShardId::METADATA, own));
             assert_eq!(held(machine.image(), NodeId(4)), 0);
+            let stays = Ask::Drain { nodes: Nodes::One(NodeId(4)), drain: false };
+            assert_eq!(ask(&mut machine, &stays), Err(ErrorCode::InvalidRequest), "its replica may be gone");
             dismissed = true;
         }
         settle(&mut machine, &shard);

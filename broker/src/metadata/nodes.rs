@@ -37,7 +37,14 @@ fn set(nodes: &[&NodeRecord], state: NodeState) -> Vec<Command> {
 pub(super) fn drain(image: &MetadataImage, nodes: &Nodes, drain: bool) -> Result<Vec<Command>, MetadataError> {
     let named = named(image, nodes)?;
     if !drain {
-        return Ok(set(&named, NodeState::Active));
+        let staying: Vec<_> = named.iter().copied().filter(|node| !image.is_going(node.id)).collect();
+        return match (staying.is_empty(), named.first()) {
+            (true, Some(gone)) => Err(MetadataError::InvalidRequest(format!(
+                "Broker {} holds nothing any more and is being forgotten. When that is done, start it again: it joins as a new one.",
+                gone.id.0
+            ))),
+            _ => Ok(set(&staying, NodeState::Active)),
+        };
     }
     if others(image, &named) == 0 {
         return Err(MetadataError::InvalidRequest("No other node could take what these nodes hold.".to_owned()));

@@ -50,13 +50,15 @@ impl Neighbours for These {
 pub struct Seeds {
     /// `None`: the node is alone.
     pub(super) neighbours: Option<Arc<dyn Neighbours>>,
+    /// False for a node that has left a cluster: it joins one, and founds none.
+    pub(super) may_found: bool,
 }
 
 impl Seeds {
     /// One node alone.
     #[must_use]
     pub fn alone() -> Self {
-        Self { neighbours: None }
+        Self { neighbours: None, may_found: true }
     }
 
     /// These nodes, as `node` sees them; a node that is none of them joins what they found.
@@ -64,7 +66,7 @@ impl Seeds {
     pub fn of(node: NodeId, nodes: &[NodeId]) -> Self {
         let is_alone = nodes == [node];
         let these = These(nodes.iter().copied().collect());
-        Self { neighbours: (!is_alone).then(|| Arc::new(these) as Arc<dyn Neighbours>) }
+        Self { neighbours: (!is_alone).then(|| Arc::new(these) as Arc<dyn Neighbours>), may_found: true }
     }
 
     pub(super) fn founded_by(&self, founders: &[ReplicaRecord]) {
@@ -76,7 +78,13 @@ impl Seeds {
     /// Nodes of which only the addresses are known.
     #[must_use]
     pub fn found_by(neighbours: Arc<dyn Neighbours>) -> Self {
-        Self { neighbours: Some(neighbours) }
+        Self { neighbours: Some(neighbours), may_found: true }
+    }
+
+    /// The same for a node that has left a cluster: what it founded would be another one beside that.
+    #[must_use]
+    pub fn to_join_only(self) -> Self {
+        Self { may_found: false, ..self }
     }
 }
 
@@ -84,18 +92,35 @@ pub(super) fn founder(rank: u64, node: NodeId, directory: Uuid) -> ReplicaRecord
     ReplicaRecord { id: ReplicaId(FIRST_REPLICA.0 + rank), node, directory }
 }
 
-/// Asks everybody until this node has its place.
+/// Asks at the desk of a node.
+async fn ask(host: &RaftHost, own: NodeId, to: NodeId, question: DeskQuestion) -> Option<(NodeId, DeskAnswer)> {
+    let answer = host.ask(desk::desk(own), desk::desk(to), question.encode(), DESK_WAIT).await.ok()?;
+    Some((to, DeskAnswer::decode(&answer).ok()?))
+}
+
+/// True if somebody knows, as of now, that this replica of the metadata is none that its node is to have.
+pub(super) async fn is_unknown(host: &RaftHost, own: &ReplicaRecord, neighbours: &dyn Neighbours) -> bool {
+    let (nodes, _) = neighbours.at_seeds().await;
+    let hello = || DeskQuestion::Hello { node: own.node, directory: own.directory, lost: Vec::new() };
+    let others = nodes.into_iter().filter(|node| *node != own.node);
+    let answers = join_all(others.map(|node| ask(host, own.node, node, hello()))).await;
+    let is_other = |place: Option<Place>| place.is_none_or(|place| place.replica.id != own.id);
+    answers.into_iter().flatten().any(|(_, answer)| match answer {
+        DeskAnswer::Known { place, .. } => is_other(place),
+        DeskAnswer::Empty { .. } | DeskAnswer::Joined | DeskAnswer::NotNow | DeskAnswer::Refused(_) => false,
+    })
+}
+
+/// Asks everybody until this node has its place, or founds the cluster if it is the first and `may_found`.
 pub(super) async fn seek(
     host: &RaftHost,
     own: NodeId,
     neighbours: &dyn Neighbours,
     directory: Uuid,
     join: &Join,
+    may_found: bool,
 ) -> (Vec<ReplicaRecord>, Place) {
-    let ask = |to: NodeId, question: DeskQuestion| async move {
-        let answer = host.ask(desk::desk(own), desk::desk(to), question.encode(), DESK_WAIT).await.ok()?;
-        Some((to, DeskAnswer::decode(&answer).ok()?))
-    };
+    let ask = |to: NodeId, question: DeskQuestion| ask(host, own, to, question);
     loop {
         let (nodes, are_all) = neighbours.at_seeds().await;
         let hello = || DeskQuestion::Hello { node: own, directory, lost: join.lost.clone() };
@@ -118,7 +143,8 @@ pub(super) async fn seek(
                 tracing::error!("this node is not registered: {why}");
                 rt::sleep(REFUSED_PAUSE).await;
             }
-        } else if are_all
+        } else if may_found
+            && are_all
             && nodes.first() == Some(&own)
             && join.lost.is_empty()
             && nodes.iter().all(|node| directories.contains_key(node))

@@ -16,6 +16,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::balancer;
+use super::belonging;
 use super::controller::{Metadata, random_uuid};
 use super::desk::{Desk, Place};
 use super::error::MetadataError;
@@ -31,6 +32,8 @@ use crate::config::Config;
 
 /// How long a node waits for its metadata group to have a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How soon it is seen that the group has other members.
+const MEMBERS_LOOK: Duration = Duration::from_millis(50);
 /// Bytes of entries that are read at once.
 const READ_BYTES: usize = 4 << 20;
 
@@ -94,6 +97,11 @@ pub enum StartError {
         "ottla.cluster.seeds (or controller.quorum.voters) names {0} nodes, but ottla.cluster.listener (or a listener of controller.listener.names) does not say where they reach this one"
     )]
     ManySeeds(usize),
+    /// The node was forgotten by its cluster, and is told of no node of it.
+    #[error(
+        "this node was unregistered and holds nothing of its cluster any more: name nodes of the cluster in ottla.cluster.seeds and it joins them again, or give it an empty directory and it founds another cluster"
+    )]
+    LeftAlone,
     /// The group has no leader.
     #[error("metadata group: no leader within {} s", LEADER_TIMEOUT.as_secs())]
     NoLeader,
@@ -185,7 +193,10 @@ impl Metadata {
             return Err(StartError::ManySeeds(config.cluster_size()));
         }
         let mut join = join_of(local, &config);
-        let desk = Desk::open(host, config.node_id, directory_id, recovered.is_none());
+        if alone && recovered.is_none() && !seeds.may_found {
+            return Err(StartError::LeftAlone);
+        }
+        let desk = Desk::open(host, config.node_id, directory_id, recovered.is_none() && seeds.may_found);
         let opened = match recovered {
             Some(replica) => match open(host, &directory, replica, &config).await {
                 Err(StartError::Raft(RaftError::Damaged { replica, what })) if !alone => {
@@ -203,7 +214,9 @@ impl Metadata {
                 let own = Place { replica: founder(0, config.node_id, directory_id), founds: true };
                 let (founders, place) = match &seeds.neighbours {
                     None => (vec![own.replica], own),
-                    Some(neighbours) => seek(host, config.node_id, &**neighbours, directory_id, &join).await,
+                    Some(neighbours) => {
+                        seek(host, config.node_id, &**neighbours, directory_id, &join, seeds.may_found).await
+                    }
                 };
                 desk.takes_place();
                 create(host, &directory, founders, place, &config).await?
@@ -217,9 +230,7 @@ impl Metadata {
         seeds.founded_by(&founders);
         let metadata = Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), join.clone());
         desk.knows(&metadata, founders);
-        if alone {
-            metadata.wait_for_leader().await?;
-        }
+        let alone = alone && metadata.leads_alone().await?;
         let founded = metadata.image().cluster_id.to_string();
         if let Some(expected) =
             config.cluster_id.as_ref().filter(|expected| !founded.is_empty() && **expected != founded)
@@ -233,24 +244,34 @@ impl Metadata {
         } else {
             rt::spawn(metadata.clone().keep_joining(join));
         }
+        if let Some(neighbours) = seeds.neighbours {
+            let own = ReplicaRecord { id: metadata.group().replica(), node: config.node_id, directory: directory_id };
+            rt::spawn(belonging::keep(metadata.downgrade(), host.downgrade(), own, neighbours));
+        }
         Ok(metadata)
     }
 
-    async fn wait_for_leader(&self) -> Result<(), StartError> {
-        let mut role = self.group().role();
-        let ready = async {
+    /// Waits until this replica leads, as the only voter does; false if it is not the only one: others may have joined what it
+    /// founded alone, and one of them may lead.
+    async fn leads_alone(&self) -> Result<bool, StartError> {
+        let (mut role, own) = (self.group().role(), self.group().replica());
+        let settled = async {
             loop {
                 let now = *role.borrow_and_update();
-                if now.ready {
-                    return Ok(());
+                if self.group().membership().voters.iter().flatten().any(|voter| *voter != own) {
+                    return Ok(false);
                 }
-                if now.stopped || role.changed().await.is_err() {
+                if now.ready {
+                    return Ok(true);
+                }
+                let changed = rt::timeout(MEMBERS_LOOK, role.changed()).await;
+                if now.stopped || matches!(changed, Ok(Err(_))) {
                     let why = self.group().failure().map_or_else(|| "stopped".to_owned(), |why| why.to_string());
                     return Err(StartError::Register(MetadataError::Stopped(why)));
                 }
             }
         };
-        rt::timeout(LEADER_TIMEOUT, ready).await.unwrap_or(Err(StartError::NoLeader))
+        rt::timeout(LEADER_TIMEOUT, settled).await.unwrap_or(Err(StartError::NoLeader))
     }
 }
 

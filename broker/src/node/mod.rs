@@ -21,7 +21,7 @@ use ottla_raft::{GroupHandle, RaftHost};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
-use ottla_storage::env::rt;
+use ottla_storage::env::{rt, watch};
 use uuid::Uuid;
 
 pub use file_limit::raise_file_limit;
@@ -119,7 +119,8 @@ impl Node {
             biased;
             () = self.failures.all_failed() => {}
             _ = role.wait_for(|role| role.stopped) => {
-                if self.shards.registry().image().dismissed(self.shards.node()).is_some() {
+                let registry = self.shards.registry();
+                if registry.image().is_going(self.shards.node()) || registry.expelled().borrow().is_some() {
                     return "this node was unregistered; started again it joins as a new one".to_owned();
                 }
                 let why = self.metadata.failure();
@@ -193,15 +194,7 @@ async fn readiness_of(metadata: Metadata, partitions: Partitions, readiness: Rea
             return;
         }
     }
-    let mut changes = partitions.leadership_changes();
-    let all_led = async {
-        while !partitions.all_are_led() {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    if rt::timeout(READY_WAIT, all_led).await.is_err() {
+    if !come_true(partitions.leadership_changes(), READY_WAIT, || partitions.all_are_led()).await {
         tracing::warn!("some shards have no leader; what they carry is not served yet");
     }
     readiness.enter(Phase::Serving, "serving", 1, 1);
@@ -314,6 +307,8 @@ async fn start_metadata(
     let mut local = LocalNode::from_config(config, records.collect());
     local.listeners = recorded;
     let (host, seeds) = (&neighbourhood.host, neighbourhood.seeds.clone());
+    let has_left = opened.iter().any(|opened| opened.directory.data.has_left());
+    let seeds = if has_left { seeds.to_join_only() } else { seeds };
     let place = (home.data.clone() as Arc<dyn ottla_raft::Directory>, home.id);
     Ok(Metadata::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), seeds).await?)
 }
@@ -371,15 +366,19 @@ async fn wait_for_leaders(config: &Config, metadata: &Metadata, shards: &Shards)
             role.ready || role.stopped || role.leader.is_some_and(|leader| leader != shard.replica)
         })
     };
-    let mut changes = shards.leadership_changes();
-    let all_led = async {
-        while !here.iter().all(led) {
+    if !come_true(shards.leadership_changes(), LEADERS_WAIT, || here.iter().all(led)).await {
+        tracing::warn!("some shards have no leader yet; clients are answered as they come");
+    }
+}
+
+/// Waits until `is_so`, asked again after each of `changes`; false if that takes longer than `patience`.
+async fn come_true(mut changes: watch::Receiver<u64>, patience: Duration, is_so: impl Fn() -> bool) -> bool {
+    let so = async {
+        while !is_so() {
             if changes.changed().await.is_err() {
                 return;
             }
         }
     };
-    if rt::timeout(LEADERS_WAIT, all_led).await.is_err() {
-        tracing::warn!("some shards have no leader yet; clients are answered as they come");
-    }
+    rt::timeout(patience, so).await.is_ok()
 }

@@ -202,12 +202,14 @@ pub(crate) struct FakeRegistry {
     pub(crate) unseen: Arc<Mutex<Option<MetadataImage>>>,
     /// Nobody confirms the image.
     pub(crate) alone: Arc<std::sync::atomic::AtomicBool>,
+    pub(crate) expelled: watch::Sender<Option<ReplicaId>>,
 }
 
 impl FakeRegistry {
     pub(crate) fn new(image: MetadataImage) -> Self {
         let images = watch::Sender::new(Arc::new(image));
-        Self { images, ended: Arc::default(), unseen: Arc::default(), alone: Arc::default() }
+        let expelled = watch::Sender::new(None);
+        Self { images, ended: Arc::default(), unseen: Arc::default(), alone: Arc::default(), expelled }
     }
 
     pub(crate) fn show(&self, image: MetadataImage) {
@@ -242,6 +244,10 @@ impl Registry for FakeRegistry {
     }
 
     fn report_lost(&self, _: Vec<ReplicaId>) {}
+
+    fn expelled(&self) -> watch::Receiver<Option<ReplicaId>> {
+        self.expelled.subscribe()
+    }
 
     fn ensure_internal(&self, _: InternalTopic) -> BoxFuture<'static, bool> {
         futures_util::future::ready(true).boxed()

@@ -3,6 +3,7 @@
 //! Nothing is deleted because the metadata does not know it (design section 6). May not know: topics' contents, requests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -305,10 +306,11 @@ impl Shards {
     }
 
     async fn reconcile(&self) {
-        let mut images = self.0.registry.changes();
+        let (mut images, mut expelled) = (self.0.registry.changes(), self.0.registry.expelled());
         loop {
             let image = images.borrow_and_update().clone();
-            let mut failed = !self.remove_left(&image).await;
+            let lost_place = *expelled.borrow_and_update();
+            let mut failed = !self.remove_left(&image, lost_place).await;
             for record in image.shards.values() {
                 failed |= !self.ensure(record).await;
             }
@@ -316,6 +318,7 @@ impl Shards {
             tokio::select! {
                 biased;
                 changed = images.changed() => if changed.is_err() { return },
+                changed = expelled.changed() => if changed.is_err() { return },
                 () = rt::sleep(retry) => {}
             }
         }
@@ -385,8 +388,9 @@ impl Shards {
     }
 
     /// Ends the replicas here that are no members any more; true if none is left over. Nothing is removed because it is
-    /// unknown: what this image does not know yet has an id that it has not given.
-    async fn remove_left(&self, image: &MetadataImage) -> bool {
+    /// unknown: what this image does not know yet has an id that it has not given. `expelled`: a replica of the metadata that
+    /// has no place any more, as others say.
+    async fn remove_left(&self, image: &MetadataImage, expelled: Option<ReplicaId>) -> bool {
         let recorded: BTreeSet<_> =
             image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
         let mut all = true;
@@ -397,13 +401,21 @@ impl Shards {
             !votes
         });
         let has_left = |replica: &ReplicaId| {
-            Some(*replica) == dismissed || replica.0 < image.next_replica_id && !recorded.contains(replica)
+            Some(*replica) == dismissed
+                || Some(*replica) == expelled
+                || replica.0 < image.next_replica_id && !recorded.contains(replica)
         };
         for directory in self.0.directories.values() {
             for replica in directory.log().replicas().into_iter().filter(has_left) {
                 let _removal = self.0.removals.lock().await;
                 self.close(replica).await;
-                match directory.remove_replica(replica).await {
+                let leaves = Some(replica) == dismissed || Some(replica) == expelled;
+                let left = if leaves { directory.leave().await } else { Ok(()) };
+                let removed = match left.map_err(io::Error::other) {
+                    Ok(()) => directory.remove_replica(replica).await,
+                    Err(error) => Err(error),
+                };
+                match removed {
                     Ok(()) => tracing::info!(replica = replica.0, "removed: it is no member any more"),
                     Err(error) => {
                         tracing::error!(replica = replica.0, "not removed: {error}; tried again");

@@ -30,6 +30,8 @@ pub trait Registry: Send + Sync + 'static {
     ) -> BoxFuture<'static, bool>;
     /// Reports that replicas on this node's disks can take part no more, and are to be rebuilt.
     fn report_lost(&self, lost: Vec<ReplicaId>);
+    /// This node's replica of the metadata, once it is known that it is no member any more and can be told nothing.
+    fn expelled(&self) -> watch::Receiver<Option<ReplicaId>>;
     /// Creates one of the broker's own topics unless it exists; false if that cannot be had now.
     fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool>;
 }
@@ -66,6 +68,10 @@ impl Registry for Metadata {
 
     fn report_lost(&self, lost: Vec<ReplicaId>) {
         Metadata::report_lost(self, lost);
+    }
+
+    fn expelled(&self) -> watch::Receiver<Option<ReplicaId>> {
+        Metadata::expelled(self)
     }
 
     fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool> {
