@@ -313,6 +313,16 @@ fn a_node_is_drained_then_unregistered_and_comes_back_as_a_new_one() {
     cluster.brokers[0].kill();
     cluster.brokers[0].run();
     until("it is there again", || nodes(&cluster) == 4);
+    // Forgotten while it is dead, it is told so at its next start.
+    cluster.brokers[0].kill();
+    assert_eq!(unregister(&cluster, 1), 0);
+    until("it is forgotten once more", || nodes(&cluster) == 3);
+    cluster.brokers[0].spawn();
+    until("node 1 ends by itself once more", || !cluster.brokers[0].is_alive());
+    assert_eq!(cluster.brokers[0].log().matches("this node was unregistered").count(), 2);
+    cluster.brokers[0].kill();
+    cluster.brokers[0].run();
+    until("it is there once more", || nodes(&cluster) == 4);
     writers.wait_for(200);
     let acknowledged = writers.stop();
     check(&cluster, TOPIC, PARTITIONS, &acknowledged);

@@ -42,6 +42,9 @@ const PATH: &str = "/data";
 /// The listener that clients come to.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
 
+/// How long a node that stops has others take over what it leads.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
+
 /// A node while it runs.
 pub(crate) struct Life {
     pub(crate) node: SimNode,
@@ -148,8 +151,8 @@ async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<Meta
     }
 }
 
-/// The nodes that found the cluster, the first so many; the network knows where they and their replicas are.
-fn seeds(node: SimNode, founders: u32, network: &SimNetwork) -> Seeds {
+/// The first so many nodes, which a node is told of; the network knows where they are, and where the founders' replicas.
+fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork) -> Seeds {
     for founder in (1..=founders).map(SimNode) {
         network.place(ReplicaId(u64::from(founder.0)), founder);
         network.place(desk(broker(founder)), founder);
@@ -157,7 +160,7 @@ fn seeds(node: SimNode, founders: u32, network: &SimNetwork) -> Seeds {
     }
     network.place(desk(broker(node)), node);
     network.place(board(broker(node)), node);
-    let all: Vec<NodeId> = (1..=founders).map(SimNode).map(broker).collect();
+    let all: Vec<NodeId> = (1..=told).map(SimNode).map(broker).collect();
     Seeds::of(broker(node), &all)
 }
 
@@ -169,11 +172,31 @@ impl Life {
         Some((shown.log_start.0, shown.high_watermark.0))
     }
 
+    /// The first half of a clean stop, while clients are still answered: others lead what is led here.
+    pub(crate) async fn hand_over(&self) {
+        self.groups.stop();
+        self.host.hand_over(HAND_OVER_WAIT).await;
+    }
+
+    /// The second half: everything that is written is kept, and nothing is left to be recovered.
+    pub(crate) async fn close(&self) -> Result<(), String> {
+        self.host.shutdown().await;
+        let _removals = self.shards.end_removals().await;
+        self.directory.close().await.map_err(|error| error.to_string())
+    }
+
+    /// True if the node has been forgotten and has given up what it held: its process ends then.
+    pub(crate) fn is_dismissed(&self) -> bool {
+        let has_stopped = self.metadata.group().role().borrow().stopped;
+        let is_expelled = self.metadata.expelled().borrow().is_some();
+        has_stopped && (is_expelled || self.metadata.image().is_going(broker(self.node)))
+    }
+
     /// Starts the node's floors with what its disk holds; the reason, if it refuses.
     pub(crate) async fn begin(
         node: SimNode,
         number: u64,
-        founders: u32,
+        (founders, nodes): (u32, u32),
         disk: SimDisk,
         network: SimNetwork,
         tuning: Tuning,
@@ -184,7 +207,11 @@ impl Life {
         let (directory, recovered) = found.map_err(|error| error.to_string())?;
         opened(&directory, &recovered);
         let host = RaftHost::new(Arc::new(network.clone()), raft_options(tuning));
-        let seeds = seeds(node, founders, &network);
+        // Who has left is told of everybody: what founded a cluster alone could not come back otherwise.
+        let seeds = match directory.has_left() {
+            true => seeds(node, founders, nodes, &network).to_join_only(),
+            false => seeds(node, founders, founders, &network),
+        };
         network.attach(node, host.clone());
         let config = Arc::new(config(node));
         let home = (directory.clone() as Arc<dyn ottla_raft::Directory>, directory.directory_id());

@@ -11,6 +11,7 @@
 
 mod aim;
 mod clients;
+mod departures;
 mod found;
 mod history;
 mod laws;

@@ -21,6 +21,7 @@ use crate::clients::{
     BURST_FROM, PLAIN_FROM, burst, committer, consumer, crowd, deleter, mover, pipeline, prober, producer, topics,
     trimmer,
 };
+use crate::departures;
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
@@ -153,6 +154,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     world.run_client("producer ids", None, topics::producer_ids(world.clone()));
     crowd::come(&world, profile.crowd(plan.seed));
     let looking = rt::spawn(look(world.clone()));
+    let tending = rt::spawn(departures::tend(world.clone()));
     let faults_end = async {
         storm::rage(world.clone(), events).await;
         if world.broken().is_none() {
@@ -179,6 +181,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         };
     }
     looking.abort();
+    tending.abort();
     let (acknowledged, reads) = {
         let oracle = world.oracle();
         (oracle.acknowledged(), oracle.reads)

@@ -12,6 +12,7 @@ use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
 use crate::aim::{Whom, cut, resolve};
+use crate::departures;
 use crate::plots;
 use crate::profile::Profile;
 use crate::promises::Moment;
@@ -33,6 +34,12 @@ pub(crate) enum Fault {
     /// Whoever finds first that its log differs from the leader's is cut off there and then, takes back what differs, and goes
     /// down before anything comes in its place.
     TakenBack(Crash),
+    /// A process is told to stop and does so in order; after so many milliseconds, if that is said, its machine loses power.
+    Stop(Whom, Option<u64>),
+    /// One process after the other is stopped and started again.
+    Roll,
+    /// A node is to be forgotten, and comes back as a new one.
+    Dismiss(SimNode),
     /// As [`Fault::At`] for a vote, and the power of all machines fails with it.
     VoteRack,
     /// A disk is damaged; `down`: after a crash, and found so by the next life.
@@ -151,6 +158,14 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
             3 => Fault::Join,
             4 => Fault::At(Moment::Answered, crash()),
             5 => Fault::Stale(victim),
+            _ => Fault::Crash(whom, crash()),
+        },
+        Profile::Departures => match pick {
+            0..3 => Fault::Stop(whom, None),
+            3..5 => Fault::Stop(whom, Some(sim::random_below(60))),
+            5 => Fault::Roll,
+            6 => Fault::Dismiss(any_node(nodes)),
+            _ if sim::random_below(2) == 0 => Fault::Join,
             _ => Fault::Crash(whom, crash()),
         },
         Profile::Rot if pick < 5 => {
@@ -272,6 +287,14 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             rt::sleep(lasts / 8).await;
             world.start(node).await;
         }
+        Fault::Stop(whom, fails_ms) => {
+            let node = resolve(&world, whom);
+            departures::stop(&world, node, fails_ms.map(Duration::from_millis)).await;
+            rt::sleep(lasts).await;
+            world.start(node).await;
+        }
+        Fault::Roll => departures::roll(&world, lasts / 8).await,
+        Fault::Dismiss(node) => departures::dismiss(&world, node).await,
         Fault::At(moment, crash) => {
             world.promises().armed = Some((moment, crash));
             if let Some(node) = struck(&world, lasts).await {

@@ -26,7 +26,7 @@ use crate::life::Life;
 use crate::oracle::{Learned, Oracle};
 use crate::profile::Tuning;
 use crate::promises::Promises;
-use crate::registry::node_of;
+use crate::registry::{broker, node_of};
 use crate::story::Story;
 
 /// How long a client waits for an answer.
@@ -347,7 +347,8 @@ impl World {
             return;
         }
         let number = self.0.lives.fetch_add(1, Ordering::Relaxed) + 1;
-        let (founders, disk, network) = (self.0.founders, self.disk(node), self.0.network.clone());
+        let nodes = (self.0.founders, self.node_count());
+        let (disk, network) = (self.disk(node), self.0.network.clone());
         let (world, tuning) = (self.clone(), self.0.tuning);
         let opened = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
             let rotten = world.is_rotten(node);
@@ -369,7 +370,7 @@ impl World {
             let verdict = world.promises().up(node, directory, recovered, rotten);
             world.judge(verdict);
         };
-        let begin = async move { Life::begin(node, number, founders, disk, network, tuning, opened).await };
+        let begin = async move { Life::begin(node, number, nodes, disk, network, tuning, opened).await };
         let (downs, strikes) = (self.downs(node), self.strikes(node));
         let begun = sim::spawn_on(node, begin).await;
         self.0.starting.lock().remove(&node);
@@ -420,17 +421,44 @@ impl World {
         }
     }
 
+    /// Has a process stop in order; returns when it has, or when something else took it down meanwhile.
+    pub(crate) async fn stop(&self, node: SimNode) {
+        let Some(life) = self.life(node) else { return };
+        let downs = self.downs(node);
+        self.tell_fault(format!("node {} is told to stop", node.0));
+        let stopping = life.clone();
+        let _ = sim::spawn_on(node, async move { stopping.hand_over().await }).await;
+        if self.downs(node) != downs {
+            return;
+        }
+        // Clients find nobody there any more, and nobody else can open its directory yet.
+        self.0.up.lock().remove(&node);
+        self.0.starting.lock().insert(node);
+        let closed = sim::spawn_on(node, async move { life.close().await }).await;
+        self.0.starting.lock().remove(&node);
+        if self.downs(node) == downs {
+            self.tell_fault(format!("node {} has stopped: {closed:?}", node.0));
+            self.crash(node, Crash::Process);
+        }
+    }
+
     /// Takes a node down at once.
     pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
         // A removal may be under way: what has left may be there or not.
         // While a node starts only the others say who has left.
-        let image = self.life(node).map(|life| life.metadata.image()).or_else(|| self.image());
+        let life = self.life(node);
+        let expelled = life.as_ref().and_then(|life| *life.metadata.expelled().borrow());
+        let image = life.map(|life| life.metadata.image()).or_else(|| self.image());
         let has_left = image.map(|image| {
             let members: BTreeSet<_> =
                 image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
-            move |replica: ReplicaId| replica.0 < image.next_replica_id && !members.contains(&replica)
+            let dismissed = image.dismissed(broker(node));
+            move |replica: ReplicaId| {
+                Some(replica) == dismissed || replica.0 < image.next_replica_id && !members.contains(&replica)
+            }
         });
-        self.promises().down(node, |replica| has_left.as_ref().is_some_and(|has_left| has_left(replica)));
+        let has_left = |replica| has_left.as_ref().is_some_and(|has_left| has_left(replica));
+        self.promises().down(node, |replica| Some(replica) == expelled || has_left(replica));
         sim::crash(node);
         *self.0.downs.lock().entry(node).or_default() += 1;
         self.0.network.detach(node);
