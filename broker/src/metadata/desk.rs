@@ -1,8 +1,9 @@
 //! How nodes find the cluster before they know any of its replicas: each node has a desk where others ask.
 //!
 //!  question: | version u8 | 0: hello | node i32 | directory uuid | lost u64 list |      | version u8 | 1: join | fields |
+//!            | version u8 | 2: members |
 //!  answer:   | version u8 | 0: empty | directory uuid |   | 1: known | founders | own place? |   | 2: joined |   | 3: not now |
-//!            | 4: refused | why |
+//!            | 4: refused | why |   | 5: members | replica, address |
 //!
 //! Only when all nodes that are to found a cluster say that they hold nothing does the first of them found it; everybody
 //! else is told their place, which is bound to their directory: a node whose disk was wiped is a stranger and joins as one.
@@ -24,9 +25,10 @@ use super::controller::{Inner, Metadata};
 use super::error::MetadataError;
 use super::fields::{read_ids, read_replica, read_replicas, write_ids, write_replica, write_replicas};
 use super::forward::{read_join, write_join};
-use super::image::{ReplicaRecord, ShardId};
+use super::image::{MetadataImage, ReplicaRecord, ShardId};
 use super::joining::Join;
-use crate::codec::{CodecError, Reader, Writer};
+use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::config::Endpoint;
 
 const VERSION: u8 = 1;
 /// How far below the desks' addresses those of the boards are.
@@ -58,6 +60,8 @@ pub(super) enum DeskQuestion {
     Hello { node: NodeId, directory: Uuid, lost: Vec<ReplicaId> },
     /// Has the node registered.
     Join(Box<Join>),
+    /// Where are the replicas of the metadata group? Who knows only its founders cannot reach another one that leads.
+    Members,
 }
 
 /// Where a node belongs.
@@ -81,6 +85,30 @@ pub(super) enum DeskAnswer {
     NotNow,
     /// The node is not registered, and why.
     Refused(String),
+    /// The replicas of the metadata group, and where their nodes are reached.
+    Members(Vec<Member>),
+}
+
+/// A replica of the metadata group, and `host:port` of its node for other nodes.
+pub type Member = (ReplicaRecord, String);
+
+fn write_member(w: &mut Writer, (replica, address): &Member) {
+    write_replica(w, replica);
+    w.string(address);
+}
+
+fn read_member(r: &mut Reader<'_>) -> Result<Member, CodecError> {
+    Ok((read_replica(r)?, r.string("address")?))
+}
+
+/// The members that an image knows, as far as it knows where they are.
+fn members(image: &MetadataImage) -> Vec<Member> {
+    let replicas = image.shard(ShardId::METADATA).into_iter().flat_map(|record| record.members());
+    let address = |replica: &ReplicaRecord| {
+        let told = image.nodes.get(&replica.node)?.cluster_endpoint()?;
+        Some(Endpoint { host: told.host.clone(), port: told.port }.to_string())
+    };
+    replicas.filter_map(|replica| Some((*replica, address(replica)?))).collect()
 }
 
 impl DeskQuestion {
@@ -90,6 +118,7 @@ impl DeskQuestion {
         match self {
             Self::Hello { node, directory, lost } => write_ids(w.u8(0).i32(node.0).uuid(directory), lost),
             Self::Join(join) => write_join(w.u8(1), join),
+            Self::Members => drop(w.u8(2)),
         }
         w.finish()
     }
@@ -102,6 +131,7 @@ impl DeskQuestion {
                 Self::Hello { node, directory, lost: read_ids(&mut r)? }
             }
             1 => Self::Join(Box::new(read_join(&mut r)?)),
+            2 => Self::Members,
             tag => return Err(CodecError::Tag("question", tag)),
         };
         r.end()?;
@@ -126,6 +156,7 @@ impl DeskAnswer {
             Self::Joined => drop(w.u8(2)),
             Self::NotNow => drop(w.u8(3)),
             Self::Refused(why) => drop(w.u8(4).string(why)),
+            Self::Members(members) => write_list(w.u8(5), members.iter(), write_member),
         }
         w.finish()
     }
@@ -145,6 +176,7 @@ impl DeskAnswer {
             2 => Self::Joined,
             3 => Self::NotNow,
             4 => Self::Refused(r.string("reason")?),
+            5 => Self::Members(read_list(&mut r, "members", read_member)?),
             tag => return Err(CodecError::Tag("answer", tag)),
         };
         r.end()?;
@@ -202,6 +234,7 @@ impl Desk {
         };
         let Some(metadata) = Metadata::upgrade(&metadata) else { return DeskAnswer::NotNow };
         match question {
+            DeskQuestion::Members => DeskAnswer::Members(members(&metadata.image())),
             DeskQuestion::Join(join) => match metadata.join(*join).await {
                 Ok(()) => DeskAnswer::Joined,
                 Err(MetadataError::UnsupportedVersion(why)) => DeskAnswer::Refused(why),
@@ -262,7 +295,7 @@ mod tests {
         };
         let join = Join { node, cluster_id: "c".into(), founders: vec![replica], lost: vec![ReplicaId(9)] };
         let hello = DeskQuestion::Hello { node: NodeId(1), directory: replica.directory, lost: vec![ReplicaId(1)] };
-        for question in [hello, DeskQuestion::Join(Box::new(join))] {
+        for question in [hello, DeskQuestion::Join(Box::new(join)), DeskQuestion::Members] {
             let bytes = question.encode();
             assert!((0..bytes.len()).all(|cut| DeskQuestion::decode(&bytes[..cut]).is_err()));
             assert_eq!(DeskQuestion::decode(&bytes), Ok(question));
@@ -274,6 +307,7 @@ mod tests {
             DeskAnswer::Joined,
             DeskAnswer::NotNow,
             DeskAnswer::Refused("why".into()),
+            DeskAnswer::Members(vec![(replica, "n2:19092".into()); 2]),
         ] {
             let bytes = answer.encode();
             assert!((0..bytes.len()).all(|cut| DeskAnswer::decode(&bytes[..cut]).is_err()));

@@ -40,7 +40,7 @@ mod writer;
 pub use crate::codec::CodecError;
 pub use command::IntentEnd;
 pub use controller::Metadata;
-pub use desk::{board, desk, node_of_address};
+pub use desk::{Member, board, desk, node_of_address};
 pub use error::MetadataError;
 pub use image::{
     CLUSTER_LISTENER, CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint,

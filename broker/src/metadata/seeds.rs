@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::ids::NodeId;
-use ottla_raft::RaftHost;
+use ottla_raft::{RaftHost, WeakHost};
 use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use super::controller::REFUSED_PAUSE;
-use super::desk::{self, DeskAnswer, DeskQuestion, Place};
+use super::desk::{self, DeskAnswer, DeskQuestion, Member, Place};
 use super::image::ReplicaRecord;
 use super::joining::Join;
 
@@ -23,6 +23,8 @@ use super::joining::Join;
 const FIRST_REPLICA: ReplicaId = ReplicaId(1);
 /// How long a desk has to answer.
 const DESK_WAIT: Duration = Duration::from_secs(2);
+/// Before the members of the metadata group are asked for once more.
+const INTRODUCTION_PAUSE: Duration = Duration::from_secs(1);
 /// Between two rounds of questions.
 const SEEK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -32,6 +34,8 @@ pub trait Neighbours: Send + Sync + 'static {
     fn at_seeds(&self) -> BoxFuture<'_, (BTreeSet<NodeId>, bool)>;
     /// Where the first replicas of the metadata group live: known before any metadata is.
     fn founded_by(&self, founders: &[ReplicaRecord]);
+    /// Where replicas of the metadata group live, as others say: what no image here says yet.
+    fn introduced_to(&self, members: &[Member]);
 }
 
 /// These nodes; who reaches them knows where they are.
@@ -43,6 +47,8 @@ impl Neighbours for These {
     }
 
     fn founded_by(&self, _founders: &[ReplicaRecord]) {}
+
+    fn introduced_to(&self, _members: &[Member]) {}
 }
 
 /// The nodes that are asked for the cluster.
@@ -98,6 +104,24 @@ async fn ask(host: &RaftHost, own: NodeId, to: NodeId, question: DeskQuestion) -
     Some((to, DeskAnswer::decode(&answer).ok()?))
 }
 
+/// Has this node told where the metadata group's replicas are, again and again: whoever leads may be none that it knows, and
+/// have a snapshot for it. Never returns.
+pub(super) async fn introduce(host: WeakHost, own: NodeId, neighbours: Arc<dyn Neighbours>) {
+    loop {
+        let (nodes, _) = neighbours.at_seeds().await;
+        let Some(known) = host.upgrade() else { return };
+        let others = nodes.into_iter().filter(|node| *node != own);
+        let answers = join_all(others.map(|node| ask(&known, own, node, DeskQuestion::Members))).await;
+        for (_, answer) in answers.into_iter().flatten() {
+            if let DeskAnswer::Members(members) = answer {
+                neighbours.introduced_to(&members);
+            }
+        }
+        drop(known);
+        rt::sleep(INTRODUCTION_PAUSE).await;
+    }
+}
+
 /// True if somebody knows, as of now, that this replica of the metadata is none that its node is to have.
 pub(super) async fn is_unknown(host: &RaftHost, own: &ReplicaRecord, neighbours: &dyn Neighbours) -> bool {
     let (nodes, _) = neighbours.at_seeds().await;
@@ -107,7 +131,11 @@ pub(super) async fn is_unknown(host: &RaftHost, own: &ReplicaRecord, neighbours:
     let is_other = |place: Option<Place>| place.is_none_or(|place| place.replica.id != own.id);
     answers.into_iter().flatten().any(|(_, answer)| match answer {
         DeskAnswer::Known { place, .. } => is_other(place),
-        DeskAnswer::Empty { .. } | DeskAnswer::Joined | DeskAnswer::NotNow | DeskAnswer::Refused(_) => false,
+        DeskAnswer::Empty { .. }
+        | DeskAnswer::Joined
+        | DeskAnswer::NotNow
+        | DeskAnswer::Refused(_)
+        | DeskAnswer::Members(_) => false,
     })
 }
 
@@ -134,7 +162,7 @@ pub(super) async fn seek(
                 DeskAnswer::Known { founders, place: Some(place) } => return (founders, place),
                 DeskAnswer::Known { place: None, .. } => stranger_to = Some(node),
                 DeskAnswer::Empty { directory } => drop(directories.insert(node, directory)),
-                DeskAnswer::Joined | DeskAnswer::NotNow | DeskAnswer::Refused(_) => {}
+                DeskAnswer::Joined | DeskAnswer::NotNow | DeskAnswer::Refused(_) | DeskAnswer::Members(_) => {}
             }
         }
         if let Some(node) = stranger_to {

@@ -27,7 +27,7 @@ use super::machine::Machine;
 use super::members;
 use super::records::ShardCreation;
 use super::replica::MetadataReplica;
-use super::seeds::{Seeds, founder, seek};
+use super::seeds::{Seeds, founder, introduce, seek};
 use crate::config::Config;
 
 /// How long a node waits for its metadata group to have a leader.
@@ -242,7 +242,16 @@ impl Metadata {
         if alone {
             metadata.join(join).await?;
         } else {
-            rt::spawn(metadata.clone().keep_joining(join));
+            let joining = metadata.clone().keep_joining(join);
+            let (weak, node, neighbours) = (host.downgrade(), config.node_id, seeds.neighbours.clone());
+            rt::spawn(async move {
+                let Some(neighbours) = neighbours else { return joining.await };
+                tokio::select! {
+                    biased;
+                    () = joining => {}
+                    () = introduce(weak, node, neighbours) => {}
+                }
+            });
         }
         if let Some(neighbours) = seeds.neighbours {
             let own = ReplicaRecord { id: metadata.group().replica(), node: config.node_id, directory: directory_id };

@@ -14,7 +14,7 @@ use ottla_storage::ids::ReplicaId;
 use parking_lot::RwLock;
 
 use crate::config::Endpoint;
-use crate::metadata::{MetadataImage, Neighbours, ReplicaRecord, ShardKind, node_of_address};
+use crate::metadata::{Member, MetadataImage, Neighbours, ReplicaRecord, ShardKind, node_of_address};
 
 /// Between two looks at seeds that did not answer yet.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,6 +25,8 @@ struct Known {
     replicas: BTreeMap<ReplicaId, Home>,
     /// Those with which the metadata group began: there is no image before they have talked.
     founders: BTreeMap<ReplicaId, Home>,
+    /// Others of that group, as nodes at the seeds told: an image comes from whoever leads it.
+    introduced: BTreeMap<ReplicaId, Home>,
     addresses: BTreeMap<NodeId, String>,
 }
 
@@ -38,7 +40,8 @@ impl Homes for Places {
             return Some(Home { node, is_urgent: true });
         }
         let known = self.0.read();
-        known.replicas.get(&replica).or_else(|| known.founders.get(&replica)).copied()
+        let before = || known.founders.get(&replica).or_else(|| known.introduced.get(&replica));
+        known.replicas.get(&replica).or_else(before).copied()
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
@@ -61,6 +64,15 @@ impl Places {
             shard.members().map(move |replica| (replica.id, Home { node: replica.node, is_urgent }))
         });
         known.replicas = homes.collect();
+    }
+
+    /// Takes over what nodes at the seeds say. What an image says counts more, and an address that is known is kept.
+    fn introduce(&self, members: &[Member]) {
+        let mut known = self.0.write();
+        for (replica, address) in members {
+            known.introduced.insert(replica.id, Home { node: replica.node, is_urgent: true });
+            known.addresses.entry(replica.node).or_insert_with(|| address.clone());
+        }
     }
 
     /// Follows the metadata as long as there is any.
@@ -129,5 +141,32 @@ impl Neighbours for AtSeeds {
         for founder in founders {
             known.founders.insert(founder.id, Home { node: founder.node, is_urgent: true });
         }
+    }
+
+    fn introduced_to(&self, members: &[Member]) {
+        self.places.introduce(members);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn who_joins_finds_a_leader_that_was_no_founder() {
+        let places = Places::default();
+        let leader = ReplicaRecord { id: ReplicaId(22), node: NodeId(4), directory: Uuid::nil() };
+        assert_eq!(places.home(leader.id), None);
+        places.introduce(&[(leader, "n4:19092".to_owned())]);
+        assert_eq!(places.home(leader.id), Some(Home { node: NodeId(4), is_urgent: true }));
+        assert_eq!(places.address(NodeId(4)).as_deref(), Some("n4:19092"));
+        // Whoever was found at a seed is reached as it was found.
+        places.introduce(&[(leader, "elsewhere:19092".to_owned())]);
+        assert_eq!(places.address(NodeId(4)).as_deref(), Some("n4:19092"));
+        // An image without it, as an old one is, takes nothing away.
+        places.learn(&MetadataImage::default());
+        assert!(places.home(leader.id).is_some());
     }
 }
