@@ -6,7 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ottla_raft::{RaftHost, WeakHost};
+use ottla_raft::WeakHost;
 use ottla_storage::env::rt;
 
 use super::controller::{Inner, Metadata};
@@ -27,7 +27,7 @@ pub(super) async fn keep(metadata: Weak<Inner>, host: WeakHost, own: ReplicaReco
         if metadata.read_index().await.is_ok() {
             continue;
         }
-        let Some(host): Option<RaftHost> = host.upgrade() else { return };
+        let Some(host) = host.upgrade() else { return };
         if is_unknown(&host, &own, &*neighbours).await {
             tracing::error!(
                 replica = own.id.0,

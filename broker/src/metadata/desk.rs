@@ -28,7 +28,6 @@ use super::forward::{read_join, write_join};
 use super::image::{MetadataImage, ReplicaRecord, ShardId};
 use super::joining::Join;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
-use crate::config::Endpoint;
 
 const VERSION: u8 = 1;
 /// How far below the desks' addresses those of the boards are.
@@ -104,11 +103,7 @@ fn read_member(r: &mut Reader<'_>) -> Result<Member, CodecError> {
 /// The members that an image knows, as far as it knows where they are.
 fn members(image: &MetadataImage) -> Vec<Member> {
     let replicas = image.shard(ShardId::METADATA).into_iter().flat_map(|record| record.members());
-    let address = |replica: &ReplicaRecord| {
-        let told = image.nodes.get(&replica.node)?.cluster_endpoint()?;
-        Some(Endpoint { host: told.host.clone(), port: told.port }.to_string())
-    };
-    replicas.filter_map(|replica| Some((*replica, address(replica)?))).collect()
+    replicas.filter_map(|replica| Some((*replica, image.nodes.get(&replica.node)?.cluster_address()?))).collect()
 }
 
 impl DeskQuestion {

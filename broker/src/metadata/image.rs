@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::levels::{FeatureLevel, Levels};
 use super::shared_map::SharedMap;
-use crate::config::{Config, TopicConfig};
+use crate::config::{Config, Endpoint, TopicConfig};
 
 /// Name of the topic that holds group offsets.
 pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
@@ -237,6 +237,13 @@ impl NodeRecord {
     #[must_use]
     pub fn cluster_endpoint(&self) -> Option<&ListenerEndpoint> {
         self.endpoint(CLUSTER_LISTENER)
+    }
+
+    /// The same as `host:port`.
+    #[must_use]
+    pub fn cluster_address(&self) -> Option<String> {
+        let told = self.cluster_endpoint()?;
+        Some(Endpoint { host: told.host.clone(), port: told.port }.to_string())
     }
 
     /// What clients of the listener `name` are told.

@@ -128,9 +128,8 @@ pub(super) async fn is_unknown(host: &RaftHost, own: &ReplicaRecord, neighbours:
     let hello = || DeskQuestion::Hello { node: own.node, directory: own.directory, lost: Vec::new() };
     let others = nodes.into_iter().filter(|node| *node != own.node);
     let answers = join_all(others.map(|node| ask(host, own.node, node, hello()))).await;
-    let is_other = |place: Option<Place>| place.is_none_or(|place| place.replica.id != own.id);
     answers.into_iter().flatten().any(|(_, answer)| match answer {
-        DeskAnswer::Known { place, .. } => is_other(place),
+        DeskAnswer::Known { place, .. } => place.is_none_or(|place| place.replica.id != own.id),
         DeskAnswer::Empty { .. }
         | DeskAnswer::Joined
         | DeskAnswer::NotNow

@@ -371,7 +371,8 @@ async fn wait_for_leaders(config: &Config, metadata: &Metadata, shards: &Shards)
     }
 }
 
-/// Waits until `is_so`, asked again after each of `changes`; false if that takes longer than `patience`.
+/// Waits until `is_so`, asked again after each of `changes`; false if that takes longer than `patience`. Unlike a receiver's
+/// `wait_for` it asks without a lock on what changes: the answer needs those of others.
 async fn come_true(mut changes: watch::Receiver<u64>, patience: Duration, is_so: impl Fn() -> bool) -> bool {
     let so = async {
         while !is_so() {

@@ -23,10 +23,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 struct Known {
     /// As the newest image says.
     replicas: BTreeMap<ReplicaId, Home>,
-    /// Those with which the metadata group began: there is no image before they have talked.
-    founders: BTreeMap<ReplicaId, Home>,
-    /// Others of that group, as nodes at the seeds told: an image comes from whoever leads it.
-    introduced: BTreeMap<ReplicaId, Home>,
+    /// Those of the metadata group without an image, which comes from one of them: those with which it began, and those that
+    /// nodes at the seeds told of.
+    told: BTreeMap<ReplicaId, Home>,
     addresses: BTreeMap<NodeId, String>,
 }
 
@@ -40,8 +39,7 @@ impl Homes for Places {
             return Some(Home { node, is_urgent: true });
         }
         let known = self.0.read();
-        let before = || known.founders.get(&replica).or_else(|| known.introduced.get(&replica));
-        known.replicas.get(&replica).or_else(before).copied()
+        known.replicas.get(&replica).or_else(|| known.told.get(&replica)).copied()
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
@@ -54,9 +52,8 @@ impl Places {
     fn learn(&self, image: &MetadataImage) {
         let mut known = self.0.write();
         for node in image.nodes.values() {
-            if let Some(place) = node.cluster_endpoint() {
-                let endpoint = Endpoint { host: place.host.clone(), port: place.port };
-                known.addresses.insert(node.id, endpoint.to_string());
+            if let Some(address) = node.cluster_address() {
+                known.addresses.insert(node.id, address);
             }
         }
         let homes = image.shards.values().flat_map(|shard| {
@@ -70,7 +67,7 @@ impl Places {
     fn introduce(&self, members: &[Member]) {
         let mut known = self.0.write();
         for (replica, address) in members {
-            known.introduced.insert(replica.id, Home { node: replica.node, is_urgent: true });
+            known.told.insert(replica.id, Home { node: replica.node, is_urgent: true });
             known.addresses.entry(replica.node).or_insert_with(|| address.clone());
         }
     }
@@ -139,7 +136,7 @@ impl Neighbours for AtSeeds {
     fn founded_by(&self, founders: &[ReplicaRecord]) {
         let mut known = self.places.0.write();
         for founder in founders {
-            known.founders.insert(founder.id, Home { node: founder.node, is_urgent: true });
+            known.told.insert(founder.id, Home { node: founder.node, is_urgent: true });
         }
     }
 

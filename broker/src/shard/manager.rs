@@ -400,20 +400,18 @@ impl Shards {
             all &= !votes;
             !votes
         });
-        let has_left = |replica: &ReplicaId| {
-            Some(*replica) == dismissed
-                || Some(*replica) == expelled
-                || replica.0 < image.next_replica_id && !recorded.contains(replica)
-        };
+        // With it the node leaves the cluster.
+        let is_last = |replica: ReplicaId| Some(replica) == dismissed || Some(replica) == expelled;
+        let has_left =
+            |replica: &ReplicaId| is_last(*replica) || replica.0 < image.next_replica_id && !recorded.contains(replica);
         for directory in self.0.directories.values() {
             for replica in directory.log().replicas().into_iter().filter(has_left) {
                 let _removal = self.0.removals.lock().await;
                 self.close(replica).await;
-                let leaves = Some(replica) == dismissed || Some(replica) == expelled;
-                let left = if leaves { directory.leave().await } else { Ok(()) };
-                let removed = match left.map_err(io::Error::other) {
+                let left = if is_last(replica) { directory.leave().await } else { Ok(()) };
+                let removed = match left {
                     Ok(()) => directory.remove_replica(replica).await,
-                    Err(error) => Err(error),
+                    Err(error) => Err(io::Error::other(error)),
                 };
                 match removed {
                     Ok(()) => tracing::info!(replica = replica.0, "removed: it is no member any more"),
