@@ -285,6 +285,25 @@ fn shards_are_reassigned_whole() {
 }
 
 #[test]
+fn a_node_that_is_forgotten_before_it_has_kept_anything_is_told_so() {
+    let mut cluster = Cluster::start(3, &[]);
+    cluster.add(free_address(), &[]).run();
+    let nodes = |cluster: &Cluster| Raw::connect(cluster.brokers[0].address()).metadata(&[]).brokers.len();
+    until("the fourth node is registered", || nodes(&cluster) == 4);
+    // Before its first checkpoint: when it starts again it knows of no cluster, but that it is in one.
+    cluster.brokers[3].kill();
+    let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(4));
+    assert_eq!(Raw::connect(cluster.brokers[0].address()).call(0, &request).error_code, 0);
+    until("it is forgotten", || nodes(&cluster) == 3);
+    cluster.brokers[3].spawn();
+    until("node 4 ends by itself", || !cluster.brokers[3].is_alive());
+    assert!(cluster.brokers[3].log().contains("this node was unregistered"));
+    cluster.brokers[3].kill();
+    cluster.brokers[3].run();
+    until("it is there again", || nodes(&cluster) == 4);
+}
+
+#[test]
 fn a_node_is_drained_then_unregistered_and_comes_back_as_a_new_one() {
     let (mut cluster, writers) = busy();
     cluster.add(free_address(), &[]).run();

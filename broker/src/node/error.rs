@@ -44,6 +44,9 @@ pub enum StartError {
     /// The node found no cluster in time.
     #[error("the metadata of the cluster did not come in {} s; is a majority of its first nodes up?", CLUSTER_WAIT.as_secs())]
     NoCluster,
+    /// The node's replica of the metadata stopped before it was told of the cluster.
+    #[error("{0}")]
+    Stopped(String),
     /// `log.dirs` is empty.
     #[error("log.dirs names no directory")]
     NoDirectory,

@@ -114,18 +114,10 @@ impl Node {
     /// Resolves when the node cannot go on: no data directory is left, or its replica of the metadata has stopped, because it was
     /// unregistered or damaged. What is damaged is found and rebuilt at the next start, if there are other nodes.
     pub async fn failed(&self) -> String {
-        let mut role = self.metadata.role();
         tokio::select! {
             biased;
             () = self.failures.all_failed() => {}
-            _ = role.wait_for(|role| role.stopped) => {
-                let registry = self.shards.registry();
-                if registry.image().is_going(self.shards.node()) || registry.expelled().borrow().is_some() {
-                    return "this node was unregistered; started again it joins as a new one".to_owned();
-                }
-                let why = self.metadata.failure();
-                return format!("the node's replica of the metadata has stopped ({})", why.as_deref().unwrap_or("closed"));
-            }
+            why = metadata_stopped(&self.metadata, &self.shards) => return why,
         }
         let reasons = self
             .directories
@@ -256,15 +248,24 @@ impl Floors {
         let directories: Arc<[Directory]> = opened.iter().map(|opened| opened.directory.clone()).collect();
         let metadata = start_metadata(config, neighbourhood, &opened, recorded).await?;
         neighbourhood.follow(&metadata);
-        let cluster_id = cluster_id(&metadata).await?;
+        directories::classify(&directories, &metadata);
+        directories::follow_settings(&directories, &metadata);
+        let shards = open_shards(config, host, &metadata, &opened).await?;
+        // Who was forgotten while it was away is told nothing, not even that: its shards find out, and see to that it ends.
+        let cluster_id = tokio::select! {
+            biased;
+            told = cluster_id(&metadata) => told?,
+            why = metadata_stopped(metadata.group(), &shards) => {
+                let _removals = shards.end_removals().await;
+                return Err(StartError::Stopped(why));
+            }
+        };
         neighbourhood.belongs_to(&cluster_id);
         for directory in directories.iter() {
             directory.data.set_cluster_id(&cluster_id).await?;
         }
-        directories::classify(&directories, &metadata);
-        directories::follow_settings(&directories, &metadata);
-        readiness.enter(Phase::Joining, "opening shards", 1, 2);
-        let shards = open_shards(config, host, &metadata, &opened).await?;
+        readiness.enter(Phase::Joining, "waiting for leaders of the shards", 1, 2);
+        wait_for_leaders(config, &metadata, &shards).await;
         let partitions = Partitions::new(shards.clone());
         let journal = PartitionJournal::start(Arc::new(metadata.clone()), partitions.clone());
         let groups = Groups::new(GroupSettings::from(config.as_ref()), journal);
@@ -347,8 +348,19 @@ async fn open_shards(
     let all = opened.iter().flat_map(|opened| opened.replicas.iter().map(|replica| (&opened.directory.data, replica)));
     shards.open(all.filter(|(_, replica)| !metadata::start::is_metadata(replica))).await?;
     shards.start();
-    wait_for_leaders(config, metadata, &shards).await;
     Ok(shards)
+}
+
+/// Resolves when the node's replica of the metadata has stopped; why, in words.
+async fn metadata_stopped(metadata: &GroupHandle, shards: &Shards) -> String {
+    let mut role = metadata.role();
+    drop(role.wait_for(|role| role.stopped).await);
+    let registry = shards.registry();
+    if registry.image().is_going(shards.node()) || registry.expelled().borrow().is_some() {
+        return "this node was unregistered; started again it joins as a new one".to_owned();
+    }
+    let why = metadata.failure();
+    format!("the node's replica of the metadata has stopped ({})", why.as_deref().unwrap_or("closed"))
 }
 
 /// Waits, not for ever, until every shard that the metadata places here has a leader: then the first request of the
