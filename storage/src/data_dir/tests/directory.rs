@@ -238,6 +238,28 @@ fn a_withheld_cut_is_asked_for_again_soon() {
 }
 
 #[test]
+fn much_written_is_checkpointed_long_before_it_is_time_and_what_is_hardly_used_with_it() {
+    sim::run(16, || async {
+        let (_, disk) = disk(16);
+        // One segment: no checkpoint is written to set files free.
+        let log = LogOptions { segment_bytes: 4 << 20, ..options().log };
+        let options = DataDirOptions { checkpoint_bytes: 100 << 10, log, ..options() };
+        let soon = options.maintenance_interval / 2;
+        let (directory, _) = open(&disk, options).await;
+        let (busy, idle) = (Toy::create(&directory, 1).await, Toy::create(&directory, 2).await);
+        idle.write(vec![entry(1, 1, vec![(0, batch(1, 1, 100))], "")]).await;
+        for round in 1..=3 {
+            for index in 1..=60 {
+                busy.write(vec![entry(1, (round - 1) * 60 + index, vec![(0, batch(index, 1, 2000))], "")]).await;
+            }
+            rt::sleep(soon).await;
+            assert_eq!(directory.stats().checkpoints, round);
+        }
+        assert_eq!(directory.oldest_kept(idle.log.id()), idle.applied());
+    });
+}
+
+#[test]
 fn a_failed_sync_stops_the_directory_for_good() {
     sim::run(4, || async {
         let (sim, disk) = disk(4);
