@@ -37,22 +37,20 @@ impl Cluster {
     fn start(&mut self, node: NodeId) -> impl Future<Output = (Metadata, RaftHost)> + use<> {
         let (network, memory) = (self.network.clone(), self.memories.entry(node).or_default().clone());
         let directory = u128::from(node.0.unsigned_abs()) + 100 * self.wiped;
-        let seeds = Seeds::of(node, if self.founded_alone { &NODES[..1] } else { &NODES });
+        let founders = if self.founded_alone { &NODES[..1] } else { &NODES };
+        let founders: Vec<_> = founders.iter().map(|node| (*node, node.to_string())).collect();
         let begun = sim::spawn_on(machine_of(node), async move {
-            let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
+            let places = Arc::new(Places::default());
+            let seeds = Seeds::of(node, &founders, places.clone());
+            let host = RaftHost::new(network.seen_by(machine_of(node), places), RaftOptions::default());
             network.attach(machine_of(node), host.clone());
             let mut config = Config::default();
             config.node_id = node;
             let directory = Uuid::from_u128(directory);
             let free = DirectoryRecord { id: directory, path: "/data".into(), free_bytes: 100 };
-            let local = LocalNode::from_config(&config, vec![free]);
+            let mut local = LocalNode::from_config(&config, vec![free]);
+            local.listeners.push(ListenerEndpoint { name: CLUSTER_LISTENER.into(), host: node.to_string(), port: 1 });
             let home = (Arc::new(memory.clone()) as Arc<dyn Directory>, directory);
-            // The first replica id behind those of the pool: the next one that the metadata group gets.
-            network.place(ReplicaId(22), machine_of(NODES[2]));
-            for (rank, other) in (1..).zip(NODES) {
-                network.place(ReplicaId(rank), machine_of(other));
-                network.place(desk(other), machine_of(other));
-            }
             let recovered = memory.recovered();
             let metadata = Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), seeds).await;
             (metadata.unwrap(), host)
@@ -258,7 +256,6 @@ fn a_node_that_founded_alone_starts_again_while_one_that_joined_it_leads() {
         let (first, host) = cluster.start(NODES[0]).await;
         let (second, other_host) = cluster.start(NODES[1]).await;
         let joined = second.group().replica();
-        cluster.network.place(joined, machine_of(NODES[1]));
         let both = BTreeSet::from([first.group().replica(), joined]);
         let formed = async {
             while first.group().membership().voters != [both.clone()] {

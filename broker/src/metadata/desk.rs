@@ -89,7 +89,7 @@ pub(super) enum DeskAnswer {
 }
 
 /// A replica of the metadata group, and `host:port` of its node for other nodes.
-pub type Member = (ReplicaRecord, String);
+pub(super) type Member = (ReplicaRecord, String);
 
 fn write_member(w: &mut Writer, (replica, address): &Member) {
     write_replica(w, replica);

@@ -27,6 +27,7 @@ pub mod names;
 mod nodes;
 mod peers;
 pub mod placement;
+mod places;
 mod quorum;
 mod reassign;
 mod records;
@@ -40,7 +41,7 @@ mod writer;
 pub use crate::codec::CodecError;
 pub use command::IntentEnd;
 pub use controller::Metadata;
-pub use desk::{Member, board, desk, node_of_address};
+pub use desk::{board, desk};
 pub use error::MetadataError;
 pub use image::{
     CLUSTER_LISTENER, CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint,
@@ -50,6 +51,7 @@ pub use image::{
 pub use levels::{FEATURE, FeatureLevel, Levels};
 pub use machine::Machine;
 pub use names::{is_internal, is_valid_topic_name};
+pub use places::Places;
 pub use records::ShardCreation;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,

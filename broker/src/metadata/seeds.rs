@@ -15,9 +15,10 @@ use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use super::controller::REFUSED_PAUSE;
-use super::desk::{self, DeskAnswer, DeskQuestion, Member, Place};
+use super::desk::{self, DeskAnswer, DeskQuestion, Place};
 use super::image::ReplicaRecord;
 use super::joining::Join;
+use super::places::Places;
 
 /// The metadata group's replica on a node that founds a cluster alone.
 const FIRST_REPLICA: ReplicaId = ReplicaId(1);
@@ -32,23 +33,15 @@ const SEEK_PAUSE: Duration = Duration::from_millis(100);
 pub trait Neighbours: Send + Sync + 'static {
     /// The nodes at the seeds, this one if it is one of them, as far as they answer; true if these are all.
     fn at_seeds(&self) -> BoxFuture<'_, (BTreeSet<NodeId>, bool)>;
-    /// Where the first replicas of the metadata group live: known before any metadata is.
-    fn founded_by(&self, founders: &[ReplicaRecord]);
-    /// Where replicas of the metadata group live, as others say: what no image here says yet.
-    fn introduced_to(&self, members: &[Member]);
 }
 
-/// These nodes; who reaches them knows where they are.
+/// These nodes, which are known without looking.
 struct These(BTreeSet<NodeId>);
 
 impl Neighbours for These {
     fn at_seeds(&self) -> BoxFuture<'_, (BTreeSet<NodeId>, bool)> {
         Box::pin(std::future::ready((self.0.clone(), true)))
     }
-
-    fn founded_by(&self, _founders: &[ReplicaRecord]) {}
-
-    fn introduced_to(&self, _members: &[Member]) {}
 }
 
 /// The nodes that are asked for the cluster.
@@ -56,6 +49,8 @@ impl Neighbours for These {
 pub struct Seeds {
     /// `None`: the node is alone.
     pub(super) neighbours: Option<Arc<dyn Neighbours>>,
+    /// Takes down what is learned of where others are.
+    pub(super) places: Arc<Places>,
     /// False for a node that has left a cluster: it joins one, and founds none.
     pub(super) may_found: bool,
 }
@@ -63,28 +58,26 @@ pub struct Seeds {
 impl Seeds {
     /// One node alone.
     #[must_use]
-    pub fn alone() -> Self {
-        Self { neighbours: None, may_found: true }
+    pub fn alone(places: Arc<Places>) -> Self {
+        Self { neighbours: None, places, may_found: true }
     }
 
-    /// These nodes, as `node` sees them; a node that is none of them joins what they found.
+    /// These nodes and their addresses, as `node` sees them; a node that is none of them joins what they found.
     #[must_use]
-    pub fn of(node: NodeId, nodes: &[NodeId]) -> Self {
-        let is_alone = nodes == [node];
-        let these = These(nodes.iter().copied().collect());
-        Self { neighbours: (!is_alone).then(|| Arc::new(these) as Arc<dyn Neighbours>), may_found: true }
-    }
-
-    pub(super) fn founded_by(&self, founders: &[ReplicaRecord]) {
-        if let Some(neighbours) = &self.neighbours {
-            neighbours.founded_by(founders);
+    pub fn of(node: NodeId, nodes: &[(NodeId, String)], places: Arc<Places>) -> Self {
+        nodes.iter().for_each(|(node, address)| places.found(*node, address.clone()));
+        let these: BTreeSet<_> = nodes.iter().map(|(node, _)| *node).collect();
+        let is_alone = these == BTreeSet::from([node]);
+        match is_alone {
+            true => Self::alone(places),
+            false => Self::found_by(Arc::new(These(these)), places),
         }
     }
 
     /// Nodes of which only the addresses are known.
     #[must_use]
-    pub fn found_by(neighbours: Arc<dyn Neighbours>) -> Self {
-        Self { neighbours: Some(neighbours), may_found: true }
+    pub fn found_by(neighbours: Arc<dyn Neighbours>, places: Arc<Places>) -> Self {
+        Self { neighbours: Some(neighbours), places, may_found: true }
     }
 
     /// The same for a node that has left a cluster: what it founded would be another one beside that.
@@ -106,7 +99,7 @@ async fn ask(host: &RaftHost, own: NodeId, to: NodeId, question: DeskQuestion) -
 
 /// Has this node told where the metadata group's replicas are, again and again: whoever leads may be none that it knows, and
 /// have a snapshot for it. Never returns.
-pub(super) async fn introduce(host: WeakHost, own: NodeId, neighbours: Arc<dyn Neighbours>) {
+pub(super) async fn introduce(host: WeakHost, own: NodeId, neighbours: Arc<dyn Neighbours>, places: Arc<Places>) {
     loop {
         let (nodes, _) = neighbours.at_seeds().await;
         let Some(known) = host.upgrade() else { return };
@@ -114,7 +107,7 @@ pub(super) async fn introduce(host: WeakHost, own: NodeId, neighbours: Arc<dyn N
         let answers = join_all(others.map(|node| ask(&known, own, node, DeskQuestion::Members))).await;
         for (_, answer) in answers.into_iter().flatten() {
             if let DeskAnswer::Members(members) = answer {
-                neighbours.introduced_to(&members);
+                places.introduce(&members);
             }
         }
         drop(known);

@@ -227,9 +227,10 @@ impl Metadata {
             true => vec![ReplicaRecord { id: group.replica(), node: config.node_id, directory: directory_id }],
             false => founders.clone(),
         };
-        seeds.founded_by(&founders);
+        seeds.places.founded_by(&founders);
         let metadata = Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), join.clone());
         desk.knows(&metadata, founders);
+        rt::spawn(seeds.places.clone().follow(metadata.watch()));
         let alone = alone && metadata.leads_alone().await?;
         let founded = metadata.image().cluster_id.to_string();
         if let Some(expected) =
@@ -243,13 +244,14 @@ impl Metadata {
             metadata.join(join).await?;
         } else {
             let joining = metadata.clone().keep_joining(join);
-            let (weak, node, neighbours) = (host.downgrade(), config.node_id, seeds.neighbours.clone());
+            let (weak, node, places) = (host.downgrade(), config.node_id, seeds.places);
+            let neighbours = seeds.neighbours.clone();
             rt::spawn(async move {
                 let Some(neighbours) = neighbours else { return joining.await };
                 tokio::select! {
                     biased;
                     () = joining => {}
-                    () = introduce(weak, node, neighbours) => {}
+                    () = introduce(weak, node, neighbours, places) => {}
                 }
             });
         }

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_raft::{Homes, Identity, Listening, Network, NoPeers, RaftHost, RaftOptions, TcpNetwork};
-use ottla_storage::env::rt;
 use uuid::Uuid;
 
 use super::error::StartError;
-use super::neighbourhood::{AtSeeds, Places};
+use super::neighbourhood::AtSeeds;
 use crate::config::listeners::is_unspecified;
 use crate::config::{Config, Endpoint, Listener, SecurityProtocol};
-use crate::metadata::{CLUSTER_LISTENER, ListenerEndpoint, Metadata, Seeds};
+use crate::metadata::{CLUSTER_LISTENER, ListenerEndpoint, Places, Seeds};
 use crate::server::listener::{BoundListener, SocketOptions};
 
 /// Bound, but not open yet.
@@ -29,7 +28,7 @@ pub(super) struct ClusterPort {
 pub(super) struct Neighbourhood {
     pub(super) host: RaftHost,
     pub(super) seeds: Seeds,
-    network: Option<(TcpNetwork, Arc<Places>)>,
+    network: Option<TcpNetwork>,
     /// Others come in as long as this is kept.
     _listening: Option<Listening>,
 }
@@ -119,7 +118,7 @@ impl Neighbourhood {
         let Some(port) = port else {
             let network: Arc<dyn Network> = Arc::new(NoPeers);
             let host = RaftHost::new(network, options);
-            return Ok(Self { host, seeds: Seeds::alone(), network: None, _listening: None });
+            return Ok(Self { host, seeds: Seeds::alone(Arc::default()), network: None, _listening: None });
         };
         let places = Arc::new(Places::default());
         let network = TcpNetwork::new(Identity { node: config.node_id, directory, cluster }, places.clone());
@@ -134,22 +133,18 @@ impl Neighbourhood {
         }));
         let listening = network.listen(port.bound.open().map_err(StartError::Open)?, host.clone());
         let seeds = match config.cluster_seeds.is_empty() {
-            true => Seeds::alone(),
-            false => Seeds::found_by(AtSeeds::start(network.clone(), places.clone(), &config.cluster_seeds)),
+            true => Seeds::alone(places),
+            false => {
+                let at_seeds = AtSeeds::start(network.clone(), places.clone(), &config.cluster_seeds);
+                Seeds::found_by(at_seeds, places)
+            }
         };
-        Ok(Self { host, seeds, network: Some((network, places)), _listening: Some(listening) })
-    }
-
-    /// From now on the metadata says where others are.
-    pub(super) fn follow(&self, metadata: &Metadata) {
-        if let Some((_, places)) = &self.network {
-            rt::spawn(places.clone().follow(metadata.watch()));
-        }
+        Ok(Self { host, seeds, network: Some(network), _listening: Some(listening) })
     }
 
     /// From now on nobody of another cluster is talked to.
     pub(super) fn belongs_to(&self, cluster_id: &str) {
-        if let Some((network, _)) = &self.network {
+        if let Some(network) = &self.network {
             network.set_cluster(cluster_id);
         }
     }

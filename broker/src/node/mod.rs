@@ -247,7 +247,6 @@ impl Floors {
         let host = &neighbourhood.host;
         let directories: Arc<[Directory]> = opened.iter().map(|opened| opened.directory.clone()).collect();
         let metadata = start_metadata(config, neighbourhood, &opened, recorded).await?;
-        neighbourhood.follow(&metadata);
         directories::classify(&directories, &metadata);
         directories::follow_settings(&directories, &metadata);
         let shards = open_shards(config, host, &metadata, &opened).await?;

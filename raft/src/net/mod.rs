@@ -2,6 +2,7 @@
 //!
 //! May not know: sockets. A message names replicas, never nodes; the transport knows where they live.
 
+mod homes;
 pub(crate) mod sim;
 pub(crate) mod tcp;
 pub(crate) mod wire;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+pub use homes::{Home, Homes};
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::data_dir::{Exported, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Vote};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use ottla_protocol::ids::NodeId;
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::host::RaftHost;
-use crate::net::{Message, Network, Undelivered};
+use crate::net::{Home, Homes, Message, Network, Undelivered};
 
 /// Node of everything that is no node.
 const OUTSIDE: SimNode = SimNode(0);
@@ -47,6 +48,7 @@ pub type Observer = Arc<dyn Fn(ReplicaId, ReplicaId, &Message) + Send + Sync>;
 struct State {
     observer: Option<Observer>,
     hosts: BTreeMap<SimNode, RaftHost>,
+    /// Where replicas are in truth, which nodes may not know.
     homes: BTreeMap<ReplicaId, SimNode>,
     /// Directions that carry nothing.
     cut: BTreeSet<(SimNode, SimNode)>,
@@ -59,7 +61,32 @@ struct State {
 #[derive(Clone, Default)]
 pub struct SimNetwork(Arc<Mutex<State>>);
 
+/// The network as one node has it: it reaches whom it knows. Node n of the cluster is the simulated node n.
+struct Reach {
+    network: SimNetwork,
+    own: SimNode,
+    homes: Arc<dyn Homes>,
+}
+
+/// For clusters in which every node knows where every replica is.
+impl Homes for SimNetwork {
+    fn home(&self, replica: ReplicaId) -> Option<Home> {
+        let node = self.place_of(replica)?;
+        Some(Home { node: NodeId(i32::try_from(node.0).ok()?), is_urgent: false })
+    }
+
+    fn address(&self, node: NodeId) -> Option<String> {
+        Some(node.0.to_string())
+    }
+}
+
 impl SimNetwork {
+    /// The network as `node` has it, which knows of others what `homes` says.
+    #[must_use]
+    pub fn seen_by(&self, node: SimNode, homes: Arc<dyn Homes>) -> Arc<dyn Network> {
+        Arc::new(Reach { network: self.clone(), own: node, homes })
+    }
+
     /// A node is up: messages for its replicas reach `host`.
     pub fn attach(&self, node: SimNode, host: RaftHost) {
         self.0.lock().hosts.insert(node, host);
@@ -71,14 +98,14 @@ impl SimNetwork {
         drop(host);
     }
 
-    /// Tells where a replica lives.
+    /// Tells where a replica lives; whom it tells is not the nodes.
     pub fn place(&self, replica: ReplicaId, node: SimNode) {
         self.0.lock().homes.insert(replica, node);
     }
 
     /// Where a replica lives, if that was told.
     #[must_use]
-    pub fn home(&self, replica: ReplicaId) -> Option<SimNode> {
+    pub fn place_of(&self, replica: ReplicaId) -> Option<SimNode> {
         self.0.lock().homes.get(&replica).copied()
     }
 
@@ -148,14 +175,18 @@ impl SimNetwork {
     }
 
     /// One request to its receiver and its answer back.
-    async fn exchange(&self, from: ReplicaId, to: ReplicaId, request: Message) -> Option<Result<Message, Undelivered>> {
-        let (source, target) = {
+    async fn exchange(
+        &self,
+        (source, target): (SimNode, SimNode),
+        (from, to): (ReplicaId, ReplicaId),
+        request: Message,
+    ) -> Option<Result<Message, Undelivered>> {
+        {
             let state = self.0.lock();
             if state.severed.contains(&from) || state.severed.contains(&to) {
                 return None;
             }
-            (*state.homes.get(&from)?, *state.homes.get(&to)?)
-        };
+        }
         self.travel(source, target).await?;
         let promises = !matches!(request, Message::AskVote { pre: true, .. });
         let host = self.0.lock().hosts.get(&target).cloned()?;
@@ -172,7 +203,16 @@ impl SimNetwork {
     }
 }
 
-impl Network for SimNetwork {
+impl Reach {
+    /// The node of a replica, if this one knows where that is.
+    fn target(&self, to: ReplicaId) -> Option<SimNode> {
+        let home = self.homes.home(to)?;
+        self.homes.address(home.node)?;
+        Some(SimNode(home.node.0.unsigned_abs()))
+    }
+}
+
+impl Network for Reach {
     fn call(
         &self,
         from: ReplicaId,
@@ -180,19 +220,20 @@ impl Network for SimNetwork {
         request: Message,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        let network = self.clone();
+        let Some(target) = self.target(to) else { return Undelivered::nowhere(to) };
+        let (network, way) = (self.network.clone(), (self.own, target));
         network.tell(from, to, &request);
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();
             let repeated = network.repeats().then(|| request.clone());
             let carrier = network.clone();
             sim::spawn_on(OUTSIDE, async move {
-                if let Some(answer) = carrier.exchange(from, to, request).await {
+                if let Some(answer) = carrier.exchange(way, (from, to), request).await {
                     let _ = sender.send(answer);
                 }
             });
             if let Some(request) = repeated {
-                sim::spawn_on(OUTSIDE, async move { network.exchange(from, to, request).await });
+                sim::spawn_on(OUTSIDE, async move { network.exchange(way, (from, to), request).await });
             }
             let answered = async {
                 match answer.await {

@@ -119,7 +119,10 @@ impl Cluster {
         let cluster = self.clone();
         let started = sim::spawn_on(node, async move {
             let (directory, recovered) = opening.await;
-            let host = RaftHost::new(Arc::new(cluster.network.clone()), cluster.options.clone());
+            let host = RaftHost::new(
+                cluster.network.seen_by(node, Arc::new(cluster.network.clone())),
+                cluster.options.clone(),
+            );
             let replica = ReplicaId(u64::from(node.0));
             let found = recovered.iter().find(|recovered| recovered.id == replica);
             let state = found.map(|recovered| recovered.state.clone()).unwrap_or_default();

@@ -10,7 +10,8 @@ use ottla_broker::config::{Config, TopicConfig};
 use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{
-    self, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, Seeds, board, desk,
+    self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, Places, Seeds,
+    board, desk,
 };
 use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::Partitions;
@@ -18,7 +19,7 @@ use ottla_broker::server::budget::Budget;
 use ottla_broker::server::context::{Directory, Domain};
 use ottla_broker::server::kafka::Kafka;
 use ottla_broker::shard::{Shards, Upkeep};
-use ottla_protocol::ids::{NodeId, PartitionId};
+use ottla_protocol::ids::PartitionId;
 use ottla_raft::{RaftHost, RaftOptions, SimNetwork};
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use ottla_storage::env::disk::Disk;
@@ -52,6 +53,8 @@ pub(crate) struct Life {
     pub(crate) number: u64,
     pub(crate) directory: Arc<DataDir>,
     pub(crate) host: RaftHost,
+    /// Where it knows others to be.
+    pub(crate) places: Arc<Places>,
     pub(crate) metadata: Metadata,
     pub(crate) shards: Shards,
     /// What connections talk to.
@@ -133,12 +136,14 @@ fn config(node: SimNode) -> Config {
 }
 
 fn local(node: SimNode, directory: &DataDir) -> LocalNode {
-    let listener = ListenerEndpoint { name: LISTENER.into(), host: format!("node-{}", node.0), port: 9092 };
+    let host = format!("node-{}", node.0);
+    let listener = |name: &str, port| ListenerEndpoint { name: name.into(), host: host.clone(), port };
+    let listeners = vec![listener(LISTENER, 9092), listener(CLUSTER_LISTENER, 19092)];
     let space = DirectoryRecord { id: directory.directory_id(), path: PATH.into(), free_bytes: 1 << 40 };
-    LocalNode { id: broker(node), rack: None, listeners: vec![listener], directories: vec![space] }
+    LocalNode { id: broker(node), rack: None, listeners, directories: vec![space] }
 }
 
-/// Tells the network where replicas live, as this node knows it.
+/// Tells who watches the network where replicas live.
 async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<MetadataImage>>) {
     loop {
         let image = images.borrow_and_update().clone();
@@ -151,8 +156,9 @@ async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<Meta
     }
 }
 
-/// The first so many nodes, which a node is told of; the network knows where they are, and where the founders' replicas.
-fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork) -> Seeds {
+/// The first so many nodes, which a node is told of. Who watches the network is told where they are, and where the founders'
+/// replicas.
+fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: Arc<Places>) -> Seeds {
     for founder in (1..=founders).map(SimNode) {
         network.place(ReplicaId(u64::from(founder.0)), founder);
         network.place(desk(broker(founder)), founder);
@@ -160,8 +166,8 @@ fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork) -> Seeds
     }
     network.place(desk(broker(node)), node);
     network.place(board(broker(node)), node);
-    let all: Vec<NodeId> = (1..=told).map(SimNode).map(broker).collect();
-    Seeds::of(broker(node), &all)
+    let all: Vec<_> = (1..=told).map(|n| (broker(SimNode(n)), format!("node-{n}:19092"))).collect();
+    Seeds::of(broker(node), &all, places)
 }
 
 impl Life {
@@ -206,11 +212,12 @@ impl Life {
         let found = DataDir::open(disk, Path::new(PATH), data_dir_options(node, tuning)).await;
         let (directory, recovered) = found.map_err(|error| error.to_string())?;
         opened(&directory, &recovered);
-        let host = RaftHost::new(Arc::new(network.clone()), raft_options(tuning));
+        let places = Arc::new(Places::default());
+        let host = RaftHost::new(network.seen_by(node, places.clone()), raft_options(tuning));
         // Who has left is told of everybody: what founded a cluster alone could not come back otherwise.
         let seeds = match directory.has_left() {
-            true => seeds(node, founders, nodes, &network).to_join_only(),
-            false => seeds(node, founders, founders, &network),
+            true => seeds(node, founders, nodes, &network, places.clone()).to_join_only(),
+            false => seeds(node, founders, founders, &network, places.clone()),
         };
         network.attach(node, host.clone());
         let config = Arc::new(config(node));
@@ -240,6 +247,6 @@ impl Life {
             config,
         };
         let kafka = Kafka::new(domain);
-        Ok(Self { node, number, directory, host, metadata, shards, kafka, partitions, groups, recovered })
+        Ok(Self { node, number, directory, host, places, metadata, shards, kafka, partitions, groups, recovered })
     }
 }

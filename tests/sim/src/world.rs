@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord};
 use ottla_protocol::ids::PartitionId;
-use ottla_raft::{GroupHandle, SimNetwork};
+use ottla_raft::{GroupHandle, Homes, SimNetwork};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
@@ -108,9 +108,9 @@ impl World {
         let weak = Arc::downgrade(&world.0);
         world.0.network.observe(Arc::new(move |from, to, message| {
             let Some(world) = weak.upgrade().map(World) else { return };
-            let Some(home) = world.0.network.home(from) else { return };
+            let Some(home) = world.0.network.place_of(from) else { return };
             let shard = world.shard_of(from);
-            let receiver = world.0.network.home(to);
+            let receiver = world.0.network.place_of(to);
             let (verdict, strikes) = world.0.promises.lock().sent((from, to), (home, receiver), shard, message);
             world.judge(verdict);
             if let Some((node, crash)) = strikes {
@@ -479,13 +479,16 @@ impl World {
     /// All other nodes take the process of this one for dead, as if its connections had been reset; some find somebody there.
     pub(crate) fn suspect(&self, suspected: SimNode) {
         for life in self.lives().into_iter().filter(|life| life.node != suspected) {
-            let network = self.0.network.clone();
+            let places = life.places.clone();
             sim::spawn_on(life.node, async move {
                 let confirmed = async {
                     rt::sleep(Duration::from_millis(sim::random_below(40))).await;
                     sim::random_below(4) != 0
                 };
-                life.host.suspect(move |replica| network.home(replica) == Some(suspected), confirmed);
+                life.host.suspect(
+                    move |replica| places.home(replica).is_some_and(|home| home.node == broker(suspected)),
+                    confirmed,
+                );
             });
         }
     }

@@ -28,10 +28,10 @@ use tokio::net::TcpListener;
 
 pub use hello::{Identity, Refusal};
 pub use inbound::Listening;
-pub use shared::{Confirmation, Home, Homes, OnClosed};
+pub use shared::{Confirmation, OnClosed};
 
 use crate::host::RaftHost;
-use crate::net::{Message, Network, Undelivered};
+use crate::net::{Homes, Message, Network, Undelivered};
 use hello::Class;
 use link::{Link, greet};
 use shared::Shared;

@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use super::{Home, Homes, Identity, Listening, TcpNetwork};
+use super::{Identity, Listening, TcpNetwork};
 use crate::host::RaftHost;
+use crate::net::{Home, Homes};
 use crate::options::RaftOptions;
 
 const WAIT: Duration = Duration::from_secs(20);
