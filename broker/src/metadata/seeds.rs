@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{RaftHost, WeakHost};
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
@@ -106,7 +107,9 @@ pub(super) async fn introduce(host: WeakHost, own: NodeId, neighbours: Arc<dyn N
         let others = nodes.into_iter().filter(|node| *node != own);
         let answers = join_all(others.map(|node| ask(&known, own, node, DeskQuestion::Members))).await;
         for (_, answer) in answers.into_iter().flatten() {
-            if let DeskAnswer::Members(members) = answer {
+            if let DeskAnswer::Members(members) = answer
+                && !mutants::is_on(Bug::JoinerNotIntroduced)
+            {
                 places.introduce(&members);
             }
         }

@@ -181,11 +181,8 @@ impl SimNetwork {
         (from, to): (ReplicaId, ReplicaId),
         request: Message,
     ) -> Option<Result<Message, Undelivered>> {
-        {
-            let state = self.0.lock();
-            if state.severed.contains(&from) || state.severed.contains(&to) {
-                return None;
-            }
+        if [from, to].iter().any(|replica| self.0.lock().severed.contains(replica)) {
+            return None;
         }
         self.travel(source, target).await?;
         let promises = !matches!(request, Message::AskVote { pre: true, .. });

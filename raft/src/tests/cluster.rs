@@ -113,16 +113,18 @@ impl Cluster {
         }
     }
 
+    /// A host for a node, which knows where everybody is.
+    pub(crate) fn new_host(&self, node: SimNode) -> RaftHost {
+        RaftHost::new(self.network.seen_by(node, Arc::new(self.network.clone())), self.options.clone())
+    }
+
     /// Starts a node, with what its disk holds.
     pub(crate) async fn start(&self, node: SimNode) {
         let opening = self.nodes[&node].open();
         let cluster = self.clone();
         let started = sim::spawn_on(node, async move {
             let (directory, recovered) = opening.await;
-            let host = RaftHost::new(
-                cluster.network.seen_by(node, Arc::new(cluster.network.clone())),
-                cluster.options.clone(),
-            );
+            let host = cluster.new_host(node);
             let replica = ReplicaId(u64::from(node.0));
             let found = recovered.iter().find(|recovered| recovered.id == replica);
             let state = found.map(|recovered| recovered.state.clone()).unwrap_or_default();

@@ -16,9 +16,7 @@ use super::memory::{MemoryDirectory, MemoryDisk, Shared};
 use crate::directory::Directory;
 use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::handle::GroupHandle;
-use crate::host::RaftHost;
 use crate::members::Members;
-use crate::options::RaftOptions;
 use crate::proposal::Proposal;
 
 const NODE: SimNode = SimNode(1);
@@ -182,7 +180,7 @@ fn a_replica_that_lost_what_it_acknowledged_is_not_started() {
         cluster.crash(NODE);
         let (directory, mut recovered) = MemoryDirectory::open(disk, Duration::from_millis(1), false);
         recovered[0].lost = Some("a gap".to_owned());
-        let host = RaftHost::new(Arc::new(cluster.network.clone()), RaftOptions::default());
+        let host = cluster.new_host(NODE);
         let ledger = Box::new(Ledger::restore(&[], cluster.oracle.clone()));
         let refused = host.open(Arc::new(Shared(directory)), &recovered[0], ledger).await.err().unwrap();
         assert!(matches!(&refused, RaftError::Damaged { what, .. } if what.contains("a gap")), "{refused:?}");
@@ -207,7 +205,7 @@ fn damaged_records_keep_it_out(damage: fn(&mut RecoveredReplica), needs_records:
         let (directory, mut recovered) = MemoryDirectory::open(disk, Duration::from_millis(1), false);
         damage(&mut recovered[0]);
         let directory = Arc::new(Shared(directory));
-        let host = RaftHost::new(Arc::new(cluster.network.clone()), RaftOptions::default());
+        let host = cluster.new_host(NODE);
         let ledger = || {
             let mut ledger = Ledger::restore(&[], cluster.oracle.clone());
             ledger.needs_records = needs_records;
@@ -243,7 +241,7 @@ fn a_replica_runs_once() {
         let (directory, _) = MemoryDirectory::open(disk, Duration::from_millis(1), false);
         let ledger = Box::new(Ledger::restore(&[], cluster.oracle.clone()));
         let members = Members::of([ReplicaId(1)]);
-        let host = cluster.host(NODE);
+        let host = cluster.new_host(NODE);
         let again = host.create(Arc::new(Shared(directory)), ReplicaId(1), Bytes::new(), members, ledger);
         assert_eq!(again.await.err(), Some(RaftError::Exists(ReplicaId(1))));
     });

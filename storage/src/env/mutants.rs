@@ -174,6 +174,8 @@ bugs! {
         "Readers are shown a high watermark one above what is applied (shard machine).",
     LsoOneTooLow "lso-one-too-low":
         "Readers of committed records are shown an end one too low (shard machine).",
+    JoinerNotIntroduced "joiner-not-introduced":
+        "A node that joins is told of the replicas that founded the metadata group only (seeds).",
     WipedReplicaVotes "wiped-replica-votes":
         "A replica whose directory is gone is made anew, empty, under its old id (shards).",
 
