@@ -293,7 +293,10 @@ fn a_node_that_is_forgotten_before_it_has_kept_anything_is_told_so() {
     // Before its first checkpoint: when it starts again it knows of no cluster, but that it is in one.
     cluster.brokers[3].kill();
     let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(4));
-    assert_eq!(Raw::connect(cluster.brokers[0].address()).call(0, &request).error_code, 0);
+    let unregister = |cluster: &Cluster| {
+        assert_eq!(Raw::connect(cluster.brokers[0].address()).call(0, &request).error_code, 0);
+    };
+    unregister(&cluster);
     until("it is forgotten", || nodes(&cluster) == 3);
     cluster.brokers[3].spawn();
     until("node 4 ends by itself", || !cluster.brokers[3].is_alive());
@@ -301,6 +304,20 @@ fn a_node_that_is_forgotten_before_it_has_kept_anything_is_told_so() {
     cluster.brokers[3].kill();
     cluster.brokers[3].run();
     until("it is there again", || nodes(&cluster) == 4);
+    // Back while that is under way, when it has lost its place but not its record.
+    cluster.brokers[3].kill();
+    unregister(&cluster);
+    let metadata = |cluster: &Cluster| {
+        let answer = cluster.brokers[0].http("/v1/shards/0").unwrap().1;
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()["replicas"].as_array().unwrap().len()
+    };
+    until("it has given up the metadata", || metadata(&cluster) == 3);
+    cluster.brokers[3].spawn();
+    until("node 4 ends by itself again", || !cluster.brokers[3].is_alive());
+    assert_eq!(cluster.brokers[3].log().matches("this node was unregistered").count(), 2);
+    cluster.brokers[3].kill();
+    cluster.brokers[3].run();
+    until("it is there once more", || nodes(&cluster) == 4);
 }
 
 #[test]

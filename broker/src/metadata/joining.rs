@@ -28,9 +28,13 @@ pub(super) struct Join {
 /// that are gone, and what was lost, is to be rebuilt under new ids; then the default pool gets the shards that it lacks.
 ///
 /// # Errors
-/// When its build does not understand the cluster's feature level, or the founders are not known.
+/// When its build does not understand the cluster's feature level, the founders are not known, or the node is being forgotten.
 pub(super) fn join_cluster(image: &MetadataImage, join: &Join) -> Result<Vec<Command>, MetadataError> {
     features::check_node(image, &join.node)?;
+    // A place that it is given now would be taken from it again, and that would go on as long as it asks.
+    if image.is_going(join.node.id) {
+        return Err(MetadataError::InvalidRequest(format!("Broker {} is being forgotten.", join.node.id.0)));
+    }
     let mut commands = Vec::new();
     if image.cluster_id.is_empty() {
         commands.push(Command::Bootstrap { cluster_id: join.cluster_id.clone() });

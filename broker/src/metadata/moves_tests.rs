@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::command::{Command, NewShard};
 use super::decide::{Ask, decide};
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
+use super::joining::Join;
 use super::machine::{Machine, Outcome, Refusal};
 use super::moves::{MOVES_MAX, due};
 use super::placement::{default_factor, missing_pool_shards, place_in_pool, place_internal};
@@ -199,6 +200,9 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
     let index = RaftIndex(machine.image().index.0 + 1);
     let early = machine.apply_command(index, Command::RemoveNode { node: NodeId(4) });
     assert_eq!(early, Outcome::Refused(Refusal::Replicas));
+    let record = node(4, Some("z0"), &[100]);
+    let back = Join { node: record, cluster_id: String::new(), founders: Vec::new(), lost: Vec::new() };
+    let join = Ask::Join(Box::new(back));
     let mut dismissed = false;
     for _ in 0..100 {
         ask(&mut machine, &Ask::Balance).unwrap();
@@ -208,6 +212,8 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
             assert_eq!(held(machine.image(), NodeId(4)), 0);
             let stays = Ask::Drain { nodes: Nodes::One(NodeId(4)), drain: false };
             assert_eq!(ask(&mut machine, &stays), Err(ErrorCode::InvalidRequest), "its replica may be gone");
+            let back = ask(&mut machine, &join);
+            assert_eq!(back, Err(ErrorCode::InvalidRequest), "it would be given a place for as long as it asks");
             dismissed = true;
         }
         settle(&mut machine, &shard);
@@ -215,4 +221,5 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
     assert!(dismissed && !machine.image().nodes.contains_key(&NodeId(4)));
     assert!(machine.image().broker_configs.is_empty());
     assert!(due(machine.image()).is_empty());
+    assert!(ask(&mut machine, &join).is_ok());
 }
