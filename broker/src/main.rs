@@ -4,7 +4,6 @@
 //! understood. `ottla healthcheck`: 0 if the node answers, 1 if not. `ottla unsafe-recover`: 1 if nothing could be done. Other
 //! words ask a cluster as its clients do ([`ottla_broker::commands`]).
 
-use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -14,8 +13,10 @@ use ottla_broker::commands;
 use ottla_broker::config::flags::{self, Flags};
 use ottla_broker::config::sources::{Inputs, load};
 use ottla_broker::config::{Config, ConfigError};
-use ottla_broker::node::{self, Fate, Node};
+use ottla_broker::node::{self, Losses, Node};
 use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::ReplicaId;
+use ottla_storage::log::AcceptLoss;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error, EXIT_FAILED),
     };
     let code = match verb {
-        Verb::UnsafeRecover(lost, execute) => runtime.block_on(unsafe_recover(config, lost, execute)),
+        Verb::UnsafeRecover(losses, execute) => runtime.block_on(unsafe_recover(config, losses, execute)),
         Verb::Start | Verb::Healthcheck(_) => runtime.block_on(run(config, readiness)),
     };
     // Blocking reads that nobody waits for any more must not hold the process.
@@ -78,8 +79,8 @@ fn main() -> ExitCode {
 enum Verb {
     Start,
     Healthcheck(Question),
-    /// Nodes that are gone for good, and whether it is done or only told.
-    UnsafeRecover(BTreeSet<NodeId>, bool),
+    /// What is gone for good, and whether it is done or only told.
+    UnsafeRecover(Losses, bool),
 }
 
 /// The command line after `ottla`.
@@ -103,7 +104,7 @@ fn verb(mut words: Vec<String>) -> Result<(Verb, Vec<String>), String> {
             let all = words.len();
             words.retain(|word| word != "--execute");
             let execute = words.len() < all;
-            verb = Verb::UnsafeRecover(lost_nodes(&mut words)?, execute);
+            verb = Verb::UnsafeRecover(losses(&mut words)?, execute);
         }
         _ => {}
     }
@@ -113,37 +114,63 @@ fn verb(mut words: Vec<String>) -> Result<(Verb, Vec<String>), String> {
     Ok((verb, words))
 }
 
-/// Takes `--lost 2,3` out of the words.
-fn lost_nodes(words: &mut Vec<String>) -> Result<BTreeSet<NodeId>, String> {
+/// Takes `--lost 2,3` and `--accept-loss 7` out of the words.
+fn losses(words: &mut Vec<String>) -> Result<Losses, String> {
     if words.iter().any(|word| word == "--help" || word == "-h") {
-        return Ok(BTreeSet::new());
+        return Ok(Losses::default());
     }
-    let missing =
-        || "unsafe-recover needs --lost with the numbers of the nodes that are gone for good, by comma".to_owned();
-    let at = words.iter().position(|word| word == "--lost" || word.starts_with("--lost=")).ok_or_else(missing)?;
-    let named = match words.remove(at).split_once('=') {
-        Some((_, named)) => named.to_owned(),
-        None if at < words.len() => words.remove(at),
-        None => return Err(missing()),
+    let (nodes, replicas) = (option(words, "--lost")?, option(words, "--accept-loss")?);
+    if nodes.is_none() && replicas.is_none() {
+        return Err(
+            "unsafe-recover needs --lost with the numbers of the nodes that are gone for good, or --accept-loss with \
+                    those of replicas that lost entries (or all), by comma"
+                .to_owned(),
+        );
+    }
+    let number = |option: &str, word: &str| {
+        word.trim().parse::<u64>().map_err(|_| format!("{option}: {word} is no number of a node or replica"))
     };
-    let node =
-        |word: &str| word.trim().parse().map(NodeId).map_err(|_| format!("--lost {named}: {word} is no node id"));
-    named.split(',').map(node).collect()
+    let numbers = |option: &str, named: Option<String>| {
+        let named = named.unwrap_or_default();
+        let words = named.split(',').filter(|word| !word.trim().is_empty()).map(|word| number(option, word));
+        words.collect::<Result<Vec<u64>, String>>()
+    };
+    let replicas = match replicas.as_deref() {
+        None => AcceptLoss::Nothing,
+        Some("all") => AcceptLoss::All,
+        Some(_) => AcceptLoss::Of(numbers("--accept-loss", replicas)?.into_iter().map(ReplicaId).collect()),
+    };
+    let node = |id: u64| i32::try_from(id).map(NodeId).map_err(|_| format!("--lost: {id} is no node id"));
+    let nodes = numbers("--lost", nodes)?.into_iter().map(node).collect::<Result<_, _>>()?;
+    Ok(Losses { nodes, replicas })
+}
+
+/// Takes an option with its value out of the words.
+fn option(words: &mut Vec<String>, name: &str) -> Result<Option<String>, String> {
+    let is_it = |word: &String| word.split('=').next() == Some(name);
+    let Some(at) = words.iter().position(is_it) else { return Ok(None) };
+    match words.remove(at).split_once('=') {
+        Some((_, value)) => Ok(Some(value.to_owned())),
+        None if at < words.len() => Ok(Some(words.remove(at))),
+        None => Err(format!("{name} needs a value")),
+    }
 }
 
 /// Says what becomes of each replica here, and makes it so if that was asked for.
-async fn unsafe_recover(config: Config, lost: BTreeSet<NodeId>, execute: bool) -> ExitCode {
-    let all = match node::rescue(&config, &lost, execute).await {
+async fn unsafe_recover(config: Config, losses: Losses, execute: bool) -> ExitCode {
+    let all = match node::rescue(&config, &losses, execute).await {
         Ok(all) => all,
         Err(error) => return complain(&error, EXIT_FAILED),
     };
     all.iter().for_each(|rescued| println!("{rescued}"));
-    let alone = all.iter().filter(|rescued| rescued.fate == Fate::Alone).count();
+    let changed = all.iter().filter(|rescued| rescued.fate.is_changed()).count();
     match execute {
         true => println!(
-            "{alone} replicas go on alone; what only the lost nodes had is gone. The lost nodes must never come back with their old disks."
+            "{changed} replicas go on alone; what only the lost nodes and entries had is gone. The lost nodes must never come back with their old disks."
         ),
-        false => println!("Nothing was changed; {alone} replicas would go on alone with --execute, on this node only."),
+        false => {
+            println!("Nothing was changed; {changed} replicas would go on alone with --execute, on this node only.")
+        }
     }
     ExitCode::SUCCESS
 }
@@ -185,6 +212,18 @@ fn start_logging(config: &Config) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    // A panic is a line of the log like any other, before what catches it says what that means.
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(|| "?".to_owned(), ToString::to_string);
+        let thread = std::thread::current().name().unwrap_or("?").to_owned();
+        let message = ottla_storage::env::rt::panic_message(info.payload());
+        tracing::error!(thread, "panicked at {place}: {message}; please report this line");
+        // With RUST_BACKTRACE=1.
+        let backtrace = std::backtrace::Backtrace::capture();
+        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+            tracing::error!("{backtrace}");
+        }
+    }));
 }
 
 async fn run(config: Config, readiness: Readiness) -> ExitCode {

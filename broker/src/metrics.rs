@@ -1,8 +1,8 @@
 //! What the node counts about itself, in one prometheus registry.
 //!
 //! Hot paths hold their counters; nothing here looks a label up per record. Labels are bounded: APIs and error codes
-//! by the protocol, topics by [`TOPIC_LABELS_MAX`]. What can be read from images at scrape time (offsets, lag, log
-//! sizes) is not here but in `admin::exposition`. May not know: who scrapes.
+//! by the protocol, topics by `ottla.metrics.topics.max`. What can be read from images at scrape time (offsets, lag,
+//! log sizes) is not here but in `admin::exposition`. May not know: who scrapes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::versions::{ApiKey, SUPPORTED};
 
-/// Topics that have counters of their own; the traffic of further ones is counted under `(other)`.
-pub const TOPIC_LABELS_MAX: usize = 10_000;
+use crate::config::MetricsConfig;
 
-const OTHER_TOPICS: &str = "(other)";
+/// The label of all topics together that have no series of their own; no topic can be called so.
+pub const OTHER_TOPICS: &str = "(other)";
 
 /// From a tenth of a millisecond to ten seconds: a commit takes 0.1 ms, a long poll half a second.
 const SECONDS_BUCKETS: &[f64] =
@@ -67,13 +67,30 @@ pub struct Metrics {
     records_in: IntCounterVec,
     bytes_out: IntCounterVec,
     refused: IntCounterVec,
-    topics: RwLock<HashMap<Arc<str>, Arc<TopicMetrics>>>,
+    topics: RwLock<CountedTopics>,
+}
+
+/// The topics that have counters of their own. One that has got them keeps them while it exists: a counter that moved
+/// under another label would look like traffic there.
+#[derive(Debug)]
+struct CountedTopics {
+    limits: MetricsConfig,
+    by_name: HashMap<Arc<str>, Arc<TopicMetrics>>,
+    /// Of all the others.
+    other: Option<Arc<TopicMetrics>>,
+}
+
+impl CountedTopics {
+    /// True if `name` may have counters of its own.
+    fn takes(&self, name: &str) -> bool {
+        self.by_name.len() < self.limits.topics_max || self.limits.include.matches(name)
+    }
 }
 
 impl Metrics {
     /// Registers everything. The names are constants of this file: a failure is a mistake that any test finds.
     #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub fn new(limits: &MetricsConfig) -> Arc<Self> {
         let registry = Registry::new();
         let seconds = registered(
             &registry,
@@ -125,7 +142,7 @@ impl Metrics {
             records_in: counters("ottla_topic_records_in_total", "Records appended", &["topic"]),
             bytes_out: counters("ottla_topic_bytes_out_total", "Bytes of record batches fetched", &["topic"]),
             refused: counters("ottla_topic_batches_refused_total", "Record batches refused", &["topic"]),
-            topics: RwLock::default(),
+            topics: RwLock::new(CountedTopics { limits: limits.clone(), by_name: HashMap::new(), other: None }),
             registry,
         })
     }
@@ -160,32 +177,37 @@ impl Metrics {
     /// The counters of a topic that exists.
     #[must_use]
     pub fn topic(&self, name: &Arc<str>) -> Arc<TopicMetrics> {
-        if let Some(metrics) = self.topics.read().get(name) {
-            return metrics.clone();
+        {
+            let topics = self.topics.read();
+            let other = || topics.other.as_ref().filter(|_| !topics.takes(name));
+            if let Some(metrics) = topics.by_name.get(name).or_else(other) {
+                return metrics.clone();
+            }
         }
         let mut topics = self.topics.write();
-        let label = if topics.len() < TOPIC_LABELS_MAX { name.as_ref() } else { OTHER_TOPICS };
-        let metrics = Arc::new(TopicMetrics {
+        if topics.takes(name) {
+            topics.by_name.entry(name.clone()).or_insert_with(|| self.counted_as(name)).clone()
+        } else {
+            topics.other.get_or_insert_with(|| self.counted_as(OTHER_TOPICS)).clone()
+        }
+    }
+
+    fn counted_as(&self, label: &str) -> Arc<TopicMetrics> {
+        Arc::new(TopicMetrics {
             bytes_in: self.bytes_in.with_label_values(&[label]),
             records_in: self.records_in.with_label_values(&[label]),
             bytes_out: self.bytes_out.with_label_values(&[label]),
             refused: self.refused.with_label_values(&[label]),
-        });
-        if topics.len() < TOPIC_LABELS_MAX {
-            topics.insert(name.clone(), metrics.clone());
-        }
-        metrics
+        })
     }
 
-    /// Drops the counters of topics that are gone.
-    pub fn keep_topics(&self, exists: impl Fn(&str) -> bool) {
-        let gone: Vec<Arc<str>> = self.topics.read().keys().filter(|name| !exists(name)).cloned().collect();
-        if gone.is_empty() {
-            return;
-        }
+    /// Takes the limits that hold now, for topics that come later, and drops the counters of topics that are gone.
+    pub fn keep_topics(&self, limits: &MetricsConfig, exists: impl Fn(&str) -> bool) {
+        let gone: Vec<Arc<str>> = self.topics.read().by_name.keys().filter(|name| !exists(name)).cloned().collect();
         let mut topics = self.topics.write();
+        topics.limits = limits.clone();
         for name in gone {
-            topics.remove(&name);
+            topics.by_name.remove(&name);
             for family in [&self.bytes_in, &self.records_in, &self.bytes_out, &self.refused] {
                 // An error says that it has no such label: that is what is wanted.
                 let _ = family.remove_label_values(&[&name]);
@@ -205,23 +227,54 @@ fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: pr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, NameFilter};
+
+    fn metrics(topics_max: usize, include: &str) -> Arc<Metrics> {
+        Metrics::new(&limits(topics_max, include))
+    }
+
+    fn limits(topics_max: usize, include: &str) -> MetricsConfig {
+        let include = NameFilter::new(include).unwrap();
+        MetricsConfig { topics_max, include, ..Config::default().metrics }
+    }
+
+    fn series(metrics: &Metrics) -> usize {
+        metrics.bytes_in.collect()[0].get_metric().len()
+    }
 
     #[test]
     fn topics_are_bounded_and_leave_with_their_topic() {
-        let metrics = Metrics::new();
-        for number in 0..TOPIC_LABELS_MAX + 5 {
+        let metrics = metrics(10, "");
+        for number in 0..15 {
             metrics.topic(&format!("t{number}").into()).bytes_in.inc_by(1);
         }
-        let series = |metrics: &Metrics| metrics.bytes_in.collect()[0].get_metric().len();
-        assert_eq!(series(&metrics), TOPIC_LABELS_MAX + 1);
-        metrics.keep_topics(|name| name == "t7");
+        assert_eq!(series(&metrics), 11);
+        assert_eq!(metrics.bytes_in.with_label_values(&[OTHER_TOPICS]).get(), 5);
+        metrics.keep_topics(&limits(10, ""), |name| name == "t7");
         assert_eq!(series(&metrics), 2);
         assert_eq!(metrics.topic(&"t7".into()).bytes_in.get(), 1);
     }
 
     #[test]
+    fn included_topics_have_counters_of_their_own_beyond_the_limit() {
+        let metrics = metrics(1, "big-.*");
+        for name in ["a", "b", "big-1", "big-2", "c"] {
+            metrics.topic(&name.into()).records_in.inc();
+        }
+        assert_eq!(metrics.records_in.with_label_values(&["big-2"]).get(), 1);
+        assert_eq!(metrics.records_in.with_label_values(&[OTHER_TOPICS]).get(), 2);
+        // A topic that has counters keeps them under a limit that is lower.
+        metrics.keep_topics(&limits(0, ""), |_| true);
+        for name in ["a", "big-1", "d"] {
+            metrics.topic(&name.into()).records_in.inc();
+        }
+        assert_eq!(metrics.records_in.with_label_values(&["a"]).get(), 2);
+        assert_eq!(metrics.records_in.with_label_values(&[OTHER_TOPICS]).get(), 3);
+    }
+
+    #[test]
     fn requests_are_counted_by_api_and_error() {
-        let metrics = Metrics::new();
+        let metrics = metrics(10, "");
         metrics.answered(ApiKey::Fetch, ErrorCode::None, 0.001);
         metrics.answered(ApiKey::Fetch, ErrorCode::OffsetOutOfRange, 0.001);
         assert_eq!(metrics.requests.with_label_values(&["Fetch", "OFFSET_OUT_OF_RANGE"]).get(), 1);

@@ -1,5 +1,7 @@
 //! Requests of every API with every field of a version filled, for the tests of walk, decoder and golden files.
 
+mod security;
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Encodable, StrBytes};
@@ -53,6 +55,9 @@ pub(crate) fn requests(api_key: ApiKey, version: i16) -> Vec<Request> {
         | ApiKey::DeleteRecords
         | ApiKey::CreatePartitions
         | ApiKey::DescribeLogDirs => topics(api_key, version),
+        ApiKey::DescribeAcls | ApiKey::CreateAcls | ApiKey::DeleteAcls | ApiKey::SaslHandshake => {
+            security::requests(api_key)
+        }
         ApiKey::DescribeConfigs
         | ApiKey::AlterConfigs
         | ApiKey::IncrementalAlterConfigs
@@ -88,7 +93,7 @@ pub(crate) fn encode(request: &Request, version: i16) -> Bytes {
         OffsetForLeaderEpoch DescribeConfigs AlterConfigs DescribeLogDirs CreatePartitions DeleteGroups
         ElectLeaders IncrementalAlterConfigs
         AlterPartitionReassignments ListPartitionReassignments OffsetDelete DescribeQuorum UpdateFeatures DescribeCluster DescribeProducers UnregisterBroker ListConfigResources
-        DescribeTopicPartitions)
+        DescribeTopicPartitions DescribeAcls CreateAcls DeleteAcls SaslHandshake)
     .unwrap_or_else(|error| panic!("{} v{version}: {error}", request.api_key().name()));
     out.freeze()
 }

@@ -82,12 +82,16 @@ apis! {
     SyncGroup = 14, 0..=5, 4;
     DescribeGroups = 15, 0..=6, 5;
     ListGroups = 16, 0..=5, 3;
+    SaslHandshake = 17, 0..=1, NEVER_FLEXIBLE;
     ApiVersions = 18, 0..=4, 3;
     CreateTopics = 19, 2..=7, 5;
     DeleteTopics = 20, 1..=6, 4;
     DeleteRecords = 21, 0..=2, 2;
     InitProducerId = 22, 0..=5, 2;
     OffsetForLeaderEpoch = 23, 2..=4, 4;
+    DescribeAcls = 29, 1..=3, 2;
+    CreateAcls = 30, 1..=3, 2;
+    DeleteAcls = 31, 1..=3, 2;
     DescribeConfigs = 32, 1..=4, 4;
     AlterConfigs = 33, 0..=2, 2;
     DescribeLogDirs = 35, 1..=4, 2;

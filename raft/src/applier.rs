@@ -13,6 +13,7 @@ use bytes::Bytes;
 use ottla_storage::checkpoint::{Cut, CutSource};
 use ottla_storage::data_dir::ReplicaSnapshot;
 use ottla_storage::entry::{Entry, EntryKind};
+use ottla_storage::env::critical::count_panic;
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
@@ -148,6 +149,7 @@ impl Applier {
             Ok(Err(error)) => return Err(self.fail(&mut state, &entry, &format!("storage: {error}"))),
             Err(panic) => {
                 let message = rt::panic_message(&*panic);
+                count_panic("apply");
                 return Err(self.fail(&mut state, &entry, &format!("apply panicked: {message}")));
             }
         };
@@ -158,6 +160,12 @@ impl Applier {
         drop(state);
         self.applied.send_replace(Some(entry.log_id));
         Ok(reply)
+    }
+
+    /// What stood here is gone, and is gone for good.
+    pub(crate) fn lose(&self, log_id: LogId) {
+        let mut state = self.state.lock();
+        state.machine.entries_lost(log_id);
     }
 
     fn apply_whole(&self, state: &mut State, entry: &Entry) -> io::Result<Reply> {
@@ -234,7 +242,10 @@ impl Applier {
             }
             Err(io::Error::other(format!("its checksum is {checksum:x}, not {:x}", snapshot.checksum)))
         }));
-        let installed = installed.unwrap_or_else(|panic| Err(io::Error::other(rt::panic_message(&*panic))));
+        let installed = installed.unwrap_or_else(|panic| {
+            count_panic("install");
+            Err(io::Error::other(rt::panic_message(&*panic)))
+        });
         if let Err(error) = installed {
             return Err(self.end(&mut state, format!("snapshot not installed: {error}")));
         }
@@ -292,8 +303,9 @@ impl CutSource for Applier {
             let (changes, checksum) = match taken {
                 Ok(taken) => taken,
                 Err(panic) => {
+                    count_panic("cut");
                     let message = rt::panic_message(&*panic);
-                    state.failed = Some(format!("cut panicked: {message}").into());
+                    drop(self.end(&mut state, format!("cut panicked: {message}")));
                     return None;
                 }
             };

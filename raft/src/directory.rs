@@ -52,6 +52,11 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Begins to take a snapshot.
     fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport>;
+
+    /// Why the directory has failed for good, if it has.
+    fn poisoned(&self) -> Option<Arc<str>> {
+        None
+    }
 }
 
 /// A snapshot that is being taken; dropped before it is committed it leaves nothing that counts.
@@ -143,6 +148,10 @@ impl Directory for DataDir {
 
     fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport> {
         Box::new(DataDir::begin_import(&self, replica))
+    }
+
+    fn poisoned(&self) -> Option<Arc<str>> {
+        DataDir::poisoned(self)
     }
 }
 

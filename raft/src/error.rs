@@ -28,6 +28,9 @@ pub enum ProposeError {
     /// Nothing was proposed: the leader must first confirm that it still leads, with a read index.
     #[error("the leader's lease has expired")]
     LeaseExpired,
+    /// Nothing was proposed: no entry holds so much.
+    #[error("an entry of {0} bytes is too large")]
+    TooLarge(usize),
     /// This replica has stopped, for good or because the node stops.
     #[error("replica stopped: {0}")]
     Stopped(Arc<str>),

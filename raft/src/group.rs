@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
@@ -81,6 +82,8 @@ pub(crate) struct Group {
     suspected_at: Mutex<Option<(Term, rt::Instant)>>,
     asleep: AtomicBool,
     stopping: AtomicBool,
+    /// It has ended, and said so.
+    over: AtomicBool,
     reason: Mutex<Option<Arc<str>>>,
 }
 
@@ -150,16 +153,19 @@ impl Group {
             suspected_at: Mutex::new(None),
             asleep: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             reason: Mutex::new(None),
         });
         let source: Arc<dyn ottla_storage::checkpoint::CutSource> = group.applier.clone();
         group.directory.register(replica, Arc::downgrade(&source));
         let peers: Arc<dyn ottla_storage::data_dir::Peers> = group.clone();
         group.directory.register_peers(replica, Arc::downgrade(&peers));
-        group.raft.run();
-        rt::spawn(group.clone().watch_role());
-        rt::spawn(group.clone().maintain());
-        rt::spawn(group.clone().watch_silence());
+        let owner = group.owner();
+        // What openraft starts belongs to the replica too: its core, its links, its state machine's worker.
+        owner.scope(|| group.raft.run());
+        rt::spawn_critical("raft-role", owner.clone(), group.clone().watch_role());
+        rt::spawn_critical("raft-maintenance", owner.clone(), group.clone().maintain());
+        rt::spawn_critical("raft-silence", owner, group.clone().watch_silence());
         group.begin(pristine, first_members).await?;
         Ok(group)
     }
@@ -180,7 +186,7 @@ impl Group {
         let rank = first.voters.iter().flatten().filter(|&&voter| voter < self.replica).count();
         let wait = self.options.election_max * u32::try_from(rank).unwrap_or(u32::MAX);
         let group = self.clone();
-        rt::spawn(async move {
+        rt::spawn_critical("raft-founding", self.owner(), async move {
             rt::sleep(wait).await;
             if first.is_voter(group.replica)
                 && let Err(error) = group.found(&first).await
@@ -269,9 +275,34 @@ impl Group {
         self.ended();
     }
 
+    /// What the replica's tasks belong to.
+    pub(crate) fn owner(self: &Arc<Self>) -> Owner {
+        let group = Arc::downgrade(self);
+        Owner::new(move |why| {
+            if let Some(group) = group.upgrade() {
+                group.fail(why);
+            }
+        })
+    }
+
+    /// The replica stops for good: something that it cannot do without is gone. Others go on.
+    pub(crate) fn fail(self: &Arc<Self>, why: &str) {
+        self.reason.lock().get_or_insert_with(|| why.into());
+        self.ended();
+        let group = self.clone();
+        rt::spawn(async move {
+            if let Err(error) = group.raft.shutdown().await {
+                tracing::warn!(replica = group.replica.0, "while stopping: {error}");
+            }
+        });
+    }
+
     fn ended(&self) {
+        if self.over.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let fatal = self.raft.metrics().borrow_watched().running_state.clone().err();
-        let reason = self.applier.failure().or_else(|| fatal.map(|error| error.to_string().into()));
+        let reason = self.failure().or_else(|| fatal.map(|error| error.to_string().into()));
         let reason = reason.unwrap_or_else(|| "stopped".into());
         self.reason.lock().get_or_insert_with(|| reason.clone());
         self.applier.close();
@@ -294,6 +325,10 @@ impl Group {
                 biased;
                 _ = stopped => return,
                 () = tick => {}
+            }
+            // A leader that writes nothing would not notice, and lead on over a disk that gives nothing.
+            if let Some(why) = self.directory.poisoned() {
+                return self.fail(&format!("its data directory has failed: {why}"));
             }
             let members = self.members();
             // Only a group that needs nobody may sleep: a sleeping follower would not miss its leader.

@@ -10,9 +10,11 @@ use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError as RaftCallError,
 };
 use openraft::raft::ClientWriteResult;
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
+use ottla_storage::log::ENTRY_BYTES_MAX;
 use tokio::sync::oneshot;
 
 use crate::error::{ProposeError, RaftError, ReadIndexError};
@@ -69,6 +71,12 @@ const WAKE_ATTEMPTS: usize = 3;
 pub struct GroupHandle(pub(crate) Arc<Group>);
 
 impl GroupHandle {
+    /// What tasks belong to that the replica cannot do without: a panic of one of them stops it for good.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.0.owner()
+    }
+
     /// Which replica this is.
     #[must_use]
     pub fn replica(&self) -> ReplicaId {
@@ -104,6 +112,10 @@ impl GroupHandle {
     /// one caller that submits one after the other keep that order. Waits for room by bytes.
     pub async fn submit(&self, proposal: Proposal) -> Result<Pending, ProposeError> {
         let group = &self.0;
+        // Below it would be a failed append, which stops the replica, and the next leader's after it.
+        if proposal.entry_bytes() > ENTRY_BYTES_MAX {
+            return Err(ProposeError::TooLarge(proposal.entry_bytes()));
+        }
         group.touch();
         let stopped = |otherwise: &str| ProposeError::Stopped(group.failure().unwrap_or_else(|| otherwise.into()));
         // A proposal above the limit goes alone.

@@ -131,9 +131,7 @@ impl RaftHost {
             && !mutants::is_on(Bug::LostReplicaVotes)
         {
             // I11: it takes part in no quorum until it is a new member.
-            return Err(damaged(&format!(
-                "it may have lost what it acknowledged ({what}) and must not take part; replace it"
-            )));
+            return Err(damaged(&format!("it may have lost what it acknowledged ({what}) and must not take part")));
         }
         let creation = Creation::decode(recovered.creation.clone()).ok_or_else(|| damaged("its creation"))?;
         let membership = decode_stored_membership(recovered.membership.clone());
@@ -239,10 +237,18 @@ impl RaftHost {
         question: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, Undelivered> {
-        match self.0.network.call(from, to, Message::Ask(question), timeout).await? {
-            Message::Answer(answer) => Ok(answer),
-            _ => Err(Undelivered("not an answer to a question".to_owned())),
-        }
+        answer_in(self.0.network.call(from, to, Message::Ask(question), timeout).await?)
+    }
+
+    /// The same for a question that may wait behind snapshots and delays nothing that is urgent.
+    pub async fn ask_in_bulk(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        question: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, Undelivered> {
+        answer_in(self.0.network.call_in_bulk(from, to, Message::Ask(question), timeout).await?)
     }
 
     /// A message from another node. For a replica that is not here it is dropped: it never creates one.
@@ -290,5 +296,12 @@ impl RaftHost {
     pub async fn shutdown(&self) {
         let groups: Vec<_> = self.0.groups.lock().values().cloned().collect();
         futures_util::future::join_all(groups.iter().map(|group| group.shutdown())).await;
+    }
+}
+
+fn answer_in(message: Message) -> Result<Bytes, Undelivered> {
+    match message {
+        Message::Answer(answer) => Ok(answer),
+        _ => Err(Undelivered("not an answer to a question".to_owned())),
     }
 }

@@ -53,4 +53,4 @@ pub use options::RaftOptions;
 pub use progress::Role;
 pub use proposal::Proposal;
 pub use quorum::{MemberProgress, Quorum};
-pub use rescue::Holding;
+pub use rescue::{Holding, Settled, accept_loss};

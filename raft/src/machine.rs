@@ -78,6 +78,10 @@ pub trait StateMachine: Send + 'static {
     /// A leader's first entry, which has no content, was applied: its term has begun.
     fn term_started(&mut self, log_id: LogId);
 
+    /// What stood at this entry, or behind it, is gone, and an operator has the replica go on without it
+    /// ([`crate::accept_loss`]): what was decided by it, and by everything behind it, is not known.
+    fn entries_lost(&mut self, _log_id: LogId) {}
+
     /// The group's members changed at this entry.
     fn members_changed(&mut self, _log_id: LogId) {}
 

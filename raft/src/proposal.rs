@@ -23,9 +23,14 @@ pub struct Proposal {
 const ENTRY_BYTES: usize = 128;
 
 impl Proposal {
+    /// Its command, its batches and their descriptors.
+    pub(crate) fn entry_bytes(&self) -> usize {
+        self.batches.iter().map(|batch| batch.data.len() + 32).sum::<usize>() + self.payload.len()
+    }
+
     /// What it counts for while in flight.
     pub(crate) fn bytes(&self) -> usize {
-        self.batches.iter().map(|batch| batch.data.len() + 32).sum::<usize>() + self.payload.len() + ENTRY_BYTES
+        self.entry_bytes() + ENTRY_BYTES
     }
 }
 

@@ -54,7 +54,7 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        rt::spawn(future)
+        rt::spawn_within("openraft", future)
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {

@@ -47,7 +47,7 @@ impl Group {
         let done = self.applier.applied() >= Some(upto);
         if !done && self.taking.begin() {
             let group = self.clone();
-            rt::spawn(async move {
+            rt::spawn_critical("snapshot", self.owner(), async move {
                 if let Err(error) = group.take_snapshot(leader, vote).await {
                     tracing::warn!(replica = group.replica.0, "snapshot not taken: {error}; tried again");
                 }

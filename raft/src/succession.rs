@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use openraft::raft::TransferLeaderRequest;
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::rt;
 use ottla_storage::ids::{ReplicaId, Term};
 
@@ -50,7 +51,7 @@ impl Group {
         if self.is_stuck() && leads && self.suspects(PATIENCE) {
             tracing::warn!(replica = self.replica.0, "the disk takes nothing: leadership is handed over");
             let group = GroupHandle(self.clone());
-            rt::spawn(async move { group.hand_over(PATIENCE).await });
+            rt::spawn_critical("raft-hand-over", self.owner(), async move { group.hand_over(PATIENCE).await });
         }
     }
 
@@ -126,7 +127,7 @@ impl GroupHandle {
         group.progress.suspect(term);
         let handed_over = group.raft.trigger().transfer_leader(to.0).await;
         let progress = group.progress.clone();
-        rt::spawn(async move {
+        rt::spawn_critical("raft-transfer", group.owner(), async move {
             rt::sleep(PATIENCE).await;
             progress.clear(term);
         });
@@ -185,7 +186,7 @@ impl RaftHost {
         let confirmed = confirmed.boxed().shared();
         let number = self.0.suspicions.begin(Arc::new(is_dead.clone()));
         let (host, known) = (self.downgrade(), confirmed.clone());
-        rt::spawn(async move {
+        rt::spawn_critical("suspicion", Owner::process(), async move {
             if known.await {
                 rt::sleep(PATIENCE).await;
             }
@@ -200,7 +201,12 @@ impl RaftHost {
                 continue;
             }
             let (is_dead, confirmed) = (is_dead.clone(), confirmed.clone());
-            rt::spawn(async move { group.succeed(leader, &is_dead, confirmed).await });
+            let owner = group.owner();
+            rt::spawn_critical(
+                "raft-succession",
+                owner,
+                async move { group.succeed(leader, &is_dead, confirmed).await },
+            );
         }
     }
 }

@@ -43,12 +43,13 @@ pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
 use crate::checkpoint::state::Operation;
 use crate::checkpoint::{Checkpoint, CutSource};
 use crate::entry::{Entry, Verdict};
+use crate::env::critical::Owner;
 use crate::env::disk::{DirLock, Disk};
 use crate::env::rt;
 use crate::ids::{LogId, RaftIndex, ReplicaId};
 use crate::index::partition::GONE;
 use crate::index::{BatchIndex, ExtentKey};
-use crate::log::{GroupCreation, Log, ReplicaLog};
+use crate::log::{GroupCreation, Log, ReplicaLog, batch_bytes_max};
 use crate::read::VerifyBelow;
 use crate::read::cold::ColdReads;
 use crate::read::mapped::OpenSegments;
@@ -257,6 +258,23 @@ impl DataDir {
     #[must_use]
     pub fn accepts_writes(&self) -> bool {
         self.failure.get().is_none() && self.reserve.accepts(self.log.headroom_bytes())
+    }
+
+    /// The largest record batch that its segments are meant for.
+    #[must_use]
+    pub fn batch_bytes_max(&self) -> usize {
+        batch_bytes_max(u64::from(self.options.log.segment_bytes))
+    }
+
+    /// Fails when one of the directory's tasks panics: without checkpoints the disk would fill behind replicas that
+    /// seem well.
+    fn owner(self: &Arc<Self>) -> Owner {
+        let weak = Arc::downgrade(self);
+        Owner::new(move |why| {
+            if let Some(directory) = weak.upgrade() {
+                directory.log.fail(why);
+            }
+        })
     }
 
     /// Why the directory has failed, if it has.

@@ -21,6 +21,9 @@ DIALOGUE = {
     ("Fetch", "NOT_LEADER_OR_FOLLOWER"): "a fetch that still waited when its topic was deleted",
     ("Fetch", "UNKNOWN_TOPIC_OR_PARTITION"): "likewise, of a client that has left without taking its fetch back (Java 2.8)",
     ("ElectLeaders", "ELECTION_NOT_NEEDED"): "the preferred leader leads already",
+    ("DescribeAcls", "SECURITY_DISABLED"): "likewise",
+    ("CreateAcls", "SECURITY_DISABLED"): "the answer of a broker without an authorizer, as Kafka's",
+    ("DeleteAcls", "SECURITY_DISABLED"): "likewise",
     ("Metadata", "UNKNOWN_TOPIC_OR_PARTITION"): "a topic is asked for before it exists or after it was deleted",
 }
 

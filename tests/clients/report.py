@@ -33,6 +33,26 @@ set by hand.
 """
 
 
+TOOLS_SEE = """
+## What tools see
+
+- **`__consumer_offsets`** holds Kafka's records in the versions that Kafka 4.4 writes: keys 1 and 2, committed offsets in value version 4
+  with the topic's id, memberships in value version 3. While a generation waits for its leader's assignment, members stand in its record
+  with an empty one (Kafka writes no record then); a cluster below feature level 2 writes that record in version 4. The topic cannot be
+  read from its beginning until compaction exists: its log start follows the checkpoint. Tools that build groups from it (Burrow,
+  kminion's `offsetsTopic`, kommitted) see the groups that commit while they run.
+- **ACLs**: DescribeAcls, CreateAcls and DeleteAcls are answered SECURITY_DISABLED, as by Kafka without an authorizer. MirrorMaker 2 then
+  leaves ACLs alone.
+- **SASL**: a client that is set up for SASL is told ILLEGAL_SASL_STATE, as by Kafka on a PLAINTEXT listener.
+- **The version of Kafka that a tool guesses** from the APIs that are served (franz-go's `VersionGuess`, which kminion logs and exports) is
+  "between v0.10.2 and v0.11.0": Kafka 0.11.0 brought transactions. Of Kafka 4.1's APIs for clients there are missing after these
+  AlterReplicaLogDirs, SaslAuthenticate, delegation tokens, quotas, SCRAM credentials, DescribeTransactions and ListTransactions, and the
+  groups of KIP-848, KIP-932 and KIP-1071. An API is not advertised before it does its job.
+- **Share and streams groups**: ListGroups finds none of these types, without an error, as Kafka does where the feature is off; to describe
+  one ends with UnsupportedVersionException. FindCoordinator answers INVALID_REQUEST for a share partition.
+"""
+
+
 def read(path):
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -150,6 +170,7 @@ def page():
         + tools(clients)
         + "\n## Error answers that belong to the dialogue\n\n"
         + dialogue(clients)
+        + TOOLS_SEE
         + suites(read(SUITES))
     )
 

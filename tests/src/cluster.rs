@@ -27,14 +27,20 @@ pub struct Cluster {
 impl Cluster {
     /// Starts so many nodes at once and waits until all serve.
     pub fn start(nodes: usize, settings: &[(&str, &str)]) -> Self {
+        let mut cluster = Self::prepare(nodes, settings);
+        cluster.brokers.iter_mut().for_each(Broker::spawn);
+        cluster.brokers.iter_mut().for_each(Broker::wait_until_ready);
+        cluster
+    }
+
+    /// So many nodes that have not been started yet.
+    pub fn prepare(nodes: usize, settings: &[(&str, &str)]) -> Self {
         let places: Vec<_> = (0..nodes).map(|_| free_address()).collect();
         let seeds = places.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let mut cluster = Self { brokers: Vec::new(), seeds };
         for place in places {
             cluster.add(place, settings);
         }
-        cluster.brokers.iter_mut().for_each(Broker::spawn);
-        cluster.brokers.iter_mut().for_each(Broker::wait_until_ready);
         cluster
     }
 
@@ -102,7 +108,8 @@ pub fn try_at<T>(to: SocketAddr, work: impl FnOnce(&mut Raw) -> T) -> Option<T> 
     catch_unwind(AssertUnwindSafe(|| work(&mut Raw::connect(to)))).ok()
 }
 
-fn leader_at(to: SocketAddr, topic: &str, partition: i32) -> Option<i32> {
+/// The node that leads a partition, as one node tells.
+pub fn leader_at(to: SocketAddr, topic: &str, partition: i32) -> Option<i32> {
     let metadata = try_at(to, |raw| raw.metadata(&[topic]))?;
     let topic = metadata.topics.first()?;
     let found = topic.partitions.iter().find(|found| found.partition_index == partition)?;

@@ -245,7 +245,8 @@ impl Broker {
     fn ask_admin(&self, method: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.admin, Duration::from_secs(1)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: ottla\r\nConnection: close\r\n\r\n").ok()?;
+        // Version 1.0, in which no answer comes in chunks.
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: ottla\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;

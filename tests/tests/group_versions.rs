@@ -19,6 +19,7 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_tests::process::Broker;
 use ottla_tests::raw::{Raw, text, topic_name};
 
+const INVALID_REQUEST: i16 = 42;
 const NON_EMPTY_GROUP: i16 = 68;
 const GROUP_ID_NOT_FOUND: i16 = 69;
 const MEMBER_ID_REQUIRED: i16 = 79;
@@ -193,5 +194,26 @@ fn groups_are_listed_described_and_removed_in_every_version() {
     assert_eq!(raw.call(2, &delete).results[0].error_code, 0);
     assert_eq!(raw.call(2, &delete).results[0].error_code, GROUP_ID_NOT_FOUND);
     assert!(raw.call(5, &ListGroupsRequest::default()).groups.is_empty());
+    broker.stop();
+}
+
+/// As Kafka lists where the features are off: nothing, and no error. A share partition has no coordinator, for good.
+#[test]
+fn groups_of_types_that_are_not_served_are_none() {
+    let (mut broker, mut raw) = start();
+    settle(&mut raw, "g", 9, 5);
+    let of_types =
+        |types: &[&str]| ListGroupsRequest::default().with_types_filter(types.iter().map(|t| text(t)).collect());
+    for types in [&["share"][..], &["streams"], &["consumer"], &["no such type"]] {
+        let answer = raw.call(5, &of_types(types));
+        assert_eq!((answer.error_code, answer.groups.len()), (0, 0), "{types:?}");
+    }
+    assert_eq!(raw.call(5, &of_types(&["share", "Classic"])).groups.len(), 1);
+    let key = text("g:AAAAAAAAAAAAAAAAAAAAAQ:0");
+    for version in 4..=6 {
+        let request = FindCoordinatorRequest::default().with_key_type(2).with_coordinator_keys(vec![key.clone()]);
+        let found = raw.call(version, &request).coordinators.remove(0);
+        assert_eq!((found.error_code, found.node_id.0, &found.key), (INVALID_REQUEST, -1, &key), "v{version}");
+    }
     broker.stop();
 }

@@ -23,7 +23,10 @@ pub(super) async fn cluster(State(state): State<AdminState>) -> Response {
                 "id": node.id.0,
                 "rack": node.rack,
                 "version": node.version,
-                "state": node.state.name(),
+                "state": node.state_name(),
+                "to_be": node.state.name(),
+                "fenced": node.is_fenced(),
+                "since_ms": Some(node.liveness.since_ms).filter(|since_ms| *since_ms > 0),
                 "listeners": listeners.map(|l| json!({"name": l.name, "host": l.host, "port": l.port})).collect::<Vec<_>>(),
             })
         })
@@ -81,6 +84,7 @@ fn partition(domain: &Domain, topic: &Topic, index: i32, leader: Leader<'_>) -> 
         "leader_epoch": leader.epoch.0,
         "replicas": leader.replicas.iter().map(|node| node.0).collect::<Vec<_>>(),
         "in_sync": leader.in_sync.iter().map(|node| node.0).collect::<Vec<_>>(),
+        "offline": leader.offline.iter().map(|node| node.0).collect::<Vec<_>>(),
     });
     if let Ok(Some(found)) = domain.partitions.find_now(TopicRef::Id(topic.id), index) {
         let marks = found.watermarks();
@@ -90,9 +94,4 @@ fn partition(domain: &Domain, topic: &Topic, index: i32, leader: Leader<'_>) -> 
         answer["bytes"] = found.size_bytes().into();
     }
     answer
-}
-
-pub(super) async fn groups(State(state): State<AdminState>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
-    Json(json!({ "groups": super::lag::measure(domain).await })).into_response()
 }

@@ -26,8 +26,14 @@ impl Family {
         Self::of("histogram", name, help)
     }
 
+    /// An empty family whose name looks like one of another type: kafka_exporter ends names of gauges in `_sum`, which
+    /// linters and OpenMetrics keep for histograms and summaries, and dashboards know these names.
+    pub(super) fn untyped(name: &'static str, help: &str) -> Self {
+        Self::of("untyped", name, help)
+    }
+
     fn of(kind: &str, name: &'static str, help: &str) -> Self {
-        Self { name, text: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n") }
+        Self { name, text: head(kind, name, help) }
     }
 
     /// Adds a sample. `labels` is `name="value",...` as [`label`] and [`labels`] make it.
@@ -53,6 +59,11 @@ impl Family {
     pub(super) fn finish(self, page: &mut String) {
         page.push_str(&self.text);
     }
+}
+
+/// The two lines above the samples of a family.
+pub(super) fn head(kind: &str, name: &str, help: &str) -> String {
+    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
 }
 
 /// One label; the value is escaped, since group and topic names come from clients.

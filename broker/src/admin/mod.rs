@@ -8,10 +8,17 @@ pub mod check;
 mod disk;
 mod exposition;
 mod families;
-mod lag;
+mod group_families;
+mod groups;
 mod nodes;
+mod pages;
+mod partitions;
+mod query;
 pub mod readiness;
+mod shard_clock;
 mod shards;
+mod table;
+mod topics;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +29,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::rt::{self, JoinHandle};
 use tokio::net::TcpListener;
 
@@ -73,7 +81,7 @@ impl Admin {
         let host = if endpoint.host.is_empty() { "0.0.0.0" } else { endpoint.host.as_str() };
         let listener = TcpListener::bind((host, endpoint.port)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let task = rt::spawn(async move {
+        let task = rt::spawn_critical("admin", Owner::process(), async move {
             if let Err(error) = axum::serve(listener, routes(state)).await {
                 tracing::error!("the admin port failed: {error}");
             }
@@ -92,13 +100,19 @@ fn routes(state: AdminState) -> Router {
         .route("/", get(index))
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(pages::overview))
+        .route("/metrics/partitions", get(pages::partitions))
+        .route("/metrics/topics", get(pages::topics))
         .route("/v1/cluster", get(api::cluster))
         .route("/v1/topics", get(api::topics))
         .route("/v1/topics/{name}", get(api::topic))
-        .route("/v1/groups", get(api::groups))
+        .route("/metrics/groups", get(groups::metrics))
+        .route("/v1/groups", get(groups::list))
+        .route("/v1/groups/{id}", get(groups::one))
         .route("/v1/shards", get(shards::list))
         .route("/v1/shards/{id}", get(shards::one))
+        .route("/api/shards/{id}/set-clock", post(shard_clock::set))
+        .route("/api/shards/{id}/set-clock/{to_ms}", post(shard_clock::set_to))
         .route("/api/nodes/{id}/drain", post(nodes::drain))
         .route("/api/nodes/{id}/undrain", post(nodes::undrain))
         .route("/api/zones/{zone}/drain", post(nodes::drain_zone))
@@ -107,7 +121,8 @@ fn routes(state: AdminState) -> Router {
 }
 
 async fn index() -> &'static str {
-    "Ottla admin port\n\n/healthz\n/readyz\n/metrics\n/v1/cluster\n/v1/topics\n/v1/topics/{name}\n/v1/groups\n/v1/shards\n/v1/shards/{id}\n\
+    "Ottla admin port\n\n/healthz\n/readyz\n/metrics\n/metrics/groups?group=REGEX&topic=REGEX&scope=SCOPE\n/metrics/partitions?topic=REGEX\n/metrics/topics?topic=REGEX\n/v1/cluster\n/v1/topics\n/v1/topics/{name}\n/v1/groups\n/v1/groups/{id}\n/v1/shards\n/v1/shards/{id}\n\
+     POST /api/shards/{id}/set-clock\nPOST /api/shards/{id}/set-clock/{to_ms}\n\
      POST /api/nodes/{id}/drain\nPOST /api/nodes/{id}/undrain\nPOST /api/zones/{zone}/drain\n\
      POST /api/zones/{zone}/undrain\n"
 }
@@ -118,9 +133,8 @@ async fn readyz(State(state): State<AdminState>) -> Response {
     (status, Json(report)).into_response()
 }
 
-async fn metrics(State(state): State<AdminState>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
-    let text = exposition::render(domain).await;
+/// A page in Prometheus' text format.
+fn text_format(text: String) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

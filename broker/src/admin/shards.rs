@@ -55,6 +55,8 @@ fn described(domain: &Domain, id: ShardId) -> Option<Value> {
     let mut page = summary(domain, &image, shard, here.as_ref());
     page["created"] = shard.created.0.into();
     page["topics"] = topics(&image, id);
+    let closed = domain.partitions.closed().into_iter().find(|(_, aside)| aside.shard == Some(id));
+    page["closed"] = closed.map_or(Value::Null, |(_, aside)| aside.why.into());
     page["here"] = here.map_or(Value::Null, |here| {
         let ids = |replicas: &std::collections::BTreeSet<ReplicaId>| replicas.iter().map(|id| id.0).collect::<Vec<_>>();
         json!({
@@ -80,13 +82,17 @@ fn summary(domain: &Domain, image: &MetadataImage, shard: &ShardRecord, here: Op
         ShardKind::ConsumerOffsets => "consumer-offsets",
         ShardKind::TransactionState => "transaction-state",
     };
+    let closed = domain.partitions.closed();
     let pinned = matches!(shard.kind, ShardKind::Pool { pinned: true, .. });
     let replica = |replica: &ReplicaRecord| {
         json!({
             "id": replica.id.0,
             "node": replica.node.0,
             "directory": replica.directory.to_string(),
-            "role": role(shard, replica, leader, here),
+            "role": match closed.iter().any(|(closed, _)| *closed == replica.id) {
+                true => "closed",
+                false => role(shard, replica, leader, here),
+            },
         })
     };
     json!({
@@ -112,7 +118,7 @@ fn leader(domain: &Domain, shard: &ShardRecord, here: Option<&Here>) -> Option<(
     }
 }
 
-/// What a replica is: `leaving` where it is to go; without a replica here nobody tells a learner from a follower, and both
+/// What a replica that runs is: `leaving` where it is to go; without a replica here nobody tells a learner from a follower, and both
 /// are a `replica`.
 fn role(shard: &ShardRecord, replica: &ReplicaRecord, leader: Option<NodeId>, here: Option<&Here>) -> &'static str {
     let leads = match here {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
 use kafka_protocol::messages::{
@@ -74,6 +75,8 @@ pub struct ClusterView {
     pub controller: Option<i32>,
     /// By id.
     pub brokers: Vec<Broker>,
+    /// Brokers that are registered and fenced: they have no session, or stop. Told by brokers that know DescribeCluster v2.
+    pub fenced: Vec<Broker>,
 }
 
 impl Cluster {
@@ -171,25 +174,28 @@ impl Cluster {
     pub async fn describe(&mut self) -> Result<ClusterView, ClientError> {
         let make = |version| {
             let request = DescribeClusterRequest::default();
-            if version >= 1 { request.with_endpoint_type(BROKERS) } else { request }
+            let request = if version >= 1 { request.with_endpoint_type(BROKERS) } else { request };
+            if version >= 2 { request.with_include_fenced_brokers(true) } else { request }
         };
         let answer = self.brokers.ask_any(0..=2, make).await?;
         ClientError::check(answer.error_code, answer.error_message.as_deref(), || "the cluster".to_owned())?;
-        let mut brokers: Vec<_> = answer
-            .brokers
-            .iter()
-            .filter_map(|broker| {
-                Some(Broker {
-                    id: broker.broker_id.0,
-                    address: Address { host: broker.host.to_string(), port: u16::try_from(broker.port).ok()? },
-                    rack: broker.rack.as_ref().map(ToString::to_string),
-                })
+        let broker = |broker: &DescribeClusterBroker| {
+            Some(Broker {
+                id: broker.broker_id.0,
+                address: Address { host: broker.host.to_string(), port: u16::try_from(broker.port).ok()? },
+                rack: broker.rack.as_ref().map(ToString::to_string),
             })
-            .collect();
-        brokers.sort_by_key(|broker| broker.id);
+        };
+        let that_are = |fenced: bool| {
+            let all = answer.brokers.iter().filter(|broker| broker.is_fenced == fenced);
+            let mut all: Vec<_> = all.filter_map(broker).collect();
+            all.sort_by_key(|broker| broker.id);
+            all
+        };
+        let (brokers, fenced) = (that_are(false), that_are(true));
         self.brokers.learn(brokers.clone());
         let controller = Some(answer.controller_id.0).filter(|id| *id >= 0);
-        Ok(ClusterView { id: answer.cluster_id.to_string(), controller, brokers })
+        Ok(ClusterView { id: answer.cluster_id.to_string(), controller, brokers, fenced })
     }
 
     /// Finds out who there is, once. Where nobody answers at all nobody is waited for.

@@ -146,7 +146,12 @@ mod tests {
             "topic list -b a:1,b:2 -b c",
             "group reset g --topic t:0,1 --topic u --shift-by -3 --execute",
             "group reset g --all-topics --to-earliest --dry-run",
+            "group lag",
+            "group lag g h --watch --admin http://h:1",
+            "group lag g --watch 5 -o json",
             "shard describe 4 --admin http://h:1",
+            "shard set-clock 4 --to 2026-11-21T10:00:00",
+            "shard set-clock --all",
             "feature upgrade ottla.version=2 x=3 --dry-run",
         ] {
             if let Err(error) = parse(line) {
@@ -169,7 +174,10 @@ mod tests {
             "group reset g --topic t --all-topics --to-earliest",
             "group reset g --topic t:x --to-earliest",
             "group reset g --topic t --to-earliest --dry-run --execute",
+            "group lag g --watch 0",
             "shard describe x",
+            "shard set-clock",
+            "shard set-clock 4 --all",
             "feature upgrade",
             "feature upgrade ottla.version=two",
         ] {

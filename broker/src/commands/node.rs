@@ -11,6 +11,7 @@ use super::common::{Admin, Bootstrap, Format, Output};
 use super::failure::Failure;
 use super::screen::{Column, or_nothing, print, print_json, table};
 use super::shard::{json_of, page};
+use super::units;
 use crate::client::{Broker, http};
 
 /// Between two looks at what is left.
@@ -34,7 +35,8 @@ pub(super) enum Words {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  ottla node list\n  ottla node list --admin http://127.0.0.1:9644")]
 pub(super) struct List {
-    /// Admin port of an Ottla node: it tells versions, and who leads the metadata, which Kafka's protocol does not
+    /// Admin port of an Ottla node: it tells states and since when, versions, and who leads the metadata, which Kafka's
+    /// protocol does not
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
     #[command(flatten)]
@@ -131,6 +133,8 @@ async fn remove(words: &Remove) -> Result<(), Failure> {
 #[derive(Default)]
 struct Told {
     versions: BTreeMap<i64, String>,
+    states: BTreeMap<i64, String>,
+    since_ms: BTreeMap<i64, i64>,
     leader: Option<i64>,
 }
 
@@ -141,6 +145,15 @@ async fn list(words: &List) -> Result<(), Failure> {
         None => Told::default(),
     };
     let version = |broker: &Broker| told.versions.get(&i64::from(broker.id));
+    // Kafka's protocol tells only whether a broker is fenced.
+    let is_fenced = |broker: &Broker| cluster.fenced.contains(broker);
+    let state = |broker: &Broker| match told.states.get(&i64::from(broker.id)) {
+        Some(state) => state.clone(),
+        None => if is_fenced(broker) { "fenced" } else { "active" }.to_owned(),
+    };
+    let since = |broker: &Broker| told.since_ms.get(&i64::from(broker.id)).map(|ms| units::date(*ms));
+    let mut brokers: Vec<_> = cluster.brokers.iter().chain(&cluster.fenced).cloned().collect();
+    brokers.sort_by_key(|broker| broker.id);
     let leads = |broker: &Broker| told.leader.map(|leader| leader == i64::from(broker.id));
     match words.output.format {
         Format::Json => {
@@ -150,12 +163,14 @@ async fn list(words: &List) -> Result<(), Failure> {
                     "rack": broker.rack,
                     "host": broker.address.host,
                     "port": broker.address.port,
+                    "state": state(broker),
+                    "since": since(broker),
                     "controller": cluster.controller == Some(broker.id),
                     "metadata_leader": leads(broker),
                     "version": version(broker),
                 })
             };
-            let nodes: Vec<_> = cluster.brokers.iter().map(node).collect();
+            let nodes: Vec<_> = brokers.iter().map(node).collect();
             print_json(&json!({ "cluster_id": cluster.id, "controller": cluster.controller, "nodes": nodes }))?;
         }
         Format::Table => {
@@ -164,10 +179,11 @@ async fn list(words: &List) -> Result<(), Failure> {
                 Column::Words("RACK"),
                 Column::Words("HOST"),
                 Column::Numbers("PORT"),
+                Column::Words("STATE"),
                 Column::Words("CONTROLLER"),
             ];
             if words.admin.is_some() {
-                columns.extend([Column::Words("METADATA"), Column::Words("VERSION")]);
+                columns.extend([Column::Words("SINCE"), Column::Words("METADATA"), Column::Words("VERSION")]);
             }
             let row = |broker: &Broker| {
                 let mut row = vec![
@@ -175,22 +191,31 @@ async fn list(words: &List) -> Result<(), Failure> {
                     or_nothing(broker.rack.as_ref()),
                     broker.address.host.clone(),
                     broker.address.port.to_string(),
+                    state(broker),
                     or_nothing(Some("yes").filter(|_| cluster.controller == Some(broker.id))),
                 ];
                 if words.admin.is_some() {
+                    row.push(or_nothing(since(broker)));
                     row.push(or_nothing(Some("leader").filter(|_| leads(broker) == Some(true))));
                     row.push(or_nothing(version(broker)));
                 }
                 row
             };
-            print(&table(&columns, cluster.brokers.iter().map(row)))?;
+            print(&table(&columns, brokers.iter().map(row)))?;
         }
     }
     Ok(())
 }
 
 fn told(cluster: &Value) -> Told {
-    let nodes = cluster["nodes"].as_array().into_iter().flatten();
+    let nodes = || cluster["nodes"].as_array().into_iter().flatten();
+    let state = |node: &Value| Some((node["id"].as_i64()?, node["state"].as_str()?.to_owned()));
+    let since_ms = |node: &Value| Some((node["id"].as_i64()?, node["since_ms"].as_i64()?));
     let version = |node: &Value| Some((node["id"].as_i64()?, node["version"].as_str()?.to_owned()));
-    Told { versions: nodes.filter_map(version).collect(), leader: cluster["metadata_leader"].as_i64() }
+    Told {
+        versions: nodes().filter_map(version).collect(),
+        states: nodes().filter_map(state).collect(),
+        since_ms: nodes().filter_map(since_ms).collect(),
+        leader: cluster["metadata_leader"].as_i64(),
+    }
 }

@@ -1,12 +1,13 @@
 //! `ottla shard ...`: what is replicated and scaled. Kafka has no word for it, so the admin port of a node is asked; any node
-//! tells what it knows.
+//! tells what it knows, and has a shard's clock set wherever it is led.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::common::{Admin, Format, Output};
 use super::failure::Failure;
 use super::screen::{Column, NOTHING, plain, print, print_json, table};
+use super::units;
 use crate::client::http;
 
 const NOT_FOUND: u16 = 404;
@@ -18,6 +19,8 @@ pub(super) enum Words {
     List(List),
     /// Shows a shard from near: replicas, what this node has of it, its partitions
     Describe(Describe),
+    /// Sets the clock of a shard, by which records, producers and offsets expire, where a wrong clock has set it
+    SetClock(SetClock),
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +43,25 @@ pub(super) struct Describe {
     output: Output,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ottla shard set-clock 3\n  ottla shard set-clock --all\n  \
+                        ottla shard set-clock 3 --to 2026-11-21T10:00:00")]
+pub(super) struct SetClock {
+    /// Number of the shard
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    shard: Option<u64>,
+    /// All shards
+    #[arg(long)]
+    all: bool,
+    /// The time [default: the clock of the shard's leader, if most nodes' clocks agree with it]
+    #[arg(long, value_name = "TIME", value_parser = units::time)]
+    to: Option<i64>,
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    output: Output,
+}
+
 /// Does what the words say.
 pub(super) async fn run(words: Words) -> Result<(), Failure> {
     match words {
@@ -51,7 +73,37 @@ pub(super) async fn run(words: Words) -> Result<(), Failure> {
             let shard = page(&words.admin.url, &format!("/v1/shards/{}", words.shard)).await?;
             show(&words.output, &shard, describe)
         }
+        Words::SetClock(words) => set_clock(&words).await,
     }
+}
+
+/// What can be set is set, wherever another shard's leader refuses.
+async fn set_clock(words: &SetClock) -> Result<(), Failure> {
+    let admin = &words.admin.url;
+    let shards: Vec<u64> = match words.shard {
+        Some(shard) => vec![shard],
+        // The metadata has no such clock.
+        None => {
+            let page = page(admin, "/v1/shards").await?;
+            all(&page["shards"]).filter_map(|shard| shard["id"].as_u64()).filter(|shard| *shard != 0).collect()
+        }
+    };
+    let (mut set, mut failure) = (Vec::new(), None);
+    for shard in shards {
+        let to = words.to.map_or_else(String::new, |to_ms| format!("/{to_ms}"));
+        let path = format!("/api/shards/{shard}/set-clock{to}");
+        match json_of(admin, &path, &http::post(admin, &path).await?) {
+            Ok(answer) => set.push(answer),
+            Err(why) => failure = Some(why),
+        }
+    }
+    show(&words.output, &json!({ "shards": set }), |set| {
+        let row = |shard: &Value| {
+            vec![cell(&shard["id"]), shard["clock_ms"].as_i64().map_or_else(|| NOTHING.to_owned(), units::date)]
+        };
+        table(&[Column::Numbers("ID"), Column::Words("CLOCK")], all(&set["shards"]).map(row))
+    })?;
+    failure.map_or(Ok(()), Err)
 }
 
 fn show(output: &Output, value: &Value, in_words: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
@@ -152,6 +204,9 @@ fn describe(shard: &Value) -> String {
             if here["stopped"] == true { ", stopped" } else { "" },
         ));
     }
+    if let Some(why) = shard["closed"].as_str() {
+        text.push_str(&format!("\nclosed on this node: {}\n", plain(why)));
+    }
     let columns = [Column::Words("TOPIC"), Column::Words("PARTITIONS")];
     let row = |topic: &Value| vec![cell(&topic["name"]), ranges(all(&topic["partitions"]).filter_map(Value::as_i64))];
     let topics: Vec<_> = all(&shard["topics"]).map(row).collect();
@@ -178,7 +233,6 @@ fn ranges(numbers: impl Iterator<Item = i64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn shards_are_shown_a_line_each() {

@@ -1,6 +1,6 @@
 //! Times and sizes as people write and read them.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -19,6 +19,12 @@ pub(super) fn time(text: &str) -> Result<i64, String> {
         Ok(day) => Ok(day.and_time(NaiveTime::MIN).and_utc().timestamp_millis()),
         Err(_) => Err(format!("{text:?} is no time like 2026-11-21T10:30:00 or 2026-11-21T10:30:00+02:00")),
     }
+}
+
+/// A time as it is written: `2026-11-21T10:30:00Z`.
+pub(super) fn date(ms: i64) -> String {
+    DateTime::from_timestamp_millis(ms)
+        .map_or_else(|| ms.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
 /// A size for people: `512 B`, `1.5 KiB`.
@@ -62,6 +68,7 @@ mod tests {
     fn times_are_read_with_and_without_zone() {
         let ms = 1_795_257_000_250;
         assert_eq!(time("2026-11-21T10:30:00.250Z"), Ok(ms));
+        assert_eq!(time(&date(ms)), Ok(ms));
         assert_eq!(time("2026-11-21T12:30:00.250+02:00"), Ok(ms));
         assert_eq!(time("2026-11-21T10:30:00.250"), Ok(ms));
         assert_eq!(time("2026-11-21 10:30"), Ok(ms - 250));

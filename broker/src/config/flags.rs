@@ -46,7 +46,7 @@ fn all_flags() -> impl Iterator<Item = &'static str> {
 #[must_use]
 pub fn help() -> String {
     let mut text = String::from(
-        "Usage: ottla [start] [flags]\n       ottla healthcheck [--live] [flags]\n       ottla topic|group|node|shard|feature COMMAND    asks a cluster and changes it: see ottla topic --help\n       ottla unsafe-recover --lost NODES [--execute] [flags]\n\nStarts a node; or asks the one that runs here whether it serves (--live: whether it lives), exit code 0 or 1. unsafe-recover: where most replicas of a shard are gone for good, those of this node, which is down, go on alone (docs/operations.md). A flag beats the environment, which beats the file, which beats the default.\n\n\
+        "Usage: ottla [start] [flags]\n       ottla healthcheck [--live] [flags]\n       ottla topic|group|node|shard|feature COMMAND    asks a cluster and changes it: see ottla topic --help\n       ottla unsafe-recover [--lost NODES] [--accept-loss REPLICAS|all] [--execute] [flags]\n\nStarts a node; or asks the one that runs here whether it serves (--live: whether it lives), exit code 0 or 1. unsafe-recover: where most replicas of a shard are gone for good, or the only one lost entries, those of this node, which is down, go on alone (docs/operations.md). A flag beats the environment, which beats the file, which beats the default.\n\n\
          \x20 --config FILE             settings by Kafka's names, as in server.properties (also OTTLA_CONFIG)\n\
          \x20 --override NAME=VALUE     one setting (also --set); may be given often\n",
     );

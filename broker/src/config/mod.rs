@@ -6,6 +6,8 @@
 pub mod describe;
 pub mod flags;
 pub mod listeners;
+pub mod metrics;
+pub mod name_filter;
 pub mod reference;
 pub mod setting;
 pub mod sources;
@@ -16,10 +18,13 @@ pub mod typed;
 pub mod values;
 
 pub use listeners::{Endpoint, Listener, SecurityProtocol};
+pub use metrics::MetricsConfig;
+pub use name_filter::NameFilter;
 pub use sources::{Inputs, Loaded, load};
 pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};
 pub use typed::{
-    Config, GroupConfig, LogConfig, NetworkConfig, OffsetsConfig, ReplicationConfig, TopicsConfig, TransactionConfig,
+    Config, GroupConfig, LivenessConfig, LogConfig, NetworkConfig, OffsetsConfig, ReplicationConfig, TopicsConfig,
+    TransactionConfig,
 };
 pub use values::{Source, Values};
 

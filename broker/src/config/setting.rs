@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use super::name_filter::NameFilter;
+
 /// The type of a setting, as DescribeConfigs names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i8)]
@@ -41,6 +43,8 @@ pub enum Range {
     SomeOf(&'static [&'static str]),
     /// `*` or partition:node pairs by comma.
     ThrottledReplicas,
+    /// A regular expression over names.
+    Expression,
 }
 
 /// Whether a setting can be changed while the node runs.
@@ -223,6 +227,7 @@ impl Setting {
                 }
                 Ok(())
             }
+            Range::Expression => NameFilter::new(value).map(drop).map_err(|error| error.to_string()),
             Range::ThrottledReplicas => {
                 let pair = |word: &str| {
                     let (partition, node) = word.split_once(':')?;
@@ -281,6 +286,7 @@ impl fmt::Display for Range {
             Range::OneOf(words) => write!(f, "one of {}", words.join(", ")),
             Range::SomeOf(words) => write!(f, "some of {}", words.join(", ")),
             Range::ThrottledReplicas => f.write_str("* or partition:node pairs"),
+            Range::Expression => f.write_str("a regular expression"),
         }
     }
 }
@@ -306,6 +312,8 @@ mod tests {
         );
         let replicas = list("l", "", Range::ThrottledReplicas, "");
         assert!(replicas.check("*").is_ok() && replicas.check("0:1,2:3").is_ok() && replicas.check("0").is_err());
+        let filter = text("f", "", Range::Expression, "");
+        assert!(filter.check("orders-.*").is_ok() && filter.check("").is_ok() && filter.check("orders-(").is_err());
         assert_eq!(boolean("b", "true", "").check("FALSE"), Ok("false".to_owned()));
     }
 }

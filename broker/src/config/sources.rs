@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use ottla_storage::log::{batch_bytes_max, segment_bytes_min};
+
 use super::ConfigError;
 use super::flags::{CONFIG_VARIABLE, Flags};
 use super::table::{nearest, reason_for, setting, settings, unneeded_by_kraft};
@@ -225,6 +227,7 @@ impl Collector {
         if !config.log.sync {
             self.warnings.push("ottla.sync=false: a power cut or a crash of the system loses acknowledged records; use it for tests only".to_owned());
         }
+        self.warnings.extend(check_batch_fits(&config)?);
         if values_disagree(&config) {
             self.warnings.push(format!(
                 "message.max.bytes ({}) is above socket.request.max.bytes ({}): batches of that size cannot arrive",
@@ -233,6 +236,34 @@ impl Collector {
         }
         Ok(Loaded { config, warnings: self.warnings })
     }
+}
+
+/// A batch that may come must fit into an entry, and that into a segment. A `message.max.bytes` that was not asked for
+/// only warns: such batches are refused when they come.
+fn check_batch_fits(config: &Config) -> Result<Option<String>, ConfigError> {
+    let message_bytes = u64::try_from(config.topics.defaults.max_message_bytes).unwrap_or(0);
+    let arriving = message_bytes.min(config.network.request_bytes_max as u64);
+    let segment_bytes = config.log.segment_bytes;
+    let fits = batch_bytes_max(segment_bytes);
+    if arriving <= fits as u64 {
+        return Ok(None);
+    }
+    let needed = segment_bytes_min(arriving);
+    let raise = if batch_bytes_max(needed) as u64 >= arriving {
+        format!("raise ottla.log.segment.bytes to at least {needed}, or ")
+    } else {
+        String::new()
+    };
+    let why = format!(
+        "a batch of message.max.bytes={message_bytes} (socket.request.max.bytes={}) does not fit into it: {raise}lower \
+         message.max.bytes to {fits}",
+        config.network.request_bytes_max
+    );
+    let (name, value) = ("ottla.log.segment.bytes".to_owned(), segment_bytes.to_string());
+    if !config.values.is_given("message.max.bytes") {
+        return Ok(Some(format!("{name}={value}: {why}; larger batches are refused with MESSAGE_TOO_LARGE")));
+    }
+    Err(ConfigError::Invalid { name, value, why })
 }
 
 fn values_disagree(config: &Config) -> bool {
@@ -335,6 +366,26 @@ mod tests {
         assert_eq!(config.log_dirs, [std::path::PathBuf::from("./data")]);
         assert_eq!(config.log.segment_bytes, 256 << 20);
         assert!(config.log.sync);
+    }
+
+    /// Settings that cannot work together are refused at start, in words that name them and what would do.
+    #[test]
+    fn a_batch_that_no_segment_holds_is_refused_at_start() {
+        let refusal = |file: &str| load(&inputs(file, &[], "")).map(drop).map_err(|error| error.to_string());
+        let told = refusal("ottla.log.segment.bytes=1048576\nmessage.max.bytes=1048588\n").unwrap_err();
+        for word in ["ottla.log.segment.bytes", "message.max.bytes=1048588", "at least 1198387", "to 917504"] {
+            assert!(told.contains(word), "{word} in: {told}");
+        }
+        assert_eq!(refusal("ottla.log.segment.bytes=1198387\nmessage.max.bytes=1048588\n"), Ok(()));
+        // The default was not asked for: a node that ran with such segments starts, and says what it takes.
+        let warnings = loaded("ottla.log.segment.bytes=1048576\n", &[], "").warnings;
+        assert!(warnings.iter().any(|warning| warning.contains("MESSAGE_TOO_LARGE")), "{warnings:?}");
+        assert!(loaded("ottla.log.segment.bytes=1198387\n", &[], "").warnings.is_empty());
+        assert_eq!(refusal("ottla.log.segment.bytes=1048576\nmessage.max.bytes=917504\n"), Ok(()));
+        // What is larger than a request never comes.
+        assert_eq!(refusal("message.max.bytes=2147483647\n"), Ok(()));
+        let told = refusal("message.max.bytes=2147483647\nsocket.request.max.bytes=2147483647\n").unwrap_err();
+        assert!(!told.contains("raise"), "no segment would do: {told}");
     }
 
     #[test]

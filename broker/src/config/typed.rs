@@ -11,6 +11,7 @@ use ottla_protocol::ids::NodeId;
 
 use super::ConfigError;
 use super::listeners::{Endpoint, Listener, parse_endpoints, parse_optional, read_listeners};
+use super::metrics::MetricsConfig;
 use super::setting::split_list;
 use super::table::setting;
 use super::topic::TopicConfig;
@@ -50,6 +51,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Replicas and their leaders.
     pub replication: ReplicationConfig,
+    /// Sessions of nodes.
+    pub liveness: LivenessConfig,
     /// Topics: what is made when clients do not say.
     pub topics: TopicsConfig,
     /// Classic and consumer groups.
@@ -58,6 +61,8 @@ pub struct Config {
     pub offsets: OffsetsConfig,
     /// Producers and transactions.
     pub transaction: TransactionConfig,
+    /// What the metrics page shows.
+    pub metrics: MetricsConfig,
     /// `ottla.log.level`.
     pub log_level: String,
     /// Every setting as given, with its source.
@@ -131,6 +136,15 @@ pub struct ReplicationConfig {
     pub leader_check_interval: Duration,
     /// `leader.imbalance.per.broker.percentage`, default 10.
     pub leader_imbalance_percentage: u64,
+}
+
+/// Sessions of nodes.
+#[derive(Debug, Clone)]
+pub struct LivenessConfig {
+    /// `broker.session.timeout.ms`, default 9 s.
+    pub session_timeout: Duration,
+    /// `broker.heartbeat.interval.ms`, default 2 s; three times a session at least.
+    pub heartbeat_interval: Duration,
 }
 
 /// Topics.
@@ -244,10 +258,12 @@ impl Config {
             network: NetworkConfig::build(v),
             log: LogConfig::build(v),
             replication: ReplicationConfig::build(v),
+            liveness: LivenessConfig::build(v),
             topics: TopicsConfig::build(v),
             group: GroupConfig::build(v)?,
             offsets: OffsetsConfig::build(v),
             transaction: TransactionConfig::build(v),
+            metrics: MetricsConfig::build(v)?,
             log_level: v.text("ottla.log.level"),
             values,
             unneeded_listeners,
@@ -329,6 +345,18 @@ impl ReplicationConfig {
             leader_check_interval: Duration::from_secs(v.amount("leader.imbalance.check.interval.seconds")),
             leader_imbalance_percentage: v.amount("leader.imbalance.per.broker.percentage"),
         }
+    }
+}
+
+impl LivenessConfig {
+    /// The shortest pause between two heartbeats, and between two looks at sessions.
+    pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+    fn build(v: &Values) -> Self {
+        let session_timeout = Duration::from_millis(v.amount("broker.session.timeout.ms"));
+        let interval = Duration::from_millis(v.amount("broker.heartbeat.interval.ms"));
+        let heartbeat_interval = interval.min(session_timeout / 3).max(Self::INTERVAL_MIN);
+        Self { session_timeout, heartbeat_interval }
     }
 }
 

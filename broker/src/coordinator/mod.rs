@@ -4,3 +4,4 @@
 //! May not know: sockets, wire versions, Raft.
 
 pub mod group;
+pub mod lag;

@@ -2,6 +2,8 @@
 //!
 //! May not know: which API asks.
 
+use std::collections::BTreeSet;
+
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::ids::NodeId;
 use ottla_protocol::produce::NodeEndpoint;
@@ -9,9 +11,12 @@ use ottla_protocol::produce::NodeEndpoint;
 use crate::metadata::MetadataImage;
 use crate::server::Context;
 
-/// All nodes that have an address for the client's listener, by id.
-pub(super) fn reachable(ctx: &Context, image: &MetadataImage) -> Vec<NodeEndpoint> {
-    image.nodes.keys().filter_map(|node| endpoint(ctx, image, *node)).collect()
+/// All nodes that clients are told of and that have an address for the client's listener, by id. `named`: those that the answer
+/// names as leaders.
+pub(super) fn reachable(ctx: &Context, image: &MetadataImage, named: BTreeSet<NodeId>) -> Vec<NodeEndpoint> {
+    let mut visible = ctx.partitions.visible_nodes(image);
+    visible.extend(named);
+    visible.into_iter().filter_map(|node| endpoint(ctx, image, node)).collect()
 }
 
 /// The address of one node for the client's listener.

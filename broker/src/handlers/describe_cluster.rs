@@ -1,11 +1,12 @@
 //! DescribeCluster (key 60, v0-v2): cluster id, controller and brokers (KIP-700).
 //!
-//! v1: endpoint type (KIP-919); brokers only, MISMATCHED_ENDPOINT_TYPE for controllers. v2: fenced brokers; a node
-//! that is registered is not fenced.
+//! v1: endpoint type (KIP-919); brokers only, MISMATCHED_ENDPOINT_TYPE for controllers. v2: fenced brokers too, if they are
+//! asked for (KIP-1073).
 
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 use ottla_protocol::error::ErrorCode;
+use ottla_protocol::produce::NodeEndpoint;
 
 use super::brokers::{self, text};
 use super::operations;
@@ -25,16 +26,18 @@ pub(super) fn handle(ctx: &Context, version: i16, request: &DescribeClusterReque
         }
     }
     let image = ctx.metadata.image();
-    let brokers = brokers::reachable(ctx, &image)
-        .into_iter()
-        .map(|node| {
-            DescribeClusterBroker::default()
-                .with_broker_id(BrokerId(node.node.0))
-                .with_host(node.host)
-                .with_port(node.port)
-                .with_rack(node.rack)
-        })
-        .collect();
+    let visible = ctx.partitions.visible_nodes(&image);
+    let with_fenced = version >= 2 && request.include_fenced_brokers;
+    let listed = image.nodes.keys().filter(|node| with_fenced || visible.contains(node));
+    let broker = |node: NodeEndpoint| {
+        DescribeClusterBroker::default()
+            .with_broker_id(BrokerId(node.node.0))
+            .with_host(node.host)
+            .with_port(node.port)
+            .with_rack(node.rack)
+            .with_is_fenced(with_fenced && !visible.contains(&node.node))
+    };
+    let brokers = listed.filter_map(|node| brokers::endpoint(ctx, &image, *node)).map(broker).collect();
     let response = DescribeClusterResponse::default()
         .with_cluster_id(text(&image.cluster_id))
         .with_controller_id(BrokerId(brokers::controller(ctx).0))

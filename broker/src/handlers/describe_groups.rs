@@ -10,18 +10,18 @@ use ottla_protocol::error::ErrorCode;
 
 use super::brokers::text;
 use super::operations;
-use crate::coordinator::group::Described;
 use crate::coordinator::group::classic::State;
 use crate::coordinator::group::records::MemberValue;
+use crate::coordinator::group::{Described, GroupError};
 use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let asked = version >= 3 && request.include_authorized_operations;
-    let mut groups = Vec::with_capacity(request.groups.len());
-    for group_id in request.groups {
-        let outcome = ctx.groups.describe(&group_id).await;
+    let names: Vec<&str> = request.groups.iter().map(|group| group.as_str()).collect();
+    let outcomes = ctx.groups.describe(&names).await;
+    let one = |(group_id, outcome): (GroupId, Result<Option<Described>, GroupError>)| {
         let group = DescribedGroup::default().with_authorized_operations(operations::NOT_ASKED);
-        groups.push(match outcome {
+        match outcome {
             Ok(found) => {
                 let group = match found {
                     Some(found) => described(version, group, found),
@@ -30,9 +30,9 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: DescribeGroupsR
                 group.with_authorized_operations(operations::if_asked(asked, operations::GROUP)).with_group_id(group_id)
             }
             Err(error) => group.with_error_code(error.code()).with_group_id(group_id),
-        });
-    }
-    DescribeGroupsResponse::default().with_groups(groups)
+        }
+    };
+    DescribeGroupsResponse::default().with_groups(request.groups.into_iter().zip(outcomes).map(one).collect())
 }
 
 fn unknown(version: i16, group: DescribedGroup, group_id: &GroupId) -> DescribedGroup {

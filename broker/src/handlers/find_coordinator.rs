@@ -3,7 +3,8 @@
 //! v1: key type and message. v4: several keys at once (KIP-699). The coordinator of a group is the leader of its
 //! partition of `__consumer_offsets`, which is created on first use; COORDINATOR_NOT_AVAILABLE until it has a leader.
 //! Transactional ids: TRANSACTIONAL_ID_AUTHORIZATION_FAILED with a message, since this release has no transactions and
-//! every client takes that code as final. Other key types: INVALID_REQUEST.
+//! every client takes that code as final. Share partitions (v6, KIP-932) and other key types: INVALID_REQUEST. Kafka with
+//! share groups off says so before v6; in v6 it answers COORDINATOR_NOT_AVAILABLE for ever, which a client retries.
 
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
@@ -19,6 +20,7 @@ use crate::server::Context;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
 
 /// Why there is no coordinator.
 struct Refused(ErrorCode, &'static str);
@@ -47,6 +49,7 @@ async fn find(ctx: &Context, version: i16, key_type: i8, key: &str) -> Result<No
                 "this release of Ottla has no transactions; use an idempotent producer without transactional.id",
             ));
         }
+        SHARE => return Err(Refused(ErrorCode::InvalidRequest, "this release of Ottla has no share groups")),
         _ => return Err(Refused(ErrorCode::InvalidRequest, "unknown type of coordinator key")),
     }
     let unavailable = || Refused(ErrorCode::CoordinatorNotAvailable, "the coordinator is being created or elected");

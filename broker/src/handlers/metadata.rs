@@ -127,14 +127,14 @@ fn answer(
 ) -> MetadataResponse {
     let topic_operations = operations::if_asked(request.include_topic_authorized_operations, operations::TOPIC);
     let mut views = Views::new(ctx, image);
-    let topics = entries
+    let topics: Vec<_> = entries
         .into_iter()
         .map(|entry| match entry {
             Entry::Found(topic) => found(&mut views, version, &topic, topic_operations),
             Entry::Missing { name, id, error } => missing(version, name, id, error),
         })
         .collect();
-    let brokers = brokers::reachable(ctx, image)
+    let brokers = brokers::reachable(ctx, image, views.named())
         .into_iter()
         .map(|node| {
             MetadataResponseBroker::default()

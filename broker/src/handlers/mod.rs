@@ -7,11 +7,14 @@ mod alter_partition_reassignments;
 mod api_versions;
 mod brokers;
 mod config_resource;
+mod create_acls;
 mod create_partitions;
 mod create_topics;
+mod delete_acls;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
+mod describe_acls;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
@@ -44,6 +47,7 @@ mod partition_view;
 mod produce;
 pub mod produce_targets;
 pub mod produce_unfound;
+mod sasl_handshake;
 mod sync_group;
 mod unregister_broker;
 mod update_features;
@@ -110,6 +114,7 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
         Request::Metadata(request) => metadata::handle(ctx, version, request).await.into(),
         Request::FindCoordinator(request) => find_coordinator::handle(ctx, version, request).await.into(),
         Request::ApiVersions(request) => api_versions::handle(ctx, version, &request).into(),
+        Request::SaslHandshake(_) => sasl_handshake::handle().into(),
         Request::UpdateFeatures(request) => update_features::handle(ctx, version, request).await.into(),
         Request::OffsetCommit(request) => offset_commit::handle(ctx, version, request).await.into(),
         Request::OffsetFetch(request) => offset_fetch::handle(ctx, version, request).await.into(),
@@ -124,6 +129,9 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
         Request::CreateTopics(request) => create_topics::handle(ctx, version, request).await.into(),
         Request::DeleteTopics(request) => delete_topics::handle(ctx, version, request).await.into(),
         Request::CreatePartitions(request) => create_partitions::handle(ctx, request).await.into(),
+        Request::DescribeAcls(_) => describe_acls::handle().into(),
+        Request::CreateAcls(request) => create_acls::handle(&request).into(),
+        Request::DeleteAcls(request) => delete_acls::handle(&request).into(),
         Request::DescribeConfigs(request) => describe_configs::handle(ctx, version, request).await.into(),
         Request::AlterConfigs(request) => alter_configs::handle(ctx, request).await.into(),
         Request::IncrementalAlterConfigs(request) => incremental_alter_configs::handle(ctx, request).await.into(),

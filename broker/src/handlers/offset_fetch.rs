@@ -27,11 +27,8 @@ use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if version >= 8 {
-        let mut groups = Vec::with_capacity(request.groups.len());
-        for asked in request.groups {
-            groups.push(one_group(ctx, version, asked.group_id, asked.topics).await);
-        }
-        return OffsetFetchResponse::default().with_groups(groups);
+        let asked = request.groups.into_iter().map(|asked| (asked.group_id, asked.topics)).collect();
+        return OffsetFetchResponse::default().with_groups(fetch(ctx, version, asked).await);
     }
     let topics = request.topics.map(|topics| {
         let same = topics.into_iter().map(|topic| {
@@ -39,28 +36,33 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetFetchRequ
         });
         same.collect()
     });
-    single(version, one_group(ctx, version, request.group_id, topics).await)
+    let groups = fetch(ctx, version, vec![(request.group_id, topics)]).await;
+    single(version, groups.into_iter().next().unwrap_or_default())
 }
 
-async fn one_group(
-    ctx: &Context,
-    version: i16,
-    group_id: GroupId,
-    asked: Option<Vec<OffsetFetchRequestTopics>>,
-) -> OffsetFetchResponseGroup {
+/// A group, and the topics that are asked for; all for none.
+type Asked = (GroupId, Option<Vec<OffsetFetchRequestTopics>>);
+
+async fn fetch(ctx: &Context, version: i16, asked: Vec<Asked>) -> Vec<OffsetFetchResponseGroup> {
     let image = ctx.metadata.image();
-    let read = |offsets: Option<&Offsets>| match &asked {
+    let read = |place: usize, offsets: Option<&Offsets>| match asked.get(place).and_then(|(_, topics)| topics.as_ref())
+    {
         None => all_topics(version, &image, offsets),
-        Some(asked) => asked.iter().map(|topic| one_topic(version, &image, offsets, topic)).collect(),
+        Some(topics) => topics.iter().map(|topic| one_topic(version, &image, offsets, topic)).collect(),
     };
-    let answer = OffsetFetchResponseGroup::default();
-    match ctx.groups.fetch(&group_id, read).await {
-        Ok(topics) => answer.with_group_id(group_id).with_topics(topics),
-        Err(error) => {
-            let topics = asked.iter().flatten().map(|topic| refused_topic(version, topic, error));
-            answer.with_topics(topics.collect()).with_error_code(error.code()).with_group_id(group_id)
+    let names: Vec<&str> = asked.iter().map(|(group, _)| group.as_str()).collect();
+    let outcomes = ctx.groups.fetch(&names, read).await;
+    let one = |((group_id, topics), outcome): (Asked, Result<Vec<OffsetFetchResponseTopics>, GroupError>)| {
+        let answer = OffsetFetchResponseGroup::default().with_group_id(group_id);
+        match outcome {
+            Ok(topics) => answer.with_topics(topics),
+            Err(error) => {
+                let topics = topics.iter().flatten().map(|topic| refused_topic(version, topic, error));
+                answer.with_topics(topics.collect()).with_error_code(error.code())
+            }
         }
-    }
+    };
+    asked.into_iter().zip(outcomes).map(one).collect()
 }
 
 fn all_topics(version: i16, image: &MetadataImage, offsets: Option<&Offsets>) -> Vec<OffsetFetchResponseTopics> {

@@ -40,6 +40,7 @@ fn code_of(response: &Response) -> i16 {
         Response::SyncGroup(body) => body.error_code,
         Response::DescribeGroups(body) => first(body.groups.iter().map(|group| group.error_code)),
         Response::ListGroups(body) => body.error_code,
+        Response::SaslHandshake(body) => body.error_code,
         Response::ApiVersions(body) => body.error_code,
         Response::CreateTopics(body) => first(body.topics.iter().map(|topic| topic.error_code)),
         Response::DeleteTopics(body) => first(body.responses.iter().map(|topic| topic.error_code)),
@@ -48,6 +49,9 @@ fn code_of(response: &Response) -> i16 {
         Response::OffsetForLeaderEpoch(body) => {
             first(body.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code))
         }
+        Response::DescribeAcls(body) => body.error_code,
+        Response::CreateAcls(body) => first(body.results.iter().map(|result| result.error_code)),
+        Response::DeleteAcls(body) => first(body.filter_results.iter().map(|result| result.error_code)),
         Response::DescribeConfigs(body) => first(body.results.iter().map(|result| result.error_code)),
         Response::AlterConfigs(body) => first(body.responses.iter().map(|result| result.error_code)),
         Response::DescribeLogDirs(body) => {

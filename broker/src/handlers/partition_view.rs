@@ -2,7 +2,7 @@
 //!
 //! May not know: which API asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::BrokerId;
 use ottla_protocol::error::ErrorCode;
@@ -20,7 +20,7 @@ pub(super) struct PartitionView {
     pub(super) leader_epoch: i32,
     pub(super) replicas: Vec<BrokerId>,
     pub(super) in_sync: Vec<BrokerId>,
-    /// Replicas on nodes that are not registered.
+    /// Replicas on nodes that are fenced or not registered.
     pub(super) offline: Vec<BrokerId>,
 }
 
@@ -30,11 +30,19 @@ pub(super) struct Views<'a> {
     image: &'a MetadataImage,
     leaders: Leaders,
     reachable: BTreeMap<NodeId, bool>,
+    /// Leaders that were named.
+    named: BTreeSet<NodeId>,
 }
 
 impl<'a> Views<'a> {
     pub(super) fn new(ctx: &'a Context, image: &'a MetadataImage) -> Self {
-        Self { ctx, image, leaders: ctx.partitions.leaders(), reachable: BTreeMap::new() }
+        let leaders = ctx.partitions.leaders();
+        Self { ctx, image, leaders, reachable: BTreeMap::new(), named: BTreeSet::new() }
+    }
+
+    /// The leaders that were named until now.
+    pub(super) fn named(self) -> BTreeSet<NodeId> {
+        self.named
     }
 
     /// The place of partition `index`; LEADER_NOT_AVAILABLE while its shard has no leader that this node knows of, and
@@ -52,12 +60,12 @@ impl<'a> Views<'a> {
             Some(_) => (ErrorCode::ListenerNotFound, NodeId(-1)),
             None => (ErrorCode::LeaderNotAvailable, NodeId(-1)),
         };
-        let offline = found.replicas.iter().filter(|node| !image.nodes.contains_key(node));
+        self.named.extend(Some(leader).filter(|leader| leader.0 >= 0));
         PartitionView {
             error,
             leader: BrokerId(leader.0),
             leader_epoch: found.epoch.0,
-            offline: offline.map(|node| BrokerId(node.0)).collect(),
+            offline: found.offline.iter().map(|node| BrokerId(node.0)).collect(),
             replicas: found.replicas.iter().map(|node| BrokerId(node.0)).collect(),
             in_sync: found.in_sync.iter().map(|node| BrokerId(node.0)).collect(),
         }

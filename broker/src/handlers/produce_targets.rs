@@ -119,7 +119,7 @@ mod tests {
     use ottla_storage::env::rt;
 
     use super::*;
-    use crate::config::TopicConfig;
+    use crate::config::{Config, TopicConfig};
     use crate::metadata::ShardKind;
     use crate::metrics::Metrics;
     use crate::partition::{Partitions, TopicRef};
@@ -136,7 +136,7 @@ mod tests {
         let registry = Arc::new(FakeRegistry::new(image_with_topic(3, TopicConfig::default())));
         let partitions = Partitions::new(Shards::for_tests(shard.clone(), registry.clone()));
         let find = || partitions.find_now(TopicRef::Name("t"), 0).unwrap().unwrap();
-        let counted = Metrics::new().topic(&"t".into());
+        let counted = Metrics::new(&Config::default().metrics).topic(&"t".into());
         let mut targets = Targets::default();
         targets.under(RaftIndex(1)).add(&topic("t"), 0, find(), counted.clone());
         assert!(targets.get(&topic("t"), 0).is_none(), "not adopted yet");

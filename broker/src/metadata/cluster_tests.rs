@@ -14,30 +14,33 @@ use uuid::Uuid;
 
 use super::live_tests::Memory;
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, LivenessConfig};
 
-const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
-struct Cluster {
-    network: SimNetwork,
-    memories: BTreeMap<NodeId, Memory>,
+pub(super) struct Cluster {
+    pub(super) network: SimNetwork,
+    pub(super) memories: BTreeMap<NodeId, Memory>,
     /// Disks that were lost for good.
-    wiped: u128,
+    pub(super) wiped: u128,
     /// Only the first of the nodes founds the cluster, alone; the others join it.
-    founded_alone: bool,
+    pub(super) founded_alone: bool,
+    /// Of all nodes, if it is not the default.
+    pub(super) session_timeout: Option<Duration>,
 }
 
-fn machine_of(node: NodeId) -> SimNode {
+pub(super) fn machine_of(node: NodeId) -> SimNode {
     SimNode(node.0.unsigned_abs())
 }
 
 impl Cluster {
-    fn start(&mut self, node: NodeId) -> impl Future<Output = (Metadata, RaftHost)> + use<> {
+    pub(super) fn start(&mut self, node: NodeId) -> impl Future<Output = (Metadata, RaftHost)> + use<> {
         let (network, memory) = (self.network.clone(), self.memories.entry(node).or_default().clone());
         let directory = u128::from(node.0.unsigned_abs()) + 100 * self.wiped;
         let founders = if self.founded_alone { &NODES[..1] } else { &NODES };
+        let session_timeout = self.session_timeout;
         let founders: Vec<_> = founders.iter().map(|node| (*node, node.to_string())).collect();
         let begun = sim::spawn_on(machine_of(node), async move {
             let places = Arc::new(Places::default());
@@ -46,6 +49,9 @@ impl Cluster {
             network.attach(machine_of(node), host.clone());
             let mut config = Config::default();
             config.node_id = node;
+            if let Some(session_timeout) = session_timeout {
+                config.liveness = LivenessConfig { session_timeout, heartbeat_interval: session_timeout / 3 };
+            }
             let directory = Uuid::from_u128(directory);
             let free = DirectoryRecord { id: directory, path: "/data".into(), free_bytes: 100 };
             let mut local = LocalNode::from_config(&config, vec![free]);
@@ -58,7 +64,7 @@ impl Cluster {
         async move { begun.await.unwrap() }
     }
 
-    async fn start_all(&mut self) -> Vec<(Metadata, RaftHost)> {
+    pub(super) async fn start_all(&mut self) -> Vec<(Metadata, RaftHost)> {
         // Nobody is done before all are there.
         let all = NODES.map(|node| self.start(node));
         let all = join_all(all).await;
@@ -75,7 +81,7 @@ fn named(name: &str) -> NewTopic {
     NewTopic { name: name.to_owned(), partitions: Some(2), ..NewTopic::default() }
 }
 
-async fn shut_down(all: &[(Metadata, RaftHost)]) {
+pub(super) async fn shut_down(all: &[(Metadata, RaftHost)]) {
     for (_, host) in all {
         host.shutdown().await;
     }

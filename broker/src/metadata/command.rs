@@ -21,6 +21,7 @@ use super::fields::{
 };
 use super::image::{IntentKey, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind};
 use super::levels::{FeatureLevel, Levels};
+use super::liveness::Liveness;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 /// Version of the encoding.
@@ -157,6 +158,13 @@ pub enum Command {
         /// Which.
         level: FeatureLevel,
     },
+    /// A node is fenced or is not any more. From feature level 2 on.
+    SetNodeLiveness {
+        /// Which.
+        node: NodeId,
+        /// What it is from now on.
+        liveness: Liveness,
+    },
 }
 
 /// Encodes the commands of one entry, which were decided on the image at this index.
@@ -262,6 +270,7 @@ fn write_command(w: &mut Writer, command: &Command) {
         Command::SetFeatureLevel { level } => {
             w.u8(16).i16(level.0);
         }
+        Command::SetNodeLiveness { node, liveness } => liveness.write(w.u8(17).i32(node.0)),
     }
 }
 
@@ -319,6 +328,7 @@ fn read_command(r: &mut Reader<'_>) -> Result<Command, CodecError> {
             Command::RegisterNode(NodeRecord { levels: read_levels(r)?, ..node })
         }
         16 => Command::SetFeatureLevel { level: FeatureLevel(r.i16("feature level")?) },
+        17 => Command::SetNodeLiveness { node: NodeId(r.i32("node id")?), liveness: Liveness::read(r)? },
         tag => return Err(CodecError::Tag("command", tag)),
     })
 }
@@ -330,6 +340,7 @@ mod tests {
 
     use super::*;
     use crate::metadata::image::{DirectoryRecord, ListenerEndpoint};
+    use crate::metadata::liveness::FenceReason;
 
     fn any_uuid() -> impl Strategy<Value = Uuid> {
         any::<u128>().prop_map(Uuid::from_u128)
@@ -366,6 +377,7 @@ mod tests {
                 levels,
                 epoch: RaftIndex(epoch),
                 state: NodeState::Active,
+                liveness: Liveness::default(),
             },
         )
     }
@@ -377,6 +389,11 @@ mod tests {
             Just(ShardKind::ConsumerOffsets),
             Just(ShardKind::TransactionState),
         ]
+    }
+
+    fn any_reason() -> impl Strategy<Value = FenceReason> {
+        use FenceReason::{SessionExpired, Starting, Stopped};
+        prop_oneof![Just(SessionExpired), Just(Stopped), Just(Starting)]
     }
 
     fn any_command() -> impl Strategy<Value = Command> {
@@ -436,6 +453,9 @@ mod tests {
                 .prop_map(|(node, state)| Command::SetNodeState { node: NodeId(node), state }),
             any::<i32>().prop_map(|node| Command::RemoveNode { node: NodeId(node) }),
             any::<i16>().prop_map(|level| Command::SetFeatureLevel { level: FeatureLevel(level) }),
+            (any::<i32>(), proptest::option::of(any_reason()), any::<i64>()).prop_map(|(node, fenced, since_ms)| {
+                Command::SetNodeLiveness { node: NodeId(node), liveness: Liveness { fenced, since_ms } }
+            }),
         ]
     }
 

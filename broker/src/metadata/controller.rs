@@ -3,6 +3,7 @@
 //! May not know: the wire; partitions' contents.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub(super) struct Inner {
     join: Join,
     /// This node's replica of the metadata, once the others have said that it is none of theirs any more.
     expelled: watch::Sender<Option<ReplicaId>>,
+    /// This node has said that it stops, and sends no heartbeat any more.
+    stopping: AtomicBool,
 }
 
 impl std::fmt::Debug for Metadata {
@@ -82,7 +85,7 @@ impl Metadata {
     ) -> Self {
         let (jobs, receiver) = mpsc::channel(JOBS_MAX);
         let writer = Writer { group: group.clone(), images: images.clone(), jobs: receiver, base };
-        rt::spawn(writer.run());
+        rt::spawn_critical("metadata-writer", group.owner(), writer.run());
         Self(Arc::new(Inner {
             node_id,
             peers: Peers::start(host, group, images, jobs),
@@ -91,6 +94,7 @@ impl Metadata {
             producer_ids: tokio::sync::Mutex::new(0..0),
             join,
             expelled: watch::Sender::new(None),
+            stopping: AtomicBool::new(false),
         }))
     }
 
@@ -142,6 +146,16 @@ impl Metadata {
     #[must_use]
     pub fn group(&self) -> &GroupHandle {
         &self.0.peers.group
+    }
+
+    /// The way to the metadata group's leader.
+    pub(super) fn peers(&self) -> &Peers {
+        &self.0.peers
+    }
+
+    /// True once this node has said that it stops.
+    pub(super) fn stopping(&self) -> &AtomicBool {
+        &self.0.stopping
     }
 
     /// Returns when everything that was committed before the call is in the image. Calls that come together share one.
@@ -406,7 +420,7 @@ impl Metadata {
     /// Replicas on this node's disks cannot take part any more: they are to be rebuilt under new ids. Returns at once.
     pub fn report_lost(&self, lost: Vec<ReplicaId>) {
         let join = Join { lost, ..self.0.join.clone() };
-        rt::spawn(self.clone().keep_joining(join));
+        rt::spawn_critical("registration", self.group().owner(), self.clone().keep_joining(join));
     }
 
     /// Registers the node as soon as the group can; a group without a quorum stops no node.

@@ -14,8 +14,10 @@ use super::command::{Command, IntentEnd, NewShard};
 use super::config_change;
 use super::error::MetadataError;
 use super::features;
+use super::fencing;
 use super::image::{IntentKey, MetadataImage, ReplicaRecord, ShardId, ShardKind, Topic};
 use super::joining::{Join, join_cluster};
+use super::liveness::LivenessChange;
 use super::moves;
 use super::names;
 use super::nodes;
@@ -70,6 +72,8 @@ pub(super) enum Ask {
     Balance,
     /// Features are to have other levels: all of them or none.
     UpdateFeatures(Vec<FeatureUpdate>),
+    /// A node is fenced, or is not any more.
+    SetLiveness(LivenessChange),
 }
 
 impl Ask {
@@ -81,7 +85,8 @@ impl Ask {
             | Self::EnsureInternal { .. }
             | Self::Join(_)
             | Self::ForgetReplicas { .. }
-            | Self::Balance => true,
+            | Self::Balance
+            | Self::SetLiveness(_) => true,
             Self::CreateTopic { .. }
             | Self::DeleteTopic(_)
             | Self::CreatePartitions(_)
@@ -148,6 +153,9 @@ pub(super) fn decide(image: &MetadataImage, ask: &Ask) -> Result<Decided, Metada
         Ask::Unregister(node) => Ok(Decided { commands: nodes::unregister(image, *node)?, answer: Answer::Done }),
         Ask::Balance => Ok(Decided { commands: moves::due(image), answer: Answer::Done }),
         Ask::UpdateFeatures(asked) => Ok(Decided { commands: features::update(image, asked)?, answer: Answer::Done }),
+        Ask::SetLiveness(change) => {
+            Ok(Decided { commands: fencing::decide(image, change).into_iter().collect(), answer: Answer::Done })
+        }
         Ask::ChangeReplicas { shard, nodes } => change_replicas(image, *shard, nodes),
         Ask::ForgetReplicas { shard, reached, left } => {
             let record = image.shard(*shard).filter(|record| record.wanted() == reached.iter().copied().collect());

@@ -287,6 +287,7 @@ mod tests {
             levels: Levels::FIRST,
             epoch: RaftIndex(0),
             state: NodeState::Active,
+            liveness: crate::metadata::Liveness::default(),
         };
         let join = Join { node, cluster_id: "c".into(), founders: vec![replica], lost: vec![ReplicaId(9)] };
         let hello = DeskQuestion::Hello { node: NodeId(1), directory: replica.directory, lost: vec![ReplicaId(1)] };

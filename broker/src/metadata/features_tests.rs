@@ -177,12 +177,14 @@ fn all_that_is_asked_is_done_or_nothing() {
 
 #[test]
 fn a_build_stops_at_a_level_that_it_does_not_understand_in_the_log_and_in_a_checkpoint() {
-    let (mut later, _) = found(&[levels(1, 2)]);
-    assert_eq!(later.image().level, FeatureLevel(2));
-    let records = later.all_records();
+    let above = FeatureLevel(Levels::OWN.newest.0 + 1);
+    let (latest, _) = found(&[levels(1, above.0)]);
+    assert_eq!(latest.image().level, above);
+    let (records, index) = (latest.all_records(), latest.image().index);
     let config = || Arc::new(Config::default());
-    let (index, above) = (later.image().index, FeatureLevel(Levels::OWN.newest.0 + 1));
-    assert_eq!(Machine::restore(config(), index, &records).err(), Some(CodecError::Level(2)), "its build is level 1");
+    assert_eq!(Machine::restore(config(), index, &records).err(), Some(CodecError::Level(above.0)));
+    let (mut later, _) = found(&[levels(1, 2)]);
+    let index = later.image().index;
     let mut own = Machine::new(config());
     let entry = encode(RaftIndex(0), &[Command::SetFeatureLevel { level: above }]);
     assert_eq!(own.apply(RaftIndex(1), &entry), Err(CodecError::Level(above.0)));

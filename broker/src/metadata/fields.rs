@@ -11,6 +11,7 @@ use super::image::{
     DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
 };
 use super::levels::{FeatureLevel, Levels};
+use super::liveness::Liveness;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 pub(super) fn write_values(w: &mut Writer, values: &BTreeMap<String, String>) {
@@ -85,7 +86,8 @@ pub(super) fn read_shard_kind(r: &mut Reader<'_>) -> Result<ShardKind, CodecErro
     }
 }
 
-/// All of a node but its state, which is no part of what it says about itself, and its feature levels, which came later.
+/// All of a node but its state and its liveness, which are no part of what it says about itself, and its feature levels, which
+/// came later.
 pub(super) fn write_node(w: &mut Writer, node: &NodeRecord) {
     w.i32(node.id.0).optional(node.rack.as_deref()).string(&node.version).u64(node.epoch.0);
     write_list(w, node.listeners.iter(), |w, listener| {
@@ -114,6 +116,7 @@ pub(super) fn read_node(r: &mut Reader<'_>) -> Result<NodeRecord, CodecError> {
         })?,
         levels: Levels::FIRST,
         state: NodeState::Active,
+        liveness: Liveness::default(),
     })
 }
 

@@ -19,11 +19,13 @@ use super::fields::{
 use super::image::{NodeRecord, ShardId};
 use super::joining::Join;
 use super::levels::FeatureLevel;
+use super::liveness::LivenessChange;
 use super::quorum::{read_quorum, write_quorum};
 use super::requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, NewPartitions, NewTopic, Nodes,
     TopicName, UpgradeType,
 };
+use super::sessions::Heartbeat;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 /// Version of the encoding.
@@ -38,6 +40,8 @@ pub(super) enum Want {
     Quorum,
     /// A change, or (`validate_only`) whether it would be made.
     Change { ask: Ask, validate_only: bool },
+    /// Nothing: the node lives.
+    Heartbeat(Heartbeat),
 }
 
 /// A question to the leader of one term; it is acted upon at most once.
@@ -77,6 +81,7 @@ impl Question {
                 w.u8(1).u8(u8::from(*validate_only));
                 write_ask(&mut w, ask);
             }
+            Want::Heartbeat(beat) => beat.write(w.u8(3)),
         }
         w.finish()
     }
@@ -92,6 +97,7 @@ impl Question {
                 Want::Change { ask: read_ask(&mut r)?, validate_only }
             }
             2 => Want::Quorum,
+            3 => Want::Heartbeat(Heartbeat::read(&mut r)?),
             tag => return Err(CodecError::Tag("question", tag)),
         };
         r.end()?;
@@ -226,6 +232,7 @@ fn write_ask(w: &mut Writer, ask: &Ask) {
         Ask::Balance => {
             w.u8(14);
         }
+        Ask::SetLiveness(change) => change.write(w.u8(16)),
         Ask::UpdateFeatures(asked) => write_list(w.u8(15), asked.iter(), |w, update| {
             w.string(&update.feature).i16(update.level.0).u8(match update.kind {
                 None => 0,
@@ -305,6 +312,7 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
             };
             Ok(FeatureUpdate { feature, level, kind })
         })?),
+        16 => Ask::SetLiveness(LivenessChange::read(r)?),
         tag => return Err(CodecError::Tag("what is asked", tag)),
     })
 }

@@ -15,10 +15,12 @@ use super::forward::{Answered, Question, Want};
 use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId};
 use super::joining::Join;
 use super::levels::{FeatureLevel, Levels};
+use super::liveness::{FenceReason, Liveness, LivenessChange};
 use super::requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,
     NewTopic, Nodes, QuorumMember, TopicName, UpgradeType,
 };
+use super::sessions::Heartbeat;
 
 fn id() -> impl Strategy<Value = Uuid> {
     any::<u128>().prop_map(Uuid::from_u128)
@@ -57,6 +59,7 @@ fn join() -> impl Strategy<Value = Join> {
                 levels: Levels::FIRST,
                 epoch: RaftIndex(number),
                 state: NodeState::Active,
+                liveness: Liveness::default(),
             };
             let founder = |(id, node, directory)| ReplicaRecord { id: ReplicaId(id), node: NodeId(node), directory };
             Join { node, cluster_id, founders: founders.into_iter().map(founder).collect(), lost }
@@ -125,6 +128,11 @@ fn ask() -> impl Strategy<Value = Ask> {
         (text(), any::<bool>()).prop_map(|(zone, drain)| Ask::Drain { nodes: Nodes::Zone(zone), drain }),
         any::<i32>().prop_map(|node| Ask::Unregister(NodeId(node))),
         Just(Ask::Balance),
+        (any::<i32>(), any::<u64>(), 0_u8..4, any::<i64>()).prop_map(|(node, epoch, fenced, since_ms)| {
+            let fenced = FenceReason::ALL.get(usize::from(fenced)).copied();
+            let (node, epoch) = (NodeId(node), RaftIndex(epoch));
+            Ask::SetLiveness(LivenessChange { node, epoch, to: Liveness { fenced, since_ms } })
+        }),
         vec((text(), any::<i16>(), kind()), 0..3).prop_map(|asked| {
             let update = |(feature, level, kind)| FeatureUpdate { feature, level: FeatureLevel(level), kind };
             Ask::UpdateFeatures(asked.into_iter().map(update).collect())
@@ -141,6 +149,9 @@ fn question() -> impl Strategy<Value = Question> {
     let want = prop_oneof![
         1 => Just(Want::ReadIndex),
         1 => Just(Want::Quorum),
+        1 => (any::<i32>(), any::<u64>()).prop_map(|(node, epoch)| {
+            Want::Heartbeat(Heartbeat { node: NodeId(node), epoch: RaftIndex(epoch) })
+        }),
         9 => (ask(), any::<bool>()).prop_map(|(ask, validate_only)| Want::Change { ask, validate_only }),
     ];
     (any::<[u64; 4]>(), want).prop_map(|([session, number, floor, term], want)| Question {

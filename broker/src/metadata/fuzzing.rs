@@ -21,6 +21,7 @@ use super::image::{
 };
 use super::joining::Join;
 use super::levels::{FEATURE, FeatureLevel, Levels};
+use super::liveness::Liveness;
 use super::machine::Machine;
 use super::records::{Record, ShardCreation};
 use super::requests::{FeatureUpdate, Nodes, UpgradeType};
@@ -58,6 +59,7 @@ fn world() -> Vec<Command> {
         levels: Levels::FIRST,
         epoch: RaftIndex(0),
         state: NodeState::Active,
+        liveness: Liveness::default(),
     };
     let replicas = vec![replica(1)];
     let kind = ShardKind::Pool { factor: 1, pinned: false };

@@ -12,6 +12,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::levels::{FeatureLevel, Levels};
+use super::liveness::{FenceReason, Liveness};
 use super::shared_map::SharedMap;
 use crate::config::{Config, Endpoint, TopicConfig};
 
@@ -191,6 +192,9 @@ pub enum NodeState {
 }
 
 impl NodeState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Draining, Self::Leaving];
+
     /// As operators are told.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -221,6 +225,8 @@ pub struct NodeRecord {
     pub epoch: RaftIndex,
     /// What is to become of it. A node does not say that itself: a start changes nothing of it.
     pub state: NodeState,
+    /// Whether it lives. A node does not say that itself either, but for when it stops.
+    pub liveness: Liveness,
 }
 
 /// The name under which a node records where other nodes reach it. Clients' listeners cannot have it: theirs are upper case.
@@ -231,6 +237,18 @@ impl NodeRecord {
     #[must_use]
     pub fn takes_replicas(&self) -> bool {
         self.state == NodeState::Active
+    }
+
+    /// True if it has no session, or stops: clients are told of it only as long as it still leads something.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.liveness.fenced.is_some()
+    }
+
+    /// What it is now, as operators are told: why it is fenced, or else what is to become of it.
+    #[must_use]
+    pub fn state_name(&self) -> &'static str {
+        self.liveness.fenced.map_or(self.state.name(), FenceReason::name)
     }
 
     /// Where other nodes reach it, if they do.
@@ -396,6 +414,12 @@ impl MetadataImage {
     pub fn intents_of(&self, shard: ShardId) -> impl Iterator<Item = (&IntentKey, &Arc<Intent>)> {
         let index = self.intents.position(&IntentKey { shard, index: RaftIndex(0), topic: Uuid::nil() });
         self.intents.iter_at(index).take_while(move |(key, _)| key.shard == shard)
+    }
+
+    /// True if a node is registered and fenced.
+    #[must_use]
+    pub fn is_fenced(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(NodeRecord::is_fenced)
     }
 
     /// True if a node may be given replicas, and lead.

@@ -15,6 +15,7 @@ use super::image::{
     ShardKind,
 };
 use super::levels::{FeatureLevel, Levels};
+use super::liveness::{FenceReason, Liveness};
 use super::machine::{Machine, Outcome, Refusal};
 use super::placement_tests::node;
 use crate::config::Config;
@@ -134,8 +135,12 @@ impl Model {
                 None => self.cluster_id = Some(cluster_id.clone()),
             },
             Command::RegisterNode(node) => {
-                let state = self.nodes.get(&node.id.0).map_or(NodeState::Active, |known| known.state);
-                self.nodes.insert(node.id.0, NodeRecord { epoch: RaftIndex(index), state, ..node.clone() });
+                let mut known = self.nodes.get(&node.id.0).cloned().unwrap_or_else(|| node.clone());
+                if known.liveness.fenced.is_some() {
+                    known.liveness.fenced = Some(FenceReason::Starting);
+                }
+                let (epoch, state, liveness) = (RaftIndex(index), known.state, known.liveness);
+                self.nodes.insert(node.id.0, NodeRecord { epoch, state, liveness, ..node.clone() });
             }
             Command::SetFeatureLevel { level } => {
                 if level.0 < 1 || self.nodes.values().any(|node| level.0 < node.levels.oldest.0) {
@@ -187,6 +192,9 @@ impl Model {
             }
             Command::SetNodeState { node, state } => {
                 self.nodes.get_mut(&node.0).ok_or(Refusal::NoSuchNode)?.state = *state;
+            }
+            Command::SetNodeLiveness { node, liveness } => {
+                self.nodes.get_mut(&node.0).ok_or(Refusal::NoSuchNode)?.liveness = *liveness;
             }
             Command::RemoveNode { node } => {
                 let members = self.shards.values().flat_map(|(shard, _)| &shard.replicas);
@@ -347,7 +355,7 @@ fn some_replicas(random: &mut Random, model: &Model) -> Command {
 fn command(random: &mut Random, model: &Model) -> Command {
     let id = Uuid::from_u128(u128::from(random.below(9)));
     let a_node = |random: &mut Random| i32::try_from(random.between(1, 3)).unwrap();
-    match random.below(32) {
+    match random.below(34) {
         0 => Command::Bootstrap { cluster_id: format!("cluster-{}", random.below(9)) },
         1 => {
             let node = node(a_node(random), Some("z"), &[random.below(99)]);
@@ -391,6 +399,11 @@ fn command(random: &mut Random, model: &Model) -> Command {
             node: NodeId(a_node(random)),
             state: [NodeState::Active, NodeState::Draining, NodeState::Leaving][random.index(3)],
         },
+        32 | 33 => {
+            let fenced = [None, Some(FenceReason::Stopped), Some(FenceReason::SessionExpired)][random.index(3)];
+            let since_ms = i64::try_from(random.below(9)).unwrap();
+            Command::SetNodeLiveness { node: NodeId(a_node(random)), liveness: Liveness { fenced, since_ms } }
+        }
         29 => Command::RemoveNode { node: NodeId(a_node(random)) },
         16 => Command::AllocateProducerIds { count: u32::try_from(random.between(1, 1_000)).unwrap() },
         _ => {

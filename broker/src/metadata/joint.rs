@@ -11,6 +11,17 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
+/// Work that panics lets go of its callers and of its key: they would wait for ever, and all later callers too.
+struct OnPanic<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnPanic<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)();
+        }
+    }
+}
+
 type Waiting<T> = Vec<oneshot::Sender<T>>;
 
 /// One piece of work per key at a time.
@@ -50,6 +61,7 @@ impl<T: Clone + Send + 'static> Joint<T> {
         if first {
             let (work, running, key) = (work(), Arc::clone(&self.running), key.to_owned());
             rt::spawn(async move {
+                let _on_panic = OnPanic(|| drop(running.lock().remove(&key)));
                 let result = work.await;
                 let waiting = running.lock().remove(&key).unwrap_or_default();
                 for sender in waiting {
@@ -90,6 +102,7 @@ impl<T: Clone + Send + 'static> Coalesced<T> {
         if first {
             let turns = Arc::clone(&self.0);
             rt::spawn(async move {
+                let _on_panic = OnPanic(|| *turns.lock() = Turns { running: false, waiting: Vec::new() });
                 loop {
                     let waiting = {
                         let mut turns = turns.lock();
@@ -133,6 +146,22 @@ mod tests {
         assert_eq!((first, second, third), (Some(1), Some(1), None));
         assert_eq!(done.load(Ordering::SeqCst), 1);
         assert_eq!(joint.run("b", || async { 7 }).await, Some(7));
+    }
+
+    /// Callers of work that panics get no result, and the next caller begins anew.
+    #[tokio::test]
+    async fn work_that_panics_lets_go_of_its_callers_and_of_its_key() {
+        let joint: Joint<u32> = Joint::new(1);
+        let broken = || async {
+            rt::yield_now().await;
+            panic!("in the work")
+        };
+        let (first, second) = tokio::join!(joint.run("a", broken), joint.run("a", || async { 99 }));
+        assert_eq!((first, second), (None, None));
+        assert_eq!(joint.run("a", || async { 7 }).await, Some(7));
+        let coalesced: Coalesced<u32> = Coalesced::new();
+        assert_eq!(coalesced.run(broken).await, None);
+        assert_eq!(coalesced.run(|| async { 7 }).await, Some(7));
     }
 
     #[tokio::test]

@@ -48,7 +48,7 @@ impl Levels {
     /// Of a build that does not say.
     pub const FIRST: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel::FIRST };
     /// Of this build.
-    pub const OWN: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel(1) };
+    pub const OWN: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel(2) };
 
     /// True if it understands `level`.
     #[must_use]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::{NodeId, Offset, PartitionId};
-use ottla_raft::{Directory, EntryLog, NoPeers, RaftError, RaftHost, RaftOptions, SnapshotImport};
+use ottla_raft::{Directory, EntryLog, NoPeers, RaftHost, RaftOptions, SnapshotImport};
 use ottla_storage::checkpoint::CutSource;
 use ottla_storage::data_dir::{Exported, RecoveredReplica, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
@@ -73,6 +73,7 @@ impl Memory {
             damaged: Vec::new(),
             damaged_unproven: None,
             committed: RaftIndex(0),
+            missing: None,
         })
     }
 }
@@ -195,7 +196,7 @@ fn a_node_that_held_what_nobody_can_name_founds_no_cluster() {
         let nameless = RecoveredReplica { creation: Bytes::new(), lost: Some("its creation is gone".into()), ..known };
         let outcome =
             start_with(&Memory::default(), Config::default(), &[nameless], Seeds::alone(Arc::default())).await;
-        assert!(matches!(outcome, Err(StartError::Raft(RaftError::Damaged { .. }))));
+        assert!(matches!(outcome, Err(StartError::Lost { .. })));
     });
 }
 

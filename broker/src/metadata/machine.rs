@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::command::{self, Command, Decision};
 use super::image::{Intent, IntentKey, IntentKind, MetadataImage, NodeState, PartitionRoute, ShardId, Topic};
 use super::levels::{FeatureLevel, Levels};
+use super::liveness::Liveness;
 use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, cluster_key, intent_key, topic_key};
 use crate::codec::CodecError;
 use crate::config::{Config, TopicConfig};
@@ -254,7 +255,10 @@ impl Machine {
             Command::Bootstrap { cluster_id } => self.bootstrap(cluster_id),
             Command::RegisterNode(mut node) => {
                 node.epoch = index;
-                node.state = self.image.nodes.get(&node.id).map_or(NodeState::Active, |known| known.state);
+                let known = self.image.nodes.get(&node.id);
+                node.state = known.map_or(NodeState::Active, |known| known.state);
+                let of_new_node = Liveness::of_new_node(self.image.level);
+                node.liveness = known.map_or(of_new_node, |known| known.liveness.registered_again());
                 self.note(&Record::Node(node.clone()));
                 Arc::make_mut(&mut self.image.nodes).insert(node.id, node);
                 Ok(())
@@ -282,6 +286,7 @@ impl Machine {
             Command::SetNodeState { node, state } => self.set_node_state(node, state),
             Command::RemoveNode { node } => self.remove_node(node),
             Command::SetFeatureLevel { level } => self.set_feature_level(level),
+            Command::SetNodeLiveness { node, liveness } => self.set_node_liveness(node, liveness),
         };
         applied.map_or_else(Outcome::Refused, |()| Outcome::Done)
     }

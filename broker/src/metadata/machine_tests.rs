@@ -281,3 +281,31 @@ fn what_was_decided_before_another_leaders_entry_is_refused_as_a_whole() {
     let taken = machine.apply(RaftIndex(decided_on.0 + 3), &again).unwrap();
     assert_eq!(taken, [Outcome::Done, Outcome::ProducerIds { first: 0 }]);
 }
+
+#[test]
+fn where_entries_are_lost_no_id_is_given_again_and_shards_on_the_disk_are_recorded() {
+    let mut before = cluster(vec![node(1, None, &[100])]);
+    let whole = with_pool();
+    let on_disk: Vec<_> = whole
+        .image()
+        .shards
+        .values()
+        .filter(|shard| shard.id != ShardId::METADATA)
+        .map(|shard| (**shard).clone())
+        .collect();
+    assert!(!on_disk.is_empty());
+    let first = before.image().next_producer_id;
+    let index = RaftIndex(before.image().index.0 + 1);
+    before.entries_lost(index, &on_disk);
+    assert_eq!(before.image().next_replica_id, whole.image().next_replica_id);
+    assert_eq!(before.image().next_shard_id, whole.image().next_shard_id);
+    assert!(on_disk.iter().all(|shard| before.image().shard(shard.id).is_some_and(|known| **known == *shard)));
+    assert!(before.image().next_producer_id > first + 1_000_000);
+    let known = before.image().shards.len();
+    // What left before it is not there again.
+    let mut later = whole.clone();
+    let gone = ReplicaRecord { id: ReplicaId(1), ..on_disk[0].replicas[0] };
+    let left = super::image::ShardRecord { id: ShardId(900), replicas: vec![gone], ..on_disk[0].clone() };
+    later.entries_lost(RaftIndex(later.image().index.0 + 1), &[left]);
+    assert_eq!(later.image().shards.len(), known);
+}

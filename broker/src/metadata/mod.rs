@@ -12,14 +12,17 @@ mod decide;
 pub mod desk;
 mod error;
 mod features;
+mod fencing;
 mod fields;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod heartbeats;
 pub mod image;
 mod joining;
 mod joint;
 mod levels;
+mod liveness;
 pub mod machine;
 pub(crate) mod members;
 mod moves;
@@ -34,6 +37,7 @@ mod records;
 mod replica;
 pub mod requests;
 mod seeds;
+mod sessions;
 pub mod shared_map;
 pub mod start;
 mod writer;
@@ -49,10 +53,12 @@ pub use image::{
     TRANSACTION_STATE, Topic,
 };
 pub use levels::{FEATURE, FeatureLevel, Levels};
+pub use liveness::{FenceReason, Liveness};
 pub use machine::Machine;
 pub use names::{is_internal, is_valid_topic_name};
 pub use places::Places;
 pub use records::ShardCreation;
+pub use replica::rescue_machine;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,
     NewTopic, Nodes, QuorumMember, Reassignment, TopicName, UpgradeType,
@@ -72,6 +78,8 @@ mod forward_tests;
 mod image_model_tests;
 #[cfg(test)]
 mod live_tests;
+#[cfg(test)]
+mod liveness_tests;
 #[cfg(test)]
 mod machine_tests;
 #[cfg(test)]

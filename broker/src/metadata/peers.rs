@@ -22,6 +22,7 @@ use super::forward::{Answered, Question, Want};
 use super::image::{MetadataImage, ReplicaRecord, ShardId};
 use super::quorum::{self, Clock};
 use super::requests::MetadataQuorum;
+use super::sessions::{Heartbeat, Sessions};
 use super::writer::{Job, from_read_index, not_controller};
 
 /// How long a change waits for the group to have a leader.
@@ -82,6 +83,10 @@ pub(super) struct Peers {
     session: u64,
     asking: Mutex<Asking>,
     handled: Mutex<Handled>,
+    /// While this node leads: which nodes have a session.
+    pub(super) sessions: Mutex<Sessions>,
+    /// Grows when a node that is fenced sends a heartbeat.
+    fenced_heard: watch::Sender<u64>,
 }
 
 impl Peers {
@@ -93,8 +98,10 @@ impl Peers {
         jobs: mpsc::Sender<Job>,
     ) -> Arc<Self> {
         let (session, own) = (rt::random_u64(), group.replica());
-        let (asking, handled) = (Mutex::default(), Mutex::default());
-        let peers = Arc::new(Self { group, images, host: host.clone(), jobs, session, asking, handled });
+        let (asking, handled, sessions) = Default::default();
+        let (shared, fenced_heard) = (host.clone(), watch::Sender::new(0));
+        let peers = Self { group, images, host: shared, jobs, session, asking, handled, sessions, fenced_heard };
+        let peers = Arc::new(peers);
         let weak = Arc::downgrade(&peers);
         let service = move |_from: ReplicaId, question: bytes::Bytes| -> BoxFuture<'static, Option<bytes::Bytes>> {
             let peers = weak.upgrade();
@@ -109,7 +116,7 @@ impl Peers {
     }
 
     /// Asks the writer of this node.
-    async fn here(&self, ask: Ask, validate_only: bool, timeout: Duration) -> Result<Answer, MetadataError> {
+    pub(super) async fn here(&self, ask: Ask, validate_only: bool, timeout: Duration) -> Result<Answer, MetadataError> {
         let (answer, answered) = oneshot::channel();
         match self.jobs.try_send(Job { ask, validate_only, answer }) {
             Ok(()) => {}
@@ -136,11 +143,43 @@ impl Peers {
                     return Some(Answered { index, outcome: outcome.map(|_| Answer::Done) });
                 }
                 Want::Quorum => self.quorum_here().await.map(Answer::Quorum),
+                Want::Heartbeat(beat) => {
+                    self.hear(beat);
+                    Ok(Answer::Done)
+                }
                 Want::Change { .. } if !self.handled.lock().first_time(&question) => return None,
                 Want::Change { ask, validate_only } => self.here(ask, validate_only, SERVED_WAIT).await,
             }
         };
         Some(Answered { index: self.group.applied().map_or(RaftIndex(0), |applied| applied.index), outcome })
+    }
+
+    /// Takes a heartbeat, as the leader.
+    fn hear(&self, beat: Heartbeat) {
+        self.sessions.lock().hear(beat, rt::now());
+        if self.images.borrow().is_fenced(beat.node) {
+            self.fenced_heard.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Changes when a node that is fenced sends a heartbeat to this one.
+    pub(super) fn fenced_heard(&self) -> watch::Receiver<u64> {
+        self.fenced_heard.subscribe()
+    }
+
+    /// Sends a heartbeat to the leader, whichever node that is.
+    pub(super) async fn beat(&self, beat: Heartbeat, wait: Duration) -> Result<(), MetadataError> {
+        let role = self.role();
+        match role.leader {
+            _ if role.ready => {
+                self.hear(beat);
+                Ok(())
+            }
+            Some(leader) if leader != self.group.replica() => {
+                self.forward(leader, role, Want::Heartbeat(beat), wait).await?.map(|_| ())
+            }
+            leader => Err(not_controller(&self.images.borrow(), leader)),
+        }
     }
 
     /// Has the leader decide, whichever node that is.
@@ -209,7 +248,7 @@ impl Peers {
         }
     }
 
-    async fn read_here(&self) -> Result<RaftIndex, MetadataError> {
+    pub(super) async fn read_here(&self) -> Result<RaftIndex, MetadataError> {
         match rt::timeout(LEADER_WAIT, self.group.read_index()).await {
             Ok(Ok(index)) => Ok(index),
             Ok(Err(error)) => Err(from_read_index(&error, &self.images.borrow())),

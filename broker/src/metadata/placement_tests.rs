@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::command::{Command, encode};
 use super::image::{DirectoryRecord, MetadataImage, NodeRecord, NodeState, ShardKind};
 use super::levels::Levels;
+use super::liveness::Liveness;
 use super::machine::{Machine, Outcome};
 use super::placement::*;
 use crate::config::Config;
@@ -33,6 +34,7 @@ pub(super) fn node(id: i32, rack: Option<&str>, free: &[u64]) -> NodeRecord {
         levels: Levels::FIRST,
         epoch: RaftIndex(0),
         state: NodeState::Active,
+        liveness: Liveness::default(),
     }
 }
 

@@ -20,14 +20,15 @@ use uuid::Uuid;
 
 use super::fields::{
     read_ids, read_intent_key, read_levels_at_end, read_node, read_node_state, read_replicas, read_shard_kind,
-    read_values, write_ids, write_intent_key, write_levels_at_end, write_node, write_node_state, write_replicas,
-    write_shard_kind, write_values,
+    read_values, write_ids, write_intent_key, write_levels, write_levels_at_end, write_node, write_node_state,
+    write_replicas, write_shard_kind, write_values,
 };
 use super::image::{
     Intent, IntentKey, IntentKind, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind,
     ShardRecord,
 };
 use super::levels::FeatureLevel;
+use super::liveness::Liveness;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 const VERSION: u8 = 1;
@@ -116,7 +117,12 @@ impl Record {
             Self::Node(node) => {
                 write_node(&mut w, node);
                 write_node_state(&mut w, node.state);
-                write_levels_at_end(&mut w, node.levels);
+                if node.liveness == Liveness::default() {
+                    write_levels_at_end(&mut w, node.levels);
+                } else {
+                    write_levels(&mut w, node.levels);
+                    node.liveness.write(&mut w);
+                }
             }
             Self::Shard(shard) => {
                 write_shard_kind(&mut w, shard.kind);
@@ -164,7 +170,10 @@ impl Record {
                 let node = read_node(&mut v)?;
                 // Up to 0.3.0 nodes had no state.
                 let state = if v.is_empty() { NodeState::Active } else { read_node_state(&mut v)? };
-                Self::Node(NodeRecord { state, levels: read_levels_at_end(&mut v)?, ..node })
+                let levels = read_levels_at_end(&mut v)?;
+                // Up to 0.4.0 no node was fenced.
+                let liveness = if v.is_empty() { Liveness::default() } else { Liveness::read(&mut v)? };
+                Self::Node(NodeRecord { state, levels, liveness, ..node })
             }
             b's' => {
                 let id = ShardId(k.u64("shard id")?);
@@ -321,6 +330,7 @@ mod tests {
             levels: Levels::FIRST,
             epoch: RaftIndex(9),
             state: NodeState::Active,
+            liveness: Liveness::default(),
         };
         let record = Record::Node(node.clone());
         let (key, value) = (record.key(), record.value());

@@ -7,25 +7,45 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_raft::{Applied, Extent, Reply, StateMachine};
+use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::Entry;
 use ottla_storage::env::watch;
-use ottla_storage::ids::LogId;
+use ottla_storage::ids::{LogId, RaftIndex};
 
-use super::image::MetadataImage;
+use super::image::{MetadataImage, ShardRecord};
 use super::machine::Machine;
+use crate::codec::CodecError;
+use crate::config::Config;
 
 /// The replica on this node.
 pub(super) struct MetadataReplica {
     machine: Machine,
     images: watch::Sender<Arc<MetadataImage>>,
+    /// Shards whose replicas lie on the disks here, where entries may be lost that recorded them.
+    on_disk: Vec<ShardRecord>,
 }
 
 impl MetadataReplica {
     /// A replica whose images are seen through the receiver.
     pub(super) fn new(machine: Machine) -> (Self, watch::Receiver<Arc<MetadataImage>>) {
         let (images, receiver) = watch::channel(image_of(&machine));
-        (Self { machine, images }, receiver)
+        (Self { machine, images, on_disk: Vec::new() }, receiver)
     }
+}
+
+/// The machine of a replica that goes on without what it lost. `on_disk`: the shards whose only replicas lie on its node.
+///
+/// # Errors
+/// When its checkpoint cannot be read.
+pub fn rescue_machine(
+    config: &Config,
+    recovered: &RecoveredReplica,
+    on_disk: Vec<ShardRecord>,
+) -> Result<Box<dyn StateMachine>, CodecError> {
+    let applied = recovered.applied.map_or(RaftIndex(0), |applied| applied.index);
+    let machine = Machine::restore(Arc::new(config.clone()), applied, &recovered.state)?;
+    let (replica, _images) = MetadataReplica::new(machine);
+    Ok(Box::new(MetadataReplica { on_disk, ..replica }))
 }
 
 fn image_of(machine: &Machine) -> Arc<MetadataImage> {
@@ -44,6 +64,10 @@ impl StateMachine for MetadataReplica {
 
     fn term_started(&mut self, log_id: LogId) {
         self.machine.advance(log_id.index);
+    }
+
+    fn entries_lost(&mut self, log_id: LogId) {
+        self.machine.entries_lost(log_id.index, &self.on_disk);
     }
 
     fn members_changed(&mut self, log_id: LogId) {

@@ -10,7 +10,7 @@ use ottla_raft::{Creation, Directory, EntryLog, GroupHandle, Members, RaftError,
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::EntryKind;
 use ottla_storage::env::{rt, watch};
-use ottla_storage::ids::RaftIndex;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 use ottla_storage::log::EntryRange;
 use thiserror::Error;
 use uuid::Uuid;
@@ -20,9 +20,11 @@ use super::belonging;
 use super::controller::{Metadata, random_uuid};
 use super::desk::{Desk, Place};
 use super::error::MetadataError;
+use super::heartbeats;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
 use super::joining::Join;
 use super::levels::Levels;
+use super::liveness::Liveness;
 use super::machine::Machine;
 use super::members;
 use super::records::ShardCreation;
@@ -79,6 +81,16 @@ pub enum StartError {
     /// The group cannot be opened or created.
     #[error("metadata group: {0}")]
     Raft(#[from] RaftError),
+    /// The only replica lost entries: what they recorded is not known, so that going on is an operator's decision.
+    #[error(
+        "metadata group: replica {replica}: {what}; where this node is the only one of its cluster, `ottla unsafe-recover --accept-loss {replica}` shows what is lost, and with --execute has the node go on without it (docs/operations.md)"
+    )]
+    Lost {
+        /// The replica.
+        replica: ReplicaId,
+        /// What is known.
+        what: String,
+    },
     /// What it holds was written by a newer release, or is damaged.
     #[error("metadata checkpoint: {0}; if a newer release wrote it, upgrade this node")]
     Checkpoint(#[from] crate::codec::CodecError),
@@ -204,6 +216,9 @@ impl Metadata {
                     join.lost.push(replica);
                     None
                 }
+                Err(StartError::Raft(RaftError::Damaged { replica, what })) => {
+                    return Err(StartError::Lost { replica, what });
+                }
                 opened => Some(opened?),
             },
             None => None,
@@ -230,7 +245,10 @@ impl Metadata {
         seeds.places.founded_by(&founders);
         let metadata = Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), join.clone());
         desk.knows(&metadata, founders);
-        rt::spawn(seeds.places.clone().follow(metadata.watch()));
+        // Without one of these the node would seem well and not be: its replica of the metadata stops, and with it the
+        // node.
+        let owner = metadata.group().owner();
+        rt::spawn_critical("peer-addresses", owner.clone(), seeds.places.clone().follow(metadata.watch()));
         let alone = alone && metadata.leads_alone().await?;
         let founded = metadata.image().cluster_id.to_string();
         if let Some(expected) =
@@ -238,15 +256,22 @@ impl Metadata {
         {
             return Err(StartError::OtherCluster { found: founded, expected: expected.clone() });
         }
-        rt::spawn(members::keep(metadata.downgrade(), metadata.group().clone(), metadata.watch()));
-        rt::spawn(balancer::keep(metadata.downgrade(), metadata.group().clone(), metadata.watch()));
+        let keep = || (metadata.downgrade(), metadata.group().clone(), metadata.watch());
+        let (weak, group, images) = keep();
+        rt::spawn_critical("metadata-members", owner.clone(), members::keep(weak, group, images));
+        let (weak, group, images) = keep();
+        rt::spawn_critical("balancer", owner.clone(), balancer::keep(weak, group, images));
+        let fenced_heard = metadata.peers().fenced_heard();
+        let (weak, group, images) = keep();
+        let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heard);
+        rt::spawn_critical("node-sessions", owner.clone(), sessions);
         if alone {
             metadata.join(join).await?;
         } else {
             let joining = metadata.clone().keep_joining(join);
             let (weak, node, places) = (host.downgrade(), config.node_id, seeds.places);
             let neighbours = seeds.neighbours.clone();
-            rt::spawn(async move {
+            rt::spawn_critical("registration", owner.clone(), async move {
                 let Some(neighbours) = neighbours else { return joining.await };
                 tokio::select! {
                     biased;
@@ -257,7 +282,8 @@ impl Metadata {
         }
         if let Some(neighbours) = seeds.neighbours {
             let own = ReplicaRecord { id: metadata.group().replica(), node: config.node_id, directory: directory_id };
-            rt::spawn(belonging::keep(metadata.downgrade(), host.downgrade(), own, neighbours));
+            let keep = belonging::keep(metadata.downgrade(), host.downgrade(), own, neighbours);
+            rt::spawn_critical("removal-detector", owner, keep);
         }
         Ok(metadata)
     }
@@ -332,6 +358,7 @@ fn join_of(local: LocalNode, config: &Config) -> Join {
             levels: Levels::OWN,
             epoch: RaftIndex(0),
             state: NodeState::Active,
+            liveness: Liveness::default(),
         },
         cluster_id: config.cluster_id.clone().unwrap_or_else(mint_cluster_id),
         founders: Vec::new(),

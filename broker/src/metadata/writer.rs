@@ -59,6 +59,8 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until nobody can ask any more.
     pub(super) async fn run(mut self) {
+        // Nothing of the metadata expires: these stamps only say when, to people who read a log. So no clock is confirmed here,
+        // and a wrong one does no harm.
         let mut clock_ms = 0;
         let mut again: Vec<(Job, u32)> = Vec::new();
         loop {
@@ -198,6 +200,9 @@ fn from_propose(error: &ProposeError, image: &MetadataImage) -> MetadataError {
         ProposeError::NotLeader { leader } => not_controller(image, *leader),
         ProposeError::Unknown => MetadataError::TimedOut,
         ProposeError::LeaseExpired => MetadataError::NotController { leader: None },
+        ProposeError::TooLarge(_) => {
+            MetadataError::PolicyViolation("The change is too large for one entry.".to_owned())
+        }
         ProposeError::Stopped(why) => MetadataError::Stopped(why.to_string()),
     }
 }

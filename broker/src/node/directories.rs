@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ottla_storage::data_dir::{DataDir, DataDirError, DataDirOptions, OnFailure, RecoveredReplica};
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::{rt, watch};
-use ottla_storage::log::LogOptions;
+use ottla_storage::log::{AcceptLoss, LogOptions};
 use ottla_storage::rewrite::{RetentionClass, RewriteOptions};
 
 use crate::admin::readiness::{Phase, Readiness};
@@ -52,19 +53,22 @@ impl Failures {
     }
 }
 
-/// Opens every directory of `log.dirs`. One that cannot be opened stops the start: what it holds would be missing.
+/// Opens every directory of `log.dirs`, replicas among them whose loss is accepted. One that cannot be opened stops the start: what it holds would be missing.
 pub(super) async fn open_all(
     disk: &Arc<dyn Disk>,
     config: &Config,
     failures: &Failures,
     readiness: &Readiness,
+    accept_loss: &AcceptLoss,
 ) -> Result<Vec<Opened>, DataDirError> {
     let total = config.log_dirs.len();
     let done = AtomicUsize::new(0);
     readiness.enter(Phase::Recovering, step(config), 0, total);
     let opening = config.log_dirs.iter().map(|path| async {
         let began = rt::now();
-        let (data, replicas) = DataDir::open(disk.clone(), path, options(config, failures)).await?;
+        let mut options = options(config, failures);
+        options.log.accept_loss = accept_loss.clone();
+        let (data, replicas) = DataDir::open(disk.clone(), path, options).await?;
         readiness.enter(Phase::Recovering, step(config), done.fetch_add(1, Ordering::Relaxed) + 1, total);
         let elapsed_ms = rt::now().since(began).as_millis();
         tracing::debug!("data directory {} opened in {elapsed_ms} ms, {} replicas", path.display(), replicas.len());
@@ -93,7 +97,7 @@ pub(super) fn classify(directories: &[Directory], metadata: &Metadata) {
 pub(super) fn follow_settings(directories: &[Directory], metadata: &Metadata) {
     let directories: Vec<_> = directories.iter().map(|directory| Arc::downgrade(&directory.data)).collect();
     let mut images = metadata.watch();
-    drop(rt::spawn(async move {
+    drop(rt::spawn_critical("settings", Owner::process(), async move {
         loop {
             let options = rewrite_options(&images.borrow_and_update().config);
             for directory in directories.iter().filter_map(Weak::upgrade) {

@@ -8,7 +8,6 @@ use crate::admin::AdminError;
 use crate::config::Endpoint;
 use crate::metadata;
 use crate::server::listener::BindError;
-use crate::shard::OpenError;
 
 /// How long a node that has a place in the cluster waits for the cluster's metadata.
 pub(super) const CLUSTER_WAIT: Duration = Duration::from_secs(120);
@@ -31,9 +30,6 @@ pub enum StartError {
     /// The metadata group.
     #[error(transparent)]
     Metadata(#[from] metadata::StartError),
-    /// The shards.
-    #[error("shards: {0}")]
-    Shards(#[from] OpenError),
     /// Everybody could reach the port for other nodes, and nodes do not authenticate each other yet.
     #[error(
         "ottla.cluster.listener: other nodes would reach this one at {0}, which is neither loopback nor a private network, \

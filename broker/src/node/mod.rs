@@ -19,18 +19,21 @@ use std::time::Duration;
 
 use ottla_raft::{GroupHandle, RaftHost};
 use ottla_storage::data_dir::DataDir;
+use ottla_storage::env::critical::{Owner, process_failed};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
 use ottla_storage::env::{rt, watch};
+use ottla_storage::log::AcceptLoss;
 use uuid::Uuid;
 
 pub use file_limit::raise_file_limit;
-pub use rescue::{Fate, RescueError, Rescued, rescue};
+pub use rescue::{Fate, Losses, RescueError, Rescued, rescue};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::admin::{Admin, AdminState};
 use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
+use crate::coordinator::lag::Lags;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::limits::ConnectionLimits;
 use crate::metadata::{self, DirectoryRecord, Levels, ListenerEndpoint, LocalNode, Metadata, MetadataImage, ShardId};
@@ -54,6 +57,10 @@ const LEADERS_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a node that stops waits for others to lead what it led.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a node that stops waits until that is recorded.
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
+
 /// A node that serves.
 pub struct Node {
     readiness: Readiness,
@@ -61,7 +68,7 @@ pub struct Node {
     server: Server<Kafka>,
     groups: Groups,
     neighbourhood: Neighbourhood,
-    metadata: GroupHandle,
+    metadata: Metadata,
     shards: Shards,
     directories: Arc<[Directory]>,
     failures: Failures,
@@ -89,19 +96,22 @@ impl Node {
 
         let failures = Failures::new(config.log_dirs.len());
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let opened = directories::open_all(&disk, &config, &failures, &readiness).await?;
+        let opened = directories::open_all(&disk, &config, &failures, &readiness, &AcceptLoss::Nothing).await?;
         let first = opened.first().map(|opened| &opened.directory).ok_or(StartError::NoDirectory)?;
         let known = (first.id, first.data.cluster_id());
         let neighbourhood = Neighbourhood::open(&config, cluster_port, known)?;
         let floors = Floors::build(&config, &neighbourhood, opened, recorded, &readiness).await?;
 
         let domain = floors.domain(&config);
+        domain.lags.start();
         state.show(domain.clone());
         let server = serve(&config, listeners, domain.clone())?;
-        rt::spawn(readiness_of(domain.metadata.clone(), domain.partitions.clone(), readiness.clone()));
+        domain.metadata.start_heartbeats();
+        let ready = readiness_of(domain.metadata.clone(), domain.partitions.clone(), readiness.clone());
+        rt::spawn_critical("readiness", Owner::process(), ready);
         announce(&config, &domain, &bound, &told, admin.as_ref(), &readiness);
         let Floors { shards, groups, directories, .. } = floors;
-        let metadata = domain.metadata.group().clone();
+        let metadata = domain.metadata.clone();
         Ok(Self { readiness, admin, server, groups, neighbourhood, metadata, shards, directories, failures, told })
     }
 
@@ -111,13 +121,15 @@ impl Node {
         addresses::bootstrap(&self.told)
     }
 
-    /// Resolves when the node cannot go on: no data directory is left, or its replica of the metadata has stopped, because it was
-    /// unregistered or damaged. What is damaged is found and rebuilt at the next start, if there are other nodes.
+    /// Resolves when the node cannot go on: no data directory is left, a task that it cannot do without has panicked,
+    /// or its replica of the metadata has stopped, because it was unregistered or damaged. What is damaged is found and
+    /// rebuilt at the next start, if there are other nodes.
     pub async fn failed(&self) -> String {
         tokio::select! {
             biased;
             () = self.failures.all_failed() => {}
-            why = metadata_stopped(&self.metadata, &self.shards) => return why,
+            why = process_failed() => return why.to_string(),
+            why = metadata_stopped(self.metadata.group(), &self.shards) => return why,
         }
         let reasons = self
             .directories
@@ -132,6 +144,7 @@ impl Node {
         self.groups.stop();
         // Clients find the next leaders while this node still answers.
         self.neighbourhood.host.hand_over(HAND_OVER_WAIT).await;
+        self.metadata.announce_stop(ANNOUNCE_WAIT).await;
         self.server.stop().await;
         self.neighbourhood.host.shutdown().await;
         // A node that was unregistered stops while its last replica is being removed: found again, that would end it again.
@@ -173,7 +186,7 @@ fn serve(config: &Config, listeners: Vec<BoundListener>, domain: Domain) -> Resu
 
 /// A node is ready when it is registered with what this build understands, and all founders of a new cluster with it: before, no
 /// topic could be placed on them, and a feature level that is new to this build not be raised.
-/// Then it knows who leads its shards, unless nobody does.
+/// Then it knows who leads its shards, unless nobody does; and the others' clients are told of it, unless that cannot be recorded.
 async fn readiness_of(metadata: Metadata, partitions: Partitions, readiness: Readiness) {
     let mut images = metadata.watch();
     let is_whole = |image: &MetadataImage| {
@@ -189,7 +202,16 @@ async fn readiness_of(metadata: Metadata, partitions: Partitions, readiness: Rea
     if !come_true(partitions.leadership_changes(), READY_WAIT, || partitions.all_are_led()).await {
         tracing::warn!("some shards have no leader; what they carry is not served yet");
     }
-    readiness.enter(Phase::Serving, "serving", 1, 1);
+    let is_told_of = |image: &Arc<MetadataImage>| !image.is_fenced(metadata.node_id());
+    if !matches!(rt::timeout(READY_WAIT, images.wait_for(is_told_of)).await, Ok(Ok(_))) {
+        tracing::warn!("this node is fenced, and clients of other nodes are not told of it yet");
+    }
+    let closed = partitions.closed();
+    let step = match closed.first() {
+        None => "serving".to_owned(),
+        Some((_, aside)) => format!("serving, but {} replicas here are closed; the first: {}", closed.len(), aside.why),
+    };
+    readiness.enter(Phase::Serving, step, 1, 1);
 }
 
 /// The lines that say what a user needs to know.
@@ -249,7 +271,7 @@ impl Floors {
         let metadata = start_metadata(config, neighbourhood, &opened, recorded).await?;
         directories::classify(&directories, &metadata);
         directories::follow_settings(&directories, &metadata);
-        let shards = open_shards(config, host, &metadata, &opened).await?;
+        let shards = open_shards(config, host, &metadata, &opened).await;
         // Who was forgotten while it was away is told nothing, not even that: its shards find out, and see to that it ends.
         let cluster_id = tokio::select! {
             biased;
@@ -277,7 +299,8 @@ impl Floors {
             metadata: self.metadata.clone(),
             partitions: self.partitions.clone(),
             groups: self.groups.clone(),
-            metrics: Metrics::new(),
+            lags: Lags::new(self.groups.clone(), self.partitions.clone()),
+            metrics: Metrics::new(&config.metrics),
             sessions: Arc::new(FetchSessions::new(config.network.fetch_sessions_max)),
             answers: Budget::new(config.network.queued_bytes_max),
             directories: self.directories.clone(),
@@ -329,12 +352,7 @@ async fn cluster_id(metadata: &Metadata) -> Result<String, StartError> {
 }
 
 /// Opens the shards that lie on this node's disks and creates those that the metadata places here.
-async fn open_shards(
-    config: &Config,
-    host: &RaftHost,
-    metadata: &Metadata,
-    opened: &[Opened],
-) -> Result<Shards, StartError> {
+async fn open_shards(config: &Config, host: &RaftHost, metadata: &Metadata, opened: &[Opened]) -> Shards {
     let directories: BTreeMap<Uuid, Arc<DataDir>> =
         opened.iter().map(|opened| (opened.directory.id, opened.directory.data.clone())).collect();
     let upkeep = Upkeep {
@@ -345,9 +363,9 @@ async fn open_shards(
     let registry = Arc::new(metadata.clone());
     let shards = Shards::new(config.node_id, host.clone(), directories, registry, upkeep);
     let all = opened.iter().flat_map(|opened| opened.replicas.iter().map(|replica| (&opened.directory.data, replica)));
-    shards.open(all.filter(|(_, replica)| !metadata::start::is_metadata(replica))).await?;
+    shards.open(all.filter(|(_, replica)| !metadata::start::is_metadata(replica))).await;
     shards.start();
-    Ok(shards)
+    shards
 }
 
 /// Resolves when the node's replica of the metadata has stopped; why, in words.
@@ -372,10 +390,13 @@ async fn wait_for_leaders(config: &Config, metadata: &Metadata, shards: &Shards)
     let here: Vec<ShardId> = here.map(|shard| shard.id).collect();
     // A leader that has applied nothing of its own term yet refuses, and a client of the first moment would have to ask again.
     let led = |id: &ShardId| {
-        shards.get(*id).is_some_and(|shard| {
-            let role = shard.role();
-            role.ready || role.stopped || role.leader.is_some_and(|leader| leader != shard.replica)
-        })
+        shards.get(*id).map_or_else(
+            || shards.is_closed(*id),
+            |shard| {
+                let role = shard.role();
+                role.ready || role.stopped || role.leader.is_some_and(|leader| leader != shard.replica)
+            },
+        )
     };
     if !come_true(shards.leadership_changes(), LEADERS_WAIT, || here.iter().all(led)).await {
         tracing::warn!("some shards have no leader yet; clients are answered as they come");

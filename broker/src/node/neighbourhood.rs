@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::ids::NodeId;
 use ottla_raft::TcpNetwork;
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::rt;
 use parking_lot::RwLock;
 
@@ -32,7 +33,7 @@ impl AtSeeds {
         let seeds = seeds.iter().map(|seed| (seed.to_string(), None)).collect();
         let at_seeds = Arc::new(Self { network, places, seeds: RwLock::new(seeds) });
         let weak = Arc::downgrade(&at_seeds);
-        rt::spawn(async move {
+        rt::spawn_critical("seed-resolver", Owner::process(), async move {
             while let Some(at_seeds) = weak.upgrade() {
                 if at_seeds.at_seeds().await.1 {
                     return;

@@ -13,6 +13,7 @@ use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::ids::ProducerId;
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt::{self, Instant};
+use ottla_storage::log::BATCH_BYTES_MAX;
 
 use super::error::{AppendError, PartitionError};
 use super::handle::Partition;
@@ -70,7 +71,8 @@ impl Partition {
 
     fn enqueue(&self, batch: Bytes, options: &AppendOptions, deadline: Instant) -> AnswerReceiver {
         let (answer, receiver) = answer::channel();
-        let (data, refused) = match self.check(batch.clone(), options) {
+        let checked = self.check(batch.clone(), options).and_then(|data| self.fits(data, options.origin));
+        let (data, refused) = match checked {
             Ok(data) => (data, None),
             Err(error) => (batch, Some(error)),
         };
@@ -122,6 +124,20 @@ impl Partition {
             return rt::block_in_place(|| prepare(batch, topic, now_ms));
         }
         prepare(batch, topic, now_ms)
+    }
+
+    /// Refuses what no entry holds: proposed it would stop its replicas one after the other. A coordinator's own
+    /// batches are bounded by what any entry holds alone: for one of them the log makes a segment long enough, and its
+    /// group goes on.
+    fn fits(&self, data: Bytes, origin: Origin) -> Result<Bytes, AppendError> {
+        let bytes_max = match origin {
+            Origin::Client(_) => self.shard.batch_bytes_max(),
+            Origin::Coordinator => BATCH_BYTES_MAX,
+        };
+        if data.len() > bytes_max {
+            return Err(AppendError::EntryTooLarge { bytes: data.len(), bytes_max });
+        }
+        Ok(data)
     }
 
     /// How many voters must have synced a batch before its producer is answered.

@@ -64,6 +64,14 @@ pub enum AppendError {
     /// The batch is larger than `max.message.bytes` (after recompression too).
     #[error("message too large")]
     MessageTooLarge,
+    /// The batch is larger than what segments of this node are meant for, whatever `max.message.bytes` says.
+    #[error("a batch of {bytes} bytes: with ottla.log.segment.bytes as it is here at most {bytes_max} are accepted")]
+    EntryTooLarge {
+        /// The batch's size.
+        bytes: usize,
+        /// What is accepted.
+        bytes_max: usize,
+    },
     /// The batch is well formed but not allowed; names the records at fault where it can.
     #[error("invalid record: {message}")]
     InvalidRecord {
@@ -142,7 +150,7 @@ impl AppendError {
         match self {
             Self::Partition(error) => error.code(),
             Self::Corrupt(_) => ErrorCode::CorruptMessage,
-            Self::MessageTooLarge => ErrorCode::MessageTooLarge,
+            Self::MessageTooLarge | Self::EntryTooLarge { .. } => ErrorCode::MessageTooLarge,
             Self::InvalidRecord { .. } => ErrorCode::InvalidRecord,
             Self::InvalidTimestamp { .. } => ErrorCode::InvalidTimestamp,
             Self::UnsupportedForMessageFormat => ErrorCode::UnsupportedForMessageFormat,

@@ -15,7 +15,7 @@ use crate::shard::command::{Command, LogStartChange, LogStartReason};
 use crate::shard::published::{Marks, PartitionCell, Watched};
 use crate::shard::state::{ApplyReply, epoch_of};
 use crate::shard::watching::Watch;
-use crate::shard::{GroupStore, Shard};
+use crate::shard::{GroupStore, Shard, ShardTime};
 
 /// A partition that this node carries, for the time of one request; cheap to clone.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ impl Partition {
     }
 
     /// True if a reader may read here, from the leader or from one that follows it.
-    pub(super) fn is_readable(&self, access: Access) -> bool {
+    pub(crate) fn is_readable(&self, access: Access) -> bool {
         self.readable(access, None).is_ok()
     }
 
@@ -103,10 +103,10 @@ impl Partition {
         self.led().ok().map(|(_, epoch)| epoch)
     }
 
-    /// The shard's time in milliseconds, and whether anything may expire by it; none where this node does not lead.
+    /// The shard's time; none where this node does not lead.
     #[must_use]
-    pub fn clock(&self) -> Option<(i64, bool)> {
-        self.shard.clock()
+    pub fn time(&self) -> Option<ShardTime> {
+        self.shard.time()
     }
 
     /// True once the shard carries the partition.
@@ -195,12 +195,6 @@ impl Partition {
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.shard.directory().map_or(0, |directory| directory.bytes_of(self.shard.extent(self.id)))
-    }
-
-    /// The time of the batch that holds `offset`, from the index; `None` if there is none. For the age of a lag.
-    pub async fn timestamp_at(&self, offset: Offset) -> Option<i64> {
-        let batch = self.shard.directory()?.batch_at(self.shard.extent(self.id), offset).await;
-        batch.ok().flatten().map(|batch| batch.max_timestamp_ms)
     }
 
     /// The replicated group state; partitions of `__consumer_offsets` only.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use ottla_protocol::ids::{LeaderEpoch, NodeId};
 
 use super::types::Leadership;
-use crate::metadata::{MetadataImage, ShardId, Topic};
+use crate::metadata::{MetadataImage, NodeRecord, ShardId, Topic};
 use crate::shard::state::epoch_of;
-use crate::shard::{Shard, Shards};
+use crate::shard::{Shard, Shards, leader_known_to};
 
 /// The leaders of partitions as of one moment.
 pub struct Leaders {
@@ -23,6 +23,7 @@ pub struct Leaders {
 struct Seen {
     replicas: Vec<NodeId>,
     in_sync: Vec<NodeId>,
+    offline: Vec<NodeId>,
     /// The shard, if it has a replica here, the leader's node and the term.
     led: Option<(Option<Arc<Shard>>, NodeId, u64)>,
 }
@@ -36,8 +37,10 @@ pub struct Leader<'a> {
     pub epoch: LeaderEpoch,
     /// Nodes that hold a replica or are to, in the shard's order; those that are about to leave last.
     pub replicas: &'a [NodeId],
-    /// Voters that have caught up.
+    /// Voters that have caught up, without those that are offline.
     pub in_sync: &'a [NodeId],
+    /// Replicas on nodes that are fenced or not registered.
+    pub offline: &'a [NodeId],
 }
 
 impl Leaders {
@@ -49,7 +52,7 @@ impl Leaders {
     pub fn of(&mut self, topic: &Topic, index: i32) -> Leader<'_> {
         let unknown = LeaderEpoch(-1);
         let Some(route) = topic.route(index) else {
-            return Leader { node: None, epoch: unknown, replicas: &[], in_sync: &[] };
+            return Leader { node: None, epoch: unknown, replicas: &[], in_sync: &[], offline: &[] };
         };
         let seen = self.seen.entry(route.shard).or_insert_with(|| look(&self.image, &self.shards, route.shard));
         let (node, epoch) = match &seen.led {
@@ -61,33 +64,44 @@ impl Leaders {
                 (Some(*node), epoch_of(base, *term))
             }
         };
-        Leader { node, epoch, replicas: &seen.replicas, in_sync: &seen.in_sync }
+        let Seen { replicas, in_sync, offline, .. } = seen;
+        Leader { node, epoch, replicas, in_sync, offline }
     }
 }
 
 fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
     let Some(record) = image.shard(id) else {
-        return Seen { replicas: Vec::new(), in_sync: Vec::new(), led: None };
+        return Seen { replicas: Vec::new(), in_sync: Vec::new(), offline: Vec::new(), led: None };
     };
     let (told, here) = (shards.told_of(id), shards.get(id));
     let led = match &here {
-        Some(shard) => {
-            let role = shard.role();
-            let leader = record.members().find(|replica| Some(replica.id) == role.leader);
-            leader.filter(|_| !role.stopped).map(|leader| (here.clone(), leader.node, role.term.0))
-        }
+        Some(shard) => leader_known_to(shard, image).map(|(leader, term)| (here.clone(), leader, term)),
         None => told.as_ref().map(|(node, led)| (None, *node, led.term)),
     };
     // The leader knows; what it told others is as good as its last announcement.
     let in_sync = here.filter(|shard| shard.leading().is_some()).map(|shard| shard.in_sync());
     let in_sync = in_sync.or_else(|| told.map(|(_, led)| led.in_sync));
-    let in_sync = match in_sync {
+    let in_sync: Vec<NodeId> = match in_sync {
         Some(known) => {
             record.members().filter(|replica| known.contains(&replica.id)).map(|replica| replica.node).collect()
         }
         None => record.in_sync_nodes(),
     };
-    Seen { replicas: record.nodes(), in_sync, led }
+    // Whoever answers lives, and so does whoever leads, whatever is recorded.
+    let leader = led.as_ref().map(|(_, node, _)| *node);
+    let is_here = |node: NodeId| node == shards.node() || Some(node) == leader;
+    let is_offline = |node: &NodeId| !is_here(*node) && image.nodes.get(node).is_none_or(NodeRecord::is_fenced);
+    let replicas = record.nodes();
+    let offline = replicas.iter().copied().filter(is_offline).collect();
+    Seen { in_sync: online(in_sync, is_offline), replicas, offline, led }
+}
+
+/// Those in sync that are not offline. The last ones stay, as with Kafka: they have what is committed.
+fn online(in_sync: Vec<NodeId>, is_offline: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
+    if in_sync.iter().all(&is_offline) {
+        return in_sync;
+    }
+    in_sync.into_iter().filter(|node| !is_offline(node)).collect()
 }
 
 impl From<Leader<'_>> for Leadership {

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ottla_protocol::ids::{NodeId, Offset};
 use ottla_storage::env::{rt, watch};
-use ottla_storage::ids::RaftIndex;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::delayed_fetch;
@@ -19,7 +20,7 @@ use super::leaders::Leaders;
 use super::types::{Access, ConnectionId, Isolation, Leadership, TopicRef};
 use crate::metadata::{MetadataImage, ShardId, ShardKind, Topic};
 use crate::shard::watching::Watch;
-use crate::shard::{Shard, Shards};
+use crate::shard::{Aside, ClockSet, EndsAnswer, GroupsService, Shard, Shards, TopicPositions};
 
 /// A request for a partition that is not adopted yet waits this long, then LEADER_NOT_AVAILABLE.
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
@@ -45,7 +46,13 @@ impl Partitions {
         self.shards.replica_roles()
     }
 
-    fn image(&self) -> Arc<MetadataImage> {
+    /// Sets a shard's clock: see [`Shards::set_clock`].
+    pub async fn set_clock(&self, shard: ShardId, to_ms: Option<i64>, wait: std::time::Duration) -> ClockSet {
+        self.shards.set_clock(shard, to_ms, wait).await
+    }
+
+    /// The metadata as this node has it.
+    pub(crate) fn image(&self) -> Arc<MetadataImage> {
         self.shards.registry().image()
     }
 
@@ -65,7 +72,14 @@ impl Partitions {
             let placed_here = image
                 .shard(route.shard)
                 .is_some_and(|record| record.replicas.iter().any(|replica| replica.node == self.shards.node()));
-            return if placed_here { Ok(None) } else { Err(PartitionError::NotLeaderOrFollower) };
+            return match placed_here {
+                true if self.shards.is_closed(route.shard) => match self.shards.told_of(route.shard) {
+                    Some(_) => Err(PartitionError::NotLeaderOrFollower),
+                    None => Err(PartitionError::Storage),
+                },
+                true => Ok(None),
+                false => Err(PartitionError::NotLeaderOrFollower),
+            };
         };
         Ok(Some(Partition { id: topic.partition(index), topic: topic.clone(), shard, known_adopted: false }))
     }
@@ -129,6 +143,20 @@ impl Partitions {
         Leaders::new(self.shards.clone())
     }
 
+    /// The nodes that clients are told of: those that are not fenced, this one, and those that still lead something. A client
+    /// must find each leader of an answer among its brokers.
+    #[must_use]
+    pub fn visible_nodes(&self, image: &MetadataImage) -> BTreeSet<NodeId> {
+        let mut visible: BTreeSet<NodeId> =
+            image.nodes.values().filter(|node| !node.is_fenced()).map(|node| node.id).collect();
+        if visible.len() < image.nodes.len() {
+            let shards = image.shards.keys().filter(|shard| **shard != ShardId::METADATA);
+            visible.extend(shards.filter_map(|shard| self.shards.leader_of(*shard)).chain([self.node()]));
+            visible.retain(|node| image.nodes.contains_key(node));
+        }
+        visible
+    }
+
     /// Calls the nodes that lead these topics, for [`Self::leaders`] not to name one whose process has just died; and where
     /// one has, waits a moment for others to lead in its place: a client that is told of no leader may ask again a second later.
     pub async fn call_leaders<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
@@ -185,14 +213,20 @@ impl Partitions {
         self.shards.leadership_changes()
     }
 
-    /// True if this node knows who leads each shard.
+    /// Replicas of this node that could not be opened, and why.
+    #[must_use]
+    pub fn closed(&self) -> Vec<(ReplicaId, Aside)> {
+        self.shards.closed()
+    }
+
+    /// True if this node knows who leads each shard, those aside whose replica here could not be opened.
     #[must_use]
     pub fn all_are_led(&self) -> bool {
         let image = self.image();
         let mut shards = image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata);
         shards.all(|record| match self.shards.get(record.id) {
             Some(shard) => shard.role().leader.is_some(),
-            None => self.shards.told_of(record.id).is_some(),
+            None => self.shards.told_of(record.id).is_some() || self.shards.is_closed(record.id),
         })
     }
 
@@ -206,6 +240,27 @@ impl Partitions {
     #[must_use]
     pub fn leader_elsewhere(&self, shard: ShardId) -> Option<(NodeId, u64)> {
         self.shards.told_of(shard).map(|(node, led)| (node, led.term))
+    }
+
+    /// The node that leads a shard, as far as this one knows.
+    #[must_use]
+    pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
+        self.shards.leader_of(shard)
+    }
+
+    /// The ends of partitions as the node says that leads them, this one or another: an answer for each position in order.
+    pub(crate) async fn ends(&self, node: NodeId, topics: Vec<TopicPositions>) -> Option<Vec<EndsAnswer>> {
+        self.shards.ends(node, topics).await
+    }
+
+    /// From now on `service` answers other nodes' requests for the groups that are coordinated here.
+    pub(crate) fn serve_groups(&self, service: GroupsService) {
+        self.shards.serve_groups(service);
+    }
+
+    /// What another node answers to a request for the groups that it coordinates.
+    pub(crate) async fn ask_groups(&self, node: NodeId, request: Bytes) -> Option<Bytes> {
+        self.shards.ask_groups(node, request).await
     }
 
     /// The shards of this node, for metrics.

@@ -79,7 +79,7 @@ async fn start_as(disk: SimDisk, config: TopicConfig, upkeep: Upkeep, kind: Shar
     let registry = FakeRegistry::new(placed(directory.directory_id(), config, kind));
     let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
     let shards = Shards::new(NODE, host.clone(), directories, Arc::new(registry), upkeep);
-    shards.open(recovered.iter().map(|replica| (&directory, replica))).await.unwrap();
+    shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
     shards.start();
     Node { directory, host, partitions: Partitions::new(shards) }
 }

@@ -8,16 +8,18 @@ use bytes::Bytes;
 use ottla_protocol::batch::{BatchBuilder, BatchHeader, NewRecord};
 use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
-use ottla_protocol::ids::{LeaderEpoch, Offset};
+use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset};
 use ottla_storage::env::{rt, sim};
 
 use super::*;
 use crate::config::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};
-use crate::metadata::{MetadataImage, ShardKind};
+use crate::metadata::{
+    FenceReason, Levels, Liveness, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind, ShardRecord,
+};
 use crate::shard::command::{AdoptedPartition, Command};
-use crate::shard::fake::{FakeGroup, FakeRegistry, image_with_topic, partition};
-use crate::shard::{Shards, Upkeep};
-use ottla_storage::ids::RaftIndex;
+use crate::shard::fake::{FakeGroup, FakeRegistry, NODE, REPLICA, SHARD, image_with_topic, partition};
+use crate::shard::{Registry, Shards, Upkeep};
+use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
 const NAME: TopicRef<'static> = TopicRef::Name("t");
@@ -258,6 +260,73 @@ async fn a_follower_gives_a_reader_what_it_has_and_says_nothing_of_the_rest() {
     assert_eq!(partition.read(old).await.unwrap_err(), PartitionError::FencedLeaderEpoch);
     assert!(world.partitions.find_for(TopicRef::Name("t"), 0, Access::AnyReplica).await.is_ok());
     assert_eq!(world.partitions.find(TopicRef::Name("t"), 0).await.unwrap_err(), not_here);
+}
+
+/// The shard of [`image_with_topic`] with replicas on three nodes, of which these are fenced; the second one's id is given.
+fn image_with_fenced(fenced: &[i32], second: ReplicaId) -> MetadataImage {
+    let mut image = image_with_topic(1, TopicConfig::default());
+    let (first, record) = (NODE.0, image.shard(SHARD).unwrap().as_ref().clone());
+    let replica = |at: i32| ReplicaRecord {
+        id: [REPLICA, second, ReplicaId(REPLICA.0 + 2)][usize::try_from(at).unwrap()],
+        node: NodeId(first + at),
+        directory: uuid::Uuid::nil(),
+    };
+    let record = ShardRecord { replicas: (0..3).map(replica).collect(), ..record };
+    let node = |at: i32| NodeRecord {
+        id: NodeId(first + at),
+        rack: None,
+        listeners: Vec::new(),
+        directories: Vec::new(),
+        version: String::new(),
+        levels: Levels::OWN,
+        epoch: RaftIndex(1),
+        state: NodeState::Active,
+        liveness: Liveness {
+            fenced: fenced.contains(&(first + at)).then_some(FenceReason::SessionExpired),
+            since_ms: 1,
+        },
+    };
+    image.shards = Arc::new([(SHARD, Arc::new(record))].into_iter().collect());
+    image.nodes = Arc::new((0..3).map(node).map(|node| (node.id, node)).collect());
+    image
+}
+
+#[tokio::test]
+async fn fenced_nodes_are_offline_and_not_in_sync_unless_they_lead() {
+    // Node 1 is this one. What another leads, the group's fake has replica 9 lead.
+    let (follower, leader) = (ReplicaId(REPLICA.0 + 1), ReplicaId(9));
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
+    let shown = |world: &World| {
+        let (image, mut leaders) = (world.registry.image(), world.partitions.leaders());
+        let leader = leaders.of(image.topic("t").unwrap(), 0);
+        let visible: Vec<_> = world.partitions.visible_nodes(&image).into_iter().collect();
+        (leader.node.map(|node| node.0), ids(leader.in_sync), ids(leader.offline), ids(&visible))
+    };
+    let world = world_of(image_with_fenced(&[2], follower));
+    world.group.in_sync.send_replace(3);
+    assert_eq!(shown(&world), (Some(1), vec![1, 3], vec![2], vec![1, 3]));
+    assert_eq!(world.partitions.leaders().of(world.registry.image().topic("t").unwrap(), 0).replicas.len(), 3);
+    // Whoever answers lives, whatever is recorded; and the last in sync stay.
+    let world = world_of(image_with_fenced(&[1, 2, 3], follower));
+    world.group.in_sync.send_replace(1);
+    assert_eq!(shown(&world), (Some(1), vec![1], vec![2, 3], vec![1]));
+
+    // The other leads, is fenced and speaks: it stays until another leads.
+    let world = world_of(image_with_fenced(&[2], leader));
+    world.group.set_role(3, false);
+    world.group.hears.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(shown(&world), (Some(2), vec![1, 2, 3], vec![], vec![1, 2, 3]));
+    // It is silent, and the others have no majority for another.
+    world.group.hears.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(shown(&world), (None, vec![1, 3], vec![2], vec![1, 3]));
+    // This node is fenced, and knows nothing of why.
+    let world = world_of(image_with_fenced(&[1], leader));
+    world.group.set_role(3, false);
+    assert_eq!(shown(&world), (Some(2), vec![1, 2, 3], vec![], vec![1, 2, 3]));
+    // Silence alone fences nothing.
+    let world = world_of(image_with_fenced(&[3], leader));
+    world.group.set_role(3, false);
+    assert_eq!(shown(&world), (Some(2), vec![1, 2], vec![3], vec![1, 2]));
 }
 
 #[tokio::test]

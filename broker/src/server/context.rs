@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::coordinator::group::Groups;
+use crate::coordinator::lag::Lags;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::handlers::produce_unfound::Unfound;
 use crate::metadata::Metadata;
@@ -58,6 +59,8 @@ pub struct Domain {
     pub partitions: Partitions,
     /// Consumer groups.
     pub groups: Groups,
+    /// How far consumer groups are behind.
+    pub lags: Lags,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Incremental fetch sessions.

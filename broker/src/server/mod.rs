@@ -30,6 +30,7 @@ use crate::server::connection::{Connection, Ended};
 use crate::server::dispatch::{Dispatch, Peer};
 use crate::server::listener::BoundListener;
 use futures_util::FutureExt;
+use ottla_storage::env::critical::{Owner, count_panic};
 use ottla_storage::env::rt::{self, JoinHandle};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
@@ -94,7 +95,8 @@ impl<S: Service> Server<S> {
         for listener in listeners {
             let name = listener.name.clone();
             let socket = listener.open()?;
-            accepting.push(rt::spawn(accept(shared.clone(), name, socket)));
+            let accept = accept(shared.clone(), name, socket);
+            accepting.push(rt::spawn_critical("listener", Owner::process(), accept));
         }
         Ok(Self { shared, accepting })
     }
@@ -172,6 +174,7 @@ async fn attend<S: Service>(
         }
         Err(payload) => {
             let message = rt::panic_message(payload.as_ref());
+            count_panic("connection");
             tracing::error!(listener = %peer.listener, client = %peer.address, "a request panicked: {message}; its connection is closed");
             shared.service.panicked(&peer, &message);
         }

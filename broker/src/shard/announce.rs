@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
 use ottla_raft::RaftHost;
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
 
-use super::clock::JUMP_MS_MIN;
 use super::notices::{Announcement, Led, Notice};
 use super::registry::Registry;
 use crate::metadata::{ShardId, board};
@@ -58,15 +58,13 @@ impl Elsewhere {
         }
     }
 
-    /// How many other nodes' clocks are near this time.
-    pub(super) fn near(&self, wall_ms: i64) -> usize {
+    /// What other nodes' clocks say now, those that have spoken lately.
+    pub(super) fn clocks_ms(&self) -> Vec<i64> {
         let now = rt::now();
-        let is_near = |heard: &&Heard| {
-            let age = now.since(heard.at);
-            let theirs = heard.announcement.wall_ms.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-            age < SILENCE_MAX && theirs.abs_diff(wall_ms) <= JUMP_MS_MIN.unsigned_abs()
-        };
-        self.0.lock().values().filter(is_near).count()
+        let heard = self.0.lock();
+        let recent = heard.values().map(|heard| (heard, now.since(heard.at))).filter(|(_, age)| *age < SILENCE_MAX);
+        let carried = |age: Duration| i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        recent.map(|(heard, age)| heard.announcement.wall_ms.saturating_add(carried(age))).collect()
     }
 
     /// Who leads a shard, and what is told of it.
@@ -93,7 +91,7 @@ pub(super) struct Announcer {
 impl Announcer {
     /// Tells others as long as the node has shards.
     pub(super) fn start(self) {
-        rt::spawn(self.tell());
+        rt::spawn_critical("announcer", Owner::process(), self.tell());
     }
 
     async fn tell(self) {
@@ -147,15 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn clocks_are_near_as_long_as_their_nodes_speak() {
+    fn clocks_count_as_long_as_their_nodes_speak() {
         sim::run(1, || async {
             let elsewhere = Elsewhere::default();
             assert!(elsewhere.hear(says(1, 5, 1, &[])) && elsewhere.hear(says(2, 5, 1, &[])));
             rt::sleep(Duration::from_secs(3)).await;
-            assert_eq!(elsewhere.near(4_000 + JUMP_MS_MIN), 2);
-            assert_eq!(elsewhere.near(4_100 + JUMP_MS_MIN), 0);
+            let clocks_ms = elsewhere.clocks_ms();
+            assert_eq!(clocks_ms.len(), 2);
+            assert!(clocks_ms.iter().all(|clock_ms| (4_000..4_100).contains(clock_ms)), "{clocks_ms:?}");
             rt::sleep(SILENCE_MAX).await;
-            assert_eq!(elsewhere.near(4_000), 0);
+            assert_eq!(elsewhere.clocks_ms(), [0_i64; 0]);
         });
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_protocol::ids::NodeId;
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::rt;
 
 use super::notices::Election;
@@ -66,7 +67,7 @@ fn imbalanced(
 impl Balancer {
     /// Looks from now on, as long as the node has shards.
     pub(super) fn start(self) {
-        rt::spawn(self.run());
+        rt::spawn_critical("leader-balancer", Owner::process(), self.run());
     }
 
     /// True while this node is to lead nothing.

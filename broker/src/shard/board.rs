@@ -43,6 +43,8 @@ impl Shards {
                     }
                     Notice::LeadPreferred(shard) => Some(shards.lead_preferred_here(shard).await.encode()),
                     Notice::Call => Some(Bytes::new()),
+                    Notice::SetClock(shard, to_ms) => Some(shards.set_clock_here(shard, to_ms).await.encode()),
+                    Notice::Lag(request) => shards.answer_lag(request).await,
                 }
             }
             .boxed()

@@ -1,19 +1,38 @@
 //! The shard clock: the wall clock that a leader writes into its entries, and by which everything expires.
 //!
-//! It never falls and advances at most by the leader's monotonic time plus a bounded correction (design section 3): one
-//! clock in 2035 must not expire everything. A larger jump stops expiry until a majority of the nodes' clocks agree
-//! with it. Pure: it is told both clocks and what the majority says.
+//! Within a term it never falls and advances at most by the leader's monotonic time plus a bounded correction (design
+//! section 3): one clock in 2035 must not expire everything. A leader's wall clock counts for nothing until most nodes'
+//! clocks agree with it, in a shard's first entry as after any jump; and nothing expires by a time that lies ahead of that
+//! wall clock. A cluster of one has no other clocks: [`LoneClock`] judges its own by how long it has run on evenly.
+//! Pure: it is told both clocks and what the nodes' clocks say.
 
 use std::time::Duration;
 
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt::Instant;
 
-/// The wall clock may run ahead of the shard clock by this much before it counts as a jump.
+/// Clocks that are so far apart agree; the wall clock may run ahead of the shard clock by this much before it counts as a jump.
 pub const JUMP_MS_MIN: i64 = 10 * 60 * 1000;
 
 /// While catching up, a second of monotonic time moves the shard clock by at most 1 + 1/8 seconds.
 const CORRECTION_DIVISOR: i64 = 8;
+
+/// A lone node believes a jump of its own clock when it has run on evenly for this part of the jump.
+const LONE_PATIENCE_DIVISOR: i64 = 24;
+
+/// What the nodes' clocks say of one wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreement {
+    /// Most are near it.
+    Agrees,
+    /// Most are not. Where most of them agree with each other, that is the time.
+    Disagrees {
+        /// What most say, in milliseconds.
+        most_say_ms: Option<i64>,
+    },
+    /// Too few nodes have been heard.
+    Unknown,
+}
 
 /// The clock of one shard, as its leader keeps it.
 #[derive(Debug, Clone, Copy)]
@@ -21,24 +40,42 @@ pub struct ShardClock {
     clock_ms: i64,
     /// Monotonic time at which `clock_ms` was read, less what was not yet counted.
     at: Instant,
+    /// The wall clock is far ahead of `clock_ms`, and is not believed.
     jumped: bool,
+    /// Most nodes' clocks have agreed with the wall clock, and it has not jumped since.
+    confirmed: bool,
 }
 
 impl ShardClock {
-    /// Starts where the applied entries ended; a shard without entries starts at the wall clock.
+    /// Starts where the applied entries ended; a shard without entries at what most clocks say, or at the wall clock.
     #[must_use]
-    pub fn starting_at(applied_clock_ms: i64, wall_ms: i64, now: Instant) -> Self {
-        let clock_ms = if applied_clock_ms > 0 { applied_clock_ms } else { wall_ms };
-        Self { clock_ms, at: now, jumped: false }
+    pub fn starting_at(applied_clock_ms: i64, wall_ms: i64, now: Instant, agreement: Agreement) -> Self {
+        let first_ms = match agreement {
+            Agreement::Disagrees { most_say_ms: Some(most_say_ms) } if !mutants::is_on(Bug::FirstClockBelieved) => {
+                most_say_ms
+            }
+            _ => wall_ms,
+        };
+        let clock_ms = if applied_clock_ms > 0 { applied_clock_ms } else { first_ms };
+        Self { clock_ms, at: now, jumped: false, confirmed: agreement == Agreement::Agrees }
     }
 
-    /// The time for the next entry. `majority_agrees` says whether most nodes' clocks are near `wall_ms`.
-    pub fn advance(&mut self, wall_ms: i64, now: Instant, majority_agrees: impl FnOnce() -> bool) -> i64 {
+    /// The operator has said what time it is; the wall clock is believed with it.
+    #[must_use]
+    pub fn set_to(clock_ms: i64, now: Instant) -> Self {
+        Self { clock_ms, at: now, jumped: false, confirmed: true }
+    }
+
+    /// The time for the next entry. `agreement` says what the nodes' clocks say of `wall_ms`.
+    pub fn advance(&mut self, wall_ms: i64, now: Instant, agreement: impl FnOnce() -> Agreement) -> i64 {
         let elapsed_ms = millis(now.since(self.at));
         let ahead_ms = wall_ms.saturating_sub(self.clock_ms);
-        let believed = || mutants::is_on(Bug::ClockJumpExpires) || majority_agrees();
-        self.jumped = ahead_ms > elapsed_ms.saturating_add(JUMP_MS_MIN) && !believed();
-        let agreed = !self.jumped && ahead_ms > elapsed_ms.saturating_add(JUMP_MS_MIN);
+        let is_jump = ahead_ms > elapsed_ms.saturating_add(JUMP_MS_MIN);
+        if is_jump || !self.confirmed {
+            self.confirmed = is_believed(agreement());
+        }
+        self.jumped = is_jump && !self.confirmed;
+        let agreed = is_jump && self.confirmed;
         let step_ms = if agreed {
             ahead_ms
         } else if self.jumped {
@@ -55,10 +92,86 @@ impl ShardClock {
         self.clock_ms
     }
 
-    /// The wall clock has jumped and nobody confirmed it: nothing may expire.
+    /// The time by which something may expire now, after [`advance`](Self::advance): never one that lies ahead of a wall
+    /// clock that most nodes' clocks agree with, and none if the shard clock itself stands far ahead of it.
+    pub fn for_expiry(&mut self, wall_ms: i64, agreement: Agreement) -> Option<i64> {
+        if mutants::is_on(Bug::FirstClockBelieved) {
+            return (!self.jumped).then_some(self.clock_ms);
+        }
+        let disagrees = matches!(agreement, Agreement::Disagrees { .. }) && !is_believed(agreement);
+        self.confirmed &= !disagrees;
+        (self.confirmed && self.ahead_ms(wall_ms) <= JUMP_MS_MIN).then(|| self.clock_ms.min(wall_ms))
+    }
+
+    /// How far the shard clock stands ahead of the wall clock.
+    #[must_use]
+    pub fn ahead_ms(&self, wall_ms: i64) -> i64 {
+        self.clock_ms.saturating_sub(wall_ms).max(0)
+    }
+
+    /// The wall clock is far ahead of the shard clock, and is not believed.
     #[must_use]
     pub fn has_jumped(&self) -> bool {
         self.jumped
+    }
+}
+
+fn is_believed(agreement: Agreement) -> bool {
+    agreement == Agreement::Agrees || mutants::is_on(Bug::ClockJumpExpires)
+}
+
+/// The wall clock of a node that is alone in its cluster, against its own past: the time at which it was last believed,
+/// carried on by monotonic time, or what the entries of its shards say after a restart.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoneClock {
+    /// The wall clock when it was last believed, and when that was.
+    believed: Option<(i64, Instant)>,
+    /// A wall clock that is not believed yet, as first seen, and since when it runs evenly.
+    waiting: Option<(i64, Instant)>,
+}
+
+impl LoneClock {
+    /// True until something is known of the time before.
+    #[must_use]
+    pub fn has_no_past(&self) -> bool {
+        self.believed.is_none()
+    }
+
+    /// Whether `wall_ms` is believed. `applied_clock_ms` is the time of the last entry that is known to whoever asks. A node
+    /// without any past is believed: nothing says otherwise. One that has jumped is believed when it has run on evenly for ten
+    /// minutes, and forwards for a 24th of the jump at least: a glitch, or a start before the time is known, moves nothing.
+    pub fn judge(&mut self, wall_ms: i64, now: Instant, applied_clock_ms: i64) -> Agreement {
+        let carried_ms = self.believed.map(|(believed_ms, at)| believed_ms.saturating_add(millis(now.since(at))));
+        let expected_ms = match carried_ms {
+            // It begins when something is written.
+            None if applied_clock_ms <= 0 => return Agreement::Agrees,
+            None => applied_clock_ms,
+            // A shard that was written to later than the one that asked first; not one whose own clock stands in the future.
+            Some(carried_ms) if applied_clock_ms <= wall_ms => carried_ms.max(applied_clock_ms),
+            Some(carried_ms) => carried_ms,
+        };
+        let jump_ms = wall_ms.saturating_sub(expected_ms);
+        if jump_ms.saturating_abs() <= JUMP_MS_MIN {
+            return self.believe(wall_ms, now);
+        }
+        self.believed = Some((expected_ms, now));
+        let is_even = |(seen_ms, since): &(i64, Instant)| {
+            seen_ms.saturating_add(millis(now.since(*since))).abs_diff(wall_ms) <= JUMP_MS_MIN.unsigned_abs()
+        };
+        let (seen_ms, since) = self.waiting.filter(is_even).unwrap_or((wall_ms, now));
+        self.waiting = Some((seen_ms, since));
+        let patience_ms = JUMP_MS_MIN.max(jump_ms / LONE_PATIENCE_DIVISOR);
+        if millis(now.since(since)) >= patience_ms {
+            return self.believe(wall_ms, now);
+        }
+        // A shard that begins now takes the earlier: a clock that is ahead takes an operator, one that is behind goes on.
+        Agreement::Disagrees { most_say_ms: Some(expected_ms.min(wall_ms)) }
+    }
+
+    /// From now on this is the time.
+    pub fn believe(&mut self, wall_ms: i64, now: Instant) -> Agreement {
+        *self = Self { believed: Some((wall_ms, now)), waiting: None };
+        Agreement::Agrees
     }
 }
 
@@ -72,50 +185,155 @@ mod tests {
     use proptest::prelude::*;
 
     const START: Instant = Instant(0);
+    const DAY_MS: i64 = 86_400_000;
+    const IN_2035: i64 = 2_051_222_400_000;
+    const IN_2026: i64 = 1_795_000_000_000;
+    const FAR: Agreement = Agreement::Disagrees { most_say_ms: None };
 
     fn after_ms(ms: i64) -> Instant {
         Instant(ms * 1_000_000)
     }
 
+    fn agrees() -> Agreement {
+        Agreement::Agrees
+    }
+
     proptest! {
         #[test]
         fn it_never_falls_and_never_outruns_monotonic_time(steps in proptest::collection::vec((0i64..5_000, -1_000_000i64..100_000_000), 1..60)) {
-            let mut clock = ShardClock::starting_at(1_000_000, 1_000_000, START);
+            let mut clock = ShardClock::starting_at(1_000_000, 1_000_000, START, Agreement::Unknown);
             let (mut mono_ms, mut last) = (0, 1_000_000);
             for (elapsed, wall_offset) in steps {
                 mono_ms += elapsed;
-                let next = clock.advance(1_000_000 + mono_ms + wall_offset, after_ms(mono_ms), || false);
+                let next = clock.advance(1_000_000 + mono_ms + wall_offset, after_ms(mono_ms), || FAR);
                 prop_assert!(next >= last);
                 prop_assert!(next - 1_000_000 <= mono_ms + mono_ms / 8);
                 last = next;
+            }
+        }
+
+        /// Whatever the clocks do, nothing expires by a time ahead of the wall clock, nor by one that is not confirmed.
+        #[test]
+        fn expiry_goes_by_no_time_that_is_ahead_or_unconfirmed(
+            applied in 0i64..IN_2035,
+            steps in proptest::collection::vec((0i64..5_000, -IN_2026..100_000_000_000i64, 0u8..3), 1..60)
+        ) {
+            let mut clock = ShardClock::starting_at(applied, IN_2026, START, Agreement::Unknown);
+            let (mut mono_ms, mut confirmed) = (0, false);
+            for (elapsed, wall_offset, say) in steps {
+                mono_ms += elapsed;
+                let (wall_ms, agreement) = (IN_2026 + mono_ms + wall_offset, [agrees(), FAR, Agreement::Unknown][say as usize]);
+                let _ = clock.advance(wall_ms, after_ms(mono_ms), || agreement);
+                confirmed = agreement == agrees() || (confirmed && agreement == Agreement::Unknown);
+                if let Some(time) = clock.for_expiry(wall_ms, agreement) {
+                    prop_assert!(time <= wall_ms && confirmed);
+                }
             }
         }
     }
 
     #[test]
     fn a_jump_moves_nothing_until_a_majority_agrees() {
-        let mut clock = ShardClock::starting_at(1_000, 1_000, START);
-        let in_2035 = 2_051_222_400_000;
-        assert_eq!(clock.advance(in_2035, after_ms(50), || false), 1_050);
+        let mut clock = ShardClock::starting_at(1_000, 1_000, START, agrees());
+        assert_eq!(clock.advance(IN_2035, after_ms(50), || FAR), 1_050);
         assert!(clock.has_jumped());
-        assert_eq!(clock.advance(1_060, after_ms(60), || false), 1_060);
+        assert_eq!(clock.for_expiry(IN_2035, FAR), None);
+        assert_eq!(clock.advance(1_060, after_ms(60), agrees), 1_060);
         assert!(!clock.has_jumped());
-        assert_eq!(clock.advance(in_2035, after_ms(70), || true), in_2035);
-        assert!(!clock.has_jumped());
+        assert_eq!(clock.advance(IN_2035, after_ms(70), agrees), IN_2035);
+        assert_eq!((clock.has_jumped(), clock.for_expiry(IN_2035, agrees())), (false, Some(IN_2035)));
+    }
+
+    #[test]
+    fn a_shard_whose_first_clock_was_wrong_expires_nothing_when_it_is_right() {
+        let mut clock = ShardClock::starting_at(0, IN_2035, START, Agreement::Unknown);
+        assert_eq!(clock.advance(IN_2035, after_ms(10), || Agreement::Unknown), IN_2035);
+        assert_eq!(clock.for_expiry(IN_2035, Agreement::Unknown), None, "nobody has confirmed it");
+        for ms in 1..100 {
+            let wall_ms = IN_2026 + ms * 60_000;
+            let _ = clock.advance(wall_ms, after_ms(ms * 60_000), agrees);
+            assert_eq!(clock.for_expiry(wall_ms, agrees()), None, "the shard clock is ahead");
+            assert!(clock.ahead_ms(wall_ms) > 2_000 * DAY_MS);
+        }
+        // So it is for the next leader, who begins where the entries ended.
+        let mut next = ShardClock::starting_at(IN_2035, IN_2026, START, agrees());
+        let _ = next.advance(IN_2026, START, agrees);
+        assert_eq!(next.for_expiry(IN_2026, agrees()), None);
+        let mut set = ShardClock::set_to(IN_2026, START);
+        assert_eq!(set.advance(IN_2026 + 5, after_ms(5), agrees), IN_2026 + 5);
+        assert_eq!(set.for_expiry(IN_2026 + 5, agrees()), Some(IN_2026 + 5));
+    }
+
+    #[test]
+    fn a_first_leader_whose_clock_is_wrong_begins_at_what_most_say() {
+        let most = Agreement::Disagrees { most_say_ms: Some(IN_2026) };
+        let mut clock = ShardClock::starting_at(0, IN_2035, START, most);
+        assert_eq!(clock.advance(IN_2035, after_ms(10), || most), IN_2026 + 10);
+        assert_eq!(clock.for_expiry(IN_2035, most), None);
+    }
+
+    #[test]
+    fn what_was_confirmed_is_believed_until_most_disagree() {
+        let mut clock = ShardClock::starting_at(IN_2026, IN_2026, START, agrees());
+        let unheard = Agreement::Unknown;
+        let _ = clock.advance(IN_2026 + 1_000, after_ms(1_000), || unheard);
+        assert_eq!(clock.for_expiry(IN_2026 + 1_000, unheard), Some(IN_2026 + 1_000));
+        assert_eq!(clock.for_expiry(IN_2026 + 900, unheard), Some(IN_2026 + 900), "never ahead of the wall clock");
+        assert_eq!(clock.for_expiry(IN_2026 + 1_000, FAR), None);
+        let _ = clock.advance(IN_2026 + 1_000, after_ms(1_000), || unheard);
+        assert_eq!(clock.for_expiry(IN_2026 + 1_000, unheard), None, "to be confirmed again");
+    }
+
+    fn is_believed_by(lone: &mut LoneClock, wall_ms: i64, at_ms: i64, applied_ms: i64) -> bool {
+        lone.judge(wall_ms, after_ms(at_ms), applied_ms) == agrees()
+    }
+
+    #[test]
+    fn a_lone_node_whose_clock_jumps_for_a_second_believes_nothing_of_it() {
+        let mut lone = LoneClock::default();
+        assert!(is_believed_by(&mut lone, IN_2026, 0, 0) && lone.has_no_past());
+        assert!(is_believed_by(&mut lone, IN_2026 + 500, 500, IN_2026) && !lone.has_no_past());
+        assert!(!is_believed_by(&mut lone, IN_2035, 1_000, IN_2026 + 500));
+        assert!(!is_believed_by(&mut lone, IN_2026 + 5 * 3_600_000, 1_500, IN_2026 + 500));
+        // Nor a shard that has no entry yet: it begins where the others are.
+        let expected = Agreement::Disagrees { most_say_ms: Some(IN_2026 + 1_600) };
+        assert_eq!(lone.judge(IN_2035, after_ms(1_600), 0), expected);
+        assert!(is_believed_by(&mut lone, IN_2026 + 2_000, 2_000, IN_2026 + 1_000));
+    }
+
+    #[test]
+    fn a_lone_node_that_was_off_is_believed_when_its_clock_has_run_evenly_for_a_24th_of_the_time() {
+        for (off_ms, patience_ms) in [(3 * DAY_MS, 3 * 3_600_000), (3_600_000, JUMP_MS_MIN), (-DAY_MS, JUMP_MS_MIN)] {
+            let mut lone = LoneClock::default();
+            let mut at = |ms| is_believed_by(&mut lone, IN_2026 + off_ms + ms, ms, IN_2026);
+            assert!(!at(0) && !at(60_000) && !at(patience_ms - 1), "off for {off_ms} ms");
+            assert!(at(patience_ms + patience_ms / 20), "off for {off_ms} ms");
+        }
+        assert!(is_believed_by(&mut LoneClock::default(), IN_2026 + 60_000, 0, IN_2026), "a restart");
+    }
+
+    #[test]
+    fn a_lone_node_waits_anew_when_its_clock_jumps_again() {
+        const HOUR_MS: i64 = 3_600_000;
+        let mut lone = LoneClock::default();
+        let mut at = |jump_ms, ms| is_believed_by(&mut lone, IN_2026 + jump_ms + ms, ms, IN_2026);
+        assert!(at(0, 0));
+        assert!(!at(DAY_MS, 1) && !at(2 * DAY_MS, HOUR_MS) && !at(2 * DAY_MS, 2 * HOUR_MS));
+        assert!(at(2 * DAY_MS, 3 * HOUR_MS + 1));
     }
 
     #[test]
     fn a_wall_clock_that_falls_back_stops_the_shard_clock_only_while_it_is_behind() {
-        let mut clock = ShardClock::starting_at(10_000, 10_000, START);
-        assert_eq!(clock.advance(9_000, after_ms(100), || true), 10_000);
-        assert_eq!(clock.advance(10_050, after_ms(1_200), || true), 10_050);
+        let mut clock = ShardClock::starting_at(10_000, 10_000, START, agrees());
+        assert_eq!(clock.advance(9_000, after_ms(100), agrees), 10_000);
+        assert_eq!(clock.advance(10_050, after_ms(1_200), agrees), 10_050);
     }
 
     #[test]
     fn a_busy_shard_does_not_lose_parts_of_milliseconds() {
-        let mut clock = ShardClock::starting_at(0, 5_000, START);
+        let mut clock = ShardClock::starting_at(0, 5_000, START, agrees());
         for step in 1..=10_000i64 {
-            let _ = clock.advance(5_000 + step / 10, Instant(step * 100_000), || true);
+            let _ = clock.advance(5_000 + step / 10, Instant(step * 100_000), agrees);
         }
         assert_eq!(clock.clock_ms, 6_000);
     }

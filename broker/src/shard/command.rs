@@ -9,6 +9,7 @@
 //!  4 SetLogStart     count u32, per partition: id 20, offset i64, reason u8
 //!  5 ExpireProducers cutoff i64
 //!  6 ForgetDropped   floor u64
+//! 24 SetClock        milliseconds i64; from feature level 2 on
 //! ```
 //! Kinds are never reused. 7..=15 are kept for Split, Seal, Unseal, Absorb, Abort, 16..=23 for transactions.
 //! Whatever depends on configuration, a local clock or record contents is decided before proposing and carried here
@@ -107,6 +108,11 @@ pub enum Command {
         /// Metadata index; intents at or below are refused.
         floor: RaftIndex,
     },
+    /// The operator says what time it is: the shard clock is this from now on, though it falls.
+    SetClock {
+        /// Milliseconds since 1970.
+        to_ms: i64,
+    },
 }
 
 impl Command {
@@ -151,6 +157,10 @@ impl Command {
                 out.u8(6);
                 out.u64(floor.0);
             }
+            Self::SetClock { to_ms } => {
+                out.u8(24);
+                out.i64(*to_ms);
+            }
         }
         out.finish()
     }
@@ -165,6 +175,7 @@ impl Command {
             4 => Self::SetLogStart(decode_log_starts(&mut reader)?),
             5 => Self::ExpireProducers { cutoff_ms: reader.i64("cutoff")? },
             6 => Self::ForgetDropped { floor: RaftIndex(reader.u64("floor")?) },
+            24 => Self::SetClock { to_ms: reader.i64("clock")? },
             kind => return Err(CodecError::Tag("command", kind)),
         };
         reader.end()?;
@@ -287,6 +298,7 @@ mod tests {
             proptest::collection::vec(log_start(), 0..9).prop_map(Command::SetLogStart),
             any::<i64>().prop_map(|cutoff_ms| Command::ExpireProducers { cutoff_ms }),
             any::<u64>().prop_map(|floor| Command::ForgetDropped { floor: RaftIndex(floor) }),
+            any::<i64>().prop_map(|to_ms| Command::SetClock { to_ms }),
         ]
     }
 

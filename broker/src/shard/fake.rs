@@ -11,14 +11,17 @@ use ottla_raft::{
     Members, MembersStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role, StateMachine,
 };
 use ottla_storage::entry::{Entry, EntryKind};
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::clock::Agreement;
 use super::command::Command;
 use super::group::Group;
+use super::leader_clock::ClockWitness;
 use super::machine::{LocalSpace, ShardMachine};
 use super::registry::Registry;
 use super::shard::{MachineView, Shard};
@@ -39,6 +42,17 @@ struct NoSpace;
 impl LocalSpace for NoSpace {
     fn set_log_start(&self, _: PartitionId, _: Offset) {}
     fn drop_partition(&self, _: PartitionId) {}
+}
+
+/// All clocks agree.
+struct Agreeing;
+
+impl ClockWitness for Agreeing {
+    fn judge(&self, _: i64, _: ottla_storage::env::rt::Instant, _: i64) -> Agreement {
+        Agreement::Agrees
+    }
+
+    fn believe(&self, _: i64, _: ottla_storage::env::rt::Instant) {}
 }
 
 struct Applying {
@@ -69,6 +83,11 @@ pub(crate) struct FakeGroup {
 impl FakeGroup {
     /// A group that leads in term 1, over a fresh machine, and its shard, which runs.
     pub(crate) fn leading(kind: ShardKind) -> (Self, Arc<Shard>) {
+        Self::leading_among(kind, Arc::new(Agreeing))
+    }
+
+    /// The same among nodes whose clocks say this.
+    pub(crate) fn leading_among(kind: ShardKind, clocks: Arc<dyn ClockWitness>) -> (Self, Arc<Shard>) {
         let machine = ShardMachine::new(ShardState::new(kind == ShardKind::ConsumerOffsets), Arc::new(NoSpace));
         let view = MachineView::of(&machine);
         let last = LogId { term: Term(1), index: RaftIndex(1) };
@@ -82,7 +101,7 @@ impl FakeGroup {
             heirs: Arc::default(),
         };
         let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new() };
-        let shard = Shard::new(creation, REPLICA, Arc::new(group.clone()), None, view, Arc::new(|| true));
+        let shard = Shard::new(creation, REPLICA, Arc::new(group.clone()), None, view, clocks);
         ottla_storage::env::rt::spawn(shard.clone().run());
         (group, shard)
     }
@@ -121,6 +140,11 @@ fn role(term: u64, leads: bool) -> Role {
 }
 
 impl Group for FakeGroup {
+    fn owner(&self) -> Owner {
+        let role = self.role.clone();
+        Owner::new(move |_| role.send_modify(|role| (role.stopped, role.ready) = (true, false)))
+    }
+
     fn propose(&self, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, ProposeError>> {
         let group = self.clone();
         async move {

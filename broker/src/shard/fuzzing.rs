@@ -34,6 +34,7 @@ pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
         Command::SetLogStart(vec![start]),
         Command::ExpireProducers { cutoff_ms: 1_000 },
         Command::ForgetDropped { floor: RaftIndex(9) },
+        Command::SetClock { to_ms: 2_000 },
     ];
     commands.iter().map(|command| command.encode().to_vec()).collect()
 }

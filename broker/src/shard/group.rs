@@ -11,11 +11,14 @@ use futures_util::future::BoxFuture;
 use ottla_raft::{
     GroupHandle, Members, MembersStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role,
 };
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::watch;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 /// One replica of a Raft group.
 pub trait Group: Send + Sync + 'static {
+    /// What the replica's tasks belong to: a panic of one of them stops it.
+    fn owner(&self) -> Owner;
     /// Proposes an entry and waits until it is applied here.
     fn propose(&self, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, ProposeError>>;
     /// Confirms leadership with a majority and waits until everything committed before is applied here.
@@ -43,6 +46,10 @@ pub trait Group: Send + Sync + 'static {
 }
 
 impl Group for GroupHandle {
+    fn owner(&self) -> Owner {
+        GroupHandle::owner(self)
+    }
+
     fn propose(&self, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, ProposeError>> {
         let handle = self.clone();
         async move { handle.propose(proposal).await }.boxed()

@@ -17,6 +17,7 @@ use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::index::ExtentKey;
 use parking_lot::Mutex;
 
+use super::command::AdoptedPartition;
 use super::cut_points::{CutPoint, CutPoints};
 use super::keys::{self, Key, PartitionValue, ShardValue};
 use super::published::{Marks, Published};
@@ -66,9 +67,17 @@ pub struct ShardMachine {
     space: Arc<dyn LocalSpace>,
     cut_points: Arc<Mutex<CutPoints>>,
     applied: RaftIndex,
+    /// What the metadata places in the shard, where that is needed.
+    placed: Vec<AdoptedPartition>,
 }
 
 impl ShardMachine {
+    /// A machine that may be told of lost entries: with the partitions that the metadata places in its shard.
+    #[must_use]
+    pub fn with_placed(self, placed: Vec<AdoptedPartition>) -> Self {
+        Self { placed, ..self }
+    }
+
     /// A machine over `state`, which is shown to readers at once.
     #[must_use]
     pub fn new(mut state: ShardState, space: Arc<dyn LocalSpace>) -> Self {
@@ -80,6 +89,7 @@ impl ShardMachine {
             space,
             cut_points: Arc::default(),
             applied: RaftIndex(0),
+            placed: Vec::new(),
         };
         machine.publish();
         machine
@@ -123,6 +133,11 @@ impl StateMachine for ShardMachine {
     fn term_started(&mut self, log_id: LogId) {
         self.applied = log_id.index;
         self.state.lock().term_started(log_id);
+    }
+
+    fn entries_lost(&mut self, log_id: LogId) {
+        self.applied = log_id.index;
+        self.state.lock().entries_lost(&self.placed);
     }
 
     fn publish(&mut self) {

@@ -16,7 +16,7 @@ use super::*;
 use crate::shard::command::{
     AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange, LogStartReason,
 };
-use crate::shard::state::{ApplyReply, BatchOutcome, Rejection};
+use crate::shard::state::{ApplyReply, BatchOutcome, OFFSETS_LOST, Rejection};
 
 #[derive(Default)]
 struct NoSpace;
@@ -496,4 +496,27 @@ mod groups {
         let tags: Vec<u8> = checkpoint.keys().map(|key| key[0]).collect();
         assert_eq!(tags, [1, 5]);
     }
+}
+
+#[test]
+fn where_entries_are_lost_no_offset_is_given_again_and_producers_go_on() {
+    let mut replica = Replica::new(ShardState::new(false));
+    replica.adopt(1, 0, 0);
+    assert_eq!(base(replica.append(0, batch(3, Some((7, 0, 0))))), 0);
+    let placed = [(0, 1), (1, 2)].map(|(index, intent)| AdoptedPartition {
+        id: id(index),
+        intent: RaftIndex(intent),
+        epoch_base: 0,
+    });
+    replica.machine.placed = placed.to_vec();
+    replica.machine.entries_lost(replica.next);
+    replica.machine.publish();
+    // The batch before it stood in what is gone: out of order, were the producer still known.
+    assert_eq!(base(replica.append(0, batch(2, Some((7, 0, 5))))), 3 + OFFSETS_LOST);
+    let log_starts = [0, 1].map(|index| replica.marks(index).unwrap().log_start.0);
+    assert_eq!(log_starts, [0, OFFSETS_LOST], "one that is not known to have been there begins behind it");
+    assert_eq!(base(replica.append(1, batch(1, None))), OFFSETS_LOST);
+    let state = whole(&replica.machine.state.lock());
+    let stored: Vec<_> = state.into_iter().collect();
+    assert_eq!(restore(false, &stored).unwrap().partitions[&id(0)].next_offset, Offset(5 + OFFSETS_LOST));
 }

@@ -4,26 +4,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Creation, GroupHandle, Members, RaftError, RaftHost};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::announce::{Announcer, Elsewhere};
+use super::aside::{Aside, SetAside};
 use super::balance::Balancer;
+use super::lag_request::GroupsService;
 use super::machine::{self, DirectorySpace, ShardMachine};
 use super::membership;
+use super::node_clocks::NodeClocks;
 use super::notices::Led;
 use super::registry::Registry;
-use super::shard::{ClockWitness, MachineView, Shard, keeps_groups};
+use super::shard::{MachineView, Shard, keeps_groups};
 use super::state::ShardState;
 use super::upkeep::{self, Upkeep};
 use crate::codec::CodecError;
@@ -32,6 +36,8 @@ use crate::partition::ConnectionId;
 
 /// A shard that could not be created is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
+/// A shard of fewer replicas has nothing to rebuild one from (`metadata::placement`).
+const REBUILT_FROM: usize = 3;
 
 /// Why a replica on this disk cannot be opened.
 #[derive(Debug, Error)]
@@ -64,8 +70,8 @@ pub(super) struct Inner {
     pub(super) registry: Arc<dyn Registry>,
     upkeep: Upkeep,
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
-    /// Replicas on the disks here that can take part no more.
-    lost: Mutex<Vec<ReplicaId>>,
+    /// Replicas on the disks here that do not run.
+    aside: SetAside,
     /// Held while a replica is removed: from before it stops until the disk has it no more.
     removals: Arc<tokio::sync::Mutex<()>>,
     /// Grows when a shard comes.
@@ -73,6 +79,9 @@ pub(super) struct Inner {
     /// Grows when a shard's role or its set of partitions changes, or another node leads something else.
     pub(super) leadership: watch::Sender<u64>,
     pub(super) elsewhere: Arc<Elsewhere>,
+    clocks: Arc<NodeClocks>,
+    /// Answers other nodes' requests for the lag of consumer groups; the coordinator above sets it.
+    pub(super) groups_service: OnceLock<GroupsService>,
 }
 
 /// The shards of this node; cheap to clone.
@@ -103,18 +112,28 @@ impl Shards {
         registry: Arc<dyn Registry>,
         upkeep: Upkeep,
     ) -> Self {
-        Self(Arc::new(Inner {
-            node,
-            host,
-            directories,
-            registry,
-            upkeep,
-            shards: RwLock::default(),
-            lost: Mutex::default(),
-            removals: Arc::default(),
-            changes: watch::Sender::new(0),
-            leadership: watch::Sender::new(0),
-            elsewhere: Arc::default(),
+        Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
+            let (weak, elsewhere) = (weak.clone(), Arc::<Elsewhere>::default());
+            let last_entry_ms = move || {
+                let all = weak.upgrade().map(|inner| Shards(inner).all()).unwrap_or_default();
+                all.iter().map(|shard| shard.applied_clock_ms()).max().unwrap_or_default()
+            };
+            let clocks = NodeClocks::new(elsewhere.clone(), registry.clone(), Box::new(last_entry_ms));
+            Inner {
+                node,
+                host,
+                directories,
+                registry,
+                upkeep,
+                shards: RwLock::default(),
+                aside: SetAside::default(),
+                removals: Arc::default(),
+                changes: watch::Sender::new(0),
+                leadership: watch::Sender::new(0),
+                elsewhere,
+                groups_service: OnceLock::new(),
+                clocks: Arc::new(clocks),
+            }
         }))
     }
 
@@ -129,11 +148,9 @@ impl Shards {
     }
 
     /// Opens the replicas that the disks hold; none of the metadata group's may be among them. Of several of one shard the
-    /// last one runs: it was made when those before it had been given up, and they take part no more.
-    pub async fn open<'a>(
-        &self,
-        recovered: impl IntoIterator<Item = (&'a Arc<DataDir>, &'a RecoveredReplica)>,
-    ) -> Result<(), OpenError> {
+    /// last one runs: it was made when those before it had been given up, and they take part no more. One that cannot be opened
+    /// stays closed, and stops no other.
+    pub async fn open<'a>(&self, recovered: impl IntoIterator<Item = (&'a Arc<DataDir>, &'a RecoveredReplica)>) {
         let recovered: Vec<_> = recovered.into_iter().collect();
         let shard_of = |replica: &RecoveredReplica| creation_of(replica).ok().map(|creation| creation.shard);
         let mut last = BTreeMap::new();
@@ -142,28 +159,34 @@ impl Shards {
             *last = replica.id.max(*last);
         }
         for (directory, replica) in recovered {
-            let successor =
-                shard_of(replica).and_then(|shard| last.get(&Some(shard))).filter(|last| **last > replica.id);
-            match successor {
-                Some(successor) => self.set_aside(replica.id, &format!("replica {successor} has come in its place")),
-                None => self.open_one(directory, replica).await?,
+            let shard = shard_of(replica);
+            let successor = shard.and_then(|shard| last.get(&Some(shard))).filter(|last| **last > replica.id);
+            if let Some(successor) = successor {
+                let why = format!("replica {successor} has come in its place");
+                self.set_aside(replica.id, Aside { shard, why, is_lost: true });
+            } else if let Err(error) = self.open_sound(directory, replica).await {
+                self.leave_closed(replica.id, shard, &error);
             }
         }
-        Ok(())
     }
 
-    /// Where there are other nodes, a replica that may have lost what it acknowledged is left aside, to be rebuilt from them
-    /// under another id.
-    async fn open_one(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
-        match self.open_sound(directory, recovered).await {
-            Err(OpenError::Raft(RaftError::Damaged { replica, what }))
-                if self.0.registry.image().expected_nodes() != 1 =>
-            {
-                self.set_aside(replica, &format!("{what}; it is rebuilt under a new id"));
-                Ok(())
-            }
-            opened => opened,
-        }
+    /// A replica that may have lost what it acknowledged is rebuilt under another id where other nodes have what it had; else
+    /// what is to be done is the operator's decision.
+    fn leave_closed(&self, replica: ReplicaId, shard: Option<ShardId>, error: &OpenError) {
+        let is_damaged = matches!(error, OpenError::Raft(RaftError::Damaged { .. }));
+        let image = self.0.registry.image();
+        let is_lost = is_damaged && image.expected_nodes() != 1;
+        let replicas = shard.and_then(|shard| image.shard(shard)).map_or(0, |record| record.replicas.len());
+        let todo = if !is_damaged {
+            String::new()
+        } else if is_lost && replicas >= REBUILT_FROM {
+            "; it is rebuilt under a new id".to_owned()
+        } else {
+            format!(
+                "; what it holds is not served: see `ottla unsafe-recover --accept-loss {replica}` (docs/operations.md)"
+            )
+        };
+        self.set_aside(replica, Aside { shard, why: format!("{error}{todo}"), is_lost });
     }
 
     async fn open_sound(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
@@ -216,25 +239,21 @@ impl Shards {
     ) {
         // Coordinators never wait behind bulk data in the writer.
         group.set_priority(matches!(creation.kind, ShardKind::ConsumerOffsets | ShardKind::TransactionState));
-        let registry = self.0.registry.clone();
-        // One that has not yet heard of any node, itself included, may be one of many.
-        let elsewhere = self.0.elsewhere.clone();
-        let witness: ClockWitness = Arc::new(move || {
-            let agree = 1 + elsewhere.near(rt::wall_clock_ms());
-            matches!(registry.image().expected_nodes(), nodes @ 1.. if agree * 2 > nodes)
-        });
-        let shard = Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, witness);
+        let shard =
+            Shard::new(creation, replica, Arc::new(group), Some(directory.clone()), view, self.0.clocks.clone());
         self.0.shards.write().insert(shard.creation.shard, shard.clone());
-        rt::spawn(shard.clone().run());
-        rt::spawn(upkeep::run(shard.clone(), self.0.registry.clone(), self.0.upkeep.clone()));
-        rt::spawn(membership::run(shard.clone(), self.0.registry.clone()));
-        rt::spawn(follow(shard, self.0.leadership.clone()));
+        let owner = shard.group().owner();
+        rt::spawn_critical("appender", owner.clone(), shard.clone().run());
+        let upkeep = upkeep::run(shard.clone(), self.0.registry.clone(), self.0.upkeep.clone());
+        rt::spawn_critical("retention", owner.clone(), upkeep);
+        rt::spawn_critical("membership", owner.clone(), membership::run(shard.clone(), self.0.registry.clone()));
+        rt::spawn_critical("leadership", owner, follow(shard, self.0.leadership.clone()));
         self.0.changes.send_modify(|version| *version += 1);
     }
 
     /// Creates the shards that the metadata places here, now and whenever it changes.
     pub fn start(&self) {
-        let lost = self.0.lost.lock().clone();
+        let lost = self.0.aside.lost();
         if !lost.is_empty() {
             self.0.registry.report_lost(lost);
         }
@@ -258,9 +277,9 @@ impl Shards {
         };
         balancer.start();
         let shards = self.clone();
-        rt::spawn(async move { shards.reconcile().await });
+        rt::spawn_critical("reconciler", Owner::process(), async move { shards.reconcile().await });
         let shards = self.clone();
-        rt::spawn(async move { shards.watch_damage().await });
+        rt::spawn_critical("damage-watcher", Owner::process(), async move { shards.watch_damage().await });
     }
 
     /// Leaves replicas aside that have stopped because their own log does not read back: they are rebuilt as those that are
@@ -274,9 +293,11 @@ impl Shards {
                 damaged.map(|(replica, failure)| (*replica, failure.why.clone())).collect()
             };
             for (replica, why) in damaged {
-                let is_here = self.all().iter().any(|shard| shard.replica == replica);
-                if is_here && self.0.registry.image().expected_nodes() != 1 {
-                    self.set_aside(replica, &format!("{why}; it is rebuilt under a new id"));
+                let here = self.all().into_iter().find(|shard| shard.replica == replica);
+                let here = here.filter(|_| self.0.registry.image().expected_nodes() != 1);
+                if let Some(shard) = here.map(|shard| shard.creation.shard) {
+                    let error = RaftError::Damaged { replica, what: why.to_string() };
+                    self.leave_closed(replica, Some(shard), &error.into());
                     self.close(replica).await;
                     self.0.registry.report_lost(vec![replica]);
                 }
@@ -287,11 +308,13 @@ impl Shards {
         }
     }
 
-    /// The replica takes part no more.
-    fn set_aside(&self, replica: ReplicaId, why: &str) {
-        tracing::error!(replica = replica.0, "left aside: {why}");
-        self.0.lost.lock().push(replica);
-        self.0.directories.values().for_each(|directory| directory.set_aside(replica));
+    /// The replica does not run.
+    fn set_aside(&self, replica: ReplicaId, aside: Aside) {
+        tracing::error!(replica = replica.0, "left aside: {}", aside.why);
+        if aside.is_lost {
+            self.0.directories.values().for_each(|directory| directory.set_aside(replica));
+        }
+        self.0.aside.insert(replica, aside);
     }
 
     /// Stops a replica and shows its shard no longer; what is on the disk stays.
@@ -353,9 +376,11 @@ impl Shards {
             }
             self.close(shard.replica).await;
         }
-        if self.0.lost.lock().contains(&replica.id) {
+        if self.0.aside.is_lost(replica.id) {
             // It was to stay after all, and cannot.
             self.0.registry.report_lost(vec![replica.id]);
+        }
+        if self.0.aside.contains(replica.id) {
             return true;
         }
         let any = || self.0.directories.values().next().filter(|_| mutants::is_on(Bug::WipedReplicaVotes));
@@ -449,19 +474,34 @@ impl Shards {
         self.0.leadership.subscribe()
     }
 
-    /// How many replicas of this node are what: see [`RaftHost::roles`].
+    /// Replicas here that do not run while no other of their shard does.
+    #[must_use]
+    pub fn closed(&self) -> Vec<(ReplicaId, Aside)> {
+        let runs = |aside: &Aside| aside.shard.is_some_and(|shard| self.get(shard).is_some());
+        self.0.aside.all().into_iter().filter(|(_, aside)| !runs(aside)).collect()
+    }
+
+    /// True if this node's replica of a shard is there and does not run.
+    #[must_use]
+    pub fn is_closed(&self, shard: ShardId) -> bool {
+        self.closed().iter().any(|(_, aside)| aside.shard == Some(shard))
+    }
+
+    /// How many replicas of this node are what: see [`RaftHost::roles`]; `closed` are those that could not be opened.
     #[must_use]
     pub fn replica_roles(&self) -> BTreeMap<&'static str, usize> {
-        self.0.host.roles()
+        let mut roles = self.0.host.roles();
+        roles.insert("closed", self.closed().len());
+        roles
     }
 
     /// The node that leads a shard, as far as this one knows.
     #[must_use]
     pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
-        let Some(here) = self.get(shard) else { return self.told_of(shard).map(|(node, _)| node) };
-        let (role, image) = (here.role(), self.0.registry.image());
-        let leader = role.leader.filter(|_| !role.stopped)?;
-        image.shard(shard)?.members().find(|replica| replica.id == leader).map(|replica| replica.node)
+        match self.get(shard) {
+            Some(here) => leader_known_to(&here, &self.0.registry.image()).map(|(node, _)| node),
+            None => self.told_of(shard).map(|(node, _)| node),
+        }
     }
 
     /// Which other node leads a shard, and what it told of it.
@@ -485,6 +525,17 @@ impl Shards {
     pub fn connection_closed(&self, connection: ConnectionId) {
         self.all().iter().for_each(|shard| shard.connection_closed(connection));
     }
+}
+
+/// The node whose replica leads, as this one knows, and in which term. One that is fenced and has been silent leads nothing: a shard that has
+/// lost its majority elects no other, and a client that is sent to the dead waits for it.
+pub(crate) fn leader_known_to(shard: &Shard, image: &MetadataImage) -> Option<(NodeId, u64)> {
+    let role = shard.role();
+    let leader = role.leader.filter(|_| !role.stopped)?;
+    let mut members = image.shard(shard.creation.shard)?.members();
+    let node = members.find(|replica| replica.id == leader).map(|replica| replica.node)?;
+    let speaks = leader == shard.replica || shard.following().is_some();
+    (speaks || !image.is_fenced(node)).then_some((node, role.term.0))
 }
 
 /// Tells whoever follows leadership that something about a shard changed.

@@ -14,7 +14,7 @@ use ottla_storage::log::GroupCreation;
 use super::super::fake::{FakeRegistry, NODE, REPLICA, SHARD, image_with_topic};
 use super::*;
 use crate::config::TopicConfig;
-use crate::metadata::{Levels, NodeRecord, NodeState};
+use crate::metadata::{Levels, Liveness, NodeRecord, NodeState};
 
 async fn opened(disk: &Arc<dyn Disk>) -> (Arc<DataDir>, Vec<RecoveredReplica>) {
     DataDir::open(disk.clone(), Path::new("/data"), DataDirOptions::default()).await.unwrap()
@@ -45,6 +45,7 @@ fn dismissing(shard: &ShardRecord) -> MetadataImage {
         levels: Levels::FIRST,
         epoch: RaftIndex(1),
         state: NodeState::Leaving,
+        liveness: Liveness::default(),
     };
     let metadata = ShardRecord { id: ShardId::METADATA, kind: ShardKind::Metadata, ..shard.clone() };
     MetadataImage {
@@ -70,7 +71,7 @@ fn of_two_replicas_of_a_shard_the_last_one_runs() {
             let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
             let registry = Arc::new(FakeRegistry::new(image.clone()));
             let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), registry, Upkeep::default());
-            shards.open(recovered.iter().map(|replica| (&directory, replica))).await.unwrap();
+            shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
             assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
             assert!(host.group(ReplicaId(5)).is_none() && host.group(ReplicaId(7)).is_none());
             // Metadata of before it was made wants another one.
@@ -96,7 +97,7 @@ fn what_is_being_removed_is_gone_before_the_log_closes() {
             let registry = Arc::new(FakeRegistry::new(image.clone()));
             let directories = [(Uuid::nil(), directory.clone())].into();
             let shards = Shards::new(NODE, host.clone(), directories, registry.clone(), Upkeep::default());
-            shards.open(recovered.iter().map(|replica| (&directory, replica))).await.unwrap();
+            shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
             let mut role = shards.get(SHARD).unwrap().role_changes();
             shards.start();
             registry.show(dismissing(shard));

@@ -3,6 +3,7 @@
 mod adoption;
 mod announce;
 pub(crate) mod answer;
+mod aside;
 mod balance;
 mod board;
 pub mod clock;
@@ -18,13 +19,19 @@ pub(crate) mod fake;
 pub(crate) mod fuzzing;
 pub mod group;
 mod keys;
+mod lag_request;
+pub(crate) mod leader_clock;
 pub mod machine;
 pub mod manager;
 mod membership;
+mod node_clocks;
 mod notices;
+mod partition_ends;
 pub mod published;
 pub(crate) mod queue;
 pub mod registry;
+mod rescue;
+mod set_clock;
 #[allow(clippy::module_inception)]
 mod shard;
 pub mod state;
@@ -36,8 +43,15 @@ pub(crate) mod watching;
 pub use crate::codec::CodecError;
 /// What a shard of `__consumer_offsets` keeps per partition; pure, and known to the floors above by this name.
 pub use crate::coordinator::group::GroupStore;
+pub use aside::Aside;
+#[cfg(test)]
+pub(crate) use lag_request::PartitionEnds;
+pub(crate) use lag_request::{CommittedPosition, EndsAnswer, GroupsService, TopicPositions};
+pub use leader_clock::ShardTime;
+pub(crate) use manager::leader_known_to;
 pub use manager::{OpenError, Shards, creation_of};
-pub use notices::Election;
+pub use notices::{ClockSet, Election};
 pub use registry::Registry;
+pub use rescue::rescue_machine;
 pub use shard::Shard;
 pub use upkeep::Upkeep;

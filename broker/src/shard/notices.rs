@@ -4,6 +4,8 @@
 //!                         list: shard u64, term u64, list: replica in sync u64 |                 answer: empty
 //!          | version u8 | 1: have the preferred replica lead | shard u64 |                        answer: | outcome u8 |
 //!          | version u8 | 2: are you there |                                                      answer: empty
+//!          | version u8 | 3: about consumer lag | kind u8 | ...  see `lag_request`                answer: see `lag_request`
+//!          | version u8 | 5: set the clock | shard u64 | a time follows u8 | its ms i64 |         answer: | outcome u8 | clock ms i64 |
 //!
 //! Reading never panics. May not know: what is done about them.
 
@@ -14,6 +16,7 @@ use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 
+use super::lag_request::LagRequest;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 use crate::metadata::ShardId;
 
@@ -48,6 +51,27 @@ pub(super) enum Notice {
     LeadPreferred(ShardId),
     /// Is the node there?
     Call,
+    /// What the coordinators of other nodes need for consumer lag.
+    Lag(LagRequest),
+    /// The node leads this shard: its clock is to be what the operator says, or what that node's own is.
+    SetClock(ShardId, Option<i64>),
+}
+
+/// What became of it that a shard's clock is to be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockSet {
+    /// It is this now, in milliseconds.
+    Done(i64),
+    /// The shard is not led where it was asked.
+    NotLeader,
+    /// Most nodes' clocks do not agree with the leader's.
+    NotConfirmed,
+    /// The time named lies ahead of the leader's clock.
+    Ahead,
+    /// Not every node understands it yet: the feature level is too low.
+    LevelTooLow,
+    /// What became of it is unknown.
+    TimedOut,
 }
 
 /// What became of it that the preferred replica is to lead.
@@ -81,6 +105,10 @@ impl Notice {
             }
             Self::LeadPreferred(shard) => drop(w.u8(1).u64(shard.0)),
             Self::Call => drop(w.u8(2)),
+            Self::Lag(request) => request.write(w.u8(3)),
+            Self::SetClock(shard, to_ms) => {
+                w.u8(5).u64(shard.0).u8(u8::from(to_ms.is_some())).i64(to_ms.unwrap_or_default());
+            }
         }
         w.finish()
     }
@@ -100,6 +128,16 @@ impl Notice {
             }
             1 => Self::LeadPreferred(ShardId(r.u64("shard")?)),
             2 => Self::Call,
+            3 => Self::Lag(LagRequest::read(&mut r)?),
+            5 => {
+                let (shard, is_named) = (ShardId(r.u64("shard")?), r.u8("a time follows")?);
+                let to_ms = r.i64("time")?;
+                match is_named {
+                    0 => Self::SetClock(shard, None),
+                    1 => Self::SetClock(shard, Some(to_ms)),
+                    tag => return Err(CodecError::Tag("a time follows", tag)),
+                }
+            }
             tag => return Err(CodecError::Tag("notice", tag)),
         };
         r.end()?;
@@ -130,6 +168,36 @@ impl Election {
     }
 }
 
+impl ClockSet {
+    pub(super) fn encode(self) -> Bytes {
+        let (outcome, clock_ms) = match self {
+            Self::Done(clock_ms) => (0, clock_ms),
+            Self::NotLeader => (1, 0),
+            Self::NotConfirmed => (2, 0),
+            Self::Ahead => (3, 0),
+            Self::LevelTooLow => (4, 0),
+            Self::TimedOut => (5, 0),
+        };
+        let mut w = Writer::default();
+        w.u8(outcome).i64(clock_ms);
+        w.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (outcome, clock_ms) = bytes.split_first()?;
+        let clock_ms = i64::from_le_bytes(clock_ms.try_into().ok()?);
+        match outcome {
+            0 => Some(Self::Done(clock_ms)),
+            1 => Some(Self::NotLeader),
+            2 => Some(Self::NotConfirmed),
+            3 => Some(Self::Ahead),
+            4 => Some(Self::LevelTooLow),
+            5 => Some(Self::TimedOut),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,7 +207,10 @@ mod tests {
         let in_term = |term| Led { term, in_sync: [ReplicaId(4), ReplicaId(term)].into() };
         let led = BTreeMap::from([(ShardId(1), in_term(4)), (ShardId(7), in_term(u64::MAX))]);
         let told = Announcement { node: NodeId(3), session: 9, number: 2, wall_ms: 1_000, led };
-        for notice in [Notice::Announcement(told), Notice::LeadPreferred(ShardId(7)), Notice::Call] {
+        let set = |to_ms| Notice::SetClock(ShardId(7), to_ms);
+        for notice in
+            [Notice::Announcement(told), Notice::LeadPreferred(ShardId(7)), Notice::Call, set(None), set(Some(-9))]
+        {
             let bytes = notice.encode();
             assert!((0..bytes.len()).all(|cut| Notice::decode(&bytes[..cut]).is_err()));
             assert_eq!(Notice::decode(&bytes), Ok(notice));
@@ -150,5 +221,10 @@ mod tests {
             assert_eq!(Election::decode(&outcome.encode()), Some(outcome));
         }
         assert_eq!((Election::decode(&[]), Election::decode(&[9])), (None, None));
+        let outcomes = [ClockSet::NotLeader, ClockSet::NotConfirmed, ClockSet::Ahead, ClockSet::LevelTooLow];
+        for outcome in outcomes.into_iter().chain([ClockSet::Done(i64::MIN), ClockSet::TimedOut]) {
+            assert_eq!(ClockSet::decode(&outcome.encode()), Some(outcome));
+            assert_eq!(ClockSet::decode(&outcome.encode()[..8]), None);
+        }
     }
 }

@@ -159,11 +159,12 @@ impl Queue {
         self.bytes
     }
 
-    /// Takes the next entry's batches. Batches of partitions that are not `adopted` stay, until their deadline; those of
-    /// whose producer apply has `seen_all_before` are not held back by refusals.
+    /// Takes the next entry's batches, of `bytes_max` or one batch. Batches of partitions that are not `adopted` stay,
+    /// until their deadline; those of whose producer apply has `seen_all_before` are not held back by refusals.
     pub(crate) fn pack(
         &mut self,
         now: Instant,
+        bytes_max: usize,
         adopted: impl Fn(PartitionId) -> bool,
         seen_all_before: impl Fn(&Sent) -> bool,
     ) -> Packed {
@@ -171,7 +172,8 @@ impl Queue {
         let (mut held, mut held_partitions) = (Vec::new(), BTreeSet::new());
         let mut entry_bytes = 0;
         while let Some(next) = self.batches.front() {
-            let full = entry_bytes + next.data.len() > ENTRY_BYTES_MAX || packed.batches.len() == BATCHES_PER_ENTRY_MAX;
+            let full = entry_bytes + next.data.len() > bytes_max.min(ENTRY_BYTES_MAX)
+                || packed.batches.len() == BATCHES_PER_ENTRY_MAX;
             if full && !packed.batches.is_empty() {
                 break;
             }
@@ -289,9 +291,18 @@ mod tests {
         for _ in 0..3 {
             queue.push(batch(0, 400_000, None).0);
         }
-        assert_eq!(queue.pack(Instant(0), |_| true, |_| false).batches.len(), 2);
-        assert_eq!(queue.pack(Instant(0), |_| true, |_| false).batches.len(), 1);
+        assert_eq!(queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches.len(), 2);
+        assert_eq!(queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches.len(), 1);
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn an_entry_is_no_larger_than_what_a_segment_holds() {
+        let mut queue = Queue::default();
+        (0..5).for_each(|_| queue.push(batch(0, 300_000, None).0));
+        let mut counts =
+            std::iter::from_fn(|| Some(queue.pack(Instant(0), 900_000, |_| true, |_| false).batches.len()));
+        assert_eq!(counts.by_ref().take(3).collect::<Vec<_>>(), [3, 2, 0]);
     }
 
     #[test]
@@ -300,7 +311,8 @@ mod tests {
         queue.push(batch(0, 10, None).0);
         queue.push(batch(0, 3 * ENTRY_BYTES_MAX, None).0);
         queue.push(batch(0, 10, None).0);
-        let sizes: Vec<_> = (0..3).map(|_| queue.pack(Instant(0), |_| true, |_| false).batches[0].data.len()).collect();
+        let sizes: Vec<_> =
+            (0..3).map(|_| queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches[0].data.len()).collect();
         assert_eq!(sizes, [10, 3 * ENTRY_BYTES_MAX, 10]);
     }
 
@@ -311,28 +323,28 @@ mod tests {
         let (refused, mut answer) = batch(1, 1, Some(5));
         queue.push(refused);
         assert_eq!(answer.try_recv().unwrap(), Err(AppendError::Overloaded));
-        let _ = queue.pack(Instant(0), |_| true, |_| false);
+        let _ = queue.pack(Instant(0), usize::MAX, |_| true, |_| false);
         let (next, mut answer) = batch(1, 1, Some(6));
         queue.push(next);
-        assert!(queue.pack(Instant(0), |_| true, |_| false).batches.is_empty());
+        assert!(queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches.is_empty());
         assert_eq!(answer.try_recv().unwrap(), Err(AppendError::Overloaded));
         queue.push(batch(1, 1, Some(5)).0);
         queue.push(batch(1, 1, Some(6)).0);
-        assert_eq!(queue.pack(Instant(0), |_| true, |_| false).batches.len(), 2);
+        assert_eq!(queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches.len(), 2);
     }
 
     #[test]
     fn what_waits_behind_a_refusal_does_not_outlive_its_connection() {
         let mut queue = Queue::default();
         queue.push(batch(1, 1, Some(5)).0);
-        let mut packed = queue.pack(Instant(0), |_| true, |_| false);
+        let mut packed = queue.pack(Instant(0), usize::MAX, |_| true, |_| false);
         let (behind, mut answer) = batch(1, 1, Some(6));
         queue.push(behind);
         queue.push(batch(2, 1, Some(6)).0);
         queue.refuse(packed.batches.remove(0), PartitionError::TimedOut.into());
         queue.close(ConnectionId(1));
         assert_eq!(answer.try_recv().unwrap(), Err(PartitionError::TimedOut.into()));
-        let left = queue.pack(Instant(0), |_| true, |_| false).batches;
+        let left = queue.pack(Instant(0), usize::MAX, |_| true, |_| false).batches;
         assert_eq!(left.iter().map(|batch| batch.partition).collect::<Vec<_>>(), [id(2)]);
         assert_eq!(queue.bytes(), 0);
     }
@@ -344,11 +356,11 @@ mod tests {
         queue.push(late);
         queue.push(batch(0, 2, None).0);
         queue.push(batch(1, 3, None).0);
-        let packed = queue.pack(Instant(0), |partition| partition == id(0), |_| false);
+        let packed = queue.pack(Instant(0), usize::MAX, |partition| partition == id(0), |_| false);
         assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [2]);
         assert_eq!(packed.next_deadline, Some(Instant(100)));
         assert_eq!(queue.bytes(), 4);
-        let packed = queue.pack(Instant(0), |_| true, |_| false);
+        let packed = queue.pack(Instant(0), usize::MAX, |_| true, |_| false);
         assert_eq!(packed.batches.iter().map(|b| b.data.len()).collect::<Vec<_>>(), [1, 3]);
         assert!(answer.try_recv().is_err());
     }
@@ -358,7 +370,7 @@ mod tests {
         let mut queue = Queue::default();
         let (late, mut answer) = batch(1, 1, None);
         queue.push(late);
-        assert!(queue.pack(Instant(100), |_| false, |_| false).batches.is_empty());
+        assert!(queue.pack(Instant(100), usize::MAX, |_| false, |_| false).batches.is_empty());
         assert_eq!(answer.try_recv().unwrap(), Err(PartitionError::LeaderNotAvailable.into()));
     }
 
@@ -375,7 +387,7 @@ mod tests {
             let mut got: Vec<Vec<usize>> = vec![Vec::new(); 4];
             let mut round = 0;
             while queue.bytes() > 0 {
-                let packed = queue.pack(Instant(0), |partition| partition != id(3) || round >= adopted_from, |_| false);
+                let packed = queue.pack(Instant(0), usize::MAX, |partition| partition != id(3) || round >= adopted_from, |_| false);
                 round += 1;
                 let total: usize = packed.batches.iter().map(|b| b.data.len()).sum();
                 prop_assert!(total <= ENTRY_BYTES_MAX || packed.batches.len() == 1);

@@ -17,14 +17,16 @@ use ottla_storage::entry::Batches;
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{LogId, ReplicaId, Term};
 use ottla_storage::index::ExtentKey;
+use ottla_storage::log::BATCH_BYTES_MAX;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::clock::ShardClock;
+use super::clock::Agreement;
 use super::command::Command;
 use super::copies;
 use super::cut_points::CutPoints;
 use super::group::Group;
+use super::leader_clock::{ClockWitness, LeaderClock, ShardTime};
 use super::machine::ShardMachine;
 use super::notices::Led;
 use super::published::Published;
@@ -36,6 +38,12 @@ use crate::partition::{AppendError, ConnectionId, PartitionError};
 
 /// While nothing happens the task looks around this often.
 const IDLE: Duration = Duration::from_secs(3600);
+
+/// A shard's first stamp waits so long for word of most nodes' clocks: a wrong one would stay.
+const FIRST_STAMP_WAIT: Duration = Duration::from_secs(3);
+
+/// Between two looks for such word.
+const CLOCKS_PAUSE: Duration = Duration::from_millis(20);
 
 /// Who has not heard of its leader for so long lets nobody read.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -51,16 +59,6 @@ impl MachineView {
     pub(crate) fn of(machine: &ShardMachine) -> Self {
         Self { state: machine.state(), published: machine.published(), cut_points: machine.cut_points() }
     }
-}
-
-/// Says whether a majority of the nodes' clocks are near this one's.
-pub(crate) type ClockWitness = Arc<dyn Fn() -> bool + Send + Sync>;
-
-/// The shard clock as the leader keeps it, and the term it keeps it for.
-#[derive(Default)]
-struct LeaderClock {
-    running: Option<(Term, ShardClock)>,
-    alarmed: bool,
 }
 
 /// The outcome of the last read index, and how many of those asked for had been asked for when it began.
@@ -82,8 +80,7 @@ pub struct Shard {
     role: watch::Receiver<Role>,
     queue: Mutex<Queue>,
     work: Notify,
-    clock: Mutex<LeaderClock>,
-    witness: ClockWitness,
+    clock: LeaderClock,
     /// Partitions that somebody waits for; their adoption goes first.
     wanted: Mutex<Vec<PartitionId>>,
     wanted_changed: Notify,
@@ -107,9 +104,10 @@ impl Shard {
         group: Arc<dyn Group>,
         directory: Option<Arc<DataDir>>,
         machine: MachineView,
-        witness: ClockWitness,
+        witness: Arc<dyn ClockWitness>,
     ) -> Arc<Self> {
         let role = group.role();
+        let clock = LeaderClock::new(creation.shard.0, replica.0, witness);
         Arc::new(Self {
             creation,
             replica,
@@ -119,8 +117,7 @@ impl Shard {
             role,
             queue: Mutex::default(),
             work: Notify::new(),
-            clock: Mutex::default(),
-            witness,
+            clock,
             wanted: Mutex::default(),
             wanted_changed: Notify::new(),
             reads_asked: AtomicU64::new(0),
@@ -249,6 +246,11 @@ impl Shard {
         self.group.members()
     }
 
+    /// The largest batch of a client that an entry takes here.
+    pub(crate) fn batch_bytes_max(&self) -> usize {
+        self.directory.as_ref().map_or(BATCH_BYTES_MAX, |directory| directory.batch_bytes_max())
+    }
+
     /// Why nothing may be written now, if so: the disk is nearly full or has failed.
     pub(crate) fn refuses_writes(&self) -> Option<AppendError> {
         let directory = self.directory.as_ref()?;
@@ -331,39 +333,34 @@ impl Shard {
         self.wanted_changed.notified().await;
     }
 
-    /// The shard's time now, and whether expiry may go by it; none where this replica does not lead.
-    pub(crate) fn clock(&self) -> Option<(i64, bool)> {
-        let now_ms = self.next_clock_ms(self.leading()?);
-        let clock = self.clock.lock();
-        Some((now_ms, clock.running.as_ref().is_some_and(|(_, clock)| !clock.has_jumped())))
+    /// The shard's time now; none where this replica does not lead.
+    #[must_use]
+    pub fn time(&self) -> Option<ShardTime> {
+        let term = self.leading()?;
+        Some(self.clock.time(term, self.applied_clock_ms()))
     }
 
     /// The shard's time, if expiry may go by it.
     pub(crate) fn clock_for_expiry(&self) -> Option<i64> {
-        self.clock().filter(|(_, may_expire)| *may_expire).map(|(now_ms, _)| now_ms)
+        self.time()?.for_expiry_ms
     }
 
-    fn next_clock_ms(&self, term: Term) -> i64 {
-        let (wall_ms, now) = (rt::wall_clock_ms(), rt::now());
-        let applied_ms = self.machine.state.lock().clock_ms;
-        let mut leader = self.clock.lock();
-        let starts_anew = leader.running.as_ref().is_none_or(|(of, _)| *of != term);
-        if starts_anew {
-            leader.running = Some((term, ShardClock::starting_at(applied_ms, wall_ms, now)));
+    /// What the nodes' clocks say of this one's.
+    pub(super) fn clock_agreement(&self) -> Agreement {
+        self.clock.agreement(self.applied_clock_ms())
+    }
+
+    pub(super) fn applied_clock_ms(&self) -> i64 {
+        self.machine.state.lock().clock_ms
+    }
+
+    /// How long a shard's very first stamp is to wait for word of the other nodes' clocks; none if it is not to.
+    fn wait_for_clocks(&self) -> Option<Duration> {
+        if self.applied_clock_ms() > 0 || self.clock_agreement() != Agreement::Unknown {
+            return None;
         }
-        let Some((_, clock)) = &mut leader.running else { return applied_ms };
-        let clock_ms = clock.advance(wall_ms, now, || (self.witness)());
-        let jumped = clock.has_jumped();
-        if jumped && !leader.alarmed {
-            tracing::error!(
-                "shard={} replica={}: the wall clock jumped to {wall_ms} ms, the shard's is {clock_ms} ms; nothing expires \
-                 until most nodes' clocks agree; check this node's clock",
-                self.creation.shard,
-                self.replica
-            );
-        }
-        leader.alarmed = jumped;
-        clock_ms
+        let led_for = self.led_for().unwrap_or_default();
+        (led_for < FIRST_STAMP_WAIT).then_some(CLOCKS_PAUSE)
     }
 
     /// The shard's task: proposes what waits, one entry after the other. Ends when the replica stops.
@@ -405,6 +402,9 @@ impl Shard {
 
     /// Proposes one entry; answers how long to wait if there was nothing to propose.
     async fn propose_next(&self, term: Term) -> Option<Duration> {
+        if let Some(pause) = self.wait_for_clocks() {
+            return Some(pause);
+        }
         let command = self.queue.lock().pop_command();
         if let Some(QueuedCommand { command, answer }) = command {
             let applied = self.propose(term, &command, Batches::default()).await;
@@ -413,7 +413,8 @@ impl Shard {
         }
         let now = rt::now();
         let adopted = |id| self.machine.published.get(id).is_some();
-        let mut packed = self.queue.lock().pack(now, adopted, |sent| self.state().lock().has_seen_all_before(sent));
+        let seen = |sent: &Sent| self.state().lock().has_seen_all_before(sent);
+        let mut packed = self.queue.lock().pack(now, self.batch_bytes_max(), adopted, seen);
         if packed.batches.is_empty() {
             return Some(packed.next_deadline.map_or(IDLE, |deadline| deadline.since(now)));
         }
@@ -429,7 +430,12 @@ impl Shard {
         command: &Command,
         batches: Batches,
     ) -> Result<(LogId, ApplyReply), ProposeError> {
-        let proposal = Proposal { payload: command.encode(), batches, clock_ms: self.next_clock_ms(term) };
+        if let Command::SetClock { to_ms } = command {
+            // Before it is proposed: whatever becomes of it, nothing behind it bears a stamp of before.
+            self.clock.set(term, *to_ms);
+        }
+        let clock_ms = self.clock.stamp(term, self.applied_clock_ms());
+        let proposal = Proposal { payload: command.encode(), batches, clock_ms };
         let mut role = self.role.clone();
         let Proposed { log_id, reply } = tokio::select! {
             biased;
@@ -480,6 +486,7 @@ impl Shard {
         let poisoned = self.directory.as_ref().is_some_and(|directory| directory.poisoned().is_some());
         match error {
             ProposeError::Stopped(_) if poisoned => PartitionError::Storage,
+            ProposeError::TooLarge(_) => PartitionError::PolicyViolation("the command is too large for one entry"),
             ProposeError::Stopped(_)
             | ProposeError::NotLeader { .. }
             | ProposeError::LeaseExpired

@@ -28,6 +28,10 @@ pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
 
 const _: () = assert!(PRODUCERS_PER_PARTITION_MAX <= PRODUCERS_PER_SHARD_MAX);
 
+/// So many offsets are passed over in each partition where entries are gone, for nobody knows how many those gave: more than
+/// any entries have that lie between two checkpoints.
+pub const OFFSETS_LOST: i64 = 1 << 24;
+
 /// Why apply rejects a batch. The batch stays in the log as bytes without an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
@@ -194,6 +198,30 @@ impl ShardState {
         }
     }
 
+    /// Entries are gone that may have adopted any of the partitions that are `placed` here, appended to each, and advanced any
+    /// producer: none of their offsets is given again, and the next batch of a producer begins anew. A partition that was not
+    /// carried before begins behind what is gone.
+    pub(crate) fn entries_lost(&mut self, placed: &[AdoptedPartition]) {
+        let carried: BTreeSet<_> = self.partitions.keys().copied().collect();
+        self.adopt(placed);
+        let producers = |(id, partition): (&PartitionId, &PartitionState)| {
+            partition.producers.iter().map(|(producer, _)| (*id, producer)).collect::<Vec<_>>()
+        };
+        let known: Vec<_> = self.partitions.iter().flat_map(producers).collect();
+        known.into_iter().for_each(|(id, producer)| self.forget_producer(id, producer));
+        for (id, partition) in &mut self.partitions {
+            partition.next_offset = partition.next_offset.plus(OFFSETS_LOST);
+            let touched = self.touched.entry(*id).or_default();
+            if !carried.contains(id) {
+                partition.log_start = partition.next_offset;
+                touched.log_start_moved = true;
+            }
+            self.dirty.partitions.insert(*id);
+        }
+        self.mix(OFFSETS_LOST.cast_unsigned());
+        self.dirty.shard = true;
+    }
+
     /// What two of the seeded bugs do.
     pub(crate) fn forget_producers(&mut self) {
         self.partitions.values_mut().for_each(|partition| partition.producers = ProducerTable::default());
@@ -207,8 +235,16 @@ impl ShardState {
             Command::SetLogStart(changes) => ApplyReply::LogStarts(self.set_log_starts(&changes)),
             Command::ExpireProducers { cutoff_ms } => ApplyReply::Changed(self.expire_producers(cutoff_ms)),
             Command::ForgetDropped { floor } => ApplyReply::Changed(self.forget_dropped(floor)),
+            Command::SetClock { to_ms } => ApplyReply::Changed(self.set_clock(to_ms)),
             Command::Data(_) => ApplyReply::Data(Vec::new()),
         }
+    }
+
+    /// The only way in which the clock falls. What was stamped before lies before this entry (`leader_clock`).
+    fn set_clock(&mut self, to_ms: i64) -> usize {
+        self.clock_ms = to_ms;
+        self.mix(to_ms.cast_unsigned());
+        1
     }
 
     fn apply_data(&mut self, entry: &Entry, decisions: &[BatchDecision]) -> (Vec<Verdict>, ApplyReply) {
@@ -267,7 +303,7 @@ impl ShardState {
             if let Err(code) = groups.judge_commit(decision.guard.as_ref(), data) {
                 return rejected(Rejection::Group(code));
             }
-            groups.apply_batch(data);
+            groups.apply_batch(decision.guard.as_ref(), data);
         }
         let base_offset = partition.next_offset;
         let epoch = epoch_of(partition.epoch_base, term);

@@ -23,6 +23,8 @@ pub(super) async fn lead_preferred(shard: &Shard, registry: &dyn Registry) -> El
     let image = registry.image();
     let preferred = image.shard(shard.creation.shard).and_then(|record| image.preferred_leader(record));
     match preferred {
+        // Its Raft may be there already, and clients be refused still.
+        Some(preferred) if image.is_fenced(preferred.node) => Election::NotAvailable,
         Some(preferred) => hand_over(shard, preferred.id).await,
         None => Election::NotAvailable,
     }

@@ -37,12 +37,16 @@ pub(super) fn schema(api_key: ApiKey) -> &'static [Field] {
         ApiKey::SyncGroup => SYNC_GROUP,
         ApiKey::DescribeGroups => DESCRIBE_GROUPS,
         ApiKey::ListGroups => LIST_GROUPS,
+        ApiKey::SaslHandshake => SASL_HANDSHAKE,
         ApiKey::ApiVersions => API_VERSIONS,
         ApiKey::CreateTopics => CREATE_TOPICS,
         ApiKey::DeleteTopics => DELETE_TOPICS,
         ApiKey::DeleteRecords => DELETE_RECORDS,
         ApiKey::InitProducerId => INIT_PRODUCER_ID,
         ApiKey::OffsetForLeaderEpoch => OFFSET_FOR_LEADER_EPOCH,
+        ApiKey::DescribeAcls => ACL_FILTER,
+        ApiKey::CreateAcls => CREATE_ACLS,
+        ApiKey::DeleteAcls => DELETE_ACLS,
         ApiKey::DescribeConfigs => DESCRIBE_CONFIGS,
         ApiKey::AlterConfigs => ALTER_CONFIGS,
         ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS,
@@ -99,6 +103,9 @@ const DESCRIBE_GROUPS: &[Field] = &[TEXTS, BOOL.since(3)];
 
 const LIST_GROUPS: &[Field] = &[TEXTS.since(4), TEXTS.since(5)];
 
+// Mechanism.
+const SASL_HANDSHAKE: &[Field] = &[TEXT];
+
 const API_VERSIONS: &[Field] = &[TEXT.since(3), TEXT.since(3)];
 
 // Topics (name, partitions, factor, assignments (index, brokers), configs (name, value)), timeout, validate only.
@@ -113,6 +120,14 @@ const INIT_PRODUCER_ID: &[Field] = &[TEXT, I32, I64.since(3), I16.since(3)];
 
 // Replica id, topics (name, partitions (index, current epoch, epoch)).
 const OFFSET_FOR_LEADER_EPOCH: &[Field] = &[I32.since(3), structs(&[TEXT, structs(&[I32, I32, I32])])];
+
+// Resource type and name, pattern type, principal, host, operation, permission.
+const ACL_FILTER: &[Field] = &[I8, TEXT, I8, TEXT, TEXT, I8, I8];
+
+// Creations, each with the fields of a filter.
+const CREATE_ACLS: &[Field] = &[structs(ACL_FILTER)];
+
+const DELETE_ACLS: &[Field] = &[structs(ACL_FILTER)];
 
 // Resources (type, name, keys), synonyms, documentation.
 const DESCRIBE_CONFIGS: &[Field] = &[structs(&[I8, TEXT, TEXTS]), BOOL, BOOL.since(3)];

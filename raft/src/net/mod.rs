@@ -79,6 +79,18 @@ pub trait Network: Send + Sync + 'static {
         request: Message,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>>;
+
+    /// The same for a request that may wait: where the transport has classes of messages, it travels with snapshots and
+    /// repairs, so that it delays neither votes nor entries.
+    fn call_in_bulk(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        request: Message,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
+        self.call(from, to, request, timeout)
+    }
 }
 
 /// The network of a node that is alone: every group has one member, so nothing is ever sent.

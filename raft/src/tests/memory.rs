@@ -135,6 +135,7 @@ impl MemoryDisk {
             damaged: Vec::new(),
             damaged_unproven: None,
             committed: RaftIndex(0),
+            missing: None,
         };
         self.durable.lock().iter().map(recover).collect()
     }

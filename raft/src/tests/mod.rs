@@ -7,6 +7,7 @@ mod ledger;
 mod members;
 mod memory;
 mod one_voter;
+mod panics;
 mod real_log;
 mod succession;
 mod suite;

@@ -54,7 +54,7 @@ pub(super) fn checkpointed(checkpoint: &Checkpoint) -> BTreeMap<ReplicaId, LogId
 pub(super) fn start(directory: &Arc<DataDir>) {
     let weak: Weak<DataDir> = Arc::downgrade(directory);
     let interval = directory.options.maintenance_interval;
-    drop(rt::spawn(async move {
+    drop(rt::spawn_critical("maintenance", directory.owner(), async move {
         let mut forced_at: Option<rt::Instant> = None;
         loop {
             let asleep_since = rt::now();
@@ -257,6 +257,35 @@ impl DataDir {
         !replaying.is_empty()
     }
 
+    /// False while no checkpoint counts: then none is written before everything is applied again.
+    #[must_use]
+    pub fn has_checkpoint(&self) -> bool {
+        !self.is_replaying()
+    }
+
+    /// The replica goes on without what it lost: all that was applied of it is in both generations of the checkpoint when this
+    /// returns, and what is gone lies before the place from which it is recovered.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be written. The replica is lost then as it was.
+    pub async fn accept_loss(&self, replica: ReplicaId) -> Result<(), DataDirError> {
+        let refused =
+            |what: &str| DataDirError::Damaged { path: self.path.display().to_string(), what: what.to_owned() };
+        let log = self.log.replica(replica).ok_or_else(|| refused("no such replica"))?;
+        if self.is_replaying() {
+            return Err(refused("no checkpoint counts: what a replica decided cannot be told from what it lost"));
+        }
+        self.settle().await?;
+        self.checkpoint(&[replica], true, true).await?;
+        let upto = self.checkpointed(replica).filter(|id| Some(id.index) == self.index.recorded(replica));
+        let upto = upto.ok_or_else(|| refused("the checkpoint does not hold what was applied"))?;
+        log.accept_loss();
+        log.begin_after(upto);
+        // In both generations.
+        self.checkpoint(&[replica], true, true).await?;
+        self.checkpoint(&[replica], true, true).await
+    }
+
     /// Before a replica leaves, the log gets the rest of what was decided about its durable entries: index files list them.
     pub(super) async fn write_last_verdicts(&self, replica: ReplicaId) -> io::Result<()> {
         let Some(log) = self.log.replica(replica).filter(|log| !log.is_removed()) else { return Ok(()) };
@@ -276,13 +305,15 @@ impl DataDir {
         assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);
         log.at_rest(upto).await?;
         self.index.place_durable(replica, |index| log.batch_places(index))?;
-        let verdicts = self.index.take_verdicts(replica, upto);
+        let verdicts = self.index.verdicts_up_to(replica, upto);
         if mutants::is_on(Bug::VerdictsNotWritten) {
+            self.index.forget_verdicts(replica, upto);
             return Ok(());
         }
         if mutants::is_on(Bug::CheckpointPastSynced) {
             let log = log.clone();
             drop(rt::spawn(async move { log.write_verdicts(verdicts).await }));
+            self.index.forget_verdicts(replica, upto);
             return Ok(());
         }
         for chunk in verdicts.chunks(VERDICT_ENTRIES_MAX) {
@@ -293,6 +324,7 @@ impl DataDir {
                 self.index.table.verdicts(from, to, replica, (first.log_id.index, last.log_id.index));
             }
         }
+        self.index.forget_verdicts(replica, upto);
         Ok(())
     }
 

@@ -277,6 +277,7 @@ fn join(recovered: Vec<log::RecoveredReplica>, found: &Found) -> Vec<RecoveredRe
                 damaged: replica.damaged,
                 damaged_unproven: replica.damaged_unproven,
                 committed: replica.committed,
+                missing: replica.missing,
             }
         })
         .collect()

@@ -92,7 +92,7 @@ pub(super) fn start(directory: &Arc<DataDir>) {
     let mut pace = directory.rewriter.pace.subscribe();
     let damage = Arc::clone(&directory.rewriter.damage);
     let weak: Weak<DataDir> = Arc::downgrade(directory);
-    drop(rt::spawn(async move {
+    drop(rt::spawn_critical("rewriter", directory.owner(), async move {
         loop {
             // A new interval holds at once, not after the old one.
             let interval = pace.borrow_and_update().interval;

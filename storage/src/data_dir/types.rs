@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::failure::OnFailure;
 use crate::entry::Vote;
 use crate::ids::{LogId, RaftIndex, ReplicaId};
-use crate::log::{LogError, LogOptions, LogStats};
+use crate::log::{LogError, LogOptions, LogStats, Missing};
 use crate::rewrite::RewriteOptions;
 
 /// How a data directory is opened.
@@ -164,6 +164,8 @@ pub struct RecoveredReplica {
     pub damaged_unproven: Option<LogId>,
     /// Entries up to here are known to be committed: verdicts on them are in the log, or they are purged.
     pub committed: RaftIndex,
+    /// Set in place of `lost` where the loss is accepted ([`crate::log::AcceptLoss`]).
+    pub missing: Option<Missing>,
 }
 
 /// Counters and sizes of a directory.

@@ -49,6 +49,9 @@ macro_rules! bugs {
 }
 
 bugs! {
+    // Tasks.
+    CriticalPanicSwallowed "critical-panic-swallowed":
+        "A critical task that panics is gone, and what it belongs to goes on without it (spawn_critical).",
     // The log's writer.
     AckBeforeSync "ack-before-sync":
         "A commit's frames are answered when they are written, and synced only afterwards (log writer).",
@@ -68,6 +71,8 @@ bugs! {
     // Recovery of the log.
     TornTailAccepted "torn-tail-accepted":
         "The front of a commit that was cut short counts, though records in it are torn (recovery).",
+    CorrectionNotWritten "correction-not-written":
+        "A byte of a frame that the frame's checksum corrects stays on the disk as it is (recovery).",
     FrameCrcNotChecked "frame-crc-not-checked":
         "A frame counts whatever its checksum says (recovery).",
     CrcFailureSkipped "crc-failure-skipped":
@@ -170,6 +175,8 @@ bugs! {
         "The leader moves log starts in its own state and proposes nothing (upkeep).",
     ClockJumpExpires "clock-jump-expires":
         "A jump of the leader's wall clock is believed at once (shard clock).",
+    FirstClockBelieved "first-clock-believed":
+        "A shard expires by its first leader's wall clock, which nobody has confirmed, and later by whatever is applied (shard clock).",
     HwOneTooHigh "hw-one-too-high":
         "Readers are shown a high watermark one above what is applied (shard machine).",
     LsoOneTooLow "lso-one-too-low":
@@ -205,6 +212,8 @@ bugs! {
         "The next producer id is not cut for the checkpoint (metadata machine).",
     TopicAckedEarly "topic-acked-early":
         "A change of the metadata is answered before it is committed (metadata writer).",
+    SessionNeverExpires "session-never-expires":
+        "A node's session lasts for ever, whatever becomes of the node (metadata sessions).",
     IntentEndedEarly "intent-ended-early":
         "An intent is reported as done before the shard has carried it out (adoption).",
 }

@@ -16,6 +16,8 @@ use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable};
 use tokio::sync::oneshot;
 
+pub use super::critical::panic_message;
+use super::critical::{self, Critical, Owner};
 use super::sim::executor::{self, SimSleep};
 
 /// A point on the node's monotonic clock, in nanoseconds since an arbitrary start.
@@ -87,16 +89,6 @@ impl std::fmt::Display for JoinError {
 
 impl std::error::Error for JoinError {}
 
-/// The text of a panic, as far as it has one.
-#[must_use]
-pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
-    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (None, Some(text)) => text.clone(),
-        (None, None) => "panic without a message".to_owned(),
-    }
-}
-
 /// Handle of a spawned task; dropping it detaches the task.
 #[derive(Debug)]
 pub struct JoinHandle<T>(Inner<T>);
@@ -156,9 +148,43 @@ where
     (task, JoinHandle(Inner::Own { result, abort }))
 }
 
-/// Starts a task on the current node.
+/// Starts a task on the current node that serves one caller, or that nothing goes wrong without: its panic is counted
+/// and logged. What others rely on is started with [`spawn_critical`].
 #[track_caller]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    start(critical::counted(std::panic::Location::caller(), future))
+}
+
+/// Starts a task without which `owner` cannot go on: its panic ends the owner.
+#[track_caller]
+pub fn spawn_critical<F>(name: &'static str, owner: Owner, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    start(Critical::new(name, owner, future))
+}
+
+/// Starts a task that belongs to the owner that runs now; without one, as [`spawn`]. For libraries that start tasks
+/// themselves.
+#[track_caller]
+pub fn spawn_within<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match critical::current_owner() {
+        Some(owner) => spawn_critical(name, owner, future),
+        None => spawn(future),
+    }
+}
+
+#[track_caller]
+fn start<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -173,17 +199,17 @@ where
     }
 }
 
-/// Starts a task on an OS thread of its own, for work that blocks again and again (a log's writer).
+/// Starts a critical task on an OS thread of its own, for work that blocks again and again (a log's writer).
 /// In a simulation it is a task like any other.
 ///
 /// The thread inherits the caller's tokio runtime for timers, if there is one.
 #[track_caller]
-pub fn spawn_dedicated<F>(name: &str, future: F) -> std::io::Result<JoinHandle<F::Output>>
+pub fn spawn_dedicated<F>(name: &'static str, owner: Owner, future: F) -> std::io::Result<JoinHandle<F::Output>>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let (task, handle) = own_task(future);
+    let (task, handle) = own_task(Critical::new(name, owner, future));
     if let Some(executor) = executor::current() {
         executor.spawn(Box::pin(task), std::panic::Location::caller());
         return Ok(handle);
@@ -237,6 +263,8 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    let place = std::panic::Location::caller();
+    let work = move || critical::counting(place, work);
     if executor::current().is_none() {
         return JoinHandle(Inner::Tokio(tokio::task::spawn_blocking(work)));
     }

@@ -263,16 +263,24 @@ impl BatchIndex {
         self.replicas.lock().get(&replica).map_or(0, |state| state.bytes_since_cut)
     }
 
-    /// Takes the verdicts up to `index`, to be written to the log before the checkpoint passes it.
-    pub(crate) fn take_verdicts(&self, replica: ReplicaId, index: RaftIndex) -> Vec<EntryVerdicts> {
+    /// The verdicts up to `index`, to be written to the log before the checkpoint passes it. They stay here until they
+    /// are durable there ([`Self::forget_verdicts`]): whatever ends between, no checkpoint passes entries without them.
+    pub(crate) fn verdicts_up_to(&self, replica: ReplicaId, index: RaftIndex) -> Vec<EntryVerdicts> {
+        let replicas = self.replicas.lock();
+        let verdicts = replicas.get(&replica).into_iter().flat_map(|state| &state.verdicts);
+        verdicts.take_while(|verdicts| verdicts.log_id.index <= index).cloned().collect()
+    }
+
+    /// The verdicts up to `index` are in the log.
+    pub(crate) fn forget_verdicts(&self, replica: ReplicaId, index: RaftIndex) {
         let mut replicas = self.replicas.lock();
-        let Some(state) = replicas.get_mut(&replica) else { return Vec::new() };
+        let Some(state) = replicas.get_mut(&replica) else { return };
         // A cut may be older than the moment it was asked for: what came after it is still to be cut.
         if state.recorded <= Some(index) {
             state.bytes_since_cut = 0;
         }
         let count = state.verdicts.partition_point(|verdicts| verdicts.log_id.index <= index);
-        state.verdicts.drain(..count).collect()
+        state.verdicts.drain(..count);
     }
 
     /// Takes the log starts that moved since the last call.

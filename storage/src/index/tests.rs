@@ -200,7 +200,12 @@ impl History {
 
     /// Verdict frames for everything applied since the last call, as a checkpoint writes them.
     fn decide(&mut self) {
-        let verdicts: Vec<EntryVerdicts> = self.index.take_verdicts(REPLICA, RaftIndex(self.raft_index));
+        let upto = RaftIndex(self.raft_index);
+        let verdicts: Vec<EntryVerdicts> = self.index.verdicts_up_to(REPLICA, upto);
+        // Until they are in the log they are not gone, however often they are asked for.
+        assert_eq!(self.index.verdicts_up_to(REPLICA, upto), verdicts);
+        self.index.forget_verdicts(REPLICA, upto);
+        assert_eq!(self.index.verdicts_up_to(REPLICA, upto), []);
         if let (Some(first), Some(last)) = (verdicts.first(), verdicts.last()) {
             let range = (first.log_id.index, last.log_id.index);
             let position = self.frame(FrameBody::Verdicts(verdicts), 100);

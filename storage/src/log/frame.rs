@@ -166,6 +166,53 @@ pub(crate) struct Decoded {
     pub(crate) damaged_batches: Vec<usize>,
 }
 
+/// Where the parts of a frame lie, as its lengths say.
+pub(crate) struct Outline {
+    length: usize,
+    described: usize,
+    summed: usize,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Outline {
+    /// What the frame's CRC covers, in its order.
+    pub(crate) fn guarded(&self) -> Vec<Range<usize>> {
+        let headers = self.ranges.iter().map(|range| range.start..range.start + BATCH_BYTES_MIN);
+        std::iter::once(8..self.summed).chain(headers).collect()
+    }
+}
+
+/// The outline of the frame at the front of `bytes`; `None` if its lengths contradict each other.
+pub(crate) fn outline(bytes: &[u8]) -> Option<Outline> {
+    let head = bytes.get(..HEAD_BYTES)?;
+    let length = u32_le(head, 0) as usize;
+    let count = u32_le(head, 20) as usize;
+    let payload_bytes = u32_le(head, 72) as usize;
+    let described = HEAD_BYTES.checked_add(count.checked_mul(DESCRIPTOR_BYTES)?)?;
+    let summed = described.checked_add(payload_bytes)?;
+    if length > FRAME_BYTES_MAX || summed > length || length > bytes.len() {
+        return None;
+    }
+    let ranges = batch_ranges(bytes.get(HEAD_BYTES..described)?, summed, length)?;
+    Some(Outline { length, described, summed, ranges })
+}
+
+/// The CRC of what it covers.
+pub(crate) fn sum_of(bytes: &[u8], outline: &Outline) -> Option<u32> {
+    let mut crc = crc32fast::Hasher::new();
+    for range in outline.guarded() {
+        crc.update(bytes.get(range)?);
+    }
+    Some(crc.finalize())
+}
+
+/// True if a frame with this incarnation begins here, and its CRC holds.
+pub(crate) fn is_sound(bytes: &[u8], incarnation: u64) -> bool {
+    let begins = bytes.get(..HEAD_BYTES).is_some_and(|head| u64_le(head, 8) == incarnation);
+    let holds = |outline: Outline| sum_of(bytes, &outline) == Some(u32_le(bytes, 4));
+    begins && outline(bytes).is_some_and(holds)
+}
+
 /// Reads the frame at `at`; `None` if there is no sound one. Foreign bytes: nothing is trusted before its CRC held.
 pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded> {
     let rest = buf.get(at..)?;
@@ -173,21 +220,9 @@ pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded
     if u64_le(head, 8) != incarnation {
         return None;
     }
-    let length = u32_le(head, 0) as usize;
-    let count = u32_le(head, 20) as usize;
-    let payload_bytes = u32_le(head, 72) as usize;
-    let described = HEAD_BYTES.checked_add(count.checked_mul(DESCRIPTOR_BYTES)?)?;
-    let summed = described.checked_add(payload_bytes)?;
-    if length > FRAME_BYTES_MAX || summed > length || length > rest.len() {
-        return None;
-    }
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(rest.get(8..summed)?);
-    let ranges = batch_ranges(rest.get(HEAD_BYTES..described)?, summed, length)?;
-    for range in &ranges {
-        crc.update(rest.get(range.start..range.start + BATCH_BYTES_MIN)?);
-    }
-    let holds = crc.finalize() == u32_le(head, 4) || mutants::is_on(Bug::FrameCrcNotChecked);
+    let outline = outline(rest)?;
+    let holds = sum_of(rest, &outline)? == u32_le(head, 4) || mutants::is_on(Bug::FrameCrcNotChecked);
+    let Outline { length, described, summed, ranges } = outline;
     if !holds || u16_le(head, 18) != 0 {
         return None;
     }

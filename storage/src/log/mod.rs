@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::env::critical::Owner;
 use crate::env::disk::Disk;
 use crate::env::rt;
 use crate::ids::{LogId, LogPosition, ReplicaId};
@@ -20,6 +21,7 @@ mod body;
 mod buckets;
 mod cache;
 mod commit;
+mod correct;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -94,11 +96,18 @@ impl Log {
             opened.writer.mark_session().await.map_err(|failure| failed(failure.to_io_error()))?;
         }
         let shared = opened.shared;
+        let failing = Arc::downgrade(&shared);
+        let owner = Owner::new(move |why| {
+            if let Some(shared) = failing.upgrade() {
+                shared.fail(&LogFailure::of_task(why), Vec::new());
+            }
+        });
         let preparer = rt::spawn_dedicated(
             "log-prepare",
+            owner.clone(),
             prepare::run(shared.disk.clone(), shared.dir.clone(), shared.options.clone(), shared.preparation.clone()),
         );
-        let writer = rt::spawn_dedicated("log-writer", opened.writer.run());
+        let writer = rt::spawn_dedicated("log-writer", owner, opened.writer.run());
         let inner = Inner {
             shared,
             writer: Mutex::new(Some(writer.map_err(failed)?)),
@@ -133,7 +142,7 @@ impl Log {
             state.purged_synced = creation.purged;
             let sequence = state.take_sequence();
             let frame = body::to_raw(FrameBody::Create(creation));
-            let queued = Queued::new(&replica, sequence, frame, Done::Place(sender));
+            let queued = Queued::new(&replica, sequence, frame, Done::Place(Some(sender)));
             let pushed = self.shared().queue.push(vec![queued]);
             drop(state);
             match pushed {
@@ -295,6 +304,11 @@ impl Log {
     /// Tells the preparation of segments that space was freed.
     pub fn space_freed(&self) {
         self.shared().preparation.space_freed();
+    }
+
+    /// Stops the log for good: what takes care of its files is gone.
+    pub(crate) fn fail(&self, why: &str) {
+        self.shared().fail(&LogFailure::of_task(why), Vec::new());
     }
 
     /// Why the log stopped for good, if it did.

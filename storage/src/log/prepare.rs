@@ -1,7 +1,9 @@
 //! Segments made ready ahead of the writer: space taken, zeroed at a throttled rate, durable under their final names.
 //!
-//! The writer never extends a file. When the disk is full preparation waits for space to be freed; ordinary preparation
-//! leaves the reserve alone, and only a writer that stands still may use it (Raft's own commands free the space).
+//! The writer never extends a file: where the next frame needs a segment above the usual size, the first prepared one
+//! is made as long as that before it is handed over. When the disk is full preparation waits for space to be freed;
+//! ordinary preparation leaves the reserve alone, and only a writer that stands still may use it (Raft's own commands
+//! free the space).
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -33,6 +35,14 @@ pub(crate) struct Prepared {
     pub(crate) sequence: u64,
     pub(crate) file: Arc<dyn File>,
     pub(crate) path: PathBuf,
+    pub(crate) file_bytes: u64,
+}
+
+/// What the preparer is to do next.
+enum Want {
+    Make(u64),
+    /// The writer needs so many bytes in the segment that is next.
+    Extend(Prepared, u64),
 }
 
 #[derive(Default)]
@@ -41,6 +51,8 @@ struct State {
     next_sequence: u64,
     /// The writer stands still for want of a segment.
     urgent: bool,
+    /// What the segment must hold that the writer waits for.
+    needed_bytes: u64,
     closed: bool,
     finished: bool,
     space_freed: bool,
@@ -69,12 +81,15 @@ impl Preparation {
         Self { state: Mutex::new(state), written_bytes: AtomicU64::new(0) }
     }
 
-    /// The next segment, as soon as there is one; `None` if the log closes and there will be none.
-    pub(crate) async fn take(&self) -> Option<Prepared> {
+    /// The next segment, of at least `bytes_min`, as soon as there is one; `None` if the log closes and there will be
+    /// none.
+    pub(crate) async fn take(&self, bytes_min: u64) -> Option<Prepared> {
         poll_fn(|cx| {
             let mut state = self.state.lock();
-            let prepared = state.ready.pop_front();
+            let fits = state.ready.front().is_some_and(|prepared| prepared.file_bytes >= bytes_min);
+            let prepared = if fits { state.ready.pop_front() } else { None };
             state.urgent = prepared.is_none();
+            state.needed_bytes = bytes_min;
             if prepared.is_some() || (state.closed && state.stalled) {
                 let waker = state.preparer.take();
                 drop(state);
@@ -89,6 +104,11 @@ impl Preparation {
             Poll::Pending
         })
         .await
+    }
+
+    /// Gives back a segment in which nothing was written yet: it is the next one again.
+    pub(crate) fn give_back(&self, prepared: Prepared) {
+        self.state.lock().ready.push_front(prepared);
     }
 
     /// The writer has written so many bytes more.
@@ -134,16 +154,22 @@ impl Preparation {
         !self.is_urgent() && written <= 2 * zeroed + WRITER_AHEAD_BYTES
     }
 
-    /// Waits until a segment is wanted: its number, or `None` at the end.
-    async fn wanted(&self, prepared_segments: u32) -> Option<u64> {
+    /// Waits until a segment is wanted; `None` at the end.
+    async fn wanted(&self, prepared_segments: u32) -> Option<Want> {
         poll_fn(|cx| {
             let mut state = self.state.lock();
             if state.finished {
                 return Poll::Ready(None);
             }
+            let needed_bytes = state.needed_bytes;
+            let is_short = state.ready.front().is_some_and(|prepared| prepared.file_bytes < needed_bytes);
+            if state.urgent && is_short {
+                let extend = state.ready.pop_front().map(|prepared| Want::Extend(prepared, needed_bytes));
+                return Poll::Ready(extend);
+            }
             let few = state.ready.len() < prepared_segments as usize && !state.closed;
             if few || (state.urgent && state.ready.is_empty()) {
-                return Poll::Ready(Some(state.next_sequence));
+                return Poll::Ready(Some(Want::Make(state.next_sequence)));
             }
             let replaced = state.preparer.replace(cx.waker().clone());
             drop(state);
@@ -182,7 +208,7 @@ pub(crate) async fn make_segment(
     let mark = Mark { sequence, boot_id: disk.boot_id() };
     let made = fill(&*file, mark, options, zero).await.and_then(|()| disk.sync_dir(dir));
     match made {
-        Ok(()) => Ok(Prepared { sequence, file, path }),
+        Ok(()) => Ok(Prepared { sequence, file, path, file_bytes: u64::from(options.segment_bytes) }),
         Err(e) => {
             // Best effort: a leftover is taken for a segment that was never begun.
             let _ = disk.unlink(&path);
@@ -215,26 +241,59 @@ async fn fill(file: &dyn File, mark: Mark, options: &LogOptions, zero: impl Fn()
 
 /// Prepares segments until the log ends.
 pub(crate) async fn run(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, preparation: Arc<Preparation>) {
-    while let Some(sequence) = preparation.wanted(options.prepared_segments).await {
-        let made = attempt(&*disk, &dir, sequence, &options, &preparation).await;
-        let stalled = made.is_err();
-        if let Err(e) = &made {
-            tracing::warn!(dir = %dir.display(), segment = sequence, error = %e, "cannot prepare the next segment: free space");
+    while let Some(want) = preparation.wanted(options.prepared_segments).await {
+        let made = match want {
+            Want::Make(sequence) => {
+                attempt(&*disk, &dir, sequence, &options, &preparation).await.map_err(|e| (e, None))
+            }
+            Want::Extend(prepared, bytes) => extend(&*disk, &dir, prepared, bytes).await,
+        };
+        let (ready, error) = match made {
+            Ok(prepared) => (Some(prepared), None),
+            Err((error, as_it_was)) => (as_it_was, Some(error)),
+        };
+        if let Some(e) = &error {
+            tracing::warn!(dir = %dir.display(), error = %e, "cannot prepare the next segment: free space");
         }
         {
             let mut state = preparation.state.lock();
-            state.stalled = stalled;
-            if let Ok(prepared) = made {
-                state.next_sequence = sequence + 1;
-                state.ready.push_back(prepared);
+            state.stalled = error.is_some();
+            if let Some(prepared) = ready {
+                let is_new = prepared.sequence >= state.next_sequence;
+                state.next_sequence = state.next_sequence.max(prepared.sequence + 1);
+                if is_new { state.ready.push_back(prepared) } else { state.ready.push_front(prepared) }
             }
             let waker = state.writer.take();
             drop(state);
             wake(waker);
         }
-        if stalled {
+        if error.is_some() {
             preparation.another_chance().await;
         }
+    }
+}
+
+/// Makes a segment in which nothing was written yet so long; gives it back as it was if there is no space.
+async fn extend(
+    disk: &dyn Disk,
+    dir: &Path,
+    prepared: Prepared,
+    bytes: u64,
+) -> Result<Prepared, (io::Error, Option<Prepared>)> {
+    let more = bytes.saturating_sub(prepared.file_bytes);
+    let extended = async {
+        // The writer stands still for it: the reserve is there for that.
+        let free = disk.space(dir)?.free_bytes;
+        if free < more {
+            let message = format!("{free} bytes free, {more} more wanted for a segment of {bytes}");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+        }
+        prepared.file.preallocate(bytes)?;
+        prepared.file.sync_data().await
+    };
+    match extended.await {
+        Ok(()) => Ok(Prepared { file_bytes: bytes, ..prepared }),
+        Err(error) => Err((error, Some(prepared))),
     }
 }
 

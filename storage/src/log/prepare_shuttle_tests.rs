@@ -31,7 +31,7 @@ fn hand_over(wanted: u64) {
         let preparation = Arc::clone(&preparation);
         thread::spawn(move || {
             let taken: Vec<u64> = (0..wanted)
-                .map(|_| future::block_on(preparation.take()).map_or(0, |prepared| prepared.sequence))
+                .map(|_| future::block_on(preparation.take(64 << 10)).map_or(0, |prepared| prepared.sequence))
                 .collect();
             preparation.finish();
             taken

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::frame::{RawFrame, padded};
 use super::replica::Replica;
 use super::types::{LogFailure, OnSynced};
+use crate::env::critical::count_panic;
 use crate::env::sync::Mutex;
 use crate::ids::{LogPosition, ReplicaId};
 
@@ -23,7 +24,7 @@ const QUANTUM_BYTES: usize = 64 << 10;
 /// Priority lanes go first for this part of a commit.
 const PRIORITY_SHARE: usize = 4;
 /// What a further replica adds to a commit's header, now and in the next commit.
-const HEADER_BYTES_PER_REPLICA: usize = 32;
+pub(crate) const HEADER_BYTES_PER_REPLICA: usize = 32;
 
 /// A frame that waits.
 pub(crate) struct Queued {
@@ -38,19 +39,30 @@ pub(crate) struct Queued {
 /// Who is told when a frame is durable, or never will be.
 pub(crate) enum Done {
     Nobody,
-    Callback(OnSynced),
-    Place(oneshot::Sender<io::Result<LogPosition>>),
+    Callback(Option<OnSynced>),
+    Place(Option<oneshot::Sender<io::Result<LogPosition>>>),
+}
+
+impl Drop for Done {
+    /// The writer panicked with the frame in hand: its append would wait for ever.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::replace(self, Done::Nobody).tell(Err(&LogFailure::of_task("the writer panicked")));
+        }
+    }
 }
 
 impl Done {
     /// Tells. A caller that panics must not take the log with it.
-    pub(crate) fn tell(self, result: Result<LogPosition, &LogFailure>) {
+    pub(crate) fn tell(mut self, result: Result<LogPosition, &LogFailure>) {
         let result = result.map_err(LogFailure::to_io_error);
-        match self {
+        match &mut self {
             Done::Nobody => {}
-            Done::Place(sender) => drop(sender.send(result)),
+            Done::Place(sender) => drop(sender.take().map(|sender| sender.send(result))),
             Done::Callback(on_synced) => {
+                let Some(on_synced) = on_synced.take() else { return };
                 if std::panic::catch_unwind(AssertUnwindSafe(|| on_synced(result.map(drop)))).is_err() {
+                    count_panic("log-callback");
                     tracing::error!("a callback of the log panicked");
                 }
             }
@@ -77,8 +89,10 @@ pub(crate) struct Room {
 /// What the writer is to do next.
 pub(crate) enum Work {
     Frames(Vec<Queued>),
-    /// The next frame does not fit into the segment.
-    Roll,
+    /// The next frame does not fit into the segment; the longest that is next in its lane has so many bytes.
+    Roll {
+        frame_bytes: usize,
+    },
     /// The segment is to end early, if it is still this one.
     EndSegment(u64),
     /// Nothing waits and nothing will come.
@@ -149,7 +163,8 @@ impl Queue {
             }
             if !state.lanes.is_empty() {
                 let frames = state.lanes.pick(room);
-                return Poll::Ready(if frames.is_empty() { Work::Roll } else { Work::Frames(frames) });
+                let roll = || Work::Roll { frame_bytes: state.lanes.largest_front_bytes() };
+                return Poll::Ready(if frames.is_empty() { roll() } else { Work::Frames(frames) });
             }
             if state.closed {
                 return Poll::Ready(Work::Closed);
@@ -253,27 +268,32 @@ impl Lanes {
         std::mem::take(&mut self.by_replica).into_values().flat_map(|lane| lane.frames).collect()
     }
 
-    /// The frames of the next commit, at least one unless the segment has no room for it.
+    /// The longest of the frames that are next in their lanes: in a segment that holds it, whichever turn it is, one
+    /// fits.
+    fn largest_front_bytes(&self) -> usize {
+        self.by_replica.values().filter_map(|lane| lane.frames.front()).map(|frame| frame.bytes).max().unwrap_or(0)
+    }
+
+    /// The frames of the next commit, at least one unless the segment has no room for it. Together with what they add
+    /// to the commit's header they are never more than the segment holds.
     fn pick(&mut self, room: Room) -> Vec<Queued> {
         let mut taken = Vec::new();
         let headers = self.rounds.iter().map(VecDeque::len).sum::<usize>() * HEADER_BYTES_PER_REPLICA;
-        let segment = room.segment_bytes.saturating_sub(headers);
-        let whole = room.commit_bytes.min(segment);
-        let mut left = whole;
+        let alone = room.segment_bytes.saturating_sub(HEADER_BYTES_PER_REPLICA);
+        let whole = room.commit_bytes.min(room.segment_bytes.saturating_sub(headers));
+        let bytes_of = |taken: &[Queued]| taken.iter().map(|frame| frame.bytes).sum::<usize>();
         let mut share = whole / PRIORITY_SHARE;
-        let before = share;
-        self.pick_round(0, &mut share, &mut taken, segment);
-        left = left.saturating_sub(before.saturating_sub(share));
-        if taken.iter().map(|f| f.bytes).sum::<usize>() <= whole {
-            self.pick_round(1, &mut left, &mut taken, segment);
-            self.pick_round(0, &mut left, &mut taken, segment);
-        }
-        self.bytes -= taken.iter().map(|f| f.bytes).sum::<usize>();
+        self.pick_round(0, &mut share, &mut taken, alone);
+        let mut left = whole.saturating_sub(bytes_of(&taken));
+        self.pick_round(1, &mut left, &mut taken, alone);
+        self.pick_round(0, &mut left, &mut taken, alone);
+        self.bytes -= bytes_of(&taken);
         taken
     }
 
-    /// Serves one class until `room` is used up. A commit's first frame may be larger than `room`.
-    fn pick_round(&mut self, round: usize, room: &mut usize, taken: &mut Vec<Queued>, segment: usize) {
+    /// Serves one class until `room` is used up. A commit's first frame may take up to `alone_bytes`, and goes alone
+    /// then.
+    fn pick_round(&mut self, round: usize, room: &mut usize, taken: &mut Vec<Queued>, alone_bytes: usize) {
         while let Some(&id) = self.rounds[round].front() {
             let Some(lane) = self.by_replica.get_mut(&id) else {
                 self.rounds[round].pop_front();
@@ -282,7 +302,7 @@ impl Lanes {
             lane.deficit += QUANTUM_BYTES;
             while let Some(front) = lane.frames.front() {
                 let bytes = front.bytes;
-                let alone = taken.is_empty() && bytes <= segment;
+                let alone = taken.is_empty() && bytes <= alone_bytes;
                 if bytes > *room && !alone {
                     // Its turn goes on in the next commit, without a quantum more.
                     lane.deficit -= QUANTUM_BYTES.min(lane.deficit);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::commit::{self, CommitHeader};
+use super::correct::{Correction, correction_of};
 use super::frame::{self, Decoded, padded};
 use super::mark::Mark;
 use super::segment_header::{HEADER_BYTES_MAX, HeaderFound, SegmentHeader};
@@ -262,6 +263,34 @@ impl FoundCommit {
             at = next;
         }
         (at == self.body.len()).then_some(frames)
+    }
+}
+
+/// A commit whose frames are whole once some bytes of them are corrected.
+pub(crate) struct Corrected {
+    pub(crate) frames: Vec<(u64, Decoded)>,
+    /// Places in the file, and what belongs there.
+    pub(crate) bytes: Vec<(u64, u8)>,
+}
+
+impl FoundCommit {
+    /// The frames of a commit that is whole but for a byte in a frame or in several, each proven by its frame's CRC. A torn
+    /// write is never so nearly whole.
+    pub(crate) fn corrected(&self) -> Option<Corrected> {
+        let mut body = self.body.to_vec();
+        let mut bytes = Vec::new();
+        let mut at = 0;
+        while at < body.len() {
+            let frame = body.get_mut(at..)?;
+            if !frame::is_sound(frame, self.header.incarnation) {
+                let Correction { at: wrong, byte } = correction_of(frame, self.header.incarnation)?;
+                *frame.get_mut(wrong)? = byte;
+                bytes.push((self.body_at + (at + wrong) as u64, byte));
+            }
+            at += padded(frame::u32_le(frame, 0) as usize);
+        }
+        let whole = FoundCommit { body: body.into(), ..self.clone() };
+        Some(Corrected { frames: whole.frames()?, bytes }).filter(|corrected| !corrected.bytes.is_empty())
     }
 }
 

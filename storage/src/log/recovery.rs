@@ -53,13 +53,14 @@ pub(crate) async fn open(
     sync_all(&*disk, dir, &scanned, floors.iter().map(|floor| floor.position).min()).await?;
     let walk = Walk::new(disk.boot_id(), options.quiet_bytes);
     let mut walk = walk.run(&scanned, floors, sink)?;
+    correct(&walk.corrections).await?;
     let unbegun = &scanned[walk.segments.len()..];
     let next_segment = scanned.last().or(older.last()).map_or(0, |f| f.sequence) + 1;
     let unsynced_loss = walk.unsynced_boot.is_some_and(|boot| boot != disk.boot_id());
     if mutants::is_on(Bug::TornTailLeft) {
         pass_over_rest(&mut walk)?;
     }
-    let replayed = std::mem::take(&mut walk.found).replay(unsynced_loss, options.held.as_ref());
+    let replayed = std::mem::take(&mut walk.found).replay(unsynced_loss, options.held.as_ref(), &options.accept_loss);
 
     let end = walk.end();
     let ready = if end.is_some() { ready(&*disk, unbegun, &options)? } else { VecDeque::new() };
@@ -129,6 +130,20 @@ async fn sync_all(
     disk.sync_dir(dir).map_err(io_error(dir))
 }
 
+/// What was read as it must be is so on the disk from now on: readers find the frame there.
+async fn correct(corrections: &[(SegmentFile, u64, u8)]) -> Result<(), LogError> {
+    if mutants::is_on(Bug::CorrectionNotWritten) {
+        return Ok(());
+    }
+    for (file, at, byte) in corrections {
+        file.file.write_at(&[*byte], *at).map_err(io_error(&file.path))?;
+    }
+    for (file, ..) in corrections {
+        file.file.sync_data().await.map_err(io_error(&file.path))?;
+    }
+    Ok(())
+}
+
 /// Files that an earlier process of this boot prepared, and that nobody has written since.
 fn ready(disk: &dyn Disk, unbegun: &[SegmentFile], options: &LogOptions) -> Result<VecDeque<Prepared>, LogError> {
     let mut ready = VecDeque::new();
@@ -139,7 +154,7 @@ fn ready(disk: &dyn Disk, unbegun: &[SegmentFile], options: &LogOptions) -> Resu
         let untouched = reader.mark(file.sequence).is_some_and(|mark| boot_id != 0 && mark.boot_id == boot_id);
         if is_whole && untouched {
             let SegmentFile { sequence, file, path } = file.clone();
-            ready.push_back(Prepared { sequence, file, path });
+            ready.push_back(Prepared { sequence, file, path, file_bytes: reader.file_bytes });
         }
     }
     Ok(ready)
@@ -256,7 +271,7 @@ async fn first_tail(shared: &Shared, dir: &Path, sequence: u64, walk: &Walk) -> 
         file: prepared.file,
         path: prepared.path,
         incarnation: rt::random_u64(),
-        file_bytes: u64::from(shared.options.segment_bytes),
+        file_bytes: prepared.file_bytes,
         used_bytes: AtomicU32::new(0),
         batches: AtomicU32::new(0),
         sealed: AtomicBool::new(false),
@@ -280,7 +295,8 @@ fn settle(
     let mut recovered = Vec::new();
     let mut newly_lost = Vec::new();
     for replica in replayed {
-        let Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost: new } = replica;
+        let Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost: new, missing } =
+            replica;
         if let Some(why) = &lost {
             tracing::error!(replica = %id, %why, "this replica lost bytes that may have been acknowledged: it takes no part in any quorum until it is a new member");
         }
@@ -294,7 +310,7 @@ fn settle(
                 sequence: state.synced_sequence,
                 vote: state.vote,
                 purged: state.purged,
-                lost: state.lost && !new,
+                lost: state.lost && !new && missing.is_none(),
                 creation: creation.clone(),
             },
         );
@@ -312,6 +328,7 @@ fn settle(
             damaged,
             damaged_unproven,
             committed,
+            missing,
         });
         shared.replicas.lock().insert(id, Arc::new(Replica::with_state(id, creation, state)));
     }

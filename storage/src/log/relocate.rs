@@ -92,7 +92,7 @@ impl ReplicaLog {
                 queued.push(Queued::new(self.replica(), sequence, to_raw(FrameBody::Entry(entry)), Done::Nobody));
             }
             let Some(last) = queued.last_mut() else { return Ok(0) };
-            last.done = Done::Place(sender);
+            last.done = Done::Place(Some(sender));
             let pushed = self.shared().queue.push(queued);
             drop(state);
             drop(pushed.map_err(|(failure, _)| failure.to_io_error())?);

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::replica::{ReplicaState, Slot};
 use super::segment_header::{ReplicaRow, SegmentHeader};
-use super::types::{EntryPlace, FrameBody, GroupCreation, ReplicaFloor};
-use crate::entry::Vote;
+use super::types::{AcceptLoss, EntryPlace, FrameBody, GroupCreation, Missing, ReplicaFloor};
+use crate::entry::{Entry, EntryKind, Vote};
 use crate::env::mutants::{self, Bug};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
 
@@ -93,6 +93,8 @@ pub(crate) struct Replayed {
     pub(crate) committed: RaftIndex,
     /// The mark is not in the log yet.
     pub(crate) newly_lost: bool,
+    /// In place of `lost`, where that is accepted.
+    pub(crate) missing: Option<Missing>,
 }
 
 /// The greater of two votes; an equal one that comes later wins.
@@ -207,18 +209,19 @@ impl Found {
 
     /// The replicas that live in this directory.
     /// `unsynced_loss`: the last commits were not synced, and the machine has restarted since. `held`: see
-    /// [`super::types::LogOptions`].
+    /// [`super::types::LogOptions`], as `accept_loss`.
     pub(crate) fn replay(
         mut self,
         unsynced_loss: bool,
         held: Option<&BTreeMap<ReplicaId, RaftIndex>>,
+        accept_loss: &AcceptLoss,
     ) -> Vec<Replayed> {
         let replicas = std::mem::take(&mut self.replicas);
         let fold = |(id, mut replay): (ReplicaId, Replay)| {
             if let Some(held) = held {
                 replay.forget_purges_above(held.get(&id).copied());
             }
-            replay.fold(id, &self.damages, unsynced_loss)
+            replay.fold(id, &self.damages, unsynced_loss, accept_loss.covers(id))
         };
         replicas.into_iter().filter_map(fold).collect()
     }
@@ -234,6 +237,10 @@ struct Fold {
     committed: RaftIndex,
     lost_mark: bool,
     damaged: Vec<LogId>,
+    /// Number of the frame before the one that is applied.
+    last_sequence: u64,
+    /// Entries that are gone, of a replica that is lost: blank ones stand in their places.
+    blanks: Option<Vec<(RaftIndex, RaftIndex)>>,
 }
 
 impl Replay {
@@ -246,8 +253,31 @@ impl Replay {
             + 1
     }
 
-    fn fold(mut self, id: ReplicaId, damages: &[Damage], unsynced_loss: bool) -> Option<Replayed> {
+    fn fold(self, id: ReplicaId, damages: &[Damage], unsynced_loss: bool, accept_loss: bool) -> Option<Replayed> {
+        let replayed = self.clone().fold_with(id, damages, unsynced_loss, None)?;
+        if replayed.lost.is_none() {
+            return Some(replayed);
+        }
+        // What is whole before a gap is kept, for whoever accepts the loss of what stood in it.
+        let mut replayed = self.fold_with(id, damages, unsynced_loss, Some(Vec::new()))?;
+        if accept_loss && !replayed.creation.is_empty() && replayed.missing.is_some() {
+            (replayed.lost, replayed.newly_lost) = (None, false);
+        } else {
+            replayed.missing = None;
+        }
+        Some(replayed)
+    }
+
+    /// `blanks`: entries that are gone are filled in, and noted there.
+    fn fold_with(
+        mut self,
+        id: ReplicaId,
+        damages: &[Damage],
+        unsynced_loss: bool,
+        blanks: Option<Vec<(RaftIndex, RaftIndex)>>,
+    ) -> Option<Replayed> {
         let mut fold = self.begin();
+        fold.blanks = blanks;
         let first = fold.state.synced_sequence + 1;
         let moved = self.forget_before(first);
         // A copy behind damage counts none of the frames that may have been there.
@@ -257,8 +287,10 @@ impl Replay {
         if removed && !mutants::is_on(Bug::RemovedReplicaComesBack) {
             return None;
         }
+        fold.last_sequence = first - 1;
         for (&sequence, frame) in &self.frames {
             fold.apply(sequence, frame);
+            fold.last_sequence = sequence;
         }
         let creation = fold.creation.take();
         if creation.is_none() && self.first_segment.is_none() && self.last_known == 0 {
@@ -272,7 +304,7 @@ impl Replay {
         let last = self.last_known.max(self.frames.keys().next_back().copied().unwrap_or(0)).max(first - 1);
         fold.state.synced_sequence = last;
         fold.state.next_sequence = last + 1;
-        let unclear = |damage: &&Damage| !damage.lists_complete && !self.cleared_after(damage, last_place);
+        let unclear = |damage: &&Damage| !damage.lists_complete && !self.cleared(damage, last_place);
         // What its floor would say: where the checkpoint is gone, nobody knows which of them count.
         let moved = moved.filter(|index| fold.state.purged.is_none_or(|purged| *index > purged.index));
         let loss = unknown.or_else(|| self.loss(&fold, first, last)).or_else(|| {
@@ -288,10 +320,12 @@ impl Replay {
         let newly_lost = loss.is_some() && !fold.lost_mark;
         let lost = loss.or_else(|| fold.lost_mark.then(|| "lost acknowledged bytes in an earlier life".to_owned()));
         fold.state.lost = lost.is_some();
+        let why = lost.clone().unwrap_or_default();
+        let missing = fold.blanks.take().map(|entries| self.missing(why, entries, first, last));
         let committed = fold.committed.max(fold.state.purged.map_or(RaftIndex(0), |id| id.index));
         let damaged_unproven = fold.damaged.iter().find(|id| id.index > committed).copied();
         let (state, damaged) = (fold.state, fold.damaged);
-        Some(Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost })
+        Some(Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost, missing })
     }
 
     /// Leaves what the floor says of the frames before `first`: entries that were relocated. Without a floor, the last of them.
@@ -342,6 +376,8 @@ impl Replay {
             committed: RaftIndex(0),
             lost_mark: false,
             damaged: Vec::new(),
+            last_sequence: 0,
+            blanks: None,
         };
         if let Some(row) = &self.base {
             fold.state.synced_sequence = row.sequence;
@@ -356,7 +392,9 @@ impl Replay {
             fold.state.vote = floor.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
             fold.state.purged = fold.state.purged.max(floor.purged);
             fold.creation = Some(floor.creation.clone());
-            fold.lost_mark |= floor.lost;
+            // What it knows of is told by it alone: a loss may have been accepted since a table named it.
+            let knows_all = self.base.as_ref().is_none_or(|row| row.sequence <= floor.sequence);
+            fold.lost_mark = floor.lost || fold.lost_mark && !knows_all;
         }
         fold.vote_known = fold.state.synced_sequence;
         if let Some(row) = &self.last_row {
@@ -364,9 +402,22 @@ impl Replay {
             fold.state.vote = row.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
             fold.state.purged = fold.state.purged.max(row.purged);
             fold.creation.get_or_insert_with(|| row.creation.clone());
-            fold.lost_mark |= row.lost;
+            fold.lost_mark |= row.lost && self.floor.as_ref().is_none_or(|floor| row.sequence > floor.sequence);
         }
         fold
+    }
+
+    /// What is gone of a replica that may go on without it.
+    fn missing(&self, why: String, entries: Vec<(RaftIndex, RaftIndex)>, first: u64, last: u64) -> Missing {
+        let kept = self.floor.iter().flat_map(|floor| &floor.kept).copied();
+        let gone = |(from, to): (u64, u64)| (to + 1).saturating_sub(from) - self.frames.range(from..=to).count() as u64;
+        let stretches = kept.chain([(first, last)]).filter(|(from, to)| from <= to);
+        let frames = stretches.map(gone).sum();
+        let is_entry = |frame: &Frame| matches!(frame.light, Light::Entry { .. });
+        let last_entry = self.frames.iter().rev().find(|(_, frame)| is_entry(frame)).map(|(sequence, _)| *sequence);
+        let behind = last_entry.map_or(first, |sequence| sequence + 1).max(first);
+        let at_end = frames == 0 || behind <= last && gone((behind, last)) > 0;
+        Missing { why, frames, entries, at_end }
     }
 
     /// Says why bytes that may have been acknowledged are gone, if so.
@@ -398,15 +449,39 @@ impl Replay {
         fold.vote_known >= to - 1 && next_entry.is_some_and(|index| index.0 <= purged.0 + 1)
     }
 
-    /// Something behind the damage counts this replica's frames: a frame of its own, or a segment's table.
-    fn cleared_after(&self, damage: &Damage, last_place: Option<LogPosition>) -> bool {
+    /// Something behind the damage counts this replica's frames: a frame of its own, or a segment's table. Or its floor says
+    /// that none of those in front of it are needed.
+    fn cleared(&self, damage: &Damage, last_place: Option<LogPosition>) -> bool {
         let behind = (damage.segment, damage.to);
-        self.last_row_segment > damage.segment
+        let floor = self.floor.as_ref().map(|floor| (floor.position.segment, u64::from(floor.position.byte)));
+        floor >= Some(behind)
+            || self.last_row_segment > damage.segment
             || last_place.is_some_and(|at| (at.segment, u64::from(at.byte)) >= behind)
     }
 }
 
 impl Fold {
+    /// Blank entries up to this one, which is found at `place`: nothing is read from there before it. Each stands for a frame that
+    /// is gone; where there are not so many, the log began anew.
+    fn fill(&mut self, upto: RaftIndex, place: EntryPlace, sequence: u64) {
+        let Some(blanks) = &mut self.blanks else { return };
+        let first = self.state.end_index();
+        let count = upto.0.saturating_sub(first);
+        if count == 0 || count > sequence.saturating_sub(self.last_sequence + 1) {
+            return;
+        }
+        let term = self.state.last_log_id().unwrap_or_default().term;
+        for index in first..upto.0 {
+            let log_id = LogId { term, index: RaftIndex(index) };
+            let (payload, batches) = Default::default();
+            let cached = Some(Entry { log_id, kind: EntryKind::Blank, clock_ms: 0, payload, batches });
+            // A floor in front of it finds that its frame is gone.
+            let sequence = self.last_sequence + 1;
+            self.state.push(index, Slot { term, sequence, place: Some(place), cached, bytes: 0, moving: false });
+        }
+        blanks.push((RaftIndex(first), RaftIndex(upto.0 - 1)));
+    }
+
     fn apply(&mut self, sequence: u64, frame: &Frame) {
         let state = &mut self.state;
         match &frame.light {
@@ -417,6 +492,8 @@ impl Fold {
                     state.void_from(id.index.0, sequence);
                     return;
                 }
+                self.fill(id.index, frame.place, sequence);
+                let state = &mut self.state;
                 // A gap before this entry: what was lost is judged elsewhere; the log begins anew behind it.
                 if !state.slots.is_empty() && id.index.0 > state.end_index() {
                     state.slots = VecDeque::new();

@@ -28,8 +28,6 @@ use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
 
 /// Verdicts of about so many batches share a frame.
 const VERDICTS_PER_FRAME: usize = 50_000;
-/// A frame takes at most the segment without this (headers, and a page of padding).
-const SEGMENT_OVERHEAD_BYTES: usize = 8 << 10;
 
 /// One replica's part of the log; a cheap handle.
 #[derive(Clone)]
@@ -96,6 +94,11 @@ impl ReplicaLog {
         self.replica.state.lock().lost
     }
 
+    /// It goes on without what it lost: a checkpoint with its next floor stands for what was before.
+    pub fn accept_loss(&self) {
+        self.replica.state.lock().lost = false;
+    }
+
     /// True if its removal is on its way: nothing is written of it any more.
     pub(crate) fn is_removed(&self) -> bool {
         self.replica.state.lock().removed
@@ -104,7 +107,7 @@ impl ReplicaLog {
     /// Appends entries, readable when this returns; `on_synced` is called when they are durable. Indexes follow each
     /// other; one that exists already voids what was there and above.
     pub fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
-        if let Err((failure, done)) = self.try_append(entries, Done::Callback(on_synced)) {
+        if let Err((failure, done)) = self.try_append(entries, Done::Callback(Some(on_synced))) {
             done.tell(Err(&failure));
         }
     }
@@ -159,8 +162,6 @@ impl ReplicaLog {
 
     /// What can be refused before anything is changed.
     pub(super) fn check(&self, entries: &[Entry]) -> Result<(), LogFailure> {
-        let segment = self.shared.options.segment_bytes as usize;
-        let longest = FRAME_BYTES_MAX.min(segment.saturating_sub(SEGMENT_OVERHEAD_BYTES));
         for (number, entry) in entries.iter().enumerate() {
             if entry.log_id.index.0 != entries[0].log_id.index.0 + number as u64 {
                 return Err(invalid(format!("entry {} does not follow the one before it", entry.log_id)));
@@ -173,8 +174,9 @@ impl ReplicaLog {
             }
             let described: usize = entry.batches.iter().map(|b| b.data.len() + DESCRIPTOR_BYTES).sum();
             let bytes = HEAD_BYTES + entry.payload.len() + described;
-            if padded(bytes) > longest {
-                return Err(invalid(format!("entry {}: {bytes} bytes, at most {longest} fit", entry.log_id)));
+            // What is longer than a segment gets one of its size: only what no frame holds is refused.
+            if padded(bytes) > FRAME_BYTES_MAX {
+                return Err(invalid(format!("entry {}: {bytes} bytes, a frame has {FRAME_BYTES_MAX}", entry.log_id)));
             }
         }
         Ok(())
@@ -194,7 +196,7 @@ impl ReplicaLog {
             if state.removed && !removes {
                 return Err(removed(self.replica.id).to_io_error());
             }
-            let queued = Queued::new(&self.replica, state.next_sequence, to_raw(body), Done::Place(sender));
+            let queued = Queued::new(&self.replica, state.next_sequence, to_raw(body), Done::Place(Some(sender)));
             let bell = match self.shared.queue.push(vec![queued]) {
                 Ok(bell) => bell,
                 Err((failure, _)) => return Err(failure.to_io_error()),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::body::from_raw;
 use super::commit::{FLAG_CLEAN, FLAG_UNSYNCED, LastSequences};
 use super::frame::Decoded;
-use super::reader::{FoundCommit, SegmentReader};
+use super::reader::{Corrected, FoundCommit, SegmentReader};
 use super::replay::{Damage, Found};
 use super::segment_header::{FORMAT_VERSION, HeaderFound, SegmentHeader};
 use super::types::{BatchPlace, EntryPlace, FrameSink, LogError, ReplicaFloor, ScannedFrame};
@@ -64,6 +64,8 @@ pub(crate) struct Walk {
     pub(crate) had_unsynced: bool,
     /// What every replica's frames add up to.
     pub(crate) found: Found,
+    /// Bytes that were wrong: where, and what belongs there.
+    pub(crate) corrections: Vec<(SegmentFile, u64, u8)>,
 }
 
 fn io_error(path: &std::path::Path) -> impl Fn(std::io::Error) -> LogError + '_ {
@@ -217,6 +219,14 @@ impl Walk {
         loop {
             let next = reader.commit_after(end, file.sequence, incarnation, self.last_commit + 1);
             if let Some((commit, frames)) = next.as_ref().and_then(|commit| Some((commit, commit.frames()?))) {
+                self.accept(&segment, commit, frames, sink);
+                end = commit.end;
+                continue;
+            }
+            if let Some((commit, corrected)) = next.as_ref().and_then(|commit| Some((commit, commit.corrected()?))) {
+                let Corrected { frames, bytes } = corrected;
+                tracing::error!(path = %file.path.display(), ?bytes, "a damaged byte of the log is corrected by its frame's checksum");
+                self.corrections.extend(bytes.into_iter().map(|(at, byte)| (file.clone(), at, byte)));
                 self.accept(&segment, commit, frames, sink);
                 end = commit.end;
                 continue;

@@ -63,7 +63,12 @@ pub(crate) enum HeaderFound {
 
 impl SegmentHeader {
     pub(crate) fn encoded_bytes(&self) -> usize {
-        HEAD_BYTES + self.rows.iter().map(|row| ROW_BYTES + row.creation.len().next_multiple_of(8)).sum::<usize>()
+        Self::bytes_for(self.rows.iter())
+    }
+
+    /// Length of the header with these rows.
+    pub(crate) fn bytes_for<'a>(rows: impl Iterator<Item = &'a ReplicaRow>) -> usize {
+        HEAD_BYTES + rows.map(|row| ROW_BYTES + row.creation.len().next_multiple_of(8)).sum::<usize>()
     }
 
     /// Appends the header without the padding to a page.

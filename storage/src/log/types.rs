@@ -2,7 +2,7 @@
 //!
 //! May not know how any of it is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +42,8 @@ pub struct LogOptions {
     /// What a checkpoint holds of each replica: purges above that are not believed where every frame is there, since nothing
     /// else knows what those entries decided, so that they can be applied again. `None` believes all. Default `None`.
     pub held: Option<BTreeMap<ReplicaId, RaftIndex>>,
+    /// Replicas that an operator has go on without what they lost. Default none.
+    pub accept_loss: AcceptLoss,
     /// After a kill on a machine that runs on, so many bytes behind the end must be zero, and samples of the rest, before the
     /// tail counts as clean. More than a commit is long. Default 8 MiB.
     pub quiet_bytes: u32,
@@ -62,10 +64,74 @@ impl Default for LogOptions {
             fresh_page_per_commit: None,
             sync: true,
             held: None,
+            accept_loss: AcceptLoss::default(),
             quiet_bytes: 8 << 20,
             on_failure: None,
         }
     }
+}
+
+/// Which replicas are opened though they lost what they may have acknowledged: blank entries stand where theirs are gone. They
+/// stay marked until [`super::ReplicaLog::accept_loss`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AcceptLoss {
+    /// None of them.
+    #[default]
+    Nothing,
+    /// These.
+    Of(BTreeSet<ReplicaId>),
+    /// All.
+    All,
+}
+
+impl AcceptLoss {
+    /// True if the replica is among them.
+    #[must_use]
+    pub fn covers(&self, replica: ReplicaId) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Of(replicas) => replicas.contains(&replica),
+            Self::All => true,
+        }
+    }
+}
+
+/// What of a replica's log is gone, where that is accepted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Why the replica counts as lost.
+    pub why: String,
+    /// Frames that were written and are not there.
+    pub frames: u64,
+    /// Entries that are gone though later ones are there, first and last of each stretch.
+    pub entries: Vec<(RaftIndex, RaftIndex)>,
+    /// Entries behind the last one may be gone, too.
+    pub at_end: bool,
+}
+
+/// No entry has more bytes of command, batches and their descriptors: with its heads it must fit into a frame between
+/// nodes too, and what one node can write and no other can be sent would hold up its shard for ever.
+pub const ENTRY_BYTES_MAX: usize = 255 << 20;
+/// No batch is larger: with it goes a command, of a group's guard at most.
+pub const BATCH_BYTES_MAX: usize = ENTRY_BYTES_MAX - (1 << 20);
+/// What of a segment is kept for its table of replicas and for the heads of commit and frame: an eighth, at most so
+/// much.
+const SEGMENT_HEADS_BYTES_MAX: u64 = 1 << 20;
+
+/// The largest record batch that is accepted where segments have this size, and what an entry of several holds. The log
+/// writes more than that as well, in a segment of its own size (a follower's may be smaller than its leader's, and a
+/// table of very many replicas larger than what is kept for it here); but large segments must not become the rule where
+/// small ones were asked for.
+#[must_use]
+pub fn batch_bytes_max(segment_bytes: u64) -> usize {
+    let heads = (segment_bytes / 8).min(SEGMENT_HEADS_BYTES_MAX);
+    usize::try_from(segment_bytes - heads).map_or(BATCH_BYTES_MAX, |bytes| bytes.min(BATCH_BYTES_MAX))
+}
+
+/// The smallest segment in which a batch of this size is accepted: [`batch_bytes_max`] the other way round.
+#[must_use]
+pub fn segment_bytes_min(batch_bytes: u64) -> u64 {
+    batch_bytes.saturating_mul(8).div_ceil(7).min(batch_bytes.saturating_add(SEGMENT_HEADS_BYTES_MAX))
 }
 
 /// Why a log stopped for good.
@@ -80,6 +146,11 @@ pub struct LogFailure {
 }
 
 impl LogFailure {
+    /// A task of the log, or of its directory, has panicked.
+    pub(crate) fn of_task(why: &str) -> Self {
+        Self { operation: "a task", kind: io::ErrorKind::Other, message: why.to_owned() }
+    }
+
     /// The failure as the error every waiting and later caller gets.
     #[must_use]
     pub fn to_io_error(&self) -> io::Error {
@@ -173,6 +244,8 @@ pub struct RecoveredReplica {
     pub damaged_unproven: Option<LogId>,
     /// Entries up to here are known to be committed: verdicts on them are in the log, or they are purged.
     pub committed: RaftIndex,
+    /// Set in place of `lost` where the loss is accepted.
+    pub missing: Option<Missing>,
 }
 
 /// Where an entry lies.
@@ -293,4 +366,20 @@ pub struct EntryRange {
     pub first: RaftIndex,
     /// Last index.
     pub last: RaftIndex,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_segment_for_a_batch_accepts_it_and_a_smaller_one_does_not() {
+        for batch in [61, 917_504, 1_048_588, 7 << 20, (7 << 20) + 1, 100 << 20] {
+            let segment = segment_bytes_min(batch);
+            assert!(batch_bytes_max(segment) as u64 >= batch, "{batch} in {segment}");
+            // An eighth is rounded down.
+            assert!((batch_bytes_max(segment - 2) as u64) < batch, "{batch} below {segment}");
+        }
+        assert_eq!(batch_bytes_max(u64::from(u32::MAX)), BATCH_BYTES_MAX);
+    }
 }

@@ -15,7 +15,8 @@ use std::time::Duration;
 use super::commit::{CommitHeader, FLAG_CLEAN, FLAG_UNSYNCED, HEAD_BYTES, LastSequences};
 use super::frame::{self, Kind, Stamp};
 use super::gather::Gathering;
-use super::queue::{Queued, Room, Work};
+use super::prepare::Prepared;
+use super::queue::{HEADER_BYTES_PER_REPLICA, Queued, Room, Work};
 use super::replay::greater_vote;
 use super::segment_header::{ReplicaRow, SegmentHeader};
 use super::segments::Segment;
@@ -117,14 +118,16 @@ impl Writer {
                         return;
                     }
                 }
-                Work::Roll => {
-                    if !self.roll().await {
+                Work::Roll { frame_bytes } => {
+                    let bytes_min = self.segment_bytes_for(frame_bytes);
+                    if !self.roll(bytes_min).await {
                         break;
                     }
                 }
                 // An empty commit says where the old segment ends.
                 Work::EndSegment(segment) if segment == self.tail.segment.sequence && self.header.is_none() => {
-                    if !self.roll().await {
+                    let bytes_min = self.segment_bytes_for(0);
+                    if !self.roll(bytes_min).await {
                         break;
                     }
                     if self.commit(Vec::new(), 0).await.is_err() {
@@ -171,6 +174,15 @@ impl Writer {
             commit_bytes: self.shared.options.commit_bytes_max as usize,
             segment_bytes: (self.tail.segment.file_bytes as usize).saturating_sub(used),
         }
+    }
+
+    /// How long a segment must be for a frame of this length to be the first in it: [`Self::room`] the other way round.
+    /// The table at its beginning has a row for each replica.
+    fn segment_bytes_for(&self, frame_bytes: usize) -> u64 {
+        let header = SegmentHeader::bytes_for(self.rows.values()).next_multiple_of(PAGE_BYTES);
+        let commit = CommitHeader::bytes_for(self.tail.previous.len()) + PAGE_BYTES + HEADER_BYTES_PER_REPLICA;
+        let needed = (header + commit + frame_bytes).next_multiple_of(PAGE_BYTES) as u64;
+        needed.max(u64::from(self.shared.options.segment_bytes))
     }
 
     fn commit_start(&self) -> u32 {
@@ -342,13 +354,20 @@ impl Writer {
         }
     }
 
-    /// Goes on in the next segment; false if there is none and the log closes.
-    async fn roll(&mut self) -> bool {
-        let Some(prepared) = self.shared.preparation.take().await else {
+    /// Goes on in the next segment, of at least `bytes_min`; false if there is none and the log closes. A segment that
+    /// nothing was written to is not left behind: it would end the log for recovery. It comes back longer.
+    async fn roll(&mut self, bytes_min: u64) -> bool {
+        let unbegun = self.header.take();
+        if unbegun.is_some() {
+            let Segment { sequence, file, path, file_bytes, .. } = &*self.tail.segment;
+            let (sequence, file, path, file_bytes) = (*sequence, file.clone(), path.clone(), *file_bytes);
+            self.shared.preparation.give_back(Prepared { sequence, file, path, file_bytes });
+        }
+        let Some(prepared) = self.shared.preparation.take(bytes_min).await else {
             return false;
         };
         // A sealed segment is durable even where commits are not: the next header says so.
-        if !self.shared.options.sync {
+        if !self.shared.options.sync && unbegun.is_none() {
             if let Err(failure) = self.tail.segment.file.sync_data().await.map_err(failure("sync")) {
                 self.shared.fail(&failure, Vec::new());
                 return false;
@@ -357,7 +376,6 @@ impl Writer {
             self.shared.set_durable_upto(end);
             self.shared.set_resume_from(LogPosition { byte: self.tail.commit_byte, ..end });
         }
-        let file_bytes = u64::from(self.shared.options.segment_bytes);
         let old = std::mem::replace(
             &mut self.tail.segment,
             Arc::new(Segment {
@@ -365,14 +383,15 @@ impl Writer {
                 file: prepared.file,
                 path: prepared.path,
                 incarnation: rt::random_u64(),
-                file_bytes,
+                file_bytes: prepared.file_bytes,
                 used_bytes: AtomicU32::new(0),
                 batches: AtomicU32::new(0),
                 sealed: AtomicBool::new(false),
             }),
         );
         old.sealed.store(true, Ordering::Release);
-        let previous_end = LogPosition { segment: old.sequence, byte: self.tail.byte };
+        let end = LogPosition { segment: old.sequence, byte: self.tail.byte };
+        let previous_end = unbegun.map_or(end, |header| header.previous_end);
         self.tail.byte = 0;
         self.tail.page.clear();
         self.begin_segment();

@@ -141,15 +141,26 @@ ok kafka-consumer-perf-test "reads them"
 has 'Avg latency' "$(tool org.apache.kafka.tools.EndToEndLatency "$bootstrap" "$topic" 100 all 100)"
 ok kafka-e2e-latency "100 records there and back"
 
+acls() { tool org.apache.kafka.tools.AclCommand --bootstrap-server "$bootstrap" "$@" 2>&1 || true; }
+disabled='SecurityDisabledException: No Authorizer is configured'
+has "$disabled on the broker" "$(acls --list)"
+has "$disabled" "$(acls --add --allow-principal User:a --operation Read --topic "$topic")"
+has "$disabled" "$(acls --remove --force --allow-principal User:a --operation Read --topic "$topic")"
+ok kafka-acls "SECURITY_DISABLED, as Kafka without an authorizer"
+# Kafka, too, lists no group of a type whose feature is off.
+share() { tool org.apache.kafka.tools.consumer.group.ShareGroupCommand --bootstrap-server "$bootstrap" "$@" 2>&1 || true; }
+streams() { tool org.apache.kafka.tools.streams.StreamsGroupCommand --bootstrap-server "$bootstrap" "$@" 2>&1 || true; }
+[ -z "$(share --list)$(streams --list)" ] || die "groups of types that are off: $(share --list) $(streams --list)"
+has 'UnsupportedVersionException' "$(share --describe --group "$group")"
+ok kafka-share-groups "lists none; to describe one is an UnsupportedVersionException, as with Kafka's share groups off"
+ok kafka-streams-groups "lists none, as Kafka with streams groups off"
+
 topics --delete --topic "$topic"
 topics --list | grep -q "^$topic$" && die "the topic is still there"
 ok kafka-topics "creates, lists, describes, alters, deletes"
 
 skip kafka-dump-log "works on the files of a Kafka broker; Ottla's log is one for all partitions and has a format of its own"
-skip kafka-acls "needs DescribeAcls and CreateAcls, which Ottla does not serve yet"
 skip kafka-client-metrics "needs client telemetry, which Ottla does not serve yet"
 skip kafka-delegation-tokens "needs delegation tokens, which Ottla does not serve yet"
-skip kafka-share-groups "needs share groups, which Ottla does not serve yet"
-skip kafka-streams-groups "needs streams groups, which Ottla does not serve yet"
 grep -E ' (WARN|ERROR) ' "$work/logged" | sed 's/^/  /' || true
 echo "count warnings $(grep -cE ' (WARN|ERROR) ' "$work/logged" || true)"

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_broker::config::{Config, TopicConfig};
+use ottla_broker::config::{Config, LivenessConfig, TopicConfig};
 use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
+use ottla_broker::coordinator::lag::Lags;
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{
     self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, Places, Seeds,
@@ -37,12 +38,19 @@ use crate::registry::{OFFSETS_PARTITIONS, broker, node_of};
 /// An entry that waits while so much is written is written once more: a node that is cut off for a second sees it.
 const RELOCATION_BYTES: u64 = 32 << 10;
 const RETENTION_MS: i64 = 7 * 86_400_000;
-/// Records stay for thousands of years, each node's default being another: clients' clocks may be years from a node's.
-const RECORDS_RETENTION_MS: i64 = 100_000_000_000_000;
+/// Of records, each node's default being another. No run lasts so long: what goes for its age went by a wrong clock.
+const RECORDS_RETENTION_MS: i64 = 7 * 86_400_000;
 const PATH: &str = "/data";
 /// The listener that clients come to.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
 
+/// How long a node has a session without a heartbeat.
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two heartbeats.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a node that stops waits until that is recorded.
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
 /// How long a node that stops has others take over what it leads.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 
@@ -126,6 +134,7 @@ fn config(node: SimNode) -> Config {
     config.offsets.topic_partitions = OFFSETS_PARTITIONS;
     // Often enough that seeds see leaders change by themselves.
     config.replication.leader_check_interval = Duration::from_secs(3);
+    config.liveness = LivenessConfig { session_timeout: SESSION_TIMEOUT, heartbeat_interval: HEARTBEAT_INTERVAL };
     config.topics.auto_create = false;
     config.topics.defaults = Arc::new(TopicConfig {
         retention_ms: Some(RECORDS_RETENTION_MS + i64::from(node.0)),
@@ -182,6 +191,7 @@ impl Life {
     pub(crate) async fn hand_over(&self) {
         self.groups.stop();
         self.host.hand_over(HAND_OVER_WAIT).await;
+        self.metadata.announce_stop(ANNOUNCE_WAIT).await;
     }
 
     /// The second half: everything that is written is kept, and nothing is left to be recovered.
@@ -231,7 +241,7 @@ impl Life {
         let registry = Arc::new(metadata.clone());
         let shards = Shards::new(broker(node), host.clone(), directories, registry.clone(), upkeep());
         let carrying = recovered.iter().filter(|replica| !metadata::is_metadata(replica));
-        shards.open(carrying.map(|replica| (&directory, replica))).await.map_err(|error| error.to_string())?;
+        shards.open(carrying.map(|replica| (&directory, replica))).await;
         shards.start();
         let partitions = Partitions::new(shards.clone());
         let groups = Groups::new(group_settings(), PartitionJournal::start(registry, partitions.clone()));
@@ -240,12 +250,14 @@ impl Life {
             metadata: metadata.clone(),
             partitions: partitions.clone(),
             groups: groups.clone(),
-            metrics: Metrics::new(),
+            lags: Lags::new(groups.clone(), partitions.clone()),
+            metrics: Metrics::new(&config.metrics),
             sessions: Arc::new(FetchSessions::new(config.network.fetch_sessions_max)),
             answers: Budget::new(config.network.queued_bytes_max),
             directories: Arc::from([known]),
             config,
         };
+        metadata.start_heartbeats();
         let kafka = Kafka::new(domain);
         Ok(Self { node, number, directory, host, places, metadata, shards, kafka, partitions, groups, recovered })
     }

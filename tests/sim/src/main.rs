@@ -11,6 +11,7 @@
 
 mod aim;
 mod clients;
+mod deaths;
 mod departures;
 mod found;
 mod history;
@@ -20,6 +21,7 @@ mod life;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod oracle;
+mod panics;
 mod plots;
 mod profile;
 mod promises;

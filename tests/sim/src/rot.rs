@@ -14,9 +14,10 @@ use crate::world::World;
 /// What is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rot {
-    /// A bit of the log: only a replacement helps, unless the damage happens to be harmless.
+    /// Two bytes of the log: only a replacement helps, unless the damage happens to be harmless.
     Log,
-    /// A bit in the head of one of the last frames: what its checksum alone guards, and what a replica may have promised.
+    /// A byte or two in the head of one of the last frames: what its checksum alone guards, and what a replica may have
+    /// promised. Of a node that is alone one, which is corrected.
     Head,
     /// A bit among the records of one of the last commits.
     Records,
@@ -208,10 +209,16 @@ pub(crate) fn strike(world: &World, node: SimNode, rot: Rot, struck: &mut Struck
             (newest.clone(), byte_in(world, node, newest, 0, to)?)
         }
     };
-    if rot.may_lose() {
+    // One wrong byte of a frame is corrected: where others can replace what is lost, more is damaged.
+    let is_alone = world.nodes().count() == 1;
+    if rot.may_lose() && !(is_alone && rot == Rot::Head) {
         world.give_up(node);
     }
     match rot {
+        Rot::Log | Rot::Head if !is_alone => {
+            disk.flip_bit(&path, at, bit).ok()?;
+            disk.flip_bit(&path, at ^ 1, bit).ok()?;
+        }
         Rot::LogPage => disk.make_unreadable(&path, at).ok()?,
         Rot::IndexGone => disk.unlink(&path).ok()?,
         _ => disk.flip_bit(&path, at, bit).ok()?,

@@ -21,13 +21,15 @@ use crate::clients::{
     BURST_FROM, PLAIN_FROM, burst, committer, consumer, crowd, deleter, mover, pipeline, prober, producer, topics,
     trimmer,
 };
+use crate::deaths;
 use crate::departures;
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, progress, reads};
 use crate::life::Life;
-use crate::profile::{Profile, Tuning};
+use crate::panics;
+use crate::profile::{Profile, Tuning, damages_heads};
 use crate::registry::{PARTITIONS, node_of};
 use crate::storm::{self, Event};
 use crate::world::World;
@@ -109,7 +111,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     // Disks differ: who is slow has not synced yet what the others have committed.
     let slowest = [0, 2, 3, 4, 5][usize::try_from(sim::random_below(5)).unwrap_or(0)];
     let sync_delay_max = || Duration::from_millis([1, 1, 5, 15, 40][sim::random_below(slowest + 1) as usize % 5]);
-    let world = World::new(plan.nodes, Tuning::draw(profile, trims), sync_delay_max);
+    let world = World::new(plan.nodes, Tuning::draw(profile, trims, plan.seed), sync_delay_max);
     *last_words.lock() = Some(world.clone());
     for node in world.nodes() {
         let drift_ppm = i64::try_from(sim::random_below(400)).unwrap_or(0) - 200;
@@ -119,11 +121,17 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         let world = world.clone();
         rt::spawn(async move { world.start(node).await });
     }
+    if let Some((node, wrong_ms)) = storm::wrong_at_founding(plan.seed, plan.nodes) {
+        sim::set_wall_clock(node, wrong_ms);
+        world.tell_fault(format!("node {}: its clock is wrong by {wrong_ms} ms from the beginning", node.0));
+    }
     let began = rt::timeout(CALM_MAX, topics::found(&world)).await;
     if began.is_err() {
         world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world))));
     }
-    let events = chosen(storm::draw(profile, plan.nodes, plan.storm), plan.only.as_deref());
+    let events = storm::draw(profile, plan.nodes, plan.storm, damages_heads(plan.seed, plan.nodes));
+    let events = storm::with_panics(plan.seed, plan.nodes, plan.storm, events);
+    let events = chosen(events, plan.only.as_deref());
     let faults = events.len();
     for index in 0..PARTITIONS {
         world.run_client(
@@ -168,18 +176,24 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     if world.broken().is_none() {
         let settled = rt::timeout(CALM_MAX, settle(&world)).await;
         match settled {
-            Ok(()) => world.judge(audit(&world).await.and_then(|()| {
-                let chronicle = std::mem::take(&mut *world.chronicle());
-                history::judge(chronicle)
-            })),
+            Ok(()) => {
+                let verdict = audit(&world).await.and_then(|()| {
+                    let chronicle = std::mem::take(&mut *world.chronicle());
+                    history::judge(chronicle)
+                });
+                if world.judge(verdict).is_some() {
+                    deaths::check(&world).await;
+                }
+            }
             Err(_) => {
                 let ended = world.image().is_some_and(|image| image.intents.is_empty());
                 let why = if ended { owned(&world) } else { Ok(()) };
                 let stuck = || progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world));
-                world.judge(why.and_then(|()| Err(stuck())))
+                world.judge::<()>(why.and_then(|()| Err(stuck())));
             }
         };
     }
+    panics::judge(&world);
     looking.abort();
     tending.abort();
     let (acknowledged, reads) = {
@@ -380,6 +394,7 @@ async fn held(
 async fn look(world: World) {
     let (mut watch, mut sums, mut states) = (Watch::default(), Sums::default(), Sums::default());
     loop {
+        panics::judge(&world);
         for life in world.lives() {
             let repaired = life.directory.repaired_batches();
             if repaired > 0 && !world.is_rotten(life.node) {

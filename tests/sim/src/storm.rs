@@ -13,11 +13,15 @@ use parking_lot::Mutex;
 
 use crate::aim::{Whom, cut, resolve};
 use crate::departures;
+use crate::panics;
 use crate::plots;
 use crate::profile::Profile;
 use crate::promises::Moment;
 use crate::rot::{self, Rot, Struck};
 use crate::world::World;
+
+/// In one of so many seeds tasks panic.
+const PANICS_EVERY: u64 = 5;
 
 /// No more nodes than this come.
 const NODES_MAX: usize = 7;
@@ -71,6 +75,8 @@ pub(crate) enum Fault {
     Clock(Whom, i64),
     /// A disk is lost for good, and the node comes back with an empty one; not before all else is whole.
     Wipe(Whom),
+    /// A critical task panics; the process is started again later.
+    Panic(Whom),
     /// A further node comes.
     Join,
     /// A node hears nothing of the metadata while its shards go on, and late in that time whoever leads fails.
@@ -151,7 +157,7 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
             5 => Fault::VoteRack,
             6 => Fault::Crash(Whom::Leader, crash()),
             _ if sim::random_below(2) == 0 => Fault::Stale(victim),
-            _ => clock(Whom::Leader, nodes),
+            _ => clock(Whom::Leader),
         },
         Profile::Members => match pick {
             0..3 => Fault::Wipe(whom),
@@ -190,9 +196,8 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
     }
 }
 
-fn clock(whom: Whom, nodes: u32) -> Fault {
-    // A node that is alone is its own majority: its jump is the truth, and producers expire by it.
-    let unit_ms = if nodes > 1 { 31_536_000_000 } else { 60_000 };
+fn clock(whom: Whom) -> Fault {
+    let unit_ms = 31_536_000_000;
     let units = i64::try_from(sim::random_below(20)).unwrap_or(0) - 8;
     Fault::Clock(whom, units * unit_ms)
 }
@@ -210,7 +215,7 @@ fn any_fault(nodes: u32) -> Fault {
         13 => Fault::WriteError(whom, sim::random_below(200)),
         14 => Fault::Full(whom),
         15..17 => Fault::Pause(whom),
-        17 => clock(whom, nodes),
+        17 => clock(whom),
         18 => Fault::Twice(whom, sim::random_below(40)),
         19 => Fault::At(Moment::Vote, crash()),
         20 => Fault::Rumour(whom),
@@ -222,8 +227,26 @@ fn any_fault(nodes: u32) -> Fault {
     }
 }
 
+/// Half of the clusters are founded with one clock that is wrong by days or years, forwards more often; it is put right with
+/// all others when the storm ends, if not before. Drawn from the seed alone: the draws of the world stay as they were.
+pub(crate) fn wrong_at_founding(seed: u64, nodes: u32) -> Option<(SimNode, i64)> {
+    let mut draws = seed ^ 0xc10c_c10c_c10c_c10c;
+    let mut draw = |bound: u64| {
+        draws = draws.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (draws >> 33) % bound
+    };
+    // A node that is founded alone has nothing but its clock to go by.
+    if nodes < 3 || draw(2) == 0 {
+        return None;
+    }
+    let node = SimNode(1 + u32::try_from(draw(u64::from(nodes))).unwrap_or(0));
+    let wrong_ms = 86_400_000 * i64::try_from(8 + draw(3_000)).unwrap_or(0);
+    Some((node, if draw(4) == 0 { -wrong_ms } else { wrong_ms }))
+}
+
 /// The faults of a run, in order.
-pub(crate) fn draw(profile: Profile, nodes: u32, lasts: Duration) -> Vec<Event> {
+/// `heads`: crashes damage the head of a frame.
+pub(crate) fn draw(profile: Profile, nodes: u32, lasts: Duration, heads: bool) -> Vec<Event> {
     let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
     // Some seeds are calm, some are wild.
     let gaps_ms = if profile == Profile::Mixed { [300, 700, 1_500, 4_000] } else { [200, 300, 500, 900] };
@@ -238,12 +261,29 @@ pub(crate) fn draw(profile: Profile, nodes: u32, lasts: Duration) -> Vec<Event> 
     let mut at_ms = 300;
     while at_ms < end_ms {
         let lasts_ms = if sim::random_below(4) == 0 { sim::random_below(6_000) } else { sim::random_below(900) };
-        let fault = fault(profile, nodes, victim, loses);
+        let fault = match fault(profile, nodes, victim, loses) {
+            Fault::Crash(..) if heads => Fault::Rot { node: victim, rot: Rot::Head, down: true },
+            fault => fault,
+        };
         // Long enough for others to elect a leader, while the old one does not know it yet.
         let isolates = profile == Profile::Elections && matches!(fault, Fault::Isolate(_));
         let lasts_ms = if isolates { 1_500 + sim::random_below(2_500) } else { lasts_ms };
         events.push(Event { at_ms, lasts_ms: lasts_ms.min(end_ms - at_ms), fault });
         at_ms += 1 + sim::random_below(2 * gap_ms);
+    }
+    events
+}
+
+/// Adds panics of tasks to a schedule, in some seeds: drawn last, so that the others are what they were.
+pub(crate) fn with_panics(seed: u64, nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
+    let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+    if seed % PANICS_EVERY == 3 && end_ms > 0 {
+        for _ in 0..2 {
+            let at_ms = 300 + sim::random_below(end_ms);
+            let fault = Fault::Panic(whom(nodes));
+            events.push(Event { at_ms, lasts_ms: sim::random_below(2_000), fault });
+        }
+        events.sort_by_key(|event| event.at_ms);
     }
     events
 }
@@ -293,6 +333,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             rt::sleep(lasts).await;
             world.start(node).await;
         }
+        Fault::Panic(whom) => panics::strike(&world, resolve(&world, whom), lasts / 4).await,
         Fault::Roll => departures::roll(&world, lasts / 8).await,
         Fault::Dismiss(node) => departures::dismiss(&world, node).await,
         Fault::At(moment, crash) => {

@@ -17,6 +17,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::Decodable;
 use ottla_broker::config::{Inputs, load};
 use ottla_broker::coordinator::group::Groups;
+use ottla_broker::coordinator::lag::Lags;
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{DirectoryRecord, LocalNode, Metadata, Seeds};
 use ottla_broker::metrics::Metrics;
@@ -92,11 +93,13 @@ async fn node() -> Domain {
     let shards = Shards::new(config.node_id, host, directories, registry, Upkeep::from_config(&config));
     shards.start();
     let partitions = Partitions::new(shards);
+    let groups = Groups::start(metadata.clone(), partitions.clone());
     Domain {
-        groups: Groups::start(metadata.clone(), partitions.clone()),
+        lags: Lags::new(groups.clone(), partitions.clone()),
+        groups,
         metadata,
         partitions,
-        metrics: Metrics::new(),
+        metrics: Metrics::new(&config.metrics),
         sessions: Arc::new(FetchSessions::new(config.network.fetch_sessions_max)),
         answers: Budget::new(config.network.queued_bytes_max),
         directories: Arc::new([Directory { id, path: "/data".to_owned(), data }]),

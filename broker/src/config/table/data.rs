@@ -72,7 +72,7 @@ pub(super) const TOPICS: &[Setting] = &[
 ];
 
 pub(super) const LOG: &[Setting] = &[
-    int("ottla.log.segment.bytes", "268435456", Range::Between(1_048_576, 2_147_483_647), "Size of a segment file of the one log of a data directory.").acts("storage"),
+    int("ottla.log.segment.bytes", "268435456", Range::Between(1_048_576, 2_147_483_647), "Size of a segment file of the one log of a data directory. A record batch may have seven eighths of it, above 8 MiB all but one MiB, and at most 254 MiB: a node that is given a `message.max.bytes` above that does not start.").acts("storage"),
     boolean("ottla.sync", "true", "Whether records are synced before they are acknowledged. `false` is for tests: a power cut loses acknowledged records.").acts("storage"),
     long("ottla.disk.reserve.bytes", "536870912", at_least(0), "Free bytes below which a data directory takes no more records; reading goes on.").acts("storage"),
     long("ottla.rewriter.bytes.per.second", "67108864", at_least(0), "Bytes that the rewriter reads and writes per second to copy what lives in mostly dead files, so that these can go. It goes slower while records wait to be written and faster while space is short; a replica that is rebuilt from others goes four times as fast. 0 switches the rewriter off.").acts("storage"),
@@ -117,6 +117,20 @@ pub(super) const LOG: &[Setting] = &[
 ];
 
 pub(super) const REPLICATION: &[Setting] = &[
+    int(
+        "broker.session.timeout.ms",
+        "9000",
+        at_least(1),
+        "A node of which the metadata's leader has heard nothing for so long is fenced: clients are told of it no longer.",
+    )
+    .acts("metadata"),
+    int(
+        "broker.heartbeat.interval.ms",
+        "2000",
+        at_least(1),
+        "How often a node tells the metadata's leader that it lives; three times a session at least.",
+    )
+    .acts("metadata"),
     long(
         "replica.lag.time.max.ms",
         "30000",

@@ -4,6 +4,7 @@
 
 mod data;
 mod front;
+mod metrics;
 mod unserved;
 
 use super::setting::Setting;
@@ -19,6 +20,7 @@ pub const GROUPS: &[(&str, &[Setting])] = &[
     ("Replication", data::REPLICATION),
     ("Groups and their offsets", front::GROUPS),
     ("Producers and transactions", front::TRANSACTIONS),
+    ("Metrics", metrics::METRICS),
 ];
 
 /// All settings of a node.

@@ -15,8 +15,6 @@ const KRAFT_PREFIXES: &[&str] = &[
     "process.roles",
     "controller.",
     "metadata.",
-    "broker.heartbeat.interval.ms",
-    "broker.session.timeout.ms",
     "early.start.listeners",
     "initial.broker.registration.timeout.ms",
     "unstable.",

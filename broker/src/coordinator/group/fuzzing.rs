@@ -22,7 +22,7 @@ pub(crate) fn record(data: &[u8]) {
         assert_eq!(Record::decode(key, value), Ok(record));
     }
     let mut store = GroupStore::new();
-    store.apply_record(key, value);
+    store.apply_record(key, value, false);
     // What its checkpoint then holds makes the same store again.
     let mut restored = GroupStore::new();
     for (key, value) in store.changes() {
@@ -89,7 +89,8 @@ pub(crate) fn guard_seeds() -> Vec<Vec<u8>> {
     let group = || "g".to_owned();
     let guards = [
         Guard::Commit { group: group(), generation: 3, member_id: "m".into() },
-        Guard::Membership { group: group(), generation: 4 },
+        Guard::Membership { group: group(), generation: 4, awaits_assignment: false },
+        Guard::Membership { group: group(), generation: 5, awaits_assignment: true },
         Guard::Removal { group: group() },
         Guard::Expiry { group: group(), cutoff_ms: 5 },
     ];

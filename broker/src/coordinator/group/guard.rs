@@ -4,7 +4,10 @@
 //!     | kind 2 | group | generation |               a group's membership: generations never fall
 //!     | kind 3 | group |                            the removal of an empty group
 //!     | kind 4 | group | cutoff |                   offsets that expired: none committed after the cutoff
+//!     | kind 5 | group | generation |               as kind 2, and the generation awaits its leader's assignment
 //!
+//! Kind 5 is written from feature level 2 on. Kafka's group record has no field for it, and the record that a tool reads
+//! is to be Kafka's, byte for byte.
 //! Invariant: what is encoded decodes equal; anything else is refused.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -29,6 +32,8 @@ pub enum Guard {
         group: String,
         /// The generation of the record.
         generation: i32,
+        /// The record begins this generation: its leader has not assigned yet, and the assignments in it are void.
+        awaits_assignment: bool,
     },
     /// The removal of a group that has no members.
     Removal {
@@ -56,8 +61,8 @@ impl Guard {
                 out.put_i32(*generation);
                 wire::put_string(&mut out, member_id);
             }
-            Self::Membership { group, generation } => {
-                out.put_u8(2);
+            Self::Membership { group, generation, awaits_assignment } => {
+                out.put_u8(if *awaits_assignment { 5 } else { 2 });
                 wire::put_string(&mut out, group);
                 out.put_i32(*generation);
             }
@@ -81,7 +86,9 @@ impl Guard {
         let group = reader.string(false)?;
         let guard = match kind.first() {
             Some(1) => Self::Commit { group, generation: reader.i32()?, member_id: reader.string(false)? },
-            Some(2) => Self::Membership { group, generation: reader.i32()? },
+            Some(kind @ (2 | 5)) => {
+                Self::Membership { group, generation: reader.i32()?, awaits_assignment: *kind == 5 }
+            }
             Some(3) => Self::Removal { group },
             Some(4) => Self::Expiry { group, cutoff_ms: reader.i64()? },
             _ => return Err(Malformed("unknown guard")),
@@ -100,7 +107,8 @@ mod tests {
         for guard in [
             Guard::Commit { group: group.clone(), generation: 7, member_id: "m-1".into() },
             Guard::Commit { group: group.clone(), generation: -1, member_id: String::new() },
-            Guard::Membership { group: group.clone(), generation: 8 },
+            Guard::Membership { group: group.clone(), generation: 8, awaits_assignment: false },
+            Guard::Membership { group: group.clone(), generation: 9, awaits_assignment: true },
             Guard::Removal { group: group.clone() },
             Guard::Expiry { group, cutoff_ms: 1 << 40 },
         ] {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::error::GroupError;
 use super::store::GroupStore;
+use crate::metadata::FeatureLevel;
 use crate::partition::{AppendError, PartitionError};
 
 /// Waits until an append is applied.
@@ -22,14 +23,17 @@ pub type AppendFuture = BoxFuture<'static, Result<(), AppendError>>;
 /// The time by which a partition's records are stamped and expire: the shard clock of design section 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionClock {
-    /// Milliseconds since 1970; never falls, whoever leads.
+    /// Milliseconds since 1970; falls only when an operator sets it, whoever leads.
     pub now_ms: i64,
-    /// False while the node's wall clock is far from it and most others do not agree: nothing may expire.
-    pub may_expire: bool,
+    /// The time by which something may expire; none while no time is certain.
+    pub for_expiry_ms: Option<i64>,
 }
 
 /// The floors below, as the coordinator sees them.
 pub trait Journal: Debug + Send + Sync + 'static {
+    /// The feature level in force: which formats may be written.
+    fn level(&self) -> FeatureLevel;
+
     /// Number of partitions of the topic, existing or to be.
     fn partition_count(&self) -> i32;
 
@@ -68,7 +72,7 @@ pub trait Journal: Debug + Send + Sync + 'static {
 pub(super) fn append_refusal(error: &AppendError) -> GroupError {
     match error {
         AppendError::Partition(error) => partition_refusal(error),
-        AppendError::MessageTooLarge => GroupError::CommitTooLarge,
+        AppendError::MessageTooLarge | AppendError::EntryTooLarge { .. } => GroupError::CommitTooLarge,
         AppendError::Group(code) => GroupError::from_apply(*code),
         AppendError::NotEnoughReplicas
         | AppendError::NotEnoughReplicasAfterAppend

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::LeaderEpoch;
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use super::error::GroupError;
 use super::journal::{AppendFuture, Journal, PartitionClock};
 use super::store::GroupStore;
-use crate::metadata::{CONSUMER_OFFSETS, InternalTopic, MetadataImage};
+use crate::metadata::{CONSUMER_OFFSETS, FeatureLevel, InternalTopic, MetadataImage};
 use crate::partition::{Acks, AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
 use crate::shard::Registry;
 
@@ -37,7 +38,7 @@ impl PartitionJournal {
     #[must_use]
     pub fn start(registry: Arc<dyn Registry>, partitions: Partitions) -> Arc<Self> {
         let journal = Arc::new(Self { registry, partitions, deletions: watch::Sender::new(0) });
-        rt::spawn(follow_deletions(Arc::downgrade(&journal)));
+        rt::spawn_critical("topic-deletions", Owner::process(), follow_deletions(Arc::downgrade(&journal)));
         journal
     }
 
@@ -54,6 +55,10 @@ impl std::fmt::Debug for PartitionJournal {
 }
 
 impl Journal for PartitionJournal {
+    fn level(&self) -> FeatureLevel {
+        self.registry.image().level
+    }
+
     fn partition_count(&self) -> i32 {
         let image = self.registry.image();
         let existing = image.topic(CONSUMER_OFFSETS).map(|topic| topic.partition_count());
@@ -73,8 +78,8 @@ impl Journal for PartitionJournal {
     }
 
     fn clock(&self, partition: i32) -> Option<PartitionClock> {
-        let (now_ms, may_expire) = self.partition(partition).ok()?.clock()?;
-        Some(PartitionClock { now_ms, may_expire })
+        let time = self.partition(partition).ok()?.time()?;
+        Some(PartitionClock { now_ms: time.now_ms, for_expiry_ms: time.for_expiry_ms })
     }
 
     fn wait_until_led(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>> {

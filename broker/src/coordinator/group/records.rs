@@ -5,7 +5,7 @@
 //!     value   | 3 | offset | leader epoch | metadata | commit time |                  OffsetCommitValue v3
 //!             | 4 | as 3, compact strings, tag 0: topic id |                         written when the id is known
 //!             | 3 | type | generation | protocol | leader | state time | members |    GroupMetadataValue v3
-//!             | 4 | as 3, compact; tag 8192: awaits its assignment |                 written while a generation begins
+//!             | 4 | as 3, compact; tag 8192: awaits its assignment |                 in checkpoints; in the log before level 2
 //!     member  | id | instance id | client id | host | rebalance, session timeout | subscription | assignment |
 //!
 //! The leading number is a 16-bit version; numbers are big-endian; a missing value (tombstone) deletes the key.
@@ -16,6 +16,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
 use super::wire::{self, Malformed, Reader};
+use crate::metadata::FeatureLevel;
+
+/// First level at which the guard carries [`GroupValue::awaits_assignment`] and the log's record is a v3.
+pub(super) const GUARD_CARRIES_AWAITS_FROM: FeatureLevel = FeatureLevel(2);
 
 /// Far above what Kafka's schema will come to use.
 const AWAITS_ASSIGNMENT_TAG: u32 = 8192;
@@ -52,8 +56,9 @@ pub struct GroupValue {
     pub state_time_ms: i64,
     /// Its members.
     pub members: Vec<MemberValue>,
-    /// The generation has begun and its leader has not assigned yet. Kafka writes no record then; ours is a v4 with a
-    /// tagged field of our own, which Kafka skips.
+    /// The generation has begun and its leader has not assigned yet. Kafka writes no record then. Ottla's is a v3 as
+    /// Kafka writes it, and the guard beside it carries this flag; a checkpoint, which has no guards, and clusters below
+    /// feature level 2 have it in a v4 with a tagged field of Ottla's own, which not every tool can read.
     pub awaits_assignment: bool,
 }
 

@@ -113,6 +113,44 @@ fn a_membership_of_an_old_broker_is_read() {
     assert_eq!(read.members[0].instance_id, None);
 }
 
+fn hex(digits: &str) -> Bytes {
+    let digits: String = digits.split_whitespace().collect();
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+/// Read from `__consumer_offsets` of Apache Kafka 4.4.0, and a v4 without an id of 4.1.1: key and value of a consumer's
+/// membership, of its last leave, and of a commit.
+#[test]
+fn records_of_apache_kafka_are_read_and_written_byte_by_byte() {
+    let stable = "0003 0008636f6e73756d6572 00000001 000572616e6765
+        0032636f6e73756d65722d67672d312d63613664336133392d383066332d343962612d386362632d633266653939343030383339
+        000001a2078912db 00000001
+        0032636f6e73756d65722d67672d312d63613664336133392d383066332d343962612d386362632d633266653939343030383339
+        ffff 000d636f6e73756d65722d67672d31 000a2f3132372e302e302e31 000493e0 0000afc8
+        00000018 00030000000100027474ffffffff00000000ffffffffffff
+        00000016 000300000001000274740000000100000000ffffffff";
+    let written = [
+        ("0002 0002 6767", stable),
+        ("0002 0002 6767", "0003 0008636f6e73756d6572 00000002 ffff ffff 000001a207891560 00000000"),
+        (
+            "0001 0002 6767 0002 7474 00000000",
+            "0004 0000000000000001 00000000 01 000001a20789152c 01 00 10 8cbbac1e8b3a47d29e3b403f6549539b",
+        ),
+    ];
+    for (key, value) in written {
+        let bytes = (hex(key), Some(hex(value)));
+        let record = Record::decode(bytes.0.clone(), bytes.1.clone()).unwrap();
+        assert_eq!(record.encode().unwrap(), bytes, "{record:?}");
+    }
+    let read = [
+        ("0002 0002 6767", "0003 0000 00000000 ffff ffff 000001a2078911d7 00000000"),
+        ("0001 0002 6767 0002 7474 00000000", "0004 0000000000000001 00000000 01 000001a207883fe7 00"),
+    ];
+    for (key, value) in read {
+        assert!(!matches!(Record::decode(hex(key), Some(hex(value))).unwrap(), Record::Other { .. }), "{value}");
+    }
+}
+
 #[test]
 fn other_kinds_are_recognised_and_left_alone() {
     let key = Bytes::from_static(&[0, 3, 0, 1, b'g']);

@@ -3,15 +3,17 @@
 //!
 //! May not know: wire versions, Raft, how a group decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use ottla_protocol::ids::LeaderEpoch;
+use ottla_storage::env::critical::Owner as Supervisor;
 use ottla_storage::env::rt;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::classic::{Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, Settings, Sync};
 use super::error::GroupError;
@@ -26,6 +28,9 @@ use crate::partition::Partitions;
 
 /// New members know no id and cannot heartbeat; Kafka gives their joins as long.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60_000;
+
+/// An owner serves other requests between so many descriptions of its groups.
+const DESCRIBED_AT_ONCE_MAX: usize = 100;
 
 /// Bounds and times of the coordinator, from the configuration.
 #[derive(Debug, Clone)]
@@ -64,6 +69,9 @@ impl From<&Config> for GroupSettings {
     }
 }
 
+/// An owner that panics as soon as it starts is not started again and again without a pause.
+const REVIVE_PAUSE: Duration = Duration::from_secs(1);
+
 /// The owner of a partition's groups in one epoch.
 #[derive(Debug)]
 struct Owned {
@@ -77,6 +85,8 @@ struct Shared {
     journal: Arc<dyn Journal>,
     owners: RwLock<BTreeMap<i32, Owned>>,
     stopped: AtomicBool,
+    /// An owner has panicked.
+    revive: Arc<Notify>,
 }
 
 /// The coordinator of this node's groups. Cheap to clone.
@@ -87,8 +97,9 @@ impl Groups {
     /// Starts coordinating whatever this node leads.
     #[must_use]
     pub fn new(settings: GroupSettings, journal: Arc<dyn Journal>) -> Self {
-        let shared = Arc::new(Shared { settings, journal, owners: RwLock::default(), stopped: AtomicBool::new(false) });
-        rt::spawn(watch_leadership(Arc::downgrade(&shared)));
+        let (owners, stopped, revive) = Default::default();
+        let shared = Arc::new(Shared { settings, journal, owners, stopped, revive });
+        rt::spawn_critical("coordinator", Supervisor::process(), watch_leadership(Arc::downgrade(&shared)));
         Self(shared)
     }
 
@@ -117,10 +128,9 @@ impl Groups {
         owners.clear();
     }
 
-    /// The owner of the group's partition, started if this node has just begun to lead it. A partition that is about
+    /// The owner of a partition's groups, started if this node has just begun to lead it. A partition that is about
     /// to be adopted here is waited for: its first client has just made it come about.
-    async fn owner(&self, group: &str) -> Result<mpsc::Sender<Command>, GroupError> {
-        let partition = self.coordinator_partition(group);
+    async fn owner(&self, partition: i32) -> Result<mpsc::Sender<Command>, GroupError> {
         if let Some(owner) = self.0.owner_of(partition) {
             return Ok(owner);
         }
@@ -133,9 +143,17 @@ impl Groups {
         group: &str,
         command: impl FnOnce(Arc<str>, oneshot::Sender<T>) -> Command,
     ) -> Result<T, GroupError> {
+        self.ask_owner(self.coordinator_partition(group), |asker| command(Arc::from(group), asker)).await
+    }
+
+    async fn ask_owner<T>(
+        &self,
+        partition: i32,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, GroupError> {
         let (asker, answer) = oneshot::channel();
-        let command = command(Arc::from(group), asker);
-        self.owner(group).await?.send(command).await.map_err(|_| GroupError::NotCoordinator)?;
+        // The sender goes as soon as it has sent: an owner ends when no sender is left, whatever requests are parked.
+        self.owner(partition).await?.send(command(asker)).await.map_err(|_| GroupError::NotCoordinator)?;
         // An owner that ends drops what it did not answer.
         answer.await.map_err(|_| GroupError::NotCoordinator)
     }
@@ -210,44 +228,77 @@ impl Groups {
         fits.into_iter().map(of_one).collect()
     }
 
-    /// OffsetFetch: what `read` takes from the group's offsets, none if there is no such group.
-    pub async fn fetch<T>(&self, group: &str, read: impl FnOnce(Option<&Offsets>) -> T) -> Result<T, GroupError> {
-        let store = self.current_store(group).await?;
-        let store = store.lock();
-        Ok(read(store.group(group).map(|stored| &stored.offsets)))
+    /// OffsetFetch: for each group, by its place among `groups`, what `read` takes from its offsets; none if there is no
+    /// such group. A partition has one read index, however many of its groups are asked for.
+    pub async fn fetch<T>(
+        &self,
+        groups: &[&str],
+        mut read: impl FnMut(usize, Option<&Offsets>) -> T,
+    ) -> Vec<Result<T, GroupError>> {
+        let partitions: Vec<i32> = groups.iter().map(|group| self.coordinator_partition(group)).collect();
+        let distinct: BTreeSet<i32> = partitions.iter().copied().collect();
+        let each =
+            distinct.into_iter().map(|partition| async move { (partition, self.current_store(partition).await) });
+        let stores: BTreeMap<i32, _> = join_all(each).await.into_iter().collect();
+        let one = |(place, (group, partition)): (usize, (&&str, &i32))| {
+            let store = stores
+                .get(partition)
+                .map_or(Err(GroupError::NotCoordinator), |found| found.as_ref().map_err(|e| *e))?;
+            // Locked for one group at a time: the partition's commits are applied under the same lock.
+            let store = store.lock();
+            Ok(read(place, store.group(group).map(|stored| &stored.offsets)))
+        };
+        groups.iter().zip(&partitions).enumerate().map(one).collect()
     }
 
-    /// The group's store after a read index; only the group's coordinator answers.
-    async fn current_store(&self, group: &str) -> Result<Arc<Mutex<GroupStore>>, GroupError> {
-        let partition = self.coordinator_partition(group);
-        self.owner(group).await?;
+    /// A partition's store after a read index; only the coordinator of its groups answers.
+    async fn current_store(&self, partition: i32) -> Result<Arc<Mutex<GroupStore>>, GroupError> {
+        self.owner(partition).await?;
         self.0.journal.read_index(partition).await.map_err(|error| partition_refusal(&error))?;
         self.0.journal.store(partition).ok_or(GroupError::NotCoordinator)
     }
 
-    /// DescribeGroups, one group; none if there is no such group.
-    pub async fn describe(&self, group: &str) -> Result<Option<Described>, GroupError> {
-        self.current_store(group).await?;
-        self.ask(group, Command::Describe).await
+    /// DescribeGroups: for each group in order what it is; none if there is no such group.
+    pub async fn describe(&self, groups: &[&str]) -> Vec<Result<Option<Described>, GroupError>> {
+        let partitions: Vec<i32> = groups.iter().map(|group| self.coordinator_partition(group)).collect();
+        let mut asked: BTreeMap<i32, Vec<Arc<str>>> = BTreeMap::new();
+        for (group, partition) in groups.iter().zip(&partitions) {
+            asked.entry(*partition).or_default().push(Arc::from(*group));
+        }
+        let each = asked.into_iter().map(|(partition, groups)| async move {
+            let outcome = self.describe_in(partition, &groups).await;
+            (partition, outcome.map(Vec::into_iter))
+        });
+        let mut found: BTreeMap<i32, _> = join_all(each).await.into_iter().collect();
+        let one = |partition: &i32| match found.get_mut(partition) {
+            Some(Ok(in_order)) => in_order.next().ok_or(GroupError::NotCoordinator),
+            Some(Err(error)) => Err(*error),
+            None => Err(GroupError::NotCoordinator),
+        };
+        partitions.iter().map(one).collect()
+    }
+
+    async fn describe_in(&self, partition: i32, groups: &[Arc<str>]) -> Result<Vec<Option<Described>>, GroupError> {
+        self.current_store(partition).await?;
+        let mut described = Vec::with_capacity(groups.len());
+        for some in groups.chunks(DESCRIBED_AT_ONCE_MAX) {
+            described.extend(self.ask_owner(partition, |asker| Command::Describe(some.to_vec(), asker)).await?);
+        }
+        Ok(described)
     }
 
     /// ListGroups: all groups that this node coordinates.
     pub async fn list(&self) -> Vec<Listed> {
-        let mut all = Vec::new();
-        for partition in 0..self.0.journal.partition_count() {
-            let Some(owner) = self.0.owner_of(partition) else { continue };
-            let (asker, answer) = oneshot::channel();
-            if owner.send(Command::List(asker)).await.is_ok() {
-                // An owner that ends meanwhile has no groups to list here.
-                all.extend(answer.await.unwrap_or_default());
-            }
-        }
-        all
+        let led = (0..self.0.journal.partition_count()).filter(|partition| self.0.owner_of(*partition).is_some());
+        // An owner that ends meanwhile has no groups to list here.
+        let each =
+            led.map(|partition| async move { self.ask_owner(partition, Command::List).await.unwrap_or_default() });
+        join_all(each).await.concat()
     }
 
     /// DeleteGroups, one group.
     pub async fn delete(&self, group: &str) -> Result<(), GroupError> {
-        self.current_store(group).await?;
+        self.current_store(self.coordinator_partition(group)).await?;
         let begun = self.ask(group, Command::Delete).await?;
         self.finish(begun).await
     }
@@ -258,22 +309,27 @@ impl Groups {
         group: &str,
         topics: Vec<(Arc<str>, Vec<i32>)>,
     ) -> Result<Vec<DeletedTopic>, GroupError> {
-        self.current_store(group).await?;
+        self.current_store(self.coordinator_partition(group)).await?;
         let begun = self.ask(group, |group, asker| Command::DeleteOffsets(group, topics, asker)).await?;
         self.finish(begun).await
     }
 
-    /// Calls `visit` with the replicated groups of every partition that this node leads, for metrics.
-    pub fn visit_led(&self, mut visit: impl FnMut(&GroupStore)) {
-        let journal = &self.0.journal;
-        for partition in 0..journal.partition_count() {
-            if journal.leader_epoch(partition).is_none() {
-                continue;
-            }
-            if let Some(store) = journal.store(partition) {
-                visit(&store.lock());
-            }
-        }
+    /// The replicated groups of a partition of `__consumer_offsets`; none where this node has no replica of it.
+    #[must_use]
+    pub fn replicated(&self, partition: i32) -> Option<Arc<Mutex<GroupStore>>> {
+        self.0.journal.store(partition)
+    }
+
+    /// True if this node coordinates the groups of the partition.
+    #[must_use]
+    pub fn leads(&self, partition: i32) -> bool {
+        self.0.journal.leader_epoch(partition).is_some()
+    }
+
+    /// The time by which commits of the partition are stamped; the node's own where it does not coordinate them.
+    #[must_use]
+    pub fn clock_ms(&self, partition: i32) -> i64 {
+        self.0.journal.clock(partition).map_or_else(rt::wall_clock_ms, |clock| clock.now_ms)
     }
 }
 
@@ -305,22 +361,29 @@ impl Shared {
             retention_ms: self.settings.retention_ms,
             sweep_interval_ms: self.settings.retention_check_interval_ms,
         };
-        let commands = Owner::start(partition, epoch, settings, self.journal.clone(), store);
+        let revive = self.revive.clone();
+        let supervisor = Supervisor::new(move |_| revive.notify_one());
+        let commands = Owner::start(partition, epoch, settings, self.journal.clone(), store, supervisor);
         owners.insert(partition, Owned { epoch, commands: commands.clone() });
         Some(commands)
     }
 }
 
-/// Starts an owner wherever leadership comes, so that silent members are noticed though nobody asks.
+/// Starts an owner wherever leadership comes, so that silent members are noticed though nobody asks; and once more
+/// where one has panicked. What it keeps is in the log: ending the replica would only hand the same groups to the next
+/// coordinator.
 async fn watch_leadership(shared: Weak<Shared>) {
-    let Some(mut changes) = shared.upgrade().map(|shared| shared.journal.leadership_changes()) else { return };
+    let parts = shared.upgrade().map(|shared| (shared.journal.leadership_changes(), shared.revive.clone()));
+    let Some((mut changes, revive)) = parts else { return };
     while let Some(shared) = shared.upgrade() {
         for partition in 0..shared.journal.partition_count() {
             shared.owner_of(partition);
         }
         drop(shared);
-        if changes.changed().await.is_err() {
-            return;
+        tokio::select! {
+            biased;
+            changed = changes.changed() => if changed.is_err() { return },
+            () = revive.notified() => rt::sleep(REVIVE_PAUSE).await,
         }
     }
 }

@@ -76,7 +76,7 @@ impl GroupStore {
         match Guard::decode(guard).map_err(|_| refusal::INVALID_RECORD)? {
             Guard::Commit { group, generation, member_id } => self.judge_offsets(&group, generation, &member_id),
             Guard::Membership { .. } if mutants::is_on(Bug::GenerationLostAtFailover) => Ok(()),
-            Guard::Membership { group, generation } => match self.membership(&group) {
+            Guard::Membership { group, generation, .. } => match self.membership(&group) {
                 Some(last) if last.generation > generation => Err(refusal::ILLEGAL_GENERATION),
                 _ => Ok(()),
             },
@@ -127,24 +127,31 @@ impl GroupStore {
     }
 
     /// Applies the records of a batch that was accepted. What cannot be read is skipped alike on every replica.
-    pub fn apply_batch(&mut self, batch: &Bytes) {
+    pub fn apply_batch(&mut self, guard: Option<&Bytes>, batch: &Bytes) {
+        let guard = guard.and_then(|guard| Guard::decode(guard).ok());
+        let awaits = matches!(guard, Some(Guard::Membership { awaits_assignment: true, .. }));
         match batch::records(batch) {
             Ok(records) => {
                 for (key, value) in records {
-                    self.apply_record(key, value);
+                    self.apply_record(key, value, awaits);
                 }
             }
             Err(error) => tracing::error!("a committed batch of {} cannot be read: {error}", super::OFFSETS_TOPIC),
         }
     }
 
-    /// Applies one record.
-    pub fn apply_record(&mut self, key: Bytes, value: Option<Bytes>) {
+    /// Applies one record; `awaits`: its guard says that the generation awaits its leader's assignment.
+    pub(in crate::coordinator) fn apply_record(&mut self, key: Bytes, value: Option<Bytes>, awaits: bool) {
         // Copied: a slice would keep the whole entry in memory for as long as the group lives.
         let value = value.map(|bytes| Bytes::copy_from_slice(&bytes));
         match Record::decode(key, value) {
             Ok(Record::Offset { group, topic, partition, value }) => self.set_offset(&group, &topic, partition, value),
-            Ok(Record::Group { group, value }) => self.set_membership(&group, value),
+            Ok(Record::Group { group, mut value }) => {
+                if let Some(value) = &mut value {
+                    value.awaits_assignment |= awaits;
+                }
+                self.set_membership(&group, value);
+            }
             Ok(Record::Other { kind }) => {
                 tracing::warn!(kind, "a record of {} is of a kind not kept", super::OFFSETS_TOPIC)
             }
@@ -259,7 +266,7 @@ impl GroupStore {
 
     /// Puts back one record of a checkpoint.
     pub fn restore(&mut self, key: Bytes, value: Bytes) {
-        self.dirty_free(|store| store.apply_record(key, Some(value)));
+        self.dirty_free(|store| store.apply_record(key, Some(value), false));
     }
 
     /// What comes from the checkpoint need not be written to it again.

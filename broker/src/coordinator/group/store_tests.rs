@@ -49,7 +49,7 @@ fn membership(group: &str, generation: i32, members: &[&str]) -> Record {
 
 fn apply(store: &mut GroupStore, records: &[Record]) {
     for batch in batch::build(records, 0) {
-        store.apply_batch(&batch);
+        store.apply_batch(None, &batch);
     }
 }
 
@@ -82,10 +82,30 @@ fn a_zombies_commit_is_refused_at_apply() {
 fn a_generation_never_falls_at_apply() {
     let mut store = GroupStore::new();
     apply(&mut store, &[membership("g", 4, &["a"])]);
-    let guard = |generation| Guard::Membership { group: "g".into(), generation };
+    let guard = |generation| Guard::Membership { group: "g".into(), generation, awaits_assignment: false };
     let record = [membership("g", 3, &["b"])];
     assert_eq!(judge(&store, &guard(3), &record), Err(refusal::ILLEGAL_GENERATION));
     assert_eq!(judge(&store, &guard(4), &record), Ok(()));
+}
+
+/// The record in the log is Kafka's; that the generation is incomplete comes with the guard and lasts in checkpoints.
+#[test]
+fn an_incomplete_generation_is_known_from_its_guard() {
+    let mut store = GroupStore::new();
+    let records = [membership("g", 4, &["a"])];
+    let guard = Guard::Membership { group: "g".into(), generation: 4, awaits_assignment: true };
+    store.apply_batch(Some(&guard.encode()), &batch::build(&records, 0)[0]);
+    let awaits = |store: &GroupStore| store.group("g").unwrap().membership.as_ref().unwrap().awaits_assignment;
+    assert!(awaits(&store));
+    let mut restored = GroupStore::new();
+    for (key, value) in store.changes() {
+        restored.restore(key, value.unwrap());
+    }
+    assert!(awaits(&restored));
+    assert_eq!(restored.checksum(), store.checksum());
+    let guard = Guard::Membership { group: "g".into(), generation: 4, awaits_assignment: false };
+    store.apply_batch(Some(&guard.encode()), &batch::build(&records, 0)[0]);
+    assert!(!awaits(&store));
 }
 
 #[test]
@@ -130,7 +150,7 @@ fn many_commits_to_few_keys_leave_few_keys() {
 fn a_stored_membership_does_not_keep_its_batch_in_memory() {
     let mut store = GroupStore::new();
     let batch = batch::build(&[membership("g", 1, &["a"])], 0).remove(0);
-    store.apply_batch(&batch);
+    store.apply_batch(None, &batch);
     let member = &store.group("g").unwrap().membership.as_ref().unwrap().members[0];
     let range = batch.as_ptr_range();
     assert!(!range.contains(&member.subscription.as_ptr()));

@@ -9,12 +9,21 @@ use ottla_protocol::ids::NodeId;
 use super::{Machine, Refusal};
 use crate::metadata::image::{NodeRecord, NodeState, ShardRecord};
 use crate::metadata::levels::FeatureLevel;
+use crate::metadata::liveness::Liveness;
 use crate::metadata::records::{Record, broker_config_key, node_key};
 
 impl Machine {
     pub(super) fn set_node_state(&mut self, node: NodeId, state: NodeState) -> Result<(), Refusal> {
         let mut record = self.image.nodes.get(&node).ok_or(Refusal::NoSuchNode)?.clone();
         record.state = state;
+        self.note(&Record::Node(record.clone()));
+        Arc::make_mut(&mut self.image.nodes).insert(node, record);
+        Ok(())
+    }
+
+    pub(super) fn set_node_liveness(&mut self, node: NodeId, liveness: Liveness) -> Result<(), Refusal> {
+        let mut record = self.image.nodes.get(&node).ok_or(Refusal::NoSuchNode)?.clone();
+        record.liveness = liveness;
         self.note(&Record::Node(record.clone()));
         Arc::make_mut(&mut self.image.nodes).insert(node, record);
         Ok(())

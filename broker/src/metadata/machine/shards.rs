@@ -12,6 +12,9 @@ use crate::metadata::command::NewShard;
 use crate::metadata::image::{ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use crate::metadata::records::Record;
 
+/// Producer ids that lost entries may have given: blocks are of a thousand.
+const PRODUCER_IDS_LOST: i64 = 1 << 30;
+
 impl Machine {
     pub(super) fn add_shard(&mut self, index: RaftIndex, shard: NewShard) -> Result<(), Refusal> {
         if self.image.shards.contains_key(&shard.id)
@@ -42,6 +45,27 @@ impl Machine {
             created: index,
         });
         Ok(())
+    }
+
+    /// Entries are gone that may have given producer ids, and recorded shards that lie on a disk here: those ids are not given
+    /// again, and the shards are what their replicas say they are.
+    pub(in crate::metadata) fn entries_lost(&mut self, index: RaftIndex, on_disk: &[ShardRecord]) {
+        self.image.next_producer_id = self.image.next_producer_id.saturating_add(PRODUCER_IDS_LOST);
+        self.note_counter(self.image.next_producer_id.unsigned_abs());
+        let mut unknown: Vec<_> = on_disk.iter().filter(|shard| !self.image.shards.contains_key(&shard.id)).collect();
+        unknown.sort_by_key(|shard| shard.id);
+        for shard in unknown {
+            let last = shard.replicas.iter().map(|replica| replica.id.0).max().unwrap_or(0);
+            // What lies there from before may have left.
+            if last < self.image.next_replica_id {
+                continue;
+            }
+            self.image.next_replica_id = last.saturating_add(1);
+            self.image.next_shard_id = self.image.next_shard_id.max(shard.id.0.saturating_add(1));
+            self.note_counter(self.image.next_replica_id);
+            self.put_shard(shard.clone());
+        }
+        self.advance(index);
     }
 
     fn put_shard(&mut self, record: ShardRecord) {

@@ -16,6 +16,7 @@ use crate::net::wire::Parts;
 
 /// Nothing that a node sends is longer.
 pub(super) const FRAME_BYTES_MAX: usize = 256 << 20;
+const _: () = assert!(ottla_storage::log::ENTRY_BYTES_MAX + (1 << 19) <= FRAME_BYTES_MAX);
 /// What a frame has besides its body.
 const HEAD_BYTES: usize = 4 + 4 + 1 + 8 + 8 + 8;
 /// Room that is made at least for what comes.

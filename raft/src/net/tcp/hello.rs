@@ -27,7 +27,7 @@ pub(super) enum Class {
     Urgent = 0,
     /// Entries of clients.
     Entries = 1,
-    /// Snapshots and repairs.
+    /// Snapshots, repairs, and questions that may wait.
     Bulk = 2,
 }
 

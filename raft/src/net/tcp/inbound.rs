@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::rt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -65,7 +66,7 @@ pub(super) fn listen(listener: TcpListener, host: RaftHost, shared: Arc<Shared>)
             }
         }
     };
-    Listening { _accepting: Task(rt::spawn(accepting)) }
+    Listening { _accepting: Task(rt::spawn_critical("cluster-listener", Owner::process(), accepting)) }
 }
 
 async fn receive(stream: TcpStream, host: RaftHost, shared: Arc<Shared>) {

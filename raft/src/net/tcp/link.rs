@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ottla_protocol::ids::NodeId;
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
@@ -117,7 +118,7 @@ impl Link {
         let (queue, waiting) = mpsc::unbounded_channel();
         let (calls, pausing): (Arc<Calls>, Pausing) = Default::default();
         let keeper = Keeper { shared: shared.clone(), node, class, calls: calls.clone(), pausing: pausing.clone() };
-        rt::spawn(keeper.keep(waiting));
+        rt::spawn_critical("peer-connection", Owner::process(), keeper.keep(waiting));
         Self { queue, room: room(), calls, pausing }
     }
 

@@ -31,7 +31,7 @@ pub use inbound::Listening;
 pub use shared::{Confirmation, OnClosed};
 
 use crate::host::RaftHost;
-use crate::net::{Homes, Message, Network, Undelivered};
+use crate::net::{Home, Homes, Message, Network, Undelivered};
 use hello::Class;
 use link::{Link, greet};
 use shared::Shared;
@@ -77,6 +77,23 @@ impl TcpNetwork {
         Ok(found)
     }
 
+    fn call_in(
+        &self,
+        class: impl FnOnce(&Home, &Message) -> Class,
+        ends: (ReplicaId, ReplicaId),
+        request: Message,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
+        let Some(home) = self.shared.homes.home(ends.1) else {
+            return Undelivered::nowhere(ends.1);
+        };
+        let link = self.link(home.node, class(&home, &request));
+        Box::pin(async move {
+            let late = |_| Err(Undelivered("no answer in time".to_owned()));
+            rt::timeout(timeout, link.call(ends, &request)).await.unwrap_or_else(late)
+        })
+    }
+
     fn link(&self, node: NodeId, class: Class) -> Arc<Link> {
         let mut links = self.links.lock();
         let link = links.entry((node, class)).or_insert_with(|| Arc::new(Link::new(&self.shared, node, class)));
@@ -101,13 +118,16 @@ impl Network for TcpNetwork {
         request: Message,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        let Some(home) = self.shared.homes.home(to) else {
-            return Undelivered::nowhere(to);
-        };
-        let link = self.link(home.node, class_of(&request, home.is_urgent));
-        Box::pin(async move {
-            let late = |_| Err(Undelivered("no answer in time".to_owned()));
-            rt::timeout(timeout, link.call((from, to), &request)).await.unwrap_or_else(late)
-        })
+        self.call_in(|home, request| class_of(request, home.is_urgent), (from, to), request, timeout)
+    }
+
+    fn call_in_bulk(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        request: Message,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
+        self.call_in(|_, _| Class::Bulk, (from, to), request, timeout)
     }
 }

@@ -38,7 +38,10 @@ async fn written(disk: &SimDisk) -> (Arc<DataDir>, Arc<Toy>) {
 /// Damages the head of the frame with the batch at this offset of partition 0.
 async fn damage(directory: &DataDir, toy: &Toy, disk: &SimDisk, offset: i64) {
     let line = directory.batch_at(toy.key(0), Offset(offset)).await.unwrap().unwrap();
-    disk.flip_bit(&segment_path(line.position.segment), u64::from(line.position.byte) - 6, 2).unwrap();
+    // One wrong byte would be corrected.
+    for byte in [5, 6] {
+        disk.flip_bit(&segment_path(line.position.segment), u64::from(line.position.byte) - byte, 2).unwrap();
+    }
 }
 
 /// Reads partition 0 from each even offset: the first offset that comes, or none if it is damaged.

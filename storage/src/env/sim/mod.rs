@@ -95,6 +95,36 @@ where
     executor().on_node(node, || super::rt::spawn(future))
 }
 
+/// The critical tasks that run on a node: a number and a name each.
+#[must_use]
+pub fn critical_tasks(node: SimNode) -> Vec<(u64, &'static str)> {
+    executor().critical_tasks(node)
+}
+
+/// The next poll of this critical task panics.
+pub fn make_panic(task: u64) {
+    executor().doom(task);
+}
+
+/// True if [`make_panic`] came to pass: a task that waits for nothing, or has ended, is not polled.
+#[must_use]
+pub fn has_panicked(task: u64) -> bool {
+    executor().has_panicked(task)
+}
+
+/// Panics of tasks since the last call that [`make_panic`] did not ask for: where, which and why.
+#[must_use]
+pub fn take_panics() -> Vec<(SimNode, String)> {
+    executor().take_panics()
+}
+
+/// Why a node's process has ended by itself, if it has since the last call. Its tasks still run: what plays the
+/// supervisor stops it.
+#[must_use]
+pub fn take_fatal(node: SimNode) -> Option<String> {
+    executor().take_fatal(node)
+}
+
 /// Stops a node at once: its tasks never run again and their futures are dropped before the next poll.
 /// Tasks spawned on it later are its next life.
 pub fn crash(node: SimNode) {

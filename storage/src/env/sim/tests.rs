@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::disk::{Crash, SimDisk, SimDiskOptions};
 use super::*;
+use crate::env::critical::{Owner, process_failed};
 use crate::env::disk::{Disk, OpenMode};
 use crate::env::{rt, watch};
 
@@ -151,7 +152,7 @@ fn a_panic_reaches_the_handle_and_abort_stops_a_task() {
         assert!(error.is_panic() && error.to_string() == "on purpose");
         let blocked = rt::spawn_blocking(|| 5).await.unwrap();
         assert_eq!(blocked, 5);
-        let dedicated = rt::spawn_dedicated("writer", async { current_node() }).unwrap();
+        let dedicated = rt::spawn_dedicated("writer", Owner::process(), async { current_node() }).unwrap();
         assert_eq!(dedicated.await.unwrap(), SimNode(0));
         assert!(rt::timeout(Duration::from_secs(1), std::future::pending::<()>()).await.is_err());
     });
@@ -209,7 +210,7 @@ fn production_runs_on_tokio_and_on_threads_of_its_own() {
     runtime.block_on(async {
         assert!(!is_active());
         let (sender, mut receiver) = watch::channel(0u64);
-        let writer = rt::spawn_dedicated("writer", async move {
+        let writer = rt::spawn_dedicated("writer", Owner::process(), async move {
             for value in 1..=100 {
                 rt::sleep(Duration::from_micros(10)).await;
                 sender.send_replace(value);
@@ -219,9 +220,13 @@ fn production_runs_on_tokio_and_on_threads_of_its_own() {
         let writer = writer.unwrap();
         assert_eq!(*receiver.wait_for(|&value| value == 100).await.unwrap(), 100);
         assert_eq!(writer.await.unwrap().as_deref(), Some("writer"));
-        let stuck = rt::spawn_dedicated("stuck", std::future::pending::<()>()).unwrap();
+        let stuck = rt::spawn_dedicated("stuck", Owner::process(), std::future::pending::<()>()).unwrap();
         stuck.abort();
         assert!(!stuck.await.unwrap_err().is_panic());
+        // Its end is told even where its own thread is what panicked.
+        let broken = rt::spawn_dedicated("broken", Owner::process(), async { panic!("on its own thread") });
+        assert!(broken.unwrap().await.unwrap_err().is_panic());
+        assert_eq!(&*process_failed().await, "task broken panicked: on its own thread");
         let late = rt::timeout_at(rt::now() + Duration::from_millis(1), std::future::pending::<()>()).await;
         assert_eq!(late, Err(rt::Elapsed));
     });
@@ -243,4 +248,59 @@ fn a_file_that_was_made_and_removed_may_be_there_again_after_a_loss_of_power() {
             assert_eq!(file.bytes().unwrap(), 0, "seed {seed}: it has a name and no content");
         }
     }
+}
+
+/// The process goes when a task that it cannot do without does; one caller's task is counted, and nothing else happens.
+#[test]
+fn a_critical_task_of_the_process_ends_it_and_a_contained_one_does_not() {
+    use crate::env::critical::panic_counts;
+    use crate::env::sim;
+    use std::time::Duration;
+    sim::run(1, || async {
+        let node = SimNode(3);
+        let joined = sim::spawn_on(node, async {
+            let contained = rt::spawn(async { panic!("one request") });
+            let failed = contained.await.map_err(|error| error.is_panic());
+            rt::spawn_critical("test-listener", Owner::process(), std::future::pending::<()>());
+            failed
+        });
+        assert_eq!(joined.await.unwrap(), Err(true));
+        rt::sleep(Duration::from_millis(1)).await;
+        assert_eq!(sim::take_fatal(node), None);
+        let told = sim::take_panics();
+        assert!(matches!(&told[..], [(at, what)] if *at == node && what.contains("one request")), "{told:?}");
+        let tasks = sim::critical_tasks(node);
+        assert_eq!(tasks.iter().map(|(_, name)| *name).collect::<Vec<_>>(), ["test-listener"]);
+        assert_eq!(panic_counts()["test-listener"], 0, "it is there before it counts");
+        sim::make_panic(tasks[0].0);
+        rt::sleep(Duration::from_millis(1)).await;
+        assert!(sim::take_fatal(node).is_some_and(|why| why.contains("test-listener")));
+        assert!(sim::has_panicked(tasks[0].0) && sim::take_panics().is_empty() && sim::critical_tasks(node).is_empty());
+        assert_eq!(panic_counts()["test-listener"], 1);
+    });
+}
+
+/// What a library starts within a critical task belongs to that task's owner.
+#[test]
+fn what_a_critical_task_starts_belongs_to_its_owner() {
+    use crate::env::sim;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+    sim::run(2, || async {
+        let ended = std::sync::Arc::new(AtomicU32::new(0));
+        let count = ended.clone();
+        let owner = Owner::new(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let inner = || rt::spawn_within("inner", async { panic!("deep down") });
+        rt::spawn_critical("outer", owner.clone(), async move { drop(inner()) });
+        rt::sleep(Duration::from_millis(1)).await;
+        assert_eq!(ended.load(Ordering::SeqCst), 1);
+        owner.scope(|| rt::spawn_within("inner", async { panic!("from a scope") }));
+        rt::sleep(Duration::from_millis(1)).await;
+        assert_eq!(ended.load(Ordering::SeqCst), 2);
+        rt::spawn_within("inner", async { panic!("of nobody") });
+        rt::sleep(Duration::from_millis(1)).await;
+        assert_eq!(ended.load(Ordering::SeqCst), 2);
+    });
 }

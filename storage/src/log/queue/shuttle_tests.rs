@@ -25,7 +25,7 @@ fn frame(replica: &Arc<Replica>, sequence: u64, synced: &Arc<AtomicU64>, told: &
         let after_sync = synced.load(Ordering::SeqCst) > 0;
         told.lock().unwrap().push((id, sequence, outcome.is_ok(), after_sync));
     };
-    Queued::new(replica, sequence, RawFrame::empty(Kind::Entry), Done::Callback(Box::new(on_synced)))
+    Queued::new(replica, sequence, RawFrame::empty(Kind::Entry), Done::Callback(Some(Box::new(on_synced))))
 }
 
 /// As the log's writer does it: takes what waits, syncs, tells. Fails at the sync of commit `fails_at`.

@@ -113,3 +113,34 @@ fn a_commit_waits_for_a_replica_only_while_ordinary_frames_are_all_there_is() {
     push(&mut queue.state.lock().lanes, &first, 1, 1_000);
     assert!(!lacks(&queue), "what goes first does not wait");
 }
+
+/// A coordinator's large frame and what follows it must not be more than the segment holds: the writer would stop on
+/// it.
+#[test]
+fn what_is_picked_never_exceeds_the_segment() {
+    let (first, bulk) = (replica(1, true), replica(2, false));
+    for rest in [100 << 10, 300 << 10, 1 << 20] {
+        let mut lanes = Lanes::default();
+        push(&mut lanes, &first, 1, 90 << 10);
+        for n in 0..400 {
+            push(&mut lanes, &bulk, n, 8 << 10);
+        }
+        let frames = lanes.pick(Room { commit_bytes: 4 << 20, segment_bytes: rest });
+        assert_eq!(frames[0].replica.id.0, 1);
+        let bytes: usize = bytes_by_replica(&frames).values().sum();
+        assert!(bytes <= rest, "{bytes} bytes picked, the segment holds {rest}");
+    }
+}
+
+/// A frame that fills the segment to its last byte is taken, however many replicas wait: it goes alone.
+#[test]
+fn a_frame_that_fits_alone_is_not_kept_back_by_those_that_wait() {
+    let mut lanes = Lanes::default();
+    for id in 1..=50 {
+        push(&mut lanes, &replica(id, false), 1, 64 << 10);
+    }
+    let rest = (64 << 10) + HEADER_BYTES_PER_REPLICA;
+    assert_eq!(lanes.largest_front_bytes(), 64 << 10);
+    assert_eq!(lanes.pick(Room { segment_bytes: rest, ..ROOM }).len(), 1);
+    assert!(lanes.pick(Room { segment_bytes: rest - 8, ..ROOM }).is_empty());
+}

@@ -40,7 +40,7 @@ fn replayed(frames: &[(u64, FrameBody)]) -> Replayed {
     for (number, (sequence, body)) in frames.iter().enumerate() {
         found.frame(ONE, *sequence, place(number as u32 * 100), body, false);
     }
-    found.replay(false, None).remove(0)
+    found.replay(false, None, &AcceptLoss::Nothing).remove(0)
 }
 
 fn ids(replayed: &Replayed) -> Vec<(u64, u64)> {
@@ -90,7 +90,7 @@ fn an_entry_that_is_purged_by_now_still_voids_what_was_above_it() {
     for (sequence, body) in [(2, entry(5, 3)), (3, entry(5, 4)), (4, entry(6, 3))] {
         found.frame(ONE, sequence, place(sequence as u32 * 100), &body, false);
     }
-    let replica = found.replay(false, None).remove(0);
+    let replica = found.replay(false, None, &AcceptLoss::Nothing).remove(0);
     assert_eq!(replica.state.last_log_id(), Some(id(6, 3)));
 }
 
@@ -118,7 +118,7 @@ fn of_the_frames_before_a_floor_those_count_that_it_keeps() {
     for (number, (sequence, body)) in frames.iter().enumerate() {
         found.frame(ONE, *sequence, place(number as u32 * 100), body, false);
     }
-    let replica = found.replay(false, None).remove(0);
+    let replica = found.replay(false, None, &AcceptLoss::Nothing).remove(0);
     assert_eq!(replica.lost, None);
     assert_eq!(ids(&replica), vec![(1, 1), (1, 2), (1, 3), (1, 4)]);
     assert_eq!(replica.state.relocated, [1, 2].into());
@@ -133,7 +133,7 @@ fn a_kept_entry_that_is_gone_is_lost_unless_it_is_purged() {
         if let Some(index) = purge {
             found.frame(ONE, 11, place(200), &FrameBody::Purge(id(1, index)), false);
         }
-        assert_eq!(found.replay(false, None).remove(0).lost.is_some(), lost, "{purge:?}");
+        assert_eq!(found.replay(false, None, &AcceptLoss::Nothing).remove(0).lost.is_some(), lost, "{purge:?}");
     }
 }
 
@@ -146,7 +146,10 @@ fn a_copy_behind_damage_clears_nobody() {
     }
     found.damage(damage);
     found.frame(ONE, 2, place(600), &entry(1, 1), false);
-    assert!(found.replay(false, None).remove(0).lost.is_some(), "a vote may have been in the damage");
+    assert!(
+        found.replay(false, None, &AcceptLoss::Nothing).remove(0).lost.is_some(),
+        "a vote may have been in the damage"
+    );
 }
 
 #[test]
@@ -157,7 +160,10 @@ fn without_its_checkpoint_a_replica_with_copies_is_lost() {
     found.table(&SegmentHeader { segment: 1, incarnation: 1, first_commit: 4, previous_end, rows: vec![row] });
     found.frame(ONE, 2, place(100), &entry(1, 1), false);
     found.frame(ONE, 10, place(200), &entry(1, 2), false);
-    assert!(found.replay(false, None).remove(0).lost.is_some(), "the log might end or begin elsewhere");
+    assert!(
+        found.replay(false, None, &AcceptLoss::Nothing).remove(0).lost.is_some(),
+        "the log might end or begin elsewhere"
+    );
 }
 
 #[test]
@@ -202,7 +208,7 @@ fn a_damaged_first_header_hides_no_frame_behind_the_next_table() {
             creation: Bytes::new(),
         }],
     });
-    let replica = found.replay(false, None).remove(0);
+    let replica = found.replay(false, None, &AcceptLoss::Nothing).remove(0);
     assert_eq!(replica.lost, None);
     assert_eq!(ids(&replica), vec![(1, 1), (1, 2)]);
 }
@@ -212,7 +218,7 @@ fn frames_that_a_header_knows_and_nobody_finds_are_lost() {
     let mut found = Found::default();
     found.frame(ONE, 1, place(0), &create(), false);
     found.last_known(&[(ONE, 2)]);
-    let replica = found.replay(false, None).remove(0);
+    let replica = found.replay(false, None, &AcceptLoss::Nothing).remove(0);
     assert!(replica.lost.is_some());
     assert_eq!(replica.state.next_sequence, 3, "a lost number is not given again");
 }
@@ -225,7 +231,7 @@ fn a_replica_whose_creation_is_gone_is_lost_and_not_forgotten() {
     let mut voted = Found::default();
     voted.frame(ONE, 2, place(100), &vote(3, false), false);
     for found in [listed, voted] {
-        let replica = found.replay(false, None).remove(0);
+        let replica = found.replay(false, None, &AcceptLoss::Nothing).remove(0);
         assert!(replica.newly_lost && replica.lost.is_some());
         assert!(replica.creation.is_empty());
     }
@@ -239,7 +245,7 @@ fn damage_that_nothing_clears_marks_and_damage_that_something_clears_does_not() 
         found.frame(ONE, 1, place(0), &create(), false);
         found.frame(ONE, 2, place(behind), &entry(1, 1), false);
         found.damage(damage);
-        assert_eq!(found.replay(false, None).remove(0).lost.is_some(), lost);
+        assert_eq!(found.replay(false, None, &AcceptLoss::Nothing).remove(0).lost.is_some(), lost);
     }
 }
 
@@ -253,7 +259,7 @@ fn damaged_records_are_told_apart_by_the_known_commit() {
             let told = vec![EntryVerdicts { log_id: id(1, 1), verdicts: Vec::new(), relocated_to: None }];
             found.frame(ONE, 3, place(200), &FrameBody::Verdicts(told), false);
         }
-        let replica = found.replay(false, None).remove(0);
+        let replica = found.replay(false, None, &AcceptLoss::Nothing).remove(0);
         assert_eq!(replica.lost, None, "whether a peer has them is for others to know");
         assert_eq!(replica.damaged_unproven, unproven);
         assert_eq!(replica.damaged, vec![id(1, 1)]);
@@ -273,7 +279,7 @@ fn a_removed_replica_stays_away_also_by_a_later_table() {
     };
     found.table(&header(0));
     found.table(&header(2));
-    assert!(found.replay(false, None).is_empty());
+    assert!(found.replay(false, None, &AcceptLoss::Nothing).is_empty());
 }
 
 #[test]
@@ -300,5 +306,60 @@ fn a_removed_replica_of_which_only_tables_tell_stays_away() {
     found.table(&header(2, vec![row]));
     found.damage(Damage { segment: 2, to: 500, lists_complete: true });
     found.table(&header(3, Vec::new()));
-    assert!(found.replay(false, None).is_empty());
+    assert!(found.replay(false, None, &AcceptLoss::Nothing).is_empty());
+}
+
+/// Frames 3 and 4 are gone between whole ones, or the last ones are.
+fn accepted(frames: &[(u64, FrameBody)], known: u64) -> Replayed {
+    let mut found = Found::default();
+    for (number, (sequence, body)) in frames.iter().enumerate() {
+        found.frame(ONE, *sequence, place(number as u32 * 100), body, false);
+    }
+    found.last_known(&[(ONE, known)]);
+    found.replay(false, None, &AcceptLoss::Of([ONE].into())).remove(0)
+}
+
+#[test]
+fn where_a_loss_is_accepted_blank_entries_stand_for_those_that_are_gone() {
+    let frames = [(1, create()), (2, entry(1, 0)), (5, entry(2, 2)), (6, entry(2, 3))];
+    let replica = accepted(&frames, 6);
+    assert_eq!(ids(&replica), vec![(1, 0), (1, 1), (2, 2), (2, 3)]);
+    let missing = replica.missing.unwrap();
+    assert_eq!((missing.frames, missing.entries, missing.at_end), (2, vec![(RaftIndex(1), RaftIndex(1))], false));
+    assert_eq!((replica.lost, replica.newly_lost), (None, false));
+    // Until the checkpoint stands for what was before, floors say that it is lost.
+    assert!(replica.state.lost);
+    let blank = replica.state.slot(RaftIndex(1)).unwrap();
+    assert_eq!(blank.cached.as_ref().map(|entry| entry.kind), Some(EntryKind::Blank));
+    assert_eq!(blank.place, Some(place(200)), "recovery from here on finds all that is behind it");
+}
+
+#[test]
+fn frames_that_are_gone_at_the_end_may_have_been_entries() {
+    let replica = accepted(&[(1, create()), (2, entry(1, 0))], 4);
+    let missing = replica.missing.unwrap();
+    assert_eq!((missing.frames, missing.entries, missing.at_end), (2, Vec::new(), true));
+    let sound = accepted(&[(1, create()), (2, entry(1, 0))], 2);
+    assert_eq!((sound.missing, sound.lost, sound.state.lost), (None, None, false));
+}
+
+#[test]
+fn a_floor_behind_an_accepted_loss_stands_for_marks_and_damage_before_it() {
+    let floor = |position| ReplicaFloor {
+        replica: ONE,
+        creation: Bytes::from_static(b"x"),
+        sequence: 9,
+        kept: Vec::new(),
+        position: LogPosition { segment: 3, byte: position },
+        vote: None,
+        purged: Some(id(2, 7)),
+        lost: false,
+    };
+    for (position, lost) in [(5_000, false), (100, true)] {
+        let mut found = Found::default();
+        found.floors(vec![floor(position)]);
+        found.damage(Damage { segment: 3, to: 4_096, lists_complete: false });
+        let replica = found.replay(false, None, &AcceptLoss::Nothing).remove(0);
+        assert_eq!(replica.lost.is_some(), lost, "floor at {position}");
+    }
 }

@@ -286,6 +286,16 @@ func adminLooksAround(ctx context.Context, admin *kadm.Client) {
 	_, err = admin.DeleteGroups(ctx, group)
 	Must(err, "delete group")
 	Ok("groups")
+	versions, err := admin.ApiVersions(ctx)
+	Must(err, "api versions")
+	for _, broker := range versions {
+		// What kminion logs and exports as the cluster's version. It ends at the first release of which the broker lacks an
+		// API: for Ottla at 0.11.0, which brought transactions.
+		guess := broker.VersionGuess()
+		fmt.Println("  guessed:", guess)
+		old := strings.HasPrefix(guess, "not even") || strings.Contains(guess, "v0.8") || strings.Contains(guess, "v0.9")
+		Check(!old, "franz-go takes the broker for %s", guess)
+	}
 	var before kadm.Offsets
 	before.AddOffset(topic, 2, 3, -1)
 	deleted, err := admin.DeleteRecords(ctx, before)

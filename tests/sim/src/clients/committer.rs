@@ -77,10 +77,10 @@ async fn fetch(world: &World, group: &str) {
     let name = group.to_owned();
     let answer = world
         .ask(node, move |life| async move {
-            let offset_of = |offsets: Option<&ottla_broker::coordinator::group::store::Offsets>| {
+            let offset_of = |_, offsets: Option<&ottla_broker::coordinator::group::store::Offsets>| {
                 offsets.and_then(|offsets| offsets.get(TOPIC)?.get(&0).map(|committed| committed.offset))
             };
-            life.groups.fetch(&name, offset_of).await
+            life.groups.fetch(&[&name], offset_of).await.remove(0)
         })
         .await;
     if let Some(Ok(told)) = answer {

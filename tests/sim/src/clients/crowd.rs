@@ -16,7 +16,7 @@ pub(crate) fn come(world: &World, crowd: Crowd) {
                 let group = format!("members-{}", number / MEMBERS_PER_GROUP);
                 world.run_client("member", None, members::member(world.clone(), group, number));
             }
-            // A node that is alone believes its clock, and expires by it.
+            // Seeds of one node keep the clients with which they were run before such a node doubted its clock.
             for number in 0..if world.nodes().count() > 1 { 3 } else { 0 } {
                 world.run_client("forgetful", None, forgetful::forgetful(world.clone(), number));
             }

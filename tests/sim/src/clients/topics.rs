@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::consumer::values_in;
 use super::{pause, value_of};
 use crate::laws::i9_topics::{self, Seen, Shape};
+use crate::laws::liveness::leaders_are_listed;
 use crate::registry::PARTITIONS;
 use crate::wire::{Client, text};
 use crate::world::World;
@@ -198,7 +199,8 @@ impl Owner {
     async fn set_retention(&mut self) {
         let Some((shape, ..)) = &self.now else { return };
         let node = self.world.random_node();
-        let retention_ms = 1_000_000_000_000_i64 + i64::try_from(sim::random_below(1 << 40)).unwrap_or(0);
+        // A week at least: no run lasts so long.
+        let retention_ms = 7 * 86_400_000 + i64::try_from(sim::random_below(1 << 40)).unwrap_or(0);
         let other = Shape { retention_ms: Some(retention_ms), ..shape.clone() };
         self.attempt(Some(other.clone()));
         let setting = AlterableConfig::default()
@@ -327,6 +329,9 @@ async fn ask_metadata(world: &World, client: &mut Client, node: SimNode, name: &
     let topic = MetadataRequestTopic::default().with_name(Some(named(name)));
     let request = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
     let answer = client.call(node, METADATA, &request).await;
+    if let Some(answer) = &answer {
+        world.judge(leaders_are_listed(node.0, answer));
+    }
     let code = answer.and_then(|answer| answer.topics.first().map(|topic| topic.error_code));
     if code == Some(UNKNOWN_TOPIC) {
         let now = world.oracle().topics.get(name).cloned().unwrap_or_default();

@@ -110,6 +110,6 @@ pub(in crate::coordinator::group) enum Command {
     Commit(Arc<str>, Commit, oneshot::Sender<Begun<()>>),
     Delete(Arc<str>, oneshot::Sender<Begun<()>>),
     DeleteOffsets(Arc<str>, Vec<(Arc<str>, Vec<i32>)>, oneshot::Sender<Begun<Vec<DeletedTopic>>>),
-    Describe(Arc<str>, oneshot::Sender<Option<Described>>),
+    Describe(Vec<Arc<str>>, oneshot::Sender<Vec<Option<Described>>>),
     List(oneshot::Sender<Vec<Listed>>),
 }

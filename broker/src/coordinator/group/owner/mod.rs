@@ -19,6 +19,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use ottla_protocol::ids::LeaderEpoch;
+use ottla_storage::env::critical::Owner as Supervisor;
 use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -33,7 +34,7 @@ use super::classic::{Answer, Group, Input, Now, Output, RequestId, State};
 use super::error::GroupError;
 use super::guard::Guard;
 use super::journal::{Journal, append_refusal};
-use super::records::{GroupValue, Record};
+use super::records::{GUARD_CARRIES_AWAITS_FROM, GroupValue, Record};
 use super::store::{GroupStore, StoredGroup};
 use command::Asker;
 use slot::Slot;
@@ -85,6 +86,7 @@ impl Owner {
         settings: OwnerSettings,
         journal: Arc<dyn Journal>,
         store: Arc<Mutex<GroupStore>>,
+        supervisor: Supervisor,
     ) -> mpsc::Sender<Command> {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let owner = Self {
@@ -101,7 +103,7 @@ impl Owner {
             events: FuturesUnordered::new(),
             sweep: Sweep::new(monotonic_ms(), settings.sweep_interval_ms),
         };
-        rt::spawn(owner.run(commands));
+        rt::spawn_critical("group-coordinator", supervisor, owner.run(commands));
         sender
     }
 
@@ -224,7 +226,9 @@ impl Owner {
             Command::Commit(group, commit, asker) => drop(asker.send(self.commit(&group, commit))),
             Command::Delete(group, asker) => drop(asker.send(self.delete(&group))),
             Command::DeleteOffsets(group, topics, asker) => drop(asker.send(self.delete_offsets(&group, topics))),
-            Command::Describe(group, asker) => drop(asker.send(self.describe(&group))),
+            Command::Describe(groups, asker) => {
+                drop(asker.send(groups.iter().map(|group| self.describe(group)).collect()));
+            }
             Command::List(asker) => drop(asker.send(self.list())),
         }
     }
@@ -303,10 +307,16 @@ impl Owner {
         }
     }
 
-    fn write_membership(&mut self, group: &Arc<str>, value: GroupValue) {
+    fn write_membership(&mut self, group: &Arc<str>, mut value: GroupValue) {
         self.last_sequence += 1;
         let sequence = self.last_sequence;
-        let guard = Guard::Membership { group: group.to_string(), generation: value.generation };
+        let in_guard = self.journal.level() >= GUARD_CARRIES_AWAITS_FROM;
+        let guard = Guard::Membership {
+            group: group.to_string(),
+            generation: value.generation,
+            awaits_assignment: in_guard && value.awaits_assignment,
+        };
+        value.awaits_assignment &= !in_guard;
         let record = Record::Group { group: group.to_string(), value: Some(value) };
         let batches = batch::build(&[record], self.now().wall_ms);
         let appends: Vec<_> =
@@ -333,8 +343,8 @@ impl Owner {
             }
             Event::Written { group, sequence, outcome: Err(error) } => self.on_write_failure(&group, sequence, error),
             Event::Gone(topics) => {
-                let may_expire = self.journal.clock(self.partition).is_some_and(|clock| clock.may_expire);
-                self.sweep.begin(self.now(), topics, self.settings, may_expire);
+                let expiry_ms = self.journal.clock(self.partition).and_then(|clock| clock.for_expiry_ms);
+                self.sweep.begin(self.now(), topics, self.settings, expiry_ms);
             }
             Event::Swept => {}
         }

@@ -69,15 +69,22 @@ impl Sweep {
         self.running = Some(running);
     }
 
-    pub(super) fn begin(&mut self, now: Now, gone: Vec<(Arc<str>, Uuid)>, settings: OwnerSettings, may_expire: bool) {
+    /// `expiry_ms` is the time by which something may expire, if there is one.
+    pub(super) fn begin(
+        &mut self,
+        now: Now,
+        gone: Vec<(Arc<str>, Uuid)>,
+        settings: OwnerSettings,
+        expiry_ms: Option<i64>,
+    ) {
         self.asking = false;
         let expires = self.expiry_ms <= now.monotonic_ms;
         if expires {
             self.expiry_ms = after(now.monotonic_ms, settings.sweep_interval_ms);
         }
         let terms = Terms {
-            now_ms: now.wall_ms,
-            retention_ms: (expires && may_expire).then_some(settings.retention_ms),
+            now_ms: expiry_ms.unwrap_or(now.wall_ms),
+            retention_ms: (expires && expiry_ms.is_some()).then_some(settings.retention_ms),
             gone: gone.into_iter().collect(),
         };
         self.running = Some(Running { terms, cursor: None });

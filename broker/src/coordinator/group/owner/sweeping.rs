@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_commit_on_its_way_survives_expiry_though_another_offset_is_as_new() {
         let mut store = GroupStore::new();
-        store.apply_batch(&bytes(&[offset(0, 0), offset(1, 5_000)]));
+        store.apply_batch(None, &bytes(&[offset(0, 0), offset(1, 5_000)]));
         let stored = store.group("g").cloned().unwrap_or_default();
         let terms = Terms { now_ms: 5_000, retention_ms: Some(RETENTION_MS), ..Terms::default() };
         let due = expiry::tombstones("g", &stored, State::Empty, &terms);
@@ -115,7 +115,7 @@ mod tests {
         let guard = Guard::Expiry { group: "g".into(), cutoff_ms: newest_due_ms(&stored, &due) };
         assert_eq!(store.judge_commit(Some(&guard.encode()), &bytes(&due)), Ok(()));
         // It was on its way when the sweep looked.
-        store.apply_batch(&bytes(&[offset(0, 5_000)]));
+        store.apply_batch(None, &bytes(&[offset(0, 5_000)]));
         assert_eq!(store.judge_commit(Some(&guard.encode()), &bytes(&due)), Err(refusal::CHANGED_MEANWHILE));
         let by_partition: BTreeMap<_, _> = store.group("g").map(|g| g.offsets["t"].clone()).unwrap_or_default();
         assert_eq!(by_partition[&0].commit_time_ms, 5_000);

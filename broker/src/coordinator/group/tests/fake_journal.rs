@@ -18,6 +18,7 @@ use crate::coordinator::group::journal::{AppendFuture, Journal, PartitionClock};
 use crate::coordinator::group::owner::{Commit, NewOffset};
 use crate::coordinator::group::runtime::{GroupSettings, Groups};
 use crate::coordinator::group::store::GroupStore;
+use crate::metadata::{FeatureLevel, Levels};
 use crate::partition::{AppendError, PartitionError};
 
 /// The partition's clock when the node's monotonic clock began.
@@ -45,6 +46,10 @@ pub(super) struct FakeJournal {
     log: watch::Sender<Log>,
     queue: mpsc::UnboundedSender<Queued>,
     deleted: Mutex<Vec<String>>,
+    pub(super) read_indexes: Mutex<usize>,
+    pub(super) level: Mutex<FeatureLevel>,
+    /// Every batch that was accepted, in order.
+    pub(super) written: Arc<Mutex<Vec<Bytes>>>,
 }
 
 impl FakeJournal {
@@ -59,8 +64,12 @@ impl FakeJournal {
             log: watch::Sender::new(Log::Applies),
             queue,
             deleted: Mutex::default(),
+            read_indexes: Mutex::default(),
+            level: Mutex::new(Levels::OWN.newest),
+            written: Arc::default(),
         });
-        rt::spawn(apply_in_order(journal.store.clone(), queued, journal.log.subscribe()));
+        let (store, written) = (journal.store.clone(), journal.written.clone());
+        rt::spawn(apply_in_order(store, written, queued, journal.log.subscribe()));
         journal
     }
 
@@ -88,6 +97,7 @@ impl FakeJournal {
 
 async fn apply_in_order(
     store: Arc<Mutex<GroupStore>>,
+    written: Arc<Mutex<Vec<Bytes>>>,
     mut queued: mpsc::UnboundedReceiver<Queued>,
     mut log: watch::Receiver<Log>,
 ) {
@@ -99,13 +109,18 @@ async fn apply_in_order(
         let mut store = store.lock();
         let outcome = store.judge_commit(Some(&guard), &batch).map_err(AppendError::Group);
         if outcome.is_ok() {
-            store.apply_batch(&batch);
+            store.apply_batch(Some(&guard), &batch);
+            written.lock().push(batch);
         }
         drop(done.send(outcome));
     }
 }
 
 impl Journal for FakeJournal {
+    fn level(&self) -> FeatureLevel {
+        *self.level.lock()
+    }
+
     fn partition_count(&self) -> i32 {
         1
     }
@@ -124,7 +139,8 @@ impl Journal for FakeJournal {
 
     fn clock(&self, _: i32) -> Option<PartitionClock> {
         // A shard clock goes its own way, whatever the node's wall clock does.
-        Some(PartitionClock { now_ms: BEGAN_MS + rt::now().0 / 1_000_000, may_expire: true })
+        let now_ms = BEGAN_MS + rt::now().0 / 1_000_000;
+        Some(PartitionClock { now_ms, for_expiry_ms: Some(now_ms) })
     }
 
     fn wait_until_led(&self, _: i32) -> BoxFuture<'static, Result<(), PartitionError>> {
@@ -150,6 +166,7 @@ impl Journal for FakeJournal {
     }
 
     fn read_index(&self, _: i32) -> BoxFuture<'static, Result<(), PartitionError>> {
+        *self.read_indexes.lock() += 1;
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -237,6 +254,7 @@ pub(super) async fn settled(groups: &Groups, group: &str) -> (String, i32) {
 
 /// The committed offset of one partition.
 pub(super) async fn fetched(groups: &Groups, group: &str, topic: &str) -> Option<i64> {
-    let read = |offsets: Option<&crate::coordinator::group::store::Offsets>| Some(offsets?.get(topic)?.get(&0)?.offset);
-    groups.fetch(group, read).await.unwrap()
+    let read =
+        |_, offsets: Option<&crate::coordinator::group::store::Offsets>| Some(offsets?.get(topic)?.get(&0)?.offset);
+    groups.fetch(&[group], read).await.remove(0).unwrap()
 }

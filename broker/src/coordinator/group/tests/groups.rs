@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use ottla_storage::env::{rt, sim};
 
-use super::fake_journal::{join, settled, start, sync, who};
+use super::fake_journal::{commit, join, settled, start, sync, who};
 use crate::coordinator::group::classic::{Leaving, State};
 use crate::coordinator::group::error::GroupError;
+use crate::coordinator::group::store::Offsets;
 
 #[test]
 fn two_consumers_share_and_one_leaves() {
@@ -46,7 +47,7 @@ fn a_silent_members_group_empties_and_leaves_memory_but_not_the_store() {
         let (journal, groups) = start();
         let (_, generation) = settled(&groups, "g").await;
         rt::sleep(Duration::from_secs(11)).await;
-        let described = groups.describe("g").await.unwrap().unwrap();
+        let described = groups.describe(&["g"]).await.remove(0).unwrap().unwrap();
         assert_eq!((described.state, described.members.len()), (State::Empty, 0));
         assert_eq!(described.protocol_type, "consumer");
         let recorded = journal.store.lock().group("g").unwrap().membership.clone().unwrap();
@@ -75,7 +76,7 @@ fn what_makes_no_sense_is_refused_before_anything_happens() {
         let leaving = Leaving { member_id: "ghost".into(), instance_id: None, reason: None };
         let left = groups.leave("g", vec![leaving]).await.unwrap();
         assert_eq!(left[0].outcome, Err(GroupError::UnknownMemberId));
-        assert_eq!(groups.describe("g").await, Ok(None));
+        assert_eq!(groups.describe(&["g"]).await, [Ok(None)]);
         assert!(groups.list().await.is_empty());
     });
 }
@@ -90,7 +91,7 @@ fn groups_are_listed_described_and_deleted() {
         let mut listed: Vec<_> = groups.list().await.into_iter().map(|l| (l.group.to_string(), l.state)).collect();
         listed.sort();
         assert_eq!(listed, [("live".to_string(), State::Stable), ("simple".to_string(), State::Empty)]);
-        let described = groups.describe("live").await.unwrap().unwrap();
+        let described = groups.describe(&["live"]).await.remove(0).unwrap().unwrap();
         assert_eq!(described.protocol, "range");
         assert_eq!(described.members[0].assignment, format!("for {member}"));
 
@@ -104,5 +105,31 @@ fn groups_are_listed_described_and_deleted() {
         assert_eq!(journal.store.lock().groups().count(), 0);
         assert_eq!(journal.store.lock().checksum(), 0);
         let _ = generation;
+    });
+}
+
+/// A read index costs a round among the replicas: tools ask for thousands of groups in one request.
+#[test]
+fn many_groups_of_a_partition_take_one_read_index() {
+    sim::run(5, || async {
+        let (journal, groups) = start();
+        let (member, _) = settled(&groups, "g-7").await;
+        for at in [3, 7, 250] {
+            let name = format!("g-{at}");
+            let who = if at == 7 { who(&member, 1) } else { who("", -1) };
+            assert_eq!(groups.commit(&name, commit(who, &[("t", 0, at)])).await, [Ok(())]);
+        }
+        let names: Vec<String> = (0..300).map(|at| format!("g-{at}")).collect();
+        let asked: Vec<&str> = names.iter().map(String::as_str).collect();
+        *journal.read_indexes.lock() = 0;
+        let described = groups.describe(&asked).await;
+        assert_eq!(*journal.read_indexes.lock(), 1);
+        let state = |at: usize| described[at].as_ref().unwrap().as_ref().map(|found| found.state);
+        let known: Vec<_> = (0..300).filter_map(|at| Some((at, state(at)?))).collect();
+        assert_eq!(known, [(3, State::Empty), (7, State::Stable), (250, State::Empty)]);
+        let read = |at, offsets: Option<&Offsets>| Some((at, offsets?.get("t")?.get(&0)?.offset));
+        let fetched: Vec<_> = groups.fetch(&asked, read).await.into_iter().filter_map(Result::unwrap).collect();
+        assert_eq!(*journal.read_indexes.lock(), 2);
+        assert_eq!(fetched, [(3, 3), (7, 7), (250, 250)]);
     });
 }

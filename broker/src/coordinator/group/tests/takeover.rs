@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use ottla_storage::env::{rt, sim};
 
 use super::fake_journal::{Log, commit, fetched, join, settled, start, sync, who};
+use crate::coordinator::group::batch;
+use crate::coordinator::group::classic::State;
 use crate::coordinator::group::error::GroupError;
+use crate::metadata::FeatureLevel;
 
 #[test]
 fn parked_requests_are_sent_on_when_leadership_goes() {
@@ -23,8 +27,8 @@ fn parked_requests_are_sent_on_when_leadership_goes() {
         assert_eq!(groups.heartbeat("g", who(&member, generation)).await, Err(GroupError::NotCoordinator));
         let refused = groups.commit("g", commit(who(&member, generation), &[("t", 0, 1)])).await;
         assert_eq!(refused, [Err(GroupError::NotCoordinator)]);
-        assert_eq!(groups.fetch("g", |_| ()).await, Err(GroupError::NotCoordinator));
-        assert_eq!(groups.describe("g").await, Err(GroupError::NotCoordinator));
+        assert_eq!(groups.fetch(&["g"], |_, _| ()).await, [Err(GroupError::NotCoordinator)]);
+        assert_eq!(groups.describe(&["g"]).await, [Err(GroupError::NotCoordinator)]);
         assert!(groups.list().await.is_empty());
 
         journal.win_leadership();
@@ -69,6 +73,34 @@ fn no_generation_is_announced_before_it_is_recorded() {
         // The record was committed after all: the next generation is a greater one.
         assert_eq!(groups.join("g", join("")).await.outcome.map(|g| g.generation > 1), Ok(true));
     });
+}
+
+/// Versions of the group values in the log, in order.
+fn versions(written: &[Bytes]) -> Vec<i16> {
+    let records = written.iter().flat_map(|batch| batch::records(batch).unwrap());
+    records.map(|(_, value)| value.map_or(-1, |value| i16::from_be_bytes([value[0], value[1]]))).collect()
+}
+
+/// Kafka's v3 from feature level 2 on; below it, what the release before can read. Either way the next coordinator knows
+/// that the leader's assignment is still to come.
+#[test]
+fn an_incomplete_generation_is_written_as_kafka_writes_groups_and_taken_over_as_incomplete() {
+    for (level, expected) in [(1, [4, 3]), (2, [3, 3])] {
+        sim::run(27, move || async move {
+            let (journal, groups) = start();
+            *journal.level.lock() = FeatureLevel(level);
+            let joined = groups.join("g", join("")).await;
+            let generation = joined.outcome.unwrap().generation;
+            journal.lose_leadership();
+            rt::sleep(Duration::from_millis(500)).await;
+            journal.win_leadership();
+            let found = groups.describe(&["g"]).await.remove(0).unwrap().unwrap();
+            assert_eq!((found.state, found.members.len()), (State::CompletingRebalance, 1), "level {level}");
+            let share = sync(&joined.member_id, generation, std::slice::from_ref(&joined.member_id));
+            assert_eq!(groups.sync("g", share).await.unwrap().assignment, format!("for {}", joined.member_id));
+            assert_eq!(versions(&journal.written.lock()), expected, "level {level}");
+        });
+    }
 }
 
 #[test]
@@ -141,5 +173,23 @@ fn a_stream_of_requests_does_not_keep_silent_members_alive() {
         busy.abort();
         let members = journal.store.lock().group("g").unwrap().membership.as_ref().unwrap().members.len();
         assert_eq!(members, 0);
+    });
+}
+
+/// Its groups would have no coordinator until the next request: a member that is gone would keep its partitions.
+#[test]
+fn an_owner_that_panics_is_started_again_though_nobody_asks() {
+    sim::run(28, || async {
+        let (journal, groups) = start();
+        let (_, generation) = settled(&groups, "g").await;
+        let tasks = sim::critical_tasks(sim::SimNode::default());
+        let owners = tasks.iter().filter(|(_, name)| *name == "group-coordinator");
+        owners.for_each(|(owner, _)| {
+            sim::make_panic(*owner);
+        });
+        rt::sleep(Duration::from_secs(100)).await;
+        let recorded = journal.store.lock().group("g").unwrap().membership.clone().unwrap();
+        assert_eq!((recorded.members.len(), recorded.generation), (0, generation + 1), "the silent member is out");
+        assert!(sim::take_panics().is_empty());
     });
 }

@@ -1,0 +1,178 @@
+//! Consumer groups on the admin port: /metrics/groups, /v1/groups and /v1/groups/{id}.
+//!
+//! `?group=REGEX` and `?topic=REGEX` choose, `?scope=node` is the groups that this node coordinates, `?scope=replica`
+//! all of which it has a replica, `?scope=cluster` those of all coordinators, which are asked. The JSON pages have the
+//! cluster's unless told otherwise, /metrics/groups the node's. May not know: how lag is measured.
+
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Json, Response};
+use ottla_storage::env::rt;
+use serde_json::{Value, json};
+
+use super::query::Query;
+use super::{AdminState, group_families, not_yet, text_format};
+use crate::coordinator::lag::report::{Filter, GroupLag, PartitionLag, Report, TopicLag};
+use crate::server::context::Domain;
+
+/// Whose groups are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those that this node coordinates.
+    Node,
+    /// Those of which it has a replica.
+    Replica,
+    /// Those of all coordinators.
+    Cluster,
+}
+
+impl Scope {
+    /// What `scope` says; what to tell the caller if that is none of them.
+    pub(super) fn of(query: &Query, default: Self) -> Result<Self, String> {
+        match query.get("scope") {
+            None => Ok(default),
+            Some("node") => Ok(Self::Node),
+            Some("replica") => Ok(Self::Replica),
+            Some("cluster") => Ok(Self::Cluster),
+            Some(_) => Err("scope is node, replica or cluster".to_owned()),
+        }
+    }
+
+    pub(super) async fn groups(self, domain: &Domain, filter: &Filter) -> Report {
+        match self {
+            Self::Node => domain.lags.here(filter, false).await,
+            Self::Replica => domain.lags.here(filter, true).await,
+            Self::Cluster => domain.lags.cluster(filter).await,
+        }
+    }
+}
+
+pub(super) fn bad_request(why: &str) -> Response {
+    (StatusCode::BAD_REQUEST, Json(json!({ "error": why }))).into_response()
+}
+
+fn filter_of(query: &Query) -> Result<Filter, String> {
+    Filter::new(query.get("group"), query.get("topic")).map_err(|error| error.to_string())
+}
+
+/// A page of megabytes is not written on a thread that serves clients.
+async fn written<T: Send + 'static>(write: impl FnOnce() -> T + Send + 'static) -> Result<T, Response> {
+    rt::spawn_blocking(write).await.map_err(|error| {
+        tracing::error!("a page about groups failed: {error}");
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    })
+}
+
+pub(super) async fn metrics(State(state): State<AdminState>, uri: Uri) -> Response {
+    let Some(domain) = state.domain.get() else { return not_yet() };
+    let query = Query::of(&uri);
+    let (scope, filter) = match (Scope::of(&query, Scope::Node), filter_of(&query)) {
+        (Ok(scope), Ok(filter)) => (scope, filter),
+        (Err(why), _) | (_, Err(why)) => return bad_request(&why),
+    };
+    let report = scope.groups(domain, &filter).await;
+    let page = written(move || {
+        let mut page = String::new();
+        group_families::write(&report, usize::MAX, &mut page);
+        page
+    });
+    page.await.map_or_else(|refused| refused, text_format)
+}
+
+pub(super) async fn list(State(state): State<AdminState>, uri: Uri) -> Response {
+    let Some(domain) = state.domain.get() else { return not_yet() };
+    let query = Query::of(&uri);
+    let (scope, filter) = match (Scope::of(&query, Scope::Cluster), filter_of(&query)) {
+        (Ok(scope), Ok(filter)) => (scope, filter),
+        (Err(why), _) | (_, Err(why)) => return bad_request(&why),
+    };
+    let with_partitions = query.get("partitions") == Some("true");
+    let report = scope.groups(domain, &filter).await;
+    let page = written(move || {
+        let shown = |group: &GroupLag| shown(group, with_partitions);
+        json!({ "groups": report.groups.iter().map(shown).collect::<Vec<_>>(), "missing_partitions": report.missing })
+    });
+    page.await.map_or_else(|refused| refused, |page| Json(page).into_response())
+}
+
+pub(super) async fn one(State(state): State<AdminState>, Path(name): Path<String>) -> Response {
+    let Some(domain) = state.domain.get() else { return not_yet() };
+    let report = domain.lags.cluster(&Filter::one(&name)).await;
+    let page = written(move || {
+        let found = report.groups.first().map(|group| shown(group, true));
+        (found, report.missing.is_empty())
+    });
+    match page.await {
+        Ok((Some(group), _)) => Json(group).into_response(),
+        Ok((None, true)) => (StatusCode::NOT_FOUND, Json(json!({"error": "no group of this name"}))).into_response(),
+        Ok((None, false)) => {
+            let error = "neither the group's coordinator nor another replica of its partition answers";
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": error }))).into_response()
+        }
+        Err(refused) => refused,
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+fn shown(group: &GroupLag, with_partitions: bool) -> Value {
+    let topic = |topic: &TopicLag| {
+        let mut shown = json!({
+            "name": topic.name,
+            "partition_count": topic.partitions.len(),
+            "committed_sum": topic.committed(),
+            "lag": topic.lag(),
+        });
+        if with_partitions {
+            shown["partitions"] = topic.partitions.iter().map(partition).collect();
+        }
+        shown
+    };
+    json!({
+        "name": group.name,
+        "protocol_type": group.protocol_type,
+        "generation": group.generation,
+        "members": group.members,
+        "coordinator": group.coordinator.map(|node| node.0),
+        "status": group.status().name(),
+        "lag": group.lag(),
+        "lag_seconds": group.behind_ms().map(seconds),
+        "age_seconds": seconds(group.age_ms()),
+        "unknown_partitions": group.unknown(),
+        "topics": group.topics.iter().map(topic).collect::<Vec<_>>(),
+    })
+}
+
+fn partition(partition: &PartitionLag) -> Value {
+    let measured = partition.measured;
+    json!({
+        "partition": partition.index,
+        "committed_offset": partition.committed,
+        "end_offset": measured.map(|known| known.end),
+        "lag": measured.map(|known| known.lag),
+        "lag_seconds": measured.and_then(|known| known.behind_ms).map(seconds),
+        "age_seconds": measured.map(|known| seconds(known.age_ms)),
+        "status": partition.status.name(),
+        "window_complete": partition.completeness(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_says_null_where_nothing_is_known() {
+        let shown = shown(&GroupLag::example("g", &[(100, Some(900)), (5, None)]), true);
+        assert_eq!((&shown["lag"], &shown["status"]), (&Value::Null, &json!("ERR")));
+        let partitions = &shown["topics"][0]["partitions"];
+        assert_eq!(partitions[0]["lag"], 900);
+        assert_eq!(partitions[0]["lag_seconds"], 1_350.0);
+        assert_eq!(partitions[0]["status"], "STOP");
+        assert_eq!((&partitions[1]["lag"], &partitions[1]["age_seconds"]), (&Value::Null, &Value::Null));
+        assert_eq!(partitions[1]["committed_offset"], 5);
+    }
+}

@@ -1,0 +1,68 @@
+//! POST /api/shards/<id>/set-clock and /set-clock/<milliseconds since 1970>: a shard's clock is to be its leader's wall clock, or
+//! that time. On any node. And the metrics of the shard clocks that this node keeps.
+//!
+//! Answered when it is applied. 404: no such shard; 409: most nodes' clocks do not agree, or the time lies ahead, or the feature
+//! level is too low; 503: ask again. May not know: how a clock is set.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use serde_json::json;
+
+use super::families::Family;
+use super::{AdminState, not_yet};
+use crate::metadata::ShardId;
+use crate::server::context::Domain;
+use crate::shard::ClockSet;
+
+/// How long a shard's leader has to do it.
+const WAIT: Duration = Duration::from_secs(10);
+
+pub(super) async fn set(state: State<AdminState>, Path(id): Path<u64>) -> Response {
+    change(&state, ShardId(id), None).await
+}
+
+pub(super) async fn set_to(state: State<AdminState>, Path((id, to_ms)): Path<(u64, i64)>) -> Response {
+    change(&state, ShardId(id), Some(to_ms)).await
+}
+
+async fn change(state: &AdminState, shard: ShardId, to_ms: Option<i64>) -> Response {
+    let Some(domain) = state.domain.get() else { return not_yet() };
+    let refused = |status: StatusCode, why: &str| (status, Json(json!({ "error": why }))).into_response();
+    if shard == ShardId::METADATA || domain.metadata.image().shard(shard).is_none() {
+        return refused(StatusCode::NOT_FOUND, "no shard of this number that has a clock");
+    }
+    match domain.partitions.set_clock(shard, to_ms, WAIT).await {
+        ClockSet::Done(clock_ms) => Json(json!({ "id": shard.0, "clock_ms": clock_ms })).into_response(),
+        ClockSet::NotConfirmed => refused(
+            StatusCode::CONFLICT,
+            "most nodes' clocks do not agree with that of the shard's leader: put them right, or name the time",
+        ),
+        ClockSet::Ahead => refused(StatusCode::CONFLICT, "this time lies ahead of the leader's clock"),
+        ClockSet::LevelTooLow => {
+            refused(StatusCode::CONFLICT, "not before ottla.version=2: ottla feature upgrade ottla.version=2")
+        }
+        ClockSet::NotLeader => refused(StatusCode::SERVICE_UNAVAILABLE, "the shard has no leader now; ask again"),
+        ClockSet::TimedOut => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, "the shard's leader has not answered in time; ask again")
+        }
+    }
+}
+
+/// The clocks of the shards that this node leads.
+pub(super) fn metrics(domain: &Domain, page: &mut String) {
+    let mut ahead =
+        Family::gauge("ottla_shard_clock_ahead_seconds", "How far a shard's clock is ahead of its leader's wall clock");
+    let mut paused =
+        Family::gauge("ottla_shard_expiry_paused", "1 if nothing expires in a shard because no time is certain");
+    for shard in domain.partitions.shards() {
+        let Some(time) = shard.time() else { continue };
+        let label = format!("shard=\"{}\"", shard.creation.shard.0);
+        ahead.add(&label, time.ahead_ms / 1_000);
+        paused.add(&label, u8::from(time.for_expiry_ms.is_none()));
+    }
+    ahead.finish(page);
+    paused.finish(page);
+}

@@ -1,0 +1,72 @@
+//! A regular expression over names (of topics, of groups): it has to match a name from its first character to its last,
+//! as Prometheus matches labels.
+//!
+//! May not know: what is named, where the expression comes from.
+
+use regex::{Regex, RegexBuilder};
+
+/// Bytes that a compiled expression may take: one that comes over HTTP must not cost more.
+const COMPILED_BYTES_MAX: usize = 1 << 20;
+
+/// Names by a regular expression. The empty expression matches no name.
+#[derive(Debug, Clone)]
+pub struct NameFilter(Regex);
+
+/// An expression that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a regular expression: {0}")]
+pub struct InvalidExpression(String);
+
+impl NameFilter {
+    /// A filter by `expression`.
+    ///
+    /// # Errors
+    /// When `expression` is not a regular expression, or one that takes too much memory.
+    pub fn new(expression: &str) -> Result<Self, InvalidExpression> {
+        // By itself first: brackets that close more than was opened would pair with those that are put around it.
+        compile(expression)?;
+        compile(&format!("^(?:{expression})$")).map(Self)
+    }
+
+    /// True if the expression matches all of `name`.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.is_match(name)
+    }
+}
+
+fn compile(expression: &str) -> Result<Regex, InvalidExpression> {
+    let refused = |error: regex::Error| {
+        // The error of a syntax is a drawing of several lines; the last one says what is wrong.
+        let text = error.to_string();
+        let last = text.lines().last().unwrap_or_default();
+        InvalidExpression(last.strip_prefix("error: ").unwrap_or(last).to_owned())
+    };
+    RegexBuilder::new(expression)
+        .size_limit(COMPILED_BYTES_MAX)
+        .dfa_size_limit(COMPILED_BYTES_MAX)
+        .build()
+        .map_err(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_matched_whole_and_nothing_by_nothing() {
+        let filter = |expression: &str| NameFilter::new(expression).unwrap();
+        assert!(filter("orders").matches("orders") && !filter("orders").matches("orders-2"));
+        assert!(filter("a|b").matches("b") && !filter("a|b").matches("ab"));
+        assert!(filter("orders-.*").matches("orders-2") && filter(r"\w+").matches("größe"));
+        assert!(!filter("").matches("orders"));
+    }
+
+    #[test]
+    fn what_is_no_expression_is_refused_with_a_line_that_says_why() {
+        let refused = |expression: &str| NameFilter::new(expression).unwrap_err().to_string();
+        assert_eq!(refused("a("), "not a regular expression: unclosed group");
+        assert!(refused("a)(b").contains("unopened group"), "{}", refused("a)(b"));
+        assert!(refused(r"\w{100}{100}{100}").contains("size limit"), "{}", refused(r"\w{100}{100}{100}"));
+    }
+}

@@ -1,0 +1,260 @@
+//! How far consumer groups are behind, whole and from any node, and their status.
+//!
+//!     stores of __consumer_offsets --(sampler, every second)--> cache <-- ends of partitions, from their leaders
+//!                                                                |
+//!     any node --(request)--> the groups' coordinator ---------> report
+//!
+//! - [`Lags`] is the handle: the groups that this node coordinates, or those of the cluster, asked of their
+//!   coordinators.
+//! - `sampler` keeps the cache of every partition of `__consumer_offsets` that has a replica here: a follower samples
+//!   too, only more rarely, so that a new coordinator has values, and the window of commits behind the status, from its
+//!   first moment on.
+//! - `status` judges a group as Burrow does; `report` is what pages show, and its bytes between nodes.
+//!
+//! May not know: HTTP, text formats.
+
+mod cache;
+pub(crate) mod report;
+mod sampler;
+pub(crate) mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use ottla_protocol::ids::NodeId;
+use ottla_storage::env::rt;
+use parking_lot::{Mutex, RwLock};
+
+use self::cache::{CachedGroup, CachedPartition, CachedStore};
+use self::report::{
+    Filter, GroupLag, MeasuredLag, PartitionLag, Report, Request, TopicLag, decode_answer, encode_answer,
+};
+use self::status::WINDOW_COMMITS;
+use crate::coordinator::group::{Groups, OFFSETS_TOPIC};
+use crate::metadata::MetadataImage;
+use crate::partition::Partitions;
+use crate::shard::GroupsService;
+
+/// An answer to another node ends after the partition with which it has become so large; the rest is asked for again.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// About what a partition of a group takes in an answer.
+const PARTITION_BYTES: usize = 48;
+
+/// The lag of consumer groups; cheap to clone.
+#[derive(Clone)]
+pub struct Lags(Arc<Inner>);
+
+struct Inner {
+    groups: Groups,
+    partitions: Partitions,
+    /// By partition of `__consumer_offsets`. Locks are held for one partition or one group at a time, never across an
+    /// await.
+    stores: RwLock<BTreeMap<i32, Arc<RwLock<CachedStore>>>>,
+}
+
+impl std::fmt::Debug for Lags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lags")
+    }
+}
+
+impl Lags {
+    /// Over the groups and partitions of this node; nothing is sampled before [`Self::start`].
+    #[must_use]
+    pub fn new(groups: Groups, partitions: Partitions) -> Self {
+        Self(Arc::new(Inner { groups, partitions, stores: RwLock::default() }))
+    }
+
+    /// Samples from now on, and answers other nodes, as long as a handle is kept.
+    pub fn start(&self) {
+        rt::spawn(sampler::run(Arc::downgrade(&self.0)));
+        let weak = Arc::downgrade(&self.0);
+        let service: GroupsService = Arc::new(move |request| {
+            let weak = weak.clone();
+            async move { rt::spawn_blocking(move || answer(&weak, &request)).await.ok().flatten() }.boxed()
+        });
+        self.0.partitions.serve_groups(service);
+    }
+
+    /// The groups that this node coordinates, or with `any_replica` all of which it has a replica.
+    pub(crate) async fn here(&self, filter: &Filter, any_replica: bool) -> Report {
+        let request = Request { filter: filter.clone(), any_replica, partitions: self.0.kept(filter) };
+        let inner = self.0.clone();
+        let answered = rt::spawn_blocking(move || inner.answer(&request, usize::MAX)).await.unwrap_or_default();
+        Report { groups: sorted(answered.into_iter().flat_map(|(_, groups)| groups)), missing: Vec::new() }
+    }
+
+    /// The groups of the whole cluster, asked of their coordinators; where none answers, of a replica of the partition
+    /// that keeps them: during an election its values are only older.
+    pub(crate) async fn cluster(&self, filter: &Filter) -> Report {
+        let mut missing: BTreeSet<i32> = self.0.kept(filter).into_iter().collect();
+        let mut groups = Vec::new();
+        let own = self.0.partitions.node();
+        for any_replica in [false, true] {
+            let mut asked = BTreeSet::new();
+            // A node that answers for nothing that is missing is not asked again.
+            while !missing.is_empty() {
+                let places = self.0.places(&missing, any_replica, &asked);
+                if places.is_empty() {
+                    break;
+                }
+                let asks = places.into_iter().map(|(node, partitions)| {
+                    let request = Request { filter: filter.clone(), any_replica, partitions };
+                    async move { (node, self.ask(node, own, request).await) }
+                });
+                for (node, answered) in join_all(asks).await {
+                    let before = missing.len();
+                    for (partition, found) in answered {
+                        if missing.remove(&partition) {
+                            groups.extend(found);
+                        }
+                    }
+                    if missing.len() == before {
+                        asked.insert(node);
+                    }
+                }
+            }
+        }
+        Report { groups: sorted(groups), missing: missing.into_iter().collect() }
+    }
+
+    async fn ask(&self, node: NodeId, own: NodeId, request: Request) -> Vec<(i32, Vec<GroupLag>)> {
+        if node == own {
+            let inner = self.0.clone();
+            return rt::spawn_blocking(move || inner.answer(&request, usize::MAX)).await.unwrap_or_default();
+        }
+        let answer = self.0.partitions.ask_groups(node, request.encode()).await;
+        answer.and_then(|bytes| decode_answer(&bytes).ok()).unwrap_or_default()
+    }
+}
+
+fn sorted(groups: impl IntoIterator<Item = GroupLag>) -> Vec<GroupLag> {
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    groups
+}
+
+fn answer(inner: &Weak<Inner>, request: &Bytes) -> Option<Bytes> {
+    let inner = inner.upgrade()?;
+    let request = Request::decode(request).ok()?;
+    Some(encode_answer(&inner.answer(&request, ANSWER_BYTES_MAX)))
+}
+
+impl Inner {
+    /// The partitions of `__consumer_offsets` that may keep what is asked for.
+    fn kept(&self, filter: &Filter) -> Vec<i32> {
+        let image = self.partitions.image();
+        let Some(topic) = image.topic(OFFSETS_TOPIC) else { return Vec::new() };
+        match &filter.exact {
+            Some(group) => vec![self.groups.coordinator_partition(group)],
+            None => (0..topic.partition_count()).collect(),
+        }
+    }
+
+    /// The node to ask for each of these partitions: its leader, or with `any_replica` one of its replicas, this node
+    /// first.
+    fn places(
+        &self,
+        wanted: &BTreeSet<i32>,
+        any_replica: bool,
+        asked: &BTreeSet<NodeId>,
+    ) -> BTreeMap<NodeId, Vec<i32>> {
+        let image = self.partitions.image();
+        let (own, mut leaders) = (self.partitions.node(), self.partitions.leaders());
+        let mut places: BTreeMap<NodeId, Vec<i32>> = BTreeMap::new();
+        let Some(topic) = image.topic(OFFSETS_TOPIC) else { return places };
+        for partition in wanted {
+            let leader = leaders.of(topic, *partition);
+            let mut replicas: Vec<NodeId> = match any_replica {
+                true => leader.replicas.to_vec(),
+                false => leader.node.into_iter().collect(),
+            };
+            replicas.sort_by_key(|node| *node != own);
+            if let Some(node) = replicas.into_iter().find(|node| !asked.contains(node)) {
+                places.entry(node).or_default().push(*partition);
+            }
+        }
+        places
+    }
+
+    /// The groups of the partitions that are asked for, as far as this node has them.
+    fn answer(&self, request: &Request, bytes_max: usize) -> Vec<(i32, Vec<GroupLag>)> {
+        let image = self.partitions.image();
+        let (mut answer, mut bytes) = (Vec::new(), 0);
+        for partition in &request.partitions {
+            let leads = self.groups.leads(*partition);
+            let cached = self.stores.read().get(partition).cloned();
+            let (Some(cached), true) = (cached, leads || request.any_replica) else { continue };
+            if !cached.read().is_measured {
+                continue;
+            }
+            let coordinator = leads.then(|| self.partitions.node());
+            let now_ms = self.groups.clock_ms(*partition);
+            let groups = groups_of(&cached, &image, &request.filter, coordinator, now_ms);
+            bytes += groups.iter().flat_map(GroupLag::partitions).count() * PARTITION_BYTES;
+            answer.push((*partition, groups));
+            if bytes > bytes_max {
+                break;
+            }
+        }
+        answer
+    }
+}
+
+/// The groups of one partition of `__consumer_offsets`.
+fn groups_of(
+    cached: &RwLock<CachedStore>,
+    image: &MetadataImage,
+    filter: &Filter,
+    coordinator: Option<NodeId>,
+    clock_ms: i64,
+) -> Vec<GroupLag> {
+    let wanted: Vec<(Arc<str>, Arc<Mutex<CachedGroup>>)> = {
+        let cached = cached.read();
+        let wanted = cached.groups.iter().filter(|(name, _)| filter.wants_group(name));
+        wanted.map(|(name, group)| (name.clone(), group.clone())).collect()
+    };
+    let (now, wall_ms) = (rt::now(), rt::wall_clock_ms());
+    let shown = wanted.into_iter().map(|(name, group)| {
+        let group = group.lock();
+        let topics = group.topics.iter().filter(|(topic, _)| filter.wants_topic(topic));
+        let topics = topics.filter_map(|(name, partitions)| {
+            let topic = image.topic(name)?;
+            let of_topic = partitions.iter().filter(|(index, partition)| {
+                topic.route(**index).is_some() && partition.is_of(topic.id) && partition.is_shown()
+            });
+            let show = |(index, partition): (&i32, &CachedPartition)| {
+                let measured = partition.measured(topic.id).map(|measured| MeasuredLag {
+                    end: measured.high_watermark,
+                    lag: measured.lag(),
+                    age_ms: i64::try_from(now.since(measured.at).as_millis()).unwrap_or(i64::MAX),
+                    behind_ms: match measured.lag() {
+                        0 => Some(0),
+                        _ => measured.first_uncommitted_ms.map(|first_ms| (wall_ms - first_ms).max(0)),
+                    },
+                });
+                PartitionLag {
+                    index: *index,
+                    committed: partition.measured(topic.id).map_or(partition.committed, |measured| measured.committed),
+                    status: partition.status(topic.id, clock_ms),
+                    window_commits: u8::try_from(partition.window.commits()).unwrap_or(WINDOW_COMMITS as u8),
+                    measured,
+                }
+            };
+            let partitions: Vec<_> = of_topic.map(show).collect();
+            (!partitions.is_empty()).then(|| TopicLag { name: name.to_string(), partitions })
+        });
+        GroupLag {
+            name: name.to_string(),
+            protocol_type: group.protocol_type.clone(),
+            generation: group.generation,
+            members: group.members,
+            coordinator,
+            topics: topics.collect(),
+        }
+    });
+    shown.filter(|group| !filter.is_by_topic() || !group.topics.is_empty()).collect()
+}

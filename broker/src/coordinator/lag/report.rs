@@ -1,0 +1,315 @@
+//! The lag of groups as pages show it, which groups are asked for, and both as bytes between nodes.
+//!
+//!  request: | version u8 | group, topic, exact group: optional string | any replica u8 |
+//!           | list: partition of __consumer_offsets varint |
+//!  answer:  | version u8 | list: partition of __consumer_offsets varint, list: group |
+//!  group:   | name | protocol type | generation i32 | members varint | coordinator i32, -1 for none | list: topic |
+//!  topic:   | name | list: partition varint, committed i64, status u8, commits in the window u8, measured u8 (0: end),
+//!                          end i64, lag i64, age ms i64, behind ms i64, -1 if unknown |
+//!
+//! Reading never panics. May not know: where the numbers come from.
+
+use bytes::Bytes;
+use ottla_protocol::ids::NodeId;
+use regex::Regex;
+
+use super::status::{Status, WINDOW_COMMITS};
+use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+
+const VERSION: u8 = 1;
+
+/// Which groups and topics are asked for. Expressions match anywhere in a name, as kafka_exporter's filters do.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    group: Option<Regex>,
+    topic: Option<Regex>,
+    /// One group by its name.
+    pub(crate) exact: Option<String>,
+}
+
+/// A group and how far it is behind.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GroupLag {
+    pub(crate) name: String,
+    pub(crate) protocol_type: String,
+    pub(crate) generation: i32,
+    pub(crate) members: usize,
+    /// The node that coordinates it; none where a replica of its partition was asked because no coordinator answers.
+    pub(crate) coordinator: Option<NodeId>,
+    pub(crate) topics: Vec<TopicLag>,
+}
+
+/// A group in one topic.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TopicLag {
+    pub(crate) name: String,
+    pub(crate) partitions: Vec<PartitionLag>,
+}
+
+/// A group in one partition.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct PartitionLag {
+    pub(crate) index: i32,
+    pub(crate) committed: i64,
+    pub(crate) status: Status,
+    /// Commits that the window of the status holds, of [`WINDOW_COMMITS`].
+    pub(crate) window_commits: u8,
+    /// Absent until the partition's leader has answered for the first time.
+    pub(crate) measured: Option<MeasuredLag>,
+}
+
+/// What is known of a partition of which the leader has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MeasuredLag {
+    /// The high watermark.
+    pub(crate) end: i64,
+    pub(crate) lag: i64,
+    /// How old this is.
+    pub(crate) age_ms: i64,
+    /// Age of the first record that is not committed, 0 when there is none.
+    pub(crate) behind_ms: Option<i64>,
+}
+
+/// The groups that were asked for, by name, and the partitions of `__consumer_offsets` for which no replica has
+/// answered.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Report {
+    pub(crate) groups: Vec<GroupLag>,
+    pub(crate) missing: Vec<i32>,
+}
+
+impl GroupLag {
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &PartitionLag> {
+        self.topics.iter().flat_map(|topic| &topic.partitions)
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        Status::of_group(self.partitions().map(|partition| partition.status))
+    }
+
+    /// Age of the oldest knowledge about its partitions, 0 without any.
+    pub(crate) fn age_ms(&self) -> i64 {
+        self.partitions().filter_map(|partition| Some(partition.measured?.age_ms)).max().unwrap_or(0)
+    }
+
+    /// Partitions of which the lag is not known.
+    pub(crate) fn unknown(&self) -> usize {
+        self.partitions().filter(|partition| partition.measured.is_none()).count()
+    }
+
+    /// The sum of the lag; absent where it is not known of each partition.
+    pub(crate) fn lag(&self) -> Option<i64> {
+        self.topics.iter().map(TopicLag::lag).sum()
+    }
+
+    /// Age of the oldest record that is not committed, of those that are known.
+    pub(crate) fn behind_ms(&self) -> Option<i64> {
+        self.partitions().filter_map(|partition| partition.measured?.behind_ms).max()
+    }
+}
+
+impl TopicLag {
+    /// The sum of the lag; absent where it is not known of each partition.
+    pub(crate) fn lag(&self) -> Option<i64> {
+        self.partitions.iter().map(|partition| Some(partition.measured?.lag)).sum()
+    }
+
+    /// The sum of what is committed.
+    pub(crate) fn committed(&self) -> i64 {
+        self.partitions.iter().map(|partition| partition.committed).sum()
+    }
+}
+
+impl PartitionLag {
+    /// How much of the status's window there is, from 0 to 1.
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn completeness(&self) -> f64 {
+        f64::from(self.window_commits) / WINDOW_COMMITS as f64
+    }
+}
+
+impl Filter {
+    /// Groups and topics by expressions, all for none.
+    ///
+    /// # Errors
+    /// When one is no regular expression.
+    pub(crate) fn new(group: Option<&str>, topic: Option<&str>) -> Result<Self, regex::Error> {
+        let compile = |text: Option<&str>| text.map(Regex::new).transpose();
+        Ok(Self { group: compile(group)?, topic: compile(topic)?, exact: None })
+    }
+
+    /// One group.
+    pub(crate) fn one(group: &str) -> Self {
+        Self { exact: Some(group.to_owned()), ..Self::default() }
+    }
+
+    pub(super) fn wants_group(&self, name: &str) -> bool {
+        self.exact.as_ref().is_none_or(|exact| exact == name)
+            && self.group.as_ref().is_none_or(|group| group.is_match(name))
+    }
+
+    pub(super) fn wants_topic(&self, name: &str) -> bool {
+        self.topic.as_ref().is_none_or(|topic| topic.is_match(name))
+    }
+
+    /// True if groups without any topic that is asked for are left out.
+    pub(super) fn is_by_topic(&self) -> bool {
+        self.topic.is_some()
+    }
+}
+
+/// What one node asks of another.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) filter: Filter,
+    /// Followers answer too.
+    pub(super) any_replica: bool,
+    /// Partitions of `__consumer_offsets`.
+    pub(super) partitions: Vec<i32>,
+}
+
+impl Request {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(VERSION).optional(self.filter.group.as_ref().map(Regex::as_str));
+        w.optional(self.filter.topic.as_ref().map(Regex::as_str)).optional(self.filter.exact.as_deref());
+        write_list(w.u8(u8::from(self.any_replica)), self.partitions.iter(), |w, partition| {
+            w.varint(u64::from(partition.unsigned_abs()));
+        });
+        w.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::of_version(bytes, VERSION)?;
+        let (group, topic) = (r.optional("filter of groups")?, r.optional("filter of topics")?);
+        let filter = Filter::new(group.as_deref(), topic.as_deref()).map_err(|_| CodecError::Value("filter"))?;
+        let filter = Filter { exact: r.optional("group")?, ..filter };
+        let any_replica = r.u8("any replica")? != 0;
+        let partitions = read_list(&mut r, "partitions", |r| index(r, "partition"))?;
+        r.end()?;
+        Ok(Self { filter, any_replica, partitions })
+    }
+}
+
+fn index(r: &mut Reader<'_>, what: &'static str) -> Result<i32, CodecError> {
+    i32::try_from(r.varint(what)?).map_err(|_| CodecError::Value(what))
+}
+
+/// The groups of partitions of `__consumer_offsets` that a node has answered for.
+pub(super) fn encode_answer(partitions: &[(i32, Vec<GroupLag>)]) -> Bytes {
+    let mut w = Writer::default();
+    write_list(w.u8(VERSION), partitions.iter(), |w, (partition, groups)| {
+        write_list(w.varint(u64::from(partition.unsigned_abs())), groups.iter(), write_group);
+    });
+    w.finish()
+}
+
+pub(super) fn decode_answer(bytes: &[u8]) -> Result<Vec<(i32, Vec<GroupLag>)>, CodecError> {
+    let mut r = Reader::of_version(bytes, VERSION)?;
+    let partitions =
+        read_list(&mut r, "partitions", |r| Ok((index(r, "partition")?, read_list(r, "groups", read_group)?)))?;
+    r.end()?;
+    Ok(partitions)
+}
+
+fn write_group(w: &mut Writer, group: &GroupLag) {
+    w.string(&group.name).string(&group.protocol_type).i32(group.generation).count(group.members);
+    w.i32(group.coordinator.map_or(-1, |node| node.0));
+    write_list(w, group.topics.iter(), |w, topic| {
+        write_list(w.string(&topic.name), topic.partitions.iter(), |w, at| {
+            w.varint(u64::from(at.index.unsigned_abs())).i64(at.committed).u8(at.status.number());
+            w.u8(at.window_commits).u8(u8::from(at.measured.is_some()));
+            if let Some(lag) = at.measured {
+                w.i64(lag.end).i64(lag.lag).i64(lag.age_ms).i64(lag.behind_ms.unwrap_or(-1));
+            }
+        });
+    });
+}
+
+fn read_group(r: &mut Reader<'_>) -> Result<GroupLag, CodecError> {
+    let (name, protocol_type) = (r.string("group")?, r.string("protocol type")?);
+    let generation = r.i32("generation")?;
+    let members = usize::try_from(r.varint("members")?).map_err(|_| CodecError::Value("members"))?;
+    let coordinator = Some(NodeId(r.i32("coordinator")?)).filter(|node| node.0 >= 0);
+    let topics = read_list(r, "topics", |r| {
+        let name = r.string("topic")?;
+        Ok(TopicLag { name, partitions: read_list(r, "partitions", read_partition)? })
+    })?;
+    Ok(GroupLag { name, protocol_type, generation, members, coordinator, topics })
+}
+
+fn read_partition(r: &mut Reader<'_>) -> Result<PartitionLag, CodecError> {
+    let (index, committed) = (index(r, "partition")?, r.i64("committed offset")?);
+    let status = Status::of_number(r.u8("status")?).ok_or(CodecError::Value("status"))?;
+    let window_commits = r.u8("commits in the window")?;
+    let measured = match r.u8("measured")? {
+        0 => None,
+        1 => Some(MeasuredLag {
+            end: r.i64("end")?,
+            lag: r.i64("lag")?,
+            age_ms: r.i64("age")?,
+            behind_ms: Some(r.i64("behind")?).filter(|behind_ms| *behind_ms >= 0),
+        }),
+        _ => return Err(CodecError::Value("measured")),
+    };
+    Ok(PartitionLag { index, committed, status, window_commits, measured })
+}
+
+#[cfg(test)]
+impl GroupLag {
+    /// A group with one topic; `(committed, lag)` by partition.
+    pub(crate) fn example(name: &str, partitions: &[(i64, Option<i64>)]) -> Self {
+        let partition = |(index, (committed, lag)): (i32, &(i64, Option<i64>))| {
+            let measured = |lag| MeasuredLag { end: committed + lag, lag, age_ms: 250, behind_ms: Some(lag * 1_500) };
+            let status = if lag.is_some_and(|lag| lag > 100) { Status::Stop } else { Status::Ok };
+            PartitionLag { index, committed: *committed, status, window_commits: 3, measured: lag.map(measured) }
+        };
+        Self {
+            name: name.to_owned(),
+            protocol_type: "consumer".to_owned(),
+            generation: 4,
+            members: 2,
+            coordinator: Some(NodeId(3)),
+            topics: vec![TopicLag { name: "t".to_owned(), partitions: (0..).zip(partitions).map(partition).collect() }],
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_told_where_all_is_known() {
+        let known = GroupLag::example("g", &[(100, Some(900)), (5, Some(0))]);
+        assert_eq!((known.lag(), known.unknown(), known.behind_ms()), (Some(900), 0, Some(1_350_000)));
+        assert_eq!((known.topics[0].committed(), known.status(), known.age_ms()), (105, Status::Err, 250));
+        let partly = GroupLag::example("g", &[(100, Some(900)), (5, None)]);
+        assert_eq!((partly.lag(), partly.unknown(), partly.topics[0].lag()), (None, 1, None));
+        assert_eq!(GroupLag::example("g", &[]).lag(), Some(0));
+    }
+
+    #[test]
+    fn answers_come_back_and_cut_bytes_are_refused() {
+        let mut unknown = GroupLag::example("h", &[(7, Some(0)), (i64::MAX, None)]);
+        unknown.coordinator = None;
+        unknown.topics[0].partitions[0].measured.as_mut().unwrap().behind_ms = None;
+        let answer = vec![(0, vec![GroupLag::example("g", &[(100, Some(900))]), unknown]), (49, Vec::new())];
+        let bytes = encode_answer(&answer);
+        assert!((0..bytes.len()).all(|cut| decode_answer(&bytes[..cut]).is_err()));
+        assert_eq!(decode_answer(&bytes).unwrap(), answer);
+    }
+
+    #[test]
+    fn requests_come_back_and_cut_bytes_are_refused() {
+        let filter = Filter { exact: Some("g1".to_owned()), ..Filter::new(Some("^g"), Some("orders")).unwrap() };
+        let bytes = Request { filter, any_replica: true, partitions: vec![0, 49] }.encode();
+        assert!((0..bytes.len()).all(|cut| Request::decode(&bytes[..cut]).is_err()));
+        let read = Request::decode(&bytes).unwrap();
+        assert!(read.any_replica && read.partitions == [0, 49] && read.filter.is_by_topic());
+        assert!(read.filter.wants_group("g1") && !read.filter.wants_group("g2"));
+        assert!(read.filter.wants_topic("my.orders") && !read.filter.wants_topic("billing"));
+        assert!(Filter::new(Some("("), None).is_err());
+    }
+}

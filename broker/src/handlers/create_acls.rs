@@ -1,0 +1,16 @@
+//! CreateAcls (key 30, v1-v3): adds ACLs.
+//!
+//! Ottla has no authorizer. The answer is Kafka's without one: SECURITY_DISABLED for each creation, with the same message.
+
+use kafka_protocol::messages::create_acls_response::AclCreationResult;
+use kafka_protocol::messages::{CreateAclsRequest, CreateAclsResponse};
+use ottla_protocol::error::ErrorCode;
+
+use super::brokers::text;
+
+pub(super) fn handle(request: &CreateAclsRequest) -> CreateAclsResponse {
+    let refused = AclCreationResult::default()
+        .with_error_code(ErrorCode::SecurityDisabled.code())
+        .with_error_message(Some(text("No Authorizer is configured.")));
+    CreateAclsResponse::default().with_results(vec![refused; request.creations.len()])
+}

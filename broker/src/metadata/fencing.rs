@@ -1,0 +1,27 @@
+//! Which transitions of a node's liveness are recorded: a pure function of the image, as `decide` is.
+//!
+//! May not know: sessions (`sessions`), and how heartbeats travel (`heartbeats`).
+
+use super::command::Command;
+use super::image::MetadataImage;
+use super::liveness::{FenceReason, LEVEL, LivenessChange};
+
+/// True if all nodes of the cluster can read what is recorded.
+pub(super) fn is_in_force(image: &MetadataImage) -> bool {
+    image.level >= LEVEL
+}
+
+/// Records the transition, if it is one. A node that has said that it stops comes back only by being registered again: a
+/// heartbeat that was under way says nothing. The last node that is not fenced stays so: an answer that lists no node helps
+/// no client.
+pub(super) fn decide(image: &MetadataImage, change: &LivenessChange) -> Option<Command> {
+    use FenceReason::{SessionExpired, Starting, Stopped};
+    let record = image.nodes.get(&change.node).filter(|record| record.epoch == change.epoch)?;
+    let is_last = || image.nodes.values().all(|node| node.id == change.node || node.is_fenced());
+    let is_transition = match (record.liveness.fenced, change.to.fenced) {
+        (None, None) | (Some(Stopped), _) | (_, Some(Starting)) | (Some(SessionExpired), Some(SessionExpired)) => false,
+        (None, Some(SessionExpired | Stopped)) => !is_last(),
+        (Some(SessionExpired | Starting), None | Some(Stopped)) | (Some(Starting), Some(SessionExpired)) => true,
+    };
+    (is_in_force(image) && is_transition).then_some(Command::SetNodeLiveness { node: change.node, liveness: change.to })
+}

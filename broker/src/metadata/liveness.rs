@@ -1,0 +1,117 @@
+//! Whether a node lives, as the cluster's metadata has it: fenced or not, why, and since when.
+//!
+//! A node is fenced when its session has expired, or when it says that it stops. What follows from that is derived where clients
+//! are answered: brokers that are listed, offline replicas, the in-sync replicas as shown. Votes, membership, acknowledgements
+//! and `min.insync.replicas` go by what replicas themselves say and never look here. There is one record per node and
+//! transition, from feature level 2 on. May not know: which transitions are made (`fencing`).
+
+use std::fmt;
+
+use ottla_protocol::ids::NodeId;
+use ottla_storage::ids::RaftIndex;
+
+use super::levels::FeatureLevel;
+use crate::codec::{CodecError, Reader, Writer};
+
+/// Below this level a node of an earlier release could not read what is recorded: nothing is fenced.
+pub(super) const LEVEL: FeatureLevel = FeatureLevel(2);
+
+/// Why a node is fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FenceReason {
+    /// It sent no heartbeat for `broker.session.timeout.ms`.
+    SessionExpired,
+    /// It said that it stops, after it had handed over what it led.
+    Stopped,
+    /// It is registered and has sent no heartbeat yet.
+    Starting,
+}
+
+/// Whether a node lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Liveness {
+    /// Why clients are not told of it; `None`: they are.
+    pub fenced: Option<FenceReason>,
+    /// Wall clock of the last transition, of the node that noticed it; 0 if there was none.
+    pub since_ms: i64,
+}
+
+/// A transition that is to be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LivenessChange {
+    pub(super) node: NodeId,
+    /// The registration that it is about: void if the node has registered again.
+    pub(super) epoch: RaftIndex,
+    pub(super) to: Liveness,
+}
+
+impl FenceReason {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::SessionExpired, Self::Stopped, Self::Starting];
+
+    /// As operators are told.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SessionExpired => "fenced",
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+        }
+    }
+}
+
+impl fmt::Display for FenceReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SessionExpired => "its session has expired",
+            Self::Stopped => "it stops",
+            Self::Starting => "it starts",
+        })
+    }
+}
+
+impl Liveness {
+    /// Of a node that is registered for the first time, in a cluster at `level`.
+    pub(super) fn of_new_node(level: FeatureLevel) -> Self {
+        Self { fenced: (level >= LEVEL).then_some(FenceReason::Starting), since_ms: 0 }
+    }
+
+    /// After the node has been registered once more. A new process says nothing of the last one's death: a node that was not
+    /// fenced keeps its session, one that was comes back with its first heartbeat.
+    pub(super) fn registered_again(self) -> Self {
+        Self { fenced: self.fenced.map(|_| FenceReason::Starting), ..self }
+    }
+
+    pub(super) fn write(self, w: &mut Writer) {
+        w.u8(match self.fenced {
+            None => 0,
+            Some(FenceReason::SessionExpired) => 1,
+            Some(FenceReason::Stopped) => 2,
+            Some(FenceReason::Starting) => 3,
+        });
+        w.i64(self.since_ms);
+    }
+
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let fenced = match r.u8("fenced")? {
+            0 => None,
+            1 => Some(FenceReason::SessionExpired),
+            2 => Some(FenceReason::Stopped),
+            3 => Some(FenceReason::Starting),
+            tag => return Err(CodecError::Tag("fenced", tag)),
+        };
+        Ok(Self { fenced, since_ms: r.i64("since")? })
+    }
+}
+
+impl LivenessChange {
+    pub(super) fn write(self, w: &mut Writer) {
+        w.i32(self.node.0).u64(self.epoch.0);
+        self.to.write(w);
+    }
+
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (node, epoch) = (NodeId(r.i32("node id")?), RaftIndex(r.u64("epoch")?));
+        Ok(Self { node, epoch, to: Liveness::read(r)? })
+    }
+}

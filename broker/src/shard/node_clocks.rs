@@ -1,0 +1,95 @@
+//! What the clocks of a cluster's nodes say of this node's: each tells its own with what it leads (`announce`).
+//!
+//! A majority of all nodes counts, as in everything; too few that have been heard say nothing. A cluster of one goes by its
+//! clock's own past. May not know: shards, what is done about it.
+
+use std::sync::Arc;
+
+use ottla_storage::env::rt;
+use parking_lot::Mutex;
+
+use super::announce::Elsewhere;
+use super::clock::{Agreement, JUMP_MS_MIN, LoneClock};
+use super::leader_clock::ClockWitness;
+use super::registry::Registry;
+
+/// The clocks of this node and of those that it hears.
+pub(super) struct NodeClocks {
+    elsewhere: Arc<Elsewhere>,
+    registry: Arc<dyn Registry>,
+    lone: Mutex<LoneClock>,
+    /// The time of the last entry in any shard of this node.
+    last_entry_ms: Box<dyn Fn() -> i64 + Send + Sync>,
+}
+
+impl NodeClocks {
+    pub(super) fn new(
+        elsewhere: Arc<Elsewhere>,
+        registry: Arc<dyn Registry>,
+        last_entry_ms: Box<dyn Fn() -> i64 + Send + Sync>,
+    ) -> Self {
+        Self { elsewhere, registry, lone: Mutex::default(), last_entry_ms }
+    }
+
+    fn judge_alone(&self, wall_ms: i64, now: rt::Instant, applied_clock_ms: i64) -> Agreement {
+        // A shard that was never written to knows nothing of the past; another may.
+        let has_no_past = self.lone.lock().has_no_past();
+        let known_ms = if has_no_past { (self.last_entry_ms)().max(applied_clock_ms) } else { applied_clock_ms };
+        self.lone.lock().judge(wall_ms, now, known_ms)
+    }
+}
+
+impl ClockWitness for NodeClocks {
+    fn judge(&self, wall_ms: i64, now: rt::Instant, applied_clock_ms: i64) -> Agreement {
+        match self.registry.image().expected_nodes() {
+            1 => self.judge_alone(wall_ms, now, applied_clock_ms),
+            nodes => among(wall_ms, self.elsewhere.clocks_ms(), nodes),
+        }
+    }
+
+    fn believe(&self, wall_ms: i64, now: rt::Instant) {
+        let _ = self.lone.lock().believe(wall_ms, now);
+    }
+}
+
+/// What `others`, of a cluster of `nodes` with this one, say of its clock.
+fn among(wall_ms: i64, mut others: Vec<i64>, nodes: usize) -> Agreement {
+    let near = |time_ms: i64, others: &[i64]| {
+        others.iter().filter(|other| other.abs_diff(time_ms) <= JUMP_MS_MIN.unsigned_abs()).count()
+    };
+    let agree = near(wall_ms, &others);
+    // One that has not yet heard of any node, itself included, may be one of many.
+    if nodes > 0 && (1 + agree) * 2 > nodes {
+        return Agreement::Agrees;
+    }
+    // Though all that were not heard agreed, they were too few.
+    if nodes == 0 || (others.len() - agree) * 2 < nodes {
+        return Agreement::Unknown;
+    }
+    others.sort_unstable();
+    let middle = others.get(others.len() / 2).copied();
+    Agreement::Disagrees { most_say_ms: middle.filter(|middle_ms| near(*middle_ms, &others) * 2 > nodes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_majority_of_all_nodes_counts() {
+        let (now, far, other) = (1_000_000_000, 9_000_000_000, -9_000_000_000);
+        let of = |others: &[i64], nodes| among(now, others.to_vec(), nodes);
+        let says = |most_say_ms| Agreement::Disagrees { most_say_ms };
+        assert_eq!(of(&[], 0), Agreement::Unknown, "nothing is known of the cluster yet");
+        assert_eq!(of(&[now + JUMP_MS_MIN], 3), Agreement::Agrees);
+        assert_eq!(of(&[now + JUMP_MS_MIN + 1], 3), Agreement::Unknown, "the third may agree");
+        assert_eq!(of(&[], 3), Agreement::Unknown);
+        assert_eq!(of(&[far, far + 5], 3), says(Some(far + 5)));
+        assert_eq!(of(&[far, other], 3), says(None), "no two agree");
+        assert_eq!(of(&[far], 2), says(None), "one against one");
+        assert_eq!(of(&[now], 2), Agreement::Agrees);
+        assert_eq!(of(&[now, far, other], 5), Agreement::Unknown);
+        assert_eq!(of(&[now, now, far, other], 5), Agreement::Agrees);
+        assert_eq!(of(&[far, far, far, now], 5), says(Some(far)));
+    }
+}

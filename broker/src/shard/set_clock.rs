@@ -1,0 +1,69 @@
+//! An operator says what time it is in a shard: its leader proposes the command that sets the shard clock, down or up.
+//!
+//! Nothing does so by itself, though most nodes' clocks agree: where all of them have fallen back, what was stamped meanwhile
+//! would expire when they are put right, and an operator knows which it is. May not know: how apply goes on from there.
+
+use std::time::Duration;
+
+use ottla_storage::env::rt;
+
+use super::clock::{Agreement, JUMP_MS_MIN};
+use super::command::Command;
+use super::manager::Shards;
+use super::notices::{ClockSet, Notice};
+use crate::metadata::{FeatureLevel, ShardId, board};
+
+/// Releases before this level stop at the command.
+const LEVEL: FeatureLevel = FeatureLevel(2);
+
+/// Before another node is asked for what the first did not do.
+const ASK_PAUSE: Duration = Duration::from_millis(100);
+
+impl Shards {
+    /// Sets a shard's clock, wherever it is led now: to `to_ms`, or to its leader's wall clock.
+    pub async fn set_clock(&self, shard: ShardId, to_ms: Option<i64>, wait: Duration) -> ClockSet {
+        let deadline = rt::now() + wait;
+        loop {
+            let left = deadline.since(rt::now());
+            let outcome = match self.leader_of(shard) {
+                Some(node) if node == self.node() => {
+                    rt::timeout(left, self.set_clock_here(shard, to_ms)).await.unwrap_or(ClockSet::TimedOut)
+                }
+                Some(node) => {
+                    let (own, question) = (board(self.node()), Notice::SetClock(shard, to_ms).encode());
+                    let answer = self.0.host.ask(own, board(node), question, left).await.ok();
+                    answer.and_then(|answer| ClockSet::decode(&answer)).unwrap_or(ClockSet::TimedOut)
+                }
+                None => ClockSet::NotLeader,
+            };
+            // Nothing was done: whoever leads is not known yet, or was known wrongly.
+            if outcome != ClockSet::NotLeader || rt::now() + ASK_PAUSE >= deadline {
+                return outcome;
+            }
+            rt::sleep(ASK_PAUSE).await;
+        }
+    }
+
+    pub(super) async fn set_clock_here(&self, id: ShardId, to_ms: Option<i64>) -> ClockSet {
+        let Some(shard) = self.get(id).filter(|shard| shard.leading().is_some()) else { return ClockSet::NotLeader };
+        let image = self.registry().image();
+        if image.level < LEVEL {
+            return ClockSet::LevelTooLow;
+        }
+        let wall_ms = rt::wall_clock_ms();
+        let to_ms = match to_ms {
+            Some(to_ms) if to_ms > wall_ms.saturating_add(JUMP_MS_MIN) => return ClockSet::Ahead,
+            Some(to_ms) => to_ms,
+            // Where there is no other clock the operator is who confirms it.
+            None if image.expected_nodes() == 1 || shard.clock_agreement() == Agreement::Agrees => wall_ms,
+            None => return ClockSet::NotConfirmed,
+        };
+        match shard.command(Command::SetClock { to_ms }).await {
+            Ok(_) => {
+                tracing::warn!("shard={id}: its clock is set to {to_ms} ms, as an operator has asked");
+                ClockSet::Done(to_ms)
+            }
+            Err(_) => ClockSet::NotLeader,
+        }
+    }
+}

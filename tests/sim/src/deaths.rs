@@ -1,0 +1,75 @@
+//! After the storm: a node dies, and comes back; what the others show of it meanwhile.
+//!
+//! May not know: how it is found out.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kafka_protocol::messages::MetadataRequest;
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::SimNode;
+use ottla_storage::env::sim::disk::Crash;
+
+use crate::laws::liveness::{Shown, leaders_are_listed, untrue};
+use crate::registry::broker;
+use crate::wire::Client;
+use crate::world::World;
+
+/// How long it may take until a node that lives is shown to live: a heartbeat, and an election before it.
+const LIVES_BY: Duration = Duration::from_secs(10);
+/// The same for one that has died: elections, a session (`life::SESSION_TIMEOUT`) that a new leader grants in full.
+const FENCED_BY: Duration = Duration::from_secs(12);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+const METADATA: i16 = 12;
+
+/// What the nodes that run show; `None` if one of them does not answer.
+async fn shown(world: &World, client: &mut Client) -> Option<Vec<Shown>> {
+    let mut all = Vec::new();
+    for life in world.lives() {
+        let request = MetadataRequest::default().with_topics(None);
+        let answer = client.call(life.node, METADATA, &request).await?;
+        world.judge(leaders_are_listed(life.node.0, &answer));
+        let image = life.metadata.image();
+        let fenced = image.nodes.values().filter(|node| node.is_fenced()).map(|node| node.id.0).collect();
+        all.push(Shown::of(life.node.0, fenced, &answer));
+    }
+    Some(all)
+}
+
+/// Waits until every node that runs shows that exactly these are dead; a law is broken if that takes too long.
+async fn expect(world: &World, client: &mut Client, dead: &BTreeSet<i32>, within: Duration) {
+    let all: BTreeSet<_> = world.nodes().map(|node| broker(node).0).collect();
+    let (begun, mut last) = (rt::now(), Vec::new());
+    while world.broken().is_none() {
+        if let Some(shown) = shown(world, client).await {
+            if shown.iter().all(|shown| shown.is_true(&all, dead)) {
+                return;
+            }
+            last = shown;
+        }
+        if rt::now().since(begun) > within {
+            world.judge::<()>(Err(untrue(within.as_secs(), dead, &last)));
+            return;
+        }
+        rt::sleep(LOOK).await;
+    }
+}
+
+/// All live; one dies, is missed, and is back. Where a disk is rotten its node may be gone for good: nothing is to be learned.
+pub(crate) async fn check(world: &World) {
+    if world.nodes().any(|node| world.is_rotten(node)) {
+        return;
+    }
+    let mut client = Client::new(world.clone(), "undertaker");
+    expect(world, &mut client, &BTreeSet::new(), LIVES_BY).await;
+    // Of fewer than three nodes the others have no majority.
+    if world.nodes().count() < 3 || world.broken().is_some() {
+        return;
+    }
+    let dead: SimNode = world.random_node();
+    world.crash(dead, Crash::Process);
+    expect(world, &mut client, &BTreeSet::from([broker(dead).0]), FENCED_BY).await;
+    world.start(dead).await;
+    expect(world, &mut client, &BTreeSet::new(), LIVES_BY).await;
+}

@@ -1,0 +1,77 @@
+//! Critical tasks that panic: one of them is made to, on a node that runs, and what it belongs to must end; then a
+//! supervisor starts the process again. Any other panic of a task is a violation.
+//!
+//! May not know: clients, schedules, what the tasks do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::disk::Crash;
+use ottla_storage::env::sim::{self, SimNode};
+
+use crate::laws::Violation;
+use crate::life::Life;
+use crate::world::World;
+
+/// By then whatever it belongs to has ended.
+const ENDED_BY: Duration = Duration::from_secs(2);
+/// This one is started again by itself: its state is replicated, and ending the replica would not help its groups.
+const REVIVED: &str = "group-coordinator";
+
+/// These may outlive what they belong to for a moment, and nothing ends a second time.
+const TRANSIENT: [&str; 6] =
+    ["raft-founding", "raft-hand-over", "raft-succession", "raft-transfer", "snapshot", "suspicion"];
+
+/// What of a node has ended.
+#[derive(Default, PartialEq, Eq)]
+struct Ended {
+    process: bool,
+    directory: bool,
+    replicas: usize,
+    stopped: usize,
+}
+
+impl Ended {
+    fn of(node: SimNode, life: &Life) -> Self {
+        Self {
+            process: sim::take_fatal(node).is_some() || life.metadata.group().role().borrow().stopped,
+            directory: life.directory.poisoned().is_some(),
+            replicas: life.host.failures().borrow().len(),
+            stopped: life.host.roles().get("stopped").copied().unwrap_or(0),
+        }
+    }
+}
+
+/// Makes one critical task of the node panic, looks at what that did, and starts the process again.
+pub(crate) async fn strike(world: &World, node: SimNode, down_for: Duration) {
+    let Some(life) = world.life(node) else { return };
+    let mut tasks = sim::critical_tasks(node);
+    tasks.retain(|(_, name)| !TRANSIENT.contains(name));
+    let pick = usize::try_from(sim::random_below(tasks.len().max(1) as u64)).unwrap_or(0);
+    let Some((task, name)) = tasks.get(pick).copied() else { return };
+    let before = Ended::of(node, &life);
+    world.tell_fault(format!("node {}: task {name} is to panic", node.0));
+    sim::make_panic(task);
+    rt::sleep(ENDED_BY).await;
+    let is_same = world.life(node).is_some_and(|now| Arc::ptr_eq(&now, &life));
+    let was_whole = before == Ended::default();
+    let goes_on = is_same && sim::has_panicked(task) && Ended::of(node, &life) == before;
+    if goes_on && was_whole && name != REVIVED {
+        let what = format!("node {}: task {name} panicked, and everything goes on without it", node.0);
+        world.judge::<()>(Err(Violation::new("a critical task that panics ends what it belongs to", None, what)));
+    }
+    drop(life);
+    if is_same {
+        world.crash(node, Crash::Process);
+    }
+    rt::sleep(down_for).await;
+    world.start(node).await;
+}
+
+/// Panics of tasks that were not made to are violations.
+pub(crate) fn judge(world: &World) {
+    for (node, what) in sim::take_panics() {
+        world.judge::<()>(Err(Violation::new("no task panics", None, format!("node {}: {what}", node.0))));
+    }
+}
