@@ -4,19 +4,21 @@
 //! all of which it has a replica, `?scope=cluster` those of all coordinators, which are asked. The JSON pages have the
 //! cluster's unless told otherwise, /metrics/groups the node's. May not know: how lag is measured.
 
-use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use ottla_storage::env::rt;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::query::Query;
-use super::{AdminState, group_families, not_yet, text_format};
+use super::pages::{Names, text_format};
+use super::{AdminState, group_families, not_yet};
 use crate::coordinator::lag::report::{Filter, GroupLag, PartitionLag, Report, TopicLag};
 use crate::server::context::Domain;
 
 /// Whose groups are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Scope {
     /// Those that this node coordinates.
     Node,
@@ -27,17 +29,6 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// What `scope` says; what to tell the caller if that is none of them.
-    pub(super) fn of(query: &Query, default: Self) -> Result<Self, String> {
-        match query.get("scope") {
-            None => Ok(default),
-            Some("node") => Ok(Self::Node),
-            Some("replica") => Ok(Self::Replica),
-            Some("cluster") => Ok(Self::Cluster),
-            Some(_) => Err("scope is node, replica or cluster".to_owned()),
-        }
-    }
-
     pub(super) async fn groups(self, domain: &Domain, filter: &Filter) -> Report {
         match self {
             Self::Node => domain.lags.here(filter, false).await,
@@ -47,12 +38,24 @@ impl Scope {
     }
 }
 
-pub(super) fn bad_request(why: &str) -> Response {
-    (StatusCode::BAD_REQUEST, Json(json!({ "error": why }))).into_response()
+/// What may be asked of a page about groups.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    group: Option<Names>,
+    topic: Option<Names>,
+    scope: Option<Scope>,
+    /// With each partition; the sums of topics without it.
+    #[serde(default)]
+    partitions: bool,
 }
 
-fn filter_of(query: &Query) -> Result<Filter, String> {
-    Filter::new(query.get("group"), query.get("topic")).map_err(|error| error.to_string())
+impl Asked {
+    /// The groups that are asked for, and whether with their partitions.
+    async fn groups(self, domain: &Domain, default: Scope) -> (Report, bool) {
+        let filter = Filter { group: self.group.map(Names::filter), topic: self.topic.map(Names::filter), exact: None };
+        (self.scope.unwrap_or(default).groups(domain, &filter).await, self.partitions)
+    }
 }
 
 /// A page of megabytes is not written on a thread that serves clients.
@@ -63,14 +66,9 @@ async fn written<T: Send + 'static>(write: impl FnOnce() -> T + Send + 'static) 
     })
 }
 
-pub(super) async fn metrics(State(state): State<AdminState>, uri: Uri) -> Response {
+pub(super) async fn metrics(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
     let Some(domain) = state.domain.get() else { return not_yet() };
-    let query = Query::of(&uri);
-    let (scope, filter) = match (Scope::of(&query, Scope::Node), filter_of(&query)) {
-        (Ok(scope), Ok(filter)) => (scope, filter),
-        (Err(why), _) | (_, Err(why)) => return bad_request(&why),
-    };
-    let report = scope.groups(domain, &filter).await;
+    let (report, _) = asked.groups(domain, Scope::Node).await;
     let page = written(move || {
         let mut page = String::new();
         group_families::write(&report, usize::MAX, &mut page);
@@ -79,15 +77,9 @@ pub(super) async fn metrics(State(state): State<AdminState>, uri: Uri) -> Respon
     page.await.map_or_else(|refused| refused, text_format)
 }
 
-pub(super) async fn list(State(state): State<AdminState>, uri: Uri) -> Response {
+pub(super) async fn list(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
     let Some(domain) = state.domain.get() else { return not_yet() };
-    let query = Query::of(&uri);
-    let (scope, filter) = match (Scope::of(&query, Scope::Cluster), filter_of(&query)) {
-        (Ok(scope), Ok(filter)) => (scope, filter),
-        (Err(why), _) | (_, Err(why)) => return bad_request(&why),
-    };
-    let with_partitions = query.get("partitions") == Some("true");
-    let report = scope.groups(domain, &filter).await;
+    let (report, with_partitions) = asked.groups(domain, Scope::Cluster).await;
     let page = written(move || {
         let shown = |group: &GroupLag| shown(group, with_partitions);
         json!({ "groups": report.groups.iter().map(shown).collect::<Vec<_>>(), "missing_partitions": report.missing })

@@ -13,7 +13,6 @@ mod groups;
 mod nodes;
 mod pages;
 mod partitions;
-mod query;
 pub mod readiness;
 mod shard_clock;
 mod shards;
@@ -26,7 +25,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use ottla_storage::env::critical::Owner;
@@ -131,11 +130,6 @@ async fn readyz(State(state): State<AdminState>) -> Response {
     let report = state.readiness.report();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
-}
-
-/// A page in Prometheus' text format.
-fn text_format(text: String) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 /// The answer of pages that need the node while it is still starting.

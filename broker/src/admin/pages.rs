@@ -6,34 +6,59 @@ use std::convert::Infallible;
 
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use ottla_storage::env::rt;
 use serde::Deserialize;
 
-use super::groups::{Scope, bad_request};
+use super::groups::Scope;
 use super::table::Table;
-use super::{AdminState, exposition, not_yet, query, topics};
-use crate::config::NameFilter;
+use super::{AdminState, exposition, not_yet, topics};
+use crate::config::{InvalidExpression, NameFilter};
 use crate::server::context::Domain;
 
-const TEXT: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+/// A filter by names, as a query has it: an expression that cannot be used is answered with 400.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Names(NameFilter);
+
+impl Names {
+    pub(super) fn filter(self) -> NameFilter {
+        self.0
+    }
+}
+
+impl TryFrom<String> for Names {
+    type Error = InvalidExpression;
+
+    fn try_from(expression: String) -> Result<Self, Self::Error> {
+        NameFilter::new(&expression).map(Self)
+    }
+}
 
 /// What may be asked of a page: anything else is refused, for it would be taken for a filter that does not filter.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Named {
-    /// A regular expression over topic names; all topics without it.
-    topic: Option<String>,
+    /// All topics without it.
+    topic: Option<Names>,
 }
 
-pub(super) async fn overview(State(state): State<AdminState>, uri: Uri) -> Response {
+/// What may be asked of `/metrics`. Other parameters that a scrape is configured with are not its concern.
+#[derive(Debug, Deserialize)]
+pub(super) struct Overview {
+    scope: Option<Scope>,
+}
+
+/// A page in Prometheus' text format.
+pub(super) fn text_format(page: impl Into<Body>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page.into()).into_response()
+}
+
+pub(super) async fn overview(State(state): State<AdminState>, Query(asked): Query<Overview>) -> Response {
     let Some(domain) = state.domain.get() else { return not_yet() };
-    match Scope::of(&query::Query::of(&uri), Scope::Node) {
-        Ok(scope) => (TEXT, exposition::render(domain, scope).await).into_response(),
-        Err(why) => bad_request(&why),
-    }
+    text_format(exposition::render(domain, asked.scope.unwrap_or(Scope::Node)).await)
 }
 
 pub(super) async fn partitions(State(state): State<AdminState>, Query(named): Query<Named>) -> Response {
@@ -51,17 +76,11 @@ async fn show<R: Send>(
     look: fn(&Domain, Option<&NameFilter>) -> Table<R>,
 ) -> Response {
     let Some(domain) = state.domain.get() else { return not_yet() };
-    let names = match named.topic.as_deref().map(NameFilter::new).transpose() {
-        Ok(names) => names,
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("topic: {error}\n")).into_response(),
-    };
-    let domain = domain.clone();
+    let (names, domain) = (named.topic.map(Names::filter), domain.clone());
     // A hundred thousand partitions are looked at: not on a thread that serves clients.
     match rt::spawn_blocking(move || look(&domain, names.as_ref())).await {
         // The text is made as the reader takes it: of so many partitions it has sixty megabytes.
-        Ok(table) => {
-            (TEXT, Body::from_stream(stream::iter(table.into_pieces().map(Ok::<_, Infallible>)))).into_response()
-        }
+        Ok(table) => text_format(Body::from_stream(stream::iter(table.into_pieces().map(Ok::<_, Infallible>)))),
         Err(error) => {
             tracing::error!("a page of metrics failed: {error}");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

@@ -19,7 +19,7 @@ pub mod values;
 
 pub use listeners::{Endpoint, Listener, SecurityProtocol};
 pub use metrics::MetricsConfig;
-pub use name_filter::NameFilter;
+pub use name_filter::{InvalidExpression, NameFilter};
 pub use sources::{Inputs, Loaded, load};
 pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};
 pub use typed::{

@@ -10,7 +10,11 @@ const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// Names by a regular expression. The empty expression matches no name.
 #[derive(Debug, Clone)]
-pub struct NameFilter(Regex);
+pub struct NameFilter {
+    expression: String,
+    /// The expression, anchored at both ends.
+    whole: Regex,
+}
 
 /// An expression that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,13 +29,20 @@ impl NameFilter {
     pub fn new(expression: &str) -> Result<Self, InvalidExpression> {
         // By itself first: brackets that close more than was opened would pair with those that are put around it.
         compile(expression)?;
-        compile(&format!("^(?:{expression})$")).map(Self)
+        let whole = compile(&format!("^(?:{expression})$"))?;
+        Ok(Self { expression: expression.to_owned(), whole })
+    }
+
+    /// As it was given.
+    #[must_use]
+    pub fn expression(&self) -> &str {
+        &self.expression
     }
 
     /// True if the expression matches all of `name`.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        self.0.is_match(name)
+        self.whole.is_match(name)
     }
 }
 

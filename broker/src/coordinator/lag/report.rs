@@ -11,18 +11,18 @@
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
-use regex::Regex;
 
 use super::status::{Status, WINDOW_COMMITS};
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
+use crate::config::NameFilter;
 
 const VERSION: u8 = 1;
 
-/// Which groups and topics are asked for. Expressions match anywhere in a name, as kafka_exporter's filters do.
+/// Which groups and topics are asked for; all of them where there is no filter.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
-    group: Option<Regex>,
-    topic: Option<Regex>,
+    pub(crate) group: Option<NameFilter>,
+    pub(crate) topic: Option<NameFilter>,
     /// One group by its name.
     pub(crate) exact: Option<String>,
 }
@@ -129,15 +129,6 @@ impl PartitionLag {
 }
 
 impl Filter {
-    /// Groups and topics by expressions, all for none.
-    ///
-    /// # Errors
-    /// When one is no regular expression.
-    pub(crate) fn new(group: Option<&str>, topic: Option<&str>) -> Result<Self, regex::Error> {
-        let compile = |text: Option<&str>| text.map(Regex::new).transpose();
-        Ok(Self { group: compile(group)?, topic: compile(topic)?, exact: None })
-    }
-
     /// One group.
     pub(crate) fn one(group: &str) -> Self {
         Self { exact: Some(group.to_owned()), ..Self::default() }
@@ -145,11 +136,11 @@ impl Filter {
 
     pub(super) fn wants_group(&self, name: &str) -> bool {
         self.exact.as_ref().is_none_or(|exact| exact == name)
-            && self.group.as_ref().is_none_or(|group| group.is_match(name))
+            && self.group.as_ref().is_none_or(|group| group.matches(name))
     }
 
     pub(super) fn wants_topic(&self, name: &str) -> bool {
-        self.topic.as_ref().is_none_or(|topic| topic.is_match(name))
+        self.topic.as_ref().is_none_or(|topic| topic.matches(name))
     }
 
     /// True if groups without any topic that is asked for are left out.
@@ -171,8 +162,8 @@ pub(super) struct Request {
 impl Request {
     pub(super) fn encode(&self) -> Bytes {
         let mut w = Writer::default();
-        w.u8(VERSION).optional(self.filter.group.as_ref().map(Regex::as_str));
-        w.optional(self.filter.topic.as_ref().map(Regex::as_str)).optional(self.filter.exact.as_deref());
+        w.u8(VERSION).optional(self.filter.group.as_ref().map(NameFilter::expression));
+        w.optional(self.filter.topic.as_ref().map(NameFilter::expression)).optional(self.filter.exact.as_deref());
         write_list(w.u8(u8::from(self.any_replica)), self.partitions.iter(), |w, partition| {
             w.varint(u64::from(partition.unsigned_abs()));
         });
@@ -181,14 +172,21 @@ impl Request {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::of_version(bytes, VERSION)?;
-        let (group, topic) = (r.optional("filter of groups")?, r.optional("filter of topics")?);
-        let filter = Filter::new(group.as_deref(), topic.as_deref()).map_err(|_| CodecError::Value("filter"))?;
-        let filter = Filter { exact: r.optional("group")?, ..filter };
+        let filter = Filter {
+            group: name_filter(&mut r, "filter of groups")?,
+            topic: name_filter(&mut r, "filter of topics")?,
+            exact: r.optional("group")?,
+        };
         let any_replica = r.u8("any replica")? != 0;
         let partitions = read_list(&mut r, "partitions", |r| index(r, "partition"))?;
         r.end()?;
         Ok(Self { filter, any_replica, partitions })
     }
+}
+
+fn name_filter(r: &mut Reader<'_>, what: &'static str) -> Result<Option<NameFilter>, CodecError> {
+    let expression = r.optional(what)?;
+    expression.map(|text| NameFilter::new(&text)).transpose().map_err(|_| CodecError::Value(what))
 }
 
 fn index(r: &mut Reader<'_>, what: &'static str) -> Result<i32, CodecError> {
@@ -303,13 +301,13 @@ mod tests {
 
     #[test]
     fn requests_come_back_and_cut_bytes_are_refused() {
-        let filter = Filter { exact: Some("g1".to_owned()), ..Filter::new(Some("^g"), Some("orders")).unwrap() };
+        let names = |expression| Some(NameFilter::new(expression).unwrap());
+        let filter = Filter { group: names("g.*"), topic: names(".*orders"), exact: Some("g1".to_owned()) };
         let bytes = Request { filter, any_replica: true, partitions: vec![0, 49] }.encode();
         assert!((0..bytes.len()).all(|cut| Request::decode(&bytes[..cut]).is_err()));
         let read = Request::decode(&bytes).unwrap();
         assert!(read.any_replica && read.partitions == [0, 49] && read.filter.is_by_topic());
         assert!(read.filter.wants_group("g1") && !read.filter.wants_group("g2"));
-        assert!(read.filter.wants_topic("my.orders") && !read.filter.wants_topic("billing"));
-        assert!(Filter::new(Some("("), None).is_err());
+        assert!(read.filter.wants_topic("my.orders") && !read.filter.wants_topic("orders-2"));
     }
 }

@@ -35,7 +35,7 @@ async fn write(queue: &Queue, synced: &AtomicU64, fails_at: u64) -> u64 {
         queue.some().await;
         let frames = match queue.next(ROOM).await {
             Work::Frames(frames) => frames,
-            Work::Roll | Work::EndSegment(_) => panic!("there is room"),
+            Work::Roll { .. } | Work::EndSegment(_) => panic!("there is room"),
             Work::Closed => break,
         };
         commits += 1;
@@ -177,7 +177,7 @@ fn shuttle_a_writer_hears_of_a_segment_that_is_to_end() {
                         match queue.next(ROOM).await {
                             Work::Frames(taken) => frames += taken.len(),
                             Work::EndSegment(segment) => ended.push(segment),
-                            Work::Roll | Work::Closed => panic!("there is room, and it is open"),
+                            Work::Roll { .. } | Work::Closed => panic!("there is room, and it is open"),
                         }
                     }
                     (ended, frames)
