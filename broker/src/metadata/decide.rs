@@ -10,7 +10,7 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
-use super::command::{Command, IntentEnd, NewShard};
+use super::command::{Command, IntentEnd};
 use super::config_change;
 use super::error::MetadataError;
 use super::features;
@@ -167,10 +167,6 @@ pub(super) fn decide(image: &MetadataImage, ask: &Ask) -> Result<Decided, Metada
     }
 }
 
-fn shard_commands(new_shards: Vec<NewShard>) -> impl Iterator<Item = Command> {
-    new_shards.into_iter().map(Command::AddShard)
-}
-
 fn create_topic(image: &MetadataImage, asked: &NewTopic, id: Uuid) -> Result<Decided, MetadataError> {
     names::check_name(&asked.name)?;
     if names::is_internal(&asked.name) {
@@ -203,7 +199,8 @@ fn creation(
         overrides: overrides.clone(),
     });
     let create = Command::CreateTopic { name, id, internal, overrides, shards: placement.shards };
-    Decided { commands: shard_commands(placement.new_shards).chain([create]).collect(), answer }
+    let added = features::add_shards(image, &image.nodes, placement.new_shards);
+    Decided { commands: added.chain([create]).collect(), answer }
 }
 
 fn replicas_of(image: &MetadataImage, placement: &Placement, shard: ShardId) -> usize {
@@ -445,7 +442,7 @@ fn create_partitions(image: &MetadataImage, asked: &NewPartitions) -> Result<Dec
         count_before: u32::try_from(before).unwrap_or(0),
         shards: placement.shards,
     };
-    let commands = shard_commands(placement.new_shards).chain([add]).collect();
+    let commands = features::add_shards(image, &image.nodes, placement.new_shards).chain([add]).collect();
     Ok(Decided { commands, answer: Answer::Done })
 }
 

@@ -2,7 +2,11 @@
 //!
 //! Pure functions of the image, as `decide` is. May not know: what depends on a level.
 
-use super::command::Command;
+use std::collections::BTreeMap;
+
+use ottla_protocol::ids::NodeId;
+
+use super::command::{Command, NewShard};
 use super::error::MetadataError;
 use super::image::{MetadataImage, NodeRecord, ShardId};
 use super::levels::{FEATURE, FeatureLevel, Levels};
@@ -42,10 +46,17 @@ pub(super) fn check_node(image: &MetadataImage, node: &NodeRecord) -> Result<(),
     )))
 }
 
-/// The level at which a cluster begins when the last of its founders has come: the newest that all of them understand.
-pub(super) fn founding(before: &MetadataImage, after: &MetadataImage) -> Option<Command> {
-    let level = common(after.nodes.values()).filter(|_| !is_founded(before))?.newest;
-    (level != after.level).then_some(Command::SetFeatureLevel { level })
+/// Adds these shards. With its first ones a cluster begins, at the newest level that all nodes registered by then understand:
+/// mostly when the last founder has joined, or before that when a client creates a topic that the others can hold.
+pub(super) fn add_shards(
+    image: &MetadataImage,
+    nodes: &BTreeMap<NodeId, NodeRecord>,
+    new: Vec<NewShard>,
+) -> impl Iterator<Item = Command> + use<> {
+    let begins = !new.is_empty() && !is_founded(image);
+    let newest = common(nodes.values()).filter(|_| begins).map(|levels| levels.newest);
+    let level = newest.filter(|newest| *newest != image.level);
+    level.map(|level| Command::SetFeatureLevel { level }).into_iter().chain(new.into_iter().map(Command::AddShard))
 }
 
 /// Another level: all that is asked or nothing.

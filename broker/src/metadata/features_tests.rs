@@ -7,6 +7,7 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::command::{Command, Decision, decode, encode};
 use super::decide::{Ask, decide};
@@ -18,7 +19,7 @@ use super::joining::Join;
 use super::levels::{FEATURE, FeatureLevel, Levels};
 use super::machine::{Machine, Outcome, Refusal};
 use super::placement_tests::node;
-use super::requests::{FeatureUpdate, UpgradeType};
+use super::requests::{FeatureUpdate, NewTopic, UpgradeType};
 use crate::codec::CodecError;
 use crate::config::Config;
 
@@ -97,6 +98,20 @@ fn a_cluster_begins_at_the_newest_level_that_all_its_founders_understand() {
     assert!(ask(&mut early, &raise(2, UpgradeType::Upgrade)).is_err());
     let (_, came) = found(&[levels(2, 3), Levels::FIRST]);
     assert_eq!(came, [Ok(()), Err(ErrorCode::UnsupportedVersion)], "no level that both understand");
+}
+
+#[test]
+fn a_topic_created_before_the_last_founder_has_joined_begins_the_cluster_at_its_level() {
+    let mut machine = Machine::new(Arc::new(Config::default())).understanding(LATER);
+    for id in 1..=2 {
+        ask(&mut machine, &Ask::Join(Box::new(join(node_of(id, levels(1, 2)), 3)))).unwrap();
+    }
+    assert_eq!(machine.image().level, FeatureLevel::FIRST);
+    let topic = NewTopic { name: "early".to_owned(), factor: Some(1), ..NewTopic::default() };
+    ask(&mut machine, &Ask::CreateTopic { topic, id: Uuid::from_u128(7) }).unwrap();
+    assert_eq!(machine.image().level, FeatureLevel(2));
+    ask(&mut machine, &Ask::Join(Box::new(join(node_of(3, LATER), 3)))).unwrap();
+    assert_eq!(machine.image().level, FeatureLevel(2), "nothing but an operator raises it afterwards");
 }
 
 #[test]

@@ -67,9 +67,8 @@ pub(super) fn join_cluster(image: &MetadataImage, join: &Join) -> Result<Vec<Com
     }
     // Shards are made for all that found the cluster, not for whoever came first.
     if after.nodes.len() >= expected {
-        commands.extend(features::founding(image, &after));
         let missing = placement::missing_pool_shards(&after, default_factor(after.nodes.len()));
-        commands.extend(missing.into_iter().map(Command::AddShard));
+        commands.extend(features::add_shards(image, &after.nodes, missing));
     }
     Ok(commands)
 }
