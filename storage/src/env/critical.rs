@@ -85,7 +85,8 @@ impl Owner {
 
     /// Does `work` as a part of the owner: tasks that a library starts meanwhile belong to it.
     pub fn scope<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _within = Within::enter(self.clone());
+        let mut within = Within(Some(self.clone()));
+        swap_current(&mut within.0);
         work()
     }
 
@@ -127,19 +128,18 @@ thread_local! {
     static CURRENT: RefCell<Option<Owner>> = const { RefCell::new(None) };
 }
 
+/// Makes `owner` this thread's current one, and `owner` what was it before.
+fn swap_current(owner: &mut Option<Owner>) {
+    // A thread that ends has none any more, and polls nothing.
+    let _ = CURRENT.try_with(|current| std::mem::swap(&mut *current.borrow_mut(), owner));
+}
+
 /// Puts the owner back that was there before.
 struct Within(Option<Owner>);
 
-impl Within {
-    fn enter(owner: Owner) -> Self {
-        Self(CURRENT.with(|current| current.borrow_mut().replace(owner)))
-    }
-}
-
 impl Drop for Within {
     fn drop(&mut self) {
-        let before = self.0.take();
-        let _ = CURRENT.try_with(|current| *current.borrow_mut() = before);
+        swap_current(&mut self.0);
     }
 }
 
@@ -151,22 +151,23 @@ pub(super) fn current_owner() -> Option<Owner> {
 /// A critical task. Its panic ends its owner, and goes on to the task that joins it.
 pub(super) struct Critical<F> {
     name: &'static str,
-    owner: Owner,
+    /// Absent while the task is polled: then it is this thread's current owner.
+    owner: Option<Owner>,
     future: Pin<Box<F>>,
-    /// In a simulation, the number under which it can be made to panic.
-    number: Option<u64>,
+    /// In a simulation, how it is made to panic.
+    enlisted: Option<executor::Enlisted>,
 }
 
 impl<F> Critical<F> {
     pub(super) fn new(name: &'static str, owner: Owner, future: F) -> Self {
-        let number = executor::current().map(|executor| executor.enlist(name));
+        let enlisted = executor::current().map(|executor| executor.enlist(name));
         // A counter that is there from the beginning shows its first step.
         let mut counts = COUNTS.lock();
         if !counts.contains_key(name) {
             counts.insert(name.to_owned(), 0);
         }
         drop(counts);
-        Self { name, owner, future: Box::pin(future), number }
+        Self { name, owner: Some(owner), future: Box::pin(future), enlisted }
     }
 }
 
@@ -175,27 +176,21 @@ impl<F: Future> Future for Critical<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        let within = Within::enter(this.owner.clone());
+        swap_current(&mut this.owner);
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            if let (Some(number), Some(executor)) = (this.number, executor::current()) {
-                executor.panic_if_doomed(number, cx.waker());
+            if let Some(enlisted) = &mut this.enlisted {
+                enlisted.panic_if_doomed(cx.waker());
             }
             this.future.as_mut().poll(cx)
         }));
-        drop(within);
+        swap_current(&mut this.owner);
         polled.unwrap_or_else(|payload| {
             let message = report(this.name, &*payload);
-            this.owner.end(&format!("task {} panicked: {message}", this.name));
+            if let Some(owner) = &this.owner {
+                owner.end(&format!("task {} panicked: {message}", this.name));
+            }
             std::panic::resume_unwind(payload)
         })
-    }
-}
-
-impl<F> Drop for Critical<F> {
-    fn drop(&mut self) {
-        if let (Some(number), Some(executor)) = (self.number, executor::current()) {
-            executor.delist(number);
-        }
     }
 }
 

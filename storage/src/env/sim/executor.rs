@@ -3,6 +3,8 @@
 //! May not know: tokio, threads, or what its tasks do. Everything happens on one thread; futures and
 //! wakers are never dropped or woken while the state is locked, because both may call back.
 
+mod critical;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,6 +18,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use self::critical::CriticalTasks;
+pub(crate) use self::critical::Enlisted;
 
 /// A simulated machine. Node 0 is the outside: the scenario itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -112,23 +117,6 @@ struct State {
     polls: u64,
     critical: CriticalTasks,
 }
-
-/// Critical tasks, what became of those that panicked, and which is to panic next.
-#[derive(Default)]
-struct CriticalTasks {
-    next: u64,
-    running: BTreeMap<u64, (SimNode, &'static str, Option<Waker>)>,
-    doomed: Option<u64>,
-    /// Those that were made to panic, and did.
-    struck: std::collections::BTreeSet<u64>,
-    /// Panics of tasks that were not made to.
-    panics: Vec<(SimNode, String)>,
-    /// Nodes whose process has ended by itself, and why.
-    fatal: BTreeMap<SimNode, String>,
-}
-
-/// What a task that was made to panic says.
-const INJECTED: &str = "made to panic by the simulation";
 
 impl State {
     fn mix(&mut self, value: u64) {
@@ -388,80 +376,6 @@ impl Executor {
             }
         }
         state.mix(u64::from(node.0) | 1 << 40);
-    }
-
-    pub(crate) fn enlist(&self, name: &'static str) -> u64 {
-        let mut state = self.state.lock();
-        let node = state.here.node;
-        state.critical.next += 1;
-        let number = state.critical.next;
-        state.critical.running.insert(number, (node, name, None));
-        number
-    }
-
-    pub(crate) fn delist(&self, number: u64) {
-        let left = self.state.lock().critical.running.remove(&number);
-        drop(left);
-    }
-
-    /// Called within each poll of a critical task.
-    pub(crate) fn panic_if_doomed(&self, number: u64, waker: &Waker) {
-        let (is_doomed, replaced) = {
-            let mut state = self.state.lock();
-            let is_doomed = state.critical.doomed == Some(number);
-            if is_doomed {
-                state.critical.doomed = None;
-                state.critical.struck.insert(number);
-            }
-            let running = state.critical.running.get_mut(&number);
-            (is_doomed, running.and_then(|(_, _, known)| known.replace(waker.clone())))
-        };
-        drop(replaced);
-        assert!(!is_doomed, "{INJECTED}");
-    }
-
-    /// The critical tasks that run on a node.
-    pub(crate) fn critical_tasks(&self, node: SimNode) -> Vec<(u64, &'static str)> {
-        let state = self.state.lock();
-        let here = state.critical.running.iter().filter(|(_, (at, ..))| *at == node);
-        here.map(|(number, (_, name, _))| (*number, *name)).collect()
-    }
-
-    pub(crate) fn doom(&self, number: u64) {
-        let waker = {
-            let mut state = self.state.lock();
-            state.critical.doomed = Some(number);
-            state.critical.running.get(&number).and_then(|(_, _, waker)| waker.clone())
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    pub(crate) fn has_panicked(&self, number: u64) -> bool {
-        self.state.lock().critical.struck.contains(&number)
-    }
-
-    pub(crate) fn note_panic(&self, task: &str, message: &str) {
-        if message != INJECTED {
-            let mut state = self.state.lock();
-            let node = state.here.node;
-            state.critical.panics.push((node, format!("task {task}: {message}")));
-        }
-    }
-
-    pub(crate) fn take_panics(&self) -> Vec<(SimNode, String)> {
-        std::mem::take(&mut self.state.lock().critical.panics)
-    }
-
-    pub(crate) fn note_fatal(&self, why: &str) {
-        let mut state = self.state.lock();
-        let node = state.here.node;
-        state.critical.fatal.entry(node).or_insert_with(|| why.to_owned());
-    }
-
-    pub(crate) fn take_fatal(&self, node: SimNode) -> Option<String> {
-        self.state.lock().critical.fatal.remove(&node)
     }
 
     pub(crate) fn set_clock(&self, node: SimNode, clock: NodeClock) {
