@@ -11,7 +11,7 @@ use ottla_storage::env::rt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::pages::{Names, text_format};
+use super::http::{Names, text_format};
 use super::{AdminState, group_families, not_yet};
 use crate::coordinator::lag::report::{Filter, GroupLag, PartitionLag, Report, TopicLag};
 use crate::server::context::Domain;

@@ -10,6 +10,7 @@ mod exposition;
 mod families;
 mod group_families;
 mod groups;
+mod http;
 mod nodes;
 mod pages;
 mod partitions;

@@ -6,36 +6,18 @@ use std::convert::Infallible;
 
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use ottla_storage::env::rt;
 use serde::Deserialize;
 
 use super::groups::Scope;
+use super::http::{Names, text_format};
 use super::table::Table;
 use super::{AdminState, exposition, not_yet, topics};
-use crate::config::{InvalidExpression, NameFilter};
+use crate::config::NameFilter;
 use crate::server::context::Domain;
-
-/// A filter by names, as a query has it: an expression that cannot be used is answered with 400.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub(super) struct Names(NameFilter);
-
-impl Names {
-    pub(super) fn filter(self) -> NameFilter {
-        self.0
-    }
-}
-
-impl TryFrom<String> for Names {
-    type Error = InvalidExpression;
-
-    fn try_from(expression: String) -> Result<Self, Self::Error> {
-        NameFilter::new(&expression).map(Self)
-    }
-}
 
 /// What may be asked of a page: anything else is refused, for it would be taken for a filter that does not filter.
 #[derive(Debug, Deserialize)]
@@ -49,11 +31,6 @@ pub(super) struct Named {
 #[derive(Debug, Deserialize)]
 pub(super) struct Overview {
     scope: Option<Scope>,
-}
-
-/// A page in Prometheus' text format.
-pub(super) fn text_format(page: impl Into<Body>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page.into()).into_response()
 }
 
 pub(super) async fn overview(State(state): State<AdminState>, Query(asked): Query<Overview>) -> Response {

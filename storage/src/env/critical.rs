@@ -17,6 +17,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 
 use super::mutants::{self, Bug};
+use super::sim::critical_tasks::Enlisted;
 use super::sim::executor;
 use super::watch;
 
@@ -155,7 +156,7 @@ pub(super) struct Critical<F> {
     owner: Option<Owner>,
     future: Pin<Box<F>>,
     /// In a simulation, how it is made to panic.
-    enlisted: Option<executor::Enlisted>,
+    enlisted: Option<Enlisted>,
 }
 
 impl<F> Critical<F> {

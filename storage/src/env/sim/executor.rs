@@ -3,8 +3,6 @@
 //! May not know: tokio, threads, or what its tasks do. Everything happens on one thread; futures and
 //! wakers are never dropped or woken while the state is locked, because both may call back.
 
-mod critical;
-
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,12 +17,8 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use self::critical::CriticalTasks;
-pub(crate) use self::critical::Enlisted;
-
-/// A simulated machine. Node 0 is the outside: the scenario itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct SimNode(pub u32);
+use super::critical_tasks::{CriticalTasks, Enlisted};
+use super::node::SimNode;
 
 /// How a node's clocks differ from true time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -115,7 +109,6 @@ struct State {
     graveyard: Vec<(Place, BoxedTask)>,
     trace: u64,
     polls: u64,
-    critical: CriticalTasks,
 }
 
 impl State {
@@ -150,6 +143,7 @@ impl State {
 pub struct Executor {
     state: Mutex<State>,
     ready: Arc<Mutex<Vec<TaskId>>>,
+    pub(super) critical: CriticalTasks,
 }
 
 impl std::fmt::Debug for Executor {
@@ -190,9 +184,8 @@ impl Executor {
             graveyard: Vec::new(),
             trace: seed,
             polls: 0,
-            critical: CriticalTasks::default(),
         };
-        Arc::new(Executor { state: Mutex::new(state), ready: Arc::default() })
+        Arc::new(Executor { state: Mutex::new(state), ready: Arc::default(), critical: CriticalTasks::default() })
     }
 
     /// Runs `root` to its end; other tasks run as long as it does and may go on in the next call.
@@ -376,6 +369,23 @@ impl Executor {
             }
         }
         state.mix(u64::from(node.0) | 1 << 40);
+    }
+
+    /// Puts the critical task that is started now on the list of its node.
+    pub(crate) fn enlist(&self, name: &'static str) -> Enlisted {
+        self.critical.enlist(self.here(), name)
+    }
+
+    pub(crate) fn note_panic(&self, task: &str, message: &str) {
+        self.critical.note_panic(self.here(), task, message);
+    }
+
+    pub(crate) fn note_fatal(&self, why: &str) {
+        self.critical.note_fatal(self.here(), why);
+    }
+
+    fn here(&self) -> SimNode {
+        self.state.lock().here.node
     }
 
     pub(crate) fn set_clock(&self, node: SimNode, clock: NodeClock) {

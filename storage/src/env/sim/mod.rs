@@ -3,15 +3,18 @@
 //! May not know: what runs in it. Recipe: a fresh thread per seed, a random ready task is polled, time
 //! jumps to the next timer when nobody is ready, and "nobody is ready and no timer is set" is a finding.
 
+pub(crate) mod critical_tasks;
 pub mod disk;
 pub mod executor;
+mod node;
 
 use std::future::Future;
 use std::time::Duration;
 
 use super::mutants;
 use executor::Executor;
-pub use executor::{NodeClock, SimNode};
+pub use executor::NodeClock;
+pub use node::SimNode;
 
 /// What a simulation gave.
 #[derive(Debug)]
@@ -98,31 +101,31 @@ where
 /// The critical tasks that run on a node: a number and a name each.
 #[must_use]
 pub fn critical_tasks(node: SimNode) -> Vec<(u64, &'static str)> {
-    executor().critical_tasks(node)
+    executor().critical.of(node)
 }
 
 /// The next poll of this critical task panics.
 pub fn make_panic(task: u64) {
-    executor().doom(task);
+    executor().critical.doom(task);
 }
 
 /// True if [`make_panic`] came to pass: a task that waits for nothing, or has ended, is not polled.
 #[must_use]
 pub fn has_panicked(task: u64) -> bool {
-    executor().has_panicked(task)
+    executor().critical.has_panicked(task)
 }
 
 /// Panics of tasks since the last call that [`make_panic`] did not ask for: where, which and why.
 #[must_use]
 pub fn take_panics() -> Vec<(SimNode, String)> {
-    executor().take_panics()
+    executor().critical.take_panics()
 }
 
 /// Why a node's process has ended by itself, if it has since the last call. Its tasks still run: what plays the
 /// supervisor stops it.
 #[must_use]
 pub fn take_fatal(node: SimNode) -> Option<String> {
-    executor().take_fatal(node)
+    executor().critical.take_fatal(node)
 }
 
 /// Stops a node at once: its tasks never run again and their futures are dropped before the next poll.
