@@ -237,7 +237,7 @@ impl RaftHost {
         question: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, Undelivered> {
-        answer_in(self.0.network.call(from, to, Message::Ask(question), timeout).await?)
+        answer_in(self.0.network.call(from, to, Message::Request(question), timeout).await?)
     }
 
     /// The same for a question that may wait behind snapshots and delays nothing that is urgent.
@@ -248,32 +248,34 @@ impl RaftHost {
         question: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, Undelivered> {
-        answer_in(self.0.network.call_in_bulk(from, to, Message::Ask(question), timeout).await?)
+        answer_in(self.0.network.call_in_bulk(from, to, Message::Request(question), timeout).await?)
     }
 
     /// A message from another node. For a replica that is not here it is dropped: it never creates one.
     pub async fn deliver(&self, from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, Undelivered> {
-        if let Message::Ask(question) = message {
+        if let Message::Request(question) = message {
             let service = self.0.services.lock().get(&to).cloned();
             let Some(service) = service else {
                 return Err(Undelivered(format!("nobody answers for replica {to} here")));
             };
             let answer = service(from, question).await;
-            return answer.map(Message::Answer).ok_or_else(|| Undelivered("the question is not answered".to_owned()));
+            return answer.map(Message::Response).ok_or_else(|| Undelivered("the question is not answered".to_owned()));
         }
         let Some(GroupHandle(group)) = self.group(to) else {
             return Err(Undelivered(format!("replica {to} is not here")));
         };
         group.touch();
         match message {
-            Message::Snapshot { vote, upto } => Ok(group.offered(from, vote, upto)),
+            Message::InstallSnapshot { vote, last_included } => Ok(group.offered(from, vote, last_included)),
             Message::FetchState => group.give_state().await,
             Message::FetchBatches { partition, from, up_to, bytes_max } => {
                 group.give_batches(partition, from, up_to, bytes_max).await
             }
-            Message::AskVote { pre: true, vote, last, transfer: true } => Ok(group.doubts_too(vote, last)),
+            Message::RequestVote { pre_vote: true, vote, last_log_id, leadership_transfer: true } => {
+                Ok(group.doubts_too(vote, last_log_id))
+            }
             message => {
-                let is_append = matches!(message, Message::Append { .. });
+                let is_append = matches!(message, Message::AppendEntries { .. });
                 let answer = receive(&group.raft, message).await;
                 if is_append && !matches!(answer, Ok(Message::HigherVote(_)) | Err(_)) {
                     group.heard();
@@ -301,7 +303,7 @@ impl RaftHost {
 
 fn answer_in(message: Message) -> Result<Bytes, Undelivered> {
     match message {
-        Message::Answer(answer) => Ok(answer),
+        Message::Response(answer) => Ok(answer),
         _ => Err(Undelivered("not an answer to a question".to_owned())),
     }
 }

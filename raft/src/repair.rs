@@ -34,7 +34,9 @@ impl Peers for Group {
                 let Range { start: from, end: up_to } = offsets;
                 let request = Message::FetchBatches { partition, from, up_to, bytes_max: ANSWER_BYTES as u64 };
                 match self.ask(source, request).await {
-                    Ok(Message::Batches(found)) if !found.batches.is_empty() && found.log_start <= from => {
+                    Ok(Message::FetchBatchesResponse(found))
+                        if !found.batches.is_empty() && found.log_start <= from =>
+                    {
                         return Ok(found);
                     }
                     Ok(_) => outcome = Err(refused("it does not have them either")),

@@ -99,13 +99,13 @@ impl Group {
     }
 
     async fn is_doubted_by_a_majority(&self, leader: ReplicaId) -> bool {
-        let (Some(vote), last) = (self.log.vote(), self.log.last_log_id()) else { return false };
+        let (Some(vote), last_log_id) = (self.log.vote(), self.log.last_log_id()) else { return false };
         let configs = self.members().voters;
         let others: BTreeSet<_> = configs.iter().flatten().copied().filter(|voter| *voter != self.replica).collect();
         let asked = others.into_iter().filter(|voter| *voter != leader).map(|voter| async move {
-            let question = Message::AskVote { pre: true, vote, last, transfer: true };
+            let question = Message::RequestVote { pre_vote: true, vote, last_log_id, leadership_transfer: true };
             let answer = self.network.call(self.replica, voter, question, ANSWER_WAIT).await;
-            matches!(answer, Ok(Message::VoteAnswer { granted: true, .. })).then_some(voter)
+            matches!(answer, Ok(Message::RequestVoteResponse { granted: true, .. })).then_some(voter)
         });
         let mut doubting: BTreeSet<_> = join_all(asked).await.into_iter().flatten().collect();
         doubting.insert(self.replica);
@@ -113,11 +113,11 @@ impl Group {
     }
 
     /// Another follower asks whether this one has not heard of the leader either, and could vote for it.
-    pub(crate) fn doubts_too(&self, vote: Vote, last: Option<LogId>) -> Message {
+    pub(crate) fn doubts_too(&self, vote: Vote, last_log_id: Option<LogId>) -> Message {
         let (own, own_last) = (self.log.vote(), self.log.last_log_id());
         let silent = self.followed().is_some() && self.silence() >= SILENCE_MAX;
         let same = own.is_some_and(|own| (own.term, own.voted_for) == (vote.term, vote.voted_for));
-        let granted = silent && same && last >= own_last;
-        Message::VoteAnswer { vote: own.unwrap_or(vote), last: own_last, granted }
+        let granted = silent && same && last_log_id >= own_last;
+        Message::RequestVoteResponse { vote: own.unwrap_or(vote), last_log_id: own_last, granted }
     }
 }

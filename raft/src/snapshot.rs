@@ -54,11 +54,11 @@ impl Group {
                 group.taking.end();
             });
         }
-        Message::SnapshotTaken { done }
+        Message::InstallSnapshotResponse { done }
     }
 
     async fn take_snapshot(&self, leader: ReplicaId, vote: Vote) -> io::Result<()> {
-        let Message::State(Some(snapshot)) = self.ask(leader, Message::FetchState).await? else {
+        let Message::FetchStateResponse(Some(snapshot)) = self.ask(leader, Message::FetchState).await? else {
             return Err(refused("the leader has no checkpoint yet"));
         };
         if self.applier.applied() >= Some(snapshot.applied) {
@@ -116,7 +116,7 @@ impl Group {
         let partition = extent.partition;
         let from = import.position(partition);
         let request = Message::FetchBatches { partition, from, up_to: extent.end, bytes_max: ANSWER_BYTES as u64 };
-        let Message::Batches(found) = self.ask(source, request).await? else {
+        let Message::FetchBatchesResponse(found) = self.ask(source, request).await? else {
             return Err(refused("not an answer to a fetch of batches"));
         };
         // What has expired meanwhile is not needed.
@@ -135,7 +135,7 @@ impl Group {
     /// The state of the newest checkpoint, for another member.
     pub(crate) async fn give_state(&self) -> Result<Message, Undelivered> {
         let state = self.directory.snapshot_of(self.replica).await;
-        state.map(Message::State).map_err(|error| Undelivered(error.to_string()))
+        state.map(Message::FetchStateResponse).map_err(|error| Undelivered(error.to_string()))
     }
 
     /// Batches for another member: only what is applied here has offsets.
@@ -148,7 +148,7 @@ impl Group {
     ) -> Result<Message, Undelivered> {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(ANSWER_BYTES).min(ANSWER_BYTES);
         let exported = self.directory.export(self.replica, partition, from..up_to, bytes_max).await;
-        exported.map(Message::Batches).map_err(|error| Undelivered(error.to_string()))
+        exported.map(Message::FetchBatchesResponse).map_err(|error| Undelivered(error.to_string()))
     }
 }
 

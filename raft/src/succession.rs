@@ -100,11 +100,13 @@ impl Group {
     /// How many of these voters campaign before this one, which stands at place `own`: those with more entries, then those before
     /// it in the list. Whoever lacks what another one has is not elected, and would keep that one from being elected in the same term.
     async fn turn(&self, voters: &[ReplicaId], own: usize) -> u32 {
-        let (vote, last) = (self.log.vote(), self.log.last_log_id());
+        let (vote, last_log_id) = (self.log.vote(), self.log.last_log_id());
         let asked = voters.iter().enumerate().filter(|(place, _)| *place != own).map(|(place, voter)| async move {
-            let question = Message::AskVote { pre: true, vote: vote?, last, transfer: true };
+            let question = Message::RequestVote { pre_vote: true, vote: vote?, last_log_id, leadership_transfer: true };
             match self.network.call(self.replica, *voter, question, LOG_WAIT).await {
-                Ok(Message::VoteAnswer { last: theirs, .. }) => Some(theirs > last || (theirs == last && place < own)),
+                Ok(Message::RequestVoteResponse { last_log_id: theirs, .. }) => {
+                    Some(theirs > last_log_id || (theirs == last_log_id && place < own))
+                }
                 _ => None,
             }
         });

@@ -72,17 +72,21 @@ impl Link {
         answer.map_err(|Undelivered(why)| unreachable(&why))
     }
 
-    /// Asks the follower again and again until it has what lies up to `upto`; gives its vote.
-    fn offer(&self, vote: Vote, upto: LogId) -> impl Future<Output = Result<Vote, Undelivered>> + Send + use<> {
+    /// Asks the follower again and again until it has what lies up to `last_included`; gives its vote.
+    fn offer(
+        &self,
+        vote: Vote,
+        last_included: LogId,
+    ) -> impl Future<Output = Result<Vote, Undelivered>> + Send + use<> {
         let (network, progress, from, to) = (self.network.clone(), self.progress.clone(), self.from, self.to);
         async move {
             loop {
                 if progress.is_mute(vote.term) {
                     return Err(Undelivered(MUTE.to_owned()));
                 }
-                match network.call(from, to, Message::Snapshot { vote, upto }, OFFER_WAIT).await? {
-                    Message::SnapshotTaken { done: true } => return Ok(vote),
-                    Message::SnapshotTaken { done: false } => rt::sleep(ASK_INTERVAL).await,
+                match network.call(from, to, Message::InstallSnapshot { vote, last_included }, OFFER_WAIT).await? {
+                    Message::InstallSnapshotResponse { done: true } => return Ok(vote),
+                    Message::InstallSnapshotResponse { done: false } => rt::sleep(ASK_INTERVAL).await,
                     Message::HigherVote(higher) => return Ok(higher),
                     _ => return Err(Undelivered("not an answer to a snapshot".to_owned())),
                 }
@@ -92,19 +96,19 @@ impl Link {
 
     async fn ask_vote(
         &self,
-        pre: bool,
+        pre_vote: bool,
         rpc: VoteRequest<TypeConfig>,
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let request = Message::AskVote {
-            pre,
+        let request = Message::RequestVote {
+            pre_vote,
             vote: from_raft_vote(&rpc.vote),
-            last: rpc.last_log_id.as_ref().map(from_raft_log_id),
-            transfer: rpc.leadership_transfer,
+            last_log_id: rpc.last_log_id.as_ref().map(from_raft_log_id),
+            leadership_transfer: rpc.leadership_transfer,
         };
         match self.call(request, option).await? {
-            Message::VoteAnswer { vote, last, granted } => {
-                Ok(VoteResponse::new(to_raft_vote(vote), last.map(to_raft_log_id), granted))
+            Message::RequestVoteResponse { vote, last_log_id, granted } => {
+                Ok(VoteResponse::new(to_raft_vote(vote), last_log_id.map(to_raft_log_id), granted))
             }
             _ => Err(unreachable("not an answer to a vote request")),
         }
@@ -126,20 +130,22 @@ impl RaftNetworkV2<TypeConfig> for Link {
         if self.progress.is_mute(vote.term) {
             return Err(unreachable(MUTE));
         }
-        let request = Message::Append {
+        let request = Message::AppendEntries {
             vote,
-            previous: rpc.prev_log_id.as_ref().map(from_raft_log_id),
+            prev_log_id: rpc.prev_log_id.as_ref().map(from_raft_log_id),
             entries: rpc.entries.into_iter().map(LogEntry::into_inner).collect(),
-            commit: rpc.leader_commit.as_ref().map(from_raft_log_id),
+            leader_commit: rpc.leader_commit.as_ref().map(from_raft_log_id),
         };
         let answer = self.call(request, &option).await;
         if answer.is_err() && mutants::is_on(Bug::AckBeforeQuorum) {
             return Ok(AppendEntriesResponse::Success);
         }
         match answer? {
-            Message::Appended => Ok(AppendEntriesResponse::Success),
-            Message::AppendedUpTo(last) => Ok(AppendEntriesResponse::PartialSuccess(last.map(to_raft_log_id))),
-            Message::Conflict => Ok(AppendEntriesResponse::Conflict),
+            Message::AppendEntriesSuccess => Ok(AppendEntriesResponse::Success),
+            Message::AppendEntriesPartialSuccess(last) => {
+                Ok(AppendEntriesResponse::PartialSuccess(last.map(to_raft_log_id)))
+            }
+            Message::AppendEntriesConflict => Ok(AppendEntriesResponse::Conflict),
             Message::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(to_raft_vote(vote))),
             _ => Err(unreachable("not an answer to an append")),
         }
@@ -170,10 +176,10 @@ impl RaftNetworkV2<TypeConfig> for Link {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let unreachable = |why: &str| StreamingError::Unreachable(Unreachable::new(&AnyError::error(why)));
-        let Some(upto) = snapshot.meta.last_log_id.as_ref().map(from_raft_log_id) else {
+        let Some(last_included) = snapshot.meta.last_log_id.as_ref().map(from_raft_log_id) else {
             return Err(unreachable("there is nothing in the snapshot"));
         };
-        let offered = self.offer(from_raft_vote(&vote), upto);
+        let offered = self.offer(from_raft_vote(&vote), last_included);
         tokio::select! {
             biased;
             offered = offered => match offered {
@@ -190,14 +196,14 @@ impl RaftNetworkV2<TypeConfig> for Link {
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let request = Message::Transfer {
+        let request = Message::TransferLeader {
             from_leader: from_raft_vote(req.from_leader()),
             to: ReplicaId(*req.to_node_id()),
-            last: req.last_log_id().map(from_raft_log_id),
+            last_log_id: req.last_log_id().map(from_raft_log_id),
         };
         match self.call(request, &option).await? {
-            Message::Transferred { accepted: true } => Ok(Ok(())),
-            Message::Transferred { accepted: false } => Err(unreachable("transfer refused")),
+            Message::TransferLeaderResponse { accepted: true } => Ok(Ok(())),
+            Message::TransferLeaderResponse { accepted: false } => Err(unreachable("transfer refused")),
             _ => Err(unreachable("not an answer to a transfer")),
         }
     }
@@ -215,41 +221,41 @@ pub(crate) async fn receive(
 ) -> Result<Message, Undelivered> {
     let stopped = |error: &dyn std::fmt::Display| Undelivered(error.to_string());
     match request {
-        Message::Append { vote, previous, entries, commit } => {
-            let commit = match entries.last() {
-                Some(last) if mutants::is_on(Bug::ApplyBeforeCommit) => commit.max(Some(last.log_id)),
-                _ => commit,
+        Message::AppendEntries { vote, prev_log_id, entries, leader_commit } => {
+            let leader_commit = match entries.last() {
+                Some(last) if mutants::is_on(Bug::ApplyBeforeCommit) => leader_commit.max(Some(last.log_id)),
+                _ => leader_commit,
             };
             let rpc = AppendEntriesRequest {
                 vote: to_raft_vote(vote),
-                prev_log_id: previous.map(to_raft_log_id),
+                prev_log_id: prev_log_id.map(to_raft_log_id),
                 entries: entries.into_iter().map(LogEntry::from).collect(),
-                leader_commit: commit.map(to_raft_log_id),
+                leader_commit: leader_commit.map(to_raft_log_id),
             };
             Ok(match raft.append_entries(rpc).await.map_err(|e| stopped(&e))? {
-                AppendEntriesResponse::Success => Message::Appended,
+                AppendEntriesResponse::Success => Message::AppendEntriesSuccess,
                 AppendEntriesResponse::PartialSuccess(last) => {
-                    Message::AppendedUpTo(last.as_ref().map(from_raft_log_id))
+                    Message::AppendEntriesPartialSuccess(last.as_ref().map(from_raft_log_id))
                 }
-                AppendEntriesResponse::Conflict => Message::Conflict,
+                AppendEntriesResponse::Conflict => Message::AppendEntriesConflict,
                 AppendEntriesResponse::HigherVote(vote) => Message::HigherVote(from_raft_vote(&vote)),
             })
         }
-        Message::AskVote { pre, vote, last, transfer } => {
-            let mut rpc = VoteRequest::new(to_raft_vote(vote), last.map(to_raft_log_id));
-            rpc.leadership_transfer = transfer;
-            let answer = if pre { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
+        Message::RequestVote { pre_vote, vote, last_log_id, leadership_transfer } => {
+            let mut rpc = VoteRequest::new(to_raft_vote(vote), last_log_id.map(to_raft_log_id));
+            rpc.leadership_transfer = leadership_transfer;
+            let answer = if pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
             let answer = answer.map_err(|e| stopped(&e))?;
-            Ok(Message::VoteAnswer {
+            Ok(Message::RequestVoteResponse {
                 vote: from_raft_vote(&answer.vote),
-                last: answer.last_log_id.as_ref().map(from_raft_log_id),
+                last_log_id: answer.last_log_id.as_ref().map(from_raft_log_id),
                 granted: answer.vote_granted,
             })
         }
-        Message::Transfer { from_leader, to, last } => {
-            let rpc = TransferLeaderRequest::new(to_raft_vote(from_leader), to.0, last.map(to_raft_log_id));
+        Message::TransferLeader { from_leader, to, last_log_id } => {
+            let rpc = TransferLeaderRequest::new(to_raft_vote(from_leader), to.0, last_log_id.map(to_raft_log_id));
             let answer = raft.handle_transfer_leader(rpc).await.map_err(|e| stopped(&e))?;
-            Ok(Message::Transferred { accepted: answer.is_ok() })
+            Ok(Message::TransferLeaderResponse { accepted: answer.is_ok() })
         }
         other => Err(Undelivered(format!("not a request: {other:?}"))),
     }

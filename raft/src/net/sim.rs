@@ -185,7 +185,7 @@ impl SimNetwork {
             return None;
         }
         self.travel(source, target).await?;
-        let promises = !matches!(request, Message::AskVote { pre: true, .. });
+        let promises = !matches!(request, Message::RequestVote { pre_vote: true, .. });
         let host = self.0.lock().hosts.get(&target).cloned()?;
         let handled = sim::spawn_on(target, async move { host.deliver(from, to, request).await });
         // The node may crash meanwhile.

@@ -131,66 +131,66 @@ impl Parts {
     /// Adds a message.
     pub(super) fn message(&mut self, message: &Message) {
         match message {
-            Message::Append { vote, previous, entries, commit } => {
+            Message::AppendEntries { vote, prev_log_id, entries, leader_commit } => {
                 self.u8(0);
                 self.vote(*vote);
-                self.maybe_log_id(*previous);
-                self.maybe_log_id(*commit);
+                self.maybe_log_id(*prev_log_id);
+                self.maybe_log_id(*leader_commit);
                 self.count(entries.len());
                 entries.iter().for_each(|entry| self.entry(entry));
             }
-            Message::Appended => self.u8(1),
-            Message::AppendedUpTo(last) => {
+            Message::AppendEntriesSuccess => self.u8(1),
+            Message::AppendEntriesPartialSuccess(last) => {
                 self.u8(2);
                 self.maybe_log_id(*last);
             }
-            Message::Conflict => self.u8(3),
+            Message::AppendEntriesConflict => self.u8(3),
             Message::HigherVote(vote) => {
                 self.u8(4);
                 self.vote(*vote);
             }
-            Message::AskVote { pre, vote, last, transfer } => {
+            Message::RequestVote { pre_vote, vote, last_log_id, leadership_transfer } => {
                 self.u8(5);
-                self.flag(*pre);
+                self.flag(*pre_vote);
                 self.vote(*vote);
-                self.maybe_log_id(*last);
-                self.flag(*transfer);
+                self.maybe_log_id(*last_log_id);
+                self.flag(*leadership_transfer);
             }
-            Message::VoteAnswer { vote, last, granted } => {
+            Message::RequestVoteResponse { vote, last_log_id, granted } => {
                 self.u8(6);
                 self.vote(*vote);
-                self.maybe_log_id(*last);
+                self.maybe_log_id(*last_log_id);
                 self.flag(*granted);
             }
-            Message::Transfer { from_leader, to, last } => {
+            Message::TransferLeader { from_leader, to, last_log_id } => {
                 self.u8(7);
                 self.vote(*from_leader);
                 self.u64(to.0);
-                self.maybe_log_id(*last);
+                self.maybe_log_id(*last_log_id);
             }
-            Message::Transferred { accepted } => {
+            Message::TransferLeaderResponse { accepted } => {
                 self.u8(8);
                 self.flag(*accepted);
             }
-            Message::Ask(question) => {
+            Message::Request(question) => {
                 self.u8(9);
                 self.data(question);
             }
-            Message::Answer(answer) => {
+            Message::Response(answer) => {
                 self.u8(10);
                 self.data(answer);
             }
-            Message::Snapshot { vote, upto } => {
+            Message::InstallSnapshot { vote, last_included } => {
                 self.u8(11);
                 self.vote(*vote);
-                self.log_id(*upto);
+                self.log_id(*last_included);
             }
-            Message::SnapshotTaken { done } => {
+            Message::InstallSnapshotResponse { done } => {
                 self.u8(12);
                 self.flag(*done);
             }
             Message::FetchState => self.u8(13),
-            Message::State(state) => {
+            Message::FetchStateResponse(state) => {
                 self.u8(14);
                 self.flag(state.is_some());
                 if let Some(state) = state {
@@ -204,7 +204,7 @@ impl Parts {
                 self.i64(up_to.0);
                 self.u64(*bytes_max);
             }
-            Message::Batches(exported) => {
+            Message::FetchBatchesResponse(exported) => {
                 self.u8(16);
                 self.i64(exported.log_start.0);
                 self.count(exported.batches.len());
@@ -325,32 +325,37 @@ impl Reader {
     fn message(&mut self) -> Result<Message, WireError> {
         Ok(match self.u8("a message")? {
             0 => {
-                let (vote, previous, commit) = (self.vote()?, self.maybe_log_id()?, self.maybe_log_id()?);
-                Message::Append { vote, previous, entries: self.list(33, "entries", Self::entry)?, commit }
+                let (vote, prev_log_id, leader_commit) = (self.vote()?, self.maybe_log_id()?, self.maybe_log_id()?);
+                Message::AppendEntries {
+                    vote,
+                    prev_log_id,
+                    entries: self.list(33, "entries", Self::entry)?,
+                    leader_commit,
+                }
             }
-            1 => Message::Appended,
-            2 => Message::AppendedUpTo(self.maybe_log_id()?),
-            3 => Message::Conflict,
+            1 => Message::AppendEntriesSuccess,
+            2 => Message::AppendEntriesPartialSuccess(self.maybe_log_id()?),
+            3 => Message::AppendEntriesConflict,
             4 => Message::HigherVote(self.vote()?),
             5 => {
-                let (pre, vote, last) = (self.flag("a pre-vote")?, self.vote()?, self.maybe_log_id()?);
-                Message::AskVote { pre, vote, last, transfer: self.flag("a transfer")? }
+                let (pre_vote, vote, last_log_id) = (self.flag("a pre-vote")?, self.vote()?, self.maybe_log_id()?);
+                Message::RequestVote { pre_vote, vote, last_log_id, leadership_transfer: self.flag("a transfer")? }
             }
             6 => {
-                let (vote, last) = (self.vote()?, self.maybe_log_id()?);
-                Message::VoteAnswer { vote, last, granted: self.flag("a vote")? }
+                let (vote, last_log_id) = (self.vote()?, self.maybe_log_id()?);
+                Message::RequestVoteResponse { vote, last_log_id, granted: self.flag("a vote")? }
             }
             7 => {
                 let (from_leader, to) = (self.vote()?, ReplicaId(self.u64("a transfer")?));
-                Message::Transfer { from_leader, to, last: self.maybe_log_id()? }
+                Message::TransferLeader { from_leader, to, last_log_id: self.maybe_log_id()? }
             }
-            8 => Message::Transferred { accepted: self.flag("a transfer")? },
-            9 => Message::Ask(self.data("a question")?),
-            10 => Message::Answer(self.data("an answer")?),
-            11 => Message::Snapshot { vote: self.vote()?, upto: self.log_id()? },
-            12 => Message::SnapshotTaken { done: self.flag("a snapshot")? },
+            8 => Message::TransferLeaderResponse { accepted: self.flag("a transfer")? },
+            9 => Message::Request(self.data("a question")?),
+            10 => Message::Response(self.data("an answer")?),
+            11 => Message::InstallSnapshot { vote: self.vote()?, last_included: self.log_id()? },
+            12 => Message::InstallSnapshotResponse { done: self.flag("a snapshot")? },
             13 => Message::FetchState,
-            14 => Message::State(if self.flag("a state")? { Some(self.snapshot()?) } else { None }),
+            14 => Message::FetchStateResponse(if self.flag("a state")? { Some(self.snapshot()?) } else { None }),
             15 => {
                 let (partition, from) = (self.partition()?, Offset(self.i64("an offset")?));
                 let (up_to, bytes_max) = (Offset(self.i64("an offset")?), self.u64("a size")?);
@@ -362,7 +367,7 @@ impl Reader {
                     let max_timestamp_ms = reader.i64("a timestamp")?;
                     Ok(ExportedBatch { max_timestamp_ms, data: reader.data("a batch")? })
                 })?;
-                Message::Batches(Exported { log_start, batches })
+                Message::FetchBatchesResponse(Exported { log_start, batches })
             }
             tag => return Err(WireError::Tag("a message", tag)),
         })
@@ -408,26 +413,26 @@ pub(crate) fn samples() -> Vec<Message> {
     let exported = vec![ExportedBatch { max_timestamp_ms: -1, data: vec![2; 2 * OWN_PART_BYTES].into() }];
     let offset = Offset(1 << 40);
     vec![
-        Message::Append { vote, previous: Some(id), entries, commit: None },
-        Message::Append { vote, previous: None, entries: Vec::new(), commit: Some(id) },
-        Message::Appended,
-        Message::AppendedUpTo(None),
-        Message::AppendedUpTo(Some(id)),
-        Message::Conflict,
+        Message::AppendEntries { vote, prev_log_id: Some(id), entries, leader_commit: None },
+        Message::AppendEntries { vote, prev_log_id: None, entries: Vec::new(), leader_commit: Some(id) },
+        Message::AppendEntriesSuccess,
+        Message::AppendEntriesPartialSuccess(None),
+        Message::AppendEntriesPartialSuccess(Some(id)),
+        Message::AppendEntriesConflict,
         Message::HigherVote(vote),
-        Message::AskVote { pre: true, vote, last: Some(id), transfer: false },
-        Message::VoteAnswer { vote, last: None, granted: true },
-        Message::Transfer { from_leader: vote, to: ReplicaId(2), last: Some(id) },
-        Message::Transferred { accepted: false },
-        Message::Ask(Bytes::from_static(b"?")),
-        Message::Answer(Bytes::new()),
-        Message::Snapshot { vote, upto: id },
-        Message::SnapshotTaken { done: true },
+        Message::RequestVote { pre_vote: true, vote, last_log_id: Some(id), leadership_transfer: false },
+        Message::RequestVoteResponse { vote, last_log_id: None, granted: true },
+        Message::TransferLeader { from_leader: vote, to: ReplicaId(2), last_log_id: Some(id) },
+        Message::TransferLeaderResponse { accepted: false },
+        Message::Request(Bytes::from_static(b"?")),
+        Message::Response(Bytes::new()),
+        Message::InstallSnapshot { vote, last_included: id },
+        Message::InstallSnapshotResponse { done: true },
         Message::FetchState,
-        Message::State(None),
-        Message::State(Some(state)),
+        Message::FetchStateResponse(None),
+        Message::FetchStateResponse(Some(state)),
         Message::FetchBatches { partition, from: offset, up_to: offset, bytes_max: 9 },
-        Message::Batches(Exported { log_start: offset, batches: exported }),
+        Message::FetchBatchesResponse(Exported { log_start: offset, batches: exported }),
     ]
 }
 
@@ -453,13 +458,13 @@ mod tests {
     fn long_payloads_are_not_copied() {
         let data = Bytes::from(vec![1; OWN_PART_BYTES]);
         let mut parts = Parts::default();
-        parts.message(&Message::Ask(data.clone()));
+        parts.message(&Message::Request(data.clone()));
         let bytes = parts.bytes();
         let parts = parts.finish();
         assert_eq!(parts.iter().map(Bytes::len).sum::<usize>(), bytes);
         assert!(parts.iter().any(|part| part.as_ptr() == data.as_ptr()));
         let whole: Bytes = parts.concat().into();
-        let Ok(Message::Ask(read)) = decode(whole.clone()) else { panic!("not what was sent") };
+        let Ok(Message::Request(read)) = decode(whole.clone()) else { panic!("not what was sent") };
         assert_eq!(read.as_ptr(), whole[whole.len() - read.len()..].as_ptr(), "a slice of the frame");
     }
 

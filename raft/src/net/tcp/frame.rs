@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_ends_the_connection() {
-        let sealed = Sealed::request(3, ends(), &Message::Conflict).unwrap();
+        let sealed = Sealed::request(3, ends(), &Message::AppendEntriesConflict).unwrap();
         let sound = sealed.pieces.concat();
         for bit in 0..sound.len() * 8 {
             let mut bytes = sound.clone();

@@ -105,7 +105,7 @@ impl TcpNetwork {
 fn class_of(request: &Message, is_urgent: bool) -> Class {
     match request {
         Message::FetchState | Message::FetchBatches { .. } => Class::Bulk,
-        Message::Append { entries, .. } if !entries.is_empty() && !is_urgent => Class::Entries,
+        Message::AppendEntries { entries, .. } if !entries.is_empty() && !is_urgent => Class::Entries,
         _ => Class::Urgent,
     }
 }
