@@ -48,7 +48,7 @@ pub use members::{Creation, Members};
 pub use membership::MembersStep;
 pub use net::sim::{Faults, Observer, SimNetwork};
 pub use net::tcp::{Confirmation, Identity, Listening, OnClosed, Refusal, TcpNetwork};
-pub use net::{Home, Homes, Message, Network, NoPeers, Undelivered};
+pub use net::{Message, Network, NoPeers, PeerDirectory, ReplicaLocation, Undelivered};
 pub use options::RaftOptions;
 pub use progress::Role;
 pub use proposal::Proposal;

@@ -45,7 +45,7 @@ impl Cluster {
         let begun = sim::spawn_on(machine_of(node), async move {
             let places = Arc::new(Places::default());
             let seeds = Seeds::of(node, &founders, places.clone());
-            let host = RaftHost::new(network.seen_by(machine_of(node), places), RaftOptions::default());
+            let host = RaftHost::new(network.for_node(machine_of(node), places), RaftOptions::default());
             network.attach(machine_of(node), host.clone());
             let mut config = Config::default();
             config.node_id = node;

@@ -2,7 +2,7 @@
 //!
 //! May not know: sockets. A message names replicas, never nodes; the transport knows where they live.
 
-mod homes;
+mod peer_directory;
 pub(crate) mod sim;
 pub(crate) mod tcp;
 pub(crate) mod wire;
@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-pub use homes::{Home, Homes};
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::data_dir::{Exported, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Vote};
 use ottla_storage::ids::{LogId, ReplicaId};
+pub use peer_directory::{PeerDirectory, ReplicaLocation};
 
 /// A request from one replica of a group to another, or the response to one. The names are those of the Raft paper.
 #[derive(Debug, Clone, PartialEq)]

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::host::RaftHost;
-use crate::net::{Home, Homes, Message, Network, Undelivered};
+use crate::net::{Message, Network, PeerDirectory, ReplicaLocation, Undelivered};
 
 /// Node of everything that is no node.
 const OUTSIDE: SimNode = SimNode(0);
@@ -49,11 +49,11 @@ struct State {
     observer: Option<Observer>,
     hosts: BTreeMap<SimNode, RaftHost>,
     /// Where replicas are in truth, which nodes may not know.
-    homes: BTreeMap<ReplicaId, SimNode>,
+    locations: BTreeMap<ReplicaId, SimNode>,
     /// Directions that carry nothing.
     cut: BTreeSet<(SimNode, SimNode)>,
     /// Replicas that nothing reaches and that reach nobody, whatever goes between their nodes.
-    severed: BTreeSet<ReplicaId>,
+    isolated: BTreeSet<ReplicaId>,
     faults: Faults,
 }
 
@@ -62,17 +62,17 @@ struct State {
 pub struct SimNetwork(Arc<Mutex<State>>);
 
 /// The network as one node has it: it reaches whom it knows. Node n of the cluster is the simulated node n.
-struct Reach {
+struct NodeNetwork {
     network: SimNetwork,
     own: SimNode,
-    homes: Arc<dyn Homes>,
+    peers: Arc<dyn PeerDirectory>,
 }
 
 /// For clusters in which every node knows where every replica is.
-impl Homes for SimNetwork {
-    fn home(&self, replica: ReplicaId) -> Option<Home> {
-        let node = self.place_of(replica)?;
-        Some(Home { node: NodeId(i32::try_from(node.0).ok()?), is_urgent: false })
+impl PeerDirectory for SimNetwork {
+    fn locate(&self, replica: ReplicaId) -> Option<ReplicaLocation> {
+        let node = self.location_of(replica)?;
+        Some(ReplicaLocation { node: NodeId(i32::try_from(node.0).ok()?), is_urgent: false })
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
@@ -81,10 +81,10 @@ impl Homes for SimNetwork {
 }
 
 impl SimNetwork {
-    /// The network as `node` has it, which knows of others what `homes` says.
+    /// The network as `node` has it, which knows of others what `peers` says.
     #[must_use]
-    pub fn seen_by(&self, node: SimNode, homes: Arc<dyn Homes>) -> Arc<dyn Network> {
-        Arc::new(Reach { network: self.clone(), own: node, homes })
+    pub fn for_node(&self, node: SimNode, peers: Arc<dyn PeerDirectory>) -> Arc<dyn Network> {
+        Arc::new(NodeNetwork { network: self.clone(), own: node, peers })
     }
 
     /// A node is up: messages for its replicas reach `host`.
@@ -99,14 +99,14 @@ impl SimNetwork {
     }
 
     /// Tells where a replica lives; whom it tells is not the nodes.
-    pub fn place(&self, replica: ReplicaId, node: SimNode) {
-        self.0.lock().homes.insert(replica, node);
+    pub fn set_location(&self, replica: ReplicaId, node: SimNode) {
+        self.0.lock().locations.insert(replica, node);
     }
 
     /// Where a replica lives, if that was told.
     #[must_use]
-    pub fn place_of(&self, replica: ReplicaId) -> Option<SimNode> {
-        self.0.lock().homes.get(&replica).copied()
+    pub fn location_of(&self, replica: ReplicaId) -> Option<SimNode> {
+        self.0.lock().locations.get(&replica).copied()
     }
 
     /// Tells an observer of every message that leaves a replica, whether it arrives or not.
@@ -114,7 +114,7 @@ impl SimNetwork {
         self.0.lock().observer = Some(observer);
     }
 
-    fn tell(&self, from: ReplicaId, to: ReplicaId, message: &Message) {
+    fn observe_message(&self, from: ReplicaId, to: ReplicaId, message: &Message) {
         let observer = self.0.lock().observer.clone();
         if let Some(observer) = observer {
             observer(from, to, message);
@@ -132,29 +132,29 @@ impl SimNetwork {
     }
 
     /// Ends the cut of one direction.
-    pub fn mend(&self, from: SimNode, to: SimNode) {
+    pub fn restore(&self, from: SimNode, to: SimNode) {
         self.0.lock().cut.remove(&(from, to));
     }
 
     /// Cuts one replica off: its group goes on without it, its node is in touch.
-    pub fn sever(&self, replica: ReplicaId) {
-        self.0.lock().severed.insert(replica);
+    pub fn isolate(&self, replica: ReplicaId) {
+        self.0.lock().isolated.insert(replica);
     }
 
     /// Ends that.
-    pub fn join(&self, replica: ReplicaId) {
-        self.0.lock().severed.remove(&replica);
+    pub fn rejoin(&self, replica: ReplicaId) {
+        self.0.lock().isolated.remove(&replica);
     }
 
     /// Heals all cuts.
     pub fn heal(&self) {
         let mut state = self.0.lock();
         state.cut.clear();
-        state.severed.clear();
+        state.isolated.clear();
     }
 
     /// How long a message is on its way; `None` if it is lost.
-    fn way(&self) -> Option<Duration> {
+    fn delay(&self) -> Option<Duration> {
         let faults = self.0.lock().faults;
         if sim::random_below(1_000) < faults.loss_per_mille {
             return None;
@@ -170,7 +170,7 @@ impl SimNetwork {
     }
 
     async fn travel(&self, from: SimNode, to: SimNode) -> Option<()> {
-        rt::sleep(self.way()?).await;
+        rt::sleep(self.delay()?).await;
         (!self.0.lock().cut.contains(&(from, to))).then_some(())
     }
 
@@ -181,7 +181,7 @@ impl SimNetwork {
         (from, to): (ReplicaId, ReplicaId),
         request: Message,
     ) -> Option<Result<Message, Undelivered>> {
-        if [from, to].iter().any(|replica| self.0.lock().severed.contains(replica)) {
+        if [from, to].iter().any(|replica| self.0.lock().isolated.contains(replica)) {
             return None;
         }
         self.travel(source, target).await?;
@@ -193,23 +193,23 @@ impl SimNetwork {
         if let Ok(message) = &answer
             && promises
         {
-            self.tell(to, from, message);
+            self.observe_message(to, from, message);
         }
         self.travel(target, source).await?;
         Some(answer)
     }
 }
 
-impl Reach {
+impl NodeNetwork {
     /// The node of a replica, if this one knows where that is.
     fn target(&self, to: ReplicaId) -> Option<SimNode> {
-        let home = self.homes.home(to)?;
-        self.homes.address(home.node)?;
-        Some(SimNode(home.node.0.unsigned_abs()))
+        let location = self.peers.locate(to)?;
+        self.peers.address(location.node)?;
+        Some(SimNode(location.node.0.unsigned_abs()))
     }
 }
 
-impl Network for Reach {
+impl Network for NodeNetwork {
     fn call(
         &self,
         from: ReplicaId,
@@ -218,19 +218,19 @@ impl Network for Reach {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>> {
         let Some(target) = self.target(to) else { return Undelivered::nowhere(to) };
-        let (network, way) = (self.network.clone(), (self.own, target));
-        network.tell(from, to, &request);
+        let (network, path) = (self.network.clone(), (self.own, target));
+        network.observe_message(from, to, &request);
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();
             let repeated = network.repeats().then(|| request.clone());
             let carrier = network.clone();
             sim::spawn_on(OUTSIDE, async move {
-                if let Some(answer) = carrier.exchange(way, (from, to), request).await {
+                if let Some(answer) = carrier.exchange(path, (from, to), request).await {
                     let _ = sender.send(answer);
                 }
             });
             if let Some(request) = repeated {
-                sim::spawn_on(OUTSIDE, async move { network.exchange(way, (from, to), request).await });
+                sim::spawn_on(OUTSIDE, async move { network.exchange(path, (from, to), request).await });
             }
             let answered = async {
                 match answer.await {

@@ -77,7 +77,7 @@ impl Cluster {
         let network = SimNetwork::default();
         let nodes: BTreeMap<SimNode, Box<dyn Storage>> = (1u32..).map(SimNode).zip(storages).collect();
         for &node in nodes.keys() {
-            network.place(ReplicaId(u64::from(node.0)), node);
+            network.set_location(ReplicaId(u64::from(node.0)), node);
         }
         let options = RaftOptions::default();
         Cluster {
@@ -115,7 +115,7 @@ impl Cluster {
 
     /// A host for a node, which knows where everybody is.
     pub(crate) fn new_host(&self, node: SimNode) -> RaftHost {
-        RaftHost::new(self.network.seen_by(node, Arc::new(self.network.clone())), self.options.clone())
+        RaftHost::new(self.network.for_node(node, Arc::new(self.network.clone())), self.options.clone())
     }
 
     /// Starts a node, with what its disk holds.

@@ -325,7 +325,7 @@ fn a_leader_that_is_answered_again_serves_only_what_is_settled() {
             let mut role = handle.role();
             drop(role.wait_for(|role| !role.ready).await.unwrap());
             let logged = handle.0.log.last_log_id();
-            others.iter().for_each(|node| cluster.network.mend(*node, leader));
+            others.iter().for_each(|node| cluster.network.restore(*node, leader));
             let applied = {
                 let now = *role.wait_for(|role| role.ready || role.stopped).await.unwrap();
                 assert!(now.ready, "seed {seed}: {now:?}");

@@ -205,7 +205,7 @@ impl Keeper {
     async fn has_died(&self) -> bool {
         let mut refused = 0;
         for _ in 0..GREETINGS_MAX {
-            let Some(address) = self.shared.homes.address(self.node) else { return false };
+            let Some(address) = self.shared.peers.address(self.node) else { return false };
             match greet(&address, &self.shared.identity(), self.class, Some(self.node)).await {
                 Err(error) if is_nobody(&error) => refused += 1,
                 Err(error) if is_reset(&error) => refused = 0,
@@ -222,7 +222,7 @@ impl Keeper {
     async fn connect(&self) -> io::Result<TcpStream> {
         let unknown =
             || io::Error::new(io::ErrorKind::NotFound, format!("the address of node {} is not known", self.node));
-        let address = self.shared.homes.address(self.node).ok_or_else(unknown)?;
+        let address = self.shared.peers.address(self.node).ok_or_else(unknown)?;
         let (stream, found) = greet(&address, &self.shared.identity(), self.class, Some(self.node)).await?;
         if found.node != self.node {
             return Err(io::Error::other(format!("node {} is at {address}, not node {}", found.node, self.node)));

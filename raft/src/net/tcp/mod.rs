@@ -31,7 +31,7 @@ pub use inbound::Listening;
 pub use shared::{Confirmation, OnClosed};
 
 use crate::host::RaftHost;
-use crate::net::{Home, Homes, Message, Network, Undelivered};
+use crate::net::{Message, Network, PeerDirectory, ReplicaLocation, Undelivered};
 use hello::Class;
 use link::{Link, greet};
 use shared::Shared;
@@ -46,9 +46,9 @@ pub struct TcpNetwork {
 impl TcpNetwork {
     /// The network as this node uses it; nobody reaches it before [`Self::listen`].
     #[must_use]
-    pub fn new(identity: Identity, homes: Arc<dyn Homes>) -> Self {
+    pub fn new(identity: Identity, peers: Arc<dyn PeerDirectory>) -> Self {
         let shared =
-            Shared { identity: Mutex::new(identity), homes, guests: Arc::default(), on_closed: Mutex::default() };
+            Shared { identity: Mutex::new(identity), peers, guests: Arc::default(), on_closed: Mutex::default() };
         Self { shared: Arc::new(shared), links: Arc::default() }
     }
 
@@ -79,15 +79,15 @@ impl TcpNetwork {
 
     fn call_in(
         &self,
-        class: impl FnOnce(&Home, &Message) -> Class,
+        class: impl FnOnce(&ReplicaLocation, &Message) -> Class,
         ends: (ReplicaId, ReplicaId),
         request: Message,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        let Some(home) = self.shared.homes.home(ends.1) else {
+        let Some(location) = self.shared.peers.locate(ends.1) else {
             return Undelivered::nowhere(ends.1);
         };
-        let link = self.link(home.node, class(&home, &request));
+        let link = self.link(location.node, class(&location, &request));
         Box::pin(async move {
             let late = |_| Err(Undelivered("no answer in time".to_owned()));
             rt::timeout(timeout, link.call(ends, &request)).await.unwrap_or_else(late)
@@ -118,7 +118,7 @@ impl Network for TcpNetwork {
         request: Message,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        self.call_in(|home, request| class_of(request, home.is_urgent), (from, to), request, timeout)
+        self.call_in(|location, request| class_of(request, location.is_urgent), (from, to), request, timeout)
     }
 
     fn call_in_bulk(

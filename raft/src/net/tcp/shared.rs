@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::guests::Guests;
 use super::hello::Identity;
-use crate::net::Homes;
+use crate::net::PeerDirectory;
 
 /// Whether a node has died, once that is known. An error says that nobody will know: it is taken for alive.
 pub type Confirmation = oneshot::Receiver<bool>;
@@ -21,7 +21,7 @@ pub type OnClosed = Arc<dyn Fn(NodeId, Confirmation) + Send + Sync>;
 
 pub(super) struct Shared {
     pub(super) identity: Mutex<Identity>,
-    pub(super) homes: Arc<dyn Homes>,
+    pub(super) peers: Arc<dyn PeerDirectory>,
     pub(super) guests: Arc<Guests>,
     pub(super) on_closed: Mutex<Option<OnClosed>>,
 }

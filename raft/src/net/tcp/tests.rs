@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Identity, Listening, TcpNetwork};
 use crate::host::RaftHost;
-use crate::net::{Home, Homes};
+use crate::net::{PeerDirectory, ReplicaLocation};
 use crate::options::RaftOptions;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -25,9 +25,9 @@ const WAIT: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Map(Mutex<BTreeMap<NodeId, String>>);
 
-impl Homes for Map {
-    fn home(&self, replica: ReplicaId) -> Option<Home> {
-        Some(Home { node: NodeId(i32::try_from(replica.0).ok()?), is_urgent: false })
+impl PeerDirectory for Map {
+    fn locate(&self, replica: ReplicaId) -> Option<ReplicaLocation> {
+        Some(ReplicaLocation { node: NodeId(i32::try_from(replica.0).ok()?), is_urgent: false })
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
