@@ -47,7 +47,7 @@ pub use machine::{Applied, Extent, Reply, StateMachine};
 pub use members::{Creation, Members};
 pub use membership::MembersStep;
 pub use net::sim::{Faults, Observer, SimNetwork};
-pub use net::tcp::{Confirmation, Identity, Listening, OnClosed, Refusal, TcpNetwork};
+pub use net::tcp::{DeathConfirmation, HandshakeRejection, Identity, Listening, OnPeerClosed, TcpNetwork};
 pub use net::{Message, Network, NoPeers, PeerDirectory, ReplicaLocation, Undelivered};
 pub use options::RaftOptions;
 pub use progress::Role;

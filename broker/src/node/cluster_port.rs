@@ -124,7 +124,7 @@ impl Neighbourhood {
         let network = TcpNetwork::new(Identity { node: config.node_id, directory, cluster }, places.clone());
         let host = RaftHost::new(Arc::new(network.clone()), options);
         let (weak, homes) = (host.downgrade(), places.clone());
-        network.on_closed(Arc::new(move |node, confirmation| {
+        network.on_peer_closed(Arc::new(move |node, confirmation| {
             let homes = homes.clone();
             if let Some(host) = weak.upgrade() {
                 let is_there = move |replica| homes.locate(replica).is_some_and(|home| home.node == node);

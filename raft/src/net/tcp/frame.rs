@@ -76,7 +76,7 @@ fn seal(kind: Kind, number: u64, (from, to): (ReplicaId, ReplicaId), body: Vec<B
     Sealed { pieces, bytes }
 }
 
-const NOBODY: (ReplicaId, ReplicaId) = (ReplicaId(0), ReplicaId(0));
+const NO_REPLICA: (ReplicaId, ReplicaId) = (ReplicaId(0), ReplicaId(0));
 
 impl Sealed {
     /// A request. An error if it is too long to be sent.
@@ -87,18 +87,18 @@ impl Sealed {
     /// An answer, or that there is none.
     pub(super) fn answer(number: u64, answer: &Result<Message, crate::net::Undelivered>) -> Self {
         let why = match answer {
-            Ok(message) => match Self::message(Kind::Answer, number, NOBODY, message) {
+            Ok(message) => match Self::message(Kind::Answer, number, NO_REPLICA, message) {
                 Ok(sealed) => return sealed,
                 Err(error) => error.to_string(),
             },
             Err(why) => why.0.clone(),
         };
-        seal(Kind::Refusal, number, NOBODY, vec![why.into()])
+        seal(Kind::Refusal, number, NO_REPLICA, vec![why.into()])
     }
 
     /// A frame without a body.
     pub(super) fn bare(kind: Kind) -> Self {
-        seal(kind, 0, NOBODY, Vec::new())
+        seal(kind, 0, NO_REPLICA, Vec::new())
     }
 
     fn message(kind: Kind, number: u64, ends: (ReplicaId, ReplicaId), message: &Message) -> io::Result<Self> {

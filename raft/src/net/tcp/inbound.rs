@@ -17,11 +17,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::connected_peers::{ConnectedPeer, ConnectedPeers};
 use super::frame::{Batch, FrameReader, Kind, Sealed};
-use super::guests::{Guest, Guests};
-use super::hello::{read_hello, write_answer};
-use super::link::{HELLO_WAIT, IDLE_MAX, WRITE_BYTES, room, units};
-use super::shared::Shared;
+use super::handshake::{read_request, write_response};
+use super::local_node::LocalNode;
+use super::peer_connection::{HANDSHAKE_TIMEOUT, IDLE_MAX, WRITE_BYTES, call_budget, units};
 use crate::host::RaftHost;
 use crate::net::wire::decode;
 
@@ -49,7 +49,7 @@ pub struct Listening {
     _accepting: Task,
 }
 
-pub(super) fn listen(listener: TcpListener, host: RaftHost, shared: Arc<Shared>) -> Listening {
+pub(super) fn listen(listener: TcpListener, host: RaftHost, local: Arc<LocalNode>) -> Listening {
     let accepting = async move {
         let mut connections = FuturesUnordered::new();
         loop {
@@ -57,10 +57,10 @@ pub(super) fn listen(listener: TcpListener, host: RaftHost, shared: Arc<Shared>)
                 biased;
                 Some(()) = connections.next(), if !connections.is_empty() => {}
                 accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                    Ok((stream, _)) => connections.push(Task(rt::spawn(receive(stream, host.clone(), shared.clone())))),
+                    Ok((stream, _)) => connections.push(Task(rt::spawn(receive(stream, host.clone(), local.clone())))),
                     Err(error) => {
                         tracing::warn!(%error, "a connection of another node cannot be accepted");
-                        rt::sleep(HELLO_WAIT).await;
+                        rt::sleep(HANDSHAKE_TIMEOUT).await;
                     }
                 },
             }
@@ -69,12 +69,12 @@ pub(super) fn listen(listener: TcpListener, host: RaftHost, shared: Arc<Shared>)
     Listening { _accepting: Task(rt::spawn_critical("cluster-listener", Owner::process(), accepting)) }
 }
 
-async fn receive(stream: TcpStream, host: RaftHost, shared: Arc<Shared>) {
+async fn receive(stream: TcpStream, host: RaftHost, local: Arc<LocalNode>) {
     let from = stream.peer_addr().map_or_else(|_| "somebody".to_owned(), |address| address.to_string());
-    match rt::timeout(HELLO_WAIT, welcome(stream, &shared)).await {
-        Ok(Ok(Some((stream, guest)))) => {
-            let ended = converse(stream, &host).await;
-            tracing::debug!(node = guest.node().0, from, "connection of another node ended: {ended:?}");
+    match rt::timeout(HANDSHAKE_TIMEOUT, handshake(stream, &local)).await {
+        Ok(Ok(Some((stream, peer)))) => {
+            let ended = exchange(stream, &host).await;
+            tracing::debug!(node = peer.node().0, from, "connection of another node ended: {ended:?}");
         }
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::warn!(from, "the cluster listener got no hello: {error}"),
@@ -83,15 +83,15 @@ async fn receive(stream: TcpStream, host: RaftHost, shared: Arc<Shared>) {
 }
 
 /// Hears who is there and answers; `None` if it was refused.
-async fn welcome(mut stream: TcpStream, shared: &Arc<Shared>) -> io::Result<Option<(TcpStream, Guest)>> {
+async fn handshake(mut stream: TcpStream, local: &Arc<LocalNode>) -> io::Result<Option<(TcpStream, ConnectedPeer)>> {
     stream.set_nodelay(true)?;
-    let hello = read_hello(&mut stream).await?;
-    let own = shared.identity();
-    let guest = hello.check(&own).and_then(|()| Guests::enter(&shared.guests, &hello));
-    let answer = guest.as_ref().map(|_| own).map_err(Clone::clone);
-    write_answer(&mut stream, &answer).await?;
-    match guest {
-        Ok(guest) => Ok(Some((stream, guest))),
+    let request = read_request(&mut stream).await?;
+    let own = local.identity();
+    let peer = request.check(&own).and_then(|()| ConnectedPeers::register(&local.connected, &request));
+    let answer = peer.as_ref().map(|_| own).map_err(Clone::clone);
+    write_response(&mut stream, &answer).await?;
+    match peer {
+        Ok(peer) => Ok(Some((stream, peer))),
         Err(why) => {
             tracing::warn!(node = hello.identity.node.0, "a node is refused: {why}");
             Ok(None)
@@ -101,20 +101,24 @@ async fn welcome(mut stream: TcpStream, shared: &Arc<Shared>) -> io::Result<Opti
 
 type Answer = (Sealed, Option<OwnedSemaphorePermit>);
 
-async fn converse(stream: TcpStream, host: &RaftHost) -> io::Result<()> {
+async fn exchange(stream: TcpStream, host: &RaftHost) -> io::Result<()> {
     let (reading, writing) = stream.into_split();
     let (answers, outgoing) = mpsc::unbounded_channel();
     tokio::select! {
         biased;
-        ended = hear(reading, host, answers) => ended,
-        ended = speak(writing, outgoing) => ended,
+        ended = read_frames(reading, host, answers) => ended,
+        ended = write_frames(writing, outgoing) => ended,
     }
 }
 
-async fn hear(mut from: OwnedReadHalf, host: &RaftHost, answers: mpsc::UnboundedSender<Answer>) -> io::Result<()> {
+async fn read_frames(
+    mut from: OwnedReadHalf,
+    host: &RaftHost,
+    answers: mpsc::UnboundedSender<Answer>,
+) -> io::Result<()> {
     let (mut frames, mut tasks) = (FrameReader::default(), FuturesUnordered::new());
     // What is under way is bounded: whoever sends more waits.
-    let room: Arc<Semaphore> = room();
+    let budget: Arc<Semaphore> = call_budget();
     loop {
         let frame = tokio::select! {
             biased;
@@ -126,7 +130,7 @@ async fn hear(mut from: OwnedReadHalf, host: &RaftHost, answers: mpsc::Unbounded
         let Some(frame) = frame else { return Ok(()) };
         match frame.kind {
             Kind::Request => {
-                let taken = Arc::clone(&room).acquire_many_owned(units(frame.body.len())).await;
+                let taken = Arc::clone(&budget).acquire_many_owned(units(frame.body.len())).await;
                 let taken = taken.map_err(io::Error::other)?;
                 let request = decode(frame.body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
                 let (host, answers) = (host.clone(), answers.clone());
@@ -145,7 +149,7 @@ async fn hear(mut from: OwnedReadHalf, host: &RaftHost, answers: mpsc::Unbounded
     }
 }
 
-async fn speak(mut to: OwnedWriteHalf, mut answers: mpsc::UnboundedReceiver<Answer>) -> io::Result<()> {
+async fn write_frames(mut to: OwnedWriteHalf, mut answers: mpsc::UnboundedReceiver<Answer>) -> io::Result<()> {
     let mut batch = Batch::default();
     while let Some(first) = answers.recv().await {
         let (mut next, mut written) = (Some(first), Vec::new());

@@ -3,14 +3,14 @@
 //! ```text
 //!  call -> home of the replica -> link (node, class) -> frames -> inbound of that node -> RaftHost::deliver -> answer
 //! ```
-//! A node that is slow holds up its own links only. May not know: what the messages mean, beyond what may wait for what.
+//! A node that is slow holds up its own connections only. May not know: what the messages mean, beyond what may wait for what.
 
+mod connected_peers;
 mod frame;
-mod guests;
-mod hello;
+mod handshake;
 mod inbound;
-mod link;
-mod shared;
+mod local_node;
+mod peer_connection;
 #[cfg(test)]
 mod tests;
 
@@ -26,87 +26,92 @@ use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
-pub use hello::{Identity, Refusal};
+pub use handshake::{HandshakeRejection, Identity};
 pub use inbound::Listening;
-pub use shared::{Confirmation, OnClosed};
+pub use local_node::{DeathConfirmation, OnPeerClosed};
 
 use crate::host::RaftHost;
 use crate::net::{Message, Network, PeerDirectory, ReplicaLocation, Undelivered};
-use hello::Class;
-use link::{Link, greet};
-use shared::Shared;
+use handshake::ConnectionClass;
+use local_node::LocalNode;
+use peer_connection::{PeerConnection, connect_to};
 
 /// The network of a node of several; cheap to clone.
 #[derive(Clone)]
 pub struct TcpNetwork {
-    shared: Arc<Shared>,
-    links: Arc<Mutex<BTreeMap<(NodeId, Class), Arc<Link>>>>,
+    local: Arc<LocalNode>,
+    connections: Arc<Mutex<BTreeMap<(NodeId, ConnectionClass), Arc<PeerConnection>>>>,
 }
 
 impl TcpNetwork {
     /// The network as this node uses it; nobody reaches it before [`Self::listen`].
     #[must_use]
     pub fn new(identity: Identity, peers: Arc<dyn PeerDirectory>) -> Self {
-        let shared =
-            Shared { identity: Mutex::new(identity), peers, guests: Arc::default(), on_closed: Mutex::default() };
-        Self { shared: Arc::new(shared), links: Arc::default() }
+        let local = LocalNode {
+            identity: Mutex::new(identity),
+            peers,
+            connected: Arc::default(),
+            on_peer_closed: Mutex::default(),
+        };
+        Self { local: Arc::new(local), connections: Arc::default() }
     }
 
     /// From now on the node knows its cluster, and talks to nobody of another one.
     pub fn set_cluster(&self, cluster: &str) {
-        self.shared.identity.lock().cluster = Some(cluster.to_owned());
+        self.local.identity.lock().cluster = Some(cluster.to_owned());
     }
 
     /// From now on `told` learns when another node closes a connection. It should not keep the network alive.
-    pub fn on_closed(&self, told: OnClosed) {
-        *self.shared.on_closed.lock() = Some(told);
+    pub fn on_peer_closed(&self, told: OnPeerClosed) {
+        *self.local.on_peer_closed.lock() = Some(told);
     }
 
     /// Takes connections of other nodes, as long as what is returned is kept; their messages go to `host`.
     #[must_use]
     pub fn listen(&self, listener: TcpListener, host: RaftHost) -> Listening {
-        inbound::listen(listener, host, self.shared.clone())
+        inbound::listen(listener, host, self.local.clone())
     }
 
     /// Who is to be found at an address.
     ///
     /// # Errors
     /// When nobody is there, or whoever is does not want to talk to this node.
-    pub async fn who_is_at(&self, address: &str) -> io::Result<Identity> {
-        let (_stream, found) = greet(address, &self.shared.identity(), Class::Urgent, None).await?;
+    pub async fn identify(&self, address: &str) -> io::Result<Identity> {
+        let (_stream, found) = connect_to(address, &self.local.identity(), ConnectionClass::Urgent, None).await?;
         Ok(found)
     }
 
     fn call_in(
         &self,
-        class: impl FnOnce(&ReplicaLocation, &Message) -> Class,
+        class: impl FnOnce(&ReplicaLocation, &Message) -> ConnectionClass,
         ends: (ReplicaId, ReplicaId),
         request: Message,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        let Some(location) = self.shared.peers.locate(ends.1) else {
+        let Some(location) = self.local.peers.locate(ends.1) else {
             return Undelivered::nowhere(ends.1);
         };
-        let link = self.link(location.node, class(&location, &request));
+        let connection = self.connection(location.node, class(&location, &request));
         Box::pin(async move {
             let late = |_| Err(Undelivered("no answer in time".to_owned()));
-            rt::timeout(timeout, link.call(ends, &request)).await.unwrap_or_else(late)
+            rt::timeout(timeout, connection.call(ends, &request)).await.unwrap_or_else(late)
         })
     }
 
-    fn link(&self, node: NodeId, class: Class) -> Arc<Link> {
-        let mut links = self.links.lock();
-        let link = links.entry((node, class)).or_insert_with(|| Arc::new(Link::new(&self.shared, node, class)));
-        link.clone()
+    fn connection(&self, node: NodeId, class: ConnectionClass) -> Arc<PeerConnection> {
+        let mut connections = self.connections.lock();
+        let connection =
+            connections.entry((node, class)).or_insert_with(|| Arc::new(PeerConnection::new(&self.local, node, class)));
+        connection.clone()
     }
 }
 
 /// What may wait for what.
-fn class_of(request: &Message, is_urgent: bool) -> Class {
+fn class_of(request: &Message, is_urgent: bool) -> ConnectionClass {
     match request {
-        Message::FetchState | Message::FetchBatches { .. } => Class::Bulk,
-        Message::AppendEntries { entries, .. } if !entries.is_empty() && !is_urgent => Class::Entries,
-        _ => Class::Urgent,
+        Message::FetchState | Message::FetchBatches { .. } => ConnectionClass::Bulk,
+        Message::AppendEntries { entries, .. } if !entries.is_empty() && !is_urgent => ConnectionClass::Entries,
+        _ => ConnectionClass::Urgent,
     }
 }
 
@@ -128,6 +133,6 @@ impl Network for TcpNetwork {
         request: Message,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        self.call_in(|_, _| Class::Bulk, (from, to), request, timeout)
+        self.call_in(|_, _| ConnectionClass::Bulk, (from, to), request, timeout)
     }
 }

@@ -109,7 +109,7 @@ fn a_node_that_comes_back_elsewhere_is_found_and_strangers_are_not_talked_to() {
         let one = node(&map, identity(1, 10, Some("ours"))).await;
         let two = node(&map, identity(2, 20, None)).await;
         assert_eq!(ask(&one, 2, b"?").await.unwrap(), &b"\x02?"[..]);
-        assert_eq!(one.network.who_is_at(&two.address).await.unwrap(), identity(2, 20, None));
+        assert_eq!(one.network.identify(&two.address).await.unwrap(), identity(2, 20, None));
         drop(two);
         while ask(&one, 2, b"?").await.is_ok() {
             tokio::task::yield_now().await;
@@ -119,10 +119,10 @@ fn a_node_that_comes_back_elsewhere_is_found_and_strangers_are_not_talked_to() {
             tokio::task::yield_now().await;
         }
         two.network.set_cluster("theirs");
-        let why = two.network.who_is_at(&one.address).await.unwrap_err().to_string();
+        let why = two.network.identify(&one.address).await.unwrap_err().to_string();
         assert!(why.contains("belongs to cluster theirs"), "{why}");
         let wiped = node(&Arc::default(), identity(1, 11, None)).await;
-        let why = wiped.network.who_is_at(&one.address).await.unwrap_err().to_string();
+        let why = wiped.network.identify(&one.address).await.unwrap_err().to_string();
         assert!(why.contains("node id 1 is in use"), "{why}");
         map.0.lock().insert(NodeId(4), one.address.clone());
         let why = ask(&one, 4, b"?").await.unwrap_err();
@@ -139,10 +139,10 @@ fn a_node_id_is_taken_as_long_as_its_node_is_connected() {
         let first = node(&map, identity(2, 20, None)).await;
         let second = node(&Arc::default(), identity(2, 21, None)).await;
         assert_eq!(ask(&first, 1, b"?").await.unwrap(), &b"\x01?"[..]);
-        let why = second.network.who_is_at(&one.address).await.unwrap_err().to_string();
+        let why = second.network.identify(&one.address).await.unwrap_err().to_string();
         assert!(why.contains("node id 2 is in use"), "{why}");
         drop(first);
-        while second.network.who_is_at(&one.address).await.is_err() {
+        while second.network.identify(&one.address).await.is_err() {
             tokio::task::yield_now().await;
         }
     });
@@ -155,7 +155,7 @@ fn a_process_that_dies_is_told_from_one_that_only_closes() {
         let map = Arc::default();
         let one = node(&map, identity(1, 10, None)).await;
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        one.network.on_closed(Arc::new(move |node, confirmation| drop(tell.send((node, confirmation)))));
+        one.network.on_peer_closed(Arc::new(move |node, confirmation| drop(tell.send((node, confirmation)))));
         let two = node(&map, identity(2, 20, None)).await;
         assert_eq!(ask(&one, 2, b"?").await.unwrap(), &b"\x02?"[..]);
         let address = two.address.clone();

@@ -18,11 +18,11 @@ const MAGIC: [u8; 4] = *b"OTLA";
 /// The version of frames and messages that this release speaks; it reads no older one.
 pub(super) const VERSION: u8 = 1;
 /// No node is expected.
-const ANYBODY: i32 = -1;
+const ANY_NODE: i32 = -1;
 
 /// What a connection carries: one kind does not wait for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Class {
+pub(super) enum ConnectionClass {
     /// Heartbeats, votes, questions, everything of the metadata group and of coordinators.
     Urgent = 0,
     /// Entries of clients.
@@ -31,7 +31,7 @@ pub(super) enum Class {
     Bulk = 2,
 }
 
-impl Class {
+impl ConnectionClass {
     fn of(tag: u8) -> Option<Self> {
         [Self::Urgent, Self::Entries, Self::Bulk].into_iter().find(|class| *class as u8 == tag)
     }
@@ -50,7 +50,7 @@ pub struct Identity {
 
 /// Why a node is not talked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum HandshakeRejection {
     /// It belongs to another cluster.
     #[error("node {node} belongs to cluster {theirs}, this node to {ours}: correct ottla.cluster.seeds")]
     OtherCluster {
@@ -91,31 +91,33 @@ pub enum Refusal {
 
 /// A node that wants to talk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hello {
+pub(super) struct HandshakeRequest {
     pub(super) identity: Identity,
-    pub(super) class: Class,
+    pub(super) class: ConnectionClass,
     /// Whom it takes the other for.
     pub(super) expected: Option<NodeId>,
     oldest: u8,
     newest: u8,
 }
 
-impl Hello {
-    pub(super) fn new(identity: Identity, class: Class, expected: Option<NodeId>) -> Self {
+impl HandshakeRequest {
+    pub(super) fn new(identity: Identity, class: ConnectionClass, expected: Option<NodeId>) -> Self {
         Self { identity, class, expected, oldest: VERSION, newest: VERSION }
     }
 
     /// What `own` says against it, by the words of the hello alone.
-    pub(super) fn check(&self, own: &Identity) -> Result<(), Refusal> {
+    pub(super) fn check(&self, own: &Identity) -> Result<(), HandshakeRejection> {
         let (oldest, newest) = (self.oldest, self.newest);
         if !(oldest..=newest).contains(&VERSION) {
-            return Err(Refusal::Version { oldest, newest });
+            return Err(HandshakeRejection::Version { oldest, newest });
         }
         same_cluster(own, &self.identity)?;
         match self.expected {
-            Some(expected) if expected != own.node => Err(Refusal::NotHere { found: own.node, expected: expected.0 }),
+            Some(expected) if expected != own.node => {
+                Err(HandshakeRejection::NotHere { found: own.node, expected: expected.0 })
+            }
             _ if self.identity.node == own.node && self.identity.directory != own.directory => {
-                Err(Refusal::InUse { node: own.node, directory: own.directory })
+                Err(HandshakeRejection::InUse { node: own.node, directory: own.directory })
             }
             _ => Ok(()),
         }
@@ -123,10 +125,10 @@ impl Hello {
 }
 
 /// Two nodes that know different clusters do not talk.
-pub(super) fn same_cluster(own: &Identity, other: &Identity) -> Result<(), Refusal> {
+pub(super) fn same_cluster(own: &Identity, other: &Identity) -> Result<(), HandshakeRejection> {
     match (&own.cluster, &other.cluster) {
         (Some(ours), Some(theirs)) if ours != theirs => {
-            Err(Refusal::OtherCluster { node: other.node, theirs: theirs.clone(), ours: ours.clone() })
+            Err(HandshakeRejection::OtherCluster { node: other.node, theirs: theirs.clone(), ours: ours.clone() })
         }
         _ => Ok(()),
     }
@@ -175,34 +177,34 @@ async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     Ok(words)
 }
 
-pub(super) async fn write_hello(to: &mut (impl AsyncWrite + Unpin), hello: &Hello) -> io::Result<()> {
+pub(super) async fn write_request(to: &mut (impl AsyncWrite + Unpin), request: &HandshakeRequest) -> io::Result<()> {
     let mut words = BytesMut::new();
-    words.put_slice(&[hello.oldest, hello.newest, hello.class as u8]);
-    let expected = hello.expected.map_or(ANYBODY, |node| node.0);
-    words.put_i32(hello.identity.node.0);
-    words.put_u128(hello.identity.directory.as_u128());
+    words.put_slice(&[request.oldest, request.newest, request.class as u8]);
+    let expected = request.expected.map_or(ANY_NODE, |node| node.0);
+    words.put_i32(request.identity.node.0);
+    words.put_u128(request.identity.directory.as_u128());
     words.put_i32(expected);
-    words.put_slice(hello.identity.cluster.as_deref().unwrap_or_default().as_bytes());
+    words.put_slice(request.identity.cluster.as_deref().unwrap_or_default().as_bytes());
     write(to, &words).await
 }
 
-pub(super) async fn read_hello(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {
+pub(super) async fn read_request(from: &mut (impl AsyncRead + Unpin)) -> io::Result<HandshakeRequest> {
     let words = read(from).await?;
     let mut rest = words.as_slice();
     let Some(([oldest, newest, class], behind)) = rest.split_first_chunk::<3>() else {
         return Err(invalid("a hello ends early"));
     };
     rest = behind;
-    let class = Class::of(*class).ok_or_else(|| invalid("a hello of no known class"))?;
+    let class = ConnectionClass::of(*class).ok_or_else(|| invalid("a hello of no known class"))?;
     let (identity, expected) = identity(&mut rest, 4)?;
     let expected = NodeId(expected.as_slice().get_i32());
-    let expected = (expected.0 != ANYBODY).then_some(expected);
-    Ok(Hello { identity, class, expected, oldest: *oldest, newest: *newest })
+    let expected = (expected.0 != ANY_NODE).then_some(expected);
+    Ok(HandshakeRequest { identity, class, expected, oldest: *oldest, newest: *newest })
 }
 
-pub(super) async fn write_answer(
+pub(super) async fn write_response(
     to: &mut (impl AsyncWrite + Unpin),
-    answer: &Result<Identity, Refusal>,
+    answer: &Result<Identity, HandshakeRejection>,
 ) -> io::Result<()> {
     let mut words = BytesMut::new();
     match answer {
@@ -219,7 +221,7 @@ pub(super) async fn write_answer(
 }
 
 /// Who answered, or why it does not want to talk.
-pub(super) async fn read_answer(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Identity, String>> {
+pub(super) async fn read_response(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Identity, String>> {
     let words = read(from).await?;
     match words.split_first() {
         Some((0, rest)) => {
@@ -250,20 +252,20 @@ mod tests {
     #[test]
     fn what_is_said_is_heard_and_cut_words_are_refused() {
         for (cluster, expected) in [(None, None), (Some("c"), Some(NodeId(7)))] {
-            let hello = Hello::new(known(3, 9, cluster), Class::Entries, expected);
+            let request = HandshakeRequest::new(known(3, 9, cluster), ConnectionClass::Entries, expected);
             let mut words = Vec::new();
-            block_on(write_hello(&mut words, &hello)).unwrap();
-            assert_eq!(block_on(read_hello(&mut &words[..])).unwrap(), hello);
-            assert!((0..words.len()).all(|cut| block_on(read_hello(&mut &words[..cut])).is_err()));
+            block_on(write_request(&mut words, &request)).unwrap();
+            assert_eq!(block_on(read_request(&mut &words[..])).unwrap(), request);
+            assert!((0..words.len()).all(|cut| block_on(read_request(&mut &words[..cut])).is_err()));
         }
-        let refused = Refusal::NotHere { found: NodeId(1), expected: 2 };
+        let refused = HandshakeRejection::NotHere { found: NodeId(1), expected: 2 };
         for answer in [Ok(known(3, 9, None)), Ok(known(3, 9, Some("c"))), Err(refused)] {
             let mut words = Vec::new();
-            block_on(write_answer(&mut words, &answer)).unwrap();
-            let heard = block_on(read_answer(&mut &words[..])).unwrap();
-            assert_eq!(heard, answer.map_err(|why| why.to_string()));
+            block_on(write_response(&mut words, &answer)).unwrap();
+            let response = block_on(read_response(&mut &words[..])).unwrap();
+            assert_eq!(response, answer.map_err(|why| why.to_string()));
         }
-        assert!(block_on(read_hello(&mut &b"GET / HTTP/1.1\r\n"[..])).is_err());
+        assert!(block_on(read_request(&mut &b"GET / HTTP/1.1\r\n"[..])).is_err());
     }
 
     /// The bytes are fixed: nodes of two releases exchange them.
@@ -272,33 +274,38 @@ mod tests {
         let own = known(1, 10, Some("c"));
         let of_a_later_release: Vec<u8> =
             [&b"OTLA"[..], &[0, 28, 1, 2, 1, 0, 0, 0, 2], &[0; 15], &[20, 255, 255, 255, 255], b"c"].concat();
-        let hello = block_on(read_hello(&mut &of_a_later_release[..])).unwrap();
-        let expected = Hello { newest: 2, ..Hello::new(known(2, 20, Some("c")), Class::Entries, None) };
-        assert_eq!(hello, expected);
+        let request = block_on(read_request(&mut &of_a_later_release[..])).unwrap();
+        let expected = HandshakeRequest {
+            newest: 2,
+            ..HandshakeRequest::new(known(2, 20, Some("c")), ConnectionClass::Entries, None)
+        };
+        assert_eq!(request, expected);
         let mut answer = Vec::new();
-        block_on(write_answer(&mut answer, &hello.check(&own).map(|()| own.clone()))).unwrap();
+        block_on(write_response(&mut answer, &request.check(&own).map(|()| own.clone()))).unwrap();
         let welcome = [&b"OTLA"[..], &[0, 23, 0, 1, 0, 0, 0, 1], &[0; 15], &[10], b"c"].concat();
         assert_eq!(answer, welcome);
         // And the other way: it answers in the version that this one offered; in another one it is not understood.
-        assert_eq!(block_on(read_answer(&mut &welcome[..])).unwrap(), Ok(own));
+        assert_eq!(block_on(read_response(&mut &welcome[..])).unwrap(), Ok(own));
         let not_offered = [&welcome[..7], &[2], &welcome[8..]].concat();
-        assert!(block_on(read_answer(&mut &not_offered[..])).is_err());
+        assert!(block_on(read_response(&mut &not_offered[..])).is_err());
     }
 
     #[test]
     fn strangers_are_refused() {
         let own = known(1, 10, Some("ours"));
-        let hello = |other: Identity, expected: Option<i32>| Hello::new(other, Class::Urgent, expected.map(NodeId));
+        let request = |other: Identity, expected: Option<i32>| {
+            HandshakeRequest::new(other, ConnectionClass::Urgent, expected.map(NodeId))
+        };
         assert_eq!(hello(known(2, 20, Some("ours")), Some(1)).check(&own), Ok(()));
         assert_eq!(hello(known(2, 20, None), None).check(&own), Ok(()), "it is new");
         assert_eq!(hello(known(1, 10, Some("ours")), None).check(&own), Ok(()), "itself");
         let other = hello(known(2, 20, Some("theirs")), Some(1)).check(&own);
-        assert!(matches!(other, Err(Refusal::OtherCluster { .. })));
-        assert!(matches!(hello(known(1, 20, None), None).check(&own), Err(Refusal::InUse { .. })));
-        assert!(matches!(hello(known(2, 20, None), Some(3)).check(&own), Err(Refusal::NotHere { .. })));
-        let both = Hello { newest: VERSION + 1, ..hello(known(2, 20, None), None) };
+        assert!(matches!(other, Err(HandshakeRejection::OtherCluster { .. })));
+        assert!(matches!(request(known(1, 20, None), None).check(&own), Err(HandshakeRejection::InUse { .. })));
+        assert!(matches!(request(known(2, 20, None), Some(3)).check(&own), Err(HandshakeRejection::NotHere { .. })));
+        let both = HandshakeRequest { newest: VERSION + 1, ..request(known(2, 20, None), None) };
         assert_eq!(both.check(&own), Ok(()), "a later release, while nodes are upgraded");
-        let newer = Hello { oldest: VERSION + 1, newest: VERSION + 1, ..hello(known(2, 20, None), None) };
-        assert!(matches!(newer.check(&own), Err(Refusal::Version { .. })));
+        let newer = HandshakeRequest { oldest: VERSION + 1, newest: VERSION + 1, ..request(known(2, 20, None), None) };
+        assert!(matches!(newer.check(&own), Err(HandshakeRejection::Version { .. })));
     }
 }

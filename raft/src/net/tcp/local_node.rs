@@ -8,33 +8,33 @@ use ottla_protocol::ids::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::guests::Guests;
-use super::hello::Identity;
+use super::connected_peers::ConnectedPeers;
+use super::handshake::Identity;
 use crate::net::PeerDirectory;
 
 /// Whether a node has died, once that is known. An error says that nobody will know: it is taken for alive.
-pub type Confirmation = oneshot::Receiver<bool>;
+pub type DeathConfirmation = oneshot::Receiver<bool>;
 
 /// Told at once when a node has closed a connection, as the process that dies does; a moment later it is known whether
 /// nobody listens there any more.
-pub type OnClosed = Arc<dyn Fn(NodeId, Confirmation) + Send + Sync>;
+pub type OnPeerClosed = Arc<dyn Fn(NodeId, DeathConfirmation) + Send + Sync>;
 
-pub(super) struct Shared {
+pub(super) struct LocalNode {
     pub(super) identity: Mutex<Identity>,
     pub(super) peers: Arc<dyn PeerDirectory>,
-    pub(super) guests: Arc<Guests>,
-    pub(super) on_closed: Mutex<Option<OnClosed>>,
+    pub(super) connected: Arc<ConnectedPeers>,
+    pub(super) on_peer_closed: Mutex<Option<OnPeerClosed>>,
 }
 
-impl Shared {
+impl LocalNode {
     pub(super) fn identity(&self) -> Identity {
         self.identity.lock().clone()
     }
 
-    pub(super) fn has_closed(&self, node: NodeId, confirmation: Confirmation) {
-        let on_closed = self.on_closed.lock().clone();
-        if let Some(on_closed) = on_closed {
-            on_closed(node, confirmation);
+    pub(super) fn peer_closed(&self, node: NodeId, confirmation: DeathConfirmation) {
+        let on_peer_closed = self.on_peer_closed.lock().clone();
+        if let Some(on_peer_closed) = on_peer_closed {
+            on_peer_closed(node, confirmation);
         }
     }
 }

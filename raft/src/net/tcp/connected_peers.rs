@@ -9,41 +9,44 @@ use ottla_protocol::ids::NodeId;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::hello::{Hello, Refusal};
+use super::handshake::{HandshakeRejection, HandshakeRequest};
 
 /// Nodes that are connected: by id, the directory and how many connections.
 #[derive(Default)]
-pub(super) struct Guests(Mutex<BTreeMap<NodeId, (Uuid, usize)>>);
+pub(super) struct ConnectedPeers(Mutex<BTreeMap<NodeId, (Uuid, usize)>>);
 
 /// A node that was let in.
-pub(super) struct Guest {
-    guests: Arc<Guests>,
+pub(super) struct ConnectedPeer {
+    connected: Arc<ConnectedPeers>,
     node: NodeId,
 }
 
-impl Guests {
+impl ConnectedPeers {
     /// Lets a node in, unless another one with its id is here.
-    pub(super) fn enter(guests: &Arc<Self>, hello: &Hello) -> Result<Guest, Refusal> {
-        let (node, directory) = (hello.identity.node, hello.identity.directory);
-        let mut known = guests.0.lock();
+    pub(super) fn register(
+        connected: &Arc<Self>,
+        request: &HandshakeRequest,
+    ) -> Result<ConnectedPeer, HandshakeRejection> {
+        let (node, directory) = (request.identity.node, request.identity.directory);
+        let mut known = connected.0.lock();
         let (first, connections) = known.entry(node).or_insert((directory, 0));
         if *first != directory {
-            return Err(Refusal::InUse { node, directory: *first });
+            return Err(HandshakeRejection::InUse { node, directory: *first });
         }
         *connections += 1;
-        Ok(Guest { guests: guests.clone(), node })
+        Ok(ConnectedPeer { connected: connected.clone(), node })
     }
 }
 
-impl Guest {
+impl ConnectedPeer {
     pub(super) fn node(&self) -> NodeId {
         self.node
     }
 }
 
-impl Drop for Guest {
+impl Drop for ConnectedPeer {
     fn drop(&mut self) {
-        let mut known = self.guests.0.lock();
+        let mut known = self.connected.0.lock();
         if let Some((_, connections)) = known.get_mut(&self.node) {
             *connections -= 1;
             if *connections == 0 {

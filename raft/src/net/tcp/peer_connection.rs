@@ -20,40 +20,40 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::frame::{Batch, Frame, FrameReader, Kind, Sealed};
-use super::hello::{Class, Hello, Identity, read_answer, same_cluster, write_hello};
-use super::shared::Shared;
+use super::handshake::{ConnectionClass, HandshakeRequest, Identity, read_response, same_cluster, write_request};
+use super::local_node::LocalNode;
 use crate::net::wire::decode;
 use crate::net::{Message, Undelivered};
 
 /// What may wait for one connection, in units of [`UNIT_BYTES`].
-const ROOM_UNITS: usize = 64 << 10;
+const BUDGET_UNITS: usize = 64 << 10;
 const UNIT_BYTES: usize = 1 << 10;
 /// So much is put together for one write.
 pub(super) const WRITE_BYTES: usize = 1 << 20;
 /// How long the other has to accept a connection and to say hello.
-const CONNECT_WAIT: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a node that has closed a connection is greeted.
-const GREETINGS_MAX: usize = 25;
-pub(super) const HELLO_WAIT: Duration = Duration::from_secs(2);
+const PROBES_MAX: usize = 25;
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pings go out while answers are outstanding.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// And now and then without: whoever hears nothing at all takes the connection for dead.
 const IDLE_PING_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(20);
 /// Who says nothing for so long while answers are outstanding is given up.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
+const PEER_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// Pauses between connections: doubled after each failure.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Units of room for so many bytes; never more than there is.
 pub(super) fn units(bytes: usize) -> u32 {
-    u32::try_from((bytes / UNIT_BYTES + 1).min(ROOM_UNITS)).unwrap_or(u32::MAX)
+    u32::try_from((bytes / UNIT_BYTES + 1).min(BUDGET_UNITS)).unwrap_or(u32::MAX)
 }
 
 /// Room for what waits.
-pub(super) fn room() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(ROOM_UNITS))
+pub(super) fn call_budget() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(BUDGET_UNITS))
 }
 
 type Answer = Result<Message, Undelivered>;
@@ -71,26 +71,26 @@ impl Calls {
     }
 
     fn answer(&self, number: u64, answer: Answer) {
-        if let Some(asker) = self.waiting.lock().remove(&number) {
-            let _gave_up = asker.send(answer);
+        if let Some(responder) = self.waiting.lock().remove(&number) {
+            let _gave_up = responder.send(answer);
         }
     }
 
     fn fail_all(&self, why: &str) {
         let waiting = std::mem::take(&mut *self.waiting.lock());
-        for asker in waiting.into_values() {
-            let _gave_up = asker.send(Err(Undelivered(why.to_owned())));
+        for responder in waiting.into_values() {
+            let _gave_up = responder.send(Err(Undelivered(why.to_owned())));
         }
     }
 }
 
 /// Somebody waits for this answer; dropped, nobody does.
-struct Waiting<'a> {
+struct CallGuard<'a> {
     calls: &'a Calls,
     number: u64,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         self.calls.waiting.lock().remove(&self.number);
     }
@@ -99,32 +99,32 @@ impl Drop for Waiting<'_> {
 struct Outgoing {
     number: u64,
     frame: Sealed,
-    _room: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Why nothing can be sent before a moment.
-type Pausing = Arc<Mutex<Option<(rt::Instant, String)>>>;
+type Backoff = Arc<Mutex<Option<(rt::Instant, String)>>>;
 
 /// A connection to a node for one class of messages, whether it is up or not.
-pub(super) struct Link {
+pub(super) struct PeerConnection {
     queue: mpsc::UnboundedSender<Outgoing>,
-    room: Arc<Semaphore>,
+    budget: Arc<Semaphore>,
     calls: Arc<Calls>,
-    pausing: Pausing,
+    backoff: Backoff,
 }
 
-impl Link {
-    pub(super) fn new(shared: &Arc<Shared>, node: NodeId, class: Class) -> Self {
+impl PeerConnection {
+    pub(super) fn new(local: &Arc<LocalNode>, node: NodeId, class: ConnectionClass) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
-        let (calls, pausing): (Arc<Calls>, Pausing) = Default::default();
-        let keeper = Keeper { shared: shared.clone(), node, class, calls: calls.clone(), pausing: pausing.clone() };
-        rt::spawn_critical("peer-connection", Owner::process(), keeper.keep(waiting));
-        Self { queue, room: room(), calls, pausing }
+        let (calls, backoff): (Arc<Calls>, Backoff) = Default::default();
+        let task = ConnectionTask { local: local.clone(), node, class, calls: calls.clone(), backoff: backoff.clone() };
+        rt::spawn_critical("peer-connection", Owner::process(), task.run(waiting));
+        Self { queue, budget: call_budget(), calls, backoff }
     }
 
     /// Sends a request; waits for its answer as long as the caller does.
     pub(super) async fn call(&self, ends: (ReplicaId, ReplicaId), request: &Message) -> Answer {
-        if let Some((until, why)) = &*self.pausing.lock()
+        if let Some((until, why)) = &*self.backoff.lock()
             && rt::now() < *until
         {
             return Err(Undelivered(why.clone()));
@@ -132,11 +132,11 @@ impl Link {
         let number = self.calls.next.fetch_add(1, Ordering::Relaxed);
         let frame = Sealed::request(number, ends, request).map_err(|error| Undelivered(error.to_string()))?;
         let closed = || Undelivered("the connection is closed".to_owned());
-        let room = Arc::clone(&self.room).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
-        let (asker, answer) = oneshot::channel();
-        self.calls.waiting.lock().insert(number, asker);
-        let _waiting = Waiting { calls: &self.calls, number };
-        self.queue.send(Outgoing { number, frame, _room: room }).map_err(|_| closed())?;
+        let budget = Arc::clone(&self.budget).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
+        let (responder, answer) = oneshot::channel();
+        self.calls.waiting.lock().insert(number, responder);
+        let _guard = CallGuard { calls: &self.calls, number };
+        self.queue.send(Outgoing { number, frame, _permit: budget }).map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 }
@@ -148,17 +148,17 @@ fn is_reset(why: &io::Error) -> bool {
 }
 
 /// True if nobody listens there, which only the system says: a node that refuses has its own words.
-fn is_nobody(why: &io::Error) -> bool {
+fn is_port_closed(why: &io::Error) -> bool {
     why.raw_os_error().is_some() && why.kind() == io::ErrorKind::ConnectionRefused
 }
 
 /// Keeps one link's connection.
-struct Keeper {
-    shared: Arc<Shared>,
+struct ConnectionTask {
+    local: Arc<LocalNode>,
     node: NodeId,
-    class: Class,
+    class: ConnectionClass,
     calls: Arc<Calls>,
-    pausing: Pausing,
+    backoff: Backoff,
 }
 
 /// A pause of this length or up to half less, so that nodes do not come all at once.
@@ -167,19 +167,19 @@ fn jittered(pause: Duration) -> Duration {
     pause - Duration::from_nanos(rt::random_u64() % half)
 }
 
-impl Keeper {
-    async fn keep(self, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
+impl ConnectionTask {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
         let mut pause = PAUSE_MIN;
         while let Some(first) = queue.recv().await {
             let why = match self.connect().await {
                 Ok(stream) => {
                     pause = PAUSE_MIN;
-                    *self.pausing.lock() = None;
-                    let why = self.converse(stream, first, &mut queue).await;
+                    *self.backoff.lock() = None;
+                    let why = self.exchange(stream, first, &mut queue).await;
                     if is_reset(&why) {
                         let (known, confirmation) = oneshot::channel();
-                        self.shared.has_closed(self.node, confirmation);
-                        let has_died = self.has_died().await;
+                        self.local.peer_closed(self.node, confirmation);
+                        let has_died = self.probe_process_died().await;
                         if has_died {
                             tracing::info!(node = self.node.0, "the process of a node has died: {why}");
                         }
@@ -190,7 +190,7 @@ impl Keeper {
                 Err(error) => {
                     let until = rt::now() + jittered(pause);
                     pause = (pause * 2).min(PAUSE_MAX);
-                    *self.pausing.lock() = Some((until, error.to_string()));
+                    *self.backoff.lock() = Some((until, error.to_string()));
                     error
                 }
             };
@@ -202,12 +202,12 @@ impl Keeper {
 
     /// True if nobody listens any more where the node was. A process that ends closes its port a while before or after its
     /// connections: only a greeting shows that it lives.
-    async fn has_died(&self) -> bool {
+    async fn probe_process_died(&self) -> bool {
         let mut refused = 0;
-        for _ in 0..GREETINGS_MAX {
-            let Some(address) = self.shared.peers.address(self.node) else { return false };
-            match greet(&address, &self.shared.identity(), self.class, Some(self.node)).await {
-                Err(error) if is_nobody(&error) => refused += 1,
+        for _ in 0..PROBES_MAX {
+            let Some(address) = self.local.peers.address(self.node) else { return false };
+            match connect_to(&address, &self.local.identity(), self.class, Some(self.node)).await {
+                Err(error) if is_port_closed(&error) => refused += 1,
                 Err(error) if is_reset(&error) => refused = 0,
                 _ => return false,
             }
@@ -222,8 +222,8 @@ impl Keeper {
     async fn connect(&self) -> io::Result<TcpStream> {
         let unknown =
             || io::Error::new(io::ErrorKind::NotFound, format!("the address of node {} is not known", self.node));
-        let address = self.shared.peers.address(self.node).ok_or_else(unknown)?;
-        let (stream, found) = greet(&address, &self.shared.identity(), self.class, Some(self.node)).await?;
+        let address = self.local.peers.address(self.node).ok_or_else(unknown)?;
+        let (stream, found) = connect_to(&address, &self.local.identity(), self.class, Some(self.node)).await?;
         if found.node != self.node {
             return Err(io::Error::other(format!("node {} is at {address}, not node {}", found.node, self.node)));
         }
@@ -231,27 +231,27 @@ impl Keeper {
     }
 
     /// Sends and receives until the connection is lost; tells why.
-    async fn converse(
+    async fn exchange(
         &self,
         stream: TcpStream,
         first: Outgoing,
         queue: &mut mpsc::UnboundedReceiver<Outgoing>,
     ) -> io::Error {
         let (reading, writing) = stream.into_split();
-        let (heard, ping) = (AtomicI64::new(rt::now().0), Notify::new());
+        let (received_at, ping) = (AtomicI64::new(rt::now().0), Notify::new());
         let ended = tokio::select! {
             biased;
-            ended = self.hear(reading, &heard) => ended,
-            ended = self.speak(writing, first, queue, &ping) => ended,
-            ended = self.watch(&heard, &ping) => ended,
+            ended = self.read_frames(reading, &received_at) => ended,
+            ended = self.write_frames(writing, first, queue, &ping) => ended,
+            ended = self.detect_silence(&received_at, &ping) => ended,
         };
         ended.err().unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"))
     }
 
-    async fn hear(&self, mut from: OwnedReadHalf, heard: &AtomicI64) -> io::Result<()> {
+    async fn read_frames(&self, mut from: OwnedReadHalf, received_at: &AtomicI64) -> io::Result<()> {
         let mut frames = FrameReader::default();
         while let Some(Frame { kind, number, body, .. }) = frames.next(&mut from).await? {
-            heard.store(rt::now().0, Ordering::Relaxed);
+            received_at.store(rt::now().0, Ordering::Relaxed);
             match kind {
                 Kind::Answer => {
                     let message = decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -268,7 +268,7 @@ impl Keeper {
         Ok(())
     }
 
-    async fn speak(
+    async fn write_frames(
         &self,
         mut to: OwnedWriteHalf,
         first: Outgoing,
@@ -282,7 +282,7 @@ impl Keeper {
             while let Some(outgoing) = next.take() {
                 if self.calls.is_waiting(outgoing.number) {
                     batch.push(outgoing.frame);
-                    written.push(outgoing._room);
+                    written.push(outgoing._permit);
                 }
                 next = if batch.bytes() < WRITE_BYTES { queue.try_recv().ok() } else { None };
             }
@@ -300,21 +300,21 @@ impl Keeper {
     }
 
     /// Ends when the other is silent although it is asked.
-    async fn watch(&self, heard: &AtomicI64, ping: &Notify) -> io::Result<()> {
-        let (mut asked_since, mut pinged_at) = (None, rt::now());
+    async fn detect_silence(&self, received_at: &AtomicI64, ping: &Notify) -> io::Result<()> {
+        let (mut waiting_since, mut pinged_at) = (None, rt::now());
         loop {
             rt::sleep(PING_INTERVAL).await;
             if self.calls.waiting.lock().is_empty() {
-                asked_since = None;
+                waiting_since = None;
                 if rt::now().since(pinged_at) >= IDLE_PING_INTERVAL {
                     pinged_at = rt::now();
                     ping.notify_one();
                 }
                 continue;
             }
-            let since = *asked_since.get_or_insert_with(rt::now);
-            let heard = rt::Instant(heard.load(Ordering::Relaxed));
-            if rt::now().since(since.max(heard)) > SILENCE_MAX {
+            let since = *waiting_since.get_or_insert_with(rt::now);
+            let received_at = rt::Instant(received_at.load(Ordering::Relaxed));
+            if rt::now().since(since.max(received_at)) > PEER_SILENCE_MAX {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer, not even to a ping"));
             }
             ping.notify_one();
@@ -323,22 +323,22 @@ impl Keeper {
 }
 
 /// Connects to an address and says hello; who is there.
-pub(super) async fn greet(
+pub(super) async fn connect_to(
     address: &str,
     own: &Identity,
-    class: Class,
+    class: ConnectionClass,
     expected: Option<NodeId>,
 ) -> io::Result<(TcpStream, Identity)> {
     let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, format!("{address}: {what}"));
-    let connected = rt::timeout(CONNECT_WAIT, TcpStream::connect(address)).await;
+    let connected = rt::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
     let mut stream = connected.map_err(|_| late("no connection in time"))??;
     stream.set_nodelay(true)?;
-    let hello = Hello::new(own.clone(), class, expected);
+    let request = HandshakeRequest::new(own.clone(), class, expected);
     let said = async {
-        write_hello(&mut stream, &hello).await?;
-        read_answer(&mut stream).await
+        write_request(&mut stream, &request).await?;
+        read_response(&mut stream).await
     };
-    let answer = rt::timeout(HELLO_WAIT, said).await.map_err(|_| late("no hello in time"))??;
+    let answer = rt::timeout(HANDSHAKE_TIMEOUT, said).await.map_err(|_| late("no hello in time"))??;
     let other = answer.map_err(|why| io::Error::new(io::ErrorKind::ConnectionRefused, format!("{address}: {why}")))?;
     same_cluster(own, &other).map_err(io::Error::other)?;
     Ok((stream, other))
