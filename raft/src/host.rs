@@ -24,7 +24,7 @@ use crate::group::{Group, Start};
 use crate::handle::GroupHandle;
 use crate::machine::StateMachine;
 use crate::members::{Creation, Members};
-use crate::net::{Message, Network, Undelivered};
+use crate::net::{Message, Network, NoResponse, Priority};
 use crate::options::RaftOptions;
 use crate::suspicions::Suspicions;
 use crate::transport::receive;
@@ -229,40 +229,34 @@ impl RaftHost {
         self.0.services.lock().insert(replica, service);
     }
 
-    /// Asks whoever stands behind another replica. Without an answer nobody knows whether it was acted upon.
-    pub async fn ask(
+    /// Sends a request to the service that another node has registered for a replica ([`Self::serve`]). Without a response it is
+    /// unknown whether the request was acted upon.
+    pub async fn request(
         &self,
         from: ReplicaId,
         to: ReplicaId,
-        question: Bytes,
+        payload: Bytes,
+        priority: Priority,
         timeout: Duration,
-    ) -> Result<Bytes, Undelivered> {
-        answer_in(self.0.network.call(from, to, Message::Request(question), timeout).await?)
-    }
-
-    /// The same for a question that may wait behind snapshots and delays nothing that is urgent.
-    pub async fn ask_in_bulk(
-        &self,
-        from: ReplicaId,
-        to: ReplicaId,
-        question: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, Undelivered> {
-        answer_in(self.0.network.call_in_bulk(from, to, Message::Request(question), timeout).await?)
+    ) -> Result<Bytes, NoResponse> {
+        match self.0.network.call(from, to, Message::Request(payload), priority, timeout).await? {
+            Message::Response(response) => Ok(response),
+            _ => Err(NoResponse("not an answer to a question".to_owned())),
+        }
     }
 
     /// A message from another node. For a replica that is not here it is dropped: it never creates one.
-    pub async fn deliver(&self, from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, Undelivered> {
+    pub async fn deliver(&self, from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, NoResponse> {
         if let Message::Request(question) = message {
             let service = self.0.services.lock().get(&to).cloned();
             let Some(service) = service else {
-                return Err(Undelivered(format!("nobody answers for replica {to} here")));
+                return Err(NoResponse(format!("nobody answers for replica {to} here")));
             };
             let answer = service(from, question).await;
-            return answer.map(Message::Response).ok_or_else(|| Undelivered("the question is not answered".to_owned()));
+            return answer.map(Message::Response).ok_or_else(|| NoResponse("the question is not answered".to_owned()));
         }
         let Some(GroupHandle(group)) = self.group(to) else {
-            return Err(Undelivered(format!("replica {to} is not here")));
+            return Err(NoResponse(format!("replica {to} is not here")));
         };
         group.touch();
         match message {
@@ -298,12 +292,5 @@ impl RaftHost {
     pub async fn shutdown(&self) {
         let groups: Vec<_> = self.0.groups.lock().values().cloned().collect();
         futures_util::future::join_all(groups.iter().map(|group| group.shutdown())).await;
-    }
-}
-
-fn answer_in(message: Message) -> Result<Bytes, Undelivered> {
-    match message {
-        Message::Response(answer) => Ok(answer),
-        _ => Err(Undelivered("not an answer to a question".to_owned())),
     }
 }

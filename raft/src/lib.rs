@@ -48,7 +48,7 @@ pub use members::{Creation, Members};
 pub use membership::MembersStep;
 pub use net::sim::{Faults, Observer, SimNetwork};
 pub use net::tcp::{DeathConfirmation, HandshakeRejection, Identity, Listening, OnPeerClosed, TcpNetwork};
-pub use net::{Message, Network, NoPeers, PeerDirectory, ReplicaLocation, Undelivered};
+pub use net::{Message, Network, NoPeers, NoResponse, PeerDirectory, Priority, ReplicaLocation};
 pub use options::RaftOptions;
 pub use progress::Role;
 pub use proposal::Proposal;

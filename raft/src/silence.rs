@@ -20,7 +20,7 @@ use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
 
 use crate::group::Group;
-use crate::net::Message;
+use crate::net::{Message, Priority};
 
 /// Who has said nothing for so long, four heartbeats, is doubted.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ impl Group {
         let others: BTreeSet<_> = configs.iter().flatten().copied().filter(|voter| *voter != self.replica).collect();
         let asked = others.into_iter().filter(|voter| *voter != leader).map(|voter| async move {
             let question = Message::RequestVote { pre_vote: true, vote, last_log_id, leadership_transfer: true };
-            let answer = self.network.call(self.replica, voter, question, ANSWER_WAIT).await;
+            let answer = self.network.call(self.replica, voter, question, Priority::Normal, ANSWER_WAIT).await;
             matches!(answer, Ok(Message::RequestVoteResponse { granted: true, .. })).then_some(voter)
         });
         let mut doubting: BTreeSet<_> = join_all(asked).await.into_iter().flatten().collect();

@@ -22,7 +22,7 @@ use crate::applier::Applier;
 use crate::directory::SnapshotImport;
 use crate::group::Group;
 use crate::machine::Extent;
-use crate::net::{Message, Undelivered};
+use crate::net::{Message, NoResponse, Priority};
 use crate::state_machine::Snapshot;
 use crate::taking::Prepared;
 use crate::types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
@@ -128,14 +128,14 @@ impl Group {
     }
 
     pub(crate) async fn ask(&self, source: ReplicaId, request: Message) -> io::Result<Message> {
-        let answer = self.network.call(self.replica, source, request, ANSWER_WAIT).await;
-        answer.map_err(|Undelivered(why)| refused(&why))
+        let answer = self.network.call(self.replica, source, request, Priority::Normal, ANSWER_WAIT).await;
+        answer.map_err(|NoResponse(why)| refused(&why))
     }
 
     /// The state of the newest checkpoint, for another member.
-    pub(crate) async fn give_state(&self) -> Result<Message, Undelivered> {
+    pub(crate) async fn give_state(&self) -> Result<Message, NoResponse> {
         let state = self.directory.snapshot_of(self.replica).await;
-        state.map(Message::FetchStateResponse).map_err(|error| Undelivered(error.to_string()))
+        state.map(Message::FetchStateResponse).map_err(|error| NoResponse(error.to_string()))
     }
 
     /// Batches for another member: only what is applied here has offsets.
@@ -145,10 +145,10 @@ impl Group {
         from: Offset,
         up_to: Offset,
         bytes_max: u64,
-    ) -> Result<Message, Undelivered> {
+    ) -> Result<Message, NoResponse> {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(ANSWER_BYTES).min(ANSWER_BYTES);
         let exported = self.directory.export(self.replica, partition, from..up_to, bytes_max).await;
-        exported.map(Message::FetchBatchesResponse).map_err(|error| Undelivered(error.to_string()))
+        exported.map(Message::FetchBatchesResponse).map_err(|error| NoResponse(error.to_string()))
     }
 }
 

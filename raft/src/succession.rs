@@ -18,7 +18,7 @@ use crate::error::RaftError;
 use crate::group::Group;
 use crate::handle::GroupHandle;
 use crate::host::RaftHost;
-use crate::net::Message;
+use crate::net::{Message, Priority};
 use crate::types::{to_raft_log_id, to_raft_vote};
 
 /// The replicas that are left campaign one after another, the first at once: time for one to be elected.
@@ -103,7 +103,7 @@ impl Group {
         let (vote, last_log_id) = (self.log.vote(), self.log.last_log_id());
         let asked = voters.iter().enumerate().filter(|(place, _)| *place != own).map(|(place, voter)| async move {
             let question = Message::RequestVote { pre_vote: true, vote: vote?, last_log_id, leadership_transfer: true };
-            match self.network.call(self.replica, *voter, question, LOG_WAIT).await {
+            match self.network.call(self.replica, *voter, question, Priority::Normal, LOG_WAIT).await {
                 Ok(Message::RequestVoteResponse { last_log_id: theirs, .. }) => {
                     Some(theirs > last_log_id || (theirs == last_log_id && place < own))
                 }

@@ -20,7 +20,7 @@ use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
 
 use crate::damage::Damage;
-use crate::net::{Message, Network, Undelivered};
+use crate::net::{Message, Network, NoResponse, Priority};
 use crate::progress::Progress;
 use crate::state_machine::{Machine, Snapshot};
 use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
@@ -68,27 +68,26 @@ const MUTE: &str = "a leader that nobody answers holds its peace";
 
 impl Link {
     async fn call(&self, request: Message, option: &RPCOption) -> Result<Message, RPCError<TypeConfig>> {
-        let answer = self.network.call(self.from, self.to, request, option.hard_ttl()).await;
-        answer.map_err(|Undelivered(why)| unreachable(&why))
+        let answer = self.network.call(self.from, self.to, request, Priority::Normal, option.hard_ttl()).await;
+        answer.map_err(|NoResponse(why)| unreachable(&why))
     }
 
     /// Asks the follower again and again until it has what lies up to `last_included`; gives its vote.
-    fn offer(
-        &self,
-        vote: Vote,
-        last_included: LogId,
-    ) -> impl Future<Output = Result<Vote, Undelivered>> + Send + use<> {
+    fn offer(&self, vote: Vote, last_included: LogId) -> impl Future<Output = Result<Vote, NoResponse>> + Send + use<> {
         let (network, progress, from, to) = (self.network.clone(), self.progress.clone(), self.from, self.to);
         async move {
             loop {
                 if progress.is_mute(vote.term) {
-                    return Err(Undelivered(MUTE.to_owned()));
+                    return Err(NoResponse(MUTE.to_owned()));
                 }
-                match network.call(from, to, Message::InstallSnapshot { vote, last_included }, OFFER_WAIT).await? {
+                match network
+                    .call(from, to, Message::InstallSnapshot { vote, last_included }, Priority::Normal, OFFER_WAIT)
+                    .await?
+                {
                     Message::InstallSnapshotResponse { done: true } => return Ok(vote),
                     Message::InstallSnapshotResponse { done: false } => rt::sleep(ASK_INTERVAL).await,
                     Message::HigherVote(higher) => return Ok(higher),
-                    _ => return Err(Undelivered("not an answer to a snapshot".to_owned())),
+                    _ => return Err(NoResponse("not an answer to a snapshot".to_owned())),
                 }
             }
         }
@@ -184,7 +183,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
             biased;
             offered = offered => match offered {
                 Ok(vote) => Ok(SnapshotResponse::new(to_raft_vote(vote))),
-                Err(Undelivered(why)) => Err(unreachable(&why)),
+                Err(NoResponse(why)) => Err(unreachable(&why)),
             },
             closed = cancel => Err(StreamingError::Closed(closed)),
         }
@@ -218,8 +217,8 @@ impl RaftNetworkV2<TypeConfig> for Link {
 pub(crate) async fn receive(
     raft: &openraft::Raft<TypeConfig, Machine>,
     request: Message,
-) -> Result<Message, Undelivered> {
-    let stopped = |error: &dyn std::fmt::Display| Undelivered(error.to_string());
+) -> Result<Message, NoResponse> {
+    let stopped = |error: &dyn std::fmt::Display| NoResponse(error.to_string());
     match request {
         Message::AppendEntries { vote, prev_log_id, entries, leader_commit } => {
             let leader_commit = match entries.last() {
@@ -257,6 +256,6 @@ pub(crate) async fn receive(
             let answer = raft.handle_transfer_leader(rpc).await.map_err(|e| stopped(&e))?;
             Ok(Message::TransferLeaderResponse { accepted: answer.is_ok() })
         }
-        other => Err(Undelivered(format!("not a request: {other:?}"))),
+        other => Err(NoResponse(format!("not a request: {other:?}"))),
     }
 }

@@ -58,40 +58,39 @@ pub enum Message {
     FetchBatchesResponse(Exported),
 }
 
+/// Whether a request may wait behind others between the same two nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// The transport decides by the kind of the message.
+    Normal,
+    /// The request is sent with snapshots and repairs, so that it delays neither votes nor entries.
+    Bulk,
+}
+
 /// The message got no answer; whether it was acted upon is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no answer: {0}")]
-pub struct Undelivered(pub String);
+pub struct NoResponse(pub String);
 
-impl Undelivered {
+impl NoResponse {
     /// Nobody knows where the receiver lives.
-    pub(crate) fn nowhere(to: ReplicaId) -> BoxFuture<'static, Result<Message, Self>> {
+    pub(crate) fn unknown_location(to: ReplicaId) -> BoxFuture<'static, Result<Message, Self>> {
         Box::pin(std::future::ready(Err(Self(format!("replica {to} is on no node that is known here")))))
     }
 }
 
 /// A transport between replicas. Loss, delay, repetition and disorder are all allowed.
 pub trait Network: Send + Sync + 'static {
-    /// Sends a request and waits for its answer, at most `timeout`.
+    /// Sends a request and waits for its response, at most `timeout`. A transport without classes of messages may ignore
+    /// `priority`.
     fn call(
         &self,
         from: ReplicaId,
         to: ReplicaId,
         request: Message,
+        priority: Priority,
         timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>>;
-
-    /// The same for a request that may wait: where the transport has classes of messages, it travels with snapshots and
-    /// repairs, so that it delays neither votes nor entries.
-    fn call_in_bulk(
-        &self,
-        from: ReplicaId,
-        to: ReplicaId,
-        request: Message,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        self.call(from, to, request, timeout)
-    }
+    ) -> BoxFuture<'static, Result<Message, NoResponse>>;
 }
 
 /// The network of a node that is alone: every group has one member, so nothing is ever sent.
@@ -104,8 +103,9 @@ impl Network for NoPeers {
         _from: ReplicaId,
         to: ReplicaId,
         _request: Message,
+        _priority: Priority,
         _timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        Undelivered::nowhere(to)
+    ) -> BoxFuture<'static, Result<Message, NoResponse>> {
+        NoResponse::unknown_location(to)
     }
 }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::host::RaftHost;
-use crate::net::{Message, Network, PeerDirectory, ReplicaLocation, Undelivered};
+use crate::net::{Message, Network, NoResponse, PeerDirectory, Priority, ReplicaLocation};
 
 /// Node of everything that is no node.
 const OUTSIDE: SimNode = SimNode(0);
@@ -180,7 +180,7 @@ impl SimNetwork {
         (source, target): (SimNode, SimNode),
         (from, to): (ReplicaId, ReplicaId),
         request: Message,
-    ) -> Option<Result<Message, Undelivered>> {
+    ) -> Option<Result<Message, NoResponse>> {
         if [from, to].iter().any(|replica| self.0.lock().isolated.contains(replica)) {
             return None;
         }
@@ -215,9 +215,10 @@ impl Network for NodeNetwork {
         from: ReplicaId,
         to: ReplicaId,
         request: Message,
+        _priority: Priority,
         timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        let Some(target) = self.target(to) else { return Undelivered::nowhere(to) };
+    ) -> BoxFuture<'static, Result<Message, NoResponse>> {
+        let Some(target) = self.target(to) else { return NoResponse::unknown_location(to) };
         let (network, path) = (self.network.clone(), (self.own, target));
         network.observe_message(from, to, &request);
         Box::pin(async move {
@@ -238,7 +239,7 @@ impl Network for NodeNetwork {
                     Err(_lost) => std::future::pending().await,
                 }
             };
-            rt::timeout(timeout, answered).await.unwrap_or_else(|_| Err(Undelivered("no answer in time".to_owned())))
+            rt::timeout(timeout, answered).await.unwrap_or_else(|_| Err(NoResponse("no answer in time".to_owned())))
         })
     }
 }

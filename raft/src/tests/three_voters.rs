@@ -320,7 +320,7 @@ fn a_message_for_a_replica_that_is_not_there_makes_none() {
         let (cluster, leader) = started(VOTERS).await;
         let host = cluster.host(leader);
         let vote = ottla_storage::entry::Vote { term: Term(9), voted_for: ReplicaId(77), committed: true };
-        let message = Message::AppendEntries { vote, previous: None, entries: Vec::new(), commit: None };
+        let message = Message::AppendEntries { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
         assert!(host.deliver(ReplicaId(77), ReplicaId(78), message).await.is_err());
         assert!(host.group(ReplicaId(78)).is_none());
     });

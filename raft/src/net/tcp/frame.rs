@@ -85,7 +85,7 @@ impl Sealed {
     }
 
     /// An answer, or that there is none.
-    pub(super) fn answer(number: u64, answer: &Result<Message, crate::net::Undelivered>) -> Self {
+    pub(super) fn answer(number: u64, answer: &Result<Message, crate::net::NoResponse>) -> Self {
         let why = match answer {
             Ok(message) => match Self::message(Kind::Answer, number, NO_REPLICA, message) {
                 Ok(sealed) => return sealed,
@@ -212,7 +212,7 @@ impl Buf for Batch {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::net::Undelivered;
+    use crate::net::NoResponse;
     use crate::net::wire::{decode, samples};
     use tokio::io::AsyncWriteExt;
 
@@ -234,7 +234,7 @@ mod tests {
                     batch.push(Sealed::request(number, ends(), &message).unwrap());
                 }
                 batch.push(Sealed::bare(Kind::Ping));
-                batch.push(Sealed::answer(4, &Err(Undelivered("gone".to_owned()))));
+                batch.push(Sealed::answer(4, &Err(NoResponse("gone".to_owned()))));
                 near.write_all_buf(&mut batch).await.unwrap();
                 assert_eq!(batch.bytes(), 0);
             };

@@ -296,10 +296,10 @@ mod tests {
         let request = |other: Identity, expected: Option<i32>| {
             HandshakeRequest::new(other, ConnectionClass::Urgent, expected.map(NodeId))
         };
-        assert_eq!(hello(known(2, 20, Some("ours")), Some(1)).check(&own), Ok(()));
-        assert_eq!(hello(known(2, 20, None), None).check(&own), Ok(()), "it is new");
-        assert_eq!(hello(known(1, 10, Some("ours")), None).check(&own), Ok(()), "itself");
-        let other = hello(known(2, 20, Some("theirs")), Some(1)).check(&own);
+        assert_eq!(request(known(2, 20, Some("ours")), Some(1)).check(&own), Ok(()));
+        assert_eq!(request(known(2, 20, None), None).check(&own), Ok(()), "it is new");
+        assert_eq!(request(known(1, 10, Some("ours")), None).check(&own), Ok(()), "itself");
+        let other = request(known(2, 20, Some("theirs")), Some(1)).check(&own);
         assert!(matches!(other, Err(HandshakeRejection::OtherCluster { .. })));
         assert!(matches!(request(known(1, 20, None), None).check(&own), Err(HandshakeRejection::InUse { .. })));
         assert!(matches!(request(known(2, 20, None), Some(3)).check(&own), Err(HandshakeRejection::NotHere { .. })));

@@ -93,7 +93,7 @@ async fn handshake(mut stream: TcpStream, local: &Arc<LocalNode>) -> io::Result<
     match peer {
         Ok(peer) => Ok(Some((stream, peer))),
         Err(why) => {
-            tracing::warn!(node = hello.identity.node.0, "a node is refused: {why}");
+            tracing::warn!(node = request.identity.node.0, "a node is refused: {why}");
             Ok(None)
         }
     }

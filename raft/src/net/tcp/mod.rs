@@ -31,7 +31,7 @@ pub use inbound::Listening;
 pub use local_node::{DeathConfirmation, OnPeerClosed};
 
 use crate::host::RaftHost;
-use crate::net::{Message, Network, PeerDirectory, ReplicaLocation, Undelivered};
+use crate::net::{Message, Network, NoResponse, PeerDirectory, Priority};
 use handshake::ConnectionClass;
 use local_node::LocalNode;
 use peer_connection::{PeerConnection, connect_to};
@@ -81,23 +81,6 @@ impl TcpNetwork {
         Ok(found)
     }
 
-    fn call_in(
-        &self,
-        class: impl FnOnce(&ReplicaLocation, &Message) -> ConnectionClass,
-        ends: (ReplicaId, ReplicaId),
-        request: Message,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        let Some(location) = self.local.peers.locate(ends.1) else {
-            return Undelivered::nowhere(ends.1);
-        };
-        let connection = self.connection(location.node, class(&location, &request));
-        Box::pin(async move {
-            let late = |_| Err(Undelivered("no answer in time".to_owned()));
-            rt::timeout(timeout, connection.call(ends, &request)).await.unwrap_or_else(late)
-        })
-    }
-
     fn connection(&self, node: NodeId, class: ConnectionClass) -> Arc<PeerConnection> {
         let mut connections = self.connections.lock();
         let connection =
@@ -106,9 +89,10 @@ impl TcpNetwork {
     }
 }
 
-/// What may wait for what.
-fn class_of(request: &Message, is_urgent: bool) -> ConnectionClass {
+/// The connection on which a request travels: requests of one class do not wait for those of another.
+fn class_of(request: &Message, priority: Priority, is_urgent: bool) -> ConnectionClass {
     match request {
+        _ if priority == Priority::Bulk => ConnectionClass::Bulk,
         Message::FetchState | Message::FetchBatches { .. } => ConnectionClass::Bulk,
         Message::AppendEntries { entries, .. } if !entries.is_empty() && !is_urgent => ConnectionClass::Entries,
         _ => ConnectionClass::Urgent,
@@ -121,18 +105,16 @@ impl Network for TcpNetwork {
         from: ReplicaId,
         to: ReplicaId,
         request: Message,
+        priority: Priority,
         timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        self.call_in(|location, request| class_of(request, location.is_urgent), (from, to), request, timeout)
-    }
-
-    fn call_in_bulk(
-        &self,
-        from: ReplicaId,
-        to: ReplicaId,
-        request: Message,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        self.call_in(|_, _| ConnectionClass::Bulk, (from, to), request, timeout)
+    ) -> BoxFuture<'static, Result<Message, NoResponse>> {
+        let Some(location) = self.local.peers.locate(to) else {
+            return NoResponse::unknown_location(to);
+        };
+        let connection = self.connection(location.node, class_of(&request, priority, location.is_urgent));
+        Box::pin(async move {
+            let late = |_| Err(NoResponse("no answer in time".to_owned()));
+            rt::timeout(timeout, connection.call((from, to), &request)).await.unwrap_or_else(late)
+        })
     }
 }

@@ -23,7 +23,7 @@ use super::frame::{Batch, Frame, FrameReader, Kind, Sealed};
 use super::handshake::{ConnectionClass, HandshakeRequest, Identity, read_response, same_cluster, write_request};
 use super::local_node::LocalNode;
 use crate::net::wire::decode;
-use crate::net::{Message, Undelivered};
+use crate::net::{Message, NoResponse};
 
 /// What may wait for one connection, in units of [`UNIT_BYTES`].
 const BUDGET_UNITS: usize = 64 << 10;
@@ -56,7 +56,7 @@ pub(super) fn call_budget() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(BUDGET_UNITS))
 }
 
-type Answer = Result<Message, Undelivered>;
+type Answer = Result<Message, NoResponse>;
 
 /// Requests whose answers are waited for.
 #[derive(Default)]
@@ -79,7 +79,7 @@ impl Calls {
     fn fail_all(&self, why: &str) {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         for responder in waiting.into_values() {
-            let _gave_up = responder.send(Err(Undelivered(why.to_owned())));
+            let _gave_up = responder.send(Err(NoResponse(why.to_owned())));
         }
     }
 }
@@ -127,11 +127,11 @@ impl PeerConnection {
         if let Some((until, why)) = &*self.backoff.lock()
             && rt::now() < *until
         {
-            return Err(Undelivered(why.clone()));
+            return Err(NoResponse(why.clone()));
         }
         let number = self.calls.next.fetch_add(1, Ordering::Relaxed);
-        let frame = Sealed::request(number, ends, request).map_err(|error| Undelivered(error.to_string()))?;
-        let closed = || Undelivered("the connection is closed".to_owned());
+        let frame = Sealed::request(number, ends, request).map_err(|error| NoResponse(error.to_string()))?;
+        let closed = || NoResponse("the connection is closed".to_owned());
         let budget = Arc::clone(&self.budget).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
         let (responder, answer) = oneshot::channel();
         self.calls.waiting.lock().insert(number, responder);
@@ -259,7 +259,7 @@ impl ConnectionTask {
                 }
                 Kind::Refusal => {
                     let why = String::from_utf8_lossy(&body).into_owned();
-                    self.calls.answer(number, Err(Undelivered(why)));
+                    self.calls.answer(number, Err(NoResponse(why)));
                 }
                 Kind::Pong => {}
                 Kind::Request | Kind::Ping => return Err(io::Error::other("a question where answers are expected")),

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Identity, Listening, TcpNetwork};
 use crate::host::RaftHost;
-use crate::net::{PeerDirectory, ReplicaLocation};
+use crate::net::{PeerDirectory, Priority, ReplicaLocation};
 use crate::options::RaftOptions;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -77,7 +77,10 @@ async fn bind_again(address: &str) -> TcpListener {
 
 async fn ask(from: &OneNode, to: u64, question: &[u8]) -> Result<Bytes, String> {
     let question = Bytes::copy_from_slice(question);
-    from.host.ask(ReplicaId(9), ReplicaId(to), question, WAIT).await.map_err(|why| why.to_string())
+    from.host
+        .request(ReplicaId(9), ReplicaId(to), question, Priority::Normal, WAIT)
+        .await
+        .map_err(|why| why.to_string())
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
