@@ -23,7 +23,7 @@ use openraft::entry::RaftEntry;
 
 use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
-use crate::machine::{Extent, Reply, StateMachine};
+use crate::state_machine::{Extent, Reply, StateMachine};
 use crate::types::{
     LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, from_raft_membership, to_raft_log_id,
 };
@@ -39,7 +39,7 @@ pub(crate) struct Applier {
 }
 
 struct State {
-    machine: Box<dyn StateMachine>,
+    state_machine: Box<dyn StateMachine>,
     applied: Option<LogId>,
     /// Membership entries applied, oldest first, back to the one in force at the last snapshot point.
     memberships: Vec<StoredMembership>,
@@ -76,7 +76,7 @@ impl Applier {
         log: Arc<dyn EntryLog>,
         damage: Arc<Damage>,
         origin: Origin,
-        machine: Box<dyn StateMachine>,
+        state_machine: Box<dyn StateMachine>,
     ) -> Arc<Self> {
         let Origin { applied, membership, damaged, .. } = origin;
         // What is applied is committed, and so is what was found damaged: else the replica would not have been opened.
@@ -85,7 +85,7 @@ impl Applier {
         let snapshot = applied
             .map(|id| SnapshotMeta { last_log_id: Some(to_raft_log_id(id)), last_membership: membership.clone() });
         let state = State {
-            machine,
+            state_machine,
             applied,
             memberships: vec![membership],
             cut_at: applied,
@@ -165,31 +165,31 @@ impl Applier {
     /// What stood here is gone, and is gone for good.
     pub(crate) fn lose(&self, log_id: LogId) {
         let mut state = self.state.lock();
-        state.machine.entries_lost(log_id);
+        state.state_machine.entries_lost(log_id);
     }
 
     fn apply_whole(&self, state: &mut State, entry: &Entry) -> io::Result<Reply> {
         let (verdicts, reply) = match entry.kind {
             EntryKind::Blank => {
-                state.machine.term_started(entry.log_id);
+                state.state_machine.term_started(entry.log_id);
                 (Vec::new(), Reply::none())
             }
             EntryKind::Membership => {
-                state.machine.members_changed(entry.log_id);
+                state.state_machine.membership_changed(entry.log_id);
                 (Vec::new(), Reply::none())
             }
             EntryKind::Normal => {
-                if let Err(what) = state.machine.check(entry) {
+                if let Err(what) = state.state_machine.check(entry) {
                     self.damage.set_fatal();
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 }
-                let applied = state.machine.apply(entry);
+                let applied = state.state_machine.apply(entry);
                 assert_eq!(applied.verdicts.len(), entry.batches.len(), "a verdict per batch");
                 (applied.verdicts, applied.reply)
             }
         };
         self.directory.record_applied(self.replica, entry, &verdicts)?;
-        state.machine.publish();
+        state.state_machine.publish();
         Ok(reply)
     }
 
@@ -213,7 +213,7 @@ impl Applier {
 
     /// What batches belong to a state that another replica cut.
     pub(crate) fn extents(&self, keys: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
-        self.state.lock().machine.extents(keys)
+        self.state.lock().state_machine.extents(keys)
     }
 
     pub(crate) fn begin_install(&self) -> io::Result<()> {
@@ -235,8 +235,8 @@ impl Applier {
     pub(crate) fn end_install(&self, meta: &SnapshotMeta, snapshot: &ReplicaSnapshot) -> io::Result<()> {
         let mut state = self.state.lock();
         let installed = catch_unwind(AssertUnwindSafe(|| {
-            state.machine.install(snapshot.applied, &snapshot.keys)?;
-            let checksum = state.machine.checksum();
+            state.state_machine.install(snapshot.applied, &snapshot.keys)?;
+            let checksum = state.state_machine.checksum();
             if checksum == snapshot.checksum {
                 return Ok(());
             }
@@ -299,7 +299,7 @@ impl CutSource for Applier {
             return None;
         }
         if state.pending.is_none() && state.cut_at != state.applied {
-            let taken = catch_unwind(AssertUnwindSafe(|| (state.machine.cut(), state.machine.checksum())));
+            let taken = catch_unwind(AssertUnwindSafe(|| (state.state_machine.cut(), state.state_machine.checksum())));
             let (changes, checksum) = match taken {
                 Ok(taken) => taken,
                 Err(panic) => {

@@ -16,7 +16,7 @@ use ottla_storage::index::ExtentKey;
 use ottla_storage::log::{EntryRange, GroupCreation, OnSynced, ReplicaLog};
 use ottla_storage::read::ReadRequest;
 
-use crate::machine::Extent;
+use crate::state_machine::Extent;
 
 /// A data directory, as seen by the replicas in it.
 pub trait Directory: Send + Sync + 'static {

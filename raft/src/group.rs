@@ -23,12 +23,12 @@ use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
 use crate::followers::Followers;
 use crate::log_store::LogStore;
-use crate::machine::StateMachine;
 use crate::members::Members;
 use crate::net::Network;
+use crate::openraft_adapter::StateMachineAdapter;
 use crate::options::RaftOptions;
 use crate::progress::{Progress, Role};
-use crate::state_machine::Machine;
+use crate::state_machine::StateMachine;
 use crate::taking::Taking;
 use crate::transport::Links;
 use crate::types::{TypeConfig, from_raft_membership};
@@ -51,7 +51,7 @@ pub(crate) struct Start {
     pub(crate) log: Arc<dyn EntryLog>,
     pub(crate) origin: Origin,
     pub(crate) first_members: Members,
-    pub(crate) machine: Box<dyn StateMachine>,
+    pub(crate) state_machine: Box<dyn StateMachine>,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) options: RaftOptions,
     pub(crate) on_failure: OnFailure,
@@ -60,7 +60,7 @@ pub(crate) struct Start {
 /// One running replica.
 pub(crate) struct Group {
     pub(crate) replica: ReplicaId,
-    pub(crate) raft: Raft<TypeConfig, Machine>,
+    pub(crate) raft: Raft<TypeConfig, StateMachineAdapter>,
     pub(crate) applier: Arc<Applier>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) options: RaftOptions,
@@ -112,7 +112,7 @@ fn config(options: &RaftOptions) -> Result<Config, RaftError> {
 impl Group {
     /// Starts a replica over its log.
     pub(crate) async fn start(start: Start) -> Result<Arc<Self>, RaftError> {
-        let Start { directory, log, origin, first_members, machine, network, options, on_failure } = start;
+        let Start { directory, log, origin, first_members, state_machine, network, options, on_failure } = start;
         let replica = log.id();
         let config = config(&options)?;
         // A restarted leader that lost its unsynced tail would reuse log ids.
@@ -123,13 +123,14 @@ impl Group {
         let pristine = log.vote().is_none() && log.last_log_id().is_none();
         let store = LogStore::new(log.clone(), options.read_bytes_max).committed_upto(origin.committed);
         let damage = store.damage();
-        let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), origin, machine);
+        let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), origin, state_machine);
         let progress = Progress::new();
         let taking = Arc::<Taking>::default();
-        let state_machine = Machine { applier: applier.clone(), progress: progress.clone(), taking: taking.clone() };
+        let adapter =
+            StateMachineAdapter { applier: applier.clone(), progress: progress.clone(), taking: taking.clone() };
         let links =
             Links { from: replica, network: network.clone(), damage: damage.clone(), progress: progress.clone() };
-        let raft = Raft::build(replica.0, Arc::new(config), links, store, state_machine).await.map_err(|e| {
+        let raft = Raft::build(replica.0, Arc::new(config), links, store, adapter).await.map_err(|e| {
             let what = e.to_string();
             if damage.is_fatal() { RaftError::Damaged { replica, what } } else { RaftError::Storage { replica, what } }
         })?;

@@ -19,10 +19,10 @@ use tokio::sync::oneshot;
 
 use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::group::Group;
-use crate::machine::Reply;
 use crate::members::Members;
 use crate::progress::Role;
 use crate::proposal::{Answer, Proposal};
+use crate::state_machine::Reply;
 use crate::types::{TypeConfig, from_raft_log_id};
 
 /// An applied proposal.

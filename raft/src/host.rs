@@ -22,10 +22,10 @@ use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
 use crate::group::{Group, Start};
 use crate::handle::GroupHandle;
-use crate::machine::StateMachine;
 use crate::members::{Creation, Members};
 use crate::net::{Message, Network, NoResponse, Priority};
 use crate::options::RaftOptions;
+use crate::state_machine::StateMachine;
 use crate::suspicions::Suspicions;
 use crate::transport::receive;
 use crate::types::{StoredMembership, decode_stored_membership, from_raft_membership};
@@ -105,7 +105,7 @@ impl RaftHost {
         replica: ReplicaId,
         shard: Bytes,
         members: Members,
-        machine: Box<dyn StateMachine>,
+        state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
         let creation = Creation { members, shard };
         let payload = creation.encode();
@@ -114,7 +114,7 @@ impl RaftHost {
             io::ErrorKind::AlreadyExists => RaftError::Exists(replica),
             _ => RaftError::Storage { replica, what: e.to_string() },
         })?;
-        self.start(directory, log, Origin::default(), creation.members, machine).await
+        self.start(directory, log, Origin::default(), creation.members, state_machine).await
     }
 
     /// Starts a recovered replica. `machine` already holds `recovered.state`; entries after `recovered.applied`
@@ -123,7 +123,7 @@ impl RaftHost {
         &self,
         directory: Arc<dyn Directory>,
         recovered: &RecoveredReplica,
-        machine: Box<dyn StateMachine>,
+        state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
         let replica = recovered.id;
         let damaged = |what: &str| RaftError::Damaged { replica, what: what.to_owned() };
@@ -137,7 +137,7 @@ impl RaftHost {
         let membership = decode_stored_membership(recovered.membership.clone());
         let membership = membership.ok_or_else(|| damaged("its membership in the checkpoint"))?;
         let log = directory.replica_log(replica).ok_or_else(|| damaged("it has no log"))?;
-        let unapplied = |id: &&LogId| Some(**id) > recovered.applied && machine.needs_records();
+        let unapplied = |id: &&LogId| Some(**id) > recovered.applied && state_machine.needs_records();
         let unusable = recovered.damaged.iter().find(unapplied).copied();
         if let Some(entry) = recovered.damaged_unproven.or(unusable) {
             let members = newest_members(&*log, recovered.applied, &membership, &creation.members).await;
@@ -153,7 +153,7 @@ impl RaftHost {
         // others need not be given it.
         let committed = damaged.and_then(|_| log.log_id(recovered.committed)).max(recovered.applied);
         let origin = Origin { applied: recovered.applied, committed, membership, damaged };
-        self.start(directory, log, origin, creation.members, machine).await
+        self.start(directory, log, origin, creation.members, state_machine).await
     }
 
     async fn start(
@@ -162,7 +162,7 @@ impl RaftHost {
         log: Arc<dyn EntryLog>,
         origin: Origin,
         first_members: Members,
-        machine: Box<dyn StateMachine>,
+        state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
         let replica = log.id();
         if self.group(replica).is_some() {
@@ -178,7 +178,7 @@ impl RaftHost {
         });
         let network = self.0.network.clone();
         let options = self.0.options.clone();
-        let start = Start { directory, log, origin, first_members, machine, network, options, on_failure };
+        let start = Start { directory, log, origin, first_members, state_machine, network, options, on_failure };
         let group = Group::start(start).await?;
         self.0.groups.lock().insert(replica, group.clone());
         Ok(GroupHandle(group))

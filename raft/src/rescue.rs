@@ -17,8 +17,8 @@ use crate::applier::{Applier, Origin};
 use crate::directory::Directory;
 use crate::error::RaftError;
 use crate::host::newest_members;
-use crate::machine::StateMachine;
 use crate::members::{Creation, Members};
+use crate::state_machine::StateMachine;
 use crate::types::decode_stored_membership;
 
 /// Terms that votes may have named of which not even the frames are known to be gone.
@@ -113,7 +113,7 @@ pub struct Settled {
 pub async fn accept_loss(
     directory: Arc<dyn Directory>,
     recovered: &RecoveredReplica,
-    machine: Box<dyn StateMachine>,
+    state_machine: Box<dyn StateMachine>,
 ) -> Result<Settled, RaftError> {
     let replica = recovered.id;
     let storage = |what: String| RaftError::Storage { replica, what };
@@ -122,7 +122,7 @@ pub async fn accept_loss(
     let log = directory.replica_log(replica).ok_or_else(|| storage("it has no log".to_owned()))?;
     let membership = decode_stored_membership(recovered.membership.clone()).unwrap_or_default();
     let origin = Origin { applied: recovered.applied, membership, ..Origin::default() };
-    let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), origin, machine);
+    let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), origin, state_machine);
     let source: Arc<dyn CutSource> = applier.clone();
     directory.register(replica, Arc::downgrade(&source));
     // Each frame that is gone may have been a vote for a term of its own, and not all of them may be known.

@@ -21,9 +21,9 @@ use ottla_storage::ids::{LogId, ReplicaId};
 use crate::applier::Applier;
 use crate::directory::SnapshotImport;
 use crate::group::Group;
-use crate::machine::Extent;
 use crate::net::{Message, NoResponse, Priority};
-use crate::state_machine::Snapshot;
+use crate::openraft_adapter::Snapshot;
+use crate::state_machine::Extent;
 use crate::taking::Prepared;
 use crate::types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
 

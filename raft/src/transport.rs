@@ -21,8 +21,8 @@ use ottla_storage::ids::{LogId, ReplicaId};
 
 use crate::damage::Damage;
 use crate::net::{Message, Network, NoResponse, Priority};
+use crate::openraft_adapter::{Snapshot, StateMachineAdapter};
 use crate::progress::Progress;
-use crate::state_machine::{Machine, Snapshot};
 use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
 
 /// Makes a link to each member of a group.
@@ -215,7 +215,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
 
 /// Hands a request to the replica and gives its answer.
 pub(crate) async fn receive(
-    raft: &openraft::Raft<TypeConfig, Machine>,
+    raft: &openraft::Raft<TypeConfig, StateMachineAdapter>,
     request: Message,
 ) -> Result<Message, NoResponse> {
     let stopped = |error: &dyn std::fmt::Display| NoResponse(error.to_string());

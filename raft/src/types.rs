@@ -12,10 +12,10 @@ use openraft::{AnyError, EmptyNode, EntryPayload, Membership, RaftTypeConfig};
 use ottla_storage::entry::{Batches, Entry, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
-use crate::machine::Reply;
 use crate::members::Members;
 use crate::proposal::{Answer, Proposal};
 use crate::runtime::Runtime;
+use crate::state_machine::Reply;
 
 /// The types of all our groups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

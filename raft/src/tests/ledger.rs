@@ -9,7 +9,7 @@ use ottla_storage::env::sim;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 
-use crate::machine::{Applied, Extent, Reply, StateMachine};
+use crate::state_machine::{Applied, Extent, Reply, StateMachine};
 
 /// What all replicas together have shown.
 #[derive(Default)]

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::directory::{Directory, EntryLog, SnapshotImport};
-use crate::machine::Extent;
+use crate::state_machine::Extent;
 
 /// One replica as it lies on disk.
 #[derive(Debug, Clone, Default)]
