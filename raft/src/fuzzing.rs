@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
-use crate::members::Members;
+use crate::membership::Membership;
 use crate::net::wire::{decode, encode, samples};
 use crate::types::{
     StoredMembership, decode_stored_membership, encode_stored_membership, to_raft_log_id, to_raft_membership,
@@ -36,7 +36,7 @@ pub fn membership(data: &[u8]) {
 pub fn membership_seeds() -> Vec<Vec<u8>> {
     let id = LogId { term: Term(3), index: RaftIndex(70) };
     let sets = [vec![1], vec![1, 5, 9]];
-    let members = sets.into_iter().map(|set| Members::of(set.into_iter().map(ReplicaId)));
+    let members = sets.into_iter().map(|set| Membership::of(set.into_iter().map(ReplicaId)));
     members
         .flat_map(|members| [Some(id), None].map(|id| (id, members.clone())))
         .map(|(id, members)| {

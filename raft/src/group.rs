@@ -23,7 +23,7 @@ use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
 use crate::followers::Followers;
 use crate::log_store::LogStore;
-use crate::members::Members;
+use crate::membership::Membership;
 use crate::net::Network;
 use crate::openraft_adapter::StateMachineAdapter;
 use crate::options::RaftOptions;
@@ -50,7 +50,7 @@ pub(crate) struct Start {
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) log: Arc<dyn EntryLog>,
     pub(crate) origin: Origin,
-    pub(crate) first_members: Members,
+    pub(crate) initial_membership: Membership,
     pub(crate) state_machine: Box<dyn StateMachine>,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) options: RaftOptions,
@@ -112,7 +112,7 @@ fn config(options: &RaftOptions) -> Result<Config, RaftError> {
 impl Group {
     /// Starts a replica over its log.
     pub(crate) async fn start(start: Start) -> Result<Arc<Self>, RaftError> {
-        let Start { directory, log, origin, first_members, state_machine, network, options, on_failure } = start;
+        let Start { directory, log, origin, initial_membership, state_machine, network, options, on_failure } = start;
         let replica = log.id();
         let config = config(&options)?;
         // A restarted leader that lost its unsynced tail would reuse log ids.
@@ -167,12 +167,12 @@ impl Group {
         rt::spawn_critical("raft-role", owner.clone(), group.clone().watch_role());
         rt::spawn_critical("raft-maintenance", owner.clone(), group.clone().maintain());
         rt::spawn_critical("raft-silence", owner, group.clone().watch_silence());
-        group.begin(pristine, first_members).await?;
+        group.begin(pristine, initial_membership).await?;
         Ok(group)
     }
 
     /// The first step: found the group, or campaign at once where nobody else can.
-    async fn begin(self: &Arc<Self>, pristine: bool, first: Members) -> Result<(), RaftError> {
+    async fn begin(self: &Arc<Self>, pristine: bool, first: Membership) -> Result<(), RaftError> {
         if !pristine {
             if self.members().is_sole_voter(self.replica) {
                 self.elect(false).await?;
@@ -198,7 +198,7 @@ impl Group {
         Ok(())
     }
 
-    async fn found(&self, first: &Members) -> Result<(), RaftError> {
+    async fn found(&self, first: &Membership) -> Result<(), RaftError> {
         use openraft::errors::{InitializeError, RaftError as Error};
         let voters: BTreeSet<u64> = first.voters.iter().flatten().map(|replica| replica.0).collect();
         let nodes: std::collections::BTreeMap<u64, EmptyNode> =
@@ -219,7 +219,7 @@ impl Group {
         self.raft.trigger().elect(pre_vote).await.map_err(|e| self.stopped(&e.to_string()))
     }
 
-    pub(crate) fn members(&self) -> Members {
+    pub(crate) fn members(&self) -> Membership {
         from_raft_membership(self.raft.server_metrics().borrow_watched().membership_config.membership())
     }
 
@@ -355,19 +355,19 @@ impl Group {
 
     /// Entries up to here need not be kept for anybody: nobody else is there, all others have them, or whoever lacks them is
     /// better served by a snapshot, because so much was logged since (the purge horizon of design section 4) or they are damaged.
-    fn purgeable(&self, members: &Members) -> Option<LogId> {
+    fn purgeable(&self, members: &Membership) -> Option<LogId> {
         let kept = self.directory.checkpointed(self.replica)?;
         if members.is_alone(self.replica) {
             return Some(kept);
         }
-        let held = self.held_by_all().and_then(|index| self.log.log_id(kept.index.min(RaftIndex(index))));
+        let held = self.replicated_to_all().and_then(|index| self.log.log_id(kept.index.min(RaftIndex(index))));
         let damaged = self.damage.to_purge().filter(|damaged| *damaged <= kept.index);
         let damaged = damaged.and_then(|index| self.log.log_id(index));
         held.max(damaged).max(self.log.behind(self.options.purge_horizon_bytes)).map(|id| id.min(kept))
     }
 
     /// Purges what the checkpoint contains and nobody needs.
-    async fn purge(&self, members: &Members) {
+    async fn purge(&self, members: &Membership) {
         let Some(upto) = self.purgeable(members) else { return };
         let point = self.applier.snapshot().and_then(|meta| meta.last_log_id).map(|id| id.index);
         if let Some(damaged) = self.damage.to_purge().filter(|damaged| Some(damaged.0) <= point) {

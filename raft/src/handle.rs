@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::group::Group;
-use crate::members::Members;
+use crate::membership::Membership;
 use crate::progress::Role;
 use crate::proposal::{Answer, Proposal};
 use crate::state_machine::Reply;
@@ -192,7 +192,7 @@ impl GroupHandle {
 
     /// The members as last seen.
     #[must_use]
-    pub fn membership(&self) -> Members {
+    pub fn membership(&self) -> Membership {
         self.0.members()
     }
 

@@ -22,7 +22,7 @@ use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
 use crate::group::{Group, Start};
 use crate::handle::GroupHandle;
-use crate::members::{Creation, Members};
+use crate::membership::{Creation, Membership};
 use crate::net::{Message, Network, NoResponse, Priority};
 use crate::options::RaftOptions;
 use crate::state_machine::StateMachine;
@@ -31,15 +31,15 @@ use crate::transport::receive;
 use crate::types::{StoredMembership, decode_stored_membership, from_raft_membership};
 
 /// Bytes of entries read at once while looking for memberships.
-const MEMBERS_READ_BYTES: usize = 4 << 20;
+const MEMBERSHIP_READ_BYTES: usize = 4 << 20;
 
 /// The members in force at the end of the log.
-pub(crate) async fn newest_members(
+pub(crate) async fn latest_membership(
     log: &dyn EntryLog,
     applied: Option<LogId>,
     stored: &StoredMembership,
-    first: &Members,
-) -> io::Result<Members> {
+    first: &Membership,
+) -> io::Result<Membership> {
     let stored = from_raft_membership(stored.membership());
     let mut newest = if stored.voters.is_empty() { first.clone() } else { stored };
     let Some(last) = log.last_log_id() else { return Ok(newest) };
@@ -49,11 +49,11 @@ pub(crate) async fn newest_members(
     }
     while next <= last.index.0 {
         let range = EntryRange { first: RaftIndex(next), last: last.index };
-        let part = log.read_to_apply(range, MEMBERS_READ_BYTES).await?;
+        let part = log.read_to_apply(range, MEMBERSHIP_READ_BYTES).await?;
         let Some(end) = part.last().map(|entry| entry.log_id.index.0 + 1) else { break };
         for entry in part.into_iter().filter(|entry| entry.kind == EntryKind::Membership) {
             let what = || io::Error::new(io::ErrorKind::InvalidData, format!("entry {}: its members", entry.log_id));
-            newest = Members::decode(entry.payload.clone()).ok_or_else(what)?;
+            newest = Membership::decode(entry.payload.clone()).ok_or_else(what)?;
         }
         next = end;
     }
@@ -104,7 +104,7 @@ impl RaftHost {
         directory: Arc<dyn Directory>,
         replica: ReplicaId,
         shard: Bytes,
-        members: Members,
+        members: Membership,
         state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
         let creation = Creation { members, shard };
@@ -140,7 +140,7 @@ impl RaftHost {
         let unapplied = |id: &&LogId| Some(**id) > recovered.applied && state_machine.needs_records();
         let unusable = recovered.damaged.iter().find(unapplied).copied();
         if let Some(entry) = recovered.damaged_unproven.or(unusable) {
-            let members = newest_members(&*log, recovered.applied, &membership, &creation.members).await;
+            let members = latest_membership(&*log, recovered.applied, &membership, &creation.members).await;
             let members = members.map_err(|e| RaftError::Storage { replica, what: e.to_string() })?;
             if !members.is_sole_voter(replica) {
                 return Err(damaged(&format!(
@@ -161,7 +161,7 @@ impl RaftHost {
         directory: Arc<dyn Directory>,
         log: Arc<dyn EntryLog>,
         origin: Origin,
-        first_members: Members,
+        initial_membership: Membership,
         state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
         let replica = log.id();
@@ -178,7 +178,7 @@ impl RaftHost {
         });
         let network = self.0.network.clone();
         let options = self.0.options.clone();
-        let start = Start { directory, log, origin, first_members, state_machine, network, options, on_failure };
+        let start = Start { directory, log, origin, initial_membership, state_machine, network, options, on_failure };
         let group = Group::start(start).await?;
         self.0.groups.lock().insert(replica, group.clone());
         Ok(GroupHandle(group))

@@ -86,7 +86,7 @@ impl Group {
         let quorum = self.look_at_members();
         let member = quorum.as_ref().and_then(|quorum| quorum.members.get(&replica));
         let answers = |member: &MemberProgress| member.heard_at.is_some_and(|at| rt::now().since(at) < alive);
-        member.is_some_and(|member| member.is_voter && answers(member)) && self.has_caught_up(replica)
+        member.is_some_and(|member| member.is_voter && answers(member)) && self.is_caught_up(replica)
     }
 }
 

@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use crate::applier::{Applier, Origin};
 use crate::directory::Directory;
 use crate::error::RaftError;
-use crate::host::newest_members;
-use crate::members::{Creation, Members};
+use crate::host::latest_membership;
+use crate::membership::{Creation, Membership};
 use crate::state_machine::StateMachine;
 use crate::types::decode_stored_membership;
 
@@ -30,7 +30,7 @@ const READ_BYTES: usize = 4 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
     /// The members in force at the end of its log.
-    pub members: Members,
+    pub members: Membership,
     /// The end of its log.
     pub last: LogId,
 }
@@ -51,7 +51,7 @@ impl Holding {
         let stored = stored.ok_or_else(|| damaged("its membership in the checkpoint"))?;
         let log = directory.replica_log(replica).ok_or_else(|| damaged("it has no log"))?;
         let last = log.last_log_id().max(log.purged()).ok_or_else(|| damaged("it has no entries"))?;
-        let members = newest_members(&*log, recovered.applied, &stored, &creation.members).await;
+        let members = latest_membership(&*log, recovered.applied, &stored, &creation.members).await;
         let members = members.map_err(|error| RaftError::Storage { replica, what: error.to_string() })?;
         Ok(Self { members, last })
     }
@@ -83,7 +83,7 @@ impl Holding {
         let vote = Vote { term, voted_for: replica, committed: false };
         log.save_vote(vote).await.map_err(|error| storage(error.to_string()))?;
         let log_id = LogId { term, index: RaftIndex(self.last.index.0 + 1) };
-        let payload = Members::of([replica]).encode();
+        let payload = Membership::of([replica]).encode();
         let entry = Entry { log_id, kind: EntryKind::Membership, clock_ms: 0, payload, batches: Batches::default() };
         let (done, synced) = oneshot::channel();
         log.append(

@@ -144,7 +144,7 @@ impl GroupHandle {
             return;
         }
         let voters = group.members().voters.into_iter().flatten();
-        let mut heirs: Vec<_> = voters.filter(|voter| *voter != group.replica && group.has_caught_up(*voter)).collect();
+        let mut heirs: Vec<_> = voters.filter(|voter| *voter != group.replica && group.is_caught_up(*voter)).collect();
         heirs.sort_unstable();
         heirs.dedup();
         if heirs.is_empty() {

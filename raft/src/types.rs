@@ -8,11 +8,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::entry::RaftEntry;
 use openraft::raft::responder::Responder;
 use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
-use openraft::{AnyError, EmptyNode, EntryPayload, Membership, RaftTypeConfig};
+use openraft::{AnyError, EmptyNode, EntryPayload, RaftTypeConfig};
 use ottla_storage::entry::{Batches, Entry, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
-use crate::members::Members;
+use crate::membership::Membership;
 use crate::proposal::{Answer, Proposal};
 use crate::runtime::Runtime;
 use crate::state_machine::Reply;
@@ -51,7 +51,7 @@ impl<T: Send + 'static> Responder<TypeConfig, T> for Answer<T> {
 
 pub(crate) type RaftLogId = openraft::LogId<CommittedLeaderId<u64>>;
 pub(crate) type RaftVote = openraft::Vote<LeaderId<u64, u64>>;
-pub(crate) type RaftMembership = Membership<u64, EmptyNode>;
+pub(crate) type RaftMembership = openraft::Membership<u64, EmptyNode>;
 pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeaderId<u64>, u64, EmptyNode>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId<u64>, u64, EmptyNode>;
 
@@ -118,7 +118,7 @@ impl RaftEntry for LogEntry {
             return None;
         }
         // The entry was written by this code and read back under a checksum.
-        Members::decode(self.entry.payload.clone()).as_ref().map(to_raft_membership)
+        Membership::decode(self.entry.payload.clone()).as_ref().map(to_raft_membership)
     }
 }
 
@@ -138,17 +138,17 @@ pub(crate) fn to_raft_vote(vote: Vote) -> RaftVote {
     RaftVote { leader_id: LeaderId { term: vote.term.0, voted_for: vote.voted_for.0 }, committed: vote.committed }
 }
 
-pub(crate) fn from_raft_membership(membership: &RaftMembership) -> Members {
+pub(crate) fn from_raft_membership(membership: &RaftMembership) -> Membership {
     let replicas = |ids: &std::collections::BTreeSet<u64>| ids.iter().map(|&id| ReplicaId(id)).collect();
-    Members {
+    Membership {
         voters: membership.get_joint_config().iter().map(replicas).collect(),
         learners: membership.learner_ids().map(ReplicaId).collect(),
     }
 }
 
-pub(crate) fn to_raft_membership(members: &Members) -> RaftMembership {
+pub(crate) fn to_raft_membership(members: &Membership) -> RaftMembership {
     let voters = members.voters.iter().map(|config| config.iter().map(|replica| replica.0).collect()).collect();
-    Membership::new_with_defaults(voters, members.learners.iter().map(|replica| replica.0))
+    RaftMembership::new_with_defaults(voters, members.learners.iter().map(|replica| replica.0))
 }
 
 /// The membership of a cut, with the id of its entry: | set u8 | term u64 | index u64 | members |
@@ -171,7 +171,7 @@ pub(crate) fn decode_stored_membership(mut from: Bytes) -> Option<StoredMembersh
     let set = from.try_get_u8().ok()? != 0;
     let term = Term(from.try_get_u64_le().ok()?);
     let index = RaftIndex(from.try_get_u64_le().ok()?);
-    let members = Members::decode(from)?;
+    let members = Membership::decode(from)?;
     let id = set.then(|| to_raft_log_id(LogId { term, index }));
     Some(StoredMembership::new(id, to_raft_membership(&members)))
 }
@@ -184,7 +184,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_stored_membership_comes_back(set: bool, term: u64, index: u64, voters in proptest::collection::btree_set(any::<u64>(), 1..4)) {
-            let members = Members::of(voters.into_iter().map(ReplicaId));
+            let members = Membership::of(voters.into_iter().map(ReplicaId));
             let id = set.then(|| to_raft_log_id(LogId { term: Term(term), index: RaftIndex(index) }));
             let stored = StoredMembership::new(id, to_raft_membership(&members));
             prop_assert_eq!(decode_stored_membership(encode_stored_membership(&stored)), Some(stored));

@@ -18,7 +18,7 @@ use crate::Failure;
 use crate::directory::Directory;
 use crate::handle::GroupHandle;
 use crate::host::RaftHost;
-use crate::members::Members;
+use crate::membership::Membership;
 use crate::net::sim::SimNetwork;
 use crate::options::RaftOptions;
 use crate::proposal::Proposal;
@@ -134,7 +134,7 @@ impl Cluster {
                 Some(recovered) => host.open(directory, recovered, ledger).await.unwrap(),
                 None => {
                     let founders = cluster.nodes.keys().take(cluster.founders);
-                    let members = Members::of(founders.map(|node| ReplicaId(u64::from(node.0))));
+                    let members = Membership::of(founders.map(|node| ReplicaId(u64::from(node.0))));
                     host.create(directory, replica, Bytes::from_static(b"shard"), members, ledger).await.unwrap()
                 }
             };

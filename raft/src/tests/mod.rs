@@ -4,7 +4,7 @@
 
 mod cluster;
 mod ledger;
-mod members;
+mod membership;
 mod memory;
 mod one_voter;
 mod panics;

@@ -11,7 +11,7 @@ use ottla_storage::ids::ReplicaId;
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::memory::MemoryDisk;
-use crate::membership::MembersStep;
+use crate::membership_change::MembershipStep;
 
 /// Far less than a lease.
 const SOON: Duration = Duration::from_millis(400);
@@ -121,7 +121,7 @@ fn who_only_learns_never_campaigns() {
             let (voters, learners) = ((1..4).map(ReplicaId).collect(), [home(learner)].into());
             let handle = cluster.handle(leader).unwrap();
             let reached = sim::spawn_on(leader, async move {
-                while !matches!(handle.step_towards(&voters, &learners).await, Ok(MembersStep::Reached)) {
+                while !matches!(handle.advance_membership(&voters, &learners).await, Ok(MembershipStep::Reached)) {
                     rt::sleep(Duration::from_millis(20)).await;
                 }
             });

@@ -12,7 +12,7 @@ use ottla_storage::ids::ReplicaId;
 
 use super::cluster::Cluster;
 use super::three_voters::{Clients, begin, client, judge, millis, one_fault};
-use crate::membership::MembersStep;
+use crate::membership_change::MembershipStep;
 use crate::net::sim::Faults;
 
 const NODES: usize = 5;
@@ -50,9 +50,9 @@ async fn step(cluster: &Cluster, wanted: &(BTreeSet<ReplicaId>, BTreeSet<Replica
     let Some(handle) = cluster.handle(leader) else { return false };
     let (voters, learners) = wanted.clone();
     let stepped = sim::spawn_on(leader, async move {
-        rt::timeout(Duration::from_secs(2), async move { handle.step_towards(&voters, &learners).await }).await
+        rt::timeout(Duration::from_secs(2), async move { handle.advance_membership(&voters, &learners).await }).await
     });
-    matches!(stepped.await, Ok(Ok(Ok(MembersStep::Reached))))
+    matches!(stepped.await, Ok(Ok(Ok(MembershipStep::Reached))))
 }
 
 async fn mover(cluster: Cluster, clients: Arc<Clients>) {
