@@ -21,16 +21,16 @@ use crate::applier::{Applier, Origin};
 use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
-use crate::followers::Followers;
+use crate::in_sync::InSyncTracker;
 use crate::log_store::LogStore;
 use crate::membership::Membership;
 use crate::net::Network;
 use crate::openraft_adapter::StateMachineAdapter;
 use crate::options::RaftOptions;
-use crate::progress::{Progress, Role};
+use crate::role::{Role, RoleTracker};
+use crate::snapshot_download::SnapshotDownload;
 use crate::state_machine::StateMachine;
-use crate::taking::Taking;
-use crate::transport::Links;
+use crate::transport::TransportFactory;
 use crate::types::{TypeConfig, from_raft_membership};
 
 /// How often a group looks whether it may sleep or purge.
@@ -62,20 +62,20 @@ pub(crate) struct Group {
     pub(crate) replica: ReplicaId,
     pub(crate) raft: Raft<TypeConfig, StateMachineAdapter>,
     pub(crate) applier: Arc<Applier>,
-    pub(crate) progress: Arc<Progress>,
+    pub(crate) role_tracker: Arc<RoleTracker>,
     pub(crate) options: RaftOptions,
     /// Bytes of proposals in flight.
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) log: Arc<dyn EntryLog>,
     pub(crate) network: Arc<dyn Network>,
-    pub(crate) taking: Arc<Taking>,
+    pub(crate) snapshot_download: Arc<SnapshotDownload>,
     on_failure: OnFailure,
     damage: Arc<Damage>,
-    pub(crate) followers: Followers,
+    pub(crate) in_sync_tracker: InSyncTracker,
     active_at: AtomicI64,
     /// When a leader last spoke; at first, when the replica started.
-    heard_at: AtomicI64,
+    leader_contact_at: AtomicI64,
     /// How far the disk was when it last lacked something, and since when it is there.
     pub(crate) unsynced: Mutex<Option<(Option<LogId>, rt::Instant)>>,
     /// The term whose leader was last suspected, and when.
@@ -83,7 +83,7 @@ pub(crate) struct Group {
     asleep: AtomicBool,
     stopping: AtomicBool,
     /// It has ended, and said so.
-    over: AtomicBool,
+    ended: AtomicBool,
     reason: Mutex<Option<Arc<str>>>,
 }
 
@@ -120,17 +120,24 @@ impl Group {
             config.enable_leader_restore == Some(false) || mutants::is_on(Bug::LeaderRestoredFromVote),
             "a leader is never restored from its vote"
         );
-        let pristine = log.vote().is_none() && log.last_log_id().is_none();
+        let is_new = log.vote().is_none() && log.last_log_id().is_none();
         let store = LogStore::new(log.clone(), options.read_bytes_max).committed_upto(origin.committed);
         let damage = store.damage();
         let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), origin, state_machine);
-        let progress = Progress::new();
-        let taking = Arc::<Taking>::default();
-        let adapter =
-            StateMachineAdapter { applier: applier.clone(), progress: progress.clone(), taking: taking.clone() };
-        let links =
-            Links { from: replica, network: network.clone(), damage: damage.clone(), progress: progress.clone() };
-        let raft = Raft::build(replica.0, Arc::new(config), links, store, adapter).await.map_err(|e| {
+        let role_tracker = RoleTracker::new();
+        let snapshot_download = Arc::<SnapshotDownload>::default();
+        let adapter = StateMachineAdapter {
+            applier: applier.clone(),
+            role_tracker: role_tracker.clone(),
+            snapshot_download: snapshot_download.clone(),
+        };
+        let transports = TransportFactory {
+            from: replica,
+            network: network.clone(),
+            damage: damage.clone(),
+            role_tracker: role_tracker.clone(),
+        };
+        let raft = Raft::build(replica.0, Arc::new(config), transports, store, adapter).await.map_err(|e| {
             let what = e.to_string();
             if damage.is_fatal() { RaftError::Damaged { replica, what } } else { RaftError::Storage { replica, what } }
         })?;
@@ -138,23 +145,23 @@ impl Group {
             replica,
             raft,
             applier,
-            progress,
-            room: Arc::new(Semaphore::new(options.in_flight_bytes_max.min(Semaphore::MAX_PERMITS))),
+            role_tracker,
+            in_flight: Arc::new(Semaphore::new(options.in_flight_bytes_max.min(Semaphore::MAX_PERMITS))),
             options,
             directory,
             log,
             network,
-            taking,
+            snapshot_download,
             on_failure,
             damage,
-            followers: Followers::default(),
+            in_sync_tracker: InSyncTracker::default(),
             active_at: AtomicI64::new(rt::now().0),
-            heard_at: AtomicI64::new(rt::now().0),
+            leader_contact_at: AtomicI64::new(rt::now().0),
             unsynced: Mutex::default(),
             suspected_at: Mutex::new(None),
             asleep: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            over: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             reason: Mutex::new(None),
         });
         let source: Arc<dyn ottla_storage::checkpoint::CutSource> = group.applier.clone();
@@ -166,31 +173,31 @@ impl Group {
         owner.scope(|| group.raft.run());
         rt::spawn_critical("raft-role", owner.clone(), group.clone().watch_role());
         rt::spawn_critical("raft-maintenance", owner.clone(), group.clone().maintain());
-        rt::spawn_critical("raft-silence", owner, group.clone().watch_silence());
-        group.begin(pristine, initial_membership).await?;
+        rt::spawn_critical("raft-liveness", owner, group.clone().watch_liveness());
+        group.begin(is_new, initial_membership).await?;
         Ok(group)
     }
 
     /// The first step: found the group, or campaign at once where nobody else can.
-    async fn begin(self: &Arc<Self>, pristine: bool, first: Membership) -> Result<(), RaftError> {
-        if !pristine {
+    async fn begin(self: &Arc<Self>, is_new: bool, first: Membership) -> Result<(), RaftError> {
+        if !is_new {
             if self.members().is_sole_voter(self.replica) {
-                self.elect(false).await?;
+                self.campaign(false).await?;
             }
             return Ok(());
         }
         if first.is_sole_voter(self.replica) {
-            return self.found(&first).await;
+            return self.initialize_group(&first).await;
         }
         // Every first member may found the group, all with the same entry. One begins, the others only in
         // case it does not come: whoever campaigns first should not meet a rival.
         let rank = first.voters.iter().flatten().filter(|&&voter| voter < self.replica).count();
         let wait = self.options.election_max * u32::try_from(rank).unwrap_or(u32::MAX);
         let group = self.clone();
-        rt::spawn_critical("raft-founding", self.owner(), async move {
+        rt::spawn_critical("raft-initialize", self.owner(), async move {
             rt::sleep(wait).await;
             if first.is_voter(group.replica)
-                && let Err(error) = group.found(&first).await
+                && let Err(error) = group.initialize_group(&first).await
             {
                 tracing::warn!(replica = group.replica.0, "group not founded: {error}");
             }
@@ -198,7 +205,7 @@ impl Group {
         Ok(())
     }
 
-    async fn found(&self, first: &Membership) -> Result<(), RaftError> {
+    async fn initialize_group(&self, first: &Membership) -> Result<(), RaftError> {
         use openraft::errors::{InitializeError, RaftError as Error};
         let voters: BTreeSet<u64> = first.voters.iter().flatten().map(|replica| replica.0).collect();
         let nodes: std::collections::BTreeMap<u64, EmptyNode> =
@@ -215,7 +222,7 @@ impl Group {
         RaftError::Stopped(self.failure().unwrap_or_else(|| otherwise.into()))
     }
 
-    pub(crate) async fn elect(&self, pre_vote: bool) -> Result<(), RaftError> {
+    pub(crate) async fn campaign(&self, pre_vote: bool) -> Result<(), RaftError> {
         self.raft.trigger().elect(pre_vote).await.map_err(|e| self.stopped(&e.to_string()))
     }
 
@@ -236,20 +243,20 @@ impl Group {
     }
 
     /// Notes that a leader spoke.
-    pub(crate) fn heard(&self) {
-        self.heard_at.store(rt::now().0, Ordering::Relaxed);
+    pub(crate) fn note_leader_contact(&self) {
+        self.leader_contact_at.store(rt::now().0, Ordering::Relaxed);
     }
 
     /// True if this replica follows a leader that has spoken within this time.
-    pub(crate) fn has_heard_within(&self, time: Duration) -> bool {
+    pub(crate) fn has_leader_contact_within(&self, time: Duration) -> bool {
         let role = self.role();
         let follows = role.leader.is_some_and(|leader| leader != self.replica) && !role.stopped;
-        follows && self.silence() <= time
+        follows && self.leader_silence() <= time
     }
 
     /// For how long no leader has spoken.
-    pub(crate) fn silence(&self) -> Duration {
-        rt::now().since(rt::Instant(self.heard_at.load(Ordering::Relaxed)))
+    pub(crate) fn leader_silence(&self) -> Duration {
+        rt::now().since(rt::Instant(self.leader_contact_at.load(Ordering::Relaxed)))
     }
 
     #[cfg(test)]
@@ -265,15 +272,15 @@ impl Group {
                 let now = metrics.borrow_and_update();
                 (now.vote.leader_id.term, now.state == ServerState::Leader && now.vote.committed, now.current_leader)
             };
-            self.progress.refresh(|known| {
+            self.role_tracker.refresh(|known| {
                 (known.term, known.leads, known.leader) = (term, leads, leader);
             });
-            self.look_at_followers();
+            self.observe_followers();
             if metrics.changed().await.is_err() {
                 break;
             }
         }
-        self.ended();
+        self.finish();
     }
 
     /// What the replica's tasks belong to.
@@ -289,7 +296,7 @@ impl Group {
     /// The replica stops for good: something that it cannot do without is gone. Others go on.
     pub(crate) fn fail(self: &Arc<Self>, why: &str) {
         self.reason.lock().get_or_insert_with(|| why.into());
-        self.ended();
+        self.finish();
         let group = self.clone();
         rt::spawn(async move {
             if let Err(error) = group.raft.shutdown().await {
@@ -298,8 +305,8 @@ impl Group {
         });
     }
 
-    fn ended(&self) {
-        if self.over.swap(true, Ordering::SeqCst) {
+    fn finish(&self) {
+        if self.ended.swap(true, Ordering::SeqCst) {
             return;
         }
         let fatal = self.raft.metrics().borrow_watched().running_state.clone().err();
@@ -307,8 +314,8 @@ impl Group {
         let reason = reason.unwrap_or_else(|| "stopped".into());
         self.reason.lock().get_or_insert_with(|| reason.clone());
         self.applier.close();
-        self.room.close();
-        self.progress.stop();
+        self.in_flight.close();
+        self.role_tracker.stop();
         if !self.stopping.load(Ordering::SeqCst) {
             tracing::error!(replica = self.replica.0, "replica stopped: {reason}");
             let is_damage = self.damage.is_fatal();
@@ -318,7 +325,7 @@ impl Group {
 
     /// Lets an idle group sleep, and purges what the checkpoint contains.
     async fn maintain(self: Arc<Self>) {
-        let mut role = self.progress.role();
+        let mut role = self.role_tracker.role();
         loop {
             let tick = rt::sleep(MAINTENANCE_INTERVAL);
             let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
@@ -338,8 +345,8 @@ impl Group {
             } else if self.asleep.load(Ordering::SeqCst) {
                 self.touch();
             }
-            self.look_at_followers();
-            self.hand_over_if_stuck();
+            self.observe_followers();
+            self.transfer_if_disk_stuck();
             self.purge(&members).await;
         }
     }
@@ -347,7 +354,7 @@ impl Group {
     fn sleep_if_idle(&self) {
         let Some(idle_after) = self.options.idle_after else { return };
         let active_at = rt::Instant(self.active_at.load(Ordering::Relaxed));
-        let idle = rt::now().since(active_at) >= idle_after && self.progress.current().ready;
+        let idle = rt::now().since(active_at) >= idle_after && self.role_tracker.current().ready;
         if idle && !self.asleep.swap(true, Ordering::SeqCst) {
             self.raft.runtime_config().tick(false);
         }
@@ -387,14 +394,14 @@ impl Group {
 
     /// What this replica is in its group, as far as it knows.
     pub(crate) fn role(&self) -> Role {
-        self.progress.current()
+        self.role_tracker.current()
     }
 
     /// True unless the leader of this term was suspected so short a time ago.
-    pub(crate) fn suspects(&self, patience: Duration) -> bool {
+    pub(crate) fn begin_suspicion(&self, interval: Duration) -> bool {
         let mut suspected_at = self.suspected_at.lock();
         let (term, now) = (self.role().term, rt::now());
-        if suspected_at.is_some_and(|(suspected, at)| suspected == term && now.since(at) < patience) {
+        if suspected_at.is_some_and(|(suspected, at)| suspected == term && now.since(at) < interval) {
             return false;
         }
         *suspected_at = Some((term, now));
@@ -402,7 +409,7 @@ impl Group {
     }
 
     /// Its leader was suspected wrongly, and may be suspected again at once.
-    pub(crate) fn trusts(&self) {
+    pub(crate) fn clear_suspicion(&self) {
         *self.suspected_at.lock() = None;
     }
 
@@ -412,6 +419,6 @@ impl Group {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(replica = self.replica.0, "while stopping: {error}");
         }
-        self.ended();
+        self.finish();
     }
 }

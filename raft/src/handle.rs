@@ -20,8 +20,8 @@ use tokio::sync::oneshot;
 use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::group::Group;
 use crate::membership::Membership;
-use crate::progress::Role;
-use crate::proposal::{Answer, Proposal};
+use crate::proposal::{Proposal, ProposalResponder};
+use crate::role::Role;
 use crate::state_machine::Reply;
 use crate::types::{TypeConfig, from_raft_log_id};
 
@@ -121,8 +121,8 @@ impl GroupHandle {
         // A proposal above the limit goes alone.
         let bytes = proposal.bytes().clamp(1, group.options.in_flight_bytes_max);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let room = group.room.clone().acquire_many_owned(permits).await.map_err(|_| stopped("stopped"))?;
-        let (answer, result) = Answer::holding(room);
+        let in_flight = group.in_flight.clone().acquire_many_owned(permits).await.map_err(|_| stopped("stopped"))?;
+        let (answer, result) = ProposalResponder::holding(in_flight);
         group.raft.client_write_ff(proposal, Some(answer)).await.map_err(|e| stopped(&e.to_string()))?;
         Ok(Pending { result, group: group.clone() })
     }
@@ -158,7 +158,7 @@ impl GroupHandle {
         if reached(&group.applier.applied()) {
             return Ok(());
         }
-        let (mut applied, mut role) = (group.applier.watch_applied(), group.progress.role());
+        let (mut applied, mut role) = (group.applier.watch_applied(), group.role_tracker.role());
         tokio::select! {
             biased;
             _ = applied.wait_for(reached) => Ok(()),
@@ -169,25 +169,25 @@ impl GroupHandle {
     /// The role, and its changes.
     #[must_use]
     pub fn role(&self) -> watch::Receiver<Role> {
-        self.0.progress.role()
+        self.0.role_tracker.role()
     }
 
     /// Campaigns at once.
-    pub async fn elect(&self) -> Result<(), RaftError> {
+    pub async fn campaign(&self) -> Result<(), RaftError> {
         self.0.touch();
-        self.0.elect(false).await
+        self.0.campaign(false).await
     }
 
     /// For how long nobody has led this group, as far as is known here; `None` while somebody does.
     #[must_use]
     pub fn leaderless_for(&self) -> Option<Duration> {
-        self.0.progress.leaderless_for()
+        self.0.role_tracker.leaderless_for()
     }
 
     /// True if this replica follows a leader that has spoken within this time: it is hardly behind.
     #[must_use]
-    pub fn has_heard_within(&self, time: Duration) -> bool {
-        self.0.has_heard_within(time)
+    pub fn has_leader_contact_within(&self, time: Duration) -> bool {
+        self.0.has_leader_contact_within(time)
     }
 
     /// The members as last seen.

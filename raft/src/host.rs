@@ -20,14 +20,14 @@ use parking_lot::Mutex;
 use crate::applier::Origin;
 use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
+use crate::failure_detector::FailureDetector;
 use crate::group::{Group, Start};
 use crate::handle::GroupHandle;
 use crate::membership::{Creation, Membership};
 use crate::net::{Message, Network, NoResponse, Priority};
 use crate::options::RaftOptions;
 use crate::state_machine::StateMachine;
-use crate::suspicions::Suspicions;
-use crate::transport::receive;
+use crate::transport::dispatch;
 use crate::types::{StoredMembership, decode_stored_membership, from_raft_membership};
 
 /// Bytes of entries read at once while looking for memberships.
@@ -63,22 +63,22 @@ pub(crate) async fn latest_membership(
 /// Answers what is asked of a replica here, by the replica that asks; `None`: no answer, as if the question were lost.
 pub type Service = Arc<dyn Fn(ReplicaId, Bytes) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
-pub(crate) struct Shared {
+pub(crate) struct Inner {
     network: Arc<dyn Network>,
     options: RaftOptions,
     services: Mutex<BTreeMap<ReplicaId, Service>>,
     groups: Mutex<BTreeMap<ReplicaId, Arc<Group>>>,
     failures: watch::Sender<BTreeMap<ReplicaId, Failure>>,
-    pub(crate) suspicions: Suspicions,
+    pub(crate) failure_detector: FailureDetector,
 }
 
 /// All replicas of a node; cheap to clone.
 #[derive(Clone)]
-pub struct RaftHost(pub(crate) Arc<Shared>);
+pub struct RaftHost(pub(crate) Arc<Inner>);
 
 /// A host that whoever has this does not keep.
 #[derive(Clone)]
-pub struct WeakHost(Weak<Shared>);
+pub struct WeakHost(Weak<Inner>);
 
 impl WeakHost {
     /// The host, if it is still there.
@@ -93,8 +93,8 @@ impl RaftHost {
     #[must_use]
     pub fn new(network: Arc<dyn Network>, options: RaftOptions) -> Self {
         let failures = watch::Sender::new(BTreeMap::new());
-        let (services, groups, suspicions) = Default::default();
-        RaftHost(Arc::new(Shared { network, options, services, groups, failures, suspicions }))
+        let (services, groups, failure_detector) = Default::default();
+        RaftHost(Arc::new(Inner { network, options, services, groups, failures, failure_detector }))
     }
 
     /// Creates a replica of a new group in `directory` and starts it. `shard` is what the shard wants to find
@@ -170,8 +170,8 @@ impl RaftHost {
         }
         let weak = Arc::downgrade(&self.0);
         let on_failure = Arc::new(move |replica, failure| {
-            if let Some(shared) = weak.upgrade() {
-                shared.failures.send_modify(|failures| {
+            if let Some(inner) = weak.upgrade() {
+                inner.failures.send_modify(|failures| {
                     failures.insert(replica, failure);
                 });
             }
@@ -260,19 +260,19 @@ impl RaftHost {
         };
         group.touch();
         match message {
-            Message::InstallSnapshot { vote, last_included } => Ok(group.offered(from, vote, last_included)),
-            Message::FetchState => group.give_state().await,
+            Message::InstallSnapshot { vote, last_included } => Ok(group.install_snapshot(from, vote, last_included)),
+            Message::FetchState => group.serve_state().await,
             Message::FetchBatches { partition, from, up_to, bytes_max } => {
-                group.give_batches(partition, from, up_to, bytes_max).await
+                group.serve_batches(partition, from, up_to, bytes_max).await
             }
             Message::RequestVote { pre_vote: true, vote, last_log_id, leadership_transfer: true } => {
-                Ok(group.doubts_too(vote, last_log_id))
+                Ok(group.pre_vote_for_failed_leader(vote, last_log_id))
             }
             message => {
                 let is_append = matches!(message, Message::AppendEntries { .. });
-                let answer = receive(&group.raft, message).await;
+                let answer = dispatch(&group.raft, message).await;
                 if is_append && !matches!(answer, Ok(Message::HigherVote(_)) | Err(_)) {
-                    group.heard();
+                    group.note_leader_contact();
                 }
                 answer
             }

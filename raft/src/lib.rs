@@ -6,38 +6,40 @@
 //! `StateMachine::publish`, answer.
 
 mod applier;
+mod check_quorum;
 mod damage;
 mod directory;
 mod error;
-mod followers;
+mod failover;
+mod failure_detector;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod group;
 mod handle;
 mod host;
+mod in_sync;
+mod leader_liveness;
+mod leadership_transfer;
 mod log_store;
 mod membership;
 mod membership_change;
 mod net;
 mod openraft_adapter;
 mod options;
-mod progress;
 mod proposal;
 mod quorum;
 mod repair;
-mod rescue;
+mod role;
 mod runtime;
-mod silence;
-mod snapshot;
+mod snapshot_download;
+mod snapshot_install;
 mod state_machine;
-mod succession;
-mod suspicions;
-mod taking;
 #[cfg(test)]
 mod tests;
 mod transport;
 mod types;
+mod unsafe_recovery;
 
 pub use directory::{Directory, EntryLog, SnapshotImport};
 pub use error::{Failure, ProposeError, RaftError, ReadIndexError};
@@ -49,8 +51,8 @@ pub use net::sim::{Faults, Observer, SimNetwork};
 pub use net::tcp::{DeathConfirmation, HandshakeRejection, Identity, Listening, OnPeerClosed, TcpNetwork};
 pub use net::{Message, Network, NoPeers, NoResponse, PeerDirectory, Priority, ReplicaLocation};
 pub use options::RaftOptions;
-pub use progress::Role;
 pub use proposal::Proposal;
 pub use quorum::{MemberProgress, Quorum};
-pub use rescue::{Holding, Settled, accept_loss};
+pub use role::Role;
 pub use state_machine::{Applied, Extent, Reply, StateMachine};
+pub use unsafe_recovery::{AcceptedLoss, ReplicaSummary, accept_loss};

@@ -70,10 +70,10 @@ impl GroupHandle {
         // A leader that is to go stays until the others are there, and hands over: openraft does not let it remove itself.
         let with_leader: BTreeSet<_> = voters.iter().copied().chain([group.replica]).collect();
         if !voters.contains(&group.replica) && is_at(&with_leader) {
-            let Some(heir) = voters.iter().find(|voter| group.is_caught_up(**voter)) else {
+            let Some(target) = voters.iter().find(|voter| group.is_caught_up(**voter)) else {
                 return Err(RaftError::Refused("no other member could lead".to_owned()));
             };
-            return self.transfer(*heir).await.map(|()| MembershipStep::Changed);
+            return self.transfer_leadership(*target).await.map(|()| MembershipStep::Changed);
         }
         let voters = &with_leader;
         for replica in voters.iter().chain(learners) {

@@ -10,8 +10,8 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
 use crate::applier::Applier;
-use crate::progress::Progress;
-use crate::taking::Taking;
+use crate::role::RoleTracker;
+use crate::snapshot_download::SnapshotDownload;
 use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, to_raft_log_id};
 
 /// A snapshot: everything up to one index; what travels is decided when it is streamed.
@@ -22,8 +22,8 @@ pub(crate) type Snapshot =
 #[derive(Clone)]
 pub(crate) struct StateMachineAdapter {
     pub(crate) applier: Arc<Applier>,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) taking: Arc<Taking>,
+    pub(crate) role_tracker: Arc<RoleTracker>,
+    pub(crate) snapshot_download: Arc<SnapshotDownload>,
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachineAdapter {
@@ -42,7 +42,7 @@ impl RaftStateMachine<TypeConfig> for StateMachineAdapter {
         while let Some((entry, responder)) = entries.try_next().await? {
             let term = openraft::entry::RaftEntry::log_id_parts(&entry).0.term;
             let reply = self.applier.apply(entry)?;
-            self.progress.term_applied(term);
+            self.role_tracker.term_applied(term);
             if let Some(responder) = responder {
                 responder.send(reply);
             }
@@ -64,7 +64,7 @@ impl RaftStateMachine<TypeConfig> for StateMachineAdapter {
         if meta.last_log_id <= applied.map(to_raft_log_id) {
             return Ok(());
         }
-        self.applier.install(meta, self.taking.take_prepared()).await
+        self.applier.install(meta, self.snapshot_download.take_prepared()).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {

@@ -41,16 +41,16 @@ impl fmt::Display for Proposal {
 }
 
 /// Answers one proposal; the bytes of the proposal count as in flight until it is dropped.
-pub(crate) struct Answer<T> {
+pub(crate) struct ProposalResponder<T> {
     sender: oneshot::Sender<T>,
-    _room: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<T> Answer<T> {
-    /// An answer that holds the proposal's room, and where it will arrive.
-    pub(crate) fn holding(room: OwnedSemaphorePermit) -> (Self, oneshot::Receiver<T>) {
+impl<T> ProposalResponder<T> {
+    /// An answer that holds the proposal's permit, and where it will arrive.
+    pub(crate) fn holding(permit: OwnedSemaphorePermit) -> (Self, oneshot::Receiver<T>) {
         let (sender, result) = oneshot::channel();
-        (Answer { sender, _room: Some(room) }, result)
+        (ProposalResponder { sender, _permit: Some(permit) }, result)
     }
 
     pub(crate) fn send(self, result: T) {

@@ -22,33 +22,33 @@ use ottla_storage::ids::{LogId, ReplicaId};
 use crate::damage::Damage;
 use crate::net::{Message, Network, NoResponse, Priority};
 use crate::openraft_adapter::{Snapshot, StateMachineAdapter};
-use crate::progress::Progress;
+use crate::role::RoleTracker;
 use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
 
 /// Makes a link to each member of a group.
-pub(crate) struct Links {
+pub(crate) struct TransportFactory {
     pub(crate) from: ReplicaId,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) damage: Arc<Damage>,
-    pub(crate) progress: Arc<Progress>,
+    pub(crate) role_tracker: Arc<RoleTracker>,
 }
 
-impl RaftNetworkFactory<TypeConfig> for Links {
-    type Network = Link;
+impl RaftNetworkFactory<TypeConfig> for TransportFactory {
+    type Network = Transport;
 
-    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Link {
-        let (network, damage, progress) = (self.network.clone(), self.damage.clone(), self.progress.clone());
-        Link { from: self.from, to: ReplicaId(target), network, damage, progress }
+    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Transport {
+        let (network, damage, role_tracker) = (self.network.clone(), self.damage.clone(), self.role_tracker.clone());
+        Transport { from: self.from, to: ReplicaId(target), network, damage, role_tracker }
     }
 }
 
 /// From one replica to another.
-pub(crate) struct Link {
+pub(crate) struct Transport {
     from: ReplicaId,
     to: ReplicaId,
     network: Arc<dyn Network>,
     damage: Arc<Damage>,
-    progress: Arc<Progress>,
+    role_tracker: Arc<RoleTracker>,
 }
 
 fn unreachable(text: &str) -> RPCError<TypeConfig> {
@@ -60,32 +60,42 @@ const BACKOFF_MS: [u64; 5] = [20, 40, 80, 160, 320];
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// How long a follower has to say how far a snapshot has come, and how often it is asked.
-const OFFER_WAIT: Duration = Duration::from_secs(5);
-const ASK_INTERVAL: Duration = Duration::from_millis(100);
+const INSTALL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+const INSTALL_SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a leader says that no majority answers (`silence`).
-const MUTE: &str = "a leader that nobody answers holds its peace";
+const HEARTBEATS_SUSPENDED: &str = "heartbeats are suspended: no majority acknowledges this leader";
 
-impl Link {
+impl Transport {
     async fn call(&self, request: Message, option: &RPCOption) -> Result<Message, RPCError<TypeConfig>> {
         let answer = self.network.call(self.from, self.to, request, Priority::Normal, option.hard_ttl()).await;
         answer.map_err(|NoResponse(why)| unreachable(&why))
     }
 
     /// Asks the follower again and again until it has what lies up to `last_included`; gives its vote.
-    fn offer(&self, vote: Vote, last_included: LogId) -> impl Future<Output = Result<Vote, NoResponse>> + Send + use<> {
-        let (network, progress, from, to) = (self.network.clone(), self.progress.clone(), self.from, self.to);
+    fn install_snapshot(
+        &self,
+        vote: Vote,
+        last_included: LogId,
+    ) -> impl Future<Output = Result<Vote, NoResponse>> + Send + use<> {
+        let (network, role_tracker, from, to) = (self.network.clone(), self.role_tracker.clone(), self.from, self.to);
         async move {
             loop {
-                if progress.is_mute(vote.term) {
-                    return Err(NoResponse(MUTE.to_owned()));
+                if role_tracker.heartbeats_suspended(vote.term) {
+                    return Err(NoResponse(HEARTBEATS_SUSPENDED.to_owned()));
                 }
                 match network
-                    .call(from, to, Message::InstallSnapshot { vote, last_included }, Priority::Normal, OFFER_WAIT)
+                    .call(
+                        from,
+                        to,
+                        Message::InstallSnapshot { vote, last_included },
+                        Priority::Normal,
+                        INSTALL_SNAPSHOT_TIMEOUT,
+                    )
                     .await?
                 {
                     Message::InstallSnapshotResponse { done: true } => return Ok(vote),
-                    Message::InstallSnapshotResponse { done: false } => rt::sleep(ASK_INTERVAL).await,
+                    Message::InstallSnapshotResponse { done: false } => rt::sleep(INSTALL_SNAPSHOT_INTERVAL).await,
                     Message::HigherVote(higher) => return Ok(higher),
                     _ => return Err(NoResponse("not an answer to a snapshot".to_owned())),
                 }
@@ -93,7 +103,7 @@ impl Link {
         }
     }
 
-    async fn ask_vote(
+    async fn request_vote(
         &self,
         pre_vote: bool,
         rpc: VoteRequest<TypeConfig>,
@@ -114,7 +124,7 @@ impl Link {
     }
 }
 
-impl RaftNetworkV2<TypeConfig> for Link {
+impl RaftNetworkV2<TypeConfig> for Transport {
     type SnapshotData = ();
 
     async fn append_entries(
@@ -126,8 +136,8 @@ impl RaftNetworkV2<TypeConfig> for Link {
             return Err(unreachable("what comes next is damaged here"));
         }
         let vote = from_raft_vote(&rpc.vote);
-        if self.progress.is_mute(vote.term) {
-            return Err(unreachable(MUTE));
+        if self.role_tracker.heartbeats_suspended(vote.term) {
+            return Err(unreachable(HEARTBEATS_SUSPENDED));
         }
         let request = Message::AppendEntries {
             vote,
@@ -155,7 +165,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.ask_vote(false, rpc, &option).await
+        self.request_vote(false, rpc, &option).await
     }
 
     // The default grants: a replica cut off from everybody would then campaign for ever.
@@ -164,7 +174,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.ask_vote(true, rpc, &option).await
+        self.request_vote(true, rpc, &option).await
     }
 
     async fn full_snapshot(
@@ -178,10 +188,10 @@ impl RaftNetworkV2<TypeConfig> for Link {
         let Some(last_included) = snapshot.meta.last_log_id.as_ref().map(from_raft_log_id) else {
             return Err(unreachable("there is nothing in the snapshot"));
         };
-        let offered = self.offer(from_raft_vote(&vote), last_included);
+        let installed = self.install_snapshot(from_raft_vote(&vote), last_included);
         tokio::select! {
             biased;
-            offered = offered => match offered {
+            installed = installed => match installed {
                 Ok(vote) => Ok(SnapshotResponse::new(to_raft_vote(vote))),
                 Err(NoResponse(why)) => Err(unreachable(&why)),
             },
@@ -214,7 +224,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
 }
 
 /// Hands a request to the replica and gives its answer.
-pub(crate) async fn receive(
+pub(crate) async fn dispatch(
     raft: &openraft::Raft<TypeConfig, StateMachineAdapter>,
     request: Message,
 ) -> Result<Message, NoResponse> {

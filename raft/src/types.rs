@@ -13,7 +13,7 @@ use ottla_storage::entry::{Batches, Entry, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
 use crate::membership::Membership;
-use crate::proposal::{Answer, Proposal};
+use crate::proposal::{Proposal, ProposalResponder};
 use crate::runtime::Runtime;
 use crate::state_machine::Reply;
 
@@ -33,7 +33,7 @@ impl RaftTypeConfig for TypeConfig {
     type Entry = LogEntry;
     type AsyncRuntime = Runtime;
     type Responder<T>
-        = Answer<T>
+        = ProposalResponder<T>
     where
         T: Send + 'static;
     type Batch<T>
@@ -43,7 +43,7 @@ impl RaftTypeConfig for TypeConfig {
     type ErrorSource = AnyError;
 }
 
-impl<T: Send + 'static> Responder<TypeConfig, T> for Answer<T> {
+impl<T: Send + 'static> Responder<TypeConfig, T> for ProposalResponder<T> {
     fn on_complete(self, result: T) {
         self.send(result);
     }

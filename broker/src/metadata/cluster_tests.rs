@@ -269,7 +269,7 @@ fn a_node_that_founded_alone_starts_again_while_one_that_joined_it_leads() {
             }
         };
         rt::timeout(PATIENCE * 4, formed).await.unwrap();
-        host.hand_over(PATIENCE).await;
+        host.transfer_leaderships(PATIENCE).await;
         assert_eq!(second.controller_id(), Some(NODES[1]));
         let epoch = first.image().nodes[&NODES[0]].epoch;
         host.shutdown().await;

@@ -89,7 +89,7 @@ async fn hand_over(image: &MetadataImage, group: &GroupHandle) -> bool {
     let mut voters = group.membership().voters.into_iter().flatten();
     let heir = voters.find(|voter| takes(*voter) == Some(true) && group.could_lead(*voter));
     if let Some(heir) = heir
-        && let Err(error) = group.transfer(heir).await
+        && let Err(error) = group.transfer_leadership(heir).await
     {
         tracing::debug!("the metadata group is not handed over: {error}");
     }

@@ -86,7 +86,7 @@ impl Group for GroupHandle {
     }
 
     fn has_heard_within(&self, time: Duration) -> bool {
-        GroupHandle::has_heard_within(self, time)
+        GroupHandle::has_leader_contact_within(self, time)
     }
 
     fn could_lead(&self, replica: ReplicaId) -> bool {
@@ -95,7 +95,7 @@ impl Group for GroupHandle {
 
     fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
         let handle = self.clone();
-        async move { GroupHandle::transfer(&handle, to).await }.boxed()
+        async move { GroupHandle::transfer_leadership(&handle, to).await }.boxed()
     }
 
     fn advance_membership(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembershipStep, RaftError>> {

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod leadership;
 mod ledger;
 mod membership;
 mod memory;
 mod one_voter;
 mod panics;
 mod real_log;
-mod succession;
 mod suite;
 mod three_voters;

@@ -22,7 +22,7 @@ use crate::applier::{Applier, Origin};
 use crate::directory::Directory;
 use crate::log_store::LogStore;
 use crate::openraft_adapter::StateMachineAdapter;
-use crate::progress::Progress;
+use crate::role::RoleTracker;
 use crate::types::TypeConfig;
 
 const SEGMENT_BYTES: u32 = 256 << 10;
@@ -91,7 +91,8 @@ impl StoreBuilder<TypeConfig, LogStore, Installable, Arc<DataDir>> for OnRealLog
         let log = Directory::create_replica(&*directory, creation).await.unwrap();
         let ledger = Ledger::restore(&[], Arc::default());
         let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), Origin::default(), Box::new(ledger));
-        let adapter = StateMachineAdapter { applier, progress: Progress::new(), taking: Arc::default() };
+        let adapter =
+            StateMachineAdapter { applier, role_tracker: RoleTracker::new(), snapshot_download: Arc::default() };
         Ok((directory, LogStore::new(log, 1 << 20), Installable::new(adapter)))
     }
 }

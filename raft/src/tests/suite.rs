@@ -18,7 +18,7 @@ use crate::applier::{Applier, Origin};
 use crate::directory::Directory;
 use crate::log_store::LogStore;
 use crate::openraft_adapter::{Snapshot, SnapshotPointBuilder, StateMachineAdapter};
-use crate::progress::Progress;
+use crate::role::RoleTracker;
 use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Our state machine; only what it refuses, a snapshot from elsewhere, is played by the test.
@@ -76,7 +76,8 @@ impl StoreBuilder<TypeConfig, LogStore, Installable, Arc<MemoryDirectory>> for O
         let log = shared.create_replica(creation).await.unwrap();
         let ledger = Ledger::restore(&[], Arc::default());
         let applier = Applier::new(shared, log.clone(), Arc::default(), Origin::default(), Box::new(ledger));
-        let adapter = StateMachineAdapter { applier, progress: Progress::new(), taking: Arc::default() };
+        let adapter =
+            StateMachineAdapter { applier, role_tracker: RoleTracker::new(), snapshot_download: Arc::default() };
         Ok((directory, LogStore::new(log, 1 << 20), Installable::new(adapter)))
     }
 }

@@ -75,7 +75,7 @@ pub(crate) async fn one_fault(cluster: &Cluster) {
         4 => {
             if let Some(handle) = cluster.leader().and_then(|leader| cluster.handle(leader)) {
                 let to = ReplicaId(u64::from(cluster.random_node().0));
-                let _ = handle.transfer(to).await;
+                let _ = handle.transfer_leadership(to).await;
             }
         }
         _ => {
@@ -218,13 +218,13 @@ async fn started(voters: usize) -> (Cluster, SimNode) {
 fn leadership_is_handed_over_without_waiting_for_a_timer() {
     sim::run_twice(1, || async {
         let (cluster, leader) = started(VOTERS).await;
-        let heir = cluster.nodes().into_iter().find(|&node| node != leader).unwrap();
+        let target = cluster.nodes().into_iter().find(|&node| node != leader).unwrap();
         let before = sim::elapsed();
-        cluster.handle(leader).unwrap().transfer(ReplicaId(u64::from(heir.0))).await.unwrap();
-        let mut role = cluster.handle(heir).unwrap().role();
+        cluster.handle(leader).unwrap().transfer_leadership(ReplicaId(u64::from(target.0))).await.unwrap();
+        let mut role = cluster.handle(target).unwrap().role();
         drop(role.wait_for(|role| role.ready).await.unwrap());
         assert!(sim::elapsed() - before < Duration::from_millis(200), "{:?}", sim::elapsed() - before);
-        assert!(cluster.propose(heir, Bytes::from_static(b"mine now")).await);
+        assert!(cluster.propose(target, Bytes::from_static(b"mine now")).await);
     });
 }
 

@@ -190,7 +190,7 @@ impl Life {
     /// The first half of a clean stop, while clients are still answered: others lead what is led here.
     pub(crate) async fn hand_over(&self) {
         self.groups.stop();
-        self.host.hand_over(HAND_OVER_WAIT).await;
+        self.host.transfer_leaderships(HAND_OVER_WAIT).await;
         self.metadata.announce_stop(ANNOUNCE_WAIT).await;
     }
 

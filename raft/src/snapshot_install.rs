@@ -23,14 +23,14 @@ use crate::directory::SnapshotImport;
 use crate::group::Group;
 use crate::net::{Message, NoResponse, Priority};
 use crate::openraft_adapter::Snapshot;
+use crate::snapshot_download::Prepared;
 use crate::state_machine::Extent;
-use crate::taking::Prepared;
 use crate::types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
 
 /// Bytes of batches in one answer, a longer batch aside.
-pub(crate) const ANSWER_BYTES: usize = 1 << 20;
+pub(crate) const RESPONSE_BYTES_MAX: usize = 1 << 20;
 /// How long a member has to answer.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn refused(what: &str) -> io::Error {
     io::Error::other(what.to_owned())
@@ -38,27 +38,27 @@ pub(crate) fn refused(what: &str) -> io::Error {
 
 impl Group {
     /// The leader says that entries which this replica lacks are purged.
-    pub(crate) fn offered(self: &Arc<Self>, leader: ReplicaId, vote: Vote, upto: LogId) -> Message {
+    pub(crate) fn install_snapshot(self: &Arc<Self>, leader: ReplicaId, vote: Vote, upto: LogId) -> Message {
         if let Some(known) = self.log.vote()
             && (known.term, known.committed) > (vote.term, vote.committed)
         {
             return Message::HigherVote(known);
         }
         let done = self.applier.applied() >= Some(upto);
-        if !done && self.taking.begin() {
+        if !done && self.snapshot_download.begin() {
             let group = self.clone();
             rt::spawn_critical("snapshot", self.owner(), async move {
-                if let Err(error) = group.take_snapshot(leader, vote).await {
+                if let Err(error) = group.download_snapshot(leader, vote).await {
                     tracing::warn!(replica = group.replica.0, "snapshot not taken: {error}; tried again");
                 }
-                group.taking.end();
+                group.snapshot_download.end();
             });
         }
         Message::InstallSnapshotResponse { done }
     }
 
-    async fn take_snapshot(&self, leader: ReplicaId, vote: Vote) -> io::Result<()> {
-        let Message::FetchStateResponse(Some(snapshot)) = self.ask(leader, Message::FetchState).await? else {
+    async fn download_snapshot(&self, leader: ReplicaId, vote: Vote) -> io::Result<()> {
+        let Message::FetchStateResponse(Some(snapshot)) = self.call(leader, Message::FetchState).await? else {
             return Err(refused("the leader has no checkpoint yet"));
         };
         if self.applier.applied() >= Some(snapshot.applied) {
@@ -66,22 +66,22 @@ impl Group {
         }
         let membership = decode_stored_membership(snapshot.membership.clone());
         let last_membership = membership.ok_or_else(|| refused("its members cannot be read"))?;
-        let earlier = self.taking.take_import();
+        let earlier = self.snapshot_download.take_import();
         let mut import = earlier.unwrap_or_else(|| self.directory.clone().begin_import(self.replica));
         let fetched = match self.fetch_all(leader, &snapshot, &mut *import).await {
             Ok(()) => import.seal().await,
             failed => failed,
         };
         if let Err(error) = fetched {
-            self.taking.keep_import(Some(import));
+            self.snapshot_download.keep_import(Some(import));
             return Err(error);
         }
         let meta = SnapshotMeta { last_log_id: Some(to_raft_log_id(snapshot.applied)), last_membership };
-        self.taking.prepare(Prepared { snapshot, import });
+        self.snapshot_download.prepare(Prepared { snapshot, import });
         let installed = self.raft.install_full_snapshot(to_raft_vote(vote), Snapshot { meta, snapshot: () }).await;
         // Not wanted any more: a newer leader, or Raft is past it.
-        let left = self.taking.take_prepared();
-        self.taking.keep_import(left.map(|prepared| prepared.import));
+        let left = self.snapshot_download.take_prepared();
+        self.snapshot_download.keep_import(left.map(|prepared| prepared.import));
         installed.map(drop).map_err(io::Error::other)
     }
 
@@ -93,7 +93,7 @@ impl Group {
     ) -> io::Result<()> {
         let mut extents = self.applier.extents(&snapshot.keys)?;
         import.order(&mut extents);
-        let sources = self.others(Some(leader));
+        let sources = self.repair_sources(Some(leader));
         for extent in &extents {
             import.skip_to(extent.partition, extent.log_start);
             let mut failures = 0;
@@ -115,8 +115,9 @@ impl Group {
     async fn fetch_some(&self, source: ReplicaId, extent: &Extent, import: &mut dyn SnapshotImport) -> io::Result<()> {
         let partition = extent.partition;
         let from = import.position(partition);
-        let request = Message::FetchBatches { partition, from, up_to: extent.end, bytes_max: ANSWER_BYTES as u64 };
-        let Message::FetchBatchesResponse(found) = self.ask(source, request).await? else {
+        let request =
+            Message::FetchBatches { partition, from, up_to: extent.end, bytes_max: RESPONSE_BYTES_MAX as u64 };
+        let Message::FetchBatchesResponse(found) = self.call(source, request).await? else {
             return Err(refused("not an answer to a fetch of batches"));
         };
         // What has expired meanwhile is not needed.
@@ -127,26 +128,26 @@ impl Group {
         if import.position(partition) == from { Err(refused("batches are lacking there")) } else { Ok(()) }
     }
 
-    pub(crate) async fn ask(&self, source: ReplicaId, request: Message) -> io::Result<Message> {
-        let answer = self.network.call(self.replica, source, request, Priority::Normal, ANSWER_WAIT).await;
+    pub(crate) async fn call(&self, source: ReplicaId, request: Message) -> io::Result<Message> {
+        let answer = self.network.call(self.replica, source, request, Priority::Normal, RESPONSE_TIMEOUT).await;
         answer.map_err(|NoResponse(why)| refused(&why))
     }
 
     /// The state of the newest checkpoint, for another member.
-    pub(crate) async fn give_state(&self) -> Result<Message, NoResponse> {
+    pub(crate) async fn serve_state(&self) -> Result<Message, NoResponse> {
         let state = self.directory.snapshot_of(self.replica).await;
         state.map(Message::FetchStateResponse).map_err(|error| NoResponse(error.to_string()))
     }
 
     /// Batches for another member: only what is applied here has offsets.
-    pub(crate) async fn give_batches(
+    pub(crate) async fn serve_batches(
         &self,
         partition: PartitionId,
         from: Offset,
         up_to: Offset,
         bytes_max: u64,
     ) -> Result<Message, NoResponse> {
-        let bytes_max = usize::try_from(bytes_max).unwrap_or(ANSWER_BYTES).min(ANSWER_BYTES);
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(RESPONSE_BYTES_MAX).min(RESPONSE_BYTES_MAX);
         let exported = self.directory.export(self.replica, partition, from..up_to, bytes_max).await;
         exported.map(Message::FetchBatchesResponse).map_err(|error| NoResponse(error.to_string()))
     }

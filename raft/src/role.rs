@@ -26,33 +26,33 @@ pub struct Role {
 
 /// What is known about leadership, from openraft's metrics and from apply.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct LeadershipState {
     pub(crate) term: u64,
     pub(crate) leader: Option<u64>,
     pub(crate) leads: bool,
     /// The leader of this term is taken for dead, or hands over: nobody is sent to it.
-    suspected: Option<u64>,
+    hidden_term: Option<u64>,
     /// No majority has answered this leader lately.
-    unanswered: bool,
+    quorum_lost: bool,
     stopped: bool,
     /// Since when nobody leads, as far as is known.
     leaderless_since: Option<rt::Instant>,
 }
 
 /// Combines what is known into the role.
-pub(crate) struct Progress {
-    known: Mutex<Known>,
+pub(crate) struct RoleTracker {
+    known: Mutex<LeadershipState>,
     applied_term: AtomicU64,
     /// The term in which this leader sends its followers nothing; 0 if it speaks.
-    mute_term: AtomicU64,
+    suspended_term: AtomicU64,
     role: watch::Sender<Role>,
 }
 
-impl Progress {
+impl RoleTracker {
     pub(crate) fn new() -> Arc<Self> {
         let role = watch::Sender::new(Role::default());
-        let (applied_term, mute_term) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Progress { known: Mutex::default(), applied_term, mute_term, role })
+        let (applied_term, suspended_term) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(RoleTracker { known: Mutex::default(), applied_term, suspended_term, role })
     }
 
     /// An entry of `term` is applied and published.
@@ -62,17 +62,17 @@ impl Progress {
         }
     }
 
-    pub(crate) fn refresh(&self, change: impl FnOnce(&mut Known)) {
+    pub(crate) fn refresh(&self, change: impl FnOnce(&mut LeadershipState)) {
         let mut known = self.known.lock();
         change(&mut known);
-        known.unanswered &= known.leads;
+        known.quorum_lost &= known.leads;
         let alive = !known.stopped;
         // A leader that nobody answers has been replaced, for all it knows.
-        let serves = !known.unanswered;
+        let serves = !known.quorum_lost;
         let applied_own = self.applied_term.load(Ordering::SeqCst) == known.term;
         let role = Role {
             term: Term(known.term),
-            leader: known.leader.filter(|_| alive && serves && known.suspected != Some(known.term)).map(ReplicaId),
+            leader: known.leader.filter(|_| alive && serves && known.hidden_term != Some(known.term)).map(ReplicaId),
             ready: alive && known.leads && serves && (applied_own || mutants::is_on(Bug::ServeBeforeOwnTerm)),
             stopped: known.stopped,
         };
@@ -91,13 +91,13 @@ impl Progress {
     }
 
     /// Nobody is sent to the leader of this term, until another one leads or it is cleared.
-    pub(crate) fn suspect(&self, term: Term) {
-        self.refresh(|known| known.suspected = Some(term.0));
+    pub(crate) fn hide_leader(&self, term: Term) {
+        self.refresh(|known| known.hidden_term = Some(term.0));
     }
 
     /// The leader of this term, if it was suspected, is believed again.
-    pub(crate) fn clear(&self, term: Term) {
-        self.refresh(|known| known.suspected = known.suspected.filter(|suspected| *suspected != term.0));
+    pub(crate) fn show_leader(&self, term: Term) {
+        self.refresh(|known| known.hidden_term = known.hidden_term.filter(|hidden| *hidden != term.0));
     }
 
     /// True if openraft leads here, whether a majority answers or not.
@@ -106,27 +106,27 @@ impl Progress {
     }
 
     /// True if this leader serves nobody, because no majority had answered it.
-    pub(crate) fn is_unanswered(&self) -> bool {
-        self.known.lock().unanswered
+    pub(crate) fn has_lost_quorum(&self) -> bool {
+        self.known.lock().quorum_lost
     }
 
     /// Whether a majority has answered this leader lately.
-    pub(crate) fn is_answered(&self, is_answered: bool) {
-        self.refresh(|known| known.unanswered = !is_answered);
+    pub(crate) fn set_has_quorum(&self, has_quorum: bool) {
+        self.refresh(|known| known.quorum_lost = !has_quorum);
     }
 
     /// The leader of this term sends its followers nothing, until another term or `speak`.
-    pub(crate) fn mute(&self, term: Term) {
-        self.mute_term.store(term.0, Ordering::Relaxed);
+    pub(crate) fn suspend_heartbeats(&self, term: Term) {
+        self.suspended_term.store(term.0, Ordering::Relaxed);
     }
 
-    pub(crate) fn speak(&self) {
-        self.mute_term.store(0, Ordering::Relaxed);
+    pub(crate) fn resume_heartbeats(&self) {
+        self.suspended_term.store(0, Ordering::Relaxed);
     }
 
     /// True if the leader of this term sends its followers nothing.
-    pub(crate) fn is_mute(&self, term: Term) -> bool {
-        self.mute_term.load(Ordering::Relaxed) == term.0
+    pub(crate) fn heartbeats_suspended(&self, term: Term) -> bool {
+        self.suspended_term.load(Ordering::Relaxed) == term.0
     }
 
     /// For how long nobody has led, as far as is known; `None` while somebody does.

@@ -28,14 +28,14 @@ const READ_BYTES: usize = 4 << 20;
 
 /// What a replica knows of its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding {
+pub struct ReplicaSummary {
     /// The members in force at the end of its log.
     pub members: Membership,
     /// The end of its log.
     pub last: LogId,
 }
 
-impl Holding {
+impl ReplicaSummary {
     /// Reads it.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Holding {
 }
 
 /// A replica that has applied all that is whole. While it is held a checkpoint can be made of it.
-pub struct Settled {
+pub struct AcceptedLoss {
     /// Its last entry.
     pub log_id: LogId,
     _source: Arc<Applier>,
@@ -114,11 +114,11 @@ pub async fn accept_loss(
     directory: Arc<dyn Directory>,
     recovered: &RecoveredReplica,
     state_machine: Box<dyn StateMachine>,
-) -> Result<Settled, RaftError> {
+) -> Result<AcceptedLoss, RaftError> {
     let replica = recovered.id;
     let storage = |what: String| RaftError::Storage { replica, what };
     let missing = recovered.missing.clone().unwrap_or_default();
-    let holding = Holding::of(&*directory, recovered).await?;
+    let holding = ReplicaSummary::of(&*directory, recovered).await?;
     let log = directory.replica_log(replica).ok_or_else(|| storage("it has no log".to_owned()))?;
     let membership = decode_stored_membership(recovered.membership.clone()).unwrap_or_default();
     let origin = Origin { applied: recovered.applied, membership, ..Origin::default() };
@@ -147,5 +147,5 @@ pub async fn accept_loss(
     }
     let log_id = last.log_id;
     applier.apply(last.into()).map_err(|error| storage(error.to_string()))?;
-    Ok(Settled { log_id, _source: applier })
+    Ok(AcceptedLoss { log_id, _source: applier })
 }

@@ -42,7 +42,7 @@ fn led_by_another(cluster: &Cluster, than: SimNode) -> Option<SimNode> {
     cluster.nodes().into_iter().filter(|node| *node != than).find(leads)
 }
 
-fn home(node: SimNode) -> ReplicaId {
+fn replica_of(node: SimNode) -> ReplicaId {
     ReplicaId(u64::from(node.0))
 }
 
@@ -50,12 +50,12 @@ fn home(node: SimNode) -> ReplicaId {
 fn all_suspect(cluster: &Cluster, dead: SimNode) {
     for node in cluster.nodes().into_iter().filter(|node| cluster.is_up(*node)) {
         let host = cluster.host(node);
-        sim::spawn_on(node, async move { host.suspect(move |replica| replica == home(dead), ready(true)) });
+        sim::spawn_on(node, async move { host.suspect(move |replica| replica == replica_of(dead), ready(true)) });
     }
 }
 
 /// All suspect a node that has just died; how long it takes until another one leads.
-async fn succeeded(cluster: &Cluster, dead: SimNode) -> Duration {
+async fn time_to_failover(cluster: &Cluster, dead: SimNode) -> Duration {
     let died = rt::now();
     all_suspect(cluster, dead);
     while cluster.leader().is_none_or(|leader| leader == dead) {
@@ -70,7 +70,7 @@ fn the_group_of_a_dead_process_is_led_again_before_its_lease_is_over() {
         sim::run(seed, move || async move {
             let (cluster, dead) = led(if seed % 2 == 0 { 3 } else { 5 }).await;
             cluster.crash(dead);
-            let waited = succeeded(&cluster, dead).await;
+            let waited = time_to_failover(&cluster, dead).await;
             assert!(waited < SOON, "seed {seed}: {waited:?}");
             assert!(cluster.propose(cluster.leader().unwrap(), Bytes::from_static(b"2")).await);
         });
@@ -90,7 +90,7 @@ fn who_lacks_entries_lets_the_others_campaign_first() {
                 assert!(cluster.propose(dead, Bytes::from_static(b"2")).await);
             }
             cluster.crash(dead);
-            let waited = succeeded(&cluster, dead).await;
+            let waited = time_to_failover(&cluster, dead).await;
             assert!(waited < SOON, "seed {seed}: {waited:?}");
             assert_ne!(cluster.leader(), Some(behind));
         });
@@ -118,7 +118,7 @@ fn who_only_learns_never_campaigns() {
             cluster.founders = 3;
             let leader = lead(&cluster).await;
             let learner = SimNode(4);
-            let (voters, learners) = ((1..4).map(ReplicaId).collect(), [home(learner)].into());
+            let (voters, learners) = ((1..4).map(ReplicaId).collect(), [replica_of(learner)].into());
             let handle = cluster.handle(leader).unwrap();
             let reached = sim::spawn_on(leader, async move {
                 while !matches!(handle.advance_membership(&voters, &learners).await, Ok(MembershipStep::Reached)) {
@@ -151,17 +151,17 @@ fn who_may_have_died_is_not_named_until_it_is_known() {
                 let (host, handle) = (host.clone(), handle.clone());
                 sim::spawn_on(follower, async move {
                     let (before, seen) = (*handle.role().borrow(), host.clone());
-                    host.suspect(move |replica| replica == home(leader), async { confirmed.await.unwrap() });
+                    host.suspect(move |replica| replica == replica_of(leader), async { confirmed.await.unwrap() });
                     let mut role = handle.role();
                     drop(role.wait_for(|role| role.leader.is_none()).await.unwrap());
                     rt::sleep(SOON).await;
                     assert_eq!((role.borrow().leader, role.borrow().term), (None, before.term), "nobody campaigns yet");
-                    assert!(seen.is_suspected(home(leader)) && !seen.is_suspected(home(follower)));
+                    assert!(seen.is_suspected(replica_of(leader)) && !seen.is_suspected(replica_of(follower)));
                     known.send(has_died).unwrap();
                     let named = *role.wait_for(|role| role.leader.is_some()).await.unwrap();
                     assert_eq!(named.term > before.term, has_died, "seed {seed}: {named:?}");
                     rt::sleep(Duration::from_secs(2)).await;
-                    assert!(!seen.is_suspected(home(leader)));
+                    assert!(!seen.is_suspected(replica_of(leader)));
                 })
                 .await
                 .unwrap();
@@ -178,7 +178,8 @@ fn a_node_that_stops_hands_over_first() {
             let (host, began) = (cluster.host(old), rt::now());
             let mut role = cluster.handle(old).unwrap().role();
             let before = *role.borrow();
-            let handing_over = sim::spawn_on(old, async move { host.hand_over(Duration::from_secs(3)).await });
+            let handing_over =
+                sim::spawn_on(old, async move { host.transfer_leaderships(Duration::from_secs(3)).await });
             // Who asks meanwhile is not sent to the one that stops.
             let meanwhile = *role.wait_for(|role| role.leader != before.leader).await.unwrap();
             assert_eq!((meanwhile.leader, meanwhile.term), (None, before.term));
@@ -207,19 +208,19 @@ fn a_leader_that_falls_silent_is_replaced() {
                 }
             }
             let began = rt::now();
-            let heir = loop {
-                if let Some(heir) = led_by_another(&cluster, silent) {
-                    break heir;
+            let successor = loop {
+                if let Some(successor) = led_by_another(&cluster, silent) {
+                    break successor;
                 }
                 rt::sleep(Duration::from_millis(5)).await;
             };
             let waited = rt::now().since(began);
             assert!(waited < Duration::from_millis(2_000), "seed {seed}: {waited:?}");
-            assert!(cluster.propose(heir, Bytes::from_static(b"2")).await);
+            assert!(cluster.propose(successor, Bytes::from_static(b"2")).await);
             // Whoever still reaches the old one is not kept waiting.
             rt::sleep(Duration::from_millis(2_500).saturating_sub(waited)).await;
             let role = *cluster.handle(silent).unwrap().role().borrow();
-            assert!(!role.ready && role.leader != Some(home(silent)), "seed {seed}: {role:?}");
+            assert!(!role.ready && role.leader != Some(replica_of(silent)), "seed {seed}: {role:?}");
             cluster.network.heal();
             rt::sleep(Duration::from_secs(2)).await;
             assert!(cluster.propose(cluster.leader().unwrap(), Bytes::from_static(b"3")).await);
@@ -236,20 +237,20 @@ fn a_leader_that_hears_nobody_is_replaced() {
             let others = cluster.nodes().into_iter().filter(|node| *node != deaf);
             others.for_each(|node| cluster.network.cut(node, deaf));
             let began = rt::now();
-            let heir = loop {
-                if let Some(heir) = led_by_another(&cluster, deaf) {
-                    break heir;
+            let successor = loop {
+                if let Some(successor) = led_by_another(&cluster, deaf) {
+                    break successor;
                 }
                 rt::sleep(Duration::from_millis(5)).await;
                 let waited = rt::now().since(began);
                 assert!(waited < Duration::from_secs(4), "seed {seed}: nobody leads after {waited:?}");
             };
             for round in 0..20 {
-                assert!(cluster.propose(heir, Bytes::from_static(b"2")).await, "seed {seed}, round {round}");
+                assert!(cluster.propose(successor, Bytes::from_static(b"2")).await, "seed {seed}, round {round}");
                 rt::sleep(Duration::from_millis(500)).await;
                 assert_eq!(
                     led_by_another(&cluster, deaf),
-                    Some(heir),
+                    Some(successor),
                     "seed {seed}, round {round}: the deaf one disturbs"
                 );
             }
@@ -292,9 +293,9 @@ fn a_leader_whose_disk_hangs_hands_over() {
             let hung = lead(&cluster).await;
             *disks[usize::try_from(hung.0).unwrap() - 1].hangs.lock() = true;
             let began = rt::now();
-            let heir = loop {
-                if let Some(heir) = led_by_another(&cluster, hung) {
-                    break heir;
+            let successor = loop {
+                if let Some(successor) = led_by_another(&cluster, hung) {
+                    break successor;
                 }
                 // Something waits for the disk.
                 let cluster = cluster.clone();
@@ -302,7 +303,7 @@ fn a_leader_whose_disk_hangs_hands_over() {
                 rt::sleep(Duration::from_millis(100)).await;
                 assert!(rt::now().since(began) < Duration::from_secs(5));
             };
-            assert!(cluster.propose(heir, Bytes::from_static(b"3")).await);
+            assert!(cluster.propose(successor, Bytes::from_static(b"3")).await);
         });
     }
 }

@@ -9,7 +9,7 @@ use crate::directory::SnapshotImport;
 
 /// What a replica takes at the moment.
 #[derive(Default)]
-pub(crate) struct Taking(Mutex<State>);
+pub(crate) struct SnapshotDownload(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -26,14 +26,14 @@ pub(crate) struct Prepared {
     pub(crate) import: Box<dyn SnapshotImport>,
 }
 
-impl Taking {
+impl SnapshotDownload {
     /// Takes what Raft says is to be installed.
     pub(crate) fn take_prepared(&self) -> Option<Prepared> {
         self.0.lock().prepared.take()
     }
 }
 
-impl Taking {
+impl SnapshotDownload {
     /// True if nobody takes one yet: now the caller does, until [`Self::end`].
     pub(crate) fn begin(&self) -> bool {
         !std::mem::replace(&mut self.0.lock().running, true)
