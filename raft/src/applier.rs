@@ -1,9 +1,12 @@
-//! The replicated state of one replica and everything that happens to it: apply, cut, snapshot point.
+//! The replicated state of one replica and what changes or reads it: apply, cut, snapshot point.
 //!
-//! An entry is applied as a whole under one lock: state machine, verdicts to the batch index, publication, and
-//! only then the answer. So a cut, taken under the same lock, lies exactly between two entries.
-//! Invariants: a cut is never handed out before all its entries are synced in this replica's own log; after a
-//! panic or a failed record the state is never used again.
+//! An entry is applied as a whole under one lock: state machine, verdicts to the batch index, publication, and only
+//! then the reply. So a cut, taken under the same lock, lies exactly between two entries.
+//!
+//! Invariants:
+//!
+//! - A cut is never returned before all its entries are synced in this replica's own log.
+//! - After a panic or a failed record the state is never used again.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,7 +44,7 @@ pub(crate) struct Applier {
 struct State {
     state_machine: Box<dyn StateMachine>,
     applied: Option<LogId>,
-    /// Membership entries applied, oldest first, back to the one in force at the last snapshot point.
+    /// Memberships applied, oldest first, back to the one in force at the last snapshot point.
     memberships: Vec<StoredMembership>,
     /// The last entry contained in a cut.
     cut_at: Option<LogId>,
@@ -51,7 +54,7 @@ struct State {
     failed: Option<Arc<str>>,
     /// Nothing is applied any more; what was applied may still be cut.
     closed: bool,
-    /// A snapshot is being made real: there is nothing to cut.
+    /// A snapshot is being installed: there is nothing to cut.
     installing: bool,
     /// Entries up to here may be purged, if the checkpoint contains them.
     purgeable: Option<LogId>,
@@ -62,7 +65,7 @@ struct State {
 pub(crate) struct Origin {
     /// The last entry that the checkpoint contains.
     pub(crate) applied: Option<LogId>,
-    /// The last entry that is known to be committed and is applied before anything else.
+    /// The last entry that is known to be committed; entries up to it are applied before anything else.
     pub(crate) committed: Option<LogId>,
     /// The membership in force at `applied`.
     pub(crate) membership: StoredMembership,
@@ -81,7 +84,7 @@ impl Applier {
         let Origin { applied, membership, damaged, .. } = origin;
         // What is applied is committed, and so is what was found damaged: else the replica would not have been opened.
         damaged.into_iter().for_each(|index| damage.met(index));
-        // What is purged lies within the checkpoint: its point serves as the snapshot.
+        // What is purged is contained in the checkpoint: its point serves as the snapshot.
         let snapshot = applied
             .map(|id| SnapshotMeta { last_log_id: Some(to_raft_log_id(id)), last_membership: membership.clone() });
         let state = State {
@@ -128,7 +131,7 @@ impl Applier {
         self.state.lock().closed = true;
     }
 
-    /// Applies the next entry and gives its answer. An error means that this replica is over.
+    /// Applies the next entry and returns its reply. An error means that this replica has failed.
     pub(crate) fn apply(&self, entry: LogEntry) -> io::Result<Reply> {
         let membership = entry.get_membership();
         let entry = entry.into_inner();
@@ -140,7 +143,7 @@ impl Applier {
             return Err(io::Error::other("stopped"));
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            // The log store lets no hole pass; here nothing is applied twice.
+            // The log store returns no entries with a gap; this check refuses to apply an entry twice.
             assert!(Some(entry.log_id) > state.applied, "an entry is applied twice");
             self.apply_whole(&mut state, &entry)
         }));
@@ -162,7 +165,7 @@ impl Applier {
         Ok(reply)
     }
 
-    /// What stood here is gone, and is gone for good.
+    /// The entry is lost for good.
     pub(crate) fn lose(&self, log_id: LogId) {
         let mut state = self.state.lock();
         state.state_machine.entries_lost(log_id);
@@ -197,7 +200,7 @@ impl Applier {
         self.end(state, format!("entry {}: {reason}", entry.log_id))
     }
 
-    /// The state is never used again.
+    /// Marks the state as failed: it is never used again.
     fn end(&self, state: &mut State, reason: String) -> io::Error {
         tracing::error!(replica = self.replica.0, "{reason}; this replica stops, the others go on");
         state.failed = Some(reason.as_str().into());
@@ -205,13 +208,13 @@ impl Applier {
         io::Error::other(reason)
     }
 
-    /// Entries up to here are not needed by any other member, or too far back.
+    /// Entries up to here are needed by no other member, or are beyond the purge horizon.
     pub(crate) fn set_purgeable(&self, upto: LogId) {
         let mut state = self.state.lock();
         state.purgeable = state.purgeable.max(Some(upto));
     }
 
-    /// What batches belong to a state that another replica cut.
+    /// The batches that belong to a state that another replica cut.
     pub(crate) fn extents(&self, keys: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
         self.state.lock().state_machine.extents(keys)
     }
@@ -226,12 +229,12 @@ impl Applier {
         Ok(())
     }
 
-    /// The transaction could not be made: nobody knows which state holds after a restart, so this replica is over.
+    /// The transaction failed: it is unknown which state holds after a restart, so this replica fails.
     pub(crate) fn install_failed(&self, error: &io::Error) -> io::Error {
         self.end(&mut self.state.lock(), format!("snapshot not installed: {error}"))
     }
 
-    /// The transaction is durable: memory follows.
+    /// The transaction is durable: the state in memory follows.
     pub(crate) fn end_install(&self, meta: &SnapshotMeta, snapshot: &ReplicaSnapshot) -> io::Result<()> {
         let mut state = self.state.lock();
         let installed = catch_unwind(AssertUnwindSafe(|| {
@@ -259,13 +262,13 @@ impl Applier {
         Ok(())
     }
 
-    /// The snapshot to offer: never below what is purged.
+    /// The snapshot to offer to other members: never below what is purged.
     pub(crate) fn snapshot(&self) -> Option<SnapshotMeta> {
         self.state.lock().snapshot.clone()
     }
 
-    /// Moves the snapshot to what the checkpoint contains (`force`: to what is applied), copying
-    /// nothing. `None` if it would not advance.
+    /// Moves the snapshot point to what the checkpoint contains (`force`: to what is applied), copying nothing. `None`
+    /// if it would not advance.
     pub(crate) fn advance_snapshot(&self, force: bool) -> Option<SnapshotMeta> {
         let kept = self.directory.checkpointed(self.replica);
         let mut state = self.state.lock();
@@ -314,7 +317,7 @@ impl CutSource for Applier {
             state.cut_at = state.applied;
             state.pending = Some(Cut { replica: self.replica, applied, membership, changes, checksum });
         }
-        // A majority elsewhere may have committed what this disk has not synced yet: then the cut waits.
+        // A majority of other replicas may have committed what this disk has not synced yet: then the cut waits.
         let synced = self.log.last_synced().map(|id| id.index);
         let ready = state.pending.as_ref().is_some_and(|cut| Some(cut.applied.index) <= synced);
         let ready = ready || mutants::is_on(Bug::CheckpointPastSynced);

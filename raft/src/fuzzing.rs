@@ -1,5 +1,6 @@
-//! What the fuzz targets call: messages between nodes, and the memberships that a data directory and a group's creation hold. Never part of a release
-//! build. A function panics where a decoder does, or where what was read and written again is not the same.
+//! Entry points of the fuzz targets: messages between nodes, and the memberships that a data directory and a group's
+//! creation hold. Never part of a release build. A function panics where a decoder does, or where decoding what was
+//! encoded gives another value.
 
 use bytes::Bytes;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
@@ -17,7 +18,7 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// Messages to begin with.
+/// Seeds for `message`.
 #[must_use]
 pub fn message_seeds() -> Vec<Vec<u8>> {
     samples().iter().map(|message| encode(message).to_vec()).collect()
@@ -31,7 +32,7 @@ pub fn membership(data: &[u8]) {
     }
 }
 
-/// Memberships to begin with.
+/// Seeds for `membership`.
 #[must_use]
 pub fn membership_seeds() -> Vec<Vec<u8>> {
     let id = LogId { term: Term(3), index: RaftIndex(70) };

@@ -1,7 +1,10 @@
-//! One running replica: openraft with our log store, state machine and links, and the tasks around it.
+//! One running replica: openraft with our log store, state machine and transport, and the tasks around it.
 //!
-//! May not know: other groups. Its tasks: one turns openraft's metrics into the role, one lets an idle group
-//! sleep and purges what checkpoints cover, one listens for the leader (`silence`).
+//! - One task turns openraft's metrics into the role.
+//! - One lets an idle group hibernate and purges what checkpoints cover.
+//! - One watches the leader's liveness, or the leader's quorum.
+//!
+//! May not know: other groups.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,19 +36,19 @@ use crate::state_machine::StateMachine;
 use crate::transport::TransportFactory;
 use crate::types::{TypeConfig, from_raft_membership};
 
-/// How often a group looks whether it may sleep or purge.
+/// How often a group checks whether it may hibernate or purge.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// What a follower may lack and still count as caught up, in entries.
 pub(crate) const REPLICATION_LAG_MAX: u64 = 1_000;
-/// Entries in one append, besides the limit in bytes.
+/// Entries in one AppendEntries request, besides the limit in bytes.
 const APPEND_ENTRIES_MAX: u64 = 300;
-/// Requests waiting for a group's core; the byte semaphore is the real bound.
+/// Requests waiting for openraft's core task of a group; the byte semaphore is the real bound.
 const CORE_QUEUE_LEN: u64 = 4_096;
 
-/// Where replicas report that they stopped by themselves.
+/// Called by a replica that stopped by itself.
 pub(crate) type OnFailure = Arc<dyn Fn(ReplicaId, Failure) + Send + Sync>;
 
-/// Everything a replica is started with.
+/// Everything needed to start a replica.
 pub(crate) struct Start {
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) log: Arc<dyn EntryLog>,
@@ -64,7 +67,7 @@ pub(crate) struct Group {
     pub(crate) applier: Arc<Applier>,
     pub(crate) role_tracker: Arc<RoleTracker>,
     pub(crate) options: RaftOptions,
-    /// Bytes of proposals in flight.
+    /// Limits the bytes of proposals in flight.
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) log: Arc<dyn EntryLog>,
@@ -74,15 +77,15 @@ pub(crate) struct Group {
     damage: Arc<Damage>,
     pub(crate) in_sync_tracker: InSyncTracker,
     active_at: AtomicI64,
-    /// When a leader last spoke; at first, when the replica started.
+    /// When a message of a leader was last received; at first, when the replica started.
     leader_contact_at: AtomicI64,
-    /// How far the disk was when it last lacked something, and since when it is there.
+    /// The synced end of the log at the last check that found unsynced entries, and since when it is there.
     pub(crate) unsynced: Mutex<Option<(Option<LogId>, rt::Instant)>>,
     /// The term whose leader was last suspected, and when.
     suspected_at: Mutex<Option<(Term, rt::Instant)>>,
-    asleep: AtomicBool,
+    hibernating: AtomicBool,
     stopping: AtomicBool,
-    /// It has ended, and said so.
+    /// The replica has ended, and reported it.
     ended: AtomicBool,
     reason: Mutex<Option<Arc<str>>>,
 }
@@ -115,7 +118,7 @@ impl Group {
         let Start { directory, log, origin, initial_membership, state_machine, network, options, on_failure } = start;
         let replica = log.id();
         let config = config(&options)?;
-        // A restarted leader that lost its unsynced tail would reuse log ids.
+        // A leader restored after a restart that lost its unsynced tail would reuse log ids.
         assert!(
             config.enable_leader_restore == Some(false) || mutants::is_on(Bug::LeaderRestoredFromVote),
             "a leader is never restored from its vote"
@@ -159,7 +162,7 @@ impl Group {
             leader_contact_at: AtomicI64::new(rt::now().0),
             unsynced: Mutex::default(),
             suspected_at: Mutex::new(None),
-            asleep: AtomicBool::new(false),
+            hibernating: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             reason: Mutex::new(None),
@@ -169,7 +172,8 @@ impl Group {
         let peers: Arc<dyn ottla_storage::data_dir::Peers> = group.clone();
         group.directory.register_peers(replica, Arc::downgrade(&peers));
         let owner = group.owner();
-        // What openraft starts belongs to the replica too: its core, its links, its state machine's worker.
+        // The tasks that openraft starts belong to the replica too: its core, its replication, its state machine's
+        // worker.
         owner.scope(|| group.raft.run());
         rt::spawn_critical("raft-role", owner.clone(), group.clone().watch_role());
         rt::spawn_critical("raft-maintenance", owner.clone(), group.clone().maintain());
@@ -178,7 +182,7 @@ impl Group {
         Ok(group)
     }
 
-    /// The first step: found the group, or campaign at once where nobody else can.
+    /// The first step: initialize the group, or campaign at once if there is no other voter.
     async fn begin(self: &Arc<Self>, is_new: bool, first: Membership) -> Result<(), RaftError> {
         if !is_new {
             if self.members().is_sole_voter(self.replica) {
@@ -189,8 +193,8 @@ impl Group {
         if first.is_sole_voter(self.replica) {
             return self.initialize_group(&first).await;
         }
-        // Every first member may found the group, all with the same entry. One begins, the others only in
-        // case it does not come: whoever campaigns first should not meet a rival.
+        // Every initial member may initialize the group, all with the same entry. One begins, the others follow only in
+        // case it does not: the first candidate should not meet a rival.
         let rank = first.voters.iter().flatten().filter(|&&voter| voter < self.replica).count();
         let wait = self.options.election_max * u32::try_from(rank).unwrap_or(u32::MAX);
         let group = self.clone();
@@ -211,7 +215,7 @@ impl Group {
         let nodes: std::collections::BTreeMap<u64, EmptyNode> =
             voters.into_iter().map(|voter| (voter, EmptyNode::new())).collect();
         match self.raft.initialize(nodes).await {
-            // Somebody else was faster.
+            // Another member was faster.
             Ok(()) | Err(Error::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(Error::APIError(error)) => Err(RaftError::Refused(error.to_string())),
             Err(Error::Fatal(error)) => Err(self.stopped(&error.to_string())),
@@ -237,34 +241,34 @@ impl Group {
     /// Notes that the group is used, and wakes it.
     pub(crate) fn touch(&self) {
         self.active_at.store(rt::now().0, Ordering::Relaxed);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::SeqCst) {
+        if self.hibernating.load(Ordering::Relaxed) && self.hibernating.swap(false, Ordering::SeqCst) {
             self.raft.runtime_config().tick(true);
         }
     }
 
-    /// Notes that a leader spoke.
+    /// Notes that a message of a leader was received.
     pub(crate) fn note_leader_contact(&self) {
         self.leader_contact_at.store(rt::now().0, Ordering::Relaxed);
     }
 
-    /// True if this replica follows a leader that has spoken within this time.
+    /// True if this replica follows a leader and received a message of it within this time.
     pub(crate) fn has_leader_contact_within(&self, time: Duration) -> bool {
         let role = self.role();
         let follows = role.leader.is_some_and(|leader| leader != self.replica) && !role.stopped;
         follows && self.leader_silence() <= time
     }
 
-    /// For how long no leader has spoken.
+    /// For how long no message of a leader was received.
     pub(crate) fn leader_silence(&self) -> Duration {
         rt::now().since(rt::Instant(self.leader_contact_at.load(Ordering::Relaxed)))
     }
 
     #[cfg(test)]
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.asleep.load(Ordering::SeqCst)
+    pub(crate) fn is_hibernating(&self) -> bool {
+        self.hibernating.load(Ordering::SeqCst)
     }
 
-    /// Turns openraft's metrics into the role until the core ends.
+    /// Turns openraft's metrics into the role until openraft's core task ends.
     async fn watch_role(self: Arc<Self>) {
         let mut metrics = self.raft.server_metrics();
         loop {
@@ -283,7 +287,7 @@ impl Group {
         self.finish();
     }
 
-    /// What the replica's tasks belong to.
+    /// The owner of the replica's tasks.
     pub(crate) fn owner(self: &Arc<Self>) -> Owner {
         let group = Arc::downgrade(self);
         Owner::new(move |why| {
@@ -293,7 +297,7 @@ impl Group {
         })
     }
 
-    /// The replica stops for good: something that it cannot do without is gone. Others go on.
+    /// Stops the replica for good: something that it depends on has failed. Other replicas continue.
     pub(crate) fn fail(self: &Arc<Self>, why: &str) {
         self.reason.lock().get_or_insert_with(|| why.into());
         self.finish();
@@ -323,7 +327,7 @@ impl Group {
         }
     }
 
-    /// Lets an idle group sleep, and purges what the checkpoint contains.
+    /// Lets an idle group hibernate, and purges what the checkpoint contains.
     async fn maintain(self: Arc<Self>) {
         let mut role = self.role_tracker.role();
         loop {
@@ -334,15 +338,17 @@ impl Group {
                 _ = stopped => return,
                 () = tick => {}
             }
-            // A leader that writes nothing would not notice, and lead on over a disk that gives nothing.
+            // A leader that writes nothing would not notice, and would continue to lead although its disk cannot be
+            // read.
             if let Some(why) = self.directory.poisoned() {
                 return self.fail(&format!("its data directory has failed: {why}"));
             }
             let members = self.members();
-            // Only a group that needs nobody may sleep: a sleeping follower would not miss its leader.
+            // Only a group without other members may hibernate: a hibernating follower would not notice that its leader
+            // is gone.
             if members.is_alone(self.replica) {
-                self.sleep_if_idle();
-            } else if self.asleep.load(Ordering::SeqCst) {
+                self.hibernate_if_idle();
+            } else if self.hibernating.load(Ordering::SeqCst) {
                 self.touch();
             }
             self.observe_followers();
@@ -351,17 +357,18 @@ impl Group {
         }
     }
 
-    fn sleep_if_idle(&self) {
+    fn hibernate_if_idle(&self) {
         let Some(idle_after) = self.options.idle_after else { return };
         let active_at = rt::Instant(self.active_at.load(Ordering::Relaxed));
         let idle = rt::now().since(active_at) >= idle_after && self.role_tracker.current().ready;
-        if idle && !self.asleep.swap(true, Ordering::SeqCst) {
+        if idle && !self.hibernating.swap(true, Ordering::SeqCst) {
             self.raft.runtime_config().tick(false);
         }
     }
 
-    /// Entries up to here need not be kept for anybody: nobody else is there, all others have them, or whoever lacks them is
-    /// better served by a snapshot, because so much was logged since (the purge horizon of design section 4) or they are damaged.
+    /// The last entry that may be purged: there is no other member, or all others have the entries, or a member that
+    /// lacks them is better served by a snapshot, because so much was logged since (the purge horizon of design section
+    /// 4) or they are damaged.
     fn purgeable(&self, members: &Membership) -> Option<LogId> {
         let kept = self.directory.checkpointed(self.replica)?;
         if members.is_alone(self.replica) {
@@ -373,12 +380,12 @@ impl Group {
         held.max(damaged).max(self.log.behind(self.options.purge_horizon_bytes)).map(|id| id.min(kept))
     }
 
-    /// Purges what the checkpoint contains and nobody needs.
+    /// Purges what the checkpoint contains and no member needs.
     async fn purge(&self, members: &Membership) {
         let Some(upto) = self.purgeable(members) else { return };
         let point = self.applier.snapshot().and_then(|meta| meta.last_log_id).map(|id| id.index);
         if let Some(damaged) = self.damage.to_purge().filter(|damaged| Some(damaged.0) <= point) {
-            // While somebody is being sent entries nothing is purged; from now on a snapshot is what is sent next.
+            // openraft purges nothing while it sends entries to a member; after this request it sends a snapshot next.
             if self.raft.trigger().purge_log(damaged.0).await.is_ok() {
                 self.damage.purged(damaged);
             }
@@ -392,12 +399,12 @@ impl Group {
         }
     }
 
-    /// What this replica is in its group, as far as it knows.
+    /// The role of this replica, as far as it knows.
     pub(crate) fn role(&self) -> Role {
         self.role_tracker.current()
     }
 
-    /// True unless the leader of this term was suspected so short a time ago.
+    /// Notes that the leader of this term is suspected; false if it was suspected within `interval` already.
     pub(crate) fn begin_suspicion(&self, interval: Duration) -> bool {
         let mut suspected_at = self.suspected_at.lock();
         let (term, now) = (self.role().term, rt::now());
@@ -408,7 +415,7 @@ impl Group {
         true
     }
 
-    /// Its leader was suspected wrongly, and may be suspected again at once.
+    /// The leader was suspected wrongly, and may be suspected again at once.
     pub(crate) fn clear_suspicion(&self) {
         *self.suspected_at.lock() = None;
     }

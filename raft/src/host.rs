@@ -33,7 +33,7 @@ use crate::types::{StoredMembership, decode_stored_membership, from_raft_members
 /// Bytes of entries read at once while looking for memberships.
 const MEMBERSHIP_READ_BYTES: usize = 4 << 20;
 
-/// The members in force at the end of the log.
+/// The membership in force at the end of the log.
 pub(crate) async fn latest_membership(
     log: &dyn EntryLog,
     applied: Option<LogId>,
@@ -60,7 +60,8 @@ pub(crate) async fn latest_membership(
     Ok(newest)
 }
 
-/// Answers what is asked of a replica here, by the replica that asks; `None`: no answer, as if the question were lost.
+/// Answers requests sent to a replica here, given the sending replica; `None`: no response, as if the request were
+/// lost.
 pub type Service = Arc<dyn Fn(ReplicaId, Bytes) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
 pub(crate) struct Inner {
@@ -76,12 +77,12 @@ pub(crate) struct Inner {
 #[derive(Clone)]
 pub struct RaftHost(pub(crate) Arc<Inner>);
 
-/// A host that whoever has this does not keep.
+/// A weak reference to a host.
 #[derive(Clone)]
 pub struct WeakHost(Weak<Inner>);
 
 impl WeakHost {
-    /// The host, if it is still there.
+    /// The host, if it still exists.
     #[must_use]
     pub fn upgrade(&self) -> Option<RaftHost> {
         self.0.upgrade().map(RaftHost)
@@ -97,8 +98,8 @@ impl RaftHost {
         RaftHost(Arc::new(Inner { network, options, services, groups, failures, failure_detector }))
     }
 
-    /// Creates a replica of a new group in `directory` and starts it. `shard` is what the shard wants to find
-    /// again in [`Creation::shard`] of a recovered replica. A sole voter campaigns at once.
+    /// Creates a replica of a new group in `directory` and starts it. `shard` is stored for the shard and returned as
+    /// [`Creation::shard`] of a recovered replica. A sole voter campaigns at once.
     pub async fn create(
         &self,
         directory: Arc<dyn Directory>,
@@ -117,7 +118,7 @@ impl RaftHost {
         self.start(directory, log, Origin::default(), creation.members, state_machine).await
     }
 
-    /// Starts a recovered replica. `machine` already holds `recovered.state`; entries after `recovered.applied`
+    /// Starts a recovered replica. `state_machine` already holds `recovered.state`; entries after `recovered.applied`
     /// are applied again.
     pub async fn open(
         &self,
@@ -149,8 +150,8 @@ impl RaftHost {
             }
         }
         let damaged = recovered.damaged.iter().map(|id| id.index).max();
-        // What is damaged is applied at once, if it is known to be committed: only then can a checkpoint contain it, so that
-        // others need not be given it.
+        // A damaged entry is applied at once, if it is known to be committed: only then can a checkpoint contain it, so
+        // that it need not be sent to other members.
         let committed = damaged.and_then(|_| log.log_id(recovered.committed)).max(recovered.applied);
         let origin = Origin { applied: recovered.applied, committed, membership, damaged };
         self.start(directory, log, origin, creation.members, state_machine).await
@@ -195,7 +196,7 @@ impl RaftHost {
         self.0.groups.lock().values().cloned().map(GroupHandle).collect()
     }
 
-    /// How many replicas here are what: `leader`, `follower`, `learner` (not a voter, or not yet), `stopped`.
+    /// The number of replicas here by role: `leader`, `follower`, `learner` (not a voter, or not yet), `stopped`.
     #[must_use]
     pub fn roles(&self) -> BTreeMap<&'static str, usize> {
         let mut roles = BTreeMap::from(["leader", "follower", "learner", "stopped"].map(|role| (role, 0)));
@@ -212,7 +213,7 @@ impl RaftHost {
         roles
     }
 
-    /// The host without keeping it.
+    /// A weak reference to this host.
     #[must_use]
     pub fn downgrade(&self) -> WeakHost {
         WeakHost(Arc::downgrade(&self.0))
@@ -224,13 +225,13 @@ impl RaftHost {
         self.0.failures.subscribe()
     }
 
-    /// From now on `service` answers what is asked of `replica`. It should not keep the host alive.
+    /// Registers `service` for requests sent to `replica`. It should not keep the host alive.
     pub fn serve(&self, replica: ReplicaId, service: Service) {
         self.0.services.lock().insert(replica, service);
     }
 
-    /// Sends a request to the service that another node has registered for a replica ([`Self::serve`]). Without a response it is
-    /// unknown whether the request was acted upon.
+    /// Sends a request to the service that another node has registered for a replica ([`Self::serve`]). Without a
+    /// response it is unknown whether the request was acted upon.
     pub async fn request(
         &self,
         from: ReplicaId,
@@ -245,7 +246,7 @@ impl RaftHost {
         }
     }
 
-    /// A message from another node. For a replica that is not here it is dropped: it never creates one.
+    /// Handles a message from another node. A message for a replica that is not here is dropped: it never creates one.
     pub async fn deliver(&self, from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, NoResponse> {
         if let Message::Request(question) = message {
             let service = self.0.services.lock().get(&to).cloned();
@@ -287,8 +288,8 @@ impl RaftHost {
         }
     }
 
-    /// Stops all replicas; nothing is applied afterwards. Their state stays in reach of a last checkpoint until
-    /// the host is dropped.
+    /// Stops all replicas; nothing is applied afterwards. A last checkpoint can still read their state until the host
+    /// is dropped.
     pub async fn shutdown(&self) {
         let groups: Vec<_> = self.0.groups.lock().values().cloned().collect();
         futures_util::future::join_all(groups.iter().map(|group| group.shutdown())).await;

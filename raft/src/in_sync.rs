@@ -1,7 +1,7 @@
-//! Who of a group is in sync, as its leader knows it, and when members last had everything.
+//! Which voters of a group are in sync, as its leader tracks them, and when members were last caught up.
 //!
-//! In sync is a voter that had, within [`RaftOptions::in_sync_lag`](crate::RaftOptions), everything that the leader had then
-//! (Kafka's `replica.lag.time.max.ms`). May not know: what depends on it.
+//! A voter is in sync if within [`RaftOptions::in_sync_lag`](crate::RaftOptions) it had everything that the leader had
+//! at that time (Kafka's `replica.lag.time.max.ms`). May not know: what depends on it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,19 +11,20 @@ use ottla_storage::env::rt;
 use ottla_storage::ids::{ReplicaId, Term};
 use parking_lot::Mutex;
 
-/// A new leader takes its followers for in sync until they had time to tell.
+/// A new leader counts its followers as in sync until they had time to respond.
 const GRACE: Duration = Duration::from_secs(3);
-/// Ends of the leader's log that are remembered at most; far more than there are looks within any sensible lag.
+/// The most positions of the leader's log end that are kept; far more than there are observations within any sensible
+/// lag.
 const LOG_ENDS_MAX: usize = 4_096;
 
-/// The last entry that a member is known to have, and when it answered last.
+/// The last entry that a member is known to have, and when it responded last.
 pub(crate) type FollowerProgress = (Option<u64>, Option<rt::Instant>);
 
-/// What the leader of one term has seen of its followers.
+/// What the leader of one term has observed of its followers.
 struct TermObservations {
     term: Term,
     since: rt::Instant,
-    /// When its log ended where.
+    /// The log end at each observation.
     ends: VecDeque<(rt::Instant, u64)>,
     /// Since when, at least, a member lacks something.
     caught_up: BTreeMap<ReplicaId, rt::Instant>,
@@ -34,19 +35,20 @@ impl TermObservations {
         Self { term, since, ends: VecDeque::new(), caught_up: BTreeMap::new() }
     }
 
-    /// Notes how far everybody is.
+    /// Records one observation of all members.
     fn observe(&mut self, now: rt::Instant, end: u64, members: &BTreeMap<ReplicaId, FollowerProgress>) {
         self.ends.push_back((now, end));
         self.caught_up.retain(|replica, _| members.contains_key(replica));
         for (replica, known) in members {
             let (Some(matched), Some(heard)) = known else { continue };
-            // Who has now what there was then was caught up then; but who says nothing any more is only known to have been.
+            // A member that has now what the log had then was caught up then; but of a member that no longer responds
+            // only its last response counts.
             if let Some((at, _)) = self.ends.iter().rev().find(|(_, end)| end <= matched) {
                 let caught_up = self.caught_up.entry(*replica).or_insert(*at.min(heard));
                 *caught_up = (*caught_up).max(*at.min(heard));
             }
         }
-        // What everybody has tells nothing any more.
+        // A log end that all members have reached is not needed any more.
         let all = members.values().map(|(matched, _)| matched.unwrap_or(0)).min().unwrap_or(0);
         while self.ends.len() > LOG_ENDS_MAX || self.ends.get(1).is_some_and(|(_, end)| *end <= all) {
             self.ends.pop_front();
@@ -61,7 +63,7 @@ impl TermObservations {
     }
 }
 
-/// What is known of the members while this replica leads.
+/// The in-sync state of the members while this replica leads.
 #[derive(Default)]
 pub(crate) struct InSyncTracker {
     seen: Mutex<Option<TermObservations>>,
@@ -71,7 +73,7 @@ pub(crate) struct InSyncTracker {
 }
 
 impl InSyncTracker {
-    /// When a member had everything, to the second; `None` if this leader does not know.
+    /// When a member was last caught up, to the second; `None` if this leader does not know.
     pub(crate) fn caught_up_at(&self, member: ReplicaId) -> Option<rt::Instant> {
         self.seen.lock().as_ref()?.caught_up.get(&member).copied()
     }
@@ -81,13 +83,14 @@ impl InSyncTracker {
         self.in_sync.lock().clone()
     }
 
-    /// How many those are.
+    /// The number of voters in sync.
     pub(crate) fn in_sync_count(&self) -> usize {
         self.in_sync.lock().len()
     }
 
-    /// This replica leads in `term`, its log ends at `end`, and the other members are so far. Until a change of the voters is
-    /// over and committed, the set of them counts of which fewest are in sync: those of the other may be left without a leader.
+    /// Records that this replica leads in `term`, that its log ends at `end`, and how far the other members are. Until
+    /// a change of the voters is complete and committed, the set of voters counts that has the fewest in sync: the
+    /// others may be left without a leader.
     pub(crate) fn observe(
         &self,
         (own, term, end): (ReplicaId, Term, u64),
@@ -110,18 +113,18 @@ impl InSyncTracker {
         }
     }
 
-    /// Somebody else leads.
+    /// Another replica leads.
     pub(crate) fn clear(&self) {
         *self.in_sync.lock() = Arc::default();
         self.committed_sets.lock().clear();
     }
 }
 
-/// Who votes, as a leader's log says.
+/// The voters according to a leader's log.
 pub(crate) struct VoterSets {
     /// Two sets while a joint change is under way.
     pub(crate) sets: Vec<BTreeSet<ReplicaId>>,
-    /// The entry that says so is committed.
+    /// The entry of this membership is committed.
     pub(crate) is_committed: bool,
 }
 
@@ -168,7 +171,7 @@ mod tests {
     #[test]
     fn who_keeps_up_with_what_was_there_a_while_ago_is_in_sync() {
         let mut seen = TermObservations::new(Term(1), at(0));
-        // Always 20 seconds behind a log that never rests.
+        // Always 20 seconds behind a log that grows all the time.
         for second in 0..200 {
             let end = u64::try_from(second).unwrap_or(0) * 100;
             assert!(look(&mut seen, second, end, Some(end.saturating_sub(2_000))), "{second}");
@@ -186,7 +189,7 @@ mod tests {
         assert!(!look(&mut seen, 31, 100, Some(10)));
         assert!(!look(&mut seen, 32, 200, Some(99)));
         assert!(look(&mut seen, 33, 300, Some(200)));
-        // Nothing is written: nobody lags.
+        // Nothing is written: no follower lags.
         assert!(look(&mut seen, 500, 300, Some(300)));
     }
 

@@ -1,6 +1,6 @@
-//! How replicas talk: our own messages and the trait a transport implements.
+//! Messages between replicas, and the trait that a transport implements.
 //!
-//! May not know: sockets. A message names replicas, never nodes; the transport knows where they live.
+//! A message names replicas, never nodes; the transport looks up where they are located. May not know: sockets.
 
 mod peer_directory;
 pub(crate) mod sim;
@@ -67,19 +67,19 @@ pub enum Priority {
     Bulk,
 }
 
-/// The message got no answer; whether it was acted upon is unknown.
+/// The request got no response; whether it was acted upon is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no answer: {0}")]
 pub struct NoResponse(pub String);
 
 impl NoResponse {
-    /// Nobody knows where the receiver lives.
+    /// The location of the receiver is not known here.
     pub(crate) fn unknown_location(to: ReplicaId) -> BoxFuture<'static, Result<Message, Self>> {
         Box::pin(std::future::ready(Err(Self(format!("replica {to} is on no node that is known here")))))
     }
 }
 
-/// A transport between replicas. Loss, delay, repetition and disorder are all allowed.
+/// A transport between replicas. Loss, delay, duplication and reordering are all allowed.
 pub trait Network: Send + Sync + 'static {
     /// Sends a request and waits for its response, at most `timeout`. A transport without classes of messages may ignore
     /// `priority`.
@@ -93,7 +93,7 @@ pub trait Network: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Message, NoResponse>>;
 }
 
-/// The network of a node that is alone: every group has one member, so nothing is ever sent.
+/// The network of a single-node cluster: every group has one member, so nothing is ever sent.
 #[derive(Debug, Clone, Copy)]
 pub struct NoPeers;
 

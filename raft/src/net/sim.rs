@@ -1,7 +1,7 @@
-//! The simulated network: loss, delay, repetition, disorder and partitions, all from the seed.
+//! The simulated network: loss, delay, duplication, reordering and partitions, all from the seed.
 //!
-//! A message travels on a task of the outside, is handled on a task of the receiving node, and an answer that is
-//! lost waits out the caller's time: nobody learns of a crash at once.
+//! A message travels on a task outside all nodes and is handled on a task of the receiving node. A lost response takes
+//! the caller's whole timeout: no node learns of a crash at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use tokio::sync::oneshot;
 use crate::host::RaftHost;
 use crate::net::{Message, Network, NoResponse, PeerDirectory, Priority, ReplicaLocation};
 
-/// Node of everything that is no node.
+/// The simulated node of tasks that belong to no node.
 const OUTSIDE: SimNode = SimNode(0);
 
-/// How bad the network is.
+/// The faults of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Faults {
-    /// Shortest way, one direction.
+    /// Shortest delay, one direction.
     pub delay_min: Duration,
-    /// Longest way; the difference makes disorder.
+    /// Longest delay; the difference causes reordering.
     pub delay_max: Duration,
     /// Messages lost, of a thousand.
     pub loss_per_mille: u64,
@@ -41,18 +41,19 @@ impl Default for Faults {
     }
 }
 
-/// What passes: who sent it to whom, and what. Answers are told as they leave, but not those to a pre-vote, which promise nothing.
+/// Called with sender, receiver and message. Responses are observed as they are sent, except those to a pre-vote, which
+/// promise nothing.
 pub type Observer = Arc<dyn Fn(ReplicaId, ReplicaId, &Message) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
     observer: Option<Observer>,
     hosts: BTreeMap<SimNode, RaftHost>,
-    /// Where replicas are in truth, which nodes may not know.
+    /// The true locations of replicas, which nodes may not know.
     locations: BTreeMap<ReplicaId, SimNode>,
-    /// Directions that carry nothing.
+    /// Directions between two nodes that carry nothing.
     cut: BTreeSet<(SimNode, SimNode)>,
-    /// Replicas that nothing reaches and that reach nobody, whatever goes between their nodes.
+    /// Replicas that neither send nor receive anything, whatever their nodes exchange.
     isolated: BTreeSet<ReplicaId>,
     faults: Faults,
 }
@@ -61,14 +62,15 @@ struct State {
 #[derive(Clone, Default)]
 pub struct SimNetwork(Arc<Mutex<State>>);
 
-/// The network as one node has it: it reaches whom it knows. Node n of the cluster is the simulated node n.
+/// The network of one node: it reaches the replicas that the node can locate. Node n of the cluster is the simulated
+/// node n.
 struct NodeNetwork {
     network: SimNetwork,
     own: SimNode,
     peers: Arc<dyn PeerDirectory>,
 }
 
-/// For clusters in which every node knows where every replica is.
+/// For clusters in which every node can locate every replica.
 impl PeerDirectory for SimNetwork {
     fn locate(&self, replica: ReplicaId) -> Option<ReplicaLocation> {
         let node = self.location_of(replica)?;
@@ -81,13 +83,13 @@ impl PeerDirectory for SimNetwork {
 }
 
 impl SimNetwork {
-    /// The network as `node` has it, which knows of others what `peers` says.
+    /// The network of `node`, which locates others by `peers`.
     #[must_use]
     pub fn for_node(&self, node: SimNode, peers: Arc<dyn PeerDirectory>) -> Arc<dyn Network> {
         Arc::new(NodeNetwork { network: self.clone(), own: node, peers })
     }
 
-    /// A node is up: messages for its replicas reach `host`.
+    /// A node is up: messages for its replicas are delivered to `host`.
     pub fn attach(&self, node: SimNode, host: RaftHost) {
         self.0.lock().hosts.insert(node, host);
     }
@@ -98,18 +100,18 @@ impl SimNetwork {
         drop(host);
     }
 
-    /// Tells where a replica lives; whom it tells is not the nodes.
+    /// Sets the true location of a replica; nodes do not learn it from this.
     pub fn set_location(&self, replica: ReplicaId, node: SimNode) {
         self.0.lock().locations.insert(replica, node);
     }
 
-    /// Where a replica lives, if that was told.
+    /// The true location of a replica, if it was set.
     #[must_use]
     pub fn location_of(&self, replica: ReplicaId) -> Option<SimNode> {
         self.0.lock().locations.get(&replica).copied()
     }
 
-    /// Tells an observer of every message that leaves a replica, whether it arrives or not.
+    /// Registers an observer of every message that a replica sends, whether it arrives or not.
     pub fn observe(&self, observer: Observer) {
         self.0.lock().observer = Some(observer);
     }
@@ -121,7 +123,7 @@ impl SimNetwork {
         }
     }
 
-    /// Sets how bad the network is.
+    /// Sets the faults of the network.
     pub fn set_faults(&self, faults: Faults) {
         self.0.lock().faults = faults;
     }
@@ -131,29 +133,29 @@ impl SimNetwork {
         self.0.lock().cut.insert((from, to));
     }
 
-    /// Ends the cut of one direction.
+    /// Restores one direction between two nodes.
     pub fn restore(&self, from: SimNode, to: SimNode) {
         self.0.lock().cut.remove(&(from, to));
     }
 
-    /// Cuts one replica off: its group goes on without it, its node is in touch.
+    /// Isolates one replica: its group continues without it, its node stays connected.
     pub fn isolate(&self, replica: ReplicaId) {
         self.0.lock().isolated.insert(replica);
     }
 
-    /// Ends that.
+    /// Ends the isolation of a replica.
     pub fn rejoin(&self, replica: ReplicaId) {
         self.0.lock().isolated.remove(&replica);
     }
 
-    /// Heals all cuts.
+    /// Restores all directions and ends all isolations.
     pub fn heal(&self) {
         let mut state = self.0.lock();
         state.cut.clear();
         state.isolated.clear();
     }
 
-    /// How long a message is on its way; `None` if it is lost.
+    /// The delay of a message; `None` if it is lost.
     fn delay(&self) -> Option<Duration> {
         let faults = self.0.lock().faults;
         if sim::random_below(1_000) < faults.loss_per_mille {
@@ -174,7 +176,7 @@ impl SimNetwork {
         (!self.0.lock().cut.contains(&(from, to))).then_some(())
     }
 
-    /// One request to its receiver and its answer back.
+    /// Delivers one request and returns the response.
     async fn exchange(
         &self,
         (source, target): (SimNode, SimNode),
@@ -201,7 +203,7 @@ impl SimNetwork {
 }
 
 impl NodeNetwork {
-    /// The node of a replica, if this one knows where that is.
+    /// The node of a replica, if this node can locate it.
     fn target(&self, to: ReplicaId) -> Option<SimNode> {
         let location = self.peers.locate(to)?;
         self.peers.address(location.node)?;

@@ -1,9 +1,9 @@
-//! Messages as bytes. Long payloads are parts of their own on the way out and slices of the frame on the way in: neither
+//! The encoding of messages. Long payloads are separate parts when sent and slices of the frame when received: neither
 //! copies them.
 //!
 //!  | tag u8 | fields, big-endian |      option: | 0 or 1 | value |      bytes: | length u32 | bytes |      list: | count u32 | items |
 //!
-//! Reading never panics and allocates nothing for a count whose items are not there. May not know: frames, sockets.
+//! Decoding never panics, and allocates nothing for a count whose items are not there. May not know: frames, sockets.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ottla_protocol::ids::{Offset, PartitionId};
@@ -14,24 +14,24 @@ use uuid::Uuid;
 
 use super::Message;
 
-/// Bytes of this length and more are sent as they lie; shorter ones are cheaper to copy.
+/// Payloads of this length and more are separate parts; shorter ones are cheaper to copy.
 const OWN_PART_BYTES: usize = 4 << 10;
 
-/// The bytes are no message.
+/// The bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
     /// They end too early.
     #[error("a message ends in {0}")]
     Short(&'static str),
-    /// A byte that says which of several things follows says nothing known.
+    /// A tag or flag has an unknown value.
     #[error("{0} has no meaning {1}")]
     Tag(&'static str, u8),
-    /// Something follows the end.
+    /// Bytes follow the end of the message.
     #[error("{0} bytes behind the end of a message")]
     Long(usize),
 }
 
-/// Bytes that are sent one after another.
+/// An encoded message as parts that are sent one after another.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     done: Vec<Bytes>,
@@ -40,7 +40,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// All of it, in order.
+    /// All parts, in order.
     pub(super) fn finish(mut self) -> Vec<Bytes> {
         if !self.open.is_empty() {
             self.done.push(self.open.freeze());
@@ -48,7 +48,7 @@ impl Parts {
         self.done
     }
 
-    /// Bytes so far.
+    /// Bytes encoded so far.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -128,7 +128,7 @@ impl Parts {
         }
     }
 
-    /// Adds a message.
+    /// Appends a message.
     pub(super) fn message(&mut self, message: &Message) {
         match message {
             Message::AppendEntries { vote, prev_log_id, entries, leader_commit } => {
@@ -228,7 +228,7 @@ impl Parts {
     }
 }
 
-/// Reads what [`Parts`] wrote.
+/// Decodes what [`Parts`] encoded.
 struct Reader(Bytes);
 
 impl Reader {
@@ -269,7 +269,7 @@ impl Reader {
         Ok(self.0.split_to(length))
     }
 
-    /// A list of items of which each has at least `least` bytes.
+    /// A list whose items have at least `least` bytes each.
     fn list<T>(
         &mut self,
         least: usize,
@@ -374,14 +374,14 @@ impl Reader {
     }
 }
 
-/// Reads a message, which is all there is.
+/// Decodes a message that fills `bytes`.
 pub(crate) fn decode(bytes: Bytes) -> Result<Message, WireError> {
     let mut reader = Reader(bytes);
     let message = reader.message()?;
     if reader.0.is_empty() { Ok(message) } else { Err(WireError::Long(reader.0.len())) }
 }
 
-/// A message as one piece.
+/// A message as one part.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn encode(message: &Message) -> Bytes {
     let mut parts = Parts::default();
@@ -389,7 +389,7 @@ pub(crate) fn encode(message: &Message) -> Bytes {
     parts.finish().concat().into()
 }
 
-/// One message of each kind, with everything that may stand in it.
+/// At least one message of each kind, with every optional field present in one of them.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn samples() -> Vec<Message> {
     let id = LogId { term: Term(3), index: RaftIndex(70) };

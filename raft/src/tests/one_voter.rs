@@ -99,12 +99,12 @@ fn an_idle_group_sleeps_and_the_next_request_wakes_it() {
         let (_cluster, handle, _) = started().await;
         ready(&handle).await;
         rt::sleep(Duration::from_secs(60)).await;
-        assert!(handle.0.is_asleep());
+        assert!(handle.0.is_hibernating());
         handle.propose(proposal(b"morning")).await.unwrap();
-        assert!(!handle.0.is_asleep());
+        assert!(!handle.0.is_hibernating());
         rt::sleep(Duration::from_secs(60)).await;
         handle.read_index().await.unwrap();
-        assert!(!handle.0.is_asleep());
+        assert!(!handle.0.is_hibernating());
     });
 }
 

@@ -1,6 +1,6 @@
-//! Which nodes are connected: one node id belongs to one data directory at a time.
+//! The nodes that are connected to this one: a node id belongs to one data directory at a time.
 //!
-//! May not know: what they say.
+//! May not know: what they send.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use uuid::Uuid;
 
 use super::handshake::{HandshakeRejection, HandshakeRequest};
 
-/// Nodes that are connected: by id, the directory and how many connections.
+/// The connected nodes: by id, the directory and the number of connections.
 #[derive(Default)]
 pub(super) struct ConnectedPeers(Mutex<BTreeMap<NodeId, (Uuid, usize)>>);
 
-/// A node that was let in.
+/// A registered connection of a node; dropped, it is deregistered.
 pub(super) struct ConnectedPeer {
     connected: Arc<ConnectedPeers>,
     node: NodeId,
 }
 
 impl ConnectedPeers {
-    /// Lets a node in, unless another one with its id is here.
+    /// Registers a connection, unless another node with the same id is connected.
     pub(super) fn register(
         connected: &Arc<Self>,
         request: &HandshakeRequest,

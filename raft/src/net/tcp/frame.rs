@@ -1,8 +1,8 @@
-//! Frames of a connection between two nodes: many groups share it, and answers come in any order.
+//! Frames of a connection between two nodes: many groups share it, and responses come in any order.
 //!
 //!  | length u32 | crc u32 | kind u8 | number u64 | from u64 | to u64 | body |      length: of what follows it; crc: of what follows it
 //!
-//! May not know: what is in a message.
+//! May not know: the content of a message.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -14,30 +14,30 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::net::Message;
 use crate::net::wire::Parts;
 
-/// Nothing that a node sends is longer.
+/// The longest frame that a node sends.
 pub(super) const FRAME_BYTES_MAX: usize = 256 << 20;
 const _: () = assert!(ottla_storage::log::ENTRY_BYTES_MAX + (1 << 19) <= FRAME_BYTES_MAX);
-/// What a frame has besides its body.
+/// Bytes of a frame besides its body.
 const HEAD_BYTES: usize = 4 + 4 + 1 + 8 + 8 + 8;
-/// Room that is made at least for what comes.
+/// Buffer space reserved at least for what is read.
 const READ_BYTES: usize = 64 << 10;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A message that wants an answer.
+    /// A message that expects a response.
     Request = 0,
-    /// The answer to the request of this number.
+    /// The response to the request of this number.
     Answer = 1,
-    /// The request of this number is not answered; the body says why.
+    /// The request of this number gets no response; the body says why.
     Refusal = 2,
-    /// Is anybody there.
+    /// Request for a sign of life.
     Ping = 3,
-    /// Yes.
+    /// Response to `Ping`.
     Pong = 4,
 }
 
-/// A frame as it came.
+/// A frame as received.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) kind: Kind,
@@ -47,7 +47,7 @@ pub(super) struct Frame {
     pub(super) body: Bytes,
 }
 
-/// A frame to be sent, in pieces.
+/// A frame to be sent, in parts.
 #[derive(Debug)]
 pub(super) struct Sealed {
     pub(super) pieces: Vec<Bytes>,
@@ -84,7 +84,7 @@ impl Sealed {
         Self::message(Kind::Request, number, ends, message)
     }
 
-    /// An answer, or that there is none.
+    /// A response, or the reason why there is none.
     pub(super) fn answer(number: u64, answer: &Result<Message, crate::net::NoResponse>) -> Self {
         let why = match answer {
             Ok(message) => match Self::message(Kind::Answer, number, NO_REPLICA, message) {
@@ -111,21 +111,21 @@ impl Sealed {
     }
 }
 
-/// Reads frames; what was read of the next one is kept.
+/// Reads frames; bytes of the next frame that were read already are kept.
 #[derive(Debug, Default)]
 pub(super) struct FrameReader {
     buffer: BytesMut,
 }
 
 impl FrameReader {
-    /// The next frame; `None` at the end of the connection. Cancelled it loses nothing.
+    /// The next frame; `None` at the end of the connection. Cancelling the future loses nothing.
     pub(super) async fn next(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
         loop {
             let lacking = match self.whole()? {
                 Ok(frame) => return Ok(Some(frame)),
                 Err(lacking) => lacking,
             };
-            // Room grows with what has come, not with what is announced.
+            // The buffer grows with the bytes received, not with the length announced.
             self.buffer.reserve(lacking.min(self.buffer.len().max(READ_BYTES)));
             if from.read_buf(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
@@ -161,7 +161,7 @@ impl FrameReader {
     }
 }
 
-/// What is written next: pieces that nobody copies together.
+/// Frames to be written next, as parts that are not copied together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pieces: VecDeque<Bytes>,

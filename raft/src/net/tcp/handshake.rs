@@ -1,11 +1,14 @@
-//! The first words of a connection: both sides say who they are, and either may refuse.
+//! The handshake of a connection: both nodes identify themselves, and either may reject the other.
 //!
-//!  hello:  | magic "OTLA" | length u16 | oldest u8 | newest u8 | class u8 | node i32 | directory uuid | expected i32 | cluster |
-//!  answer: | magic "OTLA" | length u16 | 0 welcome: version u8 | node i32 | directory uuid | cluster |  or  | 1 refused: why |
+//!  request:  | magic "OTLA" | length u16 | oldest u8 | newest u8 | class u8
+//!            | node i32 | directory uuid | expected i32 | cluster |
+//!  response: | magic "OTLA" | length u16 | 0 accepted: version u8 | node i32 | directory uuid | cluster |
+//!  or        | magic "OTLA" | length u16 | 1 rejected: why |
 //!
-//! `cluster`: the cluster's id, empty while a node knows none. Whoever reads a hello does not know yet what the other speaks, so
-//! its layout stays. A release with a newer version offers both, and whoever answers chooses the newest that both speak: so nodes
-//! of two releases talk while they are upgraded one by one. May not know: what follows.
+//! `cluster`: the cluster's id, empty while a node has none. The receiver of a request does not know yet which versions
+//! the sender speaks, so the layout of the request never changes. A release with a newer version offers both, and the
+//! responding node chooses the newest that both speak: so nodes of two releases communicate during a rolling upgrade.
+//! May not know: what follows.
 
 use std::io;
 
@@ -17,17 +20,17 @@ use uuid::Uuid;
 const MAGIC: [u8; 4] = *b"OTLA";
 /// The version of frames and messages that this release speaks; it reads no older one.
 pub(super) const VERSION: u8 = 1;
-/// No node is expected.
+/// The value of `expected` if any node will do.
 const ANY_NODE: i32 = -1;
 
-/// What a connection carries: one kind does not wait for another.
+/// What a connection carries: messages of one class do not wait for those of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum ConnectionClass {
-    /// Heartbeats, votes, questions, everything of the metadata group and of coordinators.
+    /// Heartbeats, votes, requests to services, everything of the metadata group and of coordinators.
     Urgent = 0,
-    /// Entries of clients.
+    /// Entries of client data.
     Entries = 1,
-    /// Snapshots, repairs, and questions that may wait.
+    /// Snapshots, repairs, and requests that may wait.
     Bulk = 2,
 }
 
@@ -37,28 +40,28 @@ impl ConnectionClass {
     }
 }
 
-/// Who a node is.
+/// The identity of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Its id.
     pub node: NodeId,
-    /// The random id of its first data directory: who comes back with another one is another node.
+    /// The random id of its first data directory: a node that returns with another directory is another node.
     pub directory: Uuid,
-    /// The cluster it belongs to, if it knows.
+    /// The id of its cluster, once the node has one.
     pub cluster: Option<String>,
 }
 
-/// Why a node is not talked to.
+/// Why a handshake was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeRejection {
-    /// It belongs to another cluster.
+    /// The node belongs to another cluster.
     #[error("node {node} belongs to cluster {theirs}, this node to {ours}: correct ottla.cluster.seeds")]
     OtherCluster {
-        /// Who was refused.
+        /// The node that was rejected.
         node: NodeId,
         /// Its cluster.
         theirs: String,
-        /// The cluster of whoever refuses.
+        /// The cluster of the rejecting node.
         ours: String,
     },
     /// Two nodes have the same id.
@@ -71,30 +74,30 @@ pub enum HandshakeRejection {
         /// The directory of the node that has it.
         directory: Uuid,
     },
-    /// The address belongs to somebody else now.
+    /// Another node uses the address now.
     #[error("this is node {found}, not node {expected}")]
     NotHere {
-        /// Who is there.
+        /// The node at the address.
         found: NodeId,
-        /// Who was looked for.
+        /// The node that was expected there.
         expected: i32,
     },
-    /// No version that both speak.
+    /// The two nodes have no version in common.
     #[error("no common version: this node speaks {VERSION}, the other {oldest} to {newest}")]
     Version {
-        /// What the other speaks.
+        /// The oldest version that the other node speaks.
         oldest: u8,
-        /// What the other speaks.
+        /// The newest version that the other node speaks.
         newest: u8,
     },
 }
 
-/// A node that wants to talk.
+/// The first message of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HandshakeRequest {
     pub(super) identity: Identity,
     pub(super) class: ConnectionClass,
-    /// Whom it takes the other for.
+    /// The node that the sender expects at the address.
     pub(super) expected: Option<NodeId>,
     oldest: u8,
     newest: u8,
@@ -105,7 +108,7 @@ impl HandshakeRequest {
         Self { identity, class, expected, oldest: VERSION, newest: VERSION }
     }
 
-    /// What `own` says against it, by the words of the hello alone.
+    /// Why `own` rejects the request, judged by the request alone.
     pub(super) fn check(&self, own: &Identity) -> Result<(), HandshakeRejection> {
         let (oldest, newest) = (self.oldest, self.newest);
         if !(oldest..=newest).contains(&VERSION) {
@@ -124,7 +127,7 @@ impl HandshakeRequest {
     }
 }
 
-/// Two nodes that know different clusters do not talk.
+/// Rejects a node of another cluster.
 pub(super) fn same_cluster(own: &Identity, other: &Identity) -> Result<(), HandshakeRejection> {
     match (&own.cluster, &other.cluster) {
         (Some(ours), Some(theirs)) if ours != theirs => {
@@ -144,7 +147,7 @@ fn put_identity(into: &mut BytesMut, identity: &Identity) {
     into.put_slice(identity.cluster.as_deref().unwrap_or_default().as_bytes());
 }
 
-/// The identity with which the words end; `between` what stands between directory and cluster.
+/// The identity at the end of a message; `between` bytes stand between directory and cluster.
 fn identity(words: &mut &[u8], between: usize) -> io::Result<(Identity, Vec<u8>)> {
     if words.len() < 20 + between {
         return Err(invalid("a hello ends early"));
@@ -220,7 +223,7 @@ pub(super) async fn write_response(
     write(to, &words).await
 }
 
-/// Who answered, or why it does not want to talk.
+/// The identity of the responding node, or why it rejected the handshake.
 pub(super) async fn read_response(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Identity, String>> {
     let words = read(from).await?;
     match words.split_first() {
@@ -284,7 +287,8 @@ mod tests {
         block_on(write_response(&mut answer, &request.check(&own).map(|()| own.clone()))).unwrap();
         let welcome = [&b"OTLA"[..], &[0, 23, 0, 1, 0, 0, 0, 1], &[0; 15], &[10], b"c"].concat();
         assert_eq!(answer, welcome);
-        // And the other way: it answers in the version that this one offered; in another one it is not understood.
+        // In the other direction the response must be in the version that this node offered; another version is an
+        // error.
         assert_eq!(block_on(read_response(&mut &welcome[..])).unwrap(), Ok(own));
         let not_offered = [&welcome[..7], &[2], &welcome[8..]].concat();
         assert!(block_on(read_response(&mut &not_offered[..])).is_err());

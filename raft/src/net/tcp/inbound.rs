@@ -1,4 +1,4 @@
-//! Connections that other nodes made: who they are, their requests, our answers.
+//! Connections opened by other nodes: their handshake, their requests, the responses of this node.
 //!
 //! May not know: what a request does.
 
@@ -25,10 +25,10 @@ use super::peer_connection::{HANDSHAKE_TIMEOUT, IDLE_MAX, WRITE_BYTES, call_budg
 use crate::host::RaftHost;
 use crate::net::wire::decode;
 
-/// Connections at one time, those that have not said who they are included.
+/// The most connections at one time, including those whose handshake is not complete.
 const CONNECTIONS_MAX: usize = 4_096;
 
-/// A task that ends with what keeps it.
+/// A task that is aborted when this is dropped.
 struct Task(rt::JoinHandle<()>);
 
 impl Future for Task {
@@ -44,7 +44,7 @@ impl Drop for Task {
     }
 }
 
-/// Accepts connections as long as it is kept.
+/// Accepts connections until it is dropped.
 pub struct Listening {
     _accepting: Task,
 }
@@ -82,7 +82,7 @@ async fn receive(stream: TcpStream, host: RaftHost, local: Arc<LocalNode>) {
     }
 }
 
-/// Hears who is there and answers; `None` if it was refused.
+/// Accepts or rejects the handshake of a connection; `None` if it was rejected.
 async fn handshake(mut stream: TcpStream, local: &Arc<LocalNode>) -> io::Result<Option<(TcpStream, ConnectedPeer)>> {
     stream.set_nodelay(true)?;
     let request = read_request(&mut stream).await?;
@@ -117,7 +117,7 @@ async fn read_frames(
     answers: mpsc::UnboundedSender<Answer>,
 ) -> io::Result<()> {
     let (mut frames, mut tasks) = (FrameReader::default(), FuturesUnordered::new());
-    // What is under way is bounded: whoever sends more waits.
+    // Requests in progress are bounded: a sender of more waits.
     let budget: Arc<Semaphore> = call_budget();
     loop {
         let frame = tokio::select! {

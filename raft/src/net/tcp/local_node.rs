@@ -1,4 +1,4 @@
-//! What all connections of a node know: who it is, where others are, who is connected.
+//! State shared by all connections of a node: its identity, where peers are located, which peers are connected.
 //!
 //! May not know: sockets.
 
@@ -12,11 +12,11 @@ use super::connected_peers::ConnectedPeers;
 use super::handshake::Identity;
 use crate::net::PeerDirectory;
 
-/// Whether a node has died, once that is known. An error says that nobody will know: it is taken for alive.
+/// Whether a node has died, once that is known. An error means that it will not be known: the node counts as alive.
 pub type DeathConfirmation = oneshot::Receiver<bool>;
 
-/// Told at once when a node has closed a connection, as the process that dies does; a moment later it is known whether
-/// nobody listens there any more.
+/// Called at once when a node has closed a connection, as a dying process does; a moment later the confirmation says
+/// whether its port is still open.
 pub type OnPeerClosed = Arc<dyn Fn(NodeId, DeathConfirmation) + Send + Sync>;
 
 pub(super) struct LocalNode {

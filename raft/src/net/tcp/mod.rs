@@ -1,9 +1,11 @@
-//! The transport between real nodes: a connection per node and class, over which all groups talk.
+//! The transport between real nodes: one connection per node and class, shared by all groups.
 //!
 //! ```text
-//!  call -> home of the replica -> link (node, class) -> frames -> inbound of that node -> RaftHost::deliver -> answer
+//!  call -> location of the replica -> connection (node, class) -> frames
+//!       -> inbound of that node -> RaftHost::deliver -> response
 //! ```
-//! A node that is slow holds up its own connections only. May not know: what the messages mean, beyond what may wait for what.
+//! A slow node delays its own connections only. May not know: what the messages mean, beyond which of them may wait for
+//! others.
 
 mod connected_peers;
 mod frame;
@@ -36,7 +38,7 @@ use handshake::ConnectionClass;
 use local_node::LocalNode;
 use peer_connection::{PeerConnection, connect_to};
 
-/// The network of a node of several; cheap to clone.
+/// The network of a node in a cluster of several; cheap to clone.
 #[derive(Clone)]
 pub struct TcpNetwork {
     local: Arc<LocalNode>,
@@ -44,7 +46,7 @@ pub struct TcpNetwork {
 }
 
 impl TcpNetwork {
-    /// The network as this node uses it; nobody reaches it before [`Self::listen`].
+    /// The network of this node; no other node reaches it before [`Self::listen`].
     #[must_use]
     pub fn new(identity: Identity, peers: Arc<dyn PeerDirectory>) -> Self {
         let local = LocalNode {
@@ -56,26 +58,26 @@ impl TcpNetwork {
         Self { local: Arc::new(local), connections: Arc::default() }
     }
 
-    /// From now on the node knows its cluster, and talks to nobody of another one.
+    /// Sets the cluster of this node: handshakes with nodes of another cluster fail from now on.
     pub fn set_cluster(&self, cluster: &str) {
         self.local.identity.lock().cluster = Some(cluster.to_owned());
     }
 
-    /// From now on `told` learns when another node closes a connection. It should not keep the network alive.
-    pub fn on_peer_closed(&self, told: OnPeerClosed) {
-        *self.local.on_peer_closed.lock() = Some(told);
+    /// From now on `callback` is called when another node closes a connection. It should not keep the network alive.
+    pub fn on_peer_closed(&self, callback: OnPeerClosed) {
+        *self.local.on_peer_closed.lock() = Some(callback);
     }
 
-    /// Takes connections of other nodes, as long as what is returned is kept; their messages go to `host`.
+    /// Accepts connections of other nodes until the returned value is dropped; their messages go to `host`.
     #[must_use]
     pub fn listen(&self, listener: TcpListener, host: RaftHost) -> Listening {
         inbound::listen(listener, host, self.local.clone())
     }
 
-    /// Who is to be found at an address.
+    /// The identity of the node at an address.
     ///
     /// # Errors
-    /// When nobody is there, or whoever is does not want to talk to this node.
+    /// When no node is there, or the node rejects the handshake.
     pub async fn identify(&self, address: &str) -> io::Result<Identity> {
         let (_stream, found) = connect_to(address, &self.local.identity(), ConnectionClass::Urgent, None).await?;
         Ok(found)

@@ -1,7 +1,8 @@
-//! One connection to another node: requests go out as they come, answers come back in any order.
+//! One connection to another node: requests are sent as they come, responses arrive in any order.
 //!
-//! It is made when the first request comes, and again, after a pause with jitter, when it was lost; while that pause lasts
-//! requests fail at once. Whoever does not answer for two seconds, not even a ping, is given up. May not know: replicas.
+//! It is opened by the first request, and opened again, after a backoff with jitter, when it was lost; during the
+//! backoff requests fail at once. A node that answers nothing for two seconds, not even a ping, is given up. May not
+//! know: replicas.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,40 +26,40 @@ use super::local_node::LocalNode;
 use crate::net::wire::decode;
 use crate::net::{Message, NoResponse};
 
-/// What may wait for one connection, in units of [`UNIT_BYTES`].
+/// Requests in flight on one connection, in units of [`UNIT_BYTES`].
 const BUDGET_UNITS: usize = 64 << 10;
 const UNIT_BYTES: usize = 1 << 10;
-/// So much is put together for one write.
+/// Bytes that are put together for one write.
 pub(super) const WRITE_BYTES: usize = 1 << 20;
-/// How long the other has to accept a connection and to say hello.
+/// How long the other node has to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often a node that has closed a connection is greeted.
+/// How often a node that has closed a connection is probed.
 const PROBES_MAX: usize = 25;
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pings go out while answers are outstanding.
+/// Pings are sent while responses are outstanding.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
-/// And now and then without: whoever hears nothing at all takes the connection for dead.
+/// And now and then without: a node that receives nothing at all takes the connection for dead.
 const IDLE_PING_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(20);
-/// Who says nothing for so long while answers are outstanding is given up.
+/// A node that sends nothing for so long while responses are outstanding is given up.
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(2);
-/// Pauses between connections: doubled after each failure.
+/// Backoff between connection attempts: doubled after each failure.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Units of room for so many bytes; never more than there is.
+/// Units of the budget for so many bytes; never more than there are.
 pub(super) fn units(bytes: usize) -> u32 {
     u32::try_from((bytes / UNIT_BYTES + 1).min(BUDGET_UNITS)).unwrap_or(u32::MAX)
 }
 
-/// Room for what waits.
+/// The budget of requests in flight.
 pub(super) fn call_budget() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(BUDGET_UNITS))
 }
 
 type Answer = Result<Message, NoResponse>;
 
-/// Requests whose answers are waited for.
+/// Requests that wait for a response.
 #[derive(Default)]
 struct Calls {
     next: AtomicU64,
@@ -84,7 +85,7 @@ impl Calls {
     }
 }
 
-/// Somebody waits for this answer; dropped, nobody does.
+/// A call that waits for its response; dropped, it is deregistered.
 struct CallGuard<'a> {
     calls: &'a Calls,
     number: u64,
@@ -102,7 +103,7 @@ struct Outgoing {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Why nothing can be sent before a moment.
+/// Until when requests fail at once, and why.
 type Backoff = Arc<Mutex<Option<(rt::Instant, String)>>>;
 
 /// A connection to a node for one class of messages, whether it is up or not.
@@ -122,7 +123,7 @@ impl PeerConnection {
         Self { queue, budget: call_budget(), calls, backoff }
     }
 
-    /// Sends a request; waits for its answer as long as the caller does.
+    /// Sends a request; waits for its response as long as the caller does.
     pub(super) async fn call(&self, ends: (ReplicaId, ReplicaId), request: &Message) -> Answer {
         if let Some((until, why)) = &*self.backoff.lock()
             && rt::now() < *until
@@ -141,18 +142,18 @@ impl PeerConnection {
     }
 }
 
-/// True if the other side has gone, rather than fallen silent.
+/// True if the other node has closed the connection, rather than fallen silent.
 fn is_reset(why: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(why.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-/// True if nobody listens there, which only the system says: a node that refuses has its own words.
+/// True if the port is closed, which only the operating system reports: a node that rejects sends a response.
 fn is_port_closed(why: &io::Error) -> bool {
     why.raw_os_error().is_some() && why.kind() == io::ErrorKind::ConnectionRefused
 }
 
-/// Keeps one link's connection.
+/// The task that keeps one connection open.
 struct ConnectionTask {
     local: Arc<LocalNode>,
     node: NodeId,
@@ -161,7 +162,7 @@ struct ConnectionTask {
     backoff: Backoff,
 }
 
-/// A pause of this length or up to half less, so that nodes do not come all at once.
+/// A pause of this length or up to half less, so that nodes do not reconnect all at once.
 fn jittered(pause: Duration) -> Duration {
     let half = u64::try_from(pause.as_nanos() / 2).unwrap_or(u64::MAX).max(1);
     pause - Duration::from_nanos(rt::random_u64() % half)
@@ -200,8 +201,8 @@ impl ConnectionTask {
         }
     }
 
-    /// True if nobody listens any more where the node was. A process that ends closes its port a while before or after its
-    /// connections: only a greeting shows that it lives.
+    /// True if the node's port is closed. A process that ends closes its port a while before or after its connections:
+    /// only a completed handshake shows that it is alive.
     async fn probe_process_died(&self) -> bool {
         let mut refused = 0;
         for _ in 0..PROBES_MAX {
@@ -230,7 +231,7 @@ impl ConnectionTask {
         Ok(stream)
     }
 
-    /// Sends and receives until the connection is lost; tells why.
+    /// Sends and receives until the connection is lost; returns why.
     async fn exchange(
         &self,
         stream: TcpStream,
@@ -277,7 +278,7 @@ impl ConnectionTask {
     ) -> io::Result<()> {
         let (mut batch, mut next) = (Batch::default(), Some(first));
         loop {
-            // Room is given back when the socket has taken the bytes.
+            // The permit is returned when the socket has taken the bytes.
             let mut written = Vec::new();
             while let Some(outgoing) = next.take() {
                 if self.calls.is_waiting(outgoing.number) {
@@ -299,7 +300,7 @@ impl ConnectionTask {
         }
     }
 
-    /// Ends when the other is silent although it is asked.
+    /// Ends when the other node is silent although requests are outstanding.
     async fn detect_silence(&self, received_at: &AtomicI64, ping: &Notify) -> io::Result<()> {
         let (mut waiting_since, mut pinged_at) = (None, rt::now());
         loop {
@@ -322,7 +323,7 @@ impl ConnectionTask {
     }
 }
 
-/// Connects to an address and says hello; who is there.
+/// Connects to an address and completes the handshake; returns the identity of the other node.
 pub(super) async fn connect_to(
     address: &str,
     own: &Identity,
