@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn who_keeps_up_with_what_was_there_a_while_ago_is_in_sync() {
+    fn a_follower_that_keeps_up_with_a_delay_is_in_sync() {
         let mut seen = TermObservations::new(Term(1), at(0));
         // Always 20 seconds behind a log that grows all the time.
         for second in 0..200 {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_still_is_out_of_sync_after_the_lag_and_in_again_when_it_has_all() {
+    fn a_stalled_follower_is_out_of_sync_after_the_lag_and_in_sync_when_caught_up() {
         let mut seen = TermObservations::new(Term(1), at(0));
         assert!(look(&mut seen, 0, 10, Some(10)));
         for second in 1..=30 {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_nothing_any_more_falls_out_although_nothing_is_written() {
+    fn a_silent_follower_is_out_of_sync_although_nothing_is_written() {
         let mut seen = TermObservations::new(Term(1), at(0));
         for second in 1..=60 {
             let heard = at(second.min(20));
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_leader_gives_its_followers_time_to_tell() {
+    fn a_new_leader_gives_its_followers_time_to_respond() {
         let mut seen = TermObservations::new(Term(1), at(0));
         assert!(look(&mut seen, 1, 10, None));
         assert!(look(&mut seen, 3, 10, None));

@@ -1,9 +1,9 @@
-//! Consensus: many Raft groups over the logs of a node. openraft behind our own small interface.
+//! Consensus: many Raft groups over the logs of a node, implemented by openraft behind our own small interface.
 //!
-//! May not know: what a command means; it orders entries, applies them through [`StateMachine`] and
-//! answers with what apply said. Walk of a proposal: [`GroupHandle::propose`] -> openraft -> log store
-//! (write and sync) -> commit -> apply adapter: `StateMachine::apply`, verdicts to the batch index,
-//! `StateMachine::publish`, answer.
+//! It orders entries, applies them through [`StateMachine`] and responds with the reply of apply. The path of a
+//! proposal: [`GroupHandle::propose`] -> openraft -> log store (write and sync) -> commit -> `openraft_adapter`:
+//! `StateMachine::apply`, verdicts to the batch index, `StateMachine::publish`, reply. May not know: what a command
+//! means.
 
 mod applier;
 mod check_quorum;

@@ -1,9 +1,9 @@
-//! Who belongs to a group, and what a group is created with, as bytes.
+//! The membership of a group, and the data that a group is created with, with their encodings.
 //!
 //!  members   | version u8 = 1 | configs u8 | per config: count u32, replica ids u64... | count u32, learner ids u64... |
 //!  creation  | members | opaque bytes of the shard |
 //!
-//! All numbers little-endian. Two configs: a joint change is under way.
+//! All numbers are little-endian. Two configs: a joint change is in progress.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,9 @@ use ottla_storage::ids::ReplicaId;
 /// The members of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
-    /// The voters; two sets while a joint change is under way.
+    /// The voters; two sets while a joint change is in progress.
     pub voters: Vec<BTreeSet<ReplicaId>>,
-    /// Replicas that receive everything and do not count in a quorum.
+    /// Replicas that receive all entries and do not count in a quorum.
     pub learners: BTreeSet<ReplicaId>,
 }
 
@@ -27,25 +27,25 @@ impl Membership {
         Membership { voters: vec![voters.into_iter().collect()], learners: BTreeSet::new() }
     }
 
-    /// How many voters must have an entry before it counts, at least.
+    /// The number of voters that must have an entry before it is committed, at least.
     #[must_use]
     pub fn majority(&self) -> usize {
         self.voters.iter().map(|config| config.len() / 2 + 1).min().unwrap_or(0)
     }
 
-    /// True if `replica` votes.
+    /// True if `replica` is a voter.
     #[must_use]
     pub fn is_voter(&self, replica: ReplicaId) -> bool {
         self.voters.iter().any(|config| config.contains(&replica))
     }
 
-    /// True if `replica` is the only voter: it needs nobody to become leader.
+    /// True if `replica` is the only voter: it becomes leader without the vote of another.
     #[must_use]
     pub fn is_sole_voter(&self, replica: ReplicaId) -> bool {
         !self.voters.is_empty() && self.voters.iter().all(|config| config.len() == 1 && config.contains(&replica))
     }
 
-    /// True if the group is this one replica: nobody else votes or learns.
+    /// True if `replica` is the only member: there is no other voter or learner.
     #[must_use]
     pub fn is_alone(&self, replica: ReplicaId) -> bool {
         self.is_sole_voter(replica) && self.learners.is_empty()
@@ -71,7 +71,7 @@ impl Membership {
         out.freeze()
     }
 
-    /// Takes members off the front of `from`; `None` if they are not whole.
+    /// Decodes a membership from the front of `from`; `None` if it is incomplete.
     pub fn decode_from(from: &mut Bytes) -> Option<Self> {
         if from.try_get_u8().ok()? != VERSION {
             return None;
@@ -85,7 +85,7 @@ impl Membership {
         Some(Membership { voters, learners })
     }
 
-    /// Members that fill `from`. No bytes at all: nobody.
+    /// Decodes a membership that fills `from`. No bytes at all: no members.
     #[must_use]
     pub fn decode(mut from: Bytes) -> Option<Self> {
         if from.is_empty() {
@@ -104,12 +104,12 @@ fn decode_set(from: &mut Bytes) -> Option<BTreeSet<ReplicaId>> {
     Some((0..count).map(|_| ReplicaId(from.get_u64_le())).collect())
 }
 
-/// What a replica's group is created with: kept in the log's group-creation frame.
+/// The data that a replica's group is created with: stored in the log's group-creation frame.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Creation {
-    /// The first members.
+    /// The initial members.
     pub members: Membership,
-    /// What the shard recorded about itself.
+    /// Data that the shard stores about itself.
     pub shard: Bytes,
 }
 
@@ -123,7 +123,7 @@ impl Creation {
         out.freeze()
     }
 
-    /// A creation as recovered from the log.
+    /// Decodes a creation recovered from the log.
     #[must_use]
     pub fn decode(mut from: Bytes) -> Option<Self> {
         let members = Membership::decode_from(&mut from)?;

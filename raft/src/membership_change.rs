@@ -1,7 +1,7 @@
-//! Changes of a group's members, one safe step at a time: learner, catch up, joint change, drop (design section 5).
+//! Membership changes of a group, one safe step at a time: learner, catch up, joint change, drop (design section 5).
 //!
-//! May not know: why members change, and where replicas live. Calling again after a failure or under another leader goes on
-//! from what the log says.
+//! Calling again after a failure or under another leader continues from what the log contains. May not know: why
+//! members change, and where replicas are located.
 
 use std::collections::BTreeSet;
 
@@ -13,19 +13,19 @@ use crate::error::RaftError;
 use crate::group::{Group, REPLICATION_LAG_MAX};
 use crate::handle::GroupHandle;
 
-/// How far a group is from the voters that it is to have.
+/// The progress of a membership change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MembershipStep {
-    /// These are its voters, and nobody else belongs to it.
+    /// These are the voters of the group, and it has no other members than those wanted.
     Reached,
-    /// A step was made.
+    /// One step was made.
     Changed,
-    /// A new member does not have enough yet.
+    /// A new member is not caught up yet.
     CatchingUp(ReplicaId),
 }
 
 impl Group {
-    /// True if a member lacks few entries, as far as the leader knows.
+    /// True if a member lacks at most [`REPLICATION_LAG_MAX`] entries, as far as the leader knows.
     pub(crate) fn is_caught_up(&self, replica: ReplicaId) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -43,7 +43,7 @@ impl Group {
         members.values().map(|id| id.as_ref().map(|id| id.index)).min()?
     }
 
-    /// `retain`: whoever votes no more goes on learning.
+    /// `retain`: a voter that is removed becomes a learner.
     async fn change(&self, change: ChangeMembers<u64, EmptyNode>, retain: bool) -> Result<(), RaftError> {
         let changed = self.raft.change_membership(change, retain).await;
         changed.map(drop).map_err(|error| RaftError::Refused(error.to_string()))
@@ -51,10 +51,11 @@ impl Group {
 }
 
 impl GroupHandle {
-    /// Makes one step towards exactly these voters and learners. Only the leader can; a refusal is tried again later.
+    /// Makes one step towards exactly these voters and learners. Only the leader can; the caller retries a refused
+    /// step.
     ///
     /// # Errors
-    /// `Refused` if this replica does not lead, or another change is under way.
+    /// `Refused` if this replica does not lead, or another change is in progress.
     pub async fn advance_membership(
         &self,
         voters: &BTreeSet<ReplicaId>,
@@ -67,7 +68,8 @@ impl GroupHandle {
         if is_at(voters) && members.learners == *learners {
             return Ok(MembershipStep::Reached);
         }
-        // A leader that is to go stays until the others are there, and hands over: openraft does not let it remove itself.
+        // A leader that is to be removed stays until the others are there, and transfers leadership: openraft does not
+        // let it remove itself.
         let with_leader: BTreeSet<_> = voters.iter().copied().chain([group.replica]).collect();
         if !voters.contains(&group.replica) && is_at(&with_leader) {
             let Some(target) = voters.iter().find(|voter| group.is_caught_up(**voter)) else {

@@ -1,7 +1,7 @@
 //! openraft's state machine over the applier.
 //!
-//! May not know: what is applied. A snapshot is a point, not bytes: the state itself lies in the checkpoint and
-//! in the log's segments; how it travels says `snapshot`.
+//! A snapshot is a point, not bytes: the state itself is stored in the checkpoint and in the log's segments;
+//! `snapshot_install` describes how it is transferred. May not know: what is applied.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::role::RoleTracker;
 use crate::snapshot_download::SnapshotDownload;
 use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, to_raft_log_id};
 
-/// A snapshot: everything up to one index; what travels is decided when it is streamed.
+/// A snapshot: everything up to one index; its content is chosen when it is sent.
 pub(crate) type Snapshot =
     openraft::storage::Snapshot<openraft::vote::leader_id_std::CommittedLeaderId<u64>, u64, openraft::EmptyNode, ()>;
 
@@ -72,7 +72,7 @@ impl RaftStateMachine<TypeConfig> for StateMachineAdapter {
     }
 }
 
-/// Builds a snapshot by naming its point.
+/// Builds a snapshot by recording its point.
 pub(crate) struct SnapshotPointBuilder(SnapshotMeta);
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotPointBuilder {

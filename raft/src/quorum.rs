@@ -1,7 +1,7 @@
-//! How far the members of a group are, as its leader knows: what each has, when it answered, when it last had everything, who
-//! is in sync, and who has synced an entry.
+//! The progress of a group's members as its leader tracks it: the last entry of each, when it responded last and when
+//! it was last caught up, which voters are in sync, and which have synced an entry.
 //!
-//! May not know: where members live, and what is made of this.
+//! May not know: where members are located, and what the progress is used for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,35 +15,35 @@ use crate::handle::GroupHandle;
 use crate::in_sync::{FollowerProgress, VoterSets};
 use crate::types::{RaftLogId, from_raft_membership};
 
-/// A member that answered within this is taken for alive: a few heartbeats.
+/// A member that responded within this is alive: a few heartbeats.
 const ALIVE_HEARTBEATS: u32 = 4;
 
-/// A group as its leader knows it.
+/// The state of a group as its leader knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quorum {
     /// The leader's term.
     pub term: Term,
     /// The last entry that is committed.
     pub committed: Option<RaftIndex>,
-    /// The leader among them.
+    /// All members, including the leader.
     pub members: BTreeMap<ReplicaId, MemberProgress>,
 }
 
-/// How far a member is.
+/// The progress of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemberProgress {
-    /// It votes; otherwise it only learns.
+    /// True for a voter, false for a learner.
     pub is_voter: bool,
     /// The last entry that it is known to have.
     pub last: Option<RaftIndex>,
-    /// When what it answered last was sent to it.
+    /// When the request was sent to which it responded last.
     pub heard_at: Option<rt::Instant>,
-    /// When it last had all that the leader had, to the second.
+    /// When it was last caught up with the leader, to the second.
     pub caught_up_at: Option<rt::Instant>,
 }
 
 impl Group {
-    /// How far the members are, if this replica leads.
+    /// The progress of the members, if this replica leads.
     pub(crate) fn quorum_state(&self) -> Option<Quorum> {
         self.observe_followers();
         let metrics = self.raft.metrics();
@@ -57,7 +57,7 @@ impl Group {
             (*member, (id.as_ref().map(|id| id.index), heard))
         };
         let mut known: BTreeMap<u64, FollowerProgress> = matched.iter().map(known).collect();
-        // What the leader itself has needs no answer.
+        // The leader's own progress needs no response.
         known.insert(self.replica.0, (last, Some(now)));
         let membership = metrics.membership_config.membership();
         let member = |(member, (last, heard_at)): (&u64, &FollowerProgress)| {
@@ -80,7 +80,7 @@ impl Group {
         })
     }
 
-    /// True if another voter could lead at once: it lacks few entries and answers.
+    /// True if another voter could lead at once: it lacks few entries and responds.
     pub(crate) fn could_lead(&self, replica: ReplicaId) -> bool {
         let alive = self.options.heartbeat * ALIVE_HEARTBEATS;
         let quorum = self.quorum_state();
@@ -91,7 +91,7 @@ impl Group {
 }
 
 impl GroupHandle {
-    /// How far the members are; `None` unless this replica leads.
+    /// The progress of the members; `None` unless this replica leads.
     #[must_use]
     pub fn quorum(&self) -> Option<Quorum> {
         let group = &self.0;
@@ -99,7 +99,7 @@ impl GroupHandle {
         if group.role().leader == Some(group.replica) { group.quorum_state() } else { None }
     }
 
-    /// True if this replica leads and `replica` could at once: a voter that lacks few entries and answers.
+    /// True if this replica leads and `replica` could lead at once: a voter that lacks few entries and responds.
     #[must_use]
     pub fn could_lead(&self, replica: ReplicaId) -> bool {
         self.0.role().leader == Some(self.0.replica) && self.0.could_lead(replica)
@@ -107,7 +107,7 @@ impl GroupHandle {
 }
 
 impl Group {
-    /// Looks at the followers, if this replica leads.
+    /// Records the progress of the followers, if this replica leads.
     pub(crate) fn observe_followers(&self) {
         let role = self.role();
         let metrics = self.raft.data_metrics();
@@ -143,13 +143,13 @@ fn index_of(id: &RaftLogId) -> u64 {
 }
 
 impl GroupHandle {
-    /// The voters that are in sync, this one included; nobody where this replica does not lead.
+    /// The voters that are in sync, including this one; empty if this replica does not lead.
     #[must_use]
     pub fn in_sync(&self) -> Arc<[ReplicaId]> {
         self.0.in_sync_tracker.in_sync()
     }
 
-    /// How many voters are in sync.
+    /// The number of voters in sync.
     #[must_use]
     pub fn in_sync_count(&self) -> usize {
         self.0.in_sync_tracker.in_sync_count()

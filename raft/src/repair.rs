@@ -1,6 +1,6 @@
-//! Batches that are damaged or lacking here, from other members of the group.
+//! Repair: fetches batches that are damaged or missing here from other members of the group.
 //!
-//! May not know: what is damaged, and what becomes of what is found.
+//! May not know: which batches are damaged, and how the fetched ones are used.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,7 +16,7 @@ use crate::net::Message;
 use crate::snapshot_install::{RESPONSE_BYTES_MAX, refused};
 
 impl Group {
-    /// The other members, the leader last: it has enough to do.
+    /// The other members, the leader last: it has the most load.
     pub(crate) fn repair_sources(&self, leader: Option<ReplicaId>) -> Vec<ReplicaId> {
         let mut others: BTreeSet<ReplicaId> = self.members().voters.into_iter().flatten().collect();
         others.remove(&self.replica);

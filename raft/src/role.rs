@@ -1,4 +1,4 @@
-//! What a replica is in its group: leadership as openraft sees it, joined with what is applied.
+//! The role of a replica in its group: leadership according to openraft, combined with what is applied.
 //!
 //! May not know: openraft.
 
@@ -11,12 +11,12 @@ use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{ReplicaId, Term};
 use parking_lot::Mutex;
 
-/// What a replica is in its group, as far as it knows.
+/// The role of a replica in its group, as far as the replica knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Role {
     /// The greatest term seen.
     pub term: Term,
-    /// Who leads that term, if known.
+    /// The leader of that term, if known.
     pub leader: Option<ReplicaId>,
     /// This replica leads AND has applied an entry of its own term: only now may it serve.
     pub ready: bool,
@@ -24,26 +24,26 @@ pub struct Role {
     pub stopped: bool,
 }
 
-/// What is known about leadership, from openraft's metrics and from apply.
+/// The state of leadership, from openraft's metrics and from apply.
 #[derive(Debug, Default)]
 pub(crate) struct LeadershipState {
     pub(crate) term: u64,
     pub(crate) leader: Option<u64>,
     pub(crate) leads: bool,
-    /// The leader of this term is taken for dead, or hands over: nobody is sent to it.
+    /// The leader of this term is suspected of having failed, or transfers leadership: the role does not name it.
     hidden_term: Option<u64>,
-    /// No majority has answered this leader lately.
+    /// No majority has acknowledged this leader lately.
     quorum_lost: bool,
     stopped: bool,
-    /// Since when nobody leads, as far as is known.
+    /// Since when there is no leader, as far as is known.
     leaderless_since: Option<rt::Instant>,
 }
 
-/// Combines what is known into the role.
+/// Derives the role from the state of leadership and from what is applied.
 pub(crate) struct RoleTracker {
     known: Mutex<LeadershipState>,
     applied_term: AtomicU64,
-    /// The term in which this leader sends its followers nothing; 0 if it speaks.
+    /// The term in which this leader sends its followers nothing; 0 if it sends heartbeats.
     suspended_term: AtomicU64,
     role: watch::Sender<Role>,
 }
@@ -67,7 +67,7 @@ impl RoleTracker {
         change(&mut known);
         known.quorum_lost &= known.leads;
         let alive = !known.stopped;
-        // A leader that nobody answers has been replaced, for all it knows.
+        // A leader without a quorum may have been replaced already.
         let serves = !known.quorum_lost;
         let applied_own = self.applied_term.load(Ordering::SeqCst) == known.term;
         let role = Role {
@@ -78,7 +78,7 @@ impl RoleTracker {
         };
         let since = known.leaderless_since.take();
         known.leaderless_since = role.leader.is_none().then(|| since.unwrap_or_else(rt::now));
-        // Sent under the lock: two changes never overtake each other.
+        // Sent under the lock: two changes are never reordered.
         self.role.send_if_modified(|current| std::mem::replace(current, role) != role);
     }
 
@@ -90,32 +90,32 @@ impl RoleTracker {
         *self.role.borrow()
     }
 
-    /// Nobody is sent to the leader of this term, until another one leads or it is cleared.
+    /// The role does not name the leader of this term, until another one leads or it is shown again.
     pub(crate) fn hide_leader(&self, term: Term) {
         self.refresh(|known| known.hidden_term = Some(term.0));
     }
 
-    /// The leader of this term, if it was suspected, is believed again.
+    /// The role names the leader of this term again, if it was hidden.
     pub(crate) fn show_leader(&self, term: Term) {
         self.refresh(|known| known.hidden_term = known.hidden_term.filter(|hidden| *hidden != term.0));
     }
 
-    /// True if openraft leads here, whether a majority answers or not.
+    /// True if openraft leads here, whether a majority acknowledges or not.
     pub(crate) fn leads(&self) -> bool {
         self.known.lock().leads
     }
 
-    /// True if this leader serves nobody, because no majority had answered it.
+    /// True if this leader does not serve, because no majority had acknowledged it.
     pub(crate) fn has_lost_quorum(&self) -> bool {
         self.known.lock().quorum_lost
     }
 
-    /// Whether a majority has answered this leader lately.
+    /// Sets whether a majority has acknowledged this leader lately.
     pub(crate) fn set_has_quorum(&self, has_quorum: bool) {
         self.refresh(|known| known.quorum_lost = !has_quorum);
     }
 
-    /// The leader of this term sends its followers nothing, until another term or `speak`.
+    /// The leader of this term sends its followers nothing, until another term or `resume_heartbeats`.
     pub(crate) fn suspend_heartbeats(&self, term: Term) {
         self.suspended_term.store(term.0, Ordering::Relaxed);
     }
@@ -129,7 +129,7 @@ impl RoleTracker {
         self.suspended_term.load(Ordering::Relaxed) == term.0
     }
 
-    /// For how long nobody has led, as far as is known; `None` while somebody does.
+    /// For how long there has been no leader, as far as is known; `None` while there is one.
     pub(crate) fn leaderless_for(&self) -> Option<Duration> {
         self.known.lock().leaderless_since.map(|since| rt::now().since(since))
     }

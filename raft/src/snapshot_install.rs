@@ -1,12 +1,13 @@
-//! Snapshots between replicas: the lagging one pulls, so that any member may continue what another began.
+//! InstallSnapshot: the lagging replica downloads the snapshot, so that any member can continue what another began to
+//! send.
 //!
 //! ```text
-//!  leader:   Snapshot{upto} ------------> follower: is it there already? else pulls, and is asked again
-//!  follower: FetchState ----------------> state of the newest checkpoint (leader)
-//!            FetchBatches{p, from, end} -> batches by partition and offset (any member), into runs
-//!            Raft installs the point; one checkpoint transaction makes everything real
+//!  leader:   InstallSnapshot{last_included} -> follower: is it installed already? else downloads; the leader repeats
+//!  follower: FetchState ---------------------> state of the newest checkpoint (leader)
+//!            FetchBatches{p, from, end} -----> batches by partition and offset (any member), into runs
+//!            Raft installs the point; one checkpoint transaction makes everything durable
 //! ```
-//! What is lacking is asked for, nothing else; a pull that failed goes on where it was. May not know: what keys mean.
+//! Only what is missing is fetched; a download that failed continues where it was. May not know: what keys mean.
 
 use std::io;
 use std::sync::Arc;
@@ -27,9 +28,9 @@ use crate::snapshot_download::Prepared;
 use crate::state_machine::Extent;
 use crate::types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
 
-/// Bytes of batches in one answer, a longer batch aside.
+/// The most bytes of batches in one response, except for a single longer batch.
 pub(crate) const RESPONSE_BYTES_MAX: usize = 1 << 20;
-/// How long a member has to answer.
+/// How long a member has to respond.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn refused(what: &str) -> io::Error {
@@ -37,7 +38,7 @@ pub(crate) fn refused(what: &str) -> io::Error {
 }
 
 impl Group {
-    /// The leader says that entries which this replica lacks are purged.
+    /// Handles the leader's notice that it has purged entries which this replica lacks.
     pub(crate) fn install_snapshot(self: &Arc<Self>, leader: ReplicaId, vote: Vote, upto: LogId) -> Message {
         if let Some(known) = self.log.vote()
             && (known.term, known.committed) > (vote.term, vote.committed)
@@ -79,7 +80,7 @@ impl Group {
         let meta = SnapshotMeta { last_log_id: Some(to_raft_log_id(snapshot.applied)), last_membership };
         self.snapshot_download.prepare(Prepared { snapshot, import });
         let installed = self.raft.install_full_snapshot(to_raft_vote(vote), Snapshot { meta, snapshot: () }).await;
-        // Not wanted any more: a newer leader, or Raft is past it.
+        // Not needed any more: there is a newer leader, or Raft is past the snapshot.
         let left = self.snapshot_download.take_prepared();
         self.snapshot_download.keep_import(left.map(|prepared| prepared.import));
         installed.map(drop).map_err(io::Error::other)
@@ -107,7 +108,7 @@ impl Group {
                 }
             }
         }
-        // What a full disk did not take is lacking again, of whatever partition.
+        // Batches that a full disk did not take are missing again, in any partition.
         let lacks = |extent: &Extent| import.position(extent.partition) < extent.end;
         if extents.iter().any(lacks) { Err(refused("some of it could not be written")) } else { Ok(()) }
     }

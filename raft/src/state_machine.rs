@@ -1,4 +1,4 @@
-//! What a shard's state is to Raft: something that applies entries in order, and can be cut.
+//! The state machine of a shard, as Raft uses it: it applies entries in order, and its state can be cut.
 //!
 //! May not know: openraft.
 
@@ -10,22 +10,22 @@ use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::entry::{Entry, Verdict};
 use ottla_storage::ids::LogId;
 
-/// What apply answers to whoever proposed the entry; only the proposer knows its type.
+/// The reply of apply to the proposer of the entry; only the proposer knows its type.
 pub struct Reply(pub Box<dyn Any + Send + Sync>);
 
 impl Reply {
-    /// Wraps an answer.
+    /// Wraps a reply.
     pub fn new<T: Any + Send + Sync>(answer: T) -> Self {
         Reply(Box::new(answer))
     }
 
-    /// The answer of a state machine that has nothing to say.
+    /// The reply of a state machine that returns nothing.
     #[must_use]
     pub fn none() -> Self {
         Reply::new(())
     }
 
-    /// The answer, if it is a `T`.
+    /// The reply, if it is a `T`.
     #[must_use]
     pub fn take<T: Any>(self) -> Option<T> {
         self.0.downcast().ok().map(|boxed| *boxed)
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Reply {
 pub struct Applied {
     /// One verdict per batch of the entry, in its order.
     pub verdicts: Vec<Verdict>,
-    /// The answer to the proposer.
+    /// The reply to the proposer.
     pub reply: Reply,
 }
 
@@ -52,9 +52,9 @@ pub struct Applied {
 pub struct Extent {
     /// The partition.
     pub partition: PartitionId,
-    /// Where it begins.
+    /// Its first offset.
     pub log_start: Offset,
-    /// One beyond its last record.
+    /// The offset after its last record.
     pub end: Offset,
 }
 
@@ -64,13 +64,13 @@ pub trait StateMachine: Send + 'static {
     /// Applies a normal entry.
     fn apply(&mut self, entry: &Entry) -> Applied;
 
-    /// Apply reads the records of batches, not their heads alone: without them the replica cannot go on.
+    /// True if apply reads the records of batches, not their headers alone: without them the replica cannot continue.
     fn needs_records(&self) -> bool {
         false
     }
 
-    /// What apply will read of the entry is sound; else what is damaged. The replica then stops, with the state of the entry
-    /// before.
+    /// Checks that what apply will read of the entry is sound; an error names the damage. The replica then stops, with
+    /// the state of the entry before.
     fn check(&self, _entry: &Entry) -> Result<(), String> {
         Ok(())
     }
@@ -78,15 +78,15 @@ pub trait StateMachine: Send + 'static {
     /// A leader's first entry, which has no content, was applied: its term has begun.
     fn term_started(&mut self, log_id: LogId);
 
-    /// What stood at this entry, or behind it, is gone, and an operator has the replica go on without it
-    /// ([`crate::accept_loss`]): what was decided by it, and by everything behind it, is not known.
+    /// The entry that was here, or entries after it, are lost, and an operator has ordered the replica to continue
+    /// without them ([`crate::accept_loss`]): what was decided by them, and by everything after them, is unknown.
     fn entries_lost(&mut self, _log_id: LogId) {}
 
-    /// The group's members changed at this entry.
+    /// The group's membership changed at this entry.
     fn membership_changed(&mut self, _log_id: LogId) {}
 
-    /// Called after what was applied is recorded in the batch index: only now may watermarks move and
-    /// readers see it. One call may cover several entries.
+    /// Called after what was applied is recorded in the batch index: only now may watermarks move and readers see it.
+    /// One call may cover several entries.
     fn publish(&mut self);
 
     /// The keys that changed since the last cut, with their values (`None`: removed).
@@ -95,9 +95,10 @@ pub trait StateMachine: Send + 'static {
     /// Checksum of the replicated state; equal on all replicas that applied the same index.
     fn checksum(&self) -> u64;
 
-    /// What batches belong to a state, as another replica cut it: `state` is keys and values in the order of the keys.
+    /// The batches that belong to a state that another replica cut: `state` is keys and values in the order of the
+    /// keys.
     fn extents(&self, state: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>>;
 
-    /// Puts a state in place of the own one, and shows it: everything up to `applied` is in it.
+    /// Replaces the state and publishes it: it contains everything up to `applied`.
     fn install(&mut self, applied: LogId, state: &[(Bytes, Bytes)]) -> io::Result<()>;
 }

@@ -1,4 +1,4 @@
-//! openraft's network over ours, both directions: requests out, requests in.
+//! openraft's network over our transport, both directions: requests sent, requests received.
 //!
 //! May not know: sockets, and what entries mean.
 
@@ -25,7 +25,7 @@ use crate::openraft_adapter::{Snapshot, StateMachineAdapter};
 use crate::role::RoleTracker;
 use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
 
-/// Makes a link to each member of a group.
+/// Creates the transport to each member of a group.
 pub(crate) struct TransportFactory {
     pub(crate) from: ReplicaId,
     pub(crate) network: Arc<dyn Network>,
@@ -42,7 +42,7 @@ impl RaftNetworkFactory<TypeConfig> for TransportFactory {
     }
 }
 
-/// From one replica to another.
+/// Sends requests from one replica to another.
 pub(crate) struct Transport {
     from: ReplicaId,
     to: ReplicaId,
@@ -55,15 +55,15 @@ fn unreachable(text: &str) -> RPCError<TypeConfig> {
     RPCError::Unreachable(Unreachable::new(&AnyError::error(text)))
 }
 
-/// The first waits after an unanswered request; later ones are `BACKOFF_MAX`.
+/// The first waits after a request without a response; later ones are `BACKOFF_MAX`.
 const BACKOFF_MS: [u64; 5] = [20, 40, 80, 160, 320];
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// How long a follower has to say how far a snapshot has come, and how often it is asked.
+/// How long a follower has to respond with the state of its snapshot download, and how often the request is repeated.
 const INSTALL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 const INSTALL_SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a leader says that no majority answers (`silence`).
+/// The error of requests that a leader without a quorum does not send (`check_quorum`).
 const HEARTBEATS_SUSPENDED: &str = "heartbeats are suspended: no majority acknowledges this leader";
 
 impl Transport {
@@ -72,7 +72,7 @@ impl Transport {
         answer.map_err(|NoResponse(why)| unreachable(&why))
     }
 
-    /// Asks the follower again and again until it has what lies up to `last_included`; gives its vote.
+    /// Repeats the request until the follower has everything up to `last_included`; returns the vote.
     fn install_snapshot(
         &self,
         vote: Vote,
@@ -168,7 +168,7 @@ impl RaftNetworkV2<TypeConfig> for Transport {
         self.request_vote(false, rpc, &option).await
     }
 
-    // The default grants: a replica cut off from everybody would then campaign for ever.
+    // The default implementation grants: a replica cut off from all others would then campaign for ever.
     async fn pre_vote(
         &mut self,
         rpc: VoteRequest<TypeConfig>,
@@ -199,7 +199,7 @@ impl RaftNetworkV2<TypeConfig> for Transport {
         }
     }
 
-    // The default is unreachable: the leader could never hand over.
+    // The default implementation fails: the leader could never transfer leadership.
     async fn transfer_leader(
         &mut self,
         req: TransferLeaderRequest<TypeConfig>,
@@ -223,7 +223,7 @@ impl RaftNetworkV2<TypeConfig> for Transport {
     }
 }
 
-/// Hands a request to the replica and gives its answer.
+/// Passes a request to openraft and returns its response.
 pub(crate) async fn dispatch(
     raft: &openraft::Raft<TypeConfig, StateMachineAdapter>,
     request: Message,

@@ -1,4 +1,4 @@
-//! openraft's types filled in: ids, entries, and the ways between its words and storage's.
+//! openraft's type configuration: ids, entries, and the conversions between its types and storage's.
 //!
 //! Invariant: an entry is storage's own, so its `Bytes` are never copied on the way to disk or back.
 
@@ -17,7 +17,7 @@ use crate::proposal::{Proposal, ProposalResponder};
 use crate::runtime::Runtime;
 use crate::state_machine::Reply;
 
-/// The types of all our groups.
+/// The types of all groups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
 
@@ -59,12 +59,12 @@ pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId<u64>, u6
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogEntry {
     entry: Entry,
-    /// The entry's term again, because openraft wants a reference to it.
+    /// The entry's term again, because openraft needs a reference to it.
     leader: CommittedLeaderId<u64>,
 }
 
 impl LogEntry {
-    /// The entry as storage keeps it.
+    /// The entry as storage stores it.
     #[must_use]
     pub(crate) fn into_inner(self) -> Entry {
         self.entry
@@ -90,7 +90,7 @@ impl RaftEntry for LogEntry {
 
     fn new(log_id: RaftLogId, payload: Self::Payload) -> Self {
         let log_id = from_raft_log_id(&log_id);
-        // What Raft itself proposes says nothing about the time: clock 0.
+        // Entries that Raft itself proposes carry no time: clock 0.
         let empty =
             Entry { log_id, kind: EntryKind::Blank, clock_ms: 0, payload: Bytes::new(), batches: Batches::default() };
         LogEntry::from(match payload {

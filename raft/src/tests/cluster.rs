@@ -23,11 +23,11 @@ use crate::net::sim::SimNetwork;
 use crate::options::RaftOptions;
 use crate::proposal::Proposal;
 
-/// What a node's processes leave behind and find again.
+/// A node's disk, which outlasts its processes.
 pub(crate) trait Storage: Send + Sync {
     /// Opens the directory on the current node.
     fn open(&self) -> BoxFuture<'static, (Arc<dyn Directory>, Vec<RecoveredReplica>)>;
-    /// The power is lost; the node's tasks are gone already.
+    /// The node loses power; its tasks have ended already.
     fn crash(&self);
 }
 
@@ -60,13 +60,13 @@ struct Up {
     visible: Arc<Mutex<Entries>>,
 }
 
-/// One group over several nodes, one replica each; node n carries replica n.
+/// One group over several nodes, one replica each; node n has replica n.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) network: SimNetwork,
     pub(crate) oracle: Arc<Mutex<Oracle>>,
     pub(crate) options: RaftOptions,
-    /// The first so many nodes found the group; the others wait to be added.
+    /// The first so many nodes initialize the group; the others wait to be added.
     pub(crate) founders: usize,
     nodes: Arc<BTreeMap<SimNode, Box<dyn Storage>>>,
     up: Arc<Mutex<BTreeMap<SimNode, Up>>>,
@@ -113,12 +113,12 @@ impl Cluster {
         }
     }
 
-    /// A host for a node, which knows where everybody is.
+    /// A host for a node that can locate every replica.
     pub(crate) fn new_host(&self, node: SimNode) -> RaftHost {
         RaftHost::new(self.network.for_node(node, Arc::new(self.network.clone())), self.options.clone())
     }
 
-    /// Starts a node, with what its disk holds.
+    /// Starts a node with the content of its disk.
     pub(crate) async fn start(&self, node: SimNode) {
         let opening = self.nodes[&node].open();
         let cluster = self.clone();
@@ -188,7 +188,7 @@ impl Cluster {
         self.up.lock()[&node].visible.lock().clone()
     }
 
-    /// A node that says it is ready to serve.
+    /// A node whose replica is ready to serve.
     pub(crate) fn leader(&self) -> Option<SimNode> {
         let up = self.up.lock();
         up.iter().find(|(_, up)| up.handle.role().borrow().ready).map(|(&node, _)| node)
@@ -206,7 +206,7 @@ impl Cluster {
         true
     }
 
-    /// A read index never lies below what was acknowledged before it was asked for.
+    /// A read index never lies below what was acknowledged before it was requested.
     pub(crate) async fn read_index(&self, node: SimNode) {
         let Some(handle) = self.handle(node) else { return };
         let acknowledged = self.oracle.lock().acked.last_key_value().map(|(&index, _)| index);

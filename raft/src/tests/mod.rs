@@ -1,4 +1,4 @@
-//! Tests of whole replicas: openraft's suite, one voter, three voters in the simulated world.
+//! Tests of whole replicas: openraft's suite, one voter, three voters in the simulation.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! One voter: the way of every group on a single node.
+//! One voter: the situation of every group on a single node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +94,7 @@ fn a_read_index_waits_for_what_was_written_before() {
 }
 
 #[test]
-fn an_idle_group_sleeps_and_the_next_request_wakes_it() {
+fn an_idle_group_hibernates_and_the_next_request_wakes_it() {
     sim::run_twice(4, || async {
         let (_cluster, handle, _) = started().await;
         ready(&handle).await;

@@ -1,4 +1,4 @@
-//! A task of a replica that panics: that replica stops, the others go on; none stays half alive.
+//! A task of a replica that panics: that replica stops as a whole, the others continue.
 
 use std::time::Duration;
 

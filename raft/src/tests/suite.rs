@@ -21,7 +21,7 @@ use crate::openraft_adapter::{Snapshot, SnapshotPointBuilder, StateMachineAdapte
 use crate::role::RoleTracker;
 use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig};
 
-/// Our state machine; only what it refuses, a snapshot from elsewhere, is played by the test.
+/// Our state machine; only the installation of a foreign snapshot, which it refuses, is simulated by the test.
 pub(crate) struct Installable {
     adapter: StateMachineAdapter,
     installed: Option<SnapshotMeta>,

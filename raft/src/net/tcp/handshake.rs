@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_heard_and_cut_words_are_refused() {
+    fn handshakes_round_trip_and_truncated_ones_are_rejected() {
         for (cluster, expected) in [(None, None), (Some("c"), Some(NodeId(7)))] {
             let request = HandshakeRequest::new(known(3, 9, cluster), ConnectionClass::Entries, expected);
             let mut words = Vec::new();
@@ -273,7 +273,7 @@ mod tests {
 
     /// The bytes are fixed: nodes of two releases exchange them.
     #[test]
-    fn a_later_release_that_speaks_this_version_too_is_welcomed_in_this_one() {
+    fn a_later_release_that_speaks_this_version_too_is_accepted_in_this_one() {
         let own = known(1, 10, Some("c"));
         let of_a_later_release: Vec<u8> =
             [&b"OTLA"[..], &[0, 28, 1, 2, 1, 0, 0, 0, 2], &[0; 15], &[20, 255, 255, 255, 255], b"c"].concat();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_refused() {
+    fn foreign_nodes_are_rejected() {
         let own = known(1, 10, Some("ours"));
         let request = |other: Identity, expected: Option<i32>| {
             HandshakeRequest::new(other, ConnectionClass::Urgent, expected.map(NodeId))

@@ -1,4 +1,5 @@
-//! Two nodes over loopback: questions and answers, refusals, loss of connections. No group runs here: desks answer.
+//! Two nodes over loopback: requests and responses, rejected handshakes, lost connections. No group runs here: services
+//! respond.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +22,7 @@ use crate::options::RaftOptions;
 
 const WAIT: Duration = Duration::from_secs(20);
 
-/// Replica n lives on node n.
+/// Replica n is located on node n.
 #[derive(Default)]
 struct Map(Mutex<BTreeMap<NodeId, String>>);
 
@@ -46,7 +47,7 @@ fn identity(node: i32, directory: u128, cluster: Option<&str>) -> Identity {
     Identity { node: NodeId(node), directory: Uuid::from_u128(directory), cluster: cluster.map(str::to_owned) }
 }
 
-/// A node that answers with what it is asked, its own number before it.
+/// A node whose service responds with its node id, followed by the request.
 async fn node(map: &Arc<Map>, identity: Identity) -> OneNode {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -65,7 +66,7 @@ async fn node(map: &Arc<Map>, identity: Identity) -> OneNode {
     OneNode { network, host, address, _listening: listening }
 }
 
-/// A port that another one is about to close.
+/// Binds a port that another listener is about to close.
 async fn bind_again(address: &str) -> TcpListener {
     loop {
         if let Ok(listener) = TcpListener::bind(address).await {
@@ -88,7 +89,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn questions_of_all_sizes_are_answered_in_any_order() {
+fn requests_of_all_sizes_are_answered_in_any_order() {
     block_on(async {
         let map = Arc::default();
         let (one, two) = (node(&map, identity(1, 10, None)).await, node(&map, identity(2, 20, Some("c"))).await);
@@ -106,7 +107,7 @@ fn questions_of_all_sizes_are_answered_in_any_order() {
 }
 
 #[test]
-fn a_node_that_comes_back_elsewhere_is_found_and_strangers_are_not_talked_to() {
+fn a_node_that_returns_at_another_address_is_found_and_foreign_nodes_are_rejected() {
     block_on(async {
         let map = Arc::default();
         let one = node(&map, identity(1, 10, Some("ours"))).await;
@@ -151,9 +152,9 @@ fn a_node_id_is_taken_as_long_as_its_node_is_connected() {
     });
 }
 
-/// One that ends takes its time: its port may still take connections, which are closed at once.
+/// A process that ends takes its time: its port may still accept connections, which are closed at once.
 #[test]
-fn a_process_that_dies_is_told_from_one_that_only_closes() {
+fn a_dead_process_is_distinguished_from_a_closed_connection() {
     block_on(async {
         let map = Arc::default();
         let one = node(&map, identity(1, 10, None)).await;
