@@ -26,10 +26,10 @@ use openraft::entry::RaftEntry;
 
 use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
-use crate::state_machine::{Extent, Reply, StateMachine};
-use crate::types::{
+use crate::openraft_types::{
     LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, from_raft_membership, to_raft_log_id,
 };
+use crate::state_machine::{Extent, Reply, StateMachine};
 
 /// The replicated state of one replica.
 pub(crate) struct Applier {
@@ -37,11 +37,11 @@ pub(crate) struct Applier {
     directory: Arc<dyn Directory>,
     log: Arc<dyn EntryLog>,
     damage: Arc<Damage>,
-    state: Mutex<State>,
+    state: Mutex<AppliedState>,
     applied: watch::Sender<Option<LogId>>,
 }
 
-struct State {
+struct AppliedState {
     state_machine: Box<dyn StateMachine>,
     applied: Option<LogId>,
     /// Memberships applied, oldest first, back to the one in force at the last snapshot point.
@@ -62,7 +62,7 @@ struct State {
 
 /// Where a replica's state begins in this process.
 #[derive(Debug, Default)]
-pub(crate) struct Origin {
+pub(crate) struct InitialState {
     /// The last entry that the checkpoint contains.
     pub(crate) applied: Option<LogId>,
     /// The last entry that is known to be committed; entries up to it are applied before anything else.
@@ -78,16 +78,16 @@ impl Applier {
         directory: Arc<dyn Directory>,
         log: Arc<dyn EntryLog>,
         damage: Arc<Damage>,
-        origin: Origin,
+        initial: InitialState,
         state_machine: Box<dyn StateMachine>,
     ) -> Arc<Self> {
-        let Origin { applied, membership, damaged, .. } = origin;
+        let InitialState { applied, membership, damaged, .. } = initial;
         // What is applied is committed, and so is what was found damaged: else the replica would not have been opened.
-        damaged.into_iter().for_each(|index| damage.met(index));
+        damaged.into_iter().for_each(|index| damage.note_committed(index));
         // What is purged is contained in the checkpoint: its point serves as the snapshot.
         let snapshot = applied
             .map(|id| SnapshotMeta { last_log_id: Some(to_raft_log_id(id)), last_membership: membership.clone() });
-        let state = State {
+        let state = AppliedState {
             state_machine,
             applied,
             memberships: vec![membership],
@@ -166,12 +166,12 @@ impl Applier {
     }
 
     /// The entry is lost for good.
-    pub(crate) fn lose(&self, log_id: LogId) {
+    pub(crate) fn mark_lost(&self, log_id: LogId) {
         let mut state = self.state.lock();
         state.state_machine.entries_lost(log_id);
     }
 
-    fn apply_whole(&self, state: &mut State, entry: &Entry) -> io::Result<Reply> {
+    fn apply_whole(&self, state: &mut AppliedState, entry: &Entry) -> io::Result<Reply> {
         let (verdicts, reply) = match entry.kind {
             EntryKind::Blank => {
                 state.state_machine.term_started(entry.log_id);
@@ -196,12 +196,12 @@ impl Applier {
         Ok(reply)
     }
 
-    fn fail(&self, state: &mut State, entry: &Entry, reason: &str) -> io::Error {
+    fn fail(&self, state: &mut AppliedState, entry: &Entry, reason: &str) -> io::Error {
         self.end(state, format!("entry {}: {reason}", entry.log_id))
     }
 
     /// Marks the state as failed: it is never used again.
-    fn end(&self, state: &mut State, reason: String) -> io::Error {
+    fn end(&self, state: &mut AppliedState, reason: String) -> io::Error {
         tracing::error!(replica = self.replica.0, "{reason}; this replica stops, the others go on");
         state.failed = Some(reason.as_str().into());
         state.pending = None;

@@ -14,10 +14,10 @@ use ottla_storage::ids::RaftIndex;
 use parking_lot::Mutex;
 
 /// How often a task that waits for a damaged entry checks whether it is purged.
-const LOOK: Duration = Duration::from_millis(50);
+const PURGE_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
-struct State {
+struct DamageState {
     /// The greatest committed entry that is damaged.
     committed: Option<RaftIndex>,
     /// openraft was requested to purge up to here because of it.
@@ -27,14 +27,14 @@ struct State {
 /// The known damage of one replica's log.
 #[derive(Debug, Default)]
 pub(crate) struct Damage {
-    state: Mutex<State>,
+    state: Mutex<DamageState>,
     is_fatal: AtomicBool,
     snapshot_due: AtomicBool,
 }
 
 impl Damage {
     /// Notes that this committed entry is damaged: no member can be sent it from here.
-    pub(crate) fn met(&self, index: RaftIndex) {
+    pub(crate) fn note_committed(&self, index: RaftIndex) {
         let mut state = self.state.lock();
         state.committed = state.committed.max(Some(index));
     }
@@ -52,23 +52,23 @@ impl Damage {
     }
 
     /// Notes that openraft was requested to purge up to here.
-    pub(crate) fn purged(&self, upto: RaftIndex) {
+    pub(crate) fn note_purged(&self, upto: RaftIndex) {
         let mut state = self.state.lock();
         state.purged = state.purged.max(Some(upto));
     }
 
     /// Returns when openraft was requested to purge this damaged entry: a member that lacks it is to get a snapshot.
     pub(crate) async fn until_purged(&self, index: RaftIndex) {
-        self.met(index);
+        self.note_committed(index);
         while self.state.lock().purged < Some(index) {
-            rt::sleep(LOOK).await;
+            rt::sleep(PURGE_CHECK_INTERVAL).await;
         }
         self.snapshot_due.store(true, Ordering::Release);
     }
 
     /// True once after a damaged entry that a member lacks was purged: openraft chooses what to send next only after an
     /// error.
-    pub(crate) fn takes_snapshot_due(&self) -> bool {
+    pub(crate) fn take_snapshot_due(&self) -> bool {
         self.snapshot_due.load(Ordering::Acquire) && self.snapshot_due.swap(false, Ordering::AcqRel)
     }
 

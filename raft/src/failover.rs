@@ -18,7 +18,7 @@ use crate::group::Group;
 use crate::handle::GroupHandle;
 use crate::host::RaftHost;
 use crate::net::{Message, Priority};
-use crate::types::{to_raft_log_id, to_raft_vote};
+use crate::openraft_types::{to_raft_log_id, to_raft_vote};
 
 /// The remaining voters campaign one after another, the first at once: time for one of them to be elected.
 const CAMPAIGN_TURN: Duration = Duration::from_millis(150);

@@ -20,7 +20,7 @@ use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::applier::{Applier, Origin};
+use crate::applier::{Applier, InitialState};
 use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
@@ -29,12 +29,12 @@ use crate::log_store::LogStore;
 use crate::membership::Membership;
 use crate::net::Network;
 use crate::openraft_adapter::StateMachineAdapter;
+use crate::openraft_types::{TypeConfig, from_raft_membership};
 use crate::options::RaftOptions;
 use crate::role::{Role, RoleTracker};
 use crate::snapshot_download::SnapshotDownload;
 use crate::state_machine::StateMachine;
 use crate::transport::TransportFactory;
-use crate::types::{TypeConfig, from_raft_membership};
 
 /// How often a group checks whether it may hibernate or purge.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ pub(crate) type OnFailure = Arc<dyn Fn(ReplicaId, Failure) + Send + Sync>;
 pub(crate) struct Start {
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) log: Arc<dyn EntryLog>,
-    pub(crate) origin: Origin,
+    pub(crate) initial: InitialState,
     pub(crate) initial_membership: Membership,
     pub(crate) state_machine: Box<dyn StateMachine>,
     pub(crate) network: Arc<dyn Network>,
@@ -115,7 +115,7 @@ fn config(options: &RaftOptions) -> Result<Config, RaftError> {
 impl Group {
     /// Starts a replica over its log.
     pub(crate) async fn start(start: Start) -> Result<Arc<Self>, RaftError> {
-        let Start { directory, log, origin, initial_membership, state_machine, network, options, on_failure } = start;
+        let Start { directory, log, initial, initial_membership, state_machine, network, options, on_failure } = start;
         let replica = log.id();
         let config = config(&options)?;
         // A leader restored after a restart that lost its unsynced tail would reuse log ids.
@@ -124,9 +124,9 @@ impl Group {
             "a leader is never restored from its vote"
         );
         let is_new = log.vote().is_none() && log.last_log_id().is_none();
-        let store = LogStore::new(log.clone(), options.read_bytes_max).committed_upto(origin.committed);
+        let store = LogStore::new(log.clone(), options.read_bytes_max).with_committed(initial.committed);
         let damage = store.damage();
-        let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), origin, state_machine);
+        let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), initial, state_machine);
         let role_tracker = RoleTracker::new();
         let snapshot_download = Arc::<SnapshotDownload>::default();
         let adapter = StateMachineAdapter {
@@ -387,7 +387,7 @@ impl Group {
         if let Some(damaged) = self.damage.to_purge().filter(|damaged| Some(damaged.0) <= point) {
             // openraft purges nothing while it sends entries to a member; after this request it sends a snapshot next.
             if self.raft.trigger().purge_log(damaged.0).await.is_ok() {
-                self.damage.purged(damaged);
+                self.damage.note_purged(damaged);
             }
         }
         if Some(upto.index.0) <= point {

@@ -20,10 +20,10 @@ use tokio::sync::oneshot;
 use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::group::Group;
 use crate::membership::Membership;
+use crate::openraft_types::{TypeConfig, from_raft_log_id};
 use crate::proposal::{Proposal, ProposalResponder};
 use crate::role::Role;
 use crate::state_machine::Reply;
-use crate::types::{TypeConfig, from_raft_log_id};
 
 /// An applied proposal.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::log::{EntryRange, GroupCreation};
 use parking_lot::Mutex;
 
-use crate::applier::Origin;
+use crate::applier::InitialState;
 use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
 use crate::failure_detector::FailureDetector;
@@ -25,10 +25,10 @@ use crate::group::{Group, Start};
 use crate::handle::GroupHandle;
 use crate::membership::{Creation, Membership};
 use crate::net::{Message, Network, NoResponse, Priority};
+use crate::openraft_types::{StoredMembership, decode_stored_membership, from_raft_membership};
 use crate::options::RaftOptions;
 use crate::state_machine::StateMachine;
 use crate::transport::dispatch;
-use crate::types::{StoredMembership, decode_stored_membership, from_raft_membership};
 
 /// Bytes of entries read at once while looking for memberships.
 const MEMBERSHIP_READ_BYTES: usize = 4 << 20;
@@ -115,7 +115,7 @@ impl RaftHost {
             io::ErrorKind::AlreadyExists => RaftError::Exists(replica),
             _ => RaftError::Storage { replica, what: e.to_string() },
         })?;
-        self.start(directory, log, Origin::default(), creation.members, state_machine).await
+        self.start(directory, log, InitialState::default(), creation.members, state_machine).await
     }
 
     /// Starts a recovered replica. `state_machine` already holds `recovered.state`; entries after `recovered.applied`
@@ -153,15 +153,15 @@ impl RaftHost {
         // A damaged entry is applied at once, if it is known to be committed: only then can a checkpoint contain it, so
         // that it need not be sent to other members.
         let committed = damaged.and_then(|_| log.log_id(recovered.committed)).max(recovered.applied);
-        let origin = Origin { applied: recovered.applied, committed, membership, damaged };
-        self.start(directory, log, origin, creation.members, state_machine).await
+        let initial = InitialState { applied: recovered.applied, committed, membership, damaged };
+        self.start(directory, log, initial, creation.members, state_machine).await
     }
 
     async fn start(
         &self,
         directory: Arc<dyn Directory>,
         log: Arc<dyn EntryLog>,
-        origin: Origin,
+        initial: InitialState,
         initial_membership: Membership,
         state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
@@ -179,7 +179,7 @@ impl RaftHost {
         });
         let network = self.0.network.clone();
         let options = self.0.options.clone();
-        let start = Start { directory, log, origin, initial_membership, state_machine, network, options, on_failure };
+        let start = Start { directory, log, initial, initial_membership, state_machine, network, options, on_failure };
         let group = Group::start(start).await?;
         self.0.groups.lock().insert(replica, group.clone());
         Ok(GroupHandle(group))
@@ -242,19 +242,21 @@ impl RaftHost {
     ) -> Result<Bytes, NoResponse> {
         match self.0.network.call(from, to, Message::Request(payload), priority, timeout).await? {
             Message::Response(response) => Ok(response),
-            _ => Err(NoResponse("not an answer to a question".to_owned())),
+            _ => Err(NoResponse("not a response to a request".to_owned())),
         }
     }
 
     /// Handles a message from another node. A message for a replica that is not here is dropped: it never creates one.
     pub async fn deliver(&self, from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, NoResponse> {
-        if let Message::Request(question) = message {
+        if let Message::Request(request) = message {
             let service = self.0.services.lock().get(&to).cloned();
             let Some(service) = service else {
-                return Err(NoResponse(format!("nobody answers for replica {to} here")));
+                return Err(NoResponse(format!("no service is registered for replica {to} here")));
             };
-            let answer = service(from, question).await;
-            return answer.map(Message::Response).ok_or_else(|| NoResponse("the question is not answered".to_owned()));
+            let response = service(from, request).await;
+            return response
+                .map(Message::Response)
+                .ok_or_else(|| NoResponse("the service gave no response".to_owned()));
         }
         let Some(GroupHandle(group)) = self.group(to) else {
             return Err(NoResponse(format!("replica {to} is not here")));
@@ -271,11 +273,11 @@ impl RaftHost {
             }
             message => {
                 let is_append = matches!(message, Message::AppendEntries { .. });
-                let answer = dispatch(&group.raft, message).await;
-                if is_append && !matches!(answer, Ok(Message::HigherVote(_)) | Err(_)) {
+                let response = dispatch(&group.raft, message).await;
+                if is_append && !matches!(response, Ok(Message::HigherVote(_)) | Err(_)) {
                     group.note_leader_contact();
                 }
-                answer
+                response
             }
         }
     }

@@ -12,7 +12,7 @@ use ottla_storage::ids::{ReplicaId, Term};
 use parking_lot::Mutex;
 
 /// A new leader counts its followers as in sync until they had time to respond.
-const GRACE: Duration = Duration::from_secs(3);
+const NEW_LEADER_GRACE: Duration = Duration::from_secs(3);
 /// The most positions of the leader's log end that are kept; far more than there are observations within any sensible
 /// lag.
 const LOG_ENDS_MAX: usize = 4_096;
@@ -58,7 +58,7 @@ impl TermObservations {
     fn is_in_sync(&self, replica: ReplicaId, now: rt::Instant, lag: Duration) -> bool {
         match self.caught_up.get(&replica) {
             Some(at) => now.since(*at) <= lag,
-            None => now.since(self.since) <= GRACE.min(lag),
+            None => now.since(self.since) <= NEW_LEADER_GRACE.min(lag),
         }
     }
 }
@@ -163,8 +163,8 @@ mod tests {
             assert_eq!(in_sync(&[&[1], &[1, 2, 3]], true), [1], "both must agree");
             assert_eq!(in_sync(&[&[1, 2, 3]], false), [1], "followers may not know of the end of the change");
             assert_eq!(in_sync(&[&[1, 2, 3]], true), [1, 2, 3]);
-            rt::sleep(GRACE * 2).await;
-            assert_eq!(in_sync(&[&[1, 2, 3], &[1, 4]], false), [1], "who has not caught up");
+            rt::sleep(NEW_LEADER_GRACE * 2).await;
+            assert_eq!(in_sync(&[&[1, 2, 3], &[1, 4]], false), [1], "a voter that is not caught up");
         });
     }
 

@@ -40,7 +40,7 @@ impl Group {
     pub(crate) fn transfer_if_disk_stuck(self: &Arc<Self>) {
         let leads = self.role().leader == Some(self.replica);
         if self.is_disk_stuck() && leads && self.begin_suspicion(SUSPICION_INTERVAL) {
-            tracing::warn!(replica = self.replica.0, "the disk takes nothing: leadership is handed over");
+            tracing::warn!(replica = self.replica.0, "the disk syncs nothing: leadership is transferred");
             let group = GroupHandle(self.clone());
             let transfer = async move { group.transfer_to_any(TRANSFER_TIMEOUT).await };
             rt::spawn_critical("raft-leadership-transfer", self.owner(), transfer);

@@ -26,6 +26,7 @@ mod membership;
 mod membership_change;
 mod net;
 mod openraft_adapter;
+mod openraft_types;
 mod options;
 mod proposal;
 mod quorum;
@@ -38,7 +39,6 @@ mod state_machine;
 #[cfg(test)]
 mod tests;
 mod transport;
-mod types;
 mod unsafe_recovery;
 
 pub use directory::{Directory, EntryLog, SnapshotImport};

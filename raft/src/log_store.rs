@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use crate::damage::Damage;
 use crate::directory::EntryLog;
-use crate::types::{
+use crate::openraft_types::{
     LogEntry, RaftLogId, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote,
 };
 
@@ -42,7 +42,7 @@ impl LogStore {
     }
 
     /// Entries up to this one are known to be committed: openraft applies them before it starts.
-    pub(crate) fn committed_upto(self, committed: Option<LogId>) -> Self {
+    pub(crate) fn with_committed(self, committed: Option<LogId>) -> Self {
         *self.committed.lock() = committed.map(to_raft_log_id);
         self
     }
@@ -104,7 +104,7 @@ impl LogStore {
             self.damage.set_fatal();
             return Err(error);
         }
-        tracing::warn!(%error, "it cannot be sent: whoever lacks it gets a snapshot");
+        tracing::warn!(%error, "it cannot be sent: a member that lacks it gets a snapshot");
         self.damage.until_purged(range.first).await;
         Ok(Vec::new())
     }
@@ -166,7 +166,7 @@ fn next_index(entry: &LogEntry) -> RaftIndex {
 }
 
 /// Entries are applied without a gap, from `first` on; a log that was never purged may begin later.
-fn without_hole(first: RaftIndex, part: &[LogEntry]) -> io::Result<()> {
+fn check_contiguous(first: RaftIndex, part: &[LogEntry]) -> io::Result<()> {
     let begin = part.first().map_or(first.0, |entry| entry.log_id_parts().1);
     let whole = (begin == first.0 || first.0 == 0) && part.iter().zip(begin..).all(|(e, i)| e.log_id_parts().1 == i);
     if whole { Ok(()) } else { Err(io::Error::other(format!("the log has a hole at or after {}", first.0))) }
@@ -204,7 +204,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 let range = remaining?;
                 match store.read(range, Reader::Apply).await {
                     Ok(part) => {
-                        if let Err(hole) = without_hole(range.first, &part) {
+                        if let Err(hole) = check_contiguous(range.first, &part) {
                             return Some((vec![Err(hole)], None));
                         }
                         let first = part.last().map(next_index)?;

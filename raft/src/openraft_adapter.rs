@@ -10,9 +10,9 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
 use crate::applier::Applier;
+use crate::openraft_types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, to_raft_log_id};
 use crate::role::RoleTracker;
 use crate::snapshot_download::SnapshotDownload;
-use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, to_raft_log_id};
 
 /// A snapshot: everything up to one index; its content is chosen when it is sent.
 pub(crate) type Snapshot =

@@ -13,7 +13,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
 use crate::group::Group;
 use crate::handle::GroupHandle;
 use crate::in_sync::{FollowerProgress, VoterSets};
-use crate::types::{RaftLogId, from_raft_membership};
+use crate::openraft_types::{RaftLogId, from_raft_membership};
 
 /// A member that responded within this is alive: a few heartbeats.
 const ALIVE_HEARTBEATS: u32 = 4;

@@ -9,10 +9,10 @@ use crate::directory::SnapshotImport;
 
 /// The snapshot download of a replica.
 #[derive(Default)]
-pub(crate) struct SnapshotDownload(Mutex<State>);
+pub(crate) struct SnapshotDownload(Mutex<DownloadState>);
 
 #[derive(Default)]
-struct State {
+struct DownloadState {
     running: bool,
     /// What a failed download has imported so far.
     import: Option<Box<dyn SnapshotImport>>,

@@ -24,9 +24,9 @@ use crate::directory::SnapshotImport;
 use crate::group::Group;
 use crate::net::{Message, NoResponse, Priority};
 use crate::openraft_adapter::Snapshot;
+use crate::openraft_types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
 use crate::snapshot_download::Prepared;
 use crate::state_machine::Extent;
-use crate::types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
 
 /// The most bytes of batches in one response, except for a single longer batch.
 pub(crate) const RESPONSE_BYTES_MAX: usize = 1 << 20;
@@ -119,7 +119,7 @@ impl Group {
         let request =
             Message::FetchBatches { partition, from, up_to: extent.end, bytes_max: RESPONSE_BYTES_MAX as u64 };
         let Message::FetchBatchesResponse(found) = self.call(source, request).await? else {
-            return Err(refused("not an answer to a fetch of batches"));
+            return Err(refused("not a response to a fetch of batches"));
         };
         // What has expired meanwhile is not needed.
         import.skip_to(partition, found.log_start.min(extent.end));
@@ -130,8 +130,8 @@ impl Group {
     }
 
     pub(crate) async fn call(&self, source: ReplicaId, request: Message) -> io::Result<Message> {
-        let answer = self.network.call(self.replica, source, request, Priority::Normal, RESPONSE_TIMEOUT).await;
-        answer.map_err(|NoResponse(why)| refused(&why))
+        let response = self.network.call(self.replica, source, request, Priority::Normal, RESPONSE_TIMEOUT).await;
+        response.map_err(|NoResponse(why)| refused(&why))
     }
 
     /// The state of the newest checkpoint, for another member.

@@ -22,8 +22,10 @@ use ottla_storage::ids::{LogId, ReplicaId};
 use crate::damage::Damage;
 use crate::net::{Message, Network, NoResponse, Priority};
 use crate::openraft_adapter::{Snapshot, StateMachineAdapter};
+use crate::openraft_types::{
+    LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote,
+};
 use crate::role::RoleTracker;
-use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
 
 /// Creates the transport to each member of a group.
 pub(crate) struct TransportFactory {
@@ -68,8 +70,8 @@ const HEARTBEATS_SUSPENDED: &str = "heartbeats are suspended: no majority acknow
 
 impl Transport {
     async fn call(&self, request: Message, option: &RPCOption) -> Result<Message, RPCError<TypeConfig>> {
-        let answer = self.network.call(self.from, self.to, request, Priority::Normal, option.hard_ttl()).await;
-        answer.map_err(|NoResponse(why)| unreachable(&why))
+        let response = self.network.call(self.from, self.to, request, Priority::Normal, option.hard_ttl()).await;
+        response.map_err(|NoResponse(why)| unreachable(&why))
     }
 
     /// Repeats the request until the follower has everything up to `last_included`; returns the vote.
@@ -97,7 +99,7 @@ impl Transport {
                     Message::InstallSnapshotResponse { done: true } => return Ok(vote),
                     Message::InstallSnapshotResponse { done: false } => rt::sleep(INSTALL_SNAPSHOT_INTERVAL).await,
                     Message::HigherVote(higher) => return Ok(higher),
-                    _ => return Err(NoResponse("not an answer to a snapshot".to_owned())),
+                    _ => return Err(NoResponse("not a response to a snapshot".to_owned())),
                 }
             }
         }
@@ -119,7 +121,7 @@ impl Transport {
             Message::RequestVoteResponse { vote, last_log_id, granted } => {
                 Ok(VoteResponse::new(to_raft_vote(vote), last_log_id.map(to_raft_log_id), granted))
             }
-            _ => Err(unreachable("not an answer to a vote request")),
+            _ => Err(unreachable("not a response to a vote request")),
         }
     }
 }
@@ -132,7 +134,7 @@ impl RaftNetworkV2<TypeConfig> for Transport {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        if rpc.entries.is_empty() && self.damage.takes_snapshot_due() {
+        if rpc.entries.is_empty() && self.damage.take_snapshot_due() {
             return Err(unreachable("what comes next is damaged here"));
         }
         let vote = from_raft_vote(&rpc.vote);
@@ -145,18 +147,18 @@ impl RaftNetworkV2<TypeConfig> for Transport {
             entries: rpc.entries.into_iter().map(LogEntry::into_inner).collect(),
             leader_commit: rpc.leader_commit.as_ref().map(from_raft_log_id),
         };
-        let answer = self.call(request, &option).await;
-        if answer.is_err() && mutants::is_on(Bug::AckBeforeQuorum) {
+        let response = self.call(request, &option).await;
+        if response.is_err() && mutants::is_on(Bug::AckBeforeQuorum) {
             return Ok(AppendEntriesResponse::Success);
         }
-        match answer? {
+        match response? {
             Message::AppendEntriesSuccess => Ok(AppendEntriesResponse::Success),
             Message::AppendEntriesPartialSuccess(last) => {
                 Ok(AppendEntriesResponse::PartialSuccess(last.map(to_raft_log_id)))
             }
             Message::AppendEntriesConflict => Ok(AppendEntriesResponse::Conflict),
             Message::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(to_raft_vote(vote))),
-            _ => Err(unreachable("not an answer to an append")),
+            _ => Err(unreachable("not a response to an append")),
         }
     }
 
@@ -213,7 +215,7 @@ impl RaftNetworkV2<TypeConfig> for Transport {
         match self.call(request, &option).await? {
             Message::TransferLeaderResponse { accepted: true } => Ok(Ok(())),
             Message::TransferLeaderResponse { accepted: false } => Err(unreachable("transfer refused")),
-            _ => Err(unreachable("not an answer to a transfer")),
+            _ => Err(unreachable("not a response to a transfer")),
         }
     }
 
@@ -253,18 +255,18 @@ pub(crate) async fn dispatch(
         Message::RequestVote { pre_vote, vote, last_log_id, leadership_transfer } => {
             let mut rpc = VoteRequest::new(to_raft_vote(vote), last_log_id.map(to_raft_log_id));
             rpc.leadership_transfer = leadership_transfer;
-            let answer = if pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
-            let answer = answer.map_err(|e| stopped(&e))?;
+            let response = if pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
+            let response = response.map_err(|e| stopped(&e))?;
             Ok(Message::RequestVoteResponse {
-                vote: from_raft_vote(&answer.vote),
-                last_log_id: answer.last_log_id.as_ref().map(from_raft_log_id),
-                granted: answer.vote_granted,
+                vote: from_raft_vote(&response.vote),
+                last_log_id: response.last_log_id.as_ref().map(from_raft_log_id),
+                granted: response.vote_granted,
             })
         }
         Message::TransferLeader { from_leader, to, last_log_id } => {
             let rpc = TransferLeaderRequest::new(to_raft_vote(from_leader), to.0, last_log_id.map(to_raft_log_id));
-            let answer = raft.handle_transfer_leader(rpc).await.map_err(|e| stopped(&e))?;
-            Ok(Message::TransferLeaderResponse { accepted: answer.is_ok() })
+            let response = raft.handle_transfer_leader(rpc).await.map_err(|e| stopped(&e))?;
+            Ok(Message::TransferLeaderResponse { accepted: response.is_ok() })
         }
         other => Err(NoResponse(format!("not a request: {other:?}"))),
     }

@@ -14,13 +14,13 @@ use ottla_storage::ids::{LogId, RaftIndex, Term};
 use ottla_storage::log::EntryRange;
 use tokio::sync::oneshot;
 
-use crate::applier::{Applier, Origin};
+use crate::applier::{Applier, InitialState};
 use crate::directory::Directory;
 use crate::error::RaftError;
 use crate::host::latest_membership;
 use crate::membership::{Creation, Membership};
+use crate::openraft_types::decode_stored_membership;
 use crate::state_machine::StateMachine;
-use crate::types::decode_stored_membership;
 
 /// The number of terms for which lost frames may have recorded votes, beyond the frames known to be lost.
 const TERMS_LOST: u64 = 1 << 10;
@@ -67,11 +67,11 @@ impl ReplicaSummary {
         directory: &dyn Directory,
         recovered: &RecoveredReplica,
     ) -> Result<LogId, RaftError> {
-        Ok(self.begin_alone(directory, recovered, 1).await?.log_id)
+        Ok(self.begin_sole_voter_term(directory, recovered, 1).await?.log_id)
     }
 
     /// Begins the term that is `terms` after the last known one, with the replica as the only member.
-    async fn begin_alone(
+    async fn begin_sole_voter_term(
         &self,
         directory: &dyn Directory,
         recovered: &RecoveredReplica,
@@ -124,12 +124,12 @@ pub async fn accept_loss(
     let holding = ReplicaSummary::of(&*directory, recovered).await?;
     let log = directory.replica_log(replica).ok_or_else(|| storage("it has no log".to_owned()))?;
     let membership = decode_stored_membership(recovered.membership.clone()).unwrap_or_default();
-    let origin = Origin { applied: recovered.applied, membership, ..Origin::default() };
-    let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), origin, state_machine);
+    let initial = InitialState { applied: recovered.applied, membership, ..InitialState::default() };
+    let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), initial, state_machine);
     let source: Arc<dyn CutSource> = applier.clone();
     directory.register(replica, Arc::downgrade(&source));
     // Each lost frame may have been a vote for a term of its own, and not all lost frames may be known.
-    let last = holding.begin_alone(&*directory, recovered, missing.frames + TERMS_LOST).await?;
+    let last = holding.begin_sole_voter_term(&*directory, recovered, missing.frames + TERMS_LOST).await?;
     let mut next = RaftIndex(recovered.applied.max(log.purged()).map_or(0, |id| id.index.0 + 1));
     while next < last.log_id.index {
         let range = EntryRange { first: next, last: RaftIndex(last.log_id.index.0 - 1) };
@@ -140,13 +140,13 @@ pub async fn accept_loss(
         };
         for entry in part {
             if missing.entries.iter().any(|(first, _)| *first == entry.log_id.index) {
-                applier.lose(entry.log_id);
+                applier.mark_lost(entry.log_id);
             }
             applier.apply(entry.into()).map_err(|error| storage(error.to_string()))?;
         }
     }
     if missing.at_end {
-        applier.lose(last.log_id);
+        applier.mark_lost(last.log_id);
     }
     let log_id = last.log_id;
     applier.apply(last.into()).map_err(|error| storage(error.to_string()))?;

@@ -2,10 +2,10 @@
 //!
 //! A message names replicas, never nodes; the transport looks up where they are located. May not know: sockets.
 
+pub(crate) mod message_codec;
 mod peer_directory;
 pub(crate) mod sim;
 pub(crate) mod tcp;
-pub(crate) mod wire;
 
 use std::time::Duration;
 

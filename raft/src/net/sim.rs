@@ -46,7 +46,7 @@ impl Default for Faults {
 pub type Observer = Arc<dyn Fn(ReplicaId, ReplicaId, &Message) + Send + Sync>;
 
 #[derive(Default)]
-struct State {
+struct SimState {
     observer: Option<Observer>,
     hosts: BTreeMap<SimNode, RaftHost>,
     /// The true locations of replicas, which nodes may not know.
@@ -60,7 +60,7 @@ struct State {
 
 /// A network between simulated nodes; cheap to clone.
 #[derive(Clone, Default)]
-pub struct SimNetwork(Arc<Mutex<State>>);
+pub struct SimNetwork(Arc<Mutex<SimState>>);
 
 /// The network of one node: it reaches the replicas that the node can locate. Node n of the cluster is the simulated
 /// node n.

@@ -199,9 +199,9 @@ impl Cluster {
         let Some(handle) = self.handle(node) else { return false };
         let proposal =
             Proposal { payload: payload.clone(), batches: ottla_storage::entry::Batches::default(), clock_ms: 0 };
-        let asked =
+        let outcome =
             sim::spawn_on(node, async move { rt::timeout(Duration::from_secs(2), handle.propose(proposal)).await });
-        let Ok(Ok(Ok(proposed))) = asked.await else { return false };
+        let Ok(Ok(Ok(proposed))) = outcome.await else { return false };
         self.oracle.lock().acknowledged(proposed.log_id, payload);
         true
     }
@@ -210,11 +210,11 @@ impl Cluster {
     pub(crate) async fn read_index(&self, node: SimNode) {
         let Some(handle) = self.handle(node) else { return };
         let acknowledged = self.oracle.lock().acked.last_key_value().map(|(&index, _)| index);
-        let asked = sim::spawn_on(node, async move {
+        let outcome = sim::spawn_on(node, async move {
             let index = handle.read_index().await?;
             Ok::<_, crate::error::ReadIndexError>((index, handle.applied()))
         });
-        if let Ok(Ok((index, applied))) = asked.await {
+        if let Ok(Ok((index, applied))) = outcome.await {
             assert!(acknowledged <= Some(index.0), "stale read: {acknowledged:?} > {index:?}");
             assert!(super::ledger::index_of(applied) >= index, "not applied up to the index read");
         }

@@ -105,7 +105,7 @@ fn a_false_suspicion_does_no_harm() {
             let (cluster, suspected) = led(3).await;
             all_suspect(&cluster, suspected);
             rt::sleep(SOON).await;
-            let leader = cluster.leader().expect("somebody leads");
+            let leader = cluster.leader().expect("a replica leads");
             assert!(cluster.propose(leader, Bytes::from_static(b"2")).await);
         });
     }
@@ -156,7 +156,11 @@ fn a_suspected_leader_is_not_named_until_its_death_is_confirmed_or_refuted() {
                     let mut role = handle.role();
                     drop(role.wait_for(|role| role.leader.is_none()).await.unwrap());
                     rt::sleep(SOON).await;
-                    assert_eq!((role.borrow().leader, role.borrow().term), (None, before.term), "nobody campaigns yet");
+                    assert_eq!(
+                        (role.borrow().leader, role.borrow().term),
+                        (None, before.term),
+                        "no replica campaigns yet"
+                    );
                     assert!(seen.is_suspected(replica_of(leader)) && !seen.is_suspected(replica_of(follower)));
                     known.send(has_died).unwrap();
                     let named = *role.wait_for(|role| role.leader.is_some()).await.unwrap();
@@ -244,7 +248,7 @@ fn a_leader_that_receives_nothing_is_replaced() {
                 }
                 rt::sleep(Duration::from_millis(5)).await;
                 let waited = rt::now().since(began);
-                assert!(waited < Duration::from_secs(4), "seed {seed}: nobody leads after {waited:?}");
+                assert!(waited < Duration::from_secs(4), "seed {seed}: no other leader after {waited:?}");
             };
             for round in 0..20 {
                 assert!(cluster.propose(successor, Bytes::from_static(b"2")).await, "seed {seed}, round {round}");

@@ -14,12 +14,12 @@ use ottla_storage::log::GroupCreation;
 
 use super::ledger::Ledger;
 use super::memory::{MemoryDirectory, Shared};
-use crate::applier::{Applier, Origin};
+use crate::applier::{Applier, InitialState};
 use crate::directory::Directory;
 use crate::log_store::LogStore;
 use crate::openraft_adapter::{Snapshot, SnapshotPointBuilder, StateMachineAdapter};
+use crate::openraft_types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::role::RoleTracker;
-use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Our state machine; only the installation of a foreign snapshot, which it refuses, is simulated by the test.
 pub(crate) struct Installable {
@@ -75,7 +75,7 @@ impl StoreBuilder<TypeConfig, LogStore, Installable, Arc<MemoryDirectory>> for O
         let creation = GroupCreation { replica, payload: bytes::Bytes::new(), vote: None, purged: None };
         let log = shared.create_replica(creation).await.unwrap();
         let ledger = Ledger::restore(&[], Arc::default());
-        let applier = Applier::new(shared, log.clone(), Arc::default(), Origin::default(), Box::new(ledger));
+        let applier = Applier::new(shared, log.clone(), Arc::default(), InitialState::default(), Box::new(ledger));
         let adapter =
             StateMachineAdapter { applier, role_tracker: RoleTracker::new(), snapshot_download: Arc::default() };
         Ok((directory, LogStore::new(log, 1 << 20), Installable::new(adapter)))

@@ -148,22 +148,22 @@ fn put_identity(into: &mut BytesMut, identity: &Identity) {
 }
 
 /// The identity at the end of a message; `between` bytes stand between directory and cluster.
-fn identity(words: &mut &[u8], between: usize) -> io::Result<(Identity, Vec<u8>)> {
-    if words.len() < 20 + between {
-        return Err(invalid("a hello ends early"));
+fn identity(bytes: &mut &[u8], between: usize) -> io::Result<(Identity, Vec<u8>)> {
+    if bytes.len() < 20 + between {
+        return Err(invalid("a handshake ends early"));
     }
-    let (node, directory) = (NodeId(words.get_i32()), Uuid::from_u128(words.get_u128()));
-    let held = words[..between].to_vec();
-    words.advance(between);
-    let cluster = std::str::from_utf8(words).map_err(|_| invalid("a cluster id is no text"))?;
+    let (node, directory) = (NodeId(bytes.get_i32()), Uuid::from_u128(bytes.get_u128()));
+    let held = bytes[..between].to_vec();
+    bytes.advance(between);
+    let cluster = std::str::from_utf8(bytes).map_err(|_| invalid("a cluster id is no text"))?;
     let cluster = (!cluster.is_empty()).then(|| cluster.to_owned());
     Ok((Identity { node, directory, cluster }, held))
 }
 
-async fn write(to: &mut (impl AsyncWrite + Unpin), words: &[u8]) -> io::Result<()> {
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     let mut framed = BytesMut::from(&MAGIC[..]);
-    framed.put_u16(u16::try_from(words.len()).map_err(|_| invalid("a hello is too long"))?);
-    framed.put_slice(words);
+    framed.put_u16(u16::try_from(bytes.len()).map_err(|_| invalid("a handshake is too long"))?);
+    framed.put_slice(bytes);
     to.write_all(&framed).await?;
     to.flush().await
 }
@@ -175,30 +175,30 @@ async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     if magic != MAGIC {
         return Err(invalid("not a node of Ottla: check the ports in ottla.cluster.seeds"));
     }
-    let mut words = vec![0; usize::from(u16::from_be_bytes([high, low]))];
-    from.read_exact(&mut words).await?;
-    Ok(words)
+    let mut bytes = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+    from.read_exact(&mut bytes).await?;
+    Ok(bytes)
 }
 
 pub(super) async fn write_request(to: &mut (impl AsyncWrite + Unpin), request: &HandshakeRequest) -> io::Result<()> {
-    let mut words = BytesMut::new();
-    words.put_slice(&[request.oldest, request.newest, request.class as u8]);
+    let mut bytes = BytesMut::new();
+    bytes.put_slice(&[request.oldest, request.newest, request.class as u8]);
     let expected = request.expected.map_or(ANY_NODE, |node| node.0);
-    words.put_i32(request.identity.node.0);
-    words.put_u128(request.identity.directory.as_u128());
-    words.put_i32(expected);
-    words.put_slice(request.identity.cluster.as_deref().unwrap_or_default().as_bytes());
-    write(to, &words).await
+    bytes.put_i32(request.identity.node.0);
+    bytes.put_u128(request.identity.directory.as_u128());
+    bytes.put_i32(expected);
+    bytes.put_slice(request.identity.cluster.as_deref().unwrap_or_default().as_bytes());
+    write(to, &bytes).await
 }
 
 pub(super) async fn read_request(from: &mut (impl AsyncRead + Unpin)) -> io::Result<HandshakeRequest> {
-    let words = read(from).await?;
-    let mut rest = words.as_slice();
+    let bytes = read(from).await?;
+    let mut rest = bytes.as_slice();
     let Some(([oldest, newest, class], behind)) = rest.split_first_chunk::<3>() else {
-        return Err(invalid("a hello ends early"));
+        return Err(invalid("a handshake ends early"));
     };
     rest = behind;
-    let class = ConnectionClass::of(*class).ok_or_else(|| invalid("a hello of no known class"))?;
+    let class = ConnectionClass::of(*class).ok_or_else(|| invalid("a handshake of no known class"))?;
     let (identity, expected) = identity(&mut rest, 4)?;
     let expected = NodeId(expected.as_slice().get_i32());
     let expected = (expected.0 != ANY_NODE).then_some(expected);
@@ -207,35 +207,35 @@ pub(super) async fn read_request(from: &mut (impl AsyncRead + Unpin)) -> io::Res
 
 pub(super) async fn write_response(
     to: &mut (impl AsyncWrite + Unpin),
-    answer: &Result<Identity, HandshakeRejection>,
+    response: &Result<Identity, HandshakeRejection>,
 ) -> io::Result<()> {
-    let mut words = BytesMut::new();
-    match answer {
+    let mut bytes = BytesMut::new();
+    match response {
         Ok(own) => {
-            words.put_slice(&[0, VERSION]);
-            put_identity(&mut words, own);
+            bytes.put_slice(&[0, VERSION]);
+            put_identity(&mut bytes, own);
         }
         Err(why) => {
-            words.put_u8(1);
-            words.put_slice(why.to_string().as_bytes());
+            bytes.put_u8(1);
+            bytes.put_slice(why.to_string().as_bytes());
         }
     }
-    write(to, &words).await
+    write(to, &bytes).await
 }
 
 /// The identity of the responding node, or why it rejected the handshake.
 pub(super) async fn read_response(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Identity, String>> {
-    let words = read(from).await?;
-    match words.split_first() {
+    let bytes = read(from).await?;
+    match bytes.split_first() {
         Some((0, rest)) => {
-            let (version, mut rest) = rest.split_first().ok_or_else(|| invalid("a welcome ends early"))?;
+            let (version, mut rest) = rest.split_first().ok_or_else(|| invalid("a handshake response ends early"))?;
             if *version != VERSION {
-                return Err(invalid("a welcome in a version that was not offered"));
+                return Err(invalid("a handshake response in a version that was not offered"));
             }
             Ok(Ok(identity(&mut rest, 0)?.0))
         }
         Some((1, why)) => Ok(Err(String::from_utf8_lossy(why).into_owned())),
-        _ => Err(invalid("an answer to a hello of no known kind")),
+        _ => Err(invalid("a handshake response of no known kind")),
     }
 }
 
@@ -256,17 +256,17 @@ mod tests {
     fn handshakes_round_trip_and_truncated_ones_are_rejected() {
         for (cluster, expected) in [(None, None), (Some("c"), Some(NodeId(7)))] {
             let request = HandshakeRequest::new(known(3, 9, cluster), ConnectionClass::Entries, expected);
-            let mut words = Vec::new();
-            block_on(write_request(&mut words, &request)).unwrap();
-            assert_eq!(block_on(read_request(&mut &words[..])).unwrap(), request);
-            assert!((0..words.len()).all(|cut| block_on(read_request(&mut &words[..cut])).is_err()));
+            let mut bytes = Vec::new();
+            block_on(write_request(&mut bytes, &request)).unwrap();
+            assert_eq!(block_on(read_request(&mut &bytes[..])).unwrap(), request);
+            assert!((0..bytes.len()).all(|cut| block_on(read_request(&mut &bytes[..cut])).is_err()));
         }
         let refused = HandshakeRejection::NotHere { found: NodeId(1), expected: 2 };
-        for answer in [Ok(known(3, 9, None)), Ok(known(3, 9, Some("c"))), Err(refused)] {
-            let mut words = Vec::new();
-            block_on(write_response(&mut words, &answer)).unwrap();
-            let response = block_on(read_response(&mut &words[..])).unwrap();
-            assert_eq!(response, answer.map_err(|why| why.to_string()));
+        for sent in [Ok(known(3, 9, None)), Ok(known(3, 9, Some("c"))), Err(refused)] {
+            let mut bytes = Vec::new();
+            block_on(write_response(&mut bytes, &sent)).unwrap();
+            let received = block_on(read_response(&mut &bytes[..])).unwrap();
+            assert_eq!(received, sent.map_err(|why| why.to_string()));
         }
         assert!(block_on(read_request(&mut &b"GET / HTTP/1.1\r\n"[..])).is_err());
     }
@@ -283,10 +283,10 @@ mod tests {
             ..HandshakeRequest::new(known(2, 20, Some("c")), ConnectionClass::Entries, None)
         };
         assert_eq!(request, expected);
-        let mut answer = Vec::new();
-        block_on(write_response(&mut answer, &request.check(&own).map(|()| own.clone()))).unwrap();
+        let mut response = Vec::new();
+        block_on(write_response(&mut response, &request.check(&own).map(|()| own.clone()))).unwrap();
         let welcome = [&b"OTLA"[..], &[0, 23, 0, 1, 0, 0, 0, 1], &[0; 15], &[10], b"c"].concat();
-        assert_eq!(answer, welcome);
+        assert_eq!(response, welcome);
         // In the other direction the response must be in the version that this node offered; another version is an
         // error.
         assert_eq!(block_on(read_response(&mut &welcome[..])).unwrap(), Ok(own));

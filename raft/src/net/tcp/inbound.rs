@@ -18,12 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::connected_peers::{ConnectedPeer, ConnectedPeers};
-use super::frame::{Batch, FrameReader, Kind, Sealed};
+use super::frame::{Batch, EncodedFrame, FrameReader, Kind};
 use super::handshake::{read_request, write_response};
 use super::local_node::LocalNode;
 use super::peer_connection::{HANDSHAKE_TIMEOUT, IDLE_MAX, WRITE_BYTES, call_budget, units};
 use crate::host::RaftHost;
-use crate::net::wire::decode;
+use crate::net::message_codec::decode;
 
 /// The most connections at one time, including those whose handshake is not complete.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -70,15 +70,15 @@ pub(super) fn listen(listener: TcpListener, host: RaftHost, local: Arc<LocalNode
 }
 
 async fn receive(stream: TcpStream, host: RaftHost, local: Arc<LocalNode>) {
-    let from = stream.peer_addr().map_or_else(|_| "somebody".to_owned(), |address| address.to_string());
+    let from = stream.peer_addr().map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string());
     match rt::timeout(HANDSHAKE_TIMEOUT, handshake(stream, &local)).await {
         Ok(Ok(Some((stream, peer)))) => {
             let ended = exchange(stream, &host).await;
             tracing::debug!(node = peer.node().0, from, "connection of another node ended: {ended:?}");
         }
         Ok(Ok(None)) => {}
-        Ok(Err(error)) => tracing::warn!(from, "the cluster listener got no hello: {error}"),
-        Err(_) => tracing::warn!(from, "the cluster listener got no hello in time"),
+        Ok(Err(error)) => tracing::warn!(from, "the cluster listener received no handshake: {error}"),
+        Err(_) => tracing::warn!(from, "the cluster listener received no handshake in time"),
     }
 }
 
@@ -88,25 +88,25 @@ async fn handshake(mut stream: TcpStream, local: &Arc<LocalNode>) -> io::Result<
     let request = read_request(&mut stream).await?;
     let own = local.identity();
     let peer = request.check(&own).and_then(|()| ConnectedPeers::register(&local.connected, &request));
-    let answer = peer.as_ref().map(|_| own).map_err(Clone::clone);
-    write_response(&mut stream, &answer).await?;
+    let response = peer.as_ref().map(|_| own).map_err(Clone::clone);
+    write_response(&mut stream, &response).await?;
     match peer {
         Ok(peer) => Ok(Some((stream, peer))),
         Err(why) => {
-            tracing::warn!(node = request.identity.node.0, "a node is refused: {why}");
+            tracing::warn!(node = request.identity.node.0, "a node is rejected: {why}");
             Ok(None)
         }
     }
 }
 
-type Answer = (Sealed, Option<OwnedSemaphorePermit>);
+type Response = (EncodedFrame, Option<OwnedSemaphorePermit>);
 
 async fn exchange(stream: TcpStream, host: &RaftHost) -> io::Result<()> {
     let (reading, writing) = stream.into_split();
-    let (answers, outgoing) = mpsc::unbounded_channel();
+    let (responses, outgoing) = mpsc::unbounded_channel();
     tokio::select! {
         biased;
-        ended = read_frames(reading, host, answers) => ended,
+        ended = read_frames(reading, host, responses) => ended,
         ended = write_frames(writing, outgoing) => ended,
     }
 }
@@ -114,7 +114,7 @@ async fn exchange(stream: TcpStream, host: &RaftHost) -> io::Result<()> {
 async fn read_frames(
     mut from: OwnedReadHalf,
     host: &RaftHost,
-    answers: mpsc::UnboundedSender<Answer>,
+    responses: mpsc::UnboundedSender<Response>,
 ) -> io::Result<()> {
     let (mut frames, mut tasks) = (FrameReader::default(), FuturesUnordered::new());
     // Requests in progress are bounded: a sender of more waits.
@@ -133,30 +133,30 @@ async fn read_frames(
                 let taken = Arc::clone(&budget).acquire_many_owned(units(frame.body.len())).await;
                 let taken = taken.map_err(io::Error::other)?;
                 let request = decode(frame.body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                let (host, answers) = (host.clone(), answers.clone());
+                let (host, responses) = (host.clone(), responses.clone());
                 tasks.push(Task(rt::spawn(async move {
-                    let answer = host.deliver(frame.from, frame.to, request).await;
-                    let _ended = answers.send((Sealed::answer(frame.number, &answer), Some(taken)));
+                    let response = host.deliver(frame.from, frame.to, request).await;
+                    let _ended = responses.send((EncodedFrame::response(frame.number, &response), Some(taken)));
                 })));
             }
             Kind::Ping => {
-                let _ended = answers.send((Sealed::bare(Kind::Pong), None));
+                let _ended = responses.send((EncodedFrame::bare(Kind::Pong), None));
             }
-            Kind::Answer | Kind::Refusal | Kind::Pong => {
-                return Err(io::Error::other("an answer where questions are expected"));
+            Kind::Response | Kind::NoResponse | Kind::Pong => {
+                return Err(io::Error::other("a response where requests are expected"));
             }
         }
     }
 }
 
-async fn write_frames(mut to: OwnedWriteHalf, mut answers: mpsc::UnboundedReceiver<Answer>) -> io::Result<()> {
+async fn write_frames(mut to: OwnedWriteHalf, mut responses: mpsc::UnboundedReceiver<Response>) -> io::Result<()> {
     let mut batch = Batch::default();
-    while let Some(first) = answers.recv().await {
+    while let Some(first) = responses.recv().await {
         let (mut next, mut written) = (Some(first), Vec::new());
         while let Some((frame, taken)) = next.take() {
             batch.push(frame);
             written.push(taken);
-            next = if batch.bytes() < WRITE_BYTES { answers.try_recv().ok() } else { None };
+            next = if batch.bytes() < WRITE_BYTES { responses.try_recv().ok() } else { None };
         }
         to.write_all_buf(&mut batch).await?;
         drop(written);

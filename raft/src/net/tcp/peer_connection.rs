@@ -20,10 +20,10 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::frame::{Batch, Frame, FrameReader, Kind, Sealed};
+use super::frame::{Batch, EncodedFrame, Frame, FrameReader, Kind};
 use super::handshake::{ConnectionClass, HandshakeRequest, Identity, read_response, same_cluster, write_request};
 use super::local_node::LocalNode;
-use crate::net::wire::decode;
+use crate::net::message_codec::decode;
 use crate::net::{Message, NoResponse};
 
 /// Requests in flight on one connection, in units of [`UNIT_BYTES`].
@@ -57,13 +57,13 @@ pub(super) fn call_budget() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(BUDGET_UNITS))
 }
 
-type Answer = Result<Message, NoResponse>;
+type Response = Result<Message, NoResponse>;
 
 /// Requests that wait for a response.
 #[derive(Default)]
 struct Calls {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Response>>>,
 }
 
 impl Calls {
@@ -71,9 +71,9 @@ impl Calls {
         self.waiting.lock().contains_key(&number)
     }
 
-    fn answer(&self, number: u64, answer: Answer) {
+    fn complete(&self, number: u64, response: Response) {
         if let Some(responder) = self.waiting.lock().remove(&number) {
-            let _gave_up = responder.send(answer);
+            let _gave_up = responder.send(response);
         }
     }
 
@@ -99,7 +99,7 @@ impl Drop for CallGuard<'_> {
 
 struct Outgoing {
     number: u64,
-    frame: Sealed,
+    frame: EncodedFrame,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -124,21 +124,21 @@ impl PeerConnection {
     }
 
     /// Sends a request; waits for its response as long as the caller does.
-    pub(super) async fn call(&self, ends: (ReplicaId, ReplicaId), request: &Message) -> Answer {
+    pub(super) async fn call(&self, ends: (ReplicaId, ReplicaId), request: &Message) -> Response {
         if let Some((until, why)) = &*self.backoff.lock()
             && rt::now() < *until
         {
             return Err(NoResponse(why.clone()));
         }
         let number = self.calls.next.fetch_add(1, Ordering::Relaxed);
-        let frame = Sealed::request(number, ends, request).map_err(|error| NoResponse(error.to_string()))?;
+        let frame = EncodedFrame::request(number, ends, request).map_err(|error| NoResponse(error.to_string()))?;
         let closed = || NoResponse("the connection is closed".to_owned());
         let budget = Arc::clone(&self.budget).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
-        let (responder, answer) = oneshot::channel();
+        let (responder, response) = oneshot::channel();
         self.calls.waiting.lock().insert(number, responder);
         let _guard = CallGuard { calls: &self.calls, number };
         self.queue.send(Outgoing { number, frame, _permit: budget }).map_err(|_| closed())?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        response.await.unwrap_or_else(|_| Err(closed()))
     }
 }
 
@@ -254,16 +254,16 @@ impl ConnectionTask {
         while let Some(Frame { kind, number, body, .. }) = frames.next(&mut from).await? {
             received_at.store(rt::now().0, Ordering::Relaxed);
             match kind {
-                Kind::Answer => {
+                Kind::Response => {
                     let message = decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                    self.calls.answer(number, Ok(message));
+                    self.calls.complete(number, Ok(message));
                 }
-                Kind::Refusal => {
+                Kind::NoResponse => {
                     let why = String::from_utf8_lossy(&body).into_owned();
-                    self.calls.answer(number, Err(NoResponse(why)));
+                    self.calls.complete(number, Err(NoResponse(why)));
                 }
                 Kind::Pong => {}
-                Kind::Request | Kind::Ping => return Err(io::Error::other("a question where answers are expected")),
+                Kind::Request | Kind::Ping => return Err(io::Error::other("a request where responses are expected")),
             }
         }
         Ok(())
@@ -293,9 +293,9 @@ impl ConnectionTask {
                 biased;
                 outgoing = queue.recv() => match outgoing {
                     Some(outgoing) => next = Some(outgoing),
-                    None => return Err(io::Error::other("the link is not needed any more")),
+                    None => return Err(io::Error::other("the connection is not needed any more")),
                 },
-                () = ping.notified() => batch.push(Sealed::bare(Kind::Ping)),
+                () = ping.notified() => batch.push(EncodedFrame::bare(Kind::Ping)),
             }
         }
     }
@@ -339,7 +339,7 @@ pub(super) async fn connect_to(
         write_request(&mut stream, &request).await?;
         read_response(&mut stream).await
     };
-    let answer = rt::timeout(HANDSHAKE_TIMEOUT, said).await.map_err(|_| late("no hello in time"))??;
+    let answer = rt::timeout(HANDSHAKE_TIMEOUT, said).await.map_err(|_| late("no handshake in time"))??;
     let other = answer.map_err(|why| io::Error::new(io::ErrorKind::ConnectionRefused, format!("{address}: {why}")))?;
     same_cluster(own, &other).map_err(io::Error::other)?;
     Ok((stream, other))

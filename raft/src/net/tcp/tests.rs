@@ -55,10 +55,10 @@ async fn node(map: &Arc<Map>, identity: Identity) -> OneNode {
     let own = identity.node;
     let network = TcpNetwork::new(identity, map.clone());
     let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
-    let service = move |_from: ReplicaId, question: Bytes| -> BoxFuture<'static, Option<Bytes>> {
+    let service = move |_from: ReplicaId, request: Bytes| -> BoxFuture<'static, Option<Bytes>> {
         Box::pin(async move {
             let own = u8::try_from(own.0).ok()?;
-            Some([&[own], &question[..]].concat().into())
+            Some([&[own], &request[..]].concat().into())
         })
     };
     host.serve(ReplicaId(u64::from(own.0.unsigned_abs())), Arc::new(service));
@@ -76,12 +76,9 @@ async fn bind_again(address: &str) -> TcpListener {
     }
 }
 
-async fn ask(from: &OneNode, to: u64, question: &[u8]) -> Result<Bytes, String> {
-    let question = Bytes::copy_from_slice(question);
-    from.host
-        .request(ReplicaId(9), ReplicaId(to), question, Priority::Normal, WAIT)
-        .await
-        .map_err(|why| why.to_string())
+async fn ask(from: &OneNode, to: u64, request: &[u8]) -> Result<Bytes, String> {
+    let request = Bytes::copy_from_slice(request);
+    from.host.request(ReplicaId(9), ReplicaId(to), request, Priority::Normal, WAIT).await.map_err(|why| why.to_string())
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -94,12 +91,12 @@ fn requests_of_all_sizes_are_answered_in_any_order() {
         let map = Arc::default();
         let (one, two) = (node(&map, identity(1, 10, None)).await, node(&map, identity(2, 20, Some("c"))).await);
         let sizes = (0..200_usize).map(|number| number * number * 7);
-        let asked = join_all(sizes.map(|size| {
-            let (one, question) = (&one, vec![5; size]);
-            async move { (ask(one, 2, &question).await, question) }
+        let responses = join_all(sizes.map(|size| {
+            let (one, request) = (&one, vec![5; size]);
+            async move { (ask(one, 2, &request).await, request) }
         }));
-        for (answer, question) in asked.await {
-            assert_eq!(answer.unwrap(), [&[2], &question[..]].concat());
+        for (response, request) in responses.await {
+            assert_eq!(response.unwrap(), [&[2], &request[..]].concat());
         }
         assert_eq!(ask(&two, 1, b"back").await.unwrap(), &b"\x01back"[..]);
         assert!(ask(&one, 3, b"").await.unwrap_err().contains("not known"));
@@ -158,33 +155,33 @@ fn a_dead_process_is_distinguished_from_a_closed_connection() {
     block_on(async {
         let map = Arc::default();
         let one = node(&map, identity(1, 10, None)).await;
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        one.network.on_peer_closed(Arc::new(move |node, confirmation| drop(tell.send((node, confirmation)))));
+        let (closed, mut closed_nodes) = tokio::sync::mpsc::unbounded_channel();
+        one.network.on_peer_closed(Arc::new(move |node, confirmation| drop(closed.send((node, confirmation)))));
         let two = node(&map, identity(2, 20, None)).await;
         assert_eq!(ask(&one, 2, b"?").await.unwrap(), &b"\x02?"[..]);
         let address = two.address.clone();
         drop(two);
         let dying = bind_again(&address).await;
-        let (node_id, confirmation) = told.recv().await.unwrap();
+        let (node_id, confirmation) = closed_nodes.recv().await.unwrap();
         assert_eq!(node_id, NodeId(2));
         for _ in 0..3 {
             drop(dying.accept().await.unwrap());
         }
         drop(dying);
-        assert!(confirmation.await.unwrap(), "nobody listens any more");
+        assert!(confirmation.await.unwrap(), "the port is closed");
 
         let two = node(&map, identity(2, 20, None)).await;
         while ask(&one, 2, b"?").await.is_err() {
             tokio::task::yield_now().await;
         }
-        while told.try_recv().is_ok() {}
+        while closed_nodes.try_recv().is_ok() {}
         let address = two.address.clone();
         drop(two);
         let again = bind_again(&address).await;
         let network = TcpNetwork::new(identity(2, 20, None), map.clone());
         let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
         let _listening = network.listen(again, host);
-        let (_, confirmation) = told.recv().await.unwrap();
-        assert!(!confirmation.await.unwrap(), "somebody answers");
+        let (_, confirmation) = closed_nodes.recv().await.unwrap();
+        assert!(!confirmation.await.unwrap(), "a node listens");
     });
 }

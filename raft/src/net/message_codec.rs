@@ -19,7 +19,7 @@ const OWN_PART_BYTES: usize = 4 << 10;
 
 /// The bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum WireError {
+pub(crate) enum DecodeError {
     /// They end too early.
     #[error("a message ends in {0}")]
     Short(&'static str),
@@ -33,13 +33,13 @@ pub(crate) enum WireError {
 
 /// An encoded message as parts that are sent one after another.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(super) struct MessageEncoder {
     done: Vec<Bytes>,
     open: BytesMut,
     bytes: usize,
 }
 
-impl Parts {
+impl MessageEncoder {
     /// All parts, in order.
     pub(super) fn finish(mut self) -> Vec<Bytes> {
         if !self.open.is_empty() {
@@ -172,13 +172,13 @@ impl Parts {
                 self.u8(8);
                 self.flag(*accepted);
             }
-            Message::Request(question) => {
+            Message::Request(payload) => {
                 self.u8(9);
-                self.data(question);
+                self.data(payload);
             }
-            Message::Response(answer) => {
+            Message::Response(payload) => {
                 self.u8(10);
-                self.data(answer);
+                self.data(payload);
             }
             Message::InstallSnapshot { vote, last_included } => {
                 self.u8(11);
@@ -228,43 +228,43 @@ impl Parts {
     }
 }
 
-/// Decodes what [`Parts`] encoded.
-struct Reader(Bytes);
+/// Decodes what [`MessageEncoder`] encoded.
+struct MessageDecoder(Bytes);
 
-impl Reader {
-    fn need(&self, bytes: usize, what: &'static str) -> Result<(), WireError> {
-        if self.0.len() < bytes { Err(WireError::Short(what)) } else { Ok(()) }
+impl MessageDecoder {
+    fn need(&self, bytes: usize, what: &'static str) -> Result<(), DecodeError> {
+        if self.0.len() < bytes { Err(DecodeError::Short(what)) } else { Ok(()) }
     }
 
-    fn u8(&mut self, what: &'static str) -> Result<u8, WireError> {
+    fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         self.need(1, what)?;
         Ok(self.0.get_u8())
     }
 
-    fn u32(&mut self, what: &'static str) -> Result<u32, WireError> {
+    fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
         self.need(4, what)?;
         Ok(self.0.get_u32())
     }
 
-    fn u64(&mut self, what: &'static str) -> Result<u64, WireError> {
+    fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         self.need(8, what)?;
         Ok(self.0.get_u64())
     }
 
-    fn i64(&mut self, what: &'static str) -> Result<i64, WireError> {
+    fn i64(&mut self, what: &'static str) -> Result<i64, DecodeError> {
         Ok(self.u64(what)?.cast_signed())
     }
 
-    fn flag(&mut self, what: &'static str) -> Result<bool, WireError> {
+    fn flag(&mut self, what: &'static str) -> Result<bool, DecodeError> {
         match self.u8(what)? {
             0 => Ok(false),
             1 => Ok(true),
-            tag => Err(WireError::Tag(what, tag)),
+            tag => Err(DecodeError::Tag(what, tag)),
         }
     }
 
-    fn data(&mut self, what: &'static str) -> Result<Bytes, WireError> {
-        let length = usize::try_from(self.u32(what)?).map_err(|_| WireError::Short(what))?;
+    fn data(&mut self, what: &'static str) -> Result<Bytes, DecodeError> {
+        let length = usize::try_from(self.u32(what)?).map_err(|_| DecodeError::Short(what))?;
         self.need(length, what)?;
         Ok(self.0.split_to(length))
     }
@@ -274,55 +274,55 @@ impl Reader {
         &mut self,
         least: usize,
         what: &'static str,
-        mut item: impl FnMut(&mut Self) -> Result<T, WireError>,
-    ) -> Result<Vec<T>, WireError> {
-        let count = usize::try_from(self.u32(what)?).map_err(|_| WireError::Short(what))?;
+        mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let count = usize::try_from(self.u32(what)?).map_err(|_| DecodeError::Short(what))?;
         self.need(count.saturating_mul(least), what)?;
         (0..count).map(|_| item(self)).collect()
     }
 
-    fn log_id(&mut self) -> Result<LogId, WireError> {
+    fn log_id(&mut self) -> Result<LogId, DecodeError> {
         Ok(LogId { term: Term(self.u64("a term")?), index: RaftIndex(self.u64("an index")?) })
     }
 
-    fn maybe_log_id(&mut self) -> Result<Option<LogId>, WireError> {
+    fn maybe_log_id(&mut self) -> Result<Option<LogId>, DecodeError> {
         if self.flag("a log id")? { self.log_id().map(Some) } else { Ok(None) }
     }
 
-    fn vote(&mut self) -> Result<Vote, WireError> {
+    fn vote(&mut self) -> Result<Vote, DecodeError> {
         let (term, voted_for) = (Term(self.u64("a vote")?), ReplicaId(self.u64("a vote")?));
         Ok(Vote { term, voted_for, committed: self.flag("a vote")? })
     }
 
-    fn partition(&mut self) -> Result<PartitionId, WireError> {
+    fn partition(&mut self) -> Result<PartitionId, DecodeError> {
         self.need(20, "a partition")?;
         let topic = Uuid::from_u128(self.0.get_u128());
         Ok(PartitionId { topic, index: self.0.get_i32() })
     }
 
-    fn entry(&mut self) -> Result<Entry, WireError> {
+    fn entry(&mut self) -> Result<Entry, DecodeError> {
         let log_id = self.log_id()?;
         let kind = match self.u8("an entry's kind")? {
             0 => EntryKind::Blank,
             1 => EntryKind::Normal,
             2 => EntryKind::Membership,
-            tag => return Err(WireError::Tag("an entry's kind", tag)),
+            tag => return Err(DecodeError::Tag("an entry's kind", tag)),
         };
         let (clock_ms, payload) = (self.i64("an entry's clock")?, self.data("an entry's command")?);
-        let batches = self.list(24, "an entry's batches", |reader| {
-            Ok(EntryBatch { partition: reader.partition()?, data: reader.data("a batch")? })
+        let batches = self.list(24, "an entry's batches", |decoder| {
+            Ok(EntryBatch { partition: decoder.partition()?, data: decoder.data("a batch")? })
         })?;
         Ok(Entry { log_id, kind, clock_ms, payload, batches: batches.into() })
     }
 
-    fn snapshot(&mut self) -> Result<ReplicaSnapshot, WireError> {
+    fn snapshot(&mut self) -> Result<ReplicaSnapshot, DecodeError> {
         let (applied, membership) = (self.log_id()?, self.data("a membership")?);
         let checksum = self.u64("a checksum")?;
-        let keys = self.list(8, "a state", |reader| Ok((reader.data("a key")?, reader.data("a value")?)))?;
+        let keys = self.list(8, "a state", |decoder| Ok((decoder.data("a key")?, decoder.data("a value")?)))?;
         Ok(ReplicaSnapshot { applied, membership, checksum, keys })
     }
 
-    fn message(&mut self) -> Result<Message, WireError> {
+    fn message(&mut self) -> Result<Message, DecodeError> {
         Ok(match self.u8("a message")? {
             0 => {
                 let (vote, prev_log_id, leader_commit) = (self.vote()?, self.maybe_log_id()?, self.maybe_log_id()?);
@@ -363,28 +363,28 @@ impl Reader {
             }
             16 => {
                 let log_start = Offset(self.i64("a log start")?);
-                let batches = self.list(12, "batches", |reader| {
-                    let max_timestamp_ms = reader.i64("a timestamp")?;
-                    Ok(ExportedBatch { max_timestamp_ms, data: reader.data("a batch")? })
+                let batches = self.list(12, "batches", |decoder| {
+                    let max_timestamp_ms = decoder.i64("a timestamp")?;
+                    Ok(ExportedBatch { max_timestamp_ms, data: decoder.data("a batch")? })
                 })?;
                 Message::FetchBatchesResponse(Exported { log_start, batches })
             }
-            tag => return Err(WireError::Tag("a message", tag)),
+            tag => return Err(DecodeError::Tag("a message", tag)),
         })
     }
 }
 
 /// Decodes a message that fills `bytes`.
-pub(crate) fn decode(bytes: Bytes) -> Result<Message, WireError> {
-    let mut reader = Reader(bytes);
-    let message = reader.message()?;
-    if reader.0.is_empty() { Ok(message) } else { Err(WireError::Long(reader.0.len())) }
+pub(crate) fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
+    let mut decoder = MessageDecoder(bytes);
+    let message = decoder.message()?;
+    if decoder.0.is_empty() { Ok(message) } else { Err(DecodeError::Long(decoder.0.len())) }
 }
 
 /// A message as one part.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn encode(message: &Message) -> Bytes {
-    let mut parts = Parts::default();
+    let mut parts = MessageEncoder::default();
     parts.message(message);
     parts.finish().concat().into()
 }
@@ -450,14 +450,14 @@ mod tests {
                 assert!(decode(bytes.slice(..cut)).is_err(), "{message:?} cut at {cut}");
             }
             let longer = [&bytes[..], &[0]].concat();
-            assert_eq!(decode(longer.into()), Err(WireError::Long(1)));
+            assert_eq!(decode(longer.into()), Err(DecodeError::Long(1)));
         }
     }
 
     #[test]
     fn long_payloads_are_not_copied() {
         let data = Bytes::from(vec![1; OWN_PART_BYTES]);
-        let mut parts = Parts::default();
+        let mut parts = MessageEncoder::default();
         parts.message(&Message::Request(data.clone()));
         let bytes = parts.bytes();
         let parts = parts.finish();
@@ -473,6 +473,6 @@ mod tests {
         let mut bytes = vec![16];
         bytes.extend([0; 8]);
         bytes.extend(u32::MAX.to_be_bytes());
-        assert_eq!(decode(bytes.into()), Err(WireError::Short("batches")));
+        assert_eq!(decode(bytes.into()), Err(DecodeError::Short("batches")));
     }
 }
