@@ -1,8 +1,9 @@
-//! CheckQuorum: a leader that no majority acknowledges stops serving until one does, so that clients that still reach it look for
-//! another leader.
+//! CheckQuorum: a leader that no majority acknowledges stops serving until one does, so that clients that still reach
+//! it look for another leader.
 //!
-//! It also suspends its heartbeats, for 2 of every 3 seconds: where its messages arrive and the responses do not, its followers
-//! would otherwise hear it, remain its followers, and have no leader that serves. May not know: why responses are missing.
+//! It also suspends its heartbeats, for 2 of every 3 seconds: where its messages arrive and the responses do not, its
+//! followers would otherwise hear it, remain its followers, and have no leader that serves. May not know: why responses
+//! are missing.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crate::group::Group;
 
 /// A leader that no majority has acknowledged for so long stops serving.
 const QUORUM_SILENCE_MAX: Duration = Duration::from_secs(2);
-/// Such a leader sends nothing for so long, which is enough to be suspected and replaced; then it tries whether it is acknowledged.
+/// Such a leader sends nothing for so long, which is enough to be suspected and replaced; then it tries whether it is
+/// acknowledged.
 const SUSPEND_TIME: Duration = Duration::from_secs(2);
 /// How long it tries.
 const TRIAL_TIME: Duration = Duration::from_secs(1);
@@ -25,11 +27,13 @@ fn suspends_heartbeats(silent: Duration) -> bool {
 }
 
 impl Group {
-    /// Notes whether a majority has acknowledged this leader lately. A leader that had lost its quorum serves again when all that
-    /// it has logged is applied: a client that gave up waiting for its entries reads the state that they make, not the one before.
+    /// Notes whether a majority has acknowledged this leader lately. A leader that had lost its quorum serves again
+    /// when all that it has logged is applied: a client that gave up waiting for its entries reads the state that they
+    /// make, not the one before.
     pub(crate) fn check_quorum(&self) {
         let metrics = self.raft.data_metrics();
-        // Not known before the first response: until then nothing of its term is committed, and it does not serve anyhow.
+        // Not known before the first response: until then nothing of its term is committed, and it does not serve
+        // anyhow.
         let silent = metrics.borrow_watched().last_quorum_acked.as_ref().map(|at| at.elapsed());
         let is_acknowledged = silent.is_none_or(|silent| silent < QUORUM_SILENCE_MAX);
         let is_alone = self.members().is_sole_voter(self.replica);

@@ -1,8 +1,9 @@
-//! Failover: electing a new leader before the election timeout, when the old leader's process has died or a majority has not
-//! heard from the leader.
+//! Failover: electing a new leader before the election timeout, when the old leader's process has died or a majority
+//! has not heard from the leader.
 //!
-//! Suspicion only speeds an election up: a leader that is suspected falsely is outvoted by a majority, or continues to lead. The
-//! election bypasses the lease, so reads never rest on the lease. May not know: how it was learned that a node died.
+//! Suspicion only speeds an election up: a leader that is suspected falsely is outvoted by a majority, or continues to
+//! lead. The election bypasses the lease, so reads never rest on the lease. May not know: how it was learned that a
+//! node died.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,9 +29,10 @@ const LOG_END_TIMEOUT: Duration = Duration::from_millis(100);
 pub(crate) const SUSPICION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Group {
-    /// Takes over leadership from `dead` if that is `confirmed`: campaigns before the leader's lease is over, when it is this
-    /// replica's turn and no other replica has won. Meanwhile, and until it is known whether the leader is dead, the role names
-    /// no leader: a client that finds no leader retries soon, a client that is sent to a dead node waits long.
+    /// Takes over leadership from `dead` if that is `confirmed`: campaigns before the leader's lease is over, when it
+    /// is this replica's turn and no other replica has won. Meanwhile, and until it is known whether the leader is
+    /// dead, the role names no leader: a client that finds no leader retries soon, a client that is sent to a dead node
+    /// waits long.
     pub(crate) async fn take_over(
         &self,
         dead: ReplicaId,
@@ -70,9 +72,9 @@ impl Group {
         tracing::info!(replica = self.replica.0, leader = dead.0, "the leader is taken for dead: {campaign:?}");
     }
 
-    /// How many of these voters campaign before this one, which is at index `own`: those with longer logs, then those before it
-    /// in the list. A candidate whose log is shorter than another's is not elected, and would keep the other from being elected
-    /// in the same term.
+    /// How many of these voters campaign before this one, which is at index `own`: those with longer logs, then those
+    /// before it in the list. A candidate whose log is shorter than another's is not elected, and would keep the other
+    /// from being elected in the same term.
     async fn campaign_position(&self, voters: &[ReplicaId], own: usize) -> u32 {
         let (vote, last_log_id) = (self.log.vote(), self.log.last_log_id());
         let others = voters.iter().enumerate().filter(|(place, _)| *place != own);
@@ -97,8 +99,8 @@ impl RaftHost {
         self.0.failure_detector.is_suspected(replica)
     }
 
-    /// The process with the replicas for which `is_dead` holds has died, if that is `confirmed`: groups that one of them leads
-    /// elect a new leader at once then, and name no leader before.
+    /// The process with the replicas for which `is_dead` holds has died, if that is `confirmed`: groups that one of
+    /// them leads elect a new leader at once then, and name no leader before.
     pub fn suspect(
         &self,
         is_dead: impl Fn(ReplicaId) -> bool + Send + Sync + Clone + 'static,

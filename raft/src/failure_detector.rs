@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 type IsDead = Arc<dyn Fn(ReplicaId) -> bool + Send + Sync>;
 
-/// The suspicions of a node. One lasts until it is known whether the process died, and if it did, until other replicas lead what
-/// the process led.
+/// The suspicions of a node. One lasts until it is known whether the process died, and if it did, until other replicas
+/// lead what the process led.
 #[derive(Default)]
 pub(crate) struct FailureDetector(Mutex<(u64, BTreeMap<u64, IsDead>)>);
 

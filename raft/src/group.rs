@@ -203,7 +203,7 @@ impl Group {
             if first.is_voter(group.replica)
                 && let Err(error) = group.initialize_group(&first).await
             {
-                tracing::warn!(replica = group.replica.0, "group not founded: {error}");
+                tracing::warn!(replica = group.replica.0, "group not initialized: {error}");
             }
         });
         Ok(())
@@ -367,8 +367,8 @@ impl Group {
     }
 
     /// The last entry that may be purged: there is no other member, or all others have the entries, or a member that
-    /// lacks them is better served by a snapshot, because so much was logged since (the purge horizon of design section
-    /// 4) or they are damaged.
+    /// lacks them is better served by a snapshot, because so much was logged since (the purge horizon of
+    /// design section 4) or they are damaged.
     fn purgeable(&self, members: &Membership) -> Option<LogId> {
         let kept = self.directory.checkpointed(self.replica)?;
         if members.is_alone(self.replica) {

@@ -1,9 +1,9 @@
-//! Liveness of the leader as its followers see it: a follower that has heard nothing for a second sends pre-votes, and when a
-//! majority has not heard from the leader either, takes over without waiting for the lease.
+//! Liveness of the leader as its followers see it: a follower that has heard nothing for a second sends pre-votes, and
+//! when a majority has not heard from the leader either, takes over without waiting for the lease.
 //!
-//! The leader's process may be alive. A replica that hears the leader never grants such a pre-vote, so a follower that is cut off
-//! from the leader alone disturbs nothing: its term does not grow, and the leader stays. The leader's side is `check_quorum`.
-//! May not know: why the leader is silent.
+//! The leader's process may be alive. A replica that hears the leader never grants such a pre-vote, so a follower that
+//! is cut off from the leader alone disturbs nothing: its term does not grow, and the leader stays. The leader's side
+//! is `check_quorum`. May not know: why the leader is silent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ impl Group {
         self.members().is_voter(self.replica).then_some(leader)
     }
 
-    /// Until the replica stops: as a follower takes over from a leader that has fallen silent, as the leader checks its quorum.
+    /// Until the replica stops: as a follower takes over from a leader that has fallen silent, as the leader checks its
+    /// quorum.
     pub(crate) async fn watch_liveness(self: Arc<Self>) {
         let mut role = self.role_tracker.role();
         loop {
@@ -77,8 +78,8 @@ impl Group {
         configs.iter().all(|config| config.intersection(&suspecting).count() > config.len() / 2)
     }
 
-    /// Answers the pre-vote of a follower that suspects the leader: granted if this replica has not heard from the leader either,
-    /// and could vote for the sender.
+    /// Answers the pre-vote of a follower that suspects the leader: granted if this replica has not heard from the
+    /// leader either, and could vote for the sender.
     pub(crate) fn pre_vote_for_failed_leader(&self, vote: Vote, last_log_id: Option<LogId>) -> Message {
         let (own, own_last) = (self.log.vote(), self.log.last_log_id());
         let silent = self.followed_leader().is_some() && self.leader_silence() >= LEADER_SILENCE_MAX;

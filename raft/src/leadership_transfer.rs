@@ -1,8 +1,8 @@
-//! Leadership transfer: the leader of a group makes another voter the leader. It does so before its node stops, when its own
-//! disk hangs, when it is to be removed from the group, and on request.
+//! Leadership transfer: the leader of a group makes another voter the leader. It does so before its node stops, when
+//! its own disk hangs, when it is to be removed from the group, and on request.
 //!
-//! A transfer bypasses the lease of the old leader, so reads never rest on the lease. May not know: why a caller wants another
-//! leader.
+//! A transfer bypasses the lease of the old leader, so reads never rest on the lease. May not know: why a caller wants
+//! another leader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,9 +49,9 @@ impl Group {
 }
 
 impl GroupHandle {
-    /// Transfers leadership to `to`, another voter; a change of the role shows that it is done. Until then the role names no
-    /// leader, so that clients are not sent here: requests that come now are refused, and a client that is told once more that
-    /// this replica leads retries much later.
+    /// Transfers leadership to `to`, another voter; a change of the role shows that it is done. Until then the role
+    /// names no leader, so that clients are not sent here: requests that come now are refused, and a client that is
+    /// told once more that this replica leads retries much later.
     pub async fn transfer_leadership(&self, to: ReplicaId) -> Result<(), RaftError> {
         let group = &self.0;
         // openraft would wait for ever for a leader that transfers to itself.
@@ -70,8 +70,8 @@ impl GroupHandle {
         requested.map_err(|e| group.stopped(&e.to_string()))
     }
 
-    /// Transfers leadership to another voter, if this replica leads and some voter is caught up; returns when another replica
-    /// leads, or after `timeout`.
+    /// Transfers leadership to another voter, if this replica leads and some voter is caught up; returns when another
+    /// replica leads, or after `timeout`.
     async fn transfer_to_any(&self, timeout: Duration) {
         let group = &self.0;
         if group.role().leader != Some(group.replica) {

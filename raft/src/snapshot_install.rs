@@ -39,18 +39,18 @@ pub(crate) fn refused(what: &str) -> io::Error {
 
 impl Group {
     /// Handles the leader's notice that it has purged entries which this replica lacks.
-    pub(crate) fn install_snapshot(self: &Arc<Self>, leader: ReplicaId, vote: Vote, upto: LogId) -> Message {
+    pub(crate) fn install_snapshot(self: &Arc<Self>, leader: ReplicaId, vote: Vote, last_included: LogId) -> Message {
         if let Some(known) = self.log.vote()
             && (known.term, known.committed) > (vote.term, vote.committed)
         {
             return Message::HigherVote(known);
         }
-        let done = self.applier.applied() >= Some(upto);
+        let done = self.applier.applied() >= Some(last_included);
         if !done && self.snapshot_download.begin() {
             let group = self.clone();
             rt::spawn_critical("snapshot", self.owner(), async move {
                 if let Err(error) = group.download_snapshot(leader, vote).await {
-                    tracing::warn!(replica = group.replica.0, "snapshot not taken: {error}; tried again");
+                    tracing::warn!(replica = group.replica.0, "snapshot not downloaded: {error}; tried again");
                 }
                 group.snapshot_download.end();
             });
@@ -161,7 +161,7 @@ impl Applier {
         let Some(Prepared { snapshot, import }) =
             prepared.filter(|prepared| Some(to_raft_log_id(prepared.snapshot.applied)) == wanted)
         else {
-            return Err(refused("a snapshot is to be installed that was not taken"));
+            return Err(refused("a snapshot is to be installed that was not downloaded"));
         };
         // No cut of the old state may follow the transaction.
         self.begin_install()?;

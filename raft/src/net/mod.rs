@@ -30,8 +30,9 @@ pub enum Message {
     AppendEntriesConflict,
     /// The receiver has seen a greater vote.
     HigherVote(Vote),
-    /// Request for a vote. `pre_vote`: only whether the vote would be granted. `leadership_transfer`: the leader itself wants the
-    /// election, or is suspected of having failed. Both: whether the receiver has not heard from the leader either.
+    /// Request for a vote. `pre_vote`: only whether the vote would be granted. `leadership_transfer`: the leader itself
+    /// wants the election, or is suspected of having failed. Both: whether the receiver has not heard from the leader
+    /// either.
     RequestVote { pre_vote: bool, vote: Vote, last_log_id: Option<LogId>, leadership_transfer: bool },
     /// Response to `RequestVote`.
     RequestVoteResponse { vote: Vote, last_log_id: Option<LogId>, granted: bool },
@@ -81,8 +82,8 @@ impl NoResponse {
 
 /// A transport between replicas. Loss, delay, duplication and reordering are all allowed.
 pub trait Network: Send + Sync + 'static {
-    /// Sends a request and waits for its response, at most `timeout`. A transport without classes of messages may ignore
-    /// `priority`.
+    /// Sends a request and waits for its response, at most `timeout`. A transport without classes of messages may
+    /// ignore `priority`.
     fn call(
         &self,
         from: ReplicaId,

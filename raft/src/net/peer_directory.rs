@@ -1,7 +1,7 @@
 //! Where replicas and nodes are located, as far as one node knows.
 //!
-//! A message names replicas; a transport needs the node of a replica and the address of a node. May not know: where these
-//! locations are learned from.
+//! A message names replicas; a transport needs the node of a replica and the address of a node. May not know: where
+//! these locations are learned from.
 
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;

@@ -215,7 +215,7 @@ async fn started(voters: usize) -> (Cluster, SimNode) {
 }
 
 #[test]
-fn leadership_is_handed_over_without_waiting_for_a_timer() {
+fn leadership_is_transferred_without_waiting_for_an_election_timeout() {
     sim::run_twice(1, || async {
         let (cluster, leader) = started(VOTERS).await;
         let target = cluster.nodes().into_iter().find(|&node| node != leader).unwrap();
