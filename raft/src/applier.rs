@@ -165,7 +165,7 @@ impl Applier {
         Ok(reply)
     }
 
-    /// The entry is lost for good.
+    /// The entry `log_id` is lost for good.
     pub(crate) fn mark_lost(&self, log_id: LogId) {
         let mut state = self.state.lock();
         state.state_machine.entries_lost(log_id);

@@ -26,7 +26,7 @@ struct TermObservations {
     since: rt::Instant,
     /// The log end at each observation.
     ends: VecDeque<(rt::Instant, u64)>,
-    /// Since when, at least, a member lacks something.
+    /// When each member was last known to be caught up.
     caught_up: BTreeMap<ReplicaId, rt::Instant>,
 }
 

@@ -78,7 +78,7 @@ pub trait StateMachine: Send + 'static {
     /// A leader's first entry, which has no content, was applied: its term has begun.
     fn term_started(&mut self, log_id: LogId);
 
-    /// The entry that was here, or entries after it, are lost, and an operator has ordered the replica to continue
+    /// The entry at `log_id`, or entries after it, are lost, and an operator has ordered the replica to continue
     /// without them ([`crate::accept_loss`]): what was decided by them, and by everything after them, is unknown.
     fn entries_lost(&mut self, _log_id: LogId) {}
 

@@ -202,7 +202,7 @@ impl ConnectionTask {
     }
 
     /// True if the node's port is closed. A process that ends closes its port a while before or after its connections:
-    /// only a completed handshake shows that it is alive.
+    /// only an answered handshake shows that it is alive.
     async fn probe_process_died(&self) -> bool {
         let mut refused = 0;
         for _ in 0..PROBES_MAX {
