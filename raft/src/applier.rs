@@ -1,9 +1,12 @@
-//! The replicated state of one replica and everything that happens to it: apply, cut, snapshot point.
+//! The replicated state of one replica and what changes or reads it: apply, cut, snapshot point.
 //!
-//! An entry is applied as a whole under one lock: state machine, verdicts to the batch index, publication, and
-//! only then the answer. So a cut, taken under the same lock, lies exactly between two entries.
-//! Invariants: a cut is never handed out before all its entries are synced in this replica's own log; after a
-//! panic or a failed record the state is never used again.
+//! An entry is applied as a whole under one lock: state machine, verdicts to the batch index, publication, and only
+//! then the reply. So a cut, taken under the same lock, lies exactly between two entries.
+//!
+//! Invariants:
+//!
+//! - A cut is never returned before all its entries are synced in this replica's own log.
+//! - After a panic or a failed record the state is never used again.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,10 +26,10 @@ use openraft::entry::RaftEntry;
 
 use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
-use crate::machine::{Extent, Reply, StateMachine};
-use crate::types::{
+use crate::openraft_types::{
     LogEntry, SnapshotMeta, StoredMembership, encode_stored_membership, from_raft_membership, to_raft_log_id,
 };
+use crate::state_machine::{Extent, Reply, StateMachine};
 
 /// The replicated state of one replica.
 pub(crate) struct Applier {
@@ -34,14 +37,14 @@ pub(crate) struct Applier {
     directory: Arc<dyn Directory>,
     log: Arc<dyn EntryLog>,
     damage: Arc<Damage>,
-    state: Mutex<State>,
+    state: Mutex<AppliedState>,
     applied: watch::Sender<Option<LogId>>,
 }
 
-struct State {
-    machine: Box<dyn StateMachine>,
+struct AppliedState {
+    state_machine: Box<dyn StateMachine>,
     applied: Option<LogId>,
-    /// Membership entries applied, oldest first, back to the one in force at the last snapshot point.
+    /// Memberships applied, oldest first, back to the one in force at the last snapshot point.
     memberships: Vec<StoredMembership>,
     /// The last entry contained in a cut.
     cut_at: Option<LogId>,
@@ -51,7 +54,7 @@ struct State {
     failed: Option<Arc<str>>,
     /// Nothing is applied any more; what was applied may still be cut.
     closed: bool,
-    /// A snapshot is being made real: there is nothing to cut.
+    /// A snapshot is being installed: there is nothing to cut.
     installing: bool,
     /// Entries up to here may be purged, if the checkpoint contains them.
     purgeable: Option<LogId>,
@@ -59,10 +62,10 @@ struct State {
 
 /// Where a replica's state begins in this process.
 #[derive(Debug, Default)]
-pub(crate) struct Origin {
+pub(crate) struct InitialState {
     /// The last entry that the checkpoint contains.
     pub(crate) applied: Option<LogId>,
-    /// The last entry that is known to be committed and is applied before anything else.
+    /// The last entry that is known to be committed; entries up to it are applied before anything else.
     pub(crate) committed: Option<LogId>,
     /// The membership in force at `applied`.
     pub(crate) membership: StoredMembership,
@@ -75,17 +78,17 @@ impl Applier {
         directory: Arc<dyn Directory>,
         log: Arc<dyn EntryLog>,
         damage: Arc<Damage>,
-        origin: Origin,
-        machine: Box<dyn StateMachine>,
+        initial: InitialState,
+        state_machine: Box<dyn StateMachine>,
     ) -> Arc<Self> {
-        let Origin { applied, membership, damaged, .. } = origin;
+        let InitialState { applied, membership, damaged, .. } = initial;
         // What is applied is committed, and so is what was found damaged: else the replica would not have been opened.
-        damaged.into_iter().for_each(|index| damage.met(index));
-        // What is purged lies within the checkpoint: its point serves as the snapshot.
+        damaged.into_iter().for_each(|index| damage.note_committed(index));
+        // What is purged is contained in the checkpoint: its point serves as the snapshot.
         let snapshot = applied
             .map(|id| SnapshotMeta { last_log_id: Some(to_raft_log_id(id)), last_membership: membership.clone() });
-        let state = State {
-            machine,
+        let state = AppliedState {
+            state_machine,
             applied,
             memberships: vec![membership],
             cut_at: applied,
@@ -128,7 +131,7 @@ impl Applier {
         self.state.lock().closed = true;
     }
 
-    /// Applies the next entry and gives its answer. An error means that this replica is over.
+    /// Applies the next entry and returns its reply. An error means that this replica has failed.
     pub(crate) fn apply(&self, entry: LogEntry) -> io::Result<Reply> {
         let membership = entry.get_membership();
         let entry = entry.into_inner();
@@ -140,7 +143,7 @@ impl Applier {
             return Err(io::Error::other("stopped"));
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            // The log store lets no hole pass; here nothing is applied twice.
+            // The log store returns no entries with a gap; this check refuses to apply an entry twice.
             assert!(Some(entry.log_id) > state.applied, "an entry is applied twice");
             self.apply_whole(&mut state, &entry)
         }));
@@ -162,58 +165,58 @@ impl Applier {
         Ok(reply)
     }
 
-    /// What stood here is gone, and is gone for good.
-    pub(crate) fn lose(&self, log_id: LogId) {
+    /// The entry `log_id` is lost for good.
+    pub(crate) fn mark_lost(&self, log_id: LogId) {
         let mut state = self.state.lock();
-        state.machine.entries_lost(log_id);
+        state.state_machine.entries_lost(log_id);
     }
 
-    fn apply_whole(&self, state: &mut State, entry: &Entry) -> io::Result<Reply> {
+    fn apply_whole(&self, state: &mut AppliedState, entry: &Entry) -> io::Result<Reply> {
         let (verdicts, reply) = match entry.kind {
             EntryKind::Blank => {
-                state.machine.term_started(entry.log_id);
+                state.state_machine.term_started(entry.log_id);
                 (Vec::new(), Reply::none())
             }
             EntryKind::Membership => {
-                state.machine.members_changed(entry.log_id);
+                state.state_machine.membership_changed(entry.log_id);
                 (Vec::new(), Reply::none())
             }
             EntryKind::Normal => {
-                if let Err(what) = state.machine.check(entry) {
+                if let Err(what) = state.state_machine.check(entry) {
                     self.damage.set_fatal();
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 }
-                let applied = state.machine.apply(entry);
+                let applied = state.state_machine.apply(entry);
                 assert_eq!(applied.verdicts.len(), entry.batches.len(), "a verdict per batch");
                 (applied.verdicts, applied.reply)
             }
         };
         self.directory.record_applied(self.replica, entry, &verdicts)?;
-        state.machine.publish();
+        state.state_machine.publish();
         Ok(reply)
     }
 
-    fn fail(&self, state: &mut State, entry: &Entry, reason: &str) -> io::Error {
+    fn fail(&self, state: &mut AppliedState, entry: &Entry, reason: &str) -> io::Error {
         self.end(state, format!("entry {}: {reason}", entry.log_id))
     }
 
-    /// The state is never used again.
-    fn end(&self, state: &mut State, reason: String) -> io::Error {
+    /// Marks the state as failed: it is never used again.
+    fn end(&self, state: &mut AppliedState, reason: String) -> io::Error {
         tracing::error!(replica = self.replica.0, "{reason}; this replica stops, the others go on");
         state.failed = Some(reason.as_str().into());
         state.pending = None;
         io::Error::other(reason)
     }
 
-    /// Entries up to here are not needed by any other member, or too far back.
+    /// Entries up to here are needed by no other member, or are beyond the purge horizon.
     pub(crate) fn set_purgeable(&self, upto: LogId) {
         let mut state = self.state.lock();
         state.purgeable = state.purgeable.max(Some(upto));
     }
 
-    /// What batches belong to a state that another replica cut.
+    /// The batches that belong to a state that another replica cut.
     pub(crate) fn extents(&self, keys: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>> {
-        self.state.lock().machine.extents(keys)
+        self.state.lock().state_machine.extents(keys)
     }
 
     pub(crate) fn begin_install(&self) -> io::Result<()> {
@@ -226,17 +229,17 @@ impl Applier {
         Ok(())
     }
 
-    /// The transaction could not be made: nobody knows which state holds after a restart, so this replica is over.
+    /// The transaction failed: it is unknown which state holds after a restart, so this replica fails.
     pub(crate) fn install_failed(&self, error: &io::Error) -> io::Error {
         self.end(&mut self.state.lock(), format!("snapshot not installed: {error}"))
     }
 
-    /// The transaction is durable: memory follows.
+    /// The transaction is durable: the state in memory follows.
     pub(crate) fn end_install(&self, meta: &SnapshotMeta, snapshot: &ReplicaSnapshot) -> io::Result<()> {
         let mut state = self.state.lock();
         let installed = catch_unwind(AssertUnwindSafe(|| {
-            state.machine.install(snapshot.applied, &snapshot.keys)?;
-            let checksum = state.machine.checksum();
+            state.state_machine.install(snapshot.applied, &snapshot.keys)?;
+            let checksum = state.state_machine.checksum();
             if checksum == snapshot.checksum {
                 return Ok(());
             }
@@ -259,13 +262,13 @@ impl Applier {
         Ok(())
     }
 
-    /// The snapshot to offer: never below what is purged.
+    /// The snapshot to offer to other members: never below what is purged.
     pub(crate) fn snapshot(&self) -> Option<SnapshotMeta> {
         self.state.lock().snapshot.clone()
     }
 
-    /// Moves the snapshot to what the checkpoint contains (`force`: to what is applied), copying
-    /// nothing. `None` if it would not advance.
+    /// Moves the snapshot point to what the checkpoint contains (`force`: to what is applied), copying nothing. `None`
+    /// if it would not advance.
     pub(crate) fn advance_snapshot(&self, force: bool) -> Option<SnapshotMeta> {
         let kept = self.directory.checkpointed(self.replica);
         let mut state = self.state.lock();
@@ -299,7 +302,7 @@ impl CutSource for Applier {
             return None;
         }
         if state.pending.is_none() && state.cut_at != state.applied {
-            let taken = catch_unwind(AssertUnwindSafe(|| (state.machine.cut(), state.machine.checksum())));
+            let taken = catch_unwind(AssertUnwindSafe(|| (state.state_machine.cut(), state.state_machine.checksum())));
             let (changes, checksum) = match taken {
                 Ok(taken) => taken,
                 Err(panic) => {
@@ -314,7 +317,7 @@ impl CutSource for Applier {
             state.cut_at = state.applied;
             state.pending = Some(Cut { replica: self.replica, applied, membership, changes, checksum });
         }
-        // A majority elsewhere may have committed what this disk has not synced yet: then the cut waits.
+        // A majority of other replicas may have committed what this disk has not synced yet: then the cut waits.
         let synced = self.log.last_synced().map(|id| id.index);
         let ready = state.pending.as_ref().is_some_and(|cut| Some(cut.applied.index) <= synced);
         let ready = ready || mutants::is_on(Bug::CheckpointPastSynced);

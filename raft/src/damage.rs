@@ -1,7 +1,7 @@
-//! Entries of a replica's log that do not read back, and what becomes of a replica that has them.
+//! Entries of a replica's log that do not read back, and what happens to a replica that has them.
 //!
 //! ```text
-//!  committed, wanted by another member -> it waits until the entry is purged here, then gets a snapshot
+//!  committed, wanted by another member -> the member waits until the entry is purged here, then gets a snapshot
 //!  not committed, or unread by apply   -> the replica stops, and is rebuilt from the others
 //! ```
 //! May not know: how entries are read, or purged.
@@ -13,28 +13,28 @@ use ottla_storage::env::rt;
 use ottla_storage::ids::RaftIndex;
 use parking_lot::Mutex;
 
-/// How often a member that waits for a damaged entry looks whether it is purged.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often a task that waits for a damaged entry checks whether it is purged.
+const PURGE_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
-struct State {
+struct DamageState {
     /// The greatest committed entry that is damaged.
     committed: Option<RaftIndex>,
-    /// Raft was told to purge up to here because of it.
+    /// openraft was requested to purge up to here because of it.
     purged: Option<RaftIndex>,
 }
 
-/// What is known to be damaged in one replica's log.
+/// The known damage of one replica's log.
 #[derive(Debug, Default)]
 pub(crate) struct Damage {
-    state: Mutex<State>,
+    state: Mutex<DamageState>,
     is_fatal: AtomicBool,
     snapshot_due: AtomicBool,
 }
 
 impl Damage {
-    /// This committed entry is damaged: nobody can be given it from here.
-    pub(crate) fn met(&self, index: RaftIndex) {
+    /// Notes that this committed entry is damaged: no member can be sent it from here.
+    pub(crate) fn note_committed(&self, index: RaftIndex) {
         let mut state = self.state.lock();
         state.committed = state.committed.max(Some(index));
     }
@@ -44,34 +44,35 @@ impl Damage {
         self.state.lock().committed >= Some(index)
     }
 
-    /// Entries up to here are better purged, as soon as the checkpoint contains them: others then take a snapshot.
+    /// Entries up to here should be purged as soon as the checkpoint contains them: members that lack them then get a
+    /// snapshot.
     pub(crate) fn to_purge(&self) -> Option<RaftIndex> {
         let state = self.state.lock();
         state.committed.filter(|committed| state.purged < Some(*committed))
     }
 
-    /// Raft was told to purge up to here.
-    pub(crate) fn purged(&self, upto: RaftIndex) {
+    /// Notes that openraft was requested to purge up to here.
+    pub(crate) fn note_purged(&self, upto: RaftIndex) {
         let mut state = self.state.lock();
         state.purged = state.purged.max(Some(upto));
     }
 
-    /// Returns when Raft was told to purge this damaged entry: whoever wants it is to get a snapshot.
+    /// Returns when openraft was requested to purge this damaged entry: a member that lacks it is to get a snapshot.
     pub(crate) async fn until_purged(&self, index: RaftIndex) {
-        self.met(index);
+        self.note_committed(index);
         while self.state.lock().purged < Some(index) {
-            rt::sleep(LOOK).await;
+            rt::sleep(PURGE_CHECK_INTERVAL).await;
         }
         self.snapshot_due.store(true, Ordering::Release);
     }
 
-    /// True once after an entry that somebody waited for was purged: openraft looks for what it sends next only after an
+    /// True once after a damaged entry that a member lacks was purged: openraft chooses what to send next only after an
     /// error.
-    pub(crate) fn takes_snapshot_due(&self) -> bool {
+    pub(crate) fn take_snapshot_due(&self) -> bool {
         self.snapshot_due.load(Ordering::Acquire) && self.snapshot_due.swap(false, Ordering::AcqRel)
     }
 
-    /// The replica cannot go on.
+    /// Notes that the replica cannot continue.
     pub(crate) fn set_fatal(&self) {
         self.is_fatal.store(true, Ordering::Release);
     }

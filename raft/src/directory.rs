@@ -1,6 +1,6 @@
-//! What Raft needs of a data directory: a log per replica, a place for verdicts, and checkpoints.
+//! The storage interface of Raft: a log per replica, a record of verdicts, and checkpoints.
 //!
-//! May not know: files. `DataDir` and `ReplicaLog` are the real ones; tests bring others.
+//! May not know: files. `DataDir` and `ReplicaLog` implement it; tests have their own implementations.
 
 use std::io;
 use std::ops::Range;
@@ -16,29 +16,29 @@ use ottla_storage::index::ExtentKey;
 use ottla_storage::log::{EntryRange, GroupCreation, OnSynced, ReplicaLog};
 use ottla_storage::read::ReadRequest;
 
-use crate::machine::Extent;
+use crate::state_machine::Extent;
 
-/// A data directory, as seen by the replicas in it.
+/// A data directory, as used by the replicas in it.
 pub trait Directory: Send + Sync + 'static {
-    /// Begins a replica's log; durable when this returns.
+    /// Creates a replica's log; durable when this returns.
     fn create_replica(&self, creation: GroupCreation) -> BoxFuture<'_, io::Result<Arc<dyn EntryLog>>>;
 
-    /// The log of a replica that is there.
+    /// The log of an existing replica.
     fn replica_log(&self, replica: ReplicaId) -> Option<Arc<dyn EntryLog>>;
 
-    /// Notes what apply decided about an entry. Called for every applied entry, in order, before readers may see it.
+    /// Records what apply decided about an entry. Called for every applied entry, in order, before readers may see it.
     fn record_applied(&self, replica: ReplicaId, entry: &Entry, verdicts: &[Verdict]) -> io::Result<()>;
 
-    /// Where the checkpointer gets the replica's cuts; held weakly.
+    /// Registers the source of the replica's cuts for the checkpointer; held weakly.
     fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>);
 
-    /// Where the batches of the replica come from if they are damaged here; held weakly.
+    /// Registers the peers that have the replica's batches if they are damaged here; held weakly.
     fn register_peers(&self, _replica: ReplicaId, _peers: Weak<dyn Peers>) {}
 
     /// The last entry that the durable checkpoint of the replica contains: entries up to it may be purged.
     fn checkpointed(&self, replica: ReplicaId) -> Option<LogId>;
 
-    /// The replica's state as the newest checkpoint holds it.
+    /// The replica's state in the newest checkpoint.
     fn snapshot_of(&self, replica: ReplicaId) -> BoxFuture<'_, io::Result<Option<ReplicaSnapshot>>>;
 
     /// Batches of a partition for another member.
@@ -50,7 +50,7 @@ pub trait Directory: Send + Sync + 'static {
         bytes_max: usize,
     ) -> BoxFuture<'_, io::Result<Exported>>;
 
-    /// Begins to take a snapshot.
+    /// Begins to import a snapshot.
     fn begin_import(self: Arc<Self>, replica: ReplicaId) -> Box<dyn SnapshotImport>;
 
     /// Why the directory has failed for good, if it has.
@@ -59,19 +59,19 @@ pub trait Directory: Send + Sync + 'static {
     }
 }
 
-/// A snapshot that is being taken; dropped before it is committed it leaves nothing that counts.
+/// A snapshot that is being imported; dropped before it is committed, it leaves nothing that counts.
 pub trait SnapshotImport: Send {
-    /// Puts partitions into the order in which they are best taken.
+    /// Sorts partitions into the order in which they are best imported.
     fn order(&self, extents: &mut [Extent]);
-    /// The first offset of the partition that is lacking.
+    /// The first offset of the partition that is missing.
     fn position(&self, partition: PartitionId) -> Offset;
     /// What lies below the offset has expired.
     fn skip_to(&mut self, partition: PartitionId, offset: Offset);
-    /// Takes the next batch of a partition, verified.
+    /// Imports the next batch of a partition, verified.
     fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> BoxFuture<'_, io::Result<()>>;
-    /// Nothing more comes: what was taken is written. After an error some of it is lacking again.
+    /// Completes the import: what was pushed is written. After an error some of it is missing again.
     fn seal(&mut self) -> BoxFuture<'_, io::Result<()>>;
-    /// Makes everything real in one transaction: state, batches, and that the log begins behind it.
+    /// Installs everything in one transaction: state, batches, and the new start of the log.
     fn commit<'a>(self: Box<Self>, snapshot: &'a ReplicaSnapshot) -> BoxFuture<'a, io::Result<()>>;
 }
 
@@ -159,7 +159,7 @@ impl Directory for DataDir {
 pub trait EntryLog: Send + Sync + 'static {
     /// The replica.
     fn id(&self) -> ReplicaId;
-    /// First in every commit, up to a quarter of it: for metadata and coordinators.
+    /// Puts this log's writes first in every commit, up to a quarter of it: for metadata and coordinators.
     fn set_priority(&self, first: bool);
     /// Appends entries, readable when this returns; `on_synced` is called when they are durable, in order.
     fn append(&self, entries: Vec<Entry>, on_synced: OnSynced);
@@ -167,23 +167,23 @@ pub trait EntryLog: Send + Sync + 'static {
     fn save_vote(&self, vote: Vote) -> BoxFuture<'_, io::Result<()>>;
     /// Voids the entries after `last` (all, if `None`); durable when it completes.
     fn truncate_after(&self, last: Option<LogId>) -> BoxFuture<'_, io::Result<()>>;
-    /// Forgets the entries up to `upto`, which may lie beyond the last one.
+    /// Purges the entries up to `upto`, which may lie beyond the last one.
     fn purge(&self, upto: LogId) -> BoxFuture<'_, io::Result<()>>;
     /// The newest vote.
     fn vote(&self) -> Option<Vote>;
-    /// The newest entry, or what was purged.
+    /// The newest entry, or the last purged one.
     fn last_log_id(&self) -> Option<LogId>;
-    /// The newest entry that is durable, or what was purged.
+    /// The newest entry that is durable, or the last purged one.
     fn last_synced(&self) -> Option<LogId>;
-    /// Up to where entries are purged.
+    /// The last purged entry.
     fn purged(&self) -> Option<LogId>;
     /// The id of one entry, without reading it.
     fn log_id(&self, index: RaftIndex) -> Option<LogId>;
-    /// The last entry of which more than `bytes` of the whole log, of all replicas, were written since.
+    /// The last entry after which more than `bytes` were written to the whole log, by all replicas.
     fn behind(&self, bytes: u64) -> Option<LogId>;
     /// Entries of `range` from the front, stopping before `bytes_max` is passed but after at least one.
     fn read(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>>;
-    /// As `read`, for apply alone: records that are damaged on disk come as they are, under sound headers.
+    /// As `read`, for apply alone: records that are damaged on disk are returned as they are, under sound headers.
     fn read_to_apply(&self, range: EntryRange, bytes_max: usize) -> BoxFuture<'_, io::Result<Vec<Entry>>>;
 }
 

@@ -1,12 +1,13 @@
-//! What the fuzz targets call: messages between nodes, and the memberships that a data directory and a group's creation hold. Never part of a release
-//! build. A function panics where a decoder does, or where what was read and written again is not the same.
+//! Entry points of the fuzz targets: messages between nodes, and the memberships that a data directory and a group's
+//! creation hold. Never part of a release build. A function panics where a decoder does, or where decoding what was
+//! encoded gives another value.
 
 use bytes::Bytes;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
-use crate::members::Members;
-use crate::net::wire::{decode, encode, samples};
-use crate::types::{
+use crate::membership::Membership;
+use crate::net::message_codec::{decode, encode, samples};
+use crate::openraft_types::{
     StoredMembership, decode_stored_membership, encode_stored_membership, to_raft_log_id, to_raft_membership,
 };
 
@@ -17,7 +18,7 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// Messages to begin with.
+/// Seeds for `message`.
 #[must_use]
 pub fn message_seeds() -> Vec<Vec<u8>> {
     samples().iter().map(|message| encode(message).to_vec()).collect()
@@ -31,12 +32,12 @@ pub fn membership(data: &[u8]) {
     }
 }
 
-/// Memberships to begin with.
+/// Seeds for `membership`.
 #[must_use]
 pub fn membership_seeds() -> Vec<Vec<u8>> {
     let id = LogId { term: Term(3), index: RaftIndex(70) };
     let sets = [vec![1], vec![1, 5, 9]];
-    let members = sets.into_iter().map(|set| Members::of(set.into_iter().map(ReplicaId)));
+    let members = sets.into_iter().map(|set| Membership::of(set.into_iter().map(ReplicaId)));
     members
         .flat_map(|members| [Some(id), None].map(|id| (id, members.clone())))
         .map(|(id, members)| {

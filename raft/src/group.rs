@@ -1,7 +1,10 @@
-//! One running replica: openraft with our log store, state machine and links, and the tasks around it.
+//! One running replica: openraft with our log store, state machine and transport, and the tasks around it.
 //!
-//! May not know: other groups. Its tasks: one turns openraft's metrics into the role, one lets an idle group
-//! sleep and purges what checkpoints cover, one listens for the leader (`silence`).
+//! - One task turns openraft's metrics into the role.
+//! - One lets an idle group hibernate and purges what checkpoints cover.
+//! - One watches the leader's liveness, or the leader's quorum.
+//!
+//! May not know: other groups.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,41 +20,41 @@ use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::applier::{Applier, Origin};
+use crate::applier::{Applier, InitialState};
 use crate::damage::Damage;
 use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
-use crate::followers::Followers;
+use crate::in_sync::InSyncTracker;
 use crate::log_store::LogStore;
-use crate::machine::StateMachine;
-use crate::members::Members;
+use crate::membership::Membership;
 use crate::net::Network;
+use crate::openraft_adapter::StateMachineAdapter;
+use crate::openraft_types::{TypeConfig, from_raft_membership};
 use crate::options::RaftOptions;
-use crate::progress::{Progress, Role};
-use crate::state_machine::Machine;
-use crate::taking::Taking;
-use crate::transport::Links;
-use crate::types::{TypeConfig, from_raft_membership};
+use crate::role::{Role, RoleTracker};
+use crate::snapshot_download::SnapshotDownload;
+use crate::state_machine::StateMachine;
+use crate::transport::TransportFactory;
 
-/// How often a group looks whether it may sleep or purge.
+/// How often a group checks whether it may hibernate or purge.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// What a follower may lack and still count as caught up, in entries.
 pub(crate) const REPLICATION_LAG_MAX: u64 = 1_000;
-/// Entries in one append, besides the limit in bytes.
+/// Entries in one AppendEntries request, besides the limit in bytes.
 const APPEND_ENTRIES_MAX: u64 = 300;
-/// Requests waiting for a group's core; the byte semaphore is the real bound.
+/// Requests waiting for openraft's core task of a group; the byte semaphore is the real bound.
 const CORE_QUEUE_LEN: u64 = 4_096;
 
-/// Where replicas report that they stopped by themselves.
+/// Called by a replica that stopped by itself.
 pub(crate) type OnFailure = Arc<dyn Fn(ReplicaId, Failure) + Send + Sync>;
 
-/// Everything a replica is started with.
+/// Everything needed to start a replica.
 pub(crate) struct Start {
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) log: Arc<dyn EntryLog>,
-    pub(crate) origin: Origin,
-    pub(crate) first_members: Members,
-    pub(crate) machine: Box<dyn StateMachine>,
+    pub(crate) initial: InitialState,
+    pub(crate) initial_membership: Membership,
+    pub(crate) state_machine: Box<dyn StateMachine>,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) options: RaftOptions,
     pub(crate) on_failure: OnFailure,
@@ -60,30 +63,30 @@ pub(crate) struct Start {
 /// One running replica.
 pub(crate) struct Group {
     pub(crate) replica: ReplicaId,
-    pub(crate) raft: Raft<TypeConfig, Machine>,
+    pub(crate) raft: Raft<TypeConfig, StateMachineAdapter>,
     pub(crate) applier: Arc<Applier>,
-    pub(crate) progress: Arc<Progress>,
+    pub(crate) role_tracker: Arc<RoleTracker>,
     pub(crate) options: RaftOptions,
-    /// Bytes of proposals in flight.
-    pub(crate) room: Arc<Semaphore>,
+    /// Limits the bytes of proposals in flight.
+    pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) log: Arc<dyn EntryLog>,
     pub(crate) network: Arc<dyn Network>,
-    pub(crate) taking: Arc<Taking>,
+    pub(crate) snapshot_download: Arc<SnapshotDownload>,
     on_failure: OnFailure,
     damage: Arc<Damage>,
-    pub(crate) followers: Followers,
+    pub(crate) in_sync_tracker: InSyncTracker,
     active_at: AtomicI64,
-    /// When a leader last spoke; at first, when the replica started.
-    heard_at: AtomicI64,
-    /// How far the disk was when it last lacked something, and since when it is there.
+    /// When a message of a leader was last received; at first, when the replica started.
+    leader_contact_at: AtomicI64,
+    /// The synced end of the log at the last check that found unsynced entries, and since when it is there.
     pub(crate) unsynced: Mutex<Option<(Option<LogId>, rt::Instant)>>,
     /// The term whose leader was last suspected, and when.
     suspected_at: Mutex<Option<(Term, rt::Instant)>>,
-    asleep: AtomicBool,
+    hibernating: AtomicBool,
     stopping: AtomicBool,
-    /// It has ended, and said so.
-    over: AtomicBool,
+    /// The replica has ended, and reported it.
+    ended: AtomicBool,
     reason: Mutex<Option<Arc<str>>>,
 }
 
@@ -112,24 +115,32 @@ fn config(options: &RaftOptions) -> Result<Config, RaftError> {
 impl Group {
     /// Starts a replica over its log.
     pub(crate) async fn start(start: Start) -> Result<Arc<Self>, RaftError> {
-        let Start { directory, log, origin, first_members, machine, network, options, on_failure } = start;
+        let Start { directory, log, initial, initial_membership, state_machine, network, options, on_failure } = start;
         let replica = log.id();
         let config = config(&options)?;
-        // A restarted leader that lost its unsynced tail would reuse log ids.
+        // A leader restored after a restart that lost its unsynced tail would reuse log ids.
         assert!(
             config.enable_leader_restore == Some(false) || mutants::is_on(Bug::LeaderRestoredFromVote),
             "a leader is never restored from its vote"
         );
-        let pristine = log.vote().is_none() && log.last_log_id().is_none();
-        let store = LogStore::new(log.clone(), options.read_bytes_max).committed_upto(origin.committed);
+        let is_new = log.vote().is_none() && log.last_log_id().is_none();
+        let store = LogStore::new(log.clone(), options.read_bytes_max).with_committed(initial.committed);
         let damage = store.damage();
-        let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), origin, machine);
-        let progress = Progress::new();
-        let taking = Arc::<Taking>::default();
-        let state_machine = Machine { applier: applier.clone(), progress: progress.clone(), taking: taking.clone() };
-        let links =
-            Links { from: replica, network: network.clone(), damage: damage.clone(), progress: progress.clone() };
-        let raft = Raft::build(replica.0, Arc::new(config), links, store, state_machine).await.map_err(|e| {
+        let applier = Applier::new(directory.clone(), log.clone(), damage.clone(), initial, state_machine);
+        let role_tracker = RoleTracker::new();
+        let snapshot_download = Arc::<SnapshotDownload>::default();
+        let adapter = StateMachineAdapter {
+            applier: applier.clone(),
+            role_tracker: role_tracker.clone(),
+            snapshot_download: snapshot_download.clone(),
+        };
+        let transports = TransportFactory {
+            from: replica,
+            network: network.clone(),
+            damage: damage.clone(),
+            role_tracker: role_tracker.clone(),
+        };
+        let raft = Raft::build(replica.0, Arc::new(config), transports, store, adapter).await.map_err(|e| {
             let what = e.to_string();
             if damage.is_fatal() { RaftError::Damaged { replica, what } } else { RaftError::Storage { replica, what } }
         })?;
@@ -137,23 +148,23 @@ impl Group {
             replica,
             raft,
             applier,
-            progress,
-            room: Arc::new(Semaphore::new(options.in_flight_bytes_max.min(Semaphore::MAX_PERMITS))),
+            role_tracker,
+            in_flight: Arc::new(Semaphore::new(options.in_flight_bytes_max.min(Semaphore::MAX_PERMITS))),
             options,
             directory,
             log,
             network,
-            taking,
+            snapshot_download,
             on_failure,
             damage,
-            followers: Followers::default(),
+            in_sync_tracker: InSyncTracker::default(),
             active_at: AtomicI64::new(rt::now().0),
-            heard_at: AtomicI64::new(rt::now().0),
+            leader_contact_at: AtomicI64::new(rt::now().0),
             unsynced: Mutex::default(),
             suspected_at: Mutex::new(None),
-            asleep: AtomicBool::new(false),
+            hibernating: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            over: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             reason: Mutex::new(None),
         });
         let source: Arc<dyn ottla_storage::checkpoint::CutSource> = group.applier.clone();
@@ -161,49 +172,50 @@ impl Group {
         let peers: Arc<dyn ottla_storage::data_dir::Peers> = group.clone();
         group.directory.register_peers(replica, Arc::downgrade(&peers));
         let owner = group.owner();
-        // What openraft starts belongs to the replica too: its core, its links, its state machine's worker.
+        // The tasks that openraft starts belong to the replica too: its core, its replication, its state machine's
+        // worker.
         owner.scope(|| group.raft.run());
         rt::spawn_critical("raft-role", owner.clone(), group.clone().watch_role());
         rt::spawn_critical("raft-maintenance", owner.clone(), group.clone().maintain());
-        rt::spawn_critical("raft-silence", owner, group.clone().watch_silence());
-        group.begin(pristine, first_members).await?;
+        rt::spawn_critical("raft-liveness", owner, group.clone().watch_liveness());
+        group.begin(is_new, initial_membership).await?;
         Ok(group)
     }
 
-    /// The first step: found the group, or campaign at once where nobody else can.
-    async fn begin(self: &Arc<Self>, pristine: bool, first: Members) -> Result<(), RaftError> {
-        if !pristine {
+    /// The first step: initialize the group, or campaign at once if there is no other voter.
+    async fn begin(self: &Arc<Self>, is_new: bool, first: Membership) -> Result<(), RaftError> {
+        if !is_new {
             if self.members().is_sole_voter(self.replica) {
-                self.elect(false).await?;
+                self.campaign(false).await?;
             }
             return Ok(());
         }
         if first.is_sole_voter(self.replica) {
-            return self.found(&first).await;
+            return self.initialize_group(&first).await;
         }
-        // Every first member may found the group, all with the same entry. One begins, the others only in
-        // case it does not come: whoever campaigns first should not meet a rival.
+        // Every initial member may initialize the group, all with the same entry. One begins, the others follow only in
+        // case it does not: the first candidate should not meet a rival.
         let rank = first.voters.iter().flatten().filter(|&&voter| voter < self.replica).count();
         let wait = self.options.election_max * u32::try_from(rank).unwrap_or(u32::MAX);
         let group = self.clone();
-        rt::spawn_critical("raft-founding", self.owner(), async move {
+        rt::spawn_critical("raft-initialize", self.owner(), async move {
             rt::sleep(wait).await;
             if first.is_voter(group.replica)
-                && let Err(error) = group.found(&first).await
+                && let Err(error) = group.initialize_group(&first).await
             {
-                tracing::warn!(replica = group.replica.0, "group not founded: {error}");
+                tracing::warn!(replica = group.replica.0, "group not initialized: {error}");
             }
         });
         Ok(())
     }
 
-    async fn found(&self, first: &Members) -> Result<(), RaftError> {
+    async fn initialize_group(&self, first: &Membership) -> Result<(), RaftError> {
         use openraft::errors::{InitializeError, RaftError as Error};
         let voters: BTreeSet<u64> = first.voters.iter().flatten().map(|replica| replica.0).collect();
         let nodes: std::collections::BTreeMap<u64, EmptyNode> =
             voters.into_iter().map(|voter| (voter, EmptyNode::new())).collect();
         match self.raft.initialize(nodes).await {
-            // Somebody else was faster.
+            // Another member was faster.
             Ok(()) | Err(Error::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(Error::APIError(error)) => Err(RaftError::Refused(error.to_string())),
             Err(Error::Fatal(error)) => Err(self.stopped(&error.to_string())),
@@ -214,11 +226,11 @@ impl Group {
         RaftError::Stopped(self.failure().unwrap_or_else(|| otherwise.into()))
     }
 
-    pub(crate) async fn elect(&self, pre_vote: bool) -> Result<(), RaftError> {
+    pub(crate) async fn campaign(&self, pre_vote: bool) -> Result<(), RaftError> {
         self.raft.trigger().elect(pre_vote).await.map_err(|e| self.stopped(&e.to_string()))
     }
 
-    pub(crate) fn members(&self) -> Members {
+    pub(crate) fn members(&self) -> Membership {
         from_raft_membership(self.raft.server_metrics().borrow_watched().membership_config.membership())
     }
 
@@ -229,34 +241,34 @@ impl Group {
     /// Notes that the group is used, and wakes it.
     pub(crate) fn touch(&self) {
         self.active_at.store(rt::now().0, Ordering::Relaxed);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::SeqCst) {
+        if self.hibernating.load(Ordering::Relaxed) && self.hibernating.swap(false, Ordering::SeqCst) {
             self.raft.runtime_config().tick(true);
         }
     }
 
-    /// Notes that a leader spoke.
-    pub(crate) fn heard(&self) {
-        self.heard_at.store(rt::now().0, Ordering::Relaxed);
+    /// Notes that a message of a leader was received.
+    pub(crate) fn note_leader_contact(&self) {
+        self.leader_contact_at.store(rt::now().0, Ordering::Relaxed);
     }
 
-    /// True if this replica follows a leader that has spoken within this time.
-    pub(crate) fn has_heard_within(&self, time: Duration) -> bool {
+    /// True if this replica follows a leader and received a message of it within this time.
+    pub(crate) fn has_leader_contact_within(&self, time: Duration) -> bool {
         let role = self.role();
         let follows = role.leader.is_some_and(|leader| leader != self.replica) && !role.stopped;
-        follows && self.silence() <= time
+        follows && self.leader_silence() <= time
     }
 
-    /// For how long no leader has spoken.
-    pub(crate) fn silence(&self) -> Duration {
-        rt::now().since(rt::Instant(self.heard_at.load(Ordering::Relaxed)))
+    /// For how long no message of a leader was received.
+    pub(crate) fn leader_silence(&self) -> Duration {
+        rt::now().since(rt::Instant(self.leader_contact_at.load(Ordering::Relaxed)))
     }
 
     #[cfg(test)]
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.asleep.load(Ordering::SeqCst)
+    pub(crate) fn is_hibernating(&self) -> bool {
+        self.hibernating.load(Ordering::SeqCst)
     }
 
-    /// Turns openraft's metrics into the role until the core ends.
+    /// Turns openraft's metrics into the role until openraft's core task ends.
     async fn watch_role(self: Arc<Self>) {
         let mut metrics = self.raft.server_metrics();
         loop {
@@ -264,18 +276,18 @@ impl Group {
                 let now = metrics.borrow_and_update();
                 (now.vote.leader_id.term, now.state == ServerState::Leader && now.vote.committed, now.current_leader)
             };
-            self.progress.refresh(|known| {
+            self.role_tracker.refresh(|known| {
                 (known.term, known.leads, known.leader) = (term, leads, leader);
             });
-            self.look_at_followers();
+            self.observe_followers();
             if metrics.changed().await.is_err() {
                 break;
             }
         }
-        self.ended();
+        self.finish();
     }
 
-    /// What the replica's tasks belong to.
+    /// The owner of the replica's tasks.
     pub(crate) fn owner(self: &Arc<Self>) -> Owner {
         let group = Arc::downgrade(self);
         Owner::new(move |why| {
@@ -285,10 +297,10 @@ impl Group {
         })
     }
 
-    /// The replica stops for good: something that it cannot do without is gone. Others go on.
+    /// Stops the replica for good: something that it depends on has failed. Other replicas continue.
     pub(crate) fn fail(self: &Arc<Self>, why: &str) {
         self.reason.lock().get_or_insert_with(|| why.into());
-        self.ended();
+        self.finish();
         let group = self.clone();
         rt::spawn(async move {
             if let Err(error) = group.raft.shutdown().await {
@@ -297,8 +309,8 @@ impl Group {
         });
     }
 
-    fn ended(&self) {
-        if self.over.swap(true, Ordering::SeqCst) {
+    fn finish(&self) {
+        if self.ended.swap(true, Ordering::SeqCst) {
             return;
         }
         let fatal = self.raft.metrics().borrow_watched().running_state.clone().err();
@@ -306,8 +318,8 @@ impl Group {
         let reason = reason.unwrap_or_else(|| "stopped".into());
         self.reason.lock().get_or_insert_with(|| reason.clone());
         self.applier.close();
-        self.room.close();
-        self.progress.stop();
+        self.in_flight.close();
+        self.role_tracker.stop();
         if !self.stopping.load(Ordering::SeqCst) {
             tracing::error!(replica = self.replica.0, "replica stopped: {reason}");
             let is_damage = self.damage.is_fatal();
@@ -315,9 +327,9 @@ impl Group {
         }
     }
 
-    /// Lets an idle group sleep, and purges what the checkpoint contains.
+    /// Lets an idle group hibernate, and purges what the checkpoint contains.
     async fn maintain(self: Arc<Self>) {
-        let mut role = self.progress.role();
+        let mut role = self.role_tracker.role();
         loop {
             let tick = rt::sleep(MAINTENANCE_INTERVAL);
             let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
@@ -326,53 +338,56 @@ impl Group {
                 _ = stopped => return,
                 () = tick => {}
             }
-            // A leader that writes nothing would not notice, and lead on over a disk that gives nothing.
+            // A leader that writes nothing would not notice, and would continue to lead although its disk cannot be
+            // read.
             if let Some(why) = self.directory.poisoned() {
                 return self.fail(&format!("its data directory has failed: {why}"));
             }
             let members = self.members();
-            // Only a group that needs nobody may sleep: a sleeping follower would not miss its leader.
+            // Only a group without other members may hibernate: a hibernating follower would not notice that its leader
+            // is gone.
             if members.is_alone(self.replica) {
-                self.sleep_if_idle();
-            } else if self.asleep.load(Ordering::SeqCst) {
+                self.hibernate_if_idle();
+            } else if self.hibernating.load(Ordering::SeqCst) {
                 self.touch();
             }
-            self.look_at_followers();
-            self.hand_over_if_stuck();
+            self.observe_followers();
+            self.transfer_if_disk_stuck();
             self.purge(&members).await;
         }
     }
 
-    fn sleep_if_idle(&self) {
+    fn hibernate_if_idle(&self) {
         let Some(idle_after) = self.options.idle_after else { return };
         let active_at = rt::Instant(self.active_at.load(Ordering::Relaxed));
-        let idle = rt::now().since(active_at) >= idle_after && self.progress.current().ready;
-        if idle && !self.asleep.swap(true, Ordering::SeqCst) {
+        let idle = rt::now().since(active_at) >= idle_after && self.role_tracker.current().ready;
+        if idle && !self.hibernating.swap(true, Ordering::SeqCst) {
             self.raft.runtime_config().tick(false);
         }
     }
 
-    /// Entries up to here need not be kept for anybody: nobody else is there, all others have them, or whoever lacks them is
-    /// better served by a snapshot, because so much was logged since (the purge horizon of design section 4) or they are damaged.
-    fn purgeable(&self, members: &Members) -> Option<LogId> {
+    /// The last entry that may be purged: there is no other member, or all others have the entries, or a member that
+    /// lacks them is better served by a snapshot, because so much was logged since (the purge horizon of
+    /// design section 4) or they are damaged.
+    fn purgeable(&self, members: &Membership) -> Option<LogId> {
         let kept = self.directory.checkpointed(self.replica)?;
         if members.is_alone(self.replica) {
             return Some(kept);
         }
-        let held = self.held_by_all().and_then(|index| self.log.log_id(kept.index.min(RaftIndex(index))));
+        let held = self.replicated_to_all().and_then(|index| self.log.log_id(kept.index.min(RaftIndex(index))));
         let damaged = self.damage.to_purge().filter(|damaged| *damaged <= kept.index);
         let damaged = damaged.and_then(|index| self.log.log_id(index));
         held.max(damaged).max(self.log.behind(self.options.purge_horizon_bytes)).map(|id| id.min(kept))
     }
 
-    /// Purges what the checkpoint contains and nobody needs.
-    async fn purge(&self, members: &Members) {
+    /// Purges what the checkpoint contains and no member needs.
+    async fn purge(&self, members: &Membership) {
         let Some(upto) = self.purgeable(members) else { return };
         let point = self.applier.snapshot().and_then(|meta| meta.last_log_id).map(|id| id.index);
         if let Some(damaged) = self.damage.to_purge().filter(|damaged| Some(damaged.0) <= point) {
-            // While somebody is being sent entries nothing is purged; from now on a snapshot is what is sent next.
+            // openraft purges nothing while it sends entries to a member; after this request it sends a snapshot next.
             if self.raft.trigger().purge_log(damaged.0).await.is_ok() {
-                self.damage.purged(damaged);
+                self.damage.note_purged(damaged);
             }
         }
         if Some(upto.index.0) <= point {
@@ -384,24 +399,24 @@ impl Group {
         }
     }
 
-    /// What this replica is in its group, as far as it knows.
+    /// The role of this replica, as far as it knows.
     pub(crate) fn role(&self) -> Role {
-        self.progress.current()
+        self.role_tracker.current()
     }
 
-    /// True unless the leader of this term was suspected so short a time ago.
-    pub(crate) fn suspects(&self, patience: Duration) -> bool {
+    /// Notes that the leader of this term is suspected; false if it was suspected within `interval` already.
+    pub(crate) fn begin_suspicion(&self, interval: Duration) -> bool {
         let mut suspected_at = self.suspected_at.lock();
         let (term, now) = (self.role().term, rt::now());
-        if suspected_at.is_some_and(|(suspected, at)| suspected == term && now.since(at) < patience) {
+        if suspected_at.is_some_and(|(suspected, at)| suspected == term && now.since(at) < interval) {
             return false;
         }
         *suspected_at = Some((term, now));
         true
     }
 
-    /// Its leader was suspected wrongly, and may be suspected again at once.
-    pub(crate) fn trusts(&self) {
+    /// The leader was suspected wrongly, and may be suspected again at once.
+    pub(crate) fn clear_suspicion(&self) {
         *self.suspected_at.lock() = None;
     }
 
@@ -411,6 +426,6 @@ impl Group {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(replica = self.replica.0, "while stopping: {error}");
         }
-        self.ended();
+        self.finish();
     }
 }

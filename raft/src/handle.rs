@@ -1,4 +1,4 @@
-//! The cheap handle of one replica: propose, read index, role.
+//! The handle of one replica: propose, read index, role.
 //!
 //! May not know: what a proposal means.
 
@@ -19,22 +19,22 @@ use tokio::sync::oneshot;
 
 use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::group::Group;
-use crate::machine::Reply;
-use crate::members::Members;
-use crate::progress::Role;
-use crate::proposal::{Answer, Proposal};
-use crate::types::{TypeConfig, from_raft_log_id};
+use crate::membership::Membership;
+use crate::openraft_types::{TypeConfig, from_raft_log_id};
+use crate::proposal::{Proposal, ProposalResponder};
+use crate::role::Role;
+use crate::state_machine::Reply;
 
 /// An applied proposal.
 #[derive(Debug)]
 pub struct Proposed {
-    /// Where it lies in the group's log.
+    /// Its position in the group's log.
     pub log_id: LogId,
-    /// What apply answered.
+    /// The reply of apply.
     pub reply: Reply,
 }
 
-/// A proposal on its way; await [`Pending::applied`].
+/// A submitted proposal; await [`Pending::applied`].
 pub struct Pending {
     result: oneshot::Receiver<ClientWriteResult<TypeConfig>>,
     group: Arc<Group>,
@@ -47,7 +47,7 @@ impl Pending {
             Ok(Ok(written)) => Ok(Proposed { log_id: from_raft_log_id(&written.log_id), reply: written.data }),
             Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(not_proposed(&forward)),
             Ok(Err(_)) => Err(ProposeError::Unknown),
-            // The core ended with the proposal in hand.
+            // openraft's core task ended before it handled the proposal.
             Err(_) => Err(match self.group.failure() {
                 Some(reason) => ProposeError::Stopped(reason),
                 None => ProposeError::Unknown,
@@ -71,19 +71,19 @@ const WAKE_ATTEMPTS: usize = 3;
 pub struct GroupHandle(pub(crate) Arc<Group>);
 
 impl GroupHandle {
-    /// What tasks belong to that the replica cannot do without: a panic of one of them stops it for good.
+    /// The owner of tasks that the replica depends on: a panic of one of them stops it for good.
     #[must_use]
     pub fn owner(&self) -> Owner {
         self.0.owner()
     }
 
-    /// Which replica this is.
+    /// The id of this replica.
     #[must_use]
     pub fn replica(&self) -> ReplicaId {
         self.0.replica
     }
 
-    /// Proposes an entry and waits until it is applied here. Wakes a group that slept.
+    /// Proposes an entry and waits until it is applied here. Wakes a hibernating group.
     pub async fn propose(&self, proposal: Proposal) -> Result<Proposed, ProposeError> {
         for _ in 0..WAKE_ATTEMPTS {
             // `Bytes` are shared, not copied.
@@ -108,27 +108,27 @@ impl GroupHandle {
         Err(ProposeError::NotLeader { leader: None })
     }
 
-    /// Proposes an entry and returns as soon as its place among this handle's proposals is fixed: entries of
-    /// one caller that submits one after the other keep that order. Waits for room by bytes.
+    /// Proposes an entry and returns as soon as its position among this handle's proposals is fixed: entries of one
+    /// caller that submits one after the other keep that order. Waits until the bytes in flight are below the limit.
     pub async fn submit(&self, proposal: Proposal) -> Result<Pending, ProposeError> {
         let group = &self.0;
-        // Below it would be a failed append, which stops the replica, and the next leader's after it.
+        // In the log store this would be a failed append, which stops the replica, and the next leader's after it.
         if proposal.entry_bytes() > ENTRY_BYTES_MAX {
             return Err(ProposeError::TooLarge(proposal.entry_bytes()));
         }
         group.touch();
         let stopped = |otherwise: &str| ProposeError::Stopped(group.failure().unwrap_or_else(|| otherwise.into()));
-        // A proposal above the limit goes alone.
+        // A proposal above the limit is in flight alone.
         let bytes = proposal.bytes().clamp(1, group.options.in_flight_bytes_max);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let room = group.room.clone().acquire_many_owned(permits).await.map_err(|_| stopped("stopped"))?;
-        let (answer, result) = Answer::holding(room);
+        let in_flight = group.in_flight.clone().acquire_many_owned(permits).await.map_err(|_| stopped("stopped"))?;
+        let (answer, result) = ProposalResponder::holding(in_flight);
         group.raft.client_write_ff(proposal, Some(answer)).await.map_err(|e| stopped(&e.to_string()))?;
         Ok(Pending { result, group: group.clone() })
     }
 
-    /// Confirms with a majority that this replica still leads, and waits until everything committed before the
-    /// call is applied here. Returns the index read.
+    /// Confirms with a majority that this replica still leads, and waits until everything committed before the call is
+    /// applied here. Returns the read index.
     pub async fn read_index(&self) -> Result<RaftIndex, ReadIndexError> {
         let group = &self.0;
         group.touch();
@@ -136,7 +136,7 @@ impl GroupHandle {
         if mutants::is_on(Bug::StaleLeaderServes) {
             return Ok(group.applier.applied().map_or(RaftIndex(0), |id| id.index));
         }
-        // Never a lease read: a fast takeover passes over the lease.
+        // Never a lease read: a failover does not wait for the lease.
         let linearizer = group.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| match e {
             RaftCallError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
                 ReadIndexError::NotLeader { leader: forward.leader_id.map(ReplicaId) }
@@ -158,7 +158,7 @@ impl GroupHandle {
         if reached(&group.applier.applied()) {
             return Ok(());
         }
-        let (mut applied, mut role) = (group.applier.watch_applied(), group.progress.role());
+        let (mut applied, mut role) = (group.applier.watch_applied(), group.role_tracker.role());
         tokio::select! {
             biased;
             _ = applied.wait_for(reached) => Ok(()),
@@ -169,30 +169,30 @@ impl GroupHandle {
     /// The role, and its changes.
     #[must_use]
     pub fn role(&self) -> watch::Receiver<Role> {
-        self.0.progress.role()
+        self.0.role_tracker.role()
     }
 
-    /// Campaigns at once.
-    pub async fn elect(&self) -> Result<(), RaftError> {
+    /// Starts an election at once.
+    pub async fn campaign(&self) -> Result<(), RaftError> {
         self.0.touch();
-        self.0.elect(false).await
+        self.0.campaign(false).await
     }
 
-    /// For how long nobody has led this group, as far as is known here; `None` while somebody does.
+    /// For how long this group has had no leader, as far as is known here; `None` while it has one.
     #[must_use]
     pub fn leaderless_for(&self) -> Option<Duration> {
-        self.0.progress.leaderless_for()
+        self.0.role_tracker.leaderless_for()
     }
 
-    /// True if this replica follows a leader that has spoken within this time: it is hardly behind.
+    /// True if this replica follows a leader and received a message of it within this time: it is hardly behind.
     #[must_use]
-    pub fn has_heard_within(&self, time: Duration) -> bool {
-        self.0.has_heard_within(time)
+    pub fn has_leader_contact_within(&self, time: Duration) -> bool {
+        self.0.has_leader_contact_within(time)
     }
 
-    /// The members as last seen.
+    /// The membership as last seen.
     #[must_use]
-    pub fn membership(&self) -> Members {
+    pub fn membership(&self) -> Membership {
         self.0.members()
     }
 

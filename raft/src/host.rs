@@ -17,29 +17,29 @@ use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
 use ottla_storage::log::{EntryRange, GroupCreation};
 use parking_lot::Mutex;
 
-use crate::applier::Origin;
+use crate::applier::InitialState;
 use crate::directory::{Directory, EntryLog};
 use crate::error::{Failure, RaftError};
+use crate::failure_detector::FailureDetector;
 use crate::group::{Group, Start};
 use crate::handle::GroupHandle;
-use crate::machine::StateMachine;
-use crate::members::{Creation, Members};
-use crate::net::{Message, Network, Undelivered};
+use crate::membership::{Creation, Membership};
+use crate::net::{Message, Network, NoResponse, Priority};
+use crate::openraft_types::{StoredMembership, decode_stored_membership, from_raft_membership};
 use crate::options::RaftOptions;
-use crate::suspicions::Suspicions;
-use crate::transport::receive;
-use crate::types::{StoredMembership, decode_stored_membership, from_raft_membership};
+use crate::state_machine::StateMachine;
+use crate::transport::dispatch;
 
 /// Bytes of entries read at once while looking for memberships.
-const MEMBERS_READ_BYTES: usize = 4 << 20;
+const MEMBERSHIP_READ_BYTES: usize = 4 << 20;
 
-/// The members in force at the end of the log.
-pub(crate) async fn newest_members(
+/// The membership in force at the end of the log.
+pub(crate) async fn latest_membership(
     log: &dyn EntryLog,
     applied: Option<LogId>,
     stored: &StoredMembership,
-    first: &Members,
-) -> io::Result<Members> {
+    first: &Membership,
+) -> io::Result<Membership> {
     let stored = from_raft_membership(stored.membership());
     let mut newest = if stored.voters.is_empty() { first.clone() } else { stored };
     let Some(last) = log.last_log_id() else { return Ok(newest) };
@@ -49,39 +49,40 @@ pub(crate) async fn newest_members(
     }
     while next <= last.index.0 {
         let range = EntryRange { first: RaftIndex(next), last: last.index };
-        let part = log.read_to_apply(range, MEMBERS_READ_BYTES).await?;
+        let part = log.read_to_apply(range, MEMBERSHIP_READ_BYTES).await?;
         let Some(end) = part.last().map(|entry| entry.log_id.index.0 + 1) else { break };
         for entry in part.into_iter().filter(|entry| entry.kind == EntryKind::Membership) {
             let what = || io::Error::new(io::ErrorKind::InvalidData, format!("entry {}: its members", entry.log_id));
-            newest = Members::decode(entry.payload.clone()).ok_or_else(what)?;
+            newest = Membership::decode(entry.payload.clone()).ok_or_else(what)?;
         }
         next = end;
     }
     Ok(newest)
 }
 
-/// Answers what is asked of a replica here, by the replica that asks; `None`: no answer, as if the question were lost.
+/// Answers requests sent to a replica here, given the sending replica; `None`: no response, as if the request were
+/// lost.
 pub type Service = Arc<dyn Fn(ReplicaId, Bytes) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
-pub(crate) struct Shared {
+pub(crate) struct Inner {
     network: Arc<dyn Network>,
     options: RaftOptions,
     services: Mutex<BTreeMap<ReplicaId, Service>>,
     groups: Mutex<BTreeMap<ReplicaId, Arc<Group>>>,
     failures: watch::Sender<BTreeMap<ReplicaId, Failure>>,
-    pub(crate) suspicions: Suspicions,
+    pub(crate) failure_detector: FailureDetector,
 }
 
 /// All replicas of a node; cheap to clone.
 #[derive(Clone)]
-pub struct RaftHost(pub(crate) Arc<Shared>);
+pub struct RaftHost(pub(crate) Arc<Inner>);
 
-/// A host that whoever has this does not keep.
+/// A weak reference to a host.
 #[derive(Clone)]
-pub struct WeakHost(Weak<Shared>);
+pub struct WeakHost(Weak<Inner>);
 
 impl WeakHost {
-    /// The host, if it is still there.
+    /// The host, if it still exists.
     #[must_use]
     pub fn upgrade(&self) -> Option<RaftHost> {
         self.0.upgrade().map(RaftHost)
@@ -93,19 +94,19 @@ impl RaftHost {
     #[must_use]
     pub fn new(network: Arc<dyn Network>, options: RaftOptions) -> Self {
         let failures = watch::Sender::new(BTreeMap::new());
-        let (services, groups, suspicions) = Default::default();
-        RaftHost(Arc::new(Shared { network, options, services, groups, failures, suspicions }))
+        let (services, groups, failure_detector) = Default::default();
+        RaftHost(Arc::new(Inner { network, options, services, groups, failures, failure_detector }))
     }
 
-    /// Creates a replica of a new group in `directory` and starts it. `shard` is what the shard wants to find
-    /// again in [`Creation::shard`] of a recovered replica. A sole voter campaigns at once.
+    /// Creates a replica of a new group in `directory` and starts it. `shard` is stored for the shard and returned as
+    /// [`Creation::shard`] of a recovered replica. A sole voter campaigns at once.
     pub async fn create(
         &self,
         directory: Arc<dyn Directory>,
         replica: ReplicaId,
         shard: Bytes,
-        members: Members,
-        machine: Box<dyn StateMachine>,
+        members: Membership,
+        state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
         let creation = Creation { members, shard };
         let payload = creation.encode();
@@ -114,16 +115,16 @@ impl RaftHost {
             io::ErrorKind::AlreadyExists => RaftError::Exists(replica),
             _ => RaftError::Storage { replica, what: e.to_string() },
         })?;
-        self.start(directory, log, Origin::default(), creation.members, machine).await
+        self.start(directory, log, InitialState::default(), creation.members, state_machine).await
     }
 
-    /// Starts a recovered replica. `machine` already holds `recovered.state`; entries after `recovered.applied`
+    /// Starts a recovered replica. `state_machine` already holds `recovered.state`; entries after `recovered.applied`
     /// are applied again.
     pub async fn open(
         &self,
         directory: Arc<dyn Directory>,
         recovered: &RecoveredReplica,
-        machine: Box<dyn StateMachine>,
+        state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
         let replica = recovered.id;
         let damaged = |what: &str| RaftError::Damaged { replica, what: what.to_owned() };
@@ -137,10 +138,10 @@ impl RaftHost {
         let membership = decode_stored_membership(recovered.membership.clone());
         let membership = membership.ok_or_else(|| damaged("its membership in the checkpoint"))?;
         let log = directory.replica_log(replica).ok_or_else(|| damaged("it has no log"))?;
-        let unapplied = |id: &&LogId| Some(**id) > recovered.applied && machine.needs_records();
+        let unapplied = |id: &&LogId| Some(**id) > recovered.applied && state_machine.needs_records();
         let unusable = recovered.damaged.iter().find(unapplied).copied();
         if let Some(entry) = recovered.damaged_unproven.or(unusable) {
-            let members = newest_members(&*log, recovered.applied, &membership, &creation.members).await;
+            let members = latest_membership(&*log, recovered.applied, &membership, &creation.members).await;
             let members = members.map_err(|e| RaftError::Storage { replica, what: e.to_string() })?;
             if !members.is_sole_voter(replica) {
                 return Err(damaged(&format!(
@@ -149,20 +150,20 @@ impl RaftHost {
             }
         }
         let damaged = recovered.damaged.iter().map(|id| id.index).max();
-        // What is damaged is applied at once, if it is known to be committed: only then can a checkpoint contain it, so that
-        // others need not be given it.
+        // A damaged entry is applied at once, if it is known to be committed: only then can a checkpoint contain it, so
+        // that it need not be sent to other members.
         let committed = damaged.and_then(|_| log.log_id(recovered.committed)).max(recovered.applied);
-        let origin = Origin { applied: recovered.applied, committed, membership, damaged };
-        self.start(directory, log, origin, creation.members, machine).await
+        let initial = InitialState { applied: recovered.applied, committed, membership, damaged };
+        self.start(directory, log, initial, creation.members, state_machine).await
     }
 
     async fn start(
         &self,
         directory: Arc<dyn Directory>,
         log: Arc<dyn EntryLog>,
-        origin: Origin,
-        first_members: Members,
-        machine: Box<dyn StateMachine>,
+        initial: InitialState,
+        initial_membership: Membership,
+        state_machine: Box<dyn StateMachine>,
     ) -> Result<GroupHandle, RaftError> {
         let replica = log.id();
         if self.group(replica).is_some() {
@@ -170,15 +171,15 @@ impl RaftHost {
         }
         let weak = Arc::downgrade(&self.0);
         let on_failure = Arc::new(move |replica, failure| {
-            if let Some(shared) = weak.upgrade() {
-                shared.failures.send_modify(|failures| {
+            if let Some(inner) = weak.upgrade() {
+                inner.failures.send_modify(|failures| {
                     failures.insert(replica, failure);
                 });
             }
         });
         let network = self.0.network.clone();
         let options = self.0.options.clone();
-        let start = Start { directory, log, origin, first_members, machine, network, options, on_failure };
+        let start = Start { directory, log, initial, initial_membership, state_machine, network, options, on_failure };
         let group = Group::start(start).await?;
         self.0.groups.lock().insert(replica, group.clone());
         Ok(GroupHandle(group))
@@ -195,7 +196,7 @@ impl RaftHost {
         self.0.groups.lock().values().cloned().map(GroupHandle).collect()
     }
 
-    /// How many replicas here are what: `leader`, `follower`, `learner` (not a voter, or not yet), `stopped`.
+    /// The number of replicas here by role: `leader`, `follower`, `learner` (not a voter, or not yet), `stopped`.
     #[must_use]
     pub fn roles(&self) -> BTreeMap<&'static str, usize> {
         let mut roles = BTreeMap::from(["leader", "follower", "learner", "stopped"].map(|role| (role, 0)));
@@ -212,7 +213,7 @@ impl RaftHost {
         roles
     }
 
-    /// The host without keeping it.
+    /// A weak reference to this host.
     #[must_use]
     pub fn downgrade(&self) -> WeakHost {
         WeakHost(Arc::downgrade(&self.0))
@@ -224,61 +225,59 @@ impl RaftHost {
         self.0.failures.subscribe()
     }
 
-    /// From now on `service` answers what is asked of `replica`. It should not keep the host alive.
+    /// Registers `service` for requests sent to `replica`. It should not keep the host alive.
     pub fn serve(&self, replica: ReplicaId, service: Service) {
         self.0.services.lock().insert(replica, service);
     }
 
-    /// Asks whoever stands behind another replica. Without an answer nobody knows whether it was acted upon.
-    pub async fn ask(
+    /// Sends a request to the service that another node has registered for a replica ([`Self::serve`]). Without a
+    /// response it is unknown whether the request was acted upon.
+    pub async fn request(
         &self,
         from: ReplicaId,
         to: ReplicaId,
-        question: Bytes,
+        payload: Bytes,
+        priority: Priority,
         timeout: Duration,
-    ) -> Result<Bytes, Undelivered> {
-        answer_in(self.0.network.call(from, to, Message::Ask(question), timeout).await?)
+    ) -> Result<Bytes, NoResponse> {
+        match self.0.network.call(from, to, Message::Request(payload), priority, timeout).await? {
+            Message::Response(response) => Ok(response),
+            _ => Err(NoResponse("not a response to a request".to_owned())),
+        }
     }
 
-    /// The same for a question that may wait behind snapshots and delays nothing that is urgent.
-    pub async fn ask_in_bulk(
-        &self,
-        from: ReplicaId,
-        to: ReplicaId,
-        question: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, Undelivered> {
-        answer_in(self.0.network.call_in_bulk(from, to, Message::Ask(question), timeout).await?)
-    }
-
-    /// A message from another node. For a replica that is not here it is dropped: it never creates one.
-    pub async fn deliver(&self, from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, Undelivered> {
-        if let Message::Ask(question) = message {
+    /// Handles a message from another node. A message for a replica that is not here is dropped: it never creates one.
+    pub async fn deliver(&self, from: ReplicaId, to: ReplicaId, message: Message) -> Result<Message, NoResponse> {
+        if let Message::Request(request) = message {
             let service = self.0.services.lock().get(&to).cloned();
             let Some(service) = service else {
-                return Err(Undelivered(format!("nobody answers for replica {to} here")));
+                return Err(NoResponse(format!("no service is registered for replica {to} here")));
             };
-            let answer = service(from, question).await;
-            return answer.map(Message::Answer).ok_or_else(|| Undelivered("the question is not answered".to_owned()));
+            let response = service(from, request).await;
+            return response
+                .map(Message::Response)
+                .ok_or_else(|| NoResponse("the service gave no response".to_owned()));
         }
         let Some(GroupHandle(group)) = self.group(to) else {
-            return Err(Undelivered(format!("replica {to} is not here")));
+            return Err(NoResponse(format!("replica {to} is not here")));
         };
         group.touch();
         match message {
-            Message::Snapshot { vote, upto } => Ok(group.offered(from, vote, upto)),
-            Message::FetchState => group.give_state().await,
+            Message::InstallSnapshot { vote, last_included } => Ok(group.install_snapshot(from, vote, last_included)),
+            Message::FetchState => group.serve_state().await,
             Message::FetchBatches { partition, from, up_to, bytes_max } => {
-                group.give_batches(partition, from, up_to, bytes_max).await
+                group.serve_batches(partition, from, up_to, bytes_max).await
             }
-            Message::AskVote { pre: true, vote, last, transfer: true } => Ok(group.doubts_too(vote, last)),
+            Message::RequestVote { pre_vote: true, vote, last_log_id, leadership_transfer: true } => {
+                Ok(group.pre_vote_for_failed_leader(vote, last_log_id))
+            }
             message => {
-                let is_append = matches!(message, Message::Append { .. });
-                let answer = receive(&group.raft, message).await;
-                if is_append && !matches!(answer, Ok(Message::HigherVote(_)) | Err(_)) {
-                    group.heard();
+                let is_append = matches!(message, Message::AppendEntries { .. });
+                let response = dispatch(&group.raft, message).await;
+                if is_append && !matches!(response, Ok(Message::HigherVote(_)) | Err(_)) {
+                    group.note_leader_contact();
                 }
-                answer
+                response
             }
         }
     }
@@ -291,17 +290,10 @@ impl RaftHost {
         }
     }
 
-    /// Stops all replicas; nothing is applied afterwards. Their state stays in reach of a last checkpoint until
-    /// the host is dropped.
+    /// Stops all replicas; nothing is applied afterwards. A last checkpoint can still read their state until the host
+    /// is dropped.
     pub async fn shutdown(&self) {
         let groups: Vec<_> = self.0.groups.lock().values().cloned().collect();
         futures_util::future::join_all(groups.iter().map(|group| group.shutdown())).await;
-    }
-}
-
-fn answer_in(message: Message) -> Result<Bytes, Undelivered> {
-    match message {
-        Message::Answer(answer) => Ok(answer),
-        _ => Err(Undelivered("not an answer to a question".to_owned())),
     }
 }

@@ -1,56 +1,58 @@
-//! Consensus: many Raft groups over the logs of a node. openraft behind our own small interface.
+//! Consensus: many Raft groups over the logs of a node, implemented by openraft behind our own small interface.
 //!
-//! May not know: what a command means; it orders entries, applies them through [`StateMachine`] and
-//! answers with what apply said. Walk of a proposal: [`GroupHandle::propose`] -> openraft -> log store
-//! (write and sync) -> commit -> apply adapter: `StateMachine::apply`, verdicts to the batch index,
-//! `StateMachine::publish`, answer.
+//! It orders entries, applies them through [`StateMachine`] and responds with the reply of apply. The path of a
+//! proposal: [`GroupHandle::propose`] -> openraft -> log store (write and sync) -> commit -> `openraft_adapter`:
+//! `StateMachine::apply`, verdicts to the batch index, `StateMachine::publish`, reply. May not know: what a command
+//! means.
 
 mod applier;
+mod check_quorum;
 mod damage;
 mod directory;
 mod error;
-mod followers;
+mod failover;
+mod failure_detector;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod group;
 mod handle;
 mod host;
+mod in_sync;
+mod leader_liveness;
+mod leadership_transfer;
 mod log_store;
-mod machine;
-mod members;
 mod membership;
+mod membership_change;
 mod net;
+mod openraft_adapter;
+mod openraft_types;
 mod options;
-mod progress;
 mod proposal;
 mod quorum;
 mod repair;
-mod rescue;
+mod role;
 mod runtime;
-mod silence;
-mod snapshot;
+mod snapshot_download;
+mod snapshot_install;
 mod state_machine;
-mod succession;
-mod suspicions;
-mod taking;
 #[cfg(test)]
 mod tests;
 mod transport;
-mod types;
+mod unsafe_recovery;
 
 pub use directory::{Directory, EntryLog, SnapshotImport};
 pub use error::{Failure, ProposeError, RaftError, ReadIndexError};
 pub use handle::{GroupHandle, Pending, Proposed};
 pub use host::{RaftHost, Service, WeakHost};
-pub use machine::{Applied, Extent, Reply, StateMachine};
-pub use members::{Creation, Members};
-pub use membership::MembersStep;
+pub use membership::{Creation, Membership};
+pub use membership_change::MembershipStep;
 pub use net::sim::{Faults, Observer, SimNetwork};
-pub use net::tcp::{Confirmation, Identity, Listening, OnClosed, Refusal, TcpNetwork};
-pub use net::{Home, Homes, Message, Network, NoPeers, Undelivered};
+pub use net::tcp::{DeathConfirmation, HandshakeRejection, Identity, Listening, OnPeerClosed, TcpNetwork};
+pub use net::{Message, Network, NoPeers, NoResponse, PeerDirectory, Priority, ReplicaLocation};
 pub use options::RaftOptions;
-pub use progress::Role;
 pub use proposal::Proposal;
 pub use quorum::{MemberProgress, Quorum};
-pub use rescue::{Holding, Settled, accept_loss};
+pub use role::Role;
+pub use state_machine::{Applied, Extent, Reply, StateMachine};
+pub use unsafe_recovery::{AcceptedLoss, ReplicaSummary, accept_loss};

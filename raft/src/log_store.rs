@@ -1,8 +1,8 @@
-//! openraft's log storage over a replica's part of the one log.
+//! openraft's log storage over a replica's part of the shared log.
 //!
-//! Entries are readable when `append` returns, completions come in order, a vote is durable when `save_vote`
-//! returns. What is committed is only remembered: the checkpoint's applied id stands for it after a restart.
-//! May not know: what an entry means.
+//! Entries are readable when `append` returns, completions come in order, a vote is durable when `save_vote` returns.
+//! The committed id is only kept in memory: after a restart the checkpoint's applied id takes its place. May not know:
+//! what an entry means.
 
 use std::fmt::Debug;
 use std::io;
@@ -23,11 +23,11 @@ use parking_lot::Mutex;
 
 use crate::damage::Damage;
 use crate::directory::EntryLog;
-use crate::types::{
+use crate::openraft_types::{
     LogEntry, RaftLogId, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote,
 };
 
-/// The log of one replica, as openraft wants it; clones share everything.
+/// The log of one replica as openraft's log storage; clones share everything.
 #[derive(Clone)]
 pub(crate) struct LogStore {
     log: Arc<dyn EntryLog>,
@@ -42,17 +42,17 @@ impl LogStore {
     }
 
     /// Entries up to this one are known to be committed: openraft applies them before it starts.
-    pub(crate) fn committed_upto(self, committed: Option<LogId>) -> Self {
+    pub(crate) fn with_committed(self, committed: Option<LogId>) -> Self {
         *self.committed.lock() = committed.map(to_raft_log_id);
         self
     }
 
-    /// What does not read back.
+    /// The damage found in this log.
     pub(crate) fn damage(&self) -> Arc<Damage> {
         self.damage.clone()
     }
 
-    /// The part of `range` that exists, as first and last index.
+    /// The part of `range` that exists.
     fn clip(&self, range: &impl RangeBounds<u64>) -> Option<EntryRange> {
         let first = match range.start_bound() {
             Bound::Included(&index) => index,
@@ -80,7 +80,7 @@ impl LogStore {
             }
             Reader::Peer | Reader::Apply => self.log.read_to_apply(range, self.read_bytes_max).await,
         };
-        // Apply needs heads alone, and cannot go on without them.
+        // Apply needs the headers alone, and cannot continue without them.
         if matches!(reader, Reader::Apply)
             && entries.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
         {
@@ -89,8 +89,8 @@ impl LogStore {
         Ok(entries?.into_iter().map(LogEntry::from).collect())
     }
 
-    /// What comes before a damaged entry; nothing if the first one is: then, if it is committed, whoever wants it is to get a
-    /// snapshot. An error ends this replica.
+    /// The entries before a damaged one; none if the first one is damaged: then, if it is committed, a member that
+    /// lacks it is to get a snapshot. An error stops this replica.
     async fn read_for_peer(&self, range: EntryRange) -> io::Result<Vec<LogEntry>> {
         let error = match self.read(range, Reader::Peer).await {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => error,
@@ -104,7 +104,7 @@ impl LogStore {
             self.damage.set_fatal();
             return Err(error);
         }
-        tracing::warn!(%error, "it cannot be sent: whoever lacks it gets a snapshot");
+        tracing::warn!(%error, "it cannot be sent: a member that lacks it gets a snapshot");
         self.damage.until_purged(range.first).await;
         Ok(Vec::new())
     }
@@ -154,7 +154,7 @@ impl LogStore {
     }
 }
 
-/// Whom entries are read for. Records that are damaged on disk never reach a peer; apply needs their headers only.
+/// The reader of entries. Records that are damaged on disk are never sent to a peer; apply needs their headers only.
 #[derive(Debug, Clone, Copy)]
 enum Reader {
     Peer,
@@ -165,8 +165,8 @@ fn next_index(entry: &LogEntry) -> RaftIndex {
     RaftIndex(entry.log_id_parts().1 + 1)
 }
 
-/// What is applied follows each other without a gap, from `first` on; a log that was never purged may begin late.
-fn without_hole(first: RaftIndex, part: &[LogEntry]) -> io::Result<()> {
+/// Entries are applied without a gap, from `first` on; a log that was never purged may begin later.
+fn check_contiguous(first: RaftIndex, part: &[LogEntry]) -> io::Result<()> {
     let begin = part.first().map_or(first.0, |entry| entry.log_id_parts().1);
     let whole = (begin == first.0 || first.0 == 0) && part.iter().zip(begin..).all(|(e, i)| e.log_id_parts().1 == i);
     if whole { Ok(()) } else { Err(io::Error::other(format!("the log has a hole at or after {}", first.0))) }
@@ -177,7 +177,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<LogEntry>, io::Error> {
-        // Start-up looks for memberships in what it reads, and apply may follow.
+        // At start openraft looks for memberships in what it reads, and apply may follow.
         self.read_all(range, Reader::Apply).await
     }
 
@@ -204,7 +204,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 let range = remaining?;
                 match store.read(range, Reader::Apply).await {
                     Ok(part) => {
-                        if let Err(hole) = without_hole(range.first, &part) {
+                        if let Err(hole) = check_contiguous(range.first, &part) {
                             return Some((vec![Err(hole)], None));
                         }
                         let first = part.last().map(next_index)?;
@@ -228,7 +228,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         RB: RangeBounds<u64> + Clone + Debug + Send,
     {
         let read = async {
-            // Before and after: what was read in between belongs to the leader's log.
+            // Checked before and after: what was read in between belongs to the leader's log.
             self.leads(&leader)?;
             let entries = self.read_all(range, Reader::Peer).await?;
             self.leads(&leader)?;
@@ -242,7 +242,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn get_key_log_ids(&mut self, range: RangeInclusive<RaftLogId>) -> Result<Vec<RaftLogId>, io::Error> {
-        // openraft wants the LAST id of each term (its documentation of this method says the first; its own
+        // openraft needs the LAST id of each term (its documentation of this method says the first; its own
         // implementation and `LogIdList` say the last).
         let (first, last) = range.into_inner();
         let mut keys = Vec::new();

@@ -1,99 +1,163 @@
-//! Changes of a group's members, one safe step at a time: learner, catch up, joint change, drop (design section 5).
+//! The membership of a group, and the data that a group is created with, with their encodings.
 //!
-//! May not know: why members change, and where replicas live. Calling again after a failure or under another leader goes on
-//! from what the log says.
+//!  members   | version u8 = 1 | configs u8 | per config: count u32, replica ids u64... | count u32, learner ids u64... |
+//!  creation  | members | opaque bytes of the shard |
+//!
+//! All numbers are little-endian. Two configs: a joint change is in progress.
 
 use std::collections::BTreeSet;
 
-use openraft::async_runtime::WatchReceiver;
-use openraft::{ChangeMembers, EmptyNode};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ottla_storage::ids::ReplicaId;
 
-use crate::error::RaftError;
-use crate::group::{Group, REPLICATION_LAG_MAX};
-use crate::handle::GroupHandle;
-
-/// How far a group is from the voters that it is to have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MembersStep {
-    /// These are its voters, and nobody else belongs to it.
-    Reached,
-    /// A step was made.
-    Changed,
-    /// A new member does not have enough yet.
-    CatchingUp(ReplicaId),
+/// The members of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Membership {
+    /// The voters; two sets while a joint change is in progress.
+    pub voters: Vec<BTreeSet<ReplicaId>>,
+    /// Replicas that receive all entries and do not count in a quorum.
+    pub learners: BTreeSet<ReplicaId>,
 }
 
-impl Group {
-    /// True if a member lacks few entries, as far as the leader knows.
-    pub(crate) fn has_caught_up(&self, replica: ReplicaId) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let last = metrics.last_log_index.unwrap_or(0);
-        let matched =
-            metrics.replication.as_ref().and_then(|members| members.get(&replica.0)?.as_ref().map(|id| id.index));
-        matched.is_some_and(|matched| matched + REPLICATION_LAG_MAX >= last)
+const VERSION: u8 = 1;
+
+impl Membership {
+    /// A group of one config, without learners.
+    pub fn of(voters: impl IntoIterator<Item = ReplicaId>) -> Self {
+        Membership { voters: vec![voters.into_iter().collect()], learners: BTreeSet::new() }
     }
 
-    /// The last entry that every other member is known to have; `None` if that is not known here.
-    pub(crate) fn held_by_all(&self) -> Option<u64> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let members = metrics.replication.as_ref()?;
-        members.values().map(|id| id.as_ref().map(|id| id.index)).min()?
+    /// The number of voters that must have an entry before it is committed, at least.
+    #[must_use]
+    pub fn majority(&self) -> usize {
+        self.voters.iter().map(|config| config.len() / 2 + 1).min().unwrap_or(0)
     }
 
-    /// `retain`: whoever votes no more goes on learning.
-    async fn change(&self, change: ChangeMembers<u64, EmptyNode>, retain: bool) -> Result<(), RaftError> {
-        let changed = self.raft.change_membership(change, retain).await;
-        changed.map(drop).map_err(|error| RaftError::Refused(error.to_string()))
+    /// True if `replica` is a voter.
+    #[must_use]
+    pub fn is_voter(&self, replica: ReplicaId) -> bool {
+        self.voters.iter().any(|config| config.contains(&replica))
+    }
+
+    /// True if `replica` is the only voter: it becomes leader without the vote of another.
+    #[must_use]
+    pub fn is_sole_voter(&self, replica: ReplicaId) -> bool {
+        !self.voters.is_empty() && self.voters.iter().all(|config| config.len() == 1 && config.contains(&replica))
+    }
+
+    /// True if `replica` is the only member: there is no other voter or learner.
+    #[must_use]
+    pub fn is_alone(&self, replica: ReplicaId) -> bool {
+        self.is_sole_voter(replica) && self.learners.is_empty()
+    }
+
+    /// Appends the encoding.
+    pub fn encode_into(&self, out: &mut BytesMut) {
+        out.put_u8(VERSION);
+        out.put_u8(u8::try_from(self.voters.len()).unwrap_or(u8::MAX));
+        for set in self.voters.iter().chain(std::iter::once(&self.learners)) {
+            out.put_u32_le(u32::try_from(set.len()).unwrap_or(u32::MAX));
+            for replica in set {
+                out.put_u64_le(replica.0);
+            }
+        }
+    }
+
+    /// The encoding.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.encode_into(&mut out);
+        out.freeze()
+    }
+
+    /// Decodes a membership from the front of `from`; `None` if it is incomplete.
+    pub fn decode_from(from: &mut Bytes) -> Option<Self> {
+        if from.try_get_u8().ok()? != VERSION {
+            return None;
+        }
+        let configs = from.try_get_u8().ok()?;
+        let mut voters = Vec::new();
+        for _ in 0..configs {
+            voters.push(decode_set(from)?);
+        }
+        let learners = decode_set(from)?;
+        Some(Membership { voters, learners })
+    }
+
+    /// Decodes a membership that fills `from`. No bytes at all: no members.
+    #[must_use]
+    pub fn decode(mut from: Bytes) -> Option<Self> {
+        if from.is_empty() {
+            return Some(Membership::default());
+        }
+        let members = Self::decode_from(&mut from)?;
+        from.is_empty().then_some(members)
     }
 }
 
-impl GroupHandle {
-    /// Makes one step towards exactly these voters and learners. Only the leader can; a refusal is tried again later.
-    ///
-    /// # Errors
-    /// `Refused` if this replica does not lead, or another change is under way.
-    pub async fn step_towards(
-        &self,
-        voters: &BTreeSet<ReplicaId>,
-        learners: &BTreeSet<ReplicaId>,
-    ) -> Result<MembersStep, RaftError> {
-        let group = &self.0;
-        group.touch();
-        let members = group.members();
-        let is_at = |wanted: &BTreeSet<ReplicaId>| members.voters.len() == 1 && members.voters[0] == *wanted;
-        if is_at(voters) && members.learners == *learners {
-            return Ok(MembersStep::Reached);
+fn decode_set(from: &mut Bytes) -> Option<BTreeSet<ReplicaId>> {
+    let count = from.try_get_u32_le().ok()? as usize;
+    if from.remaining() / 8 < count {
+        return None;
+    }
+    Some((0..count).map(|_| ReplicaId(from.get_u64_le())).collect())
+}
+
+/// The data that a replica's group is created with: stored in the log's group-creation frame.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Creation {
+    /// The initial members.
+    pub members: Membership,
+    /// Data that the shard stores about itself.
+    pub shard: Bytes,
+}
+
+impl Creation {
+    /// The encoding.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.members.encode_into(&mut out);
+        out.extend_from_slice(&self.shard);
+        out.freeze()
+    }
+
+    /// Decodes a creation recovered from the log.
+    #[must_use]
+    pub fn decode(mut from: Bytes) -> Option<Self> {
+        let members = Membership::decode_from(&mut from)?;
+        Some(Creation { members, shard: from })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn set() -> impl Strategy<Value = BTreeSet<ReplicaId>> {
+        proptest::collection::btree_set(any::<u64>().prop_map(ReplicaId), 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn a_creation_comes_back(voters in proptest::collection::vec(set(), 0..3), learners in set(), shard: Vec<u8>) {
+            let creation = Creation { members: Membership { voters, learners }, shard: shard.into() };
+            prop_assert_eq!(Creation::decode(creation.encode()), Some(creation));
         }
-        // A leader that is to go stays until the others are there, and hands over: openraft does not let it remove itself.
-        let with_leader: BTreeSet<_> = voters.iter().copied().chain([group.replica]).collect();
-        if !voters.contains(&group.replica) && is_at(&with_leader) {
-            let Some(heir) = voters.iter().find(|voter| group.has_caught_up(**voter)) else {
-                return Err(RaftError::Refused("no other member could lead".to_owned()));
-            };
-            return self.transfer(*heir).await.map(|()| MembersStep::Changed);
+
+        #[test]
+        fn foreign_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = Creation::decode(bytes.clone().into());
+            let _ = Membership::decode(bytes.into());
         }
-        let voters = &with_leader;
-        for replica in voters.iter().chain(learners) {
-            if members.is_voter(*replica) {
-                continue;
-            }
-            if !members.learners.contains(replica) {
-                let added = group.raft.add_learner(replica.0, EmptyNode::new(), false).await;
-                return added.map(|_| MembersStep::Changed).map_err(|error| RaftError::Refused(error.to_string()));
-            }
-            if voters.contains(replica) && !group.has_caught_up(*replica) {
-                return Ok(MembersStep::CatchingUp(*replica));
-            }
+
+        #[test]
+        fn cut_off_members_are_refused(voters in proptest::collection::vec(set(), 1..3), cut in 1usize..8) {
+            let whole = Membership { voters, learners: BTreeSet::new() }.encode();
+            let keep = whole.len() - cut.min(whole.len() - 1);
+            prop_assert_eq!(Membership::decode(whole.slice(..keep)), None);
         }
-        let change = if is_at(voters) {
-            let unwanted = members.learners.iter().filter(|learner| !learners.contains(learner));
-            ChangeMembers::RemoveNodes(unwanted.map(|learner| learner.0).collect())
-        } else {
-            ChangeMembers::ReplaceAllVoters(voters.iter().map(|voter| voter.0).collect())
-        };
-        group.change(change, !learners.is_empty()).await.map(|()| MembersStep::Changed)
     }
 }

@@ -7,21 +7,22 @@ use std::time::Duration;
 /// Settings of all groups of a node.
 #[derive(Debug, Clone)]
 pub struct RaftOptions {
-    /// A leader's heartbeat.
+    /// The leader's heartbeat interval.
     pub heartbeat: Duration,
-    /// Shortest time without a leader before a replica campaigns.
+    /// Shortest election timeout: the time without a leader before a replica campaigns.
     pub election_min: Duration,
-    /// Longest such time; also the lease.
+    /// Longest election timeout; also the lease.
     pub election_max: Duration,
     /// Bytes of proposals in flight per group.
     pub in_flight_bytes_max: usize,
     /// Bytes of entries read from the log at once, for replication and apply.
     pub read_bytes_max: usize,
-    /// A member that lacks entries of which more was logged since, by all replicas of a node together, gets a snapshot.
+    /// The purge horizon: a member that lacks entries older than so many bytes of the node's log, of all replicas
+    /// together, gets a snapshot.
     pub purge_horizon_bytes: u64,
-    /// Who had everything within this time counts as in sync.
+    /// A voter that was caught up within this time counts as in sync.
     pub in_sync_lag: Duration,
-    /// A group of one member stops ticking after so long without a request. `None`: never.
+    /// A group of one member hibernates after so long without a request. `None`: never.
     pub idle_after: Option<Duration>,
 }
 

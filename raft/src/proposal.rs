@@ -1,4 +1,4 @@
-//! What is proposed to a group, and the answer that whoever proposed it waits for.
+//! A proposal to a group, and the response that its proposer waits for.
 //!
 //! May not know: openraft, and what a proposal means.
 
@@ -8,27 +8,27 @@ use bytes::Bytes;
 use ottla_storage::entry::Batches;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-/// What becomes a normal entry.
+/// The content of a normal entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposal {
     /// The command, encoded.
     pub payload: Bytes,
     /// Record batches, grouped by partition.
     pub batches: Batches,
-    /// The proposer's wall clock; must never fall within a shard.
+    /// The proposer's wall clock; must never go back within a shard.
     pub clock_ms: i64,
 }
 
-/// What an entry costs besides its payload and batches.
+/// The cost of an entry besides its payload and batches.
 const ENTRY_BYTES: usize = 128;
 
 impl Proposal {
-    /// Its command, its batches and their descriptors.
+    /// Bytes of its command, its batches and their descriptors.
     pub(crate) fn entry_bytes(&self) -> usize {
         self.batches.iter().map(|batch| batch.data.len() + 32).sum::<usize>() + self.payload.len()
     }
 
-    /// What it counts for while in flight.
+    /// Bytes that it counts for while in flight.
     pub(crate) fn bytes(&self) -> usize {
         self.entry_bytes() + ENTRY_BYTES
     }
@@ -40,21 +40,21 @@ impl fmt::Display for Proposal {
     }
 }
 
-/// Answers one proposal; the bytes of the proposal count as in flight until it is dropped.
-pub(crate) struct Answer<T> {
+/// Responds to one proposal; the bytes of the proposal count as in flight until it is dropped.
+pub(crate) struct ProposalResponder<T> {
     sender: oneshot::Sender<T>,
-    _room: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<T> Answer<T> {
-    /// An answer that holds the proposal's room, and where it will arrive.
-    pub(crate) fn holding(room: OwnedSemaphorePermit) -> (Self, oneshot::Receiver<T>) {
+impl<T> ProposalResponder<T> {
+    /// A responder that holds the proposal's permit, and the receiver of the response.
+    pub(crate) fn holding(permit: OwnedSemaphorePermit) -> (Self, oneshot::Receiver<T>) {
         let (sender, result) = oneshot::channel();
-        (Answer { sender, _room: Some(room) }, result)
+        (ProposalResponder { sender, _permit: Some(permit) }, result)
     }
 
     pub(crate) fn send(self, result: T) {
-        // Whoever proposed may have lost interest.
+        // The proposer may have stopped waiting.
         let _ = self.sender.send(result);
     }
 }

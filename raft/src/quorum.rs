@@ -1,7 +1,7 @@
-//! How far the members of a group are, as its leader knows: what each has, when it answered, when it last had everything, who
-//! is in sync, and who has synced an entry.
+//! The progress of a group's members as its leader tracks it: the last entry of each, when it responded last and when
+//! it was last caught up, which voters are in sync, and which have synced an entry.
 //!
-//! May not know: where members live, and what is made of this.
+//! May not know: where members are located, and what the progress is used for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,42 +10,42 @@ use openraft::async_runtime::WatchReceiver;
 use ottla_storage::env::rt;
 use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
 
-use crate::followers::{Known, Voters};
 use crate::group::Group;
 use crate::handle::GroupHandle;
-use crate::types::{RaftLogId, from_raft_membership};
+use crate::in_sync::{FollowerProgress, VoterSets};
+use crate::openraft_types::{RaftLogId, from_raft_membership};
 
-/// A member that answered within this is taken for alive: a few heartbeats.
+/// A member that responded within this is alive: a few heartbeats.
 const ALIVE_HEARTBEATS: u32 = 4;
 
-/// A group as its leader knows it.
+/// The state of a group as its leader knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quorum {
     /// The leader's term.
     pub term: Term,
     /// The last entry that is committed.
     pub committed: Option<RaftIndex>,
-    /// The leader among them.
+    /// All members, including the leader.
     pub members: BTreeMap<ReplicaId, MemberProgress>,
 }
 
-/// How far a member is.
+/// The progress of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemberProgress {
-    /// It votes; otherwise it only learns.
+    /// True for a voter, false for a learner.
     pub is_voter: bool,
     /// The last entry that it is known to have.
     pub last: Option<RaftIndex>,
-    /// When what it answered last was sent to it.
+    /// When the request was sent to which it responded last.
     pub heard_at: Option<rt::Instant>,
-    /// When it last had all that the leader had, to the second.
+    /// When it was last caught up with the leader, to the second.
     pub caught_up_at: Option<rt::Instant>,
 }
 
 impl Group {
-    /// How far the members are, if this replica leads.
-    pub(crate) fn look_at_members(&self) -> Option<Quorum> {
-        self.look_at_followers();
+    /// The progress of the members, if this replica leads.
+    pub(crate) fn quorum_state(&self) -> Option<Quorum> {
+        self.observe_followers();
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let (Some(matched), Some(heard)) = (metrics.replication.as_ref(), metrics.heartbeat.as_ref()) else {
@@ -56,11 +56,11 @@ impl Group {
             let heard = heard.get(member).and_then(|at| at.as_ref().map(|at| at.0));
             (*member, (id.as_ref().map(|id| id.index), heard))
         };
-        let mut known: BTreeMap<u64, Known> = matched.iter().map(known).collect();
-        // What the leader itself has needs no answer.
+        let mut known: BTreeMap<u64, FollowerProgress> = matched.iter().map(known).collect();
+        // The leader's own progress needs no response.
         known.insert(self.replica.0, (last, Some(now)));
         let membership = metrics.membership_config.membership();
-        let member = |(member, (last, heard_at)): (&u64, &Known)| {
+        let member = |(member, (last, heard_at)): (&u64, &FollowerProgress)| {
             let progress = MemberProgress {
                 is_voter: membership.get_joint_config().iter().any(|config| config.contains(member)),
                 last: last.map(RaftIndex),
@@ -68,7 +68,7 @@ impl Group {
                 caught_up_at: if *member == self.replica.0 {
                     Some(now)
                 } else {
-                    self.followers.caught_up_at(ReplicaId(*member))
+                    self.in_sync_tracker.caught_up_at(ReplicaId(*member))
                 },
             };
             (ReplicaId(*member), progress)
@@ -80,26 +80,26 @@ impl Group {
         })
     }
 
-    /// True if another voter could lead at once: it lacks few entries and answers.
+    /// True if another voter could lead at once: it lacks few entries and responds.
     pub(crate) fn could_lead(&self, replica: ReplicaId) -> bool {
         let alive = self.options.heartbeat * ALIVE_HEARTBEATS;
-        let quorum = self.look_at_members();
+        let quorum = self.quorum_state();
         let member = quorum.as_ref().and_then(|quorum| quorum.members.get(&replica));
         let answers = |member: &MemberProgress| member.heard_at.is_some_and(|at| rt::now().since(at) < alive);
-        member.is_some_and(|member| member.is_voter && answers(member)) && self.has_caught_up(replica)
+        member.is_some_and(|member| member.is_voter && answers(member)) && self.is_caught_up(replica)
     }
 }
 
 impl GroupHandle {
-    /// How far the members are; `None` unless this replica leads.
+    /// The progress of the members; `None` unless this replica leads.
     #[must_use]
     pub fn quorum(&self) -> Option<Quorum> {
         let group = &self.0;
         group.touch();
-        if group.role().leader == Some(group.replica) { group.look_at_members() } else { None }
+        if group.role().leader == Some(group.replica) { group.quorum_state() } else { None }
     }
 
-    /// True if this replica leads and `replica` could at once: a voter that lacks few entries and answers.
+    /// True if this replica leads and `replica` could lead at once: a voter that lacks few entries and responds.
     #[must_use]
     pub fn could_lead(&self, replica: ReplicaId) -> bool {
         self.0.role().leader == Some(self.0.replica) && self.0.could_lead(replica)
@@ -107,8 +107,8 @@ impl GroupHandle {
 }
 
 impl Group {
-    /// Looks at the followers, if this replica leads.
-    pub(crate) fn look_at_followers(&self) {
+    /// Records the progress of the followers, if this replica leads.
+    pub(crate) fn observe_followers(&self) {
         let role = self.role();
         let metrics = self.raft.data_metrics();
         let (end, members) = {
@@ -116,25 +116,25 @@ impl Group {
             let heard = |id: &u64| now.heartbeat.as_ref()?.get(id)?.as_ref().map(|at| at.0);
             let members = now.replication.as_ref().map(|members| {
                 let member = |(id, at): (&u64, &Option<_>)| (ReplicaId(*id), (at.as_ref().map(index_of), heard(id)));
-                members.iter().map(member).collect::<BTreeMap<ReplicaId, Known>>()
+                members.iter().map(member).collect::<BTreeMap<ReplicaId, FollowerProgress>>()
             });
             (now.last_log.as_ref().map_or(0, index_of), members)
         };
         let Some(mut members) = members.filter(|_| role.leader == Some(self.replica) && !role.stopped) else {
-            return self.followers.lead_no_more();
+            return self.in_sync_tracker.clear();
         };
         members.remove(&self.replica);
         let voters = {
             let server = self.raft.server_metrics();
             let server = server.borrow_watched();
             let changed_at = server.membership_config.log_id().as_ref().map_or(0, index_of);
-            Voters {
+            VoterSets {
                 sets: from_raft_membership(server.membership_config.membership()).voters,
                 is_committed: self.applier.applied().map_or(0, |applied| applied.index.0) >= changed_at,
             }
         };
         let own = (self.replica, role.term, end);
-        self.followers.look(own, &members, voters, self.options.in_sync_lag);
+        self.in_sync_tracker.observe(own, &members, voters, self.options.in_sync_lag);
     }
 }
 
@@ -143,16 +143,16 @@ fn index_of(id: &RaftLogId) -> u64 {
 }
 
 impl GroupHandle {
-    /// The voters that are in sync, this one included; nobody where this replica does not lead.
+    /// The voters that are in sync, including this one; empty if this replica does not lead.
     #[must_use]
     pub fn in_sync(&self) -> Arc<[ReplicaId]> {
-        self.0.followers.in_sync()
+        self.0.in_sync_tracker.in_sync()
     }
 
-    /// How many voters are in sync.
+    /// The number of voters in sync.
     #[must_use]
     pub fn in_sync_count(&self) -> usize {
-        self.0.followers.in_sync_count()
+        self.0.in_sync_tracker.in_sync_count()
     }
 
     /// Waits until so many voters have synced everything up to `index`; false if this replica leads no longer.

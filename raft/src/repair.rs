@@ -1,6 +1,6 @@
-//! Batches that are damaged or lacking here, from other members of the group.
+//! Repair: fetches batches that are damaged or missing here from other members of the group.
 //!
-//! May not know: what is damaged, and what becomes of what is found.
+//! May not know: which batches are damaged, and how the fetched ones are used.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,11 +13,11 @@ use ottla_storage::ids::ReplicaId;
 
 use crate::group::Group;
 use crate::net::Message;
-use crate::snapshot::{ANSWER_BYTES, refused};
+use crate::snapshot_install::{RESPONSE_BYTES_MAX, refused};
 
 impl Group {
-    /// The other members, the leader last: it has enough to do.
-    pub(crate) fn others(&self, leader: Option<ReplicaId>) -> Vec<ReplicaId> {
+    /// The other members, the leader last: it has the most load.
+    pub(crate) fn repair_sources(&self, leader: Option<ReplicaId>) -> Vec<ReplicaId> {
         let mut others: BTreeSet<ReplicaId> = self.members().voters.into_iter().flatten().collect();
         others.remove(&self.replica);
         let leader = leader.filter(|leader| *leader != self.replica);
@@ -30,11 +30,13 @@ impl Peers for Group {
     fn fetch(&self, partition: PartitionId, offsets: Range<Offset>) -> BoxFuture<'_, io::Result<Exported>> {
         Box::pin(async move {
             let mut outcome = Err(refused("there are no other members"));
-            for source in self.others(self.progress.current().leader) {
+            for source in self.repair_sources(self.role_tracker.current().leader) {
                 let Range { start: from, end: up_to } = offsets;
-                let request = Message::FetchBatches { partition, from, up_to, bytes_max: ANSWER_BYTES as u64 };
-                match self.ask(source, request).await {
-                    Ok(Message::Batches(found)) if !found.batches.is_empty() && found.log_start <= from => {
+                let request = Message::FetchBatches { partition, from, up_to, bytes_max: RESPONSE_BYTES_MAX as u64 };
+                match self.call(source, request).await {
+                    Ok(Message::FetchBatchesResponse(found))
+                        if !found.batches.is_empty() && found.log_start <= from =>
+                    {
                         return Ok(found);
                     }
                     Ok(_) => outcome = Err(refused("it does not have them either")),

@@ -1,6 +1,7 @@
-//! openraft's `AsyncRuntime` over the facade: one implementation for tokio and for the simulation.
+//! openraft's `AsyncRuntime` over the facade `ottla_storage::env::rt`: one implementation for tokio and for the
+//! simulation.
 //!
-//! May not know: Raft. Channels other than watch are tokio's, which need no executor and wake in order.
+//! Channels other than watch are tokio's, which need no executor and wake in order. May not know: Raft.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +17,7 @@ use openraft_rt::{
 };
 use ottla_storage::env::{rt, sim, watch};
 
-/// The facade as openraft wants it. A value of it is a simulation of its own (`new` and `block_on` are for tests).
+/// The facade as openraft's runtime. A value of it is a simulation of its own (`new` and `block_on` are for tests).
 pub(crate) struct Runtime {
     executor: Arc<sim::executor::Executor>,
 }
@@ -33,7 +34,7 @@ impl Drop for Runtime {
     }
 }
 
-/// Seed of simulations that nobody gave a seed.
+/// Seed of simulations that were given no seed.
 const SEED_DEFAULT: u64 = 1;
 
 impl AsyncRuntime for Runtime {

@@ -1,84 +1,104 @@
-//! openraft's state machine over the applier.
+//! The state machine of a shard, as Raft uses it: it applies entries in order, and its state can be cut.
 //!
-//! May not know: what is applied. A snapshot is a point, not bytes: the state itself lies in the checkpoint and
-//! in the log's segments; how it travels says `snapshot`.
+//! May not know: openraft.
 
+use std::any::Any;
 use std::io;
-use std::sync::Arc;
 
-use futures_util::{Stream, TryStreamExt};
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use bytes::Bytes;
+use ottla_protocol::ids::{Offset, PartitionId};
+use ottla_storage::entry::{Entry, Verdict};
+use ottla_storage::ids::LogId;
 
-use crate::applier::Applier;
-use crate::progress::Progress;
-use crate::taking::Taking;
-use crate::types::{RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, to_raft_log_id};
+/// The reply of apply to the proposer of the entry; only the proposer knows its type.
+pub struct Reply(pub Box<dyn Any + Send + Sync>);
 
-/// A snapshot: everything up to one index; what travels is decided when it is streamed.
-pub(crate) type Snapshot =
-    openraft::storage::Snapshot<openraft::vote::leader_id_std::CommittedLeaderId<u64>, u64, openraft::EmptyNode, ()>;
-
-/// The state machine of one replica.
-#[derive(Clone)]
-pub(crate) struct Machine {
-    pub(crate) applier: Arc<Applier>,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) taking: Arc<Taking>,
-}
-
-impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = ();
-    type SnapshotBuilder = PointBuilder;
-
-    async fn applied_state(&mut self) -> Result<(Option<RaftLogId>, StoredMembership), io::Error> {
-        let (applied, membership) = self.applier.applied_state();
-        Ok((applied.map(to_raft_log_id), membership))
+impl Reply {
+    /// Wraps a reply.
+    pub fn new<T: Any + Send + Sync>(answer: T) -> Self {
+        Reply(Box::new(answer))
     }
 
-    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
-    where
-        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
-    {
-        while let Some((entry, responder)) = entries.try_next().await? {
-            let term = openraft::entry::RaftEntry::log_id_parts(&entry).0.term;
-            let reply = self.applier.apply(entry)?;
-            self.progress.term_applied(term);
-            if let Some(responder) = responder {
-                responder.send(reply);
-            }
-        }
+    /// The reply of a state machine that returns nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Reply::new(())
+    }
+
+    /// The reply, if it is a `T`.
+    #[must_use]
+    pub fn take<T: Any>(self) -> Option<T> {
+        self.0.downcast().ok().map(|boxed| *boxed)
+    }
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reply")
+    }
+}
+
+/// What apply decided about one entry.
+#[derive(Debug)]
+pub struct Applied {
+    /// One verdict per batch of the entry, in its order.
+    pub verdicts: Vec<Verdict>,
+    /// The reply to the proposer.
+    pub reply: Reply,
+}
+
+/// The batches of one partition that belong to a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its first offset.
+    pub log_start: Offset,
+    /// The offset after its last record.
+    pub end: Offset,
+}
+
+/// The replicated state of one shard. A pure function of the entries applied: no configuration, local
+/// clock, randomness or hash order. A panic stops this replica and nothing else.
+pub trait StateMachine: Send + 'static {
+    /// Applies a normal entry.
+    fn apply(&mut self, entry: &Entry) -> Applied;
+
+    /// True if apply reads the records of batches, not their headers alone: without them the replica cannot continue.
+    fn needs_records(&self) -> bool {
+        false
+    }
+
+    /// Checks that what apply will read of the entry is sound; an error names the damage. The replica then stops, with
+    /// the state of the entry before.
+    fn check(&self, _entry: &Entry) -> Result<(), String> {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<PointBuilder> {
-        self.applier.advance_snapshot(force).map(PointBuilder)
-    }
+    /// A leader's first entry, which has no content, was applied: its term has begun.
+    fn term_started(&mut self, log_id: LogId);
 
-    async fn get_snapshot_builder(&mut self) -> PointBuilder {
-        let point = self.applier.advance_snapshot(true).or_else(|| self.applier.snapshot());
-        PointBuilder(point.unwrap_or_default())
-    }
+    /// The entry at `log_id`, or entries after it, are lost, and an operator has ordered the replica to continue
+    /// without them ([`crate::accept_loss`]): what was decided by them, and by everything after them, is unknown.
+    fn entries_lost(&mut self, _log_id: LogId) {}
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, _snapshot: ()) -> Result<(), io::Error> {
-        let (applied, _) = self.applier.applied_state();
-        if meta.last_log_id <= applied.map(to_raft_log_id) {
-            return Ok(());
-        }
-        self.applier.install(meta, self.taking.take_prepared()).await
-    }
+    /// The group's membership changed at this entry.
+    fn membership_changed(&mut self, _log_id: LogId) {}
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        Ok(self.applier.snapshot().map(|meta| Snapshot { meta, snapshot: () }))
-    }
-}
+    /// Called after what was applied is recorded in the batch index: only now may watermarks move and readers see it.
+    /// One call may cover several entries.
+    fn publish(&mut self);
 
-/// Builds a snapshot by naming its point.
-pub(crate) struct PointBuilder(SnapshotMeta);
+    /// The keys that changed since the last cut, with their values (`None`: removed).
+    fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)>;
 
-impl RaftSnapshotBuilder<TypeConfig> for PointBuilder {
-    type SnapshotData = ();
+    /// Checksum of the replicated state; equal on all replicas that applied the same index.
+    fn checksum(&self) -> u64;
 
-    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        Ok(Snapshot { meta: self.0.clone(), snapshot: () })
-    }
+    /// The batches that belong to a state that another replica cut: `state` is keys and values in the order of the
+    /// keys.
+    fn extents(&self, state: &[(Bytes, Bytes)]) -> io::Result<Vec<Extent>>;
+
+    /// Replaces the state and publishes it: it contains everything up to `applied`.
+    fn install(&mut self, applied: LogId, state: &[(Bytes, Bytes)]) -> io::Result<()>;
 }

@@ -1,4 +1,4 @@
-//! openraft's network over ours, both directions: requests out, requests in.
+//! openraft's network over our transport, both directions: requests sent, requests received.
 //!
 //! May not know: sockets, and what entries mean.
 
@@ -20,98 +20,113 @@ use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
 
 use crate::damage::Damage;
-use crate::net::{Message, Network, Undelivered};
-use crate::progress::Progress;
-use crate::state_machine::{Machine, Snapshot};
-use crate::types::{LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote};
+use crate::net::{Message, Network, NoResponse, Priority};
+use crate::openraft_adapter::{Snapshot, StateMachineAdapter};
+use crate::openraft_types::{
+    LogEntry, RaftVote, TypeConfig, from_raft_log_id, from_raft_vote, to_raft_log_id, to_raft_vote,
+};
+use crate::role::RoleTracker;
 
-/// Makes a link to each member of a group.
-pub(crate) struct Links {
+/// Creates the transport to each member of a group.
+pub(crate) struct TransportFactory {
     pub(crate) from: ReplicaId,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) damage: Arc<Damage>,
-    pub(crate) progress: Arc<Progress>,
+    pub(crate) role_tracker: Arc<RoleTracker>,
 }
 
-impl RaftNetworkFactory<TypeConfig> for Links {
-    type Network = Link;
+impl RaftNetworkFactory<TypeConfig> for TransportFactory {
+    type Network = Transport;
 
-    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Link {
-        let (network, damage, progress) = (self.network.clone(), self.damage.clone(), self.progress.clone());
-        Link { from: self.from, to: ReplicaId(target), network, damage, progress }
+    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Transport {
+        let (network, damage, role_tracker) = (self.network.clone(), self.damage.clone(), self.role_tracker.clone());
+        Transport { from: self.from, to: ReplicaId(target), network, damage, role_tracker }
     }
 }
 
-/// From one replica to another.
-pub(crate) struct Link {
+/// Sends requests from one replica to another.
+pub(crate) struct Transport {
     from: ReplicaId,
     to: ReplicaId,
     network: Arc<dyn Network>,
     damage: Arc<Damage>,
-    progress: Arc<Progress>,
+    role_tracker: Arc<RoleTracker>,
 }
 
 fn unreachable(text: &str) -> RPCError<TypeConfig> {
     RPCError::Unreachable(Unreachable::new(&AnyError::error(text)))
 }
 
-/// The first waits after an unanswered request; later ones are `BACKOFF_MAX`.
+/// The first waits after a request without a response; later ones are `BACKOFF_MAX`.
 const BACKOFF_MS: [u64; 5] = [20, 40, 80, 160, 320];
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// How long a follower has to say how far a snapshot has come, and how often it is asked.
-const OFFER_WAIT: Duration = Duration::from_secs(5);
-const ASK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a follower has to respond with the state of its snapshot download, and how often the request is repeated.
+const INSTALL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+const INSTALL_SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a leader says that no majority answers (`silence`).
-const MUTE: &str = "a leader that nobody answers holds its peace";
+/// The error of requests that a leader without a quorum does not send (`check_quorum`).
+const HEARTBEATS_SUSPENDED: &str = "heartbeats are suspended: no majority acknowledges this leader";
 
-impl Link {
+impl Transport {
     async fn call(&self, request: Message, option: &RPCOption) -> Result<Message, RPCError<TypeConfig>> {
-        let answer = self.network.call(self.from, self.to, request, option.hard_ttl()).await;
-        answer.map_err(|Undelivered(why)| unreachable(&why))
+        let response = self.network.call(self.from, self.to, request, Priority::Normal, option.hard_ttl()).await;
+        response.map_err(|NoResponse(why)| unreachable(&why))
     }
 
-    /// Asks the follower again and again until it has what lies up to `upto`; gives its vote.
-    fn offer(&self, vote: Vote, upto: LogId) -> impl Future<Output = Result<Vote, Undelivered>> + Send + use<> {
-        let (network, progress, from, to) = (self.network.clone(), self.progress.clone(), self.from, self.to);
+    /// Repeats the request until the follower has everything up to `last_included`; returns the vote.
+    fn install_snapshot(
+        &self,
+        vote: Vote,
+        last_included: LogId,
+    ) -> impl Future<Output = Result<Vote, NoResponse>> + Send + use<> {
+        let (network, role_tracker, from, to) = (self.network.clone(), self.role_tracker.clone(), self.from, self.to);
         async move {
             loop {
-                if progress.is_mute(vote.term) {
-                    return Err(Undelivered(MUTE.to_owned()));
+                if role_tracker.heartbeats_suspended(vote.term) {
+                    return Err(NoResponse(HEARTBEATS_SUSPENDED.to_owned()));
                 }
-                match network.call(from, to, Message::Snapshot { vote, upto }, OFFER_WAIT).await? {
-                    Message::SnapshotTaken { done: true } => return Ok(vote),
-                    Message::SnapshotTaken { done: false } => rt::sleep(ASK_INTERVAL).await,
+                match network
+                    .call(
+                        from,
+                        to,
+                        Message::InstallSnapshot { vote, last_included },
+                        Priority::Normal,
+                        INSTALL_SNAPSHOT_TIMEOUT,
+                    )
+                    .await?
+                {
+                    Message::InstallSnapshotResponse { done: true } => return Ok(vote),
+                    Message::InstallSnapshotResponse { done: false } => rt::sleep(INSTALL_SNAPSHOT_INTERVAL).await,
                     Message::HigherVote(higher) => return Ok(higher),
-                    _ => return Err(Undelivered("not an answer to a snapshot".to_owned())),
+                    _ => return Err(NoResponse("not a response to a snapshot".to_owned())),
                 }
             }
         }
     }
 
-    async fn ask_vote(
+    async fn request_vote(
         &self,
-        pre: bool,
+        pre_vote: bool,
         rpc: VoteRequest<TypeConfig>,
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let request = Message::AskVote {
-            pre,
+        let request = Message::RequestVote {
+            pre_vote,
             vote: from_raft_vote(&rpc.vote),
-            last: rpc.last_log_id.as_ref().map(from_raft_log_id),
-            transfer: rpc.leadership_transfer,
+            last_log_id: rpc.last_log_id.as_ref().map(from_raft_log_id),
+            leadership_transfer: rpc.leadership_transfer,
         };
         match self.call(request, option).await? {
-            Message::VoteAnswer { vote, last, granted } => {
-                Ok(VoteResponse::new(to_raft_vote(vote), last.map(to_raft_log_id), granted))
+            Message::RequestVoteResponse { vote, last_log_id, granted } => {
+                Ok(VoteResponse::new(to_raft_vote(vote), last_log_id.map(to_raft_log_id), granted))
             }
-            _ => Err(unreachable("not an answer to a vote request")),
+            _ => Err(unreachable("not a response to a vote request")),
         }
     }
 }
 
-impl RaftNetworkV2<TypeConfig> for Link {
+impl RaftNetworkV2<TypeConfig> for Transport {
     type SnapshotData = ();
 
     async fn append_entries(
@@ -119,29 +134,31 @@ impl RaftNetworkV2<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        if rpc.entries.is_empty() && self.damage.takes_snapshot_due() {
+        if rpc.entries.is_empty() && self.damage.take_snapshot_due() {
             return Err(unreachable("what comes next is damaged here"));
         }
         let vote = from_raft_vote(&rpc.vote);
-        if self.progress.is_mute(vote.term) {
-            return Err(unreachable(MUTE));
+        if self.role_tracker.heartbeats_suspended(vote.term) {
+            return Err(unreachable(HEARTBEATS_SUSPENDED));
         }
-        let request = Message::Append {
+        let request = Message::AppendEntries {
             vote,
-            previous: rpc.prev_log_id.as_ref().map(from_raft_log_id),
+            prev_log_id: rpc.prev_log_id.as_ref().map(from_raft_log_id),
             entries: rpc.entries.into_iter().map(LogEntry::into_inner).collect(),
-            commit: rpc.leader_commit.as_ref().map(from_raft_log_id),
+            leader_commit: rpc.leader_commit.as_ref().map(from_raft_log_id),
         };
-        let answer = self.call(request, &option).await;
-        if answer.is_err() && mutants::is_on(Bug::AckBeforeQuorum) {
+        let response = self.call(request, &option).await;
+        if response.is_err() && mutants::is_on(Bug::AckBeforeQuorum) {
             return Ok(AppendEntriesResponse::Success);
         }
-        match answer? {
-            Message::Appended => Ok(AppendEntriesResponse::Success),
-            Message::AppendedUpTo(last) => Ok(AppendEntriesResponse::PartialSuccess(last.map(to_raft_log_id))),
-            Message::Conflict => Ok(AppendEntriesResponse::Conflict),
+        match response? {
+            Message::AppendEntriesSuccess => Ok(AppendEntriesResponse::Success),
+            Message::AppendEntriesPartialSuccess(last) => {
+                Ok(AppendEntriesResponse::PartialSuccess(last.map(to_raft_log_id)))
+            }
+            Message::AppendEntriesConflict => Ok(AppendEntriesResponse::Conflict),
             Message::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(to_raft_vote(vote))),
-            _ => Err(unreachable("not an answer to an append")),
+            _ => Err(unreachable("not a response to an append")),
         }
     }
 
@@ -150,16 +167,16 @@ impl RaftNetworkV2<TypeConfig> for Link {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.ask_vote(false, rpc, &option).await
+        self.request_vote(false, rpc, &option).await
     }
 
-    // The default grants: a replica cut off from everybody would then campaign for ever.
+    // The default implementation grants: a replica cut off from all others would then campaign for ever.
     async fn pre_vote(
         &mut self,
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.ask_vote(true, rpc, &option).await
+        self.request_vote(true, rpc, &option).await
     }
 
     async fn full_snapshot(
@@ -170,35 +187,35 @@ impl RaftNetworkV2<TypeConfig> for Link {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let unreachable = |why: &str| StreamingError::Unreachable(Unreachable::new(&AnyError::error(why)));
-        let Some(upto) = snapshot.meta.last_log_id.as_ref().map(from_raft_log_id) else {
+        let Some(last_included) = snapshot.meta.last_log_id.as_ref().map(from_raft_log_id) else {
             return Err(unreachable("there is nothing in the snapshot"));
         };
-        let offered = self.offer(from_raft_vote(&vote), upto);
+        let installed = self.install_snapshot(from_raft_vote(&vote), last_included);
         tokio::select! {
             biased;
-            offered = offered => match offered {
+            installed = installed => match installed {
                 Ok(vote) => Ok(SnapshotResponse::new(to_raft_vote(vote))),
-                Err(Undelivered(why)) => Err(unreachable(&why)),
+                Err(NoResponse(why)) => Err(unreachable(&why)),
             },
             closed = cancel => Err(StreamingError::Closed(closed)),
         }
     }
 
-    // The default is unreachable: the leader could never hand over.
+    // The default implementation fails: the leader could never transfer leadership.
     async fn transfer_leader(
         &mut self,
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let request = Message::Transfer {
+        let request = Message::TransferLeader {
             from_leader: from_raft_vote(req.from_leader()),
             to: ReplicaId(*req.to_node_id()),
-            last: req.last_log_id().map(from_raft_log_id),
+            last_log_id: req.last_log_id().map(from_raft_log_id),
         };
         match self.call(request, &option).await? {
-            Message::Transferred { accepted: true } => Ok(Ok(())),
-            Message::Transferred { accepted: false } => Err(unreachable("transfer refused")),
-            _ => Err(unreachable("not an answer to a transfer")),
+            Message::TransferLeaderResponse { accepted: true } => Ok(Ok(())),
+            Message::TransferLeaderResponse { accepted: false } => Err(unreachable("transfer refused")),
+            _ => Err(unreachable("not a response to a transfer")),
         }
     }
 
@@ -208,49 +225,49 @@ impl RaftNetworkV2<TypeConfig> for Link {
     }
 }
 
-/// Hands a request to the replica and gives its answer.
-pub(crate) async fn receive(
-    raft: &openraft::Raft<TypeConfig, Machine>,
+/// Passes a request to openraft and returns its response.
+pub(crate) async fn dispatch(
+    raft: &openraft::Raft<TypeConfig, StateMachineAdapter>,
     request: Message,
-) -> Result<Message, Undelivered> {
-    let stopped = |error: &dyn std::fmt::Display| Undelivered(error.to_string());
+) -> Result<Message, NoResponse> {
+    let stopped = |error: &dyn std::fmt::Display| NoResponse(error.to_string());
     match request {
-        Message::Append { vote, previous, entries, commit } => {
-            let commit = match entries.last() {
-                Some(last) if mutants::is_on(Bug::ApplyBeforeCommit) => commit.max(Some(last.log_id)),
-                _ => commit,
+        Message::AppendEntries { vote, prev_log_id, entries, leader_commit } => {
+            let leader_commit = match entries.last() {
+                Some(last) if mutants::is_on(Bug::ApplyBeforeCommit) => leader_commit.max(Some(last.log_id)),
+                _ => leader_commit,
             };
             let rpc = AppendEntriesRequest {
                 vote: to_raft_vote(vote),
-                prev_log_id: previous.map(to_raft_log_id),
+                prev_log_id: prev_log_id.map(to_raft_log_id),
                 entries: entries.into_iter().map(LogEntry::from).collect(),
-                leader_commit: commit.map(to_raft_log_id),
+                leader_commit: leader_commit.map(to_raft_log_id),
             };
             Ok(match raft.append_entries(rpc).await.map_err(|e| stopped(&e))? {
-                AppendEntriesResponse::Success => Message::Appended,
+                AppendEntriesResponse::Success => Message::AppendEntriesSuccess,
                 AppendEntriesResponse::PartialSuccess(last) => {
-                    Message::AppendedUpTo(last.as_ref().map(from_raft_log_id))
+                    Message::AppendEntriesPartialSuccess(last.as_ref().map(from_raft_log_id))
                 }
-                AppendEntriesResponse::Conflict => Message::Conflict,
+                AppendEntriesResponse::Conflict => Message::AppendEntriesConflict,
                 AppendEntriesResponse::HigherVote(vote) => Message::HigherVote(from_raft_vote(&vote)),
             })
         }
-        Message::AskVote { pre, vote, last, transfer } => {
-            let mut rpc = VoteRequest::new(to_raft_vote(vote), last.map(to_raft_log_id));
-            rpc.leadership_transfer = transfer;
-            let answer = if pre { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
-            let answer = answer.map_err(|e| stopped(&e))?;
-            Ok(Message::VoteAnswer {
-                vote: from_raft_vote(&answer.vote),
-                last: answer.last_log_id.as_ref().map(from_raft_log_id),
-                granted: answer.vote_granted,
+        Message::RequestVote { pre_vote, vote, last_log_id, leadership_transfer } => {
+            let mut rpc = VoteRequest::new(to_raft_vote(vote), last_log_id.map(to_raft_log_id));
+            rpc.leadership_transfer = leadership_transfer;
+            let response = if pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
+            let response = response.map_err(|e| stopped(&e))?;
+            Ok(Message::RequestVoteResponse {
+                vote: from_raft_vote(&response.vote),
+                last_log_id: response.last_log_id.as_ref().map(from_raft_log_id),
+                granted: response.vote_granted,
             })
         }
-        Message::Transfer { from_leader, to, last } => {
-            let rpc = TransferLeaderRequest::new(to_raft_vote(from_leader), to.0, last.map(to_raft_log_id));
-            let answer = raft.handle_transfer_leader(rpc).await.map_err(|e| stopped(&e))?;
-            Ok(Message::Transferred { accepted: answer.is_ok() })
+        Message::TransferLeader { from_leader, to, last_log_id } => {
+            let rpc = TransferLeaderRequest::new(to_raft_vote(from_leader), to.0, last_log_id.map(to_raft_log_id));
+            let response = raft.handle_transfer_leader(rpc).await.map_err(|e| stopped(&e))?;
+            Ok(Message::TransferLeaderResponse { accepted: response.is_ok() })
         }
-        other => Err(Undelivered(format!("not a request: {other:?}"))),
+        other => Err(NoResponse(format!("not a request: {other:?}"))),
     }
 }

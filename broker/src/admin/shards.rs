@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Members, Role};
+use ottla_raft::{Membership, Role};
 use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use crate::server::context::Domain;
 struct Here {
     replica: ReplicaId,
     role: Role,
-    members: Members,
+    members: Membership,
     applied: Option<LogId>,
     waiting_bytes: usize,
 }

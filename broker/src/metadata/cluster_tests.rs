@@ -45,7 +45,7 @@ impl Cluster {
         let begun = sim::spawn_on(machine_of(node), async move {
             let places = Arc::new(Places::default());
             let seeds = Seeds::of(node, &founders, places.clone());
-            let host = RaftHost::new(network.seen_by(machine_of(node), places), RaftOptions::default());
+            let host = RaftHost::new(network.for_node(machine_of(node), places), RaftOptions::default());
             network.attach(machine_of(node), host.clone());
             let mut config = Config::default();
             config.node_id = node;
@@ -269,7 +269,7 @@ fn a_node_that_founded_alone_starts_again_while_one_that_joined_it_leads() {
             }
         };
         rt::timeout(PATIENCE * 4, formed).await.unwrap();
-        host.hand_over(PATIENCE).await;
+        host.transfer_leaderships(PATIENCE).await;
         assert_eq!(second.controller_id(), Some(NODES[1]));
         let epoch = first.image().nodes[&NODES[0]].epoch;
         host.shutdown().await;

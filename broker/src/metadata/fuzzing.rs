@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, Members};
+use ottla_raft::{Creation, Membership};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
@@ -228,7 +228,7 @@ pub(crate) fn creation_seeds() -> Vec<Vec<u8>> {
     let seed = |kind| {
         let founders = if kind == ShardKind::Metadata { vec![replica(1), replica(5)] } else { Vec::new() };
         let shard = ShardCreation { shard: ShardId(9), kind, created: RaftIndex(77), founders }.encode();
-        Creation { members: Members::of([ReplicaId(1), ReplicaId(5)]), shard }.encode().to_vec()
+        Creation { members: Membership::of([ReplicaId(1), ReplicaId(5)]), shard }.encode().to_vec()
     };
     kinds.into_iter().map(seed).collect()
 }

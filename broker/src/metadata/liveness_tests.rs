@@ -221,7 +221,7 @@ fn a_node_that_stops_in_order_is_fenced_at_once_for_as_long_as_it_is_away() {
         serve(&all).await;
         for at in 0..NODES.len() {
             let id = NODES[at];
-            all[at].1.hand_over(PATIENCE).await;
+            all[at].1.transfer_leaderships(PATIENCE).await;
             all[at].0.announce_stop(PATIENCE).await;
             let others: Vec<_> =
                 all.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, node)| node).collect();

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ottla_raft::{GroupHandle, Members, MembersStep, RaftError};
+use ottla_raft::{GroupHandle, Membership, MembershipStep, RaftError};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
 
@@ -32,21 +32,21 @@ fn voters((record, observers): &Wanted) -> BTreeSet<ReplicaId> {
 }
 
 /// True if the group has all that it is to have, and nobody else.
-fn is_reached(wanted: &Wanted, members: &Members) -> bool {
+fn is_reached(wanted: &Wanted, members: &Membership) -> bool {
     members.voters.len() == 1 && members.voters[0] == voters(wanted) && members.learners == wanted.1
 }
 
 /// One look at a shard that is led here; answers when to look again. `step` makes one step towards voters and learners,
 /// `forget` reports that it is reached and who has left, `current` makes the image current.
 pub(crate) async fn look<Step, Forget, Read>(
-    members: &Members,
+    members: &Membership,
     wanted: impl Fn() -> Option<Wanted>,
     current: impl FnOnce() -> Read,
     step: impl FnOnce(BTreeSet<ReplicaId>, BTreeSet<ReplicaId>) -> Step,
     forget: impl FnOnce(Vec<ReplicaId>, Vec<ReplicaId>) -> Forget,
 ) -> Duration
 where
-    Step: Future<Output = Result<MembersStep, RaftError>>,
+    Step: Future<Output = Result<MembershipStep, RaftError>>,
     Forget: Future<Output = bool>,
     Read: Future<Output = bool>,
 {
@@ -89,7 +89,7 @@ async fn hand_over(image: &MetadataImage, group: &GroupHandle) -> bool {
     let mut voters = group.membership().voters.into_iter().flatten();
     let heir = voters.find(|voter| takes(*voter) == Some(true) && group.could_lead(*voter));
     if let Some(heir) = heir
-        && let Err(error) = group.transfer(heir).await
+        && let Err(error) = group.transfer_leadership(heir).await
     {
         tracing::debug!("the metadata group is not handed over: {error}");
     }
@@ -111,7 +111,7 @@ pub(super) async fn keep(metadata: Weak<Inner>, group: GroupHandle, mut images: 
             let current = || async { metadata.read_index().await.is_ok() };
             let step = |voters, learners| {
                 let group = group.clone();
-                async move { group.step_towards(&voters, &learners).await }
+                async move { group.advance_membership(&voters, &learners).await }
             };
             let forget = |reached, left| {
                 let metadata = metadata.clone();

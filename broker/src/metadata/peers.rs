@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use ottla_raft::{GroupHandle, RaftHost, Role};
+use ottla_raft::{GroupHandle, Priority, RaftHost, Role};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use parking_lot::Mutex;
@@ -236,7 +236,7 @@ impl Peers {
         };
         let waiting = Waiting { asking: &self.asking, number };
         let question = Question { session: self.session, number, floor, term: role.term.0, want };
-        let answer = self.host.ask(self.group.replica(), leader, question.encode(), wait).await;
+        let answer = self.host.request(self.group.replica(), leader, question.encode(), Priority::Normal, wait).await;
         drop(waiting);
         let answered = answer.ok().and_then(|bytes| Answered::decode(&bytes).ok()).ok_or(MetadataError::TimedOut)?;
         // Nobody is told of what this node does not know.

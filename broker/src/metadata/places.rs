@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Home, Homes};
+use ottla_raft::{PeerDirectory, ReplicaLocation};
 use ottla_storage::env::watch;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::RwLock;
@@ -18,10 +18,10 @@ use super::image::{MetadataImage, ReplicaRecord, ShardKind};
 #[derive(Default)]
 struct Known {
     /// As the newest image says.
-    replicas: BTreeMap<ReplicaId, Home>,
+    replicas: BTreeMap<ReplicaId, ReplicaLocation>,
     /// Those of the metadata group without an image, which comes from one of them: those with which it began, and those that
     /// nodes at the seeds told of.
-    told: BTreeMap<ReplicaId, Home>,
+    told: BTreeMap<ReplicaId, ReplicaLocation>,
     addresses: BTreeMap<NodeId, String>,
 }
 
@@ -29,10 +29,10 @@ struct Known {
 #[derive(Default)]
 pub struct Places(RwLock<Known>);
 
-impl Homes for Places {
-    fn home(&self, replica: ReplicaId) -> Option<Home> {
+impl PeerDirectory for Places {
+    fn locate(&self, replica: ReplicaId) -> Option<ReplicaLocation> {
         if let Some(node) = node_of_address(replica) {
-            return Some(Home { node, is_urgent: true });
+            return Some(ReplicaLocation { node, is_urgent: true });
         }
         let known = self.0.read();
         known.replicas.get(&replica).or_else(|| known.told.get(&replica)).copied()
@@ -51,7 +51,8 @@ impl Places {
 
     /// Takes over where the first replicas of the metadata group live: known before any metadata is.
     pub(super) fn founded_by(&self, founders: &[ReplicaRecord]) {
-        let homes = founders.iter().map(|founder| (founder.id, Home { node: founder.node, is_urgent: true }));
+        let homes =
+            founders.iter().map(|founder| (founder.id, ReplicaLocation { node: founder.node, is_urgent: true }));
         self.0.write().told.extend(homes);
     }
 
@@ -65,7 +66,7 @@ impl Places {
         }
         let homes = image.shards.values().flat_map(|shard| {
             let is_urgent = !matches!(shard.kind, ShardKind::Pool { .. });
-            shard.members().map(move |replica| (replica.id, Home { node: replica.node, is_urgent }))
+            shard.members().map(move |replica| (replica.id, ReplicaLocation { node: replica.node, is_urgent }))
         });
         known.replicas = homes.collect();
     }
@@ -74,7 +75,7 @@ impl Places {
     pub(super) fn introduce(&self, members: &[Member]) {
         let mut known = self.0.write();
         for (replica, address) in members {
-            known.told.insert(replica.id, Home { node: replica.node, is_urgent: true });
+            known.told.insert(replica.id, ReplicaLocation { node: replica.node, is_urgent: true });
             known.addresses.entry(replica.node).or_insert_with(|| address.clone());
         }
     }
@@ -101,15 +102,15 @@ mod tests {
     fn who_joins_finds_a_leader_that_was_no_founder() {
         let places = Places::default();
         let leader = ReplicaRecord { id: ReplicaId(22), node: NodeId(4), directory: Uuid::nil() };
-        assert_eq!(places.home(leader.id), None);
+        assert_eq!(places.locate(leader.id), None);
         places.introduce(&[(leader, "n4:19092".to_owned())]);
-        assert_eq!(places.home(leader.id), Some(Home { node: NodeId(4), is_urgent: true }));
+        assert_eq!(places.locate(leader.id), Some(ReplicaLocation { node: NodeId(4), is_urgent: true }));
         assert_eq!(places.address(NodeId(4)).as_deref(), Some("n4:19092"));
         // Whoever was found at a seed is reached as it was found.
         places.introduce(&[(leader, "elsewhere:19092".to_owned())]);
         assert_eq!(places.address(NodeId(4)).as_deref(), Some("n4:19092"));
         // An image without it, as an old one is, takes nothing away.
         places.learn(&MetadataImage::default());
-        assert!(places.home(leader.id).is_some());
+        assert!(places.locate(leader.id).is_some());
     }
 }

@@ -70,7 +70,7 @@ impl StateMachine for MetadataReplica {
         self.machine.entries_lost(log_id.index, &self.on_disk);
     }
 
-    fn members_changed(&mut self, log_id: LogId) {
+    fn membership_changed(&mut self, log_id: LogId) {
         self.machine.advance(log_id.index);
     }
 

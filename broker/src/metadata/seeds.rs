@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{RaftHost, WeakHost};
+use ottla_raft::{Priority, RaftHost, WeakHost};
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
@@ -94,7 +94,8 @@ pub(super) fn founder(rank: u64, node: NodeId, directory: Uuid) -> ReplicaRecord
 
 /// Asks at the desk of a node.
 async fn ask(host: &RaftHost, own: NodeId, to: NodeId, question: DeskQuestion) -> Option<(NodeId, DeskAnswer)> {
-    let answer = host.ask(desk::desk(own), desk::desk(to), question.encode(), DESK_WAIT).await.ok()?;
+    let answer =
+        host.request(desk::desk(own), desk::desk(to), question.encode(), Priority::Normal, DESK_WAIT).await.ok()?;
     Some((to, DeskAnswer::decode(&answer).ok()?))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, Directory, EntryLog, GroupHandle, Members, RaftError, RaftHost};
+use ottla_raft::{Creation, Directory, EntryLog, GroupHandle, Membership, RaftError, RaftHost};
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::EntryKind;
 use ottla_storage::env::{rt, watch};
@@ -339,8 +339,8 @@ async fn create(
 ) -> Result<Opened, StartError> {
     let (machine, images) = MetadataReplica::new(Machine::new(Arc::clone(config)));
     let members = match place.founds {
-        true => Members::of(founders.iter().map(|founder| founder.id)),
-        false => Members::default(),
+        true => Membership::of(founders.iter().map(|founder| founder.id)),
+        false => Membership::default(),
     };
     let creation = ShardCreation::metadata(founders.clone()).encode();
     let group = host.create(directory.clone(), place.replica.id, creation, members, Box::new(machine)).await?;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_raft::{Homes, Identity, Listening, Network, NoPeers, RaftHost, RaftOptions, TcpNetwork};
+use ottla_raft::{Identity, Listening, Network, NoPeers, PeerDirectory, RaftHost, RaftOptions, TcpNetwork};
 use uuid::Uuid;
 
 use super::error::StartError;
@@ -124,10 +124,10 @@ impl Neighbourhood {
         let network = TcpNetwork::new(Identity { node: config.node_id, directory, cluster }, places.clone());
         let host = RaftHost::new(Arc::new(network.clone()), options);
         let (weak, homes) = (host.downgrade(), places.clone());
-        network.on_closed(Arc::new(move |node, confirmation| {
+        network.on_peer_closed(Arc::new(move |node, confirmation| {
             let homes = homes.clone();
             if let Some(host) = weak.upgrade() {
-                let is_there = move |replica| homes.home(replica).is_some_and(|home| home.node == node);
+                let is_there = move |replica| homes.locate(replica).is_some_and(|home| home.node == node);
                 host.suspect(is_there, async { confirmation.await.unwrap_or(false) });
             }
         }));

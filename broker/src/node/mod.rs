@@ -143,7 +143,7 @@ impl Node {
         self.readiness.enter(Phase::Stopping, "stopping", 0, 1);
         self.groups.stop();
         // Clients find the next leaders while this node still answers.
-        self.neighbourhood.host.hand_over(HAND_OVER_WAIT).await;
+        self.neighbourhood.host.transfer_leaderships(HAND_OVER_WAIT).await;
         self.metadata.announce_stop(ANNOUNCE_WAIT).await;
         self.server.stop().await;
         self.neighbourhood.host.shutdown().await;

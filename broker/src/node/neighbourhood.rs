@@ -46,7 +46,7 @@ impl AtSeeds {
     }
 
     async fn look(&self, address: String) {
-        match self.network.who_is_at(&address).await {
+        match self.network.identify(&address).await {
             Ok(found) => {
                 self.places.found(found.node, address.clone());
                 tracing::info!(node = found.node.0, address, "seed found");

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, Directory, Holding, RaftError, StateMachine, accept_loss};
+use ottla_raft::{Creation, Directory, RaftError, ReplicaSummary, StateMachine, accept_loss};
 use ottla_storage::data_dir::{DataDir, DataDirError, RecoveredReplica};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
@@ -207,7 +207,7 @@ async fn look_at(
     replica: &RecoveredReplica,
     homes: &HomeMap,
     losses: &Losses,
-) -> Result<(Rescued, Option<Holding>), RescueError> {
+) -> Result<(Rescued, Option<ReplicaSummary>), RescueError> {
     let creation = creation_of(replica).map_err(|error: OpenError| RescueError::NoMetadata(error.to_string()))?;
     let mut rescued = Rescued {
         shard: creation.shard,
@@ -216,7 +216,7 @@ async fn look_at(
         voters: Vec::new(),
         fate: Fate::HasMajority,
     };
-    let holding = match Holding::of(&**directory, replica).await {
+    let holding = match ReplicaSummary::of(&**directory, replica).await {
         Ok(holding) => holding,
         Err(error) => {
             rescued.fate = Fate::Unusable(error.to_string());
@@ -235,7 +235,7 @@ fn fate(
     directory: &DataDir,
     replica: &RecoveredReplica,
     creation: &ShardCreation,
-    holding: &Holding,
+    holding: &ReplicaSummary,
     homes: &HomeMap,
     losses: &Losses,
     voters: &[Option<NodeId>],
@@ -282,7 +282,7 @@ async fn make_so(
     directory: &Arc<DataDir>,
     replica: &RecoveredReplica,
     rescued: &mut Rescued,
-    holding: Option<Holding>,
+    holding: Option<ReplicaSummary>,
     machine: impl FnOnce() -> Result<Box<dyn StateMachine>, OpenError>,
 ) -> Result<(), RescueError> {
     let (id, shard) = (replica.id.0, rescued.shard);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
-use ottla_raft::RaftHost;
+use ottla_raft::{Priority, RaftHost};
 use ottla_storage::env::critical::Owner;
 use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
@@ -124,7 +124,9 @@ impl Announcer {
         let image = self.registry.image();
         for node in image.nodes.keys().copied().filter(|node| *node != self.own) {
             let (host, from, announcement) = (self.host.clone(), board(self.own), announcement.clone());
-            rt::spawn(async move { host.ask(from, board(node), announcement, WAIT).await.is_ok() });
+            rt::spawn(
+                async move { host.request(from, board(node), announcement, Priority::Normal, WAIT).await.is_ok() },
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::ids::NodeId;
-use ottla_raft::Service;
+use ottla_raft::{Priority, Service};
 use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 
@@ -72,7 +72,7 @@ impl Shards {
                 }
                 Some(node) => {
                     let (own, question) = (board(self.0.node), Notice::LeadPreferred(shard).encode());
-                    let answer = self.0.host.ask(own, board(node), question, left).await.ok();
+                    let answer = self.0.host.request(own, board(node), question, Priority::Normal, left).await.ok();
                     answer.and_then(|answer| Election::decode(&answer)).unwrap_or(Election::TimedOut)
                 }
                 None => Election::NotLeader,
@@ -106,7 +106,7 @@ impl Shards {
         let own = board(self.0.node);
         let calls = nodes.into_iter().filter(|node| *node != self.0.node).map(|node| async move {
             // Whoever does not answer in time may live: what the connection shows counts, not this.
-            drop(self.0.host.ask(own, board(node), Notice::Call.encode(), CALL_WAIT).await);
+            drop(self.0.host.request(own, board(node), Notice::Call.encode(), Priority::Normal, CALL_WAIT).await);
         });
         join_all(calls).await;
     }

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{NodeId, Offset, PartitionId};
 use ottla_raft::{
-    Members, MembersStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role, StateMachine,
+    Membership, MembershipStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role, StateMachine,
 };
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::env::critical::Owner;
@@ -177,8 +177,8 @@ impl Group for FakeGroup {
         self.role.subscribe()
     }
 
-    fn members(&self) -> Members {
-        Members::of([REPLICA])
+    fn members(&self) -> Membership {
+        Membership::of([REPLICA])
     }
 
     fn in_sync(&self) -> Arc<[ReplicaId]> {
@@ -212,8 +212,8 @@ impl Group for FakeGroup {
         futures_util::future::ready(Ok(())).boxed()
     }
 
-    fn step_towards(&self, _: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>> {
-        futures_util::future::ready(Ok(MembersStep::Reached)).boxed()
+    fn advance_membership(&self, _: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembershipStep, RaftError>> {
+        futures_util::future::ready(Ok(MembershipStep::Reached)).boxed()
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ottla_raft::{
-    GroupHandle, Members, MembersStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role,
+    GroupHandle, Membership, MembershipStep, Proposal, ProposeError, Proposed, RaftError, ReadIndexError, Role,
 };
 use ottla_storage::env::critical::Owner;
 use ottla_storage::env::watch;
@@ -26,7 +26,7 @@ pub trait Group: Send + Sync + 'static {
     /// The role, and its changes.
     fn role(&self) -> watch::Receiver<Role>;
     /// The members as last seen.
-    fn members(&self) -> Members;
+    fn members(&self) -> Membership;
     /// The voters that are in sync, this one included; nobody where this replica does not lead.
     fn in_sync(&self) -> Arc<[ReplicaId]>;
     /// How many those are.
@@ -42,7 +42,7 @@ pub trait Group: Send + Sync + 'static {
     /// Hands leadership to another voter; the role tells when it is done.
     fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>>;
     /// Makes one step towards exactly these voters.
-    fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>>;
+    fn advance_membership(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembershipStep, RaftError>>;
 }
 
 impl Group for GroupHandle {
@@ -64,7 +64,7 @@ impl Group for GroupHandle {
         GroupHandle::role(self)
     }
 
-    fn members(&self) -> Members {
+    fn members(&self) -> Membership {
         self.membership()
     }
 
@@ -86,7 +86,7 @@ impl Group for GroupHandle {
     }
 
     fn has_heard_within(&self, time: Duration) -> bool {
-        GroupHandle::has_heard_within(self, time)
+        GroupHandle::has_leader_contact_within(self, time)
     }
 
     fn could_lead(&self, replica: ReplicaId) -> bool {
@@ -95,11 +95,11 @@ impl Group for GroupHandle {
 
     fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
         let handle = self.clone();
-        async move { GroupHandle::transfer(&handle, to).await }.boxed()
+        async move { GroupHandle::transfer_leadership(&handle, to).await }.boxed()
     }
 
-    fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>> {
+    fn advance_membership(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembershipStep, RaftError>> {
         let handle = self.clone();
-        async move { GroupHandle::step_towards(&handle, &voters, &BTreeSet::new()).await }.boxed()
+        async move { GroupHandle::advance_membership(&handle, &voters, &BTreeSet::new()).await }.boxed()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, GroupHandle, Members, RaftError, RaftHost};
+use ottla_raft::{Creation, GroupHandle, Membership, RaftError, RaftHost};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::critical::Owner;
 use ottla_storage::env::mutants::{self, Bug};
@@ -214,7 +214,7 @@ impl Shards {
         let (machine, view) = self.machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
         // One that comes later knows nobody, and waits to be given everything.
         let founds = record.founders.contains(&replica.id);
-        let members = if founds { Members::of(record.founders.iter().copied()) } else { Members::default() };
+        let members = if founds { Membership::of(record.founders.iter().copied()) } else { Membership::default() };
         let group =
             self.0.host.create(directory.clone(), replica.id, creation.encode(), members, Box::new(machine)).await?;
         self.add(creation, replica.id, directory, group, view);

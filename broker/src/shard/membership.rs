@@ -24,7 +24,7 @@ pub(crate) async fn run(shard: Arc<Shard>, registry: Arc<dyn Registry>) {
         let mut wait = IDLE;
         if shard.leading().is_some() {
             let record = || Some((registry.image().shard(id)?.clone(), BTreeSet::new()));
-            let step = |voters, _| shard.group().step_towards(voters);
+            let step = |voters, _| shard.group().advance_membership(voters);
             let forget = |reached, left| registry.forget_replicas(id, reached, left);
             wait = members::look(&shard.members(), record, || registry.read_index(), step, forget).await;
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_protocol::ids::{NodeId, PartitionId};
+use ottla_raft::Priority;
 
 use super::lag_request::{CommittedPosition, EndsAnswer, GroupsService, LagRequest, PartitionEnds, TopicPositions};
 use super::manager::Shards;
@@ -51,7 +52,7 @@ impl Shards {
 
     async fn ask_about_lag(&self, node: NodeId, request: LagRequest, wait: Duration) -> Option<Bytes> {
         let request = Notice::Lag(request).encode();
-        self.0.host.ask_in_bulk(board(self.0.node), board(node), request, wait).await.ok()
+        self.0.host.request(board(self.0.node), board(node), request, Priority::Bulk, wait).await.ok()
     }
 
     async fn ends_here(&self, topics: &[TopicPositions]) -> Vec<EndsAnswer> {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use ottla_raft::Priority;
 use ottla_storage::env::rt;
 
 use super::clock::{Agreement, JUMP_MS_MIN};
@@ -31,7 +32,7 @@ impl Shards {
                 }
                 Some(node) => {
                     let (own, question) = (board(self.node()), Notice::SetClock(shard, to_ms).encode());
-                    let answer = self.0.host.ask(own, board(node), question, left).await.ok();
+                    let answer = self.0.host.request(own, board(node), question, Priority::Normal, left).await.ok();
                     answer.and_then(|answer| ClockSet::decode(&answer)).unwrap_or(ClockSet::TimedOut)
                 }
                 None => ClockSet::NotLeader,

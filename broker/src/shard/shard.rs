@@ -11,7 +11,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use ottla_protocol::ids::PartitionId;
-use ottla_raft::{Members, Proposal, ProposeError, Proposed, Role};
+use ottla_raft::{Membership, Proposal, ProposeError, Proposed, Role};
 use ottla_storage::data_dir::DataDir;
 use ottla_storage::entry::Batches;
 use ottla_storage::env::{rt, watch};
@@ -242,7 +242,7 @@ impl Shard {
 
     /// The group's members.
     #[must_use]
-    pub fn members(&self) -> Members {
+    pub fn members(&self) -> Membership {
         self.group.members()
     }
 

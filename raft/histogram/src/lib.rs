@@ -1,17 +1,18 @@
-//! Histograms on a logarithmic scale, as openraft counts its batches and stages with: four buckets to each power of two.
+//! Histograms on a logarithmic scale, which openraft uses for its batches and stages: four buckets to each power of
+//! two.
 //!
-//! A bucket is computed from the value's bits, and only buckets up to the greatest value seen are kept. May not know: what is
-//! counted.
+//! A bucket is computed from the value's bits, and only buckets up to the greatest value seen are kept. May not know:
+//! what is counted.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Bits of a value that tell its bucket: the leading one and two more.
+/// Bits of a value that determine its bucket: the leading one and two more.
 const WIDTH: u32 = 3;
 /// Buckets to a power of two.
 const GROUP: usize = 1 << (WIDTH - 1);
 
-/// Counts of values. `T` is there for openraft's spelling of the type and is never kept.
+/// Counts of values. `T` exists for openraft's use of the type and is never stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram<T = ()> {
     counts: Vec<u64>,
@@ -43,7 +44,7 @@ fn least_of(bucket: usize) -> u64 {
 }
 
 impl<T> Histogram<T> {
-    /// Without values.
+    /// A histogram without values.
     #[must_use]
     pub fn new() -> Self {
         Self { counts: Vec::new(), total: 0, unused: PhantomData }
@@ -87,7 +88,7 @@ impl<T> Histogram<T> {
         0
     }
 
-    /// The usual percentiles.
+    /// The percentiles that openraft prints.
     #[must_use]
     pub fn percentile_stats(&self) -> PercentileStats {
         PercentileStats {
@@ -133,13 +134,13 @@ pub struct AsciiChart {
 }
 
 impl AsciiChart {
-    /// Without rows.
+    /// A chart without rows.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With one more row.
+    /// The chart with one more row.
     #[must_use]
     #[allow(clippy::should_implement_trait, clippy::needless_pass_by_value)] // openraft's spelling
     pub fn add(mut self, name: impl Into<String>, histogram: Histogram) -> Self {

@@ -1,99 +1,100 @@
-//! How replicas talk: our own messages and the trait a transport implements.
+//! Messages between replicas, and the trait that a transport implements.
 //!
-//! May not know: sockets. A message names replicas, never nodes; the transport knows where they live.
+//! A message names replicas, never nodes; the transport looks up where they are located. May not know: sockets.
 
-mod homes;
+pub(crate) mod message_codec;
+mod peer_directory;
 pub(crate) mod sim;
 pub(crate) mod tcp;
-pub(crate) mod wire;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-pub use homes::{Home, Homes};
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::data_dir::{Exported, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Vote};
 use ottla_storage::ids::{LogId, ReplicaId};
+pub use peer_directory::{PeerDirectory, ReplicaLocation};
 
-/// A request between two replicas of a group, or the answer to one.
+/// A request from one replica of a group to another, or the response to one. The names are those of the Raft paper.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
-    /// Entries to append; none: a heartbeat.
-    Append { vote: Vote, previous: Option<LogId>, entries: Vec<Entry>, commit: Option<LogId> },
-    /// Everything up to the end of the append is on the follower's disk.
-    Appended,
-    /// Only the entries up to here are on the follower's disk; more may be sent.
-    AppendedUpTo(Option<LogId>),
-    /// The follower's log differs at `previous`.
-    Conflict,
-    /// The receiver knows a greater vote.
+    /// Entries to append; without entries a heartbeat.
+    AppendEntries { vote: Vote, prev_log_id: Option<LogId>, entries: Vec<Entry>, leader_commit: Option<LogId> },
+    /// Everything up to the end of the request is on the follower's disk.
+    AppendEntriesSuccess,
+    /// Only the entries up to this one are on the follower's disk; the leader may send more.
+    AppendEntriesPartialSuccess(Option<LogId>),
+    /// The follower's log differs at `prev_log_id`.
+    AppendEntriesConflict,
+    /// The receiver has seen a greater vote.
     HigherVote(Vote),
-    /// Asks for a vote (`pre`: only whether it would be granted; `transfer`: the leader itself wants it, or is taken for dead;
-    /// both: whether the receiver has not heard of the leader either).
-    AskVote { pre: bool, vote: Vote, last: Option<LogId>, transfer: bool },
-    /// Answer to `AskVote`.
-    VoteAnswer { vote: Vote, last: Option<LogId>, granted: bool },
-    /// The leader asks `to` to take over.
-    Transfer { from_leader: Vote, to: ReplicaId, last: Option<LogId> },
-    /// Answer to `Transfer`.
-    Transferred { accepted: bool },
-    /// A question to whoever stands behind a replica, in bytes that Raft does not read ([`crate::Service`]).
-    Ask(Bytes),
-    /// Answer to `Ask`.
-    Answer(Bytes),
-    /// The leader has purged what the receiver lacks: it takes a snapshot that reaches at least to `upto`.
-    Snapshot { vote: Vote, upto: LogId },
-    /// Answer to `Snapshot`: whether it is there; if not, it is on its way.
-    SnapshotTaken { done: bool },
-    /// Asks for the state of the newest checkpoint.
+    /// Request for a vote. `pre_vote`: only whether the vote would be granted. `leadership_transfer`: the leader itself
+    /// wants the election, or is suspected of having failed. Both: whether the receiver has not heard from the leader
+    /// either.
+    RequestVote { pre_vote: bool, vote: Vote, last_log_id: Option<LogId>, leadership_transfer: bool },
+    /// Response to `RequestVote`.
+    RequestVoteResponse { vote: Vote, last_log_id: Option<LogId>, granted: bool },
+    /// The leader requests that `to` takes over leadership.
+    TransferLeader { from_leader: Vote, to: ReplicaId, last_log_id: Option<LogId> },
+    /// Response to `TransferLeader`.
+    TransferLeaderResponse { accepted: bool },
+    /// A request to the [`crate::Service`] registered for a replica, in bytes that Raft does not read.
+    Request(Bytes),
+    /// Response to `Request`.
+    Response(Bytes),
+    /// The leader has purged entries that the receiver lacks: the receiver downloads a snapshot that contains at least
+    /// `last_included`.
+    InstallSnapshot { vote: Vote, last_included: LogId },
+    /// Response to `InstallSnapshot`: whether the snapshot is installed; if not, it is being downloaded.
+    InstallSnapshotResponse { done: bool },
+    /// Request for the state of the newest checkpoint.
     FetchState,
-    /// Answer to `FetchState`.
-    State(Option<ReplicaSnapshot>),
-    /// Asks for batches of a partition.
+    /// Response to `FetchState`.
+    FetchStateResponse(Option<ReplicaSnapshot>),
+    /// Request for batches of a partition.
     FetchBatches { partition: PartitionId, from: Offset, up_to: Offset, bytes_max: u64 },
-    /// Answer to `FetchBatches`.
-    Batches(Exported),
+    /// Response to `FetchBatches`.
+    FetchBatchesResponse(Exported),
 }
 
-/// The message got no answer; whether it was acted upon is unknown.
+/// Whether a request may wait behind others between the same two nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// The transport decides by the kind of the message.
+    Normal,
+    /// The request is sent with snapshots and repairs, so that it delays neither votes nor entries.
+    Bulk,
+}
+
+/// The request got no response; whether it was acted upon is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no answer: {0}")]
-pub struct Undelivered(pub String);
+pub struct NoResponse(pub String);
 
-impl Undelivered {
-    /// Nobody knows where the receiver lives.
-    pub(crate) fn nowhere(to: ReplicaId) -> BoxFuture<'static, Result<Message, Self>> {
+impl NoResponse {
+    /// The location of the receiver is not known here.
+    pub(crate) fn unknown_location(to: ReplicaId) -> BoxFuture<'static, Result<Message, Self>> {
         Box::pin(std::future::ready(Err(Self(format!("replica {to} is on no node that is known here")))))
     }
 }
 
-/// A transport between replicas. Loss, delay, repetition and disorder are all allowed.
+/// A transport between replicas. Loss, delay, duplication and reordering are all allowed.
 pub trait Network: Send + Sync + 'static {
-    /// Sends a request and waits for its answer, at most `timeout`.
+    /// Sends a request and waits for its response, at most `timeout`. A transport without classes of messages may
+    /// ignore `priority`.
     fn call(
         &self,
         from: ReplicaId,
         to: ReplicaId,
         request: Message,
+        priority: Priority,
         timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>>;
-
-    /// The same for a request that may wait: where the transport has classes of messages, it travels with snapshots and
-    /// repairs, so that it delays neither votes nor entries.
-    fn call_in_bulk(
-        &self,
-        from: ReplicaId,
-        to: ReplicaId,
-        request: Message,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        self.call(from, to, request, timeout)
-    }
+    ) -> BoxFuture<'static, Result<Message, NoResponse>>;
 }
 
-/// The network of a node that is alone: every group has one member, so nothing is ever sent.
+/// The network of a single-node cluster: every group has one member, so nothing is ever sent.
 #[derive(Debug, Clone, Copy)]
 pub struct NoPeers;
 
@@ -103,8 +104,9 @@ impl Network for NoPeers {
         _from: ReplicaId,
         to: ReplicaId,
         _request: Message,
+        _priority: Priority,
         _timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        Undelivered::nowhere(to)
+    ) -> BoxFuture<'static, Result<Message, NoResponse>> {
+        NoResponse::unknown_location(to)
     }
 }

@@ -1,7 +1,7 @@
-//! The simulated network: loss, delay, repetition, disorder and partitions, all from the seed.
+//! The simulated network: loss, delay, duplication, reordering and partitions, all from the seed.
 //!
-//! A message travels on a task of the outside, is handled on a task of the receiving node, and an answer that is
-//! lost waits out the caller's time: nobody learns of a crash at once.
+//! A message travels on a task outside all nodes and is handled on a task of the receiving node. A lost response takes
+//! the caller's whole timeout: no node learns of a crash at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::host::RaftHost;
-use crate::net::{Home, Homes, Message, Network, Undelivered};
+use crate::net::{Message, Network, NoResponse, PeerDirectory, Priority, ReplicaLocation};
 
-/// Node of everything that is no node.
+/// The simulated node of tasks that belong to no node.
 const OUTSIDE: SimNode = SimNode(0);
 
-/// How bad the network is.
+/// The faults of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Faults {
-    /// Shortest way, one direction.
+    /// Shortest delay, one direction.
     pub delay_min: Duration,
-    /// Longest way; the difference makes disorder.
+    /// Longest delay; the difference causes reordering.
     pub delay_max: Duration,
     /// Messages lost, of a thousand.
     pub loss_per_mille: u64,
@@ -41,38 +41,40 @@ impl Default for Faults {
     }
 }
 
-/// What passes: who sent it to whom, and what. Answers are told as they leave, but not those to a pre-vote, which promise nothing.
+/// Called with sender, receiver and message. Responses are observed as they are sent, except those to a pre-vote, which
+/// promise nothing.
 pub type Observer = Arc<dyn Fn(ReplicaId, ReplicaId, &Message) + Send + Sync>;
 
 #[derive(Default)]
-struct State {
+struct SimState {
     observer: Option<Observer>,
     hosts: BTreeMap<SimNode, RaftHost>,
-    /// Where replicas are in truth, which nodes may not know.
-    homes: BTreeMap<ReplicaId, SimNode>,
-    /// Directions that carry nothing.
+    /// The true locations of replicas, which nodes may not know.
+    locations: BTreeMap<ReplicaId, SimNode>,
+    /// Directions between two nodes that carry nothing.
     cut: BTreeSet<(SimNode, SimNode)>,
-    /// Replicas that nothing reaches and that reach nobody, whatever goes between their nodes.
-    severed: BTreeSet<ReplicaId>,
+    /// Replicas that neither send nor receive anything, whatever their nodes exchange.
+    isolated: BTreeSet<ReplicaId>,
     faults: Faults,
 }
 
 /// A network between simulated nodes; cheap to clone.
 #[derive(Clone, Default)]
-pub struct SimNetwork(Arc<Mutex<State>>);
+pub struct SimNetwork(Arc<Mutex<SimState>>);
 
-/// The network as one node has it: it reaches whom it knows. Node n of the cluster is the simulated node n.
-struct Reach {
+/// The network of one node: it reaches the replicas that the node can locate. Node n of the cluster is the simulated
+/// node n.
+struct NodeNetwork {
     network: SimNetwork,
     own: SimNode,
-    homes: Arc<dyn Homes>,
+    peers: Arc<dyn PeerDirectory>,
 }
 
-/// For clusters in which every node knows where every replica is.
-impl Homes for SimNetwork {
-    fn home(&self, replica: ReplicaId) -> Option<Home> {
-        let node = self.place_of(replica)?;
-        Some(Home { node: NodeId(i32::try_from(node.0).ok()?), is_urgent: false })
+/// For clusters in which every node can locate every replica.
+impl PeerDirectory for SimNetwork {
+    fn locate(&self, replica: ReplicaId) -> Option<ReplicaLocation> {
+        let node = self.location_of(replica)?;
+        Some(ReplicaLocation { node: NodeId(i32::try_from(node.0).ok()?), is_urgent: false })
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
@@ -81,13 +83,13 @@ impl Homes for SimNetwork {
 }
 
 impl SimNetwork {
-    /// The network as `node` has it, which knows of others what `homes` says.
+    /// The network of `node`, which locates others by `peers`.
     #[must_use]
-    pub fn seen_by(&self, node: SimNode, homes: Arc<dyn Homes>) -> Arc<dyn Network> {
-        Arc::new(Reach { network: self.clone(), own: node, homes })
+    pub fn for_node(&self, node: SimNode, peers: Arc<dyn PeerDirectory>) -> Arc<dyn Network> {
+        Arc::new(NodeNetwork { network: self.clone(), own: node, peers })
     }
 
-    /// A node is up: messages for its replicas reach `host`.
+    /// A node is up: messages for its replicas are delivered to `host`.
     pub fn attach(&self, node: SimNode, host: RaftHost) {
         self.0.lock().hosts.insert(node, host);
     }
@@ -98,30 +100,30 @@ impl SimNetwork {
         drop(host);
     }
 
-    /// Tells where a replica lives; whom it tells is not the nodes.
-    pub fn place(&self, replica: ReplicaId, node: SimNode) {
-        self.0.lock().homes.insert(replica, node);
+    /// Sets the true location of a replica; nodes do not learn it from this.
+    pub fn set_location(&self, replica: ReplicaId, node: SimNode) {
+        self.0.lock().locations.insert(replica, node);
     }
 
-    /// Where a replica lives, if that was told.
+    /// The true location of a replica, if it was set.
     #[must_use]
-    pub fn place_of(&self, replica: ReplicaId) -> Option<SimNode> {
-        self.0.lock().homes.get(&replica).copied()
+    pub fn location_of(&self, replica: ReplicaId) -> Option<SimNode> {
+        self.0.lock().locations.get(&replica).copied()
     }
 
-    /// Tells an observer of every message that leaves a replica, whether it arrives or not.
+    /// Registers an observer of every message that a replica sends, whether it arrives or not.
     pub fn observe(&self, observer: Observer) {
         self.0.lock().observer = Some(observer);
     }
 
-    fn tell(&self, from: ReplicaId, to: ReplicaId, message: &Message) {
+    fn observe_message(&self, from: ReplicaId, to: ReplicaId, message: &Message) {
         let observer = self.0.lock().observer.clone();
         if let Some(observer) = observer {
             observer(from, to, message);
         }
     }
 
-    /// Sets how bad the network is.
+    /// Sets the faults of the network.
     pub fn set_faults(&self, faults: Faults) {
         self.0.lock().faults = faults;
     }
@@ -131,30 +133,30 @@ impl SimNetwork {
         self.0.lock().cut.insert((from, to));
     }
 
-    /// Ends the cut of one direction.
-    pub fn mend(&self, from: SimNode, to: SimNode) {
+    /// Restores one direction between two nodes.
+    pub fn restore(&self, from: SimNode, to: SimNode) {
         self.0.lock().cut.remove(&(from, to));
     }
 
-    /// Cuts one replica off: its group goes on without it, its node is in touch.
-    pub fn sever(&self, replica: ReplicaId) {
-        self.0.lock().severed.insert(replica);
+    /// Isolates one replica: its group continues without it, its node stays connected.
+    pub fn isolate(&self, replica: ReplicaId) {
+        self.0.lock().isolated.insert(replica);
     }
 
-    /// Ends that.
-    pub fn join(&self, replica: ReplicaId) {
-        self.0.lock().severed.remove(&replica);
+    /// Ends the isolation of a replica.
+    pub fn rejoin(&self, replica: ReplicaId) {
+        self.0.lock().isolated.remove(&replica);
     }
 
-    /// Heals all cuts.
+    /// Restores all directions and ends all isolations.
     pub fn heal(&self) {
         let mut state = self.0.lock();
         state.cut.clear();
-        state.severed.clear();
+        state.isolated.clear();
     }
 
-    /// How long a message is on its way; `None` if it is lost.
-    fn way(&self) -> Option<Duration> {
+    /// The delay of a message; `None` if it is lost.
+    fn delay(&self) -> Option<Duration> {
         let faults = self.0.lock().faults;
         if sim::random_below(1_000) < faults.loss_per_mille {
             return None;
@@ -170,22 +172,22 @@ impl SimNetwork {
     }
 
     async fn travel(&self, from: SimNode, to: SimNode) -> Option<()> {
-        rt::sleep(self.way()?).await;
+        rt::sleep(self.delay()?).await;
         (!self.0.lock().cut.contains(&(from, to))).then_some(())
     }
 
-    /// One request to its receiver and its answer back.
+    /// Delivers one request and returns the response.
     async fn exchange(
         &self,
         (source, target): (SimNode, SimNode),
         (from, to): (ReplicaId, ReplicaId),
         request: Message,
-    ) -> Option<Result<Message, Undelivered>> {
-        if [from, to].iter().any(|replica| self.0.lock().severed.contains(replica)) {
+    ) -> Option<Result<Message, NoResponse>> {
+        if [from, to].iter().any(|replica| self.0.lock().isolated.contains(replica)) {
             return None;
         }
         self.travel(source, target).await?;
-        let promises = !matches!(request, Message::AskVote { pre: true, .. });
+        let promises = !matches!(request, Message::RequestVote { pre_vote: true, .. });
         let host = self.0.lock().hosts.get(&target).cloned()?;
         let handled = sim::spawn_on(target, async move { host.deliver(from, to, request).await });
         // The node may crash meanwhile.
@@ -193,44 +195,45 @@ impl SimNetwork {
         if let Ok(message) = &answer
             && promises
         {
-            self.tell(to, from, message);
+            self.observe_message(to, from, message);
         }
         self.travel(target, source).await?;
         Some(answer)
     }
 }
 
-impl Reach {
-    /// The node of a replica, if this one knows where that is.
+impl NodeNetwork {
+    /// The node of a replica, if this node can locate it.
     fn target(&self, to: ReplicaId) -> Option<SimNode> {
-        let home = self.homes.home(to)?;
-        self.homes.address(home.node)?;
-        Some(SimNode(home.node.0.unsigned_abs()))
+        let location = self.peers.locate(to)?;
+        self.peers.address(location.node)?;
+        Some(SimNode(location.node.0.unsigned_abs()))
     }
 }
 
-impl Network for Reach {
+impl Network for NodeNetwork {
     fn call(
         &self,
         from: ReplicaId,
         to: ReplicaId,
         request: Message,
+        _priority: Priority,
         timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        let Some(target) = self.target(to) else { return Undelivered::nowhere(to) };
-        let (network, way) = (self.network.clone(), (self.own, target));
-        network.tell(from, to, &request);
+    ) -> BoxFuture<'static, Result<Message, NoResponse>> {
+        let Some(target) = self.target(to) else { return NoResponse::unknown_location(to) };
+        let (network, path) = (self.network.clone(), (self.own, target));
+        network.observe_message(from, to, &request);
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();
             let repeated = network.repeats().then(|| request.clone());
             let carrier = network.clone();
             sim::spawn_on(OUTSIDE, async move {
-                if let Some(answer) = carrier.exchange(way, (from, to), request).await {
+                if let Some(answer) = carrier.exchange(path, (from, to), request).await {
                     let _ = sender.send(answer);
                 }
             });
             if let Some(request) = repeated {
-                sim::spawn_on(OUTSIDE, async move { network.exchange(way, (from, to), request).await });
+                sim::spawn_on(OUTSIDE, async move { network.exchange(path, (from, to), request).await });
             }
             let answered = async {
                 match answer.await {
@@ -238,7 +241,7 @@ impl Network for Reach {
                     Err(_lost) => std::future::pending().await,
                 }
             };
-            rt::timeout(timeout, answered).await.unwrap_or_else(|_| Err(Undelivered("no answer in time".to_owned())))
+            rt::timeout(timeout, answered).await.unwrap_or_else(|_| Err(NoResponse("no answer in time".to_owned())))
         })
     }
 }

@@ -18,16 +18,16 @@ use crate::Failure;
 use crate::directory::Directory;
 use crate::handle::GroupHandle;
 use crate::host::RaftHost;
-use crate::members::Members;
+use crate::membership::Membership;
 use crate::net::sim::SimNetwork;
 use crate::options::RaftOptions;
 use crate::proposal::Proposal;
 
-/// What a node's processes leave behind and find again.
+/// A node's disk, which outlasts its processes.
 pub(crate) trait Storage: Send + Sync {
     /// Opens the directory on the current node.
     fn open(&self) -> BoxFuture<'static, (Arc<dyn Directory>, Vec<RecoveredReplica>)>;
-    /// The power is lost; the node's tasks are gone already.
+    /// The node loses power; its tasks have ended already.
     fn crash(&self);
 }
 
@@ -60,13 +60,13 @@ struct Up {
     visible: Arc<Mutex<Entries>>,
 }
 
-/// One group over several nodes, one replica each; node n carries replica n.
+/// One group over several nodes, one replica each; node n has replica n.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) network: SimNetwork,
     pub(crate) oracle: Arc<Mutex<Oracle>>,
     pub(crate) options: RaftOptions,
-    /// The first so many nodes found the group; the others wait to be added.
+    /// The first so many nodes initialize the group; the others wait to be added.
     pub(crate) founders: usize,
     nodes: Arc<BTreeMap<SimNode, Box<dyn Storage>>>,
     up: Arc<Mutex<BTreeMap<SimNode, Up>>>,
@@ -77,7 +77,7 @@ impl Cluster {
         let network = SimNetwork::default();
         let nodes: BTreeMap<SimNode, Box<dyn Storage>> = (1u32..).map(SimNode).zip(storages).collect();
         for &node in nodes.keys() {
-            network.place(ReplicaId(u64::from(node.0)), node);
+            network.set_location(ReplicaId(u64::from(node.0)), node);
         }
         let options = RaftOptions::default();
         Cluster {
@@ -113,12 +113,12 @@ impl Cluster {
         }
     }
 
-    /// A host for a node, which knows where everybody is.
+    /// A host for a node that can locate every replica.
     pub(crate) fn new_host(&self, node: SimNode) -> RaftHost {
-        RaftHost::new(self.network.seen_by(node, Arc::new(self.network.clone())), self.options.clone())
+        RaftHost::new(self.network.for_node(node, Arc::new(self.network.clone())), self.options.clone())
     }
 
-    /// Starts a node, with what its disk holds.
+    /// Starts a node with the content of its disk.
     pub(crate) async fn start(&self, node: SimNode) {
         let opening = self.nodes[&node].open();
         let cluster = self.clone();
@@ -134,7 +134,7 @@ impl Cluster {
                 Some(recovered) => host.open(directory, recovered, ledger).await.unwrap(),
                 None => {
                     let founders = cluster.nodes.keys().take(cluster.founders);
-                    let members = Members::of(founders.map(|node| ReplicaId(u64::from(node.0))));
+                    let members = Membership::of(founders.map(|node| ReplicaId(u64::from(node.0))));
                     host.create(directory, replica, Bytes::from_static(b"shard"), members, ledger).await.unwrap()
                 }
             };
@@ -188,7 +188,7 @@ impl Cluster {
         self.up.lock()[&node].visible.lock().clone()
     }
 
-    /// A node that says it is ready to serve.
+    /// A node whose replica is ready to serve.
     pub(crate) fn leader(&self) -> Option<SimNode> {
         let up = self.up.lock();
         up.iter().find(|(_, up)| up.handle.role().borrow().ready).map(|(&node, _)| node)
@@ -199,22 +199,22 @@ impl Cluster {
         let Some(handle) = self.handle(node) else { return false };
         let proposal =
             Proposal { payload: payload.clone(), batches: ottla_storage::entry::Batches::default(), clock_ms: 0 };
-        let asked =
+        let outcome =
             sim::spawn_on(node, async move { rt::timeout(Duration::from_secs(2), handle.propose(proposal)).await });
-        let Ok(Ok(Ok(proposed))) = asked.await else { return false };
+        let Ok(Ok(Ok(proposed))) = outcome.await else { return false };
         self.oracle.lock().acknowledged(proposed.log_id, payload);
         true
     }
 
-    /// A read index never lies below what was acknowledged before it was asked for.
+    /// A read index never lies below what was acknowledged before it was requested.
     pub(crate) async fn read_index(&self, node: SimNode) {
         let Some(handle) = self.handle(node) else { return };
         let acknowledged = self.oracle.lock().acked.last_key_value().map(|(&index, _)| index);
-        let asked = sim::spawn_on(node, async move {
+        let outcome = sim::spawn_on(node, async move {
             let index = handle.read_index().await?;
             Ok::<_, crate::error::ReadIndexError>((index, handle.applied()))
         });
-        if let Ok(Ok((index, applied))) = asked.await {
+        if let Ok(Ok((index, applied))) = outcome.await {
             assert!(acknowledged <= Some(index.0), "stale read: {acknowledged:?} > {index:?}");
             assert!(super::ledger::index_of(applied) >= index, "not applied up to the index read");
         }

@@ -9,18 +9,18 @@ use ottla_storage::env::sim;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use parking_lot::Mutex;
 
-use crate::machine::{Applied, Extent, Reply, StateMachine};
+use crate::state_machine::{Applied, Extent, Reply, StateMachine};
 
-/// What all replicas together have shown.
+/// What all replicas together have applied and acknowledged.
 #[derive(Default)]
 pub(crate) struct Oracle {
-    /// What any replica applied at an index.
+    /// The entry that any replica applied at an index.
     applied: BTreeMap<u64, (Term, Bytes)>,
-    /// What was acknowledged to the client.
+    /// The entries acknowledged to the client.
     pub(crate) acked: BTreeMap<u64, Bytes>,
-    /// Who was ready to serve in a term.
+    /// The replica that was ready to serve in a term.
     leaders: BTreeMap<Term, ReplicaId>,
-    /// What must never be seen. Kept, because a panic in a replica only stops the replica.
+    /// Violations. Collected, because a panic in a replica only stops the replica.
     pub(crate) violations: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ impl Oracle {
         }
     }
 
-    /// I1: what is acknowledged stays at its place.
+    /// I1: an acknowledged entry keeps its index.
     pub(crate) fn acknowledged(&mut self, id: LogId, payload: Bytes) {
         let applied = self.applied.get(&id.index.0);
         if applied != Some(&(id.term, payload.clone())) {
@@ -43,7 +43,7 @@ impl Oracle {
         self.acked.insert(id.index.0, payload);
     }
 
-    /// One leader a term.
+    /// There is at most one leader in a term.
     pub(crate) fn leads(&mut self, term: Term, replica: ReplicaId) {
         let known = *self.leaders.entry(term).or_insert(replica);
         if known != replica {
@@ -69,7 +69,7 @@ pub(crate) struct Ledger {
     pub(crate) visible: Arc<Mutex<BTreeMap<u64, (Term, Bytes)>>>,
 }
 
-/// A payload that apply does not survive.
+/// A payload on which apply panics.
 pub(crate) const POISON: &[u8] = b"poison";
 
 impl Ledger {
@@ -157,7 +157,7 @@ impl StateMachine for Ledger {
     }
 }
 
-/// An entry for tests that need no group.
+/// The index of an applied entry, 0 without one.
 pub(crate) fn index_of(id: Option<LogId>) -> RaftIndex {
     id.map_or(RaftIndex(0), |id| id.index)
 }

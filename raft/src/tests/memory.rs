@@ -1,6 +1,6 @@
 //! A data directory in memory: what is synced survives a crash, a random prefix of the rest may.
 //!
-//! A model of the real one, small enough to be right at sight. Writes are durable after a random delay, in order.
+//! A model of the real one, small enough to be verified by reading. Writes are durable after a random delay, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,9 +21,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::directory::{Directory, EntryLog, SnapshotImport};
-use crate::machine::Extent;
+use crate::state_machine::Extent;
 
-/// One replica as it lies on disk.
+/// One replica on disk.
 #[derive(Debug, Clone, Default)]
 struct Image {
     creation: Bytes,
@@ -95,21 +95,21 @@ struct Write {
     done: OnSynced,
 }
 
-/// What a node keeps through a crash.
+/// What survives a crash of the node.
 #[derive(Default)]
 pub(crate) struct MemoryDisk {
     durable: Mutex<BTreeMap<ReplicaId, Image>>,
     queue: Mutex<Vec<Write>>,
     /// Every write fails from now on.
     pub(crate) broken: Mutex<bool>,
-    /// No write ends.
+    /// No write completes.
     pub(crate) hangs: Mutex<bool>,
-    /// Entries of which the records are damaged.
+    /// Entries whose records are damaged.
     pub(crate) damaged: Mutex<BTreeSet<u64>>,
 }
 
 impl MemoryDisk {
-    /// Power is lost: of what waits, a random prefix has reached the disk.
+    /// Power is lost: of the waiting writes, a random prefix has reached the disk.
     pub(crate) fn crash(&self) {
         let queue = std::mem::take(&mut *self.queue.lock());
         let survive = sim::random_below(queue.len() as u64 + 1);
@@ -250,7 +250,7 @@ impl MemoryDirectory {
     }
 }
 
-/// The directory as groups hold it.
+/// The directory as groups use it.
 #[derive(Clone)]
 pub(crate) struct Shared(pub(crate) Arc<MemoryDirectory>);
 

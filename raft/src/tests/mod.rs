@@ -1,14 +1,14 @@
-//! Tests of whole replicas: openraft's suite, one voter, three voters in the simulated world.
+//! Tests of whole replicas: openraft's suite, one voter, three voters in the simulation.
 
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod leadership;
 mod ledger;
-mod members;
+mod membership;
 mod memory;
 mod one_voter;
 mod panics;
 mod real_log;
-mod succession;
 mod suite;
 mod three_voters;

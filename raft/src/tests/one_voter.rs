@@ -1,4 +1,4 @@
-//! One voter: the way of every group on a single node.
+//! One voter: the situation of every group on a single node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::memory::{MemoryDirectory, MemoryDisk, Shared};
 use crate::directory::Directory;
 use crate::error::{ProposeError, RaftError, ReadIndexError};
 use crate::handle::GroupHandle;
-use crate::members::Members;
+use crate::membership::Membership;
 use crate::proposal::Proposal;
 
 const NODE: SimNode = SimNode(1);
@@ -94,17 +94,17 @@ fn a_read_index_waits_for_what_was_written_before() {
 }
 
 #[test]
-fn an_idle_group_sleeps_and_the_next_request_wakes_it() {
+fn an_idle_group_hibernates_and_the_next_request_wakes_it() {
     sim::run_twice(4, || async {
         let (_cluster, handle, _) = started().await;
         ready(&handle).await;
         rt::sleep(Duration::from_secs(60)).await;
-        assert!(handle.0.is_asleep());
+        assert!(handle.0.is_hibernating());
         handle.propose(proposal(b"morning")).await.unwrap();
-        assert!(!handle.0.is_asleep());
+        assert!(!handle.0.is_hibernating());
         rt::sleep(Duration::from_secs(60)).await;
         handle.read_index().await.unwrap();
-        assert!(!handle.0.is_asleep());
+        assert!(!handle.0.is_hibernating());
     });
 }
 
@@ -213,7 +213,7 @@ fn damaged_records_keep_it_out(damage: fn(&mut RecoveredReplica), needs_records:
         };
         let log = directory.replica_log(ReplicaId(1)).unwrap();
         let next = log.last_log_id().unwrap();
-        let members = |voters: &[u64]| Members::of(voters.iter().map(|id| ReplicaId(*id))).encode();
+        let members = |voters: &[u64]| Membership::of(voters.iter().map(|id| ReplicaId(*id))).encode();
         for (number, (voters, starts)) in [(&[1, 2][..], false), (&[1][..], true)].into_iter().enumerate() {
             let index = RaftIndex(next.index.0 + 1 + number as u64);
             let log_id = LogId { index, ..next };
@@ -240,7 +240,7 @@ fn a_replica_runs_once() {
         ready(&handle).await;
         let (directory, _) = MemoryDirectory::open(disk, Duration::from_millis(1), false);
         let ledger = Box::new(Ledger::restore(&[], cluster.oracle.clone()));
-        let members = Members::of([ReplicaId(1)]);
+        let members = Membership::of([ReplicaId(1)]);
         let host = cluster.new_host(NODE);
         let again = host.create(Arc::new(Shared(directory)), ReplicaId(1), Bytes::new(), members, ledger);
         assert_eq!(again.await.err(), Some(RaftError::Exists(ReplicaId(1))));

@@ -1,4 +1,4 @@
-//! A task of a replica that panics: that replica stops, the others go on; none stays half alive.
+//! A task of a replica that panics: that replica stops as a whole, the others continue.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn led(cluster: &Cluster) -> sim::SimNode {
 /// A deposed leader whose role is not watched any more would be taken for the leader until its process ends.
 #[test]
 fn a_leader_one_of_whose_tasks_panics_stops_and_another_leads() {
-    for (seed, name) in (1..).zip(["raft-role", "raft-maintenance", "raft-silence", "openraft"]) {
+    for (seed, name) in (1..).zip(["raft-role", "raft-maintenance", "raft-liveness", "openraft"]) {
         sim::run(seed, move || async move {
             let cluster = Cluster::in_memory(3, Duration::from_millis(2));
             for node in cluster.nodes() {

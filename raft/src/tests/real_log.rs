@@ -18,12 +18,12 @@ use super::cluster::{Cluster, Storage};
 use super::ledger::Ledger;
 use super::suite::Installable;
 use super::three_voters::seeds;
-use crate::applier::{Applier, Origin};
+use crate::applier::{Applier, InitialState};
 use crate::directory::Directory;
 use crate::log_store::LogStore;
-use crate::progress::Progress;
-use crate::state_machine::Machine;
-use crate::types::TypeConfig;
+use crate::openraft_adapter::StateMachineAdapter;
+use crate::openraft_types::TypeConfig;
+use crate::role::RoleTracker;
 
 const SEGMENT_BYTES: u32 = 256 << 10;
 
@@ -90,9 +90,11 @@ impl StoreBuilder<TypeConfig, LogStore, Installable, Arc<DataDir>> for OnRealLog
         let creation = GroupCreation { replica, payload: bytes::Bytes::new(), vote: None, purged: None };
         let log = Directory::create_replica(&*directory, creation).await.unwrap();
         let ledger = Ledger::restore(&[], Arc::default());
-        let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), Origin::default(), Box::new(ledger));
-        let machine = Machine { applier, progress: Progress::new(), taking: Arc::default() };
-        Ok((directory, LogStore::new(log, 1 << 20), Installable::new(machine)))
+        let applier =
+            Applier::new(directory.clone(), log.clone(), Arc::default(), InitialState::default(), Box::new(ledger));
+        let adapter =
+            StateMachineAdapter { applier, role_tracker: RoleTracker::new(), snapshot_download: Arc::default() };
+        Ok((directory, LogStore::new(log, 1 << 20), Installable::new(adapter)))
     }
 }
 

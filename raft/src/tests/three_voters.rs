@@ -1,4 +1,4 @@
-//! Three voters elect, replicate, fail over, crash and restart; every seed runs twice and must repeat.
+//! Three voters elect, replicate, fail over, crash and restart; every seed runs twice with the same result.
 //!
 //! `OTTLA_SEED=n` runs one seed, `OTTLA_SEEDS=n` that many.
 
@@ -17,7 +17,7 @@ use crate::net::Message;
 use crate::net::sim::Faults;
 
 const VOTERS: usize = 3;
-/// How long things go wrong.
+/// How long faults are injected.
 const TROUBLE: Duration = Duration::from_secs(8);
 /// How long a healed group may take to serve again.
 const RECOVERY_MAX: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ pub(crate) struct Clients {
     next: AtomicU64,
 }
 
-/// Proposes at whoever leads, or at anybody.
+/// Proposes at the leader, or at any node.
 pub(crate) async fn client(cluster: Cluster, clients: Arc<Clients>) {
     while !clients.stop.load(Ordering::Relaxed) {
         let node = cluster.leader().unwrap_or_else(|| cluster.random_node());
@@ -75,11 +75,11 @@ pub(crate) async fn one_fault(cluster: &Cluster) {
         4 => {
             if let Some(handle) = cluster.leader().and_then(|leader| cluster.handle(leader)) {
                 let to = ReplicaId(u64::from(cluster.random_node().0));
-                let _ = handle.transfer(to).await;
+                let _ = handle.transfer_leadership(to).await;
             }
         }
         _ => {
-            // The power of the whole rack.
+            // All nodes lose power.
             let down: Vec<SimNode> = cluster.nodes().into_iter().filter(|&node| cluster.is_up(node)).collect();
             down.iter().for_each(|&node| cluster.crash(node));
             rt::sleep(millis(1, 500)).await;
@@ -90,14 +90,14 @@ pub(crate) async fn one_fault(cluster: &Cluster) {
     }
 }
 
-/// What a run amounted to.
+/// The result of a run.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Tally {
     acknowledged: usize,
     terms: usize,
 }
 
-/// Clocks and a network that are not to be relied on, and every node started.
+/// Clocks and a network with faults, and every node started.
 pub(crate) async fn begin(cluster: &Cluster) {
     cluster.skew_clocks();
     cluster.network.set_faults(Faults {
@@ -111,7 +111,7 @@ pub(crate) async fn begin(cluster: &Cluster) {
     }
 }
 
-/// What must hold in the end: no violation, and on each of these nodes everything that was acknowledged.
+/// What must hold at the end: no violation, and on each of these nodes every acknowledged entry.
 pub(crate) fn judge(cluster: &Cluster, nodes: &[SimNode]) {
     let oracle = cluster.oracle.lock();
     assert!(oracle.violations.is_empty(), "{:?}", oracle.violations);
@@ -144,7 +144,7 @@ pub(crate) async fn trouble(cluster: Cluster) -> Tally {
     Tally { acknowledged: oracle.acked.len(), terms: oracle.terms() }
 }
 
-/// Faults stop: the group must serve again, and everybody must have everything that was acknowledged.
+/// Faults end: the group must serve again, and every node must have every acknowledged entry.
 async fn heal(cluster: &Cluster) {
     cluster.network.heal();
     cluster.network.set_faults(Faults::default());
@@ -175,7 +175,7 @@ pub(crate) fn seeds(default: u64, scenario: impl Fn() -> Cluster + Clone + Send 
     };
     let mut sum = Tally::default();
     for seed in seeds.clone() {
-        // Before the run, so that a failure names its seed.
+        // Printed before the run, so that a failure names its seed.
         println!("seed {seed}");
         let scenario = scenario.clone();
         let report = sim::run_twice(seed, move || trouble(scenario()));
@@ -215,16 +215,16 @@ async fn started(voters: usize) -> (Cluster, SimNode) {
 }
 
 #[test]
-fn leadership_is_handed_over_without_waiting_for_a_timer() {
+fn leadership_is_transferred_without_waiting_for_an_election_timeout() {
     sim::run_twice(1, || async {
         let (cluster, leader) = started(VOTERS).await;
-        let heir = cluster.nodes().into_iter().find(|&node| node != leader).unwrap();
+        let target = cluster.nodes().into_iter().find(|&node| node != leader).unwrap();
         let before = sim::elapsed();
-        cluster.handle(leader).unwrap().transfer(ReplicaId(u64::from(heir.0))).await.unwrap();
-        let mut role = cluster.handle(heir).unwrap().role();
+        cluster.handle(leader).unwrap().transfer_leadership(ReplicaId(u64::from(target.0))).await.unwrap();
+        let mut role = cluster.handle(target).unwrap().role();
         drop(role.wait_for(|role| role.ready).await.unwrap());
         assert!(sim::elapsed() - before < Duration::from_millis(200), "{:?}", sim::elapsed() - before);
-        assert!(cluster.propose(heir, Bytes::from_static(b"mine now")).await);
+        assert!(cluster.propose(target, Bytes::from_static(b"mine now")).await);
     });
 }
 
@@ -297,7 +297,7 @@ async fn damaged(number: u64) -> (Cluster, SimNode, SimNode) {
 }
 
 #[test]
-fn who_lacks_a_damaged_entry_gets_a_snapshot_and_the_leader_goes_on() {
+fn a_follower_that_lacks_a_damaged_entry_gets_a_snapshot_and_the_leader_continues() {
     for number in [1, 9, 20] {
         sim::run_twice(20 + number, move || async move {
             let (cluster, leader, lagging) = damaged(number).await;
@@ -315,18 +315,18 @@ fn who_lacks_a_damaged_entry_gets_a_snapshot_and_the_leader_goes_on() {
 }
 
 #[test]
-fn a_message_for_a_replica_that_is_not_there_makes_none() {
+fn a_message_for_an_unknown_replica_creates_none() {
     sim::run_twice(4, || async {
         let (cluster, leader) = started(VOTERS).await;
         let host = cluster.host(leader);
         let vote = ottla_storage::entry::Vote { term: Term(9), voted_for: ReplicaId(77), committed: true };
-        let message = Message::Append { vote, previous: None, entries: Vec::new(), commit: None };
+        let message = Message::AppendEntries { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
         assert!(host.deliver(ReplicaId(77), ReplicaId(78), message).await.is_err());
         assert!(host.group(ReplicaId(78)).is_none());
     });
 }
 
-/// The checks above are worth what they catch.
+/// The checks above detect a faulty disk and a seeded bug.
 #[test]
 fn a_disk_that_lies_about_its_syncs_is_caught() {
     let lies = || {

@@ -157,7 +157,7 @@ async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<Meta
     loop {
         let image = images.borrow_and_update().clone();
         for replica in image.shards.values().flat_map(|shard| shard.members()) {
-            network.place(replica.id, node_of(replica.node));
+            network.set_location(replica.id, node_of(replica.node));
         }
         if images.changed().await.is_err() {
             return;
@@ -169,12 +169,12 @@ async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<Meta
 /// replicas.
 fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: Arc<Places>) -> Seeds {
     for founder in (1..=founders).map(SimNode) {
-        network.place(ReplicaId(u64::from(founder.0)), founder);
-        network.place(desk(broker(founder)), founder);
-        network.place(board(broker(founder)), founder);
+        network.set_location(ReplicaId(u64::from(founder.0)), founder);
+        network.set_location(desk(broker(founder)), founder);
+        network.set_location(board(broker(founder)), founder);
     }
-    network.place(desk(broker(node)), node);
-    network.place(board(broker(node)), node);
+    network.set_location(desk(broker(node)), node);
+    network.set_location(board(broker(node)), node);
     let all: Vec<_> = (1..=told).map(|n| (broker(SimNode(n)), format!("node-{n}:19092"))).collect();
     Seeds::of(broker(node), &all, places)
 }
@@ -190,7 +190,7 @@ impl Life {
     /// The first half of a clean stop, while clients are still answered: others lead what is led here.
     pub(crate) async fn hand_over(&self) {
         self.groups.stop();
-        self.host.hand_over(HAND_OVER_WAIT).await;
+        self.host.transfer_leaderships(HAND_OVER_WAIT).await;
         self.metadata.announce_stop(ANNOUNCE_WAIT).await;
     }
 
@@ -223,7 +223,7 @@ impl Life {
         let (directory, recovered) = found.map_err(|error| error.to_string())?;
         opened(&directory, &recovered);
         let places = Arc::new(Places::default());
-        let host = RaftHost::new(network.seen_by(node, places.clone()), raft_options(tuning));
+        let host = RaftHost::new(network.for_node(node, places.clone()), raft_options(tuning));
         // Who has left is told of everybody: what founded a cluster alone could not come back otherwise.
         let seeds = match directory.has_left() {
             true => seeds(node, founders, nodes, &network, places.clone()).to_join_only(),

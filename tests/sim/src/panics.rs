@@ -21,7 +21,7 @@ const REVIVED: &str = "group-coordinator";
 
 /// These may outlive what they belong to for a moment, and nothing ends a second time.
 const TRANSIENT: [&str; 6] =
-    ["raft-founding", "raft-hand-over", "raft-succession", "raft-transfer", "snapshot", "suspicion"];
+    ["raft-initialize", "raft-leadership-transfer", "raft-failover", "raft-transfer", "snapshot", "suspicion"];
 
 /// What of a node has ended.
 #[derive(Default, PartialEq, Eq)]

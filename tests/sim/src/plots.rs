@@ -103,7 +103,7 @@ pub(crate) async fn stale(world: &World, node: SimNode) {
         making.ask(maker, made).await
     });
     let Some(key) = heard(world, node, &name).await else { return };
-    world.network().sever(replica);
+    world.network().isolate(replica);
     let until = rt::now() + GONE_BY;
     while rt::now() < until && !has_gone(world, key.topic) {
         let gone = TopicName::Id(key.topic);
@@ -123,7 +123,7 @@ pub(crate) async fn stale(world: &World, node: SimNode) {
         }
     }
     rt::sleep(LEADS_AFTER).await;
-    world.network().join(replica);
+    world.network().rejoin(replica);
 }
 
 /// Waits until a node is to see to it that a shard which it carries adopts partitions of this topic.

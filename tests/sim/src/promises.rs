@@ -59,23 +59,23 @@ impl Promises {
     ) -> (Result<(), Violation>, Option<(SimNode, Crash)>) {
         let mut verdict = Ok(());
         let (vote, moment) = match message {
-            Message::AskVote { pre: false, vote, .. } => (Some(*vote), None),
-            Message::Append { vote, entries, .. } => {
+            Message::RequestVote { pre_vote: false, vote, .. } => (Some(*vote), None),
+            Message::AppendEntries { vote, entries, .. } => {
                 if let Some(shard) = shard {
                     verdict = self.leaders.see(shard, vote.term.0, vote.voted_for.0);
                     verdict = verdict.and(self.contents.sent(shard, from, entries));
                 }
                 (Some(*vote), None)
             }
-            Message::VoteAnswer { vote, granted, .. } => (Some(*vote), granted.then_some(Moment::Vote)),
+            Message::RequestVoteResponse { vote, granted, .. } => (Some(*vote), granted.then_some(Moment::Vote)),
             Message::HigherVote(vote) => (Some(*vote), None),
-            Message::Conflict => (None, Some(Moment::Conflict)),
-            Message::State(Some(snapshot)) => {
+            Message::AppendEntriesConflict => (None, Some(Moment::Conflict)),
+            Message::FetchStateResponse(Some(snapshot)) => {
                 let offered = &mut self.before.entry(to).or_default().offered;
                 *offered = (*offered).max(Some(snapshot.applied.index));
                 (None, None)
             }
-            Message::Answer(_) => (None, Some(Moment::Answered)),
+            Message::Response(_) => (None, Some(Moment::Answered)),
             _ => (None, None),
         };
         if let Some(vote) = vote {

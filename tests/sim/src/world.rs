@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord};
 use ottla_protocol::ids::PartitionId;
-use ottla_raft::{GroupHandle, Homes, SimNetwork};
+use ottla_raft::{GroupHandle, PeerDirectory, SimNetwork};
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
@@ -108,9 +108,9 @@ impl World {
         let weak = Arc::downgrade(&world.0);
         world.0.network.observe(Arc::new(move |from, to, message| {
             let Some(world) = weak.upgrade().map(World) else { return };
-            let Some(home) = world.0.network.place_of(from) else { return };
+            let Some(home) = world.0.network.location_of(from) else { return };
             let shard = world.shard_of(from);
-            let receiver = world.0.network.place_of(to);
+            let receiver = world.0.network.location_of(to);
             let (verdict, strikes) = world.0.promises.lock().sent((from, to), (home, receiver), shard, message);
             world.judge(verdict);
             if let Some((node, crash)) = strikes {
@@ -172,8 +172,8 @@ impl World {
     /// Everything reaches everybody again.
     pub(crate) fn mend(&self, node: SimNode) {
         for other in self.nodes().filter(|other| *other != node) {
-            self.0.network.mend(node, other);
-            self.0.network.mend(other, node);
+            self.0.network.restore(node, other);
+            self.0.network.restore(other, node);
         }
     }
 
@@ -486,7 +486,7 @@ impl World {
                     sim::random_below(4) != 0
                 };
                 life.host.suspect(
-                    move |replica| places.home(replica).is_some_and(|home| home.node == broker(suspected)),
+                    move |replica| places.locate(replica).is_some_and(|home| home.node == broker(suspected)),
                     confirmed,
                 );
             });

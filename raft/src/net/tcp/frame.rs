@@ -1,8 +1,8 @@
-//! Frames of a connection between two nodes: many groups share it, and answers come in any order.
+//! Frames of a connection between two nodes: many groups share it, and responses come in any order.
 //!
 //!  | length u32 | crc u32 | kind u8 | number u64 | from u64 | to u64 | body |      length: of what follows it; crc: of what follows it
 //!
-//! May not know: what is in a message.
+//! May not know: the content of a message.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -12,32 +12,32 @@ use ottla_storage::ids::ReplicaId;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::net::Message;
-use crate::net::wire::Parts;
+use crate::net::message_codec::MessageEncoder;
 
-/// Nothing that a node sends is longer.
+/// The longest frame that a node sends.
 pub(super) const FRAME_BYTES_MAX: usize = 256 << 20;
 const _: () = assert!(ottla_storage::log::ENTRY_BYTES_MAX + (1 << 19) <= FRAME_BYTES_MAX);
-/// What a frame has besides its body.
+/// Bytes of a frame besides its body.
 const HEAD_BYTES: usize = 4 + 4 + 1 + 8 + 8 + 8;
-/// Room that is made at least for what comes.
+/// Buffer space reserved at least for what is read.
 const READ_BYTES: usize = 64 << 10;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A message that wants an answer.
+    /// A message that expects a response.
     Request = 0,
-    /// The answer to the request of this number.
-    Answer = 1,
-    /// The request of this number is not answered; the body says why.
-    Refusal = 2,
-    /// Is anybody there.
+    /// The response to the request of this number.
+    Response = 1,
+    /// The request of this number gets no response; the body says why.
+    NoResponse = 2,
+    /// Request for a sign of life.
     Ping = 3,
-    /// Yes.
+    /// Response to `Ping`.
     Pong = 4,
 }
 
-/// A frame as it came.
+/// A frame as received.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) kind: Kind,
@@ -47,10 +47,10 @@ pub(super) struct Frame {
     pub(super) body: Bytes,
 }
 
-/// A frame to be sent, in pieces.
+/// A frame to be sent, in parts.
 #[derive(Debug)]
-pub(super) struct Sealed {
-    pub(super) pieces: Vec<Bytes>,
+pub(super) struct EncodedFrame {
+    pub(super) parts: Vec<Bytes>,
     pub(super) bytes: usize,
 }
 
@@ -58,7 +58,7 @@ fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
-fn seal(kind: Kind, number: u64, (from, to): (ReplicaId, ReplicaId), body: Vec<Bytes>) -> Sealed {
+fn encode_frame(kind: Kind, number: u64, (from, to): (ReplicaId, ReplicaId), body: Vec<Bytes>) -> EncodedFrame {
     let bytes = HEAD_BYTES + body.iter().map(Bytes::len).sum::<usize>();
     let mut head = BytesMut::with_capacity(HEAD_BYTES);
     head.put_u32(u32::try_from(bytes - 4).unwrap_or(u32::MAX));
@@ -69,63 +69,63 @@ fn seal(kind: Kind, number: u64, (from, to): (ReplicaId, ReplicaId), body: Vec<B
     head.put_u64(to.0);
     let mut crc = crc32fast::Hasher::new();
     crc.update(&head[8..]);
-    body.iter().for_each(|piece| crc.update(piece));
+    body.iter().for_each(|part| crc.update(part));
     head[4..8].copy_from_slice(&crc.finalize().to_be_bytes());
-    let mut pieces = vec![head.freeze()];
-    pieces.extend(body);
-    Sealed { pieces, bytes }
+    let mut parts = vec![head.freeze()];
+    parts.extend(body);
+    EncodedFrame { parts, bytes }
 }
 
-const NOBODY: (ReplicaId, ReplicaId) = (ReplicaId(0), ReplicaId(0));
+const NO_REPLICA: (ReplicaId, ReplicaId) = (ReplicaId(0), ReplicaId(0));
 
-impl Sealed {
+impl EncodedFrame {
     /// A request. An error if it is too long to be sent.
     pub(super) fn request(number: u64, ends: (ReplicaId, ReplicaId), message: &Message) -> io::Result<Self> {
         Self::message(Kind::Request, number, ends, message)
     }
 
-    /// An answer, or that there is none.
-    pub(super) fn answer(number: u64, answer: &Result<Message, crate::net::Undelivered>) -> Self {
-        let why = match answer {
-            Ok(message) => match Self::message(Kind::Answer, number, NOBODY, message) {
-                Ok(sealed) => return sealed,
+    /// A response, or the reason why there is none.
+    pub(super) fn response(number: u64, response: &Result<Message, crate::net::NoResponse>) -> Self {
+        let why = match response {
+            Ok(message) => match Self::message(Kind::Response, number, NO_REPLICA, message) {
+                Ok(encoded) => return encoded,
                 Err(error) => error.to_string(),
             },
             Err(why) => why.0.clone(),
         };
-        seal(Kind::Refusal, number, NOBODY, vec![why.into()])
+        encode_frame(Kind::NoResponse, number, NO_REPLICA, vec![why.into()])
     }
 
     /// A frame without a body.
     pub(super) fn bare(kind: Kind) -> Self {
-        seal(kind, 0, NOBODY, Vec::new())
+        encode_frame(kind, 0, NO_REPLICA, Vec::new())
     }
 
     fn message(kind: Kind, number: u64, ends: (ReplicaId, ReplicaId), message: &Message) -> io::Result<Self> {
-        let mut parts = Parts::default();
+        let mut parts = MessageEncoder::default();
         parts.message(message);
         if parts.bytes() > FRAME_BYTES_MAX - HEAD_BYTES {
             return Err(damaged("a message is too long for a frame"));
         }
-        Ok(seal(kind, number, ends, parts.finish()))
+        Ok(encode_frame(kind, number, ends, parts.finish()))
     }
 }
 
-/// Reads frames; what was read of the next one is kept.
+/// Reads frames; bytes of the next frame that were read already are kept.
 #[derive(Debug, Default)]
 pub(super) struct FrameReader {
     buffer: BytesMut,
 }
 
 impl FrameReader {
-    /// The next frame; `None` at the end of the connection. Cancelled it loses nothing.
+    /// The next frame; `None` at the end of the connection. Cancelling the future loses nothing.
     pub(super) async fn next(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
         loop {
             let lacking = match self.whole()? {
                 Ok(frame) => return Ok(Some(frame)),
                 Err(lacking) => lacking,
             };
-            // Room grows with what has come, not with what is announced.
+            // The buffer grows with the bytes received, not with the length announced.
             self.buffer.reserve(lacking.min(self.buffer.len().max(READ_BYTES)));
             if from.read_buf(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
@@ -150,8 +150,8 @@ impl FrameReader {
         }
         let kind = match frame.get_u8() {
             0 => Kind::Request,
-            1 => Kind::Answer,
-            2 => Kind::Refusal,
+            1 => Kind::Response,
+            2 => Kind::NoResponse,
             3 => Kind::Ping,
             4 => Kind::Pong,
             _ => return Err(damaged("a frame is of no known kind")),
@@ -161,18 +161,18 @@ impl FrameReader {
     }
 }
 
-/// What is written next: pieces that nobody copies together.
+/// Frames to be written next, as parts that are not copied together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pieces: VecDeque<Bytes>,
+    parts: VecDeque<Bytes>,
     bytes: usize,
 }
 
 impl Batch {
     /// Adds a frame.
-    pub(super) fn push(&mut self, frame: Sealed) {
+    pub(super) fn push(&mut self, frame: EncodedFrame) {
         self.bytes += frame.bytes;
-        self.pieces.extend(frame.pieces.into_iter().filter(|piece| !piece.is_empty()));
+        self.parts.extend(frame.parts.into_iter().filter(|part| !part.is_empty()));
     }
 
     /// Bytes to be written.
@@ -187,24 +187,24 @@ impl Buf for Batch {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.pieces.front().map_or(&[], |piece| piece)
+        self.parts.front().map_or(&[], |part| part)
     }
 
     fn advance(&mut self, mut count: usize) {
         self.bytes = self.bytes.saturating_sub(count);
-        while let Some(piece) = self.pieces.front_mut() {
-            if piece.len() > count {
-                piece.advance(count);
+        while let Some(part) = self.parts.front_mut() {
+            if part.len() > count {
+                part.advance(count);
                 return;
             }
-            count -= piece.len();
-            self.pieces.pop_front();
+            count -= part.len();
+            self.parts.pop_front();
         }
     }
 
     fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
-        let slots = into.iter_mut().zip(&self.pieces);
-        slots.map(|(slot, piece)| *slot = IoSlice::new(piece)).count()
+        let slots = into.iter_mut().zip(&self.parts);
+        slots.map(|(slot, part)| *slot = IoSlice::new(part)).count()
     }
 }
 
@@ -212,8 +212,8 @@ impl Buf for Batch {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::net::Undelivered;
-    use crate::net::wire::{decode, samples};
+    use crate::net::NoResponse;
+    use crate::net::message_codec::{decode, samples};
     use tokio::io::AsyncWriteExt;
 
     fn block_on<F: Future>(future: F) -> F::Output {
@@ -231,10 +231,10 @@ mod tests {
             let writer = async move {
                 let mut batch = Batch::default();
                 for (number, message) in (1..).zip(samples()) {
-                    batch.push(Sealed::request(number, ends(), &message).unwrap());
+                    batch.push(EncodedFrame::request(number, ends(), &message).unwrap());
                 }
-                batch.push(Sealed::bare(Kind::Ping));
-                batch.push(Sealed::answer(4, &Err(Undelivered("gone".to_owned()))));
+                batch.push(EncodedFrame::bare(Kind::Ping));
+                batch.push(EncodedFrame::response(4, &Err(NoResponse("gone".to_owned()))));
                 near.write_all_buf(&mut batch).await.unwrap();
                 assert_eq!(batch.bytes(), 0);
             };
@@ -247,7 +247,7 @@ mod tests {
                 }
                 assert_eq!(frames.next(&mut far).await.unwrap().unwrap().kind, Kind::Ping);
                 let refused = frames.next(&mut far).await.unwrap().unwrap();
-                assert_eq!((refused.kind, refused.number, &refused.body[..]), (Kind::Refusal, 4, &b"gone"[..]));
+                assert_eq!((refused.kind, refused.number, &refused.body[..]), (Kind::NoResponse, 4, &b"gone"[..]));
                 assert_eq!(frames.next(&mut far).await.unwrap(), None);
             };
             futures_util::future::join(writer, reader).await;
@@ -256,8 +256,8 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_ends_the_connection() {
-        let sealed = Sealed::request(3, ends(), &Message::Conflict).unwrap();
-        let sound = sealed.pieces.concat();
+        let encoded = EncodedFrame::request(3, ends(), &Message::AppendEntriesConflict).unwrap();
+        let sound = encoded.parts.concat();
         for bit in 0..sound.len() * 8 {
             let mut bytes = sound.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);

@@ -1,4 +1,4 @@
-//! Connections that other nodes made: who they are, their requests, our answers.
+//! Connections opened by other nodes: their handshake, their requests, the responses of this node.
 //!
 //! May not know: what a request does.
 
@@ -17,18 +17,18 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::frame::{Batch, FrameReader, Kind, Sealed};
-use super::guests::{Guest, Guests};
-use super::hello::{read_hello, write_answer};
-use super::link::{HELLO_WAIT, IDLE_MAX, WRITE_BYTES, room, units};
-use super::shared::Shared;
+use super::connected_peers::{ConnectedPeer, ConnectedPeers};
+use super::frame::{Batch, EncodedFrame, FrameReader, Kind};
+use super::handshake::{read_request, write_response};
+use super::local_node::LocalNode;
+use super::peer_connection::{HANDSHAKE_TIMEOUT, IDLE_MAX, WRITE_BYTES, call_budget, units};
 use crate::host::RaftHost;
-use crate::net::wire::decode;
+use crate::net::message_codec::decode;
 
-/// Connections at one time, those that have not said who they are included.
+/// The most connections at one time, including those whose handshake is not complete.
 const CONNECTIONS_MAX: usize = 4_096;
 
-/// A task that ends with what keeps it.
+/// A task that is aborted when this is dropped.
 struct Task(rt::JoinHandle<()>);
 
 impl Future for Task {
@@ -44,12 +44,12 @@ impl Drop for Task {
     }
 }
 
-/// Accepts connections as long as it is kept.
+/// Accepts connections until it is dropped.
 pub struct Listening {
     _accepting: Task,
 }
 
-pub(super) fn listen(listener: TcpListener, host: RaftHost, shared: Arc<Shared>) -> Listening {
+pub(super) fn listen(listener: TcpListener, host: RaftHost, local: Arc<LocalNode>) -> Listening {
     let accepting = async move {
         let mut connections = FuturesUnordered::new();
         loop {
@@ -57,10 +57,10 @@ pub(super) fn listen(listener: TcpListener, host: RaftHost, shared: Arc<Shared>)
                 biased;
                 Some(()) = connections.next(), if !connections.is_empty() => {}
                 accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                    Ok((stream, _)) => connections.push(Task(rt::spawn(receive(stream, host.clone(), shared.clone())))),
+                    Ok((stream, _)) => connections.push(Task(rt::spawn(receive(stream, host.clone(), local.clone())))),
                     Err(error) => {
                         tracing::warn!(%error, "a connection of another node cannot be accepted");
-                        rt::sleep(HELLO_WAIT).await;
+                        rt::sleep(HANDSHAKE_TIMEOUT).await;
                     }
                 },
             }
@@ -69,52 +69,56 @@ pub(super) fn listen(listener: TcpListener, host: RaftHost, shared: Arc<Shared>)
     Listening { _accepting: Task(rt::spawn_critical("cluster-listener", Owner::process(), accepting)) }
 }
 
-async fn receive(stream: TcpStream, host: RaftHost, shared: Arc<Shared>) {
-    let from = stream.peer_addr().map_or_else(|_| "somebody".to_owned(), |address| address.to_string());
-    match rt::timeout(HELLO_WAIT, welcome(stream, &shared)).await {
-        Ok(Ok(Some((stream, guest)))) => {
-            let ended = converse(stream, &host).await;
-            tracing::debug!(node = guest.node().0, from, "connection of another node ended: {ended:?}");
+async fn receive(stream: TcpStream, host: RaftHost, local: Arc<LocalNode>) {
+    let from = stream.peer_addr().map_or_else(|_| "an unknown address".to_owned(), |address| address.to_string());
+    match rt::timeout(HANDSHAKE_TIMEOUT, handshake(stream, &local)).await {
+        Ok(Ok(Some((stream, peer)))) => {
+            let ended = exchange(stream, &host).await;
+            tracing::debug!(node = peer.node().0, from, "connection of another node ended: {ended:?}");
         }
         Ok(Ok(None)) => {}
-        Ok(Err(error)) => tracing::warn!(from, "the cluster listener got no hello: {error}"),
-        Err(_) => tracing::warn!(from, "the cluster listener got no hello in time"),
+        Ok(Err(error)) => tracing::warn!(from, "the cluster listener received no handshake: {error}"),
+        Err(_) => tracing::warn!(from, "the cluster listener received no handshake in time"),
     }
 }
 
-/// Hears who is there and answers; `None` if it was refused.
-async fn welcome(mut stream: TcpStream, shared: &Arc<Shared>) -> io::Result<Option<(TcpStream, Guest)>> {
+/// Accepts or rejects the handshake of a connection; `None` if it was rejected.
+async fn handshake(mut stream: TcpStream, local: &Arc<LocalNode>) -> io::Result<Option<(TcpStream, ConnectedPeer)>> {
     stream.set_nodelay(true)?;
-    let hello = read_hello(&mut stream).await?;
-    let own = shared.identity();
-    let guest = hello.check(&own).and_then(|()| Guests::enter(&shared.guests, &hello));
-    let answer = guest.as_ref().map(|_| own).map_err(Clone::clone);
-    write_answer(&mut stream, &answer).await?;
-    match guest {
-        Ok(guest) => Ok(Some((stream, guest))),
+    let request = read_request(&mut stream).await?;
+    let own = local.identity();
+    let peer = request.check(&own).and_then(|()| ConnectedPeers::register(&local.connected, &request));
+    let response = peer.as_ref().map(|_| own).map_err(Clone::clone);
+    write_response(&mut stream, &response).await?;
+    match peer {
+        Ok(peer) => Ok(Some((stream, peer))),
         Err(why) => {
-            tracing::warn!(node = hello.identity.node.0, "a node is refused: {why}");
+            tracing::warn!(node = request.identity.node.0, "a node is rejected: {why}");
             Ok(None)
         }
     }
 }
 
-type Answer = (Sealed, Option<OwnedSemaphorePermit>);
+type Response = (EncodedFrame, Option<OwnedSemaphorePermit>);
 
-async fn converse(stream: TcpStream, host: &RaftHost) -> io::Result<()> {
+async fn exchange(stream: TcpStream, host: &RaftHost) -> io::Result<()> {
     let (reading, writing) = stream.into_split();
-    let (answers, outgoing) = mpsc::unbounded_channel();
+    let (responses, outgoing) = mpsc::unbounded_channel();
     tokio::select! {
         biased;
-        ended = hear(reading, host, answers) => ended,
-        ended = speak(writing, outgoing) => ended,
+        ended = read_frames(reading, host, responses) => ended,
+        ended = write_frames(writing, outgoing) => ended,
     }
 }
 
-async fn hear(mut from: OwnedReadHalf, host: &RaftHost, answers: mpsc::UnboundedSender<Answer>) -> io::Result<()> {
+async fn read_frames(
+    mut from: OwnedReadHalf,
+    host: &RaftHost,
+    responses: mpsc::UnboundedSender<Response>,
+) -> io::Result<()> {
     let (mut frames, mut tasks) = (FrameReader::default(), FuturesUnordered::new());
-    // What is under way is bounded: whoever sends more waits.
-    let room: Arc<Semaphore> = room();
+    // Requests in progress are bounded: a sender of more waits.
+    let budget: Arc<Semaphore> = call_budget();
     loop {
         let frame = tokio::select! {
             biased;
@@ -126,33 +130,33 @@ async fn hear(mut from: OwnedReadHalf, host: &RaftHost, answers: mpsc::Unbounded
         let Some(frame) = frame else { return Ok(()) };
         match frame.kind {
             Kind::Request => {
-                let taken = Arc::clone(&room).acquire_many_owned(units(frame.body.len())).await;
+                let taken = Arc::clone(&budget).acquire_many_owned(units(frame.body.len())).await;
                 let taken = taken.map_err(io::Error::other)?;
                 let request = decode(frame.body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                let (host, answers) = (host.clone(), answers.clone());
+                let (host, responses) = (host.clone(), responses.clone());
                 tasks.push(Task(rt::spawn(async move {
-                    let answer = host.deliver(frame.from, frame.to, request).await;
-                    let _ended = answers.send((Sealed::answer(frame.number, &answer), Some(taken)));
+                    let response = host.deliver(frame.from, frame.to, request).await;
+                    let _ended = responses.send((EncodedFrame::response(frame.number, &response), Some(taken)));
                 })));
             }
             Kind::Ping => {
-                let _ended = answers.send((Sealed::bare(Kind::Pong), None));
+                let _ended = responses.send((EncodedFrame::bare(Kind::Pong), None));
             }
-            Kind::Answer | Kind::Refusal | Kind::Pong => {
-                return Err(io::Error::other("an answer where questions are expected"));
+            Kind::Response | Kind::NoResponse | Kind::Pong => {
+                return Err(io::Error::other("a response where requests are expected"));
             }
         }
     }
 }
 
-async fn speak(mut to: OwnedWriteHalf, mut answers: mpsc::UnboundedReceiver<Answer>) -> io::Result<()> {
+async fn write_frames(mut to: OwnedWriteHalf, mut responses: mpsc::UnboundedReceiver<Response>) -> io::Result<()> {
     let mut batch = Batch::default();
-    while let Some(first) = answers.recv().await {
+    while let Some(first) = responses.recv().await {
         let (mut next, mut written) = (Some(first), Vec::new());
         while let Some((frame, taken)) = next.take() {
             batch.push(frame);
             written.push(taken);
-            next = if batch.bytes() < WRITE_BYTES { answers.try_recv().ok() } else { None };
+            next = if batch.bytes() < WRITE_BYTES { responses.try_recv().ok() } else { None };
         }
         to.write_all_buf(&mut batch).await?;
         drop(written);

@@ -1,16 +1,18 @@
-//! The transport between real nodes: a connection per node and class, over which all groups talk.
+//! The transport between real nodes: one connection per node and class, shared by all groups.
 //!
 //! ```text
-//!  call -> home of the replica -> link (node, class) -> frames -> inbound of that node -> RaftHost::deliver -> answer
+//!  call -> location of the replica -> connection (node, class) -> frames
+//!       -> inbound of that node -> RaftHost::deliver -> response
 //! ```
-//! A node that is slow holds up its own links only. May not know: what the messages mean, beyond what may wait for what.
+//! A slow node delays its own connections only. May not know: what the messages mean, beyond which of them may wait for
+//! others.
 
+mod connected_peers;
 mod frame;
-mod guests;
-mod hello;
+mod handshake;
 mod inbound;
-mod link;
-mod shared;
+mod local_node;
+mod peer_connection;
 #[cfg(test)]
 mod tests;
 
@@ -26,87 +28,76 @@ use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
-pub use hello::{Identity, Refusal};
+pub use handshake::{HandshakeRejection, Identity};
 pub use inbound::Listening;
-pub use shared::{Confirmation, OnClosed};
+pub use local_node::{DeathConfirmation, OnPeerClosed};
 
 use crate::host::RaftHost;
-use crate::net::{Home, Homes, Message, Network, Undelivered};
-use hello::Class;
-use link::{Link, greet};
-use shared::Shared;
+use crate::net::{Message, Network, NoResponse, PeerDirectory, Priority};
+use handshake::ConnectionClass;
+use local_node::LocalNode;
+use peer_connection::{PeerConnection, connect_to};
 
-/// The network of a node of several; cheap to clone.
+/// The network of a node in a cluster of several; cheap to clone.
 #[derive(Clone)]
 pub struct TcpNetwork {
-    shared: Arc<Shared>,
-    links: Arc<Mutex<BTreeMap<(NodeId, Class), Arc<Link>>>>,
+    local: Arc<LocalNode>,
+    connections: Arc<Mutex<BTreeMap<(NodeId, ConnectionClass), Arc<PeerConnection>>>>,
 }
 
 impl TcpNetwork {
-    /// The network as this node uses it; nobody reaches it before [`Self::listen`].
+    /// The network of this node; no other node reaches it before [`Self::listen`].
     #[must_use]
-    pub fn new(identity: Identity, homes: Arc<dyn Homes>) -> Self {
-        let shared =
-            Shared { identity: Mutex::new(identity), homes, guests: Arc::default(), on_closed: Mutex::default() };
-        Self { shared: Arc::new(shared), links: Arc::default() }
+    pub fn new(identity: Identity, peers: Arc<dyn PeerDirectory>) -> Self {
+        let local = LocalNode {
+            identity: Mutex::new(identity),
+            peers,
+            connected: Arc::default(),
+            on_peer_closed: Mutex::default(),
+        };
+        Self { local: Arc::new(local), connections: Arc::default() }
     }
 
-    /// From now on the node knows its cluster, and talks to nobody of another one.
+    /// Sets the cluster of this node: handshakes with nodes of another cluster fail from now on.
     pub fn set_cluster(&self, cluster: &str) {
-        self.shared.identity.lock().cluster = Some(cluster.to_owned());
+        self.local.identity.lock().cluster = Some(cluster.to_owned());
     }
 
-    /// From now on `told` learns when another node closes a connection. It should not keep the network alive.
-    pub fn on_closed(&self, told: OnClosed) {
-        *self.shared.on_closed.lock() = Some(told);
+    /// From now on `callback` is called when another node closes a connection. It should not keep the network alive.
+    pub fn on_peer_closed(&self, callback: OnPeerClosed) {
+        *self.local.on_peer_closed.lock() = Some(callback);
     }
 
-    /// Takes connections of other nodes, as long as what is returned is kept; their messages go to `host`.
+    /// Accepts connections of other nodes until the returned value is dropped; their messages go to `host`.
     #[must_use]
     pub fn listen(&self, listener: TcpListener, host: RaftHost) -> Listening {
-        inbound::listen(listener, host, self.shared.clone())
+        inbound::listen(listener, host, self.local.clone())
     }
 
-    /// Who is to be found at an address.
+    /// The identity of the node at an address.
     ///
     /// # Errors
-    /// When nobody is there, or whoever is does not want to talk to this node.
-    pub async fn who_is_at(&self, address: &str) -> io::Result<Identity> {
-        let (_stream, found) = greet(address, &self.shared.identity(), Class::Urgent, None).await?;
+    /// When no node is there, or the node rejects the handshake.
+    pub async fn identify(&self, address: &str) -> io::Result<Identity> {
+        let (_stream, found) = connect_to(address, &self.local.identity(), ConnectionClass::Urgent, None).await?;
         Ok(found)
     }
 
-    fn call_in(
-        &self,
-        class: impl FnOnce(&Home, &Message) -> Class,
-        ends: (ReplicaId, ReplicaId),
-        request: Message,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        let Some(home) = self.shared.homes.home(ends.1) else {
-            return Undelivered::nowhere(ends.1);
-        };
-        let link = self.link(home.node, class(&home, &request));
-        Box::pin(async move {
-            let late = |_| Err(Undelivered("no answer in time".to_owned()));
-            rt::timeout(timeout, link.call(ends, &request)).await.unwrap_or_else(late)
-        })
-    }
-
-    fn link(&self, node: NodeId, class: Class) -> Arc<Link> {
-        let mut links = self.links.lock();
-        let link = links.entry((node, class)).or_insert_with(|| Arc::new(Link::new(&self.shared, node, class)));
-        link.clone()
+    fn connection(&self, node: NodeId, class: ConnectionClass) -> Arc<PeerConnection> {
+        let mut connections = self.connections.lock();
+        let connection =
+            connections.entry((node, class)).or_insert_with(|| Arc::new(PeerConnection::new(&self.local, node, class)));
+        connection.clone()
     }
 }
 
-/// What may wait for what.
-fn class_of(request: &Message, is_urgent: bool) -> Class {
+/// The connection on which a request travels: requests of one class do not wait for those of another.
+fn class_of(request: &Message, priority: Priority, is_urgent: bool) -> ConnectionClass {
     match request {
-        Message::FetchState | Message::FetchBatches { .. } => Class::Bulk,
-        Message::Append { entries, .. } if !entries.is_empty() && !is_urgent => Class::Entries,
-        _ => Class::Urgent,
+        _ if priority == Priority::Bulk => ConnectionClass::Bulk,
+        Message::FetchState | Message::FetchBatches { .. } => ConnectionClass::Bulk,
+        Message::AppendEntries { entries, .. } if !entries.is_empty() && !is_urgent => ConnectionClass::Entries,
+        _ => ConnectionClass::Urgent,
     }
 }
 
@@ -116,18 +107,16 @@ impl Network for TcpNetwork {
         from: ReplicaId,
         to: ReplicaId,
         request: Message,
+        priority: Priority,
         timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        self.call_in(|home, request| class_of(request, home.is_urgent), (from, to), request, timeout)
-    }
-
-    fn call_in_bulk(
-        &self,
-        from: ReplicaId,
-        to: ReplicaId,
-        request: Message,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<Message, Undelivered>> {
-        self.call_in(|_, _| Class::Bulk, (from, to), request, timeout)
+    ) -> BoxFuture<'static, Result<Message, NoResponse>> {
+        let Some(location) = self.local.peers.locate(to) else {
+            return NoResponse::unknown_location(to);
+        };
+        let connection = self.connection(location.node, class_of(&request, priority, location.is_urgent));
+        Box::pin(async move {
+            let late = |_| Err(NoResponse("no answer in time".to_owned()));
+            rt::timeout(timeout, connection.call((from, to), &request)).await.unwrap_or_else(late)
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! Two nodes over loopback: questions and answers, refusals, loss of connections. No group runs here: desks answer.
+//! Two nodes over loopback: requests and responses, rejected handshakes, lost connections. No group runs here: services
+//! respond.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,18 +17,18 @@ use uuid::Uuid;
 
 use super::{Identity, Listening, TcpNetwork};
 use crate::host::RaftHost;
-use crate::net::{Home, Homes};
+use crate::net::{PeerDirectory, Priority, ReplicaLocation};
 use crate::options::RaftOptions;
 
 const WAIT: Duration = Duration::from_secs(20);
 
-/// Replica n lives on node n.
+/// Replica n is located on node n.
 #[derive(Default)]
 struct Map(Mutex<BTreeMap<NodeId, String>>);
 
-impl Homes for Map {
-    fn home(&self, replica: ReplicaId) -> Option<Home> {
-        Some(Home { node: NodeId(i32::try_from(replica.0).ok()?), is_urgent: false })
+impl PeerDirectory for Map {
+    fn locate(&self, replica: ReplicaId) -> Option<ReplicaLocation> {
+        Some(ReplicaLocation { node: NodeId(i32::try_from(replica.0).ok()?), is_urgent: false })
     }
 
     fn address(&self, node: NodeId) -> Option<String> {
@@ -46,7 +47,7 @@ fn identity(node: i32, directory: u128, cluster: Option<&str>) -> Identity {
     Identity { node: NodeId(node), directory: Uuid::from_u128(directory), cluster: cluster.map(str::to_owned) }
 }
 
-/// A node that answers with what it is asked, its own number before it.
+/// A node whose service responds with its node id, followed by the request.
 async fn node(map: &Arc<Map>, identity: Identity) -> OneNode {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -54,10 +55,10 @@ async fn node(map: &Arc<Map>, identity: Identity) -> OneNode {
     let own = identity.node;
     let network = TcpNetwork::new(identity, map.clone());
     let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
-    let service = move |_from: ReplicaId, question: Bytes| -> BoxFuture<'static, Option<Bytes>> {
+    let service = move |_from: ReplicaId, request: Bytes| -> BoxFuture<'static, Option<Bytes>> {
         Box::pin(async move {
             let own = u8::try_from(own.0).ok()?;
-            Some([&[own], &question[..]].concat().into())
+            Some([&[own], &request[..]].concat().into())
         })
     };
     host.serve(ReplicaId(u64::from(own.0.unsigned_abs())), Arc::new(service));
@@ -65,7 +66,7 @@ async fn node(map: &Arc<Map>, identity: Identity) -> OneNode {
     OneNode { network, host, address, _listening: listening }
 }
 
-/// A port that another one is about to close.
+/// Binds a port that another listener is about to close.
 async fn bind_again(address: &str) -> TcpListener {
     loop {
         if let Ok(listener) = TcpListener::bind(address).await {
@@ -75,9 +76,9 @@ async fn bind_again(address: &str) -> TcpListener {
     }
 }
 
-async fn ask(from: &OneNode, to: u64, question: &[u8]) -> Result<Bytes, String> {
-    let question = Bytes::copy_from_slice(question);
-    from.host.ask(ReplicaId(9), ReplicaId(to), question, WAIT).await.map_err(|why| why.to_string())
+async fn ask(from: &OneNode, to: u64, request: &[u8]) -> Result<Bytes, String> {
+    let request = Bytes::copy_from_slice(request);
+    from.host.request(ReplicaId(9), ReplicaId(to), request, Priority::Normal, WAIT).await.map_err(|why| why.to_string())
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -85,17 +86,17 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn questions_of_all_sizes_are_answered_in_any_order() {
+fn requests_of_all_sizes_are_answered_in_any_order() {
     block_on(async {
         let map = Arc::default();
         let (one, two) = (node(&map, identity(1, 10, None)).await, node(&map, identity(2, 20, Some("c"))).await);
         let sizes = (0..200_usize).map(|number| number * number * 7);
-        let asked = join_all(sizes.map(|size| {
-            let (one, question) = (&one, vec![5; size]);
-            async move { (ask(one, 2, &question).await, question) }
+        let responses = join_all(sizes.map(|size| {
+            let (one, request) = (&one, vec![5; size]);
+            async move { (ask(one, 2, &request).await, request) }
         }));
-        for (answer, question) in asked.await {
-            assert_eq!(answer.unwrap(), [&[2], &question[..]].concat());
+        for (response, request) in responses.await {
+            assert_eq!(response.unwrap(), [&[2], &request[..]].concat());
         }
         assert_eq!(ask(&two, 1, b"back").await.unwrap(), &b"\x01back"[..]);
         assert!(ask(&one, 3, b"").await.unwrap_err().contains("not known"));
@@ -103,13 +104,13 @@ fn questions_of_all_sizes_are_answered_in_any_order() {
 }
 
 #[test]
-fn a_node_that_comes_back_elsewhere_is_found_and_strangers_are_not_talked_to() {
+fn a_node_that_returns_at_another_address_is_found_and_foreign_nodes_are_rejected() {
     block_on(async {
         let map = Arc::default();
         let one = node(&map, identity(1, 10, Some("ours"))).await;
         let two = node(&map, identity(2, 20, None)).await;
         assert_eq!(ask(&one, 2, b"?").await.unwrap(), &b"\x02?"[..]);
-        assert_eq!(one.network.who_is_at(&two.address).await.unwrap(), identity(2, 20, None));
+        assert_eq!(one.network.identify(&two.address).await.unwrap(), identity(2, 20, None));
         drop(two);
         while ask(&one, 2, b"?").await.is_ok() {
             tokio::task::yield_now().await;
@@ -119,10 +120,10 @@ fn a_node_that_comes_back_elsewhere_is_found_and_strangers_are_not_talked_to() {
             tokio::task::yield_now().await;
         }
         two.network.set_cluster("theirs");
-        let why = two.network.who_is_at(&one.address).await.unwrap_err().to_string();
+        let why = two.network.identify(&one.address).await.unwrap_err().to_string();
         assert!(why.contains("belongs to cluster theirs"), "{why}");
         let wiped = node(&Arc::default(), identity(1, 11, None)).await;
-        let why = wiped.network.who_is_at(&one.address).await.unwrap_err().to_string();
+        let why = wiped.network.identify(&one.address).await.unwrap_err().to_string();
         assert!(why.contains("node id 1 is in use"), "{why}");
         map.0.lock().insert(NodeId(4), one.address.clone());
         let why = ask(&one, 4, b"?").await.unwrap_err();
@@ -139,48 +140,48 @@ fn a_node_id_is_taken_as_long_as_its_node_is_connected() {
         let first = node(&map, identity(2, 20, None)).await;
         let second = node(&Arc::default(), identity(2, 21, None)).await;
         assert_eq!(ask(&first, 1, b"?").await.unwrap(), &b"\x01?"[..]);
-        let why = second.network.who_is_at(&one.address).await.unwrap_err().to_string();
+        let why = second.network.identify(&one.address).await.unwrap_err().to_string();
         assert!(why.contains("node id 2 is in use"), "{why}");
         drop(first);
-        while second.network.who_is_at(&one.address).await.is_err() {
+        while second.network.identify(&one.address).await.is_err() {
             tokio::task::yield_now().await;
         }
     });
 }
 
-/// One that ends takes its time: its port may still take connections, which are closed at once.
+/// A process that ends takes its time: its port may still accept connections, which are closed at once.
 #[test]
-fn a_process_that_dies_is_told_from_one_that_only_closes() {
+fn a_dead_process_is_distinguished_from_a_closed_connection() {
     block_on(async {
         let map = Arc::default();
         let one = node(&map, identity(1, 10, None)).await;
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        one.network.on_closed(Arc::new(move |node, confirmation| drop(tell.send((node, confirmation)))));
+        let (closed, mut closed_nodes) = tokio::sync::mpsc::unbounded_channel();
+        one.network.on_peer_closed(Arc::new(move |node, confirmation| drop(closed.send((node, confirmation)))));
         let two = node(&map, identity(2, 20, None)).await;
         assert_eq!(ask(&one, 2, b"?").await.unwrap(), &b"\x02?"[..]);
         let address = two.address.clone();
         drop(two);
         let dying = bind_again(&address).await;
-        let (node_id, confirmation) = told.recv().await.unwrap();
+        let (node_id, confirmation) = closed_nodes.recv().await.unwrap();
         assert_eq!(node_id, NodeId(2));
         for _ in 0..3 {
             drop(dying.accept().await.unwrap());
         }
         drop(dying);
-        assert!(confirmation.await.unwrap(), "nobody listens any more");
+        assert!(confirmation.await.unwrap(), "the port is closed");
 
         let two = node(&map, identity(2, 20, None)).await;
         while ask(&one, 2, b"?").await.is_err() {
             tokio::task::yield_now().await;
         }
-        while told.try_recv().is_ok() {}
+        while closed_nodes.try_recv().is_ok() {}
         let address = two.address.clone();
         drop(two);
         let again = bind_again(&address).await;
         let network = TcpNetwork::new(identity(2, 20, None), map.clone());
         let host = RaftHost::new(Arc::new(network.clone()), RaftOptions::default());
         let _listening = network.listen(again, host);
-        let (_, confirmation) = told.recv().await.unwrap();
-        assert!(!confirmation.await.unwrap(), "somebody answers");
+        let (_, confirmation) = closed_nodes.recv().await.unwrap();
+        assert!(!confirmation.await.unwrap(), "a node listens");
     });
 }

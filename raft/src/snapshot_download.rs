@@ -1,4 +1,4 @@
-//! The snapshot that a replica takes at the moment: what has come so far, and what is ready to be installed.
+//! The snapshot that a replica is downloading: what was imported so far, and what is ready to be installed.
 //!
 //! May not know: how it is fetched, and what installs it.
 
@@ -7,54 +7,54 @@ use parking_lot::Mutex;
 
 use crate::directory::SnapshotImport;
 
-/// What a replica takes at the moment.
+/// The snapshot download of a replica.
 #[derive(Default)]
-pub(crate) struct Taking(Mutex<State>);
+pub(crate) struct SnapshotDownload(Mutex<DownloadState>);
 
 #[derive(Default)]
-struct State {
+struct DownloadState {
     running: bool,
-    /// What a pull that failed has taken so far.
+    /// What a failed download has imported so far.
     import: Option<Box<dyn SnapshotImport>>,
-    /// Ready to be installed as soon as Raft says so.
+    /// Ready to be installed as soon as Raft requests it.
     prepared: Option<Prepared>,
 }
 
-/// A snapshot whose batches are all here.
+/// A snapshot whose batches are all imported.
 pub(crate) struct Prepared {
     pub(crate) snapshot: ReplicaSnapshot,
     pub(crate) import: Box<dyn SnapshotImport>,
 }
 
-impl Taking {
-    /// Takes what Raft says is to be installed.
+impl SnapshotDownload {
+    /// Takes the snapshot that Raft requests to install.
     pub(crate) fn take_prepared(&self) -> Option<Prepared> {
         self.0.lock().prepared.take()
     }
 }
 
-impl Taking {
-    /// True if nobody takes one yet: now the caller does, until [`Self::end`].
+impl SnapshotDownload {
+    /// True if no download was running: now the caller's is, until [`Self::end`].
     pub(crate) fn begin(&self) -> bool {
         !std::mem::replace(&mut self.0.lock().running, true)
     }
 
-    /// Nobody takes one any more.
+    /// Marks the download as ended.
     pub(crate) fn end(&self) {
         self.0.lock().running = false;
     }
 
-    /// What an earlier attempt has taken.
+    /// What an earlier attempt has imported.
     pub(crate) fn take_import(&self) -> Option<Box<dyn SnapshotImport>> {
         self.0.lock().import.take()
     }
 
-    /// Keeps what was taken for the next attempt.
+    /// Keeps an import for the next attempt.
     pub(crate) fn keep_import(&self, import: Option<Box<dyn SnapshotImport>>) {
         self.0.lock().import = import;
     }
 
-    /// Everything is here.
+    /// Stores a snapshot that is ready to be installed.
     pub(crate) fn prepare(&self, prepared: Prepared) {
         self.0.lock().prepared = Some(prepared);
     }

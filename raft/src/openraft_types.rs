@@ -1,4 +1,4 @@
-//! openraft's types filled in: ids, entries, and the ways between its words and storage's.
+//! openraft's type configuration: ids, entries, and the conversions between its types and storage's.
 //!
 //! Invariant: an entry is storage's own, so its `Bytes` are never copied on the way to disk or back.
 
@@ -8,16 +8,16 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::entry::RaftEntry;
 use openraft::raft::responder::Responder;
 use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
-use openraft::{AnyError, EmptyNode, EntryPayload, Membership, RaftTypeConfig};
+use openraft::{AnyError, EmptyNode, EntryPayload, RaftTypeConfig};
 use ottla_storage::entry::{Batches, Entry, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
-use crate::machine::Reply;
-use crate::members::Members;
-use crate::proposal::{Answer, Proposal};
+use crate::membership::Membership;
+use crate::proposal::{Proposal, ProposalResponder};
 use crate::runtime::Runtime;
+use crate::state_machine::Reply;
 
-/// The types of all our groups.
+/// The types of all groups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
 
@@ -33,7 +33,7 @@ impl RaftTypeConfig for TypeConfig {
     type Entry = LogEntry;
     type AsyncRuntime = Runtime;
     type Responder<T>
-        = Answer<T>
+        = ProposalResponder<T>
     where
         T: Send + 'static;
     type Batch<T>
@@ -43,7 +43,7 @@ impl RaftTypeConfig for TypeConfig {
     type ErrorSource = AnyError;
 }
 
-impl<T: Send + 'static> Responder<TypeConfig, T> for Answer<T> {
+impl<T: Send + 'static> Responder<TypeConfig, T> for ProposalResponder<T> {
     fn on_complete(self, result: T) {
         self.send(result);
     }
@@ -51,7 +51,7 @@ impl<T: Send + 'static> Responder<TypeConfig, T> for Answer<T> {
 
 pub(crate) type RaftLogId = openraft::LogId<CommittedLeaderId<u64>>;
 pub(crate) type RaftVote = openraft::Vote<LeaderId<u64, u64>>;
-pub(crate) type RaftMembership = Membership<u64, EmptyNode>;
+pub(crate) type RaftMembership = openraft::Membership<u64, EmptyNode>;
 pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeaderId<u64>, u64, EmptyNode>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId<u64>, u64, EmptyNode>;
 
@@ -59,12 +59,12 @@ pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId<u64>, u6
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogEntry {
     entry: Entry,
-    /// The entry's term again, because openraft wants a reference to it.
+    /// The entry's term again, because openraft needs a reference to it.
     leader: CommittedLeaderId<u64>,
 }
 
 impl LogEntry {
-    /// The entry as storage keeps it.
+    /// The entry as storage stores it.
     #[must_use]
     pub(crate) fn into_inner(self) -> Entry {
         self.entry
@@ -90,7 +90,7 @@ impl RaftEntry for LogEntry {
 
     fn new(log_id: RaftLogId, payload: Self::Payload) -> Self {
         let log_id = from_raft_log_id(&log_id);
-        // What Raft itself proposes says nothing about the time: clock 0.
+        // Entries that Raft itself proposes carry no time: clock 0.
         let empty =
             Entry { log_id, kind: EntryKind::Blank, clock_ms: 0, payload: Bytes::new(), batches: Batches::default() };
         LogEntry::from(match payload {
@@ -118,7 +118,7 @@ impl RaftEntry for LogEntry {
             return None;
         }
         // The entry was written by this code and read back under a checksum.
-        Members::decode(self.entry.payload.clone()).as_ref().map(to_raft_membership)
+        Membership::decode(self.entry.payload.clone()).as_ref().map(to_raft_membership)
     }
 }
 
@@ -138,17 +138,17 @@ pub(crate) fn to_raft_vote(vote: Vote) -> RaftVote {
     RaftVote { leader_id: LeaderId { term: vote.term.0, voted_for: vote.voted_for.0 }, committed: vote.committed }
 }
 
-pub(crate) fn from_raft_membership(membership: &RaftMembership) -> Members {
+pub(crate) fn from_raft_membership(membership: &RaftMembership) -> Membership {
     let replicas = |ids: &std::collections::BTreeSet<u64>| ids.iter().map(|&id| ReplicaId(id)).collect();
-    Members {
+    Membership {
         voters: membership.get_joint_config().iter().map(replicas).collect(),
         learners: membership.learner_ids().map(ReplicaId).collect(),
     }
 }
 
-pub(crate) fn to_raft_membership(members: &Members) -> RaftMembership {
+pub(crate) fn to_raft_membership(members: &Membership) -> RaftMembership {
     let voters = members.voters.iter().map(|config| config.iter().map(|replica| replica.0).collect()).collect();
-    Membership::new_with_defaults(voters, members.learners.iter().map(|replica| replica.0))
+    RaftMembership::new_with_defaults(voters, members.learners.iter().map(|replica| replica.0))
 }
 
 /// The membership of a cut, with the id of its entry: | set u8 | term u64 | index u64 | members |
@@ -171,7 +171,7 @@ pub(crate) fn decode_stored_membership(mut from: Bytes) -> Option<StoredMembersh
     let set = from.try_get_u8().ok()? != 0;
     let term = Term(from.try_get_u64_le().ok()?);
     let index = RaftIndex(from.try_get_u64_le().ok()?);
-    let members = Members::decode(from)?;
+    let members = Membership::decode(from)?;
     let id = set.then(|| to_raft_log_id(LogId { term, index }));
     Some(StoredMembership::new(id, to_raft_membership(&members)))
 }
@@ -184,7 +184,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_stored_membership_comes_back(set: bool, term: u64, index: u64, voters in proptest::collection::btree_set(any::<u64>(), 1..4)) {
-            let members = Members::of(voters.into_iter().map(ReplicaId));
+            let members = Membership::of(voters.into_iter().map(ReplicaId));
             let id = set.then(|| to_raft_log_id(LogId { term: Term(term), index: RaftIndex(index) }));
             let stored = StoredMembership::new(id, to_raft_membership(&members));
             prop_assert_eq!(decode_stored_membership(encode_stored_membership(&stored)), Some(stored));

@@ -1,9 +1,9 @@
-//! Messages as bytes. Long payloads are parts of their own on the way out and slices of the frame on the way in: neither
+//! The encoding of messages. Long payloads are separate parts when sent and slices of the frame when received: neither
 //! copies them.
 //!
 //!  | tag u8 | fields, big-endian |      option: | 0 or 1 | value |      bytes: | length u32 | bytes |      list: | count u32 | items |
 //!
-//! Reading never panics and allocates nothing for a count whose items are not there. May not know: frames, sockets.
+//! Decoding never panics, and allocates nothing for a count whose items are not there. May not know: frames, sockets.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ottla_protocol::ids::{Offset, PartitionId};
@@ -14,33 +14,33 @@ use uuid::Uuid;
 
 use super::Message;
 
-/// Bytes of this length and more are sent as they lie; shorter ones are cheaper to copy.
+/// Payloads of this length and more are separate parts; shorter ones are cheaper to copy.
 const OWN_PART_BYTES: usize = 4 << 10;
 
-/// The bytes are no message.
+/// The bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum WireError {
+pub(crate) enum DecodeError {
     /// They end too early.
     #[error("a message ends in {0}")]
     Short(&'static str),
-    /// A byte that says which of several things follows says nothing known.
+    /// A tag or flag has an unknown value.
     #[error("{0} has no meaning {1}")]
     Tag(&'static str, u8),
-    /// Something follows the end.
+    /// Bytes follow the end of the message.
     #[error("{0} bytes behind the end of a message")]
     Long(usize),
 }
 
-/// Bytes that are sent one after another.
+/// An encoded message as parts that are sent one after another.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(super) struct MessageEncoder {
     done: Vec<Bytes>,
     open: BytesMut,
     bytes: usize,
 }
 
-impl Parts {
-    /// All of it, in order.
+impl MessageEncoder {
+    /// All parts, in order.
     pub(super) fn finish(mut self) -> Vec<Bytes> {
         if !self.open.is_empty() {
             self.done.push(self.open.freeze());
@@ -48,7 +48,7 @@ impl Parts {
         self.done
     }
 
-    /// Bytes so far.
+    /// Bytes encoded so far.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -128,69 +128,69 @@ impl Parts {
         }
     }
 
-    /// Adds a message.
+    /// Appends a message.
     pub(super) fn message(&mut self, message: &Message) {
         match message {
-            Message::Append { vote, previous, entries, commit } => {
+            Message::AppendEntries { vote, prev_log_id, entries, leader_commit } => {
                 self.u8(0);
                 self.vote(*vote);
-                self.maybe_log_id(*previous);
-                self.maybe_log_id(*commit);
+                self.maybe_log_id(*prev_log_id);
+                self.maybe_log_id(*leader_commit);
                 self.count(entries.len());
                 entries.iter().for_each(|entry| self.entry(entry));
             }
-            Message::Appended => self.u8(1),
-            Message::AppendedUpTo(last) => {
+            Message::AppendEntriesSuccess => self.u8(1),
+            Message::AppendEntriesPartialSuccess(last) => {
                 self.u8(2);
                 self.maybe_log_id(*last);
             }
-            Message::Conflict => self.u8(3),
+            Message::AppendEntriesConflict => self.u8(3),
             Message::HigherVote(vote) => {
                 self.u8(4);
                 self.vote(*vote);
             }
-            Message::AskVote { pre, vote, last, transfer } => {
+            Message::RequestVote { pre_vote, vote, last_log_id, leadership_transfer } => {
                 self.u8(5);
-                self.flag(*pre);
+                self.flag(*pre_vote);
                 self.vote(*vote);
-                self.maybe_log_id(*last);
-                self.flag(*transfer);
+                self.maybe_log_id(*last_log_id);
+                self.flag(*leadership_transfer);
             }
-            Message::VoteAnswer { vote, last, granted } => {
+            Message::RequestVoteResponse { vote, last_log_id, granted } => {
                 self.u8(6);
                 self.vote(*vote);
-                self.maybe_log_id(*last);
+                self.maybe_log_id(*last_log_id);
                 self.flag(*granted);
             }
-            Message::Transfer { from_leader, to, last } => {
+            Message::TransferLeader { from_leader, to, last_log_id } => {
                 self.u8(7);
                 self.vote(*from_leader);
                 self.u64(to.0);
-                self.maybe_log_id(*last);
+                self.maybe_log_id(*last_log_id);
             }
-            Message::Transferred { accepted } => {
+            Message::TransferLeaderResponse { accepted } => {
                 self.u8(8);
                 self.flag(*accepted);
             }
-            Message::Ask(question) => {
+            Message::Request(payload) => {
                 self.u8(9);
-                self.data(question);
+                self.data(payload);
             }
-            Message::Answer(answer) => {
+            Message::Response(payload) => {
                 self.u8(10);
-                self.data(answer);
+                self.data(payload);
             }
-            Message::Snapshot { vote, upto } => {
+            Message::InstallSnapshot { vote, last_included } => {
                 self.u8(11);
                 self.vote(*vote);
-                self.log_id(*upto);
+                self.log_id(*last_included);
             }
-            Message::SnapshotTaken { done } => {
+            Message::InstallSnapshotResponse { done } => {
                 self.u8(12);
                 self.flag(*done);
             }
             Message::FetchState => self.u8(13),
-            Message::State(state) => {
+            Message::FetchStateResponse(state) => {
                 self.u8(14);
                 self.flag(state.is_some());
                 if let Some(state) = state {
@@ -204,7 +204,7 @@ impl Parts {
                 self.i64(up_to.0);
                 self.u64(*bytes_max);
             }
-            Message::Batches(exported) => {
+            Message::FetchBatchesResponse(exported) => {
                 self.u8(16);
                 self.i64(exported.log_start.0);
                 self.count(exported.batches.len());
@@ -228,129 +228,134 @@ impl Parts {
     }
 }
 
-/// Reads what [`Parts`] wrote.
-struct Reader(Bytes);
+/// Decodes what [`MessageEncoder`] encoded.
+struct MessageDecoder(Bytes);
 
-impl Reader {
-    fn need(&self, bytes: usize, what: &'static str) -> Result<(), WireError> {
-        if self.0.len() < bytes { Err(WireError::Short(what)) } else { Ok(()) }
+impl MessageDecoder {
+    fn need(&self, bytes: usize, what: &'static str) -> Result<(), DecodeError> {
+        if self.0.len() < bytes { Err(DecodeError::Short(what)) } else { Ok(()) }
     }
 
-    fn u8(&mut self, what: &'static str) -> Result<u8, WireError> {
+    fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         self.need(1, what)?;
         Ok(self.0.get_u8())
     }
 
-    fn u32(&mut self, what: &'static str) -> Result<u32, WireError> {
+    fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
         self.need(4, what)?;
         Ok(self.0.get_u32())
     }
 
-    fn u64(&mut self, what: &'static str) -> Result<u64, WireError> {
+    fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         self.need(8, what)?;
         Ok(self.0.get_u64())
     }
 
-    fn i64(&mut self, what: &'static str) -> Result<i64, WireError> {
+    fn i64(&mut self, what: &'static str) -> Result<i64, DecodeError> {
         Ok(self.u64(what)?.cast_signed())
     }
 
-    fn flag(&mut self, what: &'static str) -> Result<bool, WireError> {
+    fn flag(&mut self, what: &'static str) -> Result<bool, DecodeError> {
         match self.u8(what)? {
             0 => Ok(false),
             1 => Ok(true),
-            tag => Err(WireError::Tag(what, tag)),
+            tag => Err(DecodeError::Tag(what, tag)),
         }
     }
 
-    fn data(&mut self, what: &'static str) -> Result<Bytes, WireError> {
-        let length = usize::try_from(self.u32(what)?).map_err(|_| WireError::Short(what))?;
+    fn data(&mut self, what: &'static str) -> Result<Bytes, DecodeError> {
+        let length = usize::try_from(self.u32(what)?).map_err(|_| DecodeError::Short(what))?;
         self.need(length, what)?;
         Ok(self.0.split_to(length))
     }
 
-    /// A list of items of which each has at least `least` bytes.
+    /// A list whose items have at least `least` bytes each.
     fn list<T>(
         &mut self,
         least: usize,
         what: &'static str,
-        mut item: impl FnMut(&mut Self) -> Result<T, WireError>,
-    ) -> Result<Vec<T>, WireError> {
-        let count = usize::try_from(self.u32(what)?).map_err(|_| WireError::Short(what))?;
+        mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let count = usize::try_from(self.u32(what)?).map_err(|_| DecodeError::Short(what))?;
         self.need(count.saturating_mul(least), what)?;
         (0..count).map(|_| item(self)).collect()
     }
 
-    fn log_id(&mut self) -> Result<LogId, WireError> {
+    fn log_id(&mut self) -> Result<LogId, DecodeError> {
         Ok(LogId { term: Term(self.u64("a term")?), index: RaftIndex(self.u64("an index")?) })
     }
 
-    fn maybe_log_id(&mut self) -> Result<Option<LogId>, WireError> {
+    fn maybe_log_id(&mut self) -> Result<Option<LogId>, DecodeError> {
         if self.flag("a log id")? { self.log_id().map(Some) } else { Ok(None) }
     }
 
-    fn vote(&mut self) -> Result<Vote, WireError> {
+    fn vote(&mut self) -> Result<Vote, DecodeError> {
         let (term, voted_for) = (Term(self.u64("a vote")?), ReplicaId(self.u64("a vote")?));
         Ok(Vote { term, voted_for, committed: self.flag("a vote")? })
     }
 
-    fn partition(&mut self) -> Result<PartitionId, WireError> {
+    fn partition(&mut self) -> Result<PartitionId, DecodeError> {
         self.need(20, "a partition")?;
         let topic = Uuid::from_u128(self.0.get_u128());
         Ok(PartitionId { topic, index: self.0.get_i32() })
     }
 
-    fn entry(&mut self) -> Result<Entry, WireError> {
+    fn entry(&mut self) -> Result<Entry, DecodeError> {
         let log_id = self.log_id()?;
         let kind = match self.u8("an entry's kind")? {
             0 => EntryKind::Blank,
             1 => EntryKind::Normal,
             2 => EntryKind::Membership,
-            tag => return Err(WireError::Tag("an entry's kind", tag)),
+            tag => return Err(DecodeError::Tag("an entry's kind", tag)),
         };
         let (clock_ms, payload) = (self.i64("an entry's clock")?, self.data("an entry's command")?);
-        let batches = self.list(24, "an entry's batches", |reader| {
-            Ok(EntryBatch { partition: reader.partition()?, data: reader.data("a batch")? })
+        let batches = self.list(24, "an entry's batches", |decoder| {
+            Ok(EntryBatch { partition: decoder.partition()?, data: decoder.data("a batch")? })
         })?;
         Ok(Entry { log_id, kind, clock_ms, payload, batches: batches.into() })
     }
 
-    fn snapshot(&mut self) -> Result<ReplicaSnapshot, WireError> {
+    fn snapshot(&mut self) -> Result<ReplicaSnapshot, DecodeError> {
         let (applied, membership) = (self.log_id()?, self.data("a membership")?);
         let checksum = self.u64("a checksum")?;
-        let keys = self.list(8, "a state", |reader| Ok((reader.data("a key")?, reader.data("a value")?)))?;
+        let keys = self.list(8, "a state", |decoder| Ok((decoder.data("a key")?, decoder.data("a value")?)))?;
         Ok(ReplicaSnapshot { applied, membership, checksum, keys })
     }
 
-    fn message(&mut self) -> Result<Message, WireError> {
+    fn message(&mut self) -> Result<Message, DecodeError> {
         Ok(match self.u8("a message")? {
             0 => {
-                let (vote, previous, commit) = (self.vote()?, self.maybe_log_id()?, self.maybe_log_id()?);
-                Message::Append { vote, previous, entries: self.list(33, "entries", Self::entry)?, commit }
+                let (vote, prev_log_id, leader_commit) = (self.vote()?, self.maybe_log_id()?, self.maybe_log_id()?);
+                Message::AppendEntries {
+                    vote,
+                    prev_log_id,
+                    entries: self.list(33, "entries", Self::entry)?,
+                    leader_commit,
+                }
             }
-            1 => Message::Appended,
-            2 => Message::AppendedUpTo(self.maybe_log_id()?),
-            3 => Message::Conflict,
+            1 => Message::AppendEntriesSuccess,
+            2 => Message::AppendEntriesPartialSuccess(self.maybe_log_id()?),
+            3 => Message::AppendEntriesConflict,
             4 => Message::HigherVote(self.vote()?),
             5 => {
-                let (pre, vote, last) = (self.flag("a pre-vote")?, self.vote()?, self.maybe_log_id()?);
-                Message::AskVote { pre, vote, last, transfer: self.flag("a transfer")? }
+                let (pre_vote, vote, last_log_id) = (self.flag("a pre-vote")?, self.vote()?, self.maybe_log_id()?);
+                Message::RequestVote { pre_vote, vote, last_log_id, leadership_transfer: self.flag("a transfer")? }
             }
             6 => {
-                let (vote, last) = (self.vote()?, self.maybe_log_id()?);
-                Message::VoteAnswer { vote, last, granted: self.flag("a vote")? }
+                let (vote, last_log_id) = (self.vote()?, self.maybe_log_id()?);
+                Message::RequestVoteResponse { vote, last_log_id, granted: self.flag("a vote")? }
             }
             7 => {
                 let (from_leader, to) = (self.vote()?, ReplicaId(self.u64("a transfer")?));
-                Message::Transfer { from_leader, to, last: self.maybe_log_id()? }
+                Message::TransferLeader { from_leader, to, last_log_id: self.maybe_log_id()? }
             }
-            8 => Message::Transferred { accepted: self.flag("a transfer")? },
-            9 => Message::Ask(self.data("a question")?),
-            10 => Message::Answer(self.data("an answer")?),
-            11 => Message::Snapshot { vote: self.vote()?, upto: self.log_id()? },
-            12 => Message::SnapshotTaken { done: self.flag("a snapshot")? },
+            8 => Message::TransferLeaderResponse { accepted: self.flag("a transfer")? },
+            9 => Message::Request(self.data("a question")?),
+            10 => Message::Response(self.data("an answer")?),
+            11 => Message::InstallSnapshot { vote: self.vote()?, last_included: self.log_id()? },
+            12 => Message::InstallSnapshotResponse { done: self.flag("a snapshot")? },
             13 => Message::FetchState,
-            14 => Message::State(if self.flag("a state")? { Some(self.snapshot()?) } else { None }),
+            14 => Message::FetchStateResponse(if self.flag("a state")? { Some(self.snapshot()?) } else { None }),
             15 => {
                 let (partition, from) = (self.partition()?, Offset(self.i64("an offset")?));
                 let (up_to, bytes_max) = (Offset(self.i64("an offset")?), self.u64("a size")?);
@@ -358,33 +363,33 @@ impl Reader {
             }
             16 => {
                 let log_start = Offset(self.i64("a log start")?);
-                let batches = self.list(12, "batches", |reader| {
-                    let max_timestamp_ms = reader.i64("a timestamp")?;
-                    Ok(ExportedBatch { max_timestamp_ms, data: reader.data("a batch")? })
+                let batches = self.list(12, "batches", |decoder| {
+                    let max_timestamp_ms = decoder.i64("a timestamp")?;
+                    Ok(ExportedBatch { max_timestamp_ms, data: decoder.data("a batch")? })
                 })?;
-                Message::Batches(Exported { log_start, batches })
+                Message::FetchBatchesResponse(Exported { log_start, batches })
             }
-            tag => return Err(WireError::Tag("a message", tag)),
+            tag => return Err(DecodeError::Tag("a message", tag)),
         })
     }
 }
 
-/// Reads a message, which is all there is.
-pub(crate) fn decode(bytes: Bytes) -> Result<Message, WireError> {
-    let mut reader = Reader(bytes);
-    let message = reader.message()?;
-    if reader.0.is_empty() { Ok(message) } else { Err(WireError::Long(reader.0.len())) }
+/// Decodes a message that fills `bytes`.
+pub(crate) fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
+    let mut decoder = MessageDecoder(bytes);
+    let message = decoder.message()?;
+    if decoder.0.is_empty() { Ok(message) } else { Err(DecodeError::Long(decoder.0.len())) }
 }
 
-/// A message as one piece.
+/// A message as one part.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn encode(message: &Message) -> Bytes {
-    let mut parts = Parts::default();
+    let mut parts = MessageEncoder::default();
     parts.message(message);
     parts.finish().concat().into()
 }
 
-/// One message of each kind, with everything that may stand in it.
+/// At least one message of each kind, with every optional field present in one of them.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn samples() -> Vec<Message> {
     let id = LogId { term: Term(3), index: RaftIndex(70) };
@@ -408,26 +413,26 @@ pub(crate) fn samples() -> Vec<Message> {
     let exported = vec![ExportedBatch { max_timestamp_ms: -1, data: vec![2; 2 * OWN_PART_BYTES].into() }];
     let offset = Offset(1 << 40);
     vec![
-        Message::Append { vote, previous: Some(id), entries, commit: None },
-        Message::Append { vote, previous: None, entries: Vec::new(), commit: Some(id) },
-        Message::Appended,
-        Message::AppendedUpTo(None),
-        Message::AppendedUpTo(Some(id)),
-        Message::Conflict,
+        Message::AppendEntries { vote, prev_log_id: Some(id), entries, leader_commit: None },
+        Message::AppendEntries { vote, prev_log_id: None, entries: Vec::new(), leader_commit: Some(id) },
+        Message::AppendEntriesSuccess,
+        Message::AppendEntriesPartialSuccess(None),
+        Message::AppendEntriesPartialSuccess(Some(id)),
+        Message::AppendEntriesConflict,
         Message::HigherVote(vote),
-        Message::AskVote { pre: true, vote, last: Some(id), transfer: false },
-        Message::VoteAnswer { vote, last: None, granted: true },
-        Message::Transfer { from_leader: vote, to: ReplicaId(2), last: Some(id) },
-        Message::Transferred { accepted: false },
-        Message::Ask(Bytes::from_static(b"?")),
-        Message::Answer(Bytes::new()),
-        Message::Snapshot { vote, upto: id },
-        Message::SnapshotTaken { done: true },
+        Message::RequestVote { pre_vote: true, vote, last_log_id: Some(id), leadership_transfer: false },
+        Message::RequestVoteResponse { vote, last_log_id: None, granted: true },
+        Message::TransferLeader { from_leader: vote, to: ReplicaId(2), last_log_id: Some(id) },
+        Message::TransferLeaderResponse { accepted: false },
+        Message::Request(Bytes::from_static(b"?")),
+        Message::Response(Bytes::new()),
+        Message::InstallSnapshot { vote, last_included: id },
+        Message::InstallSnapshotResponse { done: true },
         Message::FetchState,
-        Message::State(None),
-        Message::State(Some(state)),
+        Message::FetchStateResponse(None),
+        Message::FetchStateResponse(Some(state)),
         Message::FetchBatches { partition, from: offset, up_to: offset, bytes_max: 9 },
-        Message::Batches(Exported { log_start: offset, batches: exported }),
+        Message::FetchBatchesResponse(Exported { log_start: offset, batches: exported }),
     ]
 }
 
@@ -445,21 +450,21 @@ mod tests {
                 assert!(decode(bytes.slice(..cut)).is_err(), "{message:?} cut at {cut}");
             }
             let longer = [&bytes[..], &[0]].concat();
-            assert_eq!(decode(longer.into()), Err(WireError::Long(1)));
+            assert_eq!(decode(longer.into()), Err(DecodeError::Long(1)));
         }
     }
 
     #[test]
     fn long_payloads_are_not_copied() {
         let data = Bytes::from(vec![1; OWN_PART_BYTES]);
-        let mut parts = Parts::default();
-        parts.message(&Message::Ask(data.clone()));
+        let mut parts = MessageEncoder::default();
+        parts.message(&Message::Request(data.clone()));
         let bytes = parts.bytes();
         let parts = parts.finish();
         assert_eq!(parts.iter().map(Bytes::len).sum::<usize>(), bytes);
         assert!(parts.iter().any(|part| part.as_ptr() == data.as_ptr()));
         let whole: Bytes = parts.concat().into();
-        let Ok(Message::Ask(read)) = decode(whole.clone()) else { panic!("not what was sent") };
+        let Ok(Message::Request(read)) = decode(whole.clone()) else { panic!("not what was sent") };
         assert_eq!(read.as_ptr(), whole[whole.len() - read.len()..].as_ptr(), "a slice of the frame");
     }
 
@@ -468,6 +473,6 @@ mod tests {
         let mut bytes = vec![16];
         bytes.extend([0; 8]);
         bytes.extend(u32::MAX.to_be_bytes());
-        assert_eq!(decode(bytes.into()), Err(WireError::Short("batches")));
+        assert_eq!(decode(bytes.into()), Err(DecodeError::Short("batches")));
     }
 }

@@ -1,4 +1,5 @@
-//! Leadership that is handed over or taken over: long before a lease would be over, and never to two.
+//! Leadership transfer and failover: a new leader long before the lease of the old one is over, and never two leaders
+//! in a term.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use ottla_storage::ids::ReplicaId;
 
 use super::cluster::{Cluster, MemoryStorage, Storage};
 use super::memory::MemoryDisk;
-use crate::membership::MembersStep;
+use crate::membership_change::MembershipStep;
 
 /// Far less than a lease.
 const SOON: Duration = Duration::from_millis(400);
@@ -42,20 +43,20 @@ fn led_by_another(cluster: &Cluster, than: SimNode) -> Option<SimNode> {
     cluster.nodes().into_iter().filter(|node| *node != than).find(leads)
 }
 
-fn home(node: SimNode) -> ReplicaId {
+fn replica_of(node: SimNode) -> ReplicaId {
     ReplicaId(u64::from(node.0))
 }
 
-/// Every node that runs takes the process of one for dead.
+/// Every running node suspects the process of one.
 fn all_suspect(cluster: &Cluster, dead: SimNode) {
     for node in cluster.nodes().into_iter().filter(|node| cluster.is_up(*node)) {
         let host = cluster.host(node);
-        sim::spawn_on(node, async move { host.suspect(move |replica| replica == home(dead), ready(true)) });
+        sim::spawn_on(node, async move { host.suspect(move |replica| replica == replica_of(dead), ready(true)) });
     }
 }
 
-/// All suspect a node that has just died; how long it takes until another one leads.
-async fn succeeded(cluster: &Cluster, dead: SimNode) -> Duration {
+/// All nodes suspect a node that has just died; returns how long it takes until another one leads.
+async fn time_to_failover(cluster: &Cluster, dead: SimNode) -> Duration {
     let died = rt::now();
     all_suspect(cluster, dead);
     while cluster.leader().is_none_or(|leader| leader == dead) {
@@ -70,16 +71,16 @@ fn the_group_of_a_dead_process_is_led_again_before_its_lease_is_over() {
         sim::run(seed, move || async move {
             let (cluster, dead) = led(if seed % 2 == 0 { 3 } else { 5 }).await;
             cluster.crash(dead);
-            let waited = succeeded(&cluster, dead).await;
+            let waited = time_to_failover(&cluster, dead).await;
             assert!(waited < SOON, "seed {seed}: {waited:?}");
             assert!(cluster.propose(cluster.leader().unwrap(), Bytes::from_static(b"2")).await);
         });
     }
 }
 
-/// Whoever asks for votes in vain keeps the other from being elected in that term.
+/// A candidate that loses keeps the others from being elected in the same term.
 #[test]
-fn who_lacks_entries_lets_the_others_campaign_first() {
+fn a_voter_that_lacks_entries_campaigns_last() {
     for seed in 1..30 {
         sim::run(seed, move || async move {
             let (cluster, dead) = led(if seed % 2 == 0 { 3 } else { 5 }).await;
@@ -90,7 +91,7 @@ fn who_lacks_entries_lets_the_others_campaign_first() {
                 assert!(cluster.propose(dead, Bytes::from_static(b"2")).await);
             }
             cluster.crash(dead);
-            let waited = succeeded(&cluster, dead).await;
+            let waited = time_to_failover(&cluster, dead).await;
             assert!(waited < SOON, "seed {seed}: {waited:?}");
             assert_ne!(cluster.leader(), Some(behind));
         });
@@ -98,36 +99,36 @@ fn who_lacks_entries_lets_the_others_campaign_first() {
 }
 
 #[test]
-fn who_is_suspected_falsely_does_no_harm() {
+fn a_false_suspicion_does_no_harm() {
     for seed in 1..20 {
         sim::run(seed, move || async move {
             let (cluster, suspected) = led(3).await;
             all_suspect(&cluster, suspected);
             rt::sleep(SOON).await;
-            let leader = cluster.leader().expect("somebody leads");
+            let leader = cluster.leader().expect("a replica leads");
             assert!(cluster.propose(leader, Bytes::from_static(b"2")).await);
         });
     }
 }
 
 #[test]
-fn who_only_learns_never_campaigns() {
+fn a_learner_never_campaigns() {
     for seed in 1..20 {
         sim::run(seed, move || async move {
             let mut cluster = Cluster::in_memory(4, Duration::from_millis(1));
             cluster.founders = 3;
             let leader = lead(&cluster).await;
             let learner = SimNode(4);
-            let (voters, learners) = ((1..4).map(ReplicaId).collect(), [home(learner)].into());
+            let (voters, learners) = ((1..4).map(ReplicaId).collect(), [replica_of(learner)].into());
             let handle = cluster.handle(leader).unwrap();
             let reached = sim::spawn_on(leader, async move {
-                while !matches!(handle.step_towards(&voters, &learners).await, Ok(MembersStep::Reached)) {
+                while !matches!(handle.advance_membership(&voters, &learners).await, Ok(MembershipStep::Reached)) {
                     rt::sleep(Duration::from_millis(20)).await;
                 }
             });
             reached.await.unwrap();
             rt::sleep(Duration::from_secs(1)).await;
-            // Nobody else is left to be elected, and one would do for a term.
+            // No other replica is left to be elected, and one message would be enough to raise the term.
             cluster.nodes().into_iter().filter(|node| *node != learner).for_each(|node| cluster.crash(node));
             let handle = cluster.handle(learner).unwrap();
             let before = handle.role().borrow().term;
@@ -138,9 +139,9 @@ fn who_only_learns_never_campaigns() {
     }
 }
 
-/// A connection was closed and somebody still listens: meanwhile clients are not sent there, then they are again.
+/// A connection was closed and the port is still open: meanwhile the role names no leader, then it does again.
 #[test]
-fn who_may_have_died_is_not_named_until_it_is_known() {
+fn a_suspected_leader_is_not_named_until_its_death_is_confirmed_or_refuted() {
     for seed in 1..20 {
         sim::run(seed, move || async move {
             let (cluster, leader) = led(3).await;
@@ -151,17 +152,21 @@ fn who_may_have_died_is_not_named_until_it_is_known() {
                 let (host, handle) = (host.clone(), handle.clone());
                 sim::spawn_on(follower, async move {
                     let (before, seen) = (*handle.role().borrow(), host.clone());
-                    host.suspect(move |replica| replica == home(leader), async { confirmed.await.unwrap() });
+                    host.suspect(move |replica| replica == replica_of(leader), async { confirmed.await.unwrap() });
                     let mut role = handle.role();
                     drop(role.wait_for(|role| role.leader.is_none()).await.unwrap());
                     rt::sleep(SOON).await;
-                    assert_eq!((role.borrow().leader, role.borrow().term), (None, before.term), "nobody campaigns yet");
-                    assert!(seen.is_suspected(home(leader)) && !seen.is_suspected(home(follower)));
+                    assert_eq!(
+                        (role.borrow().leader, role.borrow().term),
+                        (None, before.term),
+                        "no replica campaigns yet"
+                    );
+                    assert!(seen.is_suspected(replica_of(leader)) && !seen.is_suspected(replica_of(follower)));
                     known.send(has_died).unwrap();
                     let named = *role.wait_for(|role| role.leader.is_some()).await.unwrap();
                     assert_eq!(named.term > before.term, has_died, "seed {seed}: {named:?}");
                     rt::sleep(Duration::from_secs(2)).await;
-                    assert!(!seen.is_suspected(home(leader)));
+                    assert!(!seen.is_suspected(replica_of(leader)));
                 })
                 .await
                 .unwrap();
@@ -171,15 +176,16 @@ fn who_may_have_died_is_not_named_until_it_is_known() {
 }
 
 #[test]
-fn a_node_that_stops_hands_over_first() {
+fn a_node_that_stops_transfers_leadership_first() {
     for seed in 1..20 {
         sim::run(seed, move || async move {
             let (cluster, old) = led(3).await;
             let (host, began) = (cluster.host(old), rt::now());
             let mut role = cluster.handle(old).unwrap().role();
             let before = *role.borrow();
-            let handing_over = sim::spawn_on(old, async move { host.hand_over(Duration::from_secs(3)).await });
-            // Who asks meanwhile is not sent to the one that stops.
+            let handing_over =
+                sim::spawn_on(old, async move { host.transfer_leaderships(Duration::from_secs(3)).await });
+            // A client that asks meanwhile is not sent to the node that stops.
             let meanwhile = *role.wait_for(|role| role.leader != before.leader).await.unwrap();
             assert_eq!((meanwhile.leader, meanwhile.term), (None, before.term));
             handing_over.await.unwrap();
@@ -194,7 +200,7 @@ fn a_node_that_stops_hands_over_first() {
     }
 }
 
-/// Leads again long before timers alone would have it.
+/// Another replica leads long before the election timeout alone would have allowed it.
 #[test]
 fn a_leader_that_falls_silent_is_replaced() {
     for seed in 1..30 {
@@ -207,19 +213,19 @@ fn a_leader_that_falls_silent_is_replaced() {
                 }
             }
             let began = rt::now();
-            let heir = loop {
-                if let Some(heir) = led_by_another(&cluster, silent) {
-                    break heir;
+            let successor = loop {
+                if let Some(successor) = led_by_another(&cluster, silent) {
+                    break successor;
                 }
                 rt::sleep(Duration::from_millis(5)).await;
             };
             let waited = rt::now().since(began);
             assert!(waited < Duration::from_millis(2_000), "seed {seed}: {waited:?}");
-            assert!(cluster.propose(heir, Bytes::from_static(b"2")).await);
-            // Whoever still reaches the old one is not kept waiting.
+            assert!(cluster.propose(successor, Bytes::from_static(b"2")).await);
+            // A client that still reaches the old leader is not kept waiting.
             rt::sleep(Duration::from_millis(2_500).saturating_sub(waited)).await;
             let role = *cluster.handle(silent).unwrap().role().borrow();
-            assert!(!role.ready && role.leader != Some(home(silent)), "seed {seed}: {role:?}");
+            assert!(!role.ready && role.leader != Some(replica_of(silent)), "seed {seed}: {role:?}");
             cluster.network.heal();
             rt::sleep(Duration::from_secs(2)).await;
             assert!(cluster.propose(cluster.leader().unwrap(), Bytes::from_static(b"3")).await);
@@ -227,29 +233,29 @@ fn a_leader_that_falls_silent_is_replaced() {
     }
 }
 
-/// Its heartbeats would keep everybody from being elected, and it serves nobody.
+/// Its heartbeats would keep the others from electing, and it does not serve.
 #[test]
-fn a_leader_that_hears_nobody_is_replaced() {
+fn a_leader_that_receives_nothing_is_replaced() {
     for seed in 1..30 {
         sim::run(seed, move || async move {
             let (cluster, deaf) = led(if seed % 2 == 0 { 3 } else { 5 }).await;
             let others = cluster.nodes().into_iter().filter(|node| *node != deaf);
             others.for_each(|node| cluster.network.cut(node, deaf));
             let began = rt::now();
-            let heir = loop {
-                if let Some(heir) = led_by_another(&cluster, deaf) {
-                    break heir;
+            let successor = loop {
+                if let Some(successor) = led_by_another(&cluster, deaf) {
+                    break successor;
                 }
                 rt::sleep(Duration::from_millis(5)).await;
                 let waited = rt::now().since(began);
-                assert!(waited < Duration::from_secs(4), "seed {seed}: nobody leads after {waited:?}");
+                assert!(waited < Duration::from_secs(4), "seed {seed}: no other leader after {waited:?}");
             };
             for round in 0..20 {
-                assert!(cluster.propose(heir, Bytes::from_static(b"2")).await, "seed {seed}, round {round}");
+                assert!(cluster.propose(successor, Bytes::from_static(b"2")).await, "seed {seed}, round {round}");
                 rt::sleep(Duration::from_millis(500)).await;
                 assert_eq!(
                     led_by_another(&cluster, deaf),
-                    Some(heir),
+                    Some(successor),
                     "seed {seed}, round {round}: the deaf one disturbs"
                 );
             }
@@ -261,7 +267,7 @@ fn a_leader_that_hears_nobody_is_replaced() {
 }
 
 #[test]
-fn a_follower_that_does_not_hear_its_leader_alone_disturbs_nobody() {
+fn a_follower_cut_off_from_its_leader_alone_does_not_replace_it() {
     for seed in 1..30 {
         sim::run(seed, move || async move {
             let (cluster, leader) = led(3).await;
@@ -280,7 +286,7 @@ fn a_follower_that_does_not_hear_its_leader_alone_disturbs_nobody() {
 }
 
 #[test]
-fn a_leader_whose_disk_hangs_hands_over() {
+fn a_leader_whose_disk_hangs_transfers_leadership() {
     for seed in 1..20 {
         sim::run(seed, || async {
             let disks: Vec<Arc<MemoryDisk>> = (0..3).map(|_| Arc::default()).collect();
@@ -292,30 +298,32 @@ fn a_leader_whose_disk_hangs_hands_over() {
             let hung = lead(&cluster).await;
             *disks[usize::try_from(hung.0).unwrap() - 1].hangs.lock() = true;
             let began = rt::now();
-            let heir = loop {
-                if let Some(heir) = led_by_another(&cluster, hung) {
-                    break heir;
+            let successor = loop {
+                if let Some(successor) = led_by_another(&cluster, hung) {
+                    break successor;
                 }
-                // Something waits for the disk.
+                // An entry waits for the disk.
                 let cluster = cluster.clone();
                 sim::spawn_on(hung, async move { cluster.propose(hung, Bytes::from_static(b"2")).await });
                 rt::sleep(Duration::from_millis(100)).await;
                 assert!(rt::now().since(began) < Duration::from_secs(5));
             };
-            assert!(cluster.propose(heir, Bytes::from_static(b"3")).await);
+            assert!(cluster.propose(successor, Bytes::from_static(b"3")).await);
         });
     }
 }
 
-/// What was proposed before it was cut off is applied before it serves again: who gave up waiting reads what came of it.
+/// What was proposed before the leader was cut off is applied before it serves again: a client that gave up waiting
+/// reads the result.
 #[test]
-fn a_leader_that_is_answered_again_serves_only_what_is_settled() {
+fn a_leader_that_regains_its_quorum_applies_its_log_before_it_serves() {
     for seed in 1..30 {
         sim::run(seed, move || async move {
             let (cluster, leader) = led(3).await;
             let others: Vec<_> = cluster.nodes().into_iter().filter(|node| *node != leader).collect();
             let handle = cluster.handle(leader).unwrap();
-            // It does not hear its followers, and they do not hear each other: nobody else is elected.
+            // The leader receives nothing from its followers, and they receive nothing from each other: no other leader
+            // is elected.
             others.iter().for_each(|node| cluster.network.cut(*node, leader));
             cluster.network.cut(others[0], others[1]);
             cluster.network.cut(others[1], others[0]);
@@ -325,7 +333,7 @@ fn a_leader_that_is_answered_again_serves_only_what_is_settled() {
             let mut role = handle.role();
             drop(role.wait_for(|role| !role.ready).await.unwrap());
             let logged = handle.0.log.last_log_id();
-            others.iter().for_each(|node| cluster.network.mend(*node, leader));
+            others.iter().for_each(|node| cluster.network.restore(*node, leader));
             let applied = {
                 let now = *role.wait_for(|role| role.ready || role.stopped).await.unwrap();
                 assert!(now.ready, "seed {seed}: {now:?}");

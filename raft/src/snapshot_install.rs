@@ -1,12 +1,13 @@
-//! Snapshots between replicas: the lagging one pulls, so that any member may continue what another began.
+//! InstallSnapshot: the lagging replica downloads the snapshot, so that any member can continue what another began to
+//! send.
 //!
 //! ```text
-//!  leader:   Snapshot{upto} ------------> follower: is it there already? else pulls, and is asked again
-//!  follower: FetchState ----------------> state of the newest checkpoint (leader)
-//!            FetchBatches{p, from, end} -> batches by partition and offset (any member), into runs
-//!            Raft installs the point; one checkpoint transaction makes everything real
+//!  leader:   InstallSnapshot{last_included} -> follower: is it installed already? else downloads; the leader repeats
+//!  follower: FetchState ---------------------> state of the newest checkpoint (leader)
+//!            FetchBatches{p, from, end} -----> batches by partition and offset (any member), into runs
+//!            Raft installs the point; one checkpoint transaction makes everything durable
 //! ```
-//! What is lacking is asked for, nothing else; a pull that failed goes on where it was. May not know: what keys mean.
+//! Only what is missing is fetched; a download that failed continues where it was. May not know: what keys mean.
 
 use std::io;
 use std::sync::Arc;
@@ -21,44 +22,44 @@ use ottla_storage::ids::{LogId, ReplicaId};
 use crate::applier::Applier;
 use crate::directory::SnapshotImport;
 use crate::group::Group;
-use crate::machine::Extent;
-use crate::net::{Message, Undelivered};
-use crate::state_machine::Snapshot;
-use crate::taking::Prepared;
-use crate::types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
+use crate::net::{Message, NoResponse, Priority};
+use crate::openraft_adapter::Snapshot;
+use crate::openraft_types::{SnapshotMeta, decode_stored_membership, to_raft_log_id, to_raft_vote};
+use crate::snapshot_download::Prepared;
+use crate::state_machine::Extent;
 
-/// Bytes of batches in one answer, a longer batch aside.
-pub(crate) const ANSWER_BYTES: usize = 1 << 20;
-/// How long a member has to answer.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// The most bytes of batches in one response, except for a single longer batch.
+pub(crate) const RESPONSE_BYTES_MAX: usize = 1 << 20;
+/// How long a member has to respond.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn refused(what: &str) -> io::Error {
     io::Error::other(what.to_owned())
 }
 
 impl Group {
-    /// The leader says that entries which this replica lacks are purged.
-    pub(crate) fn offered(self: &Arc<Self>, leader: ReplicaId, vote: Vote, upto: LogId) -> Message {
+    /// Handles the leader's notice that it has purged entries which this replica lacks.
+    pub(crate) fn install_snapshot(self: &Arc<Self>, leader: ReplicaId, vote: Vote, last_included: LogId) -> Message {
         if let Some(known) = self.log.vote()
             && (known.term, known.committed) > (vote.term, vote.committed)
         {
             return Message::HigherVote(known);
         }
-        let done = self.applier.applied() >= Some(upto);
-        if !done && self.taking.begin() {
+        let done = self.applier.applied() >= Some(last_included);
+        if !done && self.snapshot_download.begin() {
             let group = self.clone();
             rt::spawn_critical("snapshot", self.owner(), async move {
-                if let Err(error) = group.take_snapshot(leader, vote).await {
-                    tracing::warn!(replica = group.replica.0, "snapshot not taken: {error}; tried again");
+                if let Err(error) = group.download_snapshot(leader, vote).await {
+                    tracing::warn!(replica = group.replica.0, "snapshot not downloaded: {error}; tried again");
                 }
-                group.taking.end();
+                group.snapshot_download.end();
             });
         }
-        Message::SnapshotTaken { done }
+        Message::InstallSnapshotResponse { done }
     }
 
-    async fn take_snapshot(&self, leader: ReplicaId, vote: Vote) -> io::Result<()> {
-        let Message::State(Some(snapshot)) = self.ask(leader, Message::FetchState).await? else {
+    async fn download_snapshot(&self, leader: ReplicaId, vote: Vote) -> io::Result<()> {
+        let Message::FetchStateResponse(Some(snapshot)) = self.call(leader, Message::FetchState).await? else {
             return Err(refused("the leader has no checkpoint yet"));
         };
         if self.applier.applied() >= Some(snapshot.applied) {
@@ -66,22 +67,22 @@ impl Group {
         }
         let membership = decode_stored_membership(snapshot.membership.clone());
         let last_membership = membership.ok_or_else(|| refused("its members cannot be read"))?;
-        let earlier = self.taking.take_import();
+        let earlier = self.snapshot_download.take_import();
         let mut import = earlier.unwrap_or_else(|| self.directory.clone().begin_import(self.replica));
         let fetched = match self.fetch_all(leader, &snapshot, &mut *import).await {
             Ok(()) => import.seal().await,
             failed => failed,
         };
         if let Err(error) = fetched {
-            self.taking.keep_import(Some(import));
+            self.snapshot_download.keep_import(Some(import));
             return Err(error);
         }
         let meta = SnapshotMeta { last_log_id: Some(to_raft_log_id(snapshot.applied)), last_membership };
-        self.taking.prepare(Prepared { snapshot, import });
+        self.snapshot_download.prepare(Prepared { snapshot, import });
         let installed = self.raft.install_full_snapshot(to_raft_vote(vote), Snapshot { meta, snapshot: () }).await;
-        // Not wanted any more: a newer leader, or Raft is past it.
-        let left = self.taking.take_prepared();
-        self.taking.keep_import(left.map(|prepared| prepared.import));
+        // Not needed any more: there is a newer leader, or Raft is past the snapshot.
+        let left = self.snapshot_download.take_prepared();
+        self.snapshot_download.keep_import(left.map(|prepared| prepared.import));
         installed.map(drop).map_err(io::Error::other)
     }
 
@@ -93,7 +94,7 @@ impl Group {
     ) -> io::Result<()> {
         let mut extents = self.applier.extents(&snapshot.keys)?;
         import.order(&mut extents);
-        let sources = self.others(Some(leader));
+        let sources = self.repair_sources(Some(leader));
         for extent in &extents {
             import.skip_to(extent.partition, extent.log_start);
             let mut failures = 0;
@@ -107,7 +108,7 @@ impl Group {
                 }
             }
         }
-        // What a full disk did not take is lacking again, of whatever partition.
+        // Batches that a full disk did not take are missing again, in any partition.
         let lacks = |extent: &Extent| import.position(extent.partition) < extent.end;
         if extents.iter().any(lacks) { Err(refused("some of it could not be written")) } else { Ok(()) }
     }
@@ -115,9 +116,10 @@ impl Group {
     async fn fetch_some(&self, source: ReplicaId, extent: &Extent, import: &mut dyn SnapshotImport) -> io::Result<()> {
         let partition = extent.partition;
         let from = import.position(partition);
-        let request = Message::FetchBatches { partition, from, up_to: extent.end, bytes_max: ANSWER_BYTES as u64 };
-        let Message::Batches(found) = self.ask(source, request).await? else {
-            return Err(refused("not an answer to a fetch of batches"));
+        let request =
+            Message::FetchBatches { partition, from, up_to: extent.end, bytes_max: RESPONSE_BYTES_MAX as u64 };
+        let Message::FetchBatchesResponse(found) = self.call(source, request).await? else {
+            return Err(refused("not a response to a fetch of batches"));
         };
         // What has expired meanwhile is not needed.
         import.skip_to(partition, found.log_start.min(extent.end));
@@ -127,28 +129,28 @@ impl Group {
         if import.position(partition) == from { Err(refused("batches are lacking there")) } else { Ok(()) }
     }
 
-    pub(crate) async fn ask(&self, source: ReplicaId, request: Message) -> io::Result<Message> {
-        let answer = self.network.call(self.replica, source, request, ANSWER_WAIT).await;
-        answer.map_err(|Undelivered(why)| refused(&why))
+    pub(crate) async fn call(&self, source: ReplicaId, request: Message) -> io::Result<Message> {
+        let response = self.network.call(self.replica, source, request, Priority::Normal, RESPONSE_TIMEOUT).await;
+        response.map_err(|NoResponse(why)| refused(&why))
     }
 
     /// The state of the newest checkpoint, for another member.
-    pub(crate) async fn give_state(&self) -> Result<Message, Undelivered> {
+    pub(crate) async fn serve_state(&self) -> Result<Message, NoResponse> {
         let state = self.directory.snapshot_of(self.replica).await;
-        state.map(Message::State).map_err(|error| Undelivered(error.to_string()))
+        state.map(Message::FetchStateResponse).map_err(|error| NoResponse(error.to_string()))
     }
 
     /// Batches for another member: only what is applied here has offsets.
-    pub(crate) async fn give_batches(
+    pub(crate) async fn serve_batches(
         &self,
         partition: PartitionId,
         from: Offset,
         up_to: Offset,
         bytes_max: u64,
-    ) -> Result<Message, Undelivered> {
-        let bytes_max = usize::try_from(bytes_max).unwrap_or(ANSWER_BYTES).min(ANSWER_BYTES);
+    ) -> Result<Message, NoResponse> {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(RESPONSE_BYTES_MAX).min(RESPONSE_BYTES_MAX);
         let exported = self.directory.export(self.replica, partition, from..up_to, bytes_max).await;
-        exported.map(Message::Batches).map_err(|error| Undelivered(error.to_string()))
+        exported.map(Message::FetchBatchesResponse).map_err(|error| NoResponse(error.to_string()))
     }
 }
 
@@ -159,7 +161,7 @@ impl Applier {
         let Some(Prepared { snapshot, import }) =
             prepared.filter(|prepared| Some(to_raft_log_id(prepared.snapshot.applied)) == wanted)
         else {
-            return Err(refused("a snapshot is to be installed that was not taken"));
+            return Err(refused("a snapshot is to be installed that was not downloaded"));
         };
         // No cut of the old state may follow the transaction.
         self.begin_install()?;

@@ -1,6 +1,6 @@
-//! Who may have died, as a node has heard of closed connections.
+//! Failure detector: which replicas are suspected of having failed, because the connection to their process was closed.
 //!
-//! May not know: what is done about it.
+//! May not know: what is done about a suspicion.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,11 +10,13 @@ use parking_lot::Mutex;
 
 type IsDead = Arc<dyn Fn(ReplicaId) -> bool + Send + Sync>;
 
-/// Who may have died: until that is known, and if so, until others lead what they led.
+/// The suspicions of a node. One lasts until it is known whether the process died, and if it did, until other replicas
+/// lead what the process led.
 #[derive(Default)]
-pub(crate) struct Suspicions(Mutex<(u64, BTreeMap<u64, IsDead>)>);
+pub(crate) struct FailureDetector(Mutex<(u64, BTreeMap<u64, IsDead>)>);
 
-impl Suspicions {
+impl FailureDetector {
+    /// Begins a suspicion; returns its number.
     pub(crate) fn begin(&self, is_dead: IsDead) -> u64 {
         let (last, suspicions) = &mut *self.0.lock();
         *last += 1;
@@ -26,7 +28,7 @@ impl Suspicions {
         self.0.lock().1.remove(&number);
     }
 
-    pub(crate) fn cover(&self, replica: ReplicaId) -> bool {
+    pub(crate) fn is_suspected(&self, replica: ReplicaId) -> bool {
         self.0.lock().1.values().any(|is_dead| is_dead(replica))
     }
 }

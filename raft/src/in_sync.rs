@@ -1,7 +1,7 @@
-//! Who of a group is in sync, as its leader knows it, and when members last had everything.
+//! Which voters of a group are in sync, as its leader tracks them, and when members were last caught up.
 //!
-//! In sync is a voter that had, within [`RaftOptions::in_sync_lag`](crate::RaftOptions), everything that the leader had then
-//! (Kafka's `replica.lag.time.max.ms`). May not know: what depends on it.
+//! A voter is in sync if within [`RaftOptions::in_sync_lag`](crate::RaftOptions) it had everything that the leader had
+//! at that time (Kafka's `replica.lag.time.max.ms`). May not know: what depends on it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,44 +11,46 @@ use ottla_storage::env::rt;
 use ottla_storage::ids::{ReplicaId, Term};
 use parking_lot::Mutex;
 
-/// A new leader takes its followers for in sync until they had time to tell.
-const GRACE: Duration = Duration::from_secs(3);
-/// Ends of the leader's log that are remembered at most; far more than there are looks within any sensible lag.
-const ENDS_MAX: usize = 4_096;
+/// A new leader counts its followers as in sync until they had time to respond.
+const NEW_LEADER_GRACE: Duration = Duration::from_secs(3);
+/// The most positions of the leader's log end that are kept; far more than there are observations within any sensible
+/// lag.
+const LOG_ENDS_MAX: usize = 4_096;
 
-/// The last entry that a member is known to have, and when it answered last.
-pub(crate) type Known = (Option<u64>, Option<rt::Instant>);
+/// The last entry that a member is known to have, and when it responded last.
+pub(crate) type FollowerProgress = (Option<u64>, Option<rt::Instant>);
 
-/// What the leader of one term has seen of its followers.
-struct Seen {
+/// What the leader of one term has observed of its followers.
+struct TermObservations {
     term: Term,
     since: rt::Instant,
-    /// When its log ended where.
+    /// The log end at each observation.
     ends: VecDeque<(rt::Instant, u64)>,
-    /// Since when, at least, a member lacks something.
+    /// When each member was last known to be caught up.
     caught_up: BTreeMap<ReplicaId, rt::Instant>,
 }
 
-impl Seen {
+impl TermObservations {
     fn new(term: Term, since: rt::Instant) -> Self {
         Self { term, since, ends: VecDeque::new(), caught_up: BTreeMap::new() }
     }
 
-    /// Notes how far everybody is.
-    fn look(&mut self, now: rt::Instant, end: u64, members: &BTreeMap<ReplicaId, Known>) {
+    /// Records one observation of all members.
+    fn observe(&mut self, now: rt::Instant, end: u64, members: &BTreeMap<ReplicaId, FollowerProgress>) {
         self.ends.push_back((now, end));
         self.caught_up.retain(|replica, _| members.contains_key(replica));
         for (replica, known) in members {
             let (Some(matched), Some(heard)) = known else { continue };
-            // Who has now what there was then was caught up then; but who says nothing any more is only known to have been.
+            // A member that has now what the log had then was caught up then; but of a member that no longer responds
+            // only its last response counts.
             if let Some((at, _)) = self.ends.iter().rev().find(|(_, end)| end <= matched) {
                 let caught_up = self.caught_up.entry(*replica).or_insert(*at.min(heard));
                 *caught_up = (*caught_up).max(*at.min(heard));
             }
         }
-        // What everybody has tells nothing any more.
+        // A log end that all members have reached is not needed any more.
         let all = members.values().map(|(matched, _)| matched.unwrap_or(0)).min().unwrap_or(0);
-        while self.ends.len() > ENDS_MAX || self.ends.get(1).is_some_and(|(_, end)| *end <= all) {
+        while self.ends.len() > LOG_ENDS_MAX || self.ends.get(1).is_some_and(|(_, end)| *end <= all) {
             self.ends.pop_front();
         }
     }
@@ -56,22 +58,22 @@ impl Seen {
     fn is_in_sync(&self, replica: ReplicaId, now: rt::Instant, lag: Duration) -> bool {
         match self.caught_up.get(&replica) {
             Some(at) => now.since(*at) <= lag,
-            None => now.since(self.since) <= GRACE.min(lag),
+            None => now.since(self.since) <= NEW_LEADER_GRACE.min(lag),
         }
     }
 }
 
-/// What is known of the members while this replica leads.
+/// The in-sync state of the members while this replica leads.
 #[derive(Default)]
-pub(crate) struct Followers {
-    seen: Mutex<Option<Seen>>,
+pub(crate) struct InSyncTracker {
+    seen: Mutex<Option<TermObservations>>,
     in_sync: Mutex<Arc<[ReplicaId]>>,
     /// The voters before a change of them that is not committed yet.
-    settled: Mutex<Vec<BTreeSet<ReplicaId>>>,
+    committed_sets: Mutex<Vec<BTreeSet<ReplicaId>>>,
 }
 
-impl Followers {
-    /// When a member had everything, to the second; `None` if this leader does not know.
+impl InSyncTracker {
+    /// When a member was last caught up, to the second; `None` if this leader does not know.
     pub(crate) fn caught_up_at(&self, member: ReplicaId) -> Option<rt::Instant> {
         self.seen.lock().as_ref()?.caught_up.get(&member).copied()
     }
@@ -81,47 +83,48 @@ impl Followers {
         self.in_sync.lock().clone()
     }
 
-    /// How many those are.
+    /// The number of voters in sync.
     pub(crate) fn in_sync_count(&self) -> usize {
         self.in_sync.lock().len()
     }
 
-    /// This replica leads in `term`, its log ends at `end`, and the other members are so far. Until a change of the voters is
-    /// over and committed, the set of them counts of which fewest are in sync: those of the other may be left without a leader.
-    pub(crate) fn look(
+    /// Records that this replica leads in `term`, that its log ends at `end`, and how far the other members are. Until
+    /// a change of the voters is complete and committed, the set of voters counts that has the fewest in sync: the
+    /// others may be left without a leader.
+    pub(crate) fn observe(
         &self,
         (own, term, end): (ReplicaId, Term, u64),
-        others: &BTreeMap<ReplicaId, Known>,
-        Voters { sets, is_committed }: Voters,
+        others: &BTreeMap<ReplicaId, FollowerProgress>,
+        VoterSets { sets, is_committed }: VoterSets,
         lag: Duration,
     ) {
         let now = rt::now();
         let mut last = self.seen.lock();
         let seen = last.take().filter(|seen| seen.term == term);
-        let seen = last.insert(seen.unwrap_or_else(|| Seen::new(term, now)));
-        seen.look(now, end, others);
+        let seen = last.insert(seen.unwrap_or_else(|| TermObservations::new(term, now)));
+        seen.observe(now, end, others);
         let is_in = |replica: &ReplicaId| *replica == own || seen.is_in_sync(*replica, now, lag);
         let in_sync = |voters: &BTreeSet<ReplicaId>| voters.iter().copied().filter(is_in).collect::<Arc<[_]>>();
-        let mut settled = self.settled.lock();
-        let counted = sets.iter().chain(settled.iter().filter(|_| !is_committed)).map(in_sync);
+        let mut committed_sets = self.committed_sets.lock();
+        let counted = sets.iter().chain(committed_sets.iter().filter(|_| !is_committed)).map(in_sync);
         *self.in_sync.lock() = counted.min_by_key(|in_sync| in_sync.len()).unwrap_or_default();
         if is_committed {
-            *settled = sets;
+            *committed_sets = sets;
         }
     }
 
-    /// Somebody else leads.
-    pub(crate) fn lead_no_more(&self) {
+    /// Another replica leads.
+    pub(crate) fn clear(&self) {
         *self.in_sync.lock() = Arc::default();
-        self.settled.lock().clear();
+        self.committed_sets.lock().clear();
     }
 }
 
-/// Who votes, as a leader's log says.
-pub(crate) struct Voters {
+/// The voters according to a leader's log.
+pub(crate) struct VoterSets {
     /// Two sets while a joint change is under way.
     pub(crate) sets: Vec<BTreeSet<ReplicaId>>,
-    /// The entry that says so is committed.
+    /// The entry of this membership is committed.
     pub(crate) is_committed: bool,
 }
 
@@ -138,8 +141,8 @@ mod tests {
         rt::Instant(seconds * 1_000_000_000)
     }
 
-    fn look(seen: &mut Seen, seconds: i64, end: u64, matched: Option<u64>) -> bool {
-        seen.look(at(seconds), end, &BTreeMap::from([(FOLLOWER, (matched, Some(at(seconds))))]));
+    fn look(seen: &mut TermObservations, seconds: i64, end: u64, matched: Option<u64>) -> bool {
+        seen.observe(at(seconds), end, &BTreeMap::from([(FOLLOWER, (matched, Some(at(seconds))))]));
         seen.is_in_sync(FOLLOWER, at(seconds), LAG)
     }
 
@@ -148,27 +151,27 @@ mod tests {
         let own = ReplicaId(1);
         let of = |ids: &[u64]| ids.iter().copied().map(ReplicaId).collect::<BTreeSet<_>>();
         sim::run(1, move || async move {
-            let followers = Followers::default();
+            let tracker = InSyncTracker::default();
             let others: BTreeMap<_, _> = [2, 3].map(|id| (ReplicaId(id), (Some(7), Some(rt::now())))).into();
             let in_sync = |sets: &[&[u64]], is_committed| {
-                let voters = Voters { sets: sets.iter().map(|ids| of(ids)).collect(), is_committed };
-                followers.look((own, Term(1), 7), &others, voters, LAG);
-                followers.in_sync().iter().map(|replica| replica.0).collect::<Vec<_>>()
+                let voters = VoterSets { sets: sets.iter().map(|ids| of(ids)).collect(), is_committed };
+                tracker.observe((own, Term(1), 7), &others, voters, LAG);
+                tracker.in_sync().iter().map(|replica| replica.0).collect::<Vec<_>>()
             };
             assert_eq!(in_sync(&[&[1]], true), [1]);
             assert_eq!(in_sync(&[&[1], &[1, 2, 3]], false), [1]);
             assert_eq!(in_sync(&[&[1], &[1, 2, 3]], true), [1], "both must agree");
             assert_eq!(in_sync(&[&[1, 2, 3]], false), [1], "followers may not know of the end of the change");
             assert_eq!(in_sync(&[&[1, 2, 3]], true), [1, 2, 3]);
-            rt::sleep(GRACE * 2).await;
-            assert_eq!(in_sync(&[&[1, 2, 3], &[1, 4]], false), [1], "who has not caught up");
+            rt::sleep(NEW_LEADER_GRACE * 2).await;
+            assert_eq!(in_sync(&[&[1, 2, 3], &[1, 4]], false), [1], "a voter that is not caught up");
         });
     }
 
     #[test]
-    fn who_keeps_up_with_what_was_there_a_while_ago_is_in_sync() {
-        let mut seen = Seen::new(Term(1), at(0));
-        // Always 20 seconds behind a log that never rests.
+    fn a_follower_that_keeps_up_with_a_delay_is_in_sync() {
+        let mut seen = TermObservations::new(Term(1), at(0));
+        // Always 20 seconds behind a log that grows all the time.
         for second in 0..200 {
             let end = u64::try_from(second).unwrap_or(0) * 100;
             assert!(look(&mut seen, second, end, Some(end.saturating_sub(2_000))), "{second}");
@@ -177,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_still_is_out_of_sync_after_the_lag_and_in_again_when_it_has_all() {
-        let mut seen = Seen::new(Term(1), at(0));
+    fn a_stalled_follower_is_out_of_sync_after_the_lag_and_in_sync_when_caught_up() {
+        let mut seen = TermObservations::new(Term(1), at(0));
         assert!(look(&mut seen, 0, 10, Some(10)));
         for second in 1..=30 {
             assert!(look(&mut seen, second, 100, Some(10)), "{second}");
@@ -186,25 +189,25 @@ mod tests {
         assert!(!look(&mut seen, 31, 100, Some(10)));
         assert!(!look(&mut seen, 32, 200, Some(99)));
         assert!(look(&mut seen, 33, 300, Some(200)));
-        // Nothing is written: nobody lags.
+        // Nothing is written: no follower lags.
         assert!(look(&mut seen, 500, 300, Some(300)));
     }
 
     #[test]
-    fn who_says_nothing_any_more_falls_out_although_nothing_is_written() {
-        let mut seen = Seen::new(Term(1), at(0));
+    fn a_silent_follower_is_out_of_sync_although_nothing_is_written() {
+        let mut seen = TermObservations::new(Term(1), at(0));
         for second in 1..=60 {
             let heard = at(second.min(20));
-            seen.look(at(second), 10, &BTreeMap::from([(FOLLOWER, (Some(10), Some(heard)))]));
+            seen.observe(at(second), 10, &BTreeMap::from([(FOLLOWER, (Some(10), Some(heard)))]));
             assert_eq!(seen.is_in_sync(FOLLOWER, at(second), LAG), second <= 50, "{second}");
         }
-        seen.look(at(61), 10, &BTreeMap::new());
+        seen.observe(at(61), 10, &BTreeMap::new());
         assert!(seen.caught_up.is_empty(), "it is no member any more");
     }
 
     #[test]
-    fn a_new_leader_gives_its_followers_time_to_tell() {
-        let mut seen = Seen::new(Term(1), at(0));
+    fn a_new_leader_gives_its_followers_time_to_respond() {
+        let mut seen = TermObservations::new(Term(1), at(0));
         assert!(look(&mut seen, 1, 10, None));
         assert!(look(&mut seen, 3, 10, None));
         assert!(!look(&mut seen, 4, 10, None));

@@ -1,4 +1,4 @@
-//! Members come, catch up from a snapshot, vote and go, while everything goes wrong.
+//! Members are added, catch up from a snapshot, vote and are removed, under all kinds of faults.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use ottla_storage::ids::ReplicaId;
 
 use super::cluster::Cluster;
 use super::three_voters::{Clients, begin, client, judge, millis, one_fault};
-use crate::membership::MembersStep;
+use crate::membership_change::MembershipStep;
 use crate::net::sim::Faults;
 
 const NODES: usize = 5;
@@ -23,7 +23,7 @@ const RECOVERY_MAX: Duration = Duration::from_secs(30);
 fn cluster() -> Cluster {
     let mut cluster = Cluster::in_memory(NODES, Duration::from_millis(4));
     cluster.founders = FOUNDERS;
-    // So few bytes that whoever was away for a moment needs a snapshot.
+    // So few bytes that a replica that was away for a moment needs a snapshot.
     cluster.options.purge_horizon_bytes = 100;
     cluster
 }
@@ -36,7 +36,7 @@ fn some_three() -> BTreeSet<ReplicaId> {
     chosen
 }
 
-/// Voters, and others that only learn.
+/// Voters and learners.
 fn some_members() -> (BTreeSet<ReplicaId>, BTreeSet<ReplicaId>) {
     let voters = some_three();
     let others = (1..=NODES as u64).map(ReplicaId).filter(|replica| !voters.contains(replica));
@@ -44,15 +44,15 @@ fn some_members() -> (BTreeSet<ReplicaId>, BTreeSet<ReplicaId>) {
     (voters, learners)
 }
 
-/// Makes steps towards `wanted` wherever a leader is; true when it is reached.
+/// Makes one step towards `wanted` at the leader; true when it is reached.
 async fn step(cluster: &Cluster, wanted: &(BTreeSet<ReplicaId>, BTreeSet<ReplicaId>)) -> bool {
     let Some(leader) = cluster.leader() else { return false };
     let Some(handle) = cluster.handle(leader) else { return false };
     let (voters, learners) = wanted.clone();
     let stepped = sim::spawn_on(leader, async move {
-        rt::timeout(Duration::from_secs(2), async move { handle.step_towards(&voters, &learners).await }).await
+        rt::timeout(Duration::from_secs(2), async move { handle.advance_membership(&voters, &learners).await }).await
     });
-    matches!(stepped.await, Ok(Ok(Ok(MembersStep::Reached))))
+    matches!(stepped.await, Ok(Ok(Ok(MembershipStep::Reached))))
 }
 
 async fn mover(cluster: Cluster, clients: Arc<Clients>) {
@@ -65,7 +65,7 @@ async fn mover(cluster: Cluster, clients: Arc<Clients>) {
     }
 }
 
-/// How many snapshots were installed, and changes of members reached.
+/// The number of entries acknowledged.
 async fn trouble() -> usize {
     let cluster = cluster();
     begin(&cluster).await;
@@ -125,7 +125,7 @@ fn members_come_and_go_and_nothing_is_lost() {
 }
 
 #[test]
-fn who_was_away_longer_than_the_log_reaches_gets_a_snapshot() {
+fn a_replica_away_longer_than_the_log_reaches_gets_a_snapshot() {
     sim::run_twice(1, || async {
         let mut cluster = Cluster::in_memory(FOUNDERS, Duration::from_millis(1));
         cluster.options.purge_horizon_bytes = 100;

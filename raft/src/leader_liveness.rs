@@ -1,0 +1,90 @@
+//! Liveness of the leader as its followers see it: a follower that has heard nothing for a second sends pre-votes, and
+//! when a majority has not heard from the leader either, takes over without waiting for the lease.
+//!
+//! The leader's process may be alive. A replica that hears the leader never grants such a pre-vote, so a follower that
+//! is cut off from the leader alone disturbs nothing: its term does not grow, and the leader stays. The leader's side
+//! is `check_quorum`. May not know: why the leader is silent.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, ready};
+use ottla_storage::entry::Vote;
+use ottla_storage::env::rt;
+use ottla_storage::ids::{LogId, ReplicaId};
+
+use crate::group::Group;
+use crate::net::{Message, Priority};
+
+/// A leader that has sent nothing for so long, four heartbeats, is suspected.
+const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Between two rounds of pre-votes.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+/// How long the other voters have to answer a pre-vote.
+const PRE_VOTE_TIMEOUT: Duration = Duration::from_millis(300);
+/// How often a leader checks its quorum, and a replica without a leader whether it has one.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Group {
+    /// The leader that this replica follows, if this replica is a voter.
+    fn followed_leader(&self) -> Option<ReplicaId> {
+        let leader = self.role().leader.filter(|leader| *leader != self.replica)?;
+        self.members().is_voter(self.replica).then_some(leader)
+    }
+
+    /// Until the replica stops: as a follower takes over from a leader that has fallen silent, as the leader checks its
+    /// quorum.
+    pub(crate) async fn watch_liveness(self: Arc<Self>) {
+        let mut role = self.role_tracker.role();
+        loop {
+            let wait = match self.followed_leader() {
+                None if self.role_tracker.leads() => {
+                    self.check_quorum();
+                    CHECK_INTERVAL
+                }
+                None => CHECK_INTERVAL,
+                Some(leader) => match LEADER_SILENCE_MAX.checked_sub(self.leader_silence()) {
+                    Some(left) if left > Duration::ZERO => left,
+                    _ => {
+                        if self.majority_suspects(leader).await && self.begin_suspicion(LEADER_SILENCE_MAX) {
+                            tracing::info!(replica = self.replica.0, leader = leader.0, "the leader is silent");
+                            self.take_over(leader, &|replica| replica == leader, ready(true)).await;
+                        }
+                        ROUND_PAUSE
+                    }
+                },
+            };
+            let stopped = async { role.wait_for(|role| role.stopped).await.is_ok() };
+            tokio::select! {
+                biased;
+                _ = stopped => return,
+                () = rt::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn majority_suspects(&self, leader: ReplicaId) -> bool {
+        let (Some(vote), last_log_id) = (self.log.vote(), self.log.last_log_id()) else { return false };
+        let configs = self.members().voters;
+        let others: BTreeSet<_> = configs.iter().flatten().copied().filter(|voter| *voter != self.replica).collect();
+        let grants = others.into_iter().filter(|voter| *voter != leader).map(|voter| async move {
+            let request = Message::RequestVote { pre_vote: true, vote, last_log_id, leadership_transfer: true };
+            let response = self.network.call(self.replica, voter, request, Priority::Normal, PRE_VOTE_TIMEOUT).await;
+            matches!(response, Ok(Message::RequestVoteResponse { granted: true, .. })).then_some(voter)
+        });
+        let mut suspecting: BTreeSet<_> = join_all(grants).await.into_iter().flatten().collect();
+        suspecting.insert(self.replica);
+        configs.iter().all(|config| config.intersection(&suspecting).count() > config.len() / 2)
+    }
+
+    /// Answers the pre-vote of a follower that suspects the leader: granted if this replica has not heard from the
+    /// leader either, and could vote for the sender.
+    pub(crate) fn pre_vote_for_failed_leader(&self, vote: Vote, last_log_id: Option<LogId>) -> Message {
+        let (own, own_last) = (self.log.vote(), self.log.last_log_id());
+        let silent = self.followed_leader().is_some() && self.leader_silence() >= LEADER_SILENCE_MAX;
+        let same = own.is_some_and(|own| (own.term, own.voted_for) == (vote.term, vote.voted_for));
+        let granted = silent && same && last_log_id >= own_last;
+        Message::RequestVoteResponse { vote: own.unwrap_or(vote), last_log_id: own_last, granted }
+    }
+}

@@ -1,0 +1,315 @@
+//! The handshake of a connection: both nodes identify themselves, and either may reject the other.
+//!
+//!  request:  | magic "OTLA" | length u16 | oldest u8 | newest u8 | class u8
+//!            | node i32 | directory uuid | expected i32 | cluster |
+//!  response: | magic "OTLA" | length u16 | 0 accepted: version u8 | node i32 | directory uuid | cluster |
+//!  or        | magic "OTLA" | length u16 | 1 rejected: why |
+//!
+//! `cluster`: the cluster's id, empty while a node has none. The receiver of a request does not know yet which versions
+//! the sender speaks, so the layout of the request never changes. A release with a newer version offers both, and the
+//! responding node chooses the newest that both speak: so nodes of two releases communicate during a rolling upgrade.
+//! May not know: what follows.
+
+use std::io;
+
+use bytes::{Buf, BufMut, BytesMut};
+use ottla_protocol::ids::NodeId;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use uuid::Uuid;
+
+const MAGIC: [u8; 4] = *b"OTLA";
+/// The version of frames and messages that this release speaks; it reads no older one.
+pub(super) const VERSION: u8 = 1;
+/// The value of `expected` if any node will do.
+const ANY_NODE: i32 = -1;
+
+/// What a connection carries: messages of one class do not wait for those of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum ConnectionClass {
+    /// Heartbeats, votes, requests to services, everything of the metadata group and of coordinators.
+    Urgent = 0,
+    /// Entries of client data.
+    Entries = 1,
+    /// Snapshots, repairs, and requests that may wait.
+    Bulk = 2,
+}
+
+impl ConnectionClass {
+    fn of(tag: u8) -> Option<Self> {
+        [Self::Urgent, Self::Entries, Self::Bulk].into_iter().find(|class| *class as u8 == tag)
+    }
+}
+
+/// The identity of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its id.
+    pub node: NodeId,
+    /// The random id of its first data directory: a node that returns with another directory is another node.
+    pub directory: Uuid,
+    /// The id of its cluster, once the node has one.
+    pub cluster: Option<String>,
+}
+
+/// Why a handshake was rejected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeRejection {
+    /// The node belongs to another cluster.
+    #[error("node {node} belongs to cluster {theirs}, this node to {ours}: correct ottla.cluster.seeds")]
+    OtherCluster {
+        /// The node that was rejected.
+        node: NodeId,
+        /// Its cluster.
+        theirs: String,
+        /// The cluster of the rejecting node.
+        ours: String,
+    },
+    /// Two nodes have the same id.
+    #[error(
+        "node id {node} is in use by a node with another data directory ({directory}): give each node an id of its own"
+    )]
+    InUse {
+        /// The id.
+        node: NodeId,
+        /// The directory of the node that has it.
+        directory: Uuid,
+    },
+    /// Another node uses the address now.
+    #[error("this is node {found}, not node {expected}")]
+    NotHere {
+        /// The node at the address.
+        found: NodeId,
+        /// The node that was expected there.
+        expected: i32,
+    },
+    /// The two nodes have no version in common.
+    #[error("no common version: this node speaks {VERSION}, the other {oldest} to {newest}")]
+    Version {
+        /// The oldest version that the other node speaks.
+        oldest: u8,
+        /// The newest version that the other node speaks.
+        newest: u8,
+    },
+}
+
+/// The first message of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HandshakeRequest {
+    pub(super) identity: Identity,
+    pub(super) class: ConnectionClass,
+    /// The node that the sender expects at the address.
+    pub(super) expected: Option<NodeId>,
+    oldest: u8,
+    newest: u8,
+}
+
+impl HandshakeRequest {
+    pub(super) fn new(identity: Identity, class: ConnectionClass, expected: Option<NodeId>) -> Self {
+        Self { identity, class, expected, oldest: VERSION, newest: VERSION }
+    }
+
+    /// Why `own` rejects the request, judged by the request alone.
+    pub(super) fn check(&self, own: &Identity) -> Result<(), HandshakeRejection> {
+        let (oldest, newest) = (self.oldest, self.newest);
+        if !(oldest..=newest).contains(&VERSION) {
+            return Err(HandshakeRejection::Version { oldest, newest });
+        }
+        same_cluster(own, &self.identity)?;
+        match self.expected {
+            Some(expected) if expected != own.node => {
+                Err(HandshakeRejection::NotHere { found: own.node, expected: expected.0 })
+            }
+            _ if self.identity.node == own.node && self.identity.directory != own.directory => {
+                Err(HandshakeRejection::InUse { node: own.node, directory: own.directory })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Rejects a node of another cluster.
+pub(super) fn same_cluster(own: &Identity, other: &Identity) -> Result<(), HandshakeRejection> {
+    match (&own.cluster, &other.cluster) {
+        (Some(ours), Some(theirs)) if ours != theirs => {
+            Err(HandshakeRejection::OtherCluster { node: other.node, theirs: theirs.clone(), ours: ours.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+fn put_identity(into: &mut BytesMut, identity: &Identity) {
+    into.put_i32(identity.node.0);
+    into.put_u128(identity.directory.as_u128());
+    into.put_slice(identity.cluster.as_deref().unwrap_or_default().as_bytes());
+}
+
+/// The identity at the end of a message; `between` bytes stand between directory and cluster.
+fn identity(bytes: &mut &[u8], between: usize) -> io::Result<(Identity, Vec<u8>)> {
+    if bytes.len() < 20 + between {
+        return Err(invalid("a handshake ends early"));
+    }
+    let (node, directory) = (NodeId(bytes.get_i32()), Uuid::from_u128(bytes.get_u128()));
+    let held = bytes[..between].to_vec();
+    bytes.advance(between);
+    let cluster = std::str::from_utf8(bytes).map_err(|_| invalid("a cluster id is no text"))?;
+    let cluster = (!cluster.is_empty()).then(|| cluster.to_owned());
+    Ok((Identity { node, directory, cluster }, held))
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    let mut framed = BytesMut::from(&MAGIC[..]);
+    framed.put_u16(u16::try_from(bytes.len()).map_err(|_| invalid("a handshake is too long"))?);
+    framed.put_slice(bytes);
+    to.write_all(&framed).await?;
+    to.flush().await
+}
+
+async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut head = [0; 6];
+    from.read_exact(&mut head).await?;
+    let [magic @ .., high, low] = head;
+    if magic != MAGIC {
+        return Err(invalid("not a node of Ottla: check the ports in ottla.cluster.seeds"));
+    }
+    let mut bytes = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+    from.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+pub(super) async fn write_request(to: &mut (impl AsyncWrite + Unpin), request: &HandshakeRequest) -> io::Result<()> {
+    let mut bytes = BytesMut::new();
+    bytes.put_slice(&[request.oldest, request.newest, request.class as u8]);
+    let expected = request.expected.map_or(ANY_NODE, |node| node.0);
+    bytes.put_i32(request.identity.node.0);
+    bytes.put_u128(request.identity.directory.as_u128());
+    bytes.put_i32(expected);
+    bytes.put_slice(request.identity.cluster.as_deref().unwrap_or_default().as_bytes());
+    write(to, &bytes).await
+}
+
+pub(super) async fn read_request(from: &mut (impl AsyncRead + Unpin)) -> io::Result<HandshakeRequest> {
+    let bytes = read(from).await?;
+    let mut rest = bytes.as_slice();
+    let Some(([oldest, newest, class], behind)) = rest.split_first_chunk::<3>() else {
+        return Err(invalid("a handshake ends early"));
+    };
+    rest = behind;
+    let class = ConnectionClass::of(*class).ok_or_else(|| invalid("a handshake of no known class"))?;
+    let (identity, expected) = identity(&mut rest, 4)?;
+    let expected = NodeId(expected.as_slice().get_i32());
+    let expected = (expected.0 != ANY_NODE).then_some(expected);
+    Ok(HandshakeRequest { identity, class, expected, oldest: *oldest, newest: *newest })
+}
+
+pub(super) async fn write_response(
+    to: &mut (impl AsyncWrite + Unpin),
+    response: &Result<Identity, HandshakeRejection>,
+) -> io::Result<()> {
+    let mut bytes = BytesMut::new();
+    match response {
+        Ok(own) => {
+            bytes.put_slice(&[0, VERSION]);
+            put_identity(&mut bytes, own);
+        }
+        Err(why) => {
+            bytes.put_u8(1);
+            bytes.put_slice(why.to_string().as_bytes());
+        }
+    }
+    write(to, &bytes).await
+}
+
+/// The identity of the responding node, or why it rejected the handshake.
+pub(super) async fn read_response(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Identity, String>> {
+    let bytes = read(from).await?;
+    match bytes.split_first() {
+        Some((0, rest)) => {
+            let (version, mut rest) = rest.split_first().ok_or_else(|| invalid("a handshake response ends early"))?;
+            if *version != VERSION {
+                return Err(invalid("a handshake response in a version that was not offered"));
+            }
+            Ok(Ok(identity(&mut rest, 0)?.0))
+        }
+        Some((1, why)) => Ok(Err(String::from_utf8_lossy(why).into_owned())),
+        _ => Err(invalid("a handshake response of no known kind")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn known(node: i32, directory: u128, cluster: Option<&str>) -> Identity {
+        Identity { node: NodeId(node), directory: Uuid::from_u128(directory), cluster: cluster.map(str::to_owned) }
+    }
+
+    #[test]
+    fn handshakes_round_trip_and_truncated_ones_are_rejected() {
+        for (cluster, expected) in [(None, None), (Some("c"), Some(NodeId(7)))] {
+            let request = HandshakeRequest::new(known(3, 9, cluster), ConnectionClass::Entries, expected);
+            let mut bytes = Vec::new();
+            block_on(write_request(&mut bytes, &request)).unwrap();
+            assert_eq!(block_on(read_request(&mut &bytes[..])).unwrap(), request);
+            assert!((0..bytes.len()).all(|cut| block_on(read_request(&mut &bytes[..cut])).is_err()));
+        }
+        let refused = HandshakeRejection::NotHere { found: NodeId(1), expected: 2 };
+        for sent in [Ok(known(3, 9, None)), Ok(known(3, 9, Some("c"))), Err(refused)] {
+            let mut bytes = Vec::new();
+            block_on(write_response(&mut bytes, &sent)).unwrap();
+            let received = block_on(read_response(&mut &bytes[..])).unwrap();
+            assert_eq!(received, sent.map_err(|why| why.to_string()));
+        }
+        assert!(block_on(read_request(&mut &b"GET / HTTP/1.1\r\n"[..])).is_err());
+    }
+
+    /// The bytes are fixed: nodes of two releases exchange them.
+    #[test]
+    fn a_later_release_that_speaks_this_version_too_is_accepted_in_this_one() {
+        let own = known(1, 10, Some("c"));
+        let of_a_later_release: Vec<u8> =
+            [&b"OTLA"[..], &[0, 28, 1, 2, 1, 0, 0, 0, 2], &[0; 15], &[20, 255, 255, 255, 255], b"c"].concat();
+        let request = block_on(read_request(&mut &of_a_later_release[..])).unwrap();
+        let expected = HandshakeRequest {
+            newest: 2,
+            ..HandshakeRequest::new(known(2, 20, Some("c")), ConnectionClass::Entries, None)
+        };
+        assert_eq!(request, expected);
+        let mut response = Vec::new();
+        block_on(write_response(&mut response, &request.check(&own).map(|()| own.clone()))).unwrap();
+        let welcome = [&b"OTLA"[..], &[0, 23, 0, 1, 0, 0, 0, 1], &[0; 15], &[10], b"c"].concat();
+        assert_eq!(response, welcome);
+        // In the other direction the response must be in the version that this node offered; another version is an
+        // error.
+        assert_eq!(block_on(read_response(&mut &welcome[..])).unwrap(), Ok(own));
+        let not_offered = [&welcome[..7], &[2], &welcome[8..]].concat();
+        assert!(block_on(read_response(&mut &not_offered[..])).is_err());
+    }
+
+    #[test]
+    fn foreign_nodes_are_rejected() {
+        let own = known(1, 10, Some("ours"));
+        let request = |other: Identity, expected: Option<i32>| {
+            HandshakeRequest::new(other, ConnectionClass::Urgent, expected.map(NodeId))
+        };
+        assert_eq!(request(known(2, 20, Some("ours")), Some(1)).check(&own), Ok(()));
+        assert_eq!(request(known(2, 20, None), None).check(&own), Ok(()), "it is new");
+        assert_eq!(request(known(1, 10, Some("ours")), None).check(&own), Ok(()), "itself");
+        let other = request(known(2, 20, Some("theirs")), Some(1)).check(&own);
+        assert!(matches!(other, Err(HandshakeRejection::OtherCluster { .. })));
+        assert!(matches!(request(known(1, 20, None), None).check(&own), Err(HandshakeRejection::InUse { .. })));
+        assert!(matches!(request(known(2, 20, None), Some(3)).check(&own), Err(HandshakeRejection::NotHere { .. })));
+        let both = HandshakeRequest { newest: VERSION + 1, ..request(known(2, 20, None), None) };
+        assert_eq!(both.check(&own), Ok(()), "a later release, while nodes are upgraded");
+        let newer = HandshakeRequest { oldest: VERSION + 1, newest: VERSION + 1, ..request(known(2, 20, None), None) };
+        assert!(matches!(newer.check(&own), Err(HandshakeRejection::Version { .. })));
+    }
+}

@@ -1,0 +1,346 @@
+//! One connection to another node: requests are sent as they come, responses arrive in any order.
+//!
+//! It is opened by the first request, and opened again, after a backoff with jitter, when it was lost; during the
+//! backoff requests fail at once. A node that answers nothing for two seconds, not even a ping, is given up. May not
+//! know: replicas.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ottla_protocol::ids::NodeId;
+use ottla_storage::env::critical::Owner;
+use ottla_storage::env::rt;
+use ottla_storage::ids::ReplicaId;
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::frame::{Batch, EncodedFrame, Frame, FrameReader, Kind};
+use super::handshake::{ConnectionClass, HandshakeRequest, Identity, read_response, same_cluster, write_request};
+use super::local_node::LocalNode;
+use crate::net::message_codec::decode;
+use crate::net::{Message, NoResponse};
+
+/// Requests in flight on one connection, in units of [`UNIT_BYTES`].
+const BUDGET_UNITS: usize = 64 << 10;
+const UNIT_BYTES: usize = 1 << 10;
+/// Bytes that are put together for one write.
+pub(super) const WRITE_BYTES: usize = 1 << 20;
+/// How long the other node has to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a node that has closed a connection is probed.
+const PROBES_MAX: usize = 25;
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pings are sent while responses are outstanding.
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+/// And now and then without: a node that receives nothing at all takes the connection for dead.
+const IDLE_PING_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(20);
+/// A node that sends nothing for so long while responses are outstanding is given up.
+const PEER_SILENCE_MAX: Duration = Duration::from_secs(2);
+/// Backoff between connection attempts: doubled after each failure.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Units of the budget for so many bytes; never more than there are.
+pub(super) fn units(bytes: usize) -> u32 {
+    u32::try_from((bytes / UNIT_BYTES + 1).min(BUDGET_UNITS)).unwrap_or(u32::MAX)
+}
+
+/// The budget of requests in flight.
+pub(super) fn call_budget() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(BUDGET_UNITS))
+}
+
+type Response = Result<Message, NoResponse>;
+
+/// Requests that wait for a response.
+#[derive(Default)]
+struct Calls {
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Response>>>,
+}
+
+impl Calls {
+    fn is_waiting(&self, number: u64) -> bool {
+        self.waiting.lock().contains_key(&number)
+    }
+
+    fn complete(&self, number: u64, response: Response) {
+        if let Some(responder) = self.waiting.lock().remove(&number) {
+            let _gave_up = responder.send(response);
+        }
+    }
+
+    fn fail_all(&self, why: &str) {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        for responder in waiting.into_values() {
+            let _gave_up = responder.send(Err(NoResponse(why.to_owned())));
+        }
+    }
+}
+
+/// A call that waits for its response; dropped, it is deregistered.
+struct CallGuard<'a> {
+    calls: &'a Calls,
+    number: u64,
+}
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        self.calls.waiting.lock().remove(&self.number);
+    }
+}
+
+struct Outgoing {
+    number: u64,
+    frame: EncodedFrame,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Until when requests fail at once, and why.
+type Backoff = Arc<Mutex<Option<(rt::Instant, String)>>>;
+
+/// A connection to a node for one class of messages, whether it is up or not.
+pub(super) struct PeerConnection {
+    queue: mpsc::UnboundedSender<Outgoing>,
+    budget: Arc<Semaphore>,
+    calls: Arc<Calls>,
+    backoff: Backoff,
+}
+
+impl PeerConnection {
+    pub(super) fn new(local: &Arc<LocalNode>, node: NodeId, class: ConnectionClass) -> Self {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let (calls, backoff): (Arc<Calls>, Backoff) = Default::default();
+        let task = ConnectionTask { local: local.clone(), node, class, calls: calls.clone(), backoff: backoff.clone() };
+        rt::spawn_critical("peer-connection", Owner::process(), task.run(waiting));
+        Self { queue, budget: call_budget(), calls, backoff }
+    }
+
+    /// Sends a request; waits for its response as long as the caller does.
+    pub(super) async fn call(&self, ends: (ReplicaId, ReplicaId), request: &Message) -> Response {
+        if let Some((until, why)) = &*self.backoff.lock()
+            && rt::now() < *until
+        {
+            return Err(NoResponse(why.clone()));
+        }
+        let number = self.calls.next.fetch_add(1, Ordering::Relaxed);
+        let frame = EncodedFrame::request(number, ends, request).map_err(|error| NoResponse(error.to_string()))?;
+        let closed = || NoResponse("the connection is closed".to_owned());
+        let budget = Arc::clone(&self.budget).acquire_many_owned(units(frame.bytes)).await.map_err(|_| closed())?;
+        let (responder, response) = oneshot::channel();
+        self.calls.waiting.lock().insert(number, responder);
+        let _guard = CallGuard { calls: &self.calls, number };
+        self.queue.send(Outgoing { number, frame, _permit: budget }).map_err(|_| closed())?;
+        response.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+/// True if the other node has closed the connection, rather than fallen silent.
+fn is_reset(why: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(why.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
+/// True if the port is closed, which only the operating system reports: a node that rejects sends a response.
+fn is_port_closed(why: &io::Error) -> bool {
+    why.raw_os_error().is_some() && why.kind() == io::ErrorKind::ConnectionRefused
+}
+
+/// The task that keeps one connection open.
+struct ConnectionTask {
+    local: Arc<LocalNode>,
+    node: NodeId,
+    class: ConnectionClass,
+    calls: Arc<Calls>,
+    backoff: Backoff,
+}
+
+/// A pause of this length or up to half less, so that nodes do not reconnect all at once.
+fn jittered(pause: Duration) -> Duration {
+    let half = u64::try_from(pause.as_nanos() / 2).unwrap_or(u64::MAX).max(1);
+    pause - Duration::from_nanos(rt::random_u64() % half)
+}
+
+impl ConnectionTask {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
+        let mut pause = PAUSE_MIN;
+        while let Some(first) = queue.recv().await {
+            let why = match self.connect().await {
+                Ok(stream) => {
+                    pause = PAUSE_MIN;
+                    *self.backoff.lock() = None;
+                    let why = self.exchange(stream, first, &mut queue).await;
+                    if is_reset(&why) {
+                        let (known, confirmation) = oneshot::channel();
+                        self.local.peer_closed(self.node, confirmation);
+                        let has_died = self.probe_process_died().await;
+                        if has_died {
+                            tracing::info!(node = self.node.0, "the process of a node has died: {why}");
+                        }
+                        let _ = known.send(has_died);
+                    }
+                    why
+                }
+                Err(error) => {
+                    let until = rt::now() + jittered(pause);
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    *self.backoff.lock() = Some((until, error.to_string()));
+                    error
+                }
+            };
+            tracing::debug!(node = self.node.0, class = ?self.class, "connection to another node: {why}");
+            while queue.try_recv().is_ok() {}
+            self.calls.fail_all(&why.to_string());
+        }
+    }
+
+    /// True if the node's port is closed. A process that ends closes its port a while before or after its connections:
+    /// only an answered handshake shows that it is alive.
+    async fn probe_process_died(&self) -> bool {
+        let mut refused = 0;
+        for _ in 0..PROBES_MAX {
+            let Some(address) = self.local.peers.address(self.node) else { return false };
+            match connect_to(&address, &self.local.identity(), self.class, Some(self.node)).await {
+                Err(error) if is_port_closed(&error) => refused += 1,
+                Err(error) if is_reset(&error) => refused = 0,
+                _ => return false,
+            }
+            if refused == 2 {
+                return true;
+            }
+            rt::sleep(PAUSE_MIN).await;
+        }
+        false
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let unknown =
+            || io::Error::new(io::ErrorKind::NotFound, format!("the address of node {} is not known", self.node));
+        let address = self.local.peers.address(self.node).ok_or_else(unknown)?;
+        let (stream, found) = connect_to(&address, &self.local.identity(), self.class, Some(self.node)).await?;
+        if found.node != self.node {
+            return Err(io::Error::other(format!("node {} is at {address}, not node {}", found.node, self.node)));
+        }
+        Ok(stream)
+    }
+
+    /// Sends and receives until the connection is lost; returns why.
+    async fn exchange(
+        &self,
+        stream: TcpStream,
+        first: Outgoing,
+        queue: &mut mpsc::UnboundedReceiver<Outgoing>,
+    ) -> io::Error {
+        let (reading, writing) = stream.into_split();
+        let (received_at, ping) = (AtomicI64::new(rt::now().0), Notify::new());
+        let ended = tokio::select! {
+            biased;
+            ended = self.read_frames(reading, &received_at) => ended,
+            ended = self.write_frames(writing, first, queue, &ping) => ended,
+            ended = self.detect_silence(&received_at, &ping) => ended,
+        };
+        ended.err().unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"))
+    }
+
+    async fn read_frames(&self, mut from: OwnedReadHalf, received_at: &AtomicI64) -> io::Result<()> {
+        let mut frames = FrameReader::default();
+        while let Some(Frame { kind, number, body, .. }) = frames.next(&mut from).await? {
+            received_at.store(rt::now().0, Ordering::Relaxed);
+            match kind {
+                Kind::Response => {
+                    let message = decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                    self.calls.complete(number, Ok(message));
+                }
+                Kind::NoResponse => {
+                    let why = String::from_utf8_lossy(&body).into_owned();
+                    self.calls.complete(number, Err(NoResponse(why)));
+                }
+                Kind::Pong => {}
+                Kind::Request | Kind::Ping => return Err(io::Error::other("a request where responses are expected")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_frames(
+        &self,
+        mut to: OwnedWriteHalf,
+        first: Outgoing,
+        queue: &mut mpsc::UnboundedReceiver<Outgoing>,
+        ping: &Notify,
+    ) -> io::Result<()> {
+        let (mut batch, mut next) = (Batch::default(), Some(first));
+        loop {
+            // The permit is returned when the socket has taken the bytes.
+            let mut written = Vec::new();
+            while let Some(outgoing) = next.take() {
+                if self.calls.is_waiting(outgoing.number) {
+                    batch.push(outgoing.frame);
+                    written.push(outgoing._permit);
+                }
+                next = if batch.bytes() < WRITE_BYTES { queue.try_recv().ok() } else { None };
+            }
+            to.write_all_buf(&mut batch).await?;
+            drop(written);
+            tokio::select! {
+                biased;
+                outgoing = queue.recv() => match outgoing {
+                    Some(outgoing) => next = Some(outgoing),
+                    None => return Err(io::Error::other("the connection is not needed any more")),
+                },
+                () = ping.notified() => batch.push(EncodedFrame::bare(Kind::Ping)),
+            }
+        }
+    }
+
+    /// Ends when the other node is silent although requests are outstanding.
+    async fn detect_silence(&self, received_at: &AtomicI64, ping: &Notify) -> io::Result<()> {
+        let (mut waiting_since, mut pinged_at) = (None, rt::now());
+        loop {
+            rt::sleep(PING_INTERVAL).await;
+            if self.calls.waiting.lock().is_empty() {
+                waiting_since = None;
+                if rt::now().since(pinged_at) >= IDLE_PING_INTERVAL {
+                    pinged_at = rt::now();
+                    ping.notify_one();
+                }
+                continue;
+            }
+            let since = *waiting_since.get_or_insert_with(rt::now);
+            let received_at = rt::Instant(received_at.load(Ordering::Relaxed));
+            if rt::now().since(since.max(received_at)) > PEER_SILENCE_MAX {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer, not even to a ping"));
+            }
+            ping.notify_one();
+        }
+    }
+}
+
+/// Connects to an address and completes the handshake; returns the identity of the other node.
+pub(super) async fn connect_to(
+    address: &str,
+    own: &Identity,
+    class: ConnectionClass,
+    expected: Option<NodeId>,
+) -> io::Result<(TcpStream, Identity)> {
+    let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, format!("{address}: {what}"));
+    let connected = rt::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+    let mut stream = connected.map_err(|_| late("no connection in time"))??;
+    stream.set_nodelay(true)?;
+    let request = HandshakeRequest::new(own.clone(), class, expected);
+    let said = async {
+        write_request(&mut stream, &request).await?;
+        read_response(&mut stream).await
+    };
+    let answer = rt::timeout(HANDSHAKE_TIMEOUT, said).await.map_err(|_| late("no handshake in time"))??;
+    let other = answer.map_err(|why| io::Error::new(io::ErrorKind::ConnectionRefused, format!("{address}: {why}")))?;
+    same_cluster(own, &other).map_err(io::Error::other)?;
+    Ok((stream, other))
+}
