@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::command::{Command, Decision, decode, encode};
 use super::decide::{Ask, decide};
-use super::desk::DeskQuestion;
+use super::bootstrap_service::BootstrapRequest;
 use super::error::MetadataError;
 use super::forward::{Question, Want};
 use super::image::{NodeRecord, ReplicaRecord};
@@ -210,9 +210,9 @@ fn what_was_said_before_there_were_levels_is_read_and_said_the_same() {
     let asked = Join { node: old.clone(), cluster_id: "c".into(), founders: Vec::new(), lost: Vec::new() };
     let fields = [&OLD_NODE[..], &[1, b'c', 0, 0]].concat();
     let at_a_desk = [&[1, 1][..], &fields].concat();
-    let question = DeskQuestion::Join(Box::new(asked.clone()));
+    let question = BootstrapRequest::Register(Box::new(asked.clone()));
     assert_eq!(question.encode(), at_a_desk);
-    assert_eq!(DeskQuestion::decode(&at_a_desk), Ok(question));
+    assert_eq!(BootstrapRequest::decode(&at_a_desk), Ok(question));
     let want = |join: Join| Want::Change { ask: Ask::Join(Box::new(join)), validate_only: false };
     let of_the_leader = [&[1][..], &[0; 32], &[1, 0, 9], &fields].concat();
     let question = |join: Join| Question { session: 0, number: 0, floor: 0, term: 0, want: want(join) };
@@ -224,8 +224,8 @@ fn what_was_said_before_there_were_levels_is_read_and_said_the_same() {
     let bytes = question(later.clone()).encode();
     assert_eq!(Question::decode(&bytes), Ok(question(later.clone())));
     assert!((1..4).all(|cut| Question::decode(&bytes[..bytes.len() - cut]).is_err()));
-    let question = DeskQuestion::Join(Box::new(later));
-    assert_eq!(DeskQuestion::decode(&question.encode()), Ok(question));
+    let question = BootstrapRequest::Register(Box::new(later));
+    assert_eq!(BootstrapRequest::decode(&question.encode()), Ok(question));
 }
 
 proptest! {

@@ -11,9 +11,9 @@ use ottla_raft::{Creation, Members};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use super::bootstrap_service::{BootstrapRequest, BootstrapResponse, ReplicaAssignment};
 use super::command::{Command, Decision, IntentEnd, NewShard, decode, encode};
 use super::decide::{Answer, Ask};
-use super::desk::{DeskAnswer, DeskQuestion, Place};
 use super::error::MetadataError;
 use super::forward::{Answered, Question, Want};
 use super::image::{
@@ -137,37 +137,37 @@ fn join() -> Join {
     Join { node: node.unwrap(), cluster_id: "cluster".into(), founders, lost: vec![ReplicaId(7)] }
 }
 
-/// What a node that starts asks of others.
-pub(crate) fn desk_question(data: &[u8]) {
-    if let Ok(question) = DeskQuestion::decode(data) {
-        assert_eq!(DeskQuestion::decode(&question.encode()).as_ref(), Ok(&question));
+/// A request to another node's bootstrap service.
+pub(crate) fn bootstrap_request(data: &[u8]) {
+    if let Ok(request) = BootstrapRequest::decode(data) {
+        assert_eq!(BootstrapRequest::decode(&request.encode()).as_ref(), Ok(&request));
     }
 }
 
-pub(crate) fn desk_question_seeds() -> Vec<Vec<u8>> {
-    let hello = DeskQuestion::Hello { node: NodeId(2), directory: Uuid::from_u128(4), lost: vec![ReplicaId(7)] };
-    [hello, DeskQuestion::Join(Box::new(join()))].map(|question| question.encode().to_vec()).to_vec()
+pub(crate) fn bootstrap_request_seeds() -> Vec<Vec<u8>> {
+    let locate = BootstrapRequest::Locate { node: NodeId(2), directory: Uuid::from_u128(4), lost: vec![ReplicaId(7)] };
+    [locate, BootstrapRequest::Register(Box::new(join()))].map(|request| request.encode().to_vec()).to_vec()
 }
 
-/// What they answer.
-pub(crate) fn desk_answer(data: &[u8]) {
-    if let Ok(answer) = DeskAnswer::decode(data) {
-        assert_eq!(DeskAnswer::decode(&answer.encode()).as_ref(), Ok(&answer));
+/// Its response.
+pub(crate) fn bootstrap_response(data: &[u8]) {
+    if let Ok(response) = BootstrapResponse::decode(data) {
+        assert_eq!(BootstrapResponse::decode(&response.encode()).as_ref(), Ok(&response));
     }
 }
 
-pub(crate) fn desk_answer_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn bootstrap_response_seeds() -> Vec<Vec<u8>> {
     let founders = || vec![replica(1), replica(2)];
-    let place = Some(Place { replica: replica(2), founds: true });
-    let answers = [
-        DeskAnswer::Empty { directory: Uuid::from_u128(4) },
-        DeskAnswer::Known { founders: founders(), place: None },
-        DeskAnswer::Known { founders: founders(), place },
-        DeskAnswer::Joined,
-        DeskAnswer::NotNow,
-        DeskAnswer::Refused("why".into()),
+    let assignment = Some(ReplicaAssignment { replica: replica(2), is_founder: true });
+    let responses = [
+        BootstrapResponse::Uninitialized { directory: Uuid::from_u128(4) },
+        BootstrapResponse::Located { founders: founders(), assignment: None },
+        BootstrapResponse::Located { founders: founders(), assignment },
+        BootstrapResponse::Registered,
+        BootstrapResponse::Retry,
+        BootstrapResponse::Rejected("why".into()),
     ];
-    answers.map(|answer| answer.encode().to_vec()).to_vec()
+    responses.map(|response| response.encode().to_vec()).to_vec()
 }
 
 /// What the leader answers.

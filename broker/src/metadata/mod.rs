@@ -9,7 +9,7 @@ pub mod command;
 mod config_change;
 pub mod controller;
 mod decide;
-pub mod desk;
+pub mod bootstrap_service;
 mod error;
 mod features;
 mod fencing;

@@ -12,7 +12,7 @@ use ottla_storage::env::watch;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::RwLock;
 
-use super::desk::{Member, node_of_address};
+use super::bootstrap_service::{Member, node_of_address};
 use super::image::{MetadataImage, ReplicaRecord, ShardKind};
 
 #[derive(Default)]

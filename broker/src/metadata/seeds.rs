@@ -1,7 +1,7 @@
 //! Whom a node without a place asks for one: the nodes at the seeds. When all of them hold nothing the first founds the
 //! cluster with the others.
 //!
-//! May not know: addresses, and what a node does with its place.
+//! May not know: addresses, and what a node does with its assignment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use super::controller::REFUSED_PAUSE;
-use super::desk::{self, DeskAnswer, DeskQuestion, Place};
+use super::bootstrap_service::{self, BootstrapResponse, BootstrapRequest, ReplicaAssignment};
 use super::image::ReplicaRecord;
 use super::joining::Join;
 use super::places::Places;
@@ -93,9 +93,9 @@ pub(super) fn founder(rank: u64, node: NodeId, directory: Uuid) -> ReplicaRecord
 }
 
 /// Asks at the desk of a node.
-async fn ask(host: &RaftHost, own: NodeId, to: NodeId, question: DeskQuestion) -> Option<(NodeId, DeskAnswer)> {
-    let answer = host.ask(desk::desk(own), desk::desk(to), question.encode(), DESK_WAIT).await.ok()?;
-    Some((to, DeskAnswer::decode(&answer).ok()?))
+async fn ask(host: &RaftHost, own: NodeId, to: NodeId, question: BootstrapRequest) -> Option<(NodeId, BootstrapResponse)> {
+    let answer = host.ask(bootstrap_service::bootstrap_address(own), bootstrap_service::bootstrap_address(to), question.encode(), DESK_WAIT).await.ok()?;
+    Some((to, BootstrapResponse::decode(&answer).ok()?))
 }
 
 /// Has this node told where the metadata group's replicas are, again and again: whoever leads may be none that it knows, and
@@ -105,9 +105,9 @@ pub(super) async fn introduce(host: WeakHost, own: NodeId, neighbours: Arc<dyn N
         let (nodes, _) = neighbours.at_seeds().await;
         let Some(known) = host.upgrade() else { return };
         let others = nodes.into_iter().filter(|node| *node != own);
-        let answers = join_all(others.map(|node| ask(&known, own, node, DeskQuestion::Members))).await;
+        let answers = join_all(others.map(|node| ask(&known, own, node, BootstrapRequest::Members))).await;
         for (_, answer) in answers.into_iter().flatten() {
-            if let DeskAnswer::Members(members) = answer
+            if let BootstrapResponse::Members(members) = answer
                 && !mutants::is_on(Bug::JoinerNotIntroduced)
             {
                 places.introduce(&members);
@@ -121,20 +121,20 @@ pub(super) async fn introduce(host: WeakHost, own: NodeId, neighbours: Arc<dyn N
 /// True if somebody knows, as of now, that this replica of the metadata is none that its node is to have.
 pub(super) async fn is_unknown(host: &RaftHost, own: &ReplicaRecord, neighbours: &dyn Neighbours) -> bool {
     let (nodes, _) = neighbours.at_seeds().await;
-    let hello = || DeskQuestion::Hello { node: own.node, directory: own.directory, lost: Vec::new() };
+    let locate = || BootstrapRequest::Locate { node: own.node, directory: own.directory, lost: Vec::new() };
     let others = nodes.into_iter().filter(|node| *node != own.node);
-    let answers = join_all(others.map(|node| ask(host, own.node, node, hello()))).await;
+    let answers = join_all(others.map(|node| ask(host, own.node, node, locate()))).await;
     answers.into_iter().flatten().any(|(_, answer)| match answer {
-        DeskAnswer::Known { place, .. } => place.is_none_or(|place| place.replica.id != own.id),
-        DeskAnswer::Empty { .. }
-        | DeskAnswer::Joined
-        | DeskAnswer::NotNow
-        | DeskAnswer::Refused(_)
-        | DeskAnswer::Members(_) => false,
+        BootstrapResponse::Located { assignment, .. } => assignment.is_none_or(|assignment| assignment.replica.id != own.id),
+        BootstrapResponse::Uninitialized { .. }
+        | BootstrapResponse::Registered
+        | BootstrapResponse::Retry
+        | BootstrapResponse::Rejected(_)
+        | BootstrapResponse::Members(_) => false,
     })
 }
 
-/// Asks everybody until this node has its place, or founds the cluster if it is the first and `may_found`.
+/// Asks everybody until this node has its assignment, or founds the cluster if it is the first and `may_found`.
 pub(super) async fn seek(
     host: &RaftHost,
     own: NodeId,
@@ -142,27 +142,27 @@ pub(super) async fn seek(
     directory: Uuid,
     join: &Join,
     may_found: bool,
-) -> (Vec<ReplicaRecord>, Place) {
-    let ask = |to: NodeId, question: DeskQuestion| ask(host, own, to, question);
+) -> (Vec<ReplicaRecord>, ReplicaAssignment) {
+    let ask = |to: NodeId, question: BootstrapRequest| ask(host, own, to, question);
     loop {
         let (nodes, are_all) = neighbours.at_seeds().await;
-        let hello = || DeskQuestion::Hello { node: own, directory, lost: join.lost.clone() };
+        let locate = || BootstrapRequest::Locate { node: own, directory, lost: join.lost.clone() };
         let others = nodes.iter().copied().filter(|node| *node != own);
-        let answers: Vec<_> = join_all(others.map(|node| ask(node, hello()))).await;
+        let answers: Vec<_> = join_all(others.map(|node| ask(node, locate()))).await;
         let answers: Vec<_> = answers.into_iter().flatten().collect();
         let mut directories = BTreeMap::from([(own, directory)]);
         let mut stranger_to = None;
         for (node, answer) in answers {
             match answer {
-                DeskAnswer::Known { founders, place: Some(place) } => return (founders, place),
-                DeskAnswer::Known { place: None, .. } => stranger_to = Some(node),
-                DeskAnswer::Empty { directory } => drop(directories.insert(node, directory)),
-                DeskAnswer::Joined | DeskAnswer::NotNow | DeskAnswer::Refused(_) | DeskAnswer::Members(_) => {}
+                BootstrapResponse::Located { founders, assignment: Some(assignment) } => return (founders, assignment),
+                BootstrapResponse::Located { assignment: None, .. } => stranger_to = Some(node),
+                BootstrapResponse::Uninitialized { directory } => drop(directories.insert(node, directory)),
+                BootstrapResponse::Registered | BootstrapResponse::Retry | BootstrapResponse::Rejected(_) | BootstrapResponse::Members(_) => {}
             }
         }
         if let Some(node) = stranger_to {
-            let answer = ask(node, DeskQuestion::Join(Box::new(join.clone()))).await;
-            if let Some((_, DeskAnswer::Refused(why))) = answer {
+            let answer = ask(node, BootstrapRequest::Register(Box::new(join.clone()))).await;
+            if let Some((_, BootstrapResponse::Rejected(why))) = answer {
                 tracing::error!("this node is not registered: {why}");
                 rt::sleep(REFUSED_PAUSE).await;
             }
@@ -176,7 +176,7 @@ pub(super) async fn seek(
             let founders: Vec<_> =
                 ranked.filter_map(|(rank, node)| Some(founder(rank, *node, *directories.get(node)?))).collect();
             let own = founders[0];
-            return (founders, Place { replica: own, founds: true });
+            return (founders, ReplicaAssignment { replica: own, is_founder: true });
         }
         rt::sleep(SEEK_PAUSE).await;
     }

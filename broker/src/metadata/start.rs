@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::balancer;
 use super::belonging;
 use super::controller::{Metadata, random_uuid};
-use super::desk::{Desk, Place};
+use super::bootstrap_service::{BootstrapService, ReplicaAssignment};
 use super::error::MetadataError;
 use super::heartbeats;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
@@ -208,7 +208,7 @@ impl Metadata {
         if alone && recovered.is_none() && !seeds.may_found {
             return Err(StartError::LeftAlone);
         }
-        let desk = Desk::open(host, config.node_id, directory_id, recovered.is_none() && seeds.may_found);
+        let bootstrap = BootstrapService::open(host, config.node_id, directory_id, recovered.is_none() && seeds.may_found);
         let opened = match recovered {
             Some(replica) => match open(host, &directory, replica, &config).await {
                 Err(StartError::Raft(RaftError::Damaged { replica, what })) if !alone => {
@@ -226,15 +226,15 @@ impl Metadata {
         let (group, images, founders) = match opened {
             Some(opened) => opened,
             None => {
-                let own = Place { replica: founder(0, config.node_id, directory_id), founds: true };
-                let (founders, place) = match &seeds.neighbours {
+                let own = ReplicaAssignment { replica: founder(0, config.node_id, directory_id), is_founder: true };
+                let (founders, assignment) = match &seeds.neighbours {
                     None => (vec![own.replica], own),
                     Some(neighbours) => {
                         seek(host, config.node_id, &**neighbours, directory_id, &join, seeds.may_found).await
                     }
                 };
-                desk.takes_place();
-                create(host, &directory, founders, place, &config).await?
+                bootstrap.set_assigned();
+                create(host, &directory, founders, assignment, &config).await?
             }
         };
         join.founders = match founders.is_empty() {
@@ -244,7 +244,7 @@ impl Metadata {
         };
         seeds.places.founded_by(&founders);
         let metadata = Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), join.clone());
-        desk.knows(&metadata, founders);
+        bootstrap.set_cluster(&metadata, founders);
         // Without one of these the node would seem well and not be: its replica of the metadata stops, and with it the
         // node.
         let owner = metadata.group().owner();
@@ -329,21 +329,21 @@ async fn open(
     Ok((group, images, founders))
 }
 
-/// Takes a place: as one of the founders, or as a member that knows nothing yet.
+/// Creates the replica that is assigned: as one of the founders, or as an empty member.
 async fn create(
     host: &RaftHost,
     directory: &Arc<dyn Directory>,
     founders: Vec<ReplicaRecord>,
-    place: Place,
+    assignment: ReplicaAssignment,
     config: &Arc<Config>,
 ) -> Result<Opened, StartError> {
     let (machine, images) = MetadataReplica::new(Machine::new(Arc::clone(config)));
-    let members = match place.founds {
+    let members = match assignment.is_founder {
         true => Members::of(founders.iter().map(|founder| founder.id)),
         false => Members::default(),
     };
     let creation = ShardCreation::metadata(founders.clone()).encode();
-    let group = host.create(directory.clone(), place.replica.id, creation, members, Box::new(machine)).await?;
+    let group = host.create(directory.clone(), assignment.replica.id, creation, members, Box::new(machine)).await?;
     Ok((group, images, founders))
 }
 

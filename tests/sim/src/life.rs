@@ -12,7 +12,7 @@ use ottla_broker::coordinator::lag::Lags;
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{
     self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, Places, Seeds,
-    board, desk,
+    board, bootstrap_address,
 };
 use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::Partitions;
@@ -170,10 +170,10 @@ async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<Meta
 fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: Arc<Places>) -> Seeds {
     for founder in (1..=founders).map(SimNode) {
         network.place(ReplicaId(u64::from(founder.0)), founder);
-        network.place(desk(broker(founder)), founder);
+        network.place(bootstrap_address(broker(founder)), founder);
         network.place(board(broker(founder)), founder);
     }
-    network.place(desk(broker(node)), node);
+    network.place(bootstrap_address(broker(node)), node);
     network.place(board(broker(node)), node);
     let all: Vec<_> = (1..=told).map(|n| (broker(SimNode(n)), format!("node-{n}:19092"))).collect();
     Seeds::of(broker(node), &all, places)
