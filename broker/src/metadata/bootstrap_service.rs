@@ -25,9 +25,9 @@ use uuid::Uuid;
 use super::controller::{Inner, Metadata};
 use super::error::MetadataError;
 use super::fields::{read_ids, read_replica, read_replicas, write_ids, write_replica, write_replicas};
-use super::forward::{read_join, write_join};
+use super::forward::{read_registration, write_registration};
 use super::image::{MetadataImage, ReplicaRecord, ShardId};
-use super::joining::Join;
+use super::registration::NodeRegistration;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 const VERSION: u8 = 1;
@@ -59,7 +59,7 @@ pub(super) enum BootstrapRequest {
     /// Returns the replica of the metadata group that this node has in this directory and that is not lost.
     Locate { node: NodeId, directory: Uuid, lost: Vec<ReplicaId> },
     /// Registers the node.
-    Register(Box<Join>),
+    Register(Box<NodeRegistration>),
     /// Returns the members of the metadata group. A node that knows only the founders cannot reach a leader that is none of them.
     Members,
 }
@@ -113,7 +113,7 @@ impl BootstrapRequest {
         w.u8(VERSION);
         match self {
             Self::Locate { node, directory, lost } => write_ids(w.u8(0).i32(node.0).uuid(directory), lost),
-            Self::Register(join) => write_join(w.u8(1), join),
+            Self::Register(registration) => write_registration(w.u8(1), registration),
             Self::Members => drop(w.u8(2)),
         }
         w.finish()
@@ -126,7 +126,7 @@ impl BootstrapRequest {
                 let (node, directory) = (NodeId(r.i32("node id")?), r.uuid("directory")?);
                 Self::Locate { node, directory, lost: read_ids(&mut r)? }
             }
-            1 => Self::Register(Box::new(read_join(&mut r)?)),
+            1 => Self::Register(Box::new(read_registration(&mut r)?)),
             2 => Self::Members,
             tag => return Err(CodecError::Tag("question", tag)),
         };
@@ -197,7 +197,7 @@ enum Cluster {
 /// A node's bootstrap service.
 pub(super) struct BootstrapService {
     directory: Uuid,
-    cluster: Mutex<Behind>,
+    cluster: Mutex<Cluster>,
 }
 
 impl BootstrapService {
@@ -235,7 +235,7 @@ impl BootstrapService {
         let Some(metadata) = Metadata::upgrade(&metadata) else { return BootstrapResponse::Retry };
         match request {
             BootstrapRequest::Members => BootstrapResponse::Members(members(&metadata.image())),
-            BootstrapRequest::Register(join) => match metadata.join(*join).await {
+            BootstrapRequest::Register(registration) => match metadata.register(*registration).await {
                 Ok(()) => BootstrapResponse::Registered,
                 Err(MetadataError::UnsupportedVersion(why)) => BootstrapResponse::Rejected(why),
                 Err(_) => BootstrapResponse::Retry,
@@ -296,10 +296,11 @@ mod tests {
             state: NodeState::Active,
             liveness: crate::metadata::Liveness::default(),
         };
-        let join = Join { node, cluster_id: "c".into(), founders: vec![replica], lost: vec![ReplicaId(9)] };
+        let registration =
+            NodeRegistration { node, cluster_id: "c".into(), founders: vec![replica], lost: vec![ReplicaId(9)] };
         let locate =
             BootstrapRequest::Locate { node: NodeId(1), directory: replica.directory, lost: vec![ReplicaId(1)] };
-        for request in [locate, BootstrapRequest::Register(Box::new(join)), BootstrapRequest::Members] {
+        for request in [locate, BootstrapRequest::Register(Box::new(registration)), BootstrapRequest::Members] {
             let bytes = request.encode();
             assert!((0..bytes.len()).all(|cut| BootstrapRequest::decode(&bytes[..cut]).is_err()));
             assert_eq!(BootstrapRequest::decode(&bytes), Ok(request));

@@ -43,9 +43,9 @@ impl Cluster {
         let session_timeout = self.session_timeout;
         let founders: Vec<_> = founders.iter().map(|node| (*node, node.to_string())).collect();
         let begun = sim::spawn_on(machine_of(node), async move {
-            let places = Arc::new(Places::default());
-            let seeds = Seeds::of(node, &founders, places.clone());
-            let host = RaftHost::new(network.seen_by(machine_of(node), places), RaftOptions::default());
+            let peer_table = Arc::new(PeerTable::default());
+            let seeds = Seeds::of(node, &founders, peer_table.clone());
+            let host = RaftHost::new(network.seen_by(machine_of(node), peer_table), RaftOptions::default());
             network.attach(machine_of(node), host.clone());
             let mut config = Config::default();
             config.node_id = node;
@@ -302,12 +302,12 @@ fn a_node_that_was_replaced_while_it_was_away_learns_that_it_is_no_member_any_mo
         (cluster.wiped, _) = (0, cluster.memories.insert(NODES[2], old));
         let (back, host) = cluster.start(NODES[2]).await;
         assert_eq!(back.group().replica(), ReplicaId(3));
-        let mut expelled = back.expelled();
-        let told = rt::timeout(PATIENCE * 12, expelled.wait_for(Option::is_some)).await.unwrap();
+        let mut removed = back.removed_from_cluster();
+        let told = rt::timeout(PATIENCE * 12, removed.wait_for(Option::is_some)).await.unwrap();
         assert_eq!(*told.unwrap(), Some(ReplicaId(3)));
         host.shutdown().await;
         for (metadata, _) in &all {
-            assert_eq!(*metadata.expelled().borrow(), None);
+            assert_eq!(*metadata.removed_from_cluster().borrow(), None);
         }
         shut_down(&all).await;
     });

@@ -20,15 +20,15 @@ use super::command::IntentEnd;
 use super::decide::{Answer, Ask};
 use super::error::MetadataError;
 use super::image::{IntentKey, MetadataImage, ShardId, Topic};
-use super::joining::Join;
-use super::joint::{Coalesced, Joint};
 use super::names;
 use super::peers::Peers;
 use super::reassign::plan;
+use super::registration::NodeRegistration;
 use super::requests::{
     ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes,
     Reassignment, TopicName,
 };
+use super::single_flight::{Coalesced, SingleFlight};
 use super::writer::{JOBS_MAX, Writer};
 use crate::config::Config;
 
@@ -37,9 +37,9 @@ const AUTO_CREATE_MAX: usize = 256;
 /// Ends of intents reported in one job.
 const INTENT_ENDS_MAX: usize = 2_048;
 /// A node that could not register tries again after this long.
-pub(super) const JOIN_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const REGISTRATION_RETRY: Duration = Duration::from_millis(500);
 /// The same for one that was refused: what is wrong with it does not pass by itself.
-pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+pub(super) const REJECTED_RETRY: Duration = Duration::from_secs(10);
 /// How long a change waits for its entry when the caller does not say.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -50,13 +50,13 @@ pub struct Metadata(Arc<Inner>);
 pub(super) struct Inner {
     node_id: NodeId,
     peers: Arc<Peers>,
-    creating: Joint<Result<CreatedTopic, MetadataError>>,
+    creating: SingleFlight<Result<CreatedTopic, MetadataError>>,
     reading: Coalesced<Result<(), MetadataError>>,
     producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
     /// What this node says about itself.
-    join: Join,
+    registration: NodeRegistration,
     /// This node's replica of the metadata, once the others have said that it is none of theirs any more.
-    expelled: watch::Sender<Option<ReplicaId>>,
+    removed: watch::Sender<Option<ReplicaId>>,
     /// This node has said that it stops, and sends no heartbeat any more.
     stopping: AtomicBool,
 }
@@ -81,7 +81,7 @@ impl Metadata {
         group: GroupHandle,
         images: watch::Receiver<Arc<MetadataImage>>,
         base: Arc<Config>,
-        join: Join,
+        registration: NodeRegistration,
     ) -> Self {
         let (jobs, receiver) = mpsc::channel(JOBS_MAX);
         let writer = Writer { group: group.clone(), images: images.clone(), jobs: receiver, base };
@@ -89,11 +89,11 @@ impl Metadata {
         Self(Arc::new(Inner {
             node_id,
             peers: Peers::start(host, group, images, jobs),
-            creating: Joint::new(AUTO_CREATE_MAX),
+            creating: SingleFlight::new(AUTO_CREATE_MAX),
             reading: Coalesced::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
-            join,
-            expelled: watch::Sender::new(None),
+            registration,
+            removed: watch::Sender::new(None),
             stopping: AtomicBool::new(false),
         }))
     }
@@ -119,12 +119,12 @@ impl Metadata {
     /// This node's replica of the metadata, once the others have said that it is none of theirs any more: nobody tells it
     /// anything, and it is to go.
     #[must_use]
-    pub fn expelled(&self) -> watch::Receiver<Option<ReplicaId>> {
-        self.0.expelled.subscribe()
+    pub fn removed_from_cluster(&self) -> watch::Receiver<Option<ReplicaId>> {
+        self.0.removed.subscribe()
     }
 
-    pub(super) fn expel(&self) {
-        self.0.expelled.send_replace(Some(self.group().replica()));
+    pub(super) fn set_removed_from_cluster(&self) {
+        self.0.removed.send_replace(Some(self.group().replica()));
     }
 
     /// This node.
@@ -419,29 +419,29 @@ impl Metadata {
 
     /// Replicas on this node's disks cannot take part any more: they are to be rebuilt under new ids. Returns at once.
     pub fn report_lost(&self, lost: Vec<ReplicaId>) {
-        let join = Join { lost, ..self.0.join.clone() };
-        rt::spawn_critical("registration", self.group().owner(), self.clone().keep_joining(join));
+        let registration = NodeRegistration { lost, ..self.0.registration.clone() };
+        rt::spawn_critical("registration", self.group().owner(), self.clone().keep_registering(registration));
     }
 
     /// Registers the node as soon as the group can; a group without a quorum stops no node.
-    pub(super) async fn keep_joining(self, join: Join) {
+    pub(super) async fn keep_registering(self, registration: NodeRegistration) {
         loop {
-            match self.join(join.clone()).await {
+            match self.register(registration.clone()).await {
                 Ok(()) => return,
                 Err(MetadataError::Stopped(why)) => return tracing::error!("this node is not registered: {why}"),
                 Err(MetadataError::UnsupportedVersion(why)) => {
                     tracing::error!("this node is not registered: {why}");
-                    rt::sleep(REFUSED_PAUSE).await;
+                    rt::sleep(REJECTED_RETRY).await;
                 }
                 Err(error) => tracing::warn!("this node is not registered yet: {error}"),
             }
-            rt::sleep(JOIN_PAUSE).await;
+            rt::sleep(REGISTRATION_RETRY).await;
         }
     }
 
     /// Registers a node that starts.
-    pub(super) async fn join(&self, join: Join) -> Result<(), MetadataError> {
-        self.ask(Ask::Join(Box::new(join)), false, TIMEOUT).await.map(|_| ())
+    pub(super) async fn register(&self, registration: NodeRegistration) -> Result<(), MetadataError> {
+        self.ask(Ask::RegisterNode(Box::new(registration)), false, TIMEOUT).await.map(|_| ())
     }
 }
 

@@ -16,12 +16,12 @@ use super::error::MetadataError;
 use super::features;
 use super::fencing;
 use super::image::{IntentKey, MetadataImage, ReplicaRecord, ShardId, ShardKind, Topic};
-use super::joining::{Join, join_cluster};
 use super::liveness::LivenessChange;
 use super::moves;
 use super::names;
 use super::nodes;
 use super::placement::{self, Placement, default_factor, factor_in_force};
+use super::registration::{NodeRegistration, register};
 use super::requests::{
     ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, TopicName,
 };
@@ -49,7 +49,7 @@ pub(super) enum Ask {
     ChangeConfig(ConfigChange),
     AllocateProducerIds,
     EndIntents(Vec<(IntentKey, IntentEnd)>),
-    Join(Box<Join>),
+    RegisterNode(Box<NodeRegistration>),
     /// A shard's replicas are to lie on these nodes, preferred leader first; those that lie there stay.
     ChangeReplicas {
         shard: ShardId,
@@ -83,7 +83,7 @@ impl Ask {
             Self::AllocateProducerIds
             | Self::EndIntents(_)
             | Self::EnsureInternal { .. }
-            | Self::Join(_)
+            | Self::RegisterNode(_)
             | Self::ForgetReplicas { .. }
             | Self::Balance
             | Self::SetLiveness(_) => true,
@@ -146,7 +146,9 @@ pub(super) fn decide(image: &MetadataImage, ask: &Ask) -> Result<Decided, Metada
             let commands = open.map(|(key, end)| Command::EndIntent { key: *key, end: *end }).collect();
             Ok(Decided { commands, answer: Answer::Done })
         }
-        Ask::Join(join) => Ok(Decided { commands: join_cluster(image, join)?, answer: Answer::Done }),
+        Ask::RegisterNode(registration) => {
+            Ok(Decided { commands: register(image, registration)?, answer: Answer::Done })
+        }
         Ask::Drain { nodes, drain } => {
             Ok(Decided { commands: nodes::drain(image, nodes, *drain)?, answer: Answer::Done })
         }

@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::command::Command;
 use super::decide::{Answer, Ask, decide};
 use super::image::{ReplicaRecord, ShardId, ShardKind};
-use super::joining::Join;
 use super::machine::{Machine, Outcome};
 use super::placement_tests::{cluster, node};
+use super::registration::NodeRegistration;
 use super::requests::*;
 use crate::config::{Config, Inputs};
 
@@ -22,8 +22,8 @@ fn found(config: Config) -> Machine {
     let local = node(1, None, &[100]);
     let directory = local.directories[0].id;
     let founders = vec![ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory }];
-    let join = Join { node: local, cluster_id: "abc".into(), founders, lost: Vec::new() };
-    ask(&mut machine, Ask::Join(Box::new(join))).unwrap();
+    let registration = NodeRegistration { node: local, cluster_id: "abc".into(), founders, lost: Vec::new() };
+    ask(&mut machine, Ask::RegisterNode(Box::new(registration))).unwrap();
     machine
 }
 
@@ -71,8 +71,9 @@ fn the_first_node_founds_the_cluster_and_its_pool() {
     // A second start registers again and makes nothing new.
     let epoch = image.nodes[&NodeId(1)].epoch;
     let local = node(1, None, &[50]);
-    let join = Join { node: local, cluster_id: "other".into(), founders: Vec::new(), lost: Vec::new() };
-    ask(&mut machine, Ask::Join(Box::new(join))).unwrap();
+    let registration =
+        NodeRegistration { node: local, cluster_id: "other".into(), founders: Vec::new(), lost: Vec::new() };
+    ask(&mut machine, Ask::RegisterNode(Box::new(registration))).unwrap();
     assert_eq!((machine.image().shards.len(), &*machine.image().cluster_id), (3, "abc"));
     assert!(machine.image().nodes[&NodeId(1)].epoch > epoch);
 }

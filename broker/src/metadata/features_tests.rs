@@ -8,16 +8,16 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use proptest::prelude::*;
 
+use super::bootstrap_service::BootstrapRequest;
 use super::command::{Command, Decision, decode, encode};
 use super::decide::{Ask, decide};
-use super::bootstrap_service::BootstrapRequest;
 use super::error::MetadataError;
 use super::forward::{Question, Want};
 use super::image::{NodeRecord, ReplicaRecord};
-use super::joining::Join;
 use super::levels::{FEATURE, FeatureLevel, Levels};
 use super::machine::{Machine, Outcome, Refusal};
 use super::placement_tests::node;
+use super::registration::NodeRegistration;
 use super::requests::{FeatureUpdate, UpgradeType};
 use crate::codec::CodecError;
 use crate::config::Config;
@@ -33,13 +33,18 @@ fn node_of(id: i32, levels: Levels) -> NodeRecord {
     NodeRecord { levels, ..node(id, None, &[100]) }
 }
 
-fn join(node: NodeRecord, founders: i32) -> Join {
+fn registration(node: NodeRecord, founders: i32) -> NodeRegistration {
     let founder = |id: i32| ReplicaRecord {
         id: ReplicaId(u64::from(id.unsigned_abs())),
         node: NodeId(id),
         directory: node_of(id, LATER).directories[0].id,
     };
-    Join { node, cluster_id: "abc".into(), founders: (1..=founders).map(founder).collect(), lost: Vec::new() }
+    NodeRegistration {
+        node,
+        cluster_id: "abc".into(),
+        founders: (1..=founders).map(founder).collect(),
+        lost: Vec::new(),
+    }
 }
 
 fn ask(machine: &mut Machine, ask: &Ask) -> Result<(), MetadataError> {
@@ -55,7 +60,7 @@ fn found(founders: &[Levels]) -> (Machine, Vec<Result<(), ErrorCode>>) {
     let mut machine = Machine::new(Arc::new(Config::default())).understanding(LATER);
     let count = i32::try_from(founders.len()).unwrap();
     let came = (1..).zip(founders).map(|(id, levels)| {
-        let ask_to_join = Ask::Join(Box::new(join(node_of(id, *levels), count)));
+        let ask_to_join = Ask::RegisterNode(Box::new(registration(node_of(id, *levels), count)));
         ask(&mut machine, &ask_to_join).map_err(|error| error.code())
     });
     let came = came.collect();
@@ -63,7 +68,7 @@ fn found(founders: &[Levels]) -> (Machine, Vec<Result<(), ErrorCode>>) {
 }
 
 fn rejoin(machine: &mut Machine, id: i32, levels: Levels) -> Result<(), MetadataError> {
-    ask(machine, &Ask::Join(Box::new(join(node_of(id, levels), 1))))
+    ask(machine, &Ask::RegisterNode(Box::new(registration(node_of(id, levels), 1))))
 }
 
 fn raise(level: i16, kind: UpgradeType) -> Ask {
@@ -92,7 +97,7 @@ fn a_cluster_begins_at_the_newest_level_that_all_its_founders_understand() {
     let (machine, _) = found(&[levels(1, 2), levels(1, 2), levels(1, 2)]);
     assert_eq!(machine.image().level, FeatureLevel(2));
     let mut early = Machine::new(Arc::new(Config::default()));
-    ask(&mut early, &Ask::Join(Box::new(join(node_of(1, levels(1, 2)), 3)))).unwrap();
+    ask(&mut early, &Ask::RegisterNode(Box::new(registration(node_of(1, levels(1, 2)), 3)))).unwrap();
     assert_eq!(early.image().level, FeatureLevel::FIRST);
     assert!(ask(&mut early, &raise(2, UpgradeType::Upgrade)).is_err());
     let (_, came) = found(&[levels(2, 3), Levels::FIRST]);
@@ -207,20 +212,29 @@ fn what_was_said_before_there_were_levels_is_read_and_said_the_same() {
     let registered = vec![Command::RegisterNode(old.clone())];
     assert_eq!(encode(RaftIndex(0), &registered), command);
     assert_eq!(decode(&command), Ok(Decision { decided_on: Some(RaftIndex(0)), commands: registered }));
-    let asked = Join { node: old.clone(), cluster_id: "c".into(), founders: Vec::new(), lost: Vec::new() };
+    let asked = NodeRegistration { node: old.clone(), cluster_id: "c".into(), founders: Vec::new(), lost: Vec::new() };
     let fields = [&OLD_NODE[..], &[1, b'c', 0, 0]].concat();
     let at_a_desk = [&[1, 1][..], &fields].concat();
     let question = BootstrapRequest::Register(Box::new(asked.clone()));
     assert_eq!(question.encode(), at_a_desk);
     assert_eq!(BootstrapRequest::decode(&at_a_desk), Ok(question));
-    let want = |join: Join| Want::Change { ask: Ask::Join(Box::new(join)), validate_only: false };
+    let want = |registration: NodeRegistration| Want::Change {
+        ask: Ask::RegisterNode(Box::new(registration)),
+        validate_only: false,
+    };
     let of_the_leader = [&[1][..], &[0; 32], &[1, 0, 9], &fields].concat();
-    let question = |join: Join| Question { session: 0, number: 0, floor: 0, term: 0, want: want(join) };
+    let question = |registration: NodeRegistration| Question {
+        session: 0,
+        number: 0,
+        floor: 0,
+        term: 0,
+        want: want(registration),
+    };
     assert_eq!(question(asked.clone()).encode(), of_the_leader);
     assert_eq!(Question::decode(&of_the_leader), Ok(question(asked.clone())));
 
     // With levels that are worth a word it ends in them.
-    let later = Join { node: NodeRecord { levels: LATER, ..old }, ..asked };
+    let later = NodeRegistration { node: NodeRecord { levels: LATER, ..old }, ..asked };
     let bytes = question(later.clone()).encode();
     assert_eq!(Question::decode(&bytes), Ok(question(later.clone())));
     assert!((1..4).all(|cut| Question::decode(&bytes[..bytes.len() - cut]).is_err()));
@@ -236,7 +250,7 @@ proptest! {
         for (id, oldest, more, raises) in steps {
             let asked = match raises {
                 true => raise(oldest, UpgradeType::Upgrade),
-                false => Ask::Join(Box::new(join(node_of(id, levels(oldest, oldest + more)), 2))),
+                false => Ask::RegisterNode(Box::new(registration(node_of(id, levels(oldest, oldest + more)), 2))),
             };
             let before = machine.image().level;
             let _ = ask(&mut machine, &asked);

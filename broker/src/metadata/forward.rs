@@ -17,10 +17,10 @@ use super::fields::{
     write_levels_at_end, write_node, write_replicas, write_values,
 };
 use super::image::{NodeRecord, ShardId};
-use super::joining::Join;
 use super::levels::FeatureLevel;
 use super::liveness::LivenessChange;
 use super::quorum::{read_quorum, write_quorum};
+use super::registration::NodeRegistration;
 use super::requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, NewPartitions, NewTopic, Nodes,
     TopicName, UpgradeType,
@@ -209,9 +209,9 @@ fn write_ask(w: &mut Writer, ask: &Ask) {
                 });
             });
         }
-        Ask::Join(join) => {
+        Ask::RegisterNode(registration) => {
             w.u8(9);
-            write_join(w, join);
+            write_registration(w, registration);
         }
         Ask::ChangeReplicas { shard, nodes } => write_nodes(w.u8(10).u64(shard.0), nodes),
         Ask::ForgetReplicas { shard, reached, left } => {
@@ -284,7 +284,7 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
             };
             Ok((key, end))
         })?),
-        9 => Ask::Join(Box::new(read_join(r)?)),
+        9 => Ask::RegisterNode(Box::new(read_registration(r)?)),
         10 => Ask::ChangeReplicas { shard: ShardId(r.u64("shard")?), nodes: read_nodes(r)? },
         11 => {
             let (shard, reached) = (ShardId(r.u64("shard")?), read_ids(r)?);
@@ -318,18 +318,18 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
 }
 
 /// What ends a question: the levels may be absent.
-pub(super) fn write_join(w: &mut Writer, join: &Join) {
-    write_node(w, &join.node);
-    w.string(&join.cluster_id);
-    write_replicas(w, &join.founders);
-    write_ids(w, &join.lost);
-    write_levels_at_end(w, join.node.levels);
+pub(super) fn write_registration(w: &mut Writer, registration: &NodeRegistration) {
+    write_node(w, &registration.node);
+    w.string(&registration.cluster_id);
+    write_replicas(w, &registration.founders);
+    write_ids(w, &registration.lost);
+    write_levels_at_end(w, registration.node.levels);
 }
 
-pub(super) fn read_join(r: &mut Reader<'_>) -> Result<Join, CodecError> {
+pub(super) fn read_registration(r: &mut Reader<'_>) -> Result<NodeRegistration, CodecError> {
     let (node, cluster_id) = (read_node(r)?, r.string("cluster id")?);
     let (founders, lost) = (read_replicas(r)?, read_ids(r)?);
-    Ok(Join { node: NodeRecord { levels: read_levels_at_end(r)?, ..node }, cluster_id, founders, lost })
+    Ok(NodeRegistration { node: NodeRecord { levels: read_levels_at_end(r)?, ..node }, cluster_id, founders, lost })
 }
 
 fn write_change(w: &mut Writer, change: &ConfigChange) {

@@ -13,9 +13,9 @@ use super::decide::{Answer, Ask};
 use super::error::MetadataError;
 use super::forward::{Answered, Question, Want};
 use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId};
-use super::joining::Join;
 use super::levels::{FeatureLevel, Levels};
 use super::liveness::{FenceReason, Liveness, LivenessChange};
+use super::registration::NodeRegistration;
 use super::requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,
     NewTopic, Nodes, QuorumMember, TopicName, UpgradeType,
@@ -42,7 +42,7 @@ fn ids() -> impl Strategy<Value = Vec<ReplicaId>> {
     vec(any::<u64>().prop_map(ReplicaId), 0..4)
 }
 
-fn join() -> impl Strategy<Value = Join> {
+fn registration() -> impl Strategy<Value = NodeRegistration> {
     let listeners = vec((text(), text(), any::<u16>()), 0..3);
     let directories = vec((id(), text(), any::<u64>()), 0..3);
     let founders = vec((any::<u64>(), any::<i32>(), id()), 0..4);
@@ -62,7 +62,7 @@ fn join() -> impl Strategy<Value = Join> {
                 liveness: Liveness::default(),
             };
             let founder = |(id, node, directory)| ReplicaRecord { id: ReplicaId(id), node: NodeId(node), directory };
-            Join { node, cluster_id, founders: founders.into_iter().map(founder).collect(), lost }
+            NodeRegistration { node, cluster_id, founders: founders.into_iter().map(founder).collect(), lost }
         })
 }
 
@@ -117,7 +117,7 @@ fn ask() -> impl Strategy<Value = Ask> {
         change().prop_map(Ask::ChangeConfig),
         Just(Ask::AllocateProducerIds),
         vec((key, end), 0..5).prop_map(Ask::EndIntents),
-        join().prop_map(|join| Ask::Join(Box::new(join))),
+        registration().prop_map(|registration| Ask::RegisterNode(Box::new(registration))),
         (any::<u64>(), nodes()).prop_map(|(shard, nodes)| Ask::ChangeReplicas { shard: ShardId(shard), nodes }),
         (any::<u64>(), ids(), ids()).prop_map(|(shard, reached, left)| Ask::ForgetReplicas {
             shard: ShardId(shard),

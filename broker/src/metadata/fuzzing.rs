@@ -19,11 +19,11 @@ use super::forward::{Answered, Question, Want};
 use super::image::{
     DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
 };
-use super::joining::Join;
 use super::levels::{FEATURE, FeatureLevel, Levels};
 use super::liveness::Liveness;
 use super::machine::Machine;
 use super::records::{Record, ShardCreation};
+use super::registration::NodeRegistration;
 use super::requests::{FeatureUpdate, Nodes, UpgradeType};
 use crate::config::Config;
 
@@ -110,7 +110,7 @@ pub(crate) fn question_seeds() -> Vec<Vec<u8>> {
     let asks = [
         Ask::AllocateProducerIds,
         Ask::EndIntents(vec![(key, IntentEnd::Done)]),
-        Ask::Join(Box::new(join())),
+        Ask::RegisterNode(Box::new(registration())),
         Ask::ChangeReplicas { shard: ShardId(1), nodes: vec![NodeId(1), NodeId(2)] },
         Ask::ForgetReplicas { shard: ShardId(1), reached: vec![ReplicaId(2)], left: vec![ReplicaId(1)] },
         Ask::Drain { nodes: Nodes::One(NodeId(1)), drain: true },
@@ -128,13 +128,13 @@ pub(crate) fn question_seeds() -> Vec<Vec<u8>> {
     changes.chain([Want::ReadIndex, Want::Quorum]).map(|want| question(want).encode().to_vec()).collect()
 }
 
-fn join() -> Join {
+fn registration() -> NodeRegistration {
     let node = world().into_iter().find_map(|command| match command {
         Command::RegisterNode(node) => Some(node),
         _ => None,
     });
     let founders = vec![replica(1), replica(2)];
-    Join { node: node.unwrap(), cluster_id: "cluster".into(), founders, lost: vec![ReplicaId(7)] }
+    NodeRegistration { node: node.unwrap(), cluster_id: "cluster".into(), founders, lost: vec![ReplicaId(7)] }
 }
 
 /// A request to another node's bootstrap service.
@@ -146,7 +146,7 @@ pub(crate) fn bootstrap_request(data: &[u8]) {
 
 pub(crate) fn bootstrap_request_seeds() -> Vec<Vec<u8>> {
     let locate = BootstrapRequest::Locate { node: NodeId(2), directory: Uuid::from_u128(4), lost: vec![ReplicaId(7)] };
-    [locate, BootstrapRequest::Register(Box::new(join()))].map(|request| request.encode().to_vec()).to_vec()
+    [locate, BootstrapRequest::Register(Box::new(registration()))].map(|request| request.encode().to_vec()).to_vec()
 }
 
 /// Its response.

@@ -162,7 +162,7 @@ impl EntryLog for Memory {
 async fn start(memory: &Memory, config: Config) -> Result<(Metadata, RaftHost), StartError> {
     let recovered: Vec<_> = memory.recovered().into_iter().collect();
     assert!(recovered.iter().all(is_metadata));
-    start_with(memory, config, &recovered, Seeds::alone(Arc::default())).await
+    start_with(memory, config, &recovered, Seeds::single_node(Arc::default())).await
 }
 
 async fn start_with(
@@ -195,7 +195,7 @@ fn a_node_that_held_what_nobody_can_name_founds_no_cluster() {
         let known = memory.recovered().unwrap();
         let nameless = RecoveredReplica { creation: Bytes::new(), lost: Some("its creation is gone".into()), ..known };
         let outcome =
-            start_with(&Memory::default(), Config::default(), &[nameless], Seeds::alone(Arc::default())).await;
+            start_with(&Memory::default(), Config::default(), &[nameless], Seeds::single_node(Arc::default())).await;
         assert!(matches!(outcome, Err(StartError::Lost { .. })));
     });
 }
@@ -204,7 +204,7 @@ fn a_node_that_held_what_nobody_can_name_founds_no_cluster() {
 fn a_node_that_has_left_its_cluster_founds_no_other_one() {
     sim::run(9, || async {
         let memory = Memory::default();
-        let outcome = start_with(&memory, Config::default(), &[], Seeds::alone(Arc::default()).to_join_only()).await;
+        let outcome = start_with(&memory, Config::default(), &[], Seeds::single_node(Arc::default()).join_only()).await;
         assert!(matches!(outcome, Err(StartError::LeftAlone)));
         assert!(memory.recovered().is_none());
     });

@@ -1,4 +1,4 @@
-//! Which replicas a shard is to have: when nodes join, lose their disks, and when shards are moved.
+//! Which replicas a shard is to have: when nodes register, lose their disks, and when shards are moved.
 
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::decide::{Ask, decide};
 use super::image::{NodeRecord, ReplicaRecord, ShardId, ShardRecord};
-use super::joining::Join;
 use super::machine::{Machine, Outcome};
 use super::placement_tests::node;
+use super::registration::NodeRegistration;
 use crate::config::Config;
 
 fn ask(machine: &mut Machine, ask: &Ask) -> Result<usize, ErrorCode> {
@@ -22,7 +22,7 @@ fn ask(machine: &mut Machine, ask: &Ask) -> Result<usize, ErrorCode> {
     Ok(decided.commands.len())
 }
 
-fn join(machine: &mut Machine, node: NodeRecord, lost: &[u64]) -> Result<usize, ErrorCode> {
+fn register(machine: &mut Machine, node: NodeRecord, lost: &[u64]) -> Result<usize, ErrorCode> {
     let founder = |id: i32| ReplicaRecord {
         id: ReplicaId(u64::from(id.unsigned_abs())),
         node: NodeId(id),
@@ -30,19 +30,19 @@ fn join(machine: &mut Machine, node: NodeRecord, lost: &[u64]) -> Result<usize, 
     };
     let founders = if node.id.0 <= 3 { (1..=3).map(founder).collect() } else { Vec::new() };
     let lost = lost.iter().copied().map(ReplicaId).collect();
-    ask(machine, &Ask::Join(Box::new(Join { node, cluster_id: "abc".into(), founders, lost })))
+    ask(machine, &Ask::RegisterNode(Box::new(NodeRegistration { node, cluster_id: "abc".into(), founders, lost })))
 }
 
 /// Three nodes have founded it: six shards of three replicas each, beside the metadata group.
 fn cluster() -> Machine {
     let mut machine = Machine::new(std::sync::Arc::new(Config::default()));
     assert_eq!(
-        join(&mut machine, node(4, None, &[100]), &[]),
+        register(&mut machine, node(4, None, &[100]), &[]),
         Err(ErrorCode::NotController),
         "who knows no founder waits"
     );
     for id in 1..=3 {
-        join(&mut machine, node(id, None, &[100]), &[]).unwrap();
+        register(&mut machine, node(id, None, &[100]), &[]).unwrap();
     }
     assert_eq!(machine.image().shards.len(), 7);
     machine
@@ -62,7 +62,7 @@ fn a_node_with_an_empty_disk_has_everything_rebuilt_under_new_ids() {
     let before = machine.image().clone();
     let mut wiped = node(2, None, &[100]);
     wiped.directories[0].id = Uuid::from_u128(999);
-    join(&mut machine, wiped.clone(), &[]).unwrap();
+    register(&mut machine, wiped.clone(), &[]).unwrap();
     for (id, record) in machine.image().shards.iter() {
         let own = record.replicas.iter().find(|replica| replica.node == NodeId(2)).unwrap();
         assert!(own.id.0 >= before.next_replica_id && own.directory == Uuid::from_u128(999));
@@ -73,7 +73,7 @@ fn a_node_with_an_empty_disk_has_everything_rebuilt_under_new_ids() {
     }
     // The same node again: nothing is rebuilt twice.
     let shards = machine.image().shards.clone();
-    join(&mut machine, wiped, &[]).unwrap();
+    register(&mut machine, wiped, &[]).unwrap();
     assert_eq!(machine.image().shards, shards);
 }
 
@@ -81,7 +81,7 @@ fn a_node_with_an_empty_disk_has_everything_rebuilt_under_new_ids() {
 fn what_is_lost_is_rebuilt_where_there_are_enough_to_rebuild_it_from() {
     let mut machine = cluster();
     let own = shard(&machine, 3).replicas.into_iter().find(|replica| replica.node == NodeId(1)).unwrap();
-    join(&mut machine, node(1, None, &[100]), &[own.id.0]).unwrap();
+    register(&mut machine, node(1, None, &[100]), &[own.id.0]).unwrap();
     let record = shard(&machine, 3);
     assert_eq!(record.leaving, [own]);
     assert_eq!(machine.image().shards.values().filter(|shard| !shard.leaving.is_empty()).count(), 1);
@@ -89,14 +89,14 @@ fn what_is_lost_is_rebuilt_where_there_are_enough_to_rebuild_it_from() {
     // Two of a kind: what is left of two is no majority.
     ask(&mut machine, &Ask::ChangeReplicas { shard: ShardId(4), nodes: vec![NodeId(1), NodeId(2)] }).unwrap();
     let own = shard(&machine, 4).replicas[0];
-    join(&mut machine, node(1, None, &[100]), &[own.id.0]).unwrap();
+    register(&mut machine, node(1, None, &[100]), &[own.id.0]).unwrap();
     assert!(shard(&machine, 4).replicas.contains(&own));
 }
 
 #[test]
 fn a_further_node_gets_a_replica_of_the_metadata_and_shards_can_be_moved_to_it() {
     let mut machine = cluster();
-    join(&mut machine, node(4, None, &[100]), &[]).unwrap();
+    register(&mut machine, node(4, None, &[100]), &[]).unwrap();
     assert_eq!(shard(&machine, 0).replicas.len(), 4);
     let before = shard(&machine, 2);
     let on =
@@ -124,7 +124,7 @@ fn a_further_node_gets_a_replica_of_the_metadata_and_shards_can_be_moved_to_it()
 #[test]
 fn who_has_left_is_forgotten_only_when_the_members_are_those_that_are_wanted() {
     let mut machine = cluster();
-    join(&mut machine, node(4, None, &[100]), &[]).unwrap();
+    register(&mut machine, node(4, None, &[100]), &[]).unwrap();
     let nodes = vec![NodeId(1), NodeId(2), NodeId(4)];
     ask(&mut machine, &Ask::ChangeReplicas { shard: ShardId(2), nodes }).unwrap();
     let moved = shard(&machine, 2);

@@ -4,12 +4,12 @@
 //! where partitions go, `controller` is the one writer. May not know: partitions' contents, sockets, requests.
 
 mod balancer;
-mod belonging;
+pub mod bootstrap_service;
 pub mod command;
 mod config_change;
 pub mod controller;
 mod decide;
-pub mod bootstrap_service;
+mod discovery;
 mod error;
 mod features;
 mod fencing;
@@ -19,8 +19,6 @@ mod forward;
 pub(crate) mod fuzzing;
 mod heartbeats;
 pub mod image;
-mod joining;
-mod joint;
 mod levels;
 mod liveness;
 pub mod machine;
@@ -28,24 +26,27 @@ pub(crate) mod members;
 mod moves;
 pub mod names;
 mod nodes;
+mod peer_table;
 mod peers;
 pub mod placement;
-mod places;
 mod quorum;
 mod reassign;
 mod records;
+mod registration;
+mod removal_detector;
 mod replica;
 pub mod requests;
-mod seeds;
 mod sessions;
 pub mod shared_map;
+mod single_flight;
 pub mod start;
 mod writer;
 
 pub use crate::codec::CodecError;
+pub use bootstrap_service::{board, bootstrap_address};
 pub use command::IntentEnd;
 pub use controller::Metadata;
-pub use desk::{board, desk};
+pub use discovery::{SeedNodes, Seeds};
 pub use error::MetadataError;
 pub use image::{
     CLUSTER_LISTENER, CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint,
@@ -56,14 +57,13 @@ pub use levels::{FEATURE, FeatureLevel, Levels};
 pub use liveness::{FenceReason, Liveness};
 pub use machine::Machine;
 pub use names::{is_internal, is_valid_topic_name};
-pub use places::Places;
+pub use peer_table::PeerTable;
 pub use records::ShardCreation;
 pub use replica::rescue_machine;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,
     NewTopic, Nodes, QuorumMember, Reassignment, TopicName, UpgradeType,
 };
-pub use seeds::{Neighbours, Seeds};
 pub use start::{LocalNode, StartError, is_metadata, metadata_among, newest_image};
 
 #[cfg(test)]

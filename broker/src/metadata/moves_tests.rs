@@ -11,11 +11,11 @@ use uuid::Uuid;
 use super::command::{Command, NewShard};
 use super::decide::{Ask, decide};
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
-use super::joining::Join;
 use super::machine::{Machine, Outcome, Refusal};
 use super::moves::{MOVES_MAX, due};
 use super::placement::{default_factor, missing_pool_shards, place_in_pool, place_internal};
 use super::placement_tests::{apply, cluster, node};
+use super::registration::NodeRegistration;
 use super::requests::Nodes;
 
 /// So many nodes in so many zones, with the metadata group, the pool and group offsets.
@@ -201,8 +201,8 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
     let early = machine.apply_command(index, Command::RemoveNode { node: NodeId(4) });
     assert_eq!(early, Outcome::Refused(Refusal::Replicas));
     let record = node(4, Some("z0"), &[100]);
-    let back = Join { node: record, cluster_id: String::new(), founders: Vec::new(), lost: Vec::new() };
-    let join = Ask::Join(Box::new(back));
+    let back = NodeRegistration { node: record, cluster_id: String::new(), founders: Vec::new(), lost: Vec::new() };
+    let registration = Ask::RegisterNode(Box::new(back));
     let mut dismissed = false;
     for _ in 0..100 {
         ask(&mut machine, &Ask::Balance).unwrap();
@@ -212,7 +212,7 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
             assert_eq!(held(machine.image(), NodeId(4)), 0);
             let stays = Ask::Drain { nodes: Nodes::One(NodeId(4)), drain: false };
             assert_eq!(ask(&mut machine, &stays), Err(ErrorCode::InvalidRequest), "its replica may be gone");
-            let back = ask(&mut machine, &join);
+            let back = ask(&mut machine, &registration);
             assert_eq!(back, Err(ErrorCode::InvalidRequest), "it would be given a place for as long as it asks");
             dismissed = true;
         }
@@ -221,5 +221,5 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
     assert!(dismissed && !machine.image().nodes.contains_key(&NodeId(4)));
     assert!(machine.image().broker_configs.is_empty());
     assert!(due(machine.image()).is_empty());
-    assert!(ask(&mut machine, &join).is_ok());
+    assert!(ask(&mut machine, &registration).is_ok());
 }

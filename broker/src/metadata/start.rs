@@ -16,20 +16,20 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::balancer;
-use super::belonging;
-use super::controller::{Metadata, random_uuid};
 use super::bootstrap_service::{BootstrapService, ReplicaAssignment};
+use super::controller::{Metadata, random_uuid};
+use super::discovery::{Seeds, discover, founder, learn_members};
 use super::error::MetadataError;
 use super::heartbeats;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
-use super::joining::Join;
 use super::levels::Levels;
 use super::liveness::Liveness;
 use super::machine::Machine;
 use super::members;
 use super::records::ShardCreation;
+use super::registration::NodeRegistration;
+use super::removal_detector;
 use super::replica::MetadataReplica;
-use super::seeds::{Seeds, founder, introduce, seek};
 use crate::config::Config;
 
 /// How long a node waits for its metadata group to have a leader.
@@ -200,20 +200,21 @@ impl Metadata {
         seeds: Seeds,
     ) -> Result<Self, StartError> {
         let (directory, directory_id) = home;
-        let alone = seeds.neighbours.is_none();
+        let alone = seeds.seed_nodes.is_none();
         if alone && config.cluster_size() > 1 {
             return Err(StartError::ManySeeds(config.cluster_size()));
         }
-        let mut join = join_of(local, &config);
+        let mut registration = registration_of(local, &config);
         if alone && recovered.is_none() && !seeds.may_found {
             return Err(StartError::LeftAlone);
         }
-        let bootstrap = BootstrapService::open(host, config.node_id, directory_id, recovered.is_none() && seeds.may_found);
+        let bootstrap =
+            BootstrapService::open(host, config.node_id, directory_id, recovered.is_none() && seeds.may_found);
         let opened = match recovered {
             Some(replica) => match open(host, &directory, replica, &config).await {
                 Err(StartError::Raft(RaftError::Damaged { replica, what })) if !alone => {
                     tracing::error!(replica = replica.0, "metadata group: {what}; it is rebuilt under a new id");
-                    join.lost.push(replica);
+                    registration.lost.push(replica);
                     None
                 }
                 Err(StartError::Raft(RaftError::Damaged { replica, what })) => {
@@ -227,28 +228,30 @@ impl Metadata {
             Some(opened) => opened,
             None => {
                 let own = ReplicaAssignment { replica: founder(0, config.node_id, directory_id), is_founder: true };
-                let (founders, assignment) = match &seeds.neighbours {
+                let (founders, assignment) = match &seeds.seed_nodes {
                     None => (vec![own.replica], own),
-                    Some(neighbours) => {
-                        seek(host, config.node_id, &**neighbours, directory_id, &join, seeds.may_found).await
+                    Some(seed_nodes) => {
+                        discover(host, config.node_id, &**seed_nodes, directory_id, &registration, seeds.may_found)
+                            .await
                     }
                 };
                 bootstrap.set_assigned();
                 create(host, &directory, founders, assignment, &config).await?
             }
         };
-        join.founders = match founders.is_empty() {
+        registration.founders = match founders.is_empty() {
             // 0.2.0 recorded none: it ran alone.
             true => vec![ReplicaRecord { id: group.replica(), node: config.node_id, directory: directory_id }],
             false => founders.clone(),
         };
-        seeds.places.founded_by(&founders);
-        let metadata = Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), join.clone());
+        seeds.peer_table.add_founders(&founders);
+        let metadata =
+            Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), registration.clone());
         bootstrap.set_cluster(&metadata, founders);
         // Without one of these the node would seem well and not be: its replica of the metadata stops, and with it the
         // node.
         let owner = metadata.group().owner();
-        rt::spawn_critical("peer-addresses", owner.clone(), seeds.places.clone().follow(metadata.watch()));
+        rt::spawn_critical("peer-addresses", owner.clone(), seeds.peer_table.clone().follow(metadata.watch()));
         let alone = alone && metadata.leads_alone().await?;
         let founded = metadata.image().cluster_id.to_string();
         if let Some(expected) =
@@ -266,23 +269,23 @@ impl Metadata {
         let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heard);
         rt::spawn_critical("node-sessions", owner.clone(), sessions);
         if alone {
-            metadata.join(join).await?;
+            metadata.register(registration).await?;
         } else {
-            let joining = metadata.clone().keep_joining(join);
-            let (weak, node, places) = (host.downgrade(), config.node_id, seeds.places);
-            let neighbours = seeds.neighbours.clone();
+            let joining = metadata.clone().keep_registering(registration);
+            let (weak, node, peer_table) = (host.downgrade(), config.node_id, seeds.peer_table);
+            let seed_nodes = seeds.seed_nodes.clone();
             rt::spawn_critical("registration", owner.clone(), async move {
-                let Some(neighbours) = neighbours else { return joining.await };
+                let Some(seed_nodes) = seed_nodes else { return joining.await };
                 tokio::select! {
                     biased;
                     () = joining => {}
-                    () = introduce(weak, node, neighbours, places) => {}
+                    () = learn_members(weak, node, seed_nodes, peer_table) => {}
                 }
             });
         }
-        if let Some(neighbours) = seeds.neighbours {
+        if let Some(seed_nodes) = seeds.seed_nodes {
             let own = ReplicaRecord { id: metadata.group().replica(), node: config.node_id, directory: directory_id };
-            let keep = belonging::keep(metadata.downgrade(), host.downgrade(), own, neighbours);
+            let keep = removal_detector::run(metadata.downgrade(), host.downgrade(), own, seed_nodes);
             rt::spawn_critical("removal-detector", owner, keep);
         }
         Ok(metadata)
@@ -347,8 +350,8 @@ async fn create(
     Ok((group, images, founders))
 }
 
-fn join_of(local: LocalNode, config: &Config) -> Join {
-    Join {
+fn registration_of(local: LocalNode, config: &Config) -> NodeRegistration {
+    NodeRegistration {
         node: NodeRecord {
             id: local.id,
             rack: local.rack,

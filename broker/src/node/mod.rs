@@ -6,12 +6,12 @@
 //! Only `main` and tests call it. May not know: requests.
 
 mod addresses;
-mod cluster_port;
 mod directories;
 mod error;
 mod file_limit;
-mod neighbourhood;
+mod peer_listener;
 mod rescue;
+mod seed_resolver;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,10 +47,10 @@ use crate::server::kafka::Kafka;
 use crate::server::listener::{BoundListener, SocketOptions};
 use crate::shard::{Shards, Upkeep};
 use addresses::Bound;
-use cluster_port::{ClusterPort, Neighbourhood};
 use directories::{Failures, Opened};
 use error::CLUSTER_WAIT;
 pub use error::StartError;
+use peer_listener::{PeerListener, PeerNetwork};
 
 /// How long a start waits for leaders of its shards.
 const LEADERS_WAIT: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ pub struct Node {
     admin: Option<Admin>,
     server: Server<Kafka>,
     groups: Groups,
-    neighbourhood: Neighbourhood,
+    peers: PeerNetwork,
     metadata: Metadata,
     shards: Shards,
     directories: Arc<[Directory]>,
@@ -87,11 +87,11 @@ impl Node {
             None => None,
         };
         let listeners = bind(&config).await?;
-        let cluster_port = ClusterPort::bind(&config).await?;
+        let peer_listener = PeerListener::bind(&config).await?;
         let bound: Vec<Bound> = listeners.iter().map(|l| Bound { name: l.name.clone(), address: l.address }).collect();
         let told = addresses::told(&config.listeners, &config.advertised_listeners, &bound);
         let recorded: Vec<_> =
-            told.iter().cloned().chain(cluster_port.as_ref().map(|port| port.told.clone())).collect();
+            told.iter().cloned().chain(peer_listener.as_ref().map(|listener| listener.advertised.clone())).collect();
         let config = Arc::new(config);
 
         let failures = Failures::new(config.log_dirs.len());
@@ -99,8 +99,8 @@ impl Node {
         let opened = directories::open_all(&disk, &config, &failures, &readiness, &AcceptLoss::Nothing).await?;
         let first = opened.first().map(|opened| &opened.directory).ok_or(StartError::NoDirectory)?;
         let known = (first.id, first.data.cluster_id());
-        let neighbourhood = Neighbourhood::open(&config, cluster_port, known)?;
-        let floors = Floors::build(&config, &neighbourhood, opened, recorded, &readiness).await?;
+        let peers = PeerNetwork::open(&config, peer_listener, known)?;
+        let floors = Floors::build(&config, &peers, opened, recorded, &readiness).await?;
 
         let domain = floors.domain(&config);
         domain.lags.start();
@@ -112,7 +112,7 @@ impl Node {
         announce(&config, &domain, &bound, &told, admin.as_ref(), &readiness);
         let Floors { shards, groups, directories, .. } = floors;
         let metadata = domain.metadata.clone();
-        Ok(Self { readiness, admin, server, groups, neighbourhood, metadata, shards, directories, failures, told })
+        Ok(Self { readiness, admin, server, groups, peers, metadata, shards, directories, failures, told })
     }
 
     /// `host:port` pairs as clients write them into `bootstrap.servers`.
@@ -143,10 +143,10 @@ impl Node {
         self.readiness.enter(Phase::Stopping, "stopping", 0, 1);
         self.groups.stop();
         // Clients find the next leaders while this node still answers.
-        self.neighbourhood.host.hand_over(HAND_OVER_WAIT).await;
+        self.peers.host.hand_over(HAND_OVER_WAIT).await;
         self.metadata.announce_stop(ANNOUNCE_WAIT).await;
         self.server.stop().await;
-        self.neighbourhood.host.shutdown().await;
+        self.peers.host.shutdown().await;
         // A node that was unregistered stops while its last replica is being removed: found again, that would end it again.
         let _removals = self.shards.end_removals().await;
         for directory in self.directories.iter() {
@@ -260,15 +260,15 @@ struct Floors {
 impl Floors {
     async fn build(
         config: &Arc<Config>,
-        neighbourhood: &Neighbourhood,
+        peers: &PeerNetwork,
         opened: Vec<Opened>,
         recorded: Vec<ListenerEndpoint>,
         readiness: &Readiness,
     ) -> Result<Self, StartError> {
         readiness.enter(Phase::Joining, "looking for the metadata group", 0, 2);
-        let host = &neighbourhood.host;
+        let host = &peers.host;
         let directories: Arc<[Directory]> = opened.iter().map(|opened| opened.directory.clone()).collect();
-        let metadata = start_metadata(config, neighbourhood, &opened, recorded).await?;
+        let metadata = start_metadata(config, peers, &opened, recorded).await?;
         directories::classify(&directories, &metadata);
         directories::follow_settings(&directories, &metadata);
         let shards = open_shards(config, host, &metadata, &opened).await;
@@ -281,7 +281,7 @@ impl Floors {
                 return Err(StartError::Stopped(why));
             }
         };
-        neighbourhood.belongs_to(&cluster_id);
+        peers.set_cluster_id(&cluster_id);
         for directory in directories.iter() {
             directory.data.set_cluster_id(&cluster_id).await?;
         }
@@ -311,7 +311,7 @@ impl Floors {
 /// Starts the metadata group: in the directory that holds its replica, or in the first of a new node.
 async fn start_metadata(
     config: &Arc<Config>,
-    neighbourhood: &Neighbourhood,
+    peers: &PeerNetwork,
     opened: &[Opened],
     recorded: Vec<ListenerEndpoint>,
 ) -> Result<Metadata, StartError> {
@@ -329,9 +329,9 @@ async fn start_metadata(
     });
     let mut local = LocalNode::from_config(config, records.collect());
     local.listeners = recorded;
-    let (host, seeds) = (&neighbourhood.host, neighbourhood.seeds.clone());
+    let (host, seeds) = (&peers.host, peers.seeds.clone());
     let has_left = opened.iter().any(|opened| opened.directory.data.has_left());
-    let seeds = if has_left { seeds.to_join_only() } else { seeds };
+    let seeds = if has_left { seeds.join_only() } else { seeds };
     let place = (home.data.clone() as Arc<dyn ottla_raft::Directory>, home.id);
     Ok(Metadata::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), seeds).await?)
 }

@@ -71,7 +71,7 @@ impl Registry for Metadata {
     }
 
     fn expelled(&self) -> watch::Receiver<Option<ReplicaId>> {
-        Metadata::expelled(self)
+        Metadata::removed_from_cluster(self)
     }
 
     fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool> {

@@ -11,7 +11,7 @@ use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use ottla_broker::coordinator::lag::Lags;
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{
-    self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, Places, Seeds,
+    self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, PeerTable, Seeds,
     board, bootstrap_address,
 };
 use ottla_broker::metrics::Metrics;
@@ -62,7 +62,7 @@ pub(crate) struct Life {
     pub(crate) directory: Arc<DataDir>,
     pub(crate) host: RaftHost,
     /// Where it knows others to be.
-    pub(crate) places: Arc<Places>,
+    pub(crate) places: Arc<PeerTable>,
     pub(crate) metadata: Metadata,
     pub(crate) shards: Shards,
     /// What connections talk to.
@@ -167,7 +167,7 @@ async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<Meta
 
 /// The first so many nodes, which a node is told of. Who watches the network is told where they are, and where the founders'
 /// replicas.
-fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: Arc<Places>) -> Seeds {
+fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: Arc<PeerTable>) -> Seeds {
     for founder in (1..=founders).map(SimNode) {
         network.place(ReplicaId(u64::from(founder.0)), founder);
         network.place(bootstrap_address(broker(founder)), founder);
@@ -204,7 +204,7 @@ impl Life {
     /// True if the node has been forgotten and has given up what it held: its process ends then.
     pub(crate) fn is_dismissed(&self) -> bool {
         let has_stopped = self.metadata.group().role().borrow().stopped;
-        let is_expelled = self.metadata.expelled().borrow().is_some();
+        let is_expelled = self.metadata.removed_from_cluster().borrow().is_some();
         has_stopped && (is_expelled || self.metadata.image().is_going(broker(self.node)))
     }
 
@@ -222,11 +222,11 @@ impl Life {
         let found = DataDir::open(disk, Path::new(PATH), data_dir_options(node, tuning)).await;
         let (directory, recovered) = found.map_err(|error| error.to_string())?;
         opened(&directory, &recovered);
-        let places = Arc::new(Places::default());
+        let places = Arc::new(PeerTable::default());
         let host = RaftHost::new(network.seen_by(node, places.clone()), raft_options(tuning));
         // Who has left is told of everybody: what founded a cluster alone could not come back otherwise.
         let seeds = match directory.has_left() {
-            true => seeds(node, founders, nodes, &network, places.clone()).to_join_only(),
+            true => seeds(node, founders, nodes, &network, places.clone()).join_only(),
             false => seeds(node, founders, founders, &network, places.clone()),
         };
         network.attach(node, host.clone());

@@ -86,7 +86,7 @@ async fn node() -> Domain {
     let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
     let record = DirectoryRecord { id, path: "/data".to_owned(), free_bytes: data.disk_bytes().1 };
     let local = LocalNode::from_config(&config, vec![record]);
-    let seeds = Seeds::alone(Arc::default());
+    let seeds = Seeds::single_node(Arc::default());
     let metadata = Metadata::start(&host, (data.clone(), id), None, local, config.clone(), seeds).await.unwrap();
     let directories: BTreeMap<_, _> = [(id, data.clone())].into();
     let registry = Arc::new(metadata.clone());

@@ -1,6 +1,6 @@
 //! Work that several callers want at once is done once.
 //!
-//! `Joint` does a piece of work per key: who comes while it runs gets the same result. `Coalesced` does a piece of work
+//! `SingleFlight` does a piece of work per key: who comes while it runs gets the same result. `Coalesced` does a piece of work
 //! for all who came before it began; who comes while it runs waits for the next. May not know: what the work is.
 
 use std::collections::BTreeMap;
@@ -26,12 +26,12 @@ type Waiting<T> = Vec<oneshot::Sender<T>>;
 
 /// One piece of work per key at a time.
 #[derive(Debug)]
-pub(super) struct Joint<T> {
+pub(super) struct SingleFlight<T> {
     running: Arc<Mutex<BTreeMap<String, Waiting<T>>>>,
     keys_max: usize,
 }
 
-impl<T: Clone + Send + 'static> Joint<T> {
+impl<T: Clone + Send + 'static> SingleFlight<T> {
     pub(super) fn new(keys_max: usize) -> Self {
         Self { running: Arc::default(), keys_max }
     }
@@ -131,34 +131,34 @@ mod tests {
 
     #[tokio::test]
     async fn callers_of_one_key_share_one_piece_of_work() {
-        let joint = Joint::new(1);
+        let single_flight = SingleFlight::new(1);
         let done = Arc::new(AtomicUsize::new(0));
         let (open, gate) = oneshot::channel::<()>();
         let count = Arc::clone(&done);
-        let first = joint.run("a", || async move {
+        let first = single_flight.run("a", || async move {
             let _ = gate.await;
             count.fetch_add(1, Ordering::SeqCst) + 1
         });
-        let second = joint.run("a", || async { 99 });
-        let third = joint.run("b", || async { 7 });
+        let second = single_flight.run("a", || async { 99 });
+        let third = single_flight.run("b", || async { 7 });
         let opened = async { open.send(()).ok() };
         let (first, second, third, _) = tokio::join!(first, second, third, opened);
         assert_eq!((first, second, third), (Some(1), Some(1), None));
         assert_eq!(done.load(Ordering::SeqCst), 1);
-        assert_eq!(joint.run("b", || async { 7 }).await, Some(7));
+        assert_eq!(single_flight.run("b", || async { 7 }).await, Some(7));
     }
 
     /// Callers of work that panics get no result, and the next caller begins anew.
     #[tokio::test]
     async fn work_that_panics_lets_go_of_its_callers_and_of_its_key() {
-        let joint: Joint<u32> = Joint::new(1);
+        let single_flight: SingleFlight<u32> = SingleFlight::new(1);
         let broken = || async {
             rt::yield_now().await;
             panic!("in the work")
         };
-        let (first, second) = tokio::join!(joint.run("a", broken), joint.run("a", || async { 99 }));
+        let (first, second) = tokio::join!(single_flight.run("a", broken), single_flight.run("a", || async { 99 }));
         assert_eq!((first, second), (None, None));
-        assert_eq!(joint.run("a", || async { 7 }).await, Some(7));
+        assert_eq!(single_flight.run("a", || async { 7 }).await, Some(7));
         let coalesced: Coalesced<u32> = Coalesced::new();
         assert_eq!(coalesced.run(broken).await, None);
         assert_eq!(coalesced.run(|| async { 7 }).await, Some(7));
