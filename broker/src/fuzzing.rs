@@ -12,8 +12,8 @@ pub type Case = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 pub const CASES: &[Case] = &[
     ("metadata_commands", metadata::commands, metadata::commands_seeds),
     ("metadata_record", metadata::record, metadata::record_seeds),
-    ("metadata_question", metadata::question, metadata::question_seeds),
-    ("metadata_answer", metadata::answer, metadata::answer_seeds),
+    ("metadata_question", metadata::request, metadata::request_seeds),
+    ("metadata_answer", metadata::response, metadata::response_seeds),
     ("desk_question", metadata::bootstrap_request, metadata::bootstrap_request_seeds),
     ("desk_answer", metadata::bootstrap_response, metadata::bootstrap_response_seeds),
     ("group_creation", metadata::creation, metadata::creation_seeds),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ottla_raft::GroupHandle;
 use ottla_storage::env::{rt, watch};
 
-use super::controller::{Inner, Metadata};
+use super::handle::{Inner, Metadata};
 use super::image::MetadataImage;
 use super::moves;
 

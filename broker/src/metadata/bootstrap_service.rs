@@ -22,10 +22,10 @@ use ottla_storage::ids::ReplicaId;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::controller::{Inner, Metadata};
 use super::error::MetadataError;
 use super::fields::{read_ids, read_replica, read_replicas, write_ids, write_replica, write_replicas};
-use super::forward::{read_registration, write_registration};
+use super::forward_codec::{read_registration, write_registration};
+use super::handle::{Inner, Metadata};
 use super::image::{MetadataImage, ReplicaRecord, ShardId};
 use super::registration::NodeRegistration;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};

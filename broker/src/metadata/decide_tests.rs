@@ -9,7 +9,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::command::Command;
-use super::decide::{Answer, Ask, decide};
+use super::decide::{ControllerRequest, ControllerResponse, decide};
 use super::image::{ReplicaRecord, ShardId, ShardKind};
 use super::machine::{Machine, Outcome};
 use super::placement_tests::{cluster, node};
@@ -23,7 +23,7 @@ fn found(config: Config) -> Machine {
     let directory = local.directories[0].id;
     let founders = vec![ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory }];
     let registration = NodeRegistration { node: local, cluster_id: "abc".into(), founders, lost: Vec::new() };
-    ask(&mut machine, Ask::RegisterNode(Box::new(registration))).unwrap();
+    ask(&mut machine, ControllerRequest::RegisterNode(Box::new(registration))).unwrap();
     machine
 }
 
@@ -31,21 +31,21 @@ fn machine() -> Machine {
     found(Config::default())
 }
 
-fn ask(machine: &mut Machine, ask: Ask) -> Result<Answer, ErrorCode> {
-    let decided = decide(machine.image(), &ask).map_err(|error| error.code())?;
+fn ask(machine: &mut Machine, request: ControllerRequest) -> Result<ControllerResponse, ErrorCode> {
+    let decided = decide(machine.image(), &request).map_err(|error| error.code())?;
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
     for command in decided.commands {
         let outcome = machine.apply_command(index, command.clone());
         assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?} for {command:?}");
     }
-    Ok(decided.answer)
+    Ok(decided.response)
 }
 
 fn create(machine: &mut Machine, topic: NewTopic) -> Result<CreatedTopic, ErrorCode> {
     let id = Uuid::from_u128(u128::from(machine.image().index.0) + 1_000);
-    match ask(machine, Ask::CreateTopic { topic, id })? {
-        Answer::Topic(topic) => Ok(topic),
+    match ask(machine, ControllerRequest::CreateTopic { topic, id })? {
+        ControllerResponse::Topic(topic) => Ok(topic),
         other => panic!("{other:?}"),
     }
 }
@@ -73,7 +73,7 @@ fn the_first_node_founds_the_cluster_and_its_pool() {
     let local = node(1, None, &[50]);
     let registration =
         NodeRegistration { node: local, cluster_id: "other".into(), founders: Vec::new(), lost: Vec::new() };
-    ask(&mut machine, Ask::RegisterNode(Box::new(registration))).unwrap();
+    ask(&mut machine, ControllerRequest::RegisterNode(Box::new(registration))).unwrap();
     assert_eq!((machine.image().shards.len(), &*machine.image().cluster_id), (3, "abc"));
     assert!(machine.image().nodes[&NodeId(1)].epoch > epoch);
 }
@@ -133,7 +133,7 @@ fn the_number_of_all_partitions_is_limited() {
     assert_eq!(create(&mut machine, more), Err(ErrorCode::PolicyViolation));
     create(&mut machine, NewTopic { partitions: Some(2), ..named("b") }).unwrap();
     let grow = NewPartitions { topic: "b".into(), count: 3, assignments: None };
-    assert_eq!(ask(&mut machine, Ask::CreatePartitions(grow)), Err(ErrorCode::PolicyViolation));
+    assert_eq!(ask(&mut machine, ControllerRequest::CreatePartitions(grow)), Err(ErrorCode::PolicyViolation));
 }
 
 #[test]
@@ -156,42 +156,49 @@ fn partitions_are_added_and_never_removed() {
     let mut machine = machine();
     create(&mut machine, NewTopic { partitions: Some(3), ..named("t") }).unwrap();
     let grow = |count, assignments: Option<Vec<Vec<NodeId>>>| {
-        Ask::CreatePartitions(NewPartitions { topic: "t".into(), count, assignments })
+        ControllerRequest::CreatePartitions(NewPartitions { topic: "t".into(), count, assignments })
     };
     assert_eq!(ask(&mut machine, grow(3, None)), Err(ErrorCode::InvalidPartitions));
     assert_eq!(ask(&mut machine, grow(2, None)), Err(ErrorCode::InvalidPartitions));
     let one = Some(vec![vec![NodeId(1)]]);
     assert_eq!(ask(&mut machine, grow(5, one.clone())), Err(ErrorCode::InvalidReplicaAssignment));
-    assert_eq!(ask(&mut machine, grow(4, one)), Ok(Answer::Done));
-    assert_eq!(ask(&mut machine, grow(6, None)), Ok(Answer::Done));
+    assert_eq!(ask(&mut machine, grow(4, one)), Ok(ControllerResponse::Done));
+    assert_eq!(ask(&mut machine, grow(6, None)), Ok(ControllerResponse::Done));
     let topic = machine.image().topic("t").unwrap();
     assert_eq!(topic.partition_count(), 6);
     assert!(topic.route(5).unwrap().intent > topic.route(0).unwrap().intent);
     let missing = NewPartitions { topic: "none".into(), count: 2, assignments: None };
-    assert_eq!(ask(&mut machine, Ask::CreatePartitions(missing)), Err(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(
+        ask(&mut machine, ControllerRequest::CreatePartitions(missing)),
+        Err(ErrorCode::UnknownTopicOrPartition)
+    );
 }
 
 #[test]
 fn internal_topics_lie_apart_and_are_protected() {
     let mut machine = machine();
-    let ensure = |id| Ask::EnsureInternal { topic: InternalTopic::ConsumerOffsets, id: Uuid::from_u128(id) };
+    let ensure =
+        |id| ControllerRequest::EnsureInternal { topic: InternalTopic::ConsumerOffsets, id: Uuid::from_u128(id) };
     ask(&mut machine, ensure(5)).unwrap();
-    let Ok(Answer::Topic(again)) = ask(&mut machine, ensure(6)) else { panic!("no topic") };
+    let Ok(ControllerResponse::Topic(again)) = ask(&mut machine, ensure(6)) else { panic!("no topic") };
     assert_eq!((again.id, again.partitions), (Uuid::from_u128(5), 50));
     let image = machine.image();
     let topic = image.topic("__consumer_offsets").unwrap();
     assert!(topic.internal && topic.config.cleanup_policy.compact && !topic.config.cleanup_policy.delete);
     assert!(topic.partitions.iter().all(|route| image.shard(route.shard).unwrap().kind == ShardKind::ConsumerOffsets));
     let name = || "__consumer_offsets".to_owned();
-    assert_eq!(ask(&mut machine, Ask::DeleteTopic(TopicName::Name(name()))), Err(ErrorCode::InvalidTopic));
+    assert_eq!(
+        ask(&mut machine, ControllerRequest::DeleteTopic(TopicName::Name(name()))),
+        Err(ErrorCode::InvalidTopic)
+    );
     let grow = NewPartitions { topic: name(), count: 60, assignments: None };
-    assert_eq!(ask(&mut machine, Ask::CreatePartitions(grow)), Err(ErrorCode::InvalidTopic));
+    assert_eq!(ask(&mut machine, ControllerRequest::CreatePartitions(grow)), Err(ErrorCode::InvalidTopic));
     let change = ConfigChange {
         owner: ConfigOwner::Topic(name()),
         ops: vec![("cleanup.policy".into(), ConfigOp::Set("delete".into()))],
         replace: false,
     };
-    assert_eq!(ask(&mut machine, Ask::ChangeConfig(change)), Err(ErrorCode::InvalidConfig));
+    assert_eq!(ask(&mut machine, ControllerRequest::ChangeConfig(change)), Err(ErrorCode::InvalidConfig));
     let user = create(&mut machine, NewTopic { partitions: Some(10), ..named("t") }).unwrap();
     let image = machine.image();
     let routes = &image.topic_by_id(&user.id).unwrap().partitions;
@@ -202,16 +209,16 @@ fn internal_topics_lie_apart_and_are_protected() {
 fn topics_are_deleted_by_name_and_by_id() {
     let mut machine = machine();
     let made = create(&mut machine, named("t")).unwrap();
-    let by_id = Ask::DeleteTopic(TopicName::Id(made.id));
-    assert_eq!(ask(&mut machine, by_id.clone()), Ok(Answer::Deleted { name: "t".into(), id: made.id }));
+    let by_id = ControllerRequest::DeleteTopic(TopicName::Id(made.id));
+    assert_eq!(ask(&mut machine, by_id.clone()), Ok(ControllerResponse::Deleted { name: "t".into(), id: made.id }));
     assert_eq!(ask(&mut machine, by_id), Err(ErrorCode::UnknownTopicId));
-    let by_name = Ask::DeleteTopic(TopicName::Name("t".into()));
+    let by_name = ControllerRequest::DeleteTopic(TopicName::Name("t".into()));
     assert_eq!(ask(&mut machine, by_name), Err(ErrorCode::UnknownTopicOrPartition));
 }
 
-fn change(owner: ConfigOwner, ops: &[(&str, ConfigOp)], replace: bool) -> Ask {
+fn change(owner: ConfigOwner, ops: &[(&str, ConfigOp)], replace: bool) -> ControllerRequest {
     let ops = ops.iter().map(|(name, op)| ((*name).to_owned(), op.clone())).collect();
-    Ask::ChangeConfig(ConfigChange { owner, ops, replace })
+    ControllerRequest::ChangeConfig(ConfigChange { owner, ops, replace })
 }
 
 fn set(value: &str) -> ConfigOp {
@@ -287,7 +294,7 @@ fn a_report_of_what_ended_already_makes_no_entry() {
     let mut machine = machine();
     create(&mut machine, named("t")).unwrap();
     let key = *machine.image().intents.keys().next().unwrap();
-    let ends = Ask::EndIntents(vec![(key, super::command::IntentEnd::Done)]);
+    let ends = ControllerRequest::EndIntents(vec![(key, super::command::IntentEnd::Done)]);
     let commands = decide(machine.image(), &ends).unwrap().commands;
     assert!(matches!(commands.as_slice(), [Command::EndIntent { .. }]));
     ask(&mut machine, ends.clone()).unwrap();

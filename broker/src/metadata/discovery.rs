@@ -17,7 +17,7 @@ use ottla_storage::ids::ReplicaId;
 use uuid::Uuid;
 
 use super::bootstrap_service::{BootstrapRequest, BootstrapResponse, ReplicaAssignment, bootstrap_address};
-use super::controller::REJECTED_RETRY;
+use super::handle::REJECTED_RETRY;
 use super::image::ReplicaRecord;
 use super::peer_table::PeerTable;
 use super::registration::NodeRegistration;

@@ -10,9 +10,9 @@ use proptest::prelude::*;
 
 use super::bootstrap_service::BootstrapRequest;
 use super::command::{Command, Decision, decode, encode};
-use super::decide::{Ask, decide};
+use super::decide::{ControllerRequest, decide};
 use super::error::MetadataError;
-use super::forward::{Question, Want};
+use super::forward_codec::{ForwardedRequest, RequestKind};
 use super::image::{NodeRecord, ReplicaRecord};
 use super::levels::{FEATURE, FeatureLevel, Levels};
 use super::machine::{Machine, Outcome, Refusal};
@@ -47,8 +47,8 @@ fn registration(node: NodeRecord, founders: i32) -> NodeRegistration {
     }
 }
 
-fn ask(machine: &mut Machine, ask: &Ask) -> Result<(), MetadataError> {
-    let decided = decide(machine.image(), ask)?;
+fn ask(machine: &mut Machine, request: &ControllerRequest) -> Result<(), MetadataError> {
+    let decided = decide(machine.image(), request)?;
     let (index, bytes) = (RaftIndex(machine.image().index.0 + 1), encode(machine.image().index, &decided.commands));
     let outcomes = machine.apply(index, &bytes).unwrap();
     assert!(!outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_))), "{outcomes:?}");
@@ -60,7 +60,7 @@ fn found(founders: &[Levels]) -> (Machine, Vec<Result<(), ErrorCode>>) {
     let mut machine = Machine::new(Arc::new(Config::default())).understanding(LATER);
     let count = i32::try_from(founders.len()).unwrap();
     let came = (1..).zip(founders).map(|(id, levels)| {
-        let ask_to_join = Ask::RegisterNode(Box::new(registration(node_of(id, *levels), count)));
+        let ask_to_join = ControllerRequest::RegisterNode(Box::new(registration(node_of(id, *levels), count)));
         ask(&mut machine, &ask_to_join).map_err(|error| error.code())
     });
     let came = came.collect();
@@ -68,11 +68,11 @@ fn found(founders: &[Levels]) -> (Machine, Vec<Result<(), ErrorCode>>) {
 }
 
 fn rejoin(machine: &mut Machine, id: i32, levels: Levels) -> Result<(), MetadataError> {
-    ask(machine, &Ask::RegisterNode(Box::new(registration(node_of(id, levels), 1))))
+    ask(machine, &ControllerRequest::RegisterNode(Box::new(registration(node_of(id, levels), 1))))
 }
 
-fn raise(level: i16, kind: UpgradeType) -> Ask {
-    Ask::UpdateFeatures(vec![FeatureUpdate {
+fn raise(level: i16, kind: UpgradeType) -> ControllerRequest {
+    ControllerRequest::UpdateFeatures(vec![FeatureUpdate {
         feature: FEATURE.to_owned(),
         level: FeatureLevel(level),
         kind: Some(kind),
@@ -97,7 +97,7 @@ fn a_cluster_begins_at_the_newest_level_that_all_its_founders_understand() {
     let (machine, _) = found(&[levels(1, 2), levels(1, 2), levels(1, 2)]);
     assert_eq!(machine.image().level, FeatureLevel(2));
     let mut early = Machine::new(Arc::new(Config::default()));
-    ask(&mut early, &Ask::RegisterNode(Box::new(registration(node_of(1, levels(1, 2)), 3)))).unwrap();
+    ask(&mut early, &ControllerRequest::RegisterNode(Box::new(registration(node_of(1, levels(1, 2)), 3)))).unwrap();
     assert_eq!(early.image().level, FeatureLevel::FIRST);
     assert!(ask(&mut early, &raise(2, UpgradeType::Upgrade)).is_err());
     let (_, came) = found(&[levels(2, 3), Levels::FIRST]);
@@ -172,11 +172,11 @@ fn all_that_is_asked_is_done_or_nothing() {
         (vec![update(FEATURE, None)], ErrorCode::InvalidUpdateVersion),
         (vec![own.clone(), own.clone()], ErrorCode::InvalidRequest),
     ] {
-        assert_eq!(ask(&mut machine, &Ask::UpdateFeatures(asked)).unwrap_err().code(), code);
+        assert_eq!(ask(&mut machine, &ControllerRequest::UpdateFeatures(asked)).unwrap_err().code(), code);
         assert_eq!(machine.image().level, FeatureLevel(1));
     }
-    assert_eq!(ask(&mut machine, &Ask::UpdateFeatures(Vec::new())), Ok(()));
-    assert_eq!(ask(&mut machine, &Ask::UpdateFeatures(vec![own])), Ok(()));
+    assert_eq!(ask(&mut machine, &ControllerRequest::UpdateFeatures(Vec::new())), Ok(()));
+    assert_eq!(ask(&mut machine, &ControllerRequest::UpdateFeatures(vec![own])), Ok(()));
     assert_eq!(machine.image().level, FeatureLevel(2));
 }
 
@@ -218,26 +218,26 @@ fn what_was_said_before_there_were_levels_is_read_and_said_the_same() {
     let question = BootstrapRequest::Register(Box::new(asked.clone()));
     assert_eq!(question.encode(), at_a_desk);
     assert_eq!(BootstrapRequest::decode(&at_a_desk), Ok(question));
-    let want = |registration: NodeRegistration| Want::Change {
-        ask: Ask::RegisterNode(Box::new(registration)),
+    let kind = |registration: NodeRegistration| RequestKind::Change {
+        request: ControllerRequest::RegisterNode(Box::new(registration)),
         validate_only: false,
     };
     let of_the_leader = [&[1][..], &[0; 32], &[1, 0, 9], &fields].concat();
-    let question = |registration: NodeRegistration| Question {
+    let question = |registration: NodeRegistration| ForwardedRequest {
         session: 0,
         number: 0,
         floor: 0,
         term: 0,
-        want: want(registration),
+        kind: kind(registration),
     };
     assert_eq!(question(asked.clone()).encode(), of_the_leader);
-    assert_eq!(Question::decode(&of_the_leader), Ok(question(asked.clone())));
+    assert_eq!(ForwardedRequest::decode(&of_the_leader), Ok(question(asked.clone())));
 
     // With levels that are worth a word it ends in them.
     let later = NodeRegistration { node: NodeRecord { levels: LATER, ..old }, ..asked };
     let bytes = question(later.clone()).encode();
-    assert_eq!(Question::decode(&bytes), Ok(question(later.clone())));
-    assert!((1..4).all(|cut| Question::decode(&bytes[..bytes.len() - cut]).is_err()));
+    assert_eq!(ForwardedRequest::decode(&bytes), Ok(question(later.clone())));
+    assert!((1..4).all(|cut| ForwardedRequest::decode(&bytes[..bytes.len() - cut]).is_err()));
     let question = BootstrapRequest::Register(Box::new(later));
     assert_eq!(BootstrapRequest::decode(&question.encode()), Ok(question));
 }
@@ -250,7 +250,7 @@ proptest! {
         for (id, oldest, more, raises) in steps {
             let asked = match raises {
                 true => raise(oldest, UpgradeType::Upgrade),
-                false => Ask::RegisterNode(Box::new(registration(node_of(id, levels(oldest, oldest + more)), 2))),
+                false => ControllerRequest::RegisterNode(Box::new(registration(node_of(id, levels(oldest, oldest + more)), 2))),
             };
             let before = machine.image().level;
             let _ = ask(&mut machine, &asked);

@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::bootstrap_service::{BootstrapRequest, BootstrapResponse, ReplicaAssignment};
 use super::command::{Command, Decision, IntentEnd, NewShard, decode, encode};
-use super::decide::{Answer, Ask};
+use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
-use super::forward::{Answered, Question, Want};
+use super::forward_codec::{ForwardedRequest, ForwardedResponse, RequestKind};
 use super::image::{
     DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
 };
@@ -98,34 +98,34 @@ pub(crate) fn commands_seeds() -> Vec<Vec<u8>> {
     single.chain([world(), further()]).map(|commands| encode(RaftIndex(1), &commands).to_vec()).collect()
 }
 
-/// What another node asks of the leader.
-pub(crate) fn question(data: &[u8]) {
-    if let Ok(question) = Question::decode(data) {
-        assert_eq!(Question::decode(&question.encode()).as_ref(), Ok(&question));
+/// A request that a node forwards to the leader.
+pub(crate) fn request(data: &[u8]) {
+    if let Ok(request) = ForwardedRequest::decode(data) {
+        assert_eq!(ForwardedRequest::decode(&request.encode()).as_ref(), Ok(&request));
     }
 }
 
-pub(crate) fn question_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
     let key = IntentKey { shard: ShardId(1), index: RaftIndex(1), topic: Uuid::from_u128(9) };
-    let asks = [
-        Ask::AllocateProducerIds,
-        Ask::EndIntents(vec![(key, IntentEnd::Done)]),
-        Ask::RegisterNode(Box::new(registration())),
-        Ask::ChangeReplicas { shard: ShardId(1), nodes: vec![NodeId(1), NodeId(2)] },
-        Ask::ForgetReplicas { shard: ShardId(1), reached: vec![ReplicaId(2)], left: vec![ReplicaId(1)] },
-        Ask::Drain { nodes: Nodes::One(NodeId(1)), drain: true },
-        Ask::Drain { nodes: Nodes::Zone("a".into()), drain: false },
-        Ask::Unregister(NodeId(1)),
-        Ask::Balance,
-        Ask::UpdateFeatures(vec![FeatureUpdate {
+    let requests = [
+        ControllerRequest::AllocateProducerIds,
+        ControllerRequest::EndIntents(vec![(key, IntentEnd::Done)]),
+        ControllerRequest::RegisterNode(Box::new(registration())),
+        ControllerRequest::ChangeReplicas { shard: ShardId(1), nodes: vec![NodeId(1), NodeId(2)] },
+        ControllerRequest::ForgetReplicas { shard: ShardId(1), reached: vec![ReplicaId(2)], left: vec![ReplicaId(1)] },
+        ControllerRequest::Drain { nodes: Nodes::One(NodeId(1)), drain: true },
+        ControllerRequest::Drain { nodes: Nodes::Zone("a".into()), drain: false },
+        ControllerRequest::Unregister(NodeId(1)),
+        ControllerRequest::Balance,
+        ControllerRequest::UpdateFeatures(vec![FeatureUpdate {
             feature: FEATURE.to_owned(),
             level: FeatureLevel(2),
             kind: Some(UpgradeType::Upgrade),
         }]),
     ];
-    let changes = asks.into_iter().map(|ask| Want::Change { ask, validate_only: false });
-    let question = |want| Question { session: 7, number: 3, floor: 2, term: 5, want };
-    changes.chain([Want::ReadIndex, Want::Quorum]).map(|want| question(want).encode().to_vec()).collect()
+    let changes = requests.into_iter().map(|request| RequestKind::Change { request, validate_only: false });
+    let request = |kind| ForwardedRequest { session: 7, number: 3, floor: 2, term: 5, kind };
+    changes.chain([RequestKind::ReadIndex, RequestKind::Quorum]).map(|kind| request(kind).encode().to_vec()).collect()
 }
 
 fn registration() -> NodeRegistration {
@@ -170,22 +170,22 @@ pub(crate) fn bootstrap_response_seeds() -> Vec<Vec<u8>> {
     responses.map(|response| response.encode().to_vec()).to_vec()
 }
 
-/// What the leader answers.
-pub(crate) fn answer(data: &[u8]) {
-    if let Ok(answer) = Answered::decode(data) {
-        assert_eq!(Answered::decode(&answer.encode()).as_ref(), Ok(&answer));
+/// The leader's response.
+pub(crate) fn response(data: &[u8]) {
+    if let Ok(response) = ForwardedResponse::decode(data) {
+        assert_eq!(ForwardedResponse::decode(&response.encode()).as_ref(), Ok(&response));
     }
 }
 
-pub(crate) fn answer_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn response_seeds() -> Vec<Vec<u8>> {
     let outcomes = [
-        Ok(Answer::Done),
-        Ok(Answer::Deleted { name: "t".into(), id: Uuid::from_u128(9) }),
-        Ok(Answer::ProducerIds { first: 1_000, count: 500 }),
+        Ok(ControllerResponse::Done),
+        Ok(ControllerResponse::Deleted { name: "t".into(), id: Uuid::from_u128(9) }),
+        Ok(ControllerResponse::ProducerIds { first: 1_000, count: 500 }),
         Err(MetadataError::UnknownTopic),
         Err(MetadataError::TopicExists("t".into())),
     ];
-    outcomes.map(|outcome| Answered { index: RaftIndex(8), outcome }.encode().to_vec()).to_vec()
+    outcomes.map(|outcome| ForwardedResponse { index: RaftIndex(8), outcome }.encode().to_vec()).to_vec()
 }
 
 /// One record of the checkpoint; the first byte says how long its key is. A node starts from it or refuses it.

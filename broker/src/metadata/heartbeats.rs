@@ -12,9 +12,9 @@ use futures_util::future::join_all;
 use ottla_raft::{GroupHandle, Role};
 use ottla_storage::env::{rt, watch};
 
-use super::controller::{Inner, Metadata};
-use super::decide::Ask;
+use super::decide::ControllerRequest;
 use super::fencing;
+use super::handle::{Inner, Metadata};
 use super::image::MetadataImage;
 use super::liveness::{FenceReason, Liveness, LivenessChange};
 use super::sessions::Heartbeat;
@@ -42,7 +42,7 @@ pub(super) async fn keep_sessions(
         let wait = match now.ready && fencing::is_in_force(&image) {
             true => metadata.look_after_sessions(now, &image).await,
             false => {
-                metadata.peers().sessions.lock().resign();
+                metadata.controller_client().sessions.lock().resign();
                 IDLE
             }
         };
@@ -74,7 +74,7 @@ impl Metadata {
         if fencing::decide(&image, &change).is_none() {
             return;
         }
-        if let Err(error) = self.peers().change(Ask::SetLiveness(change), false, wait).await {
+        if let Err(error) = self.controller_client().submit(ControllerRequest::SetLiveness(change), false, wait).await {
             tracing::warn!(
                 "the others are not told that this node stops, and find out when its session expires: {error}"
             );
@@ -83,29 +83,32 @@ impl Metadata {
 
     /// One look at all sessions; how long it is until the next.
     async fn look_after_sessions(&self, role: Role, image: &MetadataImage) -> Duration {
-        let (peers, config) = (self.peers(), &image.config.liveness);
+        let (client, config) = (self.controller_client(), &image.config.liveness);
         let due = || {
             let moment = (rt::now(), rt::wall_clock_ms());
-            peers.sessions.lock().due(role.term.0, image, config.session_timeout, moment)
+            client.sessions.lock().due(role.term.0, image, config.session_timeout, moment)
         };
         let mut changes = due();
         if changes.iter().any(|change| change.to.fenced.is_some()) {
             // A leader that was cut off has heard nothing for that reason: it begins anew when a majority confirms it.
-            if peers.read_here().await.is_err() {
-                peers.sessions.lock().resign();
+            if client.local_read_index().await.is_err() {
+                client.sessions.lock().resign();
                 return config.heartbeat_interval;
             }
             changes = due();
         }
         let recorded = changes.into_iter().map(|change| async move {
-            match (peers.here(Ask::SetLiveness(change), false, config.session_timeout).await, change.to.fenced) {
+            match (
+                client.submit_locally(ControllerRequest::SetLiveness(change), false, config.session_timeout).await,
+                change.to.fenced,
+            ) {
                 (Ok(_), Some(why)) => tracing::warn!(node = change.node.0, "fenced: {why}"),
                 (Ok(_), None) => tracing::info!(node = change.node.0, "not fenced any more"),
                 (Err(error), _) => tracing::debug!(node = change.node.0, "not recorded whether it lives: {error}"),
             }
         });
         join_all(recorded).await;
-        let next = peers.sessions.lock().next_look(config.session_timeout, config.heartbeat_interval, rt::now());
+        let next = client.sessions.lock().next_check(config.session_timeout, config.heartbeat_interval, rt::now());
         next.max(LivenessConfig::INTERVAL_MIN)
     }
 }
@@ -129,8 +132,8 @@ async fn send(metadata: Weak<Inner>) {
         let before = situation(&here, role);
         let until = rt::now() + interval;
         if let Some(record) = image.nodes.get(&here.node_id()).filter(|_| fencing::is_in_force(&image)) {
-            let beat = Heartbeat { node: record.id, epoch: record.epoch };
-            if let Err(error) = here.peers().beat(beat, interval).await {
+            let heartbeat = Heartbeat { node: record.id, epoch: record.epoch };
+            if let Err(error) = here.controller_client().send_heartbeat(heartbeat, interval).await {
                 tracing::debug!("no heartbeat: {error}");
             }
         }

@@ -62,7 +62,7 @@ fn a_node_is_fenced_when_its_session_expires_and_comes_back_with_its_heartbeat()
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(100)), [], "all are granted a session");
     let mut due = Vec::new();
     for second in 101..=109 {
-        (1..3).for_each(|id| sessions.hear(beat(id, 1), at(second).0));
+        (1..3).for_each(|id| sessions.record_heartbeat(beat(id, 1), at(second).0));
         due = sessions.due(4, machine.image(), TIMEOUT, at(second));
         assert_eq!(due.is_empty(), second < 109, "{second} s: {due:?}");
     }
@@ -70,7 +70,7 @@ fn a_node_is_fenced_when_its_session_expires_and_comes_back_with_its_heartbeat()
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(109)), due, "until it is recorded");
     set(&mut machine, 3, EXPIRED);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(110)), []);
-    sessions.hear(beat(3, 1), at(111).0);
+    sessions.record_heartbeat(beat(3, 1), at(111).0);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(111)), [change(3, None, 111)]);
 }
 
@@ -96,19 +96,19 @@ fn a_new_leader_and_one_that_stood_still_grant_a_full_session() {
 fn heartbeats_that_were_overtaken_say_nothing() {
     let (mut machine, mut sessions) = (three_at(2), Sessions::default());
     sessions.due(4, machine.image(), TIMEOUT, at(100));
-    sessions.hear(beat(3, 1), at(100).0);
+    sessions.record_heartbeat(beat(3, 1), at(100).0);
     set(&mut machine, 3, STOPPED);
-    sessions.hear(beat(3, 1), at(101).0);
+    sessions.record_heartbeat(beat(3, 1), at(101).0);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(101)), [], "it has said that it stops");
     // It is registered again, and has not begun to serve.
     apply(&mut machine, &[Command::RegisterNode(NodeRecord { levels: BOTH, ..node(3, None, &[100]) })]);
     let epoch = machine.image().nodes[&NodeId(3)].epoch;
     assert_eq!(of(&machine, 3), STARTING);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(102)), []);
-    sessions.hear(beat(3, 1), at(102).0);
+    sessions.record_heartbeat(beat(3, 1), at(102).0);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(103)), [], "sent by the process before");
-    sessions.hear(beat(3, epoch.0), at(103).0);
-    sessions.hear(beat(3, 1), at(103).0);
+    sessions.record_heartbeat(beat(3, epoch.0), at(103).0);
+    sessions.record_heartbeat(beat(3, 1), at(103).0);
     let back = LivenessChange { epoch, ..change(3, None, 103) };
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(103)), [back]);
 }

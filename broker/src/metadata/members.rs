@@ -12,7 +12,7 @@ use ottla_raft::{GroupHandle, Members, MembersStep, RaftError};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
 
-use super::controller::{Inner, Metadata};
+use super::handle::{Inner, Metadata};
 use super::image::{MetadataImage, NodeRecord, ShardId, ShardRecord};
 
 /// Between two steps, and before a refused one is tried again.

@@ -5,15 +5,15 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
-use super::decide::{Ask, decide};
+use super::decide::{ControllerRequest, decide};
 use super::image::{NodeRecord, ReplicaRecord, ShardId, ShardRecord};
 use super::machine::{Machine, Outcome};
 use super::placement_tests::node;
 use super::registration::NodeRegistration;
 use crate::config::Config;
 
-fn ask(machine: &mut Machine, ask: &Ask) -> Result<usize, ErrorCode> {
-    let decided = decide(machine.image(), ask).map_err(|error| error.code())?;
+fn ask(machine: &mut Machine, request: &ControllerRequest) -> Result<usize, ErrorCode> {
+    let decided = decide(machine.image(), request).map_err(|error| error.code())?;
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
     for command in &decided.commands {
@@ -30,7 +30,10 @@ fn register(machine: &mut Machine, node: NodeRecord, lost: &[u64]) -> Result<usi
     };
     let founders = if node.id.0 <= 3 { (1..=3).map(founder).collect() } else { Vec::new() };
     let lost = lost.iter().copied().map(ReplicaId).collect();
-    ask(machine, &Ask::RegisterNode(Box::new(NodeRegistration { node, cluster_id: "abc".into(), founders, lost })))
+    ask(
+        machine,
+        &ControllerRequest::RegisterNode(Box::new(NodeRegistration { node, cluster_id: "abc".into(), founders, lost })),
+    )
 }
 
 /// Three nodes have founded it: six shards of three replicas each, beside the metadata group.
@@ -87,7 +90,8 @@ fn what_is_lost_is_rebuilt_where_there_are_enough_to_rebuild_it_from() {
     assert_eq!(machine.image().shards.values().filter(|shard| !shard.leaving.is_empty()).count(), 1);
     assert!(record.replicas.iter().any(|replica| replica.node == NodeId(1) && replica.directory == own.directory));
     // Two of a kind: what is left of two is no majority.
-    ask(&mut machine, &Ask::ChangeReplicas { shard: ShardId(4), nodes: vec![NodeId(1), NodeId(2)] }).unwrap();
+    ask(&mut machine, &ControllerRequest::ChangeReplicas { shard: ShardId(4), nodes: vec![NodeId(1), NodeId(2)] })
+        .unwrap();
     let own = shard(&machine, 4).replicas[0];
     register(&mut machine, node(1, None, &[100]), &[own.id.0]).unwrap();
     assert!(shard(&machine, 4).replicas.contains(&own));
@@ -99,8 +103,10 @@ fn a_further_node_gets_a_replica_of_the_metadata_and_shards_can_be_moved_to_it()
     register(&mut machine, node(4, None, &[100]), &[]).unwrap();
     assert_eq!(shard(&machine, 0).replicas.len(), 4);
     let before = shard(&machine, 2);
-    let on =
-        |nodes: &[i32]| Ask::ChangeReplicas { shard: ShardId(2), nodes: nodes.iter().copied().map(NodeId).collect() };
+    let on = |nodes: &[i32]| ControllerRequest::ChangeReplicas {
+        shard: ShardId(2),
+        nodes: nodes.iter().copied().map(NodeId).collect(),
+    };
     assert_eq!(ask(&mut machine, &on(&[1, 2, 4])), Ok(1));
     let moved = shard(&machine, 2);
     assert_eq!(moved.replicas.iter().map(|replica| replica.node.0).collect::<Vec<_>>(), [1, 2, 4]);
@@ -126,10 +132,11 @@ fn who_has_left_is_forgotten_only_when_the_members_are_those_that_are_wanted() {
     let mut machine = cluster();
     register(&mut machine, node(4, None, &[100]), &[]).unwrap();
     let nodes = vec![NodeId(1), NodeId(2), NodeId(4)];
-    ask(&mut machine, &Ask::ChangeReplicas { shard: ShardId(2), nodes }).unwrap();
+    ask(&mut machine, &ControllerRequest::ChangeReplicas { shard: ShardId(2), nodes }).unwrap();
     let moved = shard(&machine, 2);
     let left: Vec<_> = moved.leaving.iter().map(|replica| replica.id).collect();
-    let report = |reached: Vec<ReplicaId>| Ask::ForgetReplicas { shard: ShardId(2), reached, left: left.clone() };
+    let report =
+        |reached: Vec<ReplicaId>| ControllerRequest::ForgetReplicas { shard: ShardId(2), reached, left: left.clone() };
     assert_eq!(ask(&mut machine, &report(vec![ReplicaId(1)])), Ok(0));
     let reached: Vec<_> = moved.replicas.iter().map(|replica| replica.id).collect();
     assert_eq!(ask(&mut machine, &report(reached.clone())), Ok(1));

@@ -7,16 +7,18 @@ mod balancer;
 pub mod bootstrap_service;
 pub mod command;
 mod config_change;
-pub mod controller;
+mod controller;
+mod controller_client;
 mod decide;
 mod discovery;
 mod error;
 mod features;
 mod fencing;
 mod fields;
-mod forward;
+mod forward_codec;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+pub mod handle;
 mod heartbeats;
 pub mod image;
 mod levels;
@@ -27,7 +29,6 @@ mod moves;
 pub mod names;
 mod nodes;
 mod peer_table;
-mod peers;
 pub mod placement;
 mod quorum;
 mod reassign;
@@ -40,14 +41,13 @@ mod sessions;
 pub mod shared_map;
 mod single_flight;
 pub mod start;
-mod writer;
 
 pub use crate::codec::CodecError;
 pub use bootstrap_service::{board, bootstrap_address};
 pub use command::IntentEnd;
-pub use controller::Metadata;
 pub use discovery::{SeedNodes, Seeds};
 pub use error::MetadataError;
+pub use handle::Metadata;
 pub use image::{
     CLUSTER_LISTENER, CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint,
     MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord,
@@ -73,7 +73,7 @@ mod decide_tests;
 #[cfg(test)]
 mod features_tests;
 #[cfg(test)]
-mod forward_tests;
+mod forward_codec_tests;
 #[cfg(test)]
 mod image_model_tests;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::command::{Command, NewShard};
-use super::decide::{Ask, decide};
+use super::decide::{ControllerRequest, decide};
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use super::machine::{Machine, Outcome, Refusal};
 use super::moves::{MOVES_MAX, due};
@@ -37,8 +37,8 @@ fn founded(count: i32, zones: i32) -> Machine {
     machine
 }
 
-fn ask(machine: &mut Machine, ask: &Ask) -> Result<usize, ErrorCode> {
-    let decided = decide(machine.image(), ask).map_err(|error| error.code())?;
+fn ask(machine: &mut Machine, request: &ControllerRequest) -> Result<usize, ErrorCode> {
+    let decided = decide(machine.image(), request).map_err(|error| error.code())?;
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
     for command in &decided.commands {
@@ -48,14 +48,14 @@ fn ask(machine: &mut Machine, ask: &Ask) -> Result<usize, ErrorCode> {
 }
 
 fn drain(machine: &mut Machine, node: i32) {
-    ask(machine, &Ask::Drain { nodes: Nodes::One(NodeId(node)), drain: true }).unwrap();
+    ask(machine, &ControllerRequest::Drain { nodes: Nodes::One(NodeId(node)), drain: true }).unwrap();
 }
 
 /// A shard's leader has made its members so, and says it.
 fn settle(machine: &mut Machine, shard: &ShardRecord) {
     let reached = shard.replicas.iter().map(|replica| replica.id).collect();
     let left = shard.leaving.iter().map(|replica| replica.id).collect();
-    ask(machine, &Ask::ForgetReplicas { shard: shard.id, reached, left }).unwrap();
+    ask(machine, &ControllerRequest::ForgetReplicas { shard: shard.id, reached, left }).unwrap();
 }
 
 fn moving(image: &MetadataImage) -> Vec<ShardRecord> {
@@ -77,7 +77,7 @@ fn run(machine: &mut Machine) -> usize {
     let mut moves = 0;
     for _ in 0..500 {
         let before = machine.image().clone();
-        moves += ask(machine, &Ask::Balance).unwrap();
+        moves += ask(machine, &ControllerRequest::Balance).unwrap();
         let image = machine.image().clone();
         let under_way = moving(&image);
         assert!(under_way.iter().filter(|shard| shard.id != ShardId::METADATA).count() <= MOVES_MAX);
@@ -149,7 +149,7 @@ fn a_node_of_four_in_as_many_zones_is_emptied_and_zones_stay_distinct() {
     // What comes meanwhile goes elsewhere, and what an operator names too.
     let placed = place_in_pool(image, 2, 20);
     assert!(placed.new_shards.iter().flat_map(|shard| &shard.replicas).all(|replica| replica.node != NodeId(2)));
-    ask(&mut machine, &Ask::Drain { nodes: Nodes::Zone("z2".to_owned()), drain: false }).unwrap();
+    ask(&mut machine, &ControllerRequest::Drain { nodes: Nodes::Zone("z2".to_owned()), drain: false }).unwrap();
     assert!(machine.image().observers().is_empty() && machine.image().takes_replicas(NodeId(2)));
 }
 
@@ -172,13 +172,13 @@ fn of_three_nodes_one_that_is_drained_keeps_its_replicas_and_leads_nothing() {
 #[test]
 fn nobody_is_drained_or_forgotten_where_what_it_holds_has_no_other_place() {
     let mut machine = founded(3, 3);
-    let all = Ask::Drain { nodes: Nodes::Zone("z9".to_owned()), drain: true };
+    let all = ControllerRequest::Drain { nodes: Nodes::Zone("z9".to_owned()), drain: true };
     assert_eq!(ask(&mut machine, &all), Err(ErrorCode::BrokerIdNotRegistered));
-    assert_eq!(ask(&mut machine, &Ask::Unregister(NodeId(9))), Err(ErrorCode::BrokerIdNotRegistered));
-    assert_eq!(ask(&mut machine, &Ask::Unregister(NodeId(1))), Err(ErrorCode::PolicyViolation));
+    assert_eq!(ask(&mut machine, &ControllerRequest::Unregister(NodeId(9))), Err(ErrorCode::BrokerIdNotRegistered));
+    assert_eq!(ask(&mut machine, &ControllerRequest::Unregister(NodeId(1))), Err(ErrorCode::PolicyViolation));
     drain(&mut machine, 1);
     drain(&mut machine, 2);
-    let last = Ask::Drain { nodes: Nodes::One(NodeId(3)), drain: true };
+    let last = ControllerRequest::Drain { nodes: Nodes::One(NodeId(3)), drain: true };
     assert_eq!(ask(&mut machine, &last), Err(ErrorCode::InvalidRequest));
     // A start does not end it.
     apply(&mut machine, &[Command::RegisterNode(node(1, Some("z1"), &[100]))]);
@@ -191,26 +191,26 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
     drain(&mut machine, 1);
     drain(&mut machine, 2);
     assert_eq!(machine.image().observers().len(), 1, "three of four vote");
-    let undrain = Ask::Drain { nodes: Nodes::Zone("z0".to_owned()), drain: false };
+    let undrain = ControllerRequest::Drain { nodes: Nodes::Zone("z0".to_owned()), drain: false };
     ask(&mut machine, &undrain).unwrap();
     let values = BTreeMap::from([("log.retention.ms".to_owned(), "7".to_owned())]);
     apply(&mut machine, &[Command::SetBrokerConfig { node: Some(NodeId(4)), values }]);
-    assert_eq!(ask(&mut machine, &Ask::Unregister(NodeId(4))), Ok(1));
+    assert_eq!(ask(&mut machine, &ControllerRequest::Unregister(NodeId(4))), Ok(1));
     assert_eq!(machine.image().dismissed(NodeId(4)), None);
     let index = RaftIndex(machine.image().index.0 + 1);
     let early = machine.apply_command(index, Command::RemoveNode { node: NodeId(4) });
     assert_eq!(early, Outcome::Refused(Refusal::Replicas));
     let record = node(4, Some("z0"), &[100]);
     let back = NodeRegistration { node: record, cluster_id: String::new(), founders: Vec::new(), lost: Vec::new() };
-    let registration = Ask::RegisterNode(Box::new(back));
+    let registration = ControllerRequest::RegisterNode(Box::new(back));
     let mut dismissed = false;
     for _ in 0..100 {
-        ask(&mut machine, &Ask::Balance).unwrap();
+        ask(&mut machine, &ControllerRequest::Balance).unwrap();
         let Some(shard) = moving(machine.image()).first().cloned() else { break };
         if let Some(own) = machine.image().dismissed(NodeId(4)) {
             assert_eq!((shard.id, shard.leaving[0].id), (ShardId::METADATA, own));
             assert_eq!(held(machine.image(), NodeId(4)), 0);
-            let stays = Ask::Drain { nodes: Nodes::One(NodeId(4)), drain: false };
+            let stays = ControllerRequest::Drain { nodes: Nodes::One(NodeId(4)), drain: false };
             assert_eq!(ask(&mut machine, &stays), Err(ErrorCode::InvalidRequest), "its replica may be gone");
             let back = ask(&mut machine, &registration);
             assert_eq!(back, Err(ErrorCode::InvalidRequest), "it would be given a place for as long as it asks");

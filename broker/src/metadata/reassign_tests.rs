@@ -8,7 +8,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::command::Command;
-use super::decide::{Ask, decide};
+use super::decide::{ControllerRequest, decide};
 use super::image::{ShardId, ShardKind};
 use super::machine::{Machine, Outcome, Refusal};
 use super::placement::{missing_pool_shards, place_in_pool};
@@ -50,8 +50,8 @@ fn codes(plan: &Plan) -> Vec<ErrorCode> {
         .collect()
 }
 
-fn change(machine: &mut Machine, ask: &Ask) -> usize {
-    let decided = decide(machine.image(), ask).unwrap();
+fn change(machine: &mut Machine, request: &ControllerRequest) -> usize {
+    let decided = decide(machine.image(), request).unwrap();
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
     for command in &decided.commands {
@@ -113,7 +113,7 @@ fn a_move_that_is_under_way_can_be_seen_and_taken_back() {
     let on: Vec<NodeId> = before.replicas.iter().map(|replica| replica.node).collect();
     let new = (1..=4).map(NodeId).find(|node| !on.contains(node)).unwrap();
     let target = vec![on[0], new, on[2]];
-    assert_eq!(change(&mut machine, &Ask::ChangeReplicas { shard, nodes: target }), 1);
+    assert_eq!(change(&mut machine, &ControllerRequest::ChangeReplicas { shard, nodes: target }), 1);
     let record = machine.image().shard(shard).unwrap().clone();
     assert_eq!((record.adding_nodes(), record.removing_nodes()), (vec![new], vec![on[1]]));
     assert_eq!(record.nodes(), [on[0], new, on[2], on[1]], "old and new");
@@ -121,14 +121,14 @@ fn a_move_that_is_under_way_can_be_seen_and_taken_back() {
     assert_eq!(record.nodes_before(), on);
     let planned = plan(machine.image(), &cancel, true);
     assert_eq!(planned.moves, BTreeMap::from([(shard, on.clone())]));
-    assert_eq!(change(&mut machine, &Ask::ChangeReplicas { shard, nodes: on.clone() }), 1);
+    assert_eq!(change(&mut machine, &ControllerRequest::ChangeReplicas { shard, nodes: on.clone() }), 1);
     let record = machine.image().shard(shard).unwrap().clone();
     assert_eq!(record.replicas, before.replicas);
     assert_eq!((record.adding_nodes(), record.removing_nodes()), (vec![], vec![new]));
     // Its leader reports that it is so.
     let reached = record.replicas.iter().map(|replica| replica.id).collect();
     let left = record.leaving.iter().map(|replica| replica.id).collect();
-    assert_eq!(change(&mut machine, &Ask::ForgetReplicas { shard, reached, left }), 1);
+    assert_eq!(change(&mut machine, &ControllerRequest::ForgetReplicas { shard, reached, left }), 1);
     assert!(!machine.image().shard(shard).unwrap().is_moving());
 }
 
@@ -137,7 +137,7 @@ fn replicas_that_are_only_added_are_being_added_until_the_leader_says_otherwise(
     let mut machine = two_topics();
     let shard = shard_of(&machine, "a", 0);
     let all: Vec<NodeId> = (1..=4).map(NodeId).collect();
-    change(&mut machine, &Ask::ChangeReplicas { shard, nodes: all });
+    change(&mut machine, &ControllerRequest::ChangeReplicas { shard, nodes: all });
     let record = machine.image().shard(shard).unwrap().clone();
     assert_eq!((record.adding.len(), record.leaving.len(), record.is_moving()), (1, 0, true));
     // Such a shard is not for topics of three replicas any more.
@@ -148,7 +148,7 @@ fn replicas_that_are_only_added_are_being_added_until_the_leader_says_otherwise(
     let early = machine.apply_command(index, forget(vec![ReplicaId(1)]));
     assert_eq!(early, Outcome::Refused(Refusal::Replicas));
     let reached: Vec<_> = record.wanted().into_iter().collect();
-    let report = Ask::ForgetReplicas { shard, reached: reached.clone(), left: Vec::new() };
+    let report = ControllerRequest::ForgetReplicas { shard, reached: reached.clone(), left: Vec::new() };
     assert_eq!(change(&mut machine, &report), 1);
     assert!(!machine.image().shard(shard).unwrap().is_moving());
     assert_eq!(change(&mut machine, &report), 0, "reported twice");

@@ -10,8 +10,8 @@ use std::time::Duration;
 use ottla_raft::WeakHost;
 use ottla_storage::env::rt;
 
-use super::controller::{Inner, Metadata};
 use super::discovery::{SeedNodes, is_removed};
+use super::handle::{Inner, Metadata};
 use super::image::ReplicaRecord;
 
 /// Between two checks.

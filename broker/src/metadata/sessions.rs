@@ -41,7 +41,7 @@ impl Heartbeat {
 struct Session {
     epoch: RaftIndex,
     /// This registration has sent a heartbeat; else the session was granted.
-    spoke: bool,
+    has_sent: bool,
     at: Instant,
 }
 
@@ -49,7 +49,7 @@ struct Session {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     term: Option<u64>,
-    looked_at: Option<Instant>,
+    checked_at: Option<Instant>,
     nodes: BTreeMap<NodeId, Session>,
 }
 
@@ -60,9 +60,9 @@ impl Sessions {
     }
 
     /// Takes a heartbeat; one that was overtaken by a new registration says nothing.
-    pub(super) fn hear(&mut self, beat: Heartbeat, now: Instant) {
+    pub(super) fn record_heartbeat(&mut self, beat: Heartbeat, now: Instant) {
         if self.nodes.get(&beat.node).is_none_or(|session| beat.epoch >= session.epoch) {
-            self.nodes.insert(beat.node, Session { epoch: beat.epoch, spoke: true, at: now });
+            self.nodes.insert(beat.node, Session { epoch: beat.epoch, has_sent: true, at: now });
         }
     }
 
@@ -74,21 +74,21 @@ impl Sessions {
         timeout: Duration,
         (now, now_ms): (Instant, i64),
     ) -> Vec<LivenessChange> {
-        let stood_still = self.looked_at.is_some_and(|at| now.since(at) > timeout / 2);
+        let stood_still = self.checked_at.is_some_and(|at| now.since(at) > timeout / 2);
         if self.term != Some(term) || stood_still {
             self.nodes.clear();
         }
-        (self.term, self.looked_at) = (Some(term), Some(now));
+        (self.term, self.checked_at) = (Some(term), Some(now));
         self.nodes.retain(|node, _| image.nodes.contains_key(node));
         let mut due = Vec::new();
         for record in image.nodes.values() {
-            let granted = || Session { epoch: record.epoch, spoke: false, at: now };
+            let granted = || Session { epoch: record.epoch, has_sent: false, at: now };
             let session = self.nodes.entry(record.id).or_insert_with(granted);
             if session.epoch < record.epoch {
                 *session = granted();
             }
             let is_expired = now.since(session.at) >= timeout && !mutants::is_on(Bug::SessionNeverExpires);
-            let fenced = match (is_expired, session.spoke) {
+            let fenced = match (is_expired, session.has_sent) {
                 (true, _) => Some(FenceReason::SessionExpired),
                 (false, true) => None,
                 // Nothing was heard of this process yet.
@@ -104,7 +104,7 @@ impl Sessions {
     }
 
     /// How long it is until a session may expire; the interval at most, so that the leader notices when it stands still.
-    pub(super) fn next_look(&self, timeout: Duration, interval: Duration, now: Instant) -> Duration {
+    pub(super) fn next_check(&self, timeout: Duration, interval: Duration, now: Instant) -> Duration {
         let left = |session: &Session| timeout.saturating_sub(now.since(session.at));
         let expires = self.nodes.values().map(left).filter(|left| !left.is_zero()).min();
         expires.map_or(interval, |expires| expires.min(interval))

@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use super::balancer;
 use super::bootstrap_service::{BootstrapService, ReplicaAssignment};
-use super::controller::{Metadata, random_uuid};
 use super::discovery::{Seeds, discover, founder, learn_members};
 use super::error::MetadataError;
+use super::handle::{Metadata, random_uuid};
 use super::heartbeats;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
 use super::levels::Levels;
@@ -264,7 +264,7 @@ impl Metadata {
         rt::spawn_critical("metadata-members", owner.clone(), members::keep(weak, group, images));
         let (weak, group, images) = keep();
         rt::spawn_critical("balancer", owner.clone(), balancer::keep(weak, group, images));
-        let fenced_heard = metadata.peers().fenced_heard();
+        let fenced_heard = metadata.controller_client().fenced_heard();
         let (weak, group, images) = keep();
         let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heard);
         rt::spawn_critical("node-sessions", owner.clone(), sessions);
