@@ -20,7 +20,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(3_600);
 
 /// Runs as long as the group and somebody who holds the metadata.
-pub(super) async fn keep(metadata: Weak<Inner>, group: GroupHandle, mut images: watch::Receiver<Arc<MetadataImage>>) {
+pub(super) async fn run(metadata: Weak<Inner>, group: GroupHandle, mut images: watch::Receiver<Arc<MetadataImage>>) {
     let mut role = group.role();
     loop {
         let now = *role.borrow_and_update();

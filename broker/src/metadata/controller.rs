@@ -21,7 +21,7 @@ use super::command::{Command, encode, encoded_size};
 use super::decide::{ControllerRequest, ControllerResponse, ControllerResult, decide};
 use super::error::MetadataError;
 use super::image::{MetadataImage, ShardId};
-use super::machine::{Machine, Outcome};
+use super::state_machine::{MetadataStateMachine, Outcome};
 use crate::config::Config;
 
 /// The most requests that wait in the queue.
@@ -92,7 +92,7 @@ impl Controller {
         let image = self.images.borrow().as_ref().clone();
         let decided_on = image.index;
         let index = RaftIndex(decided_on.0 + 1);
-        let mut scratch = Machine::scratch(Arc::clone(&self.base), image);
+        let mut scratch = MetadataStateMachine::scratch(Arc::clone(&self.base), image);
         let mut commands: Vec<Command> = Vec::new();
         let mut in_batch: Vec<ProposedRequest> = Vec::new();
         let mut settled: Vec<(QueuedRequest, Reply)> = Vec::new();

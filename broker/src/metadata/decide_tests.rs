@@ -11,14 +11,14 @@ use uuid::Uuid;
 use super::command::Command;
 use super::decide::{ControllerRequest, ControllerResponse, decide};
 use super::image::{ReplicaRecord, ShardId, ShardKind};
-use super::machine::{Machine, Outcome};
 use super::placement_tests::{cluster, node};
 use super::registration::NodeRegistration;
 use super::requests::*;
+use super::state_machine::{MetadataStateMachine, Outcome};
 use crate::config::{Config, Inputs};
 
-fn found(config: Config) -> Machine {
-    let mut machine = Machine::new(Arc::new(config));
+fn found(config: Config) -> MetadataStateMachine {
+    let mut machine = MetadataStateMachine::new(Arc::new(config));
     let local = node(1, None, &[100]);
     let directory = local.directories[0].id;
     let founders = vec![ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory }];
@@ -27,11 +27,11 @@ fn found(config: Config) -> Machine {
     machine
 }
 
-fn machine() -> Machine {
+fn machine() -> MetadataStateMachine {
     found(Config::default())
 }
 
-fn ask(machine: &mut Machine, request: ControllerRequest) -> Result<ControllerResponse, ErrorCode> {
+fn ask(machine: &mut MetadataStateMachine, request: ControllerRequest) -> Result<ControllerResponse, ErrorCode> {
     let decided = decide(machine.image(), &request).map_err(|error| error.code())?;
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
@@ -42,7 +42,7 @@ fn ask(machine: &mut Machine, request: ControllerRequest) -> Result<ControllerRe
     Ok(decided.response)
 }
 
-fn create(machine: &mut Machine, topic: NewTopic) -> Result<CreatedTopic, ErrorCode> {
+fn create(machine: &mut MetadataStateMachine, topic: NewTopic) -> Result<CreatedTopic, ErrorCode> {
     let id = Uuid::from_u128(u128::from(machine.image().index.0) + 1_000);
     match ask(machine, ControllerRequest::CreateTopic { topic, id })? {
         ControllerResponse::Topic(topic) => Ok(topic),
@@ -230,7 +230,7 @@ fn topic_configs_change_one_by_one_or_all_at_once() {
     let mut machine = machine();
     create(&mut machine, NewTopic { configs: configs(&[("retention.ms", "1")]), ..named("t") }).unwrap();
     let topic = || ConfigOwner::Topic("t".to_owned());
-    let overrides = |machine: &Machine| machine.image().topic("t").unwrap().overrides.as_ref().clone();
+    let overrides = |machine: &MetadataStateMachine| machine.image().topic("t").unwrap().overrides.as_ref().clone();
     let append = ConfigOp::Append("compact".into());
     ask(&mut machine, change(topic(), &[("cleanup.policy", append.clone()), ("segment.ms", set("9"))], false)).unwrap();
     let expected = configs(&[("cleanup.policy", "delete,compact"), ("retention.ms", "1"), ("segment.ms", "9")]);

@@ -15,10 +15,10 @@ use super::error::MetadataError;
 use super::forward_codec::{ForwardedRequest, RequestKind};
 use super::image::{NodeRecord, ReplicaRecord};
 use super::levels::{FEATURE, FeatureLevel, Levels};
-use super::machine::{Machine, Outcome, Refusal};
 use super::placement_tests::node;
 use super::registration::NodeRegistration;
 use super::requests::{FeatureUpdate, UpgradeType};
+use super::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::codec::CodecError;
 use crate::config::Config;
 
@@ -47,7 +47,7 @@ fn registration(node: NodeRecord, founders: i32) -> NodeRegistration {
     }
 }
 
-fn ask(machine: &mut Machine, request: &ControllerRequest) -> Result<(), MetadataError> {
+fn ask(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Result<(), MetadataError> {
     let decided = decide(machine.image(), request)?;
     let (index, bytes) = (RaftIndex(machine.image().index.0 + 1), encode(machine.image().index, &decided.commands));
     let outcomes = machine.apply(index, &bytes).unwrap();
@@ -56,8 +56,8 @@ fn ask(machine: &mut Machine, request: &ControllerRequest) -> Result<(), Metadat
 }
 
 /// The founders come one after another; what became of each.
-fn found(founders: &[Levels]) -> (Machine, Vec<Result<(), ErrorCode>>) {
-    let mut machine = Machine::new(Arc::new(Config::default())).understanding(LATER);
+fn found(founders: &[Levels]) -> (MetadataStateMachine, Vec<Result<(), ErrorCode>>) {
+    let mut machine = MetadataStateMachine::new(Arc::new(Config::default())).understanding(LATER);
     let count = i32::try_from(founders.len()).unwrap();
     let came = (1..).zip(founders).map(|(id, levels)| {
         let ask_to_join = ControllerRequest::RegisterNode(Box::new(registration(node_of(id, *levels), count)));
@@ -67,7 +67,7 @@ fn found(founders: &[Levels]) -> (Machine, Vec<Result<(), ErrorCode>>) {
     (machine, came)
 }
 
-fn rejoin(machine: &mut Machine, id: i32, levels: Levels) -> Result<(), MetadataError> {
+fn rejoin(machine: &mut MetadataStateMachine, id: i32, levels: Levels) -> Result<(), MetadataError> {
     ask(machine, &ControllerRequest::RegisterNode(Box::new(registration(node_of(id, levels), 1))))
 }
 
@@ -96,7 +96,7 @@ fn a_cluster_begins_at_the_newest_level_that_all_its_founders_understand() {
     // Before the last has come nothing is decided.
     let (machine, _) = found(&[levels(1, 2), levels(1, 2), levels(1, 2)]);
     assert_eq!(machine.image().level, FeatureLevel(2));
-    let mut early = Machine::new(Arc::new(Config::default()));
+    let mut early = MetadataStateMachine::new(Arc::new(Config::default()));
     ask(&mut early, &ControllerRequest::RegisterNode(Box::new(registration(node_of(1, levels(1, 2)), 3)))).unwrap();
     assert_eq!(early.image().level, FeatureLevel::FIRST);
     assert!(ask(&mut early, &raise(2, UpgradeType::Upgrade)).is_err());
@@ -128,7 +128,7 @@ fn a_node_that_does_not_understand_the_level_is_refused_and_told_why() {
 fn a_level_is_raised_when_every_node_understands_it_and_never_lowered() {
     use UpgradeType::{SafeDowngrade, UnsafeDowngrade, Upgrade};
     let (mut machine, _) = found(&[Levels::FIRST, Levels::FIRST]);
-    let refused = |machine: &mut Machine, level: i16, kind: UpgradeType, why: &str| {
+    let refused = |machine: &mut MetadataStateMachine, level: i16, kind: UpgradeType, why: &str| {
         let error = ask(machine, &raise(level, kind)).unwrap_err();
         assert_eq!(error.code(), ErrorCode::InvalidUpdateVersion);
         assert_eq!(error.to_string(), format!("Invalid update version {level} for feature {FEATURE}. {why}"));
@@ -187,10 +187,10 @@ fn a_build_stops_at_a_level_that_it_does_not_understand_in_the_log_and_in_a_chec
     assert_eq!(latest.image().level, above);
     let (records, index) = (latest.all_records(), latest.image().index);
     let config = || Arc::new(Config::default());
-    assert_eq!(Machine::restore(config(), index, &records).err(), Some(CodecError::Level(above.0)));
+    assert_eq!(MetadataStateMachine::restore(config(), index, &records).err(), Some(CodecError::Level(above.0)));
     let (mut later, _) = found(&[levels(1, 2)]);
     let index = later.image().index;
-    let mut own = Machine::new(config());
+    let mut own = MetadataStateMachine::new(config());
     let entry = encode(RaftIndex(0), &[Command::SetFeatureLevel { level: above }]);
     assert_eq!(own.apply(RaftIndex(1), &entry), Err(CodecError::Level(above.0)));
     // What was refused for another reason says nothing.
@@ -246,7 +246,7 @@ proptest! {
     /// Whatever nodes come and whatever is asked: each registered one understands the level in force.
     #[test]
     fn every_registered_node_understands_the_level(steps in proptest::collection::vec((1_i32..5, 1_i16..4, 0_i16..3, any::<bool>()), 1..40)) {
-        let mut machine = Machine::new(Arc::new(Config::default())).understanding(levels(1, 9));
+        let mut machine = MetadataStateMachine::new(Arc::new(Config::default())).understanding(levels(1, 9));
         for (id, oldest, more, raises) in steps {
             let asked = match raises {
                 true => raise(oldest, UpgradeType::Upgrade),

@@ -21,10 +21,10 @@ use super::image::{
 };
 use super::levels::{FEATURE, FeatureLevel, Levels};
 use super::liveness::Liveness;
-use super::machine::Machine;
 use super::records::{Record, ShardCreation};
 use super::registration::NodeRegistration;
 use super::requests::{FeatureUpdate, Nodes, UpgradeType};
+use super::state_machine::MetadataStateMachine;
 use crate::config::Config;
 
 /// An entry's commands: what is read is written the same and applied, and what became of it is kept.
@@ -33,13 +33,13 @@ pub(crate) fn commands(data: &[u8]) {
     let again = decode(&encode(decided_on.unwrap_or_default(), &commands));
     assert_eq!(again, Ok(Decision { decided_on: decided_on.or(Some(RaftIndex(0))), commands: commands.clone() }));
     let base = Arc::new(Config::default());
-    let mut machine = Machine::new(Arc::clone(&base));
+    let mut machine = MetadataStateMachine::new(Arc::clone(&base));
     let _ = machine.apply(RaftIndex(1), &encode(RaftIndex(0), &world())).unwrap();
     // On time, whatever it was decided on. A level that this build does not understand stops the replica.
     if machine.apply(RaftIndex(2), &encode(RaftIndex(1), &commands)).is_err() {
         return;
     }
-    let restored = Machine::restore(base, RaftIndex(2), &machine.all_records()).unwrap();
+    let restored = MetadataStateMachine::restore(base, RaftIndex(2), &machine.all_records()).unwrap();
     assert_eq!(restored.checksum(), machine.checksum());
     assert_eq!(restored.all_records(), machine.all_records());
 }
@@ -196,13 +196,13 @@ pub(crate) fn record(data: &[u8]) {
         assert_eq!(Record::decode(&record.key(), &record.value()), Ok(record));
     }
     let state = [(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))];
-    if let Ok(machine) = Machine::restore(Arc::new(Config::default()), RaftIndex(5), &state) {
+    if let Ok(machine) = MetadataStateMachine::restore(Arc::new(Config::default()), RaftIndex(5), &state) {
         let _ = machine.all_records();
     }
 }
 
 pub(crate) fn record_seeds() -> Vec<Vec<u8>> {
-    let mut machine = Machine::new(Arc::new(Config::default()));
+    let mut machine = MetadataStateMachine::new(Arc::new(Config::default()));
     let mut seeds = Vec::new();
     for (index, commands) in [world(), further()].into_iter().enumerate() {
         let index = index as u64;

@@ -16,8 +16,8 @@ use super::image::{
 };
 use super::levels::{FeatureLevel, Levels};
 use super::liveness::{FenceReason, Liveness};
-use super::machine::{Machine, Outcome, Refusal};
 use super::placement_tests::node;
+use super::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::config::Config;
 
 type Values = BTreeMap<String, String>;
@@ -422,7 +422,7 @@ fn the_image_is_what_a_model_of_plain_maps_says() {
     config.node_id = NodeId(THIS_NODE);
     let config = Arc::new(config);
     lives(6_000, 150, |random, steps| {
-        let (mut machine, mut model) = (Machine::new(Arc::clone(&config)), Model::default());
+        let (mut machine, mut model) = (MetadataStateMachine::new(Arc::clone(&config)), Model::default());
         for index in 1..=steps {
             // Several commands in one entry, as the writer packs them: each is decided on what those before it made.
             let mut commands = Vec::new();
@@ -437,7 +437,7 @@ fn the_image_is_what_a_model_of_plain_maps_says() {
             model.check(machine.image());
             if random.once_in(20) {
                 let records = machine.all_records();
-                machine = Machine::restore(Arc::clone(&config), RaftIndex(index), &records).unwrap();
+                machine = MetadataStateMachine::restore(Arc::clone(&config), RaftIndex(index), &records).unwrap();
                 model.check(machine.image());
             }
         }

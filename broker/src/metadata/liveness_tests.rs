@@ -14,10 +14,10 @@ use super::cluster_tests::{Cluster, NODES, PATIENCE, machine_of, shut_down};
 use super::command::{Command, encode};
 use super::fencing::decide;
 use super::liveness::{FenceReason, Liveness, LivenessChange};
-use super::machine::Machine;
 use super::placement_tests::{apply, cluster, node};
 use super::records::Record;
 use super::sessions::{Heartbeat, Sessions};
+use super::state_machine::MetadataStateMachine;
 use super::*;
 use crate::config::Config;
 
@@ -28,7 +28,7 @@ const STOPPED: Option<FenceReason> = Some(FenceReason::Stopped);
 const STARTING: Option<FenceReason> = Some(FenceReason::Starting);
 
 /// Nodes 1 to 3 at this level; their registration has index 1.
-fn three_at(level: i16) -> Machine {
+fn three_at(level: i16) -> MetadataStateMachine {
     let mut machine = cluster((1..=3).map(|id| NodeRecord { levels: BOTH, ..node(id, None, &[100]) }).collect());
     apply(&mut machine, &[Command::SetFeatureLevel { level: FeatureLevel(level) }]);
     machine
@@ -44,7 +44,7 @@ fn change(id: i32, fenced: Option<FenceReason>, seconds: u64) -> LivenessChange 
     LivenessChange { node: NodeId(id), epoch: RaftIndex(1), to }
 }
 
-fn set(machine: &mut Machine, id: i32, fenced: Option<FenceReason>) {
+fn set(machine: &mut MetadataStateMachine, id: i32, fenced: Option<FenceReason>) {
     apply(machine, &[Command::SetNodeLiveness { node: NodeId(id), liveness: Liveness { fenced, since_ms: 5 } }]);
 }
 
@@ -52,7 +52,7 @@ fn beat(id: i32, epoch: u64) -> Heartbeat {
     Heartbeat { node: NodeId(id), epoch: RaftIndex(epoch) }
 }
 
-fn of(machine: &Machine, id: i32) -> Option<FenceReason> {
+fn of(machine: &MetadataStateMachine, id: i32) -> Option<FenceReason> {
     machine.image().nodes[&NodeId(id)].liveness.fenced
 }
 
@@ -116,7 +116,8 @@ fn heartbeats_that_were_overtaken_say_nothing() {
 #[test]
 fn only_transitions_are_recorded_and_the_last_node_stays() {
     let mut machine = three_at(2);
-    let decided = |machine: &Machine, id, fenced| decide(machine.image(), &change(id, fenced, 1)).is_some();
+    let decided =
+        |machine: &MetadataStateMachine, id, fenced| decide(machine.image(), &change(id, fenced, 1)).is_some();
     assert!(!decided(&machine, 1, None) && !decided(&machine, 1, STARTING) && !decided(&machine, 9, EXPIRED));
     assert!(decided(&machine, 1, EXPIRED) && decided(&machine, 1, STOPPED));
     let stale = LivenessChange { epoch: RaftIndex(0), ..change(1, EXPIRED, 1) };
@@ -146,7 +147,8 @@ fn the_records_come_back_and_those_before_them_are_read() {
     let mut machine = three_at(2);
     set(&mut machine, 3, STOPPED);
     let restored =
-        Machine::restore(Arc::new(Config::default()), machine.image().index, &machine.all_records()).unwrap();
+        MetadataStateMachine::restore(Arc::new(Config::default()), machine.image().index, &machine.all_records())
+            .unwrap();
     assert_eq!(
         (restored.image().nodes.clone(), restored.checksum()),
         (machine.image().nodes.clone(), machine.checksum())

@@ -23,8 +23,7 @@ mod heartbeats;
 pub mod image;
 mod levels;
 mod liveness;
-pub mod machine;
-pub(crate) mod members;
+pub(crate) mod membership_reconciler;
 mod moves;
 pub mod names;
 mod nodes;
@@ -41,6 +40,7 @@ mod sessions;
 pub mod shared_map;
 mod single_flight;
 pub mod start;
+pub mod state_machine;
 
 pub use crate::codec::CodecError;
 pub use bootstrap_service::{board, bootstrap_address};
@@ -55,16 +55,16 @@ pub use image::{
 };
 pub use levels::{FEATURE, FeatureLevel, Levels};
 pub use liveness::{FenceReason, Liveness};
-pub use machine::Machine;
 pub use names::{is_internal, is_valid_topic_name};
 pub use peer_table::PeerTable;
 pub use records::ShardCreation;
-pub use replica::rescue_machine;
+pub use replica::recovery_state_machine;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,
     NewTopic, Nodes, QuorumMember, Reassignment, TopicName, UpgradeType,
 };
 pub use start::{LocalNode, StartError, is_metadata, metadata_among, newest_image};
+pub use state_machine::MetadataStateMachine;
 
 #[cfg(test)]
 mod cluster_tests;
@@ -81,10 +81,6 @@ mod live_tests;
 #[cfg(test)]
 mod liveness_tests;
 #[cfg(test)]
-mod machine_tests;
-#[cfg(test)]
-mod members_tests;
-#[cfg(test)]
 mod moves_tests;
 #[cfg(test)]
 mod placement_model_tests;
@@ -92,3 +88,7 @@ mod placement_model_tests;
 mod placement_tests;
 #[cfg(test)]
 mod reassign_tests;
+#[cfg(test)]
+mod replica_assignment_tests;
+#[cfg(test)]
+mod state_machine_tests;

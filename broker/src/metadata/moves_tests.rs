@@ -11,15 +11,15 @@ use uuid::Uuid;
 use super::command::{Command, NewShard};
 use super::decide::{ControllerRequest, decide};
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
-use super::machine::{Machine, Outcome, Refusal};
 use super::moves::{MOVES_MAX, due};
 use super::placement::{default_factor, missing_pool_shards, place_in_pool, place_internal};
 use super::placement_tests::{apply, cluster, node};
 use super::registration::NodeRegistration;
 use super::requests::Nodes;
+use super::state_machine::{MetadataStateMachine, Outcome, Refusal};
 
 /// So many nodes in so many zones, with the metadata group, the pool and group offsets.
-fn founded(count: i32, zones: i32) -> Machine {
+fn founded(count: i32, zones: i32) -> MetadataStateMachine {
     let zone = |id: i32| format!("z{}", id % zones);
     let mut machine = cluster((1..=count).map(|id| node(id, Some(&zone(id)), &[100])).collect());
     let replica = |id: i32| ReplicaRecord {
@@ -37,7 +37,7 @@ fn founded(count: i32, zones: i32) -> Machine {
     machine
 }
 
-fn ask(machine: &mut Machine, request: &ControllerRequest) -> Result<usize, ErrorCode> {
+fn ask(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Result<usize, ErrorCode> {
     let decided = decide(machine.image(), request).map_err(|error| error.code())?;
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
@@ -47,12 +47,12 @@ fn ask(machine: &mut Machine, request: &ControllerRequest) -> Result<usize, Erro
     Ok(decided.commands.len())
 }
 
-fn drain(machine: &mut Machine, node: i32) {
+fn drain(machine: &mut MetadataStateMachine, node: i32) {
     ask(machine, &ControllerRequest::Drain { nodes: Nodes::One(NodeId(node)), drain: true }).unwrap();
 }
 
 /// A shard's leader has made its members so, and says it.
-fn settle(machine: &mut Machine, shard: &ShardRecord) {
+fn settle(machine: &mut MetadataStateMachine, shard: &ShardRecord) {
     let reached = shard.replicas.iter().map(|replica| replica.id).collect();
     let left = shard.leaving.iter().map(|replica| replica.id).collect();
     ask(machine, &ControllerRequest::ForgetReplicas { shard: shard.id, reached, left }).unwrap();
@@ -73,7 +73,7 @@ fn held(image: &MetadataImage, node: NodeId) -> usize {
 }
 
 /// Lets everything that is due happen; one of those that are moved is done after the other. How many moves it took.
-fn run(machine: &mut Machine) -> usize {
+fn run(machine: &mut MetadataStateMachine) -> usize {
     let mut moves = 0;
     for _ in 0..500 {
         let before = machine.image().clone();

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::command::{Command, NewShard};
 use super::image::{MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind};
-use super::machine::Machine;
 use super::placement::{Placement, default_factor, place_assigned, place_in_pool, place_internal};
 use super::placement_tests::{apply, cluster, node};
+use super::state_machine::MetadataStateMachine;
 
 /// A shard as the referee sees it.
 #[derive(Clone)]
@@ -185,7 +185,7 @@ fn a_node(random: &mut Random) -> NodeRecord {
     node
 }
 
-fn take(machine: &mut Machine, placement: Placement, topic: u64) {
+fn take(machine: &mut MetadataStateMachine, placement: Placement, topic: u64) {
     let mut commands: Vec<_> = placement.new_shards.into_iter().map(Command::AddShard).collect();
     if !placement.shards.is_empty() {
         commands.push(Command::CreateTopic {
@@ -199,7 +199,7 @@ fn take(machine: &mut Machine, placement: Placement, topic: u64) {
     apply(machine, &commands);
 }
 
-fn step(random: &mut Random, machine: &mut Machine, topic: u64) {
+fn step(random: &mut Random, machine: &mut MetadataStateMachine, topic: u64) {
     let image = machine.image().clone();
     let nodes: Vec<NodeId> = image.nodes.keys().copied().collect();
     let count = random.index(12);

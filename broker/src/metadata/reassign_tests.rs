@@ -10,14 +10,14 @@ use uuid::Uuid;
 use super::command::Command;
 use super::decide::{ControllerRequest, decide};
 use super::image::{ShardId, ShardKind};
-use super::machine::{Machine, Outcome, Refusal};
 use super::placement::{missing_pool_shards, place_in_pool};
 use super::placement_tests::{apply, cluster, node};
 use super::reassign::{Plan, plan};
 use super::requests::Reassignment;
+use super::state_machine::{MetadataStateMachine, Outcome, Refusal};
 
 /// Four nodes, shards of three replicas, and two topics of as many partitions as there are shards.
-fn two_topics() -> Machine {
+fn two_topics() -> MetadataStateMachine {
     let mut machine = cluster((1..=4).map(|id| node(id, None, &[100])).collect());
     let shards = missing_pool_shards(machine.image(), 3);
     apply(&mut machine, &shards.into_iter().map(Command::AddShard).collect::<Vec<_>>());
@@ -39,7 +39,7 @@ fn ask(topic: &str, index: i32, nodes: Option<Vec<NodeId>>) -> Reassignment {
 }
 
 /// The shard of a partition, and the other topic's partition that it carries too.
-fn shard_of(machine: &Machine, topic: &str, index: i32) -> ShardId {
+fn shard_of(machine: &MetadataStateMachine, topic: &str, index: i32) -> ShardId {
     machine.image().topic(topic).unwrap().route(index).unwrap().shard
 }
 
@@ -50,7 +50,7 @@ fn codes(plan: &Plan) -> Vec<ErrorCode> {
         .collect()
 }
 
-fn change(machine: &mut Machine, request: &ControllerRequest) -> usize {
+fn change(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> usize {
     let decided = decide(machine.image(), request).unwrap();
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);

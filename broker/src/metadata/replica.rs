@@ -13,13 +13,13 @@ use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex};
 
 use super::image::{MetadataImage, ShardRecord};
-use super::machine::Machine;
+use super::state_machine::MetadataStateMachine;
 use crate::codec::CodecError;
 use crate::config::Config;
 
 /// The replica on this node.
 pub(super) struct MetadataReplica {
-    machine: Machine,
+    machine: MetadataStateMachine,
     images: watch::Sender<Arc<MetadataImage>>,
     /// Shards whose replicas lie on the disks here, where entries may be lost that recorded them.
     on_disk: Vec<ShardRecord>,
@@ -27,7 +27,7 @@ pub(super) struct MetadataReplica {
 
 impl MetadataReplica {
     /// A replica whose images are seen through the receiver.
-    pub(super) fn new(machine: Machine) -> (Self, watch::Receiver<Arc<MetadataImage>>) {
+    pub(super) fn new(machine: MetadataStateMachine) -> (Self, watch::Receiver<Arc<MetadataImage>>) {
         let (images, receiver) = watch::channel(image_of(&machine));
         (Self { machine, images, on_disk: Vec::new() }, receiver)
     }
@@ -37,18 +37,18 @@ impl MetadataReplica {
 ///
 /// # Errors
 /// When its checkpoint cannot be read.
-pub fn rescue_machine(
+pub fn recovery_state_machine(
     config: &Config,
     recovered: &RecoveredReplica,
     on_disk: Vec<ShardRecord>,
 ) -> Result<Box<dyn StateMachine>, CodecError> {
     let applied = recovered.applied.map_or(RaftIndex(0), |applied| applied.index);
-    let machine = Machine::restore(Arc::new(config.clone()), applied, &recovered.state)?;
+    let machine = MetadataStateMachine::restore(Arc::new(config.clone()), applied, &recovered.state)?;
     let (replica, _images) = MetadataReplica::new(machine);
     Ok(Box::new(MetadataReplica { on_disk, ..replica }))
 }
 
-fn image_of(machine: &Machine) -> Arc<MetadataImage> {
+fn image_of(machine: &MetadataStateMachine) -> Arc<MetadataImage> {
     Arc::new(MetadataImage { checksum: machine.checksum(), ..machine.image().clone() })
 }
 
@@ -91,7 +91,7 @@ impl StateMachine for MetadataReplica {
     }
 
     fn install(&mut self, applied: LogId, state: &[(Bytes, Bytes)]) -> io::Result<()> {
-        let restored = Machine::restore(self.machine.base(), applied.index, state);
+        let restored = MetadataStateMachine::restore(self.machine.base(), applied.index, state);
         self.machine = restored.map_err(io::Error::other)?;
         self.publish();
         Ok(())

@@ -24,12 +24,12 @@ use super::heartbeats;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
 use super::levels::Levels;
 use super::liveness::Liveness;
-use super::machine::Machine;
-use super::members;
+use super::membership_reconciler;
 use super::records::ShardCreation;
 use super::registration::NodeRegistration;
 use super::removal_detector;
 use super::replica::MetadataReplica;
+use super::state_machine::MetadataStateMachine;
 use crate::config::Config;
 
 /// How long a node waits for its metadata group to have a leader.
@@ -166,7 +166,7 @@ pub async fn newest_image(
     log: &dyn EntryLog,
 ) -> Result<Arc<MetadataImage>, StartError> {
     let applied = replica.applied.map_or(RaftIndex(0), |applied| applied.index);
-    let mut machine = Machine::restore(Arc::new(config.clone()), applied, &replica.state)?;
+    let mut machine = MetadataStateMachine::restore(Arc::new(config.clone()), applied, &replica.state)?;
     let last = log.last_log_id().map_or(applied, |last| last.index);
     let mut next = RaftIndex(applied.0 + 1);
     while next <= last {
@@ -261,9 +261,9 @@ impl Metadata {
         }
         let keep = || (metadata.downgrade(), metadata.group().clone(), metadata.watch());
         let (weak, group, images) = keep();
-        rt::spawn_critical("metadata-members", owner.clone(), members::keep(weak, group, images));
+        rt::spawn_critical("metadata-members", owner.clone(), membership_reconciler::run(weak, group, images));
         let (weak, group, images) = keep();
-        rt::spawn_critical("balancer", owner.clone(), balancer::keep(weak, group, images));
+        rt::spawn_critical("balancer", owner.clone(), balancer::run(weak, group, images));
         let fenced_heard = metadata.controller_client().fenced_heard();
         let (weak, group, images) = keep();
         let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heard);
@@ -324,7 +324,7 @@ async fn open(
     config: &Arc<Config>,
 ) -> Result<Opened, StartError> {
     let applied = replica.applied.map_or(RaftIndex(0), |applied| applied.index);
-    let machine = Machine::restore(Arc::clone(config), applied, &replica.state)?;
+    let machine = MetadataStateMachine::restore(Arc::clone(config), applied, &replica.state)?;
     let (machine, images) = MetadataReplica::new(machine);
     let group = host.open(directory.clone(), replica, Box::new(machine)).await?;
     let creation = Creation::decode(replica.creation.clone()).map(|creation| ShardCreation::decode(&creation.shard));
@@ -340,7 +340,7 @@ async fn create(
     assignment: ReplicaAssignment,
     config: &Arc<Config>,
 ) -> Result<Opened, StartError> {
-    let (machine, images) = MetadataReplica::new(Machine::new(Arc::clone(config)));
+    let (machine, images) = MetadataReplica::new(MetadataStateMachine::new(Arc::clone(config)));
     let members = match assignment.is_founder {
         true => Members::of(founders.iter().map(|founder| founder.id)),
         false => Members::default(),

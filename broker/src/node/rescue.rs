@@ -137,7 +137,7 @@ pub async fn rescue(config: &Config, losses: &Losses, execute: bool) -> Result<V
             let (mut rescued, holding) = look_at(&directory.data, replica, &homes, losses).await?;
             if execute {
                 make_so(&directory.data, replica, &mut rescued, holding, || match metadata::is_metadata(replica) {
-                    true => metadata::rescue_machine(config, replica, on_disk.clone())
+                    true => metadata::recovery_state_machine(config, replica, on_disk.clone())
                         .map_err(|source| OpenError::Checkpoint { replica: replica.id, source }),
                     false => rescue_machine(&directory.data, replica, &image),
                 })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
-use super::{Machine, Refusal};
+use super::{MetadataStateMachine, Refusal};
 use crate::metadata::command::NewShard;
 use crate::metadata::image::{ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use crate::metadata::records::Record;
@@ -15,7 +15,7 @@ use crate::metadata::records::Record;
 /// Producer ids that lost entries may have given: blocks are of a thousand.
 const PRODUCER_IDS_LOST: i64 = 1 << 30;
 
-impl Machine {
+impl MetadataStateMachine {
     pub(super) fn add_shard(&mut self, index: RaftIndex, shard: NewShard) -> Result<(), Refusal> {
         if self.image.shards.contains_key(&shard.id)
             || (shard.id != ShardId::METADATA && shard.id.0 < self.image.next_shard_id)

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
 
-use super::{Machine, Refusal};
+use super::{MetadataStateMachine, Refusal};
 use crate::metadata::image::{NodeRecord, NodeState, ShardRecord};
 use crate::metadata::levels::FeatureLevel;
 use crate::metadata::liveness::Liveness;
 use crate::metadata::records::{Record, broker_config_key, node_key};
 
-impl Machine {
+impl MetadataStateMachine {
     pub(super) fn set_node_state(&mut self, node: NodeId, state: NodeState) -> Result<(), Refusal> {
         let mut record = self.image.nodes.get(&node).ok_or(Refusal::NoSuchNode)?.clone();
         record.state = state;

@@ -69,7 +69,7 @@ pub enum Refusal {
 
 /// The metadata group's state.
 #[derive(Debug, Clone)]
-pub struct Machine {
+pub struct MetadataStateMachine {
     image: MetadataImage,
     /// The configuration of this node as started, before dynamic settings.
     base: Arc<Config>,
@@ -95,7 +95,7 @@ fn mix(checksum: u64, bytes: &[u8]) -> u64 {
         .fold(checksum ^ 0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-impl Machine {
+impl MetadataStateMachine {
     /// Before the first entry.
     #[must_use]
     pub fn new(base: Arc<Config>) -> Self {

@@ -7,12 +7,12 @@ use uuid::Uuid;
 
 use super::decide::{ControllerRequest, decide};
 use super::image::{NodeRecord, ReplicaRecord, ShardId, ShardRecord};
-use super::machine::{Machine, Outcome};
 use super::placement_tests::node;
 use super::registration::NodeRegistration;
+use super::state_machine::{MetadataStateMachine, Outcome};
 use crate::config::Config;
 
-fn ask(machine: &mut Machine, request: &ControllerRequest) -> Result<usize, ErrorCode> {
+fn ask(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Result<usize, ErrorCode> {
     let decided = decide(machine.image(), request).map_err(|error| error.code())?;
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
@@ -22,7 +22,7 @@ fn ask(machine: &mut Machine, request: &ControllerRequest) -> Result<usize, Erro
     Ok(decided.commands.len())
 }
 
-fn register(machine: &mut Machine, node: NodeRecord, lost: &[u64]) -> Result<usize, ErrorCode> {
+fn register(machine: &mut MetadataStateMachine, node: NodeRecord, lost: &[u64]) -> Result<usize, ErrorCode> {
     let founder = |id: i32| ReplicaRecord {
         id: ReplicaId(u64::from(id.unsigned_abs())),
         node: NodeId(id),
@@ -37,8 +37,8 @@ fn register(machine: &mut Machine, node: NodeRecord, lost: &[u64]) -> Result<usi
 }
 
 /// Three nodes have founded it: six shards of three replicas each, beside the metadata group.
-fn cluster() -> Machine {
-    let mut machine = Machine::new(std::sync::Arc::new(Config::default()));
+fn cluster() -> MetadataStateMachine {
+    let mut machine = MetadataStateMachine::new(std::sync::Arc::new(Config::default()));
     assert_eq!(
         register(&mut machine, node(4, None, &[100]), &[]),
         Err(ErrorCode::NotController),
@@ -51,7 +51,7 @@ fn cluster() -> Machine {
     machine
 }
 
-fn shard(machine: &Machine, id: u64) -> ShardRecord {
+fn shard(machine: &MetadataStateMachine, id: u64) -> ShardRecord {
     machine.image().shard(ShardId(id)).unwrap().as_ref().clone()
 }
 

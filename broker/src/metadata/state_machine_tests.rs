@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use super::command::{Command, IntentEnd, NewShard, encode};
 use super::image::{IntentKey, IntentKind, MetadataImage, ReplicaRecord, ShardId, ShardKind};
-use super::machine::{Machine, Outcome, Refusal};
 use super::placement::place_in_pool;
 use super::placement_tests::{apply, cluster, node};
+use super::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::config::Config;
 
-fn with_pool() -> Machine {
+fn with_pool() -> MetadataStateMachine {
     let mut machine = cluster(vec![node(1, None, &[100])]);
     let placement = place_in_pool(machine.image(), 1, 0);
     apply(&mut machine, &placement.new_shards.into_iter().map(Command::AddShard).collect::<Vec<_>>());
@@ -33,7 +33,7 @@ fn topic(name: &str, id: u128, shards: &[u64]) -> Command {
     }
 }
 
-fn outcome(machine: &mut Machine, command: Command) -> Outcome {
+fn outcome(machine: &mut MetadataStateMachine, command: Command) -> Outcome {
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.apply(index, &encode(machine.image().index, &[command])).unwrap()[0]
 }
@@ -52,9 +52,9 @@ impl Kept {
         }
     }
 
-    fn restore(&self, index: RaftIndex) -> Machine {
+    fn restore(&self, index: RaftIndex) -> MetadataStateMachine {
         let state: Vec<_> = self.0.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Machine::restore(Arc::new(Config::default()), index, &state).unwrap()
+        MetadataStateMachine::restore(Arc::new(Config::default()), index, &state).unwrap()
     }
 }
 
@@ -123,8 +123,8 @@ proptest! {
         steps in proptest::collection::vec(proptest::collection::vec(any_step(), 1..4), 1..60),
         cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
     ) {
-        let mut straight = Machine::new(Arc::new(Config::default()));
-        let mut restarted = Machine::new(Arc::new(Config::default()));
+        let mut straight = MetadataStateMachine::new(Arc::new(Config::default()));
+        let mut restarted = MetadataStateMachine::new(Arc::new(Config::default()));
         let mut kept = Kept::default();
         for (at, commands) in steps.iter().enumerate() {
             let index = RaftIndex(at as u64 + 1);
@@ -146,7 +146,7 @@ proptest! {
 
     #[test]
     fn a_refused_command_changes_nothing(steps in proptest::collection::vec(any_step(), 1..80)) {
-        let mut machine = Machine::new(Arc::new(Config::default()));
+        let mut machine = MetadataStateMachine::new(Arc::new(Config::default()));
         for step in steps {
             machine.advance(RaftIndex(machine.image().index.0 + 1));
             let index = machine.image().index;
@@ -237,7 +237,7 @@ fn a_dynamic_setting_acts_on_topics_that_do_not_override_it() {
     apply(&mut machine, &[Command::SetTopicConfig { id: Uuid::from_u128(2), overrides }]);
     let values = BTreeMap::from([("log.retention.ms".to_owned(), "5".to_owned())]);
     apply(&mut machine, &[Command::SetBrokerConfig { node: None, values }]);
-    let retention = |machine: &Machine, name| machine.image().topic(name).unwrap().config.retention_ms;
+    let retention = |machine: &MetadataStateMachine, name| machine.image().topic(name).unwrap().config.retention_ms;
     assert_eq!((retention(&machine, "plain"), retention(&machine, "own")), (Some(5), Some(7)));
     apply(&mut machine, &[Command::SetBrokerConfig { node: None, values: BTreeMap::new() }]);
     assert_eq!(retention(&machine, "plain"), Some(604_800_000));
