@@ -10,8 +10,8 @@ mod directories;
 mod error;
 mod file_limit;
 mod peer_listener;
-mod rescue;
 mod seed_resolver;
+mod unsafe_recovery;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use ottla_storage::log::AcceptLoss;
 use uuid::Uuid;
 
 pub use file_limit::raise_file_limit;
-pub use rescue::{Fate, Losses, RescueError, Rescued, rescue};
+pub use unsafe_recovery::{Losses, RecoveryError, RecoveryOutcome, ReplicaRecovery, unsafe_recover};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::admin::{Admin, AdminState};
