@@ -90,7 +90,7 @@ pub(super) struct ControllerClient {
     /// While this node leads: which nodes have a session.
     pub(super) sessions: Mutex<Sessions>,
     /// Grows when a node that is fenced sends a heartbeat.
-    fenced_heard: watch::Sender<u64>,
+    fenced_heartbeats: watch::Sender<u64>,
 }
 
 impl ControllerClient {
@@ -103,9 +103,9 @@ impl ControllerClient {
     ) -> Arc<Self> {
         let (session, own) = (rt::random_u64(), group.replica());
         let (in_flight, deduplicator, sessions) = Default::default();
-        let (shared, fenced_heard) = (host.clone(), watch::Sender::new(0));
+        let (shared, fenced_heartbeats) = (host.clone(), watch::Sender::new(0));
         let client =
-            Self { group, images, host: shared, queue, session, in_flight, deduplicator, sessions, fenced_heard };
+            Self { group, images, host: shared, queue, session, in_flight, deduplicator, sessions, fenced_heartbeats };
         let client = Arc::new(client);
         let weak = Arc::downgrade(&client);
         let service = move |_from: ReplicaId, request: bytes::Bytes| -> BoxFuture<'static, Option<bytes::Bytes>> {
@@ -170,13 +170,13 @@ impl ControllerClient {
     fn record_heartbeat(&self, heartbeat: Heartbeat) {
         self.sessions.lock().record_heartbeat(heartbeat, rt::now());
         if self.images.borrow().is_fenced(heartbeat.node) {
-            self.fenced_heard.send_modify(|version| *version += 1);
+            self.fenced_heartbeats.send_modify(|version| *version += 1);
         }
     }
 
     /// Changes when a node that is fenced sends a heartbeat to this node.
-    pub(super) fn fenced_heard(&self) -> watch::Receiver<u64> {
-        self.fenced_heard.subscribe()
+    pub(super) fn fenced_heartbeats(&self) -> watch::Receiver<u64> {
+        self.fenced_heartbeats.subscribe()
     }
 
     /// Sends a heartbeat to the leader, whether that is this node or another.

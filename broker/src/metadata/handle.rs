@@ -1,4 +1,4 @@
-//! `Metadata`: the handle by which everybody reads the image and asks for changes.
+//! `Metadata`: the handle through which the other modules read the image and request changes.
 //!
 //! May not know: the wire; partitions' contents.
 
@@ -32,18 +32,19 @@ use super::requests::{
 use super::single_flight::{Coalesced, SingleFlight};
 use crate::config::Config;
 
-/// Topics being made on the way at the same time: a request that names a million topics must not make a storm.
+/// The most topics that are auto-created at the same time: a request that names a million topics must not overload the
+/// controller.
 const AUTO_CREATE_MAX: usize = 256;
-/// Ends of intents reported in one job.
+/// Ends of intents reported in one request.
 const INTENT_ENDS_MAX: usize = 2_048;
-/// A node that could not register tries again after this long.
+/// Before a node that could not register retries.
 pub(super) const REGISTRATION_RETRY: Duration = Duration::from_millis(500);
-/// The same for one that was refused: what is wrong with it does not pass by itself.
+/// The same for a node that was rejected: the cause does not pass by itself.
 pub(super) const REJECTED_RETRY: Duration = Duration::from_secs(10);
-/// How long a change waits for its entry when the caller does not say.
+/// How long a change waits for its entry where the caller gives no timeout.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The metadata as this node knows it, and the way to change it. Cheap to clone.
+/// The metadata as of this node's replica, and the means to change it. Cheap to clone.
 #[derive(Clone)]
 pub struct Metadata(Arc<Inner>);
 
@@ -53,11 +54,11 @@ pub(super) struct Inner {
     creating: SingleFlight<Result<CreatedTopic, MetadataError>>,
     reading: Coalesced<Result<(), MetadataError>>,
     producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
-    /// What this node says about itself.
+    /// This node's own registration.
     registration: NodeRegistration,
-    /// This node's replica of the metadata, once the others have said that it is none of theirs any more.
+    /// This node's replica of the metadata, once another node has responded that it is not part of the group any more.
     removed: watch::Sender<Option<ReplicaId>>,
-    /// This node has said that it stops, and sends no heartbeat any more.
+    /// True once this node has announced its stop and sends no heartbeat any more.
     stopping: AtomicBool,
 }
 
@@ -74,7 +75,7 @@ pub(super) fn random_uuid() -> Uuid {
 }
 
 impl Metadata {
-    /// The handle of a group that runs, and its writer.
+    /// The handle of a running group; starts its controller task.
     pub(super) fn new(
         node_id: NodeId,
         host: RaftHost,
@@ -84,8 +85,8 @@ impl Metadata {
         registration: NodeRegistration,
     ) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUED_REQUESTS_MAX);
-        let writer = Controller { group: group.clone(), images: images.clone(), queue: receiver, base };
-        rt::spawn_critical("metadata-writer", group.owner(), writer.run());
+        let controller = Controller { group: group.clone(), images: images.clone(), queue: receiver, base };
+        rt::spawn_critical("controller", group.owner(), controller.run());
         Self(Arc::new(Inner {
             node_id,
             client: ControllerClient::start(host, group, images, queue),
@@ -98,7 +99,7 @@ impl Metadata {
         }))
     }
 
-    /// Everything, as of the last entry applied here.
+    /// The image as of the last entry applied on this node.
     #[must_use]
     pub fn image(&self) -> Arc<MetadataImage> {
         Arc::clone(&self.0.client.images.borrow())
@@ -116,8 +117,8 @@ impl Metadata {
         self.0.client.images.clone()
     }
 
-    /// This node's replica of the metadata, once the others have said that it is none of theirs any more: nobody tells it
-    /// anything, and it is to go.
+    /// This node's replica of the metadata, once another node has responded that it is not part of the group any more: it gets
+    /// no entries, and is to be removed.
     #[must_use]
     pub fn removed_from_cluster(&self) -> watch::Receiver<Option<ReplicaId>> {
         self.0.removed.subscribe()
@@ -133,7 +134,7 @@ impl Metadata {
         self.0.node_id
     }
 
-    /// The node that takes changes: the metadata group's leader, as far as is known.
+    /// The active controller: the metadata group's leader, if it is known.
     #[must_use]
     pub fn controller_id(&self) -> Option<NodeId> {
         let leader = self.0.client.group.role().borrow().leader?;
@@ -148,12 +149,12 @@ impl Metadata {
         &self.0.client.group
     }
 
-    /// The way to the metadata group's leader.
+    /// The client of the metadata group's leader.
     pub(super) fn controller_client(&self) -> &ControllerClient {
         &self.0.client
     }
 
-    /// True once this node has said that it stops.
+    /// True once this node has announced its stop.
     pub(super) fn stopping(&self) -> &AtomicBool {
         &self.0.stopping
     }
@@ -161,7 +162,7 @@ impl Metadata {
     /// Returns when everything that was committed before the call is in the image. Calls that come together share one.
     ///
     /// # Errors
-    /// When no leader that a majority confirms answers, or this node's replica has stopped.
+    /// When no leader that a majority confirms responds, or this node's replica has stopped.
     pub async fn read_index(&self) -> Result<(), MetadataError> {
         let client = Arc::clone(&self.0.client);
         let read = move || {
@@ -171,10 +172,10 @@ impl Metadata {
         self.0.reading.run(read).await.unwrap_or(Err(MetadataError::Stopped("the node stops".to_owned())))
     }
 
-    /// How far the metadata group's members are, as whoever leads it knows.
+    /// The progress of the metadata group's members, as its leader has it.
     ///
     /// # Errors
-    /// When no leader that a majority confirms answers.
+    /// When no leader that a majority confirms responds.
     pub async fn describe_quorum(&self) -> Result<MetadataQuorum, MetadataError> {
         match self.0.client.describe_quorum().await? {
             ControllerResponse::Quorum(quorum) => Ok(quorum),
@@ -182,7 +183,7 @@ impl Metadata {
         }
     }
 
-    /// A handle that keeps nothing alive.
+    /// A weak handle.
     pub(super) fn downgrade(&self) -> Weak<Inner> {
         Arc::downgrade(&self.0)
     }
@@ -200,7 +201,7 @@ impl Metadata {
         self.0.client.submit(request, validate_only, timeout).await
     }
 
-    /// Makes topics; each is answered when it is committed and in this node's image.
+    /// Creates topics. Each outcome is returned when the topic is committed and in this node's image.
     pub async fn create_topics(
         &self,
         topics: Vec<NewTopic>,
@@ -221,7 +222,7 @@ impl Metadata {
         self.request(request, validate_only, timeout).await.and_then(created)
     }
 
-    /// Deletes topics; each is answered, with its name and id, when that is committed and in this node's image.
+    /// Deletes topics. Each outcome, with name and id, is returned when the deletion is committed and in this node's image.
     pub async fn delete_topics(
         &self,
         topics: Vec<TopicName>,
@@ -249,7 +250,7 @@ impl Metadata {
         join_all(all).await
     }
 
-    /// Changes configurations, each as a whole or not at all.
+    /// Changes configurations, each of them whole or not at all.
     pub async fn alter_configs(
         &self,
         changes: Vec<ConfigChange>,
@@ -261,11 +262,11 @@ impl Metadata {
         join_all(all).await
     }
 
-    /// The topic called `name`, made with the defaults if there is none: for clients that ask for a topic that is not
-    /// there, where `auto.create.topics.enable` allows it. Calls for one name share one creation.
+    /// The topic called `name`, created with the defaults if it does not exist: for clients that request a missing topic, where
+    /// `auto.create.topics.enable` allows it. Calls for one name share one creation.
     ///
     /// # Errors
-    /// As for a topic made by hand; `Overloaded` when too many are being made.
+    /// As for a topic that a client creates; `Overloaded` when too many are being created.
     pub async fn auto_create(&self, name: &str) -> Result<Arc<Topic>, MetadataError> {
         if let Some(topic) = self.image().topic(name) {
             return Ok(Arc::clone(topic));
@@ -287,10 +288,10 @@ impl Metadata {
         }
     }
 
-    /// As [`Metadata::auto_create`], for handlers that answer with a code.
+    /// As [`Metadata::auto_create`], for handlers that respond with an error code.
     ///
     /// # Errors
-    /// The code to answer; retriable when too many topics are being made.
+    /// The code to respond; retriable when too many topics are being created.
     pub async fn auto_create_topic(&self, name: &str) -> Result<Arc<Topic>, ErrorCode> {
         self.auto_create(name).await.map_err(|error| match error {
             MetadataError::Overloaded | MetadataError::TimedOut | MetadataError::NotController { .. } => {
@@ -300,10 +301,10 @@ impl Metadata {
         })
     }
 
-    /// One of the broker's own topics, made if there is none.
+    /// An internal topic, created if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be made now.
+    /// When it cannot be created now.
     pub async fn ensure_internal(&self, topic: InternalTopic) -> Result<Arc<Topic>, MetadataError> {
         if let Some(topic) = self.image().topic(topic.name()) {
             return Ok(Arc::clone(topic));
@@ -320,10 +321,10 @@ impl Metadata {
         }
     }
 
-    /// A producer id that nobody ever had. Blocks of them are taken from the group.
+    /// A producer id that was never given before. This node takes blocks of them from the metadata group.
     ///
     /// # Errors
-    /// When no block can be had now.
+    /// When no block can be allocated now.
     pub async fn allocate_producer_id(&self) -> Result<ProducerId, MetadataError> {
         let mut block = self.0.producer_ids.lock().await;
         if block.is_empty() {
@@ -337,7 +338,8 @@ impl Metadata {
         block.next().map(ProducerId).ok_or(MetadataError::TimedOut)
     }
 
-    /// A shard's leader reports intents that ended in the shard's log; it reports again until they are gone from the image.
+    /// Reports, on behalf of a shard's leader, intents that ended in the shard's log. The leader repeats the report until they are
+    /// gone from the image.
     ///
     /// # Errors
     /// When that cannot be recorded now.
@@ -348,22 +350,22 @@ impl Metadata {
         Ok(())
     }
 
-    /// A shard's replicas are to lie on these nodes, preferred leader first; its leader makes it so, step by step.
+    /// Moves a shard's replicas to these nodes, preferred leader first; the shard's leader carries it out, step by step.
     ///
     /// # Errors
-    /// When that is not allowed, or cannot be recorded now.
+    /// When the move is not allowed, or cannot be recorded now.
     pub async fn change_replicas(&self, shard: ShardId, nodes: Vec<NodeId>) -> Result<(), MetadataError> {
         self.request(ControllerRequest::ChangeReplicas { shard, nodes }, false, TIMEOUT).await.map(|_| ())
     }
 
-    /// Other replicas for partitions: for whole shards only. Each is answered when it is recorded; it is carried out later.
+    /// Reassigns partitions, whole shards only. Each outcome is returned when the move is recorded; it is carried out later.
     pub async fn reassign(
         &self,
         asked: Vec<Reassignment>,
         may_change_factor: bool,
         timeout: Duration,
     ) -> Vec<Result<(), MetadataError>> {
-        // Shards are moved whole, with all that the leader knows of.
+        // Shards are moved whole, so the plan needs every partition that the leader has committed.
         if let Err(error) = self.read_index().await {
             return asked.iter().map(|_| Err(error.clone())).collect();
         }
@@ -376,24 +378,24 @@ impl Metadata {
         planned.outcomes.into_iter().map(|planned| planned.and_then(outcome)).collect()
     }
 
-    /// Nodes are to be emptied, or (`drain` false) may hold something again: leaderships are handed over, replicas are moved
-    /// to other nodes, a few shards at a time. Answered when it is recorded.
+    /// Drains nodes, or (`drain` false) ends that: leaderships are transferred and replicas moved to other nodes, a few shards at a
+    /// time. Returns when the request is recorded.
     ///
     /// # Errors
-    /// When there is no such node, or nobody to take what it holds.
+    /// When there is no such node, or no other node that could take its replicas.
     pub async fn drain(&self, nodes: Nodes, drain: bool) -> Result<(), MetadataError> {
         self.request(ControllerRequest::Drain { nodes, drain }, false, TIMEOUT).await.map(|_| ())
     }
 
-    /// A node is to be forgotten when it holds nothing any more; what it holds is moved. Answered when it is recorded.
+    /// Unregisters a node: its replicas are moved, and it is removed once it holds none. Returns when the request is recorded.
     ///
     /// # Errors
-    /// When there is no such node, or the others are too few for what it holds.
+    /// When there is no such node, or too few others for its replicas.
     pub async fn unregister(&self, node: NodeId) -> Result<(), MetadataError> {
         self.request(ControllerRequest::Unregister(node), false, TIMEOUT).await.map(|_| ())
     }
 
-    /// Features are to have other levels, all of them or none. Answered when it is recorded and in this node's image.
+    /// Changes the levels of features, all of them or none. Returns when they are committed and in this node's image.
     ///
     /// # Errors
     /// When a registered node does not understand a level, or it is lower than the one in force.
@@ -406,12 +408,12 @@ impl Metadata {
         self.request(ControllerRequest::UpdateFeatures(asked), validate_only, timeout).await.map(|_| ())
     }
 
-    /// Shards that are due are to be moved.
+    /// Moves the shards that are due to be moved.
     pub(super) async fn balance(&self) -> Result<(), MetadataError> {
         self.request(ControllerRequest::Balance, false, TIMEOUT).await.map(|_| ())
     }
 
-    /// A shard's leader reports that its members are those that it is to have, and that these have left.
+    /// Reports, on behalf of a shard's leader, that the intended members are reached and which replicas have left.
     ///
     /// # Errors
     /// When that cannot be recorded now.
@@ -424,13 +426,13 @@ impl Metadata {
         self.request(ControllerRequest::ForgetReplicas { shard, reached, left }, false, TIMEOUT).await.map(|_| ())
     }
 
-    /// Replicas on this node's disks cannot take part any more: they are to be rebuilt under new ids. Returns at once.
+    /// Reports replicas on this node's disks that lost entries: they are to be rebuilt under new ids. Returns at once.
     pub fn report_lost(&self, lost: Vec<ReplicaId>) {
         let registration = NodeRegistration { lost, ..self.0.registration.clone() };
         rt::spawn_critical("registration", self.group().owner(), self.clone().keep_registering(registration));
     }
 
-    /// Registers the node as soon as the group can; a group without a quorum stops no node.
+    /// Registers the node, with retries until the group can record it; a group without a quorum does not stop a node.
     pub(super) async fn keep_registering(self, registration: NodeRegistration) {
         loop {
             match self.register(registration.clone()).await {
@@ -459,8 +461,8 @@ fn created(response: ControllerResponse) -> Result<CreatedTopic, MetadataError> 
     }
 }
 
-/// The writer answers each question in kind; anything else is a fault of this module.
+/// A response of another kind than the request: a bug in this module.
 fn unexpected(response: &ControllerResponse) -> MetadataError {
     debug_assert!(false, "unexpected response {response:?}");
-    MetadataError::Stopped("unexpected answer of the metadata's writer".to_owned())
+    MetadataError::Stopped("unexpected response of the controller".to_owned())
 }

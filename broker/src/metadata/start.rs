@@ -1,4 +1,4 @@
-//! From what lies on disk to a metadata group that runs: opened or founded, the node registered, the pool recorded.
+//! Starts the metadata on a node: the group is opened from disk, joined or founded, then the node is registered.
 //!
 //! May not know: connections, partitions.
 
@@ -34,26 +34,26 @@ use crate::config::Config;
 
 /// How long a node waits for its metadata group to have a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How soon it is seen that the group has other members.
-const MEMBERS_LOOK: Duration = Duration::from_millis(50);
-/// Bytes of entries that are read at once.
+/// Between two checks for other members of the group.
+const MEMBERS_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// The most bytes of entries per read.
 const READ_BYTES: usize = 4 << 20;
 
-/// What a node says about itself when it starts.
+/// What a node registers about itself when it starts.
 #[derive(Debug, Clone)]
 pub struct LocalNode {
     /// Broker id.
     pub id: NodeId,
     /// Zone.
     pub rack: Option<String>,
-    /// What clients are told, by listener.
+    /// The addresses that are advertised, by listener.
     pub listeners: Vec<ListenerEndpoint>,
     /// Its data directories.
     pub directories: Vec<DirectoryRecord>,
 }
 
 impl LocalNode {
-    /// As configured. Ports that the system chose must be filled in by who bound them.
+    /// As configured. Ports that the system chose must be filled in by the caller that bound them.
     #[must_use]
     pub fn from_config(config: &Config, directories: Vec<DirectoryRecord>) -> Self {
         let endpoint = |listener: &crate::config::Listener| ListenerEndpoint {
@@ -70,7 +70,7 @@ impl LocalNode {
     }
 }
 
-/// A host that clients can be told: one that means "all addresses" becomes this host, as clients on it can use.
+/// The host to advertise: one that means "all addresses" becomes `localhost`, which clients on this machine can use.
 fn advertised_host(host: &str) -> String {
     if crate::config::listeners::is_unspecified(host) { "localhost".to_owned() } else { host.to_owned() }
 }
@@ -81,17 +81,17 @@ pub enum StartError {
     /// The group cannot be opened or created.
     #[error("metadata group: {0}")]
     Raft(#[from] RaftError),
-    /// The only replica lost entries: what they recorded is not known, so that going on is an operator's decision.
+    /// The only replica lost entries. Their contents are unknown, so an operator must decide to continue without them.
     #[error(
         "metadata group: replica {replica}: {what}; where this node is the only one of its cluster, `ottla unsafe-recover --accept-loss {replica}` shows what is lost, and with --execute has the node go on without it (docs/operations.md)"
     )]
     Lost {
         /// The replica.
         replica: ReplicaId,
-        /// What is known.
+        /// What is known of the loss.
         what: String,
     },
-    /// What it holds was written by a newer release, or is damaged.
+    /// The checkpoint was written by a newer release, or is damaged.
     #[error("metadata checkpoint: {0}; if a newer release wrote it, upgrade this node")]
     Checkpoint(#[from] crate::codec::CodecError),
     /// The data belongs to another cluster.
@@ -104,12 +104,12 @@ pub enum StartError {
         /// The cluster configured.
         expected: String,
     },
-    /// Several seeds, but others cannot reach this node: each would found a cluster of its own and replicate nothing.
+    /// Several seeds, but no listener for other nodes: each node would found a cluster of its own and replicate nothing.
     #[error(
         "ottla.cluster.seeds (or controller.quorum.voters) names {0} nodes, but ottla.cluster.listener (or a listener of controller.listener.names) does not say where they reach this one"
     )]
     ManySeeds(usize),
-    /// The node was forgotten by its cluster, and is told of no node of it.
+    /// The node was removed from its cluster, and no seed of a cluster is configured.
     #[error(
         "this node was unregistered and holds nothing of its cluster any more: name nodes of the cluster in ottla.cluster.seeds and it joins them again, or give it an empty directory and it founds another cluster"
     )]
@@ -130,8 +130,8 @@ pub fn is_metadata(recovered: &RecoveredReplica) -> bool {
     shard.is_some_and(|shard| shard.kind == ShardKind::Metadata)
 }
 
-/// The replica of the metadata group among what was recovered; else one whose creation is gone, which may have been it: the
-/// node held something, and must not take itself for a new one.
+/// The recovered replica of the metadata group; else one whose creation record is gone, which may have been it: the node held
+/// data, so it must not start as a new node.
 #[must_use]
 pub fn metadata_among(recovered: &[RecoveredReplica]) -> Option<&RecoveredReplica> {
     let nameless = |replica: &&RecoveredReplica| replica.lost.is_some() && replica.creation.is_empty();
@@ -156,7 +156,7 @@ pub fn mint_cluster_id() -> String {
     }
 }
 
-/// The metadata as of the last entry that lies on a disk, committed or not: for who looks at a node that is down.
+/// The metadata as of the last entry on disk, committed or not: for tools that inspect a node that is down.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -185,9 +185,9 @@ pub async fn newest_image(
 }
 
 impl Metadata {
-    /// Opens the metadata group of a node, or has it take its place in the one that `seeds` know or found, and registers
-    /// the node. `home` is the directory of the group's replica and its id: the recovered one's, else the first. A node that
-    /// is alone is registered when this returns; one of several serves from what it knows, and keeps trying behind.
+    /// Opens the metadata group's replica of a node, or creates it in the group that `seeds` belong to or found, and registers the
+    /// node. `home` is the directory of the replica and its id: the recovered replica's, else the first. The only node of a
+    /// cluster is registered when this returns; any other node serves from its replica, and registers in the background.
     ///
     /// # Errors
     /// When the group cannot be opened, belongs to another cluster, or gets no leader.
@@ -240,7 +240,7 @@ impl Metadata {
             }
         };
         registration.founders = match founders.is_empty() {
-            // 0.2.0 recorded none: it ran alone.
+            // 0.2.0 recorded no founders: its clusters had one node.
             true => vec![ReplicaRecord { id: group.replica(), node: config.node_id, directory: directory_id }],
             false => founders.clone(),
         };
@@ -248,8 +248,8 @@ impl Metadata {
         let metadata =
             Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), registration.clone());
         bootstrap.set_cluster(&metadata, founders);
-        // Without one of these the node would seem well and not be: its replica of the metadata stops, and with it the
-        // node.
+        // Without one of these tasks the node would appear healthy but not be. So if one panics the replica of the metadata
+        // stops, and with it the node.
         let owner = metadata.group().owner();
         rt::spawn_critical("peer-addresses", owner.clone(), seeds.peer_table.clone().follow(metadata.watch()));
         let alone = alone && metadata.leads_alone().await?;
@@ -264,9 +264,9 @@ impl Metadata {
         rt::spawn_critical("metadata-members", owner.clone(), membership_reconciler::run(weak, group, images));
         let (weak, group, images) = keep();
         rt::spawn_critical("balancer", owner.clone(), balancer::run(weak, group, images));
-        let fenced_heard = metadata.controller_client().fenced_heard();
+        let fenced_heartbeats = metadata.controller_client().fenced_heartbeats();
         let (weak, group, images) = keep();
-        let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heard);
+        let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heartbeats);
         rt::spawn_critical("node-sessions", owner.clone(), sessions);
         if alone {
             metadata.register(registration).await?;
@@ -291,8 +291,8 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// Waits until this replica leads, as the only voter does; false if it is not the only one: others may have joined what it
-    /// founded alone, and one of them may lead.
+    /// Waits until this replica leads, as the only voter does. False if it is not the only voter: others may have joined the cluster
+    /// that it founded alone, and one of them may lead.
     async fn leads_alone(&self) -> Result<bool, StartError> {
         let (mut role, own) = (self.group().role(), self.group().replica());
         let settled = async {
@@ -304,7 +304,7 @@ impl Metadata {
                 if now.ready {
                     return Ok(true);
                 }
-                let changed = rt::timeout(MEMBERS_LOOK, role.changed()).await;
+                let changed = rt::timeout(MEMBERS_CHECK_INTERVAL, role.changed()).await;
                 if now.stopped || matches!(changed, Ok(Err(_))) {
                     let why = self.group().failure().map_or_else(|| "stopped".to_owned(), |why| why.to_string());
                     return Err(StartError::Register(MetadataError::Stopped(why)));
