@@ -250,7 +250,7 @@ impl BootstrapService {
                 let image = metadata.image();
                 let assignment = match image.shard(ShardId::METADATA) {
                     // The node has removed its replica, which is still a member of the group.
-                    Some(_) if !current || image.is_going(node) => return BootstrapResponse::Retry,
+                    Some(_) if !current || image.is_decommissioned(node) => return BootstrapResponse::Retry,
                     Some(record) => record
                         .replicas
                         .iter()

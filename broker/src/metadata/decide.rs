@@ -157,7 +157,7 @@ pub(super) fn decide(image: &MetadataImage, request: &ControllerRequest) -> Resu
         ControllerRequest::Drain { nodes, drain } => Ok(ControllerResult::done(nodes::drain(image, nodes, *drain)?)),
         ControllerRequest::Unregister(node) => Ok(ControllerResult::done(nodes::unregister(image, *node)?)),
         ControllerRequest::Balance => Ok(ControllerResult::done(moves::due(image))),
-        ControllerRequest::UpdateFeatures(asked) => Ok(ControllerResult::done(features::update(image, asked)?)),
+        ControllerRequest::UpdateFeatures(requested) => Ok(ControllerResult::done(features::update(image, requested)?)),
         ControllerRequest::SetLiveness(change) => {
             Ok(ControllerResult::done(fencing::decide(image, change).into_iter().collect()))
         }
@@ -176,19 +176,19 @@ fn shard_commands(new_shards: Vec<NewShard>) -> impl Iterator<Item = Command> {
     new_shards.into_iter().map(Command::AddShard)
 }
 
-fn create_topic(image: &MetadataImage, asked: &NewTopic, id: Uuid) -> Result<ControllerResult, MetadataError> {
-    names::check_name(&asked.name)?;
-    if names::is_internal(&asked.name) {
+fn create_topic(image: &MetadataImage, requested: &NewTopic, id: Uuid) -> Result<ControllerResult, MetadataError> {
+    names::check_name(&requested.name)?;
+    if names::is_internal(&requested.name) {
         return Err(MetadataError::InvalidTopic(format!(
             "Topic '{}' is internal: the broker makes it itself",
-            asked.name
+            requested.name
         )));
     }
-    names::check_new(image, &asked.name)?;
-    let overrides = check_overrides(&asked.configs)?;
+    names::check_new(image, &requested.name)?;
+    let overrides = check_overrides(&requested.configs)?;
     let placement =
-        if asked.assignments.is_empty() { place_by_factor(image, asked)? } else { place_by_hand(image, asked)? };
-    Ok(creation(image, asked.name.clone(), id, false, overrides, placement))
+        if requested.assignments.is_empty() { place_by_factor(image, requested)? } else { place_by_hand(image, requested)? };
+    Ok(creation(image, requested.name.clone(), id, false, overrides, placement))
 }
 
 fn creation(
@@ -236,8 +236,8 @@ fn check_counts(image: &MetadataImage, topic_total: i64, added: i64) -> Result<(
     Ok(())
 }
 
-fn place_by_factor(image: &MetadataImage, asked: &NewTopic) -> Result<Placement, MetadataError> {
-    let count = asked.partitions.unwrap_or(image.config.topics.num_partitions);
+fn place_by_factor(image: &MetadataImage, requested: &NewTopic) -> Result<Placement, MetadataError> {
+    let count = requested.partitions.unwrap_or(image.config.topics.num_partitions);
     if count <= 0 {
         return Err(MetadataError::InvalidPartitions(
             "Number of partitions must be larger than 0, or -1 to use the default value.".to_owned(),
@@ -245,7 +245,7 @@ fn place_by_factor(image: &MetadataImage, asked: &NewTopic) -> Result<Placement,
     }
     check_counts(image, i64::from(count), i64::from(count))?;
     let nodes = image.nodes.len();
-    let factor = match asked.factor {
+    let factor = match requested.factor {
         Some(factor) if factor <= 0 => {
             return Err(MetadataError::InvalidReplicationFactor(
                 "Replication factor must be larger than 0, or -1 to use the default value.".to_owned(),
@@ -313,20 +313,20 @@ fn check_takers(image: &MetadataImage, assignments: &[Vec<NodeId>]) -> Result<()
     }
 }
 
-fn place_by_hand(image: &MetadataImage, asked: &NewTopic) -> Result<Placement, MetadataError> {
-    if asked.factor.is_some() {
+fn place_by_hand(image: &MetadataImage, requested: &NewTopic) -> Result<Placement, MetadataError> {
+    if requested.factor.is_some() {
         return Err(MetadataError::InvalidRequest(
             "A manual partition assignment was specified, but replication factor was not set to -1.".to_owned(),
         ));
     }
-    if asked.partitions.is_some() {
+    if requested.partitions.is_some() {
         return Err(MetadataError::InvalidRequest(
             "A manual partition assignment was specified, but numPartitions was not set to -1.".to_owned(),
         ));
     }
     let by_number: BTreeMap<i32, &Vec<NodeId>> =
-        asked.assignments.iter().map(|(number, nodes)| (*number, nodes)).collect();
-    if by_number.len() != asked.assignments.len() {
+        requested.assignments.iter().map(|(number, nodes)| (*number, nodes)).collect();
+    if by_number.len() != requested.assignments.len() {
         return Err(MetadataError::InvalidReplicaAssignment(
             "Found multiple manual partition assignments for one partition.".to_owned(),
         ));
@@ -411,23 +411,23 @@ fn delete_topic(image: &MetadataImage, name: &TopicName) -> Result<ControllerRes
     })
 }
 
-fn create_partitions(image: &MetadataImage, asked: &NewPartitions) -> Result<ControllerResult, MetadataError> {
-    let topic = changeable(image, &asked.topic)?;
+fn create_partitions(image: &MetadataImage, requested: &NewPartitions) -> Result<ControllerResult, MetadataError> {
+    let topic = changeable(image, &requested.topic)?;
     let before = topic.partition_count();
-    if asked.count == before {
+    if requested.count == before {
         return Err(MetadataError::InvalidPartitions(format!("Topic already has {before} partition(s).")));
     }
-    if asked.count < before {
+    if requested.count < before {
         return Err(MetadataError::InvalidPartitions(format!(
             "The topic {} currently has {before} partition(s); {} would not be an increase.",
-            asked.topic, asked.count
+            requested.topic, requested.count
         )));
     }
-    let added = asked.count - before;
-    check_counts(image, i64::from(asked.count), i64::from(added))?;
+    let added = requested.count - before;
+    check_counts(image, i64::from(requested.count), i64::from(added))?;
     let count = usize::try_from(added).unwrap_or(0);
     let factor = image.replication_factor(topic);
-    let placement = match &asked.assignments {
+    let placement = match &requested.assignments {
         Some(assignments) if assignments.len() != count => {
             return Err(MetadataError::InvalidReplicaAssignment(format!(
                 "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",

@@ -190,9 +190,9 @@ fn write_request(w: &mut Writer, request: &ControllerRequest) {
         ControllerRequest::DeleteTopic(TopicName::Id(id)) => {
             w.u8(4).uuid(id);
         }
-        ControllerRequest::CreatePartitions(asked) => {
-            w.u8(5).string(&asked.topic).i32(asked.count);
-            write_some(w, asked.assignments.as_ref(), |w, assignments| {
+        ControllerRequest::CreatePartitions(requested) => {
+            w.u8(5).string(&requested.topic).i32(requested.count);
+            write_some(w, requested.assignments.as_ref(), |w, assignments| {
                 write_list(w, assignments.iter(), |w, nodes| write_nodes(w, nodes));
             });
         }
@@ -234,7 +234,7 @@ fn write_request(w: &mut Writer, request: &ControllerRequest) {
             w.u8(14);
         }
         ControllerRequest::SetLiveness(change) => change.write(w.u8(16)),
-        ControllerRequest::UpdateFeatures(asked) => write_list(w.u8(15), asked.iter(), |w, update| {
+        ControllerRequest::UpdateFeatures(requested) => write_list(w.u8(15), requested.iter(), |w, update| {
             w.string(&update.feature).i16(update.level.0).u8(match update.kind {
                 None => 0,
                 Some(UpgradeType::Upgrade) => 1,

@@ -361,15 +361,15 @@ impl Metadata {
     /// Reassigns partitions, whole shards only. Each outcome is returned when the move is recorded; it is carried out later.
     pub async fn reassign(
         &self,
-        asked: Vec<Reassignment>,
+        requested: Vec<Reassignment>,
         may_change_factor: bool,
         timeout: Duration,
     ) -> Vec<Result<(), MetadataError>> {
         // Shards are moved whole, so the plan needs every partition that the leader has committed.
         if let Err(error) = self.read_index().await {
-            return asked.iter().map(|_| Err(error.clone())).collect();
+            return requested.iter().map(|_| Err(error.clone())).collect();
         }
-        let planned = plan(&self.image(), &asked, may_change_factor);
+        let planned = plan(&self.image(), &requested, may_change_factor);
         let moves = planned.moves.into_iter().map(|(shard, nodes)| async move {
             (shard, self.request(ControllerRequest::ChangeReplicas { shard, nodes }, false, timeout).await.map(|_| ()))
         });
@@ -401,11 +401,11 @@ impl Metadata {
     /// When a registered node does not understand a level, or it is lower than the one in force.
     pub async fn update_features(
         &self,
-        asked: Vec<FeatureUpdate>,
+        requested: Vec<FeatureUpdate>,
         validate_only: bool,
         timeout: Duration,
     ) -> Result<(), MetadataError> {
-        self.request(ControllerRequest::UpdateFeatures(asked), validate_only, timeout).await.map(|_| ())
+        self.request(ControllerRequest::UpdateFeatures(requested), validate_only, timeout).await.map(|_| ())
     }
 
     /// Moves the shards that are due to be moved.

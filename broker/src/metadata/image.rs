@@ -454,15 +454,15 @@ impl MetadataImage {
 
     /// The node's replica of the metadata, if it is all that is left on a node that is to be forgotten.
     #[must_use]
-    pub fn dismissed(&self, node: NodeId) -> Option<ReplicaId> {
-        let metadata = self.shard(ShardId::METADATA).filter(|_| self.is_going(node))?;
+    pub fn decommissioned_replica(&self, node: NodeId) -> Option<ReplicaId> {
+        let metadata = self.shard(ShardId::METADATA).filter(|_| self.is_decommissioned(node))?;
         metadata.members().filter(|replica| replica.node == node).map(|replica| replica.id).max()
     }
 
     /// True if the node is to be forgotten and has given up all that it held of shards. There is no way back from here: its
     /// replica of the metadata may be gone, and nobody may take part again under the id of one that is.
     #[must_use]
-    pub fn is_going(&self, node: NodeId) -> bool {
+    pub fn is_decommissioned(&self, node: NodeId) -> bool {
         let leaves = self.nodes.get(&node).is_some_and(|record| record.state == NodeState::Leaving);
         let others = self.shards.values().filter(|shard| shard.id != ShardId::METADATA);
         leaves && others.flat_map(|shard| shard.members()).all(|replica| replica.node != node)

@@ -196,7 +196,7 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
     let values = BTreeMap::from([("log.retention.ms".to_owned(), "7".to_owned())]);
     apply(&mut machine, &[Command::SetBrokerConfig { node: Some(NodeId(4)), values }]);
     assert_eq!(ask(&mut machine, &ControllerRequest::Unregister(NodeId(4))), Ok(1));
-    assert_eq!(machine.image().dismissed(NodeId(4)), None);
+    assert_eq!(machine.image().decommissioned_replica(NodeId(4)), None);
     let index = RaftIndex(machine.image().index.0 + 1);
     let early = machine.apply_command(index, Command::RemoveNode { node: NodeId(4) });
     assert_eq!(early, Outcome::Refused(Refusal::Replicas));
@@ -207,7 +207,7 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
     for _ in 0..100 {
         ask(&mut machine, &ControllerRequest::Balance).unwrap();
         let Some(shard) = moving(machine.image()).first().cloned() else { break };
-        if let Some(own) = machine.image().dismissed(NodeId(4)) {
+        if let Some(own) = machine.image().decommissioned_replica(NodeId(4)) {
             assert_eq!((shard.id, shard.leaving[0].id), (ShardId::METADATA, own));
             assert_eq!(held(machine.image(), NodeId(4)), 0);
             let stays = ControllerRequest::Drain { nodes: Nodes::One(NodeId(4)), drain: false };

@@ -151,7 +151,7 @@ impl<'a> Planner<'a> {
 }
 
 /// True if a replica's directory is one of its node's.
-fn is_at_home(image: &MetadataImage, replica: &ReplicaRecord) -> bool {
+fn has_registered_directory(image: &MetadataImage, replica: &ReplicaRecord) -> bool {
     let node = image.nodes.get(&replica.node);
     let has = |node: &NodeRecord| node.directories.iter().any(|directory| directory.id == replica.directory);
     node.is_some_and(has) || mutants::is_on(Bug::WipedReplicaVotes)
@@ -163,7 +163,7 @@ fn is_at_home(image: &MetadataImage, replica: &ReplicaRecord) -> bool {
 pub fn moved(image: &MetadataImage, shard: &ShardRecord, nodes: &[NodeId]) -> Vec<ReplicaRecord> {
     let mut planner = Planner::new(image);
     let stays = |node: &NodeId| {
-        let here = |replica: &&ReplicaRecord| replica.node == *node && is_at_home(image, replica);
+        let here = |replica: &&ReplicaRecord| replica.node == *node && has_registered_directory(image, replica);
         let newest = shard.leaving.iter().filter(here).max_by_key(|replica| replica.id);
         shard.replicas.iter().find(here).or(newest)
     };
@@ -173,7 +173,7 @@ pub fn moved(image: &MetadataImage, shard: &ShardRecord, nodes: &[NodeId]) -> Ve
 /// Where a shard is to lie so that nothing of it is left on nodes that are being emptied, each replaced by the node that suits
 /// best: another zone, few replicas. `None` if nothing of it is there, or nobody can take it.
 #[must_use]
-pub fn emptied(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>> {
+pub fn drained(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>> {
     let planner = Planner::new(image);
     let before: Vec<NodeId> = shard.replicas.iter().map(|replica| replica.node).collect();
     let mut nodes = before.clone();
@@ -217,7 +217,7 @@ pub fn rebuilt(image: &MetadataImage, node: NodeId, lost: &[ReplicaId]) -> Vec<(
         let mut replicas = shard.replicas.clone();
         let own = replicas.iter_mut().find(|replica| replica.node == node);
         match own {
-            Some(own) if is_at_home(image, own) && !lost.contains(&own.id) => continue,
+            Some(own) if has_registered_directory(image, own) && !lost.contains(&own.id) => continue,
             Some(_) if shard.replicas.len() < 3 => continue,
             Some(own) => *own = planner.replica(node),
             None if shard.kind == ShardKind::Metadata => replicas.push(planner.replica(node)),
@@ -230,7 +230,7 @@ pub fn rebuilt(image: &MetadataImage, node: NodeId, lost: &[ReplicaId]) -> Vec<(
 
 /// True when every replica's directory is still registered: only such a shard takes new partitions.
 fn is_whole(image: &MetadataImage, shard: &ShardRecord) -> bool {
-    shard.replicas.iter().all(|replica| is_at_home(image, replica))
+    shard.replicas.iter().all(|replica| has_registered_directory(image, replica))
 }
 
 fn whole_shards(image: &MetadataImage, kind: ShardKind) -> Vec<ShardId> {

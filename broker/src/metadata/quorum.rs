@@ -1,9 +1,9 @@
-//! The metadata group's members as operators are shown them: what Raft tells of replicas, by the nodes that hold them.
+//! The metadata group's members as operators see them (DescribeQuorum): Raft's progress of replicas, by node.
 //!
 //!  | leader i32 | term u64 | high watermark i64 | voters | observers |
 //!  member: | node i32 | directory uuid | end i64 | heard i64 | caught up i64 |
 //!
-//! May not know: who asks.
+//! May not know: which client sent the request.
 
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{MemberProgress, Quorum};
@@ -16,7 +16,7 @@ use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 const UNKNOWN: i64 = -1;
 
-/// The node's clock as both of its hands: what Raft measures with the one is told by the other.
+/// The monotonic and the wall clock at one moment: converts the times that Raft measures to those that clients get.
 pub(super) struct Clock {
     pub(super) now: rt::Instant,
     pub(super) wall_ms: i64,
@@ -37,7 +37,8 @@ fn end_of(last: Option<RaftIndex>) -> i64 {
     last.and_then(|last| i64::try_from(last.0).ok()?.checked_add(1)).unwrap_or(UNKNOWN)
 }
 
-/// What the leader on `leader` knows. A member that is not recorded, which is one for moments only, is left out.
+/// The progress of members, as the leader on node `leader` has it. A member that is not recorded, which is so for moments only, is
+/// left out.
 pub(super) fn described(record: &ShardRecord, quorum: &Quorum, leader: NodeId, clock: &Clock) -> MetadataQuorum {
     let member = |(replica, progress): (&ReplicaRecord, &MemberProgress)| QuorumMember {
         node: replica.node,
@@ -104,7 +105,7 @@ mod tests {
     use crate::metadata::image::{ShardId, ShardKind};
 
     #[test]
-    fn replicas_become_nodes_and_moments_become_times() {
+    fn replicas_become_nodes_and_instants_become_wall_times() {
         let replica = |id: u64, node: i32| ReplicaRecord {
             id: ReplicaId(id),
             node: NodeId(node),

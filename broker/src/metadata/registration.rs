@@ -35,7 +35,7 @@ pub(super) struct NodeRegistration {
 pub(super) fn register(image: &MetadataImage, registration: &NodeRegistration) -> Result<Vec<Command>, MetadataError> {
     features::check_node(image, &registration.node)?;
     // A replica that it gets now would be removed again, and that would repeat with each of its requests.
-    if image.is_going(registration.node.id) {
+    if image.is_decommissioned(registration.node.id) {
         return Err(MetadataError::InvalidRequest(format!("Broker {} is being forgotten.", registration.node.id.0)));
     }
     let mut commands = Vec::new();

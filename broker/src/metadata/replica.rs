@@ -1,6 +1,6 @@
-//! The metadata group's state machine as Raft runs it: applies entries, publishes images.
+//! Adapter of the metadata's state machine to the Raft trait: applies entries, publishes images.
 //!
-//! May not know: what is asked and by whom.
+//! May not know: which requests led to the entries.
 
 use std::io;
 use std::sync::Arc;
@@ -17,23 +17,24 @@ use super::state_machine::MetadataStateMachine;
 use crate::codec::CodecError;
 use crate::config::Config;
 
-/// The replica on this node.
+/// This node's replica of the metadata.
 pub(super) struct MetadataReplica {
     machine: MetadataStateMachine,
     images: watch::Sender<Arc<MetadataImage>>,
-    /// Shards whose replicas lie on the disks here, where entries may be lost that recorded them.
+    /// Shards with replicas on this node's disks, for recovery: the entries that recorded them may be lost.
     on_disk: Vec<ShardRecord>,
 }
 
 impl MetadataReplica {
-    /// A replica whose images are seen through the receiver.
+    /// A replica, and the receiver of its images.
     pub(super) fn new(machine: MetadataStateMachine) -> (Self, watch::Receiver<Arc<MetadataImage>>) {
         let (images, receiver) = watch::channel(image_of(&machine));
         (Self { machine, images, on_disk: Vec::new() }, receiver)
     }
 }
 
-/// The machine of a replica that goes on without what it lost. `on_disk`: the shards whose only replicas lie on its node.
+/// The state machine of a replica that continues without the entries that it lost. `on_disk`: the shards whose only replicas are on
+/// its node.
 ///
 /// # Errors
 /// When its checkpoint cannot be read.
@@ -54,7 +55,7 @@ fn image_of(machine: &MetadataStateMachine) -> Arc<MetadataImage> {
 
 impl StateMachine for MetadataReplica {
     fn apply(&mut self, entry: &Entry) -> Applied {
-        // An entry that cannot be understood was written by a newer release: this replica must not go on without it.
+        // An entry that cannot be decoded was written by a newer release: this replica must not continue without it.
         let outcomes = match self.machine.apply(entry.log_id.index, &entry.payload) {
             Ok(outcomes) => outcomes,
             Err(error) => panic!("metadata entry {}: {error}; upgrade this node", entry.log_id),

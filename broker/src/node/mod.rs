@@ -389,7 +389,7 @@ async fn metadata_stopped(metadata: &GroupHandle, shards: &Shards) -> String {
     let mut role = metadata.role();
     drop(role.wait_for(|role| role.stopped).await);
     let registry = shards.registry();
-    if registry.image().is_going(shards.node()) || registry.expelled().borrow().is_some() {
+    if registry.image().is_decommissioned(shards.node()) || registry.expelled().borrow().is_some() {
         return "this node was unregistered; started again it joins as a new one".to_owned();
     }
     let why = metadata.failure();

@@ -420,7 +420,7 @@ impl Shards {
             image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
         let mut all = true;
         // A node that is to be forgotten ends with its replica of the metadata, once that has no vote any more.
-        let dismissed = image.dismissed(self.0.node).filter(|replica| {
+        let dismissed = image.decommissioned_replica(self.0.node).filter(|replica| {
             let votes = self.0.host.group(*replica).is_some_and(|group| group.membership().is_voter(*replica));
             all &= !votes;
             !votes

@@ -205,7 +205,7 @@ impl Life {
     pub(crate) fn is_dismissed(&self) -> bool {
         let has_stopped = self.metadata.group().role().borrow().stopped;
         let is_expelled = self.metadata.removed_from_cluster().borrow().is_some();
-        has_stopped && (is_expelled || self.metadata.image().is_going(broker(self.node)))
+        has_stopped && (is_expelled || self.metadata.image().is_decommissioned(broker(self.node)))
     }
 
     /// Starts the node's floors with what its disk holds; the reason, if it refuses.

@@ -452,7 +452,7 @@ impl World {
         let has_left = image.map(|image| {
             let members: BTreeSet<_> =
                 image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
-            let dismissed = image.dismissed(broker(node));
+            let dismissed = image.decommissioned_replica(broker(node));
             move |replica: ReplicaId| {
                 Some(replica) == dismissed || replica.0 < image.next_replica_id && !members.contains(&replica)
             }
