@@ -1,7 +1,12 @@
-//! The land registry: one Raft group with one writer; everybody reads an immutable image swapped whole.
+//! The cluster's metadata: one Raft group with one writer. All other modules read an immutable image that is swapped whole.
 //!
-//! `command` is what the group agrees on, `machine` applies it, `image` is what everybody reads, `placement` decides
-//! where partitions go, `controller` is the one writer. May not know: partitions' contents, sockets, requests.
+//! - State: `command` is the content of an entry, `state_machine` applies it, `image` is the result, `records` its checkpoint.
+//! - Controller: `controller` is the one writer, `decide` its decisions, `placement` assigns partitions to shards, `handle` and
+//!   `controller_client` lead to it from any node.
+//! - Discovery: `bootstrap_service`, `discovery`, `peer_table`, `registration`, `removal_detector`.
+//! - Tasks of the leader: `balancer`, `heartbeats`, `membership_reconciler`.
+//!
+//! May not know: partitions' contents, sockets, requests of clients.
 
 mod balancer;
 pub mod bootstrap_service;
