@@ -1,4 +1,4 @@
-//! What commands make of the records of nodes that exist.
+//! Applies commands that change the records of registered nodes.
 //!
 //! May not know: topics.
 
@@ -29,7 +29,7 @@ impl MetadataStateMachine {
         Ok(())
     }
 
-    /// What every registered node understands from now on.
+    /// Sets the feature level in force, which every registered node must understand.
     pub(super) fn set_feature_level(&mut self, level: FeatureLevel) -> Result<(), Refusal> {
         let understands = |node: &NodeRecord| node.levels.contains(level);
         if level < FeatureLevel::FIRST || !self.image.nodes.values().all(understands) {
@@ -40,7 +40,7 @@ impl MetadataStateMachine {
         Ok(())
     }
 
-    /// What was set for the node alone goes with it.
+    /// Removes a node, together with its dynamic settings.
     pub(super) fn remove_node(&mut self, node: NodeId) -> Result<(), Refusal> {
         if !self.image.nodes.contains_key(&node) {
             return Err(Refusal::NoSuchNode);
