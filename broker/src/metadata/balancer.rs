@@ -1,4 +1,5 @@
-//! The balancer: submits the shard moves that are due, while this node leads the metadata group. `moves` determines which are due.
+//! The balancer: submits the shard moves that are due, while this node leads the metadata group. `moves` determines
+//! which are due.
 //!
 //! May not know: why a shard is moved.
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 use ottla_raft::GroupHandle;
 use ottla_storage::env::{rt, watch};
 
-use super::handle::{Inner, Metadata};
+use super::handle::{Inner, MetadataHandle};
 use super::image::MetadataImage;
 use super::moves;
 
@@ -34,7 +35,7 @@ pub(super) async fn run(metadata: Weak<Inner>, group: GroupHandle, mut images: w
                 // A node learns that it is to be removed only while it still gets entries of the metadata group.
                 rt::sleep(REMOVAL_DELAY).await;
             }
-            let Some(metadata) = Metadata::upgrade(&metadata) else { return };
+            let Some(metadata) = MetadataHandle::upgrade(&metadata) else { return };
             if let Err(error) = metadata.balance().await {
                 tracing::debug!("shards are not moved now: {error}");
                 wait = RETRY;

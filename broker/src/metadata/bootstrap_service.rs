@@ -5,10 +5,10 @@
 //!  response: | version u8 | 0: uninitialized | directory uuid |   | 1: located | founders | own replica? |
 //!            | 2: registered |   | 3: retry |   | 4: rejected | reason |   | 5: members | replica, address |
 //!
-//! A cluster is founded only when all nodes that are to found it respond that they hold nothing; the first of them founds it.
-//! Every other node gets its replica of the metadata group assigned. The assignment is bound to the node's data directory: a
-//! node whose disk was wiped is a new node and is registered as one. The service has an address of its own, at the upper end of
-//! the replica ids. May not know: what a node does with its assignment.
+//! A cluster is founded only when all nodes that are to found it respond that they hold nothing; the first of them
+//! founds it. Every other node gets its replica of the metadata group assigned. The assignment is bound to the node's
+//! data directory: a node whose disk was wiped is a new node and is registered as one. The service has an address of
+//! its own, at the upper end of the replica ids. May not know: what a node does with its assignment.
 
 use std::sync::{Arc, Weak};
 
@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::error::MetadataError;
 use super::fields::{read_ids, read_replica, read_replicas, write_ids, write_replica, write_replicas};
 use super::forward_codec::{read_registration, write_registration};
-use super::handle::{Inner, Metadata};
+use super::handle::{Inner, MetadataHandle};
 use super::image::{MetadataImage, ReplicaRecord, ShardId};
 use super::registration::NodeRegistration;
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
@@ -60,7 +60,8 @@ pub(super) enum BootstrapRequest {
     Locate { node: NodeId, directory: Uuid, lost: Vec<ReplicaId> },
     /// Registers the node.
     Register(Box<NodeRegistration>),
-    /// Returns the members of the metadata group. A node that knows only the founders cannot reach a leader that is none of them.
+    /// Returns the members of the metadata group. A node that knows only the founders cannot reach a leader that is
+    /// none of them.
     Members,
 }
 
@@ -68,7 +69,8 @@ pub(super) enum BootstrapRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ReplicaAssignment {
     pub(super) replica: ReplicaRecord,
-    /// True if it is one of the group's first voters; otherwise it is empty until the leader sends it a snapshot or entries.
+    /// True if it is one of the group's first voters; otherwise it is empty until the leader sends it a snapshot or
+    /// entries.
     pub(super) is_founder: bool,
 }
 
@@ -215,7 +217,7 @@ impl BootstrapService {
     }
 
     /// Sets the cluster that the node is part of.
-    pub(super) fn set_cluster(&self, metadata: &Metadata, founders: Vec<ReplicaRecord>) {
+    pub(super) fn set_cluster(&self, metadata: &MetadataHandle, founders: Vec<ReplicaRecord>) {
         *self.cluster.lock() = Cluster::Known { metadata: metadata.downgrade(), founders };
     }
 
@@ -232,7 +234,7 @@ impl BootstrapService {
             Cluster::Unknown { uninitialized: false } => return BootstrapResponse::Retry,
             Cluster::Known { metadata, founders } => (metadata.clone(), founders.clone()),
         };
-        let Some(metadata) = Metadata::upgrade(&metadata) else { return BootstrapResponse::Retry };
+        let Some(metadata) = MetadataHandle::upgrade(&metadata) else { return BootstrapResponse::Retry };
         match request {
             BootstrapRequest::Members => BootstrapResponse::Members(members(&metadata.image())),
             BootstrapRequest::Register(registration) => match metadata.register(*registration).await {

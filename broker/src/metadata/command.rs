@@ -2,10 +2,10 @@
 //!
 //!  | version u8 | decided on u64 | count varint | command | command | ...        command: | tag u8 | fields |
 //!
-//! - The entry contains the index that it was decided on: if another leader's entry came between, all of it is refused. 0.2.0
-//!   wrote version 1, without that index; its clusters had one node, so no other leader.
-//! - A command contains the complete decision (ids, shards, values): apply checks it against the state and accepts or refuses it
-//!   whole.
+//! - The entry contains the index that it was decided on: if another leader's entry came between, all of it is refused.
+//!   0.2.0 wrote version 1, without that index; its clusters had one node, so no other leader.
+//! - A command contains the complete decision (ids, shards, values): apply checks it against the state and accepts or
+//!   refuses it whole.
 //!
 //! Tags are never reused. Golden: `tests::the_format_does_not_change`.
 
@@ -68,7 +68,8 @@ pub enum Command {
         /// 22 characters.
         cluster_id: String,
     },
-    /// Registers a node that started. It has another tag where its feature levels differ from those of builds before levels.
+    /// Registers a node that started. It has another tag where its feature levels differ from those of builds before
+    /// levels.
     RegisterNode(NodeRecord),
     /// Records a shard; its nodes create its replicas when they see it in the image.
     AddShard(NewShard),

@@ -1,10 +1,11 @@
-//! The controller task, the only writer of the metadata: takes requests from a queue, decides them on the current image,
-//! proposes the commands, responds.
+//! The controller task, the only writer of the metadata: takes requests from a queue, decides them on the current
+//! image, proposes the commands, responds.
 //!
 //! - All queued requests are decided together and become one entry (natural batching, as in a shard's appender).
-//! - The next decisions are made only when that entry is applied, so each is made on an image that contains all before it.
-//! - A refusal is sent only once this node has confirmed that it still leads: by the entry of the same batch, or by a read
-//!   index.
+//! - The next decisions are made only when that entry is applied, so each is made on an image that contains all before
+//!   it.
+//! - A refusal is sent only once this node has confirmed that it still leads: by the entry of the same batch, or by a
+//!   read index.
 //!
 //! May not know: the wire; where partitions go.
 
@@ -62,8 +63,8 @@ pub(super) struct Controller {
 impl Controller {
     /// Runs until the queue has no sender any more.
     pub(super) async fn run(mut self) {
-        // Nothing in the metadata expires by these timestamps: they serve only people who read a log. So no clock is confirmed
-        // here, and a wrong one does no harm.
+        // Nothing in the metadata expires by these timestamps: they serve only people who read a log. So no clock is
+        // confirmed here, and a wrong one does no harm.
         let mut clock_ms = 0;
         let mut retried: Vec<(QueuedRequest, u32)> = Vec::new();
         loop {
@@ -78,7 +79,8 @@ impl Controller {
         }
     }
 
-    /// Decides the queued requests, proposes their commands, responds. Returns the requests that are to be decided again.
+    /// Decides the queued requests, proposes their commands, responds. Returns the requests that are to be decided
+    /// again.
     async fn run_batch(&mut self, first: Vec<(QueuedRequest, u32)>, clock_ms: i64) -> Vec<(QueuedRequest, u32)> {
         // Only the image of a ready leader holds everything that was committed before.
         let role = *self.group.role().borrow();

@@ -1,8 +1,8 @@
-//! The client of the active controller, the leader of the metadata group: a request is decided on this node if it leads, else
-//! forwarded to the leader.
+//! The client of the active controller, the leader of the metadata group: a request is decided on this node if it
+//! leads, else forwarded to the leader.
 //!
-//! - A forwarded request names the leader's term and is handled at most once: a duplicate, and one that comes after its term,
-//!   is dropped.
+//! - A forwarded request names the leader's term and is handled at most once: a duplicate, and one that comes after its
+//!   term, is dropped.
 //! - The effect of a request without a response is unknown; only requests that may be repeated are retried.
 //! - A response is returned once this node has applied everything that the leader had applied.
 //!

@@ -55,7 +55,8 @@ pub(super) enum ControllerRequest {
         shard: ShardId,
         nodes: Vec<NodeId>,
     },
-    /// A shard's leader reports that the members are the intended ones (`reached`), and that `left` are no members any more.
+    /// A shard's leader reports that the members are the intended ones (`reached`), and that `left` are no members any
+    /// more.
     ForgetReplicas {
         shard: ShardId,
         reached: Vec<ReplicaId>,
@@ -186,8 +187,11 @@ fn create_topic(image: &MetadataImage, requested: &NewTopic, id: Uuid) -> Result
     }
     names::check_new(image, &requested.name)?;
     let overrides = check_overrides(&requested.configs)?;
-    let placement =
-        if requested.assignments.is_empty() { place_by_factor(image, requested)? } else { place_by_hand(image, requested)? };
+    let placement = if requested.assignments.is_empty() {
+        place_by_factor(image, requested)?
+    } else {
+        place_by_hand(image, requested)?
+    };
     Ok(creation(image, requested.name.clone(), id, false, overrides, placement))
 }
 

@@ -1,4 +1,4 @@
-//! Decisions: what is refused and with which code, what is placed where.
+//! Decisions: refusals and their codes, placements.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn found(config: Config) -> MetadataStateMachine {
     let directory = local.directories[0].id;
     let founders = vec![ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory }];
     let registration = NodeRegistration { node: local, cluster_id: "abc".into(), founders, lost: Vec::new() };
-    ask(&mut machine, ControllerRequest::RegisterNode(Box::new(registration))).unwrap();
+    submit(&mut machine, ControllerRequest::RegisterNode(Box::new(registration))).unwrap();
     machine
 }
 
@@ -31,7 +31,7 @@ fn machine() -> MetadataStateMachine {
     found(Config::default())
 }
 
-fn ask(machine: &mut MetadataStateMachine, request: ControllerRequest) -> Result<ControllerResponse, ErrorCode> {
+fn submit(machine: &mut MetadataStateMachine, request: ControllerRequest) -> Result<ControllerResponse, ErrorCode> {
     let decided = decide(machine.image(), &request).map_err(|error| error.code())?;
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
@@ -44,7 +44,7 @@ fn ask(machine: &mut MetadataStateMachine, request: ControllerRequest) -> Result
 
 fn create(machine: &mut MetadataStateMachine, topic: NewTopic) -> Result<CreatedTopic, ErrorCode> {
     let id = Uuid::from_u128(u128::from(machine.image().index.0) + 1_000);
-    match ask(machine, ControllerRequest::CreateTopic { topic, id })? {
+    match submit(machine, ControllerRequest::CreateTopic { topic, id })? {
         ControllerResponse::Topic(topic) => Ok(topic),
         other => panic!("{other:?}"),
     }
@@ -68,12 +68,12 @@ fn the_first_node_founds_the_cluster_and_its_pool() {
     assert_eq!(kinds, [ShardKind::Metadata, pool, pool]);
     let replicas: Vec<_> = image.shards.values().map(|shard| shard.replicas[0].id.0).collect();
     assert_eq!(replicas, [1, 2, 3]);
-    // A second start registers again and makes nothing new.
+    // A second start registers again and creates nothing.
     let epoch = image.nodes[&NodeId(1)].epoch;
     let local = node(1, None, &[50]);
     let registration =
         NodeRegistration { node: local, cluster_id: "other".into(), founders: Vec::new(), lost: Vec::new() };
-    ask(&mut machine, ControllerRequest::RegisterNode(Box::new(registration))).unwrap();
+    submit(&mut machine, ControllerRequest::RegisterNode(Box::new(registration))).unwrap();
     assert_eq!((machine.image().shards.len(), &*machine.image().cluster_id), (3, "abc"));
     assert!(machine.image().nodes[&NodeId(1)].epoch > epoch);
 }
@@ -133,7 +133,7 @@ fn the_number_of_all_partitions_is_limited() {
     assert_eq!(create(&mut machine, more), Err(ErrorCode::PolicyViolation));
     create(&mut machine, NewTopic { partitions: Some(2), ..named("b") }).unwrap();
     let grow = NewPartitions { topic: "b".into(), count: 3, assignments: None };
-    assert_eq!(ask(&mut machine, ControllerRequest::CreatePartitions(grow)), Err(ErrorCode::PolicyViolation));
+    assert_eq!(submit(&mut machine, ControllerRequest::CreatePartitions(grow)), Err(ErrorCode::PolicyViolation));
 }
 
 #[test]
@@ -158,18 +158,18 @@ fn partitions_are_added_and_never_removed() {
     let grow = |count, assignments: Option<Vec<Vec<NodeId>>>| {
         ControllerRequest::CreatePartitions(NewPartitions { topic: "t".into(), count, assignments })
     };
-    assert_eq!(ask(&mut machine, grow(3, None)), Err(ErrorCode::InvalidPartitions));
-    assert_eq!(ask(&mut machine, grow(2, None)), Err(ErrorCode::InvalidPartitions));
+    assert_eq!(submit(&mut machine, grow(3, None)), Err(ErrorCode::InvalidPartitions));
+    assert_eq!(submit(&mut machine, grow(2, None)), Err(ErrorCode::InvalidPartitions));
     let one = Some(vec![vec![NodeId(1)]]);
-    assert_eq!(ask(&mut machine, grow(5, one.clone())), Err(ErrorCode::InvalidReplicaAssignment));
-    assert_eq!(ask(&mut machine, grow(4, one)), Ok(ControllerResponse::Done));
-    assert_eq!(ask(&mut machine, grow(6, None)), Ok(ControllerResponse::Done));
+    assert_eq!(submit(&mut machine, grow(5, one.clone())), Err(ErrorCode::InvalidReplicaAssignment));
+    assert_eq!(submit(&mut machine, grow(4, one)), Ok(ControllerResponse::Done));
+    assert_eq!(submit(&mut machine, grow(6, None)), Ok(ControllerResponse::Done));
     let topic = machine.image().topic("t").unwrap();
     assert_eq!(topic.partition_count(), 6);
     assert!(topic.route(5).unwrap().intent > topic.route(0).unwrap().intent);
     let missing = NewPartitions { topic: "none".into(), count: 2, assignments: None };
     assert_eq!(
-        ask(&mut machine, ControllerRequest::CreatePartitions(missing)),
+        submit(&mut machine, ControllerRequest::CreatePartitions(missing)),
         Err(ErrorCode::UnknownTopicOrPartition)
     );
 }
@@ -179,8 +179,8 @@ fn internal_topics_lie_apart_and_are_protected() {
     let mut machine = machine();
     let ensure =
         |id| ControllerRequest::EnsureInternal { topic: InternalTopic::ConsumerOffsets, id: Uuid::from_u128(id) };
-    ask(&mut machine, ensure(5)).unwrap();
-    let Ok(ControllerResponse::Topic(again)) = ask(&mut machine, ensure(6)) else { panic!("no topic") };
+    submit(&mut machine, ensure(5)).unwrap();
+    let Ok(ControllerResponse::Topic(again)) = submit(&mut machine, ensure(6)) else { panic!("no topic") };
     assert_eq!((again.id, again.partitions), (Uuid::from_u128(5), 50));
     let image = machine.image();
     let topic = image.topic("__consumer_offsets").unwrap();
@@ -188,17 +188,17 @@ fn internal_topics_lie_apart_and_are_protected() {
     assert!(topic.partitions.iter().all(|route| image.shard(route.shard).unwrap().kind == ShardKind::ConsumerOffsets));
     let name = || "__consumer_offsets".to_owned();
     assert_eq!(
-        ask(&mut machine, ControllerRequest::DeleteTopic(TopicName::Name(name()))),
+        submit(&mut machine, ControllerRequest::DeleteTopic(TopicName::Name(name()))),
         Err(ErrorCode::InvalidTopic)
     );
     let grow = NewPartitions { topic: name(), count: 60, assignments: None };
-    assert_eq!(ask(&mut machine, ControllerRequest::CreatePartitions(grow)), Err(ErrorCode::InvalidTopic));
+    assert_eq!(submit(&mut machine, ControllerRequest::CreatePartitions(grow)), Err(ErrorCode::InvalidTopic));
     let change = ConfigChange {
         owner: ConfigOwner::Topic(name()),
         ops: vec![("cleanup.policy".into(), ConfigOp::Set("delete".into()))],
         replace: false,
     };
-    assert_eq!(ask(&mut machine, ControllerRequest::ChangeConfig(change)), Err(ErrorCode::InvalidConfig));
+    assert_eq!(submit(&mut machine, ControllerRequest::ChangeConfig(change)), Err(ErrorCode::InvalidConfig));
     let user = create(&mut machine, NewTopic { partitions: Some(10), ..named("t") }).unwrap();
     let image = machine.image();
     let routes = &image.topic_by_id(&user.id).unwrap().partitions;
@@ -210,10 +210,10 @@ fn topics_are_deleted_by_name_and_by_id() {
     let mut machine = machine();
     let made = create(&mut machine, named("t")).unwrap();
     let by_id = ControllerRequest::DeleteTopic(TopicName::Id(made.id));
-    assert_eq!(ask(&mut machine, by_id.clone()), Ok(ControllerResponse::Deleted { name: "t".into(), id: made.id }));
-    assert_eq!(ask(&mut machine, by_id), Err(ErrorCode::UnknownTopicId));
+    assert_eq!(submit(&mut machine, by_id.clone()), Ok(ControllerResponse::Deleted { name: "t".into(), id: made.id }));
+    assert_eq!(submit(&mut machine, by_id), Err(ErrorCode::UnknownTopicId));
     let by_name = ControllerRequest::DeleteTopic(TopicName::Name("t".into()));
-    assert_eq!(ask(&mut machine, by_name), Err(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(submit(&mut machine, by_name), Err(ErrorCode::UnknownTopicOrPartition));
 }
 
 fn change(owner: ConfigOwner, ops: &[(&str, ConfigOp)], replace: bool) -> ControllerRequest {
@@ -232,14 +232,15 @@ fn topic_configs_change_one_by_one_or_all_at_once() {
     let topic = || ConfigOwner::Topic("t".to_owned());
     let overrides = |machine: &MetadataStateMachine| machine.image().topic("t").unwrap().overrides.as_ref().clone();
     let append = ConfigOp::Append("compact".into());
-    ask(&mut machine, change(topic(), &[("cleanup.policy", append.clone()), ("segment.ms", set("9"))], false)).unwrap();
+    submit(&mut machine, change(topic(), &[("cleanup.policy", append.clone()), ("segment.ms", set("9"))], false))
+        .unwrap();
     let expected = configs(&[("cleanup.policy", "delete,compact"), ("retention.ms", "1"), ("segment.ms", "9")]);
     assert_eq!(overrides(&machine), expected);
     let subtract = ConfigOp::Subtract("delete".into());
     let delete = ConfigOp::Delete;
-    ask(&mut machine, change(topic(), &[("cleanup.policy", subtract), ("retention.ms", delete)], false)).unwrap();
+    submit(&mut machine, change(topic(), &[("cleanup.policy", subtract), ("retention.ms", delete)], false)).unwrap();
     assert_eq!(overrides(&machine), configs(&[("cleanup.policy", "compact"), ("segment.ms", "9")]));
-    ask(&mut machine, change(topic(), &[("retention.ms", set("3"))], true)).unwrap();
+    submit(&mut machine, change(topic(), &[("retention.ms", set("3"))], true)).unwrap();
     assert_eq!(overrides(&machine), configs(&[("retention.ms", "3")]));
     for (ops, code) in [
         (vec![("retention.ms", append)], ErrorCode::InvalidConfig),
@@ -247,12 +248,12 @@ fn topic_configs_change_one_by_one_or_all_at_once() {
         (vec![("no.such.key", set("4"))], ErrorCode::InvalidConfig),
         (vec![("retention.ms", set("4")), ("retention.ms", set("5"))], ErrorCode::InvalidRequest),
     ] {
-        assert_eq!(ask(&mut machine, change(topic(), &ops, false)), Err(code), "{ops:?}");
+        assert_eq!(submit(&mut machine, change(topic(), &ops, false)), Err(code), "{ops:?}");
         assert_eq!(overrides(&machine), configs(&[("retention.ms", "3")]));
     }
     let nobody = ConfigOwner::Topic("none".into());
     let unknown = Err(ErrorCode::UnknownTopicOrPartition);
-    assert_eq!(ask(&mut machine, change(nobody, &[("retention.ms", set("4"))], false)), unknown);
+    assert_eq!(submit(&mut machine, change(nobody, &[("retention.ms", set("4"))], false)), unknown);
 }
 
 #[test]
@@ -267,16 +268,16 @@ fn a_change_that_changes_nothing_makes_no_entry() {
 fn nodes_take_dynamic_settings_only() {
     let mut machine = machine();
     let all = || ConfigOwner::AllNodes;
-    ask(&mut machine, change(all(), &[("num.partitions", set("4"))], false)).unwrap();
+    submit(&mut machine, change(all(), &[("num.partitions", set("4"))], false)).unwrap();
     assert_eq!(machine.image().config.topics.num_partitions, 4);
     let mine = change(ConfigOwner::Node(NodeId(1)), &[("num.partitions", set("6"))], false);
-    ask(&mut machine, mine).unwrap();
+    submit(&mut machine, mine).unwrap();
     assert_eq!(machine.image().config.topics.num_partitions, 6);
-    ask(&mut machine, change(ConfigOwner::Node(NodeId(1)), &[("num.partitions", ConfigOp::Delete)], false)).unwrap();
+    submit(&mut machine, change(ConfigOwner::Node(NodeId(1)), &[("num.partitions", ConfigOp::Delete)], false)).unwrap();
     assert_eq!(create(&mut machine, named("t")).unwrap().partitions, 4);
-    // What Kafka's own cleaner takes while it runs.
+    // Settings that Kafka's own cleaner accepts while it runs.
     for (name, value) in [("log.cleaner.backoff.ms", "15001"), ("log.cleaner.io.max.bytes.per.second", "1048576.0")] {
-        ask(&mut machine, change(all(), &[(name, set(value))], false)).unwrap();
+        submit(&mut machine, change(all(), &[(name, set(value))], false)).unwrap();
     }
     assert_eq!(machine.image().config.log.rewriter_backoff_ms, 15_001);
     for (owner, name, value, code) in [
@@ -285,7 +286,7 @@ fn nodes_take_dynamic_settings_only() {
         (all(), "num.partition", "1", ErrorCode::InvalidConfig),
         (ConfigOwner::Node(NodeId(9)), "num.partitions", "1", ErrorCode::InvalidRequest),
     ] {
-        assert_eq!(ask(&mut machine, change(owner, &[(name, set(value))], false)), Err(code), "{name}");
+        assert_eq!(submit(&mut machine, change(owner, &[(name, set(value))], false)), Err(code), "{name}");
     }
 }
 
@@ -297,7 +298,7 @@ fn a_report_of_what_ended_already_makes_no_entry() {
     let ends = ControllerRequest::EndIntents(vec![(key, super::command::IntentEnd::Done)]);
     let commands = decide(machine.image(), &ends).unwrap().commands;
     assert!(matches!(commands.as_slice(), [Command::EndIntent { .. }]));
-    ask(&mut machine, ends.clone()).unwrap();
+    submit(&mut machine, ends.clone()).unwrap();
     assert_eq!(decide(machine.image(), &ends).unwrap().commands, []);
     assert_eq!(key.shard, ShardId(1));
 }

@@ -1,5 +1,5 @@
-//! Cluster discovery: how a node gets its replica of the metadata group from the nodes at the seed addresses, or founds the
-//! cluster.
+//! Cluster discovery: how a node gets its replica of the metadata group from the nodes at the seed addresses, or founds
+//! the cluster.
 //!
 //! A cluster is founded when all seed nodes hold nothing: by the first of them, together with the others. May not know:
 //! addresses, and what a node does with its assignment.
@@ -31,7 +31,8 @@ const MEMBERS_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two rounds of discovery.
 const DISCOVERY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The nodes at the seed addresses. The addresses are the same for all nodes, and the nodes at them found the cluster together.
+/// The nodes at the seed addresses. The addresses are the same for all nodes, and the nodes at them found the cluster
+/// together.
 pub trait SeedNodes: Send + Sync + 'static {
     /// The seed nodes that are reached, this node included if it is one; true if these are all.
     fn resolve(&self) -> BoxFuture<'_, (BTreeSet<NodeId>, bool)>;
@@ -64,7 +65,8 @@ impl Seeds {
         Self { seed_nodes: None, peer_table, may_found: true }
     }
 
-    /// These nodes and their addresses, as seen by `node`; a node that is none of them joins the cluster that they found.
+    /// These nodes and their addresses, as seen by `node`; a node that is none of them joins the cluster that they
+    /// found.
     #[must_use]
     pub fn of(node: NodeId, nodes: &[(NodeId, String)], peer_table: Arc<PeerTable>) -> Self {
         nodes.iter().for_each(|(node, address)| peer_table.set_address(*node, address.clone()));
@@ -105,8 +107,8 @@ async fn send(
     Some((to, BootstrapResponse::decode(&response).ok()?))
 }
 
-/// Refreshes the addresses of the metadata group's members periodically: the leader may be a node that this one does not know,
-/// and have a snapshot for it. Never returns.
+/// Refreshes the addresses of the metadata group's members periodically: the leader may be a node that this one does
+/// not know, and have a snapshot for it. Never returns.
 pub(super) async fn learn_members(
     host: WeakHost,
     own: NodeId,
@@ -130,7 +132,8 @@ pub(super) async fn learn_members(
     }
 }
 
-/// True if another node responds, after a read index, that this replica of the metadata is none of the group's any more.
+/// True if another node responds, after a read index, that this replica of the metadata is none of the group's any
+/// more.
 pub(super) async fn is_removed(host: &RaftHost, own: &ReplicaRecord, seed_nodes: &dyn SeedNodes) -> bool {
     let (nodes, _) = seed_nodes.resolve().await;
     let locate = || BootstrapRequest::Locate { node: own.node, directory: own.directory, lost: Vec::new() };
@@ -148,8 +151,8 @@ pub(super) async fn is_removed(host: &RaftHost, own: &ReplicaRecord, seed_nodes:
     })
 }
 
-/// Sends requests to all seed nodes until this node has an assignment, or founds the cluster if it is the first of them and
-/// `may_found`.
+/// Sends requests to all seed nodes until this node has an assignment, or founds the cluster if it is the first of them
+/// and `may_found`.
 pub(super) async fn discover(
     host: &RaftHost,
     own: NodeId,

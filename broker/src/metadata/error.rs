@@ -1,4 +1,5 @@
-//! Why a metadata request is refused. Small causes with the messages that clients get; the mapping to Kafka's codes is total.
+//! Why a metadata request is refused. Small causes with the messages that clients get; the mapping to Kafka's codes is
+//! total.
 
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;

@@ -1,4 +1,5 @@
-//! Decides feature levels (`levels` defines them): the initial level of a cluster, which nodes may be registered, level updates.
+//! Decides feature levels (`levels` defines them): the initial level of a cluster, which nodes may be registered, level
+//! updates.
 //!
 //! Pure functions of the image, as `decide` is. May not know: what depends on a level.
 

@@ -1,5 +1,5 @@
-//! Feature levels: at which a cluster begins, who may be registered, when another is put in force; and that a build before
-//! them reads what this one writes until a level is raised.
+//! Feature levels: the initial level of a cluster, registration of nodes, updates; and that a build before feature
+//! levels reads everything that this one writes until a level is raised.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::codec::CodecError;
 use crate::config::Config;
 
-/// Of a later release than this one, on which all of this can be tried.
+/// The state machine of a later release than this one, which understands all levels of these tests.
 const LATER: Levels = Levels { oldest: FeatureLevel(1), newest: FeatureLevel(3) };
 
 fn levels(oldest: i16, newest: i16) -> Levels {
@@ -47,7 +47,7 @@ fn registration(node: NodeRecord, founders: i32) -> NodeRegistration {
     }
 }
 
-fn ask(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Result<(), MetadataError> {
+fn submit(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Result<(), MetadataError> {
     let decided = decide(machine.image(), request)?;
     let (index, bytes) = (RaftIndex(machine.image().index.0 + 1), encode(machine.image().index, &decided.commands));
     let outcomes = machine.apply(index, &bytes).unwrap();
@@ -55,20 +55,20 @@ fn ask(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Resul
     Ok(())
 }
 
-/// The founders come one after another; what became of each.
+/// Registers founders one after another; returns the outcome of each.
 fn found(founders: &[Levels]) -> (MetadataStateMachine, Vec<Result<(), ErrorCode>>) {
     let mut machine = MetadataStateMachine::new(Arc::new(Config::default())).understanding(LATER);
     let count = i32::try_from(founders.len()).unwrap();
-    let came = (1..).zip(founders).map(|(id, levels)| {
-        let ask_to_join = ControllerRequest::RegisterNode(Box::new(registration(node_of(id, *levels), count)));
-        ask(&mut machine, &ask_to_join).map_err(|error| error.code())
+    let outcomes = (1..).zip(founders).map(|(id, levels)| {
+        let register = ControllerRequest::RegisterNode(Box::new(registration(node_of(id, *levels), count)));
+        submit(&mut machine, &register).map_err(|error| error.code())
     });
-    let came = came.collect();
-    (machine, came)
+    let outcomes = outcomes.collect();
+    (machine, outcomes)
 }
 
 fn rejoin(machine: &mut MetadataStateMachine, id: i32, levels: Levels) -> Result<(), MetadataError> {
-    ask(machine, &ControllerRequest::RegisterNode(Box::new(registration(node_of(id, levels), 1))))
+    submit(machine, &ControllerRequest::RegisterNode(Box::new(registration(node_of(id, levels), 1))))
 }
 
 fn raise(level: i16, kind: UpgradeType) -> ControllerRequest {
@@ -86,22 +86,22 @@ fn a_cluster_begins_at_the_newest_level_that_all_its_founders_understand() {
         (vec![levels(1, 2)], 2),
         (vec![levels(1, 3), levels(1, 2), levels(2, 3)], 2),
         (vec![levels(1, 3), levels(1, 3), Levels::FIRST], 1),
-        // A later release that has forgotten level 1 founds a cluster all the same.
+        // A later release that does not understand level 1 any more can found a cluster all the same.
         (vec![levels(2, 3), levels(2, 3)], 3),
     ] {
-        let (machine, came) = found(&founders);
-        assert!(came.iter().all(Result::is_ok), "{founders:?}: {came:?}");
+        let (machine, outcomes) = found(&founders);
+        assert!(outcomes.iter().all(Result::is_ok), "{founders:?}: {came:?}");
         assert_eq!(machine.image().level, FeatureLevel(level), "{founders:?}");
     }
-    // Before the last has come nothing is decided.
+    // No level is set before the last founder is registered.
     let (machine, _) = found(&[levels(1, 2), levels(1, 2), levels(1, 2)]);
     assert_eq!(machine.image().level, FeatureLevel(2));
     let mut early = MetadataStateMachine::new(Arc::new(Config::default()));
-    ask(&mut early, &ControllerRequest::RegisterNode(Box::new(registration(node_of(1, levels(1, 2)), 3)))).unwrap();
+    submit(&mut early, &ControllerRequest::RegisterNode(Box::new(registration(node_of(1, levels(1, 2)), 3)))).unwrap();
     assert_eq!(early.image().level, FeatureLevel::FIRST);
-    assert!(ask(&mut early, &raise(2, UpgradeType::Upgrade)).is_err());
-    let (_, came) = found(&[levels(2, 3), Levels::FIRST]);
-    assert_eq!(came, [Ok(()), Err(ErrorCode::UnsupportedVersion)], "no level that both understand");
+    assert!(submit(&mut early, &raise(2, UpgradeType::Upgrade)).is_err());
+    let (_, outcomes) = found(&[levels(2, 3), Levels::FIRST]);
+    assert_eq!(outcomes, [Ok(()), Err(ErrorCode::UnsupportedVersion)], "no level that both understand");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_node_that_does_not_understand_the_level_is_refused_and_told_why() {
     );
     let refused = rejoin(&mut machine, 2, levels(3, 3)).unwrap_err();
     assert!(refused.to_string().contains("raise the level before"), "{refused}");
-    // Not the node of before either, with another build.
+    // A registered node is refused as well, with another build.
     assert_eq!(rejoin(&mut machine, 1, Levels::FIRST).unwrap_err().code(), ErrorCode::UnsupportedVersion);
     assert_eq!(machine.checksum(), before);
     assert_eq!(rejoin(&mut machine, 2, levels(2, 3)), Ok(()));
@@ -129,11 +129,11 @@ fn a_level_is_raised_when_every_node_understands_it_and_never_lowered() {
     use UpgradeType::{SafeDowngrade, UnsafeDowngrade, Upgrade};
     let (mut machine, _) = found(&[Levels::FIRST, Levels::FIRST]);
     let refused = |machine: &mut MetadataStateMachine, level: i16, kind: UpgradeType, why: &str| {
-        let error = ask(machine, &raise(level, kind)).unwrap_err();
+        let error = submit(machine, &raise(level, kind)).unwrap_err();
         assert_eq!(error.code(), ErrorCode::InvalidUpdateVersion);
         assert_eq!(error.to_string(), format!("Invalid update version {level} for feature {FEATURE}. {why}"));
     };
-    // One node after the other gets the later release.
+    // One node after the other is upgraded.
     refused(&mut machine, 2, Upgrade, "Broker 1 only supports versions 1-1");
     rejoin(&mut machine, 1, levels(1, 2)).unwrap();
     refused(&mut machine, 2, Upgrade, "Broker 2 only supports versions 1-1");
@@ -141,9 +141,9 @@ fn a_level_is_raised_when_every_node_understands_it_and_never_lowered() {
     assert_eq!(machine.image().level, FeatureLevel(1));
     refused(&mut machine, 3, Upgrade, "Broker 1 only supports versions 1-2");
     refused(&mut machine, 2, SafeDowngrade, "Can't downgrade to a newer version.");
-    ask(&mut machine, &raise(2, Upgrade)).unwrap();
+    submit(&mut machine, &raise(2, Upgrade)).unwrap();
     assert_eq!(machine.image().level, FeatureLevel(2));
-    // Again: it is so.
+    // Repeated: it has no effect.
     assert!(decide(machine.image(), &raise(2, Upgrade)).unwrap().commands.is_empty());
     refused(&mut machine, 0, SafeDowngrade, "Broker 1 only supports versions 1-2");
     refused(&mut machine, -1, Upgrade, "A feature version cannot be less than 0.");
@@ -157,7 +157,7 @@ fn a_level_is_raised_when_every_node_understands_it_and_never_lowered() {
 }
 
 #[test]
-fn all_that_is_asked_is_done_or_nothing() {
+fn all_requested_updates_are_made_or_none() {
     let (mut machine, _) = found(&[levels(1, 1)]);
     rejoin(&mut machine, 1, levels(1, 2)).unwrap();
     let update = |feature: &str, kind: Option<UpgradeType>| FeatureUpdate {
@@ -172,11 +172,11 @@ fn all_that_is_asked_is_done_or_nothing() {
         (vec![update(FEATURE, None)], ErrorCode::InvalidUpdateVersion),
         (vec![own.clone(), own.clone()], ErrorCode::InvalidRequest),
     ] {
-        assert_eq!(ask(&mut machine, &ControllerRequest::UpdateFeatures(asked)).unwrap_err().code(), code);
+        assert_eq!(submit(&mut machine, &ControllerRequest::UpdateFeatures(asked)).unwrap_err().code(), code);
         assert_eq!(machine.image().level, FeatureLevel(1));
     }
-    assert_eq!(ask(&mut machine, &ControllerRequest::UpdateFeatures(Vec::new())), Ok(()));
-    assert_eq!(ask(&mut machine, &ControllerRequest::UpdateFeatures(vec![own])), Ok(()));
+    assert_eq!(submit(&mut machine, &ControllerRequest::UpdateFeatures(Vec::new())), Ok(()));
+    assert_eq!(submit(&mut machine, &ControllerRequest::UpdateFeatures(vec![own])), Ok(()));
     assert_eq!(machine.image().level, FeatureLevel(2));
 }
 
@@ -193,10 +193,10 @@ fn a_build_stops_at_a_level_that_it_does_not_understand_in_the_log_and_in_a_chec
     let mut own = MetadataStateMachine::new(config());
     let entry = encode(RaftIndex(0), &[Command::SetFeatureLevel { level: above }]);
     assert_eq!(own.apply(RaftIndex(1), &entry), Err(CodecError::Level(above.0)));
-    // What was refused for another reason says nothing.
+    // A command that is refused for another reason does not stop the replica.
     let stale = encode(RaftIndex(7), &[Command::SetFeatureLevel { level: above }]);
     assert_eq!(own.apply(RaftIndex(1), &stale), Ok(vec![Outcome::Refused(Refusal::Overtaken)]));
-    // Nobody puts in force what a registered node does not understand, whoever decided it.
+    // A level that a registered node does not understand is refused, whatever node decided it.
     let entry = encode(index, &[Command::SetFeatureLevel { level: FeatureLevel(3) }]);
     let refused = later.apply(RaftIndex(index.0 + 1), &entry);
     assert_eq!(refused, Ok(vec![Outcome::Refused(Refusal::FeatureLevel)]));
@@ -206,7 +206,7 @@ fn a_build_stops_at_a_level_that_it_does_not_understand_in_the_log_and_in_a_chec
 const OLD_NODE: [u8; 17] = [2, 0, 0, 0, 0, 1, b'0', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 #[test]
-fn what_was_said_before_there_were_levels_is_read_and_said_the_same() {
+fn formats_before_levels_are_read_and_written_the_same() {
     let old = node(2, None, &[]);
     let command = [&[2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2][..], &OLD_NODE].concat();
     let registered = vec![Command::RegisterNode(old.clone())];
@@ -215,35 +215,35 @@ fn what_was_said_before_there_were_levels_is_read_and_said_the_same() {
     let asked = NodeRegistration { node: old.clone(), cluster_id: "c".into(), founders: Vec::new(), lost: Vec::new() };
     let fields = [&OLD_NODE[..], &[1, b'c', 0, 0]].concat();
     let at_a_desk = [&[1, 1][..], &fields].concat();
-    let question = BootstrapRequest::Register(Box::new(asked.clone()));
-    assert_eq!(question.encode(), at_a_desk);
-    assert_eq!(BootstrapRequest::decode(&at_a_desk), Ok(question));
+    let forwarded = BootstrapRequest::Register(Box::new(asked.clone()));
+    assert_eq!(forwarded.encode(), at_a_desk);
+    assert_eq!(BootstrapRequest::decode(&at_a_desk), Ok(forwarded));
     let kind = |registration: NodeRegistration| RequestKind::Change {
         request: ControllerRequest::RegisterNode(Box::new(registration)),
         validate_only: false,
     };
     let of_the_leader = [&[1][..], &[0; 32], &[1, 0, 9], &fields].concat();
-    let question = |registration: NodeRegistration| ForwardedRequest {
+    let forwarded = |registration: NodeRegistration| ForwardedRequest {
         session: 0,
         number: 0,
         floor: 0,
         term: 0,
         kind: kind(registration),
     };
-    assert_eq!(question(asked.clone()).encode(), of_the_leader);
-    assert_eq!(ForwardedRequest::decode(&of_the_leader), Ok(question(asked.clone())));
+    assert_eq!(forwarded(asked.clone()).encode(), of_the_leader);
+    assert_eq!(ForwardedRequest::decode(&of_the_leader), Ok(forwarded(asked.clone())));
 
-    // With levels that are worth a word it ends in them.
+    // Levels that differ from the first are at the end of the request.
     let later = NodeRegistration { node: NodeRecord { levels: LATER, ..old }, ..asked };
-    let bytes = question(later.clone()).encode();
-    assert_eq!(ForwardedRequest::decode(&bytes), Ok(question(later.clone())));
+    let bytes = forwarded(later.clone()).encode();
+    assert_eq!(ForwardedRequest::decode(&bytes), Ok(forwarded(later.clone())));
     assert!((1..4).all(|cut| ForwardedRequest::decode(&bytes[..bytes.len() - cut]).is_err()));
-    let question = BootstrapRequest::Register(Box::new(later));
-    assert_eq!(BootstrapRequest::decode(&question.encode()), Ok(question));
+    let forwarded = BootstrapRequest::Register(Box::new(later));
+    assert_eq!(BootstrapRequest::decode(&forwarded.encode()), Ok(forwarded));
 }
 
 proptest! {
-    /// Whatever nodes come and whatever is asked: each registered one understands the level in force.
+    /// For any registrations and updates: each registered node understands the level in force.
     #[test]
     fn every_registered_node_understands_the_level(steps in proptest::collection::vec((1_i32..5, 1_i16..4, 0_i16..3, any::<bool>()), 1..40)) {
         let mut machine = MetadataStateMachine::new(Arc::new(Config::default())).understanding(levels(1, 9));
@@ -253,7 +253,7 @@ proptest! {
                 false => ControllerRequest::RegisterNode(Box::new(registration(node_of(id, levels(oldest, oldest + more)), 2))),
             };
             let before = machine.image().level;
-            let _ = ask(&mut machine, &asked);
+            let _ = submit(&mut machine, &asked);
             let image = machine.image();
             if image.shards.len() > 1 {
                 prop_assert!(image.nodes.values().all(|node| node.levels.contains(image.level)));

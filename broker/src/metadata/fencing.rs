@@ -12,8 +12,8 @@ pub(super) fn is_in_force(image: &MetadataImage) -> bool {
 }
 
 /// The command that records the transition, if it is one:
-/// - A node that has announced its stop is unfenced only after it is registered again: a heartbeat that was in flight does not
-///   count.
+/// - A node that has announced its stop is unfenced only after it is registered again: a heartbeat that was in flight
+///   does not count.
 /// - The last node that is not fenced is not fenced either: a response that lists no node helps no client.
 pub(super) fn decide(image: &MetadataImage, change: &LivenessChange) -> Option<Command> {
     use FenceReason::{SessionExpired, Starting, Stopped};

@@ -3,8 +3,8 @@
 //!  request:  | version u8 | session u64 | number u64 | floor u64 | term u64 | kind u8 | fields |
 //!  response: | version u8 | index u64 | outcome u8 | fields |
 //!
-//! Both versions grow together with the fields. Decoding never panics. May not know: which node sends a request, and how it is
-//! carried out.
+//! Both versions grow together with the fields. Decoding never panics. May not know: which node sends a request, and
+//! how it is carried out.
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;

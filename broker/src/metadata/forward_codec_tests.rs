@@ -1,4 +1,4 @@
-//! What is asked of the leader and answered comes back as it was; foreign bytes are an error.
+//! Forwarded requests and responses round trip; foreign bytes are an error.
 
 use std::collections::BTreeMap;
 
@@ -85,7 +85,7 @@ fn change() -> impl Strategy<Value = ConfigChange> {
     })
 }
 
-fn ask() -> impl Strategy<Value = ControllerRequest> {
+fn controller_request() -> impl Strategy<Value = ControllerRequest> {
     let topic = (
         text(),
         proptest::option::of(any::<i32>()),
@@ -155,7 +155,7 @@ fn request() -> impl Strategy<Value = ForwardedRequest> {
         1 => (any::<i32>(), any::<u64>()).prop_map(|(node, epoch)| {
             RequestKind::Heartbeat(Heartbeat { node: NodeId(node), epoch: RaftIndex(epoch) })
         }),
-        9 => (ask(), any::<bool>()).prop_map(|(request, validate_only)| RequestKind::Change { request, validate_only }),
+        9 => (controller_request(), any::<bool>()).prop_map(|(request, validate_only)| RequestKind::Change { request, validate_only }),
     ];
     (any::<[u64; 4]>(), kind).prop_map(|([session, number, floor, term], kind)| ForwardedRequest {
         session,
@@ -191,7 +191,7 @@ fn error() -> impl Strategy<Value = MetadataError> {
     ]
 }
 
-fn answered() -> impl Strategy<Value = ForwardedResponse> {
+fn response() -> impl Strategy<Value = ForwardedResponse> {
     let topic = (text(), id(), any::<i32>(), any::<i16>(), values())
         .prop_map(|(name, id, partitions, factor, overrides)| CreatedTopic { name, id, partitions, factor, overrides });
     let member = || {
@@ -222,17 +222,17 @@ fn answered() -> impl Strategy<Value = ForwardedResponse> {
 
 proptest! {
     #[test]
-    fn questions_come_back_and_cut_ones_are_refused(request in request(), keep in any::<prop::sample::Index>()) {
+    fn requests_round_trip_and_cut_ones_are_refused(request in request(), keep in any::<prop::sample::Index>()) {
         let bytes = request.encode();
         prop_assert!(ForwardedRequest::decode(&bytes[..keep.index(bytes.len())]).is_err());
         prop_assert_eq!(ForwardedRequest::decode(&bytes), Ok(request));
     }
 
     #[test]
-    fn answers_come_back_and_cut_ones_are_refused(answered in answered(), keep in any::<prop::sample::Index>()) {
-        let bytes = answered.encode();
+    fn responses_round_trip_and_cut_ones_are_refused(response in response(), keep in any::<prop::sample::Index>()) {
+        let bytes = response.encode();
         prop_assert!(ForwardedResponse::decode(&bytes[..keep.index(bytes.len())]).is_err());
-        prop_assert_eq!(ForwardedResponse::decode(&bytes), Ok(answered));
+        prop_assert_eq!(ForwardedResponse::decode(&bytes), Ok(response));
     }
 
     #[test]

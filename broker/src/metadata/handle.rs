@@ -1,4 +1,4 @@
-//! `Metadata`: the handle through which the other modules read the image and request changes.
+//! `MetadataHandle`: the handle through which the other modules read the image and request changes.
 //!
 //! May not know: the wire; partitions' contents.
 
@@ -46,7 +46,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The metadata as of this node's replica, and the means to change it. Cheap to clone.
 #[derive(Clone)]
-pub struct Metadata(Arc<Inner>);
+pub struct MetadataHandle(Arc<Inner>);
 
 pub(super) struct Inner {
     node_id: NodeId,
@@ -62,9 +62,9 @@ pub(super) struct Inner {
     stopping: AtomicBool,
 }
 
-impl std::fmt::Debug for Metadata {
+impl std::fmt::Debug for MetadataHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Metadata(index {})", self.image().index.0)
+        write!(f, "MetadataHandle(index {})", self.image().index.0)
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) fn random_uuid() -> Uuid {
     uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
 }
 
-impl Metadata {
+impl MetadataHandle {
     /// The handle of a running group; starts its controller task.
     pub(super) fn new(
         node_id: NodeId,
@@ -117,8 +117,8 @@ impl Metadata {
         self.0.client.images.clone()
     }
 
-    /// This node's replica of the metadata, once another node has responded that it is not part of the group any more: it gets
-    /// no entries, and is to be removed.
+    /// This node's replica of the metadata, once another node has responded that it is not part of the group any more:
+    /// it gets no entries, and is to be removed.
     #[must_use]
     pub fn removed_from_cluster(&self) -> watch::Receiver<Option<ReplicaId>> {
         self.0.removed.subscribe()
@@ -222,7 +222,8 @@ impl Metadata {
         self.request(request, validate_only, timeout).await.and_then(created)
     }
 
-    /// Deletes topics. Each outcome, with name and id, is returned when the deletion is committed and in this node's image.
+    /// Deletes topics. Each outcome, with name and id, is returned when the deletion is committed and in this node's
+    /// image.
     pub async fn delete_topics(
         &self,
         topics: Vec<TopicName>,
@@ -262,8 +263,8 @@ impl Metadata {
         join_all(all).await
     }
 
-    /// The topic called `name`, created with the defaults if it does not exist: for clients that request a missing topic, where
-    /// `auto.create.topics.enable` allows it. Calls for one name share one creation.
+    /// The topic called `name`, created with the defaults if it does not exist: for clients that request a missing
+    /// topic, where `auto.create.topics.enable` allows it. Calls for one name share one creation.
     ///
     /// # Errors
     /// As for a topic that a client creates; `Overloaded` when too many are being created.
@@ -288,7 +289,7 @@ impl Metadata {
         }
     }
 
-    /// As [`Metadata::auto_create`], for handlers that respond with an error code.
+    /// As [`MetadataHandle::auto_create`], for handlers that respond with an error code.
     ///
     /// # Errors
     /// The code to respond; retriable when too many topics are being created.
@@ -338,8 +339,8 @@ impl Metadata {
         block.next().map(ProducerId).ok_or(MetadataError::TimedOut)
     }
 
-    /// Reports, on behalf of a shard's leader, intents that ended in the shard's log. The leader repeats the report until they are
-    /// gone from the image.
+    /// Reports, on behalf of a shard's leader, intents that ended in the shard's log. The leader repeats the report
+    /// until they are gone from the image.
     ///
     /// # Errors
     /// When that cannot be recorded now.
@@ -350,7 +351,8 @@ impl Metadata {
         Ok(())
     }
 
-    /// Moves a shard's replicas to these nodes, preferred leader first; the shard's leader carries it out, step by step.
+    /// Moves a shard's replicas to these nodes, preferred leader first; the shard's leader carries it out, step by
+    /// step.
     ///
     /// # Errors
     /// When the move is not allowed, or cannot be recorded now.
@@ -358,7 +360,8 @@ impl Metadata {
         self.request(ControllerRequest::ChangeReplicas { shard, nodes }, false, TIMEOUT).await.map(|_| ())
     }
 
-    /// Reassigns partitions, whole shards only. Each outcome is returned when the move is recorded; it is carried out later.
+    /// Reassigns partitions, whole shards only. Each outcome is returned when the move is recorded; it is carried out
+    /// later.
     pub async fn reassign(
         &self,
         requested: Vec<Reassignment>,
@@ -378,8 +381,8 @@ impl Metadata {
         planned.outcomes.into_iter().map(|planned| planned.and_then(outcome)).collect()
     }
 
-    /// Drains nodes, or (`drain` false) ends that: leaderships are transferred and replicas moved to other nodes, a few shards at a
-    /// time. Returns when the request is recorded.
+    /// Drains nodes, or (`drain` false) ends that: leaderships are transferred and replicas moved to other nodes, a few
+    /// shards at a time. Returns when the request is recorded.
     ///
     /// # Errors
     /// When there is no such node, or no other node that could take its replicas.
@@ -387,7 +390,8 @@ impl Metadata {
         self.request(ControllerRequest::Drain { nodes, drain }, false, TIMEOUT).await.map(|_| ())
     }
 
-    /// Unregisters a node: its replicas are moved, and it is removed once it holds none. Returns when the request is recorded.
+    /// Unregisters a node: its replicas are moved, and it is removed once it holds none. Returns when the request is
+    /// recorded.
     ///
     /// # Errors
     /// When there is no such node, or too few others for its replicas.

@@ -1,8 +1,8 @@
-//! Heartbeats: every node that serves sends them to the leader of the metadata group. The leader fences nodes whose session has
-//! expired, and unfences nodes that send heartbeats again.
+//! Heartbeats: every node that serves sends them to the leader of the metadata group. The leader fences nodes whose
+//! session has expired, and unfences nodes that send heartbeats again.
 //!
-//! A leader fences no node until a majority confirms its leadership. A node that stops in order announces that itself. May not
-//! know: what follows from a node being fenced.
+//! A leader fences no node until a majority confirms its leadership. A node that stops in order announces that itself.
+//! May not know: what follows from a node being fenced.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -14,7 +14,7 @@ use ottla_storage::env::{rt, watch};
 
 use super::decide::ControllerRequest;
 use super::fencing;
-use super::handle::{Inner, Metadata};
+use super::handle::{Inner, MetadataHandle};
 use super::image::MetadataImage;
 use super::liveness::{FenceReason, Liveness, LivenessChange};
 use super::sessions::Heartbeat;
@@ -38,7 +38,7 @@ pub(super) async fn keep_sessions(
         if now.stopped {
             return;
         }
-        let Some(metadata) = Metadata::upgrade(&metadata) else { return };
+        let Some(metadata) = MetadataHandle::upgrade(&metadata) else { return };
         let wait = match now.ready && fencing::is_in_force(&image) {
             true => metadata.check_sessions(now, &image).await,
             false => {
@@ -57,14 +57,14 @@ pub(super) async fn keep_sessions(
     }
 }
 
-impl Metadata {
+impl MetadataHandle {
     /// Starts to send heartbeats: this node serves clients, and may be listed to them.
     pub fn start_heartbeats(&self) {
         rt::spawn(send(self.downgrade()));
     }
 
-    /// Announces that this node stops: it is not listed to clients any more, and its replicas are shown as out of sync. Returns when
-    /// that is recorded, or `wait` has passed.
+    /// Announces that this node stops: it is not listed to clients any more, and its replicas are shown as out of sync.
+    /// Returns when that is recorded, or `wait` has passed.
     pub async fn announce_stop(&self, wait: Duration) {
         self.stopping().store(true, Ordering::Relaxed);
         let image = self.image();
@@ -90,8 +90,8 @@ impl Metadata {
         };
         let mut changes = due();
         if changes.iter().any(|change| change.to.fenced.is_some()) {
-            // A leader that was partitioned away received no heartbeats for that reason: it grants new sessions once a majority
-            // confirms it.
+            // A leader that was partitioned away received no heartbeats for that reason: it grants new sessions once a
+            // majority confirms it.
             if client.local_read_index().await.is_err() {
                 client.sessions.lock().resign();
                 return config.heartbeat_interval;
@@ -115,7 +115,7 @@ impl Metadata {
 }
 
 /// The state whose change makes a heartbeat due at once: another leader, another registration, the node being fenced.
-fn situation(metadata: &Metadata, role: Role) -> impl PartialEq + use<> {
+fn situation(metadata: &MetadataHandle, role: Role) -> impl PartialEq + use<> {
     let image = metadata.image();
     let own = image.nodes.get(&metadata.node_id()).map(|record| (record.epoch, record.is_fenced()));
     (role.term, role.leader, role.ready, own, fencing::is_in_force(&image))
@@ -123,7 +123,7 @@ fn situation(metadata: &Metadata, role: Role) -> impl PartialEq + use<> {
 
 async fn send(metadata: Weak<Inner>) {
     loop {
-        let Some(here) = Metadata::upgrade(&metadata) else { return };
+        let Some(here) = MetadataHandle::upgrade(&metadata) else { return };
         let (mut images, mut roles) = (here.watch(), here.group().role());
         let (image, role) = (images.borrow_and_update().clone(), *roles.borrow_and_update());
         if role.stopped || here.stopping().load(Ordering::Relaxed) {
@@ -146,7 +146,7 @@ async fn send(metadata: Weak<Inner>) {
                 changed = images.changed() => if changed.is_err() { return },
                 () = rt::sleep_until(until) => break,
             }
-            let Some(here) = Metadata::upgrade(&metadata) else { return };
+            let Some(here) = MetadataHandle::upgrade(&metadata) else { return };
             let role = *roles.borrow_and_update();
             drop(images.borrow_and_update());
             if role.stopped || situation(&here, role) != before {

@@ -81,7 +81,8 @@ pub struct ShardRecord {
     pub adding: Vec<ReplicaId>,
     /// Replicas that are to be removed: members until its leader reports that they are not.
     pub leaving: Vec<ReplicaRecord>,
-    /// The replicas with which the group was created, whether they still exist or not; all others begin as empty members.
+    /// The replicas with which the group was created, whether they still exist or not; all others begin as empty
+    /// members.
     pub founders: Vec<ReplicaId>,
     /// Metadata index at which it was recorded.
     pub created: RaftIndex,
@@ -129,7 +130,8 @@ impl ShardRecord {
         distinct(leaving.filter(|node| self.replicas.iter().all(|replica| replica.node != *node)))
     }
 
-    /// The nodes before the move in progress, each node that is losing its replica in the position of one that is getting a replica.
+    /// The nodes before the move in progress, each node that is losing its replica in the position of one that is
+    /// getting a replica.
     #[must_use]
     pub fn nodes_before(&self) -> Vec<NodeId> {
         let adding = self.adding_nodes();
@@ -229,7 +231,8 @@ pub struct NodeRecord {
     pub liveness: Liveness,
 }
 
-/// The name of the listener for other nodes in a node's record. Listeners for clients cannot have it: their names are upper case.
+/// The name of the listener for other nodes in a node's record. Listeners for clients cannot have it: their names are
+/// upper case.
 pub const CLUSTER_LISTENER: &str = "ottla.cluster";
 
 impl NodeRecord {
@@ -355,8 +358,8 @@ pub struct MetadataImage {
     pub index: RaftIndex,
     /// The cluster's id: 22 characters, minted once. Empty before bootstrap.
     pub cluster_id: Arc<str>,
-    /// The feature level in force, which every registered node understands: code that writes a format of a new release checks this
-    /// level first.
+    /// The feature level in force, which every registered node understands: code that writes a format of a new release
+    /// checks this level first.
     pub level: FeatureLevel,
     /// Nodes by id.
     pub nodes: Arc<BTreeMap<NodeId, NodeRecord>>,
@@ -436,8 +439,8 @@ impl MetadataImage {
         shard.replicas.iter().find(stays).or(shard.replicas.first())
     }
 
-    /// Replicas of the metadata group that are learners: those on nodes that are drained. As with other shards, a drained node keeps
-    /// what no other node could take over: with fewer than three voters none could fail.
+    /// Replicas of the metadata group that are learners: those on nodes that are drained. As with other shards, a
+    /// drained node keeps what no other node could take over: with fewer than three voters none could fail.
     #[must_use]
     pub fn observers(&self) -> BTreeSet<ReplicaId> {
         let Some(record) = self.shard(ShardId::METADATA) else { return BTreeSet::new() };
@@ -459,8 +462,8 @@ impl MetadataImage {
         metadata.members().filter(|replica| replica.node == node).map(|replica| replica.id).max()
     }
 
-    /// True if the node is to be removed and holds no replicas of other shards any more. That is final: its replica of the metadata
-    /// may be gone, and a replica id that is gone must never vote again.
+    /// True if the node is to be removed and holds no replicas of other shards any more. That is final: its replica of
+    /// the metadata may be gone, and a replica id that is gone must never vote again.
     #[must_use]
     pub fn is_decommissioned(&self, node: NodeId) -> bool {
         let leaves = self.nodes.get(&node).is_some_and(|record| record.state == NodeState::Leaving);

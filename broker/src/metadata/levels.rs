@@ -1,14 +1,14 @@
-//! Feature levels (KIP-584): which formats of its own a cluster may use, so that a release never writes what a node of the
-//! release before could not read while nodes are upgraded one by one.
+//! Feature levels (KIP-584): which formats of its own a cluster may use, so that a release never writes what a node of
+//! the release before could not read while nodes are upgraded one by one.
 //!
-//! - There is one feature, `ottla.version`. Each build understands a range of its levels, and a node registers its build's range;
-//!   the metadata group holds the level in force, which is one that every registered node understands.
-//! - A release that brings a new format (of a command, a record, a message) raises [`Levels::OWN`]`.newest` and writes that format
-//!   only where `MetadataImage::level` has reached it.
-//! - Kafka's own features (metadata.version, transaction.version, ...) are not listed to clients: their levels stand for KRaft's
-//!   records and for protocols that are not served here, and a client that finds none uses none of them.
-//! - Everything that was written before there were levels has level 1, and a range of level 1 alone is not written at all: so
-//!   builds before levels read it.
+//! - There is one feature, `ottla.version`. Each build understands a range of its levels, and a node registers its
+//!   build's range; the metadata group holds the level in force, which is one that every registered node understands.
+//! - A release that brings a new format (of a command, a record, a message) raises [`Levels::OWN`]`.newest` and writes
+//!   that format only where `MetadataImage::level` has reached it.
+//! - Kafka's own features (metadata.version, transaction.version, ...) are not listed to clients: their levels stand
+//!   for KRaft's records and for protocols that are not served here, and a client that finds none uses none of them.
+//! - Everything that was written before there were levels has level 1, and a range of level 1 alone is not written at
+//!   all: so builds before levels read it.
 //!
 //! May not know: how a level is raised (`features`), what depends on one.
 

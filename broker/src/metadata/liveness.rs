@@ -1,9 +1,10 @@
 //! The liveness of a node as the metadata records it: fenced or not, why, and since when.
 //!
-//! A node is fenced when its session has expired, or when it announces its stop. The effects are derived where responses to
-//! clients are made: the listed brokers, offline replicas, the in-sync replicas as shown. Votes, membership, acknowledgements and
-//! `min.insync.replicas` depend on what replicas themselves acknowledge and never on this record. One record is written per
-//! transition of a node, from feature level 2 on. May not know: which transitions are made (`fencing`).
+//! A node is fenced when its session has expired, or when it announces its stop. The effects are derived where
+//! responses to clients are made: the listed brokers, offline replicas, the in-sync replicas as shown. Votes,
+//! membership, acknowledgements and `min.insync.replicas` depend on what replicas themselves acknowledge and never on
+//! this record. One record is written per transition of a node, from feature level 2 on. May not know: which
+//! transitions are made (`fencing`).
 
 use std::fmt;
 
@@ -76,8 +77,8 @@ impl Liveness {
         Self { fenced: (level >= LEVEL).then_some(FenceReason::Starting), since_ms: 0 }
     }
 
-    /// The liveness after the node is registered again. A new process does not prove that the session of the last one expired: a
-    /// node that was not fenced keeps its session, one that was fenced is unfenced by its first heartbeat.
+    /// The liveness after the node is registered again. A new process does not prove that the session of the last one
+    /// expired: a node that was not fenced keeps its session, one that was fenced is unfenced by its first heartbeat.
     pub(super) fn registered_again(self) -> Self {
         Self { fenced: self.fenced.map(|_| FenceReason::Starting), ..self }
     }

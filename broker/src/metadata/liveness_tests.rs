@@ -1,4 +1,4 @@
-//! Liveness: sessions, which transitions are recorded, and nodes that die, stop and come back over a simulated network.
+//! Liveness: sessions, which transitions are recorded, and nodes that crash, stop and restart over a simulated network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ fn a_node_is_fenced_when_its_session_expires_and_comes_back_with_its_heartbeat()
 }
 
 #[test]
-fn a_new_leader_and_one_that_stood_still_grant_a_full_session() {
+fn a_new_leader_and_one_that_was_paused_grant_a_full_session() {
     let (machine, mut sessions) = (three_at(2), Sessions::default());
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(100)), []);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(104)), []);
@@ -93,14 +93,14 @@ fn a_new_leader_and_one_that_stood_still_grant_a_full_session() {
 }
 
 #[test]
-fn heartbeats_that_were_overtaken_say_nothing() {
+fn heartbeats_of_an_earlier_registration_are_ignored() {
     let (mut machine, mut sessions) = (three_at(2), Sessions::default());
     sessions.due(4, machine.image(), TIMEOUT, at(100));
     sessions.record_heartbeat(beat(3, 1), at(100).0);
     set(&mut machine, 3, STOPPED);
     sessions.record_heartbeat(beat(3, 1), at(101).0);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(101)), [], "it has said that it stops");
-    // It is registered again, and has not begun to serve.
+    // It is registered again, and does not serve yet.
     apply(&mut machine, &[Command::RegisterNode(NodeRecord { levels: BOTH, ..node(3, None, &[100]) })]);
     let epoch = machine.image().nodes[&NodeId(3)].epoch;
     assert_eq!(of(&machine, 3), STARTING);
@@ -153,7 +153,7 @@ fn the_records_come_back_and_those_before_them_are_read() {
         (restored.image().nodes.clone(), restored.checksum()),
         (machine.image().nodes.clone(), machine.checksum())
     );
-    // As long as nothing is to be told a node's record is as 0.4.0 wrote it, and what it wrote is read.
+    // With default liveness a node's record is as 0.4.0 wrote it; and the records of 0.4.0 are read.
     let unfenced = machine.image().nodes[&NodeId(1)].clone();
     let fenced = NodeRecord { liveness: Liveness { fenced: EXPIRED, since_ms: 258 }, ..unfenced.clone() };
     let (before, after) = (Record::Node(unfenced).value(), Record::Node(fenced.clone()).value());
@@ -164,8 +164,8 @@ fn the_records_come_back_and_those_before_them_are_read() {
     assert_eq!(bytes[9..], [1, 17, 3, 0, 0, 0, 2, 2, 1, 0, 0, 0, 0, 0, 0]);
 }
 
-/// Waits until every one of these nodes knows that `id` is so.
-async fn known(all: &[&(Metadata, RaftHost)], id: NodeId, wait: Duration, fenced: Option<FenceReason>) -> bool {
+/// Waits until the images of all these nodes have this liveness of `id`.
+async fn known(all: &[&(MetadataHandle, RaftHost)], id: NodeId, wait: Duration, fenced: Option<FenceReason>) -> bool {
     let is_so = |image: &Arc<MetadataImage>| image.nodes.get(&id).is_some_and(|node| node.liveness.fenced == fenced);
     let waits = all.iter().map(|(metadata, _)| {
         let mut images = metadata.watch();
@@ -174,15 +174,15 @@ async fn known(all: &[&(Metadata, RaftHost)], id: NodeId, wait: Duration, fenced
     join_all(waits).await.into_iter().all(|known| known)
 }
 
-/// These nodes serve from now on: their processes send heartbeats.
-async fn serve(nodes: &[(Metadata, RaftHost)]) {
+/// Makes these nodes serve: their processes send heartbeats.
+async fn serve(nodes: &[(MetadataHandle, RaftHost)]) {
     for (metadata, _) in nodes {
         let (metadata, machine) = (metadata.clone(), machine_of(metadata.node_id()));
         sim::spawn_on(machine, async move { metadata.start_heartbeats() }).await.unwrap();
     }
 }
 
-fn leads(node: &(Metadata, RaftHost)) -> bool {
+fn leads(node: &(MetadataHandle, RaftHost)) -> bool {
     node.0.group().role().borrow().ready
 }
 
@@ -243,7 +243,7 @@ fn a_node_that_stops_in_order_is_fenced_at_once_for_as_long_as_it_is_away() {
 
 #[test]
 fn without_a_majority_nothing_is_fenced_and_afterwards_all_have_a_full_session() {
-    // A session may be shorter than the time after which a leader without a majority knows that it is one.
+    // A session may be shorter than the time after which a leader detects that it has no majority.
     [TIMEOUT, Duration::from_secs(1)].into_iter().for_each(nothing_is_fenced_without_a_majority);
 }
 
@@ -253,7 +253,7 @@ fn nothing_is_fenced_without_a_majority(session_timeout: Duration) {
         let all = cluster.start_all().await;
         serve(&all).await;
         rt::sleep(TIMEOUT).await;
-        // Every node is cut off from every other.
+        // Every node is partitioned from every other.
         cluster.network.set_faults(Faults { loss_per_mille: 1_000, ..Faults::default() });
         rt::sleep(4 * TIMEOUT).await;
         let fenced = || all.iter().any(|(metadata, _)| NODES.iter().any(|node| metadata.image().is_fenced(*node)));

@@ -1,8 +1,9 @@
-//! Reconciles the members of a Raft group with the replicas that the metadata records for its shard. Runs on the group's leader.
+//! Reconciles the members of a Raft group with the replicas that the metadata records for its shard. Runs on the
+//! group's leader.
 //!
-//! The metadata records the intended replicas. Raft changes its members one safe step at a time. Once the group has exactly the
-//! intended members, the leader reports the replicas that left, and the metadata forgets them. May not know: why a shard is to
-//! have other replicas.
+//! The metadata records the intended replicas. Raft changes its members one safe step at a time. Once the group has
+//! exactly the intended members, the leader reports the replicas that left, and the metadata forgets them. May not
+//! know: why a shard is to have other replicas.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -13,7 +14,7 @@ use ottla_raft::{GroupHandle, Members, MembersStep, RaftError};
 use ottla_storage::env::{rt, watch};
 use ottla_storage::ids::ReplicaId;
 
-use super::handle::{Inner, Metadata};
+use super::handle::{Inner, MetadataHandle};
 use super::image::{MetadataImage, NodeRecord, ShardId, ShardRecord};
 
 /// Between two steps, and before a refused one is retried.
@@ -37,9 +38,9 @@ fn is_reached(intended: &IntendedMembers, members: &Members) -> bool {
     members.voters.len() == 1 && members.voters[0] == voters(intended) && members.learners == intended.1
 }
 
-/// Makes at most one step for a shard that this node leads; returns the time until the next call. `step` makes one membership
-/// change towards voters and learners, `forget` reports that the intended members are reached and which replicas have left,
-/// `current` waits until the image is current.
+/// Makes at most one step for a shard that this node leads; returns the time until the next call. `step` makes one
+/// membership change towards voters and learners, `forget` reports that the intended members are reached and which
+/// replicas have left, `current` waits until the image is current.
 pub(crate) async fn reconcile<Step, Forget, Read>(
     members: &Members,
     intended: impl Fn() -> Option<IntendedMembers>,
@@ -82,7 +83,8 @@ fn node_of(image: &MetadataImage, replica: ReplicaId) -> Option<&NodeRecord> {
     image.nodes.get(&found.node)
 }
 
-/// Transfers the leadership of the metadata group if this node is drained and another voter could lead; true if it is drained.
+/// Transfers the leadership of the metadata group if this node is drained and another voter could lead; true if it is
+/// drained.
 async fn transfer_leadership(image: &MetadataImage, group: &GroupHandle) -> bool {
     let takes = |replica: ReplicaId| node_of(image, replica).map(NodeRecord::takes_replicas);
     if takes(group.replica()) != Some(false) {
@@ -109,7 +111,7 @@ pub(super) async fn run(metadata: Weak<Inner>, group: GroupHandle, mut images: w
         }
         let mut wait = IDLE;
         if now.ready {
-            let Some(metadata) = Metadata::upgrade(&metadata) else { return };
+            let Some(metadata) = MetadataHandle::upgrade(&metadata) else { return };
             let current = || async { metadata.read_index().await.is_ok() };
             let step = |voters, learners| {
                 let group = group.clone();

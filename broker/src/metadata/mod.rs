@@ -1,8 +1,10 @@
-//! The cluster's metadata: one Raft group with one writer. All other modules read an immutable image that is swapped whole.
+//! The cluster's metadata: one Raft group with one writer. All other modules read an immutable image that is swapped
+//! whole.
 //!
-//! - State: `command` is the content of an entry, `state_machine` applies it, `image` is the result, `records` its checkpoint.
-//! - Controller: `controller` is the one writer, `decide` its decisions, `placement` assigns partitions to shards, `handle` and
-//!   `controller_client` lead to it from any node.
+//! - State: `command` is the content of an entry, `state_machine` applies it, `image` is the result, `records` its
+//!   checkpoint.
+//! - Controller: `controller` is the one writer, `decide` its decisions, `placement` assigns partitions to shards,
+//!   `handle` and `controller_client` lead to it from any node.
 //! - Discovery: `bootstrap_service`, `discovery`, `peer_table`, `registration`, `removal_detector`.
 //! - Tasks of the leader: `balancer`, `heartbeats`, `membership_reconciler`.
 //!
@@ -52,7 +54,7 @@ pub use bootstrap_service::{board, bootstrap_address};
 pub use command::IntentEnd;
 pub use discovery::{SeedNodes, Seeds};
 pub use error::MetadataError;
-pub use handle::Metadata;
+pub use handle::MetadataHandle;
 pub use image::{
     CLUSTER_LISTENER, CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint,
     MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord,

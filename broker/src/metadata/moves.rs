@@ -1,8 +1,8 @@
 //! Which shards the balancer moves: those with replicas on nodes that are drained. A pure function of the image.
 //!
-//! A few shards are moved at a time, including moves that operators requested; bytes are throttled by their sender. A replica
-//! stays where no other node can take it, so that a shard never has fewer replicas than intended. May not know: which nodes are
-//! alive, and how a shard is moved.
+//! A few shards are moved at a time, including moves that operators requested; bytes are throttled by their sender. A
+//! replica stays where no other node can take it, so that a shard never has fewer replicas than intended. May not know:
+//! which nodes are alive, and how a shard is moved.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Addresses of the other nodes and the nodes of their replicas: from the seeds before there is metadata, then from the image.
+//! Addresses of the other nodes and the nodes of their replicas: from the seeds before there is metadata, then from the
+//! image.
 //!
 //! May not know: how a node is reached at its address.
 
@@ -18,8 +19,8 @@ use super::image::{MetadataImage, ReplicaRecord, ShardKind};
 struct Entries {
     /// From the newest image.
     replicas: BTreeMap<ReplicaId, Home>,
-    /// Replicas of the metadata group from before there is an image, which comes from one of them: the founders, and the members
-    /// in responses of seed nodes.
+    /// Replicas of the metadata group from before there is an image, which comes from one of them: the founders, and
+    /// the members in responses of seed nodes.
     bootstrap: BTreeMap<ReplicaId, Home>,
     addresses: BTreeMap<NodeId, String>,
 }

@@ -1,13 +1,12 @@
 //! Places replicas of shards on nodes and partitions in shards: pure functions of the image.
 //!
-//! - The default pool has two shards per node (replication factor min(3, nodes)) and carries all partitions whose topic requests
-//!   no other factor or nodes.
+//! - The default pool has two shards per node (replication factor min(3, nodes)) and carries all partitions whose topic
+//!   requests no other factor or nodes.
 //! - A pool for another factor is created on first use, one shard per node.
 //! - `__consumer_offsets` and `__transaction_state` are in min(nodes, 3) shards of their own.
 //!
-//! So a node holds at most 16 Raft groups of the default pool, internal topics and metadata, whatever the number of partitions
-//! (tested below).
-//! May not know: clocks, randomness, requests.
+//! So a node holds at most 16 Raft groups of the default pool, internal topics and metadata, whatever the number of
+//! partitions (tested below). May not know: clocks, randomness, requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,8 +23,8 @@ use super::image::{MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind,
 const FACTOR: usize = 3;
 /// Shards of the default pool for each node.
 const DEFAULT_POOL_SHARDS_PER_NODE: usize = 2;
-/// The most replicas of one pool on a node. Where a zone has few nodes, each shard needs one of them: there the pool has
-/// fewer shards, since a zone's loss must not cost a majority.
+/// The most replicas of one pool on a node. Where a zone has few nodes, each shard needs one of them: there the pool
+/// has fewer shards, since a zone's loss must not cost a majority.
 const POOL_REPLICAS_PER_NODE_MAX: usize = 9;
 /// The most groups on a node: one for the metadata, one pool, two internal topics.
 const GROUPS_PER_NODE_MAX: usize = 16;
@@ -48,8 +47,8 @@ pub fn default_factor(nodes: usize) -> i16 {
     i16::try_from(nodes.clamp(1, FACTOR)).unwrap_or(1)
 }
 
-/// The replication factor in force for a requested one: two is raised to three where three nodes exist, since a majority of two
-/// is both and the third costs no availability. `None` when there are not enough nodes.
+/// The replication factor in force for a requested one: two is raised to three where three nodes exist, since a
+/// majority of two is both and the third costs no availability. `None` when there are not enough nodes.
 #[must_use]
 pub fn factor_in_force(requested: i16, nodes: usize) -> Option<i16> {
     let enough = usize::try_from(requested).is_ok_and(|requested| requested >= 1 && requested <= nodes);
@@ -116,7 +115,8 @@ impl<'a> Planner<'a> {
         self.image.nodes.values().filter(in_same_zone).map(|node| self.led_by(node)).sum()
     }
 
-    /// `factor` nodes: leaders spread evenly over nodes and zones, replicas in different zones while there are enough, then evenly.
+    /// `factor` nodes: leaders spread evenly over nodes and zones, replicas in different zones while there are enough,
+    /// then evenly.
     fn choose_nodes(&self, factor: usize) -> Vec<NodeId> {
         let mut chosen: Vec<NodeId> = Vec::new();
         let mut zones: BTreeSet<Option<&str>> = BTreeSet::new();
@@ -160,8 +160,8 @@ fn has_registered_directory(image: &MetadataImage, replica: &ReplicaRecord) -> b
     node.is_some_and(has) || mutants::is_on(Bug::WipedReplicaVotes)
 }
 
-/// A shard's replicas once they are on these nodes: replicas that are there stay, also those that were about to leave; the others
-/// are new.
+/// A shard's replicas once they are on these nodes: replicas that are there stay, also those that were about to leave;
+/// the others are new.
 #[must_use]
 pub fn moved(image: &MetadataImage, shard: &ShardRecord, nodes: &[NodeId]) -> Vec<ReplicaRecord> {
     let mut planner = Planner::new(image);
@@ -173,8 +173,8 @@ pub fn moved(image: &MetadataImage, shard: &ShardRecord, nodes: &[NodeId]) -> Ve
     nodes.iter().map(|node| stays(node).copied().unwrap_or_else(|| planner.replica(*node))).collect()
 }
 
-/// The nodes of a shard without those that are drained, each replaced by the best node: another zone, few replicas. `None` if the
-/// shard has no replica on a drained node, or no other node can take it.
+/// The nodes of a shard without those that are drained, each replaced by the best node: another zone, few replicas.
+/// `None` if the shard has no replica on a drained node, or no other node can take it.
 #[must_use]
 pub fn drained(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>> {
     let planner = Planner::new(image);
@@ -199,7 +199,8 @@ pub fn drained(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>
     if nodes == before {
         return None;
     }
-    // The replaced node was preferred leader of several shards: the node with the fewest preferred leaderships leads this one.
+    // The replaced node was preferred leader of several shards: the node with the fewest preferred leaderships leads
+    // this one.
     if nodes.first() != before.first() {
         let leaders = |place: &usize| (planner.leaders.get(&nodes[*place]).copied().unwrap_or(0), *place);
         let staying = (0..nodes.len()).filter(|place| image.takes_replicas(nodes[*place]));
@@ -209,9 +210,9 @@ pub fn drained(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>
     Some(nodes)
 }
 
-/// Shards whose replica on a node is gone, with its directory or because it is `lost`, and their replicas with a new one in its
-/// place. The metadata group gets a replica on a node that has none. A shard of fewer than three replicas has no majority from
-/// which one could be rebuilt.
+/// Shards whose replica on a node is gone, with its directory or because it is `lost`, and their replicas with a new
+/// one in its place. The metadata group gets a replica on a node that has none. A shard of fewer than three replicas
+/// has no majority from which one could be rebuilt.
 #[must_use]
 pub fn rebuilt(image: &MetadataImage, node: NodeId, lost: &[ReplicaId]) -> Vec<(Arc<ShardRecord>, Vec<ReplicaRecord>)> {
     let mut planner = Planner::new(image);

@@ -38,7 +38,7 @@ pub(super) fn node(id: i32, rack: Option<&str>, free: &[u64]) -> NodeRecord {
     }
 }
 
-/// A machine with these nodes registered.
+/// A state machine with these nodes registered.
 pub(super) fn cluster(nodes: Vec<NodeRecord>) -> MetadataStateMachine {
     let mut machine = MetadataStateMachine::new(Arc::new(Config::default()));
     let commands: Vec<_> = nodes.into_iter().map(Command::RegisterNode).collect();

@@ -37,8 +37,8 @@ fn end_of(last: Option<RaftIndex>) -> i64 {
     last.and_then(|last| i64::try_from(last.0).ok()?.checked_add(1)).unwrap_or(UNKNOWN)
 }
 
-/// The progress of members, as the leader on node `leader` has it. A member that is not recorded, which is so for moments only, is
-/// left out.
+/// The progress of members, as the leader on node `leader` has it. A member that is not recorded, which is so for
+/// moments only, is left out.
 pub(super) fn described(record: &ShardRecord, quorum: &Quorum, leader: NodeId, clock: &Clock) -> MetadataQuorum {
     let member = |(replica, progress): (&ReplicaRecord, &MemberProgress)| QuorumMember {
         node: replica.node,

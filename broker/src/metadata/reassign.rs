@@ -1,8 +1,9 @@
-//! Plans a partition reassignment: from the partitions of a request to the shards that are moved. A pure function of the image.
+//! Plans a partition reassignment: from the partitions of a request to the shards that are moved. A pure function of
+//! the image.
 //!
-//! A partition is on the nodes of its shard. As long as shards cannot be split, a request moves a shard only if it names all
-//! partitions that the shard carries, with the same replicas for each; otherwise the error lists the partitions that belong
-//! together. May not know: which client sent the request, and how a shard is moved.
+//! A partition is on the nodes of its shard. As long as shards cannot be split, a request moves a shard only if it
+//! names all partitions that the shard carries, with the same replicas for each; otherwise the error lists the
+//! partitions that belong together. May not know: which client sent the request, and how a shard is moved.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,8 +45,10 @@ pub(super) fn plan(image: &MetadataImage, requested: &[Reassignment], may_change
             of_shard.wanted.push(&one.nodes);
         }
     }
-    let decided: BTreeMap<ShardId, Result<Vec<NodeId>, MetadataError>> =
-        by_shard.iter().map(|(shard, requested)| (*shard, decide(image, *shard, requested, may_change_factor))).collect();
+    let decided: BTreeMap<ShardId, Result<Vec<NodeId>, MetadataError>> = by_shard
+        .iter()
+        .map(|(shard, requested)| (*shard, decide(image, *shard, requested, may_change_factor)))
+        .collect();
     let outcome = |one: &Reassignment| {
         let shard = shard_of(one).ok_or(MetadataError::UnknownTopic)?;
         match decided.get(&shard) {

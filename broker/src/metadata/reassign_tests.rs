@@ -1,4 +1,4 @@
-//! Reassignments: whole shards only, all or nothing, and what they were before.
+//! Reassignments: whole shards only, all or nothing, and their cancellation.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn nodes(nodes: &[i32]) -> Option<Vec<NodeId>> {
     Some(nodes.iter().copied().map(NodeId).collect())
 }
 
-fn ask(topic: &str, index: i32, nodes: Option<Vec<NodeId>>) -> Reassignment {
+fn reassignment(topic: &str, index: i32, nodes: Option<Vec<NodeId>>) -> Reassignment {
     Reassignment { topic: topic.to_owned(), index, nodes }
 }
 
@@ -65,21 +65,21 @@ fn a_shard_moves_when_all_its_partitions_are_named_with_the_same_nodes() {
     let machine = two_topics();
     let shard = shard_of(&machine, "a", 0);
     let other = (0..8).find(|index| shard_of(&machine, "b", *index) == shard).unwrap();
-    let both = [ask("a", 0, nodes(&[4, 1, 2])), ask("b", other, nodes(&[4, 1, 2]))];
+    let both = [reassignment("a", 0, nodes(&[4, 1, 2])), reassignment("b", other, nodes(&[4, 1, 2]))];
     let planned = plan(machine.image(), &both, true);
     assert_eq!(planned.outcomes, [Ok(shard), Ok(shard)]);
     assert_eq!(planned.moves, BTreeMap::from([(shard, nodes(&[4, 1, 2]).unwrap())]));
-    // Part of it: what is missing is named.
+    // A part of the shard: the error names the missing partitions.
     let part = plan(machine.image(), &both[..1], true);
     assert!(part.moves.is_empty());
     let why = part.outcomes[0].as_ref().unwrap_err();
     assert_eq!(why.code(), ErrorCode::InvalidReplicaAssignment);
     assert!(why.to_string().contains(&format!("b-{other}")) && !why.to_string().contains("a-0"), "{why}");
     // Two lists for one shard.
-    let differing = [both[0].clone(), ask("b", other, nodes(&[1, 4, 2]))];
+    let differing = [both[0].clone(), reassignment("b", other, nodes(&[1, 4, 2]))];
     assert_eq!(codes(&plan(machine.image(), &differing, true)), [ErrorCode::InvalidReplicaAssignment; 2]);
-    // One shard's refusal is none of another's.
-    let unknown = [both.to_vec(), vec![ask("a", 99, None), ask("c", 0, None)]].concat();
+    // A refusal for one shard does not affect another shard.
+    let unknown = [both.to_vec(), vec![reassignment("a", 99, None), reassignment("c", 0, None)]].concat();
     let unknown = plan(machine.image(), &unknown, true);
     use ErrorCode::{None as Done, UnknownTopicOrPartition as Unknown};
     assert_eq!((codes(&unknown), unknown.moves.len()), (vec![Done, Done, Unknown, Unknown], 1));
@@ -91,7 +91,7 @@ fn nodes_must_be_registered_once_and_as_many_unless_that_may_change() {
     let shard = shard_of(&machine, "a", 0);
     let other = (0..8).find(|index| shard_of(&machine, "b", *index) == shard).unwrap();
     let both = |wanted: &[i32], may: bool| {
-        let asked = [ask("a", 0, nodes(wanted)), ask("b", other, nodes(wanted))];
+        let asked = [reassignment("a", 0, nodes(wanted)), reassignment("b", other, nodes(wanted))];
         codes(&plan(machine.image(), &asked, may))[0]
     };
     assert_eq!(both(&[], true), ErrorCode::InvalidReplicaAssignment);
@@ -107,7 +107,7 @@ fn a_move_that_is_under_way_can_be_seen_and_taken_back() {
     let mut machine = two_topics();
     let shard = shard_of(&machine, "a", 0);
     let other = (0..8).find(|index| shard_of(&machine, "b", *index) == shard).unwrap();
-    let cancel = [ask("a", 0, None), ask("b", other, None)];
+    let cancel = [reassignment("a", 0, None), reassignment("b", other, None)];
     assert_eq!(codes(&plan(machine.image(), &cancel, true)), [ErrorCode::NoReassignmentInProgress; 2]);
     let before = machine.image().shard(shard).unwrap().as_ref().clone();
     let on: Vec<NodeId> = before.replicas.iter().map(|replica| replica.node).collect();
@@ -125,7 +125,7 @@ fn a_move_that_is_under_way_can_be_seen_and_taken_back() {
     let record = machine.image().shard(shard).unwrap().clone();
     assert_eq!(record.replicas, before.replicas);
     assert_eq!((record.adding_nodes(), record.removing_nodes()), (vec![], vec![new]));
-    // Its leader reports that it is so.
+    // Its leader reports that the intended members are reached.
     let reached = record.replicas.iter().map(|replica| replica.id).collect();
     let left = record.leaving.iter().map(|replica| replica.id).collect();
     assert_eq!(change(&mut machine, &ControllerRequest::ForgetReplicas { shard, reached, left }), 1);
@@ -140,7 +140,7 @@ fn replicas_that_are_only_added_are_being_added_until_the_leader_says_otherwise(
     change(&mut machine, &ControllerRequest::ChangeReplicas { shard, nodes: all });
     let record = machine.image().shard(shard).unwrap().clone();
     assert_eq!((record.adding.len(), record.leaving.len(), record.is_moving()), (1, 0, true));
-    // Such a shard is not for topics of three replicas any more.
+    // Such a shard takes no partitions of topics with three replicas any more.
     assert_eq!(record.kind, ShardKind::Pool { factor: 4, pinned: true });
     let forget = |reached: Vec<ReplicaId>| Command::ForgetReplicas { shard, reached, left: Vec::new() };
     let index = RaftIndex(machine.image().index.0 + 1);

@@ -1,4 +1,5 @@
-//! The records of the metadata group's checkpoint, and the record that a shard's replica gets about itself when it is created.
+//! The records of the metadata group's checkpoint, and the record that a shard's replica gets about itself when it is
+//! created.
 //!
 //!  key                          value (each begins with a version byte)
 //!  'c'                          cluster id, counters, checksum
@@ -8,7 +9,8 @@
 //!  'i' shard u64 index u64 id   intent
 //!  'b' named u8 node i32        dynamic broker settings
 //!
-//! Key letters are never reused. A field that a later release adds is at the end, and is absent where it has its default.
+//! Key letters are never reused. A field that a later release adds is at the end, and is absent where it has its
+//! default.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

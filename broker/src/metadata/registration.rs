@@ -1,5 +1,5 @@
-//! Registration of a node that starts: what it changes in the metadata. The node is recorded, its lost replicas are rebuilt, the
-//! pool is extended to its intended size.
+//! Registration of a node that starts: what it changes in the metadata. The node is recorded, its lost replicas are
+//! rebuilt, the pool is extended to its intended size.
 //!
 //! A pure function of the image, as `decide` is.
 
@@ -31,7 +31,8 @@ pub(super) struct NodeRegistration {
 /// - then the default pool gets the shards that it lacks.
 ///
 /// # Errors
-/// When its build does not understand the cluster's feature level, the founders are not known, or the node is being removed.
+/// When its build does not understand the cluster's feature level, the founders are not known, or the node is being
+/// removed.
 pub(super) fn register(image: &MetadataImage, registration: &NodeRegistration) -> Result<Vec<Command>, MetadataError> {
     features::check_node(image, &registration.node)?;
     // A replica that it gets now would be removed again, and that would repeat with each of its requests.

@@ -1,8 +1,8 @@
-//! Detects that this node was removed from the cluster while it could not reach it: nothing reaches a removed node, so it would
-//! wait for a leader forever.
+//! Detects that this node was removed from the cluster while it could not reach it: nothing reaches a removed node, so
+//! it would wait for a leader forever.
 //!
-//! A missing leader is no proof; only a bootstrap response that was given after a read index counts. May not know: what a node
-//! does once it is removed.
+//! A missing leader is no proof; only a bootstrap response that was given after a read index counts. May not know: what
+//! a node does once it is removed.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use ottla_raft::WeakHost;
 use ottla_storage::env::rt;
 
 use super::discovery::{SeedNodes, is_removed};
-use super::handle::{Inner, Metadata};
+use super::handle::{Inner, MetadataHandle};
 use super::image::ReplicaRecord;
 
 /// Between two checks.
@@ -21,7 +21,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) async fn run(metadata: Weak<Inner>, host: WeakHost, own: ReplicaRecord, seed_nodes: Arc<dyn SeedNodes>) {
     loop {
         rt::sleep(CHECK_INTERVAL).await;
-        let Some(metadata) = Metadata::upgrade(&metadata) else { return };
+        let Some(metadata) = MetadataHandle::upgrade(&metadata) else { return };
         if metadata.group().role().borrow().stopped {
             return;
         }

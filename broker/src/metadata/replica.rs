@@ -33,8 +33,8 @@ impl MetadataReplica {
     }
 }
 
-/// The state machine of a replica that continues without the entries that it lost. `on_disk`: the shards whose only replicas are on
-/// its node.
+/// The state machine of a replica that continues without the entries that it lost. `on_disk`: the shards whose only
+/// replicas are on its node.
 ///
 /// # Errors
 /// When its checkpoint cannot be read.

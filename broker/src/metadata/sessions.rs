@@ -1,11 +1,12 @@
-//! Sessions of nodes, in the memory of the leader of the metadata group: which nodes have sent a heartbeat recently, by the
-//! leader's monotonic clock.
+//! Sessions of nodes, in the memory of the leader of the metadata group: which nodes have sent a heartbeat recently, by
+//! the leader's monotonic clock.
 //!
 //! All nodes get a full session granted first:
 //! - by a node that begins to lead, since it does not have the heartbeats of its predecessor;
 //! - by a leader whose process was paused, since it may have missed heartbeats for that reason.
 //!
-//! Pure: the transitions that are due are a value. May not know: how heartbeats are sent, and how a transition is recorded.
+//! Pure: the transitions that are due are a value. May not know: how heartbeats are sent, and how a transition is
+//! recorded.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -105,7 +106,8 @@ impl Sessions {
         due
     }
 
-    /// The time until a session may expire; the interval at most, so that the leader notices when its process was paused.
+    /// The time until a session may expire; the interval at most, so that the leader notices when its process was
+    /// paused.
     pub(super) fn next_check(&self, timeout: Duration, interval: Duration, now: Instant) -> Duration {
         let left = |session: &Session| timeout.saturating_sub(now.since(session.at));
         let expires = self.nodes.values().map(left).filter(|left| !left.is_zero()).min();

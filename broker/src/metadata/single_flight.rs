@@ -1,8 +1,8 @@
 //! Deduplicates work that several callers request at the same time.
 //!
 //! - `SingleFlight` runs one piece of work per key: a caller that comes while it runs gets the same result.
-//! - `Coalesced` runs one piece of work for all callers that came before it began; a caller that comes while it runs waits for
-//!   the next run.
+//! - `Coalesced` runs one piece of work for all callers that came before it began; a caller that comes while it runs
+//!   waits for the next run.
 //!
 //! May not know: what the work is.
 
@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Releases the callers and the key of work that panics: else they, and all later callers of the key, would wait forever.
+/// Releases the callers and the key of work that panics: else they, and all later callers of the key, would wait
+/// forever.
 struct OnPanic<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for OnPanic<F> {
@@ -39,8 +40,8 @@ impl<T: Clone + Send + 'static> SingleFlight<T> {
         Self { running: Arc::default(), keys_max }
     }
 
-    /// The result of `work` for `key`, or of the same work that runs already. `None`: work runs for too many keys, or it
-    /// panicked. The work continues when its callers are dropped.
+    /// The result of `work` for `key`, or of the same work that runs already. `None`: work runs for too many keys, or
+    /// it panicked. The work continues when its callers are dropped.
     pub(super) async fn run<F>(&self, key: &str, work: impl FnOnce() -> F) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,

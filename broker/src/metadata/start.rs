@@ -19,7 +19,7 @@ use super::balancer;
 use super::bootstrap_service::{BootstrapService, ReplicaAssignment};
 use super::discovery::{Seeds, discover, founder, learn_members};
 use super::error::MetadataError;
-use super::handle::{Metadata, random_uuid};
+use super::handle::{MetadataHandle, random_uuid};
 use super::heartbeats;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
 use super::levels::Levels;
@@ -104,7 +104,8 @@ pub enum StartError {
         /// The cluster configured.
         expected: String,
     },
-    /// Several seeds, but no listener for other nodes: each node would found a cluster of its own and replicate nothing.
+    /// Several seeds, but no listener for other nodes: each node would found a cluster of its own and replicate
+    /// nothing.
     #[error(
         "ottla.cluster.seeds (or controller.quorum.voters) names {0} nodes, but ottla.cluster.listener (or a listener of controller.listener.names) does not say where they reach this one"
     )]
@@ -130,8 +131,8 @@ pub fn is_metadata(recovered: &RecoveredReplica) -> bool {
     shard.is_some_and(|shard| shard.kind == ShardKind::Metadata)
 }
 
-/// The recovered replica of the metadata group; else one whose creation record is gone, which may have been it: the node held
-/// data, so it must not start as a new node.
+/// The recovered replica of the metadata group; else one whose creation record is gone, which may have been it: the
+/// node held data, so it must not start as a new node.
 #[must_use]
 pub fn metadata_among(recovered: &[RecoveredReplica]) -> Option<&RecoveredReplica> {
     let nameless = |replica: &&RecoveredReplica| replica.lost.is_some() && replica.creation.is_empty();
@@ -184,10 +185,11 @@ pub async fn newest_image(
     Ok(Arc::new(machine.image().clone()))
 }
 
-impl Metadata {
-    /// Opens the metadata group's replica of a node, or creates it in the group that `seeds` belong to or found, and registers the
-    /// node. `home` is the directory of the replica and its id: the recovered replica's, else the first. The only node of a
-    /// cluster is registered when this returns; any other node serves from its replica, and registers in the background.
+impl MetadataHandle {
+    /// Opens the metadata group's replica of a node, or creates it in the group that `seeds` belong to or found, and
+    /// registers the node. `home` is the directory of the replica and its id: the recovered replica's, else the first.
+    /// The only node of a cluster is registered when this returns; any other node serves from its replica, and
+    /// registers in the background.
     ///
     /// # Errors
     /// When the group cannot be opened, belongs to another cluster, or gets no leader.
@@ -248,8 +250,8 @@ impl Metadata {
         let metadata =
             Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), registration.clone());
         bootstrap.set_cluster(&metadata, founders);
-        // Without one of these tasks the node would appear healthy but not be. So if one panics the replica of the metadata
-        // stops, and with it the node.
+        // Without one of these tasks the node would appear healthy but not be. So if one panics the replica of the
+        // metadata stops, and with it the node.
         let owner = metadata.group().owner();
         rt::spawn_critical("peer-addresses", owner.clone(), seeds.peer_table.clone().follow(metadata.watch()));
         let alone = alone && metadata.leads_alone().await?;
@@ -291,8 +293,8 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// Waits until this replica leads, as the only voter does. False if it is not the only voter: others may have joined the cluster
-    /// that it founded alone, and one of them may lead.
+    /// Waits until this replica leads, as the only voter does. False if it is not the only voter: others may have
+    /// joined the cluster that it founded alone, and one of them may lead.
     async fn leads_alone(&self) -> Result<bool, StartError> {
         let (mut role, own) = (self.group().role(), self.group().replica());
         let settled = async {

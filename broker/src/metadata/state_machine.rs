@@ -1,8 +1,8 @@
 //! The metadata's state machine: applies committed entries, as a pure function of the state and the entry.
 //!
-//! The state is a `MetadataImage`; beside it the state machine keeps the records that changed since the last cut and a rolling
-//! checksum over every change (I6). Values that are local to the node (effective configurations) are derived and part of neither.
-//! May not know: clocks, randomness, the proposer of an entry, waiting requests.
+//! The state is a `MetadataImage`; beside it the state machine keeps the records that changed since the last cut and a
+//! rolling checksum over every change (I6). Values that are local to the node (effective configurations) are derived
+//! and part of neither. May not know: clocks, randomness, the proposer of an entry, waiting requests.
 
 mod nodes;
 mod shards;
@@ -447,7 +447,8 @@ impl MetadataStateMachine {
         }
         for (shard, mut partitions) in by_shard {
             let key = IntentKey { shard, index, topic: *topic };
-            // Several commands of one entry may concern one topic: the partitions that they make a shard adopt are one intent.
+            // Several commands of one entry may concern one topic: the partitions that they make a shard adopt are one
+            // intent.
             if let Some(earlier) = self.image.intents.get(&key).filter(|earlier| earlier.kind == kind) {
                 partitions.splice(0..0, earlier.partitions.iter().copied());
             }

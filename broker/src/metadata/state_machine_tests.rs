@@ -38,7 +38,7 @@ fn outcome(machine: &mut MetadataStateMachine, command: Command) -> Outcome {
     machine.apply(index, &encode(machine.image().index, &[command])).unwrap()[0]
 }
 
-/// What a checkpoint holds after all cuts.
+/// The contents of a checkpoint after all cuts.
 #[derive(Default)]
 struct Kept(BTreeMap<Bytes, Bytes>);
 
@@ -58,7 +58,7 @@ impl Kept {
     }
 }
 
-/// All that is replicated, in words.
+/// All replicated state, as text.
 fn picture(image: &MetadataImage) -> String {
     let topics: Vec<_> = image
         .topics
@@ -176,7 +176,7 @@ fn a_topic_made_again_is_another_topic_and_the_old_ones_drop_stays() {
     assert_eq!(image.partition_count(), 1);
 }
 
-/// The writer packs what is asked meanwhile into one entry, whoever asks.
+/// The controller batches requests that come meanwhile into one entry, whichever clients sent them.
 #[test]
 fn partitions_that_are_added_in_the_entry_of_their_topic_are_adopted_like_its_first() {
     let mut machine = with_pool();
@@ -256,7 +256,7 @@ fn ten_thousand_topics_are_cheap_to_change() {
             (0..1_000).map(|at| topic(&format!("t{chunk}-{at}"), chunk * 1_000 + at + 1, &[1])).collect();
         apply(&mut machine, &topics);
     }
-    // An image kept by a reader shares nearly all topics with the next one: what a change allocates is bounded.
+    // An image kept by a reader shares nearly all topics with the next one: the allocations of a change are bounded.
     let before = machine.image().clone();
     apply(&mut machine, &[topic("one-more", 99_999, &[2])]);
     let shared = before
@@ -302,7 +302,7 @@ fn where_entries_are_lost_no_id_is_given_again_and_shards_on_the_disk_are_record
     assert!(on_disk.iter().all(|shard| before.image().shard(shard.id).is_some_and(|known| **known == *shard)));
     assert!(before.image().next_producer_id > first + 1_000_000);
     let known = before.image().shards.len();
-    // What left before it is not there again.
+    // A shard that was removed before the loss is not recorded again.
     let mut later = whole.clone();
     let gone = ReplicaRecord { id: ReplicaId(1), ..on_disk[0].replicas[0] };
     let left = super::image::ShardRecord { id: ShardId(900), replicas: vec![gone], ..on_disk[0].clone() };

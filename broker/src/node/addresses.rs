@@ -1,7 +1,7 @@
 //! The addresses that are advertised to clients, from the listeners as configured and as bound.
 //!
-//! `advertised.listeners` takes precedence; else the bound host is advertised, and `localhost` where all addresses are bound. The
-//! port is the one that was actually bound. May not know: sockets.
+//! `advertised.listeners` takes precedence; else the bound host is advertised, and `localhost` where all addresses are
+//! bound. The port is the one that was actually bound. May not know: sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,8 +43,8 @@ pub(super) fn advertised_endpoints(
         .collect()
 }
 
-/// A line of advice if clients on other machines get an address that works on this machine only; none if another listener is
-/// meant for them.
+/// A line of advice if clients on other machines get an address that works on this machine only; none if another
+/// listener is meant for them.
 pub(super) fn advice(bound: &[Bound], advertised: &[ListenerEndpoint]) -> Option<String> {
     let only_here =
         |advertised: &ListenerEndpoint| advertised.host == DEFAULT_HOST || advertised.host.starts_with("127.");

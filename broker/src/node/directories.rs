@@ -17,7 +17,7 @@ use ottla_storage::rewrite::{RetentionClass, RewriteOptions};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
-use crate::metadata::{Metadata, Topic, is_internal};
+use crate::metadata::{MetadataHandle, Topic, is_internal};
 use crate::server::context::Directory;
 
 /// A directory and the replicas in it.
@@ -53,8 +53,8 @@ impl Failures {
     }
 }
 
-/// Opens every directory of `log.dirs`, including replicas whose loss is accepted. A directory that cannot be opened stops the
-/// start: its replicas would be missing.
+/// Opens every directory of `log.dirs`, including replicas whose loss is accepted. A directory that cannot be opened
+/// stops the start: its replicas would be missing.
 pub(super) async fn open_all(
     disk: &Arc<dyn Disk>,
     config: &Config,
@@ -84,8 +84,9 @@ fn step(config: &Config) -> String {
     format!("reading back {}", paths.join(", "))
 }
 
-/// Groups partitions for the rewriters by retention time: batches that are kept for about the same time expire together.
-pub(super) fn classify(directories: &[Directory], metadata: &Metadata) {
+/// Groups partitions for the rewriters by retention time: batches that are kept for about the same time expire
+/// together.
+pub(super) fn classify(directories: &[Directory], metadata: &MetadataHandle) {
     for directory in directories {
         let metadata = metadata.clone();
         directory.data.set_retention_classes(Arc::new(move |partition| {
@@ -95,7 +96,7 @@ pub(super) fn classify(directories: &[Directory], metadata: &Metadata) {
 }
 
 /// Applies the settings to the rewriters, as some of them may change while the node runs.
-pub(super) fn follow_settings(directories: &[Directory], metadata: &Metadata) {
+pub(super) fn follow_settings(directories: &[Directory], metadata: &MetadataHandle) {
     let directories: Vec<_> = directories.iter().map(|directory| Arc::downgrade(&directory.data)).collect();
     let mut images = metadata.watch();
     drop(rt::spawn_critical("settings", Owner::process(), async move {
@@ -111,7 +112,8 @@ pub(super) fn follow_settings(directories: &[Directory], metadata: &Metadata) {
     }));
 }
 
-/// Batches of group offsets expire as soon as a checkpoint holds them; when batches expire by size alone cannot be predicted.
+/// Batches of group offsets expire as soon as a checkpoint holds them; when batches expire by size alone cannot be
+/// predicted.
 fn class_of(topic: &Topic) -> RetentionClass {
     let config = &topic.config;
     if is_internal(&topic.name) {

@@ -30,7 +30,8 @@ pub enum StartError {
     /// The metadata group.
     #[error(transparent)]
     Metadata(#[from] metadata::StartError),
-    /// Hosts outside private networks could reach the port for other nodes, and nodes do not authenticate each other yet.
+    /// Hosts outside private networks could reach the port for other nodes, and nodes do not authenticate each other
+    /// yet.
     #[error(
         "ottla.cluster.listener: other nodes would reach this one at {0}, which is neither loopback nor a private network, \
          and nodes do not authenticate each other yet; bind it to a private address, or set ottla.insecure=true if nobody \

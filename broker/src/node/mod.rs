@@ -36,7 +36,9 @@ use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use crate::coordinator::lag::Lags;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::limits::ConnectionLimits;
-use crate::metadata::{self, DirectoryRecord, Levels, ListenerEndpoint, LocalNode, Metadata, MetadataImage, ShardId};
+use crate::metadata::{
+    self, DirectoryRecord, Levels, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, ShardId,
+};
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
 use crate::server::Server;
@@ -68,7 +70,7 @@ pub struct Node {
     server: Server<Kafka>,
     groups: Groups,
     peers: PeerNetwork,
-    metadata: Metadata,
+    metadata: MetadataHandle,
     shards: Shards,
     directories: Arc<[Directory]>,
     failures: Failures,
@@ -127,8 +129,8 @@ impl Node {
     /// Resolves when the node cannot continue:
     /// - no data directory is left,
     /// - a critical task has panicked, or
-    /// - its replica of the metadata has stopped, because the node was unregistered or the replica is damaged. A damaged replica
-    ///   is detected and rebuilt at the next start, if there are other nodes.
+    /// - its replica of the metadata has stopped, because the node was unregistered or the replica is damaged. A
+    ///   damaged replica is detected and rebuilt at the next start, if there are other nodes.
     pub async fn failed(&self) -> String {
         tokio::select! {
             biased;
@@ -152,8 +154,8 @@ impl Node {
         self.metadata.announce_stop(STOP_RECORD_WAIT).await;
         self.server.stop().await;
         self.peers.host.shutdown().await;
-        // A node that was unregistered stops while its last replica is being removed. If the replica were still there at the next
-        // start, the node would stop again.
+        // A node that was unregistered stops while its last replica is being removed. If the replica were still there
+        // at the next start, the node would stop again.
         let _removals = self.shards.end_removals().await;
         for directory in self.directories.iter() {
             if let Err(error) = directory.data.close().await {
@@ -191,11 +193,11 @@ fn serve(config: &Config, listeners: Vec<BoundListener>, domain: Domain) -> Resu
 }
 
 /// A node is ready when:
-/// - it is registered with the feature levels that this build understands, and so are all founders of a new cluster: before, no
-///   topic could be placed on them, and a feature level that is new to this build could not be raised;
+/// - it is registered with the feature levels that this build understands, and so are all founders of a new cluster:
+///   before, no topic could be placed on them, and a feature level that is new to this build could not be raised;
 /// - the leaders of its shards are known, or the wait for them has ended;
 /// - it is unfenced, so that other nodes list it to clients, or the wait for that has ended.
-async fn readiness_of(metadata: Metadata, partitions: Partitions, readiness: Readiness) {
+async fn readiness_of(metadata: MetadataHandle, partitions: Partitions, readiness: Readiness) {
     let mut images = metadata.watch();
     let is_whole = |image: &MetadataImage| {
         let founded = image.nodes.len() >= image.expected_nodes() || image.shards.len() > 1;
@@ -264,7 +266,7 @@ fn log_startup(
 
 /// The services between the data directories and the handlers.
 struct Services {
-    metadata: Metadata,
+    metadata: MetadataHandle,
     shards: Shards,
     partitions: Partitions,
     groups: Groups,
@@ -286,8 +288,8 @@ impl Services {
         directories::classify(&directories, &metadata);
         directories::follow_settings(&directories, &metadata);
         let shards = open_shards(config, host, &metadata, &opened).await;
-        // A node that was removed while it was down gets no cluster id, and no message that says so: the removal detector finds
-        // out, and its shards then remove the replica of the metadata, which ends the node.
+        // A node that was removed while it was down gets no cluster id, and no message that says so: the removal
+        // detector finds out, and its shards then remove the replica of the metadata, which ends the node.
         let cluster_id = tokio::select! {
             biased;
             id = cluster_id(&metadata) => id?,
@@ -329,7 +331,7 @@ async fn start_metadata(
     peers: &PeerNetwork,
     opened: &[Opened],
     recorded: Vec<ListenerEndpoint>,
-) -> Result<Metadata, StartError> {
+) -> Result<MetadataHandle, StartError> {
     let held = opened.iter().filter_map(|opened| {
         let replica = metadata::start::metadata_among(&opened.replicas)?;
         Some((&opened.directory, replica))
@@ -349,11 +351,11 @@ async fn start_metadata(
     let has_left = opened.iter().any(|opened| opened.directory.data.has_left());
     let seeds = if has_left { seeds.join_only() } else { seeds };
     let place = (directory.data.clone() as Arc<dyn ottla_raft::Directory>, directory.id);
-    Ok(Metadata::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), seeds).await?)
+    Ok(MetadataHandle::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), seeds).await?)
 }
 
 /// The cluster's id. A node that joins gets it with the rest of the metadata.
-async fn cluster_id(metadata: &Metadata) -> Result<String, StartError> {
+async fn cluster_id(metadata: &MetadataHandle) -> Result<String, StartError> {
     let mut images = metadata.watch();
     let known = async {
         loop {
@@ -368,7 +370,7 @@ async fn cluster_id(metadata: &Metadata) -> Result<String, StartError> {
 }
 
 /// Opens the shards whose replicas are on this node's disks and creates those that the metadata places on this node.
-async fn open_shards(config: &Config, host: &RaftHost, metadata: &Metadata, opened: &[Opened]) -> Shards {
+async fn open_shards(config: &Config, host: &RaftHost, metadata: &MetadataHandle, opened: &[Opened]) -> Shards {
     let directories: BTreeMap<Uuid, Arc<DataDir>> =
         opened.iter().map(|opened| (opened.directory.id, opened.directory.data.clone())).collect();
     let upkeep = Upkeep {
@@ -396,9 +398,9 @@ async fn metadata_stopped(metadata: &GroupHandle, shards: &Shards) -> String {
     format!("the node's replica of the metadata has stopped ({})", why.as_deref().unwrap_or("closed"))
 }
 
-/// Waits, with a timeout, until every shard that the metadata places on this node has a leader: then the first request of the
-/// first client is served at once.
-async fn wait_for_leaders(config: &Config, metadata: &Metadata, shards: &Shards) {
+/// Waits, with a timeout, until every shard that the metadata places on this node has a leader: then the first request
+/// of the first client is served at once.
+async fn wait_for_leaders(config: &Config, metadata: &MetadataHandle, shards: &Shards) {
     let image = metadata.image();
     let here = image.shards.values().filter(|shard| {
         shard.id != ShardId::METADATA && shard.replicas.iter().any(|replica| replica.node == config.node_id)
@@ -419,8 +421,9 @@ async fn wait_for_leaders(config: &Config, metadata: &Metadata, shards: &Shards)
     }
 }
 
-/// Waits until `condition` holds, which is evaluated again after each of `changes`; false if that takes longer than `timeout`.
-/// Unlike a receiver's `wait_for` it evaluates without a lock on the value that changes: the condition locks others.
+/// Waits until `condition` holds, which is evaluated again after each of `changes`; false if that takes longer than
+/// `timeout`. Unlike a receiver's `wait_for` it evaluates without a lock on the value that changes: the condition locks
+/// others.
 async fn wait_until(mut changes: watch::Receiver<u64>, timeout: Duration, condition: impl Fn() -> bool) -> bool {
     let so = async {
         while !condition() {

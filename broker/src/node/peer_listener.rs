@@ -1,8 +1,8 @@
 //! The listener for other nodes, and the connections to them.
 //!
-//! Until nodes authenticate each other, any host that reaches this port can read and change everything. So it is bound to
-//! loopback and private networks only, unless `ottla.insecure` states that the network is closed off otherwise. May not know:
-//! which messages are exchanged.
+//! Until nodes authenticate each other, any host that reaches this port can read and change everything. So it is bound
+//! to loopback and private networks only, unless `ottla.insecure` states that the network is closed off otherwise. May
+//! not know: which messages are exchanged.
 
 use std::net::IpAddr;
 use std::sync::Arc;

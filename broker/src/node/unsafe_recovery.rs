@@ -1,10 +1,11 @@
-//! `ottla unsafe-recover`: restores service when most replicas of a shard are gone for good, or its only replica lost entries to
-//! a disk failure. The operator's last resort, because acknowledged data may be lost.
+//! `ottla unsafe-recover`: restores service when most replicas of a shard are gone for good, or its only replica lost
+//! entries to a disk failure. The operator's last resort, because acknowledged data may be lost.
 //!
 //! Runs while the node is down. For each replica on its disks:
-//! - If its group has lost its majority with the nodes and replicas that the operator names, this replica becomes the only
-//!   voter; entries that the others had acknowledged and this one lacks are gone.
-//! - If it lost entries itself, and is named, it continues with its intact entries, provided that no other replica has them.
+//! - If its group has lost its majority with the nodes and replicas that the operator names, this replica becomes the
+//!   only voter; entries that the others had acknowledged and this one lacks are gone.
+//! - If it lost entries itself, and is named, it continues with its intact entries, provided that no other replica has
+//!   them.
 //!
 //! Without `--execute` it only prints what it would do. May not know: partitions' contents.
 
@@ -160,7 +161,8 @@ pub async fn unsafe_recover(
 
 type ReplicaNodes = BTreeMap<ReplicaId, NodeId>;
 
-/// The nodes of replicas as of the newest metadata entry on this node, whether it was committed or not; and the image as of it.
+/// The nodes of replicas as of the newest metadata entry on this node, whether it was committed or not; and the image
+/// as of it.
 async fn replica_nodes(
     config: &Config,
     opened: &[Opened],

@@ -11,7 +11,7 @@ use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use ottla_broker::coordinator::lag::Lags;
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{
-    self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, PeerTable, Seeds,
+    self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, PeerTable, Seeds,
     board, bootstrap_address,
 };
 use ottla_broker::metrics::Metrics;
@@ -63,7 +63,7 @@ pub(crate) struct Life {
     pub(crate) host: RaftHost,
     /// Where it knows others to be.
     pub(crate) places: Arc<PeerTable>,
-    pub(crate) metadata: Metadata,
+    pub(crate) metadata: MetadataHandle,
     pub(crate) shards: Shards,
     /// What connections talk to.
     pub(crate) kafka: Kafka,
@@ -234,7 +234,7 @@ impl Life {
         let home = (directory.clone() as Arc<dyn ottla_raft::Directory>, directory.directory_id());
         let kept = metadata::metadata_among(&recovered);
         let local = local(node, &directory);
-        let metadata = Metadata::start(&host, home, kept, local, config.clone(), seeds).await;
+        let metadata = MetadataHandle::start(&host, home, kept, local, config.clone(), seeds).await;
         let metadata = metadata.map_err(|error| error.to_string())?;
         rt::spawn(follow_places(network, metadata.watch()));
         let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();

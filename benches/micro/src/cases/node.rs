@@ -19,7 +19,7 @@ use ottla_broker::config::{Inputs, load};
 use ottla_broker::coordinator::group::Groups;
 use ottla_broker::coordinator::lag::Lags;
 use ottla_broker::handlers::fetch_session::FetchSessions;
-use ottla_broker::metadata::{DirectoryRecord, LocalNode, Metadata, Seeds};
+use ottla_broker::metadata::{DirectoryRecord, LocalNode, MetadataHandle, Seeds};
 use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::{Partitions, TopicRef};
 use ottla_broker::server::budget::Budget;
@@ -87,7 +87,7 @@ async fn node() -> Domain {
     let record = DirectoryRecord { id, path: "/data".to_owned(), free_bytes: data.disk_bytes().1 };
     let local = LocalNode::from_config(&config, vec![record]);
     let seeds = Seeds::single_node(Arc::default());
-    let metadata = Metadata::start(&host, (data.clone(), id), None, local, config.clone(), seeds).await.unwrap();
+    let metadata = MetadataHandle::start(&host, (data.clone(), id), None, local, config.clone(), seeds).await.unwrap();
     let directories: BTreeMap<_, _> = [(id, data.clone())].into();
     let registry = Arc::new(metadata.clone());
     let shards = Shards::new(config.node_id, host, directories, registry, Upkeep::from_config(&config));

@@ -47,8 +47,8 @@ impl MetadataStateMachine {
         Ok(())
     }
 
-    /// Accounts for lost entries, which may have allocated producer ids, and recorded shards that are on this node's disks: those
-    /// ids are not allocated again, and the shards are recorded as their replicas describe them.
+    /// Accounts for lost entries, which may have allocated producer ids, and recorded shards that are on this node's
+    /// disks: those ids are not allocated again, and the shards are recorded as their replicas describe them.
     pub(in crate::metadata) fn entries_lost(&mut self, index: RaftIndex, on_disk: &[ShardRecord]) {
         self.image.next_producer_id = self.image.next_producer_id.saturating_add(PRODUCER_IDS_LOST);
         self.note_counter(self.image.next_producer_id.unsigned_abs());
