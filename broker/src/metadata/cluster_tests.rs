@@ -131,15 +131,18 @@ fn every_node_describes_the_quorum() {
         rt::sleep(PATIENCE).await;
         let leader = all[0].0.controller_id().unwrap();
         for (metadata, _) in &all {
-            let told = metadata.describe_quorum().await.unwrap();
-            assert_eq!(told.leader, leader);
-            assert_eq!(told.voters.iter().map(|member| member.node).collect::<Vec<_>>(), NODES);
-            assert_eq!(told.voters.iter().map(|member| member.directory.as_u128()).collect::<Vec<_>>(), [1, 2, 3]);
-            assert!(told.observers.is_empty());
+            let quorum = metadata.describe_quorum().await.unwrap();
+            assert_eq!(quorum.leader, leader);
+            assert_eq!(quorum.voters.iter().map(|member| member.node).collect::<Vec<_>>(), NODES);
+            assert_eq!(quorum.voters.iter().map(|member| member.directory.as_u128()).collect::<Vec<_>>(), [1, 2, 3]);
+            assert!(quorum.observers.is_empty());
             let wall_ms = rt::wall_clock_ms();
-            for member in &told.voters {
-                assert!(member.end >= told.high_watermark && told.high_watermark > 0, "{told:?}");
-                assert!(wall_ms - member.heard_ms < 1_000 && wall_ms - member.caught_up_ms < 1_500, "{told:?}");
+            for member in &quorum.voters {
+                assert!(member.log_end >= quorum.high_watermark && quorum.high_watermark > 0, "{quorum:?}");
+                assert!(
+                    wall_ms - member.last_fetch_ms < 1_000 && wall_ms - member.last_caught_up_ms < 1_500,
+                    "{quorum:?}"
+                );
             }
         }
         // One node stops: its times stay as they were.
@@ -148,12 +151,12 @@ fn every_node_describes_the_quorum() {
         host.shutdown().await;
         all[0].0.create_topics(vec![named("t")], false, PATIENCE).await[0].as_ref().unwrap();
         rt::sleep(PATIENCE).await;
-        let told = all[0].0.describe_quorum().await.unwrap();
-        let is_behind = |member: &&QuorumMember| member.end < told.high_watermark;
-        let behind: Vec<_> = told.voters.iter().filter(is_behind).collect();
+        let quorum = all[0].0.describe_quorum().await.unwrap();
+        let is_behind = |member: &&QuorumMember| member.log_end < quorum.high_watermark;
+        let behind: Vec<_> = quorum.voters.iter().filter(is_behind).collect();
         assert_eq!(behind.iter().map(|member| member.node).collect::<Vec<_>>(), [stopped.node_id()]);
-        assert!(rt::wall_clock_ms() - behind[0].heard_ms >= 4_000);
-        assert!(rt::wall_clock_ms() - behind[0].caught_up_ms >= 4_000);
+        assert!(rt::wall_clock_ms() - behind[0].last_fetch_ms >= 4_000);
+        assert!(rt::wall_clock_ms() - behind[0].last_caught_up_ms >= 4_000);
         // Without a majority no node responds.
         let (_, host) = all.pop().unwrap();
         host.shutdown().await;
@@ -170,17 +173,17 @@ fn a_node_that_is_drained_does_not_lead_the_metadata_and_votes_where_there_are_o
             let drained = all[0].0.controller_id().unwrap();
             let (own, _) = all.iter().find(|(metadata, _)| metadata.node_id() == drained).unwrap();
             own.drain(Nodes::One(drained), true).await.unwrap();
-            let told = rt::timeout(PATIENCE * 4, async {
+            let quorum = rt::timeout(PATIENCE * 4, async {
                 loop {
                     rt::sleep(PATIENCE / 50).await;
                     match own.describe_quorum().await {
-                        Ok(told) if told.leader != drained => return told,
+                        Ok(quorum) if quorum.leader != drained => return quorum,
                         _ => {}
                     }
                 }
             });
-            let told = told.await.unwrap();
-            assert_eq!(told.voters.iter().map(|member| member.node).collect::<Vec<_>>(), NODES);
+            let quorum = quorum.await.unwrap();
+            assert_eq!(quorum.voters.iter().map(|member| member.node).collect::<Vec<_>>(), NODES);
             // It still has the metadata, and accepts changes.
             own.drain(Nodes::One(drained), false).await.unwrap();
             assert!(own.image().takes_replicas(drained));
@@ -304,8 +307,8 @@ fn a_node_that_was_replaced_while_it_was_away_learns_that_it_is_no_member_any_mo
         let (back, host) = cluster.start(NODES[2]).await;
         assert_eq!(back.group().replica(), ReplicaId(3));
         let mut removed = back.removed_from_cluster();
-        let told = rt::timeout(PATIENCE * 12, removed.wait_for(Option::is_some)).await.unwrap();
-        assert_eq!(*told.unwrap(), Some(ReplicaId(3)));
+        let replica = rt::timeout(PATIENCE * 12, removed.wait_for(Option::is_some)).await.unwrap();
+        assert_eq!(*replica.unwrap(), Some(ReplicaId(3)));
         host.shutdown().await;
         for (metadata, _) in &all {
             assert_eq!(*metadata.removed_from_cluster().borrow(), None);

@@ -90,7 +90,7 @@ fn a_cluster_begins_at_the_newest_level_that_all_its_founders_understand() {
         (vec![levels(2, 3), levels(2, 3)], 3),
     ] {
         let (machine, outcomes) = found(&founders);
-        assert!(outcomes.iter().all(Result::is_ok), "{founders:?}: {came:?}");
+        assert!(outcomes.iter().all(Result::is_ok), "{founders:?}: {outcomes:?}");
         assert_eq!(machine.image().level, FeatureLevel(level), "{founders:?}");
     }
     // No level is set before the last founder is registered.
@@ -167,12 +167,12 @@ fn all_requested_updates_are_made_or_none() {
     };
     let own = update(FEATURE, Some(UpgradeType::Upgrade));
     let kafkas = update("metadata.version", Some(UpgradeType::Upgrade));
-    for (asked, code) in [
+    for (requested, code) in [
         (vec![own.clone(), kafkas], ErrorCode::InvalidUpdateVersion),
         (vec![update(FEATURE, None)], ErrorCode::InvalidUpdateVersion),
         (vec![own.clone(), own.clone()], ErrorCode::InvalidRequest),
     ] {
-        assert_eq!(submit(&mut machine, &ControllerRequest::UpdateFeatures(asked)).unwrap_err().code(), code);
+        assert_eq!(submit(&mut machine, &ControllerRequest::UpdateFeatures(requested)).unwrap_err().code(), code);
         assert_eq!(machine.image().level, FeatureLevel(1));
     }
     assert_eq!(submit(&mut machine, &ControllerRequest::UpdateFeatures(Vec::new())), Ok(()));
@@ -212,10 +212,11 @@ fn formats_before_levels_are_read_and_written_the_same() {
     let registered = vec![Command::RegisterNode(old.clone())];
     assert_eq!(encode(RaftIndex(0), &registered), command);
     assert_eq!(decode(&command), Ok(Decision { decided_on: Some(RaftIndex(0)), commands: registered }));
-    let asked = NodeRegistration { node: old.clone(), cluster_id: "c".into(), founders: Vec::new(), lost: Vec::new() };
+    let requested =
+        NodeRegistration { node: old.clone(), cluster_id: "c".into(), founders: Vec::new(), lost: Vec::new() };
     let fields = [&OLD_NODE[..], &[1, b'c', 0, 0]].concat();
     let at_a_desk = [&[1, 1][..], &fields].concat();
-    let forwarded = BootstrapRequest::Register(Box::new(asked.clone()));
+    let forwarded = BootstrapRequest::Register(Box::new(requested.clone()));
     assert_eq!(forwarded.encode(), at_a_desk);
     assert_eq!(BootstrapRequest::decode(&at_a_desk), Ok(forwarded));
     let kind = |registration: NodeRegistration| RequestKind::Change {
@@ -230,11 +231,11 @@ fn formats_before_levels_are_read_and_written_the_same() {
         term: 0,
         kind: kind(registration),
     };
-    assert_eq!(forwarded(asked.clone()).encode(), of_the_leader);
-    assert_eq!(ForwardedRequest::decode(&of_the_leader), Ok(forwarded(asked.clone())));
+    assert_eq!(forwarded(requested.clone()).encode(), of_the_leader);
+    assert_eq!(ForwardedRequest::decode(&of_the_leader), Ok(forwarded(requested.clone())));
 
     // Levels that differ from the first are at the end of the request.
-    let later = NodeRegistration { node: NodeRecord { levels: LATER, ..old }, ..asked };
+    let later = NodeRegistration { node: NodeRecord { levels: LATER, ..old }, ..requested };
     let bytes = forwarded(later.clone()).encode();
     assert_eq!(ForwardedRequest::decode(&bytes), Ok(forwarded(later.clone())));
     assert!((1..4).all(|cut| ForwardedRequest::decode(&bytes[..bytes.len() - cut]).is_err()));
@@ -248,12 +249,12 @@ proptest! {
     fn every_registered_node_understands_the_level(steps in proptest::collection::vec((1_i32..5, 1_i16..4, 0_i16..3, any::<bool>()), 1..40)) {
         let mut machine = MetadataStateMachine::new(Arc::new(Config::default())).understanding(levels(1, 9));
         for (id, oldest, more, raises) in steps {
-            let asked = match raises {
+            let requested = match raises {
                 true => raise(oldest, UpgradeType::Upgrade),
                 false => ControllerRequest::RegisterNode(Box::new(registration(node_of(id, levels(oldest, oldest + more)), 2))),
             };
             let before = machine.image().level;
-            let _ = submit(&mut machine, &asked);
+            let _ = submit(&mut machine, &requested);
             let image = machine.image();
             if image.shards.len() > 1 {
                 prop_assert!(image.nodes.values().all(|node| node.levels.contains(image.level)));

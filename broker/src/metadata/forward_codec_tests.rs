@@ -136,9 +136,9 @@ fn controller_request() -> impl Strategy<Value = ControllerRequest> {
             let (node, epoch) = (NodeId(node), RaftIndex(epoch));
             ControllerRequest::SetLiveness(LivenessChange { node, epoch, to: Liveness { fenced, since_ms } })
         }),
-        vec((text(), any::<i16>(), kind()), 0..3).prop_map(|asked| {
+        vec((text(), any::<i16>(), kind()), 0..3).prop_map(|requested| {
             let update = |(feature, level, kind)| FeatureUpdate { feature, level: FeatureLevel(level), kind };
-            ControllerRequest::UpdateFeatures(asked.into_iter().map(update).collect())
+            ControllerRequest::UpdateFeatures(requested.into_iter().map(update).collect())
         }),
     ]
 }
@@ -195,9 +195,15 @@ fn response() -> impl Strategy<Value = ForwardedResponse> {
     let topic = (text(), id(), any::<i32>(), any::<i16>(), values())
         .prop_map(|(name, id, partitions, factor, overrides)| CreatedTopic { name, id, partitions, factor, overrides });
     let member = || {
-        (any::<i32>(), id(), any::<[i64; 3]>()).prop_map(|(node, directory, [end, heard_ms, caught_up_ms])| {
-            QuorumMember { node: NodeId(node), directory, end, heard_ms, caught_up_ms }
-        })
+        (any::<i32>(), id(), any::<[i64; 3]>()).prop_map(
+            |(node, directory, [end, last_fetch_ms, last_caught_up_ms])| QuorumMember {
+                node: NodeId(node),
+                directory,
+                log_end: end,
+                last_fetch_ms,
+                last_caught_up_ms,
+            },
+        )
     };
     let members = || vec(member(), 0..4);
     let quorum = (any::<i32>(), any::<u64>(), any::<i64>(), members(), members()).prop_map(

@@ -1,4 +1,4 @@
-//! The metadata's part of the fuzz targets: commands as every node applies them, records as a checkpoint holds them.
+//! The metadata's part of the fuzz targets: commands of entries, records of a checkpoint, requests and responses.
 
 #![allow(clippy::unwrap_used)]
 
@@ -27,7 +27,7 @@ use super::requests::{FeatureUpdate, Nodes, UpgradeType};
 use super::state_machine::MetadataStateMachine;
 use crate::config::Config;
 
-/// An entry's commands: what is read is written the same and applied, and what became of it is kept.
+/// An entry's commands: they are encoded again to the same bytes and applied, and the result survives a checkpoint.
 pub(crate) fn commands(data: &[u8]) {
     let Ok(Decision { decided_on, commands }) = decode(data) else { return };
     let again = decode(&encode(decided_on.unwrap_or_default(), &commands));
@@ -188,7 +188,7 @@ pub(crate) fn response_seeds() -> Vec<Vec<u8>> {
     outcomes.map(|outcome| ForwardedResponse { index: RaftIndex(8), outcome }.encode().to_vec()).to_vec()
 }
 
-/// One record of the checkpoint; the first byte says how long its key is. A node starts from it or refuses it.
+/// One record of the checkpoint; the first byte is the length of its key. A node starts from it or refuses it.
 pub(crate) fn record(data: &[u8]) {
     let Some((&key_bytes, rest)) = data.split_first() else { return };
     let Some((key, value)) = rest.split_at_checked(usize::from(key_bytes)) else { return };

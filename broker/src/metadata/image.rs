@@ -263,8 +263,8 @@ impl NodeRecord {
     /// The same as `host:port`.
     #[must_use]
     pub fn cluster_address(&self) -> Option<String> {
-        let told = self.cluster_endpoint()?;
-        Some(Endpoint { host: told.host.clone(), port: told.port }.to_string())
+        let endpoint = self.cluster_endpoint()?;
+        Some(Endpoint { host: endpoint.host.clone(), port: endpoint.port }.to_string())
     }
 
     /// The advertised address of the listener `name`.
@@ -379,9 +379,9 @@ pub struct MetadataImage {
     pub partitions_by_shard: Arc<BTreeMap<ShardId, u64>>,
     /// The first producer id that no block contains.
     pub next_producer_id: i64,
-    /// The first replica id that was never given.
+    /// The first replica id that was never used.
     pub next_replica_id: u64,
-    /// The first shard id that was never given.
+    /// The first shard id that was never used.
     pub next_shard_id: u64,
     /// Rolling checksum over all changes up to `index`: equal on all nodes (I6).
     pub checksum: u64,

@@ -91,8 +91,8 @@ fn nodes_must_be_registered_once_and_as_many_unless_that_may_change() {
     let shard = shard_of(&machine, "a", 0);
     let other = (0..8).find(|index| shard_of(&machine, "b", *index) == shard).unwrap();
     let both = |wanted: &[i32], may: bool| {
-        let asked = [reassignment("a", 0, nodes(wanted)), reassignment("b", other, nodes(wanted))];
-        codes(&plan(machine.image(), &asked, may))[0]
+        let requested = [reassignment("a", 0, nodes(wanted)), reassignment("b", other, nodes(wanted))];
+        codes(&plan(machine.image(), &requested, may))[0]
     };
     assert_eq!(both(&[], true), ErrorCode::InvalidReplicaAssignment);
     assert_eq!(both(&[1, 1, 2], true), ErrorCode::InvalidReplicaAssignment);

@@ -46,7 +46,7 @@ pub(super) struct ClusterRecord {
     pub(super) level: FeatureLevel,
 }
 
-/// A topic without what is local to a node.
+/// A topic without the values that are local to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TopicRecord {
     pub(super) name: String,

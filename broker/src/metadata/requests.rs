@@ -137,11 +137,11 @@ pub struct QuorumMember {
     /// The data directory it is bound to.
     pub directory: Uuid,
     /// The end of its log as far as the leader knows it, -1 if unknown.
-    pub end: i64,
+    pub log_end: i64,
     /// When the request was sent that it acknowledged last.
-    pub heard_ms: i64,
+    pub last_fetch_ms: i64,
     /// When it last was fully caught up.
-    pub caught_up_ms: i64,
+    pub last_caught_up_ms: i64,
 }
 
 /// A partition to be reassigned.

@@ -261,13 +261,13 @@ impl MetadataHandle {
         {
             return Err(StartError::OtherCluster { found: founded, expected: expected.clone() });
         }
-        let keep = || (metadata.downgrade(), metadata.group().clone(), metadata.watch());
-        let (weak, group, images) = keep();
+        let shared = || (metadata.downgrade(), metadata.group().clone(), metadata.watch());
+        let (weak, group, images) = shared();
         rt::spawn_critical("metadata-members", owner.clone(), membership_reconciler::run(weak, group, images));
-        let (weak, group, images) = keep();
+        let (weak, group, images) = shared();
         rt::spawn_critical("balancer", owner.clone(), balancer::run(weak, group, images));
         let fenced_heartbeats = metadata.controller_client().fenced_heartbeats();
-        let (weak, group, images) = keep();
+        let (weak, group, images) = shared();
         let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heartbeats);
         rt::spawn_critical("node-sessions", owner.clone(), sessions);
         if alone {
@@ -287,8 +287,8 @@ impl MetadataHandle {
         }
         if let Some(seed_nodes) = seeds.seed_nodes {
             let own = ReplicaRecord { id: metadata.group().replica(), node: config.node_id, directory: directory_id };
-            let keep = removal_detector::run(metadata.downgrade(), host.downgrade(), own, seed_nodes);
-            rt::spawn_critical("removal-detector", owner, keep);
+            let detector = removal_detector::run(metadata.downgrade(), host.downgrade(), own, seed_nodes);
+            rt::spawn_critical("removal-detector", owner, detector);
         }
         Ok(metadata)
     }
