@@ -42,7 +42,7 @@ pub fn bootstrap_address(node: NodeId) -> ReplicaId {
 
 /// The address of a node's RPC service for what concerns no single replica: leadership updates, for one.
 #[must_use]
-pub fn board(node: NodeId) -> ReplicaId {
+pub fn node_rpc_address(node: NodeId) -> ReplicaId {
     ReplicaId(bootstrap_address(node).0 - NODE_RPC_OFFSET)
 }
 
@@ -279,7 +279,7 @@ mod tests {
     fn a_service_address_differs_from_a_replicas() {
         for node in [0, 1, i32::MAX].map(NodeId) {
             assert_eq!(node_of_address(bootstrap_address(node)), Some(node));
-            assert_eq!(node_of_address(board(node)), Some(node));
+            assert_eq!(node_of_address(node_rpc_address(node)), Some(node));
         }
         assert_eq!(node_of_address(ReplicaId(1 << 40)), None);
     }

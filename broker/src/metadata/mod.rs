@@ -50,7 +50,7 @@ pub mod start;
 pub mod state_machine;
 
 pub use crate::codec::CodecError;
-pub use bootstrap_service::{board, bootstrap_address};
+pub use bootstrap_service::{bootstrap_address, node_rpc_address};
 pub use command::IntentEnd;
 pub use discovery::{SeedNodes, Seeds};
 pub use error::MetadataError;

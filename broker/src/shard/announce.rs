@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::notices::{Announcement, Led, Notice};
 use super::registry::Registry;
-use crate::metadata::{ShardId, board};
+use crate::metadata::{ShardId, node_rpc_address};
 
 /// How often everything is told again.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -123,8 +123,8 @@ impl Announcer {
     fn send(&self, announcement: &Bytes) {
         let image = self.registry.image();
         for node in image.nodes.keys().copied().filter(|node| *node != self.own) {
-            let (host, from, announcement) = (self.host.clone(), board(self.own), announcement.clone());
-            rt::spawn(async move { host.ask(from, board(node), announcement, WAIT).await.is_ok() });
+            let (host, from, announcement) = (self.host.clone(), node_rpc_address(self.own), announcement.clone());
+            rt::spawn(async move { host.ask(from, node_rpc_address(node), announcement, WAIT).await.is_ok() });
         }
     }
 }

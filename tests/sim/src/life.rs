@@ -11,8 +11,8 @@ use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use ottla_broker::coordinator::lag::Lags;
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{
-    self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, PeerTable, Seeds,
-    board, bootstrap_address,
+    self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, PeerTable,
+    Seeds, bootstrap_address, node_rpc_address,
 };
 use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::Partitions;
@@ -171,10 +171,10 @@ fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: 
     for founder in (1..=founders).map(SimNode) {
         network.place(ReplicaId(u64::from(founder.0)), founder);
         network.place(bootstrap_address(broker(founder)), founder);
-        network.place(board(broker(founder)), founder);
+        network.place(node_rpc_address(broker(founder)), founder);
     }
     network.place(bootstrap_address(broker(node)), node);
-    network.place(board(broker(node)), node);
+    network.place(node_rpc_address(broker(node)), node);
     let all: Vec<_> = (1..=told).map(|n| (broker(SimNode(n)), format!("node-{n}:19092"))).collect();
     Seeds::of(broker(node), &all, places)
 }
