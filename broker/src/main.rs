@@ -158,12 +158,12 @@ fn option(words: &mut Vec<String>, name: &str) -> Result<Option<String>, String>
 
 /// Says what becomes of each replica here, and makes it so if that was asked for.
 async fn unsafe_recover(config: Config, losses: Losses, execute: bool) -> ExitCode {
-    let all = match node::rescue(&config, &losses, execute).await {
+    let all = match node::unsafe_recover(&config, &losses, execute).await {
         Ok(all) => all,
         Err(error) => return complain(&error, EXIT_FAILED),
     };
-    all.iter().for_each(|rescued| println!("{rescued}"));
-    let changed = all.iter().filter(|rescued| rescued.fate.is_changed()).count();
+    all.iter().for_each(|recovery| println!("{recovery}"));
+    let changed = all.iter().filter(|recovery| recovery.outcome.is_changed()).count();
     match execute {
         true => println!(
             "{changed} replicas go on alone; what only the lost nodes and entries had is gone. The lost nodes must never come back with their old disks."

@@ -83,11 +83,13 @@ fn partition(version: i16, quorum: &MetadataQuorum) -> PartitionData {
 }
 
 fn state(version: i16, member: &QuorumMember) -> ReplicaState {
-    let state = ReplicaState::default().with_replica_id(BrokerId(member.node.0)).with_log_end_offset(member.end);
+    let state = ReplicaState::default().with_replica_id(BrokerId(member.node.0)).with_log_end_offset(member.log_end);
     let state = if version >= 2 { state.with_replica_directory_id(member.directory) } else { state };
     match version {
         0 => state,
-        _ => state.with_last_fetch_timestamp(member.heard_ms).with_last_caught_up_timestamp(member.caught_up_ms),
+        _ => state
+            .with_last_fetch_timestamp(member.last_fetch_ms)
+            .with_last_caught_up_timestamp(member.last_caught_up_ms),
     }
 }
 

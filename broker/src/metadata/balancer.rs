@@ -1,4 +1,5 @@
-//! Has shards moved that are due, as long as this node leads the metadata group. What is due, `moves` says.
+//! The balancer: submits the shard moves that are due, while this node leads the metadata group. `moves` determines
+//! which are due.
 //!
 //! May not know: why a shard is moved.
 
@@ -8,19 +9,19 @@ use std::time::Duration;
 use ottla_raft::GroupHandle;
 use ottla_storage::env::{rt, watch};
 
-use super::controller::{Inner, Metadata};
+use super::handle::{Inner, MetadataHandle};
 use super::image::MetadataImage;
 use super::moves;
 
-/// Before what was refused is asked for again.
+/// Before a refused request is retried.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a node that holds nothing any more has to end by itself.
-const FAREWELL: Duration = Duration::from_secs(3);
-/// Where nothing is due.
+/// How long a node that holds nothing any more has to stop by itself before it is removed.
+const REMOVAL_DELAY: Duration = Duration::from_secs(3);
+/// The wait where nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// Runs as long as the group and somebody who holds the metadata.
-pub(super) async fn keep(metadata: Weak<Inner>, group: GroupHandle, mut images: watch::Receiver<Arc<MetadataImage>>) {
+/// Runs until the group stops or the metadata handle is dropped.
+pub(super) async fn run(metadata: Weak<Inner>, group: GroupHandle, mut images: watch::Receiver<Arc<MetadataImage>>) {
     let mut role = group.role();
     loop {
         let now = *role.borrow_and_update();
@@ -30,11 +31,11 @@ pub(super) async fn keep(metadata: Weak<Inner>, group: GroupHandle, mut images: 
         }
         let mut wait = IDLE;
         if now.ready && !moves::due(&image).is_empty() {
-            if moves::due(&image).iter().all(moves::is_farewell) {
-                // Whoever is to be forgotten learns it as long as it is told anything.
-                rt::sleep(FAREWELL).await;
+            if moves::due(&image).iter().all(moves::is_removal_step) {
+                // A node learns that it is to be removed only while it still gets entries of the metadata group.
+                rt::sleep(REMOVAL_DELAY).await;
             }
-            let Some(metadata) = Metadata::upgrade(&metadata) else { return };
+            let Some(metadata) = MetadataHandle::upgrade(&metadata) else { return };
             if let Err(error) = metadata.balance().await {
                 tracing::debug!("shards are not moved now: {error}");
                 wait = RETRY;

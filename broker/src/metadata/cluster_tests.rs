@@ -1,4 +1,4 @@
-//! The metadata group over three nodes and a simulated network: asked anywhere, known everywhere.
+//! The metadata group over three nodes and a simulated network: requests to any node, images on every node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) struct Cluster {
     pub(super) wiped: u128,
     /// Only the first of the nodes founds the cluster, alone; the others join it.
     pub(super) founded_alone: bool,
-    /// Of all nodes, if it is not the default.
+    /// The configuration of all nodes, if it is not the default.
     pub(super) session_timeout: Option<Duration>,
 }
 
@@ -36,16 +36,16 @@ pub(super) fn machine_of(node: NodeId) -> SimNode {
 }
 
 impl Cluster {
-    pub(super) fn start(&mut self, node: NodeId) -> impl Future<Output = (Metadata, RaftHost)> + use<> {
+    pub(super) fn start(&mut self, node: NodeId) -> impl Future<Output = (MetadataHandle, RaftHost)> + use<> {
         let (network, memory) = (self.network.clone(), self.memories.entry(node).or_default().clone());
         let directory = u128::from(node.0.unsigned_abs()) + 100 * self.wiped;
         let founders = if self.founded_alone { &NODES[..1] } else { &NODES };
         let session_timeout = self.session_timeout;
         let founders: Vec<_> = founders.iter().map(|node| (*node, node.to_string())).collect();
         let begun = sim::spawn_on(machine_of(node), async move {
-            let places = Arc::new(Places::default());
-            let seeds = Seeds::of(node, &founders, places.clone());
-            let host = RaftHost::new(network.for_node(machine_of(node), places), RaftOptions::default());
+            let peer_table = Arc::new(PeerTable::default());
+            let seeds = Seeds::of(node, &founders, peer_table.clone());
+            let host = RaftHost::new(network.for_node(machine_of(node), peer_table), RaftOptions::default());
             network.attach(machine_of(node), host.clone());
             let mut config = Config::default();
             config.node_id = node;
@@ -58,14 +58,14 @@ impl Cluster {
             local.listeners.push(ListenerEndpoint { name: CLUSTER_LISTENER.into(), host: node.to_string(), port: 1 });
             let home = (Arc::new(memory.clone()) as Arc<dyn Directory>, directory);
             let recovered = memory.recovered();
-            let metadata = Metadata::start(&host, home, recovered.as_ref(), local, Arc::new(config), seeds).await;
+            let metadata = MetadataHandle::start(&host, home, recovered.as_ref(), local, Arc::new(config), seeds).await;
             (metadata.unwrap(), host)
         });
         async move { begun.await.unwrap() }
     }
 
-    pub(super) async fn start_all(&mut self) -> Vec<(Metadata, RaftHost)> {
-        // Nobody is done before all are there.
+    pub(super) async fn start_all(&mut self) -> Vec<(MetadataHandle, RaftHost)> {
+        // No start returns before all nodes are up.
         let all = NODES.map(|node| self.start(node));
         let all = join_all(all).await;
         for (metadata, _) in &all {
@@ -81,7 +81,7 @@ fn named(name: &str) -> NewTopic {
     NewTopic { name: name.to_owned(), partitions: Some(2), ..NewTopic::default() }
 }
 
-pub(super) async fn shut_down(all: &[(Metadata, RaftHost)]) {
+pub(super) async fn shut_down(all: &[(MetadataHandle, RaftHost)]) {
     for (_, host) in all {
         host.shutdown().await;
     }
@@ -92,7 +92,8 @@ fn every_node_takes_changes_and_every_node_knows_them_after_a_read_index() {
     sim::run_twice(1, || async {
         let all = Cluster::default().start_all().await;
         let image = all[0].0.image();
-        // Shards are placed when all founders are there: two for each node, each on three nodes in known directories.
+        // Shards are placed when all founders are registered: two for each node, each on three nodes in registered
+        // directories.
         assert_eq!(image.shards.len(), 7);
         let metadata = image.shard(ShardId::METADATA).unwrap();
         let directories: BTreeSet<_> = metadata.replicas.iter().map(|replica| replica.directory.as_u128()).collect();
@@ -122,38 +123,41 @@ fn every_node_takes_changes_and_every_node_knows_them_after_a_read_index() {
 }
 
 #[test]
-fn every_node_tells_how_far_the_members_are() {
+fn every_node_describes_the_quorum() {
     sim::run_twice(7, || async {
         let mut cluster = Cluster::default();
         let mut all = cluster.start_all().await;
-        // Only whoever leads knows the others.
+        // Only the leader has the progress of the others.
         rt::sleep(PATIENCE).await;
         let leader = all[0].0.controller_id().unwrap();
         for (metadata, _) in &all {
-            let told = metadata.describe_quorum().await.unwrap();
-            assert_eq!(told.leader, leader);
-            assert_eq!(told.voters.iter().map(|member| member.node).collect::<Vec<_>>(), NODES);
-            assert_eq!(told.voters.iter().map(|member| member.directory.as_u128()).collect::<Vec<_>>(), [1, 2, 3]);
-            assert!(told.observers.is_empty());
+            let quorum = metadata.describe_quorum().await.unwrap();
+            assert_eq!(quorum.leader, leader);
+            assert_eq!(quorum.voters.iter().map(|member| member.node).collect::<Vec<_>>(), NODES);
+            assert_eq!(quorum.voters.iter().map(|member| member.directory.as_u128()).collect::<Vec<_>>(), [1, 2, 3]);
+            assert!(quorum.observers.is_empty());
             let wall_ms = rt::wall_clock_ms();
-            for member in &told.voters {
-                assert!(member.end >= told.high_watermark && told.high_watermark > 0, "{told:?}");
-                assert!(wall_ms - member.heard_ms < 1_000 && wall_ms - member.caught_up_ms < 1_500, "{told:?}");
+            for member in &quorum.voters {
+                assert!(member.log_end >= quorum.high_watermark && quorum.high_watermark > 0, "{quorum:?}");
+                assert!(
+                    wall_ms - member.last_fetch_ms < 1_000 && wall_ms - member.last_caught_up_ms < 1_500,
+                    "{quorum:?}"
+                );
             }
         }
-        // One stops: what is known of it grows old.
+        // One node stops: its times stay as they were.
         let gone = all.iter().position(|(metadata, _)| metadata.node_id() != leader).unwrap();
         let (stopped, host) = all.remove(gone);
         host.shutdown().await;
         all[0].0.create_topics(vec![named("t")], false, PATIENCE).await[0].as_ref().unwrap();
         rt::sleep(PATIENCE).await;
-        let told = all[0].0.describe_quorum().await.unwrap();
-        let is_behind = |member: &&QuorumMember| member.end < told.high_watermark;
-        let behind: Vec<_> = told.voters.iter().filter(is_behind).collect();
+        let quorum = all[0].0.describe_quorum().await.unwrap();
+        let is_behind = |member: &&QuorumMember| member.log_end < quorum.high_watermark;
+        let behind: Vec<_> = quorum.voters.iter().filter(is_behind).collect();
         assert_eq!(behind.iter().map(|member| member.node).collect::<Vec<_>>(), [stopped.node_id()]);
-        assert!(rt::wall_clock_ms() - behind[0].heard_ms >= 4_000);
-        assert!(rt::wall_clock_ms() - behind[0].caught_up_ms >= 4_000);
-        // Without a majority nobody says anything.
+        assert!(rt::wall_clock_ms() - behind[0].last_fetch_ms >= 4_000);
+        assert!(rt::wall_clock_ms() - behind[0].last_caught_up_ms >= 4_000);
+        // Without a majority no node responds.
         let (_, host) = all.pop().unwrap();
         host.shutdown().await;
         assert!(all[0].0.describe_quorum().await.is_err());
@@ -169,18 +173,18 @@ fn a_node_that_is_drained_does_not_lead_the_metadata_and_votes_where_there_are_o
             let drained = all[0].0.controller_id().unwrap();
             let (own, _) = all.iter().find(|(metadata, _)| metadata.node_id() == drained).unwrap();
             own.drain(Nodes::One(drained), true).await.unwrap();
-            let told = rt::timeout(PATIENCE * 4, async {
+            let quorum = rt::timeout(PATIENCE * 4, async {
                 loop {
                     rt::sleep(PATIENCE / 50).await;
                     match own.describe_quorum().await {
-                        Ok(told) if told.leader != drained => return told,
+                        Ok(quorum) if quorum.leader != drained => return quorum,
                         _ => {}
                     }
                 }
             });
-            let told = told.await.unwrap();
-            assert_eq!(told.voters.iter().map(|member| member.node).collect::<Vec<_>>(), NODES);
-            // It still knows everything, and takes changes.
+            let quorum = quorum.await.unwrap();
+            assert_eq!(quorum.voters.iter().map(|member| member.node).collect::<Vec<_>>(), NODES);
+            // It still has the metadata, and accepts changes.
             own.drain(Nodes::One(drained), false).await.unwrap();
             assert!(own.image().takes_replicas(drained));
         }
@@ -189,7 +193,7 @@ fn a_node_that_is_drained_does_not_lead_the_metadata_and_votes_where_there_are_o
 }
 
 #[test]
-fn lost_and_repeated_questions_do_no_harm() {
+fn lost_and_duplicate_requests_do_no_harm() {
     let mut made_again = 0;
     for seed in 0..8 {
         made_again += sim::run(seed, || async {
@@ -204,7 +208,7 @@ fn lost_and_repeated_questions_do_no_harm() {
                 let (metadata, _) = &all[turn % 3];
                 let made = metadata.create_topics(vec![named(&format!("t{names}"))], false, PATIENCE).await;
                 let Ok(made) = &made[0] else {
-                    // It may be there or not: what comes next needs another name.
+                    // The topic may exist or not: the next one needs another name.
                     names += 1;
                     continue;
                 };
@@ -214,7 +218,7 @@ fn lost_and_repeated_questions_do_no_harm() {
                 if gone[0].is_err() {
                     names += 1;
                 } else {
-                    // A repeated creation or deletion that comes late is not acted upon.
+                    // A repeated creation or deletion that comes late is not handled again.
                     rt::sleep(delay_max * 4).await;
                     for (metadata, _) in &all {
                         if metadata.read_index().await.is_ok() {
@@ -298,16 +302,16 @@ fn a_node_that_was_replaced_while_it_was_away_learns_that_it_is_no_member_any_mo
         drop(rt::timeout(PATIENCE * 4, again.watch().wait_for(joined)).await.unwrap().unwrap());
         host.shutdown().await;
         cluster.network.detach(machine_of(NODES[2]));
-        // Its old disk is found again.
+        // Its old disk is attached again.
         (cluster.wiped, _) = (0, cluster.memories.insert(NODES[2], old));
         let (back, host) = cluster.start(NODES[2]).await;
         assert_eq!(back.group().replica(), ReplicaId(3));
-        let mut expelled = back.expelled();
-        let told = rt::timeout(PATIENCE * 12, expelled.wait_for(Option::is_some)).await.unwrap();
-        assert_eq!(*told.unwrap(), Some(ReplicaId(3)));
+        let mut removed = back.removed_from_cluster();
+        let replica = rt::timeout(PATIENCE * 12, removed.wait_for(Option::is_some)).await.unwrap();
+        assert_eq!(*replica.unwrap(), Some(ReplicaId(3)));
         host.shutdown().await;
         for (metadata, _) in &all {
-            assert_eq!(*metadata.expelled().borrow(), None);
+            assert_eq!(*metadata.removed_from_cluster().borrow(), None);
         }
         shut_down(&all).await;
     });

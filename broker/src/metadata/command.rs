@@ -1,11 +1,13 @@
-//! What the metadata group agrees on: one entry carries a list of commands, applied in order.
+//! The content of an entry of the metadata group: a list of commands, applied in order.
 //!
 //!  | version u8 | decided on u64 | count varint | command | command | ...        command: | tag u8 | fields |
 //!
-//! The entry names the index that it was decided on: if another leader's entry came between, all of it is refused. 0.2.0 wrote
-//! version 1, without that index; a node that was alone had no other leader.
-//! A command says what is to be, decided completely beforehand (ids, shards, values): apply checks it against the
-//! state and takes or refuses it whole. Tags are never used again. Golden: `tests::the_format_does_not_change`.
+//! - The entry contains the index that it was decided on: if another leader's entry came between, all of it is refused.
+//!   0.2.0 wrote version 1, without that index; its clusters had one node, so no other leader.
+//! - A command contains the complete decision (ids, shards, values): apply checks it against the state and accepts or
+//!   refuses it whole.
+//!
+//! Tags are never reused. Golden: `tests::the_format_does_not_change`.
 
 use std::collections::BTreeMap;
 
@@ -26,26 +28,26 @@ use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 /// Version of the encoding.
 const VERSION: u8 = 2;
-/// What 0.2.0 wrote.
+/// The version that 0.2.0 wrote.
 const WITHOUT_INDEX: u8 = 1;
 
-/// What an entry says.
+/// The content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Index of the last entry that the image had on which this was decided; `None` if 0.2.0 decided.
+    /// Index of the last entry in the image on which this was decided; `None` if 0.2.0 decided.
     pub decided_on: Option<RaftIndex>,
-    /// What is to be, in this order.
+    /// The commands, in the order of their application.
     pub commands: Vec<Command>,
 }
 
-/// A shard to be recorded.
+/// A shard to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewShard {
-    /// Its id, never given before.
+    /// Its id, never used before.
     pub id: ShardId,
     /// What it is for.
     pub kind: ShardKind,
-    /// Its replicas; their ids were never given before.
+    /// Its replicas; their ids were never used before.
     pub replicas: Vec<ReplicaRecord>,
 }
 
@@ -54,31 +56,32 @@ pub struct NewShard {
 pub enum IntentEnd {
     /// Carried out.
     Done,
-    /// Given up; nothing was changed.
+    /// Aborted; nothing was changed.
     Abort,
 }
 
-/// One change.
+/// A change of the metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Mints the cluster's id. Refused when there is one.
+    /// Sets the cluster's id. Refused when there is one.
     Bootstrap {
         /// 22 characters.
         cluster_id: String,
     },
-    /// A node started. With feature levels that a build before them would not have it is another tag.
+    /// Registers a node that started. It has another tag where its feature levels differ from those of builds before
+    /// levels.
     RegisterNode(NodeRecord),
-    /// Records a shard; its nodes create its replicas on sight.
+    /// Records a shard; its nodes create its replicas when they see it in the image.
     AddShard(NewShard),
     /// Records a topic and the intents that its shards adopt its partitions.
     CreateTopic {
-        /// Its name, not taken.
+        /// Its name, not used by another topic.
         name: String,
         /// Its new id.
         id: Uuid,
         /// True for the broker's own topics.
         internal: bool,
-        /// What is set for it.
+        /// Its config overrides.
         overrides: BTreeMap<String, String>,
         /// The shard of each partition.
         shards: Vec<ShardId>,
@@ -92,12 +95,12 @@ pub enum Command {
     AddPartitions {
         /// Its id.
         id: Uuid,
-        /// How many it has: refused when that is no longer so.
+        /// Its number of partitions before: refused when it has another number.
         count_before: u32,
         /// The shard of each further partition.
         shards: Vec<ShardId>,
     },
-    /// Sets what is set for a topic.
+    /// Sets the config overrides of a topic.
     SetTopicConfig {
         /// Its id.
         id: Uuid,
@@ -106,68 +109,68 @@ pub enum Command {
     },
     /// Sets dynamic broker settings, of one node or of all (`None`).
     SetBrokerConfig {
-        /// Whose.
+        /// The node; `None`: all nodes.
         node: Option<NodeId>,
         /// All dynamic settings from now on.
         values: BTreeMap<String, String>,
     },
-    /// Gives a block of producer ids.
+    /// Allocates a block of producer ids.
     AllocateProducerIds {
-        /// How many.
+        /// Number of ids.
         count: u32,
     },
     /// A shard's leader reports the end of an intent.
     EndIntent {
-        /// Which.
+        /// The intent.
         key: IntentKey,
-        /// How.
+        /// How it ended.
         end: IntentEnd,
     },
-    /// Sets the replicas that a shard is to have; those that it had until now leave.
+    /// Sets the intended replicas of a shard; its other replicas leave.
     SetReplicas {
         /// The shard.
         shard: ShardId,
-        /// The replicas that it is to have until now: refused when that is no longer so.
+        /// Its intended replicas before: refused when it has others.
         before: Vec<ReplicaId>,
-        /// All replicas from now on; the ids of new ones were never given before.
+        /// All intended replicas from now on; the ids of new ones were never used before.
         replicas: Vec<ReplicaRecord>,
     },
-    /// A shard's leader reports that these replicas are no members any more, while it has those that it is to have.
+    /// A shard's leader reports that the members are the intended ones and that these replicas are no members any more.
     ForgetReplicas {
         /// The shard.
         shard: ShardId,
-        /// The replicas that it has: refused when it is to have others.
+        /// Its members: refused when its intended replicas are others.
         reached: Vec<ReplicaId>,
         /// Those that left.
         left: Vec<ReplicaId>,
     },
-    /// Says what is to become of a node.
+    /// Sets the intended state of a node.
     SetNodeState {
-        /// Which.
+        /// The node.
         node: NodeId,
-        /// What.
+        /// Its new state.
         state: NodeState,
     },
-    /// Forgets a node. Refused while a replica is recorded on it.
+    /// Removes a node. Refused while a replica is recorded on it.
     RemoveNode {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
-    /// Puts a feature level in force. Refused while a registered node does not understand it.
+    /// Sets the feature level in force. Refused while a registered node does not understand it.
     SetFeatureLevel {
-        /// Which.
+        /// The new level.
         level: FeatureLevel,
     },
-    /// A node is fenced or is not any more. From feature level 2 on.
+    /// Fences or unfences a node. From feature level 2 on.
     SetNodeLiveness {
-        /// Which.
+        /// The node.
         node: NodeId,
-        /// What it is from now on.
+        /// Its liveness from now on.
         liveness: Liveness,
     },
 }
 
-/// Encodes the commands of one entry, which were decided on the image at this index.
+/// Encodes the commands of one entry that were decided on the image at this index.
 #[must_use]
 pub fn encode(decided_on: RaftIndex, commands: &[Command]) -> Bytes {
     let mut w = Writer::default();

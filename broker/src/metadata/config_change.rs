@@ -1,6 +1,6 @@
-//! From a change of configuration to the command that makes it so: SET, DELETE, APPEND, SUBTRACT, or all at once. Pure.
+//! Decides configuration changes: SET, DELETE, APPEND, SUBTRACT, or a replacement of all values. Pure.
 //!
-//! May not know: who asks.
+//! May not know: which client sent the request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::config::table::{nearest, setting, settings};
 use crate::config::topic::check_overrides;
 use crate::config::topic_table::{TOPIC_SETTINGS, topic_setting};
 
-/// Decides. No command: nothing changes.
+/// Decides a change. No command: nothing changes.
 ///
 /// # Errors
 /// When the owner does not exist or a value is not allowed.
@@ -83,7 +83,7 @@ fn unknown_setting(name: &str) -> MetadataError {
     MetadataError::InvalidConfig(format!("Unknown broker config name: {name}{hint}"))
 }
 
-/// What is set after the change.
+/// The values after the change.
 fn changed<'a>(
     before: &BTreeMap<String, String>,
     change: &ConfigChange,

@@ -1,459 +1,215 @@
-//! `Metadata`: the handle by which everybody reads the image and asks for changes.
+//! The controller task, the only writer of the metadata: takes requests from a queue, decides them on the current
+//! image, proposes the commands, responds.
 //!
-//! May not know: the wire; partitions' contents.
+//! - All queued requests are decided together and become one entry (natural batching, as in a shard's appender).
+//! - The next decisions are made only when that entry is applied, so each is made on an image that contains all before
+//!   it.
+//! - A refusal is sent only once this node has confirmed that it still leads: by the entry of the same batch, or by a
+//!   read index.
+//!
+//! May not know: the wire; where partitions go.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
-use futures_util::future::join_all;
-use ottla_protocol::error::ErrorCode;
-use ottla_protocol::ids::{NodeId, ProducerId};
-use ottla_raft::{GroupHandle, RaftHost};
+use ottla_raft::{GroupHandle, Proposal, ProposeError};
+use ottla_storage::entry::Batches;
+use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::{rt, watch};
-use ottla_storage::ids::ReplicaId;
-use tokio::sync::mpsc;
-use uuid::Uuid;
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+use tokio::sync::{mpsc, oneshot};
 
-use super::command::IntentEnd;
-use super::decide::{Answer, Ask};
+use super::command::{Command, encode, encoded_size};
+use super::decide::{ControllerRequest, ControllerResponse, ControllerResult, decide};
 use super::error::MetadataError;
-use super::image::{IntentKey, MetadataImage, ShardId, Topic};
-use super::joining::Join;
-use super::joint::{Coalesced, Joint};
-use super::names;
-use super::peers::Peers;
-use super::reassign::plan;
-use super::requests::{
-    ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes,
-    Reassignment, TopicName,
-};
-use super::writer::{JOBS_MAX, Writer};
+use super::image::{MetadataImage, ShardId};
+use super::state_machine::{MetadataStateMachine, Outcome};
 use crate::config::Config;
 
-/// Topics being made on the way at the same time: a request that names a million topics must not make a storm.
-const AUTO_CREATE_MAX: usize = 256;
-/// Ends of intents reported in one job.
-const INTENT_ENDS_MAX: usize = 2_048;
-/// A node that could not register tries again after this long.
-pub(super) const JOIN_PAUSE: Duration = Duration::from_millis(500);
-/// The same for one that was refused: what is wrong with it does not pass by itself.
-pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(10);
-/// How long a change waits for its entry when the caller does not say.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// The most requests that wait in the queue.
+pub(super) const QUEUED_REQUESTS_MAX: usize = 4_096;
+/// A batch ends when its entry has this many bytes. An entry is at most 1 MiB; the last request may be large.
+const BATCH_BYTES: usize = 256 << 10;
+/// How often a request is decided again when another leader's entry came between.
+const ATTEMPTS_MAX: u32 = 3;
 
-/// The metadata as this node knows it, and the way to change it. Cheap to clone.
-#[derive(Clone)]
-pub struct Metadata(Arc<Inner>);
-
-pub(super) struct Inner {
-    node_id: NodeId,
-    peers: Arc<Peers>,
-    creating: Joint<Result<CreatedTopic, MetadataError>>,
-    reading: Coalesced<Result<(), MetadataError>>,
-    producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
-    /// What this node says about itself.
-    join: Join,
-    /// This node's replica of the metadata, once the others have said that it is none of theirs any more.
-    expelled: watch::Sender<Option<ReplicaId>>,
-    /// This node has said that it stops, and sends no heartbeat any more.
-    stopping: AtomicBool,
+/// A request in the queue.
+#[derive(Debug)]
+pub(super) struct QueuedRequest {
+    pub(super) request: ControllerRequest,
+    /// Decide and respond, change nothing.
+    pub(super) validate_only: bool,
+    pub(super) reply: oneshot::Sender<Result<ControllerResponse, MetadataError>>,
 }
 
-impl std::fmt::Debug for Metadata {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Metadata(index {})", self.image().index.0)
-    }
+type Reply = Result<ControllerResponse, MetadataError>;
+
+/// A request whose commands are in the batch's entry.
+struct ProposedRequest {
+    queued: QueuedRequest,
+    response: ControllerResponse,
+    commands: usize,
+    attempts: u32,
 }
 
-/// A random id, version 4, never zero.
-pub(super) fn random_uuid() -> Uuid {
-    let bits = u128::from(rt::random_u64()) << 64 | u128::from(rt::random_u64());
-    uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
+/// The controller task.
+pub(super) struct Controller {
+    pub(super) group: GroupHandle,
+    pub(super) images: watch::Receiver<Arc<MetadataImage>>,
+    pub(super) queue: mpsc::Receiver<QueuedRequest>,
+    /// The node's configuration as started.
+    pub(super) base: Arc<Config>,
 }
 
-impl Metadata {
-    /// The handle of a group that runs, and its writer.
-    pub(super) fn new(
-        node_id: NodeId,
-        host: RaftHost,
-        group: GroupHandle,
-        images: watch::Receiver<Arc<MetadataImage>>,
-        base: Arc<Config>,
-        join: Join,
-    ) -> Self {
-        let (jobs, receiver) = mpsc::channel(JOBS_MAX);
-        let writer = Writer { group: group.clone(), images: images.clone(), jobs: receiver, base };
-        rt::spawn_critical("metadata-writer", group.owner(), writer.run());
-        Self(Arc::new(Inner {
-            node_id,
-            peers: Peers::start(host, group, images, jobs),
-            creating: Joint::new(AUTO_CREATE_MAX),
-            reading: Coalesced::new(),
-            producer_ids: tokio::sync::Mutex::new(0..0),
-            join,
-            expelled: watch::Sender::new(None),
-            stopping: AtomicBool::new(false),
-        }))
-    }
-
-    /// Everything, as of the last entry applied here.
-    #[must_use]
-    pub fn image(&self) -> Arc<MetadataImage> {
-        Arc::clone(&self.0.peers.images.borrow())
-    }
-
-    /// This node's configuration, dynamic settings included.
-    #[must_use]
-    pub fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.0.peers.images.borrow().config)
-    }
-
-    /// The image and its changes.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Arc<MetadataImage>> {
-        self.0.peers.images.clone()
-    }
-
-    /// This node's replica of the metadata, once the others have said that it is none of theirs any more: nobody tells it
-    /// anything, and it is to go.
-    #[must_use]
-    pub fn expelled(&self) -> watch::Receiver<Option<ReplicaId>> {
-        self.0.expelled.subscribe()
-    }
-
-    pub(super) fn expel(&self) {
-        self.0.expelled.send_replace(Some(self.group().replica()));
-    }
-
-    /// This node.
-    #[must_use]
-    pub fn node_id(&self) -> NodeId {
-        self.0.node_id
-    }
-
-    /// The node that takes changes: the metadata group's leader, as far as is known.
-    #[must_use]
-    pub fn controller_id(&self) -> Option<NodeId> {
-        let leader = self.0.peers.group.role().borrow().leader?;
-        let image = self.image();
-        let shard = image.shard(ShardId::METADATA)?;
-        shard.replicas.iter().find(|replica| replica.id == leader).map(|replica| replica.node)
-    }
-
-    /// The metadata group's replica on this node.
-    #[must_use]
-    pub fn group(&self) -> &GroupHandle {
-        &self.0.peers.group
-    }
-
-    /// The way to the metadata group's leader.
-    pub(super) fn peers(&self) -> &Peers {
-        &self.0.peers
-    }
-
-    /// True once this node has said that it stops.
-    pub(super) fn stopping(&self) -> &AtomicBool {
-        &self.0.stopping
-    }
-
-    /// Returns when everything that was committed before the call is in the image. Calls that come together share one.
-    ///
-    /// # Errors
-    /// When no leader that a majority confirms answers, or this node's replica has stopped.
-    pub async fn read_index(&self) -> Result<(), MetadataError> {
-        let peers = Arc::clone(&self.0.peers);
-        let read = move || {
-            let peers = Arc::clone(&peers);
-            async move { peers.read_index().await }
-        };
-        self.0.reading.run(read).await.unwrap_or(Err(MetadataError::Stopped("the node stops".to_owned())))
-    }
-
-    /// How far the metadata group's members are, as whoever leads it knows.
-    ///
-    /// # Errors
-    /// When no leader that a majority confirms answers.
-    pub async fn describe_quorum(&self) -> Result<MetadataQuorum, MetadataError> {
-        match self.0.peers.quorum().await? {
-            Answer::Quorum(quorum) => Ok(quorum),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// A handle that keeps nothing alive.
-    pub(super) fn downgrade(&self) -> Weak<Inner> {
-        Arc::downgrade(&self.0)
-    }
-
-    pub(super) fn upgrade(weak: &Weak<Inner>) -> Option<Self> {
-        weak.upgrade().map(Self)
-    }
-
-    async fn ask(&self, ask: Ask, validate_only: bool, timeout: Duration) -> Result<Answer, MetadataError> {
-        self.0.peers.change(ask, validate_only, timeout).await
-    }
-
-    /// Makes topics; each is answered when it is committed and in this node's image.
-    pub async fn create_topics(
-        &self,
-        topics: Vec<NewTopic>,
-        validate_only: bool,
-        timeout: Duration,
-    ) -> Vec<Result<CreatedTopic, MetadataError>> {
-        let all = topics.into_iter().map(|topic| self.create_topic(topic, validate_only, timeout));
-        join_all(all).await
-    }
-
-    async fn create_topic(
-        &self,
-        topic: NewTopic,
-        validate_only: bool,
-        timeout: Duration,
-    ) -> Result<CreatedTopic, MetadataError> {
-        let ask = Ask::CreateTopic { topic, id: random_uuid() };
-        self.ask(ask, validate_only, timeout).await.and_then(created)
-    }
-
-    /// Deletes topics; each is answered, with its name and id, when that is committed and in this node's image.
-    pub async fn delete_topics(
-        &self,
-        topics: Vec<TopicName>,
-        timeout: Duration,
-    ) -> Vec<Result<(String, Uuid), MetadataError>> {
-        let all = topics.into_iter().map(|topic| async move {
-            match self.ask(Ask::DeleteTopic(topic), false, timeout).await? {
-                Answer::Deleted { name, id } => Ok((name, id)),
-                other => Err(unexpected(&other)),
-            }
-        });
-        join_all(all).await
-    }
-
-    /// Adds partitions to topics.
-    pub async fn create_partitions(
-        &self,
-        topics: Vec<NewPartitions>,
-        validate_only: bool,
-        timeout: Duration,
-    ) -> Vec<Result<(), MetadataError>> {
-        let all = topics.into_iter().map(|topic| async move {
-            self.ask(Ask::CreatePartitions(topic), validate_only, timeout).await.map(|_| ())
-        });
-        join_all(all).await
-    }
-
-    /// Changes configurations, each as a whole or not at all.
-    pub async fn alter_configs(
-        &self,
-        changes: Vec<ConfigChange>,
-        validate_only: bool,
-    ) -> Vec<Result<(), MetadataError>> {
-        let all = changes
-            .into_iter()
-            .map(|change| async move { self.ask(Ask::ChangeConfig(change), validate_only, TIMEOUT).await.map(|_| ()) });
-        join_all(all).await
-    }
-
-    /// The topic called `name`, made with the defaults if there is none: for clients that ask for a topic that is not
-    /// there, where `auto.create.topics.enable` allows it. Calls for one name share one creation.
-    ///
-    /// # Errors
-    /// As for a topic made by hand; `Overloaded` when too many are being made.
-    pub async fn auto_create(&self, name: &str) -> Result<Arc<Topic>, MetadataError> {
-        if let Some(topic) = self.image().topic(name) {
-            return Ok(Arc::clone(topic));
-        }
-        for internal in [InternalTopic::ConsumerOffsets, InternalTopic::TransactionState] {
-            if internal.name() == name {
-                return self.ensure_internal(internal).await;
-            }
-        }
-        names::check_name(name)?;
-        let (metadata, topic) = (self.clone(), NewTopic { name: name.to_owned(), ..NewTopic::default() });
-        let work = || async move { metadata.create_topic(topic, false, TIMEOUT).await };
-        match self.0.creating.run(name, work).await {
-            Some(Ok(_) | Err(MetadataError::TopicExists(_))) => {
-                self.image().topic(name).cloned().ok_or(MetadataError::UnknownTopic)
-            }
-            Some(Err(error)) => Err(error),
-            None => Err(MetadataError::Overloaded),
-        }
-    }
-
-    /// As [`Metadata::auto_create`], for handlers that answer with a code.
-    ///
-    /// # Errors
-    /// The code to answer; retriable when too many topics are being made.
-    pub async fn auto_create_topic(&self, name: &str) -> Result<Arc<Topic>, ErrorCode> {
-        self.auto_create(name).await.map_err(|error| match error {
-            MetadataError::Overloaded | MetadataError::TimedOut | MetadataError::NotController { .. } => {
-                ErrorCode::LeaderNotAvailable
-            }
-            error => error.code(),
-        })
-    }
-
-    /// One of the broker's own topics, made if there is none.
-    ///
-    /// # Errors
-    /// When it cannot be made now.
-    pub async fn ensure_internal(&self, topic: InternalTopic) -> Result<Arc<Topic>, MetadataError> {
-        if let Some(topic) = self.image().topic(topic.name()) {
-            return Ok(Arc::clone(topic));
-        }
-        let metadata = self.clone();
-        let work = || async move {
-            let ask = Ask::EnsureInternal { topic, id: random_uuid() };
-            metadata.ask(ask, false, TIMEOUT).await.and_then(created)
-        };
-        match self.0.creating.run(topic.name(), work).await {
-            Some(Ok(_)) => self.image().topic(topic.name()).cloned().ok_or(MetadataError::UnknownTopic),
-            Some(Err(error)) => Err(error),
-            None => Err(MetadataError::Overloaded),
-        }
-    }
-
-    /// A producer id that nobody ever had. Blocks of them are taken from the group.
-    ///
-    /// # Errors
-    /// When no block can be had now.
-    pub async fn allocate_producer_id(&self) -> Result<ProducerId, MetadataError> {
-        let mut block = self.0.producer_ids.lock().await;
-        if block.is_empty() {
-            match self.ask(Ask::AllocateProducerIds, false, TIMEOUT).await? {
-                Answer::ProducerIds { first, count } => *block = first..first.saturating_add(i64::from(count)),
-                other => return Err(unexpected(&other)),
-            }
-        }
-        block.next().map(ProducerId).ok_or(MetadataError::TimedOut)
-    }
-
-    /// A shard's leader reports intents that ended in the shard's log; it reports again until they are gone from the image.
-    ///
-    /// # Errors
-    /// When that cannot be recorded now.
-    pub async fn end_intents(&self, ends: Vec<(IntentKey, IntentEnd)>) -> Result<(), MetadataError> {
-        for chunk in ends.chunks(INTENT_ENDS_MAX) {
-            self.ask(Ask::EndIntents(chunk.to_vec()), false, TIMEOUT).await?;
-        }
-        Ok(())
-    }
-
-    /// A shard's replicas are to lie on these nodes, preferred leader first; its leader makes it so, step by step.
-    ///
-    /// # Errors
-    /// When that is not allowed, or cannot be recorded now.
-    pub async fn change_replicas(&self, shard: ShardId, nodes: Vec<NodeId>) -> Result<(), MetadataError> {
-        self.ask(Ask::ChangeReplicas { shard, nodes }, false, TIMEOUT).await.map(|_| ())
-    }
-
-    /// Other replicas for partitions: for whole shards only. Each is answered when it is recorded; it is carried out later.
-    pub async fn reassign(
-        &self,
-        asked: Vec<Reassignment>,
-        may_change_factor: bool,
-        timeout: Duration,
-    ) -> Vec<Result<(), MetadataError>> {
-        // Shards are moved whole, with all that the leader knows of.
-        if let Err(error) = self.read_index().await {
-            return asked.iter().map(|_| Err(error.clone())).collect();
-        }
-        let planned = plan(&self.image(), &asked, may_change_factor);
-        let moves = planned.moves.into_iter().map(|(shard, nodes)| async move {
-            (shard, self.ask(Ask::ChangeReplicas { shard, nodes }, false, timeout).await.map(|_| ()))
-        });
-        let moved: BTreeMap<ShardId, Result<(), MetadataError>> = join_all(moves).await.into_iter().collect();
-        let outcome = |shard: ShardId| moved.get(&shard).cloned().unwrap_or(Err(MetadataError::TimedOut));
-        planned.outcomes.into_iter().map(|planned| planned.and_then(outcome)).collect()
-    }
-
-    /// Nodes are to be emptied, or (`drain` false) may hold something again: leaderships are handed over, replicas are moved
-    /// to other nodes, a few shards at a time. Answered when it is recorded.
-    ///
-    /// # Errors
-    /// When there is no such node, or nobody to take what it holds.
-    pub async fn drain(&self, nodes: Nodes, drain: bool) -> Result<(), MetadataError> {
-        self.ask(Ask::Drain { nodes, drain }, false, TIMEOUT).await.map(|_| ())
-    }
-
-    /// A node is to be forgotten when it holds nothing any more; what it holds is moved. Answered when it is recorded.
-    ///
-    /// # Errors
-    /// When there is no such node, or the others are too few for what it holds.
-    pub async fn unregister(&self, node: NodeId) -> Result<(), MetadataError> {
-        self.ask(Ask::Unregister(node), false, TIMEOUT).await.map(|_| ())
-    }
-
-    /// Features are to have other levels, all of them or none. Answered when it is recorded and in this node's image.
-    ///
-    /// # Errors
-    /// When a registered node does not understand a level, or it is lower than the one in force.
-    pub async fn update_features(
-        &self,
-        asked: Vec<FeatureUpdate>,
-        validate_only: bool,
-        timeout: Duration,
-    ) -> Result<(), MetadataError> {
-        self.ask(Ask::UpdateFeatures(asked), validate_only, timeout).await.map(|_| ())
-    }
-
-    /// Shards that are due are to be moved.
-    pub(super) async fn balance(&self) -> Result<(), MetadataError> {
-        self.ask(Ask::Balance, false, TIMEOUT).await.map(|_| ())
-    }
-
-    /// A shard's leader reports that its members are those that it is to have, and that these have left.
-    ///
-    /// # Errors
-    /// When that cannot be recorded now.
-    pub async fn forget_replicas(
-        &self,
-        shard: ShardId,
-        reached: Vec<ReplicaId>,
-        left: Vec<ReplicaId>,
-    ) -> Result<(), MetadataError> {
-        self.ask(Ask::ForgetReplicas { shard, reached, left }, false, TIMEOUT).await.map(|_| ())
-    }
-
-    /// Replicas on this node's disks cannot take part any more: they are to be rebuilt under new ids. Returns at once.
-    pub fn report_lost(&self, lost: Vec<ReplicaId>) {
-        let join = Join { lost, ..self.0.join.clone() };
-        rt::spawn_critical("registration", self.group().owner(), self.clone().keep_joining(join));
-    }
-
-    /// Registers the node as soon as the group can; a group without a quorum stops no node.
-    pub(super) async fn keep_joining(self, join: Join) {
+impl Controller {
+    /// Runs until the queue has no sender any more.
+    pub(super) async fn run(mut self) {
+        // Nothing in the metadata expires by these timestamps: they serve only people who read a log. So no clock is
+        // confirmed here, and a wrong one does no harm.
+        let mut clock_ms = 0;
+        let mut retried: Vec<(QueuedRequest, u32)> = Vec::new();
         loop {
-            match self.join(join.clone()).await {
-                Ok(()) => return,
-                Err(MetadataError::Stopped(why)) => return tracing::error!("this node is not registered: {why}"),
-                Err(MetadataError::UnsupportedVersion(why)) => {
-                    tracing::error!("this node is not registered: {why}");
-                    rt::sleep(REFUSED_PAUSE).await;
+            if retried.is_empty() {
+                match self.queue.recv().await {
+                    Some(queued) => retried.push((queued, 0)),
+                    None => return,
                 }
-                Err(error) => tracing::warn!("this node is not registered yet: {error}"),
             }
-            rt::sleep(JOIN_PAUSE).await;
+            clock_ms = rt::wall_clock_ms().max(clock_ms);
+            retried = self.run_batch(std::mem::take(&mut retried), clock_ms).await;
         }
     }
 
-    /// Registers a node that starts.
-    pub(super) async fn join(&self, join: Join) -> Result<(), MetadataError> {
-        self.ask(Ask::Join(Box::new(join)), false, TIMEOUT).await.map(|_| ())
+    /// Decides the queued requests, proposes their commands, responds. Returns the requests that are to be decided
+    /// again.
+    async fn run_batch(&mut self, first: Vec<(QueuedRequest, u32)>, clock_ms: i64) -> Vec<(QueuedRequest, u32)> {
+        // Only the image of a ready leader holds everything that was committed before.
+        let role = *self.group.role().borrow();
+        if !role.ready {
+            let error = not_controller(&self.images.borrow(), role.leader);
+            for (queued, _) in first {
+                let _ = queued.reply.send(Err(error.clone()));
+            }
+            return Vec::new();
+        }
+        let image = self.images.borrow().as_ref().clone();
+        let decided_on = image.index;
+        let index = RaftIndex(decided_on.0 + 1);
+        let mut scratch = MetadataStateMachine::scratch(Arc::clone(&self.base), image);
+        let mut commands: Vec<Command> = Vec::new();
+        let mut in_batch: Vec<ProposedRequest> = Vec::new();
+        let mut settled: Vec<(QueuedRequest, Reply)> = Vec::new();
+        let mut bytes = 0;
+        let mut waiting = first.into_iter();
+        while bytes < BATCH_BYTES {
+            let next = waiting.next().or_else(|| self.queue.try_recv().ok().map(|queued| (queued, 0)));
+            let Some((queued, attempts)) = next else { break };
+            match decide(scratch.image(), &queued.request) {
+                Ok(ControllerResult { commands: decided, response })
+                    if !queued.validate_only && !decided.is_empty() =>
+                {
+                    bytes += decided.iter().map(encoded_size).sum::<usize>();
+                    for command in &decided {
+                        scratch.apply_command(index, command.clone());
+                    }
+                    in_batch.push(ProposedRequest { queued, response, commands: decided.len(), attempts });
+                    commands.extend(decided);
+                }
+                Ok(ControllerResult { response, .. }) => settled.push((queued, Ok(response))),
+                Err(error) => settled.push((queued, Err(error))),
+            }
+        }
+        let leads = if commands.is_empty() { self.confirm_leadership().await } else { Ok(()) };
+        let (proposed, mut retried) = match leads {
+            Ok(()) if !commands.is_empty() => self.propose(decided_on, &commands, in_batch, clock_ms).await,
+            leads => (leads, Vec::new()),
+        };
+        // A leader that was a follower in between has decided on an old image.
+        let same = self.group.role().borrow().term == role.term;
+        let proposed = proposed.and(if same { Ok(()) } else { Err(MetadataError::NotController { leader: None }) });
+        retried.extend(waiting);
+        for (queued, reply) in settled {
+            let _ = queued.reply.send(proposed.clone().and(reply));
+        }
+        retried
+    }
+
+    async fn confirm_leadership(&self) -> Result<(), MetadataError> {
+        match self.group.read_index().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(from_read_index(&error, &self.images.borrow())),
+        }
+    }
+
+    /// Proposes the entry and responds to the requests in it.
+    async fn propose(
+        &self,
+        decided_on: RaftIndex,
+        commands: &[Command],
+        mut requests: Vec<ProposedRequest>,
+        clock_ms: i64,
+    ) -> (Result<(), MetadataError>, Vec<(QueuedRequest, u32)>) {
+        if mutants::is_on(Bug::TopicAckedEarly) {
+            for request in requests.drain(..) {
+                let _ = request.queued.reply.send(Ok(request.response));
+            }
+        }
+        let proposal = Proposal { payload: encode(decided_on, commands), batches: Batches::default(), clock_ms };
+        let proposed = match self.group.propose(proposal).await {
+            Ok(proposed) => proposed,
+            Err(error) => {
+                let error = from_propose(&error, &self.images.borrow());
+                for request in requests {
+                    let _ = request.queued.reply.send(Err(error.clone()));
+                }
+                return (Err(error), Vec::new());
+            }
+        };
+        let outcomes = proposed.reply.take::<Vec<Outcome>>().unwrap_or_default();
+        let mut outcomes = outcomes.as_slice();
+        let mut retried = Vec::new();
+        for mut request in requests {
+            let (own, rest) = outcomes.split_at(request.commands.min(outcomes.len()));
+            outcomes = rest;
+            let refused =
+                own.len() < request.commands || own.iter().any(|outcome| matches!(outcome, Outcome::Refused(_)));
+            if refused && request.attempts < ATTEMPTS_MAX {
+                retried.push((request.queued, request.attempts + 1));
+                continue;
+            }
+            if let (ControllerResponse::ProducerIds { first, .. }, Some(Outcome::ProducerIds { first: given })) =
+                (&mut request.response, own.last())
+            {
+                *first = *given;
+            }
+            let reply = if refused { Err(MetadataError::NotController { leader: None }) } else { Ok(request.response) };
+            let _ = request.queued.reply.send(reply);
+        }
+        (Ok(()), retried)
     }
 }
 
-fn created(answer: Answer) -> Result<CreatedTopic, MetadataError> {
-    match answer {
-        Answer::Topic(topic) => Ok(topic),
-        other => Err(unexpected(&other)),
+/// The error of a node that does not lead: `leader` is the leader's replica of the metadata group, if there is one.
+pub(super) fn not_controller(image: &MetadataImage, leader: Option<ReplicaId>) -> MetadataError {
+    let shard = image.shard(ShardId::METADATA);
+    let replica = shard.and_then(|shard| shard.replicas.iter().find(|replica| Some(replica.id) == leader));
+    MetadataError::NotController { leader: replica.map(|replica| replica.node) }
+}
+
+pub(super) fn from_read_index(error: &ottla_raft::ReadIndexError, image: &MetadataImage) -> MetadataError {
+    match error {
+        ottla_raft::ReadIndexError::NotLeader { leader } => not_controller(image, *leader),
+        ottla_raft::ReadIndexError::Stopped(why) => MetadataError::Stopped(why.to_string()),
     }
 }
 
-/// The writer answers each question in kind; anything else is a fault of this module.
-fn unexpected(answer: &Answer) -> MetadataError {
-    debug_assert!(false, "unexpected answer {answer:?}");
-    MetadataError::Stopped("unexpected answer of the metadata's writer".to_owned())
+fn from_propose(error: &ProposeError, image: &MetadataImage) -> MetadataError {
+    match error {
+        ProposeError::NotLeader { leader } => not_controller(image, *leader),
+        ProposeError::Unknown => MetadataError::TimedOut,
+        ProposeError::LeaseExpired => MetadataError::NotController { leader: None },
+        ProposeError::TooLarge(_) => {
+            MetadataError::PolicyViolation("The change is too large for one entry.".to_owned())
+        }
+        ProposeError::Stopped(why) => MetadataError::Stopped(why.to_string()),
+    }
 }

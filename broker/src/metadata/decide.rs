@@ -1,8 +1,8 @@
-//! From what is asked to the commands that make it so: pure functions of the image.
+//! Decides controller requests: from a request to the commands that carry it out, as pure functions of the image.
 //!
 //! Whatever depends on configuration is decided here, once, and carried in the commands. The image is current when a
-//! decision is made: there is one writer, and it decides only after everything before is applied (`writer`).
-//! May not know: who asks, how commands are agreed on.
+//! decision is made: there is one writer, and it decides only after everything before is applied (`controller`).
+//! May not know: which client sent the request, how commands are replicated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,26 +16,26 @@ use super::error::MetadataError;
 use super::features;
 use super::fencing;
 use super::image::{IntentKey, MetadataImage, ReplicaRecord, ShardId, ShardKind, Topic};
-use super::joining::{Join, join_cluster};
 use super::liveness::LivenessChange;
 use super::moves;
 use super::names;
 use super::nodes;
 use super::placement::{self, Placement, default_factor, factor_in_force};
+use super::registration::{NodeRegistration, register};
 use super::requests::{
     ConfigChange, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions, NewTopic, Nodes, TopicName,
 };
 use crate::config::Config;
 use crate::config::topic::check_overrides;
 
-/// The largest block of producer ids that is given at once.
+/// Number of producer ids in a block.
 const PRODUCER_IDS: u32 = 1_000;
-/// The most nodes that an assignment by hand may name for one partition.
+/// The most nodes that a manual assignment may name for one partition.
 const ASSIGNED_NODES_MAX: usize = 32;
 
-/// What the writer is asked.
+/// A request to the controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(super) enum ControllerRequest {
     CreateTopic {
         topic: NewTopic,
         id: Uuid,
@@ -49,41 +49,42 @@ pub(super) enum Ask {
     ChangeConfig(ConfigChange),
     AllocateProducerIds,
     EndIntents(Vec<(IntentKey, IntentEnd)>),
-    Join(Box<Join>),
-    /// A shard's replicas are to lie on these nodes, preferred leader first; those that lie there stay.
+    RegisterNode(Box<NodeRegistration>),
+    /// Moves a shard's replicas to these nodes, preferred leader first; replicas that are on them already stay.
     ChangeReplicas {
         shard: ShardId,
         nodes: Vec<NodeId>,
     },
-    /// A shard's members are what it is to have (`reached`); these are no members any more.
+    /// A shard's leader reports that the members are the intended ones (`reached`), and that `left` are no members any
+    /// more.
     ForgetReplicas {
         shard: ShardId,
         reached: Vec<ReplicaId>,
         left: Vec<ReplicaId>,
     },
-    /// Nodes are to be emptied, or not.
+    /// Drains nodes, or ends that.
     Drain {
         nodes: Nodes,
         drain: bool,
     },
-    /// The node is to be forgotten when it holds nothing.
+    /// Removes the node once it holds nothing.
     Unregister(NodeId),
-    /// Shards are to be moved that are due.
+    /// Moves the shards that are due to be moved.
     Balance,
-    /// Features are to have other levels: all of them or none.
+    /// Changes the levels of features: all of them or none.
     UpdateFeatures(Vec<FeatureUpdate>),
-    /// A node is fenced, or is not any more.
+    /// Fences a node, or unfences it.
     SetLiveness(LivenessChange),
 }
 
-impl Ask {
-    /// True if it does no harm when it is done twice, also late and after others.
+impl ControllerRequest {
+    /// True if the request is idempotent, also when its duplicate is handled late and after other requests.
     pub(super) fn may_be_repeated(&self) -> bool {
         match self {
             Self::AllocateProducerIds
             | Self::EndIntents(_)
             | Self::EnsureInternal { .. }
-            | Self::Join(_)
+            | Self::RegisterNode(_)
             | Self::ForgetReplicas { .. }
             | Self::Balance
             | Self::SetLiveness(_) => true,
@@ -99,9 +100,9 @@ impl Ask {
     }
 }
 
-/// What the writer answers.
+/// The controller's response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum ControllerResponse {
     Done,
     Topic(CreatedTopic),
     Deleted {
@@ -112,74 +113,82 @@ pub(super) enum Answer {
         first: i64,
         count: u32,
     },
-    /// Told by whoever leads, not decided.
+    /// The state of the leader, not a decision.
     Quorum(MetadataQuorum),
 }
 
-/// Commands and what is answered once they are applied. No commands: it is so already.
+/// Commands, and the response once they are applied. No commands: the request changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Decided {
+pub(super) struct ControllerResult {
     pub(super) commands: Vec<Command>,
-    pub(super) answer: Answer,
+    pub(super) response: ControllerResponse,
 }
 
-/// Decides.
+impl ControllerResult {
+    /// These commands, and a response without content.
+    fn done(commands: Vec<Command>) -> Self {
+        Self { commands, response: ControllerResponse::Done }
+    }
+}
+
+/// Decides a request.
 ///
 /// # Errors
-/// When what is asked is not allowed.
-pub(super) fn decide(image: &MetadataImage, ask: &Ask) -> Result<Decided, MetadataError> {
-    match ask {
-        Ask::CreateTopic { topic, id } => create_topic(image, topic, *id),
-        Ask::EnsureInternal { topic, id } => ensure_internal(image, *topic, *id),
-        Ask::DeleteTopic(name) => delete_topic(image, name),
-        Ask::CreatePartitions(partitions) => create_partitions(image, partitions),
-        Ask::ChangeConfig(change) => {
+/// When the request is not allowed.
+pub(super) fn decide(image: &MetadataImage, request: &ControllerRequest) -> Result<ControllerResult, MetadataError> {
+    match request {
+        ControllerRequest::CreateTopic { topic, id } => create_topic(image, topic, *id),
+        ControllerRequest::EnsureInternal { topic, id } => ensure_internal(image, *topic, *id),
+        ControllerRequest::DeleteTopic(name) => delete_topic(image, name),
+        ControllerRequest::CreatePartitions(partitions) => create_partitions(image, partitions),
+        ControllerRequest::ChangeConfig(change) => {
             let commands = config_change::decide(image, change)?;
-            Ok(Decided { commands, answer: Answer::Done })
+            Ok(ControllerResult::done(commands))
         }
-        Ask::AllocateProducerIds => Ok(Decided {
+        ControllerRequest::AllocateProducerIds => Ok(ControllerResult {
             commands: vec![Command::AllocateProducerIds { count: PRODUCER_IDS }],
-            answer: Answer::ProducerIds { first: image.next_producer_id, count: PRODUCER_IDS },
+            response: ControllerResponse::ProducerIds { first: image.next_producer_id, count: PRODUCER_IDS },
         }),
-        Ask::EndIntents(ends) => {
+        ControllerRequest::EndIntents(ends) => {
             let open = ends.iter().filter(|(key, _)| image.intents.contains_key(key));
             let commands = open.map(|(key, end)| Command::EndIntent { key: *key, end: *end }).collect();
-            Ok(Decided { commands, answer: Answer::Done })
+            Ok(ControllerResult::done(commands))
         }
-        Ask::Join(join) => Ok(Decided { commands: join_cluster(image, join)?, answer: Answer::Done }),
-        Ask::Drain { nodes, drain } => {
-            Ok(Decided { commands: nodes::drain(image, nodes, *drain)?, answer: Answer::Done })
+        ControllerRequest::RegisterNode(registration) => Ok(ControllerResult::done(register(image, registration)?)),
+        ControllerRequest::Drain { nodes, drain } => Ok(ControllerResult::done(nodes::drain(image, nodes, *drain)?)),
+        ControllerRequest::Unregister(node) => Ok(ControllerResult::done(nodes::unregister(image, *node)?)),
+        ControllerRequest::Balance => Ok(ControllerResult::done(moves::due(image))),
+        ControllerRequest::UpdateFeatures(requested) => Ok(ControllerResult::done(features::update(image, requested)?)),
+        ControllerRequest::SetLiveness(change) => {
+            Ok(ControllerResult::done(fencing::decide(image, change).into_iter().collect()))
         }
-        Ask::Unregister(node) => Ok(Decided { commands: nodes::unregister(image, *node)?, answer: Answer::Done }),
-        Ask::Balance => Ok(Decided { commands: moves::due(image), answer: Answer::Done }),
-        Ask::UpdateFeatures(asked) => Ok(Decided { commands: features::update(image, asked)?, answer: Answer::Done }),
-        Ask::SetLiveness(change) => {
-            Ok(Decided { commands: fencing::decide(image, change).into_iter().collect(), answer: Answer::Done })
-        }
-        Ask::ChangeReplicas { shard, nodes } => change_replicas(image, *shard, nodes),
-        Ask::ForgetReplicas { shard, reached, left } => {
+        ControllerRequest::ChangeReplicas { shard, nodes } => change_replicas(image, *shard, nodes),
+        ControllerRequest::ForgetReplicas { shard, reached, left } => {
             let record = image.shard(*shard).filter(|record| record.wanted() == reached.iter().copied().collect());
             let has_left = |replica: &ReplicaRecord| left.contains(&replica.id);
             let known = record.is_some_and(|record| !record.adding.is_empty() || record.leaving.iter().any(has_left));
             let forget = Command::ForgetReplicas { shard: *shard, reached: reached.clone(), left: left.clone() };
-            Ok(Decided { commands: known.then_some(forget).into_iter().collect(), answer: Answer::Done })
+            Ok(ControllerResult::done(known.then_some(forget).into_iter().collect()))
         }
     }
 }
 
-fn create_topic(image: &MetadataImage, asked: &NewTopic, id: Uuid) -> Result<Decided, MetadataError> {
-    names::check_name(&asked.name)?;
-    if names::is_internal(&asked.name) {
+fn create_topic(image: &MetadataImage, requested: &NewTopic, id: Uuid) -> Result<ControllerResult, MetadataError> {
+    names::check_name(&requested.name)?;
+    if names::is_internal(&requested.name) {
         return Err(MetadataError::InvalidTopic(format!(
             "Topic '{}' is internal: the broker makes it itself",
-            asked.name
+            requested.name
         )));
     }
-    names::check_new(image, &asked.name)?;
-    let overrides = check_overrides(&asked.configs)?;
-    let placement =
-        if asked.assignments.is_empty() { place_by_factor(image, asked)? } else { place_by_hand(image, asked)? };
-    Ok(creation(image, asked.name.clone(), id, false, overrides, placement))
+    names::check_new(image, &requested.name)?;
+    let overrides = check_overrides(&requested.configs)?;
+    let placement = if requested.assignments.is_empty() {
+        place_by_factor(image, requested)?
+    } else {
+        place_by_hand(image, requested)?
+    };
+    Ok(creation(image, requested.name.clone(), id, false, overrides, placement))
 }
 
 fn creation(
@@ -189,9 +198,9 @@ fn creation(
     internal: bool,
     overrides: BTreeMap<String, String>,
     placement: Placement,
-) -> Decided {
+) -> ControllerResult {
     let factor = placement.shards.first().map_or(0, |shard| replicas_of(image, &placement, *shard));
-    let answer = Answer::Topic(CreatedTopic {
+    let response = ControllerResponse::Topic(CreatedTopic {
         name: name.clone(),
         id,
         partitions: i32::try_from(placement.shards.len()).unwrap_or(i32::MAX),
@@ -200,7 +209,7 @@ fn creation(
     });
     let create = Command::CreateTopic { name, id, internal, overrides, shards: placement.shards };
     let added = features::add_shards(image, &image.nodes, placement.new_shards);
-    Decided { commands: added.chain([create]).collect(), answer }
+    ControllerResult { commands: added.chain([create]).collect(), response }
 }
 
 fn replicas_of(image: &MetadataImage, placement: &Placement, shard: ShardId) -> usize {
@@ -228,8 +237,8 @@ fn check_counts(image: &MetadataImage, topic_total: i64, added: i64) -> Result<(
     Ok(())
 }
 
-fn place_by_factor(image: &MetadataImage, asked: &NewTopic) -> Result<Placement, MetadataError> {
-    let count = asked.partitions.unwrap_or(image.config.topics.num_partitions);
+fn place_by_factor(image: &MetadataImage, requested: &NewTopic) -> Result<Placement, MetadataError> {
+    let count = requested.partitions.unwrap_or(image.config.topics.num_partitions);
     if count <= 0 {
         return Err(MetadataError::InvalidPartitions(
             "Number of partitions must be larger than 0, or -1 to use the default value.".to_owned(),
@@ -237,7 +246,7 @@ fn place_by_factor(image: &MetadataImage, asked: &NewTopic) -> Result<Placement,
     }
     check_counts(image, i64::from(count), i64::from(count))?;
     let nodes = image.nodes.len();
-    let factor = match asked.factor {
+    let factor = match requested.factor {
         Some(factor) if factor <= 0 => {
             return Err(MetadataError::InvalidReplicationFactor(
                 "Replication factor must be larger than 0, or -1 to use the default value.".to_owned(),
@@ -255,7 +264,7 @@ fn place_by_factor(image: &MetadataImage, asked: &NewTopic) -> Result<Placement,
     check_placed(placement, usize::try_from(count).unwrap_or(0))
 }
 
-/// A pool without any shard on registered directories can take nothing.
+/// The placement, if it covers all partitions: a pool without any shard on registered directories takes none.
 fn check_placed(placement: Placement, count: usize) -> Result<Placement, MetadataError> {
     if placement.shards.len() == count {
         Ok(placement)
@@ -294,7 +303,7 @@ fn check_assignments(
     Ok(())
 }
 
-/// Whoever names nodes for something new names none that is being emptied.
+/// A manual assignment for new partitions may not name nodes that are drained.
 fn check_takers(image: &MetadataImage, assignments: &[Vec<NodeId>]) -> Result<(), MetadataError> {
     match assignments.iter().flatten().find(|node| !image.takes_replicas(**node)) {
         Some(node) => Err(MetadataError::InvalidReplicaAssignment(format!(
@@ -305,20 +314,20 @@ fn check_takers(image: &MetadataImage, assignments: &[Vec<NodeId>]) -> Result<()
     }
 }
 
-fn place_by_hand(image: &MetadataImage, asked: &NewTopic) -> Result<Placement, MetadataError> {
-    if asked.factor.is_some() {
+fn place_by_hand(image: &MetadataImage, requested: &NewTopic) -> Result<Placement, MetadataError> {
+    if requested.factor.is_some() {
         return Err(MetadataError::InvalidRequest(
             "A manual partition assignment was specified, but replication factor was not set to -1.".to_owned(),
         ));
     }
-    if asked.partitions.is_some() {
+    if requested.partitions.is_some() {
         return Err(MetadataError::InvalidRequest(
             "A manual partition assignment was specified, but numPartitions was not set to -1.".to_owned(),
         ));
     }
     let by_number: BTreeMap<i32, &Vec<NodeId>> =
-        asked.assignments.iter().map(|(number, nodes)| (*number, nodes)).collect();
-    if by_number.len() != asked.assignments.len() {
+        requested.assignments.iter().map(|(number, nodes)| (*number, nodes)).collect();
+    if by_number.len() != requested.assignments.len() {
         return Err(MetadataError::InvalidReplicaAssignment(
             "Found multiple manual partition assignments for one partition.".to_owned(),
         ));
@@ -336,16 +345,16 @@ fn place_by_hand(image: &MetadataImage, asked: &NewTopic) -> Result<Placement, M
     check_placed(placement::place_assigned(image, &assignments), assignments.len())
 }
 
-fn ensure_internal(image: &MetadataImage, topic: InternalTopic, id: Uuid) -> Result<Decided, MetadataError> {
+fn ensure_internal(image: &MetadataImage, topic: InternalTopic, id: Uuid) -> Result<ControllerResult, MetadataError> {
     if let Some(existing) = image.topic(topic.name()) {
-        let answer = Answer::Topic(CreatedTopic {
+        let response = ControllerResponse::Topic(CreatedTopic {
             name: topic.name().to_owned(),
             id: existing.id,
             partitions: existing.partition_count(),
             factor: image.replication_factor(existing),
             overrides: existing.overrides.as_ref().clone(),
         });
-        return Ok(Decided { commands: Vec::new(), answer });
+        return Ok(ControllerResult { commands: Vec::new(), response });
     }
     let config: &Config = &image.config;
     let (kind, factor, count) = match topic {
@@ -388,7 +397,7 @@ fn changeable<'a>(image: &'a MetadataImage, name: &str) -> Result<&'a Topic, Met
     Ok(topic)
 }
 
-fn delete_topic(image: &MetadataImage, name: &TopicName) -> Result<Decided, MetadataError> {
+fn delete_topic(image: &MetadataImage, name: &TopicName) -> Result<ControllerResult, MetadataError> {
     let name = match name {
         TopicName::Name(name) => name.clone(),
         TopicName::Id(id) => image.topic_by_id(id).ok_or(MetadataError::UnknownTopicId)?.name.to_string(),
@@ -397,29 +406,29 @@ fn delete_topic(image: &MetadataImage, name: &TopicName) -> Result<Decided, Meta
     if !image.config.topics.delete_enable {
         return Err(MetadataError::DeletionDisabled);
     }
-    Ok(Decided {
+    Ok(ControllerResult {
         commands: vec![Command::DeleteTopic { id: topic.id }],
-        answer: Answer::Deleted { name, id: topic.id },
+        response: ControllerResponse::Deleted { name, id: topic.id },
     })
 }
 
-fn create_partitions(image: &MetadataImage, asked: &NewPartitions) -> Result<Decided, MetadataError> {
-    let topic = changeable(image, &asked.topic)?;
+fn create_partitions(image: &MetadataImage, requested: &NewPartitions) -> Result<ControllerResult, MetadataError> {
+    let topic = changeable(image, &requested.topic)?;
     let before = topic.partition_count();
-    if asked.count == before {
+    if requested.count == before {
         return Err(MetadataError::InvalidPartitions(format!("Topic already has {before} partition(s).")));
     }
-    if asked.count < before {
+    if requested.count < before {
         return Err(MetadataError::InvalidPartitions(format!(
             "The topic {} currently has {before} partition(s); {} would not be an increase.",
-            asked.topic, asked.count
+            requested.topic, requested.count
         )));
     }
-    let added = asked.count - before;
-    check_counts(image, i64::from(asked.count), i64::from(added))?;
+    let added = requested.count - before;
+    check_counts(image, i64::from(requested.count), i64::from(added))?;
     let count = usize::try_from(added).unwrap_or(0);
     let factor = image.replication_factor(topic);
-    let placement = match &asked.assignments {
+    let placement = match &requested.assignments {
         Some(assignments) if assignments.len() != count => {
             return Err(MetadataError::InvalidReplicaAssignment(format!(
                 "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
@@ -443,23 +452,23 @@ fn create_partitions(image: &MetadataImage, asked: &NewPartitions) -> Result<Dec
         shards: placement.shards,
     };
     let commands = features::add_shards(image, &image.nodes, placement.new_shards).chain([add]).collect();
-    Ok(Decided { commands, answer: Answer::Done })
+    Ok(ControllerResult::done(commands))
 }
 
-/// The nodes that a client named for the topic's first partition, if it did.
+/// The nodes that a client assigned to the topic's first partition, if it did.
 fn pinned_nodes(image: &MetadataImage, topic: &Topic) -> Option<Vec<NodeId>> {
     let shard = image.shard(topic.route(0)?.shard)?;
     matches!(shard.kind, ShardKind::Pool { pinned: true, .. }).then(|| image.replica_nodes(topic, 0))
 }
 
-/// The shard's replicas are to lie on these nodes.
-fn change_replicas(image: &MetadataImage, shard: ShardId, nodes: &[NodeId]) -> Result<Decided, MetadataError> {
+/// Moves the shard's replicas to these nodes.
+fn change_replicas(image: &MetadataImage, shard: ShardId, nodes: &[NodeId]) -> Result<ControllerResult, MetadataError> {
     check_assignments(image, &[nodes.to_vec()], None)?;
     let record = image.shard(shard).ok_or(MetadataError::UnknownTopic)?;
     let replicas = placement::moved(image, record, nodes);
     let set = Command::SetReplicas { shard, before: ids_of(&record.replicas), replicas };
     let changes = matches!(&set, Command::SetReplicas { replicas, .. } if *replicas != record.replicas);
-    Ok(Decided { commands: changes.then_some(set).into_iter().collect(), answer: Answer::Done })
+    Ok(ControllerResult::done(changes.then_some(set).into_iter().collect()))
 }
 
 fn ids_of(replicas: &[ReplicaRecord]) -> Vec<ReplicaId> {

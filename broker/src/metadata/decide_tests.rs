@@ -1,4 +1,4 @@
-//! Decisions: what is refused and with which code, what is placed where.
+//! Decisions: refusals and their codes, placements.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,43 +9,43 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::command::Command;
-use super::decide::{Answer, Ask, decide};
+use super::decide::{ControllerRequest, ControllerResponse, decide};
 use super::image::{ReplicaRecord, ShardId, ShardKind};
-use super::joining::Join;
-use super::machine::{Machine, Outcome};
 use super::placement_tests::{cluster, node};
+use super::registration::NodeRegistration;
 use super::requests::*;
+use super::state_machine::{MetadataStateMachine, Outcome};
 use crate::config::{Config, Inputs};
 
-fn found(config: Config) -> Machine {
-    let mut machine = Machine::new(Arc::new(config));
+fn found(config: Config) -> MetadataStateMachine {
+    let mut machine = MetadataStateMachine::new(Arc::new(config));
     let local = node(1, None, &[100]);
     let directory = local.directories[0].id;
     let founders = vec![ReplicaRecord { id: ReplicaId(1), node: NodeId(1), directory }];
-    let join = Join { node: local, cluster_id: "abc".into(), founders, lost: Vec::new() };
-    ask(&mut machine, Ask::Join(Box::new(join))).unwrap();
+    let registration = NodeRegistration { node: local, cluster_id: "abc".into(), founders, lost: Vec::new() };
+    submit(&mut machine, ControllerRequest::RegisterNode(Box::new(registration))).unwrap();
     machine
 }
 
-fn machine() -> Machine {
+fn machine() -> MetadataStateMachine {
     found(Config::default())
 }
 
-fn ask(machine: &mut Machine, ask: Ask) -> Result<Answer, ErrorCode> {
-    let decided = decide(machine.image(), &ask).map_err(|error| error.code())?;
+fn submit(machine: &mut MetadataStateMachine, request: ControllerRequest) -> Result<ControllerResponse, ErrorCode> {
+    let decided = decide(machine.image(), &request).map_err(|error| error.code())?;
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
     for command in decided.commands {
         let outcome = machine.apply_command(index, command.clone());
         assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?} for {command:?}");
     }
-    Ok(decided.answer)
+    Ok(decided.response)
 }
 
-fn create(machine: &mut Machine, topic: NewTopic) -> Result<CreatedTopic, ErrorCode> {
+fn create(machine: &mut MetadataStateMachine, topic: NewTopic) -> Result<CreatedTopic, ErrorCode> {
     let id = Uuid::from_u128(u128::from(machine.image().index.0) + 1_000);
-    match ask(machine, Ask::CreateTopic { topic, id })? {
-        Answer::Topic(topic) => Ok(topic),
+    match submit(machine, ControllerRequest::CreateTopic { topic, id })? {
+        ControllerResponse::Topic(topic) => Ok(topic),
         other => panic!("{other:?}"),
     }
 }
@@ -68,11 +68,12 @@ fn the_first_node_founds_the_cluster_and_its_pool() {
     assert_eq!(kinds, [ShardKind::Metadata, pool, pool]);
     let replicas: Vec<_> = image.shards.values().map(|shard| shard.replicas[0].id.0).collect();
     assert_eq!(replicas, [1, 2, 3]);
-    // A second start registers again and makes nothing new.
+    // A second start registers again and creates nothing.
     let epoch = image.nodes[&NodeId(1)].epoch;
     let local = node(1, None, &[50]);
-    let join = Join { node: local, cluster_id: "other".into(), founders: Vec::new(), lost: Vec::new() };
-    ask(&mut machine, Ask::Join(Box::new(join))).unwrap();
+    let registration =
+        NodeRegistration { node: local, cluster_id: "other".into(), founders: Vec::new(), lost: Vec::new() };
+    submit(&mut machine, ControllerRequest::RegisterNode(Box::new(registration))).unwrap();
     assert_eq!((machine.image().shards.len(), &*machine.image().cluster_id), (3, "abc"));
     assert!(machine.image().nodes[&NodeId(1)].epoch > epoch);
 }
@@ -132,7 +133,7 @@ fn the_number_of_all_partitions_is_limited() {
     assert_eq!(create(&mut machine, more), Err(ErrorCode::PolicyViolation));
     create(&mut machine, NewTopic { partitions: Some(2), ..named("b") }).unwrap();
     let grow = NewPartitions { topic: "b".into(), count: 3, assignments: None };
-    assert_eq!(ask(&mut machine, Ask::CreatePartitions(grow)), Err(ErrorCode::PolicyViolation));
+    assert_eq!(submit(&mut machine, ControllerRequest::CreatePartitions(grow)), Err(ErrorCode::PolicyViolation));
 }
 
 #[test]
@@ -155,42 +156,49 @@ fn partitions_are_added_and_never_removed() {
     let mut machine = machine();
     create(&mut machine, NewTopic { partitions: Some(3), ..named("t") }).unwrap();
     let grow = |count, assignments: Option<Vec<Vec<NodeId>>>| {
-        Ask::CreatePartitions(NewPartitions { topic: "t".into(), count, assignments })
+        ControllerRequest::CreatePartitions(NewPartitions { topic: "t".into(), count, assignments })
     };
-    assert_eq!(ask(&mut machine, grow(3, None)), Err(ErrorCode::InvalidPartitions));
-    assert_eq!(ask(&mut machine, grow(2, None)), Err(ErrorCode::InvalidPartitions));
+    assert_eq!(submit(&mut machine, grow(3, None)), Err(ErrorCode::InvalidPartitions));
+    assert_eq!(submit(&mut machine, grow(2, None)), Err(ErrorCode::InvalidPartitions));
     let one = Some(vec![vec![NodeId(1)]]);
-    assert_eq!(ask(&mut machine, grow(5, one.clone())), Err(ErrorCode::InvalidReplicaAssignment));
-    assert_eq!(ask(&mut machine, grow(4, one)), Ok(Answer::Done));
-    assert_eq!(ask(&mut machine, grow(6, None)), Ok(Answer::Done));
+    assert_eq!(submit(&mut machine, grow(5, one.clone())), Err(ErrorCode::InvalidReplicaAssignment));
+    assert_eq!(submit(&mut machine, grow(4, one)), Ok(ControllerResponse::Done));
+    assert_eq!(submit(&mut machine, grow(6, None)), Ok(ControllerResponse::Done));
     let topic = machine.image().topic("t").unwrap();
     assert_eq!(topic.partition_count(), 6);
     assert!(topic.route(5).unwrap().intent > topic.route(0).unwrap().intent);
     let missing = NewPartitions { topic: "none".into(), count: 2, assignments: None };
-    assert_eq!(ask(&mut machine, Ask::CreatePartitions(missing)), Err(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(
+        submit(&mut machine, ControllerRequest::CreatePartitions(missing)),
+        Err(ErrorCode::UnknownTopicOrPartition)
+    );
 }
 
 #[test]
 fn internal_topics_lie_apart_and_are_protected() {
     let mut machine = machine();
-    let ensure = |id| Ask::EnsureInternal { topic: InternalTopic::ConsumerOffsets, id: Uuid::from_u128(id) };
-    ask(&mut machine, ensure(5)).unwrap();
-    let Ok(Answer::Topic(again)) = ask(&mut machine, ensure(6)) else { panic!("no topic") };
+    let ensure =
+        |id| ControllerRequest::EnsureInternal { topic: InternalTopic::ConsumerOffsets, id: Uuid::from_u128(id) };
+    submit(&mut machine, ensure(5)).unwrap();
+    let Ok(ControllerResponse::Topic(again)) = submit(&mut machine, ensure(6)) else { panic!("no topic") };
     assert_eq!((again.id, again.partitions), (Uuid::from_u128(5), 50));
     let image = machine.image();
     let topic = image.topic("__consumer_offsets").unwrap();
     assert!(topic.internal && topic.config.cleanup_policy.compact && !topic.config.cleanup_policy.delete);
     assert!(topic.partitions.iter().all(|route| image.shard(route.shard).unwrap().kind == ShardKind::ConsumerOffsets));
     let name = || "__consumer_offsets".to_owned();
-    assert_eq!(ask(&mut machine, Ask::DeleteTopic(TopicName::Name(name()))), Err(ErrorCode::InvalidTopic));
+    assert_eq!(
+        submit(&mut machine, ControllerRequest::DeleteTopic(TopicName::Name(name()))),
+        Err(ErrorCode::InvalidTopic)
+    );
     let grow = NewPartitions { topic: name(), count: 60, assignments: None };
-    assert_eq!(ask(&mut machine, Ask::CreatePartitions(grow)), Err(ErrorCode::InvalidTopic));
+    assert_eq!(submit(&mut machine, ControllerRequest::CreatePartitions(grow)), Err(ErrorCode::InvalidTopic));
     let change = ConfigChange {
         owner: ConfigOwner::Topic(name()),
         ops: vec![("cleanup.policy".into(), ConfigOp::Set("delete".into()))],
         replace: false,
     };
-    assert_eq!(ask(&mut machine, Ask::ChangeConfig(change)), Err(ErrorCode::InvalidConfig));
+    assert_eq!(submit(&mut machine, ControllerRequest::ChangeConfig(change)), Err(ErrorCode::InvalidConfig));
     let user = create(&mut machine, NewTopic { partitions: Some(10), ..named("t") }).unwrap();
     let image = machine.image();
     let routes = &image.topic_by_id(&user.id).unwrap().partitions;
@@ -201,16 +209,16 @@ fn internal_topics_lie_apart_and_are_protected() {
 fn topics_are_deleted_by_name_and_by_id() {
     let mut machine = machine();
     let made = create(&mut machine, named("t")).unwrap();
-    let by_id = Ask::DeleteTopic(TopicName::Id(made.id));
-    assert_eq!(ask(&mut machine, by_id.clone()), Ok(Answer::Deleted { name: "t".into(), id: made.id }));
-    assert_eq!(ask(&mut machine, by_id), Err(ErrorCode::UnknownTopicId));
-    let by_name = Ask::DeleteTopic(TopicName::Name("t".into()));
-    assert_eq!(ask(&mut machine, by_name), Err(ErrorCode::UnknownTopicOrPartition));
+    let by_id = ControllerRequest::DeleteTopic(TopicName::Id(made.id));
+    assert_eq!(submit(&mut machine, by_id.clone()), Ok(ControllerResponse::Deleted { name: "t".into(), id: made.id }));
+    assert_eq!(submit(&mut machine, by_id), Err(ErrorCode::UnknownTopicId));
+    let by_name = ControllerRequest::DeleteTopic(TopicName::Name("t".into()));
+    assert_eq!(submit(&mut machine, by_name), Err(ErrorCode::UnknownTopicOrPartition));
 }
 
-fn change(owner: ConfigOwner, ops: &[(&str, ConfigOp)], replace: bool) -> Ask {
+fn change(owner: ConfigOwner, ops: &[(&str, ConfigOp)], replace: bool) -> ControllerRequest {
     let ops = ops.iter().map(|(name, op)| ((*name).to_owned(), op.clone())).collect();
-    Ask::ChangeConfig(ConfigChange { owner, ops, replace })
+    ControllerRequest::ChangeConfig(ConfigChange { owner, ops, replace })
 }
 
 fn set(value: &str) -> ConfigOp {
@@ -222,16 +230,17 @@ fn topic_configs_change_one_by_one_or_all_at_once() {
     let mut machine = machine();
     create(&mut machine, NewTopic { configs: configs(&[("retention.ms", "1")]), ..named("t") }).unwrap();
     let topic = || ConfigOwner::Topic("t".to_owned());
-    let overrides = |machine: &Machine| machine.image().topic("t").unwrap().overrides.as_ref().clone();
+    let overrides = |machine: &MetadataStateMachine| machine.image().topic("t").unwrap().overrides.as_ref().clone();
     let append = ConfigOp::Append("compact".into());
-    ask(&mut machine, change(topic(), &[("cleanup.policy", append.clone()), ("segment.ms", set("9"))], false)).unwrap();
+    submit(&mut machine, change(topic(), &[("cleanup.policy", append.clone()), ("segment.ms", set("9"))], false))
+        .unwrap();
     let expected = configs(&[("cleanup.policy", "delete,compact"), ("retention.ms", "1"), ("segment.ms", "9")]);
     assert_eq!(overrides(&machine), expected);
     let subtract = ConfigOp::Subtract("delete".into());
     let delete = ConfigOp::Delete;
-    ask(&mut machine, change(topic(), &[("cleanup.policy", subtract), ("retention.ms", delete)], false)).unwrap();
+    submit(&mut machine, change(topic(), &[("cleanup.policy", subtract), ("retention.ms", delete)], false)).unwrap();
     assert_eq!(overrides(&machine), configs(&[("cleanup.policy", "compact"), ("segment.ms", "9")]));
-    ask(&mut machine, change(topic(), &[("retention.ms", set("3"))], true)).unwrap();
+    submit(&mut machine, change(topic(), &[("retention.ms", set("3"))], true)).unwrap();
     assert_eq!(overrides(&machine), configs(&[("retention.ms", "3")]));
     for (ops, code) in [
         (vec![("retention.ms", append)], ErrorCode::InvalidConfig),
@@ -239,12 +248,12 @@ fn topic_configs_change_one_by_one_or_all_at_once() {
         (vec![("no.such.key", set("4"))], ErrorCode::InvalidConfig),
         (vec![("retention.ms", set("4")), ("retention.ms", set("5"))], ErrorCode::InvalidRequest),
     ] {
-        assert_eq!(ask(&mut machine, change(topic(), &ops, false)), Err(code), "{ops:?}");
+        assert_eq!(submit(&mut machine, change(topic(), &ops, false)), Err(code), "{ops:?}");
         assert_eq!(overrides(&machine), configs(&[("retention.ms", "3")]));
     }
     let nobody = ConfigOwner::Topic("none".into());
     let unknown = Err(ErrorCode::UnknownTopicOrPartition);
-    assert_eq!(ask(&mut machine, change(nobody, &[("retention.ms", set("4"))], false)), unknown);
+    assert_eq!(submit(&mut machine, change(nobody, &[("retention.ms", set("4"))], false)), unknown);
 }
 
 #[test]
@@ -259,16 +268,16 @@ fn a_change_that_changes_nothing_makes_no_entry() {
 fn nodes_take_dynamic_settings_only() {
     let mut machine = machine();
     let all = || ConfigOwner::AllNodes;
-    ask(&mut machine, change(all(), &[("num.partitions", set("4"))], false)).unwrap();
+    submit(&mut machine, change(all(), &[("num.partitions", set("4"))], false)).unwrap();
     assert_eq!(machine.image().config.topics.num_partitions, 4);
     let mine = change(ConfigOwner::Node(NodeId(1)), &[("num.partitions", set("6"))], false);
-    ask(&mut machine, mine).unwrap();
+    submit(&mut machine, mine).unwrap();
     assert_eq!(machine.image().config.topics.num_partitions, 6);
-    ask(&mut machine, change(ConfigOwner::Node(NodeId(1)), &[("num.partitions", ConfigOp::Delete)], false)).unwrap();
+    submit(&mut machine, change(ConfigOwner::Node(NodeId(1)), &[("num.partitions", ConfigOp::Delete)], false)).unwrap();
     assert_eq!(create(&mut machine, named("t")).unwrap().partitions, 4);
-    // What Kafka's own cleaner takes while it runs.
+    // Settings that Kafka's own cleaner accepts while it runs.
     for (name, value) in [("log.cleaner.backoff.ms", "15001"), ("log.cleaner.io.max.bytes.per.second", "1048576.0")] {
-        ask(&mut machine, change(all(), &[(name, set(value))], false)).unwrap();
+        submit(&mut machine, change(all(), &[(name, set(value))], false)).unwrap();
     }
     assert_eq!(machine.image().config.log.rewriter_backoff_ms, 15_001);
     for (owner, name, value, code) in [
@@ -277,7 +286,7 @@ fn nodes_take_dynamic_settings_only() {
         (all(), "num.partition", "1", ErrorCode::InvalidConfig),
         (ConfigOwner::Node(NodeId(9)), "num.partitions", "1", ErrorCode::InvalidRequest),
     ] {
-        assert_eq!(ask(&mut machine, change(owner, &[(name, set(value))], false)), Err(code), "{name}");
+        assert_eq!(submit(&mut machine, change(owner, &[(name, set(value))], false)), Err(code), "{name}");
     }
 }
 
@@ -286,10 +295,10 @@ fn a_report_of_what_ended_already_makes_no_entry() {
     let mut machine = machine();
     create(&mut machine, named("t")).unwrap();
     let key = *machine.image().intents.keys().next().unwrap();
-    let ends = Ask::EndIntents(vec![(key, super::command::IntentEnd::Done)]);
+    let ends = ControllerRequest::EndIntents(vec![(key, super::command::IntentEnd::Done)]);
     let commands = decide(machine.image(), &ends).unwrap().commands;
     assert!(matches!(commands.as_slice(), [Command::EndIntent { .. }]));
-    ask(&mut machine, ends.clone()).unwrap();
+    submit(&mut machine, ends.clone()).unwrap();
     assert_eq!(decide(machine.image(), &ends).unwrap().commands, []);
     assert_eq!(key.shard, ShardId(1));
 }

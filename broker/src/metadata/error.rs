@@ -1,4 +1,5 @@
-//! Why the metadata refuses. Small causes with the words that clients are shown; the mapping to Kafka's codes is total.
+//! Why a metadata request is refused. Small causes with the messages that clients get; the mapping to Kafka's codes is
+//! total.
 
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
@@ -6,7 +7,7 @@ use thiserror::Error;
 
 use crate::config::ConfigError;
 
-/// Why a change was refused, or is not known to be made.
+/// Why a change was refused, or its outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum MetadataError {
     /// No topic of that name.
@@ -15,10 +16,10 @@ pub enum MetadataError {
     /// No topic of that id.
     #[error("This server does not host this topic ID.")]
     UnknownTopicId,
-    /// The name is taken.
+    /// A topic of that name exists.
     #[error("Topic '{0}' already exists.")]
     TopicExists(String),
-    /// The name is not allowed, or is the broker's own.
+    /// The name is not allowed, or reserved for the broker.
     #[error("{0}")]
     InvalidTopic(String),
     /// The number of partitions is not allowed.
@@ -27,10 +28,10 @@ pub enum MetadataError {
     /// The number of replicas is not allowed.
     #[error("{0}")]
     InvalidReplicationFactor(String),
-    /// The replicas named by hand are not allowed.
+    /// The manual replica assignment is not allowed.
     #[error("{0}")]
     InvalidReplicaAssignment(String),
-    /// Nothing is under way that could be taken back.
+    /// There is no reassignment that could be cancelled.
     #[error("No partition reassignment is in progress.")]
     NoReassignmentInProgress,
     /// No such node.
@@ -39,7 +40,7 @@ pub enum MetadataError {
     /// A configuration value is not allowed.
     #[error("{0}")]
     InvalidConfig(String),
-    /// It is beyond what the cluster is allowed to hold.
+    /// The change would exceed a limit of the cluster.
     #[error("{0}")]
     PolicyViolation(String),
     /// The request contradicts itself.
@@ -57,13 +58,13 @@ pub enum MetadataError {
     /// Another node leads the metadata group, or none yet.
     #[error("This is not the correct controller for this cluster.")]
     NotController {
-        /// Who leads, as far as is known.
+        /// The node that leads, if it is known.
         leader: Option<NodeId>,
     },
-    /// It may or may not have been made: ask again.
+    /// The change may or may not have been made: the client is to retry.
     #[error("The request timed out.")]
     TimedOut,
-    /// Too many changes wait: ask again.
+    /// Too many requests are queued: the client is to retry.
     #[error("Too many changes of the metadata are waiting.")]
     Overloaded,
     /// The metadata replica of this node has stopped.
@@ -72,7 +73,7 @@ pub enum MetadataError {
 }
 
 impl MetadataError {
-    /// Kafka's code for it.
+    /// The Kafka error code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {

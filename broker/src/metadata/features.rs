@@ -1,4 +1,5 @@
-//! At which feature level a cluster begins, which nodes it takes, when it gets another level (`levels` says what that is).
+//! Decides feature levels (`levels` defines them): the initial level of a cluster, which nodes may be registered, level
+//! updates.
 //!
 //! Pure functions of the image, as `decide` is. May not know: what depends on a level.
 
@@ -12,17 +13,17 @@ use super::image::{MetadataImage, NodeRecord, ShardId};
 use super::levels::{FEATURE, FeatureLevel, Levels};
 use super::requests::{FeatureUpdate, UpgradeType};
 
-/// Before it carries anything a cluster has no level: its founders are still coming.
+/// True once the cluster has shards. Before that it has no level: its founders are still being registered.
 fn is_founded(image: &MetadataImage) -> bool {
     image.shards.keys().any(|shard| *shard != ShardId::METADATA)
 }
 
-/// What all of these understand.
+/// The levels that all of these nodes understand.
 fn common<'a>(nodes: impl Iterator<Item = &'a NodeRecord>) -> Option<Levels> {
     nodes.map(|node| Some(node.levels)).reduce(|all, one| all?.common(one?)).flatten()
 }
 
-/// Whether a node that starts may be registered.
+/// Checks whether a node that starts may be registered.
 pub(super) fn check_node(image: &MetadataImage, node: &NodeRecord) -> Result<(), MetadataError> {
     let others = || image.nodes.values().filter(|other| other.id != node.id);
     let (id, levels, level) = (node.id.0, node.levels, image.level);
@@ -46,8 +47,8 @@ pub(super) fn check_node(image: &MetadataImage, node: &NodeRecord) -> Result<(),
     )))
 }
 
-/// Adds these shards. With its first ones a cluster begins, at the newest level that all nodes registered by then understand:
-/// mostly when the last founder has joined, or before that when a client creates a topic that the others can hold.
+/// Adds these shards. The first ones begin the cluster at the newest level that all nodes registered by then understand:
+/// usually when the last founder is registered, earlier if a client creates a topic that the registered nodes can hold.
 pub(super) fn add_shards(
     image: &MetadataImage,
     nodes: &BTreeMap<NodeId, NodeRecord>,
@@ -59,11 +60,11 @@ pub(super) fn add_shards(
     level.map(|level| Command::SetFeatureLevel { level }).into_iter().chain(new.into_iter().map(Command::AddShard))
 }
 
-/// Another level: all that is asked or nothing.
-pub(super) fn update(image: &MetadataImage, asked: &[FeatureUpdate]) -> Result<Vec<Command>, MetadataError> {
+/// Updates the level: all requested updates or none.
+pub(super) fn update(image: &MetadataImage, requested: &[FeatureUpdate]) -> Result<Vec<Command>, MetadataError> {
     let mut level = image.level;
-    for (place, update) in asked.iter().enumerate() {
-        if asked.iter().take(place).any(|earlier| earlier.feature == update.feature) {
+    for (place, update) in requested.iter().enumerate() {
+        if requested.iter().take(place).any(|earlier| earlier.feature == update.feature) {
             return Err(MetadataError::InvalidRequest(format!("The feature {} is named twice.", update.feature)));
         }
         level = check(image, update).map_err(|why| {
@@ -76,7 +77,7 @@ pub(super) fn update(image: &MetadataImage, asked: &[FeatureUpdate]) -> Result<V
     Ok((level != image.level).then_some(Command::SetFeatureLevel { level }).into_iter().collect())
 }
 
-/// In Kafka's order and, where they fit, with its words.
+/// Checks in Kafka's order and, where they fit, with Kafka's messages.
 fn check(image: &MetadataImage, update: &FeatureUpdate) -> Result<FeatureLevel, String> {
     let Some(kind) = update.kind else {
         return Err("The controller does not support the given upgrade type.".to_owned());
@@ -98,7 +99,7 @@ fn check(image: &MetadataImage, update: &FeatureUpdate) -> Result<FeatureLevel, 
             UpgradeType::Upgrade => "Can't downgrade the version of this feature without setting the upgrade type to \
                                      either safe or unsafe downgrade."
                 .to_owned(),
-            // What a higher level has written lies in logs and checkpoints, and nothing writes it back.
+            // Formats of the higher level are in logs and checkpoints, and nothing converts them back.
             UpgradeType::SafeDowngrade => {
                 "Refusing to perform the requested downgrade because it might delete metadata \
                                            information."

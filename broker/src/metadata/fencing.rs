@@ -6,14 +6,15 @@ use super::command::Command;
 use super::image::MetadataImage;
 use super::liveness::{FenceReason, LEVEL, LivenessChange};
 
-/// True if all nodes of the cluster can read what is recorded.
+/// True if all nodes of the cluster understand the record of a transition.
 pub(super) fn is_in_force(image: &MetadataImage) -> bool {
     image.level >= LEVEL
 }
 
-/// Records the transition, if it is one. A node that has said that it stops comes back only by being registered again: a
-/// heartbeat that was under way says nothing. The last node that is not fenced stays so: an answer that lists no node helps
-/// no client.
+/// The command that records the transition, if it is one:
+/// - A node that has announced its stop is unfenced only after it is registered again: a heartbeat that was in flight
+///   does not count.
+/// - The last node that is not fenced is not fenced either: a response that lists no node helps no client.
 pub(super) fn decide(image: &MetadataImage, change: &LivenessChange) -> Option<Command> {
     use FenceReason::{SessionExpired, Starting, Stopped};
     let record = image.nodes.get(&change.node).filter(|record| record.epoch == change.epoch)?;

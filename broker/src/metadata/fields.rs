@@ -1,6 +1,6 @@
-//! The fields that commands and records have in common: how each is written, and read back.
+//! Encoding and decoding of the fields that commands, records and requests have in common.
 //!
-//! May not know: in which command or record they stand.
+//! May not know: the command or record that a field is part of.
 
 use std::collections::BTreeMap;
 
@@ -86,8 +86,8 @@ pub(super) fn read_shard_kind(r: &mut Reader<'_>) -> Result<ShardKind, CodecErro
     }
 }
 
-/// All of a node but its state and its liveness, which are no part of what it says about itself, and its feature levels, which
-/// came later.
+/// A node without its state and its liveness, which it does not register itself, and without its feature levels, which
+/// were added later.
 pub(super) fn write_node(w: &mut Writer, node: &NodeRecord) {
     w.i32(node.id.0).optional(node.rack.as_deref()).string(&node.version).u64(node.epoch.0);
     write_list(w, node.listeners.iter(), |w, listener| {
@@ -129,7 +129,8 @@ pub(super) fn read_levels(r: &mut Reader<'_>) -> Result<Levels, CodecError> {
     if oldest > newest { Err(CodecError::Value("feature levels")) } else { Ok(Levels { oldest, newest }) }
 }
 
-/// At the end of something that older builds read, too: nothing where there is nothing that they would not know.
+/// Writes the levels at the end of a value that older builds read, too: no bytes for the levels that those builds
+/// assume.
 pub(super) fn write_levels_at_end(w: &mut Writer, levels: Levels) {
     if levels != Levels::FIRST {
         write_levels(w, levels);

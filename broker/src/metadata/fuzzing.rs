@@ -1,4 +1,4 @@
-//! The metadata's part of the fuzz targets: commands as every node applies them, records as a checkpoint holds them.
+//! The metadata's part of the fuzz targets: commands of entries, records of a checkpoint, requests and responses.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,35 +11,35 @@ use ottla_raft::{Creation, Membership};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
+use super::bootstrap_service::{BootstrapRequest, BootstrapResponse, ReplicaAssignment};
 use super::command::{Command, Decision, IntentEnd, NewShard, decode, encode};
-use super::decide::{Answer, Ask};
-use super::desk::{DeskAnswer, DeskQuestion, Place};
+use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
-use super::forward::{Answered, Question, Want};
+use super::forward_codec::{ForwardedRequest, ForwardedResponse, RequestKind};
 use super::image::{
     DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId, ShardKind,
 };
-use super::joining::Join;
 use super::levels::{FEATURE, FeatureLevel, Levels};
 use super::liveness::Liveness;
-use super::machine::Machine;
 use super::records::{Record, ShardCreation};
+use super::registration::NodeRegistration;
 use super::requests::{FeatureUpdate, Nodes, UpgradeType};
+use super::state_machine::MetadataStateMachine;
 use crate::config::Config;
 
-/// An entry's commands: what is read is written the same and applied, and what became of it is kept.
+/// An entry's commands: they are encoded again to the same bytes and applied, and the result survives a checkpoint.
 pub(crate) fn commands(data: &[u8]) {
     let Ok(Decision { decided_on, commands }) = decode(data) else { return };
     let again = decode(&encode(decided_on.unwrap_or_default(), &commands));
     assert_eq!(again, Ok(Decision { decided_on: decided_on.or(Some(RaftIndex(0))), commands: commands.clone() }));
     let base = Arc::new(Config::default());
-    let mut machine = Machine::new(Arc::clone(&base));
+    let mut machine = MetadataStateMachine::new(Arc::clone(&base));
     let _ = machine.apply(RaftIndex(1), &encode(RaftIndex(0), &world())).unwrap();
     // On time, whatever it was decided on. A level that this build does not understand stops the replica.
     if machine.apply(RaftIndex(2), &encode(RaftIndex(1), &commands)).is_err() {
         return;
     }
-    let restored = Machine::restore(base, RaftIndex(2), &machine.all_records()).unwrap();
+    let restored = MetadataStateMachine::restore(base, RaftIndex(2), &machine.all_records()).unwrap();
     assert_eq!(restored.checksum(), machine.checksum());
     assert_eq!(restored.all_records(), machine.all_records());
 }
@@ -98,97 +98,97 @@ pub(crate) fn commands_seeds() -> Vec<Vec<u8>> {
     single.chain([world(), further()]).map(|commands| encode(RaftIndex(1), &commands).to_vec()).collect()
 }
 
-/// What another node asks of the leader.
-pub(crate) fn question(data: &[u8]) {
-    if let Ok(question) = Question::decode(data) {
-        assert_eq!(Question::decode(&question.encode()).as_ref(), Ok(&question));
+/// A request that a node forwards to the leader.
+pub(crate) fn request(data: &[u8]) {
+    if let Ok(request) = ForwardedRequest::decode(data) {
+        assert_eq!(ForwardedRequest::decode(&request.encode()).as_ref(), Ok(&request));
     }
 }
 
-pub(crate) fn question_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
     let key = IntentKey { shard: ShardId(1), index: RaftIndex(1), topic: Uuid::from_u128(9) };
-    let asks = [
-        Ask::AllocateProducerIds,
-        Ask::EndIntents(vec![(key, IntentEnd::Done)]),
-        Ask::Join(Box::new(join())),
-        Ask::ChangeReplicas { shard: ShardId(1), nodes: vec![NodeId(1), NodeId(2)] },
-        Ask::ForgetReplicas { shard: ShardId(1), reached: vec![ReplicaId(2)], left: vec![ReplicaId(1)] },
-        Ask::Drain { nodes: Nodes::One(NodeId(1)), drain: true },
-        Ask::Drain { nodes: Nodes::Zone("a".into()), drain: false },
-        Ask::Unregister(NodeId(1)),
-        Ask::Balance,
-        Ask::UpdateFeatures(vec![FeatureUpdate {
+    let requests = [
+        ControllerRequest::AllocateProducerIds,
+        ControllerRequest::EndIntents(vec![(key, IntentEnd::Done)]),
+        ControllerRequest::RegisterNode(Box::new(registration())),
+        ControllerRequest::ChangeReplicas { shard: ShardId(1), nodes: vec![NodeId(1), NodeId(2)] },
+        ControllerRequest::ForgetReplicas { shard: ShardId(1), reached: vec![ReplicaId(2)], left: vec![ReplicaId(1)] },
+        ControllerRequest::Drain { nodes: Nodes::One(NodeId(1)), drain: true },
+        ControllerRequest::Drain { nodes: Nodes::Zone("a".into()), drain: false },
+        ControllerRequest::Unregister(NodeId(1)),
+        ControllerRequest::Balance,
+        ControllerRequest::UpdateFeatures(vec![FeatureUpdate {
             feature: FEATURE.to_owned(),
             level: FeatureLevel(2),
             kind: Some(UpgradeType::Upgrade),
         }]),
     ];
-    let changes = asks.into_iter().map(|ask| Want::Change { ask, validate_only: false });
-    let question = |want| Question { session: 7, number: 3, floor: 2, term: 5, want };
-    changes.chain([Want::ReadIndex, Want::Quorum]).map(|want| question(want).encode().to_vec()).collect()
+    let changes = requests.into_iter().map(|request| RequestKind::Change { request, validate_only: false });
+    let request = |kind| ForwardedRequest { session: 7, number: 3, floor: 2, term: 5, kind };
+    changes.chain([RequestKind::ReadIndex, RequestKind::Quorum]).map(|kind| request(kind).encode().to_vec()).collect()
 }
 
-fn join() -> Join {
+fn registration() -> NodeRegistration {
     let node = world().into_iter().find_map(|command| match command {
         Command::RegisterNode(node) => Some(node),
         _ => None,
     });
     let founders = vec![replica(1), replica(2)];
-    Join { node: node.unwrap(), cluster_id: "cluster".into(), founders, lost: vec![ReplicaId(7)] }
+    NodeRegistration { node: node.unwrap(), cluster_id: "cluster".into(), founders, lost: vec![ReplicaId(7)] }
 }
 
-/// What a node that starts asks of others.
-pub(crate) fn desk_question(data: &[u8]) {
-    if let Ok(question) = DeskQuestion::decode(data) {
-        assert_eq!(DeskQuestion::decode(&question.encode()).as_ref(), Ok(&question));
+/// A request to another node's bootstrap service.
+pub(crate) fn bootstrap_request(data: &[u8]) {
+    if let Ok(request) = BootstrapRequest::decode(data) {
+        assert_eq!(BootstrapRequest::decode(&request.encode()).as_ref(), Ok(&request));
     }
 }
 
-pub(crate) fn desk_question_seeds() -> Vec<Vec<u8>> {
-    let hello = DeskQuestion::Hello { node: NodeId(2), directory: Uuid::from_u128(4), lost: vec![ReplicaId(7)] };
-    [hello, DeskQuestion::Join(Box::new(join()))].map(|question| question.encode().to_vec()).to_vec()
+pub(crate) fn bootstrap_request_seeds() -> Vec<Vec<u8>> {
+    let locate = BootstrapRequest::Locate { node: NodeId(2), directory: Uuid::from_u128(4), lost: vec![ReplicaId(7)] };
+    [locate, BootstrapRequest::Register(Box::new(registration()))].map(|request| request.encode().to_vec()).to_vec()
 }
 
-/// What they answer.
-pub(crate) fn desk_answer(data: &[u8]) {
-    if let Ok(answer) = DeskAnswer::decode(data) {
-        assert_eq!(DeskAnswer::decode(&answer.encode()).as_ref(), Ok(&answer));
+/// Its response.
+pub(crate) fn bootstrap_response(data: &[u8]) {
+    if let Ok(response) = BootstrapResponse::decode(data) {
+        assert_eq!(BootstrapResponse::decode(&response.encode()).as_ref(), Ok(&response));
     }
 }
 
-pub(crate) fn desk_answer_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn bootstrap_response_seeds() -> Vec<Vec<u8>> {
     let founders = || vec![replica(1), replica(2)];
-    let place = Some(Place { replica: replica(2), founds: true });
-    let answers = [
-        DeskAnswer::Empty { directory: Uuid::from_u128(4) },
-        DeskAnswer::Known { founders: founders(), place: None },
-        DeskAnswer::Known { founders: founders(), place },
-        DeskAnswer::Joined,
-        DeskAnswer::NotNow,
-        DeskAnswer::Refused("why".into()),
+    let assignment = Some(ReplicaAssignment { replica: replica(2), is_founder: true });
+    let responses = [
+        BootstrapResponse::Uninitialized { directory: Uuid::from_u128(4) },
+        BootstrapResponse::Located { founders: founders(), assignment: None },
+        BootstrapResponse::Located { founders: founders(), assignment },
+        BootstrapResponse::Registered,
+        BootstrapResponse::Retry,
+        BootstrapResponse::Rejected("why".into()),
     ];
-    answers.map(|answer| answer.encode().to_vec()).to_vec()
+    responses.map(|response| response.encode().to_vec()).to_vec()
 }
 
-/// What the leader answers.
-pub(crate) fn answer(data: &[u8]) {
-    if let Ok(answer) = Answered::decode(data) {
-        assert_eq!(Answered::decode(&answer.encode()).as_ref(), Ok(&answer));
+/// The leader's response.
+pub(crate) fn response(data: &[u8]) {
+    if let Ok(response) = ForwardedResponse::decode(data) {
+        assert_eq!(ForwardedResponse::decode(&response.encode()).as_ref(), Ok(&response));
     }
 }
 
-pub(crate) fn answer_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn response_seeds() -> Vec<Vec<u8>> {
     let outcomes = [
-        Ok(Answer::Done),
-        Ok(Answer::Deleted { name: "t".into(), id: Uuid::from_u128(9) }),
-        Ok(Answer::ProducerIds { first: 1_000, count: 500 }),
+        Ok(ControllerResponse::Done),
+        Ok(ControllerResponse::Deleted { name: "t".into(), id: Uuid::from_u128(9) }),
+        Ok(ControllerResponse::ProducerIds { first: 1_000, count: 500 }),
         Err(MetadataError::UnknownTopic),
         Err(MetadataError::TopicExists("t".into())),
     ];
-    outcomes.map(|outcome| Answered { index: RaftIndex(8), outcome }.encode().to_vec()).to_vec()
+    outcomes.map(|outcome| ForwardedResponse { index: RaftIndex(8), outcome }.encode().to_vec()).to_vec()
 }
 
-/// One record of the checkpoint; the first byte says how long its key is. A node starts from it or refuses it.
+/// One record of the checkpoint; the first byte is the length of its key. A node starts from it or refuses it.
 pub(crate) fn record(data: &[u8]) {
     let Some((&key_bytes, rest)) = data.split_first() else { return };
     let Some((key, value)) = rest.split_at_checked(usize::from(key_bytes)) else { return };
@@ -196,13 +196,13 @@ pub(crate) fn record(data: &[u8]) {
         assert_eq!(Record::decode(&record.key(), &record.value()), Ok(record));
     }
     let state = [(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))];
-    if let Ok(machine) = Machine::restore(Arc::new(Config::default()), RaftIndex(5), &state) {
+    if let Ok(machine) = MetadataStateMachine::restore(Arc::new(Config::default()), RaftIndex(5), &state) {
         let _ = machine.all_records();
     }
 }
 
 pub(crate) fn record_seeds() -> Vec<Vec<u8>> {
-    let mut machine = Machine::new(Arc::new(Config::default()));
+    let mut machine = MetadataStateMachine::new(Arc::new(Config::default()));
     let mut seeds = Vec::new();
     for (index, commands) in [world(), further()].into_iter().enumerate() {
         let index = index as u64;

@@ -1,8 +1,8 @@
-//! Heartbeats: every node that serves sends them to the leader of the metadata group, and that one has nodes without a session
-//! fenced, and those that speak again unfenced.
+//! Heartbeats: every node that serves sends them to the leader of the metadata group. The leader fences nodes whose
+//! session has expired, and unfences nodes that send heartbeats again.
 //!
-//! Nothing is fenced by a leader that no majority confirms. A node that stops in order says so itself. May not know: what is
-//! made of a fenced node.
+//! A leader fences no node until a majority confirms its leadership. A node that stops in order announces that itself.
+//! May not know: what follows from a node being fenced.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -12,37 +12,37 @@ use futures_util::future::join_all;
 use ottla_raft::{GroupHandle, Role};
 use ottla_storage::env::{rt, watch};
 
-use super::controller::{Inner, Metadata};
-use super::decide::Ask;
+use super::decide::ControllerRequest;
 use super::fencing;
+use super::handle::{Inner, MetadataHandle};
 use super::image::MetadataImage;
 use super::liveness::{FenceReason, Liveness, LivenessChange};
 use super::sessions::Heartbeat;
 use crate::config::LivenessConfig;
 
-/// Where nothing is to be looked after.
+/// The wait where no session is to be checked.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// Looks after the sessions of all nodes as long as this node leads the metadata group.
+/// Checks the sessions of all nodes while this node leads the metadata group.
 pub(super) async fn keep_sessions(
     metadata: Weak<Inner>,
     group: GroupHandle,
     mut images: watch::Receiver<Arc<MetadataImage>>,
-    mut heard: watch::Receiver<u64>,
+    mut fenced_heartbeats: watch::Receiver<u64>,
 ) {
     let mut role = group.role();
     loop {
         let now = *role.borrow_and_update();
         let image = images.borrow_and_update().clone();
-        drop(heard.borrow_and_update());
+        drop(fenced_heartbeats.borrow_and_update());
         if now.stopped {
             return;
         }
-        let Some(metadata) = Metadata::upgrade(&metadata) else { return };
+        let Some(metadata) = MetadataHandle::upgrade(&metadata) else { return };
         let wait = match now.ready && fencing::is_in_force(&image) {
-            true => metadata.look_after_sessions(now, &image).await,
+            true => metadata.check_sessions(now, &image).await,
             false => {
-                metadata.peers().sessions.lock().resign();
+                metadata.controller_client().sessions.lock().resign();
                 IDLE
             }
         };
@@ -51,20 +51,20 @@ pub(super) async fn keep_sessions(
             biased;
             changed = role.changed() => if changed.is_err() { return },
             changed = images.changed() => if changed.is_err() { return },
-            changed = heard.changed() => if changed.is_err() { return },
+            changed = fenced_heartbeats.changed() => if changed.is_err() { return },
             () = rt::sleep(wait) => {}
         }
     }
 }
 
-impl Metadata {
-    /// Sends heartbeats from now on: clients are answered, and may be told of this node.
+impl MetadataHandle {
+    /// Starts to send heartbeats: this node serves clients, and may be listed to them.
     pub fn start_heartbeats(&self) {
         rt::spawn(send(self.downgrade()));
     }
 
-    /// Says that this node stops: clients are told of it no longer, and its replicas are not in sync as shown. Returns when
-    /// that is recorded, or cannot be in this time.
+    /// Announces that this node stops: it is not listed to clients any more, and its replicas are shown as out of sync.
+    /// Returns when that is recorded, or `wait` has passed.
     pub async fn announce_stop(&self, wait: Duration) {
         self.stopping().store(true, Ordering::Relaxed);
         let image = self.image();
@@ -74,44 +74,48 @@ impl Metadata {
         if fencing::decide(&image, &change).is_none() {
             return;
         }
-        if let Err(error) = self.peers().change(Ask::SetLiveness(change), false, wait).await {
+        if let Err(error) = self.controller_client().submit(ControllerRequest::SetLiveness(change), false, wait).await {
             tracing::warn!(
                 "the others are not told that this node stops, and find out when its session expires: {error}"
             );
         }
     }
 
-    /// One look at all sessions; how long it is until the next.
-    async fn look_after_sessions(&self, role: Role, image: &MetadataImage) -> Duration {
-        let (peers, config) = (self.peers(), &image.config.liveness);
+    /// Checks all sessions once; returns the time until the next check.
+    async fn check_sessions(&self, role: Role, image: &MetadataImage) -> Duration {
+        let (client, config) = (self.controller_client(), &image.config.liveness);
         let due = || {
             let moment = (rt::now(), rt::wall_clock_ms());
-            peers.sessions.lock().due(role.term.0, image, config.session_timeout, moment)
+            client.sessions.lock().due(role.term.0, image, config.session_timeout, moment)
         };
         let mut changes = due();
         if changes.iter().any(|change| change.to.fenced.is_some()) {
-            // A leader that was cut off has heard nothing for that reason: it begins anew when a majority confirms it.
-            if peers.read_here().await.is_err() {
-                peers.sessions.lock().resign();
+            // A leader that was partitioned away received no heartbeats for that reason: it grants new sessions once a
+            // majority confirms it.
+            if client.local_read_index().await.is_err() {
+                client.sessions.lock().resign();
                 return config.heartbeat_interval;
             }
             changes = due();
         }
         let recorded = changes.into_iter().map(|change| async move {
-            match (peers.here(Ask::SetLiveness(change), false, config.session_timeout).await, change.to.fenced) {
+            match (
+                client.submit_locally(ControllerRequest::SetLiveness(change), false, config.session_timeout).await,
+                change.to.fenced,
+            ) {
                 (Ok(_), Some(why)) => tracing::warn!(node = change.node.0, "fenced: {why}"),
                 (Ok(_), None) => tracing::info!(node = change.node.0, "not fenced any more"),
                 (Err(error), _) => tracing::debug!(node = change.node.0, "not recorded whether it lives: {error}"),
             }
         });
         join_all(recorded).await;
-        let next = peers.sessions.lock().next_look(config.session_timeout, config.heartbeat_interval, rt::now());
+        let next = client.sessions.lock().next_check(config.session_timeout, config.heartbeat_interval, rt::now());
         next.max(LivenessConfig::INTERVAL_MIN)
     }
 }
 
-/// What makes a heartbeat due at once: another leader, another registration, that the node was fenced.
-fn situation(metadata: &Metadata, role: Role) -> impl PartialEq + use<> {
+/// The state whose change makes a heartbeat due at once: another leader, another registration, the node being fenced.
+fn situation(metadata: &MetadataHandle, role: Role) -> impl PartialEq + use<> {
     let image = metadata.image();
     let own = image.nodes.get(&metadata.node_id()).map(|record| (record.epoch, record.is_fenced()));
     (role.term, role.leader, role.ready, own, fencing::is_in_force(&image))
@@ -119,7 +123,7 @@ fn situation(metadata: &Metadata, role: Role) -> impl PartialEq + use<> {
 
 async fn send(metadata: Weak<Inner>) {
     loop {
-        let Some(here) = Metadata::upgrade(&metadata) else { return };
+        let Some(here) = MetadataHandle::upgrade(&metadata) else { return };
         let (mut images, mut roles) = (here.watch(), here.group().role());
         let (image, role) = (images.borrow_and_update().clone(), *roles.borrow_and_update());
         if role.stopped || here.stopping().load(Ordering::Relaxed) {
@@ -129,8 +133,8 @@ async fn send(metadata: Weak<Inner>) {
         let before = situation(&here, role);
         let until = rt::now() + interval;
         if let Some(record) = image.nodes.get(&here.node_id()).filter(|_| fencing::is_in_force(&image)) {
-            let beat = Heartbeat { node: record.id, epoch: record.epoch };
-            if let Err(error) = here.peers().beat(beat, interval).await {
+            let heartbeat = Heartbeat { node: record.id, epoch: record.epoch };
+            if let Err(error) = here.controller_client().send_heartbeat(heartbeat, interval).await {
                 tracing::debug!("no heartbeat: {error}");
             }
         }
@@ -142,7 +146,7 @@ async fn send(metadata: Weak<Inner>) {
                 changed = images.changed() => if changed.is_err() { return },
                 () = rt::sleep_until(until) => break,
             }
-            let Some(here) = Metadata::upgrade(&metadata) else { return };
+            let Some(here) = MetadataHandle::upgrade(&metadata) else { return };
             let role = *roles.borrow_and_update();
             drop(images.borrow_and_update());
             if role.stopped || situation(&here, role) != before {

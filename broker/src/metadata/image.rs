@@ -1,7 +1,7 @@
-//! What everybody reads: nodes, topics, shards, intents at one index of the metadata group. Immutable, swapped whole.
+//! The metadata image: nodes, topics, shards, intents at one index of the metadata group. Immutable, swapped whole.
 //!
 //! Changing an image copies only what changed (`SharedMap`, `Arc`): readers keep theirs as long as they like.
-//! May not know: how it came about (`machine`) and who wants it changed (`controller`).
+//! May not know: how it is computed (`state_machine`) and how it is changed (`controller`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,10 +21,10 @@ pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 /// Name of the topic that holds the state of transactions.
 pub const TRANSACTION_STATE: &str = "__transaction_state";
 
-/// So many voters of the metadata group are kept, drained or not.
+/// The metadata group keeps at least this many voters, on drained nodes if necessary.
 const METADATA_VOTERS_MIN: usize = 3;
 
-/// One Raft group that carries partitions (or the metadata). Never used again.
+/// One Raft group that carries partitions (or the metadata). Ids are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ShardId(pub u64);
 
@@ -44,11 +44,11 @@ impl fmt::Display for ShardId {
 pub enum ShardKind {
     /// The metadata group.
     Metadata,
-    /// Carries partitions of many topics.
+    /// Carries partitions of several topics.
     Pool {
         /// Number of replicas.
         factor: i16,
-        /// True when it was made for a manual assignment: its set of nodes was named by a client.
+        /// True when it was created for a manual assignment: a client named its set of nodes.
         pinned: bool,
     },
     /// Carries partitions of `__consumer_offsets` alone.
@@ -60,40 +60,41 @@ pub enum ShardKind {
 /// One copy of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplicaRecord {
-    /// The Raft member; never used again.
+    /// The id of the Raft member; never reused.
     pub id: ReplicaId,
-    /// Where it lives.
+    /// Its node.
     pub node: NodeId,
     /// The data directory it is bound to (its random id in `node.json`).
     pub directory: Uuid,
 }
 
-/// One shard as recorded.
+/// A shard as recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardRecord {
     /// Its id.
     pub id: ShardId,
     /// What it is for.
     pub kind: ShardKind,
-    /// The replicas that it is to have, preferred leader first.
+    /// The intended replicas, preferred leader first.
     pub replicas: Vec<ReplicaRecord>,
-    /// Those of them that may not have everything yet: until its leader says that all are members.
+    /// Those of them that may not be caught up yet: until its leader reports that all are members.
     pub adding: Vec<ReplicaId>,
-    /// Replicas that are to go: members until its leader says that they are not.
+    /// Replicas that are to be removed: members until its leader reports that they are not.
     pub leaving: Vec<ReplicaRecord>,
-    /// The replicas that found the group, whether they are still there or not; all others come as members that know nothing.
+    /// The replicas with which the group was created, whether they still exist or not; all others begin as empty
+    /// members.
     pub founders: Vec<ReplicaId>,
     /// Metadata index at which it was recorded.
     pub created: RaftIndex,
 }
 
 impl ShardRecord {
-    /// All that are members, or are to be.
+    /// All replicas that are members, or are to become members.
     pub fn members(&self) -> impl Iterator<Item = &ReplicaRecord> {
         self.replicas.iter().chain(&self.leaving)
     }
 
-    /// True while its members are not known to be those that it is to have.
+    /// True until its leader has reported that the members are the intended ones.
     #[must_use]
     pub fn is_moving(&self) -> bool {
         !self.adding.is_empty() || !self.leaving.is_empty()
@@ -103,19 +104,19 @@ impl ShardRecord {
         self.adding.contains(&replica.id)
     }
 
-    /// The nodes of its members, and of those that are to be: what it is to have first.
+    /// The nodes of its members and future members: those of intended replicas first.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         distinct(self.members().map(|replica| replica.node))
     }
 
-    /// The nodes of members that have what is committed, as far as is recorded.
+    /// The nodes of members that have the committed entries, as far as the metadata records it.
     #[must_use]
     pub fn in_sync_nodes(&self) -> Vec<NodeId> {
         distinct(self.members().filter(|replica| !self.is_adding(replica)).map(|replica| replica.node))
     }
 
-    /// Nodes that are getting a replica. One that is rebuilt where its predecessor was is not meant.
+    /// Nodes that are getting a replica; not those where a replica is rebuilt on the node of its predecessor.
     #[must_use]
     pub fn adding_nodes(&self) -> Vec<NodeId> {
         let adding = self.replicas.iter().filter(|replica| self.is_adding(replica)).map(|replica| replica.node);
@@ -129,7 +130,8 @@ impl ShardRecord {
         distinct(leaving.filter(|node| self.replicas.iter().all(|replica| replica.node != *node)))
     }
 
-    /// The nodes as they were before what is under way, each that is leaving in the place of one that came.
+    /// The nodes before the move in progress, each node that is losing its replica in the position of one that is
+    /// getting a replica.
     #[must_use]
     pub fn nodes_before(&self) -> Vec<NodeId> {
         let adding = self.adding_nodes();
@@ -145,7 +147,7 @@ impl ShardRecord {
         before
     }
 
-    /// The ids of the replicas that it is to have.
+    /// The ids of the intended replicas.
     #[must_use]
     pub fn wanted(&self) -> BTreeSet<ReplicaId> {
         self.replicas.iter().map(|replica| replica.id).collect()
@@ -157,14 +159,14 @@ fn distinct(nodes: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
     nodes.filter(|node| seen.insert(*node)).collect()
 }
 
-/// Where clients or nodes reach a node.
+/// An address at which clients or nodes reach a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerEndpoint {
     /// Listener name, as in `listeners`.
     pub name: String,
-    /// Host that clients are told.
+    /// Advertised host.
     pub host: String,
-    /// Port that clients are told.
+    /// Advertised port.
     pub port: u16,
 }
 
@@ -179,15 +181,15 @@ pub struct DirectoryRecord {
     pub free_bytes: u64,
 }
 
-/// What is to become of a node.
+/// The intended state of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum NodeState {
     /// It holds replicas and leads.
     #[default]
     Active,
-    /// It is to hold nothing and to lead nothing, until an operator says otherwise.
+    /// It is to hold no replicas and to lead nothing, until an operator ends the drain.
     Draining,
-    /// The same; and it is forgotten when it holds nothing.
+    /// The same; and it is removed once it holds nothing.
     Leaving,
 }
 
@@ -195,7 +197,7 @@ impl NodeState {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Active, Self::Draining, Self::Leaving];
 
-    /// As operators are told.
+    /// The name that operators see.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -206,14 +208,14 @@ impl NodeState {
     }
 }
 
-/// One node as registered.
+/// A node as registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRecord {
     /// Broker id.
     pub id: NodeId,
     /// Its zone: `broker.rack`.
     pub rack: Option<String>,
-    /// What clients are told, by listener.
+    /// The advertised addresses, by listener.
     pub listeners: Vec<ListenerEndpoint>,
     /// Its data directories.
     pub directories: Vec<DirectoryRecord>,
@@ -223,35 +225,36 @@ pub struct NodeRecord {
     pub levels: Levels,
     /// Metadata index of the registration: grows with every start.
     pub epoch: RaftIndex,
-    /// What is to become of it. A node does not say that itself: a start changes nothing of it.
+    /// Its intended state. A node does not register that itself: a start does not change it.
     pub state: NodeState,
-    /// Whether it lives. A node does not say that itself either, but for when it stops.
+    /// Whether it is fenced. A node does not register that itself either; it only announces its stop.
     pub liveness: Liveness,
 }
 
-/// The name under which a node records where other nodes reach it. Clients' listeners cannot have it: theirs are upper case.
+/// The name of the listener for other nodes in a node's record. Listeners for clients cannot have it: their names are
+/// upper case.
 pub const CLUSTER_LISTENER: &str = "ottla.cluster";
 
 impl NodeRecord {
-    /// True if it may be given replicas, and lead.
+    /// True if it may get replicas, and lead.
     #[must_use]
     pub fn takes_replicas(&self) -> bool {
         self.state == NodeState::Active
     }
 
-    /// True if it has no session, or stops: clients are told of it only as long as it still leads something.
+    /// True if it has no session, or is stopping: it is listed to clients only as long as it still leads something.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         self.liveness.fenced.is_some()
     }
 
-    /// What it is now, as operators are told: why it is fenced, or else what is to become of it.
+    /// Its state as operators see it: why it is fenced, or else its intended state.
     #[must_use]
     pub fn state_name(&self) -> &'static str {
         self.liveness.fenced.map_or(self.state.name(), FenceReason::name)
     }
 
-    /// Where other nodes reach it, if they do.
+    /// The address for other nodes, if it has one.
     #[must_use]
     pub fn cluster_endpoint(&self) -> Option<&ListenerEndpoint> {
         self.endpoint(CLUSTER_LISTENER)
@@ -260,25 +263,25 @@ impl NodeRecord {
     /// The same as `host:port`.
     #[must_use]
     pub fn cluster_address(&self) -> Option<String> {
-        let told = self.cluster_endpoint()?;
-        Some(Endpoint { host: told.host.clone(), port: told.port }.to_string())
+        let endpoint = self.cluster_endpoint()?;
+        Some(Endpoint { host: endpoint.host.clone(), port: endpoint.port }.to_string())
     }
 
-    /// What clients of the listener `name` are told.
+    /// The advertised address of the listener `name`.
     #[must_use]
     pub fn endpoint(&self, name: &str) -> Option<&ListenerEndpoint> {
         self.listeners.iter().find(|listener| listener.name == name)
     }
 }
 
-/// Where a partition lives: a cache of what the shards' logs decide (design section 6).
+/// The shard of a partition: a cache of what the shards' logs decide (design section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionRoute {
     /// The shard that carries it.
     pub shard: ShardId,
     /// Leader epoch = this + the shard's term.
     pub epoch_base: i32,
-    /// Metadata index of the intent that put it there.
+    /// Metadata index of the intent that assigned it to the shard.
     pub intent: RaftIndex,
 }
 
@@ -287,13 +290,13 @@ pub struct PartitionRoute {
 pub struct Topic {
     /// Its name.
     pub name: Arc<str>,
-    /// Its id: never zero, a new one when a topic is made again under the same name.
+    /// Its id: never zero, a new one when a topic is created again under the same name.
     pub id: Uuid,
     /// True for the broker's own topics.
     pub internal: bool,
     /// The configuration in force: overrides over this node's defaults. Not replicated state.
     pub config: Arc<TopicConfig>,
-    /// What was set for this topic, by Kafka's names.
+    /// The values set for this topic, by Kafka's names.
     pub overrides: Arc<BTreeMap<String, String>>,
     /// By partition number.
     pub partitions: Arc<Vec<PartitionRoute>>,
@@ -319,27 +322,27 @@ impl Topic {
     }
 }
 
-/// What a shard is asked to do with partitions.
+/// What a shard is to do with partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IntentKind {
     /// Carry them from now on.
     Adopt,
-    /// Give them up; their topic was deleted.
+    /// Remove them; their topic was deleted.
     Drop,
 }
 
-/// Names an intent; ordered so that the intents of one shard lie together, oldest first.
+/// The key of an intent; ordered so that the intents of one shard are adjacent, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IntentKey {
     /// The shard that is to act.
     pub shard: ShardId,
-    /// Metadata index of the command that made it; every entry that carries it out names this index.
+    /// Metadata index of the command that created it; every entry that carries it out names this index.
     pub index: RaftIndex,
-    /// The topic whose partitions are meant.
+    /// The topic of the partitions.
     pub topic: Uuid,
 }
 
-/// A change of ownership that a shard has not reported done. Ends only by Done or Abort in the shard's log.
+/// A change of ownership that a shard has not reported as ended. It ends only by Done or Abort in the shard's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// What to do.
@@ -348,15 +351,15 @@ pub struct Intent {
     pub partitions: Vec<(i32, i32)>,
 }
 
-/// Everything at one index of the metadata group.
+/// The metadata at one index of the metadata group.
 #[derive(Debug, Clone, Default)]
 pub struct MetadataImage {
     /// Index of the last entry that is in it.
     pub index: RaftIndex,
     /// The cluster's id: 22 characters, minted once. Empty before bootstrap.
     pub cluster_id: Arc<str>,
-    /// The feature level in force, which every registered node understands: whoever writes a format that a release brought asks
-    /// here whether it may.
+    /// The feature level in force, which every registered node understands: code that writes a format of a new release
+    /// checks this level first.
     pub level: FeatureLevel,
     /// Nodes by id.
     pub nodes: Arc<BTreeMap<NodeId, NodeRecord>>,
@@ -366,7 +369,7 @@ pub struct MetadataImage {
     pub topics_by_id: SharedMap<Uuid, Arc<Topic>>,
     /// Shards by id, the metadata group included.
     pub shards: Arc<BTreeMap<ShardId, Arc<ShardRecord>>>,
-    /// What shards have not reported done.
+    /// The intents that shards have not reported as ended.
     pub intents: SharedMap<IntentKey, Arc<Intent>>,
     /// Dynamic broker settings: for all nodes (`None`) and for one.
     pub broker_configs: Arc<BTreeMap<Option<NodeId>, BTreeMap<String, String>>>,
@@ -376,9 +379,9 @@ pub struct MetadataImage {
     pub partitions_by_shard: Arc<BTreeMap<ShardId, u64>>,
     /// The first producer id that no block contains.
     pub next_producer_id: i64,
-    /// The first replica id that was never given.
+    /// The first replica id that was never used.
     pub next_replica_id: u64,
-    /// The first shard id that was never given.
+    /// The first shard id that was never used.
     pub next_shard_id: u64,
     /// Rolling checksum over all changes up to `index`: equal on all nodes (I6).
     pub checksum: u64,
@@ -403,7 +406,7 @@ impl MetadataImage {
         self.shards.get(&id)
     }
 
-    /// Nodes that the cluster has, or will have when all that found it have joined.
+    /// Number of nodes that the cluster has, or will have once all founders are registered.
     #[must_use]
     pub fn expected_nodes(&self) -> usize {
         let founders = self.shards.get(&ShardId::METADATA).map_or(0, |shard| shard.replicas.len());
@@ -422,13 +425,13 @@ impl MetadataImage {
         self.nodes.get(&node).is_some_and(NodeRecord::is_fenced)
     }
 
-    /// True if a node may be given replicas, and lead.
+    /// True if a node may get replicas, and lead.
     #[must_use]
     pub fn takes_replicas(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(NodeRecord::takes_replicas)
     }
 
-    /// The replica that is to lead a shard: the first that does not lie on a node that is being emptied.
+    /// The preferred leader of a shard: the first replica that is not on a drained node.
     #[must_use]
     pub fn preferred_leader<'a>(&self, shard: &'a ShardRecord) -> Option<&'a ReplicaRecord> {
         let emptied = |node: &NodeRecord| !node.takes_replicas();
@@ -436,8 +439,8 @@ impl MetadataImage {
         shard.replicas.iter().find(stays).or(shard.replicas.first())
     }
 
-    /// Replicas of the metadata group that only learn: those on nodes that are being emptied. As with other shards, what a
-    /// drained node does stays where nobody else could do it: of fewer than three voters none could fail.
+    /// Replicas of the metadata group that are learners: those on nodes that are drained. As with other shards, a
+    /// drained node keeps what no other node could take over: with fewer than three voters none could fail.
     #[must_use]
     pub fn observers(&self) -> BTreeSet<ReplicaId> {
         let Some(record) = self.shard(ShardId::METADATA) else { return BTreeSet::new() };
@@ -452,17 +455,17 @@ impl MetadataImage {
         if observers.len() < record.replicas.len() { observers } else { BTreeSet::new() }
     }
 
-    /// The node's replica of the metadata, if it is all that is left on a node that is to be forgotten.
+    /// The node's replica of the metadata, if the node is to be removed and holds no other replica.
     #[must_use]
-    pub fn dismissed(&self, node: NodeId) -> Option<ReplicaId> {
-        let metadata = self.shard(ShardId::METADATA).filter(|_| self.is_going(node))?;
+    pub fn decommissioned_replica(&self, node: NodeId) -> Option<ReplicaId> {
+        let metadata = self.shard(ShardId::METADATA).filter(|_| self.is_decommissioned(node))?;
         metadata.members().filter(|replica| replica.node == node).map(|replica| replica.id).max()
     }
 
-    /// True if the node is to be forgotten and has given up all that it held of shards. There is no way back from here: its
-    /// replica of the metadata may be gone, and nobody may take part again under the id of one that is.
+    /// True if the node is to be removed and holds no replicas of other shards any more. That is final: its replica of
+    /// the metadata may be gone, and a replica id that is gone must never vote again.
     #[must_use]
-    pub fn is_going(&self, node: NodeId) -> bool {
+    pub fn is_decommissioned(&self, node: NodeId) -> bool {
         let leaves = self.nodes.get(&node).is_some_and(|record| record.state == NodeState::Leaving);
         let others = self.shards.values().filter(|shard| shard.id != ShardId::METADATA);
         leaves && others.flat_map(|shard| shard.members()).all(|replica| replica.node != node)

@@ -1,5 +1,5 @@
-//! The metadata image against a model of plain maps that are written from the rules: what was ever given is never given
-//! again, names and ids are taken or free, and a partition has an open intent until its shard has reported the end.
+//! The metadata image against a model of plain maps that are written from the rules: ids are never reused, names and
+//! ids are taken or free, and a partition has an open intent until its shard has reported the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::image::{
 };
 use super::levels::{FeatureLevel, Levels};
 use super::liveness::{FenceReason, Liveness};
-use super::machine::{Machine, Outcome, Refusal};
 use super::placement_tests::node;
+use super::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::config::Config;
 
 type Values = BTreeMap<String, String>;
@@ -38,7 +38,8 @@ struct Model {
     leaving: BTreeMap<u64, Vec<ReplicaRecord>>,
     adding: BTreeMap<u64, BTreeSet<ReplicaId>>,
     topics: BTreeMap<Uuid, Topic>,
-    /// What each shard has not reported done: the partitions to adopt or to drop, by shard, index and topic.
+    /// The intents that each shard has not reported as ended: the partitions to adopt or to drop, by shard, index and
+    /// topic.
     intents: BTreeMap<(u64, u64, Uuid), (IntentKind, BTreeSet<i32>)>,
     configs: BTreeMap<Option<i32>, Values>,
     producer_ids: i64,
@@ -113,7 +114,7 @@ impl Model {
     fn intend(&mut self, kind: IntentKind, index: u64, topic: Uuid, number: usize, shard: u64) {
         let intent = self.intents.entry((shard, index, topic)).or_insert((kind, BTreeSet::new()));
         if intent.0 != kind {
-            // What was to be adopted is to be dropped at once.
+            // A partition that was to be adopted is to be dropped at once.
             *intent = (kind, BTreeSet::new());
         }
         intent.1.insert(i32::try_from(number).unwrap());
@@ -274,7 +275,7 @@ impl Model {
             };
             assert!(topic.partitions.iter().copied().eq(expected.partitions.iter().map(route)));
             expected.partitions.iter().for_each(|(shard, _)| *carried.entry(*shard).or_default() += 1);
-            // What is set nearest to the topic wins: for it, for the node, for all nodes, else the default.
+            // The most specific value wins: the topic's, the node's, that of all nodes, else the default.
             let of = |values: Option<&Values>, name: &str| values.and_then(|values| values.get(name)).cloned();
             let set = of(Some(&expected.overrides), "retention.ms")
                 .or_else(|| of(self.configs.get(&Some(THIS_NODE)), "log.retention.ms"))
@@ -422,9 +423,10 @@ fn the_image_is_what_a_model_of_plain_maps_says() {
     config.node_id = NodeId(THIS_NODE);
     let config = Arc::new(config);
     lives(6_000, 150, |random, steps| {
-        let (mut machine, mut model) = (Machine::new(Arc::clone(&config)), Model::default());
+        let (mut machine, mut model) = (MetadataStateMachine::new(Arc::clone(&config)), Model::default());
         for index in 1..=steps {
-            // Several commands in one entry, as the writer packs them: each is decided on what those before it made.
+            // Several commands in one entry, as the controller batches them: each is decided on the result of those
+            // before it.
             let mut commands = Vec::new();
             let mut expected = Vec::new();
             for _ in 0..=random.below(3) {
@@ -437,7 +439,7 @@ fn the_image_is_what_a_model_of_plain_maps_says() {
             model.check(machine.image());
             if random.once_in(20) {
                 let records = machine.all_records();
-                machine = Machine::restore(Arc::clone(&config), RaftIndex(index), &records).unwrap();
+                machine = MetadataStateMachine::restore(Arc::clone(&config), RaftIndex(index), &records).unwrap();
                 model.check(machine.image());
             }
         }

@@ -1,13 +1,16 @@
-//! Feature levels (KIP-584): which formats of its own a cluster may use, so that a release never writes what a node of the
-//! release before could not read while nodes are upgraded one by one.
+//! Feature levels (KIP-584): which formats of its own a cluster may use, so that a release never writes what a node of
+//! the release before could not read while nodes are upgraded one by one.
 //!
-//! There is one feature, `ottla.version`. Each build understands a range of its levels, and a node registers its build's range;
-//! the metadata group holds the level in force, which is one that every registered node understands. A release that brings a
-//! new format (of a command, a record, a message) raises [`Levels::OWN`]`.newest` and writes that format only where
-//! `MetadataImage::level` has reached it. Kafka's own features (metadata.version, transaction.version, ...) are not told: their
-//! levels stand for KRaft's records and for protocols that are not served here, and a client that finds none uses none of them.
-//! Whatever was written before there were levels is level 1, and a range of level 1 alone is not written at all: so builds before
-//! levels read it. May not know: who raises a level (`features`), what depends on one.
+//! - There is one feature, `ottla.version`. Each build understands a range of its levels, and a node registers its
+//!   build's range; the metadata group holds the level in force, which is one that every registered node understands.
+//! - A release that brings a new format (of a command, a record, a message) raises [`Levels::OWN`]`.newest` and writes
+//!   that format only where `MetadataImage::level` has reached it.
+//! - Kafka's own features (metadata.version, transaction.version, ...) are not listed to clients: their levels stand
+//!   for KRaft's records and for protocols that are not served here, and a client that finds none uses none of them.
+//! - Everything that was written before there were levels has level 1, and a range of level 1 alone is not written at
+//!   all: so builds before levels read it.
+//!
+//! May not know: how a level is raised (`features`), what depends on one.
 
 use std::fmt;
 
@@ -19,7 +22,7 @@ pub const FEATURE: &str = "ottla.version";
 pub struct FeatureLevel(pub i16);
 
 impl FeatureLevel {
-    /// Of everything that does not say its level.
+    /// The level of everything that was written without a level.
     pub const FIRST: Self = Self(1);
 }
 
@@ -45,9 +48,9 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// Of a build that does not say.
+    /// The range of a build that registers none.
     pub const FIRST: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel::FIRST };
-    /// Of this build.
+    /// The range of this build.
     pub const OWN: Self = Self { oldest: FeatureLevel::FIRST, newest: FeatureLevel(2) };
 
     /// True if it understands `level`.

@@ -1,4 +1,4 @@
-//! The metadata group as it runs: founded, changed, stopped, opened again, on a log in memory and in simulation.
+//! A running metadata group: founded, changed, stopped, opened again, on a log in memory and in simulation.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -41,7 +41,7 @@ struct Kept {
 pub(super) struct Memory(Arc<Mutex<Kept>>);
 
 impl Memory {
-    /// What a checkpoint taken now would hold.
+    /// The contents of a checkpoint taken now.
     fn checkpoint(&self) {
         let source = self.0.lock().source.clone().and_then(|source| source.upgrade());
         let Some(cut) = source.and_then(|source| source.cut()) else { return };
@@ -98,7 +98,7 @@ impl Directory for Memory {
     fn checkpointed(&self, _: ReplicaId) -> Option<LogId> {
         None
     }
-    // One voter: there is nobody to give a snapshot to, or to take one from.
+    // One voter: there is no other replica to send a snapshot to, or to receive one from.
     fn snapshot_of(&self, _: ReplicaId) -> BoxFuture<'_, io::Result<Option<ReplicaSnapshot>>> {
         Box::pin(std::future::ready(Ok(None)))
     }
@@ -159,10 +159,10 @@ impl EntryLog for Memory {
 }
 
 /// A node on `memory`.
-async fn start(memory: &Memory, config: Config) -> Result<(Metadata, RaftHost), StartError> {
+async fn start(memory: &Memory, config: Config) -> Result<(MetadataHandle, RaftHost), StartError> {
     let recovered: Vec<_> = memory.recovered().into_iter().collect();
     assert!(recovered.iter().all(is_metadata));
-    start_with(memory, config, &recovered, Seeds::alone(Arc::default())).await
+    start_with(memory, config, &recovered, Seeds::single_node(Arc::default())).await
 }
 
 async fn start_with(
@@ -170,14 +170,14 @@ async fn start_with(
     config: Config,
     recovered: &[RecoveredReplica],
     seeds: Seeds,
-) -> Result<(Metadata, RaftHost), StartError> {
+) -> Result<(MetadataHandle, RaftHost), StartError> {
     let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
     let directory = Uuid::from_u128(1);
     let free = DirectoryRecord { id: directory, path: "/data".into(), free_bytes: 100 };
     let local = LocalNode::from_config(&config, vec![free]);
     let home = (Arc::new(memory.clone()) as Arc<dyn Directory>, directory);
     let kept = metadata_among(recovered);
-    let metadata = Metadata::start(&host, home, kept, local, Arc::new(config), seeds).await?;
+    let metadata = MetadataHandle::start(&host, home, kept, local, Arc::new(config), seeds).await?;
     Ok((metadata, host))
 }
 
@@ -195,7 +195,7 @@ fn a_node_that_held_what_nobody_can_name_founds_no_cluster() {
         let known = memory.recovered().unwrap();
         let nameless = RecoveredReplica { creation: Bytes::new(), lost: Some("its creation is gone".into()), ..known };
         let outcome =
-            start_with(&Memory::default(), Config::default(), &[nameless], Seeds::alone(Arc::default())).await;
+            start_with(&Memory::default(), Config::default(), &[nameless], Seeds::single_node(Arc::default())).await;
         assert!(matches!(outcome, Err(StartError::Lost { .. })));
     });
 }
@@ -204,7 +204,7 @@ fn a_node_that_held_what_nobody_can_name_founds_no_cluster() {
 fn a_node_that_has_left_its_cluster_founds_no_other_one() {
     sim::run(9, || async {
         let memory = Memory::default();
-        let outcome = start_with(&memory, Config::default(), &[], Seeds::alone(Arc::default()).to_join_only()).await;
+        let outcome = start_with(&memory, Config::default(), &[], Seeds::single_node(Arc::default()).join_only()).await;
         assert!(matches!(outcome, Err(StartError::LeftAlone)));
         assert!(memory.recovered().is_none());
     });
@@ -270,7 +270,7 @@ fn a_node_with_several_seeds_does_not_found_a_cluster_of_its_own() {
 }
 
 #[test]
-fn many_who_want_one_topic_make_it_once() {
+fn concurrent_auto_creations_create_a_topic_once() {
     sim::run_twice(3, || async {
         let (metadata, host) = start(&Memory::default(), Config::default()).await.unwrap();
         let before = metadata.image().index;
@@ -291,7 +291,7 @@ fn many_who_want_one_topic_make_it_once() {
 }
 
 #[test]
-fn what_is_asked_together_becomes_few_entries() {
+fn concurrent_requests_become_few_entries() {
     sim::run(4, || async {
         let (metadata, host) = start(&Memory::default(), Config::default()).await.unwrap();
         let before = metadata.image().index;
@@ -306,7 +306,7 @@ fn what_is_asked_together_becomes_few_entries() {
 }
 
 #[test]
-fn two_who_create_the_same_topic_get_one_success() {
+fn of_two_concurrent_creations_of_a_topic_one_succeeds() {
     sim::run_twice(5, || async {
         let (metadata, host) = start(&Memory::default(), Config::default()).await.unwrap();
         let both = join_all((0..2).map(|_| metadata.create_topics(vec![named("t", 1)], false, PATIENCE))).await;

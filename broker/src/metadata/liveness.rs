@@ -1,9 +1,10 @@
-//! Whether a node lives, as the cluster's metadata has it: fenced or not, why, and since when.
+//! The liveness of a node as the metadata records it: fenced or not, why, and since when.
 //!
-//! A node is fenced when its session has expired, or when it says that it stops. What follows from that is derived where clients
-//! are answered: brokers that are listed, offline replicas, the in-sync replicas as shown. Votes, membership, acknowledgements
-//! and `min.insync.replicas` go by what replicas themselves say and never look here. There is one record per node and
-//! transition, from feature level 2 on. May not know: which transitions are made (`fencing`).
+//! A node is fenced when its session has expired, or when it announces its stop. The effects are derived where
+//! responses to clients are made: the listed brokers, offline replicas, the in-sync replicas as shown. Votes,
+//! membership, acknowledgements and `min.insync.replicas` depend on what replicas themselves acknowledge and never on
+//! this record. One record is written per transition of a node, from feature level 2 on. May not know: which
+//! transitions are made (`fencing`).
 
 use std::fmt;
 
@@ -13,7 +14,7 @@ use ottla_storage::ids::RaftIndex;
 use super::levels::FeatureLevel;
 use crate::codec::{CodecError, Reader, Writer};
 
-/// Below this level a node of an earlier release could not read what is recorded: nothing is fenced.
+/// Below this level a node of an earlier release could not read the record: no node is fenced.
 pub(super) const LEVEL: FeatureLevel = FeatureLevel(2);
 
 /// Why a node is fenced.
@@ -21,26 +22,26 @@ pub(super) const LEVEL: FeatureLevel = FeatureLevel(2);
 pub enum FenceReason {
     /// It sent no heartbeat for `broker.session.timeout.ms`.
     SessionExpired,
-    /// It said that it stops, after it had handed over what it led.
+    /// It announced its stop, after it had transferred its leaderships.
     Stopped,
     /// It is registered and has sent no heartbeat yet.
     Starting,
 }
 
-/// Whether a node lives.
+/// Whether a node is fenced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Liveness {
-    /// Why clients are not told of it; `None`: they are.
+    /// Why the node is fenced, so not listed to clients; `None`: it is not fenced.
     pub fenced: Option<FenceReason>,
-    /// Wall clock of the last transition, of the node that noticed it; 0 if there was none.
+    /// Wall clock of the last transition, by the node that detected it; 0 if there was none.
     pub since_ms: i64,
 }
 
-/// A transition that is to be recorded.
+/// A transition to record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LivenessChange {
     pub(super) node: NodeId,
-    /// The registration that it is about: void if the node has registered again.
+    /// The registration that the transition is for: it is void if the node has registered again.
     pub(super) epoch: RaftIndex,
     pub(super) to: Liveness,
 }
@@ -49,7 +50,7 @@ impl FenceReason {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::SessionExpired, Self::Stopped, Self::Starting];
 
-    /// As operators are told.
+    /// The name that operators see.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -71,13 +72,13 @@ impl fmt::Display for FenceReason {
 }
 
 impl Liveness {
-    /// Of a node that is registered for the first time, in a cluster at `level`.
+    /// The liveness of a node that is registered for the first time, in a cluster at `level`.
     pub(super) fn of_new_node(level: FeatureLevel) -> Self {
         Self { fenced: (level >= LEVEL).then_some(FenceReason::Starting), since_ms: 0 }
     }
 
-    /// After the node has been registered once more. A new process says nothing of the last one's death: a node that was not
-    /// fenced keeps its session, one that was comes back with its first heartbeat.
+    /// The liveness after the node is registered again. A new process does not prove that the session of the last one
+    /// expired: a node that was not fenced keeps its session, one that was fenced is unfenced by its first heartbeat.
     pub(super) fn registered_again(self) -> Self {
         Self { fenced: self.fenced.map(|_| FenceReason::Starting), ..self }
     }

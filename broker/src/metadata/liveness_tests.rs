@@ -1,4 +1,4 @@
-//! Liveness: sessions, which transitions are recorded, and nodes that die, stop and come back over a simulated network.
+//! Liveness: sessions, which transitions are recorded, and nodes that crash, stop and restart over a simulated network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use super::cluster_tests::{Cluster, NODES, PATIENCE, machine_of, shut_down};
 use super::command::{Command, encode};
 use super::fencing::decide;
 use super::liveness::{FenceReason, Liveness, LivenessChange};
-use super::machine::Machine;
 use super::placement_tests::{apply, cluster, node};
 use super::records::Record;
 use super::sessions::{Heartbeat, Sessions};
+use super::state_machine::MetadataStateMachine;
 use super::*;
 use crate::config::Config;
 
@@ -28,7 +28,7 @@ const STOPPED: Option<FenceReason> = Some(FenceReason::Stopped);
 const STARTING: Option<FenceReason> = Some(FenceReason::Starting);
 
 /// Nodes 1 to 3 at this level; their registration has index 1.
-fn three_at(level: i16) -> Machine {
+fn three_at(level: i16) -> MetadataStateMachine {
     let mut machine = cluster((1..=3).map(|id| NodeRecord { levels: BOTH, ..node(id, None, &[100]) }).collect());
     apply(&mut machine, &[Command::SetFeatureLevel { level: FeatureLevel(level) }]);
     machine
@@ -44,7 +44,7 @@ fn change(id: i32, fenced: Option<FenceReason>, seconds: u64) -> LivenessChange 
     LivenessChange { node: NodeId(id), epoch: RaftIndex(1), to }
 }
 
-fn set(machine: &mut Machine, id: i32, fenced: Option<FenceReason>) {
+fn set(machine: &mut MetadataStateMachine, id: i32, fenced: Option<FenceReason>) {
     apply(machine, &[Command::SetNodeLiveness { node: NodeId(id), liveness: Liveness { fenced, since_ms: 5 } }]);
 }
 
@@ -52,7 +52,7 @@ fn beat(id: i32, epoch: u64) -> Heartbeat {
     Heartbeat { node: NodeId(id), epoch: RaftIndex(epoch) }
 }
 
-fn of(machine: &Machine, id: i32) -> Option<FenceReason> {
+fn of(machine: &MetadataStateMachine, id: i32) -> Option<FenceReason> {
     machine.image().nodes[&NodeId(id)].liveness.fenced
 }
 
@@ -62,7 +62,7 @@ fn a_node_is_fenced_when_its_session_expires_and_comes_back_with_its_heartbeat()
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(100)), [], "all are granted a session");
     let mut due = Vec::new();
     for second in 101..=109 {
-        (1..3).for_each(|id| sessions.hear(beat(id, 1), at(second).0));
+        (1..3).for_each(|id| sessions.record_heartbeat(beat(id, 1), at(second).0));
         due = sessions.due(4, machine.image(), TIMEOUT, at(second));
         assert_eq!(due.is_empty(), second < 109, "{second} s: {due:?}");
     }
@@ -70,12 +70,12 @@ fn a_node_is_fenced_when_its_session_expires_and_comes_back_with_its_heartbeat()
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(109)), due, "until it is recorded");
     set(&mut machine, 3, EXPIRED);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(110)), []);
-    sessions.hear(beat(3, 1), at(111).0);
+    sessions.record_heartbeat(beat(3, 1), at(111).0);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(111)), [change(3, None, 111)]);
 }
 
 #[test]
-fn a_new_leader_and_one_that_stood_still_grant_a_full_session() {
+fn a_new_leader_and_one_that_was_paused_grant_a_full_session() {
     let (machine, mut sessions) = (three_at(2), Sessions::default());
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(100)), []);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(104)), []);
@@ -93,22 +93,22 @@ fn a_new_leader_and_one_that_stood_still_grant_a_full_session() {
 }
 
 #[test]
-fn heartbeats_that_were_overtaken_say_nothing() {
+fn heartbeats_of_an_earlier_registration_are_ignored() {
     let (mut machine, mut sessions) = (three_at(2), Sessions::default());
     sessions.due(4, machine.image(), TIMEOUT, at(100));
-    sessions.hear(beat(3, 1), at(100).0);
+    sessions.record_heartbeat(beat(3, 1), at(100).0);
     set(&mut machine, 3, STOPPED);
-    sessions.hear(beat(3, 1), at(101).0);
+    sessions.record_heartbeat(beat(3, 1), at(101).0);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(101)), [], "it has said that it stops");
-    // It is registered again, and has not begun to serve.
+    // It is registered again, and does not serve yet.
     apply(&mut machine, &[Command::RegisterNode(NodeRecord { levels: BOTH, ..node(3, None, &[100]) })]);
     let epoch = machine.image().nodes[&NodeId(3)].epoch;
     assert_eq!(of(&machine, 3), STARTING);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(102)), []);
-    sessions.hear(beat(3, 1), at(102).0);
+    sessions.record_heartbeat(beat(3, 1), at(102).0);
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(103)), [], "sent by the process before");
-    sessions.hear(beat(3, epoch.0), at(103).0);
-    sessions.hear(beat(3, 1), at(103).0);
+    sessions.record_heartbeat(beat(3, epoch.0), at(103).0);
+    sessions.record_heartbeat(beat(3, 1), at(103).0);
     let back = LivenessChange { epoch, ..change(3, None, 103) };
     assert_eq!(sessions.due(4, machine.image(), TIMEOUT, at(103)), [back]);
 }
@@ -116,7 +116,8 @@ fn heartbeats_that_were_overtaken_say_nothing() {
 #[test]
 fn only_transitions_are_recorded_and_the_last_node_stays() {
     let mut machine = three_at(2);
-    let decided = |machine: &Machine, id, fenced| decide(machine.image(), &change(id, fenced, 1)).is_some();
+    let decided =
+        |machine: &MetadataStateMachine, id, fenced| decide(machine.image(), &change(id, fenced, 1)).is_some();
     assert!(!decided(&machine, 1, None) && !decided(&machine, 1, STARTING) && !decided(&machine, 9, EXPIRED));
     assert!(decided(&machine, 1, EXPIRED) && decided(&machine, 1, STOPPED));
     let stale = LivenessChange { epoch: RaftIndex(0), ..change(1, EXPIRED, 1) };
@@ -146,12 +147,13 @@ fn the_records_come_back_and_those_before_them_are_read() {
     let mut machine = three_at(2);
     set(&mut machine, 3, STOPPED);
     let restored =
-        Machine::restore(Arc::new(Config::default()), machine.image().index, &machine.all_records()).unwrap();
+        MetadataStateMachine::restore(Arc::new(Config::default()), machine.image().index, &machine.all_records())
+            .unwrap();
     assert_eq!(
         (restored.image().nodes.clone(), restored.checksum()),
         (machine.image().nodes.clone(), machine.checksum())
     );
-    // As long as nothing is to be told a node's record is as 0.4.0 wrote it, and what it wrote is read.
+    // With default liveness a node's record is as 0.4.0 wrote it; and the records of 0.4.0 are read.
     let unfenced = machine.image().nodes[&NodeId(1)].clone();
     let fenced = NodeRecord { liveness: Liveness { fenced: EXPIRED, since_ms: 258 }, ..unfenced.clone() };
     let (before, after) = (Record::Node(unfenced).value(), Record::Node(fenced.clone()).value());
@@ -162,8 +164,8 @@ fn the_records_come_back_and_those_before_them_are_read() {
     assert_eq!(bytes[9..], [1, 17, 3, 0, 0, 0, 2, 2, 1, 0, 0, 0, 0, 0, 0]);
 }
 
-/// Waits until every one of these nodes knows that `id` is so.
-async fn known(all: &[&(Metadata, RaftHost)], id: NodeId, wait: Duration, fenced: Option<FenceReason>) -> bool {
+/// Waits until the images of all these nodes have this liveness of `id`.
+async fn known(all: &[&(MetadataHandle, RaftHost)], id: NodeId, wait: Duration, fenced: Option<FenceReason>) -> bool {
     let is_so = |image: &Arc<MetadataImage>| image.nodes.get(&id).is_some_and(|node| node.liveness.fenced == fenced);
     let waits = all.iter().map(|(metadata, _)| {
         let mut images = metadata.watch();
@@ -172,15 +174,15 @@ async fn known(all: &[&(Metadata, RaftHost)], id: NodeId, wait: Duration, fenced
     join_all(waits).await.into_iter().all(|known| known)
 }
 
-/// These nodes serve from now on: their processes send heartbeats.
-async fn serve(nodes: &[(Metadata, RaftHost)]) {
+/// Makes these nodes serve: their processes send heartbeats.
+async fn serve(nodes: &[(MetadataHandle, RaftHost)]) {
     for (metadata, _) in nodes {
         let (metadata, machine) = (metadata.clone(), machine_of(metadata.node_id()));
         sim::spawn_on(machine, async move { metadata.start_heartbeats() }).await.unwrap();
     }
 }
 
-fn leads(node: &(Metadata, RaftHost)) -> bool {
+fn leads(node: &(MetadataHandle, RaftHost)) -> bool {
     node.0.group().role().borrow().ready
 }
 
@@ -241,7 +243,7 @@ fn a_node_that_stops_in_order_is_fenced_at_once_for_as_long_as_it_is_away() {
 
 #[test]
 fn without_a_majority_nothing_is_fenced_and_afterwards_all_have_a_full_session() {
-    // A session may be shorter than the time after which a leader without a majority knows that it is one.
+    // A session may be shorter than the time after which a leader detects that it has no majority.
     [TIMEOUT, Duration::from_secs(1)].into_iter().for_each(nothing_is_fenced_without_a_majority);
 }
 
@@ -251,7 +253,7 @@ fn nothing_is_fenced_without_a_majority(session_timeout: Duration) {
         let all = cluster.start_all().await;
         serve(&all).await;
         rt::sleep(TIMEOUT).await;
-        // Every node is cut off from every other.
+        // Every node is partitioned from every other.
         cluster.network.set_faults(Faults { loss_per_mille: 1_000, ..Faults::default() });
         rt::sleep(4 * TIMEOUT).await;
         let fenced = || all.iter().any(|(metadata, _)| NODES.iter().any(|node| metadata.image().is_fenced(*node)));

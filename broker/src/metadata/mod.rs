@@ -1,52 +1,60 @@
-//! The land registry: one Raft group with one writer; everybody reads an immutable image swapped whole.
+//! The cluster's metadata: one Raft group with one writer. All other modules read an immutable image that is swapped
+//! whole.
 //!
-//! `command` is what the group agrees on, `machine` applies it, `image` is what everybody reads, `placement` decides
-//! where partitions go, `controller` is the one writer. May not know: partitions' contents, sockets, requests.
+//! - State: `command` is the content of an entry, `state_machine` applies it, `image` is the result, `records` its
+//!   checkpoint.
+//! - Controller: `controller` is the one writer, `decide` its decisions, `placement` assigns partitions to shards,
+//!   `handle` and `controller_client` lead to it from any node.
+//! - Discovery: `bootstrap_service`, `discovery`, `peer_table`, `registration`, `removal_detector`.
+//! - Tasks of the leader: `balancer`, `heartbeats`, `membership_reconciler`.
+//!
+//! May not know: partitions' contents, sockets, requests of clients.
 
 mod balancer;
-mod belonging;
+pub mod bootstrap_service;
 pub mod command;
 mod config_change;
-pub mod controller;
+mod controller;
+mod controller_client;
 mod decide;
-pub mod desk;
+mod discovery;
 mod error;
 mod features;
 mod fencing;
 mod fields;
-mod forward;
+mod forward_codec;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+pub mod handle;
 mod heartbeats;
 pub mod image;
-mod joining;
-mod joint;
 mod levels;
 mod liveness;
-pub mod machine;
-pub(crate) mod members;
+pub(crate) mod membership_reconciler;
 mod moves;
 pub mod names;
 mod nodes;
-mod peers;
+mod peer_table;
 pub mod placement;
-mod places;
 mod quorum;
 mod reassign;
 mod records;
+mod registration;
+mod removal_detector;
 mod replica;
 pub mod requests;
-mod seeds;
 mod sessions;
 pub mod shared_map;
+mod single_flight;
 pub mod start;
-mod writer;
+pub mod state_machine;
 
 pub use crate::codec::CodecError;
+pub use bootstrap_service::{bootstrap_address, node_rpc_address};
 pub use command::IntentEnd;
-pub use controller::Metadata;
-pub use desk::{board, desk};
+pub use discovery::{SeedNodes, Seeds};
 pub use error::MetadataError;
+pub use handle::MetadataHandle;
 pub use image::{
     CLUSTER_LISTENER, CONSUMER_OFFSETS, DirectoryRecord, Intent, IntentKey, IntentKind, ListenerEndpoint,
     MetadataImage, NodeRecord, NodeState, PartitionRoute, ReplicaRecord, ShardId, ShardKind, ShardRecord,
@@ -54,17 +62,16 @@ pub use image::{
 };
 pub use levels::{FEATURE, FeatureLevel, Levels};
 pub use liveness::{FenceReason, Liveness};
-pub use machine::Machine;
 pub use names::{is_internal, is_valid_topic_name};
-pub use places::Places;
+pub use peer_table::PeerTable;
 pub use records::ShardCreation;
-pub use replica::rescue_machine;
+pub use replica::recovery_state_machine;
 pub use requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,
     NewTopic, Nodes, QuorumMember, Reassignment, TopicName, UpgradeType,
 };
-pub use seeds::{Neighbours, Seeds};
 pub use start::{LocalNode, StartError, is_metadata, metadata_among, newest_image};
+pub use state_machine::MetadataStateMachine;
 
 #[cfg(test)]
 mod cluster_tests;
@@ -73,17 +80,13 @@ mod decide_tests;
 #[cfg(test)]
 mod features_tests;
 #[cfg(test)]
-mod forward_tests;
+mod forward_codec_tests;
 #[cfg(test)]
 mod image_model_tests;
 #[cfg(test)]
 mod live_tests;
 #[cfg(test)]
 mod liveness_tests;
-#[cfg(test)]
-mod machine_tests;
-#[cfg(test)]
-mod members_tests;
 #[cfg(test)]
 mod moves_tests;
 #[cfg(test)]
@@ -92,3 +95,7 @@ mod placement_model_tests;
 mod placement_tests;
 #[cfg(test)]
 mod reassign_tests;
+#[cfg(test)]
+mod replica_assignment_tests;
+#[cfg(test)]
+mod state_machine_tests;

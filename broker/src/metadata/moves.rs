@@ -1,7 +1,8 @@
-//! Which shards are moved by themselves: those with replicas on nodes that are to be emptied. A pure function of the image.
+//! Which shards the balancer moves: those with replicas on nodes that are drained. A pure function of the image.
 //!
-//! A few shards at a time, whoever has them moved: bytes are throttled where they are sent. A replica stays where nobody else
-//! can take it, so that a shard never has fewer than it is to have. May not know: who lives, and how a shard is moved.
+//! A few shards are moved at a time, including moves that operators requested; bytes are throttled by their sender. A
+//! replica stays where no other node can take it, so that a shard never has fewer replicas than intended. May not know:
+//! which nodes are alive, and how a shard is moved.
 
 use std::sync::Arc;
 
@@ -11,10 +12,10 @@ use super::command::Command;
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use super::placement;
 
-/// Shards that are moved at the same time.
+/// The most shards that are moved at the same time.
 pub(super) const MOVES_MAX: usize = 2;
 
-/// The changes that are due now.
+/// The commands that are due now.
 pub(super) fn due(image: &MetadataImage) -> Vec<Command> {
     let mut after = image.clone();
     let carrying = || image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata);
@@ -24,17 +25,17 @@ pub(super) fn due(image: &MetadataImage) -> Vec<Command> {
         if commands.len() == room {
             break;
         }
-        let Some(nodes) = placement::emptied(&after, shard) else { continue };
+        let Some(nodes) = placement::drained(&after, shard) else { continue };
         let replicas = placement::moved(&after, shard, &nodes);
         commands.push(set_replicas(&mut after, shard, replicas));
     }
     for node in image.nodes.values().filter(|node| node.state == NodeState::Leaving) {
-        commands.extend(farewell(&mut after, node.id));
+        commands.extend(removal_step(&mut after, node.id));
     }
     commands
 }
 
-/// Sets the replicas, also for what is decided next.
+/// Sets the replicas, also in the image on which the next commands are decided.
 fn set_replicas(after: &mut MetadataImage, shard: &ShardRecord, replicas: Vec<ReplicaRecord>) -> Command {
     let last = replicas.iter().map(|replica| replica.id.0.saturating_add(1)).max();
     after.next_replica_id = after.next_replica_id.max(last.unwrap_or(0));
@@ -44,13 +45,13 @@ fn set_replicas(after: &mut MetadataImage, shard: &ShardRecord, replicas: Vec<Re
     Command::SetReplicas { shard: shard.id, before, replicas }
 }
 
-/// True for what ends a node's membership.
-pub(super) fn is_farewell(command: &Command) -> bool {
+/// True for a command that ends a node's membership.
+pub(super) fn is_removal_step(command: &Command) -> bool {
     matches!(command, Command::RemoveNode { .. } | Command::SetReplicas { shard: ShardId::METADATA, .. })
 }
 
-/// A node that holds nothing else gives up its replica of the metadata, and then its record.
-fn farewell(after: &mut MetadataImage, node: NodeId) -> Option<Command> {
+/// The next step of removing a node that holds no shards any more: first its replica of the metadata, then its record.
+fn removal_step(after: &mut MetadataImage, node: NodeId) -> Option<Command> {
     let holds = |shard: &Arc<ShardRecord>| shard.members().any(|replica| replica.node == node);
     if after.shards.values().any(|shard| shard.id != ShardId::METADATA && holds(shard)) {
         return None;

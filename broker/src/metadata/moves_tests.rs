@@ -1,4 +1,4 @@
-//! Nodes that are emptied, step by step until nothing is due: what holds on the way, and what is left in the end.
+//! Draining and unregistering nodes, step by step until nothing is due: invariants of each step, and the final state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,17 +9,17 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::command::{Command, NewShard};
-use super::decide::{Ask, decide};
+use super::decide::{ControllerRequest, decide};
 use super::image::{MetadataImage, NodeState, ReplicaRecord, ShardId, ShardKind, ShardRecord};
-use super::joining::Join;
-use super::machine::{Machine, Outcome, Refusal};
 use super::moves::{MOVES_MAX, due};
 use super::placement::{default_factor, missing_pool_shards, place_in_pool, place_internal};
 use super::placement_tests::{apply, cluster, node};
+use super::registration::NodeRegistration;
 use super::requests::Nodes;
+use super::state_machine::{MetadataStateMachine, Outcome, Refusal};
 
-/// So many nodes in so many zones, with the metadata group, the pool and group offsets.
-fn founded(count: i32, zones: i32) -> Machine {
+/// A cluster of this many nodes in this many zones, with the metadata group, the pool and group offsets.
+fn founded(count: i32, zones: i32) -> MetadataStateMachine {
     let zone = |id: i32| format!("z{}", id % zones);
     let mut machine = cluster((1..=count).map(|id| node(id, Some(&zone(id)), &[100])).collect());
     let replica = |id: i32| ReplicaRecord {
@@ -37,8 +37,8 @@ fn founded(count: i32, zones: i32) -> Machine {
     machine
 }
 
-fn ask(machine: &mut Machine, ask: &Ask) -> Result<usize, ErrorCode> {
-    let decided = decide(machine.image(), ask).map_err(|error| error.code())?;
+fn submit(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> Result<usize, ErrorCode> {
+    let decided = decide(machine.image(), request).map_err(|error| error.code())?;
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
     for command in &decided.commands {
@@ -47,15 +47,15 @@ fn ask(machine: &mut Machine, ask: &Ask) -> Result<usize, ErrorCode> {
     Ok(decided.commands.len())
 }
 
-fn drain(machine: &mut Machine, node: i32) {
-    ask(machine, &Ask::Drain { nodes: Nodes::One(NodeId(node)), drain: true }).unwrap();
+fn drain(machine: &mut MetadataStateMachine, node: i32) {
+    submit(machine, &ControllerRequest::Drain { nodes: Nodes::One(NodeId(node)), drain: true }).unwrap();
 }
 
-/// A shard's leader has made its members so, and says it.
-fn settle(machine: &mut Machine, shard: &ShardRecord) {
+/// A shard's leader reports that the intended members are reached.
+fn settle(machine: &mut MetadataStateMachine, shard: &ShardRecord) {
     let reached = shard.replicas.iter().map(|replica| replica.id).collect();
     let left = shard.leaving.iter().map(|replica| replica.id).collect();
-    ask(machine, &Ask::ForgetReplicas { shard: shard.id, reached, left }).unwrap();
+    submit(machine, &ControllerRequest::ForgetReplicas { shard: shard.id, reached, left }).unwrap();
 }
 
 fn moving(image: &MetadataImage) -> Vec<ShardRecord> {
@@ -72,12 +72,12 @@ fn held(image: &MetadataImage, node: NodeId) -> usize {
     carrying.filter(|shard| shard.members().any(|replica| replica.node == node)).count()
 }
 
-/// Lets everything that is due happen; one of those that are moved is done after the other. How many moves it took.
-fn run(machine: &mut Machine) -> usize {
+/// Carries out everything that is due, one moved shard after the other; returns the number of moves.
+fn run(machine: &mut MetadataStateMachine) -> usize {
     let mut moves = 0;
     for _ in 0..500 {
         let before = machine.image().clone();
-        moves += ask(machine, &Ask::Balance).unwrap();
+        moves += submit(machine, &ControllerRequest::Balance).unwrap();
         let image = machine.image().clone();
         let under_way = moving(&image);
         assert!(under_way.iter().filter(|shard| shard.id != ShardId::METADATA).count() <= MOVES_MAX);
@@ -122,7 +122,7 @@ proptest! {
                 prop_assert!(zones(image, shard) >= zones_left.min(2), "zones of {:?}", shard.replicas);
             }
         }
-        // Nothing is due that was done.
+        // Nothing is due twice.
         prop_assert_eq!(run(&mut machine), 0);
     }
 }
@@ -142,14 +142,14 @@ fn a_node_of_four_in_as_many_zones_is_emptied_and_zones_stay_distinct() {
         *leaders.entry(image.preferred_leader(shard).unwrap().node).or_default() += 1;
     }
     assert!(leaders.values().max().unwrap() - leaders.values().min().unwrap() <= 1, "{leaders:?}");
-    // Its vote on the metadata goes too, its replica of it stays.
+    // Its replica of the metadata loses its vote and stays as a learner.
     let own =
         image.shard(ShardId::METADATA).unwrap().replicas.iter().find(|replica| replica.node == NodeId(2)).unwrap();
     assert_eq!(image.observers(), BTreeSet::from([own.id]));
-    // What comes meanwhile goes elsewhere, and what an operator names too.
+    // New replicas go to other nodes.
     let placed = place_in_pool(image, 2, 20);
     assert!(placed.new_shards.iter().flat_map(|shard| &shard.replicas).all(|replica| replica.node != NodeId(2)));
-    ask(&mut machine, &Ask::Drain { nodes: Nodes::Zone("z2".to_owned()), drain: false }).unwrap();
+    submit(&mut machine, &ControllerRequest::Drain { nodes: Nodes::Zone("z2".to_owned()), drain: false }).unwrap();
     assert!(machine.image().observers().is_empty() && machine.image().takes_replicas(NodeId(2)));
 }
 
@@ -163,24 +163,24 @@ fn of_three_nodes_one_that_is_drained_keeps_its_replicas_and_leads_nothing() {
     assert!(image.observers().is_empty(), "two voters would be too few");
     let leaders = image.shards.values().map(|shard| image.preferred_leader(shard).unwrap().node);
     assert!(leaders.collect::<BTreeSet<_>>().iter().all(|node| *node != NodeId(1)));
-    // As soon as there is another node, it goes there.
+    // As soon as there is another node, the replicas move there.
     apply(&mut machine, &[Command::RegisterNode(node(4, Some("z1"), &[100]))]);
     run(&mut machine);
     assert_eq!(held(machine.image(), NodeId(1)), 0);
 }
 
 #[test]
-fn nobody_is_drained_or_forgotten_where_what_it_holds_has_no_other_place() {
+fn no_node_is_drained_or_unregistered_whose_replicas_no_other_node_can_take() {
     let mut machine = founded(3, 3);
-    let all = Ask::Drain { nodes: Nodes::Zone("z9".to_owned()), drain: true };
-    assert_eq!(ask(&mut machine, &all), Err(ErrorCode::BrokerIdNotRegistered));
-    assert_eq!(ask(&mut machine, &Ask::Unregister(NodeId(9))), Err(ErrorCode::BrokerIdNotRegistered));
-    assert_eq!(ask(&mut machine, &Ask::Unregister(NodeId(1))), Err(ErrorCode::PolicyViolation));
+    let all = ControllerRequest::Drain { nodes: Nodes::Zone("z9".to_owned()), drain: true };
+    assert_eq!(submit(&mut machine, &all), Err(ErrorCode::BrokerIdNotRegistered));
+    assert_eq!(submit(&mut machine, &ControllerRequest::Unregister(NodeId(9))), Err(ErrorCode::BrokerIdNotRegistered));
+    assert_eq!(submit(&mut machine, &ControllerRequest::Unregister(NodeId(1))), Err(ErrorCode::PolicyViolation));
     drain(&mut machine, 1);
     drain(&mut machine, 2);
-    let last = Ask::Drain { nodes: Nodes::One(NodeId(3)), drain: true };
-    assert_eq!(ask(&mut machine, &last), Err(ErrorCode::InvalidRequest));
-    // A start does not end it.
+    let last = ControllerRequest::Drain { nodes: Nodes::One(NodeId(3)), drain: true };
+    assert_eq!(submit(&mut machine, &last), Err(ErrorCode::InvalidRequest));
+    // A start does not end the drain.
     apply(&mut machine, &[Command::RegisterNode(node(1, Some("z1"), &[100]))]);
     assert_eq!(machine.image().nodes[&NodeId(1)].state, NodeState::Draining);
 }
@@ -191,28 +191,28 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
     drain(&mut machine, 1);
     drain(&mut machine, 2);
     assert_eq!(machine.image().observers().len(), 1, "three of four vote");
-    let undrain = Ask::Drain { nodes: Nodes::Zone("z0".to_owned()), drain: false };
-    ask(&mut machine, &undrain).unwrap();
+    let undrain = ControllerRequest::Drain { nodes: Nodes::Zone("z0".to_owned()), drain: false };
+    submit(&mut machine, &undrain).unwrap();
     let values = BTreeMap::from([("log.retention.ms".to_owned(), "7".to_owned())]);
     apply(&mut machine, &[Command::SetBrokerConfig { node: Some(NodeId(4)), values }]);
-    assert_eq!(ask(&mut machine, &Ask::Unregister(NodeId(4))), Ok(1));
-    assert_eq!(machine.image().dismissed(NodeId(4)), None);
+    assert_eq!(submit(&mut machine, &ControllerRequest::Unregister(NodeId(4))), Ok(1));
+    assert_eq!(machine.image().decommissioned_replica(NodeId(4)), None);
     let index = RaftIndex(machine.image().index.0 + 1);
     let early = machine.apply_command(index, Command::RemoveNode { node: NodeId(4) });
     assert_eq!(early, Outcome::Refused(Refusal::Replicas));
     let record = node(4, Some("z0"), &[100]);
-    let back = Join { node: record, cluster_id: String::new(), founders: Vec::new(), lost: Vec::new() };
-    let join = Ask::Join(Box::new(back));
+    let back = NodeRegistration { node: record, cluster_id: String::new(), founders: Vec::new(), lost: Vec::new() };
+    let registration = ControllerRequest::RegisterNode(Box::new(back));
     let mut dismissed = false;
     for _ in 0..100 {
-        ask(&mut machine, &Ask::Balance).unwrap();
+        submit(&mut machine, &ControllerRequest::Balance).unwrap();
         let Some(shard) = moving(machine.image()).first().cloned() else { break };
-        if let Some(own) = machine.image().dismissed(NodeId(4)) {
+        if let Some(own) = machine.image().decommissioned_replica(NodeId(4)) {
             assert_eq!((shard.id, shard.leaving[0].id), (ShardId::METADATA, own));
             assert_eq!(held(machine.image(), NodeId(4)), 0);
-            let stays = Ask::Drain { nodes: Nodes::One(NodeId(4)), drain: false };
-            assert_eq!(ask(&mut machine, &stays), Err(ErrorCode::InvalidRequest), "its replica may be gone");
-            let back = ask(&mut machine, &join);
+            let stays = ControllerRequest::Drain { nodes: Nodes::One(NodeId(4)), drain: false };
+            assert_eq!(submit(&mut machine, &stays), Err(ErrorCode::InvalidRequest), "its replica may be gone");
+            let back = submit(&mut machine, &registration);
             assert_eq!(back, Err(ErrorCode::InvalidRequest), "it would be given a place for as long as it asks");
             dismissed = true;
         }
@@ -221,5 +221,5 @@ fn a_node_that_is_unregistered_is_emptied_then_it_gives_up_the_metadata_then_it_
     assert!(dismissed && !machine.image().nodes.contains_key(&NodeId(4)));
     assert!(machine.image().broker_configs.is_empty());
     assert!(due(machine.image()).is_empty());
-    assert!(ask(&mut machine, &join).is_ok());
+    assert!(submit(&mut machine, &registration).is_ok());
 }

@@ -1,4 +1,4 @@
-//! Which names topics may have. Pure.
+//! Validates topic names. Pure.
 //!
 //! Names become metric labels and directory names elsewhere, where `.` and `_` are the same: two names that differ only
 //! in these collide.
@@ -8,10 +8,10 @@ use super::image::{CONSUMER_OFFSETS, MetadataImage, TRANSACTION_STATE};
 
 /// The longest name.
 const NAME_CHARACTERS_MAX: usize = 249;
-/// Kafka's own metadata topic: no client may make it.
+/// Kafka's own metadata topic: no client may create it.
 const CLUSTER_METADATA: &str = "__cluster_metadata";
 
-/// Checks a name by itself.
+/// Checks a name without the names of other topics.
 ///
 /// # Errors
 /// INVALID_TOPIC_EXCEPTION, with the rule that is broken.
@@ -34,7 +34,7 @@ pub fn check_name(name: &str) -> Result<(), MetadataError> {
     Ok(())
 }
 
-/// True when a topic may be called so.
+/// True when the name is valid for a topic.
 #[must_use]
 pub fn is_valid_topic_name(name: &str) -> bool {
     check_name(name).is_ok()

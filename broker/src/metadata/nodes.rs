@@ -1,6 +1,6 @@
-//! What is to become of nodes: emptied, kept after all, gone for good. Pure functions of the image, as `decide` is.
+//! Decides changes of node states: drain, end a drain, unregister. Pure functions of the image, as `decide` is.
 //!
-//! May not know: which nodes live.
+//! May not know: which nodes are alive.
 
 use ottla_protocol::ids::NodeId;
 
@@ -22,7 +22,7 @@ fn named<'a>(image: &'a MetadataImage, nodes: &Nodes) -> Result<Vec<&'a NodeReco
     }
 }
 
-/// Nodes that could take replicas if these did not.
+/// Number of nodes that could take replicas if these nodes did not.
 fn others(image: &MetadataImage, without: &[&NodeRecord]) -> usize {
     let takes = |node: &&NodeRecord| node.takes_replicas() && without.iter().all(|gone| gone.id != node.id);
     image.nodes.values().filter(takes).count()
@@ -33,11 +33,11 @@ fn set(nodes: &[&NodeRecord], state: NodeState) -> Vec<Command> {
     changes.map(|node| Command::SetNodeState { node: node.id, state }).collect()
 }
 
-/// The nodes are to hold nothing, or may hold something again.
+/// Drains the nodes, or ends that.
 pub(super) fn drain(image: &MetadataImage, nodes: &Nodes, drain: bool) -> Result<Vec<Command>, MetadataError> {
     let named = named(image, nodes)?;
     if !drain {
-        let staying: Vec<_> = named.iter().copied().filter(|node| !image.is_going(node.id)).collect();
+        let staying: Vec<_> = named.iter().copied().filter(|node| !image.is_decommissioned(node.id)).collect();
         return match (staying.is_empty(), named.first()) {
             (true, Some(gone)) => Err(MetadataError::InvalidRequest(format!(
                 "Broker {} holds nothing any more and is being forgotten. When that is done, start it again: it joins as a new one.",
@@ -53,7 +53,7 @@ pub(super) fn drain(image: &MetadataImage, nodes: &Nodes, drain: bool) -> Result
     Ok(set(&staying, NodeState::Draining))
 }
 
-/// The node is to be forgotten when it holds nothing any more. Refused where what it holds has no other place.
+/// Unregisters the node: it is removed once it holds nothing. Refused where the other nodes cannot take its replicas.
 pub(super) fn unregister(image: &MetadataImage, node: NodeId) -> Result<Vec<Command>, MetadataError> {
     let named = named(image, &Nodes::One(node))?;
     let left = others(image, &named);

@@ -1,10 +1,12 @@
-//! Where shards and partitions go: pure functions of the image.
+//! Places replicas of shards on nodes and partitions in shards: pure functions of the image.
 //!
-//! The default pool holds two shards per node (replication factor min(3, nodes)) and takes all partitions whose topic
-//! asks for nothing else; a pool for another factor is made on first use, one shard per node; `__consumer_offsets` and
-//! `__transaction_state` lie in min(nodes, 3) shards of their own. So a node holds at most 16 Raft groups of the default
-//! pool, internal topics and metadata, whatever the number of partitions (tested below).
-//! May not know: clocks, randomness, requests.
+//! - The default pool has two shards per node (replication factor min(3, nodes)) and carries all partitions whose topic
+//!   requests no other factor or nodes.
+//! - A pool for another factor is created on first use, one shard per node.
+//! - `__consumer_offsets` and `__transaction_state` are in min(nodes, 3) shards of their own.
+//!
+//! So a node holds at most 16 Raft groups of the default pool, internal topics and metadata, whatever the number of
+//! partitions (tested below). May not know: clocks, randomness, requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,43 +19,43 @@ use uuid::Uuid;
 use super::command::NewShard;
 use super::image::{MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 
-/// The replication factor where nobody asks for another, given enough nodes.
+/// The replication factor where none is requested, given enough nodes.
 const FACTOR: usize = 3;
 /// Shards of the default pool for each node.
 const DEFAULT_POOL_SHARDS_PER_NODE: usize = 2;
-/// The most replicas of one pool on a node. Where a zone has few nodes, each shard needs one of them: there the pool has
-/// fewer shards, since a zone's loss must not cost a majority.
+/// The most replicas of one pool on a node. Where a zone has few nodes, each shard needs one of them: there the pool
+/// has fewer shards, since a zone's loss must not cost a majority.
 const POOL_REPLICAS_PER_NODE_MAX: usize = 9;
 /// The most groups on a node: one for the metadata, one pool, two internal topics.
 const GROUPS_PER_NODE_MAX: usize = 16;
 const _: () = assert!(1 + POOL_REPLICAS_PER_NODE_MAX + 2 * INTERNAL_SHARDS_MAX <= GROUPS_PER_NODE_MAX);
-/// The most shards that an internal topic lies in.
+/// The most shards of an internal topic.
 const INTERNAL_SHARDS_MAX: usize = 3;
 
-/// Where partitions go, and the shards that must be made for that first.
+/// The shards of partitions, and the shards that must be created for that first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// Shards to be recorded before.
+    /// Shards to be created first.
     pub new_shards: Vec<NewShard>,
     /// The shard of each partition.
     pub shards: Vec<ShardId>,
 }
 
-/// The replication factor where nobody asks: three, or as many as there are nodes.
+/// The replication factor where none is requested: three, or as many as there are nodes.
 #[must_use]
 pub fn default_factor(nodes: usize) -> i16 {
     i16::try_from(nodes.clamp(1, FACTOR)).unwrap_or(1)
 }
 
-/// The replication factor that `asked` becomes: two is raised to three where three nodes exist, since a majority of two
-/// is both and the third costs no availability. `None` when there are not enough nodes.
+/// The replication factor in force for a requested one: two is raised to three where three nodes exist, since a
+/// majority of two is both and the third costs no availability. `None` when there are not enough nodes.
 #[must_use]
-pub fn factor_in_force(asked: i16, nodes: usize) -> Option<i16> {
-    let enough = usize::try_from(asked).is_ok_and(|asked| asked >= 1 && asked <= nodes);
-    enough.then_some(if asked == 2 && nodes >= FACTOR { 3 } else { asked })
+pub fn factor_in_force(requested: i16, nodes: usize) -> Option<i16> {
+    let enough = usize::try_from(requested).is_ok_and(|requested| requested >= 1 && requested <= nodes);
+    enough.then_some(if requested == 2 && nodes >= FACTOR { 3 } else { requested })
 }
 
-/// What placement needs to know of nodes: counted once, updated as shards are added.
+/// The load of nodes and directories: counted once, updated as shards are added.
 struct Planner<'a> {
     image: &'a MetadataImage,
     replicas: BTreeMap<NodeId, usize>,
@@ -106,14 +108,15 @@ impl<'a> Planner<'a> {
         self.leaders.get(&node.id).copied().unwrap_or(0)
     }
 
-    /// What all nodes of its zone are to lead.
+    /// Number of shards that nodes of its zone are to lead.
     fn led_in_zone(&self, node: &NodeRecord) -> usize {
-        let is_neighbour =
+        let in_same_zone =
             |other: &&NodeRecord| other.id == node.id || (node.rack.is_some() && other.rack == node.rack);
-        self.image.nodes.values().filter(is_neighbour).map(|node| self.led_by(node)).sum()
+        self.image.nodes.values().filter(in_same_zone).map(|node| self.led_by(node)).sum()
     }
 
-    /// `factor` nodes: leaders spread evenly over nodes and zones, replicas in different zones while there are enough, then evenly.
+    /// `factor` nodes: leaders spread evenly over nodes and zones, replicas in different zones while there are enough,
+    /// then evenly.
     fn choose_nodes(&self, factor: usize) -> Vec<NodeId> {
         let mut chosen: Vec<NodeId> = Vec::new();
         let mut zones: BTreeSet<Option<&str>> = BTreeSet::new();
@@ -150,30 +153,30 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// True if a replica's directory is one of its node's.
-fn is_at_home(image: &MetadataImage, replica: &ReplicaRecord) -> bool {
+/// True if a replica's directory is registered for its node.
+fn has_registered_directory(image: &MetadataImage, replica: &ReplicaRecord) -> bool {
     let node = image.nodes.get(&replica.node);
     let has = |node: &NodeRecord| node.directories.iter().any(|directory| directory.id == replica.directory);
     node.is_some_and(has) || mutants::is_on(Bug::WipedReplicaVotes)
 }
 
-/// A shard's replicas when they are to lie on these nodes: what lies there stays, also what was about to leave; the others
-/// are new.
+/// A shard's replicas once they are on these nodes: replicas that are there stay, also those that were about to leave;
+/// the others are new.
 #[must_use]
 pub fn moved(image: &MetadataImage, shard: &ShardRecord, nodes: &[NodeId]) -> Vec<ReplicaRecord> {
     let mut planner = Planner::new(image);
     let stays = |node: &NodeId| {
-        let here = |replica: &&ReplicaRecord| replica.node == *node && is_at_home(image, replica);
+        let here = |replica: &&ReplicaRecord| replica.node == *node && has_registered_directory(image, replica);
         let newest = shard.leaving.iter().filter(here).max_by_key(|replica| replica.id);
         shard.replicas.iter().find(here).or(newest)
     };
     nodes.iter().map(|node| stays(node).copied().unwrap_or_else(|| planner.replica(*node))).collect()
 }
 
-/// Where a shard is to lie so that nothing of it is left on nodes that are being emptied, each replaced by the node that suits
-/// best: another zone, few replicas. `None` if nothing of it is there, or nobody can take it.
+/// The nodes of a shard without those that are drained, each replaced by the best node: another zone, few replicas.
+/// `None` if the shard has no replica on a drained node, or no other node can take it.
 #[must_use]
-pub fn emptied(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>> {
+pub fn drained(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>> {
     let planner = Planner::new(image);
     let before: Vec<NodeId> = shard.replicas.iter().map(|replica| replica.node).collect();
     let mut nodes = before.clone();
@@ -196,7 +199,8 @@ pub fn emptied(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>
     if nodes == before {
         return None;
     }
-    // Whoever led it led others too: now the one leads it that is to lead the fewest.
+    // The replaced node was preferred leader of several shards: the node with the fewest preferred leaderships leads
+    // this one.
     if nodes.first() != before.first() {
         let leaders = |place: &usize| (planner.leaders.get(&nodes[*place]).copied().unwrap_or(0), *place);
         let staying = (0..nodes.len()).filter(|place| image.takes_replicas(nodes[*place]));
@@ -206,9 +210,9 @@ pub fn emptied(image: &MetadataImage, shard: &ShardRecord) -> Option<Vec<NodeId>
     Some(nodes)
 }
 
-/// Shards of which a node's replica is gone, with its directory or because it is `lost`, and their replicas when a new one
-/// stands in its place. The metadata group gets a replica on a node that has none. A shard of fewer than three has nothing
-/// to rebuild one from.
+/// Shards whose replica on a node is gone, with its directory or because it is `lost`, and their replicas with a new
+/// one in its place. The metadata group gets a replica on a node that has none. A shard of fewer than three replicas
+/// has no majority from which one could be rebuilt.
 #[must_use]
 pub fn rebuilt(image: &MetadataImage, node: NodeId, lost: &[ReplicaId]) -> Vec<(Arc<ShardRecord>, Vec<ReplicaRecord>)> {
     let mut planner = Planner::new(image);
@@ -217,7 +221,7 @@ pub fn rebuilt(image: &MetadataImage, node: NodeId, lost: &[ReplicaId]) -> Vec<(
         let mut replicas = shard.replicas.clone();
         let own = replicas.iter_mut().find(|replica| replica.node == node);
         match own {
-            Some(own) if is_at_home(image, own) && !lost.contains(&own.id) => continue,
+            Some(own) if has_registered_directory(image, own) && !lost.contains(&own.id) => continue,
             Some(_) if shard.replicas.len() < 3 => continue,
             Some(own) => *own = planner.replica(node),
             None if shard.kind == ShardKind::Metadata => replicas.push(planner.replica(node)),
@@ -230,14 +234,14 @@ pub fn rebuilt(image: &MetadataImage, node: NodeId, lost: &[ReplicaId]) -> Vec<(
 
 /// True when every replica's directory is still registered: only such a shard takes new partitions.
 fn is_whole(image: &MetadataImage, shard: &ShardRecord) -> bool {
-    shard.replicas.iter().all(|replica| is_at_home(image, replica))
+    shard.replicas.iter().all(|replica| has_registered_directory(image, replica))
 }
 
 fn whole_shards(image: &MetadataImage, kind: ShardKind) -> Vec<ShardId> {
     image.shards.values().filter(|shard| shard.kind == kind && is_whole(image, shard)).map(|shard| shard.id).collect()
 }
 
-/// Shards that a pool of `factor` lacks: two for each node in the default pool, one for each node in another.
+/// The shards that a pool of `factor` lacks: it has two for each node if it is the default pool, else one.
 #[must_use]
 pub fn missing_pool_shards(image: &MetadataImage, factor: i16) -> Vec<NewShard> {
     let nodes = image.nodes.len();
@@ -274,7 +278,7 @@ fn missing(image: &MetadataImage, kind: ShardKind, factor: i16, count: usize) ->
         .collect()
 }
 
-/// Gives each of `count` partitions to the candidate that carries the fewest.
+/// Assigns each of `count` partitions to the candidate that carries the fewest.
 fn spread(image: &MetadataImage, candidates: impl Iterator<Item = ShardId>, count: usize) -> Vec<ShardId> {
     let mut by_load: BTreeSet<(u64, ShardId)> =
         candidates.map(|shard| (image.partitions_by_shard.get(&shard).copied().unwrap_or(0), shard)).collect();
@@ -297,7 +301,7 @@ pub fn place_in_pool(image: &MetadataImage, factor: i16, count: usize) -> Placem
     Placement { new_shards, shards }
 }
 
-/// Places the partitions of an internal topic in shards of their own, in turn.
+/// Places the partitions of an internal topic in shards of their own, round robin.
 #[must_use]
 pub fn place_internal(image: &MetadataImage, kind: ShardKind, factor: i16, count: usize) -> Placement {
     let wanted = image.nodes.len().clamp(1, INTERNAL_SHARDS_MAX);
@@ -307,7 +311,7 @@ pub fn place_internal(image: &MetadataImage, kind: ShardKind, factor: i16, count
     Placement { shards: all.iter().cycle().take(count).copied().collect(), new_shards }
 }
 
-/// Places partitions on the nodes named for each: in a shard of just these nodes, made where there is none.
+/// Places partitions on the nodes assigned to each: in a shard with exactly these nodes, created where there is none.
 #[must_use]
 pub fn place_assigned(image: &MetadataImage, assignments: &[Vec<NodeId>]) -> Placement {
     let mut planner = Planner::new(image);

@@ -1,5 +1,5 @@
-//! Placement against a referee: every choice is looked at alone, after everything was counted anew from the image, and
-//! none may have been better by the rules.
+//! Placement against a model: every choice is checked by itself, on counts computed anew from the image, and no other
+//! choice may have been better by the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use super::command::{Command, NewShard};
 use super::image::{MetadataImage, NodeRecord, ReplicaRecord, ShardId, ShardKind};
-use super::machine::Machine;
 use super::placement::{Placement, default_factor, place_assigned, place_in_pool, place_internal};
 use super::placement_tests::{apply, cluster, node};
+use super::state_machine::MetadataStateMachine;
 
-/// A shard as the referee sees it.
+/// A shard as the model sees it.
 #[derive(Clone)]
 struct Seen {
     id: ShardId,
@@ -21,7 +21,7 @@ struct Seen {
     replicas: Vec<ReplicaRecord>,
 }
 
-/// The cluster as it is after the choices that were looked at.
+/// The cluster after the choices that were checked.
 struct Referee<'a> {
     image: &'a MetadataImage,
     shards: Vec<Seen>,
@@ -65,7 +65,7 @@ impl<'a> Referee<'a> {
         before + self.given.get(&shard).copied().unwrap_or(0)
     }
 
-    /// `id` is new, and each replica lies where its directory is emptiest.
+    /// `id` is new, and each replica is in the emptiest directory of its node.
     fn check_shard(&mut self, new: &NewShard) {
         let newest = self.shards.iter().map(|shard| shard.id.0).max().unwrap_or(0);
         assert!(new.id.0 > newest, "shard {} after {newest}", new.id);
@@ -179,13 +179,13 @@ fn a_node(random: &mut Random) -> NodeRecord {
     let free: Vec<u64> = (0..random.between(1, 3)).map(|_| random.below(1_000)).collect();
     let mut node = node(i32::try_from(random.between(1, 6)).unwrap(), rack, &free);
     if random.once_in(6) {
-        // Its disk was replaced: what lay there is not whole any more.
+        // Its disk was replaced: the shards that had a replica on it are not whole any more.
         node.directories[0].id = Uuid::from_u128(u128::from(random.any()) << 8);
     }
     node
 }
 
-fn take(machine: &mut Machine, placement: Placement, topic: u64) {
+fn take(machine: &mut MetadataStateMachine, placement: Placement, topic: u64) {
     let mut commands: Vec<_> = placement.new_shards.into_iter().map(Command::AddShard).collect();
     if !placement.shards.is_empty() {
         commands.push(Command::CreateTopic {
@@ -199,7 +199,7 @@ fn take(machine: &mut Machine, placement: Placement, topic: u64) {
     apply(machine, &commands);
 }
 
-fn step(random: &mut Random, machine: &mut Machine, topic: u64) {
+fn step(random: &mut Random, machine: &mut MetadataStateMachine, topic: u64) {
     let image = machine.image().clone();
     let nodes: Vec<NodeId> = image.nodes.keys().copied().collect();
     let count = random.index(12);

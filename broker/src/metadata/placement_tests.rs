@@ -12,8 +12,8 @@ use super::command::{Command, encode};
 use super::image::{DirectoryRecord, MetadataImage, NodeRecord, NodeState, ShardKind};
 use super::levels::Levels;
 use super::liveness::Liveness;
-use super::machine::{Machine, Outcome};
 use super::placement::*;
+use super::state_machine::{MetadataStateMachine, Outcome};
 use crate::config::Config;
 
 pub(super) fn node(id: i32, rack: Option<&str>, free: &[u64]) -> NodeRecord {
@@ -38,21 +38,21 @@ pub(super) fn node(id: i32, rack: Option<&str>, free: &[u64]) -> NodeRecord {
     }
 }
 
-/// A machine with these nodes registered.
-pub(super) fn cluster(nodes: Vec<NodeRecord>) -> Machine {
-    let mut machine = Machine::new(Arc::new(Config::default()));
+/// A state machine with these nodes registered.
+pub(super) fn cluster(nodes: Vec<NodeRecord>) -> MetadataStateMachine {
+    let mut machine = MetadataStateMachine::new(Arc::new(Config::default()));
     let commands: Vec<_> = nodes.into_iter().map(Command::RegisterNode).collect();
     machine.apply(RaftIndex(1), &encode(RaftIndex(0), &commands)).unwrap();
     machine
 }
 
-pub(super) fn apply(machine: &mut Machine, commands: &[Command]) {
+pub(super) fn apply(machine: &mut MetadataStateMachine, commands: &[Command]) {
     let index = RaftIndex(machine.image().index.0 + 1);
     let outcomes = machine.apply(index, &encode(machine.image().index, commands)).unwrap();
     assert!(!outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_))), "{outcomes:?} for {commands:?}");
 }
 
-fn add(machine: &mut Machine, placement: &Placement) {
+fn add(machine: &mut MetadataStateMachine, placement: &Placement) {
     let commands: Vec<_> = placement.new_shards.iter().cloned().map(Command::AddShard).collect();
     apply(machine, &commands);
 }

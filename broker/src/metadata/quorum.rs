@@ -1,9 +1,9 @@
-//! The metadata group's members as operators are shown them: what Raft tells of replicas, by the nodes that hold them.
+//! The metadata group's members as operators see them (DescribeQuorum): Raft's progress of replicas, by node.
 //!
 //!  | leader i32 | term u64 | high watermark i64 | voters | observers |
-//!  member: | node i32 | directory uuid | end i64 | heard i64 | caught up i64 |
+//!  member: | node i32 | directory uuid | log end i64 | last fetch i64 | last caught up i64 |
 //!
-//! May not know: who asks.
+//! May not know: which client sent the request.
 
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{MemberProgress, Quorum};
@@ -16,7 +16,7 @@ use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
 const UNKNOWN: i64 = -1;
 
-/// The node's clock as both of its hands: what Raft measures with the one is told by the other.
+/// The monotonic and the wall clock at one moment: converts the times that Raft measures to those that clients get.
 pub(super) struct Clock {
     pub(super) now: rt::Instant,
     pub(super) wall_ms: i64,
@@ -37,14 +37,15 @@ fn end_of(last: Option<RaftIndex>) -> i64 {
     last.and_then(|last| i64::try_from(last.0).ok()?.checked_add(1)).unwrap_or(UNKNOWN)
 }
 
-/// What the leader on `leader` knows. A member that is not recorded, which is one for moments only, is left out.
+/// The progress of members, as the leader on node `leader` has it. A member that is not recorded, which is so for
+/// moments only, is left out.
 pub(super) fn described(record: &ShardRecord, quorum: &Quorum, leader: NodeId, clock: &Clock) -> MetadataQuorum {
     let member = |(replica, progress): (&ReplicaRecord, &MemberProgress)| QuorumMember {
         node: replica.node,
         directory: replica.directory,
-        end: end_of(progress.last),
-        heard_ms: clock.wall_ms_of(progress.heard_at),
-        caught_up_ms: clock.wall_ms_of(progress.caught_up_at),
+        log_end: end_of(progress.last),
+        last_fetch_ms: clock.wall_ms_of(progress.heard_at),
+        last_caught_up_ms: clock.wall_ms_of(progress.caught_up_at),
     };
     let known = record.members().filter_map(|replica| Some((replica, quorum.members.get(&replica.id)?)));
     let (mut voters, observers): (Vec<_>, Vec<_>) = known.partition(|(_, progress)| progress.is_voter);
@@ -60,7 +61,11 @@ pub(super) fn described(record: &ShardRecord, quorum: &Quorum, leader: NodeId, c
 
 fn write_members(w: &mut Writer, members: &[QuorumMember]) {
     write_list(w, members.iter(), |w, member| {
-        w.i32(member.node.0).uuid(&member.directory).i64(member.end).i64(member.heard_ms).i64(member.caught_up_ms);
+        w.i32(member.node.0)
+            .uuid(&member.directory)
+            .i64(member.log_end)
+            .i64(member.last_fetch_ms)
+            .i64(member.last_caught_up_ms);
     });
 }
 
@@ -69,9 +74,9 @@ fn read_members(r: &mut Reader<'_>) -> Result<Vec<QuorumMember>, CodecError> {
         Ok(QuorumMember {
             node: NodeId(r.i32("node id")?),
             directory: r.uuid("directory")?,
-            end: r.i64("end")?,
-            heard_ms: r.i64("time")?,
-            caught_up_ms: r.i64("time")?,
+            log_end: r.i64("end")?,
+            last_fetch_ms: r.i64("time")?,
+            last_caught_up_ms: r.i64("time")?,
         })
     })
 }
@@ -104,7 +109,7 @@ mod tests {
     use crate::metadata::image::{ShardId, ShardKind};
 
     #[test]
-    fn replicas_become_nodes_and_moments_become_times() {
+    fn replicas_become_nodes_and_instants_become_wall_times() {
         let replica = |id: u64, node: i32| ReplicaRecord {
             id: ReplicaId(id),
             node: NodeId(node),
@@ -135,15 +140,21 @@ mod tests {
             (ReplicaId(77), progress(true, Some(2), ago(1), None)),
         ]);
         let quorum = Quorum { term: Term(4), committed: Some(RaftIndex(40)), members };
-        let told = described(&record, &quorum, NodeId(1), &Clock { now, wall_ms: 1_000_000 });
-        assert_eq!((told.leader, told.term, told.high_watermark), (NodeId(1), 4, 41));
+        let described_quorum = described(&record, &quorum, NodeId(1), &Clock { now, wall_ms: 1_000_000 });
+        assert_eq!(
+            (described_quorum.leader, described_quorum.term, described_quorum.high_watermark),
+            (NodeId(1), 4, 41)
+        );
         let seen = |members: &[QuorumMember]| -> Vec<_> {
-            members.iter().map(|m| (m.node.0, m.directory.as_u128(), m.end, m.heard_ms, m.caught_up_ms)).collect()
+            members
+                .iter()
+                .map(|m| (m.node.0, m.directory.as_u128(), m.log_end, m.last_fetch_ms, m.last_caught_up_ms))
+                .collect()
         };
         assert_eq!(
-            seen(&told.voters),
+            seen(&described_quorum.voters),
             [(1, 1, 42, 1_000_000, 1_000_000), (2, 2, 31, 999_000, 993_000), (3, 3, -1, -1, -1)]
         );
-        assert_eq!(seen(&told.observers), [(3, 9, 3, 999_000, -1)]);
+        assert_eq!(seen(&described_quorum.observers), [(3, 9, 3, 999_000, -1)]);
     }
 }

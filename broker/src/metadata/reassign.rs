@@ -1,8 +1,9 @@
-//! From partitions that are to have other replicas to the shards that are moved. A pure function of the image.
+//! Plans a partition reassignment: from the partitions of a request to the shards that are moved. A pure function of
+//! the image.
 //!
-//! Partitions lie where their shard lies. As long as shards cannot be split, a request moves a shard only if it names all that
-//! the shard carries, and wants the same of each; otherwise it is told what belongs together.
-//! May not know: who asks, and how a shard is moved.
+//! A partition is on the nodes of its shard. As long as shards cannot be split, a request moves a shard only if it
+//! names all partitions that the shard carries, with the same replicas for each; otherwise the error lists the
+//! partitions that belong together. May not know: which client sent the request, and how a shard is moved.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,31 +13,31 @@ use super::error::MetadataError;
 use super::image::{MetadataImage, ShardId, ShardRecord};
 use super::requests::Reassignment;
 
-/// Partitions that a refusal names at most.
+/// The most partitions that an error names.
 const NAMED_MAX: usize = 20;
 
-/// What becomes of a request.
+/// The plan for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Of each that was asked, in order: the shard that is moved for it, or why none is.
+    /// For each requested partition, in order: the shard that is moved for it, or why none is.
     pub(super) outcomes: Vec<Result<ShardId, MetadataError>>,
-    /// Where shards are to lie, preferred leader first.
+    /// The nodes to which each shard is moved, preferred leader first.
     pub(super) moves: BTreeMap<ShardId, Vec<NodeId>>,
 }
 
-/// What is asked of one shard.
+/// What a request contains for one shard.
 #[derive(Default)]
-struct Asked<'a> {
+struct Requested<'a> {
     partitions: BTreeSet<(&'a str, i32)>,
-    /// What is wanted: more than one thing if the request contradicts itself.
+    /// The requested nodes: more than one value if the request contradicts itself.
     wanted: Vec<&'a Option<Vec<NodeId>>>,
 }
 
-/// Looks at all of a request together.
-pub(super) fn plan(image: &MetadataImage, asked: &[Reassignment], may_change_factor: bool) -> Plan {
-    let mut by_shard: BTreeMap<ShardId, Asked<'_>> = BTreeMap::new();
+/// Plans all partitions of a request together.
+pub(super) fn plan(image: &MetadataImage, requested: &[Reassignment], may_change_factor: bool) -> Plan {
+    let mut by_shard: BTreeMap<ShardId, Requested<'_>> = BTreeMap::new();
     let shard_of = |one: &Reassignment| image.topic(&one.topic)?.route(one.index).map(|route| route.shard);
-    for one in asked {
+    for one in requested {
         let Some(shard) = shard_of(one) else { continue };
         let of_shard = by_shard.entry(shard).or_default();
         of_shard.partitions.insert((&one.topic, one.index));
@@ -44,8 +45,10 @@ pub(super) fn plan(image: &MetadataImage, asked: &[Reassignment], may_change_fac
             of_shard.wanted.push(&one.nodes);
         }
     }
-    let decided: BTreeMap<ShardId, Result<Vec<NodeId>, MetadataError>> =
-        by_shard.iter().map(|(shard, asked)| (*shard, decide(image, *shard, asked, may_change_factor))).collect();
+    let decided: BTreeMap<ShardId, Result<Vec<NodeId>, MetadataError>> = by_shard
+        .iter()
+        .map(|(shard, requested)| (*shard, decide(image, *shard, requested, may_change_factor)))
+        .collect();
     let outcome = |one: &Reassignment| {
         let shard = shard_of(one).ok_or(MetadataError::UnknownTopic)?;
         match decided.get(&shard) {
@@ -54,7 +57,7 @@ pub(super) fn plan(image: &MetadataImage, asked: &[Reassignment], may_change_fac
             None => Err(MetadataError::UnknownTopic),
         }
     };
-    let outcomes = asked.iter().map(outcome).collect();
+    let outcomes = requested.iter().map(outcome).collect();
     let moves = decided.into_iter().filter_map(|(shard, nodes)| Some((shard, nodes.ok()?))).collect();
     Plan { outcomes, moves }
 }
@@ -62,11 +65,11 @@ pub(super) fn plan(image: &MetadataImage, asked: &[Reassignment], may_change_fac
 fn decide(
     image: &MetadataImage,
     shard: ShardId,
-    asked: &Asked<'_>,
+    requested: &Requested<'_>,
     may_change_factor: bool,
 ) -> Result<Vec<NodeId>, MetadataError> {
     let record = image.shard(shard).ok_or(MetadataError::UnknownTopic)?;
-    let [wanted] = asked.wanted.as_slice() else {
+    let [wanted] = requested.wanted.as_slice() else {
         return Err(MetadataError::InvalidReplicaAssignment(format!(
             "These partitions lie in one shard ({shard}) and are moved together: name the same replicas for all of them."
         )));
@@ -75,7 +78,7 @@ fn decide(
         check(image, record, nodes, may_change_factor)?;
     }
     let carried = carried(image, shard);
-    let missing: Vec<_> = carried.iter().filter(|partition| !asked.partitions.contains(*partition)).collect();
+    let missing: Vec<_> = carried.iter().filter(|partition| !requested.partitions.contains(*partition)).collect();
     if !missing.is_empty() {
         return Err(incomplete(shard, &missing));
     }
@@ -86,7 +89,7 @@ fn decide(
     }
 }
 
-/// All partitions of a shard.
+/// The partitions that a shard carries.
 fn carried(image: &MetadataImage, shard: ShardId) -> BTreeSet<(&str, i32)> {
     let topics = image.topics.values().flat_map(|topic| {
         let routes = (0..).zip(topic.partitions.iter());

@@ -1,4 +1,4 @@
-//! Reassignments: whole shards only, all or nothing, and what they were before.
+//! Reassignments: whole shards only, all or nothing, and their cancellation.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 use uuid::Uuid;
 
 use super::command::Command;
-use super::decide::{Ask, decide};
+use super::decide::{ControllerRequest, decide};
 use super::image::{ShardId, ShardKind};
-use super::machine::{Machine, Outcome, Refusal};
 use super::placement::{missing_pool_shards, place_in_pool};
 use super::placement_tests::{apply, cluster, node};
 use super::reassign::{Plan, plan};
 use super::requests::Reassignment;
+use super::state_machine::{MetadataStateMachine, Outcome, Refusal};
 
 /// Four nodes, shards of three replicas, and two topics of as many partitions as there are shards.
-fn two_topics() -> Machine {
+fn two_topics() -> MetadataStateMachine {
     let mut machine = cluster((1..=4).map(|id| node(id, None, &[100])).collect());
     let shards = missing_pool_shards(machine.image(), 3);
     apply(&mut machine, &shards.into_iter().map(Command::AddShard).collect::<Vec<_>>());
@@ -34,12 +34,12 @@ fn nodes(nodes: &[i32]) -> Option<Vec<NodeId>> {
     Some(nodes.iter().copied().map(NodeId).collect())
 }
 
-fn ask(topic: &str, index: i32, nodes: Option<Vec<NodeId>>) -> Reassignment {
+fn reassignment(topic: &str, index: i32, nodes: Option<Vec<NodeId>>) -> Reassignment {
     Reassignment { topic: topic.to_owned(), index, nodes }
 }
 
 /// The shard of a partition, and the other topic's partition that it carries too.
-fn shard_of(machine: &Machine, topic: &str, index: i32) -> ShardId {
+fn shard_of(machine: &MetadataStateMachine, topic: &str, index: i32) -> ShardId {
     machine.image().topic(topic).unwrap().route(index).unwrap().shard
 }
 
@@ -50,8 +50,8 @@ fn codes(plan: &Plan) -> Vec<ErrorCode> {
         .collect()
 }
 
-fn change(machine: &mut Machine, ask: &Ask) -> usize {
-    let decided = decide(machine.image(), ask).unwrap();
+fn change(machine: &mut MetadataStateMachine, request: &ControllerRequest) -> usize {
+    let decided = decide(machine.image(), request).unwrap();
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.advance(index);
     for command in &decided.commands {
@@ -65,21 +65,21 @@ fn a_shard_moves_when_all_its_partitions_are_named_with_the_same_nodes() {
     let machine = two_topics();
     let shard = shard_of(&machine, "a", 0);
     let other = (0..8).find(|index| shard_of(&machine, "b", *index) == shard).unwrap();
-    let both = [ask("a", 0, nodes(&[4, 1, 2])), ask("b", other, nodes(&[4, 1, 2]))];
+    let both = [reassignment("a", 0, nodes(&[4, 1, 2])), reassignment("b", other, nodes(&[4, 1, 2]))];
     let planned = plan(machine.image(), &both, true);
     assert_eq!(planned.outcomes, [Ok(shard), Ok(shard)]);
     assert_eq!(planned.moves, BTreeMap::from([(shard, nodes(&[4, 1, 2]).unwrap())]));
-    // Part of it: what is missing is named.
+    // A part of the shard: the error names the missing partitions.
     let part = plan(machine.image(), &both[..1], true);
     assert!(part.moves.is_empty());
     let why = part.outcomes[0].as_ref().unwrap_err();
     assert_eq!(why.code(), ErrorCode::InvalidReplicaAssignment);
     assert!(why.to_string().contains(&format!("b-{other}")) && !why.to_string().contains("a-0"), "{why}");
     // Two lists for one shard.
-    let differing = [both[0].clone(), ask("b", other, nodes(&[1, 4, 2]))];
+    let differing = [both[0].clone(), reassignment("b", other, nodes(&[1, 4, 2]))];
     assert_eq!(codes(&plan(machine.image(), &differing, true)), [ErrorCode::InvalidReplicaAssignment; 2]);
-    // One shard's refusal is none of another's.
-    let unknown = [both.to_vec(), vec![ask("a", 99, None), ask("c", 0, None)]].concat();
+    // A refusal for one shard does not affect another shard.
+    let unknown = [both.to_vec(), vec![reassignment("a", 99, None), reassignment("c", 0, None)]].concat();
     let unknown = plan(machine.image(), &unknown, true);
     use ErrorCode::{None as Done, UnknownTopicOrPartition as Unknown};
     assert_eq!((codes(&unknown), unknown.moves.len()), (vec![Done, Done, Unknown, Unknown], 1));
@@ -91,8 +91,8 @@ fn nodes_must_be_registered_once_and_as_many_unless_that_may_change() {
     let shard = shard_of(&machine, "a", 0);
     let other = (0..8).find(|index| shard_of(&machine, "b", *index) == shard).unwrap();
     let both = |wanted: &[i32], may: bool| {
-        let asked = [ask("a", 0, nodes(wanted)), ask("b", other, nodes(wanted))];
-        codes(&plan(machine.image(), &asked, may))[0]
+        let requested = [reassignment("a", 0, nodes(wanted)), reassignment("b", other, nodes(wanted))];
+        codes(&plan(machine.image(), &requested, may))[0]
     };
     assert_eq!(both(&[], true), ErrorCode::InvalidReplicaAssignment);
     assert_eq!(both(&[1, 1, 2], true), ErrorCode::InvalidReplicaAssignment);
@@ -107,13 +107,13 @@ fn a_move_that_is_under_way_can_be_seen_and_taken_back() {
     let mut machine = two_topics();
     let shard = shard_of(&machine, "a", 0);
     let other = (0..8).find(|index| shard_of(&machine, "b", *index) == shard).unwrap();
-    let cancel = [ask("a", 0, None), ask("b", other, None)];
+    let cancel = [reassignment("a", 0, None), reassignment("b", other, None)];
     assert_eq!(codes(&plan(machine.image(), &cancel, true)), [ErrorCode::NoReassignmentInProgress; 2]);
     let before = machine.image().shard(shard).unwrap().as_ref().clone();
     let on: Vec<NodeId> = before.replicas.iter().map(|replica| replica.node).collect();
     let new = (1..=4).map(NodeId).find(|node| !on.contains(node)).unwrap();
     let target = vec![on[0], new, on[2]];
-    assert_eq!(change(&mut machine, &Ask::ChangeReplicas { shard, nodes: target }), 1);
+    assert_eq!(change(&mut machine, &ControllerRequest::ChangeReplicas { shard, nodes: target }), 1);
     let record = machine.image().shard(shard).unwrap().clone();
     assert_eq!((record.adding_nodes(), record.removing_nodes()), (vec![new], vec![on[1]]));
     assert_eq!(record.nodes(), [on[0], new, on[2], on[1]], "old and new");
@@ -121,14 +121,14 @@ fn a_move_that_is_under_way_can_be_seen_and_taken_back() {
     assert_eq!(record.nodes_before(), on);
     let planned = plan(machine.image(), &cancel, true);
     assert_eq!(planned.moves, BTreeMap::from([(shard, on.clone())]));
-    assert_eq!(change(&mut machine, &Ask::ChangeReplicas { shard, nodes: on.clone() }), 1);
+    assert_eq!(change(&mut machine, &ControllerRequest::ChangeReplicas { shard, nodes: on.clone() }), 1);
     let record = machine.image().shard(shard).unwrap().clone();
     assert_eq!(record.replicas, before.replicas);
     assert_eq!((record.adding_nodes(), record.removing_nodes()), (vec![], vec![new]));
-    // Its leader reports that it is so.
+    // Its leader reports that the intended members are reached.
     let reached = record.replicas.iter().map(|replica| replica.id).collect();
     let left = record.leaving.iter().map(|replica| replica.id).collect();
-    assert_eq!(change(&mut machine, &Ask::ForgetReplicas { shard, reached, left }), 1);
+    assert_eq!(change(&mut machine, &ControllerRequest::ForgetReplicas { shard, reached, left }), 1);
     assert!(!machine.image().shard(shard).unwrap().is_moving());
 }
 
@@ -137,10 +137,10 @@ fn replicas_that_are_only_added_are_being_added_until_the_leader_says_otherwise(
     let mut machine = two_topics();
     let shard = shard_of(&machine, "a", 0);
     let all: Vec<NodeId> = (1..=4).map(NodeId).collect();
-    change(&mut machine, &Ask::ChangeReplicas { shard, nodes: all });
+    change(&mut machine, &ControllerRequest::ChangeReplicas { shard, nodes: all });
     let record = machine.image().shard(shard).unwrap().clone();
     assert_eq!((record.adding.len(), record.leaving.len(), record.is_moving()), (1, 0, true));
-    // Such a shard is not for topics of three replicas any more.
+    // Such a shard takes no partitions of topics with three replicas any more.
     assert_eq!(record.kind, ShardKind::Pool { factor: 4, pinned: true });
     let forget = |reached: Vec<ReplicaId>| Command::ForgetReplicas { shard, reached, left: Vec::new() };
     let index = RaftIndex(machine.image().index.0 + 1);
@@ -148,7 +148,7 @@ fn replicas_that_are_only_added_are_being_added_until_the_leader_says_otherwise(
     let early = machine.apply_command(index, forget(vec![ReplicaId(1)]));
     assert_eq!(early, Outcome::Refused(Refusal::Replicas));
     let reached: Vec<_> = record.wanted().into_iter().collect();
-    let report = Ask::ForgetReplicas { shard, reached: reached.clone(), left: Vec::new() };
+    let report = ControllerRequest::ForgetReplicas { shard, reached: reached.clone(), left: Vec::new() };
     assert_eq!(change(&mut machine, &report), 1);
     assert!(!machine.image().shard(shard).unwrap().is_moving());
     assert_eq!(change(&mut machine, &report), 0, "reported twice");

@@ -1,4 +1,5 @@
-//! The records of the metadata group's checkpoint, and what a shard's replica is told about itself when it is created.
+//! The records of the metadata group's checkpoint, and the record that a shard's replica gets about itself when it is
+//! created.
 //!
 //!  key                          value (each begins with a version byte)
 //!  'c'                          cluster id, counters, checksum
@@ -8,7 +9,8 @@
 //!  'i' shard u64 index u64 id   intent
 //!  'b' named u8 node i32        dynamic broker settings
 //!
-//! Key letters are never used again. What a later release adds stands at the end, and is absent where it says nothing new.
+//! Key letters are never reused. A field that a later release adds is at the end, and is absent where it has its
+//! default.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +46,7 @@ pub(super) struct ClusterRecord {
     pub(super) level: FeatureLevel,
 }
 
-/// A topic without what is local to a node.
+/// A topic without the values that are local to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TopicRecord {
     pub(super) name: String,
@@ -171,7 +173,7 @@ impl Record {
                 // Up to 0.3.0 nodes had no state.
                 let state = if v.is_empty() { NodeState::Active } else { read_node_state(&mut v)? };
                 let levels = read_levels_at_end(&mut v)?;
-                // Up to 0.4.0 no node was fenced.
+                // Up to 0.4.0 nodes had no liveness.
                 let liveness = if v.is_empty() { Liveness::default() } else { Liveness::read(&mut v)? };
                 Self::Node(NodeRecord { state, levels, liveness, ..node })
             }
@@ -203,13 +205,13 @@ impl Record {
 fn read_shard(id: ShardId, v: &mut Reader<'_>) -> Result<ShardRecord, CodecError> {
     let (kind, replicas) = (read_shard_kind(v)?, read_replicas(v)?);
     let created = RaftIndex(v.u64("index")?);
-    // 0.2.0 wrote no more, and had only replicas that found.
+    // 0.2.0 wrote no more fields, and all its replicas were founders.
     let (founders, leaving) = if v.is_empty() {
         (replicas.iter().map(|replica: &ReplicaRecord| replica.id).collect(), Vec::new())
     } else {
         (read_ids(v)?, read_replicas(v)?)
     };
-    // 0.3.0 did not say which are new.
+    // 0.3.0 did not record which replicas are new.
     let adding = if v.is_empty() { Vec::new() } else { read_ids(v)? };
     Ok(ShardRecord { id, kind, replicas, adding, leaving, founders, created })
 }
@@ -232,7 +234,7 @@ fn read_intent(r: &mut Reader<'_>) -> Result<Intent, CodecError> {
     Ok(Intent { kind, partitions })
 }
 
-/// What a replica's group-creation frame says: enough to open the replica before the metadata is known.
+/// The shard's part of a replica's group-creation frame: enough to open the replica before the metadata is available.
 ///
 ///  | version u8 | shard u64 | kind | created u64 | founders, of the metadata group alone |
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,12 +245,12 @@ pub struct ShardCreation {
     pub kind: ShardKind,
     /// Metadata index at which it was recorded.
     pub created: RaftIndex,
-    /// Of the metadata group, which no metadata records before it exists: its first members.
+    /// For the metadata group only, which is not recorded in any metadata before it exists: its first members.
     pub founders: Vec<ReplicaRecord>,
 }
 
 impl ShardCreation {
-    /// The metadata group itself.
+    /// The record of the metadata group itself.
     #[must_use]
     pub fn metadata(founders: Vec<ReplicaRecord>) -> Self {
         Self { shard: ShardId::METADATA, kind: ShardKind::Metadata, created: RaftIndex(0), founders }
@@ -275,7 +277,7 @@ impl ShardCreation {
         let mut r = Reader::of_version(bytes, VERSION)?;
         let (shard, kind) = (ShardId(r.u64("shard")?), read_shard_kind(&mut r)?);
         let created = RaftIndex(r.u64("index")?);
-        // 0.2.0 wrote none.
+        // 0.2.0 wrote no founders.
         let has_founders = kind == ShardKind::Metadata && !r.is_empty();
         let founders = if has_founders { read_replicas(&mut r)? } else { Vec::new() };
         let creation = Self { shard, kind, created, founders };
@@ -310,7 +312,7 @@ mod tests {
         };
         let value = Record::Shard(record.clone()).value();
         let key = Record::Shard(record.clone()).key();
-        // 0.3.0 wrote founders and who leaves, 0.2.0 neither.
+        // 0.3.0 wrote founders and leaving replicas, 0.2.0 neither.
         for less in [1, 11] {
             assert_eq!(Record::decode(&key, &value[..value.len() - less]), Ok(Record::Shard(record.clone())));
         }

@@ -1,6 +1,6 @@
-//! The metadata group's state machine as Raft runs it: applies entries, publishes images.
+//! Adapter of the metadata's state machine to the Raft trait: applies entries, publishes images.
 //!
-//! May not know: what is asked and by whom.
+//! May not know: which requests led to the entries.
 
 use std::io;
 use std::sync::Arc;
@@ -13,48 +13,49 @@ use ottla_storage::env::watch;
 use ottla_storage::ids::{LogId, RaftIndex};
 
 use super::image::{MetadataImage, ShardRecord};
-use super::machine::Machine;
+use super::state_machine::MetadataStateMachine;
 use crate::codec::CodecError;
 use crate::config::Config;
 
-/// The replica on this node.
+/// This node's replica of the metadata.
 pub(super) struct MetadataReplica {
-    machine: Machine,
+    machine: MetadataStateMachine,
     images: watch::Sender<Arc<MetadataImage>>,
-    /// Shards whose replicas lie on the disks here, where entries may be lost that recorded them.
+    /// Shards with replicas on this node's disks, for recovery: the entries that recorded them may be lost.
     on_disk: Vec<ShardRecord>,
 }
 
 impl MetadataReplica {
-    /// A replica whose images are seen through the receiver.
-    pub(super) fn new(machine: Machine) -> (Self, watch::Receiver<Arc<MetadataImage>>) {
+    /// A replica, and the receiver of its images.
+    pub(super) fn new(machine: MetadataStateMachine) -> (Self, watch::Receiver<Arc<MetadataImage>>) {
         let (images, receiver) = watch::channel(image_of(&machine));
         (Self { machine, images, on_disk: Vec::new() }, receiver)
     }
 }
 
-/// The machine of a replica that goes on without what it lost. `on_disk`: the shards whose only replicas lie on its node.
+/// The state machine of a replica that continues without the entries that it lost. `on_disk`: the shards whose only
+/// replicas are on its node.
 ///
 /// # Errors
 /// When its checkpoint cannot be read.
-pub fn rescue_machine(
+pub fn recovery_state_machine(
     config: &Config,
     recovered: &RecoveredReplica,
     on_disk: Vec<ShardRecord>,
 ) -> Result<Box<dyn StateMachine>, CodecError> {
     let applied = recovered.applied.map_or(RaftIndex(0), |applied| applied.index);
-    let machine = Machine::restore(Arc::new(config.clone()), applied, &recovered.state)?;
+    let machine = MetadataStateMachine::restore(Arc::new(config.clone()), applied, &recovered.state)?;
     let (replica, _images) = MetadataReplica::new(machine);
     Ok(Box::new(MetadataReplica { on_disk, ..replica }))
 }
 
-fn image_of(machine: &Machine) -> Arc<MetadataImage> {
+fn image_of(machine: &MetadataStateMachine) -> Arc<MetadataImage> {
     Arc::new(MetadataImage { checksum: machine.checksum(), ..machine.image().clone() })
 }
 
 impl StateMachine for MetadataReplica {
     fn apply(&mut self, entry: &Entry) -> Applied {
-        // An entry that cannot be understood was written by a newer release: this replica must not go on without it.
+        // An entry that cannot be decoded was written by a newer release: this replica must not continue without it.
         let outcomes = match self.machine.apply(entry.log_id.index, &entry.payload) {
             Ok(outcomes) => outcomes,
             Err(error) => panic!("metadata entry {}: {error}; upgrade this node", entry.log_id),
@@ -91,7 +92,7 @@ impl StateMachine for MetadataReplica {
     }
 
     fn install(&mut self, applied: LogId, state: &[(Bytes, Bytes)]) -> io::Result<()> {
-        let restored = Machine::restore(self.machine.base(), applied.index, state);
+        let restored = MetadataStateMachine::restore(self.machine.base(), applied.index, state);
         self.machine = restored.map_err(io::Error::other)?;
         self.publish();
         Ok(())

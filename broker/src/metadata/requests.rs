@@ -1,4 +1,4 @@
-//! The words in which the metadata is asked for changes, and what it answers.
+//! The types of requests to the metadata and of their results.
 //!
 //! May not know: the wire.
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::levels::FeatureLevel;
 
-/// A topic to be made.
+/// A topic to be created.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewTopic {
     /// Its name.
@@ -20,11 +20,11 @@ pub struct NewTopic {
     pub factor: Option<i16>,
     /// Nodes of each partition, by its number; empty: the broker chooses.
     pub assignments: Vec<(i32, Vec<NodeId>)>,
-    /// What is set for it.
+    /// Its config overrides.
     pub configs: BTreeMap<String, String>,
 }
 
-/// A topic as made, or as it would be made.
+/// A topic as created, or as it would be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedTopic {
     /// Its name.
@@ -35,11 +35,11 @@ pub struct CreatedTopic {
     pub partitions: i32,
     /// Number of replicas.
     pub factor: i16,
-    /// What is set for it, in plain form.
+    /// Its config overrides, with normalised values.
     pub overrides: BTreeMap<String, String>,
 }
 
-/// Names a topic.
+/// The name or id of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicName {
     /// By its name.
@@ -53,13 +53,13 @@ pub enum TopicName {
 pub struct NewPartitions {
     /// The topic's name.
     pub topic: String,
-    /// Number of partitions it is to have.
+    /// The new number of partitions.
     pub count: i32,
     /// Nodes of each new partition; `None`: the broker chooses.
     pub assignments: Option<Vec<Vec<NodeId>>>,
 }
 
-/// What a configuration belongs to.
+/// The resource that a configuration belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigOwner {
     /// A topic.
@@ -70,31 +70,31 @@ pub enum ConfigOwner {
     AllNodes,
 }
 
-/// What is to become of one setting.
+/// The change of one setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigOp {
-    /// It takes this value.
+    /// It gets this value.
     Set(String),
-    /// It is no longer set.
+    /// Its value is removed.
     Delete,
-    /// These words join the list.
+    /// These elements are appended to the list.
     Append(String),
-    /// These words leave the list.
+    /// These elements are removed from the list.
     Subtract(String),
 }
 
 /// A change of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigChange {
-    /// Whose.
+    /// The resource.
     pub owner: ConfigOwner,
-    /// What, by name.
+    /// The changes, by name of the setting.
     pub ops: Vec<(String, ConfigOp)>,
-    /// True when all that is not named is no longer set.
+    /// True if the values of all other settings are removed.
     pub replace: bool,
 }
 
-/// The broker's own topics.
+/// The internal topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InternalTopic {
     /// `__consumer_offsets`.
@@ -114,48 +114,48 @@ impl InternalTopic {
     }
 }
 
-/// The metadata group as its leader knows it.
+/// The metadata group as its leader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetadataQuorum {
     /// The node that leads it.
     pub leader: NodeId,
     /// Its term.
     pub term: u64,
-    /// The end of what is committed.
+    /// The end of the committed entries.
     pub high_watermark: i64,
-    /// Those that vote.
+    /// The voters.
     pub voters: Vec<QuorumMember>,
-    /// Those that only learn.
+    /// The learners.
     pub observers: Vec<QuorumMember>,
 }
 
 /// A member of the metadata group. Times are in milliseconds since 1970, -1 if unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuorumMember {
-    /// Where it lives.
+    /// Its node.
     pub node: NodeId,
     /// The data directory it is bound to.
     pub directory: Uuid,
-    /// The end of what it is known to have, -1 if nothing is known.
-    pub end: i64,
-    /// When what it answered last was sent.
-    pub heard_ms: i64,
-    /// When it last had everything.
-    pub caught_up_ms: i64,
+    /// The end of its log as far as the leader knows it, -1 if unknown.
+    pub log_end: i64,
+    /// When the request was sent that it acknowledged last.
+    pub last_fetch_ms: i64,
+    /// When it last was fully caught up.
+    pub last_caught_up_ms: i64,
 }
 
-/// A partition that is to have other replicas.
+/// A partition to be reassigned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reassignment {
     /// Its topic's name.
     pub topic: String,
     /// Its number.
     pub index: i32,
-    /// Where its replicas are to lie, preferred leader first; `None`: where they did, before what is under way.
+    /// The nodes of its new replicas, preferred leader first; `None`: cancels the reassignment in progress.
     pub nodes: Option<Vec<NodeId>>,
 }
 
-/// Names nodes.
+/// Selects nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nodes {
     /// One.
@@ -164,24 +164,24 @@ pub enum Nodes {
     Zone(String),
 }
 
-/// What a change of a feature's level is allowed to be.
+/// Which changes of a feature's level are allowed (KIP-584).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpgradeType {
     /// Higher.
     Upgrade,
-    /// Lower, where nothing is lost by it.
+    /// Lower, if that loses no metadata.
     SafeDowngrade,
-    /// Lower, whatever is lost.
+    /// Lower, even if that loses metadata.
     UnsafeDowngrade,
 }
 
-/// A feature that is to have another level.
+/// The update of a feature's level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeatureUpdate {
     /// Its name.
     pub feature: String,
     /// The level.
     pub level: FeatureLevel,
-    /// `None`: a kind that is not known.
+    /// `None`: an unknown type.
     pub kind: Option<UpgradeType>,
 }

@@ -1,9 +1,12 @@
-//! Sessions of nodes, in the memory of the node that leads the metadata group: who has sent a heartbeat lately, by the leader's
-//! monotonic clock.
+//! Sessions of nodes, in the memory of the leader of the metadata group: which nodes have sent a heartbeat recently, by
+//! the leader's monotonic clock.
 //!
-//! A node that begins to lead grants all nodes a full session first, since it does not know what its predecessor heard; so does
-//! one that stood still itself, since it may have heard nothing for that reason. Pure: what is due is a value. May not know: how
-//! heartbeats travel, and how a transition is recorded.
+//! All nodes get a full session granted first:
+//! - by a node that begins to lead, since it does not have the heartbeats of its predecessor;
+//! - by a leader whose process was paused, since it may have missed heartbeats for that reason.
+//!
+//! Pure: the transitions that are due are a value. May not know: how heartbeats are sent, and how a transition is
+//! recorded.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,12 +39,12 @@ impl Heartbeat {
     }
 }
 
-/// What the leader knows of one node.
+/// The session of one node.
 #[derive(Debug)]
 struct Session {
     epoch: RaftIndex,
-    /// This registration has sent a heartbeat; else the session was granted.
-    spoke: bool,
+    /// True if this registration has sent a heartbeat; else the session was granted.
+    has_sent: bool,
     at: Instant,
 }
 
@@ -49,24 +52,24 @@ struct Session {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     term: Option<u64>,
-    looked_at: Option<Instant>,
+    checked_at: Option<Instant>,
     nodes: BTreeMap<NodeId, Session>,
 }
 
 impl Sessions {
-    /// This node does not lead: what it knows is worth nothing when it leads again.
+    /// Clears all sessions, since this node does not lead: they would be stale when it leads again.
     pub(super) fn resign(&mut self) {
         *self = Self::default();
     }
 
-    /// Takes a heartbeat; one that was overtaken by a new registration says nothing.
-    pub(super) fn hear(&mut self, beat: Heartbeat, now: Instant) {
+    /// Records a heartbeat; one of an earlier registration is ignored.
+    pub(super) fn record_heartbeat(&mut self, beat: Heartbeat, now: Instant) {
         if self.nodes.get(&beat.node).is_none_or(|session| beat.epoch >= session.epoch) {
-            self.nodes.insert(beat.node, Session { epoch: beat.epoch, spoke: true, at: now });
+            self.nodes.insert(beat.node, Session { epoch: beat.epoch, has_sent: true, at: now });
         }
     }
 
-    /// Which transitions are due, by the leader of this term. `timeout` is the length of a session.
+    /// The transitions that are due, for the leader of this term. `timeout` is the length of a session.
     pub(super) fn due(
         &mut self,
         term: u64,
@@ -74,24 +77,24 @@ impl Sessions {
         timeout: Duration,
         (now, now_ms): (Instant, i64),
     ) -> Vec<LivenessChange> {
-        let stood_still = self.looked_at.is_some_and(|at| now.since(at) > timeout / 2);
-        if self.term != Some(term) || stood_still {
+        let was_paused = self.checked_at.is_some_and(|at| now.since(at) > timeout / 2);
+        if self.term != Some(term) || was_paused {
             self.nodes.clear();
         }
-        (self.term, self.looked_at) = (Some(term), Some(now));
+        (self.term, self.checked_at) = (Some(term), Some(now));
         self.nodes.retain(|node, _| image.nodes.contains_key(node));
         let mut due = Vec::new();
         for record in image.nodes.values() {
-            let granted = || Session { epoch: record.epoch, spoke: false, at: now };
+            let granted = || Session { epoch: record.epoch, has_sent: false, at: now };
             let session = self.nodes.entry(record.id).or_insert_with(granted);
             if session.epoch < record.epoch {
                 *session = granted();
             }
             let is_expired = now.since(session.at) >= timeout && !mutants::is_on(Bug::SessionNeverExpires);
-            let fenced = match (is_expired, session.spoke) {
+            let fenced = match (is_expired, session.has_sent) {
                 (true, _) => Some(FenceReason::SessionExpired),
                 (false, true) => None,
-                // Nothing was heard of this process yet.
+                // This registration has sent no heartbeat yet.
                 (false, false) => continue,
             };
             let to = Liveness { fenced, since_ms: now_ms };
@@ -103,8 +106,9 @@ impl Sessions {
         due
     }
 
-    /// How long it is until a session may expire; the interval at most, so that the leader notices when it stands still.
-    pub(super) fn next_look(&self, timeout: Duration, interval: Duration, now: Instant) -> Duration {
+    /// The time until a session may expire; the interval at most, so that the leader notices when its process was
+    /// paused.
+    pub(super) fn next_check(&self, timeout: Duration, interval: Duration, now: Instant) -> Duration {
         let left = |session: &Session| timeout.saturating_sub(now.since(session.at));
         let expires = self.nodes.values().map(left).filter(|left| !left.is_zero()).min();
         expires.map_or(interval, |expires| expires.min(interval))

@@ -2,17 +2,17 @@
 //!
 //! A `BTreeMap` of 10,000 topics would be copied whole for every new topic, because the image is immutable and
 //! swapped whole. Here the entries lie in sorted chunks behind `Arc`; a change copies one chunk and the list of chunks.
-//! May not know: what it holds.
+//! May not know: its keys and values.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-/// A chunk is cut in two when it grows beyond this many entries.
+/// A chunk is split when it grows beyond this many entries.
 const CHUNK_ENTRIES_MAX: usize = 128;
 
 type Chunk<K, V> = Arc<Vec<(K, V)>>;
 
-/// A place in one version of a map.
+/// A position in one version of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     chunk: usize,
@@ -88,7 +88,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         self.get(key).is_some()
     }
 
-    /// Sets the value of `key`; the former one is returned.
+    /// Sets the value of `key`; returns the former one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let place = self.chunk_of(&key);
         let Some(chunk) = self.chunks.get_mut(place) else {
@@ -111,7 +111,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         }
     }
 
-    /// Removes `key`; its value is returned.
+    /// Removes `key`; returns its value.
     pub fn remove<Q>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -133,7 +133,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         self.chunks.iter().flat_map(|chunk| chunk.iter().map(|(k, v)| (k, v)))
     }
 
-    /// The place of the first entry that is not below `key`, for [`SharedMap::iter_at`].
+    /// The position of the first entry that is not below `key`, for [`SharedMap::iter_at`].
     pub fn position<Q>(&self, key: &Q) -> Position
     where
         K: Borrow<Q>,

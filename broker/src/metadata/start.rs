@@ -1,4 +1,4 @@
-//! From what lies on disk to a metadata group that runs: opened or founded, the node registered, the pool recorded.
+//! Starts the metadata on a node: the group is opened from disk, joined or founded, then the node is registered.
 //!
 //! May not know: connections, partitions.
 
@@ -16,44 +16,44 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::balancer;
-use super::belonging;
-use super::controller::{Metadata, random_uuid};
-use super::desk::{Desk, Place};
+use super::bootstrap_service::{BootstrapService, ReplicaAssignment};
+use super::discovery::{Seeds, discover, founder, learn_members};
 use super::error::MetadataError;
+use super::handle::{MetadataHandle, random_uuid};
 use super::heartbeats;
 use super::image::{DirectoryRecord, ListenerEndpoint, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind};
-use super::joining::Join;
 use super::levels::Levels;
 use super::liveness::Liveness;
-use super::machine::Machine;
-use super::members;
+use super::membership_reconciler;
 use super::records::ShardCreation;
+use super::registration::NodeRegistration;
+use super::removal_detector;
 use super::replica::MetadataReplica;
-use super::seeds::{Seeds, founder, introduce, seek};
+use super::state_machine::MetadataStateMachine;
 use crate::config::Config;
 
 /// How long a node waits for its metadata group to have a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How soon it is seen that the group has other members.
-const MEMBERS_LOOK: Duration = Duration::from_millis(50);
-/// Bytes of entries that are read at once.
+/// Between two checks for other members of the group.
+const MEMBERS_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// The most bytes of entries per read.
 const READ_BYTES: usize = 4 << 20;
 
-/// What a node says about itself when it starts.
+/// What a node registers about itself when it starts.
 #[derive(Debug, Clone)]
 pub struct LocalNode {
     /// Broker id.
     pub id: NodeId,
     /// Zone.
     pub rack: Option<String>,
-    /// What clients are told, by listener.
+    /// The addresses that are advertised, by listener.
     pub listeners: Vec<ListenerEndpoint>,
     /// Its data directories.
     pub directories: Vec<DirectoryRecord>,
 }
 
 impl LocalNode {
-    /// As configured. Ports that the system chose must be filled in by who bound them.
+    /// As configured. Ports that the system chose must be filled in by the caller that bound them.
     #[must_use]
     pub fn from_config(config: &Config, directories: Vec<DirectoryRecord>) -> Self {
         let endpoint = |listener: &crate::config::Listener| ListenerEndpoint {
@@ -70,7 +70,7 @@ impl LocalNode {
     }
 }
 
-/// A host that clients can be told: one that means "all addresses" becomes this host, as clients on it can use.
+/// The host to advertise: one that means "all addresses" becomes `localhost`, which clients on this machine can use.
 fn advertised_host(host: &str) -> String {
     if crate::config::listeners::is_unspecified(host) { "localhost".to_owned() } else { host.to_owned() }
 }
@@ -81,17 +81,17 @@ pub enum StartError {
     /// The group cannot be opened or created.
     #[error("metadata group: {0}")]
     Raft(#[from] RaftError),
-    /// The only replica lost entries: what they recorded is not known, so that going on is an operator's decision.
+    /// The only replica lost entries. Their contents are unknown, so an operator must decide to continue without them.
     #[error(
         "metadata group: replica {replica}: {what}; where this node is the only one of its cluster, `ottla unsafe-recover --accept-loss {replica}` shows what is lost, and with --execute has the node go on without it (docs/operations.md)"
     )]
     Lost {
         /// The replica.
         replica: ReplicaId,
-        /// What is known.
+        /// What is known of the loss.
         what: String,
     },
-    /// What it holds was written by a newer release, or is damaged.
+    /// The checkpoint was written by a newer release, or is damaged.
     #[error("metadata checkpoint: {0}; if a newer release wrote it, upgrade this node")]
     Checkpoint(#[from] crate::codec::CodecError),
     /// The data belongs to another cluster.
@@ -104,12 +104,13 @@ pub enum StartError {
         /// The cluster configured.
         expected: String,
     },
-    /// Several seeds, but others cannot reach this node: each would found a cluster of its own and replicate nothing.
+    /// Several seeds, but no listener for other nodes: each node would found a cluster of its own and replicate
+    /// nothing.
     #[error(
         "ottla.cluster.seeds (or controller.quorum.voters) names {0} nodes, but ottla.cluster.listener (or a listener of controller.listener.names) does not say where they reach this one"
     )]
     ManySeeds(usize),
-    /// The node was forgotten by its cluster, and is told of no node of it.
+    /// The node was removed from its cluster, and no seed of a cluster is configured.
     #[error(
         "this node was unregistered and holds nothing of its cluster any more: name nodes of the cluster in ottla.cluster.seeds and it joins them again, or give it an empty directory and it founds another cluster"
     )]
@@ -130,8 +131,8 @@ pub fn is_metadata(recovered: &RecoveredReplica) -> bool {
     shard.is_some_and(|shard| shard.kind == ShardKind::Metadata)
 }
 
-/// The replica of the metadata group among what was recovered; else one whose creation is gone, which may have been it: the
-/// node held something, and must not take itself for a new one.
+/// The recovered replica of the metadata group; else one whose creation record is gone, which may have been it: the
+/// node held data, so it must not start as a new node.
 #[must_use]
 pub fn metadata_among(recovered: &[RecoveredReplica]) -> Option<&RecoveredReplica> {
     let nameless = |replica: &&RecoveredReplica| replica.lost.is_some() && replica.creation.is_empty();
@@ -156,7 +157,7 @@ pub fn mint_cluster_id() -> String {
     }
 }
 
-/// The metadata as of the last entry that lies on a disk, committed or not: for who looks at a node that is down.
+/// The metadata as of the last entry on disk, committed or not: for tools that inspect a node that is down.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -166,7 +167,7 @@ pub async fn newest_image(
     log: &dyn EntryLog,
 ) -> Result<Arc<MetadataImage>, StartError> {
     let applied = replica.applied.map_or(RaftIndex(0), |applied| applied.index);
-    let mut machine = Machine::restore(Arc::new(config.clone()), applied, &replica.state)?;
+    let mut machine = MetadataStateMachine::restore(Arc::new(config.clone()), applied, &replica.state)?;
     let last = log.last_log_id().map_or(applied, |last| last.index);
     let mut next = RaftIndex(applied.0 + 1);
     while next <= last {
@@ -184,10 +185,11 @@ pub async fn newest_image(
     Ok(Arc::new(machine.image().clone()))
 }
 
-impl Metadata {
-    /// Opens the metadata group of a node, or has it take its place in the one that `seeds` know or found, and registers
-    /// the node. `home` is the directory of the group's replica and its id: the recovered one's, else the first. A node that
-    /// is alone is registered when this returns; one of several serves from what it knows, and keeps trying behind.
+impl MetadataHandle {
+    /// Opens the metadata group's replica of a node, or creates it in the group that `seeds` belong to or found, and
+    /// registers the node. `home` is the directory of the replica and its id: the recovered replica's, else the first.
+    /// The only node of a cluster is registered when this returns; any other node serves from its replica, and
+    /// registers in the background.
     ///
     /// # Errors
     /// When the group cannot be opened, belongs to another cluster, or gets no leader.
@@ -200,20 +202,21 @@ impl Metadata {
         seeds: Seeds,
     ) -> Result<Self, StartError> {
         let (directory, directory_id) = home;
-        let alone = seeds.neighbours.is_none();
+        let alone = seeds.seed_nodes.is_none();
         if alone && config.cluster_size() > 1 {
             return Err(StartError::ManySeeds(config.cluster_size()));
         }
-        let mut join = join_of(local, &config);
+        let mut registration = registration_of(local, &config);
         if alone && recovered.is_none() && !seeds.may_found {
             return Err(StartError::LeftAlone);
         }
-        let desk = Desk::open(host, config.node_id, directory_id, recovered.is_none() && seeds.may_found);
+        let bootstrap =
+            BootstrapService::open(host, config.node_id, directory_id, recovered.is_none() && seeds.may_found);
         let opened = match recovered {
             Some(replica) => match open(host, &directory, replica, &config).await {
                 Err(StartError::Raft(RaftError::Damaged { replica, what })) if !alone => {
                     tracing::error!(replica = replica.0, "metadata group: {what}; it is rebuilt under a new id");
-                    join.lost.push(replica);
+                    registration.lost.push(replica);
                     None
                 }
                 Err(StartError::Raft(RaftError::Damaged { replica, what })) => {
@@ -226,29 +229,31 @@ impl Metadata {
         let (group, images, founders) = match opened {
             Some(opened) => opened,
             None => {
-                let own = Place { replica: founder(0, config.node_id, directory_id), founds: true };
-                let (founders, place) = match &seeds.neighbours {
+                let own = ReplicaAssignment { replica: founder(0, config.node_id, directory_id), is_founder: true };
+                let (founders, assignment) = match &seeds.seed_nodes {
                     None => (vec![own.replica], own),
-                    Some(neighbours) => {
-                        seek(host, config.node_id, &**neighbours, directory_id, &join, seeds.may_found).await
+                    Some(seed_nodes) => {
+                        discover(host, config.node_id, &**seed_nodes, directory_id, &registration, seeds.may_found)
+                            .await
                     }
                 };
-                desk.takes_place();
-                create(host, &directory, founders, place, &config).await?
+                bootstrap.set_assigned();
+                create(host, &directory, founders, assignment, &config).await?
             }
         };
-        join.founders = match founders.is_empty() {
-            // 0.2.0 recorded none: it ran alone.
+        registration.founders = match founders.is_empty() {
+            // 0.2.0 recorded no founders: its clusters had one node.
             true => vec![ReplicaRecord { id: group.replica(), node: config.node_id, directory: directory_id }],
             false => founders.clone(),
         };
-        seeds.places.founded_by(&founders);
-        let metadata = Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), join.clone());
-        desk.knows(&metadata, founders);
-        // Without one of these the node would seem well and not be: its replica of the metadata stops, and with it the
-        // node.
+        seeds.peer_table.add_founders(&founders);
+        let metadata =
+            Self::new(config.node_id, host.clone(), group, images, Arc::clone(&config), registration.clone());
+        bootstrap.set_cluster(&metadata, founders);
+        // Without one of these tasks the node would appear healthy but not be. So if one panics the replica of the
+        // metadata stops, and with it the node.
         let owner = metadata.group().owner();
-        rt::spawn_critical("peer-addresses", owner.clone(), seeds.places.clone().follow(metadata.watch()));
+        rt::spawn_critical("peer-addresses", owner.clone(), seeds.peer_table.clone().follow(metadata.watch()));
         let alone = alone && metadata.leads_alone().await?;
         let founded = metadata.image().cluster_id.to_string();
         if let Some(expected) =
@@ -256,40 +261,40 @@ impl Metadata {
         {
             return Err(StartError::OtherCluster { found: founded, expected: expected.clone() });
         }
-        let keep = || (metadata.downgrade(), metadata.group().clone(), metadata.watch());
-        let (weak, group, images) = keep();
-        rt::spawn_critical("metadata-members", owner.clone(), members::keep(weak, group, images));
-        let (weak, group, images) = keep();
-        rt::spawn_critical("balancer", owner.clone(), balancer::keep(weak, group, images));
-        let fenced_heard = metadata.peers().fenced_heard();
-        let (weak, group, images) = keep();
-        let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heard);
+        let shared = || (metadata.downgrade(), metadata.group().clone(), metadata.watch());
+        let (weak, group, images) = shared();
+        rt::spawn_critical("metadata-members", owner.clone(), membership_reconciler::run(weak, group, images));
+        let (weak, group, images) = shared();
+        rt::spawn_critical("balancer", owner.clone(), balancer::run(weak, group, images));
+        let fenced_heartbeats = metadata.controller_client().fenced_heartbeats();
+        let (weak, group, images) = shared();
+        let sessions = heartbeats::keep_sessions(weak, group, images, fenced_heartbeats);
         rt::spawn_critical("node-sessions", owner.clone(), sessions);
         if alone {
-            metadata.join(join).await?;
+            metadata.register(registration).await?;
         } else {
-            let joining = metadata.clone().keep_joining(join);
-            let (weak, node, places) = (host.downgrade(), config.node_id, seeds.places);
-            let neighbours = seeds.neighbours.clone();
+            let joining = metadata.clone().keep_registering(registration);
+            let (weak, node, peer_table) = (host.downgrade(), config.node_id, seeds.peer_table);
+            let seed_nodes = seeds.seed_nodes.clone();
             rt::spawn_critical("registration", owner.clone(), async move {
-                let Some(neighbours) = neighbours else { return joining.await };
+                let Some(seed_nodes) = seed_nodes else { return joining.await };
                 tokio::select! {
                     biased;
                     () = joining => {}
-                    () = introduce(weak, node, neighbours, places) => {}
+                    () = learn_members(weak, node, seed_nodes, peer_table) => {}
                 }
             });
         }
-        if let Some(neighbours) = seeds.neighbours {
+        if let Some(seed_nodes) = seeds.seed_nodes {
             let own = ReplicaRecord { id: metadata.group().replica(), node: config.node_id, directory: directory_id };
-            let keep = belonging::keep(metadata.downgrade(), host.downgrade(), own, neighbours);
-            rt::spawn_critical("removal-detector", owner, keep);
+            let detector = removal_detector::run(metadata.downgrade(), host.downgrade(), own, seed_nodes);
+            rt::spawn_critical("removal-detector", owner, detector);
         }
         Ok(metadata)
     }
 
-    /// Waits until this replica leads, as the only voter does; false if it is not the only one: others may have joined what it
-    /// founded alone, and one of them may lead.
+    /// Waits until this replica leads, as the only voter does. False if it is not the only voter: others may have
+    /// joined the cluster that it founded alone, and one of them may lead.
     async fn leads_alone(&self) -> Result<bool, StartError> {
         let (mut role, own) = (self.group().role(), self.group().replica());
         let settled = async {
@@ -301,7 +306,7 @@ impl Metadata {
                 if now.ready {
                     return Ok(true);
                 }
-                let changed = rt::timeout(MEMBERS_LOOK, role.changed()).await;
+                let changed = rt::timeout(MEMBERS_CHECK_INTERVAL, role.changed()).await;
                 if now.stopped || matches!(changed, Ok(Err(_))) {
                     let why = self.group().failure().map_or_else(|| "stopped".to_owned(), |why| why.to_string());
                     return Err(StartError::Register(MetadataError::Stopped(why)));
@@ -321,7 +326,7 @@ async fn open(
     config: &Arc<Config>,
 ) -> Result<Opened, StartError> {
     let applied = replica.applied.map_or(RaftIndex(0), |applied| applied.index);
-    let machine = Machine::restore(Arc::clone(config), applied, &replica.state)?;
+    let machine = MetadataStateMachine::restore(Arc::clone(config), applied, &replica.state)?;
     let (machine, images) = MetadataReplica::new(machine);
     let group = host.open(directory.clone(), replica, Box::new(machine)).await?;
     let creation = Creation::decode(replica.creation.clone()).map(|creation| ShardCreation::decode(&creation.shard));
@@ -329,26 +334,26 @@ async fn open(
     Ok((group, images, founders))
 }
 
-/// Takes a place: as one of the founders, or as a member that knows nothing yet.
+/// Creates the replica that is assigned: as one of the founders, or as an empty member.
 async fn create(
     host: &RaftHost,
     directory: &Arc<dyn Directory>,
     founders: Vec<ReplicaRecord>,
-    place: Place,
+    assignment: ReplicaAssignment,
     config: &Arc<Config>,
 ) -> Result<Opened, StartError> {
-    let (machine, images) = MetadataReplica::new(Machine::new(Arc::clone(config)));
-    let members = match place.founds {
+    let (machine, images) = MetadataReplica::new(MetadataStateMachine::new(Arc::clone(config)));
+    let members = match assignment.is_founder {
         true => Membership::of(founders.iter().map(|founder| founder.id)),
         false => Membership::default(),
     };
     let creation = ShardCreation::metadata(founders.clone()).encode();
-    let group = host.create(directory.clone(), place.replica.id, creation, members, Box::new(machine)).await?;
+    let group = host.create(directory.clone(), assignment.replica.id, creation, members, Box::new(machine)).await?;
     Ok((group, images, founders))
 }
 
-fn join_of(local: LocalNode, config: &Config) -> Join {
-    Join {
+fn registration_of(local: LocalNode, config: &Config) -> NodeRegistration {
+    NodeRegistration {
         node: NodeRecord {
             id: local.id,
             rack: local.rack,

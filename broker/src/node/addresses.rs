@@ -1,7 +1,7 @@
-//! What clients are told to connect to, made from the listeners as configured and as bound.
+//! The addresses that are advertised to clients, from the listeners as configured and as bound.
 //!
-//! `advertised.listeners` wins; else the host that is bound, and `localhost` where all addresses are bound. The port is
-//! the one that was really bound. May not know: sockets.
+//! `advertised.listeners` takes precedence; else the bound host is advertised, and `localhost` where all addresses are
+//! bound. The port is the one that was actually bound. May not know: sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::config::listeners::is_unspecified;
 use crate::config::{Endpoint, Listener};
 use crate::metadata::ListenerEndpoint;
 
-/// What clients are told when nothing better is known.
+/// The host that is advertised where neither the setting nor the bound address names one.
 const DEFAULT_HOST: &str = "localhost";
 
 /// A listener as bound.
@@ -20,8 +20,12 @@ pub(super) struct Bound {
     pub(super) address: SocketAddr,
 }
 
-/// What clients of each bound listener are told.
-pub(super) fn told(configured: &[Listener], advertised: &[Listener], bound: &[Bound]) -> Vec<ListenerEndpoint> {
+/// The address that is advertised for each bound listener.
+pub(super) fn advertised_endpoints(
+    configured: &[Listener],
+    advertised: &[Listener],
+    bound: &[Bound],
+) -> Vec<ListenerEndpoint> {
     let by_name = |listeners: &[Listener], name: &str| -> Option<Endpoint> {
         listeners.iter().find(|listener| listener.name == name).map(|listener| listener.endpoint.clone())
     };
@@ -29,24 +33,25 @@ pub(super) fn told(configured: &[Listener], advertised: &[Listener], bound: &[Bo
         .iter()
         .map(|bound| {
             let here = by_name(configured, &bound.name);
-            let told = by_name(advertised, &bound.name).or_else(|| here.clone());
-            let told = told.unwrap_or(Endpoint { host: String::new(), port: 0 });
-            let host = if is_unspecified(&told.host) { DEFAULT_HOST.to_owned() } else { told.host };
+            let advertised = by_name(advertised, &bound.name).or_else(|| here.clone());
+            let advertised = advertised.unwrap_or(Endpoint { host: String::new(), port: 0 });
+            let host = if is_unspecified(&advertised.host) { DEFAULT_HOST.to_owned() } else { advertised.host };
             // Port 0 of `listeners` was chosen by the system; an advertised port of 0 means the same one.
-            let port = if told.port == 0 { bound.address.port() } else { told.port };
+            let port = if advertised.port == 0 { bound.address.port() } else { advertised.port };
             ListenerEndpoint { name: bound.name.to_string(), host, port }
         })
         .collect()
 }
 
-/// A line of advice where clients elsewhere are told an address that only works here; not where another listener is
-/// meant for them.
-pub(super) fn advice(bound: &[Bound], told: &[ListenerEndpoint]) -> Option<String> {
-    let only_here = |told: &ListenerEndpoint| told.host == DEFAULT_HOST || told.host.starts_with("127.");
-    if !told.iter().all(only_here) {
+/// A line of advice if clients on other machines get an address that works on this machine only; none if another
+/// listener is meant for them.
+pub(super) fn advice(bound: &[Bound], advertised: &[ListenerEndpoint]) -> Option<String> {
+    let only_here =
+        |advertised: &ListenerEndpoint| advertised.host == DEFAULT_HOST || advertised.host.starts_with("127.");
+    if !advertised.iter().all(only_here) {
         return None;
     }
-    let misled = bound.iter().zip(told).find(|(bound, _)| bound.address.ip().is_unspecified())?;
+    let misled = bound.iter().zip(advertised).find(|(bound, _)| bound.address.ip().is_unspecified())?;
     Some(format!(
         "listener {} accepts clients from other machines, but tells them to connect to {}:{}, which only works on this \
          one; set advertised.listeners to a host that they can reach",
@@ -55,8 +60,10 @@ pub(super) fn advice(bound: &[Bound], told: &[ListenerEndpoint]) -> Option<Strin
 }
 
 /// `host:port` pairs as clients write them into `bootstrap.servers`.
-pub(super) fn bootstrap(told: &[ListenerEndpoint]) -> String {
-    let endpoints = told.iter().map(|told| Endpoint { host: told.host.clone(), port: told.port }.to_string());
+pub(super) fn bootstrap(advertised: &[ListenerEndpoint]) -> String {
+    let endpoints = advertised
+        .iter()
+        .map(|advertised| Endpoint { host: advertised.host.clone(), port: advertised.port }.to_string());
     endpoints.collect::<Vec<_>>().join(",")
 }
 
@@ -75,14 +82,14 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_told_what_they_can_use() {
+    fn clients_get_an_address_that_they_can_use() {
         let configured = [listener("PLAINTEXT", "127.0.0.1", 0), listener("ALL", "", 9092), listener("NAT", "", 1)];
         let advertised = [listener("NAT", "example.org", 19092)];
         let bound = [bound("PLAINTEXT", "127.0.0.1:40000"), bound("ALL", "[::]:9092"), bound("NAT", "[::]:1")];
-        let told = told(&configured, &advertised, &bound);
-        assert_eq!(bootstrap(&told), "127.0.0.1:40000,localhost:9092,example.org:19092");
-        assert_eq!(advice(&bound, &told), None, "NAT is for clients elsewhere");
-        assert!(advice(&bound[..2], &told[..2]).is_some_and(|line| line.contains("listener ALL")));
-        assert_eq!(advice(&bound[..1], &told[..1]), None);
+        let endpoints = advertised_endpoints(&configured, &advertised, &bound);
+        assert_eq!(bootstrap(&endpoints), "127.0.0.1:40000,localhost:9092,example.org:19092");
+        assert_eq!(advice(&bound, &endpoints), None, "NAT is for clients elsewhere");
+        assert!(advice(&bound[..2], &endpoints[..2]).is_some_and(|line| line.contains("listener ALL")));
+        assert_eq!(advice(&bound[..1], &endpoints[..1]), None);
     }
 }

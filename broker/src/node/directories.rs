@@ -1,6 +1,6 @@
-//! Opens the data directories of a node, all at once, and says how far that has come.
+//! Opens the data directories of a node concurrently, and reports the progress.
 //!
-//! May not know: what is in them.
+//! May not know: their contents.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,10 +17,10 @@ use ottla_storage::rewrite::{RetentionClass, RewriteOptions};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
-use crate::metadata::{Metadata, Topic, is_internal};
+use crate::metadata::{MetadataHandle, Topic, is_internal};
 use crate::server::context::Directory;
 
-/// A directory and the replicas that lie in it.
+/// A directory and the replicas in it.
 pub(super) struct Opened {
     pub(super) directory: Directory,
     pub(super) replicas: Vec<RecoveredReplica>,
@@ -53,7 +53,8 @@ impl Failures {
     }
 }
 
-/// Opens every directory of `log.dirs`, replicas among them whose loss is accepted. One that cannot be opened stops the start: what it holds would be missing.
+/// Opens every directory of `log.dirs`, including replicas whose loss is accepted. A directory that cannot be opened
+/// stops the start: its replicas would be missing.
 pub(super) async fn open_all(
     disk: &Arc<dyn Disk>,
     config: &Config,
@@ -83,8 +84,9 @@ fn step(config: &Config) -> String {
     format!("reading back {}", paths.join(", "))
 }
 
-/// Tells the rewriters which partitions' batches live and die together: those that are kept for about the same time.
-pub(super) fn classify(directories: &[Directory], metadata: &Metadata) {
+/// Groups partitions for the rewriters by retention time: batches that are kept for about the same time expire
+/// together.
+pub(super) fn classify(directories: &[Directory], metadata: &MetadataHandle) {
     for directory in directories {
         let metadata = metadata.clone();
         directory.data.set_retention_classes(Arc::new(move |partition| {
@@ -93,8 +95,8 @@ pub(super) fn classify(directories: &[Directory], metadata: &Metadata) {
     }
 }
 
-/// Keeps the rewriters to the settings, of which some may change while the node runs.
-pub(super) fn follow_settings(directories: &[Directory], metadata: &Metadata) {
+/// Applies the settings to the rewriters, as some of them may change while the node runs.
+pub(super) fn follow_settings(directories: &[Directory], metadata: &MetadataHandle) {
     let directories: Vec<_> = directories.iter().map(|directory| Arc::downgrade(&directory.data)).collect();
     let mut images = metadata.watch();
     drop(rt::spawn_critical("settings", Owner::process(), async move {
@@ -110,7 +112,8 @@ pub(super) fn follow_settings(directories: &[Directory], metadata: &Metadata) {
     }));
 }
 
-/// Group offsets go as soon as a checkpoint holds them; what goes by size alone goes nobody knows when.
+/// Batches of group offsets expire as soon as a checkpoint holds them; when batches expire by size alone cannot be
+/// predicted.
 fn class_of(topic: &Topic) -> RetentionClass {
     let config = &topic.config;
     if is_internal(&topic.name) {
@@ -152,7 +155,7 @@ fn rewrite_options(config: &Config) -> RewriteOptions {
     }
 }
 
-/// The path as Kafka's tools show it.
+/// The absolute path, as Kafka's tools show it.
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }

@@ -1,4 +1,4 @@
-//! Why a node cannot start, in words for whoever starts it.
+//! Why a node cannot start, in words for the operator who starts it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::config::Endpoint;
 use crate::metadata;
 use crate::server::listener::BindError;
 
-/// How long a node that has a place in the cluster waits for the cluster's metadata.
+/// How long a node that has a replica of the metadata waits for the cluster's metadata.
 pub(super) const CLUSTER_WAIT: Duration = Duration::from_secs(120);
 
 /// Why a node cannot start.
@@ -30,7 +30,8 @@ pub enum StartError {
     /// The metadata group.
     #[error(transparent)]
     Metadata(#[from] metadata::StartError),
-    /// Everybody could reach the port for other nodes, and nodes do not authenticate each other yet.
+    /// Hosts outside private networks could reach the port for other nodes, and nodes do not authenticate each other
+    /// yet.
     #[error(
         "ottla.cluster.listener: other nodes would reach this one at {0}, which is neither loopback nor a private network, \
          and nodes do not authenticate each other yet; bind it to a private address, or set ottla.insecure=true if nobody \
@@ -40,7 +41,7 @@ pub enum StartError {
     /// The node found no cluster in time.
     #[error("the metadata of the cluster did not come in {} s; is a majority of its first nodes up?", CLUSTER_WAIT.as_secs())]
     NoCluster,
-    /// The node's replica of the metadata stopped before it was told of the cluster.
+    /// The node's replica of the metadata stopped before the node got the metadata of the cluster.
     #[error("{0}")]
     Stopped(String),
     /// `log.dirs` is empty.

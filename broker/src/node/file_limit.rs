@@ -1,7 +1,7 @@
 //! The limit on open files: raised to what the system allows, because every client takes one and so does every segment.
 #![allow(unsafe_code)]
 
-/// Below this the limit is worth a word: each client takes one file, each segment two.
+/// Below this limit a warning is logged: each client takes one file, each segment two.
 const FILES_WANTED: libc::rlim_t = 65_536;
 
 /// Raises the soft limit on open files to the hard limit; failing costs connections, not correctness.

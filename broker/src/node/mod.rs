@@ -1,4 +1,4 @@
-//! A node: builds everything in order, stops it in reverse.
+//! A node: starts all services in order, stops them in reverse.
 //!
 //!     admin port -> listeners bound -> data directories (recovery) -> Raft host -> metadata -> shards -> groups
 //!     -> listeners opened
@@ -6,12 +6,12 @@
 //! Only `main` and tests call it. May not know: requests.
 
 mod addresses;
-mod cluster_port;
 mod directories;
 mod error;
 mod file_limit;
-mod neighbourhood;
-mod rescue;
+mod peer_listener;
+mod seed_resolver;
+mod unsafe_recovery;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use ottla_storage::log::AcceptLoss;
 use uuid::Uuid;
 
 pub use file_limit::raise_file_limit;
-pub use rescue::{Fate, Losses, RescueError, Rescued, rescue};
+pub use unsafe_recovery::{Losses, RecoveryError, RecoveryOutcome, ReplicaRecovery, unsafe_recover};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::admin::{Admin, AdminState};
@@ -36,7 +36,9 @@ use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use crate::coordinator::lag::Lags;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::limits::ConnectionLimits;
-use crate::metadata::{self, DirectoryRecord, Levels, ListenerEndpoint, LocalNode, Metadata, MetadataImage, ShardId};
+use crate::metadata::{
+    self, DirectoryRecord, Levels, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, ShardId,
+};
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
 use crate::server::Server;
@@ -47,39 +49,39 @@ use crate::server::kafka::Kafka;
 use crate::server::listener::{BoundListener, SocketOptions};
 use crate::shard::{Shards, Upkeep};
 use addresses::Bound;
-use cluster_port::{ClusterPort, Neighbourhood};
 use directories::{Failures, Opened};
 use error::CLUSTER_WAIT;
 pub use error::StartError;
+use peer_listener::{PeerListener, PeerNetwork};
 
 /// How long a start waits for leaders of its shards.
 const LEADERS_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a node that stops waits for others to lead what it led.
-const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
+/// How long a node that stops waits for other nodes to take over its leaderships.
+const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 
-/// How long a node that stops waits until that is recorded.
-const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
+/// How long a node that stops waits until the metadata records that.
+const STOP_RECORD_WAIT: Duration = Duration::from_secs(1);
 
-/// A node that serves.
+/// A running node.
 pub struct Node {
     readiness: Readiness,
     admin: Option<Admin>,
     server: Server<Kafka>,
     groups: Groups,
-    neighbourhood: Neighbourhood,
-    metadata: Metadata,
+    peers: PeerNetwork,
+    metadata: MetadataHandle,
     shards: Shards,
     directories: Arc<[Directory]>,
     failures: Failures,
-    told: Vec<ListenerEndpoint>,
+    advertised: Vec<ListenerEndpoint>,
 }
 
-/// How long a node that could be ready waits until its shards are led.
+/// How long a node that is otherwise ready waits until its shards have leaders, and then until it is unfenced.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
 impl Node {
-    /// Starts a node; when this returns, clients are answered.
+    /// Starts a node; when this returns, it serves clients.
     pub async fn start(config: Config, readiness: Readiness) -> Result<Self, StartError> {
         let state = AdminState::new(readiness.clone());
         let admin = match &config.admin_listener {
@@ -87,11 +89,14 @@ impl Node {
             None => None,
         };
         let listeners = bind(&config).await?;
-        let cluster_port = ClusterPort::bind(&config).await?;
+        let peer_listener = PeerListener::bind(&config).await?;
         let bound: Vec<Bound> = listeners.iter().map(|l| Bound { name: l.name.clone(), address: l.address }).collect();
-        let told = addresses::told(&config.listeners, &config.advertised_listeners, &bound);
-        let recorded: Vec<_> =
-            told.iter().cloned().chain(cluster_port.as_ref().map(|port| port.told.clone())).collect();
+        let advertised = addresses::advertised_endpoints(&config.listeners, &config.advertised_listeners, &bound);
+        let recorded: Vec<_> = advertised
+            .iter()
+            .cloned()
+            .chain(peer_listener.as_ref().map(|listener| listener.advertised.clone()))
+            .collect();
         let config = Arc::new(config);
 
         let failures = Failures::new(config.log_dirs.len());
@@ -99,31 +104,33 @@ impl Node {
         let opened = directories::open_all(&disk, &config, &failures, &readiness, &AcceptLoss::Nothing).await?;
         let first = opened.first().map(|opened| &opened.directory).ok_or(StartError::NoDirectory)?;
         let known = (first.id, first.data.cluster_id());
-        let neighbourhood = Neighbourhood::open(&config, cluster_port, known)?;
-        let floors = Floors::build(&config, &neighbourhood, opened, recorded, &readiness).await?;
+        let peers = PeerNetwork::open(&config, peer_listener, known)?;
+        let services = Services::build(&config, &peers, opened, recorded, &readiness).await?;
 
-        let domain = floors.domain(&config);
+        let domain = services.domain(&config);
         domain.lags.start();
         state.show(domain.clone());
         let server = serve(&config, listeners, domain.clone())?;
         domain.metadata.start_heartbeats();
         let ready = readiness_of(domain.metadata.clone(), domain.partitions.clone(), readiness.clone());
         rt::spawn_critical("readiness", Owner::process(), ready);
-        announce(&config, &domain, &bound, &told, admin.as_ref(), &readiness);
-        let Floors { shards, groups, directories, .. } = floors;
+        log_startup(&config, &domain, &bound, &advertised, admin.as_ref(), &readiness);
+        let Services { shards, groups, directories, .. } = services;
         let metadata = domain.metadata.clone();
-        Ok(Self { readiness, admin, server, groups, neighbourhood, metadata, shards, directories, failures, told })
+        Ok(Self { readiness, admin, server, groups, peers, metadata, shards, directories, failures, advertised })
     }
 
     /// `host:port` pairs as clients write them into `bootstrap.servers`.
     #[must_use]
     pub fn bootstrap(&self) -> String {
-        addresses::bootstrap(&self.told)
+        addresses::bootstrap(&self.advertised)
     }
 
-    /// Resolves when the node cannot go on: no data directory is left, a task that it cannot do without has panicked,
-    /// or its replica of the metadata has stopped, because it was unregistered or damaged. What is damaged is found and
-    /// rebuilt at the next start, if there are other nodes.
+    /// Resolves when the node cannot continue:
+    /// - no data directory is left,
+    /// - a critical task has panicked, or
+    /// - its replica of the metadata has stopped, because the node was unregistered or the replica is damaged. A
+    ///   damaged replica is detected and rebuilt at the next start, if there are other nodes.
     pub async fn failed(&self) -> String {
         tokio::select! {
             biased;
@@ -138,16 +145,17 @@ impl Node {
         format!("every data directory has failed ({})", reasons.collect::<Vec<_>>().join("; "))
     }
 
-    /// Stops the node: requests under way are answered, state is checkpointed, locks are released.
+    /// Stops the node: requests in flight are completed, state is checkpointed, locks are released.
     pub async fn stop(self) {
         self.readiness.enter(Phase::Stopping, "stopping", 0, 1);
         self.groups.stop();
-        // Clients find the next leaders while this node still answers.
-        self.neighbourhood.host.transfer_leaderships(HAND_OVER_WAIT).await;
-        self.metadata.announce_stop(ANNOUNCE_WAIT).await;
+        // Clients find the next leaders while this node still serves requests.
+        self.peers.host.transfer_leaderships(TRANSFER_WAIT).await;
+        self.metadata.announce_stop(STOP_RECORD_WAIT).await;
         self.server.stop().await;
-        self.neighbourhood.host.shutdown().await;
-        // A node that was unregistered stops while its last replica is being removed: found again, that would end it again.
+        self.peers.host.shutdown().await;
+        // A node that was unregistered stops while its last replica is being removed. If the replica were still there
+        // at the next start, the node would stop again.
         let _removals = self.shards.end_removals().await;
         for directory in self.directories.iter() {
             if let Err(error) = directory.data.close().await {
@@ -184,10 +192,12 @@ fn serve(config: &Config, listeners: Vec<BoundListener>, domain: Domain) -> Resu
     Server::start(listeners, Kafka::new(domain), limits, admission, budget).map_err(StartError::Open)
 }
 
-/// A node is ready when it is registered with what this build understands, and all founders of a new cluster with it: before, no
-/// topic could be placed on them, and a feature level that is new to this build not be raised.
-/// Then it knows who leads its shards, unless nobody does; and the others' clients are told of it, unless that cannot be recorded.
-async fn readiness_of(metadata: Metadata, partitions: Partitions, readiness: Readiness) {
+/// A node is ready when:
+/// - it is registered with the feature levels that this build understands, and so are all founders of a new cluster:
+///   before, no topic could be placed on them, and a feature level that is new to this build could not be raised;
+/// - the leaders of its shards are known, or the wait for them has ended;
+/// - it is unfenced, so that other nodes list it to clients, or the wait for that has ended.
+async fn readiness_of(metadata: MetadataHandle, partitions: Partitions, readiness: Readiness) {
     let mut images = metadata.watch();
     let is_whole = |image: &MetadataImage| {
         let founded = image.nodes.len() >= image.expected_nodes() || image.shards.len() > 1;
@@ -199,7 +209,7 @@ async fn readiness_of(metadata: Metadata, partitions: Partitions, readiness: Rea
             return;
         }
     }
-    if !come_true(partitions.leadership_changes(), READY_WAIT, || partitions.all_are_led()).await {
+    if !wait_until(partitions.leadership_changes(), READY_WAIT, || partitions.all_are_led()).await {
         tracing::warn!("some shards have no leader; what they carry is not served yet");
     }
     let is_told_of = |image: &Arc<MetadataImage>| !image.is_fenced(metadata.node_id());
@@ -214,12 +224,12 @@ async fn readiness_of(metadata: Metadata, partitions: Partitions, readiness: Rea
     readiness.enter(Phase::Serving, step, 1, 1);
 }
 
-/// The lines that say what a user needs to know.
-fn announce(
+/// Logs the addresses, directories and counts that an operator needs.
+fn log_startup(
     config: &Config,
     domain: &Domain,
     bound: &[Bound],
-    told: &[ListenerEndpoint],
+    advertised: &[ListenerEndpoint],
     admin: Option<&Admin>,
     readiness: &Readiness,
 ) {
@@ -234,54 +244,61 @@ fn announce(
         image.partition_count(),
         readiness.elapsed_ms(),
     );
-    tracing::info!("clients: bootstrap.servers={}", addresses::bootstrap(told));
-    for (bound, told) in bound.iter().zip(told) {
-        tracing::debug!("listener {} on {}: clients are told {}:{}", told.name, bound.address, told.host, told.port);
+    tracing::info!("clients: bootstrap.servers={}", addresses::bootstrap(advertised));
+    for (bound, advertised) in bound.iter().zip(advertised) {
+        tracing::debug!(
+            "listener {} on {}: clients are told {}:{}",
+            advertised.name,
+            bound.address,
+            advertised.host,
+            advertised.port
+        );
     }
     tracing::info!("data: {}", directories.join(", "));
     match admin {
         Some(admin) => tracing::info!("admin: http://{}/ (metrics, healthz, readyz)", admin.address),
         None => tracing::info!("admin: off (ottla.admin.listener=none)"),
     }
-    if let Some(advice) = addresses::advice(bound, told) {
+    if let Some(advice) = addresses::advice(bound, advertised) {
         tracing::warn!("{advice}");
     }
 }
 
-/// The floors between the disk and the handlers.
-struct Floors {
-    metadata: Metadata,
+/// The services between the data directories and the handlers.
+struct Services {
+    metadata: MetadataHandle,
     shards: Shards,
     partitions: Partitions,
     groups: Groups,
     directories: Arc<[Directory]>,
 }
 
-impl Floors {
+impl Services {
     async fn build(
         config: &Arc<Config>,
-        neighbourhood: &Neighbourhood,
+        peers: &PeerNetwork,
         opened: Vec<Opened>,
         recorded: Vec<ListenerEndpoint>,
         readiness: &Readiness,
     ) -> Result<Self, StartError> {
         readiness.enter(Phase::Joining, "looking for the metadata group", 0, 2);
-        let host = &neighbourhood.host;
+        let host = &peers.host;
         let directories: Arc<[Directory]> = opened.iter().map(|opened| opened.directory.clone()).collect();
-        let metadata = start_metadata(config, neighbourhood, &opened, recorded).await?;
+        let metadata = start_metadata(config, peers, &opened, recorded).await?;
         directories::classify(&directories, &metadata);
         directories::follow_settings(&directories, &metadata);
         let shards = open_shards(config, host, &metadata, &opened).await;
-        // Who was forgotten while it was away is told nothing, not even that: its shards find out, and see to that it ends.
+        // A node that was removed while it was down gets no cluster id, and no message that says so: the removal
+        // detector finds out, and its shards then remove the replica of the metadata, which ends the node.
         let cluster_id = tokio::select! {
             biased;
-            told = cluster_id(&metadata) => told?,
+            id = cluster_id(&metadata) => id?,
             why = metadata_stopped(metadata.group(), &shards) => {
                 let _removals = shards.end_removals().await;
                 return Err(StartError::Stopped(why));
             }
         };
-        neighbourhood.belongs_to(&cluster_id);
+        peers.set_cluster_id(&cluster_id);
         for directory in directories.iter() {
             directory.data.set_cluster_id(&cluster_id).await?;
         }
@@ -308,20 +325,21 @@ impl Floors {
     }
 }
 
-/// Starts the metadata group: in the directory that holds its replica, or in the first of a new node.
+/// Starts the metadata group: in the directory that holds its replica, or in the first directory of a new node.
 async fn start_metadata(
     config: &Arc<Config>,
-    neighbourhood: &Neighbourhood,
+    peers: &PeerNetwork,
     opened: &[Opened],
     recorded: Vec<ListenerEndpoint>,
-) -> Result<Metadata, StartError> {
+) -> Result<MetadataHandle, StartError> {
     let held = opened.iter().filter_map(|opened| {
         let replica = metadata::start::metadata_among(&opened.replicas)?;
         Some((&opened.directory, replica))
     });
     let recovered = held.max_by_key(|(_, replica)| metadata::start::is_metadata(replica));
-    let home = recovered.map(|(directory, _)| directory).or_else(|| opened.first().map(|opened| &opened.directory));
-    let home = home.ok_or(StartError::NoDirectory)?;
+    let directory =
+        recovered.map(|(directory, _)| directory).or_else(|| opened.first().map(|opened| &opened.directory));
+    let directory = directory.ok_or(StartError::NoDirectory)?;
     let records = opened.iter().map(|opened| DirectoryRecord {
         id: opened.directory.id,
         path: opened.directory.path.clone(),
@@ -329,17 +347,17 @@ async fn start_metadata(
     });
     let mut local = LocalNode::from_config(config, records.collect());
     local.listeners = recorded;
-    let (host, seeds) = (&neighbourhood.host, neighbourhood.seeds.clone());
+    let (host, seeds) = (&peers.host, peers.seeds.clone());
     let has_left = opened.iter().any(|opened| opened.directory.data.has_left());
-    let seeds = if has_left { seeds.to_join_only() } else { seeds };
-    let place = (home.data.clone() as Arc<dyn ottla_raft::Directory>, home.id);
-    Ok(Metadata::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), seeds).await?)
+    let seeds = if has_left { seeds.join_only() } else { seeds };
+    let place = (directory.data.clone() as Arc<dyn ottla_raft::Directory>, directory.id);
+    Ok(MetadataHandle::start(host, place, recovered.map(|(_, replica)| replica), local, config.clone(), seeds).await?)
 }
 
-/// The cluster's id, which a node that joins is told with everything else.
-async fn cluster_id(metadata: &Metadata) -> Result<String, StartError> {
+/// The cluster's id. A node that joins gets it with the rest of the metadata.
+async fn cluster_id(metadata: &MetadataHandle) -> Result<String, StartError> {
     let mut images = metadata.watch();
-    let told = async {
+    let known = async {
         loop {
             let id = images.borrow_and_update().cluster_id.to_string();
             if !id.is_empty() {
@@ -348,11 +366,11 @@ async fn cluster_id(metadata: &Metadata) -> Result<String, StartError> {
             images.changed().await.ok()?;
         }
     };
-    rt::timeout(CLUSTER_WAIT, told).await.ok().flatten().ok_or(StartError::NoCluster)
+    rt::timeout(CLUSTER_WAIT, known).await.ok().flatten().ok_or(StartError::NoCluster)
 }
 
-/// Opens the shards that lie on this node's disks and creates those that the metadata places here.
-async fn open_shards(config: &Config, host: &RaftHost, metadata: &Metadata, opened: &[Opened]) -> Shards {
+/// Opens the shards whose replicas are on this node's disks and creates those that the metadata places on this node.
+async fn open_shards(config: &Config, host: &RaftHost, metadata: &MetadataHandle, opened: &[Opened]) -> Shards {
     let directories: BTreeMap<Uuid, Arc<DataDir>> =
         opened.iter().map(|opened| (opened.directory.id, opened.directory.data.clone())).collect();
     let upkeep = Upkeep {
@@ -368,27 +386,27 @@ async fn open_shards(config: &Config, host: &RaftHost, metadata: &Metadata, open
     shards
 }
 
-/// Resolves when the node's replica of the metadata has stopped; why, in words.
+/// Resolves to the reason, in words, when the node's replica of the metadata has stopped.
 async fn metadata_stopped(metadata: &GroupHandle, shards: &Shards) -> String {
     let mut role = metadata.role();
     drop(role.wait_for(|role| role.stopped).await);
     let registry = shards.registry();
-    if registry.image().is_going(shards.node()) || registry.expelled().borrow().is_some() {
+    if registry.image().is_decommissioned(shards.node()) || registry.expelled().borrow().is_some() {
         return "this node was unregistered; started again it joins as a new one".to_owned();
     }
     let why = metadata.failure();
     format!("the node's replica of the metadata has stopped ({})", why.as_deref().unwrap_or("closed"))
 }
 
-/// Waits, not for ever, until every shard that the metadata places here has a leader: then the first request of the
-/// first client is answered at once.
-async fn wait_for_leaders(config: &Config, metadata: &Metadata, shards: &Shards) {
+/// Waits, with a timeout, until every shard that the metadata places on this node has a leader: then the first request
+/// of the first client is served at once.
+async fn wait_for_leaders(config: &Config, metadata: &MetadataHandle, shards: &Shards) {
     let image = metadata.image();
     let here = image.shards.values().filter(|shard| {
         shard.id != ShardId::METADATA && shard.replicas.iter().any(|replica| replica.node == config.node_id)
     });
     let here: Vec<ShardId> = here.map(|shard| shard.id).collect();
-    // A leader that has applied nothing of its own term yet refuses, and a client of the first moment would have to ask again.
+    // A leader that has applied nothing of its own term yet refuses requests, and an early client would have to retry.
     let led = |id: &ShardId| {
         shards.get(*id).map_or_else(
             || shards.is_closed(*id),
@@ -398,20 +416,21 @@ async fn wait_for_leaders(config: &Config, metadata: &Metadata, shards: &Shards)
             },
         )
     };
-    if !come_true(shards.leadership_changes(), LEADERS_WAIT, || here.iter().all(led)).await {
+    if !wait_until(shards.leadership_changes(), LEADERS_WAIT, || here.iter().all(led)).await {
         tracing::warn!("some shards have no leader yet; clients are answered as they come");
     }
 }
 
-/// Waits until `is_so`, asked again after each of `changes`; false if that takes longer than `patience`. Unlike a receiver's
-/// `wait_for` it asks without a lock on what changes: the answer needs those of others.
-async fn come_true(mut changes: watch::Receiver<u64>, patience: Duration, is_so: impl Fn() -> bool) -> bool {
+/// Waits until `condition` holds, which is evaluated again after each of `changes`; false if that takes longer than
+/// `timeout`. Unlike a receiver's `wait_for` it evaluates without a lock on the value that changes: the condition locks
+/// others.
+async fn wait_until(mut changes: watch::Receiver<u64>, timeout: Duration, condition: impl Fn() -> bool) -> bool {
     let so = async {
-        while !is_so() {
+        while !condition() {
             if changes.changed().await.is_err() {
                 return;
             }
         }
     };
-    rt::timeout(patience, so).await.is_ok()
+    rt::timeout(timeout, so).await.is_ok()
 }

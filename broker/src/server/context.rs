@@ -10,7 +10,7 @@ use crate::coordinator::group::Groups;
 use crate::coordinator::lag::Lags;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::handlers::produce_unfound::Unfound;
-use crate::metadata::Metadata;
+use crate::metadata::MetadataHandle;
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
 use crate::server::budget::Budget;
@@ -53,7 +53,7 @@ pub struct Domain {
     pub config: Arc<Config>,
 
     /// Nodes, topics, configs.
-    pub metadata: Metadata,
+    pub metadata: MetadataHandle,
 
     /// What clients may know of partitions.
     pub partitions: Partitions,

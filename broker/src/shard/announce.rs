@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Priority, RaftHost};
+use ottla_raft::RaftHost;
 use ottla_storage::env::critical::Owner;
 use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
 
 use super::notices::{Announcement, Led, Notice};
 use super::registry::Registry;
-use crate::metadata::{ShardId, board};
+use crate::metadata::{ShardId, node_rpc_address};
 
 /// How often everything is told again.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -123,10 +123,8 @@ impl Announcer {
     fn send(&self, announcement: &Bytes) {
         let image = self.registry.image();
         for node in image.nodes.keys().copied().filter(|node| *node != self.own) {
-            let (host, from, announcement) = (self.host.clone(), board(self.own), announcement.clone());
-            rt::spawn(
-                async move { host.request(from, board(node), announcement, Priority::Normal, WAIT).await.is_ok() },
-            );
+            let (host, from, announcement) = (self.host.clone(), node_rpc_address(self.own), announcement.clone());
+            rt::spawn(async move { host.request(from, node_rpc_address(node), announcement, Priority::Normal, WAIT).await.is_ok() });
         }
     }
 }

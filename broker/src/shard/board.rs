@@ -10,14 +10,14 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Priority, Service};
+use ottla_raft::Service;
 use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 
 use super::manager::Shards;
 use super::notices::{Election, Notice};
 use super::succession;
-use crate::metadata::{ShardId, board};
+use crate::metadata::{ShardId, node_rpc_address};
 
 /// Before another node is asked for what the first did not do.
 const ASK_PAUSE: Duration = Duration::from_millis(100);
@@ -50,7 +50,7 @@ impl Shards {
             .boxed()
         };
         let service: Service = Arc::new(service);
-        self.0.host.serve(board(self.0.node), service);
+        self.0.host.serve(node_rpc_address(self.0.node), service);
     }
 
     async fn lead_preferred_here(&self, shard: ShardId) -> Election {
@@ -71,8 +71,8 @@ impl Shards {
                     rt::timeout(left, self.lead_preferred_here(shard)).await.unwrap_or(Election::TimedOut)
                 }
                 Some(node) => {
-                    let (own, question) = (board(self.0.node), Notice::LeadPreferred(shard).encode());
-                    let answer = self.0.host.request(own, board(node), question, Priority::Normal, left).await.ok();
+                    let (own, question) = (node_rpc_address(self.0.node), Notice::LeadPreferred(shard).encode());
+                    let answer = self.0.host.request(own, node_rpc_address(node), question, Priority::Normal, left).await.ok();
                     answer.and_then(|answer| Election::decode(&answer)).unwrap_or(Election::TimedOut)
                 }
                 None => Election::NotLeader,
@@ -103,10 +103,10 @@ impl Shards {
     /// Calls other nodes, before clients are told that these lead. Of one that has just died, its connection closed behind
     /// the call, it is known then: clients that are sent to the dead ask nobody else for a second.
     pub async fn call(&self, nodes: BTreeSet<NodeId>) {
-        let own = board(self.0.node);
+        let own = node_rpc_address(self.0.node);
         let calls = nodes.into_iter().filter(|node| *node != self.0.node).map(|node| async move {
             // Whoever does not answer in time may live: what the connection shows counts, not this.
-            drop(self.0.host.request(own, board(node), Notice::Call.encode(), Priority::Normal, CALL_WAIT).await);
+            drop(self.0.host.request(own, node_rpc_address(node), Notice::Call.encode(), Priority::Normal, CALL_WAIT).await);
         });
         join_all(calls).await;
     }

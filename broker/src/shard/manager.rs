@@ -31,7 +31,7 @@ use super::shard::{MachineView, Shard, keeps_groups};
 use super::state::ShardState;
 use super::upkeep::{self, Upkeep};
 use crate::codec::CodecError;
-use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, board};
+use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, node_rpc_address};
 use crate::partition::ConnectionId;
 
 /// A shard that could not be created is tried again after this long.
@@ -420,7 +420,7 @@ impl Shards {
             image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
         let mut all = true;
         // A node that is to be forgotten ends with its replica of the metadata, once that has no vote any more.
-        let dismissed = image.dismissed(self.0.node).filter(|replica| {
+        let dismissed = image.decommissioned_replica(self.0.node).filter(|replica| {
             let votes = self.0.host.group(*replica).is_some_and(|group| group.membership().is_voter(*replica));
             all &= !votes;
             !votes
@@ -506,7 +506,7 @@ impl Shards {
 
     /// Which other node leads a shard, and what it told of it.
     pub(crate) fn told_of(&self, shard: ShardId) -> Option<(NodeId, Led)> {
-        self.0.elsewhere.leader_of(shard).filter(|(node, _)| !self.0.host.is_suspected(board(*node)))
+        self.0.elsewhere.leader_of(shard).filter(|(node, _)| !self.0.host.is_suspected(node_rpc_address(*node)))
     }
 
     /// The metadata as shards see it.

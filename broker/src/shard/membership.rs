@@ -10,7 +10,7 @@ use ottla_storage::env::rt;
 
 use super::registry::Registry;
 use super::shard::Shard;
-use crate::metadata::members;
+use crate::metadata::membership_reconciler;
 
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -26,7 +26,8 @@ pub(crate) async fn run(shard: Arc<Shard>, registry: Arc<dyn Registry>) {
             let record = || Some((registry.image().shard(id)?.clone(), BTreeSet::new()));
             let step = |voters, _| shard.group().advance_membership(voters);
             let forget = |reached, left| registry.forget_replicas(id, reached, left);
-            wait = members::look(&shard.members(), record, || registry.read_index(), step, forget).await;
+            wait = membership_reconciler::reconcile(&shard.members(), record, || registry.read_index(), step, forget)
+                .await;
         }
         tokio::select! {
             biased;

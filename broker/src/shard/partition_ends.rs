@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_protocol::ids::{NodeId, PartitionId};
-use ottla_raft::Priority;
 
 use super::lag_request::{CommittedPosition, EndsAnswer, GroupsService, LagRequest, PartitionEnds, TopicPositions};
 use super::manager::Shards;
 use super::notices::Notice;
 use super::shard::Shard;
-use crate::metadata::{MetadataImage, board};
+use crate::metadata::{MetadataImage, node_rpc_address};
 
 /// How long another node has for the ends of a batch of partitions, of which some may have to be looked up on disk.
 const ENDS_WAIT: Duration = Duration::from_secs(3);
@@ -52,7 +51,7 @@ impl Shards {
 
     async fn ask_about_lag(&self, node: NodeId, request: LagRequest, wait: Duration) -> Option<Bytes> {
         let request = Notice::Lag(request).encode();
-        self.0.host.request(board(self.0.node), board(node), request, Priority::Bulk, wait).await.ok()
+        self.0.host.request(node_rpc_address(self.0.node), node_rpc_address(node), request, Priority::Bulk, wait).await.ok()
     }
 
     async fn ends_here(&self, topics: &[TopicPositions]) -> Vec<EndsAnswer> {

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use ottla_storage::env::watch;
 use ottla_storage::ids::ReplicaId;
 
-use crate::metadata::{IntentEnd, IntentKey, InternalTopic, Metadata, MetadataImage, ShardId};
+use crate::metadata::{IntentEnd, IntentKey, InternalTopic, MetadataHandle, MetadataImage, ShardId};
 
 /// The land registry as the floors below it see it.
 pub trait Registry: Send + Sync + 'static {
@@ -36,9 +36,9 @@ pub trait Registry: Send + Sync + 'static {
     fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool>;
 }
 
-impl Registry for Metadata {
+impl Registry for MetadataHandle {
     fn image(&self) -> Arc<MetadataImage> {
-        Metadata::image(self)
+        MetadataHandle::image(self)
     }
 
     fn changes(&self) -> watch::Receiver<Arc<MetadataImage>> {
@@ -47,13 +47,13 @@ impl Registry for Metadata {
 
     fn read_index(&self) -> BoxFuture<'static, bool> {
         let metadata = self.clone();
-        async move { Metadata::read_index(&metadata).await.is_ok() }.boxed()
+        async move { MetadataHandle::read_index(&metadata).await.is_ok() }.boxed()
     }
 
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool> {
         let metadata = self.clone();
         let ends = done.into_iter().map(|key| (key, IntentEnd::Done)).collect();
-        async move { Metadata::end_intents(&metadata, ends).await.is_ok() }.boxed()
+        async move { MetadataHandle::end_intents(&metadata, ends).await.is_ok() }.boxed()
     }
 
     fn forget_replicas(
@@ -63,21 +63,21 @@ impl Registry for Metadata {
         left: Vec<ReplicaId>,
     ) -> BoxFuture<'static, bool> {
         let metadata = self.clone();
-        async move { Metadata::forget_replicas(&metadata, shard, reached, left).await.is_ok() }.boxed()
+        async move { MetadataHandle::forget_replicas(&metadata, shard, reached, left).await.is_ok() }.boxed()
     }
 
     fn report_lost(&self, lost: Vec<ReplicaId>) {
-        Metadata::report_lost(self, lost);
+        MetadataHandle::report_lost(self, lost);
     }
 
     fn expelled(&self) -> watch::Receiver<Option<ReplicaId>> {
-        Metadata::expelled(self)
+        MetadataHandle::removed_from_cluster(self)
     }
 
     fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool> {
         let metadata = self.clone();
         async move {
-            let made = Metadata::ensure_internal(&metadata, topic).await;
+            let made = MetadataHandle::ensure_internal(&metadata, topic).await;
             made.map_err(|error| tracing::warn!("{} cannot be made now: {error}", topic.name())).is_ok()
         }
         .boxed()

@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use ottla_raft::Priority;
 use ottla_storage::env::rt;
 
 use super::clock::{Agreement, JUMP_MS_MIN};
 use super::command::Command;
 use super::manager::Shards;
 use super::notices::{ClockSet, Notice};
-use crate::metadata::{FeatureLevel, ShardId, board};
+use crate::metadata::{FeatureLevel, ShardId, node_rpc_address};
 
 /// Releases before this level stop at the command.
 const LEVEL: FeatureLevel = FeatureLevel(2);
@@ -31,8 +30,8 @@ impl Shards {
                     rt::timeout(left, self.set_clock_here(shard, to_ms)).await.unwrap_or(ClockSet::TimedOut)
                 }
                 Some(node) => {
-                    let (own, question) = (board(self.node()), Notice::SetClock(shard, to_ms).encode());
-                    let answer = self.0.host.request(own, board(node), question, Priority::Normal, left).await.ok();
+                    let (own, question) = (node_rpc_address(self.node()), Notice::SetClock(shard, to_ms).encode());
+                    let answer = self.0.host.request(own, node_rpc_address(node), question, Priority::Normal, left).await.ok();
                     answer.and_then(|answer| ClockSet::decode(&answer)).unwrap_or(ClockSet::TimedOut)
                 }
                 None => ClockSet::NotLeader,

@@ -11,8 +11,8 @@ use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use ottla_broker::coordinator::lag::Lags;
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{
-    self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, Metadata, MetadataImage, Places, Seeds,
-    board, desk,
+    self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, PeerTable,
+    Seeds, bootstrap_address, node_rpc_address,
 };
 use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::Partitions;
@@ -62,8 +62,8 @@ pub(crate) struct Life {
     pub(crate) directory: Arc<DataDir>,
     pub(crate) host: RaftHost,
     /// Where it knows others to be.
-    pub(crate) places: Arc<Places>,
-    pub(crate) metadata: Metadata,
+    pub(crate) places: Arc<PeerTable>,
+    pub(crate) metadata: MetadataHandle,
     pub(crate) shards: Shards,
     /// What connections talk to.
     pub(crate) kafka: Kafka,
@@ -167,14 +167,14 @@ async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<Meta
 
 /// The first so many nodes, which a node is told of. Who watches the network is told where they are, and where the founders'
 /// replicas.
-fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: Arc<Places>) -> Seeds {
+fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: Arc<PeerTable>) -> Seeds {
     for founder in (1..=founders).map(SimNode) {
         network.set_location(ReplicaId(u64::from(founder.0)), founder);
-        network.set_location(desk(broker(founder)), founder);
-        network.set_location(board(broker(founder)), founder);
+        network.set_location(bootstrap_address(broker(founder)), founder);
+        network.set_location(node_rpc_address(broker(founder)), founder);
     }
-    network.set_location(desk(broker(node)), node);
-    network.set_location(board(broker(node)), node);
+    network.set_location(bootstrap_address(broker(node)), node);
+    network.set_location(node_rpc_address(broker(node)), node);
     let all: Vec<_> = (1..=told).map(|n| (broker(SimNode(n)), format!("node-{n}:19092"))).collect();
     Seeds::of(broker(node), &all, places)
 }
@@ -204,8 +204,8 @@ impl Life {
     /// True if the node has been forgotten and has given up what it held: its process ends then.
     pub(crate) fn is_dismissed(&self) -> bool {
         let has_stopped = self.metadata.group().role().borrow().stopped;
-        let is_expelled = self.metadata.expelled().borrow().is_some();
-        has_stopped && (is_expelled || self.metadata.image().is_going(broker(self.node)))
+        let is_expelled = self.metadata.removed_from_cluster().borrow().is_some();
+        has_stopped && (is_expelled || self.metadata.image().is_decommissioned(broker(self.node)))
     }
 
     /// Starts the node's floors with what its disk holds; the reason, if it refuses.
@@ -222,11 +222,11 @@ impl Life {
         let found = DataDir::open(disk, Path::new(PATH), data_dir_options(node, tuning)).await;
         let (directory, recovered) = found.map_err(|error| error.to_string())?;
         opened(&directory, &recovered);
-        let places = Arc::new(Places::default());
+        let places = Arc::new(PeerTable::default());
         let host = RaftHost::new(network.for_node(node, places.clone()), raft_options(tuning));
         // Who has left is told of everybody: what founded a cluster alone could not come back otherwise.
         let seeds = match directory.has_left() {
-            true => seeds(node, founders, nodes, &network, places.clone()).to_join_only(),
+            true => seeds(node, founders, nodes, &network, places.clone()).join_only(),
             false => seeds(node, founders, founders, &network, places.clone()),
         };
         network.attach(node, host.clone());
@@ -234,7 +234,7 @@ impl Life {
         let home = (directory.clone() as Arc<dyn ottla_raft::Directory>, directory.directory_id());
         let kept = metadata::metadata_among(&recovered);
         let local = local(node, &directory);
-        let metadata = Metadata::start(&host, home, kept, local, config.clone(), seeds).await;
+        let metadata = MetadataHandle::start(&host, home, kept, local, config.clone(), seeds).await;
         let metadata = metadata.map_err(|error| error.to_string())?;
         rt::spawn(follow_places(network, metadata.watch()));
         let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();

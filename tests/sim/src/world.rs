@@ -447,12 +447,12 @@ impl World {
         // A removal may be under way: what has left may be there or not.
         // While a node starts only the others say who has left.
         let life = self.life(node);
-        let expelled = life.as_ref().and_then(|life| *life.metadata.expelled().borrow());
+        let expelled = life.as_ref().and_then(|life| *life.metadata.removed_from_cluster().borrow());
         let image = life.map(|life| life.metadata.image()).or_else(|| self.image());
         let has_left = image.map(|image| {
             let members: BTreeSet<_> =
                 image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
-            let dismissed = image.dismissed(broker(node));
+            let dismissed = image.decommissioned_replica(broker(node));
             move |replica: ReplicaId| {
                 Some(replica) == dismissed || replica.0 < image.next_replica_id && !members.contains(&replica)
             }

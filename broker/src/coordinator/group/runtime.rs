@@ -23,7 +23,7 @@ use super::partition_for;
 use super::partition_journal::PartitionJournal;
 use super::store::{GroupStore, Offsets};
 use crate::config::Config;
-use crate::metadata::Metadata;
+use crate::metadata::MetadataHandle;
 use crate::partition::Partitions;
 
 /// New members know no id and cannot heartbeat; Kafka gives their joins as long.
@@ -105,7 +105,7 @@ impl Groups {
 
     /// Over this node's partitions, as the metadata configures it.
     #[must_use]
-    pub fn start(metadata: Metadata, partitions: Partitions) -> Self {
+    pub fn start(metadata: MetadataHandle, partitions: Partitions) -> Self {
         let settings = GroupSettings::from(&*metadata.config());
         Self::new(settings, PartitionJournal::start(Arc::new(metadata), partitions))
     }

@@ -1,4 +1,4 @@
-//! What commands make of the records of shards: which there are, and which replicas each is to have.
+//! Applies commands that change the records of shards: their creation and their intended replicas.
 //!
 //! May not know: topics.
 
@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
-use super::{Machine, Refusal};
+use super::{MetadataStateMachine, Refusal};
 use crate::metadata::command::NewShard;
 use crate::metadata::image::{ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use crate::metadata::records::Record;
 
-/// Producer ids that lost entries may have given: blocks are of a thousand.
+/// Producer ids that lost entries may have allocated: a block has a thousand.
 const PRODUCER_IDS_LOST: i64 = 1 << 30;
 
-impl Machine {
+impl MetadataStateMachine {
     pub(super) fn add_shard(&mut self, index: RaftIndex, shard: NewShard) -> Result<(), Refusal> {
         if self.image.shards.contains_key(&shard.id)
             || (shard.id != ShardId::METADATA && shard.id.0 < self.image.next_shard_id)
@@ -26,9 +26,9 @@ impl Machine {
         if ids.len() != shard.replicas.len() || ids.first().is_none_or(|id| *id < self.image.next_replica_id) {
             return Err(Refusal::ReplicaId);
         }
-        // The first voters of the metadata group are known before their nodes are.
-        let founds = shard.id == ShardId::METADATA;
-        if !founds && shard.replicas.iter().any(|replica| !self.image.nodes.contains_key(&replica.node)) {
+        // The first voters of the metadata group are recorded before their nodes are registered.
+        let is_metadata = shard.id == ShardId::METADATA;
+        if !is_metadata && shard.replicas.iter().any(|replica| !self.image.nodes.contains_key(&replica.node)) {
             return Err(Refusal::NoSuchNode);
         }
         self.image.next_replica_id = ids.last().map_or(0, |id| id.saturating_add(1));
@@ -47,8 +47,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Entries are gone that may have given producer ids, and recorded shards that lie on a disk here: those ids are not given
-    /// again, and the shards are what their replicas say they are.
+    /// Accounts for lost entries, which may have allocated producer ids, and recorded shards that are on this node's
+    /// disks: those ids are not allocated again, and the shards are recorded as their replicas describe them.
     pub(in crate::metadata) fn entries_lost(&mut self, index: RaftIndex, on_disk: &[ShardRecord]) {
         self.image.next_producer_id = self.image.next_producer_id.saturating_add(PRODUCER_IDS_LOST);
         self.note_counter(self.image.next_producer_id.unsigned_abs());
@@ -56,7 +56,7 @@ impl Machine {
         unknown.sort_by_key(|shard| shard.id);
         for shard in unknown {
             let last = shard.replicas.iter().map(|replica| replica.id.0).max().unwrap_or(0);
-            // What lies there from before may have left.
+            // A replica with an earlier id may have left its shard.
             if last < self.image.next_replica_id {
                 continue;
             }
@@ -84,14 +84,14 @@ impl Machine {
             return Err(Refusal::Replicas);
         }
         let wanted: BTreeSet<_> = replicas.iter().map(|replica| replica.id).collect();
-        // Who is about to leave, and has not left yet, may stay after all.
+        // A leaving replica that is still a member may stay after all.
         let had: BTreeSet<_> = record.members().map(|replica| replica.id).collect();
         let new: Vec<_> = replicas.iter().filter(|replica| !had.contains(&replica.id)).collect();
         let given = |replica: &&ReplicaRecord| replica.id.0 < self.image.next_replica_id;
         if replicas.is_empty() || wanted.len() != replicas.len() || new.iter().any(given) {
             return Err(Refusal::ReplicaId);
         }
-        // What stays stays where it is.
+        // A replica that stays must not change its node or directory.
         let is_same = |replica: &ReplicaRecord| record.members().any(|known| known == replica);
         if replicas.iter().any(|replica| had.contains(&replica.id) && !is_same(replica)) {
             return Err(Refusal::ReplicaId);
@@ -105,7 +105,7 @@ impl Machine {
         let leaving = record.members().filter(|replica| !wanted.contains(&replica.id)).copied().collect();
         let is_new = |id: &ReplicaId| !had.contains(id) || record.adding.contains(id);
         let adding = replicas.iter().map(|replica| replica.id).filter(is_new).collect();
-        // A pool's shard that has another number of replicas now is none for topics that want the pool's.
+        // A pool shard that now has another number of replicas does not take partitions of the pool's topics any more.
         let kind = match (record.kind, i16::try_from(replicas.len())) {
             (ShardKind::Pool { factor, .. }, Ok(count)) if factor != count => {
                 ShardKind::Pool { factor: count, pinned: true }

@@ -1,8 +1,8 @@
-//! Applies what the metadata group agreed on: a pure function of the state and the entry.
+//! The metadata's state machine: applies committed entries, as a pure function of the state and the entry.
 //!
-//! The state is a `MetadataImage`; beside it the machine keeps the records that changed since the last cut and a rolling
-//! checksum over every change (I6). What is local to the node (effective configurations) is derived and not part of either.
-//! May not know: clocks, randomness, who proposed what, what anybody waits for.
+//! The state is a `MetadataImage`; beside it the state machine keeps the records that changed since the last cut and a
+//! rolling checksum over every change (I6). Values that are local to the node (effective configurations) are derived
+//! and part of neither. May not know: clocks, randomness, the proposer of an entry, waiting requests.
 
 mod nodes;
 mod shards;
@@ -24,17 +24,17 @@ use super::records::{ClusterRecord, Record, TopicRecord, broker_config_key, clus
 use crate::codec::CodecError;
 use crate::config::{Config, TopicConfig};
 
-/// What apply made of one command.
+/// The outcome of applying one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is so.
+    /// The command was applied.
     Done,
-    /// The block of producer ids that begins here was given.
+    /// A block of producer ids was allocated.
     ProducerIds {
         /// First id of the block.
         first: i64,
     },
-    /// The state was no longer what the command was decided on; nothing was changed.
+    /// The state was no longer the one that the command was decided on; nothing was changed.
     Refused(Refusal),
 }
 
@@ -47,13 +47,13 @@ pub enum Refusal {
     TopicExists,
     /// No topic has that id.
     NoSuchTopic,
-    /// A shard that is named does not exist, or one that is to be made does.
+    /// A shard of the command does not exist, or one that is to be created does.
     Shard,
     /// Another leader's entry came after the decision and before this.
     Overtaken,
-    /// A replica id was given before.
+    /// A replica id was used before.
     ReplicaId,
-    /// The shard is to have other replicas than the command was decided on.
+    /// The shard has other intended replicas than the command was decided on.
     Replicas,
     /// The topic has another number of partitions than the command was decided on.
     PartitionCount,
@@ -69,18 +69,18 @@ pub enum Refusal {
 
 /// The metadata group's state.
 #[derive(Debug, Clone)]
-pub struct Machine {
+pub struct MetadataStateMachine {
     image: MetadataImage,
     /// The configuration of this node as started, before dynamic settings.
     base: Arc<Config>,
     dirty: BTreeMap<Bytes, Option<Bytes>>,
     counters_dirty: bool,
     checksum: u64,
-    /// What this build understands.
+    /// The feature levels that this build understands.
     understands: Levels,
 }
 
-/// Applies no default where the map has no such entry.
+/// The values of one node or of all; empty if the map has no such entry.
 fn values_of(
     configs: &BTreeMap<Option<NodeId>, BTreeMap<String, String>>,
     node: Option<NodeId>,
@@ -95,8 +95,8 @@ fn mix(checksum: u64, bytes: &[u8]) -> u64 {
         .fold(checksum ^ 0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-impl Machine {
-    /// Before the first entry.
+impl MetadataStateMachine {
+    /// The state before the first entry.
     #[must_use]
     pub fn new(base: Arc<Config>) -> Self {
         let image = MetadataImage {
@@ -113,7 +113,7 @@ impl Machine {
         Arc::clone(&self.base)
     }
 
-    /// From a checkpoint's records, as they were at `applied`.
+    /// Restores the state from a checkpoint's records, as of the index `applied`.
     ///
     /// # Errors
     /// When a record was not written by this or an earlier release.
@@ -156,19 +156,19 @@ impl Machine {
         Ok(machine)
     }
 
-    /// A machine to try decisions on: nothing that it does is seen by anybody.
+    /// A copy to try decisions on: its changes are not published.
     #[must_use]
     pub(super) fn scratch(base: Arc<Config>, image: MetadataImage) -> Self {
         Self { image, base, dirty: BTreeMap::new(), counters_dirty: false, checksum: 0, understands: Levels::OWN }
     }
 
-    /// As a build that understands these feature levels.
+    /// The state machine of a build that understands these feature levels.
     #[cfg(test)]
     pub(super) fn understanding(self, understands: Levels) -> Self {
         Self { understands, ..self }
     }
 
-    /// What everybody may read.
+    /// The image as of the last applied entry.
     #[must_use]
     pub fn image(&self) -> &MetadataImage {
         &self.image
@@ -180,7 +180,7 @@ impl Machine {
         self.checksum
     }
 
-    /// Records that changed since the last call.
+    /// The records that changed since the last call.
     pub fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
         if self.counters_dirty || !self.dirty.is_empty() {
             let cluster = ClusterRecord {
@@ -197,7 +197,7 @@ impl Machine {
         std::mem::take(&mut self.dirty).into_iter().collect()
     }
 
-    /// All records, as a snapshot needs them.
+    /// All records, for a snapshot.
     #[must_use]
     pub fn all_records(&self) -> Vec<(Bytes, Bytes)> {
         let mut fresh = self.clone();
@@ -223,7 +223,7 @@ impl Machine {
         fresh.cut().into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
 
-    /// The node's configuration at its start changed nothing in the state: an entry without commands moves the index only.
+    /// Applies an entry without commands: only the index changes.
     pub fn advance(&mut self, index: RaftIndex) {
         self.image.index = index;
     }
@@ -231,7 +231,7 @@ impl Machine {
     /// Applies the entry at `index`.
     ///
     /// # Errors
-    /// When the payload cannot be understood: a newer release wrote it. The replica must stop then.
+    /// When the payload cannot be decoded: a newer release wrote it. The replica must stop then.
     pub fn apply(&mut self, index: RaftIndex, payload: &[u8]) -> Result<Vec<Outcome>, CodecError> {
         let Decision { decided_on, commands } = command::decode(payload)?;
         let overtaken = decided_on.is_some_and(|decided_on| decided_on != self.image.index);
@@ -291,7 +291,7 @@ impl Machine {
         applied.map_or_else(Outcome::Refused, |()| Outcome::Done)
     }
 
-    /// A level above those that this build understands: what follows may be anything.
+    /// Fails for a level above those that this build understands: later entries may have any format.
     fn check_level(&self, level: FeatureLevel) -> Result<(), CodecError> {
         if level > self.understands.newest { Err(CodecError::Level(level.0)) } else { Ok(()) }
     }
@@ -447,7 +447,8 @@ impl Machine {
         }
         for (shard, mut partitions) in by_shard {
             let key = IntentKey { shard, index, topic: *topic };
-            // Several commands of one entry may speak of one topic: what they make a shard adopt is one intent.
+            // Several commands of one entry may concern one topic: the partitions that they make a shard adopt are one
+            // intent.
             if let Some(earlier) = self.image.intents.get(&key).filter(|earlier| earlier.kind == kind) {
                 partitions.splice(0..0, earlier.partitions.iter().copied());
             }
@@ -471,7 +472,7 @@ impl Machine {
         self.image.topics_by_id.insert(topic.id, topic);
     }
 
-    /// The node's configuration with dynamic settings in force.
+    /// Computes the node's configuration with dynamic settings in force.
     fn derive_config(&mut self) {
         let for_all = values_of(&self.image.broker_configs, None);
         let for_node = values_of(&self.image.broker_configs, Some(self.base.node_id));
@@ -482,7 +483,7 @@ impl Machine {
         };
     }
 
-    /// Adds what is local to the node.
+    /// Adds the values that are local to the node.
     fn derive_topic(&self, record: TopicRecord) -> Topic {
         let defaults = &self.image.config.topics.defaults;
         let config = if record.overrides.is_empty() {

@@ -1,26 +1,27 @@
-//! What one node asks of the node that leads the metadata group, and what that one answers: as bytes.
+//! The encoding of controller requests that a node forwards to the leader of the metadata group, and of the responses.
 //!
-//!  question: | version u8 | session u64 | number u64 | floor u64 | term u64 | kind u8 | fields |
-//!  answer:   | version u8 | index u64 | outcome u8 | fields |
+//!  request:  | version u8 | session u64 | number u64 | floor u64 | term u64 | kind u8 | fields |
+//!  response: | version u8 | index u64 | outcome u8 | fields |
 //!
-//! Both versions grow together with the fields. Reading never panics. May not know: who sends it and how it is carried out.
+//! Both versions grow together with the fields. Decoding never panics. May not know: which node sends a request, and
+//! how it is carried out.
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::RaftIndex;
 
 use super::command::IntentEnd;
-use super::decide::{Answer, Ask};
+use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
 use super::fields::{
     read_ids, read_intent_key, read_levels_at_end, read_node, read_replicas, read_values, write_ids, write_intent_key,
     write_levels_at_end, write_node, write_replicas, write_values,
 };
 use super::image::{NodeRecord, ShardId};
-use super::joining::Join;
 use super::levels::FeatureLevel;
 use super::liveness::LivenessChange;
 use super::quorum::{read_quorum, write_quorum};
+use super::registration::NodeRegistration;
 use super::requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, NewPartitions, NewTopic, Nodes,
     TopicName, UpgradeType,
@@ -31,57 +32,57 @@ use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 /// Version of the encoding.
 const VERSION: u8 = 1;
 
-/// What is wanted of the leader.
+/// What the leader is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Want {
-    /// The index up to which everything is committed.
+pub(super) enum RequestKind {
+    /// Return the index up to which everything is committed.
     ReadIndex,
-    /// How far the group's members are.
+    /// Return the progress of the group's members.
     Quorum,
-    /// A change, or (`validate_only`) whether it would be made.
-    Change { ask: Ask, validate_only: bool },
-    /// Nothing: the node lives.
+    /// Make a change, or (`validate_only`) check whether it would be made.
+    Change { request: ControllerRequest, validate_only: bool },
+    /// Keep the sender's session alive.
     Heartbeat(Heartbeat),
 }
 
-/// A question to the leader of one term; it is acted upon at most once.
+/// A request to the leader of one term; it is handled at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Question {
-    /// One life of the node that asks; random.
+pub(super) struct ForwardedRequest {
+    /// Random id of the sender's process: a new one at each start.
     pub(super) session: u64,
-    /// Counts the session's questions.
+    /// Counts the session's requests.
     pub(super) number: u64,
-    /// The smallest number whose answer is still waited for: nothing below needs to be acted upon.
+    /// The smallest number in flight: no response to a smaller one is expected, so none of them is handled any more.
     pub(super) floor: u64,
-    /// The term of the leader that is asked.
+    /// The term of the leader that the request is for.
     pub(super) term: u64,
-    pub(super) want: Want,
+    pub(super) kind: RequestKind,
 }
 
-/// The leader's answer.
+/// The leader's response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answered {
-    /// Whoever passes the answer on has applied everything up to here before.
+pub(super) struct ForwardedResponse {
+    /// The node that gets the response applies everything up to here before it returns the response to its caller.
     pub(super) index: RaftIndex,
-    pub(super) outcome: Result<Answer, MetadataError>,
+    pub(super) outcome: Result<ControllerResponse, MetadataError>,
 }
 
-impl Question {
+impl ForwardedRequest {
     pub(super) fn encode(&self) -> Bytes {
         let mut w = Writer::default();
         w.u8(VERSION).u64(self.session).u64(self.number).u64(self.floor).u64(self.term);
-        match &self.want {
-            Want::ReadIndex => {
+        match &self.kind {
+            RequestKind::ReadIndex => {
                 w.u8(0);
             }
-            Want::Quorum => {
+            RequestKind::Quorum => {
                 w.u8(2);
             }
-            Want::Change { ask, validate_only } => {
+            RequestKind::Change { request, validate_only } => {
                 w.u8(1).u8(u8::from(*validate_only));
-                write_ask(&mut w, ask);
+                write_request(&mut w, request);
             }
-            Want::Heartbeat(beat) => beat.write(w.u8(3)),
+            RequestKind::Heartbeat(heartbeat) => heartbeat.write(w.u8(3)),
         }
         w.finish()
     }
@@ -90,27 +91,27 @@ impl Question {
         let mut r = Reader::of_version(bytes, VERSION)?;
         let (session, number) = (r.u64("session")?, r.u64("number")?);
         let (floor, term) = (r.u64("floor")?, r.u64("term")?);
-        let want = match r.u8("question")? {
-            0 => Want::ReadIndex,
+        let kind = match r.u8("question")? {
+            0 => RequestKind::ReadIndex,
             1 => {
                 let validate_only = read_bool(&mut r, "validate only")?;
-                Want::Change { ask: read_ask(&mut r)?, validate_only }
+                RequestKind::Change { request: read_request(&mut r)?, validate_only }
             }
-            2 => Want::Quorum,
-            3 => Want::Heartbeat(Heartbeat::read(&mut r)?),
+            2 => RequestKind::Quorum,
+            3 => RequestKind::Heartbeat(Heartbeat::read(&mut r)?),
             tag => return Err(CodecError::Tag("question", tag)),
         };
         r.end()?;
-        Ok(Self { session, number, floor, term, want })
+        Ok(Self { session, number, floor, term, kind })
     }
 }
 
-impl Answered {
+impl ForwardedResponse {
     pub(super) fn encode(&self) -> Bytes {
         let mut w = Writer::default();
         w.u8(VERSION).u64(self.index.0);
         match &self.outcome {
-            Ok(answer) => write_answer(w.u8(0), answer),
+            Ok(response) => write_response(w.u8(0), response),
             Err(error) => write_error(w.u8(1), error),
         }
         w.finish()
@@ -120,7 +121,7 @@ impl Answered {
         let mut r = Reader::of_version(bytes, VERSION)?;
         let index = RaftIndex(r.u64("index")?);
         let outcome = match r.u8("outcome")? {
-            0 => Ok(read_answer(&mut r)?),
+            0 => Ok(read_response(&mut r)?),
             1 => Err(read_error(&mut r)?),
             tag => return Err(CodecError::Tag("outcome", tag)),
         };
@@ -162,9 +163,9 @@ fn read_nodes(r: &mut Reader<'_>) -> Result<Vec<NodeId>, CodecError> {
     read_list(r, "nodes", |r| r.i32("node id").map(NodeId))
 }
 
-fn write_ask(w: &mut Writer, ask: &Ask) {
-    match ask {
-        Ask::CreateTopic { topic, id } => {
+fn write_request(w: &mut Writer, request: &ControllerRequest) {
+    match request {
+        ControllerRequest::CreateTopic { topic, id } => {
             w.u8(1).uuid(id).string(&topic.name);
             write_some(w, topic.partitions, |w, count| {
                 w.i32(count);
@@ -177,29 +178,29 @@ fn write_ask(w: &mut Writer, ask: &Ask) {
             });
             write_values(w, &topic.configs);
         }
-        Ask::EnsureInternal { topic, id } => {
+        ControllerRequest::EnsureInternal { topic, id } => {
             w.u8(2).uuid(id).u8(match topic {
                 InternalTopic::ConsumerOffsets => 0,
                 InternalTopic::TransactionState => 1,
             });
         }
-        Ask::DeleteTopic(TopicName::Name(name)) => {
+        ControllerRequest::DeleteTopic(TopicName::Name(name)) => {
             w.u8(3).string(name);
         }
-        Ask::DeleteTopic(TopicName::Id(id)) => {
+        ControllerRequest::DeleteTopic(TopicName::Id(id)) => {
             w.u8(4).uuid(id);
         }
-        Ask::CreatePartitions(asked) => {
-            w.u8(5).string(&asked.topic).i32(asked.count);
-            write_some(w, asked.assignments.as_ref(), |w, assignments| {
+        ControllerRequest::CreatePartitions(requested) => {
+            w.u8(5).string(&requested.topic).i32(requested.count);
+            write_some(w, requested.assignments.as_ref(), |w, assignments| {
                 write_list(w, assignments.iter(), |w, nodes| write_nodes(w, nodes));
             });
         }
-        Ask::ChangeConfig(change) => write_change(w.u8(6), change),
-        Ask::AllocateProducerIds => {
+        ControllerRequest::ChangeConfig(change) => write_change(w.u8(6), change),
+        ControllerRequest::AllocateProducerIds => {
             w.u8(7);
         }
-        Ask::EndIntents(ends) => {
+        ControllerRequest::EndIntents(ends) => {
             w.u8(8);
             write_list(w, ends.iter(), |w, (key, end)| {
                 write_intent_key(w, key);
@@ -209,31 +210,31 @@ fn write_ask(w: &mut Writer, ask: &Ask) {
                 });
             });
         }
-        Ask::Join(join) => {
+        ControllerRequest::RegisterNode(registration) => {
             w.u8(9);
-            write_join(w, join);
+            write_registration(w, registration);
         }
-        Ask::ChangeReplicas { shard, nodes } => write_nodes(w.u8(10).u64(shard.0), nodes),
-        Ask::ForgetReplicas { shard, reached, left } => {
+        ControllerRequest::ChangeReplicas { shard, nodes } => write_nodes(w.u8(10).u64(shard.0), nodes),
+        ControllerRequest::ForgetReplicas { shard, reached, left } => {
             w.u8(11).u64(shard.0);
             write_ids(w, reached);
             write_ids(w, left);
         }
-        Ask::Drain { nodes, drain } => {
+        ControllerRequest::Drain { nodes, drain } => {
             w.u8(12).u8(u8::from(*drain));
             match nodes {
                 Nodes::One(node) => w.u8(0).i32(node.0),
                 Nodes::Zone(zone) => w.u8(1).string(zone),
             };
         }
-        Ask::Unregister(node) => {
+        ControllerRequest::Unregister(node) => {
             w.u8(13).i32(node.0);
         }
-        Ask::Balance => {
+        ControllerRequest::Balance => {
             w.u8(14);
         }
-        Ask::SetLiveness(change) => change.write(w.u8(16)),
-        Ask::UpdateFeatures(asked) => write_list(w.u8(15), asked.iter(), |w, update| {
+        ControllerRequest::SetLiveness(change) => change.write(w.u8(16)),
+        ControllerRequest::UpdateFeatures(requested) => write_list(w.u8(15), requested.iter(), |w, update| {
             w.string(&update.feature).i16(update.level.0).u8(match update.kind {
                 None => 0,
                 Some(UpgradeType::Upgrade) => 1,
@@ -244,7 +245,7 @@ fn write_ask(w: &mut Writer, ask: &Ask) {
     }
 }
 
-fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
+fn read_request(r: &mut Reader<'_>) -> Result<ControllerRequest, CodecError> {
     Ok(match r.u8("what is asked")? {
         1 => {
             let id = r.uuid("topic id")?;
@@ -255,7 +256,7 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
                 assignments: read_list(r, "assignments", |r| Ok((r.i32("partition")?, read_nodes(r)?)))?,
                 configs: read_values(r)?,
             };
-            Ask::CreateTopic { topic, id }
+            ControllerRequest::CreateTopic { topic, id }
         }
         2 => {
             let id = r.uuid("topic id")?;
@@ -264,18 +265,18 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
                 1 => InternalTopic::TransactionState,
                 tag => return Err(CodecError::Tag("internal topic", tag)),
             };
-            Ask::EnsureInternal { topic, id }
+            ControllerRequest::EnsureInternal { topic, id }
         }
-        3 => Ask::DeleteTopic(TopicName::Name(r.string("topic name")?)),
-        4 => Ask::DeleteTopic(TopicName::Id(r.uuid("topic id")?)),
+        3 => ControllerRequest::DeleteTopic(TopicName::Name(r.string("topic name")?)),
+        4 => ControllerRequest::DeleteTopic(TopicName::Id(r.uuid("topic id")?)),
         5 => {
             let (topic, count) = (r.string("topic name")?, r.i32("partitions")?);
             let assignments = read_some(r, "assignments", |r| read_list(r, "assignments", read_nodes))?;
-            Ask::CreatePartitions(NewPartitions { topic, count, assignments })
+            ControllerRequest::CreatePartitions(NewPartitions { topic, count, assignments })
         }
-        6 => Ask::ChangeConfig(read_change(r)?),
-        7 => Ask::AllocateProducerIds,
-        8 => Ask::EndIntents(read_list(r, "intents", |r| {
+        6 => ControllerRequest::ChangeConfig(read_change(r)?),
+        7 => ControllerRequest::AllocateProducerIds,
+        8 => ControllerRequest::EndIntents(read_list(r, "intents", |r| {
             let key = read_intent_key(r)?;
             let end = match r.u8("intent end")? {
                 0 => IntentEnd::Done,
@@ -284,11 +285,11 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
             };
             Ok((key, end))
         })?),
-        9 => Ask::Join(Box::new(read_join(r)?)),
-        10 => Ask::ChangeReplicas { shard: ShardId(r.u64("shard")?), nodes: read_nodes(r)? },
+        9 => ControllerRequest::RegisterNode(Box::new(read_registration(r)?)),
+        10 => ControllerRequest::ChangeReplicas { shard: ShardId(r.u64("shard")?), nodes: read_nodes(r)? },
         11 => {
             let (shard, reached) = (ShardId(r.u64("shard")?), read_ids(r)?);
-            Ask::ForgetReplicas { shard, reached, left: read_ids(r)? }
+            ControllerRequest::ForgetReplicas { shard, reached, left: read_ids(r)? }
         }
         12 => {
             let drain = read_bool(r, "drain")?;
@@ -297,11 +298,11 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
                 1 => Nodes::Zone(r.string("zone")?),
                 tag => return Err(CodecError::Tag("nodes", tag)),
             };
-            Ask::Drain { nodes, drain }
+            ControllerRequest::Drain { nodes, drain }
         }
-        13 => Ask::Unregister(NodeId(r.i32("node id")?)),
-        14 => Ask::Balance,
-        15 => Ask::UpdateFeatures(read_list(r, "features", |r| {
+        13 => ControllerRequest::Unregister(NodeId(r.i32("node id")?)),
+        14 => ControllerRequest::Balance,
+        15 => ControllerRequest::UpdateFeatures(read_list(r, "features", |r| {
             let (feature, level) = (r.string("feature")?, FeatureLevel(r.i16("feature level")?));
             let kind = match r.u8("upgrade type")? {
                 0 => None,
@@ -312,24 +313,24 @@ fn read_ask(r: &mut Reader<'_>) -> Result<Ask, CodecError> {
             };
             Ok(FeatureUpdate { feature, level, kind })
         })?),
-        16 => Ask::SetLiveness(LivenessChange::read(r)?),
+        16 => ControllerRequest::SetLiveness(LivenessChange::read(r)?),
         tag => return Err(CodecError::Tag("what is asked", tag)),
     })
 }
 
-/// What ends a question: the levels may be absent.
-pub(super) fn write_join(w: &mut Writer, join: &Join) {
-    write_node(w, &join.node);
-    w.string(&join.cluster_id);
-    write_replicas(w, &join.founders);
-    write_ids(w, &join.lost);
-    write_levels_at_end(w, join.node.levels);
+/// Stands at the end of a request, since the levels may be absent.
+pub(super) fn write_registration(w: &mut Writer, registration: &NodeRegistration) {
+    write_node(w, &registration.node);
+    w.string(&registration.cluster_id);
+    write_replicas(w, &registration.founders);
+    write_ids(w, &registration.lost);
+    write_levels_at_end(w, registration.node.levels);
 }
 
-pub(super) fn read_join(r: &mut Reader<'_>) -> Result<Join, CodecError> {
+pub(super) fn read_registration(r: &mut Reader<'_>) -> Result<NodeRegistration, CodecError> {
     let (node, cluster_id) = (read_node(r)?, r.string("cluster id")?);
     let (founders, lost) = (read_replicas(r)?, read_ids(r)?);
-    Ok(Join { node: NodeRecord { levels: read_levels_at_end(r)?, ..node }, cluster_id, founders, lost })
+    Ok(NodeRegistration { node: NodeRecord { levels: read_levels_at_end(r)?, ..node }, cluster_id, founders, lost })
 }
 
 fn write_change(w: &mut Writer, change: &ConfigChange) {
@@ -371,41 +372,41 @@ fn read_change(r: &mut Reader<'_>) -> Result<ConfigChange, CodecError> {
     Ok(ConfigChange { owner, ops, replace: read_bool(r, "replace")? })
 }
 
-fn write_answer(w: &mut Writer, answer: &Answer) {
-    match answer {
-        Answer::Done => {
+fn write_response(w: &mut Writer, response: &ControllerResponse) {
+    match response {
+        ControllerResponse::Done => {
             w.u8(0);
         }
-        Answer::Topic(topic) => {
+        ControllerResponse::Topic(topic) => {
             w.u8(1).string(&topic.name).uuid(&topic.id).i32(topic.partitions).i16(topic.factor);
             write_values(w, &topic.overrides);
         }
-        Answer::Deleted { name, id } => {
+        ControllerResponse::Deleted { name, id } => {
             w.u8(2).string(name).uuid(id);
         }
-        Answer::ProducerIds { first, count } => {
+        ControllerResponse::ProducerIds { first, count } => {
             w.u8(3).i64(*first).varint(u64::from(*count));
         }
-        Answer::Quorum(quorum) => write_quorum(w.u8(4), quorum),
+        ControllerResponse::Quorum(quorum) => write_quorum(w.u8(4), quorum),
     }
 }
 
-fn read_answer(r: &mut Reader<'_>) -> Result<Answer, CodecError> {
+fn read_response(r: &mut Reader<'_>) -> Result<ControllerResponse, CodecError> {
     Ok(match r.u8("answer")? {
-        0 => Answer::Done,
-        1 => Answer::Topic(CreatedTopic {
+        0 => ControllerResponse::Done,
+        1 => ControllerResponse::Topic(CreatedTopic {
             name: r.string("topic name")?,
             id: r.uuid("topic id")?,
             partitions: r.i32("partitions")?,
             factor: r.i16("factor")?,
             overrides: read_values(r)?,
         }),
-        2 => Answer::Deleted { name: r.string("topic name")?, id: r.uuid("topic id")? },
-        3 => Answer::ProducerIds {
+        2 => ControllerResponse::Deleted { name: r.string("topic name")?, id: r.uuid("topic id")? },
+        3 => ControllerResponse::ProducerIds {
             first: r.i64("producer id")?,
             count: u32::try_from(r.varint("count")?).map_err(|_| CodecError::Value("count"))?,
         },
-        4 => Answer::Quorum(read_quorum(r)?),
+        4 => ControllerResponse::Quorum(read_quorum(r)?),
         tag => return Err(CodecError::Tag("answer", tag)),
     })
 }

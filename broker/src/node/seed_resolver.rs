@@ -1,6 +1,6 @@
-//! The nodes at the seeds, of which only addresses are known.
+//! Resolves the seed addresses to node ids, by opening a connection to each.
 //!
-//! May not know: what they are asked.
+//! May not know: which requests are sent to the nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,41 +14,41 @@ use ottla_storage::env::rt;
 use parking_lot::RwLock;
 
 use crate::config::Endpoint;
-use crate::metadata::{Neighbours, Places};
+use crate::metadata::{PeerTable, SeedNodes};
 
-/// Between two looks at seeds that did not answer yet.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two attempts to reach the seeds that did not respond yet.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The nodes at the seeds.
-pub(super) struct AtSeeds {
+/// The seed addresses and the nodes found at them.
+pub(super) struct SeedResolver {
     network: TcpNetwork,
-    places: Arc<Places>,
+    peer_table: Arc<PeerTable>,
     /// Each address and the node that was found there.
     seeds: RwLock<BTreeMap<String, Option<NodeId>>>,
 }
 
-impl AtSeeds {
-    /// Asks at once, and then until all have answered: hosts may have other addresses than the metadata says.
-    pub(super) fn start(network: TcpNetwork, places: Arc<Places>, seeds: &[Endpoint]) -> Arc<Self> {
+impl SeedResolver {
+    /// Resolves at once and retries until all have responded: hosts may have other addresses than the metadata records.
+    pub(super) fn start(network: TcpNetwork, peer_table: Arc<PeerTable>, seeds: &[Endpoint]) -> Arc<Self> {
         let seeds = seeds.iter().map(|seed| (seed.to_string(), None)).collect();
-        let at_seeds = Arc::new(Self { network, places, seeds: RwLock::new(seeds) });
-        let weak = Arc::downgrade(&at_seeds);
+        let resolver = Arc::new(Self { network, peer_table, seeds: RwLock::new(seeds) });
+        let weak = Arc::downgrade(&resolver);
         rt::spawn_critical("seed-resolver", Owner::process(), async move {
-            while let Some(at_seeds) = weak.upgrade() {
-                if at_seeds.at_seeds().await.1 {
+            while let Some(resolver) = weak.upgrade() {
+                if resolver.resolve().await.1 {
                     return;
                 }
-                drop(at_seeds);
-                rt::sleep(LOOK_INTERVAL).await;
+                drop(resolver);
+                rt::sleep(RETRY_INTERVAL).await;
             }
         });
-        at_seeds
+        resolver
     }
 
-    async fn look(&self, address: String) {
+    async fn resolve_one(&self, address: String) {
         match self.network.identify(&address).await {
             Ok(found) => {
-                self.places.found(found.node, address.clone());
+                self.peer_table.set_address(found.node, address.clone());
                 tracing::info!(node = found.node.0, address, "seed found");
                 self.seeds.write().insert(address, Some(found.node));
             }
@@ -57,12 +57,12 @@ impl AtSeeds {
     }
 }
 
-impl Neighbours for AtSeeds {
-    fn at_seeds(&self) -> BoxFuture<'_, (BTreeSet<NodeId>, bool)> {
+impl SeedNodes for SeedResolver {
+    fn resolve(&self) -> BoxFuture<'_, (BTreeSet<NodeId>, bool)> {
         Box::pin(async move {
             let unknown: Vec<_> =
                 self.seeds.read().iter().filter(|(_, node)| node.is_none()).map(|(seed, _)| seed.clone()).collect();
-            join_all(unknown.into_iter().map(|address| self.look(address))).await;
+            join_all(unknown.into_iter().map(|address| self.resolve_one(address))).await;
             let seeds = self.seeds.read();
             (seeds.values().flatten().copied().collect(), seeds.values().all(Option::is_some))
         })

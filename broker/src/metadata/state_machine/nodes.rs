@@ -1,4 +1,4 @@
-//! What commands make of the records of nodes that exist.
+//! Applies commands that change the records of registered nodes.
 //!
 //! May not know: topics.
 
@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
 
-use super::{Machine, Refusal};
+use super::{MetadataStateMachine, Refusal};
 use crate::metadata::image::{NodeRecord, NodeState, ShardRecord};
 use crate::metadata::levels::FeatureLevel;
 use crate::metadata::liveness::Liveness;
 use crate::metadata::records::{Record, broker_config_key, node_key};
 
-impl Machine {
+impl MetadataStateMachine {
     pub(super) fn set_node_state(&mut self, node: NodeId, state: NodeState) -> Result<(), Refusal> {
         let mut record = self.image.nodes.get(&node).ok_or(Refusal::NoSuchNode)?.clone();
         record.state = state;
@@ -29,7 +29,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What every registered node understands from now on.
+    /// Sets the feature level in force, which every registered node must understand.
     pub(super) fn set_feature_level(&mut self, level: FeatureLevel) -> Result<(), Refusal> {
         let understands = |node: &NodeRecord| node.levels.contains(level);
         if level < FeatureLevel::FIRST || !self.image.nodes.values().all(understands) {
@@ -40,7 +40,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What was set for the node alone goes with it.
+    /// Removes a node, together with its dynamic settings.
     pub(super) fn remove_node(&mut self, node: NodeId) -> Result<(), Refusal> {
         if !self.image.nodes.contains_key(&node) {
             return Err(Refusal::NoSuchNode);

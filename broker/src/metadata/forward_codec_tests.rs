@@ -1,4 +1,4 @@
-//! What is asked of the leader and answered comes back as it was; foreign bytes are an error.
+//! Forwarded requests and responses round trip; foreign bytes are an error.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::command::IntentEnd;
-use super::decide::{Answer, Ask};
+use super::decide::{ControllerRequest, ControllerResponse};
 use super::error::MetadataError;
-use super::forward::{Answered, Question, Want};
+use super::forward_codec::{ForwardedRequest, ForwardedResponse, RequestKind};
 use super::image::{DirectoryRecord, IntentKey, ListenerEndpoint, NodeRecord, NodeState, ReplicaRecord, ShardId};
-use super::joining::Join;
 use super::levels::{FeatureLevel, Levels};
 use super::liveness::{FenceReason, Liveness, LivenessChange};
+use super::registration::NodeRegistration;
 use super::requests::{
     ConfigChange, ConfigOp, ConfigOwner, CreatedTopic, FeatureUpdate, InternalTopic, MetadataQuorum, NewPartitions,
     NewTopic, Nodes, QuorumMember, TopicName, UpgradeType,
@@ -42,7 +42,7 @@ fn ids() -> impl Strategy<Value = Vec<ReplicaId>> {
     vec(any::<u64>().prop_map(ReplicaId), 0..4)
 }
 
-fn join() -> impl Strategy<Value = Join> {
+fn registration() -> impl Strategy<Value = NodeRegistration> {
     let listeners = vec((text(), text(), any::<u16>()), 0..3);
     let directories = vec((id(), text(), any::<u64>()), 0..3);
     let founders = vec((any::<u64>(), any::<i32>(), id()), 0..4);
@@ -62,7 +62,7 @@ fn join() -> impl Strategy<Value = Join> {
                 liveness: Liveness::default(),
             };
             let founder = |(id, node, directory)| ReplicaRecord { id: ReplicaId(id), node: NodeId(node), directory };
-            Join { node, cluster_id, founders: founders.into_iter().map(founder).collect(), lost }
+            NodeRegistration { node, cluster_id, founders: founders.into_iter().map(founder).collect(), lost }
         })
 }
 
@@ -85,7 +85,7 @@ fn change() -> impl Strategy<Value = ConfigChange> {
     })
 }
 
-fn ask() -> impl Strategy<Value = Ask> {
+fn controller_request() -> impl Strategy<Value = ControllerRequest> {
     let topic = (
         text(),
         proptest::option::of(any::<i32>()),
@@ -108,34 +108,37 @@ fn ask() -> impl Strategy<Value = Ask> {
     });
     let end = any::<bool>().prop_map(|done| if done { IntentEnd::Done } else { IntentEnd::Abort });
     prop_oneof![
-        (topic, id()).prop_map(|(topic, id)| Ask::CreateTopic { topic, id }),
-        (internal, id()).prop_map(|(topic, id)| Ask::EnsureInternal { topic, id }),
-        text().prop_map(|name| Ask::DeleteTopic(TopicName::Name(name))),
-        id().prop_map(|id| Ask::DeleteTopic(TopicName::Id(id))),
-        (text(), any::<i32>(), proptest::option::of(vec(nodes(), 0..3)))
-            .prop_map(|(topic, count, assignments)| Ask::CreatePartitions(NewPartitions { topic, count, assignments })),
-        change().prop_map(Ask::ChangeConfig),
-        Just(Ask::AllocateProducerIds),
-        vec((key, end), 0..5).prop_map(Ask::EndIntents),
-        join().prop_map(|join| Ask::Join(Box::new(join))),
-        (any::<u64>(), nodes()).prop_map(|(shard, nodes)| Ask::ChangeReplicas { shard: ShardId(shard), nodes }),
-        (any::<u64>(), ids(), ids()).prop_map(|(shard, reached, left)| Ask::ForgetReplicas {
+        (topic, id()).prop_map(|(topic, id)| ControllerRequest::CreateTopic { topic, id }),
+        (internal, id()).prop_map(|(topic, id)| ControllerRequest::EnsureInternal { topic, id }),
+        text().prop_map(|name| ControllerRequest::DeleteTopic(TopicName::Name(name))),
+        id().prop_map(|id| ControllerRequest::DeleteTopic(TopicName::Id(id))),
+        (text(), any::<i32>(), proptest::option::of(vec(nodes(), 0..3))).prop_map(|(topic, count, assignments)| {
+            ControllerRequest::CreatePartitions(NewPartitions { topic, count, assignments })
+        }),
+        change().prop_map(ControllerRequest::ChangeConfig),
+        Just(ControllerRequest::AllocateProducerIds),
+        vec((key, end), 0..5).prop_map(ControllerRequest::EndIntents),
+        registration().prop_map(|registration| ControllerRequest::RegisterNode(Box::new(registration))),
+        (any::<u64>(), nodes())
+            .prop_map(|(shard, nodes)| ControllerRequest::ChangeReplicas { shard: ShardId(shard), nodes }),
+        (any::<u64>(), ids(), ids()).prop_map(|(shard, reached, left)| ControllerRequest::ForgetReplicas {
             shard: ShardId(shard),
             reached,
             left
         }),
-        (any::<i32>(), any::<bool>()).prop_map(|(node, drain)| Ask::Drain { nodes: Nodes::One(NodeId(node)), drain }),
-        (text(), any::<bool>()).prop_map(|(zone, drain)| Ask::Drain { nodes: Nodes::Zone(zone), drain }),
-        any::<i32>().prop_map(|node| Ask::Unregister(NodeId(node))),
-        Just(Ask::Balance),
+        (any::<i32>(), any::<bool>())
+            .prop_map(|(node, drain)| ControllerRequest::Drain { nodes: Nodes::One(NodeId(node)), drain }),
+        (text(), any::<bool>()).prop_map(|(zone, drain)| ControllerRequest::Drain { nodes: Nodes::Zone(zone), drain }),
+        any::<i32>().prop_map(|node| ControllerRequest::Unregister(NodeId(node))),
+        Just(ControllerRequest::Balance),
         (any::<i32>(), any::<u64>(), 0_u8..4, any::<i64>()).prop_map(|(node, epoch, fenced, since_ms)| {
             let fenced = FenceReason::ALL.get(usize::from(fenced)).copied();
             let (node, epoch) = (NodeId(node), RaftIndex(epoch));
-            Ask::SetLiveness(LivenessChange { node, epoch, to: Liveness { fenced, since_ms } })
+            ControllerRequest::SetLiveness(LivenessChange { node, epoch, to: Liveness { fenced, since_ms } })
         }),
-        vec((text(), any::<i16>(), kind()), 0..3).prop_map(|asked| {
+        vec((text(), any::<i16>(), kind()), 0..3).prop_map(|requested| {
             let update = |(feature, level, kind)| FeatureUpdate { feature, level: FeatureLevel(level), kind };
-            Ask::UpdateFeatures(asked.into_iter().map(update).collect())
+            ControllerRequest::UpdateFeatures(requested.into_iter().map(update).collect())
         }),
     ]
 }
@@ -145,21 +148,21 @@ fn kind() -> impl Strategy<Value = Option<UpgradeType>> {
     prop_oneof![Just(None), Just(Some(Upgrade)), Just(Some(SafeDowngrade)), Just(Some(UnsafeDowngrade))]
 }
 
-fn question() -> impl Strategy<Value = Question> {
-    let want = prop_oneof![
-        1 => Just(Want::ReadIndex),
-        1 => Just(Want::Quorum),
+fn request() -> impl Strategy<Value = ForwardedRequest> {
+    let kind = prop_oneof![
+        1 => Just(RequestKind::ReadIndex),
+        1 => Just(RequestKind::Quorum),
         1 => (any::<i32>(), any::<u64>()).prop_map(|(node, epoch)| {
-            Want::Heartbeat(Heartbeat { node: NodeId(node), epoch: RaftIndex(epoch) })
+            RequestKind::Heartbeat(Heartbeat { node: NodeId(node), epoch: RaftIndex(epoch) })
         }),
-        9 => (ask(), any::<bool>()).prop_map(|(ask, validate_only)| Want::Change { ask, validate_only }),
+        9 => (controller_request(), any::<bool>()).prop_map(|(request, validate_only)| RequestKind::Change { request, validate_only }),
     ];
-    (any::<[u64; 4]>(), want).prop_map(|([session, number, floor, term], want)| Question {
+    (any::<[u64; 4]>(), kind).prop_map(|([session, number, floor, term], kind)| ForwardedRequest {
         session,
         number,
         floor,
         term,
-        want,
+        kind,
     })
 }
 
@@ -188,13 +191,19 @@ fn error() -> impl Strategy<Value = MetadataError> {
     ]
 }
 
-fn answered() -> impl Strategy<Value = Answered> {
+fn response() -> impl Strategy<Value = ForwardedResponse> {
     let topic = (text(), id(), any::<i32>(), any::<i16>(), values())
         .prop_map(|(name, id, partitions, factor, overrides)| CreatedTopic { name, id, partitions, factor, overrides });
     let member = || {
-        (any::<i32>(), id(), any::<[i64; 3]>()).prop_map(|(node, directory, [end, heard_ms, caught_up_ms])| {
-            QuorumMember { node: NodeId(node), directory, end, heard_ms, caught_up_ms }
-        })
+        (any::<i32>(), id(), any::<[i64; 3]>()).prop_map(
+            |(node, directory, [end, last_fetch_ms, last_caught_up_ms])| QuorumMember {
+                node: NodeId(node),
+                directory,
+                log_end: end,
+                last_fetch_ms,
+                last_caught_up_ms,
+            },
+        )
     };
     let members = || vec(member(), 0..4);
     let quorum = (any::<i32>(), any::<u64>(), any::<i64>(), members(), members()).prop_map(
@@ -206,42 +215,42 @@ fn answered() -> impl Strategy<Value = Answered> {
             observers,
         },
     );
-    let answer = prop_oneof![
-        quorum.prop_map(Answer::Quorum),
-        Just(Answer::Done),
-        topic.prop_map(Answer::Topic),
-        (text(), id()).prop_map(|(name, id)| Answer::Deleted { name, id }),
-        (any::<i64>(), any::<u32>()).prop_map(|(first, count)| Answer::ProducerIds { first, count }),
+    let response = prop_oneof![
+        quorum.prop_map(ControllerResponse::Quorum),
+        Just(ControllerResponse::Done),
+        topic.prop_map(ControllerResponse::Topic),
+        (text(), id()).prop_map(|(name, id)| ControllerResponse::Deleted { name, id }),
+        (any::<i64>(), any::<u32>()).prop_map(|(first, count)| ControllerResponse::ProducerIds { first, count }),
     ];
-    let outcome = prop_oneof![answer.prop_map(Ok), error().prop_map(Err)];
-    (any::<u64>(), outcome).prop_map(|(index, outcome)| Answered { index: RaftIndex(index), outcome })
+    let outcome = prop_oneof![response.prop_map(Ok), error().prop_map(Err)];
+    (any::<u64>(), outcome).prop_map(|(index, outcome)| ForwardedResponse { index: RaftIndex(index), outcome })
 }
 
 proptest! {
     #[test]
-    fn questions_come_back_and_cut_ones_are_refused(question in question(), keep in any::<prop::sample::Index>()) {
-        let bytes = question.encode();
-        prop_assert!(Question::decode(&bytes[..keep.index(bytes.len())]).is_err());
-        prop_assert_eq!(Question::decode(&bytes), Ok(question));
+    fn requests_round_trip_and_cut_ones_are_refused(request in request(), keep in any::<prop::sample::Index>()) {
+        let bytes = request.encode();
+        prop_assert!(ForwardedRequest::decode(&bytes[..keep.index(bytes.len())]).is_err());
+        prop_assert_eq!(ForwardedRequest::decode(&bytes), Ok(request));
     }
 
     #[test]
-    fn answers_come_back_and_cut_ones_are_refused(answered in answered(), keep in any::<prop::sample::Index>()) {
-        let bytes = answered.encode();
-        prop_assert!(Answered::decode(&bytes[..keep.index(bytes.len())]).is_err());
-        prop_assert_eq!(Answered::decode(&bytes), Ok(answered));
+    fn responses_round_trip_and_cut_ones_are_refused(response in response(), keep in any::<prop::sample::Index>()) {
+        let bytes = response.encode();
+        prop_assert!(ForwardedResponse::decode(&bytes[..keep.index(bytes.len())]).is_err());
+        prop_assert_eq!(ForwardedResponse::decode(&bytes), Ok(response));
     }
 
     #[test]
-    fn foreign_bytes_are_an_error_and_never_a_panic(question in question(), at in any::<prop::sample::Index>(), flip in 1_u8.., noise in vec(any::<u8>(), 0..200)) {
-        let mut bytes = question.encode().to_vec();
+    fn foreign_bytes_are_an_error_and_never_a_panic(request in request(), at in any::<prop::sample::Index>(), flip in 1_u8.., noise in vec(any::<u8>(), 0..200)) {
+        let mut bytes = request.encode().to_vec();
         let place = at.index(bytes.len());
         bytes[place] ^= flip;
-        let _ = Question::decode(&bytes);
-        let _ = Answered::decode(&bytes);
-        let _ = Question::decode(&noise);
-        let _ = Answered::decode(&noise);
+        let _ = ForwardedRequest::decode(&bytes);
+        let _ = ForwardedResponse::decode(&bytes);
+        let _ = ForwardedRequest::decode(&noise);
+        let _ = ForwardedResponse::decode(&noise);
         let newer = [&[2][..], &bytes[1..]].concat();
-        prop_assert!(Question::decode(&newer).is_err() && Answered::decode(&newer).is_err());
+        prop_assert!(ForwardedRequest::decode(&newer).is_err() && ForwardedResponse::decode(&newer).is_err());
     }
 }

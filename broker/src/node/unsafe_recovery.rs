@@ -1,16 +1,19 @@
-//! `ottla unsafe-recover`: what an operator has left when most replicas of a shard are gone for good, or the only one lost
-//! entries to a disk.
+//! `ottla unsafe-recover`: restores service when most replicas of a shard are gone for good, or its only replica lost
+//! entries to a disk failure. The operator's last resort, because acknowledged data may be lost.
 //!
-//! Runs while the node is down. Of each replica on its disks whose group has lost its majority with the nodes and replicas that
-//! are named, this one becomes the only voter; what the others had acknowledged and this one lacks is gone. One here that lost
-//! entries, and is named, goes on with what is whole where no other has them. Without `--execute` it only says what it would
-//! do. May not know: partitions' contents.
+//! Runs while the node is down. For each replica on its disks:
+//! - If its group has lost its majority with the nodes and replicas that the operator names, this replica becomes the
+//!   only voter; entries that the others had acknowledged and this one lacks are gone.
+//! - If it lost entries itself, and is named, it continues with its intact entries, provided that no other replica has
+//!   them.
+//!
+//! Without `--execute` it only prints what it would do. May not know: partitions' contents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, Directory, RaftError, ReplicaSummary, StateMachine, accept_loss};
+use ottla_raft::{Creation, Directory, ReplicaSummary, RaftError, StateMachine, accept_loss};
 use ottla_storage::data_dir::{DataDir, DataDirError, RecoveredReplica};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
@@ -24,16 +27,16 @@ use crate::config::Config;
 use crate::metadata::{self, MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord};
 use crate::shard::{OpenError, creation_of, rescue_machine};
 
-/// Why nothing was done.
+/// Why nothing was changed.
 #[derive(Debug, Error)]
-pub enum RescueError {
+pub enum RecoveryError {
     /// A data directory cannot be opened.
     #[error(transparent)]
     Directory(#[from] DataDirError),
-    /// Where replicas live is written in the metadata only.
+    /// Only the metadata records the nodes of replicas.
     #[error("this node has no whole replica of the metadata ({0}): run this on another one that is left")]
     NoMetadata(String),
-    /// The node that is to be kept is named as lost.
+    /// This node is named as lost.
     #[error("node {0} is this one")]
     Itself(NodeId),
     /// A replica cannot be read or changed.
@@ -44,60 +47,60 @@ pub enum RescueError {
     Open(#[from] OpenError),
 }
 
-/// What becomes of a replica on this node's disks.
+/// What recovery does with a replica on this node's disks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// Its group has a majority without the lost nodes: it is left alone.
+pub enum RecoveryOutcome {
+    /// Its group has a majority without the lost nodes: it stays unchanged.
     HasMajority,
     /// It becomes the only voter.
-    Alone,
-    /// It becomes the only voter, without the entries that are gone.
-    WithoutLost(String),
-    /// It cannot: it is damaged.
+    SoleVoter,
+    /// It becomes the only voter, without the entries that it lost.
+    SoleVoterWithLoss(String),
+    /// It cannot continue, and why.
     Unusable(String),
 }
 
-impl Fate {
+impl RecoveryOutcome {
     /// True if it is changed.
     #[must_use]
     pub fn is_changed(&self) -> bool {
-        matches!(self, Self::Alone | Self::WithoutLost(_))
+        matches!(self, Self::SoleVoter | Self::SoleVoterWithLoss(_))
     }
 }
 
-/// What is gone, as the operator says.
+/// The losses, as the operator names them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Nodes that never come back.
     pub nodes: BTreeSet<NodeId>,
-    /// Replicas, here or elsewhere, of which what they lost is not coming back.
+    /// Replicas, on this node or on others, whose lost entries do not come back.
     pub replicas: AcceptLoss,
 }
 
 impl Losses {
-    /// True if a voter counts no more.
-    fn hold(&self, voter: ReplicaId, homes: &HomeMap) -> bool {
+    /// True if the voter does not count any more.
+    fn include(&self, voter: ReplicaId, replica_nodes: &ReplicaNodes) -> bool {
         let named = matches!(&self.replicas, AcceptLoss::Of(replicas) if replicas.contains(&voter));
-        named || homes.get(&voter).is_none_or(|node| self.nodes.contains(node))
+        named || replica_nodes.get(&voter).is_none_or(|node| self.nodes.contains(node))
     }
 }
 
-/// One replica on this node's disks.
+/// The recovery of one replica on this node's disks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rescued {
+pub struct ReplicaRecovery {
     /// Its shard.
     pub shard: ShardId,
     /// The replica.
     pub replica: ReplicaId,
-    /// The last entry of its log: of several nodes that are left, the one with the greatest is to go on.
+    /// The last entry of its log: of several nodes that are left, the one with the greatest is to continue.
     pub last: Option<LogId>,
-    /// Where the voters are, as far as is known.
+    /// The nodes of the voters, as far as they are known.
     pub voters: Vec<Option<NodeId>>,
-    /// What becomes of it.
-    pub fate: Fate,
+    /// What recovery does with it.
+    pub outcome: RecoveryOutcome,
 }
 
-impl std::fmt::Display for Rescued {
+impl std::fmt::Display for ReplicaRecovery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let voters = self.voters.iter().map(|node| node.map_or_else(|| "?".to_owned(), |node| node.to_string()));
         let voters: Vec<_> = voters.collect();
@@ -109,41 +112,45 @@ impl std::fmt::Display for Rescued {
             self.replica,
             voters.join(",")
         )?;
-        match &self.fate {
-            Fate::HasMajority => f.write_str("has a majority without the lost nodes, left alone"),
-            Fate::Alone => f.write_str("becomes the only voter"),
-            Fate::WithoutLost(what) => write!(f, "goes on alone and without what it lost: {what}"),
-            Fate::Unusable(why) => write!(f, "cannot go on: {why}"),
+        match &self.outcome {
+            RecoveryOutcome::HasMajority => f.write_str("has a majority without the lost nodes, left alone"),
+            RecoveryOutcome::SoleVoter => f.write_str("becomes the only voter"),
+            RecoveryOutcome::SoleVoterWithLoss(what) => write!(f, "goes on alone and without what it lost: {what}"),
+            RecoveryOutcome::Unusable(why) => write!(f, "cannot go on: {why}"),
         }
     }
 }
 
-/// Looks at all replicas of a node that is down and, if `execute` is set, makes those the only voters that need it.
+/// Assesses all replicas of a node that is down and, if `execute` is set, makes those the only voters that need it.
 ///
 /// # Errors
-/// When the node runs, or its metadata does not tell where replicas live. Nothing was changed then.
-pub async fn rescue(config: &Config, losses: &Losses, execute: bool) -> Result<Vec<Rescued>, RescueError> {
+/// When the node runs, or its metadata does not contain the nodes of replicas. Nothing was changed then.
+pub async fn unsafe_recover(
+    config: &Config,
+    losses: &Losses,
+    execute: bool,
+) -> Result<Vec<ReplicaRecovery>, RecoveryError> {
     if losses.nodes.contains(&config.node_id) {
-        return Err(RescueError::Itself(config.node_id));
+        return Err(RecoveryError::Itself(config.node_id));
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let failures = Failures::new(config.log_dirs.len());
     let opened = directories::open_all(&disk, config, &failures, &Readiness::default(), &losses.replicas).await?;
-    let (homes, image) = homes(config, &opened).await?;
+    let (replica_nodes, image) = replica_nodes(config, &opened).await?;
     let on_disk = on_disk(config, &opened);
     let mut all = Vec::new();
     for Opened { directory, replicas } in &opened {
         for replica in replicas {
-            let (mut rescued, holding) = look_at(&directory.data, replica, &homes, losses).await?;
+            let (mut recovery, holding) = assess(&directory.data, replica, &replica_nodes, losses).await?;
             if execute {
-                make_so(&directory.data, replica, &mut rescued, holding, || match metadata::is_metadata(replica) {
-                    true => metadata::rescue_machine(config, replica, on_disk.clone())
+                recover(&directory.data, replica, &mut recovery, holding, || match metadata::is_metadata(replica) {
+                    true => metadata::recovery_state_machine(config, replica, on_disk.clone())
                         .map_err(|source| OpenError::Checkpoint { replica: replica.id, source }),
                     false => rescue_machine(&directory.data, replica, &image),
                 })
                 .await?;
             }
-            all.push(rescued);
+            all.push(recovery);
         }
     }
     for Opened { directory, .. } in &opened {
@@ -152,12 +159,15 @@ pub async fn rescue(config: &Config, losses: &Losses, execute: bool) -> Result<V
     Ok(all)
 }
 
-type HomeMap = BTreeMap<ReplicaId, NodeId>;
+type ReplicaNodes = BTreeMap<ReplicaId, NodeId>;
 
-/// Where replicas live, as the newest entry of the metadata that lies here says, whether it was committed or not; and all that
-/// it says.
-async fn homes(config: &Config, opened: &[Opened]) -> Result<(HomeMap, Arc<MetadataImage>), RescueError> {
-    let missing = |why: &str| RescueError::NoMetadata(why.to_owned());
+/// The nodes of replicas as of the newest metadata entry on this node, whether it was committed or not; and the image
+/// as of it.
+async fn replica_nodes(
+    config: &Config,
+    opened: &[Opened],
+) -> Result<(ReplicaNodes, Arc<MetadataImage>), RecoveryError> {
+    let missing = |why: &str| RecoveryError::NoMetadata(why.to_owned());
     let found = opened.iter().find_map(|opened| {
         let replica = opened.replicas.iter().find(|replica| metadata::is_metadata(replica))?;
         Some((&opened.directory.data, replica))
@@ -171,19 +181,19 @@ async fn homes(config: &Config, opened: &[Opened]) -> Result<(HomeMap, Arc<Metad
     }
     let log = Directory::replica_log(&**directory, replica.id).ok_or_else(|| missing("it has no log"))?;
     let image = metadata::newest_image(config, replica, &*log).await.map_err(|error| missing(&error.to_string()))?;
-    let mut homes: HomeMap =
+    let mut replica_nodes: ReplicaNodes =
         image.shards.values().flat_map(|shard| shard.members().map(|replica| (replica.id, replica.node))).collect();
     if let Ok(ShardCreation { founders, .. }) = creation_of(replica) {
-        homes.extend(founders.iter().map(|founder| (founder.id, founder.node)));
+        replica_nodes.extend(founders.iter().map(|founder| (founder.id, founder.node)));
     }
-    // What the metadata does not know of, because it lost the entry, is here.
+    // Replicas on these disks that the metadata does not contain, because it lost the entry, are on this node.
     for replica in opened.iter().flat_map(|opened| &opened.replicas) {
-        homes.entry(replica.id).or_insert(config.node_id);
+        replica_nodes.entry(replica.id).or_insert(config.node_id);
     }
-    Ok((homes, image))
+    Ok((replica_nodes, image))
 }
 
-/// The shards whose only replicas lie here, as these say themselves.
+/// The shards whose only replicas are on this node, as these replicas record themselves.
 fn on_disk(config: &Config, opened: &[Opened]) -> Vec<ShardRecord> {
     let all = opened.iter().flat_map(|opened| opened.replicas.iter().map(|replica| (opened.directory.id, replica)));
     let record = |(directory, replica): (_, &RecoveredReplica)| {
@@ -202,73 +212,73 @@ fn on_disk(config: &Config, opened: &[Opened]) -> Vec<ShardRecord> {
     all.filter_map(record).collect()
 }
 
-async fn look_at(
+async fn assess(
     directory: &Arc<DataDir>,
     replica: &RecoveredReplica,
-    homes: &HomeMap,
+    replica_nodes: &ReplicaNodes,
     losses: &Losses,
-) -> Result<(Rescued, Option<ReplicaSummary>), RescueError> {
-    let creation = creation_of(replica).map_err(|error: OpenError| RescueError::NoMetadata(error.to_string()))?;
-    let mut rescued = Rescued {
+) -> Result<(ReplicaRecovery, Option<ReplicaSummary>), RecoveryError> {
+    let creation = creation_of(replica).map_err(|error: OpenError| RecoveryError::NoMetadata(error.to_string()))?;
+    let mut recovery = ReplicaRecovery {
         shard: creation.shard,
         replica: replica.id,
         last: replica.last_log_id,
         voters: Vec::new(),
-        fate: Fate::HasMajority,
+        outcome: RecoveryOutcome::HasMajority,
     };
     let holding = match ReplicaSummary::of(&**directory, replica).await {
         Ok(holding) => holding,
         Err(error) => {
-            rescued.fate = Fate::Unusable(error.to_string());
-            return Ok((rescued, None));
+            recovery.outcome = RecoveryOutcome::Unusable(error.to_string());
+            return Ok((recovery, None));
         }
     };
     let voters: BTreeSet<_> = holding.members.voters.iter().flatten().collect();
-    rescued.voters = voters.into_iter().map(|voter| homes.get(voter).copied()).collect();
-    rescued.last = Some(holding.last);
-    rescued.fate = fate(directory, replica, &creation, &holding, homes, losses, &rescued.voters);
-    Ok((rescued, Some(holding)))
+    recovery.voters = voters.into_iter().map(|voter| replica_nodes.get(voter).copied()).collect();
+    recovery.last = Some(holding.last);
+    recovery.outcome = outcome(directory, replica, &creation, &holding, replica_nodes, losses, &recovery.voters);
+    Ok((recovery, Some(holding)))
 }
 
 #[allow(clippy::too_many_arguments)]
-fn fate(
+fn outcome(
     directory: &DataDir,
     replica: &RecoveredReplica,
     creation: &ShardCreation,
     holding: &ReplicaSummary,
-    homes: &HomeMap,
+    replica_nodes: &ReplicaNodes,
     losses: &Losses,
     voters: &[Option<NodeId>],
-) -> Fate {
-    // Who is not known may live.
+) -> RecoveryOutcome {
+    // A voter whose node is unknown may be alive.
     if voters.contains(&None) {
-        return Fate::Unusable("the metadata here does not say where all its voters are".to_owned());
+        return RecoveryOutcome::Unusable("the metadata here does not say where all its voters are".to_owned());
     }
     if let Some(missing) = &replica.missing {
         let others = || holding.members.voters.iter().flatten().filter(|voter| **voter != replica.id);
-        if let Some(other) = others().find(|voter| !losses.hold(**voter, homes)) {
-            let node = homes.get(other).map_or_else(|| "?".to_owned(), ToString::to_string);
-            return Fate::Unusable(format!(
+        if let Some(other) = others().find(|voter| !losses.include(**voter, replica_nodes)) {
+            let node = replica_nodes.get(other).map_or_else(|| "?".to_owned(), ToString::to_string);
+            return RecoveryOutcome::Unusable(format!(
                 "others have what it lost: rebuilt by itself where there are three; of two, node {node} goes on alone with --accept-loss {} there",
                 replica.id
             ));
         }
         if !directory.has_checkpoint() {
-            return Fate::Unusable("no checkpoint of its data directory counts".to_owned());
+            return RecoveryOutcome::Unusable("no checkpoint of its data directory counts".to_owned());
         }
-        return Fate::WithoutLost(in_words(missing));
+        return RecoveryOutcome::SoleVoterWithLoss(in_words(missing));
     }
-    // This one is whole, whatever was said of it.
-    let is_left = |voter: &&ReplicaId| **voter == replica.id || !losses.hold(**voter, homes);
+    // This replica is intact, whatever the operator named.
+    let is_left = |voter: &&ReplicaId| **voter == replica.id || !losses.include(**voter, replica_nodes);
     let has_majority = |config: &BTreeSet<ReplicaId>| config.iter().filter(is_left).count() > config.len() / 2;
     if holding.members.voters.iter().all(has_majority) {
-        return Fate::HasMajority;
+        return RecoveryOutcome::HasMajority;
     }
-    // A learner may lack anything; of the metadata it has what any other node has.
+    // A learner may lack any entry. A learner of the metadata group counts all the same: it has what other nodes have.
     if !holding.members.is_voter(replica.id) && creation.kind != ShardKind::Metadata {
-        return Fate::Unusable("it is no voter".to_owned());
+        return RecoveryOutcome::Unusable("it is no voter".to_owned());
     }
-    Fate::Alone
+    RecoveryOutcome::SoleVoter
 }
 
 fn in_words(missing: &Missing) -> String {
@@ -278,24 +288,24 @@ fn in_words(missing: &Missing) -> String {
     format!("{} frames{entries}{at_end} ({})", missing.frames, missing.why)
 }
 
-async fn make_so(
+async fn recover(
     directory: &Arc<DataDir>,
     replica: &RecoveredReplica,
-    rescued: &mut Rescued,
+    recovery: &mut ReplicaRecovery,
     holding: Option<ReplicaSummary>,
     machine: impl FnOnce() -> Result<Box<dyn StateMachine>, OpenError>,
-) -> Result<(), RescueError> {
-    let (id, shard) = (replica.id.0, rescued.shard);
-    match (&rescued.fate, holding) {
-        (Fate::Alone, Some(holding)) => {
+) -> Result<(), RecoveryError> {
+    let (id, shard) = (replica.id.0, recovery.shard);
+    match (&recovery.outcome, holding) {
+        (RecoveryOutcome::SoleVoter, Some(holding)) => {
             let at = holding.make_sole_voter(&**directory, replica).await?;
-            rescued.last = Some(at);
+            recovery.last = Some(at);
             tracing::warn!(replica = id, "shard={shard}: the only voter from entry {at} on, by hand");
         }
-        (Fate::WithoutLost(what), _) => {
+        (RecoveryOutcome::SoleVoterWithLoss(what), _) => {
             let settled = accept_loss(directory.clone(), replica, machine()?).await?;
             directory.accept_loss(replica.id).await?;
-            rescued.last = Some(settled.log_id);
+            recovery.last = Some(settled.log_id);
             tracing::warn!(
                 replica = id,
                 "shard={shard}: goes on from entry {} without {what}, by hand",

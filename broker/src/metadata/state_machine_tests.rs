@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use super::command::{Command, IntentEnd, NewShard, encode};
 use super::image::{IntentKey, IntentKind, MetadataImage, ReplicaRecord, ShardId, ShardKind};
-use super::machine::{Machine, Outcome, Refusal};
 use super::placement::place_in_pool;
 use super::placement_tests::{apply, cluster, node};
+use super::state_machine::{MetadataStateMachine, Outcome, Refusal};
 use crate::config::Config;
 
-fn with_pool() -> Machine {
+fn with_pool() -> MetadataStateMachine {
     let mut machine = cluster(vec![node(1, None, &[100])]);
     let placement = place_in_pool(machine.image(), 1, 0);
     apply(&mut machine, &placement.new_shards.into_iter().map(Command::AddShard).collect::<Vec<_>>());
@@ -33,12 +33,12 @@ fn topic(name: &str, id: u128, shards: &[u64]) -> Command {
     }
 }
 
-fn outcome(machine: &mut Machine, command: Command) -> Outcome {
+fn outcome(machine: &mut MetadataStateMachine, command: Command) -> Outcome {
     let index = RaftIndex(machine.image().index.0 + 1);
     machine.apply(index, &encode(machine.image().index, &[command])).unwrap()[0]
 }
 
-/// What a checkpoint holds after all cuts.
+/// The contents of a checkpoint after all cuts.
 #[derive(Default)]
 struct Kept(BTreeMap<Bytes, Bytes>);
 
@@ -52,13 +52,13 @@ impl Kept {
         }
     }
 
-    fn restore(&self, index: RaftIndex) -> Machine {
+    fn restore(&self, index: RaftIndex) -> MetadataStateMachine {
         let state: Vec<_> = self.0.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Machine::restore(Arc::new(Config::default()), index, &state).unwrap()
+        MetadataStateMachine::restore(Arc::new(Config::default()), index, &state).unwrap()
     }
 }
 
-/// All that is replicated, in words.
+/// All replicated state, as text.
 fn picture(image: &MetadataImage) -> String {
     let topics: Vec<_> = image
         .topics
@@ -123,8 +123,8 @@ proptest! {
         steps in proptest::collection::vec(proptest::collection::vec(any_step(), 1..4), 1..60),
         cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
     ) {
-        let mut straight = Machine::new(Arc::new(Config::default()));
-        let mut restarted = Machine::new(Arc::new(Config::default()));
+        let mut straight = MetadataStateMachine::new(Arc::new(Config::default()));
+        let mut restarted = MetadataStateMachine::new(Arc::new(Config::default()));
         let mut kept = Kept::default();
         for (at, commands) in steps.iter().enumerate() {
             let index = RaftIndex(at as u64 + 1);
@@ -146,7 +146,7 @@ proptest! {
 
     #[test]
     fn a_refused_command_changes_nothing(steps in proptest::collection::vec(any_step(), 1..80)) {
-        let mut machine = Machine::new(Arc::new(Config::default()));
+        let mut machine = MetadataStateMachine::new(Arc::new(Config::default()));
         for step in steps {
             machine.advance(RaftIndex(machine.image().index.0 + 1));
             let index = machine.image().index;
@@ -176,7 +176,7 @@ fn a_topic_made_again_is_another_topic_and_the_old_ones_drop_stays() {
     assert_eq!(image.partition_count(), 1);
 }
 
-/// The writer packs what is asked meanwhile into one entry, whoever asks.
+/// The controller batches requests that come meanwhile into one entry, whichever clients sent them.
 #[test]
 fn partitions_that_are_added_in_the_entry_of_their_topic_are_adopted_like_its_first() {
     let mut machine = with_pool();
@@ -237,7 +237,7 @@ fn a_dynamic_setting_acts_on_topics_that_do_not_override_it() {
     apply(&mut machine, &[Command::SetTopicConfig { id: Uuid::from_u128(2), overrides }]);
     let values = BTreeMap::from([("log.retention.ms".to_owned(), "5".to_owned())]);
     apply(&mut machine, &[Command::SetBrokerConfig { node: None, values }]);
-    let retention = |machine: &Machine, name| machine.image().topic(name).unwrap().config.retention_ms;
+    let retention = |machine: &MetadataStateMachine, name| machine.image().topic(name).unwrap().config.retention_ms;
     assert_eq!((retention(&machine, "plain"), retention(&machine, "own")), (Some(5), Some(7)));
     apply(&mut machine, &[Command::SetBrokerConfig { node: None, values: BTreeMap::new() }]);
     assert_eq!(retention(&machine, "plain"), Some(604_800_000));
@@ -256,7 +256,7 @@ fn ten_thousand_topics_are_cheap_to_change() {
             (0..1_000).map(|at| topic(&format!("t{chunk}-{at}"), chunk * 1_000 + at + 1, &[1])).collect();
         apply(&mut machine, &topics);
     }
-    // An image kept by a reader shares nearly all topics with the next one: what a change allocates is bounded.
+    // An image kept by a reader shares nearly all topics with the next one: the allocations of a change are bounded.
     let before = machine.image().clone();
     apply(&mut machine, &[topic("one-more", 99_999, &[2])]);
     let shared = before
@@ -302,7 +302,7 @@ fn where_entries_are_lost_no_id_is_given_again_and_shards_on_the_disk_are_record
     assert!(on_disk.iter().all(|shard| before.image().shard(shard.id).is_some_and(|known| **known == *shard)));
     assert!(before.image().next_producer_id > first + 1_000_000);
     let known = before.image().shards.len();
-    // What left before it is not there again.
+    // A shard that was removed before the loss is not recorded again.
     let mut later = whole.clone();
     let gone = ReplicaRecord { id: ReplicaId(1), ..on_disk[0].replicas[0] };
     let left = super::image::ShardRecord { id: ShardId(900), replicas: vec![gone], ..on_disk[0].clone() };

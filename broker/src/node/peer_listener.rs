@@ -1,35 +1,36 @@
-//! Where other nodes reach this one, and how this one reaches them.
+//! The listener for other nodes, and the connections to them.
 //!
-//! Until nodes authenticate each other, whoever reaches this port can do everything: it is bound to loopback and private
-//! networks, unless `ottla.insecure` says that the network is closed off otherwise. May not know: what is said.
+//! Until nodes authenticate each other, any host that reaches this port can read and change everything. So it is bound
+//! to loopback and private networks only, unless `ottla.insecure` states that the network is closed off otherwise. May
+//! not know: which messages are exchanged.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_raft::{Identity, Listening, Network, NoPeers, PeerDirectory, RaftHost, RaftOptions, TcpNetwork};
+use ottla_raft::{PeerDirectory, Identity, Listening, Network, NoPeers, RaftHost, RaftOptions, TcpNetwork};
 use uuid::Uuid;
 
 use super::error::StartError;
-use super::neighbourhood::AtSeeds;
+use super::seed_resolver::SeedResolver;
 use crate::config::listeners::is_unspecified;
 use crate::config::{Config, Endpoint, Listener, SecurityProtocol};
-use crate::metadata::{CLUSTER_LISTENER, ListenerEndpoint, Places, Seeds};
+use crate::metadata::{CLUSTER_LISTENER, ListenerEndpoint, PeerTable, Seeds};
 use crate::server::listener::{BoundListener, SocketOptions};
 
-/// Bound, but not open yet.
-pub(super) struct ClusterPort {
+/// The listener for other nodes: bound, but not open yet.
+pub(super) struct PeerListener {
     bound: BoundListener,
-    /// What other nodes are told.
-    pub(super) told: ListenerEndpoint,
+    /// The address that is advertised to other nodes.
+    pub(super) advertised: ListenerEndpoint,
 }
 
-/// The node's way to others, and theirs to it.
-pub(super) struct Neighbourhood {
+/// The connections between this node and the others.
+pub(super) struct PeerNetwork {
     pub(super) host: RaftHost,
     pub(super) seeds: Seeds,
     network: Option<TcpNetwork>,
-    /// Others come in as long as this is kept.
+    /// Connections are accepted until this is dropped.
     _listening: Option<Listening>,
 }
 
@@ -43,7 +44,7 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// True if a host is one that only its own machine or a private network reaches.
+/// True if only its own machine or a private network reaches the host.
 async fn is_host_private(host: &str, port: u16) -> bool {
     match tokio::net::lookup_host((host, port)).await {
         Ok(mut addresses) => addresses.all(|address| is_private(address.ip())),
@@ -51,7 +52,7 @@ async fn is_host_private(host: &str, port: u16) -> bool {
     }
 }
 
-/// The addresses that this machine has towards the rest of the world. Nothing is sent.
+/// The addresses from which this machine would send to the internet. Nothing is sent.
 fn own_addresses() -> Vec<IpAddr> {
     let elsewhere = ["8.8.8.8:53", "[2001:4860:4860::8888]:53"];
     let towards = |to: &str| {
@@ -63,22 +64,22 @@ fn own_addresses() -> Vec<IpAddr> {
     elsewhere.into_iter().filter_map(towards).collect()
 }
 
-/// True if nobody but this machine and private networks reaches a port that is bound to `bound` and told as `told`.
-async fn is_closed_off(bound: IpAddr, told: &ListenerEndpoint) -> bool {
+/// True if only this machine and private networks reach a port that is bound to `bound` and advertised as `advertised`.
+async fn is_closed_off(bound: IpAddr, advertised: &ListenerEndpoint) -> bool {
     let reached = if bound.is_unspecified() { own_addresses() } else { vec![bound] };
-    reached.into_iter().all(is_private) && is_host_private(&told.host, told.port).await
+    reached.into_iter().all(is_private) && is_host_private(&advertised.host, advertised.port).await
 }
 
-impl ClusterPort {
+impl PeerListener {
     /// Binds the port, if one is configured.
     pub(super) async fn bind(config: &Config) -> Result<Option<Self>, StartError> {
         let Some(endpoint) = config.cluster_listener.clone() else { return Ok(None) };
         let listener = Listener { name: CLUSTER_LISTENER.to_owned(), endpoint, protocol: SecurityProtocol::Plaintext };
         let options = SocketOptions { backlog: config.network.backlog, ..SocketOptions::default() };
         let bound = BoundListener::bind(&listener, &options).await?;
-        let told = told(config.cluster_advertised.as_ref(), &listener.endpoint, bound.address.port());
-        if !config.insecure && !is_closed_off(bound.address.ip(), &told).await {
-            return Err(StartError::Insecure(Endpoint { host: told.host, port: told.port }));
+        let advertised = advertised(config.cluster_advertised.as_ref(), &listener.endpoint, bound.address.port());
+        if !config.insecure && !is_closed_off(bound.address.ip(), &advertised).await {
+            return Err(StartError::Insecure(Endpoint { host: advertised.host, port: advertised.port }));
         }
         if config.insecure {
             tracing::warn!(
@@ -86,12 +87,12 @@ impl ClusterPort {
                 bound.address
             );
         }
-        Ok(Some(Self { bound, told }))
+        Ok(Some(Self { bound, advertised }))
     }
 }
 
-/// Advertised, else as bound, else the name of this machine.
-fn told(advertised: Option<&Endpoint>, configured: &Endpoint, port: u16) -> ListenerEndpoint {
+/// The address to advertise: the configured one, else the bound one, else the name of this machine.
+fn advertised(advertised: Option<&Endpoint>, configured: &Endpoint, port: u16) -> ListenerEndpoint {
     let wanted = advertised.unwrap_or(configured);
     let host = match is_unspecified(&wanted.host) {
         true => rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -101,29 +102,29 @@ fn told(advertised: Option<&Endpoint>, configured: &Endpoint, port: u16) -> List
     ListenerEndpoint { name: CLUSTER_LISTENER.to_owned(), host, port }
 }
 
-/// What the settings say about groups.
+/// The options of Raft groups that settings determine.
 fn raft_options(config: &Config) -> RaftOptions {
     let in_sync_lag = Duration::from_millis(config.log.replica_lag_ms_max);
     RaftOptions { in_sync_lag, ..RaftOptions::default() }
 }
 
-impl Neighbourhood {
-    /// Opens the port. `directory` and `cluster` are what the node's first data directory says.
+impl PeerNetwork {
+    /// Opens the listener. `directory` and `cluster` are those of the node's first data directory.
     pub(super) fn open(
         config: &Config,
-        port: Option<ClusterPort>,
+        port: Option<PeerListener>,
         (directory, cluster): (Uuid, Option<String>),
     ) -> Result<Self, StartError> {
         let options = raft_options(config);
         let Some(port) = port else {
             let network: Arc<dyn Network> = Arc::new(NoPeers);
             let host = RaftHost::new(network, options);
-            return Ok(Self { host, seeds: Seeds::alone(Arc::default()), network: None, _listening: None });
+            return Ok(Self { host, seeds: Seeds::single_node(Arc::default()), network: None, _listening: None });
         };
-        let places = Arc::new(Places::default());
-        let network = TcpNetwork::new(Identity { node: config.node_id, directory, cluster }, places.clone());
+        let peer_table = Arc::new(PeerTable::default());
+        let network = TcpNetwork::new(Identity { node: config.node_id, directory, cluster }, peer_table.clone());
         let host = RaftHost::new(Arc::new(network.clone()), options);
-        let (weak, homes) = (host.downgrade(), places.clone());
+        let (weak, homes) = (host.downgrade(), peer_table.clone());
         network.on_peer_closed(Arc::new(move |node, confirmation| {
             let homes = homes.clone();
             if let Some(host) = weak.upgrade() {
@@ -133,17 +134,17 @@ impl Neighbourhood {
         }));
         let listening = network.listen(port.bound.open().map_err(StartError::Open)?, host.clone());
         let seeds = match config.cluster_seeds.is_empty() {
-            true => Seeds::alone(places),
+            true => Seeds::single_node(peer_table),
             false => {
-                let at_seeds = AtSeeds::start(network.clone(), places.clone(), &config.cluster_seeds);
-                Seeds::found_by(at_seeds, places)
+                let resolver = SeedResolver::start(network.clone(), peer_table.clone(), &config.cluster_seeds);
+                Seeds::resolved_by(resolver, peer_table)
             }
         };
         Ok(Self { host, seeds, network: Some(network), _listening: Some(listening) })
     }
 
-    /// From now on nobody of another cluster is talked to.
-    pub(super) fn belongs_to(&self, cluster_id: &str) {
+    /// From now on connections to and from nodes of another cluster are refused.
+    pub(super) fn set_cluster_id(&self, cluster_id: &str) {
         if let Some(network) = &self.network {
             network.set_cluster(cluster_id);
         }
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn who_lags_is_out_of_sync_after_the_time_that_is_configured() {
+    fn a_lagging_replica_is_out_of_sync_after_the_configured_time() {
         let mut config = Config::default();
         assert_eq!(raft_options(&config).in_sync_lag, Duration::from_secs(30));
         config.log.replica_lag_ms_max = 700;
@@ -174,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn others_are_told_what_they_can_use() {
+    fn other_nodes_get_an_address_that_they_can_use() {
         let endpoint = |host: &str, port| Endpoint { host: host.to_owned(), port };
-        let named = |told: ListenerEndpoint| (told.host, told.port);
-        assert_eq!(named(told(None, &endpoint("127.0.0.1", 0), 4711)), ("127.0.0.1".to_owned(), 4711));
-        let advertised = endpoint("n1", 19_091);
-        assert_eq!(named(told(Some(&advertised), &endpoint("", 9), 9)), ("n1".to_owned(), 19_091));
-        assert!(!told(None, &endpoint("", 9), 9).host.is_empty());
+        let named = |endpoint: ListenerEndpoint| (endpoint.host, endpoint.port);
+        assert_eq!(named(advertised(None, &endpoint("127.0.0.1", 0), 4711)), ("127.0.0.1".to_owned(), 4711));
+        let configured = endpoint("n1", 19_091);
+        assert_eq!(named(advertised(Some(&configured), &endpoint("", 9), 9)), ("n1".to_owned(), 19_091));
+        assert!(!advertised(None, &endpoint("", 9), 9).host.is_empty());
     }
 }

@@ -1,7 +1,10 @@
-//! Work that several callers want at once is done once.
+//! Deduplicates work that several callers request at the same time.
 //!
-//! `Joint` does a piece of work per key: who comes while it runs gets the same result. `Coalesced` does a piece of work
-//! for all who came before it began; who comes while it runs waits for the next. May not know: what the work is.
+//! - `SingleFlight` runs one piece of work per key: a caller that comes while it runs gets the same result.
+//! - `Coalesced` runs one piece of work for all callers that came before it began; a caller that comes while it runs
+//!   waits for the next run.
+//!
+//! May not know: what the work is.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -11,7 +14,8 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Work that panics lets go of its callers and of its key: they would wait for ever, and all later callers too.
+/// Releases the callers and the key of work that panics: else they, and all later callers of the key, would wait
+/// forever.
 struct OnPanic<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for OnPanic<F> {
@@ -26,18 +30,18 @@ type Waiting<T> = Vec<oneshot::Sender<T>>;
 
 /// One piece of work per key at a time.
 #[derive(Debug)]
-pub(super) struct Joint<T> {
+pub(super) struct SingleFlight<T> {
     running: Arc<Mutex<BTreeMap<String, Waiting<T>>>>,
     keys_max: usize,
 }
 
-impl<T: Clone + Send + 'static> Joint<T> {
+impl<T: Clone + Send + 'static> SingleFlight<T> {
     pub(super) fn new(keys_max: usize) -> Self {
         Self { running: Arc::default(), keys_max }
     }
 
-    /// The result of `work` for `key`, or of the same work that runs already. `None`: too many keys are being worked on.
-    /// The work goes on when its callers go away.
+    /// The result of `work` for `key`, or of the same work that runs already. `None`: work runs for too many keys, or
+    /// it panicked. The work continues when its callers are dropped.
     pub(super) async fn run<F>(&self, key: &str, work: impl FnOnce() -> F) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
@@ -74,43 +78,43 @@ impl<T: Clone + Send + 'static> Joint<T> {
 }
 
 #[derive(Debug)]
-struct Turns<T> {
+struct Runs<T> {
     running: bool,
     waiting: Waiting<T>,
 }
 
-/// One piece of work for all who wait.
+/// One piece of work at a time, for all callers that wait.
 #[derive(Debug)]
-pub(super) struct Coalesced<T>(Arc<Mutex<Turns<T>>>);
+pub(super) struct Coalesced<T>(Arc<Mutex<Runs<T>>>);
 
 impl<T: Clone + Send + 'static> Coalesced<T> {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Turns { running: false, waiting: Vec::new() })))
+        Self(Arc::new(Mutex::new(Runs { running: false, waiting: Vec::new() })))
     }
 
-    /// The result of a `work` that began after this call. `None` only when the runtime stops.
+    /// The result of a `work` that began after this call. `None` only when the work panicked or the runtime stops.
     pub(super) async fn run<F>(&self, work: impl Fn() -> F + Send + 'static) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
         let first = {
-            let mut turns = self.0.lock();
-            turns.waiting.push(sender);
-            !std::mem::replace(&mut turns.running, true)
+            let mut runs = self.0.lock();
+            runs.waiting.push(sender);
+            !std::mem::replace(&mut runs.running, true)
         };
         if first {
-            let turns = Arc::clone(&self.0);
+            let runs = Arc::clone(&self.0);
             rt::spawn(async move {
-                let _on_panic = OnPanic(|| *turns.lock() = Turns { running: false, waiting: Vec::new() });
+                let _on_panic = OnPanic(|| *runs.lock() = Runs { running: false, waiting: Vec::new() });
                 loop {
                     let waiting = {
-                        let mut turns = turns.lock();
-                        if turns.waiting.is_empty() {
-                            turns.running = false;
+                        let mut runs = runs.lock();
+                        if runs.waiting.is_empty() {
+                            runs.running = false;
                             return;
                         }
-                        std::mem::take(&mut turns.waiting)
+                        std::mem::take(&mut runs.waiting)
                     };
                     let result = work().await;
                     for sender in waiting {
@@ -131,41 +135,41 @@ mod tests {
 
     #[tokio::test]
     async fn callers_of_one_key_share_one_piece_of_work() {
-        let joint = Joint::new(1);
+        let single_flight = SingleFlight::new(1);
         let done = Arc::new(AtomicUsize::new(0));
         let (open, gate) = oneshot::channel::<()>();
         let count = Arc::clone(&done);
-        let first = joint.run("a", || async move {
+        let first = single_flight.run("a", || async move {
             let _ = gate.await;
             count.fetch_add(1, Ordering::SeqCst) + 1
         });
-        let second = joint.run("a", || async { 99 });
-        let third = joint.run("b", || async { 7 });
+        let second = single_flight.run("a", || async { 99 });
+        let third = single_flight.run("b", || async { 7 });
         let opened = async { open.send(()).ok() };
         let (first, second, third, _) = tokio::join!(first, second, third, opened);
         assert_eq!((first, second, third), (Some(1), Some(1), None));
         assert_eq!(done.load(Ordering::SeqCst), 1);
-        assert_eq!(joint.run("b", || async { 7 }).await, Some(7));
+        assert_eq!(single_flight.run("b", || async { 7 }).await, Some(7));
     }
 
     /// Callers of work that panics get no result, and the next caller begins anew.
     #[tokio::test]
-    async fn work_that_panics_lets_go_of_its_callers_and_of_its_key() {
-        let joint: Joint<u32> = Joint::new(1);
+    async fn work_that_panics_releases_its_callers_and_its_key() {
+        let single_flight: SingleFlight<u32> = SingleFlight::new(1);
         let broken = || async {
             rt::yield_now().await;
             panic!("in the work")
         };
-        let (first, second) = tokio::join!(joint.run("a", broken), joint.run("a", || async { 99 }));
+        let (first, second) = tokio::join!(single_flight.run("a", broken), single_flight.run("a", || async { 99 }));
         assert_eq!((first, second), (None, None));
-        assert_eq!(joint.run("a", || async { 7 }).await, Some(7));
+        assert_eq!(single_flight.run("a", || async { 7 }).await, Some(7));
         let coalesced: Coalesced<u32> = Coalesced::new();
         assert_eq!(coalesced.run(broken).await, None);
         assert_eq!(coalesced.run(|| async { 7 }).await, Some(7));
     }
 
     #[tokio::test]
-    async fn who_comes_while_work_runs_waits_for_the_next() {
+    async fn a_caller_that_comes_while_work_runs_waits_for_the_next_run() {
         let coalesced = Coalesced::new();
         let begun = Arc::new(AtomicUsize::new(0));
         let work = |begun: &Arc<AtomicUsize>| {
@@ -173,16 +177,16 @@ mod tests {
             move || {
                 let begun = Arc::clone(&begun);
                 async move {
-                    let turn = begun.fetch_add(1, Ordering::SeqCst) + 1;
+                    let run = begun.fetch_add(1, Ordering::SeqCst) + 1;
                     rt::yield_now().await;
-                    turn
+                    run
                 }
             }
         };
         let all = (0..10).map(|_| coalesced.run(work(&begun)));
-        let turns: Vec<_> = futures_util::future::join_all(all).await.into_iter().flatten().collect();
-        assert_eq!(turns.len(), 10);
+        let runs: Vec<_> = futures_util::future::join_all(all).await.into_iter().flatten().collect();
+        assert_eq!(runs.len(), 10);
         assert!(begun.load(Ordering::SeqCst) <= 2);
-        assert!(coalesced.run(work(&begun)).await > turns.into_iter().max());
+        assert!(coalesced.run(work(&begun)).await > runs.into_iter().max());
     }
 }
