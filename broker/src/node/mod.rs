@@ -372,8 +372,8 @@ async fn open_shards(config: &Config, host: &RaftHost, metadata: &Metadata, open
 async fn metadata_stopped(metadata: &GroupHandle, shards: &Shards) -> String {
     let mut role = metadata.role();
     drop(role.wait_for(|role| role.stopped).await);
-    let registry = shards.registry();
-    if registry.image().is_going(shards.node()) || registry.expelled().borrow().is_some() {
+    let view = shards.metadata();
+    if view.image().is_going(shards.node()) || view.removed_from_cluster().borrow().is_some() {
         return "this node was unregistered; started again it joins as a new one".to_owned();
     }
     let why = metadata.failure();

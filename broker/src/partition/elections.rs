@@ -64,8 +64,8 @@ impl Partitions {
     /// Holds elections for these partitions, or for all; of all, those that need none are left out.
     pub async fn elect(&self, kind: ElectionKind, of: Option<Vec<(String, i32)>>, wait: Duration) -> Vec<Elected> {
         // What another node has made is known to the operator.
-        self.shards.registry().read_index().await;
-        let image = self.shards.registry().image();
+        self.shards.metadata().read_index().await;
+        let image = self.shards.metadata().image();
         let all = of.is_none();
         let named = of.unwrap_or_else(|| {
             let each = image

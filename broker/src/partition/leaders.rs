@@ -45,7 +45,7 @@ pub struct Leader<'a> {
 
 impl Leaders {
     pub(super) fn new(shards: Shards) -> Self {
-        Self { image: shards.registry().image(), shards, seen: BTreeMap::new() }
+        Self { image: shards.metadata().image(), shards, seen: BTreeMap::new() }
     }
 
     /// Who leads a partition.

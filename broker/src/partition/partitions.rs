@@ -53,7 +53,7 @@ impl Partitions {
 
     /// The metadata as this node has it.
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
-        self.shards.registry().image()
+        self.shards.metadata().image()
     }
 
     /// The metadata index of the tables that [`Self::find_now`] looks into.
@@ -99,7 +99,7 @@ impl Partitions {
         let deadline = rt::now() + ADOPTION_WAIT;
         let mut asked_metadata = false;
         let mut shards = self.shards.leadership_changes();
-        let mut images = self.shards.registry().changes();
+        let mut images = self.shards.metadata().changes();
         loop {
             let _seen = (*shards.borrow_and_update(), images.borrow_and_update().index);
             match self.find_now(topic, index) {
@@ -111,7 +111,7 @@ impl Partitions {
                 Ok(None) => {}
                 Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) if !asked_metadata => {
                     asked_metadata = true;
-                    if !self.shards.registry().read_index().await {
+                    if !self.shards.metadata().read_index().await {
                         // Other nodes may know the topic.
                         return Err(PartitionError::LeaderNotAvailable);
                     }

@@ -26,7 +26,7 @@ use super::*;
 use crate::config::TopicConfig;
 use crate::coordinator::group::records::{CommittedOffset, Record};
 use crate::metadata::{MetadataImage, ShardKind, ShardRecord};
-use crate::shard::fake::{FakeRegistry, NODE, SHARD, image_with_topic};
+use crate::shard::fake::{FakeMetadata, NODE, SHARD, image_with_topic};
 use crate::shard::{Shards, Upkeep};
 
 const PARTITIONS: i32 = 4;
@@ -76,9 +76,9 @@ async fn start_as(disk: SimDisk, config: TopicConfig, upkeep: Upkeep, kind: Shar
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let (directory, recovered) = DataDir::open(disk, Path::new("/data"), options()).await.unwrap();
     let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
-    let registry = FakeRegistry::new(placed(directory.directory_id(), config, kind));
+    let metadata = FakeMetadata::new(placed(directory.directory_id(), config, kind));
     let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
-    let shards = Shards::new(NODE, host.clone(), directories, Arc::new(registry), upkeep);
+    let shards = Shards::new(NODE, host.clone(), directories, Arc::new(metadata), upkeep);
     shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
     shards.start();
     Node { directory, host, partitions: Partitions::new(shards) }

@@ -11,7 +11,7 @@ use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 
 use super::command::{AdoptedPartition, Command, DroppedPartition, PARTITIONS_PER_ENTRY_MAX};
-use super::registry::Registry;
+use super::metadata_view::MetadataView;
 use super::shard::Shard;
 use crate::metadata::{IntentKey, IntentKind, MetadataImage};
 use crate::partition::PartitionError;
@@ -35,12 +35,12 @@ impl Adoption {
     pub(crate) async fn reconcile(
         &mut self,
         shard: &Arc<Shard>,
-        registry: &dyn Registry,
+        metadata: &dyn MetadataView,
         image: &MetadataImage,
     ) -> Result<(), PartitionError> {
         let mut open = self.open(shard, image);
         if mutants::is_on(Bug::IntentEndedEarly) && !open.keys.is_empty() {
-            registry.end_intents(open.keys.clone()).await;
+            metadata.end_intents(open.keys.clone()).await;
         }
         while !open.adopt.is_empty() {
             bring_forward(&mut open.adopt, &shard.take_wanted());
@@ -55,7 +55,7 @@ impl Adoption {
         if open.keys.is_empty() {
             return Ok(());
         }
-        if !registry.end_intents(open.keys.clone()).await {
+        if !metadata.end_intents(open.keys.clone()).await {
             // Not recorded: reported again soon.
             return Err(PartitionError::LeaderNotAvailable);
         }

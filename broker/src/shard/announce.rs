@@ -15,8 +15,8 @@ use ottla_storage::env::critical::Owner;
 use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
 
+use super::metadata_view::MetadataView;
 use super::notices::{Announcement, Led, Notice};
-use super::registry::Registry;
 use crate::metadata::{ShardId, board};
 
 /// How often everything is told again.
@@ -81,7 +81,7 @@ impl Elsewhere {
 pub(super) struct Announcer {
     pub(super) own: NodeId,
     pub(super) host: RaftHost,
-    pub(super) registry: Arc<dyn Registry>,
+    pub(super) metadata: Arc<dyn MetadataView>,
     /// Grows when something is led that was not, here or elsewhere.
     pub(super) leadership: watch::Sender<u64>,
     /// What is led here; `None` when the node's shards are gone.
@@ -121,7 +121,7 @@ impl Announcer {
     }
 
     fn send(&self, announcement: &Bytes) {
-        let image = self.registry.image();
+        let image = self.metadata.image();
         for node in image.nodes.keys().copied().filter(|node| *node != self.own) {
             let (host, from, announcement) = (self.host.clone(), board(self.own), announcement.clone());
             rt::spawn(async move { host.ask(from, board(node), announcement, WAIT).await.is_ok() });

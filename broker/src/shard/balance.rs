@@ -11,8 +11,8 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::env::critical::Owner;
 use ottla_storage::env::rt;
 
+use super::metadata_view::MetadataView;
 use super::notices::Election;
-use super::registry::Registry;
 use super::shard::Shard;
 use super::succession;
 use crate::metadata::{MetadataImage, ShardId, ShardKind};
@@ -27,7 +27,7 @@ const EMPTYING_PAUSE: Duration = Duration::from_secs(1);
 /// What a node needs to hand over what others are to lead.
 pub(super) struct Balancer {
     pub(super) own: NodeId,
-    pub(super) registry: Arc<dyn Registry>,
+    pub(super) metadata: Arc<dyn MetadataView>,
     /// The shards here; `None` when they are gone.
     pub(super) shards: Box<dyn Fn() -> Option<Vec<Arc<Shard>>> + Send + Sync>,
     /// Who leads a shard, as far as is known.
@@ -72,13 +72,13 @@ impl Balancer {
 
     /// True while this node is to lead nothing.
     fn is_emptied(&self) -> bool {
-        self.registry.image().nodes.get(&self.own).is_some_and(|node| !node.takes_replicas())
+        self.metadata.image().nodes.get(&self.own).is_some_and(|node| !node.takes_replicas())
     }
 
     async fn run(self) {
-        let mut images = self.registry.changes();
+        let mut images = self.metadata.changes();
         loop {
-            let config = self.registry.image().config.clone();
+            let config = self.metadata.image().config.clone();
             let looks_at = rt::now() + some_time(config.replication.leader_check_interval);
             while !self.is_emptied() {
                 tokio::select! {
@@ -100,7 +100,7 @@ impl Balancer {
     /// Gives up what another can lead.
     async fn hand_over_all(&self, shards: Vec<Arc<Shard>>) {
         for shard in shards.into_iter().filter(|shard| shard.leading().is_some()) {
-            if succession::lead_preferred(&shard, &*self.registry).await == Election::Done {
+            if succession::lead_preferred(&shard, &*self.metadata).await == Election::Done {
                 tracing::info!("shard={}: handed over, since this node is being drained", shard.creation.shard);
             }
         }
@@ -115,14 +115,14 @@ impl Balancer {
             if shard.led_for().is_none_or(|led_for| led_for < QUIET) {
                 continue;
             }
-            let image = self.registry.image();
+            let image = self.metadata.image();
             let id = shard.creation.shard;
             let Some(preferred) = image.shard(id).and_then(|record| image.preferred_leader(record)) else { continue };
             let is_missed = || imbalanced(&image, percentage, &*self.leader_of).contains_key(&preferred.node);
             if preferred.node == self.own || !is_missed() {
                 continue;
             }
-            if succession::lead_preferred(&shard, &*self.registry).await == Election::Done {
+            if succession::lead_preferred(&shard, &*self.metadata).await == Election::Done {
                 tracing::info!("shard={id}: handed over to its preferred leader on node {}", preferred.node.0);
                 rt::sleep(some_time(PAUSE)).await;
             }
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::metadata::{ReplicaRecord, ShardRecord};
-    use crate::shard::fake::{FakeGroup, FakeRegistry, NODE, SHARD};
+    use crate::shard::fake::{FakeGroup, FakeMetadata, NODE, SHARD};
 
     const POOL: ShardKind = ShardKind::Pool { factor: 2, pinned: false };
     const OTHER: NodeId = NodeId(2);
@@ -197,12 +197,12 @@ mod tests {
     fn who_leads_in_anothers_place_hands_over_when_it_has_led_for_a_while() {
         sim::run_twice(3, || async {
             let (group, shard) = FakeGroup::leading(POOL);
-            let registry = FakeRegistry::new(image(&[(SHARD.0, [OTHER.0, NODE.0])]));
+            let metadata = FakeMetadata::new(image(&[(SHARD.0, [OTHER.0, NODE.0])]));
             let heir = ReplicaId(10 * SHARD.0 + 2);
             let leads = shard.clone();
             let balancer = Balancer {
                 own: NODE,
-                registry: Arc::new(registry.clone()),
+                metadata: Arc::new(metadata.clone()),
                 shards: Box::new({
                     let shard = shard.clone();
                     move || Some(vec![shard.clone()])

@@ -55,7 +55,7 @@ impl Shards {
 
     async fn lead_preferred_here(&self, shard: ShardId) -> Election {
         match self.get(shard) {
-            Some(shard) => succession::lead_preferred(&shard, &*self.0.registry).await,
+            Some(shard) => succession::lead_preferred(&shard, &*self.0.metadata).await,
             None => Election::NotLeader,
         }
     }
@@ -78,7 +78,7 @@ impl Shards {
                 None => Election::NotLeader,
             };
             if outcome == Election::Done {
-                let image = self.0.registry.image();
+                let image = self.0.metadata.image();
                 let preferred = image.shard(shard).and_then(|record| image.preferred_leader(record));
                 let known = || self.leader_of(shard) == preferred.map(|replica| replica.node);
                 while !known() && matches!(rt::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {}

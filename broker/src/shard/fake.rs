@@ -1,4 +1,4 @@
-//! A Raft group of one that applies at once, and a registry that is told its image: for tests of this floor and the next.
+//! A Raft group of one that applies at once, and a metadata view whose image a test sets: for tests of `shard` and `partition`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::command::Command;
 use super::group::Group;
 use super::leader_clock::ClockWitness;
 use super::machine::{LocalSpace, ShardMachine};
-use super::registry::Registry;
+use super::metadata_view::MetadataView;
 use super::shard::{MachineView, Shard};
 use super::state::ShardState;
 use crate::config::TopicConfig;
@@ -217,23 +217,23 @@ impl Group for FakeGroup {
     }
 }
 
-/// A registry that is told its image.
+/// A metadata view whose image a test sets.
 #[derive(Clone)]
-pub(crate) struct FakeRegistry {
+pub(crate) struct FakeMetadata {
     images: watch::Sender<Arc<MetadataImage>>,
     pub(crate) ended: Arc<Mutex<Vec<IntentKey>>>,
     /// Shown at the next read index.
     pub(crate) unseen: Arc<Mutex<Option<MetadataImage>>>,
     /// Nobody confirms the image.
     pub(crate) alone: Arc<std::sync::atomic::AtomicBool>,
-    pub(crate) expelled: watch::Sender<Option<ReplicaId>>,
+    pub(crate) removed_from_cluster: watch::Sender<Option<ReplicaId>>,
 }
 
-impl FakeRegistry {
+impl FakeMetadata {
     pub(crate) fn new(image: MetadataImage) -> Self {
         let images = watch::Sender::new(Arc::new(image));
-        let expelled = watch::Sender::new(None);
-        Self { images, ended: Arc::default(), unseen: Arc::default(), alone: Arc::default(), expelled }
+        let removed_from_cluster = watch::Sender::new(None);
+        Self { images, ended: Arc::default(), unseen: Arc::default(), alone: Arc::default(), removed_from_cluster }
     }
 
     pub(crate) fn show(&self, image: MetadataImage) {
@@ -241,7 +241,7 @@ impl FakeRegistry {
     }
 }
 
-impl Registry for FakeRegistry {
+impl MetadataView for FakeMetadata {
     fn image(&self) -> Arc<MetadataImage> {
         self.images.borrow().clone()
     }
@@ -269,8 +269,8 @@ impl Registry for FakeRegistry {
 
     fn report_lost(&self, _: Vec<ReplicaId>) {}
 
-    fn expelled(&self) -> watch::Receiver<Option<ReplicaId>> {
-        self.expelled.subscribe()
+    fn removed_from_cluster(&self) -> watch::Receiver<Option<ReplicaId>> {
+        self.removed_from_cluster.subscribe()
     }
 
     fn ensure_internal(&self, _: InternalTopic) -> BoxFuture<'static, bool> {

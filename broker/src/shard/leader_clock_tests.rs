@@ -14,7 +14,7 @@ use super::*;
 use crate::config::TopicConfig;
 use crate::metadata::{FeatureLevel, MetadataImage, ShardKind};
 use crate::shard::command::{AdoptedPartition, Command};
-use crate::shard::fake::{FakeGroup, FakeRegistry, SHARD, image_with_topic, partition};
+use crate::shard::fake::{FakeGroup, FakeMetadata, SHARD, image_with_topic, partition};
 use crate::shard::{ClockSet, Shard, Shards};
 
 const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
@@ -122,9 +122,9 @@ fn an_operators_time_is_taken_where_all_nodes_understand_it_and_it_can_be_right(
         let (_, shard, clocks) = after_a_wrong_first_stamp().await;
         let image = image_with_topic(1, TopicConfig::default());
         let at = |level| MetadataImage { level: FeatureLevel(level), ..image.clone() };
-        let old = Shards::for_tests(shard.clone(), Arc::new(FakeRegistry::new(at(1))));
+        let old = Shards::for_tests(shard.clone(), Arc::new(FakeMetadata::new(at(1))));
         assert_eq!(old.set_clock(SHARD, None, WAIT).await, ClockSet::LevelTooLow);
-        let shards = Shards::for_tests(shard.clone(), Arc::new(FakeRegistry::new(at(2))));
+        let shards = Shards::for_tests(shard.clone(), Arc::new(FakeMetadata::new(at(2))));
         let now_ms = rt::wall_clock_ms();
         assert_eq!(shards.set_clock(SHARD, Some(now_ms + YEAR_MS), WAIT).await, ClockSet::Ahead);
         assert_eq!(shards.set_clock(SHARD, Some(now_ms - YEAR_MS), WAIT).await, ClockSet::Done(now_ms - YEAR_MS));

@@ -24,9 +24,9 @@ use super::balance::Balancer;
 use super::lag_request::GroupsService;
 use super::machine::{self, DirectorySpace, ShardMachine};
 use super::membership;
+use super::metadata_view::MetadataView;
 use super::node_clocks::NodeClocks;
 use super::notices::Led;
-use super::registry::Registry;
 use super::shard::{MachineView, Shard, keeps_groups};
 use super::state::ShardState;
 use super::upkeep::{self, Upkeep};
@@ -67,7 +67,7 @@ pub(super) struct Inner {
     pub(super) node: NodeId,
     pub(super) host: RaftHost,
     directories: BTreeMap<Uuid, Arc<DataDir>>,
-    pub(super) registry: Arc<dyn Registry>,
+    pub(super) metadata: Arc<dyn MetadataView>,
     upkeep: Upkeep,
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
     /// Replicas on the disks here that do not run.
@@ -109,7 +109,7 @@ impl Shards {
         node: NodeId,
         host: RaftHost,
         directories: BTreeMap<Uuid, Arc<DataDir>>,
-        registry: Arc<dyn Registry>,
+        metadata: Arc<dyn MetadataView>,
         upkeep: Upkeep,
     ) -> Self {
         Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
@@ -118,12 +118,12 @@ impl Shards {
                 let all = weak.upgrade().map(|inner| Shards(inner).all()).unwrap_or_default();
                 all.iter().map(|shard| shard.applied_clock_ms()).max().unwrap_or_default()
             };
-            let clocks = NodeClocks::new(elsewhere.clone(), registry.clone(), Box::new(last_entry_ms));
+            let clocks = NodeClocks::new(elsewhere.clone(), metadata.clone(), Box::new(last_entry_ms));
             Inner {
                 node,
                 host,
                 directories,
-                registry,
+                metadata,
                 upkeep,
                 shards: RwLock::default(),
                 aside: SetAside::default(),
@@ -139,9 +139,9 @@ impl Shards {
 
     /// One shard that runs already.
     #[cfg(test)]
-    pub(crate) fn for_tests(shard: Arc<Shard>, registry: Arc<dyn Registry>) -> Self {
+    pub(crate) fn for_tests(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>) -> Self {
         let host = RaftHost::new(Arc::new(ottla_raft::NoPeers), ottla_raft::RaftOptions::default());
-        let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), registry, Upkeep::default());
+        let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), metadata, Upkeep::default());
         shards.0.shards.write().insert(shard.creation.shard, shard.clone());
         rt::spawn(follow(shard, shards.0.leadership.clone()));
         shards
@@ -174,7 +174,7 @@ impl Shards {
     /// what is to be done is the operator's decision.
     fn leave_closed(&self, replica: ReplicaId, shard: Option<ShardId>, error: &OpenError) {
         let is_damaged = matches!(error, OpenError::Raft(RaftError::Damaged { .. }));
-        let image = self.0.registry.image();
+        let image = self.0.metadata.image();
         let is_lost = is_damaged && image.expected_nodes() != 1;
         let replicas = shard.and_then(|shard| image.shard(shard)).map_or(0, |record| record.replicas.len());
         let todo = if !is_damaged {
@@ -244,9 +244,9 @@ impl Shards {
         self.0.shards.write().insert(shard.creation.shard, shard.clone());
         let owner = shard.group().owner();
         rt::spawn_critical("appender", owner.clone(), shard.clone().run());
-        let upkeep = upkeep::run(shard.clone(), self.0.registry.clone(), self.0.upkeep.clone());
+        let upkeep = upkeep::run(shard.clone(), self.0.metadata.clone(), self.0.upkeep.clone());
         rt::spawn_critical("retention", owner.clone(), upkeep);
-        rt::spawn_critical("membership", owner.clone(), membership::run(shard.clone(), self.0.registry.clone()));
+        rt::spawn_critical("membership", owner.clone(), membership::run(shard.clone(), self.0.metadata.clone()));
         rt::spawn_critical("leadership", owner, follow(shard, self.0.leadership.clone()));
         self.0.changes.send_modify(|version| *version += 1);
     }
@@ -255,7 +255,7 @@ impl Shards {
     pub fn start(&self) {
         let lost = self.0.aside.lost();
         if !lost.is_empty() {
-            self.0.registry.report_lost(lost);
+            self.0.metadata.report_lost(lost);
         }
         self.open_board();
         let weak = Arc::downgrade(&self.0);
@@ -263,7 +263,7 @@ impl Shards {
         let announcer = Announcer {
             own: self.0.node,
             host: self.0.host.clone(),
-            registry: self.0.registry.clone(),
+            metadata: self.0.metadata.clone(),
             leadership: self.0.leadership.clone(),
             led: Box::new(led),
         };
@@ -271,7 +271,7 @@ impl Shards {
         let (weak, weaker) = (Arc::downgrade(&self.0), Arc::downgrade(&self.0));
         let balancer = Balancer {
             own: self.0.node,
-            registry: self.0.registry.clone(),
+            metadata: self.0.metadata.clone(),
             shards: Box::new(move || Some(Shards(weak.upgrade()?).all())),
             leader_of: Box::new(move |shard| Shards(weaker.upgrade()?).leader_of(shard)),
         };
@@ -294,12 +294,12 @@ impl Shards {
             };
             for (replica, why) in damaged {
                 let here = self.all().into_iter().find(|shard| shard.replica == replica);
-                let here = here.filter(|_| self.0.registry.image().expected_nodes() != 1);
+                let here = here.filter(|_| self.0.metadata.image().expected_nodes() != 1);
                 if let Some(shard) = here.map(|shard| shard.creation.shard) {
                     let error = RaftError::Damaged { replica, what: why.to_string() };
                     self.leave_closed(replica, Some(shard), &error.into());
                     self.close(replica).await;
-                    self.0.registry.report_lost(vec![replica]);
+                    self.0.metadata.report_lost(vec![replica]);
                 }
             }
             if failures.changed().await.is_err() {
@@ -329,11 +329,11 @@ impl Shards {
     }
 
     async fn reconcile(&self) {
-        let (mut images, mut expelled) = (self.0.registry.changes(), self.0.registry.expelled());
+        let (mut images, mut removed) = (self.0.metadata.changes(), self.0.metadata.removed_from_cluster());
         loop {
             let image = images.borrow_and_update().clone();
-            let lost_place = *expelled.borrow_and_update();
-            let mut failed = !self.remove_left(&image, lost_place).await;
+            let removed_metadata = *removed.borrow_and_update();
+            let mut failed = !self.remove_left(&image, removed_metadata).await;
             for record in image.shards.values() {
                 failed |= !self.ensure(record).await;
             }
@@ -341,7 +341,7 @@ impl Shards {
             tokio::select! {
                 biased;
                 changed = images.changed() => if changed.is_err() { return },
-                changed = expelled.changed() => if changed.is_err() { return },
+                changed = removed.changed() => if changed.is_err() { return },
                 () = rt::sleep(retry) => {}
             }
         }
@@ -378,7 +378,7 @@ impl Shards {
         }
         if self.0.aside.is_lost(replica.id) {
             // It was to stay after all, and cannot.
-            self.0.registry.report_lost(vec![replica.id]);
+            self.0.metadata.report_lost(vec![replica.id]);
         }
         if self.0.aside.contains(replica.id) {
             return true;
@@ -394,8 +394,8 @@ impl Shards {
             return true;
         };
         // Who reads old metadata again, after a restart, must not bring back what has left.
-        let current = self.0.registry.read_index().await || mutants::is_on(Bug::WipedReplicaVotes);
-        let image = self.0.registry.image();
+        let current = self.0.metadata.read_index().await || mutants::is_on(Bug::WipedReplicaVotes);
+        let image = self.0.metadata.image();
         let record = image.shard(record.id).filter(|record| record.members().any(|member| member == replica));
         let Some(record) = record.filter(|_| current) else { return current };
         match self.create(directory, record, replica).await {
@@ -412,10 +412,10 @@ impl Shards {
         self.0.removals.clone().lock_owned().await
     }
 
-    /// Ends the replicas here that are no members any more; true if none is left over. Nothing is removed because it is
-    /// unknown: what this image does not know yet has an id that it has not given. `expelled`: a replica of the metadata that
-    /// has no place any more, as others say.
-    async fn remove_left(&self, image: &MetadataImage, expelled: Option<ReplicaId>) -> bool {
+    /// Removes the replicas here that are no members any more; true if none is left over. No replica is removed because it is
+    /// unknown: one that this image does not have yet has an id above those that the image has given. `removed_metadata`: this
+    /// node's replica of the metadata, if the other nodes report that it has been removed.
+    async fn remove_left(&self, image: &MetadataImage, removed_metadata: Option<ReplicaId>) -> bool {
         let recorded: BTreeSet<_> =
             image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
         let mut all = true;
@@ -426,7 +426,7 @@ impl Shards {
             !votes
         });
         // With it the node leaves the cluster.
-        let is_last = |replica: ReplicaId| Some(replica) == dismissed || Some(replica) == expelled;
+        let is_last = |replica: ReplicaId| Some(replica) == dismissed || Some(replica) == removed_metadata;
         let has_left =
             |replica: &ReplicaId| is_last(*replica) || replica.0 < image.next_replica_id && !recorded.contains(replica);
         for directory in self.0.directories.values() {
@@ -499,7 +499,7 @@ impl Shards {
     #[must_use]
     pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
         match self.get(shard) {
-            Some(here) => leader_known_to(&here, &self.0.registry.image()).map(|(node, _)| node),
+            Some(here) => leader_known_to(&here, &self.0.metadata.image()).map(|(node, _)| node),
             None => self.told_of(shard).map(|(node, _)| node),
         }
     }
@@ -511,8 +511,8 @@ impl Shards {
 
     /// The metadata as shards see it.
     #[must_use]
-    pub fn registry(&self) -> &Arc<dyn Registry> {
-        &self.0.registry
+    pub fn metadata(&self) -> &Arc<dyn MetadataView> {
+        &self.0.metadata
     }
 
     /// This node.

@@ -11,7 +11,7 @@ use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_storage::ids::RaftIndex;
 use ottla_storage::log::GroupCreation;
 
-use super::super::fake::{FakeRegistry, NODE, REPLICA, SHARD, image_with_topic};
+use super::super::fake::{FakeMetadata, NODE, REPLICA, SHARD, image_with_topic};
 use super::*;
 use crate::config::TopicConfig;
 use crate::metadata::{Levels, Liveness, NodeRecord, NodeState};
@@ -69,8 +69,8 @@ fn of_two_replicas_of_a_shard_the_last_one_runs() {
                 recovered.reverse();
             }
             let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
-            let registry = Arc::new(FakeRegistry::new(image.clone()));
-            let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), registry, Upkeep::default());
+            let metadata = Arc::new(FakeMetadata::new(image.clone()));
+            let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), metadata, Upkeep::default());
             shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
             assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
             assert!(host.group(ReplicaId(5)).is_none() && host.group(ReplicaId(7)).is_none());
@@ -94,13 +94,13 @@ fn what_is_being_removed_is_gone_before_the_log_closes() {
             let disk = holding(&[REPLICA], shard).await;
             let (directory, recovered) = opened(&disk).await;
             let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
-            let registry = Arc::new(FakeRegistry::new(image.clone()));
+            let metadata = Arc::new(FakeMetadata::new(image.clone()));
             let directories = [(Uuid::nil(), directory.clone())].into();
-            let shards = Shards::new(NODE, host.clone(), directories, registry.clone(), Upkeep::default());
+            let shards = Shards::new(NODE, host.clone(), directories, metadata.clone(), Upkeep::default());
             shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
             let mut role = shards.get(SHARD).unwrap().role_changes();
             shards.start();
-            registry.show(dismissing(shard));
+            metadata.show(dismissing(shard));
             drop(role.wait_for(|role| role.stopped).await.unwrap());
             host.shutdown().await;
             let _removals = shards.end_removals().await;

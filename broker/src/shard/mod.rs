@@ -24,12 +24,12 @@ pub(crate) mod leader_clock;
 pub mod machine;
 pub mod manager;
 mod membership;
+pub mod metadata_view;
 mod node_clocks;
 mod notices;
 mod partition_ends;
 pub mod published;
 pub(crate) mod queue;
-pub mod registry;
 mod rescue;
 mod set_clock;
 #[allow(clippy::module_inception)]
@@ -50,8 +50,8 @@ pub(crate) use lag_request::{CommittedPosition, EndsAnswer, GroupsService, Topic
 pub use leader_clock::ShardTime;
 pub(crate) use manager::leader_known_to;
 pub use manager::{OpenError, Shards, creation_of};
+pub use metadata_view::MetadataView;
 pub use notices::{ClockSet, Election};
-pub use registry::Registry;
 pub use rescue::rescue_machine;
 pub use shard::Shard;
 pub use upkeep::Upkeep;

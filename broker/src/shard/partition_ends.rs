@@ -55,7 +55,7 @@ impl Shards {
     }
 
     async fn ends_here(&self, topics: &[TopicPositions]) -> Vec<EndsAnswer> {
-        let image = self.0.registry.image();
+        let image = self.0.metadata.image();
         let mut answers = Vec::new();
         for topic in topics {
             for at in &topic.partitions {

@@ -46,7 +46,7 @@ impl Shards {
 
     pub(super) async fn set_clock_here(&self, id: ShardId, to_ms: Option<i64>) -> ClockSet {
         let Some(shard) = self.get(id).filter(|shard| shard.leading().is_some()) else { return ClockSet::NotLeader };
-        let image = self.registry().image();
+        let image = self.metadata().image();
         if image.level < LEVEL {
             return ClockSet::LevelTooLow;
         }

@@ -12,8 +12,8 @@ use crate::metadata::ShardKind;
 use crate::shard::adoption::{Adoption, floor};
 use crate::shard::answer::{self, AnswerReceiver, BatchAnswer, Unanswered};
 use crate::shard::command::{AdoptedPartition, BatchDecision};
-use crate::shard::fake::{FakeGroup, FakeRegistry, TOPIC, image_with_topic, partition};
-use crate::shard::registry::Registry;
+use crate::shard::fake::{FakeGroup, FakeMetadata, TOPIC, image_with_topic, partition};
+use crate::shard::metadata_view::MetadataView;
 use crate::shard::state::{BatchOutcome, Rejection};
 use crate::shard::sticky::{Sender, Sent};
 use crate::shard::watching::DataWaiter;
@@ -221,10 +221,10 @@ async fn clocks_of_entries_never_fall() {
 async fn intents_are_carried_out_once_wanted_partitions_first_and_reported() {
     let (group, shard) = FakeGroup::leading(POOL);
     let image = image_with_topic(1_500, TopicConfig::default());
-    let registry = FakeRegistry::new(image.clone());
+    let metadata = FakeMetadata::new(image.clone());
     let mut adoption = Adoption::default();
     shard.want(partition(1_400));
-    adoption.reconcile(&shard, &registry, &image).await.unwrap();
+    adoption.reconcile(&shard, &metadata, &image).await.unwrap();
     let adopted: Vec<Vec<i32>> = group
         .commands()
         .iter()
@@ -235,9 +235,9 @@ async fn intents_are_carried_out_once_wanted_partitions_first_and_reported() {
         .collect();
     assert_eq!(adopted.iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 500]);
     assert_eq!(adopted[0][..2], [1_400, 0]);
-    assert_eq!(registry.ended.lock().len(), 1);
-    adoption.reconcile(&shard, &registry, &image).await.unwrap();
-    assert_eq!((group.commands().len(), registry.ended.lock().len()), (2, 1));
+    assert_eq!(metadata.ended.lock().len(), 1);
+    adoption.reconcile(&shard, &metadata, &image).await.unwrap();
+    assert_eq!((group.commands().len(), metadata.ended.lock().len()), (2, 1));
     assert_eq!(floor(&shard, &image), None);
 }
 
@@ -245,7 +245,7 @@ async fn intents_are_carried_out_once_wanted_partitions_first_and_reported() {
 async fn a_producer_that_waits_for_an_adoption_keeps_its_order() {
     let (_group, shard) = FakeGroup::leading(POOL);
     let image = image_with_topic(3, TopicConfig::default());
-    let registry: Arc<dyn Registry> = Arc::new(FakeRegistry::new(image));
+    let metadata: Arc<dyn MetadataView> = Arc::new(FakeMetadata::new(image));
     let answers: Vec<_> = (0..3)
         .map(|sequence| {
             let (queued, answer) = batch(2, Some(sequence));
@@ -253,7 +253,7 @@ async fn a_producer_that_waits_for_an_adoption_keeps_its_order() {
             answer
         })
         .collect();
-    rt::spawn(crate::shard::upkeep::run(shard.clone(), registry, crate::shard::Upkeep::default()));
+    rt::spawn(crate::shard::upkeep::run(shard.clone(), metadata, crate::shard::Upkeep::default()));
     let mut offsets = Vec::new();
     for answer in answers {
         offsets.push(base(answer.await));

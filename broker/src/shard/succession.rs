@@ -7,20 +7,20 @@ use std::time::Duration;
 use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 
+use super::metadata_view::MetadataView;
 use super::notices::Election;
-use super::registry::Registry;
 use super::shard::Shard;
 
 /// How long whoever is handed the leadership has to take it.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(2);
 
 /// Has the preferred replica lead, if the shard is led here.
-pub(super) async fn lead_preferred(shard: &Shard, registry: &dyn Registry) -> Election {
+pub(super) async fn lead_preferred(shard: &Shard, metadata: &dyn MetadataView) -> Election {
     // An old image may prefer another.
-    if shard.leading().is_none() || !registry.read_index().await {
+    if shard.leading().is_none() || !metadata.read_index().await {
         return Election::NotLeader;
     }
-    let image = registry.image();
+    let image = metadata.image();
     let preferred = image.shard(shard.creation.shard).and_then(|record| image.preferred_leader(record));
     match preferred {
         // Its Raft may be there already, and clients be refused still.
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use crate::config::TopicConfig;
     use crate::metadata::{MetadataImage, ReplicaRecord, ShardKind, ShardRecord};
-    use crate::shard::fake::{FakeGroup, FakeRegistry, REPLICA, SHARD, image_with_topic};
+    use crate::shard::fake::{FakeGroup, FakeMetadata, REPLICA, SHARD, image_with_topic};
 
     const HEIR: ReplicaId = ReplicaId(8);
 
@@ -83,19 +83,19 @@ mod tests {
     fn the_preferred_replica_leads_once_it_could() {
         sim::run(1, || async {
             let (group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 2, pinned: false });
-            let registry = FakeRegistry::new(image_with_topic(1, TopicConfig::default()));
-            assert_eq!(lead_preferred(&shard, &registry).await, Election::NotNeeded);
+            let metadata = FakeMetadata::new(image_with_topic(1, TopicConfig::default()));
+            assert_eq!(lead_preferred(&shard, &metadata).await, Election::NotNeeded);
             // The leader asks for what is wanted now before it does anything.
-            *registry.unseen.lock() = Some(preferring_another());
-            assert_eq!(lead_preferred(&shard, &registry).await, Election::NotAvailable);
+            *metadata.unseen.lock() = Some(preferring_another());
+            assert_eq!(lead_preferred(&shard, &metadata).await, Election::NotAvailable);
             assert_eq!(shard.role().leader, Some(REPLICA));
             group.heirs.lock().insert(HEIR);
-            registry.alone.store(true, std::sync::atomic::Ordering::Relaxed);
-            assert_eq!(lead_preferred(&shard, &registry).await, Election::NotLeader, "the image may be old");
-            registry.alone.store(false, std::sync::atomic::Ordering::Relaxed);
-            assert_eq!(lead_preferred(&shard, &registry).await, Election::Done);
+            metadata.alone.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(lead_preferred(&shard, &metadata).await, Election::NotLeader, "the image may be old");
+            metadata.alone.store(false, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(lead_preferred(&shard, &metadata).await, Election::Done);
             assert_eq!(shard.role().leader, Some(HEIR));
-            assert_eq!(lead_preferred(&shard, &registry).await, Election::NotLeader);
+            assert_eq!(lead_preferred(&shard, &metadata).await, Election::NotLeader);
         });
     }
 }

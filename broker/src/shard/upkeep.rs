@@ -14,7 +14,7 @@ use ottla_storage::env::rt;
 
 use super::adoption::{self, Adoption};
 use super::command::{Command, LogStartChange, LogStartReason, PARTITIONS_PER_ENTRY_MAX};
-use super::registry::Registry;
+use super::metadata_view::MetadataView;
 use super::shard::Shard;
 use crate::config::Config;
 use crate::metadata::MetadataImage;
@@ -60,8 +60,8 @@ impl Default for Upkeep {
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Runs until the replica stops.
-pub(crate) async fn run(shard: Arc<Shard>, registry: Arc<dyn Registry>, upkeep: Upkeep) {
-    let mut images = registry.changes();
+pub(crate) async fn run(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>, upkeep: Upkeep) {
+    let mut images = metadata.changes();
     let mut role = shard.role_changes();
     let mut adoption = Adoption::default();
     let start = rt::now();
@@ -71,7 +71,7 @@ pub(crate) async fn run(shard: Arc<Shard>, registry: Arc<dyn Registry>, upkeep: 
         let mut next = retention_at.min(offsets_at).min(producers_at);
         if shard.leading().is_some() {
             let image = images.borrow_and_update().clone();
-            if adoption.reconcile(&shard, &*registry, &image).await.is_err() {
+            if adoption.reconcile(&shard, &*metadata, &image).await.is_err() {
                 next = next.min(rt::now() + RETRY);
             }
         }
@@ -83,7 +83,7 @@ pub(crate) async fn run(shard: Arc<Shard>, registry: Arc<dyn Registry>, upkeep: 
             () = rt::sleep_until(next) => {}
         }
         let now = rt::now();
-        let image = registry.image();
+        let image = metadata.image();
         if now >= retention_at {
             retention_at = now + upkeep.retention_check;
             report(&shard, "retention", enforce_retention(&shard, &image).await);

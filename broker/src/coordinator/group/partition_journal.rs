@@ -18,7 +18,7 @@ use super::journal::{AppendFuture, Journal, PartitionClock};
 use super::store::GroupStore;
 use crate::metadata::{CONSUMER_OFFSETS, FeatureLevel, InternalTopic, MetadataImage};
 use crate::partition::{Acks, AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
-use crate::shard::Registry;
+use crate::shard::MetadataView;
 
 /// A record of the coordinator's own is given up only when leadership goes; whoever asked may stop waiting before.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(600);
@@ -28,7 +28,7 @@ const DELETIONS_PAUSE: Duration = Duration::from_millis(200);
 
 /// `__consumer_offsets` as this node carries it.
 pub struct PartitionJournal {
-    registry: Arc<dyn Registry>,
+    metadata: Arc<dyn MetadataView>,
     partitions: Partitions,
     deletions: watch::Sender<u64>,
 }
@@ -36,8 +36,8 @@ pub struct PartitionJournal {
 impl PartitionJournal {
     /// Over these floors; starts to follow the deletion of topics.
     #[must_use]
-    pub fn start(registry: Arc<dyn Registry>, partitions: Partitions) -> Arc<Self> {
-        let journal = Arc::new(Self { registry, partitions, deletions: watch::Sender::new(0) });
+    pub fn start(metadata: Arc<dyn MetadataView>, partitions: Partitions) -> Arc<Self> {
+        let journal = Arc::new(Self { metadata, partitions, deletions: watch::Sender::new(0) });
         rt::spawn_critical("topic-deletions", Owner::process(), follow_deletions(Arc::downgrade(&journal)));
         journal
     }
@@ -56,11 +56,11 @@ impl std::fmt::Debug for PartitionJournal {
 
 impl Journal for PartitionJournal {
     fn level(&self) -> FeatureLevel {
-        self.registry.image().level
+        self.metadata.image().level
     }
 
     fn partition_count(&self) -> i32 {
-        let image = self.registry.image();
+        let image = self.metadata.image();
         let existing = image.topic(CONSUMER_OFFSETS).map(|topic| topic.partition_count());
         existing.unwrap_or(image.config.offsets.topic_partitions)
     }
@@ -109,19 +109,19 @@ impl Journal for PartitionJournal {
     }
 
     fn gone(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>> {
-        let registry = self.registry.clone();
+        let metadata = self.metadata.clone();
         Box::pin(async move {
             // An image that is behind does not know the newest topics; nothing is removed on suspicion.
-            if topics.is_empty() || !registry.read_index().await {
+            if topics.is_empty() || !metadata.read_index().await {
                 return Vec::new();
             }
-            let image = registry.image();
+            let image = metadata.image();
             topics.into_iter().filter(|(name, id)| is_gone(&image, name, *id)).collect()
         })
     }
 
     fn ensure_topic(&self) -> BoxFuture<'static, Result<(), GroupError>> {
-        let made = self.registry.ensure_internal(InternalTopic::ConsumerOffsets);
+        let made = self.metadata.ensure_internal(InternalTopic::ConsumerOffsets);
         Box::pin(async move { made.await.then_some(()).ok_or(GroupError::CoordinatorNotAvailable) })
     }
 }
@@ -135,7 +135,7 @@ fn is_gone(image: &MetadataImage, name: &str, id: Uuid) -> bool {
 }
 
 async fn follow_deletions(journal: Weak<PartitionJournal>) {
-    let Some(mut images) = journal.upgrade().map(|journal| journal.registry.changes()) else { return };
+    let Some(mut images) = journal.upgrade().map(|journal| journal.metadata.changes()) else { return };
     let mut before = images.borrow_and_update().clone();
     while images.changed().await.is_ok() {
         rt::sleep(DELETIONS_PAUSE).await;

@@ -1,6 +1,6 @@
-//! What shards and partitions need of the metadata, as a trait: they are tested without a metadata group.
+//! The metadata as shards and partitions use it: a trait, so that they are tested without a metadata group.
 //!
-//! May not know: who changes the metadata and how.
+//! May not know: which node changes the metadata and how.
 
 use std::sync::Arc;
 
@@ -11,32 +11,33 @@ use ottla_storage::ids::ReplicaId;
 
 use crate::metadata::{IntentEnd, IntentKey, InternalTopic, Metadata, MetadataImage, ShardId};
 
-/// The land registry as the floors below it see it.
-pub trait Registry: Send + Sync + 'static {
+/// The metadata image, and what a shard reports to the controller.
+pub trait MetadataView: Send + Sync + 'static {
     /// The newest image.
     fn image(&self) -> Arc<MetadataImage>;
     /// The image and its changes.
     fn changes(&self) -> watch::Receiver<Arc<MetadataImage>>;
-    /// Waits until the image is current; false if that cannot be had now.
+    /// Waits until the image is current; false if that cannot be confirmed now.
     fn read_index(&self) -> BoxFuture<'static, bool>;
     /// Reports intents that a shard has carried out; false if they must be reported again.
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool>;
-    /// Reports that a shard's members are those that it is to have, and that others have left; false if not recorded.
+    /// Reports that a shard's membership is as recorded (`reached`), and which replicas have left; false if not recorded.
     fn forget_replicas(
         &self,
         shard: ShardId,
         reached: Vec<ReplicaId>,
         left: Vec<ReplicaId>,
     ) -> BoxFuture<'static, bool>;
-    /// Reports that replicas on this node's disks can take part no more, and are to be rebuilt.
+    /// Reports that replicas on this node's disks are lost, and are to be rebuilt.
     fn report_lost(&self, lost: Vec<ReplicaId>);
-    /// This node's replica of the metadata, once it is known that it is no member any more and can be told nothing.
-    fn expelled(&self) -> watch::Receiver<Option<ReplicaId>>;
-    /// Creates one of the broker's own topics unless it exists; false if that cannot be had now.
+    /// This node's replica of the metadata, once it is known that it has been removed from the metadata group, so that it
+    /// receives no entries any more.
+    fn removed_from_cluster(&self) -> watch::Receiver<Option<ReplicaId>>;
+    /// Creates an internal topic unless it exists; false if that is not possible now.
     fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool>;
 }
 
-impl Registry for Metadata {
+impl MetadataView for Metadata {
     fn image(&self) -> Arc<MetadataImage> {
         Metadata::image(self)
     }
@@ -70,15 +71,15 @@ impl Registry for Metadata {
         Metadata::report_lost(self, lost);
     }
 
-    fn expelled(&self) -> watch::Receiver<Option<ReplicaId>> {
+    fn removed_from_cluster(&self) -> watch::Receiver<Option<ReplicaId>> {
         Metadata::expelled(self)
     }
 
     fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool> {
         let metadata = self.clone();
         async move {
-            let made = Metadata::ensure_internal(&metadata, topic).await;
-            made.map_err(|error| tracing::warn!("{} cannot be made now: {error}", topic.name())).is_ok()
+            let created = Metadata::ensure_internal(&metadata, topic).await;
+            created.map_err(|error| tracing::warn!("{} cannot be made now: {error}", topic.name())).is_ok()
         }
         .boxed()
     }
