@@ -10,7 +10,7 @@ use ottla_protocol::error::ErrorCode;
 
 use super::partitions::Partitions;
 use crate::metadata::ShardId;
-use crate::shard::Election;
+use crate::shard::ElectionOutcome;
 
 /// What is to be elected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,11 +90,11 @@ impl Partitions {
         match kind {
             ElectionKind::Unclean if self.shards.leader_of(shard).is_some() => Err(ElectionError::NotNeeded),
             ElectionKind::Unclean => Err(ElectionError::EligibleNotAvailable),
-            ElectionKind::Preferred => match self.shards.lead_preferred(shard, wait).await {
-                Election::Done => Ok(()),
-                Election::NotNeeded => Err(ElectionError::NotNeeded),
-                Election::NotAvailable | Election::NotLeader => Err(ElectionError::PreferredNotAvailable),
-                Election::TimedOut => Err(ElectionError::TimedOut),
+            ElectionKind::Preferred => match self.shards.elect_preferred(shard, wait).await {
+                ElectionOutcome::Done => Ok(()),
+                ElectionOutcome::NotNeeded => Err(ElectionError::NotNeeded),
+                ElectionOutcome::NotAvailable | ElectionOutcome::NotLeader => Err(ElectionError::PreferredNotAvailable),
+                ElectionOutcome::TimedOut => Err(ElectionError::TimedOut),
             },
         }
     }

@@ -73,7 +73,7 @@ fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
     let Some(record) = image.shard(id) else {
         return Seen { replicas: Vec::new(), in_sync: Vec::new(), offline: Vec::new(), led: None };
     };
-    let (told, here) = (shards.told_of(id), shards.get(id));
+    let (told, here) = (shards.remote_leader_of(id), shards.get(id));
     let led = match &here {
         Some(shard) => leader_known_to(shard, image).map(|(leader, term)| (here.clone(), leader, term)),
         None => told.as_ref().map(|(node, led)| (None, *node, led.term)),

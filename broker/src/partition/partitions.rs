@@ -20,7 +20,7 @@ use super::leaders::Leaders;
 use super::types::{Access, ConnectionId, Isolation, Leadership, TopicRef};
 use crate::metadata::{MetadataImage, ShardId, ShardKind, Topic};
 use crate::shard::watching::Watch;
-use crate::shard::{Aside, ClockSet, EndsAnswer, GroupsService, Shard, Shards, TopicPositions};
+use crate::shard::{Aside, EndsAnswer, GroupsService, SetClockOutcome, Shard, Shards, TopicPositions};
 
 /// A request for a partition that is not adopted yet waits this long, then LEADER_NOT_AVAILABLE.
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ impl Partitions {
     }
 
     /// Sets a shard's clock: see [`Shards::set_clock`].
-    pub async fn set_clock(&self, shard: ShardId, to_ms: Option<i64>, wait: std::time::Duration) -> ClockSet {
+    pub async fn set_clock(&self, shard: ShardId, to_ms: Option<i64>, wait: std::time::Duration) -> SetClockOutcome {
         self.shards.set_clock(shard, to_ms, wait).await
     }
 
@@ -73,7 +73,7 @@ impl Partitions {
                 .shard(route.shard)
                 .is_some_and(|record| record.replicas.iter().any(|replica| replica.node == self.shards.node()));
             return match placed_here {
-                true if self.shards.is_closed(route.shard) => match self.shards.told_of(route.shard) {
+                true if self.shards.is_closed(route.shard) => match self.shards.remote_leader_of(route.shard) {
                     Some(_) => Err(PartitionError::NotLeaderOrFollower),
                     None => Err(PartitionError::Storage),
                 },
@@ -159,11 +159,11 @@ impl Partitions {
 
     /// Calls the nodes that lead these topics, for [`Self::leaders`] not to name one whose process has just died; and where
     /// one has, waits a moment for others to lead in its place: a client that is told of no leader may ask again a second later.
-    pub async fn call_leaders<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
+    pub async fn ping_leaders<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
         let carrying: BTreeSet<ShardId> =
             topics.flat_map(|topic| topic.partitions.iter().map(|route| route.shard)).collect();
         let mut changes = self.leadership_changes();
-        self.shards.call(carrying.iter().filter_map(|shard| self.shards.leader_of(*shard)).collect()).await;
+        self.shards.ping(carrying.iter().filter_map(|shard| self.shards.leader_of(*shard)).collect()).await;
         let deadline = rt::now() + SUCCESSION_WAIT;
         loop {
             drop(changes.borrow_and_update());
@@ -226,7 +226,7 @@ impl Partitions {
         let mut shards = image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata);
         shards.all(|record| match self.shards.get(record.id) {
             Some(shard) => shard.role().leader.is_some(),
-            None => self.shards.told_of(record.id).is_some() || self.shards.is_closed(record.id),
+            None => self.shards.remote_leader_of(record.id).is_some() || self.shards.is_closed(record.id),
         })
     }
 
@@ -239,7 +239,7 @@ impl Partitions {
     /// Whoever leads a shard of which this node has no replica, and the term, if they told.
     #[must_use]
     pub fn leader_elsewhere(&self, shard: ShardId) -> Option<(NodeId, u64)> {
-        self.shards.told_of(shard).map(|(node, led)| (node, led.term))
+        self.shards.remote_leader_of(shard).map(|(node, led)| (node, led.term))
     }
 
     /// The node that leads a shard, as far as this one knows.

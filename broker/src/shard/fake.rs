@@ -77,7 +77,7 @@ pub(crate) struct FakeGroup {
     /// Each proposal needs a permit: a test can hold the flush up.
     pub(crate) flushes: Arc<Semaphore>,
     /// Other replicas that could lead at once.
-    pub(crate) heirs: Arc<Mutex<BTreeSet<ReplicaId>>>,
+    pub(crate) transfer_targets: Arc<Mutex<BTreeSet<ReplicaId>>>,
 }
 
 impl FakeGroup {
@@ -98,7 +98,7 @@ impl FakeGroup {
             in_sync: watch::Sender::new(1),
             hears: Arc::default(),
             flushes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
-            heirs: Arc::default(),
+            transfer_targets: Arc::default(),
         };
         let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new() };
         let shard = Shard::new(creation, REPLICA, Arc::new(group.clone()), None, view, clocks);
@@ -203,10 +203,10 @@ impl Group for FakeGroup {
     }
 
     fn could_lead(&self, replica: ReplicaId) -> bool {
-        self.heirs.lock().contains(&replica)
+        self.transfer_targets.lock().contains(&replica)
     }
 
-    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
+    fn transfer_leadership(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
         let term = self.role.borrow().term.0 + 1;
         self.role.send_replace(Role { leader: Some(to), ..role(term, false) });
         futures_util::future::ready(Ok(())).boxed()

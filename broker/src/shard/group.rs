@@ -40,7 +40,7 @@ pub trait Group: Send + Sync + 'static {
     /// True if this replica leads and another could at once.
     fn could_lead(&self, replica: ReplicaId) -> bool;
     /// Hands leadership to another voter; the role tells when it is done.
-    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>>;
+    fn transfer_leadership(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>>;
     /// Makes one step towards exactly these voters.
     fn step_towards(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembersStep, RaftError>>;
 }
@@ -93,7 +93,7 @@ impl Group for GroupHandle {
         GroupHandle::could_lead(self, replica)
     }
 
-    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
+    fn transfer_leadership(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
         let handle = self.clone();
         async move { GroupHandle::transfer(&handle, to).await }.boxed()
     }

@@ -15,7 +15,7 @@ use crate::config::TopicConfig;
 use crate::metadata::{FeatureLevel, MetadataImage, ShardKind};
 use crate::shard::command::{AdoptedPartition, Command};
 use crate::shard::fake::{FakeGroup, FakeMetadata, SHARD, image_with_topic, partition};
-use crate::shard::{ClockSet, Shard, Shards};
+use crate::shard::{SetClockOutcome, Shard, Shards};
 
 const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
 const YEAR_MS: i64 = 365 * 86_400_000;
@@ -123,18 +123,21 @@ fn an_operators_time_is_taken_where_all_nodes_understand_it_and_it_can_be_right(
         let image = image_with_topic(1, TopicConfig::default());
         let at = |level| MetadataImage { level: FeatureLevel(level), ..image.clone() };
         let old = Shards::for_tests(shard.clone(), Arc::new(FakeMetadata::new(at(1))));
-        assert_eq!(old.set_clock(SHARD, None, WAIT).await, ClockSet::LevelTooLow);
+        assert_eq!(old.set_clock(SHARD, None, WAIT).await, SetClockOutcome::LevelTooLow);
         let shards = Shards::for_tests(shard.clone(), Arc::new(FakeMetadata::new(at(2))));
         let now_ms = rt::wall_clock_ms();
-        assert_eq!(shards.set_clock(SHARD, Some(now_ms + YEAR_MS), WAIT).await, ClockSet::Ahead);
-        assert_eq!(shards.set_clock(SHARD, Some(now_ms - YEAR_MS), WAIT).await, ClockSet::Done(now_ms - YEAR_MS));
+        assert_eq!(shards.set_clock(SHARD, Some(now_ms + YEAR_MS), WAIT).await, SetClockOutcome::Ahead);
+        assert_eq!(
+            shards.set_clock(SHARD, Some(now_ms - YEAR_MS), WAIT).await,
+            SetClockOutcome::Done(now_ms - YEAR_MS)
+        );
         assert_eq!(shard.state().lock().clock_ms, now_ms - YEAR_MS);
         // The wall clock is a year ahead of that, and most agree with it.
-        let ClockSet::Done(set_ms) = shards.set_clock(SHARD, None, WAIT).await else { panic!("not set") };
+        let SetClockOutcome::Done(set_ms) = shards.set_clock(SHARD, None, WAIT).await else { panic!("not set") };
         assert!(set_ms >= now_ms && shard.clock_for_expiry().is_some());
         if at(2).expected_nodes() != 1 {
             clocks.says(Agreement::Unknown);
-            assert_eq!(shards.set_clock(SHARD, None, WAIT).await, ClockSet::NotConfirmed);
+            assert_eq!(shards.set_clock(SHARD, None, WAIT).await, SetClockOutcome::NotConfirmed);
         }
     });
 }

@@ -18,15 +18,15 @@ use parking_lot::RwLock;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::announce::{Announcer, Elsewhere};
 use super::aside::{Aside, SetAside};
-use super::balance::Balancer;
 use super::lag_request::GroupsService;
+use super::leadership::dissemination::{LeadershipPublisher, RemoteLeaders};
+use super::leadership::preferred_balance::PreferredLeaderBalancer;
 use super::machine::{self, DirectorySpace, ShardMachine};
 use super::membership;
 use super::metadata_view::MetadataView;
 use super::node_clocks::NodeClocks;
-use super::notices::Led;
+use super::rpc::LedShard;
 use super::shard::{MachineView, Shard, keeps_groups};
 use super::state::ShardState;
 use super::upkeep::{self, Upkeep};
@@ -78,7 +78,7 @@ pub(super) struct Inner {
     changes: watch::Sender<u64>,
     /// Grows when a shard's role or its set of partitions changes, or another node leads something else.
     pub(super) leadership: watch::Sender<u64>,
-    pub(super) elsewhere: Arc<Elsewhere>,
+    pub(super) remote_leaders: Arc<RemoteLeaders>,
     clocks: Arc<NodeClocks>,
     /// Answers other nodes' requests for the lag of consumer groups; the coordinator above sets it.
     pub(super) groups_service: OnceLock<GroupsService>,
@@ -113,12 +113,12 @@ impl Shards {
         upkeep: Upkeep,
     ) -> Self {
         Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
-            let (weak, elsewhere) = (weak.clone(), Arc::<Elsewhere>::default());
+            let (weak, remote_leaders) = (weak.clone(), Arc::<RemoteLeaders>::default());
             let last_entry_ms = move || {
                 let all = weak.upgrade().map(|inner| Shards(inner).all()).unwrap_or_default();
                 all.iter().map(|shard| shard.applied_clock_ms()).max().unwrap_or_default()
             };
-            let clocks = NodeClocks::new(elsewhere.clone(), metadata.clone(), Box::new(last_entry_ms));
+            let clocks = NodeClocks::new(remote_leaders.clone(), metadata.clone(), Box::new(last_entry_ms));
             Inner {
                 node,
                 host,
@@ -130,7 +130,7 @@ impl Shards {
                 removals: Arc::default(),
                 changes: watch::Sender::new(0),
                 leadership: watch::Sender::new(0),
-                elsewhere,
+                remote_leaders,
                 groups_service: OnceLock::new(),
                 clocks: Arc::new(clocks),
             }
@@ -257,19 +257,19 @@ impl Shards {
         if !lost.is_empty() {
             self.0.metadata.report_lost(lost);
         }
-        self.open_board();
+        self.serve_node_requests();
         let weak = Arc::downgrade(&self.0);
         let led = move || Some(Shards(weak.upgrade()?).all().iter().filter_map(|shard| shard.led()).collect());
-        let announcer = Announcer {
+        let publisher = LeadershipPublisher {
             own: self.0.node,
             host: self.0.host.clone(),
             metadata: self.0.metadata.clone(),
             leadership: self.0.leadership.clone(),
             led: Box::new(led),
         };
-        announcer.start();
+        publisher.start();
         let (weak, weaker) = (Arc::downgrade(&self.0), Arc::downgrade(&self.0));
-        let balancer = Balancer {
+        let balancer = PreferredLeaderBalancer {
             own: self.0.node,
             metadata: self.0.metadata.clone(),
             shards: Box::new(move || Some(Shards(weak.upgrade()?).all())),
@@ -500,13 +500,13 @@ impl Shards {
     pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
         match self.get(shard) {
             Some(here) => leader_known_to(&here, &self.0.metadata.image()).map(|(node, _)| node),
-            None => self.told_of(shard).map(|(node, _)| node),
+            None => self.remote_leader_of(shard).map(|(node, _)| node),
         }
     }
 
     /// Which other node leads a shard, and what it told of it.
-    pub(crate) fn told_of(&self, shard: ShardId) -> Option<(NodeId, Led)> {
-        self.0.elsewhere.leader_of(shard).filter(|(node, _)| !self.0.host.is_suspected(board(*node)))
+    pub(crate) fn remote_leader_of(&self, shard: ShardId) -> Option<(NodeId, LedShard)> {
+        self.0.remote_leaders.leader_of(shard).filter(|(node, _)| !self.0.host.is_suspected(board(*node)))
     }
 
     /// The metadata as shards see it.

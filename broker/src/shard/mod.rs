@@ -1,11 +1,8 @@
 //! One Raft group carrying many partitions: commands, apply, appender, manager. Sole caller of a Raft group beside `metadata`.
 
 mod adoption;
-mod announce;
 pub(crate) mod answer;
 mod aside;
-mod balance;
-mod board;
 pub mod clock;
 pub mod command;
 mod copies;
@@ -21,22 +18,23 @@ pub mod group;
 mod keys;
 mod lag_request;
 pub(crate) mod leader_clock;
+mod leadership;
 pub mod machine;
 pub mod manager;
 mod membership;
 pub mod metadata_view;
 mod node_clocks;
-mod notices;
 mod partition_ends;
 pub mod published;
 pub(crate) mod queue;
 mod rescue;
+mod rpc;
+mod rpc_service;
 mod set_clock;
 #[allow(clippy::module_inception)]
 mod shard;
 pub mod state;
 pub(crate) mod sticky;
-mod succession;
 pub mod upkeep;
 pub(crate) mod watching;
 
@@ -51,7 +49,7 @@ pub use leader_clock::ShardTime;
 pub(crate) use manager::leader_known_to;
 pub use manager::{OpenError, Shards, creation_of};
 pub use metadata_view::MetadataView;
-pub use notices::{ClockSet, Election};
 pub use rescue::rescue_machine;
+pub use rpc::{ElectionOutcome, SetClockOutcome};
 pub use shard::Shard;
 pub use upkeep::Upkeep;

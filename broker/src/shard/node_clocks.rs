@@ -8,14 +8,14 @@ use std::sync::Arc;
 use ottla_storage::env::rt;
 use parking_lot::Mutex;
 
-use super::announce::Elsewhere;
 use super::clock::{Agreement, JUMP_MS_MIN, LoneClock};
 use super::leader_clock::ClockWitness;
+use super::leadership::dissemination::RemoteLeaders;
 use super::metadata_view::MetadataView;
 
 /// The clocks of this node and of those that it hears.
 pub(super) struct NodeClocks {
-    elsewhere: Arc<Elsewhere>,
+    remote_leaders: Arc<RemoteLeaders>,
     metadata: Arc<dyn MetadataView>,
     lone: Mutex<LoneClock>,
     /// The time of the last entry in any shard of this node.
@@ -24,11 +24,11 @@ pub(super) struct NodeClocks {
 
 impl NodeClocks {
     pub(super) fn new(
-        elsewhere: Arc<Elsewhere>,
+        remote_leaders: Arc<RemoteLeaders>,
         metadata: Arc<dyn MetadataView>,
         last_entry_ms: Box<dyn Fn() -> i64 + Send + Sync>,
     ) -> Self {
-        Self { elsewhere, metadata, lone: Mutex::default(), last_entry_ms }
+        Self { remote_leaders, metadata, lone: Mutex::default(), last_entry_ms }
     }
 
     fn judge_alone(&self, wall_ms: i64, now: rt::Instant, applied_clock_ms: i64) -> Agreement {
@@ -43,7 +43,7 @@ impl ClockWitness for NodeClocks {
     fn judge(&self, wall_ms: i64, now: rt::Instant, applied_clock_ms: i64) -> Agreement {
         match self.metadata.image().expected_nodes() {
             1 => self.judge_alone(wall_ms, now, applied_clock_ms),
-            nodes => among(wall_ms, self.elsewhere.clocks_ms(), nodes),
+            nodes => among(wall_ms, self.remote_leaders.clocks_ms(), nodes),
         }
     }
 

@@ -12,7 +12,7 @@ use ottla_protocol::ids::{NodeId, PartitionId};
 
 use super::lag_request::{CommittedPosition, EndsAnswer, GroupsService, LagRequest, PartitionEnds, TopicPositions};
 use super::manager::Shards;
-use super::notices::Notice;
+use super::rpc::NodeRequest;
 use super::shard::Shard;
 use crate::metadata::{MetadataImage, board};
 
@@ -50,7 +50,7 @@ impl Shards {
     }
 
     async fn ask_about_lag(&self, node: NodeId, request: LagRequest, wait: Duration) -> Option<Bytes> {
-        let request = Notice::Lag(request).encode();
+        let request = NodeRequest::ConsumerLag(request).encode();
         self.0.host.ask_in_bulk(board(self.0.node), board(node), request, wait).await.ok()
     }
 

@@ -10,7 +10,7 @@ use ottla_storage::env::rt;
 use super::clock::{Agreement, JUMP_MS_MIN};
 use super::command::Command;
 use super::manager::Shards;
-use super::notices::{ClockSet, Notice};
+use super::rpc::{NodeRequest, SetClockOutcome};
 use crate::metadata::{FeatureLevel, ShardId, board};
 
 /// Releases before this level stop at the command.
@@ -21,49 +21,51 @@ const ASK_PAUSE: Duration = Duration::from_millis(100);
 
 impl Shards {
     /// Sets a shard's clock, wherever it is led now: to `to_ms`, or to its leader's wall clock.
-    pub async fn set_clock(&self, shard: ShardId, to_ms: Option<i64>, wait: Duration) -> ClockSet {
+    pub async fn set_clock(&self, shard: ShardId, to_ms: Option<i64>, wait: Duration) -> SetClockOutcome {
         let deadline = rt::now() + wait;
         loop {
             let left = deadline.since(rt::now());
             let outcome = match self.leader_of(shard) {
                 Some(node) if node == self.node() => {
-                    rt::timeout(left, self.set_clock_here(shard, to_ms)).await.unwrap_or(ClockSet::TimedOut)
+                    rt::timeout(left, self.set_clock_here(shard, to_ms)).await.unwrap_or(SetClockOutcome::TimedOut)
                 }
                 Some(node) => {
-                    let (own, question) = (board(self.node()), Notice::SetClock(shard, to_ms).encode());
+                    let (own, question) = (board(self.node()), NodeRequest::SetClock(shard, to_ms).encode());
                     let answer = self.0.host.ask(own, board(node), question, left).await.ok();
-                    answer.and_then(|answer| ClockSet::decode(&answer)).unwrap_or(ClockSet::TimedOut)
+                    answer.and_then(|answer| SetClockOutcome::decode(&answer)).unwrap_or(SetClockOutcome::TimedOut)
                 }
-                None => ClockSet::NotLeader,
+                None => SetClockOutcome::NotLeader,
             };
             // Nothing was done: whoever leads is not known yet, or was known wrongly.
-            if outcome != ClockSet::NotLeader || rt::now() + ASK_PAUSE >= deadline {
+            if outcome != SetClockOutcome::NotLeader || rt::now() + ASK_PAUSE >= deadline {
                 return outcome;
             }
             rt::sleep(ASK_PAUSE).await;
         }
     }
 
-    pub(super) async fn set_clock_here(&self, id: ShardId, to_ms: Option<i64>) -> ClockSet {
-        let Some(shard) = self.get(id).filter(|shard| shard.leading().is_some()) else { return ClockSet::NotLeader };
+    pub(super) async fn set_clock_here(&self, id: ShardId, to_ms: Option<i64>) -> SetClockOutcome {
+        let Some(shard) = self.get(id).filter(|shard| shard.leading().is_some()) else {
+            return SetClockOutcome::NotLeader;
+        };
         let image = self.metadata().image();
         if image.level < LEVEL {
-            return ClockSet::LevelTooLow;
+            return SetClockOutcome::LevelTooLow;
         }
         let wall_ms = rt::wall_clock_ms();
         let to_ms = match to_ms {
-            Some(to_ms) if to_ms > wall_ms.saturating_add(JUMP_MS_MIN) => return ClockSet::Ahead,
+            Some(to_ms) if to_ms > wall_ms.saturating_add(JUMP_MS_MIN) => return SetClockOutcome::Ahead,
             Some(to_ms) => to_ms,
             // Where there is no other clock the operator is who confirms it.
             None if image.expected_nodes() == 1 || shard.clock_agreement() == Agreement::Agrees => wall_ms,
-            None => return ClockSet::NotConfirmed,
+            None => return SetClockOutcome::NotConfirmed,
         };
         match shard.command(Command::SetClock { to_ms }).await {
             Ok(_) => {
                 tracing::warn!("shard={id}: its clock is set to {to_ms} ms, as an operator has asked");
-                ClockSet::Done(to_ms)
+                SetClockOutcome::Done(to_ms)
             }
-            Err(_) => ClockSet::NotLeader,
+            Err(_) => SetClockOutcome::NotLeader,
         }
     }
 }

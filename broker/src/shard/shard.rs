@@ -28,9 +28,9 @@ use super::cut_points::CutPoints;
 use super::group::Group;
 use super::leader_clock::{ClockWitness, LeaderClock, ShardTime};
 use super::machine::ShardMachine;
-use super::notices::Led;
 use super::published::Published;
 use super::queue::{Packed, Queue, QueuedBatch, QueuedCommand};
+use super::rpc::LedShard;
 use super::state::{ApplyReply, ShardState};
 use super::sticky::Sent;
 use crate::metadata::{ShardCreation, ShardId, ShardKind};
@@ -144,9 +144,9 @@ impl Shard {
     }
 
     /// What is told of the shard, if this replica leads it and serves.
-    pub(super) fn led(&self) -> Option<(ShardId, Led)> {
+    pub(super) fn led(&self) -> Option<(ShardId, LedShard)> {
         let role = self.role();
-        role.ready.then(|| (self.creation.shard, Led { term: role.term.0, in_sync: self.group.in_sync() }))
+        role.ready.then(|| (self.creation.shard, LedShard { term: role.term.0, in_sync: self.group.in_sync() }))
     }
 
     /// The term in which this replica follows a leader that has spoken lately: what is applied here is hardly old.

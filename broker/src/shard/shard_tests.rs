@@ -150,9 +150,9 @@ async fn a_refused_batch_that_was_taken_on_another_way_holds_nothing_back() {
 async fn a_batch_that_was_taken_on_another_way_and_comes_again_is_answered() {
     let (_group, shard) = after_a_refusal().await;
     for sequence in 0..3 {
-        let (mut elsewhere, answer) = batch(0, Some(sequence));
-        elsewhere.sent.as_mut().unwrap().sender.connection = ConnectionId(2);
-        shard.enqueue(elsewhere, None);
+        let (mut remote_leaders, answer) = batch(0, Some(sequence));
+        remote_leaders.sent.as_mut().unwrap().sender.connection = ConnectionId(2);
+        shard.enqueue(remote_leaders, None);
         assert_eq!(base(answer.await), i64::from(sequence));
     }
     let (again, again_answer) = batch(0, Some(2));

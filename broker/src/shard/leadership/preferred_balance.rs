@@ -1,7 +1,8 @@
-//! Leaders spread as placement spread the preferred replicas: whoever leads in another's place hands over, a little at a time.
+//! Preferred-leader balance: a leader that is not its shard's preferred replica transfers leadership there, one shard at a time,
+//! so that leaders are spread as placement spread the preferred replicas.
 //!
-//! Nodes look at different times, one shard after the other, and never at a shard whose leader has just changed: a cluster in
-//! trouble is left alone. May not know: where replicas are to lie.
+//! Nodes check at different times, and skip a shard whose leader has just changed: a cluster in trouble gets no further
+//! changes. A node that is being drained transfers everything it leads. May not know: where replicas are placed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,41 +12,42 @@ use ottla_protocol::ids::NodeId;
 use ottla_storage::env::critical::Owner;
 use ottla_storage::env::rt;
 
-use super::metadata_view::MetadataView;
-use super::notices::Election;
-use super::shard::Shard;
-use super::succession;
+use super::transfer;
 use crate::metadata::{MetadataImage, ShardId, ShardKind};
+use crate::shard::metadata_view::MetadataView;
+use crate::shard::rpc::ElectionOutcome;
+use crate::shard::shard::Shard;
 
-/// Whoever has led for less is left alone.
-const QUIET: Duration = Duration::from_secs(10);
-/// Between two hand-overs of a node.
-const PAUSE: Duration = Duration::from_millis(500);
-/// Between two looks at what a node that is being emptied still leads.
-const EMPTYING_PAUSE: Duration = Duration::from_secs(1);
+/// A leader that has led for less is skipped.
+const LED_FOR_MIN: Duration = Duration::from_secs(10);
+/// Between two transfers by one node.
+const TRANSFER_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two rounds of a node that is being drained.
+const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a node needs to hand over what others are to lead.
-pub(super) struct Balancer {
-    pub(super) own: NodeId,
-    pub(super) metadata: Arc<dyn MetadataView>,
-    /// The shards here; `None` when they are gone.
-    pub(super) shards: Box<dyn Fn() -> Option<Vec<Arc<Shard>>> + Send + Sync>,
-    /// Who leads a shard, as far as is known.
-    pub(super) leader_of: Box<dyn Fn(ShardId) -> Option<NodeId> + Send + Sync>,
+/// Transfers leadership of the shards that this node leads while another node is preferred.
+pub(in crate::shard) struct PreferredLeaderBalancer {
+    pub(in crate::shard) own: NodeId,
+    pub(in crate::shard) metadata: Arc<dyn MetadataView>,
+    /// The shards of this node; `None` once they are dropped.
+    pub(in crate::shard) shards: Box<dyn Fn() -> Option<Vec<Arc<Shard>>> + Send + Sync>,
+    /// The node that leads a shard, as far as this node knows.
+    pub(in crate::shard) leader_of: Box<dyn Fn(ShardId) -> Option<NodeId> + Send + Sync>,
 }
 
-/// Half of it, and up to as much again: nodes that started together do not look together.
-fn some_time(interval: Duration) -> Duration {
+/// Half of the interval plus a random part of it: nodes that started together do not check together.
+fn jittered(interval: Duration) -> Duration {
     let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
     interval / 2 + Duration::from_nanos(rt::random_u64() % nanos)
 }
 
-/// What shards weigh: their partitions, and one for themselves.
+/// A shard's weight: its partitions plus one.
 fn weight(image: &MetadataImage, shard: ShardId) -> u64 {
     1 + image.partitions_by_shard.get(&shard).copied().unwrap_or(0)
 }
 
-/// Nodes that do not lead more than so many hundredths of what they are preferred for: all of it is counted, wherever it is led.
+/// The nodes for which more than `percentage` of the weight for which they are preferred is led by other nodes, each with that
+/// weight. All shards count, whichever node leads them.
 fn imbalanced(
     image: &MetadataImage,
     percentage: u64,
@@ -64,14 +66,14 @@ fn imbalanced(
     missing.into_iter().filter(is_above).map(|(node, (not_led, _))| (node, not_led)).collect()
 }
 
-impl Balancer {
-    /// Looks from now on, as long as the node has shards.
-    pub(super) fn start(self) {
+impl PreferredLeaderBalancer {
+    /// Runs until the node's shards are dropped.
+    pub(in crate::shard) fn start(self) {
         rt::spawn_critical("leader-balancer", Owner::process(), self.run());
     }
 
-    /// True while this node is to lead nothing.
-    fn is_emptied(&self) -> bool {
+    /// True while this node is being drained, and is to lead nothing.
+    fn is_draining(&self) -> bool {
         self.metadata.image().nodes.get(&self.own).is_some_and(|node| !node.takes_replicas())
     }
 
@@ -79,28 +81,28 @@ impl Balancer {
         let mut images = self.metadata.changes();
         loop {
             let config = self.metadata.image().config.clone();
-            let looks_at = rt::now() + some_time(config.replication.leader_check_interval);
-            while !self.is_emptied() {
+            let checks_at = rt::now() + jittered(config.replication.leader_check_interval);
+            while !self.is_draining() {
                 tokio::select! {
                     biased;
                     changed = images.changed() => if changed.is_err() { return },
-                    () = rt::sleep_until(looks_at) => break,
+                    () = rt::sleep_until(checks_at) => break,
                 }
             }
             let Some(shards) = (self.shards)() else { return };
-            if self.is_emptied() {
-                self.hand_over_all(shards).await;
-                rt::sleep(some_time(EMPTYING_PAUSE)).await;
+            if self.is_draining() {
+                self.transfer_all(shards).await;
+                rt::sleep(jittered(DRAIN_INTERVAL)).await;
             } else if config.replication.leader_rebalance {
                 self.balance(shards, config.replication.leader_imbalance_percentage).await;
             }
         }
     }
 
-    /// Gives up what another can lead.
-    async fn hand_over_all(&self, shards: Vec<Arc<Shard>>) {
+    /// Transfers every shard that another replica can lead.
+    async fn transfer_all(&self, shards: Vec<Arc<Shard>>) {
         for shard in shards.into_iter().filter(|shard| shard.leading().is_some()) {
-            if succession::lead_preferred(&shard, &*self.metadata).await == Election::Done {
+            if transfer::elect_preferred(&shard, &*self.metadata).await == ElectionOutcome::Done {
                 tracing::info!("shard={}: handed over, since this node is being drained", shard.creation.shard);
             }
         }
@@ -112,19 +114,19 @@ impl Balancer {
             shards.rotate_left(first);
         }
         for shard in shards {
-            if shard.led_for().is_none_or(|led_for| led_for < QUIET) {
+            if shard.led_for().is_none_or(|led_for| led_for < LED_FOR_MIN) {
                 continue;
             }
             let image = self.metadata.image();
             let id = shard.creation.shard;
             let Some(preferred) = image.shard(id).and_then(|record| image.preferred_leader(record)) else { continue };
-            let is_missed = || imbalanced(&image, percentage, &*self.leader_of).contains_key(&preferred.node);
-            if preferred.node == self.own || !is_missed() {
+            let is_imbalanced = || imbalanced(&image, percentage, &*self.leader_of).contains_key(&preferred.node);
+            if preferred.node == self.own || !is_imbalanced() {
                 continue;
             }
-            if succession::lead_preferred(&shard, &*self.metadata).await == Election::Done {
+            if transfer::elect_preferred(&shard, &*self.metadata).await == ElectionOutcome::Done {
                 tracing::info!("shard={id}: handed over to its preferred leader on node {}", preferred.node.0);
-                rt::sleep(some_time(PAUSE)).await;
+                rt::sleep(jittered(TRANSFER_INTERVAL)).await;
             }
         }
     }
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_missed_by_what_it_does_not_lead_of_what_it_is_to_lead() {
+    fn a_node_is_imbalanced_by_the_weight_it_is_preferred_for_and_does_not_lead() {
         let mut image = image(&[(1, [1, 2]), (2, [1, 2]), (3, [2, 1])]);
         image.partitions_by_shard = Arc::new([(ShardId(1), 8), (ShardId(3), 5)].into_iter().collect());
         let led = |by: [Option<i32>; 3]| move |shard: ShardId| by[usize::try_from(shard.0).unwrap() - 1].map(NodeId);
@@ -194,13 +196,13 @@ mod tests {
     }
 
     #[test]
-    fn who_leads_in_anothers_place_hands_over_when_it_has_led_for_a_while() {
+    fn a_leader_that_is_not_preferred_transfers_leadership_once_it_has_led_for_a_while() {
         sim::run_twice(3, || async {
             let (group, shard) = FakeGroup::leading(POOL);
             let metadata = FakeMetadata::new(image(&[(SHARD.0, [OTHER.0, NODE.0])]));
-            let heir = ReplicaId(10 * SHARD.0 + 2);
+            let target = ReplicaId(10 * SHARD.0 + 2);
             let leads = shard.clone();
-            let balancer = Balancer {
+            let balancer = PreferredLeaderBalancer {
                 own: NODE,
                 metadata: Arc::new(metadata.clone()),
                 shards: Box::new({
@@ -212,17 +214,17 @@ mod tests {
             balancer.start();
             rt::sleep(Duration::from_secs(200)).await;
             assert!(shard.leading().is_some(), "the preferred replica could not lead");
-            group.heirs.lock().insert(heir);
+            group.transfer_targets.lock().insert(target);
             rt::sleep(Duration::from_secs(100)).await;
-            assert_eq!(shard.role().leader, Some(heir));
-            // A leader that changes all the time is left alone.
+            assert_eq!(shard.role().leader, Some(target));
+            // A leader that changes all the time is skipped.
             for term in 10..40 {
                 group.set_role(term, true);
                 rt::sleep(Duration::from_secs(7)).await;
                 assert!(shard.leading().is_some(), "it has led for 7 s only");
             }
             rt::sleep(Duration::from_secs(100)).await;
-            assert_eq!(shard.role().leader, Some(heir));
+            assert_eq!(shard.role().leader, Some(target));
         });
     }
 }
