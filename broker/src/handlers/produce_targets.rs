@@ -124,7 +124,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::partition::{Partitions, TopicRef};
     use crate::shard::fake::{FakeGroup, FakeMetadata, image_with_topic};
-    use crate::shard::{Shards, Upkeep};
+    use crate::shard::{LeaderTaskSettings, Shards};
 
     fn topic(name: &'static str) -> ProduceTopic {
         ProduceTopic { name: Some(StrBytes::from_static_str(name)), id: None, partitions: Vec::new() }
@@ -140,7 +140,7 @@ mod tests {
         let mut targets = Targets::default();
         targets.under(RaftIndex(1)).add(&topic("t"), 0, find(), counted.clone());
         assert!(targets.get(&topic("t"), 0).is_none(), "not adopted yet");
-        rt::spawn(crate::shard::upkeep::run(shard, metadata, Upkeep::default()));
+        rt::spawn(crate::shard::tasks::run(shard, metadata, LeaderTaskSettings::default()));
         partitions.find(TopicRef::Name("t"), 0).await.unwrap();
         targets.under(RaftIndex(1)).add(&topic("t"), 0, find(), counted);
         assert!(targets.get(&topic("t"), 0).is_some());

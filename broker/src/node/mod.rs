@@ -45,7 +45,7 @@ use crate::server::budget::Budget;
 use crate::server::context::{Directory, Domain};
 use crate::server::kafka::Kafka;
 use crate::server::listener::{BoundListener, SocketOptions};
-use crate::shard::{Shards, Upkeep};
+use crate::shard::{LeaderTaskSettings, Shards};
 use addresses::Bound;
 use cluster_port::{ClusterPort, Neighbourhood};
 use directories::{Failures, Opened};
@@ -355,10 +355,10 @@ async fn cluster_id(metadata: &Metadata) -> Result<String, StartError> {
 async fn open_shards(config: &Config, host: &RaftHost, metadata: &Metadata, opened: &[Opened]) -> Shards {
     let directories: BTreeMap<Uuid, Arc<DataDir>> =
         opened.iter().map(|opened| (opened.directory.id, opened.directory.data.clone())).collect();
-    let upkeep = Upkeep {
+    let upkeep = LeaderTaskSettings {
         retention_check: Duration::from_millis(config.log.retention_check_interval_ms),
         producer_expiration_ms: i64::try_from(config.transaction.producer_id_expiration_ms).unwrap_or(i64::MAX),
-        ..Upkeep::default()
+        ..LeaderTaskSettings::default()
     };
     let registry = Arc::new(metadata.clone());
     let shards = Shards::new(config.node_id, host.clone(), directories, registry, upkeep);

@@ -18,7 +18,7 @@ use crate::metadata::{
 };
 use crate::shard::command::{AdoptedPartition, Command};
 use crate::shard::fake::{FakeGroup, FakeMetadata, NODE, REPLICA, SHARD, image_with_topic, partition};
-use crate::shard::{MetadataView, Shards, Upkeep};
+use crate::shard::{LeaderTaskSettings, MetadataView, Shards};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
@@ -59,7 +59,7 @@ struct World {
 fn world_of(image: MetadataImage) -> World {
     let (group, shard) = FakeGroup::leading(POOL);
     let metadata = FakeMetadata::new(image);
-    rt::spawn(crate::shard::upkeep::run(shard.clone(), Arc::new(metadata.clone()), Upkeep::default()));
+    rt::spawn(crate::shard::tasks::run(shard.clone(), Arc::new(metadata.clone()), LeaderTaskSettings::default()));
     let partitions = Partitions::new(Shards::for_tests(shard, Arc::new(metadata.clone())));
     World { group, metadata, partitions }
 }

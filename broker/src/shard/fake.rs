@@ -21,11 +21,11 @@ use uuid::Uuid;
 use super::clock::Agreement;
 use super::command::Command;
 use super::group::Group;
+use super::handle::{Shard, StateMachineView};
 use super::leader_clock::ClockWitness;
-use super::machine::{LocalSpace, ShardMachine};
 use super::metadata_view::MetadataView;
-use super::shard::{MachineView, Shard};
 use super::state::ShardState;
+use super::state_machine::{LocalStorage, ShardStateMachine};
 use crate::config::TopicConfig;
 use crate::metadata::{
     Intent, IntentKey, IntentKind, InternalTopic, MetadataImage, PartitionRoute, ReplicaRecord, ShardCreation, ShardId,
@@ -37,9 +37,9 @@ pub(crate) const SHARD: ShardId = ShardId(3);
 pub(crate) const NODE: NodeId = NodeId(1);
 pub(crate) const TOPIC: Uuid = Uuid::from_u128(77);
 
-struct NoSpace;
+struct NoStorage;
 
-impl LocalSpace for NoSpace {
+impl LocalStorage for NoStorage {
     fn set_log_start(&self, _: PartitionId, _: Offset) {}
     fn drop_partition(&self, _: PartitionId) {}
 }
@@ -56,7 +56,7 @@ impl ClockWitness for Agreeing {
 }
 
 struct Applying {
-    machine: ShardMachine,
+    machine: ShardStateMachine,
     last: LogId,
     /// What was proposed and applied.
     entries: Vec<Entry>,
@@ -88,8 +88,8 @@ impl FakeGroup {
 
     /// The same among nodes whose clocks say this.
     pub(crate) fn leading_among(kind: ShardKind, clocks: Arc<dyn ClockWitness>) -> (Self, Arc<Shard>) {
-        let machine = ShardMachine::new(ShardState::new(kind == ShardKind::ConsumerOffsets), Arc::new(NoSpace));
-        let view = MachineView::of(&machine);
+        let machine = ShardStateMachine::new(ShardState::new(kind == ShardKind::ConsumerOffsets), Arc::new(NoStorage));
+        let view = StateMachineView::of(&machine);
         let last = LogId { term: Term(1), index: RaftIndex(1) };
         let applying = Applying { machine, last, entries: Vec::new(), failure: None, deposed: false };
         let group = Self {

@@ -19,17 +19,17 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::aside::{Aside, SetAside};
+use super::handle::{Shard, StateMachineView, keeps_groups};
 use super::lag_request::GroupsService;
 use super::leadership::dissemination::{LeadershipPublisher, RemoteLeaders};
 use super::leadership::preferred_balance::PreferredLeaderBalancer;
-use super::machine::{self, DirectorySpace, ShardMachine};
-use super::membership;
 use super::metadata_view::MetadataView;
 use super::node_clocks::NodeClocks;
 use super::rpc::LedShard;
-use super::shard::{MachineView, Shard, keeps_groups};
 use super::state::ShardState;
-use super::upkeep::{self, Upkeep};
+use super::state_machine::{self, DirectoryStorage, ShardStateMachine};
+use super::tasks::membership_reconciler;
+use super::tasks::{self, LeaderTaskSettings};
 use crate::codec::CodecError;
 use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, board};
 use crate::partition::ConnectionId;
@@ -68,7 +68,7 @@ pub(super) struct Inner {
     pub(super) host: RaftHost,
     directories: BTreeMap<Uuid, Arc<DataDir>>,
     pub(super) metadata: Arc<dyn MetadataView>,
-    upkeep: Upkeep,
+    task_settings: LeaderTaskSettings,
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
     /// Replicas on the disks here that do not run.
     aside: SetAside,
@@ -110,7 +110,7 @@ impl Shards {
         host: RaftHost,
         directories: BTreeMap<Uuid, Arc<DataDir>>,
         metadata: Arc<dyn MetadataView>,
-        upkeep: Upkeep,
+        task_settings: LeaderTaskSettings,
     ) -> Self {
         Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
             let (weak, remote_leaders) = (weak.clone(), Arc::<RemoteLeaders>::default());
@@ -124,7 +124,7 @@ impl Shards {
                 host,
                 directories,
                 metadata,
-                upkeep,
+                task_settings,
                 shards: RwLock::default(),
                 aside: SetAside::default(),
                 removals: Arc::default(),
@@ -141,7 +141,7 @@ impl Shards {
     #[cfg(test)]
     pub(crate) fn for_tests(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>) -> Self {
         let host = RaftHost::new(Arc::new(ottla_raft::NoPeers), ottla_raft::RaftOptions::default());
-        let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), metadata, Upkeep::default());
+        let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), metadata, LeaderTaskSettings::default());
         shards.0.shards.write().insert(shard.creation.shard, shard.clone());
         rt::spawn(follow(shard, shards.0.leadership.clone()));
         shards
@@ -196,9 +196,9 @@ impl Shards {
             }
             (creation, _) => creation?,
         };
-        let state = machine::restore(keeps_groups(creation.kind), &recovered.state)
+        let state = state_machine::restore(keeps_groups(creation.kind), &recovered.state)
             .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
-        let (machine, view) = self.machine(directory, recovered.id, state);
+        let (machine, view) = self.state_machine(directory, recovered.id, state);
         let group = self.0.host.open(directory.clone(), recovered, Box::new(machine)).await?;
         self.add(creation, recovered.id, directory, group, view);
         Ok(())
@@ -211,7 +211,7 @@ impl Shards {
         replica: &ReplicaRecord,
     ) -> Result<(), OpenError> {
         let creation = ShardCreation::from(record);
-        let (machine, view) = self.machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
+        let (machine, view) = self.state_machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
         // One that comes later knows nobody, and waits to be given everything.
         let founds = record.founders.contains(&replica.id);
         let members = if founds { Members::of(record.founders.iter().copied()) } else { Members::default() };
@@ -222,10 +222,15 @@ impl Shards {
         Ok(())
     }
 
-    fn machine(&self, directory: &Arc<DataDir>, replica: ReplicaId, state: ShardState) -> (ShardMachine, MachineView) {
-        let space = Arc::new(DirectorySpace { directory: directory.clone(), replica });
-        let machine = ShardMachine::new(state, space);
-        let view = MachineView::of(&machine);
+    fn state_machine(
+        &self,
+        directory: &Arc<DataDir>,
+        replica: ReplicaId,
+        state: ShardState,
+    ) -> (ShardStateMachine, StateMachineView) {
+        let storage = Arc::new(DirectoryStorage { directory: directory.clone(), replica });
+        let machine = ShardStateMachine::new(state, storage);
+        let view = StateMachineView::of(&machine);
         (machine, view)
     }
 
@@ -235,7 +240,7 @@ impl Shards {
         replica: ReplicaId,
         directory: &Arc<DataDir>,
         group: GroupHandle,
-        view: MachineView,
+        view: StateMachineView,
     ) {
         // Coordinators never wait behind bulk data in the writer.
         group.set_priority(matches!(creation.kind, ShardKind::ConsumerOffsets | ShardKind::TransactionState));
@@ -244,9 +249,13 @@ impl Shards {
         self.0.shards.write().insert(shard.creation.shard, shard.clone());
         let owner = shard.group().owner();
         rt::spawn_critical("appender", owner.clone(), shard.clone().run());
-        let upkeep = upkeep::run(shard.clone(), self.0.metadata.clone(), self.0.upkeep.clone());
-        rt::spawn_critical("retention", owner.clone(), upkeep);
-        rt::spawn_critical("membership", owner.clone(), membership::run(shard.clone(), self.0.metadata.clone()));
+        let tasks = tasks::run(shard.clone(), self.0.metadata.clone(), self.0.task_settings.clone());
+        rt::spawn_critical("retention", owner.clone(), tasks);
+        rt::spawn_critical(
+            "membership",
+            owner.clone(),
+            membership_reconciler::run(shard.clone(), self.0.metadata.clone()),
+        );
         rt::spawn_critical("leadership", owner, follow(shard, self.0.leadership.clone()));
         self.0.changes.send_modify(|version| *version += 1);
     }

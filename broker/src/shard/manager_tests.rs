@@ -70,7 +70,7 @@ fn of_two_replicas_of_a_shard_the_last_one_runs() {
             }
             let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
             let metadata = Arc::new(FakeMetadata::new(image.clone()));
-            let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), metadata, Upkeep::default());
+            let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), metadata, LeaderTaskSettings::default());
             shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
             assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
             assert!(host.group(ReplicaId(5)).is_none() && host.group(ReplicaId(7)).is_none());
@@ -96,7 +96,7 @@ fn what_is_being_removed_is_gone_before_the_log_closes() {
             let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
             let metadata = Arc::new(FakeMetadata::new(image.clone()));
             let directories = [(Uuid::nil(), directory.clone())].into();
-            let shards = Shards::new(NODE, host.clone(), directories, metadata.clone(), Upkeep::default());
+            let shards = Shards::new(NODE, host.clone(), directories, metadata.clone(), LeaderTaskSettings::default());
             shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
             let mut role = shards.get(SHARD).unwrap().role_changes();
             shards.start();

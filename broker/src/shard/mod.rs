@@ -1,7 +1,7 @@
 //! One Raft group carrying many partitions: commands, apply, appender, manager. Sole caller of a Raft group beside `metadata`.
 
-mod adoption;
 pub(crate) mod answer;
+mod appender;
 mod aside;
 pub mod clock;
 pub mod command;
@@ -15,33 +15,33 @@ pub(crate) mod fake;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod group;
+mod handle;
 mod keys;
 mod lag_request;
 pub(crate) mod leader_clock;
 mod leadership;
-pub mod machine;
 pub mod manager;
-mod membership;
 pub mod metadata_view;
 mod node_clocks;
 mod partition_ends;
 pub mod published;
 pub(crate) mod queue;
+mod read_barrier;
 mod rescue;
 mod rpc;
 mod rpc_service;
 mod set_clock;
-#[allow(clippy::module_inception)]
-mod shard;
 pub mod state;
+pub mod state_machine;
 pub(crate) mod sticky;
-pub mod upkeep;
+pub(crate) mod tasks;
 pub(crate) mod watching;
 
 pub use crate::codec::CodecError;
 /// What a shard of `__consumer_offsets` keeps per partition; pure, and known to the floors above by this name.
 pub use crate::coordinator::group::GroupStore;
 pub use aside::Aside;
+pub use handle::Shard;
 #[cfg(test)]
 pub(crate) use lag_request::PartitionEnds;
 pub(crate) use lag_request::{CommittedPosition, EndsAnswer, GroupsService, TopicPositions};
@@ -51,5 +51,4 @@ pub use manager::{OpenError, Shards, creation_of};
 pub use metadata_view::MetadataView;
 pub use rescue::rescue_machine;
 pub use rpc::{ElectionOutcome, SetClockOutcome};
-pub use shard::Shard;
-pub use upkeep::Upkeep;
+pub use tasks::LeaderTaskSettings;

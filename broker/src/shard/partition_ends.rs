@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_protocol::ids::{NodeId, PartitionId};
 
+use super::handle::Shard;
 use super::lag_request::{CommittedPosition, EndsAnswer, GroupsService, LagRequest, PartitionEnds, TopicPositions};
 use super::manager::Shards;
 use super::rpc::NodeRequest;
-use super::shard::Shard;
 use crate::metadata::{MetadataImage, board};
 
 /// How long another node has for the ends of a batch of partitions, of which some may have to be looked up on disk.

@@ -9,9 +9,9 @@ use ottla_raft::StateMachine;
 use ottla_storage::data_dir::{DataDir, RecoveredReplica};
 
 use super::command::AdoptedPartition;
-use super::machine::{DirectorySpace, ShardMachine, restore};
+use super::handle::keeps_groups;
 use super::manager::{OpenError, creation_of};
-use super::shard::keeps_groups;
+use super::state_machine::{DirectoryStorage, ShardStateMachine, restore};
 use crate::metadata::{MetadataImage, ShardId};
 
 /// The machine over what the checkpoint holds of a replica.
@@ -26,8 +26,8 @@ pub fn rescue_machine(
     let (creation, replica) = (creation_of(recovered)?, recovered.id);
     let state = restore(keeps_groups(creation.kind), &recovered.state)
         .map_err(|source| OpenError::Checkpoint { replica, source })?;
-    let space = Arc::new(DirectorySpace { directory: directory.clone(), replica });
-    Ok(Box::new(ShardMachine::new(state, space).with_placed(placed(image, creation.shard))))
+    let storage = Arc::new(DirectoryStorage { directory: directory.clone(), replica });
+    Ok(Box::new(ShardStateMachine::new(state, storage).with_placed(placed(image, creation.shard))))
 }
 
 /// The partitions that the metadata places in a shard.

@@ -19,7 +19,7 @@ use ottla_broker::partition::Partitions;
 use ottla_broker::server::budget::Budget;
 use ottla_broker::server::context::{Directory, Domain};
 use ottla_broker::server::kafka::Kafka;
-use ottla_broker::shard::{Shards, Upkeep};
+use ottla_broker::shard::{LeaderTaskSettings, Shards};
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::{RaftHost, RaftOptions, SimNetwork};
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
@@ -105,12 +105,12 @@ fn raft_options(tuning: Tuning) -> RaftOptions {
     RaftOptions { purge_horizon_bytes: tuning.purge_horizon_bytes, ..RaftOptions::default() }
 }
 
-fn upkeep() -> Upkeep {
-    Upkeep {
+fn upkeep() -> LeaderTaskSettings {
+    LeaderTaskSettings {
         retention_check: Duration::from_secs(1),
         producer_check: Duration::from_secs(2),
         offsets_check: Duration::from_millis(500),
-        ..Upkeep::default()
+        ..LeaderTaskSettings::default()
     }
 }
 

@@ -14,9 +14,9 @@ use ottla_storage::env::rt;
 
 use super::transfer;
 use crate::metadata::{MetadataImage, ShardId, ShardKind};
+use crate::shard::Shard;
 use crate::shard::metadata_view::MetadataView;
 use crate::shard::rpc::ElectionOutcome;
-use crate::shard::shard::Shard;
 
 /// A leader that has led for less is skipped.
 const LED_FOR_MIN: Duration = Duration::from_secs(10);

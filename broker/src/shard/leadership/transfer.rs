@@ -7,9 +7,9 @@ use std::time::Duration;
 use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;
 
+use crate::shard::Shard;
 use crate::shard::metadata_view::MetadataView;
 use crate::shard::rpc::ElectionOutcome;
-use crate::shard::shard::Shard;
 
 /// How long the target of a transfer has to become leader.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,6 +1,7 @@
-//! What a shard's leader does so that its members become those that the metadata wants.
+//! The membership reconciler: as leader, changes the members of the shard's group step by step to the replicas that the
+//! metadata has recorded for it.
 //!
-//! May not know: why the metadata wants them.
+//! May not know: why the metadata records these replicas.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,9 +9,8 @@ use std::time::Duration;
 
 use ottla_storage::env::rt;
 
-use super::metadata_view::MetadataView;
-use super::shard::Shard;
 use crate::metadata::members;
+use crate::shard::{MetadataView, Shard};
 
 const IDLE: Duration = Duration::from_secs(3_600);
 

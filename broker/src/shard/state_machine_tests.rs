@@ -19,9 +19,9 @@ use crate::shard::command::{
 use crate::shard::state::{ApplyReply, BatchOutcome, OFFSETS_LOST, Rejection};
 
 #[derive(Default)]
-struct NoSpace;
+struct NoStorage;
 
-impl LocalSpace for NoSpace {
+impl LocalStorage for NoStorage {
     fn set_log_start(&self, _: PartitionId, _: Offset) {}
     fn drop_partition(&self, _: PartitionId) {}
 }
@@ -43,14 +43,14 @@ fn batch(count: i32, producer: Option<(i64, i16, i32)>) -> Bytes {
 
 /// Proposes to one replica as Raft would.
 struct Replica {
-    machine: ShardMachine,
+    machine: ShardStateMachine,
     next: LogId,
 }
 
 impl Replica {
     fn new(state: ShardState) -> Self {
         let next = LogId { term: Term(1), index: RaftIndex(1) };
-        Self { machine: ShardMachine::new(state, Arc::new(NoSpace)), next }
+        Self { machine: ShardStateMachine::new(state, Arc::new(NoStorage)), next }
     }
 
     fn entry(&mut self, command: &Command, batches: Vec<(PartitionId, Bytes)>) -> Entry {

@@ -1,7 +1,7 @@
 //! Carries out the intents of one shard: adopts and drops partitions by entries, then reports them done (design section 6).
 //!
 //! The shard's log decides; an entry names its intents' metadata indexes and apply refuses what is not newer than what it
-//! knows, so doing it twice does no harm. Partitions that somebody waits for go first. May not know: who waits.
+//! has, so doing it twice does no harm. Partitions for which a request waits go first. May not know: which request waits.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,13 +10,12 @@ use ottla_protocol::ids::PartitionId;
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::ids::RaftIndex;
 
-use super::command::{AdoptedPartition, Command, DroppedPartition, PARTITIONS_PER_ENTRY_MAX};
-use super::metadata_view::MetadataView;
-use super::shard::Shard;
 use crate::metadata::{IntentKey, IntentKind, MetadataImage};
 use crate::partition::PartitionError;
+use crate::shard::command::{AdoptedPartition, Command, DroppedPartition, PARTITIONS_PER_ENTRY_MAX};
+use crate::shard::{MetadataView, Shard};
 
-/// What one shard's intents ask for and the shard has not done.
+/// The intents of one shard that it has not carried out.
 #[derive(Debug, Default)]
 struct Open {
     adopt: VecDeque<AdoptedPartition>,
@@ -24,21 +23,21 @@ struct Open {
     keys: Vec<IntentKey>,
 }
 
-/// What is left to be done for one shard. Reported intents are remembered until the metadata lets them go.
+/// Adoption of one shard. Intents that were reported done are remembered until the metadata removes them.
 #[derive(Debug, Default)]
 pub(crate) struct Adoption {
     reported: BTreeSet<IntentKey>,
 }
 
 impl Adoption {
-    /// Does what the image asks of the shard. Stops early if this replica leads no longer.
+    /// Carries out the intents that the image has for the shard. Stops early if this replica leads no longer.
     pub(crate) async fn reconcile(
         &mut self,
         shard: &Arc<Shard>,
         metadata: &dyn MetadataView,
         image: &MetadataImage,
     ) -> Result<(), PartitionError> {
-        let mut open = self.open(shard, image);
+        let mut open = self.open_intents(shard, image);
         if mutants::is_on(Bug::IntentEndedEarly) && !open.keys.is_empty() {
             metadata.end_intents(open.keys.clone()).await;
         }
@@ -63,7 +62,7 @@ impl Adoption {
         Ok(())
     }
 
-    fn open(&mut self, shard: &Shard, image: &MetadataImage) -> Open {
+    fn open_intents(&mut self, shard: &Shard, image: &MetadataImage) -> Open {
         let mut open = Open::default();
         let mut known = BTreeSet::new();
         let state = shard.state().lock();
@@ -91,7 +90,7 @@ impl Adoption {
     }
 }
 
-/// Moves what is wanted to the front; the rest keeps its order.
+/// Moves the wanted partitions to the front; the others keep their order.
 fn bring_forward(adopt: &mut VecDeque<AdoptedPartition>, wanted: &[PartitionId]) {
     if wanted.is_empty() {
         return;

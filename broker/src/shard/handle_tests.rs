@@ -1,4 +1,5 @@
-//! The shard's task against a group that the test holds in its hand: packing, refusals, leadership, adoption, long polls.
+//! The handle and the appender of a shard against a Raft group that the test controls: packing, refusals, leadership, adoption,
+//! long polls.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -9,16 +10,17 @@ use ottla_storage::env::rt::Instant;
 use super::*;
 use crate::config::TopicConfig;
 use crate::metadata::ShardKind;
-use crate::shard::adoption::{Adoption, floor};
 use crate::shard::answer::{self, AnswerReceiver, BatchAnswer, Unanswered};
 use crate::shard::command::{AdoptedPartition, BatchDecision};
 use crate::shard::fake::{FakeGroup, FakeMetadata, TOPIC, image_with_topic, partition};
 use crate::shard::metadata_view::MetadataView;
 use crate::shard::state::{BatchOutcome, Rejection};
 use crate::shard::sticky::{Sender, Sent};
+use crate::shard::tasks::adoption::{Adoption, floor};
 use crate::shard::watching::DataWaiter;
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
 use ottla_protocol::compression::Codec;
+use ottla_raft::ProposeError;
 use ottla_storage::ids::RaftIndex;
 
 const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
@@ -253,7 +255,7 @@ async fn a_producer_that_waits_for_an_adoption_keeps_its_order() {
             answer
         })
         .collect();
-    rt::spawn(crate::shard::upkeep::run(shard.clone(), metadata, crate::shard::Upkeep::default()));
+    rt::spawn(crate::shard::tasks::run(shard.clone(), metadata, crate::shard::LeaderTaskSettings::default()));
     let mut offsets = Vec::new();
     for answer in answers {
         offsets.push(base(answer.await));

@@ -28,7 +28,7 @@ use crate::coordinator::group::GroupStore;
 use crate::partition::producer_state::ProducerTable;
 
 /// Who learns, on this replica only, what apply decided about log starts and dropped partitions.
-pub trait LocalSpace: Send + Sync + 'static {
+pub trait LocalStorage: Send + Sync + 'static {
     /// What lies below is dead from now on.
     fn set_log_start(&self, id: PartitionId, log_start: Offset);
     /// All data of the partition is dead.
@@ -37,20 +37,20 @@ pub trait LocalSpace: Send + Sync + 'static {
 
 /// A replica's data directory.
 #[derive(Debug)]
-pub struct DirectorySpace {
+pub struct DirectoryStorage {
     /// Where the replica's frames are.
     pub directory: Arc<DataDir>,
     /// The replica.
     pub replica: ReplicaId,
 }
 
-impl DirectorySpace {
+impl DirectoryStorage {
     fn key(&self, partition: PartitionId) -> ExtentKey {
         ExtentKey { partition, replica: self.replica }
     }
 }
 
-impl LocalSpace for DirectorySpace {
+impl LocalStorage for DirectoryStorage {
     fn set_log_start(&self, id: PartitionId, log_start: Offset) {
         self.directory.set_log_start(self.key(id), log_start);
     }
@@ -61,17 +61,17 @@ impl LocalSpace for DirectorySpace {
 }
 
 /// One replica's state machine.
-pub struct ShardMachine {
+pub struct ShardStateMachine {
     state: Arc<Mutex<ShardState>>,
     published: Arc<Published>,
-    space: Arc<dyn LocalSpace>,
+    storage: Arc<dyn LocalStorage>,
     cut_points: Arc<Mutex<CutPoints>>,
     applied: RaftIndex,
     /// What the metadata places in the shard, where that is needed.
     placed: Vec<AdoptedPartition>,
 }
 
-impl ShardMachine {
+impl ShardStateMachine {
     /// A machine that may be told of lost entries: with the partitions that the metadata places in its shard.
     #[must_use]
     pub fn with_placed(self, placed: Vec<AdoptedPartition>) -> Self {
@@ -80,13 +80,13 @@ impl ShardMachine {
 
     /// A machine over `state`, which is shown to readers at once.
     #[must_use]
-    pub fn new(mut state: ShardState, space: Arc<dyn LocalSpace>) -> Self {
+    pub fn new(mut state: ShardState, storage: Arc<dyn LocalStorage>) -> Self {
         let ids: Vec<_> = state.partitions.keys().copied().collect();
         state.touched.extend(ids.into_iter().map(|id| (id, Touched { log_start_moved: true, ..Touched::default() })));
         let mut machine = Self {
             state: Arc::new(Mutex::new(state)),
             published: Arc::default(),
-            space,
+            storage,
             cut_points: Arc::default(),
             applied: RaftIndex(0),
             placed: Vec::new(),
@@ -114,7 +114,7 @@ impl ShardMachine {
     }
 }
 
-impl StateMachine for ShardMachine {
+impl StateMachine for ShardStateMachine {
     fn apply(&mut self, entry: &Entry) -> Applied {
         self.applied = entry.log_id.index;
         let (verdicts, reply) = self.state.lock().apply(entry);
@@ -157,8 +157,8 @@ impl StateMachine for ShardMachine {
                 }
             }
         }
-        gone.iter().for_each(|id| self.space.drop_partition(*id));
-        log_starts.iter().for_each(|(id, log_start)| self.space.set_log_start(*id, *log_start));
+        gone.iter().for_each(|id| self.storage.drop_partition(*id));
+        log_starts.iter().for_each(|(id, log_start)| self.storage.set_log_start(*id, *log_start));
         self.published.publish(updates, &gone);
     }
 
@@ -374,5 +374,5 @@ fn restore_one(state: &mut ShardState, key: Key, value: &Bytes) -> Result<(), Co
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
+#[path = "state_machine_tests.rs"]
 mod tests;
