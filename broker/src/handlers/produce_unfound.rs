@@ -62,7 +62,7 @@ impl Unfound {
         }
         let mut refused = self.refused.lock();
         for known in refused.extract_if(.., |known| known.is_for(topic, index)) {
-            partition.was_refused(connection, known.batch);
+            partition.note_refusal(connection, known.batch);
         }
         self.any.store(!refused.is_empty(), Ordering::Release);
     }

@@ -22,7 +22,7 @@ use super::directories::{self, Failures, Opened};
 use crate::admin::readiness::Readiness;
 use crate::config::Config;
 use crate::metadata::{self, MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord};
-use crate::shard::{OpenError, creation_of, rescue_machine};
+use crate::shard::{OpenError, creation_of, recovery_state_machine};
 
 /// Why nothing was done.
 #[derive(Debug, Error)]
@@ -139,7 +139,7 @@ pub async fn rescue(config: &Config, losses: &Losses, execute: bool) -> Result<V
                 make_so(&directory.data, replica, &mut rescued, holding, || match metadata::is_metadata(replica) {
                     true => metadata::rescue_machine(config, replica, on_disk.clone())
                         .map_err(|source| OpenError::Checkpoint { replica: replica.id, source }),
-                    false => rescue_machine(&directory.data, replica, &image),
+                    false => recovery_state_machine(&directory.data, replica, &image),
                 })
                 .await?;
             }

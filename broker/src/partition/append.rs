@@ -20,10 +20,10 @@ use super::handle::Partition;
 use super::types::{Acks, AppendOptions, Appended, ConnectionId, Origin};
 use super::validate::{is_heavy, prepare, prepare_internal};
 use crate::shard::answer::{self, AnswerReceiver};
+use crate::shard::append_queue::QueuedBatch;
 use crate::shard::command::BatchDecision;
-use crate::shard::queue::QueuedBatch;
+use crate::shard::idempotence_fence::{ProducerBatch, ProducerKey, precedes};
 use crate::shard::state::{BatchOutcome, Rejection};
-use crate::shard::sticky::{Sender, Sent, precedes};
 
 /// A client that names a shorter timeout is answered by apply all the same: Kafka's leader appends without any wait.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
@@ -82,14 +82,14 @@ impl Partition {
         }
         let queued = QueuedBatch {
             partition: self.id,
-            sent: self.sent(&data, options.origin),
+            producer_batch: self.producer_batch(&data, options.origin),
             data,
             decision: BatchDecision {
                 coordinator: options.origin == Origin::Coordinator,
                 guard: options.guard.clone(),
             },
             deadline,
-            copies: self.copies(options.acks),
+            required_in_sync: self.required_in_sync(options.acks),
             adopted,
             answer,
         };
@@ -110,9 +110,12 @@ impl Partition {
         if let Some(error) = self.shard.refuses_writes() {
             return Err(error);
         }
-        let copies = self.copies(options.acks);
-        // Who has just been elected does not know yet; `copies` counts all the same.
-        if copies > 1 && self.shard.leading().is_some() && copies > self.shard.group().in_sync_count() {
+        let required_in_sync = self.required_in_sync(options.acks);
+        // A leader that has just been elected does not know who is in sync yet; `QueuedBatch::required_in_sync` counts all the same.
+        if required_in_sync > 1
+            && self.shard.leading().is_some()
+            && required_in_sync > self.shard.group().in_sync_count()
+        {
             return Err(AppendError::NotEnoughReplicas);
         }
         if mutants::is_on(Bug::EarlySequenceVerdict) && self.shard.state().lock().looks_out_of_order(self.id, &batch) {
@@ -141,7 +144,7 @@ impl Partition {
     }
 
     /// How many voters must have synced a batch before its producer is answered.
-    fn copies(&self, acks: Acks) -> usize {
+    fn required_in_sync(&self, acks: Acks) -> usize {
         match acks {
             Acks::All => usize::try_from(self.topic.config.min_insync_replicas).unwrap_or(0),
             Acks::None | Acks::Leader => 0,
@@ -149,11 +152,11 @@ impl Partition {
     }
 
     /// How an idempotent client numbered its batch.
-    fn sent(&self, data: &[u8], origin: Origin) -> Option<Sent> {
+    fn producer_batch(&self, data: &[u8], origin: Origin) -> Option<ProducerBatch> {
         let Origin::Client(connection) = origin else { return None };
         let header = BatchHeader::parse(data).filter(BatchHeader::is_idempotent)?;
-        let sender = Sender { connection, producer: ProducerId(header.producer_id), partition: self.id };
-        Some(Sent { sender, epoch: header.producer_epoch, sequence: header.base_sequence, arrival: 0 })
+        let key = ProducerKey { connection, producer: ProducerId(header.producer_id), partition: self.id };
+        Some(ProducerBatch { key, epoch: header.producer_epoch, sequence: header.base_sequence, arrival: 0 })
     }
 }
 
@@ -188,10 +191,10 @@ impl RefusedBefore {
 impl Partition {
     /// What its producer sends behind a batch that was refused on this connection, before the partition was found, is
     /// refused likewise, as if the batch had come here.
-    pub(crate) fn was_refused(&self, connection: ConnectionId, batch: RefusedBefore) {
+    pub(crate) fn note_refusal(&self, connection: ConnectionId, batch: RefusedBefore) {
         let RefusedBefore { producer, epoch, sequence, error } = batch;
-        let sender = Sender { connection, producer, partition: self.id };
-        self.shard.was_refused(Sent { sender, epoch, sequence, arrival: 0 }, &error.into());
+        let key = ProducerKey { connection, producer, partition: self.id };
+        self.shard.note_refusal(ProducerBatch { key, epoch, sequence, arrival: 0 }, &error.into());
     }
 }
 

@@ -10,18 +10,18 @@ use ottla_storage::env::rt;
 
 use super::handle::Partition;
 use super::types::{Access, Isolation};
-use crate::shard::published::PartitionCell;
-use crate::shard::watching::{DataWaiter, Watch};
+use crate::shard::data_waiters::{ChangeFeed, DataWaiter};
+use crate::shard::read_view::PartitionReadView;
 
 /// A waiter as long as it waits; leaves its partitions when dropped.
 struct Registered {
     waiter: Arc<DataWaiter>,
-    cells: Vec<Arc<PartitionCell>>,
+    views: Vec<Arc<PartitionReadView>>,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.cells.iter().for_each(|cell| cell.unregister(&self.waiter));
+        self.views.iter().for_each(|view| view.unregister(&self.waiter));
     }
 }
 
@@ -33,14 +33,14 @@ pub(super) async fn wait(
     deadline: rt::Instant,
 ) {
     let (waiter, woken) = DataWaiter::new(min_bytes);
-    let mut registered = Registered { waiter, cells: Vec::with_capacity(waits.len()) };
+    let mut registered = Registered { waiter, views: Vec::with_capacity(waits.len()) };
     for (partition, ..) in waits {
         // Not readable here any more, or gone: whoever waits must be told, not kept.
-        let Some(cell) = partition.cell().filter(|_| partition.is_readable(access)) else { return };
-        if !cell.register(&registered.waiter) {
+        let Some(view) = partition.view().filter(|_| partition.is_readable(access)) else { return };
+        if !view.register(&registered.waiter) {
             return;
         }
-        registered.cells.push(cell);
+        registered.views.push(view);
     }
     // What was there before the registration counts too; what comes meanwhile may count twice, which only wakes early.
     for (partition, offset, isolation) in waits {
@@ -55,10 +55,10 @@ pub(super) async fn wait(
     let _ = rt::timeout(deadline.since(rt::now()), woken).await;
 }
 
-/// Waits until the watched partitions have got `missing_bytes` since they were last asked about, or a reason not to wait any
-/// longer.
-pub(super) async fn wait_for_watched(watch: &Watch, missing_bytes: usize, deadline: rt::Instant) {
+/// Waits until the partitions of `feed` have got `missing_bytes` since its changes were last taken, or until there is a reason
+/// not to wait any longer.
+pub(super) async fn wait_for_change(feed: &ChangeFeed, missing_bytes: usize, deadline: rt::Instant) {
     let (waiter, woken) = DataWaiter::new(missing_bytes);
-    watch.tell(&waiter);
+    feed.attach(&waiter);
     let _ = rt::timeout(deadline.since(rt::now()), woken).await;
 }

@@ -58,8 +58,8 @@ impl Leaders {
         let (node, epoch) = match &seen.led {
             None => (None, unknown),
             Some((shard, node, term)) => {
-                let adopted = shard.as_ref().and_then(|shard| shard.published().get(topic.partition(index)));
-                let adopted_base = adopted.map(|cell| cell.epoch_base());
+                let adopted = shard.as_ref().and_then(|shard| shard.read_view().get(topic.partition(index)));
+                let adopted_base = adopted.map(|view| view.epoch_base());
                 let base = adopted_base.map_or(route.epoch_base, |base| base.max(route.epoch_base));
                 (Some(*node), epoch_of(base, *term))
             }

@@ -14,7 +14,7 @@ use super::error::PartitionError;
 use super::handle::{Partition, end_for};
 use super::types::{Isolation, ListedOffset, OffsetQuery};
 use super::validate::DECOMPRESSED_BYTES_MAX;
-use crate::shard::published::Marks;
+use crate::shard::read_view::LogOffsetSnapshot;
 
 /// What of a batch is looked for.
 #[derive(Debug, Clone, Copy)]
@@ -33,33 +33,33 @@ impl Partition {
         isolation: Isolation,
         current: Option<LeaderEpoch>,
     ) -> Result<Option<ListedOffset>, PartitionError> {
-        let (marks, epoch) = self.led_in(current)?;
+        let (offsets, epoch) = self.led_in(current)?;
         match query {
             OffsetQuery::Latest => {
                 self.read_index().await?;
-                let (marks, epoch) = self.led_in(current)?;
-                let offset = end_for(&marks, isolation);
+                let (offsets, epoch) = self.led_in(current)?;
+                let offset = end_for(&offsets, isolation);
                 Ok(Some(ListedOffset { offset, timestamp_ms: -1, leader_epoch: Some(epoch) }))
             }
             OffsetQuery::Earliest | OffsetQuery::EarliestLocal => {
-                let written_in = marks.epochs.epoch_of(marks.log_start).or(Some(epoch));
-                Ok(Some(ListedOffset { offset: marks.log_start, timestamp_ms: -1, leader_epoch: written_in }))
+                let written_in = offsets.epochs.epoch_of(offsets.log_start).or(Some(epoch));
+                Ok(Some(ListedOffset { offset: offsets.log_start, timestamp_ms: -1, leader_epoch: written_in }))
             }
             OffsetQuery::LatestTiered => Ok(None),
-            OffsetQuery::MaxTimestamp => self.greatest_timestamp(&marks, isolation).await,
-            OffsetQuery::Timestamp(at) => self.first_from(at, &marks, isolation).await,
+            OffsetQuery::MaxTimestamp => self.greatest_timestamp(&offsets, isolation).await,
+            OffsetQuery::Timestamp(at) => self.first_from(at, &offsets, isolation).await,
         }
     }
 
     async fn greatest_timestamp(
         &self,
-        marks: &Marks,
+        offsets: &LogOffsetSnapshot,
         isolation: Isolation,
     ) -> Result<Option<ListedOffset>, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(None) };
         let line = directory.batch_of_max_timestamp(self.shard.extent(self.id)).await;
         match line.map_err(|error| self.unreadable(&error))? {
-            Some(line) => self.search(line, Wanted::Greatest, marks, isolation).await,
+            Some(line) => self.search(line, Wanted::Greatest, offsets, isolation).await,
             None => Ok(None),
         }
     }
@@ -67,7 +67,7 @@ impl Partition {
     async fn first_from(
         &self,
         at: i64,
-        marks: &Marks,
+        offsets: &LogOffsetSnapshot,
         isolation: Isolation,
     ) -> Result<Option<ListedOffset>, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(None) };
@@ -76,11 +76,11 @@ impl Partition {
         let mut next = line.map_err(|error| self.unreadable(&error))?;
         // One batch as a rule; more only where log start cuts the records off that qualified.
         while let Some(line) = next {
-            if line.base_offset >= end_for(marks, isolation) {
+            if line.base_offset >= end_for(offsets, isolation) {
                 return Ok(None);
             }
             if line.max_timestamp_ms >= at {
-                let found = self.search(line, Wanted::AtOrAfter(at), marks, isolation).await?;
+                let found = self.search(line, Wanted::AtOrAfter(at), offsets, isolation).await?;
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -96,10 +96,10 @@ impl Partition {
         &self,
         line: BatchLine,
         wanted: Wanted,
-        marks: &Marks,
+        offsets: &LogOffsetSnapshot,
         isolation: Isolation,
     ) -> Result<Option<ListedOffset>, PartitionError> {
-        let (from, log_start, up_to) = (line.base_offset, marks.log_start, end_for(marks, isolation));
+        let (from, log_start, up_to) = (line.base_offset, offsets.log_start, end_for(offsets, isolation));
         if from >= up_to {
             return Ok(None);
         }

@@ -22,8 +22,8 @@ mod tests;
 mod types;
 mod validate;
 
-pub use crate::shard::published::Watched;
-pub use crate::shard::watching::Watch;
+pub use crate::shard::data_waiters::ChangeFeed;
+pub use crate::shard::read_view::Subscription;
 pub use append::{Appending, RefusedBefore};
 pub use elections::{Elected, ElectionError, ElectionKind};
 pub use error::{AppendError, PartitionError, RecordError};

@@ -19,8 +19,8 @@ use super::handle::Partition;
 use super::leaders::Leaders;
 use super::types::{Access, ConnectionId, Isolation, Leadership, TopicRef};
 use crate::metadata::{MetadataImage, ShardId, ShardKind, Topic};
-use crate::shard::watching::Watch;
-use crate::shard::{Aside, EndsAnswer, GroupsService, SetClockOutcome, Shard, Shards, TopicPositions};
+use crate::shard::data_waiters::ChangeFeed;
+use crate::shard::{ClosedReplica, EndsAnswer, GroupsService, SetClockOutcome, Shard, Shards, TopicPositions};
 
 /// A request for a partition that is not adopted yet waits this long, then LEADER_NOT_AVAILABLE.
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
@@ -185,9 +185,9 @@ impl Partitions {
         delayed_fetch::wait(waits, access, min_bytes, deadline).await;
     }
 
-    /// The same for partitions that are watched: looks at none of them.
-    pub async fn wait_for_watched(&self, watch: &Watch, missing_bytes: usize, deadline: rt::Instant) {
-        delayed_fetch::wait_for_watched(watch, missing_bytes, deadline).await;
+    /// The same for the partitions of a change feed: reads none of them.
+    pub async fn wait_for_change(&self, feed: &ChangeFeed, missing_bytes: usize, deadline: rt::Instant) {
+        delayed_fetch::wait_for_change(feed, missing_bytes, deadline).await;
     }
 
     /// Forgets what was refused on a connection that is closed.
@@ -215,7 +215,7 @@ impl Partitions {
 
     /// Replicas of this node that could not be opened, and why.
     #[must_use]
-    pub fn closed(&self) -> Vec<(ReplicaId, Aside)> {
+    pub fn closed(&self) -> Vec<(ReplicaId, ClosedReplica)> {
         self.shards.closed()
     }
 

@@ -351,10 +351,10 @@ fn the_log_of_group_offsets_stays_short_and_the_offsets_survive() {
                 partition.append(commit(offset), &options).await.unwrap();
                 rt::sleep(Duration::from_millis(5)).await;
             }
-            let marks = partition.watermarks();
-            assert_eq!(marks.high_watermark, Offset(400));
-            assert!(marks.log_start > Offset(200), "the log still begins at {}", marks.log_start);
-            marks.log_start
+            let offsets = partition.watermarks();
+            assert_eq!(offsets.high_watermark, Offset(400));
+            assert!(offsets.log_start > Offset(200), "the log still begins at {}", offsets.log_start);
+            offsets.log_start
         });
         let log_start = life.await.unwrap();
         sim::crash(home);

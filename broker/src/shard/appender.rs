@@ -13,13 +13,13 @@ use ottla_storage::entry::Batches;
 use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, Term};
 
+use super::append_queue::{PackedEntry, QueuedCommand};
 use super::clock::Agreement;
 use super::command::Command;
-use super::copies;
 use super::handle::Shard;
-use super::queue::{Packed, QueuedCommand};
+use super::idempotence_fence::ProducerBatch;
+use super::min_isr;
 use super::state::ApplyReply;
-use super::sticky::Sent;
 use crate::partition::{AppendError, PartitionError};
 
 /// The task wakes at least this often, though nothing happens.
@@ -45,7 +45,7 @@ impl Shard {
     /// Proposes what is queued, one entry after the other. Ends when the replica stops.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut role = self.role.clone();
-        let mut adopted = self.machine.published.changes();
+        let mut adopted = self.machine.read_view.changes();
         let mut led_in = None;
         loop {
             let now_leading = self.leading();
@@ -53,7 +53,7 @@ impl Shard {
                 led_in = now_leading;
                 *self.led_since.lock() = now_leading.map(|_| rt::now());
                 // Long polls are answered, never dropped, when leadership comes or goes.
-                self.machine.published.wake_all();
+                self.machine.read_view.wake_all();
             }
             if self.role().stopped {
                 break;
@@ -76,7 +76,7 @@ impl Shard {
             }
         }
         self.queue.lock().stop();
-        self.machine.published.wake_all();
+        self.machine.read_view.wake_all();
     }
 
     /// Proposes one entry; returns how long to wait if there was nothing to propose.
@@ -91,8 +91,8 @@ impl Shard {
             return None;
         }
         let now = rt::now();
-        let adopted = |id| self.machine.published.get(id).is_some();
-        let seen = |sent: &Sent| self.state().lock().has_seen_all_before(sent);
+        let adopted = |id| self.machine.read_view.get(id).is_some();
+        let seen = |producer_batch: &ProducerBatch| self.state().lock().has_seen_all_before(producer_batch);
         let mut packed = self.queue.lock().pack(now, self.batch_bytes_max(), adopted, seen);
         if packed.batches.is_empty() {
             return Some(packed.next_deadline.map_or(IDLE, |deadline| deadline.since(now)));
@@ -129,14 +129,14 @@ impl Shard {
         reply.map(|reply| (log_id, reply)).ok_or_else(|| ProposeError::Stopped("apply gave no answer".into()))
     }
 
-    fn answer(&self, packed: Packed, reply: Result<(LogId, ApplyReply), ProposeError>) {
+    fn answer(&self, packed: PackedEntry, reply: Result<(LogId, ApplyReply), ProposeError>) {
         match reply {
             Ok((log_id, ApplyReply::Data(outcomes))) if outcomes.len() == packed.batches.len() => {
-                let (copies_max, mut waiting) = (self.copies_of(&packed), Vec::new());
+                let (synced_min, mut waiting) = (self.synced_at_least(&packed), Vec::new());
                 // All answers are set before any waker runs: a connection that wakes finds the answers of its whole burst.
                 for (batch, outcome) in packed.batches.into_iter().zip(outcomes) {
-                    if batch.copies > copies_max {
-                        copies::answer_later(&*self.group, log_id.index, batch, outcome);
+                    if batch.required_in_sync > synced_min {
+                        min_isr::acknowledge_when_replicated(&*self.group, log_id.index, batch, outcome);
                     } else {
                         waiting.extend(batch.answer.set(Ok(outcome)));
                     }
@@ -153,8 +153,8 @@ impl Shard {
     }
 
     /// How many voters, at least, have synced what is applied here; computed only if a batch requires more than one.
-    fn copies_of(&self, packed: &Packed) -> usize {
-        match packed.batches.iter().any(|batch| batch.copies > 1) {
+    fn synced_at_least(&self, packed: &PackedEntry) -> usize {
+        match packed.batches.iter().any(|batch| batch.required_in_sync > 1) {
             true => self.members().majority(),
             false => 1,
         }

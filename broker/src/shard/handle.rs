@@ -18,18 +18,18 @@ use ottla_storage::log::BATCH_BYTES_MAX;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::append_queue::{AppendQueue, QueuedBatch, QueuedCommand};
 use super::clock::Agreement;
 use super::command::Command;
 use super::cut_points::CutPoints;
 use super::group::Group;
+use super::idempotence_fence::ProducerBatch;
 use super::leader_clock::{ClockWitness, LeaderClock, ShardTime};
-use super::published::Published;
-use super::queue::{Queue, QueuedBatch, QueuedCommand};
 use super::read_barrier::ReadBarrier;
+use super::read_view::ReadView;
 use super::rpc::LedShard;
 use super::state::{ApplyReply, ShardState};
 use super::state_machine::ShardStateMachine;
-use super::sticky::Sent;
 use crate::metadata::{ShardCreation, ShardId, ShardKind};
 use crate::partition::{AppendError, ConnectionId, PartitionError};
 
@@ -39,13 +39,13 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// The parts of a state machine that its shard reads.
 pub(crate) struct StateMachineView {
     state: Arc<Mutex<ShardState>>,
-    pub(super) published: Arc<Published>,
+    pub(super) read_view: Arc<ReadView>,
     cut_points: Arc<Mutex<CutPoints>>,
 }
 
 impl StateMachineView {
     pub(crate) fn of(machine: &ShardStateMachine) -> Self {
-        Self { state: machine.state(), published: machine.published(), cut_points: machine.cut_points() }
+        Self { state: machine.state(), read_view: machine.read_view(), cut_points: machine.cut_points() }
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Shard {
     pub(super) directory: Option<Arc<DataDir>>,
     pub(super) machine: StateMachineView,
     pub(super) role: watch::Receiver<Role>,
-    pub(super) queue: Mutex<Queue>,
+    pub(super) queue: Mutex<AppendQueue>,
     pub(super) work: Notify,
     pub(super) clock: LeaderClock,
     /// Partitions for which a request waits; their adoption goes first.
@@ -174,8 +174,8 @@ impl Shard {
 
     /// What readers see.
     #[must_use]
-    pub fn published(&self) -> &Arc<Published> {
-        &self.machine.published
+    pub fn read_view(&self) -> &Arc<ReadView> {
+        &self.machine.read_view
     }
 
     /// The replicated state; held only briefly.
@@ -252,7 +252,7 @@ impl Shard {
             refused => refused,
         };
         match refused {
-            Some(error) => self.queue.lock().turn_away(batch, error),
+            Some(error) => self.queue.lock().refuse_unqueued(batch, error),
             None => {
                 self.queue.lock().push(batch);
                 self.work.notify_one();
@@ -261,8 +261,8 @@ impl Shard {
     }
 
     /// Notes that a batch was refused before it reached the shard: what follows of its producer is refused too.
-    pub(crate) fn was_refused(&self, sent: Sent, error: &AppendError) {
-        self.queue.lock().was_refused(sent, error);
+    pub(crate) fn note_refusal(&self, producer_batch: ProducerBatch, error: &AppendError) {
+        self.queue.lock().note_refusal(producer_batch, error);
     }
 
     /// Proposes a command and waits for the reply of apply. The command is enqueued before this returns.

@@ -12,12 +12,12 @@ use crate::config::TopicConfig;
 use crate::metadata::ShardKind;
 use crate::shard::answer::{self, AnswerReceiver, BatchAnswer, Unanswered};
 use crate::shard::command::{AdoptedPartition, BatchDecision};
+use crate::shard::data_waiters::DataWaiter;
 use crate::shard::fake::{FakeGroup, FakeMetadata, TOPIC, image_with_topic, partition};
+use crate::shard::idempotence_fence::{ProducerBatch, ProducerKey};
 use crate::shard::metadata_view::MetadataView;
 use crate::shard::state::{BatchOutcome, Rejection};
-use crate::shard::sticky::{Sender, Sent};
 use crate::shard::tasks::adoption::{Adoption, floor};
-use crate::shard::watching::DataWaiter;
 use ottla_protocol::batch::{BatchBuilder, NewRecord};
 use ottla_protocol::compression::Codec;
 use ottla_raft::ProposeError;
@@ -33,15 +33,15 @@ fn batch(index: i32, sequence: Option<i32>) -> (QueuedBatch, AnswerReceiver) {
         builder = builder.with_producer(7, 0, sequence);
     }
     builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"v"), headers: &[] });
-    let sender = Sender { connection: ConnectionId(1), producer: ProducerId(7), partition: partition(index) };
-    let sent = sequence.map(|sequence| Sent { sender, epoch: 0, sequence, arrival: 0 });
+    let key = ProducerKey { connection: ConnectionId(1), producer: ProducerId(7), partition: partition(index) };
+    let producer_batch = sequence.map(|sequence| ProducerBatch { key, epoch: 0, sequence, arrival: 0 });
     let queued = QueuedBatch {
         partition: partition(index),
         data: builder.build().unwrap(),
         decision: BatchDecision::default(),
-        sent,
+        producer_batch,
         deadline: Instant(i64::MAX),
-        copies: 0,
+        required_in_sync: 0,
         adopted: false,
         answer,
     };
@@ -135,7 +135,7 @@ async fn after_a_refusal() -> (FakeGroup, Arc<Shard>) {
 async fn a_refused_batch_that_was_taken_on_another_way_holds_nothing_back() {
     let (_group, shard) = after_a_refusal().await;
     let (mut retry, retry_answer) = batch(0, Some(0));
-    retry.sent.as_mut().unwrap().sender.connection = ConnectionId(2);
+    retry.producer_batch.as_mut().unwrap().key.connection = ConnectionId(2);
     shard.enqueue(retry, None);
     assert_eq!(base(retry_answer.await), 0);
     let (gap, gap_answer) = batch(0, Some(2));
@@ -152,9 +152,9 @@ async fn a_refused_batch_that_was_taken_on_another_way_holds_nothing_back() {
 async fn a_batch_that_was_taken_on_another_way_and_comes_again_is_answered() {
     let (_group, shard) = after_a_refusal().await;
     for sequence in 0..3 {
-        let (mut remote_leaders, answer) = batch(0, Some(sequence));
-        remote_leaders.sent.as_mut().unwrap().sender.connection = ConnectionId(2);
-        shard.enqueue(remote_leaders, None);
+        let (mut other_connection, answer) = batch(0, Some(sequence));
+        other_connection.producer_batch.as_mut().unwrap().key.connection = ConnectionId(2);
+        shard.enqueue(other_connection, None);
         assert_eq!(base(answer.await), i64::from(sequence));
     }
     let (again, again_answer) = batch(0, Some(2));
@@ -173,8 +173,8 @@ async fn a_producer_that_was_fenced_is_told_so_behind_a_refusal() {
     let mut builder = BatchBuilder::new(Codec::None).with_producer(7, 1, 0);
     builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"v"), headers: &[] });
     newer.data = builder.build().unwrap();
-    let sent = newer.sent.as_mut().unwrap();
-    (sent.epoch, sent.sender.connection) = (1, ConnectionId(2));
+    let producer_batch = newer.producer_batch.as_mut().unwrap();
+    (producer_batch.epoch, producer_batch.key.connection) = (1, ConnectionId(2));
     shard.enqueue(newer, None);
     assert_eq!(base(newer_answer.await), 0);
     let (late, late_answer) = batch(0, Some(1));
@@ -186,9 +186,9 @@ async fn a_producer_that_was_fenced_is_told_so_behind_a_refusal() {
 async fn nothing_is_taken_without_leadership_and_what_waits_is_answered_when_it_goes() {
     let (group, shard) = FakeGroup::leading(POOL);
     adopt(&shard, 1).await;
-    let cell = shard.published().get(partition(0)).unwrap();
+    let view = shard.read_view().get(partition(0)).unwrap();
     let (waiter, poll) = DataWaiter::new(1);
-    assert!(cell.register(&waiter));
+    assert!(view.register(&waiter));
     // Waits for its adoption, which never comes.
     let (waiting, waiting_answer) = batch(9, None);
     shard.enqueue(waiting, None);
@@ -203,7 +203,7 @@ async fn nothing_is_taken_without_leadership_and_what_waits_is_answered_when_it_
     let (again, again_answer) = batch(0, None);
     shard.enqueue(again, None);
     assert_eq!(base(again_answer.await), 0);
-    assert_eq!(cell.marks().epochs.newest().unwrap().0, 3);
+    assert_eq!(view.offsets().epochs.newest().unwrap().0, 3);
 }
 
 #[tokio::test]
@@ -261,9 +261,9 @@ async fn a_producer_that_waits_for_an_adoption_keeps_its_order() {
         offsets.push(base(answer.await));
     }
     assert_eq!(offsets, [0, 1, 2]);
-    assert_eq!(shard.published().get(partition(2)).unwrap().marks().high_watermark, Offset(3));
-    assert_eq!(shard.published().all().len(), 3);
-    assert_eq!(shard.published().all()[0].id.topic, TOPIC);
+    assert_eq!(shard.read_view().get(partition(2)).unwrap().offsets().high_watermark, Offset(3));
+    assert_eq!(shard.read_view().all().len(), 3);
+    assert_eq!(shard.read_view().all()[0].id.topic, TOPIC);
 }
 
 #[tokio::test]
@@ -278,9 +278,9 @@ async fn a_stopped_replica_answers_everything() {
 async fn who_wants_more_copies_than_raft_is_answered_when_they_are_there() {
     let (group, shard) = FakeGroup::leading(POOL);
     adopt(&shard, 2).await;
-    let wanting = |index, copies, deadline| {
+    let wanting = |index, required_in_sync, deadline| {
         let (queued, answer) = batch(index, None);
-        shard.enqueue(QueuedBatch { copies, deadline, ..queued }, None);
+        shard.enqueue(QueuedBatch { required_in_sync, deadline, ..queued }, None);
         answer
     };
     let (mut patient, mut satisfied) = (wanting(0, 3, Instant(i64::MAX)), wanting(1, 1, Instant(i64::MAX)));

@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::aside::{Aside, SetAside};
+use super::closed_replicas::{ClosedReplica, ClosedReplicas};
 use super::handle::{Shard, StateMachineView, keeps_groups};
 use super::lag_request::GroupsService;
 use super::leadership::dissemination::{LeadershipPublisher, RemoteLeaders};
@@ -71,7 +71,7 @@ pub(super) struct Inner {
     task_settings: LeaderTaskSettings,
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
     /// Replicas on the disks here that do not run.
-    aside: SetAside,
+    closed: ClosedReplicas,
     /// Held while a replica is removed: from before it stops until the disk has it no more.
     removals: Arc<tokio::sync::Mutex<()>>,
     /// Grows when a shard comes.
@@ -126,7 +126,7 @@ impl Shards {
                 metadata,
                 task_settings,
                 shards: RwLock::default(),
-                aside: SetAside::default(),
+                closed: ClosedReplicas::default(),
                 removals: Arc::default(),
                 changes: watch::Sender::new(0),
                 leadership: watch::Sender::new(0),
@@ -163,7 +163,7 @@ impl Shards {
             let successor = shard.and_then(|shard| last.get(&Some(shard))).filter(|last| **last > replica.id);
             if let Some(successor) = successor {
                 let why = format!("replica {successor} has come in its place");
-                self.set_aside(replica.id, Aside { shard, why, is_lost: true });
+                self.mark_closed(replica.id, ClosedReplica { shard, why, is_lost: true });
             } else if let Err(error) = self.open_sound(directory, replica).await {
                 self.leave_closed(replica.id, shard, &error);
             }
@@ -186,7 +186,7 @@ impl Shards {
                 "; what it holds is not served: see `ottla unsafe-recover --accept-loss {replica}` (docs/operations.md)"
             )
         };
-        self.set_aside(replica, Aside { shard, why: format!("{error}{todo}"), is_lost });
+        self.mark_closed(replica, ClosedReplica { shard, why: format!("{error}{todo}"), is_lost });
     }
 
     async fn open_sound(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
@@ -262,7 +262,7 @@ impl Shards {
 
     /// Creates the shards that the metadata places here, now and whenever it changes.
     pub fn start(&self) {
-        let lost = self.0.aside.lost();
+        let lost = self.0.closed.lost();
         if !lost.is_empty() {
             self.0.metadata.report_lost(lost);
         }
@@ -318,12 +318,12 @@ impl Shards {
     }
 
     /// The replica does not run.
-    fn set_aside(&self, replica: ReplicaId, aside: Aside) {
-        tracing::error!(replica = replica.0, "left aside: {}", aside.why);
-        if aside.is_lost {
+    fn mark_closed(&self, replica: ReplicaId, closed: ClosedReplica) {
+        tracing::error!(replica = replica.0, "left aside: {}", closed.why);
+        if closed.is_lost {
             self.0.directories.values().for_each(|directory| directory.set_aside(replica));
         }
-        self.0.aside.insert(replica, aside);
+        self.0.closed.insert(replica, closed);
     }
 
     /// Stops a replica and shows its shard no longer; what is on the disk stays.
@@ -385,11 +385,11 @@ impl Shards {
             }
             self.close(shard.replica).await;
         }
-        if self.0.aside.is_lost(replica.id) {
+        if self.0.closed.is_lost(replica.id) {
             // It was to stay after all, and cannot.
             self.0.metadata.report_lost(vec![replica.id]);
         }
-        if self.0.aside.contains(replica.id) {
+        if self.0.closed.contains(replica.id) {
             return true;
         }
         let any = || self.0.directories.values().next().filter(|_| mutants::is_on(Bug::WipedReplicaVotes));
@@ -485,15 +485,15 @@ impl Shards {
 
     /// Replicas here that do not run while no other of their shard does.
     #[must_use]
-    pub fn closed(&self) -> Vec<(ReplicaId, Aside)> {
-        let runs = |aside: &Aside| aside.shard.is_some_and(|shard| self.get(shard).is_some());
-        self.0.aside.all().into_iter().filter(|(_, aside)| !runs(aside)).collect()
+    pub fn closed(&self) -> Vec<(ReplicaId, ClosedReplica)> {
+        let runs = |closed: &ClosedReplica| closed.shard.is_some_and(|shard| self.get(shard).is_some());
+        self.0.closed.all().into_iter().filter(|(_, closed)| !runs(closed)).collect()
     }
 
     /// True if this node's replica of a shard is there and does not run.
     #[must_use]
     pub fn is_closed(&self, shard: ShardId) -> bool {
-        self.closed().iter().any(|(_, aside)| aside.shard == Some(shard))
+        self.closed().iter().any(|(_, closed)| closed.shard == Some(shard))
     }
 
     /// How many replicas of this node are what: see [`RaftHost::roles`]; `closed` are those that could not be opened.
@@ -550,7 +550,7 @@ pub(crate) fn leader_known_to(shard: &Shard, image: &MetadataImage) -> Option<(N
 /// Tells whoever follows leadership that something about a shard changed.
 async fn follow(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
     let mut role = shard.role_changes();
-    let mut adopted = shard.published().changes();
+    let mut adopted = shard.read_view().changes();
     loop {
         leadership.send_modify(|version| *version += 1);
         tokio::select! {

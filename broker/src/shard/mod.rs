@@ -1,12 +1,13 @@
 //! One Raft group carrying many partitions: commands, apply, appender, manager. Sole caller of a Raft group beside `metadata`.
 
 pub(crate) mod answer;
+pub(crate) mod append_queue;
 mod appender;
-mod aside;
 pub mod clock;
+mod closed_replicas;
 pub mod command;
-mod copies;
 mod cut_points;
+pub(crate) mod data_waiters;
 pub mod epochs;
 #[cfg(test)]
 mod epochs_model_tests;
@@ -16,31 +17,30 @@ pub(crate) mod fake;
 pub(crate) mod fuzzing;
 pub mod group;
 mod handle;
+pub(crate) mod idempotence_fence;
 mod keys;
 mod lag_request;
 pub(crate) mod leader_clock;
 mod leadership;
 pub mod manager;
 pub mod metadata_view;
+mod min_isr;
 mod node_clocks;
 mod partition_ends;
-pub mod published;
-pub(crate) mod queue;
 mod read_barrier;
-mod rescue;
+pub mod read_view;
 mod rpc;
 mod rpc_service;
 mod set_clock;
 pub mod state;
 pub mod state_machine;
-pub(crate) mod sticky;
 pub(crate) mod tasks;
-pub(crate) mod watching;
+mod unsafe_recovery;
 
 pub use crate::codec::CodecError;
 /// What a shard of `__consumer_offsets` keeps per partition; pure, and known to the floors above by this name.
 pub use crate::coordinator::group::GroupStore;
-pub use aside::Aside;
+pub use closed_replicas::ClosedReplica;
 pub use handle::Shard;
 #[cfg(test)]
 pub(crate) use lag_request::PartitionEnds;
@@ -49,6 +49,6 @@ pub use leader_clock::ShardTime;
 pub(crate) use manager::leader_known_to;
 pub use manager::{OpenError, Shards, creation_of};
 pub use metadata_view::MetadataView;
-pub use rescue::rescue_machine;
 pub use rpc::{ElectionOutcome, SetClockOutcome};
 pub use tasks::LeaderTaskSettings;
+pub use unsafe_recovery::recovery_state_machine;

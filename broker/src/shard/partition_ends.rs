@@ -79,13 +79,13 @@ impl Shards {
 }
 
 async fn ends_of(shard: &Shard, id: PartitionId, at: &CommittedPosition) -> EndsAnswer {
-    let Some(cell) = shard.published().get(id) else { return EndsAnswer::NotLeader };
-    let marks = cell.marks();
+    let Some(view) = shard.read_view().get(id) else { return EndsAnswer::NotLeader };
+    let offsets = view.offsets();
     // Where the log start has passed the position, the first record that is left is a later one.
-    let is_cut_off = marks.log_start > at.position;
-    let first = at.position.max(marks.log_start);
-    let looks_up = first < marks.high_watermark && (at.needs_time || is_cut_off);
-    if at.known == Some(marks.high_watermark) && !looks_up {
+    let is_cut_off = offsets.log_start > at.position;
+    let first = at.position.max(offsets.log_start);
+    let looks_up = first < offsets.high_watermark && (at.needs_time || is_cut_off);
+    if at.known == Some(offsets.high_watermark) && !looks_up {
         return EndsAnswer::Unchanged;
     }
     let first_uncommitted_ms = match shard.directory() {
@@ -95,6 +95,6 @@ async fn ends_of(shard: &Shard, id: PartitionId, at: &CommittedPosition) -> Ends
         }
         _ => None,
     };
-    let (log_start, high_watermark, last_stable) = (marks.log_start, marks.high_watermark, marks.last_stable);
+    let (log_start, high_watermark, last_stable) = (offsets.log_start, offsets.high_watermark, offsets.last_stable);
     EndsAnswer::Ends(PartitionEnds { log_start, high_watermark, last_stable, first_uncommitted_ms })
 }

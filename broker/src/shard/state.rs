@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange};
 use super::epochs::EpochHistory;
-use super::sticky::{Sent, precedes};
+use super::idempotence_fence::{ProducerBatch, precedes};
 use crate::coordinator::group::{GroupStore, records};
 use crate::partition::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance};
 
@@ -433,13 +433,13 @@ impl ShardState {
 
     /// True if apply has seen everything of its producer that comes before a batch: it is the next one, or was seen itself and
     /// comes once more because its answer was lost, or the producer has begun a newer epoch since.
-    pub(crate) fn has_seen_all_before(&self, sent: &Sent) -> bool {
-        let partition = self.partitions.get(&sent.sender.partition);
-        let Some(known) = partition.and_then(|partition| partition.producers.get(sent.sender.producer)) else {
+    pub(crate) fn has_seen_all_before(&self, batch: &ProducerBatch) -> bool {
+        let partition = self.partitions.get(&batch.key.partition);
+        let Some(known) = partition.and_then(|partition| partition.producers.get(batch.key.producer)) else {
             return false;
         };
         let next = advance(known.last_sequence(), 1);
-        known.epoch > sent.epoch || (known.epoch == sent.epoch && !precedes(next, sent.sequence))
+        known.epoch > batch.epoch || (known.epoch == batch.epoch && !precedes(next, batch.sequence))
     }
 
     /// True if an intent with this metadata index may still change the partition.

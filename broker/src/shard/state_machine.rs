@@ -19,10 +19,10 @@ use parking_lot::Mutex;
 
 use super::command::AdoptedPartition;
 use super::cut_points::{CutPoint, CutPoints};
+use super::data_waiters::ANY_BYTES;
 use super::keys::{self, Key, PartitionValue, ShardValue};
-use super::published::{Marks, Published};
+use super::read_view::{LogOffsetSnapshot, ReadView};
 use super::state::{PartitionState, ShardState, Touched};
-use super::watching::ANY_BYTES;
 use crate::codec::CodecError;
 use crate::coordinator::group::GroupStore;
 use crate::partition::producer_state::ProducerTable;
@@ -63,7 +63,7 @@ impl LocalStorage for DirectoryStorage {
 /// One replica's state machine.
 pub struct ShardStateMachine {
     state: Arc<Mutex<ShardState>>,
-    published: Arc<Published>,
+    read_view: Arc<ReadView>,
     storage: Arc<dyn LocalStorage>,
     cut_points: Arc<Mutex<CutPoints>>,
     applied: RaftIndex,
@@ -85,7 +85,7 @@ impl ShardStateMachine {
         state.touched.extend(ids.into_iter().map(|id| (id, Touched { log_start_moved: true, ..Touched::default() })));
         let mut machine = Self {
             state: Arc::new(Mutex::new(state)),
-            published: Arc::default(),
+            read_view: Arc::default(),
             storage,
             cut_points: Arc::default(),
             applied: RaftIndex(0),
@@ -103,8 +103,8 @@ impl ShardStateMachine {
 
     /// What readers see.
     #[must_use]
-    pub fn published(&self) -> Arc<Published> {
-        self.published.clone()
+    pub fn read_view(&self) -> Arc<ReadView> {
+        self.read_view.clone()
     }
 
     /// Where the last cuts were taken.
@@ -153,13 +153,13 @@ impl StateMachine for ShardStateMachine {
                     if touched.log_start_moved {
                         log_starts.push((id, partition.log_start));
                     }
-                    updates.push((id, marks_of(partition), touched.appended_bytes, partition.groups.clone()));
+                    updates.push((id, offsets_of(partition), touched.appended_bytes, partition.groups.clone()));
                 }
             }
         }
         gone.iter().for_each(|id| self.storage.drop_partition(*id));
         log_starts.iter().for_each(|(id, log_start)| self.storage.set_log_start(*id, *log_start));
-        self.published.publish(updates, &gone);
+        self.read_view.publish(updates, &gone);
     }
 
     fn cut(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
@@ -219,8 +219,8 @@ impl StateMachine for ShardStateMachine {
     }
 }
 
-fn marks_of(partition: &PartitionState) -> Marks {
-    let mut marks = Marks {
+fn offsets_of(partition: &PartitionState) -> LogOffsetSnapshot {
+    let mut offsets = LogOffsetSnapshot {
         log_start: partition.log_start,
         high_watermark: partition.next_offset,
         last_stable: partition.last_stable(),
@@ -228,11 +228,11 @@ fn marks_of(partition: &PartitionState) -> Marks {
         epochs: partition.epochs.clone(),
     };
     if mutants::is_on(Bug::HwOneTooHigh) {
-        (marks.high_watermark, marks.last_stable) = (marks.high_watermark.plus(1), marks.last_stable.plus(1));
+        (offsets.high_watermark, offsets.last_stable) = (offsets.high_watermark.plus(1), offsets.last_stable.plus(1));
     } else if mutants::is_on(Bug::LsoOneTooLow) {
-        marks.last_stable = marks.last_stable.plus(-1).max(marks.log_start);
+        offsets.last_stable = offsets.last_stable.plus(-1).max(offsets.log_start);
     }
-    marks
+    offsets
 }
 
 /// Takes what changed since the last cut.

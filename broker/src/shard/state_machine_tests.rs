@@ -91,8 +91,8 @@ impl Replica {
         self.run(&Command::SetLogStart(vec![change]), vec![]).1
     }
 
-    fn marks(&self, index: i32) -> Option<Marks> {
-        self.machine.published.get(id(index)).map(|cell| cell.marks())
+    fn offsets(&self, index: i32) -> Option<LogOffsetSnapshot> {
+        self.machine.read_view.get(id(index)).map(|view| view.offsets())
     }
 }
 
@@ -127,7 +127,7 @@ fn an_adopt_of_a_dropped_partition_does_not_revive_it() {
     assert_eq!(replica.drop_partition(7, 0), ApplyReply::Changed(1));
     assert_eq!(replica.adopt(5, 0, 0), ApplyReply::Changed(0));
     assert_eq!(replica.adopt(7, 0, 0), ApplyReply::Changed(0));
-    assert!(replica.marks(0).is_none());
+    assert!(replica.offsets(0).is_none());
     assert_eq!(replica.append(0, batch(1, None)), BatchOutcome::Rejected(Rejection::NotCarried));
 }
 
@@ -158,7 +158,7 @@ fn the_epoch_is_base_plus_term_and_the_base_never_falls() {
     replica.adopt(6, 0, 3);
     replica.next.term = Term(4);
     let _ = replica.append(0, batch(2, None));
-    let epochs = replica.marks(0).unwrap().epochs;
+    let epochs = replica.offsets(0).unwrap().epochs;
     let starts: Vec<_> = epochs.starts().iter().map(|e| (e.epoch, e.start)).collect();
     assert_eq!(starts, [(LeaderEpoch(11), Offset(0)), (LeaderEpoch(14), Offset(2))]);
 }
@@ -172,7 +172,7 @@ fn a_rejected_batch_takes_no_offset_and_a_duplicate_answers_the_first_one() {
     assert_eq!(base(replica.append(0, batch(2, Some((7, 0, 3))))), 3);
     assert_eq!(base(replica.append(0, batch(3, Some((7, 0, 0))))), 0);
     assert_eq!(base(replica.append(0, batch(1, None))), 5);
-    assert_eq!(replica.marks(0).unwrap().high_watermark, Offset(6));
+    assert_eq!(replica.offsets(0).unwrap().high_watermark, Offset(6));
     assert_eq!(base(replica.append(0, batch(1, Some((7, 1, 0))))), 6);
     assert_eq!(replica.append(0, batch(1, Some((7, 0, 5)))), BatchOutcome::Rejected(Rejection::Fenced));
 }
@@ -206,9 +206,9 @@ fn nothing_is_shown_before_publish() {
     replica.adopt(5, 0, 0);
     let entry = replica.entry(&Command::Data(vec![BatchDecision::default()]), vec![(id(0), batch(2, None))]);
     let _ = replica.machine.apply(&entry);
-    assert_eq!(replica.marks(0).unwrap().high_watermark, Offset(0));
+    assert_eq!(replica.offsets(0).unwrap().high_watermark, Offset(0));
     replica.machine.publish();
-    assert_eq!(replica.marks(0).unwrap().high_watermark, Offset(2));
+    assert_eq!(replica.offsets(0).unwrap().high_watermark, Offset(2));
 }
 
 #[test]
@@ -407,8 +407,8 @@ proptest! {
                 prop_assert_eq!(base(outcomes[0]), offset);
             }
             for (p, known) in &model.partitions {
-                let marks = replica.marks(*p).unwrap();
-                prop_assert_eq!((marks.log_start.0, marks.high_watermark.0), (known.log_start, known.next));
+                let offsets = replica.offsets(*p).unwrap();
+                prop_assert_eq!((offsets.log_start.0, offsets.high_watermark.0), (known.log_start, known.next));
             }
         }
         let restored = restarted(checkpoint, &since_cut);
@@ -513,7 +513,7 @@ fn where_entries_are_lost_no_offset_is_given_again_and_producers_go_on() {
     replica.machine.publish();
     // The batch before it stood in what is gone: out of order, were the producer still known.
     assert_eq!(base(replica.append(0, batch(2, Some((7, 0, 5))))), 3 + OFFSETS_LOST);
-    let log_starts = [0, 1].map(|index| replica.marks(index).unwrap().log_start.0);
+    let log_starts = [0, 1].map(|index| replica.offsets(index).unwrap().log_start.0);
     assert_eq!(log_starts, [0, OFFSETS_LOST], "one that is not known to have been there begins behind it");
     assert_eq!(base(replica.append(1, batch(1, None))), OFFSETS_LOST);
     let state = whole(&replica.machine.state.lock());

@@ -183,7 +183,7 @@ impl Life {
     /// Log start and high watermark as the node shows them, if it carries the partition.
     pub(crate) fn marks(&self, id: PartitionId) -> Option<(i64, i64)> {
         let all = self.shards.all();
-        let shown = all.iter().find_map(|shard| shard.published().get(id).map(|cell| cell.marks()))?;
+        let shown = all.iter().find_map(|shard| shard.read_view().get(id).map(|view| view.offsets()))?;
         Some((shown.log_start.0, shown.high_watermark.0))
     }
 

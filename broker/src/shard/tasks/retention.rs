@@ -22,24 +22,24 @@ pub(super) async fn enforce_retention(shard: &Shard, image: &MetadataImage) -> R
     }
     let now_ms = shard.clock_for_expiry();
     let mut changes = Vec::new();
-    for cell in shard.published().all() {
-        let Some(topic) = image.topic_by_id(&cell.id.topic) else { continue };
-        if topic.config.cleanup_policy.compact || !topic.config.cleanup_policy.delete || cell.groups.is_some() {
+    for view in shard.read_view().all() {
+        let Some(topic) = image.topic_by_id(&view.id.topic) else { continue };
+        if topic.config.cleanup_policy.compact || !topic.config.cleanup_policy.delete || view.groups.is_some() {
             continue;
         }
         let cutoff_ms = topic.config.retention_ms.and_then(|keep_ms| now_ms.map(|now| now.saturating_sub(keep_ms)));
         let bytes_max = topic.config.retention_bytes.and_then(|bytes| u64::try_from(bytes).ok());
-        let marks = cell.marks();
-        if (cutoff_ms.is_none() && bytes_max.is_none()) || marks.log_start == marks.high_watermark {
+        let offsets = view.offsets();
+        if (cutoff_ms.is_none() && bytes_max.is_none()) || offsets.log_start == offsets.high_watermark {
             continue;
         }
-        let up_to = marks.high_watermark;
-        match directory.retention_point(shard.extent(cell.id), up_to, cutoff_ms, bytes_max).await {
+        let up_to = offsets.high_watermark;
+        match directory.retention_point(shard.extent(view.id), up_to, cutoff_ms, bytes_max).await {
             Ok(Some(offset)) => {
-                changes.push(LogStartChange { id: cell.id, offset, reason: LogStartReason::Retention });
+                changes.push(LogStartChange { id: view.id, offset, reason: LogStartReason::Retention });
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!("partition={}: retention cannot read: {error}", cell.id),
+            Err(error) => tracing::warn!("partition={}: retention cannot read: {error}", view.id),
         }
     }
     set_log_starts(shard, changes).await
@@ -58,11 +58,11 @@ pub(super) async fn follow_checkpoint(shard: &Shard) -> Result<(), PartitionErro
         covered.map(|point| point.ends.iter().copied().collect()).unwrap_or_default()
     };
     let mut changes = Vec::new();
-    for cell in shard.published().all() {
-        if let Some(end) = ends.get(&cell.id)
-            && *end > cell.marks().log_start
+    for view in shard.read_view().all() {
+        if let Some(end) = ends.get(&view.id)
+            && *end > view.offsets().log_start
         {
-            changes.push(LogStartChange { id: cell.id, offset: *end, reason: LogStartReason::Checkpointed });
+            changes.push(LogStartChange { id: view.id, offset: *end, reason: LogStartReason::Checkpointed });
         }
     }
     set_log_starts(shard, changes).await

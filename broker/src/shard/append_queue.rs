@@ -1,8 +1,9 @@
-//! What waits for a shard's next entry, and which of it goes into that entry. Pure: told the time, tells what to propose.
+//! The append queue: batches and commands that wait for a shard's next entry, and how that entry is packed. Pure: the time is
+//! an argument, the entry to propose the result.
 //!
 //! Natural batching: while one entry is being flushed the next one fills; everything that waits goes into ONE entry of at
 //! most 1 MiB, or one batch. Bounded in bytes. Batches of one partition never overtake each other; those of a partition that
-//! is not adopted yet wait in their place without holding up others.
+//! is not adopted yet keep their place without holding up others.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -15,8 +16,8 @@ use tokio::sync::oneshot;
 
 use super::answer::{AnswerSender, BatchAnswer};
 use super::command::{BATCHES_PER_ENTRY_MAX, BatchDecision, Command};
+use super::idempotence_fence::{IdempotenceFence, ProducerBatch};
 use super::state::ApplyReply;
-use super::sticky::{Refusals, Sent};
 use crate::partition::{AppendError, ConnectionId, PartitionError};
 
 /// An entry holds at most this many bytes of batches, or one batch.
@@ -33,52 +34,52 @@ pub(crate) struct QueuedBatch {
     pub(crate) partition: PartitionId,
     pub(crate) data: Bytes,
     pub(crate) decision: BatchDecision,
-    /// Idempotent batches of clients only; its arrival number is given by [`Queue::push`].
-    pub(crate) sent: Option<Sent>,
-    /// When whoever waits gives up.
+    /// Idempotent batches of clients only; the arrival number is given by [`AppendQueue::push`].
+    pub(crate) producer_batch: Option<ProducerBatch>,
+    /// When the caller stops waiting.
     pub(crate) deadline: Instant,
-    /// How many voters must have synced it before it is answered, if that is more than Raft needs.
-    pub(crate) copies: usize,
-    /// Whoever sent it knows that the shard carries the partition; apply judges in any case.
+    /// How many voters must have synced the batch before it is acknowledged, if that is more than Raft needs.
+    pub(crate) required_in_sync: usize,
+    /// The caller has seen that the shard carries the partition; apply judges in any case.
     pub(crate) adopted: bool,
     pub(crate) answer: AnswerSender,
 }
 
 impl QueuedBatch {
-    /// Answers; whoever asked may have gone.
+    /// Answers the caller, which may have gone.
     pub(crate) fn finish(self, answer: BatchAnswer) {
         self.answer.send(answer);
     }
 }
 
-/// A command other than data, and who waits for it.
+/// A command other than data, and the channel of the caller that waits for it.
 #[derive(Debug)]
 pub(crate) struct QueuedCommand {
     pub(crate) command: Command,
     pub(crate) answer: oneshot::Sender<Result<ApplyReply, PartitionError>>,
 }
 
-/// What waits for a shard's next entry.
+/// The batches and commands that wait for a shard's next entry.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub(crate) struct AppendQueue {
     batches: VecDeque<QueuedBatch>,
     commands: VecDeque<QueuedCommand>,
     bytes: usize,
     arrivals: u64,
-    refusals: Refusals,
+    fence: IdempotenceFence,
     stopped: bool,
 }
 
 /// The batches of one entry, grouped by partition.
 #[derive(Debug, Default)]
-pub(crate) struct Packed {
+pub(crate) struct PackedEntry {
     pub(crate) batches: Vec<QueuedBatch>,
     /// Earliest deadline of a batch that waits for an adoption.
     pub(crate) next_deadline: Option<Instant>,
 }
 
-impl Packed {
-    /// Takes the entry's batches and their decisions; who waits for them stays.
+impl PackedEntry {
+    /// Takes the entry's batches and their decisions; the channels of their callers stay.
     pub(crate) fn take_entry(&mut self) -> (Command, Batches) {
         let decisions = self.batches.iter_mut().map(|batch| std::mem::take(&mut batch.decision)).collect();
         let to_entry =
@@ -86,7 +87,7 @@ impl Packed {
         (Command::Data(decisions), self.batches.iter_mut().map(to_entry).collect())
     }
 
-    /// Groups by partition; the order within a partition is kept. Batches are moved once, however they came.
+    /// Groups by partition; the order within a partition is kept. Each batch is moved once, in whatever order they came.
     fn group(&mut self) {
         if self.batches.is_sorted_by_key(|batch| batch.partition) {
             return;
@@ -99,10 +100,10 @@ impl Packed {
     }
 }
 
-impl Queue {
-    /// Adds a batch behind all others; refused if too much waits already.
+impl AppendQueue {
+    /// Adds a batch behind all others; refuses it if the queue is full.
     pub(crate) fn push(&mut self, mut batch: QueuedBatch) {
-        self.number(batch.sent.as_mut());
+        self.number(batch.producer_batch.as_mut());
         if self.stopped {
             return self.refuse(batch, PartitionError::NotLeaderOrFollower.into());
         }
@@ -114,29 +115,29 @@ impl Queue {
         self.batches.push_back(batch);
     }
 
-    /// Refuses a batch that is not to be queued at all.
-    pub(crate) fn turn_away(&mut self, mut batch: QueuedBatch, error: AppendError) {
-        self.number(batch.sent.as_mut());
+    /// Refuses a batch that is not queued.
+    pub(crate) fn refuse_unqueued(&mut self, mut batch: QueuedBatch, error: AppendError) {
+        self.number(batch.producer_batch.as_mut());
         self.refuse(batch, error);
     }
 
-    /// Remembers a refusal of a batch that never came here.
-    pub(crate) fn was_refused(&mut self, mut sent: Sent, error: &AppendError) {
-        self.number(Some(&mut sent));
-        self.refusals.refuse(&sent, error);
+    /// Remembers the refusal of a batch that never reached the queue.
+    pub(crate) fn note_refusal(&mut self, mut producer_batch: ProducerBatch, error: &AppendError) {
+        self.number(Some(&mut producer_batch));
+        self.fence.refuse(&producer_batch, error);
     }
 
-    fn number(&mut self, sent: Option<&mut Sent>) {
+    fn number(&mut self, producer_batch: Option<&mut ProducerBatch>) {
         self.arrivals += 1;
-        if let Some(sent) = sent {
-            sent.arrival = self.arrivals;
+        if let Some(producer_batch) = producer_batch {
+            producer_batch.arrival = self.arrivals;
         }
     }
 
-    /// Answers a batch with an error that sticks if it is retriable.
+    /// Answers a batch with an error; a retriable one is remembered by the fence.
     pub(crate) fn refuse(&mut self, batch: QueuedBatch, error: AppendError) {
-        if let Some(sent) = &batch.sent {
-            self.refusals.refuse(sent, &error);
+        if let Some(producer_batch) = &batch.producer_batch {
+            self.fence.refuse(producer_batch, &error);
         }
         batch.finish(Err(error));
     }
@@ -154,21 +155,21 @@ impl Queue {
         self.commands.pop_front()
     }
 
-    /// Bytes of batches that wait.
+    /// Bytes of the queued batches.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes the next entry's batches, of `bytes_max` or one batch. Batches of partitions that are not `adopted` stay,
-    /// until their deadline; those of whose producer apply has `seen_all_before` are not held back by refusals.
+    /// Takes the next entry's batches: up to `bytes_max`, or one batch. Batches of partitions that are not `adopted` stay,
+    /// until their deadline; a batch is not held back by a refusal if apply has `seen_all_before` it of its producer.
     pub(crate) fn pack(
         &mut self,
         now: Instant,
         bytes_max: usize,
         adopted: impl Fn(PartitionId) -> bool,
-        seen_all_before: impl Fn(&Sent) -> bool,
-    ) -> Packed {
-        let mut packed = Packed::default();
+        seen_all_before: impl Fn(&ProducerBatch) -> bool,
+    ) -> PackedEntry {
+        let mut packed = PackedEntry::default();
         let (mut held, mut held_partitions) = (Vec::new(), BTreeSet::new());
         let mut entry_bytes = 0;
         while let Some(next) = self.batches.front() {
@@ -179,8 +180,8 @@ impl Queue {
             }
             let Some(batch) = self.batches.pop_front() else { break };
             self.bytes -= batch.data.len();
-            if let Some(sent) = &batch.sent
-                && let Err(error) = self.refusals.admit(sent, &seen_all_before)
+            if let Some(producer_batch) = &batch.producer_batch
+                && let Err(error) = self.fence.admit(producer_batch, &seen_all_before)
             {
                 batch.finish(Err(error));
                 continue;
@@ -211,7 +212,7 @@ impl Queue {
         packed
     }
 
-    /// Refuses everything that waits: this node does not lead any more.
+    /// Refuses everything that is queued: this node does not lead any more.
     pub(crate) fn refuse_all(&mut self, error: &PartitionError) {
         self.bytes = 0;
         for batch in std::mem::take(&mut self.batches) {
@@ -222,21 +223,21 @@ impl Queue {
         }
     }
 
-    /// Nothing is taken any more.
+    /// Refuses everything from now on.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
         self.refuse_all(&PartitionError::NotLeaderOrFollower);
     }
 
-    /// Forgets the refusals of a connection that is closed, and refuses what waits behind them: it would find a gap, and what
-    /// its sender sends again comes on another connection.
+    /// Drops the refusals of a connection that is closed, and refuses what is queued behind them: it would find a gap, and the
+    /// producer sends its retries on another connection.
     pub(crate) fn close(&mut self, connection: ConnectionId) {
-        if !self.refusals.concern(connection) {
+        if !self.fence.has_refusals_of(connection) {
             return;
         }
         for batch in std::mem::take(&mut self.batches) {
-            let of_it = batch.sent.filter(|sent| sent.sender.connection == connection);
-            match of_it.and_then(|sent| self.refusals.admit(&sent, |_| false).err()) {
+            let of_it = batch.producer_batch.filter(|producer_batch| producer_batch.key.connection == connection);
+            match of_it.and_then(|producer_batch| self.fence.admit(&producer_batch, |_| false).err()) {
                 Some(error) => {
                     self.bytes -= batch.data.len();
                     batch.finish(Err(error));
@@ -244,7 +245,7 @@ impl Queue {
                 None => self.batches.push_back(batch),
             }
         }
-        self.refusals.close(connection);
+        self.fence.close(connection);
     }
 }
 
@@ -253,7 +254,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::shard::answer::{self, AnswerReceiver};
-    use crate::shard::sticky::Sender;
+    use crate::shard::idempotence_fence::ProducerKey;
     use ottla_protocol::ids::ProducerId;
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -264,9 +265,9 @@ mod tests {
 
     fn batch(index: i32, bytes: usize, sequence: Option<i32>) -> (QueuedBatch, AnswerReceiver) {
         let (answer, receiver) = answer::channel();
-        let sent = sequence.map(|sequence| {
-            let sender = Sender { connection: ConnectionId(1), producer: ProducerId(1), partition: id(index) };
-            Sent { sender, epoch: 0, sequence, arrival: 0 }
+        let producer_batch = sequence.map(|sequence| {
+            let key = ProducerKey { connection: ConnectionId(1), producer: ProducerId(1), partition: id(index) };
+            ProducerBatch { key, epoch: 0, sequence, arrival: 0 }
         });
         let data = Bytes::from(vec![0; bytes]);
         let decision = BatchDecision::default();
@@ -275,9 +276,9 @@ mod tests {
                 partition: id(index),
                 data,
                 decision,
-                sent,
+                producer_batch,
                 deadline: Instant(100),
-                copies: 0,
+                required_in_sync: 0,
                 adopted: false,
                 answer,
             },
@@ -287,7 +288,7 @@ mod tests {
 
     #[test]
     fn everything_that_waits_goes_into_one_entry_up_to_a_mebibyte() {
-        let mut queue = Queue::default();
+        let mut queue = AppendQueue::default();
         for _ in 0..3 {
             queue.push(batch(0, 400_000, None).0);
         }
@@ -298,7 +299,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_no_larger_than_what_a_segment_holds() {
-        let mut queue = Queue::default();
+        let mut queue = AppendQueue::default();
         (0..5).for_each(|_| queue.push(batch(0, 300_000, None).0));
         let mut counts =
             std::iter::from_fn(|| Some(queue.pack(Instant(0), 900_000, |_| true, |_| false).batches.len()));
@@ -307,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_batch_above_the_limit_goes_alone() {
-        let mut queue = Queue::default();
+        let mut queue = AppendQueue::default();
         queue.push(batch(0, 10, None).0);
         queue.push(batch(0, 3 * ENTRY_BYTES_MAX, None).0);
         queue.push(batch(0, 10, None).0);
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn too_many_bytes_are_refused_and_what_follows_of_that_producer_too() {
-        let mut queue = Queue::default();
+        let mut queue = AppendQueue::default();
         queue.push(batch(0, QUEUE_BYTES_MAX, None).0);
         let (refused, mut answer) = batch(1, 1, Some(5));
         queue.push(refused);
@@ -335,7 +336,7 @@ mod tests {
 
     #[test]
     fn what_waits_behind_a_refusal_does_not_outlive_its_connection() {
-        let mut queue = Queue::default();
+        let mut queue = AppendQueue::default();
         queue.push(batch(1, 1, Some(5)).0);
         let mut packed = queue.pack(Instant(0), usize::MAX, |_| true, |_| false);
         let (behind, mut answer) = batch(1, 1, Some(6));
@@ -351,7 +352,7 @@ mod tests {
 
     #[test]
     fn batches_of_a_partition_that_is_not_adopted_wait_in_order_and_hold_up_nobody() {
-        let mut queue = Queue::default();
+        let mut queue = AppendQueue::default();
         let (late, mut answer) = batch(1, 1, None);
         queue.push(late);
         queue.push(batch(0, 2, None).0);
@@ -367,7 +368,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_too_long_for_an_adoption_is_told() {
-        let mut queue = Queue::default();
+        let mut queue = AppendQueue::default();
         let (late, mut answer) = batch(1, 1, None);
         queue.push(late);
         assert!(queue.pack(Instant(100), usize::MAX, |_| false, |_| false).batches.is_empty());
@@ -378,7 +379,7 @@ mod tests {
         /// Whatever comes in whatever order: entries keep each partition's order, stay within the limit, lose nothing.
         #[test]
         fn entries_keep_the_order_of_each_partition(sizes in proptest::collection::vec((0..4i32, 1usize..700_000), 1..40), adopted_from in 0usize..40) {
-            let mut queue = Queue::default();
+            let mut queue = AppendQueue::default();
             let mut expected: Vec<Vec<usize>> = vec![Vec::new(); 4];
             for (index, bytes) in &sizes {
                 queue.push(batch(*index, *bytes, None).0);

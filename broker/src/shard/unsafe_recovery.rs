@@ -1,6 +1,6 @@
-//! The state machine of a replica that goes on without what it lost, as the tools of an operator run it while the node is down.
+//! The state machine of a replica that goes on without the entries it lost, for `ottla unsafe-recover` while the node is down.
 //!
-//! May not know: why, and whether it is done or only looked at.
+//! May not know: why entries are lost, and whether the recovery is carried out or only shown.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use super::manager::{OpenError, creation_of};
 use super::state_machine::{DirectoryStorage, ShardStateMachine, restore};
 use crate::metadata::{MetadataImage, ShardId};
 
-/// The machine over what the checkpoint holds of a replica.
+/// The state machine over what the checkpoint holds of a replica.
 ///
 /// # Errors
-/// When what it recorded, or its checkpoint, cannot be read.
-pub fn rescue_machine(
+/// When the replica's creation record or its checkpoint cannot be read.
+pub fn recovery_state_machine(
     directory: &Arc<DataDir>,
     recovered: &RecoveredReplica,
     image: &MetadataImage,

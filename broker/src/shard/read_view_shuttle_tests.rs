@@ -1,7 +1,7 @@
 //! Waiters of partitions under many orders of the threads: `cargo test -p ottla-broker --features shuttle shuttle_`.
 //!
 //! Whoever waits for bytes that come is woken (shuttle takes a wait for ever for a deadlock), not before they are shown,
-//! and a session's watch neither misses a change nor counts one twice.
+//! and a session's feed neither misses a change nor counts one twice.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,58 +19,58 @@ fn id(index: i32) -> PartitionId {
 }
 
 /// Every offset is ten bytes.
-fn show(published: &Published, index: i32, high_watermark: i64, bytes: u64) {
+fn show(read_view: &ReadView, index: i32, high_watermark: i64, bytes: u64) {
     let end = Offset(high_watermark);
-    let marks = Marks { high_watermark: end, last_stable: end, ..Marks::default() };
-    published.publish(vec![(id(index), marks, bytes, None)], &[]);
+    let offsets = LogOffsetSnapshot { high_watermark: end, last_stable: end, ..LogOffsetSnapshot::default() };
+    read_view.publish(vec![(id(index), offsets, bytes, None)], &[]);
 }
 
-fn two_partitions() -> (Arc<Published>, Vec<Arc<PartitionCell>>) {
-    let published = Arc::new(Published::default());
-    (0..2).for_each(|index| show(&published, index, 0, 0));
-    let cells = (0..2).filter_map(|index| published.get(id(index))).collect();
-    (published, cells)
+fn two_partitions() -> (Arc<ReadView>, Vec<Arc<PartitionReadView>>) {
+    let read_view = Arc::new(ReadView::default());
+    (0..2).for_each(|index| show(&read_view, index, 0, 0));
+    let views = (0..2).filter_map(|index| read_view.get(id(index))).collect();
+    (read_view, views)
 }
 
 /// Both partitions grow to two offsets, each on a thread of its own.
-fn grow(published: &Arc<Published>) -> Vec<thread::JoinHandle<()>> {
+fn grow(read_view: &Arc<ReadView>) -> Vec<thread::JoinHandle<()>> {
     (0..2)
         .map(|index| {
-            let published = Arc::clone(published);
-            thread::spawn(move || (1..=2).for_each(|end| show(&published, index, end, 10)))
+            let read_view = Arc::clone(read_view);
+            thread::spawn(move || (1..=2).for_each(|end| show(&read_view, index, end, 10)))
         })
         .collect()
 }
 
-fn bytes_shown(cells: &[Arc<PartitionCell>]) -> i64 {
-    cells.iter().map(|cell| cell.marks().high_watermark.0 * 10).sum()
+fn bytes_shown(views: &[Arc<PartitionReadView>]) -> i64 {
+    views.iter().map(|view| view.offsets().high_watermark.0 * 10).sum()
 }
 
 /// As the long poll does it: registers, counts what is there, waits.
 fn long_poll(goes: bool) {
-    let (published, cells) = two_partitions();
+    let (read_view, views) = two_partitions();
     let poller = {
-        let cells = cells.clone();
+        let views = views.clone();
         thread::spawn(move || {
             let (waiter, woken) = DataWaiter::new(40);
-            for cell in &cells {
-                if !cell.register(&waiter) {
+            for view in &views {
+                if !view.register(&waiter) {
                     return;
                 }
             }
-            let there = bytes_shown(&cells);
+            let there = bytes_shown(&views);
             if there == 0 || !waiter.credit(there.unsigned_abs()) {
                 assert!(future::block_on(woken).is_ok());
             }
             // What came while it was counted may count twice, which wakes early, but never for nothing.
-            assert!(goes || bytes_shown(&cells) >= 20, "woken with {} bytes", bytes_shown(&cells));
-            cells.iter().for_each(|cell| cell.unregister(&waiter));
+            assert!(goes || bytes_shown(&views) >= 20, "woken with {} bytes", bytes_shown(&views));
+            views.iter().for_each(|view| view.unregister(&waiter));
         })
     };
-    let growing = grow(&published);
+    let growing = grow(&read_view);
     let going = goes.then(|| {
-        let published = Arc::clone(&published);
-        thread::spawn(move || published.publish(Vec::new(), &[id(1)]))
+        let read_view = Arc::clone(&read_view);
+        thread::spawn(move || read_view.publish(Vec::new(), &[id(1)]))
     });
     poller.join().unwrap();
     growing.into_iter().chain(going).for_each(|thread| thread.join().unwrap());
@@ -78,36 +78,36 @@ fn long_poll(goes: bool) {
 
 /// As a session does it: takes what changed, looks at it, waits for more, until all of it was seen.
 fn session() {
-    let (published, cells) = two_partitions();
-    let watch = Arc::new(Watch::default());
-    let watched: Vec<_> = cells.iter().zip(0..).filter_map(|(cell, slot)| cell.watch(&watch, slot)).collect();
+    let (read_view, views) = two_partitions();
+    let feed = Arc::new(ChangeFeed::default());
+    let subscribed: Vec<_> = views.iter().zip(0..).filter_map(|(view, slot)| view.subscribe(&feed, slot)).collect();
     let poller = {
-        let (cells, watch) = (cells.clone(), Arc::clone(&watch));
+        let (views, feed) = (views.clone(), Arc::clone(&feed));
         thread::spawn(move || {
             let mut seen = [0_i64; 2];
             for turn in 0.. {
-                let changed: BTreeSet<u64> = watch.take_changed();
+                let changed: BTreeSet<u64> = feed.take_changed();
                 assert!(turn == 0 || !changed.is_empty(), "woken for nothing");
                 for slot in changed {
                     let slot = usize::try_from(slot).unwrap();
-                    seen[slot] = cells[slot].marks().high_watermark.0;
+                    seen[slot] = views[slot].offsets().high_watermark.0;
                 }
                 if seen == [2, 2] {
                     break;
                 }
                 let (waiter, woken) = DataWaiter::new(10);
-                watch.tell(&waiter);
+                feed.attach(&waiter);
                 assert!(future::block_on(woken).is_ok());
             }
         })
     };
-    grow(&published).into_iter().for_each(|thread| thread.join().unwrap());
+    grow(&read_view).into_iter().for_each(|thread| thread.join().unwrap());
     poller.join().unwrap();
-    // It may have read marks whose change it had not been told of yet.
-    drop(watch.take_changed());
-    drop(watched);
-    show(&published, 0, 3, 10);
-    assert!(watch.take_changed().is_empty(), "watched no longer");
+    // It may have read offsets whose change it had not been told of yet.
+    drop(feed.take_changed());
+    drop(subscribed);
+    show(&read_view, 0, 3, 10);
+    assert!(feed.take_changed().is_empty(), "subscribed no longer");
 }
 
 #[test]
