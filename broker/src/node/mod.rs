@@ -32,7 +32,7 @@ pub use rescue::{Fate, Losses, RescueError, Rescued, rescue};
 use crate::admin::readiness::{Phase, Readiness};
 use crate::admin::{Admin, AdminState};
 use crate::config::Config;
-use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
+use crate::coordinator::group::{GroupSettings, Groups, PartitionWriter};
 use crate::coordinator::lag::Lags;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::limits::ConnectionLimits;
@@ -288,8 +288,8 @@ impl Floors {
         readiness.enter(Phase::Joining, "waiting for leaders of the shards", 1, 2);
         wait_for_leaders(config, &metadata, &shards).await;
         let partitions = Partitions::new(shards.clone());
-        let journal = PartitionJournal::start(Arc::new(metadata.clone()), partitions.clone());
-        let groups = Groups::new(GroupSettings::from(config.as_ref()), journal);
+        let log = PartitionWriter::start(Arc::new(metadata.clone()), partitions.clone());
+        let groups = Groups::new(GroupSettings::from(config.as_ref()), log);
         Ok(Self { metadata, shards, partitions, groups, directories })
     }
 

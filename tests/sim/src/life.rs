@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_broker::config::{Config, LivenessConfig, TopicConfig};
-use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
+use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionWriter};
 use ottla_broker::coordinator::lag::Lags;
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{
@@ -244,7 +244,7 @@ impl Life {
         shards.open(carrying.map(|replica| (&directory, replica))).await;
         shards.start();
         let partitions = Partitions::new(shards.clone());
-        let groups = Groups::new(group_settings(), PartitionJournal::start(registry, partitions.clone()));
+        let groups = Groups::new(group_settings(), PartitionWriter::start(registry, partitions.clone()));
         let known = Directory { id: directory.directory_id(), path: PATH.into(), data: directory.clone() };
         let domain = Domain {
             metadata: metadata.clone(),

@@ -1,4 +1,4 @@
-//! One live group with what it still waits for: its machine runs ahead of its records, its answers do not.
+//! One live group and its pending records: its state machine runs ahead of its records, its answers do not.
 //!
 //! Invariant: an answer given after a record leaves only once that record, and all before it, are applied.
 
@@ -8,7 +8,7 @@ use ottla_storage::env::mutants::{self, Bug};
 
 use crate::coordinator::group::classic::{Answer, Group, RequestId};
 
-/// A membership record on its way, and the answers that wait for it.
+/// A membership record that is not applied yet, and the answers that wait for it.
 #[derive(Debug)]
 struct Pending {
     sequence: u64,
@@ -18,16 +18,16 @@ struct Pending {
 
 /// A live group.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct LiveGroup {
     pub(super) machine: Group,
     pending: VecDeque<Pending>,
-    /// When the machine is next to be ticked, as entered in the owner's table.
+    /// When the state machine is next to be ticked, as entered in the coordinator's deadlines.
     pub(super) deadline_ms: Option<i64>,
-    /// A record could not be written: the machine is thrown away once nothing is under way.
+    /// A record could not be written: the state machine is dropped once no record is pending.
     pub(super) failed: bool,
 }
 
-impl Slot {
+impl LiveGroup {
     pub(super) fn new(machine: Group) -> Self {
         Self { machine, pending: VecDeque::new(), deadline_ms: None, failed: false }
     }
@@ -37,7 +37,7 @@ impl Slot {
         self.pending.push_back(Pending { sequence, applied: false, answers: Vec::new() });
     }
 
-    /// Holds the answer back while a record is under way, else gives it back to be sent.
+    /// Holds the answer back while a record is pending, else returns it to be sent.
     pub(super) fn hold(&mut self, request: RequestId, answer: Answer) -> Option<Answer> {
         match self.pending.back_mut() {
             Some(last) if !mutants::is_on(Bug::MembershipAnsweredEarly) => {
@@ -48,7 +48,7 @@ impl Slot {
         }
     }
 
-    /// A record is applied: the answers that may leave now.
+    /// A record is applied: returns the answers that may be sent now.
     pub(super) fn applied(&mut self, sequence: u64) -> Vec<(RequestId, Answer)> {
         if let Some(pending) = self.pending.iter_mut().find(|pending| pending.sequence == sequence) {
             pending.applied = true;
@@ -60,7 +60,7 @@ impl Slot {
         free
     }
 
-    /// A record will not be applied: the requests whose answers were false. What is under way is still awaited.
+    /// A record will not be applied: returns the requests whose answers depended on it. Other pending records are still awaited.
     pub(super) fn fail(&mut self, sequence: u64) -> Vec<RequestId> {
         self.failed = true;
         let mut held = Vec::new();
@@ -74,7 +74,7 @@ impl Slot {
         held
     }
 
-    /// True while a record is under way.
+    /// True while a record is pending.
     pub(super) fn is_writing(&self) -> bool {
         !self.pending.is_empty()
     }

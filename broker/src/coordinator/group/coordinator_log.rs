@@ -1,6 +1,7 @@
-//! What the coordinator needs of the floors below: the partitions of `__consumer_offsets`, and which topics exist.
+//! What the coordinator needs of the partitions of `__consumer_offsets` (Kafka's PartitionWriter and more), and of the metadata
+//! about topics.
 //!
-//! A trait, so that the runtime can be tested without shards. [`PartitionJournal`](super::PartitionJournal) is the real one.
+//! A trait, so that the runtime can be tested without shards. [`PartitionWriter`](super::PartitionWriter) is the real one.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -23,24 +24,24 @@ pub type AppendFuture = BoxFuture<'static, Result<(), AppendError>>;
 /// The time by which a partition's records are stamped and expire: the shard clock of design section 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionClock {
-    /// Milliseconds since 1970; falls only when an operator sets it, whoever leads.
+    /// Milliseconds since 1970; falls only when an operator sets it, whichever node leads.
     pub now_ms: i64,
     /// The time by which something may expire; none while no time is certain.
     pub for_expiry_ms: Option<i64>,
 }
 
-/// The floors below, as the coordinator sees them.
-pub trait Journal: Debug + Send + Sync + 'static {
+/// The log of the coordinator: `__consumer_offsets`, and the metadata about topics.
+pub trait CoordinatorLog: Debug + Send + Sync + 'static {
     /// The feature level in force: which formats may be written.
     fn level(&self) -> FeatureLevel;
 
     /// Number of partitions of the topic, existing or to be.
     fn partition_count(&self) -> i32;
 
-    /// The epoch under which this node leads and serves a partition; none where it does not.
+    /// The epoch in which this node leads and serves a partition; none where it does not.
     fn leader_epoch(&self, partition: i32) -> Option<LeaderEpoch>;
 
-    /// Changes whenever some [`Journal::leader_epoch`] may have changed.
+    /// Changes whenever some [`CoordinatorLog::leader_epoch`] may have changed.
     fn leadership_changes(&self) -> watch::Receiver<u64>;
 
     /// Changes whenever a topic was deleted.
@@ -61,14 +62,14 @@ pub trait Journal: Debug + Send + Sync + 'static {
     /// Waits until what this node has applied is current.
     fn read_index(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;
 
-    /// Those of `topics` that certainly do not exist any more (under that id, unless it is nil).
-    fn gone(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>>;
+    /// Those of `topics` that are certainly deleted (under that id, unless it is nil).
+    fn deleted_topics(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>>;
 
     /// Creates the topic unless it exists.
     fn ensure_topic(&self) -> BoxFuture<'static, Result<(), GroupError>>;
 }
 
-/// What an append's failure is to whoever asked for it.
+/// The group error for a failed append.
 pub(super) fn append_refusal(error: &AppendError) -> GroupError {
     match error {
         AppendError::Partition(error) => partition_refusal(error),
@@ -90,7 +91,7 @@ pub(super) fn append_refusal(error: &AppendError) -> GroupError {
     }
 }
 
-/// What a partition's refusal is to whoever asked the coordinator.
+/// The group error for a refusal of the partition.
 pub(super) fn partition_refusal(error: &PartitionError) -> GroupError {
     match error {
         PartitionError::UnknownTopicOrPartition

@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::subscription;
 use crate::coordinator::group::classic::{Join, JoinAnswer, MemberRef, Sync};
+use crate::coordinator::group::coordinator_log::{AppendFuture, CoordinatorLog, PartitionClock};
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::journal::{AppendFuture, Journal, PartitionClock};
-use crate::coordinator::group::owner::{Commit, NewOffset};
+use crate::coordinator::group::partition_coordinator::{Commit, NewOffset};
 use crate::coordinator::group::runtime::{GroupSettings, Groups};
 use crate::coordinator::group::store::GroupStore;
 use crate::metadata::{FeatureLevel, Levels};
@@ -28,22 +28,22 @@ type Queued = (Bytes, Bytes, oneshot::Sender<Result<(), AppendError>>);
 
 /// How the log behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Log {
+pub(super) enum LogState {
     Applies,
     /// Takes batches and does nothing with them.
-    Stands,
+    Stalls,
     /// Refuses before anything is written.
     Refuses,
 }
 
 #[derive(Debug)]
-pub(super) struct FakeJournal {
+pub(super) struct FakeLog {
     pub(super) store: Arc<Mutex<GroupStore>>,
     epoch: Mutex<Option<i32>>,
     last_epoch: Mutex<i32>,
     leadership: watch::Sender<u64>,
     deletions: watch::Sender<u64>,
-    log: watch::Sender<Log>,
+    state: watch::Sender<LogState>,
     queue: mpsc::UnboundedSender<Queued>,
     deleted: Mutex<Vec<String>>,
     pub(super) read_indexes: Mutex<usize>,
@@ -52,25 +52,25 @@ pub(super) struct FakeJournal {
     pub(super) written: Arc<Mutex<Vec<Bytes>>>,
 }
 
-impl FakeJournal {
+impl FakeLog {
     pub(super) fn start() -> Arc<Self> {
         let (queue, queued) = mpsc::unbounded_channel();
-        let journal = Arc::new(Self {
+        let log = Arc::new(Self {
             store: Arc::default(),
             epoch: Mutex::new(Some(1)),
             last_epoch: Mutex::new(1),
             leadership: watch::Sender::new(0),
             deletions: watch::Sender::new(0),
-            log: watch::Sender::new(Log::Applies),
+            state: watch::Sender::new(LogState::Applies),
             queue,
             deleted: Mutex::default(),
             read_indexes: Mutex::default(),
             level: Mutex::new(Levels::OWN.newest),
             written: Arc::default(),
         });
-        let (store, written) = (journal.store.clone(), journal.written.clone());
-        rt::spawn(apply_in_order(store, written, queued, journal.log.subscribe()));
-        journal
+        let (store, written) = (log.store.clone(), log.written.clone());
+        rt::spawn(apply_in_order(store, written, queued, log.state.subscribe()));
+        log
     }
 
     pub(super) fn lose_leadership(&self) {
@@ -85,8 +85,8 @@ impl FakeJournal {
         self.leadership.send_modify(|version| *version += 1);
     }
 
-    pub(super) fn log_now(&self, log: Log) {
-        self.log.send_replace(log);
+    pub(super) fn set_state(&self, state: LogState) {
+        self.state.send_replace(state);
     }
 
     pub(super) fn delete_topic(&self, topic: &str) {
@@ -99,11 +99,11 @@ async fn apply_in_order(
     store: Arc<Mutex<GroupStore>>,
     written: Arc<Mutex<Vec<Bytes>>>,
     mut queued: mpsc::UnboundedReceiver<Queued>,
-    mut log: watch::Receiver<Log>,
+    mut state: watch::Receiver<LogState>,
 ) {
     while let Some((batch, guard, done)) = queued.recv().await {
         rt::sleep(Duration::from_millis(2)).await;
-        if log.wait_for(|log| *log != Log::Stands).await.is_err() {
+        if state.wait_for(|state| *state != LogState::Stalls).await.is_err() {
             return;
         }
         let mut store = store.lock();
@@ -116,7 +116,7 @@ async fn apply_in_order(
     }
 }
 
-impl Journal for FakeJournal {
+impl CoordinatorLog for FakeLog {
     fn level(&self) -> FeatureLevel {
         *self.level.lock()
     }
@@ -152,9 +152,9 @@ impl Journal for FakeJournal {
     }
 
     fn append(&self, _: i32, batch: Bytes, guard: Bytes) -> AppendFuture {
-        let refusal = match (*self.epoch.lock(), *self.log.borrow()) {
+        let refusal = match (*self.epoch.lock(), *self.state.borrow()) {
             (None, _) => Some(AppendError::Partition(PartitionError::NotLeaderOrFollower)),
-            (_, Log::Refuses) => Some(AppendError::DiskFull),
+            (_, LogState::Refuses) => Some(AppendError::DiskFull),
             _ => None,
         };
         if let Some(error) = refusal {
@@ -170,7 +170,7 @@ impl Journal for FakeJournal {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn gone(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>> {
+    fn deleted_topics(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>> {
         let deleted = self.deleted.lock().clone();
         let gone = topics.into_iter().filter(|(topic, _)| deleted.iter().any(|name| **name == **topic)).collect();
         Box::pin(std::future::ready(gone))
@@ -194,10 +194,10 @@ pub(super) fn settings() -> GroupSettings {
     }
 }
 
-pub(super) fn start() -> (Arc<FakeJournal>, Groups) {
-    let journal = FakeJournal::start();
-    let groups = Groups::new(settings(), journal.clone());
-    (journal, groups)
+pub(super) fn start() -> (Arc<FakeLog>, Groups) {
+    let log = FakeLog::start();
+    let groups = Groups::new(settings(), log.clone());
+    (log, groups)
 }
 
 pub(super) fn join(member_id: &str) -> Join {

@@ -1,6 +1,6 @@
-//! The journal over real partitions and the real metadata.
+//! The partition writer: the coordinator's log over real partitions and the real metadata.
 //!
-//! May not know: what is appended, who waits.
+//! May not know: what is appended, which request waits.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,33 +13,33 @@ use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::coordinator_log::{AppendFuture, CoordinatorLog, PartitionClock};
 use super::error::GroupError;
-use super::journal::{AppendFuture, Journal, PartitionClock};
 use super::store::GroupStore;
 use crate::metadata::{CONSUMER_OFFSETS, FeatureLevel, InternalTopic, MetadataImage};
 use crate::partition::{Acks, AppendOptions, Origin, Partition, PartitionError, Partitions, TopicRef};
 use crate::shard::MetadataView;
 
-/// A record of the coordinator's own is given up only when leadership goes; whoever asked may stop waiting before.
+/// An append of the coordinator ends only when leadership goes; the client's request may stop waiting before.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Changes of the metadata that come together are looked through once.
+/// Changes of the metadata within this time are checked for deletions once.
 const DELETIONS_PAUSE: Duration = Duration::from_millis(200);
 
 /// `__consumer_offsets` as this node carries it.
-pub struct PartitionJournal {
+pub struct PartitionWriter {
     metadata: Arc<dyn MetadataView>,
     partitions: Partitions,
     deletions: watch::Sender<u64>,
 }
 
-impl PartitionJournal {
-    /// Over these floors; starts to follow the deletion of topics.
+impl PartitionWriter {
+    /// A writer to these partitions; starts to follow the deletion of topics.
     #[must_use]
     pub fn start(metadata: Arc<dyn MetadataView>, partitions: Partitions) -> Arc<Self> {
-        let journal = Arc::new(Self { metadata, partitions, deletions: watch::Sender::new(0) });
-        rt::spawn_critical("topic-deletions", Owner::process(), follow_deletions(Arc::downgrade(&journal)));
-        journal
+        let log = Arc::new(Self { metadata, partitions, deletions: watch::Sender::new(0) });
+        rt::spawn_critical("topic-deletions", Owner::process(), follow_deletions(Arc::downgrade(&log)));
+        log
     }
 
     fn partition(&self, index: i32) -> Result<Partition, PartitionError> {
@@ -48,13 +48,13 @@ impl PartitionJournal {
     }
 }
 
-impl std::fmt::Debug for PartitionJournal {
+impl std::fmt::Debug for PartitionWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PartitionJournal")
+        f.write_str("PartitionWriter")
     }
 }
 
-impl Journal for PartitionJournal {
+impl CoordinatorLog for PartitionWriter {
     fn level(&self) -> FeatureLevel {
         self.metadata.image().level
     }
@@ -108,15 +108,15 @@ impl Journal for PartitionJournal {
         Box::pin(async move { partition?.read_index().await })
     }
 
-    fn gone(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>> {
+    fn deleted_topics(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>> {
         let metadata = self.metadata.clone();
         Box::pin(async move {
-            // An image that is behind does not know the newest topics; nothing is removed on suspicion.
+            // An image that is behind lacks the newest topics: nothing is removed unless the image is current.
             if topics.is_empty() || !metadata.read_index().await {
                 return Vec::new();
             }
             let image = metadata.image();
-            topics.into_iter().filter(|(name, id)| is_gone(&image, name, *id)).collect()
+            topics.into_iter().filter(|(name, id)| is_deleted(&image, name, *id)).collect()
         })
     }
 
@@ -126,23 +126,23 @@ impl Journal for PartitionJournal {
     }
 }
 
-/// True if the topic is deleted, or was and is made again under another id.
-fn is_gone(image: &MetadataImage, name: &str, id: Uuid) -> bool {
+/// True if the topic is deleted, or was deleted and created again under another id.
+fn is_deleted(image: &MetadataImage, name: &str, id: Uuid) -> bool {
     match image.topic(name) {
         None => true,
         Some(topic) => !id.is_nil() && topic.id != id,
     }
 }
 
-async fn follow_deletions(journal: Weak<PartitionJournal>) {
-    let Some(mut images) = journal.upgrade().map(|journal| journal.metadata.changes()) else { return };
+async fn follow_deletions(log: Weak<PartitionWriter>) {
+    let Some(mut images) = log.upgrade().map(|log| log.metadata.changes()) else { return };
     let mut before = images.borrow_and_update().clone();
     while images.changed().await.is_ok() {
         rt::sleep(DELETIONS_PAUSE).await;
-        let Some(journal) = journal.upgrade() else { return };
+        let Some(log) = log.upgrade() else { return };
         let now = images.borrow_and_update().clone();
         if before.topics_by_id.iter().any(|(id, _)| now.topic_by_id(id).is_none()) {
-            journal.deletions.send_modify(|version| *version += 1);
+            log.deletions.send_modify(|version| *version += 1);
         }
         before = now;
     }

@@ -1,11 +1,11 @@
-//! The sweep: now and then the owner goes through its groups, a few at a time, and removes what has expired and what
-//! belongs to deleted topics.
+//! Offset expiration: at intervals the coordinator goes through its groups, a few at a time, and removes offsets that have
+//! expired and those of deleted topics.
 //!
-//! May not know: when, and by which clock (see `sweep`).
+//! May not know: when, and by which clock (see `expiration_schedule`).
 
 use std::sync::Arc;
 
-use super::{Event, Owner, wait_for_all};
+use super::{Event, PartitionCoordinator, wait_for_all};
 use crate::coordinator::group::classic::State;
 use crate::coordinator::group::expiry;
 use crate::coordinator::group::guard::Guard;
@@ -15,18 +15,18 @@ use crate::coordinator::group::store::StoredGroup;
 /// Groups looked at between two requests.
 const GROUPS_PER_STEP: usize = 256;
 
-impl Owner {
-    /// Asks first which topics are gone; the sweep begins with the answer.
-    pub(super) fn begin_sweep(&mut self) {
-        self.sweep.ask();
+impl PartitionCoordinator {
+    /// Checks first which topics are deleted; the round begins with the result.
+    pub(super) fn begin_expiration(&mut self) {
+        self.expiration.begin_topic_check();
         let topics = self.store.lock().topics().cloned().collect();
-        let gone = self.journal.gone(topics);
-        self.events.push(Box::pin(async move { Event::Gone(gone.await) }));
+        let gone = self.log.deleted_topics(topics);
+        self.events.push(Box::pin(async move { Event::TopicsDeleted(gone.await) }));
     }
 
-    /// Looks at the next few groups.
-    pub(super) fn sweep_some(&mut self) {
-        let Some(mut running) = self.sweep.step() else { return };
+    /// Checks the next few groups.
+    pub(super) fn expire_some(&mut self) {
+        let Some(mut running) = self.expiration.step() else { return };
         let mut due: Vec<(Arc<str>, Vec<Record>, i64)> = Vec::new();
         let mut looked_at = 0;
         {
@@ -35,7 +35,7 @@ impl Owner {
             for (group, stored) in store.groups_after(cursor.as_deref()).take(GROUPS_PER_STEP) {
                 looked_at += 1;
                 running.cursor = Some(group.clone());
-                let state = self.live.get(group).map_or(State::Empty, |slot| slot.machine.state());
+                let state = self.live.get(group).map_or(State::Empty, |live| live.machine.state());
                 let records = expiry::tombstones(group, stored, state, &running.terms);
                 if !records.is_empty() {
                     let cutoff_ms = newest_due_ms(stored, &records);
@@ -51,16 +51,16 @@ impl Owner {
                 if let Err(error) = wait_for_all(appends).await {
                     tracing::info!(group = ?group, %error, "expired offsets stay until the next sweep");
                 }
-                Event::Swept
+                Event::ExpirationWritten
             }));
         }
         if looked_at == GROUPS_PER_STEP {
-            self.sweep.go_on(running);
+            self.expiration.resume(running);
         }
     }
 }
 
-/// What was committed after this the sweep has not seen, so its removals must not touch it. Only what is due counts: an offset
+/// The round has not seen what was committed after this, so its tombstones must not remove it. Only what is due counts: an offset
 /// that stays may be as new as a commit on its way, above all while the partition's clock stands still.
 fn newest_due_ms(stored: &StoredGroup, due: &[Record]) -> i64 {
     let committed_ms = |record: &Record| match record {
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(due.len(), 1, "partition 0 has expired, partition 1 has not");
         let guard = Guard::Expiry { group: "g".into(), cutoff_ms: newest_due_ms(&stored, &due) };
         assert_eq!(store.judge_commit(Some(&guard.encode()), &bytes(&due)), Ok(()));
-        // It was on its way when the sweep looked.
+        // It was not applied yet when the round read the store.
         store.apply_batch(None, &bytes(&[offset(0, 5_000)]));
         assert_eq!(store.judge_commit(Some(&guard.encode()), &bytes(&due)), Err(refusal::CHANGED_MEANWHILE));
         let by_partition: BTreeMap<_, _> = store.group("g").map(|g| g.offsets["t"].clone()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the owner of a partition's groups is asked, and where its answers go.
+//! The commands to a partition coordinator, and where its replies go.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::coordinator::group::classic::{Answer, Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, State, Sync};
+use crate::coordinator::group::coordinator_log::AppendFuture;
 use crate::coordinator::group::error::GroupError;
-use crate::coordinator::group::journal::AppendFuture;
 use crate::coordinator::group::records::MemberValue;
 
 /// One offset to commit.
@@ -30,13 +30,13 @@ pub struct NewOffset {
 /// An OffsetCommit request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
-    /// Who commits.
+    /// The member that commits.
     pub who: MemberRef,
     /// v2-v4: how long it is to be kept.
     pub retention_ms: Option<i64>,
-    /// v9+ clients know GROUP_ID_NOT_FOUND; older ones are told ILLEGAL_GENERATION.
+    /// v9+ clients understand GROUP_ID_NOT_FOUND; older ones are answered ILLEGAL_GENERATION.
     pub knows_group_not_found: bool,
-    /// What is committed.
+    /// The offsets to commit.
     pub offsets: Vec<NewOffset>,
 }
 
@@ -67,49 +67,49 @@ pub struct Listed {
 /// Outcome of OffsetDelete for one topic: its partitions go, or they stay for this reason.
 pub type DeletedTopic = (Arc<str>, Result<(), GroupError>);
 
-/// Where the answer to a request goes whose time is the machine's to choose.
+/// The channel for the answer to a request that the state machine answers in its own time.
 #[derive(Debug)]
-pub(super) enum Asker {
+pub(super) enum PendingReply {
     Join(oneshot::Sender<JoinAnswer>),
     Sync(oneshot::Sender<Result<Assigned, GroupError>>),
     Heartbeat(oneshot::Sender<Result<(), GroupError>>),
     Leave(oneshot::Sender<Result<Vec<Left>, GroupError>>),
 }
 
-impl Asker {
-    /// Whoever asked may be gone; then nobody needs the answer.
+impl PendingReply {
+    /// Sends the answer; the caller may have gone.
     pub(super) fn answer(self, answer: Answer) {
         match (self, answer) {
-            (Self::Join(asker), Answer::Join(answer)) => drop(asker.send(answer)),
-            (Self::Sync(asker), Answer::Sync(answer)) => drop(asker.send(answer)),
-            (Self::Heartbeat(asker), Answer::Heartbeat(answer)) => drop(asker.send(answer)),
-            (Self::Leave(asker), Answer::Leave(answer)) => drop(asker.send(Ok(answer))),
-            (asker, _) => asker.refuse(GroupError::Internal),
+            (Self::Join(reply), Answer::Join(answer)) => drop(reply.send(answer)),
+            (Self::Sync(reply), Answer::Sync(answer)) => drop(reply.send(answer)),
+            (Self::Heartbeat(reply), Answer::Heartbeat(answer)) => drop(reply.send(answer)),
+            (Self::Leave(reply), Answer::Leave(answer)) => drop(reply.send(Ok(answer))),
+            (reply, _) => reply.refuse(GroupError::Internal),
         }
     }
 
     pub(super) fn refuse(self, error: GroupError) {
         match self {
-            Self::Join(asker) => drop(asker.send(JoinAnswer { member_id: String::new(), outcome: Err(error) })),
-            Self::Sync(asker) => drop(asker.send(Err(error))),
-            Self::Heartbeat(asker) => drop(asker.send(Err(error))),
-            Self::Leave(asker) => drop(asker.send(Err(error))),
+            Self::Join(reply) => drop(reply.send(JoinAnswer { member_id: String::new(), outcome: Err(error) })),
+            Self::Sync(reply) => drop(reply.send(Err(error))),
+            Self::Heartbeat(reply) => drop(reply.send(Err(error))),
+            Self::Leave(reply) => drop(reply.send(Err(error))),
         }
     }
 }
 
-/// What was begun in order and is still to be waited for: the caller waits, not the owner.
-pub(in crate::coordinator::group) type Begun<T> = Result<(T, Vec<AppendFuture>), GroupError>;
+/// Appends that are enqueued in order and not yet applied: the caller waits for them, not the coordinator.
+pub(in crate::coordinator::group) type PendingAppends<T> = Result<(T, Vec<AppendFuture>), GroupError>;
 
-/// One request to the owner.
+/// One request to the coordinator.
 pub(in crate::coordinator::group) enum Command {
     Join(Arc<str>, Join, oneshot::Sender<JoinAnswer>),
     Sync(Arc<str>, Sync, oneshot::Sender<Result<Assigned, GroupError>>),
     Heartbeat(Arc<str>, MemberRef, oneshot::Sender<Result<(), GroupError>>),
     Leave(Arc<str>, Vec<Leaving>, oneshot::Sender<Result<Vec<Left>, GroupError>>),
-    Commit(Arc<str>, Commit, oneshot::Sender<Begun<()>>),
-    Delete(Arc<str>, oneshot::Sender<Begun<()>>),
-    DeleteOffsets(Arc<str>, Vec<(Arc<str>, Vec<i32>)>, oneshot::Sender<Begun<Vec<DeletedTopic>>>),
+    Commit(Arc<str>, Commit, oneshot::Sender<PendingAppends<()>>),
+    Delete(Arc<str>, oneshot::Sender<PendingAppends<()>>),
+    DeleteOffsets(Arc<str>, Vec<(Arc<str>, Vec<i32>)>, oneshot::Sender<PendingAppends<Vec<DeletedTopic>>>),
     Describe(Vec<Arc<str>>, oneshot::Sender<Vec<Option<Described>>>),
     List(oneshot::Sender<Vec<Listed>>),
 }

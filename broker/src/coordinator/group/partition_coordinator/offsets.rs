@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use ottla_storage::env::mutants::{self, Bug};
 
-use super::Owner;
-use super::command::{Begun, Commit, DeletedTopic};
+use super::PartitionCoordinator;
+use super::command::{Commit, DeletedTopic, PendingAppends};
 use crate::coordinator::group::batch;
+use crate::coordinator::group::coordinator_log::AppendFuture;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::expiry;
 use crate::coordinator::group::guard::Guard;
-use crate::coordinator::group::journal::AppendFuture;
 use crate::coordinator::group::records::{CommittedOffset, Record};
 use crate::coordinator::group::store::StoredGroup;
 
-impl Owner {
-    pub(super) fn commit(&mut self, group: &Arc<str>, commit: Commit) -> Begun<()> {
+impl PartitionCoordinator {
+    pub(super) fn commit(&mut self, group: &Arc<str>, commit: Commit) -> PendingAppends<()> {
         self.may_commit(group, &commit)?;
         let wall_ms = self.now().wall_ms;
         let expire_time_ms = commit.retention_ms.map(|retention| wall_ms.saturating_add(retention));
@@ -51,12 +51,12 @@ impl Owner {
 
     fn may_commit(&mut self, group: &Arc<str>, commit: &Commit) -> Result<(), GroupError> {
         let now = self.now();
-        if let Some(slot) = self.live.get_mut(group) {
-            if slot.failed {
+        if let Some(live) = self.live.get_mut(group) {
+            if live.failed {
                 return Err(GroupError::CoordinatorNotAvailable);
             }
-            slot.machine.validate_commit(now, &commit.who)?;
-            self.settle(group);
+            live.machine.validate_commit(now, &commit.who)?;
+            self.reschedule(group);
             return Ok(());
         }
         let exists = self.store.lock().group(group).is_some();
@@ -71,11 +71,11 @@ impl Owner {
 
     pub(super) fn append_all(&self, records: &[Record], wall_ms: i64, guard: &Guard) -> Vec<AppendFuture> {
         let batches = batch::build(records, wall_ms);
-        batches.into_iter().map(|batch| self.journal.append(self.partition, batch, guard.encode())).collect()
+        batches.into_iter().map(|batch| self.log.append(self.partition, batch, guard.encode())).collect()
     }
 
-    pub(super) fn delete(&mut self, group: &Arc<str>) -> Begun<()> {
-        if self.live.get(group).is_some_and(|slot| !slot.machine.is_idle()) {
+    pub(super) fn delete(&mut self, group: &Arc<str>) -> PendingAppends<()> {
+        if self.live.get(group).is_some_and(|live| !live.machine.is_idle()) {
             return Err(GroupError::NonEmptyGroup);
         }
         let records = {
@@ -96,9 +96,9 @@ impl Owner {
         &mut self,
         group: &Arc<str>,
         topics: Vec<(Arc<str>, Vec<i32>)>,
-    ) -> Begun<Vec<DeletedTopic>> {
-        let live = self.live.get(group).filter(|slot| !slot.machine.is_idle());
-        let is_consumer = live.is_some_and(|slot| slot.machine.protocol_type() == Some("consumer"));
+    ) -> PendingAppends<Vec<DeletedTopic>> {
+        let live = self.live.get(group).filter(|live| !live.machine.is_idle());
+        let is_consumer = live.is_some_and(|live| live.machine.protocol_type() == Some("consumer"));
         if live.is_some() && !is_consumer {
             return Err(GroupError::NonEmptyGroup);
         }

@@ -1,16 +1,16 @@
-//! The owner of the groups of one led partition of `__consumer_offsets`: one task, from the day leadership comes to the
-//! day it goes. It feeds the machines, keeps their time, appends their records and holds answers back until they are
-//! true.
+//! The coordinator of the groups of one led partition of `__consumer_offsets`: one task, from the start of this node's
+//! leadership to its end. It steps the groups' state machines, keeps their deadlines, appends their records, and holds an
+//! answer back until the record that it depends on is applied.
 //!
-//! Live groups (members, or somebody expected) are machines in memory; all others are only in the store. May not know:
-//! sockets, wire versions, how leadership is won.
+//! Live groups (with members, or with requests that wait) are state machines in memory; all others are only in the store.
+//! May not know: sockets, wire versions, how leadership is won.
 
 mod command;
+mod expiration;
+mod expiration_schedule;
+mod live_group;
 mod offsets;
 mod settings;
-mod slot;
-mod sweep;
-mod sweeping;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,113 +19,113 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use ottla_protocol::ids::LeaderEpoch;
-use ottla_storage::env::critical::Owner as Supervisor;
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::{rt, watch};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-pub(super) use command::{Begun, Command};
+pub(super) use command::{Command, PendingAppends};
 pub use command::{Commit, DeletedTopic, Described, Listed, NewOffset};
-pub(super) use settings::OwnerSettings;
+pub(super) use settings::CoordinatorSettings;
 
 use super::batch;
 use super::classic::{Answer, Group, Input, Now, Output, RequestId, State};
+use super::coordinator_log::{CoordinatorLog, append_refusal};
 use super::error::GroupError;
 use super::guard::Guard;
-use super::journal::{Journal, append_refusal};
 use super::records::{GUARD_CARRIES_AWAITS_FROM, GroupValue, Record};
 use super::store::{GroupStore, StoredGroup};
-use command::Asker;
-use slot::Slot;
-use sweep::Sweep;
+use command::PendingReply;
+use expiration_schedule::ExpirationSchedule;
+use live_group::LiveGroup;
 
-/// Requests that may wait for the owner; further ones wait with their connections.
+/// Commands that may wait for the coordinator; further ones wait with their connections.
 const COMMANDS_MAX: usize = 1_024;
 
-/// Live groups of one partition; requests that would make more are told to try again (I10).
+/// Live groups of one partition; a request that would add one is answered COORDINATOR_NOT_AVAILABLE (I10).
 const LIVE_GROUPS_MAX: usize = 100_000;
 
-/// A busy owner sweeps a few groups after this many requests, an idle one without pause.
-const ROUNDS_PER_SWEEP_STEP: u64 = 16;
+/// A busy coordinator checks a few groups for expiration after this many requests, an idle one without pause.
+const ROUNDS_PER_EXPIRATION_STEP: u64 = 16;
 
-/// What the owner waits for beside commands.
+/// What the coordinator waits for beside commands.
 enum Event {
-    /// A membership record was applied or not.
+    /// A membership record was applied, or could not be.
     Written { group: Arc<str>, sequence: u64, outcome: Result<(), GroupError> },
-    /// These topics do not exist any more.
-    Gone(Vec<(Arc<str>, Uuid)>),
-    /// Removals of a sweep, whatever became of them.
-    Swept,
+    /// These topics are deleted.
+    TopicsDeleted(Vec<(Arc<str>, Uuid)>),
+    /// Tombstones of an expiration round were applied, or could not be.
+    ExpirationWritten,
 }
 
-pub(super) struct Owner {
+pub(super) struct PartitionCoordinator {
     partition: i32,
     epoch: LeaderEpoch,
-    settings: OwnerSettings,
-    journal: Arc<dyn Journal>,
+    settings: CoordinatorSettings,
+    log: Arc<dyn CoordinatorLog>,
     store: Arc<Mutex<GroupStore>>,
-    live: BTreeMap<Arc<str>, Slot>,
+    live: BTreeMap<Arc<str>, LiveGroup>,
     deadlines: BTreeSet<(i64, Arc<str>)>,
-    askers: BTreeMap<RequestId, Asker>,
+    pending_replies: BTreeMap<RequestId, PendingReply>,
     last_request: u64,
     last_sequence: u64,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
-    sweep: Sweep,
+    expiration: ExpirationSchedule,
 }
 
 fn monotonic_ms() -> i64 {
     rt::now().0 / 1_000_000
 }
 
-impl Owner {
-    /// Starts an owner. It ends by itself when the epoch does, or when nobody holds the sender any more.
+impl PartitionCoordinator {
+    /// Starts a coordinator. It ends by itself when the epoch ends, or when the last sender is dropped.
     pub(super) fn start(
         partition: i32,
         epoch: LeaderEpoch,
-        settings: OwnerSettings,
-        journal: Arc<dyn Journal>,
+        settings: CoordinatorSettings,
+        log: Arc<dyn CoordinatorLog>,
         store: Arc<Mutex<GroupStore>>,
-        supervisor: Supervisor,
+        task_owner: Owner,
     ) -> mpsc::Sender<Command> {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let owner = Self {
+        let coordinator = Self {
             partition,
             epoch,
             settings,
-            journal,
+            log,
             store,
             live: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            askers: BTreeMap::new(),
+            pending_replies: BTreeMap::new(),
             last_request: 0,
             last_sequence: 0,
             events: FuturesUnordered::new(),
-            sweep: Sweep::new(monotonic_ms(), settings.sweep_interval_ms),
+            expiration: ExpirationSchedule::new(monotonic_ms(), settings.expiration_interval_ms),
         };
-        rt::spawn_critical("group-coordinator", supervisor, owner.run(commands));
+        rt::spawn_critical("group-coordinator", task_owner, coordinator.run(commands));
         sender
     }
 
-    /// The present: sessions go by the node's own monotonic clock, what is recorded and expires by the partition's.
+    /// The time now: sessions use the node's monotonic clock, records and their expiration the partition's clock.
     fn now(&self) -> Now {
-        let recorded = self.journal.clock(self.partition).map(|clock| clock.now_ms);
+        let recorded = self.log.clock(self.partition).map(|clock| clock.now_ms);
         Now { monotonic_ms: monotonic_ms(), wall_ms: recorded.unwrap_or_else(rt::wall_clock_ms) }
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut leadership = self.journal.leadership_changes();
-        let mut deletions = self.journal.topic_deletions();
+        let mut leadership = self.log.leadership_changes();
+        let mut deletions = self.log.topic_deletions();
         self.load_all();
         let mut rounds = 0_u64;
         while self.still_leads() {
             rounds = rounds.wrapping_add(1);
-            // Not left to the selection below: a stream of requests must not keep silent members alive.
+            // Checked before the selection below: a stream of requests must not keep silent members alive.
             if self.next_deadline_ms() <= monotonic_ms() {
-                self.on_time();
+                self.on_deadline();
             }
-            if rounds.is_multiple_of(ROUNDS_PER_SWEEP_STEP) {
-                self.sweep_some();
+            if rounds.is_multiple_of(ROUNDS_PER_EXPIRATION_STEP) {
+                self.expire_some();
             }
             let wake_at = rt::Instant(self.next_deadline_ms().saturating_mul(1_000_000));
             tokio::select! {
@@ -134,7 +134,7 @@ impl Owner {
                     if changed.is_err() { break }
                 }
                 changed = deletions.changed() => match changed {
-                    Ok(()) => self.sweep.hasten(monotonic_ms()),
+                    Ok(()) => self.expiration.schedule_topic_check(monotonic_ms()),
                     Err(watch::RecvError) => break,
                 },
                 Some(event) = self.events.next(), if !self.events.is_empty() => self.on_event(event),
@@ -143,7 +143,7 @@ impl Owner {
                     None => break,
                 },
                 () = Self::sleep_until(wake_at) => {}
-                () = rt::yield_now(), if self.sweep.is_running() => self.sweep_some(),
+                () = rt::yield_now(), if self.expiration.is_running() => self.expire_some(),
             }
         }
         self.stop(commands);
@@ -154,18 +154,18 @@ impl Owner {
     }
 
     fn still_leads(&self) -> bool {
-        self.journal.leader_epoch(self.partition) == Some(self.epoch)
+        self.log.leader_epoch(self.partition) == Some(self.epoch)
     }
 
-    /// Leadership has gone, or the node stops: whoever waits is sent on.
+    /// Leadership has gone, or the node stops: pending requests are answered NOT_COORDINATOR.
     fn stop(mut self, mut commands: mpsc::Receiver<Command>) {
         commands.close();
         while let Ok(command) = commands.try_recv() {
-            // Dropping the sender inside tells the asker the same.
+            // Dropping the sender inside answers the caller likewise.
             drop(command);
         }
-        for (_, asker) in std::mem::take(&mut self.askers) {
-            asker.refuse(GroupError::NotCoordinator);
+        for (_, reply) in std::mem::take(&mut self.pending_replies) {
+            reply.refuse(GroupError::NotCoordinator);
         }
         if !self.live.is_empty() {
             let (partition, epoch) = (self.partition, self.epoch.0);
@@ -173,7 +173,7 @@ impl Owner {
         }
     }
 
-    /// Every group with members comes alive, so that members that stay away are noticed.
+    /// Loads every group with members, so that members that send no heartbeat are noticed.
     fn load_all(&mut self) {
         let stored: Vec<(Arc<str>, Arc<GroupValue>)> = {
             let store = self.store.lock();
@@ -191,8 +191,8 @@ impl Owner {
 
     fn load(&mut self, group: Arc<str>, value: &GroupValue) {
         let (machine, outputs) = Group::load(self.settings.group, self.now(), value);
-        self.live.insert(group.clone(), Slot::new(machine));
-        self.carry_out(&group, outputs);
+        self.live.insert(group.clone(), LiveGroup::new(machine));
+        self.handle_outputs(&group, outputs);
     }
 
     fn stored_membership(&self, group: &str) -> Option<Arc<GroupValue>> {
@@ -205,36 +205,38 @@ impl Owner {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Join(group, join, asker) => {
+            Command::Join(group, join, reply) => {
                 // A member id can only come from a group that exists.
                 if !join.member_id.is_empty() && !self.exists(&group) {
-                    return Asker::Join(asker).refuse_join(join.member_id, GroupError::UnknownMemberId);
+                    return PendingReply::Join(reply).refuse_join(join.member_id, GroupError::UnknownMemberId);
                 }
                 if !self.live.contains_key(&group) && self.live.len() >= LIVE_GROUPS_MAX {
-                    return Asker::Join(asker).refuse_join(join.member_id, GroupError::CoordinatorNotAvailable);
+                    return PendingReply::Join(reply).refuse_join(join.member_id, GroupError::CoordinatorNotAvailable);
                 }
-                self.bring_alive(&group);
-                self.ask(&group, Asker::Join(asker), |request| Input::Join(request, join));
+                self.activate(&group);
+                self.step_group(&group, PendingReply::Join(reply), |request| Input::Join(request, join));
             }
-            Command::Sync(group, sync, asker) => self.ask(&group, Asker::Sync(asker), |r| Input::Sync(r, sync)),
-            Command::Heartbeat(group, who, asker) => {
-                self.ask(&group, Asker::Heartbeat(asker), |request| Input::Heartbeat(request, who));
+            Command::Sync(group, sync, reply) => {
+                self.step_group(&group, PendingReply::Sync(reply), |r| Input::Sync(r, sync))
             }
-            Command::Leave(group, members, asker) => {
-                self.ask(&group, Asker::Leave(asker), |request| Input::Leave(request, members));
+            Command::Heartbeat(group, who, reply) => {
+                self.step_group(&group, PendingReply::Heartbeat(reply), |request| Input::Heartbeat(request, who));
             }
-            Command::Commit(group, commit, asker) => drop(asker.send(self.commit(&group, commit))),
-            Command::Delete(group, asker) => drop(asker.send(self.delete(&group))),
-            Command::DeleteOffsets(group, topics, asker) => drop(asker.send(self.delete_offsets(&group, topics))),
-            Command::Describe(groups, asker) => {
-                drop(asker.send(groups.iter().map(|group| self.describe(group)).collect()));
+            Command::Leave(group, members, reply) => {
+                self.step_group(&group, PendingReply::Leave(reply), |request| Input::Leave(request, members));
             }
-            Command::List(asker) => drop(asker.send(self.list())),
+            Command::Commit(group, commit, reply) => drop(reply.send(self.commit(&group, commit))),
+            Command::Delete(group, reply) => drop(reply.send(self.delete(&group))),
+            Command::DeleteOffsets(group, topics, reply) => drop(reply.send(self.delete_offsets(&group, topics))),
+            Command::Describe(groups, reply) => {
+                drop(reply.send(groups.iter().map(|group| self.describe(group)).collect()));
+            }
+            Command::List(reply) => drop(reply.send(self.list())),
         }
     }
 
-    /// A group without members becomes a machine again, its generation going on from its record.
-    fn bring_alive(&mut self, group: &Arc<str>) {
+    /// Makes a group live; its generation continues from its record.
+    fn activate(&mut self, group: &Arc<str>) {
         if self.live.contains_key(group) {
             return;
         }
@@ -242,35 +244,35 @@ impl Owner {
             Some(value) => Group::load(self.settings.group, self.now(), &value).0,
             None => Group::new(self.settings.group),
         };
-        self.live.insert(group.clone(), Slot::new(machine));
+        self.live.insert(group.clone(), LiveGroup::new(machine));
     }
 
-    /// Feeds a request to the group's machine.
-    fn ask(&mut self, group: &Arc<str>, asker: Asker, input: impl FnOnce(RequestId) -> Input) {
+    /// Steps the group's state machine with a request.
+    fn step_group(&mut self, group: &Arc<str>, reply: PendingReply, input: impl FnOnce(RequestId) -> Input) {
         let now = self.now();
-        let Some(slot) = self.live.get_mut(group) else {
-            // Nobody is a member of it.
-            return asker.refuse(GroupError::UnknownMemberId);
+        let Some(live) = self.live.get_mut(group) else {
+            // The group has no members.
+            return reply.refuse(GroupError::UnknownMemberId);
         };
-        if slot.failed {
-            return asker.refuse(GroupError::CoordinatorNotAvailable);
+        if live.failed {
+            return reply.refuse(GroupError::CoordinatorNotAvailable);
         }
         self.last_request += 1;
         let request = RequestId(self.last_request);
-        self.askers.insert(request, asker);
+        self.pending_replies.insert(request, reply);
         let input = input(request);
-        let outputs = tracing::info_span!("group", id = ?group).in_scope(|| slot.machine.step(now, input));
-        self.carry_out(group, outputs);
+        let outputs = tracing::info_span!("group", id = ?group).in_scope(|| live.machine.step(now, input));
+        self.handle_outputs(group, outputs);
     }
 
-    /// Does what a machine wants, then sees when it is next needed, or whether it is at all.
-    fn carry_out(&mut self, group: &Arc<str>, outputs: Vec<Output>) {
+    /// Carries out the outputs of a state machine, then updates its deadline or drops it.
+    fn handle_outputs(&mut self, group: &Arc<str>, outputs: Vec<Output>) {
         for output in outputs {
             match output {
                 Output::Record(value) => self.write_membership(group, value),
                 Output::Answer(request, answer) => {
                     let free = match self.live.get_mut(group) {
-                        Some(slot) => slot.hold(request, answer),
+                        Some(live) => live.hold(request, answer),
                         None => Some(answer),
                     };
                     if let Some(answer) = free {
@@ -279,21 +281,21 @@ impl Owner {
                 }
             }
         }
-        self.settle(group);
+        self.reschedule(group);
     }
 
     fn answer(&mut self, request: RequestId, answer: Answer) {
-        if let Some(asker) = self.askers.remove(&request) {
-            asker.answer(answer);
+        if let Some(reply) = self.pending_replies.remove(&request) {
+            reply.answer(answer);
         }
     }
 
-    /// Updates the group's deadline; lets go of a machine that says no more than its record does.
-    fn settle(&mut self, group: &Arc<str>) {
-        let Some(slot) = self.live.get_mut(group) else { return };
-        let idle = slot.machine.is_idle() && !slot.is_writing();
-        let wanted = if idle || slot.failed { None } else { slot.machine.next_deadline_ms() };
-        let entered = std::mem::replace(&mut slot.deadline_ms, wanted);
+    /// Updates the group's deadline; drops a state machine that holds no more than its record does.
+    fn reschedule(&mut self, group: &Arc<str>) {
+        let Some(live) = self.live.get_mut(group) else { return };
+        let idle = live.machine.is_idle() && !live.is_writing();
+        let wanted = if idle || live.failed { None } else { live.machine.next_deadline_ms() };
+        let entered = std::mem::replace(&mut live.deadline_ms, wanted);
         if entered != wanted {
             if let Some(at) = entered {
                 self.deadlines.remove(&(at, group.clone()));
@@ -302,7 +304,7 @@ impl Owner {
                 self.deadlines.insert((at, group.clone()));
             }
         }
-        if idle && !slot.failed {
+        if idle && !live.failed {
             self.live.remove(group);
         }
     }
@@ -310,7 +312,7 @@ impl Owner {
     fn write_membership(&mut self, group: &Arc<str>, mut value: GroupValue) {
         self.last_sequence += 1;
         let sequence = self.last_sequence;
-        let in_guard = self.journal.level() >= GUARD_CARRIES_AWAITS_FROM;
+        let in_guard = self.log.level() >= GUARD_CARRIES_AWAITS_FROM;
         let guard = Guard::Membership {
             group: group.to_string(),
             generation: value.generation,
@@ -320,9 +322,9 @@ impl Owner {
         let record = Record::Group { group: group.to_string(), value: Some(value) };
         let batches = batch::build(&[record], self.now().wall_ms);
         let appends: Vec<_> =
-            batches.into_iter().map(|batch| self.journal.append(self.partition, batch, guard.encode())).collect();
-        if let Some(slot) = self.live.get_mut(group) {
-            slot.begin(sequence);
+            batches.into_iter().map(|batch| self.log.append(self.partition, batch, guard.encode())).collect();
+        if let Some(live) = self.live.get_mut(group) {
+            live.begin(sequence);
         }
         let group = group.clone();
         self.events.push(Box::pin(async move {
@@ -334,34 +336,34 @@ impl Owner {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Written { group, sequence, outcome: Ok(()) } => {
-                let Some(slot) = self.live.get_mut(&group) else { return };
-                let free = slot.applied(sequence);
+                let Some(live) = self.live.get_mut(&group) else { return };
+                let free = live.applied(sequence);
                 for (request, answer) in free {
                     self.answer(request, answer);
                 }
                 self.after_write(&group);
             }
             Event::Written { group, sequence, outcome: Err(error) } => self.on_write_failure(&group, sequence, error),
-            Event::Gone(topics) => {
-                let expiry_ms = self.journal.clock(self.partition).and_then(|clock| clock.for_expiry_ms);
-                self.sweep.begin(self.now(), topics, self.settings, expiry_ms);
+            Event::TopicsDeleted(topics) => {
+                let expiry_ms = self.log.clock(self.partition).and_then(|clock| clock.for_expiry_ms);
+                self.expiration.begin(self.now(), topics, self.settings, expiry_ms);
             }
-            Event::Swept => {}
+            Event::ExpirationWritten => {}
         }
     }
 
-    /// What was to be true is not: everybody who was told, or waits, is told to try again, and the machine is
-    /// rebuilt from what is recorded.
+    /// A record could not be written: every request whose answer depends on it, or that waits, is answered with a retriable
+    /// error, and the state machine is rebuilt from what is recorded.
     fn on_write_failure(&mut self, group: &Arc<str>, sequence: u64, error: GroupError) {
         tracing::warn!(group = ?group, %error, "membership could not be written; the group starts over from its last record");
         // A batch that is too large will not be smaller the next time: a final error stops the client.
         let error = if error == GroupError::CommitTooLarge { GroupError::Internal } else { error };
-        let Some(slot) = self.live.get_mut(group) else { return };
-        let held = slot.fail(sequence);
-        let parked = slot.machine.unload(error);
+        let Some(live) = self.live.get_mut(group) else { return };
+        let held = live.fail(sequence);
+        let parked = live.machine.unload(error);
         for request in held {
-            if let Some(asker) = self.askers.remove(&request) {
-                asker.refuse(error);
+            if let Some(reply) = self.pending_replies.remove(&request) {
+                reply.refuse(error);
             }
         }
         for output in parked {
@@ -373,44 +375,44 @@ impl Owner {
     }
 
     fn after_write(&mut self, group: &Arc<str>) {
-        let start_over = self.live.get(group).is_some_and(|slot| slot.failed && !slot.is_writing());
+        let start_over = self.live.get(group).is_some_and(|live| live.failed && !live.is_writing());
         if start_over {
-            self.settle(group);
+            self.reschedule(group);
             self.live.remove(group);
             if let Some(value) = self.stored_membership(group).filter(|value| !value.members.is_empty()) {
                 self.load(group.clone(), &value);
             }
         } else {
-            self.settle(group);
+            self.reschedule(group);
         }
     }
 
     fn next_deadline_ms(&self) -> i64 {
         let group = self.deadlines.first().map_or(i64::MAX, |(at, _)| *at);
-        group.min(self.sweep.next_ms())
+        group.min(self.expiration.next_ms())
     }
 
-    fn on_time(&mut self) {
+    fn on_deadline(&mut self) {
         let now = self.now();
         while let Some((at, group)) = self.deadlines.first().cloned() {
             if at > now.monotonic_ms {
                 break;
             }
             self.deadlines.pop_first();
-            let Some(slot) = self.live.get_mut(&group) else { continue };
-            slot.deadline_ms = None;
+            let Some(live) = self.live.get_mut(&group) else { continue };
+            live.deadline_ms = None;
             let span = tracing::info_span!("group", id = ?group);
-            let outputs = span.in_scope(|| slot.machine.step(now, Input::Tick));
-            self.carry_out(&group, outputs);
+            let outputs = span.in_scope(|| live.machine.step(now, Input::Tick));
+            self.handle_outputs(&group, outputs);
         }
-        if self.sweep.next_ms() <= now.monotonic_ms {
-            self.begin_sweep();
+        if self.expiration.next_ms() <= now.monotonic_ms {
+            self.begin_expiration();
         }
     }
 
     fn describe(&self, group: &str) -> Option<Described> {
         let (state, value) = match self.live.get(group) {
-            Some(slot) => (slot.machine.state(), slot.machine.to_value()),
+            Some(live) => (live.machine.state(), live.machine.to_value()),
             None => {
                 let store = self.store.lock();
                 let stored = store.group(group)?;
@@ -437,10 +439,10 @@ impl Owner {
     }
 
     fn list(&self) -> Vec<Listed> {
-        let live = self.live.iter().map(|(group, slot)| Listed {
+        let live = self.live.iter().map(|(group, live)| Listed {
             group: group.clone(),
-            protocol_type: slot.machine.protocol_type().unwrap_or_default().to_string(),
-            state: slot.machine.state(),
+            protocol_type: live.machine.protocol_type().unwrap_or_default().to_string(),
+            state: live.machine.state(),
         });
         let mut listed: Vec<Listed> = live.collect();
         let store = self.store.lock();
@@ -454,18 +456,18 @@ impl Owner {
     }
 }
 
-/// Waits for all; the first failure speaks for all.
-pub(super) async fn wait_for_all(appends: Vec<super::journal::AppendFuture>) -> Result<(), GroupError> {
+/// Waits for all appends; fails with the first failure.
+pub(super) async fn wait_for_all(appends: Vec<super::coordinator_log::AppendFuture>) -> Result<(), GroupError> {
     let outcomes = futures_util::future::join_all(appends).await;
     outcomes.into_iter().collect::<Result<Vec<()>, _>>().map(drop).map_err(|error| append_refusal(&error))
 }
 
-impl Asker {
-    /// A join keeps the id that the client knows.
+impl PendingReply {
+    /// Refuses a join with the member id that the client sent.
     fn refuse_join(self, member_id: String, error: GroupError) {
         use super::classic::JoinAnswer;
         match self {
-            Self::Join(asker) => drop(asker.send(JoinAnswer { member_id, outcome: Err(error) })),
+            Self::Join(reply) => drop(reply.send(JoinAnswer { member_id, outcome: Err(error) })),
             other => other.refuse(error),
         }
     }
