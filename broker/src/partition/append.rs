@@ -1,7 +1,7 @@
 //! Appending: checked here, enqueued in call order, answered by apply.
 //!
-//! Before proposing, only what is malformed, unauthorised or too large is refused, or with a retriable error; every verdict
-//! on sequence and epoch comes from apply (design section 3). May not know: how entries are packed.
+//! Before proposing, only what is malformed, unauthorised or too large is refused, or with a retriable error; every
+//! verdict on sequence and epoch comes from apply (design section 3). May not know: how entries are packed.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -111,7 +111,8 @@ impl Partition {
             return Err(error);
         }
         let required_in_sync = self.required_in_sync(options.acks);
-        // A leader that has just been elected does not know who is in sync yet; `QueuedBatch::required_in_sync` counts all the same.
+        // A leader that has just been elected does not know who is in sync yet; `QueuedBatch::required_in_sync` counts
+        // all the same.
         if required_in_sync > 1
             && self.shard.leading().is_some()
             && required_in_sync > self.shard.group().in_sync_count()

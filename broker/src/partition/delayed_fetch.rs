@@ -1,5 +1,5 @@
-//! The long poll: waits on its own partitions only, and is woken once, when they have grown by enough together, when one
-//! of them is led here no longer, or when its time is up.
+//! The long poll: waits on its own partitions only, and is woken once, when they have grown by enough together, when
+//! one of them is led here no longer, or when its time is up.
 //!
 //! May not know: what is done with the data, and how a partition learns of it.
 
@@ -55,8 +55,8 @@ pub(super) async fn wait(
     let _ = rt::timeout(deadline.since(rt::now()), woken).await;
 }
 
-/// Waits until the partitions of `feed` have got `missing_bytes` since its changes were last taken, or until there is a reason
-/// not to wait any longer.
+/// Waits until the partitions of `feed` have got `missing_bytes` since its changes were last taken, or until there is a
+/// reason not to wait any longer.
 pub(super) async fn wait_for_change(feed: &ChangeFeed, missing_bytes: usize, deadline: rt::Instant) {
     let (waiter, woken) = DataWaiter::new(missing_bytes);
     feed.attach(&waiter);

@@ -1,4 +1,5 @@
-//! Elections that an operator asks for: partitions are named, their shards' leaders change, each with all that it carries.
+//! Elections that an operator asks for: partitions are named, their shards' leaders change, each with all that it
+//! carries.
 //!
 //! May not know: how leadership is handed over.
 

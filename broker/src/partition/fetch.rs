@@ -1,8 +1,8 @@
 //! Reading: whole batches from an offset up to what the reader may see, heads patched.
 //!
-//! Follows Kafka's ReplicaManager / Partition.readRecords: epochs first, then divergence, then range. An offset above the
-//! high watermark is out of range only if it still is after a read index (I12); a follower, which cannot know, says that it
-//! is not available there (KIP-392).
+//! Follows Kafka's ReplicaManager / Partition.readRecords: epochs first, then divergence, then range. An offset above
+//! the high watermark is out of range only if it still is after a read index (I12); a follower, which cannot know, says
+//! that it is not available there (KIP-392).
 
 use bytes::Bytes;
 use ottla_protocol::ids::Offset;

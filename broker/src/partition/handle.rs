@@ -1,7 +1,8 @@
 //! One partition as a request holds it: a cheap handle over the shard that carries it.
 //!
-//! Everything current is asked of the leader only, and only once it has applied an entry of its own term; an offset beyond
-//! the end is called so only after a read index (design section 3, I12). Records may be read from a follower (KIP-392). May not know: sockets, wire versions.
+//! Everything current is asked of the leader only, and only once it has applied an entry of its own term; an offset
+//! beyond the end is called so only after a read index (design section 3, I12). Records may be read from a follower
+//! (KIP-392). May not know: sockets, wire versions.
 
 use std::sync::Arc;
 
@@ -45,8 +46,8 @@ impl Partition {
         self.shard.read_view().get(self.id)
     }
 
-    /// Subscribes `feed` to every change from now on, under the number `slot`, unless `known` is that subscription already.
-    /// `None` if it is, or if the partition is not carried here.
+    /// Subscribes `feed` to every change from now on, under the number `slot`, unless `known` is that subscription
+    /// already. `None` if it is, or if the partition is not carried here.
     #[must_use]
     pub fn subscribe(&self, feed: &Arc<ChangeFeed>, slot: u64, known: Option<&Subscription>) -> Option<Subscription> {
         let view = self.view()?;
@@ -118,8 +119,8 @@ impl Partition {
         self.view().is_some()
     }
 
-    /// The same handle for whoever keeps it as long as the metadata image stays the same: while that routes the partition
-    /// to its shard, an adopted partition stays adopted, so appends need not ask again.
+    /// The same handle for whoever keeps it as long as the metadata image stays the same: while that routes the
+    /// partition to its shard, an adopted partition stays adopted, so appends need not ask again.
     #[must_use]
     pub fn remember_adoption(mut self) -> Self {
         self.known_adopted = self.is_adopted();
@@ -150,8 +151,8 @@ impl Partition {
         current: Option<LeaderEpoch>,
     ) -> Result<Option<EpochEnd>, PartitionError> {
         let _ = self.led_in(current)?;
-        // The newest epoch ends at the high watermark. A leader that was deposed and does not know it yet would tell less than
-        // was read elsewhere, and a client takes that for a truncation.
+        // The newest epoch ends at the high watermark. A leader that was deposed and does not know it yet would tell
+        // less than was read elsewhere, and a client takes that for a truncation.
         self.read_index().await?;
         let (offsets, epoch) = self.led_in(current)?;
         let end = offsets.epochs.end_of(requested, epoch, offsets.high_watermark);

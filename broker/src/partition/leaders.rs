@@ -1,6 +1,7 @@
 //! Who leads partitions, as far as this node knows: for answers about one partition or about thousands.
 //!
-//! Each shard is looked at once, so one answer does not tell of two leaders of one shard. May not know: what is answered.
+//! Each shard is looked at once, so one answer does not tell of two leaders of one shard. May not know: what is
+//! answered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! All that a client may know of a partition; which shard carries it is invisible from here up.
 //!
-//! Callers hold a [`Partitions`] (cheap clone) and ask it for a [`Partition`] (a cheap handle that lives for one request).
-//! May not know: sockets, wire versions, group logic. `producer_state` is pure and is run by the shard's state machine.
+//! Callers hold a [`Partitions`] (cheap clone) and ask it for a [`Partition`] (a cheap handle that lives for one
+//! request). May not know: sockets, wire versions, group logic. `producer_state` is pure and is run by the shard's
+//! state machine.
 
 mod append;
 mod delayed_fetch;

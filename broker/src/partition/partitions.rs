@@ -1,7 +1,7 @@
 //! Finding partitions: which shard carries one, whether this node leads it, and the wait until it is adopted.
 //!
-//! Before "unknown" is answered the metadata is read once more, current (design section 6). May not know: what is done with
-//! a partition.
+//! Before "unknown" is answered the metadata is read once more, current (design section 6). May not know: what is done
+//! with a partition.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -143,8 +143,8 @@ impl Partitions {
         Leaders::new(self.shards.clone())
     }
 
-    /// The nodes that clients are told of: those that are not fenced, this one, and those that still lead something. A client
-    /// must find each leader of an answer among its brokers.
+    /// The nodes that clients are told of: those that are not fenced, this one, and those that still lead something. A
+    /// client must find each leader of an answer among its brokers.
     #[must_use]
     pub fn visible_nodes(&self, image: &MetadataImage) -> BTreeSet<NodeId> {
         let mut visible: BTreeSet<NodeId> =
@@ -157,8 +157,9 @@ impl Partitions {
         visible
     }
 
-    /// Calls the nodes that lead these topics, for [`Self::leaders`] not to name one whose process has just died; and where
-    /// one has, waits a moment for others to lead in its place: a client that is told of no leader may ask again a second later.
+    /// Calls the nodes that lead these topics, for [`Self::leaders`] not to name one whose process has just died; and
+    /// where one has, waits a moment for others to lead in its place: a client that is told of no leader may ask again
+    /// a second later.
     pub async fn ping_leaders<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
         let carrying: BTreeSet<ShardId> =
             topics.flat_map(|topic| topic.partitions.iter().map(|route| route.shard)).collect();
@@ -248,7 +249,8 @@ impl Partitions {
         self.shards.leader_of(shard)
     }
 
-    /// The ends of partitions as the node says that leads them, this one or another: an answer for each position in order.
+    /// The ends of partitions as the node says that leads them, this one or another: an answer for each position in
+    /// order.
     pub(crate) async fn ends(&self, node: NodeId, topics: Vec<TopicPositions>) -> Option<Vec<EndsAnswer>> {
         self.shards.ends(node, topics).await
     }

@@ -1,9 +1,9 @@
 //! One producer's recent batches on one partition (KIP-98, KIP-360): what apply decides about a sequence and an epoch.
 //!
 //! Pure: a verdict says what apply does, `record` does it. Both are run by the shard's state machine on every replica,
-//! so they see nothing but the entry and this state. Follows Kafka's ProducerStateManager / ProducerAppendInfo: an unknown
-//! producer may begin with any sequence (its state may have expired), a new epoch begins with 0, an old epoch is fenced,
-//! and the last five batches are remembered so that a retry is answered with its first offset.
+//! so they see nothing but the entry and this state. Follows Kafka's ProducerStateManager / ProducerAppendInfo: an
+//! unknown producer may begin with any sequence (its state may have expired), a new epoch begins with 0, an old epoch
+//! is fenced, and the last five batches are remembered so that a retry is answered with its first offset.
 
 use std::collections::BTreeMap;
 

@@ -99,7 +99,7 @@ async fn unknown_is_said_only_after_the_metadata_was_read_again() {
     assert_eq!(world.partitions.find(NAME, 1).await.unwrap_err(), PartitionError::UnknownTopicOrPartition);
     let nobody = TopicRef::Id(uuid::Uuid::from_u128(1));
     assert_eq!(world.partitions.find(nobody, 0).await.unwrap_err(), PartitionError::UnknownTopicId);
-    world.metadata.alone.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.metadata.unconfirmed.store(true, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(world.partitions.find(NAME, 1).await.unwrap_err(), PartitionError::LeaderNotAvailable);
     assert_eq!(world.partitions.find(nobody, 0).await.unwrap_err(), PartitionError::LeaderNotAvailable);
 }
@@ -262,7 +262,8 @@ async fn a_follower_gives_a_reader_what_it_has_and_says_nothing_of_the_rest() {
     assert_eq!(world.partitions.find(TopicRef::Name("t"), 0).await.unwrap_err(), not_here);
 }
 
-/// The shard of [`image_with_topic`] with replicas on three nodes, of which these are fenced; the second one's id is given.
+/// The shard of [`image_with_topic`] with replicas on three nodes, of which these are fenced; the second one's id is
+/// given.
 fn image_with_fenced(fenced: &[i32], second: ReplicaId) -> MetadataImage {
     let mut image = image_with_topic(1, TopicConfig::default());
     let (first, record) = (NODE.0, image.shard(SHARD).unwrap().as_ref().clone());

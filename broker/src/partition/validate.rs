@@ -1,5 +1,5 @@
-//! What happens to a batch before it is proposed: checked, stamped, recompressed. Nothing here looks at state, so nothing
-//! here says anything about sequences or epochs: those verdicts come from apply alone (design section 3).
+//! What happens to a batch before it is proposed: checked, stamped, recompressed. Nothing here looks at state, so
+//! nothing here says anything about sequences or epochs: those verdicts come from apply alone (design section 3).
 //!
 //! Order follows Kafka's LogValidator: structure, size and CRC first, then each record, then the topic's codec.
 //! May not know: shards, who leads. The clock is an argument.

@@ -1,9 +1,9 @@
-//! The append queue: batches and commands that wait for a shard's next entry, and how that entry is packed. Pure: the time is
-//! an argument, the entry to propose the result.
+//! The append queue: batches and commands that wait for a shard's next entry, and how that entry is packed. Pure: the
+//! time is an argument, the entry to propose the result.
 //!
-//! Natural batching: while one entry is being flushed the next one fills; everything that waits goes into ONE entry of at
-//! most 1 MiB, or one batch. Bounded in bytes. Batches of one partition never overtake each other; those of a partition that
-//! is not adopted yet keep their place without holding up others.
+//! Natural batching: while one entry is being flushed the next one fills; everything that waits goes into ONE entry of
+//! at most 1 MiB, or one batch. Bounded in bytes. Batches of one partition never overtake each other; those of a
+//! partition that is not adopted yet keep their place without holding up others.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -87,7 +87,8 @@ impl PackedEntry {
         (Command::Data(decisions), self.batches.iter_mut().map(to_entry).collect())
     }
 
-    /// Groups by partition; the order within a partition is kept. Each batch is moved once, in whatever order they came.
+    /// Groups by partition; the order within a partition is kept. Each batch is moved once, in whatever order they
+    /// came.
     fn group(&mut self) {
         if self.batches.is_sorted_by_key(|batch| batch.partition) {
             return;
@@ -160,8 +161,9 @@ impl AppendQueue {
         self.bytes
     }
 
-    /// Takes the next entry's batches: up to `bytes_max`, or one batch. Batches of partitions that are not `adopted` stay,
-    /// until their deadline; a batch is not held back by a refusal if apply has `seen_all_before` it of its producer.
+    /// Takes the next entry's batches: up to `bytes_max`, or one batch. Batches of partitions that are not `adopted`
+    /// stay, until their deadline; a batch is not held back by a refusal if apply has `seen_all_before` it of its
+    /// producer.
     pub(crate) fn pack(
         &mut self,
         now: Instant,
@@ -229,8 +231,8 @@ impl AppendQueue {
         self.refuse_all(&PartitionError::NotLeaderOrFollower);
     }
 
-    /// Drops the refusals of a connection that is closed, and refuses what is queued behind them: it would find a gap, and the
-    /// producer sends its retries on another connection.
+    /// Drops the refusals of a connection that is closed, and refuses what is queued behind them: it would find a gap,
+    /// and the producer sends its retries on another connection.
     pub(crate) fn close(&mut self, connection: ConnectionId) {
         if !self.fence.has_refusals_of(connection) {
             return;

@@ -1,8 +1,8 @@
 //! The appender: the one task of a shard that proposes its entries, one after the other.
 //!
-//! Everything that becomes an entry goes through one queue and this task, so that the shard clock never falls and batches keep
-//! their order. While one entry is replicated the next one fills (see `append_queue`). A batch is answered by apply.
-//! May not know: topics, sockets.
+//! Everything that becomes an entry goes through one queue and this task, so that the shard clock never falls and
+//! batches keep their order. While one entry is replicated the next one fills (see `append_queue`). A batch is answered
+//! by apply. May not know: topics, sockets.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -32,8 +32,8 @@ const FIRST_STAMP_WAIT: Duration = Duration::from_secs(3);
 const CLOCKS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Shard {
-    /// How long to wait before the shard's very first stamp, since the clocks of most nodes are not known yet; none if the
-    /// stamp need not wait.
+    /// How long to wait before the shard's very first stamp, since the clocks of most nodes are not known yet; none if
+    /// the stamp need not wait.
     fn wait_for_clocks(&self) -> Option<Duration> {
         if self.applied_clock_ms() > 0 || self.clock_agreement() != Agreement::Unknown {
             return None;
@@ -119,8 +119,8 @@ impl Shard {
         let Proposed { log_id, reply } = tokio::select! {
             biased;
             proposed = self.group.propose(proposal) => proposed?,
-            // A proposal of a lost term may never be decided, so its outcome is not awaited: it may still commit, and the client
-            // retries.
+            // A proposal of a lost term may never be decided, so its outcome is not awaited: it may still commit, and
+            // the client retries.
             _ = role.wait_for(|role| !role.ready || role.term != term) => {
                 return Err(ProposeError::NotLeader { leader: None });
             }
@@ -133,7 +133,8 @@ impl Shard {
         match reply {
             Ok((log_id, ApplyReply::Data(outcomes))) if outcomes.len() == packed.batches.len() => {
                 let (synced_min, mut waiting) = (self.synced_at_least(&packed), Vec::new());
-                // All answers are set before any waker runs: a connection that wakes finds the answers of its whole burst.
+                // All answers are set before any waker runs: a connection that wakes finds the answers of its whole
+                // burst.
                 for (batch, outcome) in packed.batches.into_iter().zip(outcomes) {
                     if batch.required_in_sync > synced_min {
                         min_isr::acknowledge_when_replicated(&*self.group, log_id.index, batch, outcome);

@@ -1,4 +1,5 @@
-//! Closed replicas: those on the disks of this node that do not run, and why. A replica that cannot be opened stops no other.
+//! Closed replicas: those on the disks of this node that do not run, and why. A replica that cannot be opened stops no
+//! other.
 //!
 //! May not know: how replicas are opened, and what a client is answered.
 

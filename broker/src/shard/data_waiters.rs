@@ -1,9 +1,9 @@
 //! Waiting for partitions to change (Kafka's fetch purgatory): a [`DataWaiter`] is one request that waits for bytes; a
 //! [`ChangeFeed`] collects which of its partitions have changed since they were last taken.
 //!
-//! A fetch session has a feed, so that its requests read the partitions that changed and no others, however many it has.
-//! May not know: partitions, sessions, and what is done with a changed partition.
-//! Lock order: a view's waiters, then the feed.
+//! A fetch session has a feed, so that its requests read the partitions that changed and no others, however many it
+//! has. May not know: partitions, sessions, and what is done with a changed partition. Lock order: a view's waiters,
+//! then the feed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! A Raft group of one that applies at once, and a metadata view whose image a test sets: for tests of `shard` and `partition`.
+//! A Raft group of one that applies at once, and a metadata view whose image a test sets: for tests of `shard` and
+//! `partition`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -58,10 +59,10 @@ impl ClockWitness for Agreeing {
 struct Applying {
     machine: ShardStateMachine,
     last: LogId,
-    /// What was proposed and applied.
+    /// The entries that were proposed and applied.
     entries: Vec<Entry>,
     failure: Option<ProposeError>,
-    /// Another leads, and this replica has not heard of it.
+    /// Another replica leads, and this one does not know it.
     deposed: bool,
 }
 
@@ -72,7 +73,7 @@ pub(crate) struct FakeGroup {
     role: watch::Sender<Role>,
     /// How many voters are in sync, and have everything.
     pub(crate) in_sync: watch::Sender<usize>,
-    /// The leader that this replica follows speaks.
+    /// This replica hears from the leader that it follows.
     pub(crate) hears: Arc<std::sync::atomic::AtomicBool>,
     /// Each proposal needs a permit: a test can hold the flush up.
     pub(crate) flushes: Arc<Semaphore>,
@@ -81,12 +82,12 @@ pub(crate) struct FakeGroup {
 }
 
 impl FakeGroup {
-    /// A group that leads in term 1, over a fresh machine, and its shard, which runs.
+    /// A group that leads in term 1, over a new state machine, and its running shard.
     pub(crate) fn leading(kind: ShardKind) -> (Self, Arc<Shard>) {
         Self::leading_among(kind, Arc::new(Agreeing))
     }
 
-    /// The same among nodes whose clocks say this.
+    /// The same with this witness of the nodes' clocks.
     pub(crate) fn leading_among(kind: ShardKind, clocks: Arc<dyn ClockWitness>) -> (Self, Arc<Shard>) {
         let machine = ShardStateMachine::new(ShardState::new(kind == ShardKind::ConsumerOffsets), Arc::new(NoStorage));
         let view = StateMachineView::of(&machine);
@@ -224,8 +225,8 @@ pub(crate) struct FakeMetadata {
     pub(crate) ended: Arc<Mutex<Vec<IntentKey>>>,
     /// Shown at the next read index.
     pub(crate) unseen: Arc<Mutex<Option<MetadataImage>>>,
-    /// Nobody confirms the image.
-    pub(crate) alone: Arc<std::sync::atomic::AtomicBool>,
+    /// The image cannot be confirmed to be current.
+    pub(crate) unconfirmed: Arc<std::sync::atomic::AtomicBool>,
     pub(crate) removed_from_cluster: watch::Sender<Option<ReplicaId>>,
 }
 
@@ -233,7 +234,13 @@ impl FakeMetadata {
     pub(crate) fn new(image: MetadataImage) -> Self {
         let images = watch::Sender::new(Arc::new(image));
         let removed_from_cluster = watch::Sender::new(None);
-        Self { images, ended: Arc::default(), unseen: Arc::default(), alone: Arc::default(), removed_from_cluster }
+        Self {
+            images,
+            ended: Arc::default(),
+            unseen: Arc::default(),
+            unconfirmed: Arc::default(),
+            removed_from_cluster,
+        }
     }
 
     pub(crate) fn show(&self, image: MetadataImage) {
@@ -254,8 +261,8 @@ impl MetadataView for FakeMetadata {
         if let Some(image) = self.unseen.lock().take() {
             self.show(image);
         }
-        let alone = self.alone.load(std::sync::atomic::Ordering::Relaxed);
-        futures_util::future::ready(!alone).boxed()
+        let unconfirmed = self.unconfirmed.load(std::sync::atomic::Ordering::Relaxed);
+        futures_util::future::ready(!unconfirmed).boxed()
     }
 
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool> {

@@ -1,8 +1,8 @@
 //! One shard on this node: the handle that partitions hold.
 //!
-//! It queues batches and commands for the appender (see `appender`), waits at the read barrier, and shows role, clock and
-//! state. May not know: topics, sockets, how other replicas are reached.
-//! Invariant: nothing is proposed while this replica does not lead, or has not applied an entry of its own term.
+//! It queues batches and commands for the appender (see `appender`), waits at the read barrier, and shows role, clock
+//! and state. May not know: topics, sockets, how other replicas are reached. Invariant: nothing is proposed while this
+//! replica does not lead, or has not applied an entry of its own term.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -127,7 +127,8 @@ impl Shard {
         role.ready.then(|| (self.creation.shard, LedShard { term: role.term.0, in_sync: self.group.in_sync() }))
     }
 
-    /// The term in which this replica follows a leader from which it has heard lately: what is applied here is nearly current.
+    /// The term in which this replica follows a leader from which it has heard lately: what is applied here is nearly
+    /// current.
     #[must_use]
     pub fn following(&self) -> Option<Term> {
         let role = self.role();
@@ -153,8 +154,8 @@ impl Shard {
         (role.ready && self.leads(role)).then_some(role.term)
     }
 
-    /// True if batches may be queued here: this replica leads, or has been elected and serves once its first entry is applied.
-    /// A client may know the new leader before that, and one that is refused retries only much later.
+    /// True if batches may be queued here: this replica leads, or has been elected and serves once its first entry is
+    /// applied. A client may know the new leader before that, and one that is refused retries only much later.
     #[must_use]
     pub(crate) fn is_elected(&self) -> bool {
         self.leads(self.role())
@@ -183,15 +184,16 @@ impl Shard {
         &self.machine.state
     }
 
-    /// The last entry that this process has applied and the rolling checksum of the state then: equal on all replicas (I6).
+    /// The last entry that this process has applied and the rolling checksum of the state then: equal on all replicas
+    /// (I6).
     #[must_use]
     pub fn applied_checksum(&self) -> Option<(LogId, u64)> {
         let state = self.machine.state.lock();
         Some((state.last?, state.checksum()))
     }
 
-    /// The last entry that this process has applied and a digest of the whole state then, however it came to be: from entries
-    /// or from a checkpoint (I6). Groups are in the rolling checksum only.
+    /// The last entry that this process has applied and a digest of the whole state then, however it came to be: from
+    /// entries or from a checkpoint (I6). Groups are in the rolling checksum only.
     #[must_use]
     pub fn state_digest(&self) -> Option<(LogId, u64)> {
         let state = self.machine.state.lock();
@@ -238,14 +240,15 @@ impl Shard {
         (!directory.accepts_writes()).then_some(AppendError::DiskFull)
     }
 
-    /// Confirms leadership and waits until everything committed before is applied. One confirmation serves all callers that
-    /// called before it began.
+    /// Confirms leadership and waits until everything committed before is applied. One confirmation serves all callers
+    /// that called before it began.
     pub async fn read_index(&self) -> Result<(), PartitionError> {
         let confirmed = self.read_barrier.confirm(&*self.group).await && self.leading().is_some();
         if confirmed { Ok(()) } else { Err(PartitionError::NotLeaderOrFollower) }
     }
 
-    /// Enqueues a batch, in call order. With `refused` the batch is refused at once, and so is what follows of its producer.
+    /// Enqueues a batch, in call order. With `refused` the batch is refused at once, and so is what follows of its
+    /// producer.
     pub(crate) fn enqueue(&self, batch: QueuedBatch, refused: Option<AppendError>) {
         let refused = match refused {
             None if !self.is_elected() => Some(PartitionError::NotLeaderOrFollower.into()),

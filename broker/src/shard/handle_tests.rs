@@ -1,5 +1,5 @@
-//! The handle and the appender of a shard against a Raft group that the test controls: packing, refusals, leadership, adoption,
-//! long polls.
+//! The handle and the appender of a shard against a Raft group that the test controls: packing, refusals, leadership,
+//! adoption, long polls.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -146,8 +146,8 @@ async fn a_refused_batch_that_was_taken_on_another_way_holds_nothing_back() {
     assert_eq!(base(next_answer.await), 1);
 }
 
-/// Found by the simulation (seeds 3334 and 3568, 3 nodes): another leader took what was refused here and what followed, the
-/// answer to the last batch was lost, and this node led again. It refused that batch for ever.
+/// Found by the simulation (seeds 3334 and 3568, 3 nodes): another leader took what was refused here and what followed,
+/// the answer to the last batch was lost, and this node led again. It refused that batch for ever.
 #[tokio::test]
 async fn a_batch_that_was_taken_on_another_way_and_comes_again_is_answered() {
     let (_group, shard) = after_a_refusal().await;

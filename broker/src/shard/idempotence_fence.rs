@@ -1,13 +1,13 @@
-//! The idempotence fence: after a retriable refusal of a batch, later batches of that producer and partition on the same
-//! connection are refused too (design section 3). Otherwise a batch behind a refused one would reach apply first, and the
-//! client's retry would find a gap.
+//! The idempotence fence: after a retriable refusal of a batch, later batches of that producer and partition on the
+//! same connection are refused too (design section 3). Otherwise a batch behind a refused one would reach apply first,
+//! and the client's retry would find a gap.
 //!
 //! A refusal ends when
 //! - the refused batch, a batch of a new epoch or one with a lower sequence comes;
 //! - the connection closes; what is queued of it behind the refusal is refused then;
-//! - apply has seen everything in front of a batch: the refused batch was sent to another leader, and this node leads again
-//!   while the connection is still open. A batch that apply itself has seen is answered by apply too: another leader may
-//!   have taken it, and the response was lost.
+//! - apply has seen everything in front of a batch: the refused batch was sent to another leader, and this node leads
+//!   again while the connection is still open. A batch that apply itself has seen is answered by apply too: another
+//!   leader may have taken it, and the response was lost.
 //!
 //! Pure. Arrival numbers distinguish batches sent before a refusal from those sent after it: a batch that was queued
 //! already when a later one was refused neither is refused nor ends the refusal.
@@ -86,8 +86,8 @@ impl IdempotenceFence {
         }
     }
 
-    /// Whether a batch may pass, or must be refused behind an earlier one. Ends the refusal if this is the batch that it waits
-    /// for, or if apply has `seen_all_before` the batch of its producer.
+    /// Whether a batch may pass, or must be refused behind an earlier one. Ends the refusal if this is the batch that
+    /// it waits for, or if apply has `seen_all_before` the batch of its producer.
     pub(crate) fn admit(
         &mut self,
         batch: &ProducerBatch,

@@ -80,7 +80,8 @@ fn a_clock_that_a_wrong_first_stamp_has_set_expires_nothing_until_an_operator_se
     });
 }
 
-/// The command may be committed after its proposer was told that it might not be: nothing behind it may bear an old stamp.
+/// The command may be committed after its proposer was told that it might not be: nothing behind it may bear an old
+/// stamp.
 #[test]
 fn what_is_proposed_behind_a_command_of_unknown_fate_is_stamped_from_the_new_time() {
     sim::run(2, || async {

@@ -1,6 +1,7 @@
-//! The shards of this node: opened from what the disk holds, created on sight of the metadata, found by id.
+//! The shards of this node: opened from what the disk holds, created when the metadata records them, found by id.
 //!
-//! Nothing is deleted because the metadata does not know it (design section 6). May not know: topics' contents, requests.
+//! No replica is deleted because the metadata does not have it (design section 6). May not know: topics' contents,
+//! requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -34,9 +35,9 @@ use crate::codec::CodecError;
 use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, board};
 use crate::partition::ConnectionId;
 
-/// A shard that could not be created is tried again after this long.
+/// Before a shard that could not be created is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// A shard of fewer replicas has nothing to rebuild one from (`metadata::placement`).
+/// In a shard of fewer replicas a lost one cannot be rebuilt from the others (`metadata::placement`).
 const REBUILT_FROM: usize = 3;
 
 /// Why a replica on this disk cannot be opened.
@@ -70,17 +71,17 @@ pub(super) struct Inner {
     pub(super) metadata: Arc<dyn MetadataView>,
     task_settings: LeaderTaskSettings,
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
-    /// Replicas on the disks here that do not run.
+    /// Replicas on the disks of this node that do not run.
     closed: ClosedReplicas,
-    /// Held while a replica is removed: from before it stops until the disk has it no more.
+    /// Held while a replica is removed: from before it stops until it is gone from the disk.
     removals: Arc<tokio::sync::Mutex<()>>,
-    /// Grows when a shard comes.
+    /// Grows when a shard is added or closed.
     changes: watch::Sender<u64>,
-    /// Grows when a shard's role or its set of partitions changes, or another node leads something else.
+    /// Grows when a shard's role or its set of partitions changes, or the shards that another node leads.
     pub(super) leadership: watch::Sender<u64>,
     pub(super) remote_leaders: Arc<RemoteLeaders>,
     clocks: Arc<NodeClocks>,
-    /// Answers other nodes' requests for the lag of consumer groups; the coordinator above sets it.
+    /// Answers other nodes' requests for the lag of consumer groups; set by the coordinator.
     pub(super) groups_service: OnceLock<GroupsService>,
 }
 
@@ -103,7 +104,7 @@ pub fn creation_of(recovered: &RecoveredReplica) -> Result<ShardCreation, OpenEr
 }
 
 impl Shards {
-    /// No shards yet. `directories` by their random ids.
+    /// A node without shards yet. `directories` by their random ids.
     #[must_use]
     pub fn new(
         node: NodeId,
@@ -147,9 +148,9 @@ impl Shards {
         shards
     }
 
-    /// Opens the replicas that the disks hold; none of the metadata group's may be among them. Of several of one shard the
-    /// last one runs: it was made when those before it had been given up, and they take part no more. One that cannot be opened
-    /// stays closed, and stops no other.
+    /// Opens the replicas that the disks hold; the metadata group's may not be among them. Of several replicas of one
+    /// shard the last one runs: it was created when those before it were lost, and they take part no more. One that
+    /// cannot be opened stays closed, and stops no other.
     pub async fn open<'a>(&self, recovered: impl IntoIterator<Item = (&'a Arc<DataDir>, &'a RecoveredReplica)>) {
         let recovered: Vec<_> = recovered.into_iter().collect();
         let shard_of = |replica: &RecoveredReplica| creation_of(replica).ok().map(|creation| creation.shard);
@@ -170,8 +171,8 @@ impl Shards {
         }
     }
 
-    /// A replica that may have lost what it acknowledged is rebuilt under another id where other nodes have what it had; else
-    /// what is to be done is the operator's decision.
+    /// Marks a replica closed. One that may have lost what it acknowledged is rebuilt under another id if other nodes
+    /// have what it had; else the operator decides what is to be done.
     fn leave_closed(&self, replica: ReplicaId, shard: Option<ShardId>, error: &OpenError) {
         let is_damaged = matches!(error, OpenError::Raft(RaftError::Damaged { .. }));
         let image = self.0.metadata.image();
@@ -212,7 +213,7 @@ impl Shards {
     ) -> Result<(), OpenError> {
         let creation = ShardCreation::from(record);
         let (machine, view) = self.state_machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
-        // One that comes later knows nobody, and waits to be given everything.
+        // A replica that is added later starts without members, and waits for a snapshot or entries from the leader.
         let founds = record.founders.contains(&replica.id);
         let members = if founds { Members::of(record.founders.iter().copied()) } else { Members::default() };
         let group =
@@ -291,7 +292,7 @@ impl Shards {
         rt::spawn_critical("damage-watcher", Owner::process(), async move { shards.watch_damage().await });
     }
 
-    /// Leaves replicas aside that have stopped because their own log does not read back: they are rebuilt as those that are
+    /// Closes replicas that have stopped because their own log does not read back: they are rebuilt as those that are
     /// found lost at the start.
     async fn watch_damage(&self) {
         let mut failures = self.0.host.failures();
@@ -317,7 +318,7 @@ impl Shards {
         }
     }
 
-    /// The replica does not run.
+    /// Records that a replica does not run.
     fn mark_closed(&self, replica: ReplicaId, closed: ClosedReplica) {
         tracing::error!(replica = replica.0, "left aside: {}", closed.why);
         if closed.is_lost {
@@ -326,7 +327,7 @@ impl Shards {
         self.0.closed.insert(replica, closed);
     }
 
-    /// Stops a replica and shows its shard no longer; what is on the disk stays.
+    /// Stops a replica and removes its shard from this node's; what is on the disk stays.
     async fn close(&self, replica: ReplicaId) {
         let running = self.all().into_iter().find(|shard| shard.replica == replica);
         self.0.host.close(replica).await;
@@ -359,8 +360,8 @@ impl Shards {
     /// True if the shard needs nothing more here.
     async fn ensure(&self, record: &ShardRecord) -> bool {
         let mine = |replica: &&ReplicaRecord| replica.node == self.0.node;
-        // A founder that is to leave is needed until the others are there: a shard that was moved before it was formed has
-        // nobody else to form it.
+        // A founder that is to leave is needed until the others are there: in a shard that was moved before it was
+        // formed no other replica can form it.
         let needed = |replica: &&ReplicaRecord| {
             mine(replica)
                 && record.founders.contains(&replica.id)
@@ -372,12 +373,12 @@ impl Shards {
             return true;
         }
         if let Some(shard) = self.get(record.id) {
-            // Ids only grow: who wants an earlier one reads old metadata again, after a restart.
+            // Ids only grow: an image with an earlier id is old metadata that is replayed after a restart.
             if shard.replica >= replica.id {
                 return true;
             }
-            // Its predecessor here is still about to leave. One that has no vote any more makes room: it is let go only when
-            // the shard has all that it is to have, this replica included.
+            // The predecessor of the replica on this node has not been removed yet. It is closed only once it has no
+            // vote any more: it is removed only when the shard has all its recorded members, the new replica included.
             if record.replicas.iter().any(|wanted| wanted.id == shard.replica)
                 || shard.members().is_voter(shard.replica)
             {
@@ -386,7 +387,7 @@ impl Shards {
             self.close(shard.replica).await;
         }
         if self.0.closed.is_lost(replica.id) {
-            // It was to stay after all, and cannot.
+            // The metadata records it again, but it is lost.
             self.0.metadata.report_lost(vec![replica.id]);
         }
         if self.0.closed.contains(replica.id) {
@@ -402,7 +403,7 @@ impl Shards {
             );
             return true;
         };
-        // Who reads old metadata again, after a restart, must not bring back what has left.
+        // Old metadata that is replayed after a restart must not create a replica again that has been removed.
         let current = self.0.metadata.read_index().await || mutants::is_on(Bug::WipedReplicaVotes);
         let image = self.0.metadata.image();
         let record = image.shard(record.id).filter(|record| record.members().any(|member| member == replica));
@@ -416,19 +417,20 @@ impl Shards {
         }
     }
 
-    /// Waits for what is being removed; while the answer is kept nothing else is. For who closes the directories.
+    /// Waits until no replica is being removed; while the guard is held none is. For the shutdown, before it closes the
+    /// directories.
     pub async fn end_removals(&self) -> tokio::sync::OwnedMutexGuard<()> {
         self.0.removals.clone().lock_owned().await
     }
 
-    /// Removes the replicas here that are no members any more; true if none is left over. No replica is removed because it is
-    /// unknown: one that this image does not have yet has an id above those that the image has given. `removed_metadata`: this
-    /// node's replica of the metadata, if the other nodes report that it has been removed.
+    /// Removes the replicas here that are no members any more; true if none is left over. No replica is removed because
+    /// it is unknown: one that this image does not have yet has an id above those that the image has given.
+    /// `removed_metadata`: this node's replica of the metadata, if the other nodes report that it has been removed.
     async fn remove_left(&self, image: &MetadataImage, removed_metadata: Option<ReplicaId>) -> bool {
         let recorded: BTreeSet<_> =
             image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
         let mut all = true;
-        // A node that is to be forgotten ends with its replica of the metadata, once that has no vote any more.
+        // A node that is unregistered ends with its replica of the metadata, once that has no vote any more.
         let dismissed = image.dismissed(self.0.node).filter(|replica| {
             let votes = self.0.host.group(*replica).is_some_and(|group| group.membership().is_voter(*replica));
             all &= !votes;
@@ -471,7 +473,7 @@ impl Shards {
         self.0.shards.read().values().cloned().collect()
     }
 
-    /// Changes when a shard comes.
+    /// Changes when a shard is added or closed.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
@@ -483,20 +485,21 @@ impl Shards {
         self.0.leadership.subscribe()
     }
 
-    /// Replicas here that do not run while no other of their shard does.
+    /// Replicas of this node that do not run while no other replica of their shard runs here.
     #[must_use]
     pub fn closed(&self) -> Vec<(ReplicaId, ClosedReplica)> {
         let runs = |closed: &ClosedReplica| closed.shard.is_some_and(|shard| self.get(shard).is_some());
         self.0.closed.all().into_iter().filter(|(_, closed)| !runs(closed)).collect()
     }
 
-    /// True if this node's replica of a shard is there and does not run.
+    /// True if this node has a replica of the shard and it does not run.
     #[must_use]
     pub fn is_closed(&self, shard: ShardId) -> bool {
         self.closed().iter().any(|(_, closed)| closed.shard == Some(shard))
     }
 
-    /// How many replicas of this node are what: see [`RaftHost::roles`]; `closed` are those that could not be opened.
+    /// The number of this node's replicas by role: see [`RaftHost::roles`]; `closed` are those that could not be
+    /// opened.
     #[must_use]
     pub fn replica_roles(&self) -> BTreeMap<&'static str, usize> {
         let mut roles = self.0.host.roles();
@@ -513,12 +516,12 @@ impl Shards {
         }
     }
 
-    /// Which other node leads a shard, and what it told of it.
+    /// The other node that leads a shard, and its last update about the shard.
     pub(crate) fn remote_leader_of(&self, shard: ShardId) -> Option<(NodeId, LedShard)> {
         self.0.remote_leaders.leader_of(shard).filter(|(node, _)| !self.0.host.is_suspected(board(*node)))
     }
 
-    /// The metadata as shards see it.
+    /// The view of the metadata.
     #[must_use]
     pub fn metadata(&self) -> &Arc<dyn MetadataView> {
         &self.0.metadata
@@ -530,14 +533,15 @@ impl Shards {
         self.0.node
     }
 
-    /// Forgets what was refused on a connection that is closed.
+    /// Drops the refusals of a connection that is closed.
     pub fn connection_closed(&self, connection: ConnectionId) {
         self.all().iter().for_each(|shard| shard.connection_closed(connection));
     }
 }
 
-/// The node whose replica leads, as this one knows, and in which term. One that is fenced and has been silent leads nothing: a shard that has
-/// lost its majority elects no other, and a client that is sent to the dead waits for it.
+/// The node whose replica leads, as far as this node knows, and the term. A node that is fenced and silent counts as
+/// leading nothing: a shard that has lost its majority elects no other leader, and a client that is sent to a dead node
+/// waits for it.
 pub(crate) fn leader_known_to(shard: &Shard, image: &MetadataImage) -> Option<(NodeId, u64)> {
     let role = shard.role();
     let leader = role.leader.filter(|_| !role.stopped)?;
@@ -547,7 +551,7 @@ pub(crate) fn leader_known_to(shard: &Shard, image: &MetadataImage) -> Option<(N
     (speaks || !image.is_fenced(node)).then_some((node, role.term.0))
 }
 
-/// Tells whoever follows leadership that something about a shard changed.
+/// Bumps the leadership version whenever the shard's role or its set of partitions changes.
 async fn follow(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
     let mut role = shard.role_changes();
     let mut adopted = shard.read_view().changes();

@@ -21,7 +21,8 @@ pub trait MetadataView: Send + Sync + 'static {
     fn read_index(&self) -> BoxFuture<'static, bool>;
     /// Reports intents that a shard has carried out; false if they must be reported again.
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool>;
-    /// Reports that a shard's membership is as recorded (`reached`), and which replicas have left; false if not recorded.
+    /// Reports that a shard's membership is as recorded (`reached`), and which replicas have left; false if not
+    /// recorded.
     fn forget_replicas(
         &self,
         shard: ShardId,
@@ -30,8 +31,8 @@ pub trait MetadataView: Send + Sync + 'static {
     ) -> BoxFuture<'static, bool>;
     /// Reports that replicas on this node's disks are lost, and are to be rebuilt.
     fn report_lost(&self, lost: Vec<ReplicaId>);
-    /// This node's replica of the metadata, once it is known that it has been removed from the metadata group, so that it
-    /// receives no entries any more.
+    /// This node's replica of the metadata, once it is known that it has been removed from the metadata group, so that
+    /// it receives no entries any more.
     fn removed_from_cluster(&self) -> watch::Receiver<Option<ReplicaId>>;
     /// Creates an internal topic unless it exists; false if that is not possible now.
     fn ensure_internal(&self, topic: InternalTopic) -> BoxFuture<'static, bool>;

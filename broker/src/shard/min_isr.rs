@@ -1,5 +1,5 @@
-//! Batches for which `min.insync.replicas` is above the majority: applied and visible to readers already, but acknowledged only
-//! when that many voters have synced them.
+//! Batches for which `min.insync.replicas` is above the majority: applied and visible to readers already, but
+//! acknowledged only when that many voters have synced them.
 //!
 //! May not know: topics, and where the number comes from.
 
@@ -11,8 +11,8 @@ use super::group::Group;
 use super::state::BatchOutcome;
 use crate::partition::AppendError;
 
-/// Acknowledges a batch of the entry at `index` when enough voters have synced it; answers NOT_ENOUGH_REPLICAS_AFTER_APPEND if
-/// they have not by its deadline.
+/// Acknowledges a batch of the entry at `index` when enough voters have synced it; answers
+/// NOT_ENOUGH_REPLICAS_AFTER_APPEND if they have not by its deadline.
 pub(super) fn acknowledge_when_replicated(
     group: &dyn Group,
     index: RaftIndex,

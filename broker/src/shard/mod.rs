@@ -1,4 +1,7 @@
-//! One Raft group carrying many partitions: commands, apply, appender, manager. Sole caller of a Raft group beside `metadata`.
+//! A shard: one Raft group that carries many partitions. Commands, apply, appender, leadership, and the manager of a
+//! node's shards.
+//!
+//! Beside `metadata` the only caller of Raft groups. May not know: topics' names, clients.
 
 pub(crate) mod answer;
 pub(crate) mod append_queue;
@@ -38,7 +41,7 @@ pub(crate) mod tasks;
 mod unsafe_recovery;
 
 pub use crate::codec::CodecError;
-/// What a shard of `__consumer_offsets` keeps per partition; pure, and known to the floors above by this name.
+/// What a shard of `__consumer_offsets` keeps per partition; pure.
 pub use crate::coordinator::group::GroupStore;
 pub use closed_replicas::ClosedReplica;
 pub use handle::Shard;

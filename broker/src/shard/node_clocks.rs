@@ -1,7 +1,8 @@
-//! What the clocks of a cluster's nodes say of this node's: each tells its own with what it leads (`announce`).
+//! The clocks of a cluster's nodes compared with this node's: each node sends its own with its leadership updates
+//! (`leadership::dissemination`).
 //!
-//! A majority of all nodes counts, as in everything; too few that have been heard say nothing. A cluster of one goes by its
-//! clock's own past. May not know: shards, what is done about it.
+//! A majority of all nodes is needed; with too few known clocks the outcome is unknown. A cluster of one compares its
+//! clock with its own past. May not know: shards, what follows from the outcome.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::leader_clock::ClockWitness;
 use super::leadership::dissemination::RemoteLeaders;
 use super::metadata_view::MetadataView;
 
-/// The clocks of this node and of those that it hears.
+/// The clocks of this node and of those from which it has updates.
 pub(super) struct NodeClocks {
     remote_leaders: Arc<RemoteLeaders>,
     metadata: Arc<dyn MetadataView>,
@@ -32,7 +33,7 @@ impl NodeClocks {
     }
 
     fn judge_alone(&self, wall_ms: i64, now: rt::Instant, applied_clock_ms: i64) -> Agreement {
-        // A shard that was never written to knows nothing of the past; another may.
+        // A shard without entries has no past; another shard may have one.
         let has_no_past = self.lone.lock().has_no_past();
         let known_ms = if has_no_past { (self.last_entry_ms)().max(applied_clock_ms) } else { applied_clock_ms };
         self.lone.lock().judge(wall_ms, now, known_ms)
@@ -52,17 +53,17 @@ impl ClockWitness for NodeClocks {
     }
 }
 
-/// What `others`, of a cluster of `nodes` with this one, say of its clock.
+/// Whether `others`, of a cluster of `nodes` with this one, agree with this node's clock.
 fn among(wall_ms: i64, mut others: Vec<i64>, nodes: usize) -> Agreement {
     let near = |time_ms: i64, others: &[i64]| {
         others.iter().filter(|other| other.abs_diff(time_ms) <= JUMP_MS_MIN.unsigned_abs()).count()
     };
     let agree = near(wall_ms, &others);
-    // One that has not yet heard of any node, itself included, may be one of many.
+    // A node whose image has no nodes yet, itself included, may be one of many.
     if nodes > 0 && (1 + agree) * 2 > nodes {
         return Agreement::Agrees;
     }
-    // Though all that were not heard agreed, they were too few.
+    // Even if all unknown clocks agreed, they would be too few.
     if nodes == 0 || (others.len() - agree) * 2 < nodes {
         return Agreement::Unknown;
     }

@@ -1,8 +1,8 @@
-//! The ends of partitions as their leaders see them, for consumer lag: from this node's shards or asked of another
-//! node.
+//! The end offsets of partitions as their leaders have them, for consumer lag: from this node's shards or by a request
+//! to another node.
 //!
-//! Requests between nodes travel in the class of messages that may wait. May not know: groups, and what becomes of the
-//! ends.
+//! Requests between nodes travel in the class of messages that may wait. May not know: groups, and what the ends are
+//! used for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use super::manager::Shards;
 use super::rpc::NodeRequest;
 use crate::metadata::{MetadataImage, board};
 
-/// How long another node has for the ends of a batch of partitions, of which some may have to be looked up on disk.
+/// How long another node has to answer with the ends of a batch of partitions, some of which may need a lookup on disk.
 const ENDS_WAIT: Duration = Duration::from_secs(3);
-/// How long another node has for the groups that it coordinates.
+/// How long another node has to answer for the groups that it coordinates.
 const GROUPS_WAIT: Duration = Duration::from_secs(3);
 
 impl Shards {
-    /// From now on other nodes' requests for groups are answered; the first service stays.
+    /// Serves other nodes' requests for groups from now on; the first service stays.
     pub(crate) fn serve_groups(&self, service: GroupsService) {
         let _ = self.0.groups_service.set(service);
     }
@@ -44,7 +44,7 @@ impl Shards {
         EndsAnswer::decode_all(&answer).ok().filter(|answers| answers.len() == asked)
     }
 
-    /// What the coordinator at `node` answers to a request for groups.
+    /// The response of the coordinator on `node` to a request for groups.
     pub(crate) async fn ask_groups(&self, node: NodeId, request: Bytes) -> Option<Bytes> {
         self.ask_about_lag(node, LagRequest::Groups(request), GROUPS_WAIT).await
     }
@@ -81,7 +81,7 @@ impl Shards {
 async fn ends_of(shard: &Shard, id: PartitionId, at: &CommittedPosition) -> EndsAnswer {
     let Some(view) = shard.read_view().get(id) else { return EndsAnswer::NotLeader };
     let offsets = view.offsets();
-    // Where the log start has passed the position, the first record that is left is a later one.
+    // If the log start is above the position, the first record that is left is a later one.
     let is_cut_off = offsets.log_start > at.position;
     let first = at.position.max(offsets.log_start);
     let looks_up = first < offsets.high_watermark && (at.needs_time || is_cut_off);

@@ -1,4 +1,5 @@
-//! The read barrier: confirms leadership before a read, one confirmation for all readers that requested it before it began.
+//! The read barrier: confirms leadership before a read, one confirmation for all readers that requested it before it
+//! began.
 //!
 //! So a request for thousands of partitions costs two read indexes, not thousands. May not know: what is read.
 

@@ -1,8 +1,8 @@
 //! The read view of a shard: watermarks and epochs per partition, published after the index holds the batches.
 //!
-//! The state machine publishes, readers read and wait. A waiter is woken once: when its partitions have grown by the bytes
-//! that it lacks, or when one of them is led here no longer. May not know: how a read is done, which request waits for what.
-//! Lock order: the map, then a view's offsets, then its waiters; none is held across an await.
+//! The state machine publishes, readers read and wait. A waiter is woken once: when its partitions have grown by the
+//! bytes that it lacks, or when one of them is led here no longer. May not know: how a read is done, which request
+//! waits for what. Lock order: the map, then a view's offsets, then its waiters; none is held across an await.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -148,8 +148,8 @@ impl Drop for Subscription {
     }
 }
 
-/// Hashes a partition's id. Topic ids are random and given by the broker, so a client cannot make them collide; without a
-/// seed, so that a simulated run can be repeated.
+/// Hashes a partition's id. Topic ids are random and given by the broker, so a client cannot make them collide; without
+/// a seed, so that a simulated run can be repeated.
 #[derive(Debug, Default)]
 struct IdHasher(u64);
 
@@ -350,7 +350,8 @@ mod tests {
         assert!(feed.take_changed().is_empty(), "subscribed no longer");
     }
 
-    /// Found by the simulation (seed 3238, 3 nodes): a replica that took a snapshot counted beyond 64 bits, and stopped.
+    /// Found by the simulation (seed 3238, 3 nodes): a replica that took a snapshot counted beyond 64 bits, and
+    /// stopped.
     #[test]
     fn a_feed_of_many_partitions_survives_a_snapshot_of_all_of_them() {
         let read_view = ReadView::default();

@@ -1,7 +1,7 @@
 //! Waiters of partitions under many orders of the threads: `cargo test -p ottla-broker --features shuttle shuttle_`.
 //!
-//! Whoever waits for bytes that come is woken (shuttle takes a wait for ever for a deadlock), not before they are shown,
-//! and a session's feed neither misses a change nor counts one twice.
+//! Whoever waits for bytes that come is woken (shuttle takes a wait for ever for a deadlock), not before they are
+//! shown, and a session's feed neither misses a change nor counts one twice.
 
 #![allow(clippy::unwrap_used)]
 

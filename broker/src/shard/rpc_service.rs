@@ -1,5 +1,5 @@
-//! The service for requests of other nodes (see `rpc`), and this node's own requests to them: preferred-leader elections
-//! and pings.
+//! The service for requests of other nodes (see `rpc`), and this node's own requests to them: preferred-leader
+//! elections and pings.
 //!
 //! May not know: how requests are encoded, and what clients are answered.
 
@@ -61,8 +61,8 @@ impl Shards {
         }
     }
 
-    /// Transfers a shard's leadership to its preferred replica, whichever node leads it now; when this returns `Done`, this
-    /// node has the new leader in its own view too.
+    /// Transfers a shard's leadership to its preferred replica, whichever node leads it now; when this returns `Done`,
+    /// this node has the new leader in its own view too.
     pub async fn elect_preferred(&self, shard: ShardId, wait: Duration) -> ElectionOutcome {
         let deadline = rt::now() + wait;
         let mut changes = self.leadership_changes();
@@ -103,8 +103,9 @@ impl Shards {
         }
     }
 
-    /// Pings other nodes, before clients are told that these nodes lead. If a node has just died, the ping finds its connection
-    /// closed, and the node is suspected from then on: a client that is sent to a dead node tries no other for a second.
+    /// Pings other nodes, before clients are told that these nodes lead. If a node has just died, the ping finds its
+    /// connection closed, and the node is suspected from then on: a client that is sent to a dead node tries no other
+    /// for a second.
     pub async fn ping(&self, nodes: BTreeSet<NodeId>) {
         let own = board(self.0.node);
         let pings = nodes.into_iter().filter(|node| *node != self.0.node).map(|node| async move {

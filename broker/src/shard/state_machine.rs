@@ -1,8 +1,8 @@
-//! The shard's state machine as Raft sees it: applies entries to [`ShardState`], publishes what readers may see, and is
-//! cut for the checkpoint.
+//! The shard's state machine for Raft: applies entries to [`ShardState`], publishes what readers may see, and gives the
+//! checkpoint its changes (`cut`).
 //!
-//! May not know: topics, configuration, who leads. Invariant: what `cut` gave since the start, laid over what was
-//! restored, restores to the same state.
+//! May not know: topics, configuration, which replica leads. Invariant: the cuts since the start, laid over what was
+//! restored, restore to the same state.
 
 use std::io;
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use crate::codec::CodecError;
 use crate::coordinator::group::GroupStore;
 use crate::partition::producer_state::ProducerTable;
 
-/// Who learns, on this replica only, what apply decided about log starts and dropped partitions.
+/// The storage of this replica alone, which frees what apply has decided to be dead: log starts and dropped partitions.
 pub trait LocalStorage: Send + Sync + 'static {
-    /// What lies below is dead from now on.
+    /// The data below is dead from now on.
     fn set_log_start(&self, id: PartitionId, log_start: Offset);
     /// All data of the partition is dead.
     fn drop_partition(&self, id: PartitionId);
@@ -67,18 +67,18 @@ pub struct ShardStateMachine {
     storage: Arc<dyn LocalStorage>,
     cut_points: Arc<Mutex<CutPoints>>,
     applied: RaftIndex,
-    /// What the metadata places in the shard, where that is needed.
+    /// The partitions that the metadata places in the shard; only for recovery of lost entries.
     placed: Vec<AdoptedPartition>,
 }
 
 impl ShardStateMachine {
-    /// A machine that may be told of lost entries: with the partitions that the metadata places in its shard.
+    /// A state machine that can recover from lost entries, given the partitions that the metadata places in its shard.
     #[must_use]
     pub fn with_placed(self, placed: Vec<AdoptedPartition>) -> Self {
         Self { placed, ..self }
     }
 
-    /// A machine over `state`, which is shown to readers at once.
+    /// A state machine over `state`, which is published to readers at once.
     #[must_use]
     pub fn new(mut state: ShardState, storage: Arc<dyn LocalStorage>) -> Self {
         let ids: Vec<_> = state.partitions.keys().copied().collect();
@@ -95,7 +95,7 @@ impl ShardStateMachine {
         machine
     }
 
-    /// The state, for whoever must look into it on this node (DescribeProducers, retention).
+    /// The state, for reads on this node (DescribeProducers, retention).
     #[must_use]
     pub fn state(&self) -> Arc<Mutex<ShardState>> {
         self.state.clone()
@@ -121,7 +121,7 @@ impl StateMachine for ShardStateMachine {
         Applied { verdicts, reply: Reply::new(reply) }
     }
 
-    /// Commits of offsets are records.
+    /// True for a shard that keeps groups: committed offsets are records.
     fn needs_records(&self) -> bool {
         self.state.lock().keeps_groups
     }
@@ -202,9 +202,9 @@ impl StateMachine for ShardStateMachine {
             for (id, partition) in &mut state.partitions {
                 let touched = state.touched.entry(*id).or_default();
                 touched.log_start_moved = true;
-                // Whoever waits for bytes looks again.
+                // Requests that wait for bytes read again.
                 touched.appended_bytes = ANY_BYTES;
-                // Readers hold on to the store that they know: its content changes.
+                // Readers hold the old store: its content is replaced, not the store.
                 let known = own.partitions.get(id).and_then(|known| known.groups.clone());
                 if let (Some(known), Some(new)) = (known, &mut partition.groups) {
                     std::mem::swap(&mut *known.lock(), &mut *new.lock());
@@ -242,7 +242,7 @@ fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
     if dirty.shard {
         changes.push((Key::Shard.encode(), Some(shard_value(state).encode())));
     }
-    // Removed first: a partition that came back has its keys set again below.
+    // Removed first: a partition that was adopted again has its keys set again below.
     for (id, key) in dirty.groups_gone {
         changes.push((Key::Group(id, key).encode(), None));
     }
@@ -274,7 +274,7 @@ fn cut(state: &mut ShardState) -> Vec<(Bytes, Option<Bytes>)> {
     changes
 }
 
-/// A digest of the whole state but the groups, from what a checkpoint would hold of it. Equal states have equal digests.
+/// A digest of the whole state except the groups, from its form in a checkpoint. Equal states have equal digests.
 pub(crate) fn digest(state: &ShardState) -> u64 {
     let mut sum = 0xcbf2_9ce4_8422_2325_u64;
     let mut add = |bytes: &[u8]| {
@@ -319,7 +319,7 @@ fn partition_value(partition: &PartitionState) -> PartitionValue {
     }
 }
 
-/// Puts a state back together from a checkpoint, whose keys come in their order.
+/// Restores a state from a checkpoint, whose keys come in order.
 pub fn restore(keeps_groups: bool, stored: &[(Bytes, Bytes)]) -> Result<ShardState, CodecError> {
     let mut state = ShardState::new(keeps_groups);
     for (key, value) in stored {

@@ -379,8 +379,8 @@ fn restarted(checkpoint: BTreeMap<Bytes, Bytes>, since: &[Entry]) -> Replica {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Random histories: the model knows every offset beforehand; a second replica that is restored from the cuts of the
-    /// first and then applies the rest ends in the same state, with the same checksum (I6).
+    /// Random histories: the model knows every offset beforehand; a second replica that is restored from the cuts of
+    /// the first and then applies the rest ends in the same state, with the same checksum (I6).
     #[test]
     fn histories_follow_the_model_and_survive_a_restart_at_any_cut(steps in proptest::collection::vec(step(), 1..80)) {
         let mut replica = Replica::new(ShardState::new(false));

@@ -1,4 +1,5 @@
-//! The state machine of a replica that goes on without the entries it lost, for `ottla unsafe-recover` while the node is down.
+//! The state machine of a replica that goes on without the entries it lost, for `ottla unsafe-recover` while the node
+//! is down.
 //!
 //! May not know: why entries are lost, and whether the recovery is carried out or only shown.
 

@@ -1,7 +1,8 @@
-//! What the coordinator needs of the partitions of `__consumer_offsets` (Kafka's PartitionWriter and more), and of the metadata
-//! about topics.
+//! What the coordinator needs of the partitions of `__consumer_offsets` (Kafka's PartitionWriter and more), and of the
+//! metadata about topics.
 //!
-//! A trait, so that the runtime can be tested without shards. [`PartitionWriter`](super::PartitionWriter) is the real one.
+//! A trait, so that the runtime can be tested without shards. [`PartitionWriter`](super::PartitionWriter) is the real
+//! one.
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -6,9 +6,8 @@
 //!     | kind 4 | group | cutoff |                   offsets that expired: none committed after the cutoff
 //!     | kind 5 | group | generation |               as kind 2, and the generation awaits its leader's assignment
 //!
-//! Kind 5 is written from feature level 2 on. Kafka's group record has no field for it, and the record that a tool reads
-//! is to be Kafka's, byte for byte.
-//! Invariant: what is encoded decodes equal; anything else is refused.
+//! Kind 5 is written from feature level 2 on. Kafka's group record has no field for it, and the record that a tool
+//! reads is to be Kafka's, byte for byte. Invariant: what is encoded decodes equal; anything else is refused.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

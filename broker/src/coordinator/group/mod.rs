@@ -5,9 +5,9 @@
 //!                                                  v
 //!     Partitions -> log -> apply on every replica -> GroupStore (pure)
 //!
-//! The store is authoritative; the state machines of the coordinator only run ahead of it. An answer that depends on a record is
-//! given once that record is applied; when leadership goes, everything parked is answered NOT_COORDINATOR and the
-//! machines are dropped; when it comes, they are rebuilt from the store.
+//! The store is authoritative; the state machines of the coordinator only run ahead of it. An answer that depends on a
+//! record is given once that record is applied; when leadership goes, everything parked is answered NOT_COORDINATOR and
+//! the machines are dropped; when it comes, they are rebuilt from the store.
 
 mod batch;
 pub mod classic;

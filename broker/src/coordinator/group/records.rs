@@ -57,8 +57,8 @@ pub struct GroupValue {
     /// Its members.
     pub members: Vec<MemberValue>,
     /// The generation has begun and its leader has not assigned yet. Kafka writes no record then. Ottla's is a v3 as
-    /// Kafka writes it, and the guard beside it carries this flag; a checkpoint, which has no guards, and clusters below
-    /// feature level 2 have it in a v4 with a tagged field of Ottla's own, which not every tool can read.
+    /// Kafka writes it, and the guard beside it carries this flag; a checkpoint, which has no guards, and clusters
+    /// below feature level 2 have it in a v4 with a tagged field of Ottla's own, which not every tool can read.
     pub awaits_assignment: bool,
 }
 

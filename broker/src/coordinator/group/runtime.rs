@@ -1,5 +1,5 @@
-//! [`Groups`]: what handlers call. Finds the coordinator of a group's partition, starts coordinators where this node leads,
-//! and waits for their answers.
+//! [`Groups`]: what handlers call. Finds the coordinator of a group's partition, starts coordinators where this node
+//! leads, and waits for their answers.
 //!
 //! May not know: wire versions, Raft, how a group decides.
 
@@ -131,8 +131,8 @@ impl Groups {
         coordinators.clear();
     }
 
-    /// The coordinator of a partition's groups, started if this node has just begun to lead it. Waits for a partition that
-    /// is about to be adopted here: the request of its first client has just created it.
+    /// The coordinator of a partition's groups, started if this node has just begun to lead it. Waits for a partition
+    /// that is about to be adopted here: the request of its first client has just created it.
     async fn coordinator(&self, partition: i32) -> Result<mpsc::Sender<Command>, GroupError> {
         if let Some(coordinator) = self.0.coordinator_of(partition) {
             return Ok(coordinator);
@@ -155,7 +155,8 @@ impl Groups {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, GroupError> {
         let (reply, answer) = oneshot::channel();
-        // The sender is dropped as soon as it has sent: a coordinator ends when no sender is left, even with requests parked.
+        // The sender is dropped as soon as it has sent: a coordinator ends when no sender is left, even with requests
+        // parked.
         self.coordinator(partition).await?.send(command(reply)).await.map_err(|_| GroupError::NotCoordinator)?;
         // A coordinator that ends drops what it did not answer.
         answer.await.map_err(|_| GroupError::NotCoordinator)
@@ -231,8 +232,8 @@ impl Groups {
         fits.into_iter().map(of_one).collect()
     }
 
-    /// OffsetFetch: for each group, by its place among `groups`, what `read` takes from its offsets; none if there is no
-    /// such group. A partition has one read index, however many of its groups are asked for.
+    /// OffsetFetch: for each group, by its place among `groups`, what `read` takes from its offsets; none if there is
+    /// no such group. A partition has one read index, however many of its groups are asked for.
     pub async fn fetch<T>(
         &self,
         groups: &[&str],
@@ -372,9 +373,9 @@ impl Shared {
     }
 }
 
-/// Starts a coordinator wherever this node becomes leader, so that silent members are noticed though no request comes; and once
-/// more where one has panicked. What a coordinator keeps is in the log: ending the replica would only give the same groups to the
-/// next coordinator.
+/// Starts a coordinator wherever this node becomes leader, so that silent members are noticed though no request comes;
+/// and once more where one has panicked. What a coordinator keeps is in the log: ending the replica would only give the
+/// same groups to the next coordinator.
 async fn watch_leadership(shared: Weak<Shared>) {
     let parts = shared.upgrade().map(|shared| (shared.log.leadership_changes(), shared.revive.clone()));
     let Some((mut changes, revive)) = parts else { return };

@@ -128,7 +128,8 @@ pub(super) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
     match text {
         None => out.put_i16(-1),
         Some(text) => {
-            // Kafka's own limit; a longer text cannot come off the wire. Cut at a character, never in the middle of one.
+            // Kafka's own limit; a longer text cannot come off the wire. Cut at a character, never in the middle of
+            // one.
             let mut end = text.len().min(i16::MAX as usize);
             while !text.is_char_boundary(end) {
                 end -= 1;

@@ -1,5 +1,5 @@
-//! Leadership dissemination: each node sends all other nodes what it leads (design section 6) and its wall clock, so that a
-//! node also knows the leaders of shards of which it has no replica.
+//! Leadership dissemination: each node sends all other nodes what it leads (design section 6) and its wall clock, so
+//! that a node also knows the leaders of shards of which it has no replica.
 //!
 //! The whole list is sent when it changes and every two seconds; of two nodes that claim a shard the later term counts.
 //! Elections cost the metadata group nothing that way. May not know: partitions, and what clients are answered.

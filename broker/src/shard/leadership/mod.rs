@@ -1,4 +1,5 @@
-//! Leadership of shards: how each node learns which node leads which shard, and how leadership moves to another replica.
+//! Leadership of shards: how each node learns which node leads which shard, and how leadership moves to another
+//! replica.
 //!
 //! - `dissemination`: each node sends all others what it leads;
 //! - `transfer`: one transfer of leadership to a given or to the preferred replica;

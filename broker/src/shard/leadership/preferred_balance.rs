@@ -1,5 +1,5 @@
-//! Preferred-leader balance: a leader that is not its shard's preferred replica transfers leadership there, one shard at a time,
-//! so that leaders are spread as placement spread the preferred replicas.
+//! Preferred-leader balance: a leader that is not its shard's preferred replica transfers leadership there, one shard
+//! at a time, so that leaders are spread as placement spread the preferred replicas.
 //!
 //! Nodes check at different times, and skip a shard whose leader has just changed: a cluster in trouble gets no further
 //! changes. A node that is being drained transfers everything it leads. May not know: where replicas are placed.
@@ -46,8 +46,8 @@ fn weight(image: &MetadataImage, shard: ShardId) -> u64 {
     1 + image.partitions_by_shard.get(&shard).copied().unwrap_or(0)
 }
 
-/// The nodes for which more than `percentage` of the weight for which they are preferred is led by other nodes, each with that
-/// weight. All shards count, whichever node leads them.
+/// The nodes for which more than `percentage` of the weight for which they are preferred is led by other nodes, each
+/// with that weight. All shards count, whichever node leads them.
 fn imbalanced(
     image: &MetadataImage,
     percentage: u64,

@@ -30,8 +30,8 @@ pub(in crate::shard) async fn elect_preferred(shard: &Shard, metadata: &dyn Meta
     }
 }
 
-/// Transfers leadership to `target`; returns when it leads. During a transfer the leader accepts no proposals, so it transfers
-/// only to a voter that has caught up and can be reached.
+/// Transfers leadership to `target`; returns when it leads. During a transfer the leader accepts no proposals, so it
+/// transfers only to a voter that has caught up and can be reached.
 pub(in crate::shard) async fn transfer_leadership(shard: &Shard, target: ReplicaId) -> ElectionOutcome {
     if shard.leading().is_none() {
         return ElectionOutcome::NotLeader;
@@ -90,9 +90,9 @@ mod tests {
             assert_eq!(elect_preferred(&shard, &metadata).await, ElectionOutcome::NotAvailable);
             assert_eq!(shard.role().leader, Some(REPLICA));
             group.transfer_targets.lock().insert(TARGET);
-            metadata.alone.store(true, std::sync::atomic::Ordering::Relaxed);
+            metadata.unconfirmed.store(true, std::sync::atomic::Ordering::Relaxed);
             assert_eq!(elect_preferred(&shard, &metadata).await, ElectionOutcome::NotLeader, "the image may be old");
-            metadata.alone.store(false, std::sync::atomic::Ordering::Relaxed);
+            metadata.unconfirmed.store(false, std::sync::atomic::Ordering::Relaxed);
             assert_eq!(elect_preferred(&shard, &metadata).await, ElectionOutcome::Done);
             assert_eq!(shard.role().leader, Some(TARGET));
             assert_eq!(elect_preferred(&shard, &metadata).await, ElectionOutcome::NotLeader);

@@ -1,7 +1,9 @@
-//! Carries out the intents of one shard: adopts and drops partitions by entries, then reports them done (design section 6).
+//! Carries out the intents of one shard: adopts and drops partitions by entries, then reports them done (design section
+//! 6).
 //!
-//! The shard's log decides; an entry names its intents' metadata indexes and apply refuses what is not newer than what it
-//! has, so doing it twice does no harm. Partitions for which a request waits go first. May not know: which request waits.
+//! The shard's log decides; an entry names its intents' metadata indexes and apply refuses what is not newer than what
+//! it has, so doing it twice does no harm. Partitions for which a request waits go first. May not know: which request
+//! waits.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;

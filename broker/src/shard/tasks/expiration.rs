@@ -1,5 +1,5 @@
-//! Removes from a shard's state what nothing needs any more: idle producers (`producer.id.expiration.ms`) and tombstones of
-//! dropped partitions (design section 4).
+//! Removes from a shard's state what nothing needs any more: idle producers (`producer.id.expiration.ms`) and
+//! tombstones of dropped partitions (design section 4).
 //!
 //! Only proposes: apply decides. Nothing expires by a clock that has jumped. May not know: when a round is due.
 

@@ -1,5 +1,5 @@
-//! The tasks of a shard's leader: adoption of partitions, retention, expiration of producers, forgetting of dropped partitions
-//! (design sections 4 and 11), and the membership of its group.
+//! The tasks of a shard's leader: adoption of partitions, retention, expiration of producers, forgetting of dropped
+//! partitions (design sections 4 and 11), and the membership of its group.
 //!
 //! Everything here only proposes: apply decides. [`run`] starts a round of each task when it is due.
 //! May not know: how a proposal is replicated.

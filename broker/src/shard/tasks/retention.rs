@@ -1,8 +1,8 @@
-//! The log start moves up: by time and size of a topic (`retention.ms`, `retention.bytes`), and behind the checkpoint in a
-//! partition that keeps groups (design section 11).
+//! The log start moves up: by time and size of a topic (`retention.ms`, `retention.bytes`), and behind the checkpoint
+//! in a partition that keeps groups (design section 11).
 //!
-//! Only proposes: apply clamps the offset and decides. Nothing expires by a clock that has jumped. Partitions of compacted
-//! topics lose nothing by time or size. May not know: when a round is due.
+//! Only proposes: apply clamps the offset and decides. Nothing expires by a clock that has jumped. Partitions of
+//! compacted topics lose nothing by time or size. May not know: when a round is due.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ use crate::partition::PartitionError;
 use crate::shard::Shard;
 use crate::shard::command::{Command, LogStartChange, LogStartReason, PARTITIONS_PER_ENTRY_MAX};
 
-/// One command per shard: for each partition the longest prefix of whole batches that exceeds retention by time or size.
+/// One command per shard: for each partition the longest prefix of whole batches that exceeds retention by time or
+/// size.
 pub(super) async fn enforce_retention(shard: &Shard, image: &MetadataImage) -> Result<(), PartitionError> {
     let Some(directory) = shard.directory() else { return Ok(()) };
     if shard.leading().is_none() {
@@ -45,7 +46,8 @@ pub(super) async fn enforce_retention(shard: &Shard, image: &MetadataImage) -> R
     set_log_starts(shard, changes).await
 }
 
-/// Moves the log start of group offsets up to what the oldest kept checkpoint covers: the log below it is not needed any more.
+/// Moves the log start of group offsets up to what the oldest kept checkpoint covers: the log below it is not needed
+/// any more.
 pub(super) async fn follow_checkpoint(shard: &Shard) -> Result<(), PartitionError> {
     let Some(directory) = shard.directory() else { return Ok(()) };
     if !shard.keeps_groups() || shard.leading().is_none() {

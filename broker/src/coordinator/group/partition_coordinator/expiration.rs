@@ -1,5 +1,5 @@
-//! Offset expiration: at intervals the coordinator goes through its groups, a few at a time, and removes offsets that have
-//! expired and those of deleted topics.
+//! Offset expiration: at intervals the coordinator goes through its groups, a few at a time, and removes offsets that
+//! have expired and those of deleted topics.
 //!
 //! May not know: when, and by which clock (see `expiration_schedule`).
 
@@ -60,8 +60,8 @@ impl PartitionCoordinator {
     }
 }
 
-/// The round has not seen what was committed after this, so its tombstones must not remove it. Only what is due counts: an offset
-/// that stays may be as new as a commit on its way, above all while the partition's clock stands still.
+/// The round has not seen what was committed after this, so its tombstones must not remove it. Only what is due counts:
+/// an offset that stays may be as new as a commit on its way, above all while the partition's clock stands still.
 fn newest_due_ms(stored: &StoredGroup, due: &[Record]) -> i64 {
     let committed_ms = |record: &Record| match record {
         Record::Offset { topic, partition, .. } => {

@@ -12,7 +12,8 @@ use super::settings::CoordinatorSettings;
 use crate::coordinator::group::classic::Now;
 use crate::coordinator::group::expiry::Terms;
 
-/// This long after leadership began, and after a topic was deleted, the offsets of deleted topics are removed; nothing expires then.
+/// This long after leadership began, and after a topic was deleted, the offsets of deleted topics are removed; nothing
+/// expires then.
 const TOPIC_CHECK_DELAY_MS: i64 = 1_000;
 
 #[derive(Debug)]

@@ -60,7 +60,8 @@ impl LiveGroup {
         free
     }
 
-    /// A record will not be applied: returns the requests whose answers depended on it. Other pending records are still awaited.
+    /// A record will not be applied: returns the requests whose answers depended on it. Other pending records are still
+    /// awaited.
     pub(super) fn fail(&mut self, sequence: u64) -> Vec<RequestId> {
         self.failed = true;
         let mut held = Vec::new();

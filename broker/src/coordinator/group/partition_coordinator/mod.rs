@@ -1,9 +1,9 @@
 //! The coordinator of the groups of one led partition of `__consumer_offsets`: one task, from the start of this node's
-//! leadership to its end. It steps the groups' state machines, keeps their deadlines, appends their records, and holds an
-//! answer back until the record that it depends on is applied.
+//! leadership to its end. It steps the groups' state machines, keeps their deadlines, appends their records, and holds
+//! an answer back until the record that it depends on is applied.
 //!
-//! Live groups (with members, or with requests that wait) are state machines in memory; all others are only in the store.
-//! May not know: sockets, wire versions, how leadership is won.
+//! Live groups (with members, or with requests that wait) are state machines in memory; all others are only in the
+//! store. May not know: sockets, wire versions, how leadership is won.
 
 mod command;
 mod expiration;
@@ -352,8 +352,8 @@ impl PartitionCoordinator {
         }
     }
 
-    /// A record could not be written: every request whose answer depends on it, or that waits, is answered with a retriable
-    /// error, and the state machine is rebuilt from what is recorded.
+    /// A record could not be written: every request whose answer depends on it, or that waits, is answered with a
+    /// retriable error, and the state machine is rebuilt from what is recorded.
     fn on_write_failure(&mut self, group: &Arc<str>, sequence: u64, error: GroupError) {
         tracing::warn!(group = ?group, %error, "membership could not be written; the group starts over from its last record");
         // A batch that is too large will not be smaller the next time: a final error stops the client.

@@ -1,4 +1,5 @@
-//! Committing and removing offsets, and removing groups: what is checked now, what is appended, what is judged at apply.
+//! Committing and removing offsets, and removing groups: what is checked now, what is appended, what is judged at
+//! apply.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -81,8 +81,8 @@ fn versions(written: &[Bytes]) -> Vec<i16> {
     records.map(|(_, value)| value.map_or(-1, |value| i16::from_be_bytes([value[0], value[1]]))).collect()
 }
 
-/// Kafka's v3 from feature level 2 on; below it, what the release before can read. Either way the next coordinator knows
-/// that the leader's assignment is still to come.
+/// Kafka's v3 from feature level 2 on; below it, what the release before can read. Either way the next coordinator
+/// knows that the leader's assignment is still to come.
 #[test]
 fn an_incomplete_generation_is_written_as_kafka_writes_groups_and_taken_over_as_incomplete() {
     for (level, expected) in [(1, [4, 3]), (2, [3, 3])] {
