@@ -1,7 +1,7 @@
-//! Appending: checked here, enqueued in call order, answered by apply.
+//! Append: a batch is checked here, enqueued in call order, and answered by apply.
 //!
-//! Before proposing, only what is malformed, unauthorised or too large is refused, or with a retriable error; every
-//! verdict on sequence and epoch comes from apply (design section 3). May not know: how entries are packed.
+//! Before a proposal a batch is refused only if it is malformed, unauthorised or too large, or with a retriable error;
+//! every verdict on sequence and epoch comes from apply (design section 3). May not know: how entries are packed.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,13 +25,14 @@ use crate::shard::command::BatchDecision;
 use crate::shard::idempotence_fence::{ProducerBatch, ProducerKey, precedes};
 use crate::shard::state::{BatchOutcome, Rejection};
 
-/// A client that names a shorter timeout is answered by apply all the same: Kafka's leader appends without any wait.
+/// The least timeout, so that a client with a shorter one is still answered by apply: Kafka's leader appends without
+/// any wait.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
-/// No append waits longer, whatever a client says.
+/// The greatest timeout of an append, whatever the client sets.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
-/// An append on its way. It is enqueued already; this only waits, with a timer once it has to.
+/// A pending append. It is enqueued already; the future only waits, with a timer once it must.
 #[derive(Debug)]
 pub struct Appending {
     answer: AnswerReceiver,
@@ -124,15 +125,15 @@ impl Partition {
         }
         let (topic, now_ms) = (&self.topic.config, rt::wall_clock_ms());
         if is_heavy(&batch, topic) {
-            // In this call all the same, so that the order of batches is kept.
+            // Prepared in this call too, so that the order of batches is kept.
             return rt::block_in_place(|| prepare(batch, topic, now_ms));
         }
         prepare(batch, topic, now_ms)
     }
 
-    /// Refuses what no entry holds: proposed it would stop its replicas one after the other. A coordinator's own
-    /// batches are bounded by what any entry holds alone: for one of them the log makes a segment long enough, and its
-    /// group goes on.
+    /// Refuses a batch that no entry can hold: if proposed, it would stop its replicas one after the other. A
+    /// coordinator's own batches are bounded by what an entry holds alone: for such a batch the log makes a segment
+    /// long enough, and its group continues.
     fn fits(&self, data: Bytes, origin: Origin) -> Result<Bytes, AppendError> {
         let bytes_max = match origin {
             Origin::Client(_) => self.shard.batch_bytes_max(),
@@ -144,7 +145,7 @@ impl Partition {
         Ok(data)
     }
 
-    /// How many voters must have synced a batch before its producer is answered.
+    /// How many voters must have synced a batch before it is acknowledged.
     fn required_in_sync(&self, acks: Acks) -> usize {
         match acks {
             Acks::All => usize::try_from(self.topic.config.min_insync_replicas).unwrap_or(0),
@@ -152,7 +153,7 @@ impl Partition {
         }
     }
 
-    /// How an idempotent client numbered its batch.
+    /// The producer, epoch and sequence of an idempotent client's batch.
     fn producer_batch(&self, data: &[u8], origin: Origin) -> Option<ProducerBatch> {
         let Origin::Client(connection) = origin else { return None };
         let header = BatchHeader::parse(data).filter(BatchHeader::is_idempotent)?;
@@ -180,7 +181,7 @@ impl RefusedBefore {
         self.producer
     }
 
-    /// Another one of the same producer: what comes first is what the others wait for.
+    /// Merges another refused batch of the same producer: the others wait for the one that comes first.
     pub(crate) fn and(&mut self, other: Self) {
         let is_older = other.epoch == self.epoch && precedes(other.sequence, self.sequence);
         if other.epoch > self.epoch || is_older {
@@ -190,8 +191,8 @@ impl RefusedBefore {
 }
 
 impl Partition {
-    /// What its producer sends behind a batch that was refused on this connection, before the partition was found, is
-    /// refused likewise, as if the batch had come here.
+    /// Notes a batch that was refused on this connection before the partition was found: what its producer sends behind
+    /// it is refused too, as if the batch had been refused here.
     pub(crate) fn note_refusal(&self, connection: ConnectionId, batch: RefusedBefore) {
         let RefusedBefore { producer, epoch, sequence, error } = batch;
         let key = ProducerKey { connection, producer, partition: self.id };

@@ -1,7 +1,7 @@
-//! The long poll: waits on its own partitions only, and is woken once, when they have grown by enough together, when
-//! one of them is led here no longer, or when its time is up.
+//! Delayed fetch (Kafka's fetch purgatory): a request waits on its own partitions only, and is woken once: when they
+//! have grown by enough bytes together, when one of them is led here no longer, or at its deadline.
 //!
-//! May not know: what is done with the data, and how a partition learns of it.
+//! May not know: what is done with the data, and how a partition publishes it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::types::{Access, Isolation};
 use crate::shard::data_waiters::{ChangeFeed, DataWaiter};
 use crate::shard::read_view::PartitionReadView;
 
-/// A waiter as long as it waits; leaves its partitions when dropped.
+/// A registered waiter; unregistered from its partitions when dropped.
 struct Registered {
     waiter: Arc<DataWaiter>,
     views: Vec<Arc<PartitionReadView>>,
@@ -25,7 +25,8 @@ impl Drop for Registered {
     }
 }
 
-/// Waits until at least `min_bytes` can be read from the offsets together, or a reason not to wait any longer.
+/// Waits until at least `min_bytes` can be read from the offsets together, or until there is a reason not to wait any
+/// longer.
 pub(super) async fn wait(
     waits: &[(Partition, Offset, Isolation)],
     access: Access,
@@ -35,14 +36,14 @@ pub(super) async fn wait(
     let (waiter, woken) = DataWaiter::new(min_bytes);
     let mut registered = Registered { waiter, views: Vec::with_capacity(waits.len()) };
     for (partition, ..) in waits {
-        // Not readable here any more, or gone: whoever waits must be told, not kept.
+        // Not readable here any more, or gone: the request must be answered, not kept.
         let Some(view) = partition.view().filter(|_| partition.is_readable(access)) else { return };
         if !view.register(&registered.waiter) {
             return;
         }
         registered.views.push(view);
     }
-    // What was there before the registration counts too; what comes meanwhile may count twice, which only wakes early.
+    // Bytes from before the registration count too; bytes that come meanwhile may count twice, which only wakes early.
     for (partition, offset, isolation) in waits {
         let bytes = partition.available_bytes(*offset, (*isolation, access), min_bytes).await;
         if bytes > 0 && registered.waiter.credit(bytes as u64) {

@@ -1,4 +1,4 @@
-//! Reading: whole batches from an offset up to what the reader may see, heads patched.
+//! Fetch: whole batches from an offset up to what the reader may see, with patched headers.
 //!
 //! Follows Kafka's ReplicaManager / Partition.readRecords: epochs first, then divergence, then range. An offset above
 //! the high watermark is out of range only if it still is after a read index (I12); a follower, which cannot know, says
@@ -15,12 +15,12 @@ use super::types::{Access, EpochEnd, FetchSpec, Fetched, FetchedRecords, Isolati
 use crate::shard::read_view::LogOffsetSnapshot;
 
 impl Partition {
-    /// Reads from an offset on. No data is no error.
+    /// Reads from an offset on. An empty result is no error.
     pub async fn read(&self, spec: FetchSpec) -> Result<Fetched, PartitionError> {
         let (mut offsets, epoch) = self.readable(spec.access, spec.current_leader_epoch)?;
         let leads = self.shard.leading().is_some();
         if !leads && spec.offset > offsets.high_watermark {
-            // Others may have more: neither out of range nor a divergence.
+            // Other replicas may have more: neither out of range nor a divergence.
             return Err(PartitionError::OffsetNotAvailable);
         }
         if let Some(last) = spec.last_fetched_epoch {
@@ -52,7 +52,7 @@ impl Partition {
         Ok(fetched)
     }
 
-    /// Whole batches from the offset asked for up to `up_to`.
+    /// Whole batches from the requested offset up to `up_to`.
     async fn records(&self, spec: &FetchSpec, up_to: Offset) -> Result<FetchedRecords, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(FetchedRecords::None) };
         let key = self.shard.extent(self.id);
@@ -115,7 +115,7 @@ fn empty(offsets: &LogOffsetSnapshot, isolation: Isolation) -> Fetched {
     Fetched {
         watermarks: watermarks(offsets),
         diverging_epoch: None,
-        // No transaction can have been aborted before transactions exist.
+        // There are no aborted transactions before transactions are supported.
         aborted: (isolation == Isolation::ReadCommitted).then(Vec::new),
         records: FetchedRecords::None,
     }

@@ -1,7 +1,7 @@
-//! One partition as a request holds it: a cheap handle over the shard that carries it.
+//! The handle of one partition for one request, over the shard that carries it.
 //!
-//! Everything current is asked of the leader only, and only once it has applied an entry of its own term; an offset
-//! beyond the end is called so only after a read index (design section 3, I12). Records may be read from a follower
+//! Only the leader answers for the current state, and only once it has applied an entry of its own term; an offset is
+//! called beyond the end only after a read index (design section 3, I12). Records may be read from a follower
 //! (KIP-392). May not know: sockets, wire versions.
 
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl Partition {
         Ok((offsets, epoch))
     }
 
-    /// The same, after the client's idea of the leader epoch is checked (KIP-320).
+    /// The same, after a check of the leader epoch that the client sent (KIP-320).
     pub(super) fn led_in(
         &self,
         current: Option<LeaderEpoch>,
@@ -75,7 +75,7 @@ impl Partition {
         Ok((offsets, epoch))
     }
 
-    /// LogOffsetSnapshot and leader epoch for a reader; the offsets of a follower are those of what it has applied.
+    /// Offsets and leader epoch for a reader; the offsets of a follower are those of what it has applied.
     pub(super) fn readable(
         &self,
         access: Access,
@@ -96,7 +96,7 @@ impl Partition {
         Ok((offsets, epoch))
     }
 
-    /// True if a reader may read here, from the leader or from one that follows it.
+    /// True if a reader may read here, from the leader or from a follower of it.
     pub(crate) fn is_readable(&self, access: Access) -> bool {
         self.readable(access, None).is_ok()
     }
@@ -119,8 +119,8 @@ impl Partition {
         self.view().is_some()
     }
 
-    /// The same handle for whoever keeps it as long as the metadata image stays the same: while that routes the
-    /// partition to its shard, an adopted partition stays adopted, so appends need not ask again.
+    /// The same handle for a caller that keeps it as long as the metadata image stays the same: while that routes the
+    /// partition to its shard, an adopted partition stays adopted, so appends need not check again.
     #[must_use]
     pub fn remember_adoption(mut self) -> Self {
         self.known_adopted = self.is_adopted();
@@ -144,22 +144,22 @@ impl Partition {
         self.shard.read_index().await
     }
 
-    /// Where `requested` ended (KIP-101); `None` if nothing is known of it.
+    /// The end of the epoch `requested` (KIP-101); `None` if the epochs do not reach that far back.
     pub async fn epoch_end(
         &self,
         requested: LeaderEpoch,
         current: Option<LeaderEpoch>,
     ) -> Result<Option<EpochEnd>, PartitionError> {
         let _ = self.led_in(current)?;
-        // The newest epoch ends at the high watermark. A leader that was deposed and does not know it yet would tell
-        // less than was read elsewhere, and a client takes that for a truncation.
+        // The newest epoch ends at the high watermark. A deposed leader that does not know it yet would answer less
+        // than was read elsewhere, and a client takes that for a truncation.
         self.read_index().await?;
         let (offsets, epoch) = self.led_in(current)?;
         let end = offsets.epochs.end_of(requested, epoch, offsets.high_watermark);
         Ok(end.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }))
     }
 
-    /// Moves the log start up to `offset`, -1 for the high watermark; answers the new log start (KIP-107).
+    /// Moves the log start up to `offset`, -1 for the high watermark; returns the new log start (KIP-107).
     pub async fn delete_records(&self, offset: i64) -> Result<Offset, PartitionError> {
         let policy = self.topic.config.cleanup_policy;
         if !policy.delete || self.topic.internal {

@@ -1,7 +1,6 @@
-//! Who leads partitions, as far as this node knows: for answers about one partition or about thousands.
+//! The leaders of partitions, as far as this node knows: for answers about one partition or about thousands.
 //!
-//! Each shard is looked at once, so one answer does not tell of two leaders of one shard. May not know: what is
-//! answered.
+//! Each shard is read once, so one answer does not name two leaders of one shard. May not know: what is answered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ pub struct Leaders {
     seen: BTreeMap<ShardId, Seen>,
 }
 
-/// A shard when it was looked at.
+/// A shard's replicas and leader when it was read.
 struct Seen {
     replicas: Vec<NodeId>,
     in_sync: Vec<NodeId>,
@@ -49,7 +48,7 @@ impl Leaders {
         Self { image: shards.metadata().image(), shards, seen: BTreeMap::new() }
     }
 
-    /// Who leads a partition.
+    /// The leader of a partition.
     pub fn of(&mut self, topic: &Topic, index: i32) -> Leader<'_> {
         let unknown = LeaderEpoch(-1);
         let Some(route) = topic.route(index) else {
@@ -79,7 +78,7 @@ fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
         Some(shard) => leader_known_to(shard, image).map(|(leader, term)| (here.clone(), leader, term)),
         None => told.as_ref().map(|(node, led)| (None, *node, led.term)),
     };
-    // The leader knows; what it told others is as good as its last announcement.
+    // The leader knows who is in sync; other nodes have it from the leader's last update.
     let in_sync = here.filter(|shard| shard.leading().is_some()).map(|shard| shard.in_sync());
     let in_sync = in_sync.or_else(|| told.map(|(_, led)| led.in_sync));
     let in_sync: Vec<NodeId> = match in_sync {
@@ -88,7 +87,7 @@ fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
         }
         None => record.in_sync_nodes(),
     };
-    // Whoever answers lives, and so does whoever leads, whatever is recorded.
+    // This node is alive, and so is the leader, whatever the image records.
     let leader = led.as_ref().map(|(_, node, _)| *node);
     let is_here = |node: NodeId| node == shards.node() || Some(node) == leader;
     let is_offline = |node: &NodeId| !is_here(*node) && image.nodes.get(node).is_none_or(NodeRecord::is_fenced);
@@ -97,7 +96,7 @@ fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
     Seen { in_sync: online(in_sync, is_offline), replicas, offline, led }
 }
 
-/// Those in sync that are not offline. The last ones stay, as with Kafka: they have what is committed.
+/// Those in sync that are not offline. If all are offline they stay, as with Kafka: they have what is committed.
 fn online(in_sync: Vec<NodeId>, is_offline: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
     if in_sync.iter().all(&is_offline) {
         return in_sync;

@@ -1,4 +1,4 @@
-//! ListOffsets: ends, starts and times (KIP-79, KIP-734, KIP-405, KIP-1005).
+//! ListOffsets: end, start and time queries (KIP-79, KIP-734, KIP-405, KIP-1005).
 //!
 //! A time query looks inside the batch that the time index points to, compressed or not, and never answers an offset
 //! below log start or above what the reader may see. The latest offset is told only after a read index.
@@ -16,7 +16,7 @@ use super::types::{Isolation, ListedOffset, OffsetQuery};
 use super::validate::DECOMPRESSED_BYTES_MAX;
 use crate::shard::read_view::LogOffsetSnapshot;
 
-/// What of a batch is looked for.
+/// The record that is searched in a batch.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     /// The first record at or after a time.
@@ -74,7 +74,7 @@ impl Partition {
         let key = self.shard.extent(self.id);
         let line = directory.batch_by_time(key, at).await;
         let mut next = line.map_err(|error| self.unreadable(&error))?;
-        // One batch as a rule; more only where log start cuts the records off that qualified.
+        // One batch as a rule; more only if the records that qualified lie below the log start.
         while let Some(line) = next {
             if line.base_offset >= end_for(offsets, isolation) {
                 return Ok(None);
@@ -91,7 +91,7 @@ impl Partition {
         Ok(None)
     }
 
-    /// Looks for a record inside one batch.
+    /// Searches one batch for a record.
     async fn search(
         &self,
         line: BatchLine,
@@ -114,7 +114,7 @@ impl Partition {
     }
 }
 
-/// The record wanted among those of a batch that lie in the range: its offset and time.
+/// The searched record among those of a batch that lie in the range: its offset and time.
 fn look_inside(
     batch: &Bytes,
     wanted: Wanted,

@@ -1,7 +1,7 @@
 //! Finding partitions: which shard carries one, whether this node leads it, and the wait until it is adopted.
 //!
-//! Before "unknown" is answered the metadata is read once more, current (design section 6). May not know: what is done
-//! with a partition.
+//! Before "unknown" is answered the metadata is read once more after a read index (design section 6). May not know:
+//! what is done with a partition.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::shard::{ClosedReplica, EndsAnswer, GroupsService, SetClockOutcome, Sh
 
 /// A request for a partition that is not adopted yet waits this long, then LEADER_NOT_AVAILABLE.
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
-/// How long who asks for leaders waits for those that come in the place of a dead one: an election takes less.
+/// How long a request for leaders waits for the successor of a dead leader: an election takes less.
 const SUCCESSION_WAIT: Duration = Duration::from_millis(200);
 
 /// All partitions that this node may serve; cheap to clone.
@@ -40,7 +40,7 @@ impl Partitions {
         Self { shards }
     }
 
-    /// How many replicas of this node are what: `leader`, `follower`, `learner`, `stopped`.
+    /// The number of this node's replicas by role: `leader`, `follower`, `learner`, `stopped`.
     #[must_use]
     pub fn replica_roles(&self) -> std::collections::BTreeMap<&'static str, usize> {
         self.shards.replica_roles()
@@ -51,19 +51,19 @@ impl Partitions {
         self.shards.set_clock(shard, to_ms, wait).await
     }
 
-    /// The metadata as this node has it.
+    /// The metadata image of this node.
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
         self.shards.metadata().image()
     }
 
-    /// The metadata index of the tables that [`Self::find_now`] looks into.
+    /// The metadata index of the image that [`Self::find_now`] uses.
     #[must_use]
     pub fn image_index(&self) -> RaftIndex {
         self.image().index
     }
 
-    /// A partition, from the tables as they are. `None`: it exists, but its shard is not here yet.
-    /// A partition that its shard has not adopted yet is given too: appends to it wait in order.
+    /// A partition, from the image as it is. `None`: the partition exists, but its shard is not here yet.
+    /// A partition that its shard has not adopted yet is returned too: appends to it wait in order.
     pub fn find_now(&self, topic: TopicRef<'_>, index: i32) -> Result<Option<Partition>, PartitionError> {
         let image = self.image();
         let topic = resolve(&image, topic)?;
@@ -112,7 +112,7 @@ impl Partitions {
                 Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) if !asked_metadata => {
                     asked_metadata = true;
                     if !self.shards.metadata().read_index().await {
-                        // Other nodes may know the topic.
+                        // This node's image may be behind.
                         return Err(PartitionError::LeaderNotAvailable);
                     }
                     continue;
@@ -131,7 +131,7 @@ impl Partitions {
         }
     }
 
-    /// Who leads a partition, as far as this node knows.
+    /// The leader of a partition, as far as this node knows.
     #[must_use]
     pub fn leadership(&self, topic: &Topic, index: i32) -> Leadership {
         self.leaders().of(topic, index).into()
@@ -143,8 +143,8 @@ impl Partitions {
         Leaders::new(self.shards.clone())
     }
 
-    /// The nodes that clients are told of: those that are not fenced, this one, and those that still lead something. A
-    /// client must find each leader of an answer among its brokers.
+    /// The nodes that clients see: those that are not fenced, this one, and those that still lead a shard. A client
+    /// must find each leader of an answer among its brokers.
     #[must_use]
     pub fn visible_nodes(&self, image: &MetadataImage) -> BTreeSet<NodeId> {
         let mut visible: BTreeSet<NodeId> =
@@ -157,9 +157,9 @@ impl Partitions {
         visible
     }
 
-    /// Calls the nodes that lead these topics, for [`Self::leaders`] not to name one whose process has just died; and
-    /// where one has, waits a moment for others to lead in its place: a client that is told of no leader may ask again
-    /// a second later.
+    /// Pings the nodes that lead these topics, so that [`Self::leaders`] does not name one whose process has just died;
+    /// if one has, waits a moment for its successor: a client that is answered without a leader may retry only a second
+    /// later.
     pub async fn ping_leaders<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
         let carrying: BTreeSet<ShardId> =
             topics.flat_map(|topic| topic.partitions.iter().map(|route| route.shard)).collect();
@@ -191,7 +191,7 @@ impl Partitions {
         delayed_fetch::wait_for_change(feed, missing_bytes, deadline).await;
     }
 
-    /// Forgets what was refused on a connection that is closed.
+    /// Drops the refusals of a connection that is closed.
     pub fn connection_closed(&self, connection: ConnectionId) {
         self.shards.connection_closed(connection);
     }
@@ -220,7 +220,7 @@ impl Partitions {
         self.shards.closed()
     }
 
-    /// True if this node knows who leads each shard, those aside whose replica here could not be opened.
+    /// True if this node knows the leader of each shard, except those whose replica here could not be opened.
     #[must_use]
     pub fn all_are_led(&self) -> bool {
         let image = self.image();
@@ -237,30 +237,29 @@ impl Partitions {
         self.shards.node()
     }
 
-    /// Whoever leads a shard of which this node has no replica, and the term, if they told.
+    /// The leader of a shard of which this node has no replica, and the term, if it has sent an update.
     #[must_use]
     pub fn leader_elsewhere(&self, shard: ShardId) -> Option<(NodeId, u64)> {
         self.shards.remote_leader_of(shard).map(|(node, led)| (node, led.term))
     }
 
-    /// The node that leads a shard, as far as this one knows.
+    /// The node that leads a shard, as far as this node knows.
     #[must_use]
     pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
         self.shards.leader_of(shard)
     }
 
-    /// The ends of partitions as the node says that leads them, this one or another: an answer for each position in
-    /// order.
+    /// The ends of partitions from the node that leads them, this one or another: an answer for each position in order.
     pub(crate) async fn ends(&self, node: NodeId, topics: Vec<TopicPositions>) -> Option<Vec<EndsAnswer>> {
         self.shards.ends(node, topics).await
     }
 
-    /// From now on `service` answers other nodes' requests for the groups that are coordinated here.
+    /// Serves other nodes' requests for the groups that are coordinated here with `service` from now on.
     pub(crate) fn serve_groups(&self, service: GroupsService) {
         self.shards.serve_groups(service);
     }
 
-    /// What another node answers to a request for the groups that it coordinates.
+    /// The response of another node to a request for the groups that it coordinates.
     pub(crate) async fn ask_groups(&self, node: NodeId, request: Bytes) -> Option<Bytes> {
         self.shards.ask_groups(node, request).await
     }

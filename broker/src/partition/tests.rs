@@ -1,4 +1,4 @@
-//! Partitions over a shard whose group the test holds in its hand: validation, adoption, epochs, offsets, long polls.
+//! Partitions over a shard whose Raft group the test controls: validation, adoption, epochs, offsets, long polls.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;

@@ -118,7 +118,7 @@ async fn a_failed_entry_refuses_what_waits_behind_it_until_its_retry_comes() {
     assert_eq!((base(retry_answer.await), base(next_answer.await)), (0, 1));
 }
 
-/// A shard that leads and takes everything again, after it has refused the first batch of a producer.
+/// A shard that leads and accepts batches again, after it has refused the first batch of a producer.
 async fn after_a_refusal() -> (FakeGroup, Arc<Shard>) {
     let (group, shard) = FakeGroup::leading(POOL);
     adopt(&shard, 1).await;

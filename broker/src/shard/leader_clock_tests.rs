@@ -1,4 +1,4 @@
-//! The shard clock of a shard that runs, while the node's wall clock is wrong and is put right.
+//! The shard clock of a running shard, while the node's wall clock is wrong and is corrected.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
 const YEAR_MS: i64 = 365 * 86_400_000;
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Nodes whose clocks say what the test says.
+/// A witness whose agreement the test sets.
 #[derive(Default)]
 struct Told(Mutex<Option<Agreement>>);
 
@@ -64,7 +64,7 @@ fn a_clock_that_a_wrong_first_stamp_has_set_expires_nothing_until_an_operator_se
         let time = shard.time().unwrap();
         assert_eq!(time.for_expiry_ms, None);
         assert!(time.ahead_ms > 9 * YEAR_MS, "{time:?}");
-        // The next leader knows no better.
+        // It is the same with the next leader.
         group.set_role(2, true);
         shard.command(adopt(1)).await.unwrap();
         assert_eq!(shard.clock_for_expiry(), None);
@@ -107,7 +107,7 @@ fn a_first_stamp_is_what_most_clocks_say() {
         let adopted = shard.command(adopt(0));
         rt::sleep(Duration::from_secs(1)).await;
         assert_eq!(group.entries().len(), 0);
-        // Retention looks at the time meanwhile.
+        // Retention reads the time meanwhile.
         assert_eq!(shard.clock_for_expiry(), None);
         clocks.says(Agreement::Disagrees { most_say_ms: Some(right_ms + 1_000) });
         adopted.await.unwrap();

@@ -1,4 +1,4 @@
-//! Tests of what becomes of replicas that the disk holds.
+//! Tests of the manager: which replicas on the disk are opened, and which are removed.
 
 #![allow(clippy::unwrap_used)]
 use std::path::Path;
@@ -20,7 +20,7 @@ async fn opened(disk: &Arc<dyn Disk>) -> (Arc<DataDir>, Vec<RecoveredReplica>) {
     DataDir::open(disk.clone(), Path::new("/data"), DataDirOptions::default()).await.unwrap()
 }
 
-/// A disk with these replicas of the shard, none of which votes.
+/// A disk with these replicas of the shard, none of them a voter.
 async fn holding(replicas: &[ReplicaId], shard: &ShardRecord) -> Arc<dyn Disk> {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, SimDiskOptions::default()));
     let (directory, _) = opened(&disk).await;
@@ -34,7 +34,7 @@ async fn holding(replicas: &[ReplicaId], shard: &ShardRecord) -> Arc<dyn Disk> {
     disk
 }
 
-/// What is known when the node is to be forgotten and holds nothing but this shard, as its replica of the metadata.
+/// The image when the node is to be unregistered and holds this shard only, as its replica of the metadata.
 fn dismissing(shard: &ShardRecord) -> MetadataImage {
     let node = NodeRecord {
         id: NODE,
@@ -74,7 +74,7 @@ fn of_two_replicas_of_a_shard_the_last_one_runs() {
             shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
             assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
             assert!(host.group(ReplicaId(5)).is_none() && host.group(ReplicaId(7)).is_none());
-            // Metadata of before it was made wants another one.
+            // Metadata from before it was created records another one.
             assert!(before.replicas.iter().all(|replica| replica.node == NODE && replica.id < ReplicaId(9)));
             shards.ensure(before).await;
             assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));

@@ -1,7 +1,7 @@
 //! Waiters of partitions under many orders of the threads: `cargo test -p ottla-broker --features shuttle shuttle_`.
 //!
-//! Whoever waits for bytes that come is woken (shuttle takes a wait for ever for a deadlock), not before they are
-//! shown, and a session's feed neither misses a change nor counts one twice.
+//! A request that waits for bytes is woken when they come (shuttle takes a wait for ever for a deadlock), not before
+//! they are shown, and a session's feed neither misses a change nor counts one twice.
 
 #![allow(clippy::unwrap_used)]
 
@@ -46,7 +46,7 @@ fn bytes_shown(views: &[Arc<PartitionReadView>]) -> i64 {
     views.iter().map(|view| view.offsets().high_watermark.0 * 10).sum()
 }
 
-/// As the long poll does it: registers, counts what is there, waits.
+/// As a delayed fetch does: registers, counts what is there, waits.
 fn long_poll(goes: bool) {
     let (read_view, views) = two_partitions();
     let poller = {
@@ -62,7 +62,7 @@ fn long_poll(goes: bool) {
             if there == 0 || !waiter.credit(there.unsigned_abs()) {
                 assert!(future::block_on(woken).is_ok());
             }
-            // What came while it was counted may count twice, which wakes early, but never for nothing.
+            // Bytes that came while it counted may count twice, which wakes early, but never for nothing.
             assert!(goes || bytes_shown(&views) >= 20, "woken with {} bytes", bytes_shown(&views));
             views.iter().for_each(|view| view.unregister(&waiter));
         })
@@ -76,7 +76,7 @@ fn long_poll(goes: bool) {
     growing.into_iter().chain(going).for_each(|thread| thread.join().unwrap());
 }
 
-/// As a session does it: takes what changed, looks at it, waits for more, until all of it was seen.
+/// As a session does: takes what changed, reads it, waits for more, until all of it was seen.
 fn session() {
     let (read_view, views) = two_partitions();
     let feed = Arc::new(ChangeFeed::default());
@@ -103,7 +103,7 @@ fn session() {
     };
     grow(&read_view).into_iter().for_each(|thread| thread.join().unwrap());
     poller.join().unwrap();
-    // It may have read offsets whose change it had not been told of yet.
+    // It may have read offsets whose change the feed had not recorded yet.
     drop(feed.take_changed());
     drop(subscribed);
     show(&read_view, 0, 3, 10);

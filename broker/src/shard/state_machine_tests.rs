@@ -103,7 +103,7 @@ fn base(outcome: BatchOutcome) -> i64 {
     }
 }
 
-/// Everything replicated, as the checkpoint would hold it.
+/// The whole replicated state, as the checkpoint holds it.
 fn whole(state: &ShardState) -> BTreeMap<Bytes, Bytes> {
     let mut changes = BTreeMap::new();
     for (id, partition) in &state.partitions {
@@ -253,7 +253,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a client of one partition would write down.
+/// The expected log of one partition, as its client records it.
 #[derive(Default, Clone)]
 struct ModelPartition {
     next: i64,
@@ -262,7 +262,7 @@ struct ModelPartition {
     sequences: BTreeMap<i64, (i32, Option<(Bytes, i64)>)>,
 }
 
-/// What the model makes of a step.
+/// A step with the outcome that the model expects.
 struct Planned {
     command: Command,
     batches: Vec<(PartitionId, Bytes)>,
@@ -281,7 +281,7 @@ impl Planned {
     }
 }
 
-/// All partitions as clients would write them down.
+/// The expected logs of all partitions.
 #[derive(Default)]
 struct Model {
     partitions: BTreeMap<i32, ModelPartition>,

@@ -1,4 +1,5 @@
-//! What a batch of `__consumer_offsets` assumes of its group; carried in the entry and judged again at apply.
+//! The guard of a batch of `__consumer_offsets`: what it assumes of its group; carried in the entry and judged again at
+//! apply.
 //!
 //!     | kind 1 | group | generation | member id |     an offset commit of a member, or of nobody (generation -1)
 //!     | kind 2 | group | generation |               a group's membership: generations never fall
@@ -20,7 +21,7 @@ pub enum Guard {
     Commit {
         /// The group.
         group: String,
-        /// The generation that the member believes in; below 0 for a consumer without membership.
+        /// The generation that the member has; below 0 for a consumer without membership.
         generation: i32,
         /// The member; empty for a consumer without membership.
         member_id: String,

@@ -1,4 +1,4 @@
-//! Reading and writing the primitive types of Kafka's schema, as its internal records use them.
+//! Codec of the primitive types of Kafka's schema, as its internal records use them.
 //!
 //! A [`Reader`] never reads past its input and never allocates more than its input is long. May not know what the
 //! fields mean.
@@ -6,7 +6,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
-/// The bytes are not what the schema says.
+/// The bytes do not follow the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed coordinator record: {0}")]
 pub struct Malformed(pub &'static str);
