@@ -79,7 +79,7 @@ impl Partition {
         };
         let adopted = self.known_adopted || self.is_adopted();
         if refused.is_none() && !adopted {
-            self.shard.want(self.id);
+            self.shard.request_adoption(self.id);
         }
         let queued = QueuedBatch {
             partition: self.id,

@@ -16,11 +16,11 @@ use crate::shard::{Shard, Shards, leader_known_to};
 pub struct Leaders {
     image: Arc<MetadataImage>,
     shards: Shards,
-    seen: BTreeMap<ShardId, Seen>,
+    views: BTreeMap<ShardId, ShardView>,
 }
 
 /// A shard's replicas and leader when it was read.
-struct Seen {
+struct ShardView {
     replicas: Vec<NodeId>,
     in_sync: Vec<NodeId>,
     offline: Vec<NodeId>,
@@ -45,7 +45,7 @@ pub struct Leader<'a> {
 
 impl Leaders {
     pub(super) fn new(shards: Shards) -> Self {
-        Self { image: shards.metadata().image(), shards, seen: BTreeMap::new() }
+        Self { image: shards.metadata().image(), shards, views: BTreeMap::new() }
     }
 
     /// The leader of a partition.
@@ -54,8 +54,8 @@ impl Leaders {
         let Some(route) = topic.route(index) else {
             return Leader { node: None, epoch: unknown, replicas: &[], in_sync: &[], offline: &[] };
         };
-        let seen = self.seen.entry(route.shard).or_insert_with(|| look(&self.image, &self.shards, route.shard));
-        let (node, epoch) = match &seen.led {
+        let view = self.views.entry(route.shard).or_insert_with(|| view_of(&self.image, &self.shards, route.shard));
+        let (node, epoch) = match &view.led {
             None => (None, unknown),
             Some((shard, node, term)) => {
                 let adopted = shard.as_ref().and_then(|shard| shard.read_view().get(topic.partition(index)));
@@ -64,23 +64,23 @@ impl Leaders {
                 (Some(*node), epoch_of(base, *term))
             }
         };
-        let Seen { replicas, in_sync, offline, .. } = seen;
+        let ShardView { replicas, in_sync, offline, .. } = view;
         Leader { node, epoch, replicas, in_sync, offline }
     }
 }
 
-fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
+fn view_of(image: &MetadataImage, shards: &Shards, id: ShardId) -> ShardView {
     let Some(record) = image.shard(id) else {
-        return Seen { replicas: Vec::new(), in_sync: Vec::new(), offline: Vec::new(), led: None };
+        return ShardView { replicas: Vec::new(), in_sync: Vec::new(), offline: Vec::new(), led: None };
     };
-    let (told, here) = (shards.remote_leader_of(id), shards.get(id));
+    let (remote, here) = (shards.remote_leader_of(id), shards.get(id));
     let led = match &here {
         Some(shard) => leader_known_to(shard, image).map(|(leader, term)| (here.clone(), leader, term)),
-        None => told.as_ref().map(|(node, led)| (None, *node, led.term)),
+        None => remote.as_ref().map(|(node, led)| (None, *node, led.term)),
     };
     // The leader knows who is in sync; other nodes have it from the leader's last update.
     let in_sync = here.filter(|shard| shard.leading().is_some()).map(|shard| shard.in_sync());
-    let in_sync = in_sync.or_else(|| told.map(|(_, led)| led.in_sync));
+    let in_sync = in_sync.or_else(|| remote.map(|(_, led)| led.in_sync));
     let in_sync: Vec<NodeId> = match in_sync {
         Some(known) => {
             record.members().filter(|replica| known.contains(&replica.id)).map(|replica| replica.node).collect()
@@ -93,7 +93,7 @@ fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
     let is_offline = |node: &NodeId| !is_here(*node) && image.nodes.get(node).is_none_or(NodeRecord::is_fenced);
     let replicas = record.nodes();
     let offline = replicas.iter().copied().filter(is_offline).collect();
-    Seen { in_sync: online(in_sync, is_offline), replicas, offline, led }
+    ShardView { in_sync: online(in_sync, is_offline), replicas, offline, led }
 }
 
 /// Those in sync that are not offline. If all are offline they stay, as with Kafka: they have what is committed.

@@ -1,7 +1,7 @@
 //! ListOffsets: end, start and time queries (KIP-79, KIP-734, KIP-405, KIP-1005).
 //!
-//! A time query looks inside the batch that the time index points to, compressed or not, and never answers an offset
-//! below log start or above what the reader may see. The latest offset is told only after a read index.
+//! A time query searches the batch that the time index points to, compressed or not, and never answers an offset
+//! below log start or above what the reader may see. The latest offset is answered only after a read index.
 
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;

@@ -105,8 +105,8 @@ impl Partitions {
             match self.find_now(topic, index) {
                 Ok(Some(partition)) => match readiness(&partition, access) {
                     Readiness::Ready => return Ok(partition),
-                    Readiness::Elsewhere => return Err(PartitionError::NotLeaderOrFollower),
-                    Readiness::Later => partition.shard.want(partition.id),
+                    Readiness::NotHere => return Err(PartitionError::NotLeaderOrFollower),
+                    Readiness::NotYet => partition.shard.request_adoption(partition.id),
                 },
                 Ok(None) => {}
                 Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) if !asked_metadata => {
@@ -281,19 +281,19 @@ fn resolve<'a>(image: &'a MetadataImage, topic: TopicRef<'_>) -> Result<&'a Arc<
 enum Readiness {
     Ready,
     /// Another node leads, or the replica has stopped.
-    Elsewhere,
+    NotHere,
     /// No leader yet, or not adopted yet.
-    Later,
+    NotYet,
 }
 
 fn readiness(partition: &Partition, access: Access) -> Readiness {
     let role = partition.shard.role();
     if partition.shard.leading().is_some() {
-        return if partition.is_adopted() { Readiness::Ready } else { Readiness::Later };
+        return if partition.is_adopted() { Readiness::Ready } else { Readiness::NotYet };
     }
     if partition.is_readable(access) {
         return Readiness::Ready;
     }
     let other = role.leader.is_some_and(|leader| leader != partition.shard.replica);
-    if other || role.stopped { Readiness::Elsewhere } else { Readiness::Later }
+    if other || role.stopped { Readiness::NotHere } else { Readiness::NotYet }
 }

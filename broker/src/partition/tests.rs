@@ -111,7 +111,7 @@ fn an_adoption_that_does_not_come_ends_in_leader_not_available() {
         let metadata = FakeMetadata::new(image_with_topic(1, TopicConfig::default()));
         let partitions = Partitions::new(Shards::for_tests(shard.clone(), Arc::new(metadata)));
         assert_eq!(partitions.find(NAME, 0).await.unwrap_err(), PartitionError::LeaderNotAvailable);
-        assert_eq!(shard.take_wanted(), [partition(0)]);
+        assert_eq!(shard.take_adoption_requests(), [partition(0)]);
     });
 }
 

@@ -259,7 +259,7 @@ mod tests {
             assert_eq!(clock.for_expiry(wall_ms, agrees()), None, "the shard clock is ahead");
             assert!(clock.ahead_ms(wall_ms) > 2_000 * DAY_MS);
         }
-        // So it is for the next leader, who begins where the entries ended.
+        // So it is for the next leader, which begins where the entries ended.
         let mut next = ShardClock::starting_at(IN_2035, IN_2026, START, agrees());
         let _ = next.advance(IN_2026, START, agrees);
         assert_eq!(next.for_expiry(IN_2026, agrees()), None);

@@ -63,8 +63,8 @@ pub struct Shard {
     pub(super) work: Notify,
     pub(super) clock: LeaderClock,
     /// Partitions for which a request waits; their adoption goes first.
-    wanted: Mutex<Vec<PartitionId>>,
-    wanted_changed: Notify,
+    adoption_requests: Mutex<Vec<PartitionId>>,
+    adoption_requests_changed: Notify,
     read_barrier: ReadBarrier,
     /// Since when this replica leads.
     pub(super) led_since: Mutex<Option<rt::Instant>>,
@@ -97,8 +97,8 @@ impl Shard {
             queue: Mutex::default(),
             work: Notify::new(),
             clock,
-            wanted: Mutex::default(),
-            wanted_changed: Notify::new(),
+            adoption_requests: Mutex::default(),
+            adoption_requests_changed: Notify::new(),
             read_barrier: ReadBarrier::default(),
             led_since: Mutex::default(),
         })
@@ -291,21 +291,21 @@ impl Shard {
     }
 
     /// Requests that a partition be adopted before others.
-    pub fn want(&self, partition: PartitionId) {
-        let mut wanted = self.wanted.lock();
-        if !wanted.contains(&partition) {
-            wanted.push(partition);
-            self.wanted_changed.notify_one();
+    pub fn request_adoption(&self, partition: PartitionId) {
+        let mut adoption_requests = self.adoption_requests.lock();
+        if !adoption_requests.contains(&partition) {
+            adoption_requests.push(partition);
+            self.adoption_requests_changed.notify_one();
         }
     }
 
     /// Takes the partitions whose adoption was requested.
-    pub(crate) fn take_wanted(&self) -> Vec<PartitionId> {
-        std::mem::take(&mut self.wanted.lock())
+    pub(crate) fn take_adoption_requests(&self) -> Vec<PartitionId> {
+        std::mem::take(&mut self.adoption_requests.lock())
     }
 
-    pub(crate) async fn wanted(&self) {
-        self.wanted_changed.notified().await;
+    pub(crate) async fn adoption_requested(&self) {
+        self.adoption_requests_changed.notified().await;
     }
 
     /// The shard's time now; none where this replica does not lead.

@@ -225,7 +225,7 @@ async fn intents_are_carried_out_once_wanted_partitions_first_and_reported() {
     let image = image_with_topic(1_500, TopicConfig::default());
     let metadata = FakeMetadata::new(image.clone());
     let mut adoption = Adoption::default();
-    shard.want(partition(1_400));
+    shard.request_adoption(partition(1_400));
     adoption.reconcile(&shard, &metadata, &image).await.unwrap();
     let adopted: Vec<Vec<i32>> = group
         .commands()

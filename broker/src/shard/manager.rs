@@ -144,7 +144,7 @@ impl Shards {
         let host = RaftHost::new(Arc::new(ottla_raft::NoPeers), ottla_raft::RaftOptions::default());
         let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), metadata, LeaderTaskSettings::default());
         shards.0.shards.write().insert(shard.creation.shard, shard.clone());
-        rt::spawn(follow(shard, shards.0.leadership.clone()));
+        rt::spawn(watch_leadership(shard, shards.0.leadership.clone()));
         shards
     }
 
@@ -257,7 +257,7 @@ impl Shards {
             owner.clone(),
             membership_reconciler::run(shard.clone(), self.0.metadata.clone()),
         );
-        rt::spawn_critical("leadership", owner, follow(shard, self.0.leadership.clone()));
+        rt::spawn_critical("leadership", owner, watch_leadership(shard, self.0.leadership.clone()));
         self.0.changes.send_modify(|version| *version += 1);
     }
 
@@ -507,7 +507,7 @@ impl Shards {
         roles
     }
 
-    /// The node that leads a shard, as far as this one knows.
+    /// The node that leads a shard, as far as this node knows.
     #[must_use]
     pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
         match self.get(shard) {
@@ -547,12 +547,12 @@ pub(crate) fn leader_known_to(shard: &Shard, image: &MetadataImage) -> Option<(N
     let leader = role.leader.filter(|_| !role.stopped)?;
     let mut members = image.shard(shard.creation.shard)?.members();
     let node = members.find(|replica| replica.id == leader).map(|replica| replica.node)?;
-    let speaks = leader == shard.replica || shard.following().is_some();
-    (speaks || !image.is_fenced(node)).then_some((node, role.term.0))
+    let is_heard = leader == shard.replica || shard.following().is_some();
+    (is_heard || !image.is_fenced(node)).then_some((node, role.term.0))
 }
 
 /// Bumps the leadership version whenever the shard's role or its set of partitions changes.
-async fn follow(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
+async fn watch_leadership(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
     let mut role = shard.role_changes();
     let mut adopted = shard.read_view().changes();
     loop {

@@ -39,9 +39,9 @@ impl Shards {
         if node == self.0.node {
             return Some(self.ends_here(&topics).await);
         }
-        let asked = topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
+        let requested = topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
         let answer = self.ask_about_lag(node, LagRequest::Ends(topics), ENDS_WAIT).await?;
-        EndsAnswer::decode_all(&answer).ok().filter(|answers| answers.len() == asked)
+        EndsAnswer::decode_all(&answer).ok().filter(|answers| answers.len() == requested)
     }
 
     /// The response of the coordinator on `node` to a request for groups.

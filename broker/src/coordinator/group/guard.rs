@@ -1,7 +1,7 @@
 //! The guard of a batch of `__consumer_offsets`: what it assumes of its group; carried in the entry and judged again at
 //! apply.
 //!
-//!     | kind 1 | group | generation | member id |     an offset commit of a member, or of nobody (generation -1)
+//!     | kind 1 | group | generation | member id |     an offset commit of a member, or without membership (generation -1)
 //!     | kind 2 | group | generation |               a group's membership: generations never fall
 //!     | kind 3 | group |                            the removal of an empty group
 //!     | kind 4 | group | cutoff |                   offsets that expired: none committed after the cutoff

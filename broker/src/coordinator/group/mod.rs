@@ -53,7 +53,7 @@ pub fn partition_for(group_id: &str, partition_count: i32) -> i32 {
     positive % partition_count.max(1)
 }
 
-/// A member id that nobody has had: what the client calls itself, and 128 random bits.
+/// A new, unique member id: the client's name for itself, and 128 random bits.
 #[must_use]
 pub fn new_member_id(prefix: &str) -> String {
     let bits = (u128::from(rt::random_u64()) << 64) | u128::from(rt::random_u64());

@@ -233,7 +233,7 @@ impl Groups {
     }
 
     /// OffsetFetch: for each group, by its place among `groups`, what `read` takes from its offsets; none if there is
-    /// no such group. A partition has one read index, however many of its groups are asked for.
+    /// no such group. A partition has one read index, however many of its groups are requested.
     pub async fn fetch<T>(
         &self,
         groups: &[&str],
@@ -265,11 +265,11 @@ impl Groups {
     /// DescribeGroups: for each group in order what it is; none if there is no such group.
     pub async fn describe(&self, groups: &[&str]) -> Vec<Result<Option<Described>, GroupError>> {
         let partitions: Vec<i32> = groups.iter().map(|group| self.coordinator_partition(group)).collect();
-        let mut asked: BTreeMap<i32, Vec<Arc<str>>> = BTreeMap::new();
+        let mut by_partition: BTreeMap<i32, Vec<Arc<str>>> = BTreeMap::new();
         for (group, partition) in groups.iter().zip(&partitions) {
-            asked.entry(*partition).or_default().push(Arc::from(*group));
+            by_partition.entry(*partition).or_default().push(Arc::from(*group));
         }
-        let each = asked.into_iter().map(|(partition, groups)| async move {
+        let each = by_partition.into_iter().map(|(partition, groups)| async move {
             let outcome = self.describe_in(partition, &groups).await;
             (partition, outcome.map(Vec::into_iter))
         });

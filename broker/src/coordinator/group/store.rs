@@ -1,11 +1,11 @@
 //! The group store: the groups of one partition of `__consumer_offsets` from its committed records. Pure, on every
 //! replica.
 //!
-//! The shard's state machine asks [`GroupStore::judge_commit`] before it accepts a batch, calls
+//! The shard's state machine calls [`GroupStore::judge_commit`] before it accepts a batch, calls
 //! [`GroupStore::apply_batch`] with what it accepted, and takes [`GroupStore::changes`] into its checkpoint, whose keys
 //! and values are Kafka's own records; [`GroupStore::restore`] reads them back. May not know: clocks, configuration,
-//! who leads. Invariant: equal accepted batches make equal stores (I6); a group's generation never falls while the
-//! group exists (I4); memory follows the number of live keys, not of commits.
+//! which replica leads. Invariant: equal accepted batches make equal stores (I6); a group's generation never falls
+//! while the group exists (I4); memory follows the number of live keys, not of commits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //!                                                                |
 //!     any node --(request)--> the groups' coordinator ---------> report
 //!
-//! - [`Lags`] is the handle: the groups that this node coordinates, or those of the cluster, asked of their
+//! - [`Lags`] is the handle: the groups that this node coordinates, or those of the cluster, queried from their
 //!   coordinators.
 //! - `sampler` keeps the cache of every partition of `__consumer_offsets` that has a replica here: a follower samples
 //!   too, only more rarely, so that a new coordinator has values, and the window of commits behind the status, from its
@@ -94,18 +94,18 @@ impl Lags {
         let mut groups = Vec::new();
         let own = self.0.partitions.node();
         for any_replica in [false, true] {
-            let mut asked = BTreeSet::new();
+            let mut queried = BTreeSet::new();
             // A node that answered for none of the missing partitions gets no further request.
             while !missing.is_empty() {
-                let places = self.0.places(&missing, any_replica, &asked);
-                if places.is_empty() {
+                let targets = self.0.targets(&missing, any_replica, &queried);
+                if targets.is_empty() {
                     break;
                 }
-                let asks = places.into_iter().map(|(node, partitions)| {
+                let queries = targets.into_iter().map(|(node, partitions)| {
                     let request = Request { filter: filter.clone(), any_replica, partitions };
                     async move { (node, self.ask(node, own, request).await) }
                 });
-                for (node, answered) in join_all(asks).await {
+                for (node, answered) in join_all(queries).await {
                     let before = missing.len();
                     for (partition, found) in answered {
                         if missing.remove(&partition) {
@@ -113,7 +113,7 @@ impl Lags {
                         }
                     }
                     if missing.len() == before {
-                        asked.insert(node);
+                        queried.insert(node);
                     }
                 }
             }
@@ -156,16 +156,16 @@ impl Inner {
 
     /// The node to query for each of these partitions: its leader, or with `any_replica` one of its replicas, this node
     /// first.
-    fn places(
+    fn targets(
         &self,
         wanted: &BTreeSet<i32>,
         any_replica: bool,
-        asked: &BTreeSet<NodeId>,
+        queried: &BTreeSet<NodeId>,
     ) -> BTreeMap<NodeId, Vec<i32>> {
         let image = self.partitions.image();
         let (own, mut leaders) = (self.partitions.node(), self.partitions.leaders());
-        let mut places: BTreeMap<NodeId, Vec<i32>> = BTreeMap::new();
-        let Some(topic) = image.topic(OFFSETS_TOPIC) else { return places };
+        let mut targets: BTreeMap<NodeId, Vec<i32>> = BTreeMap::new();
+        let Some(topic) = image.topic(OFFSETS_TOPIC) else { return targets };
         for partition in wanted {
             let leader = leaders.of(topic, *partition);
             let mut replicas: Vec<NodeId> = match any_replica {
@@ -173,11 +173,11 @@ impl Inner {
                 false => leader.node.into_iter().collect(),
             };
             replicas.sort_by_key(|node| *node != own);
-            if let Some(node) = replicas.into_iter().find(|node| !asked.contains(node)) {
-                places.entry(node).or_default().push(*partition);
+            if let Some(node) = replicas.into_iter().find(|node| !queried.contains(node)) {
+                targets.entry(node).or_default().push(*partition);
             }
         }
-        places
+        targets
     }
 
     /// The groups of the requested partitions, as far as this node has them.

@@ -34,7 +34,7 @@ pub(crate) struct GroupLag {
     pub(crate) protocol_type: String,
     pub(crate) generation: i32,
     pub(crate) members: usize,
-    /// The node that coordinates it; none where a replica of its partition was asked because no coordinator answers.
+    /// The node that coordinates it; none if a replica of its partition answered because no coordinator does.
     pub(crate) coordinator: Option<NodeId>,
     pub(crate) topics: Vec<TopicLag>,
 }

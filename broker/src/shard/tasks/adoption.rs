@@ -44,7 +44,7 @@ impl Adoption {
             metadata.end_intents(open.keys.clone()).await;
         }
         while !open.adopt.is_empty() {
-            bring_forward(&mut open.adopt, &shard.take_wanted());
+            bring_forward(&mut open.adopt, &shard.take_adoption_requests());
             let count = open.adopt.len().min(PARTITIONS_PER_ENTRY_MAX);
             shard.command(Command::Adopt(open.adopt.drain(..count).collect())).await?;
         }
@@ -52,7 +52,7 @@ impl Adoption {
             let count = open.drop.len().min(PARTITIONS_PER_ENTRY_MAX);
             shard.command(Command::Drop(open.drop.drain(..count).collect())).await?;
         }
-        let _answered_by_adoption = shard.take_wanted();
+        let _answered_by_adoption = shard.take_adoption_requests();
         if open.keys.is_empty() {
             return Ok(());
         }

@@ -79,7 +79,7 @@ pub(crate) async fn run(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>, sett
             biased;
             changed = role.changed() => if changed.is_err() { return },
             changed = images.changed() => if changed.is_err() { return },
-            () = shard.wanted() => {}
+            () = shard.adoption_requested() => {}
             () = rt::sleep_until(next) => {}
         }
         let now = rt::now();

@@ -214,11 +214,11 @@ impl Group {
     /// Checks whether this member, or a consumer without membership, may commit an offset now; keeps the member's
     /// session alive.
     pub fn validate_commit(&mut self, now: Now, who: &MemberRef) -> Result<(), GroupError> {
-        let nobody = who.generation < 0 && who.member_id.is_empty() && who.instance_id.is_none();
+        let no_member = who.generation < 0 && who.member_id.is_empty() && who.instance_id.is_none();
         match self.state {
             State::Dead => return Err(GroupError::CoordinatorNotAvailable),
             State::Empty if who.generation < 0 => return Ok(()),
-            _ if nobody => return Err(GroupError::UnknownMemberId),
+            _ if no_member => return Err(GroupError::UnknownMemberId),
             _ => {}
         }
         let id = self.check_member(&who.member_id, who.instance_id.as_deref())?;

@@ -23,7 +23,7 @@ pub struct Now {
 pub struct Settings {
     /// How long an empty group waits for more members before its first generation.
     pub initial_rebalance_delay_ms: i64,
-    /// How long a new member, which knows no id and so cannot heartbeat, may wait for its join.
+    /// How long a new member, which has no id yet and so cannot heartbeat, may wait for its join.
     pub new_member_join_timeout_ms: i64,
     /// The most members.
     pub members_max: usize,

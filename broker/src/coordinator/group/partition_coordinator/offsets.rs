@@ -62,7 +62,7 @@ impl PartitionCoordinator {
         }
         let exists = self.store.lock().group(group).is_some();
         match (exists, commit.who.generation) {
-            // Nobody is a member: anybody may commit who does not claim to be one.
+            // The group has no members: any client may commit that does not claim to be one.
             (_, ..0) => Ok(()),
             (true, _) => Err(GroupError::UnknownMemberId),
             (false, _) if commit.knows_group_not_found => Err(GroupError::GroupIdNotFound),
