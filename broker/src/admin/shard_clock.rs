@@ -15,7 +15,7 @@ use super::families::Family;
 use super::{AdminState, not_yet};
 use crate::metadata::ShardId;
 use crate::server::context::Domain;
-use crate::shard::ClockSet;
+use crate::shard::SetClockOutcome;
 
 /// How long a shard's leader has to do it.
 const WAIT: Duration = Duration::from_secs(10);
@@ -35,17 +35,19 @@ async fn change(state: &AdminState, shard: ShardId, to_ms: Option<i64>) -> Respo
         return refused(StatusCode::NOT_FOUND, "no shard of this number that has a clock");
     }
     match domain.partitions.set_clock(shard, to_ms, WAIT).await {
-        ClockSet::Done(clock_ms) => Json(json!({ "id": shard.0, "clock_ms": clock_ms })).into_response(),
-        ClockSet::NotConfirmed => refused(
+        SetClockOutcome::Done(clock_ms) => Json(json!({ "id": shard.0, "clock_ms": clock_ms })).into_response(),
+        SetClockOutcome::NotConfirmed => refused(
             StatusCode::CONFLICT,
             "most nodes' clocks do not agree with that of the shard's leader: put them right, or name the time",
         ),
-        ClockSet::Ahead => refused(StatusCode::CONFLICT, "this time lies ahead of the leader's clock"),
-        ClockSet::LevelTooLow => {
+        SetClockOutcome::Ahead => refused(StatusCode::CONFLICT, "this time lies ahead of the leader's clock"),
+        SetClockOutcome::LevelTooLow => {
             refused(StatusCode::CONFLICT, "not before ottla.version=2: ottla feature upgrade ottla.version=2")
         }
-        ClockSet::NotLeader => refused(StatusCode::SERVICE_UNAVAILABLE, "the shard has no leader now; ask again"),
-        ClockSet::TimedOut => {
+        SetClockOutcome::NotLeader => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, "the shard has no leader now; ask again")
+        }
+        SetClockOutcome::TimedOut => {
             refused(StatusCode::SERVICE_UNAVAILABLE, "the shard's leader has not answered in time; ask again")
         }
     }

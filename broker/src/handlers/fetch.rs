@@ -158,7 +158,7 @@ async fn read_or_wait(ctx: &Context, terms: &Terms, plan: &mut Plan) -> Pass {
     let missing_bytes = terms.bytes_min - pass.bytes;
     drop(pass);
     let found = if let Some(watch) = watch {
-        ctx.partitions.wait_for_watched(&watch, missing_bytes, terms.deadline).await;
+        ctx.partitions.wait_for_change(&watch, missing_bytes, terms.deadline).await;
         plan.look_again();
         find_all(ctx, terms, plan).await
     } else {

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::limits::FETCH_SESSION_PARTITIONS_MAX;
-use crate::partition::{Partition, Watch, Watched};
+use crate::partition::{ChangeFeed, Partition, Subscription};
 
 /// A session that was not used for so long gives way to a new one (Kafka's two minutes).
 const IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(120);
@@ -64,7 +64,7 @@ impl Plan {
     /// Watches a partition that was found for `wanted` on behalf of its session. Comes before it is read, so that no
     /// change is missed.
     pub fn found(&self, wanted: &Wanted, partition: &Partition) {
-        self.watch_by(wanted, |watch, known| partition.watch(watch, wanted.slot, known));
+        self.watch_by(wanted, |watch, known| partition.subscribe(watch, wanted.slot, known));
     }
 
     /// True if the session has found the partition before: Kafka then knows the topic's name, and says of a topic that is
@@ -75,7 +75,11 @@ impl Plan {
         session.lock().remembered.get(&wanted.slot).is_some_and(|remembered| remembered.was_found)
     }
 
-    fn watch_by(&self, wanted: &Wanted, watch_it: impl FnOnce(&Arc<Watch>, Option<&Watched>) -> Option<Watched>) {
+    fn watch_by(
+        &self,
+        wanted: &Wanted,
+        watch_it: impl FnOnce(&Arc<ChangeFeed>, Option<&Subscription>) -> Option<Subscription>,
+    ) {
         let Kind::Incremental(session) = &self.kind else { return };
         let mut session = session.lock();
         let watch = session.watch.clone();
@@ -88,7 +92,7 @@ impl Plan {
 
     /// The watch of the session over everything that it fetches; without one each partition is to be waited for.
     #[must_use]
-    pub fn watch(&self) -> Option<Arc<Watch>> {
+    pub fn watch(&self) -> Option<Arc<ChangeFeed>> {
         match &self.kind {
             Kind::Incremental(session) => Some(session.lock().watch.clone()),
             Kind::NoSession | Kind::Opens => None,
@@ -123,7 +127,7 @@ struct Session {
     due: BTreeMap<u64, u64>,
     /// Slots and turns come from the same counter.
     next_number: u64,
-    watch: Arc<Watch>,
+    watch: Arc<ChangeFeed>,
 }
 
 #[derive(Debug)]
@@ -135,7 +139,7 @@ struct Remembered {
     failed: bool,
     was_found: bool,
     /// Tells of changes; without it the partition is looked at every time.
-    watched: Option<Watched>,
+    watched: Option<Subscription>,
 }
 
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use ottla_protocol::fetch::{FetchTopic, ForgottenTopic};
 use ottla_protocol::ids::{LeaderEpoch, NodeId, PartitionId};
 
 use super::*;
-use crate::shard::published::{Marks, Published};
+use crate::shard::read_view::{LogOffsetSnapshot, ReadView};
 
 const PARTITIONS: i32 = 6;
 const SESSIONS_MAX: usize = 3;
@@ -25,7 +25,7 @@ struct Log {
 #[derive(Default)]
 struct Node {
     logs: BTreeMap<i32, Log>,
-    published: Published,
+    published: ReadView,
 }
 
 fn id(index: i32) -> PartitionId {
@@ -48,7 +48,12 @@ impl Node {
             bytes = 10;
         }
         let end = Offset(log.end);
-        let marks = Marks { log_start: Offset(log.start), high_watermark: end, last_stable: end, ..Marks::default() };
+        let marks = LogOffsetSnapshot {
+            log_start: Offset(log.start),
+            high_watermark: end,
+            last_stable: end,
+            ..LogOffsetSnapshot::default()
+        };
         self.published.publish(vec![(id(index), marks, bytes, None)], &[]);
     }
 
@@ -177,7 +182,11 @@ impl World {
         for wanted in &plan.wanted {
             if let Some(cell) = self.node.published.get(id(wanted.key.index)) {
                 plan.watch_by(wanted, |watch, known| {
-                    if known.is_some_and(|known| known.is_of(&cell)) { None } else { cell.watch(watch, wanted.slot) }
+                    if known.is_some_and(|known| known.is_of(&cell)) {
+                        None
+                    } else {
+                        cell.subscribe(watch, wanted.slot)
+                    }
                 });
             }
         }

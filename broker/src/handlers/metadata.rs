@@ -53,7 +53,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: MetadataRequest
         Entry::Found(topic) => Some(&**topic),
         Entry::Missing { .. } => None,
     });
-    ctx.partitions.call_leaders(topics).await;
+    ctx.partitions.ping_leaders(topics).await;
     answer(ctx, version, &request, &image, entries)
 }
 

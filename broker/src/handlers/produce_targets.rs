@@ -123,8 +123,8 @@ mod tests {
     use crate::metadata::ShardKind;
     use crate::metrics::Metrics;
     use crate::partition::{Partitions, TopicRef};
-    use crate::shard::fake::{FakeGroup, FakeRegistry, image_with_topic};
-    use crate::shard::{Shards, Upkeep};
+    use crate::shard::fake::{FakeGroup, FakeMetadata, image_with_topic};
+    use crate::shard::{LeaderTaskSettings, Shards};
 
     fn topic(name: &'static str) -> ProduceTopic {
         ProduceTopic { name: Some(StrBytes::from_static_str(name)), id: None, partitions: Vec::new() }
@@ -133,14 +133,14 @@ mod tests {
     #[tokio::test]
     async fn a_target_holds_for_one_image_and_only_once_it_is_adopted() {
         let (_group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 1, pinned: false });
-        let registry = Arc::new(FakeRegistry::new(image_with_topic(3, TopicConfig::default())));
-        let partitions = Partitions::new(Shards::for_tests(shard.clone(), registry.clone()));
+        let metadata = Arc::new(FakeMetadata::new(image_with_topic(3, TopicConfig::default())));
+        let partitions = Partitions::new(Shards::for_tests(shard.clone(), metadata.clone()));
         let find = || partitions.find_now(TopicRef::Name("t"), 0).unwrap().unwrap();
         let counted = Metrics::new(&Config::default().metrics).topic(&"t".into());
         let mut targets = Targets::default();
         targets.under(RaftIndex(1)).add(&topic("t"), 0, find(), counted.clone());
         assert!(targets.get(&topic("t"), 0).is_none(), "not adopted yet");
-        rt::spawn(crate::shard::upkeep::run(shard, registry, Upkeep::default()));
+        rt::spawn(crate::shard::tasks::run(shard, metadata, LeaderTaskSettings::default()));
         partitions.find(TopicRef::Name("t"), 0).await.unwrap();
         targets.under(RaftIndex(1)).add(&topic("t"), 0, find(), counted);
         assert!(targets.get(&topic("t"), 0).is_some());

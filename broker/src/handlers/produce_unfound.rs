@@ -62,7 +62,7 @@ impl Unfound {
         }
         let mut refused = self.refused.lock();
         for known in refused.extract_if(.., |known| known.is_for(topic, index)) {
-            partition.was_refused(connection, known.batch);
+            partition.note_refusal(connection, known.batch);
         }
         self.any.store(!refused.is_empty(), Ordering::Release);
     }
@@ -83,8 +83,8 @@ mod tests {
     use crate::config::TopicConfig;
     use crate::metadata::ShardKind;
     use crate::partition::{Acks, AppendError, AppendOptions, Origin, Partitions, TopicRef};
-    use crate::shard::fake::{FakeGroup, FakeRegistry, image_with_topic};
-    use crate::shard::{Shards, Upkeep};
+    use crate::shard::fake::{FakeGroup, FakeMetadata, image_with_topic};
+    use crate::shard::{LeaderTaskSettings, Shards};
 
     const CONNECTION: ConnectionId = ConnectionId(1);
 
@@ -103,9 +103,9 @@ mod tests {
     #[tokio::test]
     async fn what_comes_behind_a_batch_without_a_partition_waits_for_it() {
         let (_group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 1, pinned: false });
-        let registry = std::sync::Arc::new(FakeRegistry::new(image_with_topic(3, TopicConfig::default())));
-        let partitions = Partitions::new(Shards::for_tests(shard.clone(), registry.clone()));
-        rt::spawn(crate::shard::upkeep::run(shard, registry, Upkeep::default()));
+        let metadata = std::sync::Arc::new(FakeMetadata::new(image_with_topic(3, TopicConfig::default())));
+        let partitions = Partitions::new(Shards::for_tests(shard.clone(), metadata.clone()));
+        rt::spawn(crate::shard::tasks::run(shard, metadata, LeaderTaskSettings::default()));
         let partition = partitions.find(TopicRef::Name("t"), 0).await.unwrap();
         let (timeout, origin) = (Duration::from_secs(5), Origin::Client(CONNECTION));
         let options = AppendOptions { acks: Acks::All, timeout, origin, guard: None };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{RaftHost, WeakHost};
+use ottla_raft::{Priority, RaftHost, WeakHost};
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
 use ottla_storage::ids::ReplicaId;

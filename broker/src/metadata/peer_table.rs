@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{ReplicaLocation, PeerDirectory};
+use ottla_raft::{PeerDirectory, ReplicaLocation};
 use ottla_storage::env::watch;
 use ottla_storage::ids::ReplicaId;
 use parking_lot::RwLock;
@@ -51,7 +51,8 @@ impl PeerTable {
 
     /// Adds the first replicas of the metadata group, which are known before any metadata is.
     pub(super) fn add_founders(&self, founders: &[ReplicaRecord]) {
-        let homes = founders.iter().map(|founder| (founder.id, ReplicaLocation { node: founder.node, is_urgent: true }));
+        let homes =
+            founders.iter().map(|founder| (founder.id, ReplicaLocation { node: founder.node, is_urgent: true }));
         self.0.write().bootstrap.extend(homes);
     }
 

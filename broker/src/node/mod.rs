@@ -32,7 +32,7 @@ pub use unsafe_recovery::{Losses, RecoveryError, RecoveryOutcome, ReplicaRecover
 use crate::admin::readiness::{Phase, Readiness};
 use crate::admin::{Admin, AdminState};
 use crate::config::Config;
-use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
+use crate::coordinator::group::{GroupSettings, Groups, PartitionWriter};
 use crate::coordinator::lag::Lags;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::limits::ConnectionLimits;
@@ -47,7 +47,7 @@ use crate::server::budget::Budget;
 use crate::server::context::{Directory, Domain};
 use crate::server::kafka::Kafka;
 use crate::server::listener::{BoundListener, SocketOptions};
-use crate::shard::{Shards, Upkeep};
+use crate::shard::{LeaderTaskSettings, Shards};
 use addresses::Bound;
 use directories::{Failures, Opened};
 use error::CLUSTER_WAIT;
@@ -305,8 +305,8 @@ impl Services {
         readiness.enter(Phase::Joining, "waiting for leaders of the shards", 1, 2);
         wait_for_leaders(config, &metadata, &shards).await;
         let partitions = Partitions::new(shards.clone());
-        let journal = PartitionJournal::start(Arc::new(metadata.clone()), partitions.clone());
-        let groups = Groups::new(GroupSettings::from(config.as_ref()), journal);
+        let log = PartitionWriter::start(Arc::new(metadata.clone()), partitions.clone());
+        let groups = Groups::new(GroupSettings::from(config.as_ref()), log);
         Ok(Self { metadata, shards, partitions, groups, directories })
     }
 
@@ -373,10 +373,10 @@ async fn cluster_id(metadata: &MetadataHandle) -> Result<String, StartError> {
 async fn open_shards(config: &Config, host: &RaftHost, metadata: &MetadataHandle, opened: &[Opened]) -> Shards {
     let directories: BTreeMap<Uuid, Arc<DataDir>> =
         opened.iter().map(|opened| (opened.directory.id, opened.directory.data.clone())).collect();
-    let upkeep = Upkeep {
+    let upkeep = LeaderTaskSettings {
         retention_check: Duration::from_millis(config.log.retention_check_interval_ms),
         producer_expiration_ms: i64::try_from(config.transaction.producer_id_expiration_ms).unwrap_or(i64::MAX),
-        ..Upkeep::default()
+        ..LeaderTaskSettings::default()
     };
     let registry = Arc::new(metadata.clone());
     let shards = Shards::new(config.node_id, host.clone(), directories, registry, upkeep);
@@ -390,8 +390,8 @@ async fn open_shards(config: &Config, host: &RaftHost, metadata: &MetadataHandle
 async fn metadata_stopped(metadata: &GroupHandle, shards: &Shards) -> String {
     let mut role = metadata.role();
     drop(role.wait_for(|role| role.stopped).await);
-    let registry = shards.registry();
-    if registry.image().is_decommissioned(shards.node()) || registry.expelled().borrow().is_some() {
+    let view = shards.metadata();
+    if view.image().is_decommissioned(shards.node()) || view.removed_from_cluster().borrow().is_some() {
         return "this node was unregistered; started again it joins as a new one".to_owned();
     }
     let why = metadata.failure();

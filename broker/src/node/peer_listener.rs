@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_raft::{PeerDirectory, Identity, Listening, Network, NoPeers, RaftHost, RaftOptions, TcpNetwork};
+use ottla_raft::{Identity, Listening, Network, NoPeers, PeerDirectory, RaftHost, RaftOptions, TcpNetwork};
 use uuid::Uuid;
 
 use super::error::StartError;

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
-use ottla_raft::{Creation, Directory, ReplicaSummary, RaftError, StateMachine, accept_loss};
+use ottla_raft::{Creation, Directory, RaftError, ReplicaSummary, StateMachine, accept_loss};
 use ottla_storage::data_dir::{DataDir, DataDirError, RecoveredReplica};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
@@ -25,7 +25,7 @@ use super::directories::{self, Failures, Opened};
 use crate::admin::readiness::Readiness;
 use crate::config::Config;
 use crate::metadata::{self, MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord};
-use crate::shard::{OpenError, creation_of, rescue_machine};
+use crate::shard::{OpenError, creation_of, recovery_state_machine};
 
 /// Why nothing was changed.
 #[derive(Debug, Error)]
@@ -146,7 +146,7 @@ pub async fn unsafe_recover(
                 recover(&directory.data, replica, &mut recovery, holding, || match metadata::is_metadata(replica) {
                     true => metadata::recovery_state_machine(config, replica, on_disk.clone())
                         .map_err(|source| OpenError::Checkpoint { replica: replica.id, source }),
-                    false => rescue_machine(&directory.data, replica, &image),
+                    false => recovery_state_machine(&directory.data, replica, &image),
                 })
                 .await?;
             }

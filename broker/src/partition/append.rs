@@ -1,7 +1,7 @@
-//! Appending: checked here, enqueued in call order, answered by apply.
+//! Append: a batch is checked here, enqueued in call order, and answered by apply.
 //!
-//! Before proposing, only what is malformed, unauthorised or too large is refused, or with a retriable error; every verdict
-//! on sequence and epoch comes from apply (design section 3). May not know: how entries are packed.
+//! Before a proposal a batch is refused only if it is malformed, unauthorised or too large, or with a retriable error;
+//! every verdict on sequence and epoch comes from apply (design section 3). May not know: how entries are packed.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,18 +20,19 @@ use super::handle::Partition;
 use super::types::{Acks, AppendOptions, Appended, ConnectionId, Origin};
 use super::validate::{is_heavy, prepare, prepare_internal};
 use crate::shard::answer::{self, AnswerReceiver};
+use crate::shard::append_queue::QueuedBatch;
 use crate::shard::command::BatchDecision;
-use crate::shard::queue::QueuedBatch;
+use crate::shard::idempotence_fence::{ProducerBatch, ProducerKey, precedes};
 use crate::shard::state::{BatchOutcome, Rejection};
-use crate::shard::sticky::{Sender, Sent, precedes};
 
-/// A client that names a shorter timeout is answered by apply all the same: Kafka's leader appends without any wait.
+/// The least timeout, so that a client with a shorter one is still answered by apply: Kafka's leader appends without
+/// any wait.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
-/// No append waits longer, whatever a client says.
+/// The greatest timeout of an append, whatever the client sets.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
-/// An append on its way. It is enqueued already; this only waits, with a timer once it has to.
+/// A pending append. It is enqueued already; the future only waits, with a timer once it must.
 #[derive(Debug)]
 pub struct Appending {
     answer: AnswerReceiver,
@@ -78,18 +79,18 @@ impl Partition {
         };
         let adopted = self.known_adopted || self.is_adopted();
         if refused.is_none() && !adopted {
-            self.shard.want(self.id);
+            self.shard.request_adoption(self.id);
         }
         let queued = QueuedBatch {
             partition: self.id,
-            sent: self.sent(&data, options.origin),
+            producer_batch: self.producer_batch(&data, options.origin),
             data,
             decision: BatchDecision {
                 coordinator: options.origin == Origin::Coordinator,
                 guard: options.guard.clone(),
             },
             deadline,
-            copies: self.copies(options.acks),
+            required_in_sync: self.required_in_sync(options.acks),
             adopted,
             answer,
         };
@@ -110,9 +111,13 @@ impl Partition {
         if let Some(error) = self.shard.refuses_writes() {
             return Err(error);
         }
-        let copies = self.copies(options.acks);
-        // Who has just been elected does not know yet; `copies` counts all the same.
-        if copies > 1 && self.shard.leading().is_some() && copies > self.shard.group().in_sync_count() {
+        let required_in_sync = self.required_in_sync(options.acks);
+        // A leader that has just been elected does not know who is in sync yet; `QueuedBatch::required_in_sync` counts
+        // all the same.
+        if required_in_sync > 1
+            && self.shard.leading().is_some()
+            && required_in_sync > self.shard.group().in_sync_count()
+        {
             return Err(AppendError::NotEnoughReplicas);
         }
         if mutants::is_on(Bug::EarlySequenceVerdict) && self.shard.state().lock().looks_out_of_order(self.id, &batch) {
@@ -120,15 +125,15 @@ impl Partition {
         }
         let (topic, now_ms) = (&self.topic.config, rt::wall_clock_ms());
         if is_heavy(&batch, topic) {
-            // In this call all the same, so that the order of batches is kept.
+            // Prepared in this call too, so that the order of batches is kept.
             return rt::block_in_place(|| prepare(batch, topic, now_ms));
         }
         prepare(batch, topic, now_ms)
     }
 
-    /// Refuses what no entry holds: proposed it would stop its replicas one after the other. A coordinator's own
-    /// batches are bounded by what any entry holds alone: for one of them the log makes a segment long enough, and its
-    /// group goes on.
+    /// Refuses a batch that no entry can hold: if proposed, it would stop its replicas one after the other. A
+    /// coordinator's own batches are bounded by what an entry holds alone: for such a batch the log makes a segment
+    /// long enough, and its group continues.
     fn fits(&self, data: Bytes, origin: Origin) -> Result<Bytes, AppendError> {
         let bytes_max = match origin {
             Origin::Client(_) => self.shard.batch_bytes_max(),
@@ -140,20 +145,20 @@ impl Partition {
         Ok(data)
     }
 
-    /// How many voters must have synced a batch before its producer is answered.
-    fn copies(&self, acks: Acks) -> usize {
+    /// How many voters must have synced a batch before it is acknowledged.
+    fn required_in_sync(&self, acks: Acks) -> usize {
         match acks {
             Acks::All => usize::try_from(self.topic.config.min_insync_replicas).unwrap_or(0),
             Acks::None | Acks::Leader => 0,
         }
     }
 
-    /// How an idempotent client numbered its batch.
-    fn sent(&self, data: &[u8], origin: Origin) -> Option<Sent> {
+    /// The producer, epoch and sequence of an idempotent client's batch.
+    fn producer_batch(&self, data: &[u8], origin: Origin) -> Option<ProducerBatch> {
         let Origin::Client(connection) = origin else { return None };
         let header = BatchHeader::parse(data).filter(BatchHeader::is_idempotent)?;
-        let sender = Sender { connection, producer: ProducerId(header.producer_id), partition: self.id };
-        Some(Sent { sender, epoch: header.producer_epoch, sequence: header.base_sequence, arrival: 0 })
+        let key = ProducerKey { connection, producer: ProducerId(header.producer_id), partition: self.id };
+        Some(ProducerBatch { key, epoch: header.producer_epoch, sequence: header.base_sequence, arrival: 0 })
     }
 }
 
@@ -176,7 +181,7 @@ impl RefusedBefore {
         self.producer
     }
 
-    /// Another one of the same producer: what comes first is what the others wait for.
+    /// Merges another refused batch of the same producer: the others wait for the one that comes first.
     pub(crate) fn and(&mut self, other: Self) {
         let is_older = other.epoch == self.epoch && precedes(other.sequence, self.sequence);
         if other.epoch > self.epoch || is_older {
@@ -186,12 +191,12 @@ impl RefusedBefore {
 }
 
 impl Partition {
-    /// What its producer sends behind a batch that was refused on this connection, before the partition was found, is
-    /// refused likewise, as if the batch had come here.
-    pub(crate) fn was_refused(&self, connection: ConnectionId, batch: RefusedBefore) {
+    /// Notes a batch that was refused on this connection before the partition was found: what its producer sends behind
+    /// it is refused too, as if the batch had been refused here.
+    pub(crate) fn note_refusal(&self, connection: ConnectionId, batch: RefusedBefore) {
         let RefusedBefore { producer, epoch, sequence, error } = batch;
-        let sender = Sender { connection, producer, partition: self.id };
-        self.shard.was_refused(Sent { sender, epoch, sequence, arrival: 0 }, &error.into());
+        let key = ProducerKey { connection, producer, partition: self.id };
+        self.shard.note_refusal(ProducerBatch { key, epoch, sequence, arrival: 0 }, &error.into());
     }
 }
 

@@ -1,7 +1,7 @@
-//! The long poll: waits on its own partitions only, and is woken once, when they have grown by enough together, when one
-//! of them is led here no longer, or when its time is up.
+//! Delayed fetch (Kafka's fetch purgatory): a request waits on its own partitions only, and is woken once: when they
+//! have grown by enough bytes together, when one of them is led here no longer, or at its deadline.
 //!
-//! May not know: what is done with the data, and how a partition learns of it.
+//! May not know: what is done with the data, and how a partition publishes it.
 
 use std::sync::Arc;
 
@@ -10,22 +10,23 @@ use ottla_storage::env::rt;
 
 use super::handle::Partition;
 use super::types::{Access, Isolation};
-use crate::shard::published::PartitionCell;
-use crate::shard::watching::{DataWaiter, Watch};
+use crate::shard::data_waiters::{ChangeFeed, DataWaiter};
+use crate::shard::read_view::PartitionReadView;
 
-/// A waiter as long as it waits; leaves its partitions when dropped.
+/// A registered waiter; unregistered from its partitions when dropped.
 struct Registered {
     waiter: Arc<DataWaiter>,
-    cells: Vec<Arc<PartitionCell>>,
+    views: Vec<Arc<PartitionReadView>>,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.cells.iter().for_each(|cell| cell.unregister(&self.waiter));
+        self.views.iter().for_each(|view| view.unregister(&self.waiter));
     }
 }
 
-/// Waits until at least `min_bytes` can be read from the offsets together, or a reason not to wait any longer.
+/// Waits until at least `min_bytes` can be read from the offsets together, or until there is a reason not to wait any
+/// longer.
 pub(super) async fn wait(
     waits: &[(Partition, Offset, Isolation)],
     access: Access,
@@ -33,16 +34,16 @@ pub(super) async fn wait(
     deadline: rt::Instant,
 ) {
     let (waiter, woken) = DataWaiter::new(min_bytes);
-    let mut registered = Registered { waiter, cells: Vec::with_capacity(waits.len()) };
+    let mut registered = Registered { waiter, views: Vec::with_capacity(waits.len()) };
     for (partition, ..) in waits {
-        // Not readable here any more, or gone: whoever waits must be told, not kept.
-        let Some(cell) = partition.cell().filter(|_| partition.is_readable(access)) else { return };
-        if !cell.register(&registered.waiter) {
+        // Not readable here any more, or gone: the request must be answered, not kept.
+        let Some(view) = partition.view().filter(|_| partition.is_readable(access)) else { return };
+        if !view.register(&registered.waiter) {
             return;
         }
-        registered.cells.push(cell);
+        registered.views.push(view);
     }
-    // What was there before the registration counts too; what comes meanwhile may count twice, which only wakes early.
+    // Bytes from before the registration count too; bytes that come meanwhile may count twice, which only wakes early.
     for (partition, offset, isolation) in waits {
         let bytes = partition.available_bytes(*offset, (*isolation, access), min_bytes).await;
         if bytes > 0 && registered.waiter.credit(bytes as u64) {
@@ -55,10 +56,10 @@ pub(super) async fn wait(
     let _ = rt::timeout(deadline.since(rt::now()), woken).await;
 }
 
-/// Waits until the watched partitions have got `missing_bytes` since they were last asked about, or a reason not to wait any
-/// longer.
-pub(super) async fn wait_for_watched(watch: &Watch, missing_bytes: usize, deadline: rt::Instant) {
+/// Waits until the partitions of `feed` have got `missing_bytes` since its changes were last taken, or until there is a
+/// reason not to wait any longer.
+pub(super) async fn wait_for_change(feed: &ChangeFeed, missing_bytes: usize, deadline: rt::Instant) {
     let (waiter, woken) = DataWaiter::new(missing_bytes);
-    watch.tell(&waiter);
+    feed.attach(&waiter);
     let _ = rt::timeout(deadline.since(rt::now()), woken).await;
 }

@@ -1,6 +1,7 @@
-//! Elections that an operator asks for: partitions are named, their shards' leaders change, each with all that it carries.
+//! ElectLeaders: the request names partitions, the leaders of their shards change, each with all partitions that it
+//! carries.
 //!
-//! May not know: how leadership is handed over.
+//! May not know: how leadership is transferred.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,35 +11,35 @@ use ottla_protocol::error::ErrorCode;
 
 use super::partitions::Partitions;
 use crate::metadata::ShardId;
-use crate::shard::Election;
+use crate::shard::ElectionOutcome;
 
-/// What is to be elected.
+/// The kind of an election.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ElectionKind {
     /// The preferred replica.
     Preferred,
-    /// Any replica, where there is no leader, also one that lacks records.
+    /// Any replica if there is no leader, even one that lacks records.
     Unclean,
 }
 
-/// Why a partition has no other leader now.
+/// Why no other leader was elected for a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ElectionError {
     /// There is no such partition.
     #[error("This server does not host this topic-partition.")]
     UnknownPartition,
-    /// It has the leader that it is to have.
+    /// The partition has that leader already.
     #[error("Leader election not needed for topic partition.")]
     NotNeeded,
     /// The preferred replica cannot lead.
     #[error("The preferred leader was not available.")]
     PreferredNotAvailable,
-    /// Nobody can lead.
+    /// No replica can lead.
     #[error(
         "No eligible leader is available: a majority of the replicas must be; none that lacks records is ever elected."
     )]
     EligibleNotAvailable,
-    /// What became of it is unknown.
+    /// No outcome in time; leadership may have changed or not.
     #[error("The request timed out.")]
     TimedOut,
 }
@@ -57,15 +58,15 @@ impl ElectionError {
     }
 }
 
-/// A partition by its topic's name and its number, and what became of it.
+/// A partition by its topic's name and its number, and the outcome of its election.
 pub type Elected = (String, i32, Result<(), ElectionError>);
 
 impl Partitions {
-    /// Holds elections for these partitions, or for all; of all, those that need none are left out.
+    /// Holds elections for these partitions, or for all; in the latter case those that need none are left out.
     pub async fn elect(&self, kind: ElectionKind, of: Option<Vec<(String, i32)>>, wait: Duration) -> Vec<Elected> {
-        // What another node has made is known to the operator.
-        self.shards.registry().read_index().await;
-        let image = self.shards.registry().image();
+        // A topic that was created on another node a moment ago must be found.
+        self.shards.metadata().read_index().await;
+        let image = self.shards.metadata().image();
         let all = of.is_none();
         let named = of.unwrap_or_else(|| {
             let each = image
@@ -90,11 +91,11 @@ impl Partitions {
         match kind {
             ElectionKind::Unclean if self.shards.leader_of(shard).is_some() => Err(ElectionError::NotNeeded),
             ElectionKind::Unclean => Err(ElectionError::EligibleNotAvailable),
-            ElectionKind::Preferred => match self.shards.lead_preferred(shard, wait).await {
-                Election::Done => Ok(()),
-                Election::NotNeeded => Err(ElectionError::NotNeeded),
-                Election::NotAvailable | Election::NotLeader => Err(ElectionError::PreferredNotAvailable),
-                Election::TimedOut => Err(ElectionError::TimedOut),
+            ElectionKind::Preferred => match self.shards.elect_preferred(shard, wait).await {
+                ElectionOutcome::Done => Ok(()),
+                ElectionOutcome::NotNeeded => Err(ElectionError::NotNeeded),
+                ElectionOutcome::NotAvailable | ElectionOutcome::NotLeader => Err(ElectionError::PreferredNotAvailable),
+                ElectionOutcome::TimedOut => Err(ElectionError::TimedOut),
             },
         }
     }

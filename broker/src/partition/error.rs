@@ -1,11 +1,11 @@
-//! Why a partition refuses. Small causes; the mapping to Kafka's codes is total and sits here.
+//! The errors of a partition, and the one total mapping to Kafka's codes.
 
 use ottla_protocol::batch::BatchError;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::records::RecordsError;
 use thiserror::Error;
 
-/// A record at fault within a batch (KIP-467).
+/// An invalid record within a batch (KIP-467).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordError {
     /// Index of the record within its batch.
@@ -44,7 +44,7 @@ pub enum PartitionError {
     /// The bytes could not be read or written.
     #[error("storage error")]
     Storage,
-    /// It took longer than the client waits.
+    /// The operation took longer than the client waits.
     #[error("request timed out")]
     TimedOut,
     /// The operation is not possible for this partition (e.g. DeleteRecords on a compacted topic).
@@ -55,7 +55,7 @@ pub enum PartitionError {
 /// Why an append was refused or rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AppendError {
-    /// The partition cannot take it now.
+    /// The partition cannot take the batch now.
     #[error(transparent)]
     Partition(#[from] PartitionError),
     /// The batch is damaged: CRC or structure.
@@ -158,7 +158,7 @@ impl AppendError {
             Self::InternalTopic => ErrorCode::InvalidTopic,
             Self::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
             Self::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
-            // Retriable for every client, and it makes none of them look for another leader.
+            // Retriable for every client, and no client looks for another leader because of it.
             Self::Overloaded => ErrorCode::RequestTimedOut,
             Self::DiskFull => ErrorCode::KafkaStorageError,
             Self::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,

@@ -1,8 +1,8 @@
-//! Reading: whole batches from an offset up to what the reader may see, heads patched.
+//! Fetch: whole batches from an offset up to what the reader may see, with patched headers.
 //!
-//! Follows Kafka's ReplicaManager / Partition.readRecords: epochs first, then divergence, then range. An offset above the
-//! high watermark is out of range only if it still is after a read index (I12); a follower, which cannot know, says that it
-//! is not available there (KIP-392).
+//! Follows Kafka's ReplicaManager / Partition.readRecords: epochs first, then divergence, then range. An offset above
+//! the high watermark is out of range only if it still is after a read index (I12); a follower, which cannot know, says
+//! that it is not available there (KIP-392).
 
 use bytes::Bytes;
 use ottla_protocol::ids::Offset;
@@ -12,47 +12,47 @@ use ottla_storage::read::{ReadError, ReadRequest};
 use super::error::PartitionError;
 use super::handle::{Partition, end_for, watermarks};
 use super::types::{Access, EpochEnd, FetchSpec, Fetched, FetchedRecords, Isolation};
-use crate::shard::published::Marks;
+use crate::shard::read_view::LogOffsetSnapshot;
 
 impl Partition {
-    /// Reads from an offset on. No data is no error.
+    /// Reads from an offset on. An empty result is no error.
     pub async fn read(&self, spec: FetchSpec) -> Result<Fetched, PartitionError> {
-        let (mut marks, epoch) = self.readable(spec.access, spec.current_leader_epoch)?;
+        let (mut offsets, epoch) = self.readable(spec.access, spec.current_leader_epoch)?;
         let leads = self.shard.leading().is_some();
-        if !leads && spec.offset > marks.high_watermark {
-            // Others may have more: neither out of range nor a divergence.
+        if !leads && spec.offset > offsets.high_watermark {
+            // Other replicas may have more: neither out of range nor a divergence.
             return Err(PartitionError::OffsetNotAvailable);
         }
         if let Some(last) = spec.last_fetched_epoch {
-            let end = marks.epochs.end_of(last, epoch, marks.high_watermark);
+            let end = offsets.epochs.end_of(last, epoch, offsets.high_watermark);
             let (known, end_offset) = end.ok_or(PartitionError::OffsetOutOfRange)?;
             if known < last || end_offset < spec.offset {
                 let diverging = EpochEnd { epoch: known, end_offset };
-                return Ok(Fetched { diverging_epoch: Some(diverging), ..empty(&marks, spec.isolation) });
+                return Ok(Fetched { diverging_epoch: Some(diverging), ..empty(&offsets, spec.isolation) });
             }
         }
-        if spec.offset < marks.log_start {
+        if spec.offset < offsets.log_start {
             return Err(PartitionError::OffsetOutOfRange);
         }
-        if spec.offset > marks.high_watermark {
+        if spec.offset > offsets.high_watermark {
             if mutants::is_on(Bug::FalseOutOfRange) {
                 return Err(PartitionError::OffsetOutOfRange);
             }
             self.read_index().await?;
-            marks = self.led_in(spec.current_leader_epoch)?.0;
-            if spec.offset > marks.high_watermark || spec.offset < marks.log_start {
+            offsets = self.led_in(spec.current_leader_epoch)?.0;
+            if spec.offset > offsets.high_watermark || spec.offset < offsets.log_start {
                 return Err(PartitionError::OffsetOutOfRange);
             }
         }
-        let up_to = end_for(&marks, spec.isolation);
-        let mut fetched = empty(&marks, spec.isolation);
+        let up_to = end_for(&offsets, spec.isolation);
+        let mut fetched = empty(&offsets, spec.isolation);
         if spec.offset < up_to && (spec.max_bytes > 0 || spec.at_least_one) {
             fetched.records = self.records(&spec, up_to).await?;
         }
         Ok(fetched)
     }
 
-    /// Whole batches from the offset asked for up to `up_to`.
+    /// Whole batches from the requested offset up to `up_to`.
     async fn records(&self, spec: &FetchSpec, up_to: Offset) -> Result<FetchedRecords, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(FetchedRecords::None) };
         let key = self.shard.extent(self.id);
@@ -95,8 +95,8 @@ impl Partition {
         (isolation, access): (Isolation, Access),
         bytes_max: usize,
     ) -> usize {
-        let Ok((marks, _)) = self.readable(access, None) else { return 0 };
-        let up_to = end_for(&marks, isolation);
+        let Ok((offsets, _)) = self.readable(access, None) else { return 0 };
+        let up_to = end_for(&offsets, isolation);
         let Some(directory) = self.shard.directory() else { return 0 };
         if from >= up_to {
             return 0;
@@ -111,11 +111,11 @@ impl Partition {
     }
 }
 
-fn empty(marks: &Marks, isolation: Isolation) -> Fetched {
+fn empty(offsets: &LogOffsetSnapshot, isolation: Isolation) -> Fetched {
     Fetched {
-        watermarks: watermarks(marks),
+        watermarks: watermarks(offsets),
         diverging_epoch: None,
-        // No transaction can have been aborted before transactions exist.
+        // There are no aborted transactions before transactions are supported.
         aborted: (isolation == Isolation::ReadCommitted).then(Vec::new),
         records: FetchedRecords::None,
     }

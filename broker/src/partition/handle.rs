@@ -1,7 +1,8 @@
-//! One partition as a request holds it: a cheap handle over the shard that carries it.
+//! The handle of one partition for one request, over the shard that carries it.
 //!
-//! Everything current is asked of the leader only, and only once it has applied an entry of its own term; an offset beyond
-//! the end is called so only after a read index (design section 3, I12). Records may be read from a follower (KIP-392). May not know: sockets, wire versions.
+//! Only the leader answers for the current state, and only once it has applied an entry of its own term; an offset is
+//! called beyond the end only after a read index (design section 3, I12). Records may be read from a follower
+//! (KIP-392). May not know: sockets, wire versions.
 
 use std::sync::Arc;
 
@@ -12,9 +13,9 @@ use super::error::PartitionError;
 use super::types::{Access, ActiveProducer, EpochEnd, Isolation, Watermarks};
 use crate::metadata::Topic;
 use crate::shard::command::{Command, LogStartChange, LogStartReason};
-use crate::shard::published::{Marks, PartitionCell, Watched};
+use crate::shard::data_waiters::ChangeFeed;
+use crate::shard::read_view::{LogOffsetSnapshot, PartitionReadView, Subscription};
 use crate::shard::state::{ApplyReply, epoch_of};
-use crate::shard::watching::Watch;
 use crate::shard::{GroupStore, Shard, ShardTime};
 
 /// A partition that this node carries, for the time of one request; cheap to clone.
@@ -41,58 +42,61 @@ impl Partition {
     }
 
     /// The partition as readers see it, once its shard has adopted it.
-    pub(super) fn cell(&self) -> Option<Arc<PartitionCell>> {
-        self.shard.published().get(self.id)
+    pub(super) fn view(&self) -> Option<Arc<PartitionReadView>> {
+        self.shard.read_view().get(self.id)
     }
 
-    /// Lets `watch` know of every change from now on, under the number `slot`, unless `known` does that already. `None` if
-    /// there is nothing to watch, or it is watched.
+    /// Subscribes `feed` to every change from now on, under the number `slot`, unless `known` is that subscription
+    /// already. `None` if it is, or if the partition is not carried here.
     #[must_use]
-    pub fn watch(&self, watch: &Arc<Watch>, slot: u64, known: Option<&Watched>) -> Option<Watched> {
-        let cell = self.cell()?;
-        if known.is_some_and(|known| known.is_of(&cell)) {
+    pub fn subscribe(&self, feed: &Arc<ChangeFeed>, slot: u64, known: Option<&Subscription>) -> Option<Subscription> {
+        let view = self.view()?;
+        if known.is_some_and(|known| known.is_of(&view)) {
             return None;
         }
-        cell.watch(watch, slot)
+        view.subscribe(feed, slot)
     }
 
-    /// Marks and leader epoch, if this node leads the partition and serves.
-    pub(super) fn led(&self) -> Result<(Marks, LeaderEpoch), PartitionError> {
+    /// Offsets and leader epoch, if this node leads the partition and serves.
+    pub(super) fn led(&self) -> Result<(LogOffsetSnapshot, LeaderEpoch), PartitionError> {
         let term = self.shard.leading().ok_or(PartitionError::NotLeaderOrFollower)?;
-        let marks = self.cell().ok_or(PartitionError::LeaderNotAvailable)?.marks();
-        let epoch = epoch_of(marks.epoch_base, term.0);
-        Ok((marks, epoch))
+        let offsets = self.view().ok_or(PartitionError::LeaderNotAvailable)?.offsets();
+        let epoch = epoch_of(offsets.epoch_base, term.0);
+        Ok((offsets, epoch))
     }
 
-    /// The same, after the client's idea of the leader epoch is checked (KIP-320).
-    pub(super) fn led_in(&self, current: Option<LeaderEpoch>) -> Result<(Marks, LeaderEpoch), PartitionError> {
-        let (marks, epoch) = self.led()?;
+    /// The same, after a check of the leader epoch that the client sent (KIP-320).
+    pub(super) fn led_in(
+        &self,
+        current: Option<LeaderEpoch>,
+    ) -> Result<(LogOffsetSnapshot, LeaderEpoch), PartitionError> {
+        let (offsets, epoch) = self.led()?;
         check_epoch(current, epoch)?;
-        Ok((marks, epoch))
+        Ok((offsets, epoch))
     }
 
-    /// Marks and leader epoch for a reader; the marks of a follower are those of what it has applied.
+    /// Offsets and leader epoch for a reader; the offsets of a follower are those of what it has applied.
     pub(super) fn readable(
         &self,
         access: Access,
         current: Option<LeaderEpoch>,
-    ) -> Result<(Marks, LeaderEpoch), PartitionError> {
-        let (marks, epoch) = match self.led() {
+    ) -> Result<(LogOffsetSnapshot, LeaderEpoch), PartitionError> {
+        let (offsets, epoch) = match self.led() {
             Err(PartitionError::NotLeaderOrFollower) if access == Access::AnyReplica => self.followed()?,
             led => led?,
         };
         check_epoch(current, epoch)?;
-        Ok((marks, epoch))
+        Ok((offsets, epoch))
     }
 
-    fn followed(&self) -> Result<(Marks, LeaderEpoch), PartitionError> {
+    fn followed(&self) -> Result<(LogOffsetSnapshot, LeaderEpoch), PartitionError> {
         let term = self.shard.following().ok_or(PartitionError::NotLeaderOrFollower)?;
-        let marks = self.cell().ok_or(PartitionError::NotLeaderOrFollower)?.marks();
-        let epoch = epoch_of(marks.epoch_base, term.0);
-        Ok((marks, epoch))
+        let offsets = self.view().ok_or(PartitionError::NotLeaderOrFollower)?.offsets();
+        let epoch = epoch_of(offsets.epoch_base, term.0);
+        Ok((offsets, epoch))
     }
 
-    /// True if a reader may read here, from the leader or from one that follows it.
+    /// True if a reader may read here, from the leader or from a follower of it.
     pub(crate) fn is_readable(&self, access: Access) -> bool {
         self.readable(access, None).is_ok()
     }
@@ -112,11 +116,11 @@ impl Partition {
     /// True once the shard carries the partition.
     #[must_use]
     pub fn is_adopted(&self) -> bool {
-        self.cell().is_some()
+        self.view().is_some()
     }
 
-    /// The same handle for whoever keeps it as long as the metadata image stays the same: while that routes the partition
-    /// to its shard, an adopted partition stays adopted, so appends need not ask again.
+    /// The same handle for a caller that keeps it as long as the metadata image stays the same: while that routes the
+    /// partition to its shard, an adopted partition stays adopted, so appends need not check again.
     #[must_use]
     pub fn remember_adoption(mut self) -> Self {
         self.known_adopted = self.is_adopted();
@@ -132,7 +136,7 @@ impl Partition {
     /// The watermarks as published; all 0 before the partition is adopted.
     #[must_use]
     pub fn watermarks(&self) -> Watermarks {
-        self.cell().map(|cell| watermarks(&cell.marks())).unwrap_or_default()
+        self.view().map(|view| watermarks(&view.offsets())).unwrap_or_default()
     }
 
     /// Waits until what this node has applied is current.
@@ -140,30 +144,30 @@ impl Partition {
         self.shard.read_index().await
     }
 
-    /// Where `requested` ended (KIP-101); `None` if nothing is known of it.
+    /// The end of the epoch `requested` (KIP-101); `None` if the epochs do not reach that far back.
     pub async fn epoch_end(
         &self,
         requested: LeaderEpoch,
         current: Option<LeaderEpoch>,
     ) -> Result<Option<EpochEnd>, PartitionError> {
         let _ = self.led_in(current)?;
-        // The newest epoch ends at the high watermark. A leader that was deposed and does not know it yet would tell less than
-        // was read elsewhere, and a client takes that for a truncation.
+        // The newest epoch ends at the high watermark. A deposed leader that does not know it yet would answer less
+        // than was read elsewhere, and a client takes that for a truncation.
         self.read_index().await?;
-        let (marks, epoch) = self.led_in(current)?;
-        let end = marks.epochs.end_of(requested, epoch, marks.high_watermark);
+        let (offsets, epoch) = self.led_in(current)?;
+        let end = offsets.epochs.end_of(requested, epoch, offsets.high_watermark);
         Ok(end.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }))
     }
 
-    /// Moves the log start up to `offset`, -1 for the high watermark; answers the new log start (KIP-107).
+    /// Moves the log start up to `offset`, -1 for the high watermark; returns the new log start (KIP-107).
     pub async fn delete_records(&self, offset: i64) -> Result<Offset, PartitionError> {
         let policy = self.topic.config.cleanup_policy;
         if !policy.delete || self.topic.internal {
             return Err(PartitionError::PolicyViolation("cleanup.policy of the topic does not delete"));
         }
-        let (marks, _) = self.led()?;
-        let wanted = if offset == -1 { marks.high_watermark } else { Offset(offset) };
-        if wanted < Offset(0) || wanted > marks.high_watermark {
+        let (offsets, _) = self.led()?;
+        let wanted = if offset == -1 { offsets.high_watermark } else { Offset(offset) };
+        if wanted < Offset(0) || wanted > offsets.high_watermark {
             return Err(PartitionError::OffsetOutOfRange);
         }
         let change = LogStartChange { id: self.id, offset: wanted, reason: LogStartReason::DeleteRecords };
@@ -200,7 +204,7 @@ impl Partition {
     /// The replicated group state; partitions of `__consumer_offsets` only.
     #[must_use]
     pub fn group_store(&self) -> Option<Arc<Mutex<GroupStore>>> {
-        self.cell()?.groups.clone()
+        self.view()?.groups.clone()
     }
 }
 
@@ -212,14 +216,18 @@ fn check_epoch(believed: Option<LeaderEpoch>, epoch: LeaderEpoch) -> Result<(), 
     }
 }
 
-pub(super) fn watermarks(marks: &Marks) -> Watermarks {
-    Watermarks { log_start: marks.log_start, high_watermark: marks.high_watermark, last_stable: marks.last_stable }
+pub(super) fn watermarks(offsets: &LogOffsetSnapshot) -> Watermarks {
+    Watermarks {
+        log_start: offsets.log_start,
+        high_watermark: offsets.high_watermark,
+        last_stable: offsets.last_stable,
+    }
 }
 
 /// The end of what a reader may see.
-pub(super) fn end_for(marks: &Marks, isolation: Isolation) -> Offset {
+pub(super) fn end_for(offsets: &LogOffsetSnapshot, isolation: Isolation) -> Offset {
     match isolation {
-        Isolation::ReadUncommitted => marks.high_watermark,
-        Isolation::ReadCommitted => marks.last_stable,
+        Isolation::ReadUncommitted => offsets.high_watermark,
+        Isolation::ReadCommitted => offsets.last_stable,
     }
 }

@@ -1,6 +1,6 @@
-//! Who leads partitions, as far as this node knows: for answers about one partition or about thousands.
+//! The leaders of partitions, as far as this node knows: for answers about one partition or about thousands.
 //!
-//! Each shard is looked at once, so one answer does not tell of two leaders of one shard. May not know: what is answered.
+//! Each shard is read once, so one answer does not name two leaders of one shard. May not know: what is answered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::shard::{Shard, Shards, leader_known_to};
 pub struct Leaders {
     image: Arc<MetadataImage>,
     shards: Shards,
-    seen: BTreeMap<ShardId, Seen>,
+    views: BTreeMap<ShardId, ShardView>,
 }
 
-/// A shard when it was looked at.
-struct Seen {
+/// A shard's replicas and leader when it was read.
+struct ShardView {
     replicas: Vec<NodeId>,
     in_sync: Vec<NodeId>,
     offline: Vec<NodeId>,
@@ -45,58 +45,58 @@ pub struct Leader<'a> {
 
 impl Leaders {
     pub(super) fn new(shards: Shards) -> Self {
-        Self { image: shards.registry().image(), shards, seen: BTreeMap::new() }
+        Self { image: shards.metadata().image(), shards, views: BTreeMap::new() }
     }
 
-    /// Who leads a partition.
+    /// The leader of a partition.
     pub fn of(&mut self, topic: &Topic, index: i32) -> Leader<'_> {
         let unknown = LeaderEpoch(-1);
         let Some(route) = topic.route(index) else {
             return Leader { node: None, epoch: unknown, replicas: &[], in_sync: &[], offline: &[] };
         };
-        let seen = self.seen.entry(route.shard).or_insert_with(|| look(&self.image, &self.shards, route.shard));
-        let (node, epoch) = match &seen.led {
+        let view = self.views.entry(route.shard).or_insert_with(|| view_of(&self.image, &self.shards, route.shard));
+        let (node, epoch) = match &view.led {
             None => (None, unknown),
             Some((shard, node, term)) => {
-                let adopted = shard.as_ref().and_then(|shard| shard.published().get(topic.partition(index)));
-                let adopted_base = adopted.map(|cell| cell.epoch_base());
+                let adopted = shard.as_ref().and_then(|shard| shard.read_view().get(topic.partition(index)));
+                let adopted_base = adopted.map(|view| view.epoch_base());
                 let base = adopted_base.map_or(route.epoch_base, |base| base.max(route.epoch_base));
                 (Some(*node), epoch_of(base, *term))
             }
         };
-        let Seen { replicas, in_sync, offline, .. } = seen;
+        let ShardView { replicas, in_sync, offline, .. } = view;
         Leader { node, epoch, replicas, in_sync, offline }
     }
 }
 
-fn look(image: &MetadataImage, shards: &Shards, id: ShardId) -> Seen {
+fn view_of(image: &MetadataImage, shards: &Shards, id: ShardId) -> ShardView {
     let Some(record) = image.shard(id) else {
-        return Seen { replicas: Vec::new(), in_sync: Vec::new(), offline: Vec::new(), led: None };
+        return ShardView { replicas: Vec::new(), in_sync: Vec::new(), offline: Vec::new(), led: None };
     };
-    let (told, here) = (shards.told_of(id), shards.get(id));
+    let (remote, here) = (shards.remote_leader_of(id), shards.get(id));
     let led = match &here {
         Some(shard) => leader_known_to(shard, image).map(|(leader, term)| (here.clone(), leader, term)),
-        None => told.as_ref().map(|(node, led)| (None, *node, led.term)),
+        None => remote.as_ref().map(|(node, led)| (None, *node, led.term)),
     };
-    // The leader knows; what it told others is as good as its last announcement.
+    // The leader knows who is in sync; other nodes have it from the leader's last update.
     let in_sync = here.filter(|shard| shard.leading().is_some()).map(|shard| shard.in_sync());
-    let in_sync = in_sync.or_else(|| told.map(|(_, led)| led.in_sync));
+    let in_sync = in_sync.or_else(|| remote.map(|(_, led)| led.in_sync));
     let in_sync: Vec<NodeId> = match in_sync {
         Some(known) => {
             record.members().filter(|replica| known.contains(&replica.id)).map(|replica| replica.node).collect()
         }
         None => record.in_sync_nodes(),
     };
-    // Whoever answers lives, and so does whoever leads, whatever is recorded.
+    // This node is alive, and so is the leader, whatever the image records.
     let leader = led.as_ref().map(|(_, node, _)| *node);
     let is_here = |node: NodeId| node == shards.node() || Some(node) == leader;
     let is_offline = |node: &NodeId| !is_here(*node) && image.nodes.get(node).is_none_or(NodeRecord::is_fenced);
     let replicas = record.nodes();
     let offline = replicas.iter().copied().filter(is_offline).collect();
-    Seen { in_sync: online(in_sync, is_offline), replicas, offline, led }
+    ShardView { in_sync: online(in_sync, is_offline), replicas, offline, led }
 }
 
-/// Those in sync that are not offline. The last ones stay, as with Kafka: they have what is committed.
+/// Those in sync that are not offline. If all are offline they stay, as with Kafka: they have what is committed.
 fn online(in_sync: Vec<NodeId>, is_offline: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
     if in_sync.iter().all(&is_offline) {
         return in_sync;

@@ -1,7 +1,7 @@
-//! ListOffsets: ends, starts and times (KIP-79, KIP-734, KIP-405, KIP-1005).
+//! ListOffsets: end, start and time queries (KIP-79, KIP-734, KIP-405, KIP-1005).
 //!
-//! A time query looks inside the batch that the time index points to, compressed or not, and never answers an offset below
-//! log start or above what the reader may see. The latest offset is told only after a read index.
+//! A time query searches the batch that the time index points to, compressed or not, and never answers an offset
+//! below log start or above what the reader may see. The latest offset is answered only after a read index.
 
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
@@ -14,9 +14,9 @@ use super::error::PartitionError;
 use super::handle::{Partition, end_for};
 use super::types::{Isolation, ListedOffset, OffsetQuery};
 use super::validate::DECOMPRESSED_BYTES_MAX;
-use crate::shard::published::Marks;
+use crate::shard::read_view::LogOffsetSnapshot;
 
-/// What of a batch is looked for.
+/// The record that is searched in a batch.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     /// The first record at or after a time.
@@ -33,33 +33,33 @@ impl Partition {
         isolation: Isolation,
         current: Option<LeaderEpoch>,
     ) -> Result<Option<ListedOffset>, PartitionError> {
-        let (marks, epoch) = self.led_in(current)?;
+        let (offsets, epoch) = self.led_in(current)?;
         match query {
             OffsetQuery::Latest => {
                 self.read_index().await?;
-                let (marks, epoch) = self.led_in(current)?;
-                let offset = end_for(&marks, isolation);
+                let (offsets, epoch) = self.led_in(current)?;
+                let offset = end_for(&offsets, isolation);
                 Ok(Some(ListedOffset { offset, timestamp_ms: -1, leader_epoch: Some(epoch) }))
             }
             OffsetQuery::Earliest | OffsetQuery::EarliestLocal => {
-                let written_in = marks.epochs.epoch_of(marks.log_start).or(Some(epoch));
-                Ok(Some(ListedOffset { offset: marks.log_start, timestamp_ms: -1, leader_epoch: written_in }))
+                let written_in = offsets.epochs.epoch_of(offsets.log_start).or(Some(epoch));
+                Ok(Some(ListedOffset { offset: offsets.log_start, timestamp_ms: -1, leader_epoch: written_in }))
             }
             OffsetQuery::LatestTiered => Ok(None),
-            OffsetQuery::MaxTimestamp => self.greatest_timestamp(&marks, isolation).await,
-            OffsetQuery::Timestamp(at) => self.first_from(at, &marks, isolation).await,
+            OffsetQuery::MaxTimestamp => self.greatest_timestamp(&offsets, isolation).await,
+            OffsetQuery::Timestamp(at) => self.first_from(at, &offsets, isolation).await,
         }
     }
 
     async fn greatest_timestamp(
         &self,
-        marks: &Marks,
+        offsets: &LogOffsetSnapshot,
         isolation: Isolation,
     ) -> Result<Option<ListedOffset>, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(None) };
         let line = directory.batch_of_max_timestamp(self.shard.extent(self.id)).await;
         match line.map_err(|error| self.unreadable(&error))? {
-            Some(line) => self.search(line, Wanted::Greatest, marks, isolation).await,
+            Some(line) => self.search(line, Wanted::Greatest, offsets, isolation).await,
             None => Ok(None),
         }
     }
@@ -67,20 +67,20 @@ impl Partition {
     async fn first_from(
         &self,
         at: i64,
-        marks: &Marks,
+        offsets: &LogOffsetSnapshot,
         isolation: Isolation,
     ) -> Result<Option<ListedOffset>, PartitionError> {
         let Some(directory) = self.shard.directory() else { return Ok(None) };
         let key = self.shard.extent(self.id);
         let line = directory.batch_by_time(key, at).await;
         let mut next = line.map_err(|error| self.unreadable(&error))?;
-        // One batch as a rule; more only where log start cuts the records off that qualified.
+        // One batch as a rule; more only if the records that qualified lie below the log start.
         while let Some(line) = next {
-            if line.base_offset >= end_for(marks, isolation) {
+            if line.base_offset >= end_for(offsets, isolation) {
                 return Ok(None);
             }
             if line.max_timestamp_ms >= at {
-                let found = self.search(line, Wanted::AtOrAfter(at), marks, isolation).await?;
+                let found = self.search(line, Wanted::AtOrAfter(at), offsets, isolation).await?;
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -91,15 +91,15 @@ impl Partition {
         Ok(None)
     }
 
-    /// Looks for a record inside one batch.
+    /// Searches one batch for a record.
     async fn search(
         &self,
         line: BatchLine,
         wanted: Wanted,
-        marks: &Marks,
+        offsets: &LogOffsetSnapshot,
         isolation: Isolation,
     ) -> Result<Option<ListedOffset>, PartitionError> {
-        let (from, log_start, up_to) = (line.base_offset, marks.log_start, end_for(marks, isolation));
+        let (from, log_start, up_to) = (line.base_offset, offsets.log_start, end_for(offsets, isolation));
         if from >= up_to {
             return Ok(None);
         }
@@ -114,7 +114,7 @@ impl Partition {
     }
 }
 
-/// The record wanted among those of a batch that lie in the range: its offset and time.
+/// The searched record among those of a batch that lie in the range: its offset and time.
 fn look_inside(
     batch: &Bytes,
     wanted: Wanted,

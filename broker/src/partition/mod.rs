@@ -1,7 +1,8 @@
-//! All that a client may know of a partition; which shard carries it is invisible from here up.
+//! Partitions as clients see them: append, fetch, offsets and leaders. Which shard carries a partition is invisible to
+//! callers.
 //!
-//! Callers hold a [`Partitions`] (cheap clone) and ask it for a [`Partition`] (a cheap handle that lives for one request).
-//! May not know: sockets, wire versions, group logic. `producer_state` is pure and is run by the shard's state machine.
+//! Callers hold a [`Partitions`] (cheap clone) and find a [`Partition`] with it (a cheap handle for one request). May
+//! not know: sockets, wire versions, group logic. `producer_state` is pure and is run by the shard's state machine.
 
 mod append;
 mod delayed_fetch;
@@ -22,8 +23,8 @@ mod tests;
 mod types;
 mod validate;
 
-pub use crate::shard::published::Watched;
-pub use crate::shard::watching::Watch;
+pub use crate::shard::data_waiters::ChangeFeed;
+pub use crate::shard::read_view::Subscription;
 pub use append::{Appending, RefusedBefore};
 pub use elections::{Elected, ElectionError, ElectionKind};
 pub use error::{AppendError, PartitionError, RecordError};

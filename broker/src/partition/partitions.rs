@@ -1,7 +1,7 @@
 //! Finding partitions: which shard carries one, whether this node leads it, and the wait until it is adopted.
 //!
-//! Before "unknown" is answered the metadata is read once more, current (design section 6). May not know: what is done with
-//! a partition.
+//! Before "unknown" is answered the metadata is read once more after a read index (design section 6). May not know:
+//! what is done with a partition.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use super::handle::Partition;
 use super::leaders::Leaders;
 use super::types::{Access, ConnectionId, Isolation, Leadership, TopicRef};
 use crate::metadata::{MetadataImage, ShardId, ShardKind, Topic};
-use crate::shard::watching::Watch;
-use crate::shard::{Aside, ClockSet, EndsAnswer, GroupsService, Shard, Shards, TopicPositions};
+use crate::shard::data_waiters::ChangeFeed;
+use crate::shard::{ClosedReplica, EndsAnswer, GroupsService, SetClockOutcome, Shard, Shards, TopicPositions};
 
 /// A request for a partition that is not adopted yet waits this long, then LEADER_NOT_AVAILABLE.
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
-/// How long who asks for leaders waits for those that come in the place of a dead one: an election takes less.
+/// How long a request for leaders waits for the successor of a dead leader: an election takes less.
 const SUCCESSION_WAIT: Duration = Duration::from_millis(200);
 
 /// All partitions that this node may serve; cheap to clone.
@@ -40,30 +40,30 @@ impl Partitions {
         Self { shards }
     }
 
-    /// How many replicas of this node are what: `leader`, `follower`, `learner`, `stopped`.
+    /// The number of this node's replicas by role: `leader`, `follower`, `learner`, `stopped`.
     #[must_use]
     pub fn replica_roles(&self) -> std::collections::BTreeMap<&'static str, usize> {
         self.shards.replica_roles()
     }
 
     /// Sets a shard's clock: see [`Shards::set_clock`].
-    pub async fn set_clock(&self, shard: ShardId, to_ms: Option<i64>, wait: std::time::Duration) -> ClockSet {
+    pub async fn set_clock(&self, shard: ShardId, to_ms: Option<i64>, wait: std::time::Duration) -> SetClockOutcome {
         self.shards.set_clock(shard, to_ms, wait).await
     }
 
-    /// The metadata as this node has it.
+    /// The metadata image of this node.
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
-        self.shards.registry().image()
+        self.shards.metadata().image()
     }
 
-    /// The metadata index of the tables that [`Self::find_now`] looks into.
+    /// The metadata index of the image that [`Self::find_now`] uses.
     #[must_use]
     pub fn image_index(&self) -> RaftIndex {
         self.image().index
     }
 
-    /// A partition, from the tables as they are. `None`: it exists, but its shard is not here yet.
-    /// A partition that its shard has not adopted yet is given too: appends to it wait in order.
+    /// A partition, from the image as it is. `None`: the partition exists, but its shard is not here yet.
+    /// A partition that its shard has not adopted yet is returned too: appends to it wait in order.
     pub fn find_now(&self, topic: TopicRef<'_>, index: i32) -> Result<Option<Partition>, PartitionError> {
         let image = self.image();
         let topic = resolve(&image, topic)?;
@@ -73,7 +73,7 @@ impl Partitions {
                 .shard(route.shard)
                 .is_some_and(|record| record.replicas.iter().any(|replica| replica.node == self.shards.node()));
             return match placed_here {
-                true if self.shards.is_closed(route.shard) => match self.shards.told_of(route.shard) {
+                true if self.shards.is_closed(route.shard) => match self.shards.remote_leader_of(route.shard) {
                     Some(_) => Err(PartitionError::NotLeaderOrFollower),
                     None => Err(PartitionError::Storage),
                 },
@@ -99,20 +99,20 @@ impl Partitions {
         let deadline = rt::now() + ADOPTION_WAIT;
         let mut asked_metadata = false;
         let mut shards = self.shards.leadership_changes();
-        let mut images = self.shards.registry().changes();
+        let mut images = self.shards.metadata().changes();
         loop {
             let _seen = (*shards.borrow_and_update(), images.borrow_and_update().index);
             match self.find_now(topic, index) {
                 Ok(Some(partition)) => match readiness(&partition, access) {
                     Readiness::Ready => return Ok(partition),
-                    Readiness::Elsewhere => return Err(PartitionError::NotLeaderOrFollower),
-                    Readiness::Later => partition.shard.want(partition.id),
+                    Readiness::NotHere => return Err(PartitionError::NotLeaderOrFollower),
+                    Readiness::NotYet => partition.shard.request_adoption(partition.id),
                 },
                 Ok(None) => {}
                 Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) if !asked_metadata => {
                     asked_metadata = true;
-                    if !self.shards.registry().read_index().await {
-                        // Other nodes may know the topic.
+                    if !self.shards.metadata().read_index().await {
+                        // This node's image may be behind.
                         return Err(PartitionError::LeaderNotAvailable);
                     }
                     continue;
@@ -131,7 +131,7 @@ impl Partitions {
         }
     }
 
-    /// Who leads a partition, as far as this node knows.
+    /// The leader of a partition, as far as this node knows.
     #[must_use]
     pub fn leadership(&self, topic: &Topic, index: i32) -> Leadership {
         self.leaders().of(topic, index).into()
@@ -143,7 +143,7 @@ impl Partitions {
         Leaders::new(self.shards.clone())
     }
 
-    /// The nodes that clients are told of: those that are not fenced, this one, and those that still lead something. A client
+    /// The nodes that clients see: those that are not fenced, this one, and those that still lead a shard. A client
     /// must find each leader of an answer among its brokers.
     #[must_use]
     pub fn visible_nodes(&self, image: &MetadataImage) -> BTreeSet<NodeId> {
@@ -157,13 +157,14 @@ impl Partitions {
         visible
     }
 
-    /// Calls the nodes that lead these topics, for [`Self::leaders`] not to name one whose process has just died; and where
-    /// one has, waits a moment for others to lead in its place: a client that is told of no leader may ask again a second later.
-    pub async fn call_leaders<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
+    /// Pings the nodes that lead these topics, so that [`Self::leaders`] does not name one whose process has just died;
+    /// if one has, waits a moment for its successor: a client that is answered without a leader may retry only a second
+    /// later.
+    pub async fn ping_leaders<'a>(&self, topics: impl Iterator<Item = &'a Topic>) {
         let carrying: BTreeSet<ShardId> =
             topics.flat_map(|topic| topic.partitions.iter().map(|route| route.shard)).collect();
         let mut changes = self.leadership_changes();
-        self.shards.call(carrying.iter().filter_map(|shard| self.shards.leader_of(*shard)).collect()).await;
+        self.shards.ping(carrying.iter().filter_map(|shard| self.shards.leader_of(*shard)).collect()).await;
         let deadline = rt::now() + SUCCESSION_WAIT;
         loop {
             drop(changes.borrow_and_update());
@@ -185,12 +186,12 @@ impl Partitions {
         delayed_fetch::wait(waits, access, min_bytes, deadline).await;
     }
 
-    /// The same for partitions that are watched: looks at none of them.
-    pub async fn wait_for_watched(&self, watch: &Watch, missing_bytes: usize, deadline: rt::Instant) {
-        delayed_fetch::wait_for_watched(watch, missing_bytes, deadline).await;
+    /// The same for the partitions of a change feed: reads none of them.
+    pub async fn wait_for_change(&self, feed: &ChangeFeed, missing_bytes: usize, deadline: rt::Instant) {
+        delayed_fetch::wait_for_change(feed, missing_bytes, deadline).await;
     }
 
-    /// Forgets what was refused on a connection that is closed.
+    /// Drops the refusals of a connection that is closed.
     pub fn connection_closed(&self, connection: ConnectionId) {
         self.shards.connection_closed(connection);
     }
@@ -215,18 +216,18 @@ impl Partitions {
 
     /// Replicas of this node that could not be opened, and why.
     #[must_use]
-    pub fn closed(&self) -> Vec<(ReplicaId, Aside)> {
+    pub fn closed(&self) -> Vec<(ReplicaId, ClosedReplica)> {
         self.shards.closed()
     }
 
-    /// True if this node knows who leads each shard, those aside whose replica here could not be opened.
+    /// True if this node knows the leader of each shard, except those whose replica here could not be opened.
     #[must_use]
     pub fn all_are_led(&self) -> bool {
         let image = self.image();
         let mut shards = image.shards.values().filter(|shard| shard.kind != ShardKind::Metadata);
         shards.all(|record| match self.shards.get(record.id) {
             Some(shard) => shard.role().leader.is_some(),
-            None => self.shards.told_of(record.id).is_some() || self.shards.is_closed(record.id),
+            None => self.shards.remote_leader_of(record.id).is_some() || self.shards.is_closed(record.id),
         })
     }
 
@@ -236,29 +237,29 @@ impl Partitions {
         self.shards.node()
     }
 
-    /// Whoever leads a shard of which this node has no replica, and the term, if they told.
+    /// The leader of a shard of which this node has no replica, and the term, if it has sent an update.
     #[must_use]
     pub fn leader_elsewhere(&self, shard: ShardId) -> Option<(NodeId, u64)> {
-        self.shards.told_of(shard).map(|(node, led)| (node, led.term))
+        self.shards.remote_leader_of(shard).map(|(node, led)| (node, led.term))
     }
 
-    /// The node that leads a shard, as far as this one knows.
+    /// The node that leads a shard, as far as this node knows.
     #[must_use]
     pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
         self.shards.leader_of(shard)
     }
 
-    /// The ends of partitions as the node says that leads them, this one or another: an answer for each position in order.
+    /// The ends of partitions from the node that leads them, this one or another: an answer for each position in order.
     pub(crate) async fn ends(&self, node: NodeId, topics: Vec<TopicPositions>) -> Option<Vec<EndsAnswer>> {
         self.shards.ends(node, topics).await
     }
 
-    /// From now on `service` answers other nodes' requests for the groups that are coordinated here.
+    /// Serves other nodes' requests for the groups that are coordinated here with `service` from now on.
     pub(crate) fn serve_groups(&self, service: GroupsService) {
         self.shards.serve_groups(service);
     }
 
-    /// What another node answers to a request for the groups that it coordinates.
+    /// The response of another node to a request for the groups that it coordinates.
     pub(crate) async fn ask_groups(&self, node: NodeId, request: Bytes) -> Option<Bytes> {
         self.shards.ask_groups(node, request).await
     }
@@ -280,19 +281,19 @@ fn resolve<'a>(image: &'a MetadataImage, topic: TopicRef<'_>) -> Result<&'a Arc<
 enum Readiness {
     Ready,
     /// Another node leads, or the replica has stopped.
-    Elsewhere,
+    NotHere,
     /// No leader yet, or not adopted yet.
-    Later,
+    NotYet,
 }
 
 fn readiness(partition: &Partition, access: Access) -> Readiness {
     let role = partition.shard.role();
     if partition.shard.leading().is_some() {
-        return if partition.is_adopted() { Readiness::Ready } else { Readiness::Later };
+        return if partition.is_adopted() { Readiness::Ready } else { Readiness::NotYet };
     }
     if partition.is_readable(access) {
         return Readiness::Ready;
     }
     let other = role.leader.is_some_and(|leader| leader != partition.shard.replica);
-    if other || role.stopped { Readiness::Elsewhere } else { Readiness::Later }
+    if other || role.stopped { Readiness::NotHere } else { Readiness::NotYet }
 }

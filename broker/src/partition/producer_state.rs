@@ -1,9 +1,10 @@
-//! One producer's recent batches on one partition (KIP-98, KIP-360): what apply decides about a sequence and an epoch.
+//! Producer state of one partition (KIP-98, KIP-360): each producer's recent batches, and what apply decides about a
+//! sequence and an epoch.
 //!
 //! Pure: a verdict says what apply does, `record` does it. Both are run by the shard's state machine on every replica,
-//! so they see nothing but the entry and this state. Follows Kafka's ProducerStateManager / ProducerAppendInfo: an unknown
-//! producer may begin with any sequence (its state may have expired), a new epoch begins with 0, an old epoch is fenced,
-//! and the last five batches are remembered so that a retry is answered with its first offset.
+//! so they see nothing but the entry and this state. Follows Kafka's ProducerStateManager / ProducerAppendInfo: an
+//! unknown producer may begin with any sequence (its state may have expired), a new epoch begins with 0, an old epoch
+//! is fenced, and the last five batches are remembered so that a retry is answered with its first offset.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ pub const BATCHES_REMEMBERED_MAX: usize = 5;
 /// A constant of the format, not a setting: every replica must evict alike.
 pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 
-/// What a batch claims about itself.
+/// The producer, epoch and sequence in a batch's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The producer.
@@ -76,7 +77,7 @@ pub enum SequenceVerdict {
     Fenced,
 }
 
-/// What is known of one producer on one partition.
+/// The history of one producer on one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducerHistory {
     /// Its current epoch.
@@ -96,7 +97,7 @@ pub struct ProducerHistory {
 }
 
 impl ProducerHistory {
-    /// Sequence of its last record, -1 if nothing is remembered.
+    /// Sequence of its last record, -1 if no batch is remembered.
     #[must_use]
     pub fn last_sequence(&self) -> i32 {
         self.batches.last().map_or(-1, |batch| batch.last_sequence)
@@ -137,7 +138,7 @@ impl ProducerTable {
         self.histories.get(&claim.producer_id).map_or(SequenceVerdict::Append, |history| history.judge(claim))
     }
 
-    /// Remembers an accepted batch. `order` is greater than any before; answers the order that it replaces.
+    /// Remembers an accepted batch. `order` is greater than any before; returns the order that it replaces.
     pub fn record(&mut self, claim: &Claim, base_offset: Offset, seen_ms: i64, order: u64) -> Option<u64> {
         debug_assert!(self.by_order.last_key_value().is_none_or(|(last, _)| *last < order));
         let history = self.histories.entry(claim.producer_id).or_insert_with(|| ProducerHistory {
@@ -171,13 +172,13 @@ impl ProducerTable {
         (replaced != 0).then_some(replaced)
     }
 
-    /// Puts a history back as the checkpoint holds it.
+    /// Restores a history from the checkpoint.
     pub fn restore(&mut self, id: ProducerId, history: ProducerHistory) {
         self.by_order.insert(history.order, id);
         self.histories.insert(id, history);
     }
 
-    /// Forgets a producer.
+    /// Removes a producer.
     pub fn remove(&mut self, id: ProducerId) -> Option<ProducerHistory> {
         let history = self.histories.remove(&id)?;
         self.by_order.remove(&history.order);
@@ -209,13 +210,13 @@ impl ProducerTable {
         self.histories.iter().map(|(id, history)| (*id, history))
     }
 
-    /// How many producers are known.
+    /// The number of producers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.histories.len()
     }
 
-    /// No producer is known.
+    /// True if there are no producers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.histories.is_empty()

@@ -26,8 +26,8 @@ use super::*;
 use crate::config::TopicConfig;
 use crate::coordinator::group::records::{CommittedOffset, Record};
 use crate::metadata::{MetadataImage, ShardKind, ShardRecord};
-use crate::shard::fake::{FakeRegistry, NODE, SHARD, image_with_topic};
-use crate::shard::{Shards, Upkeep};
+use crate::shard::fake::{FakeMetadata, NODE, SHARD, image_with_topic};
+use crate::shard::{LeaderTaskSettings, Shards};
 
 const PARTITIONS: i32 = 4;
 const NAME: TopicRef<'static> = TopicRef::Name("t");
@@ -68,17 +68,17 @@ struct Node {
     partitions: Partitions,
 }
 
-async fn start(disk: SimDisk, config: TopicConfig, upkeep: Upkeep) -> Node {
+async fn start(disk: SimDisk, config: TopicConfig, upkeep: LeaderTaskSettings) -> Node {
     start_as(disk, config, upkeep, ShardKind::Pool { factor: 1, pinned: false }).await
 }
 
-async fn start_as(disk: SimDisk, config: TopicConfig, upkeep: Upkeep, kind: ShardKind) -> Node {
+async fn start_as(disk: SimDisk, config: TopicConfig, upkeep: LeaderTaskSettings, kind: ShardKind) -> Node {
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let (directory, recovered) = DataDir::open(disk, Path::new("/data"), options()).await.unwrap();
     let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
-    let registry = FakeRegistry::new(placed(directory.directory_id(), config, kind));
+    let metadata = FakeMetadata::new(placed(directory.directory_id(), config, kind));
     let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
-    let shards = Shards::new(NODE, host.clone(), directories, Arc::new(registry), upkeep);
+    let shards = Shards::new(NODE, host.clone(), directories, Arc::new(metadata), upkeep);
     shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
     shards.start();
     Node { directory, host, partitions: Partitions::new(shards) }
@@ -210,7 +210,7 @@ async fn live_and_die(seed: u64, lives: u16) {
         let home = SimNode(life.into());
         let (disk_now, acked_now, progress_now) = (disk.clone(), acked.clone(), progress.clone());
         let run = sim::spawn_on(home, async move {
-            let node = Arc::new(start(disk_now, TopicConfig::default(), Upkeep::default()).await);
+            let node = Arc::new(start(disk_now, TopicConfig::default(), LeaderTaskSettings::default()).await);
             check(&node, &acked_now).await;
             for index in 0..PARTITIONS {
                 let (node, acked, progress) = (node.clone(), acked_now.clone(), progress_now.clone());
@@ -228,7 +228,7 @@ async fn live_and_die(seed: u64, lives: u16) {
         rt::sleep(Duration::from_millis(1)).await;
     }
     let last = sim::spawn_on(SimNode(99), async move {
-        let node = start(disk, TopicConfig::default(), Upkeep::default()).await;
+        let node = start(disk, TopicConfig::default(), LeaderTaskSettings::default()).await;
         check(&node, &acked).await;
         let count: usize = acked.lock().values().map(BTreeMap::len).sum();
         assert!(count > 100, "only {count} records were acknowledged: the test proves little");
@@ -256,7 +256,7 @@ fn retention_moves_the_log_start_over_whole_batches_and_times_are_found_in_what_
     sim::run(5, || async {
         let disk = SimDisk::new(5, SimDiskOptions::default());
         let config = TopicConfig { retention_bytes: Some(2_000), ..TopicConfig::default() };
-        let upkeep = Upkeep { retention_check: Duration::from_secs(1), ..Upkeep::default() };
+        let upkeep = LeaderTaskSettings { retention_check: Duration::from_secs(1), ..LeaderTaskSettings::default() };
         let node = start(disk, config, upkeep).await;
         let partition = node.partitions.find(NAME, 0).await.unwrap();
         let mut times = Vec::new();
@@ -294,7 +294,9 @@ fn retention_moves_the_log_start_over_whole_batches_and_times_are_found_in_what_
 #[test]
 fn a_long_poll_counts_what_is_there_and_what_comes() {
     sim::run_twice(6, || async {
-        let node = start(SimDisk::new(6, SimDiskOptions::default()), TopicConfig::default(), Upkeep::default()).await;
+        let node =
+            start(SimDisk::new(6, SimDiskOptions::default()), TopicConfig::default(), LeaderTaskSettings::default())
+                .await;
         let partition = node.partitions.find(NAME, 0).await.unwrap();
         let bytes = batch(None, &[1]).len();
         partition.append(batch(None, &[1]), &options_of(1)).await.unwrap();
@@ -338,7 +340,7 @@ fn commit(offset: i64) -> Bytes {
 fn the_log_of_group_offsets_stays_short_and_the_offsets_survive() {
     sim::run(7, || async {
         let disk = SimDisk::new(7, SimDiskOptions::default());
-        let upkeep = Upkeep { offsets_check: Duration::from_millis(100), ..Upkeep::default() };
+        let upkeep = LeaderTaskSettings { offsets_check: Duration::from_millis(100), ..LeaderTaskSettings::default() };
         let kind = ShardKind::ConsumerOffsets;
         let (home, disk_now, upkeep_now) = (SimNode(1), disk.clone(), upkeep.clone());
         let life = sim::spawn_on(home, async move {
@@ -349,10 +351,10 @@ fn the_log_of_group_offsets_stays_short_and_the_offsets_survive() {
                 partition.append(commit(offset), &options).await.unwrap();
                 rt::sleep(Duration::from_millis(5)).await;
             }
-            let marks = partition.watermarks();
-            assert_eq!(marks.high_watermark, Offset(400));
-            assert!(marks.log_start > Offset(200), "the log still begins at {}", marks.log_start);
-            marks.log_start
+            let offsets = partition.watermarks();
+            assert_eq!(offsets.high_watermark, Offset(400));
+            assert!(offsets.log_start > Offset(200), "the log still begins at {}", offsets.log_start);
+            offsets.log_start
         });
         let log_start = life.await.unwrap();
         sim::crash(home);
@@ -385,7 +387,7 @@ async fn damaged_life(kind: ShardKind, batches: Vec<Bytes>, needle: &[u8]) -> Si
     let disk = SimDisk::new(9, SimDiskOptions::default());
     let (home, disk_now) = (SimNode(1), disk.clone());
     let life = sim::spawn_on(home, async move {
-        let node = start_as(disk_now, TopicConfig::default(), Upkeep::default(), kind).await;
+        let node = start_as(disk_now, TopicConfig::default(), LeaderTaskSettings::default(), kind).await;
         let partition = node.partitions.find(NAME, 0).await.unwrap();
         for batch in batches {
             let options = AppendOptions { origin: Origin::Coordinator, ..options_of(0) };
@@ -406,7 +408,7 @@ fn damaged_records_that_no_checkpoint_covers_cost_their_offsets_only() {
         let batches = values.iter().map(|value| batch(None, &[*value, 7])).collect();
         let kind = ShardKind::Pool { factor: 1, pinned: false };
         let disk = damaged_life(kind, batches, &values[3].to_be_bytes()).await;
-        let node = start(disk, TopicConfig::default(), Upkeep::default()).await;
+        let node = start(disk, TopicConfig::default(), LeaderTaskSettings::default()).await;
         let partition = node.partitions.find(NAME, 0).await.unwrap();
         assert_eq!(partition.append(batch(None, &[1]), &options_of(1)).await.unwrap().base_offset, Offset(12));
         for offset in [0, 4, 6, 7, 8, 12] {
@@ -435,7 +437,8 @@ fn damaged_records_that_no_checkpoint_covers_cost_their_offsets_only() {
 fn damaged_records_of_group_offsets_stop_their_shard() {
     sim::run(10, || async {
         let disk = damaged_life(ShardKind::ConsumerOffsets, (0..3).map(commit).collect(), &[b'm'; 64]).await;
-        let node = start_as(disk, TopicConfig::default(), Upkeep::default(), ShardKind::ConsumerOffsets).await;
+        let node =
+            start_as(disk, TopicConfig::default(), LeaderTaskSettings::default(), ShardKind::ConsumerOffsets).await;
         let failed = node.host.failures().wait_for(|failures| !failures.is_empty()).await.unwrap().clone();
         assert!(
             failed.values().all(|failure| failure.is_damage && failure.why.contains("damaged on disk")),
@@ -449,7 +452,7 @@ fn damaged_records_of_group_offsets_stop_their_shard() {
 fn a_full_disk_refuses_produce_serves_reads_and_recovers_without_a_restart() {
     sim::run(8, || async {
         let disk = SimDisk::new(8, SimDiskOptions { capacity_bytes: 64 << 20, ..SimDiskOptions::default() });
-        let node = start(disk.clone(), TopicConfig::default(), Upkeep::default()).await;
+        let node = start(disk.clone(), TopicConfig::default(), LeaderTaskSettings::default()).await;
         let partition = node.partitions.find(NAME, 0).await.unwrap();
         partition.append(batch(None, &[1, 2]), &options_of(1)).await.unwrap();
         disk.set_capacity(0);

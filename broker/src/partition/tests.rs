@@ -1,4 +1,4 @@
-//! Partitions over a shard whose group the test holds in its hand: validation, adoption, epochs, offsets, long polls.
+//! Partitions over a shard whose Raft group the test controls: validation, adoption, epochs, offsets, long polls.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::metadata::{
     FenceReason, Levels, Liveness, MetadataImage, NodeRecord, NodeState, ReplicaRecord, ShardKind, ShardRecord,
 };
 use crate::shard::command::{AdoptedPartition, Command};
-use crate::shard::fake::{FakeGroup, FakeRegistry, NODE, REPLICA, SHARD, image_with_topic, partition};
-use crate::shard::{Registry, Shards, Upkeep};
+use crate::shard::fake::{FakeGroup, FakeMetadata, NODE, REPLICA, SHARD, image_with_topic, partition};
+use crate::shard::{LeaderTaskSettings, MetadataView, Shards};
 use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
@@ -52,16 +52,16 @@ async fn append(partition: &Partition, batch: Bytes) -> Result<Appended, AppendE
 /// One topic "t" with three partitions on one shard that this node leads; adoption runs.
 struct World {
     group: FakeGroup,
-    registry: FakeRegistry,
+    metadata: FakeMetadata,
     partitions: Partitions,
 }
 
 fn world_of(image: MetadataImage) -> World {
     let (group, shard) = FakeGroup::leading(POOL);
-    let registry = FakeRegistry::new(image);
-    rt::spawn(crate::shard::upkeep::run(shard.clone(), Arc::new(registry.clone()), Upkeep::default()));
-    let partitions = Partitions::new(Shards::for_tests(shard, Arc::new(registry.clone())));
-    World { group, registry, partitions }
+    let metadata = FakeMetadata::new(image);
+    rt::spawn(crate::shard::tasks::run(shard.clone(), Arc::new(metadata.clone()), LeaderTaskSettings::default()));
+    let partitions = Partitions::new(Shards::for_tests(shard, Arc::new(metadata.clone())));
+    World { group, metadata, partitions }
 }
 
 fn world(config: TopicConfig) -> World {
@@ -94,12 +94,12 @@ async fn a_found_partition_is_adopted_led_and_takes_records() {
 #[tokio::test]
 async fn unknown_is_said_only_after_the_metadata_was_read_again() {
     let world = world_of(MetadataImage::default());
-    *world.registry.unseen.lock() = Some(image_with_topic(1, TopicConfig::default()));
+    *world.metadata.unseen.lock() = Some(image_with_topic(1, TopicConfig::default()));
     assert!(world.partitions.find(NAME, 0).await.is_ok());
     assert_eq!(world.partitions.find(NAME, 1).await.unwrap_err(), PartitionError::UnknownTopicOrPartition);
     let nobody = TopicRef::Id(uuid::Uuid::from_u128(1));
     assert_eq!(world.partitions.find(nobody, 0).await.unwrap_err(), PartitionError::UnknownTopicId);
-    world.registry.alone.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.metadata.unconfirmed.store(true, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(world.partitions.find(NAME, 1).await.unwrap_err(), PartitionError::LeaderNotAvailable);
     assert_eq!(world.partitions.find(nobody, 0).await.unwrap_err(), PartitionError::LeaderNotAvailable);
 }
@@ -108,10 +108,10 @@ async fn unknown_is_said_only_after_the_metadata_was_read_again() {
 fn an_adoption_that_does_not_come_ends_in_leader_not_available() {
     sim::run_twice(1, || async {
         let (_group, shard) = FakeGroup::leading(POOL);
-        let registry = FakeRegistry::new(image_with_topic(1, TopicConfig::default()));
-        let partitions = Partitions::new(Shards::for_tests(shard.clone(), Arc::new(registry)));
+        let metadata = FakeMetadata::new(image_with_topic(1, TopicConfig::default()));
+        let partitions = Partitions::new(Shards::for_tests(shard.clone(), Arc::new(metadata)));
         assert_eq!(partitions.find(NAME, 0).await.unwrap_err(), PartitionError::LeaderNotAvailable);
-        assert_eq!(shard.take_wanted(), [partition(0)]);
+        assert_eq!(shard.take_adoption_requests(), [partition(0)]);
     });
 }
 
@@ -262,7 +262,8 @@ async fn a_follower_gives_a_reader_what_it_has_and_says_nothing_of_the_rest() {
     assert_eq!(world.partitions.find(TopicRef::Name("t"), 0).await.unwrap_err(), not_here);
 }
 
-/// The shard of [`image_with_topic`] with replicas on three nodes, of which these are fenced; the second one's id is given.
+/// The shard of [`image_with_topic`] with replicas on three nodes, of which these are fenced; the second one's id is
+/// given.
 fn image_with_fenced(fenced: &[i32], second: ReplicaId) -> MetadataImage {
     let mut image = image_with_topic(1, TopicConfig::default());
     let (first, record) = (NODE.0, image.shard(SHARD).unwrap().as_ref().clone());
@@ -297,7 +298,7 @@ async fn fenced_nodes_are_offline_and_not_in_sync_unless_they_lead() {
     let (follower, leader) = (ReplicaId(REPLICA.0 + 1), ReplicaId(9));
     let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
     let shown = |world: &World| {
-        let (image, mut leaders) = (world.registry.image(), world.partitions.leaders());
+        let (image, mut leaders) = (world.metadata.image(), world.partitions.leaders());
         let leader = leaders.of(image.topic("t").unwrap(), 0);
         let visible: Vec<_> = world.partitions.visible_nodes(&image).into_iter().collect();
         (leader.node.map(|node| node.0), ids(leader.in_sync), ids(leader.offline), ids(&visible))
@@ -305,7 +306,7 @@ async fn fenced_nodes_are_offline_and_not_in_sync_unless_they_lead() {
     let world = world_of(image_with_fenced(&[2], follower));
     world.group.in_sync.send_replace(3);
     assert_eq!(shown(&world), (Some(1), vec![1, 3], vec![2], vec![1, 3]));
-    assert_eq!(world.partitions.leaders().of(world.registry.image().topic("t").unwrap(), 0).replicas.len(), 3);
+    assert_eq!(world.partitions.leaders().of(world.metadata.image().topic("t").unwrap(), 0).replicas.len(), 3);
     // Whoever answers lives, whatever is recorded; and the last in sync stay.
     let world = world_of(image_with_fenced(&[1, 2, 3], follower));
     world.group.in_sync.send_replace(1);
@@ -464,8 +465,8 @@ async fn adopted_partitions_of_a_shard_are_led_at_base_plus_term() {
     group.set_role(6, true);
     let adopted = AdoptedPartition { id: partition(0), intent: RaftIndex(1), epoch_base: 40 };
     shard.command(Command::Adopt(vec![adopted])).await.unwrap();
-    let registry = FakeRegistry::new(image_with_topic(1, TopicConfig::default()));
-    let partitions = Partitions::new(Shards::for_tests(shard, Arc::new(registry)));
+    let metadata = FakeMetadata::new(image_with_topic(1, TopicConfig::default()));
+    let partitions = Partitions::new(Shards::for_tests(shard, Arc::new(metadata)));
     let partition = partitions.find(NAME, 0).await.unwrap();
     assert_eq!(partition.leader_epoch(), Some(LeaderEpoch(46)));
 }

@@ -1,4 +1,4 @@
-//! The words in which a partition is asked and in which it answers. No behaviour, no I/O.
+//! The types of requests to a partition and of its answers. No behaviour, no I/O.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub enum TopicRef<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// Who appends. A retriable refusal is sticky per connection, producer and partition.
+/// The origin of an append. A retriable refusal fences per connection, producer and partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// A client's Produce request.
@@ -29,10 +29,10 @@ pub enum Origin {
     Coordinator,
 }
 
-/// What the producer waits for.
+/// The acknowledgement for which the producer waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acks {
-    /// `acks=0`: no answer is sent (the outcome still tells whether the connection must close).
+    /// `acks=0`: no response is sent (the outcome still decides whether the connection must close).
     None,
     /// `acks=1`: answered at apply, without regard to `min.insync.replicas`.
     Leader,
@@ -43,13 +43,14 @@ pub enum Acks {
 /// Everything about an append beside its bytes.
 #[derive(Debug, Clone)]
 pub struct AppendOptions {
-    /// What the producer waits for.
+    /// The acknowledgement for which the producer waits.
     pub acks: Acks,
     /// How long the producer waits; afterwards REQUEST_TIMED_OUT.
     pub timeout: Duration,
-    /// Who appends.
+    /// The origin.
     pub origin: Origin,
-    /// Coordinators only: what the group store judges again at apply (design section 11, Groups). Opaque here.
+    /// Coordinators only: the guard that the group store judges again at apply (design section 11, Groups). Opaque
+    /// here.
     pub guard: Option<Bytes>,
 }
 
@@ -78,7 +79,7 @@ pub enum Isolation {
 pub enum Access {
     /// The leader alone.
     Leader,
-    /// One that follows a leader, too, up to what it has applied.
+    /// Also a follower, up to what it has applied.
     AnyReplica,
 }
 
@@ -89,15 +90,15 @@ pub struct FetchSpec {
     pub offset: Offset,
     /// At most this many bytes, but always at least one whole batch if `at_least_one` is set.
     pub max_bytes: usize,
-    /// Give one batch even if it is larger than `max_bytes` (first non-empty partition of a request).
+    /// Return one batch even if it is larger than `max_bytes` (first non-empty partition of a request).
     pub at_least_one: bool,
-    /// More bytes than this are given as a stream.
+    /// More bytes than this are returned as a stream.
     pub copy_bytes_max: usize,
     /// Which records the reader may see.
     pub isolation: Isolation,
     /// Any replica may serve it (KIP-392), not only the leader.
     pub access: Access,
-    /// The leader epoch that the client believes in, if it sent one.
+    /// The leader epoch that the client has, if it sent one.
     pub current_leader_epoch: Option<LeaderEpoch>,
     /// Epoch of the last record that the client has (KIP-595), if it sent one.
     pub last_fetched_epoch: Option<LeaderEpoch>,
@@ -106,7 +107,7 @@ pub struct FetchSpec {
 /// End of an epoch: the offset after the last record of `epoch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EpochEnd {
-    /// The greatest known epoch that is not above the one asked for.
+    /// The greatest known epoch that is not above the requested one.
     pub epoch: LeaderEpoch,
     /// Its end offset.
     pub end_offset: Offset,
@@ -121,7 +122,7 @@ pub struct AbortedTransaction {
     pub first_offset: Offset,
 }
 
-/// What a read found.
+/// The result of a read.
 #[derive(Debug)]
 pub struct Fetched {
     /// Watermarks as they were when the read was planned.
@@ -165,11 +166,11 @@ pub struct Watermarks {
     pub log_start: Offset,
     /// Last applied offset + 1.
     pub high_watermark: Offset,
-    /// Last stable offset: nothing of an open transaction lies below.
+    /// Last stable offset: no open transaction begins below.
     pub last_stable: Offset,
 }
 
-/// What ListOffsets asks for.
+/// The query of ListOffsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OffsetQuery {
     /// -1: HW, or LSO under read_committed.
@@ -214,7 +215,7 @@ pub struct ActiveProducer {
     pub current_txn_start_offset: i64,
 }
 
-/// Who leads a partition, as far as this node knows.
+/// The leadership of a partition, as far as this node knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leadership {
     /// The leader's node, if known.

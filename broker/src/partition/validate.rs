@@ -1,8 +1,8 @@
-//! What happens to a batch before it is proposed: checked, stamped, recompressed. Nothing here looks at state, so nothing
-//! here says anything about sequences or epochs: those verdicts come from apply alone (design section 3).
+//! Validation of a batch before it is proposed: checks, timestamps, recompression. Nothing here reads state, so nothing
+//! here decides about sequences or epochs: those verdicts come from apply alone (design section 3).
 //!
 //! Order follows Kafka's LogValidator: structure, size and CRC first, then each record, then the topic's codec.
-//! May not know: shards, who leads. The clock is an argument.
+//! May not know: shards, which node leads. The clock is an argument.
 
 use bytes::Bytes;
 use ottla_protocol::batch::{self, BatchHeader, BatchLimits};
@@ -16,15 +16,16 @@ use crate::config::{CompressionType, TimestampType, TopicConfig};
 /// No batch may grow beyond this when decompressed, whatever `max.message.bytes` says.
 pub(crate) const DECOMPRESSED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// What a batch may grow to for each byte that the topic allows; compression bombs are refused above it.
+/// How many bytes a batch may unpack to for each byte that the topic allows; more is refused as a compression bomb.
 const DECOMPRESSED_PER_BYTE_MAX: usize = 64;
 
-/// A topic with a small `max.message.bytes` still takes what compresses well.
+/// This much is always allowed, so that a topic with a small `max.message.bytes` still takes what compresses well.
 const DECOMPRESSED_BYTES_FLOOR: usize = 16 * 1024 * 1024;
 
 const _: () = assert!(DECOMPRESSED_BYTES_FLOOR <= DECOMPRESSED_BYTES_MAX);
 
-/// Compressed batches of this size or more are unpacked where they hold up nobody else; recompressing costs far more.
+/// Compressed batches of this size or more are unpacked where that blocks no other connection; recompressing costs far
+/// more.
 const HEAVY_BYTES: usize = 64 * 1024;
 const HEAVY_RECODED_BYTES: usize = 8 * 1024;
 
@@ -35,7 +36,7 @@ pub(crate) fn is_heavy(data: &[u8], topic: &TopicConfig) -> bool {
     (codec != Codec::None && data.len() >= HEAVY_BYTES) || (recoded && data.len() >= HEAVY_RECODED_BYTES)
 }
 
-/// Checks a client's batch against its topic, and makes of it what the topic stores.
+/// Checks a client's batch against its topic, and converts it to the form that the topic stores.
 pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<Bytes, AppendError> {
     let batch_bytes_max = usize::try_from(topic.max_message_bytes).unwrap_or(0);
     let limits = BatchLimits { batch_bytes_max, zstd_allowed: true, control_allowed: false };
@@ -53,13 +54,13 @@ pub(crate) fn prepare(data: Bytes, topic: &TopicConfig, now_ms: i64) -> Result<B
     let limit = batch_bytes_max
         .saturating_mul(DECOMPRESSED_PER_BYTE_MAX)
         .clamp(DECOMPRESSED_BYTES_FLOOR, DECOMPRESSED_BYTES_MAX);
-    // Unpacked once, for the check and for another codec.
+    // Unpacked once, for the check and for recompression.
     let opened = records::open(&header, &data, limit)?;
     let checked = records::check_opened(&header, &opened, &rules)?;
     if let Some(error) = fault(&checked) {
         return Err(error);
     }
-    // The time index and retention go by the header; like Kafka, what a producer states wrongly is put right.
+    // The time index and retention use the header; as in Kafka a wrong greatest timestamp in it is corrected.
     let data = if !append_time && checked.max_timestamp != header.max_timestamp {
         batch::correct_max_timestamp(&data, checked.max_timestamp).ok_or_else(no_header)?
     } else {
@@ -92,7 +93,7 @@ fn fault(checked: &Checked) -> Option<AppendError> {
     })
 }
 
-/// The codec and its level that `compression.type` asks for; `None` leaves the producer's.
+/// The codec and level of `compression.type`; `None` leaves the producer's.
 fn topic_codec(topic: &TopicConfig) -> Option<(Codec, Option<i32>)> {
     let level = |level: i32| (level >= 0).then_some(level);
     match topic.compression_type {
@@ -105,7 +106,7 @@ fn topic_codec(topic: &TopicConfig) -> Option<(Codec, Option<i32>)> {
     }
 }
 
-/// Recompresses where `compression.type` differs from what came.
+/// Recompresses if `compression.type` differs from the producer's codec.
 fn recode(data: Bytes, header: &BatchHeader, topic: &TopicConfig, opened: &Records) -> Result<Bytes, AppendError> {
     let Some((codec, level)) = topic_codec(topic) else { return Ok(data) };
     if header.attributes.codec() == Some(codec) {

@@ -1,6 +1,6 @@
-//! The way back of one batch's answer, from the shard's task to whoever appended it.
+//! The channel for one batch's answer, from the appender to the caller that appended the batch.
 //!
-//! Setting an answer and waking its owner are two steps: a shard sets all answers of an entry first, so that a
+//! Setting an answer and waking the receiver are two steps: a shard sets all answers of an entry first, so that a
 //! connection which is woken finds every answer of its burst and writes them at once. May not know: what is answered.
 
 use std::future::Future;
@@ -32,7 +32,7 @@ enum State {
 struct Slot(Mutex<State>);
 
 impl Slot {
-    /// Sets the answer; whoever is returned waits for it.
+    /// Sets the answer; the returned waker is that of the task that waits for it.
     fn set(&self, next: State) -> Option<Waker> {
         match std::mem::replace(&mut *self.0.lock(), next) {
             State::Waiting(waker) => waker,
@@ -41,11 +41,11 @@ impl Slot {
     }
 }
 
-/// Where the answer is given.
+/// The sending end.
 #[derive(Debug)]
 pub(crate) struct AnswerSender(Option<Arc<Slot>>);
 
-/// Where it arrives. Dropping it gives it up.
+/// The receiving end. Dropping it discards the answer.
 #[derive(Debug)]
 pub(crate) struct AnswerReceiver(Arc<Slot>);
 
@@ -62,7 +62,7 @@ impl AnswerSender {
         self.0.take().and_then(|slot| slot.set(State::Answered(answer)))
     }
 
-    /// Sets the answer and wakes its owner.
+    /// Sets the answer and wakes the receiver.
     pub(crate) fn send(self, answer: BatchAnswer) {
         if let Some(waker) = self.set(answer) {
             waker.wake();

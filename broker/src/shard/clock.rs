@@ -1,36 +1,36 @@
-//! The shard clock: the wall clock that a leader writes into its entries, and by which everything expires.
+//! The shard clock: the time that a leader stamps into its entries, and by which everything expires.
 //!
 //! Within a term it never falls and advances at most by the leader's monotonic time plus a bounded correction (design
-//! section 3): one clock in 2035 must not expire everything. A leader's wall clock counts for nothing until most nodes'
-//! clocks agree with it, in a shard's first entry as after any jump; and nothing expires by a time that lies ahead of that
-//! wall clock. A cluster of one has no other clocks: [`LoneClock`] judges its own by how long it has run on evenly.
-//! Pure: it is told both clocks and what the nodes' clocks say.
+//! section 3): one clock in 2035 must not expire everything. A leader's wall clock is not used until most nodes' clocks
+//! agree with it, for a shard's first entry and after any jump; and nothing expires by a time that is ahead of that
+//! wall clock. A cluster of one has no other clocks: [`LoneClock`] judges its own by how long it has run evenly. Pure:
+//! both clocks and the agreement of the nodes' clocks are arguments.
 
 use std::time::Duration;
 
 use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt::Instant;
 
-/// Clocks that are so far apart agree; the wall clock may run ahead of the shard clock by this much before it counts as a jump.
+/// Clocks no further apart than this agree; a wall clock further ahead of the shard clock than this has jumped.
 pub const JUMP_MS_MIN: i64 = 10 * 60 * 1000;
 
 /// While catching up, a second of monotonic time moves the shard clock by at most 1 + 1/8 seconds.
 const CORRECTION_DIVISOR: i64 = 8;
 
-/// A lone node believes a jump of its own clock when it has run on evenly for this part of the jump.
+/// A lone node accepts a jump of its own clock once that has run evenly for this part of the jump.
 const LONE_PATIENCE_DIVISOR: i64 = 24;
 
-/// What the nodes' clocks say of one wall clock.
+/// Whether the nodes' clocks agree with one wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Agreement {
-    /// Most are near it.
+    /// Most are near the wall clock.
     Agrees,
-    /// Most are not. Where most of them agree with each other, that is the time.
+    /// Most are not near it. If most agree with each other, their time is given.
     Disagrees {
-        /// What most say, in milliseconds.
+        /// The time of most clocks, in milliseconds.
         most_say_ms: Option<i64>,
     },
-    /// Too few nodes have been heard.
+    /// The clocks of too few nodes are known.
     Unknown,
 }
 
@@ -40,14 +40,15 @@ pub struct ShardClock {
     clock_ms: i64,
     /// Monotonic time at which `clock_ms` was read, less what was not yet counted.
     at: Instant,
-    /// The wall clock is far ahead of `clock_ms`, and is not believed.
+    /// The wall clock is far ahead of `clock_ms`, and is not used.
     jumped: bool,
     /// Most nodes' clocks have agreed with the wall clock, and it has not jumped since.
     confirmed: bool,
 }
 
 impl ShardClock {
-    /// Starts where the applied entries ended; a shard without entries at what most clocks say, or at the wall clock.
+    /// Starts where the applied entries ended; in a shard without entries at the time of most clocks, or at the wall
+    /// clock.
     #[must_use]
     pub fn starting_at(applied_clock_ms: i64, wall_ms: i64, now: Instant, agreement: Agreement) -> Self {
         let first_ms = match agreement {
@@ -60,13 +61,13 @@ impl ShardClock {
         Self { clock_ms, at: now, jumped: false, confirmed: agreement == Agreement::Agrees }
     }
 
-    /// The operator has said what time it is; the wall clock is believed with it.
+    /// The clock as the operator has set it; the wall clock counts as confirmed with it.
     #[must_use]
     pub fn set_to(clock_ms: i64, now: Instant) -> Self {
         Self { clock_ms, at: now, jumped: false, confirmed: true }
     }
 
-    /// The time for the next entry. `agreement` says what the nodes' clocks say of `wall_ms`.
+    /// The time for the next entry. `agreement` is that of the nodes' clocks with `wall_ms`.
     pub fn advance(&mut self, wall_ms: i64, now: Instant, agreement: impl FnOnce() -> Agreement) -> i64 {
         let elapsed_ms = millis(now.since(self.at));
         let ahead_ms = wall_ms.saturating_sub(self.clock_ms);
@@ -92,8 +93,8 @@ impl ShardClock {
         self.clock_ms
     }
 
-    /// The time by which something may expire now, after [`advance`](Self::advance): never one that lies ahead of a wall
-    /// clock that most nodes' clocks agree with, and none if the shard clock itself stands far ahead of it.
+    /// The time by which something may expire now, after [`advance`](Self::advance): never one that lies ahead of a
+    /// wall clock that most nodes' clocks agree with, and none if the shard clock itself stands far ahead of it.
     pub fn for_expiry(&mut self, wall_ms: i64, agreement: Agreement) -> Option<i64> {
         if mutants::is_on(Bug::FirstClockBelieved) {
             return (!self.jumped).then_some(self.clock_ms);
@@ -109,7 +110,7 @@ impl ShardClock {
         self.clock_ms.saturating_sub(wall_ms).max(0)
     }
 
-    /// The wall clock is far ahead of the shard clock, and is not believed.
+    /// True if the wall clock is far ahead of the shard clock, and is not used.
     #[must_use]
     pub fn has_jumped(&self) -> bool {
         self.jumped
@@ -120,33 +121,35 @@ fn is_believed(agreement: Agreement) -> bool {
     agreement == Agreement::Agrees || mutants::is_on(Bug::ClockJumpExpires)
 }
 
-/// The wall clock of a node that is alone in its cluster, against its own past: the time at which it was last believed,
-/// carried on by monotonic time, or what the entries of its shards say after a restart.
+/// The wall clock of a node that is alone in its cluster, compared with its own past: the time when it was last
+/// accepted, carried forward by monotonic time, or the stamps of its shards' entries after a restart.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoneClock {
-    /// The wall clock when it was last believed, and when that was.
+    /// The wall clock when it was last accepted, and the monotonic time then.
     believed: Option<(i64, Instant)>,
-    /// A wall clock that is not believed yet, as first seen, and since when it runs evenly.
+    /// A wall clock that is not accepted yet, as first seen, and since when it runs evenly.
     waiting: Option<(i64, Instant)>,
 }
 
 impl LoneClock {
-    /// True until something is known of the time before.
+    /// True until an earlier time is known.
     #[must_use]
     pub fn has_no_past(&self) -> bool {
         self.believed.is_none()
     }
 
-    /// Whether `wall_ms` is believed. `applied_clock_ms` is the time of the last entry that is known to whoever asks. A node
-    /// without any past is believed: nothing says otherwise. One that has jumped is believed when it has run on evenly for ten
-    /// minutes, and forwards for a 24th of the jump at least: a glitch, or a start before the time is known, moves nothing.
+    /// Whether `wall_ms` is accepted. `applied_clock_ms` is the time of the last entry that the caller knows. The clock
+    /// of a node without any past is accepted: nothing contradicts it. One that has jumped is accepted when it has run
+    /// evenly for ten minutes, and after a jump forwards for at least a 24th of the jump: a glitch, or a start before
+    /// the time is set, moves nothing.
     pub fn judge(&mut self, wall_ms: i64, now: Instant, applied_clock_ms: i64) -> Agreement {
         let carried_ms = self.believed.map(|(believed_ms, at)| believed_ms.saturating_add(millis(now.since(at))));
         let expected_ms = match carried_ms {
-            // It begins when something is written.
+            // The past begins when something is written.
             None if applied_clock_ms <= 0 => return Agreement::Agrees,
             None => applied_clock_ms,
-            // A shard that was written to later than the one that asked first; not one whose own clock stands in the future.
+            // The entries of a shard written to later than the first shard that called; not one whose clock is in the
+            // future.
             Some(carried_ms) if applied_clock_ms <= wall_ms => carried_ms.max(applied_clock_ms),
             Some(carried_ms) => carried_ms,
         };
@@ -164,11 +167,12 @@ impl LoneClock {
         if millis(now.since(since)) >= patience_ms {
             return self.believe(wall_ms, now);
         }
-        // A shard that begins now takes the earlier: a clock that is ahead takes an operator, one that is behind goes on.
+        // A shard that begins now takes the earlier time: a clock ahead needs an operator, one that is behind catches
+        // up.
         Agreement::Disagrees { most_say_ms: Some(expected_ms.min(wall_ms)) }
     }
 
-    /// From now on this is the time.
+    /// Accepts this time from now on.
     pub fn believe(&mut self, wall_ms: i64, now: Instant) -> Agreement {
         *self = Self { believed: Some((wall_ms, now)), waiting: None };
         Agreement::Agrees
@@ -255,7 +259,7 @@ mod tests {
             assert_eq!(clock.for_expiry(wall_ms, agrees()), None, "the shard clock is ahead");
             assert!(clock.ahead_ms(wall_ms) > 2_000 * DAY_MS);
         }
-        // So it is for the next leader, who begins where the entries ended.
+        // So it is for the next leader, which begins where the entries ended.
         let mut next = ShardClock::starting_at(IN_2035, IN_2026, START, agrees());
         let _ = next.advance(IN_2026, START, agrees);
         assert_eq!(next.for_expiry(IN_2026, agrees()), None);

@@ -40,11 +40,11 @@ const FLAGS_KNOWN: u8 = FLAG_GUARD | FLAG_COORDINATOR;
 pub struct BatchDecision {
     /// Written by a coordinator, not by a client.
     pub coordinator: bool,
-    /// What the group store judges at apply (design section 11, Groups).
+    /// The guard that the group store judges at apply (design section 11, Groups).
     pub guard: Option<Bytes>,
 }
 
-/// A partition that a shard takes over.
+/// A partition that a shard adopts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdoptedPartition {
     /// Which partition.
@@ -55,7 +55,7 @@ pub struct AdoptedPartition {
     pub epoch_base: i32,
 }
 
-/// A partition that a shard lets go.
+/// A partition that a shard drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DroppedPartition {
     /// Which partition.
@@ -64,7 +64,7 @@ pub struct DroppedPartition {
     pub intent: RaftIndex,
 }
 
-/// Why a log start moves; kept in the log for whoever reads it later.
+/// Why a log start moves; kept in the log for diagnosis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LogStartReason {
@@ -92,9 +92,9 @@ pub struct LogStartChange {
 pub enum Command {
     /// One decision for each batch of the entry, in their order.
     Data(Vec<BatchDecision>),
-    /// Take over partitions, each by an intent of the metadata group.
+    /// Adopt partitions, each by an intent of the metadata group.
     Adopt(Vec<AdoptedPartition>),
-    /// Let partitions go, each by an intent of the metadata group.
+    /// Drop partitions, each by an intent of the metadata group.
     Drop(Vec<DroppedPartition>),
     /// Move log starts.
     SetLogStart(Vec<LogStartChange>),
@@ -108,7 +108,7 @@ pub enum Command {
         /// Metadata index; intents at or below are refused.
         floor: RaftIndex,
     },
-    /// The operator says what time it is: the shard clock is this from now on, though it falls.
+    /// Sets the shard clock for an operator, even if it falls.
     SetClock {
         /// Milliseconds since 1970.
         to_ms: i64,

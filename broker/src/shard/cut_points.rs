@@ -1,5 +1,5 @@
-//! Up to where the partitions that keep groups were when cuts for the checkpoint were taken: below that their log is not
-//! needed once the checkpoint is the oldest kept one (design section 11, Groups).
+//! Cut points: the end offsets of the partitions that keep groups at each cut for the checkpoint. Below them their log
+//! is not needed once that checkpoint is the oldest kept one (design section 11, Groups).
 //!
 //! Local to the replica, rebuilt by the cuts after a restart. Bounded: many cuts may lie between two generations of the
 //! checkpoint, so when there are too many they are thinned out evenly. May not know: the checkpoint.
@@ -7,7 +7,7 @@
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::ids::RaftIndex;
 
-/// Where partitions were at a cut.
+/// The end offsets of partitions at a cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CutPoint {
     /// Index of the last entry in the cut.
@@ -27,7 +27,7 @@ impl CutPoints {
     /// Adds the newest cut.
     pub(crate) fn push(&mut self, point: CutPoint) {
         if self.0.len() == POINTS_MAX {
-            // The one whose neighbours are nearest to each other is missed least.
+            // Removes the point whose neighbours are nearest to each other: it is needed least.
             let gap = |at: &usize| match self.0.get(at - 1..=at + 1) {
                 Some([before, _, after]) => after.applied.0 - before.applied.0,
                 _ => u64::MAX,
@@ -39,7 +39,7 @@ impl CutPoints {
         self.0.push(point);
     }
 
-    /// The newest cut that a checkpoint with entries up to `kept` contains; what is older is forgotten.
+    /// The newest cut that a checkpoint with entries up to `kept` contains; older ones are dropped.
     pub(crate) fn covered_by(&mut self, kept: RaftIndex) -> Option<&CutPoint> {
         let covered = self.0.iter().rposition(|point| point.applied <= kept)?;
         self.0.drain(..covered);

@@ -1,7 +1,7 @@
-//! The leader epochs of one partition: which epoch held from which offset on. Grown lazily, when a batch is appended.
+//! The leader epochs of one partition, each with its start offset. An epoch is added when its first batch is appended.
 //!
 //! Answers OffsetForLeaderEpoch (KIP-101, KIP-320) and diverging epochs (KIP-595). Pure. Follows Kafka's
-//! LeaderEpochFileCache: what is asked for need not exist, then the next lower epoch that does is answered.
+//! LeaderEpochFileCache: if the requested epoch does not exist, the next lower one that does is returned.
 //! Invariant: epochs and start offsets both rise strictly.
 
 use ottla_protocol::ids::{LeaderEpoch, Offset};
@@ -26,7 +26,7 @@ impl EpochHistory {
         Self(starts)
     }
 
-    /// Notes that a batch was appended at `offset` under `epoch`; true if that epoch is new.
+    /// Records that a batch was appended at `offset` under `epoch`; true if that epoch is new.
     pub fn note_append(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
         match self.0.last() {
             Some(last) if last.epoch >= epoch => {
@@ -34,7 +34,7 @@ impl EpochHistory {
                 false
             }
             _ => {
-                // An epoch whose records are all deleted gives way to the one that begins in its place.
+                // An epoch whose records are all deleted is replaced by the one that begins at its offset.
                 self.0.truncate(self.0.partition_point(|known| known.start < offset));
                 self.0.push(EpochStart { epoch, start: offset });
                 true
@@ -56,7 +56,8 @@ impl EpochHistory {
     }
 
     /// Where `requested` ends: the greatest known epoch that is not above it, and the first offset of the next one.
-    /// `current` is the leader's epoch now, `end` the offset after the last record. `None`: nothing is known that far back.
+    /// `current` is the leader's epoch now, `end` the offset after the last record. `None`: the history does not reach
+    /// that far back.
     #[must_use]
     pub fn end_of(&self, requested: LeaderEpoch, current: LeaderEpoch, end: Offset) -> Option<(LeaderEpoch, Offset)> {
         if requested == current {
@@ -73,7 +74,7 @@ impl EpochHistory {
         }
     }
 
-    /// Forgets epochs that end at or below the log start; true if anything changed. The epoch that holds the log start
+    /// Removes epochs that end at or below the log start; true if anything changed. The epoch that holds the log start
     /// stays and now begins there, as in Kafka.
     pub fn prune(&mut self, log_start: Offset) -> bool {
         let holds = self.0.partition_point(|known| known.start <= log_start).saturating_sub(1);

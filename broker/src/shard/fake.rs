@@ -1,4 +1,5 @@
-//! A Raft group of one that applies at once, and a registry that is told its image: for tests of this floor and the next.
+//! A Raft group of one that applies at once, and a metadata view whose image a test sets: for tests of `shard` and
+//! `partition`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,11 +22,11 @@ use uuid::Uuid;
 use super::clock::Agreement;
 use super::command::Command;
 use super::group::Group;
+use super::handle::{Shard, StateMachineView};
 use super::leader_clock::ClockWitness;
-use super::machine::{LocalSpace, ShardMachine};
-use super::registry::Registry;
-use super::shard::{MachineView, Shard};
+use super::metadata_view::MetadataView;
 use super::state::ShardState;
+use super::state_machine::{LocalStorage, ShardStateMachine};
 use crate::config::TopicConfig;
 use crate::metadata::{
     Intent, IntentKey, IntentKind, InternalTopic, MetadataImage, PartitionRoute, ReplicaRecord, ShardCreation, ShardId,
@@ -37,9 +38,9 @@ pub(crate) const SHARD: ShardId = ShardId(3);
 pub(crate) const NODE: NodeId = NodeId(1);
 pub(crate) const TOPIC: Uuid = Uuid::from_u128(77);
 
-struct NoSpace;
+struct NoStorage;
 
-impl LocalSpace for NoSpace {
+impl LocalStorage for NoStorage {
     fn set_log_start(&self, _: PartitionId, _: Offset) {}
     fn drop_partition(&self, _: PartitionId) {}
 }
@@ -56,12 +57,12 @@ impl ClockWitness for Agreeing {
 }
 
 struct Applying {
-    machine: ShardMachine,
+    machine: ShardStateMachine,
     last: LogId,
-    /// What was proposed and applied.
+    /// The entries that were proposed and applied.
     entries: Vec<Entry>,
     failure: Option<ProposeError>,
-    /// Another leads, and this replica has not heard of it.
+    /// Another replica leads, and this one does not know it.
     deposed: bool,
 }
 
@@ -72,24 +73,24 @@ pub(crate) struct FakeGroup {
     role: watch::Sender<Role>,
     /// How many voters are in sync, and have everything.
     pub(crate) in_sync: watch::Sender<usize>,
-    /// The leader that this replica follows speaks.
+    /// This replica hears from the leader that it follows.
     pub(crate) hears: Arc<std::sync::atomic::AtomicBool>,
     /// Each proposal needs a permit: a test can hold the flush up.
     pub(crate) flushes: Arc<Semaphore>,
     /// Other replicas that could lead at once.
-    pub(crate) heirs: Arc<Mutex<BTreeSet<ReplicaId>>>,
+    pub(crate) transfer_targets: Arc<Mutex<BTreeSet<ReplicaId>>>,
 }
 
 impl FakeGroup {
-    /// A group that leads in term 1, over a fresh machine, and its shard, which runs.
+    /// A group that leads in term 1, over a new state machine, and its running shard.
     pub(crate) fn leading(kind: ShardKind) -> (Self, Arc<Shard>) {
         Self::leading_among(kind, Arc::new(Agreeing))
     }
 
-    /// The same among nodes whose clocks say this.
+    /// The same with this witness of the nodes' clocks.
     pub(crate) fn leading_among(kind: ShardKind, clocks: Arc<dyn ClockWitness>) -> (Self, Arc<Shard>) {
-        let machine = ShardMachine::new(ShardState::new(kind == ShardKind::ConsumerOffsets), Arc::new(NoSpace));
-        let view = MachineView::of(&machine);
+        let machine = ShardStateMachine::new(ShardState::new(kind == ShardKind::ConsumerOffsets), Arc::new(NoStorage));
+        let view = StateMachineView::of(&machine);
         let last = LogId { term: Term(1), index: RaftIndex(1) };
         let applying = Applying { machine, last, entries: Vec::new(), failure: None, deposed: false };
         let group = Self {
@@ -98,7 +99,7 @@ impl FakeGroup {
             in_sync: watch::Sender::new(1),
             hears: Arc::default(),
             flushes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
-            heirs: Arc::default(),
+            transfer_targets: Arc::default(),
         };
         let creation = ShardCreation { shard: SHARD, kind, created: RaftIndex(0), founders: Vec::new() };
         let shard = Shard::new(creation, REPLICA, Arc::new(group.clone()), None, view, clocks);
@@ -203,10 +204,10 @@ impl Group for FakeGroup {
     }
 
     fn could_lead(&self, replica: ReplicaId) -> bool {
-        self.heirs.lock().contains(&replica)
+        self.transfer_targets.lock().contains(&replica)
     }
 
-    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
+    fn transfer_leadership(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
         let term = self.role.borrow().term.0 + 1;
         self.role.send_replace(Role { leader: Some(to), ..role(term, false) });
         futures_util::future::ready(Ok(())).boxed()
@@ -217,23 +218,29 @@ impl Group for FakeGroup {
     }
 }
 
-/// A registry that is told its image.
+/// A metadata view whose image a test sets.
 #[derive(Clone)]
-pub(crate) struct FakeRegistry {
+pub(crate) struct FakeMetadata {
     images: watch::Sender<Arc<MetadataImage>>,
     pub(crate) ended: Arc<Mutex<Vec<IntentKey>>>,
     /// Shown at the next read index.
     pub(crate) unseen: Arc<Mutex<Option<MetadataImage>>>,
-    /// Nobody confirms the image.
-    pub(crate) alone: Arc<std::sync::atomic::AtomicBool>,
-    pub(crate) expelled: watch::Sender<Option<ReplicaId>>,
+    /// The image cannot be confirmed to be current.
+    pub(crate) unconfirmed: Arc<std::sync::atomic::AtomicBool>,
+    pub(crate) removed_from_cluster: watch::Sender<Option<ReplicaId>>,
 }
 
-impl FakeRegistry {
+impl FakeMetadata {
     pub(crate) fn new(image: MetadataImage) -> Self {
         let images = watch::Sender::new(Arc::new(image));
-        let expelled = watch::Sender::new(None);
-        Self { images, ended: Arc::default(), unseen: Arc::default(), alone: Arc::default(), expelled }
+        let removed_from_cluster = watch::Sender::new(None);
+        Self {
+            images,
+            ended: Arc::default(),
+            unseen: Arc::default(),
+            unconfirmed: Arc::default(),
+            removed_from_cluster,
+        }
     }
 
     pub(crate) fn show(&self, image: MetadataImage) {
@@ -241,7 +248,7 @@ impl FakeRegistry {
     }
 }
 
-impl Registry for FakeRegistry {
+impl MetadataView for FakeMetadata {
     fn image(&self) -> Arc<MetadataImage> {
         self.images.borrow().clone()
     }
@@ -254,8 +261,8 @@ impl Registry for FakeRegistry {
         if let Some(image) = self.unseen.lock().take() {
             self.show(image);
         }
-        let alone = self.alone.load(std::sync::atomic::Ordering::Relaxed);
-        futures_util::future::ready(!alone).boxed()
+        let unconfirmed = self.unconfirmed.load(std::sync::atomic::Ordering::Relaxed);
+        futures_util::future::ready(!unconfirmed).boxed()
     }
 
     fn end_intents(&self, done: Vec<IntentKey>) -> BoxFuture<'static, bool> {
@@ -269,8 +276,8 @@ impl Registry for FakeRegistry {
 
     fn report_lost(&self, _: Vec<ReplicaId>) {}
 
-    fn expelled(&self) -> watch::Receiver<Option<ReplicaId>> {
-        self.expelled.subscribe()
+    fn removed_from_cluster(&self) -> watch::Receiver<Option<ReplicaId>> {
+        self.removed_from_cluster.subscribe()
     }
 
     fn ensure_internal(&self, _: InternalTopic) -> BoxFuture<'static, bool> {

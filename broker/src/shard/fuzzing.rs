@@ -12,7 +12,7 @@ use super::epochs::EpochHistory;
 use super::keys::{self, Key, PartitionValue, ShardValue};
 use crate::partition::producer_state::{Claim, ProducerTable};
 
-/// An entry's command: what is read is written the same.
+/// An entry's command: decoded bytes encode to the same bytes.
 pub(crate) fn command(data: &[u8]) {
     let Ok(command) = Command::decode(data) else { return };
     assert_eq!(Command::decode(&command.encode()), Ok(command));
@@ -39,13 +39,13 @@ pub(crate) fn command_seeds() -> Vec<Vec<u8>> {
     commands.iter().map(|command| command.encode().to_vec()).collect()
 }
 
-/// A key and its value; the first byte says how long the key is. The key says what the value is.
+/// A key and its value; the first byte is the length of the key. The key determines the kind of value.
 pub(crate) fn state(data: &[u8]) {
     let Some((&key_bytes, rest)) = data.split_first() else { return };
     let Some((key, value)) = rest.split_at_checked(usize::from(key_bytes)) else { return };
     let Ok(key) = Key::decode(&Bytes::copy_from_slice(key)) else { return };
     assert_eq!(Key::decode(&key.encode()), Ok(key.clone()));
-    // Written by us, a value is the same byte for byte; flags that nobody knows are dropped.
+    // A value encoded by us decodes and encodes to the same bytes; unknown flags are dropped.
     match key {
         Key::Shard => {
             if let Ok(shard) = ShardValue::decode(value) {

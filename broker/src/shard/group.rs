@@ -1,4 +1,4 @@
-//! What the shard needs of its Raft group, as a trait: the appender and the manager are tested without one.
+//! The Raft group as its shard uses it: a trait, so that the appender and the manager are tested without one.
 //!
 //! May not know: openraft. The real one is [`GroupHandle`].
 
@@ -17,7 +17,7 @@ use ottla_storage::ids::{RaftIndex, ReplicaId};
 
 /// One replica of a Raft group.
 pub trait Group: Send + Sync + 'static {
-    /// What the replica's tasks belong to: a panic of one of them stops it.
+    /// The owner of the replica's tasks: a panic of one of them stops the replica.
     fn owner(&self) -> Owner;
     /// Proposes an entry and waits until it is applied here.
     fn propose(&self, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, ProposeError>>;
@@ -27,21 +27,21 @@ pub trait Group: Send + Sync + 'static {
     fn role(&self) -> watch::Receiver<Role>;
     /// The members as last seen.
     fn members(&self) -> Membership;
-    /// The voters that are in sync, this one included; nobody where this replica does not lead.
+    /// The voters that are in sync, this one included; empty where this replica does not lead.
     fn in_sync(&self) -> Arc<[ReplicaId]>;
-    /// How many those are.
+    /// The number of voters in sync.
     fn in_sync_count(&self) -> usize;
     /// Waits until so many voters have synced everything up to `index`; false if this replica leads no longer.
     fn synced_by(&self, index: RaftIndex, voters: usize) -> BoxFuture<'static, bool>;
-    /// For how long nobody has led, as far as is known; `None` while somebody does.
+    /// For how long there has been no leader, as far as this replica knows; `None` while there is one.
     fn leaderless_for(&self) -> Option<Duration>;
-    /// True if this replica follows a leader that has spoken within this time.
+    /// True if this replica follows a leader from which it has heard within this time.
     fn has_heard_within(&self, time: Duration) -> bool;
-    /// True if this replica leads and another could at once.
+    /// True if this replica leads and the other one could take over at once.
     fn could_lead(&self, replica: ReplicaId) -> bool;
-    /// Hands leadership to another voter; the role tells when it is done.
-    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>>;
-    /// Makes one step towards exactly these voters.
+    /// Transfers leadership to another voter; the role changes when it is done.
+    fn transfer_leadership(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>>;
+    /// Makes one membership change towards exactly these voters.
     fn advance_membership(&self, voters: BTreeSet<ReplicaId>) -> BoxFuture<'static, Result<MembershipStep, RaftError>>;
 }
 
@@ -93,7 +93,7 @@ impl Group for GroupHandle {
         GroupHandle::could_lead(self, replica)
     }
 
-    fn transfer(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
+    fn transfer_leadership(&self, to: ReplicaId) -> BoxFuture<'static, Result<(), RaftError>> {
         let handle = self.clone();
         async move { GroupHandle::transfer_leadership(&handle, to).await }.boxed()
     }

@@ -1,4 +1,4 @@
-//! The keys and values under which a shard's state lies in the checkpoint. Everything is keyed by partition, so that a
+//! The keys and values of a shard's state in the checkpoint. Everything is keyed by partition, so that a
 //! split is a cut of these keys and a merge is their union (design section 8).
 //!
 //! ```text
@@ -10,8 +10,8 @@
 //!  5 | partition 20                   dropped   ver, intent u64
 //!  6 | partition 20 | Kafka's key     Kafka's value: group state, as in __consumer_offsets
 //! ```
-//! 7 is kept for aborted transactions, 8 for markers, 9.. for splits. Tags are never reused. Values are little-endian; keys
-//! are big-endian, so that they sort as partitions do.
+//! 7 is kept for aborted transactions, 8 for markers, 9.. for splits. Tags are never reused. Values are little-endian;
+//! keys are big-endian, so that they sort as partitions do.
 
 use bytes::Bytes;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId, ProducerId};
@@ -69,7 +69,7 @@ impl Key {
     }
 }
 
-/// What a shard keeps beside its partitions.
+/// The state of a shard apart from its partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ShardValue {
     pub(crate) clock_ms: i64,
@@ -105,7 +105,7 @@ impl ShardValue {
     }
 }
 
-/// What a shard keeps of a partition beside its epochs and producers.
+/// The state of a partition apart from its epochs and producers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PartitionValue {
     pub(crate) intent: RaftIndex,

@@ -1,14 +1,14 @@
-//! Requests about consumer lag between nodes, as bytes: a coordinator asks the leaders of partitions for their ends,
-//! and any node asks the coordinators for their groups.
+//! Requests about consumer lag between nodes, as bytes: a coordinator reads the ends of partitions from their leaders,
+//! and any node reads the groups from their coordinators.
 //!
 //!  request: | 0: ends | list: topic id, list: partition varint, position varint, known varint, needs time u8 |
-//!             `known` is 0 or 1 + the high watermark that the asker has heard for this position
+//!             `known` is 0 or 1 + the high watermark that the requester has for this position
 //!           | 1: groups | bytes that `coordinator::lag` reads |
 //!  answer to 0, one for each partition in order: | 0: nothing new | 1: not led here |
 //!             | 2: ends | log start varint | high watermark varint | last stable varint |
 //!                         timestamp varint: 0, or 1 + ms since 1970 |
 //!
-//! Reading never panics. May not know: groups, and how the ends are found.
+//! Decoding never panics. May not know: groups, and how the ends are found.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use uuid::Uuid;
 
 use crate::codec::{CodecError, Reader, Writer, read_list, write_list};
 
-/// Answers what another node asks about the groups that are coordinated here.
+/// Answers another node's request about the groups that are coordinated here.
 pub(crate) type GroupsService = Arc<dyn Fn(Bytes) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
-/// What one node asks of another for consumer lag.
+/// A request from one node to another for consumer lag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LagRequest {
     Ends(Vec<TopicPositions>),
@@ -36,32 +36,32 @@ pub(crate) struct TopicPositions {
     pub(crate) partitions: Vec<CommittedPosition>,
 }
 
-/// A position that a group has committed in a partition, and what the asker knows of it.
+/// A position that a group has committed in a partition, and what the requester has of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CommittedPosition {
     pub(crate) partition: i32,
     pub(crate) position: Offset,
-    /// The high watermark as last heard for this position.
+    /// The last high watermark that the requester has for this position.
     pub(crate) known: Option<Offset>,
-    /// The asker lacks the timestamp of the first record from the position on.
+    /// The requester lacks the timestamp of the first record from the position on.
     pub(crate) needs_time: bool,
 }
 
-/// What the leader of a partition says of it.
+/// The ends of a partition as its leader has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PartitionEnds {
     pub(crate) log_start: Offset,
     pub(crate) high_watermark: Offset,
     pub(crate) last_stable: Offset,
-    /// Timestamp, by the time index, of the first record that is not committed; absent where there is none or the asker
-    /// has it.
+    /// Timestamp, by the time index, of the first record that is not committed; absent if there is none or the
+    /// requester has it.
     pub(crate) first_uncommitted_ms: Option<i64>,
 }
 
 /// The answer for one position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndsAnswer {
-    /// The high watermark is the one that the asker knows.
+    /// The high watermark is the one that the requester has.
     Unchanged,
     /// The node does not lead the partition.
     NotLeader,

@@ -1,9 +1,9 @@
-//! The shard clock while this replica leads: which term it runs for, what the node's own clocks say of it, what is said aloud.
+//! The leader clock: the shard clock while this replica leads, the term for which it runs, and what is logged about it.
 //!
-//! A new term begins where the applied entries ended, and a leader has applied all earlier ones. Within a term the shard's
-//! one task stamps entries in the order in which it proposes them. So no entry behind a `SetClock` was stamped before it, and
-//! apply may take the greater of its clock and an entry's and still never undo what an operator has set. May not know: Raft,
-//! what expires.
+//! A new term begins where the applied entries ended, and a leader has applied all earlier ones. Within a term the
+//! appender stamps entries in the order in which it proposes them. So no entry behind a `SetClock` was stamped before
+//! it, and apply may take the greater of its clock and an entry's and still never undo what an operator has set. May
+//! not know: Raft, what expires.
 
 use std::sync::Arc;
 
@@ -13,11 +13,12 @@ use parking_lot::Mutex;
 
 use super::clock::{Agreement, JUMP_MS_MIN, ShardClock};
 
-/// Asks what the nodes' clocks say.
+/// Compares a wall clock with those of the cluster's nodes.
 pub(crate) trait ClockWitness: Send + Sync {
-    /// What they say of this wall clock. `applied_clock_ms` is the time of the last entry of the shard that asks.
+    /// Whether the nodes' clocks agree with this wall clock. `applied_clock_ms` is the time of the calling shard's last
+    /// entry.
     fn judge(&self, wall_ms: i64, now: rt::Instant, applied_clock_ms: i64) -> Agreement;
-    /// The operator has said that this is the time.
+    /// Accepts this wall clock: the operator has confirmed it.
     fn believe(&self, wall_ms: i64, now: rt::Instant);
 }
 
@@ -26,18 +27,18 @@ pub(crate) trait ClockWitness: Send + Sync {
 pub struct ShardTime {
     /// What an entry is stamped with, in milliseconds.
     pub now_ms: i64,
-    /// The time by which something may expire; none while no time is certain.
+    /// The time by which something may expire; none while no time is confirmed.
     pub for_expiry_ms: Option<i64>,
-    /// How far the shard clock stands ahead of this node's wall clock.
+    /// How far the shard clock is ahead of this node's wall clock.
     pub ahead_ms: i64,
 }
 
 /// Why nothing expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alarm {
-    /// The wall clock is far ahead, and is not believed.
+    /// The wall clock is far ahead, and is not used.
     Jumped,
-    /// The shard clock itself stands far in the future.
+    /// The shard clock itself is far in the future.
     Ahead,
 }
 
@@ -51,9 +52,9 @@ struct Running {
 
 /// The shard clock as its leader keeps it.
 pub(super) struct LeaderClock {
-    /// How log lines name the shard and its replica.
+    /// The shard and its replica, for log lines.
     name: String,
-    /// What the commands of the line name it.
+    /// The shard's id, for the command that log lines recommend.
     shard: u64,
     witness: Arc<dyn ClockWitness>,
     running: Mutex<Running>,
@@ -64,7 +65,7 @@ impl LeaderClock {
         Self { name: format!("shard={shard} replica={replica}"), shard, witness, running: Mutex::default() }
     }
 
-    /// What the nodes' clocks say of this one's.
+    /// Whether the nodes' clocks agree with this node's.
     pub(super) fn agreement(&self, applied_ms: i64) -> Agreement {
         self.witness.judge(rt::wall_clock_ms(), rt::now(), applied_ms)
     }
@@ -77,7 +78,7 @@ impl LeaderClock {
         clock_ms
     }
 
-    /// The operator has set the clock: entries that `term` proposes from now on are stamped from there.
+    /// Sets the clock for an operator: entries that `term` proposes from now on are stamped from there.
     pub(super) fn set(&self, term: Term, to_ms: i64) {
         let (wall_ms, now) = (rt::wall_clock_ms(), rt::now());
         self.witness.believe(wall_ms, now);
@@ -105,7 +106,7 @@ impl LeaderClock {
         now: rt::Instant,
     ) -> (ShardClock, i64) {
         let agreement = || self.witness.judge(wall_ms, now, applied_ms);
-        // Whoever only looks at the time of a shard without entries does not settle with what its first one is stamped.
+        // Reading the time of a shard without entries does not fix the stamp of its first entry.
         let has_begun = applied_ms > 0 || running.stamped_in == Some(term);
         let kept = running.clock.filter(|(of, _)| *of == term && has_begun).map(|(_, clock)| clock);
         let mut clock = kept.unwrap_or_else(|| ShardClock::starting_at(applied_ms, wall_ms, now, agreement()));
@@ -117,13 +118,13 @@ impl LeaderClock {
             (clock.ahead_ms(wall_ms) > JUMP_MS_MIN).then_some(Alarm::Ahead)
         };
         if alarm != running.alarm {
-            self.tell(alarm, clock_ms, wall_ms);
+            self.log(alarm, clock_ms, wall_ms);
         }
         running.alarm = alarm;
         (clock, clock_ms)
     }
 
-    fn tell(&self, alarm: Option<Alarm>, clock_ms: i64, wall_ms: i64) {
+    fn log(&self, alarm: Option<Alarm>, clock_ms: i64, wall_ms: i64) {
         let (name, shard) = (&self.name, self.shard);
         match alarm {
             Some(Alarm::Jumped) => tracing::error!(

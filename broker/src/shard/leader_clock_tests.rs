@@ -1,4 +1,4 @@
-//! The shard clock of a shard that runs, while the node's wall clock is wrong and is put right.
+//! The shard clock of a running shard, while the node's wall clock is wrong and is corrected.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use super::*;
 use crate::config::TopicConfig;
 use crate::metadata::{FeatureLevel, MetadataImage, ShardKind};
 use crate::shard::command::{AdoptedPartition, Command};
-use crate::shard::fake::{FakeGroup, FakeRegistry, SHARD, image_with_topic, partition};
-use crate::shard::{ClockSet, Shard, Shards};
+use crate::shard::fake::{FakeGroup, FakeMetadata, SHARD, image_with_topic, partition};
+use crate::shard::{SetClockOutcome, Shard, Shards};
 
 const POOL: ShardKind = ShardKind::Pool { factor: 1, pinned: false };
 const YEAR_MS: i64 = 365 * 86_400_000;
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Nodes whose clocks say what the test says.
+/// A witness whose agreement the test sets.
 #[derive(Default)]
 struct Told(Mutex<Option<Agreement>>);
 
@@ -64,7 +64,7 @@ fn a_clock_that_a_wrong_first_stamp_has_set_expires_nothing_until_an_operator_se
         let time = shard.time().unwrap();
         assert_eq!(time.for_expiry_ms, None);
         assert!(time.ahead_ms > 9 * YEAR_MS, "{time:?}");
-        // The next leader knows no better.
+        // It is the same with the next leader.
         group.set_role(2, true);
         shard.command(adopt(1)).await.unwrap();
         assert_eq!(shard.clock_for_expiry(), None);
@@ -80,7 +80,8 @@ fn a_clock_that_a_wrong_first_stamp_has_set_expires_nothing_until_an_operator_se
     });
 }
 
-/// The command may be committed after its proposer was told that it might not be: nothing behind it may bear an old stamp.
+/// The command may be committed after its proposer was told that it might not be: nothing behind it may bear an old
+/// stamp.
 #[test]
 fn what_is_proposed_behind_a_command_of_unknown_fate_is_stamped_from_the_new_time() {
     sim::run(2, || async {
@@ -106,7 +107,7 @@ fn a_first_stamp_is_what_most_clocks_say() {
         let adopted = shard.command(adopt(0));
         rt::sleep(Duration::from_secs(1)).await;
         assert_eq!(group.entries().len(), 0);
-        // Retention looks at the time meanwhile.
+        // Retention reads the time meanwhile.
         assert_eq!(shard.clock_for_expiry(), None);
         clocks.says(Agreement::Disagrees { most_say_ms: Some(right_ms + 1_000) });
         adopted.await.unwrap();
@@ -122,19 +123,22 @@ fn an_operators_time_is_taken_where_all_nodes_understand_it_and_it_can_be_right(
         let (_, shard, clocks) = after_a_wrong_first_stamp().await;
         let image = image_with_topic(1, TopicConfig::default());
         let at = |level| MetadataImage { level: FeatureLevel(level), ..image.clone() };
-        let old = Shards::for_tests(shard.clone(), Arc::new(FakeRegistry::new(at(1))));
-        assert_eq!(old.set_clock(SHARD, None, WAIT).await, ClockSet::LevelTooLow);
-        let shards = Shards::for_tests(shard.clone(), Arc::new(FakeRegistry::new(at(2))));
+        let old = Shards::for_tests(shard.clone(), Arc::new(FakeMetadata::new(at(1))));
+        assert_eq!(old.set_clock(SHARD, None, WAIT).await, SetClockOutcome::LevelTooLow);
+        let shards = Shards::for_tests(shard.clone(), Arc::new(FakeMetadata::new(at(2))));
         let now_ms = rt::wall_clock_ms();
-        assert_eq!(shards.set_clock(SHARD, Some(now_ms + YEAR_MS), WAIT).await, ClockSet::Ahead);
-        assert_eq!(shards.set_clock(SHARD, Some(now_ms - YEAR_MS), WAIT).await, ClockSet::Done(now_ms - YEAR_MS));
+        assert_eq!(shards.set_clock(SHARD, Some(now_ms + YEAR_MS), WAIT).await, SetClockOutcome::Ahead);
+        assert_eq!(
+            shards.set_clock(SHARD, Some(now_ms - YEAR_MS), WAIT).await,
+            SetClockOutcome::Done(now_ms - YEAR_MS)
+        );
         assert_eq!(shard.state().lock().clock_ms, now_ms - YEAR_MS);
         // The wall clock is a year ahead of that, and most agree with it.
-        let ClockSet::Done(set_ms) = shards.set_clock(SHARD, None, WAIT).await else { panic!("not set") };
+        let SetClockOutcome::Done(set_ms) = shards.set_clock(SHARD, None, WAIT).await else { panic!("not set") };
         assert!(set_ms >= now_ms && shard.clock_for_expiry().is_some());
         if at(2).expected_nodes() != 1 {
             clocks.says(Agreement::Unknown);
-            assert_eq!(shards.set_clock(SHARD, None, WAIT).await, ClockSet::NotConfirmed);
+            assert_eq!(shards.set_clock(SHARD, None, WAIT).await, SetClockOutcome::NotConfirmed);
         }
     });
 }

@@ -1,6 +1,7 @@
-//! The shards of this node: opened from what the disk holds, created on sight of the metadata, found by id.
+//! The shards of this node: opened from what the disk holds, created when the metadata records them, found by id.
 //!
-//! Nothing is deleted because the metadata does not know it (design section 6). May not know: topics' contents, requests.
+//! No replica is deleted because the metadata does not have it (design section 6). May not know: topics' contents,
+//! requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,25 +19,25 @@ use parking_lot::RwLock;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::announce::{Announcer, Elsewhere};
-use super::aside::{Aside, SetAside};
-use super::balance::Balancer;
+use super::closed_replicas::{ClosedReplica, ClosedReplicas};
+use super::handle::{Shard, StateMachineView, keeps_groups};
 use super::lag_request::GroupsService;
-use super::machine::{self, DirectorySpace, ShardMachine};
-use super::membership;
+use super::leadership::dissemination::{LeadershipPublisher, RemoteLeaders};
+use super::leadership::preferred_balance::PreferredLeaderBalancer;
+use super::metadata_view::MetadataView;
 use super::node_clocks::NodeClocks;
-use super::notices::Led;
-use super::registry::Registry;
-use super::shard::{MachineView, Shard, keeps_groups};
+use super::rpc::LedShard;
 use super::state::ShardState;
-use super::upkeep::{self, Upkeep};
+use super::state_machine::{self, DirectoryStorage, ShardStateMachine};
+use super::tasks::membership_reconciler;
+use super::tasks::{self, LeaderTaskSettings};
 use crate::codec::CodecError;
 use crate::metadata::{MetadataImage, ReplicaRecord, ShardCreation, ShardId, ShardKind, ShardRecord, node_rpc_address};
 use crate::partition::ConnectionId;
 
-/// A shard that could not be created is tried again after this long.
+/// Before a shard that could not be created is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// A shard of fewer replicas has nothing to rebuild one from (`metadata::placement`).
+/// In a shard of fewer replicas a lost one cannot be rebuilt from the others (`metadata::placement`).
 const REBUILT_FROM: usize = 3;
 
 /// Why a replica on this disk cannot be opened.
@@ -67,20 +68,20 @@ pub(super) struct Inner {
     pub(super) node: NodeId,
     pub(super) host: RaftHost,
     directories: BTreeMap<Uuid, Arc<DataDir>>,
-    pub(super) registry: Arc<dyn Registry>,
-    upkeep: Upkeep,
+    pub(super) metadata: Arc<dyn MetadataView>,
+    task_settings: LeaderTaskSettings,
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
-    /// Replicas on the disks here that do not run.
-    aside: SetAside,
-    /// Held while a replica is removed: from before it stops until the disk has it no more.
+    /// Replicas on the disks of this node that do not run.
+    closed: ClosedReplicas,
+    /// Held while a replica is removed: from before it stops until it is gone from the disk.
     removals: Arc<tokio::sync::Mutex<()>>,
-    /// Grows when a shard comes.
+    /// Grows when a shard is added or closed.
     changes: watch::Sender<u64>,
-    /// Grows when a shard's role or its set of partitions changes, or another node leads something else.
+    /// Grows when a shard's role or its set of partitions changes, or the shards that another node leads.
     pub(super) leadership: watch::Sender<u64>,
-    pub(super) elsewhere: Arc<Elsewhere>,
+    pub(super) remote_leaders: Arc<RemoteLeaders>,
     clocks: Arc<NodeClocks>,
-    /// Answers other nodes' requests for the lag of consumer groups; the coordinator above sets it.
+    /// Answers other nodes' requests for the lag of consumer groups; set by the coordinator.
     pub(super) groups_service: OnceLock<GroupsService>,
 }
 
@@ -103,34 +104,34 @@ pub fn creation_of(recovered: &RecoveredReplica) -> Result<ShardCreation, OpenEr
 }
 
 impl Shards {
-    /// No shards yet. `directories` by their random ids.
+    /// A node without shards yet. `directories` by their random ids.
     #[must_use]
     pub fn new(
         node: NodeId,
         host: RaftHost,
         directories: BTreeMap<Uuid, Arc<DataDir>>,
-        registry: Arc<dyn Registry>,
-        upkeep: Upkeep,
+        metadata: Arc<dyn MetadataView>,
+        task_settings: LeaderTaskSettings,
     ) -> Self {
         Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
-            let (weak, elsewhere) = (weak.clone(), Arc::<Elsewhere>::default());
+            let (weak, remote_leaders) = (weak.clone(), Arc::<RemoteLeaders>::default());
             let last_entry_ms = move || {
                 let all = weak.upgrade().map(|inner| Shards(inner).all()).unwrap_or_default();
                 all.iter().map(|shard| shard.applied_clock_ms()).max().unwrap_or_default()
             };
-            let clocks = NodeClocks::new(elsewhere.clone(), registry.clone(), Box::new(last_entry_ms));
+            let clocks = NodeClocks::new(remote_leaders.clone(), metadata.clone(), Box::new(last_entry_ms));
             Inner {
                 node,
                 host,
                 directories,
-                registry,
-                upkeep,
+                metadata,
+                task_settings,
                 shards: RwLock::default(),
-                aside: SetAside::default(),
+                closed: ClosedReplicas::default(),
                 removals: Arc::default(),
                 changes: watch::Sender::new(0),
                 leadership: watch::Sender::new(0),
-                elsewhere,
+                remote_leaders,
                 groups_service: OnceLock::new(),
                 clocks: Arc::new(clocks),
             }
@@ -139,17 +140,17 @@ impl Shards {
 
     /// One shard that runs already.
     #[cfg(test)]
-    pub(crate) fn for_tests(shard: Arc<Shard>, registry: Arc<dyn Registry>) -> Self {
+    pub(crate) fn for_tests(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>) -> Self {
         let host = RaftHost::new(Arc::new(ottla_raft::NoPeers), ottla_raft::RaftOptions::default());
-        let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), registry, Upkeep::default());
+        let shards = Self::new(super::fake::NODE, host, BTreeMap::new(), metadata, LeaderTaskSettings::default());
         shards.0.shards.write().insert(shard.creation.shard, shard.clone());
-        rt::spawn(follow(shard, shards.0.leadership.clone()));
+        rt::spawn(watch_leadership(shard, shards.0.leadership.clone()));
         shards
     }
 
-    /// Opens the replicas that the disks hold; none of the metadata group's may be among them. Of several of one shard the
-    /// last one runs: it was made when those before it had been given up, and they take part no more. One that cannot be opened
-    /// stays closed, and stops no other.
+    /// Opens the replicas that the disks hold; the metadata group's may not be among them. Of several replicas of one
+    /// shard the last one runs: it was created when those before it were lost, and they take part no more. One that
+    /// cannot be opened stays closed, and stops no other.
     pub async fn open<'a>(&self, recovered: impl IntoIterator<Item = (&'a Arc<DataDir>, &'a RecoveredReplica)>) {
         let recovered: Vec<_> = recovered.into_iter().collect();
         let shard_of = |replica: &RecoveredReplica| creation_of(replica).ok().map(|creation| creation.shard);
@@ -163,18 +164,18 @@ impl Shards {
             let successor = shard.and_then(|shard| last.get(&Some(shard))).filter(|last| **last > replica.id);
             if let Some(successor) = successor {
                 let why = format!("replica {successor} has come in its place");
-                self.set_aside(replica.id, Aside { shard, why, is_lost: true });
+                self.mark_closed(replica.id, ClosedReplica { shard, why, is_lost: true });
             } else if let Err(error) = self.open_sound(directory, replica).await {
                 self.leave_closed(replica.id, shard, &error);
             }
         }
     }
 
-    /// A replica that may have lost what it acknowledged is rebuilt under another id where other nodes have what it had; else
-    /// what is to be done is the operator's decision.
+    /// Marks a replica closed. One that may have lost what it acknowledged is rebuilt under another id if other nodes
+    /// have what it had; else the operator decides what is to be done.
     fn leave_closed(&self, replica: ReplicaId, shard: Option<ShardId>, error: &OpenError) {
         let is_damaged = matches!(error, OpenError::Raft(RaftError::Damaged { .. }));
-        let image = self.0.registry.image();
+        let image = self.0.metadata.image();
         let is_lost = is_damaged && image.expected_nodes() != 1;
         let replicas = shard.and_then(|shard| image.shard(shard)).map_or(0, |record| record.replicas.len());
         let todo = if !is_damaged {
@@ -186,7 +187,7 @@ impl Shards {
                 "; what it holds is not served: see `ottla unsafe-recover --accept-loss {replica}` (docs/operations.md)"
             )
         };
-        self.set_aside(replica, Aside { shard, why: format!("{error}{todo}"), is_lost });
+        self.mark_closed(replica, ClosedReplica { shard, why: format!("{error}{todo}"), is_lost });
     }
 
     async fn open_sound(&self, directory: &Arc<DataDir>, recovered: &RecoveredReplica) -> Result<(), OpenError> {
@@ -196,9 +197,9 @@ impl Shards {
             }
             (creation, _) => creation?,
         };
-        let state = machine::restore(keeps_groups(creation.kind), &recovered.state)
+        let state = state_machine::restore(keeps_groups(creation.kind), &recovered.state)
             .map_err(|source| OpenError::Checkpoint { replica: recovered.id, source })?;
-        let (machine, view) = self.machine(directory, recovered.id, state);
+        let (machine, view) = self.state_machine(directory, recovered.id, state);
         let group = self.0.host.open(directory.clone(), recovered, Box::new(machine)).await?;
         self.add(creation, recovered.id, directory, group, view);
         Ok(())
@@ -211,8 +212,8 @@ impl Shards {
         replica: &ReplicaRecord,
     ) -> Result<(), OpenError> {
         let creation = ShardCreation::from(record);
-        let (machine, view) = self.machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
-        // One that comes later knows nobody, and waits to be given everything.
+        let (machine, view) = self.state_machine(directory, replica.id, ShardState::new(keeps_groups(creation.kind)));
+        // A replica that is added later starts without members, and waits for a snapshot or entries from the leader.
         let founds = record.founders.contains(&replica.id);
         let members = if founds { Membership::of(record.founders.iter().copied()) } else { Membership::default() };
         let group =
@@ -222,10 +223,15 @@ impl Shards {
         Ok(())
     }
 
-    fn machine(&self, directory: &Arc<DataDir>, replica: ReplicaId, state: ShardState) -> (ShardMachine, MachineView) {
-        let space = Arc::new(DirectorySpace { directory: directory.clone(), replica });
-        let machine = ShardMachine::new(state, space);
-        let view = MachineView::of(&machine);
+    fn state_machine(
+        &self,
+        directory: &Arc<DataDir>,
+        replica: ReplicaId,
+        state: ShardState,
+    ) -> (ShardStateMachine, StateMachineView) {
+        let storage = Arc::new(DirectoryStorage { directory: directory.clone(), replica });
+        let machine = ShardStateMachine::new(state, storage);
+        let view = StateMachineView::of(&machine);
         (machine, view)
     }
 
@@ -235,7 +241,7 @@ impl Shards {
         replica: ReplicaId,
         directory: &Arc<DataDir>,
         group: GroupHandle,
-        view: MachineView,
+        view: StateMachineView,
     ) {
         // Coordinators never wait behind bulk data in the writer.
         group.set_priority(matches!(creation.kind, ShardKind::ConsumerOffsets | ShardKind::TransactionState));
@@ -244,34 +250,38 @@ impl Shards {
         self.0.shards.write().insert(shard.creation.shard, shard.clone());
         let owner = shard.group().owner();
         rt::spawn_critical("appender", owner.clone(), shard.clone().run());
-        let upkeep = upkeep::run(shard.clone(), self.0.registry.clone(), self.0.upkeep.clone());
-        rt::spawn_critical("retention", owner.clone(), upkeep);
-        rt::spawn_critical("membership", owner.clone(), membership::run(shard.clone(), self.0.registry.clone()));
-        rt::spawn_critical("leadership", owner, follow(shard, self.0.leadership.clone()));
+        let tasks = tasks::run(shard.clone(), self.0.metadata.clone(), self.0.task_settings.clone());
+        rt::spawn_critical("retention", owner.clone(), tasks);
+        rt::spawn_critical(
+            "membership",
+            owner.clone(),
+            membership_reconciler::run(shard.clone(), self.0.metadata.clone()),
+        );
+        rt::spawn_critical("leadership", owner, watch_leadership(shard, self.0.leadership.clone()));
         self.0.changes.send_modify(|version| *version += 1);
     }
 
     /// Creates the shards that the metadata places here, now and whenever it changes.
     pub fn start(&self) {
-        let lost = self.0.aside.lost();
+        let lost = self.0.closed.lost();
         if !lost.is_empty() {
-            self.0.registry.report_lost(lost);
+            self.0.metadata.report_lost(lost);
         }
-        self.open_board();
+        self.serve_node_requests();
         let weak = Arc::downgrade(&self.0);
         let led = move || Some(Shards(weak.upgrade()?).all().iter().filter_map(|shard| shard.led()).collect());
-        let announcer = Announcer {
+        let publisher = LeadershipPublisher {
             own: self.0.node,
             host: self.0.host.clone(),
-            registry: self.0.registry.clone(),
+            metadata: self.0.metadata.clone(),
             leadership: self.0.leadership.clone(),
             led: Box::new(led),
         };
-        announcer.start();
+        publisher.start();
         let (weak, weaker) = (Arc::downgrade(&self.0), Arc::downgrade(&self.0));
-        let balancer = Balancer {
+        let balancer = PreferredLeaderBalancer {
             own: self.0.node,
-            registry: self.0.registry.clone(),
+            metadata: self.0.metadata.clone(),
             shards: Box::new(move || Some(Shards(weak.upgrade()?).all())),
             leader_of: Box::new(move |shard| Shards(weaker.upgrade()?).leader_of(shard)),
         };
@@ -282,7 +292,7 @@ impl Shards {
         rt::spawn_critical("damage-watcher", Owner::process(), async move { shards.watch_damage().await });
     }
 
-    /// Leaves replicas aside that have stopped because their own log does not read back: they are rebuilt as those that are
+    /// Closes replicas that have stopped because their own log does not read back: they are rebuilt as those that are
     /// found lost at the start.
     async fn watch_damage(&self) {
         let mut failures = self.0.host.failures();
@@ -294,12 +304,12 @@ impl Shards {
             };
             for (replica, why) in damaged {
                 let here = self.all().into_iter().find(|shard| shard.replica == replica);
-                let here = here.filter(|_| self.0.registry.image().expected_nodes() != 1);
+                let here = here.filter(|_| self.0.metadata.image().expected_nodes() != 1);
                 if let Some(shard) = here.map(|shard| shard.creation.shard) {
                     let error = RaftError::Damaged { replica, what: why.to_string() };
                     self.leave_closed(replica, Some(shard), &error.into());
                     self.close(replica).await;
-                    self.0.registry.report_lost(vec![replica]);
+                    self.0.metadata.report_lost(vec![replica]);
                 }
             }
             if failures.changed().await.is_err() {
@@ -308,16 +318,16 @@ impl Shards {
         }
     }
 
-    /// The replica does not run.
-    fn set_aside(&self, replica: ReplicaId, aside: Aside) {
-        tracing::error!(replica = replica.0, "left aside: {}", aside.why);
-        if aside.is_lost {
+    /// Records that a replica does not run.
+    fn mark_closed(&self, replica: ReplicaId, closed: ClosedReplica) {
+        tracing::error!(replica = replica.0, "left aside: {}", closed.why);
+        if closed.is_lost {
             self.0.directories.values().for_each(|directory| directory.set_aside(replica));
         }
-        self.0.aside.insert(replica, aside);
+        self.0.closed.insert(replica, closed);
     }
 
-    /// Stops a replica and shows its shard no longer; what is on the disk stays.
+    /// Stops a replica and removes its shard from this node's; what is on the disk stays.
     async fn close(&self, replica: ReplicaId) {
         let running = self.all().into_iter().find(|shard| shard.replica == replica);
         self.0.host.close(replica).await;
@@ -329,11 +339,11 @@ impl Shards {
     }
 
     async fn reconcile(&self) {
-        let (mut images, mut expelled) = (self.0.registry.changes(), self.0.registry.expelled());
+        let (mut images, mut removed) = (self.0.metadata.changes(), self.0.metadata.removed_from_cluster());
         loop {
             let image = images.borrow_and_update().clone();
-            let lost_place = *expelled.borrow_and_update();
-            let mut failed = !self.remove_left(&image, lost_place).await;
+            let removed_metadata = *removed.borrow_and_update();
+            let mut failed = !self.remove_left(&image, removed_metadata).await;
             for record in image.shards.values() {
                 failed |= !self.ensure(record).await;
             }
@@ -341,7 +351,7 @@ impl Shards {
             tokio::select! {
                 biased;
                 changed = images.changed() => if changed.is_err() { return },
-                changed = expelled.changed() => if changed.is_err() { return },
+                changed = removed.changed() => if changed.is_err() { return },
                 () = rt::sleep(retry) => {}
             }
         }
@@ -350,8 +360,8 @@ impl Shards {
     /// True if the shard needs nothing more here.
     async fn ensure(&self, record: &ShardRecord) -> bool {
         let mine = |replica: &&ReplicaRecord| replica.node == self.0.node;
-        // A founder that is to leave is needed until the others are there: a shard that was moved before it was formed has
-        // nobody else to form it.
+        // A founder that is to leave is needed until the others are there: in a shard that was moved before it was
+        // formed no other replica can form it.
         let needed = |replica: &&ReplicaRecord| {
             mine(replica)
                 && record.founders.contains(&replica.id)
@@ -363,12 +373,12 @@ impl Shards {
             return true;
         }
         if let Some(shard) = self.get(record.id) {
-            // Ids only grow: who wants an earlier one reads old metadata again, after a restart.
+            // Ids only grow: an image with an earlier id is old metadata that is replayed after a restart.
             if shard.replica >= replica.id {
                 return true;
             }
-            // Its predecessor here is still about to leave. One that has no vote any more makes room: it is let go only when
-            // the shard has all that it is to have, this replica included.
+            // The predecessor of the replica on this node has not been removed yet. It is closed only once it has no
+            // vote any more: it is removed only when the shard has all its recorded members, the new replica included.
             if record.replicas.iter().any(|wanted| wanted.id == shard.replica)
                 || shard.members().is_voter(shard.replica)
             {
@@ -376,11 +386,11 @@ impl Shards {
             }
             self.close(shard.replica).await;
         }
-        if self.0.aside.is_lost(replica.id) {
-            // It was to stay after all, and cannot.
-            self.0.registry.report_lost(vec![replica.id]);
+        if self.0.closed.is_lost(replica.id) {
+            // The metadata records it again, but it is lost.
+            self.0.metadata.report_lost(vec![replica.id]);
         }
-        if self.0.aside.contains(replica.id) {
+        if self.0.closed.contains(replica.id) {
             return true;
         }
         let any = || self.0.directories.values().next().filter(|_| mutants::is_on(Bug::WipedReplicaVotes));
@@ -393,9 +403,9 @@ impl Shards {
             );
             return true;
         };
-        // Who reads old metadata again, after a restart, must not bring back what has left.
-        let current = self.0.registry.read_index().await || mutants::is_on(Bug::WipedReplicaVotes);
-        let image = self.0.registry.image();
+        // Old metadata that is replayed after a restart must not create a replica again that has been removed.
+        let current = self.0.metadata.read_index().await || mutants::is_on(Bug::WipedReplicaVotes);
+        let image = self.0.metadata.image();
         let record = image.shard(record.id).filter(|record| record.members().any(|member| member == replica));
         let Some(record) = record.filter(|_| current) else { return current };
         match self.create(directory, record, replica).await {
@@ -407,26 +417,27 @@ impl Shards {
         }
     }
 
-    /// Waits for what is being removed; while the answer is kept nothing else is. For who closes the directories.
+    /// Waits until no replica is being removed; while the guard is held none is. For the shutdown, before it closes the
+    /// directories.
     pub async fn end_removals(&self) -> tokio::sync::OwnedMutexGuard<()> {
         self.0.removals.clone().lock_owned().await
     }
 
-    /// Ends the replicas here that are no members any more; true if none is left over. Nothing is removed because it is
-    /// unknown: what this image does not know yet has an id that it has not given. `expelled`: a replica of the metadata that
-    /// has no place any more, as others say.
-    async fn remove_left(&self, image: &MetadataImage, expelled: Option<ReplicaId>) -> bool {
+    /// Removes the replicas here that are no members any more; true if none is left over. No replica is removed because
+    /// it is unknown: one that this image does not have yet has an id above those that the image has given.
+    /// `removed_metadata`: this node's replica of the metadata, if the other nodes report that it has been removed.
+    async fn remove_left(&self, image: &MetadataImage, removed_metadata: Option<ReplicaId>) -> bool {
         let recorded: BTreeSet<_> =
             image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
         let mut all = true;
-        // A node that is to be forgotten ends with its replica of the metadata, once that has no vote any more.
+        // A node that is unregistered ends with its replica of the metadata, once that has no vote any more.
         let dismissed = image.decommissioned_replica(self.0.node).filter(|replica| {
             let votes = self.0.host.group(*replica).is_some_and(|group| group.membership().is_voter(*replica));
             all &= !votes;
             !votes
         });
         // With it the node leaves the cluster.
-        let is_last = |replica: ReplicaId| Some(replica) == dismissed || Some(replica) == expelled;
+        let is_last = |replica: ReplicaId| Some(replica) == dismissed || Some(replica) == removed_metadata;
         let has_left =
             |replica: &ReplicaId| is_last(*replica) || replica.0 < image.next_replica_id && !recorded.contains(replica);
         for directory in self.0.directories.values() {
@@ -462,7 +473,7 @@ impl Shards {
         self.0.shards.read().values().cloned().collect()
     }
 
-    /// Changes when a shard comes.
+    /// Changes when a shard is added or closed.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
@@ -474,20 +485,21 @@ impl Shards {
         self.0.leadership.subscribe()
     }
 
-    /// Replicas here that do not run while no other of their shard does.
+    /// Replicas of this node that do not run while no other replica of their shard runs here.
     #[must_use]
-    pub fn closed(&self) -> Vec<(ReplicaId, Aside)> {
-        let runs = |aside: &Aside| aside.shard.is_some_and(|shard| self.get(shard).is_some());
-        self.0.aside.all().into_iter().filter(|(_, aside)| !runs(aside)).collect()
+    pub fn closed(&self) -> Vec<(ReplicaId, ClosedReplica)> {
+        let runs = |closed: &ClosedReplica| closed.shard.is_some_and(|shard| self.get(shard).is_some());
+        self.0.closed.all().into_iter().filter(|(_, closed)| !runs(closed)).collect()
     }
 
-    /// True if this node's replica of a shard is there and does not run.
+    /// True if this node has a replica of the shard and it does not run.
     #[must_use]
     pub fn is_closed(&self, shard: ShardId) -> bool {
-        self.closed().iter().any(|(_, aside)| aside.shard == Some(shard))
+        self.closed().iter().any(|(_, closed)| closed.shard == Some(shard))
     }
 
-    /// How many replicas of this node are what: see [`RaftHost::roles`]; `closed` are those that could not be opened.
+    /// The number of this node's replicas by role: see [`RaftHost::roles`]; `closed` are those that could not be
+    /// opened.
     #[must_use]
     pub fn replica_roles(&self) -> BTreeMap<&'static str, usize> {
         let mut roles = self.0.host.roles();
@@ -495,24 +507,24 @@ impl Shards {
         roles
     }
 
-    /// The node that leads a shard, as far as this one knows.
+    /// The node that leads a shard, as far as this node knows.
     #[must_use]
     pub fn leader_of(&self, shard: ShardId) -> Option<NodeId> {
         match self.get(shard) {
-            Some(here) => leader_known_to(&here, &self.0.registry.image()).map(|(node, _)| node),
-            None => self.told_of(shard).map(|(node, _)| node),
+            Some(here) => leader_known_to(&here, &self.0.metadata.image()).map(|(node, _)| node),
+            None => self.remote_leader_of(shard).map(|(node, _)| node),
         }
     }
 
-    /// Which other node leads a shard, and what it told of it.
-    pub(crate) fn told_of(&self, shard: ShardId) -> Option<(NodeId, Led)> {
-        self.0.elsewhere.leader_of(shard).filter(|(node, _)| !self.0.host.is_suspected(node_rpc_address(*node)))
+    /// The other node that leads a shard, and its last update about the shard.
+    pub(crate) fn remote_leader_of(&self, shard: ShardId) -> Option<(NodeId, LedShard)> {
+        self.0.remote_leaders.leader_of(shard).filter(|(node, _)| !self.0.host.is_suspected(node_rpc_address(*node)))
     }
 
-    /// The metadata as shards see it.
+    /// The view of the metadata.
     #[must_use]
-    pub fn registry(&self) -> &Arc<dyn Registry> {
-        &self.0.registry
+    pub fn metadata(&self) -> &Arc<dyn MetadataView> {
+        &self.0.metadata
     }
 
     /// This node.
@@ -521,27 +533,28 @@ impl Shards {
         self.0.node
     }
 
-    /// Forgets what was refused on a connection that is closed.
+    /// Drops the refusals of a connection that is closed.
     pub fn connection_closed(&self, connection: ConnectionId) {
         self.all().iter().for_each(|shard| shard.connection_closed(connection));
     }
 }
 
-/// The node whose replica leads, as this one knows, and in which term. One that is fenced and has been silent leads nothing: a shard that has
-/// lost its majority elects no other, and a client that is sent to the dead waits for it.
+/// The node whose replica leads, as far as this node knows, and the term. A node that is fenced and silent counts as
+/// leading nothing: a shard that has lost its majority elects no other leader, and a client that is sent to a dead node
+/// waits for it.
 pub(crate) fn leader_known_to(shard: &Shard, image: &MetadataImage) -> Option<(NodeId, u64)> {
     let role = shard.role();
     let leader = role.leader.filter(|_| !role.stopped)?;
     let mut members = image.shard(shard.creation.shard)?.members();
     let node = members.find(|replica| replica.id == leader).map(|replica| replica.node)?;
-    let speaks = leader == shard.replica || shard.following().is_some();
-    (speaks || !image.is_fenced(node)).then_some((node, role.term.0))
+    let is_heard = leader == shard.replica || shard.following().is_some();
+    (is_heard || !image.is_fenced(node)).then_some((node, role.term.0))
 }
 
-/// Tells whoever follows leadership that something about a shard changed.
-async fn follow(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
+/// Bumps the leadership version whenever the shard's role or its set of partitions changes.
+async fn watch_leadership(shard: Arc<Shard>, leadership: watch::Sender<u64>) {
     let mut role = shard.role_changes();
-    let mut adopted = shard.published().changes();
+    let mut adopted = shard.read_view().changes();
     loop {
         leadership.send_modify(|version| *version += 1);
         tokio::select! {

@@ -1,4 +1,4 @@
-//! Tests of what becomes of replicas that the disk holds.
+//! Tests of the manager: which replicas on the disk are opened, and which are removed.
 
 #![allow(clippy::unwrap_used)]
 use std::path::Path;
@@ -11,7 +11,7 @@ use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_storage::ids::RaftIndex;
 use ottla_storage::log::GroupCreation;
 
-use super::super::fake::{FakeRegistry, NODE, REPLICA, SHARD, image_with_topic};
+use super::super::fake::{FakeMetadata, NODE, REPLICA, SHARD, image_with_topic};
 use super::*;
 use crate::config::TopicConfig;
 use crate::metadata::{Levels, Liveness, NodeRecord, NodeState};
@@ -20,7 +20,7 @@ async fn opened(disk: &Arc<dyn Disk>) -> (Arc<DataDir>, Vec<RecoveredReplica>) {
     DataDir::open(disk.clone(), Path::new("/data"), DataDirOptions::default()).await.unwrap()
 }
 
-/// A disk with these replicas of the shard, none of which votes.
+/// A disk with these replicas of the shard, none of them a voter.
 async fn holding(replicas: &[ReplicaId], shard: &ShardRecord) -> Arc<dyn Disk> {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, SimDiskOptions::default()));
     let (directory, _) = opened(&disk).await;
@@ -34,7 +34,7 @@ async fn holding(replicas: &[ReplicaId], shard: &ShardRecord) -> Arc<dyn Disk> {
     disk
 }
 
-/// What is known when the node is to be forgotten and holds nothing but this shard, as its replica of the metadata.
+/// The image when the node is to be unregistered and holds this shard only, as its replica of the metadata.
 fn dismissing(shard: &ShardRecord) -> MetadataImage {
     let node = NodeRecord {
         id: NODE,
@@ -69,12 +69,12 @@ fn of_two_replicas_of_a_shard_the_last_one_runs() {
                 recovered.reverse();
             }
             let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
-            let registry = Arc::new(FakeRegistry::new(image.clone()));
-            let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), registry, Upkeep::default());
+            let metadata = Arc::new(FakeMetadata::new(image.clone()));
+            let shards = Shards::new(NODE, host.clone(), BTreeMap::new(), metadata, LeaderTaskSettings::default());
             shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
             assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
             assert!(host.group(ReplicaId(5)).is_none() && host.group(ReplicaId(7)).is_none());
-            // Metadata of before it was made wants another one.
+            // Metadata from before it was created records another one.
             assert!(before.replicas.iter().all(|replica| replica.node == NODE && replica.id < ReplicaId(9)));
             shards.ensure(before).await;
             assert_eq!(shards.get(SHARD).unwrap().replica, ReplicaId(9));
@@ -94,13 +94,13 @@ fn what_is_being_removed_is_gone_before_the_log_closes() {
             let disk = holding(&[REPLICA], shard).await;
             let (directory, recovered) = opened(&disk).await;
             let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
-            let registry = Arc::new(FakeRegistry::new(image.clone()));
+            let metadata = Arc::new(FakeMetadata::new(image.clone()));
             let directories = [(Uuid::nil(), directory.clone())].into();
-            let shards = Shards::new(NODE, host.clone(), directories, registry.clone(), Upkeep::default());
+            let shards = Shards::new(NODE, host.clone(), directories, metadata.clone(), LeaderTaskSettings::default());
             shards.open(recovered.iter().map(|replica| (&directory, replica))).await;
             let mut role = shards.get(SHARD).unwrap().role_changes();
             shards.start();
-            registry.show(dismissing(shard));
+            metadata.show(dismissing(shard));
             drop(role.wait_for(|role| role.stopped).await.unwrap());
             host.shutdown().await;
             let _removals = shards.end_removals().await;

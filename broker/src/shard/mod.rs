@@ -1,15 +1,16 @@
-//! One Raft group carrying many partitions: commands, apply, appender, manager. Sole caller of a Raft group beside `metadata`.
+//! A shard: one Raft group that carries many partitions. Commands, apply, appender, leadership, and the manager of a
+//! node's shards.
+//!
+//! Beside `metadata` the only caller of Raft groups. May not know: topics' names, clients.
 
-mod adoption;
-mod announce;
 pub(crate) mod answer;
-mod aside;
-mod balance;
-mod board;
+pub(crate) mod append_queue;
+mod appender;
 pub mod clock;
+mod closed_replicas;
 pub mod command;
-mod copies;
 mod cut_points;
+pub(crate) mod data_waiters;
 pub mod epochs;
 #[cfg(test)]
 mod epochs_model_tests;
@@ -18,40 +19,39 @@ pub(crate) mod fake;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod group;
+mod handle;
+pub(crate) mod idempotence_fence;
 mod keys;
 mod lag_request;
 pub(crate) mod leader_clock;
-pub mod machine;
+mod leadership;
 pub mod manager;
-mod membership;
+pub mod metadata_view;
+mod min_isr;
 mod node_clocks;
-mod notices;
 mod partition_ends;
-pub mod published;
-pub(crate) mod queue;
-pub mod registry;
-mod rescue;
+mod read_barrier;
+pub mod read_view;
+mod rpc;
+mod rpc_service;
 mod set_clock;
-#[allow(clippy::module_inception)]
-mod shard;
 pub mod state;
-pub(crate) mod sticky;
-mod succession;
-pub mod upkeep;
-pub(crate) mod watching;
+pub mod state_machine;
+pub(crate) mod tasks;
+mod unsafe_recovery;
 
 pub use crate::codec::CodecError;
-/// What a shard of `__consumer_offsets` keeps per partition; pure, and known to the floors above by this name.
+/// What a shard of `__consumer_offsets` keeps per partition; pure.
 pub use crate::coordinator::group::GroupStore;
-pub use aside::Aside;
+pub use closed_replicas::ClosedReplica;
+pub use handle::Shard;
 #[cfg(test)]
 pub(crate) use lag_request::PartitionEnds;
 pub(crate) use lag_request::{CommittedPosition, EndsAnswer, GroupsService, TopicPositions};
 pub use leader_clock::ShardTime;
 pub(crate) use manager::leader_known_to;
 pub use manager::{OpenError, Shards, creation_of};
-pub use notices::{ClockSet, Election};
-pub use registry::Registry;
-pub use rescue::rescue_machine;
-pub use shard::Shard;
-pub use upkeep::Upkeep;
+pub use metadata_view::MetadataView;
+pub use rpc::{ElectionOutcome, SetClockOutcome};
+pub use tasks::LeaderTaskSettings;
+pub use unsafe_recovery::recovery_state_machine;

@@ -1,22 +1,23 @@
-//! What the clocks of a cluster's nodes say of this node's: each tells its own with what it leads (`announce`).
+//! The clocks of a cluster's nodes compared with this node's: each node sends its own with its leadership updates
+//! (`leadership::dissemination`).
 //!
-//! A majority of all nodes counts, as in everything; too few that have been heard say nothing. A cluster of one goes by its
-//! clock's own past. May not know: shards, what is done about it.
+//! A majority of all nodes is needed; with too few known clocks the outcome is unknown. A cluster of one compares its
+//! clock with its own past. May not know: shards, what follows from the outcome.
 
 use std::sync::Arc;
 
 use ottla_storage::env::rt;
 use parking_lot::Mutex;
 
-use super::announce::Elsewhere;
 use super::clock::{Agreement, JUMP_MS_MIN, LoneClock};
 use super::leader_clock::ClockWitness;
-use super::registry::Registry;
+use super::leadership::dissemination::RemoteLeaders;
+use super::metadata_view::MetadataView;
 
-/// The clocks of this node and of those that it hears.
+/// The clocks of this node and of those from which it has updates.
 pub(super) struct NodeClocks {
-    elsewhere: Arc<Elsewhere>,
-    registry: Arc<dyn Registry>,
+    remote_leaders: Arc<RemoteLeaders>,
+    metadata: Arc<dyn MetadataView>,
     lone: Mutex<LoneClock>,
     /// The time of the last entry in any shard of this node.
     last_entry_ms: Box<dyn Fn() -> i64 + Send + Sync>,
@@ -24,15 +25,15 @@ pub(super) struct NodeClocks {
 
 impl NodeClocks {
     pub(super) fn new(
-        elsewhere: Arc<Elsewhere>,
-        registry: Arc<dyn Registry>,
+        remote_leaders: Arc<RemoteLeaders>,
+        metadata: Arc<dyn MetadataView>,
         last_entry_ms: Box<dyn Fn() -> i64 + Send + Sync>,
     ) -> Self {
-        Self { elsewhere, registry, lone: Mutex::default(), last_entry_ms }
+        Self { remote_leaders, metadata, lone: Mutex::default(), last_entry_ms }
     }
 
     fn judge_alone(&self, wall_ms: i64, now: rt::Instant, applied_clock_ms: i64) -> Agreement {
-        // A shard that was never written to knows nothing of the past; another may.
+        // A shard without entries has no past; another shard may have one.
         let has_no_past = self.lone.lock().has_no_past();
         let known_ms = if has_no_past { (self.last_entry_ms)().max(applied_clock_ms) } else { applied_clock_ms };
         self.lone.lock().judge(wall_ms, now, known_ms)
@@ -41,9 +42,9 @@ impl NodeClocks {
 
 impl ClockWitness for NodeClocks {
     fn judge(&self, wall_ms: i64, now: rt::Instant, applied_clock_ms: i64) -> Agreement {
-        match self.registry.image().expected_nodes() {
+        match self.metadata.image().expected_nodes() {
             1 => self.judge_alone(wall_ms, now, applied_clock_ms),
-            nodes => among(wall_ms, self.elsewhere.clocks_ms(), nodes),
+            nodes => among(wall_ms, self.remote_leaders.clocks_ms(), nodes),
         }
     }
 
@@ -52,17 +53,17 @@ impl ClockWitness for NodeClocks {
     }
 }
 
-/// What `others`, of a cluster of `nodes` with this one, say of its clock.
+/// Whether `others`, of a cluster of `nodes` with this one, agree with this node's clock.
 fn among(wall_ms: i64, mut others: Vec<i64>, nodes: usize) -> Agreement {
     let near = |time_ms: i64, others: &[i64]| {
         others.iter().filter(|other| other.abs_diff(time_ms) <= JUMP_MS_MIN.unsigned_abs()).count()
     };
     let agree = near(wall_ms, &others);
-    // One that has not yet heard of any node, itself included, may be one of many.
+    // A node whose image has no nodes yet, itself included, may be one of many.
     if nodes > 0 && (1 + agree) * 2 > nodes {
         return Agreement::Agrees;
     }
-    // Though all that were not heard agreed, they were too few.
+    // Even if all unknown clocks agreed, they would be too few.
     if nodes == 0 || (others.len() - agree) * 2 < nodes {
         return Agreement::Unknown;
     }

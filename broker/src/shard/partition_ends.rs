@@ -1,28 +1,29 @@
-//! The ends of partitions as their leaders see them, for consumer lag: from this node's shards or asked of another
-//! node.
+//! The end offsets of partitions as their leaders have them, for consumer lag: from this node's shards or by a request
+//! to another node.
 //!
-//! Requests between nodes travel in the class of messages that may wait. May not know: groups, and what becomes of the
-//! ends.
+//! Requests between nodes travel in the class of messages that may wait. May not know: groups, and what the ends are
+//! used for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_protocol::ids::{NodeId, PartitionId};
+use ottla_raft::Priority;
 
+use super::handle::Shard;
 use super::lag_request::{CommittedPosition, EndsAnswer, GroupsService, LagRequest, PartitionEnds, TopicPositions};
 use super::manager::Shards;
-use super::notices::Notice;
-use super::shard::Shard;
+use super::rpc::NodeRequest;
 use crate::metadata::{MetadataImage, node_rpc_address};
 
-/// How long another node has for the ends of a batch of partitions, of which some may have to be looked up on disk.
+/// How long another node has to answer with the ends of a batch of partitions, some of which may need a lookup on disk.
 const ENDS_WAIT: Duration = Duration::from_secs(3);
-/// How long another node has for the groups that it coordinates.
+/// How long another node has to answer for the groups that it coordinates.
 const GROUPS_WAIT: Duration = Duration::from_secs(3);
 
 impl Shards {
-    /// From now on other nodes' requests for groups are answered; the first service stays.
+    /// Serves other nodes' requests for groups from now on; the first service stays.
     pub(crate) fn serve_groups(&self, service: GroupsService) {
         let _ = self.0.groups_service.set(service);
     }
@@ -39,23 +40,27 @@ impl Shards {
         if node == self.0.node {
             return Some(self.ends_here(&topics).await);
         }
-        let asked = topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
+        let requested = topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
         let answer = self.ask_about_lag(node, LagRequest::Ends(topics), ENDS_WAIT).await?;
-        EndsAnswer::decode_all(&answer).ok().filter(|answers| answers.len() == asked)
+        EndsAnswer::decode_all(&answer).ok().filter(|answers| answers.len() == requested)
     }
 
-    /// What the coordinator at `node` answers to a request for groups.
+    /// The response of the coordinator on `node` to a request for groups.
     pub(crate) async fn ask_groups(&self, node: NodeId, request: Bytes) -> Option<Bytes> {
         self.ask_about_lag(node, LagRequest::Groups(request), GROUPS_WAIT).await
     }
 
     async fn ask_about_lag(&self, node: NodeId, request: LagRequest, wait: Duration) -> Option<Bytes> {
-        let request = Notice::Lag(request).encode();
-        self.0.host.request(node_rpc_address(self.0.node), node_rpc_address(node), request, Priority::Bulk, wait).await.ok()
+        let request = NodeRequest::ConsumerLag(request).encode();
+        self.0
+            .host
+            .request(node_rpc_address(self.0.node), node_rpc_address(node), request, Priority::Bulk, wait)
+            .await
+            .ok()
     }
 
     async fn ends_here(&self, topics: &[TopicPositions]) -> Vec<EndsAnswer> {
-        let image = self.0.registry.image();
+        let image = self.0.metadata.image();
         let mut answers = Vec::new();
         for topic in topics {
             for at in &topic.partitions {
@@ -79,13 +84,13 @@ impl Shards {
 }
 
 async fn ends_of(shard: &Shard, id: PartitionId, at: &CommittedPosition) -> EndsAnswer {
-    let Some(cell) = shard.published().get(id) else { return EndsAnswer::NotLeader };
-    let marks = cell.marks();
-    // Where the log start has passed the position, the first record that is left is a later one.
-    let is_cut_off = marks.log_start > at.position;
-    let first = at.position.max(marks.log_start);
-    let looks_up = first < marks.high_watermark && (at.needs_time || is_cut_off);
-    if at.known == Some(marks.high_watermark) && !looks_up {
+    let Some(view) = shard.read_view().get(id) else { return EndsAnswer::NotLeader };
+    let offsets = view.offsets();
+    // If the log start is above the position, the first record that is left is a later one.
+    let is_cut_off = offsets.log_start > at.position;
+    let first = at.position.max(offsets.log_start);
+    let looks_up = first < offsets.high_watermark && (at.needs_time || is_cut_off);
+    if at.known == Some(offsets.high_watermark) && !looks_up {
         return EndsAnswer::Unchanged;
     }
     let first_uncommitted_ms = match shard.directory() {
@@ -95,6 +100,6 @@ async fn ends_of(shard: &Shard, id: PartitionId, at: &CommittedPosition) -> Ends
         }
         _ => None,
     };
-    let (log_start, high_watermark, last_stable) = (marks.log_start, marks.high_watermark, marks.last_stable);
+    let (log_start, high_watermark, last_stable) = (offsets.log_start, offsets.high_watermark, offsets.last_stable);
     EndsAnswer::Ends(PartitionEnds { log_start, high_watermark, last_stable, first_uncommitted_ms })
 }

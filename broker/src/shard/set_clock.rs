@@ -1,69 +1,76 @@
-//! An operator says what time it is in a shard: its leader proposes the command that sets the shard clock, down or up.
+//! Setting a shard's clock for an operator: its leader proposes the command that sets the shard clock, back or forward.
 //!
-//! Nothing does so by itself, though most nodes' clocks agree: where all of them have fallen back, what was stamped meanwhile
-//! would expire when they are put right, and an operator knows which it is. May not know: how apply goes on from there.
+//! The broker never does so by itself, even if most nodes' clocks agree: if all of them have fallen back, what was
+//! stamped meanwhile would expire when they are corrected, and only an operator knows which it is. May not know: how
+//! apply continues from there.
 
 use std::time::Duration;
 
+use ottla_raft::Priority;
 use ottla_storage::env::rt;
 
 use super::clock::{Agreement, JUMP_MS_MIN};
 use super::command::Command;
 use super::manager::Shards;
-use super::notices::{ClockSet, Notice};
+use super::rpc::{NodeRequest, SetClockOutcome};
 use crate::metadata::{FeatureLevel, ShardId, node_rpc_address};
 
-/// Releases before this level stop at the command.
+/// Releases below this feature level stop at the command.
 const LEVEL: FeatureLevel = FeatureLevel(2);
 
-/// Before another node is asked for what the first did not do.
-const ASK_PAUSE: Duration = Duration::from_millis(100);
+/// Before the request is repeated at another node, since the first did not lead.
+const RETRY_BACKOFF: Duration = Duration::from_millis(100);
 
 impl Shards {
-    /// Sets a shard's clock, wherever it is led now: to `to_ms`, or to its leader's wall clock.
-    pub async fn set_clock(&self, shard: ShardId, to_ms: Option<i64>, wait: Duration) -> ClockSet {
+    /// Sets a shard's clock, whichever node leads it now: to `to_ms`, or to its leader's wall clock.
+    pub async fn set_clock(&self, shard: ShardId, to_ms: Option<i64>, wait: Duration) -> SetClockOutcome {
         let deadline = rt::now() + wait;
         loop {
             let left = deadline.since(rt::now());
             let outcome = match self.leader_of(shard) {
                 Some(node) if node == self.node() => {
-                    rt::timeout(left, self.set_clock_here(shard, to_ms)).await.unwrap_or(ClockSet::TimedOut)
+                    rt::timeout(left, self.set_clock_here(shard, to_ms)).await.unwrap_or(SetClockOutcome::TimedOut)
                 }
                 Some(node) => {
-                    let (own, question) = (node_rpc_address(self.node()), Notice::SetClock(shard, to_ms).encode());
-                    let answer = self.0.host.request(own, node_rpc_address(node), question, Priority::Normal, left).await.ok();
-                    answer.and_then(|answer| ClockSet::decode(&answer)).unwrap_or(ClockSet::TimedOut)
+                    let (own, request) = (node_rpc_address(self.node()), NodeRequest::SetClock(shard, to_ms).encode());
+                    let response =
+                        self.0.host.request(own, node_rpc_address(node), request, Priority::Normal, left).await.ok();
+                    response
+                        .and_then(|response| SetClockOutcome::decode(&response))
+                        .unwrap_or(SetClockOutcome::TimedOut)
                 }
-                None => ClockSet::NotLeader,
+                None => SetClockOutcome::NotLeader,
             };
-            // Nothing was done: whoever leads is not known yet, or was known wrongly.
-            if outcome != ClockSet::NotLeader || rt::now() + ASK_PAUSE >= deadline {
+            // Nothing was done: the leader is not known yet, or another node was taken for it.
+            if outcome != SetClockOutcome::NotLeader || rt::now() + RETRY_BACKOFF >= deadline {
                 return outcome;
             }
-            rt::sleep(ASK_PAUSE).await;
+            rt::sleep(RETRY_BACKOFF).await;
         }
     }
 
-    pub(super) async fn set_clock_here(&self, id: ShardId, to_ms: Option<i64>) -> ClockSet {
-        let Some(shard) = self.get(id).filter(|shard| shard.leading().is_some()) else { return ClockSet::NotLeader };
-        let image = self.registry().image();
+    pub(super) async fn set_clock_here(&self, id: ShardId, to_ms: Option<i64>) -> SetClockOutcome {
+        let Some(shard) = self.get(id).filter(|shard| shard.leading().is_some()) else {
+            return SetClockOutcome::NotLeader;
+        };
+        let image = self.metadata().image();
         if image.level < LEVEL {
-            return ClockSet::LevelTooLow;
+            return SetClockOutcome::LevelTooLow;
         }
         let wall_ms = rt::wall_clock_ms();
         let to_ms = match to_ms {
-            Some(to_ms) if to_ms > wall_ms.saturating_add(JUMP_MS_MIN) => return ClockSet::Ahead,
+            Some(to_ms) if to_ms > wall_ms.saturating_add(JUMP_MS_MIN) => return SetClockOutcome::Ahead,
             Some(to_ms) => to_ms,
-            // Where there is no other clock the operator is who confirms it.
+            // In a cluster of one there is no other clock: the operator confirms the node's own.
             None if image.expected_nodes() == 1 || shard.clock_agreement() == Agreement::Agrees => wall_ms,
-            None => return ClockSet::NotConfirmed,
+            None => return SetClockOutcome::NotConfirmed,
         };
         match shard.command(Command::SetClock { to_ms }).await {
             Ok(_) => {
                 tracing::warn!("shard={id}: its clock is set to {to_ms} ms, as an operator has asked");
-                ClockSet::Done(to_ms)
+                SetClockOutcome::Done(to_ms)
             }
-            Err(_) => ClockSet::NotLeader,
+            Err(_) => SetClockOutcome::NotLeader,
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What a shard's replicas agree on: partitions, their producers and epochs, dropped partitions, the shard clock.
+//! The replicated state of a shard: partitions, their producers and epochs, dropped partitions, the shard clock.
 //!
-//! Pure: [`ShardState::apply`] is a function of this state and the entry, and answers what it decided. No configuration,
-//! no local clock, no randomness, no hash order (design section 3). All of it is keyed by partition (section 8).
-//! Invariants: offsets of a partition are dense (I2); log start and next offset never fall (I4); an intent that is not
-//! newer than the last one for a partition changes nothing (I7).
+//! Pure: [`ShardState::apply`] is a function of this state and the entry, and returns what it decided. No
+//! configuration, no local clock, no randomness, no hash order (design section 3). All of it is keyed by partition
+//! (section 8). Invariants: offsets of a partition are dense (I2); log start and next offset never fall (I4); an intent
+//! that is not newer than the last one for a partition changes nothing (I7).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::command::{AdoptedPartition, BatchDecision, Command, DroppedPartition, LogStartChange};
 use super::epochs::EpochHistory;
-use super::sticky::{Sent, precedes};
+use super::idempotence_fence::{ProducerBatch, precedes};
 use crate::coordinator::group::{GroupStore, records};
 use crate::partition::producer_state::{Claim, PRODUCERS_PER_PARTITION_MAX, ProducerTable, SequenceVerdict, advance};
 
@@ -28,8 +28,8 @@ pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
 
 const _: () = assert!(PRODUCERS_PER_PARTITION_MAX <= PRODUCERS_PER_SHARD_MAX);
 
-/// So many offsets are passed over in each partition where entries are gone, for nobody knows how many those gave: more than
-/// any entries have that lie between two checkpoints.
+/// So many offsets are skipped in each partition where entries are lost, since it is unknown how many offsets those
+/// gave: more than any entries between two checkpoints give.
 pub const OFFSETS_LOST: i64 = 1 << 24;
 
 /// Why apply rejects a batch. The batch stays in the log as bytes without an offset.
@@ -43,16 +43,16 @@ pub enum Rejection {
     Fenced,
     /// Transactional data, before transactions exist.
     Transactional,
-    /// The header cannot be read; the leader should not have let it through.
+    /// The header cannot be read; the leader should have refused the batch.
     Malformed,
-    /// The group store refused it, with this Kafka code.
+    /// The group store refused the batch, with this Kafka code.
     Group(i16),
 }
 
 /// What apply decided about one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchOutcome {
-    /// The batch has offsets, now or since it came for the first time.
+    /// The batch has offsets, given now or when it came for the first time.
     Stored {
         /// Offset of its first record.
         base_offset: Offset,
@@ -61,22 +61,22 @@ pub enum BatchOutcome {
         /// The partition's log start.
         log_start: Offset,
     },
-    /// It has none and will not get any.
+    /// The batch has no offsets and will not get any.
     Rejected(Rejection),
 }
 
-/// What apply answers to whoever proposed the entry.
+/// The reply of apply to the proposer of the entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApplyReply {
     /// One outcome per batch.
     Data(Vec<BatchOutcome>),
     /// For each partition its log start afterwards; `None` if it is not carried.
     LogStarts(Vec<(PartitionId, Option<Offset>)>),
-    /// How many partitions or producers it changed.
+    /// How many partitions or producers the command changed.
     Changed(usize),
 }
 
-/// One partition as its shard keeps it.
+/// The replicated state of one partition.
 #[derive(Debug)]
 pub(crate) struct PartitionState {
     pub(crate) intent: RaftIndex,
@@ -90,20 +90,20 @@ pub(crate) struct PartitionState {
 }
 
 impl PartitionState {
-    /// Nothing of an open transaction lies below; without transactions it is the end.
+    /// The last stable offset: no open transaction begins below; without transactions it is the end.
     pub(crate) fn last_stable(&self) -> Offset {
         self.next_offset
     }
 }
 
-/// What changed of a partition since readers were last told.
+/// What changed in a partition since the last publication to readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Touched {
     /// Bytes of the batches appended.
     pub(crate) appended_bytes: u64,
     /// Its log start moved, or it is new.
     pub(crate) log_start_moved: bool,
-    /// It went; if it is carried now, it came back afterwards and is another one to readers.
+    /// It was dropped; if it is carried now, it was adopted again afterwards and is another partition to readers.
     pub(crate) went: bool,
 }
 
@@ -122,16 +122,16 @@ pub(crate) struct Dirty {
 /// The replicated state of one shard.
 #[derive(Debug, Default)]
 pub struct ShardState {
-    /// The shard keeps groups: it carries `__consumer_offsets`.
+    /// True if the shard keeps groups: it carries `__consumer_offsets`.
     pub(crate) keeps_groups: bool,
     pub(crate) clock_ms: i64,
     pub(crate) term: u64,
-    /// Order of last use of producers; the last one given.
+    /// The last order number given; producers are ordered by last use.
     pub(crate) order: u64,
     pub(crate) checksum: u64,
     /// The last entry applied by this process.
     pub(crate) last: Option<LogId>,
-    /// Intents at or below are done and refused.
+    /// Intents at or below this are done, and refused from now on.
     pub(crate) floor: RaftIndex,
     pub(crate) partitions: BTreeMap<PartitionId, PartitionState>,
     pub(crate) dropped: BTreeMap<PartitionId, RaftIndex>,
@@ -147,7 +147,7 @@ impl ShardState {
         Self { keeps_groups, ..Self::default() }
     }
 
-    /// Applies one entry: a verdict per batch, and the answer to the proposer.
+    /// Applies one entry: returns a verdict per batch, and the reply to the proposer.
     ///
     /// # Panics
     /// If the entry cannot be read: this replica then stops rather than differ from others (design section 5).
@@ -173,8 +173,8 @@ impl ShardState {
         (verdicts, reply)
     }
 
-    /// Heads are enough for most partitions; what records say of groups must be sound, or this replica would differ. The
-    /// error says what is damaged.
+    /// Checks the records of group partitions: they must be sound, or this replica would differ from others. For other
+    /// partitions the batch headers are enough. The error says what is damaged.
     pub fn check_records(&self, entry: &Entry) -> Result<(), String> {
         if !self.keeps_groups {
             return Ok(());
@@ -187,7 +187,7 @@ impl ShardState {
         Ok(())
     }
 
-    /// A leader's first entry was applied.
+    /// The first entry of a new leader was applied.
     pub fn term_started(&mut self, log_id: LogId) {
         self.term = self.term.max(log_id.term.0);
         self.last = Some(log_id);
@@ -198,9 +198,9 @@ impl ShardState {
         }
     }
 
-    /// Entries are gone that may have adopted any of the partitions that are `placed` here, appended to each, and advanced any
-    /// producer: none of their offsets is given again, and the next batch of a producer begins anew. A partition that was not
-    /// carried before begins behind what is gone.
+    /// Entries are lost that may have adopted any of the partitions that are `placed` here, appended to each, and
+    /// advanced any producer: none of their offsets is given again, and a producer may continue with any sequence. A
+    /// partition that was not carried before begins behind the lost offsets.
     pub(crate) fn entries_lost(&mut self, placed: &[AdoptedPartition]) {
         let carried: BTreeSet<_> = self.partitions.keys().copied().collect();
         self.adopt(placed);
@@ -222,7 +222,7 @@ impl ShardState {
         self.dirty.shard = true;
     }
 
-    /// What two of the seeded bugs do.
+    /// The effect of two of the seeded bugs.
     pub(crate) fn forget_producers(&mut self) {
         self.partitions.values_mut().for_each(|partition| partition.producers = ProducerTable::default());
         self.producers_by_order.clear();
@@ -240,7 +240,7 @@ impl ShardState {
         }
     }
 
-    /// The only way in which the clock falls. What was stamped before lies before this entry (`leader_clock`).
+    /// The only way in which the clock falls. Every entry stamped by the old clock precedes this one (`leader_clock`).
     fn set_clock(&mut self, to_ms: i64) -> usize {
         self.clock_ms = to_ms;
         self.mix(to_ms.cast_unsigned());
@@ -323,7 +323,7 @@ impl ShardState {
         (Verdict::Accepted { base_offset, epoch }, stored(base_offset, time_ms))
     }
 
-    /// Remembers a producer's batch, and evicts whoever was idle longest beyond the caps.
+    /// Remembers a producer's batch, and evicts the producers idle longest beyond the caps.
     fn remember(&mut self, id: PartitionId, claim: &Claim, base_offset: Offset, clock_ms: i64) {
         self.order += 1;
         let Some(partition) = self.partitions.get_mut(&id) else { return };
@@ -424,22 +424,23 @@ impl ShardState {
         self.touched.insert(id, Touched { went: true, ..Touched::default() });
     }
 
-    /// What the sequence of a batch looks like before it is proposed. No verdict: what is under way is not applied yet.
+    /// True if the sequence of a batch is out of order before it is proposed. No verdict: pending entries are not
+    /// applied yet.
     pub(crate) fn looks_out_of_order(&self, id: PartitionId, data: &[u8]) -> bool {
         let claim = BatchHeader::parse(data).and_then(|header| claim_of(&header));
         let judged = |claim| self.partitions.get(&id).map(|partition| partition.producers.judge(&claim));
         claim.and_then(judged) == Some(SequenceVerdict::OutOfOrder)
     }
 
-    /// True if apply has seen everything of its producer that comes before a batch: it is the next one, or was seen itself and
-    /// comes once more because its answer was lost, or the producer has begun a newer epoch since.
-    pub(crate) fn has_seen_all_before(&self, sent: &Sent) -> bool {
-        let partition = self.partitions.get(&sent.sender.partition);
-        let Some(known) = partition.and_then(|partition| partition.producers.get(sent.sender.producer)) else {
+    /// True if apply has seen everything of its producer that comes before a batch: the batch is the next one; or it
+    /// was applied itself and is retried because the response was lost; or the producer has begun a newer epoch since.
+    pub(crate) fn has_seen_all_before(&self, batch: &ProducerBatch) -> bool {
+        let partition = self.partitions.get(&batch.key.partition);
+        let Some(known) = partition.and_then(|partition| partition.producers.get(batch.key.producer)) else {
             return false;
         };
         let next = advance(known.last_sequence(), 1);
-        known.epoch > sent.epoch || (known.epoch == sent.epoch && !precedes(next, sent.sequence))
+        known.epoch > batch.epoch || (known.epoch == batch.epoch && !precedes(next, batch.sequence))
     }
 
     /// True if an intent with this metadata index may still change the partition.
@@ -506,7 +507,7 @@ impl ShardState {
         self.checksum = x ^ (x >> 31);
     }
 
-    /// The rolling checksum over everything decided, with the groups' own.
+    /// The rolling checksum over all decisions, combined with that of the groups.
     #[must_use]
     pub fn checksum(&self) -> u64 {
         let groups = self.partitions.values().filter_map(|partition| partition.groups.as_ref());

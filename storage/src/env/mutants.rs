@@ -172,7 +172,7 @@ bugs! {
     LogStartLostAtRestart "log-start-lost-at-restart":
         "Log starts are not read back from the checkpoint (shard machine).",
     LogStartNotCarried "log-start-not-carried":
-        "The leader moves log starts in its own state and proposes nothing (upkeep).",
+        "The leader moves log starts in its own state and proposes nothing (retention).",
     ClockJumpExpires "clock-jump-expires":
         "A jump of the leader's wall clock is believed at once (shard clock).",
     FirstClockBelieved "first-clock-believed":

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_broker::config::{Config, LivenessConfig, TopicConfig};
-use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionJournal};
+use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionWriter};
 use ottla_broker::coordinator::lag::Lags;
 use ottla_broker::handlers::fetch_session::FetchSessions;
 use ottla_broker::metadata::{
@@ -19,7 +19,7 @@ use ottla_broker::partition::Partitions;
 use ottla_broker::server::budget::Budget;
 use ottla_broker::server::context::{Directory, Domain};
 use ottla_broker::server::kafka::Kafka;
-use ottla_broker::shard::{Shards, Upkeep};
+use ottla_broker::shard::{LeaderTaskSettings, Shards};
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::{RaftHost, RaftOptions, SimNetwork};
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
@@ -105,12 +105,12 @@ fn raft_options(tuning: Tuning) -> RaftOptions {
     RaftOptions { purge_horizon_bytes: tuning.purge_horizon_bytes, ..RaftOptions::default() }
 }
 
-fn upkeep() -> Upkeep {
-    Upkeep {
+fn upkeep() -> LeaderTaskSettings {
+    LeaderTaskSettings {
         retention_check: Duration::from_secs(1),
         producer_check: Duration::from_secs(2),
         offsets_check: Duration::from_millis(500),
-        ..Upkeep::default()
+        ..LeaderTaskSettings::default()
     }
 }
 
@@ -183,7 +183,7 @@ impl Life {
     /// Log start and high watermark as the node shows them, if it carries the partition.
     pub(crate) fn marks(&self, id: PartitionId) -> Option<(i64, i64)> {
         let all = self.shards.all();
-        let shown = all.iter().find_map(|shard| shard.published().get(id).map(|cell| cell.marks()))?;
+        let shown = all.iter().find_map(|shard| shard.read_view().get(id).map(|view| view.offsets()))?;
         Some((shown.log_start.0, shown.high_watermark.0))
     }
 
@@ -244,7 +244,7 @@ impl Life {
         shards.open(carrying.map(|replica| (&directory, replica))).await;
         shards.start();
         let partitions = Partitions::new(shards.clone());
-        let groups = Groups::new(group_settings(), PartitionJournal::start(registry, partitions.clone()));
+        let groups = Groups::new(group_settings(), PartitionWriter::start(registry, partitions.clone()));
         let known = Directory { id: directory.directory_id(), path: PATH.into(), data: directory.clone() };
         let domain = Domain {
             metadata: metadata.clone(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ottla_broker::metadata::{ShardId, Topic};
 use ottla_broker::shard::Shard;
-use ottla_broker::shard::published::Marks;
+use ottla_broker::shard::read_view::LogOffsetSnapshot;
 use ottla_protocol::ids::{Offset, PartitionId};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, NodeClock};
@@ -267,7 +267,7 @@ fn owned(world: &World) -> Result<(), Violation> {
     let image = world.image().unwrap_or_default();
     for life in world.lives().into_iter().filter(|life| !world.is_rotten(life.node)) {
         for shard in life.shards.all() {
-            for cell in shard.published().all() {
+            for cell in shard.read_view().all() {
                 let topic = image.topic_by_id(&cell.id.topic);
                 let route = topic.and_then(|topic| topic.route(cell.id.index)).map(|route| route.shard.0);
                 i7_owned::carried(shard.creation.shard.0, &format!("{:?}", cell.id), route)?;
@@ -309,11 +309,11 @@ async fn mended(
     life: &Life,
     shard: &Shard,
     id: PartitionId,
-) -> Result<(Marks, BTreeMap<i64, u64>), String> {
+) -> Result<(LogOffsetSnapshot, BTreeMap<i64, u64>), String> {
     let deadline = rt::now() + MEND_MAX;
     loop {
-        let Some(cell) = shard.published().get(id) else { return Err(LEFT.to_owned()) };
-        let shown = cell.marks();
+        let Some(cell) = shard.read_view().get(id) else { return Err(LEFT.to_owned()) };
+        let shown = cell.offsets();
         let held = held(life, shard, id, shown.log_start, shown.high_watermark).await;
         let lacks = |what: &String| what.starts_with(UNREADABLE) || what.starts_with(NOTHING);
         let may_come = held.as_ref().is_err_and(lacks) && world.is_rotten(life.node) && rt::now() < deadline;
@@ -330,7 +330,7 @@ async fn audit(world: &World) -> Result<(), Violation> {
     for life in world.lives() {
         for shard in life.shards.all() {
             for index in 0..PARTITIONS {
-                if shard.published().get(world.partition(index)).is_none() {
+                if shard.read_view().get(world.partition(index)).is_none() {
                     continue;
                 }
                 let who = format!("node {} (replica {})", life.node.0, shard.replica);
@@ -413,8 +413,8 @@ async fn look(world: World) {
                 }
                 let epoch = i32::try_from(shard.role().term.0).unwrap_or(i32::MAX);
                 for index in 0..PARTITIONS {
-                    let Some(cell) = shard.published().get(world.partition(index)) else { continue };
-                    let marks = cell.marks();
+                    let Some(cell) = shard.read_view().get(world.partition(index)) else { continue };
+                    let marks = cell.offsets();
                     let (high_watermark, log_start) = (marks.high_watermark.0, marks.log_start.0);
                     let deleted = world.oracle().partition(index).deleted;
                     let shown = Shown { high_watermark, log_start, epoch };

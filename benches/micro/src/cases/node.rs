@@ -25,7 +25,7 @@ use ottla_broker::partition::{Partitions, TopicRef};
 use ottla_broker::server::budget::Budget;
 use ottla_broker::server::context::{Directory, Domain};
 use ottla_broker::server::kafka::Kafka;
-use ottla_broker::shard::{Shards, Upkeep};
+use ottla_broker::shard::{LeaderTaskSettings, Shards};
 use ottla_protocol::StrBytes;
 use ottla_protocol::versions::ApiKey;
 use ottla_raft::{NoPeers, RaftHost, RaftOptions};
@@ -90,7 +90,7 @@ async fn node() -> Domain {
     let metadata = MetadataHandle::start(&host, (data.clone(), id), None, local, config.clone(), seeds).await.unwrap();
     let directories: BTreeMap<_, _> = [(id, data.clone())].into();
     let registry = Arc::new(metadata.clone());
-    let shards = Shards::new(config.node_id, host, directories, registry, Upkeep::from_config(&config));
+    let shards = Shards::new(config.node_id, host, directories, registry, LeaderTaskSettings::from_config(&config));
     shards.start();
     let partitions = Partitions::new(shards);
     let groups = Groups::start(metadata.clone(), partitions.clone());

@@ -1,4 +1,4 @@
-//! Why a group refuses, and Kafka's code for each cause: the one total mapping of this floor.
+//! The errors of group operations, and the one total mapping of the coordinator to Kafka's codes.
 
 use thiserror::Error;
 
@@ -13,7 +13,7 @@ pub enum GroupError {
     /// The coordinator is there but cannot answer now.
     #[error("coordinator not available")]
     CoordinatorNotAvailable,
-    /// The coordinator is taking over and has not the whole state yet.
+    /// The coordinator is loading and does not have the whole state yet.
     #[error("coordinator load in progress")]
     LoadInProgress,
     /// An empty or absent group id where one is needed.
@@ -25,7 +25,7 @@ pub enum GroupError {
     /// The group has members.
     #[error("group is not empty")]
     NonEmptyGroup,
-    /// The group reads the topic whose offsets should go.
+    /// The group subscribes to the topic whose offsets are to be deleted.
     #[error("group is subscribed to the topic")]
     GroupSubscribedToTopic,
     /// The session timeout is outside the broker's bounds.
@@ -37,7 +37,7 @@ pub enum GroupError {
     /// No such member.
     #[error("unknown member id")]
     UnknownMemberId,
-    /// The member speaks of another generation.
+    /// The member sent another generation.
     #[error("illegal generation")]
     IllegalGeneration,
     /// The group is between two generations.
@@ -76,7 +76,7 @@ pub enum GroupError {
 }
 
 impl GroupError {
-    /// What the group store answered at apply.
+    /// From the group store's code at apply.
     #[must_use]
     pub fn from_apply(code: i16) -> Self {
         match code {

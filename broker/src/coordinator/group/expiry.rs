@@ -1,4 +1,4 @@
-//! Which offsets and groups have outlived their time, and whose topics are gone. Pure: the time is handed in.
+//! Which offsets and groups have expired, and which belong to deleted topics. Pure: the time is an argument.
 //!
 //! As Kafka 4.x (KIP-211, KIP-496): while a group is empty its offsets expire together, counted from when it became
 //! empty; of a stable consumer group only topics it no longer reads expire, counted from the commit; a group that never
@@ -18,18 +18,18 @@ use super::wire::Reader;
 /// The protocol type whose members' metadata name topics.
 const CONSUMER: &str = "consumer";
 
-/// What a sweep goes by.
+/// The terms of one expiration round.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
     /// The time.
     pub now_ms: i64,
-    /// `offsets.retention.minutes`, in milliseconds; none if only what is gone is to go.
+    /// `offsets.retention.minutes`, in milliseconds; none if only offsets of deleted topics are removed.
     pub retention_ms: Option<i64>,
-    /// Topics that do not exist any more, each under an id, or nil if it was not recorded.
+    /// Deleted topics, each with its id, or nil if it was not recorded.
     pub gone: BTreeSet<(Arc<str>, Uuid)>,
 }
 
-/// The tombstones due for one group, its own included if nothing keeps it; `state` is where it stands now.
+/// The tombstones due for one group, its own included if it holds nothing more; `state` is its state now.
 #[must_use]
 pub fn tombstones(group: &str, stored: &StoredGroup, state: State, terms: &Terms) -> Vec<Record> {
     let clock = Clock::of(stored, state);
@@ -57,7 +57,7 @@ pub fn tombstones(group: &str, stored: &StoredGroup, state: State, terms: &Terms
     due
 }
 
-/// From when an offset's life is counted.
+/// The time from which an offset's retention is counted.
 enum Clock {
     Never,
     Commit,
@@ -86,13 +86,13 @@ impl Clock {
         let Some(retention_ms) = terms.retention_ms else { return false };
         match offset.expire_time_ms {
             Some(at_ms) => terms.now_ms >= at_ms,
-            // A retention below zero keeps for ever.
+            // A negative retention keeps offsets for ever.
             None => retention_ms >= 0 && terms.now_ms.saturating_sub(since) >= retention_ms,
         }
     }
 }
 
-/// True if the group reads the topic, or if it may and its metadata cannot be read.
+/// True if the group subscribes to the topic, or may do so since its metadata cannot be read.
 #[must_use]
 pub fn is_subscribed(membership: Option<&GroupValue>, topic: &str) -> bool {
     match membership {
@@ -103,7 +103,7 @@ pub fn is_subscribed(membership: Option<&GroupValue>, topic: &str) -> bool {
     }
 }
 
-/// The topics that the members of a consumer group read; none if that cannot be known.
+/// The topics to which the members of a consumer group subscribe; none if their metadata cannot be read.
 #[must_use]
 pub fn subscriptions(value: &GroupValue) -> Option<BTreeSet<String>> {
     if value.protocol_type != CONSUMER {

@@ -9,8 +9,8 @@ use super::guard::Guard;
 use super::records::{CommittedOffset, GroupValue, MemberValue, Record};
 use super::store::GroupStore;
 
-/// One record; the first two bytes say how long its key is. What is read is written so that it reads the same, and every
-/// replica takes it into its store.
+/// One record; the first two bytes say how long its key is. What is read is written so that it reads the same, and
+/// every replica takes it into its store.
 pub(crate) fn record(data: &[u8]) {
     let Some((key_bytes, rest)) = data.split_first_chunk::<2>() else { return };
     let Some((key, value)) = rest.split_at_checked(usize::from(u16::from_le_bytes(*key_bytes))) else { return };

@@ -1,14 +1,14 @@
-//! What a batch of `__consumer_offsets` assumes of its group; carried in the entry and judged again at apply.
+//! The guard of a batch of `__consumer_offsets`: what it assumes of its group; carried in the entry and judged again at
+//! apply.
 //!
-//!     | kind 1 | group | generation | member id |     an offset commit of a member, or of nobody (generation -1)
+//!     | kind 1 | group | generation | member id |     an offset commit of a member, or without membership (generation -1)
 //!     | kind 2 | group | generation |               a group's membership: generations never fall
 //!     | kind 3 | group |                            the removal of an empty group
 //!     | kind 4 | group | cutoff |                   offsets that expired: none committed after the cutoff
 //!     | kind 5 | group | generation |               as kind 2, and the generation awaits its leader's assignment
 //!
-//! Kind 5 is written from feature level 2 on. Kafka's group record has no field for it, and the record that a tool reads
-//! is to be Kafka's, byte for byte.
-//! Invariant: what is encoded decodes equal; anything else is refused.
+//! Kind 5 is written from feature level 2 on. Kafka's group record has no field for it, and the record that a tool
+//! reads is to be Kafka's, byte for byte. Invariant: what is encoded decodes equal; anything else is refused.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -21,7 +21,7 @@ pub enum Guard {
     Commit {
         /// The group.
         group: String,
-        /// The generation that the member believes in; below 0 for a consumer without membership.
+        /// The generation that the member has; below 0 for a consumer without membership.
         generation: i32,
         /// The member; empty for a consumer without membership.
         member_id: String,

@@ -1,24 +1,24 @@
 //! Consumer groups: membership (the classic protocol) and committed offsets.
 //!
-//!     Groups (handle) -> one owner task per led partition of __consumer_offsets -> classic::Group::step (pure)
+//!     Groups (handle) -> one PartitionCoordinator task per led partition -> classic::Group::step (pure)
 //!                                                  |  appends records with a guard
 //!                                                  v
 //!     Partitions -> log -> apply on every replica -> GroupStore (pure)
 //!
-//! The store is what is true; the owner task's machines only run ahead of it. An answer that depends on a record is
-//! given once that record is applied; when leadership goes, everything parked is answered NOT_COORDINATOR and the
-//! machines are dropped; when it comes, they are rebuilt from the store.
+//! The store is authoritative; the state machines of the coordinator only run ahead of it. An answer that depends on a
+//! record is given once that record is applied; when leadership goes, everything parked is answered NOT_COORDINATOR and
+//! the machines are dropped; when it comes, they are rebuilt from the store.
 
 mod batch;
 pub mod classic;
+pub mod coordinator_log;
 pub mod error;
 pub mod expiry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod guard;
-pub mod journal;
-mod owner;
-mod partition_journal;
+mod partition_coordinator;
+mod partition_writer;
 pub mod records;
 #[cfg(test)]
 mod records_tests;
@@ -32,11 +32,11 @@ mod wire;
 
 use ottla_storage::env::rt;
 
+pub use coordinator_log::{CoordinatorLog, PartitionClock};
 pub use error::GroupError;
 pub use guard::Guard;
-pub use journal::{Journal, PartitionClock};
-pub use owner::{Commit, DeletedTopic, Described, Listed, NewOffset};
-pub use partition_journal::PartitionJournal;
+pub use partition_coordinator::{Commit, DeletedTopic, Described, Listed, NewOffset};
+pub use partition_writer::PartitionWriter;
 pub use runtime::{GroupSettings, Groups};
 pub use store::GroupStore;
 pub use wire::Malformed;
@@ -53,7 +53,7 @@ pub fn partition_for(group_id: &str, partition_count: i32) -> i32 {
     positive % partition_count.max(1)
 }
 
-/// A member id that nobody has had: what the client calls itself, and 128 random bits.
+/// A new, unique member id: the client's name for itself, and 128 random bits.
 #[must_use]
 pub fn new_member_id(prefix: &str) -> String {
     let bits = (u128::from(rt::random_u64()) << 64) | u128::from(rt::random_u64());

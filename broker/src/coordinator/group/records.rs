@@ -21,7 +21,7 @@ use crate::metadata::FeatureLevel;
 /// First level at which the guard carries [`GroupValue::awaits_assignment`] and the log's record is a v3.
 pub(super) const GUARD_CARRIES_AWAITS_FROM: FeatureLevel = FeatureLevel(2);
 
-/// Far above what Kafka's schema will come to use.
+/// Far above any tag that Kafka's schema will use.
 const AWAITS_ASSIGNMENT_TAG: u32 = 8192;
 
 /// A group's committed position in one partition.
@@ -29,13 +29,13 @@ const AWAITS_ASSIGNMENT_TAG: u32 = 8192;
 pub struct CommittedOffset {
     /// The next offset the group will read.
     pub offset: i64,
-    /// Leader epoch of the last record read, -1 if the client did not say.
+    /// Leader epoch of the last record read, -1 if the client sent none.
     pub leader_epoch: i32,
-    /// What the client wished to keep beside it.
+    /// The client's metadata for it.
     pub metadata: Box<str>,
     /// When it was committed, on the coordinator's clock.
     pub commit_time_ms: i64,
-    /// Explicit end of its life (OffsetCommit v2-v4 only).
+    /// Explicit expiry time (OffsetCommit v2-v4 only).
     pub expire_time_ms: Option<i64>,
     /// The topic's id when it was committed; zero if it was not known.
     pub topic_id: Uuid,
@@ -52,13 +52,13 @@ pub struct GroupValue {
     pub protocol: Option<String>,
     /// Member id of the leader; none while it is empty.
     pub leader: Option<String>,
-    /// When the group came into its state; -1 if unknown.
+    /// When the group entered its state; -1 if unknown.
     pub state_time_ms: i64,
     /// Its members.
     pub members: Vec<MemberValue>,
     /// The generation has begun and its leader has not assigned yet. Kafka writes no record then. Ottla's is a v3 as
-    /// Kafka writes it, and the guard beside it carries this flag; a checkpoint, which has no guards, and clusters below
-    /// feature level 2 have it in a v4 with a tagged field of Ottla's own, which not every tool can read.
+    /// Kafka writes it, and the guard beside it carries this flag; a checkpoint, which has no guards, and clusters
+    /// below feature level 2 have it in a v4 with a tagged field of Ottla's own, which not every tool can read.
     pub awaits_assignment: bool,
 }
 
@@ -71,7 +71,7 @@ pub struct MemberValue {
     pub instance_id: Option<String>,
     /// The client's name for itself.
     pub client_id: String,
-    /// Where it connected from.
+    /// The host from which it connected.
     pub client_host: String,
     /// How long it may take to rejoin.
     pub rebalance_timeout_ms: i32,
@@ -79,7 +79,7 @@ pub struct MemberValue {
     pub session_timeout_ms: i32,
     /// Its metadata for the protocol that was chosen.
     pub subscription: Bytes,
-    /// What the leader gave it.
+    /// The assignment from the leader.
     pub assignment: Bytes,
 }
 

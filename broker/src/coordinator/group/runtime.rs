@@ -1,5 +1,5 @@
-//! [`Groups`]: what handlers call. Finds the owner of a group's partition, starts owners where this node leads, and
-//! waits for what they answer.
+//! [`Groups`]: what handlers call. Finds the coordinator of a group's partition, starts coordinators where this node
+//! leads, and waits for their answers.
 //!
 //! May not know: wire versions, Raft, how a group decides.
 
@@ -10,26 +10,29 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ottla_protocol::ids::LeaderEpoch;
-use ottla_storage::env::critical::Owner as Supervisor;
+use ottla_storage::env::critical::Owner;
 use ottla_storage::env::rt;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::classic::{Assigned, Join, JoinAnswer, Leaving, Left, MemberRef, Settings, Sync};
+use super::coordinator_log::{CoordinatorLog, partition_refusal};
 use super::error::GroupError;
-use super::journal::{Journal, partition_refusal};
-use super::owner::{Begun, Command, Commit, DeletedTopic, Described, Listed, Owner, OwnerSettings, wait_for_all};
+use super::partition_coordinator::{
+    Command, Commit, CoordinatorSettings, DeletedTopic, Described, Listed, PartitionCoordinator, PendingAppends,
+    wait_for_all,
+};
 use super::partition_for;
-use super::partition_journal::PartitionJournal;
+use super::partition_writer::PartitionWriter;
 use super::store::{GroupStore, Offsets};
 use crate::config::Config;
 use crate::metadata::MetadataHandle;
 use crate::partition::Partitions;
 
-/// New members know no id and cannot heartbeat; Kafka gives their joins as long.
+/// New members have no id yet and cannot heartbeat; Kafka gives their joins as long.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60_000;
 
-/// An owner serves other requests between so many descriptions of its groups.
+/// A coordinator serves other requests between so many descriptions of its groups.
 const DESCRIBED_AT_ONCE_MAX: usize = 100;
 
 /// Bounds and times of the coordinator, from the configuration.
@@ -69,12 +72,12 @@ impl From<&Config> for GroupSettings {
     }
 }
 
-/// An owner that panics as soon as it starts is not started again and again without a pause.
+/// The pause before a coordinator that has panicked is started again, since it may panic as soon as it starts.
 const REVIVE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The owner of a partition's groups in one epoch.
+/// The running coordinator of a partition's groups in one epoch.
 #[derive(Debug)]
-struct Owned {
+struct Running {
     epoch: LeaderEpoch,
     commands: mpsc::Sender<Command>,
 }
@@ -82,10 +85,10 @@ struct Owned {
 #[derive(Debug)]
 struct Shared {
     settings: GroupSettings,
-    journal: Arc<dyn Journal>,
-    owners: RwLock<BTreeMap<i32, Owned>>,
+    log: Arc<dyn CoordinatorLog>,
+    coordinators: RwLock<BTreeMap<i32, Running>>,
     stopped: AtomicBool,
-    /// An owner has panicked.
+    /// Notified when a coordinator has panicked.
     revive: Arc<Notify>,
 }
 
@@ -94,12 +97,12 @@ struct Shared {
 pub struct Groups(Arc<Shared>);
 
 impl Groups {
-    /// Starts coordinating whatever this node leads.
+    /// Starts coordinating the groups of all partitions that this node leads.
     #[must_use]
-    pub fn new(settings: GroupSettings, journal: Arc<dyn Journal>) -> Self {
-        let (owners, stopped, revive) = Default::default();
-        let shared = Arc::new(Shared { settings, journal, owners, stopped, revive });
-        rt::spawn_critical("coordinator", Supervisor::process(), watch_leadership(Arc::downgrade(&shared)));
+    pub fn new(settings: GroupSettings, log: Arc<dyn CoordinatorLog>) -> Self {
+        let (coordinators, stopped, revive) = Default::default();
+        let shared = Arc::new(Shared { settings, log, coordinators, stopped, revive });
+        rt::spawn_critical("coordinator", Owner::process(), watch_leadership(Arc::downgrade(&shared)));
         Self(shared)
     }
 
@@ -107,60 +110,61 @@ impl Groups {
     #[must_use]
     pub fn start(metadata: MetadataHandle, partitions: Partitions) -> Self {
         let settings = GroupSettings::from(&*metadata.config());
-        Self::new(settings, PartitionJournal::start(Arc::new(metadata), partitions))
+        Self::new(settings, PartitionWriter::start(Arc::new(metadata), partitions))
     }
 
     /// The partition of `__consumer_offsets` that keeps this group; its leader is the group's coordinator.
     #[must_use]
     pub fn coordinator_partition(&self, group: &str) -> i32 {
-        partition_for(group, self.0.journal.partition_count())
+        partition_for(group, self.0.log.partition_count())
     }
 
     /// Creates `__consumer_offsets` unless it exists.
     pub async fn ensure_offsets_topic(&self) -> Result<(), GroupError> {
-        self.0.journal.ensure_topic().await
+        self.0.log.ensure_topic().await
     }
 
-    /// Hands everything over: parked requests are answered NOT_COORDINATOR, owners end.
+    /// Stops coordinating: parked requests are answered NOT_COORDINATOR, coordinators end.
     pub fn stop(&self) {
-        let mut owners = self.0.owners.write();
+        let mut coordinators = self.0.coordinators.write();
         self.0.stopped.store(true, Ordering::Relaxed);
-        owners.clear();
+        coordinators.clear();
     }
 
-    /// The owner of a partition's groups, started if this node has just begun to lead it. A partition that is about
-    /// to be adopted here is waited for: its first client has just made it come about.
-    async fn owner(&self, partition: i32) -> Result<mpsc::Sender<Command>, GroupError> {
-        if let Some(owner) = self.0.owner_of(partition) {
-            return Ok(owner);
+    /// The coordinator of a partition's groups, started if this node has just begun to lead it. Waits for a partition
+    /// that is about to be adopted here: the request of its first client has just created it.
+    async fn coordinator(&self, partition: i32) -> Result<mpsc::Sender<Command>, GroupError> {
+        if let Some(coordinator) = self.0.coordinator_of(partition) {
+            return Ok(coordinator);
         }
-        self.0.journal.wait_until_led(partition).await.map_err(|error| partition_refusal(&error))?;
-        self.0.owner_of(partition).ok_or(GroupError::NotCoordinator)
+        self.0.log.wait_until_led(partition).await.map_err(|error| partition_refusal(&error))?;
+        self.0.coordinator_of(partition).ok_or(GroupError::NotCoordinator)
     }
 
-    async fn ask<T>(
+    async fn send<T>(
         &self,
         group: &str,
         command: impl FnOnce(Arc<str>, oneshot::Sender<T>) -> Command,
     ) -> Result<T, GroupError> {
-        self.ask_owner(self.coordinator_partition(group), |asker| command(Arc::from(group), asker)).await
+        self.send_to_partition(self.coordinator_partition(group), |reply| command(Arc::from(group), reply)).await
     }
 
-    async fn ask_owner<T>(
+    async fn send_to_partition<T>(
         &self,
         partition: i32,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, GroupError> {
-        let (asker, answer) = oneshot::channel();
-        // The sender goes as soon as it has sent: an owner ends when no sender is left, whatever requests are parked.
-        self.owner(partition).await?.send(command(asker)).await.map_err(|_| GroupError::NotCoordinator)?;
-        // An owner that ends drops what it did not answer.
+        let (reply, answer) = oneshot::channel();
+        // The sender is dropped as soon as it has sent: a coordinator ends when no sender is left, even with requests
+        // parked.
+        self.coordinator(partition).await?.send(command(reply)).await.map_err(|_| GroupError::NotCoordinator)?;
+        // A coordinator that ends drops what it did not answer.
         answer.await.map_err(|_| GroupError::NotCoordinator)
     }
 
-    /// Waits for what an owner has begun, as long as a commit may take.
-    async fn finish<T>(&self, begun: Begun<T>) -> Result<T, GroupError> {
-        let (value, appends) = begun?;
+    /// Waits for the appends of a coordinator, for as long as a commit may take.
+    async fn finish<T>(&self, pending: PendingAppends<T>) -> Result<T, GroupError> {
+        let (value, appends) = pending?;
         match rt::timeout(self.0.settings.commit_timeout, wait_for_all(appends)).await {
             Ok(outcome) => outcome.map(|()| value),
             Err(rt::Elapsed) => Err(GroupError::CoordinatorNotAvailable),
@@ -179,26 +183,26 @@ impl Groups {
         if !bounds.contains(&i64::from(join.session_timeout_ms)) {
             return refused(GroupError::InvalidSessionTimeout);
         }
-        self.ask(group, |group, asker| Command::Join(group, join, asker)).await.unwrap_or_else(refused)
+        self.send(group, |group, reply| Command::Join(group, join, reply)).await.unwrap_or_else(refused)
     }
 
     /// SyncGroup; waits for the leader's assignment.
     pub async fn sync(&self, group: &str, sync: Sync) -> Result<Assigned, GroupError> {
         not_empty(group)?;
-        self.ask(group, |group, asker| Command::Sync(group, sync, asker)).await?
+        self.send(group, |group, reply| Command::Sync(group, sync, reply)).await?
     }
 
     /// Heartbeat.
     pub async fn heartbeat(&self, group: &str, who: MemberRef) -> Result<(), GroupError> {
         not_empty(group)?;
-        self.ask(group, |group, asker| Command::Heartbeat(group, who, asker)).await?
+        self.send(group, |group, reply| Command::Heartbeat(group, who, reply)).await?
     }
 
-    /// LeaveGroup. A group that nobody is a member of answers for each that it does not know it.
+    /// LeaveGroup. In a group without members each of them is answered UNKNOWN_MEMBER_ID.
     pub async fn leave(&self, group: &str, members: Vec<Leaving>) -> Result<Vec<Left>, GroupError> {
         not_empty(group)?;
         let named: Vec<_> = members.iter().map(|m| (m.member_id.clone(), m.instance_id.clone())).collect();
-        let outcome = self.ask(group, |group, asker| Command::Leave(group, members, asker)).await?;
+        let outcome = self.send(group, |group, reply| Command::Leave(group, members, reply)).await?;
         match outcome {
             Err(GroupError::UnknownMemberId) => {
                 let unknown = |(member_id, instance_id)| Left {
@@ -217,8 +221,8 @@ impl Groups {
         let max = self.0.settings.metadata_bytes_max;
         let fits: Vec<bool> = commit.offsets.iter().map(|offset| offset.metadata.len() <= max).collect();
         commit.offsets.retain(|offset| offset.metadata.len() <= max);
-        let outcome = match self.ask(group, |group, asker| Command::Commit(group, commit, asker)).await {
-            Ok(begun) => self.finish(begun).await,
+        let outcome = match self.send(group, |group, reply| Command::Commit(group, commit, reply)).await {
+            Ok(pending) => self.finish(pending).await,
             Err(error) => Err(error),
         };
         let of_one = |fits: bool| match outcome {
@@ -228,8 +232,8 @@ impl Groups {
         fits.into_iter().map(of_one).collect()
     }
 
-    /// OffsetFetch: for each group, by its place among `groups`, what `read` takes from its offsets; none if there is no
-    /// such group. A partition has one read index, however many of its groups are asked for.
+    /// OffsetFetch: for each group, by its place among `groups`, what `read` takes from its offsets; none if there is
+    /// no such group. A partition has one read index, however many of its groups are requested.
     pub async fn fetch<T>(
         &self,
         groups: &[&str],
@@ -253,19 +257,19 @@ impl Groups {
 
     /// A partition's store after a read index; only the coordinator of its groups answers.
     async fn current_store(&self, partition: i32) -> Result<Arc<Mutex<GroupStore>>, GroupError> {
-        self.owner(partition).await?;
-        self.0.journal.read_index(partition).await.map_err(|error| partition_refusal(&error))?;
-        self.0.journal.store(partition).ok_or(GroupError::NotCoordinator)
+        self.coordinator(partition).await?;
+        self.0.log.read_index(partition).await.map_err(|error| partition_refusal(&error))?;
+        self.0.log.store(partition).ok_or(GroupError::NotCoordinator)
     }
 
     /// DescribeGroups: for each group in order what it is; none if there is no such group.
     pub async fn describe(&self, groups: &[&str]) -> Vec<Result<Option<Described>, GroupError>> {
         let partitions: Vec<i32> = groups.iter().map(|group| self.coordinator_partition(group)).collect();
-        let mut asked: BTreeMap<i32, Vec<Arc<str>>> = BTreeMap::new();
+        let mut by_partition: BTreeMap<i32, Vec<Arc<str>>> = BTreeMap::new();
         for (group, partition) in groups.iter().zip(&partitions) {
-            asked.entry(*partition).or_default().push(Arc::from(*group));
+            by_partition.entry(*partition).or_default().push(Arc::from(*group));
         }
-        let each = asked.into_iter().map(|(partition, groups)| async move {
+        let each = by_partition.into_iter().map(|(partition, groups)| async move {
             let outcome = self.describe_in(partition, &groups).await;
             (partition, outcome.map(Vec::into_iter))
         });
@@ -282,25 +286,25 @@ impl Groups {
         self.current_store(partition).await?;
         let mut described = Vec::with_capacity(groups.len());
         for some in groups.chunks(DESCRIBED_AT_ONCE_MAX) {
-            described.extend(self.ask_owner(partition, |asker| Command::Describe(some.to_vec(), asker)).await?);
+            described.extend(self.send_to_partition(partition, |reply| Command::Describe(some.to_vec(), reply)).await?);
         }
         Ok(described)
     }
 
     /// ListGroups: all groups that this node coordinates.
     pub async fn list(&self) -> Vec<Listed> {
-        let led = (0..self.0.journal.partition_count()).filter(|partition| self.0.owner_of(*partition).is_some());
-        // An owner that ends meanwhile has no groups to list here.
-        let each =
-            led.map(|partition| async move { self.ask_owner(partition, Command::List).await.unwrap_or_default() });
+        let led = (0..self.0.log.partition_count()).filter(|partition| self.0.coordinator_of(*partition).is_some());
+        // A coordinator that ends meanwhile has no groups to list here.
+        let each = led
+            .map(|partition| async move { self.send_to_partition(partition, Command::List).await.unwrap_or_default() });
         join_all(each).await.concat()
     }
 
     /// DeleteGroups, one group.
     pub async fn delete(&self, group: &str) -> Result<(), GroupError> {
         self.current_store(self.coordinator_partition(group)).await?;
-        let begun = self.ask(group, Command::Delete).await?;
-        self.finish(begun).await
+        let pending = self.send(group, Command::Delete).await?;
+        self.finish(pending).await
     }
 
     /// OffsetDelete: for each topic whether its offsets are gone.
@@ -310,26 +314,26 @@ impl Groups {
         topics: Vec<(Arc<str>, Vec<i32>)>,
     ) -> Result<Vec<DeletedTopic>, GroupError> {
         self.current_store(self.coordinator_partition(group)).await?;
-        let begun = self.ask(group, |group, asker| Command::DeleteOffsets(group, topics, asker)).await?;
-        self.finish(begun).await
+        let pending = self.send(group, |group, reply| Command::DeleteOffsets(group, topics, reply)).await?;
+        self.finish(pending).await
     }
 
     /// The replicated groups of a partition of `__consumer_offsets`; none where this node has no replica of it.
     #[must_use]
     pub fn replicated(&self, partition: i32) -> Option<Arc<Mutex<GroupStore>>> {
-        self.0.journal.store(partition)
+        self.0.log.store(partition)
     }
 
     /// True if this node coordinates the groups of the partition.
     #[must_use]
     pub fn leads(&self, partition: i32) -> bool {
-        self.0.journal.leader_epoch(partition).is_some()
+        self.0.log.leader_epoch(partition).is_some()
     }
 
     /// The time by which commits of the partition are stamped; the node's own where it does not coordinate them.
     #[must_use]
     pub fn clock_ms(&self, partition: i32) -> i64 {
-        self.0.journal.clock(partition).map_or_else(rt::wall_clock_ms, |clock| clock.now_ms)
+        self.0.log.clock(partition).map_or_else(rt::wall_clock_ms, |clock| clock.now_ms)
     }
 }
 
@@ -338,46 +342,46 @@ fn not_empty(group: &str) -> Result<(), GroupError> {
 }
 
 impl Shared {
-    fn owner_of(&self, partition: i32) -> Option<mpsc::Sender<Command>> {
-        let epoch = self.journal.leader_epoch(partition)?;
-        let usable = |owned: &&Owned| owned.epoch == epoch && !owned.commands.is_closed();
-        if let Some(owned) = self.owners.read().get(&partition).filter(usable) {
-            return Some(owned.commands.clone());
+    fn coordinator_of(&self, partition: i32) -> Option<mpsc::Sender<Command>> {
+        let epoch = self.log.leader_epoch(partition)?;
+        let usable = |running: &&Running| running.epoch == epoch && !running.commands.is_closed();
+        if let Some(running) = self.coordinators.read().get(&partition).filter(usable) {
+            return Some(running.commands.clone());
         }
-        let mut owners = self.owners.write();
-        if let Some(owned) = owners.get(&partition).filter(usable) {
-            return Some(owned.commands.clone());
+        let mut coordinators = self.coordinators.write();
+        if let Some(running) = coordinators.get(&partition).filter(usable) {
+            return Some(running.commands.clone());
         }
         if self.stopped.load(Ordering::Relaxed) {
             return None;
         }
-        let store = self.journal.store(partition)?;
-        let settings = OwnerSettings {
+        let store = self.log.store(partition)?;
+        let settings = CoordinatorSettings {
             group: Settings {
                 initial_rebalance_delay_ms: self.settings.initial_rebalance_delay_ms,
                 new_member_join_timeout_ms: NEW_MEMBER_JOIN_TIMEOUT_MS,
                 members_max: self.settings.members_max,
             },
             retention_ms: self.settings.retention_ms,
-            sweep_interval_ms: self.settings.retention_check_interval_ms,
+            expiration_interval_ms: self.settings.retention_check_interval_ms,
         };
         let revive = self.revive.clone();
-        let supervisor = Supervisor::new(move |_| revive.notify_one());
-        let commands = Owner::start(partition, epoch, settings, self.journal.clone(), store, supervisor);
-        owners.insert(partition, Owned { epoch, commands: commands.clone() });
+        let task_owner = Owner::new(move |_| revive.notify_one());
+        let commands = PartitionCoordinator::start(partition, epoch, settings, self.log.clone(), store, task_owner);
+        coordinators.insert(partition, Running { epoch, commands: commands.clone() });
         Some(commands)
     }
 }
 
-/// Starts an owner wherever leadership comes, so that silent members are noticed though nobody asks; and once more
-/// where one has panicked. What it keeps is in the log: ending the replica would only hand the same groups to the next
-/// coordinator.
+/// Starts a coordinator wherever this node becomes leader, so that silent members are noticed though no request comes;
+/// and once more where one has panicked. What a coordinator keeps is in the log: ending the replica would only give the
+/// same groups to the next coordinator.
 async fn watch_leadership(shared: Weak<Shared>) {
-    let parts = shared.upgrade().map(|shared| (shared.journal.leadership_changes(), shared.revive.clone()));
+    let parts = shared.upgrade().map(|shared| (shared.log.leadership_changes(), shared.revive.clone()));
     let Some((mut changes, revive)) = parts else { return };
     while let Some(shared) = shared.upgrade() {
-        for partition in 0..shared.journal.partition_count() {
-            shared.owner_of(partition);
+        for partition in 0..shared.log.partition_count() {
+            shared.coordinator_of(partition);
         }
         drop(shared);
         tokio::select! {

@@ -1,10 +1,11 @@
-//! The groups of one partition of `__consumer_offsets`, as its committed records made them. Pure, on every replica.
+//! The group store: the groups of one partition of `__consumer_offsets` from its committed records. Pure, on every
+//! replica.
 //!
-//! The shard's state machine asks [`GroupStore::judge_commit`] before it accepts a batch, calls
+//! The shard's state machine calls [`GroupStore::judge_commit`] before it accepts a batch, calls
 //! [`GroupStore::apply_batch`] with what it accepted, and takes [`GroupStore::changes`] into its checkpoint, whose keys
 //! and values are Kafka's own records; [`GroupStore::restore`] reads them back. May not know: clocks, configuration,
-//! who leads. Invariant: equal accepted batches make equal stores (I6); a group's generation never falls while the
-//! group exists (I4); memory follows the number of live keys, not of commits.
+//! which replica leads. Invariant: equal accepted batches make equal stores (I6); a group's generation never falls
+//! while the group exists (I4); memory follows the number of live keys, not of commits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::batch;
 use super::guard::Guard;
 use super::records::{self, CommittedOffset, GroupValue, Record};
 
-/// Kafka's codes for what a group refuses at apply.
+/// Kafka's codes for refusals at apply.
 pub mod refusal {
     /// ILLEGAL_GENERATION: the commit is of another generation than the group's.
     pub const ILLEGAL_GENERATION: i16 = 22;
@@ -44,7 +45,7 @@ pub struct StoredGroup {
 }
 
 impl StoredGroup {
-    /// True while the last written membership names no member.
+    /// True if the last written membership has no members.
     #[must_use]
     pub fn has_no_members(&self) -> bool {
         self.membership.as_ref().is_none_or(|value| value.members.is_empty())
@@ -70,7 +71,7 @@ impl GroupStore {
         Self::default()
     }
 
-    /// Says whether a batch may be applied to the state as it is: the code to refuse it with, else nothing.
+    /// Judges whether a batch may be applied to the state as it is; the error is the code of the refusal.
     pub fn judge_commit(&self, guard: Option<&Bytes>, batch: &Bytes) -> Result<(), i16> {
         let Some(guard) = guard else { return Ok(()) };
         match Guard::decode(guard).map_err(|_| refusal::INVALID_RECORD)? {
@@ -88,7 +89,7 @@ impl GroupStore {
         }
     }
 
-    /// A zombie's commit is refused here even if a deposed leader let it through.
+    /// The commit of a zombie is refused here even if a deposed leader accepted it.
     fn judge_offsets(&self, group: &str, generation: i32, member_id: &str) -> Result<(), i16> {
         let membership = self.membership(group).filter(|value| !value.members.is_empty());
         match membership {
@@ -101,7 +102,7 @@ impl GroupStore {
         }
     }
 
-    /// The leader chose from applied state; a commit that was under way then must win.
+    /// The leader chose the expired offsets from applied state; a commit that was pending then must survive.
     fn judge_expiry(&self, group: &str, cutoff_ms: i64, batch: &Bytes) -> Result<(), i16> {
         if mutants::is_on(Bug::ExpiryRemovesNewerCommit) {
             return Ok(());
@@ -264,7 +265,7 @@ impl GroupStore {
         }
     }
 
-    /// Puts back one record of a checkpoint.
+    /// Restores one record of a checkpoint.
     pub fn restore(&mut self, key: Bytes, value: Bytes) {
         self.dirty_free(|store| store.apply_record(key, Some(value), false));
     }

@@ -1,4 +1,4 @@
-//! Reading and writing the primitive types of Kafka's schema, as its internal records use them.
+//! Codec of the primitive types of Kafka's schema, as its internal records use them.
 //!
 //! A [`Reader`] never reads past its input and never allocates more than its input is long. May not know what the
 //! fields mean.
@@ -6,7 +6,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
-/// The bytes are not what the schema says.
+/// The bytes do not follow the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed coordinator record: {0}")]
 pub struct Malformed(pub &'static str);
@@ -128,7 +128,8 @@ pub(super) fn put_nullable_string(out: &mut BytesMut, text: Option<&str>) {
     match text {
         None => out.put_i16(-1),
         Some(text) => {
-            // Kafka's own limit; a longer text cannot come off the wire. Cut at a character, never in the middle of one.
+            // Kafka's own limit; a longer text cannot come off the wire. Cut at a character, never in the middle of
+            // one.
             let mut end = text.len().min(i16::MAX as usize);
             while !text.is_char_boundary(end) {
                 end -= 1;

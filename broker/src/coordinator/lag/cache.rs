@@ -1,5 +1,5 @@
-//! What is known of the groups of one partition of `__consumer_offsets`: what they have committed, and what the leaders
-//! of the partitions said of it. Pure.
+//! The lag cache of one partition of `__consumer_offsets`: what its groups have committed, and the ends that the
+//! leaders of the partitions answered. Pure.
 //!
 //! A committed offset and the ends that it was measured against are replaced together, so that a lag is never one of an
 //! offset and an end of different moments. May not know: nodes, requests.
@@ -62,14 +62,14 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// What retention has removed cannot be read any more: the group resumes at the log start.
+    /// Records that retention has removed cannot be read any more: the group resumes at the log start.
     pub(super) fn lag(&self) -> i64 {
         (self.high_watermark - self.committed.max(self.log_start)).max(0)
     }
 }
 
 impl CachedStore {
-    /// Takes over what the groups have committed.
+    /// Updates the cache with what the groups have committed.
     pub(super) fn merge(&mut self, store: &GroupStore) {
         let sum = store.checksum();
         if self.seen == Some(sum) {
@@ -124,7 +124,7 @@ impl CachedPartition {
         self.topic_id.is_nil() || self.topic_id == topic
     }
 
-    /// What the leader said last of the partition of this topic.
+    /// The last ends from the leader of the partition.
     pub(super) fn measured(&self, topic: Uuid) -> Option<&Measured> {
         self.measured.as_ref().filter(|measured| measured.topic == topic)
     }
@@ -135,7 +135,7 @@ impl CachedPartition {
         self.measured.is_some() || self.was_tried
     }
 
-    /// The leader of the partition is not known, or does not answer.
+    /// Records that the leader of the partition is not known, or does not answer.
     pub(super) fn give_up(&mut self) {
         self.was_tried = true;
     }
@@ -145,7 +145,7 @@ impl CachedPartition {
         self.measured(topic).filter(|measured| measured.committed == self.committed)
     }
 
-    /// What to ask the leader.
+    /// The position to send to the leader.
     pub(super) fn question(&self, topic: Uuid, index: i32) -> CommittedPosition {
         let current = self.current(topic);
         let log_start = current.map_or(0, |measured| measured.log_start);
@@ -157,7 +157,7 @@ impl CachedPartition {
         }
     }
 
-    /// Takes what the leader answered about `committed`, both as of `at` or later; `now_ms` is the coordinator's time.
+    /// Records the leader's answer about `committed`, both as of `at` or later; `now_ms` is the coordinator's time.
     pub(super) fn file(&mut self, topic: Uuid, committed: i64, answer: &EndsAnswer, at: rt::Instant, now_ms: i64) {
         if committed != self.committed {
             return;

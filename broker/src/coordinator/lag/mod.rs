@@ -1,10 +1,10 @@
-//! How far consumer groups are behind, whole and from any node, and their status.
+//! Consumer lag of all groups of the cluster, from any node, and their status.
 //!
 //!     stores of __consumer_offsets --(sampler, every second)--> cache <-- ends of partitions, from their leaders
 //!                                                                |
 //!     any node --(request)--> the groups' coordinator ---------> report
 //!
-//! - [`Lags`] is the handle: the groups that this node coordinates, or those of the cluster, asked of their
+//! - [`Lags`] is the handle: the groups that this node coordinates, or those of the cluster, queried from their
 //!   coordinators.
 //! - `sampler` keeps the cache of every partition of `__consumer_offsets` that has a replica here: a follower samples
 //!   too, only more rarely, so that a new coordinator has values, and the window of commits behind the status, from its
@@ -38,9 +38,9 @@ use crate::metadata::MetadataImage;
 use crate::partition::Partitions;
 use crate::shard::GroupsService;
 
-/// An answer to another node ends after the partition with which it has become so large; the rest is asked for again.
+/// An answer to another node ends after the partition with which it exceeds this; the rest needs a further request.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// About what a partition of a group takes in an answer.
+/// The approximate size of a group's partition in an answer.
 const PARTITION_BYTES: usize = 48;
 
 /// The lag of consumer groups; cheap to clone.
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Lags {
 }
 
 impl Lags {
-    /// Over the groups and partitions of this node; nothing is sampled before [`Self::start`].
+    /// Lags of the groups and partitions of this node; nothing is sampled before [`Self::start`].
     #[must_use]
     pub fn new(groups: Groups, partitions: Partitions) -> Self {
         Self(Arc::new(Inner { groups, partitions, stores: RwLock::default() }))
@@ -87,25 +87,25 @@ impl Lags {
         Report { groups: sorted(answered.into_iter().flat_map(|(_, groups)| groups)), missing: Vec::new() }
     }
 
-    /// The groups of the whole cluster, asked of their coordinators; where none answers, of a replica of the partition
+    /// The groups of the whole cluster, from their coordinators; where none answers, from a replica of the partition
     /// that keeps them: during an election its values are only older.
     pub(crate) async fn cluster(&self, filter: &Filter) -> Report {
         let mut missing: BTreeSet<i32> = self.0.kept(filter).into_iter().collect();
         let mut groups = Vec::new();
         let own = self.0.partitions.node();
         for any_replica in [false, true] {
-            let mut asked = BTreeSet::new();
-            // A node that answers for nothing that is missing is not asked again.
+            let mut queried = BTreeSet::new();
+            // A node that answered for none of the missing partitions gets no further request.
             while !missing.is_empty() {
-                let places = self.0.places(&missing, any_replica, &asked);
-                if places.is_empty() {
+                let targets = self.0.targets(&missing, any_replica, &queried);
+                if targets.is_empty() {
                     break;
                 }
-                let asks = places.into_iter().map(|(node, partitions)| {
+                let queries = targets.into_iter().map(|(node, partitions)| {
                     let request = Request { filter: filter.clone(), any_replica, partitions };
                     async move { (node, self.ask(node, own, request).await) }
                 });
-                for (node, answered) in join_all(asks).await {
+                for (node, answered) in join_all(queries).await {
                     let before = missing.len();
                     for (partition, found) in answered {
                         if missing.remove(&partition) {
@@ -113,7 +113,7 @@ impl Lags {
                         }
                     }
                     if missing.len() == before {
-                        asked.insert(node);
+                        queried.insert(node);
                     }
                 }
             }
@@ -144,7 +144,7 @@ fn answer(inner: &Weak<Inner>, request: &Bytes) -> Option<Bytes> {
 }
 
 impl Inner {
-    /// The partitions of `__consumer_offsets` that may keep what is asked for.
+    /// The partitions of `__consumer_offsets` that may keep the requested groups.
     fn kept(&self, filter: &Filter) -> Vec<i32> {
         let image = self.partitions.image();
         let Some(topic) = image.topic(OFFSETS_TOPIC) else { return Vec::new() };
@@ -154,18 +154,18 @@ impl Inner {
         }
     }
 
-    /// The node to ask for each of these partitions: its leader, or with `any_replica` one of its replicas, this node
+    /// The node to query for each of these partitions: its leader, or with `any_replica` one of its replicas, this node
     /// first.
-    fn places(
+    fn targets(
         &self,
         wanted: &BTreeSet<i32>,
         any_replica: bool,
-        asked: &BTreeSet<NodeId>,
+        queried: &BTreeSet<NodeId>,
     ) -> BTreeMap<NodeId, Vec<i32>> {
         let image = self.partitions.image();
         let (own, mut leaders) = (self.partitions.node(), self.partitions.leaders());
-        let mut places: BTreeMap<NodeId, Vec<i32>> = BTreeMap::new();
-        let Some(topic) = image.topic(OFFSETS_TOPIC) else { return places };
+        let mut targets: BTreeMap<NodeId, Vec<i32>> = BTreeMap::new();
+        let Some(topic) = image.topic(OFFSETS_TOPIC) else { return targets };
         for partition in wanted {
             let leader = leaders.of(topic, *partition);
             let mut replicas: Vec<NodeId> = match any_replica {
@@ -173,14 +173,14 @@ impl Inner {
                 false => leader.node.into_iter().collect(),
             };
             replicas.sort_by_key(|node| *node != own);
-            if let Some(node) = replicas.into_iter().find(|node| !asked.contains(node)) {
-                places.entry(node).or_default().push(*partition);
+            if let Some(node) = replicas.into_iter().find(|node| !queried.contains(node)) {
+                targets.entry(node).or_default().push(*partition);
             }
         }
-        places
+        targets
     }
 
-    /// The groups of the partitions that are asked for, as far as this node has them.
+    /// The groups of the requested partitions, as far as this node has them.
     fn answer(&self, request: &Request, bytes_max: usize) -> Vec<(i32, Vec<GroupLag>)> {
         let image = self.partitions.image();
         let (mut answer, mut bytes) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! The lag of groups as pages show it, which groups are asked for, and both as bytes between nodes.
+//! The lag report that pages show, the filter of a request, and both as bytes between nodes.
 //!
 //!  request: | version u8 | group, topic, exact group: optional string | any replica u8 |
 //!           | list: partition of __consumer_offsets varint |
@@ -7,7 +7,7 @@
 //!  topic:   | name | list: partition varint, committed i64, status u8, commits in the window u8, measured u8 (0: end),
 //!                          end i64, lag i64, age ms i64, behind ms i64, -1 if unknown |
 //!
-//! Reading never panics. May not know: where the numbers come from.
+//! Decoding never panics. May not know: where the numbers come from.
 
 use bytes::Bytes;
 use ottla_protocol::ids::NodeId;
@@ -18,7 +18,7 @@ use crate::config::NameFilter;
 
 const VERSION: u8 = 1;
 
-/// Which groups and topics are asked for; all of them where there is no filter.
+/// The groups and topics of a request; all of them where there is no filter.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     pub(crate) group: Option<NameFilter>,
@@ -27,14 +27,14 @@ pub(crate) struct Filter {
     pub(crate) exact: Option<String>,
 }
 
-/// A group and how far it is behind.
+/// A group and its lag.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct GroupLag {
     pub(crate) name: String,
     pub(crate) protocol_type: String,
     pub(crate) generation: i32,
     pub(crate) members: usize,
-    /// The node that coordinates it; none where a replica of its partition was asked because no coordinator answers.
+    /// The node that coordinates it; none if a replica of its partition answered because no coordinator does.
     pub(crate) coordinator: Option<NodeId>,
     pub(crate) topics: Vec<TopicLag>,
 }
@@ -58,20 +58,19 @@ pub(crate) struct PartitionLag {
     pub(crate) measured: Option<MeasuredLag>,
 }
 
-/// What is known of a partition of which the leader has answered.
+/// The lag in a partition whose leader has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MeasuredLag {
     /// The high watermark.
     pub(crate) end: i64,
     pub(crate) lag: i64,
-    /// How old this is.
+    /// The age of these values.
     pub(crate) age_ms: i64,
     /// Age of the first record that is not committed, 0 when there is none.
     pub(crate) behind_ms: Option<i64>,
 }
 
-/// The groups that were asked for, by name, and the partitions of `__consumer_offsets` for which no replica has
-/// answered.
+/// The requested groups, by name, and the partitions of `__consumer_offsets` for which no replica has answered.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Report {
     pub(crate) groups: Vec<GroupLag>,
@@ -87,7 +86,7 @@ impl GroupLag {
         Status::of_group(self.partitions().map(|partition| partition.status))
     }
 
-    /// Age of the oldest knowledge about its partitions, 0 without any.
+    /// Age of the oldest values of its partitions, 0 without any.
     pub(crate) fn age_ms(&self) -> i64 {
         self.partitions().filter_map(|partition| Some(partition.measured?.age_ms)).max().unwrap_or(0)
     }
@@ -143,13 +142,13 @@ impl Filter {
         self.topic.as_ref().is_none_or(|topic| topic.matches(name))
     }
 
-    /// True if groups without any topic that is asked for are left out.
+    /// True if groups without any of the requested topics are left out.
     pub(super) fn is_by_topic(&self) -> bool {
         self.topic.is_some()
     }
 }
 
-/// What one node asks of another.
+/// A request from one node to another.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) filter: Filter,

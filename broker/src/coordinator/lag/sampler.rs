@@ -1,7 +1,7 @@
-//! Keeps the cache: takes over what groups have committed, and asks the leaders of the partitions for their ends.
+//! The sampler: keeps the cache current with what groups have committed and with the ends from the partitions' leaders.
 //!
-//! A round asks each node that leads something for all that it leads, in batches, the nodes side by side. A leader
-//! answers a byte for a partition of which neither the committed offset nor the high watermark has changed. May not
+//! A round sends each leading node requests for all its partitions, in batches, to the nodes in parallel. A leader
+//! answers one byte for a partition of which neither the committed offset nor the high watermark has changed. May not
 //! know: pages.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use crate::metadata::ShardId;
 use crate::partition::{Access, TopicRef};
 use crate::shard::{CommittedPosition, EndsAnswer, TopicPositions};
 
-/// Between two rounds: a value is hardly older than this.
+/// Between two rounds: values are seldom older than this.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A round that takes long is followed by a pause of so many times its length: sampling takes a tenth of a core at
 /// most.
@@ -34,11 +34,11 @@ const ROUNDS_PER_FOLLOWED: u64 = 5;
 /// Positions in one request, which takes at most 64 bytes for each.
 const BATCH: usize = 2_000;
 
-/// What a follower has applied is hardly older than what its leader said last, and one that hears nothing does not
-/// sample.
+/// A follower samples only if it has heard from its leader within this time: what it has applied is then nearly
+/// current.
 const FOLLOWER_DELAY: Duration = Duration::from_secs(3);
 
-/// A committed offset of which the ends are asked.
+/// A committed offset for which the ends are requested.
 struct Sample {
     group: Arc<Mutex<CachedGroup>>,
     topic_name: Arc<str>,
@@ -48,7 +48,7 @@ struct Sample {
     position: CommittedPosition,
 }
 
-/// When committed offsets were taken over.
+/// When committed offsets were read.
 #[derive(Clone, Copy)]
 struct AsOf {
     at: rt::Instant,
@@ -80,8 +80,8 @@ pub(super) async fn run(inner: Weak<Inner>) {
 }
 
 impl Inner {
-    /// Looks at all groups that this node coordinates; with `followed` also at those of which it only has a replica,
-    /// else of these only at what they have committed for the first time.
+    /// Samples all groups that this node coordinates; with `followed` also those of which it only has a replica, else
+    /// of these only what they have committed for the first time.
     async fn round(self: &Arc<Self>, followed: bool) {
         let inner = self.clone();
         let planned = rt::spawn_blocking(move || inner.plan(followed)).await;
@@ -95,7 +95,7 @@ impl Inner {
         }
     }
 
-    /// Takes over what is committed; what to ask of which node.
+    /// Reads what is committed; returns the positions to send to each node.
     fn plan(&self, followed: bool) -> (Vec<Arc<RwLock<CachedStore>>>, BTreeMap<NodeId, Vec<Sample>>) {
         let (mut stores, mut samples) = (Vec::new(), BTreeMap::new());
         let image = self.partitions.image();
@@ -120,13 +120,13 @@ impl Inner {
         (stores, samples)
     }
 
-    /// True if this node's replica of a partition of `__consumer_offsets` hears of its leader.
+    /// True if this node's replica of a partition of `__consumer_offsets` hears from its leader.
     fn follows(&self, partition: i32) -> bool {
         let found = self.partitions.find_now(TopicRef::Name(OFFSETS_TOPIC), partition);
         found.is_ok_and(|found| found.is_some_and(|found| found.is_readable(Access::AnyReplica)))
     }
 
-    /// What to ask about the groups of one partition of `__consumer_offsets`; unless `all`, only about what is new.
+    /// The positions to request for the groups of one partition of `__consumer_offsets`; unless `all`, only new ones.
     fn collect(
         &self,
         cached: &RwLock<CachedStore>,
@@ -164,7 +164,7 @@ impl Inner {
         }
     }
 
-    /// Asks one node. One that does not answer is left alone until the next round.
+    /// Queries one node. One that does not answer gets no further request until the next round.
     async fn measure(&self, node: NodeId, samples: Vec<Sample>) {
         let mut batches = samples.chunks(BATCH);
         for batch in batches.by_ref() {

@@ -28,17 +28,17 @@ const SILENCE_MS_MIN: i64 = 60_000;
 /// The status of a partition or of a whole group; the numbers are Burrow's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Status {
-    /// It keeps up or catches up.
+    /// The group keeps up or catches up.
     Ok = 1,
-    /// It commits, and falls behind.
+    /// The group commits, and falls behind.
     Warn = 2,
     /// Of a group only: a partition is stopped, stalled or rewound.
     Err = 3,
-    /// It does not commit any more.
+    /// The group does not commit any more.
     Stop = 4,
-    /// It commits the same offset over and over.
+    /// The group commits the same offset again and again.
     Stall = 5,
-    /// It has gone back.
+    /// The group has committed a lower offset.
     Rewind = 6,
 }
 
@@ -70,7 +70,7 @@ impl Status {
     }
 }
 
-/// One commit as it was seen.
+/// One commit as sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sample {
     offset: i64,
@@ -90,7 +90,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Takes what is committed and the lag now; only a commit that was not seen yet makes a sample.
+    /// Records the committed offset and the lag now; only a new commit makes a sample.
     pub(crate) fn observe(&mut self, offset: i64, commit_time_ms: i64, lag: i64, now_ms: i64) {
         if lag == 0 {
             self.caught_up_ms = Some(now_ms);
@@ -117,7 +117,7 @@ impl Window {
         self.samples.push_back(sample);
     }
 
-    /// How many commits it holds, of [`WINDOW_COMMITS`].
+    /// The number of commits in the window, of [`WINDOW_COMMITS`].
     pub(crate) fn commits(&self) -> usize {
         self.samples.len()
     }

@@ -1,4 +1,4 @@
-//! JoinGroup: who may come in, and what a member that comes again changes.
+//! JoinGroup: which members are admitted, and what changes when a member joins again.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::timers::Timer;
 use super::{Answer, Generation, Group, Join, JoinAnswer, JoinedMember, Member, Now, Output, RequestId, State};
 use crate::coordinator::group::error::GroupError;
 
-/// Ids given to clients that have not come back with them; whoever asks for more is told to try again (I10).
+/// Ids given to clients that have not joined with them yet; a further request is answered with a retriable error (I10).
 const PENDING_MAX: usize = 10_000;
 
 fn refuse(out: &mut Vec<Output>, request: RequestId, member_id: &str, error: GroupError) {
@@ -37,7 +37,7 @@ impl Group {
         }
     }
 
-    /// While joining, those who wait are counted: the last to rejoin a group that shrank are turned away.
+    /// During joining the parked joins count: the last to rejoin a group that shrank are refused.
     fn has_room_for(&self, member_id: &str) -> bool {
         let max = self.settings.members_max;
         match self.state {
@@ -98,7 +98,7 @@ impl Group {
         let is_leader = self.leader.as_ref() == Some(&id);
         match self.state {
             State::PreparingRebalance => self.rejoin(now, request, &id, join, out),
-            // It may have missed the answer: tell it again.
+            // The client may have missed the response: it is answered again.
             State::CompletingRebalance if unchanged => self.tell_generation(request, &id, is_leader, false, out),
             // A leader that joins again wants a rebalance, say because a topic grew.
             State::Stable if unchanged && !is_leader => self.tell_generation(request, &id, false, false, out),
@@ -133,7 +133,8 @@ impl Group {
             is_new: true,
         };
         self.members.insert(id.clone(), member);
-        // It knows no id and sends no heartbeat while its join is parked; if it went away, it may join again and again.
+        // A new member has no id and sends no heartbeat while its join is parked; if its client goes away, it may join
+        // again and again.
         let at = now.monotonic_ms.saturating_add(self.settings.new_member_join_timeout_ms);
         self.timers.set(Timer::Session(id), at);
         self.rebalance_or_complete(now, out);
@@ -145,7 +146,7 @@ impl Group {
         self.rebalance_or_complete(now, out);
     }
 
-    /// Takes over what the member says of itself, and parks its join; one that was parked before is answered.
+    /// Updates the member from its join, and parks the join; one that was parked before is answered.
     fn update_member(&mut self, request: RequestId, id: &Arc<str>, join: Join, out: &mut Vec<Output>) {
         let Some(member) = self.members.get_mut(id) else { return };
         member.protocols = join.protocols;
@@ -196,8 +197,8 @@ impl Group {
         }
     }
 
-    /// Nothing changes but the id: no rebalance. Before v9 a leader that came back must not know that it leads, or it
-    /// would assign anew and nobody would ask for it.
+    /// Only the id changes: no rebalance. Before v9 a leader that came back must not learn that it leads, or it would
+    /// send an assignment that no member syncs.
     fn keep_generation(
         &mut self,
         request: RequestId,
@@ -250,7 +251,7 @@ impl Group {
     }
 }
 
-/// A client that names a protocol twice means its first.
+/// If a client names a protocol twice, the first counts.
 fn keep_first_of_each_name(protocols: &mut Vec<(String, Bytes)>) {
     let mut seen = std::collections::BTreeSet::new();
     protocols.retain(|(name, _)| seen.insert(name.clone()));

@@ -1,4 +1,4 @@
-//! LeaveGroup: members go by themselves, or are sent by an administrator who names their instance ids.
+//! LeaveGroup: members leave by themselves, or are removed by an administrator who names their instance ids.
 
 use std::sync::Arc;
 

@@ -4,13 +4,14 @@
 //!       ^                    |   ^                                            |                                |
 //!       +----nobody left-----+   +--- join, leave, silence, change of leader -+--------------------------------+
 //!
-//! [`Group::step`] takes the time and one input and says what to append and whom to answer. No clock, no I/O, no
-//! async. Behaviour is Kafka 4.x's; where Kafka forgets a parked request (a member that joins twice, or leaves while
-//! it syncs) this machine answers it. One addition: the membership is also written when a generation begins, marked
-//! as waiting for its assignment, so that a new coordinator carries the rebalance on and a generation never falls.
+//! [`Group::step`] takes the time and one input and returns the records to append and the requests to answer. No clock,
+//! no I/O, no async. Behaviour is Kafka 4.x's; where Kafka drops a parked request (a member that joins twice, or leaves
+//! while it syncs) this state machine answers it. One addition: the membership is also written when a generation
+//! begins, marked as waiting for its assignment, so that a new coordinator continues the rebalance and a generation
+//! never falls.
 //!
 //! Invariants (`tests/properties`): one leader, a member, whenever there are members past joining; the generation never
-//! falls; nobody is both pending and a member; every parked request is answered once.
+//! falls; no id is both pending and a member; every parked request is answered once.
 
 mod join;
 mod leave;
@@ -51,7 +52,7 @@ struct Member {
     awaiting_join: Option<RequestId>,
     /// A parked SyncGroup.
     awaiting_sync: Option<RequestId>,
-    /// It has not got its first generation yet, so it cannot heartbeat.
+    /// True until the member has its first generation; until then it cannot heartbeat.
     is_new: bool,
 }
 
@@ -69,7 +70,7 @@ impl Member {
 /// How the current joining phase ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Joining {
-    /// The group was empty: wait `delay_ms`, and again while new members come and `remaining_ms` is not used up.
+    /// The group was empty: wait `delay_ms`, and again while new members join and `remaining_ms` is not used up.
     Initial { delay_ms: i64, remaining_ms: i64 },
     /// When all members have rejoined, or their rebalance timeout is over.
     Rejoin,
@@ -93,13 +94,13 @@ pub struct Group {
     /// Members of this generation that have not sent SyncGroup.
     pending_sync: BTreeSet<Arc<str>>,
     joining: Joining,
-    /// Somebody joined during the initial delay.
+    /// A member joined during the initial delay.
     new_member_added: bool,
     timers: Timers,
 }
 
 impl Group {
-    /// A group that nobody has joined yet.
+    /// A group without members.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
@@ -171,7 +172,7 @@ impl Group {
         self.restart_session(now, &id);
     }
 
-    /// Takes one input; says what to append and whom to answer, in this order.
+    /// Processes one input; returns the records to append and the requests to answer, in this order.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         match input {
@@ -193,7 +194,7 @@ impl Group {
         self.timers.next_ms()
     }
 
-    /// Coordination has gone elsewhere: answers all that is parked. The group is dead afterwards.
+    /// The group is coordinated elsewhere: answers all parked requests. The group is dead afterwards.
     pub fn unload(&mut self, error: GroupError) -> Vec<Output> {
         let mut out = Vec::new();
         for (id, member) in &mut self.members {
@@ -210,13 +211,14 @@ impl Group {
         out
     }
 
-    /// May this member, or nobody, commit an offset now? Keeps the member's session alive.
+    /// Checks whether this member, or a consumer without membership, may commit an offset now; keeps the member's
+    /// session alive.
     pub fn validate_commit(&mut self, now: Now, who: &MemberRef) -> Result<(), GroupError> {
-        let nobody = who.generation < 0 && who.member_id.is_empty() && who.instance_id.is_none();
+        let no_member = who.generation < 0 && who.member_id.is_empty() && who.instance_id.is_none();
         match self.state {
             State::Dead => return Err(GroupError::CoordinatorNotAvailable),
             State::Empty if who.generation < 0 => return Ok(()),
-            _ if nobody => return Err(GroupError::UnknownMemberId),
+            _ if no_member => return Err(GroupError::UnknownMemberId),
             _ => {}
         }
         let id = self.check_member(&who.member_id, who.instance_id.as_deref())?;
@@ -224,7 +226,7 @@ impl Group {
             return Err(GroupError::IllegalGeneration);
         }
         if self.state == State::CompletingRebalance {
-            // It has the new generation but not its assignment: what it read belongs to the old one.
+            // The member has the new generation but no assignment yet: what it read belongs to the old one.
             return Err(GroupError::RebalanceInProgress);
         }
         self.restart_session(now, &id);
@@ -247,7 +249,7 @@ impl Group {
         }
     }
 
-    /// The member's id as kept, unless it is unknown or another process holds its instance id.
+    /// The id of the member, unless it is unknown or another process holds its instance id.
     fn check_member(&self, member_id: &str, instance_id: Option<&str>) -> Result<Arc<str>, GroupError> {
         if let Some(instance_id) = instance_id {
             match self.static_members.get(instance_id) {
@@ -271,7 +273,7 @@ impl Group {
         self.state_time_ms = now.wall_ms;
     }
 
-    /// Where it stands.
+    /// The group's state.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
@@ -289,7 +291,7 @@ impl Group {
         self.protocol_type.as_deref()
     }
 
-    /// True while nothing of it lives outside its record: no members, nobody expected, no deadline.
+    /// True if the group holds nothing beyond its record: no members, no pending ids, no deadline.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.state == State::Empty && self.members.is_empty() && self.pending_join.is_empty()

@@ -1,4 +1,4 @@
-//! From one generation to the next: when joining ends, who leads, which protocol wins, who is dropped.
+//! The rebalance: when joining ends, which member leads, which protocol is chosen, which members are removed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Group {
         }
     }
 
-    /// Ends joining if everybody is there; an initial delay runs its course nevertheless.
+    /// Ends joining if all members have joined; an initial delay still runs to its end.
     pub(super) fn maybe_complete_join(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.state == State::PreparingRebalance && !self.is_initial() && self.all_have_joined() {
             self.complete_join(now, out);
@@ -68,7 +68,7 @@ impl Group {
         self.timers.set(Timer::Join, now.monotonic_ms.saturating_add(self.rebalance_timeout_ms()));
     }
 
-    /// Members that wait for an assignment must join again.
+    /// Starts joining: members that wait for an assignment must join again.
     fn refuse_syncs(&mut self, now: Now, out: &mut Vec<Output>) {
         let mut answered = Vec::new();
         for (id, member) in &mut self.members {
@@ -133,7 +133,7 @@ impl Group {
         self.timers.set(Timer::Sync, now.monotonic_ms.saturating_add(self.rebalance_timeout_ms()));
     }
 
-    /// The leader stays if it rejoined; else the first that did. False if nobody did.
+    /// The leader stays if it rejoined; else the first member that did. False if none did.
     fn elect_leader(&mut self) -> bool {
         let rejoined = |id: &Arc<str>| self.members.get(id).is_some_and(|member| member.awaiting_join.is_some());
         if self.leader.as_ref().is_some_and(rejoined) {
@@ -148,7 +148,8 @@ impl Group {
         }
     }
 
-    /// Among the protocols that all support, the one that most members want most; a tie goes to the leader's wish.
+    /// Of the protocols that all members support, the one that most members prefer; the leader's preference decides a
+    /// tie.
     pub(super) fn select_protocol(&self) -> Option<String> {
         let common = |name: &str| self.members.values().all(|member| member.supports(name));
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -164,7 +165,7 @@ impl Group {
         winners.next().or_else(|| votes.iter().find(|(_, n)| **n == most).map(|(name, _)| *name)).map(str::to_string)
     }
 
-    /// Takes a member, or somebody who was expected, out of the group; what it has parked is answered.
+    /// Removes a member or a pending id from the group; its parked requests are answered.
     pub(super) fn remove_member(&mut self, id: &Arc<str>, out: &mut Vec<Output>) {
         self.timers.cancel(&Timer::Session(id.clone()));
         self.pending_join.remove(id);
@@ -177,7 +178,7 @@ impl Group {
             self.leader = self.members.keys().next().cloned();
         }
         if let Some(request) = member.awaiting_join {
-            // With an empty id, so that a client that is still alive joins afresh.
+            // Answered with an empty id, so that a client that is still alive joins as a new member.
             let answer = JoinAnswer { member_id: String::new(), outcome: Err(GroupError::UnknownMemberId) };
             out.push(Output::Answer(request, Answer::Join(answer)));
         }
@@ -230,7 +231,7 @@ impl Group {
             return;
         }
         let Some(member) = self.members.get(id) else { return };
-        // Whoever waits for an answer of ours is alive, except a new member, whose own time is this one.
+        // A member with a parked request is alive, except a new member, for whose join this is the timeout.
         if !member.is_new && (member.awaiting_join.is_some() || member.awaiting_sync.is_some()) {
             return;
         }

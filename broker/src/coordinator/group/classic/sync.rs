@@ -1,4 +1,4 @@
-//! SyncGroup: the leader's assignment comes in, everybody's share goes out.
+//! SyncGroup: takes the leader's assignment, and answers each member with its part.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ impl Group {
         Ok(id)
     }
 
-    /// The group is stable; whoever the leader forgot gets an empty assignment.
+    /// Makes the group stable; a member that the leader left out gets an empty assignment.
     fn assign(&mut self, now: Now, assignments: Vec<(String, Bytes)>, out: &mut Vec<Output>) {
         let mut by_member: BTreeMap<String, Bytes> = assignments.into_iter().collect();
         for (id, member) in &mut self.members {

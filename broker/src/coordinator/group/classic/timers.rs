@@ -1,16 +1,16 @@
-//! The deadlines of one group. Pure: the clock is handed in.
+//! The deadlines of one group. Pure: the time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What happens at a deadline.
+/// The kinds of deadlines.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// The time to rejoin is over.
     Join,
     /// The time to send SyncGroup is over.
     Sync,
-    /// A member, or somebody who was given an id and should have joined with it, was silent too long.
+    /// A member, or a client that was given an id and should have joined with it, was silent too long.
     Session(Arc<str>),
 }
 

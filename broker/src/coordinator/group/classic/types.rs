@@ -1,11 +1,11 @@
-//! What goes into the classic group's machine and what comes out of it. Values only.
+//! The inputs and outputs of the classic group's state machine. Values only.
 
 use bytes::Bytes;
 
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::records::GroupValue;
 
-/// Names a request so that its answer finds it; given by whoever runs the machine, never used twice.
+/// Identifies a request so that its answer reaches it; given by the coordinator, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
@@ -23,13 +23,13 @@ pub struct Now {
 pub struct Settings {
     /// How long an empty group waits for more members before its first generation.
     pub initial_rebalance_delay_ms: i64,
-    /// How long a new member, which knows no id and so cannot heartbeat, may wait for its join.
+    /// How long a new member, which has no id yet and so cannot heartbeat, may wait for its join.
     pub new_member_join_timeout_ms: i64,
     /// The most members.
     pub members_max: usize,
 }
 
-/// Where a group stands; Kafka's names.
+/// A group's state; Kafka's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
     /// No members; perhaps offsets.
@@ -45,7 +45,7 @@ pub enum State {
 }
 
 impl State {
-    /// Kafka's word for it.
+    /// Kafka's name for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -69,11 +69,11 @@ pub struct Join {
     pub instance_id: Option<String>,
     /// The client's name for itself.
     pub client_id: String,
-    /// Where it connects from.
+    /// The host from which it connects.
     pub client_host: String,
     /// `consumer`, `connect`, `sr` ...
     pub protocol_type: String,
-    /// What it supports, most wanted first, each with its metadata.
+    /// The protocols that it supports, in order of preference, each with its metadata.
     pub protocols: Vec<(String, Bytes)>,
     /// How long it may be silent.
     pub session_timeout_ms: i32,
@@ -81,7 +81,7 @@ pub struct Join {
     pub rebalance_timeout_ms: i32,
     /// v4+: a dynamic member must come back with its id (KIP-394).
     pub id_required: bool,
-    /// v9+: it understands that its assignment stands (KIP-814).
+    /// v9+: the client understands `skip_assignment` (KIP-814).
     pub skips_assignment: bool,
     /// v8+: why it joins.
     pub reason: Option<String>,
@@ -96,22 +96,22 @@ pub struct Sync {
     pub instance_id: Option<String>,
     /// The generation it joined.
     pub generation: i32,
-    /// v5+: the type it believes in.
+    /// v5+: the protocol type that it has.
     pub protocol_type: Option<String>,
-    /// v5+: the protocol it believes in.
+    /// v5+: the protocol that it has.
     pub protocol: Option<String>,
     /// From the leader: member id and assignment.
     pub assignments: Vec<(String, Bytes)>,
 }
 
-/// A Heartbeat request, and who commits an offset.
+/// The member that sends a Heartbeat, or commits an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberRef {
-    /// The member; empty for nobody.
+    /// The member id; empty for a consumer without membership.
     pub member_id: String,
     /// Static members: the user's id.
     pub instance_id: Option<String>,
-    /// The generation it believes in; below 0 for none.
+    /// The generation that it has; below 0 for none.
     pub generation: i32,
 }
 
@@ -126,16 +126,16 @@ pub struct Leaving {
     pub reason: Option<String>,
 }
 
-/// What a group is asked.
+/// An input of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// Join the next generation.
     Join(RequestId, Join),
-    /// Ask for the assignment; from the leader: here it is.
+    /// Request the assignment; from the leader: submit it.
     Sync(RequestId, Sync),
-    /// I am alive.
+    /// Heartbeat of a member.
     Heartbeat(RequestId, MemberRef),
-    /// Goodbye.
+    /// Members leave.
     Leave(RequestId, Vec<Leaving>),
     /// Time has passed.
     Tick,
@@ -152,7 +152,7 @@ pub struct JoinedMember {
     pub metadata: Bytes,
 }
 
-/// A generation as a member that joined it is told.
+/// A generation as a member that joined it is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
     /// Its number.
@@ -174,7 +174,7 @@ pub struct Generation {
 pub struct JoinAnswer {
     /// The member's id, new or known; empty where the client should forget it.
     pub member_id: String,
-    /// The generation, or why not.
+    /// The generation, or the error.
     pub outcome: Result<Generation, GroupError>,
 }
 
@@ -185,7 +185,7 @@ pub struct Assigned {
     pub protocol_type: Option<String>,
     /// The protocol that was chosen.
     pub protocol: Option<String>,
-    /// What the leader gave it.
+    /// The assignment from the leader.
     pub assignment: Bytes,
 }
 
@@ -213,7 +213,7 @@ pub enum Answer {
     Leave(Vec<Left>),
 }
 
-/// What the machine wants done, in this order. Answers that follow a record wait until it is applied.
+/// The outputs of a step, in this order. Answers that follow a record wait until it is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Append this membership.

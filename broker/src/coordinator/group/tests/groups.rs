@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ottla_storage::env::{rt, sim};
 
-use super::fake_journal::{commit, join, settled, start, sync, who};
+use super::fake_log::{commit, join, settled, start, sync, who};
 use crate::coordinator::group::classic::{Leaving, State};
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::store::Offsets;
@@ -44,13 +44,13 @@ fn two_consumers_share_and_one_leaves() {
 #[test]
 fn a_silent_members_group_empties_and_leaves_memory_but_not_the_store() {
     sim::run(2, || async {
-        let (journal, groups) = start();
+        let (log, groups) = start();
         let (_, generation) = settled(&groups, "g").await;
         rt::sleep(Duration::from_secs(11)).await;
         let described = groups.describe(&["g"]).await.remove(0).unwrap().unwrap();
         assert_eq!((described.state, described.members.len()), (State::Empty, 0));
         assert_eq!(described.protocol_type, "consumer");
-        let recorded = journal.store.lock().group("g").unwrap().membership.clone().unwrap();
+        let recorded = log.store.lock().group("g").unwrap().membership.clone().unwrap();
         assert_eq!(recorded.generation, generation + 1);
         // It goes on from there.
         assert_eq!(groups.join("g", join("")).await.outcome.unwrap().generation, generation + 2);
@@ -84,9 +84,9 @@ fn what_makes_no_sense_is_refused_before_anything_happens() {
 #[test]
 fn groups_are_listed_described_and_deleted() {
     sim::run(4, || async {
-        let (journal, groups) = start();
+        let (log, groups) = start();
         let (member, generation) = settled(&groups, "live").await;
-        let simple = super::fake_journal::commit(who("", -1), &[("t", 0, 7)]);
+        let simple = super::fake_log::commit(who("", -1), &[("t", 0, 7)]);
         assert_eq!(groups.commit("simple", simple).await, [Ok(())]);
         let mut listed: Vec<_> = groups.list().await.into_iter().map(|l| (l.group.to_string(), l.state)).collect();
         listed.sort();
@@ -102,8 +102,8 @@ fn groups_are_listed_described_and_deleted() {
         groups.leave("live", vec![leaving]).await.unwrap();
         assert_eq!(groups.delete("live").await, Ok(()));
         assert!(groups.list().await.is_empty());
-        assert_eq!(journal.store.lock().groups().count(), 0);
-        assert_eq!(journal.store.lock().checksum(), 0);
+        assert_eq!(log.store.lock().groups().count(), 0);
+        assert_eq!(log.store.lock().checksum(), 0);
         let _ = generation;
     });
 }
@@ -112,7 +112,7 @@ fn groups_are_listed_described_and_deleted() {
 #[test]
 fn many_groups_of_a_partition_take_one_read_index() {
     sim::run(5, || async {
-        let (journal, groups) = start();
+        let (log, groups) = start();
         let (member, _) = settled(&groups, "g-7").await;
         for at in [3, 7, 250] {
             let name = format!("g-{at}");
@@ -121,15 +121,15 @@ fn many_groups_of_a_partition_take_one_read_index() {
         }
         let names: Vec<String> = (0..300).map(|at| format!("g-{at}")).collect();
         let asked: Vec<&str> = names.iter().map(String::as_str).collect();
-        *journal.read_indexes.lock() = 0;
+        *log.read_indexes.lock() = 0;
         let described = groups.describe(&asked).await;
-        assert_eq!(*journal.read_indexes.lock(), 1);
+        assert_eq!(*log.read_indexes.lock(), 1);
         let state = |at: usize| described[at].as_ref().unwrap().as_ref().map(|found| found.state);
         let known: Vec<_> = (0..300).filter_map(|at| Some((at, state(at)?))).collect();
         assert_eq!(known, [(3, State::Empty), (7, State::Stable), (250, State::Empty)]);
         let read = |at, offsets: Option<&Offsets>| Some((at, offsets?.get("t")?.get(&0)?.offset));
         let fetched: Vec<_> = groups.fetch(&asked, read).await.into_iter().filter_map(Result::unwrap).collect();
-        assert_eq!(*journal.read_indexes.lock(), 2);
+        assert_eq!(*log.read_indexes.lock(), 2);
         assert_eq!(fetched, [(3, 3), (7, 7), (250, 250)]);
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ottla_storage::env::{rt, sim};
 
-use super::fake_journal::{FakeJournal, Log, commit, fetched, join, start, sync, who};
+use super::fake_log::{FakeLog, LogState, commit, fetched, join, start, sync, who};
 use crate::coordinator::group::classic::State;
 use crate::coordinator::group::error::GroupError;
 use crate::coordinator::group::runtime::Groups;
@@ -50,38 +50,38 @@ async fn stay(groups: &Groups, group: &str, id: &str, generation: i32, until: rt
     }
 }
 
-async fn disturb(journal: Arc<FakeJournal>, times: u32) {
+async fn disturb(log: Arc<FakeLog>, times: u32) {
     for _ in 0..times {
         rt::sleep(Duration::from_millis(rt::random_u64() % 5_000)).await;
         match rt::random_u64() % 3 {
             0 => {
-                journal.lose_leadership();
+                log.lose_leadership();
                 rt::sleep(Duration::from_millis(rt::random_u64() % 3_000)).await;
-                journal.win_leadership();
+                log.win_leadership();
             }
             1 => {
-                journal.log_now(Log::Stands);
+                log.set_state(LogState::Stalls);
                 rt::sleep(Duration::from_millis(rt::random_u64() % 3_000)).await;
-                journal.log_now(Log::Applies);
+                log.set_state(LogState::Applies);
             }
             _ => {
-                journal.log_now(Log::Refuses);
+                log.set_state(LogState::Refuses);
                 rt::sleep(Duration::from_millis(rt::random_u64() % 1_000)).await;
-                journal.log_now(Log::Applies);
+                log.set_state(LogState::Applies);
             }
         }
     }
 }
 
 async fn scenario() {
-    let (journal, groups) = start();
+    let (log, groups) = start();
     let until = rt::now() + Duration::from_secs(120);
     let consumers: Vec<_> = (0..6).map(|n| rt::spawn(consume(groups.clone(), format!("g{}", n % 2), until))).collect();
-    let troubles = rt::spawn(disturb(journal.clone(), 12));
+    let troubles = rt::spawn(disturb(log.clone(), 12));
     let mut highest = 0;
     while rt::now() < until {
         rt::sleep(Duration::from_secs(1)).await;
-        let generation = journal.store.lock().group("g0").and_then(|g| Some(g.membership.as_ref()?.generation));
+        let generation = log.store.lock().group("g0").and_then(|g| Some(g.membership.as_ref()?.generation));
         assert!(generation.unwrap_or(highest) >= highest, "the generation fell");
         highest = generation.unwrap_or(highest);
     }
@@ -96,7 +96,7 @@ async fn scenario() {
         assert_eq!(described.state, State::Empty);
         let _ = fetched(&groups, group, "t").await;
     }
-    sim::trace(&journal.store.lock().checksum().to_be_bytes());
+    sim::trace(&log.store.lock().checksum().to_be_bytes());
 }
 
 #[test]

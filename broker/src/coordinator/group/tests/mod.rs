@@ -1,7 +1,7 @@
-//! The coordinator as handlers see it, over a journal without shards, in virtual time.
+//! The coordinator as handlers see it, over a log without shards, in virtual time.
 #![allow(clippy::unwrap_used)]
 
-mod fake_journal;
+mod fake_log;
 mod groups;
 mod liveness;
 mod offsets;

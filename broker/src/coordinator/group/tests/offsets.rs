@@ -6,7 +6,7 @@ use std::time::Duration;
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
 
-use super::fake_journal::{commit, fetched, join, settled, start, who};
+use super::fake_log::{commit, fetched, join, settled, start, who};
 use crate::coordinator::group::error::GroupError;
 
 #[test]
@@ -80,7 +80,7 @@ fn offsets_are_deleted_unless_they_are_read() {
 #[test]
 fn a_simple_consumers_offsets_expire_and_an_active_ones_do_not() {
     sim::run(15, || async {
-        let (journal, groups) = start();
+        let (log, groups) = start();
         assert_eq!(groups.commit("simple", commit(who("", -1), &[("t", 0, 1)])).await, [Ok(())]);
         let (member, generation) = settled(&groups, "live").await;
         groups.commit("live", commit(who(&member, generation), &[("t", 0, 2)])).await;
@@ -90,13 +90,13 @@ fn a_simple_consumers_offsets_expire_and_an_active_ones_do_not() {
         }
         assert_eq!(fetched(&groups, "simple", "t").await, None);
         assert_eq!(fetched(&groups, "live", "t").await, Some(2));
-        assert_eq!(journal.store.lock().groups().count(), 1);
+        assert_eq!(log.store.lock().groups().count(), 1);
         // The last member goes; an hour later its offsets do.
         rt::sleep(Duration::from_secs(3_000)).await;
         assert_eq!(fetched(&groups, "live", "t").await, Some(2));
         rt::sleep(Duration::from_secs(1_400)).await;
         assert_eq!(fetched(&groups, "live", "t").await, None);
-        assert_eq!(journal.store.lock().groups().count(), 0, "nothing kept the group");
+        assert_eq!(log.store.lock().groups().count(), 0, "nothing kept the group");
     });
 }
 
@@ -118,10 +118,10 @@ fn a_clock_that_was_in_2035_and_is_put_right_expires_nothing() {
 #[test]
 fn a_deleted_topics_offsets_go_soon() {
     sim::run(16, || async {
-        let (journal, groups) = start();
+        let (log, groups) = start();
         groups.commit("g", commit(who("", -1), &[("t", 0, 1), ("u", 0, 2)])).await;
         rt::sleep(Duration::from_secs(2)).await;
-        journal.delete_topic("t");
+        log.delete_topic("t");
         rt::sleep(Duration::from_secs(2)).await;
         assert_eq!(fetched(&groups, "g", "t").await, None);
         assert_eq!(fetched(&groups, "g", "u").await, Some(2));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_storage::env::{rt, sim};
 
-use super::fake_journal::{Log, commit, fetched, join, settled, start, sync, who};
+use super::fake_log::{LogState, commit, fetched, join, settled, start, sync, who};
 use crate::coordinator::group::batch;
 use crate::coordinator::group::classic::State;
 use crate::coordinator::group::error::GroupError;
@@ -14,14 +14,14 @@ use crate::metadata::FeatureLevel;
 #[test]
 fn parked_requests_are_sent_on_when_leadership_goes() {
     sim::run(21, || async {
-        let (journal, groups) = start();
+        let (log, groups) = start();
         let (member, generation) = settled(&groups, "g").await;
         let newcomer = rt::spawn({
             let groups = groups.clone();
             async move { groups.join("g", join("")).await }
         });
         rt::sleep(Duration::from_millis(500)).await;
-        journal.lose_leadership();
+        log.lose_leadership();
         let told = rt::timeout(Duration::from_secs(1), newcomer).await.unwrap().unwrap();
         assert_eq!(told.outcome, Err(GroupError::NotCoordinator));
         assert_eq!(groups.heartbeat("g", who(&member, generation)).await, Err(GroupError::NotCoordinator));
@@ -31,7 +31,7 @@ fn parked_requests_are_sent_on_when_leadership_goes() {
         assert_eq!(groups.describe(&["g"]).await, [Err(GroupError::NotCoordinator)]);
         assert!(groups.list().await.is_empty());
 
-        journal.win_leadership();
+        log.win_leadership();
         assert_eq!(groups.heartbeat("g", who(&member, generation)).await, Ok(()));
         assert_eq!(groups.commit("g", commit(who(&member, generation), &[("t", 0, 1)])).await, [Ok(())]);
     });
@@ -40,13 +40,13 @@ fn parked_requests_are_sent_on_when_leadership_goes() {
 #[test]
 fn members_that_stay_away_are_noticed_though_nobody_asks() {
     sim::run(22, || async {
-        let (journal, groups) = start();
+        let (log, groups) = start();
         let (_, generation) = settled(&groups, "g").await;
-        journal.lose_leadership();
+        log.lose_leadership();
         rt::sleep(Duration::from_secs(100)).await;
-        let recorded = || journal.store.lock().group("g").unwrap().membership.clone().unwrap();
+        let recorded = || log.store.lock().group("g").unwrap().membership.clone().unwrap();
         assert_eq!(recorded().members.len(), 1, "not ours to decide");
-        journal.win_leadership();
+        log.win_leadership();
         rt::sleep(Duration::from_secs(12)).await;
         assert_eq!((recorded().members.len(), recorded().generation), (0, generation + 1));
     });
@@ -55,21 +55,21 @@ fn members_that_stay_away_are_noticed_though_nobody_asks() {
 #[test]
 fn no_generation_is_announced_before_it_is_recorded() {
     sim::run(23, || async {
-        let (journal, groups) = start();
-        journal.log_now(Log::Stands);
+        let (log, groups) = start();
+        log.set_state(LogState::Stalls);
         let joining = rt::spawn({
             let groups = groups.clone();
             async move { groups.join("g", join("")).await }
         });
         rt::sleep(Duration::from_secs(5)).await;
-        assert!(journal.store.lock().group("g").is_none());
+        assert!(log.store.lock().group("g").is_none());
         // A leader that loses its place with the record under way takes the generation with it.
-        journal.lose_leadership();
+        log.lose_leadership();
         assert_eq!(joining.await.unwrap().outcome, Err(GroupError::NotCoordinator));
 
-        journal.log_now(Log::Applies);
+        log.set_state(LogState::Applies);
         rt::sleep(Duration::from_millis(10)).await;
-        journal.win_leadership();
+        log.win_leadership();
         // The record was committed after all: the next generation is a greater one.
         assert_eq!(groups.join("g", join("")).await.outcome.map(|g| g.generation > 1), Ok(true));
     });
@@ -81,24 +81,24 @@ fn versions(written: &[Bytes]) -> Vec<i16> {
     records.map(|(_, value)| value.map_or(-1, |value| i16::from_be_bytes([value[0], value[1]]))).collect()
 }
 
-/// Kafka's v3 from feature level 2 on; below it, what the release before can read. Either way the next coordinator knows
-/// that the leader's assignment is still to come.
+/// Kafka's v3 from feature level 2 on; below it, what the release before can read. Either way the next coordinator
+/// knows that the leader's assignment is still to come.
 #[test]
 fn an_incomplete_generation_is_written_as_kafka_writes_groups_and_taken_over_as_incomplete() {
     for (level, expected) in [(1, [4, 3]), (2, [3, 3])] {
         sim::run(27, move || async move {
-            let (journal, groups) = start();
-            *journal.level.lock() = FeatureLevel(level);
+            let (log, groups) = start();
+            *log.level.lock() = FeatureLevel(level);
             let joined = groups.join("g", join("")).await;
             let generation = joined.outcome.unwrap().generation;
-            journal.lose_leadership();
+            log.lose_leadership();
             rt::sleep(Duration::from_millis(500)).await;
-            journal.win_leadership();
+            log.win_leadership();
             let found = groups.describe(&["g"]).await.remove(0).unwrap().unwrap();
             assert_eq!((found.state, found.members.len()), (State::CompletingRebalance, 1), "level {level}");
             let share = sync(&joined.member_id, generation, std::slice::from_ref(&joined.member_id));
             assert_eq!(groups.sync("g", share).await.unwrap().assignment, format!("for {}", joined.member_id));
-            assert_eq!(versions(&journal.written.lock()), expected, "level {level}");
+            assert_eq!(versions(&log.written.lock()), expected, "level {level}");
         });
     }
 }
@@ -106,14 +106,14 @@ fn an_incomplete_generation_is_written_as_kafka_writes_groups_and_taken_over_as_
 #[test]
 fn a_record_that_cannot_be_written_takes_nothing_with_it() {
     sim::run(24, || async {
-        let (journal, groups) = start();
+        let (log, groups) = start();
         let (member, generation) = settled(&groups, "g").await;
-        journal.log_now(Log::Refuses);
+        log.set_state(LogState::Refuses);
         let told = groups.join("g", join(&member)).await;
         assert_eq!(told.outcome, Err(GroupError::CoordinatorNotAvailable));
         let told = groups.commit("g", commit(who(&member, generation), &[("t", 0, 1)])).await;
         assert_eq!(told, [Err(GroupError::CoordinatorNotAvailable)]);
-        journal.log_now(Log::Applies);
+        log.set_state(LogState::Applies);
         // The generation that could not be recorded never was.
         assert_eq!(groups.heartbeat("g", who(&member, generation)).await, Ok(()));
         let again = groups.join("g", join(&member)).await.outcome.unwrap();
@@ -125,13 +125,13 @@ fn a_record_that_cannot_be_written_takes_nothing_with_it() {
 #[test]
 fn a_commit_that_hangs_is_answered_in_time() {
     sim::run(25, || async {
-        let (journal, groups) = start();
-        journal.log_now(Log::Stands);
+        let (log, groups) = start();
+        log.set_state(LogState::Stalls);
         let before = rt::now();
         let told = groups.commit("g", commit(who("", -1), &[("t", 0, 1)])).await;
         assert_eq!(told, [Err(GroupError::CoordinatorNotAvailable)]);
         assert_eq!(rt::now().since(before).as_secs(), 5);
-        journal.log_now(Log::Applies);
+        log.set_state(LogState::Applies);
         rt::sleep(Duration::from_millis(10)).await;
         assert_eq!(fetched(&groups, "g", "t").await, Some(1), "it was only slow");
     });
@@ -157,7 +157,7 @@ fn stopping_answers_everybody() {
 #[test]
 fn a_stream_of_requests_does_not_keep_silent_members_alive() {
     sim::run(27, || async {
-        let (journal, groups) = start();
+        let (log, groups) = start();
         settled(&groups, "g").await;
         let busy = rt::spawn({
             let groups = groups.clone();
@@ -171,7 +171,7 @@ fn a_stream_of_requests_does_not_keep_silent_members_alive() {
         });
         rt::sleep(Duration::from_secs(12)).await;
         busy.abort();
-        let members = journal.store.lock().group("g").unwrap().membership.as_ref().unwrap().members.len();
+        let members = log.store.lock().group("g").unwrap().membership.as_ref().unwrap().members.len();
         assert_eq!(members, 0);
     });
 }
@@ -180,15 +180,15 @@ fn a_stream_of_requests_does_not_keep_silent_members_alive() {
 #[test]
 fn an_owner_that_panics_is_started_again_though_nobody_asks() {
     sim::run(28, || async {
-        let (journal, groups) = start();
+        let (log, groups) = start();
         let (_, generation) = settled(&groups, "g").await;
         let tasks = sim::critical_tasks(sim::SimNode::default());
-        let owners = tasks.iter().filter(|(_, name)| *name == "group-coordinator");
-        owners.for_each(|(owner, _)| {
-            sim::make_panic(*owner);
+        let coordinators = tasks.iter().filter(|(_, name)| *name == "group-coordinator");
+        coordinators.for_each(|(task, _)| {
+            sim::make_panic(*task);
         });
         rt::sleep(Duration::from_secs(100)).await;
-        let recorded = journal.store.lock().group("g").unwrap().membership.clone().unwrap();
+        let recorded = log.store.lock().group("g").unwrap().membership.clone().unwrap();
         assert_eq!((recorded.members.len(), recorded.generation), (0, generation + 1), "the silent member is out");
         assert!(sim::take_panics().is_empty());
     });

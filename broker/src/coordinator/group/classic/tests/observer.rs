@@ -1,5 +1,5 @@
-//! A group as its clients see it: all of a generation are told one leader and one protocol, everybody gets the share that
-//! the leader gave it, also from a later coordinator, and who has left or was replaced is nobody any more.
+//! A group as its clients see it: all of a generation are told one leader and one protocol, everybody gets the share
+//! that the leader gave it, also from a later coordinator, and who has left or was replaced is nobody any more.
 //!
 //! A model of what may be said, not of how the group comes to say it: it knows requests and answers alone.
 

@@ -1,0 +1,110 @@
+//! What the coordinator needs of the partitions of `__consumer_offsets` (Kafka's PartitionWriter and more), and of the
+//! metadata about topics.
+//!
+//! A trait, so that the runtime can be tested without shards. [`PartitionWriter`](super::PartitionWriter) is the real
+//! one.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use ottla_protocol::ids::LeaderEpoch;
+use ottla_storage::env::watch;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::error::GroupError;
+use super::store::GroupStore;
+use crate::metadata::FeatureLevel;
+use crate::partition::{AppendError, PartitionError};
+
+/// Waits until an append is applied.
+pub type AppendFuture = BoxFuture<'static, Result<(), AppendError>>;
+
+/// The time by which a partition's records are stamped and expire: the shard clock of design section 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionClock {
+    /// Milliseconds since 1970; falls only when an operator sets it, whichever node leads.
+    pub now_ms: i64,
+    /// The time by which something may expire; none while no time is certain.
+    pub for_expiry_ms: Option<i64>,
+}
+
+/// The log of the coordinator: `__consumer_offsets`, and the metadata about topics.
+pub trait CoordinatorLog: Debug + Send + Sync + 'static {
+    /// The feature level in force: which formats may be written.
+    fn level(&self) -> FeatureLevel;
+
+    /// Number of partitions of the topic, existing or to be.
+    fn partition_count(&self) -> i32;
+
+    /// The epoch in which this node leads and serves a partition; none where it does not.
+    fn leader_epoch(&self, partition: i32) -> Option<LeaderEpoch>;
+
+    /// Changes whenever some [`CoordinatorLog::leader_epoch`] may have changed.
+    fn leadership_changes(&self) -> watch::Receiver<u64>;
+
+    /// Changes whenever a topic was deleted.
+    fn topic_deletions(&self) -> watch::Receiver<u64>;
+
+    /// The clock of a partition that this node leads.
+    fn clock(&self, partition: i32) -> Option<PartitionClock>;
+
+    /// Waits a while for this node to lead and serve the partition, if it is about to.
+    fn wait_until_led(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;
+
+    /// The replicated groups of a partition; none where this node has no replica.
+    fn store(&self, partition: i32) -> Option<Arc<Mutex<GroupStore>>>;
+
+    /// Appends; the order of calls is the order of batches.
+    fn append(&self, partition: i32, batch: Bytes, guard: Bytes) -> AppendFuture;
+
+    /// Waits until what this node has applied is current.
+    fn read_index(&self, partition: i32) -> BoxFuture<'static, Result<(), PartitionError>>;
+
+    /// Those of `topics` that are certainly deleted (under that id, unless it is nil).
+    fn deleted_topics(&self, topics: Vec<(Arc<str>, Uuid)>) -> BoxFuture<'static, Vec<(Arc<str>, Uuid)>>;
+
+    /// Creates the topic unless it exists.
+    fn ensure_topic(&self) -> BoxFuture<'static, Result<(), GroupError>>;
+}
+
+/// The group error for a failed append.
+pub(super) fn append_refusal(error: &AppendError) -> GroupError {
+    match error {
+        AppendError::Partition(error) => partition_refusal(error),
+        AppendError::MessageTooLarge | AppendError::EntryTooLarge { .. } => GroupError::CommitTooLarge,
+        AppendError::Group(code) => GroupError::from_apply(*code),
+        AppendError::NotEnoughReplicas
+        | AppendError::NotEnoughReplicasAfterAppend
+        | AppendError::Overloaded
+        | AppendError::DiskFull => GroupError::CoordinatorNotAvailable,
+        AppendError::Corrupt(_)
+        | AppendError::InvalidRecord { .. }
+        | AppendError::InvalidTimestamp { .. }
+        | AppendError::UnsupportedForMessageFormat
+        | AppendError::UnsupportedCompressionType
+        | AppendError::InternalTopic
+        | AppendError::OutOfOrderSequence
+        | AppendError::InvalidProducerEpoch
+        | AppendError::InvalidTransactionState => GroupError::Internal,
+    }
+}
+
+/// The group error for a refusal of the partition.
+pub(super) fn partition_refusal(error: &PartitionError) -> GroupError {
+    match error {
+        PartitionError::UnknownTopicOrPartition
+        | PartitionError::UnknownTopicId
+        | PartitionError::LeaderNotAvailable
+        | PartitionError::NotLeaderOrFollower
+        | PartitionError::FencedLeaderEpoch
+        | PartitionError::UnknownLeaderEpoch
+        | PartitionError::Storage => GroupError::NotCoordinator,
+        PartitionError::OffsetOutOfRange
+        | PartitionError::OffsetNotAvailable
+        | PartitionError::TimedOut
+        | PartitionError::PolicyViolation(_) => GroupError::CoordinatorNotAvailable,
+    }
+}

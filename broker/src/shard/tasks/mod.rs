@@ -1,0 +1,109 @@
+//! The tasks of a shard's leader: adoption of partitions, retention, expiration of producers, forgetting of dropped
+//! partitions (design sections 4 and 11), and the membership of its group.
+//!
+//! Everything here only proposes: apply decides. [`run`] starts a round of each task when it is due.
+//! May not know: how a proposal is replicated.
+
+pub(super) mod adoption;
+mod expiration;
+pub(super) mod membership_reconciler;
+mod retention;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_storage::env::rt;
+
+use super::handle::Shard;
+use super::metadata_view::MetadataView;
+use crate::config::Config;
+use crate::partition::PartitionError;
+use adoption::Adoption;
+
+/// How often the tasks of a leader run, and by which times.
+#[derive(Debug, Clone)]
+pub struct LeaderTaskSettings {
+    /// `log.retention.check.interval.ms`.
+    pub retention_check: Duration,
+    /// `producer.id.expiration.ms`.
+    pub producer_expiration_ms: i64,
+    /// How often idle producers are looked for.
+    pub producer_check: Duration,
+    /// How often the log start of group offsets follows the checkpoint.
+    pub offsets_check: Duration,
+}
+
+impl LeaderTaskSettings {
+    /// As configured.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        Self {
+            retention_check: Duration::from_millis(config.log.retention_check_interval_ms.max(1)),
+            producer_expiration_ms: i64::try_from(config.transaction.producer_id_expiration_ms).unwrap_or(i64::MAX),
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for LeaderTaskSettings {
+    fn default() -> Self {
+        Self {
+            retention_check: Duration::from_secs(300),
+            producer_expiration_ms: 86_400_000,
+            producer_check: Duration::from_secs(600),
+            offsets_check: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A failed round is tried again after this long.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Runs until the replica stops.
+pub(crate) async fn run(shard: Arc<Shard>, metadata: Arc<dyn MetadataView>, settings: LeaderTaskSettings) {
+    let mut images = metadata.changes();
+    let mut role = shard.role_changes();
+    let mut adoption = Adoption::default();
+    let start = rt::now();
+    let (mut retention_at, mut offsets_at) = (start + settings.retention_check, start + settings.offsets_check);
+    let mut producers_at = start + settings.producer_check;
+    while !shard.role().stopped {
+        let mut next = retention_at.min(offsets_at).min(producers_at);
+        if shard.leading().is_some() {
+            let image = images.borrow_and_update().clone();
+            if adoption.reconcile(&shard, &*metadata, &image).await.is_err() {
+                next = next.min(rt::now() + RETRY);
+            }
+        }
+        tokio::select! {
+            biased;
+            changed = role.changed() => if changed.is_err() { return },
+            changed = images.changed() => if changed.is_err() { return },
+            () = shard.adoption_requested() => {}
+            () = rt::sleep_until(next) => {}
+        }
+        let now = rt::now();
+        let image = metadata.image();
+        if now >= retention_at {
+            retention_at = now + settings.retention_check;
+            report(&shard, "retention", retention::enforce_retention(&shard, &image).await);
+            report(&shard, "forgetting", expiration::forget_dropped(&shard, &image).await);
+        }
+        if now >= offsets_at {
+            offsets_at = now + settings.offsets_check;
+            report(&shard, "group offsets", retention::follow_checkpoint(&shard).await);
+        }
+        if now >= producers_at {
+            producers_at = now + settings.producer_check;
+            report(&shard, "producers", expiration::expire_producers(&shard, settings.producer_expiration_ms).await);
+        }
+    }
+}
+
+fn report(shard: &Shard, what: &str, outcome: Result<(), PartitionError>) {
+    if let Err(error) = outcome
+        && shard.leading().is_some()
+    {
+        tracing::warn!("shard={} replica={}: {what}: {error}; tried again later", shard.creation.shard, shard.replica);
+    }
+}
