@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::server::budget::Reservation;
-use crate::server::outbox::Outbox;
+use crate::server::response_queue::ResponseQueue;
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -75,5 +75,5 @@ pub trait Dispatch: Send + Sync + 'static {
     fn start(&mut self, call: Self::Call) -> Started<Self::Reply>;
 
     /// Appends the answer, its length first, to `out`.
-    fn encode(&mut self, reply: Self::Reply, out: &mut Outbox) -> Result<(), CloseReason>;
+    fn encode(&mut self, reply: Self::Reply, out: &mut ResponseQueue) -> Result<(), CloseReason>;
 }

@@ -20,10 +20,10 @@ use crate::handlers::{self, Replied};
 use crate::limits::{CLIENT_ID_LOG_CHARS_MAX, GATHERED_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::partition::ConnectionId;
-use crate::server::connection::Ended;
+use crate::server::connection::Disconnect;
 use crate::server::context::{ConnectionInfo, Context, Domain};
 use crate::server::dispatch::{Answer, CloseReason, Dispatch, Peer, Started, Turn};
-use crate::server::outbox::Outbox;
+use crate::server::response_queue::ResponseQueue;
 use crate::server::sniff::escape_for_log;
 use crate::server::{Service, budget};
 
@@ -53,9 +53,9 @@ impl Service for Kafka {
         }
     }
 
-    fn ended(&self, peer: &Peer, ended: &Ended) {
+    fn disconnected(&self, peer: &Peer, disconnect: &Disconnect) {
         self.domain.metrics.connections.dec();
-        match reason(ended) {
+        match reason(disconnect) {
             Reason::Ordinary(reason) => self.domain.metrics.closed(reason),
             Reason::Refused(reason) => self.domain.metrics.refused(reason),
         }
@@ -80,19 +80,19 @@ enum Reason {
     Refused(&'static str),
 }
 
-fn reason(ended: &Ended) -> Reason {
-    match ended {
-        Ended::ByClient | Ended::ByClientMidway => Reason::Ordinary("client"),
-        Ended::Io(_) => Reason::Ordinary("socket"),
-        Ended::Idle => Reason::Ordinary("idle"),
-        Ended::Stopping => Reason::Ordinary("stopping"),
-        Ended::Frame(_) => Reason::Refused("frame"),
-        Ended::Stranger(_) => Reason::Refused("stranger"),
-        Ended::Request(_) => Reason::Refused("request"),
-        Ended::SlowRequest => Reason::Refused("slow_request"),
-        Ended::NeverReads => Reason::Refused("never_reads"),
-        Ended::NoMemory => Reason::Refused("memory"),
-        Ended::Disk(_) => Reason::Refused("disk"),
+fn reason(disconnect: &Disconnect) -> Reason {
+    match disconnect {
+        Disconnect::ByClient | Disconnect::ByClientMidway => Reason::Ordinary("client"),
+        Disconnect::Io(_) => Reason::Ordinary("socket"),
+        Disconnect::Idle => Reason::Ordinary("idle"),
+        Disconnect::Stopping => Reason::Ordinary("stopping"),
+        Disconnect::Frame(_) => Reason::Refused("frame"),
+        Disconnect::ForeignProtocol(_) => Reason::Refused("stranger"),
+        Disconnect::Request(_) => Reason::Refused("request"),
+        Disconnect::SlowRequest => Reason::Refused("slow_request"),
+        Disconnect::NeverReads => Reason::Refused("never_reads"),
+        Disconnect::NoMemory => Reason::Refused("memory"),
+        Disconnect::Disk(_) => Reason::Refused("disk"),
     }
 }
 
@@ -189,7 +189,7 @@ impl Dispatch for KafkaDispatch {
         }
     }
 
-    fn encode(&mut self, reply: Reply, out: &mut Outbox) -> Result<(), CloseReason> {
+    fn encode(&mut self, reply: Reply, out: &mut ResponseQueue) -> Result<(), CloseReason> {
         let encoded = match reply {
             Reply::ApiVersionsTooNew { correlation_id } => {
                 response::encode_api_versions_too_new(correlation_id, out.tail())
@@ -213,7 +213,13 @@ impl Dispatch for KafkaDispatch {
 }
 
 /// Large records are written from where they are; copying small ones costs less than a slice of their own.
-fn push_fetched(body: &FetchResponse, version: i16, correlation_id: i32, streams: Vec<ReadStream>, out: &mut Outbox) {
+fn push_fetched(
+    body: &FetchResponse,
+    version: i16,
+    correlation_id: i32,
+    streams: Vec<ReadStream>,
+    out: &mut ResponseQueue,
+) {
     let mut chunks = Vec::new();
     body.encode_chunks(version, correlation_id, &mut chunks);
     let mut streams = streams.into_iter();

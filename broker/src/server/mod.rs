@@ -7,11 +7,11 @@ pub mod budget;
 pub mod connection;
 pub mod context;
 pub mod dispatch;
-pub mod inbox;
+pub mod request_buffer;
 
 pub mod kafka;
 pub mod listener;
-pub mod outbox;
+pub mod response_queue;
 pub mod sniff;
 pub mod source;
 
@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::limits::ConnectionLimits;
 use crate::server::admission::{Admission, Admitted};
 use crate::server::budget::Budget;
-use crate::server::connection::{Connection, Ended};
+use crate::server::connection::{Connection, Disconnect};
 use crate::server::dispatch::{Dispatch, Peer};
 use crate::server::listener::BoundListener;
 use futures_util::FutureExt;
@@ -45,7 +45,7 @@ pub trait Service: Send + Sync + 'static {
     /// A client has connected.
     fn connected(&self, peer: &Peer) -> Self::Dispatch;
     /// A connection has ended; whatever is keyed by it can go.
-    fn ended(&self, peer: &Peer, ended: &Ended);
+    fn disconnected(&self, peer: &Peer, disconnect: &Disconnect);
     /// A connection was refused before it began.
     fn refused(&self);
     /// A handler panicked; its connection is closed.
@@ -122,7 +122,7 @@ impl<S: Service> Server<S> {
 async fn accept<S: Service>(shared: Arc<Shared<S>>, name: Arc<str>, socket: TcpListener) {
     loop {
         match socket.accept().await {
-            Ok((stream, address)) => welcome(&shared, &name, stream, address),
+            Ok((stream, address)) => accept_connection(&shared, &name, stream, address),
             Err(error) => {
                 // Out of file descriptors, mostly: connections that close will free some.
                 tracing::warn!(listener = %name, "cannot accept a connection: {error}; trying again");
@@ -132,7 +132,7 @@ async fn accept<S: Service>(shared: Arc<Shared<S>>, name: Arc<str>, socket: TcpL
     }
 }
 
-fn welcome<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, stream: TcpStream, address: SocketAddr) {
+fn accept_connection<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, stream: TcpStream, address: SocketAddr) {
     let admitted = match shared.admission.admit(address.ip()) {
         Ok(admitted) => admitted,
         Err(refused) => {
@@ -149,11 +149,11 @@ fn welcome<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, stream: TcpStre
     let peer = Peer { connection, listener: name.clone(), address };
     let (stop, stopped) = oneshot::channel();
     shared.open.lock().insert(connection, Open { stop: Some(stop) });
-    rt::spawn(attend(shared.clone(), peer, stream, admitted, stopped));
+    rt::spawn(serve_connection(shared.clone(), peer, stream, admitted, stopped));
 }
 
 /// Serves one connection; a panic in a handler ends this connection and nothing else.
-async fn attend<S: Service>(
+async fn serve_connection<S: Service>(
     shared: Arc<Shared<S>>,
     peer: Peer,
     stream: TcpStream,
@@ -162,15 +162,15 @@ async fn attend<S: Service>(
 ) {
     let dispatch = shared.service.connected(&peer);
     let mut connection = Connection::new(stream, dispatch, shared.limits.clone(), shared.budget.clone(), stopped);
-    let ended = if shared.stopping.load(Ordering::Acquire) {
-        Ok(Ended::Stopping)
+    let disconnect = if shared.stopping.load(Ordering::Acquire) {
+        Ok(Disconnect::Stopping)
     } else {
         AssertUnwindSafe(connection.serve()).catch_unwind().await
     };
-    match ended {
-        Ok(ended) => {
-            log_end(&peer, &ended);
-            shared.service.ended(&peer, &ended);
+    match disconnect {
+        Ok(disconnect) => {
+            log_disconnect(&peer, &disconnect);
+            shared.service.disconnected(&peer, &disconnect);
         }
         Err(payload) => {
             let message = rt::panic_message(payload.as_ref());
@@ -184,20 +184,24 @@ async fn attend<S: Service>(
     drop(admitted);
 }
 
-fn log_end(peer: &Peer, ended: &Ended) {
+fn log_disconnect(peer: &Peer, disconnect: &Disconnect) {
     let (listener, client) = (&peer.listener, peer.address);
-    match ended {
-        Ended::ByClient | Ended::ByClientMidway | Ended::Io(_) | Ended::Idle | Ended::Stopping => {
-            tracing::debug!(%listener, %client, "connection ended: {ended}");
+    match disconnect {
+        Disconnect::ByClient
+        | Disconnect::ByClientMidway
+        | Disconnect::Io(_)
+        | Disconnect::Idle
+        | Disconnect::Stopping => {
+            tracing::debug!(%listener, %client, "connection ended: {disconnect}");
         }
-        Ended::Frame(_)
-        | Ended::Disk(_)
-        | Ended::Stranger(_)
-        | Ended::Request(_)
-        | Ended::SlowRequest
-        | Ended::NeverReads
-        | Ended::NoMemory => {
-            tracing::warn!(%listener, %client, "connection closed: {ended}");
+        Disconnect::Frame(_)
+        | Disconnect::Disk(_)
+        | Disconnect::ForeignProtocol(_)
+        | Disconnect::Request(_)
+        | Disconnect::SlowRequest
+        | Disconnect::NeverReads
+        | Disconnect::NoMemory => {
+            tracing::warn!(%listener, %client, "connection closed: {disconnect}");
         }
     }
 }

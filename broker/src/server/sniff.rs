@@ -4,14 +4,14 @@
 
 /// A protocol recognised by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stranger {
+pub enum ForeignProtocol {
     /// A TLS client hello on a plaintext listener.
     Tls,
     /// An HTTP request.
     Http,
 }
 
-impl Stranger {
+impl ForeignProtocol {
     /// Looks at the first bytes of a connection. None of these is the size of a Kafka request: a TLS record
     /// begins with 0x16 0x03 (369 MB), "GET " is 1.2 GB.
     #[must_use]
@@ -55,11 +55,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strangers_are_told_from_kafka_requests() {
-        assert_eq!(Stranger::recognise(&[0x16, 0x03, 0x01, 0x02, 0x00]), Some(Stranger::Tls));
-        assert_eq!(Stranger::recognise(b"GET / HTTP/1.1"), Some(Stranger::Http));
-        assert_eq!(Stranger::recognise(&[0, 0, 0, 26, 0, 18, 0, 3]), None);
-        assert_eq!(Stranger::recognise(&[0x16]), None);
+    fn foreign_protocols_are_told_from_kafka_requests() {
+        assert_eq!(ForeignProtocol::recognise(&[0x16, 0x03, 0x01, 0x02, 0x00]), Some(ForeignProtocol::Tls));
+        assert_eq!(ForeignProtocol::recognise(b"GET / HTTP/1.1"), Some(ForeignProtocol::Http));
+        assert_eq!(ForeignProtocol::recognise(&[0, 0, 0, 26, 0, 18, 0, 3]), None);
+        assert_eq!(ForeignProtocol::recognise(&[0x16]), None);
     }
 
     #[test]

@@ -19,10 +19,10 @@ const SMALL_READS_MAX: u32 = 16;
 /// While requests are under way, memory goes back to the budget in pieces of at least this size.
 const SETTLE_BYTES: usize = 64 * 1024;
 
-/// What the inbox needs before it can take more bytes.
+/// What the buffer needs before it can take more bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Room {
-    /// There is room: read into [`Inbox::buffer`].
+    /// There is room: read into [`RequestBuffer::buffer`].
     Ready,
     /// So many bytes more must be granted by the budget.
     NeedsMemory(usize),
@@ -32,7 +32,7 @@ pub enum Room {
 
 /// The read buffer of one connection.
 #[derive(Debug)]
-pub struct Inbox {
+pub struct RequestBuffer {
     buffer: BytesMut,
     limits: FrameLimits,
     read_bytes_next: usize,
@@ -44,8 +44,8 @@ pub struct Inbox {
     frame_began: Option<Instant>,
 }
 
-impl Inbox {
-    /// An empty inbox.
+impl RequestBuffer {
+    /// An empty buffer.
     #[must_use]
     pub fn new(limits: &ConnectionLimits) -> Self {
         Self {
@@ -122,7 +122,7 @@ impl Inbox {
         self.reservation.merge(more);
     }
 
-    /// Where the socket's bytes go; [`Inbox::make_room`] comes first, [`Inbox::received`] after.
+    /// Where the socket's bytes go; [`RequestBuffer::make_room`] comes first, [`RequestBuffer::received`] after.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
@@ -158,7 +158,7 @@ impl Inbox {
         Some((*self.frame_began.get_or_insert(now), self.buffer.len()))
     }
 
-    /// The first bytes, to tell what a stranger speaks.
+    /// The first bytes, to recognise a foreign protocol.
     #[must_use]
     pub fn first_bytes(&self) -> &[u8] {
         self.buffer.get(..5).unwrap_or(&self.buffer)
@@ -202,13 +202,13 @@ impl Inbox {
 mod tests {
     use super::*;
 
-    fn inbox() -> Inbox {
-        Inbox::new(&ConnectionLimits { request_bytes_max: 10_000_000, ..ConnectionLimits::default() })
+    fn requests() -> RequestBuffer {
+        RequestBuffer::new(&ConnectionLimits { request_bytes_max: 10_000_000, ..ConnectionLimits::default() })
     }
 
-    fn receive(inbox: &mut Inbox, bytes: &[u8]) {
-        inbox.buffer().extend_from_slice(bytes);
-        inbox.received(bytes.len(), bytes.len() + 1, Instant(0));
+    fn receive(requests: &mut RequestBuffer, bytes: &[u8]) {
+        requests.buffer().extend_from_slice(bytes);
+        requests.received(bytes.len(), bytes.len() + 1, Instant(0));
     }
 
     fn frame(length: usize) -> Vec<u8> {
@@ -219,18 +219,18 @@ mod tests {
 
     #[test]
     fn frames_come_out_whole_however_they_arrive() {
-        let mut inbox = inbox();
+        let mut requests = requests();
         let mut stream = frame(10);
         stream.extend(frame(20));
         for byte in &stream {
-            let before = inbox.next_frame().unwrap();
+            let before = requests.next_frame().unwrap();
             if let Some(whole) = before {
                 assert_eq!(whole.len(), 10);
             }
-            receive(&mut inbox, std::slice::from_ref(byte));
+            receive(&mut requests, std::slice::from_ref(byte));
         }
-        assert_eq!(inbox.next_frame().unwrap().unwrap().len(), 20);
-        assert_eq!(inbox.next_frame().unwrap(), None);
+        assert_eq!(requests.next_frame().unwrap().unwrap().len(), 20);
+        assert_eq!(requests.next_frame().unwrap(), None);
     }
 
     #[test]
@@ -240,60 +240,60 @@ mod tests {
             (0, FrameError::BadLength { length: 0 }),
             (10_000_001, FrameError::TooLarge { length: 10_000_001, limit: 10_000_000 }),
         ] {
-            let mut inbox = inbox();
-            receive(&mut inbox, &size.to_be_bytes());
-            assert_eq!(inbox.next_frame().unwrap_err(), error);
+            let mut requests = requests();
+            receive(&mut requests, &size.to_be_bytes());
+            assert_eq!(requests.next_frame().unwrap_err(), error);
         }
     }
 
     #[test]
     fn memory_follows_the_bytes_that_came_not_the_announced_size() {
         let budget = Budget::new(64 << 20);
-        let mut inbox = inbox();
-        receive(&mut inbox, &9_000_000_u32.to_be_bytes());
-        receive(&mut inbox, &[0, 0]);
-        assert_eq!(inbox.next_frame().unwrap(), None);
-        assert_eq!(inbox.make_room(false, &budget), Room::Ready);
-        assert!(inbox.buffer().capacity() <= 2 * READ_BUFFER_BYTES_MIN, "{}", inbox.buffer().capacity());
+        let mut requests = requests();
+        receive(&mut requests, &9_000_000_u32.to_be_bytes());
+        receive(&mut requests, &[0, 0]);
+        assert_eq!(requests.next_frame().unwrap(), None);
+        assert_eq!(requests.make_room(false, &budget), Room::Ready);
+        assert!(requests.buffer().capacity() <= 2 * READ_BUFFER_BYTES_MIN, "{}", requests.buffer().capacity());
         assert!(budget.bytes_used() <= READ_BUFFER_BYTES_MIN);
     }
 
     #[test]
     fn a_burst_and_its_small_rest_are_read_at_once_the_next_time() {
-        let (budget, mut inbox) = (Budget::new(64 << 20), inbox());
+        let (budget, mut requests) = (Budget::new(64 << 20), requests());
         let burst = frame(9_000);
         for _ in 0..3 {
-            assert_eq!(inbox.make_room(false, &budget), Room::Ready);
-            let room = inbox.buffer().capacity() - inbox.buffer().len();
+            assert_eq!(requests.make_room(false, &budget), Room::Ready);
+            let room = requests.buffer().capacity() - requests.buffer().len();
             let bytes = room.min(burst.len());
-            inbox.buffer().extend_from_slice(&burst[..bytes]);
-            inbox.received(bytes, room, Instant(0));
+            requests.buffer().extend_from_slice(&burst[..bytes]);
+            requests.received(bytes, room, Instant(0));
             if bytes < burst.len() {
-                assert_eq!(inbox.make_room(false, &budget), Room::Ready);
-                let room = inbox.buffer().capacity() - inbox.buffer().len();
-                inbox.buffer().extend_from_slice(&burst[bytes..]);
-                inbox.received(burst.len() - bytes, room, Instant(0));
+                assert_eq!(requests.make_room(false, &budget), Room::Ready);
+                let room = requests.buffer().capacity() - requests.buffer().len();
+                requests.buffer().extend_from_slice(&burst[bytes..]);
+                requests.received(burst.len() - bytes, room, Instant(0));
             }
-            let whole = inbox.next_frame().unwrap().unwrap();
-            inbox.answered(whole.len());
+            let whole = requests.next_frame().unwrap().unwrap();
+            requests.answered(whole.len());
         }
-        assert_eq!(inbox.make_room(false, &budget), Room::Ready);
-        assert!(inbox.buffer().capacity() >= burst.len());
+        assert_eq!(requests.make_room(false, &budget), Room::Ready);
+        assert!(requests.buffer().capacity() >= burst.len());
     }
 
     #[test]
     fn a_large_request_waits_for_the_budget_and_gives_it_back() {
         let budget = Budget::new(100_000);
         let taken = budget.try_take(90_000).unwrap();
-        let mut inbox = inbox();
-        receive(&mut inbox, &frame(50_000)[..20_000]);
-        let Room::NeedsMemory(needed) = inbox.make_room(false, &budget) else { panic!("has room") };
+        let mut requests = requests();
+        receive(&mut requests, &frame(50_000)[..20_000]);
+        let Room::NeedsMemory(needed) = requests.make_room(false, &budget) else { panic!("has room") };
         drop(taken);
-        inbox.granted(budget.try_take(needed).unwrap());
-        assert_eq!(inbox.make_room(false, &budget), Room::Ready);
-        receive(&mut inbox, &frame(50_000)[20_000..]);
-        let whole = inbox.next_frame().unwrap().unwrap();
-        inbox.answered(whole.len());
+        requests.granted(budget.try_take(needed).unwrap());
+        assert_eq!(requests.make_room(false, &budget), Room::Ready);
+        receive(&mut requests, &frame(50_000)[20_000..]);
+        let whole = requests.next_frame().unwrap().unwrap();
+        requests.answered(whole.len());
         assert_eq!(budget.bytes_used(), 0);
     }
 }

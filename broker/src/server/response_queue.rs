@@ -42,7 +42,7 @@ impl Chunk {
 pub enum Next {
     /// It may.
     Ready,
-    /// Its bytes must be read from a disk first: [`Outbox::disk_read`].
+    /// Its bytes must be read from a disk first: [`ResponseQueue::disk_read`].
     OnDisk,
 }
 
@@ -62,7 +62,7 @@ impl DiskRead {
 
 /// Bytes to write, in order.
 #[derive(Default)]
-pub struct Outbox {
+pub struct ResponseQueue {
     /// What is not written yet, before `tail`.
     chunks: VecDeque<Chunk>,
     /// Bytes of the chunks.
@@ -76,13 +76,16 @@ pub struct Outbox {
     tail_written: usize,
 }
 
-impl std::fmt::Debug for Outbox {
+impl std::fmt::Debug for ResponseQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbox").field("chunks", &self.chunks.len()).field("bytes", &self.len()).finish_non_exhaustive()
+        f.debug_struct("ResponseQueue")
+            .field("chunks", &self.chunks.len())
+            .field("bytes", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
-impl Outbox {
+impl ResponseQueue {
     /// Bytes waiting.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -289,12 +292,12 @@ mod tests {
         fn grew_old(&mut self) {}
     }
 
-    fn next_slices(outbox: &mut Outbox) -> Vec<u8> {
-        if outbox.prepare().unwrap() == Next::OnDisk {
-            let read = outbox.disk_read().unwrap().run().unwrap();
-            outbox.disk_was_read(read);
+    fn next_slices(responses: &mut ResponseQueue) -> Vec<u8> {
+        if responses.prepare().unwrap() == Next::OnDisk {
+            let read = responses.disk_read().unwrap().run().unwrap();
+            responses.disk_was_read(read);
         }
-        outbox.with_slices(|slices| slices.iter().flat_map(|slice| slice.iter().copied()).collect())
+        responses.with_slices(|slices| slices.iter().flat_map(|slice| slice.iter().copied()).collect())
     }
 
     proptest! {
@@ -304,7 +307,7 @@ mod tests {
             step in 1_usize..500,
             give_up_every in 1_usize..10,
         ) {
-            let mut outbox = Outbox::default();
+            let mut responses = ResponseQueue::default();
             let mut expected = Vec::new();
             for (number, (kind, length)) in parts.into_iter().enumerate() {
                 // Now and then more than what is gathered.
@@ -312,24 +315,24 @@ mod tests {
                 let piece = vec![number as u8; length];
                 expected.extend_from_slice(&piece);
                 match kind {
-                    0 => outbox.tail().extend_from_slice(&piece),
-                    1 => outbox.push_bytes(piece.into()),
-                    _ => outbox.push_source(Box::new(Scripted { bytes: piece.into(), every_other_on_disk: kind == 3 })),
+                    0 => responses.tail().extend_from_slice(&piece),
+                    1 => responses.push_bytes(piece.into()),
+                    _ => responses.push_source(Box::new(Scripted { bytes: piece.into(), every_other_on_disk: kind == 3 })),
                 }
             }
-            prop_assert_eq!(outbox.len(), expected.len());
+            prop_assert_eq!(responses.len(), expected.len());
             let mut out = Vec::new();
             let mut writes = 0;
-            while !outbox.is_empty() {
-                let mut taken = next_slices(&mut outbox);
+            while !responses.is_empty() {
+                let mut taken = next_slices(&mut responses);
                 taken.truncate(step.max(taken.len() / 3));
                 prop_assert!(!taken.is_empty());
                 out.extend_from_slice(&taken);
-                let finished = outbox.advance(taken.len());
+                let finished = responses.advance(taken.len());
                 prop_assert_eq!(finished, out.len() == expected.len());
                 writes += 1;
                 if writes % give_up_every == 0 {
-                    outbox.give_up_piece();
+                    responses.give_up_piece();
                 }
             }
             prop_assert!(out == expected);
@@ -338,17 +341,17 @@ mod tests {
 
     #[test]
     fn a_large_source_is_never_in_memory_as_a_whole() {
-        let mut outbox = Outbox::default();
-        outbox.tail().extend_from_slice(b"head");
+        let mut responses = ResponseQueue::default();
+        responses.tail().extend_from_slice(b"head");
         let bytes = Bytes::from(vec![5; 3 * PIECE_BYTES]);
-        outbox.push_source(Box::new(Scripted { bytes, every_other_on_disk: false }));
-        let first = next_slices(&mut outbox);
+        responses.push_source(Box::new(Scripted { bytes, every_other_on_disk: false }));
+        let first = next_slices(&mut responses);
         assert_eq!((first.len(), &first[..5]), (PIECE_BYTES, &b"head\x05"[..]));
-        assert!(!outbox.advance(100));
-        assert!(outbox.piece.capacity() <= PIECE_BYTES + PIECE_BYTES / 8);
-        outbox.give_up_piece();
-        assert_eq!(outbox.piece.capacity(), 0);
-        assert_eq!(outbox.len(), 4 + 3 * PIECE_BYTES - 100);
-        assert!(next_slices(&mut outbox).iter().all(|byte| *byte == 5));
+        assert!(!responses.advance(100));
+        assert!(responses.piece.capacity() <= PIECE_BYTES + PIECE_BYTES / 8);
+        responses.give_up_piece();
+        assert_eq!(responses.piece.capacity(), 0);
+        assert_eq!(responses.len(), 4 + 3 * PIECE_BYTES - 100);
+        assert!(next_slices(&mut responses).iter().all(|byte| *byte == 5));
     }
 }
