@@ -23,9 +23,7 @@ mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
 mod elect_leaders;
-mod fetch;
-mod fetch_nearer;
-pub mod fetch_session;
+pub mod fetch;
 mod find_coordinator;
 mod heartbeat;
 mod incremental_alter_configs;
@@ -107,7 +105,7 @@ async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<R
             return produced(producing.await);
         }
         Request::Fetch(request) => {
-            let fetch::Answered { body, streams, memory } = fetch::handle(ctx, version, request).await;
+            let fetch::FetchReply { body, streams, memory } = fetch::handle(ctx, version, request).await;
             return Answer::Reply { reply: Replied { body: body.into(), streams }, memory };
         }
         Request::ListOffsets(request) => list_offsets::handle(ctx, version, request).await.into(),

@@ -34,7 +34,7 @@ use crate::admin::{Admin, AdminState};
 use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, PartitionJournal};
 use crate::coordinator::lag::Lags;
-use crate::handlers::fetch_session::FetchSessions;
+use crate::handlers::fetch::session::FetchSessions;
 use crate::limits::ConnectionLimits;
 use crate::metadata::{self, DirectoryRecord, Levels, ListenerEndpoint, LocalNode, Metadata, MetadataImage, ShardId};
 use crate::metrics::Metrics;

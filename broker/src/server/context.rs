@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::coordinator::group::Groups;
 use crate::coordinator::lag::Lags;
-use crate::handlers::fetch_session::FetchSessions;
+use crate::handlers::fetch::session::FetchSessions;
 use crate::handlers::produce_unfound::Unfound;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;

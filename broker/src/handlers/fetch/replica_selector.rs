@@ -11,7 +11,7 @@ use crate::partition::Partition;
 use crate::server::Context;
 
 /// The answer that names a replica in the zone `rack`; `None` if the consumer is to be served here.
-pub(super) fn replica(
+pub(super) fn nearest_replica(
     ctx: &Context,
     partition: &Partition,
     rack: &str,

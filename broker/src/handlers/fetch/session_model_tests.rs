@@ -229,7 +229,7 @@ impl World {
         self.settle_evictions(None);
     }
 
-    fn go_on(&mut self, random: &mut Random, session: i32) {
+    fn continue_session(&mut self, random: &mut Random, session: i32) {
         let Some(model) = self.models.get_mut(&session) else { return };
         let by_ids = model.by_ids;
         let mut named = some_named(random, 2);
@@ -256,7 +256,7 @@ impl World {
         if random.once_in(3) {
             // It waits, and things change meanwhile.
             (0..random.below(3)).for_each(|_| self.node.change(random));
-            plan.look_again();
+            plan.refresh();
         }
         let room = random.below(4);
         let mut answers = self.read(&plan, room);
@@ -283,7 +283,7 @@ fn a_session_tells_what_one_that_looks_at_everything_would_tell() {
                 }
                 2 => world.refused(random, session),
                 3..=8 => world.node.change(random),
-                _ => world.go_on(random, session),
+                _ => world.continue_session(random, session),
             }
         }
     });

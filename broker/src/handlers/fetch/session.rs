@@ -70,7 +70,7 @@ impl Plan {
     /// True if the session has found the partition before: Kafka then knows the topic's name, and says of a topic that is
     /// gone that the topic is unknown, and not the id (KIP-516, `FetchSession.CachedPartition`).
     #[must_use]
-    pub fn knew(&self, wanted: &Wanted) -> bool {
+    pub fn had_found(&self, wanted: &Wanted) -> bool {
         let Kind::Incremental(session) = &self.kind else { return false };
         session.lock().remembered.get(&wanted.slot).is_some_and(|remembered| remembered.was_found)
     }
@@ -91,12 +91,12 @@ impl Plan {
     pub fn watch(&self) -> Option<Arc<Watch>> {
         match &self.kind {
             Kind::Incremental(session) => Some(session.lock().watch.clone()),
-            Kind::NoSession | Kind::Opens => None,
+            Kind::NoSession | Kind::NewSession => None,
         }
     }
 
     /// Looks again, after a wait: what has changed meanwhile is wanted, too.
-    pub fn look_again(&mut self) {
+    pub fn refresh(&mut self) {
         if let Kind::Incremental(session) = &self.kind {
             self.wanted = session.lock().wanted();
         }
@@ -106,7 +106,7 @@ impl Plan {
 #[derive(Debug)]
 enum Kind {
     NoSession,
-    Opens,
+    NewSession,
     Incremental(Arc<Mutex<Session>>),
 }
 
@@ -172,14 +172,14 @@ impl FetchSessions {
                 if request.session_id != 0 {
                     self.slots.lock().remove(&request.session_id);
                 }
-                let kind = if request.session_epoch == 0 { Kind::Opens } else { Kind::NoSession };
+                let kind = if request.session_epoch == 0 { Kind::NewSession } else { Kind::NoSession };
                 Ok(Plan { wanted: named(&request).collect(), kind })
             }
-            _ => self.go_on(&request, by_ids),
+            _ => self.continue_session(&request, by_ids),
         }
     }
 
-    fn go_on(&self, request: &FetchRequest, by_ids: bool) -> Result<Plan, ErrorCode> {
+    fn continue_session(&self, request: &FetchRequest, by_ids: bool) -> Result<Plan, ErrorCode> {
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(&request.session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
         let shared = slot.session.clone();
@@ -209,10 +209,10 @@ impl FetchSessions {
     pub fn finish(&self, plan: Plan, by_ids: bool, answers: &mut Vec<(Key, FetchPartitionResponse)>) -> i32 {
         match plan.kind {
             Kind::NoSession => 0,
-            Kind::Opens => self.open(plan.wanted, by_ids, answers),
+            Kind::NewSession => self.open(plan.wanted, by_ids, answers),
             Kind::Incremental(session) => {
                 let mut session = session.lock();
-                answers.retain(|(key, answer)| session.note(key, answer));
+                answers.retain(|(key, answer)| session.record_response(key, answer));
                 session.id
             }
         }
@@ -242,7 +242,7 @@ impl FetchSessions {
         };
         wanted.into_iter().for_each(|wanted| session.remember(wanted));
         for (key, answer) in answers {
-            session.note(key, answer);
+            session.record_response(key, answer);
         }
         let partitions = session.remembered.len();
         slots.insert(id, Slot { session: Arc::new(Mutex::new(session)), partitions, used: rt::now() });
@@ -346,7 +346,7 @@ impl Session {
     }
 
     /// Remembers what the client is told of a partition; false if it knows all of it.
-    fn note(&mut self, key: &Key, answer: &FetchPartitionResponse) -> bool {
+    fn record_response(&mut self, key: &Key, answer: &FetchPartitionResponse) -> bool {
         let Some(slot) = self.slots.get(key).copied() else { return true };
         let next_turn = self.number();
         let Some(remembered) = self.remembered.get_mut(&slot) else { return true };
@@ -377,8 +377,8 @@ impl Session {
 }
 
 #[cfg(test)]
-#[path = "fetch_session_model_tests.rs"]
+#[path = "session_model_tests.rs"]
 mod model_tests;
 #[cfg(test)]
-#[path = "fetch_session_tests.rs"]
+#[path = "session_tests.rs"]
 mod tests;

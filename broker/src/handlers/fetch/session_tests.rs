@@ -104,7 +104,7 @@ fn a_partition_that_was_found_once_stays_known_whatever_becomes_of_its_id() {
     let id = sessions.finish(plan, false, &mut all);
     for (epoch, error) in [(1, ErrorCode::None), (2, ErrorCode::UnknownTopicOrPartition)] {
         let plan = sessions.begin(request(id, epoch, &[]), false).unwrap();
-        let knew: Vec<bool> = plan.wanted.iter().map(|wanted| plan.knew(wanted)).collect();
+        let knew: Vec<bool> = plan.wanted.iter().map(|wanted| plan.had_found(wanted)).collect();
         assert_eq!(knew, [true, false], "epoch {epoch}");
         let mut all = answers(&plan, 5, &[]);
         all[0].1.error = error;
