@@ -42,9 +42,7 @@ mod offset_for_leader_epoch;
 pub(crate) mod operations;
 pub(crate) mod outcome;
 mod partition_view;
-mod produce;
-pub mod produce_targets;
-pub mod produce_unfound;
+pub mod produce;
 mod sasl_handshake;
 mod sync_group;
 mod unregister_broker;
@@ -57,7 +55,7 @@ use ottla_protocol::request::Request;
 use ottla_protocol::response::Response;
 use ottla_storage::read::ReadStream;
 
-use self::produce_targets::Targets;
+use self::produce::partition_cache::PartitionCache;
 use crate::server::Context;
 use crate::server::budget::Reservation;
 use crate::server::dispatch::{Answer, Started};
@@ -83,12 +81,12 @@ pub(crate) fn start<R: 'static>(
     ctx: Arc<Context>,
     version: i16,
     request: Request,
-    targets: &mut Targets,
+    partition_cache: &mut PartitionCache,
     finish: impl FnOnce(Answer<Replied>) -> Answer<R> + Send + 'static,
 ) -> Started<R> {
     match request {
         Request::Produce(request) => {
-            let (producing, ordered) = produce::start(ctx, version, request, targets);
+            let (producing, ordered) = produce::start(ctx, version, request, partition_cache);
             Started { answer: Box::pin(producing.map(|outcome| finish(produced(outcome)))), ordered }
         }
         request => {
@@ -101,7 +99,7 @@ pub(crate) fn start<R: 'static>(
 async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<Replied> {
     let reply: Replied = match request {
         Request::Produce(request) => {
-            let (producing, _) = produce::start(ctx.clone(), version, request, &mut Targets::default());
+            let (producing, _) = produce::start(ctx.clone(), version, request, &mut PartitionCache::default());
             return produced(producing.await);
         }
         Request::Fetch(request) => {

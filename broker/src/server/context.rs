@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::coordinator::group::Groups;
 use crate::coordinator::lag::Lags;
 use crate::handlers::fetch::session::FetchSessions;
-use crate::handlers::produce_unfound::Unfound;
+use crate::handlers::produce::pending_refusals::PendingRefusals;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
@@ -78,8 +78,8 @@ pub struct Context {
     pub domain: Domain,
     /// Who asks.
     pub connection: ConnectionInfo,
-    /// What was refused on this connection before its partition was found.
-    pub unfound: Arc<Unfound>,
+    /// Batches that this connection had refused before their partition was found.
+    pub pending_refusals: Arc<PendingRefusals>,
 }
 
 impl Deref for Context {

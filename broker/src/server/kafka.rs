@@ -15,7 +15,7 @@ use ottla_protocol::versions::ApiKey;
 use ottla_storage::env::rt;
 use ottla_storage::read::ReadStream;
 
-use crate::handlers::produce_targets::Targets;
+use crate::handlers::produce::partition_cache::PartitionCache;
 use crate::handlers::{self, Replied};
 use crate::limits::{CLIENT_ID_LOG_CHARS_MAX, GATHERED_BYTES_MAX};
 use crate::metrics::Metrics;
@@ -48,8 +48,8 @@ impl Service for Kafka {
         self.domain.metrics.connections.inc();
         let connection = ConnectionInfo { peer: peer.clone(), client_id: "".into() };
         KafkaDispatch {
-            context: Arc::new(Context { domain: self.domain.clone(), connection, unfound: Arc::default() }),
-            targets: Targets::default(),
+            context: Arc::new(Context { domain: self.domain.clone(), connection, pending_refusals: Arc::default() }),
+            partition_cache: PartitionCache::default(),
         }
     }
 
@@ -99,7 +99,7 @@ fn reason(disconnect: &Disconnect) -> Reason {
 /// One connection's dispatcher.
 pub struct KafkaDispatch {
     context: Arc<Context>,
-    targets: Targets,
+    partition_cache: PartitionCache,
 }
 
 /// A decoded request.
@@ -176,7 +176,7 @@ impl Dispatch for KafkaDispatch {
                 let metrics = context.metrics.clone();
                 let began = rt::now();
                 let version = header.version;
-                handlers::start(context, version, request, &mut self.targets, move |answer| {
+                handlers::start(context, version, request, &mut self.partition_cache, move |answer| {
                     finished(&metrics, &header, began, answer)
                 })
             }

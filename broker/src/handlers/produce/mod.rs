@@ -5,6 +5,9 @@
 //! Batches are enqueued before [`start`] returns, so that pipelined requests keep their order; what must wait for a
 //! partition first says so, and no later request of the connection overtakes it.
 
+pub mod partition_cache;
+pub mod pending_refusals;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,8 +23,8 @@ use ottla_protocol::produce::{
     ProduceTopicResponse, RecordError,
 };
 
+use self::partition_cache::{CachedPartition, PartitionCache};
 use super::brokers::{self, text};
-use super::produce_targets::{Target, Targets};
 use crate::metrics::TopicMetrics;
 use crate::partition::{
     Acks, AppendError, AppendOptions, Appended, Appending, ConnectionId, Origin, PartitionError, TopicRef,
@@ -35,8 +38,8 @@ pub(crate) type Outcome = Result<Option<ProduceResponse>, CloseReason>;
 /// An append: its result will come, or its partition must be found first.
 enum Pending {
     Enqueued(Appending),
-    Unfound(Bytes),
-    Finding(BoxFuture<'static, (Option<Arc<TopicMetrics>>, Result<Appended, AppendError>)>),
+    Unresolved(Bytes),
+    Resolving(BoxFuture<'static, (Option<Arc<TopicMetrics>>, Result<Appended, AppendError>)>),
     Settled(Result<Appended, AppendError>),
 }
 
@@ -44,7 +47,7 @@ enum Pending {
 struct Part {
     index: i32,
     pending: Pending,
-    target: Option<Arc<Target>>,
+    cached: Option<Arc<CachedPartition>>,
     bytes: u64,
     records: u64,
 }
@@ -69,7 +72,7 @@ pub(crate) fn start(
     ctx: Arc<Context>,
     version: i16,
     request: ProduceRequest,
-    targets: &mut Targets,
+    cache: &mut PartitionCache,
 ) -> (Producing, bool) {
     let acks = acks(request.acks);
     let options = AppendOptions {
@@ -84,7 +87,7 @@ pub(crate) fn start(
         producing.ready = Some(refused(request, ErrorCode::InvalidRequiredAcks));
         return (producing, true);
     }
-    let enqueued = producing.enqueue_all(request.topics, targets);
+    let enqueued = producing.enqueue_all(request.topics, cache);
     (producing, enqueued)
 }
 
@@ -121,12 +124,12 @@ fn enqueue(
     topic: &ProduceTopic,
     partition: ProducePartition,
     options: &AppendOptions,
-    targets: &mut Targets,
+    cache: &mut PartitionCache,
 ) -> Part {
     let batch = partition.records.unwrap_or_default();
     let mut part = Part {
         index: partition.index,
-        target: None,
+        cached: None,
         bytes: batch.len() as u64,
         records: record_count(&batch),
         pending: Pending::Settled(Err(AppendError::UnsupportedCompressionType)),
@@ -134,35 +137,35 @@ fn enqueue(
     if version < ZSTD_FROM && is_zstd(&batch) {
         return part;
     }
-    part.target = targets.get(topic, part.index);
-    if part.target.is_none() {
+    part.cached = cache.get(topic, part.index);
+    if part.cached.is_none() {
         match ctx.partitions.find_now(topic_ref(topic), part.index) {
             Ok(Some(found)) => {
                 let metrics = ctx.metrics.topic(&found.topic().name);
-                part.target = Some(targets.add(topic, part.index, found, metrics));
+                part.cached = Some(cache.insert(topic, part.index, found, metrics));
             }
             // What looks unknown from the tables may be new: `find` makes sure.
             Ok(None) | Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) => {}
             Err(error) => {
-                ctx.unfound.note(topic, part.index, &batch, &error);
+                ctx.pending_refusals.record(topic, part.index, &batch, &error);
                 part.pending = Pending::Settled(Err(error.into()));
                 return part;
             }
         }
     }
-    part.pending = match &part.target {
-        Some(target) => {
-            ctx.unfound.found(topic, part.index, &target.partition, connection_of(ctx));
-            Pending::Enqueued(target.partition.append(batch, options))
+    part.pending = match &part.cached {
+        Some(cached) => {
+            ctx.pending_refusals.report_to(topic, part.index, &cached.partition, connection_of(ctx));
+            Pending::Enqueued(cached.partition.append(batch, options))
         }
-        None => Pending::Unfound(batch),
+        None => Pending::Unresolved(batch),
     };
     part
 }
 
 impl Producing {
-    fn enqueue_all(&mut self, topics: Vec<ProduceTopic>, targets: &mut Targets) -> bool {
-        let targets = targets.under(self.ctx.partitions.image_index());
+    fn enqueue_all(&mut self, topics: Vec<ProduceTopic>, cache: &mut PartitionCache) -> bool {
+        let cache = cache.valid_for(self.ctx.partitions.image_index());
         self.topics.reserve_exact(topics.len());
         for mut topic in topics {
             let partitions = std::mem::take(&mut topic.partitions);
@@ -170,14 +173,14 @@ impl Producing {
             let Some((topic, _)) = self.topics.last() else { continue };
             self.parts.reserve_exact(partitions.len());
             for partition in partitions {
-                self.parts.push(enqueue(&self.ctx, self.version, topic, partition, &self.options, targets));
+                self.parts.push(enqueue(&self.ctx, self.version, topic, partition, &self.options, cache));
             }
         }
-        let unfound = self.parts.iter().any(|part| matches!(part.pending, Pending::Unfound(_)));
-        if unfound {
-            targets.forget();
+        let unresolved = self.parts.iter().any(|part| matches!(part.pending, Pending::Unresolved(_)));
+        if unresolved {
+            cache.clear();
         }
-        !unfound
+        !unresolved
     }
 
     /// The topic that a part belongs to.
@@ -195,25 +198,25 @@ impl Producing {
         let settled = match &mut part.pending {
             Pending::Settled(_) => return Poll::Ready(()),
             Pending::Enqueued(appending) => ready!(Pin::new(appending).poll(task)),
-            Pending::Finding(finding) => {
-                let (metrics, result) = ready!(finding.as_mut().poll(task));
+            Pending::Resolving(resolving) => {
+                let (metrics, result) = ready!(resolving.as_mut().poll(task));
                 if let Some(metrics) = metrics {
                     count(&metrics, part, &result);
                 }
                 result
             }
-            Pending::Unfound(batch) => {
+            Pending::Unresolved(batch) => {
                 let (batch, index) = (std::mem::take(batch), part.index);
                 let topic = without_partitions(self.topic_of(number));
                 let found = find_and_append(&self.ctx, topic, index, batch, &self.options);
                 if let Some(part) = self.parts.get_mut(number) {
-                    part.pending = Pending::Finding(found);
+                    part.pending = Pending::Resolving(found);
                 }
                 return self.poll_part(number, task);
             }
         };
-        if let Some(target) = &part.target {
-            count(&target.metrics, part, &settled);
+        if let Some(cached) = &part.cached {
+            count(&cached.metrics, part, &settled);
         }
         part.pending = Pending::Settled(settled);
         Poll::Ready(())
@@ -268,12 +271,12 @@ fn find_and_append(
     async move {
         match ctx.partitions.find(topic_ref(&topic), index).await {
             Ok(found) => {
-                ctx.unfound.found(&topic, index, &found, connection_of(&ctx));
+                ctx.pending_refusals.report_to(&topic, index, &found, connection_of(&ctx));
                 let metrics = ctx.metrics.topic(&found.topic().name);
                 (Some(metrics), found.append(batch, &options).await)
             }
             Err(error) => {
-                ctx.unfound.note(&topic, index, &batch, &error);
+                ctx.pending_refusals.record(&topic, index, &batch, &error);
                 (None, Err(error.into()))
             }
         }

@@ -15,100 +15,100 @@ use crate::metrics::TopicMetrics;
 use crate::partition::Partition;
 
 /// Partitions remembered per connection; beyond it everything is forgotten.
-const TARGETS_MAX: usize = 4_096;
+const PARTITIONS_MAX: usize = 4_096;
 /// Topics remembered per connection.
 const TOPICS_MAX: usize = 32;
 
 /// A partition and what is counted for its topic.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct CachedPartition {
     pub(crate) partition: Partition,
     pub(crate) metrics: Arc<TopicMetrics>,
 }
 
 /// A topic as a client names it. The name is a copy: that in a request keeps the connection's whole read buffer alive.
 #[derive(Debug)]
-pub(super) struct Named {
+pub(super) struct TopicKey {
     name: Option<StrBytes>,
     id: Option<Uuid>,
 }
 
-impl Named {
+impl TopicKey {
     /// True if the request means this topic, by the same name or id.
     pub(super) fn is(&self, topic: &ProduceTopic) -> bool {
         self.name == topic.name && self.id == topic.id
     }
 }
 
-impl From<&ProduceTopic> for Named {
+impl From<&ProduceTopic> for TopicKey {
     fn from(topic: &ProduceTopic) -> Self {
         Self { name: topic.name.as_ref().map(|name| StrBytes::from_string(name.to_string())), id: topic.id }
     }
 }
 
 #[derive(Debug)]
-struct KnownTopic {
-    named: Named,
-    /// Number of this topic in the keys of `targets`.
+struct CachedTopic {
+    key: TopicKey,
+    /// Number of this topic in the keys of `partitions`.
     number: usize,
 }
 
 /// The partitions that a connection wrote to last.
 #[derive(Debug, Default)]
-pub struct Targets {
+pub struct PartitionCache {
     image: RaftIndex,
     /// The one used last is first.
-    topics: Vec<KnownTopic>,
-    targets: HashMap<(usize, i32), Arc<Target>>,
+    topics: Vec<CachedTopic>,
+    partitions: HashMap<(usize, i32), Arc<CachedPartition>>,
 }
 
-impl Targets {
+impl PartitionCache {
     /// What is remembered holds for this image only.
-    pub(crate) fn under(&mut self, image: RaftIndex) -> &mut Self {
+    pub(crate) fn valid_for(&mut self, image: RaftIndex) -> &mut Self {
         if self.image != image {
-            self.forget();
+            self.clear();
             self.image = image;
         }
         self
     }
 
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.topics.clear();
-        self.targets.clear();
+        self.partitions.clear();
     }
 
-    pub(crate) fn get(&mut self, topic: &ProduceTopic, index: i32) -> Option<Arc<Target>> {
+    pub(crate) fn get(&mut self, topic: &ProduceTopic, index: i32) -> Option<Arc<CachedPartition>> {
         let number = self.number(topic)?;
-        self.targets.get(&(number, index)).cloned()
+        self.partitions.get(&(number, index)).cloned()
     }
 
-    /// Remembers a partition that was found under the image of [`Self::under`]; one that is not adopted yet is not kept.
-    pub(crate) fn add(
+    /// Remembers a partition that was found under the image of [`Self::valid_for`]; one that is not adopted yet is not kept.
+    pub(crate) fn insert(
         &mut self,
         topic: &ProduceTopic,
         index: i32,
         partition: Partition,
         metrics: Arc<TopicMetrics>,
-    ) -> Arc<Target> {
-        let target = Arc::new(Target { partition: partition.remember_adoption(), metrics });
-        if !target.partition.is_known_adopted() {
-            return target;
+    ) -> Arc<CachedPartition> {
+        let cached = Arc::new(CachedPartition { partition: partition.remember_adoption(), metrics });
+        if !cached.partition.is_known_adopted() {
+            return cached;
         }
-        if self.targets.len() >= TARGETS_MAX || self.topics.len() >= TOPICS_MAX {
-            self.forget();
+        if self.partitions.len() >= PARTITIONS_MAX || self.topics.len() >= TOPICS_MAX {
+            self.clear();
         }
         let number = self.number(topic).unwrap_or_else(|| {
             let number = self.topics.len();
-            self.topics.push(KnownTopic { named: topic.into(), number });
+            self.topics.push(CachedTopic { key: topic.into(), number });
             number
         });
-        self.targets.insert((number, index), target.clone());
-        target
+        self.partitions.insert((number, index), cached.clone());
+        cached
     }
 
     fn number(&mut self, topic: &ProduceTopic) -> Option<usize> {
-        let place = self.topics.iter().position(|known| known.named.is(topic))?;
-        self.topics.swap(0, place);
+        let position = self.topics.iter().position(|known| known.key.is(topic))?;
+        self.topics.swap(0, position);
         self.topics.first().map(|known| known.number)
     }
 }
@@ -131,21 +131,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_target_holds_for_one_image_and_only_once_it_is_adopted() {
+    async fn a_cached_partition_holds_for_one_image_and_only_once_it_is_adopted() {
         let (_group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 1, pinned: false });
         let registry = Arc::new(FakeRegistry::new(image_with_topic(3, TopicConfig::default())));
         let partitions = Partitions::new(Shards::for_tests(shard.clone(), registry.clone()));
         let find = || partitions.find_now(TopicRef::Name("t"), 0).unwrap().unwrap();
         let counted = Metrics::new(&Config::default().metrics).topic(&"t".into());
-        let mut targets = Targets::default();
-        targets.under(RaftIndex(1)).add(&topic("t"), 0, find(), counted.clone());
-        assert!(targets.get(&topic("t"), 0).is_none(), "not adopted yet");
+        let mut cache = PartitionCache::default();
+        cache.valid_for(RaftIndex(1)).insert(&topic("t"), 0, find(), counted.clone());
+        assert!(cache.get(&topic("t"), 0).is_none(), "not adopted yet");
         rt::spawn(crate::shard::upkeep::run(shard, registry, Upkeep::default()));
         partitions.find(TopicRef::Name("t"), 0).await.unwrap();
-        targets.under(RaftIndex(1)).add(&topic("t"), 0, find(), counted);
-        assert!(targets.get(&topic("t"), 0).is_some());
-        assert!(targets.get(&topic("t"), 1).is_none());
-        assert!(targets.get(&topic("u"), 0).is_none());
-        assert!(targets.under(RaftIndex(2)).get(&topic("t"), 0).is_none(), "another image");
+        cache.valid_for(RaftIndex(1)).insert(&topic("t"), 0, find(), counted);
+        assert!(cache.get(&topic("t"), 0).is_some());
+        assert!(cache.get(&topic("t"), 1).is_none());
+        assert!(cache.get(&topic("u"), 0).is_none());
+        assert!(cache.valid_for(RaftIndex(2)).get(&topic("t"), 0).is_none(), "another image");
     }
 }
