@@ -6,7 +6,7 @@ use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
-use super::config_resource::{alter, owner};
+use super::support::config_resource::{alter, owner};
 use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
 use crate::server::Context;
 

@@ -13,7 +13,7 @@ use kafka_protocol::messages::alter_partition_reassignments_response::{
 use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse};
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataError, Reassignment};
 use crate::server::Context;
 

@@ -6,7 +6,7 @@ use kafka_protocol::messages::create_acls_response::AclCreationResult;
 use kafka_protocol::messages::{CreateAclsRequest, CreateAclsResponse};
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
+use super::support::text;
 
 pub(super) fn handle(request: &CreateAclsRequest) -> CreateAclsResponse {
     let refused = AclCreationResult::default()

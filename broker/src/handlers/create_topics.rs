@@ -13,7 +13,7 @@ use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, TopicN
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::config::Config;
 use crate::config::describe::describe_topic;
 use crate::metadata::{CreatedTopic, MetadataError, NewTopic};

@@ -6,7 +6,7 @@ use kafka_protocol::messages::delete_acls_response::DeleteAclsFilterResult;
 use kafka_protocol::messages::{DeleteAclsRequest, DeleteAclsResponse};
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
+use super::support::text;
 
 pub(super) fn handle(request: &DeleteAclsRequest) -> DeleteAclsResponse {
     let refused = DeleteAclsFilterResult::default()

@@ -9,7 +9,7 @@ use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use uuid::Uuid;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataError, TopicName};
 use crate::server::Context;
 

@@ -5,7 +5,7 @@
 use kafka_protocol::messages::DescribeAclsResponse;
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
+use super::support::text;
 
 pub(super) fn handle() -> DescribeAclsResponse {
     DescribeAclsResponse::default()

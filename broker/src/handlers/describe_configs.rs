@@ -11,8 +11,8 @@ use kafka_protocol::messages::describe_configs_response::{
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::brokers::text;
-use super::config_resource::owner;
+use super::support::config_resource::owner;
+use super::support::text;
 use crate::config::describe::{Described, describe_all_nodes, describe_node, describe_topic};
 use crate::metadata::{ConfigOwner, MetadataError, MetadataImage, is_valid_topic_name};
 use crate::server::Context;

@@ -14,7 +14,7 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, 
 use ottla_protocol::error::ErrorCode;
 use uuid::Uuid;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataImage, Topic};
 use crate::partition::TopicRef;
 use crate::server::Context;

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
-use super::brokers::text;
+use super::support::text;
 use crate::partition::{ActiveProducer, PartitionError, TopicRef};
 use crate::server::Context;
 

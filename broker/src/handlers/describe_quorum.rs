@@ -12,7 +12,7 @@ use kafka_protocol::messages::{BrokerId, DescribeQuorumRequest, DescribeQuorumRe
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataError, MetadataImage, MetadataQuorum, QuorumMember};
 use crate::server::Context;
 

@@ -13,9 +13,8 @@ use kafka_protocol::messages::describe_topic_partitions_response::{
 use kafka_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName};
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
-use super::operations;
-use super::partition_view::Views;
+use super::support::partition_metadata::PartitionLookup;
+use super::support::{authorized_operations, text};
 use crate::metadata::{Topic, names};
 use crate::server::Context;
 
@@ -34,8 +33,14 @@ pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsReques
     }
     let begin = request.cursor.as_ref().map(|cursor| (cursor.topic_name.as_str(), cursor.partition_index));
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(1).clamp(1, PARTITIONS_MAX);
-    let mut page =
-        Page { views: Views::new(ctx, &image), unknown: error, begin, left: limit, topics: Vec::new(), next: None };
+    let mut page = Page {
+        views: PartitionLookup::new(ctx, &image),
+        unknown: error,
+        begin,
+        left: limit,
+        topics: Vec::new(),
+        next: None,
+    };
     if named.is_empty() {
         page.fill(image.topics.values().map(|topic| (topic.name.as_ref(), Some(topic))));
     } else {
@@ -46,7 +51,7 @@ pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsReques
 
 /// One answer as it fills.
 struct Page<'a> {
-    views: Views<'a>,
+    views: PartitionLookup<'a>,
     /// What is said of a name that is not there.
     unknown: ErrorCode,
     begin: Option<(&'a str, i32)>,
@@ -87,7 +92,7 @@ impl<'a> Page<'a> {
                 .with_name(Some(TopicName(text(&topic.name))))
                 .with_topic_id(topic.id)
                 .with_is_internal(topic.internal)
-                .with_topic_authorized_operations(operations::TOPIC)
+                .with_topic_authorized_operations(authorized_operations::TOPIC)
                 .with_partitions(partitions),
         );
         (end < topic.partition_count()).then_some(end)
@@ -117,5 +122,5 @@ fn unknown(name: &str, error: ErrorCode) -> DescribeTopicPartitionsResponseTopic
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(TopicName(text(name))))
         .with_error_code(error.code())
-        .with_topic_authorized_operations(operations::NOT_ASKED)
+        .with_topic_authorized_operations(authorized_operations::NOT_REQUESTED)
 }

@@ -12,7 +12,7 @@ use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaE
 use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicName};
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
+use super::support::text;
 use crate::partition::{Elected, ElectionKind};
 use crate::server::Context;
 

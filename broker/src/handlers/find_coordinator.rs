@@ -12,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::produce::NodeEndpoint;
 
-use super::brokers::{self, text};
+use super::support::{endpoints, text};
 use crate::coordinator::group::partition_for;
 use crate::metadata::image::CONSUMER_OFFSETS;
 use crate::partition::{PartitionError, TopicRef};
@@ -69,7 +69,7 @@ async fn find(ctx: &Context, version: i16, key_type: i8, key: &str) -> Result<No
             ctx.partitions.leadership(topic, index).leader.ok_or_else(unavailable)?
         }
     };
-    brokers::endpoint(ctx, &image, leader).ok_or_else(unavailable)
+    endpoints::endpoint(ctx, &image, leader).ok_or_else(unavailable)
 }
 
 fn single(version: i16, found: &Result<NodeEndpoint, Refused>) -> FindCoordinatorResponse {

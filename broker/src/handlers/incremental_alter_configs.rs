@@ -10,7 +10,7 @@ use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use super::config_resource::{alter, owner};
+use super::support::config_resource::{alter, owner};
 use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
 use crate::server::Context;
 

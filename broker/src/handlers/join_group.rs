@@ -8,7 +8,7 @@
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 
-use super::brokers::text;
+use super::support::text;
 use crate::coordinator::group::classic::{Generation, Join, JoinAnswer};
 use crate::coordinator::group::new_member_id;
 use crate::server::Context;

@@ -6,7 +6,7 @@
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
-use super::brokers::text;
+use super::support::text;
 use crate::coordinator::group::classic::{Leaving, Left};
 use crate::server::Context;
 

@@ -7,8 +7,8 @@ use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
-use super::config_resource::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use super::support::config_resource::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use super::support::text;
 use crate::metadata::MetadataImage;
 use crate::server::Context;
 

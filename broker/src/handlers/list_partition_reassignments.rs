@@ -12,7 +12,7 @@ use kafka_protocol::messages::{
 };
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataImage, Topic};
 use crate::server::Context;
 

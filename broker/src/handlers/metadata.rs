@@ -17,9 +17,8 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use uuid::Uuid;
 
-use super::brokers::{self, text};
-use super::operations;
-use super::partition_view::Views;
+use super::support::partition_metadata::PartitionLookup;
+use super::support::{authorized_operations, endpoints, text};
 use crate::limits::METADATA_AUTO_CREATE_MAX;
 use crate::metadata::{MetadataImage, Topic, names};
 use crate::server::Context;
@@ -125,8 +124,9 @@ fn answer(
     image: &MetadataImage,
     entries: Vec<Entry>,
 ) -> MetadataResponse {
-    let topic_operations = operations::if_asked(request.include_topic_authorized_operations, operations::TOPIC);
-    let mut views = Views::new(ctx, image);
+    let topic_operations =
+        authorized_operations::if_requested(request.include_topic_authorized_operations, authorized_operations::TOPIC);
+    let mut views = PartitionLookup::new(ctx, image);
     let topics: Vec<_> = entries
         .into_iter()
         .map(|entry| match entry {
@@ -134,7 +134,7 @@ fn answer(
             Entry::Missing { name, id, error } => missing(version, name, id, error),
         })
         .collect();
-    let brokers = brokers::reachable(ctx, image, views.named())
+    let brokers = endpoints::reachable(ctx, image, views.named())
         .into_iter()
         .map(|node| {
             MetadataResponseBroker::default()
@@ -147,19 +147,19 @@ fn answer(
     let response = MetadataResponse::default()
         .with_brokers(brokers)
         .with_cluster_id(Some(text(&image.cluster_id)))
-        .with_controller_id(BrokerId(brokers::controller(ctx).0))
+        .with_controller_id(BrokerId(endpoints::controller(ctx).0))
         .with_topics(topics);
     if (8..=10).contains(&version) {
-        response.with_cluster_authorized_operations(operations::if_asked(
+        response.with_cluster_authorized_operations(authorized_operations::if_requested(
             request.include_cluster_authorized_operations,
-            operations::CLUSTER,
+            authorized_operations::CLUSTER,
         ))
     } else {
         response
     }
 }
 
-fn found(views: &mut Views<'_>, version: i16, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+fn found(views: &mut PartitionLookup<'_>, version: i16, topic: &Topic, operations: i32) -> MetadataResponseTopic {
     let partitions = (0..topic.partition_count())
         .map(|index| {
             let view = views.of(topic, index);

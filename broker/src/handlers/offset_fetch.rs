@@ -18,7 +18,7 @@ use ottla_protocol::error::ErrorCode;
 use ottla_storage::env::mutants::{self, Bug};
 use uuid::Uuid;
 
-use super::brokers::text;
+use super::support::text;
 use crate::coordinator::group::GroupError;
 use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::store::Offsets;

@@ -6,7 +6,7 @@
 
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
-use super::brokers::text;
+use super::support::text;
 use crate::coordinator::group::classic::Sync;
 use crate::server::Context;
 

@@ -8,7 +8,7 @@
 use kafka_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse {

@@ -10,7 +10,7 @@ use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{FeatureLevel, FeatureUpdate, MetadataError, UpgradeType};
 use crate::server::Context;
 

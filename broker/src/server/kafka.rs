@@ -239,7 +239,7 @@ fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answe
     let seconds = rt::now().since(began).as_secs_f64();
     match answer {
         Answer::Reply { reply, memory } => {
-            metrics.answered(header.api_key, handlers::outcome::error_of(&reply.body), seconds);
+            metrics.answered(header.api_key, handlers::support::response_error::error_of(&reply.body), seconds);
             let (api, version, correlation_id) = (header.api_key, header.version, header.correlation_id);
             Answer::Reply { reply: Reply::Response { api, version, correlation_id, body: reply }, memory }
         }

@@ -23,7 +23,7 @@ use ottla_storage::env::rt::{self, Instant};
 use ottla_storage::read::{PIECE_BYTES, ReadStream};
 
 use self::session::{Key, Plan, Wanted};
-use super::brokers;
+use super::support::endpoints;
 use crate::config::CompressionType;
 use crate::limits::{FETCH_BYTES_FLOOR, GATHERED_BYTES_MAX};
 use crate::partition::{Access, FetchSpec, Fetched, FetchedRecords, Isolation, Partition, PartitionError, TopicRef};
@@ -334,7 +334,7 @@ fn answer(ctx: &Context, version: i16, session_id: i32, answers: Vec<(Key, Fetch
     if version >= 16 && !leaders.is_empty() {
         let image = ctx.metadata.image();
         response.node_endpoints =
-            leaders.into_iter().filter_map(|leader| brokers::endpoint(ctx, &image, leader)).collect();
+            leaders.into_iter().filter_map(|leader| endpoints::endpoint(ctx, &image, leader)).collect();
     }
     response
 }

@@ -24,7 +24,7 @@ use ottla_protocol::produce::{
 };
 
 use self::partition_cache::{CachedPartition, PartitionCache};
-use super::brokers::{self, text};
+use super::support::{endpoints, text};
 use crate::metrics::TopicMetrics;
 use crate::partition::{
     Acks, AppendError, AppendOptions, Appended, Appending, ConnectionId, Origin, PartitionError, TopicRef,
@@ -346,7 +346,8 @@ fn hint_at_leaders(ctx: &Context, response: &mut ProduceResponse) {
     leaders.sort_unstable();
     leaders.dedup();
     let image = ctx.metadata.image();
-    response.node_endpoints = leaders.into_iter().filter_map(|leader| brokers::endpoint(ctx, &image, leader)).collect();
+    response.node_endpoints =
+        leaders.into_iter().filter_map(|leader| endpoints::endpoint(ctx, &image, leader)).collect();
 }
 
 /// The same answer for every partition.

@@ -14,7 +14,7 @@ const ALTER_CONFIGS: u8 = 11;
 const IDEMPOTENT_WRITE: u8 = 12;
 
 /// Not asked for, or not known in this version.
-pub(crate) const NOT_ASKED: i32 = i32::MIN;
+pub(crate) const NOT_REQUESTED: i32 = i32::MIN;
 
 /// Of a topic.
 pub(crate) const TOPIC: i32 = bits(&[READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
@@ -37,6 +37,6 @@ const fn bits(operations: &[u8]) -> i32 {
 }
 
 /// `all` if the client asked.
-pub(crate) fn if_asked(asked: bool, all: i32) -> i32 {
-    if asked { all } else { NOT_ASKED }
+pub(crate) fn if_requested(requested: bool, all: i32) -> i32 {
+    if requested { all } else { NOT_REQUESTED }
 }

@@ -4,23 +4,27 @@
 
 use std::collections::BTreeSet;
 
-use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::ids::NodeId;
 use ottla_protocol::produce::NodeEndpoint;
 
+use super::text;
 use crate::metadata::MetadataImage;
 use crate::server::Context;
 
 /// All nodes that clients are told of and that have an address for the client's listener, by id. `named`: those that the answer
 /// names as leaders.
-pub(super) fn reachable(ctx: &Context, image: &MetadataImage, named: BTreeSet<NodeId>) -> Vec<NodeEndpoint> {
+pub(in crate::handlers) fn reachable(
+    ctx: &Context,
+    image: &MetadataImage,
+    named: BTreeSet<NodeId>,
+) -> Vec<NodeEndpoint> {
     let mut visible = ctx.partitions.visible_nodes(image);
     visible.extend(named);
     visible.into_iter().filter_map(|node| endpoint(ctx, image, node)).collect()
 }
 
 /// The address of one node for the client's listener.
-pub(super) fn endpoint(ctx: &Context, image: &MetadataImage, node: NodeId) -> Option<NodeEndpoint> {
+pub(in crate::handlers) fn endpoint(ctx: &Context, image: &MetadataImage, node: NodeId) -> Option<NodeEndpoint> {
     let record = image.nodes.get(&node)?;
     let listener = record.endpoint(&ctx.connection.peer.listener)?;
     Some(NodeEndpoint {
@@ -32,11 +36,6 @@ pub(super) fn endpoint(ctx: &Context, image: &MetadataImage, node: NodeId) -> Op
 }
 
 /// The broker that is named as controller: any live one takes admin requests, so the one that is asked.
-pub(super) fn controller(ctx: &Context) -> NodeId {
+pub(in crate::handlers) fn controller(ctx: &Context) -> NodeId {
     ctx.config.node_id
-}
-
-/// A string of ours on its way to the wire.
-pub(super) fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
 }
