@@ -1,7 +1,12 @@
-//! One client connection: requests in, answers out in the order of requests, one read and one write per burst.
+//! One client connection: reads requests, writes responses in the order of requests, one read and one write per burst.
 //!
-//! Back-pressure is not reading: while answers wait to be written, requests fill their allowance or the node's
-//! budget is used up, the bytes stay in the kernel and the client is held back. May not know: what requests mean.
+//! Back-pressure means that the connection does not read. The bytes stay in the kernel, and TCP flow control stops the
+//! client, while one of these holds:
+//! - responses wait to be written;
+//! - requests in flight have reached their limit of number or bytes;
+//! - the node's memory budget is used up.
+//!
+//! May not know: what requests mean.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -33,7 +38,7 @@ pub enum Disconnect {
     /// The client closed it.
     #[error("closed by the client")]
     ByClient,
-    /// An answer had begun when the disk took its records back.
+    /// A response was partly written when its records could no longer be read from the disk.
     #[error("{0}; the answer cannot be finished")]
     Disk(#[from] ReadError),
     /// The client closed it in the middle of a request.
@@ -42,22 +47,22 @@ pub enum Disconnect {
     /// The socket failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// What came is no Kafka request.
+    /// The bytes received are no Kafka request.
     #[error("{0} (socket.request.max.bytes)")]
     Frame(#[from] FrameError),
-    /// What came is another protocol.
+    /// The bytes received belong to another protocol.
     #[error("{}", .0.advice())]
     ForeignProtocol(ForeignProtocol),
-    /// A request cannot be answered in any other way.
+    /// A request can only be answered by closing the connection.
     #[error("{0}")]
     Request(#[from] CloseReason),
     /// Idle beyond `connections.max.idle.ms`.
     #[error("idle for longer than connections.max.idle.ms")]
     Idle,
-    /// A request began and did not arrive.
+    /// A request began to arrive and was not complete in time.
     #[error("a request began to arrive and was not complete in time")]
     SlowRequest,
-    /// Answers are not taken.
+    /// The client does not read its responses.
     #[error("the client does not read its answers")]
     NeverReads,
     /// Memory for a large request did not become free in time.
@@ -65,7 +70,7 @@ pub enum Disconnect {
         "no memory for a large request within the time limit; raise queued.max.request.bytes or slow the producers"
     )]
     NoMemory,
-    /// The node stops.
+    /// The node shuts down.
     #[error("the node stops")]
     Stopping,
 }
@@ -75,7 +80,7 @@ struct InFlight<R> {
     answer: BoxFuture<'static, Answer<R>>,
 }
 
-/// What the loop woke up for.
+/// What woke the loop up.
 enum Event<R> {
     Stop,
     Answered(Answer<R>),
@@ -84,7 +89,7 @@ enum Event<R> {
     Tick,
 }
 
-/// A connection and all that it holds.
+/// A connection with its buffers, memory and requests in flight.
 pub struct Connection<D: Dispatch> {
     stream: TcpStream,
     dispatch: D,
@@ -95,11 +100,11 @@ pub struct Connection<D: Dispatch> {
     responses: ResponseQueue,
     /// Memory of the responses in the queue.
     response_memory: Reservation,
-    /// Started requests, in order; only the first is polled, the others go on by themselves.
+    /// Started requests, in order; only the first is polled, the work of the others proceeds in its own tasks.
     queue: VecDeque<InFlight<D::Reply>>,
-    /// The last request in the queue overlaps with no later one.
+    /// The last request in the queue must be answered before a later one starts.
     alone: bool,
-    /// Decoded, and waiting until all earlier requests are answered.
+    /// A decoded request that waits until all earlier requests are answered.
     next: Option<(D::Call, usize)>,
     memory_wait: Option<(Instant, BoxFuture<'static, Reservation>)>,
     tick: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -108,7 +113,7 @@ pub struct Connection<D: Dispatch> {
 }
 
 impl<D: Dispatch> Connection<D> {
-    /// Wraps an accepted socket; `stop` fires (or closes) when the node stops.
+    /// Wraps an accepted socket; `stop` fires (or closes) when the node shuts down.
     pub fn new(
         stream: TcpStream,
         dispatch: D,
@@ -135,14 +140,14 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// Serves the client until one side ends it. The socket stays open until the connection is dropped, so that what
-    /// is counted about its end is counted before the client sees it.
+    /// Serves the client until one side disconnects. The socket stays open until the connection is dropped, so that the
+    /// metrics of its end are counted before the client sees it.
     pub async fn serve(&mut self) -> Disconnect {
         let disconnect = match self.run().await {
             Ok(never) => match never {},
             Err(disconnect) => disconnect,
         };
-        // Requests that came before the end are answered; a client may have closed only its own direction.
+        // Requests received before the disconnect are answered; a client may have closed only its own direction.
         let answer_more = matches!(disconnect, Disconnect::ByClient | Disconnect::ByClientMidway);
         if answer_more || matches!(disconnect, Disconnect::Request(_) | Disconnect::Frame(_) | Disconnect::Stopping) {
             let drain = self.limits.drain;
@@ -156,7 +161,7 @@ impl<D: Dispatch> Connection<D> {
             self.start_what_may_start()?;
             let progress = self.take_finished_answers().await?;
             if progress && self.responses.len() < WRITE_BURST_BYTES {
-                // The next request of this burst may be answered at once, too: then one write carries both.
+                // The next request of this burst may be answered at once, too: then one write carries both responses.
                 continue;
             }
             if self.responses.is_empty() {
@@ -169,7 +174,7 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// Answers what has been started (and, with `start_more`, what has arrived), then writes it.
+    /// Completes started requests (with `start_more` also those that have arrived), then writes the responses.
     async fn drain(&mut self, start_more: bool) -> Result<(), Disconnect> {
         loop {
             if start_more {
@@ -209,7 +214,7 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// Whether whatever has arrived must wait for answers.
+    /// Whether requests that have arrived must wait until earlier ones are answered.
     fn blocked(&self) -> bool {
         !self.queue.is_empty()
             && (self.alone
@@ -233,7 +238,7 @@ impl<D: Dispatch> Connection<D> {
         Ok(self.request_buffer.next_frame()?)
     }
 
-    /// Encodes the answers that are ready, in the order of requests. True if there was one.
+    /// Encodes the responses that are ready, in the order of requests. True if there was one.
     async fn take_finished_answers(&mut self) -> Result<bool, Disconnect> {
         let mut any = false;
         while self.responses.len() < WRITE_BURST_BYTES {
@@ -246,7 +251,7 @@ impl<D: Dispatch> Connection<D> {
         Ok(any)
     }
 
-    /// The first request of the queue has its answer.
+    /// Completes the first request of the queue with its answer.
     fn complete(&mut self, answer: Answer<D::Reply>) -> Result<(), Disconnect> {
         if let Some(done) = self.queue.pop_front() {
             self.request_buffer.answered(done.bytes);
@@ -260,14 +265,14 @@ impl<D: Dispatch> Connection<D> {
             }
             Answer::Nothing => Ok(()),
             Answer::Close(reason) => {
-                // Later requests were sent without knowing of this end: they are not answered.
+                // The client sent later requests before it could see this disconnect: they are not answered.
                 self.queue.clear();
                 Err(Disconnect::Request(reason))
             }
         }
     }
 
-    /// Waits for the next thing to do; only called when nothing waits to be written.
+    /// Waits for the next event; only called when no response waits to be written.
     async fn wait(&mut self) -> Event<D::Reply> {
         let may_read = self.memory_wait.is_none() && !self.request_buffer.is_full(self.blocked());
         let head = self.queue.front_mut();
@@ -314,8 +319,8 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// One read, as large as there is room for. A read that does not fill its buffer has emptied the socket: tokio's own
-    /// read remembers that, and saves the one that would find nothing.
+    /// One read, as large as there is room for. A read that does not fill its buffer has emptied the socket: tokio's
+    /// own read remembers that, and saves the read that would return nothing.
     async fn read(&mut self) -> Result<(), Disconnect> {
         let blocked = self.blocked();
         match self.request_buffer.make_room(blocked, &self.budget) {
@@ -344,12 +349,12 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// Writes the queued responses; gives up on a client that takes nothing.
+    /// Writes the queued responses; fails if the client reads nothing for `write_stall`.
     async fn flush(&mut self) -> Result<(), Disconnect> {
         let mut progress = self.active;
         let (mut finished, mut stalled) = (self.responses.is_empty(), false);
         let mut since_yield = 0;
-        // Pays for the piece that waits for a slow reader.
+        // The budget's memory for the piece that waits for a slow client.
         let mut paid = None;
         while !finished {
             if self.responses.prepare()? == Next::OnDisk {
@@ -362,7 +367,7 @@ impl<D: Dispatch> Connection<D> {
                     stalled = false;
                     since_yield += bytes;
                     if !finished && since_yield >= TURN_BYTES {
-                        // A long answer to a fast reader takes its turns with everybody else.
+                        // A long response to a fast client yields to the other tasks of this thread.
                         rt::yield_now().await;
                         since_yield = 0;
                     }
@@ -375,7 +380,7 @@ impl<D: Dispatch> Connection<D> {
                     if paid.is_none() && piece > 0 {
                         paid = self.budget.try_take_spare(piece);
                         if paid.is_none() {
-                            // No room for it: it is copied again when the reader takes some of it.
+                            // No memory for the piece: it is copied again when the client reads on.
                             self.responses.give_up_piece();
                         }
                     }
@@ -398,7 +403,7 @@ impl<D: Dispatch> Connection<D> {
         Ok(())
     }
 
-    /// Waits until the client takes something. What was copied for one who takes long is given up, with what paid for it.
+    /// Waits until the socket takes bytes. For a slow client the copied piece is dropped and its memory returned.
     async fn writable(&mut self, progress: Instant, paid: &mut Option<Reservation>) -> Result<(), Disconnect> {
         loop {
             tokio::select! {
@@ -440,7 +445,7 @@ impl<D: Dispatch> Connection<D> {
     }
 }
 
-/// How often a connection looks at its deadlines: a coarse timer that many idle connections can afford.
+/// How often a connection checks its deadlines: a coarse timer, cheap enough for many idle connections.
 fn tick_every(limits: &ConnectionLimits) -> Duration {
     let shortest = limits.idle.min(limits.frame_grace).min(limits.write_stall).min(limits.memory_wait);
     (shortest / 2).clamp(Duration::from_millis(10), Duration::from_secs(10))

@@ -1,7 +1,7 @@
-//! The Kafka side of a connection: frames into requests, requests to handlers, answers into bytes, all counted.
+//! The Kafka dispatcher of a connection: decodes frames, calls handlers, encodes responses, and counts all of it.
 //!
-//! Unknown APIs and versions close the connection, as in Kafka; ApiVersions alone answers a version that is too new,
-//! in v0, and goes on. May not know: sockets.
+//! Unknown APIs and versions close the connection, as in Kafka. The only exception is ApiVersions: a version that is
+//! too new is answered in v0, and the connection stays open. May not know: sockets.
 
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ use crate::server::response_queue::ResponseQueue;
 use crate::server::sniff::escape_for_log;
 use crate::server::{Service, budget};
 
-/// Serves Kafka clients.
+/// The service of Kafka clients: makes a dispatcher per connection.
 pub struct Kafka {
     domain: Domain,
 }
 
 impl Kafka {
-    /// Serves with the node's handles.
+    /// A service with the node's handles.
     #[must_use]
     pub fn new(domain: Domain) -> Self {
         Self { domain }
@@ -74,7 +74,7 @@ impl Service for Kafka {
     }
 }
 
-/// The label of an ending, and whether it was the broker's will.
+/// The metric label of a disconnect, and whether the broker refused the client.
 enum Reason {
     Ordinary(&'static str),
     Refused(&'static str),
@@ -104,18 +104,18 @@ pub struct KafkaDispatch {
 
 /// A decoded request.
 pub enum Call {
-    /// One to be handled.
+    /// A request for a handler.
     Request(RequestHeader, Request),
     /// ApiVersions in a version above the table.
     ApiVersionsTooNew {
-        /// Repeated in the answer.
+        /// Repeated in the response.
         correlation_id: i32,
     },
 }
 
-/// An answer before it is encoded.
+/// A response before it is encoded.
 pub enum Reply {
-    /// Of a handler.
+    /// The response of a handler.
     Response {
         /// The API.
         api: ApiKey,
@@ -123,10 +123,10 @@ pub enum Reply {
         version: i16,
         /// Repeated from the request.
         correlation_id: i32,
-        /// The body, and what is sent in its places.
+        /// The body, and the record streams that fill its gaps.
         body: Replied,
     },
-    /// The table in v0, with UNSUPPORTED_VERSION.
+    /// The table of versions in v0, with UNSUPPORTED_VERSION.
     ApiVersionsTooNew {
         /// Repeated from the request.
         correlation_id: i32,
@@ -134,7 +134,7 @@ pub enum Reply {
 }
 
 impl KafkaDispatch {
-    /// The context for a request: a client that changes its id in mid-connection gets a new one.
+    /// The context for a request: a new one if the client changes its id within a connection.
     fn context_for(&mut self, header: &RequestHeader) -> Arc<Context> {
         let client_id = header.client_id.as_deref().unwrap_or("");
         if *self.context.connection.client_id != *client_id {
@@ -205,14 +205,14 @@ impl Dispatch for KafkaDispatch {
             }
         };
         encoded.map_err(|error| {
-            // A mistake of the broker: the client gets no answer that it could misread.
+            // A bug of the broker: the client gets no response that it could misread.
             tracing::error!("an answer cannot be encoded: {error}");
             CloseReason(error.to_string())
         })
     }
 }
 
-/// Large records are written from where they are; copying small ones costs less than a slice of their own.
+/// Queues a Fetch response: large records without a copy; copying small ones costs less than a slice of their own.
 fn push_fetched(
     body: &FetchResponse,
     version: i16,

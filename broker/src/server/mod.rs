@@ -1,6 +1,7 @@
-//! Bytes and the order of replies: listeners, connections, bursts, limits, back-pressure.
+//! The socket server: listeners, connections, order of responses, bursts, limits, back-pressure.
 //!
-//! May not know: what a request means; that is the dispatcher's ([`dispatch::Dispatch`]).
+//! One task per listener accepts; one task per connection serves it ([`connection::Connection`]).
+//! May not know: what a request means; that is the dispatcher's part ([`dispatch::Dispatch`]).
 
 pub mod admission;
 pub mod budget;
@@ -38,15 +39,15 @@ use tokio::sync::oneshot;
 
 pub use context::{ConnectionInfo, Context};
 
-/// Makes the dispatcher of each connection, and learns of what happens to connections.
+/// Makes the dispatcher of each connection, and is called when connections open and close.
 pub trait Service: Send + Sync + 'static {
     /// Answers the requests of one connection.
     type Dispatch: Dispatch;
     /// A client has connected.
     fn connected(&self, peer: &Peer) -> Self::Dispatch;
-    /// A connection has ended; whatever is keyed by it can go.
+    /// A connection has ended: state keyed by it can be dropped.
     fn disconnected(&self, peer: &Peer, disconnect: &Disconnect);
-    /// A connection was refused before it began.
+    /// A connection was refused by a limit before it was served.
     fn refused(&self);
     /// A handler panicked; its connection is closed.
     fn panicked(&self, peer: &Peer, message: &str);
@@ -68,13 +69,13 @@ struct Shared<S> {
     open: Mutex<BTreeMap<u64, Open>>,
 }
 
-/// What the server keeps of an open connection.
+/// An open connection, as the server holds it.
 struct Open {
     stop: Option<oneshot::Sender<()>>,
 }
 
 impl<S: Service> Server<S> {
-    /// Opens the listeners and serves whoever connects.
+    /// Opens the listeners and serves every client that connects.
     pub fn start(
         listeners: Vec<BoundListener>,
         service: S,
@@ -101,7 +102,7 @@ impl<S: Service> Server<S> {
         Ok(Self { shared, accepting })
     }
 
-    /// Stops accepting, lets requests under way finish for a short time, closes all connections.
+    /// Stops accepting, lets requests in flight finish for a short time, closes all connections.
     pub async fn stop(self) {
         for task in &self.accepting {
             task.abort();
@@ -124,7 +125,7 @@ async fn accept<S: Service>(shared: Arc<Shared<S>>, name: Arc<str>, socket: TcpL
         match socket.accept().await {
             Ok((stream, address)) => accept_connection(&shared, &name, stream, address),
             Err(error) => {
-                // Out of file descriptors, mostly: connections that close will free some.
+                // The process is out of file descriptors, mostly: connections that close will free some.
                 tracing::warn!(listener = %name, "cannot accept a connection: {error}; trying again");
                 rt::sleep(Duration::from_millis(100)).await;
             }
@@ -141,7 +142,7 @@ fn accept_connection<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, strea
             return;
         }
     };
-    // Answers are written in whole bursts: waiting for more would only delay them.
+    // Responses are written in whole bursts: Nagle's algorithm would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(client = %address, "TCP_NODELAY: {error}");
     }

@@ -1,7 +1,7 @@
-//! What has arrived on a connection and is not yet a request: one buffer, whole frames out of it without a copy.
+//! The read buffer of a connection: bytes received and not decoded yet; whole frames are split off without a copy.
 //!
-//! The buffer grows as bytes arrive, never to what a frame announces; what exceeds a small free share is taken
-//! from the node's budget. May not know: sockets, what a request means.
+//! The buffer grows as bytes arrive, never to the size that a frame announces, so that an announced size costs nothing.
+//! Bytes above a small free share are reserved from the node's budget. May not know: sockets, what a request means.
 
 use bytes::{Bytes, BytesMut};
 use ottla_protocol::frame::{self, FrameError, FrameLimits};
@@ -13,20 +13,20 @@ use crate::limits::{
 };
 use crate::server::budget::{Budget, Reservation};
 
-/// So many small reads in a row make the next one smaller.
+/// After this many small reads in a row the next one is smaller.
 const SMALL_READS_MAX: u32 = 16;
 
-/// While requests are under way, memory goes back to the budget in pieces of at least this size.
+/// While requests are in flight, memory is returned to the budget in portions of at least this size.
 const SETTLE_BYTES: usize = 64 * 1024;
 
-/// What the buffer needs before it can take more bytes.
+/// Whether the buffer can take more bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Room {
-    /// There is room: read into [`RequestBuffer::buffer`].
+    /// It can: read into [`RequestBuffer::buffer`].
     Ready,
-    /// So many bytes more must be granted by the budget.
+    /// The budget must grant this many bytes first.
     NeedsMemory(usize),
-    /// Enough is waiting here; read on when requests have been answered.
+    /// It holds enough undecoded bytes; read on when requests have been answered.
     Full,
 }
 
@@ -38,7 +38,7 @@ pub struct RequestBuffer {
     read_bytes_next: usize,
     /// Reads in a row that filled less than a quarter of their buffer.
     small_reads: u32,
-    /// Paid-for bytes: of the buffer and of the requests under way.
+    /// Bytes reserved from the budget: for the buffer and the requests in flight.
     reservation: Reservation,
     in_flight_bytes: usize,
     frame_began: Option<Instant>,
@@ -67,7 +67,7 @@ impl RequestBuffer {
         Ok(Some(frame))
     }
 
-    /// A request of `bytes` is answered; its memory is free again.
+    /// A request of `bytes` is answered: its memory is free again.
     pub fn answered(&mut self, bytes: usize) {
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
         // Not for every request of a burst: the budget is shared by all connections.
@@ -77,7 +77,7 @@ impl RequestBuffer {
         }
     }
 
-    /// What the bytes in the buffer and under way cost beyond the free share.
+    /// Bytes in the buffer and in flight above the free share.
     fn held_bytes(&self) -> usize {
         (self.buffer.len() + self.in_flight_bytes).saturating_sub(CONNECTION_FREE_BYTES)
     }
@@ -88,7 +88,7 @@ impl RequestBuffer {
         self.in_flight_bytes
     }
 
-    /// Makes room for the next read. `blocked`: a whole request waits for its turn.
+    /// Makes room for the next read. `blocked`: a whole request waits until earlier ones are answered.
     pub fn make_room(&mut self, blocked: bool, budget: &Budget) -> Room {
         if self.is_full(blocked) {
             return Room::Full;
@@ -105,24 +105,24 @@ impl RequestBuffer {
         Room::Ready
     }
 
-    /// Whether nothing more is read for now. `blocked`: a whole request may be waiting here for its turn.
+    /// Whether nothing more is read for now. `blocked`: a whole request may be waiting in the buffer.
     #[must_use]
     pub fn is_full(&self, blocked: bool) -> bool {
         blocked && self.buffer.len() >= READ_AHEAD_BYTES
     }
 
-    /// Whether no byte waits here.
+    /// Whether the buffer holds no byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
 
-    /// Memory that was waited for has been granted.
+    /// The budget has granted the memory that the connection waited for.
     pub fn granted(&mut self, more: Reservation) {
         self.reservation.merge(more);
     }
 
-    /// Where the socket's bytes go; [`RequestBuffer::make_room`] comes first, [`RequestBuffer::received`] after.
+    /// The buffer to read the socket into; [`RequestBuffer::make_room`] comes first, [`RequestBuffer::received`] after.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
@@ -132,8 +132,8 @@ impl RequestBuffer {
         if self.frame_began.is_none() {
             self.frame_began = Some(now);
         }
-        // A read that filled its buffer is followed by a larger one; small ones by smaller, but not at once: behind a
-        // burst that was a little too large comes its small rest.
+        // A read that filled its buffer is followed by a larger one; small reads by a smaller one, but only after
+        // several: a burst slightly larger than the buffer ends in one small read.
         if bytes == room {
             self.read_bytes_next = (self.read_bytes_next * 2).min(READ_AHEAD_BYTES);
             self.small_reads = 0;
@@ -148,13 +148,13 @@ impl RequestBuffer {
         }
     }
 
-    /// When the incomplete frame in the buffer began, and how much of it is here.
+    /// When the incomplete frame in the buffer began to arrive, and how many of its bytes are in the buffer.
     #[must_use]
     pub fn partial_frame(&mut self, now: Instant) -> Option<(Instant, usize)> {
         if self.buffer.is_empty() {
             return None;
         }
-        // Bytes that came behind a whole frame count from when they are first looked at.
+        // Bytes received behind a whole frame count from the first time this function sees them.
         Some((*self.frame_began.get_or_insert(now), self.buffer.len()))
     }
 
@@ -164,7 +164,7 @@ impl RequestBuffer {
         self.buffer.get(..5).unwrap_or(&self.buffer)
     }
 
-    /// Gives the memory of an idle connection back.
+    /// Returns the memory of an idle connection.
     pub fn rest(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
@@ -173,7 +173,7 @@ impl RequestBuffer {
         self.settle();
     }
 
-    /// The capacity that the bytes which have arrived justify.
+    /// The capacity for the next read, by the bytes that have arrived.
     fn capacity_wanted(&self) -> usize {
         let here = self.buffer.len();
         let step = here + self.read_bytes_next;
@@ -183,7 +183,7 @@ impl RequestBuffer {
         }
         let growth =
             if here >= FRAME_TRUSTED_BYTES { here.max(FRAME_GROWTH_BYTES) } else { here.max(self.read_bytes_next) };
-        // Room for a little more than the frame, so that a pipelined successor comes with the same read.
+        // Room for a little more than the frame, so that the same read also gets a pipelined next request.
         (here + growth).min(here + missing + READ_BUFFER_BYTES_MIN)
     }
 
@@ -192,7 +192,7 @@ impl RequestBuffer {
         held.saturating_sub(CONNECTION_FREE_BYTES).saturating_sub(self.reservation.bytes())
     }
 
-    /// Gives back what is held beyond the bytes in the buffer and under way.
+    /// Returns what is reserved beyond the bytes in the buffer and in flight.
     fn settle(&mut self) {
         self.reservation.shrink_to(self.held_bytes());
     }

@@ -1,8 +1,10 @@
-//! Answers of one burst on their way to the socket: small ones in one buffer, large ones as chunks of their own, and
-//! records that are copied from their source only when the socket takes them, a piece at a time.
+//! The encoded responses of a connection that are not written yet:
+//! - small ones share one buffer;
+//! - large ones are chunks of their own;
+//! - records are copied from their source only when the socket takes them, a piece at a time.
 //!
-//! What waits for a slow client is never copied ahead, and its piece can be given up at any time. May not know: sockets,
-//! what an answer means.
+//! Records for a slow client are never copied ahead, and the copied piece can be dropped at any time, so that a client
+//! that does not read costs no memory. May not know: sockets, what a response means.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -13,7 +15,7 @@ use ottla_storage::read::{PIECE_BYTES, ReadError};
 use super::source::{self, Source};
 use crate::limits::{GATHERED_BYTES_MAX, WRITE_BURST_BYTES};
 
-/// Most pieces that one write carries (the kernel's limit is 1,024).
+/// The most slices of one write (the kernel's limit is 1,024).
 const SLICES_MAX: usize = 64;
 
 enum Chunk {
@@ -37,12 +39,12 @@ impl Chunk {
     }
 }
 
-/// Whether the next write may happen.
+/// Whether the bytes of the next write are in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It may.
+    /// They are.
     Ready,
-    /// Its bytes must be read from a disk first: [`ResponseQueue::disk_read`].
+    /// They must be read from a disk first: [`ResponseQueue::disk_read`].
     OnDisk,
 }
 
@@ -53,7 +55,7 @@ pub struct DiskRead {
 }
 
 impl DiskRead {
-    /// Reads it; may wait for the disk.
+    /// Reads the piece; may wait for the disk.
     pub fn run(mut self) -> Result<Self, ReadError> {
         self.source.read(&mut self.piece, PIECE_BYTES)?;
         Ok(self)
@@ -63,11 +65,11 @@ impl DiskRead {
 /// Bytes to write, in order.
 #[derive(Default)]
 pub struct ResponseQueue {
-    /// What is not written yet, before `tail`.
+    /// Chunks that are not written yet; they come before `tail`.
     chunks: VecDeque<Chunk>,
     /// Bytes of the chunks.
     bytes: usize,
-    /// A copy of the chunks' first bytes, as far as it is not written; empty if nothing was copied.
+    /// A copy of the chunks' first bytes, dropped when it is written; empty if nothing was copied.
     piece: BytesMut,
     /// Bytes of `piece` that are written.
     piece_written: usize,
@@ -86,29 +88,29 @@ impl std::fmt::Debug for ResponseQueue {
 }
 
 impl ResponseQueue {
-    /// Bytes waiting.
+    /// Bytes not written yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes + self.tail.len()
     }
 
-    /// Whether nothing waits.
+    /// Whether everything is written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The buffer that small answers are appended to.
+    /// The buffer that small responses are appended to.
     pub fn tail(&mut self) -> &mut BytesMut {
         &mut self.tail
     }
 
-    /// Appends bytes that are not copied.
+    /// Appends bytes without copying them.
     pub fn push_bytes(&mut self, bytes: Bytes) {
         self.push(Chunk::Bytes(bytes));
     }
 
-    /// Appends what a source has left.
+    /// Appends the remaining bytes of a source.
     pub fn push_source(&mut self, source: Box<dyn Source>) {
         self.push(Chunk::Source(source));
     }
@@ -121,7 +123,7 @@ impl ResponseQueue {
         }
     }
 
-    /// Copies the next piece, if there is one to copy. Comes before each [`Self::with_slices`].
+    /// Copies the next piece, if there is one to copy. Called before each [`Self::with_slices`].
     pub fn prepare(&mut self) -> Result<Next, ReadError> {
         if self.chunks.is_empty() || !self.piece.is_empty() {
             return Ok(Next::Ready);
@@ -129,7 +131,7 @@ impl ResponseQueue {
         self.seal_tail();
         let is_large = |chunk: &Chunk| matches!(chunk, Chunk::Bytes(bytes) if bytes.len() > GATHERED_BYTES_MAX);
         let first_source = self.chunks.iter().position(|chunk| matches!(chunk, Chunk::Source(_)));
-        // Bytes that lie in memory are written from there; the small ones before a source go with its first piece.
+        // Bytes in memory are written without a copy; small ones before a source are copied into its first piece.
         if first_source.is_none_or(|first| self.chunks.iter().take(first).any(is_large)) {
             return Ok(Next::Ready);
         }
@@ -148,7 +150,7 @@ impl ResponseQueue {
         Ok(if ready { Next::Ready } else { Next::OnDisk })
     }
 
-    /// The piece that must be read from a disk: after [`Next::OnDisk`], and to be given back to [`Self::disk_was_read`].
+    /// After [`Next::OnDisk`], the piece to read from a disk; the caller passes it on to [`Self::disk_was_read`].
     pub fn disk_read(&mut self) -> Option<DiskRead> {
         match self.chunks.pop_front() {
             Some(Chunk::Source(source)) => Some(DiskRead { source, piece: std::mem::take(&mut self.piece) }),
@@ -159,20 +161,20 @@ impl ResponseQueue {
         }
     }
 
-    /// The piece is read.
+    /// Takes the piece back after it was read.
     pub fn disk_was_read(&mut self, read: DiskRead) {
         self.chunks.push_front(Chunk::Source(read.source));
         self.piece = read.piece;
         self.piece_written = 0;
     }
 
-    /// Calls `write` with what is to be written next.
+    /// Calls `write` with the slices to write next.
     pub fn with_slices<T>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
         if !self.piece.is_empty() {
             return write(&[IoSlice::new(self.piece.get(self.piece_written..).unwrap_or_default())]);
         }
         if self.chunks.is_empty() {
-            // The common case: one buffer, which keeps its memory for the next burst.
+            // The common case: a single buffer, which keeps its memory for the next burst.
             return write(&[IoSlice::new(self.tail.get(self.tail_written..).unwrap_or_default())]);
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -185,7 +187,7 @@ impl ResponseQueue {
         write(slices.get(..count).unwrap_or_default())
     }
 
-    /// `bytes` more are written. True when nothing is left.
+    /// `bytes` more are written. Returns true when nothing is left.
     pub fn advance(&mut self, bytes: usize) -> bool {
         if self.chunks.is_empty() {
             self.tail_written += bytes;
@@ -206,13 +208,13 @@ impl ResponseQueue {
             if first.left() > 0 {
                 break;
             }
-            // The memory of what is written is free at once, not at the end of the burst.
+            // A written chunk frees its memory at once, not at the end of the burst.
             self.chunks.pop_front();
         }
         self.is_empty() && self.reset()
     }
 
-    /// The client let us wait: what was in memory may not be any more.
+    /// The connection has waited for the client: bytes that were in the page cache may be evicted by now.
     pub fn grew_old(&mut self) {
         for chunk in &mut self.chunks {
             if let Chunk::Source(source) = chunk {
@@ -227,13 +229,13 @@ impl ResponseQueue {
         if self.piece.is_empty() { 0 } else { self.piece.capacity() }
     }
 
-    /// Gives up the copy of what the client does not take; it is copied again when he does.
+    /// Drops the copied piece; it is copied again when the client reads on.
     pub fn give_up_piece(&mut self) {
         self.piece_written = 0;
         source::give_back(std::mem::take(&mut self.piece));
     }
 
-    /// Gives memory back that an idle connection does not need.
+    /// Frees memory that an idle connection does not need.
     pub fn rest(&mut self) {
         if self.is_empty() {
             *self = Self::default();
@@ -265,7 +267,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that come from a disk now and then.
+    /// Bytes that must be read from a disk now and then.
     struct Scripted {
         bytes: Bytes,
         every_other_on_disk: bool,

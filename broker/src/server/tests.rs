@@ -16,7 +16,7 @@ use crate::config::{Endpoint, Listener, SecurityProtocol};
 use crate::server::budget::Reservation;
 use crate::server::listener::SocketOptions;
 
-/// What a scripted request asks for: its first byte; the other seven name it.
+/// The first byte of a scripted request is its kind; the other seven name it.
 const AT_ONCE: u8 = b'r';
 const OVERLAP_GATED: u8 = b'o';
 const ALONE_GATED: u8 = b'a';
