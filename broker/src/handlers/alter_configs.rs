@@ -1,4 +1,4 @@
-//! AlterConfigs (key 33, v0-v2): sets all that is set for a topic or a node; what is not named is no longer set.
+//! AlterConfigs (key 33, v0-v2): replaces all settings of a topic or a node; settings not in the request are removed.
 //!
 //! Older clients only: IncrementalAlterConfigs changes single settings. Each resource changes as a whole or not at all.
 

@@ -1,7 +1,7 @@
 //! DescribeCluster (key 60, v0-v2): cluster id, controller and brokers (KIP-700).
 //!
-//! v1: endpoint type (KIP-919); brokers only, MISMATCHED_ENDPOINT_TYPE for controllers. v2: fenced brokers too, if they are
-//! asked for (KIP-1073).
+//! v1: endpoint type (KIP-919); brokers only, MISMATCHED_ENDPOINT_TYPE for controllers. v2: fenced brokers too, if
+//! requested (KIP-1073).
 
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};

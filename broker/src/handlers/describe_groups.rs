@@ -1,8 +1,8 @@
 //! DescribeGroups (key 15, v0-v6): state and members of groups.
 //!
-//! v3 authorised operations (KIP-430). v4 instance ids (KIP-345). v6 an unknown group is GROUP_ID_NOT_FOUND with a
+//! v3 authorized operations (KIP-430). v4 instance ids (KIP-345). v6 an unknown group is GROUP_ID_NOT_FOUND with a
 //! message; before, it is in state Dead without error. Members' metadata and assignments are shown while the group is
-//! stable. Answers NOT_COORDINATOR per group.
+//! stable. Error per group: NOT_COORDINATOR.
 
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};

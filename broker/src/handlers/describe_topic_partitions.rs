@@ -1,7 +1,7 @@
-//! DescribeTopicPartitions (key 75, v0): topics in pieces, with a cursor (KIP-966).
+//! DescribeTopicPartitions (key 75, v0): topics page by page, with a cursor (KIP-966).
 //!
-//! Topics come sorted by name; no names = all topics. An answer holds at most `response_partition_limit` partitions
-//! (2,000 at most, Kafka's `max.request.partition.size.limit`); the cursor says where the next one begins. Eligible
+//! Topics are sorted by name; no names = all topics. A response holds at most `response_partition_limit` partitions
+//! (2,000 at most, Kafka's `max.request.partition.size.limit`); the cursor is the start of the next page. Eligible
 //! leader replicas are empty: Raft has no such notion.
 
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsReques
     let mut error = ErrorCode::UnknownTopicOrPartition;
     if named.iter().any(|name| image.topic(name).is_none()) {
         if ctx.metadata.read_index().await.is_err() {
-            // Other nodes may know it.
+            // Newer metadata of other nodes may have the topic.
             error = ErrorCode::LeaderNotAvailable;
         }
         image = ctx.metadata.image();
@@ -49,10 +49,10 @@ pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsReques
     DescribeTopicPartitionsResponse::default().with_topics(page.topics).with_next_cursor(page.next)
 }
 
-/// One answer as it fills.
+/// The response while it is filled.
 struct Page<'a> {
     views: PartitionLookup<'a>,
-    /// What is said of a name that is not there.
+    /// The error of a name that does not exist.
     unknown: ErrorCode,
     begin: Option<(&'a str, i32)>,
     left: usize,
@@ -81,7 +81,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Adds what fits of a topic; gives the first partition that did not.
+    /// Adds the partitions of a topic that fit; returns the first one that did not.
     fn push(&mut self, topic: &Topic, from: i32) -> Option<i32> {
         let room = i32::try_from(self.left).unwrap_or(i32::MAX);
         let end = topic.partition_count().min(from.saturating_add(room));

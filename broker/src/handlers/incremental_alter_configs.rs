@@ -1,8 +1,8 @@
 //! IncrementalAlterConfigs (key 44, v0-v1): sets, deletes, appends to or subtracts from single settings (KIP-339).
 //!
-//! Each resource changes as a whole or not at all: one bad value leaves the others of that resource as they were, and
-//! does not touch other resources. APPEND and SUBTRACT are for lists only (INVALID_CONFIG). A resource or key that comes
-//! twice: INVALID_REQUEST.
+//! Each resource changes as a whole or not at all: one bad value leaves the other settings of that resource unchanged,
+//! and does not affect other resources. APPEND and SUBTRACT are for lists only (INVALID_CONFIG). A resource or key
+//! named twice: INVALID_REQUEST.
 
 use std::collections::BTreeMap;
 

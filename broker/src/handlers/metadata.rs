@@ -1,9 +1,9 @@
 //! Metadata (key 3, v0-v13): the cluster and its topics as this listener's clients reach them.
 //!
-//! v0: no names = all topics; v1+: null = all, none = none. v4: auto-creation by the client's leave (and the
-//! broker's, `auto.create.topics.enable`). v8: authorised operations (KIP-430). v10: topic ids (KIP-516), v12: asked by
-//! id, UNKNOWN_TOPIC_ID. v13: top-level error. Before a topic counts as unknown, a metadata read index is made, one for
-//! the whole request; a request creates at most [`METADATA_AUTO_CREATE_MAX`] topics.
+//! v0: no names = all topics; v1+: null = all, none = none. v4: auto-creation if the client allows it (and the broker,
+//! `auto.create.topics.enable`). v8: authorized operations (KIP-430). v10: topic ids (KIP-516), v12: topics requested
+//! by id, UNKNOWN_TOPIC_ID. v13: top-level error. Before a topic is reported as unknown, the node makes a metadata read
+//! index, one for the whole request; a request creates at most [`METADATA_AUTO_CREATE_MAX`] topics.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::limits::METADATA_AUTO_CREATE_MAX;
 use crate::metadata::{MetadataImage, Topic, names};
 use crate::server::Context;
 
-/// One topic of the answer: found, or why not.
+/// One topic of the response: found, or the error.
 enum Entry {
     Found(Arc<Topic>),
     Missing { name: Option<TopicName>, id: Uuid, error: ErrorCode },
@@ -37,7 +37,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: MetadataRequest
             let mut unknown = ErrorCode::UnknownTopicOrPartition;
             if names.iter().any(|wanted| look_up(&image, wanted).is_none()) {
                 if ctx.metadata.read_index().await.is_err() {
-                    // Other nodes may know it.
+                    // Newer metadata of other nodes may have the topic.
                     unknown = ErrorCode::LeaderNotAvailable;
                 }
                 image = ctx.metadata.image();
@@ -56,7 +56,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: MetadataRequest
     answer(ctx, version, &request, &image, entries)
 }
 
-/// The topics asked for, each once; `None` for all.
+/// The requested topics, each once; `None` for all.
 fn wanted(version: i16, request: &MetadataRequest) -> Option<Vec<&MetadataRequestTopic>> {
     let topics = request.topics.as_ref()?;
     if version == 0 && topics.is_empty() {
@@ -73,7 +73,7 @@ fn look_up<'a>(image: &'a MetadataImage, wanted: &MetadataRequestTopic) -> Optio
     }
 }
 
-/// Creates what is missing by name; gives the reasons why some could not be.
+/// Creates the missing topics by name; returns the errors of those that were not created.
 async fn create_missing(
     ctx: &Context,
     image: &MetadataImage,
@@ -84,7 +84,7 @@ async fn create_missing(
     let mut errors = Vec::new();
     for (number, name) in missing.into_iter().enumerate() {
         if number >= METADATA_AUTO_CREATE_MAX {
-            // Retriable: a client that really wants so many topics asks again.
+            // Retriable: a client that needs more topics sends the request again.
             errors.push((name, ErrorCode::LeaderNotAvailable));
         } else if let Err(error) = ctx.metadata.auto_create(&name).await {
             errors.push((name, error.code()));
@@ -93,7 +93,7 @@ async fn create_missing(
     errors
 }
 
-/// `unknown`: what is said of a name that is not there.
+/// `unknown`: the error of a name that does not exist.
 fn entry(
     image: &MetadataImage,
     wanted: &MetadataRequestTopic,

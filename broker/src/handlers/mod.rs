@@ -1,6 +1,7 @@
-//! Handlers: one API, one file. They translate: validate, one call of the domain, map the answer.
+//! Handlers of Kafka's APIs, one file per API (a folder for Fetch and Produce); shared helpers are in [`support`].
 //!
-//! May not know: disks, Raft, locks, each other.
+//! A handler translates: it validates the request, makes one call of the domain, and maps the result to a response, so
+//! that no rule of the domain depends on a version of the protocol. May not know: disks, Raft, locks, each other.
 
 mod alter_configs;
 mod alter_partition_reassignments;
@@ -56,12 +57,12 @@ use crate::server::Context;
 use crate::server::budget::Reservation;
 use crate::server::dispatch::{Answer, Started};
 
-/// The answer to a request.
+/// The response to a request.
 #[derive(Debug)]
 pub struct Replied {
-    /// All of it but those records.
+    /// The response without the streamed records.
     pub body: Response,
-    /// Records that are sent in the places which the body leaves for them, in order.
+    /// Streamed records, in the order of the gaps that the body leaves for them.
     pub streams: Vec<ReadStream>,
 }
 
@@ -71,7 +72,7 @@ impl<R: Into<Response>> From<R> for Replied {
     }
 }
 
-/// Starts a request, whose answer `finish` gets. Produce enqueues its batches before this returns, so that pipelined
+/// Starts a request; `finish` maps its answer. Produce enqueues its batches before this returns, so that pipelined
 /// requests keep their order.
 pub(crate) fn start<R: 'static>(
     ctx: Arc<Context>,

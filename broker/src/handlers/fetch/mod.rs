@@ -1,10 +1,10 @@
 //! Fetch (key 1, v4-v18): record batches from an offset on.
 //!
-//! v5 log start, v7 sessions (KIP-227, [`session`]), v9 leader epochs (KIP-320), v10 zstd (KIP-110), v11 rack (KIP-392), v12
-//! diverging epoch (KIP-595), v13 topic ids (KIP-516), v16 leader hints (KIP-951).
-//! An error or enough bytes answer at once; else the request waits for its partitions, for `max_wait_ms` at most. The
-//! first batch is given even above every limit, so that no consumer stands still. Only codes that fetching clients know
-//! are sent. An answer's size is bounded by `fetch.max.bytes` and by what the node's budget has left.
+//! v5 log start, v7 sessions (KIP-227, [`session`]), v9 leader epochs (KIP-320), v10 zstd (KIP-110), v11 rack
+//! (KIP-392), v12 diverging epoch (KIP-595), v13 topic ids (KIP-516), v16 leader hints (KIP-951). The request is
+//! answered at once on an error or enough bytes; else it waits for its partitions, for `max_wait_ms` at most. The first
+//! batch is returned even above every limit, so that no consumer gets stuck. Only error codes that consumers handle are
+//! sent. The response's size is bounded by `fetch.max.bytes` and by the free part of the node's budget.
 
 mod replica_selector;
 pub mod session;
@@ -34,11 +34,11 @@ const ZSTD_FROM: i16 = 10;
 const TOPIC_IDS_FROM: i16 = 13;
 const LEADER_HINT_FROM: i16 = 12;
 
-/// What holds for all partitions of a request.
+/// The parameters of a request that hold for all its partitions.
 struct FetchParams {
     version: i16,
     isolation: Isolation,
-    /// The consumer's zone.
+    /// The consumer's rack (availability zone).
     rack: Option<StrBytes>,
     bytes_max: usize,
     bytes_min: usize,
@@ -46,30 +46,31 @@ struct FetchParams {
 }
 
 impl FetchParams {
-    /// Who names a zone may be served by any replica (KIP-392); to anybody else a follower says who leads.
+    /// A consumer that names its rack may be served by any replica (KIP-392); others get the leader's id from a
+    /// follower.
     fn access(&self) -> Access {
         if self.rack.is_some() { Access::AnyReplica } else { Access::Leader }
     }
 }
 
-/// What one pass over the partitions found.
+/// The result of one pass over the partitions.
 struct Pass {
     answers: Vec<(Key, FetchPartitionResponse)>,
     streams: Vec<ReadStream>,
     bytes: usize,
-    /// Memory that the answer holds while it is sent.
+    /// Memory that the response holds while it is sent.
     held_bytes: usize,
-    /// Something must be told at once.
+    /// An error or another fact that the client must get at once.
     respond_now: bool,
-    /// A limit was reached: waiting would not bring more.
+    /// A limit was reached: waiting would not add bytes.
     full: bool,
     memory: Reservation,
 }
 
-/// The answer as it is sent.
+/// The response as it is sent.
 pub(super) struct FetchReply {
     pub(super) body: FetchResponse,
-    /// The records of partitions that `body` leaves room for, in order.
+    /// The streamed records, in the order of the gaps that `body` leaves for them.
     pub(super) streams: Vec<ReadStream>,
     pub(super) memory: Reservation,
 }
@@ -130,7 +131,7 @@ fn is_zstd(partition: &Partition) -> bool {
     partition.topic().config.compression_type == CompressionType::Zstd
 }
 
-/// The code for an error, in the words that fetching clients know.
+/// The code for an error, of those that consumers handle.
 fn fetch_error_code(error: &PartitionError) -> ErrorCode {
     match error {
         PartitionError::LeaderNotAvailable | PartitionError::TimedOut => ErrorCode::NotLeaderOrFollower,
@@ -182,7 +183,7 @@ async fn read_or_wait(ctx: &Context, params: &FetchParams, plan: &mut Plan) -> P
 async fn read_all(ctx: &Context, params: &FetchParams, wanted: &[Wanted], found: &[FoundPartition]) -> Pass {
     let mut memory = ctx.answers.take_some(params.bytes_max);
     let mut left = params.bytes_max.min(memory.bytes().max(FETCH_BYTES_FLOOR));
-    // Without memory nothing is copied ahead.
+    // Without reserved memory no records are copied ahead.
     let copy_bytes_max = if memory.bytes() >= GATHERED_BYTES_MAX { GATHERED_BYTES_MAX } else { 0 };
     let mut pass = Pass {
         answers: Vec::with_capacity(wanted.len()),
@@ -320,7 +321,7 @@ fn count(ctx: &Context, found: &[FoundPartition], answers: &[(Key, FetchPartitio
     }
 }
 
-/// Groups what stands together by topic and adds the addresses of hinted leaders.
+/// Groups consecutive partitions of a topic and adds the addresses of hinted leaders.
 fn answer(ctx: &Context, version: i16, session_id: i32, answers: Vec<(Key, FetchPartitionResponse)>) -> FetchResponse {
     let mut response = FetchResponse { session_id, ..FetchResponse::failed(ErrorCode::None) };
     let mut leaders = BTreeSet::<NodeId>::new();

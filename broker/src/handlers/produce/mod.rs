@@ -1,9 +1,9 @@
 //! Produce (key 0, v3-v13; v0-v2 are advertised and refused): appends record batches.
 //!
-//! v7 zstd (KIP-110), v8 record errors (KIP-467), v10 leader hints (KIP-951), v13 topic ids. acks 0: no answer, an
+//! v7 zstd (KIP-110), v8 record errors (KIP-467), v10 leader hints (KIP-951), v13 topic ids. acks 0: no response, an
 //! error closes the connection; acks 1 and -1: answered when the batch is applied; others INVALID_REQUIRED_ACKS.
-//! Batches are enqueued before [`start`] returns, so that pipelined requests keep their order; what must wait for a
-//! partition first says so, and no later request of the connection overtakes it.
+//! Batches are enqueued before [`start`] returns, so that pipelined requests keep their order. A request that must wait
+//! until its partition is found returns `false`, and no later request of the connection overtakes it.
 
 pub mod partition_cache;
 pub mod pending_refusals;
@@ -32,10 +32,10 @@ use crate::partition::{
 use crate::server::Context;
 use crate::server::dispatch::CloseReason;
 
-/// The answer, `None` for acks 0, or the end of the connection.
+/// The response, `None` for acks 0, or why the connection is closed.
 pub(crate) type Outcome = Result<Option<ProduceResponse>, CloseReason>;
 
-/// An append: its result will come, or its partition must be found first.
+/// The state of an append: enqueued, waiting until its partition is found, or done.
 enum Pending {
     Enqueued(Appending),
     Unresolved(Bytes),
@@ -52,7 +52,7 @@ struct Part {
     records: u64,
 }
 
-/// A Produce request under way; gives its [`Outcome`].
+/// The future of a Produce request; resolves to its [`Outcome`].
 pub(crate) struct Producing {
     ctx: Arc<Context>,
     version: i16,
@@ -62,12 +62,12 @@ pub(crate) struct Producing {
     parts: Vec<Part>,
     /// All parts before this one are settled.
     settled: usize,
-    /// An answer that needs no append.
+    /// A response that needs no append.
     ready: Option<ProduceResponse>,
 }
 
-/// Starts a request: enqueues what can be. Says whether that was everything: only then may a later request start before
-/// this one is answered.
+/// Starts a request: enqueues the batches whose partition is found. True if that was all of them: only then may a later
+/// request start before this one is answered.
 pub(crate) fn start(
     ctx: Arc<Context>,
     version: i16,
@@ -104,7 +104,7 @@ fn acks(acks: i16) -> Option<Acks> {
     }
 }
 
-/// How the topic is named, for as long as its partition is looked for.
+/// The topic's name and id, for the lookup of its partition.
 fn without_partitions(topic: Option<&ProduceTopic>) -> ProduceTopic {
     let (name, id) = topic.map_or((None, None), |topic| (topic.name.clone(), topic.id));
     ProduceTopic { name, id, partitions: Vec::new() }
@@ -117,7 +117,7 @@ fn topic_ref(topic: &ProduceTopic) -> TopicRef<'_> {
     }
 }
 
-/// Enqueues a batch if its partition is at hand.
+/// Enqueues a batch if its partition is cached or found without waiting.
 fn enqueue(
     ctx: &Context,
     version: i16,
@@ -144,7 +144,7 @@ fn enqueue(
                 let metrics = ctx.metrics.topic(&found.topic().name);
                 part.cached = Some(cache.insert(topic, part.index, found, metrics));
             }
-            // What looks unknown from the tables may be new: `find` makes sure.
+            // A topic that the local metadata do not have may be new: `find` makes sure.
             Ok(None) | Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) => {}
             Err(error) => {
                 ctx.pending_refusals.record(topic, part.index, &batch, &error);
@@ -222,7 +222,7 @@ impl Producing {
         Poll::Ready(())
     }
 
-    /// Everything is settled: what goes back.
+    /// The outcome when all parts are settled.
     fn outcome(&mut self) -> Outcome {
         let mut response = ProduceResponse { topics: Vec::with_capacity(self.topics.len()), ..Default::default() };
         let mut parts = std::mem::take(&mut self.parts).into_iter();
@@ -259,7 +259,7 @@ impl Future for Producing {
     }
 }
 
-/// Waits for a partition that the tables do not know yet, then appends.
+/// Waits for a partition that the local metadata do not have yet, then appends.
 fn find_and_append(
     ctx: &Arc<Context>,
     topic: ProduceTopic,
@@ -294,7 +294,7 @@ fn count(metrics: &TopicMetrics, part: &Part, result: &Result<Appended, AppendEr
     }
 }
 
-/// Says what came of one append.
+/// The response of one append.
 fn answer(ctx: &Context, version: i16, topic: &ProduceTopic, part: Part) -> ProducePartitionResponse {
     match part.pending {
         Pending::Settled(Ok(Appended { base_offset, log_append_time_ms, log_start })) => {
@@ -336,7 +336,7 @@ fn rejected(
     answer
 }
 
-/// Adds the addresses of the leaders that answers name (KIP-951).
+/// Adds the addresses of the leaders that the response names (KIP-951).
 fn hint_at_leaders(ctx: &Context, response: &mut ProduceResponse) {
     let hints = response.topics.iter().flat_map(|topic| &topic.partitions).filter_map(|part| part.current_leader);
     let mut leaders: Vec<_> = hints.map(|hint| hint.leader).collect();
@@ -350,7 +350,7 @@ fn hint_at_leaders(ctx: &Context, response: &mut ProduceResponse) {
         leaders.into_iter().filter_map(|leader| endpoints::endpoint(ctx, &image, leader)).collect();
 }
 
-/// The same answer for every partition.
+/// The same error for every partition.
 fn refused(request: ProduceRequest, error: ErrorCode) -> ProduceResponse {
     let topics = request.topics.into_iter().map(|topic| ProduceTopicResponse {
         name: topic.name,
@@ -371,7 +371,7 @@ fn is_zstd(batch: &Bytes) -> bool {
     batch.get(ATTRIBUTES_AT + 1).is_some_and(|attributes| attributes & CODEC_MASK == ZSTD)
 }
 
-/// The count that the batch's head claims, for the metrics of what was accepted.
+/// The record count in the batch's header, for the metrics of accepted batches.
 fn record_count(batch: &Bytes) -> u64 {
     let field = batch.get(RECORD_COUNT_AT..).and_then(|rest| rest.first_chunk::<4>());
     field.map_or(0, |field| u64::from(u32::from_be_bytes(*field)))

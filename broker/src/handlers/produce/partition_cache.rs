@@ -1,5 +1,5 @@
-//! Where one connection's batches go: the partitions that it wrote to last, with their counters, so that a request on
-//! the way needs no look into the tables. Forgotten as a whole when the metadata change or a batch is refused.
+//! The cache of the partitions that a connection wrote to last, with their counters: a Produce request whose partitions
+//! are cached needs no lookup in the metadata. Cleared as a whole when the metadata change or a partition is not found.
 //!
 //! May not know: what is appended.
 
@@ -14,19 +14,19 @@ use uuid::Uuid;
 use crate::metrics::TopicMetrics;
 use crate::partition::Partition;
 
-/// Partitions remembered per connection; beyond it everything is forgotten.
+/// Partitions cached per connection; above it the cache is cleared.
 const PARTITIONS_MAX: usize = 4_096;
-/// Topics remembered per connection.
+/// Topics cached per connection.
 const TOPICS_MAX: usize = 32;
 
-/// A partition and what is counted for its topic.
+/// A partition and the counters of its topic.
 #[derive(Debug)]
 pub(crate) struct CachedPartition {
     pub(crate) partition: Partition,
     pub(crate) metrics: Arc<TopicMetrics>,
 }
 
-/// A topic as a client names it. The name is a copy: that in a request keeps the connection's whole read buffer alive.
+/// A topic as a client names it. The name is a copy: the name in a request keeps the whole read buffer alive.
 #[derive(Debug)]
 pub(super) struct TopicKey {
     name: Option<StrBytes>,
@@ -34,7 +34,7 @@ pub(super) struct TopicKey {
 }
 
 impl TopicKey {
-    /// True if the request means this topic, by the same name or id.
+    /// True if the request names this topic, by the same name or id.
     pub(super) fn is(&self, topic: &ProduceTopic) -> bool {
         self.name == topic.name && self.id == topic.id
     }
@@ -57,13 +57,13 @@ struct CachedTopic {
 #[derive(Debug, Default)]
 pub struct PartitionCache {
     image: RaftIndex,
-    /// The one used last is first.
+    /// The topic used last is first.
     topics: Vec<CachedTopic>,
     partitions: HashMap<(usize, i32), Arc<CachedPartition>>,
 }
 
 impl PartitionCache {
-    /// What is remembered holds for this image only.
+    /// Clears the cache if it was filled under another image.
     pub(crate) fn valid_for(&mut self, image: RaftIndex) -> &mut Self {
         if self.image != image {
             self.clear();
@@ -82,7 +82,7 @@ impl PartitionCache {
         self.partitions.get(&(number, index)).cloned()
     }
 
-    /// Remembers a partition that was found under the image of [`Self::valid_for`]; one that is not adopted yet is not kept.
+    /// Caches a partition found under the image of [`Self::valid_for`], unless it is not adopted yet.
     pub(crate) fn insert(
         &mut self,
         topic: &ProduceTopic,

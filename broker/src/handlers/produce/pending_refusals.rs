@@ -1,5 +1,6 @@
-//! Idempotent batches of one connection that were refused before their partition was found. What their producer sent behind
-//! them must not be taken before they come again (design section 3): as soon as the partition is found, its shard is told.
+//! Idempotent batches of a connection that were refused before their partition was found. Later batches of the same
+//! producer must not be appended before the refused ones are sent again (design section 3): as soon as the partition is
+//! found, the refusals are passed to its shard.
 //!
 //! May not know: what ends a refusal.
 
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use super::partition_cache::TopicKey;
 use crate::partition::{ConnectionId, Partition, PartitionError, RefusedBefore};
 
-/// Producers and partitions remembered per connection; beyond it the oldest are forgotten.
+/// Pairs of producer and partition stored per connection; above it the oldest are dropped.
 const REFUSED_MAX: usize = 1_024;
 
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl PendingRefusal {
     }
 }
 
-/// What was refused on one connection before its partition was found.
+/// The batches that a connection had refused before their partition was found.
 #[derive(Debug, Default)]
 pub struct PendingRefusals {
     any: AtomicBool,
@@ -36,7 +37,7 @@ pub struct PendingRefusals {
 }
 
 impl PendingRefusals {
-    /// A batch is refused because its partition was not found.
+    /// Records that a batch is refused because its partition was not found.
     pub(crate) fn record(&self, topic: &ProduceTopic, index: i32, batch: &[u8], error: &PartitionError) {
         let Some(header) = BatchHeader::parse(batch).filter(BatchHeader::is_idempotent) else { return };
         let batch = RefusedBefore::new(&header, error.clone());
@@ -56,7 +57,7 @@ impl PendingRefusals {
         self.any.store(true, Ordering::Release);
     }
 
-    /// The partition is found: its shard learns what was refused.
+    /// The partition is found: passes its refusals to its shard.
     pub(crate) fn report_to(&self, topic: &ProduceTopic, index: i32, partition: &Partition, connection: ConnectionId) {
         if !self.any.load(Ordering::Acquire) {
             return;
@@ -99,8 +100,8 @@ mod tests {
         builder.build().unwrap()
     }
 
-    /// Found by the simulation (seed 7312): a node with old metadata refused the first two batches of a producer, learnt of the
-    /// topic, and took the third.
+    /// Found by the simulation (seed 7312): a node with old metadata refused the first two batches of a producer, got
+    /// the topic, and appended the third.
     #[tokio::test]
     async fn what_comes_behind_a_batch_without_a_partition_waits_for_it() {
         let (_group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 1, pinned: false });

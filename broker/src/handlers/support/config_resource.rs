@@ -1,6 +1,6 @@
-//! What the config APIs have in common: which resource is meant, one result per resource.
+//! Resources of the config APIs: types, names, and one result per resource, the same for all these APIs.
 //!
-//! May not know: which API asks.
+//! May not know: which API calls.
 
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
@@ -21,7 +21,7 @@ pub(in crate::handlers) const CLIENT_METRICS: i8 = 16;
 /// A group.
 pub(in crate::handlers) const GROUP: i8 = 32;
 
-/// Whose configuration is meant.
+/// The owner of the configuration that a request names.
 pub(in crate::handlers) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, MetadataError> {
     match kind {
         TOPIC => Ok(ConfigOwner::Topic(name.to_owned())),
@@ -40,7 +40,7 @@ pub(in crate::handlers) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, Me
     }
 }
 
-/// Asks for all changes that could be understood; the error code and message of each, in the order of `asked`.
+/// Applies all changes that could be parsed; returns the error code and message of each, in the order of `asked`.
 pub(in crate::handlers) async fn alter(
     ctx: &Context,
     asked: Vec<Result<ConfigChange, MetadataError>>,
@@ -54,7 +54,7 @@ pub(in crate::handlers) async fn alter(
     })
 }
 
-/// The changes that could be understood, and how their results come back into the order of `asked`.
+/// The changes that could be parsed, and a function that merges their results into the order of `asked`.
 fn in_order<T>(
     asked: Vec<Result<T, MetadataError>>,
 ) -> (Vec<T>, impl FnOnce(Vec<Result<(), MetadataError>>) -> Vec<Result<(), MetadataError>>) {

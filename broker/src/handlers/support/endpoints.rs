@@ -1,6 +1,6 @@
-//! Nodes as clients of one listener are told of them: each with the address it advertises for that listener.
+//! Nodes with the addresses that they advertise for the client's listener, as responses name brokers.
 //!
-//! May not know: which API asks.
+//! May not know: which API calls.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use super::text;
 use crate::metadata::MetadataImage;
 use crate::server::Context;
 
-/// All nodes that clients are told of and that have an address for the client's listener, by id. `named`: those that the answer
-/// names as leaders.
+/// All nodes that are visible to clients and have an address for the client's listener, by id. `named`: nodes that the
+/// response names as leaders.
 pub(in crate::handlers) fn reachable(
     ctx: &Context,
     image: &MetadataImage,
@@ -35,7 +35,7 @@ pub(in crate::handlers) fn endpoint(ctx: &Context, image: &MetadataImage, node: 
     })
 }
 
-/// The broker that is named as controller: any live one takes admin requests, so the one that is asked.
+/// The broker that responses name as controller: any live one accepts admin requests, so this node.
 pub(in crate::handlers) fn controller(ctx: &Context) -> NodeId {
     ctx.config.node_id
 }

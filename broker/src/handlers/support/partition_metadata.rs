@@ -1,6 +1,6 @@
 //! A partition as Metadata and DescribeTopicPartitions show it: leader, epoch, replicas, in-sync replicas.
 //!
-//! May not know: which API asks.
+//! May not know: which API calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::metadata::{MetadataImage, Topic};
 use crate::partition::Leaders;
 use crate::server::Context;
 
-/// What clients are told of a partition's place.
+/// The leader and replicas of a partition as a response shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::handlers) struct PartitionMetadata {
     pub(in crate::handlers) error: ErrorCode,
@@ -24,13 +24,13 @@ pub(in crate::handlers) struct PartitionMetadata {
     pub(in crate::handlers) offline: Vec<BrokerId>,
 }
 
-/// Looks partitions up for one answer; each shard and each node is looked at once.
+/// Looks partitions up for one response; each shard and each node is looked up once.
 pub(in crate::handlers) struct PartitionLookup<'a> {
     ctx: &'a Context,
     image: &'a MetadataImage,
     leaders: Leaders,
     reachable: BTreeMap<NodeId, bool>,
-    /// Leaders that were named.
+    /// Leaders that the response names.
     named: BTreeSet<NodeId>,
 }
 
@@ -40,12 +40,12 @@ impl<'a> PartitionLookup<'a> {
         Self { ctx, image, leaders, reachable: BTreeMap::new(), named: BTreeSet::new() }
     }
 
-    /// The leaders that were named until now.
+    /// The leaders that the response names.
     pub(in crate::handlers) fn named(self) -> BTreeSet<NodeId> {
         self.named
     }
 
-    /// The place of partition `index`; LEADER_NOT_AVAILABLE while its shard has no leader that this node knows of, and
+    /// The metadata of partition `index`; LEADER_NOT_AVAILABLE while this node knows no leader of its shard, and
     /// LISTENER_NOT_FOUND if the leader cannot be reached over the client's listener.
     pub(in crate::handlers) fn of(&mut self, topic: &Topic, index: i32) -> PartitionMetadata {
         let (ctx, image) = (self.ctx, self.image);
