@@ -1,7 +1,7 @@
-//! `ottla healthcheck`: asks a node on this machine whether it serves, for images that hold no other program.
+//! `ottla healthcheck`: probes a node on this machine, for container images that hold no other program.
 //!
-//! Asks the admin port; where that is off, a listener. Reads the configuration as the node does and changes nothing.
-//! May not know: what a node is made of.
+//! Sends the probe to the admin port; where that is off, to a listener. Reads the configuration as the node does and
+//! changes nothing. May not know: what a node is made of.
 
 use std::io;
 use std::time::Duration;
@@ -14,24 +14,24 @@ use crate::client::http::{self, HttpError};
 use crate::config::listeners::is_unspecified;
 use crate::config::{Config, Endpoint};
 
-/// How long an answer may take; container engines give up a little later.
+/// Time limit of a response; container engines time out a little later.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// ApiVersions, version 0, correlation 9644, no client id.
 const API_VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0x25, 0xac, 0xff, 0xff];
 
-/// What is asked of a node.
+/// The kind of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
-    /// Does the process live? A node that recovers does.
+    /// Liveness: the process responds, also while it recovers.
     Live,
-    /// Does it answer clients?
+    /// Readiness: the node serves clients.
     Ready,
 }
 
 /// Why a node is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
-    /// Nobody answers.
+    /// No response came.
     #[error("no answer from {endpoint}: {source}")]
     NoResponse {
         /// Who was asked.
@@ -39,23 +39,23 @@ pub enum Unhealthy {
         /// What happened.
         source: io::Error,
     },
-    /// The node answers that it does not serve, or something else answers.
+    /// The node responds that it does not serve, or the response is not a node's.
     #[error("{endpoint} answers: {answer}")]
     Refused {
         /// Who was asked.
         endpoint: Endpoint,
-        /// The answer, or its beginning.
+        /// The response, or its beginning.
         answer: String,
     },
-    /// The configuration names nothing that could be asked.
+    /// The configuration has no port that could be probed.
     #[error("the configuration has neither an admin port nor a listener with a fixed port")]
     NoEndpoint,
 }
 
-/// Asks the node that this configuration describes.
+/// Probes the node that this configuration describes.
 ///
 /// # Errors
-/// When it does not answer in time, or answers that it is not there yet.
+/// When the node does not respond in time, or responds that it is not ready.
 pub async fn check(config: &Config, probe: Probe) -> Result<(), Unhealthy> {
     let listener = config.listeners.first().map(|listener| &listener.endpoint);
     let Some(configured) = config.admin_listener.as_ref().or(listener).filter(|endpoint| endpoint.port != 0) else {
@@ -77,13 +77,13 @@ pub async fn check(config: &Config, probe: Probe) -> Result<(), Unhealthy> {
     }
 }
 
-/// A listener on all addresses is reached at this machine's own.
+/// The address to probe: the loopback address for a listener on all addresses.
 fn local_endpoint(endpoint: &Endpoint) -> Endpoint {
     let host = if is_unspecified(&endpoint.host) { "127.0.0.1" } else { endpoint.host.as_str() };
     Endpoint { host: host.to_owned(), port: endpoint.port }
 }
 
-/// Nothing if the page is answered with 200, else what is answered.
+/// `None` if the status is 200, else the response.
 async fn get_page(endpoint: &Endpoint, page: &str) -> io::Result<Option<String>> {
     match http::get(&format!("http://{endpoint}"), page).await {
         Ok(page) if page.status == 200 => Ok(None),
@@ -93,7 +93,7 @@ async fn get_page(endpoint: &Endpoint, page: &str) -> io::Result<Option<String>>
     }
 }
 
-/// Nothing if a listener answers ApiVersions, else what is wrong with its answer.
+/// `None` if a listener answers ApiVersions, else what is wrong with its response.
 async fn request_api_versions(endpoint: &Endpoint) -> io::Result<Option<String>> {
     let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
     stream.write_all(&API_VERSIONS).await?;

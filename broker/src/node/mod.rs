@@ -104,7 +104,7 @@ impl Node {
 
         let domain = floors.domain(&config);
         domain.lags.start();
-        state.show(domain.clone());
+        state.set_domain(domain.clone());
         let server = serve(&config, listeners, domain.clone())?;
         domain.metadata.start_heartbeats();
         let ready = readiness_of(domain.metadata.clone(), domain.partitions.clone(), readiness.clone());
