@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use ottla_broker::admin::Readiness;
-use ottla_broker::admin::check::{Question, check};
+use ottla_broker::admin::check::{Probe, check};
 use ottla_broker::commands;
 use ottla_broker::config::flags::{self, Flags};
 use ottla_broker::config::sources::{Inputs, load};
@@ -54,8 +54,8 @@ fn main() -> ExitCode {
             return complain(&error, if usage { EXIT_USAGE } else { EXIT_FAILED });
         }
     };
-    if let Verb::Healthcheck(question) = verb {
-        return healthcheck(&config, question);
+    if let Verb::Healthcheck(probe) = verb {
+        return healthcheck(&config, probe);
     }
     start_logging(&config);
     for warning in warnings {
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
 /// What the first word of the command line asks for.
 enum Verb {
     Start,
-    Healthcheck(Question),
+    Healthcheck(Probe),
     /// What is gone for good, and whether it is done or only told.
     UnsafeRecover(Losses, bool),
 }
@@ -97,7 +97,7 @@ fn verb(mut words: Vec<String>) -> Result<(Verb, Vec<String>), String> {
             words.remove(0);
             let all = words.len();
             words.retain(|word| word != "--live");
-            verb = Verb::Healthcheck(if words.len() < all { Question::Live } else { Question::Ready });
+            verb = Verb::Healthcheck(if words.len() < all { Probe::Live } else { Probe::Ready });
         }
         Some("unsafe-recover") => {
             words.remove(0);
@@ -176,12 +176,12 @@ async fn unsafe_recover(config: Config, losses: Losses, execute: bool) -> ExitCo
 }
 
 /// Exit code 0 if the node that this configuration describes is healthy.
-fn healthcheck(config: &Config, question: Question) -> ExitCode {
+fn healthcheck(config: &Config, probe: Probe) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, EXIT_FAILED),
     };
-    match runtime.block_on(check(config, question)) {
+    match runtime.block_on(check(config, probe)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(unhealthy) => complain(&unhealthy, EXIT_FAILED),
     }

@@ -1,18 +1,18 @@
-//! The JSON API under /v1: the cluster, its topics and groups as they are. Read only: what Kafka's APIs can change is changed
-//! through them; what they cannot, is changed under /api.
+//! The JSON API under /v1: the state of the cluster, its topics and groups. Read only: what Kafka's APIs can change is
+//! changed through them; the rest is changed under /api.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Value, json};
 
-use super::{AdminState, not_yet};
+use super::{AdminState, starting_response};
 use crate::metadata::{MetadataImage, Topic};
 use crate::partition::{Leader, TopicRef};
 use crate::server::context::Domain;
 
 pub(super) async fn cluster(State(state): State<AdminState>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
+    let Some(domain) = state.domain.get() else { return starting_response() };
     let image = domain.metadata.image();
     let nodes: Vec<Value> = image
         .nodes
@@ -46,7 +46,7 @@ pub(super) async fn cluster(State(state): State<AdminState>) -> Response {
 }
 
 pub(super) async fn topics(State(state): State<AdminState>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
+    let Some(domain) = state.domain.get() else { return starting_response() };
     let image = domain.metadata.image();
     let topics: Vec<Value> = image.topics.values().map(|topic| summary(&image, topic)).collect();
     Json(json!({ "topics": topics })).into_response()
@@ -64,7 +64,7 @@ fn summary(image: &MetadataImage, topic: &Topic) -> Value {
 }
 
 pub(super) async fn topic(State(state): State<AdminState>, Path(name): Path<String>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
+    let Some(domain) = state.domain.get() else { return starting_response() };
     let image = domain.metadata.image();
     let Some(topic) = image.topic(&name) else {
         return (StatusCode::NOT_FOUND, Json(json!({"error": "no topic of this name"}))).into_response();

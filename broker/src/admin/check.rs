@@ -1,7 +1,7 @@
-//! `ottla healthcheck`: asks a node on this machine whether it serves, for images that hold no other program.
+//! `ottla healthcheck`: probes a node on this machine, for container images that hold no other program.
 //!
-//! Asks the admin port; where that is off, a listener. Reads the configuration as the node does and changes nothing.
-//! May not know: what a node is made of.
+//! Sends the probe to the admin port; where that is off, to a listener. Reads the configuration as the node does and
+//! changes nothing. May not know: what a node is made of.
 
 use std::io;
 use std::time::Duration;
@@ -14,77 +14,77 @@ use crate::client::http::{self, HttpError};
 use crate::config::listeners::is_unspecified;
 use crate::config::{Config, Endpoint};
 
-/// How long an answer may take; container engines give up a little later.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit of a response; container engines time out a little later.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// ApiVersions, version 0, correlation 9644, no client id.
 const API_VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0x25, 0xac, 0xff, 0xff];
 
-/// What is asked of a node.
+/// The kind of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question {
-    /// Does the process live? A node that recovers does.
+pub enum Probe {
+    /// Liveness: the process responds, also while it recovers.
     Live,
-    /// Does it answer clients?
+    /// Readiness: the node serves clients.
     Ready,
 }
 
 /// Why a node is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
-    /// Nobody answers.
+    /// No response came.
     #[error("no answer from {endpoint}: {source}")]
-    Silent {
+    NoResponse {
         /// Who was asked.
         endpoint: Endpoint,
         /// What happened.
         source: io::Error,
     },
-    /// The node answers that it does not serve, or something else answers.
+    /// The node responds that it does not serve, or the response is not a node's.
     #[error("{endpoint} answers: {answer}")]
     Refused {
         /// Who was asked.
         endpoint: Endpoint,
-        /// The answer, or its beginning.
+        /// The response, or its beginning.
         answer: String,
     },
-    /// The configuration names nothing that could be asked.
+    /// The configuration has no port that could be probed.
     #[error("the configuration has neither an admin port nor a listener with a fixed port")]
-    NobodyToAsk,
+    NoEndpoint,
 }
 
-/// Asks the node that this configuration describes.
+/// Probes the node that this configuration describes.
 ///
 /// # Errors
-/// When it does not answer in time, or answers that it is not there yet.
-pub async fn check(config: &Config, question: Question) -> Result<(), Unhealthy> {
+/// When the node does not respond in time, or responds that it is not ready.
+pub async fn check(config: &Config, probe: Probe) -> Result<(), Unhealthy> {
     let listener = config.listeners.first().map(|listener| &listener.endpoint);
-    let Some(asked) = config.admin_listener.as_ref().or(listener).filter(|endpoint| endpoint.port != 0) else {
-        return Err(Unhealthy::NobodyToAsk);
+    let Some(configured) = config.admin_listener.as_ref().or(listener).filter(|endpoint| endpoint.port != 0) else {
+        return Err(Unhealthy::NoEndpoint);
     };
-    let endpoint = here(asked);
-    let talk = async {
-        match (&config.admin_listener, question) {
-            (Some(_), Question::Live) => ask_page(&endpoint, "/healthz").await,
-            (Some(_), Question::Ready) => ask_page(&endpoint, "/readyz").await,
-            (None, _) => ask_versions(&endpoint).await,
+    let endpoint = local_endpoint(configured);
+    let exchange = async {
+        match (&config.admin_listener, probe) {
+            (Some(_), Probe::Live) => get_page(&endpoint, "/healthz").await,
+            (Some(_), Probe::Ready) => get_page(&endpoint, "/readyz").await,
+            (None, _) => request_api_versions(&endpoint).await,
         }
     };
-    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("nothing within {} s", PATIENCE.as_secs()));
-    match rt::timeout(PATIENCE, talk).await.unwrap_or_else(|_| Err(late())) {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("nothing within {} s", RESPONSE_TIMEOUT.as_secs()));
+    match rt::timeout(RESPONSE_TIMEOUT, exchange).await.unwrap_or_else(|_| Err(late())) {
         Ok(None) => Ok(()),
         Ok(Some(answer)) => Err(Unhealthy::Refused { endpoint, answer }),
-        Err(source) => Err(Unhealthy::Silent { endpoint, source }),
+        Err(source) => Err(Unhealthy::NoResponse { endpoint, source }),
     }
 }
 
-/// A listener on all addresses is reached at this machine's own.
-fn here(endpoint: &Endpoint) -> Endpoint {
+/// The address to probe: the loopback address for a listener on all addresses.
+fn local_endpoint(endpoint: &Endpoint) -> Endpoint {
     let host = if is_unspecified(&endpoint.host) { "127.0.0.1" } else { endpoint.host.as_str() };
     Endpoint { host: host.to_owned(), port: endpoint.port }
 }
 
-/// Nothing if the page is answered with 200, else what is answered.
-async fn ask_page(endpoint: &Endpoint, page: &str) -> io::Result<Option<String>> {
+/// `None` if the status is 200, else the response.
+async fn get_page(endpoint: &Endpoint, page: &str) -> io::Result<Option<String>> {
     match http::get(&format!("http://{endpoint}"), page).await {
         Ok(page) if page.status == 200 => Ok(None),
         Ok(page) => Ok(Some(format!("status {} {}", page.status, page.body).trim().to_owned())),
@@ -93,8 +93,8 @@ async fn ask_page(endpoint: &Endpoint, page: &str) -> io::Result<Option<String>>
     }
 }
 
-/// Nothing if a listener answers ApiVersions, else what is wrong with its answer.
-async fn ask_versions(endpoint: &Endpoint) -> io::Result<Option<String>> {
+/// `None` if a listener answers ApiVersions, else what is wrong with its response.
+async fn request_api_versions(endpoint: &Endpoint) -> io::Result<Option<String>> {
     let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
     stream.write_all(&API_VERSIONS).await?;
     let mut answer = [0; 10];
@@ -125,11 +125,11 @@ mod tests {
         let admin = Admin::start(&anywhere, AdminState::new(readiness.clone())).await.unwrap();
         let config = config(&format!("--admin-listener :{}", admin.address.port()));
         readiness.enter(Phase::Recovering, "reading /data", 3, 9);
-        check(&config, Question::Live).await.unwrap();
-        let why = check(&config, Question::Ready).await.unwrap_err().to_string();
+        check(&config, Probe::Live).await.unwrap();
+        let why = check(&config, Probe::Ready).await.unwrap_err().to_string();
         assert!(why.contains("503") && why.contains("reading /data"), "{why}");
         readiness.enter(Phase::Serving, "serving", 1, 1);
-        check(&config, Question::Ready).await.unwrap();
+        check(&config, Probe::Ready).await.unwrap();
         admin.stop();
     }
 
@@ -146,7 +146,7 @@ mod tests {
                 assert_eq!(request, API_VERSIONS);
                 stream.write_all(answer).await.unwrap();
             };
-            let (checked, ()) = tokio::join!(check(&config, Question::Ready), served);
+            let (checked, ()) = tokio::join!(check(&config, Probe::Ready), served);
             assert_eq!(checked.is_ok(), healthy, "{checked:?}");
         }
     }
@@ -154,9 +154,9 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_is_said_so() {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let why = check(&config(&format!("--admin-listener :{free}")), Question::Ready).await.unwrap_err();
+        let why = check(&config(&format!("--admin-listener :{free}")), Probe::Ready).await.unwrap_err();
         assert!(why.to_string().contains(&format!("no answer from 127.0.0.1:{free}")), "{why}");
-        let why = check(&config("--admin-listener :0"), Question::Live).await.unwrap_err();
-        assert!(matches!(why, Unhealthy::NobodyToAsk));
+        let why = check(&config("--admin-listener :0"), Probe::Live).await.unwrap_err();
+        assert!(matches!(why, Unhealthy::NoEndpoint));
     }
 }

@@ -1,13 +1,13 @@
-//! Data directories on the metrics page: the one log (group commits and syncs), segments, checkpoints, free space.
+//! Metrics of the data directories: the shared log (group commits and syncs), segments, checkpoints, free space.
 //!
-//! Frames divided by commits tell how many writers share a sync.
+//! Frames divided by commits is the number of writers that share a sync.
 
 use super::families::{Family, label};
 use crate::server::context::Domain;
 use ottla_storage::data_dir::DataDirStats;
 use ottla_storage::log::{COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
 
-/// A family and where its value comes from.
+/// A family and the function that reads its value.
 type Source = (Family, fn(&DataDirStats) -> f64);
 
 #[allow(clippy::cast_precision_loss)]

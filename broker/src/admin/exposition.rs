@@ -1,8 +1,8 @@
-//! The page `/metrics`: the registry, then what is read from images now: partitions and groups under kafka_exporter's
-//! names, so that the dashboards people have work as they are; then sizes and disks.
+//! The page `/metrics`: the registry, then metrics computed from images at scrape time: partitions and groups under
+//! kafka_exporter's names, so that existing dashboards work unchanged; then sizes and disks.
 //!
-//! A group is shown by its coordinator only: no sample of one appears on two nodes. May not know: which topics and
-//! partitions have series of their own (`topics`).
+//! A group is exported by its coordinator only: no sample of a group appears on two nodes. May not know: which topics
+//! and partitions have their own series (`topics`).
 
 use std::collections::BTreeMap;
 
@@ -17,14 +17,14 @@ use crate::coordinator::lag::report::{Filter, Report};
 use crate::metadata::{FenceReason, MetadataImage, NodeState};
 use crate::server::context::Domain;
 
-/// Above so many partitions of groups only sums are on this page; `/metrics/groups` has them all.
+/// Above this many partitions of groups only sums are on this page; `/metrics/groups` has them all.
 const GROUP_SERIES_MAX: usize = 5_000;
 
 /// The whole page; with the groups of the cluster, or of this node.
 pub(super) async fn render(domain: &Domain, scope: Scope) -> String {
     let groups = scope.groups(domain, &Filter::default()).await;
     let domain = domain.clone();
-    // Text for ten thousand partitions is milliseconds of work: not on a thread that serves clients.
+    // The text of ten thousand partitions takes milliseconds: it is not made on a thread that serves clients.
     let text = rt::spawn_blocking(move || page(&domain, &groups)).await;
     text.unwrap_or_else(|error| {
         tracing::error!("the metrics page failed: {error}");
@@ -88,7 +88,7 @@ fn brokers(domain: &Domain, image: &MetadataImage, page: &mut String) {
     budget.finish(page);
 }
 
-/// All registered nodes, by what they are.
+/// The number of registered nodes, by state.
 fn nodes(image: &MetadataImage, page: &mut String) {
     let states = NodeState::ALL.map(NodeState::name).into_iter().chain(FenceReason::ALL.map(FenceReason::name));
     let mut counts: BTreeMap<&str, usize> = states.map(|state| (state, 0)).collect();

@@ -1,9 +1,9 @@
-//! Text of metric families whose values are read from images at scrape time: written straight, without an object per
+//! Text of metric families whose values are read from images at scrape time: written directly, without an object per
 //! sample, because there are several for each of ten thousand partitions. May not know: what the values mean.
 
 use std::fmt::{Display, Write};
 
-/// One family as it fills: all its samples must stand together under one head.
+/// A family while it is filled: all its samples must be together under one head.
 #[derive(Debug)]
 pub(super) struct Family {
     name: &'static str,
@@ -27,7 +27,7 @@ impl Family {
     }
 
     /// An empty family whose name looks like one of another type: kafka_exporter ends names of gauges in `_sum`, which
-    /// linters and OpenMetrics keep for histograms and summaries, and dashboards know these names.
+    /// linters and OpenMetrics reserve for histograms and summaries, and dashboards use these names.
     pub(super) fn untyped(name: &'static str, help: &str) -> Self {
         Self::of("untyped", name, help)
     }

@@ -1,7 +1,7 @@
 //! The metric families of consumer groups, under kafka_exporter's names where it has them.
 //!
-//! One entry point, [`write`]: it serves the default page, where what is too much is left out, and `/metrics/groups`.
-//! May not know: where the numbers come from.
+//! One entry point, [`write`], for the default page, which leaves families out above a limit, and for
+//! `/metrics/groups`. May not know: where the numbers come from.
 
 use super::families::{Family, label};
 use crate::coordinator::lag::report::{GroupLag, Report};
@@ -30,9 +30,9 @@ struct GroupFamilies {
     status: Family,
 }
 
-/// Writes the families of all groups of the report. Above `series_max` partitions of groups those with a sample per
-/// partition are left out, above as many topics of groups also the sums by topic; a family tells how many samples those
-/// are.
+/// Writes the families of all groups of the report. Above `series_max` partitions of groups the families with a sample
+/// per partition are left out, above as many topics of groups also the sums by topic; one family has the number of
+/// samples left out.
 pub(super) fn write(report: &Report, series_max: usize, page: &mut String) {
     let (mut of_partition, mut of_topic, mut of_group) =
         (PartitionFamilies::new(), TopicFamilies::new(), GroupFamilies::new());
@@ -103,7 +103,7 @@ impl GroupFamilies {
         self.members.add(&name, group.members);
         self.age.add(&name, seconds_of(group.age_ms()));
         self.status.add(&name, group.status().number());
-        // A sum of some of the partitions would be taken for that of all.
+        // A sum of some of the partitions would be mistaken for that of all.
         self.unknown.add(&name, group.unknown());
         if let Some(lag) = group.lag() {
             self.lag.add(&name, lag);

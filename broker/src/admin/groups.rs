@@ -1,8 +1,11 @@
 //! Consumer groups on the admin port: /metrics/groups, /v1/groups and /v1/groups/{id}.
 //!
-//! `?group=REGEX` and `?topic=REGEX` choose, `?scope=node` is the groups that this node coordinates, `?scope=replica`
-//! all of which it has a replica, `?scope=cluster` those of all coordinators, which are asked. The JSON pages have the
-//! cluster's unless told otherwise, /metrics/groups the node's. May not know: how lag is measured.
+//! - `?group=REGEX` and `?topic=REGEX` filter.
+//! - `?scope=node`: groups that this node coordinates, the default of /metrics/groups.
+//! - `?scope=replica`: groups of which this node has a replica.
+//! - `?scope=cluster`: groups of all coordinators, to which this node sends requests; the default of the JSON pages.
+//!
+//! May not know: how lag is measured.
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -12,19 +15,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::http::{Names, text_format};
-use super::{AdminState, group_families, not_yet};
+use super::{AdminState, group_families, starting_response};
 use crate::coordinator::lag::report::{Filter, GroupLag, PartitionLag, Report, TopicLag};
 use crate::server::context::Domain;
 
-/// Whose groups are asked for.
+/// The set of groups on a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Scope {
-    /// Those that this node coordinates.
+    /// Groups that this node coordinates.
     Node,
-    /// Those of which it has a replica.
+    /// Groups of which it has a replica.
     Replica,
-    /// Those of all coordinators.
+    /// Groups of all coordinators.
     Cluster,
 }
 
@@ -38,27 +41,27 @@ impl Scope {
     }
 }
 
-/// What may be asked of a page about groups.
+/// The query parameters of the pages about groups.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct GroupsQuery {
     group: Option<Names>,
     topic: Option<Names>,
     scope: Option<Scope>,
-    /// With each partition; the sums of topics without it.
+    /// If true, with each partition; else only the sums of topics.
     #[serde(default)]
     partitions: bool,
 }
 
-impl Asked {
-    /// The groups that are asked for, and whether with their partitions.
+impl GroupsQuery {
+    /// The requested groups, and whether with their partitions.
     async fn groups(self, domain: &Domain, default: Scope) -> (Report, bool) {
         let filter = Filter { group: self.group.map(Names::filter), topic: self.topic.map(Names::filter), exact: None };
         (self.scope.unwrap_or(default).groups(domain, &filter).await, self.partitions)
     }
 }
 
-/// A page of megabytes is not written on a thread that serves clients.
+/// A page of megabytes is not made on a thread that serves clients.
 async fn written<T: Send + 'static>(write: impl FnOnce() -> T + Send + 'static) -> Result<T, Response> {
     rt::spawn_blocking(write).await.map_err(|error| {
         tracing::error!("a page about groups failed: {error}");
@@ -66,9 +69,9 @@ async fn written<T: Send + 'static>(write: impl FnOnce() -> T + Send + 'static) 
     })
 }
 
-pub(super) async fn metrics(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
-    let (report, _) = asked.groups(domain, Scope::Node).await;
+pub(super) async fn metrics(State(state): State<AdminState>, Query(query): Query<GroupsQuery>) -> Response {
+    let Some(domain) = state.domain.get() else { return starting_response() };
+    let (report, _) = query.groups(domain, Scope::Node).await;
     let page = written(move || {
         let mut page = String::new();
         group_families::write(&report, usize::MAX, &mut page);
@@ -77,9 +80,9 @@ pub(super) async fn metrics(State(state): State<AdminState>, Query(asked): Query
     page.await.map_or_else(|refused| refused, text_format)
 }
 
-pub(super) async fn list(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
-    let (report, with_partitions) = asked.groups(domain, Scope::Cluster).await;
+pub(super) async fn list(State(state): State<AdminState>, Query(query): Query<GroupsQuery>) -> Response {
+    let Some(domain) = state.domain.get() else { return starting_response() };
+    let (report, with_partitions) = query.groups(domain, Scope::Cluster).await;
     let page = written(move || {
         let shown = |group: &GroupLag| shown(group, with_partitions);
         json!({ "groups": report.groups.iter().map(shown).collect::<Vec<_>>(), "missing_partitions": report.missing })
@@ -88,7 +91,7 @@ pub(super) async fn list(State(state): State<AdminState>, Query(asked): Query<As
 }
 
 pub(super) async fn one(State(state): State<AdminState>, Path(name): Path<String>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
+    let Some(domain) = state.domain.get() else { return starting_response() };
     let report = domain.lags.cluster(&Filter::one(&name)).await;
     let page = written(move || {
         let found = report.groups.first().map(|group| shown(group, true));

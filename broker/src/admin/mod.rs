@@ -1,7 +1,7 @@
-//! The window: HTTP for people and tools. Health, metrics, a small JSON API.
+//! The admin HTTP API: health, metrics, and a small JSON API for people and tools.
 //!
-//! Reads images and metrics; what it changes, it changes as any client would: by asking the metadata. It opens first and closes last, so that probes can tell recovery from
-//! death. May not know: Raft, disks.
+//! Reads images and metrics; changes go through the metadata, as those of any client. The port opens first and closes
+//! last, so that probes can tell a recovering node from a dead one. May not know: Raft, disks.
 
 mod api;
 pub mod check;
@@ -38,7 +38,7 @@ use crate::server::context::Domain;
 
 pub use readiness::Readiness;
 
-/// What the pages are made of. The domain joins when it is built.
+/// The state that the pages read; the domain is added when it is built.
 #[derive(Clone)]
 pub struct AdminState {
     readiness: Readiness,
@@ -46,22 +46,22 @@ pub struct AdminState {
 }
 
 impl AdminState {
-    /// Nothing to show yet but how far the start has come.
+    /// The state of a starting node: only its readiness.
     #[must_use]
     pub fn new(readiness: Readiness) -> Self {
         Self { readiness, domain: Arc::default() }
     }
 
-    /// The node is built: from now on there is something to show.
-    pub fn show(&self, domain: Domain) {
-        // A second call would be a mistake of the node's; the first domain stays.
+    /// Adds the domain when the node is built.
+    pub fn set_domain(&self, domain: Domain) {
+        // A second call would be a bug of the node; the first domain stays.
         let _ = self.domain.set(domain);
     }
 }
 
 /// The admin server of a node.
 pub struct Admin {
-    /// Where it listens; the real port if port 0 was asked for.
+    /// The address that it listens on, with the assigned port if port 0 was configured.
     pub address: SocketAddr,
     task: JoinHandle<()>,
 }
@@ -75,7 +75,7 @@ pub struct AdminError {
 }
 
 impl Admin {
-    /// Opens the port and answers.
+    /// Opens the port and serves it.
     pub async fn start(endpoint: &Endpoint, state: AdminState) -> Result<Self, AdminError> {
         let failed = |source| AdminError { endpoint: endpoint.clone(), source };
         let host = if endpoint.host.is_empty() { "0.0.0.0" } else { endpoint.host.as_str() };
@@ -133,7 +133,7 @@ async fn readyz(State(state): State<AdminState>) -> Response {
     (status, Json(report)).into_response()
 }
 
-/// The answer of pages that need the node while it is still starting.
-fn not_yet() -> Response {
+/// The response of pages that need the domain while the node is starting.
+fn starting_response() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "starting; see /readyz\n").into_response()
 }

@@ -1,7 +1,9 @@
-//! POST /api/nodes/<id>/drain and /undrain, the same under /api/zones/<zone>: nodes are to hold nothing, or may again.
+//! POST /api/nodes/<id>/drain and /undrain, and the same under /api/zones/<zone>: moves all replicas off nodes, or
+//! allows replicas on them again.
 //!
-//! Answered when it is recorded, with the nodes meant and what each still holds; that falls as shards are moved.
-//! 404: no such node; 409: nobody could take what they hold; 503: ask again. May not know: how shards are moved.
+//! The response is sent when the change is committed, with the nodes and the number of replicas that each still holds,
+//! which falls as shards are moved. 404: no such node; 409: the other nodes cannot take the replicas; 503: retry.
+//! May not know: how shards are moved.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -9,7 +11,7 @@ use axum::response::{IntoResponse, Json, Response};
 use ottla_protocol::ids::NodeId;
 use serde_json::{Value, json};
 
-use super::{AdminState, not_yet};
+use super::{AdminState, starting_response};
 use crate::metadata::{MetadataError, MetadataImage, NodeRecord, Nodes};
 
 pub(super) async fn drain(state: State<AdminState>, Path(id): Path<i32>) -> Response {
@@ -29,7 +31,7 @@ pub(super) async fn undrain_zone(state: State<AdminState>, Path(zone): Path<Stri
 }
 
 async fn change(state: &AdminState, nodes: Nodes, drain: bool) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
+    let Some(domain) = state.domain.get() else { return starting_response() };
     if let Err(error) = domain.metadata.drain(nodes.clone(), drain).await {
         return (status_of(&error), Json(json!({ "error": error.to_string() }))).into_response();
     }

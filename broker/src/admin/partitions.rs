@@ -1,21 +1,21 @@
-//! Single partitions as metrics: families under kafka_exporter's names, and a few of Ottla's.
+//! Metrics of single partitions: families under kafka_exporter's names, and a few of Ottla's.
 //!
-//! A partition is shown by its leader's node, and by every node while no leader is known: no sample of a partition
-//! that is led appears on two nodes. May not know: on which page they are, and for which topics (`topics`).
+//! A partition is exported by its leader's node, and by every node while no leader is known: no sample of a partition
+//! with a leader appears on two nodes. May not know: on which page they are, and for which topics (`topics`).
 
 use super::table::Column;
 use crate::metadata::Topic;
 use crate::partition::{Leader, TopicRef, Watermarks};
 use crate::server::context::Domain;
 
-/// A partition as this node shows it.
+/// A partition as this node exports it.
 pub(super) struct ShownPartition {
     /// Its leader, which is this node if there is one.
     pub(super) leader: Option<i32>,
     pub(super) is_led_by_preferred: bool,
     pub(super) replicas: usize,
     pub(super) in_sync: usize,
-    /// What is known where this node has a replica.
+    /// The log of this node's replica, if it has one.
     pub(super) log: Option<ShownLog>,
 }
 
@@ -75,7 +75,7 @@ pub(super) const COLUMNS: &[Column<ShownPartition>] = &[
 ];
 
 impl ShownPartition {
-    /// The partition, if this node shows it.
+    /// The partition, if this node exports it.
     pub(super) fn of(domain: &Domain, topic: &Topic, index: i32, leader: Leader<'_>) -> Option<Self> {
         if leader.node.is_some_and(|node| node != domain.config.node_id) {
             return None;
@@ -101,7 +101,7 @@ pub(super) fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The same of an amount.
+/// An amount as a sample's value.
 pub(super) fn whole(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }

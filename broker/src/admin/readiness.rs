@@ -1,4 +1,4 @@
-//! How far the start of a node has come, for `/readyz` and the log. May not know: what the steps do.
+//! The progress of a node's startup, for `/readyz` and the log. May not know: what the steps do.
 
 use std::sync::Arc;
 
@@ -6,34 +6,34 @@ use ottla_storage::env::rt::{self, Instant};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-/// Where the node is between start and stop.
+/// The phase of a node between start and stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Configuration, sockets.
+    /// Reading the configuration, binding sockets.
     Starting,
-    /// Reading back what is on disk.
+    /// Recovering the data directories.
     Recovering,
-    /// Waiting for leaders.
+    /// Waiting until shards have leaders.
     Joining,
-    /// Clients are answered.
+    /// Serving clients.
     Serving,
-    /// On the way down.
+    /// Shutting down.
     Stopping,
 }
 
-/// What `/readyz` answers.
+/// The body of `/readyz`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Whether clients are answered.
+    /// Whether the node serves clients.
     pub ready: bool,
-    /// Where the node is.
+    /// The phase of the node.
     pub phase: Phase,
-    /// What it does now, in words.
+    /// The current step, in words.
     pub step: String,
-    /// Steps of this phase that are done, of how many.
+    /// Steps of this phase that are done.
     pub done: usize,
-    /// Steps of this phase.
+    /// All steps of this phase.
     pub of: usize,
     /// Since the process began.
     pub elapsed_ms: u64,
@@ -66,7 +66,7 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// A step begins: number `done` of `of` in its phase. Nothing begins any more once the node stops.
+    /// Enters a step, with `done` of `of` steps of its phase done. Ignored once the node is stopping.
     pub fn enter(&self, phase: Phase, step: impl Into<String>, done: usize, of: usize) {
         let mut state = self.0.lock();
         if state.phase == Phase::Stopping {
@@ -76,7 +76,7 @@ impl Readiness {
         tracing::debug!("{:?}: {}", state.phase, state.step);
     }
 
-    /// As it is now.
+    /// The current progress.
     #[must_use]
     pub fn report(&self) -> Report {
         let state = self.0.lock();

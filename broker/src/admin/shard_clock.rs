@@ -1,8 +1,8 @@
-//! POST /api/shards/<id>/set-clock and /set-clock/<milliseconds since 1970>: a shard's clock is to be its leader's wall clock, or
-//! that time. On any node. And the metrics of the shard clocks that this node keeps.
+//! POST /api/shards/<id>/set-clock and /set-clock/<milliseconds since 1970>, on any node: sets a shard's clock to its
+//! leader's wall clock, or to that time. Also the metrics of the clocks of shards that this node leads.
 //!
-//! Answered when it is applied. 404: no such shard; 409: most nodes' clocks do not agree, or the time lies ahead, or the feature
-//! level is too low; 503: ask again. May not know: how a clock is set.
+//! The response is sent when the change is applied. 404: no such shard; 409: most nodes' clocks do not agree, or the
+//! time lies ahead, or the feature level is too low; 503: retry. May not know: how a clock is set.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use axum::response::{IntoResponse, Json, Response};
 use serde_json::json;
 
 use super::families::Family;
-use super::{AdminState, not_yet};
+use super::{AdminState, starting_response};
 use crate::metadata::ShardId;
 use crate::server::context::Domain;
 use crate::shard::SetClockOutcome;
 
-/// How long a shard's leader has to do it.
+/// Time limit for the shard's leader.
 const WAIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn set(state: State<AdminState>, Path(id): Path<u64>) -> Response {
@@ -29,7 +29,7 @@ pub(super) async fn set_to(state: State<AdminState>, Path((id, to_ms)): Path<(u6
 }
 
 async fn change(state: &AdminState, shard: ShardId, to_ms: Option<i64>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
+    let Some(domain) = state.domain.get() else { return starting_response() };
     let refused = |status: StatusCode, why: &str| (status, Json(json!({ "error": why }))).into_response();
     if shard == ShardId::METADATA || domain.metadata.image().shard(shard).is_none() {
         return refused(StatusCode::NOT_FOUND, "no shard of this number that has a clock");

@@ -1,7 +1,8 @@
-//! The JSON API's pages about shards: /v1/shards and /v1/shards/{id}. Any node tells what it knows: replicas from the metadata,
-//! leader and term from its own replica or from what other nodes announce, and details of its own replica if it has one.
+//! The JSON API's pages about shards: /v1/shards and /v1/shards/{id}. Any node answers from its local state: replicas
+//! from the metadata, leader and term from its own replica or from other nodes' leadership updates, and details of its
+//! own replica if it has one.
 //!
-//! Changes nothing. May not know: Raft beyond what a replica tells of itself.
+//! Changes nothing. May not know: Raft beyond what a replica reports.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -12,12 +13,12 @@ use ottla_storage::env::rt;
 use ottla_storage::ids::{LogId, ReplicaId};
 use serde_json::{Value, json};
 
-use super::{AdminState, not_yet};
+use super::{AdminState, starting_response};
 use crate::metadata::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord};
 use crate::server::context::Domain;
 
-/// What this node's replica tells of itself.
-struct Here {
+/// The state of this node's replica of a shard.
+struct LocalReplica {
     replica: ReplicaId,
     role: Role,
     members: Membership,
@@ -26,7 +27,7 @@ struct Here {
 }
 
 pub(super) async fn list(State(state): State<AdminState>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
+    let Some(domain) = state.domain.get() else { return starting_response() };
     let image = domain.metadata.image();
     let shards: Vec<Value> =
         image.shards.values().map(|shard| summary(domain, &image, shard, here(domain, shard.id).as_ref())).collect();
@@ -34,9 +35,9 @@ pub(super) async fn list(State(state): State<AdminState>) -> Response {
 }
 
 pub(super) async fn one(State(state): State<AdminState>, Path(id): Path<u64>) -> Response {
-    let Some(domain) = state.domain.get() else { return not_yet() };
+    let Some(domain) = state.domain.get() else { return starting_response() };
     let domain = domain.clone();
-    // A shard may carry a hundred thousand partitions: not on a thread that serves clients.
+    // A shard may carry a hundred thousand partitions: the page is not made on a thread that serves clients.
     let page = rt::spawn_blocking(move || described(&domain, ShardId(id))).await;
     match page {
         Ok(Some(page)) => Json(page).into_response(),
@@ -74,7 +75,7 @@ fn described(domain: &Domain, id: ShardId) -> Option<Value> {
     Some(page)
 }
 
-fn summary(domain: &Domain, image: &MetadataImage, shard: &ShardRecord, here: Option<&Here>) -> Value {
+fn summary(domain: &Domain, image: &MetadataImage, shard: &ShardRecord, here: Option<&LocalReplica>) -> Value {
     let (leader, term) = leader(domain, shard, here).map_or((None, None), |(node, term)| (Some(node), Some(term)));
     let kind = match shard.kind {
         ShardKind::Metadata => "metadata",
@@ -106,8 +107,8 @@ fn summary(domain: &Domain, image: &MetadataImage, shard: &ShardRecord, here: Op
     })
 }
 
-/// Whoever leads, and the term, as far as this node knows.
-fn leader(domain: &Domain, shard: &ShardRecord, here: Option<&Here>) -> Option<(NodeId, u64)> {
+/// The leader and the term, as far as this node knows.
+fn leader(domain: &Domain, shard: &ShardRecord, here: Option<&LocalReplica>) -> Option<(NodeId, u64)> {
     match here {
         Some(here) => {
             let leader = shard.members().find(|replica| Some(replica.id) == here.role.leader)?;
@@ -118,9 +119,14 @@ fn leader(domain: &Domain, shard: &ShardRecord, here: Option<&Here>) -> Option<(
     }
 }
 
-/// What a replica that runs is: `leaving` where it is to go; without a replica here nobody tells a learner from a follower, and both
-/// are a `replica`.
-fn role(shard: &ShardRecord, replica: &ReplicaRecord, leader: Option<NodeId>, here: Option<&Here>) -> &'static str {
+/// The role of a replica: `leaving` if it is to be removed. A node without a replica of its own cannot tell a learner
+/// from a follower, and reports both as `replica`.
+fn role(
+    shard: &ShardRecord,
+    replica: &ReplicaRecord,
+    leader: Option<NodeId>,
+    here: Option<&LocalReplica>,
+) -> &'static str {
     let leads = match here {
         Some(here) => here.role.leader == Some(replica.id) && !here.role.stopped,
         None => leader == Some(replica.node) && shard.replicas.contains(replica),
@@ -130,21 +136,21 @@ fn role(shard: &ShardRecord, replica: &ReplicaRecord, leader: Option<NodeId>, he
         _ if shard.leaving.contains(replica) => "leaving",
         Some(here) if here.members.is_voter(replica.id) => "follower",
         Some(here) if here.members.learners.contains(&replica.id) => "learner",
-        // The group does not know it yet.
+        // The Raft group does not have it as a member yet.
         Some(_) => "joining",
         None => "replica",
     }
 }
 
-fn here(domain: &Domain, id: ShardId) -> Option<Here> {
+fn here(domain: &Domain, id: ShardId) -> Option<LocalReplica> {
     if id == ShardId::METADATA {
         let group = domain.metadata.group();
         let role = *group.role().borrow();
         let (replica, members, applied) = (group.replica(), group.membership(), group.applied());
-        return Some(Here { replica, role, members, applied, waiting_bytes: 0 });
+        return Some(LocalReplica { replica, role, members, applied, waiting_bytes: 0 });
     }
     let shard = domain.partitions.shards().into_iter().find(|shard| shard.creation.shard == id)?;
-    Some(Here {
+    Some(LocalReplica {
         replica: shard.replica,
         role: shard.role(),
         members: shard.members(),

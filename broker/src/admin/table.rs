@@ -1,5 +1,5 @@
-//! Families that have a sample for each of many things, all with the same labels: rows are things, columns are
-//! families.
+//! A table of metric families that all have a sample per row, with the same labels: rows are topics or partitions,
+//! columns are families.
 //!
 //! Written a piece at a time, because the text of a hundred thousand rows takes several times the memory of the rows.
 //! May not know: what rows and values mean.
@@ -11,7 +11,7 @@ use super::families::head;
 /// Rows whose samples make one piece.
 const PIECE_ROWS: usize = 2_000;
 
-/// A gauge, and what it shows of a row: nothing where that is not known.
+/// A gauge, and its value for a row: `None` where it is unknown.
 pub(super) struct Column<R: 'static> {
     pub(super) name: &'static str,
     pub(super) help: &'static str,

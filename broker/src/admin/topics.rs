@@ -1,7 +1,7 @@
-//! Topics as metrics: sums over the partitions that this node leads, and which topics and partitions have series of
-//! their own on the page `/metrics`, so that it stays small however many there are.
+//! Metrics of topics: sums over the partitions that this node leads, and the selection of the topics and partitions
+//! with their own series on the page `/metrics`, so that it stays small however many there are.
 //!
-//! What is left out there has pages of its own: `/metrics/partitions` and `/metrics/topics`. May not know: HTTP.
+//! All of them are on their own pages: `/metrics/partitions` and `/metrics/topics`. May not know: HTTP.
 
 use super::families::{Family, label};
 use super::partitions::{self, ShownPartition, count, whole};
@@ -15,11 +15,11 @@ use crate::server::context::Domain;
 /// Sums over partitions: of one topic, of several, of all.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Totals {
-    /// As every node knows them.
+    /// All partitions in the metadata.
     partitions: usize,
-    /// This node leads them. What follows is about these, but for `offline`.
+    /// Partitions that this node leads. All fields below but `offline` are about these.
     led: usize,
-    /// This node knows no leader of them.
+    /// Partitions of which this node knows no leader.
     offline: usize,
     under_replicated: usize,
     under_min_isr: usize,
@@ -106,12 +106,12 @@ impl Totals {
     }
 }
 
-/// What has series of its own on the page `/metrics`, decided topic by topic in the order of names.
+/// The topics with their own series on the page `/metrics`, selected one by one in the order of names.
 struct Selection<'a> {
     config: &'a MetricsConfig,
-    /// The cluster has few enough partitions to show them all.
+    /// True if the cluster has few enough partitions to export them all.
     shows_partitions: bool,
-    /// Places for topics that are not included by name.
+    /// How many more topics that are not included by name may be exported.
     places_left: usize,
     partitions_omitted: usize,
     topics_omitted: usize,
@@ -134,7 +134,7 @@ impl<'a> Selection<'a> {
         }
     }
 
-    /// True if the topic has series of its own. To be asked once of each topic.
+    /// True if the topic has its own series. Called once per topic.
     fn takes_topic(&mut self, topic: &Topic) -> bool {
         let is_shown = self.config.include.matches(&topic.name) || self.places_left > 0;
         if !is_shown {
@@ -145,7 +145,7 @@ impl<'a> Selection<'a> {
         is_shown
     }
 
-    /// True if each of the topic's partitions has series of its own. To be asked once of each topic.
+    /// True if each of the topic's partitions has its own series. Called once per topic.
     fn takes_partitions(&mut self, topic: &Topic) -> bool {
         let name: &str = &topic.name;
         let is_shown =
@@ -155,7 +155,7 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// Topics and partitions on the page `/metrics`: all of them in sums, few enough of them one by one.
+/// Topics and partitions on the page `/metrics`: all of them in sums, the selected ones one by one.
 pub(super) fn overview(domain: &Domain, image: &MetadataImage, page: &mut String) {
     let mut selection = Selection::of(&image.config.metrics, image);
     let (mut by_topic, mut by_partition) = (Table::new(COLUMNS), Table::new(partitions::COLUMNS));
@@ -223,7 +223,7 @@ fn visit(
     totals
 }
 
-/// The cluster's numbers and this node's sums, without labels: they are there however many topics there are.
+/// The cluster's numbers and this node's sums, without labels: always exported, however many topics there are.
 fn sums(image: &MetadataImage, all: &Totals, selection: &Selection<'_>, page: &mut String) {
     for (name, help, value) in [
         ("ottla_topics", "Topics of the cluster", image.topics.len()),

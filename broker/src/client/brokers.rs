@@ -48,7 +48,7 @@ impl Brokers {
     }
 
     /// Asks whoever answers.
-    pub(super) async fn ask_any<R: Request>(
+    pub(super) async fn send_any<R: Request>(
         &mut self,
         versions: RangeInclusive<i16>,
         make: impl FnOnce(i16) -> R,
@@ -62,7 +62,7 @@ impl Brokers {
     }
 
     /// Asks one broker.
-    pub(super) async fn ask<R: Request>(
+    pub(super) async fn send<R: Request>(
         &mut self,
         broker: i32,
         versions: RangeInclusive<i16>,
@@ -132,6 +132,6 @@ impl Brokers {
                 Err(error) => return Err(error),
             }
         }
-        Err(ClientError::NobodyAnswers { tried })
+        Err(ClientError::NoBrokerAvailable { tried })
     }
 }

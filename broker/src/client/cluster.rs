@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use super::address::Address;
 use super::brokers::{Broker, Brokers};
-use super::error::{ClientError, passes};
-use super::patience::Patience;
+use super::error::{ClientError, is_retriable};
+use super::retry::Retry;
 
 /// A partition: topic and number.
 pub type At = (String, i32);
@@ -105,13 +105,13 @@ impl Cluster {
     /// # Errors
     /// When it does not exist, or nobody answers.
     pub async fn topic(&mut self, name: &str) -> Result<TopicView, ClientError> {
-        let mut patience = Patience::new();
+        let mut retry = Retry::new();
         loop {
             let found = self.topics(Some(&[name.to_owned()])).await?.pop();
             let unknown = ErrorCode::UnknownTopicOrPartition.code();
             let found = found.unwrap_or_else(|| Err(refused_topic(name, unknown)));
             match found {
-                Err(error) if error.passes() && patience.again().await => {}
+                Err(error) if error.is_retriable() && retry.backoff().await => {}
                 found => return found,
             }
         }
@@ -144,7 +144,7 @@ impl Cluster {
                         .filter_map(|partition| Some(((topic.name.clone(), partition.index), partition.leader?))),
                 ),
                 // It has no leaders at the moment.
-                Err(error) if error.passes() => {}
+                Err(error) if error.is_retriable() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -155,7 +155,7 @@ impl Cluster {
         let topic = |name: &String| MetadataRequestTopic::default().with_name(Some(topic_name(name)));
         let topics = names.map(|names| names.iter().map(topic).collect());
         let make = |_| MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(false);
-        let answer = self.brokers.ask_any(4..=12, make).await?;
+        let answer = self.brokers.send_any(4..=12, make).await?;
         let broker = |broker: &kafka_protocol::messages::metadata_response::MetadataResponseBroker| {
             Some(Broker {
                 id: broker.node_id.0,
@@ -177,7 +177,7 @@ impl Cluster {
             let request = if version >= 1 { request.with_endpoint_type(BROKERS) } else { request };
             if version >= 2 { request.with_include_fenced_brokers(true) } else { request }
         };
-        let answer = self.brokers.ask_any(0..=2, make).await?;
+        let answer = self.brokers.send_any(0..=2, make).await?;
         ClientError::check(answer.error_code, answer.error_message.as_deref(), || "the cluster".to_owned())?;
         let broker = |broker: &DescribeClusterBroker| {
             Some(Broker {
@@ -208,10 +208,10 @@ impl Cluster {
 
     /// The broker that coordinates a group.
     pub(super) async fn coordinator(&mut self, group: &str) -> Result<i32, ClientError> {
-        let mut patience = Patience::new();
+        let mut retry = Retry::new();
         loop {
             match self.find_coordinator(group).await {
-                Err(error) if error.passes() && patience.again().await => {}
+                Err(error) if error.is_retriable() && retry.backoff().await => {}
                 found => return found,
             }
         }
@@ -220,7 +220,7 @@ impl Cluster {
     async fn find_coordinator(&mut self, group: &str) -> Result<i32, ClientError> {
         let keys = vec![StrBytes::from_string(group.to_owned())];
         let make = |_| FindCoordinatorRequest::default().with_key_type(GROUP).with_coordinator_keys(keys);
-        let answer = self.brokers.ask_any(4..=6, make).await?;
+        let answer = self.brokers.send_any(4..=6, make).await?;
         let unavailable = ErrorCode::CoordinatorNotAvailable.code();
         let Some(found) = answer.coordinators.into_iter().next() else {
             return Err(refused_group(group, unavailable, None));
@@ -257,7 +257,7 @@ fn name_of(topic: &MetadataResponseTopic) -> String {
 fn topic_view(topic: MetadataResponseTopic) -> Result<TopicView, ClientError> {
     let name = name_of(&topic);
     // A topic is there although one of its partitions has no leader.
-    if topic.error_code != ErrorCode::None.code() && (topic.partitions.is_empty() || !passes(topic.error_code)) {
+    if topic.error_code != ErrorCode::None.code() && (topic.partitions.is_empty() || !is_retriable(topic.error_code)) {
         return Err(refused_topic(&name, topic.error_code));
     }
     let mut partitions: Vec<_> = topic.partitions.into_iter().map(partition_view).collect();

@@ -147,9 +147,9 @@ impl Connection {
         frame.put_i32(0);
         let written =
             header.encode(&mut frame, R::header_version(version)).and_then(|()| request.encode(&mut frame, version));
-        written.map_err(|error| ClientError::Unsayable(error.to_string()))?;
+        written.map_err(|error| ClientError::Unencodable(error.to_string()))?;
         let length =
-            i32::try_from(frame.len() - 4).map_err(|_| ClientError::Unsayable("it is too large".to_owned()))?;
+            i32::try_from(frame.len() - 4).map_err(|_| ClientError::Unencodable("it is too large".to_owned()))?;
         frame[..4].copy_from_slice(&length.to_be_bytes());
         Ok(frame.freeze())
     }

@@ -14,7 +14,7 @@ use super::address::Address;
 pub enum ClientError {
     /// None of the addresses given answers.
     #[error("no broker answers: {}", list(.tried))]
-    NobodyAnswers {
+    NoBrokerAvailable {
         /// Who was tried, and what happened.
         tried: Vec<(Address, io::Error)>,
     },
@@ -48,7 +48,7 @@ pub enum ClientError {
     },
     /// A request that this client cannot put into bytes: a value that its version has no room for.
     #[error("the request cannot be written: {0}")]
-    Unsayable(String),
+    Unencodable(String),
     /// The broker said no.
     #[error("{what}: {}", refusal(*.code, .message.as_deref()))]
     Refused {
@@ -88,17 +88,17 @@ impl ClientError {
     }
 
     /// True for what may be gone when the leader is looked up again.
-    pub(crate) fn passes(&self) -> bool {
+    pub(crate) fn is_retriable(&self) -> bool {
         match self {
-            Self::Connection { .. } | Self::NobodyAnswers { .. } => true,
-            Self::Refused { code, .. } => passes(*code),
+            Self::Connection { .. } | Self::NoBrokerAvailable { .. } => true,
+            Self::Refused { code, .. } => is_retriable(*code),
             _ => false,
         }
     }
 }
 
 /// True for codes that pass by themselves. A topic that is unknown is not waited for: whoever mistyped it waits in vain.
-pub(crate) fn passes(code: i16) -> bool {
+pub(crate) fn is_retriable(code: i16) -> bool {
     let unknown = [ErrorCode::UnknownTopicOrPartition, ErrorCode::UnknownTopicId, ErrorCode::RequestTimedOut];
     ErrorCode::from_code(code).is_some_and(|code| code.is_retriable() && !unknown.contains(&code))
 }
@@ -138,13 +138,21 @@ mod tests {
         let address = |port| Address { host: "h".to_owned(), port };
         let error = || io::Error::new(io::ErrorKind::ConnectionRefused, "refused");
         let tried = vec![(address(1), error()), (address(2), error())];
-        assert_eq!(ClientError::NobodyAnswers { tried }.to_string(), "no broker answers: h:1: refused; h:2: refused");
+        assert_eq!(
+            ClientError::NoBrokerAvailable { tried }.to_string(),
+            "no broker answers: h:1: refused; h:2: refused"
+        );
     }
 
     #[test]
-    fn a_lost_leader_passes_and_an_unknown_topic_does_not() {
-        assert!(passes(ErrorCode::NotLeaderOrFollower.code()) && passes(ErrorCode::LeaderNotAvailable.code()));
-        assert!(!passes(ErrorCode::UnknownTopicOrPartition.code()) && !passes(ErrorCode::MessageTooLarge.code()));
-        assert!(!passes(0) && !passes(999));
+    fn a_lost_leader_is_retriable_and_an_unknown_topic_does_not() {
+        assert!(
+            is_retriable(ErrorCode::NotLeaderOrFollower.code()) && is_retriable(ErrorCode::LeaderNotAvailable.code())
+        );
+        assert!(
+            !is_retriable(ErrorCode::UnknownTopicOrPartition.code())
+                && !is_retriable(ErrorCode::MessageTooLarge.code())
+        );
+        assert!(!is_retriable(0) && !is_retriable(999));
     }
 }

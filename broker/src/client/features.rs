@@ -34,7 +34,7 @@ impl Cluster {
                 .with_client_software_name(StrBytes::from_static_str(CLIENT_ID))
                 .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")))
         };
-        let answer = self.brokers.ask_any(3..=4, make).await?;
+        let answer = self.brokers.send_any(3..=4, make).await?;
         ClientError::check(answer.error_code, None, || "features".to_owned())?;
         let mut features: BTreeMap<String, FeatureView> = BTreeMap::new();
         for one in answer.supported_features {
@@ -63,7 +63,7 @@ impl Cluster {
                 .with_feature_updates(levels.iter().map(update).collect())
                 .with_validate_only(validate_only)
         };
-        let answer = self.brokers.ask_any(1..=2, make).await?;
+        let answer = self.brokers.send_any(1..=2, make).await?;
         ClientError::check(answer.error_code, answer.error_message.as_deref(), || "features".to_owned())?;
         // Up to Kafka 3 each was answered for itself.
         for one in answer.results {

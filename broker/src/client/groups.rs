@@ -16,7 +16,7 @@ use ottla_protocol::error::ErrorCode;
 use super::assignment;
 use super::cluster::{At, Cluster, refused_group, topic_name};
 use super::error::ClientError;
-use super::patience::Patience;
+use super::retry::Retry;
 
 /// What brokers call a group that is not there.
 const DEAD: &str = "Dead";
@@ -119,11 +119,11 @@ impl Cluster {
     }
 
     async fn groups_of(&mut self, broker: i32) -> Result<Vec<ListedGroup>, ClientError> {
-        let mut patience = Patience::new();
+        let mut retry = Retry::new();
         loop {
-            let answer = self.brokers.ask(broker, 0..=5, |_| ListGroupsRequest::default()).await?;
+            let answer = self.brokers.send(broker, 0..=5, |_| ListGroupsRequest::default()).await?;
             match ClientError::check(answer.error_code, None, || format!("broker {broker}")) {
-                Err(error) if error.passes() && patience.again().await => continue,
+                Err(error) if error.is_retriable() && retry.backoff().await => continue,
                 checked => checked?,
             }
             let listed = |group: &kafka_protocol::messages::list_groups_response::ListedGroup| ListedGroup {
@@ -143,10 +143,10 @@ impl Cluster {
     /// When its coordinator cannot be asked or refuses.
     pub async fn group(&mut self, group: &str) -> Result<GroupView, ClientError> {
         self.meet().await?;
-        let mut patience = Patience::new();
+        let mut retry = Retry::new();
         loop {
             match self.group_once(group).await {
-                Err(error) if error.passes() && patience.again().await => {}
+                Err(error) if error.is_retriable() && retry.backoff().await => {}
                 found => return found,
             }
         }
@@ -155,7 +155,7 @@ impl Cluster {
     async fn group_once(&mut self, group: &str) -> Result<GroupView, ClientError> {
         let coordinator = self.coordinator(group).await?;
         let make = |_| DescribeGroupsRequest::default().with_groups(vec![id(group)]);
-        let answer = self.brokers.ask(coordinator, 0..=6, make).await?;
+        let answer = self.brokers.send(coordinator, 0..=6, make).await?;
         let unavailable = ErrorCode::CoordinatorNotAvailable.code();
         let found = answer.groups.into_iter().next().ok_or_else(|| refused_group(group, unavailable, None))?;
         let is_gone = found.error_code == ErrorCode::GroupIdNotFound.code();
@@ -171,10 +171,10 @@ impl Cluster {
     /// When its coordinator cannot be asked or refuses.
     pub async fn committed(&mut self, group: &str) -> Result<BTreeMap<At, CommittedOffset>, ClientError> {
         self.meet().await?;
-        let mut patience = Patience::new();
+        let mut retry = Retry::new();
         loop {
             match self.committed_once(group).await {
-                Err(error) if error.passes() && patience.again().await => {}
+                Err(error) if error.is_retriable() && retry.backoff().await => {}
                 found => return found,
             }
         }
@@ -187,7 +187,7 @@ impl Cluster {
             let asked = if version >= 9 { asked.with_member_epoch(-1) } else { asked };
             OffsetFetchRequest::default().with_groups(vec![asked])
         };
-        let answer = self.brokers.ask(coordinator, 8..=9, make).await?;
+        let answer = self.brokers.send(coordinator, 8..=9, make).await?;
         let mut committed = BTreeMap::new();
         for found in answer.groups {
             match ErrorCode::from_code(found.error_code) {
@@ -220,14 +220,14 @@ impl Cluster {
         offsets: &BTreeMap<At, Commit>,
     ) -> Result<BTreeMap<At, Result<(), ClientError>>, ClientError> {
         self.meet().await?;
-        let mut patience = Patience::new();
+        let mut retry = Retry::new();
         loop {
             let outcome = match self.commit_once(group, offsets).await {
-                Err(error) if error.passes() && patience.again().await => continue,
+                Err(error) if error.is_retriable() && retry.backoff().await => continue,
                 outcome => outcome?,
             };
-            let is_moving = |outcome: &Result<(), ClientError>| outcome.as_ref().is_err_and(ClientError::passes);
-            if !outcome.values().any(is_moving) || !patience.again().await {
+            let is_moving = |outcome: &Result<(), ClientError>| outcome.as_ref().is_err_and(ClientError::is_retriable);
+            if !outcome.values().any(is_moving) || !retry.backoff().await {
                 return Ok(outcome);
             }
         }
@@ -239,7 +239,7 @@ impl Cluster {
         offsets: &BTreeMap<At, Commit>,
     ) -> Result<BTreeMap<At, Result<(), ClientError>>, ClientError> {
         let coordinator = self.coordinator(group).await?;
-        let answer = self.brokers.ask(coordinator, 2..=9, |version| commit_request(version, group, offsets)).await?;
+        let answer = self.brokers.send(coordinator, 2..=9, |version| commit_request(version, group, offsets)).await?;
         let mut outcomes = BTreeMap::new();
         for topic in answer.topics {
             for partition in topic.partitions {

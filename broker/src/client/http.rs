@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::address::Address;
 
 /// How long a page may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A page about a hundred thousand partitions is a few MiB.
 const PAGE_BYTES_MAX: u64 = 64 << 20;
 
@@ -68,7 +68,7 @@ async fn call(method: &str, base: &str, path: &str) -> Result<Page, HttpError> {
     let named = base.strip_prefix("http://").unwrap_or(base).trim_end_matches('/');
     let address = Address::parse(named).map_err(|_| HttpError::NoAddress(base.to_owned()))?;
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
-    let answer = rt::timeout(PATIENCE, ask(method, &address, path)).await.unwrap_or_else(|_| Err(late()));
+    let answer = rt::timeout(RESPONSE_TIMEOUT, request(method, &address, path)).await.unwrap_or_else(|_| Err(late()));
     let answer = answer.map_err(|source| HttpError::Connection { address: address.clone(), source })?;
     page(&String::from_utf8_lossy(&answer)).ok_or(HttpError::NotHttp { address })
 }
@@ -81,7 +81,7 @@ pub fn escaped(word: &str) -> String {
     word.bytes().map(escape).collect()
 }
 
-async fn ask(method: &str, address: &Address, path: &str) -> io::Result<Vec<u8>> {
+async fn request(method: &str, address: &Address, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     // HTTP/1.0: the answer comes in one piece and ends with the connection.
     let request =

@@ -14,10 +14,10 @@ pub mod http;
 mod murmur2;
 mod nodes;
 mod offsets;
-mod patience;
 mod producer;
 mod reader;
 mod records;
+mod retry;
 mod topics;
 
 pub use address::Address;

@@ -14,7 +14,7 @@ impl Cluster {
     /// When it is not known, when the others could not take what it holds, or nobody answers.
     pub async fn unregister(&mut self, node: i32) -> Result<(), ClientError> {
         let make = |_| UnregisterBrokerRequest::default().with_broker_id(BrokerId(node));
-        let answer = self.brokers.ask_any(0..=0, make).await?;
+        let answer = self.brokers.send_any(0..=0, make).await?;
         ClientError::check(answer.error_code, answer.error_message.as_deref(), || format!("node {node}"))
     }
 }

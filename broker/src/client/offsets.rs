@@ -11,7 +11,7 @@ use ottla_protocol::error::ErrorCode;
 
 use super::cluster::{At, Cluster, topic_name};
 use super::error::ClientError;
-use super::patience::Patience;
+use super::retry::Retry;
 
 /// The first offset that is there.
 pub const EARLIEST: i64 = -2;
@@ -37,10 +37,10 @@ impl Cluster {
         mut wanted: BTreeMap<At, i64>,
     ) -> Result<BTreeMap<At, Result<Place, ClientError>>, ClientError> {
         let mut found = BTreeMap::new();
-        let mut patience = Patience::new();
+        let mut retry = Retry::new();
         while !wanted.is_empty() {
             let mut failed = self.offsets_once(&mut wanted, &mut found).await?;
-            if wanted.is_empty() || patience.again().await {
+            if wanted.is_empty() || retry.backoff().await {
                 continue;
             }
             for at in std::mem::take(&mut wanted).into_keys() {
@@ -81,11 +81,11 @@ impl Cluster {
         }
         let mut failed = BTreeMap::new();
         for (leader, asked) in by_leader {
-            match self.brokers.ask(leader, 1..=9, |version| request(version, &asked)).await {
+            match self.brokers.send(leader, 1..=9, |version| request(version, &asked)).await {
                 Ok(answer) => {
                     for (at, place) in places(answer) {
                         match place {
-                            Err(error) if error.passes() => drop(failed.insert(at, error)),
+                            Err(error) if error.is_retriable() => drop(failed.insert(at, error)),
                             place => {
                                 wanted.remove(&at);
                                 found.insert(at, place);
@@ -99,7 +99,7 @@ impl Cluster {
                         failed.insert(at, ClientError::Connection { address: address.clone(), source });
                     }
                 }
-                Err(error) if error.passes() => {}
+                Err(error) if error.is_retriable() => {}
                 Err(error) => return Err(error),
             }
         }

@@ -15,9 +15,9 @@ use ottla_storage::env::rt;
 
 use super::cluster::{Cluster, TopicView, topic_name};
 use super::connection::REQUEST_MS;
-use super::error::{ClientError, passes};
+use super::error::{ClientError, is_retriable};
 use super::murmur2;
-use super::patience::Patience;
+use super::retry::Retry;
 
 /// Bytes of keys and values that one call of [`Producer::send`] should bring: half of what a topic takes in a batch.
 pub const SEND_BYTES: usize = 512 << 10;
@@ -116,20 +116,20 @@ impl Producer {
     pub async fn send(&mut self, records: &[NewRecord]) -> Result<Vec<Placed>, ClientError> {
         let mut placed = vec![Placed { partition: -1, offset: None }; records.len()];
         let mut waiting = self.pack(records)?;
-        let mut patience = Patience::new();
+        let mut retry = Retry::new();
         while !waiting.is_empty() {
             let failed = self.send_once(&mut waiting, &mut placed).await?;
             if waiting.is_empty() {
                 break;
             }
-            if !patience.again().await {
+            if !retry.backoff().await {
                 let partition = waiting.keys().next().copied().unwrap_or(-1);
                 let unavailable = ErrorCode::LeaderNotAvailable.code();
                 return Err(failed.unwrap_or_else(|| refused(&self.topic.name, partition, unavailable, None)));
             }
             match self.cluster.topic(&self.topic.name).await {
                 Ok(topic) => self.leaders = leaders_of(&topic),
-                Err(error) if error.passes() => {}
+                Err(error) if error.is_retriable() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -158,7 +158,7 @@ impl Producer {
                 let (key, value) = (record.key.as_deref(), record.value.as_deref());
                 builder.push(&batch::NewRecord { timestamp: now_ms, key, value, headers: &headers });
             }
-            let records = builder.build().map_err(|error| ClientError::Unsayable(error.to_string()))?;
+            let records = builder.build().map_err(|error| ClientError::Unencodable(error.to_string()))?;
             packed.insert(partition, Packed { records, places });
         }
         Ok(packed)
@@ -196,10 +196,10 @@ impl Producer {
                 }
                 continue;
             }
-            let answer = match self.cluster.brokers.ask(leader, 3..=12, |_| request).await {
+            let answer = match self.cluster.brokers.send(leader, 3..=12, |_| request).await {
                 Ok(answer) => answer,
                 // The answer is lost, and what was sent may have been written.
-                Err(error) if error.passes() && self.identity.is_some() => {
+                Err(error) if error.is_retriable() && self.identity.is_some() => {
                     failed = Some(error);
                     continue;
                 }
@@ -232,7 +232,7 @@ impl Producer {
         match ErrorCode::from_code(code) {
             Some(ErrorCode::RequestTimedOut) => self.identity.is_some(),
             Some(code) if may_be_written.contains(&code) => self.identity.is_some(),
-            _ => passes(code),
+            _ => is_retriable(code),
         }
     }
 
@@ -259,13 +259,13 @@ impl Producer {
 impl Cluster {
     /// A producer id that nobody else has, and its epoch.
     async fn producer_identity(&mut self) -> Result<(i64, i16), ClientError> {
-        let mut patience = Patience::new();
+        let mut retry = Retry::new();
         loop {
             let make =
                 |_| InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(i32::MAX);
-            let answer = self.brokers.ask_any(0..=5, make).await?;
+            let answer = self.brokers.send_any(0..=5, make).await?;
             match ClientError::check(answer.error_code, None, || "a producer id".to_owned()) {
-                Err(error) if error.passes() && patience.again().await => continue,
+                Err(error) if error.is_retriable() && retry.backoff().await => continue,
                 checked => checked?,
             }
             return Ok((answer.producer_id.0, answer.producer_epoch));

@@ -15,8 +15,8 @@ use super::cluster::{At, Cluster, topic_name};
 use super::connection::Connection;
 use super::error::ClientError;
 use super::offsets::{EARLIEST, LATEST};
-use super::patience::Patience;
 use super::records::{self, ReadRecord};
+use super::retry::Retry;
 
 /// How long a broker may wait for records.
 const WAIT_MS: i32 = 500;
@@ -68,7 +68,7 @@ pub struct Reader {
     busy: BTreeSet<i32>,
     /// Some partition's leader has to be looked up again.
     is_stale: bool,
-    patience: Patience,
+    retry: Retry,
     notes: Vec<String>,
 }
 
@@ -107,7 +107,7 @@ impl Reader {
             fetches: FuturesUnordered::new(),
             busy: BTreeSet::new(),
             is_stale: true,
-            patience: Patience::new(),
+            retry: Retry::new(),
             notes: Vec::new(),
         })
     }
@@ -142,7 +142,7 @@ impl Reader {
                 self.idle.insert(fetched.leader, connection);
                 self.take(answer).await.map(Some)
             }
-            Err(error) if error.passes() => {
+            Err(error) if error.is_retriable() => {
                 self.pause(error).await?;
                 Ok(Some(Vec::new()))
             }
@@ -153,7 +153,7 @@ impl Reader {
     /// Waits before the leaders are looked up again.
     async fn pause(&mut self, error: ClientError) -> Result<(), ClientError> {
         self.is_stale = true;
-        if self.patience.again().await { Ok(()) } else { Err(error) }
+        if self.retry.backoff().await { Ok(()) } else { Err(error) }
     }
 
     async fn find_leaders(&mut self) -> Result<(), ClientError> {
@@ -165,7 +165,7 @@ impl Reader {
                 self.is_stale = self.positions.iter().any(has_none);
                 Ok(())
             }
-            Err(error) if error.passes() => self.pause(error).await,
+            Err(error) if error.is_retriable() => self.pause(error).await,
             Err(error) => Err(error),
         }
     }
@@ -208,7 +208,7 @@ impl Reader {
                 Some(ErrorCode::OffsetOutOfRange) => self.find_again(index).await?,
                 _ => {
                     let error = refused(&self.topic, index, partition.error_code);
-                    if !error.passes() {
+                    if !error.is_retriable() {
                         return Err(error);
                     }
                     self.pause(error).await?;
@@ -216,7 +216,7 @@ impl Reader {
             }
         }
         if !self.is_stale {
-            self.patience = Patience::new();
+            self.retry = Retry::new();
         }
         Ok(all)
     }

@@ -104,7 +104,7 @@ impl Cluster {
                 .with_timeout_ms(REQUEST_MS)
                 .with_validate_only(validate_only)
         };
-        let answer = self.brokers.ask_any(4..=7, make).await?;
+        let answer = self.brokers.send_any(4..=7, make).await?;
         let created = |topic: kafka_protocol::messages::create_topics_response::CreatableTopicResult| {
             let name = topic.name.to_string();
             ClientError::check(topic.error_code, topic.error_message.as_deref(), || format!("topic {name}"))?;
@@ -134,7 +134,7 @@ impl Cluster {
             }
             request.with_topic_names(names.iter().map(|name| topic_name(name)).collect())
         };
-        let answer = self.brokers.ask_any(1..=6, make).await?;
+        let answer = self.brokers.send_any(1..=6, make).await?;
         let outcome = |topic: kafka_protocol::messages::delete_topics_response::DeletableTopicResult| {
             let name = topic.name.map(|name| name.to_string()).unwrap_or_default();
             let outcome =
@@ -157,7 +157,7 @@ impl Cluster {
                 .with_timeout_ms(REQUEST_MS)
                 .with_validate_only(validate_only)
         };
-        let answer = self.brokers.ask_any(0..=3, make).await?;
+        let answer = self.brokers.send_any(0..=3, make).await?;
         answer.results.iter().try_for_each(|result| {
             ClientError::check(result.error_code, result.error_message.as_deref(), || format!("topic {topic}"))
         })
@@ -187,7 +187,7 @@ impl Cluster {
         let make = |_| {
             IncrementalAlterConfigsRequest::default().with_resources(vec![resource]).with_validate_only(validate_only)
         };
-        let answer = self.brokers.ask_any(0..=1, make).await?;
+        let answer = self.brokers.send_any(0..=1, make).await?;
         answer.responses.iter().try_for_each(|result| {
             ClientError::check(result.error_code, result.error_message.as_deref(), || format!("topic {topic}"))
         })
@@ -203,7 +203,7 @@ impl Cluster {
             .with_resource_name(text(topic))
             .with_configuration_keys(None);
         let make = |_| DescribeConfigsRequest::default().with_resources(vec![resource]);
-        let answer = self.brokers.ask_any(1..=4, make).await?;
+        let answer = self.brokers.send_any(1..=4, make).await?;
         let unknown = ErrorCode::UnknownTopicOrPartition.code();
         let result = answer.results.into_iter().next().ok_or_else(|| refused_topic(topic, unknown))?;
         ClientError::check(result.error_code, result.error_message.as_deref(), || format!("topic {topic}"))?;
@@ -233,7 +233,7 @@ impl Cluster {
             let wanted =
                 DescribableLogDirTopic::default().with_topic(topic_name(&topic.name)).with_partitions(partitions);
             let make = |_| DescribeLogDirsRequest::default().with_topics(Some(vec![wanted]));
-            let Ok(answer) = self.brokers.ask(leader, 1..=4, make).await else { continue };
+            let Ok(answer) = self.brokers.send(leader, 1..=4, make).await else { continue };
             let directories = answer.results.iter().filter(|directory| directory.error_code == 0);
             for partition in directories.flat_map(|directory| &directory.topics).flat_map(|topic| &topic.partitions) {
                 if !partition.is_future_key {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::common::{Bootstrap, Format, Output, pair};
 use super::failure::Failure;
-use super::screen::{Column, or_nothing, print, print_json, table};
+use super::output::{Column, or_nothing, print, print_json, table};
 
 /// What can be done with features.
 #[derive(Debug, Subcommand)]

@@ -9,7 +9,7 @@ mod feature;
 mod group;
 mod input;
 mod node;
-mod screen;
+mod output;
 mod shard;
 mod topic;
 mod units;
@@ -107,7 +107,7 @@ async fn run_command(command: Command) -> Result<(), Failure> {
 /// One clear line for each thing that went wrong.
 fn complain(error: &dyn std::fmt::Display) -> ExitCode {
     for line in error.to_string().lines() {
-        screen::say(line);
+        output::say(line);
     }
     ExitCode::from(EXIT_FAILED)
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::common::{Admin, Bootstrap, Format, Output};
 use super::failure::Failure;
-use super::screen::{Column, or_nothing, print, print_json, table};
+use super::output::{Column, or_nothing, print, print_json, table};
 use super::shard::{json_of, page};
 use super::units;
 use crate::client::{Broker, http};

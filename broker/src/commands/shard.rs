@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::common::{Admin, Format, Output};
 use super::failure::Failure;
-use super::screen::{Column, NOTHING, plain, print, print_json, table};
+use super::output::{Column, NOTHING, plain, print, print_json, table};
 use super::units;
 use crate::client::http;
 

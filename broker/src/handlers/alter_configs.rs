@@ -1,4 +1,4 @@
-//! AlterConfigs (key 33, v0-v2): sets all that is set for a topic or a node; what is not named is no longer set.
+//! AlterConfigs (key 33, v0-v2): replaces all settings of a topic or a node; settings not in the request are removed.
 //!
 //! Older clients only: IncrementalAlterConfigs changes single settings. Each resource changes as a whole or not at all.
 
@@ -6,7 +6,7 @@ use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
-use super::config_resource::{alter, owner};
+use super::support::config_resource::{alter, owner};
 use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
 use crate::server::Context;
 

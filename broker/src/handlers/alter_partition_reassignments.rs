@@ -1,9 +1,11 @@
-//! AlterPartitionReassignments (key 45, v0-v1): other replicas for partitions (KIP-455), which here is for whole shards.
+//! AlterPartitionReassignments (key 45, v0-v1): moves partitions to other replicas (KIP-455), here whole shards.
 //!
-//! A shard's replicas change when a request names all partitions that it carries, of all topics, with one same list; the
-//! shard's leader then adds, catches up and removes, one safe step at a time. A part of a shard, two lists for one shard, an
-//! unknown node or one named twice: INVALID_REPLICA_ASSIGNMENT, and the message says what shares the shard. No list: what is
-//! under way is taken back, else NO_REASSIGNMENT_IN_PROGRESS. v1: another number of replicas may be forbidden.
+//! A shard's replicas change when a request names all partitions of the shard, of all topics, with the same list; the
+//! shard's leader then adds, catches up and removes replicas, one safe step at a time.
+//! - A part of a shard, two lists for one shard, an unknown node or one named twice: INVALID_REPLICA_ASSIGNMENT, and
+//!   the message names the partitions that share the shard.
+//! - No list: cancels the reassignment in progress, else NO_REASSIGNMENT_IN_PROGRESS.
+//! - v1: the request may forbid a change of the replication factor.
 
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use kafka_protocol::messages::alter_partition_reassignments_response::{
 use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse};
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataError, Reassignment};
 use crate::server::Context;
 

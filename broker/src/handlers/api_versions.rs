@@ -1,8 +1,8 @@
-//! ApiVersions (key 18, v0-v4): what this broker serves, made from the one table.
+//! ApiVersions (key 18, v0-v4): the APIs and versions that this broker serves, made from the single table of versions.
 //!
-//! v3+: name and version of the client's software (KIP-511), INVALID_REQUEST if they are malformed; the feature levels that this
-//! build understands and the one in force (KIP-584), whose epoch is the index of the metadata. A version above
-//! the table's is answered before decoding, in v0 with UNSUPPORTED_VERSION (`server::kafka`).
+//! v3+: name and version of the client's software (KIP-511), INVALID_REQUEST if they are malformed; the feature levels
+//! that this build understands and the finalized one (KIP-584), whose epoch is the index of the metadata. A version
+//! above the table's is answered before decoding, in v0 with UNSUPPORTED_VERSION (`server::kafka`).
 
 use kafka_protocol::messages::api_versions_response::{FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
@@ -22,7 +22,7 @@ pub(super) fn handle(ctx: &Context, version: i16, request: &ApiVersionsRequest) 
     if version >= 3 { with_features(response, &ctx.metadata.image()) } else { response }
 }
 
-/// A node that knows no cluster yet tells no level in force.
+/// Adds the supported levels and the finalized one; no finalized level while the node has no cluster metadata yet.
 fn with_features(response: ApiVersionsResponse, image: &MetadataImage) -> ApiVersionsResponse {
     let name = StrBytes::from_static_str(FEATURE);
     let supported = SupportedFeatureKey::default()

@@ -1,7 +1,7 @@
-//! CreatePartitions (key 37, v0-v3): more partitions for topics that exist; never fewer.
+//! CreatePartitions (key 37, v0-v3): adds partitions to existing topics; never removes any.
 //!
 //! INVALID_PARTITIONS when the number is no increase, POLICY_VIOLATION above the limits, INVALID_REPLICA_ASSIGNMENT for
-//! an assignment by hand that does not fit. A topic that comes twice in a request: INVALID_REQUEST.
+//! a manual assignment that does not fit. A topic named twice in a request: INVALID_REQUEST.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicR
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataError, NewPartitions};
 use crate::server::Context;
 

@@ -1,8 +1,8 @@
-//! CreateTopics (key 19, v2-v7): topics by number of partitions and replicas, or by assignment by hand.
+//! CreateTopics (key 19, v2-v7): creates topics by number of partitions and replicas, or by manual assignment.
 //!
-//! v4: -1 means the broker's default. v5: the answer carries partitions, replicas and all configs (KIP-525); v7: the
-//! topic's id. Answered after the commit: the topic is in every image that a read index reaches. `validate_only` decides
-//! everything and changes nothing, TOPIC_ALREADY_EXISTS included. A name that comes twice in a request: INVALID_REQUEST.
+//! v4: -1 means the broker's default. v5: the response has partitions, replicas and all configs (KIP-525); v7: the
+//! topic's id. Answered after the commit: the topic is in every image that a read index reaches. `validate_only` checks
+//! everything and changes nothing, TOPIC_ALREADY_EXISTS included. A name given twice in a request: INVALID_REQUEST.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, TopicN
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::config::Config;
 use crate::config::describe::describe_topic;
 use crate::metadata::{CreatedTopic, MetadataError, NewTopic};
@@ -64,7 +64,7 @@ fn new_topic(version: i16, topic: &CreatableTopic) -> Result<NewTopic, MetadataE
         configs.insert(config.name.to_string(), value.to_string());
     }
     let by_hand = !topic.assignments.is_empty();
-    // Before v4 a client that names no assignment must name both numbers; -1 then means nothing.
+    // Before v4 a request without an assignment must give both numbers; -1 has no meaning there.
     let unset = |number: i32| number == -1 && (version >= 4 || by_hand);
     Ok(NewTopic {
         name: topic.name.to_string(),

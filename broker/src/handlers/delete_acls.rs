@@ -1,12 +1,13 @@
 //! DeleteAcls (key 31, v1-v3): removes the ACLs that match filters.
 //!
-//! Ottla has no authorizer. The answer is Kafka's without one: SECURITY_DISABLED for each filter, with the same message.
+//! Ottla has no authorizer. The response is that of Kafka without one: SECURITY_DISABLED for each filter, with the same
+//! message.
 
 use kafka_protocol::messages::delete_acls_response::DeleteAclsFilterResult;
 use kafka_protocol::messages::{DeleteAclsRequest, DeleteAclsResponse};
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
+use super::support::text;
 
 pub(super) fn handle(request: &DeleteAclsRequest) -> DeleteAclsResponse {
     let refused = DeleteAclsFilterResult::default()

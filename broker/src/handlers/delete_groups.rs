@@ -1,6 +1,6 @@
-//! DeleteGroups (key 42, v0-v2): removes groups without members, their offsets included.
+//! DeleteGroups (key 42, v0-v2): removes groups without members, with their offsets.
 //!
-//! Answers per group NON_EMPTY_GROUP, GROUP_ID_NOT_FOUND, NOT_COORDINATOR.
+//! Errors per group: NON_EMPTY_GROUP, GROUP_ID_NOT_FOUND, NOT_COORDINATOR.
 
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};

@@ -1,7 +1,7 @@
-//! DeleteRecords (key 21, v0-v2): moves a partition's log start forward, inside a batch too (KIP-107).
+//! DeleteRecords (key 21, v0-v2): moves a partition's log start forward, also into the middle of a batch (KIP-107).
 //!
-//! Offset -1 stands for the high watermark. OFFSET_OUT_OF_RANGE above it, POLICY_VIOLATION where `cleanup.policy`
-//! does not delete; the new log start is answered once it is committed.
+//! Offset -1 means the high watermark. OFFSET_OUT_OF_RANGE above it, POLICY_VIOLATION where `cleanup.policy` has no
+//! `delete`; the response with the new log start is sent once it is committed.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use ottla_storage::env::rt;
 use crate::partition::{PartitionError, TopicRef};
 use crate::server::Context;
 
-/// Kafka moves the log start before it looks at the request's timeout, which is for followers. Here that is a committed entry:
-/// a client that wants to wait for nobody (0) still waits for it.
+/// Kafka moves the log start before it applies the request's timeout, which is for followers. Here the move is a
+/// committed entry: a client whose timeout is 0 still waits for it.
 const TIMEOUT_MIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn handle(ctx: &Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {

@@ -1,4 +1,4 @@
-//! DeleteTopics (key 20, v1-v6): topics by name, from v6 on also by id.
+//! DeleteTopics (key 20, v1-v6): deletes topics by name, from v6 on also by id.
 //!
 //! v5: error messages. Answered after the commit; shards drop the partitions' data afterwards. Internal topics:
 //! INVALID_TOPIC_EXCEPTION. `delete.topic.enable=false`: TOPIC_DELETION_DISABLED.
@@ -9,11 +9,11 @@ use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use uuid::Uuid;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataError, TopicName};
 use crate::server::Context;
 
-/// One topic as asked for: its name, or its id.
+/// One topic of the request: its name, or its id.
 struct Asked {
     name: Option<kafka_protocol::messages::TopicName>,
     id: Uuid,

@@ -1,15 +1,14 @@
 //! DescribeCluster (key 60, v0-v2): cluster id, controller and brokers (KIP-700).
 //!
-//! v1: endpoint type (KIP-919); brokers only, MISMATCHED_ENDPOINT_TYPE for controllers. v2: fenced brokers too, if they are
-//! asked for (KIP-1073).
+//! v1: endpoint type (KIP-919); brokers only, MISMATCHED_ENDPOINT_TYPE for controllers. v2: fenced brokers too, if
+//! requested (KIP-1073).
 
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::produce::NodeEndpoint;
 
-use super::brokers::{self, text};
-use super::operations;
+use super::support::{authorized_operations, endpoints, text};
 use crate::server::Context;
 
 const BROKERS: i8 = 1;
@@ -37,13 +36,13 @@ pub(super) fn handle(ctx: &Context, version: i16, request: &DescribeClusterReque
             .with_rack(node.rack)
             .with_is_fenced(with_fenced && !visible.contains(&node.node))
     };
-    let brokers = listed.filter_map(|node| brokers::endpoint(ctx, &image, *node)).map(broker).collect();
+    let brokers = listed.filter_map(|node| endpoints::endpoint(ctx, &image, *node)).map(broker).collect();
     let response = DescribeClusterResponse::default()
         .with_cluster_id(text(&image.cluster_id))
-        .with_controller_id(BrokerId(brokers::controller(ctx).0))
-        .with_cluster_authorized_operations(operations::if_asked(
+        .with_controller_id(BrokerId(endpoints::controller(ctx).0))
+        .with_cluster_authorized_operations(authorized_operations::if_requested(
             request.include_cluster_authorized_operations,
-            operations::CLUSTER,
+            authorized_operations::CLUSTER,
         ))
         .with_brokers(brokers);
     if version >= 1 { response.with_endpoint_type(BROKERS) } else { response }
@@ -54,5 +53,5 @@ fn failed(error: ErrorCode, message: &str) -> DescribeClusterResponse {
         .with_error_code(error.code())
         .with_error_message(Some(text(message)))
         .with_controller_id(BrokerId(-1))
-        .with_cluster_authorized_operations(operations::NOT_ASKED)
+        .with_cluster_authorized_operations(authorized_operations::NOT_REQUESTED)
 }

@@ -1,9 +1,9 @@
-//! DescribeConfigs (key 32, v1-v4): all settings of topics and nodes, with type, source and, if asked, synonyms and
-//! documentation (v3, KIP-569).
+//! DescribeConfigs (key 32, v1-v4): all settings of topics and nodes, with type, source and, if requested, synonyms
+//! and documentation (v3, KIP-569).
 //!
-//! A node is shown with its static and dynamic settings, the empty name with what is set for all nodes. Keys that are not
-//! known are left out, as Kafka does. Only this node can show its own static settings: another's id is INVALID_REQUEST.
-//! Read after a metadata read index, so that a change that was answered is seen.
+//! A node is shown with its static and dynamic settings, the empty name with the settings of all nodes. Unknown keys
+//! are left out, as in Kafka. A node can show only its own static settings: another node's id is INVALID_REQUEST.
+//! Read after a metadata read index, so that every acknowledged change is visible.
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
@@ -11,13 +11,13 @@ use kafka_protocol::messages::describe_configs_response::{
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::brokers::text;
-use super::config_resource::owner;
+use super::support::config_resource::owner;
+use super::support::text;
 use crate::config::describe::{Described, describe_all_nodes, describe_node, describe_topic};
 use crate::metadata::{ConfigOwner, MetadataError, MetadataImage, is_valid_topic_name};
 use crate::server::Context;
 
-/// What is to be shown of each setting.
+/// What the response shows of each setting.
 struct Detail {
     version: i16,
     synonyms: bool,
@@ -25,8 +25,8 @@ struct Detail {
 }
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    // Where no leader confirms it, the image as it is must do: reading settings helps to find out why. Only that a topic does
-    // not exist is not said then.
+    // Without a leader to confirm it, the local image is used: the settings help to find out why there is none. Only
+    // that a topic does not exist is not reported then.
     let unconfirmed = ctx.metadata.read_index().await.err();
     let image = ctx.metadata.image();
     let detail = Detail {

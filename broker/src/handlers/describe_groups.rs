@@ -1,15 +1,14 @@
 //! DescribeGroups (key 15, v0-v6): state and members of groups.
 //!
-//! v3 authorised operations (KIP-430). v4 instance ids (KIP-345). v6 an unknown group is GROUP_ID_NOT_FOUND with a
+//! v3 authorized operations (KIP-430). v4 instance ids (KIP-345). v6 an unknown group is GROUP_ID_NOT_FOUND with a
 //! message; before, it is in state Dead without error. Members' metadata and assignments are shown while the group is
-//! stable. Answers NOT_COORDINATOR per group.
+//! stable. Error per group: NOT_COORDINATOR.
 
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
-use super::operations;
+use super::support::{authorized_operations, text};
 use crate::coordinator::group::classic::State;
 use crate::coordinator::group::records::MemberValue;
 use crate::coordinator::group::{Described, GroupError};
@@ -20,14 +19,19 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: DescribeGroupsR
     let names: Vec<&str> = request.groups.iter().map(|group| group.as_str()).collect();
     let outcomes = ctx.groups.describe(&names).await;
     let one = |(group_id, outcome): (GroupId, Result<Option<Described>, GroupError>)| {
-        let group = DescribedGroup::default().with_authorized_operations(operations::NOT_ASKED);
+        let group = DescribedGroup::default().with_authorized_operations(authorized_operations::NOT_REQUESTED);
         match outcome {
             Ok(found) => {
                 let group = match found {
                     Some(found) => described(version, group, found),
                     None => unknown(version, group, &group_id),
                 };
-                group.with_authorized_operations(operations::if_asked(asked, operations::GROUP)).with_group_id(group_id)
+                group
+                    .with_authorized_operations(authorized_operations::if_requested(
+                        asked,
+                        authorized_operations::GROUP,
+                    ))
+                    .with_group_id(group_id)
             }
             Err(error) => group.with_error_code(error.code()).with_group_id(group_id),
         }

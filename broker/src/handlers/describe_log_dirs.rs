@@ -1,4 +1,4 @@
-//! DescribeLogDirs (key 35, v1-v4): how much of each data directory each partition takes.
+//! DescribeLogDirs (key 35, v1-v4): the size of each partition in each data directory.
 //!
 //! v3: top-level error. v4: size and free space of the volume (KIP-827). A partition's size is the bytes of its batches
 //! from its log start: the number that `retention.bytes` uses. A partition lies in the directory of this node's
@@ -14,7 +14,7 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, 
 use ottla_protocol::error::ErrorCode;
 use uuid::Uuid;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataImage, Topic};
 use crate::partition::TopicRef;
 use crate::server::Context;

@@ -1,10 +1,10 @@
-//! DescribeProducers (key 61, v0): the producers whose state a partition keeps (KIP-664).
+//! DescribeProducers (key 61, v0): the producers of a partition's producer state (KIP-664).
 
 use futures_util::future::join_all;
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
-use super::brokers::text;
+use super::support::text;
 use crate::partition::{ActiveProducer, PartitionError, TopicRef};
 use crate::server::Context;
 

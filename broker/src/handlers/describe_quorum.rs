@@ -1,8 +1,9 @@
 //! DescribeQuorum (key 55, v0-v2): the metadata group as partition 0 of `__cluster_metadata` (KIP-595).
 //!
-//! v1: when each member answered last and when it last had everything, -1 if unknown (KIP-836). v2: directory ids, messages,
-//! and where nodes reach each other (KIP-853). Whoever is asked asks the group's leader: only that one knows the others. Any
-//! other topic or partition: UNKNOWN_TOPIC_OR_PARTITION for each. No leader: NOT_LEADER_OR_FOLLOWER, which clients repeat.
+//! v1: when each member last answered and when it was last caught up, -1 if unknown (KIP-836). v2: directory ids,
+//! messages, and the nodes' peer addresses (KIP-853). Any node forwards the request to the group's leader: only the
+//! leader has the progress of the others. Any other topic or partition: UNKNOWN_TOPIC_OR_PARTITION for each. No leader:
+//! NOT_LEADER_OR_FOLLOWER, which clients retry.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +13,11 @@ use kafka_protocol::messages::{BrokerId, DescribeQuorumRequest, DescribeQuorumRe
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataError, MetadataImage, MetadataQuorum, QuorumMember};
 use crate::server::Context;
 
-/// What the listener is called: Java's client takes capital letters only.
+/// The name of the peer listener: the Java client accepts capital letters only.
 const CONTROLLER: &str = "CONTROLLER";
 const METADATA_TOPIC: &str = "__cluster_metadata";
 
@@ -37,7 +38,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: &DescribeQuorum
     if version >= 2 { response.with_nodes(nodes).with_error_message(None) } else { response }
 }
 
-/// True if it is just the one partition that there is.
+/// True if the request names exactly the metadata partition.
 fn is_metadata(topics: &[AskedTopic]) -> bool {
     match topics {
         [topic] => {
@@ -93,7 +94,7 @@ fn state(version: i16, member: &QuorumMember) -> ReplicaState {
     }
 }
 
-/// The members' nodes, with where other nodes reach them.
+/// The members' nodes with their peer addresses.
 fn nodes(image: &MetadataImage, quorum: &MetadataQuorum) -> Vec<Node> {
     let members: BTreeSet<NodeId> = quorum.voters.iter().chain(&quorum.observers).map(|member| member.node).collect();
     members

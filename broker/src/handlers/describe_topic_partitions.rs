@@ -1,7 +1,7 @@
-//! DescribeTopicPartitions (key 75, v0): topics in pieces, with a cursor (KIP-966).
+//! DescribeTopicPartitions (key 75, v0): topics page by page, with a cursor (KIP-966).
 //!
-//! Topics come sorted by name; no names = all topics. An answer holds at most `response_partition_limit` partitions
-//! (2,000 at most, Kafka's `max.request.partition.size.limit`); the cursor says where the next one begins. Eligible
+//! Topics are sorted by name; no names = all topics. A response holds at most `response_partition_limit` partitions
+//! (2,000 at most, Kafka's `max.request.partition.size.limit`); the cursor is the start of the next page. Eligible
 //! leader replicas are empty: Raft has no such notion.
 
 use std::collections::BTreeSet;
@@ -13,9 +13,8 @@ use kafka_protocol::messages::describe_topic_partitions_response::{
 use kafka_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName};
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
-use super::operations;
-use super::partition_view::Views;
+use super::support::partition_metadata::PartitionLookup;
+use super::support::{authorized_operations, text};
 use crate::metadata::{Topic, names};
 use crate::server::Context;
 
@@ -27,15 +26,21 @@ pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsReques
     let mut error = ErrorCode::UnknownTopicOrPartition;
     if named.iter().any(|name| image.topic(name).is_none()) {
         if ctx.metadata.read_index().await.is_err() {
-            // Other nodes may know it.
+            // Newer metadata of other nodes may have the topic.
             error = ErrorCode::LeaderNotAvailable;
         }
         image = ctx.metadata.image();
     }
     let begin = request.cursor.as_ref().map(|cursor| (cursor.topic_name.as_str(), cursor.partition_index));
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(1).clamp(1, PARTITIONS_MAX);
-    let mut page =
-        Page { views: Views::new(ctx, &image), unknown: error, begin, left: limit, topics: Vec::new(), next: None };
+    let mut page = Page {
+        views: PartitionLookup::new(ctx, &image),
+        unknown: error,
+        begin,
+        left: limit,
+        topics: Vec::new(),
+        next: None,
+    };
     if named.is_empty() {
         page.fill(image.topics.values().map(|topic| (topic.name.as_ref(), Some(topic))));
     } else {
@@ -44,10 +49,10 @@ pub(super) async fn handle(ctx: &Context, request: DescribeTopicPartitionsReques
     DescribeTopicPartitionsResponse::default().with_topics(page.topics).with_next_cursor(page.next)
 }
 
-/// One answer as it fills.
+/// The response while it is filled.
 struct Page<'a> {
-    views: Views<'a>,
-    /// What is said of a name that is not there.
+    views: PartitionLookup<'a>,
+    /// The error of a name that does not exist.
     unknown: ErrorCode,
     begin: Option<(&'a str, i32)>,
     left: usize,
@@ -76,7 +81,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Adds what fits of a topic; gives the first partition that did not.
+    /// Adds the partitions of a topic that fit; returns the first one that did not.
     fn push(&mut self, topic: &Topic, from: i32) -> Option<i32> {
         let room = i32::try_from(self.left).unwrap_or(i32::MAX);
         let end = topic.partition_count().min(from.saturating_add(room));
@@ -87,7 +92,7 @@ impl<'a> Page<'a> {
                 .with_name(Some(TopicName(text(&topic.name))))
                 .with_topic_id(topic.id)
                 .with_is_internal(topic.internal)
-                .with_topic_authorized_operations(operations::TOPIC)
+                .with_topic_authorized_operations(authorized_operations::TOPIC)
                 .with_partitions(partitions),
         );
         (end < topic.partition_count()).then_some(end)
@@ -117,5 +122,5 @@ fn unknown(name: &str, error: ErrorCode) -> DescribeTopicPartitionsResponseTopic
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(TopicName(text(name))))
         .with_error_code(error.code())
-        .with_topic_authorized_operations(operations::NOT_ASKED)
+        .with_topic_authorized_operations(authorized_operations::NOT_REQUESTED)
 }

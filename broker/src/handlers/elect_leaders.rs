@@ -1,10 +1,12 @@
-//! ElectLeaders (key 43, v0-v2): the preferred replica leads again (KIP-460). A shard's leader leads all its partitions: an
-//! election of one partition is one of all that share its shard.
+//! ElectLeaders (key 43, v0-v2): transfers leadership back to the preferred replica (KIP-460). A shard's leader leads
+//! all its partitions: an election of one partition is an election of all partitions of its shard.
 //!
-//! v1: kind of election, INVALID_REQUEST for one that is not known. No partitions named = all; of those only the ones that had
-//! another leader are told. ELECTION_NOT_NEEDED where the preferred replica leads; PREFERRED_LEADER_NOT_AVAILABLE where it
-//! does not answer or lacks records. Unclean: ELECTION_NOT_NEEDED where there is a leader, else
-//! ELIGIBLE_LEADERS_NOT_AVAILABLE: Raft elects nobody who lacks what was acknowledged.
+//! v1: type of election, INVALID_REQUEST for an unknown one. No partitions named = all; of those only the ones that had
+//! another leader are in the response.
+//! - Preferred: ELECTION_NOT_NEEDED where the preferred replica leads; PREFERRED_LEADER_NOT_AVAILABLE where it does not
+//!   answer or lacks records.
+//! - Unclean: ELECTION_NOT_NEEDED where there is a leader, else ELIGIBLE_LEADERS_NOT_AVAILABLE: Raft never elects a
+//!   replica that lacks acknowledged records.
 
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaE
 use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicName};
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
+use super::support::text;
 use crate::partition::{Elected, ElectionKind};
 use crate::server::Context;
 

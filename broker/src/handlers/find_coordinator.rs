@@ -1,10 +1,11 @@
-//! FindCoordinator (key 10, v0-v6): which broker coordinates a group.
+//! FindCoordinator (key 10, v0-v6): the broker that coordinates a group.
 //!
 //! v1: key type and message. v4: several keys at once (KIP-699). The coordinator of a group is the leader of its
 //! partition of `__consumer_offsets`, which is created on first use; COORDINATOR_NOT_AVAILABLE until it has a leader.
 //! Transactional ids: TRANSACTIONAL_ID_AUTHORIZATION_FAILED with a message, since this release has no transactions and
-//! every client takes that code as final. Share partitions (v6, KIP-932) and other key types: INVALID_REQUEST. Kafka with
-//! share groups off says so before v6; in v6 it answers COORDINATOR_NOT_AVAILABLE for ever, which a client retries.
+//! every client treats that code as fatal. Share partitions (v6, KIP-932) and other key types: INVALID_REQUEST. Kafka
+//! with share groups off answers so before v6; in v6 it answers COORDINATOR_NOT_AVAILABLE for ever, which a client
+//! retries.
 
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
@@ -12,7 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::produce::NodeEndpoint;
 
-use super::brokers::{self, text};
+use super::support::{endpoints, text};
 use crate::coordinator::group::partition_for;
 use crate::metadata::image::CONSUMER_OFFSETS;
 use crate::partition::{PartitionError, TopicRef};
@@ -59,17 +60,17 @@ async fn find(ctx: &Context, version: i16, key_type: i8, key: &str) -> Result<No
     let index = partition_for(key, topic.partition_count());
     let leader = match ctx.partitions.leadership(topic, index).leader {
         Some(leader) => leader,
-        // The topic has just been made: a client that is refused asks again only after a pause, so wait for its shard.
+        // The topic was just created: a refused client retries only after a pause, so wait for its shard.
         None => {
             match ctx.partitions.find(TopicRef::Id(topic.id), index).await {
-                // Another node has been elected: that is who is asked for.
+                // Another node has been elected: it is the coordinator.
                 Ok(_) | Err(PartitionError::NotLeaderOrFollower) => {}
                 Err(_) => return Err(unavailable()),
             }
             ctx.partitions.leadership(topic, index).leader.ok_or_else(unavailable)?
         }
     };
-    brokers::endpoint(ctx, &image, leader).ok_or_else(unavailable)
+    endpoints::endpoint(ctx, &image, leader).ok_or_else(unavailable)
 }
 
 fn single(version: i16, found: &Result<NodeEndpoint, Refused>) -> FindCoordinatorResponse {

@@ -1,7 +1,7 @@
-//! Heartbeat (key 12, v0-v4): a classic group's member says that it is alive.
+//! Heartbeat (key 12, v0-v4): keeps the session of a classic group's member alive.
 //!
-//! v3 group.instance.id (KIP-345). Answers INVALID_GROUP_ID, UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION, FENCED_INSTANCE_ID,
-//! NOT_COORDINATOR, and REBALANCE_IN_PROGRESS as the sign to join again.
+//! v3 group.instance.id (KIP-345). Errors: INVALID_GROUP_ID, UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION, FENCED_INSTANCE_ID,
+//! NOT_COORDINATOR, and REBALANCE_IN_PROGRESS, on which the member joins again.
 
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 

@@ -1,8 +1,8 @@
 //! IncrementalAlterConfigs (key 44, v0-v1): sets, deletes, appends to or subtracts from single settings (KIP-339).
 //!
-//! Each resource changes as a whole or not at all: one bad value leaves the others of that resource as they were, and
-//! does not touch other resources. APPEND and SUBTRACT are for lists only (INVALID_CONFIG). A resource or key that comes
-//! twice: INVALID_REQUEST.
+//! Each resource changes as a whole or not at all: one bad value leaves the other settings of that resource unchanged,
+//! and does not affect other resources. APPEND and SUBTRACT are for lists only (INVALID_CONFIG). A resource or key
+//! named twice: INVALID_REQUEST.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use super::config_resource::{alter, owner};
+use super::support::config_resource::{alter, owner};
 use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
 use crate::server::Context;
 

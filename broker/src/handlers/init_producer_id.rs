@@ -1,8 +1,8 @@
-//! InitProducerId (key 22, v0-v5): a producer id of its own for an idempotent producer (KIP-98).
+//! InitProducerId (key 22, v0-v5): allocates a producer id for an idempotent producer (KIP-98).
 //!
 //! As in Kafka, without a transactional id every request gets a new id with epoch 0, also one that names an old id
 //! (v3+, KIP-360). A transactional id: INVALID_REQUEST if empty, else TRANSACTIONAL_ID_AUTHORIZATION_FAILED: this
-//! release has no transactions, and that is the answer which every client takes as final.
+//! release has no transactions, and every client treats that code as fatal.
 
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 use ottla_protocol::error::ErrorCode;

@@ -1,14 +1,15 @@
-//! JoinGroup (key 11, v0-v9): a member asks to be part of the group's next generation.
+//! JoinGroup (key 11, v0-v9): a member joins the group's next generation.
 //!
-//! v0 has no rebalance timeout: the session timeout serves. v4 a dynamic member without id gets MEMBER_ID_REQUIRED and
-//! joins again (KIP-394). v5 group.instance.id (KIP-345). v7 protocol type in the answer (KIP-559). v8 reason. v9
-//! skip_assignment (KIP-814). Waits until the generation is complete. Answers INVALID_GROUP_ID, INVALID_SESSION_TIMEOUT,
-//! INCONSISTENT_GROUP_PROTOCOL, UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, GROUP_MAX_SIZE_REACHED, NOT_COORDINATOR.
+//! v0 has no rebalance timeout: the session timeout is used. v4 a dynamic member without id gets MEMBER_ID_REQUIRED and
+//! joins again (KIP-394). v5 group.instance.id (KIP-345). v7 protocol type in the response (KIP-559). v8 reason. v9
+//! skip_assignment (KIP-814). Waits until the generation is complete. Errors: INVALID_GROUP_ID,
+//! INVALID_SESSION_TIMEOUT, INCONSISTENT_GROUP_PROTOCOL, UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, GROUP_MAX_SIZE_REACHED,
+//! NOT_COORDINATOR.
 
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 
-use super::brokers::text;
+use super::support::text;
 use crate::coordinator::group::classic::{Generation, Join, JoinAnswer};
 use crate::coordinator::group::new_member_id;
 use crate::server::Context;

@@ -1,12 +1,12 @@
 //! LeaveGroup (key 13, v0-v5): members leave, or an administrator removes static members by their instance ids.
 //!
-//! v0-v2 name one member. v3 names several, each with its own outcome (KIP-345). v5 reason (KIP-800). Answers
+//! v0-v2 name one member. v3 names several, each with its own error (KIP-345). v5 reason (KIP-800). Errors:
 //! INVALID_GROUP_ID, NOT_COORDINATOR; per member UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID.
 
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
-use super::brokers::text;
+use super::support::text;
 use crate::coordinator::group::classic::{Leaving, Left};
 use crate::server::Context;
 
@@ -16,7 +16,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: LeaveGroupReque
     match ctx.groups.leave(&group, leaving(version, request)).await {
         Err(error) => response.with_error_code(error.code()),
         Ok(left) if version >= 3 => response.with_members(left.into_iter().map(outcome).collect()),
-        // Before v3 the one member's outcome is the answer.
+        // Before v3 the only member's error is the top-level one.
         Ok(left) => {
             let refused = left.into_iter().find_map(|one| one.outcome.err());
             response.with_error_code(refused.map_or(0, |error| error.code()))

@@ -1,14 +1,15 @@
-//! ListConfigResources (key 74, v0-v1): what has configs (KIP-1142).
+//! ListConfigResources (key 74, v0-v1): the resources that have configs (KIP-1142).
 //!
-//! v0 (once ListClientMetricsResources) lists subscriptions of client metrics, of which this release has none. v1 lists
-//! the types asked for, all where none is named: topics, nodes, log levels of nodes. UNSUPPORTED_VERSION for other types.
+//! v0 (formerly ListClientMetricsResources) lists client metrics subscriptions, of which this release has none. v1
+//! lists the requested types, all where none is named: topics, nodes, log levels of nodes. UNSUPPORTED_VERSION for
+//! other types.
 
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use ottla_protocol::error::ErrorCode;
 
-use super::brokers::text;
-use super::config_resource::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use super::support::config_resource::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use super::support::text;
 use crate::metadata::MetadataImage;
 use crate::server::Context;
 

@@ -1,13 +1,13 @@
 //! ListGroups (key 16, v0-v5): the groups that this node coordinates.
 //!
-//! v4 state and its filter (KIP-518). v5 type and its filter (KIP-848); both filters ignore case, an empty one lets all
-//! pass. All groups are of type Classic as yet.
+//! v4 state and its filter (KIP-518). v5 type and its filter (KIP-848); both filters ignore case, an empty one matches
+//! all groups. All groups are of type Classic so far.
 
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::brokers::text;
+use super::support::text;
 use crate::coordinator::group::Listed;
 use crate::server::Context;
 

@@ -1,8 +1,8 @@
-//! ListOffsets (key 2, v1-v10): the offset of a point in time, or of an end.
+//! ListOffsets (key 2, v1-v10): the offset of a timestamp, or of an end of the log.
 //!
 //! v2 isolation, v4 leader epoch (KIP-320), v7 -3 greatest timestamp (KIP-734), v8 -4 earliest local (KIP-405), v9 -5
-//! latest tiered (KIP-1005), v10 timeout. A special timestamp that the version lacks: UNSUPPORTED_VERSION. A partition
-//! named twice: INVALID_REQUEST for it. Nothing found: offset and timestamp -1, no error.
+//! latest tiered (KIP-1005), v10 timeout. A special timestamp that the version does not have: UNSUPPORTED_VERSION. A
+//! partition named twice: INVALID_REQUEST for it. Nothing found: offset and timestamp -1, no error.
 
 use std::collections::HashSet;
 
@@ -71,7 +71,7 @@ async fn find(
     partition.list_offset(query, isolation, current).await
 }
 
-/// What a timestamp asks for, if the version knows it.
+/// The meaning of a timestamp, if the version has it.
 fn query(version: i16, timestamp: i64) -> Option<OffsetQuery> {
     match timestamp {
         0.. => Some(OffsetQuery::Timestamp(timestamp)),

@@ -1,7 +1,8 @@
-//! ListPartitionReassignments (key 46, v0): partitions whose shard is being moved (KIP-455).
+//! ListPartitionReassignments (key 46, v0): partitions whose shard is being reassigned (KIP-455).
 //!
-//! `replicas` are old and new; adding: to be there and not known to have everything; removing: about to leave. A replica that
-//! is rebuilt on its own node is none of both. Unknown topics and partitions that are not moved are left out.
+//! `replicas` are old and new ones; adding: in the target list and not known to be caught up; removing: not in the
+//! target list. A replica that is rebuilt on its own node is neither. Unknown topics and partitions without a
+//! reassignment are left out.
 
 use kafka_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use kafka_protocol::messages::list_partition_reassignments_response::{
@@ -12,7 +13,7 @@ use kafka_protocol::messages::{
 };
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{MetadataImage, Topic};
 use crate::server::Context;
 

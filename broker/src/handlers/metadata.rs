@@ -1,9 +1,9 @@
 //! Metadata (key 3, v0-v13): the cluster and its topics as this listener's clients reach them.
 //!
-//! v0: no names = all topics; v1+: null = all, none = none. v4: auto-creation by the client's leave (and the
-//! broker's, `auto.create.topics.enable`). v8: authorised operations (KIP-430). v10: topic ids (KIP-516), v12: asked by
-//! id, UNKNOWN_TOPIC_ID. v13: top-level error. Before a topic counts as unknown, a metadata read index is made, one for
-//! the whole request; a request creates at most [`METADATA_AUTO_CREATE_MAX`] topics.
+//! v0: no names = all topics; v1+: null = all, none = none. v4: auto-creation if the client allows it (and the broker,
+//! `auto.create.topics.enable`). v8: authorized operations (KIP-430). v10: topic ids (KIP-516), v12: topics requested
+//! by id, UNKNOWN_TOPIC_ID. v13: top-level error. Before a topic is reported as unknown, the node makes a metadata read
+//! index, one for the whole request; a request creates at most [`METADATA_AUTO_CREATE_MAX`] topics.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,14 +17,13 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use uuid::Uuid;
 
-use super::brokers::{self, text};
-use super::operations;
-use super::partition_view::Views;
+use super::support::partition_metadata::PartitionLookup;
+use super::support::{authorized_operations, endpoints, text};
 use crate::limits::METADATA_AUTO_CREATE_MAX;
 use crate::metadata::{MetadataImage, Topic, names};
 use crate::server::Context;
 
-/// One topic of the answer: found, or why not.
+/// One topic of the response: found, or the error.
 enum Entry {
     Found(Arc<Topic>),
     Missing { name: Option<TopicName>, id: Uuid, error: ErrorCode },
@@ -38,7 +37,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: MetadataRequest
             let mut unknown = ErrorCode::UnknownTopicOrPartition;
             if names.iter().any(|wanted| look_up(&image, wanted).is_none()) {
                 if ctx.metadata.read_index().await.is_err() {
-                    // Other nodes may know it.
+                    // Newer metadata of other nodes may have the topic.
                     unknown = ErrorCode::LeaderNotAvailable;
                 }
                 image = ctx.metadata.image();
@@ -57,7 +56,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: MetadataRequest
     answer(ctx, version, &request, &image, entries)
 }
 
-/// The topics asked for, each once; `None` for all.
+/// The requested topics, each once; `None` for all.
 fn wanted(version: i16, request: &MetadataRequest) -> Option<Vec<&MetadataRequestTopic>> {
     let topics = request.topics.as_ref()?;
     if version == 0 && topics.is_empty() {
@@ -74,7 +73,7 @@ fn look_up<'a>(image: &'a MetadataImage, wanted: &MetadataRequestTopic) -> Optio
     }
 }
 
-/// Creates what is missing by name; gives the reasons why some could not be.
+/// Creates the missing topics by name; returns the errors of those that were not created.
 async fn create_missing(
     ctx: &Context,
     image: &MetadataImage,
@@ -85,7 +84,7 @@ async fn create_missing(
     let mut errors = Vec::new();
     for (number, name) in missing.into_iter().enumerate() {
         if number >= METADATA_AUTO_CREATE_MAX {
-            // Retriable: a client that really wants so many topics asks again.
+            // Retriable: a client that needs more topics sends the request again.
             errors.push((name, ErrorCode::LeaderNotAvailable));
         } else if let Err(error) = ctx.metadata.auto_create(&name).await {
             errors.push((name, error.code()));
@@ -94,7 +93,7 @@ async fn create_missing(
     errors
 }
 
-/// `unknown`: what is said of a name that is not there.
+/// `unknown`: the error of a name that does not exist.
 fn entry(
     image: &MetadataImage,
     wanted: &MetadataRequestTopic,
@@ -125,8 +124,9 @@ fn answer(
     image: &MetadataImage,
     entries: Vec<Entry>,
 ) -> MetadataResponse {
-    let topic_operations = operations::if_asked(request.include_topic_authorized_operations, operations::TOPIC);
-    let mut views = Views::new(ctx, image);
+    let topic_operations =
+        authorized_operations::if_requested(request.include_topic_authorized_operations, authorized_operations::TOPIC);
+    let mut views = PartitionLookup::new(ctx, image);
     let topics: Vec<_> = entries
         .into_iter()
         .map(|entry| match entry {
@@ -134,7 +134,7 @@ fn answer(
             Entry::Missing { name, id, error } => missing(version, name, id, error),
         })
         .collect();
-    let brokers = brokers::reachable(ctx, image, views.named())
+    let brokers = endpoints::reachable(ctx, image, views.named())
         .into_iter()
         .map(|node| {
             MetadataResponseBroker::default()
@@ -147,19 +147,19 @@ fn answer(
     let response = MetadataResponse::default()
         .with_brokers(brokers)
         .with_cluster_id(Some(text(&image.cluster_id)))
-        .with_controller_id(BrokerId(brokers::controller(ctx).0))
+        .with_controller_id(BrokerId(endpoints::controller(ctx).0))
         .with_topics(topics);
     if (8..=10).contains(&version) {
-        response.with_cluster_authorized_operations(operations::if_asked(
+        response.with_cluster_authorized_operations(authorized_operations::if_requested(
             request.include_cluster_authorized_operations,
-            operations::CLUSTER,
+            authorized_operations::CLUSTER,
         ))
     } else {
         response
     }
 }
 
-fn found(views: &mut Views<'_>, version: i16, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+fn found(views: &mut PartitionLookup<'_>, version: i16, topic: &Topic, operations: i32) -> MetadataResponseTopic {
     let partitions = (0..topic.partition_count())
         .map(|index| {
             let view = views.of(topic, index);

@@ -1,12 +1,11 @@
-//! Handlers: one API, one file. They translate: validate, one call of the domain, map the answer.
+//! Handlers of Kafka's APIs, one file per API (a folder for Fetch and Produce); shared helpers are in [`support`].
 //!
-//! May not know: disks, Raft, locks, each other.
+//! A handler translates: it validates the request, makes one call of the domain, and maps the result to a response, so
+//! that no rule of the domain depends on a version of the protocol. May not know: disks, Raft, locks, each other.
 
 mod alter_configs;
 mod alter_partition_reassignments;
 mod api_versions;
-mod brokers;
-mod config_resource;
 mod create_acls;
 mod create_partitions;
 mod create_topics;
@@ -23,9 +22,7 @@ mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
 mod elect_leaders;
-mod fetch;
-mod fetch_nearer;
-pub mod fetch_session;
+pub mod fetch;
 mod find_coordinator;
 mod heartbeat;
 mod incremental_alter_configs;
@@ -41,13 +38,9 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
-pub(crate) mod operations;
-pub(crate) mod outcome;
-mod partition_view;
-mod produce;
-pub mod produce_targets;
-pub mod produce_unfound;
+pub mod produce;
 mod sasl_handshake;
+pub(crate) mod support;
 mod sync_group;
 mod unregister_broker;
 mod update_features;
@@ -59,17 +52,17 @@ use ottla_protocol::request::Request;
 use ottla_protocol::response::Response;
 use ottla_storage::read::ReadStream;
 
-use self::produce_targets::Targets;
+use self::produce::partition_cache::PartitionCache;
 use crate::server::Context;
 use crate::server::budget::Reservation;
 use crate::server::dispatch::{Answer, Started};
 
-/// The answer to a request.
+/// The response to a request.
 #[derive(Debug)]
 pub struct Replied {
-    /// All of it but those records.
+    /// The response without the streamed records.
     pub body: Response,
-    /// Records that are sent in the places which the body leaves for them, in order.
+    /// Streamed records, in the order of the gaps that the body leaves for them.
     pub streams: Vec<ReadStream>,
 }
 
@@ -79,18 +72,18 @@ impl<R: Into<Response>> From<R> for Replied {
     }
 }
 
-/// Starts a request, whose answer `finish` gets. Produce enqueues its batches before this returns, so that pipelined
+/// Starts a request; `finish` maps its answer. Produce enqueues its batches before this returns, so that pipelined
 /// requests keep their order.
 pub(crate) fn start<R: 'static>(
     ctx: Arc<Context>,
     version: i16,
     request: Request,
-    targets: &mut Targets,
+    partition_cache: &mut PartitionCache,
     finish: impl FnOnce(Answer<Replied>) -> Answer<R> + Send + 'static,
 ) -> Started<R> {
     match request {
         Request::Produce(request) => {
-            let (producing, ordered) = produce::start(ctx, version, request, targets);
+            let (producing, ordered) = produce::start(ctx, version, request, partition_cache);
             Started { answer: Box::pin(producing.map(|outcome| finish(produced(outcome)))), ordered }
         }
         request => {
@@ -103,11 +96,11 @@ pub(crate) fn start<R: 'static>(
 async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<Replied> {
     let reply: Replied = match request {
         Request::Produce(request) => {
-            let (producing, _) = produce::start(ctx.clone(), version, request, &mut Targets::default());
+            let (producing, _) = produce::start(ctx.clone(), version, request, &mut PartitionCache::default());
             return produced(producing.await);
         }
         Request::Fetch(request) => {
-            let fetch::Answered { body, streams, memory } = fetch::handle(ctx, version, request).await;
+            let fetch::FetchReply { body, streams, memory } = fetch::handle(ctx, version, request).await;
             return Answer::Reply { reply: Replied { body: body.into(), streams }, memory };
         }
         Request::ListOffsets(request) => list_offsets::handle(ctx, version, request).await.into(),

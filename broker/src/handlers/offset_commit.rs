@@ -1,9 +1,9 @@
-//! OffsetCommit (key 8, v2-v9; v10 once the codec has it): a group's position in partitions, kept in `__consumer_offsets`.
+//! OffsetCommit (key 8, v2-v9; v10 once the codec has it): commits a group's offsets to `__consumer_offsets`.
 //!
 //! v2-v4 retention time (-1: the broker's). v6 leader epoch. v7 group.instance.id (KIP-345). v9 GROUP_ID_NOT_FOUND for
 //! members of unknown groups, before ILLEGAL_GENERATION. v10 topic ids (KIP-848): UNKNOWN_TOPIC_ID. Without membership
-//! (generation -1) anybody may commit while the group has no members; the group id may be empty, as in Kafka. Per
-//! partition: UNKNOWN_TOPIC_OR_PARTITION, OFFSET_METADATA_TOO_LARGE; for all that remain: NOT_COORDINATOR,
+//! (generation -1) any client may commit while the group has no members; the group id may be empty, as in Kafka. Errors
+//! per partition: UNKNOWN_TOPIC_OR_PARTITION, OFFSET_METADATA_TOO_LARGE; for all other partitions: NOT_COORDINATOR,
 //! UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION, REBALANCE_IN_PROGRESS, FENCED_INSTANCE_ID.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::coordinator::group::{Commit, NewOffset};
 use crate::metadata::Topic;
 use crate::server::Context;
 
-/// What v2-v4 clients send when they leave the retention to the broker.
+/// The retention time of v2-v4 clients that use the broker's setting.
 const RETENTION_UNSET: i64 = -1;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetCommitRequest) -> OffsetCommitResponse {
@@ -36,7 +36,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetCommitReq
     };
     let commit = Commit { who, retention_ms, knows_group_not_found: version >= 9, offsets };
     let mut outcomes = ctx.groups.commit(&request.group_id, commit).await.into_iter();
-    // Every partition that was not refused at once takes the next outcome.
+    // Every partition that was not refused by validation takes the next outcome.
     for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
         if partition.error_code == ErrorCode::None.code() {
             partition.error_code = outcomes.next().and_then(Result::err).map_or(0, |error| error.code());
@@ -45,7 +45,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetCommitReq
     OffsetCommitResponse::default().with_topics(topics)
 }
 
-/// The topic, after a read index if this node does not know it.
+/// The topic, after a read index if the local image does not have it.
 async fn known_topic(ctx: &Context, version: i16, topic: &OffsetCommitRequestTopic) -> Result<Arc<Topic>, ErrorCode> {
     let look = || {
         let image = ctx.metadata.image();
@@ -54,7 +54,7 @@ async fn known_topic(ctx: &Context, version: i16, topic: &OffsetCommitRequestTop
     if let Some(known) = look() {
         return Ok(known);
     }
-    // Whether or not it can be made current: then the client tries again.
+    // Errors of the read index are ignored: the client then retries.
     let _ = ctx.metadata.read_index().await;
     look().ok_or(if version >= 10 { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition })
 }

@@ -1,7 +1,8 @@
-//! OffsetDelete (key 47, v0): removes a group's offsets of topics that it does not read (KIP-496).
+//! OffsetDelete (key 47, v0): removes a group's offsets of topics that it is not subscribed to (KIP-496).
 //!
-//! GROUP_SUBSCRIBED_TO_TOPIC for topics that a live consumer group reads; NON_EMPTY_GROUP for live groups of other
-//! types, which do not say what they read. Answers GROUP_ID_NOT_FOUND, NOT_COORDINATOR, UNKNOWN_TOPIC_OR_PARTITION.
+//! GROUP_SUBSCRIBED_TO_TOPIC for subscriptions of a live consumer group; NON_EMPTY_GROUP for live groups of other
+//! types, whose subscriptions the broker cannot see. Other errors: GROUP_ID_NOT_FOUND, NOT_COORDINATOR,
+//! UNKNOWN_TOPIC_OR_PARTITION.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //!
 //! v2 null topics = all of the group's (and an error for the whole). v5 leader epoch. v7 require_stable (KIP-447): with
 //! no transactions every committed offset is stable. v8 several groups at once (KIP-709). v9 member epochs (KIP-848),
-//! which a classic group ignores. v10 topic ids: UNKNOWN_TOPIC_ID. No commit: offset -1, no error. An offset that was
-//! committed under another id of the topic does not count. Answers NOT_COORDINATOR.
+//! which a classic group ignores. v10 topic ids: UNKNOWN_TOPIC_ID. No commit: offset -1, no error. An offset
+//! committed under another id of the topic is ignored. Error: NOT_COORDINATOR.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use ottla_protocol::error::ErrorCode;
 use ottla_storage::env::mutants::{self, Bug};
 use uuid::Uuid;
 
-use super::brokers::text;
+use super::support::text;
 use crate::coordinator::group::GroupError;
 use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::store::Offsets;
@@ -40,7 +40,7 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetFetchRequ
     single(version, groups.into_iter().next().unwrap_or_default())
 }
 
-/// A group, and the topics that are asked for; all for none.
+/// A group, and the requested topics; `None` for all.
 type Asked = (GroupId, Option<Vec<OffsetFetchRequestTopics>>);
 
 async fn fetch(ctx: &Context, version: i16, asked: Vec<Asked>) -> Vec<OffsetFetchResponseGroup> {
@@ -97,7 +97,7 @@ fn one_topic(
     answer.with_partitions(asked.partition_indexes.iter().map(one).collect())
 }
 
-/// A topic that was deleted and made again starts without offsets.
+/// A topic that was deleted and created again starts without offsets.
 fn counts(offset: &CommittedOffset, topic_id: Uuid) -> bool {
     offset.topic_id.is_nil() || topic_id.is_nil() || offset.topic_id == topic_id
 }
@@ -122,14 +122,14 @@ fn committed(index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchRespons
     }
 }
 
-/// Old clients look at the partitions, not at the whole.
+/// Old clients read the errors of partitions, not the top-level one.
 fn refused_topic(version: i16, asked: &OffsetFetchRequestTopics, error: GroupError) -> OffsetFetchResponseTopics {
     let one = |index: &i32| committed(*index, None).with_error_code(error.code());
     named(version, asked.name.clone(), asked.topic_id)
         .with_partitions(asked.partition_indexes.iter().map(one).collect())
 }
 
-/// The answer as it was before v8.
+/// The response as it was before v8.
 fn single(version: i16, group: OffsetFetchResponseGroup) -> OffsetFetchResponse {
     let partition = |p: OffsetFetchResponsePartitions| {
         let answer = OffsetFetchResponsePartition::default()

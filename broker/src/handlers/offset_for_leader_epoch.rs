@@ -1,7 +1,8 @@
-//! OffsetForLeaderEpoch (key 23, v2-v4): where an epoch ended, so that a consumer finds where logs diverge (KIP-320).
+//! OffsetForLeaderEpoch (key 23, v2-v4): the end offset of an epoch, so that a consumer detects diverging logs
+//! (KIP-320).
 //!
-//! v3: replica id (consumers: -1). Answers the greatest epoch not above the one asked for and its end; -1/-1 if
-//! there is none. FENCED_LEADER_EPOCH and UNKNOWN_LEADER_EPOCH by the client's current epoch.
+//! v3: replica id (consumers: -1). The response has the greatest epoch not above the requested one and its end offset;
+//! -1/-1 if there is none. FENCED_LEADER_EPOCH and UNKNOWN_LEADER_EPOCH by the client's current epoch.
 
 use futures_util::future::join_all;
 use kafka_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;

@@ -1,12 +1,12 @@
-//! SyncGroup (key 14, v0-v5): the leader hands in the assignment, everybody gets their share.
+//! SyncGroup (key 14, v0-v5): the group's leader sends the assignment, each member gets its part.
 //!
-//! v3 group.instance.id (KIP-345). v5 protocol type and name are checked and answered (KIP-559). A follower waits for
-//! the leader. Answers INVALID_GROUP_ID, UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION, REBALANCE_IN_PROGRESS,
+//! v3 group.instance.id (KIP-345). v5 protocol type and name are checked and returned (KIP-559). A follower waits for
+//! the group's leader. Errors: INVALID_GROUP_ID, UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION, REBALANCE_IN_PROGRESS,
 //! INCONSISTENT_GROUP_PROTOCOL, FENCED_INSTANCE_ID, NOT_COORDINATOR.
 
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
-use super::brokers::text;
+use super::support::text;
 use crate::coordinator::group::classic::Sync;
 use crate::server::Context;
 

@@ -1,14 +1,14 @@
-//! UnregisterBroker (key 64, v0): a node is to be forgotten (KIP-500).
+//! UnregisterBroker (key 64, v0): removes a node from the cluster (KIP-500).
 //!
-//! Kafka removes the record of a dead node at once and leaves its replicas where they were. Here what the node still holds is
-//! moved to others first, also from a node that is dead, and its record goes when it holds nothing: the request is answered
-//! when that is decided. A node that lives ends when it has given up everything; started again it joins as a new one.
-//! BROKER_ID_NOT_REGISTERED; POLICY_VIOLATION where the other nodes are too few for what it holds.
+//! Kafka removes the record of a dead node at once and leaves its replicas where they were. Here the node's replicas
+//! are moved to other nodes first, also those of a dead node, and its record is removed when it holds no replica: the
+//! request is answered when that is decided. A live node exits when it holds no replica; started again it joins as a
+//! new one. BROKER_ID_NOT_REGISTERED; POLICY_VIOLATION where the other nodes are too few for its replicas.
 
 use kafka_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::support::text;
 use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse {

@@ -1,8 +1,9 @@
-//! UpdateFeatures (key 57, v0-v2): another level of a feature (KIP-584, KIP-778). The one feature is `ottla.version`.
+//! UpdateFeatures (key 57, v0-v2): changes the level of a feature (KIP-584, KIP-778). The only feature is
+//! `ottla.version`.
 //!
-//! As Kafka 4 does it, in every version all of the request is done or nothing: INVALID_UPDATE_VERSION at the top for what a
-//! registered node does not understand, and for a lower level, which is never put in force; v0-v1 name each feature when it is
-//! done. v0 says whether it may be lower, v1 what kind of a change it is, and may only ask.
+//! As in Kafka 4, in every version the request is applied as a whole or not at all: a top-level INVALID_UPDATE_VERSION
+//! for a level that a registered node does not understand, and for a downgrade, which is never applied; v0-v1 name each
+//! feature in the response of success. v0 has a flag that allows a downgrade, v1 the type of the change and a dry run.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
-use super::brokers::text;
+use super::support::text;
 use crate::metadata::{FeatureLevel, FeatureUpdate, MetadataError, UpgradeType};
 use crate::server::Context;
 

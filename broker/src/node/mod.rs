@@ -34,7 +34,7 @@ use crate::admin::{Admin, AdminState};
 use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, PartitionWriter};
 use crate::coordinator::lag::Lags;
-use crate::handlers::fetch_session::FetchSessions;
+use crate::handlers::fetch::session::FetchSessions;
 use crate::limits::ConnectionLimits;
 use crate::metadata::{
     self, DirectoryRecord, Levels, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, ShardId,
@@ -109,7 +109,7 @@ impl Node {
 
         let domain = services.domain(&config);
         domain.lags.start();
-        state.show(domain.clone());
+        state.set_domain(domain.clone());
         let server = serve(&config, listeners, domain.clone())?;
         domain.metadata.start_heartbeats();
         let ready = readiness_of(domain.metadata.clone(), domain.partitions.clone(), readiness.clone());

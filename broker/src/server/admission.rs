@@ -1,6 +1,6 @@
-//! Who may connect: `max.connections`, `max.connections.per.ip` and its overrides.
+//! Connection limits: `max.connections`, `max.connections.per.ip` and its overrides.
 //!
-//! May not know: requests.
+//! A connection above a limit is closed before any byte of it is read. //! May not know: requests.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ pub enum Refused {
     /// `max.connections` is reached.
     #[error("max.connections ({0}) is reached")]
     Total(usize),
-    /// The address has as many connections as it may.
+    /// The address has reached its limit of connections.
     #[error("max.connections.per.ip ({0}) is reached")]
     PerIp(usize),
 }
@@ -60,13 +60,13 @@ pub struct Admitted {
 }
 
 impl Admission {
-    /// Counts against `limits`.
+    /// A counter with these limits and no connection.
     #[must_use]
     pub fn new(limits: AdmissionLimits) -> Self {
         Self(Arc::new(Inner { limits, counts: Mutex::default() }))
     }
 
-    /// Admits a connection from `ip`, or says which limit is reached.
+    /// Admits a connection from `ip`, or returns the limit that is reached.
     pub fn admit(&self, ip: IpAddr) -> Result<Admitted, Refused> {
         // An IPv4 client on a dual-stack socket is the same client as on an IPv4 socket.
         let ip = ip.to_canonical();

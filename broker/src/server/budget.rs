@@ -1,6 +1,6 @@
-//! The node's memory budget for requests and answers in flight (invariant I10): a semaphore counted in bytes.
+//! The node's memory budget for requests and responses in flight (invariant I10): a semaphore counted in bytes.
 //!
-//! A connection that gets nothing stops reading; the kernel's window then holds its client back.
+//! A connection that gets no memory stops reading; TCP flow control then stops its client.
 //! May not know: connections, requests.
 
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that all connections of the node share.
+/// The bytes that all connections of the node share.
 #[derive(Debug, Clone)]
 pub struct Budget {
     semaphore: Arc<Semaphore>,
@@ -46,15 +46,16 @@ impl Budget {
         self.semaphore.clone().try_acquire_many_owned(wanted).ok().map(|permit| Reservation(Some(permit)))
     }
 
-    /// Takes `bytes` if they are free now and half of the whole budget stays free: for what one can do without.
+    /// Takes `bytes` if they are free now and half of the whole budget stays free: for memory that the caller can
+    /// do without.
     #[must_use]
     pub fn try_take_spare(&self, bytes: usize) -> Option<Reservation> {
         let is_spare = self.semaphore.available_permits() >= (self.bytes_total / 2).saturating_add(bytes);
         if is_spare { self.try_take(bytes) } else { None }
     }
 
-    /// Waits for `bytes`, in the order of asking. More than the whole budget counts as the whole budget, so
-    /// that one request above it can still be served, alone.
+    /// Waits for `bytes`; waiters are served first come, first served. More than the whole budget counts as the whole
+    /// budget, so that a single request above it can still be served, alone.
     pub fn take(&self, bytes: usize) -> impl Future<Output = Reservation> + Send + 'static {
         let semaphore = self.semaphore.clone();
         let wanted = self.wanted(bytes);

@@ -1,7 +1,12 @@
-//! One client connection: requests in, answers out in the order of requests, one read and one write per burst.
+//! One client connection: reads requests, writes responses in the order of requests, one read and one write per burst.
 //!
-//! Back-pressure is not reading: while answers wait to be written, requests fill their allowance or the node's
-//! budget is used up, the bytes stay in the kernel and the client is held back. May not know: what requests mean.
+//! Back-pressure means that the connection does not read. The bytes stay in the kernel, and TCP flow control stops the
+//! client, while one of these holds:
+//! - responses wait to be written;
+//! - requests in flight have reached their limit of number or bytes;
+//! - the node's memory budget is used up.
+//!
+//! May not know: what requests mean.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,17 +28,17 @@ use tokio::sync::oneshot;
 use crate::limits::{ConnectionLimits, IN_FLIGHT_BYTES_MAX, TURN_BYTES, WRITE_BURST_BYTES};
 use crate::server::budget::{Budget, Reservation};
 use crate::server::dispatch::{Answer, CloseReason, Dispatch, Started, Turn};
-use crate::server::inbox::{Inbox, Room};
-use crate::server::outbox::{Next, Outbox};
-use crate::server::sniff::Stranger;
+use crate::server::request_buffer::{RequestBuffer, Room};
+use crate::server::response_queue::{Next, ResponseQueue};
+use crate::server::sniff::ForeignProtocol;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-pub enum Ended {
+pub enum Disconnect {
     /// The client closed it.
     #[error("closed by the client")]
     ByClient,
-    /// An answer had begun when the disk took its records back.
+    /// A response was partly written when its records could no longer be read from the disk.
     #[error("{0}; the answer cannot be finished")]
     Disk(#[from] ReadError),
     /// The client closed it in the middle of a request.
@@ -42,22 +47,22 @@ pub enum Ended {
     /// The socket failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// What came is no Kafka request.
+    /// The bytes received are no Kafka request.
     #[error("{0} (socket.request.max.bytes)")]
     Frame(#[from] FrameError),
-    /// What came is another protocol.
+    /// The bytes received belong to another protocol.
     #[error("{}", .0.advice())]
-    Stranger(Stranger),
-    /// A request cannot be answered in any other way.
+    ForeignProtocol(ForeignProtocol),
+    /// A request can only be answered by closing the connection.
     #[error("{0}")]
     Request(#[from] CloseReason),
     /// Idle beyond `connections.max.idle.ms`.
     #[error("idle for longer than connections.max.idle.ms")]
     Idle,
-    /// A request began and did not arrive.
+    /// A request began to arrive and was not complete in time.
     #[error("a request began to arrive and was not complete in time")]
     SlowRequest,
-    /// Answers are not taken.
+    /// The client does not read its responses.
     #[error("the client does not read its answers")]
     NeverReads,
     /// Memory for a large request did not become free in time.
@@ -65,7 +70,7 @@ pub enum Ended {
         "no memory for a large request within the time limit; raise queued.max.request.bytes or slow the producers"
     )]
     NoMemory,
-    /// The node stops.
+    /// The node shuts down.
     #[error("the node stops")]
     Stopping,
 }
@@ -75,7 +80,7 @@ struct InFlight<R> {
     answer: BoxFuture<'static, Answer<R>>,
 }
 
-/// What the loop woke up for.
+/// What woke the loop up.
 enum Event<R> {
     Stop,
     Answered(Answer<R>),
@@ -84,22 +89,22 @@ enum Event<R> {
     Tick,
 }
 
-/// A connection and all that it holds.
+/// A connection with its buffers, memory and requests in flight.
 pub struct Connection<D: Dispatch> {
     stream: TcpStream,
     dispatch: D,
     limits: Arc<ConnectionLimits>,
     budget: Budget,
     stop: oneshot::Receiver<()>,
-    inbox: Inbox,
-    outbox: Outbox,
-    /// Memory of the answers in the outbox.
-    outbox_memory: Reservation,
-    /// Started requests, in order; only the first is polled, the others go on by themselves.
+    request_buffer: RequestBuffer,
+    responses: ResponseQueue,
+    /// Memory of the responses in the queue.
+    response_memory: Reservation,
+    /// Started requests, in order; only the first is polled, the work of the others proceeds in its own tasks.
     queue: VecDeque<InFlight<D::Reply>>,
-    /// The last request in the queue overlaps with no later one.
+    /// The last request in the queue must be answered before a later one starts.
     alone: bool,
-    /// Decoded, and waiting until all earlier requests are answered.
+    /// A decoded request that waits until all earlier requests are answered.
     next: Option<(D::Call, usize)>,
     memory_wait: Option<(Instant, BoxFuture<'static, Reservation>)>,
     tick: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -108,7 +113,7 @@ pub struct Connection<D: Dispatch> {
 }
 
 impl<D: Dispatch> Connection<D> {
-    /// Wraps an accepted socket; `stop` fires (or closes) when the node stops.
+    /// Wraps an accepted socket; `stop` fires (or closes) when the node shuts down.
     pub fn new(
         stream: TcpStream,
         dispatch: D,
@@ -117,15 +122,15 @@ impl<D: Dispatch> Connection<D> {
         stop: oneshot::Receiver<()>,
     ) -> Self {
         Self {
-            inbox: Inbox::new(&limits),
+            request_buffer: RequestBuffer::new(&limits),
             tick: Box::pin(rt::sleep(tick_every(&limits))),
             stream,
             dispatch,
             limits,
             budget,
             stop,
-            outbox: Outbox::default(),
-            outbox_memory: Reservation::default(),
+            responses: ResponseQueue::default(),
+            response_memory: Reservation::default(),
             queue: VecDeque::new(),
             alone: false,
             next: None,
@@ -135,31 +140,31 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// Serves the client until one side ends it. The socket stays open until the connection is dropped, so that what
-    /// is counted about its end is counted before the client sees it.
-    pub async fn serve(&mut self) -> Ended {
-        let ended = match self.run().await {
+    /// Serves the client until one side disconnects. The socket stays open until the connection is dropped, so that the
+    /// metrics of its end are counted before the client sees it.
+    pub async fn serve(&mut self) -> Disconnect {
+        let disconnect = match self.run().await {
             Ok(never) => match never {},
-            Err(ended) => ended,
+            Err(disconnect) => disconnect,
         };
-        // Requests that came before the end are answered; a client may have closed only its own direction.
-        let answer_more = matches!(ended, Ended::ByClient | Ended::ByClientMidway);
-        if answer_more || matches!(ended, Ended::Request(_) | Ended::Frame(_) | Ended::Stopping) {
+        // Requests received before the disconnect are answered; a client may have closed only its own direction.
+        let answer_more = matches!(disconnect, Disconnect::ByClient | Disconnect::ByClientMidway);
+        if answer_more || matches!(disconnect, Disconnect::Request(_) | Disconnect::Frame(_) | Disconnect::Stopping) {
             let drain = self.limits.drain;
             let _ = rt::timeout(drain, self.drain(answer_more)).await;
         }
-        ended
+        disconnect
     }
 
-    async fn run(&mut self) -> Result<Infallible, Ended> {
+    async fn run(&mut self) -> Result<Infallible, Disconnect> {
         loop {
             self.start_what_may_start()?;
             let progress = self.take_finished_answers().await?;
-            if progress && self.outbox.len() < WRITE_BURST_BYTES {
-                // The next request of this burst may be answered at once, too: then one write carries both.
+            if progress && self.responses.len() < WRITE_BURST_BYTES {
+                // The next request of this burst may be answered at once, too: then one write carries both responses.
                 continue;
             }
-            if self.outbox.is_empty() {
+            if self.responses.is_empty() {
                 let event = self.wait().await;
                 self.handle(event).await?;
             } else {
@@ -169,8 +174,8 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// Answers what has been started (and, with `start_more`, what has arrived), then writes it.
-    async fn drain(&mut self, start_more: bool) -> Result<(), Ended> {
+    /// Completes started requests (with `start_more` also those that have arrived), then writes the responses.
+    async fn drain(&mut self, start_more: bool) -> Result<(), Disconnect> {
         loop {
             if start_more {
                 self.start_what_may_start()?;
@@ -181,14 +186,14 @@ impl<D: Dispatch> Connection<D> {
             } else {
                 return self.flush().await;
             }
-            if self.outbox.len() >= WRITE_BURST_BYTES {
+            if self.responses.len() >= WRITE_BURST_BYTES {
                 self.flush().await?;
             }
         }
     }
 
     /// Decodes frames and starts every request whose turn it is.
-    fn start_what_may_start(&mut self) -> Result<(), Ended> {
+    fn start_what_may_start(&mut self) -> Result<(), Disconnect> {
         loop {
             if self.blocked() {
                 return Ok(());
@@ -209,13 +214,13 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// Whether whatever has arrived must wait for answers.
+    /// Whether requests that have arrived must wait until earlier ones are answered.
     fn blocked(&self) -> bool {
         !self.queue.is_empty()
             && (self.alone
                 || self.next.is_some()
                 || self.queue.len() >= self.limits.in_flight_requests_max
-                || self.inbox.in_flight_bytes() >= IN_FLIGHT_BYTES_MAX)
+                || self.request_buffer.in_flight_bytes() >= IN_FLIGHT_BYTES_MAX)
     }
 
     fn start(&mut self, call: D::Call, bytes: usize) {
@@ -224,19 +229,19 @@ impl<D: Dispatch> Connection<D> {
         self.queue.push_back(InFlight { bytes, answer });
     }
 
-    fn next_frame(&mut self) -> Result<Option<bytes::Bytes>, Ended> {
+    fn next_frame(&mut self) -> Result<Option<bytes::Bytes>, Disconnect> {
         if !self.served_any
-            && let Some(stranger) = Stranger::recognise(self.inbox.first_bytes())
+            && let Some(protocol) = ForeignProtocol::recognise(self.request_buffer.first_bytes())
         {
-            return Err(Ended::Stranger(stranger));
+            return Err(Disconnect::ForeignProtocol(protocol));
         }
-        Ok(self.inbox.next_frame()?)
+        Ok(self.request_buffer.next_frame()?)
     }
 
-    /// Encodes the answers that are ready, in the order of requests. True if there was one.
-    async fn take_finished_answers(&mut self) -> Result<bool, Ended> {
+    /// Encodes the responses that are ready, in the order of requests. True if there was one.
+    async fn take_finished_answers(&mut self) -> Result<bool, Disconnect> {
         let mut any = false;
-        while self.outbox.len() < WRITE_BURST_BYTES {
+        while self.responses.len() < WRITE_BURST_BYTES {
             let Some(first) = self.queue.front_mut() else { break };
             let polled = poll_fn(|cx| Poll::Ready(first.answer.as_mut().poll(cx))).await;
             let Poll::Ready(answer) = polled else { break };
@@ -246,30 +251,30 @@ impl<D: Dispatch> Connection<D> {
         Ok(any)
     }
 
-    /// The first request of the queue has its answer.
-    fn complete(&mut self, answer: Answer<D::Reply>) -> Result<(), Ended> {
+    /// Completes the first request of the queue with its answer.
+    fn complete(&mut self, answer: Answer<D::Reply>) -> Result<(), Disconnect> {
         if let Some(done) = self.queue.pop_front() {
-            self.inbox.answered(done.bytes);
+            self.request_buffer.answered(done.bytes);
         }
         self.alone = self.alone && !self.queue.is_empty();
         match answer {
             Answer::Reply { reply, memory } => {
-                self.dispatch.encode(reply, &mut self.outbox)?;
-                self.outbox_memory.merge(memory);
+                self.dispatch.encode(reply, &mut self.responses)?;
+                self.response_memory.merge(memory);
                 Ok(())
             }
             Answer::Nothing => Ok(()),
             Answer::Close(reason) => {
-                // Later requests were sent without knowing of this end: they are not answered.
+                // The client sent later requests before it could see this disconnect: they are not answered.
                 self.queue.clear();
-                Err(Ended::Request(reason))
+                Err(Disconnect::Request(reason))
             }
         }
     }
 
-    /// Waits for the next thing to do; only called when nothing waits to be written.
+    /// Waits for the next event; only called when no response waits to be written.
     async fn wait(&mut self) -> Event<D::Reply> {
-        let may_read = self.memory_wait.is_none() && !self.inbox.is_full(self.blocked());
+        let may_read = self.memory_wait.is_none() && !self.request_buffer.is_full(self.blocked());
         let head = self.queue.front_mut();
         let in_flight = head.is_some();
         let answered = async {
@@ -294,16 +299,16 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    async fn handle(&mut self, event: Event<D::Reply>) -> Result<(), Ended> {
+    async fn handle(&mut self, event: Event<D::Reply>) -> Result<(), Disconnect> {
         match event {
-            Event::Stop => Err(Ended::Stopping),
+            Event::Stop => Err(Disconnect::Stopping),
             Event::Answered(answer) => {
                 self.active = rt::now();
                 self.complete(answer)
             }
             Event::Memory(granted) => {
                 self.memory_wait = None;
-                self.inbox.granted(granted);
+                self.request_buffer.granted(granted);
                 self.read().await
             }
             Event::Readable(ready) => {
@@ -314,11 +319,11 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// One read, as large as there is room for. A read that does not fill its buffer has emptied the socket: tokio's own
-    /// read remembers that, and saves the one that would find nothing.
-    async fn read(&mut self) -> Result<(), Ended> {
+    /// One read, as large as there is room for. A read that does not fill its buffer has emptied the socket: tokio's
+    /// own read remembers that, and saves the read that would return nothing.
+    async fn read(&mut self) -> Result<(), Disconnect> {
         let blocked = self.blocked();
-        match self.inbox.make_room(blocked, &self.budget) {
+        match self.request_buffer.make_room(blocked, &self.budget) {
             Room::Ready => {}
             Room::Full => return Ok(()),
             Room::NeedsMemory(bytes) => {
@@ -327,16 +332,16 @@ impl<D: Dispatch> Connection<D> {
                 return Ok(());
             }
         }
-        let buffer = self.inbox.buffer();
+        let buffer = self.request_buffer.buffer();
         let room = buffer.capacity() - buffer.len();
         let mut reading = std::pin::pin!(self.stream.read_buf(buffer));
         let polled = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
         match polled {
-            Poll::Ready(Ok(0)) if self.inbox.is_empty() => Err(Ended::ByClient),
-            Poll::Ready(Ok(0)) => Err(Ended::ByClientMidway),
+            Poll::Ready(Ok(0)) if self.request_buffer.is_empty() => Err(Disconnect::ByClient),
+            Poll::Ready(Ok(0)) => Err(Disconnect::ByClientMidway),
             Poll::Ready(Ok(bytes)) => {
                 self.active = rt::now();
-                self.inbox.received(bytes, room, self.active);
+                self.request_buffer.received(bytes, room, self.active);
                 Ok(())
             }
             Poll::Pending => Ok(()),
@@ -344,25 +349,25 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// Writes the outbox; gives up on a client that takes nothing.
-    async fn flush(&mut self) -> Result<(), Ended> {
+    /// Writes the queued responses; fails if the client reads nothing for `write_stall`.
+    async fn flush(&mut self) -> Result<(), Disconnect> {
         let mut progress = self.active;
-        let (mut finished, mut stalled) = (self.outbox.is_empty(), false);
+        let (mut finished, mut stalled) = (self.responses.is_empty(), false);
         let mut since_yield = 0;
-        // Pays for the piece that waits for a slow reader.
+        // The budget's memory for the piece that waits for a slow client.
         let mut paid = None;
         while !finished {
-            if self.outbox.prepare()? == Next::OnDisk {
+            if self.responses.prepare()? == Next::OnDisk {
                 self.read_from_disk().await?;
             }
-            match self.outbox.with_slices(|slices| self.stream.try_write_vectored(slices)) {
+            match self.responses.with_slices(|slices| self.stream.try_write_vectored(slices)) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(bytes) => {
-                    finished = self.outbox.advance(bytes);
+                    finished = self.responses.advance(bytes);
                     stalled = false;
                     since_yield += bytes;
                     if !finished && since_yield >= TURN_BYTES {
-                        // A long answer to a fast reader takes its turns with everybody else.
+                        // A long response to a fast client yields to the other tasks of this thread.
                         rt::yield_now().await;
                         since_yield = 0;
                     }
@@ -371,76 +376,76 @@ impl<D: Dispatch> Connection<D> {
                     if !std::mem::replace(&mut stalled, true) {
                         progress = rt::now();
                     }
-                    let piece = self.outbox.piece_bytes();
+                    let piece = self.responses.piece_bytes();
                     if paid.is_none() && piece > 0 {
                         paid = self.budget.try_take_spare(piece);
                         if paid.is_none() {
-                            // No room for it: it is copied again when the reader takes some of it.
-                            self.outbox.give_up_piece();
+                            // No memory for the piece: it is copied again when the client reads on.
+                            self.responses.give_up_piece();
                         }
                     }
                     self.writable(progress, &mut paid).await?;
-                    self.outbox.grew_old();
+                    self.responses.grew_old();
                     since_yield = 0;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         self.active = rt::now();
-        self.outbox_memory = Reservation::default();
+        self.response_memory = Reservation::default();
         Ok(())
     }
 
-    async fn read_from_disk(&mut self) -> Result<(), Ended> {
-        let Some(read) = self.outbox.disk_read() else { return Ok(()) };
+    async fn read_from_disk(&mut self) -> Result<(), Disconnect> {
+        let Some(read) = self.responses.disk_read() else { return Ok(()) };
         let read = rt::spawn_blocking(move || read.run()).await.map_err(io::Error::other)??;
-        self.outbox.disk_was_read(read);
+        self.responses.disk_was_read(read);
         Ok(())
     }
 
-    /// Waits until the client takes something. What was copied for one who takes long is given up, with what paid for it.
-    async fn writable(&mut self, progress: Instant, paid: &mut Option<Reservation>) -> Result<(), Ended> {
+    /// Waits until the socket takes bytes. For a slow client the copied piece is dropped and its memory returned.
+    async fn writable(&mut self, progress: Instant, paid: &mut Option<Reservation>) -> Result<(), Disconnect> {
         loop {
             tokio::select! {
                 biased;
                 ready = self.stream.writable() => return Ok(ready?),
                 () = self.tick.as_mut() => {
                     self.tick = Box::pin(rt::sleep(tick_every(&self.limits)));
-                    self.outbox.give_up_piece();
+                    self.responses.give_up_piece();
                     *paid = None;
                     if rt::now().since(progress) > self.limits.write_stall {
-                        return Err(Ended::NeverReads);
+                        return Err(Disconnect::NeverReads);
                     }
                 }
             }
         }
     }
 
-    fn check_deadlines(&mut self) -> Result<(), Ended> {
+    fn check_deadlines(&mut self) -> Result<(), Disconnect> {
         self.tick = Box::pin(rt::sleep(tick_every(&self.limits)));
         let now = rt::now();
         if let Some((deadline, _)) = &self.memory_wait {
-            return if now > *deadline { Err(Ended::NoMemory) } else { Ok(()) };
+            return if now > *deadline { Err(Disconnect::NoMemory) } else { Ok(()) };
         }
         let waits = !self.queue.is_empty() || self.next.is_some();
-        if !waits && let Some((began, bytes)) = self.inbox.partial_frame(now) {
+        if !waits && let Some((began, bytes)) = self.request_buffer.partial_frame(now) {
             let per_kib = Duration::from_secs(u64::try_from(bytes / 1024).unwrap_or(u64::MAX));
             if now.since(began) > self.limits.frame_grace.saturating_add(per_kib) {
-                return Err(Ended::SlowRequest);
+                return Err(Disconnect::SlowRequest);
             }
         }
         if !waits && now.since(self.active) > self.limits.idle {
-            return Err(Ended::Idle);
+            return Err(Disconnect::Idle);
         }
         if !waits {
-            self.inbox.rest();
-            self.outbox.rest();
+            self.request_buffer.rest();
+            self.responses.rest();
         }
         Ok(())
     }
 }
 
-/// How often a connection looks at its deadlines: a coarse timer that many idle connections can afford.
+/// How often a connection checks its deadlines: a coarse timer, cheap enough for many idle connections.
 fn tick_every(limits: &ConnectionLimits) -> Duration {
     let shortest = limits.idle.min(limits.frame_grace).min(limits.write_stall).min(limits.memory_wait);
     (shortest / 2).clamp(Duration::from_millis(10), Duration::from_secs(10))

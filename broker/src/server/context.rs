@@ -1,4 +1,4 @@
-//! What a handler is given: the domain handles of the node, and who asks.
+//! The context of a request: the handles of the node that a handler may call, and the connection the request came on.
 //!
 //! One context per connection (and client id), shared by its requests; cheap to clone. May not know: sockets.
 
@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::coordinator::group::Groups;
 use crate::coordinator::lag::Lags;
-use crate::handlers::fetch_session::FetchSessions;
-use crate::handlers::produce_unfound::Unfound;
+use crate::handlers::fetch::session::FetchSessions;
+use crate::handlers::produce::pending_refusals::PendingRefusals;
 use crate::metadata::MetadataHandle;
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
@@ -18,7 +18,7 @@ use crate::server::dispatch::Peer;
 use ottla_storage::data_dir::DataDir;
 use uuid::Uuid;
 
-/// Who asks.
+/// The connection and the client that a request came from.
 #[derive(Debug, Clone)]
 pub struct ConnectionInfo {
     /// The connection's identity, listener and address.
@@ -28,21 +28,21 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
-    /// The client's address as group members are described: Kafka writes `/10.0.0.7`.
+    /// The client's address as DescribeGroups shows it: Kafka writes `/10.0.0.7`.
     #[must_use]
     pub fn client_host(&self) -> String {
         format!("/{}", self.peer.address.ip().to_canonical())
     }
 }
 
-/// A data directory of this node, for describing it.
+/// A data directory of this node, for DescribeLogDirs and metrics.
 #[derive(Debug, Clone)]
 pub struct Directory {
     /// Its random id.
     pub id: Uuid,
     /// Its absolute path.
     pub path: String,
-    /// Its log.
+    /// Its storage.
     pub data: Arc<DataDir>,
 }
 
@@ -55,31 +55,31 @@ pub struct Domain {
     /// Nodes, topics, configs.
     pub metadata: MetadataHandle,
 
-    /// What clients may know of partitions.
+    /// Partitions as clients may see them.
     pub partitions: Partitions,
     /// Consumer groups.
     pub groups: Groups,
-    /// How far consumer groups are behind.
+    /// Lag of consumer groups.
     pub lags: Lags,
-    /// What is counted.
+    /// The node's metrics.
     pub metrics: Arc<Metrics>,
     /// Incremental fetch sessions.
     pub sessions: Arc<FetchSessions>,
-    /// Memory for answers under way.
+    /// The memory budget of responses in flight.
     pub answers: Budget,
     /// The node's data directories.
     pub directories: Arc<[Directory]>,
 }
 
-/// What a request's handler is given; the handles are reached through it: `ctx.partitions`.
+/// The argument of every handler; the node's handles are reached through it: `ctx.partitions`.
 #[derive(Clone)]
 pub struct Context {
     /// The handles of the node.
     pub domain: Domain,
-    /// Who asks.
+    /// The connection of the request.
     pub connection: ConnectionInfo,
-    /// What was refused on this connection before its partition was found.
-    pub unfound: Arc<Unfound>,
+    /// Batches that this connection had refused before their partition was found.
+    pub pending_refusals: Arc<PendingRefusals>,
 }
 
 impl Deref for Context {

@@ -1,7 +1,7 @@
-//! The Kafka side of a connection: frames into requests, requests to handlers, answers into bytes, all counted.
+//! The Kafka dispatcher of a connection: decodes frames, calls handlers, encodes responses, and counts all of it.
 //!
-//! Unknown APIs and versions close the connection, as in Kafka; ApiVersions alone answers a version that is too new,
-//! in v0, and goes on. May not know: sockets.
+//! Unknown APIs and versions close the connection, as in Kafka. The only exception is ApiVersions: a version that is
+//! too new is answered in v0, and the connection stays open. May not know: sockets.
 
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use ottla_protocol::versions::ApiKey;
 use ottla_storage::env::rt;
 use ottla_storage::read::ReadStream;
 
-use crate::handlers::produce_targets::Targets;
+use crate::handlers::produce::partition_cache::PartitionCache;
 use crate::handlers::{self, Replied};
 use crate::limits::{CLIENT_ID_LOG_CHARS_MAX, GATHERED_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::partition::ConnectionId;
-use crate::server::connection::Ended;
+use crate::server::connection::Disconnect;
 use crate::server::context::{ConnectionInfo, Context, Domain};
 use crate::server::dispatch::{Answer, CloseReason, Dispatch, Peer, Started, Turn};
-use crate::server::outbox::Outbox;
+use crate::server::response_queue::ResponseQueue;
 use crate::server::sniff::escape_for_log;
 use crate::server::{Service, budget};
 
-/// Serves Kafka clients.
+/// The service of Kafka clients: makes a dispatcher per connection.
 pub struct Kafka {
     domain: Domain,
 }
 
 impl Kafka {
-    /// Serves with the node's handles.
+    /// A service with the node's handles.
     #[must_use]
     pub fn new(domain: Domain) -> Self {
         Self { domain }
@@ -48,14 +48,14 @@ impl Service for Kafka {
         self.domain.metrics.connections.inc();
         let connection = ConnectionInfo { peer: peer.clone(), client_id: "".into() };
         KafkaDispatch {
-            context: Arc::new(Context { domain: self.domain.clone(), connection, unfound: Arc::default() }),
-            targets: Targets::default(),
+            context: Arc::new(Context { domain: self.domain.clone(), connection, pending_refusals: Arc::default() }),
+            partition_cache: PartitionCache::default(),
         }
     }
 
-    fn ended(&self, peer: &Peer, ended: &Ended) {
+    fn disconnected(&self, peer: &Peer, disconnect: &Disconnect) {
         self.domain.metrics.connections.dec();
-        match reason(ended) {
+        match reason(disconnect) {
             Reason::Ordinary(reason) => self.domain.metrics.closed(reason),
             Reason::Refused(reason) => self.domain.metrics.refused(reason),
         }
@@ -74,48 +74,48 @@ impl Service for Kafka {
     }
 }
 
-/// The label of an ending, and whether it was the broker's will.
+/// The metric label of a disconnect, and whether the broker refused the client.
 enum Reason {
     Ordinary(&'static str),
     Refused(&'static str),
 }
 
-fn reason(ended: &Ended) -> Reason {
-    match ended {
-        Ended::ByClient | Ended::ByClientMidway => Reason::Ordinary("client"),
-        Ended::Io(_) => Reason::Ordinary("socket"),
-        Ended::Idle => Reason::Ordinary("idle"),
-        Ended::Stopping => Reason::Ordinary("stopping"),
-        Ended::Frame(_) => Reason::Refused("frame"),
-        Ended::Stranger(_) => Reason::Refused("stranger"),
-        Ended::Request(_) => Reason::Refused("request"),
-        Ended::SlowRequest => Reason::Refused("slow_request"),
-        Ended::NeverReads => Reason::Refused("never_reads"),
-        Ended::NoMemory => Reason::Refused("memory"),
-        Ended::Disk(_) => Reason::Refused("disk"),
+fn reason(disconnect: &Disconnect) -> Reason {
+    match disconnect {
+        Disconnect::ByClient | Disconnect::ByClientMidway => Reason::Ordinary("client"),
+        Disconnect::Io(_) => Reason::Ordinary("socket"),
+        Disconnect::Idle => Reason::Ordinary("idle"),
+        Disconnect::Stopping => Reason::Ordinary("stopping"),
+        Disconnect::Frame(_) => Reason::Refused("frame"),
+        Disconnect::ForeignProtocol(_) => Reason::Refused("stranger"),
+        Disconnect::Request(_) => Reason::Refused("request"),
+        Disconnect::SlowRequest => Reason::Refused("slow_request"),
+        Disconnect::NeverReads => Reason::Refused("never_reads"),
+        Disconnect::NoMemory => Reason::Refused("memory"),
+        Disconnect::Disk(_) => Reason::Refused("disk"),
     }
 }
 
 /// One connection's dispatcher.
 pub struct KafkaDispatch {
     context: Arc<Context>,
-    targets: Targets,
+    partition_cache: PartitionCache,
 }
 
 /// A decoded request.
 pub enum Call {
-    /// One to be handled.
+    /// A request for a handler.
     Request(RequestHeader, Request),
     /// ApiVersions in a version above the table.
     ApiVersionsTooNew {
-        /// Repeated in the answer.
+        /// Repeated in the response.
         correlation_id: i32,
     },
 }
 
-/// An answer before it is encoded.
+/// A response before it is encoded.
 pub enum Reply {
-    /// Of a handler.
+    /// The response of a handler.
     Response {
         /// The API.
         api: ApiKey,
@@ -123,10 +123,10 @@ pub enum Reply {
         version: i16,
         /// Repeated from the request.
         correlation_id: i32,
-        /// The body, and what is sent in its places.
+        /// The body, and the record streams that fill its gaps.
         body: Replied,
     },
-    /// The table in v0, with UNSUPPORTED_VERSION.
+    /// The table of versions in v0, with UNSUPPORTED_VERSION.
     ApiVersionsTooNew {
         /// Repeated from the request.
         correlation_id: i32,
@@ -134,7 +134,7 @@ pub enum Reply {
 }
 
 impl KafkaDispatch {
-    /// The context for a request: a client that changes its id in mid-connection gets a new one.
+    /// The context for a request: a new one if the client changes its id within a connection.
     fn context_for(&mut self, header: &RequestHeader) -> Arc<Context> {
         let client_id = header.client_id.as_deref().unwrap_or("");
         if *self.context.connection.client_id != *client_id {
@@ -176,7 +176,7 @@ impl Dispatch for KafkaDispatch {
                 let metrics = context.metrics.clone();
                 let began = rt::now();
                 let version = header.version;
-                handlers::start(context, version, request, &mut self.targets, move |answer| {
+                handlers::start(context, version, request, &mut self.partition_cache, move |answer| {
                     finished(&metrics, &header, began, answer)
                 })
             }
@@ -189,7 +189,7 @@ impl Dispatch for KafkaDispatch {
         }
     }
 
-    fn encode(&mut self, reply: Reply, out: &mut Outbox) -> Result<(), CloseReason> {
+    fn encode(&mut self, reply: Reply, out: &mut ResponseQueue) -> Result<(), CloseReason> {
         let encoded = match reply {
             Reply::ApiVersionsTooNew { correlation_id } => {
                 response::encode_api_versions_too_new(correlation_id, out.tail())
@@ -205,15 +205,21 @@ impl Dispatch for KafkaDispatch {
             }
         };
         encoded.map_err(|error| {
-            // A mistake of the broker: the client gets no answer that it could misread.
+            // A bug of the broker: the client gets no response that it could misread.
             tracing::error!("an answer cannot be encoded: {error}");
             CloseReason(error.to_string())
         })
     }
 }
 
-/// Large records are written from where they are; copying small ones costs less than a slice of their own.
-fn push_fetched(body: &FetchResponse, version: i16, correlation_id: i32, streams: Vec<ReadStream>, out: &mut Outbox) {
+/// Queues a Fetch response: large records without a copy; copying small ones costs less than a slice of their own.
+fn push_fetched(
+    body: &FetchResponse,
+    version: i16,
+    correlation_id: i32,
+    streams: Vec<ReadStream>,
+    out: &mut ResponseQueue,
+) {
     let mut chunks = Vec::new();
     body.encode_chunks(version, correlation_id, &mut chunks);
     let mut streams = streams.into_iter();
@@ -233,7 +239,7 @@ fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answe
     let seconds = rt::now().since(began).as_secs_f64();
     match answer {
         Answer::Reply { reply, memory } => {
-            metrics.answered(header.api_key, handlers::outcome::error_of(&reply.body), seconds);
+            metrics.answered(header.api_key, handlers::support::response_error::error_of(&reply.body), seconds);
             let (api, version, correlation_id) = (header.api_key, header.version, header.correlation_id);
             Answer::Reply { reply: Reply::Response { api, version, correlation_id, body: reply }, memory }
         }

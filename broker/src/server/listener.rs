@@ -1,5 +1,6 @@
-//! Sockets that clients connect to: bound early, so that a port in use is an error at the start; opened when the
-//! node can answer. May not know: requests.
+//! Listening sockets: bound early, so that a port in use is an error at startup; opened when the node can serve.
+//!
+//! May not know: requests.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,12 +31,12 @@ pub struct BindError {
     hint: &'static str,
 }
 
-/// A bound socket on which nobody can connect yet.
+/// A bound socket that does not listen yet: clients cannot connect.
 #[derive(Debug)]
 pub struct BoundListener {
     /// Name of the listener.
     pub name: Arc<str>,
-    /// Where it is bound; the port is the real one if port 0 was asked for.
+    /// The bound address, with the assigned port if port 0 was configured.
     pub address: SocketAddr,
     socket: Socket,
     backlog: i32,
@@ -60,7 +61,7 @@ impl BoundListener {
         Err(failed(last))
     }
 
-    /// Lets clients connect.
+    /// Starts to listen: clients can connect.
     pub fn open(self) -> io::Result<TcpListener> {
         self.socket.listen(self.backlog)?;
         TcpListener::from_std(self.socket.into())
@@ -69,7 +70,7 @@ impl BoundListener {
 
 async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if host.is_empty() {
-        // All addresses: one dual-stack socket where there is IPv6, else IPv4.
+        // All addresses: one dual-stack socket where the host has IPv6, else IPv4.
         return Ok(vec![SocketAddr::from(([0_u16; 8], port)), SocketAddr::from(([0, 0, 0, 0], port))]);
     }
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
@@ -78,7 +79,7 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 fn bind_one(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    // A restart must not wait for the connections of its predecessor to be forgotten.
+    // A restarted node must not wait until connections of the earlier process leave TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;

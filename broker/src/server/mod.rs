@@ -1,17 +1,18 @@
-//! Bytes and the order of replies: listeners, connections, bursts, limits, back-pressure.
+//! The socket server: listeners, connections, order of responses, bursts, limits, back-pressure.
 //!
-//! May not know: what a request means; that is the dispatcher's ([`dispatch::Dispatch`]).
+//! One task per listener accepts; one task per connection serves it ([`connection::Connection`]).
+//! May not know: what a request means; that is the dispatcher's part ([`dispatch::Dispatch`]).
 
 pub mod admission;
 pub mod budget;
 pub mod connection;
 pub mod context;
 pub mod dispatch;
-pub mod inbox;
+pub mod request_buffer;
 
 pub mod kafka;
 pub mod listener;
-pub mod outbox;
+pub mod response_queue;
 pub mod sniff;
 pub mod source;
 
@@ -26,7 +27,7 @@ use std::time::Duration;
 use crate::limits::ConnectionLimits;
 use crate::server::admission::{Admission, Admitted};
 use crate::server::budget::Budget;
-use crate::server::connection::{Connection, Ended};
+use crate::server::connection::{Connection, Disconnect};
 use crate::server::dispatch::{Dispatch, Peer};
 use crate::server::listener::BoundListener;
 use futures_util::FutureExt;
@@ -38,15 +39,15 @@ use tokio::sync::oneshot;
 
 pub use context::{ConnectionInfo, Context};
 
-/// Makes the dispatcher of each connection, and learns of what happens to connections.
+/// Makes the dispatcher of each connection, and is called when connections open and close.
 pub trait Service: Send + Sync + 'static {
     /// Answers the requests of one connection.
     type Dispatch: Dispatch;
     /// A client has connected.
     fn connected(&self, peer: &Peer) -> Self::Dispatch;
-    /// A connection has ended; whatever is keyed by it can go.
-    fn ended(&self, peer: &Peer, ended: &Ended);
-    /// A connection was refused before it began.
+    /// A connection has ended: state keyed by it can be dropped.
+    fn disconnected(&self, peer: &Peer, disconnect: &Disconnect);
+    /// A connection was refused by a limit before it was served.
     fn refused(&self);
     /// A handler panicked; its connection is closed.
     fn panicked(&self, peer: &Peer, message: &str);
@@ -68,13 +69,13 @@ struct Shared<S> {
     open: Mutex<BTreeMap<u64, Open>>,
 }
 
-/// What the server keeps of an open connection.
+/// An open connection, as the server holds it.
 struct Open {
     stop: Option<oneshot::Sender<()>>,
 }
 
 impl<S: Service> Server<S> {
-    /// Opens the listeners and serves whoever connects.
+    /// Opens the listeners and serves every client that connects.
     pub fn start(
         listeners: Vec<BoundListener>,
         service: S,
@@ -101,7 +102,7 @@ impl<S: Service> Server<S> {
         Ok(Self { shared, accepting })
     }
 
-    /// Stops accepting, lets requests under way finish for a short time, closes all connections.
+    /// Stops accepting, lets requests in flight finish for a short time, closes all connections.
     pub async fn stop(self) {
         for task in &self.accepting {
             task.abort();
@@ -122,9 +123,9 @@ impl<S: Service> Server<S> {
 async fn accept<S: Service>(shared: Arc<Shared<S>>, name: Arc<str>, socket: TcpListener) {
     loop {
         match socket.accept().await {
-            Ok((stream, address)) => welcome(&shared, &name, stream, address),
+            Ok((stream, address)) => accept_connection(&shared, &name, stream, address),
             Err(error) => {
-                // Out of file descriptors, mostly: connections that close will free some.
+                // The process is out of file descriptors, mostly: connections that close will free some.
                 tracing::warn!(listener = %name, "cannot accept a connection: {error}; trying again");
                 rt::sleep(Duration::from_millis(100)).await;
             }
@@ -132,7 +133,7 @@ async fn accept<S: Service>(shared: Arc<Shared<S>>, name: Arc<str>, socket: TcpL
     }
 }
 
-fn welcome<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, stream: TcpStream, address: SocketAddr) {
+fn accept_connection<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, stream: TcpStream, address: SocketAddr) {
     let admitted = match shared.admission.admit(address.ip()) {
         Ok(admitted) => admitted,
         Err(refused) => {
@@ -141,7 +142,7 @@ fn welcome<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, stream: TcpStre
             return;
         }
     };
-    // Answers are written in whole bursts: waiting for more would only delay them.
+    // Responses are written in whole bursts: Nagle's algorithm would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(client = %address, "TCP_NODELAY: {error}");
     }
@@ -149,11 +150,11 @@ fn welcome<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, stream: TcpStre
     let peer = Peer { connection, listener: name.clone(), address };
     let (stop, stopped) = oneshot::channel();
     shared.open.lock().insert(connection, Open { stop: Some(stop) });
-    rt::spawn(attend(shared.clone(), peer, stream, admitted, stopped));
+    rt::spawn(serve_connection(shared.clone(), peer, stream, admitted, stopped));
 }
 
 /// Serves one connection; a panic in a handler ends this connection and nothing else.
-async fn attend<S: Service>(
+async fn serve_connection<S: Service>(
     shared: Arc<Shared<S>>,
     peer: Peer,
     stream: TcpStream,
@@ -162,15 +163,15 @@ async fn attend<S: Service>(
 ) {
     let dispatch = shared.service.connected(&peer);
     let mut connection = Connection::new(stream, dispatch, shared.limits.clone(), shared.budget.clone(), stopped);
-    let ended = if shared.stopping.load(Ordering::Acquire) {
-        Ok(Ended::Stopping)
+    let disconnect = if shared.stopping.load(Ordering::Acquire) {
+        Ok(Disconnect::Stopping)
     } else {
         AssertUnwindSafe(connection.serve()).catch_unwind().await
     };
-    match ended {
-        Ok(ended) => {
-            log_end(&peer, &ended);
-            shared.service.ended(&peer, &ended);
+    match disconnect {
+        Ok(disconnect) => {
+            log_disconnect(&peer, &disconnect);
+            shared.service.disconnected(&peer, &disconnect);
         }
         Err(payload) => {
             let message = rt::panic_message(payload.as_ref());
@@ -184,20 +185,24 @@ async fn attend<S: Service>(
     drop(admitted);
 }
 
-fn log_end(peer: &Peer, ended: &Ended) {
+fn log_disconnect(peer: &Peer, disconnect: &Disconnect) {
     let (listener, client) = (&peer.listener, peer.address);
-    match ended {
-        Ended::ByClient | Ended::ByClientMidway | Ended::Io(_) | Ended::Idle | Ended::Stopping => {
-            tracing::debug!(%listener, %client, "connection ended: {ended}");
+    match disconnect {
+        Disconnect::ByClient
+        | Disconnect::ByClientMidway
+        | Disconnect::Io(_)
+        | Disconnect::Idle
+        | Disconnect::Stopping => {
+            tracing::debug!(%listener, %client, "connection ended: {disconnect}");
         }
-        Ended::Frame(_)
-        | Ended::Disk(_)
-        | Ended::Stranger(_)
-        | Ended::Request(_)
-        | Ended::SlowRequest
-        | Ended::NeverReads
-        | Ended::NoMemory => {
-            tracing::warn!(%listener, %client, "connection closed: {ended}");
+        Disconnect::Frame(_)
+        | Disconnect::Disk(_)
+        | Disconnect::ForeignProtocol(_)
+        | Disconnect::Request(_)
+        | Disconnect::SlowRequest
+        | Disconnect::NeverReads
+        | Disconnect::NoMemory => {
+            tracing::warn!(%listener, %client, "connection closed: {disconnect}");
         }
     }
 }

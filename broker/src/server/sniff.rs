@@ -1,19 +1,19 @@
-//! What a client speaks when it does not speak Kafka: the log line then says what to change.
+//! Recognises TLS and HTTP on a Kafka listener by their first bytes, so that the log line says what to change.
 //!
 //! May not know: sockets.
 
 /// A protocol recognised by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stranger {
+pub enum ForeignProtocol {
     /// A TLS client hello on a plaintext listener.
     Tls,
     /// An HTTP request.
     Http,
 }
 
-impl Stranger {
-    /// Looks at the first bytes of a connection. None of these is the size of a Kafka request: a TLS record
-    /// begins with 0x16 0x03 (369 MB), "GET " is 1.2 GB.
+impl ForeignProtocol {
+    /// Recognises a protocol by the first bytes of a connection. None of these can be the size of a Kafka request: a
+    /// TLS record begins with 0x16 0x03 (369 MB), "GET " is 1.2 GB.
     #[must_use]
     pub fn recognise(first: &[u8]) -> Option<Self> {
         const METHODS: [&[u8]; 7] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PRI "];
@@ -24,7 +24,7 @@ impl Stranger {
         }
     }
 
-    /// What the operator or the client's owner should do.
+    /// The advice of the log line: what the operator or the client's owner should change.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Stranger {
     }
 }
 
-/// A client's text made safe for a log line: escaped and cut.
+/// A string from a client, escaped and cut for a log line.
 #[must_use]
 pub fn escape_for_log(text: &str, chars_max: usize) -> String {
     let mut escaped: String = text.chars().take(chars_max).flat_map(char::escape_debug).collect();
@@ -55,11 +55,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strangers_are_told_from_kafka_requests() {
-        assert_eq!(Stranger::recognise(&[0x16, 0x03, 0x01, 0x02, 0x00]), Some(Stranger::Tls));
-        assert_eq!(Stranger::recognise(b"GET / HTTP/1.1"), Some(Stranger::Http));
-        assert_eq!(Stranger::recognise(&[0, 0, 0, 26, 0, 18, 0, 3]), None);
-        assert_eq!(Stranger::recognise(&[0x16]), None);
+    fn foreign_protocols_are_told_from_kafka_requests() {
+        assert_eq!(ForeignProtocol::recognise(&[0x16, 0x03, 0x01, 0x02, 0x00]), Some(ForeignProtocol::Tls));
+        assert_eq!(ForeignProtocol::recognise(b"GET / HTTP/1.1"), Some(ForeignProtocol::Http));
+        assert_eq!(ForeignProtocol::recognise(&[0, 0, 0, 26, 0, 18, 0, 3]), None);
+        assert_eq!(ForeignProtocol::recognise(&[0x16]), None);
     }
 
     #[test]

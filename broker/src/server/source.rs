@@ -1,25 +1,25 @@
-//! Bytes of an answer that are not in memory as a whole: they are copied piece by piece while they are sent.
+//! A source of response bytes that are not in memory as a whole: they are copied piece by piece while they are sent.
 //!
-//! May not know: sockets, what the bytes mean.
+//! So a large Fetch response costs one piece of memory. May not know: sockets, what the bytes mean.
 
 use std::cell::RefCell;
 
 use bytes::BytesMut;
 use ottla_storage::read::{PIECE_BYTES, ReadError, ReadStream};
 
-/// Where further bytes of an answer come from.
+/// A source of further bytes of a response.
 pub trait Source: Send + Sync {
     /// Bytes that are not sent yet.
     fn left(&self) -> usize;
-    /// Whether the next `bytes_max` bytes can be had without waiting for a disk.
+    /// Whether the next `bytes_max` bytes can be copied without waiting for a disk.
     fn is_ready(&self, bytes_max: usize) -> bool;
     /// Appends the next bytes, `bytes_max` at most, if they are ready. They count as sent only after [`Self::advance`].
     fn copy(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError>;
-    /// The same on a blocking thread, ready or not.
+    /// As [`Self::copy`], on a blocking thread, ready or not.
     fn read(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError>;
     /// `bytes` more are sent.
     fn advance(&mut self, bytes: usize);
-    /// Time has passed since the last look at what is ready.
+    /// Time has passed: what [`Self::is_ready`] has found in memory may be evicted.
     fn grew_old(&mut self);
 }
 
@@ -49,7 +49,7 @@ impl Source for ReadStream {
     }
 }
 
-/// Scratch buffers that a thread keeps; the one used last is taken first, since it is still in the cache.
+/// Scratch buffers that a thread keeps; the one used last is taken first, since it is still in the CPU cache.
 const POOLED_MAX: usize = 4;
 
 thread_local! {
@@ -61,7 +61,7 @@ pub(super) fn scratch() -> BytesMut {
     POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(PIECE_BYTES))
 }
 
-/// Gives a buffer back.
+/// Returns a buffer to the pool.
 pub(super) fn give_back(mut buffer: BytesMut) {
     if buffer.capacity() < PIECE_BYTES {
         return;

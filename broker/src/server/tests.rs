@@ -10,13 +10,13 @@ use tokio::sync::Notify;
 
 use super::admission::AdmissionLimits;
 use super::dispatch::{Answer, CloseReason, Started, Turn};
-use super::outbox::Outbox;
+use super::response_queue::ResponseQueue;
 use super::*;
 use crate::config::{Endpoint, Listener, SecurityProtocol};
 use crate::server::budget::Reservation;
 use crate::server::listener::SocketOptions;
 
-/// What a scripted request asks for: its first byte; the other seven name it.
+/// The first byte of a scripted request is its kind; the other seven name it.
 const AT_ONCE: u8 = b'r';
 const OVERLAP_GATED: u8 = b'o';
 const ALONE_GATED: u8 = b'a';
@@ -44,8 +44,8 @@ impl Service for Scripted {
     fn connected(&self, _peer: &Peer) -> Scripted {
         self.clone()
     }
-    fn ended(&self, _peer: &Peer, ended: &Ended) {
-        self.0.endings.lock().push(ended.to_string());
+    fn disconnected(&self, _peer: &Peer, disconnect: &Disconnect) {
+        self.0.endings.lock().push(disconnect.to_string());
     }
     fn refused(&self) {}
     fn panicked(&self, _peer: &Peer, _message: &str) {
@@ -88,7 +88,7 @@ impl Dispatch for Scripted {
         Started { answer: Box::pin(answer), ordered }
     }
 
-    fn encode(&mut self, reply: Bytes, out: &mut Outbox) -> Result<(), CloseReason> {
+    fn encode(&mut self, reply: Bytes, out: &mut ResponseQueue) -> Result<(), CloseReason> {
         out.tail().extend_from_slice(&u32::try_from(reply.len()).unwrap().to_be_bytes());
         if reply.len() > 1000 {
             out.push_bytes(reply)
@@ -272,7 +272,7 @@ async fn a_panic_closes_its_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn strangers_and_impossible_sizes_are_closed_with_a_reason() {
+async fn foreign_protocols_and_impossible_sizes_are_closed_with_a_reason() {
     let bench = bench(short(), AdmissionLimits::default()).await;
     for (bytes, reason) in [
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "HTTP"),

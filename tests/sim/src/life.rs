@@ -9,7 +9,7 @@ use std::time::Duration;
 use ottla_broker::config::{Config, LivenessConfig, TopicConfig};
 use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionWriter};
 use ottla_broker::coordinator::lag::Lags;
-use ottla_broker::handlers::fetch_session::FetchSessions;
+use ottla_broker::handlers::fetch::session::FetchSessions;
 use ottla_broker::metadata::{
     self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, PeerTable,
     Seeds, bootstrap_address, node_rpc_address,

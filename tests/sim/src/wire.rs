@@ -13,10 +13,10 @@ use futures_util::future::BoxFuture;
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use ottla_broker::server::Service;
-use ottla_broker::server::connection::Ended;
+use ottla_broker::server::connection::Disconnect;
 use ottla_broker::server::dispatch::{Answer, Dispatch, Peer};
 use ottla_broker::server::kafka::{KafkaDispatch, Reply};
-use ottla_broker::server::outbox::{Next, Outbox};
+use ottla_broker::server::response_queue::{Next, ResponseQueue};
 use ottla_storage::env::rt;
 use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
@@ -48,7 +48,7 @@ pub(crate) fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
 }
 
-/// The frame without its length, as a connection's inbox gives it.
+/// The frame without its length, as a connection's request buffer gives it.
 fn frame<R: Request>(client: &str, version: i16, correlation: i32, request: &R) -> Result<Bytes, String> {
     let header = RequestHeader::default()
         .with_request_api_key(R::KEY)
@@ -62,7 +62,7 @@ fn frame<R: Request>(client: &str, version: i16, correlation: i32, request: &R) 
 }
 
 /// The answer's bytes as the socket would take them.
-fn drained(mut out: Outbox) -> Option<Bytes> {
+fn drained(mut out: ResponseQueue) -> Option<Bytes> {
     let mut all = BytesMut::new();
     while !out.is_empty() {
         if out.prepare().ok()? == Next::OnDisk {
@@ -95,7 +95,7 @@ fn connected(life: &Life, link: Option<Link>, connection: u64) -> Option<Link> {
 async fn encoded(link: &Link, started: BoxFuture<'static, Answer<Reply>>) -> Option<Bytes> {
     match started.await {
         Answer::Reply { reply, memory } => {
-            let mut out = Outbox::default();
+            let mut out = ResponseQueue::default();
             link.dispatch.lock().encode(reply, &mut out).ok()?;
             let bytes = drained(out)?;
             drop(memory);
@@ -200,7 +200,7 @@ impl Client {
     pub(crate) fn close(&mut self, node: SimNode) {
         let Some(link) = self.links.remove(&node) else { return };
         if let Some(life) = self.world.life(node).filter(|life| life.number == link.life) {
-            sim::spawn_on(node, async move { life.kafka.ended(&link.peer, &Ended::ByClient) });
+            sim::spawn_on(node, async move { life.kafka.disconnected(&link.peer, &Disconnect::ByClient) });
         }
     }
 }

@@ -6,7 +6,7 @@ use kafka_protocol::protocol::Encodable;
 use ottla_broker::server::Service;
 use ottla_broker::server::dispatch::{Answer, Dispatch, Peer};
 use ottla_broker::server::kafka::{Kafka, KafkaDispatch};
-use ottla_broker::server::outbox::Outbox;
+use ottla_broker::server::response_queue::ResponseQueue;
 use ottla_protocol::versions::ApiKey;
 
 const CLIENT_ID: &[u8] = b"micro";
@@ -38,13 +38,13 @@ pub(super) fn frame_of(api: ApiKey, version: i16, request: &impl Encodable) -> B
 /// A connection's dispatcher and what it has answered last.
 pub(super) struct Client {
     dispatch: KafkaDispatch,
-    outbox: Outbox,
+    responses: ResponseQueue,
 }
 
 impl Client {
     pub(super) fn new(kafka: &Kafka) -> Self {
         let peer = Peer { connection: 1, listener: "PLAINTEXT".into(), address: ([127, 0, 0, 1], 40_000).into() };
-        Self { dispatch: kafka.connected(&peer), outbox: Outbox::default() }
+        Self { dispatch: kafka.connected(&peer), responses: ResponseQueue::default() }
     }
 
     /// Sends requests at once, as pipelined ones; gives how many bytes were answered.
@@ -56,12 +56,12 @@ impl Client {
         }
         for answer in join_all(answers).await {
             let Answer::Reply { reply, memory } = answer else { panic!("no answer") };
-            self.dispatch.encode(reply, &mut self.outbox).unwrap();
+            self.dispatch.encode(reply, &mut self.responses).unwrap();
             drop(memory);
         }
-        let bytes = self.outbox.len();
-        std::hint::black_box(&self.outbox);
-        self.outbox.advance(bytes);
+        let bytes = self.responses.len();
+        std::hint::black_box(&self.responses);
+        self.responses.advance(bytes);
         bytes
     }
 
@@ -69,9 +69,9 @@ impl Client {
     pub(super) async fn ask(&mut self, api: ApiKey, version: i16, request: &impl Encodable) -> Bytes {
         let (call, _) = self.dispatch.decode(frame_of(api, version, request)).unwrap();
         let Answer::Reply { reply, .. } = self.dispatch.start(call).answer.await else { panic!("no answer") };
-        self.dispatch.encode(reply, &mut self.outbox).unwrap();
-        let mut answer = self.outbox.tail().clone().freeze();
-        self.outbox.advance(answer.len());
+        self.dispatch.encode(reply, &mut self.responses).unwrap();
+        let mut answer = self.responses.tail().clone().freeze();
+        self.responses.advance(answer.len());
         let tags = usize::from(api.response_header_version(version) >= 1);
         answer.split_off(RESPONSE_HEAD_BYTES + tags)
     }

@@ -18,7 +18,7 @@ use kafka_protocol::protocol::Decodable;
 use ottla_broker::config::{Inputs, load};
 use ottla_broker::coordinator::group::Groups;
 use ottla_broker::coordinator::lag::Lags;
-use ottla_broker::handlers::fetch_session::FetchSessions;
+use ottla_broker::handlers::fetch::session::FetchSessions;
 use ottla_broker::metadata::{DirectoryRecord, LocalNode, MetadataHandle, Seeds};
 use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::{Partitions, TopicRef};

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::client::{At, ClientError, Cluster, CommittedOffset, GroupMember, GroupView, LATEST};
 use crate::commands::common::{Bootstrap, Format, Output};
 use crate::commands::failure::Failure;
-use crate::commands::screen::{Column, NOTHING, or_nothing, plain, print, print_json, table};
+use crate::commands::output::{Column, NOTHING, or_nothing, plain, print, print_json, table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  ottla group describe billing\n  ottla group describe billing -o json")]

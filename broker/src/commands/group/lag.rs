@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::client::http::escaped;
 use crate::commands::common::{Admin, Format, Output};
 use crate::commands::failure::Failure;
-use crate::commands::screen::{Column, NOTHING, plain, print, print_json, table};
+use crate::commands::output::{Column, NOTHING, plain, print, print_json, table};
 use crate::commands::shard::page;
 
 #[derive(Debug, Args)]

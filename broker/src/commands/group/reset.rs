@@ -11,7 +11,7 @@ use super::plan::{Known, Scenario, target};
 use crate::client::{At, ClientError, Cluster, Commit, CommittedOffset, EARLIEST, LATEST, Place};
 use crate::commands::common::{Bootstrap, Format, Output};
 use crate::commands::failure::Failure;
-use crate::commands::screen::{Column, or_nothing, print, print_json, say, table};
+use crate::commands::output::{Column, or_nothing, print, print_json, say, table};
 use crate::commands::units;
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::client::ConfigEdit;
 use crate::commands::common::{Bootstrap, Format, Output, pair};
 use crate::commands::failure::Failure;
-use crate::commands::screen::{plain, print, print_json};
+use crate::commands::output::{plain, print, print_json};
 
 #[derive(Debug, Args)]
 #[command(

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::client::{ReadRecord, Reader, Start};
 use crate::commands::common::{Bootstrap, Format, Output};
 use crate::commands::failure::Failure;
-use crate::commands::{screen, units};
+use crate::commands::{output, units};
 
 #[derive(Debug, Args)]
 #[command(
@@ -61,7 +61,7 @@ pub(super) async fn run(words: &Words) -> Result<(), Failure> {
     while left > 0 {
         let Some(mut records) = reader.next().await? else { return Ok(()) };
         for note in reader.take_notes() {
-            screen::say(&note);
+            output::say(&note);
         }
         records.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         left -= records.len() as u64;
@@ -69,8 +69,8 @@ pub(super) async fn run(words: &Words) -> Result<(), Failure> {
             continue;
         }
         match words.output.format {
-            Format::Json => screen::print(&lines(&words.topic, &records))?,
-            Format::Table => screen::print_bytes(&values(&records, words.key_separator.as_deref()))?,
+            Format::Json => output::print(&lines(&words.topic, &records))?,
+            Format::Table => output::print_bytes(&values(&records, words.key_separator.as_deref()))?,
         }
     }
     Ok(())

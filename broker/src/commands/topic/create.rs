@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::client::{Created, NewTopic};
 use crate::commands::common::{Bootstrap, Format, Output, pair};
 use crate::commands::failure::Failure;
-use crate::commands::screen::{Column, or_nothing, print, print_json, table};
+use crate::commands::output::{Column, or_nothing, print, print_json, table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  ottla topic create orders --partitions 12 --config retention.ms=86400000")]

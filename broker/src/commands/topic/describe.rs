@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::client::{At, ClientError, Cluster, ConfigEntry, EARLIEST, LATEST, TopicView};
 use crate::commands::common::{Bootstrap, Format, Output};
 use crate::commands::failure::Failure;
-use crate::commands::screen::{Column, list, or_nothing, plain, print, print_json, table};
+use crate::commands::output::{Column, list, or_nothing, plain, print, print_json, table};
 use crate::commands::units;
 
 #[derive(Debug, Args)]

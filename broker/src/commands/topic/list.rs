@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::client::TopicView;
 use crate::commands::common::{Bootstrap, Format, Output};
 use crate::commands::failure::Failure;
-use crate::commands::screen::{Column, print, print_json, table};
+use crate::commands::output::{Column, print, print_json, table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  ottla topic list -b localhost:9092")]

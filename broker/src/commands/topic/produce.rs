@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::client::{Acks, NewRecord, Placed, Producer, SEND_BYTES, Target};
 use crate::commands::common::{Bootstrap, Format, Output, pair};
 use crate::commands::failure::Failure;
-use crate::commands::{input, screen};
+use crate::commands::{input, output};
 
 #[derive(Debug, Args)]
 #[command(
@@ -76,7 +76,7 @@ pub(super) async fn run(words: &Words) -> Result<(), Failure> {
         }
         let placed = producer.send(&records).await?;
         if words.output.format == Format::Json {
-            screen::print(&placed.iter().map(in_json).collect::<String>())?;
+            output::print(&placed.iter().map(in_json).collect::<String>())?;
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! What has arrived on a connection and is not yet a request: one buffer, whole frames out of it without a copy.
+//! The read buffer of a connection: bytes received and not decoded yet; whole frames are split off without a copy.
 //!
-//! The buffer grows as bytes arrive, never to what a frame announces; what exceeds a small free share is taken
-//! from the node's budget. May not know: sockets, what a request means.
+//! The buffer grows as bytes arrive, never to the size that a frame announces, so that an announced size costs nothing.
+//! Bytes above a small free share are reserved from the node's budget. May not know: sockets, what a request means.
 
 use bytes::{Bytes, BytesMut};
 use ottla_protocol::frame::{self, FrameError, FrameLimits};
@@ -13,39 +13,39 @@ use crate::limits::{
 };
 use crate::server::budget::{Budget, Reservation};
 
-/// So many small reads in a row make the next one smaller.
+/// After this many small reads in a row the next one is smaller.
 const SMALL_READS_MAX: u32 = 16;
 
-/// While requests are under way, memory goes back to the budget in pieces of at least this size.
+/// While requests are in flight, memory is returned to the budget in portions of at least this size.
 const SETTLE_BYTES: usize = 64 * 1024;
 
-/// What the inbox needs before it can take more bytes.
+/// Whether the buffer can take more bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Room {
-    /// There is room: read into [`Inbox::buffer`].
+    /// It can: read into [`RequestBuffer::buffer`].
     Ready,
-    /// So many bytes more must be granted by the budget.
+    /// The budget must grant this many bytes first.
     NeedsMemory(usize),
-    /// Enough is waiting here; read on when requests have been answered.
+    /// It holds enough undecoded bytes; read on when requests have been answered.
     Full,
 }
 
 /// The read buffer of one connection.
 #[derive(Debug)]
-pub struct Inbox {
+pub struct RequestBuffer {
     buffer: BytesMut,
     limits: FrameLimits,
     read_bytes_next: usize,
     /// Reads in a row that filled less than a quarter of their buffer.
     small_reads: u32,
-    /// Paid-for bytes: of the buffer and of the requests under way.
+    /// Bytes reserved from the budget: for the buffer and the requests in flight.
     reservation: Reservation,
     in_flight_bytes: usize,
     frame_began: Option<Instant>,
 }
 
-impl Inbox {
-    /// An empty inbox.
+impl RequestBuffer {
+    /// An empty buffer.
     #[must_use]
     pub fn new(limits: &ConnectionLimits) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl Inbox {
         Ok(Some(frame))
     }
 
-    /// A request of `bytes` is answered; its memory is free again.
+    /// A request of `bytes` is answered: its memory is free again.
     pub fn answered(&mut self, bytes: usize) {
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
         // Not for every request of a burst: the budget is shared by all connections.
@@ -77,7 +77,7 @@ impl Inbox {
         }
     }
 
-    /// What the bytes in the buffer and under way cost beyond the free share.
+    /// Bytes in the buffer and in flight above the free share.
     fn held_bytes(&self) -> usize {
         (self.buffer.len() + self.in_flight_bytes).saturating_sub(CONNECTION_FREE_BYTES)
     }
@@ -88,7 +88,7 @@ impl Inbox {
         self.in_flight_bytes
     }
 
-    /// Makes room for the next read. `blocked`: a whole request waits for its turn.
+    /// Makes room for the next read. `blocked`: a whole request waits until earlier ones are answered.
     pub fn make_room(&mut self, blocked: bool, budget: &Budget) -> Room {
         if self.is_full(blocked) {
             return Room::Full;
@@ -105,24 +105,24 @@ impl Inbox {
         Room::Ready
     }
 
-    /// Whether nothing more is read for now. `blocked`: a whole request may be waiting here for its turn.
+    /// Whether nothing more is read for now. `blocked`: a whole request may be waiting in the buffer.
     #[must_use]
     pub fn is_full(&self, blocked: bool) -> bool {
         blocked && self.buffer.len() >= READ_AHEAD_BYTES
     }
 
-    /// Whether no byte waits here.
+    /// Whether the buffer holds no byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
 
-    /// Memory that was waited for has been granted.
+    /// The budget has granted the memory that the connection waited for.
     pub fn granted(&mut self, more: Reservation) {
         self.reservation.merge(more);
     }
 
-    /// Where the socket's bytes go; [`Inbox::make_room`] comes first, [`Inbox::received`] after.
+    /// The buffer to read the socket into; [`RequestBuffer::make_room`] comes first, [`RequestBuffer::received`] after.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
@@ -132,8 +132,8 @@ impl Inbox {
         if self.frame_began.is_none() {
             self.frame_began = Some(now);
         }
-        // A read that filled its buffer is followed by a larger one; small ones by smaller, but not at once: behind a
-        // burst that was a little too large comes its small rest.
+        // A read that filled its buffer is followed by a larger one; small reads by a smaller one, but only after
+        // several: a burst slightly larger than the buffer ends in one small read.
         if bytes == room {
             self.read_bytes_next = (self.read_bytes_next * 2).min(READ_AHEAD_BYTES);
             self.small_reads = 0;
@@ -148,23 +148,23 @@ impl Inbox {
         }
     }
 
-    /// When the incomplete frame in the buffer began, and how much of it is here.
+    /// When the incomplete frame in the buffer began to arrive, and how many of its bytes are in the buffer.
     #[must_use]
     pub fn partial_frame(&mut self, now: Instant) -> Option<(Instant, usize)> {
         if self.buffer.is_empty() {
             return None;
         }
-        // Bytes that came behind a whole frame count from when they are first looked at.
+        // Bytes received behind a whole frame count from the first time this function sees them.
         Some((*self.frame_began.get_or_insert(now), self.buffer.len()))
     }
 
-    /// The first bytes, to tell what a stranger speaks.
+    /// The first bytes, to recognise a foreign protocol.
     #[must_use]
     pub fn first_bytes(&self) -> &[u8] {
         self.buffer.get(..5).unwrap_or(&self.buffer)
     }
 
-    /// Gives the memory of an idle connection back.
+    /// Returns the memory of an idle connection.
     pub fn rest(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
@@ -173,7 +173,7 @@ impl Inbox {
         self.settle();
     }
 
-    /// The capacity that the bytes which have arrived justify.
+    /// The capacity for the next read, by the bytes that have arrived.
     fn capacity_wanted(&self) -> usize {
         let here = self.buffer.len();
         let step = here + self.read_bytes_next;
@@ -183,7 +183,7 @@ impl Inbox {
         }
         let growth =
             if here >= FRAME_TRUSTED_BYTES { here.max(FRAME_GROWTH_BYTES) } else { here.max(self.read_bytes_next) };
-        // Room for a little more than the frame, so that a pipelined successor comes with the same read.
+        // Room for a little more than the frame, so that the same read also gets a pipelined next request.
         (here + growth).min(here + missing + READ_BUFFER_BYTES_MIN)
     }
 
@@ -192,7 +192,7 @@ impl Inbox {
         held.saturating_sub(CONNECTION_FREE_BYTES).saturating_sub(self.reservation.bytes())
     }
 
-    /// Gives back what is held beyond the bytes in the buffer and under way.
+    /// Returns what is reserved beyond the bytes in the buffer and in flight.
     fn settle(&mut self) {
         self.reservation.shrink_to(self.held_bytes());
     }
@@ -202,13 +202,13 @@ impl Inbox {
 mod tests {
     use super::*;
 
-    fn inbox() -> Inbox {
-        Inbox::new(&ConnectionLimits { request_bytes_max: 10_000_000, ..ConnectionLimits::default() })
+    fn requests() -> RequestBuffer {
+        RequestBuffer::new(&ConnectionLimits { request_bytes_max: 10_000_000, ..ConnectionLimits::default() })
     }
 
-    fn receive(inbox: &mut Inbox, bytes: &[u8]) {
-        inbox.buffer().extend_from_slice(bytes);
-        inbox.received(bytes.len(), bytes.len() + 1, Instant(0));
+    fn receive(requests: &mut RequestBuffer, bytes: &[u8]) {
+        requests.buffer().extend_from_slice(bytes);
+        requests.received(bytes.len(), bytes.len() + 1, Instant(0));
     }
 
     fn frame(length: usize) -> Vec<u8> {
@@ -219,18 +219,18 @@ mod tests {
 
     #[test]
     fn frames_come_out_whole_however_they_arrive() {
-        let mut inbox = inbox();
+        let mut requests = requests();
         let mut stream = frame(10);
         stream.extend(frame(20));
         for byte in &stream {
-            let before = inbox.next_frame().unwrap();
+            let before = requests.next_frame().unwrap();
             if let Some(whole) = before {
                 assert_eq!(whole.len(), 10);
             }
-            receive(&mut inbox, std::slice::from_ref(byte));
+            receive(&mut requests, std::slice::from_ref(byte));
         }
-        assert_eq!(inbox.next_frame().unwrap().unwrap().len(), 20);
-        assert_eq!(inbox.next_frame().unwrap(), None);
+        assert_eq!(requests.next_frame().unwrap().unwrap().len(), 20);
+        assert_eq!(requests.next_frame().unwrap(), None);
     }
 
     #[test]
@@ -240,60 +240,60 @@ mod tests {
             (0, FrameError::BadLength { length: 0 }),
             (10_000_001, FrameError::TooLarge { length: 10_000_001, limit: 10_000_000 }),
         ] {
-            let mut inbox = inbox();
-            receive(&mut inbox, &size.to_be_bytes());
-            assert_eq!(inbox.next_frame().unwrap_err(), error);
+            let mut requests = requests();
+            receive(&mut requests, &size.to_be_bytes());
+            assert_eq!(requests.next_frame().unwrap_err(), error);
         }
     }
 
     #[test]
     fn memory_follows_the_bytes_that_came_not_the_announced_size() {
         let budget = Budget::new(64 << 20);
-        let mut inbox = inbox();
-        receive(&mut inbox, &9_000_000_u32.to_be_bytes());
-        receive(&mut inbox, &[0, 0]);
-        assert_eq!(inbox.next_frame().unwrap(), None);
-        assert_eq!(inbox.make_room(false, &budget), Room::Ready);
-        assert!(inbox.buffer().capacity() <= 2 * READ_BUFFER_BYTES_MIN, "{}", inbox.buffer().capacity());
+        let mut requests = requests();
+        receive(&mut requests, &9_000_000_u32.to_be_bytes());
+        receive(&mut requests, &[0, 0]);
+        assert_eq!(requests.next_frame().unwrap(), None);
+        assert_eq!(requests.make_room(false, &budget), Room::Ready);
+        assert!(requests.buffer().capacity() <= 2 * READ_BUFFER_BYTES_MIN, "{}", requests.buffer().capacity());
         assert!(budget.bytes_used() <= READ_BUFFER_BYTES_MIN);
     }
 
     #[test]
     fn a_burst_and_its_small_rest_are_read_at_once_the_next_time() {
-        let (budget, mut inbox) = (Budget::new(64 << 20), inbox());
+        let (budget, mut requests) = (Budget::new(64 << 20), requests());
         let burst = frame(9_000);
         for _ in 0..3 {
-            assert_eq!(inbox.make_room(false, &budget), Room::Ready);
-            let room = inbox.buffer().capacity() - inbox.buffer().len();
+            assert_eq!(requests.make_room(false, &budget), Room::Ready);
+            let room = requests.buffer().capacity() - requests.buffer().len();
             let bytes = room.min(burst.len());
-            inbox.buffer().extend_from_slice(&burst[..bytes]);
-            inbox.received(bytes, room, Instant(0));
+            requests.buffer().extend_from_slice(&burst[..bytes]);
+            requests.received(bytes, room, Instant(0));
             if bytes < burst.len() {
-                assert_eq!(inbox.make_room(false, &budget), Room::Ready);
-                let room = inbox.buffer().capacity() - inbox.buffer().len();
-                inbox.buffer().extend_from_slice(&burst[bytes..]);
-                inbox.received(burst.len() - bytes, room, Instant(0));
+                assert_eq!(requests.make_room(false, &budget), Room::Ready);
+                let room = requests.buffer().capacity() - requests.buffer().len();
+                requests.buffer().extend_from_slice(&burst[bytes..]);
+                requests.received(burst.len() - bytes, room, Instant(0));
             }
-            let whole = inbox.next_frame().unwrap().unwrap();
-            inbox.answered(whole.len());
+            let whole = requests.next_frame().unwrap().unwrap();
+            requests.answered(whole.len());
         }
-        assert_eq!(inbox.make_room(false, &budget), Room::Ready);
-        assert!(inbox.buffer().capacity() >= burst.len());
+        assert_eq!(requests.make_room(false, &budget), Room::Ready);
+        assert!(requests.buffer().capacity() >= burst.len());
     }
 
     #[test]
     fn a_large_request_waits_for_the_budget_and_gives_it_back() {
         let budget = Budget::new(100_000);
         let taken = budget.try_take(90_000).unwrap();
-        let mut inbox = inbox();
-        receive(&mut inbox, &frame(50_000)[..20_000]);
-        let Room::NeedsMemory(needed) = inbox.make_room(false, &budget) else { panic!("has room") };
+        let mut requests = requests();
+        receive(&mut requests, &frame(50_000)[..20_000]);
+        let Room::NeedsMemory(needed) = requests.make_room(false, &budget) else { panic!("has room") };
         drop(taken);
-        inbox.granted(budget.try_take(needed).unwrap());
-        assert_eq!(inbox.make_room(false, &budget), Room::Ready);
-        receive(&mut inbox, &frame(50_000)[20_000..]);
-        let whole = inbox.next_frame().unwrap().unwrap();
-        inbox.answered(whole.len());
+        requests.granted(budget.try_take(needed).unwrap());
+        assert_eq!(requests.make_room(false, &budget), Room::Ready);
+        receive(&mut requests, &frame(50_000)[20_000..]);
+        let whole = requests.next_frame().unwrap().unwrap();
+        requests.answered(whole.len());
         assert_eq!(budget.bytes_used(), 0);
     }
 }

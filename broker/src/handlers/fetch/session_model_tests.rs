@@ -1,5 +1,5 @@
-//! Sessions against a model that looks at everything in every request: what a session leaves out must be what its client
-//! knows already, however few partitions it looked at, and whatever changed while nobody asked.
+//! Sessions against a model that reads every partition in every request: a session may leave out only what its client
+//! has already, however few partitions it reads, and whatever changed between two requests.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ impl Node {
         self.published.publish(vec![(id(index), marks, bytes, None)], &[]);
     }
 
-    /// What a read of the partition gives; records only while there is `room`.
+    /// The response of a read of the partition; records only while there is `room`.
     fn read(&self, index: i32, offset: i64, room: &mut u64) -> FetchPartitionResponse {
         let failed = |error| FetchPartitionResponse::failed(index, error);
         let Some(log) = self.logs.get(&index) else { return failed(ErrorCode::UnknownTopicOrPartition) };
@@ -74,7 +74,7 @@ impl Node {
     }
 }
 
-/// What a client was told last of a partition, and from where it fetches.
+/// What a client has last received of a partition, and the offset that it fetches from.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Told {
     index: i32,
@@ -83,7 +83,7 @@ struct Told {
     failed: bool,
 }
 
-/// A session as it should be: its partitions in the order in which they have their turn.
+/// The model of a session: its partitions in the order of their turns.
 struct Model {
     epoch: i32,
     by_ids: bool,
@@ -98,7 +98,7 @@ impl Model {
         }
     }
 
-    /// Reads everything; what is news, in order.
+    /// Reads everything; returns what is new, in order.
     fn answer(&mut self, node: &Node, mut room: u64) -> Vec<(i32, bool)> {
         let mut news = Vec::new();
         let (mut waiting, mut served) = (Vec::new(), Vec::new());
@@ -163,7 +163,7 @@ fn some_named(random: &mut Random, count_max: i64) -> BTreeMap<i32, i64> {
 }
 
 impl World {
-    /// Which sessions are left; those that gave way must have been the smallest, and smaller than who came.
+    /// The sessions that are left; those evicted must have been the smallest, and smaller than the new one.
     fn settle_evictions(&mut self, newcomer: Option<usize>) {
         let left: Vec<i32> = self.sessions.slots.lock().keys().copied().collect();
         let gone: Vec<i32> = self.models.keys().copied().filter(|id| !left.contains(id)).collect();
@@ -177,7 +177,7 @@ impl World {
         assert!(left.len() <= SESSIONS_MAX && left.iter().all(|id| self.models.contains_key(id) || newcomer.is_some()));
     }
 
-    /// Reads what is wanted, after it is watched; nothing changes in between that the plan cannot know of.
+    /// Reads the wanted partitions after they are watched; nothing changes in between that the plan does not contain.
     fn read(&self, plan: &Plan, room: u64) -> Vec<(Key, FetchPartitionResponse)> {
         for wanted in &plan.wanted {
             if let Some(cell) = self.node.published.get(id(wanted.key.index)) {
@@ -218,7 +218,7 @@ impl World {
         }
     }
 
-    /// A request that no session stands behind, or with another's epoch or words.
+    /// A request of an unknown session, or with a wrong epoch or another way to name topics.
     fn refused(&mut self, random: &mut Random, session: i32) {
         let Some(model) = self.models.get(&session) else { return };
         let (epoch, by_ids) = (model.epoch, model.by_ids);
@@ -238,11 +238,11 @@ impl World {
         self.settle_evictions(None);
     }
 
-    fn go_on(&mut self, random: &mut Random, session: i32) {
+    fn continue_session(&mut self, random: &mut Random, session: i32) {
         let Some(model) = self.models.get_mut(&session) else { return };
         let by_ids = model.by_ids;
         let mut named = some_named(random, 2);
-        // As clients do: whoever got records asks for what follows.
+        // As clients do: a partition that returned records is fetched from the next offset on.
         for told in &model.turns {
             let end = self.node.logs.get(&told.index).map_or(0, |log| log.end);
             if random.once_in(2) && told.offset != end {
@@ -263,9 +263,9 @@ impl World {
             return self.settle_evictions(None);
         }
         if random.once_in(3) {
-            // It waits, and things change meanwhile.
+            // The request waits, and partitions change meanwhile.
             (0..random.below(3)).for_each(|_| self.node.change(random));
-            plan.look_again();
+            plan.refresh();
         }
         let room = random.below(4);
         let mut answers = self.read(&plan, room);
@@ -292,7 +292,7 @@ fn a_session_tells_what_one_that_looks_at_everything_would_tell() {
                 }
                 2 => world.refused(random, session),
                 3..=8 => world.node.change(random),
-                _ => world.go_on(random, session),
+                _ => world.continue_session(random, session),
             }
         }
     });

@@ -1,16 +1,16 @@
-//! Incremental fetch sessions (KIP-227): what a consumer fetches is remembered, so that its requests name only what
-//! changed and its answers only what is new. A bounded cache in memory; losing a session costs one full request.
-//! A session watches its partitions: a request looks at those that have changed, those that had more to give, failed or
-//! are named, and at no other, so that a large session at rest costs nothing.
+//! Incremental fetch sessions (KIP-227): the node stores the partitions that a consumer fetches, so that requests name
+//! only changes and responses only news. A bounded cache in memory; losing a session costs one full request.
+//! A session watches its partitions. A request reads only those that have changed, had more records, failed or are
+//! named in the request, so that a large session without changes costs nothing.
 //!
-//!     session id, epoch    what it means
+//!     session id, epoch    meaning
 //!     0, -1                a full request without a session
 //!     0,  0                a full request that opens a session
 //!     id, -1               closes the session; a full request without one
 //!     id,  0               closes it and opens another
 //!     id,  n               the next request of the session; n counts from 1
 //!
-//! May not know: partitions' contents, sockets. Lock order: the sessions, one session, what a watch locks.
+//! May not know: partitions' contents, sockets. Lock order: the sessions, one session, the locks of a watch.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::limits::FETCH_SESSION_PARTITIONS_MAX;
 use crate::partition::{ChangeFeed, Partition, Subscription};
 
-/// A session that was not used for so long gives way to a new one (Kafka's two minutes).
+/// A session unused for this long may be evicted for a new one (Kafka's two minutes).
 const IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(120);
 
 /// A partition as the request names it.
@@ -44,33 +44,33 @@ pub struct Key {
 /// A partition to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// Which.
+    /// The partition.
     pub key: Key,
-    /// From where, how much.
+    /// Offset and limits of the fetch.
     pub from: FetchPartition,
     /// Its number in the session, 0 without one.
     pub slot: u64,
 }
 
-/// What a request asks for once its session is known.
+/// The partitions that a request fetches, after its session is resolved.
 #[derive(Debug)]
 pub struct Plan {
-    /// What to fetch, in this order.
+    /// The partitions to read, in this order.
     pub wanted: Vec<Wanted>,
     kind: Kind,
 }
 
 impl Plan {
-    /// Watches a partition that was found for `wanted` on behalf of its session. Comes before it is read, so that no
-    /// change is missed.
+    /// Watches a partition that was found for `wanted` on behalf of its session. Called before the partition is read,
+    /// so that no change is missed.
     pub fn found(&self, wanted: &Wanted, partition: &Partition) {
         self.watch_by(wanted, |watch, known| partition.subscribe(watch, wanted.slot, known));
     }
 
-    /// True if the session has found the partition before: Kafka then knows the topic's name, and says of a topic that is
-    /// gone that the topic is unknown, and not the id (KIP-516, `FetchSession.CachedPartition`).
+    /// True if the session has found the partition before: Kafka's session then has the topic's name, and a deleted
+    /// topic is reported as an unknown topic, not as an unknown id (KIP-516, `FetchSession.CachedPartition`).
     #[must_use]
-    pub fn knew(&self, wanted: &Wanted) -> bool {
+    pub fn had_found(&self, wanted: &Wanted) -> bool {
         let Kind::Incremental(session) = &self.kind else { return false };
         session.lock().remembered.get(&wanted.slot).is_some_and(|remembered| remembered.was_found)
     }
@@ -90,17 +90,17 @@ impl Plan {
         }
     }
 
-    /// The watch of the session over everything that it fetches; without one each partition is to be waited for.
+    /// The watch of the session over all its partitions; without a session the caller waits for each partition.
     #[must_use]
     pub fn watch(&self) -> Option<Arc<ChangeFeed>> {
         match &self.kind {
             Kind::Incremental(session) => Some(session.lock().watch.clone()),
-            Kind::NoSession | Kind::Opens => None,
+            Kind::NoSession | Kind::NewSession => None,
         }
     }
 
-    /// Looks again, after a wait: what has changed meanwhile is wanted, too.
-    pub fn look_again(&mut self) {
+    /// Adds the partitions that have changed during a wait.
+    pub fn refresh(&mut self) {
         if let Kind::Incremental(session) = &self.kind {
             self.wanted = session.lock().wanted();
         }
@@ -110,22 +110,22 @@ impl Plan {
 #[derive(Debug)]
 enum Kind {
     NoSession,
-    Opens,
+    NewSession,
     Incremental(Arc<Mutex<Session>>),
 }
 
 #[derive(Debug)]
 struct Session {
     id: i32,
-    /// The epoch that the next request must have.
+    /// The epoch that the next request must carry.
     epoch: i32,
     by_ids: bool,
     /// By slot.
     remembered: HashMap<u64, Remembered>,
     slots: HashMap<Key, u64>,
-    /// Slots that are to be looked at, by turn: who got data goes to the end, so that all get their turn.
+    /// Slots to read, by turn: a partition that returned records goes to the end, so that all get their turn.
     due: BTreeMap<u64, u64>,
-    /// Slots and turns come from the same counter.
+    /// Slots and turns are numbered by the same counter.
     next_number: u64,
     watch: Arc<ChangeFeed>,
 }
@@ -138,7 +138,7 @@ struct Remembered {
     log_start: Offset,
     failed: bool,
     was_found: bool,
-    /// Tells of changes; without it the partition is looked at every time.
+    /// Reports changes; without it the partition is read by every request.
     watched: Option<Subscription>,
 }
 
@@ -169,21 +169,21 @@ impl FetchSessions {
         self.slots.lock().len()
     }
 
-    /// Finds out what a request asks for.
+    /// Resolves the session of a request, and the partitions that it fetches.
     pub fn begin(&self, request: FetchRequest, by_ids: bool) -> Result<Plan, ErrorCode> {
         match request.session_epoch {
             -1 | 0 => {
                 if request.session_id != 0 {
                     self.slots.lock().remove(&request.session_id);
                 }
-                let kind = if request.session_epoch == 0 { Kind::Opens } else { Kind::NoSession };
+                let kind = if request.session_epoch == 0 { Kind::NewSession } else { Kind::NoSession };
                 Ok(Plan { wanted: named(&request).collect(), kind })
             }
-            _ => self.go_on(&request, by_ids),
+            _ => self.continue_session(&request, by_ids),
         }
     }
 
-    fn go_on(&self, request: &FetchRequest, by_ids: bool) -> Result<Plan, ErrorCode> {
+    fn continue_session(&self, request: &FetchRequest, by_ids: bool) -> Result<Plan, ErrorCode> {
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(&request.session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
         let shared = slot.session.clone();
@@ -209,20 +209,20 @@ impl FetchSessions {
         Ok(Plan { wanted, kind: Kind::Incremental(shared) })
     }
 
-    /// Gives the session id for the answer, and leaves in `answers` only what the client must be told.
+    /// Returns the session id for the response, and keeps in `answers` only what is new to the client.
     pub fn finish(&self, plan: Plan, by_ids: bool, answers: &mut Vec<(Key, FetchPartitionResponse)>) -> i32 {
         match plan.kind {
             Kind::NoSession => 0,
-            Kind::Opens => self.open(plan.wanted, by_ids, answers),
+            Kind::NewSession => self.open(plan.wanted, by_ids, answers),
             Kind::Incremental(session) => {
                 let mut session = session.lock();
-                answers.retain(|(key, answer)| session.note(key, answer));
+                answers.retain(|(key, answer)| session.record_response(key, answer));
                 session.id
             }
         }
     }
 
-    /// A session for what was fetched; 0 if there is no room for one.
+    /// Opens a session for the fetched partitions; 0 if there is no room for one.
     fn open(&self, wanted: Vec<Wanted>, by_ids: bool, answers: &[(Key, FetchPartitionResponse)]) -> i32 {
         let mut slots = self.slots.lock();
         if wanted.is_empty() || !make_room(&mut slots, self.sessions_max, wanted.len()) {
@@ -246,7 +246,7 @@ impl FetchSessions {
         };
         wanted.into_iter().for_each(|wanted| session.remember(wanted));
         for (key, answer) in answers {
-            session.note(key, answer);
+            session.record_response(key, answer);
         }
         let partitions = session.remembered.len();
         slots.insert(id, Slot { session: Arc::new(Mutex::new(session)), partitions, used: rt::now() });
@@ -254,7 +254,7 @@ impl FetchSessions {
     }
 }
 
-/// Room for one more session of `partitions`: what is idle goes first, then what is smaller than the newcomer.
+/// Makes room for a session of `partitions`: evicts idle sessions first, then those smaller than the new one.
 fn make_room(slots: &mut HashMap<i32, Slot>, sessions_max: usize, partitions: usize) -> bool {
     if sessions_max == 0 || partitions > FETCH_SESSION_PARTITIONS_MAX {
         return false;
@@ -284,7 +284,7 @@ fn named(request: &FetchRequest) -> impl Iterator<Item = Wanted> + '_ {
 }
 
 impl Session {
-    /// What is to be looked at, in the order of turns.
+    /// The partitions to read, in the order of turns.
     fn wanted(&mut self) -> Vec<Wanted> {
         for slot in self.watch.take_changed() {
             self.make_due(slot);
@@ -349,8 +349,8 @@ impl Session {
         self.remembered.insert(slot, remembered);
     }
 
-    /// Remembers what the client is told of a partition; false if it knows all of it.
-    fn note(&mut self, key: &Key, answer: &FetchPartitionResponse) -> bool {
+    /// Stores what the response says of a partition; false if the client has all of it already.
+    fn record_response(&mut self, key: &Key, answer: &FetchPartitionResponse) -> bool {
         let Some(slot) = self.slots.get(key).copied() else { return true };
         let next_turn = self.number();
         let Some(remembered) = self.remembered.get_mut(&slot) else { return true };
@@ -373,7 +373,7 @@ impl Session {
             remembered.turn = next_turn;
             self.due.insert(next_turn, slot);
         } else if at_end && answer.diverging_epoch.is_none() && remembered.watched.is_some() {
-            // The watch says when there is more.
+            // The watch reports when there is more.
             self.due.remove(&remembered.turn);
         }
         news
@@ -381,8 +381,8 @@ impl Session {
 }
 
 #[cfg(test)]
-#[path = "fetch_session_model_tests.rs"]
+#[path = "session_model_tests.rs"]
 mod model_tests;
 #[cfg(test)]
-#[path = "fetch_session_tests.rs"]
+#[path = "session_tests.rs"]
 mod tests;

@@ -1,5 +1,6 @@
-//! Idempotent batches of one connection that were refused before their partition was found. What their producer sent behind
-//! them must not be taken before they come again (design section 3): as soon as the partition is found, its shard is told.
+//! Idempotent batches of a connection that were refused before their partition was found. Later batches of the same
+//! producer must not be appended before the refused ones are sent again (design section 3): as soon as the partition is
+//! found, the refusals are passed to its shard.
 //!
 //! May not know: what ends a refusal.
 
@@ -9,39 +10,40 @@ use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::produce::ProduceTopic;
 use parking_lot::Mutex;
 
-use super::produce_targets::Named;
+use super::partition_cache::TopicKey;
 use crate::partition::{ConnectionId, Partition, PartitionError, RefusedBefore};
 
-/// Producers and partitions remembered per connection; beyond it the oldest are forgotten.
+/// Pairs of producer and partition stored per connection; above it the oldest are dropped.
 const REFUSED_MAX: usize = 1_024;
 
 #[derive(Debug)]
-struct Refused {
-    topic: Named,
+struct PendingRefusal {
+    topic: TopicKey,
     index: i32,
     batch: RefusedBefore,
 }
 
-impl Refused {
+impl PendingRefusal {
     fn is_for(&self, topic: &ProduceTopic, index: i32) -> bool {
         self.index == index && self.topic.is(topic)
     }
 }
 
-/// What was refused on one connection before its partition was found.
+/// The batches that a connection had refused before their partition was found.
 #[derive(Debug, Default)]
-pub struct Unfound {
+pub struct PendingRefusals {
     any: AtomicBool,
-    refused: Mutex<Vec<Refused>>,
+    refused: Mutex<Vec<PendingRefusal>>,
 }
 
-impl Unfound {
-    /// A batch is refused because its partition was not found.
-    pub(crate) fn note(&self, topic: &ProduceTopic, index: i32, batch: &[u8], error: &PartitionError) {
+impl PendingRefusals {
+    /// Records that a batch is refused because its partition was not found.
+    pub(crate) fn record(&self, topic: &ProduceTopic, index: i32, batch: &[u8], error: &PartitionError) {
         let Some(header) = BatchHeader::parse(batch).filter(BatchHeader::is_idempotent) else { return };
         let batch = RefusedBefore::new(&header, error.clone());
         let mut refused = self.refused.lock();
-        let same = |known: &&mut Refused| known.batch.producer() == batch.producer() && known.is_for(topic, index);
+        let same =
+            |known: &&mut PendingRefusal| known.batch.producer() == batch.producer() && known.is_for(topic, index);
         let known = refused.iter_mut().find(same);
         match known {
             Some(known) => known.batch.and(batch),
@@ -49,14 +51,14 @@ impl Unfound {
                 if refused.len() >= REFUSED_MAX {
                     refused.remove(0);
                 }
-                refused.push(Refused { topic: topic.into(), index, batch });
+                refused.push(PendingRefusal { topic: topic.into(), index, batch });
             }
         }
         self.any.store(true, Ordering::Release);
     }
 
-    /// The partition is found: its shard learns what was refused.
-    pub(crate) fn found(&self, topic: &ProduceTopic, index: i32, partition: &Partition, connection: ConnectionId) {
+    /// The partition is found: passes its refusals to its shard.
+    pub(crate) fn report_to(&self, topic: &ProduceTopic, index: i32, partition: &Partition, connection: ConnectionId) {
         if !self.any.load(Ordering::Acquire) {
             return;
         }
@@ -98,8 +100,8 @@ mod tests {
         builder.build().unwrap()
     }
 
-    /// Found by the simulation (seed 7312): a node with old metadata refused the first two batches of a producer, learnt of the
-    /// topic, and took the third.
+    /// Found by the simulation (seed 7312): a node with old metadata refused the first two batches of a producer, got
+    /// the topic, and appended the third.
     #[tokio::test]
     async fn what_comes_behind_a_batch_without_a_partition_waits_for_it() {
         let (_group, shard) = FakeGroup::leading(ShardKind::Pool { factor: 1, pinned: false });
@@ -109,20 +111,20 @@ mod tests {
         let partition = partitions.find(TopicRef::Name("t"), 0).await.unwrap();
         let (timeout, origin) = (Duration::from_secs(5), Origin::Client(CONNECTION));
         let options = AppendOptions { acks: Acks::All, timeout, origin, guard: None };
-        let unfound = Unfound::default();
+        let refusals = PendingRefusals::default();
         let error = PartitionError::LeaderNotAvailable;
         for sequence in [1, 0, 2] {
-            unfound.note(&topic("t"), 0, &batch(sequence), &error);
+            refusals.record(&topic("t"), 0, &batch(sequence), &error);
         }
-        unfound.found(&topic("u"), 0, &partition, CONNECTION);
-        unfound.found(&topic("t"), 1, &partition, CONNECTION);
-        unfound.found(&topic("t"), 0, &partition, CONNECTION);
+        refusals.report_to(&topic("u"), 0, &partition, CONNECTION);
+        refusals.report_to(&topic("t"), 1, &partition, CONNECTION);
+        refusals.report_to(&topic("t"), 0, &partition, CONNECTION);
         let refused: AppendError = error.into();
         assert_eq!(partition.append(batch(3), &options).await.map(|_| ()), Err(refused));
         for sequence in 0..3 {
             let appended = partition.append(batch(sequence), &options).await.unwrap();
             assert_eq!(appended.base_offset.0, i64::from(sequence));
-            unfound.found(&topic("t"), 0, &partition, CONNECTION);
+            refusals.report_to(&topic("t"), 0, &partition, CONNECTION);
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Produce (key 0, v3-v13; v0-v2 are advertised and refused): appends record batches.
 //!
-//! v7 zstd (KIP-110), v8 record errors (KIP-467), v10 leader hints (KIP-951), v13 topic ids. acks 0: no answer, an
+//! v7 zstd (KIP-110), v8 record errors (KIP-467), v10 leader hints (KIP-951), v13 topic ids. acks 0: no response, an
 //! error closes the connection; acks 1 and -1: answered when the batch is applied; others INVALID_REQUIRED_ACKS.
-//! Batches are enqueued before [`start`] returns, so that pipelined requests keep their order; what must wait for a
-//! partition first says so, and no later request of the connection overtakes it.
+//! Batches are enqueued before [`start`] returns, so that pipelined requests keep their order. A request that must wait
+//! until its partition is found returns `false`, and no later request of the connection overtakes it.
+
+pub mod partition_cache;
+pub mod pending_refusals;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,8 +23,8 @@ use ottla_protocol::produce::{
     ProduceTopicResponse, RecordError,
 };
 
-use super::brokers::{self, text};
-use super::produce_targets::{Target, Targets};
+use self::partition_cache::{CachedPartition, PartitionCache};
+use super::support::{endpoints, text};
 use crate::metrics::TopicMetrics;
 use crate::partition::{
     Acks, AppendError, AppendOptions, Appended, Appending, ConnectionId, Origin, PartitionError, TopicRef,
@@ -29,14 +32,14 @@ use crate::partition::{
 use crate::server::Context;
 use crate::server::dispatch::CloseReason;
 
-/// The answer, `None` for acks 0, or the end of the connection.
+/// The response, `None` for acks 0, or why the connection is closed.
 pub(crate) type Outcome = Result<Option<ProduceResponse>, CloseReason>;
 
-/// An append: its result will come, or its partition must be found first.
+/// The state of an append: enqueued, waiting until its partition is found, or done.
 enum Pending {
     Enqueued(Appending),
-    Unfound(Bytes),
-    Finding(BoxFuture<'static, (Option<Arc<TopicMetrics>>, Result<Appended, AppendError>)>),
+    Unresolved(Bytes),
+    Resolving(BoxFuture<'static, (Option<Arc<TopicMetrics>>, Result<Appended, AppendError>)>),
     Settled(Result<Appended, AppendError>),
 }
 
@@ -44,12 +47,12 @@ enum Pending {
 struct Part {
     index: i32,
     pending: Pending,
-    target: Option<Arc<Target>>,
+    cached: Option<Arc<CachedPartition>>,
     bytes: u64,
     records: u64,
 }
 
-/// A Produce request under way; gives its [`Outcome`].
+/// The future of a Produce request; resolves to its [`Outcome`].
 pub(crate) struct Producing {
     ctx: Arc<Context>,
     version: i16,
@@ -59,17 +62,17 @@ pub(crate) struct Producing {
     parts: Vec<Part>,
     /// All parts before this one are settled.
     settled: usize,
-    /// An answer that needs no append.
+    /// A response that needs no append.
     ready: Option<ProduceResponse>,
 }
 
-/// Starts a request: enqueues what can be. Says whether that was everything: only then may a later request start before
-/// this one is answered.
+/// Starts a request: enqueues the batches whose partition is found. True if that was all of them: only then may a later
+/// request start before this one is answered.
 pub(crate) fn start(
     ctx: Arc<Context>,
     version: i16,
     request: ProduceRequest,
-    targets: &mut Targets,
+    cache: &mut PartitionCache,
 ) -> (Producing, bool) {
     let acks = acks(request.acks);
     let options = AppendOptions {
@@ -84,7 +87,7 @@ pub(crate) fn start(
         producing.ready = Some(refused(request, ErrorCode::InvalidRequiredAcks));
         return (producing, true);
     }
-    let enqueued = producing.enqueue_all(request.topics, targets);
+    let enqueued = producing.enqueue_all(request.topics, cache);
     (producing, enqueued)
 }
 
@@ -101,7 +104,7 @@ fn acks(acks: i16) -> Option<Acks> {
     }
 }
 
-/// How the topic is named, for as long as its partition is looked for.
+/// The topic's name and id, for the lookup of its partition.
 fn without_partitions(topic: Option<&ProduceTopic>) -> ProduceTopic {
     let (name, id) = topic.map_or((None, None), |topic| (topic.name.clone(), topic.id));
     ProduceTopic { name, id, partitions: Vec::new() }
@@ -114,19 +117,19 @@ fn topic_ref(topic: &ProduceTopic) -> TopicRef<'_> {
     }
 }
 
-/// Enqueues a batch if its partition is at hand.
+/// Enqueues a batch if its partition is cached or found without waiting.
 fn enqueue(
     ctx: &Context,
     version: i16,
     topic: &ProduceTopic,
     partition: ProducePartition,
     options: &AppendOptions,
-    targets: &mut Targets,
+    cache: &mut PartitionCache,
 ) -> Part {
     let batch = partition.records.unwrap_or_default();
     let mut part = Part {
         index: partition.index,
-        target: None,
+        cached: None,
         bytes: batch.len() as u64,
         records: record_count(&batch),
         pending: Pending::Settled(Err(AppendError::UnsupportedCompressionType)),
@@ -134,35 +137,35 @@ fn enqueue(
     if version < ZSTD_FROM && is_zstd(&batch) {
         return part;
     }
-    part.target = targets.get(topic, part.index);
-    if part.target.is_none() {
+    part.cached = cache.get(topic, part.index);
+    if part.cached.is_none() {
         match ctx.partitions.find_now(topic_ref(topic), part.index) {
             Ok(Some(found)) => {
                 let metrics = ctx.metrics.topic(&found.topic().name);
-                part.target = Some(targets.add(topic, part.index, found, metrics));
+                part.cached = Some(cache.insert(topic, part.index, found, metrics));
             }
-            // What looks unknown from the tables may be new: `find` makes sure.
+            // A topic that the local metadata do not have may be new: `find` makes sure.
             Ok(None) | Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) => {}
             Err(error) => {
-                ctx.unfound.note(topic, part.index, &batch, &error);
+                ctx.pending_refusals.record(topic, part.index, &batch, &error);
                 part.pending = Pending::Settled(Err(error.into()));
                 return part;
             }
         }
     }
-    part.pending = match &part.target {
-        Some(target) => {
-            ctx.unfound.found(topic, part.index, &target.partition, connection_of(ctx));
-            Pending::Enqueued(target.partition.append(batch, options))
+    part.pending = match &part.cached {
+        Some(cached) => {
+            ctx.pending_refusals.report_to(topic, part.index, &cached.partition, connection_of(ctx));
+            Pending::Enqueued(cached.partition.append(batch, options))
         }
-        None => Pending::Unfound(batch),
+        None => Pending::Unresolved(batch),
     };
     part
 }
 
 impl Producing {
-    fn enqueue_all(&mut self, topics: Vec<ProduceTopic>, targets: &mut Targets) -> bool {
-        let targets = targets.under(self.ctx.partitions.image_index());
+    fn enqueue_all(&mut self, topics: Vec<ProduceTopic>, cache: &mut PartitionCache) -> bool {
+        let cache = cache.valid_for(self.ctx.partitions.image_index());
         self.topics.reserve_exact(topics.len());
         for mut topic in topics {
             let partitions = std::mem::take(&mut topic.partitions);
@@ -170,14 +173,14 @@ impl Producing {
             let Some((topic, _)) = self.topics.last() else { continue };
             self.parts.reserve_exact(partitions.len());
             for partition in partitions {
-                self.parts.push(enqueue(&self.ctx, self.version, topic, partition, &self.options, targets));
+                self.parts.push(enqueue(&self.ctx, self.version, topic, partition, &self.options, cache));
             }
         }
-        let unfound = self.parts.iter().any(|part| matches!(part.pending, Pending::Unfound(_)));
-        if unfound {
-            targets.forget();
+        let unresolved = self.parts.iter().any(|part| matches!(part.pending, Pending::Unresolved(_)));
+        if unresolved {
+            cache.clear();
         }
-        !unfound
+        !unresolved
     }
 
     /// The topic that a part belongs to.
@@ -195,31 +198,31 @@ impl Producing {
         let settled = match &mut part.pending {
             Pending::Settled(_) => return Poll::Ready(()),
             Pending::Enqueued(appending) => ready!(Pin::new(appending).poll(task)),
-            Pending::Finding(finding) => {
-                let (metrics, result) = ready!(finding.as_mut().poll(task));
+            Pending::Resolving(resolving) => {
+                let (metrics, result) = ready!(resolving.as_mut().poll(task));
                 if let Some(metrics) = metrics {
                     count(&metrics, part, &result);
                 }
                 result
             }
-            Pending::Unfound(batch) => {
+            Pending::Unresolved(batch) => {
                 let (batch, index) = (std::mem::take(batch), part.index);
                 let topic = without_partitions(self.topic_of(number));
                 let found = find_and_append(&self.ctx, topic, index, batch, &self.options);
                 if let Some(part) = self.parts.get_mut(number) {
-                    part.pending = Pending::Finding(found);
+                    part.pending = Pending::Resolving(found);
                 }
                 return self.poll_part(number, task);
             }
         };
-        if let Some(target) = &part.target {
-            count(&target.metrics, part, &settled);
+        if let Some(cached) = &part.cached {
+            count(&cached.metrics, part, &settled);
         }
         part.pending = Pending::Settled(settled);
         Poll::Ready(())
     }
 
-    /// Everything is settled: what goes back.
+    /// The outcome when all parts are settled.
     fn outcome(&mut self) -> Outcome {
         let mut response = ProduceResponse { topics: Vec::with_capacity(self.topics.len()), ..Default::default() };
         let mut parts = std::mem::take(&mut self.parts).into_iter();
@@ -256,7 +259,7 @@ impl Future for Producing {
     }
 }
 
-/// Waits for a partition that the tables do not know yet, then appends.
+/// Waits for a partition that the local metadata do not have yet, then appends.
 fn find_and_append(
     ctx: &Arc<Context>,
     topic: ProduceTopic,
@@ -268,12 +271,12 @@ fn find_and_append(
     async move {
         match ctx.partitions.find(topic_ref(&topic), index).await {
             Ok(found) => {
-                ctx.unfound.found(&topic, index, &found, connection_of(&ctx));
+                ctx.pending_refusals.report_to(&topic, index, &found, connection_of(&ctx));
                 let metrics = ctx.metrics.topic(&found.topic().name);
                 (Some(metrics), found.append(batch, &options).await)
             }
             Err(error) => {
-                ctx.unfound.note(&topic, index, &batch, &error);
+                ctx.pending_refusals.record(&topic, index, &batch, &error);
                 (None, Err(error.into()))
             }
         }
@@ -291,7 +294,7 @@ fn count(metrics: &TopicMetrics, part: &Part, result: &Result<Appended, AppendEr
     }
 }
 
-/// Says what came of one append.
+/// The response of one append.
 fn answer(ctx: &Context, version: i16, topic: &ProduceTopic, part: Part) -> ProducePartitionResponse {
     match part.pending {
         Pending::Settled(Ok(Appended { base_offset, log_append_time_ms, log_start })) => {
@@ -333,7 +336,7 @@ fn rejected(
     answer
 }
 
-/// Adds the addresses of the leaders that answers name (KIP-951).
+/// Adds the addresses of the leaders that the response names (KIP-951).
 fn hint_at_leaders(ctx: &Context, response: &mut ProduceResponse) {
     let hints = response.topics.iter().flat_map(|topic| &topic.partitions).filter_map(|part| part.current_leader);
     let mut leaders: Vec<_> = hints.map(|hint| hint.leader).collect();
@@ -343,10 +346,11 @@ fn hint_at_leaders(ctx: &Context, response: &mut ProduceResponse) {
     leaders.sort_unstable();
     leaders.dedup();
     let image = ctx.metadata.image();
-    response.node_endpoints = leaders.into_iter().filter_map(|leader| brokers::endpoint(ctx, &image, leader)).collect();
+    response.node_endpoints =
+        leaders.into_iter().filter_map(|leader| endpoints::endpoint(ctx, &image, leader)).collect();
 }
 
-/// The same answer for every partition.
+/// The same error for every partition.
 fn refused(request: ProduceRequest, error: ErrorCode) -> ProduceResponse {
     let topics = request.topics.into_iter().map(|topic| ProduceTopicResponse {
         name: topic.name,
@@ -367,7 +371,7 @@ fn is_zstd(batch: &Bytes) -> bool {
     batch.get(ATTRIBUTES_AT + 1).is_some_and(|attributes| attributes & CODEC_MASK == ZSTD)
 }
 
-/// The count that the batch's head claims, for the metrics of what was accepted.
+/// The record count in the batch's header, for the metrics of accepted batches.
 fn record_count(batch: &Bytes) -> u64 {
     let field = batch.get(RECORD_COUNT_AT..).and_then(|rest| rest.first_chunk::<4>());
     field.map_or(0, |field| u64::from(u32::from_be_bytes(*field)))

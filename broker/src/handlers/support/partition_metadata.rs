@@ -1,6 +1,6 @@
 //! A partition as Metadata and DescribeTopicPartitions show it: leader, epoch, replicas, in-sync replicas.
 //!
-//! May not know: which API asks.
+//! May not know: which API calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,42 +12,42 @@ use crate::metadata::{MetadataImage, Topic};
 use crate::partition::Leaders;
 use crate::server::Context;
 
-/// What clients are told of a partition's place.
+/// The leader and replicas of a partition as a response shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PartitionView {
-    pub(super) error: ErrorCode,
-    pub(super) leader: BrokerId,
-    pub(super) leader_epoch: i32,
-    pub(super) replicas: Vec<BrokerId>,
-    pub(super) in_sync: Vec<BrokerId>,
+pub(in crate::handlers) struct PartitionMetadata {
+    pub(in crate::handlers) error: ErrorCode,
+    pub(in crate::handlers) leader: BrokerId,
+    pub(in crate::handlers) leader_epoch: i32,
+    pub(in crate::handlers) replicas: Vec<BrokerId>,
+    pub(in crate::handlers) in_sync: Vec<BrokerId>,
     /// Replicas on nodes that are fenced or not registered.
-    pub(super) offline: Vec<BrokerId>,
+    pub(in crate::handlers) offline: Vec<BrokerId>,
 }
 
-/// Looks partitions up for one answer; each shard and each node is looked at once.
-pub(super) struct Views<'a> {
+/// Looks partitions up for one response; each shard and each node is looked up once.
+pub(in crate::handlers) struct PartitionLookup<'a> {
     ctx: &'a Context,
     image: &'a MetadataImage,
     leaders: Leaders,
     reachable: BTreeMap<NodeId, bool>,
-    /// Leaders that were named.
+    /// Leaders that the response names.
     named: BTreeSet<NodeId>,
 }
 
-impl<'a> Views<'a> {
-    pub(super) fn new(ctx: &'a Context, image: &'a MetadataImage) -> Self {
+impl<'a> PartitionLookup<'a> {
+    pub(in crate::handlers) fn new(ctx: &'a Context, image: &'a MetadataImage) -> Self {
         let leaders = ctx.partitions.leaders();
         Self { ctx, image, leaders, reachable: BTreeMap::new(), named: BTreeSet::new() }
     }
 
-    /// The leaders that were named until now.
-    pub(super) fn named(self) -> BTreeSet<NodeId> {
+    /// The leaders that the response names.
+    pub(in crate::handlers) fn named(self) -> BTreeSet<NodeId> {
         self.named
     }
 
-    /// The place of partition `index`; LEADER_NOT_AVAILABLE while its shard has no leader that this node knows of, and
+    /// The metadata of partition `index`; LEADER_NOT_AVAILABLE while this node knows no leader of its shard, and
     /// LISTENER_NOT_FOUND if the leader cannot be reached over the client's listener.
-    pub(super) fn of(&mut self, topic: &Topic, index: i32) -> PartitionView {
+    pub(in crate::handlers) fn of(&mut self, topic: &Topic, index: i32) -> PartitionMetadata {
         let (ctx, image) = (self.ctx, self.image);
         let found = self.leaders.of(topic, index);
         let mut reachable = |node: NodeId| {
@@ -61,7 +61,7 @@ impl<'a> Views<'a> {
             None => (ErrorCode::LeaderNotAvailable, NodeId(-1)),
         };
         self.named.extend(Some(leader).filter(|leader| leader.0 >= 0));
-        PartitionView {
+        PartitionMetadata {
             error,
             leader: BrokerId(leader.0),
             leader_epoch: found.epoch.0,

@@ -1,9 +1,9 @@
-//! The error of an answer, for the metrics: the top-level one, else the first of its parts.
+//! The error of a response, for the metrics: the top-level one, else the first of its parts.
 
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::response::Response;
 
-/// The first error of an answer.
+/// The first error of a response.
 pub(crate) fn error_of(response: &Response) -> ErrorCode {
     match response {
         Response::Produce(body) => {

@@ -1,28 +1,28 @@
-//! What the config APIs have in common: which resource is meant, one result per resource.
+//! Resources of the config APIs: types, names, and one result per resource, the same for all these APIs.
 //!
-//! May not know: which API asks.
+//! May not know: which API calls.
 
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
-use super::brokers::text;
+use super::text;
 use crate::metadata::{ConfigChange, ConfigOwner, MetadataError};
 use crate::server::Context;
 
 /// A topic.
-pub(super) const TOPIC: i8 = 2;
+pub(in crate::handlers) const TOPIC: i8 = 2;
 /// A node, or all of them where the name is empty.
-pub(super) const BROKER: i8 = 4;
+pub(in crate::handlers) const BROKER: i8 = 4;
 /// The log levels of a node.
-pub(super) const BROKER_LOGGER: i8 = 8;
+pub(in crate::handlers) const BROKER_LOGGER: i8 = 8;
 /// Subscriptions of client metrics.
-pub(super) const CLIENT_METRICS: i8 = 16;
+pub(in crate::handlers) const CLIENT_METRICS: i8 = 16;
 /// A group.
-pub(super) const GROUP: i8 = 32;
+pub(in crate::handlers) const GROUP: i8 = 32;
 
-/// Whose configuration is meant.
-pub(super) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, MetadataError> {
+/// The owner of the configuration that a request names.
+pub(in crate::handlers) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, MetadataError> {
     match kind {
         TOPIC => Ok(ConfigOwner::Topic(name.to_owned())),
         BROKER if name.is_empty() => Ok(ConfigOwner::AllNodes),
@@ -40,8 +40,8 @@ pub(super) fn owner(kind: i8, name: &str) -> Result<ConfigOwner, MetadataError> 
     }
 }
 
-/// Asks for all changes that could be understood; the error code and message of each, in the order of `asked`.
-pub(super) async fn alter(
+/// Applies all changes that could be parsed; returns the error code and message of each, in the order of `asked`.
+pub(in crate::handlers) async fn alter(
     ctx: &Context,
     asked: Vec<Result<ConfigChange, MetadataError>>,
     validate_only: bool,
@@ -54,7 +54,7 @@ pub(super) async fn alter(
     })
 }
 
-/// The changes that could be understood, and how their results come back into the order of `asked`.
+/// The changes that could be parsed, and a function that merges their results into the order of `asked`.
 fn in_order<T>(
     asked: Vec<Result<T, MetadataError>>,
 ) -> (Vec<T>, impl FnOnce(Vec<Result<(), MetadataError>>) -> Vec<Result<(), MetadataError>>) {

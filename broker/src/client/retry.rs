@@ -7,22 +7,22 @@ use ottla_storage::env::rt;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A new leader is there within seconds; what takes longer is worth telling.
-const PATIENCE: Duration = Duration::from_secs(20);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Attempts at one thing, with growing pauses.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Retry {
     deadline: rt::Instant,
     pause: Duration,
 }
 
-impl Patience {
+impl Retry {
     pub(super) fn new() -> Self {
-        Self { deadline: rt::now() + PATIENCE, pause: PAUSE_MIN }
+        Self { deadline: rt::now() + RETRY_TIMEOUT, pause: PAUSE_MIN }
     }
 
     /// Waits before the next attempt; false if there is none.
-    pub(super) async fn again(&mut self) -> bool {
+    pub(super) async fn backoff(&mut self) -> bool {
         if rt::now() + self.pause >= self.deadline {
             return false;
         }
@@ -40,12 +40,12 @@ mod tests {
     #[test]
     fn attempts_become_rarer_and_end() {
         sim::run(1, || async {
-            let (began, mut patience, mut attempts) = (rt::now(), Patience::new(), 0);
-            while patience.again().await {
+            let (began, mut retry, mut attempts) = (rt::now(), Retry::new(), 0);
+            while retry.backoff().await {
                 attempts += 1;
             }
             assert!((20..30).contains(&attempts), "{attempts}");
-            assert!(rt::now().since(began) < PATIENCE);
+            assert!(rt::now().since(began) < RETRY_TIMEOUT);
         });
     }
 }

@@ -1,7 +1,7 @@
-//! Sends a consumer that names its zone to a replica there (KIP-392), as Kafka's RackAwareReplicaSelector does.
+//! Selects a replica in the consumer's rack (KIP-392), as Kafka's RackAwareReplicaSelector does.
 //!
-//! Only the leader does, only to a replica that is in sync, and only for offsets that exist: about others the leader alone may
-//! say that they are out of range. May not know: what is read.
+//! Only the leader selects, only a replica that is in sync, and only for offsets that exist: the leader alone may
+//! answer that an offset is out of range. May not know: what is read.
 
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::fetch::FetchPartitionResponse;
@@ -10,8 +10,8 @@ use ottla_protocol::ids::Offset;
 use crate::partition::Partition;
 use crate::server::Context;
 
-/// The answer that names a replica in the zone `rack`; `None` if the consumer is to be served here.
-pub(super) fn replica(
+/// The response that names a replica in `rack` as preferred; `None` if this node serves the consumer.
+pub(super) fn nearest_replica(
     ctx: &Context,
     partition: &Partition,
     rack: &str,
@@ -34,7 +34,7 @@ pub(super) fn replica(
         image.nodes.get(&node).is_some_and(|record| record.endpoint(listener).is_some())
     };
     let near: Vec<_> = in_sync.into_iter().filter(|node| *node != own && in_zone(*node) && reachable(*node)).collect();
-    // Several there share the partitions.
+    // Several replicas in the rack share the partitions.
     let chosen = usize::try_from(index).unwrap_or(0).checked_rem(near.len())?;
     Some(FetchPartitionResponse {
         high_watermark: marks.high_watermark,

@@ -1,8 +1,10 @@
-//! Answers of one burst on their way to the socket: small ones in one buffer, large ones as chunks of their own, and
-//! records that are copied from their source only when the socket takes them, a piece at a time.
+//! The encoded responses of a connection that are not written yet:
+//! - small ones share one buffer;
+//! - large ones are chunks of their own;
+//! - records are copied from their source only when the socket takes them, a piece at a time.
 //!
-//! What waits for a slow client is never copied ahead, and its piece can be given up at any time. May not know: sockets,
-//! what an answer means.
+//! Records for a slow client are never copied ahead, and the copied piece can be dropped at any time, so that a client
+//! that does not read costs no memory. May not know: sockets, what a response means.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -13,7 +15,7 @@ use ottla_storage::read::{PIECE_BYTES, ReadError};
 use super::source::{self, Source};
 use crate::limits::{GATHERED_BYTES_MAX, WRITE_BURST_BYTES};
 
-/// Most pieces that one write carries (the kernel's limit is 1,024).
+/// The most slices of one write (the kernel's limit is 1,024).
 const SLICES_MAX: usize = 64;
 
 enum Chunk {
@@ -37,12 +39,12 @@ impl Chunk {
     }
 }
 
-/// Whether the next write may happen.
+/// Whether the bytes of the next write are in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It may.
+    /// They are.
     Ready,
-    /// Its bytes must be read from a disk first: [`Outbox::disk_read`].
+    /// They must be read from a disk first: [`ResponseQueue::disk_read`].
     OnDisk,
 }
 
@@ -53,7 +55,7 @@ pub struct DiskRead {
 }
 
 impl DiskRead {
-    /// Reads it; may wait for the disk.
+    /// Reads the piece; may wait for the disk.
     pub fn run(mut self) -> Result<Self, ReadError> {
         self.source.read(&mut self.piece, PIECE_BYTES)?;
         Ok(self)
@@ -62,12 +64,12 @@ impl DiskRead {
 
 /// Bytes to write, in order.
 #[derive(Default)]
-pub struct Outbox {
-    /// What is not written yet, before `tail`.
+pub struct ResponseQueue {
+    /// Chunks that are not written yet; they come before `tail`.
     chunks: VecDeque<Chunk>,
     /// Bytes of the chunks.
     bytes: usize,
-    /// A copy of the chunks' first bytes, as far as it is not written; empty if nothing was copied.
+    /// A copy of the chunks' first bytes, dropped when it is written; empty if nothing was copied.
     piece: BytesMut,
     /// Bytes of `piece` that are written.
     piece_written: usize,
@@ -76,36 +78,39 @@ pub struct Outbox {
     tail_written: usize,
 }
 
-impl std::fmt::Debug for Outbox {
+impl std::fmt::Debug for ResponseQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbox").field("chunks", &self.chunks.len()).field("bytes", &self.len()).finish_non_exhaustive()
+        f.debug_struct("ResponseQueue")
+            .field("chunks", &self.chunks.len())
+            .field("bytes", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
-impl Outbox {
-    /// Bytes waiting.
+impl ResponseQueue {
+    /// Bytes not written yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes + self.tail.len()
     }
 
-    /// Whether nothing waits.
+    /// Whether everything is written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The buffer that small answers are appended to.
+    /// The buffer that small responses are appended to.
     pub fn tail(&mut self) -> &mut BytesMut {
         &mut self.tail
     }
 
-    /// Appends bytes that are not copied.
+    /// Appends bytes without copying them.
     pub fn push_bytes(&mut self, bytes: Bytes) {
         self.push(Chunk::Bytes(bytes));
     }
 
-    /// Appends what a source has left.
+    /// Appends the remaining bytes of a source.
     pub fn push_source(&mut self, source: Box<dyn Source>) {
         self.push(Chunk::Source(source));
     }
@@ -118,7 +123,7 @@ impl Outbox {
         }
     }
 
-    /// Copies the next piece, if there is one to copy. Comes before each [`Self::with_slices`].
+    /// Copies the next piece, if there is one to copy. Called before each [`Self::with_slices`].
     pub fn prepare(&mut self) -> Result<Next, ReadError> {
         if self.chunks.is_empty() || !self.piece.is_empty() {
             return Ok(Next::Ready);
@@ -126,7 +131,7 @@ impl Outbox {
         self.seal_tail();
         let is_large = |chunk: &Chunk| matches!(chunk, Chunk::Bytes(bytes) if bytes.len() > GATHERED_BYTES_MAX);
         let first_source = self.chunks.iter().position(|chunk| matches!(chunk, Chunk::Source(_)));
-        // Bytes that lie in memory are written from there; the small ones before a source go with its first piece.
+        // Bytes in memory are written without a copy; small ones before a source are copied into its first piece.
         if first_source.is_none_or(|first| self.chunks.iter().take(first).any(is_large)) {
             return Ok(Next::Ready);
         }
@@ -145,7 +150,7 @@ impl Outbox {
         Ok(if ready { Next::Ready } else { Next::OnDisk })
     }
 
-    /// The piece that must be read from a disk: after [`Next::OnDisk`], and to be given back to [`Self::disk_was_read`].
+    /// After [`Next::OnDisk`], the piece to read from a disk; the caller passes it on to [`Self::disk_was_read`].
     pub fn disk_read(&mut self) -> Option<DiskRead> {
         match self.chunks.pop_front() {
             Some(Chunk::Source(source)) => Some(DiskRead { source, piece: std::mem::take(&mut self.piece) }),
@@ -156,20 +161,20 @@ impl Outbox {
         }
     }
 
-    /// The piece is read.
+    /// Takes the piece back after it was read.
     pub fn disk_was_read(&mut self, read: DiskRead) {
         self.chunks.push_front(Chunk::Source(read.source));
         self.piece = read.piece;
         self.piece_written = 0;
     }
 
-    /// Calls `write` with what is to be written next.
+    /// Calls `write` with the slices to write next.
     pub fn with_slices<T>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
         if !self.piece.is_empty() {
             return write(&[IoSlice::new(self.piece.get(self.piece_written..).unwrap_or_default())]);
         }
         if self.chunks.is_empty() {
-            // The common case: one buffer, which keeps its memory for the next burst.
+            // The common case: a single buffer, which keeps its memory for the next burst.
             return write(&[IoSlice::new(self.tail.get(self.tail_written..).unwrap_or_default())]);
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -182,7 +187,7 @@ impl Outbox {
         write(slices.get(..count).unwrap_or_default())
     }
 
-    /// `bytes` more are written. True when nothing is left.
+    /// `bytes` more are written. Returns true when nothing is left.
     pub fn advance(&mut self, bytes: usize) -> bool {
         if self.chunks.is_empty() {
             self.tail_written += bytes;
@@ -203,13 +208,13 @@ impl Outbox {
             if first.left() > 0 {
                 break;
             }
-            // The memory of what is written is free at once, not at the end of the burst.
+            // A written chunk frees its memory at once, not at the end of the burst.
             self.chunks.pop_front();
         }
         self.is_empty() && self.reset()
     }
 
-    /// The client let us wait: what was in memory may not be any more.
+    /// The connection has waited for the client: bytes that were in the page cache may be evicted by now.
     pub fn grew_old(&mut self) {
         for chunk in &mut self.chunks {
             if let Chunk::Source(source) = chunk {
@@ -224,13 +229,13 @@ impl Outbox {
         if self.piece.is_empty() { 0 } else { self.piece.capacity() }
     }
 
-    /// Gives up the copy of what the client does not take; it is copied again when he does.
+    /// Drops the copied piece; it is copied again when the client reads on.
     pub fn give_up_piece(&mut self) {
         self.piece_written = 0;
         source::give_back(std::mem::take(&mut self.piece));
     }
 
-    /// Gives memory back that an idle connection does not need.
+    /// Frees memory that an idle connection does not need.
     pub fn rest(&mut self) {
         if self.is_empty() {
             *self = Self::default();
@@ -262,7 +267,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that come from a disk now and then.
+    /// Bytes that must be read from a disk now and then.
     struct Scripted {
         bytes: Bytes,
         every_other_on_disk: bool,
@@ -289,12 +294,12 @@ mod tests {
         fn grew_old(&mut self) {}
     }
 
-    fn next_slices(outbox: &mut Outbox) -> Vec<u8> {
-        if outbox.prepare().unwrap() == Next::OnDisk {
-            let read = outbox.disk_read().unwrap().run().unwrap();
-            outbox.disk_was_read(read);
+    fn next_slices(responses: &mut ResponseQueue) -> Vec<u8> {
+        if responses.prepare().unwrap() == Next::OnDisk {
+            let read = responses.disk_read().unwrap().run().unwrap();
+            responses.disk_was_read(read);
         }
-        outbox.with_slices(|slices| slices.iter().flat_map(|slice| slice.iter().copied()).collect())
+        responses.with_slices(|slices| slices.iter().flat_map(|slice| slice.iter().copied()).collect())
     }
 
     proptest! {
@@ -304,7 +309,7 @@ mod tests {
             step in 1_usize..500,
             give_up_every in 1_usize..10,
         ) {
-            let mut outbox = Outbox::default();
+            let mut responses = ResponseQueue::default();
             let mut expected = Vec::new();
             for (number, (kind, length)) in parts.into_iter().enumerate() {
                 // Now and then more than what is gathered.
@@ -312,24 +317,24 @@ mod tests {
                 let piece = vec![number as u8; length];
                 expected.extend_from_slice(&piece);
                 match kind {
-                    0 => outbox.tail().extend_from_slice(&piece),
-                    1 => outbox.push_bytes(piece.into()),
-                    _ => outbox.push_source(Box::new(Scripted { bytes: piece.into(), every_other_on_disk: kind == 3 })),
+                    0 => responses.tail().extend_from_slice(&piece),
+                    1 => responses.push_bytes(piece.into()),
+                    _ => responses.push_source(Box::new(Scripted { bytes: piece.into(), every_other_on_disk: kind == 3 })),
                 }
             }
-            prop_assert_eq!(outbox.len(), expected.len());
+            prop_assert_eq!(responses.len(), expected.len());
             let mut out = Vec::new();
             let mut writes = 0;
-            while !outbox.is_empty() {
-                let mut taken = next_slices(&mut outbox);
+            while !responses.is_empty() {
+                let mut taken = next_slices(&mut responses);
                 taken.truncate(step.max(taken.len() / 3));
                 prop_assert!(!taken.is_empty());
                 out.extend_from_slice(&taken);
-                let finished = outbox.advance(taken.len());
+                let finished = responses.advance(taken.len());
                 prop_assert_eq!(finished, out.len() == expected.len());
                 writes += 1;
                 if writes % give_up_every == 0 {
-                    outbox.give_up_piece();
+                    responses.give_up_piece();
                 }
             }
             prop_assert!(out == expected);
@@ -338,17 +343,17 @@ mod tests {
 
     #[test]
     fn a_large_source_is_never_in_memory_as_a_whole() {
-        let mut outbox = Outbox::default();
-        outbox.tail().extend_from_slice(b"head");
+        let mut responses = ResponseQueue::default();
+        responses.tail().extend_from_slice(b"head");
         let bytes = Bytes::from(vec![5; 3 * PIECE_BYTES]);
-        outbox.push_source(Box::new(Scripted { bytes, every_other_on_disk: false }));
-        let first = next_slices(&mut outbox);
+        responses.push_source(Box::new(Scripted { bytes, every_other_on_disk: false }));
+        let first = next_slices(&mut responses);
         assert_eq!((first.len(), &first[..5]), (PIECE_BYTES, &b"head\x05"[..]));
-        assert!(!outbox.advance(100));
-        assert!(outbox.piece.capacity() <= PIECE_BYTES + PIECE_BYTES / 8);
-        outbox.give_up_piece();
-        assert_eq!(outbox.piece.capacity(), 0);
-        assert_eq!(outbox.len(), 4 + 3 * PIECE_BYTES - 100);
-        assert!(next_slices(&mut outbox).iter().all(|byte| *byte == 5));
+        assert!(!responses.advance(100));
+        assert!(responses.piece.capacity() <= PIECE_BYTES + PIECE_BYTES / 8);
+        responses.give_up_piece();
+        assert_eq!(responses.piece.capacity(), 0);
+        assert_eq!(responses.len(), 4 + 3 * PIECE_BYTES - 100);
+        assert!(next_slices(&mut responses).iter().all(|byte| *byte == 5));
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions: epochs, what is told again and what is not, forgetting, order, bounds.
+//! Sessions: epochs, what is sent again and what is not, forgotten partitions, order, bounds.
 
 use bytes::Bytes;
 use ottla_protocol::fetch::{FetchTopic, ForgottenTopic};
@@ -72,7 +72,7 @@ fn an_incremental_answer_tells_only_what_is_new() {
     let mut all = answers(&plan, 5, &[1]);
     assert_eq!(sessions.finish(plan, false, &mut all), id);
     assert_eq!(told(&all), [1]);
-    // Whoever got data is last in the next round.
+    // A partition that returned records is last in the next round.
     let plan = sessions.begin(request(id, 2, &[]), false).unwrap();
     assert_eq!(indexes(&plan), [0, 2, 1]);
     let mut all = answers(&plan, 6, &[]);
@@ -104,7 +104,7 @@ fn a_partition_that_was_found_once_stays_known_whatever_becomes_of_its_id() {
     let id = sessions.finish(plan, false, &mut all);
     for (epoch, error) in [(1, ErrorCode::None), (2, ErrorCode::UnknownTopicOrPartition)] {
         let plan = sessions.begin(request(id, epoch, &[]), false).unwrap();
-        let knew: Vec<bool> = plan.wanted.iter().map(|wanted| plan.knew(wanted)).collect();
+        let knew: Vec<bool> = plan.wanted.iter().map(|wanted| plan.had_found(wanted)).collect();
         assert_eq!(knew, [true, false], "epoch {epoch}");
         let mut all = answers(&plan, 5, &[]);
         all[0].1.error = error;

@@ -1,6 +1,6 @@
-//! Authorised operations (KIP-430) as bit fields over Kafka's AclOperation codes.
+//! Authorized operations (KIP-430) as bit fields over Kafka's AclOperation codes.
 //!
-//! Until there are ACLs, everybody may do everything that exists for a resource.
+//! There are no ACLs yet, so every client is authorized for all operations that exist for a resource.
 
 const READ: u8 = 3;
 const WRITE: u8 = 4;
@@ -13,17 +13,17 @@ const DESCRIBE_CONFIGS: u8 = 10;
 const ALTER_CONFIGS: u8 = 11;
 const IDEMPOTENT_WRITE: u8 = 12;
 
-/// Not asked for, or not known in this version.
-pub(crate) const NOT_ASKED: i32 = i32::MIN;
+/// Not requested, or not in this version.
+pub(crate) const NOT_REQUESTED: i32 = i32::MIN;
 
-/// Of a topic.
+/// Operations of a topic.
 pub(crate) const TOPIC: i32 = bits(&[READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
 
-/// Of the cluster.
+/// Operations of the cluster.
 pub(crate) const CLUSTER: i32 =
     bits(&[CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE]);
 
-/// Of a group.
+/// Operations of a group.
 pub(crate) const GROUP: i32 = bits(&[READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
 
 const fn bits(operations: &[u8]) -> i32 {
@@ -36,7 +36,7 @@ const fn bits(operations: &[u8]) -> i32 {
     field
 }
 
-/// `all` if the client asked.
-pub(crate) fn if_asked(asked: bool, all: i32) -> i32 {
-    if asked { all } else { NOT_ASKED }
+/// `all` if the client requested them.
+pub(crate) fn if_requested(requested: bool, all: i32) -> i32 {
+    if requested { all } else { NOT_REQUESTED }
 }

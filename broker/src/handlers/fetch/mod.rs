@@ -1,10 +1,13 @@
 //! Fetch (key 1, v4-v18): record batches from an offset on.
 //!
-//! v5 log start, v7 sessions (KIP-227, `fetch_session`), v9 leader epochs (KIP-320), v10 zstd (KIP-110), v11 rack (KIP-392), v12
-//! diverging epoch (KIP-595), v13 topic ids (KIP-516), v16 leader hints (KIP-951).
-//! An error or enough bytes answer at once; else the request waits for its partitions, for `max_wait_ms` at most. The
-//! first batch is given even above every limit, so that no consumer stands still. Only codes that fetching clients know
-//! are sent. An answer's size is bounded by `fetch.max.bytes` and by what the node's budget has left.
+//! v5 log start, v7 sessions (KIP-227, [`session`]), v9 leader epochs (KIP-320), v10 zstd (KIP-110), v11 rack
+//! (KIP-392), v12 diverging epoch (KIP-595), v13 topic ids (KIP-516), v16 leader hints (KIP-951). The request is
+//! answered at once on an error or enough bytes; else it waits for its partitions, for `max_wait_ms` at most. The first
+//! batch is returned even above every limit, so that no consumer gets stuck. Only error codes that consumers handle are
+//! sent. The response's size is bounded by `fetch.max.bytes` and by the free part of the node's budget.
+
+mod replica_selector;
+pub mod session;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,9 +22,8 @@ use ottla_protocol::ids::{LeaderEpoch, NodeId, Offset};
 use ottla_storage::env::rt::{self, Instant};
 use ottla_storage::read::{PIECE_BYTES, ReadStream};
 
-use super::brokers;
-use super::fetch_nearer;
-use super::fetch_session::{Key, Plan, Wanted};
+use self::session::{Key, Plan, Wanted};
+use super::support::endpoints;
 use crate::config::CompressionType;
 use crate::limits::{FETCH_BYTES_FLOOR, GATHERED_BYTES_MAX};
 use crate::partition::{Access, FetchSpec, Fetched, FetchedRecords, Isolation, Partition, PartitionError, TopicRef};
@@ -32,49 +34,50 @@ const ZSTD_FROM: i16 = 10;
 const TOPIC_IDS_FROM: i16 = 13;
 const LEADER_HINT_FROM: i16 = 12;
 
-/// What holds for all partitions of a request.
-struct Terms {
+/// The parameters of a request that hold for all its partitions.
+struct FetchParams {
     version: i16,
     isolation: Isolation,
-    /// The consumer's zone.
+    /// The consumer's rack (availability zone).
     rack: Option<StrBytes>,
     bytes_max: usize,
     bytes_min: usize,
     deadline: Instant,
 }
 
-impl Terms {
-    /// Who names a zone may be served by any replica (KIP-392); to anybody else a follower says who leads.
+impl FetchParams {
+    /// A consumer that names its rack may be served by any replica (KIP-392); others get the leader's id from a
+    /// follower.
     fn access(&self) -> Access {
         if self.rack.is_some() { Access::AnyReplica } else { Access::Leader }
     }
 }
 
-/// What one pass over the partitions found.
+/// The result of one pass over the partitions.
 struct Pass {
     answers: Vec<(Key, FetchPartitionResponse)>,
     streams: Vec<ReadStream>,
     bytes: usize,
-    /// Memory that the answer holds while it is sent.
+    /// Memory that the response holds while it is sent.
     held_bytes: usize,
-    /// Something must be told at once.
-    urgent: bool,
-    /// A limit was reached: waiting would not bring more.
+    /// An error or another fact that the client must get at once.
+    respond_now: bool,
+    /// A limit was reached: waiting would not add bytes.
     full: bool,
     memory: Reservation,
 }
 
-/// The answer as it is sent.
-pub(super) struct Answered {
+/// The response as it is sent.
+pub(super) struct FetchReply {
     pub(super) body: FetchResponse,
-    /// The records of partitions that `body` leaves room for, in order.
+    /// The streamed records, in the order of the gaps that `body` leaves for them.
     pub(super) streams: Vec<ReadStream>,
     pub(super) memory: Reservation,
 }
 
-pub(super) async fn handle(ctx: &Context, version: i16, request: FetchRequest) -> Answered {
+pub(super) async fn handle(ctx: &Context, version: i16, request: FetchRequest) -> FetchReply {
     let by_ids = version >= TOPIC_IDS_FROM;
-    let terms = Terms {
+    let params = FetchParams {
         version,
         rack: Some(request.rack_id.clone()).filter(|rack| !rack.is_empty()),
         isolation: if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
@@ -86,32 +89,32 @@ pub(super) async fn handle(ctx: &Context, version: i16, request: FetchRequest) -
         Ok(plan) => plan,
         Err(error) => {
             let (streams, memory) = (Vec::new(), Reservation::default());
-            return Answered { body: FetchResponse::failed(error), streams, memory };
+            return FetchReply { body: FetchResponse::failed(error), streams, memory };
         }
     };
-    let Pass { mut answers, streams, memory, .. } = read_or_wait(ctx, &terms, &mut plan).await;
+    let Pass { mut answers, streams, memory, .. } = read_or_wait(ctx, &params, &mut plan).await;
     ctx.metrics.fetch_sessions.set(i64::try_from(ctx.sessions.count()).unwrap_or(i64::MAX));
     let session_id = ctx.sessions.finish(plan, by_ids, &mut answers);
-    Answered { body: answer(ctx, version, session_id, answers), streams, memory }
+    FetchReply { body: answer(ctx, version, session_id, answers), streams, memory }
 }
 
 type FoundPartition = Result<Partition, ErrorCode>;
 
-async fn find_all(ctx: &Context, terms: &Terms, plan: &Plan) -> Vec<FoundPartition> {
+async fn find_all(ctx: &Context, params: &FetchParams, plan: &Plan) -> Vec<FoundPartition> {
     let mut found = Vec::with_capacity(plan.wanted.len());
     for wanted in &plan.wanted {
         let topic = topic_ref(&wanted.key);
-        let partition = ctx.partitions.find_for(topic, wanted.key.index, terms.access()).await;
+        let partition = ctx.partitions.find_for(topic, wanted.key.index, params.access()).await;
         found.push(match partition {
-            Ok(partition) if terms.version < ZSTD_FROM && is_zstd(&partition) => {
+            Ok(partition) if params.version < ZSTD_FROM && is_zstd(&partition) => {
                 Err(ErrorCode::UnsupportedCompressionType)
             }
             Ok(partition) => {
                 plan.found(wanted, &partition);
                 Ok(partition)
             }
-            Err(PartitionError::UnknownTopicId) if plan.knew(wanted) => Err(ErrorCode::UnknownTopicOrPartition),
-            Err(error) => Err(known_to_fetch(&error)),
+            Err(PartitionError::UnknownTopicId) if plan.had_found(wanted) => Err(ErrorCode::UnknownTopicOrPartition),
+            Err(error) => Err(fetch_error_code(&error)),
         });
     }
     found
@@ -128,8 +131,8 @@ fn is_zstd(partition: &Partition) -> bool {
     partition.topic().config.compression_type == CompressionType::Zstd
 }
 
-/// The code for an error, in the words that fetching clients know.
-fn known_to_fetch(error: &PartitionError) -> ErrorCode {
+/// The code for an error, of those that consumers handle.
+fn fetch_error_code(error: &PartitionError) -> ErrorCode {
     match error {
         PartitionError::LeaderNotAvailable | PartitionError::TimedOut => ErrorCode::NotLeaderOrFollower,
         PartitionError::PolicyViolation(_) => ErrorCode::UnknownServerError,
@@ -145,61 +148,59 @@ fn known_to_fetch(error: &PartitionError) -> ErrorCode {
 }
 
 /// Reads; if that is not enough, waits for more and reads once again, as Kafka's delayed fetch does.
-async fn read_or_wait(ctx: &Context, terms: &Terms, plan: &mut Plan) -> Pass {
-    let found = find_all(ctx, terms, plan).await;
-    let pass = read_all(ctx, terms, &plan.wanted, &found).await;
+async fn read_or_wait(ctx: &Context, params: &FetchParams, plan: &mut Plan) -> Pass {
+    let found = find_all(ctx, params, plan).await;
+    let pass = read_all(ctx, params, &plan.wanted, &found).await;
     let watch = plan.watch();
-    let asks_nothing = plan.wanted.is_empty() && watch.is_none();
-    let enough = pass.urgent || pass.full || pass.bytes >= terms.bytes_min || asks_nothing;
-    if enough || rt::now() >= terms.deadline {
+    let wants_nothing = plan.wanted.is_empty() && watch.is_none();
+    let enough = pass.respond_now || pass.full || pass.bytes >= params.bytes_min || wants_nothing;
+    if enough || rt::now() >= params.deadline {
         count(ctx, &found, &pass.answers);
         return pass;
     }
-    let missing_bytes = terms.bytes_min - pass.bytes;
+    let missing_bytes = params.bytes_min - pass.bytes;
     drop(pass);
     let found = if let Some(watch) = watch {
-        ctx.partitions.wait_for_change(&watch, missing_bytes, terms.deadline).await;
-        plan.look_again();
-        find_all(ctx, terms, plan).await
+        ctx.partitions.wait_for_change(&watch, missing_bytes, params.deadline).await;
+        plan.refresh();
+        find_all(ctx, params, plan).await
     } else {
         let waits: Vec<(Partition, Offset, Isolation)> = found
             .iter()
             .zip(&plan.wanted)
             .filter_map(|(found, wanted)| {
-                found.as_ref().ok().map(|partition| (partition.clone(), wanted.from.fetch_offset, terms.isolation))
+                found.as_ref().ok().map(|partition| (partition.clone(), wanted.from.fetch_offset, params.isolation))
             })
             .collect();
-        ctx.partitions.wait_for_data(&waits, terms.access(), terms.bytes_min, terms.deadline).await;
+        ctx.partitions.wait_for_data(&waits, params.access(), params.bytes_min, params.deadline).await;
         found
     };
-    let pass = read_all(ctx, terms, &plan.wanted, &found).await;
+    let pass = read_all(ctx, params, &plan.wanted, &found).await;
     count(ctx, &found, &pass.answers);
     pass
 }
 
-async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[FoundPartition]) -> Pass {
-    let mut memory = ctx.answers.take_some(terms.bytes_max);
-    let mut left = terms.bytes_max.min(memory.bytes().max(FETCH_BYTES_FLOOR));
-    // Without memory nothing is copied ahead.
+async fn read_all(ctx: &Context, params: &FetchParams, wanted: &[Wanted], found: &[FoundPartition]) -> Pass {
+    let mut memory = ctx.answers.take_some(params.bytes_max);
+    let mut left = params.bytes_max.min(memory.bytes().max(FETCH_BYTES_FLOOR));
+    // Without reserved memory no records are copied ahead.
     let copy_bytes_max = if memory.bytes() >= GATHERED_BYTES_MAX { GATHERED_BYTES_MAX } else { 0 };
     let mut pass = Pass {
         answers: Vec::with_capacity(wanted.len()),
         streams: Vec::new(),
         bytes: 0,
         held_bytes: 0,
-        urgent: false,
+        respond_now: false,
         full: false,
         memory: Reservation::default(),
     };
     for (wanted, found) in wanted.iter().zip(found) {
         let partition_max = usize::try_from(wanted.from.max_bytes).unwrap_or(0);
-        let nearer = found
-            .as_ref()
-            .ok()
-            .zip(terms.rack.as_deref())
-            .and_then(|(partition, rack)| fetch_nearer::replica(ctx, partition, rack, wanted.from.fetch_offset));
+        let nearer = found.as_ref().ok().zip(params.rack.as_deref()).and_then(|(partition, rack)| {
+            replica_selector::nearest_replica(ctx, partition, rack, wanted.from.fetch_offset)
+        });
         if let Some(answer) = nearer {
-            pass.urgent = true;
+            pass.respond_now = true;
             pass.answers.push((wanted.key.clone(), answer));
             continue;
         }
@@ -207,8 +208,8 @@ async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[Foun
             Err(error) => Err(*error),
             Ok(partition) => {
                 let max_bytes = left.min(partition_max);
-                let spec = spec(terms, wanted, max_bytes, pass.bytes == 0, copy_bytes_max);
-                partition.read(spec).await.map_err(|error| known_to_fetch(&error))
+                let spec = spec(params, wanted, max_bytes, pass.bytes == 0, copy_bytes_max);
+                partition.read(spec).await.map_err(|error| fetch_error_code(&error))
             }
         };
         let answer = match outcome {
@@ -217,12 +218,12 @@ async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[Foun
                 pass.bytes += bytes;
                 pass.full |= bytes > 0 && bytes * 2 >= left.min(partition_max);
                 left = left.saturating_sub(bytes);
-                pass.urgent |= fetched.diverging_epoch.is_some();
-                pass.told(wanted.key.index, fetched)
+                pass.respond_now |= fetched.diverging_epoch.is_some();
+                pass.partition_response(wanted.key.index, fetched)
             }
             Err(error) => {
-                pass.urgent = true;
-                failed(ctx, terms.version, wanted, error)
+                pass.respond_now = true;
+                failed(ctx, params.version, wanted, error)
             }
         };
         pass.answers.push((wanted.key.clone(), answer));
@@ -232,22 +233,28 @@ async fn read_all(ctx: &Context, terms: &Terms, wanted: &[Wanted], found: &[Foun
     pass
 }
 
-fn spec(terms: &Terms, wanted: &Wanted, max_bytes: usize, at_least_one: bool, copy_bytes_max: usize) -> FetchSpec {
+fn spec(
+    params: &FetchParams,
+    wanted: &Wanted,
+    max_bytes: usize,
+    at_least_one: bool,
+    copy_bytes_max: usize,
+) -> FetchSpec {
     let given = |epoch: LeaderEpoch| (epoch.0 >= 0).then_some(epoch);
     FetchSpec {
         offset: wanted.from.fetch_offset,
         max_bytes,
         at_least_one,
         copy_bytes_max,
-        isolation: terms.isolation,
-        access: terms.access(),
+        isolation: params.isolation,
+        access: params.access(),
         current_leader_epoch: given(wanted.from.current_leader_epoch),
         last_fetched_epoch: given(wanted.from.last_fetched_epoch),
     }
 }
 
 impl Pass {
-    fn told(&mut self, index: i32, fetched: Fetched) -> FetchPartitionResponse {
+    fn partition_response(&mut self, index: i32, fetched: Fetched) -> FetchPartitionResponse {
         let aborted = fetched.aborted.map(|aborted| {
             let transactions = aborted.into_iter();
             transactions
@@ -314,7 +321,7 @@ fn count(ctx: &Context, found: &[FoundPartition], answers: &[(Key, FetchPartitio
     }
 }
 
-/// Groups what stands together by topic and adds the addresses of hinted leaders.
+/// Groups consecutive partitions of a topic and adds the addresses of hinted leaders.
 fn answer(ctx: &Context, version: i16, session_id: i32, answers: Vec<(Key, FetchPartitionResponse)>) -> FetchResponse {
     let mut response = FetchResponse { session_id, ..FetchResponse::failed(ErrorCode::None) };
     let mut leaders = BTreeSet::<NodeId>::new();
@@ -328,7 +335,7 @@ fn answer(ctx: &Context, version: i16, session_id: i32, answers: Vec<(Key, Fetch
     if version >= 16 && !leaders.is_empty() {
         let image = ctx.metadata.image();
         response.node_endpoints =
-            leaders.into_iter().filter_map(|leader| brokers::endpoint(ctx, &image, leader)).collect();
+            leaders.into_iter().filter_map(|leader| endpoints::endpoint(ctx, &image, leader)).collect();
     }
     response
 }
