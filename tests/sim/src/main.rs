@@ -20,6 +20,7 @@ mod ledger;
 mod life;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod nemesis;
 mod oracle;
 mod panics;
 mod plots;
@@ -29,7 +30,6 @@ mod registry;
 mod rot;
 mod run;
 mod shrink;
-mod storm;
 mod story;
 mod wire;
 mod world;
@@ -129,7 +129,7 @@ impl WorldArguments {
             (0, _) => 3,
             (nodes, _) => nodes,
         };
-        Plan { seed, nodes, storm: self.storm, only: None, mutant: None }
+        Plan { seed, nodes, fault_time: self.storm, only: None, mutant: None }
     }
 }
 
@@ -267,7 +267,7 @@ fn tell(ran: &Ran, sum: &mut Sum) {
             plan.seed,
             plan.seed,
             plan.nodes,
-            humantime::format_duration(plan.storm)
+            humantime::format_duration(plan.fault_time)
         );
         sum.broken.push(plan.seed);
     }

@@ -28,10 +28,10 @@ use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, progress, reads};
 use crate::life::Life;
+use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{Profile, Tuning, damages_heads};
 use crate::registry::{PARTITIONS, node_of};
-use crate::storm::{self, Event};
 use crate::world::World;
 
 /// How long a calm cluster may take until everything is caught up.
@@ -53,7 +53,7 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) nodes: u32,
     /// How long things go wrong, simulated.
-    pub(crate) storm: Duration,
+    pub(crate) fault_time: Duration,
     /// Only these faults of the seed's schedule, by number.
     pub(crate) only: Option<Vec<usize>>,
     /// A seeded bug by its name.
@@ -121,7 +121,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         let world = world.clone();
         rt::spawn(async move { world.start(node).await });
     }
-    if let Some((node, wrong_ms)) = storm::wrong_at_founding(plan.seed, plan.nodes) {
+    if let Some((node, wrong_ms)) = nemesis::wrong_clock_at_start(plan.seed, plan.nodes) {
         sim::set_wall_clock(node, wrong_ms);
         world.tell_fault(format!("node {}: its clock is wrong by {wrong_ms} ms from the beginning", node.0));
     }
@@ -129,8 +129,8 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     if began.is_err() {
         world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world))));
     }
-    let events = storm::draw(profile, plan.nodes, plan.storm, damages_heads(plan.seed, plan.nodes));
-    let events = storm::with_panics(plan.seed, plan.nodes, plan.storm, events);
+    let events = nemesis::draw_schedule(profile, plan.nodes, plan.fault_time, damages_heads(plan.seed, plan.nodes));
+    let events = nemesis::with_task_panics(plan.seed, plan.nodes, plan.fault_time, events);
     let events = chosen(events, plan.only.as_deref());
     let faults = events.len();
     for index in 0..PARTITIONS {
@@ -164,13 +164,13 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     let looking = rt::spawn(look(world.clone()));
     let tending = rt::spawn(departures::tend(world.clone()));
     let faults_end = async {
-        storm::rage(world.clone(), events).await;
+        nemesis::run_faults(world.clone(), events).await;
         if world.broken().is_none() {
-            storm::calm(&world).await;
+            nemesis::heal(&world).await;
         }
     };
     // Every fault heals itself; a node that neither starts nor fails to must not hold the seed for ever.
-    if rt::timeout(2 * plan.storm + CALM_MAX, faults_end).await.is_err() {
+    if rt::timeout(2 * plan.fault_time + CALM_MAX, faults_end).await.is_err() {
         world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world))));
     }
     if world.broken().is_none() {

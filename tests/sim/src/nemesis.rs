@@ -229,7 +229,7 @@ fn any_fault(nodes: u32) -> Fault {
 
 /// Half of the clusters are founded with one clock that is wrong by days or years, forwards more often; it is put right with
 /// all others when the storm ends, if not before. Drawn from the seed alone: the draws of the world stay as they were.
-pub(crate) fn wrong_at_founding(seed: u64, nodes: u32) -> Option<(SimNode, i64)> {
+pub(crate) fn wrong_clock_at_start(seed: u64, nodes: u32) -> Option<(SimNode, i64)> {
     let mut draws = seed ^ 0xc10c_c10c_c10c_c10c;
     let mut draw = |bound: u64| {
         draws = draws.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -246,7 +246,7 @@ pub(crate) fn wrong_at_founding(seed: u64, nodes: u32) -> Option<(SimNode, i64)>
 
 /// The faults of a run, in order.
 /// `heads`: crashes damage the head of a frame.
-pub(crate) fn draw(profile: Profile, nodes: u32, lasts: Duration, heads: bool) -> Vec<Event> {
+pub(crate) fn draw_schedule(profile: Profile, nodes: u32, lasts: Duration, heads: bool) -> Vec<Event> {
     let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
     // Some seeds are calm, some are wild.
     let gaps_ms = if profile == Profile::Mixed { [300, 700, 1_500, 4_000] } else { [200, 300, 500, 900] };
@@ -275,7 +275,7 @@ pub(crate) fn draw(profile: Profile, nodes: u32, lasts: Duration, heads: bool) -
 }
 
 /// Adds panics of tasks to a schedule, in some seeds: drawn last, so that the others are what they were.
-pub(crate) fn with_panics(seed: u64, nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
+pub(crate) fn with_task_panics(seed: u64, nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
     let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
     if seed % PANICS_EVERY == 3 && end_ms > 0 {
         for _ in 0..2 {
@@ -289,7 +289,7 @@ pub(crate) fn with_panics(seed: u64, nodes: u32, lasts: Duration, mut events: Ve
 }
 
 /// Runs the schedule; each fault as a task of its own, so that they overlap.
-pub(crate) async fn rage(world: World, events: Vec<Event>) {
+pub(crate) async fn run_faults(world: World, events: Vec<Event>) {
     let mut running = Vec::new();
     let began = sim::elapsed();
     let struck = Arc::new(Mutex::new(Struck::new()));
@@ -300,14 +300,14 @@ pub(crate) async fn rage(world: World, events: Vec<Event>) {
             return;
         }
         world.tell_fault(format!("FAULT {event}"));
-        running.push(rt::spawn(one(world.clone(), event, struck.clone())));
+        running.push(rt::spawn(run_fault(world.clone(), event, struck.clone())));
     }
     for fault in running {
         let _ = fault.await;
     }
 }
 
-async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
+async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
     let lasts = Duration::from_millis(event.lasts_ms);
     match event.fault {
         Fault::Crash(whom, crash) => {
@@ -338,7 +338,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
         Fault::Dismiss(node) => departures::dismiss(&world, node).await,
         Fault::At(moment, crash) => {
             world.promises().armed = Some((moment, crash));
-            if let Some(node) = struck(&world, lasts).await {
+            if let Some(node) = crash_point_reached(&world, lasts).await {
                 rt::sleep(Duration::from_millis(sim::random_below(300))).await;
                 world.start(node).await;
             }
@@ -350,7 +350,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             let node = resolve(&world, Whom::Leader);
             world.promises().armed = Some((Moment::Vote, Crash::Power));
             world.crash(node, Crash::Power);
-            if struck(&world, Duration::from_secs(3)).await.is_some() {
+            if crash_point_reached(&world, Duration::from_secs(3)).await.is_some() {
                 world.nodes().for_each(|node| world.crash(node, Crash::Power));
             }
             for node in world.nodes() {
@@ -389,7 +389,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
         Fault::SyncError(whom, count) => {
             let node = resolve(&world, whom);
             world.disk(node).fail_sync_in(count);
-            again(&world, node, lasts / 4).await;
+            restart_process(&world, node, lasts / 4).await;
             rt::sleep(Duration::from_millis(sim::random_below(400))).await;
             world.crash(node, Crash::Power);
             world.start(node).await;
@@ -397,7 +397,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
         Fault::WriteError(whom, count) => {
             let node = resolve(&world, whom);
             world.disk(node).fail_write_in(count);
-            again(&world, node, lasts).await;
+            restart_process(&world, node, lasts).await;
         }
         Fault::Full(whom) => {
             let node = resolve(&world, whom);
@@ -420,7 +420,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             sim::set_wall_clock(node, wall_offset_ms + own_ms);
         }
         Fault::Wipe(whom) => {
-            if !whole(&world).await {
+            if !wait_until_whole(&world).await {
                 return world.tell_fault("not whole: no disk is lost".to_owned());
             }
             let node = resolve(&world, whom);
@@ -448,7 +448,7 @@ async fn one(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
 }
 
 /// Waits until one node may go for good.
-async fn whole(world: &World) -> bool {
+async fn wait_until_whole(world: &World) -> bool {
     let until = rt::now() + Duration::from_secs(4);
     while rt::now() < until {
         if world.is_whole() {
@@ -460,7 +460,7 @@ async fn whole(world: &World) -> bool {
 }
 
 /// Waits until the machine that was to go down has gone down.
-async fn struck(world: &World, lasts: Duration) -> Option<SimNode> {
+async fn crash_point_reached(world: &World, lasts: Duration) -> Option<SimNode> {
     let until = rt::now() + lasts;
     loop {
         let struck = world.promises().struck.take();
@@ -476,7 +476,7 @@ async fn struck(world: &World, lasts: Duration) -> Option<SimNode> {
 }
 
 /// After an error of its disk a process is started again, as an operator or a supervisor would.
-async fn again(world: &World, node: SimNode, lasts: Duration) {
+async fn restart_process(world: &World, node: SimNode, lasts: Duration) {
     rt::sleep(lasts).await;
     world.crash(node, Crash::Process);
     rt::sleep(Duration::from_millis(100)).await;
@@ -484,7 +484,7 @@ async fn again(world: &World, node: SimNode, lasts: Duration) {
 }
 
 /// Ends every fault and starts whoever is down.
-pub(crate) async fn calm(world: &World) {
+pub(crate) async fn heal(world: &World) {
     world.network().heal();
     world.network().set_faults(Faults::default());
     world.lose_answers(0);
