@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use crate::aim::{Whom, cut, resolve};
 use crate::departures;
 use crate::panics;
-use crate::plots;
 use crate::profile::Profile;
 use crate::promises::Moment;
 use crate::rot::{self, Rot, Struck};
+use crate::scenarios;
 use crate::world::World;
 
 /// In one of so many seeds tasks panic.
@@ -343,8 +343,8 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
                 world.start(node).await;
             }
         }
-        Fault::TakenBack(crash) => plots::taken_back(&world, crash, lasts).await,
-        Fault::Behind => plots::behind(&world, &damaged).await,
+        Fault::TakenBack(crash) => scenarios::crash_during_truncation(&world, crash, lasts).await,
+        Fault::Behind => scenarios::lagging_follower(&world, &damaged).await,
         Fault::VoteRack => {
             // There must be an election.
             let node = resolve(&world, Whom::Leader);
@@ -429,7 +429,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             rt::sleep(lasts / 8).await;
             world.start(node).await;
         }
-        Fault::Stale(node) => plots::stale(&world, node).await,
+        Fault::Stale(node) => scenarios::stale_metadata(&world, node).await,
         Fault::Join => {
             if world.nodes().count() < NODES_MAX {
                 let node = world.add_node();

@@ -22,20 +22,20 @@ use crate::rot::{self, Rot, Struck};
 use crate::world::World;
 
 /// How long it is waited for somebody whose log differs.
-const TAKING_BACK_WAIT: Duration = Duration::from_secs(2);
+const TRUNCATION_WAIT: Duration = Duration::from_secs(2);
 /// How long it is waited for a topic to begin.
-const HEARD_OF: Duration = Duration::from_secs(2);
+const TOPIC_STARTED_BY: Duration = Duration::from_secs(2);
 /// How long it is waited for the topic to be deleted.
-const GONE_BY: Duration = Duration::from_secs(4);
+const TOPIC_DELETED_BY: Duration = Duration::from_secs(4);
 /// So many leaders go until a node with old metadata leads.
-const LEADERS_TO_GO: usize = 4;
+const LEADERS_KILLED_MAX: usize = 4;
 /// After a leader's end somebody else leads by then, mostly.
-const LEADS_AFTER: Duration = Duration::from_millis(800);
+const ELECTION_WAIT: Duration = Duration::from_millis(800);
 /// Whoever led is deposed by then, and does not know it.
 const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
 
 /// A follower falls behind a leader, whose disk damages meanwhile what the follower lacks.
-pub(crate) async fn behind(world: &World, damaged: &Mutex<Struck>) {
+pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<Struck>) {
     let leaders: Vec<_> = (0..PARTITIONS).filter_map(|index| world.leader(index)).collect();
     let rotten = world.nodes().find(|node| world.is_rotten(*node));
     let any = leaders.get(usize::try_from(sim::random_below(leaders.len().max(1) as u64)).unwrap_or(0)).copied();
@@ -55,7 +55,7 @@ pub(crate) async fn behind(world: &World, damaged: &Mutex<Struck>) {
 
 /// A leader that is cut off goes on writing what nobody else has. When it is back, that is taken back; it fails when this is
 /// durable, and what comes instead is not.
-pub(crate) async fn taken_back(world: &World, crash: Crash, lasts: Duration) {
+pub(crate) async fn crash_during_truncation(world: &World, crash: Crash, lasts: Duration) {
     let node = resolve(world, Whom::Leader);
     cut(world, node, true, true, DEPOSED_AFTER).await;
     let outlines = || -> BTreeMap<ReplicaId, Outline> {
@@ -64,11 +64,11 @@ pub(crate) async fn taken_back(world: &World, crash: Crash, lasts: Duration) {
         life.directory.log().replicas().into_iter().filter_map(outline).collect()
     };
     let end = |log: &Outline| log.first_index + log.entries.len() as u64;
-    let (mut known, mut taking, until) = (outlines(), BTreeSet::new(), rt::now() + lasts.max(TAKING_BACK_WAIT));
+    let (mut known, mut truncating, until) = (outlines(), BTreeSet::new(), rt::now() + lasts.max(TRUNCATION_WAIT));
     while rt::now() < until {
         let now = outlines();
         for (id, log) in &now {
-            if log.voiding.is_none() && taking.remove(id) {
+            if log.voiding.is_none() && truncating.remove(id) {
                 world.crash(node, crash);
                 rt::sleep(lasts / 4).await;
                 return world.start(node).await;
@@ -76,10 +76,10 @@ pub(crate) async fn taken_back(world: &World, crash: Crash, lasts: Duration) {
             if log.voiding.is_some()
                 && known.get(id).is_some_and(|known| end(log) < end(known) && log.purged == known.purged)
             {
-                taking.insert(*id);
+                truncating.insert(*id);
             }
         }
-        let pause = if taking.is_empty() { Duration::from_micros(200) } else { Duration::from_micros(20) };
+        let pause = if truncating.is_empty() { Duration::from_micros(200) } else { Duration::from_micros(20) };
         known = now;
         rt::sleep(pause).await;
     }
@@ -87,7 +87,7 @@ pub(crate) async fn taken_back(world: &World, crash: Crash, lasts: Duration) {
 
 /// A node hears that a topic begins, and then no more of the metadata. When the topic is gone again, whoever led a shard of it goes
 /// too, until the node leads: with what it knows of long ago.
-pub(crate) async fn stale(world: &World, node: SimNode) {
+pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
     let Some(replica) = world.life(node).map(|life| life.metadata.group().replica()) else { return };
     let name = format!("stale-{}", sim::random_below(1 << 40));
     let new = NewTopic {
@@ -97,38 +97,40 @@ pub(crate) async fn stale(world: &World, node: SimNode) {
         assignments: Vec::new(),
         configs: BTreeMap::new(),
     };
-    let (maker, making) = (world.controller().unwrap_or(node), world.clone());
+    let (creator, creating) = (world.controller().unwrap_or(node), world.clone());
     rt::spawn(async move {
-        let made = move |life: Arc<Life>| async move { life.metadata.create_topics(vec![new], false, HEARD_OF).await };
-        making.ask(maker, made).await
+        let create =
+            move |life: Arc<Life>| async move { life.metadata.create_topics(vec![new], false, TOPIC_STARTED_BY).await };
+        creating.ask(creator, create).await
     });
-    let Some(key) = heard(world, node, &name).await else { return };
+    let Some(key) = intent_to_adopt(world, node, &name).await else { return };
     world.network().sever(replica);
-    let until = rt::now() + GONE_BY;
-    while rt::now() < until && !has_gone(world, key.topic) {
+    let until = rt::now() + TOPIC_DELETED_BY;
+    while rt::now() < until && !is_deleted(world, key.topic) {
         let gone = TopicName::Id(key.topic);
-        let delete = move |life: Arc<Life>| async move { life.metadata.delete_topics(vec![gone], HEARD_OF).await };
-        let _ = world.ask(world.controller().unwrap_or(maker), delete).await;
+        let delete =
+            move |life: Arc<Life>| async move { life.metadata.delete_topics(vec![gone], TOPIC_STARTED_BY).await };
+        let _ = world.ask(world.controller().unwrap_or(creator), delete).await;
         rt::sleep(Duration::from_millis(5)).await;
     }
-    for _ in 0..LEADERS_TO_GO {
+    for _ in 0..LEADERS_KILLED_MAX {
         match world.leader_of(key.shard) {
             Some(leader) if leader == node => break,
             Some(leader) => {
                 world.crash(leader, Crash::Process);
-                rt::sleep(LEADS_AFTER).await;
+                rt::sleep(ELECTION_WAIT).await;
                 world.start(leader).await;
             }
-            None => rt::sleep(LEADS_AFTER).await,
+            None => rt::sleep(ELECTION_WAIT).await,
         }
     }
-    rt::sleep(LEADS_AFTER).await;
+    rt::sleep(ELECTION_WAIT).await;
     world.network().join(replica);
 }
 
 /// Waits until a node is to see to it that a shard which it carries adopts partitions of this topic.
-async fn heard(world: &World, node: SimNode, name: &str) -> Option<IntentKey> {
-    let until = rt::now() + HEARD_OF;
+async fn intent_to_adopt(world: &World, node: SimNode, name: &str) -> Option<IntentKey> {
+    let until = rt::now() + TOPIC_STARTED_BY;
     while rt::now() < until {
         let life = world.life(node)?;
         let image = life.metadata.image();
@@ -148,7 +150,7 @@ async fn heard(world: &World, node: SimNode, name: &str) -> Option<IntentKey> {
 }
 
 /// The topic is deleted, and its shards have dropped it.
-fn has_gone(world: &World, topic: Uuid) -> bool {
+fn is_deleted(world: &World, topic: Uuid) -> bool {
     let image = world.image().unwrap_or_default();
     image.topics_by_id.get(&topic).is_none() && image.intents.iter().all(|(open, _)| open.topic != topic)
 }
