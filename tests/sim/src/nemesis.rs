@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 
 use crate::aim::{Whom, cut, resolve};
 use crate::departures;
+use crate::durability_tracker::CrashPoint;
 use crate::panics;
 use crate::profile::Profile;
-use crate::promises::Moment;
 use crate::rot::{self, Rot, Struck};
 use crate::scenarios;
 use crate::world::World;
@@ -34,7 +34,7 @@ pub(crate) enum Fault {
     /// A process is killed, comes back, and its machine loses power so many milliseconds after that.
     Twice(Whom, u64),
     /// The machine that comes to such a moment first goes down there and then.
-    At(Moment, Crash),
+    At(CrashPoint, Crash),
     /// Whoever finds first that its log differs from the leader's is cut off there and then, takes back what differs, and goes
     /// down before anything comes in its place.
     TakenBack(Crash),
@@ -139,7 +139,7 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
             0..2 => Fault::Crash(whom, Crash::Power),
             2..5 => Fault::Twice(whom, sim::random_below(40)),
             5 => Fault::SyncError(whom, sim::random_below(60)),
-            6 => Fault::At(Moment::Vote, crash()),
+            6 => Fault::At(CrashPoint::Vote, crash()),
             _ => Fault::Rack,
         },
         Profile::Generations => match pick {
@@ -151,9 +151,9 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
         Profile::Elections => match pick {
             0..2 => Fault::Isolate(Whom::Leader),
             2 if sim::random_below(2) == 0 => Fault::Pause(Whom::Leader),
-            2 => Fault::At(Moment::Conflict, crash()),
+            2 => Fault::At(CrashPoint::Conflict, crash()),
             3 => Fault::TakenBack(Crash::Power),
-            4 => Fault::At(Moment::Vote, crash()),
+            4 => Fault::At(CrashPoint::Vote, crash()),
             5 => Fault::VoteRack,
             6 => Fault::Crash(Whom::Leader, crash()),
             _ if sim::random_below(2) == 0 => Fault::Stale(victim),
@@ -162,7 +162,7 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
         Profile::Members => match pick {
             0..3 => Fault::Wipe(whom),
             3 => Fault::Join,
-            4 => Fault::At(Moment::Answered, crash()),
+            4 => Fault::At(CrashPoint::Answered, crash()),
             5 => Fault::Stale(victim),
             _ => Fault::Crash(whom, crash()),
         },
@@ -217,7 +217,7 @@ fn any_fault(nodes: u32) -> Fault {
         15..17 => Fault::Pause(whom),
         17 => clock(whom),
         18 => Fault::Twice(whom, sim::random_below(40)),
-        19 => Fault::At(Moment::Vote, crash()),
+        19 => Fault::At(CrashPoint::Vote, crash()),
         20 => Fault::Rumour(whom),
         _ => Fault::BadNetwork {
             loss_per_mille: sim::random_below(200),
@@ -336,8 +336,8 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
         Fault::Panic(whom) => panics::strike(&world, resolve(&world, whom), lasts / 4).await,
         Fault::Roll => departures::roll(&world, lasts / 8).await,
         Fault::Dismiss(node) => departures::dismiss(&world, node).await,
-        Fault::At(moment, crash) => {
-            world.promises().armed = Some((moment, crash));
+        Fault::At(point, crash) => {
+            world.durability().armed = Some((point, crash));
             if let Some(node) = crash_point_reached(&world, lasts).await {
                 rt::sleep(Duration::from_millis(sim::random_below(300))).await;
                 world.start(node).await;
@@ -348,7 +348,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
         Fault::VoteRack => {
             // There must be an election.
             let node = resolve(&world, Whom::Leader);
-            world.promises().armed = Some((Moment::Vote, Crash::Power));
+            world.durability().armed = Some((CrashPoint::Vote, Crash::Power));
             world.crash(node, Crash::Power);
             if crash_point_reached(&world, Duration::from_secs(3)).await.is_some() {
                 world.nodes().for_each(|node| world.crash(node, Crash::Power));
@@ -463,12 +463,12 @@ async fn wait_until_whole(world: &World) -> bool {
 async fn crash_point_reached(world: &World, lasts: Duration) -> Option<SimNode> {
     let until = rt::now() + lasts;
     loop {
-        let struck = world.promises().struck.take();
+        let struck = world.durability().crashed.take();
         if struck.is_some() {
             return struck;
         }
         if rt::now() >= until {
-            world.promises().armed = None;
+            world.durability().armed = None;
             return None;
         }
         rt::sleep(Duration::from_millis(1)).await;
@@ -488,7 +488,7 @@ pub(crate) async fn heal(world: &World) {
     world.network().heal();
     world.network().set_faults(Faults::default());
     world.lose_answers(0);
-    world.promises().armed = None;
+    world.durability().armed = None;
     for node in world.nodes() {
         sim::pause(node, false);
         world.disk(node).hang(false);

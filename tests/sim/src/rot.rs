@@ -74,7 +74,7 @@ fn byte_in(world: &World, node: SimNode, path: &Path, from: u64, to: u64) -> Opt
 
 /// A place of the log in front of its last durable commit; mostly not far from it, where recovery reads.
 fn place_in_log(world: &World, node: SimNode) -> Option<(PathBuf, u64)> {
-    let limit = world.promises().provable_before(node)?;
+    let limit = world.durability().provable_before(node)?;
     let page = PAGE_BYTES as u64;
     let segments = files(world, node, "log", ".log").into_iter().filter(|path| number(path) <= limit.segment).collect();
     let newest = Path::new("/data/log").join(format!("{:016}.log", limit.segment));
@@ -104,7 +104,7 @@ const CHECKPOINT_BASE: u64 = 4 << 10;
 
 /// One of the last commits in front of the last durable one: its segment, first byte, and where its frames begin and end.
 fn late_commit(world: &World, node: SimNode, newest: u64) -> Option<(PathBuf, u64, u64)> {
-    let limit = world.promises().provable_before(node)?;
+    let limit = world.durability().provable_before(node)?;
     let path = Path::new("/data/log").join(format!("{:016}.log", limit.segment));
     let file = world.disk(node).open(&path, OpenMode::Read).ok()?;
     let page = PAGE_BYTES as u64;
@@ -223,6 +223,6 @@ pub(crate) fn strike(world: &World, node: SimNode, rot: Rot, struck: &mut Struck
         Rot::IndexGone => disk.unlink(&path).ok()?,
         _ => disk.flip_bit(&path, at, bit).ok()?,
     }
-    let provable = world.promises().provable_before(node);
+    let provable = world.durability().provable_before(node);
     Some(format!("node {}: {rot:?} at byte {at} of {}, its last commit is at {provable:?}", node.0, path.display()))
 }

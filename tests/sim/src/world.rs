@@ -20,12 +20,12 @@ use ottla_storage::log::EntryRange;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::durability_tracker::DurabilityTracker;
 use crate::history::Chronicle;
 use crate::laws::{Violation, i8_recovery};
 use crate::life::Life;
 use crate::oracle::{Learned, Oracle};
 use crate::profile::Tuning;
-use crate::promises::Promises;
 use crate::registry::{broker, node_of};
 use crate::story::Story;
 
@@ -53,7 +53,7 @@ struct Inner {
     topic: OnceLock<Uuid>,
     answers_lost_per_mille: AtomicU64,
     tuning: Tuning,
-    promises: Mutex<Promises>,
+    durability: Mutex<DurabilityTracker>,
     /// Nodes whose disks were damaged so that a replica may be lost by it, and how often.
     rotten: Mutex<BTreeMap<SimNode, u64>>,
     oracle: Mutex<Oracle>,
@@ -87,7 +87,7 @@ impl World {
             nodes: AtomicU32::new(nodes),
             sync_delay_max: sync_delay_max(),
             tuning,
-            promises: Mutex::default(),
+            durability: Mutex::default(),
             rotten: Mutex::default(),
             network,
             disks: Mutex::new(disks),
@@ -111,7 +111,7 @@ impl World {
             let Some(home) = world.0.network.place_of(from) else { return };
             let shard = world.shard_of(from);
             let receiver = world.0.network.place_of(to);
-            let (verdict, strikes) = world.0.promises.lock().sent((from, to), (home, receiver), shard, message);
+            let (verdict, strikes) = world.0.durability.lock().observe((from, to), (home, receiver), shard, message);
             world.judge(verdict);
             if let Some((node, crash)) = strikes {
                 world.crash(node, crash);
@@ -127,8 +127,8 @@ impl World {
         Some(shard.id.0)
     }
 
-    pub(crate) fn promises(&self) -> parking_lot::MutexGuard<'_, Promises> {
-        self.0.promises.lock()
+    pub(crate) fn durability(&self) -> parking_lot::MutexGuard<'_, DurabilityTracker> {
+        self.0.durability.lock()
     }
 
     /// From now on nobody expects anything of this node but that it tells no lies.
@@ -193,7 +193,7 @@ impl World {
     /// A node that is down gets an empty disk in place of its own.
     pub(crate) fn wipe(&self, node: SimNode) {
         self.0.disks.lock().insert(node, empty_disk(self.0.sync_delay_max));
-        self.promises().wiped(node);
+        self.durability().disk_lost(node);
         self.tell_fault(format!("node {} has an empty disk", node.0));
     }
 
@@ -367,7 +367,7 @@ impl World {
                     found.collect::<Vec<_>>()
                 ));
             }
-            let verdict = world.promises().up(node, directory, recovered, rotten);
+            let verdict = world.durability().node_started(node, directory, recovered, rotten);
             world.judge(verdict);
         };
         let begin = async move { Life::begin(node, number, nodes, disk, network, tuning, opened).await };
@@ -415,7 +415,7 @@ impl World {
                 return;
             }
             for entry in entries.iter().filter(|entry| !found.damaged.contains(&entry.log_id)) {
-                let verdict = self.promises().contents.holds(shard, found.id, entry);
+                let verdict = self.durability().contents.holds(shard, found.id, entry);
                 self.judge(verdict);
             }
         }
@@ -458,7 +458,7 @@ impl World {
             }
         });
         let has_left = |replica| has_left.as_ref().is_some_and(|has_left| has_left(replica));
-        self.promises().down(node, |replica| Some(replica) == expelled || has_left(replica));
+        self.durability().node_down(node, |replica| Some(replica) == expelled || has_left(replica));
         sim::crash(node);
         *self.0.downs.lock().entry(node).or_default() += 1;
         self.0.network.detach(node);

@@ -19,7 +19,7 @@ use crate::laws::matching::Contents;
 
 /// When a machine is to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
+pub(crate) enum CrashPoint {
     /// It has just granted a vote.
     Vote,
     /// It is just being answered what it asked of the metadata group's leader.
@@ -29,7 +29,7 @@ pub(crate) enum Moment {
 }
 
 #[derive(Default)]
-pub(crate) struct Promises {
+pub(crate) struct DurabilityTracker {
     before: BTreeMap<ReplicaId, Before>,
     /// Where replicas are known to lie.
     homes: BTreeMap<ReplicaId, SimNode>,
@@ -43,14 +43,14 @@ pub(crate) struct Promises {
     directories: BTreeMap<SimNode, Weak<DataDir>>,
     /// Where the last durable commit of a node's log began when it went down.
     last_commits: BTreeMap<SimNode, LogPosition>,
-    pub(crate) armed: Option<(Moment, Crash)>,
-    pub(crate) struck: Option<SimNode>,
+    pub(crate) armed: Option<(CrashPoint, Crash)>,
+    pub(crate) crashed: Option<SimNode>,
 }
 
-impl Promises {
+impl DurabilityTracker {
     /// A message leaves a replica, on this node, for another one, of this shard as far as that is known. Returns whom a fault
     /// strikes that waited for this moment.
-    pub(crate) fn sent(
+    pub(crate) fn observe(
         &mut self,
         (from, to): (ReplicaId, ReplicaId),
         (home, receiver): (SimNode, Option<SimNode>),
@@ -58,7 +58,7 @@ impl Promises {
         message: &Message,
     ) -> (Result<(), Violation>, Option<(SimNode, Crash)>) {
         let mut verdict = Ok(());
-        let (vote, moment) = match message {
+        let (vote, point) = match message {
             Message::AskVote { pre: false, vote, .. } => (Some(*vote), None),
             Message::Append { vote, entries, .. } => {
                 if let Some(shard) = shard {
@@ -67,15 +67,15 @@ impl Promises {
                 }
                 (Some(*vote), None)
             }
-            Message::VoteAnswer { vote, granted, .. } => (Some(*vote), granted.then_some(Moment::Vote)),
+            Message::VoteAnswer { vote, granted, .. } => (Some(*vote), granted.then_some(CrashPoint::Vote)),
             Message::HigherVote(vote) => (Some(*vote), None),
-            Message::Conflict => (None, Some(Moment::Conflict)),
+            Message::Conflict => (None, Some(CrashPoint::Conflict)),
             Message::State(Some(snapshot)) => {
                 let offered = &mut self.before.entry(to).or_default().offered;
                 *offered = (*offered).max(Some(snapshot.applied.index));
                 (None, None)
             }
-            Message::Answer(_) => (None, Some(Moment::Answered)),
+            Message::Answer(_) => (None, Some(CrashPoint::Answered)),
             _ => (None, None),
         };
         if let Some(vote) = vote {
@@ -84,17 +84,17 @@ impl Promises {
                 *known = Some(vote);
             }
         }
-        let whom = if moment == Some(Moment::Answered) { receiver } else { Some(home) };
-        let strikes = self.armed.filter(|(armed, _)| Some(*armed) == moment);
-        let strikes = strikes.and_then(|(_, crash)| Some((whom?, crash)));
-        if let Some((node, _)) = strikes {
-            (self.armed, self.struck) = (None, Some(node));
+        let victim = if point == Some(CrashPoint::Answered) { receiver } else { Some(home) };
+        let crashes = self.armed.filter(|(armed, _)| Some(*armed) == point);
+        let crashes = crashes.and_then(|(_, crash)| Some((victim?, crash)));
+        if let Some((node, _)) = crashes {
+            (self.armed, self.crashed) = (None, Some(node));
         }
-        (verdict, strikes)
+        (verdict, crashes)
     }
 
     /// A node goes down: what its logs hold is noted; `has_left` tells replicas that are about to be removed.
-    pub(crate) fn down(&mut self, node: SimNode, has_left: impl Fn(ReplicaId) -> bool) {
+    pub(crate) fn node_down(&mut self, node: SimNode, has_left: impl Fn(ReplicaId) -> bool) {
         let Some(directory) = self.directories.remove(&node).and_then(|directory| directory.upgrade()) else { return };
         let there = directory.log().replicas();
         for replica in self.missing(node, |replica| there.contains(&replica)) {
@@ -114,7 +114,7 @@ impl Promises {
     }
 
     /// A node has lost its disk, and nobody expects anything of what was on it.
-    pub(crate) fn wiped(&mut self, node: SimNode) {
+    pub(crate) fn disk_lost(&mut self, node: SimNode) {
         self.missing(node, |_| false).into_iter().for_each(|replica| self.forget(replica));
         self.last_commits.remove(&node);
     }
@@ -128,7 +128,7 @@ impl Promises {
     }
 
     /// A node has read its directory.
-    pub(crate) fn up(
+    pub(crate) fn node_started(
         &mut self,
         node: SimNode,
         directory: &Arc<DataDir>,
@@ -147,9 +147,9 @@ impl Promises {
             }
         }
         let is_there = |replica| recovered.iter().any(|found| found.id == replica);
-        self.forget_unborn(node, is_there);
+        self.forget_uncreated(node, is_there);
         if !rotten {
-            self.forget_left(node, is_there);
+            self.forget_removed(node, is_there);
         }
         for (replica, before) in &self.before {
             let had = before.log.as_ref().is_some_and(|log| log.synced > 0);
@@ -173,7 +173,7 @@ impl Promises {
     }
 
     /// Creations that were under way when the node went down, and never were durable: they may be made again.
-    fn forget_unborn(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
+    fn forget_uncreated(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
         for replica in self.missing(node, is_there) {
             let log = self.before.get(&replica).and_then(|before| before.log.as_ref());
             if log.is_none_or(|log| log.synced == 0) {
@@ -183,7 +183,7 @@ impl Promises {
     }
 
     /// Removals that were under way when the node went down, and came to their end: what they removed stays away.
-    fn forget_left(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
+    fn forget_removed(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
         for replica in self.missing(node, is_there) {
             if self.leaving.contains(&replica) {
                 self.forget(replica);
