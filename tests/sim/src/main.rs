@@ -9,7 +9,6 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-mod aim;
 mod clients;
 mod deaths;
 mod departures;
@@ -31,6 +30,7 @@ mod run;
 mod scenarios;
 mod shrink;
 mod story;
+mod targeting;
 mod wire;
 mod world;
 

@@ -11,13 +11,13 @@ use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
-use crate::aim::{Whom, cut, resolve};
 use crate::departures;
 use crate::durability_tracker::CrashPoint;
 use crate::panics;
 use crate::profile::Profile;
 use crate::rot::{self, Rot, Struck};
 use crate::scenarios;
+use crate::targeting::{Target, cut_off, resolve};
 use crate::world::World;
 
 /// In one of so many seeds tasks panic.
@@ -30,16 +30,16 @@ const NODES_MAX: usize = 7;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// A process or its machine dies and comes back.
-    Crash(Whom, Crash),
+    Crash(Target, Crash),
     /// A process is killed, comes back, and its machine loses power so many milliseconds after that.
-    Twice(Whom, u64),
+    Twice(Target, u64),
     /// The machine that comes to such a moment first goes down there and then.
     At(CrashPoint, Crash),
     /// Whoever finds first that its log differs from the leader's is cut off there and then, takes back what differs, and goes
     /// down before anything comes in its place.
     TakenBack(Crash),
     /// A process is told to stop and does so in order; after so many milliseconds, if that is said, its machine loses power.
-    Stop(Whom, Option<u64>),
+    Stop(Target, Option<u64>),
     /// One process after the other is stopped and started again.
     Roll,
     /// A node is to be forgotten, and comes back as a new one.
@@ -54,29 +54,29 @@ pub(crate) enum Fault {
     /// The power of all machines fails, and comes back for one after the other.
     Rack,
     /// Nothing to or from the node.
-    Isolate(Whom),
+    Isolate(Target),
     /// Nothing from the node, but everything to it.
-    Mute(Whom),
+    Mute(Target),
     /// Everything from the node, but nothing to it.
-    Deaf(Whom),
+    Deaf(Target),
     /// Syncs do not return.
-    Hang(Whom),
+    Hang(Target),
     /// The sync after so many more fails; the process is started again later, and some time later its machine loses power.
-    SyncError(Whom, u64),
+    SyncError(Target, u64),
     /// The write after so many more fails; the process is started again later.
-    WriteError(Whom, u64),
+    WriteError(Target, u64),
     /// Nothing more fits.
-    Full(Whom),
+    Full(Target),
     /// The process stands still, and goes on as if nothing had been.
-    Pause(Whom),
+    Pause(Target),
     /// All others take the process for dead, and it is not.
-    Rumour(Whom),
+    Rumour(Target),
     /// The wall clock jumps by so many milliseconds.
-    Clock(Whom, i64),
+    Clock(Target, i64),
     /// A disk is lost for good, and the node comes back with an empty one; not before all else is whole.
-    Wipe(Whom),
+    Wipe(Target),
     /// A critical task panics; the process is started again later.
-    Panic(Whom),
+    Panic(Target),
     /// A further node comes.
     Join,
     /// A node hears nothing of the metadata while its shards go on, and late in that time whoever leads fails.
@@ -111,10 +111,10 @@ enum Loses {
     Anything,
 }
 
-fn whom(nodes: u32) -> Whom {
+fn random_target(nodes: u32) -> Target {
     match sim::random_below(3) {
-        0 => Whom::Leader,
-        _ => Whom::Node(any_node(nodes)),
+        0 => Target::Leader,
+        _ => Target::Node(any_node(nodes)),
     }
 }
 
@@ -128,7 +128,7 @@ fn crash() -> Crash {
 
 /// One fault of the kind that the profile is about, or any.
 fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
-    let whom = whom(nodes);
+    let target = random_target(nodes);
     if sim::random_below(3) == 0 {
         return any_fault(nodes);
     }
@@ -136,43 +136,43 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
     match profile {
         Profile::Mixed => any_fault(nodes),
         Profile::Crashes | Profile::Churn => match pick {
-            0..2 => Fault::Crash(whom, Crash::Power),
-            2..5 => Fault::Twice(whom, sim::random_below(40)),
-            5 => Fault::SyncError(whom, sim::random_below(60)),
+            0..2 => Fault::Crash(target, Crash::Power),
+            2..5 => Fault::Twice(target, sim::random_below(40)),
+            5 => Fault::SyncError(target, sim::random_below(60)),
             6 => Fault::At(CrashPoint::Vote, crash()),
             _ => Fault::Rack,
         },
         Profile::Generations => match pick {
-            0..2 => Fault::Crash(whom, Crash::Power),
+            0..2 => Fault::Crash(target, Crash::Power),
             2..5 => Fault::Rot { node: any_node(nodes), rot: Rot::Checkpoint, down: true },
             5..7 => Fault::Rot { node: any_node(nodes), rot: Rot::IndexesGone, down: true },
             _ => Fault::Rot { node: any_node(nodes), rot: Rot::Index, down: false },
         },
         Profile::Elections => match pick {
-            0..2 => Fault::Isolate(Whom::Leader),
-            2 if sim::random_below(2) == 0 => Fault::Pause(Whom::Leader),
+            0..2 => Fault::Isolate(Target::Leader),
+            2 if sim::random_below(2) == 0 => Fault::Pause(Target::Leader),
             2 => Fault::At(CrashPoint::Conflict, crash()),
             3 => Fault::TakenBack(Crash::Power),
             4 => Fault::At(CrashPoint::Vote, crash()),
             5 => Fault::VoteRack,
-            6 => Fault::Crash(Whom::Leader, crash()),
+            6 => Fault::Crash(Target::Leader, crash()),
             _ if sim::random_below(2) == 0 => Fault::Stale(victim),
-            _ => clock(Whom::Leader),
+            _ => clock(Target::Leader),
         },
         Profile::Members => match pick {
-            0..3 => Fault::Wipe(whom),
+            0..3 => Fault::Wipe(target),
             3 => Fault::Join,
             4 => Fault::At(CrashPoint::Answered, crash()),
             5 => Fault::Stale(victim),
-            _ => Fault::Crash(whom, crash()),
+            _ => Fault::Crash(target, crash()),
         },
         Profile::Departures => match pick {
-            0..3 => Fault::Stop(whom, None),
-            3..5 => Fault::Stop(whom, Some(sim::random_below(60))),
+            0..3 => Fault::Stop(target, None),
+            3..5 => Fault::Stop(target, Some(sim::random_below(60))),
             5 => Fault::Roll,
             6 => Fault::Dismiss(any_node(nodes)),
             _ if sim::random_below(2) == 0 => Fault::Join,
-            _ => Fault::Crash(whom, crash()),
+            _ => Fault::Crash(target, crash()),
         },
         Profile::Rot if pick < 5 => {
             let down = sim::random_below(2) == 0;
@@ -192,33 +192,33 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
             };
             Fault::Rot { node: victim, rot, down: down || matches!(rot, Rot::Checkpoint | Rot::Head) }
         }
-        Profile::Rot => Fault::Crash(whom, crash()),
+        Profile::Rot => Fault::Crash(target, crash()),
     }
 }
 
-fn clock(whom: Whom) -> Fault {
+fn clock(target: Target) -> Fault {
     let unit_ms = 31_536_000_000;
     let units = i64::try_from(sim::random_below(20)).unwrap_or(0) - 8;
-    Fault::Clock(whom, units * unit_ms)
+    Fault::Clock(target, units * unit_ms)
 }
 
 fn any_fault(nodes: u32) -> Fault {
-    let whom = whom(nodes);
+    let target = random_target(nodes);
     match sim::random_below(23) {
-        0..5 => Fault::Crash(whom, crash()),
+        0..5 => Fault::Crash(target, crash()),
         5 => Fault::Rack,
-        6..8 => Fault::Isolate(whom),
-        8 => Fault::Mute(whom),
-        9 => Fault::Deaf(whom),
-        10..12 => Fault::Hang(whom),
-        12 => Fault::SyncError(whom, sim::random_below(200)),
-        13 => Fault::WriteError(whom, sim::random_below(200)),
-        14 => Fault::Full(whom),
-        15..17 => Fault::Pause(whom),
-        17 => clock(whom),
-        18 => Fault::Twice(whom, sim::random_below(40)),
+        6..8 => Fault::Isolate(target),
+        8 => Fault::Mute(target),
+        9 => Fault::Deaf(target),
+        10..12 => Fault::Hang(target),
+        12 => Fault::SyncError(target, sim::random_below(200)),
+        13 => Fault::WriteError(target, sim::random_below(200)),
+        14 => Fault::Full(target),
+        15..17 => Fault::Pause(target),
+        17 => clock(target),
+        18 => Fault::Twice(target, sim::random_below(40)),
         19 => Fault::At(CrashPoint::Vote, crash()),
-        20 => Fault::Rumour(whom),
+        20 => Fault::Rumour(target),
         _ => Fault::BadNetwork {
             loss_per_mille: sim::random_below(200),
             repeat_per_mille: sim::random_below(100),
@@ -280,7 +280,7 @@ pub(crate) fn with_task_panics(seed: u64, nodes: u32, lasts: Duration, mut event
     if seed % PANICS_EVERY == 3 && end_ms > 0 {
         for _ in 0..2 {
             let at_ms = 300 + sim::random_below(end_ms);
-            let fault = Fault::Panic(whom(nodes));
+            let fault = Fault::Panic(random_target(nodes));
             events.push(Event { at_ms, lasts_ms: sim::random_below(2_000), fault });
         }
         events.sort_by_key(|event| event.at_ms);
@@ -310,14 +310,14 @@ pub(crate) async fn run_faults(world: World, events: Vec<Event>) {
 async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
     let lasts = Duration::from_millis(event.lasts_ms);
     match event.fault {
-        Fault::Crash(whom, crash) => {
-            let node = resolve(&world, whom);
+        Fault::Crash(target, crash) => {
+            let node = resolve(&world, target);
             world.crash(node, crash);
             rt::sleep(lasts).await;
             world.start(node).await;
         }
-        Fault::Twice(whom, after_ms) => {
-            let node = resolve(&world, whom);
+        Fault::Twice(target, after_ms) => {
+            let node = resolve(&world, target);
             world.crash(node, Crash::Process);
             rt::sleep(lasts / 8).await;
             let starting = world.clone();
@@ -327,13 +327,13 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             rt::sleep(lasts / 8).await;
             world.start(node).await;
         }
-        Fault::Stop(whom, fails_ms) => {
-            let node = resolve(&world, whom);
+        Fault::Stop(target, fails_ms) => {
+            let node = resolve(&world, target);
             departures::stop(&world, node, fails_ms.map(Duration::from_millis)).await;
             rt::sleep(lasts).await;
             world.start(node).await;
         }
-        Fault::Panic(whom) => panics::strike(&world, resolve(&world, whom), lasts / 4).await,
+        Fault::Panic(target) => panics::strike(&world, resolve(&world, target), lasts / 4).await,
         Fault::Roll => departures::roll(&world, lasts / 8).await,
         Fault::Dismiss(node) => departures::dismiss(&world, node).await,
         Fault::At(point, crash) => {
@@ -347,7 +347,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
         Fault::Behind => scenarios::lagging_follower(&world, &damaged).await,
         Fault::VoteRack => {
             // There must be an election.
-            let node = resolve(&world, Whom::Leader);
+            let node = resolve(&world, Target::Leader);
             world.durability().armed = Some((CrashPoint::Vote, Crash::Power));
             world.crash(node, Crash::Power);
             if crash_point_reached(&world, Duration::from_secs(3)).await.is_some() {
@@ -377,53 +377,53 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
                 rt::spawn(async move { world.start(node).await });
             }
         }
-        Fault::Isolate(whom) => cut(&world, resolve(&world, whom), true, true, lasts).await,
-        Fault::Mute(whom) => cut(&world, resolve(&world, whom), true, false, lasts).await,
-        Fault::Deaf(whom) => cut(&world, resolve(&world, whom), false, true, lasts).await,
-        Fault::Hang(whom) => {
-            let node = resolve(&world, whom);
+        Fault::Isolate(target) => cut_off(&world, resolve(&world, target), true, true, lasts).await,
+        Fault::Mute(target) => cut_off(&world, resolve(&world, target), true, false, lasts).await,
+        Fault::Deaf(target) => cut_off(&world, resolve(&world, target), false, true, lasts).await,
+        Fault::Hang(target) => {
+            let node = resolve(&world, target);
             world.disk(node).hang(true);
             rt::sleep(lasts).await;
             world.disk(node).hang(false);
         }
-        Fault::SyncError(whom, count) => {
-            let node = resolve(&world, whom);
+        Fault::SyncError(target, count) => {
+            let node = resolve(&world, target);
             world.disk(node).fail_sync_in(count);
             restart_process(&world, node, lasts / 4).await;
             rt::sleep(Duration::from_millis(sim::random_below(400))).await;
             world.crash(node, Crash::Power);
             world.start(node).await;
         }
-        Fault::WriteError(whom, count) => {
-            let node = resolve(&world, whom);
+        Fault::WriteError(target, count) => {
+            let node = resolve(&world, target);
             world.disk(node).fail_write_in(count);
             restart_process(&world, node, lasts).await;
         }
-        Fault::Full(whom) => {
-            let node = resolve(&world, whom);
+        Fault::Full(target) => {
+            let node = resolve(&world, target);
             world.disk(node).set_capacity(0);
             rt::sleep(lasts).await;
             world.disk(node).set_capacity(1 << 40);
         }
-        Fault::Pause(whom) => {
-            let node = resolve(&world, whom);
+        Fault::Pause(target) => {
+            let node = resolve(&world, target);
             sim::pause(node, true);
             rt::sleep(lasts).await;
             sim::pause(node, false);
         }
-        Fault::Rumour(whom) => world.suspect(resolve(&world, whom)),
-        Fault::Clock(whom, wall_offset_ms) => {
-            let node = resolve(&world, whom);
+        Fault::Rumour(target) => world.suspect(resolve(&world, target)),
+        Fault::Clock(target, wall_offset_ms) => {
+            let node = resolve(&world, target);
             // Never two nodes alike: what most clocks say is the truth, and producers expire by it. The first, which may be alone,
             // is as wrong as the fault says: its clock also falls, and jumps by less than is noticed.
             let own_ms = if wall_offset_ms == 0 { 0 } else { 3_600_000 * (i64::from(node.0) - 1) };
             sim::set_wall_clock(node, wall_offset_ms + own_ms);
         }
-        Fault::Wipe(whom) => {
+        Fault::Wipe(target) => {
             if !wait_until_whole(&world).await {
                 return world.tell_fault("not whole: no disk is lost".to_owned());
             }
-            let node = resolve(&world, whom);
+            let node = resolve(&world, target);
             world.crash(node, Crash::Power);
             world.wipe(node);
             rt::sleep(lasts / 8).await;

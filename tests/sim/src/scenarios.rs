@@ -15,10 +15,10 @@ use ottla_storage::log::Outline;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::aim::{Whom, cut, resolve};
 use crate::life::Life;
 use crate::registry::PARTITIONS;
 use crate::rot::{self, Rot, Struck};
+use crate::targeting::{Target, cut_off, resolve};
 use crate::world::World;
 
 /// How long it is waited for somebody whose log differs.
@@ -56,8 +56,8 @@ pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<Struck>) {
 /// A leader that is cut off goes on writing what nobody else has. When it is back, that is taken back; it fails when this is
 /// durable, and what comes instead is not.
 pub(crate) async fn crash_during_truncation(world: &World, crash: Crash, lasts: Duration) {
-    let node = resolve(world, Whom::Leader);
-    cut(world, node, true, true, DEPOSED_AFTER).await;
+    let node = resolve(world, Target::Leader);
+    cut_off(world, node, true, true, DEPOSED_AFTER).await;
     let outlines = || -> BTreeMap<ReplicaId, Outline> {
         let Some(life) = world.life(node) else { return BTreeMap::new() };
         let outline = |id: ReplicaId| Some((id, life.directory.replica_log(id)?.outline()));

@@ -11,16 +11,16 @@ use crate::world::World;
 
 /// Which node a fault is for: that of a number, or whoever leads then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whom {
+pub(crate) enum Target {
     Node(SimNode),
     Leader,
 }
 
 /// The node that is meant now.
-pub(crate) fn resolve(world: &World, whom: Whom) -> SimNode {
-    match whom {
-        Whom::Node(node) => node,
-        Whom::Leader => {
+pub(crate) fn resolve(world: &World, target: Target) -> SimNode {
+    match target {
+        Target::Node(node) => node,
+        Target::Leader => {
             let index = i32::try_from(sim::random_below(3)).unwrap_or(0);
             let leader = if index == 2 { world.controller() } else { world.leader(index) };
             leader.unwrap_or_else(|| world.random_node())
@@ -29,7 +29,7 @@ pub(crate) fn resolve(world: &World, whom: Whom) -> SimNode {
 }
 
 /// Cuts a node off for some time.
-pub(crate) async fn cut(world: &World, node: SimNode, from: bool, to: bool, lasts: Duration) {
+pub(crate) async fn cut_off(world: &World, node: SimNode, from: bool, to: bool, lasts: Duration) {
     world.cut(node, from, to);
     rt::sleep(lasts).await;
     world.mend(node);
