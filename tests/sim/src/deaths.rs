@@ -58,7 +58,7 @@ async fn expect(world: &World, client: &mut Client, dead: &BTreeSet<i32>, within
 
 /// All live; one dies, is missed, and is back. Where a disk is rotten its node may be gone for good: nothing is to be learned.
 pub(crate) async fn check(world: &World) {
-    if world.nodes().any(|node| world.is_rotten(node)) {
+    if world.nodes().any(|node| world.is_corrupted(node)) {
         return;
     }
     let mut client = Client::new(world.clone(), "undertaker");

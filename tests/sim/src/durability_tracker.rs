@@ -133,27 +133,27 @@ impl DurabilityTracker {
         node: SimNode,
         directory: &Arc<DataDir>,
         recovered: &[RecoveredReplica],
-        rotten: bool,
+        corrupted: bool,
     ) -> Result<(), Violation> {
         self.directories.insert(node, Arc::downgrade(directory));
         for replica in recovered {
             // One that was removed may turn up again where the disk is damaged, if it takes part in nothing.
-            if self.removed.contains(&replica.id) && !(rotten && replica.lost.is_some()) {
+            if self.removed.contains(&replica.id) && !(corrupted && replica.lost.is_some()) {
                 return Err(i8_recovery::came_back(replica.id.0));
             }
             let before = self.before.entry(replica.id).or_default();
             if let Some(log) = directory.replica_log(replica.id) {
-                i8_recovery::found(before, replica, &log.outline(), rotten)?;
+                i8_recovery::found(before, replica, &log.outline(), corrupted)?;
             }
         }
         let is_there = |replica| recovered.iter().any(|found| found.id == replica);
         self.forget_uncreated(node, is_there);
-        if !rotten {
+        if !corrupted {
             self.forget_removed(node, is_there);
         }
         for (replica, before) in &self.before {
             let had = before.log.as_ref().is_some_and(|log| log.synced > 0);
-            if self.homes.get(replica) == Some(&node) && had && !rotten && !is_there(*replica) {
+            if self.homes.get(replica) == Some(&node) && had && !corrupted && !is_there(*replica) {
                 return Err(i8_recovery::gone(replica.0));
             }
         }

@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod clients;
+mod corruption;
 mod deaths;
 mod departures;
 mod durability_tracker;
@@ -25,7 +26,6 @@ mod oracle;
 mod panics;
 mod profile;
 mod registry;
-mod rot;
 mod run;
 mod scenarios;
 mod shrink;

@@ -11,11 +11,11 @@ use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
+use crate::corruption::{self, Corruption, DamagedCheckpoints};
 use crate::departures;
 use crate::durability_tracker::CrashPoint;
 use crate::panics;
 use crate::profile::Profile;
-use crate::rot::{self, Rot, Struck};
 use crate::scenarios;
 use crate::targeting::{Target, cut_off, resolve};
 use crate::world::World;
@@ -47,7 +47,7 @@ pub(crate) enum Fault {
     /// As [`Fault::At`] for a vote, and the power of all machines fails with it.
     VoteRack,
     /// A disk is damaged; `down`: after a crash, and found so by the next life.
-    Rot { node: SimNode, rot: Rot, down: bool },
+    Rot { node: SimNode, rot: Corruption, down: bool },
     /// Another than the leader is cut off, and the records that it lacks then are damaged on the leader's disk. It is always the
     /// same disk that is damaged.
     Behind,
@@ -144,9 +144,9 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
         },
         Profile::Generations => match pick {
             0..2 => Fault::Crash(target, Crash::Power),
-            2..5 => Fault::Rot { node: any_node(nodes), rot: Rot::Checkpoint, down: true },
-            5..7 => Fault::Rot { node: any_node(nodes), rot: Rot::IndexesGone, down: true },
-            _ => Fault::Rot { node: any_node(nodes), rot: Rot::Index, down: false },
+            2..5 => Fault::Rot { node: any_node(nodes), rot: Corruption::Checkpoint, down: true },
+            5..7 => Fault::Rot { node: any_node(nodes), rot: Corruption::IndexesGone, down: true },
+            _ => Fault::Rot { node: any_node(nodes), rot: Corruption::Index, down: false },
         },
         Profile::Elections => match pick {
             0..2 => Fault::Isolate(Target::Leader),
@@ -174,25 +174,25 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
             _ if sim::random_below(2) == 0 => Fault::Join,
             _ => Fault::Crash(target, crash()),
         },
-        Profile::Rot if pick < 5 => {
+        Profile::Corruption if pick < 5 => {
             let down = sim::random_below(2) == 0;
             let rot = match sim::random_below(5) {
-                0 => Rot::Index,
+                0 => Corruption::Index,
                 _ if loses == Loses::Records => return Fault::Behind,
-                1 if down => Rot::IndexGone,
-                1 => Rot::Index,
-                _ if loses == Loses::Nothing => Rot::Checkpoint,
-                2 => Rot::Checkpoint,
+                1 if down => Corruption::IndexGone,
+                1 => Corruption::Index,
+                _ if loses == Loses::Nothing => Corruption::Checkpoint,
+                2 => Corruption::Checkpoint,
                 _ => match sim::random_below(8) {
-                    0..2 => Rot::Log,
-                    2 => Rot::LogPage,
-                    3 => Rot::Run,
-                    _ => Rot::Head,
+                    0..2 => Corruption::Log,
+                    2 => Corruption::LogPage,
+                    3 => Corruption::Run,
+                    _ => Corruption::Head,
                 },
             };
-            Fault::Rot { node: victim, rot, down: down || matches!(rot, Rot::Checkpoint | Rot::Head) }
+            Fault::Rot { node: victim, rot, down: down || matches!(rot, Corruption::Checkpoint | Corruption::Head) }
         }
-        Profile::Rot => Fault::Crash(target, crash()),
+        Profile::Corruption => Fault::Crash(target, crash()),
     }
 }
 
@@ -262,7 +262,7 @@ pub(crate) fn draw_schedule(profile: Profile, nodes: u32, lasts: Duration, heads
     while at_ms < end_ms {
         let lasts_ms = if sim::random_below(4) == 0 { sim::random_below(6_000) } else { sim::random_below(900) };
         let fault = match fault(profile, nodes, victim, loses) {
-            Fault::Crash(..) if heads => Fault::Rot { node: victim, rot: Rot::Head, down: true },
+            Fault::Crash(..) if heads => Fault::Rot { node: victim, rot: Corruption::Head, down: true },
             fault => fault,
         };
         // Long enough for others to elect a leader, while the old one does not know it yet.
@@ -292,7 +292,7 @@ pub(crate) fn with_task_panics(seed: u64, nodes: u32, lasts: Duration, mut event
 pub(crate) async fn run_faults(world: World, events: Vec<Event>) {
     let mut running = Vec::new();
     let began = sim::elapsed();
-    let struck = Arc::new(Mutex::new(Struck::new()));
+    let damaged = Arc::new(Mutex::new(DamagedCheckpoints::new()));
     for event in events {
         let at = began + Duration::from_millis(event.at_ms);
         rt::sleep(at.saturating_sub(sim::elapsed())).await;
@@ -300,14 +300,14 @@ pub(crate) async fn run_faults(world: World, events: Vec<Event>) {
             return;
         }
         world.tell_fault(format!("FAULT {event}"));
-        running.push(rt::spawn(run_fault(world.clone(), event, struck.clone())));
+        running.push(rt::spawn(run_fault(world.clone(), event, damaged.clone())));
     }
     for fault in running {
         let _ = fault.await;
     }
 }
 
-async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
+async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpoints>>) {
     let lasts = Duration::from_millis(event.lasts_ms);
     match event.fault {
         Fault::Crash(target, crash) => {
@@ -362,7 +362,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Struck>>) {
             if down {
                 world.crash(node, crash());
             }
-            let done = rot::strike(&world, node, rot, &mut damaged.lock());
+            let done = corruption::corrupt(&world, node, rot, &mut damaged.lock());
             world.tell_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage ({rot:?})", node.0)));
             if down {
                 rt::sleep(lasts / 4).await;
@@ -463,9 +463,9 @@ async fn wait_until_whole(world: &World) -> bool {
 async fn crash_point_reached(world: &World, lasts: Duration) -> Option<SimNode> {
     let until = rt::now() + lasts;
     loop {
-        let struck = world.durability().crashed.take();
-        if struck.is_some() {
-            return struck;
+        let crashed = world.durability().crashed.take();
+        if crashed.is_some() {
+            return crashed;
         }
         if rt::now() >= until {
             world.durability().armed = None;

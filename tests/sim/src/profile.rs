@@ -14,7 +14,7 @@ pub(crate) enum Profile {
     /// Power and processes fail all the time, also twice in a row.
     Crashes,
     /// The disk of one node rots: what a replacement is for (three replicas or more only).
-    Rot,
+    Corruption,
     /// Leaders come and go; machines fail just when they have promised something.
     Elections,
     /// Disks are lost for good, nodes come, shards move.
@@ -62,7 +62,7 @@ impl Profile {
         }
         match seed % 7 {
             0 => Self::Crashes,
-            2 | 6 if !alone => Self::Rot,
+            2 | 6 if !alone => Self::Corruption,
             3 if !alone => Self::Elections,
             1 | 2 => Self::Churn,
             4 => Self::Generations,
@@ -74,7 +74,7 @@ impl Profile {
     /// The clients that come besides those of every seed. Not all of them at once: they cost time.
     pub(crate) fn crowd(self, seed: u64) -> Crowd {
         match seed % 4 {
-            1 | 3 if self != Self::Rot => Crowd::Groups,
+            1 | 3 if self != Self::Corruption => Crowd::Groups,
             1 | 2 => Crowd::Readers,
             _ => Crowd::Producers,
         }
@@ -82,7 +82,7 @@ impl Profile {
 
     /// True if log starts follow the ends closely.
     pub(crate) fn trims(self, seed: u64) -> bool {
-        matches!(self, Self::Churn | Self::Generations) || (self == Self::Rot && seed.is_multiple_of(2))
+        matches!(self, Self::Churn | Self::Generations) || (self == Self::Corruption && seed.is_multiple_of(2))
     }
 }
 
@@ -108,7 +108,7 @@ impl Tuning {
             _ => 1 << 20,
         };
         // Without a cache followers and apply read what the disk has.
-        let large = sim::random_below(2) == 0 && profile != Profile::Rot;
+        let large = sim::random_below(2) == 0 && profile != Profile::Corruption;
         let cache_bytes = if large { 8 << 20 } else { 16 << 10 };
         let checkpoint_interval = Duration::from_millis([100, 400, 1_500][sim::random_below(3) as usize]);
         let changes = profile == Profile::Generations;
@@ -117,7 +117,7 @@ impl Tuning {
         let reclaim_ms = if changes { [300, 2_000, 20_000][sim::random_below(3) as usize] } else { 20_000 };
         let reclaim_interval = Duration::from_millis(reclaim_ms);
         // So little that a few seconds of absence are enough, or entries that are read from disks.
-        let entries = profile == Profile::Rot && sim::random_below(2) == 0;
+        let entries = profile == Profile::Corruption && sim::random_below(2) == 0;
         let purge_horizon_bytes = if entries { 4 << 20 } else { 256 << 10 };
         Self {
             segment_bytes,

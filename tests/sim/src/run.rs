@@ -229,7 +229,7 @@ async fn settle(world: &World) {
         rt::sleep(Duration::from_millis(20)).await;
     }
     while world.broken().is_none() && !caught_up(world) {
-        for node in world.nodes().filter(|node| !world.is_rotten(*node)) {
+        for node in world.nodes().filter(|node| !world.is_corrupted(*node)) {
             let world = world.clone();
             rt::spawn(async move { world.start(node).await });
         }
@@ -240,11 +240,11 @@ async fn settle(world: &World) {
 /// True if all nodes run and know the same, and all replicas of every partition show the same; those aside whose disks are
 /// rotten: nobody has replaced them yet.
 fn caught_up(world: &World) -> bool {
-    let lives: Vec<_> = world.lives().into_iter().filter(|life| !world.is_rotten(life.node)).collect();
+    let lives: Vec<_> = world.lives().into_iter().filter(|life| !world.is_corrupted(life.node)).collect();
     let Some(image) = world.image() else { return false };
     let same = |topic: &Topic, index: i32| {
         let holders = image.replica_nodes(topic, index);
-        let sound = holders.iter().filter(|node| !world.is_rotten(node_of(**node)));
+        let sound = holders.iter().filter(|node| !world.is_corrupted(node_of(**node)));
         let shown = sound.map(|node| {
             let life = lives.iter().find(|life| life.node == node_of(*node))?;
             life.marks(topic.partition(index))
@@ -256,8 +256,8 @@ fn caught_up(world: &World) -> bool {
     let moves = image.shards.values().any(|shard| !shard.leaving.is_empty());
     led && image.intents.is_empty()
         && owned(world).is_ok()
-        && (!moves || world.nodes().any(|node| world.is_rotten(node)))
-        && lives.len() == world.nodes().filter(|node| !world.is_rotten(*node)).count()
+        && (!moves || world.nodes().any(|node| world.is_corrupted(node)))
+        && lives.len() == world.nodes().filter(|node| !world.is_corrupted(*node)).count()
         && lives.iter().all(|life| life.metadata.image().index == image.index)
         && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
 }
@@ -265,7 +265,7 @@ fn caught_up(world: &World) -> bool {
 /// Every sound replica carries partitions that the metadata names for its shard, and no others.
 fn owned(world: &World) -> Result<(), Violation> {
     let image = world.image().unwrap_or_default();
-    for life in world.lives().into_iter().filter(|life| !world.is_rotten(life.node)) {
+    for life in world.lives().into_iter().filter(|life| !world.is_corrupted(life.node)) {
         for shard in life.shards.all() {
             for cell in shard.published().all() {
                 let topic = image.topic_by_id(&cell.id.topic);
@@ -316,7 +316,7 @@ async fn mended(
         let shown = cell.marks();
         let held = held(life, shard, id, shown.log_start, shown.high_watermark).await;
         let lacks = |what: &String| what.starts_with(UNREADABLE) || what.starts_with(NOTHING);
-        let may_come = held.as_ref().is_err_and(lacks) && world.is_rotten(life.node) && rt::now() < deadline;
+        let may_come = held.as_ref().is_err_and(lacks) && world.is_corrupted(life.node) && rt::now() < deadline;
         if !may_come || life.host.failures().borrow().contains_key(&shard.replica) {
             return held.map(|held| (shown, held));
         }
@@ -344,7 +344,7 @@ async fn audit(world: &World) -> Result<(), Violation> {
                 held.retain(|offset, _| *offset >= shown.log_start.0);
                 i2_dense::dense(index, &who, &held, shown.log_start.0, shown.high_watermark.0)?;
                 i5_once::in_order(index, &who, &held)?;
-                if world.is_rotten(life.node) {
+                if world.is_corrupted(life.node) {
                     // It may lag: nobody has replaced the replica yet. What it has must be right.
                     i1_durable::only_true(index, &who, world.oracle().partition(index), &held)?;
                     continue;
@@ -362,7 +362,7 @@ async fn audit(world: &World) -> Result<(), Violation> {
 /// True of a replica on a damaged disk that has stopped, or is replaced by another.
 fn is_over(world: &World, life: &Life, replica: ReplicaId) -> bool {
     let is_member = || world.shard_of(replica).is_some();
-    world.is_rotten(life.node) && (life.host.failures().borrow().contains_key(&replica) || !is_member())
+    world.is_corrupted(life.node) && (life.host.failures().borrow().contains_key(&replica) || !is_member())
 }
 
 /// A whole partition as a replica holds it on its disk.
@@ -397,7 +397,7 @@ async fn look(world: World) {
         panics::judge(&world);
         for life in world.lives() {
             let repaired = life.directory.repaired_batches();
-            if repaired > 0 && !world.is_rotten(life.node) {
+            if repaired > 0 && !world.is_corrupted(life.node) {
                 world.judge::<()>(Err(reads::repaired(life.node.0, repaired)));
             }
             let image = life.metadata.image();

@@ -15,9 +15,9 @@ use ottla_storage::log::Outline;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::corruption::{self, Corruption, DamagedCheckpoints};
 use crate::life::Life;
 use crate::registry::PARTITIONS;
-use crate::rot::{self, Rot, Struck};
 use crate::targeting::{Target, cut_off, resolve};
 use crate::world::World;
 
@@ -35,19 +35,19 @@ const ELECTION_WAIT: Duration = Duration::from_millis(800);
 const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
 
 /// A follower falls behind a leader, whose disk damages meanwhile what the follower lacks.
-pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<Struck>) {
+pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<DamagedCheckpoints>) {
     let leaders: Vec<_> = (0..PARTITIONS).filter_map(|index| world.leader(index)).collect();
-    let rotten = world.nodes().find(|node| world.is_rotten(*node));
+    let corrupted = world.nodes().find(|node| world.is_corrupted(*node));
     let any = leaders.get(usize::try_from(sim::random_below(leaders.len().max(1) as u64)).unwrap_or(0)).copied();
-    let Some(leader) = rotten.or(any).filter(|node| leaders.contains(node)) else {
-        return world.tell_fault(format!("{rotten:?}, whose disk may be damaged, leads nothing"));
+    let Some(leader) = corrupted.or(any).filter(|node| leaders.contains(node)) else {
+        return world.tell_fault(format!("{corrupted:?}, whose disk may be damaged, leads nothing"));
     };
     let others: Vec<_> = world.nodes().filter(|node| *node != leader).collect();
     let other = others[usize::try_from(sim::random_below(others.len() as u64)).unwrap_or(0)];
     world.cut(other, true, true);
     for _ in 0..6 {
         rt::sleep(Duration::from_millis(10 + sim::random_below(50))).await;
-        let done = rot::strike(world, leader, Rot::Records, &mut damaged.lock());
+        let done = corruption::corrupt(world, leader, Corruption::Records, &mut damaged.lock());
         world.tell_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage", leader.0)));
     }
     world.mend(other);

@@ -55,7 +55,7 @@ struct Inner {
     tuning: Tuning,
     durability: Mutex<DurabilityTracker>,
     /// Nodes whose disks were damaged so that a replica may be lost by it, and how often.
-    rotten: Mutex<BTreeMap<SimNode, u64>>,
+    corrupted: Mutex<BTreeMap<SimNode, u64>>,
     oracle: Mutex<Oracle>,
     chronicle: Mutex<Chronicle>,
     story: Mutex<Story>,
@@ -88,7 +88,7 @@ impl World {
             sync_delay_max: sync_delay_max(),
             tuning,
             durability: Mutex::default(),
-            rotten: Mutex::default(),
+            corrupted: Mutex::default(),
             network,
             disks: Mutex::new(disks),
             up: Mutex::default(),
@@ -111,9 +111,9 @@ impl World {
             let Some(home) = world.0.network.place_of(from) else { return };
             let shard = world.shard_of(from);
             let receiver = world.0.network.place_of(to);
-            let (verdict, strikes) = world.0.durability.lock().observe((from, to), (home, receiver), shard, message);
+            let (verdict, crashes) = world.0.durability.lock().observe((from, to), (home, receiver), shard, message);
             world.judge(verdict);
-            if let Some((node, crash)) = strikes {
+            if let Some((node, crash)) = crashes {
                 world.crash(node, crash);
             }
         }));
@@ -132,17 +132,17 @@ impl World {
     }
 
     /// From now on nobody expects anything of this node but that it tells no lies.
-    pub(crate) fn give_up(&self, node: SimNode) {
-        *self.0.rotten.lock().entry(node).or_default() += 1;
+    pub(crate) fn mark_corrupted(&self, node: SimNode) {
+        *self.0.corrupted.lock().entry(node).or_default() += 1;
     }
 
-    pub(crate) fn is_rotten(&self, node: SimNode) -> bool {
-        self.0.rotten.lock().contains_key(&node)
+    pub(crate) fn is_corrupted(&self, node: SimNode) -> bool {
+        self.0.corrupted.lock().contains_key(&node)
     }
 
     /// How often the node's disk was damaged.
-    fn strikes(&self, node: SimNode) -> u64 {
-        self.0.rotten.lock().get(&node).copied().unwrap_or(0)
+    fn corruptions(&self, node: SimNode) -> u64 {
+        self.0.corrupted.lock().get(&node).copied().unwrap_or(0)
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = SimNode> + use<> {
@@ -218,7 +218,7 @@ impl World {
                 && groups.iter().all(settled)
                 && groups.iter().any(|group| group.role().borrow().ready)
         };
-        let whole = self.0.rotten.lock().is_empty() && lives.len() == self.nodes().count();
+        let whole = self.0.corrupted.lock().is_empty() && lives.len() == self.nodes().count();
         whole && image.shards.values().all(|record| has(record))
     }
 
@@ -351,8 +351,8 @@ impl World {
         let (disk, network) = (self.disk(node), self.0.network.clone());
         let (world, tuning) = (self.clone(), self.0.tuning);
         let opened = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
-            let rotten = world.is_rotten(node);
-            if rotten {
+            let corrupted = world.is_corrupted(node);
+            if corrupted {
                 let found = recovered.iter().map(|found| {
                     (
                         found.id.0,
@@ -367,11 +367,11 @@ impl World {
                     found.collect::<Vec<_>>()
                 ));
             }
-            let verdict = world.durability().node_started(node, directory, recovered, rotten);
+            let verdict = world.durability().node_started(node, directory, recovered, corrupted);
             world.judge(verdict);
         };
         let begin = async move { Life::begin(node, number, nodes, disk, network, tuning, opened).await };
-        let (downs, strikes) = (self.downs(node), self.strikes(node));
+        let (downs, corruptions) = (self.downs(node), self.corruptions(node));
         let begun = sim::spawn_on(node, begin).await;
         self.0.starting.lock().remove(&node);
         // It may go down after it has begun, and before this learns of it: then what has begun is dead.
@@ -389,7 +389,7 @@ impl World {
                 let life = Arc::new(life);
                 self.0.up.lock().insert(node, life.clone());
                 self.tell_fault(format!("node {} runs, life {number}", node.0));
-                self.compare_entries(&life, strikes).await;
+                self.compare_entries(&life, corruptions).await;
             }
             Ok(Err(why)) => {
                 self.tell_fault(format!("node {} refuses to start: {why}", node.0));
@@ -402,7 +402,7 @@ impl World {
 
     /// What a node's replicas still have to apply is what leaders sent. `strikes`: how often its disk was damaged when it
     /// began; what is damaged after that it cannot have found.
-    async fn compare_entries(&self, life: &Life, strikes: u64) {
+    async fn compare_entries(&self, life: &Life, corruptions: u64) {
         for found in life.recovered.iter().filter(|found| found.lost.is_none()) {
             let (Some(log), Some(shard)) = (life.directory.replica_log(found.id), self.shard_of(found.id)) else {
                 continue;
@@ -411,7 +411,7 @@ impl World {
             let Some(last) = found.last_log_id.map(|id| id.index).filter(|last| *last >= first) else { continue };
             // Raft may have taken something back since.
             let Ok(entries) = log.read_to_apply(EntryRange { first, last }, usize::MAX).await else { continue };
-            if self.strikes(life.node) != strikes {
+            if self.corruptions(life.node) != corruptions {
                 return;
             }
             for entry in entries.iter().filter(|entry| !found.damaged.contains(&entry.log_id)) {

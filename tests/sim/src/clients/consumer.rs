@@ -65,7 +65,7 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
         })
         .await;
     match answer {
-        Some(Ok(None)) if !world.is_rotten(node) => {
+        Some(Ok(None)) if !world.is_corrupted(node) => {
             world.judge::<()>(Err(reads::unreadable(index, from, node.0)));
         }
         Some(Ok(Some(fetched))) => {

@@ -13,7 +13,7 @@ use crate::world::World;
 
 /// What is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rot {
+pub(crate) enum Corruption {
     /// Two bytes of the log: only a replacement helps, unless the damage happens to be harmless.
     Log,
     /// A byte or two in the head of one of the last frames: what its checksum alone guards, and what a replica may have
@@ -35,7 +35,7 @@ pub(crate) enum Rot {
     Checkpoint,
 }
 
-impl Rot {
+impl Corruption {
     /// True if a replica may be lost by it, or what it holds unreadable.
     fn may_lose(self) -> bool {
         matches!(self, Self::Log | Self::Head | Self::Records | Self::LogPage | Self::Run)
@@ -148,10 +148,10 @@ fn records_in(frames: &[u8]) -> Vec<std::ops::Range<usize>> {
     found
 }
 
-fn in_late_commit(world: &World, node: SimNode, rot: Rot) -> Option<(PathBuf, u64)> {
-    let newest = if rot == Rot::Head { NEWEST_HEADS } else { NEWEST_RECORDS };
+fn in_late_commit(world: &World, node: SimNode, kind: Corruption) -> Option<(PathBuf, u64)> {
+    let newest = if kind == Corruption::Head { NEWEST_HEADS } else { NEWEST_RECORDS };
     let (path, from, to) = late_commit(world, node, newest)?;
-    if rot == Rot::Head {
+    if kind == Corruption::Head {
         let field = FRAME_FIELDS.start + sim::random_below(FRAME_FIELDS.end - FRAME_FIELDS.start);
         return Some((path, from + field)).filter(|(_, at)| *at < to);
     }
@@ -171,58 +171,63 @@ fn lose_indexes(world: &World, node: SimNode) -> Option<String> {
 }
 
 /// The numbers of the newest checkpoint generations that were damaged, by node.
-pub(crate) type Struck = BTreeMap<SimNode, u64>;
+pub(crate) type DamagedCheckpoints = BTreeMap<SimNode, u64>;
 
 /// Damages one file of a node; what was done, if there was anything to damage.
-pub(crate) fn strike(world: &World, node: SimNode, rot: Rot, struck: &mut Struck) -> Option<String> {
+pub(crate) fn corrupt(
+    world: &World,
+    node: SimNode,
+    kind: Corruption,
+    damaged: &mut DamagedCheckpoints,
+) -> Option<String> {
     // With two disks that lose bytes nobody might have what both lack.
-    if rot.may_lose() && world.nodes().any(|other| other != node && world.is_rotten(other)) {
+    if kind.may_lose() && world.nodes().any(|other| other != node && world.is_corrupted(other)) {
         return None;
     }
     let disk = world.disk(node);
     let bit = u8::try_from(sim::random_below(8)).unwrap_or(0);
-    let (path, at) = match rot {
-        Rot::Log | Rot::LogPage => place_in_log(world, node)?,
-        Rot::Head | Rot::Records => in_late_commit(world, node, rot)?,
-        Rot::IndexesGone => return lose_indexes(world, node),
-        Rot::Run => {
+    let (path, at) = match kind {
+        Corruption::Log | Corruption::LogPage => place_in_log(world, node)?,
+        Corruption::Head | Corruption::Records => in_late_commit(world, node, kind)?,
+        Corruption::IndexesGone => return lose_indexes(world, node),
+        Corruption::Run => {
             let path = any(files(world, node, "runs", ".run"))?;
             let at = byte_in(world, node, &path, 0, u64::MAX)?;
             (path, at)
         }
-        Rot::Index | Rot::IndexGone => {
+        Corruption::Index | Corruption::IndexGone => {
             let dir = if sim::random_below(2) == 0 { "runs" } else { "log" };
             let path = any(files(world, node, dir, ".idx"))?;
             let at = byte_in(world, node, &path, 0, u64::MAX)?;
             (path, at)
         }
-        Rot::Checkpoint => {
+        Corruption::Checkpoint => {
             let mut all = files(world, node, "state", ".ckpt");
             all.sort_by_key(|path| number(path));
             let [older, newest] = all.as_slice() else { return None };
             // The one that was damaged last may count still, with what stands in front of the damage.
-            if struck.get(&node).is_some_and(|struck| *struck == number(older)) {
+            if damaged.get(&node).is_some_and(|damaged| *damaged == number(older)) {
                 return None;
             }
-            struck.insert(node, number(newest));
+            damaged.insert(node, number(newest));
             let to = if sim::random_below(2) == 0 { CHECKPOINT_BASE } else { 256 << 10 };
             (newest.clone(), byte_in(world, node, newest, 0, to)?)
         }
     };
     // One wrong byte of a frame is corrected: where others can replace what is lost, more is damaged.
     let is_alone = world.nodes().count() == 1;
-    if rot.may_lose() && !(is_alone && rot == Rot::Head) {
-        world.give_up(node);
+    if kind.may_lose() && !(is_alone && kind == Corruption::Head) {
+        world.mark_corrupted(node);
     }
-    match rot {
-        Rot::Log | Rot::Head if !is_alone => {
+    match kind {
+        Corruption::Log | Corruption::Head if !is_alone => {
             disk.flip_bit(&path, at, bit).ok()?;
             disk.flip_bit(&path, at ^ 1, bit).ok()?;
         }
-        Rot::LogPage => disk.make_unreadable(&path, at).ok()?,
-        Rot::IndexGone => disk.unlink(&path).ok()?,
+        Corruption::LogPage => disk.make_unreadable(&path, at).ok()?,
+        Corruption::IndexGone => disk.unlink(&path).ok()?,
         _ => disk.flip_bit(&path, at, bit).ok()?,
     }
     let provable = world.durability().provable_before(node);
-    Some(format!("node {}: {rot:?} at byte {at} of {}, its last commit is at {provable:?}", node.0, path.display()))
+    Some(format!("node {}: {kind:?} at byte {at} of {}, its last commit is at {provable:?}", node.0, path.display()))
 }
