@@ -202,7 +202,7 @@ impl Life {
     }
 
     /// True if the node has been forgotten and has given up what it held: its process ends then.
-    pub(crate) fn is_dismissed(&self) -> bool {
+    pub(crate) fn is_unregistered(&self) -> bool {
         let has_stopped = self.metadata.group().role().borrow().stopped;
         let is_expelled = self.metadata.expelled().borrow().is_some();
         has_stopped && (is_expelled || self.metadata.image().is_going(broker(self.node)))

@@ -12,9 +12,9 @@
 mod clients;
 mod corruption;
 mod deaths;
-mod departures;
 mod durability_tracker;
 mod found;
+mod graceful_stops;
 mod history;
 mod laws;
 mod ledger;

@@ -12,8 +12,8 @@ use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
 use crate::corruption::{self, Corruption, DamagedCheckpoints};
-use crate::departures;
 use crate::durability_tracker::CrashPoint;
+use crate::graceful_stops;
 use crate::panics;
 use crate::profile::Profile;
 use crate::scenarios;
@@ -166,7 +166,7 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
             5 => Fault::Stale(victim),
             _ => Fault::Crash(target, crash()),
         },
-        Profile::Departures => match pick {
+        Profile::GracefulStops => match pick {
             0..3 => Fault::Stop(target, None),
             3..5 => Fault::Stop(target, Some(sim::random_below(60))),
             5 => Fault::Roll,
@@ -329,13 +329,13 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
         }
         Fault::Stop(target, fails_ms) => {
             let node = resolve(&world, target);
-            departures::stop(&world, node, fails_ms.map(Duration::from_millis)).await;
+            graceful_stops::stop(&world, node, fails_ms.map(Duration::from_millis)).await;
             rt::sleep(lasts).await;
             world.start(node).await;
         }
         Fault::Panic(target) => panics::strike(&world, resolve(&world, target), lasts / 4).await,
-        Fault::Roll => departures::roll(&world, lasts / 8).await,
-        Fault::Dismiss(node) => departures::dismiss(&world, node).await,
+        Fault::Roll => graceful_stops::rolling_restart(&world, lasts / 8).await,
+        Fault::Dismiss(node) => graceful_stops::unregister(&world, node).await,
         Fault::At(point, crash) => {
             world.durability().armed = Some((point, crash));
             if let Some(node) = crash_point_reached(&world, lasts).await {

@@ -22,14 +22,14 @@ pub(crate) enum Profile {
     /// Log starts move fast: segments die, are rewritten and unlinked.
     Churn,
     /// Nodes go as their operators have them go: they stop, one after the other or at bad moments, and are forgotten.
-    Departures,
+    GracefulStops,
     /// As churn, with short segments, and checkpoint generations that change often, damaged checkpoints and lost indexes:
     /// what was unlinked must not be missed by an older generation, nor when an index is read back from the log.
     Generations,
 }
 
 /// Smaller seeds had all been run before there were departures: what they found, they find again.
-const DEPARTURES_FROM: u64 = 20_000;
+const GRACEFUL_STOPS_FROM: u64 = 20_000;
 
 /// Smaller seeds had all been run before a node that is alone survived a wrong byte in the head of a frame.
 const DAMAGED_HEADS_FROM: u64 = 30_000;
@@ -54,8 +54,8 @@ impl Profile {
     /// The profile of a seed. Seven has no factor in common with the ten by which clusters differ in size.
     pub(crate) fn of(seed: u64, nodes: u32) -> Self {
         let alone = nodes < 3;
-        if seed >= DEPARTURES_FROM && seed.is_multiple_of(3) {
-            return Self::Departures;
+        if seed >= GRACEFUL_STOPS_FROM && seed.is_multiple_of(3) {
+            return Self::GracefulStops;
         }
         if seed % 11 < 3 && !alone {
             return Self::Members;

@@ -22,7 +22,7 @@ use crate::clients::{
     trimmer,
 };
 use crate::deaths;
-use crate::departures;
+use crate::graceful_stops;
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
@@ -161,8 +161,8 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     world.run_client("watcher", None, topics::watcher(world.clone()));
     world.run_client("producer ids", None, topics::producer_ids(world.clone()));
     crowd::come(&world, profile.crowd(plan.seed));
-    let looking = rt::spawn(look(world.clone()));
-    let tending = rt::spawn(departures::tend(world.clone()));
+    let checker = rt::spawn(check_invariants(world.clone()));
+    let supervisor = rt::spawn(graceful_stops::restart_unregistered(world.clone()));
     let faults_end = async {
         nemesis::run_faults(world.clone(), events).await;
         if world.broken().is_none() {
@@ -194,8 +194,8 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         };
     }
     panics::judge(&world);
-    looking.abort();
-    tending.abort();
+    checker.abort();
+    supervisor.abort();
     let (acknowledged, reads) = {
         let oracle = world.oracle();
         (oracle.acknowledged(), oracle.reads)
@@ -391,7 +391,7 @@ async fn held(
 }
 
 /// The laws that hold at any time, for all replicas.
-async fn look(world: World) {
+async fn check_invariants(world: World) {
     let (mut watch, mut sums, mut states) = (Watch::default(), Sums::default(), Sums::default());
     loop {
         panics::judge(&world);

@@ -13,24 +13,24 @@ use crate::registry::broker;
 use crate::world::World;
 
 /// How long a node has to give up everything; then it may stay.
-const DISMISSED_BY: Duration = Duration::from_secs(6);
+const UNREGISTERED_BY: Duration = Duration::from_secs(6);
 /// By then it is one of the others again.
-const BACK_BY: Duration = Duration::from_secs(30);
+const REJOINED_BY: Duration = Duration::from_secs(30);
 /// How often it is looked whether it has.
-const LOOK: Duration = Duration::from_millis(25);
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A node stops; after `fails`, if that is given, its machine loses power.
-pub(crate) async fn stop(world: &World, node: SimNode, fails: Option<Duration>) {
-    let Some(fails) = fails else { return world.stop(node).await };
+pub(crate) async fn stop(world: &World, node: SimNode, power_loss_after: Option<Duration>) {
+    let Some(power_loss_after) = power_loss_after else { return world.stop(node).await };
     let stopping = world.clone();
     let stopped = rt::spawn(async move { stopping.stop(node).await });
-    rt::sleep(fails).await;
+    rt::sleep(power_loss_after).await;
     world.crash(node, Crash::Power);
     let _ = stopped.await;
 }
 
 /// Every node stops and is started again, one after the other, whatever else happens to them.
-pub(crate) async fn roll(world: &World, pause: Duration) {
+pub(crate) async fn rolling_restart(world: &World, pause: Duration) {
     for node in world.nodes() {
         world.stop(node).await;
         rt::sleep(pause).await;
@@ -41,22 +41,22 @@ pub(crate) async fn roll(world: &World, pause: Duration) {
 
 /// A node is to be forgotten, and comes back as a new one; if that takes too long it may stay. Returns when it is one of the
 /// others again.
-pub(crate) async fn dismiss(world: &World, node: SimNode) {
+pub(crate) async fn unregister(world: &World, node: SimNode) {
     let id = broker(node);
     let asked = world.ask(world.random_node(), move |life| async move { life.metadata.unregister(id).await }).await;
     world.tell_fault(format!("node {} is to be forgotten: {asked:?}", node.0));
     let (begun, mut may_stay) = (rt::now(), false);
-    while rt::now().since(begun) < BACK_BY {
-        rt::sleep(LOOK).await;
+    while rt::now().since(begun) < REJOINED_BY {
+        rt::sleep(POLL_INTERVAL).await;
         let image = world.image();
         let state = image.and_then(|image| image.nodes.get(&id).map(|record| record.state));
         if state == Some(NodeState::Active) {
             return;
         }
-        if rt::now().since(begun) >= DISMISSED_BY && !may_stay {
-            let one = Nodes::One(id);
+        if rt::now().since(begun) >= UNREGISTERED_BY && !may_stay {
+            let nodes = Nodes::One(id);
             let stays =
-                world.ask(world.random_node(), move |life| async move { life.metadata.drain(one, false).await });
+                world.ask(world.random_node(), move |life| async move { life.metadata.drain(nodes, false).await });
             let asked = stays.await;
             may_stay = asked.is_some();
             world.tell_fault(format!("node {} may stay: {asked:?}", node.0));
@@ -65,14 +65,14 @@ pub(crate) async fn dismiss(world: &World, node: SimNode) {
 }
 
 /// Starts again whoever has ended because it was forgotten, as a supervisor would; never returns.
-pub(crate) async fn tend(world: World) {
+pub(crate) async fn restart_unregistered(world: World) {
     loop {
-        rt::sleep(LOOK).await;
-        for life in world.lives().into_iter().filter(|life| life.is_dismissed()) {
+        rt::sleep(POLL_INTERVAL).await;
+        for life in world.lives().into_iter().filter(|life| life.is_unregistered()) {
             let node = life.node;
             world.tell_fault(format!("node {} ends, for it was forgotten", node.0));
             world.stop(node).await;
-            rt::sleep(LOOK).await;
+            rt::sleep(POLL_INTERVAL).await;
             world.start(node).await;
         }
     }
