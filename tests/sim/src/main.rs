@@ -13,7 +13,6 @@ mod clients;
 mod corruption;
 mod deaths;
 mod durability_tracker;
-mod found;
 mod graceful_stops;
 mod history;
 mod laws;
@@ -26,6 +25,7 @@ mod oracle;
 mod panics;
 mod profile;
 mod registry;
+mod regressions;
 mod run;
 mod scenarios;
 mod shrink;
@@ -158,7 +158,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     match arguments.command {
         Some(Command::Found) => {
-            let Some(plans) = found::plans() else { return ExitCode::FAILURE };
+            let Some(plans) = regressions::plans() else { return ExitCode::FAILURE };
             let plans = plans.into_iter().map(|plan| (plan, true));
             return run_all(&arguments.world, plans, None, arguments.ledger.as_deref());
         }
