@@ -11,13 +11,13 @@
 
 mod clients;
 mod corruption;
-mod deaths;
 mod durability_tracker;
 mod graceful_stops;
 mod history;
 mod laws;
 mod ledger;
 mod life;
+mod liveness_check;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod nemesis;

@@ -21,13 +21,13 @@ use crate::clients::{
     BURST_FROM, PLAIN_FROM, burst, committer, consumer, crowd, deleter, mover, pipeline, prober, producer, topics,
     trimmer,
 };
-use crate::deaths;
 use crate::graceful_stops;
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, progress, reads};
 use crate::life::Life;
+use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{Profile, Tuning, damages_heads};
@@ -182,7 +182,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
                     history::judge(chronicle)
                 });
                 if world.judge(verdict).is_some() {
-                    deaths::check(&world).await;
+                    liveness_check::check(&world).await;
                 }
             }
             Err(_) => {
