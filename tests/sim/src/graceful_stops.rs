@@ -44,7 +44,7 @@ pub(crate) async fn rolling_restart(world: &World, pause: Duration) {
 pub(crate) async fn unregister(world: &World, node: SimNode) {
     let id = broker(node);
     let asked = world.ask(world.random_node(), move |life| async move { life.metadata.unregister(id).await }).await;
-    world.tell_fault(format!("node {} is to be forgotten: {asked:?}", node.0));
+    world.trace_fault(format!("node {} is to be forgotten: {asked:?}", node.0));
     let (begun, mut may_stay) = (rt::now(), false);
     while rt::now().since(begun) < REJOINED_BY {
         rt::sleep(POLL_INTERVAL).await;
@@ -59,7 +59,7 @@ pub(crate) async fn unregister(world: &World, node: SimNode) {
                 world.ask(world.random_node(), move |life| async move { life.metadata.drain(nodes, false).await });
             let asked = stays.await;
             may_stay = asked.is_some();
-            world.tell_fault(format!("node {} may stay: {asked:?}", node.0));
+            world.trace_fault(format!("node {} may stay: {asked:?}", node.0));
         }
     }
 }
@@ -70,7 +70,7 @@ pub(crate) async fn restart_unregistered(world: World) {
         rt::sleep(POLL_INTERVAL).await;
         for life in world.lives().into_iter().filter(|life| life.is_unregistered()) {
             let node = life.node;
-            world.tell_fault(format!("node {} ends, for it was forgotten", node.0));
+            world.trace_fault(format!("node {} ends, for it was forgotten", node.0));
             world.stop(node).await;
             rt::sleep(POLL_INTERVAL).await;
             world.start(node).await;

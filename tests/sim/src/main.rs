@@ -29,8 +29,8 @@ mod regressions;
 mod run;
 mod scenarios;
 mod shrink;
-mod story;
 mod targeting;
+mod trace;
 mod wire;
 mod world;
 
@@ -191,7 +191,7 @@ fn run_all(
         plans.take_while(|_| in_time()),
         |(plan, twice)| Ran::of(plan, twice),
         |ran| {
-            tell(&ran, &mut sum);
+            report(&ran, &mut sum);
             true
         },
     );
@@ -233,14 +233,15 @@ impl Ran {
         let outcome = run(&plan);
         let real = began.elapsed();
         let second = twice.then(|| run(&plan));
-        let same = |second: &Outcome| second.trace == outcome.trace && second.acknowledged == outcome.acknowledged;
-        let differs = second.filter(|second| !same(second)).map(|second| second.trace);
+        let same =
+            |second: &Outcome| second.trace_hash == outcome.trace_hash && second.acknowledged == outcome.acknowledged;
+        let differs = second.filter(|second| !same(second)).map(|second| second.trace_hash);
         Self { plan, outcome, real, differs }
     }
 }
 
 /// Prints what a run gave, and adds it up.
-fn tell(ran: &Ran, sum: &mut Sum) {
+fn report(ran: &Ran, sum: &mut Sum) {
     let Ran { plan, outcome, real, differs } = ran;
     println!(
         "seed {}: {} nodes, {} faults, {} acknowledged, {} read, {:.1} s simulated in {:.1} s, trace {:016x}",
@@ -251,7 +252,7 @@ fn tell(ran: &Ran, sum: &mut Sum) {
         outcome.reads,
         outcome.elapsed.as_secs_f64(),
         real.as_secs_f64(),
-        outcome.trace,
+        outcome.trace_hash,
     );
     sum.seeds += 1;
     sum.first.get_or_insert(plan.seed);
@@ -261,9 +262,9 @@ fn tell(ran: &Ran, sum: &mut Sum) {
     sum.acknowledged += outcome.acknowledged;
     sum.reads += outcome.reads;
     sum.faults += outcome.faults;
-    if let Some((violation, story)) = &outcome.broken {
+    if let Some((violation, trace)) = &outcome.broken {
         println!(
-            "BROKEN by seed {}: {violation}\n{story}  again: cargo sim --seed {} --nodes {} --storm {}",
+            "BROKEN by seed {}: {violation}\n{trace}  again: cargo sim --seed {} --nodes {} --storm {}",
             plan.seed,
             plan.seed,
             plan.nodes,
@@ -272,7 +273,7 @@ fn tell(ran: &Ran, sum: &mut Sum) {
         sum.broken.push(plan.seed);
     }
     if let Some(second) = differs {
-        println!("seed {} does not repeat: trace {:016x}, then {second:016x}", plan.seed, outcome.trace);
+        println!("seed {} does not repeat: trace {:016x}, then {second:016x}", plan.seed, outcome.trace_hash);
         sum.broken.push(plan.seed);
     }
 }

@@ -299,7 +299,7 @@ pub(crate) async fn run_faults(world: World, events: Vec<Event>) {
         if world.broken().is_some() {
             return;
         }
-        world.tell_fault(format!("FAULT {event}"));
+        world.trace_fault(format!("FAULT {event}"));
         running.push(rt::spawn(run_fault(world.clone(), event, damaged.clone())));
     }
     for fault in running {
@@ -363,7 +363,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
                 world.crash(node, crash());
             }
             let done = corruption::corrupt(&world, node, rot, &mut damaged.lock());
-            world.tell_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage ({rot:?})", node.0)));
+            world.trace_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage ({rot:?})", node.0)));
             if down {
                 rt::sleep(lasts / 4).await;
                 world.start(node).await;
@@ -421,7 +421,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
         }
         Fault::Wipe(target) => {
             if !wait_until_whole(&world).await {
-                return world.tell_fault("not whole: no disk is lost".to_owned());
+                return world.trace_fault("not whole: no disk is lost".to_owned());
             }
             let node = resolve(&world, target);
             world.crash(node, Crash::Power);
@@ -502,7 +502,7 @@ pub(crate) async fn heal(world: &World) {
             failures.retain(|replica, failure| !failure.is_damage || *replica == metadata);
             let poisoned = life.directory.poisoned().map(|why| why.to_string());
             if poisoned.is_some() || !failures.is_empty() {
-                world.tell_fault(format!("node {} had stopped: {poisoned:?} {failures:?}", node.0));
+                world.trace_fault(format!("node {} had stopped: {poisoned:?} {failures:?}", node.0));
                 world.crash(node, Crash::Process);
             }
         }

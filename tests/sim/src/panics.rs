@@ -51,7 +51,7 @@ pub(crate) async fn strike(world: &World, node: SimNode, down_for: Duration) {
     let pick = usize::try_from(sim::random_below(tasks.len().max(1) as u64)).unwrap_or(0);
     let Some((task, name)) = tasks.get(pick).copied() else { return };
     let before = Ended::of(node, &life);
-    world.tell_fault(format!("node {}: task {name} is to panic", node.0));
+    world.trace_fault(format!("node {}: task {name} is to panic", node.0));
     sim::make_panic(task);
     rt::sleep(ENDED_BY).await;
     let is_same = world.life(node).is_some_and(|now| Arc::ptr_eq(&now, &life));

@@ -63,7 +63,7 @@ pub(crate) struct Plan {
 /// What a run amounted to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
-    pub(crate) trace: u64,
+    pub(crate) trace_hash: u64,
     pub(crate) elapsed: Duration,
     pub(crate) acknowledged: usize,
     pub(crate) reads: u64,
@@ -75,21 +75,21 @@ pub(crate) struct Outcome {
 /// Runs a plan on a thread of its own.
 pub(crate) fn run(plan: &Plan) -> Outcome {
     let plan = plan.clone();
-    let (seed, last_words) = (plan.seed, Arc::new(Mutex::new(None::<World>)));
-    let told = last_words.clone();
+    let (seed, shared_world) = (plan.seed, Arc::new(Mutex::new(None::<World>)));
+    let world = shared_world.clone();
     let report = catch_unwind(AssertUnwindSafe(|| {
         sim::run(seed, move || async move {
             switch_on(plan.mutant.as_deref());
-            live(&plan, &told).await
+            simulate(&plan, &world).await
         })
     }));
     match report {
-        Ok(report) => Outcome { trace: report.trace_hash, elapsed: report.elapsed, ..report.output },
+        Ok(report) => Outcome { trace_hash: report.trace_hash, elapsed: report.elapsed, ..report.output },
         Err(payload) => {
             let what = rt::panic_message(&*payload);
-            let story = last_words.lock().as_ref().map_or(String::new(), |world| world.story(None));
+            let trace = shared_world.lock().as_ref().map_or(String::new(), |world| world.trace_of(None));
             Outcome {
-                broken: Some((Violation::new("nothing panics or hangs", None, what), story)),
+                broken: Some((Violation::new("nothing panics or hangs", None, what), trace)),
                 ..Outcome::default()
             }
         }
@@ -105,14 +105,14 @@ fn switch_on(mutant: Option<&str>) {
 #[cfg(not(feature = "mutants"))]
 fn switch_on(_: Option<&str>) {}
 
-async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
+async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     let profile = Profile::of(plan.seed, plan.nodes);
     let trims = profile.trims(plan.seed);
     // Disks differ: who is slow has not synced yet what the others have committed.
     let slowest = [0, 2, 3, 4, 5][usize::try_from(sim::random_below(5)).unwrap_or(0)];
     let sync_delay_max = || Duration::from_millis([1, 1, 5, 15, 40][sim::random_below(slowest + 1) as usize % 5]);
     let world = World::new(plan.nodes, Tuning::draw(profile, trims, plan.seed), sync_delay_max);
-    *last_words.lock() = Some(world.clone());
+    *shared_world.lock() = Some(world.clone());
     for node in world.nodes() {
         let drift_ppm = i64::try_from(sim::random_below(400)).unwrap_or(0) - 200;
         let offset_ns = i64::try_from(sim::random_below(1 << 40)).unwrap_or(0);
@@ -123,7 +123,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     }
     if let Some((node, wrong_ms)) = nemesis::wrong_clock_at_start(plan.seed, plan.nodes) {
         sim::set_wall_clock(node, wrong_ms);
-        world.tell_fault(format!("node {}: its clock is wrong by {wrong_ms} ms from the beginning", node.0));
+        world.trace_fault(format!("node {}: its clock is wrong by {wrong_ms} ms from the beginning", node.0));
     }
     let began = rt::timeout(CALM_MAX, topics::found(&world)).await;
     if began.is_err() {
@@ -201,8 +201,8 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         (oracle.acknowledged(), oracle.reads)
     };
     let broken = world.broken().map(|violation| {
-        let story = world.story(violation.partition);
-        (violation, story)
+        let trace = world.trace_of(violation.partition);
+        (violation, trace)
     });
     for life in world.lives() {
         // A broken law may leave a replica that does not end.
@@ -280,7 +280,7 @@ fn owned(world: &World) -> Result<(), Violation> {
 fn describe(world: &World) -> String {
     let lives = world.lives();
     if lives.len() < world.nodes().count() {
-        world.tell(None, format!("{} nodes run, {:?} are starting", lives.len(), world.starting()));
+        world.trace(None, format!("{} nodes run, {:?} are starting", lives.len(), world.starting()));
     }
     let node = |life: &Arc<Life>| {
         let failures = life.host.failures().borrow().clone();

@@ -40,7 +40,7 @@ pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<DamagedCheck
     let corrupted = world.nodes().find(|node| world.is_corrupted(*node));
     let any = leaders.get(usize::try_from(sim::random_below(leaders.len().max(1) as u64)).unwrap_or(0)).copied();
     let Some(leader) = corrupted.or(any).filter(|node| leaders.contains(node)) else {
-        return world.tell_fault(format!("{corrupted:?}, whose disk may be damaged, leads nothing"));
+        return world.trace_fault(format!("{corrupted:?}, whose disk may be damaged, leads nothing"));
     };
     let others: Vec<_> = world.nodes().filter(|node| *node != leader).collect();
     let other = others[usize::try_from(sim::random_below(others.len() as u64)).unwrap_or(0)];
@@ -48,7 +48,7 @@ pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<DamagedCheck
     for _ in 0..6 {
         rt::sleep(Duration::from_millis(10 + sim::random_below(50))).await;
         let done = corruption::corrupt(world, leader, Corruption::Records, &mut damaged.lock());
-        world.tell_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage", leader.0)));
+        world.trace_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage", leader.0)));
     }
     world.mend(other);
 }

@@ -27,7 +27,7 @@ use crate::life::Life;
 use crate::oracle::{Learned, Oracle};
 use crate::profile::Tuning;
 use crate::registry::{broker, node_of};
-use crate::story::Story;
+use crate::trace::Trace;
 
 /// How long a client waits for an answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
@@ -58,7 +58,7 @@ struct Inner {
     corrupted: Mutex<BTreeMap<SimNode, u64>>,
     oracle: Mutex<Oracle>,
     chronicle: Mutex<Chronicle>,
-    story: Mutex<Story>,
+    trace: Mutex<Trace>,
     broken: Mutex<Option<Violation>>,
     /// Clients end.
     stop: AtomicBool,
@@ -100,7 +100,7 @@ impl World {
             answers_lost_per_mille: AtomicU64::new(0),
             oracle: Mutex::default(),
             chronicle: Mutex::default(),
-            story: Mutex::default(),
+            trace: Mutex::default(),
             broken: Mutex::default(),
             stop: AtomicBool::new(false),
             clients: Mutex::default(),
@@ -194,7 +194,7 @@ impl World {
     pub(crate) fn wipe(&self, node: SimNode) {
         self.0.disks.lock().insert(node, empty_disk(self.0.sync_delay_max));
         self.durability().disk_lost(node);
-        self.tell_fault(format!("node {} has an empty disk", node.0));
+        self.trace_fault(format!("node {} has an empty disk", node.0));
     }
 
     /// True if every shard has the members that it is to have, all there, and nothing is lost: one node may go for good.
@@ -252,19 +252,19 @@ impl World {
     }
 
     /// Adds a line to the story: `partition` if it concerns one only.
-    pub(crate) fn tell(&self, partition: Option<i32>, line: String) {
+    pub(crate) fn trace(&self, partition: Option<i32>, line: String) {
         sim::trace(line.as_bytes());
-        self.0.story.lock().add(sim::elapsed(), partition, line);
+        self.0.trace.lock().add(sim::elapsed(), partition, line);
     }
 
     /// Adds to the story what befell a node.
-    pub(crate) fn tell_fault(&self, line: String) {
+    pub(crate) fn trace_fault(&self, line: String) {
         sim::trace(line.as_bytes());
-        self.0.story.lock().add_fault(sim::elapsed(), line);
+        self.0.trace.lock().add_fault(sim::elapsed(), line);
     }
 
-    pub(crate) fn story(&self, partition: Option<i32>) -> String {
-        self.0.story.lock().of(partition)
+    pub(crate) fn trace_of(&self, partition: Option<i32>) -> String {
+        self.0.trace.lock().of(partition)
     }
 
     /// Notes the first law that was broken.
@@ -272,7 +272,7 @@ impl World {
         match verdict {
             Ok(value) => Some(value),
             Err(violation) => {
-                self.tell(violation.partition, format!("BROKEN {violation}"));
+                self.trace(violation.partition, format!("BROKEN {violation}"));
                 self.0.broken.lock().get_or_insert(violation);
                 None
             }
@@ -361,7 +361,7 @@ impl World {
                         found.damaged_unproven.map(|id| id.index.0),
                     )
                 });
-                world.tell_fault(format!(
+                world.trace_fault(format!(
                     "node {} finds (lost, damaged, unproven) {:?}",
                     node.0,
                     found.collect::<Vec<_>>()
@@ -377,7 +377,7 @@ impl World {
         // It may go down after it has begun, and before this learns of it: then what has begun is dead.
         let crashed = self.downs(node) != downs;
         match begun {
-            Ok(_) if crashed => self.tell_fault(format!("node {} crashed while it started", node.0)),
+            Ok(_) if crashed => self.trace_fault(format!("node {} crashed while it started", node.0)),
             Ok(Ok(life)) => {
                 for replica in &life.recovered {
                     if let Some(why) = &replica.lost
@@ -388,15 +388,15 @@ impl World {
                 }
                 let life = Arc::new(life);
                 self.0.up.lock().insert(node, life.clone());
-                self.tell_fault(format!("node {} runs, life {number}", node.0));
+                self.trace_fault(format!("node {} runs, life {number}", node.0));
                 self.compare_entries(&life, corruptions).await;
             }
             Ok(Err(why)) => {
-                self.tell_fault(format!("node {} refuses to start: {why}", node.0));
+                self.trace_fault(format!("node {} refuses to start: {why}", node.0));
                 // Its process ends: groups that it had opened already must not go on without it.
                 self.crash(node, Crash::Process);
             }
-            Err(_crashed) => self.tell_fault(format!("node {} crashed while it started", node.0)),
+            Err(_crashed) => self.trace_fault(format!("node {} crashed while it started", node.0)),
         }
     }
 
@@ -425,7 +425,7 @@ impl World {
     pub(crate) async fn stop(&self, node: SimNode) {
         let Some(life) = self.life(node) else { return };
         let downs = self.downs(node);
-        self.tell_fault(format!("node {} is told to stop", node.0));
+        self.trace_fault(format!("node {} is told to stop", node.0));
         let stopping = life.clone();
         let _ = sim::spawn_on(node, async move { stopping.hand_over().await }).await;
         if self.downs(node) != downs {
@@ -437,7 +437,7 @@ impl World {
         let closed = sim::spawn_on(node, async move { life.close().await }).await;
         self.0.starting.lock().remove(&node);
         if self.downs(node) == downs {
-            self.tell_fault(format!("node {} has stopped: {closed:?}", node.0));
+            self.trace_fault(format!("node {} has stopped: {closed:?}", node.0));
             self.crash(node, Crash::Process);
         }
     }
@@ -465,7 +465,7 @@ impl World {
         let life = self.0.up.lock().remove(&node);
         self.disk(node).crash(crash);
         drop(life);
-        self.tell_fault(format!("node {} is down ({crash:?})", node.0));
+        self.trace_fault(format!("node {} is down ({crash:?})", node.0));
         // A process that ends closes its connections; a machine that loses power just falls silent.
         if crash == Crash::Process && sim::random_below(2) == 0 {
             let world = self.clone();

@@ -128,7 +128,7 @@ impl Producer {
                         front.values.len(),
                         appended.base_offset.0
                     );
-                    self.world.tell(Some(self.index), said);
+                    self.world.trace(Some(self.index), said);
                     self.world.acknowledged(self.index, &front.values, appended.base_offset.0);
                     self.window.pop_front();
                 }

@@ -67,7 +67,7 @@ async fn commit(world: &World, group: &str, offset: i64) {
         }
     }
     if done {
-        world.tell(None, format!("node {} committed {offset} of {group}", node.0));
+        world.trace(None, format!("node {} committed {offset} of {group}", node.0));
     }
 }
 
@@ -85,7 +85,7 @@ async fn fetch(world: &World, group: &str) {
         .await;
     if let Some(Ok(told)) = answer {
         let after = world.oracle().commits.get(group).cloned().unwrap_or_default();
-        world.tell(None, format!("node {} says {told:?} for {group}", node.0));
+        world.trace(None, format!("node {} says {told:?} for {group}", node.0));
         world.judge(i9_commits::fetched(group, &before, &after, told));
     }
 }

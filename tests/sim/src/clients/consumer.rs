@@ -84,7 +84,7 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
                 world.judge(verdict);
                 *position = (*position).max(offset + 1);
             }
-            world.tell(Some(index), format!("node {} gave {from}..{position} to a reader", node.0));
+            world.trace(Some(index), format!("node {} gave {from}..{position} to a reader", node.0));
         }
         Some(Err(PartitionError::OffsetOutOfRange)) => {
             let (end, deleted) = {
@@ -114,7 +114,7 @@ async fn list(world: &World, index: i32) {
     if let Some(Ok(listed)) = answer {
         let told = listed.map_or(0, |listed| listed.offset.0);
         world.oracle().lists += 1;
-        world.tell(Some(index), format!("node {} says that {told} is the end", node.0));
+        world.trace(Some(index), format!("node {} says that {told} is the end", node.0));
         world.judge(reads::latest(index, before, told));
     }
 }

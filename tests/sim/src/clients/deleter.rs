@@ -24,7 +24,7 @@ pub(crate) async fn deleter(world: World) {
             .ask(node, move |life| async move { life.partitions.find(NAME, index).await?.delete_records(up_to).await })
             .await;
         if let Some(Ok(log_start)) = answer {
-            world.tell(Some(index), format!("node {} deleted up to {up_to}: begins at {log_start}", node.0));
+            world.trace(Some(index), format!("node {} deleted up to {up_to}: begins at {log_start}", node.0));
         }
     }
 }

@@ -91,7 +91,7 @@ impl Forgetful {
         drop(oracle);
         if code == Some(0) {
             let line = format!("node {} committed {offset} of {}/{index} for {kept_ms} ms", node.0, self.group);
-            self.world.tell(None, line);
+            self.world.trace(None, line);
         }
     }
 
@@ -111,7 +111,7 @@ impl Forgetful {
         }
         let told = Some(told.committed_offset).filter(|offset| *offset >= 0);
         let after = self.world.oracle().commits.get(&name).cloned().unwrap_or_default();
-        self.world.tell(None, format!("node {} says {told:?} for {name}", node.0));
+        self.world.trace(None, format!("node {} says {told:?} for {name}", node.0));
         self.world.judge(i9_commits::fetched(&name, &before, &after, told));
     }
 }

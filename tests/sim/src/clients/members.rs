@@ -197,7 +197,7 @@ impl Member {
         let members = leads.then_some(members);
         let before = who.newest.then_some(told_before);
         let leader = answer.leader.to_string();
-        self.world.tell(
+        self.world.trace(
             None,
             format!(
                 "node {} (epoch {:?}): {} joins generation {generation} of {}, {leader} leads",
@@ -377,7 +377,7 @@ impl Member {
         record(&self.world, &self.group, phase);
         if code == Some(0) {
             self.heed(&who);
-            self.world.tell(
+            self.world.trace(
                 None,
                 format!("node {} committed {offset} of {} by {id} in {generation}", who.node.0, self.group),
             );

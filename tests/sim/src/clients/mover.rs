@@ -31,7 +31,7 @@ pub(crate) async fn mover(world: World) {
         let line = format!("shard {id} is to lie on {nodes:?}");
         let node = world.random_node();
         let answer = world.ask(node, move |life| async move { life.metadata.change_replicas(id, nodes).await }).await;
-        world.tell_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+        world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
     }
 }
 
@@ -42,5 +42,5 @@ async fn drain(world: &World) {
     let nodes = Nodes::One(emptied);
     let answer =
         world.ask(world.random_node(), move |life| async move { life.metadata.drain(nodes, drains).await }).await;
-    world.tell_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+    world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
 }

@@ -127,7 +127,7 @@ impl Producer {
     fn learn(&self, node: SimNode, index: i32, values: &[u64], base_offset: i64) {
         let (first, count) = (values[0], values.len());
         self.world
-            .tell(Some(index), format!("node {} acknowledged {first:x}+{count} at {base_offset} (bytes)", node.0));
+            .trace(Some(index), format!("node {} acknowledged {first:x}+{count} at {base_offset} (bytes)", node.0));
         self.world.acknowledged(index, values, base_offset);
     }
 

@@ -56,7 +56,7 @@ async fn list(world: &World, client: &mut Client, index: i32) {
     let told = answer.as_ref().and_then(|answer| answer.topics.first()?.partitions.first());
     let Some(told) = told.filter(|told| told.error_code == 0) else { return };
     world.oracle().lists += 1;
-    world.tell(Some(index), format!("node {} says {} for time {time} (isolation {isolation})", node.0, told.offset));
+    world.trace(Some(index), format!("node {} says {} for time {time} (isolation {isolation})", node.0, told.offset));
     let deleted = world.oracle().partition(index).deleted;
     world.judge(match time {
         LATEST => reads::latest(index, before, told.offset),
@@ -131,7 +131,7 @@ async fn fetch(world: &World, index: i32) {
         Isolation::ReadUncommitted => fetched.watermarks.high_watermark.0,
         Isolation::ReadCommitted => fetched.watermarks.last_stable.0,
     };
-    world.tell(Some(index), format!("node {} gave {} records from {from}, shows {shown}", node.0, values.len()));
+    world.trace(Some(index), format!("node {} gave {} records from {from}, shows {shown}", node.0, values.len()));
     world.judge(reads::gives_something(index, from, shown, values.len()));
     if let Some((first, _)) = values.first() {
         world.judge(reads::begins_at(index, from, *first));

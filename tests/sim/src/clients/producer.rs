@@ -63,7 +63,7 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
         let data = batch((producer, sequence), &waiting);
         match send(&world, node, index, id, data).await {
             Some(Ok(appended)) => {
-                world.tell(
+                world.trace(
                     Some(index),
                     format!(
                         "node {} acknowledged {:x}+{} at {}",
@@ -80,7 +80,7 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
             }
             Some(Err(error)) if error.is_retriable() => {
                 if !world.goes_on() {
-                    world.tell(Some(index), format!("node {} refuses {:x} for now: {error:?}", node.0, waiting[0]));
+                    world.trace(Some(index), format!("node {} refuses {:x} for now: {error:?}", node.0, waiting[0]));
                 }
                 pause(60).await;
             }
@@ -89,8 +89,10 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
                 return;
             }
             None => {
-                world
-                    .tell(Some(index), format!("no answer from node {} on {:x}+{}", node.0, waiting[0], waiting.len()));
+                world.trace(
+                    Some(index),
+                    format!("no answer from node {} on {:x}+{}", node.0, waiting[0], waiting.len()),
+                );
             }
         }
     }

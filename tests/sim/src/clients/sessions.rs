@@ -184,6 +184,6 @@ impl Reader {
             next = next.max(offset + 1);
         }
         self.at.insert(index, next);
-        self.world.tell(Some(index), format!("node {} gave {from}..{next} to a session", self.node.0));
+        self.world.trace(Some(index), format!("node {} gave {from}..{next} to a session", self.node.0));
     }
 }

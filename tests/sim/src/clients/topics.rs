@@ -130,7 +130,7 @@ impl Owner {
     /// Notes how the last attempt ended; true if it was made.
     fn ended(&mut self, node: SimNode, what: &str, code: Option<i16>) -> bool {
         let done = step(code);
-        self.world.tell(None, format!("node {} on {what} of {}: {code:?}", node.0, self.name));
+        self.world.trace(None, format!("node {} on {what} of {}: {code:?}", node.0, self.name));
         let mut oracle = self.world.oracle();
         let steps = oracle.topics.entry(self.name.clone()).or_default();
         match done {

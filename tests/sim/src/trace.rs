@@ -7,25 +7,25 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// Events that are remembered.
-const EVENTS: usize = 4_000;
+const EVENTS_MAX: usize = 4_000;
 /// Events that are told.
-const TOLD: usize = 60;
+const EVENTS_PRINTED: usize = 60;
 
 /// Faults and lives of nodes that are told besides.
-const FAULTS_TOLD: usize = 80;
+const FAULTS_MAX: usize = 80;
 
 type Event = (Duration, Option<i32>, String);
 
 #[derive(Debug, Default)]
-pub(crate) struct Story {
+pub(crate) struct Trace {
     events: VecDeque<Event>,
     /// What befell the nodes.
     faults: VecDeque<Event>,
 }
 
-impl Story {
+impl Trace {
     pub(crate) fn add(&mut self, at: Duration, partition: Option<i32>, line: String) {
-        if self.events.len() == EVENTS {
+        if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }
         self.events.push_back((at, partition, line));
@@ -33,7 +33,7 @@ impl Story {
 
     /// Something befell a node: it is told however much happened since.
     pub(crate) fn add_fault(&mut self, at: Duration, line: String) {
-        if self.faults.len() == FAULTS_TOLD {
+        if self.faults.len() == FAULTS_MAX {
             self.faults.pop_front();
         }
         self.faults.push_back((at, None, line));
@@ -44,11 +44,11 @@ impl Story {
         // A law about everybody is not told by what happened to each partition.
         let concerns = |of: &Option<i32>| of.is_none() || *of == partition;
         let last: Vec<_> = self.events.iter().filter(|(_, of, _)| concerns(of)).collect();
-        let last = &last[last.len().saturating_sub(TOLD)..];
-        let mut told: Vec<&Event> = self.faults.iter().chain(last.iter().copied()).collect();
-        told.sort_by_key(|(at, _, _)| *at);
+        let last = &last[last.len().saturating_sub(EVENTS_PRINTED)..];
+        let mut printed: Vec<&Event> = self.faults.iter().chain(last.iter().copied()).collect();
+        printed.sort_by_key(|(at, _, _)| *at);
         let mut text = String::new();
-        for (at, of, line) in told {
+        for (at, of, line) in printed {
             let of = of.map_or(String::new(), |index| format!("partition {index}: "));
             let _ = writeln!(text, "  {:>10.6} s  {of}{line}", at.as_secs_f64());
         }
