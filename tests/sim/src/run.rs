@@ -178,8 +178,8 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         match settled {
             Ok(()) => {
                 let verdict = audit(&world).await.and_then(|()| {
-                    let chronicle = std::mem::take(&mut *world.chronicle());
-                    history::judge(chronicle)
+                    let history = std::mem::take(&mut *world.history());
+                    history::judge(history)
                 });
                 if world.judge(verdict).is_some() {
                     liveness_check::check(&world).await;
@@ -351,7 +351,7 @@ async fn audit(world: &World) -> Result<(), Violation> {
                 }
                 i1_durable::holds_all(index, &who, world.oracle().partition(index), &held, shown.log_start.0)?;
                 if read.insert(index) {
-                    world.chronicle().read(index, &held, (shown.log_start.0, shown.high_watermark.0));
+                    world.history().read(index, &held, (shown.log_start.0, shown.high_watermark.0));
                 }
             }
         }

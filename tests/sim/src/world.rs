@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::durability_tracker::DurabilityTracker;
-use crate::history::Chronicle;
+use crate::history::History;
 use crate::laws::{Violation, i8_recovery};
 use crate::life::Life;
 use crate::oracle::{Learned, Oracle};
@@ -57,7 +57,7 @@ struct Inner {
     /// Nodes whose disks were damaged so that a replica may be lost by it, and how often.
     corrupted: Mutex<BTreeMap<SimNode, u64>>,
     oracle: Mutex<Oracle>,
-    chronicle: Mutex<Chronicle>,
+    history: Mutex<History>,
     trace: Mutex<Trace>,
     broken: Mutex<Option<Violation>>,
     /// Clients end.
@@ -99,7 +99,7 @@ impl World {
             topic: OnceLock::new(),
             answers_lost_per_mille: AtomicU64::new(0),
             oracle: Mutex::default(),
-            chronicle: Mutex::default(),
+            history: Mutex::default(),
             trace: Mutex::default(),
             broken: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -234,12 +234,12 @@ impl World {
     /// Somebody sends these values as one batch, for the first time.
     pub(crate) fn sends(&self, index: i32, values: &[u64]) {
         self.oracle().partition(index).sent.extend(values);
-        self.chronicle().sends(index, values);
+        self.history().sends(index, values);
     }
 
     /// Its producer is told that it is there.
     pub(crate) fn acknowledged(&self, index: i32, values: &[u64], base_offset: i64) {
-        self.chronicle().was_sent(index, values, base_offset);
+        self.history().was_sent(index, values, base_offset);
         for (offset, value) in (base_offset..).zip(values) {
             let verdict = self.oracle().learn(index, offset, *value, Learned::Acknowledged);
             self.judge(verdict);
@@ -247,8 +247,8 @@ impl World {
     }
 
     /// What the checker of histories is to be told.
-    pub(crate) fn chronicle(&self) -> parking_lot::MutexGuard<'_, Chronicle> {
-        self.0.chronicle.lock()
+    pub(crate) fn history(&self) -> parking_lot::MutexGuard<'_, History> {
+        self.0.history.lock()
     }
 
     /// Adds a line to the story: `partition` if it concerns one only.

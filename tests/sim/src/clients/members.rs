@@ -93,7 +93,7 @@ pub(crate) async fn member(world: World, group: String, number: u64) {
         let mut member = Member {
             world: world.clone(),
             client,
-            process: world.chronicle().process(),
+            process: world.history().process(),
             group: group.clone(),
             id: String::new(),
             generation: 0,
@@ -331,13 +331,13 @@ impl Member {
         let asked =
             OffsetFetchRequestGroup::default().with_group_id(GroupId(text(&self.group))).with_topics(Some(vec![topic]));
         let request = OffsetFetchRequest::default().with_groups(vec![asked]);
-        self.world.chronicle().fetches(self.process, Phase::Invoke, &self.group, (index, None));
+        self.world.history().fetches(self.process, Phase::Invoke, &self.group, (index, None));
         let answer = self.ask(8, &request).await.map(|(answer, _)| answer);
         let group = answer.as_ref().and_then(|answer| answer.groups.first()).filter(|group| group.error_code == 0);
         let told = group.and_then(|group| group.topics.first()?.partitions.first()).filter(|told| told.error_code == 0);
         let offset = told.map(|told| told.committed_offset).filter(|offset| *offset >= 0);
         let phase = if told.is_some() { Phase::Ok } else { Phase::Fail };
-        self.world.chronicle().fetches(self.process, phase, &self.group, (index, offset));
+        self.world.history().fetches(self.process, phase, &self.group, (index, offset));
     }
 
     async fn commit_as_before(&mut self) {
@@ -362,7 +362,7 @@ impl Member {
             .with_topics(vec![topic.with_partitions(vec![partition])]);
         let process = self.process;
         let record = |world: &World, group: &str, phase| {
-            world.chronicle().commits(process, phase, (group, generation), (index, offset));
+            world.history().commits(process, phase, (group, generation), (index, offset));
         };
         record(&self.world, &self.group, Phase::Invoke);
         let Some((answer, who)) = self.ask(9, &request).await else {

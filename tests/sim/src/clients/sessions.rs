@@ -40,7 +40,7 @@ struct Reader {
 pub(crate) async fn reader(world: World, node: SimNode) {
     let client = Client::new(world.clone(), &format!("session-{}", node.0));
     let (at, known) = (BTreeMap::new(), BTreeMap::new());
-    let process = world.chronicle().process();
+    let process = world.history().process();
     let mut reader = Reader { world, client, node, version: BY_ID, process, session: (0, 0), at, known };
     while reader.world.goes_on() {
         reader.turn().await;
@@ -165,7 +165,7 @@ impl Reader {
                 self.world.judge::<()>(Err(i12_range::refused(index, from, end)));
             }
             self.at.insert(index, deleted);
-            self.process = self.world.chronicle().process();
+            self.process = self.world.history().process();
             return;
         }
         let Some(records) = told.records.as_ref().filter(|_| told.error_code == 0) else { return };
@@ -176,7 +176,7 @@ impl Reader {
         let Some((first, _)) = values.first().copied() else { return };
         self.world.judge(reads::begins_at(index, from, first));
         let fresh: Vec<_> = values.iter().filter(|(offset, _)| *offset >= from).copied().collect();
-        self.world.chronicle().polled(self.process, index, &fresh);
+        self.world.history().polled(self.process, index, &fresh);
         let mut next = from;
         for (offset, value) in values {
             let verdict = self.world.oracle().learn(index, offset, value, Learned::Read);
