@@ -68,7 +68,7 @@ pub(crate) async fn unregister(world: &World, node: SimNode) {
 pub(crate) async fn restart_unregistered(world: World) {
     loop {
         rt::sleep(POLL_INTERVAL).await;
-        for life in world.lives().into_iter().filter(|life| life.is_unregistered()) {
+        for life in world.running_nodes().into_iter().filter(|life| life.is_unregistered()) {
             let node = life.node;
             world.trace_fault(format!("node {} ends, for it was forgotten", node.0));
             world.stop(node).await;

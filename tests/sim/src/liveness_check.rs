@@ -26,7 +26,7 @@ const METADATA: i16 = 12;
 /// What the nodes that run show; `None` if one of them does not answer.
 async fn shown(world: &World, client: &mut Client) -> Option<Vec<Shown>> {
     let mut all = Vec::new();
-    for life in world.lives() {
+    for life in world.running_nodes() {
         let request = MetadataRequest::default().with_topics(None);
         let answer = client.call(life.node, METADATA, &request).await?;
         world.judge(leaders_are_listed(life.node.0, &answer));

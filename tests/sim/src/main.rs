@@ -16,7 +16,6 @@ mod graceful_stops;
 mod history;
 mod laws;
 mod ledger;
-mod life;
 mod liveness_check;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -29,6 +28,7 @@ mod regressions;
 mod run;
 mod scenarios;
 mod shrink;
+mod sim_node;
 mod targeting;
 mod trace;
 mod wire;

@@ -495,7 +495,7 @@ pub(crate) async fn heal(world: &World) {
         world.disk(node).set_capacity(1 << 40);
         sim::set_wall_clock(node, 0);
         // Whoever has stopped by itself after an error of its disk is started again.
-        if let Some(life) = world.life(node) {
+        if let Some(life) = world.running_node(node) {
             let mut failures = life.host.failures().borrow().clone();
             // Shards that are damaged are rebuilt while the node runs; without its metadata it ends.
             let metadata = life.metadata.group().replica();

@@ -11,7 +11,7 @@ use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
 
 use crate::laws::Violation;
-use crate::life::Life;
+use crate::sim_node::RunningNode;
 use crate::world::World;
 
 /// By then whatever it belongs to has ended.
@@ -33,7 +33,7 @@ struct Ended {
 }
 
 impl Ended {
-    fn of(node: SimNode, life: &Life) -> Self {
+    fn of(node: SimNode, life: &RunningNode) -> Self {
         Self {
             process: sim::take_fatal(node).is_some() || life.metadata.group().role().borrow().stopped,
             directory: life.directory.poisoned().is_some(),
@@ -45,7 +45,7 @@ impl Ended {
 
 /// Makes one critical task of the node panic, looks at what that did, and starts the process again.
 pub(crate) async fn strike(world: &World, node: SimNode, down_for: Duration) {
-    let Some(life) = world.life(node) else { return };
+    let Some(life) = world.running_node(node) else { return };
     let mut tasks = sim::critical_tasks(node);
     tasks.retain(|(_, name)| !TRANSIENT.contains(name));
     let pick = usize::try_from(sim::random_below(tasks.len().max(1) as u64)).unwrap_or(0);
@@ -54,7 +54,7 @@ pub(crate) async fn strike(world: &World, node: SimNode, down_for: Duration) {
     world.trace_fault(format!("node {}: task {name} is to panic", node.0));
     sim::make_panic(task);
     rt::sleep(ENDED_BY).await;
-    let is_same = world.life(node).is_some_and(|now| Arc::ptr_eq(&now, &life));
+    let is_same = world.running_node(node).is_some_and(|now| Arc::ptr_eq(&now, &life));
     let was_whole = before == Ended::default();
     let goes_on = is_same && sim::has_panicked(task) && Ended::of(node, &life) == before;
     if goes_on && was_whole && name != REVIVED {

@@ -26,12 +26,12 @@ use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, progress, reads};
-use crate::life::Life;
 use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{Profile, Tuning, damages_heads};
 use crate::registry::{PARTITIONS, node_of};
+use crate::sim_node::RunningNode;
 use crate::world::World;
 
 /// How long a calm cluster may take until everything is caught up.
@@ -204,7 +204,7 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         let trace = world.trace_of(violation.partition);
         (violation, trace)
     });
-    for life in world.lives() {
+    for life in world.running_nodes() {
         // A broken law may leave a replica that does not end.
         let _ = rt::timeout(CALM_MAX, life.host.shutdown()).await;
     }
@@ -240,13 +240,14 @@ async fn settle(world: &World) {
 /// True if all nodes run and know the same, and all replicas of every partition show the same; those aside whose disks are
 /// rotten: nobody has replaced them yet.
 fn caught_up(world: &World) -> bool {
-    let lives: Vec<_> = world.lives().into_iter().filter(|life| !world.is_corrupted(life.node)).collect();
+    let running_nodes: Vec<_> =
+        world.running_nodes().into_iter().filter(|life| !world.is_corrupted(life.node)).collect();
     let Some(image) = world.image() else { return false };
     let same = |topic: &Topic, index: i32| {
         let holders = image.replica_nodes(topic, index);
         let sound = holders.iter().filter(|node| !world.is_corrupted(node_of(**node)));
         let shown = sound.map(|node| {
-            let life = lives.iter().find(|life| life.node == node_of(*node))?;
+            let life = running_nodes.iter().find(|life| life.node == node_of(*node))?;
             life.marks(topic.partition(index))
         });
         let shown: Vec<_> = shown.collect();
@@ -257,15 +258,15 @@ fn caught_up(world: &World) -> bool {
     led && image.intents.is_empty()
         && owned(world).is_ok()
         && (!moves || world.nodes().any(|node| world.is_corrupted(node)))
-        && lives.len() == world.nodes().filter(|node| !world.is_corrupted(*node)).count()
-        && lives.iter().all(|life| life.metadata.image().index == image.index)
+        && running_nodes.len() == world.nodes().filter(|node| !world.is_corrupted(*node)).count()
+        && running_nodes.iter().all(|life| life.metadata.image().index == image.index)
         && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
 }
 
 /// Every sound replica carries partitions that the metadata names for its shard, and no others.
 fn owned(world: &World) -> Result<(), Violation> {
     let image = world.image().unwrap_or_default();
-    for life in world.lives().into_iter().filter(|life| !world.is_corrupted(life.node)) {
+    for life in world.running_nodes().into_iter().filter(|life| !world.is_corrupted(life.node)) {
         for shard in life.shards.all() {
             for cell in shard.published().all() {
                 let topic = image.topic_by_id(&cell.id.topic);
@@ -278,11 +279,11 @@ fn owned(world: &World) -> Result<(), Violation> {
 }
 
 fn describe(world: &World) -> String {
-    let lives = world.lives();
-    if lives.len() < world.nodes().count() {
-        world.trace(None, format!("{} nodes run, {:?} are starting", lives.len(), world.starting()));
+    let running_nodes = world.running_nodes();
+    if running_nodes.len() < world.nodes().count() {
+        world.trace(None, format!("{} nodes run, {:?} are starting", running_nodes.len(), world.starting()));
     }
-    let node = |life: &Arc<Life>| {
+    let node = |life: &Arc<RunningNode>| {
         let failures = life.host.failures().borrow().clone();
         let roles: Vec<_> = life.shards.all().iter().map(|shard| (shard.creation.shard.0, shard.role())).collect();
         let image = life.metadata.image();
@@ -300,13 +301,13 @@ fn describe(world: &World) -> String {
             shown.join(" ")
         )
     };
-    lives.iter().map(node).collect::<Vec<_>>().join("; ")
+    running_nodes.iter().map(node).collect::<Vec<_>>().join("; ")
 }
 
 /// A whole partition of a replica and its marks; what a damaged disk has lost comes back from the others.
 async fn mended(
     world: &World,
-    life: &Life,
+    life: &RunningNode,
     shard: &Shard,
     id: PartitionId,
 ) -> Result<(Marks, BTreeMap<i64, u64>), String> {
@@ -327,7 +328,7 @@ async fn mended(
 /// The whole truth after the storm: every replica against what clients were told.
 async fn audit(world: &World) -> Result<(), Violation> {
     let mut read = BTreeSet::new();
-    for life in world.lives() {
+    for life in world.running_nodes() {
         for shard in life.shards.all() {
             for index in 0..PARTITIONS {
                 if shard.published().get(world.partition(index)).is_none() {
@@ -360,14 +361,14 @@ async fn audit(world: &World) -> Result<(), Violation> {
 }
 
 /// True of a replica on a damaged disk that has stopped, or is replaced by another.
-fn is_over(world: &World, life: &Life, replica: ReplicaId) -> bool {
+fn is_over(world: &World, life: &RunningNode, replica: ReplicaId) -> bool {
     let is_member = || world.shard_of(replica).is_some();
     world.is_corrupted(life.node) && (life.host.failures().borrow().contains_key(&replica) || !is_member())
 }
 
 /// A whole partition as a replica holds it on its disk.
 async fn held(
-    life: &Life,
+    life: &RunningNode,
     shard: &Shard,
     id: PartitionId,
     from: Offset,
@@ -395,7 +396,7 @@ async fn check_invariants(world: World) {
     let (mut watch, mut sums, mut states) = (Watch::default(), Sums::default(), Sums::default());
     loop {
         panics::judge(&world);
-        for life in world.lives() {
+        for life in world.running_nodes() {
             let repaired = life.directory.repaired_batches();
             if repaired > 0 && !world.is_corrupted(life.node) {
                 world.judge::<()>(Err(reads::repaired(life.node.0, repaired)));
@@ -418,7 +419,7 @@ async fn check_invariants(world: World) {
                     let (high_watermark, log_start) = (marks.high_watermark.0, marks.log_start.0);
                     let deleted = world.oracle().partition(index).deleted;
                     let shown = Shown { high_watermark, log_start, epoch };
-                    world.judge(watch.see((life.number, shard.replica.0), index, shown, deleted));
+                    world.judge(watch.see((life.incarnation, shard.replica.0), index, shown, deleted));
                 }
             }
         }

@@ -22,7 +22,7 @@ use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
 use crate::laws::Violation;
-use crate::life::{LISTENER, Life};
+use crate::sim_node::{LISTENER, RunningNode};
 use crate::world::World;
 
 /// Of so many requests, before one the connection breaks.
@@ -31,7 +31,7 @@ const RESETS_ONE_IN: u64 = 300;
 /// One end of a connection.
 #[derive(Clone)]
 struct Link {
-    life: u64,
+    incarnation: u64,
     peer: Peer,
     dispatch: Arc<Mutex<KafkaDispatch>>,
 }
@@ -79,14 +79,14 @@ fn drained(mut out: Outbox) -> Option<Bytes> {
 }
 
 /// The node's end of a connection: a new one if there was none, none if it was another life's.
-fn connected(life: &Life, link: Option<Link>, connection: u64) -> Option<Link> {
+fn connected(life: &RunningNode, link: Option<Link>, connection: u64) -> Option<Link> {
     match link {
-        Some(link) => Some(link).filter(|link| link.life == life.number),
+        Some(link) => Some(link).filter(|link| link.incarnation == life.incarnation),
         None => {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
             let peer = Peer { connection, listener: LISTENER.into(), address };
             let dispatch = Arc::new(Mutex::new(life.kafka.connected(&peer)));
-            Some(Link { life: life.number, peer, dispatch })
+            Some(Link { incarnation: life.incarnation, peer, dispatch })
         }
     }
 }
@@ -108,7 +108,7 @@ async fn encoded(link: &Link, started: BoxFuture<'static, Answer<Reply>>) -> Opt
 /// What the node does with frames that arrive one after the other, so long after the one before: each starts when it may, as a
 /// connection has it, and the answers leave in order. `None` if the connection is gone.
 async fn served(
-    life: Arc<Life>,
+    life: Arc<RunningNode>,
     link: Option<Link>,
     connection: u64,
     frames: Vec<(Duration, Bytes)>,
@@ -199,7 +199,7 @@ impl Client {
     /// Ends the connection to a node, which learns of it.
     pub(crate) fn close(&mut self, node: SimNode) {
         let Some(link) = self.links.remove(&node) else { return };
-        if let Some(life) = self.world.life(node).filter(|life| life.number == link.life) {
+        if let Some(life) = self.world.running_node(node).filter(|life| life.incarnation == link.incarnation) {
             sim::spawn_on(node, async move { life.kafka.ended(&link.peer, &Ended::ByClient) });
         }
     }

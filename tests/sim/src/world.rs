@@ -23,10 +23,10 @@ use uuid::Uuid;
 use crate::durability_tracker::DurabilityTracker;
 use crate::history::History;
 use crate::laws::{Violation, i8_recovery};
-use crate::life::Life;
 use crate::oracle::{Learned, Oracle};
 use crate::profile::Tuning;
 use crate::registry::{broker, node_of};
+use crate::sim_node::RunningNode;
 use crate::trace::Trace;
 
 /// How long a client waits for an answer.
@@ -43,11 +43,11 @@ struct Inner {
     network: SimNetwork,
     disks: Mutex<BTreeMap<SimNode, SimDisk>>,
     sync_delay_max: Duration,
-    up: Mutex<BTreeMap<SimNode, Arc<Life>>>,
+    running: Mutex<BTreeMap<SimNode, Arc<RunningNode>>>,
     starting: Mutex<BTreeSet<SimNode>>,
     /// How often each node went down.
     downs: Mutex<BTreeMap<SimNode, u64>>,
-    lives: AtomicU64,
+    starts: AtomicU64,
     connections: AtomicU64,
     /// The id of the topic that most clients use.
     topic: OnceLock<Uuid>,
@@ -91,10 +91,10 @@ impl World {
             corrupted: Mutex::default(),
             network,
             disks: Mutex::new(disks),
-            up: Mutex::default(),
+            running: Mutex::default(),
             starting: Mutex::default(),
             downs: Mutex::default(),
-            lives: AtomicU64::new(0),
+            starts: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             topic: OnceLock::new(),
             answers_lost_per_mille: AtomicU64::new(0),
@@ -199,11 +199,11 @@ impl World {
 
     /// True if every shard has the members that it is to have, all there, and nothing is lost: one node may go for good.
     pub(crate) fn is_whole(&self) -> bool {
-        let lives = self.lives();
+        let running_nodes = self.running_nodes();
         let Some(image) = self.image() else { return false };
         let has = |record: &ShardRecord| {
             let groups = record.replicas.iter().map(|replica| {
-                lives
+                running_nodes
                     .iter()
                     .find(|life| life.node == node_of(replica.node))
                     .and_then(|life| life.host.group(replica.id))
@@ -218,7 +218,7 @@ impl World {
                 && groups.iter().all(settled)
                 && groups.iter().any(|group| group.role().borrow().ready)
         };
-        let whole = self.0.corrupted.lock().is_empty() && lives.len() == self.nodes().count();
+        let whole = self.0.corrupted.lock().is_empty() && running_nodes.len() == self.nodes().count();
         whole && image.shards.values().all(|record| has(record))
     }
 
@@ -315,7 +315,7 @@ impl World {
 
     /// The newest metadata that any node has.
     pub(crate) fn image(&self) -> Option<Arc<MetadataImage>> {
-        self.lives().iter().map(|life| life.metadata.image()).max_by_key(|image| image.index)
+        self.running_nodes().iter().map(|life| life.metadata.image()).max_by_key(|image| image.index)
     }
 
     /// The topic that most clients use is made.
@@ -333,24 +333,24 @@ impl World {
         self.0.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(crate) fn lives(&self) -> Vec<Arc<Life>> {
-        self.0.up.lock().values().cloned().collect()
+    pub(crate) fn running_nodes(&self) -> Vec<Arc<RunningNode>> {
+        self.0.running.lock().values().cloned().collect()
     }
 
-    pub(crate) fn life(&self, node: SimNode) -> Option<Arc<Life>> {
-        self.0.up.lock().get(&node).cloned()
+    pub(crate) fn running_node(&self, node: SimNode) -> Option<Arc<RunningNode>> {
+        self.0.running.lock().get(&node).cloned()
     }
 
     /// Starts a node unless it runs or is starting; returns when it serves, refused or crashed.
     pub(crate) async fn start(&self, node: SimNode) {
-        if self.0.up.lock().contains_key(&node) || !self.0.starting.lock().insert(node) {
+        if self.0.running.lock().contains_key(&node) || !self.0.starting.lock().insert(node) {
             return;
         }
-        let number = self.0.lives.fetch_add(1, Ordering::Relaxed) + 1;
+        let incarnation = self.0.starts.fetch_add(1, Ordering::Relaxed) + 1;
         let nodes = (self.0.founders, self.node_count());
         let (disk, network) = (self.disk(node), self.0.network.clone());
         let (world, tuning) = (self.clone(), self.0.tuning);
-        let opened = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
+        let on_open = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
             let corrupted = world.is_corrupted(node);
             if corrupted {
                 let found = recovered.iter().map(|found| {
@@ -370,9 +370,9 @@ impl World {
             let verdict = world.durability().node_started(node, directory, recovered, corrupted);
             world.judge(verdict);
         };
-        let begin = async move { Life::begin(node, number, nodes, disk, network, tuning, opened).await };
+        let start = async move { RunningNode::start(node, incarnation, nodes, disk, network, tuning, on_open).await };
         let (downs, corruptions) = (self.downs(node), self.corruptions(node));
-        let begun = sim::spawn_on(node, begin).await;
+        let begun = sim::spawn_on(node, start).await;
         self.0.starting.lock().remove(&node);
         // It may go down after it has begun, and before this learns of it: then what has begun is dead.
         let crashed = self.downs(node) != downs;
@@ -387,8 +387,8 @@ impl World {
                     }
                 }
                 let life = Arc::new(life);
-                self.0.up.lock().insert(node, life.clone());
-                self.trace_fault(format!("node {} runs, life {number}", node.0));
+                self.0.running.lock().insert(node, life.clone());
+                self.trace_fault(format!("node {} runs, life {incarnation}", node.0));
                 self.compare_entries(&life, corruptions).await;
             }
             Ok(Err(why)) => {
@@ -402,7 +402,7 @@ impl World {
 
     /// What a node's replicas still have to apply is what leaders sent. `strikes`: how often its disk was damaged when it
     /// began; what is damaged after that it cannot have found.
-    async fn compare_entries(&self, life: &Life, corruptions: u64) {
+    async fn compare_entries(&self, life: &RunningNode, corruptions: u64) {
         for found in life.recovered.iter().filter(|found| found.lost.is_none()) {
             let (Some(log), Some(shard)) = (life.directory.replica_log(found.id), self.shard_of(found.id)) else {
                 continue;
@@ -423,7 +423,7 @@ impl World {
 
     /// Has a process stop in order; returns when it has, or when something else took it down meanwhile.
     pub(crate) async fn stop(&self, node: SimNode) {
-        let Some(life) = self.life(node) else { return };
+        let Some(life) = self.running_node(node) else { return };
         let downs = self.downs(node);
         self.trace_fault(format!("node {} is told to stop", node.0));
         let stopping = life.clone();
@@ -432,7 +432,7 @@ impl World {
             return;
         }
         // Clients find nobody there any more, and nobody else can open its directory yet.
-        self.0.up.lock().remove(&node);
+        self.0.running.lock().remove(&node);
         self.0.starting.lock().insert(node);
         let closed = sim::spawn_on(node, async move { life.close().await }).await;
         self.0.starting.lock().remove(&node);
@@ -446,7 +446,7 @@ impl World {
     pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
         // A removal may be under way: what has left may be there or not.
         // While a node starts only the others say who has left.
-        let life = self.life(node);
+        let life = self.running_node(node);
         let expelled = life.as_ref().and_then(|life| *life.metadata.expelled().borrow());
         let image = life.map(|life| life.metadata.image()).or_else(|| self.image());
         let has_left = image.map(|image| {
@@ -462,7 +462,7 @@ impl World {
         sim::crash(node);
         *self.0.downs.lock().entry(node).or_default() += 1;
         self.0.network.detach(node);
-        let life = self.0.up.lock().remove(&node);
+        let life = self.0.running.lock().remove(&node);
         self.disk(node).crash(crash);
         drop(life);
         self.trace_fault(format!("node {} is down ({crash:?})", node.0));
@@ -478,7 +478,7 @@ impl World {
 
     /// All other nodes take the process of this one for dead, as if its connections had been reset; some find somebody there.
     pub(crate) fn suspect(&self, suspected: SimNode) {
-        for life in self.lives().into_iter().filter(|life| life.node != suspected) {
+        for life in self.running_nodes().into_iter().filter(|life| life.node != suspected) {
             let places = life.places.clone();
             sim::spawn_on(life.node, async move {
                 let confirmed = async {
@@ -505,20 +505,20 @@ impl World {
     /// Takes the world apart: hosts and network know each other, and a process runs many worlds.
     pub(crate) fn end(&self) {
         self.nodes().for_each(|node| self.0.network.detach(node));
-        self.0.up.lock().clear();
+        self.0.running.lock().clear();
     }
 
     /// The node that leads the metadata group; the newest if several say so.
     pub(crate) fn controller(&self) -> Option<SimNode> {
-        let lives = self.lives();
-        let roles = lives.iter().map(|life| (*life.metadata.group().role().borrow(), life.node));
+        let running_nodes = self.running_nodes();
+        let roles = running_nodes.iter().map(|life| (*life.metadata.group().role().borrow(), life.node));
         roles.filter(|(role, _)| role.ready).max_by_key(|(role, _)| role.term).map(|(_, node)| node)
     }
 
     /// The node whose replica of a partition's shard says that it leads and serves; the newest if several do.
     pub(crate) fn leader(&self, index: i32) -> Option<SimNode> {
-        let lives = self.lives();
-        let led = lives.iter().filter_map(|life| {
+        let running_nodes = self.running_nodes();
+        let led = running_nodes.iter().filter_map(|life| {
             let partition = life.partitions.find_now(crate::clients::NAME, index).ok().flatten()?;
             Some((partition.leader_epoch()?, life.node))
         });
@@ -527,8 +527,8 @@ impl World {
 
     /// Who leads a shard.
     pub(crate) fn leader_of(&self, shard: ShardId) -> Option<SimNode> {
-        let led = |life: &Arc<Life>| Some((life.shards.get(shard)?.leading()?, life.node));
-        self.lives().iter().filter_map(led).max().map(|(_, node)| node)
+        let led = |life: &Arc<RunningNode>| Some((life.shards.get(shard)?.leading()?, life.node));
+        self.running_nodes().iter().filter_map(led).max().map(|(_, node)| node)
     }
 
     /// A client's request: it travels, is handled on the node, and the answer travels back. `None`: no answer came, and
@@ -537,11 +537,11 @@ impl World {
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
-        Work: FnOnce(Arc<Life>) -> F + Send + 'static,
+        Work: FnOnce(Arc<RunningNode>) -> F + Send + 'static,
     {
         let exchange = async {
             travel().await;
-            let life = self.life(node)?;
+            let life = self.running_node(node)?;
             let answer = sim::spawn_on(node, async move { work(life).await }).await.ok()?;
             travel().await;
             let lost = sim::random_below(1_000) < self.0.answers_lost_per_mille.load(Ordering::Relaxed);

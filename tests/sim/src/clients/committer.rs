@@ -17,8 +17,8 @@ use crate::world::World;
 /// Whom to ask about a group: whoever coordinates it, mostly.
 pub(super) fn coordinator(world: &World, group: &str) -> SimNode {
     let index = partition_for(group, OFFSETS_PARTITIONS);
-    let lives = world.lives();
-    let led = lives.iter().filter_map(|life| {
+    let running_nodes = world.running_nodes();
+    let led = running_nodes.iter().filter_map(|life| {
         let partition = life.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
         Some((partition.leader_epoch()?, life.node))
     });

@@ -37,7 +37,8 @@ const RANGE: &str = "range";
 /// The leader epoch in which a node coordinates a group now.
 fn epoch_at(world: &World, node: SimNode, group: &str) -> Option<i32> {
     let index = partition_for(group, OFFSETS_PARTITIONS);
-    let partition = world.life(node)?.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
+    let partition =
+        world.running_node(node)?.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
     Some(partition.leader_epoch()?.0)
 }
 
@@ -107,14 +108,14 @@ pub(crate) async fn member(world: World, group: String, number: u64) {
             synced: false,
             before: before.take(),
         };
-        member.live().await;
+        member.run().await;
         before = Some((member.id, member.generation)).filter(|(id, _)| !id.is_empty()).or(member.before);
         pause(500).await;
     }
 }
 
 impl Member {
-    async fn live(&mut self) {
+    async fn run(&mut self) {
         while self.world.goes_on() {
             if self.generation <= 0 {
                 self.join().await;

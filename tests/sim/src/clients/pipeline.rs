@@ -51,7 +51,7 @@ pub(crate) async fn pipeline(world: World, id: u64) {
             continue;
         };
         let index = i32::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
-        producer.life(given.producer_id.0, index).await;
+        producer.send_all(given.producer_id.0, index).await;
         pause(40).await;
     }
 }
@@ -132,7 +132,7 @@ impl Producer {
     }
 
     /// One producer id from its first batch on.
-    async fn life(&mut self, producer: i64, index: i32) {
+    async fn send_all(&mut self, producer: i64, index: i32) {
         let mut window = VecDeque::new();
         let mut sequence = 0;
         for _ in 0..2 + sim::random_below(7) {

@@ -51,7 +51,7 @@ pub(crate) async fn reader(world: World, node: SimNode) {
 impl Reader {
     /// The partitions that its node leads, but for one that it does not want now and then.
     fn wanted(&self) -> Vec<i32> {
-        let Some(life) = self.world.life(self.node) else { return Vec::new() };
+        let Some(life) = self.world.running_node(self.node) else { return Vec::new() };
         let without = i32::try_from(sim::random_below(200)).unwrap_or(0);
         let led = |index: &i32| {
             let found = life.partitions.find_now(NAME, *index).ok().flatten();
@@ -66,7 +66,7 @@ impl Reader {
 
     /// How far the node shows what it wants and has not read.
     fn shown(&self, wanted: &[i32]) -> BTreeMap<i32, i64> {
-        let Some(life) = self.world.life(self.node) else { return BTreeMap::new() };
+        let Some(life) = self.world.running_node(self.node) else { return BTreeMap::new() };
         let shown = wanted.iter().filter_map(|index| Some((*index, life.marks(self.world.partition(*index))?.1)));
         shown.filter(|(index, end)| *end > self.at(*index)).collect()
     }

@@ -22,7 +22,7 @@ pub(crate) async fn trimmer(world: World, all: bool) {
         };
         if up_to > 0 {
             let node = target(&world, index);
-            let work = move |life: std::sync::Arc<crate::life::Life>| async move {
+            let work = move |life: std::sync::Arc<crate::sim_node::RunningNode>| async move {
                 life.partitions.find(NAME, index).await?.delete_records(up_to).await
             };
             let _ = world.ask(node, work).await;
