@@ -9,7 +9,6 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-mod clients;
 mod corruption;
 mod durability_tracker;
 mod graceful_stops;
@@ -32,6 +31,7 @@ mod sim_node;
 mod targeting;
 mod trace;
 mod wire;
+mod workload;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

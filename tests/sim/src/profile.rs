@@ -41,7 +41,7 @@ pub(crate) fn damages_heads(seed: u64, nodes: u32) -> bool {
 
 /// Clients of a seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Crowd {
+pub(crate) enum ExtraClients {
     /// Members of groups, and groups whose offsets expire.
     Groups,
     /// Fetch sessions.
@@ -72,11 +72,11 @@ impl Profile {
     }
 
     /// The clients that come besides those of every seed. Not all of them at once: they cost time.
-    pub(crate) fn crowd(self, seed: u64) -> Crowd {
+    pub(crate) fn extra_clients(self, seed: u64) -> ExtraClients {
         match seed % 4 {
-            1 | 3 if self != Self::Corruption => Crowd::Groups,
-            1 | 2 => Crowd::Readers,
-            _ => Crowd::Producers,
+            1 | 3 if self != Self::Corruption => ExtraClients::Groups,
+            1 | 2 => ExtraClients::Readers,
+            _ => ExtraClients::Producers,
         }
     }
 

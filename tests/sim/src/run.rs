@@ -17,10 +17,6 @@ use ottla_storage::ids::ReplicaId;
 use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
 
-use crate::clients::{
-    BURST_FROM, PLAIN_FROM, burst, committer, consumer, crowd, deleter, mover, pipeline, prober, producer, topics,
-    trimmer,
-};
 use crate::graceful_stops;
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
@@ -32,6 +28,10 @@ use crate::panics;
 use crate::profile::{Profile, Tuning, damages_heads};
 use crate::registry::{PARTITIONS, node_of};
 use crate::sim_node::RunningNode;
+use crate::workload::{
+    BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, extra_clients, pipeline, prober, producer, reassigner,
+    topics, trimmer,
+};
 use crate::world::World;
 
 /// How long a calm cluster may take until everything is caught up.
@@ -152,7 +152,7 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         world.run_client("trimmer", None, trimmer::trimmer(world.clone(), profile == Profile::Generations));
     }
     if profile == Profile::Members {
-        world.run_client("mover", None, mover::mover(world.clone()));
+        world.run_client("reassigner", None, reassigner::reassigner(world.clone()));
     }
     world.run_client("deleter", None, deleter::deleter(world.clone()));
     for id in 0..2 {
@@ -160,7 +160,7 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     }
     world.run_client("watcher", None, topics::watcher(world.clone()));
     world.run_client("producer ids", None, topics::producer_ids(world.clone()));
-    crowd::come(&world, profile.crowd(plan.seed));
+    extra_clients::start(&world, profile.extra_clients(plan.seed));
     let checker = rt::spawn(check_invariants(world.clone()));
     let supervisor = rt::spawn(graceful_stops::restart_unregistered(world.clone()));
     let faults_end = async {

@@ -519,7 +519,7 @@ impl World {
     pub(crate) fn leader(&self, index: i32) -> Option<SimNode> {
         let running_nodes = self.running_nodes();
         let led = running_nodes.iter().filter_map(|life| {
-            let partition = life.partitions.find_now(crate::clients::NAME, index).ok().flatten()?;
+            let partition = life.partitions.find_now(crate::workload::NAME, index).ok().flatten()?;
             Some((partition.leader_epoch()?, life.node))
         });
         led.max().map(|(_, node)| node)

@@ -10,7 +10,7 @@ use crate::registry::broker;
 use crate::world::World;
 
 /// Moves shards, one replica or more at a time, until the clients end.
-pub(crate) async fn mover(world: World) {
+pub(crate) async fn reassigner(world: World) {
     while world.goes_on() {
         pause(2_500).await;
         if sim::random_below(4) == 0 {
