@@ -43,7 +43,8 @@ pub(crate) async fn rolling_restart(world: &World, pause: Duration) {
 /// others again.
 pub(crate) async fn unregister(world: &World, node: SimNode) {
     let id = broker(node);
-    let asked = world.ask(world.random_node(), move |life| async move { life.metadata.unregister(id).await }).await;
+    let asked =
+        world.ask(world.random_node(), move |running| async move { running.metadata.unregister(id).await }).await;
     world.trace_fault(format!("node {} is to be forgotten: {asked:?}", node.0));
     let (begun, mut may_stay) = (rt::now(), false);
     while rt::now().since(begun) < REJOINED_BY {
@@ -55,8 +56,8 @@ pub(crate) async fn unregister(world: &World, node: SimNode) {
         }
         if rt::now().since(begun) >= UNREGISTERED_BY && !may_stay {
             let nodes = Nodes::One(id);
-            let stays =
-                world.ask(world.random_node(), move |life| async move { life.metadata.drain(nodes, false).await });
+            let stays = world
+                .ask(world.random_node(), move |running| async move { running.metadata.drain(nodes, false).await });
             let asked = stays.await;
             may_stay = asked.is_some();
             world.trace_fault(format!("node {} may stay: {asked:?}", node.0));
@@ -68,8 +69,8 @@ pub(crate) async fn unregister(world: &World, node: SimNode) {
 pub(crate) async fn restart_unregistered(world: World) {
     loop {
         rt::sleep(POLL_INTERVAL).await;
-        for life in world.running_nodes().into_iter().filter(|life| life.is_unregistered()) {
-            let node = life.node;
+        for running in world.running_nodes().into_iter().filter(|running| running.is_unregistered()) {
+            let node = running.node;
             world.trace_fault(format!("node {} ends, for it was forgotten", node.0));
             world.stop(node).await;
             rt::sleep(POLL_INTERVAL).await;

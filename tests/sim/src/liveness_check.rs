@@ -26,13 +26,13 @@ const METADATA: i16 = 12;
 /// What the nodes that run show; `None` if one of them does not answer.
 async fn shown(world: &World, client: &mut Client) -> Option<Vec<Shown>> {
     let mut all = Vec::new();
-    for life in world.running_nodes() {
+    for running in world.running_nodes() {
         let request = MetadataRequest::default().with_topics(None);
-        let answer = client.call(life.node, METADATA, &request).await?;
-        world.judge(leaders_are_listed(life.node.0, &answer));
-        let image = life.metadata.image();
+        let answer = client.call(running.node, METADATA, &request).await?;
+        world.judge(leaders_are_listed(running.node.0, &answer));
+        let image = running.metadata.image();
         let fenced = image.nodes.values().filter(|node| node.is_fenced()).map(|node| node.id.0).collect();
-        all.push(Shown::of(life.node.0, fenced, &answer));
+        all.push(Shown::of(running.node.0, fenced, &answer));
     }
     Some(all)
 }

@@ -495,12 +495,12 @@ pub(crate) async fn heal(world: &World) {
         world.disk(node).set_capacity(1 << 40);
         sim::set_wall_clock(node, 0);
         // Whoever has stopped by itself after an error of its disk is started again.
-        if let Some(life) = world.running_node(node) {
-            let mut failures = life.host.failures().borrow().clone();
+        if let Some(running) = world.running_node(node) {
+            let mut failures = running.host.failures().borrow().clone();
             // Shards that are damaged are rebuilt while the node runs; without its metadata it ends.
-            let metadata = life.metadata.group().replica();
+            let metadata = running.metadata.group().replica();
             failures.retain(|replica, failure| !failure.is_damage || *replica == metadata);
-            let poisoned = life.directory.poisoned().map(|why| why.to_string());
+            let poisoned = running.directory.poisoned().map(|why| why.to_string());
             if poisoned.is_some() || !failures.is_empty() {
                 world.trace_fault(format!("node {} had stopped: {poisoned:?} {failures:?}", node.0));
                 world.crash(node, Crash::Process);

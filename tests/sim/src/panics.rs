@@ -33,35 +33,35 @@ struct Ended {
 }
 
 impl Ended {
-    fn of(node: SimNode, life: &RunningNode) -> Self {
+    fn of(node: SimNode, running: &RunningNode) -> Self {
         Self {
-            process: sim::take_fatal(node).is_some() || life.metadata.group().role().borrow().stopped,
-            directory: life.directory.poisoned().is_some(),
-            replicas: life.host.failures().borrow().len(),
-            stopped: life.host.roles().get("stopped").copied().unwrap_or(0),
+            process: sim::take_fatal(node).is_some() || running.metadata.group().role().borrow().stopped,
+            directory: running.directory.poisoned().is_some(),
+            replicas: running.host.failures().borrow().len(),
+            stopped: running.host.roles().get("stopped").copied().unwrap_or(0),
         }
     }
 }
 
 /// Makes one critical task of the node panic, looks at what that did, and starts the process again.
 pub(crate) async fn strike(world: &World, node: SimNode, down_for: Duration) {
-    let Some(life) = world.running_node(node) else { return };
+    let Some(running) = world.running_node(node) else { return };
     let mut tasks = sim::critical_tasks(node);
     tasks.retain(|(_, name)| !TRANSIENT.contains(name));
     let pick = usize::try_from(sim::random_below(tasks.len().max(1) as u64)).unwrap_or(0);
     let Some((task, name)) = tasks.get(pick).copied() else { return };
-    let before = Ended::of(node, &life);
+    let before = Ended::of(node, &running);
     world.trace_fault(format!("node {}: task {name} is to panic", node.0));
     sim::make_panic(task);
     rt::sleep(ENDED_BY).await;
-    let is_same = world.running_node(node).is_some_and(|now| Arc::ptr_eq(&now, &life));
+    let is_same = world.running_node(node).is_some_and(|now| Arc::ptr_eq(&now, &running));
     let was_whole = before == Ended::default();
-    let goes_on = is_same && sim::has_panicked(task) && Ended::of(node, &life) == before;
+    let goes_on = is_same && sim::has_panicked(task) && Ended::of(node, &running) == before;
     if goes_on && was_whole && name != REVIVED {
         let what = format!("node {}: task {name} panicked, and everything goes on without it", node.0);
         world.judge::<()>(Err(Violation::new("a critical task that panics ends what it belongs to", None, what)));
     }
-    drop(life);
+    drop(running);
     if is_same {
         world.crash(node, Crash::Process);
     }

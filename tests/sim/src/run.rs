@@ -204,9 +204,9 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         let trace = world.trace_of(violation.partition);
         (violation, trace)
     });
-    for life in world.running_nodes() {
+    for running in world.running_nodes() {
         // A broken law may leave a replica that does not end.
-        let _ = rt::timeout(CALM_MAX, life.host.shutdown()).await;
+        let _ = rt::timeout(CALM_MAX, running.host.shutdown()).await;
     }
     world.end();
     Outcome { acknowledged, reads, faults, broken, ..Outcome::default() }
@@ -241,14 +241,14 @@ async fn settle(world: &World) {
 /// rotten: nobody has replaced them yet.
 fn caught_up(world: &World) -> bool {
     let running_nodes: Vec<_> =
-        world.running_nodes().into_iter().filter(|life| !world.is_corrupted(life.node)).collect();
+        world.running_nodes().into_iter().filter(|running| !world.is_corrupted(running.node)).collect();
     let Some(image) = world.image() else { return false };
     let same = |topic: &Topic, index: i32| {
         let holders = image.replica_nodes(topic, index);
         let sound = holders.iter().filter(|node| !world.is_corrupted(node_of(**node)));
         let shown = sound.map(|node| {
-            let life = running_nodes.iter().find(|life| life.node == node_of(*node))?;
-            life.marks(topic.partition(index))
+            let running = running_nodes.iter().find(|running| running.node == node_of(*node))?;
+            running.marks(topic.partition(index))
         });
         let shown: Vec<_> = shown.collect();
         !shown.is_empty() && shown.iter().all(|marks| marks.is_some() && *marks == shown[0])
@@ -259,15 +259,15 @@ fn caught_up(world: &World) -> bool {
         && owned(world).is_ok()
         && (!moves || world.nodes().any(|node| world.is_corrupted(node)))
         && running_nodes.len() == world.nodes().filter(|node| !world.is_corrupted(*node)).count()
-        && running_nodes.iter().all(|life| life.metadata.image().index == image.index)
+        && running_nodes.iter().all(|running| running.metadata.image().index == image.index)
         && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
 }
 
 /// Every sound replica carries partitions that the metadata names for its shard, and no others.
 fn owned(world: &World) -> Result<(), Violation> {
     let image = world.image().unwrap_or_default();
-    for life in world.running_nodes().into_iter().filter(|life| !world.is_corrupted(life.node)) {
-        for shard in life.shards.all() {
+    for running in world.running_nodes().into_iter().filter(|running| !world.is_corrupted(running.node)) {
+        for shard in running.shards.all() {
             for cell in shard.published().all() {
                 let topic = image.topic_by_id(&cell.id.topic);
                 let route = topic.and_then(|topic| topic.route(cell.id.index)).map(|route| route.shard.0);
@@ -283,20 +283,20 @@ fn describe(world: &World) -> String {
     if running_nodes.len() < world.nodes().count() {
         world.trace(None, format!("{} nodes run, {:?} are starting", running_nodes.len(), world.starting()));
     }
-    let node = |life: &Arc<RunningNode>| {
-        let failures = life.host.failures().borrow().clone();
-        let roles: Vec<_> = life.shards.all().iter().map(|shard| (shard.creation.shard.0, shard.role())).collect();
-        let image = life.metadata.image();
+    let node = |running: &Arc<RunningNode>| {
+        let failures = running.host.failures().borrow().clone();
+        let roles: Vec<_> = running.shards.all().iter().map(|shard| (shard.creation.shard.0, shard.role())).collect();
+        let image = running.metadata.image();
         let shown = |(name, topic): (&Arc<str>, &Arc<Topic>)| {
-            let marks: Vec<_> = (0..topic.partition_count()).map(|at| life.marks(topic.partition(at))).collect();
+            let marks: Vec<_> = (0..topic.partition_count()).map(|at| running.marks(topic.partition(at))).collect();
             format!("{name} {marks:?}")
         };
         let shown: Vec<_> = image.topics.iter().map(shown).collect();
-        let (index, role) = (image.index, *life.metadata.group().role().borrow());
+        let (index, role) = (image.index, *running.metadata.group().role().borrow());
         let nodes = image.nodes.len();
         format!(
             "node {}: metadata {index:?} {role:?} of {nodes} nodes, open intents {:?}, {}, roles {roles:?}, failures {failures:?}",
-            life.node.0,
+            running.node.0,
             image.intents,
             shown.join(" ")
         )
@@ -307,7 +307,7 @@ fn describe(world: &World) -> String {
 /// A whole partition of a replica and its marks; what a damaged disk has lost comes back from the others.
 async fn mended(
     world: &World,
-    life: &RunningNode,
+    running: &RunningNode,
     shard: &Shard,
     id: PartitionId,
 ) -> Result<(Marks, BTreeMap<i64, u64>), String> {
@@ -315,10 +315,10 @@ async fn mended(
     loop {
         let Some(cell) = shard.published().get(id) else { return Err(LEFT.to_owned()) };
         let shown = cell.marks();
-        let held = held(life, shard, id, shown.log_start, shown.high_watermark).await;
+        let held = held(running, shard, id, shown.log_start, shown.high_watermark).await;
         let lacks = |what: &String| what.starts_with(UNREADABLE) || what.starts_with(NOTHING);
-        let may_come = held.as_ref().is_err_and(lacks) && world.is_corrupted(life.node) && rt::now() < deadline;
-        if !may_come || life.host.failures().borrow().contains_key(&shard.replica) {
+        let may_come = held.as_ref().is_err_and(lacks) && world.is_corrupted(running.node) && rt::now() < deadline;
+        if !may_come || running.host.failures().borrow().contains_key(&shard.replica) {
             return held.map(|held| (shown, held));
         }
         rt::sleep(Duration::from_millis(500)).await;
@@ -328,15 +328,15 @@ async fn mended(
 /// The whole truth after the storm: every replica against what clients were told.
 async fn audit(world: &World) -> Result<(), Violation> {
     let mut read = BTreeSet::new();
-    for life in world.running_nodes() {
-        for shard in life.shards.all() {
+    for running in world.running_nodes() {
+        for shard in running.shards.all() {
             for index in 0..PARTITIONS {
                 if shard.published().get(world.partition(index)).is_none() {
                     continue;
                 }
-                let who = format!("node {} (replica {})", life.node.0, shard.replica);
-                let held = mended(world, &life, &shard, world.partition(index)).await;
-                if held.is_err() && is_over(world, &life, shard.replica) {
+                let who = format!("node {} (replica {})", running.node.0, shard.replica);
+                let held = mended(world, &running, &shard, world.partition(index)).await;
+                if held.is_err() && is_over(world, &running, shard.replica) {
                     continue;
                 }
                 let (shown, mut held) =
@@ -345,7 +345,7 @@ async fn audit(world: &World) -> Result<(), Violation> {
                 held.retain(|offset, _| *offset >= shown.log_start.0);
                 i2_dense::dense(index, &who, &held, shown.log_start.0, shown.high_watermark.0)?;
                 i5_once::in_order(index, &who, &held)?;
-                if world.is_corrupted(life.node) {
+                if world.is_corrupted(running.node) {
                     // It may lag: nobody has replaced the replica yet. What it has must be right.
                     i1_durable::only_true(index, &who, world.oracle().partition(index), &held)?;
                     continue;
@@ -361,14 +361,14 @@ async fn audit(world: &World) -> Result<(), Violation> {
 }
 
 /// True of a replica on a damaged disk that has stopped, or is replaced by another.
-fn is_over(world: &World, life: &RunningNode, replica: ReplicaId) -> bool {
+fn is_over(world: &World, running: &RunningNode, replica: ReplicaId) -> bool {
     let is_member = || world.shard_of(replica).is_some();
-    world.is_corrupted(life.node) && (life.host.failures().borrow().contains_key(&replica) || !is_member())
+    world.is_corrupted(running.node) && (running.host.failures().borrow().contains_key(&replica) || !is_member())
 }
 
 /// A whole partition as a replica holds it on its disk.
 async fn held(
-    life: &RunningNode,
+    running: &RunningNode,
     shard: &Shard,
     id: PartitionId,
     from: Offset,
@@ -379,7 +379,7 @@ async fn held(
     while from < up_to {
         let key = shard.extent(id);
         let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
-        let plan = life.directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
+        let plan = running.directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
         if plan.is_empty() {
             return Err(format!("{NOTHING} {from}, below the high watermark, and no error"));
         }
@@ -396,14 +396,14 @@ async fn check_invariants(world: World) {
     let (mut watch, mut sums, mut states) = (Watch::default(), Sums::default(), Sums::default());
     loop {
         panics::judge(&world);
-        for life in world.running_nodes() {
-            let repaired = life.directory.repaired_batches();
-            if repaired > 0 && !world.is_corrupted(life.node) {
-                world.judge::<()>(Err(reads::repaired(life.node.0, repaired)));
+        for running in world.running_nodes() {
+            let repaired = running.directory.repaired_batches();
+            if repaired > 0 && !world.is_corrupted(running.node) {
+                world.judge::<()>(Err(reads::repaired(running.node.0, repaired)));
             }
-            let image = life.metadata.image();
-            world.judge(sums.see(ShardId::METADATA.0, life.node.0.into(), image.index.0, 0, image.checksum));
-            for shard in life.shards.all() {
+            let image = running.metadata.image();
+            world.judge(sums.see(ShardId::METADATA.0, running.node.0.into(), image.index.0, 0, image.checksum));
+            for shard in running.shards.all() {
                 if let Some((applied, checksum)) = shard.applied_checksum() {
                     let id = shard.creation.shard.0;
                     world.judge(sums.see(id, shard.replica.0, applied.index.0, applied.term.0, checksum));
@@ -419,7 +419,7 @@ async fn check_invariants(world: World) {
                     let (high_watermark, log_start) = (marks.high_watermark.0, marks.log_start.0);
                     let deleted = world.oracle().partition(index).deleted;
                     let shown = Shown { high_watermark, log_start, epoch };
-                    world.judge(watch.see((life.incarnation, shard.replica.0), index, shown, deleted));
+                    world.judge(watch.see((running.incarnation, shard.replica.0), index, shown, deleted));
                 }
             }
         }

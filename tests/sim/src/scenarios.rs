@@ -59,9 +59,9 @@ pub(crate) async fn crash_during_truncation(world: &World, crash: Crash, lasts: 
     let node = resolve(world, Target::Leader);
     cut_off(world, node, true, true, DEPOSED_AFTER).await;
     let outlines = || -> BTreeMap<ReplicaId, Outline> {
-        let Some(life) = world.running_node(node) else { return BTreeMap::new() };
-        let outline = |id: ReplicaId| Some((id, life.directory.replica_log(id)?.outline()));
-        life.directory.log().replicas().into_iter().filter_map(outline).collect()
+        let Some(running) = world.running_node(node) else { return BTreeMap::new() };
+        let outline = |id: ReplicaId| Some((id, running.directory.replica_log(id)?.outline()));
+        running.directory.log().replicas().into_iter().filter_map(outline).collect()
     };
     let end = |log: &Outline| log.first_index + log.entries.len() as u64;
     let (mut known, mut truncating, until) = (outlines(), BTreeSet::new(), rt::now() + lasts.max(TRUNCATION_WAIT));
@@ -88,7 +88,7 @@ pub(crate) async fn crash_during_truncation(world: &World, crash: Crash, lasts: 
 /// A node hears that a topic begins, and then no more of the metadata. When the topic is gone again, whoever led a shard of it goes
 /// too, until the node leads: with what it knows of long ago.
 pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
-    let Some(replica) = world.running_node(node).map(|life| life.metadata.group().replica()) else { return };
+    let Some(replica) = world.running_node(node).map(|running| running.metadata.group().replica()) else { return };
     let name = format!("stale-{}", sim::random_below(1 << 40));
     let new = NewTopic {
         name: name.clone(),
@@ -99,8 +99,8 @@ pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
     };
     let (creator, creating) = (world.controller().unwrap_or(node), world.clone());
     rt::spawn(async move {
-        let create = move |life: Arc<RunningNode>| async move {
-            life.metadata.create_topics(vec![new], false, TOPIC_STARTED_BY).await
+        let create = move |running: Arc<RunningNode>| async move {
+            running.metadata.create_topics(vec![new], false, TOPIC_STARTED_BY).await
         };
         creating.ask(creator, create).await
     });
@@ -109,8 +109,8 @@ pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
     let until = rt::now() + TOPIC_DELETED_BY;
     while rt::now() < until && !is_deleted(world, key.topic) {
         let gone = TopicName::Id(key.topic);
-        let delete = move |life: Arc<RunningNode>| async move {
-            life.metadata.delete_topics(vec![gone], TOPIC_STARTED_BY).await
+        let delete = move |running: Arc<RunningNode>| async move {
+            running.metadata.delete_topics(vec![gone], TOPIC_STARTED_BY).await
         };
         let _ = world.ask(world.controller().unwrap_or(creator), delete).await;
         rt::sleep(Duration::from_millis(5)).await;
@@ -134,12 +134,12 @@ pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
 async fn intent_to_adopt(world: &World, node: SimNode, name: &str) -> Option<IntentKey> {
     let until = rt::now() + TOPIC_STARTED_BY;
     while rt::now() < until {
-        let life = world.running_node(node)?;
-        let image = life.metadata.image();
+        let running = world.running_node(node)?;
+        let image = running.metadata.image();
         let topic = image.topic(name).map(|topic| topic.id);
         let adopts = |(key, intent): (&IntentKey, &Arc<Intent>)| {
             let carried = Some(key.topic) == topic
-                && life.shards.get(key.shard).is_some()
+                && running.shards.get(key.shard).is_some()
                 && world.leader_of(key.shard).is_some_and(|leader| leader != node);
             (carried && intent.kind == IntentKind::Adopt).then_some(*key)
         };

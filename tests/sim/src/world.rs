@@ -205,8 +205,8 @@ impl World {
             let groups = record.replicas.iter().map(|replica| {
                 running_nodes
                     .iter()
-                    .find(|life| life.node == node_of(replica.node))
-                    .and_then(|life| life.host.group(replica.id))
+                    .find(|running| running.node == node_of(replica.node))
+                    .and_then(|running| running.host.group(replica.id))
             });
             let Some(groups) = groups.collect::<Option<Vec<_>>>() else { return false };
             let wanted = record.wanted();
@@ -309,13 +309,13 @@ impl World {
     }
 
     /// True while clients are to go on.
-    pub(crate) fn goes_on(&self) -> bool {
+    pub(crate) fn workload_runs(&self) -> bool {
         !self.0.stop.load(Ordering::Relaxed) && self.0.broken.lock().is_none()
     }
 
     /// The newest metadata that any node has.
     pub(crate) fn image(&self) -> Option<Arc<MetadataImage>> {
-        self.running_nodes().iter().map(|life| life.metadata.image()).max_by_key(|image| image.index)
+        self.running_nodes().iter().map(|running| running.metadata.image()).max_by_key(|image| image.index)
     }
 
     /// The topic that most clients use is made.
@@ -378,18 +378,18 @@ impl World {
         let crashed = self.downs(node) != downs;
         match begun {
             Ok(_) if crashed => self.trace_fault(format!("node {} crashed while it started", node.0)),
-            Ok(Ok(life)) => {
-                for replica in &life.recovered {
+            Ok(Ok(running)) => {
+                for replica in &running.recovered {
                     if let Some(why) = &replica.lost
-                        && life.host.group(replica.id).is_some()
+                        && running.host.group(replica.id).is_some()
                     {
                         self.judge::<()>(Err(i8_recovery::takes_part(replica.id.0, why)));
                     }
                 }
-                let life = Arc::new(life);
-                self.0.running.lock().insert(node, life.clone());
+                let running = Arc::new(running);
+                self.0.running.lock().insert(node, running.clone());
                 self.trace_fault(format!("node {} runs, life {incarnation}", node.0));
-                self.compare_entries(&life, corruptions).await;
+                self.compare_entries(&running, corruptions).await;
             }
             Ok(Err(why)) => {
                 self.trace_fault(format!("node {} refuses to start: {why}", node.0));
@@ -402,16 +402,16 @@ impl World {
 
     /// What a node's replicas still have to apply is what leaders sent. `strikes`: how often its disk was damaged when it
     /// began; what is damaged after that it cannot have found.
-    async fn compare_entries(&self, life: &RunningNode, corruptions: u64) {
-        for found in life.recovered.iter().filter(|found| found.lost.is_none()) {
-            let (Some(log), Some(shard)) = (life.directory.replica_log(found.id), self.shard_of(found.id)) else {
+    async fn compare_entries(&self, running: &RunningNode, corruptions: u64) {
+        for found in running.recovered.iter().filter(|found| found.lost.is_none()) {
+            let (Some(log), Some(shard)) = (running.directory.replica_log(found.id), self.shard_of(found.id)) else {
                 continue;
             };
             let first = RaftIndex(found.applied.max(found.purged).map_or(1, |id| id.index.0 + 1));
             let Some(last) = found.last_log_id.map(|id| id.index).filter(|last| *last >= first) else { continue };
             // Raft may have taken something back since.
             let Ok(entries) = log.read_to_apply(EntryRange { first, last }, usize::MAX).await else { continue };
-            if self.corruptions(life.node) != corruptions {
+            if self.corruptions(running.node) != corruptions {
                 return;
             }
             for entry in entries.iter().filter(|entry| !found.damaged.contains(&entry.log_id)) {
@@ -423,10 +423,10 @@ impl World {
 
     /// Has a process stop in order; returns when it has, or when something else took it down meanwhile.
     pub(crate) async fn stop(&self, node: SimNode) {
-        let Some(life) = self.running_node(node) else { return };
+        let Some(running) = self.running_node(node) else { return };
         let downs = self.downs(node);
         self.trace_fault(format!("node {} is told to stop", node.0));
-        let stopping = life.clone();
+        let stopping = running.clone();
         let _ = sim::spawn_on(node, async move { stopping.hand_over().await }).await;
         if self.downs(node) != downs {
             return;
@@ -434,7 +434,7 @@ impl World {
         // Clients find nobody there any more, and nobody else can open its directory yet.
         self.0.running.lock().remove(&node);
         self.0.starting.lock().insert(node);
-        let closed = sim::spawn_on(node, async move { life.close().await }).await;
+        let closed = sim::spawn_on(node, async move { running.close().await }).await;
         self.0.starting.lock().remove(&node);
         if self.downs(node) == downs {
             self.trace_fault(format!("node {} has stopped: {closed:?}", node.0));
@@ -446,9 +446,9 @@ impl World {
     pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
         // A removal may be under way: what has left may be there or not.
         // While a node starts only the others say who has left.
-        let life = self.running_node(node);
-        let expelled = life.as_ref().and_then(|life| *life.metadata.expelled().borrow());
-        let image = life.map(|life| life.metadata.image()).or_else(|| self.image());
+        let running = self.running_node(node);
+        let expelled = running.as_ref().and_then(|running| *running.metadata.expelled().borrow());
+        let image = running.map(|running| running.metadata.image()).or_else(|| self.image());
         let has_left = image.map(|image| {
             let members: BTreeSet<_> =
                 image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
@@ -462,9 +462,9 @@ impl World {
         sim::crash(node);
         *self.0.downs.lock().entry(node).or_default() += 1;
         self.0.network.detach(node);
-        let life = self.0.running.lock().remove(&node);
+        let running = self.0.running.lock().remove(&node);
         self.disk(node).crash(crash);
-        drop(life);
+        drop(running);
         self.trace_fault(format!("node {} is down ({crash:?})", node.0));
         // A process that ends closes its connections; a machine that loses power just falls silent.
         if crash == Crash::Process && sim::random_below(2) == 0 {
@@ -478,14 +478,14 @@ impl World {
 
     /// All other nodes take the process of this one for dead, as if its connections had been reset; some find somebody there.
     pub(crate) fn suspect(&self, suspected: SimNode) {
-        for life in self.running_nodes().into_iter().filter(|life| life.node != suspected) {
-            let places = life.places.clone();
-            sim::spawn_on(life.node, async move {
+        for running in self.running_nodes().into_iter().filter(|running| running.node != suspected) {
+            let places = running.places.clone();
+            sim::spawn_on(running.node, async move {
                 let confirmed = async {
                     rt::sleep(Duration::from_millis(sim::random_below(40))).await;
                     sim::random_below(4) != 0
                 };
-                life.host.suspect(
+                running.host.suspect(
                     move |replica| places.home(replica).is_some_and(|home| home.node == broker(suspected)),
                     confirmed,
                 );
@@ -511,23 +511,23 @@ impl World {
     /// The node that leads the metadata group; the newest if several say so.
     pub(crate) fn controller(&self) -> Option<SimNode> {
         let running_nodes = self.running_nodes();
-        let roles = running_nodes.iter().map(|life| (*life.metadata.group().role().borrow(), life.node));
+        let roles = running_nodes.iter().map(|running| (*running.metadata.group().role().borrow(), running.node));
         roles.filter(|(role, _)| role.ready).max_by_key(|(role, _)| role.term).map(|(_, node)| node)
     }
 
     /// The node whose replica of a partition's shard says that it leads and serves; the newest if several do.
     pub(crate) fn leader(&self, index: i32) -> Option<SimNode> {
         let running_nodes = self.running_nodes();
-        let led = running_nodes.iter().filter_map(|life| {
-            let partition = life.partitions.find_now(crate::workload::NAME, index).ok().flatten()?;
-            Some((partition.leader_epoch()?, life.node))
+        let led = running_nodes.iter().filter_map(|running| {
+            let partition = running.partitions.find_now(crate::workload::NAME, index).ok().flatten()?;
+            Some((partition.leader_epoch()?, running.node))
         });
         led.max().map(|(_, node)| node)
     }
 
     /// Who leads a shard.
     pub(crate) fn leader_of(&self, shard: ShardId) -> Option<SimNode> {
-        let led = |life: &Arc<RunningNode>| Some((life.shards.get(shard)?.leading()?, life.node));
+        let led = |running: &Arc<RunningNode>| Some((running.shards.get(shard)?.leading()?, running.node));
         self.running_nodes().iter().filter_map(led).max().map(|(_, node)| node)
     }
 
@@ -541,8 +541,8 @@ impl World {
     {
         let exchange = async {
             travel().await;
-            let life = self.running_node(node)?;
-            let answer = sim::spawn_on(node, async move { work(life).await }).await.ok()?;
+            let running = self.running_node(node)?;
+            let answer = sim::spawn_on(node, async move { work(running).await }).await.ok()?;
             travel().await;
             let lost = sim::random_below(1_000) < self.0.answers_lost_per_mille.load(Ordering::Relaxed);
             (!lost).then_some(answer)

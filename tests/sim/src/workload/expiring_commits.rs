@@ -41,7 +41,7 @@ pub(crate) async fn expiring_commits(world: World, number: u64) {
     let client = Client::new(world.clone(), &group);
     let slots = vec![Slot::default(); usize::try_from(PARTITIONS).unwrap_or(0)];
     let mut committer = ExpiringCommitter { world, client, group, slots };
-    while committer.world.goes_on() {
+    while committer.world.workload_runs() {
         let index = usize::try_from(sim::random_below(committer.slots.len() as u64)).unwrap_or(0);
         let (slot, now) = (committer.slots[index], sim::elapsed());
         if now >= slot.next_at {

@@ -89,7 +89,7 @@ struct Member {
 /// Comes, goes and comes again until the clients end.
 pub(crate) async fn member(world: World, group: String, number: u64) {
     let mut before = None;
-    while world.goes_on() {
+    while world.workload_runs() {
         let client = Client::new(world.clone(), &format!("{group}-{number}"));
         let mut member = Member {
             world: world.clone(),
@@ -116,7 +116,7 @@ pub(crate) async fn member(world: World, group: String, number: u64) {
 
 impl Member {
     async fn run(&mut self) {
-        while self.world.goes_on() {
+        while self.world.workload_runs() {
             if self.generation <= 0 {
                 self.join().await;
             } else if !self.synced {

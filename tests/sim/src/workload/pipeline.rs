@@ -43,7 +43,7 @@ struct Producer {
 pub(crate) async fn pipeline(world: World, id: u64) {
     let client = Client::new(world.clone(), &format!("pipeline-{id}"));
     let mut producer = Producer { world, client, id: PIPELINE_FROM + id, number: 0 };
-    while producer.world.goes_on() {
+    while producer.world.workload_runs() {
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
         let answer = producer.client.call(producer.world.random_node(), 4, &request).await;
         let Some(given) = answer.filter(|answer| answer.error_code == 0) else {
@@ -60,7 +60,7 @@ pub(crate) async fn pipeline(world: World, id: u64) {
 pub(crate) async fn plain(world: World, id: u64) {
     let client = Client::new(world.clone(), &format!("plain-{id}"));
     let mut producer = Producer { world, client, id, number: 0 };
-    while producer.world.goes_on() {
+    while producer.world.workload_runs() {
         let index = i32::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
         let values = producer.new_values(index, 1);
         let acks = if sim::random_below(2) == 0 { 1 } else { -1 };
@@ -148,7 +148,7 @@ impl Producer {
                 None => pause(80).await,
             }
         }
-        if sim::random_below(2) == 0 && self.world.goes_on() {
+        if sim::random_below(2) == 0 && self.world.workload_runs() {
             pause(5_000).await;
             if let Some(last) = last {
                 self.again(producer, index, last).await;

@@ -25,7 +25,7 @@ const AFTER_ALL: i64 = 1 << 50;
 /// Asks until the clients end.
 pub(crate) async fn prober(world: World) {
     let mut client = Client::new(world.clone(), "prober");
-    while world.goes_on() {
+    while world.workload_runs() {
         let index = i32::try_from(sim::random_below(crate::registry::PARTITIONS.unsigned_abs().into())).unwrap_or(0);
         match sim::random_below(5) {
             0 | 1 => list(&world, &mut client, index).await,
@@ -93,8 +93,8 @@ async fn fetch(world: &World, index: i32) {
         (end - i64::try_from(back).unwrap_or(0), end)
     };
     let answer = world
-        .ask(node, move |life| async move {
-            let partition = life.partitions.find_for(NAME, index, access).await?;
+        .ask(node, move |running| async move {
+            let partition = running.partitions.find_for(NAME, index, access).await?;
             let epoch = partition.leader_epoch();
             let spec = FetchSpec {
                 offset: Offset(from),
@@ -156,8 +156,8 @@ async fn epoch_end(world: &World, index: i32) {
     };
     let Some((asked, last)) = asked else { return };
     let answer = world
-        .ask(node, move |life| async move {
-            life.partitions.find(NAME, index).await?.epoch_end(LeaderEpoch(asked), None).await
+        .ask(node, move |running| async move {
+            running.partitions.find(NAME, index).await?.epoch_end(LeaderEpoch(asked), None).await
         })
         .await;
     if let Some(Ok(end)) = answer {

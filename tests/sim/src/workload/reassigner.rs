@@ -11,7 +11,7 @@ use crate::world::World;
 
 /// Moves shards, one replica or more at a time, until the clients end.
 pub(crate) async fn reassigner(world: World) {
-    while world.goes_on() {
+    while world.workload_runs() {
         pause(2_500).await;
         if sim::random_below(4) == 0 {
             drain(&world).await;
@@ -30,7 +30,8 @@ pub(crate) async fn reassigner(world: World) {
         let (id, nodes) = (shard.id, nodes.into_iter().collect::<Vec<_>>());
         let line = format!("shard {id} is to lie on {nodes:?}");
         let node = world.random_node();
-        let answer = world.ask(node, move |life| async move { life.metadata.change_replicas(id, nodes).await }).await;
+        let answer =
+            world.ask(node, move |running| async move { running.metadata.change_replicas(id, nodes).await }).await;
         world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
     }
 }
@@ -41,6 +42,6 @@ async fn drain(world: &World) {
     let line = format!("node {} is {}", emptied.0, if drains { "to be emptied" } else { "in use again" });
     let nodes = Nodes::One(emptied);
     let answer =
-        world.ask(world.random_node(), move |life| async move { life.metadata.drain(nodes, drains).await }).await;
+        world.ask(world.random_node(), move |running| async move { running.metadata.drain(nodes, drains).await }).await;
     world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
 }

@@ -42,7 +42,7 @@ pub(crate) async fn reader(world: World, node: SimNode) {
     let (at, known) = (BTreeMap::new(), BTreeMap::new());
     let process = world.history().process();
     let mut reader = Reader { world, client, node, version: BY_ID, process, session: (0, 0), at, known };
-    while reader.world.goes_on() {
+    while reader.world.workload_runs() {
         reader.turn().await;
         pause(6).await;
     }
@@ -51,10 +51,10 @@ pub(crate) async fn reader(world: World, node: SimNode) {
 impl Reader {
     /// The partitions that its node leads, but for one that it does not want now and then.
     fn wanted(&self) -> Vec<i32> {
-        let Some(life) = self.world.running_node(self.node) else { return Vec::new() };
+        let Some(running) = self.world.running_node(self.node) else { return Vec::new() };
         let without = i32::try_from(sim::random_below(200)).unwrap_or(0);
         let led = |index: &i32| {
-            let found = life.partitions.find_now(NAME, *index).ok().flatten();
+            let found = running.partitions.find_now(NAME, *index).ok().flatten();
             *index != without && found.is_some_and(|partition| partition.leader_epoch().is_some())
         };
         (0..PARTITIONS).filter(led).collect()
@@ -66,8 +66,8 @@ impl Reader {
 
     /// How far the node shows what it wants and has not read.
     fn shown(&self, wanted: &[i32]) -> BTreeMap<i32, i64> {
-        let Some(life) = self.world.running_node(self.node) else { return BTreeMap::new() };
-        let shown = wanted.iter().filter_map(|index| Some((*index, life.marks(self.world.partition(*index))?.1)));
+        let Some(running) = self.world.running_node(self.node) else { return BTreeMap::new() };
+        let shown = wanted.iter().filter_map(|index| Some((*index, running.marks(self.world.partition(*index))?.1)));
         shown.filter(|(index, end)| *end > self.at(*index)).collect()
     }
 

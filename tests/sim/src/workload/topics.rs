@@ -108,7 +108,7 @@ pub(crate) async fn owner(world: World, id: u64) {
     let client = Client::new(world.clone(), &format!("owner-{id}"));
     let name = format!("x{id}-0");
     let mut owner = Owner { world, client, id, names: 0, values: 0, name, now: None };
-    while owner.world.goes_on() {
+    while owner.world.workload_runs() {
         match (owner.now.is_some(), sim::random_below(12)) {
             (false, _) => owner.create().await,
             (true, 0) => owner.delete().await,
@@ -288,7 +288,7 @@ fn fetch_from(id: Uuid, offset: i64) -> FetchRequest {
 /// Asks nodes what topics there are, by their current image and as clients ask.
 pub(crate) async fn watcher(world: World) {
     let mut client = Client::new(world.clone(), "watcher");
-    while world.goes_on() {
+    while world.workload_runs() {
         pause(60).await;
         let known: Vec<String> = world.oracle().topics.keys().cloned().collect();
         if known.is_empty() {
@@ -310,9 +310,9 @@ pub(crate) async fn watcher(world: World) {
 async fn look(world: &World, node: SimNode, name: &str, before: usize) {
     let wanted = name.to_owned();
     let answer = world
-        .ask(node, move |life| async move {
-            life.metadata.read_index().await.ok()?;
-            let image = life.metadata.image();
+        .ask(node, move |running| async move {
+            running.metadata.read_index().await.ok()?;
+            let image = running.metadata.image();
             Some(image.topic(&wanted).map(|topic| Seen {
                 id: topic.id,
                 partitions: topic.partition_count(),
@@ -342,7 +342,7 @@ async fn ask_metadata(world: &World, client: &mut Client, node: SimNode, name: &
 /// Asks for producer ids, here and there.
 pub(crate) async fn producer_ids(world: World) {
     let mut client = Client::new(world.clone(), "ids");
-    while world.goes_on() {
+    while world.workload_runs() {
         pause(400).await;
         let node = world.random_node();
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
