@@ -20,7 +20,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use self::critical::CriticalTasks;
-pub(crate) use self::critical::Enlisted;
+pub(crate) use self::critical::{Enlisted, INJECTED};
 
 /// A simulated machine. Node 0 is the outside: the scenario itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -10,8 +10,8 @@ use std::task::Waker;
 use super::{Executor, current};
 use crate::env::sim::SimNode;
 
-/// What a task that was made to panic says.
-const INJECTED: &str = "made to panic by the simulation";
+/// The message of an injected panic.
+pub(crate) const INJECTED: &str = "made to panic by the simulation";
 
 /// A critical task that has not ended.
 struct Running {
