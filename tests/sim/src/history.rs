@@ -17,7 +17,7 @@ type Groups = BTreeMap<String, u32>;
 
 /// A history while it happens.
 #[derive(Default)]
-pub(crate) struct Chronicle {
+pub(crate) struct History {
     recorder: Recorder,
     processes: u32,
     /// Processes that have nothing to do.
@@ -49,7 +49,7 @@ fn records(index: i32, records: impl Iterator<Item = (i64, u64)>) -> Vec<Record>
     records.map(one).collect()
 }
 
-impl Chronicle {
+impl History {
     /// A process of its own.
     pub(crate) fn process(&mut self) -> u32 {
         self.processes += 1;
@@ -118,8 +118,8 @@ impl Chronicle {
 }
 
 /// Judges what happened.
-pub(crate) fn judge(chronicle: Chronicle) -> Result<(), Violation> {
-    let Chronicle { recorder, bad, .. } = chronicle;
+pub(crate) fn judge(history: History) -> Result<(), Violation> {
+    let History { recorder, bad, .. } = history;
     if let Some(bad) = bad {
         return Err(Violation::new(LAW, None, format!("what was written down is no history: {bad}")));
     }
@@ -139,57 +139,57 @@ mod tests {
     use super::*;
 
     /// What the checker says of a history that is made in a world of its own.
-    fn judged(make: impl FnOnce(&mut Chronicle) + Send + 'static) -> Result<(), Violation> {
+    fn judged(make: impl FnOnce(&mut History) + Send + 'static) -> Result<(), Violation> {
         let run = async move {
-            let mut chronicle = Chronicle::default();
-            make(&mut chronicle);
-            judge(chronicle)
+            let mut history = History::default();
+            make(&mut history);
+            judge(history)
         };
         sim::run(1, move || run).output
     }
 
     #[test]
     fn a_sound_history_is_sound() {
-        let sound = judged(|chronicle| {
-            chronicle.sends(0, &[7, 8]);
-            chronicle.was_sent(0, &[7, 8], 0);
-            chronicle.sends(0, &[9]);
-            let reader = chronicle.process();
-            chronicle.polled(reader, 0, &[(0, 7), (1, 8)]);
-            chronicle.polled(reader, 0, &[(2, 9)]);
-            chronicle.read(0, &[(1, 8), (2, 9)].into(), (1, 3));
+        let sound = judged(|history| {
+            history.sends(0, &[7, 8]);
+            history.was_sent(0, &[7, 8], 0);
+            history.sends(0, &[9]);
+            let reader = history.process();
+            history.polled(reader, 0, &[(0, 7), (1, 8)]);
+            history.polled(reader, 0, &[(2, 9)]);
+            history.read(0, &[(1, 8), (2, 9)].into(), (1, 3));
         });
         assert!(sound.is_ok(), "{sound:?}");
     }
 
     #[test]
     fn a_record_that_is_gone_is_found() {
-        let lost = judged(|chronicle| {
-            chronicle.sends(0, &[7]);
-            chronicle.was_sent(0, &[7], 0);
-            chronicle.read(0, &BTreeMap::new(), (0, 0));
+        let lost = judged(|history| {
+            history.sends(0, &[7]);
+            history.was_sent(0, &[7], 0);
+            history.read(0, &BTreeMap::new(), (0, 0));
         });
         assert!(lost.is_err());
     }
 
     #[test]
     fn a_commit_that_is_forgotten_and_one_of_an_old_generation_are_found() {
-        let commit = |chronicle: &mut Chronicle, process, generation, offset| {
-            chronicle.commits(process, Phase::Invoke, ("group", generation), (0, offset));
-            chronicle.commits(process, Phase::Ok, ("group", generation), (0, offset));
+        let commit = |history: &mut History, process, generation, offset| {
+            history.commits(process, Phase::Invoke, ("group", generation), (0, offset));
+            history.commits(process, Phase::Ok, ("group", generation), (0, offset));
         };
-        let forgotten = judged(move |chronicle| {
-            let member = chronicle.process();
-            commit(chronicle, member, 1, 5);
-            chronicle.fetches(member, Phase::Invoke, "group", (0, None));
-            chronicle.fetches(member, Phase::Ok, "group", (0, None));
+        let forgotten = judged(move |history| {
+            let member = history.process();
+            commit(history, member, 1, 5);
+            history.fetches(member, Phase::Invoke, "group", (0, None));
+            history.fetches(member, Phase::Ok, "group", (0, None));
         });
         assert!(forgotten.is_err());
-        let zombie = judged(move |chronicle| {
-            let (member, zombie) = (chronicle.process(), chronicle.process());
-            commit(chronicle, zombie, 1, 5);
-            commit(chronicle, member, 2, 6);
-            commit(chronicle, zombie, 1, 7);
+        let zombie = judged(move |history| {
+            let (member, zombie) = (history.process(), history.process());
+            commit(history, zombie, 1, 5);
+            commit(history, member, 2, 6);
+            commit(history, zombie, 1, 7);
         });
         assert!(zombie.is_err());
     }

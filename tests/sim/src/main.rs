@@ -1,4 +1,4 @@
-//! `cargo sim`: whole clusters made of the production's code, in one thread, in virtual time, with everything going wrong.
+//! `cargo sim`: deterministic simulation of whole clusters: production code, one thread, virtual time, injected faults.
 //!
 //!     cargo sim --seed 7              one seed, run twice; its trace must repeat
 //!     cargo sim --for 10m             seeds one after the other
@@ -9,29 +9,29 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-mod aim;
-mod clients;
-mod deaths;
-mod departures;
-mod found;
+mod corruption;
+mod durability_tracker;
+mod graceful_stops;
 mod history;
 mod laws;
 mod ledger;
-mod life;
+mod liveness_check;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod nemesis;
 mod oracle;
 mod panics;
-mod plots;
 mod profile;
-mod promises;
 mod registry;
-mod rot;
+mod regressions;
 mod run;
+mod scenarios;
 mod shrink;
-mod storm;
-mod story;
+mod sim_node;
+mod targeting;
+mod trace;
 mod wire;
+mod workload;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +43,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use ottla_storage::env::{rt, sim};
 use parking_lot::Mutex;
 
 use tracing_subscriber::filter::LevelFilter;
@@ -129,17 +130,17 @@ impl WorldArguments {
             (0, _) => 3,
             (nodes, _) => nodes,
         };
-        Plan { seed, nodes, storm: self.storm, only: None, mutant: None }
+        Plan { seed, nodes, fault_time: self.storm, only: None, mutant: None }
     }
 }
 
-/// What was run so far.
+/// Totals over the runs so far.
 #[derive(Default)]
 struct Sum {
     seeds: u64,
     first: Option<u64>,
     last: Option<u64>,
-    /// Clusters of so many nodes were among them.
+    /// The cluster sizes among them.
     sizes: BTreeSet<u32>,
     simulated: Duration,
     acknowledged: usize,
@@ -150,15 +151,19 @@ struct Sum {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Panics of tasks are findings, wherever they end up; the story says more than a backtrace.
-    std::panic::set_hook(Box::new(|info| eprintln!("panic: {info}")));
-    // `RUST_LOG=warn`: what the nodes themselves say. Nothing, unless asked for.
+    // A panic of a task is a finding, and the trace says more than a backtrace; one that the nemesis injected is none.
+    std::panic::set_hook(Box::new(|info| {
+        if !sim::is_injected_panic(&rt::panic_message(info.payload())) {
+            eprintln!("panic: {info}");
+        }
+    }));
+    // `RUST_LOG=warn` prints the nodes' own log lines; the default prints none.
     let filter =
         tracing_subscriber::EnvFilter::builder().with_default_directive(LevelFilter::OFF.into()).from_env_lossy();
     tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     match arguments.command {
         Some(Command::Found) => {
-            let Some(plans) = found::plans() else { return ExitCode::FAILURE };
+            let Some(plans) = regressions::plans() else { return ExitCode::FAILURE };
             let plans = plans.into_iter().map(|plan| (plan, true));
             return run_all(&arguments.world, plans, None, arguments.ledger.as_deref());
         }
@@ -176,7 +181,7 @@ fn main() -> ExitCode {
     run_all(&arguments.world, plans, arguments.lasts, arguments.ledger.as_deref())
 }
 
-/// Runs these plans, twice where that is said, and says what they amounted to.
+/// Runs these plans, those marked `true` twice, and prints the totals.
 fn run_all(
     world: &WorldArguments,
     plans: impl Iterator<Item = (Plan, bool)> + Send,
@@ -191,7 +196,7 @@ fn run_all(
         plans.take_while(|_| in_time()),
         |(plan, twice)| Ran::of(plan, twice),
         |ran| {
-            tell(&ran, &mut sum);
+            report(&ran, &mut sum);
             true
         },
     );
@@ -217,12 +222,12 @@ fn run_all(
     if sum.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A plan and what came of it.
+/// A plan and its outcome.
 struct Ran {
     plan: Plan,
     outcome: Outcome,
     real: Duration,
-    /// The second run, if it was not the same.
+    /// The trace hash of the second run, if it differs.
     differs: Option<u64>,
 }
 
@@ -233,14 +238,15 @@ impl Ran {
         let outcome = run(&plan);
         let real = began.elapsed();
         let second = twice.then(|| run(&plan));
-        let same = |second: &Outcome| second.trace == outcome.trace && second.acknowledged == outcome.acknowledged;
-        let differs = second.filter(|second| !same(second)).map(|second| second.trace);
+        let same =
+            |second: &Outcome| second.trace_hash == outcome.trace_hash && second.acknowledged == outcome.acknowledged;
+        let differs = second.filter(|second| !same(second)).map(|second| second.trace_hash);
         Self { plan, outcome, real, differs }
     }
 }
 
-/// Prints what a run gave, and adds it up.
-fn tell(ran: &Ran, sum: &mut Sum) {
+/// Prints the outcome of a run and adds it to the totals.
+fn report(ran: &Ran, sum: &mut Sum) {
     let Ran { plan, outcome, real, differs } = ran;
     println!(
         "seed {}: {} nodes, {} faults, {} acknowledged, {} read, {:.1} s simulated in {:.1} s, trace {:016x}",
@@ -251,7 +257,7 @@ fn tell(ran: &Ran, sum: &mut Sum) {
         outcome.reads,
         outcome.elapsed.as_secs_f64(),
         real.as_secs_f64(),
-        outcome.trace,
+        outcome.trace_hash,
     );
     sum.seeds += 1;
     sum.first.get_or_insert(plan.seed);
@@ -261,23 +267,24 @@ fn tell(ran: &Ran, sum: &mut Sum) {
     sum.acknowledged += outcome.acknowledged;
     sum.reads += outcome.reads;
     sum.faults += outcome.faults;
-    if let Some((violation, story)) = &outcome.broken {
+    if let Some((violation, trace)) = &outcome.broken {
         println!(
-            "BROKEN by seed {}: {violation}\n{story}  again: cargo sim --seed {} --nodes {} --storm {}",
+            "BROKEN by seed {}: {violation}\n{trace}  again: cargo sim --seed {} --nodes {} --storm {}",
             plan.seed,
             plan.seed,
             plan.nodes,
-            humantime::format_duration(plan.storm)
+            humantime::format_duration(plan.fault_time)
         );
         sum.broken.push(plan.seed);
     }
     if let Some(second) = differs {
-        println!("seed {} does not repeat: trace {:016x}, then {second:016x}", plan.seed, outcome.trace);
+        println!("seed {} does not repeat: trace {:016x}, then {second:016x}", plan.seed, outcome.trace_hash);
         sum.broken.push(plan.seed);
     }
 }
 
-/// Does `work` with each of `items` on so many threads, and hands what it gives on in their order, until `take` says no.
+/// Does `work` on each of `items` on so many threads and passes the results on in the order of the items, until `take`
+/// returns false.
 fn in_order<T: Send, R: Send>(
     jobs: usize,
     items: impl Iterator<Item = T> + Send,

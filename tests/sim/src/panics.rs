@@ -11,13 +11,13 @@ use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
 
 use crate::laws::Violation;
-use crate::life::Life;
+use crate::sim_node::RunningNode;
 use crate::world::World;
 
 /// By then whatever it belongs to has ended.
 const ENDED_BY: Duration = Duration::from_secs(2);
 /// This one is started again by itself: its state is replicated, and ending the replica would not help its groups.
-const REVIVED: &str = "group-coordinator";
+const RESTARTED: &str = "group-coordinator";
 
 /// These may outlive what they belong to for a moment, and nothing ends a second time.
 const TRANSIENT: [&str; 6] =
@@ -33,35 +33,35 @@ struct Ended {
 }
 
 impl Ended {
-    fn of(node: SimNode, life: &Life) -> Self {
+    fn of(node: SimNode, running: &RunningNode) -> Self {
         Self {
-            process: sim::take_fatal(node).is_some() || life.metadata.group().role().borrow().stopped,
-            directory: life.directory.poisoned().is_some(),
-            replicas: life.host.failures().borrow().len(),
-            stopped: life.host.roles().get("stopped").copied().unwrap_or(0),
+            process: sim::take_fatal(node).is_some() || running.metadata.group().role().borrow().stopped,
+            directory: running.directory.poisoned().is_some(),
+            replicas: running.host.failures().borrow().len(),
+            stopped: running.host.roles().get("stopped").copied().unwrap_or(0),
         }
     }
 }
 
 /// Makes one critical task of the node panic, looks at what that did, and starts the process again.
-pub(crate) async fn strike(world: &World, node: SimNode, down_for: Duration) {
-    let Some(life) = world.life(node) else { return };
+pub(crate) async fn panic_a_task(world: &World, node: SimNode, down_for: Duration) {
+    let Some(running) = world.running_node(node) else { return };
     let mut tasks = sim::critical_tasks(node);
     tasks.retain(|(_, name)| !TRANSIENT.contains(name));
     let pick = usize::try_from(sim::random_below(tasks.len().max(1) as u64)).unwrap_or(0);
     let Some((task, name)) = tasks.get(pick).copied() else { return };
-    let before = Ended::of(node, &life);
-    world.tell_fault(format!("node {}: task {name} is to panic", node.0));
+    let before = Ended::of(node, &running);
+    world.trace_fault(format!("node {}: task {name} is to panic", node.0));
     sim::make_panic(task);
     rt::sleep(ENDED_BY).await;
-    let is_same = world.life(node).is_some_and(|now| Arc::ptr_eq(&now, &life));
+    let is_same = world.running_node(node).is_some_and(|now| Arc::ptr_eq(&now, &running));
     let was_whole = before == Ended::default();
-    let goes_on = is_same && sim::has_panicked(task) && Ended::of(node, &life) == before;
-    if goes_on && was_whole && name != REVIVED {
+    let goes_on = is_same && sim::has_panicked(task) && Ended::of(node, &running) == before;
+    if goes_on && was_whole && name != RESTARTED {
         let what = format!("node {}: task {name} panicked, and everything goes on without it", node.0);
         world.judge::<()>(Err(Violation::new("a critical task that panics ends what it belongs to", None, what)));
     }
-    drop(life);
+    drop(running);
     if is_same {
         world.crash(node, Crash::Process);
     }

@@ -14,7 +14,7 @@ pub(crate) enum Profile {
     /// Power and processes fail all the time, also twice in a row.
     Crashes,
     /// The disk of one node rots: what a replacement is for (three replicas or more only).
-    Rot,
+    Corruption,
     /// Leaders come and go; machines fail just when they have promised something.
     Elections,
     /// Disks are lost for good, nodes come, shards move.
@@ -22,14 +22,14 @@ pub(crate) enum Profile {
     /// Log starts move fast: segments die, are rewritten and unlinked.
     Churn,
     /// Nodes go as their operators have them go: they stop, one after the other or at bad moments, and are forgotten.
-    Departures,
+    GracefulStops,
     /// As churn, with short segments, and checkpoint generations that change often, damaged checkpoints and lost indexes:
     /// what was unlinked must not be missed by an older generation, nor when an index is read back from the log.
     Generations,
 }
 
 /// Smaller seeds had all been run before there were departures: what they found, they find again.
-const DEPARTURES_FROM: u64 = 20_000;
+const GRACEFUL_STOPS_FROM: u64 = 20_000;
 
 /// Smaller seeds had all been run before a node that is alone survived a wrong byte in the head of a frame.
 const DAMAGED_HEADS_FROM: u64 = 30_000;
@@ -41,7 +41,7 @@ pub(crate) fn damages_heads(seed: u64, nodes: u32) -> bool {
 
 /// Clients of a seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Crowd {
+pub(crate) enum ExtraClients {
     /// Members of groups, and groups whose offsets expire.
     Groups,
     /// Fetch sessions.
@@ -54,15 +54,15 @@ impl Profile {
     /// The profile of a seed. Seven has no factor in common with the ten by which clusters differ in size.
     pub(crate) fn of(seed: u64, nodes: u32) -> Self {
         let alone = nodes < 3;
-        if seed >= DEPARTURES_FROM && seed.is_multiple_of(3) {
-            return Self::Departures;
+        if seed >= GRACEFUL_STOPS_FROM && seed.is_multiple_of(3) {
+            return Self::GracefulStops;
         }
         if seed % 11 < 3 && !alone {
             return Self::Members;
         }
         match seed % 7 {
             0 => Self::Crashes,
-            2 | 6 if !alone => Self::Rot,
+            2 | 6 if !alone => Self::Corruption,
             3 if !alone => Self::Elections,
             1 | 2 => Self::Churn,
             4 => Self::Generations,
@@ -72,17 +72,17 @@ impl Profile {
     }
 
     /// The clients that come besides those of every seed. Not all of them at once: they cost time.
-    pub(crate) fn crowd(self, seed: u64) -> Crowd {
+    pub(crate) fn extra_clients(self, seed: u64) -> ExtraClients {
         match seed % 4 {
-            1 | 3 if self != Self::Rot => Crowd::Groups,
-            1 | 2 => Crowd::Readers,
-            _ => Crowd::Producers,
+            1 | 3 if self != Self::Corruption => ExtraClients::Groups,
+            1 | 2 => ExtraClients::Readers,
+            _ => ExtraClients::Producers,
         }
     }
 
     /// True if log starts follow the ends closely.
     pub(crate) fn trims(self, seed: u64) -> bool {
-        matches!(self, Self::Churn | Self::Generations) || (self == Self::Rot && seed.is_multiple_of(2))
+        matches!(self, Self::Churn | Self::Generations) || (self == Self::Corruption && seed.is_multiple_of(2))
     }
 }
 
@@ -108,7 +108,7 @@ impl Tuning {
             _ => 1 << 20,
         };
         // Without a cache followers and apply read what the disk has.
-        let large = sim::random_below(2) == 0 && profile != Profile::Rot;
+        let large = sim::random_below(2) == 0 && profile != Profile::Corruption;
         let cache_bytes = if large { 8 << 20 } else { 16 << 10 };
         let checkpoint_interval = Duration::from_millis([100, 400, 1_500][sim::random_below(3) as usize]);
         let changes = profile == Profile::Generations;
@@ -117,7 +117,7 @@ impl Tuning {
         let reclaim_ms = if changes { [300, 2_000, 20_000][sim::random_below(3) as usize] } else { 20_000 };
         let reclaim_interval = Duration::from_millis(reclaim_ms);
         // So little that a few seconds of absence are enough, or entries that are read from disks.
-        let entries = profile == Profile::Rot && sim::random_below(2) == 0;
+        let entries = profile == Profile::Corruption && sim::random_below(2) == 0;
         let purge_horizon_bytes = if entries { 4 << 20 } else { 256 << 10 };
         Self {
             segment_bytes,

@@ -1,4 +1,4 @@
-//! One seed: a world, its clients, its storm, the laws during it and after it.
+//! One run: a seed's cluster, its workload, its nemesis, and the laws checked during the run and after it.
 //!
 //! May not know: the command line.
 
@@ -17,79 +17,79 @@ use ottla_storage::ids::ReplicaId;
 use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
 
-use crate::clients::{
-    BURST_FROM, PLAIN_FROM, burst, committer, consumer, crowd, deleter, mover, pipeline, prober, producer, topics,
-    trimmer,
-};
-use crate::deaths;
-use crate::departures;
+use crate::graceful_stops;
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
 use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, progress, reads};
-use crate::life::Life;
+use crate::liveness_check;
+use crate::nemesis::{self, Event};
 use crate::panics;
 use crate::profile::{Profile, Tuning, damages_heads};
 use crate::registry::{PARTITIONS, node_of};
-use crate::storm::{self, Event};
+use crate::sim_node::RunningNode;
+use crate::workload::{
+    BURST_FROM, PLAIN_FROM, burst, committer, consumer, deleter, extra_clients, pipeline, prober, producer, reassigner,
+    topics, trimmer,
+};
 use crate::world::World;
 
-/// How long a calm cluster may take until everything is caught up.
-const CALM_MAX: Duration = Duration::from_secs(60);
-/// How long a calm cluster may take until what was damaged on one disk is back from the others.
-const MEND_MAX: Duration = Duration::from_secs(60);
-/// How the message of a read that failed begins.
+/// How long a cluster without faults may take until every replica has caught up.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+/// How long a cluster without faults may take until records damaged on one disk are repaired from the other replicas.
+const REPAIR_MAX: Duration = Duration::from_secs(60);
+/// Prefix of the message of a failed read.
 const UNREADABLE: &str = "it cannot be read:";
-/// How it begins if nothing came, and no error.
+/// Prefix of the message if a read returned nothing, and no error.
 const NOTHING: &str = "there is nothing at";
-/// The replica carries the partition no longer.
+/// The replica no longer carries the partition.
 const LEFT: &str = "it has left";
-/// How often the laws look at all replicas.
-const LOOK: Duration = Duration::from_millis(25);
+/// How often the laws are checked on all replicas.
+const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 
-/// What is run.
+/// The input of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) nodes: u32,
-    /// How long things go wrong, simulated.
-    pub(crate) storm: Duration,
+    /// How long the nemesis injects faults, in simulated time.
+    pub(crate) fault_time: Duration,
     /// Only these faults of the seed's schedule, by number.
     pub(crate) only: Option<Vec<usize>>,
     /// A seeded bug by its name.
     pub(crate) mutant: Option<String>,
 }
 
-/// What a run amounted to.
+/// The outcome of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
-    pub(crate) trace: u64,
+    pub(crate) trace_hash: u64,
     pub(crate) elapsed: Duration,
     pub(crate) acknowledged: usize,
     pub(crate) reads: u64,
     pub(crate) faults: usize,
-    /// The law that was broken, and the story.
+    /// The law that was broken, and the trace.
     pub(crate) broken: Option<(Violation, String)>,
 }
 
 /// Runs a plan on a thread of its own.
 pub(crate) fn run(plan: &Plan) -> Outcome {
     let plan = plan.clone();
-    let (seed, last_words) = (plan.seed, Arc::new(Mutex::new(None::<World>)));
-    let told = last_words.clone();
+    let (seed, shared_world) = (plan.seed, Arc::new(Mutex::new(None::<World>)));
+    let world = shared_world.clone();
     let report = catch_unwind(AssertUnwindSafe(|| {
         sim::run(seed, move || async move {
             switch_on(plan.mutant.as_deref());
-            live(&plan, &told).await
+            simulate(&plan, &world).await
         })
     }));
     match report {
-        Ok(report) => Outcome { trace: report.trace_hash, elapsed: report.elapsed, ..report.output },
+        Ok(report) => Outcome { trace_hash: report.trace_hash, elapsed: report.elapsed, ..report.output },
         Err(payload) => {
             let what = rt::panic_message(&*payload);
-            let story = last_words.lock().as_ref().map_or(String::new(), |world| world.story(None));
+            let trace = shared_world.lock().as_ref().map_or(String::new(), |world| world.trace_of(None));
             Outcome {
-                broken: Some((Violation::new("nothing panics or hangs", None, what), story)),
+                broken: Some((Violation::new("nothing panics or hangs", None, what), trace)),
                 ..Outcome::default()
             }
         }
@@ -105,14 +105,14 @@ fn switch_on(mutant: Option<&str>) {
 #[cfg(not(feature = "mutants"))]
 fn switch_on(_: Option<&str>) {}
 
-async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
+async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     let profile = Profile::of(plan.seed, plan.nodes);
     let trims = profile.trims(plan.seed);
-    // Disks differ: who is slow has not synced yet what the others have committed.
+    // Disks differ: a slow one has not synced yet what the other nodes have committed.
     let slowest = [0, 2, 3, 4, 5][usize::try_from(sim::random_below(5)).unwrap_or(0)];
     let sync_delay_max = || Duration::from_millis([1, 1, 5, 15, 40][sim::random_below(slowest + 1) as usize % 5]);
     let world = World::new(plan.nodes, Tuning::draw(profile, trims, plan.seed), sync_delay_max);
-    *last_words.lock() = Some(world.clone());
+    *shared_world.lock() = Some(world.clone());
     for node in world.nodes() {
         let drift_ppm = i64::try_from(sim::random_below(400)).unwrap_or(0) - 200;
         let offset_ns = i64::try_from(sim::random_below(1 << 40)).unwrap_or(0);
@@ -121,16 +121,16 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         let world = world.clone();
         rt::spawn(async move { world.start(node).await });
     }
-    if let Some((node, wrong_ms)) = storm::wrong_at_founding(plan.seed, plan.nodes) {
+    if let Some((node, wrong_ms)) = nemesis::wrong_clock_at_start(plan.seed, plan.nodes) {
         sim::set_wall_clock(node, wrong_ms);
-        world.tell_fault(format!("node {}: its clock is wrong by {wrong_ms} ms from the beginning", node.0));
+        world.trace_fault(format!("node {}: its clock is wrong by {wrong_ms} ms from the beginning", node.0));
     }
-    let began = rt::timeout(CALM_MAX, topics::found(&world)).await;
+    let began = rt::timeout(SETTLE_MAX, topics::create_shared(&world)).await;
     if began.is_err() {
-        world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world))));
+        world.judge::<()>(Err(progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(&world))));
     }
-    let events = storm::draw(profile, plan.nodes, plan.storm, damages_heads(plan.seed, plan.nodes));
-    let events = storm::with_panics(plan.seed, plan.nodes, plan.storm, events);
+    let events = nemesis::draw_schedule(profile, plan.nodes, plan.fault_time, damages_heads(plan.seed, plan.nodes));
+    let events = nemesis::with_task_panics(plan.seed, plan.nodes, plan.fault_time, events);
     let events = chosen(events, plan.only.as_deref());
     let faults = events.len();
     for index in 0..PARTITIONS {
@@ -152,7 +152,7 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
         world.run_client("trimmer", None, trimmer::trimmer(world.clone(), profile == Profile::Generations));
     }
     if profile == Profile::Members {
-        world.run_client("mover", None, mover::mover(world.clone()));
+        world.run_client("reassigner", None, reassigner::reassigner(world.clone()));
     }
     world.run_client("deleter", None, deleter::deleter(world.clone()));
     for id in 0..2 {
@@ -160,53 +160,53 @@ async fn live(plan: &Plan, last_words: &Mutex<Option<World>>) -> Outcome {
     }
     world.run_client("watcher", None, topics::watcher(world.clone()));
     world.run_client("producer ids", None, topics::producer_ids(world.clone()));
-    crowd::come(&world, profile.crowd(plan.seed));
-    let looking = rt::spawn(look(world.clone()));
-    let tending = rt::spawn(departures::tend(world.clone()));
+    extra_clients::start(&world, profile.extra_clients(plan.seed));
+    let checker = rt::spawn(check_invariants(world.clone()));
+    let supervisor = rt::spawn(graceful_stops::restart_unregistered(world.clone()));
     let faults_end = async {
-        storm::rage(world.clone(), events).await;
+        nemesis::run_faults(world.clone(), events).await;
         if world.broken().is_none() {
-            storm::calm(&world).await;
+            nemesis::heal(&world).await;
         }
     };
-    // Every fault heals itself; a node that neither starts nor fails to must not hold the seed for ever.
-    if rt::timeout(2 * plan.storm + CALM_MAX, faults_end).await.is_err() {
-        world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world))));
+    // Every fault ends by itself; a node that neither starts nor fails to start must not block the seed for ever.
+    if rt::timeout(2 * plan.fault_time + SETTLE_MAX, faults_end).await.is_err() {
+        world.judge::<()>(Err(progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(&world))));
     }
     if world.broken().is_none() {
-        let settled = rt::timeout(CALM_MAX, settle(&world)).await;
+        let settled = rt::timeout(SETTLE_MAX, settle(&world)).await;
         match settled {
             Ok(()) => {
                 let verdict = audit(&world).await.and_then(|()| {
-                    let chronicle = std::mem::take(&mut *world.chronicle());
-                    history::judge(chronicle)
+                    let history = std::mem::take(&mut *world.history());
+                    history::judge(history)
                 });
                 if world.judge(verdict).is_some() {
-                    deaths::check(&world).await;
+                    liveness_check::check(&world).await;
                 }
             }
             Err(_) => {
                 let ended = world.image().is_some_and(|image| image.intents.is_empty());
                 let why = if ended { owned(&world) } else { Ok(()) };
-                let stuck = || progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world));
+                let stuck = || progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(&world));
                 world.judge::<()>(why.and_then(|()| Err(stuck())));
             }
         };
     }
     panics::judge(&world);
-    looking.abort();
-    tending.abort();
+    checker.abort();
+    supervisor.abort();
     let (acknowledged, reads) = {
         let oracle = world.oracle();
         (oracle.acknowledged(), oracle.reads)
     };
     let broken = world.broken().map(|violation| {
-        let story = world.story(violation.partition);
-        (violation, story)
+        let trace = world.trace_of(violation.partition);
+        (violation, trace)
     });
-    for life in world.lives() {
-        // A broken law may leave a replica that does not end.
-        let _ = rt::timeout(CALM_MAX, life.host.shutdown()).await;
+    for running in world.running_nodes() {
+        // After a broken law a replica may fail to shut down.
+        let _ = rt::timeout(SETTLE_MAX, running.host.shutdown()).await;
     }
     world.end();
     Outcome { acknowledged, reads, faults, broken, ..Outcome::default() }
@@ -221,7 +221,7 @@ fn chosen(events: Vec<Event>, only: Option<&[usize]>) -> Vec<Event> {
     }
 }
 
-/// Clients go on for a while without faults, then end; every replica catches up.
+/// The workload goes on for a while without faults, then ends; every replica catches up.
 async fn settle(world: &World) {
     rt::sleep(Duration::from_secs(2)).await;
     world.stop_clients();
@@ -229,7 +229,7 @@ async fn settle(world: &World) {
         rt::sleep(Duration::from_millis(20)).await;
     }
     while world.broken().is_none() && !caught_up(world) {
-        for node in world.nodes().filter(|node| !world.is_rotten(*node)) {
+        for node in world.nodes().filter(|node| !world.is_corrupted(*node)) {
             let world = world.clone();
             rt::spawn(async move { world.start(node).await });
         }
@@ -237,17 +237,18 @@ async fn settle(world: &World) {
     }
 }
 
-/// True if all nodes run and know the same, and all replicas of every partition show the same; those aside whose disks are
-/// rotten: nobody has replaced them yet.
+/// True if all nodes run and have the same metadata, and all replicas of every partition show the same watermarks.
+/// Nodes with corrupted disks do not count: their replicas may not have been replaced yet.
 fn caught_up(world: &World) -> bool {
-    let lives: Vec<_> = world.lives().into_iter().filter(|life| !world.is_rotten(life.node)).collect();
+    let running_nodes: Vec<_> =
+        world.running_nodes().into_iter().filter(|running| !world.is_corrupted(running.node)).collect();
     let Some(image) = world.image() else { return false };
     let same = |topic: &Topic, index: i32| {
         let holders = image.replica_nodes(topic, index);
-        let sound = holders.iter().filter(|node| !world.is_rotten(node_of(**node)));
+        let sound = holders.iter().filter(|node| !world.is_corrupted(node_of(**node)));
         let shown = sound.map(|node| {
-            let life = lives.iter().find(|life| life.node == node_of(*node))?;
-            life.marks(topic.partition(index))
+            let running = running_nodes.iter().find(|running| running.node == node_of(*node))?;
+            running.marks(topic.partition(index))
         });
         let shown: Vec<_> = shown.collect();
         !shown.is_empty() && shown.iter().all(|marks| marks.is_some() && *marks == shown[0])
@@ -256,17 +257,17 @@ fn caught_up(world: &World) -> bool {
     let moves = image.shards.values().any(|shard| !shard.leaving.is_empty());
     led && image.intents.is_empty()
         && owned(world).is_ok()
-        && (!moves || world.nodes().any(|node| world.is_rotten(node)))
-        && lives.len() == world.nodes().filter(|node| !world.is_rotten(*node)).count()
-        && lives.iter().all(|life| life.metadata.image().index == image.index)
+        && (!moves || world.nodes().any(|node| world.is_corrupted(node)))
+        && running_nodes.len() == world.nodes().filter(|node| !world.is_corrupted(*node)).count()
+        && running_nodes.iter().all(|running| running.metadata.image().index == image.index)
         && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
 }
 
-/// Every sound replica carries partitions that the metadata names for its shard, and no others.
+/// Every replica on a sound disk carries partitions that the metadata assigns to its shard, and no others.
 fn owned(world: &World) -> Result<(), Violation> {
     let image = world.image().unwrap_or_default();
-    for life in world.lives().into_iter().filter(|life| !world.is_rotten(life.node)) {
-        for shard in life.shards.all() {
+    for running in world.running_nodes().into_iter().filter(|running| !world.is_corrupted(running.node)) {
+        for shard in running.shards.all() {
             for cell in shard.read_view().all() {
                 let topic = image.topic_by_id(&cell.id.topic);
                 let route = topic.and_then(|topic| topic.route(cell.id.index)).map(|route| route.shard.0);
@@ -278,80 +279,82 @@ fn owned(world: &World) -> Result<(), Violation> {
 }
 
 fn describe(world: &World) -> String {
-    let lives = world.lives();
-    if lives.len() < world.nodes().count() {
-        world.tell(None, format!("{} nodes run, {:?} are starting", lives.len(), world.starting()));
+    let running_nodes = world.running_nodes();
+    if running_nodes.len() < world.nodes().count() {
+        world.trace(None, format!("{} nodes run, {:?} are starting", running_nodes.len(), world.starting()));
     }
-    let node = |life: &Arc<Life>| {
-        let failures = life.host.failures().borrow().clone();
-        let roles: Vec<_> = life.shards.all().iter().map(|shard| (shard.creation.shard.0, shard.role())).collect();
-        let image = life.metadata.image();
+    let node = |running: &Arc<RunningNode>| {
+        let failures = running.host.failures().borrow().clone();
+        let roles: Vec<_> = running.shards.all().iter().map(|shard| (shard.creation.shard.0, shard.role())).collect();
+        let image = running.metadata.image();
         let shown = |(name, topic): (&Arc<str>, &Arc<Topic>)| {
-            let marks: Vec<_> = (0..topic.partition_count()).map(|at| life.marks(topic.partition(at))).collect();
+            let marks: Vec<_> = (0..topic.partition_count()).map(|at| running.marks(topic.partition(at))).collect();
             format!("{name} {marks:?}")
         };
         let shown: Vec<_> = image.topics.iter().map(shown).collect();
-        let (index, role) = (image.index, *life.metadata.group().role().borrow());
+        let (index, role) = (image.index, *running.metadata.group().role().borrow());
         let nodes = image.nodes.len();
         format!(
             "node {}: metadata {index:?} {role:?} of {nodes} nodes, open intents {:?}, {}, roles {roles:?}, failures {failures:?}",
-            life.node.0,
+            running.node.0,
             image.intents,
             shown.join(" ")
         )
     };
-    lives.iter().map(node).collect::<Vec<_>>().join("; ")
+    running_nodes.iter().map(node).collect::<Vec<_>>().join("; ")
 }
 
-/// A whole partition of a replica and its marks; what a damaged disk has lost comes back from the others.
-async fn mended(
+/// All records of a partition on a replica, and its watermarks; records that a corrupted disk lost are waited for,
+/// since the other replicas repair them.
+async fn repaired_contents(
     world: &World,
-    life: &Life,
+    running: &RunningNode,
     shard: &Shard,
     id: PartitionId,
 ) -> Result<(LogOffsetSnapshot, BTreeMap<i64, u64>), String> {
-    let deadline = rt::now() + MEND_MAX;
+    let deadline = rt::now() + REPAIR_MAX;
     loop {
         let Some(cell) = shard.read_view().get(id) else { return Err(LEFT.to_owned()) };
         let shown = cell.offsets();
-        let held = held(life, shard, id, shown.log_start, shown.high_watermark).await;
+        let held = held(running, shard, id, shown.log_start, shown.high_watermark).await;
         let lacks = |what: &String| what.starts_with(UNREADABLE) || what.starts_with(NOTHING);
-        let may_come = held.as_ref().is_err_and(lacks) && world.is_rotten(life.node) && rt::now() < deadline;
-        if !may_come || life.host.failures().borrow().contains_key(&shard.replica) {
+        let may_come = held.as_ref().is_err_and(lacks) && world.is_corrupted(running.node) && rt::now() < deadline;
+        if !may_come || running.host.failures().borrow().contains_key(&shard.replica) {
             return held.map(|held| (shown, held));
         }
         rt::sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// The whole truth after the storm: every replica against what clients were told.
+/// The audit after the faults: every replica against what the clients were answered.
 async fn audit(world: &World) -> Result<(), Violation> {
     let mut read = BTreeSet::new();
-    for life in world.lives() {
-        for shard in life.shards.all() {
+    for running in world.running_nodes() {
+        for shard in running.shards.all() {
             for index in 0..PARTITIONS {
                 if shard.read_view().get(world.partition(index)).is_none() {
                     continue;
                 }
-                let who = format!("node {} (replica {})", life.node.0, shard.replica);
-                let held = mended(world, &life, &shard, world.partition(index)).await;
-                if held.is_err() && is_over(world, &life, shard.replica) {
+                let who = format!("node {} (replica {})", running.node.0, shard.replica);
+                let held = repaired_contents(world, &running, &shard, world.partition(index)).await;
+                if held.is_err() && is_over(world, &running, shard.replica) {
                     continue;
                 }
                 let (shown, mut held) =
                     held.map_err(|what| Violation::new("what is there can be read", index, format!("{who}: {what}")))?;
-                // The batch in which the log begins is whole.
+                // The batch in which the log starts is read whole, from its first record on.
                 held.retain(|offset, _| *offset >= shown.log_start.0);
                 i2_dense::dense(index, &who, &held, shown.log_start.0, shown.high_watermark.0)?;
                 i5_once::in_order(index, &who, &held)?;
-                if world.is_rotten(life.node) {
-                    // It may lag: nobody has replaced the replica yet. What it has must be right.
+                if world.is_corrupted(running.node) {
+                    // The replica may lag, since it may not have been replaced yet. The records that it has must be
+                    // right.
                     i1_durable::only_true(index, &who, world.oracle().partition(index), &held)?;
                     continue;
                 }
                 i1_durable::holds_all(index, &who, world.oracle().partition(index), &held, shown.log_start.0)?;
                 if read.insert(index) {
-                    world.chronicle().read(index, &held, (shown.log_start.0, shown.high_watermark.0));
+                    world.history().read(index, &held, (shown.log_start.0, shown.high_watermark.0));
                 }
             }
         }
@@ -359,15 +362,15 @@ async fn audit(world: &World) -> Result<(), Violation> {
     Ok(())
 }
 
-/// True of a replica on a damaged disk that has stopped, or is replaced by another.
-fn is_over(world: &World, life: &Life, replica: ReplicaId) -> bool {
+/// True of a replica on a corrupted disk that has failed or has been replaced.
+fn is_over(world: &World, running: &RunningNode, replica: ReplicaId) -> bool {
     let is_member = || world.shard_of(replica).is_some();
-    world.is_rotten(life.node) && (life.host.failures().borrow().contains_key(&replica) || !is_member())
+    world.is_corrupted(running.node) && (running.host.failures().borrow().contains_key(&replica) || !is_member())
 }
 
-/// A whole partition as a replica holds it on its disk.
+/// All records of a partition that a replica has on its disk.
 async fn held(
-    life: &Life,
+    running: &RunningNode,
     shard: &Shard,
     id: PartitionId,
     from: Offset,
@@ -378,31 +381,31 @@ async fn held(
     while from < up_to {
         let key = shard.extent(id);
         let request = ReadRequest { key, from, up_to, bytes_max: 1 << 20, at_least_one: true };
-        let plan = life.directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
+        let plan = running.directory.plan_read(request).await.map_err(|error| format!("{UNREADABLE} {error}"))?;
         if plan.is_empty() {
             return Err(format!("{NOTHING} {from}, below the high watermark, and no error"));
         }
         let bytes = plan.read().await.map_err(|error| format!("{UNREADABLE} {error}"))?.freeze();
         found.extend(consumer::values_in(&bytes)?);
-        // What comes before a damaged batch is given without an error.
+        // Records before a damaged batch are returned without an error.
         from = found.last_key_value().map_or(up_to, |(last, _)| Offset(last + 1));
     }
     Ok(found)
 }
 
-/// The laws that hold at any time, for all replicas.
-async fn look(world: World) {
+/// Checks the laws that hold at any time, on all replicas.
+async fn check_invariants(world: World) {
     let (mut watch, mut sums, mut states) = (Watch::default(), Sums::default(), Sums::default());
     loop {
         panics::judge(&world);
-        for life in world.lives() {
-            let repaired = life.directory.repaired_batches();
-            if repaired > 0 && !world.is_rotten(life.node) {
-                world.judge::<()>(Err(reads::repaired(life.node.0, repaired)));
+        for running in world.running_nodes() {
+            let repaired = running.directory.repaired_batches();
+            if repaired > 0 && !world.is_corrupted(running.node) {
+                world.judge::<()>(Err(reads::repaired(running.node.0, repaired)));
             }
-            let image = life.metadata.image();
-            world.judge(sums.see(ShardId::METADATA.0, life.node.0.into(), image.index.0, 0, image.checksum));
-            for shard in life.shards.all() {
+            let image = running.metadata.image();
+            world.judge(sums.see(ShardId::METADATA.0, running.node.0.into(), image.index.0, 0, image.checksum));
+            for shard in running.shards.all() {
                 if let Some((applied, checksum)) = shard.applied_checksum() {
                     let id = shard.creation.shard.0;
                     world.judge(sums.see(id, shard.replica.0, applied.index.0, applied.term.0, checksum));
@@ -418,13 +421,13 @@ async fn look(world: World) {
                     let (high_watermark, log_start) = (marks.high_watermark.0, marks.log_start.0);
                     let deleted = world.oracle().partition(index).deleted;
                     let shown = Shown { high_watermark, log_start, epoch };
-                    world.judge(watch.see((life.number, shard.replica.0), index, shown, deleted));
+                    world.judge(watch.see((running.incarnation, shard.replica.0), index, shown, deleted));
                 }
             }
         }
         if world.broken().is_some() {
             return;
         }
-        rt::sleep(LOOK).await;
+        rt::sleep(CHECK_INTERVAL).await;
     }
 }

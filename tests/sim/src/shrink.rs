@@ -38,8 +38,8 @@ pub(crate) fn shrink(plan: &Plan) -> ExitCode {
         piece = (piece / 2).max(1);
     }
     let last = run(&Plan { only: Some(kept.clone()), ..plan.clone() });
-    if let Some((violation, story)) = last.broken {
-        println!("faults {kept:?}: {violation}\n{story}");
+    if let Some((violation, trace)) = last.broken {
+        println!("faults {kept:?}: {violation}\n{trace}");
     }
     ExitCode::FAILURE
 }

@@ -22,7 +22,7 @@ use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
 use crate::laws::Violation;
-use crate::life::{LISTENER, Life};
+use crate::sim_node::{LISTENER, RunningNode};
 use crate::world::World;
 
 /// Of so many requests, before one the connection breaks.
@@ -31,7 +31,7 @@ const RESETS_ONE_IN: u64 = 300;
 /// One end of a connection.
 #[derive(Clone)]
 struct Link {
-    life: u64,
+    incarnation: u64,
     peer: Peer,
     dispatch: Arc<Mutex<KafkaDispatch>>,
 }
@@ -79,14 +79,14 @@ fn drained(mut out: ResponseQueue) -> Option<Bytes> {
 }
 
 /// The node's end of a connection: a new one if there was none, none if it was another life's.
-fn connected(life: &Life, link: Option<Link>, connection: u64) -> Option<Link> {
+fn connected(running: &RunningNode, link: Option<Link>, connection: u64) -> Option<Link> {
     match link {
-        Some(link) => Some(link).filter(|link| link.life == life.number),
+        Some(link) => Some(link).filter(|link| link.incarnation == running.incarnation),
         None => {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
             let peer = Peer { connection, listener: LISTENER.into(), address };
-            let dispatch = Arc::new(Mutex::new(life.kafka.connected(&peer)));
-            Some(Link { life: life.number, peer, dispatch })
+            let dispatch = Arc::new(Mutex::new(running.kafka.connected(&peer)));
+            Some(Link { incarnation: running.incarnation, peer, dispatch })
         }
     }
 }
@@ -108,12 +108,12 @@ async fn encoded(link: &Link, started: BoxFuture<'static, Answer<Reply>>) -> Opt
 /// What the node does with frames that arrive one after the other, so long after the one before: each starts when it may, as a
 /// connection has it, and the answers leave in order. `None` if the connection is gone.
 async fn served(
-    life: Arc<Life>,
+    running: Arc<RunningNode>,
     link: Option<Link>,
     connection: u64,
     frames: Vec<(Duration, Bytes)>,
 ) -> Option<(Link, Vec<Bytes>)> {
-    let link = connected(&life, link, connection)?;
+    let link = connected(&running, link, connection)?;
     let (mut under_way, mut answers) = (Vec::new(), Vec::new());
     for (after, frame) in frames {
         if !after.is_zero() {
@@ -184,7 +184,7 @@ impl Client {
             self.close(node);
         }
         let (link, connection) = (self.links.get(&node).cloned(), self.world.next_connection());
-        let answer = self.world.ask(node, move |life| served(life, link, connection, frames)).await.flatten();
+        let answer = self.world.request(node, move |running| served(running, link, connection, frames)).await.flatten();
         let Some((link, answers)) = answer else {
             self.close(node);
             return None;
@@ -199,8 +199,8 @@ impl Client {
     /// Ends the connection to a node, which learns of it.
     pub(crate) fn close(&mut self, node: SimNode) {
         let Some(link) = self.links.remove(&node) else { return };
-        if let Some(life) = self.world.life(node).filter(|life| life.number == link.life) {
-            sim::spawn_on(node, async move { life.kafka.disconnected(&link.peer, &Disconnect::ByClient) });
+        if let Some(running) = self.world.running_node(node).filter(|running| running.incarnation == link.incarnation) {
+            sim::spawn_on(node, async move { running.kafka.disconnected(&link.peer, &Disconnect::ByClient) });
         }
     }
 }

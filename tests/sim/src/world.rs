@@ -20,14 +20,14 @@ use ottla_storage::log::EntryRange;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::history::Chronicle;
+use crate::durability_tracker::DurabilityTracker;
+use crate::history::History;
 use crate::laws::{Violation, i8_recovery};
-use crate::life::Life;
 use crate::oracle::{Learned, Oracle};
 use crate::profile::Tuning;
-use crate::promises::Promises;
 use crate::registry::{broker, node_of};
-use crate::story::Story;
+use crate::sim_node::RunningNode;
+use crate::trace::Trace;
 
 /// How long a client waits for an answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
@@ -43,22 +43,22 @@ struct Inner {
     network: SimNetwork,
     disks: Mutex<BTreeMap<SimNode, SimDisk>>,
     sync_delay_max: Duration,
-    up: Mutex<BTreeMap<SimNode, Arc<Life>>>,
+    running: Mutex<BTreeMap<SimNode, Arc<RunningNode>>>,
     starting: Mutex<BTreeSet<SimNode>>,
     /// How often each node went down.
     downs: Mutex<BTreeMap<SimNode, u64>>,
-    lives: AtomicU64,
+    starts: AtomicU64,
     connections: AtomicU64,
     /// The id of the topic that most clients use.
     topic: OnceLock<Uuid>,
     answers_lost_per_mille: AtomicU64,
     tuning: Tuning,
-    promises: Mutex<Promises>,
+    durability: Mutex<DurabilityTracker>,
     /// Nodes whose disks were damaged so that a replica may be lost by it, and how often.
-    rotten: Mutex<BTreeMap<SimNode, u64>>,
+    corrupted: Mutex<BTreeMap<SimNode, u64>>,
     oracle: Mutex<Oracle>,
-    chronicle: Mutex<Chronicle>,
-    story: Mutex<Story>,
+    history: Mutex<History>,
+    trace: Mutex<Trace>,
     broken: Mutex<Option<Violation>>,
     /// Clients end.
     stop: AtomicBool,
@@ -87,20 +87,20 @@ impl World {
             nodes: AtomicU32::new(nodes),
             sync_delay_max: sync_delay_max(),
             tuning,
-            promises: Mutex::default(),
-            rotten: Mutex::default(),
+            durability: Mutex::default(),
+            corrupted: Mutex::default(),
             network,
             disks: Mutex::new(disks),
-            up: Mutex::default(),
+            running: Mutex::default(),
             starting: Mutex::default(),
             downs: Mutex::default(),
-            lives: AtomicU64::new(0),
+            starts: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             topic: OnceLock::new(),
             answers_lost_per_mille: AtomicU64::new(0),
             oracle: Mutex::default(),
-            chronicle: Mutex::default(),
-            story: Mutex::default(),
+            history: Mutex::default(),
+            trace: Mutex::default(),
             broken: Mutex::default(),
             stop: AtomicBool::new(false),
             clients: Mutex::default(),
@@ -111,9 +111,9 @@ impl World {
             let Some(home) = world.0.network.location_of(from) else { return };
             let shard = world.shard_of(from);
             let receiver = world.0.network.location_of(to);
-            let (verdict, strikes) = world.0.promises.lock().sent((from, to), (home, receiver), shard, message);
+            let (verdict, crashes) = world.0.durability.lock().observe((from, to), (home, receiver), shard, message);
             world.judge(verdict);
-            if let Some((node, crash)) = strikes {
+            if let Some((node, crash)) = crashes {
                 world.crash(node, crash);
             }
         }));
@@ -127,22 +127,22 @@ impl World {
         Some(shard.id.0)
     }
 
-    pub(crate) fn promises(&self) -> parking_lot::MutexGuard<'_, Promises> {
-        self.0.promises.lock()
+    pub(crate) fn durability(&self) -> parking_lot::MutexGuard<'_, DurabilityTracker> {
+        self.0.durability.lock()
     }
 
     /// From now on nobody expects anything of this node but that it tells no lies.
-    pub(crate) fn give_up(&self, node: SimNode) {
-        *self.0.rotten.lock().entry(node).or_default() += 1;
+    pub(crate) fn mark_corrupted(&self, node: SimNode) {
+        *self.0.corrupted.lock().entry(node).or_default() += 1;
     }
 
-    pub(crate) fn is_rotten(&self, node: SimNode) -> bool {
-        self.0.rotten.lock().contains_key(&node)
+    pub(crate) fn is_corrupted(&self, node: SimNode) -> bool {
+        self.0.corrupted.lock().contains_key(&node)
     }
 
     /// How often the node's disk was damaged.
-    fn strikes(&self, node: SimNode) -> u64 {
-        self.0.rotten.lock().get(&node).copied().unwrap_or(0)
+    fn corruptions(&self, node: SimNode) -> u64 {
+        self.0.corrupted.lock().get(&node).copied().unwrap_or(0)
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = SimNode> + use<> {
@@ -170,7 +170,7 @@ impl World {
     }
 
     /// Everything reaches everybody again.
-    pub(crate) fn mend(&self, node: SimNode) {
+    pub(crate) fn reconnect(&self, node: SimNode) {
         for other in self.nodes().filter(|other| *other != node) {
             self.0.network.restore(node, other);
             self.0.network.restore(other, node);
@@ -193,20 +193,20 @@ impl World {
     /// A node that is down gets an empty disk in place of its own.
     pub(crate) fn wipe(&self, node: SimNode) {
         self.0.disks.lock().insert(node, empty_disk(self.0.sync_delay_max));
-        self.promises().wiped(node);
-        self.tell_fault(format!("node {} has an empty disk", node.0));
+        self.durability().disk_lost(node);
+        self.trace_fault(format!("node {} has an empty disk", node.0));
     }
 
     /// True if every shard has the members that it is to have, all there, and nothing is lost: one node may go for good.
     pub(crate) fn is_whole(&self) -> bool {
-        let lives = self.lives();
+        let running_nodes = self.running_nodes();
         let Some(image) = self.image() else { return false };
         let has = |record: &ShardRecord| {
             let groups = record.replicas.iter().map(|replica| {
-                lives
+                running_nodes
                     .iter()
-                    .find(|life| life.node == node_of(replica.node))
-                    .and_then(|life| life.host.group(replica.id))
+                    .find(|running| running.node == node_of(replica.node))
+                    .and_then(|running| running.host.group(replica.id))
             });
             let Some(groups) = groups.collect::<Option<Vec<_>>>() else { return false };
             let wanted = record.wanted();
@@ -218,7 +218,7 @@ impl World {
                 && groups.iter().all(settled)
                 && groups.iter().any(|group| group.role().borrow().ready)
         };
-        let whole = self.0.rotten.lock().is_empty() && lives.len() == self.nodes().count();
+        let whole = self.0.corrupted.lock().is_empty() && running_nodes.len() == self.nodes().count();
         whole && image.shards.values().all(|record| has(record))
     }
 
@@ -234,12 +234,12 @@ impl World {
     /// Somebody sends these values as one batch, for the first time.
     pub(crate) fn sends(&self, index: i32, values: &[u64]) {
         self.oracle().partition(index).sent.extend(values);
-        self.chronicle().sends(index, values);
+        self.history().sends(index, values);
     }
 
     /// Its producer is told that it is there.
     pub(crate) fn acknowledged(&self, index: i32, values: &[u64], base_offset: i64) {
-        self.chronicle().was_sent(index, values, base_offset);
+        self.history().was_sent(index, values, base_offset);
         for (offset, value) in (base_offset..).zip(values) {
             let verdict = self.oracle().learn(index, offset, *value, Learned::Acknowledged);
             self.judge(verdict);
@@ -247,24 +247,24 @@ impl World {
     }
 
     /// What the checker of histories is to be told.
-    pub(crate) fn chronicle(&self) -> parking_lot::MutexGuard<'_, Chronicle> {
-        self.0.chronicle.lock()
+    pub(crate) fn history(&self) -> parking_lot::MutexGuard<'_, History> {
+        self.0.history.lock()
     }
 
     /// Adds a line to the story: `partition` if it concerns one only.
-    pub(crate) fn tell(&self, partition: Option<i32>, line: String) {
+    pub(crate) fn trace(&self, partition: Option<i32>, line: String) {
         sim::trace(line.as_bytes());
-        self.0.story.lock().add(sim::elapsed(), partition, line);
+        self.0.trace.lock().add(sim::elapsed(), partition, line);
     }
 
     /// Adds to the story what befell a node.
-    pub(crate) fn tell_fault(&self, line: String) {
+    pub(crate) fn trace_fault(&self, line: String) {
         sim::trace(line.as_bytes());
-        self.0.story.lock().add_fault(sim::elapsed(), line);
+        self.0.trace.lock().add_fault(sim::elapsed(), line);
     }
 
-    pub(crate) fn story(&self, partition: Option<i32>) -> String {
-        self.0.story.lock().of(partition)
+    pub(crate) fn trace_of(&self, partition: Option<i32>) -> String {
+        self.0.trace.lock().of(partition)
     }
 
     /// Notes the first law that was broken.
@@ -272,7 +272,7 @@ impl World {
         match verdict {
             Ok(value) => Some(value),
             Err(violation) => {
-                self.tell(violation.partition, format!("BROKEN {violation}"));
+                self.trace(violation.partition, format!("BROKEN {violation}"));
                 self.0.broken.lock().get_or_insert(violation);
                 None
             }
@@ -309,13 +309,13 @@ impl World {
     }
 
     /// True while clients are to go on.
-    pub(crate) fn goes_on(&self) -> bool {
+    pub(crate) fn workload_runs(&self) -> bool {
         !self.0.stop.load(Ordering::Relaxed) && self.0.broken.lock().is_none()
     }
 
     /// The newest metadata that any node has.
     pub(crate) fn image(&self) -> Option<Arc<MetadataImage>> {
-        self.lives().iter().map(|life| life.metadata.image()).max_by_key(|image| image.index)
+        self.running_nodes().iter().map(|running| running.metadata.image()).max_by_key(|image| image.index)
     }
 
     /// The topic that most clients use is made.
@@ -333,26 +333,26 @@ impl World {
         self.0.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(crate) fn lives(&self) -> Vec<Arc<Life>> {
-        self.0.up.lock().values().cloned().collect()
+    pub(crate) fn running_nodes(&self) -> Vec<Arc<RunningNode>> {
+        self.0.running.lock().values().cloned().collect()
     }
 
-    pub(crate) fn life(&self, node: SimNode) -> Option<Arc<Life>> {
-        self.0.up.lock().get(&node).cloned()
+    pub(crate) fn running_node(&self, node: SimNode) -> Option<Arc<RunningNode>> {
+        self.0.running.lock().get(&node).cloned()
     }
 
     /// Starts a node unless it runs or is starting; returns when it serves, refused or crashed.
     pub(crate) async fn start(&self, node: SimNode) {
-        if self.0.up.lock().contains_key(&node) || !self.0.starting.lock().insert(node) {
+        if self.0.running.lock().contains_key(&node) || !self.0.starting.lock().insert(node) {
             return;
         }
-        let number = self.0.lives.fetch_add(1, Ordering::Relaxed) + 1;
+        let incarnation = self.0.starts.fetch_add(1, Ordering::Relaxed) + 1;
         let nodes = (self.0.founders, self.node_count());
         let (disk, network) = (self.disk(node), self.0.network.clone());
         let (world, tuning) = (self.clone(), self.0.tuning);
-        let opened = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
-            let rotten = world.is_rotten(node);
-            if rotten {
+        let on_open = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
+            let corrupted = world.is_corrupted(node);
+            if corrupted {
                 let found = recovered.iter().map(|found| {
                     (
                         found.id.0,
@@ -361,61 +361,61 @@ impl World {
                         found.damaged_unproven.map(|id| id.index.0),
                     )
                 });
-                world.tell_fault(format!(
+                world.trace_fault(format!(
                     "node {} finds (lost, damaged, unproven) {:?}",
                     node.0,
                     found.collect::<Vec<_>>()
                 ));
             }
-            let verdict = world.promises().up(node, directory, recovered, rotten);
+            let verdict = world.durability().node_started(node, directory, recovered, corrupted);
             world.judge(verdict);
         };
-        let begin = async move { Life::begin(node, number, nodes, disk, network, tuning, opened).await };
-        let (downs, strikes) = (self.downs(node), self.strikes(node));
-        let begun = sim::spawn_on(node, begin).await;
+        let start = async move { RunningNode::start(node, incarnation, nodes, disk, network, tuning, on_open).await };
+        let (downs, corruptions) = (self.downs(node), self.corruptions(node));
+        let begun = sim::spawn_on(node, start).await;
         self.0.starting.lock().remove(&node);
         // It may go down after it has begun, and before this learns of it: then what has begun is dead.
         let crashed = self.downs(node) != downs;
         match begun {
-            Ok(_) if crashed => self.tell_fault(format!("node {} crashed while it started", node.0)),
-            Ok(Ok(life)) => {
-                for replica in &life.recovered {
+            Ok(_) if crashed => self.trace_fault(format!("node {} crashed while it started", node.0)),
+            Ok(Ok(running)) => {
+                for replica in &running.recovered {
                     if let Some(why) = &replica.lost
-                        && life.host.group(replica.id).is_some()
+                        && running.host.group(replica.id).is_some()
                     {
                         self.judge::<()>(Err(i8_recovery::takes_part(replica.id.0, why)));
                     }
                 }
-                let life = Arc::new(life);
-                self.0.up.lock().insert(node, life.clone());
-                self.tell_fault(format!("node {} runs, life {number}", node.0));
-                self.compare_entries(&life, strikes).await;
+                let running = Arc::new(running);
+                self.0.running.lock().insert(node, running.clone());
+                self.trace_fault(format!("node {} runs, life {incarnation}", node.0));
+                self.compare_entries(&running, corruptions).await;
             }
             Ok(Err(why)) => {
-                self.tell_fault(format!("node {} refuses to start: {why}", node.0));
+                self.trace_fault(format!("node {} refuses to start: {why}", node.0));
                 // Its process ends: groups that it had opened already must not go on without it.
                 self.crash(node, Crash::Process);
             }
-            Err(_crashed) => self.tell_fault(format!("node {} crashed while it started", node.0)),
+            Err(_crashed) => self.trace_fault(format!("node {} crashed while it started", node.0)),
         }
     }
 
     /// What a node's replicas still have to apply is what leaders sent. `strikes`: how often its disk was damaged when it
     /// began; what is damaged after that it cannot have found.
-    async fn compare_entries(&self, life: &Life, strikes: u64) {
-        for found in life.recovered.iter().filter(|found| found.lost.is_none()) {
-            let (Some(log), Some(shard)) = (life.directory.replica_log(found.id), self.shard_of(found.id)) else {
+    async fn compare_entries(&self, running: &RunningNode, corruptions: u64) {
+        for found in running.recovered.iter().filter(|found| found.lost.is_none()) {
+            let (Some(log), Some(shard)) = (running.directory.replica_log(found.id), self.shard_of(found.id)) else {
                 continue;
             };
             let first = RaftIndex(found.applied.max(found.purged).map_or(1, |id| id.index.0 + 1));
             let Some(last) = found.last_log_id.map(|id| id.index).filter(|last| *last >= first) else { continue };
             // Raft may have taken something back since.
             let Ok(entries) = log.read_to_apply(EntryRange { first, last }, usize::MAX).await else { continue };
-            if self.strikes(life.node) != strikes {
+            if self.corruptions(running.node) != corruptions {
                 return;
             }
             for entry in entries.iter().filter(|entry| !found.damaged.contains(&entry.log_id)) {
-                let verdict = self.promises().contents.holds(shard, found.id, entry);
+                let verdict = self.durability().contents.holds(shard, found.id, entry);
                 self.judge(verdict);
             }
         }
@@ -423,21 +423,21 @@ impl World {
 
     /// Has a process stop in order; returns when it has, or when something else took it down meanwhile.
     pub(crate) async fn stop(&self, node: SimNode) {
-        let Some(life) = self.life(node) else { return };
+        let Some(running) = self.running_node(node) else { return };
         let downs = self.downs(node);
-        self.tell_fault(format!("node {} is told to stop", node.0));
-        let stopping = life.clone();
+        self.trace_fault(format!("node {} is told to stop", node.0));
+        let stopping = running.clone();
         let _ = sim::spawn_on(node, async move { stopping.hand_over().await }).await;
         if self.downs(node) != downs {
             return;
         }
         // Clients find nobody there any more, and nobody else can open its directory yet.
-        self.0.up.lock().remove(&node);
+        self.0.running.lock().remove(&node);
         self.0.starting.lock().insert(node);
-        let closed = sim::spawn_on(node, async move { life.close().await }).await;
+        let closed = sim::spawn_on(node, async move { running.close().await }).await;
         self.0.starting.lock().remove(&node);
         if self.downs(node) == downs {
-            self.tell_fault(format!("node {} has stopped: {closed:?}", node.0));
+            self.trace_fault(format!("node {} has stopped: {closed:?}", node.0));
             self.crash(node, Crash::Process);
         }
     }
@@ -446,9 +446,9 @@ impl World {
     pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
         // A removal may be under way: what has left may be there or not.
         // While a node starts only the others say who has left.
-        let life = self.life(node);
-        let expelled = life.as_ref().and_then(|life| *life.metadata.removed_from_cluster().borrow());
-        let image = life.map(|life| life.metadata.image()).or_else(|| self.image());
+        let running = self.running_node(node);
+        let expelled = running.as_ref().and_then(|running| *running.metadata.removed_from_cluster().borrow());
+        let image = running.map(|running| running.metadata.image()).or_else(|| self.image());
         let has_left = image.map(|image| {
             let members: BTreeSet<_> =
                 image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
@@ -458,14 +458,14 @@ impl World {
             }
         });
         let has_left = |replica| has_left.as_ref().is_some_and(|has_left| has_left(replica));
-        self.promises().down(node, |replica| Some(replica) == expelled || has_left(replica));
+        self.durability().node_down(node, |replica| Some(replica) == expelled || has_left(replica));
         sim::crash(node);
         *self.0.downs.lock().entry(node).or_default() += 1;
         self.0.network.detach(node);
-        let life = self.0.up.lock().remove(&node);
+        let running = self.0.running.lock().remove(&node);
         self.disk(node).crash(crash);
-        drop(life);
-        self.tell_fault(format!("node {} is down ({crash:?})", node.0));
+        drop(running);
+        self.trace_fault(format!("node {} is down ({crash:?})", node.0));
         // A process that ends closes its connections; a machine that loses power just falls silent.
         if crash == Crash::Process && sim::random_below(2) == 0 {
             let world = self.clone();
@@ -478,14 +478,14 @@ impl World {
 
     /// All other nodes take the process of this one for dead, as if its connections had been reset; some find somebody there.
     pub(crate) fn suspect(&self, suspected: SimNode) {
-        for life in self.lives().into_iter().filter(|life| life.node != suspected) {
-            let places = life.places.clone();
-            sim::spawn_on(life.node, async move {
+        for running in self.running_nodes().into_iter().filter(|running| running.node != suspected) {
+            let places = running.places.clone();
+            sim::spawn_on(running.node, async move {
                 let confirmed = async {
                     rt::sleep(Duration::from_millis(sim::random_below(40))).await;
                     sim::random_below(4) != 0
                 };
-                life.host.suspect(
+                running.host.suspect(
                     move |replica| places.locate(replica).is_some_and(|home| home.node == broker(suspected)),
                     confirmed,
                 );
@@ -505,44 +505,44 @@ impl World {
     /// Takes the world apart: hosts and network know each other, and a process runs many worlds.
     pub(crate) fn end(&self) {
         self.nodes().for_each(|node| self.0.network.detach(node));
-        self.0.up.lock().clear();
+        self.0.running.lock().clear();
     }
 
     /// The node that leads the metadata group; the newest if several say so.
     pub(crate) fn controller(&self) -> Option<SimNode> {
-        let lives = self.lives();
-        let roles = lives.iter().map(|life| (*life.metadata.group().role().borrow(), life.node));
+        let running_nodes = self.running_nodes();
+        let roles = running_nodes.iter().map(|running| (*running.metadata.group().role().borrow(), running.node));
         roles.filter(|(role, _)| role.ready).max_by_key(|(role, _)| role.term).map(|(_, node)| node)
     }
 
     /// The node whose replica of a partition's shard says that it leads and serves; the newest if several do.
     pub(crate) fn leader(&self, index: i32) -> Option<SimNode> {
-        let lives = self.lives();
-        let led = lives.iter().filter_map(|life| {
-            let partition = life.partitions.find_now(crate::clients::NAME, index).ok().flatten()?;
-            Some((partition.leader_epoch()?, life.node))
+        let running_nodes = self.running_nodes();
+        let led = running_nodes.iter().filter_map(|running| {
+            let partition = running.partitions.find_now(crate::workload::NAME, index).ok().flatten()?;
+            Some((partition.leader_epoch()?, running.node))
         });
         led.max().map(|(_, node)| node)
     }
 
     /// Who leads a shard.
     pub(crate) fn leader_of(&self, shard: ShardId) -> Option<SimNode> {
-        let led = |life: &Arc<Life>| Some((life.shards.get(shard)?.leading()?, life.node));
-        self.lives().iter().filter_map(led).max().map(|(_, node)| node)
+        let led = |running: &Arc<RunningNode>| Some((running.shards.get(shard)?.leading()?, running.node));
+        self.running_nodes().iter().filter_map(led).max().map(|(_, node)| node)
     }
 
     /// A client's request: it travels, is handled on the node, and the answer travels back. `None`: no answer came, and
     /// nobody knows what happened.
-    pub(crate) async fn ask<T, F, Work>(&self, node: SimNode, work: Work) -> Option<T>
+    pub(crate) async fn request<T, F, Work>(&self, node: SimNode, work: Work) -> Option<T>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
-        Work: FnOnce(Arc<Life>) -> F + Send + 'static,
+        Work: FnOnce(Arc<RunningNode>) -> F + Send + 'static,
     {
         let exchange = async {
             travel().await;
-            let life = self.life(node)?;
-            let answer = sim::spawn_on(node, async move { work(life).await }).await.ok()?;
+            let running = self.running_node(node)?;
+            let answer = sim::spawn_on(node, async move { work(running).await }).await.ok()?;
             travel().await;
             let lost = sim::random_below(1_000) < self.0.answers_lost_per_mille.load(Ordering::Relaxed);
             (!lost).then_some(answer)

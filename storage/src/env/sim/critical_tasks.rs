@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use super::node::SimNode;
 
-/// What a task that was made to panic says.
-const INJECTED: &str = "made to panic by the simulation";
+/// The message of an injected panic.
+pub(super) const INJECTED: &str = "made to panic by the simulation";
 
 /// A critical task that has not ended.
 struct Running {

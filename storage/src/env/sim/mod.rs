@@ -115,6 +115,12 @@ pub fn has_panicked(task: u64) -> bool {
     executor().critical.has_panicked(task)
 }
 
+/// True if this is the message of a panic that [`make_panic`] caused.
+#[must_use]
+pub fn is_injected_panic(message: &str) -> bool {
+    message == critical_tasks::INJECTED
+}
+
 /// Panics of tasks since the last call that [`make_panic`] did not ask for: where, which and why.
 #[must_use]
 pub fn take_panics() -> Vec<(SimNode, String)> {

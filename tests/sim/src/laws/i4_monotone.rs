@@ -21,22 +21,22 @@ pub(crate) struct Watch(BTreeMap<(u64, u64, i32), Shown>);
 impl Watch {
     pub(crate) fn see(
         &mut self,
-        (life, replica): (u64, u64),
+        (incarnation, replica): (u64, u64),
         index: i32,
         now: Shown,
         deleted: i64,
     ) -> Result<(), Violation> {
-        let before = self.0.insert((life, replica, index), now).unwrap_or_default();
+        let before = self.0.insert((incarnation, replica, index), now).unwrap_or_default();
         let fell = now.high_watermark < before.high_watermark
             || now.log_start < before.log_start
             || now.epoch < before.epoch
             || now.log_start > now.high_watermark;
         if now.log_start > deleted {
-            let what = format!("life {life} begins at {}, nobody asked for more than {deleted}", now.log_start);
+            let what = format!("life {incarnation} begins at {}, nobody asked for more than {deleted}", now.log_start);
             return Err(Violation::new("nothing is deleted that nobody asked for", index, what));
         }
         if fell {
-            return Err(Violation::new(LAW, index, format!("life {life} showed {before:?}, then {now:?}")));
+            return Err(Violation::new(LAW, index, format!("life {incarnation} showed {before:?}, then {now:?}")));
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Violation;
-use crate::clients::{is_idempotent, producer_of};
 use crate::oracle::Known;
+use crate::workload::{is_idempotent, producer_of};
 
 const LAW: &str = "I5 once and in order";
 

@@ -30,14 +30,14 @@ pub(crate) fn found(
     before: &Before,
     recovered: &RecoveredReplica,
     after: &Outline,
-    rotten: bool,
+    corrupted: bool,
 ) -> Result<(), Violation> {
     let replica = recovered.id.0;
     let broken = |what: String| Err(Violation::new(LAW, None, format!("replica {replica} {what}")));
     if let Some(lost) = &recovered.lost {
-        return if rotten { Ok(()) } else { broken(format!("finds itself lost, and its disk is sound: {lost}")) };
+        return if corrupted { Ok(()) } else { broken(format!("finds itself lost, and its disk is sound: {lost}")) };
     }
-    if !rotten && let Some(id) = recovered.damaged.first() {
+    if !corrupted && let Some(id) = recovered.damaged.first() {
         return broken(format!("finds entry {id} damaged, and its disk is sound"));
     }
     if recovered.damaged_unproven.is_some() {

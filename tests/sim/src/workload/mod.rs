@@ -5,14 +5,14 @@
 pub(crate) mod burst;
 pub(crate) mod committer;
 pub(crate) mod consumer;
-pub(crate) mod crowd;
 pub(crate) mod deleter;
-pub(crate) mod forgetful;
+pub(crate) mod expiring_commits;
+pub(crate) mod extra_clients;
 pub(crate) mod members;
-pub(crate) mod mover;
 pub(crate) mod pipeline;
 pub(crate) mod prober;
 pub(crate) mod producer;
+pub(crate) mod reassigner;
 pub(crate) mod sessions;
 pub(crate) mod topics;
 pub(crate) mod trimmer;

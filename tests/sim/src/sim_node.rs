@@ -55,10 +55,10 @@ const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 
 /// A node while it runs.
-pub(crate) struct Life {
+pub(crate) struct RunningNode {
     pub(crate) node: SimNode,
     /// Counts the lives of all nodes.
-    pub(crate) number: u64,
+    pub(crate) incarnation: u64,
     pub(crate) directory: Arc<DataDir>,
     pub(crate) host: RaftHost,
     /// Where it knows others to be.
@@ -179,7 +179,7 @@ fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: 
     Seeds::of(broker(node), &all, places)
 }
 
-impl Life {
+impl RunningNode {
     /// Log start and high watermark as the node shows them, if it carries the partition.
     pub(crate) fn marks(&self, id: PartitionId) -> Option<(i64, i64)> {
         let all = self.shards.all();
@@ -202,26 +202,26 @@ impl Life {
     }
 
     /// True if the node has been forgotten and has given up what it held: its process ends then.
-    pub(crate) fn is_dismissed(&self) -> bool {
+    pub(crate) fn is_unregistered(&self) -> bool {
         let has_stopped = self.metadata.group().role().borrow().stopped;
         let is_expelled = self.metadata.removed_from_cluster().borrow().is_some();
         has_stopped && (is_expelled || self.metadata.image().is_decommissioned(broker(self.node)))
     }
 
     /// Starts the node's floors with what its disk holds; the reason, if it refuses.
-    pub(crate) async fn begin(
+    pub(crate) async fn start(
         node: SimNode,
-        number: u64,
+        incarnation: u64,
         (founders, nodes): (u32, u32),
         disk: SimDisk,
         network: SimNetwork,
         tuning: Tuning,
-        opened: impl FnOnce(&Arc<DataDir>, &[RecoveredReplica]),
+        on_open: impl FnOnce(&Arc<DataDir>, &[RecoveredReplica]),
     ) -> Result<Self, String> {
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let found = DataDir::open(disk, Path::new(PATH), data_dir_options(node, tuning)).await;
         let (directory, recovered) = found.map_err(|error| error.to_string())?;
-        opened(&directory, &recovered);
+        on_open(&directory, &recovered);
         let places = Arc::new(PeerTable::default());
         let host = RaftHost::new(network.for_node(node, places.clone()), raft_options(tuning));
         // Who has left is told of everybody: what founded a cluster alone could not come back otherwise.
@@ -259,6 +259,6 @@ impl Life {
         };
         metadata.start_heartbeats();
         let kafka = Kafka::new(domain);
-        Ok(Self { node, number, directory, host, places, metadata, shards, kafka, partitions, groups, recovered })
+        Ok(Self { node, incarnation, directory, host, places, metadata, shards, kafka, partitions, groups, recovered })
     }
 }

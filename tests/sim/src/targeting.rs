@@ -1,4 +1,4 @@
-//! Whom a fault meets, and how somebody is cut off.
+//! Chooses the node that a fault hits, and isolates nodes.
 //!
 //! May not know: schedules, clients, laws.
 
@@ -9,18 +9,18 @@ use ottla_storage::env::sim::{self, SimNode};
 
 use crate::world::World;
 
-/// Which node a fault is for: that of a number, or whoever leads then.
+/// The node that a fault is for: a fixed one, or the leader at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whom {
+pub(crate) enum Target {
     Node(SimNode),
     Leader,
 }
 
-/// The node that is meant now.
-pub(crate) fn resolve(world: &World, whom: Whom) -> SimNode {
-    match whom {
-        Whom::Node(node) => node,
-        Whom::Leader => {
+/// The node that this target means now.
+pub(crate) fn resolve(world: &World, target: Target) -> SimNode {
+    match target {
+        Target::Node(node) => node,
+        Target::Leader => {
             let index = i32::try_from(sim::random_below(3)).unwrap_or(0);
             let leader = if index == 2 { world.controller() } else { world.leader(index) };
             leader.unwrap_or_else(|| world.random_node())
@@ -28,9 +28,9 @@ pub(crate) fn resolve(world: &World, whom: Whom) -> SimNode {
     }
 }
 
-/// Cuts a node off for some time.
-pub(crate) async fn cut(world: &World, node: SimNode, from: bool, to: bool, lasts: Duration) {
+/// Isolates a node for some time, in one direction or both.
+pub(crate) async fn cut_off(world: &World, node: SimNode, from: bool, to: bool, lasts: Duration) {
     world.cut(node, from, to);
     rt::sleep(lasts).await;
-    world.mend(node);
+    world.reconnect(node);
 }

@@ -16,23 +16,23 @@ use crate::wire::Client;
 use crate::world::World;
 
 /// How long it may take until a node that lives is shown to live: a heartbeat, and an election before it.
-const LIVES_BY: Duration = Duration::from_secs(10);
+const UNFENCED_BY: Duration = Duration::from_secs(10);
 /// The same for one that has died: elections, a session (`life::SESSION_TIMEOUT`) that a new leader grants in full.
 const FENCED_BY: Duration = Duration::from_secs(12);
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const METADATA: i16 = 12;
 
 /// What the nodes that run show; `None` if one of them does not answer.
 async fn shown(world: &World, client: &mut Client) -> Option<Vec<Shown>> {
     let mut all = Vec::new();
-    for life in world.lives() {
+    for running in world.running_nodes() {
         let request = MetadataRequest::default().with_topics(None);
-        let answer = client.call(life.node, METADATA, &request).await?;
-        world.judge(leaders_are_listed(life.node.0, &answer));
-        let image = life.metadata.image();
+        let answer = client.call(running.node, METADATA, &request).await?;
+        world.judge(leaders_are_listed(running.node.0, &answer));
+        let image = running.metadata.image();
         let fenced = image.nodes.values().filter(|node| node.is_fenced()).map(|node| node.id.0).collect();
-        all.push(Shown::of(life.node.0, fenced, &answer));
+        all.push(Shown::of(running.node.0, fenced, &answer));
     }
     Some(all)
 }
@@ -52,17 +52,17 @@ async fn expect(world: &World, client: &mut Client, dead: &BTreeSet<i32>, within
             world.judge::<()>(Err(untrue(within.as_secs(), dead, &last)));
             return;
         }
-        rt::sleep(LOOK).await;
+        rt::sleep(POLL_INTERVAL).await;
     }
 }
 
 /// All live; one dies, is missed, and is back. Where a disk is rotten its node may be gone for good: nothing is to be learned.
 pub(crate) async fn check(world: &World) {
-    if world.nodes().any(|node| world.is_rotten(node)) {
+    if world.nodes().any(|node| world.is_corrupted(node)) {
         return;
     }
-    let mut client = Client::new(world.clone(), "undertaker");
-    expect(world, &mut client, &BTreeSet::new(), LIVES_BY).await;
+    let mut client = Client::new(world.clone(), "liveness-check");
+    expect(world, &mut client, &BTreeSet::new(), UNFENCED_BY).await;
     // Of fewer than three nodes the others have no majority.
     if world.nodes().count() < 3 || world.broken().is_some() {
         return;
@@ -71,5 +71,5 @@ pub(crate) async fn check(world: &World) {
     world.crash(dead, Crash::Process);
     expect(world, &mut client, &BTreeSet::from([broker(dead).0]), FENCED_BY).await;
     world.start(dead).await;
-    expect(world, &mut client, &BTreeSet::new(), LIVES_BY).await;
+    expect(world, &mut client, &BTreeSet::new(), UNFENCED_BY).await;
 }

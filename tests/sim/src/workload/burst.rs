@@ -52,7 +52,7 @@ fn batch(producer: i64, epoch: i16, sequence: i32, values: &[u64]) -> Bytes {
 pub(crate) async fn burst(world: World, id: u64, index: i32) {
     let window = VecDeque::new();
     let mut producer = Producer { world, id, index, epoch: 0, sequence: 0, number: 0, connections: 0, window };
-    while producer.world.goes_on() || !producer.window.is_empty() {
+    while producer.world.workload_runs() || !producer.window.is_empty() {
         if producer.world.broken().is_some() {
             return;
         }
@@ -86,7 +86,7 @@ impl Producer {
 
     fn fill(&mut self) {
         let wanted = 1 + usize::try_from(sim::random_below(IN_FLIGHT_MAX as u64)).unwrap_or(0);
-        while self.world.goes_on() && self.window.len() < wanted {
+        while self.world.workload_runs() && self.window.len() < wanted {
             let values = self.new_values(1 + sim::random_below(3));
             self.world.sends(self.index, &values);
             let sequence = self.sequence;
@@ -103,8 +103,8 @@ impl Producer {
     async fn send(&self, node: SimNode, batches: Vec<Bytes>) -> Option<Vec<Result<Appended, AppendError>>> {
         let (index, connection) = (self.index, ConnectionId((self.id << 20) + self.connections));
         self.world
-            .ask(node, move |life| async move {
-                let partition = match life.partitions.find(NAME, index).await {
+            .request(node, move |running| async move {
+                let partition = match running.partitions.find(NAME, index).await {
                     Ok(partition) => partition,
                     Err(error) => return batches.iter().map(|_| Err(error.clone().into())).collect(),
                 };
@@ -128,7 +128,7 @@ impl Producer {
                         front.values.len(),
                         appended.base_offset.0
                     );
-                    self.world.tell(Some(self.index), said);
+                    self.world.trace(Some(self.index), said);
                     self.world.acknowledged(self.index, &front.values, appended.base_offset.0);
                     self.window.pop_front();
                 }

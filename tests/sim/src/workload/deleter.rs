@@ -8,7 +8,7 @@ use crate::world::World;
 
 /// Deletes from the front until the clients end.
 pub(crate) async fn deleter(world: World) {
-    while world.goes_on() {
+    while world.workload_runs() {
         pause(3_000).await;
         let index = PARTITIONS - 1 - i32::try_from(sim::random_below(2)).unwrap_or(0);
         let up_to = {
@@ -21,10 +21,12 @@ pub(crate) async fn deleter(world: World) {
         };
         let node = target(&world, index);
         let answer = world
-            .ask(node, move |life| async move { life.partitions.find(NAME, index).await?.delete_records(up_to).await })
+            .request(node, move |running| async move {
+                running.partitions.find(NAME, index).await?.delete_records(up_to).await
+            })
             .await;
         if let Some(Ok(log_start)) = answer {
-            world.tell(Some(index), format!("node {} deleted up to {up_to}: begins at {log_start}", node.0));
+            world.trace(Some(index), format!("node {} deleted up to {up_to}: begins at {log_start}", node.0));
         }
     }
 }

@@ -2,31 +2,31 @@
 //!
 //! May not know: what they do.
 
-use super::{forgetful, members, pipeline, sessions};
-use crate::profile::Crowd;
+use super::{expiring_commits, members, pipeline, sessions};
+use crate::profile::ExtraClients;
 use crate::world::World;
 
 const MEMBERS_PER_GROUP: u64 = 3;
 
 /// Starts them.
-pub(crate) fn come(world: &World, crowd: Crowd) {
-    match crowd {
-        Crowd::Groups => {
+pub(crate) fn start(world: &World, clients: ExtraClients) {
+    match clients {
+        ExtraClients::Groups => {
             for number in 0..2 * MEMBERS_PER_GROUP {
                 let group = format!("members-{}", number / MEMBERS_PER_GROUP);
                 world.run_client("member", None, members::member(world.clone(), group, number));
             }
             // Seeds of one node keep the clients with which they were run before such a node doubted its clock.
             for number in 0..if world.nodes().count() > 1 { 3 } else { 0 } {
-                world.run_client("forgetful", None, forgetful::forgetful(world.clone(), number));
+                world.run_client("expiring commits", None, expiring_commits::expiring_commits(world.clone(), number));
             }
         }
-        Crowd::Readers => {
+        ExtraClients::Readers => {
             for node in world.nodes() {
                 world.run_client("session", None, sessions::reader(world.clone(), node));
             }
         }
-        Crowd::Producers => {
+        ExtraClients::Producers => {
             for id in 0..4 {
                 world.run_client("pipeline", None, pipeline::pipeline(world.clone(), id));
             }

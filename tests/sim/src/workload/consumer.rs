@@ -30,7 +30,7 @@ pub(crate) fn values_in(bytes: &bytes::Bytes) -> Result<Vec<(i64, u64)>, String>
 /// Reads partitions in turn until the clients end.
 pub(crate) async fn reader(world: World) {
     let mut positions = vec![0_i64; usize::try_from(crate::registry::PARTITIONS).unwrap_or(0)];
-    while world.goes_on() {
+    while world.workload_runs() {
         let index = i32::try_from(sim::random_below(positions.len() as u64)).unwrap_or(0);
         let position = &mut positions[usize::try_from(index).unwrap_or(0)];
         match sim::random_below(12) {
@@ -46,8 +46,8 @@ pub(crate) async fn reader(world: World) {
 async fn fetch(world: &World, index: i32, position: &mut i64) {
     let (node, from) = (target(world, index), *position);
     let answer = world
-        .ask(node, move |life| async move {
-            let partition = life.partitions.find(NAME, index).await?;
+        .request(node, move |running| async move {
+            let partition = running.partitions.find(NAME, index).await?;
             let spec = FetchSpec {
                 offset: Offset(from),
                 max_bytes: 40_000,
@@ -61,11 +61,11 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
             let fetched = partition.read(spec).await;
             let is_unreadable = matches!(fetched, Err(PartitionError::Storage));
             // Of a disk that has failed nothing is served.
-            if is_unreadable && life.directory.poisoned().is_none() { Ok(None) } else { fetched.map(Some) }
+            if is_unreadable && running.directory.poisoned().is_none() { Ok(None) } else { fetched.map(Some) }
         })
         .await;
     match answer {
-        Some(Ok(None)) if !world.is_rotten(node) => {
+        Some(Ok(None)) if !world.is_corrupted(node) => {
             world.judge::<()>(Err(reads::unreadable(index, from, node.0)));
         }
         Some(Ok(Some(fetched))) => {
@@ -84,7 +84,7 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
                 world.judge(verdict);
                 *position = (*position).max(offset + 1);
             }
-            world.tell(Some(index), format!("node {} gave {from}..{position} to a reader", node.0));
+            world.trace(Some(index), format!("node {} gave {from}..{position} to a reader", node.0));
         }
         Some(Err(PartitionError::OffsetOutOfRange)) => {
             let (end, deleted) = {
@@ -106,15 +106,15 @@ async fn list(world: &World, index: i32) {
     let node = target(world, index);
     let before = world.oracle().partition(index).end();
     let answer = world
-        .ask(node, move |life| async move {
-            let partition = life.partitions.find(NAME, index).await?;
+        .request(node, move |running| async move {
+            let partition = running.partitions.find(NAME, index).await?;
             partition.list_offset(OffsetQuery::Latest, Isolation::ReadUncommitted, None).await
         })
         .await;
     if let Some(Ok(listed)) = answer {
         let told = listed.map_or(0, |listed| listed.offset.0);
         world.oracle().lists += 1;
-        world.tell(Some(index), format!("node {} says that {told} is the end", node.0));
+        world.trace(Some(index), format!("node {} says that {told} is the end", node.0));
         world.judge(reads::latest(index, before, told));
     }
 }

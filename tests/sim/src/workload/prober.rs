@@ -25,7 +25,7 @@ const AFTER_ALL: i64 = 1 << 50;
 /// Asks until the clients end.
 pub(crate) async fn prober(world: World) {
     let mut client = Client::new(world.clone(), "prober");
-    while world.goes_on() {
+    while world.workload_runs() {
         let index = i32::try_from(sim::random_below(crate::registry::PARTITIONS.unsigned_abs().into())).unwrap_or(0);
         match sim::random_below(5) {
             0 | 1 => list(&world, &mut client, index).await,
@@ -56,7 +56,7 @@ async fn list(world: &World, client: &mut Client, index: i32) {
     let told = answer.as_ref().and_then(|answer| answer.topics.first()?.partitions.first());
     let Some(told) = told.filter(|told| told.error_code == 0) else { return };
     world.oracle().lists += 1;
-    world.tell(Some(index), format!("node {} says {} for time {time} (isolation {isolation})", node.0, told.offset));
+    world.trace(Some(index), format!("node {} says {} for time {time} (isolation {isolation})", node.0, told.offset));
     let deleted = world.oracle().partition(index).deleted;
     world.judge(match time {
         LATEST => reads::latest(index, before, told.offset),
@@ -93,8 +93,8 @@ async fn fetch(world: &World, index: i32) {
         (end - i64::try_from(back).unwrap_or(0), end)
     };
     let answer = world
-        .ask(node, move |life| async move {
-            let partition = life.partitions.find_for(NAME, index, access).await?;
+        .request(node, move |running| async move {
+            let partition = running.partitions.find_for(NAME, index, access).await?;
             let epoch = partition.leader_epoch();
             let spec = FetchSpec {
                 offset: Offset(from),
@@ -131,7 +131,7 @@ async fn fetch(world: &World, index: i32) {
         Isolation::ReadUncommitted => fetched.watermarks.high_watermark.0,
         Isolation::ReadCommitted => fetched.watermarks.last_stable.0,
     };
-    world.tell(Some(index), format!("node {} gave {} records from {from}, shows {shown}", node.0, values.len()));
+    world.trace(Some(index), format!("node {} gave {} records from {from}, shows {shown}", node.0, values.len()));
     world.judge(reads::gives_something(index, from, shown, values.len()));
     if let Some((first, _)) = values.first() {
         world.judge(reads::begins_at(index, from, *first));
@@ -156,8 +156,8 @@ async fn epoch_end(world: &World, index: i32) {
     };
     let Some((asked, last)) = asked else { return };
     let answer = world
-        .ask(node, move |life| async move {
-            life.partitions.find(NAME, index).await?.epoch_end(LeaderEpoch(asked), None).await
+        .request(node, move |running| async move {
+            running.partitions.find(NAME, index).await?.epoch_end(LeaderEpoch(asked), None).await
         })
         .await;
     if let Some(Ok(end)) = answer {

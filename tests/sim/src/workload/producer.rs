@@ -35,8 +35,8 @@ async fn send(
     batch: Bytes,
 ) -> Option<Result<Appended, AppendError>> {
     world
-        .ask(node, move |life| async move {
-            let partition = life.partitions.find(NAME, index).await?;
+        .request(node, move |running| async move {
+            let partition = running.partitions.find(NAME, index).await?;
             let origin = Origin::Client(ConnectionId(connection));
             let options = AppendOptions { acks: Acks::All, timeout: Duration::from_secs(2), origin, guard: None };
             partition.append(batch, &options).await
@@ -49,7 +49,7 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
     let producer = super::own_producer_id(id);
     let (mut sequence, mut number) = (0, 0);
     let mut waiting: Vec<u64> = Vec::new();
-    while world.goes_on() || !waiting.is_empty() {
+    while world.workload_runs() || !waiting.is_empty() {
         if world.broken().is_some() {
             return;
         }
@@ -63,7 +63,7 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
         let data = batch((producer, sequence), &waiting);
         match send(&world, node, index, id, data).await {
             Some(Ok(appended)) => {
-                world.tell(
+                world.trace(
                     Some(index),
                     format!(
                         "node {} acknowledged {:x}+{} at {}",
@@ -79,8 +79,8 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
                 pause(12).await;
             }
             Some(Err(error)) if error.is_retriable() => {
-                if !world.goes_on() {
-                    world.tell(Some(index), format!("node {} refuses {:x} for now: {error:?}", node.0, waiting[0]));
+                if !world.workload_runs() {
+                    world.trace(Some(index), format!("node {} refuses {:x} for now: {error:?}", node.0, waiting[0]));
                 }
                 pause(60).await;
             }
@@ -89,8 +89,10 @@ pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
                 return;
             }
             None => {
-                world
-                    .tell(Some(index), format!("no answer from node {} on {:x}+{}", node.0, waiting[0], waiting.len()));
+                world.trace(
+                    Some(index),
+                    format!("no answer from node {} on {:x}+{}", node.0, waiting[0], waiting.len()),
+                );
             }
         }
     }

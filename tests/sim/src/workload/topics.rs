@@ -52,7 +52,7 @@ fn creation(name: &str, partitions: i32) -> CreateTopicsRequest {
 }
 
 /// Makes the topic that everybody uses, and `__consumer_offsets`; returns when both are led.
-pub(crate) async fn found(world: &World) {
+pub(crate) async fn create_shared(world: &World) {
     let mut client = Client::new(world.clone(), "founder");
     while world.image().and_then(|image| image.topic(crate::registry::TOPIC).map(|topic| topic.id)).is_none() {
         let request = creation(crate::registry::TOPIC, PARTITIONS);
@@ -108,7 +108,7 @@ pub(crate) async fn owner(world: World, id: u64) {
     let client = Client::new(world.clone(), &format!("owner-{id}"));
     let name = format!("x{id}-0");
     let mut owner = Owner { world, client, id, names: 0, values: 0, name, now: None };
-    while owner.world.goes_on() {
+    while owner.world.workload_runs() {
         match (owner.now.is_some(), sim::random_below(12)) {
             (false, _) => owner.create().await,
             (true, 0) => owner.delete().await,
@@ -130,7 +130,7 @@ impl Owner {
     /// Notes how the last attempt ended; true if it was made.
     fn ended(&mut self, node: SimNode, what: &str, code: Option<i16>) -> bool {
         let done = step(code);
-        self.world.tell(None, format!("node {} on {what} of {}: {code:?}", node.0, self.name));
+        self.world.trace(None, format!("node {} on {what} of {}: {code:?}", node.0, self.name));
         let mut oracle = self.world.oracle();
         let steps = oracle.topics.entry(self.name.clone()).or_default();
         match done {
@@ -288,7 +288,7 @@ fn fetch_from(id: Uuid, offset: i64) -> FetchRequest {
 /// Asks nodes what topics there are, by their current image and as clients ask.
 pub(crate) async fn watcher(world: World) {
     let mut client = Client::new(world.clone(), "watcher");
-    while world.goes_on() {
+    while world.workload_runs() {
         pause(60).await;
         let known: Vec<String> = world.oracle().topics.keys().cloned().collect();
         if known.is_empty() {
@@ -300,7 +300,7 @@ pub(crate) async fn watcher(world: World) {
         let node = world.random_node();
         let before = world.oracle().topics.get(&name).map_or(0, |steps| steps.acknowledged);
         if sim::random_below(3) == 0 {
-            ask_metadata(&world, &mut client, node, &name, before).await;
+            request_metadata(&world, &mut client, node, &name, before).await;
         } else {
             look(&world, node, &name, before).await;
         }
@@ -310,9 +310,9 @@ pub(crate) async fn watcher(world: World) {
 async fn look(world: &World, node: SimNode, name: &str, before: usize) {
     let wanted = name.to_owned();
     let answer = world
-        .ask(node, move |life| async move {
-            life.metadata.read_index().await.ok()?;
-            let image = life.metadata.image();
+        .request(node, move |running| async move {
+            running.metadata.read_index().await.ok()?;
+            let image = running.metadata.image();
             Some(image.topic(&wanted).map(|topic| Seen {
                 id: topic.id,
                 partitions: topic.partition_count(),
@@ -325,7 +325,7 @@ async fn look(world: &World, node: SimNode, name: &str, before: usize) {
     world.judge(i9_topics::current(name, &format!("node {}", node.0), before, &now, seen.as_ref()));
 }
 
-async fn ask_metadata(world: &World, client: &mut Client, node: SimNode, name: &str, before: usize) {
+async fn request_metadata(world: &World, client: &mut Client, node: SimNode, name: &str, before: usize) {
     let topic = MetadataRequestTopic::default().with_name(Some(named(name)));
     let request = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
     let answer = client.call(node, METADATA, &request).await;
@@ -342,7 +342,7 @@ async fn ask_metadata(world: &World, client: &mut Client, node: SimNode, name: &
 /// Asks for producer ids, here and there.
 pub(crate) async fn producer_ids(world: World) {
     let mut client = Client::new(world.clone(), "ids");
-    while world.goes_on() {
+    while world.workload_runs() {
         pause(400).await;
         let node = world.random_node();
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);

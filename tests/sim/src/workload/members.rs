@@ -22,7 +22,7 @@ use ottla_storage::env::sim::{self, SimNode};
 
 use super::committer::coordinator;
 use super::pause;
-use crate::laws::groups::{self, Told};
+use crate::laws::groups::{self, GroupAnswers};
 use crate::registry::{OFFSETS_PARTITIONS, PARTITIONS, TOPIC};
 use crate::wire::{Client, text};
 use crate::world::World;
@@ -37,7 +37,8 @@ const RANGE: &str = "range";
 /// The leader epoch in which a node coordinates a group now.
 fn epoch_at(world: &World, node: SimNode, group: &str) -> Option<i32> {
     let index = partition_for(group, OFFSETS_PARTITIONS);
-    let partition = world.life(node)?.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
+    let partition =
+        world.running_node(node)?.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
     Some(partition.leader_epoch()?.0)
 }
 
@@ -88,12 +89,12 @@ struct Member {
 /// Comes, goes and comes again until the clients end.
 pub(crate) async fn member(world: World, group: String, number: u64) {
     let mut before = None;
-    while world.goes_on() {
+    while world.workload_runs() {
         let client = Client::new(world.clone(), &format!("{group}-{number}"));
         let mut member = Member {
             world: world.clone(),
             client,
-            process: world.chronicle().process(),
+            process: world.history().process(),
             group: group.clone(),
             id: String::new(),
             generation: 0,
@@ -107,15 +108,15 @@ pub(crate) async fn member(world: World, group: String, number: u64) {
             synced: false,
             before: before.take(),
         };
-        member.live().await;
+        member.run().await;
         before = Some((member.id, member.generation)).filter(|(id, _)| !id.is_empty()).or(member.before);
         pause(500).await;
     }
 }
 
 impl Member {
-    async fn live(&mut self) {
-        while self.world.goes_on() {
+    async fn run(&mut self) {
+        while self.world.workload_runs() {
             if self.generation <= 0 {
                 self.join().await;
             } else if !self.synced {
@@ -140,12 +141,12 @@ impl Member {
         }
     }
 
-    fn told<T>(&self, with: impl FnOnce(&mut Told) -> T) -> T {
+    fn told<T>(&self, with: impl FnOnce(&mut GroupAnswers) -> T) -> T {
         with(self.world.oracle().groups.entry(self.group.clone()).or_default())
     }
 
     /// Asks whoever coordinates the group, mostly.
-    async fn ask<R: Request>(&mut self, version: i16, request: &R) -> Option<(R::Response, Answerer)> {
+    async fn request<R: Request>(&mut self, version: i16, request: &R) -> Option<(R::Response, Answerer)> {
         let node = coordinator(&self.world, &self.group);
         let before = epoch_at(&self.world, node, &self.group);
         let answer = self.client.call(node, version, request).await?;
@@ -181,7 +182,7 @@ impl Member {
             .with_protocol_type(text(CONSUMER))
             .with_protocols(vec![protocol.with_metadata(subscription(self.changes))]);
         let told_before = self.told(|told| told.generation);
-        let Some((answer, who)) = self.ask(version, &request).await else { return };
+        let Some((answer, who)) = self.request(version, &request).await else { return };
         match answer.error_code {
             0 => self.joined(&answer, &who, asked_at, told_before).await,
             ID_REQUIRED => self.id = answer.member_id.to_string(),
@@ -197,7 +198,7 @@ impl Member {
         let members = leads.then_some(members);
         let before = who.newest.then_some(told_before);
         let leader = answer.leader.to_string();
-        self.world.tell(
+        self.world.trace(
             None,
             format!(
                 "node {} (epoch {:?}): {} joins generation {generation} of {}, {leader} leads",
@@ -249,7 +250,7 @@ impl Member {
             .with_protocol_type(Some(text(CONSUMER)))
             .with_protocol_name(Some(text(RANGE)))
             .with_assignments(assignments);
-        let Some((answer, who)) = self.ask(5, &request).await else {
+        let Some((answer, who)) = self.request(5, &request).await else {
             // A leader whose assignment may be lost asks again for everything.
             return self.lose_generation();
         };
@@ -277,7 +278,7 @@ impl Member {
             .with_generation_id(self.generation)
             .with_member_id(text(&self.id));
         let sent = sim::elapsed();
-        let Some((answer, who)) = self.ask(4, &request).await else { return };
+        let Some((answer, who)) = self.request(4, &request).await else { return };
         if answer.error_code != 0 {
             return self.refused(answer.error_code, &who).await;
         }
@@ -315,7 +316,7 @@ impl Member {
     async fn leave(&mut self) {
         let member = MemberIdentity::default().with_member_id(text(&self.id));
         let request = LeaveGroupRequest::default().with_group_id(GroupId(text(&self.group))).with_members(vec![member]);
-        let _ = self.ask(5, &request).await;
+        let _ = self.request(5, &request).await;
     }
 
     /// One of the partitions that it has.
@@ -331,13 +332,13 @@ impl Member {
         let asked =
             OffsetFetchRequestGroup::default().with_group_id(GroupId(text(&self.group))).with_topics(Some(vec![topic]));
         let request = OffsetFetchRequest::default().with_groups(vec![asked]);
-        self.world.chronicle().fetches(self.process, Phase::Invoke, &self.group, (index, None));
-        let answer = self.ask(8, &request).await.map(|(answer, _)| answer);
+        self.world.history().fetches(self.process, Phase::Invoke, &self.group, (index, None));
+        let answer = self.request(8, &request).await.map(|(answer, _)| answer);
         let group = answer.as_ref().and_then(|answer| answer.groups.first()).filter(|group| group.error_code == 0);
         let told = group.and_then(|group| group.topics.first()?.partitions.first()).filter(|told| told.error_code == 0);
         let offset = told.map(|told| told.committed_offset).filter(|offset| *offset >= 0);
         let phase = if told.is_some() { Phase::Ok } else { Phase::Fail };
-        self.world.chronicle().fetches(self.process, phase, &self.group, (index, offset));
+        self.world.history().fetches(self.process, phase, &self.group, (index, offset));
     }
 
     async fn commit_as_before(&mut self) {
@@ -362,10 +363,10 @@ impl Member {
             .with_topics(vec![topic.with_partitions(vec![partition])]);
         let process = self.process;
         let record = |world: &World, group: &str, phase| {
-            world.chronicle().commits(process, phase, (group, generation), (index, offset));
+            world.history().commits(process, phase, (group, generation), (index, offset));
         };
         record(&self.world, &self.group, Phase::Invoke);
-        let Some((answer, who)) = self.ask(9, &request).await else {
+        let Some((answer, who)) = self.request(9, &request).await else {
             return record(&self.world, &self.group, Phase::Info);
         };
         let code = answer.topics.first().and_then(|topic| Some(topic.partitions.first()?.error_code));
@@ -377,7 +378,7 @@ impl Member {
         record(&self.world, &self.group, phase);
         if code == Some(0) {
             self.heed(&who);
-            self.world.tell(
+            self.world.trace(
                 None,
                 format!("node {} committed {offset} of {} by {id} in {generation}", who.node.0, self.group),
             );

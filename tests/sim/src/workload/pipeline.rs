@@ -43,7 +43,7 @@ struct Producer {
 pub(crate) async fn pipeline(world: World, id: u64) {
     let client = Client::new(world.clone(), &format!("pipeline-{id}"));
     let mut producer = Producer { world, client, id: PIPELINE_FROM + id, number: 0 };
-    while producer.world.goes_on() {
+    while producer.world.workload_runs() {
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
         let answer = producer.client.call(producer.world.random_node(), 4, &request).await;
         let Some(given) = answer.filter(|answer| answer.error_code == 0) else {
@@ -51,7 +51,7 @@ pub(crate) async fn pipeline(world: World, id: u64) {
             continue;
         };
         let index = i32::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
-        producer.life(given.producer_id.0, index).await;
+        producer.send_all(given.producer_id.0, index).await;
         pause(40).await;
     }
 }
@@ -60,7 +60,7 @@ pub(crate) async fn pipeline(world: World, id: u64) {
 pub(crate) async fn plain(world: World, id: u64) {
     let client = Client::new(world.clone(), &format!("plain-{id}"));
     let mut producer = Producer { world, client, id, number: 0 };
-    while producer.world.goes_on() {
+    while producer.world.workload_runs() {
         let index = i32::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0);
         let values = producer.new_values(index, 1);
         let acks = if sim::random_below(2) == 0 { 1 } else { -1 };
@@ -127,12 +127,12 @@ impl Producer {
     fn learn(&self, node: SimNode, index: i32, values: &[u64], base_offset: i64) {
         let (first, count) = (values[0], values.len());
         self.world
-            .tell(Some(index), format!("node {} acknowledged {first:x}+{count} at {base_offset} (bytes)", node.0));
+            .trace(Some(index), format!("node {} acknowledged {first:x}+{count} at {base_offset} (bytes)", node.0));
         self.world.acknowledged(index, values, base_offset);
     }
 
     /// One producer id from its first batch on.
-    async fn life(&mut self, producer: i64, index: i32) {
+    async fn send_all(&mut self, producer: i64, index: i32) {
         let mut window = VecDeque::new();
         let mut sequence = 0;
         for _ in 0..2 + sim::random_below(7) {
@@ -148,7 +148,7 @@ impl Producer {
                 None => pause(80).await,
             }
         }
-        if sim::random_below(2) == 0 && self.world.goes_on() {
+        if sim::random_below(2) == 0 && self.world.workload_runs() {
             pause(5_000).await;
             if let Some(last) = last {
                 self.again(producer, index, last).await;

@@ -10,8 +10,8 @@ use crate::registry::broker;
 use crate::world::World;
 
 /// Moves shards, one replica or more at a time, until the clients end.
-pub(crate) async fn mover(world: World) {
-    while world.goes_on() {
+pub(crate) async fn reassigner(world: World) {
+    while world.workload_runs() {
         pause(2_500).await;
         if sim::random_below(4) == 0 {
             drain(&world).await;
@@ -30,8 +30,9 @@ pub(crate) async fn mover(world: World) {
         let (id, nodes) = (shard.id, nodes.into_iter().collect::<Vec<_>>());
         let line = format!("shard {id} is to lie on {nodes:?}");
         let node = world.random_node();
-        let answer = world.ask(node, move |life| async move { life.metadata.change_replicas(id, nodes).await }).await;
-        world.tell_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+        let answer =
+            world.request(node, move |running| async move { running.metadata.change_replicas(id, nodes).await }).await;
+        world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
     }
 }
 
@@ -40,7 +41,8 @@ async fn drain(world: &World) {
     let (emptied, drains) = (broker(world.random_node()), sim::random_below(2) == 0);
     let line = format!("node {} is {}", emptied.0, if drains { "to be emptied" } else { "in use again" });
     let nodes = Nodes::One(emptied);
-    let answer =
-        world.ask(world.random_node(), move |life| async move { life.metadata.drain(nodes, drains).await }).await;
-    world.tell_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
+    let answer = world
+        .request(world.random_node(), move |running| async move { running.metadata.drain(nodes, drains).await })
+        .await;
+    world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
 }

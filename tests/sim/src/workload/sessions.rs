@@ -40,9 +40,9 @@ struct Reader {
 pub(crate) async fn reader(world: World, node: SimNode) {
     let client = Client::new(world.clone(), &format!("session-{}", node.0));
     let (at, known) = (BTreeMap::new(), BTreeMap::new());
-    let process = world.chronicle().process();
+    let process = world.history().process();
     let mut reader = Reader { world, client, node, version: BY_ID, process, session: (0, 0), at, known };
-    while reader.world.goes_on() {
+    while reader.world.workload_runs() {
         reader.turn().await;
         pause(6).await;
     }
@@ -51,10 +51,10 @@ pub(crate) async fn reader(world: World, node: SimNode) {
 impl Reader {
     /// The partitions that its node leads, but for one that it does not want now and then.
     fn wanted(&self) -> Vec<i32> {
-        let Some(life) = self.world.life(self.node) else { return Vec::new() };
+        let Some(running) = self.world.running_node(self.node) else { return Vec::new() };
         let without = i32::try_from(sim::random_below(200)).unwrap_or(0);
         let led = |index: &i32| {
-            let found = life.partitions.find_now(NAME, *index).ok().flatten();
+            let found = running.partitions.find_now(NAME, *index).ok().flatten();
             *index != without && found.is_some_and(|partition| partition.leader_epoch().is_some())
         };
         (0..PARTITIONS).filter(led).collect()
@@ -66,8 +66,8 @@ impl Reader {
 
     /// How far the node shows what it wants and has not read.
     fn shown(&self, wanted: &[i32]) -> BTreeMap<i32, i64> {
-        let Some(life) = self.world.life(self.node) else { return BTreeMap::new() };
-        let shown = wanted.iter().filter_map(|index| Some((*index, life.marks(self.world.partition(*index))?.1)));
+        let Some(running) = self.world.running_node(self.node) else { return BTreeMap::new() };
+        let shown = wanted.iter().filter_map(|index| Some((*index, running.marks(self.world.partition(*index))?.1)));
         shown.filter(|(index, end)| *end > self.at(*index)).collect()
     }
 
@@ -165,7 +165,7 @@ impl Reader {
                 self.world.judge::<()>(Err(i12_range::refused(index, from, end)));
             }
             self.at.insert(index, deleted);
-            self.process = self.world.chronicle().process();
+            self.process = self.world.history().process();
             return;
         }
         let Some(records) = told.records.as_ref().filter(|_| told.error_code == 0) else { return };
@@ -176,7 +176,7 @@ impl Reader {
         let Some((first, _)) = values.first().copied() else { return };
         self.world.judge(reads::begins_at(index, from, first));
         let fresh: Vec<_> = values.iter().filter(|(offset, _)| *offset >= from).copied().collect();
-        self.world.chronicle().polled(self.process, index, &fresh);
+        self.world.history().polled(self.process, index, &fresh);
         let mut next = from;
         for (offset, value) in values {
             let verdict = self.world.oracle().learn(index, offset, value, Learned::Read);
@@ -184,6 +184,6 @@ impl Reader {
             next = next.max(offset + 1);
         }
         self.at.insert(index, next);
-        self.world.tell(Some(index), format!("node {} gave {from}..{next} to a session", self.node.0));
+        self.world.trace(Some(index), format!("node {} gave {from}..{next} to a session", self.node.0));
     }
 }

@@ -17,10 +17,10 @@ use crate::world::World;
 /// Whom to ask about a group: whoever coordinates it, mostly.
 pub(super) fn coordinator(world: &World, group: &str) -> SimNode {
     let index = partition_for(group, OFFSETS_PARTITIONS);
-    let lives = world.lives();
-    let led = lives.iter().filter_map(|life| {
-        let partition = life.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
-        Some((partition.leader_epoch()?, life.node))
+    let running_nodes = world.running_nodes();
+    let led = running_nodes.iter().filter_map(|running| {
+        let partition = running.partitions.find_now(TopicRef::Name(CONSUMER_OFFSETS), index).ok().flatten()?;
+        Some((partition.leader_epoch()?, running.node))
     });
     let newest = led.max().map(|(_, node)| node);
     newest.filter(|_| sim::random_below(20) != 0).unwrap_or_else(|| world.random_node())
@@ -30,7 +30,7 @@ pub(super) fn coordinator(world: &World, group: &str) -> SimNode {
 pub(crate) async fn committer(world: World, number: u64) {
     let group = format!("group-{number}");
     let mut next = 0;
-    while world.goes_on() {
+    while world.workload_runs() {
         if sim::random_below(3) == 0 {
             fetch(&world, &group).await;
         } else {
@@ -55,7 +55,7 @@ async fn commit(world: &World, group: &str, offset: i64) {
     let who = MemberRef { member_id: String::new(), instance_id: None, generation: -1 };
     let commit = Commit { who, retention_ms: None, knows_group_not_found: true, offsets: vec![new] };
     let name = group.to_owned();
-    let answer = world.ask(node, move |life| async move { life.groups.commit(&name, commit).await }).await;
+    let answer = world.request(node, move |running| async move { running.groups.commit(&name, commit).await }).await;
     let done = answer.is_some_and(|outcomes| outcomes.iter().all(Result::is_ok));
     {
         let mut oracle = world.oracle();
@@ -67,7 +67,7 @@ async fn commit(world: &World, group: &str, offset: i64) {
         }
     }
     if done {
-        world.tell(None, format!("node {} committed {offset} of {group}", node.0));
+        world.trace(None, format!("node {} committed {offset} of {group}", node.0));
     }
 }
 
@@ -76,16 +76,16 @@ async fn fetch(world: &World, group: &str) {
     let before = world.oracle().commits.get(group).cloned().unwrap_or_default();
     let name = group.to_owned();
     let answer = world
-        .ask(node, move |life| async move {
+        .request(node, move |running| async move {
             let offset_of = |_, offsets: Option<&ottla_broker::coordinator::group::store::Offsets>| {
                 offsets.and_then(|offsets| offsets.get(TOPIC)?.get(&0).map(|committed| committed.offset))
             };
-            life.groups.fetch(&[&name], offset_of).await.remove(0)
+            running.groups.fetch(&[&name], offset_of).await.remove(0)
         })
         .await;
     if let Some(Ok(told)) = answer {
         let after = world.oracle().commits.get(group).cloned().unwrap_or_default();
-        world.tell(None, format!("node {} says {told:?} for {group}", node.0));
+        world.trace(None, format!("node {} says {told:?} for {group}", node.0));
         world.judge(i9_commits::fetched(group, &before, &after, told));
     }
 }

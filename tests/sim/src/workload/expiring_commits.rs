@@ -27,7 +27,7 @@ struct Slot {
     next_at: Duration,
 }
 
-struct Forgetful {
+struct ExpiringCommitter {
     world: World,
     client: Client,
     group: String,
@@ -35,24 +35,25 @@ struct Forgetful {
 }
 
 /// Commits, waits and looks until the clients end.
-pub(crate) async fn forgetful(world: World, number: u64) {
+pub(crate) async fn expiring_commits(world: World, number: u64) {
+    // The coordinator's partition follows from the name: another name is another run of the seed.
     let group = format!("forgetful-{number}");
     let client = Client::new(world.clone(), &group);
     let slots = vec![Slot::default(); usize::try_from(PARTITIONS).unwrap_or(0)];
-    let mut forgetful = Forgetful { world, client, group, slots };
-    while forgetful.world.goes_on() {
-        let index = usize::try_from(sim::random_below(forgetful.slots.len() as u64)).unwrap_or(0);
-        let (slot, now) = (forgetful.slots[index], sim::elapsed());
+    let mut committer = ExpiringCommitter { world, client, group, slots };
+    while committer.world.workload_runs() {
+        let index = usize::try_from(sim::random_below(committer.slots.len() as u64)).unwrap_or(0);
+        let (slot, now) = (committer.slots[index], sim::elapsed());
         if now >= slot.next_at {
-            forgetful.commit(index).await;
+            committer.commit(index).await;
         } else if now < slot.kept_until {
-            forgetful.look(index).await;
+            committer.look(index).await;
         }
         pause(20).await;
     }
 }
 
-impl Forgetful {
+impl ExpiringCommitter {
     /// What the partition's commits are known by.
     fn name(&self, index: usize) -> String {
         format!("{}/{index}", self.group)
@@ -91,7 +92,7 @@ impl Forgetful {
         drop(oracle);
         if code == Some(0) {
             let line = format!("node {} committed {offset} of {}/{index} for {kept_ms} ms", node.0, self.group);
-            self.world.tell(None, line);
+            self.world.trace(None, line);
         }
     }
 
@@ -111,7 +112,7 @@ impl Forgetful {
         }
         let told = Some(told.committed_offset).filter(|offset| *offset >= 0);
         let after = self.world.oracle().commits.get(&name).cloned().unwrap_or_default();
-        self.world.tell(None, format!("node {} says {told:?} for {name}", node.0));
+        self.world.trace(None, format!("node {} says {told:?} for {name}", node.0));
         self.world.judge(i9_commits::fetched(&name, &before, &after, told));
     }
 }

@@ -8,7 +8,7 @@ use crate::world::World;
 
 /// Trims all partitions until the clients end, the first one only now and then if `all`, else never.
 pub(crate) async fn trimmer(world: World, all: bool) {
-    while world.goes_on() {
+    while world.workload_runs() {
         pause(100).await;
         let others =
             1 + i32::try_from(sim::random_below(PARTITIONS.unsigned_abs().into())).unwrap_or(0) % (PARTITIONS - 1);
@@ -22,10 +22,10 @@ pub(crate) async fn trimmer(world: World, all: bool) {
         };
         if up_to > 0 {
             let node = target(&world, index);
-            let work = move |life: std::sync::Arc<crate::life::Life>| async move {
-                life.partitions.find(NAME, index).await?.delete_records(up_to).await
+            let work = move |running: std::sync::Arc<crate::sim_node::RunningNode>| async move {
+                running.partitions.find(NAME, index).await?.delete_records(up_to).await
             };
-            let _ = world.ask(node, work).await;
+            let _ = world.request(node, work).await;
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What replicas have promised and held, from the messages that leave them and from their logs when they go down; and storms
-//! that strike at such a moment.
+//! Tracks what replicas have promised and held: votes and entries from the messages that they send, logs from what they
+//! hold when their node goes down. Crashes can be armed for points in that traffic.
 //!
 //! May not know: how faults are drawn.
 
@@ -17,40 +17,40 @@ use crate::laws::i8_recovery::{self, Before};
 use crate::laws::leaders::Leaders;
 use crate::laws::matching::Contents;
 
-/// When a machine is to fail.
+/// A point at which a node is to crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
-    /// It has just granted a vote.
+pub(crate) enum CrashPoint {
+    /// The node has just granted a vote.
     Vote,
-    /// It is just being answered what it asked of the metadata group's leader.
+    /// The node is just being answered by the leader of the metadata group.
     Answered,
-    /// It has just found that its log differs from the leader's.
+    /// The node has just found that its log conflicts with the leader's.
     Conflict,
 }
 
 #[derive(Default)]
-pub(crate) struct Promises {
+pub(crate) struct DurabilityTracker {
     before: BTreeMap<ReplicaId, Before>,
-    /// Where replicas are known to lie.
+    /// The nodes on which replicas are known to be.
     homes: BTreeMap<ReplicaId, SimNode>,
-    /// Replicas that were there and were removed for good.
+    /// Replicas that were removed for good.
     removed: BTreeSet<ReplicaId>,
-    /// Replicas that were about to be removed when their node went down: they may be there again or not.
+    /// Replicas that were being removed when their node went down: they may be there again or not.
     leaving: BTreeSet<ReplicaId>,
     leaders: Leaders,
-    /// What entries hold, as leaders sent them.
+    /// The contents of entries, as leaders sent them.
     pub(crate) contents: Contents,
     directories: BTreeMap<SimNode, Weak<DataDir>>,
-    /// Where the last durable commit of a node's log began when it went down.
+    /// Where the last durable commit of a node's log started when the node went down.
     last_commits: BTreeMap<SimNode, LogPosition>,
-    pub(crate) armed: Option<(Moment, Crash)>,
-    pub(crate) struck: Option<SimNode>,
+    pub(crate) armed: Option<(CrashPoint, Crash)>,
+    pub(crate) crashed: Option<SimNode>,
 }
 
-impl Promises {
-    /// A message leaves a replica, on this node, for another one, of this shard as far as that is known. Returns whom a fault
-    /// strikes that waited for this moment.
-    pub(crate) fn sent(
+impl DurabilityTracker {
+    /// Observes a message from a replica on node `home` to another one, of this shard as far as that is known. Returns
+    /// the node that an armed crash hits here.
+    pub(crate) fn observe(
         &mut self,
         (from, to): (ReplicaId, ReplicaId),
         (home, receiver): (SimNode, Option<SimNode>),
@@ -58,7 +58,7 @@ impl Promises {
         message: &Message,
     ) -> (Result<(), Violation>, Option<(SimNode, Crash)>) {
         let mut verdict = Ok(());
-        let (vote, moment) = match message {
+        let (vote, point) = match message {
             Message::RequestVote { pre_vote: false, vote, .. } => (Some(*vote), None),
             Message::AppendEntries { vote, entries, .. } => {
                 if let Some(shard) = shard {
@@ -67,15 +67,15 @@ impl Promises {
                 }
                 (Some(*vote), None)
             }
-            Message::RequestVoteResponse { vote, granted, .. } => (Some(*vote), granted.then_some(Moment::Vote)),
+            Message::RequestVoteResponse { vote, granted, .. } => (Some(*vote), granted.then_some(CrashPoint::Vote)),
             Message::HigherVote(vote) => (Some(*vote), None),
-            Message::AppendEntriesConflict => (None, Some(Moment::Conflict)),
+            Message::AppendEntriesConflict => (None, Some(CrashPoint::Conflict)),
             Message::FetchStateResponse(Some(snapshot)) => {
                 let offered = &mut self.before.entry(to).or_default().offered;
                 *offered = (*offered).max(Some(snapshot.applied.index));
                 (None, None)
             }
-            Message::Response(_) => (None, Some(Moment::Answered)),
+            Message::Response(_) => (None, Some(CrashPoint::Answered)),
             _ => (None, None),
         };
         if let Some(vote) = vote {
@@ -84,17 +84,17 @@ impl Promises {
                 *known = Some(vote);
             }
         }
-        let whom = if moment == Some(Moment::Answered) { receiver } else { Some(home) };
-        let strikes = self.armed.filter(|(armed, _)| Some(*armed) == moment);
-        let strikes = strikes.and_then(|(_, crash)| Some((whom?, crash)));
-        if let Some((node, _)) = strikes {
-            (self.armed, self.struck) = (None, Some(node));
+        let victim = if point == Some(CrashPoint::Answered) { receiver } else { Some(home) };
+        let crashes = self.armed.filter(|(armed, _)| Some(*armed) == point);
+        let crashes = crashes.and_then(|(_, crash)| Some((victim?, crash)));
+        if let Some((node, _)) = crashes {
+            (self.armed, self.crashed) = (None, Some(node));
         }
-        (verdict, strikes)
+        (verdict, crashes)
     }
 
-    /// A node goes down: what its logs hold is noted; `has_left` tells replicas that are about to be removed.
-    pub(crate) fn down(&mut self, node: SimNode, has_left: impl Fn(ReplicaId) -> bool) {
+    /// Stores the logs of a node that goes down; `has_left` is true of replicas that are being removed.
+    pub(crate) fn node_down(&mut self, node: SimNode, has_left: impl Fn(ReplicaId) -> bool) {
         let Some(directory) = self.directories.remove(&node).and_then(|directory| directory.upgrade()) else { return };
         let there = directory.log().replicas();
         for replica in self.missing(node, |replica| there.contains(&replica)) {
@@ -113,13 +113,13 @@ impl Promises {
         self.last_commits.insert(node, directory.log().last_commit());
     }
 
-    /// A node has lost its disk, and nobody expects anything of what was on it.
-    pub(crate) fn wiped(&mut self, node: SimNode) {
+    /// A node has lost its disk: no replica on it is expected any more.
+    pub(crate) fn disk_lost(&mut self, node: SimNode) {
         self.missing(node, |_| false).into_iter().for_each(|replica| self.forget(replica));
         self.last_commits.remove(&node);
     }
 
-    /// Damage behind this place cannot be told from a torn write.
+    /// Damage behind this position cannot be told from a torn write.
     pub(crate) fn provable_before(&self, node: SimNode) -> Option<LogPosition> {
         match self.directories.get(&node).and_then(Weak::upgrade) {
             Some(directory) => Some(directory.log().last_commit()),
@@ -127,33 +127,33 @@ impl Promises {
         }
     }
 
-    /// A node has read its directory.
-    pub(crate) fn up(
+    /// A node has opened its directory: its replicas are checked against what they had before.
+    pub(crate) fn node_started(
         &mut self,
         node: SimNode,
         directory: &Arc<DataDir>,
         recovered: &[RecoveredReplica],
-        rotten: bool,
+        corrupted: bool,
     ) -> Result<(), Violation> {
         self.directories.insert(node, Arc::downgrade(directory));
         for replica in recovered {
-            // One that was removed may turn up again where the disk is damaged, if it takes part in nothing.
-            if self.removed.contains(&replica.id) && !(rotten && replica.lost.is_some()) {
+            // A removed replica may be found again on a corrupted disk, if it takes part in nothing.
+            if self.removed.contains(&replica.id) && !(corrupted && replica.lost.is_some()) {
                 return Err(i8_recovery::came_back(replica.id.0));
             }
             let before = self.before.entry(replica.id).or_default();
             if let Some(log) = directory.replica_log(replica.id) {
-                i8_recovery::found(before, replica, &log.outline(), rotten)?;
+                i8_recovery::found(before, replica, &log.outline(), corrupted)?;
             }
         }
         let is_there = |replica| recovered.iter().any(|found| found.id == replica);
-        self.forget_unborn(node, is_there);
-        if !rotten {
-            self.forget_left(node, is_there);
+        self.forget_uncreated(node, is_there);
+        if !corrupted {
+            self.forget_removed(node, is_there);
         }
         for (replica, before) in &self.before {
             let had = before.log.as_ref().is_some_and(|log| log.synced > 0);
-            if self.homes.get(replica) == Some(&node) && had && !rotten && !is_there(*replica) {
+            if self.homes.get(replica) == Some(&node) && had && !corrupted && !is_there(*replica) {
                 return Err(i8_recovery::gone(replica.0));
             }
         }
@@ -172,8 +172,8 @@ impl Promises {
         missing.map(|(id, _)| *id).collect()
     }
 
-    /// Creations that were under way when the node went down, and never were durable: they may be made again.
-    fn forget_unborn(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
+    /// Forgets creations that were under way when the node went down and never became durable: they may be repeated.
+    fn forget_uncreated(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
         for replica in self.missing(node, is_there) {
             let log = self.before.get(&replica).and_then(|before| before.log.as_ref());
             if log.is_none_or(|log| log.synced == 0) {
@@ -182,8 +182,8 @@ impl Promises {
         }
     }
 
-    /// Removals that were under way when the node went down, and came to their end: what they removed stays away.
-    fn forget_left(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
+    /// Forgets removals that were under way when the node went down and were completed: the replicas stay away.
+    fn forget_removed(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
         for replica in self.missing(node, is_there) {
             if self.leaving.contains(&replica) {
                 self.forget(replica);

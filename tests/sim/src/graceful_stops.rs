@@ -1,0 +1,80 @@
+//! Planned stops, as an operator does them: stop, rolling restart, unregistration.
+//!
+//! May not know: clients, laws, schedules.
+
+use std::time::Duration;
+
+use ottla_broker::metadata::{NodeState, Nodes};
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::SimNode;
+use ottla_storage::env::sim::disk::Crash;
+
+use crate::registry::broker;
+use crate::world::World;
+
+/// How long a node has to give up its replicas; then the unregistration is cancelled.
+const UNREGISTERED_BY: Duration = Duration::from_secs(6);
+/// The node is active again by then.
+const REJOINED_BY: Duration = Duration::from_secs(30);
+/// How often its state is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Stops a node; if a time is given, its machine loses power so long after that.
+pub(crate) async fn stop(world: &World, node: SimNode, power_loss_after: Option<Duration>) {
+    let Some(power_loss_after) = power_loss_after else { return world.stop(node).await };
+    let stopping = world.clone();
+    let stopped = rt::spawn(async move { stopping.stop(node).await });
+    rt::sleep(power_loss_after).await;
+    world.crash(node, Crash::Power);
+    let _ = stopped.await;
+}
+
+/// Stops and starts every node, one after the other, whatever other faults hit them.
+pub(crate) async fn rolling_restart(world: &World, pause: Duration) {
+    for node in world.nodes() {
+        world.stop(node).await;
+        rt::sleep(pause).await;
+        world.start(node).await;
+        rt::sleep(pause).await;
+    }
+}
+
+/// Unregisters a node, which comes back as a new one; the unregistration is cancelled if it takes too long. Returns
+/// when the node is active again.
+pub(crate) async fn unregister(world: &World, node: SimNode) {
+    let id = broker(node);
+    let asked =
+        world.request(world.random_node(), move |running| async move { running.metadata.unregister(id).await }).await;
+    world.trace_fault(format!("node {} is to be forgotten: {asked:?}", node.0));
+    let (begun, mut may_stay) = (rt::now(), false);
+    while rt::now().since(begun) < REJOINED_BY {
+        rt::sleep(POLL_INTERVAL).await;
+        let image = world.image();
+        let state = image.and_then(|image| image.nodes.get(&id).map(|record| record.state));
+        if state == Some(NodeState::Active) {
+            return;
+        }
+        if rt::now().since(begun) >= UNREGISTERED_BY && !may_stay {
+            let nodes = Nodes::One(id);
+            let stays = world
+                .request(world.random_node(), move |running| async move { running.metadata.drain(nodes, false).await });
+            let asked = stays.await;
+            may_stay = asked.is_some();
+            world.trace_fault(format!("node {} may stay: {asked:?}", node.0));
+        }
+    }
+}
+
+/// Restarts nodes whose process has ended because they were unregistered, as a supervisor would; never returns.
+pub(crate) async fn restart_unregistered(world: World) {
+    loop {
+        rt::sleep(POLL_INTERVAL).await;
+        for running in world.running_nodes().into_iter().filter(|running| running.is_unregistered()) {
+            let node = running.node;
+            world.trace_fault(format!("node {} ends, for it was forgotten", node.0));
+            world.stop(node).await;
+            rt::sleep(POLL_INTERVAL).await;
+            world.start(node).await;
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Faults of several steps, each of which waits for a state of the cluster.
+//!
+//! May not know: clients, laws.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_broker::metadata::{Intent, IntentKey, IntentKind, NewTopic, TopicName};
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::disk::Crash;
+use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::ids::ReplicaId;
+use ottla_storage::log::Outline;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::corruption::{self, Corruption, DamagedCheckpoints};
+use crate::registry::PARTITIONS;
+use crate::sim_node::RunningNode;
+use crate::targeting::{Target, cut_off, resolve};
+use crate::world::World;
+
+/// How long to wait for a log that truncates.
+const TRUNCATION_WAIT: Duration = Duration::from_secs(2);
+/// How long to wait until a topic is being created.
+const TOPIC_STARTED_BY: Duration = Duration::from_secs(2);
+/// How long to wait until the topic is deleted.
+const TOPIC_DELETED_BY: Duration = Duration::from_secs(4);
+/// How many leaders are killed, at the most, until the node with old metadata leads.
+const LEADERS_KILLED_MAX: usize = 4;
+/// How long to wait for a new leader after the old one was killed; mostly enough.
+const ELECTION_WAIT: Duration = Duration::from_millis(800);
+/// An isolated leader has been deposed by then, and does not know it.
+const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
+
+/// A follower falls behind a leader, on whose disk the records that the follower lacks are corrupted meanwhile.
+pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<DamagedCheckpoints>) {
+    let leaders: Vec<_> = (0..PARTITIONS).filter_map(|index| world.leader(index)).collect();
+    let corrupted = world.nodes().find(|node| world.is_corrupted(*node));
+    let any = leaders.get(usize::try_from(sim::random_below(leaders.len().max(1) as u64)).unwrap_or(0)).copied();
+    let Some(leader) = corrupted.or(any).filter(|node| leaders.contains(node)) else {
+        return world.trace_fault(format!("{corrupted:?}, whose disk may be damaged, leads nothing"));
+    };
+    let others: Vec<_> = world.nodes().filter(|node| *node != leader).collect();
+    let other = others[usize::try_from(sim::random_below(others.len() as u64)).unwrap_or(0)];
+    world.cut(other, true, true);
+    for _ in 0..6 {
+        rt::sleep(Duration::from_millis(10 + sim::random_below(50))).await;
+        let done = corruption::corrupt(world, leader, Corruption::Records, &mut damaged.lock());
+        world.trace_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage", leader.0)));
+    }
+    world.reconnect(other);
+}
+
+/// An isolated leader goes on writing entries that no other node has. When it is reconnected it truncates them; it
+/// crashes when the truncation is durable, and the entries that replace them are not.
+pub(crate) async fn crash_during_truncation(world: &World, crash: Crash, lasts: Duration) {
+    let node = resolve(world, Target::Leader);
+    cut_off(world, node, true, true, DEPOSED_AFTER).await;
+    let outlines = || -> BTreeMap<ReplicaId, Outline> {
+        let Some(running) = world.running_node(node) else { return BTreeMap::new() };
+        let outline = |id: ReplicaId| Some((id, running.directory.replica_log(id)?.outline()));
+        running.directory.log().replicas().into_iter().filter_map(outline).collect()
+    };
+    let end = |log: &Outline| log.first_index + log.entries.len() as u64;
+    let (mut known, mut truncating, until) = (outlines(), BTreeSet::new(), rt::now() + lasts.max(TRUNCATION_WAIT));
+    while rt::now() < until {
+        let now = outlines();
+        for (id, log) in &now {
+            if log.voiding.is_none() && truncating.remove(id) {
+                world.crash(node, crash);
+                rt::sleep(lasts / 4).await;
+                return world.start(node).await;
+            }
+            if log.voiding.is_some()
+                && known.get(id).is_some_and(|known| end(log) < end(known) && log.purged == known.purged)
+            {
+                truncating.insert(*id);
+            }
+        }
+        let pause = if truncating.is_empty() { Duration::from_micros(200) } else { Duration::from_micros(20) };
+        known = now;
+        rt::sleep(pause).await;
+    }
+}
+
+/// A node learns that a topic is being created, and is then cut off from the metadata. When the topic has been deleted,
+/// the leaders of a shard of it are killed until the node leads the shard: with old metadata.
+pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
+    let Some(replica) = world.running_node(node).map(|running| running.metadata.group().replica()) else { return };
+    let name = format!("stale-{}", sim::random_below(1 << 40));
+    let new = NewTopic {
+        name: name.clone(),
+        partitions: Some(PARTITIONS),
+        factor: None,
+        assignments: Vec::new(),
+        configs: BTreeMap::new(),
+    };
+    let (creator, creating) = (world.controller().unwrap_or(node), world.clone());
+    rt::spawn(async move {
+        let create = move |running: Arc<RunningNode>| async move {
+            running.metadata.create_topics(vec![new], false, TOPIC_STARTED_BY).await
+        };
+        creating.request(creator, create).await
+    });
+    let Some(key) = intent_to_adopt(world, node, &name).await else { return };
+    world.network().isolate(replica);
+    let until = rt::now() + TOPIC_DELETED_BY;
+    while rt::now() < until && !is_deleted(world, key.topic) {
+        let gone = TopicName::Id(key.topic);
+        let delete = move |running: Arc<RunningNode>| async move {
+            running.metadata.delete_topics(vec![gone], TOPIC_STARTED_BY).await
+        };
+        let _ = world.request(world.controller().unwrap_or(creator), delete).await;
+        rt::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..LEADERS_KILLED_MAX {
+        match world.leader_of(key.shard) {
+            Some(leader) if leader == node => break,
+            Some(leader) => {
+                world.crash(leader, Crash::Process);
+                rt::sleep(ELECTION_WAIT).await;
+                world.start(leader).await;
+            }
+            None => rt::sleep(ELECTION_WAIT).await,
+        }
+    }
+    rt::sleep(ELECTION_WAIT).await;
+    world.network().rejoin(replica);
+}
+
+/// Waits for the intent by which a shard that the node carries is to adopt partitions of this topic.
+async fn intent_to_adopt(world: &World, node: SimNode, name: &str) -> Option<IntentKey> {
+    let until = rt::now() + TOPIC_STARTED_BY;
+    while rt::now() < until {
+        let running = world.running_node(node)?;
+        let image = running.metadata.image();
+        let topic = image.topic(name).map(|topic| topic.id);
+        let adopts = |(key, intent): (&IntentKey, &Arc<Intent>)| {
+            let carried = Some(key.topic) == topic
+                && running.shards.get(key.shard).is_some()
+                && world.leader_of(key.shard).is_some_and(|leader| leader != node);
+            (carried && intent.kind == IntentKind::Adopt).then_some(*key)
+        };
+        if let Some(key) = image.intents.iter().find_map(adopts) {
+            return Some(key);
+        }
+        rt::sleep(Duration::from_micros(200)).await;
+    }
+    None
+}
+
+/// True if the topic is deleted and its shards have dropped it.
+fn is_deleted(world: &World, topic: Uuid) -> bool {
+    let image = world.image().unwrap_or_default();
+    image.topics_by_id.get(&topic).is_none() && image.intents.iter().all(|(open, _)| open.topic != topic)
+}
