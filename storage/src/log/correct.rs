@@ -4,7 +4,7 @@
 //! register is run backwards from the end. A correction counts only if it is the only one that makes the frame sound, and if
 //! there were so few to choose from that chance makes none. May not know: files, and what a frame means.
 
-use super::frame::{DESCRIPTOR_BYTES, HEAD_BYTES, Outline, is_sound, outline, sum_of, u32_le};
+use super::frame::{DESCRIPTOR_BYTES, FrameLayout, HEAD_BYTES, is_sound, layout, sum_of, u32_le};
 
 /// Errors that the CRC is asked to tell apart: of 2^32 values that a random difference could have, so many pass for a byte
 /// error. One in 4,096 at most.
@@ -22,7 +22,7 @@ pub(crate) struct Correction {
     pub(crate) byte: u8,
 }
 
-/// Bytes of the head that say how long its parts are: a frame in which one of these is wrong has another outline.
+/// Bytes of the head that say how long its parts are: a frame in which one of these is wrong has another layout.
 const LENGTH_AT: usize = 0;
 const CRC_AT: usize = 4;
 const COUNT_AT: usize = 20;
@@ -34,8 +34,8 @@ pub(crate) fn correction_of(bytes: &[u8], incarnation: u64) -> Option<Correction
     if bytes.len() < HEAD_BYTES {
         return None;
     }
-    let candidates = match outline(bytes) {
-        Some(outline) => errors_by_sum(bytes, &outline),
+    let candidates = match layout(bytes) {
+        Some(layout) => errors_by_sum(bytes, &layout),
         None => errors_of_lengths(bytes),
     };
     let mut copy = bytes.to_vec();
@@ -50,9 +50,9 @@ pub(crate) fn correction_of(bytes: &[u8], incarnation: u64) -> Option<Correction
 }
 
 /// The lengths agree with each other: where the guarded bytes lie is known, and the sum tells which of them is wrong.
-fn errors_by_sum(bytes: &[u8], outline: &Outline) -> Vec<Correction> {
-    let Some(difference) = sum_of(bytes, outline).map(|sum| sum ^ u32_le(bytes, CRC_AT)) else { return Vec::new() };
-    let guarded = outline.guarded();
+fn errors_by_sum(bytes: &[u8], layout: &FrameLayout) -> Vec<Correction> {
+    let Some(difference) = sum_of(bytes, layout).map(|sum| sum ^ u32_le(bytes, CRC_AT)) else { return Vec::new() };
+    let guarded = layout.guarded();
     let count: usize = guarded.iter().map(ExactSizeIterator::len).sum();
     let bits_only = count.saturating_mul(BYTE_ERRORS) > ERRORS_MAX;
     if difference == 0 || bits_only && count.saturating_mul(BIT_ERRORS) > ERRORS_MAX {

@@ -167,14 +167,14 @@ pub(crate) struct Decoded {
 }
 
 /// Where the parts of a frame lie, as its lengths say.
-pub(crate) struct Outline {
+pub(crate) struct FrameLayout {
     length: usize,
     described: usize,
     summed: usize,
     ranges: Vec<Range<usize>>,
 }
 
-impl Outline {
+impl FrameLayout {
     /// What the frame's CRC covers, in its order.
     pub(crate) fn guarded(&self) -> Vec<Range<usize>> {
         let headers = self.ranges.iter().map(|range| range.start..range.start + BATCH_BYTES_MIN);
@@ -182,8 +182,8 @@ impl Outline {
     }
 }
 
-/// The outline of the frame at the front of `bytes`; `None` if its lengths contradict each other.
-pub(crate) fn outline(bytes: &[u8]) -> Option<Outline> {
+/// The layout of the frame at the front of `bytes`; `None` if its lengths contradict each other.
+pub(crate) fn layout(bytes: &[u8]) -> Option<FrameLayout> {
     let head = bytes.get(..HEAD_BYTES)?;
     let length = u32_le(head, 0) as usize;
     let count = u32_le(head, 20) as usize;
@@ -194,13 +194,13 @@ pub(crate) fn outline(bytes: &[u8]) -> Option<Outline> {
         return None;
     }
     let ranges = batch_ranges(bytes.get(HEAD_BYTES..described)?, summed, length)?;
-    Some(Outline { length, described, summed, ranges })
+    Some(FrameLayout { length, described, summed, ranges })
 }
 
 /// The CRC of what it covers.
-pub(crate) fn sum_of(bytes: &[u8], outline: &Outline) -> Option<u32> {
+pub(crate) fn sum_of(bytes: &[u8], layout: &FrameLayout) -> Option<u32> {
     let mut crc = crc32fast::Hasher::new();
-    for range in outline.guarded() {
+    for range in layout.guarded() {
         crc.update(bytes.get(range)?);
     }
     Some(crc.finalize())
@@ -209,8 +209,8 @@ pub(crate) fn sum_of(bytes: &[u8], outline: &Outline) -> Option<u32> {
 /// True if a frame with this incarnation begins here, and its CRC holds.
 pub(crate) fn is_sound(bytes: &[u8], incarnation: u64) -> bool {
     let begins = bytes.get(..HEAD_BYTES).is_some_and(|head| u64_le(head, 8) == incarnation);
-    let holds = |outline: Outline| sum_of(bytes, &outline) == Some(u32_le(bytes, 4));
-    begins && outline(bytes).is_some_and(holds)
+    let holds = |layout: FrameLayout| sum_of(bytes, &layout) == Some(u32_le(bytes, 4));
+    begins && layout(bytes).is_some_and(holds)
 }
 
 /// Reads the frame at `at`; `None` if there is no sound one. Foreign bytes: nothing is trusted before its CRC held.
@@ -220,9 +220,9 @@ pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded
     if u64_le(head, 8) != incarnation {
         return None;
     }
-    let outline = outline(rest)?;
-    let holds = sum_of(rest, &outline)? == u32_le(head, 4) || mutants::is_on(Bug::FrameCrcNotChecked);
-    let Outline { length, described, summed, ranges } = outline;
+    let layout = layout(rest)?;
+    let holds = sum_of(rest, &layout)? == u32_le(head, 4) || mutants::is_on(Bug::FrameCrcNotChecked);
+    let FrameLayout { length, described, summed, ranges } = layout;
     if !holds || u16_le(head, 18) != 0 {
         return None;
     }

@@ -17,18 +17,18 @@ use crate::env::disk::Disk;
 use crate::env::rt;
 use crate::ids::{LogId, LogPosition, ReplicaId};
 
-mod body;
-mod buckets;
 mod cache;
 mod commit;
 mod correct;
 mod frame;
+mod frame_body;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
-mod gather;
-mod mark;
-mod outline;
+mod group_commit;
+mod histogram;
+mod log_summary;
 mod prepare;
+mod prepared_mark;
 mod queue;
 mod reader;
 mod recovery;
@@ -43,8 +43,8 @@ mod shared;
 pub mod types;
 mod writer;
 
-pub use buckets::{BUCKETS, COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
-pub use outline::Outline;
+pub use histogram::{BUCKETS, COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
+pub use log_summary::LogSummary;
 use queue::{Done, Queued, closed};
 use replica::Replica;
 pub use replica_log::ReplicaLog;
@@ -141,7 +141,7 @@ impl Log {
             state.purged = creation.purged;
             state.purged_synced = creation.purged;
             let sequence = state.take_sequence();
-            let frame = body::to_raw(FrameBody::Create(creation));
+            let frame = frame_body::to_raw(FrameBody::Create(creation));
             let queued = Queued::new(&replica, sequence, frame, Done::Place(Some(sender)));
             let pushed = self.shared().queue.push(vec![queued]);
             drop(state);

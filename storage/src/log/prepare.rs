@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::mark::Mark;
+use super::prepared_mark::PreparedMark;
 use super::segments::segment_path;
 use super::types::LogOptions;
 use crate::env::disk::{Disk, File, OpenMode, PAGE_BYTES};
@@ -205,7 +205,7 @@ pub(crate) async fn make_segment(
 ) -> io::Result<Prepared> {
     let path = segment_path(dir, sequence);
     let file = disk.open(&path, OpenMode::CreateNew)?;
-    let mark = Mark { sequence, boot_id: disk.boot_id() };
+    let mark = PreparedMark { sequence, boot_id: disk.boot_id() };
     let made = fill(&*file, mark, options, zero).await.and_then(|()| disk.sync_dir(dir));
     match made {
         Ok(()) => Ok(Prepared { sequence, file, path, file_bytes: u64::from(options.segment_bytes) }),
@@ -217,7 +217,7 @@ pub(crate) async fn make_segment(
     }
 }
 
-async fn fill(file: &dyn File, mark: Mark, options: &LogOptions, zero: impl Fn() -> bool) -> io::Result<()> {
+async fn fill(file: &dyn File, mark: PreparedMark, options: &LogOptions, zero: impl Fn() -> bool) -> io::Result<()> {
     let bytes = u64::from(options.segment_bytes);
     // The mark comes first: a killed process leaves no file of full length without it.
     file.write_at(&mark.encode(), 0)?;

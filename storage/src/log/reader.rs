@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::commit::{self, CommitHeader};
 use super::correct::{Correction, correction_of};
 use super::frame::{self, Decoded, padded};
-use super::mark::Mark;
+use super::prepared_mark::PreparedMark;
 use super::segment_header::{HEADER_BYTES_MAX, HeaderFound, SegmentHeader};
 use crate::env::disk::{File, PAGE_BYTES};
 use crate::env::mutants::{self, Bug};
@@ -81,8 +81,8 @@ impl SegmentReader {
     }
 
     /// The mark of a prepared file.
-    pub(crate) fn mark(&self, sequence: u64) -> Option<Mark> {
-        Mark::decode(&self.first_page()).filter(|mark| mark.sequence == sequence)
+    pub(crate) fn mark(&self, sequence: u64) -> Option<PreparedMark> {
+        PreparedMark::decode(&self.first_page()).filter(|mark| mark.sequence == sequence)
     }
 
     fn read_by_page(&self, window: &mut [u8], at: u64) {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::body::to_raw;
+use super::frame_body::to_raw;
 use super::queue::{Done, Queued, closed};
 use super::replica_log::{Records, ReplicaLog, Source};
 use super::types::{EntryPlace, FrameBody};

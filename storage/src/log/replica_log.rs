@@ -12,8 +12,8 @@ use ottla_protocol::ids::PartitionId;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::body::{from_raw, to_raw};
 use super::frame::{self, DESCRIPTOR_BYTES, FRAME_BYTES_MAX, HEAD_BYTES, Kind, batch_is_sound, padded, u32_le};
+use super::frame_body::{from_raw, to_raw};
 use super::queue::{Done, Queued, closed};
 use super::replay::greater_vote;
 use super::replica::{Replica, Slot, entry_bytes};

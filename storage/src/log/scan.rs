@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::body::from_raw;
 use super::commit::{FLAG_CLEAN, FLAG_UNSYNCED, LastSequences};
 use super::frame::Decoded;
+use super::frame_body::from_raw;
 use super::reader::{Corrected, FoundCommit, SegmentReader};
 use super::replay::{Damage, Found};
 use super::segment_header::{FORMAT_VERSION, HeaderFound, SegmentHeader};

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::buckets::{Buckets, COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
 use super::cache::Cache;
 use super::commit::{pack, unpack};
+use super::histogram::{COMMIT_BYTES_BOUNDS, Histogram, SYNC_NANOS_BOUNDS};
 use super::prepare::Preparation;
 use super::queue::{Queue, Queued, closed};
 use super::replica::Replica;
@@ -28,8 +28,8 @@ pub(crate) struct Counters {
     pub(crate) bytes: AtomicU64,
     pub(crate) sync_nanos: AtomicU64,
     pub(crate) relocated_bytes: AtomicU64,
-    pub(crate) sync_times: Buckets,
-    pub(crate) commit_sizes: Buckets,
+    pub(crate) sync_times: Histogram,
+    pub(crate) commit_sizes: Histogram,
 }
 
 impl Default for Counters {
@@ -40,8 +40,8 @@ impl Default for Counters {
             bytes: AtomicU64::default(),
             sync_nanos: AtomicU64::default(),
             relocated_bytes: AtomicU64::default(),
-            sync_times: Buckets::new(&SYNC_NANOS_BOUNDS),
-            commit_sizes: Buckets::new(&COMMIT_BYTES_BOUNDS),
+            sync_times: Histogram::new(&SYNC_NANOS_BOUNDS),
+            commit_sizes: Histogram::new(&COMMIT_BYTES_BOUNDS),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_protocol::ids::PartitionId;
 
-use super::buckets::BUCKETS;
+use super::histogram::BUCKETS;
 use crate::entry::{Entry, EntryVerdicts, Vote};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
 

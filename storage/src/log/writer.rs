@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::commit::{CommitHeader, FLAG_CLEAN, FLAG_UNSYNCED, HEAD_BYTES, LastSequences};
 use super::frame::{self, Kind, Stamp};
-use super::gather::Gathering;
+use super::group_commit::GroupCommit;
 use super::prepare::Prepared;
 use super::queue::{HEADER_BYTES_PER_REPLICA, Queued, Room, Work};
 use super::replay::greater_vote;
@@ -52,7 +52,7 @@ pub(crate) struct Writer {
     buffer: Vec<u8>,
     /// The segment's header is part of the next write.
     header: Option<SegmentHeader>,
-    gathering: Gathering,
+    group_commit: GroupCommit,
     last_sync: Duration,
 }
 
@@ -75,7 +75,7 @@ impl Writer {
             boot_id,
             buffer: Vec::new(),
             header: None,
-            gathering: Gathering::default(),
+            group_commit: GroupCommit::default(),
             last_sync: Duration::ZERO,
         }
     }
@@ -148,12 +148,12 @@ impl Writer {
 
     /// Gives replicas that wrote lately a moment to be part of the next commit.
     async fn gather(&mut self) {
-        let Some((expected, patience)) = self.gathering.expected() else { return };
+        let Some((expected, wait_max)) = self.group_commit.expected() else { return };
         let lacks = || poll_fn(|cx| Poll::Ready(self.shared.queue.lacks(&expected, cx.waker())));
-        if !lacks().await || self.gathering.skips() {
+        if !lacks().await || self.group_commit.skips() {
             return;
         }
-        let deadline = rt::now() + patience;
+        let deadline = rt::now() + wait_max;
         let all_came = loop {
             let left = deadline.since(rt::now());
             if left.is_zero() || !rt::doze(left) {
@@ -163,7 +163,7 @@ impl Writer {
                 break true;
             }
         };
-        self.gathering.waited(all_came);
+        self.group_commit.waited(all_came);
     }
 
     fn room(&self) -> Room {
@@ -304,7 +304,7 @@ impl Writer {
         self.tail.byte = done.end;
         self.tail.commit_byte = done.commit_byte;
         self.tail.next_commit += 1;
-        self.gathering.committed(&done.this, self.last_sync);
+        self.group_commit.committed(&done.this, self.last_sync);
         self.tail.previous = done.this;
         self.header = None;
         let segment = &self.tail.segment;
@@ -442,7 +442,7 @@ fn note(rows: &mut BTreeMap<ReplicaId, ReplicaRow>, queued: &Queued) {
         Kind::Purge => row.purged = row.purged.max(Some(id_of(raw))),
         Kind::Lost => row.lost = true,
         Kind::Create => {
-            if let Some(FrameBody::Create(creation)) = super::body::from_raw(raw.clone(), id) {
+            if let Some(FrameBody::Create(creation)) = super::frame_body::from_raw(raw.clone(), id) {
                 row.vote = creation.vote;
                 row.purged = creation.purged;
             }

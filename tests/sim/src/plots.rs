@@ -11,7 +11,7 @@ use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
-use ottla_storage::log::Outline;
+use ottla_storage::log::LogSummary;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -58,15 +58,15 @@ pub(crate) async fn behind(world: &World, damaged: &Mutex<Struck>) {
 pub(crate) async fn taken_back(world: &World, crash: Crash, lasts: Duration) {
     let node = resolve(world, Whom::Leader);
     cut(world, node, true, true, DEPOSED_AFTER).await;
-    let outlines = || -> BTreeMap<ReplicaId, Outline> {
+    let summaries = || -> BTreeMap<ReplicaId, LogSummary> {
         let Some(life) = world.life(node) else { return BTreeMap::new() };
-        let outline = |id: ReplicaId| Some((id, life.directory.replica_log(id)?.outline()));
-        life.directory.log().replicas().into_iter().filter_map(outline).collect()
+        let summary = |id: ReplicaId| Some((id, life.directory.replica_log(id)?.summary()));
+        life.directory.log().replicas().into_iter().filter_map(summary).collect()
     };
-    let end = |log: &Outline| log.first_index + log.entries.len() as u64;
-    let (mut known, mut taking, until) = (outlines(), BTreeSet::new(), rt::now() + lasts.max(TAKING_BACK_WAIT));
+    let end = |log: &LogSummary| log.first_index + log.entries.len() as u64;
+    let (mut known, mut taking, until) = (summaries(), BTreeSet::new(), rt::now() + lasts.max(TAKING_BACK_WAIT));
     while rt::now() < until {
-        let now = outlines();
+        let now = summaries();
         for (id, log) in &now {
             if log.voiding.is_none() && taking.remove(id) {
                 world.crash(node, crash);
