@@ -95,7 +95,7 @@ pub struct DataDir {
     checkpoint_at_bytes: AtomicU64,
     /// The last entry of each replica that the oldest kept generation contains.
     oldest_kept: Mutex<BTreeMap<ReplicaId, LogId>>,
-    /// Held to read while a replica begins, to write while a checkpoint notes the floors of all.
+    /// Held to read while a replica begins, to write while a checkpoint notes the recovery points of all.
     creating: tokio::sync::RwLock<()>,
     /// Entries up to here are applied again before there is a checkpoint.
     replaying: Mutex<BTreeMap<ReplicaId, RaftIndex>>,

@@ -26,7 +26,7 @@ use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::file::{SegmentRanges, encode, open};
 use crate::index::line::{LINE_BYTES, Line};
 use crate::index::{Access, BatchIndex, BatchLine, Bounds, ExtentKey};
-use crate::log::{ReplicaFloor, fuzzing as log};
+use crate::log::{RecoveryPoint, fuzzing as log};
 use crate::rewrite::RetentionClass;
 use crate::runs::Listing;
 use crate::runs::format::{
@@ -222,7 +222,7 @@ fn checkpoint(data: &[u8]) {
 
 fn checkpoint_seeds() -> Vec<Vec<u8>> {
     let id = |index| LogId { term: Term(2), index: RaftIndex(index) };
-    let floor = |replica| ReplicaFloor {
+    let point = |replica| RecoveryPoint {
         replica: ReplicaId(replica),
         creation: Bytes::from_static(b"group"),
         sequence: 40,
@@ -233,7 +233,7 @@ fn checkpoint_seeds() -> Vec<Vec<u8>> {
         lost: replica == 2,
     };
     let head = |replica| ReplicaHead {
-        floor: floor(replica),
+        recovery_point: point(replica),
         applied: Some(id(9)),
         membership: Bytes::from_static(b"members"),
         checksum: 5,

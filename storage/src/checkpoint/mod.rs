@@ -77,7 +77,7 @@ impl Kept {
     fn note(&mut self, operations: &[Operation]) {
         for operation in operations {
             match operation {
-                Operation::Replica(head) => drop(self.heads.insert(head.floor.replica, head.clone())),
+                Operation::Replica(head) => drop(self.heads.insert(head.recovery_point.replica, head.clone())),
                 Operation::Remove(replica) => drop(self.heads.remove(replica)),
                 Operation::Run(run) => drop(self.runs.insert(run.id, run.clone())),
                 Operation::DropRun(run) => drop(self.runs.remove(run)),

@@ -20,7 +20,7 @@ use crate::env::sim;
 use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
-use crate::log::ReplicaFloor;
+use crate::log::RecoveryPoint;
 use crate::rewrite::RetentionClass;
 use crate::runs::Listing;
 
@@ -32,7 +32,7 @@ fn log_id(index: u64) -> LogId {
 
 fn head(replica: u64, applied: u64) -> ReplicaHead {
     ReplicaHead {
-        floor: ReplicaFloor {
+        recovery_point: RecoveryPoint {
             kept: Vec::new(),
             replica: ReplicaId(replica),
             creation: Bytes::from(format!("shard {replica}")),
@@ -195,8 +195,8 @@ proptest! {
             sim.flip_bit(&Path::new(DIR).join(file_name(newest)), byte, (seed % 8) as u8).unwrap();
             let (after, state) = open(&disk).await;
             let position = states.iter().rposition(|known| *known == state).expect("a state that was");
-            let floor = states.iter().position(|known| Some(super::Kept::of(known)) == oldest).unwrap_or(0);
-            assert!(position >= floor, "nothing that the older generation holds is lost");
+            let oldest_kept = states.iter().position(|known| Some(super::Kept::of(known)) == oldest).unwrap_or(0);
+            assert!(position >= oldest_kept, "nothing that the older generation holds is lost");
             drop(after);
         });
     }

@@ -276,12 +276,12 @@ impl DataDir {
         self.write_last_verdicts(replica).await?;
         let upto = snapshot.applied;
         let head = ReplicaHead {
-            floor: log.floor_after(upto),
+            recovery_point: log.recovery_point_after(upto),
             applied: Some(upto),
             membership: snapshot.membership.clone(),
             checksum: snapshot.checksum,
         };
-        // A checkpoint has the floors of all replicas or of none.
+        // A checkpoint has the recovery points of all replicas or of none.
         let mut operations = self.operations(&checkpoint, Vec::new()).await;
         operations.push(Operation::NextRun(self.runs.next_id()));
         operations.extend(runs.iter().map(|run| Operation::Run(run.listing.clone())));

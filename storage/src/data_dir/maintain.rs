@@ -340,18 +340,18 @@ impl DataDir {
         releasing.filter_map(|(replica, _)| Some((replica, contained(&replica)?))).collect()
     }
 
-    /// The transaction for some cuts: with them go the floors of all replicas, log starts, and replicas that left.
+    /// The transaction for some cuts: with them go the recovery points of all replicas, log starts, and replicas that left.
     pub(super) async fn operations(&self, checkpoint: &Checkpoint, cuts: Vec<Cut>) -> Vec<Operation> {
-        // No replica begins meanwhile: the floors of the others might pass its first frame.
+        // No replica begins meanwhile: the recovery points of the others might pass its first frame.
         let _creating = self.creating.write().await;
         let mut cuts: BTreeMap<ReplicaId, Cut> = cuts.into_iter().map(|cut| (cut.replica, cut)).collect();
         let mut operations = Vec::new();
-        let floors = self.log.floors_without(&self.released(checkpoint, &cuts));
-        let replicas: BTreeSet<_> = floors.iter().map(|floor| floor.replica).collect();
-        for floor in floors {
-            let replica = &floor.replica.clone();
+        let recovery_points = self.log.recovery_points_without(&self.released(checkpoint, &cuts));
+        let replicas: BTreeSet<_> = recovery_points.iter().map(|point| point.replica).collect();
+        for recovery_point in recovery_points {
+            let replica = &recovery_point.replica.clone();
             let known = checkpoint.heads().get(replica);
-            let mut head = ReplicaHead { floor, applied: None, membership: bytes::Bytes::new(), checksum: 0 };
+            let mut head = ReplicaHead { recovery_point, applied: None, membership: bytes::Bytes::new(), checksum: 0 };
             if let Some(known) = known {
                 (head.applied, head.membership, head.checksum) =
                     (known.applied, known.membership.clone(), known.checksum);
@@ -482,11 +482,11 @@ impl DataDir {
             .heads()
             .iter()
             .any(|(replica, head)| oldest.get(replica).is_none_or(|old| old.applied < head.applied));
-        let floors_later = self.log.floors().iter().any(|floor| {
-            let old = oldest.get(&floor.replica).map_or(0, |old| old.floor.position.segment);
-            old <= last_dead && old < floor.position.segment
+        let points_later = self.log.recovery_points().iter().any(|point| {
+            let old = oldest.get(&point.replica).map_or(0, |old| old.recovery_point.position.segment);
+            old <= last_dead && old < point.position.segment
         });
-        applied_later || floors_later
+        applied_later || points_later
     }
 
     /// The first segment that some kept generation may need for recovery.
@@ -497,7 +497,7 @@ impl DataDir {
         if self.log.replicas().iter().any(|replica| !oldest.contains_key(replica)) {
             return None;
         }
-        oldest.values().chain(newest.values()).map(|head| head.floor.position.segment).min()
+        oldest.values().chain(newest.values()).map(|head| head.recovery_point.position.segment).min()
     }
 
     /// Unlinks the sealed segments that nothing refers to any more.

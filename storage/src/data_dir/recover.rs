@@ -167,8 +167,8 @@ async fn open_log(
     }));
     // Only the checkpoint that counts holds what purged entries decided: later ones are applied again, if they are there.
     log_options.held = Some(applied_in(&found.state));
-    let floors = found.checkpoint.heads().values().map(|head| head.floor.clone()).collect();
-    Ok(Log::open(Arc::clone(disk), &path.join(LOG_DIR), log_options, floors, &mut NoSink).await?)
+    let recovery_points = found.checkpoint.heads().values().map(|head| head.recovery_point.clone()).collect();
+    Ok(Log::open(Arc::clone(disk), &path.join(LOG_DIR), log_options, recovery_points, &mut NoSink).await?)
 }
 
 /// Last applied entry of each replica in the checkpoint.

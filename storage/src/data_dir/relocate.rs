@@ -1,5 +1,5 @@
 //! A shard without a quorum holds back nobody's space: its entries that wait to be applied move to the tail of the log, so that
-//! floors, and with them the segments that recovery needs, move on.
+//! recovery points, and with them the segments that recovery needs, move on.
 //!
 //! May not know: how a copy is written.
 

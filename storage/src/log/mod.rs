@@ -79,19 +79,19 @@ impl std::fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens or begins the log in `dir`: syncs and re-reads its tail, reads on from the floors, tells `sink` every whole
-    /// frame from there (with no floors: of the whole log), and starts the writer. `floors` are those of all replicas
-    /// ([`Log::floors`]) at one moment, or none.
+    /// Opens or begins the log in `dir`: syncs and re-reads its tail, reads on from the recovery points, tells `sink` every whole
+    /// frame from there (with no recovery points: of the whole log), and starts the writer. `recovery_points` are those of all replicas
+    /// ([`Log::recovery_points`]) at one moment, or none.
     pub async fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         options: LogOptions,
-        floors: Vec<ReplicaFloor>,
+        recovery_points: Vec<RecoveryPoint>,
         sink: &mut dyn FrameSink,
     ) -> Result<(Log, Vec<RecoveredReplica>), LogError> {
         let path = dir.to_owned();
         let failed = |source| LogError::Io { path: path.clone(), source };
-        let mut opened = recovery::open(disk, dir, options, floors, sink).await?;
+        let mut opened = recovery::open(disk, dir, options, recovery_points, sink).await?;
         if opened.mark_session {
             opened.writer.mark_session().await.map_err(|failure| failed(failure.to_io_error()))?;
         }
@@ -197,20 +197,22 @@ impl Log {
     /// From where recovery may begin, for all replicas at one moment. A checkpoint keeps them all: a replica that is
     /// missing among them counts as created later.
     #[must_use]
-    pub fn floors(&self) -> Vec<ReplicaFloor> {
-        self.floors_without(&BTreeMap::new())
+    pub fn recovery_points(&self) -> Vec<RecoveryPoint> {
+        self.recovery_points_without(&BTreeMap::new())
     }
 
-    /// As [`Self::floors`], for a checkpoint that holds what the `released` entries and those before them decided, where
+    /// As [`Self::recovery_points`], for a checkpoint that holds what the `released` entries and those before them decided, where
     /// nobody will read these entries again: for recovery from it they count as purged.
     #[must_use]
-    pub fn floors_without(&self, released: &BTreeMap<ReplicaId, LogId>) -> Vec<ReplicaFloor> {
+    pub fn recovery_points_without(&self, released: &BTreeMap<ReplicaId, LogId>) -> Vec<RecoveryPoint> {
         let resume = self.shared().resume_from();
         let replicas: Vec<Arc<Replica>> = self.shared().replicas.lock().values().cloned().collect();
-        let floor = |replica: &Arc<Replica>| replica_log::floor_of(replica, resume, released.get(&replica.id).copied());
-        let floors = replicas.iter().map(floor);
+        let point = |replica: &Arc<Replica>| {
+            replica_log::recovery_point_of(replica, resume, released.get(&replica.id).copied())
+        };
+        let recovery_points = replicas.iter().map(point);
         // One whose creation is not durable yet is created later.
-        floors.filter(|floor| floor.sequence > 0).collect()
+        recovery_points.filter(|point| point.sequence > 0).collect()
     }
 
     /// Opens a segment for reading and pins it.
@@ -234,8 +236,8 @@ impl Log {
         if !segment.sealed.load(Ordering::Acquire) {
             return Err(busy("is not sealed".to_owned()));
         }
-        if let Some(floor) = self.floors().iter().find(|floor| floor.position.segment <= sequence) {
-            return Err(busy(format!("holds what replica {} needs", floor.replica)));
+        if let Some(point) = self.recovery_points().iter().find(|point| point.position.segment <= sequence) {
+            return Err(busy(format!("holds what replica {} needs", point.replica)));
         }
         let shared = self.shared().clone();
         let unlink = move || {

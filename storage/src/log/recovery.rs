@@ -16,7 +16,7 @@ use super::scan::{ScannedSegment, SegmentFile, Walk};
 use super::segment_header::{HeaderFound, ReplicaRow};
 use super::segments::{Segment, parse_name, segment_path};
 use super::shared::Shared;
-use super::types::{FrameSink, LogError, LogOptions, RecoveredReplica, ReplicaFloor};
+use super::types::{FrameSink, LogError, LogOptions, RecoveredReplica, RecoveryPoint};
 use super::writer::{Tail, Writer};
 use crate::env::disk::{Disk, OpenMode, PAGE_BYTES};
 use crate::env::mutants::{self, Bug};
@@ -43,16 +43,16 @@ pub(crate) async fn open(
     disk: Arc<dyn Disk>,
     dir: &Path,
     options: LogOptions,
-    floors: Vec<ReplicaFloor>,
+    recovery_points: Vec<RecoveryPoint>,
     sink: &mut dyn FrameSink,
 ) -> Result<Opened, LogError> {
     disk.create_dir_all(dir).map_err(io_error(dir))?;
     let all = list(&*disk, dir)?;
-    let from = floors.iter().map(|floor| floor.position.segment).min().unwrap_or(0);
+    let from = recovery_points.iter().map(|point| point.position.segment).min().unwrap_or(0);
     let (older, scanned): (Vec<SegmentFile>, Vec<SegmentFile>) = all.into_iter().partition(|f| f.sequence < from);
-    sync_all(&*disk, dir, &scanned, floors.iter().map(|floor| floor.position).min()).await?;
+    sync_all(&*disk, dir, &scanned, recovery_points.iter().map(|point| point.position).min()).await?;
     let walk = Walk::new(disk.boot_id(), options.quiet_bytes);
-    let mut walk = walk.run(&scanned, floors, sink)?;
+    let mut walk = walk.run(&scanned, recovery_points, sink)?;
     correct(&walk.corrections).await?;
     let unbegun = &scanned[walk.segments.len()..];
     let next_segment = scanned.last().or(older.last()).map_or(0, |f| f.sequence) + 1;

@@ -2,7 +2,7 @@
 //! the segments of all others.
 //!
 //! A copy keeps its number, so recovery finds the same log wherever it lies. The old frame counts until the copy is durable; from
-//! then on floors name the copy ([`super::types::ReplicaFloor::kept`]). What the index or verdicts speak of stays where it is.
+//! then on recovery points name the copy ([`super::types::RecoveryPoint::kept`]). What the index or verdicts speak of stays where it is.
 
 use std::io;
 use std::sync::atomic::Ordering;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::replica::{ReplicaState, Slot};
 use super::segment_header::{ReplicaRow, SegmentHeader};
-use super::types::{AcceptLoss, EntryPlace, FrameBody, GroupCreation, Missing, ReplicaFloor};
+use super::types::{AcceptLoss, EntryPlace, FrameBody, GroupCreation, Missing, RecoveryPoint};
 use crate::entry::{Entry, EntryKind, Vote};
 use crate::env::mutants::{self, Bug};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
@@ -52,7 +52,7 @@ impl Frame {
 
 #[derive(Debug, Clone, Default)]
 struct Replay {
-    floor: Option<ReplicaFloor>,
+    recovery_point: Option<RecoveryPoint>,
     base: Option<ReplicaRow>,
     /// The segment whose table is the base.
     base_segment: Option<u64>,
@@ -75,7 +75,7 @@ pub(crate) struct Found {
     replicas: BTreeMap<ReplicaId, Replay>,
     damages: Vec<Damage>,
     tables: u64,
-    has_floors: bool,
+    has_recovery_points: bool,
 }
 
 /// A replica as its frames say.
@@ -107,11 +107,11 @@ pub(crate) fn greater_vote(old: Option<Vote>, new: Vote) -> Option<Vote> {
 
 impl Found {
     /// Where recovery of the known replicas begins.
-    pub(crate) fn floors(&mut self, floors: Vec<ReplicaFloor>) {
-        self.has_floors = !floors.is_empty();
-        for floor in floors {
-            let replay = self.replicas.entry(floor.replica).or_default();
-            replay.floor = Some(floor);
+    pub(crate) fn recovery_points(&mut self, recovery_points: Vec<RecoveryPoint>) {
+        self.has_recovery_points = !recovery_points.is_empty();
+        for point in recovery_points {
+            let replay = self.replicas.entry(point.replica).or_default();
+            replay.recovery_point = Some(point);
         }
     }
 
@@ -121,9 +121,9 @@ impl Found {
         let first = self.tables == 0 && self.damages.is_empty();
         self.tables += 1;
         for row in &header.rows {
-            // A replica that is in the table and not among the floors left between the two, perhaps before the first frame that
+            // A replica that is in the table and not among the recovery points left between the two, perhaps before the first frame that
             // is read.
-            if first && self.has_floors && !self.replicas.contains_key(&row.replica) {
+            if first && self.has_recovery_points && !self.replicas.contains_key(&row.replica) {
                 continue;
             }
             let replay = self.replicas.entry(row.replica).or_default();
@@ -140,10 +140,10 @@ impl Found {
         }
         for (id, replay) in &mut self.replicas {
             let framed = replay.first_segment.is_some_and(|segment| segment < header.segment);
-            let floored = replay.floor.as_ref().is_some_and(|floor| floor.position.segment < header.segment);
+            let has_point = replay.recovery_point.as_ref().is_some_and(|point| point.position.segment < header.segment);
             // Of one whose frames are all damaged only an earlier table tells.
             let listed = replay.last_row.is_some() && replay.last_row_segment < header.segment;
-            let known_before = framed || floored || listed || replay.base.is_some();
+            let known_before = framed || has_point || listed || replay.base.is_some();
             if known_before && !header.rows.iter().any(|row| row.replica == *id) {
                 replay.removed = true;
             }
@@ -201,7 +201,7 @@ impl Found {
         replay.first_segment.get_or_insert(place.position.segment);
         let frame = Frame { place, light, relocated: sequence <= replay.greatest };
         replay.greatest = replay.greatest.max(sequence);
-        // Of two copies the later one counts: floors speak of it.
+        // Of two copies the later one counts: recovery points speak of it.
         if !frame.is_damaged() || replay.frames.get(&sequence).is_none_or(Frame::is_damaged) {
             replay.frames.insert(sequence, frame);
         }
@@ -247,7 +247,7 @@ impl Replay {
     /// The number of the next frame, were its place to decide.
     fn next_by_place(&self) -> u64 {
         let last = self.frames.keys().next_back().copied();
-        last.max(self.floor.as_ref().map(|floor| floor.sequence))
+        last.max(self.recovery_point.as_ref().map(|point| point.sequence))
             .max(self.base.as_ref().map(|row| row.sequence))
             .unwrap_or(0)
             + 1
@@ -305,7 +305,7 @@ impl Replay {
         fold.state.synced_sequence = last;
         fold.state.next_sequence = last + 1;
         let unclear = |damage: &&Damage| !damage.lists_complete && !self.cleared(damage, last_place);
-        // What its floor would say: where the checkpoint is gone, nobody knows which of them count.
+        // What its recovery point would say: where the checkpoint is gone, nobody knows which of them count.
         let moved = moved.filter(|index| fold.state.purged.is_none_or(|purged| *index > purged.index));
         let loss = unknown.or_else(|| self.loss(&fold, first, last)).or_else(|| {
             if moved.is_some() {
@@ -328,11 +328,11 @@ impl Replay {
         Some(Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost, missing })
     }
 
-    /// Leaves what the floor says of the frames before `first`: entries that were relocated. Without a floor, the last of them.
+    /// Leaves what the recovery point says of the frames before `first`: entries that were relocated. Without a recovery point, the last of them.
     fn forget_before(&mut self, first: u64) -> Option<RaftIndex> {
         let counted = self.frames.split_off(&first);
         let before = std::mem::replace(&mut self.frames, counted);
-        let Some(floor) = &self.floor else {
+        let Some(point) = &self.recovery_point else {
             let moved = before.into_values().filter_map(|frame| match frame.light {
                 Light::Entry { id, .. } if self.base_segment <= Some(frame.place.position.segment) => Some(id.index),
                 _ => None,
@@ -340,7 +340,7 @@ impl Replay {
             return moved.max();
         };
         for (sequence, frame) in before {
-            let is_kept = floor.kept.iter().any(|(first, last)| (*first..=*last).contains(&sequence));
+            let is_kept = point.kept.iter().any(|(first, last)| (*first..=*last).contains(&sequence));
             if is_kept {
                 self.frames.insert(sequence, Frame { relocated: true, ..frame });
             }
@@ -350,7 +350,7 @@ impl Replay {
 
     /// Nothing holds what the purged entries above `held` decided; if all of them are there, they are to be applied again.
     fn forget_purges_above(&mut self, held: Option<RaftIndex>) {
-        if self.base.is_some() && self.floor.is_none() {
+        if self.base.is_some() && self.recovery_point.is_none() {
             return;
         }
         let is_held = |upto: &LogId| held.is_some_and(|held| upto.index <= held);
@@ -386,15 +386,15 @@ impl Replay {
             fold.creation = Some(row.creation.clone());
             fold.lost_mark = row.lost;
         }
-        if let Some(floor) = &self.floor {
+        if let Some(point) = &self.recovery_point {
             // A checkpoint knows what is purged and the vote at least as well as any header; entries begin at its place.
-            fold.state.synced_sequence = fold.state.synced_sequence.max(floor.sequence);
-            fold.state.vote = floor.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
-            fold.state.purged = fold.state.purged.max(floor.purged);
-            fold.creation = Some(floor.creation.clone());
+            fold.state.synced_sequence = fold.state.synced_sequence.max(point.sequence);
+            fold.state.vote = point.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
+            fold.state.purged = fold.state.purged.max(point.purged);
+            fold.creation = Some(point.creation.clone());
             // What it knows of is told by it alone: a loss may have been accepted since a table named it.
-            let knows_all = self.base.as_ref().is_none_or(|row| row.sequence <= floor.sequence);
-            fold.lost_mark = floor.lost || fold.lost_mark && !knows_all;
+            let knows_all = self.base.as_ref().is_none_or(|row| row.sequence <= point.sequence);
+            fold.lost_mark = point.lost || fold.lost_mark && !knows_all;
         }
         fold.vote_known = fold.state.synced_sequence;
         if let Some(row) = &self.last_row {
@@ -402,14 +402,15 @@ impl Replay {
             fold.state.vote = row.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
             fold.state.purged = fold.state.purged.max(row.purged);
             fold.creation.get_or_insert_with(|| row.creation.clone());
-            fold.lost_mark |= row.lost && self.floor.as_ref().is_none_or(|floor| row.sequence > floor.sequence);
+            fold.lost_mark |=
+                row.lost && self.recovery_point.as_ref().is_none_or(|point| row.sequence > point.sequence);
         }
         fold
     }
 
     /// What is gone of a replica that may go on without it.
     fn missing(&self, why: String, entries: Vec<(RaftIndex, RaftIndex)>, first: u64, last: u64) -> Missing {
-        let kept = self.floor.iter().flat_map(|floor| &floor.kept).copied();
+        let kept = self.recovery_point.iter().flat_map(|point| &point.kept).copied();
         let gone = |(from, to): (u64, u64)| (to + 1).saturating_sub(from) - self.frames.range(from..=to).count() as u64;
         let stretches = kept.chain([(first, last)]).filter(|(from, to)| from <= to);
         let frames = stretches.map(gone).sum();
@@ -426,7 +427,7 @@ impl Replay {
             return None;
         }
         let purged = fold.state.purged.map_or(RaftIndex(0), |id| id.index);
-        let kept = self.floor.iter().flat_map(|floor| &floor.kept).copied();
+        let kept = self.recovery_point.iter().flat_map(|point| &point.kept).copied();
         for (from, to) in kept.chain([(first, last)]).filter(|(from, to)| from <= to) {
             let ends = self.frames.range(from..=to).map(|(sequence, _)| *sequence).chain([to + 1]);
             let mut expected = from;
@@ -449,12 +450,13 @@ impl Replay {
         fold.vote_known >= to - 1 && next_entry.is_some_and(|index| index.0 <= purged.0 + 1)
     }
 
-    /// Something behind the damage counts this replica's frames: a frame of its own, or a segment's table. Or its floor says
+    /// Something behind the damage counts this replica's frames: a frame of its own, or a segment's table. Or its recovery point says
     /// that none of those in front of it are needed.
     fn cleared(&self, damage: &Damage, last_place: Option<LogPosition>) -> bool {
         let behind = (damage.segment, damage.to);
-        let floor = self.floor.as_ref().map(|floor| (floor.position.segment, u64::from(floor.position.byte)));
-        floor >= Some(behind)
+        let begins_at =
+            self.recovery_point.as_ref().map(|point| (point.position.segment, u64::from(point.position.byte)));
+        begins_at >= Some(behind)
             || self.last_row_segment > damage.segment
             || last_place.is_some_and(|at| (at.segment, u64::from(at.byte)) >= behind)
     }
@@ -475,7 +477,7 @@ impl Fold {
             let log_id = LogId { term, index: RaftIndex(index) };
             let (payload, batches) = Default::default();
             let cached = Some(Entry { log_id, kind: EntryKind::Blank, clock_ms: 0, payload, batches });
-            // A floor in front of it finds that its frame is gone.
+            // A recovery point in front of it finds that its frame is gone.
             let sequence = self.last_sequence + 1;
             self.state.push(index, Slot { term, sequence, place: Some(place), cached, bytes: 0, moving: false });
         }

@@ -19,7 +19,7 @@ use super::replay::greater_vote;
 use super::replica::{Replica, Slot, entry_bytes};
 use super::segments::Segment;
 use super::shared::Shared;
-use super::types::{BatchPlace, EntryPlace, EntryRange, FrameBody, LogFailure, OnSynced, ReplicaFloor};
+use super::types::{BatchPlace, EntryPlace, EntryRange, FrameBody, LogFailure, OnSynced, RecoveryPoint};
 use super::{Inner, blocking};
 use crate::entry::{Entry, EntryVerdicts, Vote};
 use crate::env::disk::read_exact_at;
@@ -94,7 +94,7 @@ impl ReplicaLog {
         self.replica.state.lock().lost
     }
 
-    /// It goes on without what it lost: a checkpoint with its next floor stands for what was before.
+    /// It goes on without what it lost: a checkpoint with its next recovery point stands for what was before.
     pub fn accept_loss(&self) {
         self.replica.state.lock().lost = false;
     }
@@ -441,18 +441,18 @@ impl ReplicaLog {
 
     /// From where this replica's recovery may begin, given what is purged and durable now.
     #[must_use]
-    pub fn floor(&self) -> ReplicaFloor {
-        floor_of(&self.replica, self.shared.resume_from(), None)
+    pub fn recovery_point(&self) -> RecoveryPoint {
+        recovery_point_of(&self.replica, self.shared.resume_from(), None)
     }
 
-    /// As [`Self::floor`], for a checkpoint that holds what the entries up to `upto` decided, though they may not be here:
+    /// As [`Self::recovery_point`], for a checkpoint that holds what the entries up to `upto` decided, though they may not be here:
     /// frames before it do not count for them.
     #[must_use]
-    pub fn floor_after(&self, upto: LogId) -> ReplicaFloor {
-        floor_of(&self.replica, self.shared.resume_from(), Some(upto))
+    pub fn recovery_point_after(&self, upto: LogId) -> RecoveryPoint {
+        recovery_point_of(&self.replica, self.shared.resume_from(), Some(upto))
     }
 
-    /// The log goes on after `upto`: a checkpoint with [`Self::floor_after`] is durable and stands for what was before.
+    /// The log goes on after `upto`: a checkpoint with [`Self::recovery_point_after`] is durable and stands for what was before.
     pub fn begin_after(&self, upto: LogId) {
         let mut state = self.replica.state.lock();
         let freed = state.purge(upto, 0);
@@ -495,10 +495,10 @@ impl ReplicaLog {
     }
 }
 
-/// Only what is durable: a floor that ran ahead of the log would bring back what it voids.
+/// Only what is durable: a recovery point that ran ahead of the log would bring back what it voids.
 /// `durable` must have been read before: it may be less than what is durable now, never more. Entries up to `released` count
 /// as purged.
-pub(super) fn floor_of(replica: &Replica, durable: LogPosition, released: Option<LogId>) -> ReplicaFloor {
+pub(super) fn recovery_point_of(replica: &Replica, durable: LogPosition, released: Option<LogId>) -> RecoveryPoint {
     let state = replica.state.lock();
     let needed = state.needed(released.map(|id| id.index));
     let (sequence, mut position) = match needed.first {
@@ -512,7 +512,7 @@ pub(super) fn floor_of(replica: &Replica, durable: LogPosition, released: Option
         kept.push(slot.sequence);
         position = slot.place.map_or(position, |place| commit_of(&place).min(position));
     }
-    ReplicaFloor {
+    RecoveryPoint {
         replica: replica.id,
         creation: replica.creation.clone(),
         sequence,

@@ -14,7 +14,7 @@ use super::frame_body::from_raw;
 use super::reader::{Corrected, FoundCommit, SegmentReader};
 use super::replay::{Damage, Found};
 use super::segment_header::{FORMAT_VERSION, HeaderFound, SegmentHeader};
-use super::types::{BatchPlace, EntryPlace, FrameSink, LogError, ReplicaFloor, ScannedFrame};
+use super::types::{BatchPlace, EntryPlace, FrameSink, LogError, RecoveryPoint, ScannedFrame};
 use crate::env::disk::{File, PAGE_BYTES};
 use crate::ids::LogPosition;
 
@@ -84,16 +84,16 @@ impl Walk {
         self
     }
 
-    /// Walks all files, the first of them from the lowest floor on. Those that are not among `segments` afterwards hold nothing.
+    /// Walks all files, the first of them from the lowest recovery point on. Those that are not among `segments` afterwards hold nothing.
     pub(crate) fn run(
         self,
         files: &[SegmentFile],
-        floors: Vec<ReplicaFloor>,
+        recovery_points: Vec<RecoveryPoint>,
         sink: &mut dyn FrameSink,
     ) -> Result<Self, LogError> {
         let mut walk = self;
-        let from = floors.iter().map(|floor| floor.position).min();
-        walk.found.floors(floors);
+        let from = recovery_points.iter().map(|point| point.position).min();
+        walk.found.recovery_points(recovery_points);
         for (number, file) in files.iter().enumerate() {
             let reader = SegmentReader::new(file.file.clone()).map_err(io_error(&file.path))?;
             let mut reader = reader.up_to(walk.bytes_max);
@@ -106,8 +106,8 @@ impl Walk {
                     walk.found.table(&header);
                     walk.previous_ends.insert(header.previous_end.segment, header.previous_end.byte);
                     let first = length.next_multiple_of(PAGE_BYTES) as u64;
-                    let floor = from.filter(|from| number == 0 && from.segment == file.sequence);
-                    let start = floor.and_then(|floor| walk.resume(&mut reader, floor, header.incarnation));
+                    let start_at = from.filter(|from| number == 0 && from.segment == file.sequence);
+                    let start = start_at.and_then(|start_at| walk.resume(&mut reader, start_at, header.incarnation));
                     Some((header.incarnation, start.unwrap_or(first)))
                 }
                 HeaderFound::Sound(..) | HeaderFound::None => walk.headless(file, &mut reader, &files[number + 1..])?,
@@ -118,10 +118,10 @@ impl Walk {
         Ok(walk)
     }
 
-    /// A sound commit at the floor is where reading begins: what earlier ones say is in the floors. If there is none, the whole
+    /// A sound commit at the recovery point is where reading begins: what earlier ones say is in the recovery points. If there is none, the whole
     /// segment is read, and what is wrong is found.
-    fn resume(&mut self, reader: &mut SegmentReader, floor: LogPosition, incarnation: u64) -> Option<u64> {
-        let commit = reader.commit_at(u64::from(floor.byte), floor.segment, Some(incarnation))?;
+    fn resume(&mut self, reader: &mut SegmentReader, start_at: LogPosition, incarnation: u64) -> Option<u64> {
+        let commit = reader.commit_at(u64::from(start_at.byte), start_at.segment, Some(incarnation))?;
         commit.frames()?;
         self.last_commit = commit.header.number - 1;
         Some(commit.at)

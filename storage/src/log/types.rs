@@ -1,4 +1,4 @@
-//! What the log tells and is told: options, floors, what recovery found, places of entries.
+//! What the log tells and is told: options, recovery points, what recovery found, places of entries.
 //!
 //! May not know how any of it is written.
 
@@ -188,7 +188,7 @@ pub enum LogError {
 
 /// Where recovery of one replica may begin: everything the log said about it before is in here. Kept in checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplicaFloor {
+pub struct RecoveryPoint {
     /// The replica.
     pub replica: ReplicaId,
     /// What its group was created with.
