@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ottla_storage::checkpoint::CutSource;
+use ottla_storage::checkpoint::CheckpointSource;
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::{Batches, Entry, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, Term};
@@ -123,7 +123,7 @@ pub async fn accept_loss(
     let membership = decode_stored_membership(recovered.membership.clone()).unwrap_or_default();
     let origin = Origin { applied: recovered.applied, membership, ..Origin::default() };
     let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), origin, machine);
-    let source: Arc<dyn CutSource> = applier.clone();
+    let source: Arc<dyn CheckpointSource> = applier.clone();
     directory.register(replica, Arc::downgrade(&source));
     // Each frame that is gone may have been a vote for a term of its own, and not all of them may be known.
     let last = holding.begin_alone(&*directory, recovered, missing.frames + TERMS_LOST).await?;

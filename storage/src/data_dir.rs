@@ -41,7 +41,7 @@ pub use peers::{Exported, ExportedBatch, Peers};
 pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
 
 use crate::checkpoint::state::Operation;
-use crate::checkpoint::{Checkpoint, CutSource};
+use crate::checkpoint::{Checkpoint, CheckpointSource};
 use crate::entry::{Entry, Verdict};
 use crate::env::critical::Owner;
 use crate::env::disk::{DirLock, Disk};
@@ -59,11 +59,11 @@ use failure::Failure;
 use identity::Identity;
 use rewriter_state::Rewriter;
 
-/// Where a replica's cuts come from, and since when it is dirty.
+/// The source of a replica's state deltas, and since when the replica is dirty.
 struct Source {
-    source: Weak<dyn CutSource>,
+    source: Weak<dyn CheckpointSource>,
     dirty_since: Option<rt::Instant>,
-    /// A cut was due and not given: what it contains is not synced yet. It is asked for again in the next round.
+    /// A delta was due and not returned, since its entries are not synced yet. It is taken in the next round.
     withheld: bool,
 }
 
@@ -226,8 +226,8 @@ impl DataDir {
         self.index.record(replica, |index| log.batch_places(index), entry, verdicts)
     }
 
-    /// Registers the source of a replica's cuts; held weakly.
-    pub fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>) {
+    /// Registers the source of a replica's state deltas; held weakly.
+    pub fn register(&self, replica: ReplicaId, source: Weak<dyn CheckpointSource>) {
         self.sources.lock().insert(replica, Source { source, dirty_since: None, withheld: false });
     }
 

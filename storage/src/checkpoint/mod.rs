@@ -21,10 +21,10 @@ use crate::runs::Listing;
 use file::{Generation, LoadError, off_thread};
 use state::{Operation, ReplicaHead, State};
 
-/// The state of one replica between two of its entries: what changed since the cut before.
+/// What changed in the state of one replica since its previous delta. It lies exactly between two entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cut {
-    /// Whose state.
+pub struct StateDelta {
+    /// The replica.
     pub replica: ReplicaId,
     /// The last entry that the state contains.
     pub applied: LogId,
@@ -36,13 +36,13 @@ pub struct Cut {
     pub checksum: u64,
 }
 
-/// Whoever can be asked for a cut of one replica's state.
-pub trait CutSource: Send + Sync {
-    /// The changes since the last call; `None` if nothing was applied since. What is returned is never asked
-    /// for again: if it cannot be made durable the whole directory fails.
-    fn cut(&self) -> Option<Cut>;
+/// A replica's state machine, as the checkpointer sees it: the source of state deltas.
+pub trait CheckpointSource: Send + Sync {
+    /// The changes since the last call; `None` if nothing was applied since, or its entries are not synced yet. A delta is
+    /// returned once: if it cannot be made durable the whole directory fails.
+    fn take_delta(&self) -> Option<StateDelta>;
 
-    /// True if nobody else will read the replica's entries: those that a durable checkpoint contains are not needed again.
+    /// True if no other replica will read this replica's entries: those that a durable checkpoint contains are not needed again.
     fn releases(&self) -> bool {
         false
     }
@@ -290,7 +290,7 @@ impl Checkpoint {
             if !state.apply(operation) {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
-                    "a cut of a replica that the checkpoint does not know",
+                    "a state delta of a replica that the checkpoint does not know",
                 ));
             }
         }

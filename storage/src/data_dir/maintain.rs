@@ -15,7 +15,7 @@ use super::index_files::{index_path, open_index, read_frames, write_index};
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::{Operation, ReplicaHead};
-use crate::checkpoint::{Checkpoint, Cut};
+use crate::checkpoint::{Checkpoint, StateDelta};
 use crate::env::mutants::{self, Bug};
 use crate::env::rt;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId};
@@ -176,7 +176,7 @@ impl DataDir {
         self.log.stats().bytes.saturating_sub(before) >= self.options.checkpoint_bytes
     }
 
-    /// Replicas that are due for a cut.
+    /// Replicas that are due for a checkpoint.
     fn due(&self, now: rt::Instant, all: bool) -> Vec<ReplicaId> {
         let mut due = Vec::new();
         // Recovery reads on from the first entry that the checkpoint lacks: one that is hardly used must not hold back the rest.
@@ -184,7 +184,7 @@ impl DataDir {
         let mut sources = self.sources.lock();
         sources.retain(|_, source| source.source.strong_count() > 0);
         for (replica, source) in sources.iter_mut() {
-            let bytes = self.index.bytes_since_cut(*replica);
+            let bytes = self.index.bytes_since_checkpoint(*replica);
             if bytes == 0 {
                 source.dirty_since = None;
                 continue;
@@ -202,37 +202,37 @@ impl DataDir {
         due
     }
 
-    /// Cuts the replicas, writes the verdicts that the cuts pass, then one checkpoint transaction: without a cut only if
-    /// `even_without_cuts`.
+    /// Takes the replicas' state deltas, writes the verdicts of the entries that they contain, then one checkpoint
+    /// transaction: without a delta only if `even_without_deltas`.
     async fn checkpoint(
         &self,
         replicas: &[ReplicaId],
         rotate: bool,
-        even_without_cuts: bool,
+        even_without_deltas: bool,
     ) -> Result<(), DataDirError> {
         if self.is_replaying() {
             return Ok(());
         }
         let mut checkpoint = self.checkpoint.lock().await;
-        let mut cuts = Vec::new();
+        let mut deltas = Vec::new();
         for replica in replicas {
             let source = self.sources.lock().get(replica).and_then(|source| source.source.upgrade());
             let Some(log) = self.log.replica(*replica) else { continue };
-            let cut = source.and_then(|source| source.cut());
-            let withheld = cut.is_none() && self.index.bytes_since_cut(*replica) > 0;
+            let delta = source.and_then(|source| source.take_delta());
+            let withheld = delta.is_none() && self.index.bytes_since_checkpoint(*replica) > 0;
             if let Some(source) = self.sources.lock().get_mut(replica) {
                 source.withheld = withheld;
             }
-            if let Some(cut) = cut {
-                self.write_verdicts(&log, cut.applied.index).await.map_err(|error| self.fail("verdicts", error))?;
-                cuts.push(cut);
+            if let Some(delta) = delta {
+                self.write_verdicts(&log, delta.applied.index).await.map_err(|error| self.fail("verdicts", error))?;
+                deltas.push(delta);
             }
         }
-        if cuts.is_empty() && !even_without_cuts {
+        if deltas.is_empty() && !even_without_deltas {
             return Ok(());
         }
         let mut operations = self.run_operations(&checkpoint);
-        operations.extend(self.operations(&checkpoint, cuts).await);
+        operations.extend(self.operations(&checkpoint, deltas).await);
         let (before, log_bytes) = (checkpoint.written_bytes(), self.log.stats().bytes);
         self.transact(&mut checkpoint, operations, rotate).await?;
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
@@ -301,7 +301,7 @@ impl DataDir {
         let replica = log.id();
         let synced = log.last_synced().map(|id| id.index);
         let is_synced = synced >= Some(upto) || mutants::is_on(Bug::CheckpointPastSynced);
-        assert!(is_synced, "replica {replica}: a cut at {} passes what is synced", upto.0);
+        assert!(is_synced, "replica {replica}: a state delta at {} passes what is synced", upto.0);
         assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);
         log.at_rest(upto).await?;
         self.index.place_durable(replica, |index| log.batch_places(index))?;
@@ -329,24 +329,29 @@ impl DataDir {
     }
 
     /// What the checkpoint will contain of the replicas whose entries nobody else reads.
-    fn released(&self, checkpoint: &Checkpoint, cuts: &BTreeMap<ReplicaId, Cut>) -> BTreeMap<ReplicaId, LogId> {
+    fn released(
+        &self,
+        checkpoint: &Checkpoint,
+        deltas: &BTreeMap<ReplicaId, StateDelta>,
+    ) -> BTreeMap<ReplicaId, LogId> {
         let sources: Vec<_> =
             self.sources.lock().iter().map(|(replica, source)| (*replica, source.source.clone())).collect();
         let releasing = sources.into_iter().filter(|(_, source)| source.upgrade().is_some_and(|s| s.releases()));
-        let contained = |replica: &ReplicaId| match cuts.get(replica) {
-            Some(cut) => Some(cut.applied),
+        let contained = |replica: &ReplicaId| match deltas.get(replica) {
+            Some(delta) => Some(delta.applied),
             None => checkpoint.heads().get(replica).and_then(|head| head.applied),
         };
         releasing.filter_map(|(replica, _)| Some((replica, contained(&replica)?))).collect()
     }
 
-    /// The transaction for some cuts: with them go the recovery points of all replicas, log starts, and replicas that left.
-    pub(super) async fn operations(&self, checkpoint: &Checkpoint, cuts: Vec<Cut>) -> Vec<Operation> {
+    /// The transaction for some deltas: it also holds the recovery points of all replicas, log starts and removed replicas.
+    pub(super) async fn operations(&self, checkpoint: &Checkpoint, deltas: Vec<StateDelta>) -> Vec<Operation> {
         // No replica begins meanwhile: the recovery points of the others might pass its first frame.
         let _creating = self.creating.write().await;
-        let mut cuts: BTreeMap<ReplicaId, Cut> = cuts.into_iter().map(|cut| (cut.replica, cut)).collect();
+        let mut deltas: BTreeMap<ReplicaId, StateDelta> =
+            deltas.into_iter().map(|delta| (delta.replica, delta)).collect();
         let mut operations = Vec::new();
-        let recovery_points = self.log.recovery_points_without(&self.released(checkpoint, &cuts));
+        let recovery_points = self.log.recovery_points_without(&self.released(checkpoint, &deltas));
         let replicas: BTreeSet<_> = recovery_points.iter().map(|point| point.replica).collect();
         for recovery_point in recovery_points {
             let replica = &recovery_point.replica.clone();
@@ -357,9 +362,10 @@ impl DataDir {
                     (known.applied, known.membership.clone(), known.checksum);
             }
             let mut changes = Vec::new();
-            if let Some(cut) = cuts.remove(replica) {
-                (head.applied, head.membership, head.checksum) = (Some(cut.applied), cut.membership, cut.checksum);
-                changes = cut.changes;
+            if let Some(delta) = deltas.remove(replica) {
+                (head.applied, head.membership, head.checksum) =
+                    (Some(delta.applied), delta.membership, delta.checksum);
+                changes = delta.changes;
             }
             if known != Some(&head) {
                 operations.push(Operation::Replica(head));

@@ -24,9 +24,9 @@ pub struct DataDirOptions {
     pub directory_id_expected: Option<Uuid>,
     /// How the log is kept: segment size, reserve, sync.
     pub log: LogOptions,
-    /// Cut a replica after so many bytes of its frames. Default 64 MiB.
+    /// Bytes of a replica's frames after which its state is checkpointed. Default 64 MiB.
     pub checkpoint_bytes: u64,
-    /// Cut a dirty replica after this time. Default 10 s.
+    /// Time after which the state of a dirty replica is checkpointed. Default 10 s.
     pub checkpoint_interval: Duration,
     /// How often the directory looks after itself. Default 500 ms.
     pub maintenance_interval: Duration,

@@ -49,7 +49,7 @@ struct ReplicaIndex {
     verdicts: VecDeque<EntryVerdicts>,
     unplaced: VecDeque<UnplacedEntry>,
     changed_log_starts: BTreeMap<ExtentKey, i64>,
-    bytes_since_cut: u64,
+    bytes_since_checkpoint: u64,
 }
 
 pub(crate) type Partition = Arc<RwLock<PartitionIndex>>;
@@ -123,7 +123,7 @@ impl BatchIndex {
         let state = replicas.entry(replica).or_default();
         self.place(replica, state, &places_of)?;
         state.recorded = state.recorded.max(Some(index));
-        state.bytes_since_cut +=
+        state.bytes_since_checkpoint +=
             64 + entry.payload.len() as u64 + entry.batches.iter().map(|b| b.data.len() as u64).sum::<u64>();
         if verdicts.is_empty() {
             return Ok(());
@@ -250,7 +250,7 @@ impl BatchIndex {
         debug_assert!(state.unplaced.is_empty(), "what was applied is durable and has its lines");
         state.recorded = state.recorded.max(Some(index));
         state.verdicts.clear();
-        state.bytes_since_cut = 0;
+        state.bytes_since_checkpoint = 0;
     }
 
     /// The last entry recorded of a replica.
@@ -258,9 +258,9 @@ impl BatchIndex {
         self.replicas.lock().get(&replica).and_then(|state| state.recorded)
     }
 
-    /// Bytes of entries recorded since the last cut.
-    pub(crate) fn bytes_since_cut(&self, replica: ReplicaId) -> u64 {
-        self.replicas.lock().get(&replica).map_or(0, |state| state.bytes_since_cut)
+    /// Bytes of entries recorded since the last state delta.
+    pub(crate) fn bytes_since_checkpoint(&self, replica: ReplicaId) -> u64 {
+        self.replicas.lock().get(&replica).map_or(0, |state| state.bytes_since_checkpoint)
     }
 
     /// The verdicts up to `index`, to be written to the log before the checkpoint passes it. They stay here until they
@@ -275,9 +275,9 @@ impl BatchIndex {
     pub(crate) fn forget_verdicts(&self, replica: ReplicaId, index: RaftIndex) {
         let mut replicas = self.replicas.lock();
         let Some(state) = replicas.get_mut(&replica) else { return };
-        // A cut may be older than the moment it was asked for: what came after it is still to be cut.
+        // A delta may be older than the call that takes it: entries after it belong to the next one.
         if state.recorded <= Some(index) {
-            state.bytes_since_cut = 0;
+            state.bytes_since_checkpoint = 0;
         }
         let count = state.verdicts.partition_point(|verdicts| verdicts.log_id.index <= index);
         state.verdicts.drain(..count);

@@ -113,8 +113,8 @@ fn a_run_that_came_and_went_in_one_generation_stays_as_long_as_that_counts() {
     });
 }
 
-/// Cuts, writes index files and makes no new generation; gives a place within the cut in the newest checkpoint.
-pub(super) async fn cut(sim: &SimDisk, directory: &DataDir) -> (PathBuf, u64) {
+/// Checkpoints, writes index files and makes no new generation; returns a place within the newest transaction of the checkpoint.
+pub(super) async fn checkpoint(sim: &SimDisk, directory: &DataDir) -> (PathBuf, u64) {
     let newest = files(sim, "state", ".ckpt").pop().unwrap();
     let content = || {
         let mut content = vec![0; usize::try_from(bytes(sim, &newest)).unwrap()];
@@ -129,7 +129,7 @@ pub(super) async fn cut(sim: &SimDisk, directory: &DataDir) -> (PathBuf, u64) {
     (newest, changed as u64)
 }
 
-/// The newest cut is damaged, and of the segments before it one has no index file any more: the entries behind the cut
+/// The newest delta is damaged, and of the segments before it one has no index file any more: the entries after the delta
 /// before that are applied again, in this segment and in those whose index files list them already.
 #[test]
 fn entries_are_applied_again_whatever_index_files_are_left_of_a_damaged_cut() {
@@ -139,7 +139,7 @@ fn entries_are_applied_again_whatever_index_files_are_left_of_a_damaged_cut() {
         life.fill(2).await;
         life.settle().await;
         life.fill(5).await;
-        let (newest, at) = cut(&sim, &life.directory).await;
+        let (newest, at) = checkpoint(&sim, &life.directory).await;
         let acknowledged = life.moments.lock().0.clone();
         let indexes = files(&sim, "log", ".idx");
         assert!(indexes.len() > 4, "{indexes:?}");

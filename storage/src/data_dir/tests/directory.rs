@@ -9,7 +9,7 @@ use ottla_protocol::ids::Offset;
 
 use super::crash::check_index_files;
 use super::toy::{DIR, Toy, batch, entry, open, options};
-use crate::checkpoint::{Cut, CutSource};
+use crate::checkpoint::{CheckpointSource, StateDelta};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::env::disk::{Disk, OpenMode};
 use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
@@ -208,12 +208,12 @@ fn what_a_removed_replica_held_is_dead_after_a_crash_too() {
     }
 }
 
-/// Gives no cut the first two times, as while what it contains is not synced.
+/// Returns no delta the first two times, as while its entries are not synced.
 struct Withholding(Arc<Toy>, AtomicU64);
 
-impl CutSource for Withholding {
-    fn cut(&self) -> Option<Cut> {
-        if self.1.fetch_add(1, Ordering::Relaxed) < 2 { None } else { self.0.cut() }
+impl CheckpointSource for Withholding {
+    fn take_delta(&self) -> Option<StateDelta> {
+        if self.1.fetch_add(1, Ordering::Relaxed) < 2 { None } else { self.0.take_delta() }
     }
 }
 
@@ -223,7 +223,7 @@ fn a_withheld_cut_is_asked_for_again_soon() {
         let (_, disk) = disk(12);
         let (directory, _) = open(&disk, options()).await;
         let toy = Toy::create(&directory, 1).await;
-        let source: Arc<dyn CutSource> = Arc::new(Withholding(toy.clone(), AtomicU64::new(0)));
+        let source: Arc<dyn CheckpointSource> = Arc::new(Withholding(toy.clone(), AtomicU64::new(0)));
         directory.register(toy.log.id(), Arc::downgrade(&source));
         let begun = rt::now();
         toy.write(vec![entry(1, 1, vec![(0, batch(1, 2, 500))], "")]).await;
