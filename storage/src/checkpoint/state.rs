@@ -1,4 +1,4 @@
-//! What a checkpoint holds, and the operations of which its transactions consist.
+//! The state in a checkpoint, and the operations of which its transactions consist.
 //!
 //! ```text
 //!  operation: | kind 1 | fields |      integers little-endian, bytes as length 4 + content
@@ -46,7 +46,7 @@ pub(crate) struct ReplicaState {
     pub(crate) keys: BTreeMap<Bytes, Bytes>,
 }
 
-/// Everything a checkpoint says.
+/// The whole state in a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
@@ -76,7 +76,7 @@ pub(crate) enum Operation {
 }
 
 impl State {
-    /// Carries out one operation. False if it speaks of a replica that is not there.
+    /// Applies one operation. False if it names a replica that does not exist.
     #[must_use]
     pub(crate) fn apply(&mut self, operation: Operation) -> bool {
         match operation {
@@ -108,7 +108,7 @@ impl State {
         true
     }
 
-    /// The operations that make this state out of nothing.
+    /// The operations that create this state from an empty one.
     pub(crate) fn operations(&self) -> impl Iterator<Item = Operation> {
         let replicas = self.replicas.iter().flat_map(|(id, state)| {
             let puts = state.keys.iter().map(|(key, value)| Operation::Put {
@@ -322,7 +322,7 @@ impl Operations {
         })
     }
 
-    /// Carries out all of them, and adds the runs that they list. False if they cannot be understood.
+    /// Applies all of them, and adds the runs that they list. False if they cannot be decoded.
     #[must_use]
     pub(crate) fn apply_to(mut self, state: &mut State, listed: &mut BTreeMap<RunId, Listing>) -> bool {
         while !self.0.is_empty() {

@@ -169,7 +169,7 @@ proptest! {
                     let (mut checkpoint, state) = open(&disk).await;
                     let next = states.get(durable + 1);
                     assert!(state == states[durable] || Some(&state) == next, "moment {number}, {crash:?}");
-                    // The next life goes on from there.
+                    // The next process continues from there.
                     let more = operations(99, &transactions[0]);
                     checkpoint.commit(more.clone(), 1, number % 2 == 0).await.unwrap();
                     let mut expected = state;
@@ -245,8 +245,8 @@ fn a_failed_sync_of_the_checkpoint_is_an_error_and_a_full_disk_is_not_while_delt
     });
 }
 
-/// Whole transactions lie behind a damaged one. The next that is written takes its number and perhaps just its room: those
-/// behind it must not be read again.
+/// Whole transactions lie after a damaged one. The next that is written takes its number and perhaps exactly its space:
+/// those after it must not be read again.
 #[test]
 fn what_lies_behind_a_damaged_delta_never_comes_back() {
     sim::run(7, || async {

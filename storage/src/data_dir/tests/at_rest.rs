@@ -67,7 +67,7 @@ fn damaged_indexes_are_read_back_though_the_disk_has_no_room_for_them() {
         let indexes = [files(&sim, "log", ".idx"), files(&sim, RUNS_DIR, ".idx")].concat();
         for index in &indexes {
             let bytes = bytes(&sim, index);
-            (1..=bytes / 40 - 3).for_each(|line| sim.flip_bit(index, bytes - line * 40 + 3, 1).unwrap());
+            (1..=bytes / 40 - 3).for_each(|entry| sim.flip_bit(index, bytes - entry * 40 + 3, 1).unwrap());
         }
         sim.set_capacity(0);
         life.check().await;
@@ -113,7 +113,8 @@ fn a_run_that_came_and_went_in_one_generation_stays_as_long_as_that_counts() {
     });
 }
 
-/// Checkpoints, writes index files and makes no new generation; returns a place within the newest transaction of the checkpoint.
+/// Checkpoints, writes index files and makes no new generation; returns a place within the newest transaction of the
+/// checkpoint.
 pub(super) async fn checkpoint(sim: &SimDisk, directory: &DataDir) -> (PathBuf, u64) {
     let newest = files(sim, "state", ".ckpt").pop().unwrap();
     let content = || {
@@ -129,8 +130,8 @@ pub(super) async fn checkpoint(sim: &SimDisk, directory: &DataDir) -> (PathBuf, 
     (newest, changed as u64)
 }
 
-/// The newest delta is damaged, and of the segments before it one has no index file any more: the entries after the delta
-/// before that are applied again, in this segment and in those whose index files list them already.
+/// The newest delta is damaged, and of the segments before it one has no index file any more: the entries after the
+/// delta before that are applied again, in this segment and in those whose index files list them already.
 #[test]
 fn entries_are_applied_again_whatever_index_files_are_left_of_a_damaged_cut() {
     sim::run(73, || async {
