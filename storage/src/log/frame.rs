@@ -16,7 +16,7 @@
 //! `key id` is 0: batches are plain. `flags` has room for what follows (nonce, tag); an unknown flag is damage.
 //!
 //! Invariant: a frame counts only if its CRC holds and its incarnation is its segment's; its order is its replica's
-//! sequence number, never its place.
+//! sequence number, never its position.
 
 use std::ops::Range;
 
@@ -72,7 +72,7 @@ impl Kind {
     }
 }
 
-/// A frame's content as bytes, whatever it means; [`super::body`] gives it meaning.
+/// A frame's content as bytes; [`super::frame_body`] decodes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RawFrame {
     pub(crate) kind: Kind,
@@ -97,13 +97,13 @@ impl RawFrame {
     }
 }
 
-/// What the writer adds to a frame's content.
+/// The fields that the writer adds to a frame's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) incarnation: u64,
     pub(crate) replica: ReplicaId,
     pub(crate) sequence: u64,
-    /// Packed place up to which the log was durable when the frame was written.
+    /// Packed position up to which the log was durable when the frame was written.
     pub(crate) durable_upto: u64,
 }
 
@@ -166,7 +166,7 @@ pub(crate) struct Decoded {
     pub(crate) damaged_batches: Vec<usize>,
 }
 
-/// Where the parts of a frame lie, as its lengths say.
+/// The parts of a frame, by its lengths.
 pub(crate) struct FrameLayout {
     length: usize,
     described: usize,
@@ -175,7 +175,7 @@ pub(crate) struct FrameLayout {
 }
 
 impl FrameLayout {
-    /// What the frame's CRC covers, in its order.
+    /// The ranges that the frame's CRC covers, in order.
     pub(crate) fn guarded(&self) -> Vec<Range<usize>> {
         let headers = self.ranges.iter().map(|range| range.start..range.start + BATCH_BYTES_MIN);
         std::iter::once(8..self.summed).chain(headers).collect()
@@ -197,7 +197,7 @@ pub(crate) fn layout(bytes: &[u8]) -> Option<FrameLayout> {
     Some(FrameLayout { length, described, summed, ranges })
 }
 
-/// The CRC of what it covers.
+/// The CRC of those ranges.
 pub(crate) fn sum_of(bytes: &[u8], layout: &FrameLayout) -> Option<u32> {
     let mut crc = crc32fast::Hasher::new();
     for range in layout.guarded() {
@@ -213,7 +213,7 @@ pub(crate) fn is_sound(bytes: &[u8], incarnation: u64) -> bool {
     begins && layout(bytes).is_some_and(holds)
 }
 
-/// Reads the frame at `at`; `None` if there is no sound one. Foreign bytes: nothing is trusted before its CRC held.
+/// Reads the frame at `at`; `None` if there is no sound one. Untrusted bytes: nothing is used before the CRC is verified.
 pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded> {
     let rest = buf.get(at..)?;
     let head = rest.get(..HEAD_BYTES)?;

@@ -1,7 +1,7 @@
 //! The one log of a data directory: an append-only sequence of segments shared by the replicas of all shards.
 //!
 //! Invariant (I8): what recovery yields after any crash is, for each replica, a prefix of what was written that contains
-//! everything synced. May not know what an entry means.
+//! everything synced. May not know: what an entry means.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -53,7 +53,7 @@ pub use segments::{Segment, segment_path};
 use shared::Shared;
 pub use types::*;
 
-/// The log of a data directory; a cheap handle. It ends when the last handle is dropped, better by [`Log::close`].
+/// The log of a data directory; a cheap handle. It closes when the last handle is dropped, better with [`Log::close`].
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<Inner>,
@@ -79,9 +79,9 @@ impl std::fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens or begins the log in `dir`: syncs and re-reads its tail, reads on from the recovery points, tells `sink` every whole
-    /// frame from there (with no recovery points: of the whole log), and starts the writer. `recovery_points` are those of all replicas
-    /// ([`Log::recovery_points`]) at one moment, or none.
+    /// Opens or creates the log in `dir`: syncs and re-reads its tail, reads on from the recovery points, passes every
+    /// whole frame from there (with no recovery points: of the whole log) to `sink`, and starts the writer.
+    /// `recovery_points` are those of all replicas ([`Log::recovery_points`]) at one moment, or none.
     pub async fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -126,7 +126,7 @@ impl Log {
         &self.inner.shared
     }
 
-    /// Begins a replica's log; returns when the creation is durable. `AlreadyExists` if the id is known.
+    /// Creates a replica's log; returns when the creation is durable. `AlreadyExists` if the id is known.
     pub async fn create_group(&self, creation: GroupCreation) -> io::Result<ReplicaLog> {
         let (sender, receiver) = oneshot::channel();
         let id = creation.replica;
@@ -165,7 +165,7 @@ impl Log {
         created.map(|_| self.handle(replica))
     }
 
-    /// Ends a replica's log; its id never comes back.
+    /// Removes a replica's log; its id is never used again.
     pub async fn remove_group(&self, replica: ReplicaId) -> io::Result<()> {
         let Some(log) = self.replica(replica) else {
             return Ok(());
@@ -194,15 +194,15 @@ impl Log {
         self.shared().replicas.lock().keys().copied().collect()
     }
 
-    /// From where recovery may begin, for all replicas at one moment. A checkpoint keeps them all: a replica that is
-    /// missing among them counts as created later.
+    /// The recovery points of all replicas at one moment. A checkpoint keeps them all: a replica without one counts as
+    /// created later.
     #[must_use]
     pub fn recovery_points(&self) -> Vec<RecoveryPoint> {
         self.recovery_points_without(&BTreeMap::new())
     }
 
-    /// As [`Self::recovery_points`], for a checkpoint that holds what the `released` entries and those before them decided, where
-    /// nobody will read these entries again: for recovery from it they count as purged.
+    /// As [`Self::recovery_points`], for a checkpoint that contains the `released` entries and those before them, where no
+    /// replica will read these entries again: for recovery from it they count as purged.
     #[must_use]
     pub fn recovery_points_without(&self, released: &BTreeMap<ReplicaId, LogId>) -> Vec<RecoveryPoint> {
         let resume = self.shared().resume_from();
@@ -211,7 +211,7 @@ impl Log {
             replica_log::recovery_point_of(replica, resume, released.get(&replica.id).copied())
         };
         let recovery_points = replicas.iter().map(point);
-        // One whose creation is not durable yet is created later.
+        // A replica whose creation is not durable yet counts as created later.
         recovery_points.filter(|point| point.sequence > 0).collect()
     }
 
@@ -250,7 +250,7 @@ impl Log {
         Ok(())
     }
 
-    /// Tells `sink` every whole frame of a segment. `Err` for what cannot be read at all.
+    /// Passes every whole frame of a segment to `sink`. `Err` if the segment cannot be read at all.
     pub async fn scan(&self, sequence: u64, sink: &mut dyn FrameSink) -> Result<(), LogError> {
         let segment = self.segment(sequence).ok_or(LogError::Segment(sequence, "not there"))?;
         let used_bytes = segment.info().used_bytes;
@@ -258,13 +258,13 @@ impl Log {
         Walk::new(0, 0).up_to(used_bytes).run(&[file], Vec::new(), sink).map(drop)
     }
 
-    /// The place from which recovery read the log.
+    /// The position from which recovery read the log.
     #[must_use]
     pub fn recovered_from(&self) -> LogPosition {
         self.shared().recovered_from
     }
 
-    /// The segment where recovery began holds so many batches before that place.
+    /// Sets the number of batches before that position in the segment where recovery began.
     pub fn note_batches(&self, batches: u64) {
         if let Some(segment) = self.segment(self.recovered_from().segment) {
             let most = self.shared().options.segment_batches_max;
@@ -272,7 +272,7 @@ impl Log {
         }
     }
 
-    /// Ends the segment with what is written so far, if it is the one that is written to.
+    /// Seals the segment early, if it is the active one.
     pub fn end_segment(&self, sequence: u64) {
         drop(self.shared().queue.end_segment(sequence));
     }
@@ -283,13 +283,14 @@ impl Log {
         self.shared().place_behind(bytes)
     }
 
-    /// Everything before this place is durable.
+    /// The position before which everything is durable.
     #[must_use]
     pub fn durable_upto(&self) -> LogPosition {
         self.shared().durable_upto()
     }
 
-    /// First byte of the last durable commit. Damage before it can be proven; damage of the commit itself looks like a torn write.
+    /// First byte of the last durable commit. Damage before it can be proven; damage of that commit looks like a torn
+    /// write.
     #[must_use]
     pub fn last_commit(&self) -> LogPosition {
         self.shared().resume_from()
@@ -303,12 +304,12 @@ impl Log {
         active + shared.preparation.ready_count() * u64::from(shared.options.segment_bytes)
     }
 
-    /// Tells the preparation of segments that space was freed.
+    /// Notifies the preparation of segments that space was freed.
     pub fn space_freed(&self) {
         self.shared().preparation.space_freed();
     }
 
-    /// Stops the log for good: what takes care of its files is gone.
+    /// Stops the log for good: a task that maintains its files has ended.
     pub(crate) fn fail(&self, why: &str) {
         self.shared().fail(&LogFailure::of_task(why), Vec::new());
     }
@@ -337,7 +338,7 @@ impl Log {
         }
     }
 
-    /// Writes what waits, marks a clean end, and stops the writer. Later calls are refused.
+    /// Writes the queued frames, marks a clean end, and stops the writer. Later calls are refused.
     pub async fn close(&self) -> io::Result<()> {
         let failed = self.failure().filter(|failure| *failure != closed());
         self.shared().preparation.close();
@@ -353,7 +354,7 @@ impl Log {
     }
 }
 
-/// Runs work that may block where it may: in place if the disk does not block, else on a thread for it.
+/// Runs blocking work: in place if the disk does not block, else on a thread of its own.
 async fn blocking<T: Send + 'static>(
     disk: &dyn Disk,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -1,6 +1,6 @@
 //! A segment file as recovery reads it: in large windows, with unreadable pages as zeros, commit by commit.
 //!
-//! May not decide what a break means; it only says what is sound and where the next sound commit lies.
+//! May not know: what a break means. It only finds what is sound and where the next sound commit lies.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::env::mutants::{self, Bug};
 use crate::ids::LogPosition;
 
 const WINDOW_BYTES: usize = 1 << 20;
-/// Where a segment is looked at beyond what is read of it.
+/// Samples of a segment beyond what is read of it.
 const SAMPLE_EVERY_BYTES: u64 = 1 << 20;
 
 pub(crate) struct SegmentReader {
@@ -35,7 +35,7 @@ pub(crate) struct FoundCommit {
     pub(crate) at: u64,
     /// First byte of its frames.
     pub(crate) body_at: u64,
-    /// First byte behind its frames.
+    /// First byte after its frames.
     pub(crate) end: u64,
     pub(crate) body: Bytes,
 }
@@ -46,13 +46,13 @@ impl SegmentReader {
         Ok(Self { file, file_bytes, window: Bytes::new(), window_at: 0 })
     }
 
-    /// As if the file ended there.
+    /// Limits the reader as if the file ended there.
     pub(crate) fn up_to(mut self, bytes: Option<u64>) -> Self {
         self.file_bytes = bytes.unwrap_or(u64::MAX).min(self.file_bytes);
         self
     }
 
-    /// Bytes at a place, fewer at the end of the file. Pages that cannot be read are zeros: no checksum will hold.
+    /// Bytes at a position, fewer at the end of the file. Pages that cannot be read are zeros, so that no checksum matches.
     pub(crate) fn bytes(&mut self, at: u64, length: usize) -> Bytes {
         let left = usize::try_from(self.file_bytes.saturating_sub(at)).unwrap_or(usize::MAX);
         let length = length.min(left);
@@ -210,8 +210,8 @@ impl SegmentReader {
         self.is_zero(from, self.file_bytes)
     }
 
-    /// True if the next `quiet_bytes` are zero, and the pages that are looked at behind them: enough where a write can only
-    /// have left its front.
+    /// True if the next `quiet_bytes` are zero, and the sampled pages after them: enough where a write can only have left
+    /// its front.
     pub(crate) fn is_quiet_from(&mut self, from: u64, quiet_bytes: u64) -> bool {
         let to = from.saturating_add(quiet_bytes).min(self.file_bytes);
         if !self.is_zero(from, to) {
@@ -220,7 +220,7 @@ impl SegmentReader {
         let page = PAGE_BYTES as u64;
         let places = to.next_multiple_of(SAMPLE_EVERY_BYTES)..self.file_bytes.saturating_sub(page - 1);
         let samples: Vec<u64> = places.step_by(SAMPLE_EVERY_BYTES as usize).collect();
-        // Read one after the other, each would wait for the device and for what it reads along.
+        // Sequential reads would each wait for the device and for its readahead.
         for at in &samples {
             let _ = self.file.will_need(*at, page);
         }
@@ -269,7 +269,7 @@ impl FoundCommit {
 /// A commit whose frames are whole once some bytes of them are corrected.
 pub(crate) struct Corrected {
     pub(crate) frames: Vec<(u64, Decoded)>,
-    /// Places in the file, and what belongs there.
+    /// Positions in the file, and the right bytes.
     pub(crate) bytes: Vec<(u64, u8)>,
 }
 

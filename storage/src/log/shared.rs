@@ -1,4 +1,4 @@
-//! What the log's handles and its writer share.
+//! State shared by the log's handles and its writer.
 //!
 //! Lock order: a replica's state, then the queue. The cache's items before a replica's state. Callbacks are called with
 //! no lock held.
@@ -21,7 +21,7 @@ use super::types::{LogFailure, LogOptions};
 use crate::env::disk::Disk;
 use crate::ids::{LogPosition, ReplicaId};
 
-/// Counters, read by anyone.
+/// Counters of the writer, read by the metrics.
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) frames: AtomicU64,
@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) replicas: Mutex<BTreeMap<ReplicaId, Arc<Replica>>>,
     pub(crate) cache: Cache,
     pub(crate) counters: Counters,
-    /// The place from which this process read the log.
+    /// The position from which this process read the log.
     pub(crate) recovered_from: LogPosition,
     durable_upto: AtomicU64,
     resume_from: AtomicU64,
@@ -110,7 +110,7 @@ impl Shared {
         LogPosition { segment: 0, byte: 0 }
     }
 
-    /// First byte of the last durable commit. Recovery can begin to read there: what is not needed from before it is known
+    /// First byte of the last durable commit. Recovery can begin to read there: which frames came before it is known
     /// from that commit's header.
     pub(crate) fn resume_from(&self) -> LogPosition {
         unpack(self.resume_from.load(Ordering::Acquire))
@@ -120,7 +120,7 @@ impl Shared {
         self.resume_from.store(pack(position), Ordering::Release);
     }
 
-    /// The log stops for good: everyone who waits or comes later gets the failure.
+    /// Stops the log for good: all waiting and later callers receive the failure.
     pub(crate) fn fail(&self, failure: &LogFailure, in_hand: Vec<Queued>) {
         tracing::error!(dir = %self.dir.display(), %failure.message, "log stopped for good: {} failed", failure.operation);
         let waiting = self.queue.fail(failure.clone());
@@ -135,7 +135,7 @@ impl Shared {
 }
 
 impl Shared {
-    /// The writer ends because the log is closed.
+    /// Ends the writer because the log is closed.
     pub(crate) fn end(&self) {
         let failure = closed();
         for queued in self.queue.fail(failure.clone()) {
