@@ -1,7 +1,7 @@
-//! What the fuzz targets call: a function for each decoder of what lies on disk, and bytes to begin with. Never part of
+//! Entry points of the fuzz targets: a function for each decoder of on-disk formats, and seed inputs. Never part of
 //! a release build.
 //!
-//! The first byte of an input says whether its checksums are made right before it is read: no fuzzer guesses them, and
+//! The first byte of an input says whether its checksums are corrected before it is read: no fuzzer guesses them, and
 //! damage that they see is tried, too. A function panics where a decoder does, or where what was read and written again
 //! is not the same.
 

@@ -1,4 +1,4 @@
-//! Critical tasks as the simulation has them: which run on each node, which is made to panic, and what became of it.
+//! Critical tasks in the simulation: which run on each node, which is made to panic, and the outcome.
 //!
 //! May not know: what a panic ends.
 
@@ -10,7 +10,7 @@ use std::task::Waker;
 use super::{Executor, current};
 use crate::env::sim::SimNode;
 
-/// What a task that was made to panic says.
+/// The message of an injected panic.
 const INJECTED: &str = "made to panic by the simulation";
 
 /// A critical task that has not ended.
@@ -23,7 +23,7 @@ struct Running {
     waker: Option<Waker>,
 }
 
-/// What a critical task holds of it. A flag of its own, so that a poll takes no lock.
+/// The critical task's share of it. A flag of its own, so that a poll takes no lock.
 pub(crate) struct Enlisted {
     number: u64,
     doomed: Arc<AtomicBool>,
@@ -60,7 +60,7 @@ impl Drop for Enlisted {
     }
 }
 
-/// Critical tasks, and what became of those that panicked.
+/// Critical tasks, and the outcome of those that panicked.
 #[derive(Default)]
 pub(super) struct CriticalTasks {
     next: u64,
