@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_storage::checkpoint::{Cut, CutSource};
+use ottla_storage::checkpoint::{CheckpointSource, StateDelta};
 use ottla_storage::data_dir::ReplicaSnapshot;
 use ottla_storage::entry::{Entry, EntryKind};
 use ottla_storage::env::critical::count_panic;
@@ -49,7 +49,7 @@ struct AppliedState {
     /// The last entry contained in a cut.
     cut_at: Option<LogId>,
     /// A cut whose entries are not all synced yet.
-    pending: Option<Cut>,
+    pending: Option<StateDelta>,
     snapshot: Option<SnapshotMeta>,
     failed: Option<Arc<str>>,
     /// Nothing is applied any more; what was applied may still be cut.
@@ -287,7 +287,7 @@ impl Applier {
     }
 }
 
-impl CutSource for Applier {
+impl CheckpointSource for Applier {
     fn releases(&self) -> bool {
         let state = self.state.lock();
         state
@@ -296,7 +296,7 @@ impl CutSource for Applier {
             .is_some_and(|members| from_raft_membership(members.membership()).is_alone(self.replica))
     }
 
-    fn cut(&self) -> Option<Cut> {
+    fn take_delta(&self) -> Option<StateDelta> {
         let mut state = self.state.lock();
         if state.failed.is_some() || state.installing {
             return None;
@@ -315,7 +315,7 @@ impl CutSource for Applier {
             let membership = encode_stored_membership(state.memberships.last()?);
             let applied = state.applied?;
             state.cut_at = state.applied;
-            state.pending = Some(Cut { replica: self.replica, applied, membership, changes, checksum });
+            state.pending = Some(StateDelta { replica: self.replica, applied, membership, changes, checksum });
         }
         // A majority of other replicas may have committed what this disk has not synced yet: then the cut waits.
         let synced = self.log.last_synced().map(|id| id.index);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_storage::checkpoint::CutSource;
+use ottla_storage::checkpoint::CheckpointSource;
 use ottla_storage::data_dir::{DataDir, Exported, ExportedBatch, Import, Peers, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId};
@@ -30,7 +30,7 @@ pub trait Directory: Send + Sync + 'static {
     fn record_applied(&self, replica: ReplicaId, entry: &Entry, verdicts: &[Verdict]) -> io::Result<()>;
 
     /// Registers the source of the replica's cuts for the checkpointer; held weakly.
-    fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>);
+    fn register(&self, replica: ReplicaId, source: Weak<dyn CheckpointSource>);
 
     /// Registers the peers that have the replica's batches if they are damaged here; held weakly.
     fn register_peers(&self, _replica: ReplicaId, _peers: Weak<dyn Peers>) {}
@@ -117,7 +117,7 @@ impl Directory for DataDir {
         DataDir::record_applied(self, replica, entry, verdicts)
     }
 
-    fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>) {
+    fn register(&self, replica: ReplicaId, source: Weak<dyn CheckpointSource>) {
         DataDir::register(self, replica, source);
     }
 

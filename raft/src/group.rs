@@ -167,7 +167,7 @@ impl Group {
             ended: AtomicBool::new(false),
             reason: Mutex::new(None),
         });
-        let source: Arc<dyn ottla_storage::checkpoint::CutSource> = group.applier.clone();
+        let source: Arc<dyn ottla_storage::checkpoint::CheckpointSource> = group.applier.clone();
         group.directory.register(replica, Arc::downgrade(&source));
         let peers: Arc<dyn ottla_storage::data_dir::Peers> = group.clone();
         group.directory.register_peers(replica, Arc::downgrade(&peers));

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use ottla_storage::checkpoint::CutSource;
+use ottla_storage::checkpoint::CheckpointSource;
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::{Batches, Entry, EntryKind, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, Term};
@@ -126,7 +126,7 @@ pub async fn accept_loss(
     let membership = decode_stored_membership(recovered.membership.clone()).unwrap_or_default();
     let initial = InitialState { applied: recovered.applied, membership, ..InitialState::default() };
     let applier = Applier::new(directory.clone(), log.clone(), Arc::default(), initial, state_machine);
-    let source: Arc<dyn CutSource> = applier.clone();
+    let source: Arc<dyn CheckpointSource> = applier.clone();
     directory.register(replica, Arc::downgrade(&source));
     // Each lost frame may have been a vote for a term of its own, and not all lost frames may be known.
     let last = holding.begin_sole_voter_term(&*directory, recovered, missing.frames + TERMS_LOST).await?;

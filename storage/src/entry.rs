@@ -1,4 +1,4 @@
-//! A Raft entry, a vote and a verdict as the log keeps them. The log orders them and never looks inside.
+//! A Raft entry, a vote and a verdict as the log stores them. The log orders them and never interprets them.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
 use crate::ids::{LogId, ReplicaId, Term};
 
-/// What an entry is to Raft; the log only carries it.
+/// The kind of an entry for Raft; the log only stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EntryKind {
@@ -25,18 +25,18 @@ pub enum EntryKind {
 pub struct Entry {
     /// Term and index.
     pub log_id: LogId,
-    /// What the entry is to Raft.
+    /// The kind of the entry.
     pub kind: EntryKind,
     /// The proposer's wall clock, milliseconds since 1970; never falls within a shard.
     pub clock_ms: i64,
-    /// The command, encoded by whoever proposed it.
+    /// The command, encoded by its proposer.
     pub payload: Bytes,
     /// Raw Kafka record batches as clients sent them, grouped by partition, order kept.
     pub batches: Batches,
 }
 
-/// The batches of an entry. Clones share them: an entry passes from the proposer over the log's queue and cache to apply,
-/// and none of these counts references batch by batch.
+/// The batches of an entry. Clones share them: an entry passes from the proposer through the log's queue and cache to
+/// apply, and none of these counts references batch by batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batches(Option<Arc<[EntryBatch]>>);
 
@@ -90,7 +90,7 @@ pub struct Vote {
 /// What apply decided about one batch of an entry, in the entry's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The batch took the offsets from `base_offset` on, under `epoch`.
+    /// The batch was assigned the offsets from `base_offset` on, under `epoch`.
     Accepted {
         /// Offset of the batch's first record.
         base_offset: Offset,
@@ -108,6 +108,6 @@ pub struct EntryVerdicts {
     pub log_id: LogId,
     /// One verdict per batch of the entry.
     pub verdicts: Vec<Verdict>,
-    /// The segment of the copy that counts, where the entry was relocated: elsewhere its frame is void.
+    /// The segment of the valid copy, where the entry was relocated: elsewhere its frame is void.
     pub relocated_to: Option<u64>,
 }

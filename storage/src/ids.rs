@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One shard's copy on one node, a Raft member. Never used again once it is gone (design section 5).
+/// One shard's copy on one node, a Raft member. The id is never used again after its removal (design section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ReplicaId(pub u64);
 
@@ -19,7 +19,7 @@ pub struct RaftIndex(pub u64);
 pub struct LogId {
     /// Term of the leader that proposed the entry.
     pub term: Term,
-    /// Place of the entry in the shard's log.
+    /// Index of the entry in the shard's log.
     pub index: RaftIndex,
 }
 
@@ -31,7 +31,7 @@ pub struct RunId(pub u64);
 const FIRST_RUN: u64 = 1 << 62;
 
 impl RunId {
-    /// The file number under which places in this run are known.
+    /// The file number of positions in this run.
     #[must_use]
     pub const fn file_number(self) -> u64 {
         FIRST_RUN | self.0
@@ -44,7 +44,7 @@ impl RunId {
     }
 }
 
-/// A place in the log of one data directory, or in one of its runs.
+/// A position in the log of one data directory, or in one of its runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition {
     /// Sequence number of the segment file, or the file number of a run.

@@ -15,7 +15,7 @@ use ottla_storage::env::real::RealDisk;
 use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
 use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::Log;
-use support::history::{Floors, run, small_options};
+use support::history::{RecoveryPoints, run, small_options};
 use support::{ModelState, Oracle, Rng, Seen, check};
 
 /// A directory of the test's own, gone at its end.
@@ -164,7 +164,7 @@ async fn a_history_on_the_real_disk_survives_kills_and_a_clean_stop() {
         let (log, _) = open(&scratch.0).await;
         let driver = tokio::task::unconstrained({
             let (log, oracle) = (log.clone(), oracle.clone());
-            async move { run(&log, &oracle, &Floors::default(), 5, 60, seed).await }
+            async move { run(&log, &oracle, &RecoveryPoints::default(), 5, 60, seed).await }
         });
         driver.await;
         // Killed here: no clean end, writes that nobody waited for.

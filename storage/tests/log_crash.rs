@@ -12,9 +12,9 @@ use ottla_model::lives_from;
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::sim;
 use ottla_storage::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
-use ottla_storage::log::{Log, RecoveredReplica, ReplicaFloor};
+use ottla_storage::log::{Log, RecoveredReplica, RecoveryPoint};
 use parking_lot::Mutex;
-use support::history::{Floors, create, drive, run, small_options};
+use support::history::{RecoveryPoints, create, drive, run, small_options};
 use support::{Moment, Oracle, Rng, Seen, check};
 
 const DIR: &str = "/data/log";
@@ -23,7 +23,7 @@ const DIR: &str = "/data/log";
 struct Point {
     image: DiskImage,
     moment: Moment,
-    floors: Vec<ReplicaFloor>,
+    recovery_points: Vec<RecoveryPoint>,
 }
 
 /// Runs a history; returns the disk at each of its writes and syncs.
@@ -33,15 +33,15 @@ fn record(seed: u64, tear: Tear, fresh: Option<bool>, replicas: u64, steps: u64)
     let (kept, noted) = (points.clone(), oracle.clone());
     let report = sim::run(seed, move || async move {
         let disk = SimDisk::new(seed, SimDiskOptions { tear, ..SimDiskOptions::default() });
-        let floors = Floors::default();
-        let (oracle, at) = (noted.clone(), floors.clone());
+        let recovery_points = RecoveryPoints::default();
+        let (oracle, at) = (noted.clone(), recovery_points.clone());
         disk.observe(move |_, image| {
-            kept.lock().push(Point { image, moment: oracle.moment(), floors: at.lock().clone() });
+            kept.lock().push(Point { image, moment: oracle.moment(), recovery_points: at.lock().clone() });
         });
         let handle: Arc<dyn Disk> = Arc::new(disk.clone());
         let opened = Log::open(handle, Path::new(DIR), small_options(fresh), Vec::new(), &mut Seen::default()).await;
         let (log, _) = opened.unwrap();
-        run(&log, &noted, &floors, replicas, steps, seed).await;
+        run(&log, &noted, &recovery_points, replicas, steps, seed).await;
         log.close().await.unwrap();
         disk.stop_observing();
         let (writes, syncs) = disk.operations();
@@ -51,9 +51,13 @@ fn record(seed: u64, tear: Tear, fresh: Option<bool>, replicas: u64, steps: u64)
     (points, oracle, report.output)
 }
 
-async fn open(disk: &SimDisk, floors: Vec<ReplicaFloor>, fresh: Option<bool>) -> (Log, Vec<RecoveredReplica>) {
+async fn open(
+    disk: &SimDisk,
+    recovery_points: Vec<RecoveryPoint>,
+    fresh: Option<bool>,
+) -> (Log, Vec<RecoveredReplica>) {
     let handle: Arc<dyn Disk> = Arc::new(disk.clone());
-    Log::open(handle, Path::new(DIR), small_options(fresh), floors, &mut Seen::default()).await.unwrap()
+    Log::open(handle, Path::new(DIR), small_options(fresh), recovery_points, &mut Seen::default()).await.unwrap()
 }
 
 /// A history that goes on where `recovered` ended: what was not recovered never happened.
@@ -71,9 +75,9 @@ fn forked(oracle: &Oracle, recovered: &[RecoveredReplica]) -> Oracle {
 async fn try_point(point: &Point, oracle: &Oracle, crash: Crash, seed: u64, fresh: Option<bool>, what: &str) {
     let mut rng = Rng(seed);
     let disk = point.image.crash(crash, rng.next());
-    let floors = if rng.below(2) == 0 { point.floors.clone() } else { Vec::new() };
-    let (log, recovered) = open(&disk, floors.clone(), fresh).await;
-    check(&log, &recovered, &floors, oracle, &point.moment, what).await;
+    let recovery_points = if rng.below(2) == 0 { point.recovery_points.clone() } else { Vec::new() };
+    let (log, recovered) = open(&disk, recovery_points.clone(), fresh).await;
+    check(&log, &recovered, &recovery_points, oracle, &point.moment, what).await;
     let second = forked(oracle, &recovered);
     let mut crash = Crash::Power;
     if rng.below(3) != 0 {
@@ -88,8 +92,8 @@ async fn try_point(point: &Point, oracle: &Oracle, crash: Crash, seed: u64, fres
     let disk = disk.image().crash(crash, rng.next());
     drop(log);
     let moment = second.moment();
-    let (log, recovered) = open(&disk, floors.clone(), fresh).await;
-    check(&log, &recovered, &floors, &second, &moment, &format!("{what}, second life")).await;
+    let (log, recovered) = open(&disk, recovery_points.clone(), fresh).await;
+    check(&log, &recovered, &recovery_points, &second, &moment, &format!("{what}, second life")).await;
     drop(log);
 }
 
@@ -122,21 +126,21 @@ fn every_point_of_recovery(seed: u64, tear: Tear, fresh: Option<bool>, every: us
             let images = Arc::new(Mutex::new(Vec::new()));
             let kept = images.clone();
             disk.observe(move |_, image| kept.lock().push(image));
-            let (log, first) = open(&disk, point.floors.clone(), fresh).await;
+            let (log, first) = open(&disk, point.recovery_points.clone(), fresh).await;
             disk.stop_observing();
             drop(log);
             let images = std::mem::take(&mut *images.lock());
             for (within, image) in images.iter().enumerate() {
                 let crash = if rng.below(2) == 0 { Crash::Power } else { Crash::Process };
                 let disk = image.crash(crash, rng.next());
-                let (log, recovered) = open(&disk, point.floors.clone(), fresh).await;
+                let (log, recovered) = open(&disk, point.recovery_points.clone(), fresh).await;
                 let what = format!("seed {seed}, {tear:?}, point {number}, recovery's {within}, {crash:?}");
-                check(&log, &recovered, &point.floors, &oracle, &point.moment, &what).await;
+                check(&log, &recovered, &point.recovery_points, &oracle, &point.moment, &what).await;
                 tested += 1;
             }
             // What recovery believed it must have made durable.
             let disk = disk.image().crash(Crash::Power, rng.next());
-            let (log, again) = open(&disk, point.floors.clone(), fresh).await;
+            let (log, again) = open(&disk, point.recovery_points.clone(), fresh).await;
             drop(log);
             assert_eq!(again, first, "seed {seed}, {tear:?}, point {number}: recovery was believed and then lost");
         }

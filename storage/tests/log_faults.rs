@@ -16,7 +16,7 @@ use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
 use ottla_storage::env::{rt, sim};
 use ottla_storage::ids::{RaftIndex, ReplicaId, Term};
 use ottla_storage::log::{EntryRange, Log, LogError, LogOptions, NoSink, RecoveredReplica, ReplicaLog, segment_path};
-use support::history::{Floors, create, run, small_options};
+use support::history::{RecoveryPoints, create, run, small_options};
 use support::{ModelState, Oracle, Rng, entry, log_id, state_of, verdicts};
 
 const DIR: &str = "/data/log";
@@ -371,7 +371,7 @@ fn no_flipped_bit_loses_anything_in_silence() {
         sim::run(seed, move || async move {
             let disk = disk(seed);
             let (log, _) = open(&disk).await;
-            run(&log, &noted, &Floors::default(), 4, 40, seed).await;
+            run(&log, &noted, &RecoveryPoints::default(), 4, 40, seed).await;
             log.close().await.unwrap();
             let segments = log.segments();
             let image = disk.image();

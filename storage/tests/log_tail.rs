@@ -13,7 +13,7 @@ use ottla_storage::env::disk::{Disk, OpenMode, PAGE_BYTES};
 use ottla_storage::env::sim::disk::{Crash, SimDisk, SimDiskOptions, Tear};
 use ottla_storage::env::{rt, sim};
 use ottla_storage::ids::ReplicaId;
-use ottla_storage::log::{Log, LogOptions, NoSink, RecoveredReplica, ReplicaFloor, ReplicaLog, segment_path};
+use ottla_storage::log::{Log, LogOptions, NoSink, RecoveredReplica, RecoveryPoint, ReplicaLog, segment_path};
 use support::history::{create, small_options};
 use support::{Oracle, Rng, entry, log_id};
 
@@ -28,9 +28,9 @@ fn segment(sequence: u64) -> PathBuf {
     segment_path(Path::new(DIR), sequence)
 }
 
-async fn open(disk: &SimDisk, floors: Vec<ReplicaFloor>) -> (Log, Vec<RecoveredReplica>) {
+async fn open(disk: &SimDisk, recovery_points: Vec<RecoveryPoint>) -> (Log, Vec<RecoveredReplica>) {
     let handle: Arc<dyn Disk> = Arc::new(disk.clone());
-    Log::open(handle, Path::new(DIR), options(), floors, &mut NoSink).await.unwrap()
+    Log::open(handle, Path::new(DIR), options(), recovery_points, &mut NoSink).await.unwrap()
 }
 
 async fn append(replica: &ReplicaLog, index: u64, rng: &mut Rng) {
@@ -148,17 +148,17 @@ fn the_front_of_a_write_that_a_kill_cut_short_is_void() {
 }
 
 #[test]
-fn after_a_kill_recovery_reads_from_the_floor_to_the_end_and_little_behind_it() {
+fn after_a_kill_recovery_reads_from_the_recovery_point_to_the_end_and_little_behind_it() {
     sim::run(5, || async {
         let (disk, log) = written(1500).await;
         let used = u64::from(log.segments()[0].used_bytes);
         assert!(used > 1 << 20, "{used}");
         let released = [(log.replicas()[0], log_id(5, 1500))].into();
-        let floors = log.floors_without(&released);
+        let recovery_points = log.recovery_points_without(&released);
         let disk = disk.image().crash(Crash::Process, 5);
         drop(log);
         let before = disk.read_bytes();
-        let (log, recovered) = open(&disk, floors.clone()).await;
+        let (log, recovered) = open(&disk, recovery_points.clone()).await;
         let read = disk.read_bytes() - before;
         assert_eq!(recovered[0].last_log_id, Some(log_id(5, 1500)));
         // A window of the reader, the quiet stretch, a few samples; not the segment, and not the prepared one.
@@ -167,14 +167,14 @@ fn after_a_kill_recovery_reads_from_the_floor_to_the_end_and_little_behind_it() 
         append(&replica, 1501, &mut Rng(9)).await;
         drop(log);
         let disk = disk.image().crash(Crash::Process, 6);
-        let (_log, recovered) = open(&disk, floors).await;
+        let (_log, recovered) = open(&disk, recovery_points).await;
         assert_eq!(recovered[0].last_log_id, Some(log_id(5, 1501)));
     });
 }
 
 /// Its removal lies before the place where reading begins, and the segment's table, written before it, still lists it.
 #[test]
-fn a_replica_that_left_before_the_floor_does_not_come_back() {
+fn a_replica_that_left_before_the_recovery_point_does_not_come_back() {
     sim::run(6, || async {
         let (disk, log) = written(3).await;
         let (replica, mut rng, mut index) = (log.replica(log.replicas()[0]).unwrap(), Rng(6), 3);
@@ -185,10 +185,10 @@ fn a_replica_that_left_before_the_floor_does_not_come_back() {
         }
         log.remove_group(ReplicaId(2)).await.unwrap();
         append(&replica, index + 1, &mut rng).await;
-        let floors = log.floors_without(&[(replica.id(), log_id(5, index + 1))].into());
+        let recovery_points = log.recovery_points_without(&[(replica.id(), log_id(5, index + 1))].into());
         let disk = disk.image().crash(Crash::Process, 5);
         drop((replica, log));
-        let (_log, recovered) = open(&disk, floors).await;
+        let (_log, recovered) = open(&disk, recovery_points).await;
         let found: Vec<_> = recovered.iter().map(|replica| (replica.id, replica.last_log_id)).collect();
         assert_eq!(found, [(ReplicaId(1), Some(log_id(5, index + 1)))]);
     });

@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, join_all};
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::{NodeId, Offset, PartitionId};
 use ottla_raft::{Directory, EntryLog, NoPeers, RaftHost, RaftOptions, SnapshotImport};
-use ottla_storage::checkpoint::CutSource;
+use ottla_storage::checkpoint::CheckpointSource;
 use ottla_storage::data_dir::{Exported, RecoveredReplica, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::env::sim;
@@ -33,7 +33,7 @@ struct Kept {
     membership: Bytes,
     checksum: u64,
     state: BTreeMap<Bytes, Bytes>,
-    source: Option<Weak<dyn CutSource>>,
+    source: Option<Weak<dyn CheckpointSource>>,
 }
 
 /// The log of the one replica, in memory: everything is durable at once.
@@ -44,7 +44,7 @@ impl Memory {
     /// The contents of a checkpoint taken now.
     fn checkpoint(&self) {
         let source = self.0.lock().source.clone().and_then(|source| source.upgrade());
-        let Some(cut) = source.and_then(|source| source.cut()) else { return };
+        let Some(cut) = source.and_then(|source| source.take_delta()) else { return };
         let mut kept = self.0.lock();
         kept.applied = Some(cut.applied);
         kept.membership = cut.membership;
@@ -92,7 +92,7 @@ impl Directory for Memory {
     fn record_applied(&self, _: ReplicaId, _: &Entry, _: &[Verdict]) -> io::Result<()> {
         Ok(())
     }
-    fn register(&self, _: ReplicaId, source: Weak<dyn CutSource>) {
+    fn register(&self, _: ReplicaId, source: Weak<dyn CheckpointSource>) {
         self.0.lock().source = Some(source);
     }
     fn checkpointed(&self, _: ReplicaId) -> Option<LogId> {

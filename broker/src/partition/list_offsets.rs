@@ -8,7 +8,7 @@ use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::ids::{LeaderEpoch, Offset};
 use ottla_protocol::records;
 use ottla_storage::env::rt;
-use ottla_storage::index::BatchLine;
+use ottla_storage::index::IndexedBatch;
 
 use super::error::PartitionError;
 use super::handle::{Partition, end_for};
@@ -94,7 +94,7 @@ impl Partition {
     /// Searches one batch for a record.
     async fn search(
         &self,
-        line: BatchLine,
+        line: IndexedBatch,
         wanted: Wanted,
         offsets: &LogOffsetSnapshot,
         isolation: Isolation,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
-use ottla_storage::checkpoint::{Cut, CutSource};
+use ottla_storage::checkpoint::{CheckpointSource, StateDelta};
 use ottla_storage::data_dir::{Exported, ExportedBatch, RecoveredReplica, ReplicaSnapshot};
 use ottla_storage::entry::{Entry, Verdict, Vote};
 use ottla_storage::env::{rt, sim};
@@ -85,7 +85,7 @@ enum Change {
     Append(Vec<Entry>),
     Truncate(Option<LogId>),
     Purge(LogId),
-    Checkpoint(Cut),
+    Checkpoint(StateDelta),
     Import(ReplicaSnapshot),
 }
 
@@ -146,7 +146,7 @@ pub(crate) struct MemoryDirectory {
     disk: Arc<MemoryDisk>,
     live: Mutex<BTreeMap<ReplicaId, Image>>,
     synced: Mutex<BTreeMap<ReplicaId, LogId>>,
-    sources: Mutex<BTreeMap<ReplicaId, Weak<dyn CutSource>>>,
+    sources: Mutex<BTreeMap<ReplicaId, Weak<dyn CheckpointSource>>>,
     kept: Mutex<BTreeMap<ReplicaId, LogId>>,
     pub(crate) recorded: Mutex<BTreeMap<ReplicaId, LogId>>,
     wake: Notify,
@@ -208,7 +208,7 @@ impl MemoryDirectory {
                 self.synced.lock().insert(replica, last);
             }
             match &change {
-                Change::Checkpoint(Cut { applied, .. }) | Change::Import(ReplicaSnapshot { applied, .. }) => {
+                Change::Checkpoint(StateDelta { applied, .. }) | Change::Import(ReplicaSnapshot { applied, .. }) => {
                     self.kept.lock().insert(replica, *applied);
                 }
                 _ => {}
@@ -221,7 +221,7 @@ impl MemoryDirectory {
         loop {
             rt::sleep(Duration::from_millis(200 + sim::random_below(800))).await;
             let sources: Vec<_> = self.sources.lock().values().filter_map(Weak::upgrade).collect();
-            for cut in sources.into_iter().filter_map(|source| source.cut()) {
+            for cut in sources.into_iter().filter_map(|source| source.take_delta()) {
                 self.push(cut.replica, Change::Checkpoint(cut), Box::new(|_| {}));
             }
         }
@@ -278,7 +278,7 @@ impl Directory for Shared {
         Ok(())
     }
 
-    fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>) {
+    fn register(&self, replica: ReplicaId, source: Weak<dyn CheckpointSource>) {
         self.0.sources.lock().insert(replica, source);
     }
 

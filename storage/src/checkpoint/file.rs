@@ -5,10 +5,10 @@
 //!  transaction:  | OTXN | crc32 4 | incarnation 8 | number 8 | kind 4 | length 4 | operations | zeros to the page |
 //! ```
 //!
-//! Kinds: 1 a part of the base, 2 the last part of it, 3 a delta. A transaction's CRC covers what follows it, the file's all other
-//! fields but the magic. Invariant: the file
-//! counts up to the first transaction that does not hold, and not at all if its base is not whole. A delta never shares a
-//! page with an earlier one, so that a torn write cannot harm what is synced.
+//! Kinds: 1 a part of the base, 2 the last part of it, 3 a delta. A transaction's CRC covers what follows it, the file's
+//! all other fields but the magic. Invariant: the file is valid up to the first transaction that is not sound, and not at
+//! all if its base is not whole. A delta never shares a page with an earlier one, so that a torn write cannot harm what is
+//! synced.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,7 +29,7 @@ const FILE_MAGIC: &[u8; 8] = b"OTTLACKP";
 const FILE_HEADER_BYTES: usize = 32;
 const TRANSACTION_MAGIC: &[u8; 4] = b"OTXN";
 const TRANSACTION_HEADER_BYTES: usize = 32;
-/// The newest format this release writes and reads.
+/// The newest format that this release writes and reads.
 const VERSION: u32 = 1;
 
 const BASE: u32 = 1;
@@ -38,7 +38,7 @@ const DELTA: u32 = 3;
 
 /// A part of the base is about this long.
 const BASE_PART_BYTES: usize = 4 << 20;
-/// Longest transaction that is believed.
+/// Limit of the length of a transaction.
 const TRANSACTION_BYTES_MAX: u32 = 1 << 30;
 /// Room for deltas that a file has at least.
 const DELTA_BYTES_MIN: u64 = 4 << 20;
@@ -51,15 +51,15 @@ pub(crate) struct Generation {
     incarnation: u64,
     /// Number of the next transaction.
     next: u64,
-    /// Where it goes.
+    /// Its position.
     end: u64,
     file_bytes: u64,
     pub(crate) base_bytes: u64,
-    /// Every run that some transaction lists: should a later one be found damaged, the state before it counts.
+    /// Every run that some transaction lists: if a later one is found damaged, the state before it is valid.
     pub(crate) listed: BTreeMap<RunId, Listing>,
 }
 
-/// Why a generation does not count.
+/// Why a generation is not valid.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     #[error("{0}")]
@@ -129,7 +129,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Generation {
-    /// Writes `state` as the base of a new generation; durable when this returns. An older file of that number goes.
+    /// Writes `state` as the base of a new generation; durable when this returns. Replaces an older file of that number.
     pub(crate) async fn create(disk: &Arc<dyn Disk>, dir: &Path, number: u64, state: State) -> io::Result<Self> {
         let (incarnation, path) = (rt::random_u64(), dir.join(file_name(number)));
         let (work_disk, work_path, work_dir) = (Arc::clone(disk), path.clone(), dir.to_owned());
@@ -181,7 +181,7 @@ impl Generation {
         if self.base_bytes == 0 { Err(LoadError::Damaged("its base is not whole")) } else { Ok(state) }
     }
 
-    /// The transaction at the end; `None` if there is none that holds.
+    /// The transaction at the end; `None` if there is no sound one.
     fn read_transaction(&self) -> io::Result<Option<(u32, Bytes, u64)>> {
         if self.end + TRANSACTION_HEADER_BYTES as u64 > self.file_bytes {
             return Ok(None);
@@ -208,7 +208,7 @@ impl Generation {
         Ok(Some((u32_at(&head, 24), Bytes::from(operations), end)))
     }
 
-    /// The state as the file says it now, read back whole. On a thread that may block.
+    /// The state in the file now, read back whole. On a thread that may block.
     pub(crate) fn reread(disk: &Arc<dyn Disk>, dir: &Path, number: u64, end: u64) -> io::Result<State> {
         match Self::load(disk, dir, number) {
             Ok((generation, state)) if generation.end == end => Ok(state),
@@ -220,12 +220,13 @@ impl Generation {
         }
     }
 
-    /// What follows the last transaction that holds is never read again: behind a damaged one lie whole ones, whose numbers
-    /// come next. Durable when this returns.
+    /// Clears what follows the last sound transaction: after a damaged one lie whole ones with the numbers that will be
+    /// used next. Durable when this returns.
     pub(crate) async fn void_rest(&self, disk: &Arc<dyn Disk>) -> io::Result<()> {
         let (file, end, file_bytes) = (Arc::clone(&self.file), self.end, self.file_bytes);
         let voided = off_thread(disk, move || {
-            // A transaction begins on a page of its own with its magic: if that page is zero, nothing was ever written there.
+            // A transaction begins on a page of its own with its magic: if that page is zero, nothing was ever written
+            // there.
             if is_zero_page(&*file, end, file_bytes) {
                 return Ok(false);
             }
@@ -267,7 +268,7 @@ impl Generation {
         self.end - self.base_bytes
     }
 
-    /// Where the next transaction goes.
+    /// Position of the next transaction.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }

@@ -1,7 +1,8 @@
 //! The checkpoint: every replica's state at a Raft index of its own, in one append-only file of delta transactions.
 //!
 //! Two generations are kept. Nothing is purged or unlinked that the older one or any transaction of the newer one needs, so
-//! damage of the newer one, whole or in part, costs a longer replay and nothing else. May not know: what a key or a value means.
+//! damage of the newer one, whole or in part, costs a longer replay and nothing else. May not know: what a key or a
+//! value means.
 
 pub(crate) mod file;
 pub(crate) mod state;
@@ -21,10 +22,10 @@ use crate::runs::Listing;
 use file::{Generation, LoadError, off_thread};
 use state::{Operation, ReplicaHead, State};
 
-/// The state of one replica between two of its entries: what changed since the cut before.
+/// What changed in the state of one replica since its previous delta. It lies exactly between two entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cut {
-    /// Whose state.
+pub struct StateDelta {
+    /// The replica.
     pub replica: ReplicaId,
     /// The last entry that the state contains.
     pub applied: LogId,
@@ -36,13 +37,14 @@ pub struct Cut {
     pub checksum: u64,
 }
 
-/// Whoever can be asked for a cut of one replica's state.
-pub trait CutSource: Send + Sync {
-    /// The changes since the last call; `None` if nothing was applied since. What is returned is never asked
-    /// for again: if it cannot be made durable the whole directory fails.
-    fn cut(&self) -> Option<Cut>;
+/// A replica's state machine, as the checkpointer sees it: the source of state deltas.
+pub trait CheckpointSource: Send + Sync {
+    /// The changes since the last call; `None` if nothing was applied since, or its entries are not synced yet. A delta is
+    /// returned once: if it cannot be made durable the whole directory fails.
+    fn take_delta(&self) -> Option<StateDelta>;
 
-    /// True if nobody else will read the replica's entries: those that a durable checkpoint contains are not needed again.
+    /// True if no other replica will read this replica's entries: those that a durable checkpoint contains are not
+    /// needed again.
     fn releases(&self) -> bool {
         false
     }
@@ -55,10 +57,10 @@ const LOG_BYTES_MAX: u64 = 1 << 30;
 /// A base is rewritten for the log's sake only if it is at most this part of what was logged.
 const BASE_PART_OF_LOG: u64 = 20;
 
-/// Replicas as a generation has them, keys aside.
+/// The replicas in a generation, keys aside.
 pub(crate) type Heads = BTreeMap<ReplicaId, ReplicaHead>;
 
-/// What a generation ends with, keys and log starts aside.
+/// The final state of a generation, keys and log starts aside.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) heads: Heads,
@@ -77,7 +79,7 @@ impl Kept {
     fn note(&mut self, operations: &[Operation]) {
         for operation in operations {
             match operation {
-                Operation::Replica(head) => drop(self.heads.insert(head.floor.replica, head.clone())),
+                Operation::Replica(head) => drop(self.heads.insert(head.recovery_point.replica, head.clone())),
                 Operation::Remove(replica) => drop(self.heads.remove(replica)),
                 Operation::Run(run) => drop(self.runs.insert(run.id, run.clone())),
                 Operation::DropRun(run) => drop(self.runs.remove(run)),
@@ -99,7 +101,7 @@ pub(crate) struct Checkpoint {
     dir: PathBuf,
     current: Generation,
     kept: Kept,
-    /// What the older generation ends with; `None` while there is only one.
+    /// The final state of the older generation; `None` while there is only one.
     older: Option<(u64, Kept)>,
     /// Bytes of the log when the current generation began.
     log_bytes: u64,
@@ -110,11 +112,11 @@ pub(crate) struct Checkpoint {
 pub(crate) struct Found {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) state: State,
-    /// False if there was no checkpoint that counts: the whole log is to be replayed.
+    /// False if there was no valid checkpoint: the whole log is to be replayed.
     pub(crate) existed: bool,
 }
 
-/// What the files of a directory say, read on a blocking thread.
+/// The files of a directory, read on a blocking thread.
 struct Loaded {
     newest: Option<(Generation, State)>,
     older: Option<(u64, Kept)>,
@@ -146,7 +148,7 @@ fn load_all(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Loaded, LoadError> {
 }
 
 impl Checkpoint {
-    /// Opens the newest generation that counts, or begins the first.
+    /// Opens the newest valid generation, or creates the first.
     pub(crate) async fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Found, LoadError> {
         sync_files(disk, dir).await?;
         let (work_disk, work_dir) = (Arc::clone(disk), dir.to_owned());
@@ -185,17 +187,17 @@ impl Checkpoint {
         &self.kept.heads
     }
 
-    /// Replicas as the oldest generation kept has them; `None` while there is only one, and nothing may go.
+    /// Replicas in the oldest kept generation; `None` while there is only one, and no file may be unlinked.
     pub(crate) fn oldest(&self) -> Option<&Heads> {
         self.older().map(|kept| &kept.heads)
     }
 
-    /// What the newest generation says as of the last commit.
+    /// The state of the newest generation as of the last commit.
     pub(crate) fn newest(&self) -> &Kept {
         &self.kept
     }
 
-    /// What the oldest generation kept says; `None` while there is only one, and nothing may go.
+    /// The state of the oldest kept generation; `None` while there is only one, and no file may be unlinked.
     pub(crate) fn older(&self) -> Option<&Kept> {
         self.older.as_ref().map(|(_, kept)| kept)
     }
@@ -222,15 +224,15 @@ impl Checkpoint {
             || (delta > 0 && logged >= LOG_BYTES_MAX.max(base * BASE_PART_OF_LOG))
     }
 
-    /// Everything the newest generation says, read back from its file.
+    /// The whole state of the newest generation, read back from its file.
     pub(crate) async fn read_back(&self) -> io::Result<State> {
         let (disk, dir, number, end) =
             (Arc::clone(&self.disk), self.dir.clone(), self.current.number, self.current.end());
         off_thread(&self.disk, move || Generation::reread(&disk, &dir, number, end)).await
     }
 
-    /// Makes one transaction durable: all of it counts after a crash, or nothing. `log_bytes` is what was ever written to
-    /// the log; `rotate` asks for a new generation, which lets go of what the oldest holds back.
+    /// Makes one transaction durable: all of it counts after a crash, or nothing. `log_bytes` is the number of bytes ever
+    /// written to the log; `rotate` requests a new generation, which releases the files that the oldest needs.
     pub(crate) async fn commit(&mut self, operations: Vec<Operation>, log_bytes: u64, rotate: bool) -> io::Result<()> {
         let before = self.current.end();
         let fits = operations.is_empty() || self.current.append(&self.disk, &operations).await?;
@@ -259,7 +261,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Removes a generation for good: what it holds back goes next, and it must not come back without that.
+    /// Removes a generation for good: the files that it needs are unlinked next, and it must not be opened without them.
     async fn unlink(&self, number: u64) -> io::Result<()> {
         let (disk, dir) = (Arc::clone(&self.disk), self.dir.clone());
         let remove = move || match disk.unlink(&dir.join(file::file_name(number))) {
@@ -270,8 +272,8 @@ impl Checkpoint {
         off_thread(&self.disk, remove).await
     }
 
-    /// Makes room on a full disk: what the older generation holds back may be the only space there is to free. The
-    /// current one is whole, so a crash costs nothing; until the next one is written damage of it would.
+    /// Makes room on a full disk by removing the older generation: the files that it needs may be the only space there is
+    /// to free. The current one is whole, so a crash costs nothing; until the next one is written damage of it would.
     async fn drop_older(&mut self) -> io::Result<bool> {
         self.unlink(self.current.number + 1).await?;
         let Some((number, _)) = self.older.take() else { return Ok(false) };
@@ -280,7 +282,7 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// Writes a new generation with the state so far and `pending`, and lets go of the one before the last.
+    /// Writes a new generation with the state so far and `pending`, and removes the one before the last.
     async fn rotate(&mut self, pending: Vec<Operation>) -> io::Result<()> {
         let number = self.current.number;
         let mut state = self.read_back().await?;
@@ -290,7 +292,7 @@ impl Checkpoint {
             if !state.apply(operation) {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
-                    "a cut of a replica that the checkpoint does not know",
+                    "a state delta of a replica that the checkpoint does not know",
                 ));
             }
         }

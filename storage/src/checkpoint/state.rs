@@ -1,8 +1,8 @@
-//! What a checkpoint holds, and the operations of which its transactions consist.
+//! The state in a checkpoint, and the operations of which its transactions consist.
 //!
 //! ```text
 //!  operation: | kind 1 | fields |      integers little-endian, bytes as length 4 + content
-//!  1 replica  : id, floor, last applied, membership, checksum     (its keys stay)
+//!  1 replica  : id, recovery point, last applied, membership, checksum     (its keys stay)
 //!  2 put      : replica, key, value          3 delete: replica, key
 //!  4 remove   : replica                      (with its keys and log starts)
 //!  5 log start: replica, topic 16, partition 4, offset 8
@@ -26,14 +26,14 @@ use uuid::Uuid;
 use crate::entry::Vote;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
-use crate::log::ReplicaFloor;
+use crate::log::RecoveryPoint;
 use crate::rewrite::RetentionClass;
 use crate::runs::Listing;
 
 /// A replica in a checkpoint, keys aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReplicaHead {
-    pub(crate) floor: ReplicaFloor,
+    pub(crate) recovery_point: RecoveryPoint,
     pub(crate) applied: Option<LogId>,
     pub(crate) membership: Bytes,
     pub(crate) checksum: u64,
@@ -46,7 +46,7 @@ pub(crate) struct ReplicaState {
     pub(crate) keys: BTreeMap<Bytes, Bytes>,
 }
 
-/// Everything a checkpoint says.
+/// The whole state in a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaState>,
@@ -76,13 +76,15 @@ pub(crate) enum Operation {
 }
 
 impl State {
-    /// Carries out one operation. False if it speaks of a replica that is not there.
+    /// Applies one operation. False if it names a replica that does not exist.
     #[must_use]
     pub(crate) fn apply(&mut self, operation: Operation) -> bool {
         match operation {
-            Operation::Replica(head) => match self.replicas.get_mut(&head.floor.replica) {
+            Operation::Replica(head) => match self.replicas.get_mut(&head.recovery_point.replica) {
                 Some(state) => state.head = head,
-                None => drop(self.replicas.insert(head.floor.replica, ReplicaState { head, keys: BTreeMap::new() })),
+                None => drop(
+                    self.replicas.insert(head.recovery_point.replica, ReplicaState { head, keys: BTreeMap::new() }),
+                ),
             },
             Operation::Put { replica, key, value } => {
                 let Some(state) = self.replicas.get_mut(&replica) else { return false };
@@ -106,7 +108,7 @@ impl State {
         true
     }
 
-    /// The operations that make this state out of nothing.
+    /// The operations that create this state from an empty one.
     pub(crate) fn operations(&self) -> impl Iterator<Item = Operation> {
         let replicas = self.replicas.iter().flat_map(|(id, state)| {
             let puts = state.keys.iter().map(|(key, value)| Operation::Put {
@@ -143,19 +145,19 @@ fn put_key(out: &mut Vec<u8>, key: &ExtentKey) {
 }
 
 fn put_head(out: &mut Vec<u8>, head: &ReplicaHead) {
-    let floor = &head.floor;
-    out.extend_from_slice(&floor.replica.0.to_le_bytes());
-    out.extend_from_slice(&floor.sequence.to_le_bytes());
-    out.extend_from_slice(&floor.position.segment.to_le_bytes());
-    out.extend_from_slice(&floor.position.byte.to_le_bytes());
-    out.push(u8::from(floor.lost));
-    out.push(u8::from(floor.vote.is_some()));
-    let vote = floor.vote.unwrap_or(Vote { term: Term(0), voted_for: ReplicaId(0), committed: false });
+    let point = &head.recovery_point;
+    out.extend_from_slice(&point.replica.0.to_le_bytes());
+    out.extend_from_slice(&point.sequence.to_le_bytes());
+    out.extend_from_slice(&point.position.segment.to_le_bytes());
+    out.extend_from_slice(&point.position.byte.to_le_bytes());
+    out.push(u8::from(point.lost));
+    out.push(u8::from(point.vote.is_some()));
+    let vote = point.vote.unwrap_or(Vote { term: Term(0), voted_for: ReplicaId(0), committed: false });
     out.extend_from_slice(&vote.term.0.to_le_bytes());
     out.extend_from_slice(&vote.voted_for.0.to_le_bytes());
     out.push(u8::from(vote.committed));
-    put_log_id(out, floor.purged);
-    put_bytes(out, &floor.creation);
+    put_log_id(out, point.purged);
+    put_bytes(out, &point.creation);
     put_log_id(out, head.applied);
     put_bytes(out, &head.membership);
     out.extend_from_slice(&head.checksum.to_le_bytes());
@@ -177,15 +179,15 @@ impl Operation {
     /// Appends the operation.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Replica(head) if head.floor.kept.is_empty() => {
+            Self::Replica(head) if head.recovery_point.kept.is_empty() => {
                 out.push(1);
                 put_head(out, head);
             }
             Self::Replica(head) => {
                 out.push(12);
                 put_head(out, head);
-                out.extend_from_slice(&u32::try_from(head.floor.kept.len()).unwrap_or(u32::MAX).to_le_bytes());
-                for (first, last) in &head.floor.kept {
+                out.extend_from_slice(&u32::try_from(head.recovery_point.kept.len()).unwrap_or(u32::MAX).to_le_bytes());
+                for (first, last) in &head.recovery_point.kept {
                     out.extend_from_slice(&first.to_le_bytes());
                     out.extend_from_slice(&last.to_le_bytes());
                 }
@@ -277,14 +279,15 @@ impl Operations {
         let purged = self.log_id()?;
         let creation = self.bytes()?;
         let vote = voted.then_some(vote);
-        let floor = ReplicaFloor { replica, creation, sequence, kept: Vec::new(), position, vote, purged, lost };
-        Some(ReplicaHead { floor, applied: self.log_id()?, membership: self.bytes()?, checksum: self.u64()? })
+        let recovery_point =
+            RecoveryPoint { replica, creation, sequence, kept: Vec::new(), position, vote, purged, lost };
+        Some(ReplicaHead { recovery_point, applied: self.log_id()?, membership: self.bytes()?, checksum: self.u64()? })
     }
 
     fn head_with_kept(&mut self) -> Option<ReplicaHead> {
         let mut head = self.head()?;
         for _ in 0..self.u32()? {
-            head.floor.kept.push((self.u64()?, self.u64()?));
+            head.recovery_point.kept.push((self.u64()?, self.u64()?));
         }
         Some(head)
     }
@@ -319,7 +322,7 @@ impl Operations {
         })
     }
 
-    /// Carries out all of them, and adds the runs that they list. False if they cannot be understood.
+    /// Applies all of them, and adds the runs that they list. False if they cannot be decoded.
     #[must_use]
     pub(crate) fn apply_to(mut self, state: &mut State, listed: &mut BTreeMap<RunId, Listing>) -> bool {
         while !self.0.is_empty() {

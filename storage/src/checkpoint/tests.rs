@@ -20,7 +20,7 @@ use crate::env::sim;
 use crate::env::sim::disk::{Crash, DiskImage, SimDisk, SimDiskOptions, Tear};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
-use crate::log::ReplicaFloor;
+use crate::log::RecoveryPoint;
 use crate::rewrite::RetentionClass;
 use crate::runs::Listing;
 
@@ -32,7 +32,7 @@ fn log_id(index: u64) -> LogId {
 
 fn head(replica: u64, applied: u64) -> ReplicaHead {
     ReplicaHead {
-        floor: ReplicaFloor {
+        recovery_point: RecoveryPoint {
             kept: Vec::new(),
             replica: ReplicaId(replica),
             creation: Bytes::from(format!("shard {replica}")),
@@ -169,7 +169,7 @@ proptest! {
                     let (mut checkpoint, state) = open(&disk).await;
                     let next = states.get(durable + 1);
                     assert!(state == states[durable] || Some(&state) == next, "moment {number}, {crash:?}");
-                    // The next life goes on from there.
+                    // The next process continues from there.
                     let more = operations(99, &transactions[0]);
                     checkpoint.commit(more.clone(), 1, number % 2 == 0).await.unwrap();
                     let mut expected = state;
@@ -195,8 +195,8 @@ proptest! {
             sim.flip_bit(&Path::new(DIR).join(file_name(newest)), byte, (seed % 8) as u8).unwrap();
             let (after, state) = open(&disk).await;
             let position = states.iter().rposition(|known| *known == state).expect("a state that was");
-            let floor = states.iter().position(|known| Some(super::Kept::of(known)) == oldest).unwrap_or(0);
-            assert!(position >= floor, "nothing that the older generation holds is lost");
+            let oldest_kept = states.iter().position(|known| Some(super::Kept::of(known)) == oldest).unwrap_or(0);
+            assert!(position >= oldest_kept, "nothing that the older generation holds is lost");
             drop(after);
         });
     }
@@ -245,8 +245,8 @@ fn a_failed_sync_of_the_checkpoint_is_an_error_and_a_full_disk_is_not_while_delt
     });
 }
 
-/// Whole transactions lie behind a damaged one. The next that is written takes its number and perhaps just its room: those
-/// behind it must not be read again.
+/// Whole transactions lie after a damaged one. The next that is written takes its number and perhaps exactly its space:
+/// those after it must not be read again.
 #[test]
 fn what_lies_behind_a_damaged_delta_never_comes_back() {
     sim::run(7, || async {

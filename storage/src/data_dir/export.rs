@@ -1,7 +1,7 @@
-//! What another replica of a shard is given: the state that the newest checkpoint holds, and live batches by partition and
-//! offset. Nothing is copied or pinned for longer than one answer (design section 4, snapshots).
+//! Snapshot export: reads the state in the newest checkpoint, and live batches by partition and offset, for another
+//! replica of the shard. Nothing is copied or pinned for longer than one response (design section 4, snapshots).
 //!
-//! May not know: who asks, and how it travels.
+//! May not know: which replica receives it, and how it is sent.
 
 use std::io;
 
@@ -42,24 +42,25 @@ impl DataDir {
         }))
     }
 
-    /// Batches for another replica of the shard. What is damaged here ends the answer.
+    /// Batches for another replica of the shard. The response ends before a batch that is damaged here.
     pub async fn export(&self, request: ReadRequest) -> Result<Exported, ReadError> {
-        // Who asks may be ahead of this replica.
+        // The requesting replica may be ahead of this one.
         let end = self.index.partition(request.key).and_then(|known| known.read().end_offset());
         let up_to = request.up_to.min(Offset(end.unwrap_or(0)));
         let plan = self.plan_read(ReadRequest { up_to, ..request }).await?;
-        let lines: Vec<_> = plan.lines().map(|line| (line.bytes as usize, line.max_timestamp_ms)).collect();
+        let entries: Vec<_> =
+            plan.indexed_batches().map(|indexed| (indexed.bytes as usize, indexed.max_timestamp_ms)).collect();
         let log_start = Offset(self.index.log_start(request.key));
-        // Of a replica that has left everything counts as expired: whoever asks must not take that for the truth.
+        // All data of a removed replica counts as expired: the requesting replica must not take that for the truth.
         if log_start.0 == GONE && self.log.replica(request.key.replica).is_none() {
             return Err(ReadError::Moved(request.from));
         }
-        if lines.is_empty() {
+        if entries.is_empty() {
             return Ok(Exported { log_start, batches: Vec::new() });
         }
         let mut bytes = plan.read().await?.freeze();
-        let mut batches = Vec::with_capacity(lines.len());
-        for (length, max_timestamp_ms) in lines {
+        let mut batches = Vec::with_capacity(entries.len());
+        for (length, max_timestamp_ms) in entries {
             if bytes.len() < length {
                 break;
             }

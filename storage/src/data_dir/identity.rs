@@ -1,6 +1,6 @@
-//! `node.json`: whose data directory this is, and in which format. Written whole, by rename.
+//! `node.json`: node, cluster and format of a data directory. Written whole, by rename.
 //!
-//! May not know: what else lies in the directory.
+//! May not know: the other files of the directory.
 
 use std::io;
 use std::path::Path;
@@ -16,20 +16,20 @@ use crate::env::rt;
 
 /// The newest format of data directories this release reads.
 const FORMAT_VERSION: u32 = RELOCATION_FORMAT_VERSION;
-/// The format of a directory without runs: also 0.1.0 opens it.
+/// The format of a directory without runs: 0.1.0 opens it, too.
 const FIRST_FORMAT_VERSION: u32 = 1;
 /// The format of a directory that has had runs: a release that does not know them must not open it, since it would
 /// take the checkpoint for damaged and remove it.
 pub(crate) const RUNS_FORMAT_VERSION: u32 = 2;
-/// The format of a directory in which entries were relocated: 0.2.0 would find frames out of their turn and miss others.
+/// The format of a directory with relocated entries: 0.2.0 would find frames out of order and miss others.
 pub(crate) const RELOCATION_FORMAT_VERSION: u32 = 3;
 
 const FILE: &str = "node.json";
 const NEW_FILE: &str = "node.json.new";
-/// Longest `node.json` that is believed.
+/// Limit of the length of `node.json`.
 const BYTES_MAX: u64 = 64 << 10;
 
-/// What `node.json` says.
+/// The content of `node.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) format_version: u32,
@@ -62,7 +62,7 @@ struct Version {
     format_version: u32,
 }
 
-/// Whom the directory must belong to.
+/// The node and cluster that the directory must belong to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expected<'a> {
     pub(crate) node_id: i32,

@@ -1,10 +1,10 @@
-//! A snapshot on its way into a directory: batches of other replicas go into runs, never into the log, and one checkpoint
-//! transaction makes state, runs and purge real together (design section 4, snapshots).
+//! Snapshot import: batches of other replicas are written into runs, never into the log, and one checkpoint transaction
+//! makes state, runs and purge durable together (design section 4, snapshots).
 //!
 //! ```text
 //!  push ... push -> sync runs and directory -> verdicts on what is applied -> one transaction -> index, log
 //! ```
-//! Until then nothing has changed but the files of runs that no checkpoint lists. May not know: where batches come from.
+//! Before that transaction only files of runs that no checkpoint lists are written. May not know: where batches come from.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,22 +24,22 @@ use crate::checkpoint::state::{Operation, ReplicaHead};
 use crate::env::rt;
 use crate::ids::{LogPosition, ReplicaId, RunId};
 use crate::index::partition::Gap;
-use crate::index::{BatchLine, ExtentKey};
+use crate::index::{ExtentKey, IndexedBatch};
 use crate::rewrite::RetentionClass;
 use crate::rewrite::throttle::import_pause;
 use crate::runs::writer::{PushError, RUN_BYTES_MAX, RunWriter};
 use crate::runs::{Listing, RUNS_DIR, Run};
 
-/// Room that a run begins with: how much will come is not known.
+/// Space that a run is created with, as the size of the snapshot is not known.
 const ROOM_BYTES: u64 = 1 << 20;
-/// A run is written in pieces of about this.
+/// Size of a write to a run, about.
 const WRITE_BYTES: usize = 1 << 20;
-/// A run is synced whenever so much of it was written.
+/// A run is synced after so many bytes were written to it.
 const SYNC_BYTES: u64 = 8 << 20;
-/// While entries are applied again because no checkpoint counted, no transaction may be made.
+/// While entries are replayed because no checkpoint was valid, no transaction may be written.
 const REPLAY_WAIT: Duration = Duration::from_millis(50);
 
-/// Batches that were taken so far. Dropped without [`Import::commit`] it leaves files that the next start removes.
+/// The batches received so far. Dropped without [`Import::commit`] it leaves files that the next start removes.
 pub struct Import {
     directory: Arc<DataDir>,
     replica: ReplicaId,
@@ -47,11 +47,11 @@ pub struct Import {
     class: RetentionClass,
     runs: Vec<Run>,
     made: Vec<RunId>,
-    /// Up to where partitions were taken.
+    /// Offset up to which each partition was received.
     taken: BTreeMap<PartitionId, i64>,
-    /// The same without what lies in the run that is being written.
+    /// The same without the run that is being written.
     ended: BTreeMap<PartitionId, i64>,
-    /// What lies below has expired.
+    /// Offset below which the source's data has expired.
     expired: BTreeMap<PartitionId, i64>,
 }
 
@@ -67,7 +67,7 @@ fn from_push(error: PushError) -> io::Error {
 }
 
 impl DataDir {
-    /// Begins to take a snapshot for one of its replicas.
+    /// Begins a snapshot import for one of its replicas.
     #[must_use]
     pub fn begin_import(self: &Arc<Self>, replica: ReplicaId) -> Import {
         Import {
@@ -83,7 +83,7 @@ impl DataDir {
         }
     }
 
-    /// Begins to take what the index lacks.
+    /// Begins an import of batches that the index lacks.
     pub(super) fn begin_gap(self: &Arc<Self>, key: ExtentKey, gap: &Gap) -> Import {
         let mut import = self.begin_import(key.replica);
         import.taken.insert(key.partition, gap.known_end);
@@ -98,33 +98,33 @@ impl Import {
         ExtentKey { partition, replica: self.replica }
     }
 
-    /// Batches of one class share runs: partitions are best taken class by class.
+    /// The retention class of a partition: batches of one class share runs, so import partitions class by class.
     #[must_use]
     pub fn class_of(&self, partition: PartitionId) -> RetentionClass {
         self.directory.class_of(self.key(partition))
     }
 
-    /// One beyond the last batch that is here.
+    /// The offset after the last batch that is here.
     fn end(&self, partition: PartitionId) -> i64 {
         let taken = self.taken.get(&partition).copied();
         let own = || self.directory.index.partition(self.key(partition)).and_then(|known| known.read().end_offset());
         taken.or_else(own).unwrap_or(0)
     }
 
-    /// The first offset of the partition that is lacking.
+    /// The first missing offset of the partition.
     #[must_use]
     pub fn position(&self, partition: PartitionId) -> Offset {
         Offset(self.end(partition).max(self.expired.get(&partition).copied().unwrap_or(0)))
     }
 
-    /// What lies below the offset has expired.
+    /// Skips the offsets below this one: they have expired.
     pub fn skip_to(&mut self, partition: PartitionId, offset: Offset) {
         let expired = self.expired.entry(partition).or_default();
         *expired = offset.0.max(*expired);
     }
 
-    /// Takes the next batch of a partition; its checksum must hold. After an error of the disk some of what was taken is
-    /// lacking again: see [`Import::position`].
+    /// Adds the next batch of a partition; its checksum must hold. After a disk error some batches are missing again: see
+    /// [`Import::position`].
     pub async fn push(&mut self, partition: PartitionId, batch: ExportedBatch) -> io::Result<()> {
         let header = BatchHeader::parse(&batch.data).ok_or_else(|| invalid(format!("no batch of {partition}")))?;
         // The batch in which the partition begins is whole.
@@ -132,14 +132,14 @@ impl Import {
         if base < end {
             return Err(invalid(format!("a batch of {partition} at {base}, but {end} comes next")));
         }
-        // What is damaged elsewhere is not to become a gap here.
+        // A batch that is damaged at the source must not become a gap here.
         let lacking = self.position(partition).0;
         if base > lacking {
             return Err(invalid(format!("a batch of {partition} at {base}, but {lacking} is lacking")));
         }
         let count =
             u32::try_from(i64::from(header.last_offset_delta) + 1).map_err(|_| invalid("no records".to_owned()))?;
-        let line = BatchLine {
+        let indexed = IndexedBatch {
             base_offset: header.base_offset,
             record_count: count,
             max_timestamp_ms: batch.max_timestamp_ms,
@@ -156,9 +156,9 @@ impl Import {
             Some(writer) => writer,
             None => self.begin_run(class).await?,
         };
-        let pushed = writer.push(self.key(partition), &line, &batch.data).map_err(from_push);
+        let pushed = writer.push(self.key(partition), &indexed, &batch.data).map_err(from_push);
         if pushed.is_ok() {
-            self.taken.insert(partition, line.end_offset().0);
+            self.taken.insert(partition, indexed.end_offset().0);
         }
         if writer.buffered_bytes() >= WRITE_BYTES {
             writer = match self.write(writer).await {
@@ -170,7 +170,7 @@ impl Import {
         pushed
     }
 
-    /// What was taken into the run that was being written is lost with it.
+    /// Drops the run that was being written, and the batches in it, after this error.
     async fn run_lost(&mut self, error: io::Error) -> io::Error {
         self.taken.clone_from(&self.ended);
         if let Some(run) = self.made.pop() {
@@ -199,7 +199,7 @@ impl Import {
         }
     }
 
-    /// Writes what waits, syncs now and then, and goes no faster than it may.
+    /// Writes the buffered batches, syncs now and then, and is throttled.
     async fn write(&self, mut writer: RunWriter) -> io::Result<RunWriter> {
         let directory = &self.directory;
         let bytes = writer.buffered_bytes() as u64;
@@ -216,7 +216,7 @@ impl Import {
         Ok(writer)
     }
 
-    /// Writes what was taken so far. After an error of the disk some of it is lacking again.
+    /// Writes the batches received so far. After a disk error some of them are missing again.
     pub async fn seal(&mut self) -> io::Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let written = off_thread(&self.directory.disk, move || writer.finish()).await;
@@ -232,12 +232,12 @@ impl Import {
         Ok(())
     }
 
-    /// The runs that were begun, whatever becomes of them.
+    /// The runs that were begun, finished or not.
     pub(super) fn made(&self) -> Vec<RunId> {
         self.made.clone()
     }
 
-    /// What was taken, durable under its names.
+    /// Makes the runs durable under their names.
     pub(super) async fn into_runs(mut self) -> io::Result<Vec<Run>> {
         self.seal().await?;
         if !self.runs.is_empty() {
@@ -247,11 +247,11 @@ impl Import {
         Ok(self.runs)
     }
 
-    /// Makes the snapshot real. After an error either nothing has changed, or the directory has failed.
+    /// Installs the snapshot. After an error either nothing has changed, or the directory has failed.
     pub async fn commit(self, snapshot: &ReplicaSnapshot) -> io::Result<()> {
         let (directory, replica) = (Arc::clone(&self.directory), self.replica);
         let runs = self.into_runs().await?;
-        // Its own entries are not needed any more; those of others may wait for it to make room in their turn.
+        // Its own entries are not needed any more; those of other replicas may wait for it to free space.
         directory.replaying.lock().remove(&replica);
         while directory.is_replaying() {
             rt::sleep(REPLAY_WAIT).await;
@@ -265,7 +265,7 @@ impl DataDir {
         let gone = || io::Error::new(io::ErrorKind::NotFound, format!("replica {replica} is not here"));
         let log = self.log.replica(replica).ok_or_else(gone)?;
         let opened = self.open_indexes(&runs).await.map_err(io::Error::other)?;
-        // What is applied here stays readable: its verdicts are in the log before its entries are void.
+        // What is applied here stays readable: its verdicts are in the log before its entries are voided.
         if let Some(last) = self.index.recorded(replica)
             && log.log_id(last).is_some_and(|id| Some(id) > log.purged())
         {
@@ -276,12 +276,12 @@ impl DataDir {
         self.write_last_verdicts(replica).await?;
         let upto = snapshot.applied;
         let head = ReplicaHead {
-            floor: log.floor_after(upto),
+            recovery_point: log.recovery_point_after(upto),
             applied: Some(upto),
             membership: snapshot.membership.clone(),
             checksum: snapshot.checksum,
         };
-        // A checkpoint has the floors of all replicas or of none.
+        // A checkpoint has the recovery points of all replicas or of none.
         let mut operations = self.operations(&checkpoint, Vec::new()).await;
         operations.push(Operation::NextRun(self.runs.next_id()));
         operations.extend(runs.iter().map(|run| Operation::Run(run.listing.clone())));
@@ -292,7 +292,7 @@ impl DataDir {
             value: value.clone(),
         };
         operations.extend(snapshot.keys.iter().map(put));
-        // Both generations hold it: an older one without it would find a hole where its entries were.
+        // Written to both generations: an older one without it would find a gap where its entries were.
         self.transact(&mut checkpoint, operations, true).await?;
         self.transact(&mut checkpoint, Vec::new(), true).await?;
         log.begin_after(upto);

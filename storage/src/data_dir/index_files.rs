@@ -1,4 +1,4 @@
-//! The `.idx` files of a directory: where they lie, and the frames from which a missing one is read back.
+//! The `.idx` files of a directory: their paths, and the frames from which a missing one is rebuilt.
 //!
 //! May not know: when they are written.
 
@@ -49,7 +49,7 @@ pub(super) async fn open_index(
     }
 }
 
-/// What the frames of the `wanted` segments and the verdicts on them say. Reads on until every entry is decided.
+/// Rebuilds the indexes of the `wanted` segments from frames and verdicts. Reads on until every entry is decided.
 pub(super) async fn read_frames(
     disk: &Arc<dyn Disk>,
     log: &Log,
@@ -61,7 +61,7 @@ pub(super) async fn read_frames(
         let mut rebuild = Rebuild::new(wanted.clone(), applied);
         for segment in scan_log.segments() {
             if wanted.contains(&segment.sequence) || rebuild.is_incomplete() {
-                // Reading never waits for anything but the disk.
+                // The future waits for nothing but the disk.
                 match scan_log.scan(segment.sequence, &mut rebuild).now_or_never() {
                     Some(Ok(())) => {}
                     Some(Err(error)) => return Ok(Err(DataDirError::from(error))),
@@ -74,7 +74,7 @@ pub(super) async fn read_frames(
     off_thread(disk, work).await.map_err(|error| DataDirError::io(&io_path, error))?
 }
 
-/// Writes an index file. False if there is no room for it: then nothing is left of it.
+/// Writes an index file. False if the disk has no room for it: then nothing is left of it.
 pub(super) async fn write_index(disk: &Arc<dyn Disk>, path: &Path, image: Bytes) -> io::Result<bool> {
     let new_path = path.with_extension("idx.new");
     match write_whole(disk, &new_path, path, image).await {

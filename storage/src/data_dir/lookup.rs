@@ -1,7 +1,7 @@
-//! What readers ask of a data directory: batches by offset and by time, sizes, retention points.
+//! Lookups in a data directory: batches by offset and by time, sizes, retention points.
 //!
-//! A question is answered at once from what is in memory, else on a blocking thread. A damaged `.idx` file met on the way
-//! is rebuilt from the log, and the question is asked again.
+//! A lookup is served at once from what is in memory, else on a blocking thread. If it finds a damaged `.idx` file, the
+//! file is rebuilt from the log and the lookup is repeated.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use ottla_protocol::ids::Offset;
 use super::DataDir;
 use crate::env::rt;
 use crate::ids::RunId;
-use crate::index::{Access, BatchIndex, BatchLine, Bounds, ExtentKey, IndexError, Planned};
+use crate::index::{Access, BatchIndex, Bounds, ExtentKey, IndexError, IndexedBatch, Planned};
 use crate::read::{Noting, ReadError, ReadPlan, ReadRequest};
 
-/// A read is planned anew so often because a file went in between: each time its batches have moved to a run.
+/// Attempts to plan a read when a file is unlinked in between: each time its batches have moved to a run.
 const MOVES_MAX: usize = 4;
 
 impl DataDir {
-    /// Asks the index, without waiting for the disk if that is possible.
+    /// Looks something up in the index, without blocking on the disk if that is possible.
     async fn ask<T, F>(&self, offset: Offset, question: F) -> Result<T, ReadError>
     where
         T: Send + 'static,
@@ -29,7 +29,7 @@ impl DataDir {
             return Err(ReadError::Poisoned(reason.to_string()));
         }
         let mut outcome = question(&self.index, Access::Resident);
-        // A question may meet several damaged files: each of them is rebuilt once.
+        // A lookup may find several damaged files: each of them is rebuilt once.
         let (mut waited, mut rebuilt) = (false, BTreeSet::new());
         loop {
             match outcome {
@@ -75,7 +75,7 @@ impl DataDir {
         Err(ReadError::Damaged { offset: request.from, cause: "its file is not there".to_owned() })
     }
 
-    /// Plans a read without ever waiting; `None` if it would have to.
+    /// Plans a read without waiting; `None` if it would have to block.
     pub fn try_plan_read(&self, request: ReadRequest) -> Option<Result<ReadPlan, ReadError>> {
         if let Some(reason) = self.poisoned() {
             return Some(Err(ReadError::Poisoned(reason.to_string())));
@@ -102,7 +102,7 @@ impl DataDir {
         };
         let open = |number| self.open_segments.get(number, || file(number));
         let noting = Noting { damage: Arc::clone(&self.rewriter.damage), key };
-        let plan = ReadPlan::new(from, self.verify_below, Arc::clone(&self.cold_reads), noting, planned, open);
+        let plan = ReadPlan::new(from, self.verify_below, Arc::clone(&self.disk_reads), noting, planned, open);
         if matches!(plan, Err(ReadError::Damaged { .. })) {
             self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
         }
@@ -110,29 +110,29 @@ impl DataDir {
     }
 
     /// The batch that holds `offset`.
-    pub async fn batch_at(&self, key: ExtentKey, offset: Offset) -> Result<Option<BatchLine>, ReadError> {
+    pub async fn batch_at(&self, key: ExtentKey, offset: Offset) -> Result<Option<IndexedBatch>, ReadError> {
         self.ask(offset, move |index, access| index.at(key, offset.0, access)).await
     }
 
     /// The first batch, not wholly below log start, whose greatest timestamp is at least `timestamp_ms`.
-    pub async fn batch_by_time(&self, key: ExtentKey, timestamp_ms: i64) -> Result<Option<BatchLine>, ReadError> {
+    pub async fn batch_by_time(&self, key: ExtentKey, timestamp_ms: i64) -> Result<Option<IndexedBatch>, ReadError> {
         self.ask(Offset(0), move |index, access| index.by_time(key, timestamp_ms, access)).await
     }
 
     /// The first batch with the greatest timestamp of the partition.
-    pub async fn batch_of_max_timestamp(&self, key: ExtentKey) -> Result<Option<BatchLine>, ReadError> {
+    pub async fn batch_of_max_timestamp(&self, key: ExtentKey) -> Result<Option<IndexedBatch>, ReadError> {
         self.ask(Offset(0), move |index, access| index.of_max_timestamp(key, access)).await
     }
 
-    /// Bytes of the partition's batches from log start: the number of DescribeLogDirs and `retention.bytes`.
+    /// Bytes of the partition's batches from log start on, as used by DescribeLogDirs and `retention.bytes`.
     #[must_use]
     pub fn bytes_of(&self, key: ExtentKey) -> u64 {
         self.index.bytes_of(key)
     }
 
-    /// The log start that retention wants: the end of the longest prefix of whole batches, all below `up_to` (the high
-    /// watermark), that are older than `cutoff_ms`, or whose removal leaves at least `bytes_max` bytes. `None` if nothing
-    /// is to go.
+    /// The log start offset by retention: the end of the longest prefix of whole batches, all below `up_to` (the high
+    /// watermark), that are older than `cutoff_ms`, or whose removal leaves at least `bytes_max` bytes. `None` if
+    /// nothing is to be deleted.
     pub async fn retention_point(
         &self,
         key: ExtentKey,

@@ -1,7 +1,7 @@
-//! What a data directory does by itself: checkpoints, `.idx` files, unlinking, and watching the free space.
+//! Background maintenance of a data directory: checkpoints, `.idx` files, unlinking, and the check of free space.
 //!
-//! One task does all of it, in this order, so that a checkpoint never passes what the log holds and nothing is unlinked
-//! that a kept checkpoint needs.
+//! One task does all of it, in this order, so that a checkpoint never contains more than the log holds and no file is
+//! unlinked that a kept checkpoint needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,37 +15,37 @@ use super::index_files::{index_path, open_index, read_frames, write_index};
 use super::{DataDir, DataDirError};
 use crate::checkpoint::file::off_thread;
 use crate::checkpoint::state::{Operation, ReplicaHead};
-use crate::checkpoint::{Checkpoint, Cut};
+use crate::checkpoint::{Checkpoint, StateDelta};
 use crate::env::mutants::{self, Bug};
 use crate::env::rt;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId};
-use crate::index::{file, held};
+use crate::index::{file, in_memory_file};
 use crate::log::{ReplicaLog, SegmentInfo};
 use crate::rewrite::choose::{gain_min, is_mostly_dead};
 
-/// Verdicts of so many entries go into one call of the log.
+/// Verdicts of so many entries are passed in one call of the log.
 const VERDICT_ENTRIES_MAX: usize = 4096;
-/// How often it is looked whether the log has grown enough for a checkpoint.
+/// Interval of the check whether the log has grown enough for a checkpoint.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// While space is short, generations are replaced no more often than this.
 const FORCED_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What becomes of an index file for which there is no room.
+/// How to handle an index file for which the disk has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NoRoom {
-    /// Its lines are in memory: it is written later.
+    /// Its index entries are in memory: it is written later.
     Later,
-    /// Nothing else knows its lines: they are held in memory until the next start.
+    /// Its index entries exist nowhere else: the file's image is held in memory until the next start.
     Held,
 }
 
-/// What the oldest generation contains of each replica.
+/// The last entry of each replica that the oldest generation contains.
 pub(super) fn oldest_kept(checkpoint: &Checkpoint) -> BTreeMap<ReplicaId, LogId> {
     let Some(heads) = checkpoint.oldest() else { return BTreeMap::new() };
     heads.iter().filter_map(|(id, head)| Some((*id, head.applied?))).collect()
 }
 
-/// What the newest generation contains of each replica.
+/// The last entry of each replica that the newest generation contains.
 pub(super) fn checkpointed(checkpoint: &Checkpoint) -> BTreeMap<ReplicaId, LogId> {
     checkpoint.heads().iter().filter_map(|(id, head)| Some((*id, head.applied?))).collect()
 }
@@ -97,7 +97,7 @@ impl DataDir {
         self.unlink_runs().await
     }
 
-    /// A new generation would set space free, and nothing else does.
+    /// True if a new generation would free space, and nothing else does.
     async fn is_generation_due(&self, short: bool) -> bool {
         if !self.dead_runs().is_empty() || self.runs_wait_for_older(&*self.checkpoint.lock().await) {
             return true;
@@ -113,8 +113,8 @@ impl DataDir {
         }
     }
 
-    /// The last of the mostly dead segments that the rewriter would take were they not needed for recovery, if there is
-    /// enough to gain.
+    /// The last of the mostly dead segments that the rewriter would choose if they were not needed for recovery, if there
+    /// is enough to gain.
     async fn last_to_rewrite(&self) -> Option<u64> {
         let needed_from = self.needed_from().await?;
         let table = &self.index.table;
@@ -130,13 +130,13 @@ impl DataDir {
         last.filter(|_| gain >= gain_min(all, u64::from(self.options.log.segment_bytes)))
     }
 
-    /// Cuts every dirty replica now and makes the checkpoint durable.
+    /// Checkpoints every dirty replica now; durable when this returns.
     pub async fn checkpoint_now(&self) -> Result<(), DataDirError> {
         let all: Vec<_> = self.sources.lock().keys().copied().collect();
         self.checkpoint(&all, false, true).await
     }
 
-    /// Everything the directory would do by itself in time, now: a checkpoint in a new generation, `.idx` files, unlinking.
+    /// Runs all maintenance now: a checkpoint in a new generation, `.idx` files, unlinking.
     pub async fn maintain_now(&self) -> Result<(), DataDirError> {
         let all: Vec<_> = self.sources.lock().keys().copied().collect();
         self.settle().await?;
@@ -147,7 +147,7 @@ impl DataDir {
         self.unlink_runs().await
     }
 
-    /// Places what has become durable, counts what died, looks at the free space.
+    /// Indexes what has become durable, counts what died, checks the free space.
     async fn settle(&self) -> Result<(), DataDirError> {
         for replica in self.log.replicas() {
             if let Some(log) = self.log.replica(replica) {
@@ -170,21 +170,22 @@ impl DataDir {
         }
     }
 
-    /// So much was written since the last checkpoint that recovery would have much to read.
+    /// True if so much was written since the last checkpoint that recovery would have much to read.
     fn has_grown(&self) -> bool {
         let before = self.checkpoint_at_bytes.load(Ordering::Relaxed);
         self.log.stats().bytes.saturating_sub(before) >= self.options.checkpoint_bytes
     }
 
-    /// Replicas that are due for a cut.
+    /// Replicas that are due for a checkpoint.
     fn due(&self, now: rt::Instant, all: bool) -> Vec<ReplicaId> {
         let mut due = Vec::new();
-        // Recovery reads on from the first entry that the checkpoint lacks: one that is hardly used must not hold back the rest.
+        // Recovery reads from the first entry that the checkpoint lacks: a replica that is hardly used must not hold
+        // back that position.
         let all = all || self.has_grown();
         let mut sources = self.sources.lock();
         sources.retain(|_, source| source.source.strong_count() > 0);
         for (replica, source) in sources.iter_mut() {
-            let bytes = self.index.bytes_since_cut(*replica);
+            let bytes = self.index.bytes_since_checkpoint(*replica);
             if bytes == 0 {
                 source.dirty_since = None;
                 continue;
@@ -202,37 +203,37 @@ impl DataDir {
         due
     }
 
-    /// Cuts the replicas, writes the verdicts that the cuts pass, then one checkpoint transaction: without a cut only if
-    /// `even_without_cuts`.
+    /// Takes the replicas' state deltas, writes the verdicts of the entries that they contain, then one checkpoint
+    /// transaction: without a delta only if `even_without_deltas`.
     async fn checkpoint(
         &self,
         replicas: &[ReplicaId],
         rotate: bool,
-        even_without_cuts: bool,
+        even_without_deltas: bool,
     ) -> Result<(), DataDirError> {
         if self.is_replaying() {
             return Ok(());
         }
         let mut checkpoint = self.checkpoint.lock().await;
-        let mut cuts = Vec::new();
+        let mut deltas = Vec::new();
         for replica in replicas {
             let source = self.sources.lock().get(replica).and_then(|source| source.source.upgrade());
             let Some(log) = self.log.replica(*replica) else { continue };
-            let cut = source.and_then(|source| source.cut());
-            let withheld = cut.is_none() && self.index.bytes_since_cut(*replica) > 0;
+            let delta = source.and_then(|source| source.take_delta());
+            let withheld = delta.is_none() && self.index.bytes_since_checkpoint(*replica) > 0;
             if let Some(source) = self.sources.lock().get_mut(replica) {
                 source.withheld = withheld;
             }
-            if let Some(cut) = cut {
-                self.write_verdicts(&log, cut.applied.index).await.map_err(|error| self.fail("verdicts", error))?;
-                cuts.push(cut);
+            if let Some(delta) = delta {
+                self.write_verdicts(&log, delta.applied.index).await.map_err(|error| self.fail("verdicts", error))?;
+                deltas.push(delta);
             }
         }
-        if cuts.is_empty() && !even_without_cuts {
+        if deltas.is_empty() && !even_without_deltas {
             return Ok(());
         }
         let mut operations = self.run_operations(&checkpoint);
-        operations.extend(self.operations(&checkpoint, cuts).await);
+        operations.extend(self.operations(&checkpoint, deltas).await);
         let (before, log_bytes) = (checkpoint.written_bytes(), self.log.stats().bytes);
         self.transact(&mut checkpoint, operations, rotate).await?;
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
@@ -244,8 +245,8 @@ impl DataDir {
         Ok(())
     }
 
-    /// True while entries are applied again because no checkpoint counted: a first one in the middle of that would bring
-    /// back purges that stand behind it.
+    /// True while entries are replayed because no checkpoint was valid: a first checkpoint in the middle of the replay
+    /// would bring back purges that lie after it.
     pub(super) fn is_replaying(&self) -> bool {
         let mut replaying = self.replaying.lock();
         replaying.retain(|replica, last| {
@@ -257,17 +258,17 @@ impl DataDir {
         !replaying.is_empty()
     }
 
-    /// False while no checkpoint counts: then none is written before everything is applied again.
+    /// False while no checkpoint is valid: then none is written before everything is replayed.
     #[must_use]
     pub fn has_checkpoint(&self) -> bool {
         !self.is_replaying()
     }
 
-    /// The replica goes on without what it lost: all that was applied of it is in both generations of the checkpoint when this
-    /// returns, and what is gone lies before the place from which it is recovered.
+    /// Accepts the loss of a replica: when this returns all that it applied is in both generations of the checkpoint, and
+    /// what is lost lies before the position from which it is recovered.
     ///
     /// # Errors
-    /// When the checkpoint cannot be written. The replica is lost then as it was.
+    /// When the checkpoint cannot be written. The replica is still marked as lost then.
     pub async fn accept_loss(&self, replica: ReplicaId) -> Result<(), DataDirError> {
         let refused =
             |what: &str| DataDirError::Damaged { path: self.path.display().to_string(), what: what.to_owned() };
@@ -286,7 +287,8 @@ impl DataDir {
         self.checkpoint(&[replica], true, true).await
     }
 
-    /// Before a replica leaves, the log gets the rest of what was decided about its durable entries: index files list them.
+    /// Before a replica is removed, writes the remaining verdicts on its durable entries to the log: index files list
+    /// them.
     pub(super) async fn write_last_verdicts(&self, replica: ReplicaId) -> io::Result<()> {
         let Some(log) = self.log.replica(replica).filter(|log| !log.is_removed()) else { return Ok(()) };
         let synced = log.last_synced().map(|id| id.index);
@@ -296,12 +298,12 @@ impl DataDir {
         }
     }
 
-    /// Before a checkpoint passes entries, the log holds what apply decided about them.
+    /// Writes the verdicts on entries to the log before a checkpoint contains these entries.
     async fn write_verdicts(&self, log: &ReplicaLog, upto: RaftIndex) -> io::Result<()> {
         let replica = log.id();
         let synced = log.last_synced().map(|id| id.index);
         let is_synced = synced >= Some(upto) || mutants::is_on(Bug::CheckpointPastSynced);
-        assert!(is_synced, "replica {replica}: a cut at {} passes what is synced", upto.0);
+        assert!(is_synced, "replica {replica}: a state delta at {} passes what is synced", upto.0);
         assert!(self.index.recorded(replica) >= Some(upto), "replica {replica}: entry {} was not recorded", upto.0);
         log.at_rest(upto).await?;
         self.index.place_durable(replica, |index| log.batch_places(index))?;
@@ -328,38 +330,45 @@ impl DataDir {
         Ok(())
     }
 
-    /// What the checkpoint will contain of the replicas whose entries nobody else reads.
-    fn released(&self, checkpoint: &Checkpoint, cuts: &BTreeMap<ReplicaId, Cut>) -> BTreeMap<ReplicaId, LogId> {
+    /// The last entry in the checkpoint of each replica whose entries no other replica reads.
+    fn released(
+        &self,
+        checkpoint: &Checkpoint,
+        deltas: &BTreeMap<ReplicaId, StateDelta>,
+    ) -> BTreeMap<ReplicaId, LogId> {
         let sources: Vec<_> =
             self.sources.lock().iter().map(|(replica, source)| (*replica, source.source.clone())).collect();
         let releasing = sources.into_iter().filter(|(_, source)| source.upgrade().is_some_and(|s| s.releases()));
-        let contained = |replica: &ReplicaId| match cuts.get(replica) {
-            Some(cut) => Some(cut.applied),
+        let contained = |replica: &ReplicaId| match deltas.get(replica) {
+            Some(delta) => Some(delta.applied),
             None => checkpoint.heads().get(replica).and_then(|head| head.applied),
         };
         releasing.filter_map(|(replica, _)| Some((replica, contained(&replica)?))).collect()
     }
 
-    /// The transaction for some cuts: with them go the floors of all replicas, log starts, and replicas that left.
-    pub(super) async fn operations(&self, checkpoint: &Checkpoint, cuts: Vec<Cut>) -> Vec<Operation> {
-        // No replica begins meanwhile: the floors of the others might pass its first frame.
+    /// The transaction for some deltas: it also holds the recovery points of all replicas, log starts and removed
+    /// replicas.
+    pub(super) async fn operations(&self, checkpoint: &Checkpoint, deltas: Vec<StateDelta>) -> Vec<Operation> {
+        // No replica is created meanwhile: the recovery points of the others might lie after its first frame.
         let _creating = self.creating.write().await;
-        let mut cuts: BTreeMap<ReplicaId, Cut> = cuts.into_iter().map(|cut| (cut.replica, cut)).collect();
+        let mut deltas: BTreeMap<ReplicaId, StateDelta> =
+            deltas.into_iter().map(|delta| (delta.replica, delta)).collect();
         let mut operations = Vec::new();
-        let floors = self.log.floors_without(&self.released(checkpoint, &cuts));
-        let replicas: BTreeSet<_> = floors.iter().map(|floor| floor.replica).collect();
-        for floor in floors {
-            let replica = &floor.replica.clone();
+        let recovery_points = self.log.recovery_points_without(&self.released(checkpoint, &deltas));
+        let replicas: BTreeSet<_> = recovery_points.iter().map(|point| point.replica).collect();
+        for recovery_point in recovery_points {
+            let replica = &recovery_point.replica.clone();
             let known = checkpoint.heads().get(replica);
-            let mut head = ReplicaHead { floor, applied: None, membership: bytes::Bytes::new(), checksum: 0 };
+            let mut head = ReplicaHead { recovery_point, applied: None, membership: bytes::Bytes::new(), checksum: 0 };
             if let Some(known) = known {
                 (head.applied, head.membership, head.checksum) =
                     (known.applied, known.membership.clone(), known.checksum);
             }
             let mut changes = Vec::new();
-            if let Some(cut) = cuts.remove(replica) {
-                (head.applied, head.membership, head.checksum) = (Some(cut.applied), cut.membership, cut.checksum);
-                changes = cut.changes;
+            if let Some(delta) = deltas.remove(replica) {
+                (head.applied, head.membership, head.checksum) =
+                    (Some(delta.applied), delta.membership, delta.checksum);
+                changes = delta.changes;
             }
             if known != Some(&head) {
                 operations.push(Operation::Replica(head));
@@ -381,7 +390,7 @@ impl DataDir {
         operations
     }
 
-    /// Everything before this place is applied and in the checkpoint, or void.
+    /// Everything before this position is applied and in the checkpoint, or void.
     async fn settled_before(&self) -> LogPosition {
         let mut settled = self.log.durable_upto();
         let checkpoint = self.checkpoint.lock().await;
@@ -410,8 +419,8 @@ impl DataDir {
             };
             let index = Arc::clone(&self.index);
             let encode = move || {
-                let lines = index.lines_in(segment.sequence);
-                let runs = lines.iter().map(|(key, runs)| (*key, runs.iter().map(Vec::as_slice).collect())).collect();
+                let entries = index.entries_in(segment.sequence);
+                let runs = entries.iter().map(|(key, runs)| (*key, runs.iter().map(Vec::as_slice).collect())).collect();
                 Ok(file::encode(segment.sequence, segment.used_bytes, &ranges, &runs))
             };
             let image = off_thread(&self.disk, encode).await.map_err(|error| DataDirError::io(&self.path, error))?;
@@ -420,7 +429,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// Reads a segment's index back from its frames and their verdicts, and writes its `.idx` anew.
+    /// Rebuilds a segment's index from its frames and their verdicts, and writes its `.idx` again.
     pub(super) async fn rebuild_index(&self, sequence: u64) -> Result<(), DataDirError> {
         if let Some(run) = RunId::of_file(sequence) {
             return self.rebuild_run_index(run).await;
@@ -436,12 +445,12 @@ impl DataDir {
     pub(super) async fn rebuilt_image(&self, segment: SegmentInfo) -> Result<Vec<u8>, DataDirError> {
         let mut contents = read_frames(&self.disk, &self.log, BTreeSet::from([segment.sequence]), None).await?;
         let contents = contents.remove(&segment.sequence).unwrap_or_default();
-        Ok(file::encode(segment.sequence, segment.used_bytes, &contents.ranges, &contents.lines()))
+        Ok(file::encode(segment.sequence, segment.used_bytes, &contents.ranges, &contents.entries()))
     }
 
-    /// Writes an `.idx` file and has the index read from it.
+    /// Writes an `.idx` file and lets the index read from it.
     async fn install_index(&self, segment: SegmentInfo, image: Bytes, no_room: NoRoom) -> Result<(), DataDirError> {
-        // A reader that met damage may rebuild the same file meanwhile; of a segment that is gone nothing is written.
+        // A reader that found damage may rebuild the same file meanwhile; for an unlinked segment nothing is written.
         let _writing = self.index_files.lock().await;
         if !self.log.segments().iter().any(|other| other.sequence == segment.sequence) {
             return Ok(());
@@ -452,7 +461,7 @@ impl DataDir {
             (true, _) => open_index(&self.disk, &self.path, segment.sequence, segment.used_bytes).await?,
             (false, NoRoom::Later) => return Ok(()),
             (false, NoRoom::Held) => {
-                let held = held::open(image, segment.sequence, segment.used_bytes);
+                let held = in_memory_file::open(image, segment.sequence, segment.used_bytes);
                 Some(held.map_err(|error| DataDirError::io(&path, error))?)
             }
         };
@@ -472,9 +481,9 @@ impl DataDir {
         self.log.segments().into_iter().filter(is_dead).map(|segment| segment.sequence).max()
     }
 
-    /// Dead segments wait for the older generation alone: a new one would set them free, at once or by letting Raft purge
-    /// what it held back. Without this a directory that becomes idle after much was deleted would keep the space until
-    /// something is written again.
+    /// True if dead segments wait for the older generation alone: a new one would free them, at once or by letting Raft
+    /// purge what it held back. Without this a directory that becomes idle after much was deleted would keep the space
+    /// until something is written again.
     async fn older_generation_holds_back(&self, last_dead: u64) -> bool {
         let checkpoint = self.checkpoint.lock().await;
         let Some(oldest) = checkpoint.oldest() else { return false };
@@ -482,11 +491,11 @@ impl DataDir {
             .heads()
             .iter()
             .any(|(replica, head)| oldest.get(replica).is_none_or(|old| old.applied < head.applied));
-        let floors_later = self.log.floors().iter().any(|floor| {
-            let old = oldest.get(&floor.replica).map_or(0, |old| old.floor.position.segment);
-            old <= last_dead && old < floor.position.segment
+        let points_later = self.log.recovery_points().iter().any(|point| {
+            let old = oldest.get(&point.replica).map_or(0, |old| old.recovery_point.position.segment);
+            old <= last_dead && old < point.position.segment
         });
-        applied_later || floors_later
+        applied_later || points_later
     }
 
     /// The first segment that some kept generation may need for recovery.
@@ -497,7 +506,7 @@ impl DataDir {
         if self.log.replicas().iter().any(|replica| !oldest.contains_key(replica)) {
             return None;
         }
-        oldest.values().chain(newest.values()).map(|head| head.floor.position.segment).min()
+        oldest.values().chain(newest.values()).map(|head| head.recovery_point.position.segment).min()
     }
 
     /// Unlinks the sealed segments that nothing refers to any more.

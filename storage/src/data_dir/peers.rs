@@ -1,4 +1,4 @@
-//! The other replicas of a shard, as a directory sees them: whom to ask for batches, and what they give.
+//! The other replicas of a shard, as a directory sees them: the trait through which batches are fetched from them.
 //!
 //! May not know: how they are reached.
 
@@ -9,10 +9,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ottla_protocol::ids::{Offset, PartitionId};
 
-/// A batch on its way to another replica: base offset and leader epoch stand in its head.
+/// A batch that is sent to another replica: base offset and leader epoch are set in its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportedBatch {
-    /// Greatest timestamp as the index knows it: a batch without timestamps has that of its entry.
+    /// Greatest timestamp by the index: a batch without timestamps has that of its entry.
     pub max_timestamp_ms: i64,
     /// The whole batch.
     pub data: Bytes,
@@ -21,7 +21,7 @@ pub struct ExportedBatch {
 /// Batches of one partition from an offset on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
-    /// Where the partition begins here: what lies before it has expired.
+    /// Log start offset of the partition here: what lies before it has expired.
     pub log_start: Offset,
     /// Whole batches in the order of their offsets; none if there are none at or above the offset.
     pub batches: Vec<ExportedBatch>,
@@ -29,6 +29,6 @@ pub struct Exported {
 
 /// The other replicas of a shard.
 pub trait Peers: Send + Sync {
-    /// Batches of a partition that hold these offsets, from one who has the first of them; an error if nobody gives it.
+    /// Batches of a partition that hold these offsets, from a replica that has the first of them; an error if none has it.
     fn fetch(&self, partition: PartitionId, offsets: Range<Offset>) -> BoxFuture<'_, io::Result<Exported>>;
 }

@@ -29,7 +29,7 @@ const LOCK: &str = "lock";
 const STATE: &str = "state";
 
 impl DataDir {
-    /// Locks, checks and recovers the directory, creating it if it is empty.
+    /// Locks, checks and recovers the directory; creates it if it is empty.
     pub async fn open(
         disk: Arc<dyn Disk>,
         path: &Path,
@@ -59,7 +59,7 @@ impl DataDir {
         let reserve = Reserve::new(u64::from(options.log.segment_bytes), options.log.reserve_bytes);
         reserve.observe(space.free_bytes, space.total_bytes);
         let verify_below = VerifyBelow { log: log.durable_upto(), run: runs.next_id() };
-        log.note_batches(index.lines_before(log.recovered_from()));
+        log.note_batches(index.entries_before(log.recovered_from()));
         let directory = Arc::new(Self {
             path: path.to_owned(),
             disk,
@@ -81,7 +81,7 @@ impl DataDir {
             open_segments: OpenSegments::default(),
             runs,
             rewriter,
-            cold_reads: Arc::default(),
+            disk_reads: Arc::default(),
             reserve,
             failure,
             counters: Counters::default(),
@@ -106,7 +106,7 @@ async fn take_lock(disk: &Arc<dyn Disk>, path: &Path) -> Result<Box<dyn DirLock>
     })
 }
 
-/// Reads or begins the directory's identity. A directory with data but without `node.json` is not taken over.
+/// Reads or creates the directory's identity. A directory with data but without `node.json` is refused.
 async fn identify(disk: &Arc<dyn Disk>, path: &Path, options: &DataDirOptions) -> Result<Identity, DataDirError> {
     let expected = Expected {
         node_id: options.node_id,
@@ -165,10 +165,11 @@ async fn open_log(
             told(log_failure);
         }
     }));
-    // Only the checkpoint that counts holds what purged entries decided: later ones are applied again, if they are there.
+    // Only the valid checkpoint holds what purged entries decided: later entries are applied again, if they are still
+    // in the log.
     log_options.held = Some(applied_in(&found.state));
-    let floors = found.checkpoint.heads().values().map(|head| head.floor.clone()).collect();
-    Ok(Log::open(Arc::clone(disk), &path.join(LOG_DIR), log_options, floors, &mut NoSink).await?)
+    let recovery_points = found.checkpoint.heads().values().map(|head| head.recovery_point.clone()).collect();
+    Ok(Log::open(Arc::clone(disk), &path.join(LOG_DIR), log_options, recovery_points, &mut NoSink).await?)
 }
 
 /// Last applied entry of each replica in the checkpoint.
@@ -178,9 +179,9 @@ fn applied_in(state: &State) -> BTreeMap<ReplicaId, RaftIndex> {
     state.replicas.iter().filter_map(applied).collect()
 }
 
-/// True if the file lists entries that are to be applied again: it outlived the checkpoint that passed them. What replay and
-/// snapshots add begins behind the last line that is known, so nothing is listed before its turn: a segment before this one
-/// may have lost its file.
+/// True if the file lists entries that are to be applied again: it is newer than the valid checkpoint. Replay and
+/// snapshots add after the last index entry that is known, so nothing may be listed ahead of them: a segment before this
+/// one may have lost its file.
 fn lists_unapplied(log: &Log, applied: &BTreeMap<ReplicaId, RaftIndex>, opened: &Opened) -> bool {
     let unapplied = |replica: &ReplicaId, last: RaftIndex| applied.get(replica).is_none_or(|applied| last > *applied);
     let mut listed = opened.ranges.entries.iter();
@@ -214,7 +215,7 @@ async fn load_index(
         let opened = opened.filter(|opened| !lists_unapplied(log, &applied, opened));
         let installed = opened.map(|opened| index.install(segment.sequence, opened));
         if let Some(Err(error)) = &installed {
-            // Header and directory are sound, but a line is not: only who reads it learns of that.
+            // Header and directory are sound, but an index entry is not: only a lookup that reads it finds that.
             tracing::warn!(segment = segment.sequence, %error, "index file is damaged: it is rebuilt from the log");
             index.forget(segment.sequence);
         }
@@ -223,7 +224,7 @@ async fn load_index(
         }
     }
     for (segment, contents) in read_frames(disk, log, wanted, Some(applied)).await? {
-        index.install_lines(segment, contents.ranges, contents.pieces).map_err(|e| damaged(segment, &e))?;
+        index.install_entries(segment, contents.ranges, contents.slices).map_err(|e| damaged(segment, &e))?;
     }
     Ok(())
 }
@@ -241,7 +242,7 @@ fn remove_orphans(disk: &Arc<dyn Disk>, path: &Path, log: &Log) -> io::Result<()
     Ok(())
 }
 
-/// Entries that must be applied again before the first checkpoint: a purge that it would bring back stands behind them.
+/// Entries that must be applied again before the first checkpoint: a purge that it would bring back lies after them.
 fn replaying(replicas: &[RecoveredReplica], found: &Found) -> BTreeMap<ReplicaId, RaftIndex> {
     if !found.checkpoint.heads().is_empty() {
         return BTreeMap::new();
@@ -250,7 +251,7 @@ fn replaying(replicas: &[RecoveredReplica], found: &Found) -> BTreeMap<ReplicaId
     sound.filter_map(|replica| Some((replica.id, replica.last_log_id?.index))).collect()
 }
 
-/// What the log and the checkpoint say of each replica, together.
+/// Combines what the log and the checkpoint hold of each replica.
 fn join(recovered: Vec<log::RecoveredReplica>, found: &Found) -> Vec<RecoveredReplica> {
     recovered
         .into_iter()

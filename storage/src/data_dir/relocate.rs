@@ -1,5 +1,5 @@
-//! A shard without a quorum holds back nobody's space: its entries that wait to be applied move to the tail of the log, so that
-//! floors, and with them the segments that recovery needs, move on.
+//! Relocation of entries: those that wait long to be applied are copied to the tail of the log, so that recovery points,
+//! and with them the segments that recovery needs, move on. So a shard without a quorum does not hold back space.
 //!
 //! May not know: how a copy is written.
 
@@ -7,12 +7,12 @@ use super::identity::RELOCATION_FORMAT_VERSION;
 use super::{DataDir, DataDirError};
 use crate::ids::LogPosition;
 
-/// A replica moves about so much in one round: its copies share the writer with everybody's frames.
+/// Bytes that a replica relocates in one round, about: its copies share the writer with the frames of all replicas.
 const BYTES_PER_ROUND: u64 = 4 << 20;
 
 impl DataDir {
-    /// One round: every replica moves some of what lies too far back. Before an entry is applied for the first time in this
-    /// process nobody knows its place but the log; what was applied goes with the next checkpoint.
+    /// One round: relocates, for every replica, some entries that lie too far back. Before an entry is applied for the
+    /// first time in this process only the log has its position; applied entries are released by the next checkpoint.
     pub(super) async fn relocate(&self) -> Result<(), DataDirError> {
         let before = self.log.place_behind(self.options.relocation_bytes);
         if before == (LogPosition { segment: 0, byte: 0 }) || self.is_replaying() {

@@ -1,11 +1,11 @@
-//! What is damaged here comes back from other replicas, by partition and offset (design section 4, recovery).
+//! Repair of damaged data: batches are fetched from other replicas by partition and offset (design section 4, recovery).
 //!
 //! ```text
 //!  a batch that does not read back -> its file is rewritten, and that batch is fetched
 //!  offsets that the index lacks    -> what held them is fetched into a run
 //! ```
-//! Readers note what they find; the rewriter's task tries it at once, and then in every round. May not know: who the other
-//! replicas are, and how they are asked.
+//! Readers record the damage that they find; the rewriter's task tries to repair it at once, and then in every round. May
+//! not know: which the other replicas are, and how requests reach them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,7 +23,7 @@ use super::rewriter::Outcome;
 use super::{DataDir, DataDirError};
 use crate::ids::{ReplicaId, RunId};
 use crate::index::partition::{GONE, Gap};
-use crate::index::{BatchLine, ExtentKey};
+use crate::index::{ExtentKey, IndexedBatch};
 use crate::rewrite::copy::Cursor;
 use crate::rewrite::damage::Spot;
 use crate::runs::writer::{PushError, RunWriter};
@@ -31,20 +31,21 @@ use crate::runs::writer::{PushError, RunWriter};
 /// What can be done about a damaged file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Prospect {
-    /// Nobody reads from it any more.
+    /// No reader needs it any more.
     Gone,
-    /// Not now: it is still being written, or nobody has what is lacking.
+    /// Not now: it is still being written, or no replica has what is missing.
     Later,
     Now,
 }
 
 impl DataDir {
-    /// Tells who else has the batches of a replica; held weakly.
+    /// Registers the other replicas that have a replica's batches; held weakly.
     pub fn register_peers(&self, replica: ReplicaId, peers: Weak<dyn Peers>) {
         self.rewriter.peers.lock().insert(replica, peers);
     }
 
-    /// The replica waits to be removed, and nobody reads from it: what of it is damaged keeps no file from being mended.
+    /// Marks a replica that waits to be removed and has no readers: its damaged batches do not prevent the repair of a
+    /// file.
     pub fn set_aside(&self, replica: ReplicaId) {
         self.rewriter.aside.lock().insert(replica);
     }
@@ -59,7 +60,7 @@ impl DataDir {
         self.rewriter.repaired_batches.load(Ordering::Relaxed)
     }
 
-    /// Asks the other replicas; not any longer once the directory is closed.
+    /// Fetches from the other replicas; ends when the directory is closed.
     async fn ask_peers(&self, key: ExtentKey, offsets: Range<i64>) -> io::Result<Exported> {
         let peers = self.rewriter.peers.lock().get(&key.replica).and_then(Weak::upgrade);
         let peers = peers.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no other replica is known"))?;
@@ -70,39 +71,39 @@ impl DataDir {
         }
     }
 
-    /// Goes on behind the damaged batch at which a step ended: with what another replica gives for it, or without it if
-    /// nobody reads it. Returns how many were given; the error is the step's if nobody gives it now.
+    /// Continues after the damaged batch at which a step ended: with the copy of another replica, or without the batch if
+    /// it has no readers. Returns how many were fetched; the error is that of the step if no replica returns it now.
     pub(super) async fn pass_damaged(
         &self,
         cursor: &mut Cursor,
         writer: &mut RunWriter,
         error: PushError,
     ) -> Result<usize, PushError> {
-        let Some((key, line)) = cursor.damaged() else { return Err(error) };
+        let Some((key, indexed)) = cursor.damaged() else { return Err(error) };
         if self.is_aside(key.replica) {
             cursor.leave_out();
             return Ok(0);
         }
-        let offset = line.base_offset.0;
-        self.rewriter.damage.batch(line.position.segment, Spot { key, offset });
-        let Some(batch) = self.sound_copy(key, &line).await else { return Err(error) };
+        let offset = indexed.base_offset.0;
+        self.rewriter.damage.batch(indexed.position.segment, Spot { key, offset });
+        let Some(batch) = self.sound_copy(key, &indexed).await else { return Err(error) };
         cursor.stand_in(&batch, writer)?;
         tracing::warn!(replica = key.replica.0, partition = %key.partition, offset,
             "a damaged batch was fetched from another replica");
         Ok(1)
     }
 
-    /// Nobody reads from the file any more, damaged as it is.
+    /// Drops the record of a damaged file that no reader needs any more.
     pub(super) fn forget_damaged(&self, file: u64) {
         self.rewriter.damage.forget_file(file);
         self.rewriter.left_alone.lock().remove(&file);
     }
 
-    /// A damaged batch as another replica has it; `None` if nobody gives it now.
-    async fn sound_copy(&self, key: ExtentKey, line: &BatchLine) -> Option<Bytes> {
-        let base = line.base_offset;
+    /// The copy of a damaged batch from another replica; `None` if none returns it now.
+    async fn sound_copy(&self, key: ExtentKey, indexed: &IndexedBatch) -> Option<Bytes> {
+        let base = indexed.base_offset;
         let from = base.0.max(self.index.log_start(key));
-        match self.ask_peers(key, from..line.end_offset().0).await {
+        match self.ask_peers(key, from..indexed.end_offset().0).await {
             Ok(found) => {
                 let batch = found.batches.into_iter().next()?.data;
                 BatchHeader::parse(&batch).filter(|header| header.base_offset == base).map(|_| batch)
@@ -115,12 +116,12 @@ impl DataDir {
         }
     }
 
-    /// A batch that was lacking or damaged is there again.
+    /// Counts a batch that was missing or damaged and is repaired.
     pub(super) fn count_repaired(&self, batches: usize) {
         self.rewriter.repaired_batches.fetch_add(batches as u64, Ordering::Relaxed);
     }
 
-    /// The next job of this round, if known damage can be mended.
+    /// The next job of this round, if known damage can be repaired.
     pub(super) async fn repair_once(self: &Arc<Self>) -> Result<Option<Outcome>, DataDirError> {
         let damage = &self.rewriter.damage;
         while let Some((file, spot)) = damage.next_file() {
@@ -131,7 +132,7 @@ impl DataDir {
             }
         }
         while let Some((key, offsets)) = damage.next_gap() {
-            // What is applied again after a start is not lacking.
+            // What is applied again after a start is not missing.
             if self.is_replaying() {
                 continue;
             }
@@ -174,7 +175,7 @@ impl DataDir {
         }
     }
 
-    /// Fetches what the index lacks into runs, as far as others have it; `None` if nobody gives anything.
+    /// Fetches what the index lacks into runs, as far as other replicas have it; `None` if they return nothing.
     async fn fill(self: &Arc<Self>, key: ExtentKey, gap: Gap) -> Result<Option<Outcome>, DataDirError> {
         let mut import = self.begin_gap(key, &gap);
         let (fetched, made) = (self.fetch_gap(key, &gap, &mut import).await, import.made());
@@ -206,7 +207,8 @@ impl DataDir {
         }
     }
 
-    /// Takes batches until the gap is filled, or nobody gives more. An error is the disk's, or says that they do not fit.
+    /// Adds batches until the gap is filled, or no replica returns more. An error is the disk's, or says that they do
+    /// not fit.
     async fn fetch_gap(&self, key: ExtentKey, gap: &Gap, import: &mut Import) -> io::Result<usize> {
         let mut batches = 0;
         loop {

@@ -1,9 +1,9 @@
-//! The rewriter's task of a data directory: one job after the other, each made real by one checkpoint transaction.
+//! The rewriter's task of a data directory: one job after the other, each committed by one checkpoint transaction.
 //!
 //! ```text
-//!  choose -> copy into runs -> sync files and directory -> one transaction: runs, rewritten segments -> swap in the index
+//!  choose -> copy into runs -> sync files and directory -> one transaction: runs, rewritten segments -> replace in the index
 //! ```
-//! The old files go later, when the older checkpoint generation knows of the runs as well. May not know: topics.
+//! The old files are unlinked later, when the older checkpoint generation lists the runs as well. May not know: topics.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -29,7 +29,7 @@ use crate::runs::files::open_run_index;
 use crate::runs::writer::{BATCHES_MAX, PushError, RUN_BYTES_MAX, RunWriter, Written, room_for};
 use crate::runs::{Listing, RUNS_DIR, Run, run_index_path, run_path};
 
-/// A run is synced whenever so much of it was written: one sync of all of it would hold up those of the log.
+/// A run is synced after so many bytes: a single sync of all of it would delay those of the log.
 const SYNC_BYTES: u64 = 8 << 20;
 /// Runs that one job may fill while space is ample.
 const RUNS_PER_JOB: u64 = 4;
@@ -41,27 +41,27 @@ const JOBS_MAX: usize = 1000;
 pub(super) enum Outcome {
     Idle,
     Done,
-    /// A source is damaged and nobody replaces what is lost: it is left alone, and another choice is made.
+    /// A source is damaged and no replica has the lost batch: the file is skipped, and others are chosen.
     Damaged,
     /// The disk is full: nothing was changed.
     NoSpace,
     Closing,
 }
 
-/// What a job has made so far.
+/// The output of a job so far.
 #[derive(Default)]
 struct Made {
     /// Runs begun.
     runs: Vec<RunId>,
-    /// Damaged batches that others have given.
+    /// Damaged batches that were fetched from other replicas.
     repaired: usize,
 }
 
-/// Why a job did not go through.
+/// Why a job was not completed.
 enum JobError {
     Push(PushError),
     Directory(DataDirError),
-    /// A chosen file went meanwhile: what lived in it has died.
+    /// A chosen file was unlinked meanwhile: its live batches have died.
     Gone,
     Closing,
 }
@@ -94,7 +94,7 @@ pub(super) fn start(directory: &Arc<DataDir>) {
     let weak: Weak<DataDir> = Arc::downgrade(directory);
     drop(rt::spawn_critical("rewriter", directory.owner(), async move {
         loop {
-            // A new interval holds at once, not after the old one.
+            // A new interval takes effect at once, not after the old one.
             let interval = pace.borrow_and_update().interval;
             let woken = async {
                 tokio::select! {
@@ -129,7 +129,7 @@ pub(super) fn start(directory: &Arc<DataDir>) {
 }
 
 impl DataDir {
-    /// Tells which partitions' batches live and die together; without it all share their runs.
+    /// Sets the classifier of partitions by retention; without it all partitions share runs.
     pub fn set_retention_classes(&self, classes: Classes) {
         *self.rewriter.classes.write() = Some(classes);
     }
@@ -139,12 +139,12 @@ impl DataDir {
         classes.map_or(RetentionClass::UNKNOWN, |classes| classes(key.partition))
     }
 
-    /// Changes how fast the rewriter goes at the most, and how long it pauses when there is nothing to do.
+    /// Changes the rewriter's limit of bytes per second, and its pause when there is nothing to do.
     pub fn set_rewrite_pace(&self, bytes_per_second_max: u64, interval: Duration) {
         self.rewriter.set_pace(bytes_per_second_max, interval);
     }
 
-    /// Everything the rewriter would do by itself in time, now.
+    /// Runs all jobs that are due now.
     pub async fn rewrite_now(self: &Arc<Self>) -> Result<(), DataDirError> {
         self.rewriter.damage.begin_round();
         for _ in 0..JOBS_MAX {
@@ -168,13 +168,13 @@ impl DataDir {
         let pressure = self.space_pressure();
         let (_, free) = self.reserve.disk_bytes();
         let wanted = options.run_bytes.saturating_mul(RUNS_PER_JOB);
-        // The rest of what is free is for the log and the checkpoint.
+        // The rest of the free space is for the log and the checkpoint.
         let budget_bytes = wanted.min(free / 2);
         let segment_bytes = u64::from(self.options.log.segment_bytes);
         Situation { pressure, budget_bytes, segment_bytes, run_bytes: options.run_bytes }
     }
 
-    /// The files that may be rewritten, and what of them lives.
+    /// The files that may be rewritten, and their live bytes.
     async fn file_uses(&self) -> Vec<FileUse> {
         let Some(needed_from) = self.needed_from().await else { return Vec::new() };
         let table = &self.index.table;
@@ -192,7 +192,7 @@ impl DataDir {
         let sealed = sealed.filter(|segment| !self.index.is_rewritten(segment.sequence));
         let mut files: Vec<FileUse> = sealed.map(|s| of(s.sequence, s.file_bytes, s.sequence < needed_from)).collect();
         for run in self.runs.listed() {
-            // What a run takes besides its batches is not won by copying them once more.
+            // The overhead of a run is not gained by copying its batches once more.
             let file = of(run.id.file_number(), run.batch_bytes, true);
             files.push(FileUse { run: Some((run.replica, run.class)), ..file });
         }
@@ -213,7 +213,7 @@ impl DataDir {
         self.rewrite(&chosen).await
     }
 
-    /// Copies what lives in these files into runs that take their place.
+    /// Copies the live batches of these files into runs that replace them.
     pub(super) async fn rewrite(&self, chosen: &BTreeSet<u64>) -> Result<Outcome, DataDirError> {
         let mut made = Made::default();
         let outcome = match self.copy(chosen, &mut made).await {
@@ -235,7 +235,7 @@ impl DataDir {
         outcome
     }
 
-    /// What a job that stopped means.
+    /// The outcome of a job that stopped with an error.
     async fn judge(&self, error: PushError) -> Result<Outcome, DataDirError> {
         match error {
             PushError::Damaged { file, offset, cause } => {
@@ -269,13 +269,13 @@ impl DataDir {
         chosen.iter().map(open).collect()
     }
 
-    /// Copies what lives in the chosen files into new runs, synced under their names. `made` lists what was begun.
+    /// Copies the live batches of the chosen files into new runs, synced under their names. `made` lists what was begun.
     async fn copy(&self, chosen: &BTreeSet<u64>, made: &mut Made) -> Result<Vec<Run>, JobError> {
         self.require_runs_format().await?;
         let sources = Arc::new(self.open_sources(chosen).ok_or(JobError::Gone)?);
         let rewrites = chosen.iter().filter_map(|number| RunId::of_file(*number)).filter_map(|run| self.runs.get(run));
         let rewrites = rewrites.map(|run| run.listing.rewrites).max().unwrap_or(0) + 1;
-        let groups = group(self.index.live_pieces(chosen), |key| self.class_of(key));
+        let groups = group(self.index.live_slices(chosen), |key| self.class_of(key));
         let mut runs = Vec::new();
         for group in groups {
             self.copy_group(group, rewrites, &sources, made, &mut runs).await?;
@@ -301,7 +301,7 @@ impl DataDir {
             let incarnation = rt::random_u64();
             let listing = Listing { id, replica, incarnation, bytes: 0, batch_bytes: 0, class, rewrites };
             let bytes = cursor.bytes_left().min(self.options.rewrite.run_bytes).min(RUN_BYTES_MAX);
-            let room = room_for(bytes, cursor.pieces_left().min(BATCHES_MAX as usize));
+            let room = room_for(bytes, cursor.slices_left().min(BATCHES_MAX as usize));
             let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
             let create = move || RunWriter::create(&disk, &path, listing, room);
             let mut writer = off_thread(&self.disk, create).await?;
@@ -314,7 +314,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// Copies the next piece, then pauses as the throttle says.
+    /// Copies the next step, then pauses as the throttle says.
     async fn copy_step(
         &self,
         mut cursor: Cursor,
@@ -365,25 +365,26 @@ impl DataDir {
             Ok(file)
         });
         sync(&self.disk, &index_file.await?).await?;
-        // Readers get a handle that cannot write.
+        // Readers use a handle that cannot write.
         let (disk, path) = (Arc::clone(&self.disk), run_path(&self.path, listing.id));
         let file = off_thread(&self.disk, move || disk.open(&path, OpenMode::Read)).await?;
         Ok(Run { listing, file, leaving: false })
     }
 
-    /// From the first run on an older release would take the checkpoint for damaged: it must refuse the directory.
+    /// From the first run on the format is raised: an older release would take the checkpoint for damaged.
     pub(super) async fn require_runs_format(&self) -> io::Result<()> {
         self.require_format(RUNS_FORMAT_VERSION).await
     }
 
-    /// One transaction makes the runs real in place of the files; then the index follows. The files go later.
+    /// Commits the runs in place of the files in one transaction, then replaces the index slices. The files are
+    /// unlinked later.
     pub(super) async fn commit_runs(&self, chosen: &BTreeSet<u64>, runs: Vec<Run>) -> Result<(), DataDirError> {
         let opened = self.open_indexes(&runs).await?;
         let mut checkpoint = self.checkpoint.lock().await;
         let _writing = self.index_files.lock().await;
         let is_needed = |key: ExtentKey| !self.is_aside(key.replica);
         if !self.index.stands_in(chosen, is_needed, &opened) {
-            // Nothing is changed: the files stay, and what was copied goes.
+            // Nothing is changed: the files stay, and the copies are removed.
             self.rewriter.left_alone.lock().extend(chosen);
             let what = "the copies do not hold all that lives in the files they were made from".to_owned();
             return Err(DataDirError::Damaged { path: self.path.join(RUNS_DIR).display().to_string(), what });
@@ -399,8 +400,8 @@ impl DataDir {
         tracing::info!(files = chosen.len(), runs = runs.len(), bytes, "live batches rewritten");
         runs.into_iter().for_each(|run| self.runs.add(run));
         let (index, gone) = (Arc::clone(&self.index), chosen.clone());
-        let swapped = off_thread(&self.disk, move || Ok(index.swap(&gone, opened))).await;
-        if let Err(error) = swapped.map_err(|error| self.fail("index", error))? {
+        let replaced = off_thread(&self.disk, move || Ok(index.replace(&gone, opened))).await;
+        if let Err(error) = replaced.map_err(|error| self.fail("index", error))? {
             tracing::warn!(%error, "what died while it was copied is counted later");
         }
         self.note_runs(&checkpoint);
@@ -424,7 +425,7 @@ impl DataDir {
         off_thread(&self.disk, open).await.map_err(|error| self.fail("run index", error))
     }
 
-    /// Removes what a job that stopped has begun.
+    /// Removes the files of a job that stopped.
     pub(super) async fn remove_files(&self, made: Vec<RunId>) -> Result<(), DataDirError> {
         if made.is_empty() {
             return Ok(());

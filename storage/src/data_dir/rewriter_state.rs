@@ -1,4 +1,4 @@
-//! What the rewriter of a directory knows besides the index, and what it has done.
+//! State and counters of a directory's rewriter.
 //!
 //! May not know: how a job is done.
 
@@ -15,18 +15,18 @@ use crate::ids::ReplicaId;
 use crate::rewrite::damage::Damage;
 use crate::rewrite::{Classes, RewriteOptions};
 
-/// What the rewriter knows besides the index.
+/// The rewriter's state.
 pub(super) struct Rewriter {
-    /// As the directory was opened, but for what was changed since: see `set_rewrite_pace`.
+    /// Options of the directory, as changed since by `set_rewrite_pace`.
     pub(super) pace: watch::Sender<RewriteOptions>,
     pub(super) classes: RwLock<Option<Classes>>,
-    /// Files with a damaged batch that nobody could replace yet: they are no sources of other jobs.
+    /// Files with a damaged batch that no replica has returned yet: they are no sources of other jobs.
     pub(super) left_alone: Mutex<BTreeSet<u64>>,
-    /// What is to be mended; readers note it too.
+    /// Damage to be repaired; readers record it, too.
     pub(super) damage: Arc<Damage>,
-    /// Replicas here that nobody reads from any more.
+    /// Replicas here that have no readers any more.
     pub(super) aside: Mutex<BTreeSet<ReplicaId>>,
-    /// Who else has the batches of a replica.
+    /// The other replicas of a replica's shard.
     pub(super) peers: Mutex<BTreeMap<ReplicaId, Weak<dyn Peers>>>,
     /// Held during a job.
     pub(super) working: tokio::sync::Mutex<()>,
@@ -61,7 +61,7 @@ impl Rewriter {
         });
     }
 
-    /// Returns when no job is under way; the directory is marked as closing before.
+    /// Returns when no job is running; the directory is marked as closing before.
     pub(super) async fn stop(&self) {
         self.stop.notify_one();
         drop(self.working.lock().await);

@@ -1,6 +1,6 @@
 //! The runs of a directory: opening them at the start, their indexes, and unlinking what no kept checkpoint lists.
 //!
-//! May not know: what goes into a run.
+//! May not know: which batches a run holds.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::env::mutants::{self, Bug};
 use crate::ids::RunId;
 use crate::index::BatchIndex;
 use crate::index::file::Opened;
-use crate::index::held;
+use crate::index::in_memory_file;
 use crate::runs::files::{self, RunError};
 use crate::runs::{Listing, RUNS_DIR, Runs, run_index_path, run_path};
 
@@ -34,12 +34,12 @@ fn run_error(path: &Path, error: RunError) -> DataDirError {
     }
 }
 
-/// Before the segments' indexes are read: what they list of segments that were rewritten does not count.
+/// Marks rewritten segments, before the indexes of segments are read: what those list does not count.
 pub(super) fn mark_rewritten(index: &BatchIndex, found: &Found) {
     found.state.rewritten.iter().for_each(|segment| index.set_rewritten(*segment));
 }
 
-/// Opens the runs that the checkpoint lists and has the index read from them; removes those that no kept one lists.
+/// Opens the runs that the checkpoint lists and adds their indexes; removes runs that no kept checkpoint lists.
 pub(super) async fn load(
     disk: &Arc<dyn Disk>,
     path: &Path,
@@ -59,7 +59,7 @@ pub(super) async fn load(
             continue;
         }
         tracing::warn!(run = run.id.0, "the run's index is missing or damaged: rebuilding it from the run");
-        // Header and directory may be sound and a line not: only who reads it learns of that.
+        // Header and directory may be sound and an index entry not: only a lookup that reads it finds that.
         index.forget(number);
         let opened = rebuild(disk, path, &run).await?;
         let damaged = |error: crate::index::IndexError| DataDirError::Damaged {
@@ -71,7 +71,7 @@ pub(super) async fn load(
     Ok(loaded.runs)
 }
 
-/// Writes a run's `.idx` anew, from the run, and opens it.
+/// Rebuilds a run's `.idx` from the run, and opens it.
 async fn rebuild(disk: &Arc<dyn Disk>, path: &Path, run: &Listing) -> Result<Opened, DataDirError> {
     let index_path = run_index_path(path, run.id);
     let (work_disk, work_path, work_run) = (Arc::clone(disk), path.to_owned(), run.clone());
@@ -81,7 +81,7 @@ async fn rebuild(disk: &Arc<dyn Disk>, path: &Path, run: &Listing) -> Result<Ope
     let io = |error| DataDirError::io(&index_path, error);
     let image = Bytes::from(image);
     if !write_index(disk, &index_path, image.clone()).await.map_err(io)? {
-        return held::open(image, run.id.file_number(), run.used_bytes()).map_err(io);
+        return in_memory_file::open(image, run.id.file_number(), run.used_bytes()).map_err(io);
     }
     let (work_disk, work_path, work_run) = (Arc::clone(disk), path.to_owned(), run.clone());
     let opened = off_thread(disk, move || files::open_run_index(&work_disk, &work_path, &work_run)).await;
@@ -89,7 +89,7 @@ async fn rebuild(disk: &Arc<dyn Disk>, path: &Path, run: &Listing) -> Result<Ope
 }
 
 impl DataDir {
-    /// Reads a run's index back from the run, and writes its `.idx` anew.
+    /// Rebuilds a run's index from the run, and writes its `.idx` again.
     pub(super) async fn rebuild_run_index(&self, run: RunId) -> Result<(), DataDirError> {
         let _writing = self.index_files.lock().await;
         let Some(run) = self.runs.get(run).filter(|run| !run.leaving) else { return Ok(()) };
@@ -103,13 +103,13 @@ impl DataDir {
             .map_err(|error| DataDirError::Damaged { path: path.display().to_string(), what: error.to_string() })
     }
 
-    /// Runs of which nothing lives any more.
+    /// Runs without a live batch.
     pub(super) fn dead_runs(&self) -> Vec<RunId> {
         let listed = self.runs.listed().into_iter().map(|run| run.id);
         listed.filter(|run| self.index.table.is_dead(run.file_number())).collect()
     }
 
-    /// What the next checkpoint says of runs that died and of rewritten segments that are gone.
+    /// The checkpoint operations for runs that died and rewritten segments that were unlinked.
     pub(super) fn run_operations(&self, checkpoint: &Checkpoint) -> Vec<Operation> {
         let mut operations: Vec<Operation> = self.dead_runs().into_iter().map(Operation::DropRun).collect();
         if !checkpoint.newest().rewritten.is_empty() {
@@ -121,7 +121,7 @@ impl DataDir {
         operations
     }
 
-    /// A checkpoint is durable: runs that it does not list any more leave.
+    /// Retires the runs that the newest, durable checkpoint does not list any more.
     pub(super) fn note_runs(&self, checkpoint: &Checkpoint) {
         for run in self.runs.listed() {
             if !checkpoint.newest().runs.contains_key(&run.id) {
@@ -130,7 +130,7 @@ impl DataDir {
         }
     }
 
-    /// True if files could go but for what the older generation says, or the newest said before.
+    /// True if files are kept only because the older generation, or an earlier transaction of the newest, needs them.
     pub(super) fn runs_wait_for_older(&self, checkpoint: &Checkpoint) -> bool {
         let Some(older) = checkpoint.older() else { return false };
         let there = |run: &RunId| self.runs.get(*run).is_some();
@@ -138,8 +138,8 @@ impl DataDir {
             || checkpoint.newest().rewritten.iter().any(|segment| !older.rewritten.contains(segment))
     }
 
-    /// Segments that may not go although nothing in them lives, nor may what decides on their batches: a kept checkpoint
-    /// still finds these there.
+    /// Segments that must be kept although they hold no live batch, as must those with the verdicts on their batches: a
+    /// kept checkpoint still refers to them.
     pub(super) async fn held_segments(&self) -> Vec<u64> {
         if mutants::is_on(Bug::RewrittenUnlinkedEarly) {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! The words of a data directory: options, errors, what was recovered, counters.
+//! Public types of a data directory: options, errors, recovered replicas, counters.
 
 use std::io;
 use std::path::Path;
@@ -24,21 +24,21 @@ pub struct DataDirOptions {
     pub directory_id_expected: Option<Uuid>,
     /// How the log is kept: segment size, reserve, sync.
     pub log: LogOptions,
-    /// Cut a replica after so many bytes of its frames. Default 64 MiB.
+    /// Bytes of a replica's frames after which its state is checkpointed. Default 64 MiB.
     pub checkpoint_bytes: u64,
-    /// Cut a dirty replica after this time. Default 10 s.
+    /// Time after which the state of a dirty replica is checkpointed. Default 10 s.
     pub checkpoint_interval: Duration,
-    /// How often the directory looks after itself. Default 500 ms.
+    /// Interval of maintenance. Default 500 ms.
     pub maintenance_interval: Duration,
     /// While space is ample, a checkpoint generation is replaced only to let go of dead files no more often than this.
     /// Default 20 s.
     pub reclaim_interval: Duration,
-    /// Entries that wait to be applied are written once more at the tail when so much of the log was written since, so that a
+    /// Entries that wait to be applied are relocated to the tail when so much of the log was written since, so that a
     /// shard without a quorum holds back no space. Default 4 GiB.
     pub relocation_bytes: u64,
     /// How live batches of mostly dead files are copied together.
     pub rewrite: RewriteOptions,
-    /// Told once if the directory fails.
+    /// Called once if the directory fails.
     pub on_failure: Option<OnFailure>,
 }
 
@@ -159,8 +159,8 @@ pub struct RecoveredReplica {
     pub lost: Option<String>,
     /// Entries whose batches are damaged while their frames are not.
     pub damaged: Vec<LogId>,
-    /// The first damaged entry that nothing proves to be committed. A replica with peers may have acknowledged it and is lost
-    /// (I11); a sole voter is the only one who ever had it.
+    /// The first damaged entry that nothing proves to be committed. A replica with peers may have acknowledged it and
+    /// is lost (I11); a sole voter is the only one who ever had it.
     pub damaged_unproven: Option<LogId>,
     /// Entries up to here are known to be committed: verdicts on them are in the log, or they are purged.
     pub committed: RaftIndex,

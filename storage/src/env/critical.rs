@@ -1,8 +1,8 @@
-//! Panics of tasks: each is logged and counted, and one of a task that something cannot do without ends that something.
+//! Panics of tasks: each is logged and counted, and the panic of a critical task ends its owner.
 //!
-//! A task is critical if what started it goes wrong without it and would not notice: its [`Owner`] (a replica, a data
-//! directory, the process) ends, loudly, so that others take over or a supervisor starts it again. All other tasks
-//! serve one caller, which gets no answer. May not know: what owners are, and how they end.
+//! A task is critical if its owner would malfunction without it and would not notice: the [`Owner`] (a replica, a data
+//! directory, the process) ends with an error, so that other replicas take over or a supervisor restarts it. All other
+//! tasks serve one caller, which receives no answer. May not know: what owners are, and how they end.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -21,7 +21,7 @@ use super::sim::critical_tasks::Enlisted;
 use super::sim::executor;
 use super::watch;
 
-/// The text of a panic, as far as it has one.
+/// The message of a panic, if it has one.
 #[must_use]
 pub fn panic_message(payload: &(dyn Any + Send)) -> String {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
@@ -40,7 +40,7 @@ pub fn panic_counts() -> BTreeMap<String, u64> {
     COUNTS.lock().clone()
 }
 
-/// Counts a panic that its catcher deals with.
+/// Counts a panic that the code which caught it handles.
 pub fn count_panic(task: &str) {
     *COUNTS.lock().entry(task.to_owned()).or_default() += 1;
 }
@@ -62,7 +62,7 @@ pub(super) fn task_name(place: &Location<'_>) -> String {
     path.trim_end_matches(".rs").trim_end_matches("/mod").to_owned()
 }
 
-/// What ends when one of its critical tasks panics.
+/// The owner of critical tasks: it ends when one of them panics.
 #[derive(Clone)]
 pub struct Owner(Arc<dyn Fn(&str) + Send + Sync>);
 
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Owner {
 }
 
 impl Owner {
-    /// `end` is told why; it must not wait.
+    /// `end` receives the reason; it must not wait.
     pub fn new(end: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self(Arc::new(end))
     }
@@ -84,7 +84,7 @@ impl Owner {
         Self::new(end_process)
     }
 
-    /// Does `work` as a part of the owner: tasks that a library starts meanwhile belong to it.
+    /// Runs `work` as a part of the owner: tasks that a library starts meanwhile belong to it.
     pub fn scope<T>(&self, work: impl FnOnce() -> T) -> T {
         let mut within = Within(Some(self.clone()));
         swap_current(&mut within.0);
@@ -98,7 +98,7 @@ impl Owner {
     }
 }
 
-/// Why the process cannot go on.
+/// Why the process cannot continue.
 static FATAL: std::sync::LazyLock<watch::Sender<Option<Arc<str>>>> =
     std::sync::LazyLock::new(|| watch::Sender::new(None));
 
@@ -131,11 +131,11 @@ thread_local! {
 
 /// Makes `owner` this thread's current one, and `owner` what was it before.
 fn swap_current(owner: &mut Option<Owner>) {
-    // A thread that ends has none any more, and polls nothing.
+    // A thread that ends has no current owner any more, and polls nothing.
     let _ = CURRENT.try_with(|current| std::mem::swap(&mut *current.borrow_mut(), owner));
 }
 
-/// Puts the owner back that was there before.
+/// Restores the previous owner.
 struct Within(Option<Owner>);
 
 impl Drop for Within {
@@ -149,7 +149,7 @@ pub(super) fn current_owner() -> Option<Owner> {
     CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
 }
 
-/// A critical task. Its panic ends its owner, and goes on to the task that joins it.
+/// A critical task. Its panic ends its owner, and is passed on to the task that joins it.
 pub(super) struct Critical<F> {
     name: &'static str,
     /// Absent while the task is polled: then it is this thread's current owner.

@@ -1,6 +1,6 @@
-//! The disk as everything else sees it: directories, files, syncs. Real in [`super::real`], simulated in [`super::sim`].
+//! The `Disk` and `File` traits: directories, files, syncs. Real in [`super::real`], simulated in [`super::sim`].
 //!
-//! May not know what is stored. Nothing here hides a failure: a failed sync is final, and whoever asked must stop.
+//! May not know: what is stored. No failure is hidden here: a failed sync is final, and its caller must stop.
 
 use std::io;
 use std::path::Path;
@@ -36,13 +36,13 @@ pub struct DirEntry {
 /// Bytes of the file system that holds a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// What this process may still take.
+    /// Bytes that this process may still allocate.
     pub free_bytes: u64,
-    /// The whole.
+    /// Bytes in all.
     pub total_bytes: u64,
 }
 
-/// Keeps a second process off a directory; released on drop (and when the process ends).
+/// A lock that excludes a second process from a directory; released on drop (and when the process ends).
 pub trait DirLock: Send + Sync {}
 
 /// A read-only view of a file through memory. Only for bytes known to be resident (design section 4, Reads).
@@ -55,9 +55,9 @@ pub trait Mapping: Send + Sync {
 pub trait Disk: Send + Sync + 'static {
     /// True if `sync_data` and reads block the thread that polls them, so that they need a thread of their own.
     fn blocks(&self) -> bool;
-    /// True if the device promises that a 4 KiB write happens whole or not at all.
+    /// True if the device guarantees that a 4 KiB write is atomic.
     fn writes_pages_whole(&self, dir: &Path) -> bool;
-    /// Identity of this boot of the machine: what was not synced under another boot may be gone.
+    /// Identity of this boot of the machine: what was not synced under another boot may be lost.
     fn boot_id(&self) -> u64;
     /// Makes a directory and those above it; existing ones are fine.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
@@ -65,9 +65,9 @@ pub trait Disk: Send + Sync + 'static {
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
     /// Opens or creates a file. A created file is durable after `sync_data` of it and `sync_dir` of its directory.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
-    /// Renames a file over whatever has the new name.
+    /// Renames a file and replaces any file of the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file; those who have it open may go on reading.
+    /// Unlinks a file; open handles can still read it.
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and unlinks in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
@@ -81,23 +81,23 @@ pub trait Disk: Send + Sync + 'static {
 pub trait File: Send + Sync {
     /// Length in bytes.
     fn bytes(&self) -> io::Result<u64>;
-    /// Reads at `offset`; fewer bytes than asked only at the end of the file.
+    /// Reads at `offset`; fewer bytes than requested only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `buf` at `offset`.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
-    /// Takes the space for the first `bytes` bytes, which read as zero where nothing was written.
+    /// Allocates the first `bytes` bytes, which read as zero where nothing was written.
     fn preallocate(&self, bytes: u64) -> io::Result<()>;
-    /// Cuts or extends the file. Never under a live mapping.
+    /// Truncates or extends the file. Never under a live mapping.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Makes everything written so far durable. An error is final: a later success would prove nothing.
     fn sync_data(&self) -> BoxFuture<'_, io::Result<()>>;
-    /// Lets go of cached clean pages from byte `from` on, so that the next read asks the device.
+    /// Drops cached clean pages from byte `from` on, so that the next read goes to the device.
     fn drop_cached(&self, from: u64) -> io::Result<()>;
-    /// Asks the device for a range without waiting for it, so that later reads find it in memory.
+    /// Requests a range from the device without waiting for it (readahead), so that later reads find it in memory.
     fn will_need(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
         Ok(())
     }
-    /// The file as memory; `None` where there is no such thing (simulation).
+    /// A mapping of the file; `None` where there is none (simulation).
     fn map(&self) -> io::Result<Option<Arc<dyn Mapping>>>;
     /// The file descriptor, for sendfile and residency probes; `None` in simulation.
     fn raw_fd(&self) -> Option<i32> {

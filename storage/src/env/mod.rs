@@ -1,4 +1,4 @@
-//! The world behind traits: disk, clock, tasks and randomness, real or simulated.
+//! The environment behind a facade: disk, clock, tasks and randomness, real or simulated.
 //!
 //! All other code calls this facade; clippy bans the originals elsewhere.
 

@@ -1,15 +1,16 @@
-//! Seeded bugs: what the proofs must catch, each in the production path in which it would be made.
+//! Seeded bugs (mutants) that the simulation must catch, each in the production path in which it would be made.
 //!
-//! A place asks [`is_on`]. Without the feature `mutants` that is the constant `false`, and nothing of the bug is compiled
-//! into anything; with it one bug at a time is switched on for a thread, since a simulated world is one thread. The pools
-//! of a real disk are other threads and know of no bug. May not know: what a bug does, and who looks for it.
+//! The production code calls [`is_on`]. Without the feature `mutants` that is the constant `false`, and no bug is compiled
+//! in; with it one bug at a time is switched on for a thread, since a simulated world is one thread. The pools of a real
+//! disk are other threads, where no bug is on. May not know: what a bug does, and which test looks for it.
 //!
 //! Cannot exist yet, with what they need:
 //! - transactions: markers on some partitions only, EndTxn applied to the next one, offsets of a transaction visible
 //!   before its commit, the last stable offset one too high, a delayed batch after a time-out's abort, a lost index of
 //!   aborted ones, an open one removed by compaction, a read at the high watermark instead of the last stable offset;
 //! - split, merge and moves: all of theirs, an epoch base that is not announced, a moved partition's falling epoch;
-//! - membership: a learner counted in the quorum: openraft counts, not we. A prior term's entry committed by counting: openraft counts, not we;
+//! - membership: a learner counted in the quorum: openraft counts, not we. A prior term's entry committed by counting:
+//!   openraft counts, not we;
 //! - segment files that are used again: frames of an older incarnation accepted, since none ever lie in a file;
 //! - compaction: a tombstone dropped before a returning replica saw it;
 //! - leases: none are used, so none can stand on the wall clock.

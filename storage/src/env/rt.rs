@@ -1,7 +1,7 @@
-//! Tasks, time and randomness: what every other module calls instead of tokio and `std::time`.
+//! The runtime facade: tasks, time and randomness, called by every other module instead of tokio and `std::time`.
 //!
 //! In production this is tokio; on a thread that runs a simulation it is the seeded executor of
-//! [`super::sim`]. May not know: who calls it, and what a task does.
+//! [`super::sim`]. May not know: its callers, and what a task does.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -142,14 +142,14 @@ where
             Ok(Err(_aborted)) => Err(JoinError::cancelled()),
             Err(payload) => Err(JoinError { panicked: true, message: panic_message(&*payload) }),
         };
-        // The handle may have been dropped: then nobody asks.
+        // The handle may have been dropped: then the result is not needed.
         let _ = sender.send(outcome);
     };
     (task, JoinHandle(Inner::Own { result, abort }))
 }
 
-/// Starts a task on the current node that serves one caller, or that nothing goes wrong without: its panic is counted
-/// and logged. What others rely on is started with [`spawn_critical`].
+/// Starts a task on the current node that serves one caller, or whose end does no harm: its panic is counted and
+/// logged. A task that other tasks rely on is started with [`spawn_critical`].
 #[track_caller]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
@@ -159,7 +159,7 @@ where
     start(critical::counted(std::panic::Location::caller(), future))
 }
 
-/// Starts a task without which `owner` cannot go on: its panic ends the owner.
+/// Starts a task without which `owner` cannot continue: its panic ends the owner.
 #[track_caller]
 pub fn spawn_critical<F>(name: &'static str, owner: Owner, future: F) -> JoinHandle<F::Output>
 where
@@ -169,7 +169,7 @@ where
     start(Critical::new(name, owner, future))
 }
 
-/// Starts a task that belongs to the owner that runs now; without one, as [`spawn`]. For libraries that start tasks
+/// Starts a task that belongs to the current owner; without one, as [`spawn`]. For libraries that start tasks
 /// themselves.
 #[track_caller]
 pub fn spawn_within<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
@@ -246,7 +246,7 @@ fn park_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Holds a task of [`spawn_dedicated`] up until it is woken, for `at_most` so long: the runtime's timers count in
+/// Blocks a task of [`spawn_dedicated`] until it is woken, for `at_most` so long: the runtime's timers count in
 /// milliseconds, this in microseconds. False in a simulation, where it does not wait.
 pub fn doze(at_most: Duration) -> bool {
     let real = executor::current().is_none();
@@ -276,7 +276,7 @@ where
     JoinHandle(Inner::Own { result, abort })
 }
 
-/// Runs work that takes long here and now, while another thread takes over the tasks of this one. Inline in a simulation
+/// Runs long work on this thread, while another thread takes over its tasks. Inline in a simulation
 /// and where there is no other thread.
 pub fn block_in_place<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};

@@ -1,5 +1,5 @@
-//! The locks and counters of what threads hand to each other. With the feature `shuttle` they are shuttle's, so that its
-//! tests try the threads in many orders; the feature is for these tests alone and never in a release build.
+//! Locks and atomics of state that threads share. With the feature `shuttle` they are shuttle's, so that its tests try
+//! many interleavings of the threads; the feature is for these tests alone and never in a release build.
 
 #[cfg(all(feature = "shuttle", not(debug_assertions)))]
 compile_error!("the feature `shuttle` is for tests only");
@@ -14,7 +14,7 @@ pub use shuttle::sync::{RwLockReadGuard, atomic::AtomicI64};
 #[cfg(feature = "shuttle")]
 pub use shuttled::{Mutex, RwLock};
 
-/// Shuttle's locks with the calls of parking_lot's.
+/// Shuttle's locks with the API of parking_lot's.
 #[cfg(feature = "shuttle")]
 mod shuttled {
     use shuttle::sync;

@@ -1,7 +1,7 @@
-//! A value that many tasks watch: each sees the newest, none sees every one.
+//! A watch channel: many tasks see the newest value, and none sees every value.
 //!
-//! Our own, because tokio's wakes its receivers in random order, which no seed repeats. The calls are
-//! those of `tokio::sync::watch`. Invariant: receivers are woken in the order in which they were made.
+//! An own implementation, because tokio's wakes its receivers in random order, which no seed repeats. The API is that of
+//! `tokio::sync::watch`. Invariant: receivers are woken in the order in which they were created.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::sync::{Mutex, RwLock, RwLockReadGuard};
 
-/// All senders are gone.
+/// All senders were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecvError;
 
@@ -22,7 +22,7 @@ impl std::fmt::Display for RecvError {
 
 impl std::error::Error for RecvError {}
 
-/// All receivers are gone; the value comes back.
+/// All receivers were dropped; the value is returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendError<T>(pub T);
 
@@ -85,7 +85,7 @@ impl<T> Sender<T> {
         channel(initial).0
     }
 
-    /// Replaces the value, unless nobody listens.
+    /// Replaces the value, unless there is no receiver.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         if self.receiver_count() == 0 {
             return Err(SendError(value));
@@ -94,7 +94,7 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// Replaces the value, listeners or not, and gives the old one.
+    /// Replaces the value, with or without receivers, and returns the old one.
     pub fn send_replace(&self, mut value: T) -> T {
         self.send_if_modified(|current| {
             std::mem::swap(current, &mut value);
@@ -111,7 +111,7 @@ impl<T> Sender<T> {
         });
     }
 
-    /// Changes the value in place; receivers hear of it only if `modify` says so.
+    /// Changes the value in place; receivers are woken only if `modify` returns true.
     pub fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) -> bool {
         let wakers = {
             let mut value = self.0.value.write();
@@ -184,7 +184,7 @@ impl<T> Receiver<T> {
         value
     }
 
-    /// Whether there is a value that was not seen; an error if no sender is left to make one.
+    /// Whether there is a value that was not seen; an error if no sender is left to send one.
     pub fn has_changed(&self) -> Result<bool, RecvError> {
         let parties = self.shared.parties.lock();
         match (parties.version != self.seen, parties.senders) {

@@ -1,4 +1,4 @@
-//! The index of a whole data directory: partitions, verdicts that wait for a checkpoint, and what segments hold.
+//! The batch index of a data directory: partitions, verdicts not yet in the log, and the usage of segments.
 //!
 //! Lock order: `replicas`, then `partitions`, then one partition, then the segment table.
 
@@ -11,23 +11,23 @@ use ottla_protocol::ids::Offset;
 use parking_lot::{Mutex, RwLock};
 
 use super::file::{Opened, SegmentRanges};
-use super::line::Line;
+use super::index_entry::IndexEntry;
 use super::partition::{Died, GONE, PartitionIndex, Step, Unplaced};
-use super::piece::{Lines, Piece};
-use super::{Access, BatchLine, ExtentKey, IndexError};
+use super::segment_slice::{IndexEntries, SegmentSlice};
+use super::{Access, ExtentKey, IndexError, IndexedBatch};
 use crate::entry::{Entry, EntryVerdicts, Verdict};
 use crate::ids::{LogPosition, RaftIndex, ReplicaId};
 use crate::log::BatchPlace;
 use crate::space::table::SegmentTable;
 
-/// A batch to be read: its line, and its bytes if they are not durable here yet.
+/// A batch to be read: where it is, and its bytes if they are not durable here yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Planned {
-    pub(crate) line: BatchLine,
+    pub(crate) indexed: IndexedBatch,
     pub(crate) data: Option<Bytes>,
 }
 
-/// What a search for batches may return.
+/// Bounds of a search for batches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) from: i64,
@@ -36,7 +36,7 @@ pub(crate) struct Bounds {
     pub(crate) at_least_one: bool,
 }
 
-/// An applied entry whose place is not known yet: it is committed elsewhere before it is durable here.
+/// An applied Raft entry without a log position yet: it is committed by other replicas before it is durable here.
 #[derive(Debug)]
 struct UnplacedEntry {
     index: RaftIndex,
@@ -49,7 +49,7 @@ struct ReplicaIndex {
     verdicts: VecDeque<EntryVerdicts>,
     unplaced: VecDeque<UnplacedEntry>,
     changed_log_starts: BTreeMap<ExtentKey, i64>,
-    bytes_since_cut: u64,
+    bytes_since_checkpoint: u64,
 }
 
 pub(crate) type Partition = Arc<RwLock<PartitionIndex>>;
@@ -64,12 +64,17 @@ pub(crate) struct BatchIndex {
     pub(crate) table: SegmentTable,
 }
 
-/// The line of a raw batch, from its own header; `clock_ms` stands in for a batch without timestamps.
-pub(crate) fn line_of(batch: &[u8], clock_ms: i64, verdict: Verdict, position: LogPosition) -> Option<BatchLine> {
+/// The indexed form of a raw batch, from its header; `clock_ms` is used for a batch without timestamps.
+pub(crate) fn indexed_batch_of(
+    batch: &[u8],
+    clock_ms: i64,
+    verdict: Verdict,
+    position: LogPosition,
+) -> Option<IndexedBatch> {
     let Verdict::Accepted { base_offset, epoch } = verdict else { return None };
     let delta = i32::from_be_bytes(batch.get(23..27)?.try_into().ok()?);
     let max_timestamp_ms = i64::from_be_bytes(batch.get(35..43)?.try_into().ok()?);
-    Some(BatchLine {
+    Some(IndexedBatch {
         base_offset,
         record_count: u32::try_from(delta).ok()?.checked_add(1)?,
         max_timestamp_ms: if max_timestamp_ms < 0 { clock_ms } else { max_timestamp_ms },
@@ -87,7 +92,7 @@ fn malformed(replica: ReplicaId, index: RaftIndex) -> io::Error {
 }
 
 impl BatchIndex {
-    /// The partition, if the index knows it.
+    /// The partition, if the index has it.
     pub(crate) fn partition(&self, key: ExtentKey) -> Option<Partition> {
         self.partitions.read().get(&key).cloned()
     }
@@ -107,7 +112,7 @@ impl BatchIndex {
         all
     }
 
-    /// Adds what apply decided about one entry; `places_of` knows where durable entries lie.
+    /// Adds what apply decided about one Raft entry; `places_of` returns the positions of a durable entry's batches.
     pub(crate) fn record(
         &self,
         replica: ReplicaId,
@@ -123,7 +128,7 @@ impl BatchIndex {
         let state = replicas.entry(replica).or_default();
         self.place(replica, state, &places_of)?;
         state.recorded = state.recorded.max(Some(index));
-        state.bytes_since_cut +=
+        state.bytes_since_checkpoint +=
             64 + entry.payload.len() as u64 + entry.batches.iter().map(|b| b.data.len() as u64).sum::<u64>();
         if verdicts.is_empty() {
             return Ok(());
@@ -151,10 +156,14 @@ impl BatchIndex {
                 continue;
             }
             let nowhere = LogPosition { segment: u64::MAX, byte: 0 };
-            let line =
-                line_of(&batch.data, entry.clock_ms, *verdict, nowhere).ok_or_else(|| malformed(replica, index))?;
+            let indexed = indexed_batch_of(&batch.data, entry.clock_ms, *verdict, nowhere)
+                .ok_or_else(|| malformed(replica, index))?;
             let key = ExtentKey { partition: batch.partition, replica };
-            self.partition_or_new(key).write().unplaced.push_back(Unplaced { index, line, data: batch.data.clone() });
+            self.partition_or_new(key).write().unplaced.push_back(Unplaced {
+                index,
+                indexed,
+                data: batch.data.clone(),
+            });
             keys.push((number, key));
         }
         state.unplaced.push_back(UnplacedEntry { index, keys });
@@ -176,14 +185,14 @@ impl BatchIndex {
             if *verdict == Verdict::Rejected {
                 continue;
             }
-            let line = line_of(&batch.data, entry.clock_ms, *verdict, place.position)
+            let indexed = indexed_batch_of(&batch.data, entry.clock_ms, *verdict, place.position)
                 .ok_or_else(|| malformed(replica, index))?;
             let fits = place.partition == batch.partition && place.bytes as usize == batch.data.len();
             if !fits {
                 return Err(malformed(replica, index));
             }
             let key = ExtentKey { partition: batch.partition, replica };
-            self.push(&mut self.partition_or_new(key).write(), key, index, &line)?;
+            self.push(&mut self.partition_or_new(key).write(), key, index, &indexed)?;
         }
         Ok(())
     }
@@ -193,21 +202,21 @@ impl BatchIndex {
         partition: &mut PartitionIndex,
         key: ExtentKey,
         index: RaftIndex,
-        line: &BatchLine,
+        indexed: &IndexedBatch,
     ) -> io::Result<()> {
         let refused = |error: IndexError| {
             let what = format!("replica {}, entry {}, {}: {error}", key.replica, index.0, key.partition);
             io::Error::new(io::ErrorKind::InvalidData, what)
         };
-        let added = partition.push(line).map_err(refused)?;
-        self.table.entry(line.position.segment, key.replica, index);
-        if added && line.end_offset().0 > partition.log_start {
-            self.table.add(line.position.segment, key.replica, 1, u64::from(line.bytes));
+        let added = partition.push(indexed).map_err(refused)?;
+        self.table.entry(indexed.position.segment, key.replica, index);
+        if added && indexed.end_offset().0 > partition.log_start {
+            self.table.add(indexed.position.segment, key.replica, 1, u64::from(indexed.bytes));
         }
         Ok(())
     }
 
-    /// Gives entries their lines that have become durable since.
+    /// Adds index entries for the Raft entries that have become durable since.
     fn place(
         &self,
         replica: ReplicaId,
@@ -222,8 +231,8 @@ impl BatchIndex {
                 let Some(mut unplaced) = partition.unplaced.pop_front() else { continue };
                 debug_assert_eq!((unplaced.index, key.replica), (entry.index, replica));
                 if let Some(place) = places.get(*number) {
-                    unplaced.line.position = place.position;
-                    self.push(&mut partition, *key, entry.index, &unplaced.line)?;
+                    unplaced.indexed.position = place.position;
+                    self.push(&mut partition, *key, entry.index, &unplaced.indexed)?;
                 }
             }
             state.unplaced.pop_front();
@@ -231,7 +240,7 @@ impl BatchIndex {
         Ok(())
     }
 
-    /// Places what has become durable. An error means that the index is not to be trusted any more.
+    /// Assigns positions to what has become durable. After an error the index must not be used any more.
     pub(crate) fn place_durable(
         &self,
         replica: ReplicaId,
@@ -243,53 +252,54 @@ impl BatchIndex {
         }
     }
 
-    /// A snapshot up to `index` is real: nothing before it is recorded any more.
+    /// A snapshot up to `index` is installed: nothing before it is recorded any more.
     pub(crate) fn imported(&self, replica: ReplicaId, index: RaftIndex) {
         let mut replicas = self.replicas.lock();
         let state = replicas.entry(replica).or_default();
-        debug_assert!(state.unplaced.is_empty(), "what was applied is durable and has its lines");
+        debug_assert!(state.unplaced.is_empty(), "what was applied is durable and has its index entries");
         state.recorded = state.recorded.max(Some(index));
         state.verdicts.clear();
-        state.bytes_since_cut = 0;
+        state.bytes_since_checkpoint = 0;
     }
 
-    /// The last entry recorded of a replica.
+    /// The last Raft entry that was recorded of a replica.
     pub(crate) fn recorded(&self, replica: ReplicaId) -> Option<RaftIndex> {
         self.replicas.lock().get(&replica).and_then(|state| state.recorded)
     }
 
-    /// Bytes of entries recorded since the last cut.
-    pub(crate) fn bytes_since_cut(&self, replica: ReplicaId) -> u64 {
-        self.replicas.lock().get(&replica).map_or(0, |state| state.bytes_since_cut)
+    /// Bytes of entries recorded since the last state delta.
+    pub(crate) fn bytes_since_checkpoint(&self, replica: ReplicaId) -> u64 {
+        self.replicas.lock().get(&replica).map_or(0, |state| state.bytes_since_checkpoint)
     }
 
-    /// The verdicts up to `index`, to be written to the log before the checkpoint passes it. They stay here until they
-    /// are durable there ([`Self::forget_verdicts`]): whatever ends between, no checkpoint passes entries without them.
+    /// The verdicts up to `index`, to be written to the log before a checkpoint contains that entry. They are kept
+    /// until they are durable there ([`Self::forget_verdicts`]), so that even if the task ends in between no checkpoint
+    /// contains entries without them.
     pub(crate) fn verdicts_up_to(&self, replica: ReplicaId, index: RaftIndex) -> Vec<EntryVerdicts> {
         let replicas = self.replicas.lock();
         let verdicts = replicas.get(&replica).into_iter().flat_map(|state| &state.verdicts);
         verdicts.take_while(|verdicts| verdicts.log_id.index <= index).cloned().collect()
     }
 
-    /// The verdicts up to `index` are in the log.
+    /// Drops the verdicts up to `index`, which are durable in the log.
     pub(crate) fn forget_verdicts(&self, replica: ReplicaId, index: RaftIndex) {
         let mut replicas = self.replicas.lock();
         let Some(state) = replicas.get_mut(&replica) else { return };
-        // A cut may be older than the moment it was asked for: what came after it is still to be cut.
+        // A delta may be older than the call that takes it: entries after it belong to the next one.
         if state.recorded <= Some(index) {
-            state.bytes_since_cut = 0;
+            state.bytes_since_checkpoint = 0;
         }
         let count = state.verdicts.partition_point(|verdicts| verdicts.log_id.index <= index);
         state.verdicts.drain(..count);
     }
 
-    /// Takes the log starts that moved since the last call.
+    /// Takes the log start offsets that changed since the last call.
     pub(crate) fn take_log_starts(&self, replica: ReplicaId) -> BTreeMap<ExtentKey, i64> {
         let mut replicas = self.replicas.lock();
         replicas.get_mut(&replica).map(|state| std::mem::take(&mut state.changed_log_starts)).unwrap_or_default()
     }
 
-    /// Everything of a replica that left the directory is dead.
+    /// Counts all batches of a replica that was removed from the directory as dead.
     pub(crate) fn remove_replica(&self, replica: ReplicaId) {
         self.replicas.lock().remove(&replica);
         for (key, partition) in self.all() {
@@ -300,7 +310,7 @@ impl BatchIndex {
         }
     }
 
-    /// Of all replicas but these everything is dead: they left, and no checkpoint says so yet.
+    /// Counts all batches of all replicas but these as dead: the others were removed, which no checkpoint contains yet.
     pub(crate) fn keep_replicas(&self, there: &[ReplicaId]) {
         let mut left = BTreeSet::new();
         for (key, partition) in &*self.partitions.read() {
@@ -311,7 +321,7 @@ impl BatchIndex {
         left.into_iter().for_each(|replica| self.remove_replica(replica));
     }
 
-    /// Moves a log start up; `Offset(GONE)` for a partition that is gone.
+    /// Raises a log start offset; `GONE` for a partition that was dropped.
     pub(crate) fn raise_log_start(&self, key: ExtentKey, log_start: i64) {
         let partition = self.partition_or_new(key);
         {
@@ -320,7 +330,7 @@ impl BatchIndex {
                 return;
             }
             partition.raise_log_start(log_start);
-            // What cannot be counted without the disk is counted by the next `settle_all`.
+            // What cannot be counted without disk I/O is counted by the next `settle_all`.
             let _ = self.settle(key, &mut partition, Access::Resident);
         }
         let mut replicas = self.replicas.lock();
@@ -331,12 +341,12 @@ impl BatchIndex {
         let mut died: Vec<Died> = Vec::new();
         let outcome = partition.settle(access, &mut died);
         for dead in died {
-            self.table.remove(dead.segment, key.replica, u64::from(dead.lines), dead.bytes);
+            self.table.remove(dead.segment, key.replica, u64::from(dead.entries), dead.bytes);
         }
         outcome
     }
 
-    /// Counts what died in one partition.
+    /// Counts the batches of one partition that died (lie below log start now).
     pub(crate) fn settle_one(&self, key: ExtentKey, access: Access) -> Result<(), IndexError> {
         match self.partition(key) {
             Some(partition) if !partition.read().is_settled() => self.settle(key, &mut partition.write(), access),
@@ -344,7 +354,7 @@ impl BatchIndex {
         }
     }
 
-    /// Counts what died; on a blocking thread.
+    /// Counts the batches of all partitions that died; on a blocking thread.
     pub(crate) fn settle_all(&self) -> Result<(), IndexError> {
         for (key, partition) in self.all() {
             let settled = partition.read().is_settled();
@@ -355,13 +365,13 @@ impl BatchIndex {
         Ok(())
     }
 
-    /// Bytes of the partition's batches from log start.
+    /// Bytes of the partition's batches from log start on.
     pub(crate) fn bytes_of(&self, key: ExtentKey) -> u64 {
         self.partition(key).map_or(0, |partition| partition.read().live_bytes())
     }
 
-    /// Batches from an offset on, within bounds: everything that begins below `up_to` was recorded before. What comes before
-    /// a gap is given; a gap at the beginning is an error.
+    /// Batches from an offset on, within bounds; everything that begins below `up_to` was recorded before. Returns what
+    /// comes before a gap; a gap at the beginning is an error.
     pub(crate) fn plan(&self, key: ExtentKey, bounds: Bounds, access: Access) -> Result<Vec<Planned>, IndexError> {
         let Some(partition) = self.partition(key) else { return Ok(Vec::new()) };
         let mut lacking = None;
@@ -376,15 +386,15 @@ impl BatchIndex {
                     lacking = Some(offset);
                     break;
                 }
-                Step::Lines(lines) => lines.into_iter().for_each(|line| plan.add(line, None)),
-                Step::Unplaced(batches) => batches.into_iter().for_each(|b| plan.add(b.line, Some(b.data))),
-                Step::InFile(piece) => plan.add_from_file(&piece, at, access)?,
+                Step::InMemory(entries) => entries.into_iter().for_each(|indexed| plan.add(indexed, None)),
+                Step::Unplaced(batches) => batches.into_iter().for_each(|b| plan.add(b.indexed, Some(b.data))),
+                Step::InFile(slice) => plan.add_from_file(&slice, at, access)?,
             }
             let last = plan.batches.last().filter(|_| plan.batches.len() > before);
-            let Some(BatchLine { position, .. }) = last.map(|last| last.line) else { break };
-            let end = last.map_or(at, |last| last.line.end_offset().0);
+            let Some(IndexedBatch { position, .. }) = last.map(|last| last.indexed) else { break };
+            let end = last.map_or(at, |last| last.indexed.end_offset().0);
             if end <= at {
-                // Its lines are not what its directory says: the same ones would come for ever.
+                // The entries of the file contradict its directory: the search would return the same ones for ever.
                 return Err(IndexError::Damaged { segment: position.segment });
             }
             at = end;
@@ -395,90 +405,93 @@ impl BatchIndex {
         }
     }
 
-    /// The lines of one segment that are held in memory, for its `.idx` file.
-    pub(crate) fn lines_in(&self, segment: u64) -> BTreeMap<ExtentKey, Vec<Vec<Line>>> {
-        let mut lines: BTreeMap<ExtentKey, Vec<Vec<Line>>> = BTreeMap::new();
+    /// The index entries of one segment that are held in memory, for its `.idx` file.
+    pub(crate) fn entries_in(&self, segment: u64) -> BTreeMap<ExtentKey, Vec<Vec<IndexEntry>>> {
+        let mut entries: BTreeMap<ExtentKey, Vec<Vec<IndexEntry>>> = BTreeMap::new();
         for (key, partition) in self.all() {
-            for piece in partition.read().pieces.iter().filter(|piece| piece.segment == segment) {
-                if let Lines::Memory(memory) = &piece.lines {
-                    lines.entry(key).or_default().push(memory.as_slice().to_vec());
+            for slice in partition.read().slices.iter().filter(|slice| slice.segment == segment) {
+                if let IndexEntries::Memory(memory) = &slice.entries {
+                    entries.entry(key).or_default().push(memory.as_slice().to_vec());
                 }
             }
         }
-        lines
+        entries
     }
 
-    /// Lines held in memory that lie before a place in its segment.
-    pub(crate) fn lines_before(&self, place: LogPosition) -> u64 {
-        let before = |piece: &Piece| match &piece.lines {
-            Lines::Memory(memory) => memory.as_slice().partition_point(|line| line.byte < place.byte) as u64,
-            Lines::File(_) => 0,
+    /// Number of index entries in memory that lie before a position in its segment.
+    pub(crate) fn entries_before(&self, place: LogPosition) -> u64 {
+        let before = |slice: &SegmentSlice| match &slice.entries {
+            IndexEntries::Memory(memory) => {
+                memory.as_slice().partition_point(|indexed| indexed.byte < place.byte) as u64
+            }
+            IndexEntries::File(_) => 0,
         };
         let of = |partition: &PartitionIndex| {
-            partition.pieces.iter().filter(|piece| piece.segment == place.segment).map(before).sum::<u64>()
+            partition.slices.iter().filter(|slice| slice.segment == place.segment).map(before).sum::<u64>()
         };
         self.all().iter().map(|(_, partition)| of(&partition.read())).sum()
     }
 
-    /// Lets the lines of a segment be read from its `.idx` file from now on, and from nowhere else: a file that was read back
-    /// from damaged frames lists less than was known.
+    /// From now on the index entries of a segment are read from its `.idx` file alone: a file that was rebuilt from
+    /// damaged frames lists less than was known.
     pub(crate) fn install(&self, segment: u64, opened: Opened) -> Result<(), IndexError> {
         self.table.set_ranges(segment, opened.ranges, true);
         if self.is_rewritten(segment) {
             return Ok(());
         }
-        let mut listed: BTreeMap<ExtentKey, Vec<Piece>> = BTreeMap::new();
-        for (key, piece) in opened.pieces {
+        let mut listed: BTreeMap<ExtentKey, Vec<SegmentSlice>> = BTreeMap::new();
+        for (key, slice) in opened.slices {
             self.partition_or_new(key);
-            listed.entry(key).or_default().push(piece);
+            listed.entry(key).or_default().push(slice);
         }
         for (key, partition) in self.all() {
-            let pieces = listed.remove(&key).unwrap_or_default();
-            self.install_pieces(key, &mut partition.write(), segment, pieces)?;
+            let slices = listed.remove(&key).unwrap_or_default();
+            self.install_slices(key, &mut partition.write(), segment, slices)?;
         }
         Ok(())
     }
 
-    fn install_pieces(
+    fn install_slices(
         &self,
         key: ExtentKey,
         partition: &mut PartitionIndex,
         segment: u64,
-        pieces: Vec<Piece>,
+        slices: Vec<SegmentSlice>,
     ) -> Result<(), IndexError> {
-        let is_listed = |known: &Piece| known.segment != segment || pieces.iter().any(|piece| piece.covers_as(known));
-        for lost in partition.pieces.iter().filter(|known| !is_listed(known)) {
-            self.table.remove(segment, key.replica, u64::from(lost.live_lines()), lost.live_bytes());
+        let is_listed =
+            |known: &SegmentSlice| known.segment != segment || slices.iter().any(|slice| slice.covers_as(known));
+        for lost in partition.slices.iter().filter(|known| !is_listed(known)) {
+            self.table.remove(segment, key.replica, u64::from(lost.live_entries()), lost.live_bytes());
         }
-        partition.pieces.retain(is_listed);
-        for piece in pieces {
-            let known = partition.pieces.iter_mut().find(|known| piece.covers_as(known));
+        partition.slices.retain(is_listed);
+        for slice in slices {
+            let known = partition.slices.iter_mut().find(|known| slice.covers_as(known));
             match known {
-                Some(known) => known.lines = piece.lines,
-                None => self.insert(key, partition, piece)?,
+                Some(known) => known.entries = slice.entries,
+                None => self.insert(key, partition, slice)?,
             }
         }
-        partition.drop_dead_pieces();
+        partition.drop_dead_slices();
         Ok(())
     }
 
-    /// Adds the lines of a segment as recovery read them from its frames.
-    pub(crate) fn install_lines(
+    /// Adds the index entries of a segment that recovery read from its frames.
+    pub(crate) fn install_entries(
         &self,
         segment: u64,
         ranges: SegmentRanges,
-        pieces: BTreeMap<ExtentKey, Vec<Piece>>,
+        slices: BTreeMap<ExtentKey, Vec<SegmentSlice>>,
     ) -> Result<(), IndexError> {
         let rewritten = self.is_rewritten(segment);
         self.table.set_ranges(segment, ranges, rewritten);
         if rewritten {
             return Ok(());
         }
-        for (key, pieces) in pieces {
+        for (key, slices) in slices {
             let partition = self.partition_or_new(key);
             let mut partition = partition.write();
-            for piece in pieces {
-                self.insert(key, &mut partition, piece)?;
+            for slice in slices {
+                self.insert(key, &mut partition, slice)?;
             }
         }
         Ok(())
@@ -488,22 +501,22 @@ impl BatchIndex {
         &self,
         key: ExtentKey,
         partition: &mut PartitionIndex,
-        piece: Piece,
+        slice: SegmentSlice,
     ) -> Result<(), IndexError> {
-        partition.note_file(piece.segment);
-        let sorted = partition.make_room(piece)?;
-        for piece in sorted.replaced {
-            self.table.remove(piece.segment, key.replica, u64::from(piece.live_lines()), piece.live_bytes());
+        partition.note_file(slice.segment);
+        let resolved = partition.resolve_overlap(slice)?;
+        for slice in resolved.replaced {
+            self.table.remove(slice.segment, key.replica, u64::from(slice.live_entries()), slice.live_bytes());
         }
-        for piece in sorted.lacking {
-            self.table.add(piece.segment, key.replica, u64::from(piece.lines.count()), piece.bytes);
-            partition.insert(piece);
+        for slice in resolved.lacking {
+            self.table.add(slice.segment, key.replica, u64::from(slice.entries.count()), slice.bytes);
+            partition.insert(slice);
         }
         partition.settled_log_start = 0;
         self.settle(key, partition, Access::MayBlock)
     }
 
-    /// The segment or run is unlinked: its lines go.
+    /// Drops the index entries of a segment or run that was unlinked.
     pub(crate) fn forget(&self, segment: u64) {
         for (_, partition) in self.all() {
             partition.write().forget(segment);
@@ -512,7 +525,7 @@ impl BatchIndex {
         self.table.forget(segment);
     }
 
-    /// Drops partitions that are gone and of which no run and no segment from `oldest_segment` on lists anything.
+    /// Drops partitions that are gone and that no run and no segment from `oldest_segment` on lists.
     pub(crate) fn prune(&self, oldest_segment: u64) -> Vec<ExtentKey> {
         let mut pruned = Vec::new();
         self.partitions.write().retain(|key, partition| {
@@ -527,7 +540,7 @@ impl BatchIndex {
     }
 }
 
-/// Batches gathered within bounds.
+/// Collects batches within bounds.
 struct Plan {
     bounds: Bounds,
     batches: Vec<Planned>,
@@ -536,28 +549,29 @@ struct Plan {
 }
 
 impl Plan {
-    fn add(&mut self, line: BatchLine, data: Option<Bytes>) {
+    fn add(&mut self, indexed: IndexedBatch, data: Option<Bytes>) {
         let first = self.batches.is_empty() && self.bounds.at_least_one;
-        let fits = self.bytes + u64::from(line.bytes) <= self.bounds.bytes_max;
-        self.full |= line.base_offset >= Offset(self.bounds.up_to) || !(fits || first);
+        let fits = self.bytes + u64::from(indexed.bytes) <= self.bounds.bytes_max;
+        self.full |= indexed.base_offset >= Offset(self.bounds.up_to) || !(fits || first);
         if !self.full {
-            self.bytes += u64::from(line.bytes);
-            self.batches.push(Planned { line, data });
+            self.bytes += u64::from(indexed.bytes);
+            self.batches.push(Planned { indexed, data });
         }
     }
 
-    fn add_from_file(&mut self, piece: &Piece, at: i64, access: Access) -> Result<(), IndexError> {
-        const LINES_PER_READ: std::ops::RangeInclusive<u64> = 4..=1024;
-        let Lines::File(lines) = &piece.lines else { return Ok(()) };
-        let mut number = piece.lines.first_ending_above(at, access)?.max(piece.dead_lines);
-        // As many lines as will be needed if batches are as long as they are on average.
-        let bytes_each = (piece.bytes / u64::from(lines.count).max(1)).max(1);
+    fn add_from_file(&mut self, slice: &SegmentSlice, at: i64, access: Access) -> Result<(), IndexError> {
+        const ENTRIES_PER_READ: std::ops::RangeInclusive<u64> = 4..=1024;
+        let IndexEntries::File(entries) = &slice.entries else { return Ok(()) };
+        let mut number = slice.entries.first_ending_above(at, access)?.max(slice.dead_entries);
+        // As many index entries as will be needed if batches are as long as they are on average.
+        let bytes_each = (slice.bytes / u64::from(entries.count).max(1)).max(1);
         let needed = self.bounds.bytes_max.saturating_sub(self.bytes) / bytes_each + 2;
-        let per_read = u32::try_from(needed.clamp(*LINES_PER_READ.start(), *LINES_PER_READ.end())).unwrap_or(u32::MAX);
-        while number < lines.count && !self.full {
-            let count = per_read.min(lines.count - number);
-            lines.file.each_line(lines.first + number, count, access, |line| {
-                self.add(line.batch(piece.segment), None);
+        let per_read =
+            u32::try_from(needed.clamp(*ENTRIES_PER_READ.start(), *ENTRIES_PER_READ.end())).unwrap_or(u32::MAX);
+        while number < entries.count && !self.full {
+            let count = per_read.min(entries.count - number);
+            entries.file.each_entry(entries.first + number, count, access, |indexed| {
+                self.add(indexed.batch(slice.segment), None);
                 !self.full
             })?;
             number += count;

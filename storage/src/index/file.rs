@@ -1,16 +1,16 @@
-//! The `.idx` file of a sealed segment: which batches it holds, sorted by partition and offset.
+//! The `.idx` file of a sealed segment: an index of its batches, sorted by partition and offset.
 //!
 //! ```text
 //!  0          8         12          16        24      28           32        36         40         44
-//!  | OTTLAIDX | version | dir bytes | segment | used  | line count | entries | verdicts | extents | dir crc | header crc |
+//!  | OTTLAIDX | version | dir bytes | segment | used  | entry count | entries | verdicts | extents | dir crc | header crc |
 //!  directory: entries  x (replica 8, first index 8, last index 8)      replicas with accepted batches here
 //!             verdicts x (replica 8, first index 8, last index 8)      replicas with verdict frames here
-//!             extents  x (topic 16, partition 4, 0 4, replica 8, first line 4, line count 4,
+//!             extents  x (topic 16, partition 4, 0 4, replica 8, first index entry 4, count 4,
 //!                         base offset 8, end offset 8, greatest timestamp 8, bytes 8)
-//!  lines: line count x 40 bytes, see `line`
+//!  index entries: entry count x 40 bytes, see `index_entry`
 //! ```
 //!
-//! All integers are little-endian. Header and directory are checked when the file is opened, a line when it is read.
+//! All integers are little-endian. Header and directory are checked when the file is opened, an entry when it is read.
 //! The file is a pure function of the segment's frames and their verdicts: a rebuilt one is equal byte for byte.
 
 use std::collections::BTreeMap;
@@ -20,9 +20,9 @@ use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
 use super::ExtentKey;
-use super::line::{LINE_BYTES, Line};
+use super::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::open_file::IndexFile;
-use super::piece::{FileLines, Lines, Piece};
+use super::segment_slice::{FileEntries, IndexEntries, SegmentSlice};
 use crate::env::disk::{File, read_exact_at};
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::read::mapped::Mapped;
@@ -33,15 +33,15 @@ const HEADER_BYTES: usize = 52;
 const RANGE_BYTES: usize = 24;
 const EXTENT_BYTES: usize = 72;
 
-/// Most lines a file may say it has; a segment ends long before.
-const LINES_MAX: u32 = 1 << 26;
-/// Most bytes of a directory.
+/// Limit of the entry count in a header; a segment is full long before.
+const INDEX_ENTRIES_MAX: u32 = 1 << 26;
+/// Limit of the directory's size.
 const DIRECTORY_BYTES_MAX: u32 = 1 << 30;
 
 /// First and last Raft index.
 pub(crate) type IndexRange = (RaftIndex, RaftIndex);
 
-/// What an `.idx` file says of its segment, lines aside.
+/// What an `.idx` file says of its segment beside the index entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SegmentRanges {
     /// Entries with an accepted batch in the segment, by replica.
@@ -60,15 +60,15 @@ pub(crate) fn widen(ranges: &mut BTreeMap<ReplicaId, IndexRange>, replica: Repli
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) ranges: SegmentRanges,
-    pub(crate) pieces: Vec<(ExtentKey, Piece)>,
+    pub(crate) slices: Vec<(ExtentKey, SegmentSlice)>,
 }
 
-/// The bytes of the file for a segment with these lines. A key's pieces must be in offset order.
+/// The bytes of the file for a segment with these index entries. A key's slices must be in offset order.
 pub(crate) fn encode(
     segment: u64,
     used_bytes: u32,
     ranges: &SegmentRanges,
-    pieces: &BTreeMap<ExtentKey, Vec<&[Line]>>,
+    slices: &BTreeMap<ExtentKey, Vec<&[IndexEntry]>>,
 ) -> Vec<u8> {
     let mut directory = Vec::new();
     for (replica, (first, last)) in ranges.entries.iter().chain(&ranges.verdicts) {
@@ -76,9 +76,9 @@ pub(crate) fn encode(
         directory.extend_from_slice(&first.0.to_le_bytes());
         directory.extend_from_slice(&last.0.to_le_bytes());
     }
-    let mut lines = Vec::new();
-    let (mut line_count, mut extents) = (0u32, 0u32);
-    for (key, runs) in pieces {
+    let mut index_entries = Vec::new();
+    let (mut entry_count, mut extents) = (0u32, 0u32);
+    for (key, runs) in slices {
         for run in runs {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             let count = u32::try_from(run.len()).unwrap_or(u32::MAX);
@@ -86,26 +86,26 @@ pub(crate) fn encode(
             directory.extend_from_slice(&key.partition.index.to_le_bytes());
             directory.extend_from_slice(&0u32.to_le_bytes());
             directory.extend_from_slice(&key.replica.0.to_le_bytes());
-            directory.extend_from_slice(&line_count.to_le_bytes());
+            directory.extend_from_slice(&entry_count.to_le_bytes());
             directory.extend_from_slice(&count.to_le_bytes());
             directory.extend_from_slice(&first.base_offset.to_le_bytes());
             directory.extend_from_slice(&last.end_offset().to_le_bytes());
-            let newest = run.iter().map(|line| line.max_timestamp_ms).max().unwrap_or(i64::MIN);
+            let newest = run.iter().map(|entry| entry.max_timestamp_ms).max().unwrap_or(i64::MIN);
             directory.extend_from_slice(&newest.to_le_bytes());
             directory.extend_from_slice(&last.bytes_through().to_le_bytes());
-            run.iter().for_each(|line| line.encode(&mut lines));
-            line_count += count;
+            run.iter().for_each(|entry| entry.encode(&mut index_entries));
+            entry_count += count;
             extents += 1;
         }
     }
-    let mut out = Vec::with_capacity(HEADER_BYTES + directory.len() + lines.len());
+    let mut out = Vec::with_capacity(HEADER_BYTES + directory.len() + index_entries.len());
     let word = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&word(directory.len()));
     out.extend_from_slice(&segment.to_le_bytes());
     out.extend_from_slice(&used_bytes.to_le_bytes());
-    out.extend_from_slice(&line_count.to_le_bytes());
+    out.extend_from_slice(&entry_count.to_le_bytes());
     out.extend_from_slice(&word(ranges.entries.len()));
     out.extend_from_slice(&word(ranges.verdicts.len()));
     out.extend_from_slice(&extents.to_le_bytes());
@@ -113,7 +113,7 @@ pub(crate) fn encode(
     let crc = crc32fast::hash(&out);
     out.extend_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(&directory);
-    out.extend_from_slice(&lines);
+    out.extend_from_slice(&index_entries);
     out
 }
 
@@ -140,7 +140,7 @@ impl Words<'_> {
 #[derive(Debug, Clone, Copy)]
 struct Header {
     directory_bytes: u32,
-    line_count: u32,
+    entry_count: u32,
     entries: u32,
     verdicts: u32,
     extents: u32,
@@ -155,7 +155,7 @@ fn decode_header(bytes: &[u8; HEADER_BYTES], segment: u64, used_bytes: u32) -> O
     let found = (words.u64()?, words.u32()?);
     let header = Header {
         directory_bytes,
-        line_count: words.u32()?,
+        entry_count: words.u32()?,
         entries: words.u32()?,
         verdicts: words.u32()?,
         extents: words.u32()?,
@@ -169,7 +169,7 @@ fn decode_header(bytes: &[u8; HEADER_BYTES], segment: u64, used_bytes: u32) -> O
         && version == VERSION
         && crc == crc32fast::hash(&bytes[..HEADER_BYTES - 4])
         && found == (segment, used_bytes)
-        && header.line_count <= LINES_MAX
+        && header.entry_count <= INDEX_ENTRIES_MAX
         && header.directory_bytes <= DIRECTORY_BYTES_MAX
         && u64::from(header.directory_bytes) == expected;
     sound.then_some(header)
@@ -184,27 +184,27 @@ fn decode_ranges(words: &mut Words<'_>, count: u32) -> Option<BTreeMap<ReplicaId
     Some(ranges)
 }
 
-fn decode_extent(words: &mut Words<'_>, segment: u64, file: &Arc<IndexFile>) -> Option<(ExtentKey, Piece)> {
+fn decode_extent(words: &mut Words<'_>, segment: u64, file: &Arc<IndexFile>) -> Option<(ExtentKey, SegmentSlice)> {
     let topic = Uuid::from_bytes(words.take()?);
     let index = i32::from_le_bytes(words.take()?);
     words.u32()?;
     let replica = ReplicaId(words.u64()?);
     let (first, count) = (words.u32()?, words.u32()?);
-    let piece = Piece {
+    let slice = SegmentSlice {
         segment,
         base_offset: words.i64()?,
         end_offset: words.i64()?,
         max_timestamp_ms: words.i64()?,
         bytes: words.u64()?,
-        dead_lines: 0,
+        dead_entries: 0,
         dead_bytes: 0,
-        lines: Lines::File(FileLines { file: Arc::clone(file), first, count }),
+        entries: IndexEntries::File(FileEntries { file: Arc::clone(file), first, count }),
     };
-    let sound = first.checked_add(count)? <= file.line_count
-        && piece.base_offset <= piece.end_offset
-        // Places in a file have four bytes.
-        && piece.bytes <= u64::from(u32::MAX);
-    sound.then_some((ExtentKey { partition: PartitionId { topic, index }, replica }, piece))
+    let sound = first.checked_add(count)? <= file.entry_count
+        && slice.base_offset <= slice.end_offset
+        // Positions in a file have four bytes.
+        && slice.bytes <= u64::from(u32::MAX);
+    sound.then_some((ExtentKey { partition: PartitionId { topic, index }, replica }, slice))
 }
 
 /// Reads and checks header and directory. `None` if the file is damaged or of another segment: it is to be rebuilt.
@@ -216,8 +216,8 @@ pub(crate) fn open(file: Arc<dyn File>, segment: u64, used_bytes: u32) -> std::i
     }
     read_exact_at(&*file, &mut image, 0)?;
     let Some(header) = decode_header(&image, segment, used_bytes) else { return Ok(None) };
-    let lines_at = HEADER_BYTES as u64 + u64::from(header.directory_bytes);
-    if bytes != lines_at + u64::from(header.line_count) * LINE_BYTES as u64 {
+    let entries_at = HEADER_BYTES as u64 + u64::from(header.directory_bytes);
+    if bytes != entries_at + u64::from(header.entry_count) * INDEX_ENTRY_BYTES as u64 {
         return Ok(None);
     }
     let mut directory = vec![0; header.directory_bytes as usize];
@@ -226,15 +226,15 @@ pub(crate) fn open(file: Arc<dyn File>, segment: u64, used_bytes: u32) -> std::i
         return Ok(None);
     }
     let mapped = file.map()?.map(Mapped::new).filter(Mapped::is_guarded);
-    let index = Arc::new(IndexFile { segment, file, mapped, lines_at, line_count: header.line_count });
+    let index = Arc::new(IndexFile { segment, file, mapped, entries_at, entry_count: header.entry_count });
     let mut words = Words(&directory);
     Ok((|| {
         let entries = decode_ranges(&mut words, header.entries)?;
         let verdicts = decode_ranges(&mut words, header.verdicts)?;
-        let mut pieces = Vec::with_capacity(header.extents as usize);
+        let mut slices = Vec::with_capacity(header.extents as usize);
         for _ in 0..header.extents {
-            pieces.push(decode_extent(&mut words, segment, &index)?);
+            slices.push(decode_extent(&mut words, segment, &index)?);
         }
-        Some(Opened { ranges: SegmentRanges { entries, verdicts }, pieces })
+        Some(Opened { ranges: SegmentRanges { entries, verdicts }, slices })
     })())
 }

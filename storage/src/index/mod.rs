@@ -1,21 +1,21 @@
 //! The batch index: where the batches of a partition lie, by offset and by time.
 //!
-//! Lines are added when an entry is applied, held in memory until their segment's `.idx` is written, and then read from
-//! that file. May not know: what a topic is, or why a batch was rejected.
+//! Index entries are added when a Raft entry is applied, held in memory until the `.idx` file of their segment is
+//! written, and read from that file afterwards. May not know: what a topic is, or why a batch was rejected.
 
 mod batch_index;
 pub(crate) mod file;
-pub(crate) mod held;
-pub(crate) mod line;
+pub(crate) mod in_memory_file;
+pub(crate) mod index_entry;
 mod open_file;
+mod overlap;
 pub(crate) mod partition;
-pub(crate) mod piece;
 pub(crate) mod rebuild;
+mod replace;
 mod search;
-mod swap;
+pub(crate) mod segment_slice;
 #[cfg(test)]
 mod tests;
-mod twice;
 
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
@@ -23,9 +23,9 @@ pub(crate) use batch_index::{BatchIndex, Bounds, Planned};
 
 use crate::ids::{LogPosition, ReplicaId};
 
-/// A partition as one replica carries it: the unit under which lines are kept.
+/// A partition within one replica: the key under which index entries are kept.
 ///
-/// After a split the data of one partition lies under several replicas.
+/// After a split the data of one partition is stored under several replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExtentKey {
     /// The partition.
@@ -34,24 +34,24 @@ pub struct ExtentKey {
     pub replica: ReplicaId,
 }
 
-/// One accepted batch: what the index says about it.
+/// One accepted batch, as the index lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchLine {
+pub struct IndexedBatch {
     /// Offset of the first record.
     pub base_offset: Offset,
-    /// Number of offsets the batch takes.
+    /// Number of offsets in the batch.
     pub record_count: u32,
     /// Greatest timestamp in the batch, milliseconds since 1970.
     pub max_timestamp_ms: i64,
-    /// Leader epoch that held at `base_offset`.
+    /// Leader epoch at `base_offset`.
     pub epoch: LeaderEpoch,
-    /// Where the raw batch begins.
+    /// Position of the raw batch.
     pub position: LogPosition,
     /// Length of the raw batch.
     pub bytes: u32,
 }
 
-impl BatchLine {
+impl IndexedBatch {
     /// The offset after the batch's last one.
     #[must_use]
     pub fn end_offset(&self) -> Offset {
@@ -59,34 +59,34 @@ impl BatchLine {
     }
 }
 
-/// Whether a look-up may wait for the disk.
+/// Whether a lookup may block on disk I/O.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// On an async thread: what is not known to be in memory is not touched.
+    /// On an async thread: pages that are not known to be resident are not touched.
     Resident,
-    /// On a blocking thread.
+    /// On a blocking thread: it may.
     MayBlock,
 }
 
-/// Why a look-up in the index did not answer.
+/// Why a lookup in the index returned nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IndexError {
-    /// Ask again on a blocking thread.
+    /// Retry on a blocking thread.
     #[error("not resident")]
     NotResident,
-    /// The `.idx` file is damaged: rebuild it and ask again.
+    /// The `.idx` file is damaged: rebuild it and retry.
     #[error("index of segment {segment} is damaged")]
     Damaged { segment: u64 },
-    /// Below the bound of the search and not below log start, and no line holds it: its frame was damaged when the
-    /// index was read back.
+    /// Below the bound of the search and not below log start, and no index entry holds it: its frame was damaged when
+    /// the index was read back.
     #[error("nothing is known of offset {offset}: what held it is damaged")]
     Lacking { offset: i64 },
     /// Another batch has these offsets already.
     #[error("offset {offset} is taken by another batch (known: {known:?}, told: {told:?})")]
-    Conflict { offset: Offset, known: Box<BatchLine>, told: Box<BatchLine> },
-    /// A number beyond the end, which a sound index never leads to.
-    #[error("no such line")]
-    NoSuchLine,
+    Conflict { offset: Offset, known: Box<IndexedBatch>, told: Box<IndexedBatch> },
+    /// An entry number beyond the end; never returned for a sound index.
+    #[error("no such index entry")]
+    NoSuchEntry,
     /// The disk failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),

@@ -1,32 +1,32 @@
-//! An open `.idx` file: its lines by number, from memory or from the disk.
+//! An open `.idx` file: its entries by number, from memory or from the disk.
 //!
-//! May not know: which extent a line belongs to.
+//! May not know: which extent an entry belongs to.
 
 use std::sync::Arc;
 
-use super::line::{LINE_BYTES, Line};
+use super::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::{Access, IndexError};
 use crate::env::disk::{File, read_exact_at};
 use crate::read::mapped::Mapped;
 use crate::read::residency;
 
-/// Lines asked about with one system call: 4 MiB of them.
-const RESIDENT_LINES_MAX: usize = 100_000;
+/// Entries whose residency is queried with one system call: 4 MiB of them.
+const RESIDENT_ENTRIES_MAX: usize = 100_000;
 
-/// Number of the first line in memory whose end lies above `offset`.
-fn search(lines: &[u8], offset: i64, segment: u64) -> Result<u32, IndexError> {
-    let (chunks, _) = lines.as_chunks::<LINE_BYTES>();
+/// Number of the first entry in memory whose end lies above `offset`.
+fn search(entries: &[u8], offset: i64, segment: u64) -> Result<u32, IndexError> {
+    let (chunks, _) = entries.as_chunks::<INDEX_ENTRY_BYTES>();
     let (mut low, mut high) = (0, chunks.len());
     while low < high {
         let middle = low + (high - low) / 2;
-        let line = chunks.get(middle).and_then(Line::decode).ok_or(IndexError::Damaged { segment })?;
-        if line.end_offset() > offset {
+        let entry = chunks.get(middle).and_then(IndexEntry::decode).ok_or(IndexError::Damaged { segment })?;
+        if entry.end_offset() > offset {
             high = middle;
         } else {
             low = middle + 1;
         }
     }
-    u32::try_from(low).map_err(|_| IndexError::NoSuchLine)
+    u32::try_from(low).map_err(|_| IndexError::NoSuchEntry)
 }
 
 /// An open `.idx` file.
@@ -34,60 +34,64 @@ pub(crate) struct IndexFile {
     pub(super) segment: u64,
     pub(super) file: Arc<dyn File>,
     pub(super) mapped: Option<Mapped>,
-    pub(super) lines_at: u64,
-    pub(super) line_count: u32,
+    pub(super) entries_at: u64,
+    pub(super) entry_count: u32,
 }
 
 impl std::fmt::Debug for IndexFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IndexFile").field("segment", &self.segment).field("line_count", &self.line_count).finish()
+        f.debug_struct("IndexFile").field("segment", &self.segment).field("entry_count", &self.entry_count).finish()
     }
 }
 
 impl IndexFile {
-    /// One line.
-    pub(crate) fn line(&self, number: u32, access: Access) -> Result<Line, IndexError> {
-        let mut image = [0; LINE_BYTES];
+    /// One entry.
+    pub(crate) fn entry(&self, number: u32, access: Access) -> Result<IndexEntry, IndexError> {
+        let mut image = [0; INDEX_ENTRY_BYTES];
         self.read(number, &mut image, access)?;
-        Line::decode(&image).ok_or(IndexError::Damaged { segment: self.segment })
+        IndexEntry::decode(&image).ok_or(IndexError::Damaged { segment: self.segment })
     }
 
-    /// `count` lines from `first` on.
-    pub(crate) fn lines(&self, first: u32, count: usize, access: Access) -> Result<Vec<Line>, IndexError> {
-        let mut image = vec![0; count * LINE_BYTES];
+    /// `count` entries from `first` on.
+    pub(crate) fn entries(&self, first: u32, count: usize, access: Access) -> Result<Vec<IndexEntry>, IndexError> {
+        let mut image = vec![0; count * INDEX_ENTRY_BYTES];
         self.read(first, &mut image, access)?;
-        let (chunks, _) = image.as_chunks::<LINE_BYTES>();
-        chunks.iter().map(|chunk| Line::decode(chunk).ok_or(IndexError::Damaged { segment: self.segment })).collect()
+        let (chunks, _) = image.as_chunks::<INDEX_ENTRY_BYTES>();
+        chunks
+            .iter()
+            .map(|chunk| IndexEntry::decode(chunk).ok_or(IndexError::Damaged { segment: self.segment }))
+            .collect()
     }
 
-    /// Shows lines from `first` on, `count` at most, while `take` wants more.
-    pub(crate) fn each_line(
+    /// Passes entries from `first` on, `count` at most, to `take`, while it returns true.
+    pub(crate) fn each_entry(
         &self,
         first: u32,
         count: u32,
         access: Access,
-        mut take: impl FnMut(Line) -> bool,
+        mut take: impl FnMut(IndexEntry) -> bool,
     ) -> Result<(), IndexError> {
-        let decode =
-            |image: &[u8; LINE_BYTES]| Line::decode(image).ok_or(IndexError::Damaged { segment: self.segment });
+        let decode = |image: &[u8; INDEX_ENTRY_BYTES]| {
+            IndexEntry::decode(image).ok_or(IndexError::Damaged { segment: self.segment })
+        };
         if let (Access::Resident, Some(range)) = (access, self.resident(first, count)) {
-            for image in range.as_chunks::<LINE_BYTES>().0 {
+            for image in range.as_chunks::<INDEX_ENTRY_BYTES>().0 {
                 if !take(decode(image)?) {
                     break;
                 }
             }
-            // What a fault made zeros of is read again by pread, which says what is wrong.
+            // A page that faulted reads as zeros: it is read again with pread, which returns the error.
             return if self.has_faulted() { Err(IndexError::NotResident) } else { Ok(()) };
         }
-        for line in self.lines(first, count as usize, access)? {
-            if !take(line) {
+        for entry in self.entries(first, count as usize, access)? {
+            if !take(entry) {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Number of the first line, among `count` from `first` on, whose end lies above `offset`, counted from `first`.
+    /// Number of the first entry, among `count` from `first` on, whose end lies above `offset`, counted from `first`.
     pub(crate) fn first_ending_above(
         &self,
         first: u32,
@@ -97,7 +101,7 @@ impl IndexFile {
     ) -> Result<u32, IndexError> {
         let (mut low, mut high) = (0, count);
         while low < high {
-            // One question to the kernel serves all steps of the search once what is left of it is small enough.
+            // One `mincore` call serves all steps of the search once the remaining range is small enough.
             if access == Access::Resident
                 && let Some(range) = self.resident(first + low, high - low)
             {
@@ -105,7 +109,7 @@ impl IndexFile {
                 return if self.has_faulted() { Err(IndexError::NotResident) } else { Ok(number) };
             }
             let middle = low + (high - low) / 2;
-            if self.line(first + middle, access)?.end_offset() > offset {
+            if self.entry(first + middle, access)?.end_offset() > offset {
                 high = middle;
             } else {
                 low = middle + 1;
@@ -114,13 +118,13 @@ impl IndexFile {
         Ok(low)
     }
 
-    /// The bytes of these lines, if they are few enough to ask about and all of them are in memory.
+    /// The bytes of these entries, if they are few enough to query and all of them are resident.
     fn resident(&self, first: u32, count: u32) -> Option<&[u8]> {
-        if count as usize > RESIDENT_LINES_MAX {
+        if count as usize > RESIDENT_ENTRIES_MAX {
             return None;
         }
-        let start = usize::try_from(self.lines_at).ok()? + first as usize * LINE_BYTES;
-        let range = self.mapped.as_ref()?.bytes().get(start..start + count as usize * LINE_BYTES)?;
+        let start = usize::try_from(self.entries_at).ok()? + first as usize * INDEX_ENTRY_BYTES;
+        let range = self.mapped.as_ref()?.bytes().get(start..start + count as usize * INDEX_ENTRY_BYTES)?;
         residency::is_resident(range).then_some(range)
     }
 
@@ -129,18 +133,18 @@ impl IndexFile {
     }
 
     fn read(&self, first: u32, image: &mut [u8], access: Access) -> Result<(), IndexError> {
-        let at = self.lines_at + u64::from(first) * LINE_BYTES as u64;
+        let at = self.entries_at + u64::from(first) * INDEX_ENTRY_BYTES as u64;
         if access == Access::MayBlock {
             return read_exact_at(&*self.file, image, at).map_err(IndexError::from);
         }
         let Some(mapped) = &self.mapped else { return Err(IndexError::NotResident) };
-        let start = usize::try_from(at).map_err(|_| IndexError::NoSuchLine)?;
-        let range = mapped.bytes().get(start..start + image.len()).ok_or(IndexError::NoSuchLine)?;
+        let start = usize::try_from(at).map_err(|_| IndexError::NoSuchEntry)?;
+        let range = mapped.bytes().get(start..start + image.len()).ok_or(IndexError::NoSuchEntry)?;
         if !residency::is_resident(range) {
             return Err(IndexError::NotResident);
         }
         image.copy_from_slice(range);
-        // What a fault made zeros of is read again by pread, which says what is wrong.
+        // A page that faulted reads as zeros: it is read again with pread, which returns the error.
         if mapped.faulted() { Err(IndexError::NotResident) } else { Ok(()) }
     }
 }

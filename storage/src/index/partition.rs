@@ -1,55 +1,55 @@
-//! The index of one partition under one replica: its pieces in offset order, its log start, its size.
+//! The index of one partition of one replica: its slices in offset order, its log start offset, its size.
 //!
-//! Invariant: pieces do not overlap, and batches that lie wholly below log start count as dead.
+//! Invariant: slices do not overlap, and batches that lie wholly below log start count as dead.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::line::Line;
-use super::piece::{Lines, Piece};
-use super::{Access, BatchLine, IndexError};
+use super::index_entry::IndexEntry;
+use super::segment_slice::{IndexEntries, SegmentSlice};
+use super::{Access, IndexError, IndexedBatch};
 use crate::env::mutants::{self, Bug};
 use crate::ids::{RaftIndex, RunId};
 
-/// Log start of a partition that is gone: everything lies below it.
+/// Log start of a partition that was dropped: everything lies below it.
 pub(crate) const GONE: i64 = i64::MAX;
 
-/// A batch that is applied but not yet durable here, so that its place is not known.
+/// A batch that is applied but not yet durable here, so that its position is not known.
 #[derive(Debug, Clone)]
 pub(crate) struct Unplaced {
     pub(crate) index: RaftIndex,
-    pub(crate) line: BatchLine,
+    pub(crate) indexed: IndexedBatch,
     pub(crate) data: Bytes,
 }
 
-/// What died or came back when a log start moved.
+/// Batches of one segment that died when a log start moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Died {
     pub(crate) segment: u64,
-    pub(crate) lines: u32,
+    pub(crate) entries: u32,
     pub(crate) bytes: u64,
 }
 
-/// Pieces and log start of one partition.
+/// Slices and log start of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct PartitionIndex {
     pub(crate) log_start: i64,
-    /// `log_start` up to which `dead_lines` of the pieces are exact.
+    /// `log_start` up to which `dead_entries` of the slices are exact.
     pub(crate) settled_log_start: i64,
-    pub(crate) pieces: VecDeque<Piece>,
+    pub(crate) slices: VecDeque<SegmentSlice>,
     pub(crate) unplaced: VecDeque<Unplaced>,
-    /// The newest segment that ever held a batch, dead ones included: its `.idx` still lists them.
+    /// The newest segment that ever held a batch of it, dead ones included: its `.idx` file still lists them.
     newest_segment: Option<u64>,
-    /// The runs whose indexes list it, with dead batches or live ones.
+    /// The runs whose indexes list batches of it, dead or live.
     runs: Vec<RunId>,
 }
 
-/// Offsets of which nothing is known.
+/// Offsets that should be indexed and are not: their frames were damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gap {
-    /// Where the batch before them ends; one that holds `from` may begin there.
+    /// End of the batch before them; the missing batch that holds `from` may begin there.
     pub(crate) known_end: i64,
     pub(crate) from: i64,
     pub(crate) to: i64,
@@ -57,35 +57,36 @@ pub(crate) struct Gap {
 
 /// One step of a search from an offset on.
 pub(crate) enum Step {
-    /// Lines from memory, and the offset after the last.
-    Lines(Vec<BatchLine>),
-    /// The lines are in a file: search this copy without the lock.
-    InFile(Piece),
+    /// Entries from memory, and the offset after the last.
+    InMemory(Vec<IndexedBatch>),
+    /// The entries are in a file: search this copy without the lock.
+    InFile(SegmentSlice),
     /// Committed, but only in memory so far.
     Unplaced(Vec<Unplaced>),
     /// Nothing at or above the offset that begins below the bound.
     End,
-    /// The batch that held this offset is not known, and others are behind it or it lies below the bound.
+    /// The batch that held this offset is missing: later ones are known, or it lies below the bound.
     Lacking(i64),
 }
 
-/// True if both speak of one batch. What was fetched from another replica lies in a run, and its frame may be here too.
-fn is_same(known: &BatchLine, told: &BatchLine) -> bool {
+/// True if both describe one batch. A batch fetched from another replica lies in a run, and its frame may be here too.
+fn is_same(known: &IndexedBatch, told: &IndexedBatch) -> bool {
     let fetched = RunId::of_file(known.position.segment).is_some();
     let position = if fetched { told.position } else { known.position };
-    BatchLine { position, ..*known } == *told
+    IndexedBatch { position, ..*known } == *told
 }
 
 impl PartitionIndex {
-    /// Offset after the last batch known.
+    /// Offset after the last known batch.
     pub(crate) fn end_offset(&self) -> Option<i64> {
         match self.unplaced.back() {
-            Some(last) => Some(last.line.end_offset().0),
-            None => self.pieces.back().map(|piece| piece.end_offset),
+            Some(last) => Some(last.indexed.end_offset().0),
+            None => self.slices.back().map(|slice| slice.end_offset),
         }
     }
 
-    /// A partition that went may come back to the same replica: it begins anew at this offset. False if it never went.
+    /// Lets a dropped partition that returns to the same replica begin anew at this offset. False if it was not
+    /// dropped.
     pub(crate) fn revive(&mut self, base_offset: i64) -> bool {
         let gone = self.log_start == GONE;
         if gone {
@@ -95,62 +96,62 @@ impl PartitionIndex {
         gone
     }
 
-    /// Adds a batch behind the others. False if it is known already (an entry applied again after a restart).
-    pub(crate) fn push(&mut self, batch: &BatchLine) -> Result<bool, IndexError> {
-        let known_end = self.pieces.back().map_or(i64::MIN, |piece| piece.end_offset);
+    /// Adds a batch after the others. False if it is known already (an entry applied again after a restart).
+    pub(crate) fn push(&mut self, batch: &IndexedBatch) -> Result<bool, IndexError> {
+        let known_end = self.slices.back().map_or(i64::MIN, |slice| slice.end_offset);
         if batch.base_offset.0 < known_end {
             self.confirm(batch)?;
             return Ok(false);
         }
-        let continues = self.pieces.back().is_some_and(|piece| {
-            piece.segment == batch.position.segment
-                && piece.end_offset == batch.base_offset.0
-                && matches!(piece.lines, Lines::Memory(_))
+        let continues = self.slices.back().is_some_and(|slice| {
+            slice.segment == batch.position.segment
+                && slice.end_offset == batch.base_offset.0
+                && matches!(slice.entries, IndexEntries::Memory(_))
         });
         if !continues {
-            self.pieces.push_back(Piece::new(batch.position.segment, batch.base_offset.0));
+            self.slices.push_back(SegmentSlice::new(batch.position.segment, batch.base_offset.0));
         }
         self.newest_segment = self.newest_segment.max(Some(batch.position.segment));
-        if let Some(piece) = self.pieces.back_mut() {
-            let bytes_before = u32::try_from(piece.bytes).unwrap_or(u32::MAX);
-            piece.push(Line::new(batch, bytes_before));
+        if let Some(slice) = self.slices.back_mut() {
+            let bytes_before = u32::try_from(slice.bytes).unwrap_or(u32::MAX);
+            slice.push(IndexEntry::new(batch, bytes_before));
             if batch.end_offset().0 <= self.log_start {
-                piece.dead_lines += 1;
-                piece.dead_bytes += u64::from(batch.bytes);
+                slice.dead_entries += 1;
+                slice.dead_bytes += u64::from(batch.bytes);
             }
         }
         Ok(true)
     }
 
-    /// Offsets are never reused with other content (I2): what is known at this offset must be this very batch. Only a
-    /// replay after a restart comes here, so waiting for the disk holds up nobody.
-    fn confirm(&self, told: &BatchLine) -> Result<(), IndexError> {
+    /// Offsets are never reused with other content (I2): what is known at this offset must be this very batch. Called
+    /// only by a replay after a restart, so blocking on the disk delays no request.
+    fn confirm(&self, told: &IndexedBatch) -> Result<(), IndexError> {
         let offset = told.base_offset;
-        // Lines below log start may have been dropped, and nobody reads them.
+        // Entries below log start may have been dropped, and no reader needs them.
         if told.end_offset().0 <= self.log_start {
             return Ok(());
         }
-        let Some(piece) = self.pieces.get(self.piece_above(offset.0)) else { return Err(IndexError::NoSuchLine) };
-        let number = piece.lines.first_ending_above(offset.0, Access::MayBlock);
-        match number.and_then(|number| piece.lines.get(number, Access::MayBlock)) {
-            Ok(line) if is_same(&line.batch(piece.segment), told) => Ok(()),
-            // The file is read back from the frames as soon as a reader meets the damage.
+        let Some(slice) = self.slices.get(self.slice_above(offset.0)) else { return Err(IndexError::NoSuchEntry) };
+        let number = slice.entries.first_ending_above(offset.0, Access::MayBlock);
+        match number.and_then(|number| slice.entries.get(number, Access::MayBlock)) {
+            Ok(entry) if is_same(&entry.batch(slice.segment), told) => Ok(()),
+            // The file is rebuilt from the frames as soon as a reader finds the damage.
             Err(IndexError::Damaged { .. }) => Ok(()),
-            Ok(line) => {
-                let known = Box::new(line.batch(piece.segment));
+            Ok(entry) => {
+                let known = Box::new(entry.batch(slice.segment));
                 Err(IndexError::Conflict { offset, known, told: Box::new(*told) })
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Adds a piece read from an `.idx` file or from frames, in its place.
-    pub(crate) fn insert(&mut self, piece: Piece) {
-        let at = self.pieces.partition_point(|other| other.base_offset < piece.base_offset);
-        self.pieces.insert(at, piece);
+    /// Inserts a slice read from an `.idx` file or from frames, in offset order.
+    pub(crate) fn insert(&mut self, slice: SegmentSlice) {
+        let at = self.slices.partition_point(|other| other.base_offset < slice.base_offset);
+        self.slices.insert(at, slice);
     }
 
-    /// The file lists batches of the partition, whether these are needed or not.
+    /// Records that the file lists batches of the partition, dead or live.
     pub(crate) fn note_file(&mut self, file: u64) {
         match RunId::of_file(file) {
             None => self.newest_segment = self.newest_segment.max(Some(file)),
@@ -159,9 +160,9 @@ impl PartitionIndex {
         }
     }
 
-    /// The segment or run is gone, and its lines with it.
+    /// Drops the slices of a segment or run that was unlinked.
     pub(crate) fn forget(&mut self, segment: u64) {
-        self.pieces.retain(|piece| piece.segment != segment);
+        self.slices.retain(|slice| slice.segment != segment);
         if let Some(run) = RunId::of_file(segment) {
             self.runs.retain(|other| *other != run);
         }
@@ -175,20 +176,21 @@ impl PartitionIndex {
             && self.newest_segment.is_none_or(|newest| newest < oldest_segment)
     }
 
-    /// Number of the first piece that ends above `offset`.
-    pub(crate) fn piece_above(&self, offset: i64) -> usize {
-        self.pieces.partition_point(|piece| piece.end_offset <= offset)
+    /// Number of the first slice that ends above `offset`.
+    pub(crate) fn slice_above(&self, offset: i64) -> usize {
+        self.slices.partition_point(|slice| slice.end_offset <= offset)
     }
 
-    /// The first of these offsets, which were all recorded, of which nothing is known.
+    /// The first gap in these offsets, which were all recorded.
     pub(crate) fn gap(&self, offsets: &Range<i64>) -> Option<Gap> {
         let mut from = offsets.start.max(self.log_start);
-        let before = self.piece_above(from).checked_sub(1).and_then(|before| self.pieces.get(before));
-        let mut known_end = before.map_or(0, |piece| piece.end_offset);
-        let pieces = self.pieces.iter().map(|piece| (piece.base_offset, piece.end_offset));
-        let unplaced = self.unplaced.iter().map(|unplaced| (unplaced.line.base_offset.0, unplaced.line.end_offset().0));
+        let before = self.slice_above(from).checked_sub(1).and_then(|before| self.slices.get(before));
+        let mut known_end = before.map_or(0, |slice| slice.end_offset);
+        let slices = self.slices.iter().map(|slice| (slice.base_offset, slice.end_offset));
+        let unplaced =
+            self.unplaced.iter().map(|unplaced| (unplaced.indexed.base_offset.0, unplaced.indexed.end_offset().0));
         let mut to = offsets.end;
-        for (base, end) in pieces.chain(unplaced) {
+        for (base, end) in slices.chain(unplaced) {
             if base > from {
                 to = to.min(base);
                 break;
@@ -200,35 +202,35 @@ impl PartitionIndex {
         (from < to).then_some(Gap { known_end, from, to })
     }
 
-    /// The next lines from `offset` on that begin below `up_to`, until `bytes_max` is passed.
+    /// The next entries from `offset` on that begin below `up_to`, until `bytes_max` is passed.
     ///
-    /// Offsets are dense, and whatever begins below `up_to` was recorded: what is not found was in a damaged frame.
+    /// Offsets are dense, and all that begins below `up_to` was recorded: what is missing was in a damaged frame.
     pub(crate) fn step(&self, offset: i64, up_to: i64, bytes_max: u64) -> Step {
         let from = offset.max(self.log_start);
-        let Some(piece) = self.pieces.get(self.piece_above(from)) else { return self.step_unplaced(from, up_to) };
-        if piece.base_offset > from && from < up_to {
+        let Some(slice) = self.slices.get(self.slice_above(from)) else { return self.step_unplaced(from, up_to) };
+        if slice.base_offset > from && from < up_to {
             return Step::Lacking(from);
         }
-        if piece.base_offset >= up_to {
+        if slice.base_offset >= up_to {
             return Step::End;
         }
-        match &piece.lines {
-            Lines::File(_) => Step::InFile(piece.clone()),
-            Lines::Memory(memory) => {
-                let lines = memory.as_slice();
+        match &slice.entries {
+            IndexEntries::File(_) => Step::InFile(slice.clone()),
+            IndexEntries::Memory(memory) => {
+                let entries = memory.as_slice();
                 let passed = from.saturating_add(i64::from(mutants::is_on(Bug::FetchSkipsABatch)));
-                let first = lines.partition_point(|line| line.end_offset() <= passed);
+                let first = entries.partition_point(|entry| entry.end_offset() <= passed);
                 let mut bytes = 0;
-                let taken = lines[first..]
+                let taken = entries[first..]
                     .iter()
-                    .take_while(|line| {
-                        let room = bytes <= bytes_max && line.base_offset < up_to;
-                        bytes += u64::from(line.bytes);
+                    .take_while(|entry| {
+                        let room = bytes <= bytes_max && entry.base_offset < up_to;
+                        bytes += u64::from(entry.bytes);
                         room
                     })
-                    .map(|line| line.batch(piece.segment))
+                    .map(|entry| entry.batch(slice.segment))
                     .collect();
-                Step::Lines(taken)
+                Step::InMemory(taken)
             }
         }
     }
@@ -237,14 +239,14 @@ impl PartitionIndex {
         if mutants::is_on(Bug::HwBeforeIndex) {
             return Step::End;
         }
-        let lines: Vec<_> = self
+        let entries: Vec<_> = self
             .unplaced
             .iter()
-            .filter(|unplaced| unplaced.line.end_offset().0 > from && unplaced.line.base_offset.0 < up_to)
+            .filter(|unplaced| unplaced.indexed.end_offset().0 > from && unplaced.indexed.base_offset.0 < up_to)
             .cloned()
             .collect();
-        match lines.first() {
-            Some(first) if first.line.base_offset.0 <= from => Step::Unplaced(lines),
+        match entries.first() {
+            Some(first) if first.indexed.base_offset.0 <= from => Step::Unplaced(entries),
             _ if from < up_to => Step::Lacking(from),
             _ => Step::End,
         }
@@ -252,14 +254,15 @@ impl PartitionIndex {
 
     /// Bytes of the batches that do not lie wholly below log start.
     pub(crate) fn live_bytes(&self) -> u64 {
-        let placed: u64 = self.pieces.iter().map(Piece::live_bytes).sum();
-        placed + self.live_unplaced().map(|line| u64::from(line.bytes)).sum::<u64>()
+        let placed: u64 = self.slices.iter().map(SegmentSlice::live_bytes).sum();
+        placed + self.live_unplaced().map(|entry| u64::from(entry.bytes)).sum::<u64>()
     }
 
-    /// Lines without a place that do not lie wholly below log start: a batch can be deleted before it is durable here.
-    pub(crate) fn live_unplaced(&self) -> impl Iterator<Item = &BatchLine> {
-        let lines = self.unplaced.iter().map(|unplaced| &unplaced.line);
-        lines.filter(|line| line.end_offset().0 > self.log_start)
+    /// Batches without a position that do not lie wholly below log start: a batch can be deleted before it is durable
+    /// here.
+    pub(crate) fn live_unplaced(&self) -> impl Iterator<Item = &IndexedBatch> {
+        let entries = self.unplaced.iter().map(|unplaced| &unplaced.indexed);
+        entries.filter(|entry| entry.end_offset().0 > self.log_start)
     }
 
     /// Raises the log start; [`Self::settle`] does the accounting.
@@ -272,53 +275,53 @@ impl PartitionIndex {
         self.settled_log_start == self.log_start
     }
 
-    /// Counts what the last moves of log start have killed and drops dead pieces whose lines are on disk. Those in
-    /// memory stay: the `.idx` file holds every accepted batch, so that it can be rebuilt byte for byte.
+    /// Counts the batches that fell below log start since the last call and drops dead slices whose entries are on
+    /// disk. Those in memory stay: the `.idx` file lists every accepted batch, so that it can be rebuilt byte for byte.
     pub(crate) fn settle(&mut self, access: Access, died: &mut Vec<Died>) -> Result<(), IndexError> {
         if self.is_settled() {
             return Ok(());
         }
         let log_start = self.log_start;
         let first_settled = self.settled_log_start;
-        for piece in &mut self.pieces {
-            if piece.base_offset >= log_start {
+        for slice in &mut self.slices {
+            if slice.base_offset >= log_start {
                 break;
             }
-            if piece.end_offset <= first_settled {
+            if slice.end_offset <= first_settled {
                 continue;
             }
-            let (lines, bytes) = if piece.end_offset <= log_start {
-                (piece.lines.count(), piece.bytes)
+            let (entries, bytes) = if slice.end_offset <= log_start {
+                (slice.entries.count(), slice.bytes)
             } else {
-                let number = piece.lines.first_ending_above(log_start, access)?;
-                (number, u64::from(piece.lines.get(number, access)?.bytes_before))
+                let number = slice.entries.first_ending_above(log_start, access)?;
+                (number, u64::from(slice.entries.get(number, access)?.bytes_before))
             };
-            // Lines of a file may say what its directory does not.
-            if lines < piece.dead_lines || bytes < piece.dead_bytes || bytes > piece.bytes {
-                return Err(IndexError::Damaged { segment: piece.segment });
+            // Entries of a file may contradict its directory.
+            if entries < slice.dead_entries || bytes < slice.dead_bytes || bytes > slice.bytes {
+                return Err(IndexError::Damaged { segment: slice.segment });
             }
-            if lines > piece.dead_lines {
+            if entries > slice.dead_entries {
                 died.push(Died {
-                    segment: piece.segment,
-                    lines: lines - piece.dead_lines,
-                    bytes: bytes - piece.dead_bytes,
+                    segment: slice.segment,
+                    entries: entries - slice.dead_entries,
+                    bytes: bytes - slice.dead_bytes,
                 });
-                piece.dead_lines = lines;
-                piece.dead_bytes = bytes;
+                slice.dead_entries = entries;
+                slice.dead_bytes = bytes;
             }
         }
         self.settled_log_start = log_start;
-        self.drop_dead_pieces();
+        self.drop_dead_slices();
         Ok(())
     }
 
-    /// Drops dead pieces at the front whose lines are on disk.
-    pub(crate) fn drop_dead_pieces(&mut self) {
-        while let Some(front) = self.pieces.front() {
-            if front.live_lines() > 0 || matches!(front.lines, Lines::Memory(_)) {
+    /// Drops dead slices at the front whose entries are on disk.
+    pub(crate) fn drop_dead_slices(&mut self) {
+        while let Some(front) = self.slices.front() {
+            if front.live_entries() > 0 || matches!(front.entries, IndexEntries::Memory(_)) {
                 break;
             }
-            self.pieces.pop_front();
+            self.slices.pop_front();
         }
     }
 }

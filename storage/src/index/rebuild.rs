@@ -1,56 +1,57 @@
-//! The index read back from frames and verdict frames: for segments whose `.idx` is missing, damaged or not yet due.
+//! Rebuilds the index from frames and verdict frames: for segments whose `.idx` file is missing, damaged or not yet
+//! due.
 //!
-//! Frames must be told in log order: an entry voids all earlier ones at its index and above, and it is final once verdicts
-//! on its log id are seen. Verdicts on another term at its index say that it is void: the segment with the entry that
-//! replaced it may be gone. A relocated entry is told again with its old number and voids nothing; verdicts on it name the
-//! segment of the copy that counts.
+//! Frames must be passed in log order: an entry voids all earlier ones at its index and above, and it is final once
+//! verdicts on its log id are seen. Verdicts on another term at its index mean that it is void: the segment with the
+//! entry that replaced it may be gone. A relocated entry is passed again with its old number and voids nothing;
+//! verdicts on it name the segment of the copy that counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::batch_index::line_of;
+use super::batch_index::indexed_batch_of;
 use super::file::{SegmentRanges, widen};
-use super::line::Line;
-use super::piece::{Lines, Piece};
-use super::{BatchLine, ExtentKey};
+use super::index_entry::IndexEntry;
+use super::segment_slice::{IndexEntries, SegmentSlice};
+use super::{ExtentKey, IndexedBatch};
 use crate::entry::{Entry, EntryVerdicts, Verdict};
 use crate::ids::{LogId, RaftIndex, ReplicaId};
 use crate::log::{BatchPlace, FrameBody, FrameSink, ScannedFrame};
 
-/// What one segment turned out to hold.
+/// The index of one segment, as rebuilt.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentContents {
     pub(crate) ranges: SegmentRanges,
-    pub(crate) pieces: BTreeMap<ExtentKey, Vec<Piece>>,
+    pub(crate) slices: BTreeMap<ExtentKey, Vec<SegmentSlice>>,
 }
 
 impl SegmentContents {
-    /// The lines, as the file codec wants them.
-    pub(crate) fn lines(&self) -> BTreeMap<ExtentKey, Vec<&[Line]>> {
-        self.pieces
+    /// The index entries, in the form that the file codec takes.
+    pub(crate) fn entries(&self) -> BTreeMap<ExtentKey, Vec<&[IndexEntry]>> {
+        self.slices
             .iter()
-            .map(|(key, pieces)| {
-                let runs = pieces.iter().filter_map(|piece| match &piece.lines {
-                    Lines::Memory(memory) => Some(memory.as_slice()),
-                    Lines::File(_) => None,
+            .map(|(key, slices)| {
+                let runs = slices.iter().filter_map(|slice| match &slice.entries {
+                    IndexEntries::Memory(memory) => Some(memory.as_slice()),
+                    IndexEntries::File(_) => None,
                 });
                 (*key, runs.collect())
             })
             .collect()
     }
 
-    fn push(&mut self, key: ExtentKey, batch: &BatchLine) {
-        let pieces = self.pieces.entry(key).or_default();
-        if pieces.last().is_none_or(|piece| piece.end_offset != batch.base_offset.0) {
-            pieces.push(Piece::new(batch.position.segment, batch.base_offset.0));
+    fn push(&mut self, key: ExtentKey, batch: &IndexedBatch) {
+        let slices = self.slices.entry(key).or_default();
+        if slices.last().is_none_or(|slice| slice.end_offset != batch.base_offset.0) {
+            slices.push(SegmentSlice::new(batch.position.segment, batch.base_offset.0));
         }
-        if let Some(piece) = pieces.last_mut() {
-            let bytes_before = u32::try_from(piece.bytes).unwrap_or(u32::MAX);
-            piece.push(Line::new(batch, bytes_before));
+        if let Some(slice) = slices.last_mut() {
+            let bytes_before = u32::try_from(slice.bytes).unwrap_or(u32::MAX);
+            slice.push(IndexEntry::new(batch, bytes_before));
         }
     }
 }
 
-/// An entry without verdicts so far.
+/// A Raft entry without verdicts so far.
 struct Undecided {
     segment: u64,
     sequence: u64,
@@ -58,17 +59,17 @@ struct Undecided {
     places: Vec<BatchPlace>,
 }
 
-/// Collects what the frames say of some segments.
+/// Collects the frames of some segments and builds their indexes.
 pub(crate) struct Rebuild {
     wanted: BTreeSet<u64>,
-    /// Verdicts above these are left to replay; `None` takes all.
+    /// Verdicts above these indexes are left to replay; `None` takes all.
     applied: Option<BTreeMap<ReplicaId, RaftIndex>>,
     undecided: BTreeMap<ReplicaId, BTreeMap<RaftIndex, Undecided>>,
     contents: BTreeMap<u64, SegmentContents>,
 }
 
 impl Rebuild {
-    /// Collects `wanted` segments; entries above `applied` will be recorded anew by replay.
+    /// Collects the segments `wanted`; entries above `applied` will be recorded again by replay.
     pub(crate) fn new(wanted: BTreeSet<u64>, applied: Option<BTreeMap<ReplicaId, RaftIndex>>) -> Self {
         let contents = wanted.iter().map(|segment| (*segment, SegmentContents::default())).collect();
         Self { wanted, applied, undecided: BTreeMap::new(), contents }
@@ -86,7 +87,7 @@ impl Rebuild {
         self.undecided.iter().any(|(replica, entries)| entries.keys().any(|index| self.is_applied(*replica, *index)))
     }
 
-    /// What was found.
+    /// The rebuilt indexes.
     pub(crate) fn finish(self) -> BTreeMap<u64, SegmentContents> {
         self.contents
     }
@@ -98,7 +99,7 @@ impl Rebuild {
         if frame.sequence > last {
             undecided.split_off(&index);
         } else {
-            // Relocated: what was numbered later stands.
+            // Relocated: it voids nothing, so entries with later numbers stay.
             let later = undecided.split_off(&index);
             undecided.extend(later.into_iter().filter(|(_, other)| other.sequence > frame.sequence));
         }
@@ -148,9 +149,11 @@ impl Rebuild {
             if *verdict == Verdict::Rejected {
                 continue;
             }
-            let Some(line) = line_of(&batch.data, found.entry.clock_ms, *verdict, place.position) else { continue };
+            let Some(indexed) = indexed_batch_of(&batch.data, found.entry.clock_ms, *verdict, place.position) else {
+                continue;
+            };
             widen(&mut contents.ranges.entries, frame.replica, decided.log_id.index);
-            contents.push(ExtentKey { partition: batch.partition, replica: frame.replica }, &line);
+            contents.push(ExtentKey { partition: batch.partition, replica: frame.replica }, &indexed);
         }
     }
 }

@@ -1,96 +1,98 @@
-//! Searches by time and by size: ListOffsets and retention.
+//! Searches by time and by size, for ListOffsets and retention.
 //!
-//! Lines in memory are searched under the partition's lock; pieces whose lines are in files are copied (a few words
-//! each) and searched without it, so that a slow disk never holds up an apply.
+//! Entries in memory are searched under the partition's lock; slices whose entries are in files are copied (a few words
+//! each) and searched without it, so that a slow disk never delays an apply.
 
 use ottla_protocol::ids::Offset;
 
 use super::batch_index::{BatchIndex, Bounds};
 use super::partition::PartitionIndex;
-use super::piece::{Lines, Piece};
-use super::{Access, BatchLine, ExtentKey, IndexError};
+use super::segment_slice::{IndexEntries, SegmentSlice};
+use super::{Access, ExtentKey, IndexError, IndexedBatch};
 
-/// What a look under the lock gave: pieces to be searched in files first, then the answer from memory.
+/// Result of the search under the lock: slices whose files are to be searched first, then the result from memory.
 struct ByTime {
-    in_files: Vec<Piece>,
-    otherwise: Option<BatchLine>,
+    in_files: Vec<SegmentSlice>,
+    otherwise: Option<IndexedBatch>,
 }
 
 fn by_time_in_memory(partition: &PartitionIndex, timestamp_ms: i64) -> Result<ByTime, IndexError> {
     let mut in_files = Vec::new();
-    for piece in &partition.pieces {
-        if piece.live_lines() == 0 || piece.max_timestamp_ms < timestamp_ms {
+    for slice in &partition.slices {
+        if slice.live_entries() == 0 || slice.max_timestamp_ms < timestamp_ms {
             continue;
         }
-        if matches!(piece.lines, Lines::File(_)) {
-            in_files.push(piece.clone());
-            if piece.dead_lines == 0 {
+        if matches!(slice.entries, IndexEntries::File(_)) {
+            in_files.push(slice.clone());
+            if slice.dead_entries == 0 {
                 return Ok(ByTime { in_files, otherwise: None });
             }
-        } else if let Some(line) = piece.lines.first_at_or_after(piece.dead_lines, timestamp_ms, Access::Resident)? {
-            return Ok(ByTime { in_files, otherwise: Some(line.batch(piece.segment)) });
+        } else if let Some(entry) =
+            slice.entries.first_at_or_after(slice.dead_entries, timestamp_ms, Access::Resident)?
+        {
+            return Ok(ByTime { in_files, otherwise: Some(entry.batch(slice.segment)) });
         }
     }
-    let otherwise = partition.live_unplaced().find(|line| line.max_timestamp_ms >= timestamp_ms).copied();
+    let otherwise = partition.live_unplaced().find(|entry| entry.max_timestamp_ms >= timestamp_ms).copied();
     Ok(ByTime { in_files, otherwise })
 }
 
-/// Greatest timestamp among the live lines of a piece.
-fn newest_of(piece: &Piece, access: Access) -> Result<i64, IndexError> {
-    if piece.dead_lines == 0 {
-        return Ok(piece.max_timestamp_ms);
+/// Greatest timestamp among the live entries of a slice.
+fn newest_of(slice: &SegmentSlice, access: Access) -> Result<i64, IndexError> {
+    if slice.dead_entries == 0 {
+        return Ok(slice.max_timestamp_ms);
     }
-    // It may lie among the dead lines: climb from line to line with a greater one.
+    // It may be that of a dead entry: step from live entry to live entry with a greater one.
     let mut newest = i64::MIN;
-    while let Some(line) = piece.lines.first_at_or_after(piece.dead_lines, newest.saturating_add(1), access)? {
-        newest = line.max_timestamp_ms;
-        if newest >= piece.max_timestamp_ms {
+    while let Some(entry) = slice.entries.first_at_or_after(slice.dead_entries, newest.saturating_add(1), access)? {
+        newest = entry.max_timestamp_ms;
+        if newest >= slice.max_timestamp_ms {
             break;
         }
     }
     Ok(newest)
 }
 
-/// End of the longest run of live lines at the front of a piece that sum up to at most `excess` bytes.
-fn end_within(piece: &Piece, excess: u64, access: Access) -> Result<Option<i64>, IndexError> {
-    let (mut low, mut high) = (piece.dead_lines, piece.lines.count());
+/// End of the longest run of live entries at the front of a slice that sum up to at most `excess` bytes.
+fn end_within(slice: &SegmentSlice, excess: u64, access: Access) -> Result<Option<i64>, IndexError> {
+    let (mut low, mut high) = (slice.dead_entries, slice.entries.count());
     while low < high {
         let middle = low + (high - low) / 2;
-        if piece.lines.get(middle, access)?.bytes_through().saturating_sub(piece.dead_bytes) <= excess {
+        if slice.entries.get(middle, access)?.bytes_through().saturating_sub(slice.dead_bytes) <= excess {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    if low == piece.dead_lines { Ok(None) } else { Ok(Some(piece.lines.get(low - 1, access)?.end_offset())) }
+    if low == slice.dead_entries { Ok(None) } else { Ok(Some(slice.entries.get(low - 1, access)?.end_offset())) }
 }
 
-/// What a look under the lock says of retention by size: the point so far, and the piece in which it lies.
+/// Result of retention by size under the lock: the point so far, and the slice in which it lies.
 struct BySize {
     point: i64,
-    inside: Option<(Piece, u64)>,
+    inside: Option<(SegmentSlice, u64)>,
 }
 
 fn by_size_in_memory(partition: &PartitionIndex, bytes_max: u64) -> Result<BySize, IndexError> {
     let mut excess = partition.live_bytes().saturating_sub(bytes_max);
     let mut point = partition.log_start;
-    for piece in partition.pieces.iter().filter(|piece| piece.live_lines() > 0) {
-        if piece.live_bytes() > excess {
-            if matches!(piece.lines, Lines::File(_)) {
-                return Ok(BySize { point, inside: Some((piece.clone(), excess)) });
+    for slice in partition.slices.iter().filter(|slice| slice.live_entries() > 0) {
+        if slice.live_bytes() > excess {
+            if matches!(slice.entries, IndexEntries::File(_)) {
+                return Ok(BySize { point, inside: Some((slice.clone(), excess)) });
             }
-            let end = end_within(piece, excess, Access::Resident)?;
+            let end = end_within(slice, excess, Access::Resident)?;
             return Ok(BySize { point: end.unwrap_or(point), inside: None });
         }
-        excess -= piece.live_bytes();
-        point = point.max(piece.end_offset);
+        excess -= slice.live_bytes();
+        point = point.max(slice.end_offset);
     }
-    for line in partition.live_unplaced() {
-        if u64::from(line.bytes) > excess {
+    for entry in partition.live_unplaced() {
+        if u64::from(entry.bytes) > excess {
             break;
         }
-        excess -= u64::from(line.bytes);
-        point = line.end_offset().0;
+        excess -= u64::from(entry.bytes);
+        point = entry.end_offset().0;
     }
     Ok(BySize { point, inside: None })
 }
@@ -102,52 +104,52 @@ impl BatchIndex {
         key: ExtentKey,
         timestamp_ms: i64,
         access: Access,
-    ) -> Result<Option<BatchLine>, IndexError> {
+    ) -> Result<Option<IndexedBatch>, IndexError> {
         self.settle_one(key, access)?;
         let Some(partition) = self.partition(key) else { return Ok(None) };
         let look = by_time_in_memory(&partition.read(), timestamp_ms)?;
-        for piece in look.in_files {
-            if let Some(line) = piece.lines.first_at_or_after(piece.dead_lines, timestamp_ms, access)? {
-                return Ok(Some(line.batch(piece.segment)));
+        for slice in look.in_files {
+            if let Some(entry) = slice.entries.first_at_or_after(slice.dead_entries, timestamp_ms, access)? {
+                return Ok(Some(entry.batch(slice.segment)));
             }
         }
         Ok(look.otherwise)
     }
 
     /// The first batch with the greatest timestamp.
-    pub(crate) fn of_max_timestamp(&self, key: ExtentKey, access: Access) -> Result<Option<BatchLine>, IndexError> {
+    pub(crate) fn of_max_timestamp(&self, key: ExtentKey, access: Access) -> Result<Option<IndexedBatch>, IndexError> {
         self.settle_one(key, access)?;
         let Some(partition) = self.partition(key) else { return Ok(None) };
         let (mut newest, partly_dead) = {
             let partition = partition.read();
-            let mut newest = partition.live_unplaced().map(|line| line.max_timestamp_ms).max();
+            let mut newest = partition.live_unplaced().map(|entry| entry.max_timestamp_ms).max();
             let mut partly_dead = None;
-            for piece in partition.pieces.iter().filter(|piece| piece.live_lines() > 0) {
-                if piece.dead_lines > 0 && matches!(piece.lines, Lines::File(_)) {
-                    partly_dead = Some(piece.clone());
+            for slice in partition.slices.iter().filter(|slice| slice.live_entries() > 0) {
+                if slice.dead_entries > 0 && matches!(slice.entries, IndexEntries::File(_)) {
+                    partly_dead = Some(slice.clone());
                 } else {
-                    newest = newest.max(Some(newest_of(piece, Access::Resident)?));
+                    newest = newest.max(Some(newest_of(slice, Access::Resident)?));
                 }
             }
             (newest, partly_dead)
         };
-        if let Some(piece) = partly_dead {
-            newest = newest.max(Some(newest_of(&piece, access)?));
+        if let Some(slice) = partly_dead {
+            newest = newest.max(Some(newest_of(&slice, access)?));
         }
         newest.map_or(Ok(None), |newest| self.by_time(key, newest, access))
     }
 
     /// The batch that holds `offset`.
-    pub(crate) fn at(&self, key: ExtentKey, offset: i64, access: Access) -> Result<Option<BatchLine>, IndexError> {
+    pub(crate) fn at(&self, key: ExtentKey, offset: i64, access: Access) -> Result<Option<IndexedBatch>, IndexError> {
         let bounds = Bounds { from: offset, up_to: offset.saturating_add(1), bytes_max: 0, at_least_one: true };
         let found = match self.plan(key, bounds, access) {
             Err(IndexError::Lacking { .. }) => return Ok(None),
             found => found?,
         };
-        Ok(found.first().map(|planned| planned.line).filter(|line| line.base_offset <= Offset(offset)))
+        Ok(found.first().map(|planned| planned.indexed).filter(|entry| entry.base_offset <= Offset(offset)))
     }
 
-    /// The log start that retention wants; see `DataDir::retention_point`.
+    /// The log start offset by retention; see `DataDir::retention_point`.
     pub(crate) fn retention_point(
         &self,
         key: ExtentKey,
@@ -165,18 +167,18 @@ impl BatchIndex {
         let mut point = log_start;
         if let (Some(cutoff_ms), Some(end)) = (cutoff_ms, end) {
             let kept = self.by_time(key, cutoff_ms, access)?;
-            point = point.max(kept.map_or(end, |line| line.base_offset.0));
+            point = point.max(kept.map_or(end, |entry| entry.base_offset.0));
         }
         if let Some(bytes_max) = bytes_max {
             let look = by_size_in_memory(&partition.read(), bytes_max)?;
             point = point.max(look.point);
-            if let Some((piece, excess)) = look.inside {
-                point = point.max(end_within(&piece, excess, access)?.unwrap_or(point));
+            if let Some((slice, excess)) = look.inside {
+                point = point.max(end_within(&slice, excess, access)?.unwrap_or(point));
             }
         }
-        // Only whole batches below `up_to` go.
+        // Only whole batches below `up_to` are deleted.
         if point > up_to {
-            point = self.at(key, up_to, access)?.map_or(up_to, |line| line.base_offset.0);
+            point = self.at(key, up_to, access)?.map_or(up_to, |entry| entry.base_offset.0);
         }
         Ok((point > log_start).then_some(point))
     }

@@ -1,4 +1,4 @@
-//! Entries kept in memory after they are durable, capped in bytes, oldest out first.
+//! The entry cache: entries kept in memory after they are durable, capped in bytes, evicted oldest first.
 //!
 //! Entries that are not durable yet are always kept: they can be read nowhere else. Proposers bound their bytes.
 
@@ -33,23 +33,24 @@ impl Cache {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// An entry of so many bytes is in memory now.
+    /// Adds an entry of so many bytes to the accounting.
     pub(crate) fn added(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Entries of so many bytes left memory.
+    /// Removes entries of so many bytes from the accounting.
     pub(crate) fn freed(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// An entry may be evicted from now on. Evicts what is above the cap. No lock may be held.
+    /// Makes an entry evictable, and evicts what is above the cap. The caller must hold no lock.
     pub(crate) fn evictable(&self, replica: Weak<Replica>, index: RaftIndex, sequence: u64) {
         self.items.lock().push_back(Item { replica, index, sequence });
         self.evict();
     }
 
-    /// Looks at the oldest: gone already (purged, void) or to go. Two looks for each that comes keep the queue short.
+    /// Checks the oldest items: dropped already (purged, void) or to be evicted. Two checks per added item keep the
+    /// queue short.
     fn evict(&self) {
         let mut looks = 2_u32;
         loop {

@@ -1,4 +1,5 @@
-//! The header of a commit: what one write and one sync made durable together. One can resynchronise on it after damage.
+//! The header of a commit: the frames that one write and one sync make durable together. A scan resynchronises on it after
+//! damage.
 //!
 //! ```text
 //!  0                8        12              16            24         32              40             48
@@ -7,8 +8,8 @@
 //!  | boot id | body length  | flags | count of this  | count of previous  | (replica id, last sequence) of this, then of previous
 //! ```
 //! The frames follow at once, each padded to 8 bytes; `body length` is their sum. `crc32` covers the header from byte 12.
-//! Commit numbers of a log are consecutive over all segments and begin with 1. The lists name the last sequence number of each replica in
-//! this commit and in the one before it: what a damaged commit held can be told from the next.
+//! Commit numbers of a log are consecutive over all segments and begin with 1. The lists name the last sequence number of
+//! each replica in this commit and in the one before it: what a damaged commit held is known from the next one.
 //!
 //! Invariant: everything before `durable_upto` was durable before this commit was written, so damage there is proven.
 
@@ -45,7 +46,7 @@ pub(crate) struct CommitHeader {
     pub(crate) previous: LastSequences,
 }
 
-/// A place as one number.
+/// A position as one number.
 pub(crate) fn pack(position: LogPosition) -> u64 {
     assert!(position.segment < 1 << 32, "segment number");
     position.segment << 32 | u64::from(position.byte)
@@ -86,7 +87,7 @@ impl CommitHeader {
         out[start + 8..start + 12].copy_from_slice(&crc.to_le_bytes());
     }
 
-    /// Length of the header that seems to begin here, before anything of it is believed.
+    /// Length of the header that seems to begin here, before it is verified.
     pub(crate) fn announced_bytes(bytes: &[u8]) -> Option<usize> {
         let head = bytes.get(..16)?;
         let length = u32_le(head, 12) as usize;

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 use uuid::Uuid;
 
-use super::body::{from_raw, to_raw};
 use super::commit::{CommitHeader, FLAG_CLEAN};
 use super::frame::{BATCH_BYTES_MIN, DESCRIPTOR_BYTES, HEAD_BYTES, RawFrame, Stamp, crc32c, decode, encode, padded};
-use super::mark::Mark;
+use super::frame_body::{from_raw, to_raw};
+use super::prepared_mark::PreparedMark;
 use super::segment_header::{HeaderFound, ReplicaRow, SegmentHeader};
 use super::types::{EntryRange, FrameBody, GroupCreation, LogError, LogOptions, NoSink};
 use super::{Log, segment_path};
@@ -197,13 +197,13 @@ pub(crate) fn mark(data: &[u8]) {
         let crc = crc32fast::hash(&bytes[12..32]);
         put_word(&mut bytes, 8, crc);
     }
-    if let Some(mark) = Mark::decode(&bytes) {
+    if let Some(mark) = PreparedMark::decode(&bytes) {
         assert!(mark.encode()[..32] == bytes[..32]);
     }
 }
 
 pub(crate) fn mark_seeds() -> Vec<Vec<u8>> {
-    with_selector([Mark { sequence: 1, boot_id: 9 }.encode()[..40].to_vec()])
+    with_selector([PreparedMark { sequence: 1, boot_id: 9 }.encode()[..40].to_vec()])
 }
 
 const SEGMENT_BYTES: u32 = 64 << 10;

@@ -1,7 +1,7 @@
 //! The one log of a data directory: an append-only sequence of segments shared by the replicas of all shards.
 //!
 //! Invariant (I8): what recovery yields after any crash is, for each replica, a prefix of what was written that contains
-//! everything synced. May not know what an entry means.
+//! everything synced. May not know: what an entry means.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,18 +17,18 @@ use crate::env::disk::Disk;
 use crate::env::rt;
 use crate::ids::{LogId, LogPosition, ReplicaId};
 
-mod body;
-mod buckets;
 mod cache;
 mod commit;
 mod correct;
 mod frame;
+mod frame_body;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
-mod gather;
-mod mark;
-mod outline;
+mod group_commit;
+mod histogram;
+mod log_summary;
 mod prepare;
+mod prepared_mark;
 mod queue;
 mod reader;
 mod recovery;
@@ -43,8 +43,8 @@ mod shared;
 pub mod types;
 mod writer;
 
-pub use buckets::{BUCKETS, COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
-pub use outline::Outline;
+pub use histogram::{BUCKETS, COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
+pub use log_summary::LogSummary;
 use queue::{Done, Queued, closed};
 use replica::Replica;
 pub use replica_log::ReplicaLog;
@@ -53,7 +53,7 @@ pub use segments::{Segment, segment_path};
 use shared::Shared;
 pub use types::*;
 
-/// The log of a data directory; a cheap handle. It ends when the last handle is dropped, better by [`Log::close`].
+/// The log of a data directory; a cheap handle. It closes when the last handle is dropped, better with [`Log::close`].
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<Inner>,
@@ -79,19 +79,19 @@ impl std::fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens or begins the log in `dir`: syncs and re-reads its tail, reads on from the floors, tells `sink` every whole
-    /// frame from there (with no floors: of the whole log), and starts the writer. `floors` are those of all replicas
-    /// ([`Log::floors`]) at one moment, or none.
+    /// Opens or creates the log in `dir`: syncs and re-reads its tail, reads on from the recovery points, passes every
+    /// whole frame from there (with no recovery points: of the whole log) to `sink`, and starts the writer.
+    /// `recovery_points` are those of all replicas ([`Log::recovery_points`]) at one moment, or none.
     pub async fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         options: LogOptions,
-        floors: Vec<ReplicaFloor>,
+        recovery_points: Vec<RecoveryPoint>,
         sink: &mut dyn FrameSink,
     ) -> Result<(Log, Vec<RecoveredReplica>), LogError> {
         let path = dir.to_owned();
         let failed = |source| LogError::Io { path: path.clone(), source };
-        let mut opened = recovery::open(disk, dir, options, floors, sink).await?;
+        let mut opened = recovery::open(disk, dir, options, recovery_points, sink).await?;
         if opened.mark_session {
             opened.writer.mark_session().await.map_err(|failure| failed(failure.to_io_error()))?;
         }
@@ -126,7 +126,7 @@ impl Log {
         &self.inner.shared
     }
 
-    /// Begins a replica's log; returns when the creation is durable. `AlreadyExists` if the id is known.
+    /// Creates a replica's log; returns when the creation is durable. `AlreadyExists` if the id is known.
     pub async fn create_group(&self, creation: GroupCreation) -> io::Result<ReplicaLog> {
         let (sender, receiver) = oneshot::channel();
         let id = creation.replica;
@@ -141,7 +141,7 @@ impl Log {
             state.purged = creation.purged;
             state.purged_synced = creation.purged;
             let sequence = state.take_sequence();
-            let frame = body::to_raw(FrameBody::Create(creation));
+            let frame = frame_body::to_raw(FrameBody::Create(creation));
             let queued = Queued::new(&replica, sequence, frame, Done::Place(Some(sender)));
             let pushed = self.shared().queue.push(vec![queued]);
             drop(state);
@@ -165,7 +165,7 @@ impl Log {
         created.map(|_| self.handle(replica))
     }
 
-    /// Ends a replica's log; its id never comes back.
+    /// Removes a replica's log; its id is never used again.
     pub async fn remove_group(&self, replica: ReplicaId) -> io::Result<()> {
         let Some(log) = self.replica(replica) else {
             return Ok(());
@@ -194,23 +194,25 @@ impl Log {
         self.shared().replicas.lock().keys().copied().collect()
     }
 
-    /// From where recovery may begin, for all replicas at one moment. A checkpoint keeps them all: a replica that is
-    /// missing among them counts as created later.
+    /// The recovery points of all replicas at one moment. A checkpoint keeps them all: a replica without one counts as
+    /// created later.
     #[must_use]
-    pub fn floors(&self) -> Vec<ReplicaFloor> {
-        self.floors_without(&BTreeMap::new())
+    pub fn recovery_points(&self) -> Vec<RecoveryPoint> {
+        self.recovery_points_without(&BTreeMap::new())
     }
 
-    /// As [`Self::floors`], for a checkpoint that holds what the `released` entries and those before them decided, where
-    /// nobody will read these entries again: for recovery from it they count as purged.
+    /// As [`Self::recovery_points`], for a checkpoint that contains the `released` entries and those before them, where no
+    /// replica will read these entries again: for recovery from it they count as purged.
     #[must_use]
-    pub fn floors_without(&self, released: &BTreeMap<ReplicaId, LogId>) -> Vec<ReplicaFloor> {
+    pub fn recovery_points_without(&self, released: &BTreeMap<ReplicaId, LogId>) -> Vec<RecoveryPoint> {
         let resume = self.shared().resume_from();
         let replicas: Vec<Arc<Replica>> = self.shared().replicas.lock().values().cloned().collect();
-        let floor = |replica: &Arc<Replica>| replica_log::floor_of(replica, resume, released.get(&replica.id).copied());
-        let floors = replicas.iter().map(floor);
-        // One whose creation is not durable yet is created later.
-        floors.filter(|floor| floor.sequence > 0).collect()
+        let point = |replica: &Arc<Replica>| {
+            replica_log::recovery_point_of(replica, resume, released.get(&replica.id).copied())
+        };
+        let recovery_points = replicas.iter().map(point);
+        // A replica whose creation is not durable yet counts as created later.
+        recovery_points.filter(|point| point.sequence > 0).collect()
     }
 
     /// Opens a segment for reading and pins it.
@@ -234,8 +236,8 @@ impl Log {
         if !segment.sealed.load(Ordering::Acquire) {
             return Err(busy("is not sealed".to_owned()));
         }
-        if let Some(floor) = self.floors().iter().find(|floor| floor.position.segment <= sequence) {
-            return Err(busy(format!("holds what replica {} needs", floor.replica)));
+        if let Some(point) = self.recovery_points().iter().find(|point| point.position.segment <= sequence) {
+            return Err(busy(format!("holds what replica {} needs", point.replica)));
         }
         let shared = self.shared().clone();
         let unlink = move || {
@@ -248,7 +250,7 @@ impl Log {
         Ok(())
     }
 
-    /// Tells `sink` every whole frame of a segment. `Err` for what cannot be read at all.
+    /// Passes every whole frame of a segment to `sink`. `Err` if the segment cannot be read at all.
     pub async fn scan(&self, sequence: u64, sink: &mut dyn FrameSink) -> Result<(), LogError> {
         let segment = self.segment(sequence).ok_or(LogError::Segment(sequence, "not there"))?;
         let used_bytes = segment.info().used_bytes;
@@ -256,13 +258,13 @@ impl Log {
         Walk::new(0, 0).up_to(used_bytes).run(&[file], Vec::new(), sink).map(drop)
     }
 
-    /// The place from which recovery read the log.
+    /// The position from which recovery read the log.
     #[must_use]
     pub fn recovered_from(&self) -> LogPosition {
         self.shared().recovered_from
     }
 
-    /// The segment where recovery began holds so many batches before that place.
+    /// Sets the number of batches before that position in the segment where recovery began.
     pub fn note_batches(&self, batches: u64) {
         if let Some(segment) = self.segment(self.recovered_from().segment) {
             let most = self.shared().options.segment_batches_max;
@@ -270,7 +272,7 @@ impl Log {
         }
     }
 
-    /// Ends the segment with what is written so far, if it is the one that is written to.
+    /// Seals the segment early, if it is the active one.
     pub fn end_segment(&self, sequence: u64) {
         drop(self.shared().queue.end_segment(sequence));
     }
@@ -281,13 +283,14 @@ impl Log {
         self.shared().place_behind(bytes)
     }
 
-    /// Everything before this place is durable.
+    /// The position before which everything is durable.
     #[must_use]
     pub fn durable_upto(&self) -> LogPosition {
         self.shared().durable_upto()
     }
 
-    /// First byte of the last durable commit. Damage before it can be proven; damage of the commit itself looks like a torn write.
+    /// First byte of the last durable commit. Damage before it can be proven; damage of that commit looks like a torn
+    /// write.
     #[must_use]
     pub fn last_commit(&self) -> LogPosition {
         self.shared().resume_from()
@@ -301,12 +304,12 @@ impl Log {
         active + shared.preparation.ready_count() * u64::from(shared.options.segment_bytes)
     }
 
-    /// Tells the preparation of segments that space was freed.
+    /// Notifies the preparation of segments that space was freed.
     pub fn space_freed(&self) {
         self.shared().preparation.space_freed();
     }
 
-    /// Stops the log for good: what takes care of its files is gone.
+    /// Stops the log for good: a task that maintains its files has ended.
     pub(crate) fn fail(&self, why: &str) {
         self.shared().fail(&LogFailure::of_task(why), Vec::new());
     }
@@ -335,7 +338,7 @@ impl Log {
         }
     }
 
-    /// Writes what waits, marks a clean end, and stops the writer. Later calls are refused.
+    /// Writes the queued frames, marks a clean end, and stops the writer. Later calls are refused.
     pub async fn close(&self) -> io::Result<()> {
         let failed = self.failure().filter(|failure| *failure != closed());
         self.shared().preparation.close();
@@ -351,7 +354,7 @@ impl Log {
     }
 }
 
-/// Runs work that may block where it may: in place if the disk does not block, else on a thread for it.
+/// Runs blocking work: in place if the disk does not block, else on a thread of its own.
 async fn blocking<T: Send + 'static>(
     disk: &dyn Disk,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -1,9 +1,9 @@
-//! Segments made ready ahead of the writer: space taken, zeroed at a throttled rate, durable under their final names.
+//! Preparation (preallocation) of segments ahead of the writer: zeroed at a throttled rate, durable under final names.
 //!
 //! The writer never extends a file: where the next frame needs a segment above the usual size, the first prepared one
 //! is made as long as that before it is handed over. When the disk is full preparation waits for space to be freed;
-//! ordinary preparation leaves the reserve alone, and only a writer that stands still may use it (Raft's own commands
-//! free the space).
+//! ordinary preparation does not use the reserve; only a blocked writer may use it (Raft's own commands free the
+//! space).
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -15,19 +15,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::mark::Mark;
+use super::prepared_mark::PreparedMark;
 use super::segments::segment_path;
 use super::types::LogOptions;
 use crate::env::disk::{Disk, File, OpenMode, PAGE_BYTES};
 use crate::env::rt;
 use crate::env::sync::Mutex;
 
-/// Zeroes are synced in pieces so small that a commit's sync which meets one hardly waits: 4 MiB held it for 3 ms.
+/// Zeroes are synced in chunks so small that a concurrent commit's sync hardly waits: 4 MiB delayed it by 3 ms.
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 /// Zeroing stops for a segment when the writer has written this much more than twice what was zeroed meanwhile: it would
 /// come too late for most of the file, and compete with data for the disk.
 const WRITER_AHEAD_BYTES: u64 = 16 << 20;
-/// How long preparation waits after a failure if nobody frees space.
+/// How long preparation waits after a failure if no space is freed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A file that is ready to become the next segment.
@@ -38,7 +38,7 @@ pub(crate) struct Prepared {
     pub(crate) file_bytes: u64,
 }
 
-/// What the preparer is to do next.
+/// The next work of the preparer.
 enum Want {
     Make(u64),
     /// The writer needs so many bytes in the segment that is next.
@@ -49,9 +49,9 @@ enum Want {
 struct State {
     ready: VecDeque<Prepared>,
     next_sequence: u64,
-    /// The writer stands still for want of a segment.
+    /// The writer is blocked until a segment is prepared.
     urgent: bool,
-    /// What the segment must hold that the writer waits for.
+    /// Size of the segment that the writer waits for, at least.
     needed_bytes: u64,
     closed: bool,
     finished: bool,
@@ -64,7 +64,7 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Preparation {
     state: Mutex<State>,
-    /// All that the writer has written.
+    /// Bytes that the writer has written in all.
     written_bytes: AtomicU64,
 }
 
@@ -75,7 +75,7 @@ fn wake(waker: Option<Waker>) {
 }
 
 impl Preparation {
-    /// `ready`: what an earlier process prepared, oldest first.
+    /// `ready`: segments that an earlier process prepared, oldest first.
     pub(crate) fn new(next_sequence: u64, ready: VecDeque<Prepared>) -> Self {
         let state = State { next_sequence, ready, ..State::default() };
         Self { state: Mutex::new(state), written_bytes: AtomicU64::new(0) }
@@ -106,12 +106,12 @@ impl Preparation {
         .await
     }
 
-    /// Gives back a segment in which nothing was written yet: it is the next one again.
+    /// Returns a segment in which nothing was written yet: it is the next one again.
     pub(crate) fn give_back(&self, prepared: Prepared) {
         self.state.lock().ready.push_front(prepared);
     }
 
-    /// The writer has written so many bytes more.
+    /// Records that the writer has written so many bytes more.
     pub(crate) fn written(&self, bytes: u64) {
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -124,12 +124,12 @@ impl Preparation {
         self.change(|state| state.space_freed = true);
     }
 
-    /// The log is closing: what the writer still needs is prepared if it can be.
+    /// Begins the end of the log: what the writer still needs is prepared if possible.
     pub(crate) fn close(&self) {
         self.change(|state| state.closed = true);
     }
 
-    /// The writer has ended.
+    /// Ends the preparation: the writer has ended.
     pub(crate) fn finish(&self) {
         self.change(|state| state.finished = true);
     }
@@ -205,19 +205,19 @@ pub(crate) async fn make_segment(
 ) -> io::Result<Prepared> {
     let path = segment_path(dir, sequence);
     let file = disk.open(&path, OpenMode::CreateNew)?;
-    let mark = Mark { sequence, boot_id: disk.boot_id() };
+    let mark = PreparedMark { sequence, boot_id: disk.boot_id() };
     let made = fill(&*file, mark, options, zero).await.and_then(|()| disk.sync_dir(dir));
     match made {
         Ok(()) => Ok(Prepared { sequence, file, path, file_bytes: u64::from(options.segment_bytes) }),
         Err(e) => {
-            // Best effort: a leftover is taken for a segment that was never begun.
+            // Best effort: recovery takes a leftover for a segment that was never begun.
             let _ = disk.unlink(&path);
             Err(e)
         }
     }
 }
 
-async fn fill(file: &dyn File, mark: Mark, options: &LogOptions, zero: impl Fn() -> bool) -> io::Result<()> {
+async fn fill(file: &dyn File, mark: PreparedMark, options: &LogOptions, zero: impl Fn() -> bool) -> io::Result<()> {
     let bytes = u64::from(options.segment_bytes);
     // The mark comes first: a killed process leaves no file of full length without it.
     file.write_at(&mark.encode(), 0)?;
@@ -273,7 +273,7 @@ pub(crate) async fn run(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, 
     }
 }
 
-/// Makes a segment in which nothing was written yet so long; gives it back as it was if there is no space.
+/// Extends a segment in which nothing was written yet; returns it unchanged if there is no space.
 async fn extend(
     disk: &dyn Disk,
     dir: &Path,
@@ -282,7 +282,7 @@ async fn extend(
 ) -> Result<Prepared, (io::Error, Option<Prepared>)> {
     let more = bytes.saturating_sub(prepared.file_bytes);
     let extended = async {
-        // The writer stands still for it: the reserve is there for that.
+        // The writer is blocked on it: the reserve is for this case.
         let free = disk.space(dir)?.free_bytes;
         if free < more {
             let message = format!("{free} bytes free, {more} more wanted for a segment of {bytes}");

@@ -1,6 +1,6 @@
 //! A segment file as recovery reads it: in large windows, with unreadable pages as zeros, commit by commit.
 //!
-//! May not decide what a break means; it only says what is sound and where the next sound commit lies.
+//! May not know: what a break means. It only finds what is sound and where the next sound commit lies.
 
 use std::io;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use bytes::{Bytes, BytesMut};
 use super::commit::{self, CommitHeader};
 use super::correct::{Correction, correction_of};
 use super::frame::{self, Decoded, padded};
-use super::mark::Mark;
+use super::prepared_mark::PreparedMark;
 use super::segment_header::{HEADER_BYTES_MAX, HeaderFound, SegmentHeader};
 use crate::env::disk::{File, PAGE_BYTES};
 use crate::env::mutants::{self, Bug};
 use crate::ids::LogPosition;
 
 const WINDOW_BYTES: usize = 1 << 20;
-/// Where a segment is looked at beyond what is read of it.
+/// Samples of a segment beyond what is read of it.
 const SAMPLE_EVERY_BYTES: u64 = 1 << 20;
 
 pub(crate) struct SegmentReader {
@@ -35,7 +35,7 @@ pub(crate) struct FoundCommit {
     pub(crate) at: u64,
     /// First byte of its frames.
     pub(crate) body_at: u64,
-    /// First byte behind its frames.
+    /// First byte after its frames.
     pub(crate) end: u64,
     pub(crate) body: Bytes,
 }
@@ -46,13 +46,13 @@ impl SegmentReader {
         Ok(Self { file, file_bytes, window: Bytes::new(), window_at: 0 })
     }
 
-    /// As if the file ended there.
+    /// Limits the reader as if the file ended there.
     pub(crate) fn up_to(mut self, bytes: Option<u64>) -> Self {
         self.file_bytes = bytes.unwrap_or(u64::MAX).min(self.file_bytes);
         self
     }
 
-    /// Bytes at a place, fewer at the end of the file. Pages that cannot be read are zeros: no checksum will hold.
+    /// Bytes at a position, fewer at the end of the file. Pages that cannot be read are zeros, so that no checksum matches.
     pub(crate) fn bytes(&mut self, at: u64, length: usize) -> Bytes {
         let left = usize::try_from(self.file_bytes.saturating_sub(at)).unwrap_or(usize::MAX);
         let length = length.min(left);
@@ -81,8 +81,8 @@ impl SegmentReader {
     }
 
     /// The mark of a prepared file.
-    pub(crate) fn mark(&self, sequence: u64) -> Option<Mark> {
-        Mark::decode(&self.first_page()).filter(|mark| mark.sequence == sequence)
+    pub(crate) fn mark(&self, sequence: u64) -> Option<PreparedMark> {
+        PreparedMark::decode(&self.first_page()).filter(|mark| mark.sequence == sequence)
     }
 
     fn read_by_page(&self, window: &mut [u8], at: u64) {
@@ -210,8 +210,8 @@ impl SegmentReader {
         self.is_zero(from, self.file_bytes)
     }
 
-    /// True if the next `quiet_bytes` are zero, and the pages that are looked at behind them: enough where a write can only
-    /// have left its front.
+    /// True if the next `quiet_bytes` are zero, and the sampled pages after them: enough where a write can only have left
+    /// its front.
     pub(crate) fn is_quiet_from(&mut self, from: u64, quiet_bytes: u64) -> bool {
         let to = from.saturating_add(quiet_bytes).min(self.file_bytes);
         if !self.is_zero(from, to) {
@@ -220,7 +220,7 @@ impl SegmentReader {
         let page = PAGE_BYTES as u64;
         let places = to.next_multiple_of(SAMPLE_EVERY_BYTES)..self.file_bytes.saturating_sub(page - 1);
         let samples: Vec<u64> = places.step_by(SAMPLE_EVERY_BYTES as usize).collect();
-        // Read one after the other, each would wait for the device and for what it reads along.
+        // Sequential reads would each wait for the device and for its readahead.
         for at in &samples {
             let _ = self.file.will_need(*at, page);
         }
@@ -269,7 +269,7 @@ impl FoundCommit {
 /// A commit whose frames are whole once some bytes of them are corrected.
 pub(crate) struct Corrected {
     pub(crate) frames: Vec<(u64, Decoded)>,
-    /// Places in the file, and what belongs there.
+    /// Positions in the file, and the right bytes.
     pub(crate) bytes: Vec<(u64, u8)>,
 }
 

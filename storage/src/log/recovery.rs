@@ -1,7 +1,7 @@
-//! Opening a log: make durable what is there, read it again, find the end, void what lies behind it, and go on.
+//! Recovery of a log: syncs what is there, reads it again, finds the end, voids what lies after it, and continues.
 //!
 //! A kill -9 leaves bytes that were written and never synced. They must not count as durable before they are: files are
-//! synced first, and their cached pages let go, since a cache may hold what a failed sync never wrote.
+//! synced first, and their cached pages dropped, since the page cache may hold what a failed sync never wrote.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::scan::{ScannedSegment, SegmentFile, Walk};
 use super::segment_header::{HeaderFound, ReplicaRow};
 use super::segments::{Segment, parse_name, segment_path};
 use super::shared::Shared;
-use super::types::{FrameSink, LogError, LogOptions, RecoveredReplica, ReplicaFloor};
+use super::types::{FrameSink, LogError, LogOptions, RecoveredReplica, RecoveryPoint};
 use super::writer::{Tail, Writer};
 use crate::env::disk::{Disk, OpenMode, PAGE_BYTES};
 use crate::env::mutants::{self, Bug};
@@ -28,9 +28,9 @@ pub(crate) struct Opened {
     pub(crate) shared: Arc<Shared>,
     pub(crate) writer: Writer,
     pub(crate) recovered: Vec<RecoveredReplica>,
-    /// Replicas whose mark must still be written.
+    /// Replicas whose mark as lost must still be written.
     pub(crate) newly_lost: Vec<ReplicaId>,
-    /// The first commit must say how those that follow are written.
+    /// The first commit must record how those that follow are synced.
     pub(crate) mark_session: bool,
 }
 
@@ -38,21 +38,21 @@ fn io_error(path: &Path) -> impl Fn(std::io::Error) -> LogError + '_ {
     move |source| LogError::Io { path: path.to_owned(), source }
 }
 
-/// Recovers the log in `dir`, or begins one.
+/// Recovers the log in `dir`, or creates one.
 pub(crate) async fn open(
     disk: Arc<dyn Disk>,
     dir: &Path,
     options: LogOptions,
-    floors: Vec<ReplicaFloor>,
+    recovery_points: Vec<RecoveryPoint>,
     sink: &mut dyn FrameSink,
 ) -> Result<Opened, LogError> {
     disk.create_dir_all(dir).map_err(io_error(dir))?;
     let all = list(&*disk, dir)?;
-    let from = floors.iter().map(|floor| floor.position.segment).min().unwrap_or(0);
+    let from = recovery_points.iter().map(|point| point.position.segment).min().unwrap_or(0);
     let (older, scanned): (Vec<SegmentFile>, Vec<SegmentFile>) = all.into_iter().partition(|f| f.sequence < from);
-    sync_all(&*disk, dir, &scanned, floors.iter().map(|floor| floor.position).min()).await?;
+    sync_all(&*disk, dir, &scanned, recovery_points.iter().map(|point| point.position).min()).await?;
     let walk = Walk::new(disk.boot_id(), options.quiet_bytes);
-    let mut walk = walk.run(&scanned, floors, sink)?;
+    let mut walk = walk.run(&scanned, recovery_points, sink)?;
     correct(&walk.corrections).await?;
     let unbegun = &scanned[walk.segments.len()..];
     let next_segment = scanned.last().or(older.last()).map_or(0, |f| f.sequence) + 1;
@@ -104,8 +104,9 @@ fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentFile>, LogError> {
     Ok(files)
 }
 
-/// Whatever an earlier life wrote becomes durable before it is believed. What a failed sync left in the cache goes: that can
-/// only be in the last segment that was begun, since a segment is begun when the one before is durable, and behind `from`.
+/// Makes durable what earlier processes wrote, before it is read. Drops cached pages that a failed sync may have left: they
+/// can only be in the last segment that was begun, since a segment is begun when the one before is durable, and after
+/// `from`.
 async fn sync_all(
     disk: &dyn Disk,
     dir: &Path,
@@ -130,7 +131,7 @@ async fn sync_all(
     disk.sync_dir(dir).map_err(io_error(dir))
 }
 
-/// What was read as it must be is so on the disk from now on: readers find the frame there.
+/// Writes the corrected bytes back to the disk, so that readers find a sound frame there.
 async fn correct(corrections: &[(SegmentFile, u64, u8)]) -> Result<(), LogError> {
     if mutants::is_on(Bug::CorrectionNotWritten) {
         return Ok(());
@@ -144,7 +145,7 @@ async fn correct(corrections: &[(SegmentFile, u64, u8)]) -> Result<(), LogError>
     Ok(())
 }
 
-/// Files that an earlier process of this boot prepared, and that nobody has written since.
+/// Files that an earlier process of this boot prepared, and that were not written since.
 fn ready(disk: &dyn Disk, unbegun: &[SegmentFile], options: &LogOptions) -> Result<VecDeque<Prepared>, LogError> {
     let mut ready = VecDeque::new();
     let boot_id = disk.boot_id();
@@ -160,7 +161,7 @@ fn ready(disk: &dyn Disk, unbegun: &[SegmentFile], options: &LogOptions) -> Resu
     Ok(ready)
 }
 
-/// Nothing behind the end may ever be read again: torn bytes become zeros, files that were never begun go.
+/// Clears what lies after the end, which must never be read again: zeroes torn bytes, removes files never begun.
 async fn void(
     disk: &dyn Disk,
     dir: &Path,
@@ -196,7 +197,7 @@ async fn void(
     last.file.file.sync_data().await.map_err(&error)
 }
 
-/// What a seeded bug does with a torn tail: it takes it for a part of the log.
+/// For a seeded bug: takes a torn tail for a part of the log.
 fn pass_over_rest(walk: &mut Walk) -> Result<(), LogError> {
     let Some(last) = walk.segments.last_mut().filter(|_| !walk.end_is_zero) else { return Ok(()) };
     let mut reader = SegmentReader::new(last.file.file.clone()).map_err(io_error(&last.file.path))?;
@@ -209,7 +210,7 @@ fn pass_over_rest(walk: &mut Walk) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Segments before the one where reading began are there for readers.
+/// Lists the segments before the one where the scan began, for readers.
 fn older_segments(shared: &Shared, older: &[SegmentFile], walk: &Walk) -> Result<(), LogError> {
     let mut ends = walk.previous_ends.clone();
     let mut found = Vec::new();

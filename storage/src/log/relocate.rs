@@ -1,15 +1,16 @@
-//! Entries that wait to be applied for long are written once more at the tail: a shard without a quorum must not hold back
-//! the segments of all others.
+//! Relocation: entries that wait long to be applied are written again at the tail, so that a shard without a quorum does
+//! not hold back the segments of all others.
 //!
-//! A copy keeps its number, so recovery finds the same log wherever it lies. The old frame counts until the copy is durable; from
-//! then on floors name the copy ([`super::types::ReplicaFloor::kept`]). What the index or verdicts speak of stays where it is.
+//! A copy keeps its number, so recovery finds the same log wherever it lies. The old frame counts until the copy is
+//! durable; from then on recovery points name the copy ([`super::types::RecoveryPoint::kept`]). Entries that the index
+//! or verdicts refer to are not relocated.
 
 use std::io;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::body::to_raw;
+use super::frame_body::to_raw;
 use super::queue::{Done, Queued, closed};
 use super::replica_log::{Records, ReplicaLog, Source};
 use super::types::{EntryPlace, FrameBody};
@@ -24,8 +25,9 @@ struct Far {
 }
 
 impl ReplicaLog {
-    /// Writes entries above `applied` that lie before `before` once more, about `bytes_max` of them; returns how many bytes,
-    /// when they are durable at the tail. An entry that cannot be read stays where it is, and with it those behind it.
+    /// Writes entries above `applied` that lie before `before` once more, about `bytes_max` of them; returns how many
+    /// bytes, when they are durable at the tail. An entry that cannot be read stays where it is, and with it those
+    /// behind it.
     pub(crate) async fn relocate(
         &self,
         applied: Option<RaftIndex>,
@@ -59,7 +61,7 @@ impl ReplicaLog {
                 let Some(slot) = state.slot(RaftIndex(index)) else { break };
                 let Some(place) = slot.place else { break };
                 if place.position >= before {
-                    // Copies lie before what follows in its turn.
+                    // Copies lie before the frames that follow in log order.
                     if state.relocated.contains(&index) {
                         continue;
                     }
@@ -78,7 +80,7 @@ impl ReplicaLog {
         })
     }
 
-    /// Queues the copies of those that are still there, unapplied; waits until they are durable.
+    /// Queues copies of the entries that still exist and are not applied; waits until they are durable.
     async fn move_to_tail(&self, entries: Vec<(u64, EntryPlace, Entry)>) -> io::Result<u64> {
         let (sender, receiver) = oneshot::channel();
         let mut bytes = 0;
@@ -89,7 +91,7 @@ impl ReplicaLog {
                 let Some(slot) = state.may_move(entry.log_id.index, sequence, place) else { continue };
                 slot.moving = true;
                 bytes += u64::from(place.frame_bytes);
-                queued.push(Queued::new(self.replica(), sequence, to_raw(FrameBody::Entry(entry)), Done::Nobody));
+                queued.push(Queued::new(self.replica(), sequence, to_raw(FrameBody::Entry(entry)), Done::Ignored));
             }
             let Some(last) = queued.last_mut() else { return Ok(0) };
             last.done = Done::Place(Some(sender));
@@ -102,7 +104,7 @@ impl ReplicaLog {
         Ok(bytes)
     }
 
-    /// Returns when no copy of an entry up to `last` is on its way: verdicts name the place that stays.
+    /// Returns when no copy of an entry up to `last` is being written: verdicts name the final position.
     pub(crate) async fn at_rest(&self, last: RaftIndex) -> io::Result<()> {
         loop {
             let moving = self.with_state(|state| {

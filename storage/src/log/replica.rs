@@ -1,4 +1,4 @@
-//! One replica's log as memory knows it: its entries' ids and places, its vote, what is purged, what is durable.
+//! The in-memory state of one replica's log: ids and positions of its entries, its vote, what is purged and durable.
 //!
 //! Pure state under one lock; it never waits and never calls back while locked.
 
@@ -21,7 +21,7 @@ pub(crate) struct Replica {
     pub(crate) state: Mutex<ReplicaState>,
 }
 
-/// What is known of one entry.
+/// One entry in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
     pub(crate) term: Term,
@@ -31,9 +31,9 @@ pub(crate) struct Slot {
     pub(crate) place: Option<EntryPlace>,
     /// The entry, while it is not durable and as long as the cache keeps it.
     pub(crate) cached: Option<Entry>,
-    /// Bytes that `cached` counts for.
+    /// Bytes of `cached` in the cache's accounting.
     pub(crate) bytes: usize,
-    /// A copy of it is on its way to the tail.
+    /// A copy of it is being written to the tail.
     pub(crate) moving: bool,
 }
 
@@ -48,7 +48,7 @@ struct Voiding {
 /// Entries that recovery must still find.
 #[derive(Debug, Default)]
 pub(crate) struct Needed<'a> {
-    /// The first of those that lie in their turn: everything behind it is there.
+    /// The first of those that lie in log order: everything after it lies after it in the log.
     pub(crate) first: Option<&'a Slot>,
     /// Those that were relocated.
     pub(crate) relocated: Vec<&'a Slot>,
@@ -58,7 +58,7 @@ pub(crate) struct Needed<'a> {
 pub(crate) struct ReplicaState {
     pub(crate) vote: Option<Vote>,
     pub(crate) purged: Option<LogId>,
-    /// What is durable of it.
+    /// Its durable part.
     pub(crate) purged_synced: Option<LogId>,
     /// Number of the next frame.
     pub(crate) next_sequence: u64,
@@ -68,16 +68,16 @@ pub(crate) struct ReplicaState {
     pub(crate) first_index: u64,
     pub(crate) slots: VecDeque<Slot>,
     pub(crate) lost: bool,
-    /// Its last frame is on its way: none may come behind it, or segment tables would list the replica again.
+    /// Its last frame is queued: none may follow, or segment tables would list the replica again.
     pub(crate) removed: bool,
-    /// Entries whose frame was written once more, at the tail of its time.
+    /// Relocated entries: their frame was written again, at the then tail.
     pub(crate) relocated: BTreeSet<u64>,
-    /// Entries up to here stay where they are: the index has their places, or verdicts in the log speak of them.
+    /// Entries up to here are not relocated: the index has their positions, or verdicts in the log refer to them.
     pub(crate) fixed: Option<RaftIndex>,
-    /// Of the entries that frames which are not durable yet have voided or purged: the first that lies in its turn, and those
-    /// that were relocated.
+    /// Of the entries that frames which are not durable yet have voided or purged: the first in log order, and those that
+    /// were relocated.
     voiding: Vec<Voiding>,
-    /// Those who wait for an entry to become durable.
+    /// Waiters for an entry to become durable.
     waiters: Vec<(u64, oneshot::Sender<()>)>,
 }
 
@@ -100,7 +100,7 @@ impl Replica {
     }
 }
 
-/// What an entry counts for in memory.
+/// Bytes of an entry in memory, for accounting.
 pub(crate) fn entry_bytes(entry: &Entry) -> usize {
     const FIXED: usize = 160;
     FIXED + entry.payload.len() + entry.batches.iter().map(|b| b.data.len() + 64).sum::<usize>()
@@ -123,7 +123,7 @@ impl ReplicaState {
         }
     }
 
-    /// True if an entry may come at this index: within the log, right after it, or anywhere after a purge of everything.
+    /// True if an entry may be appended at this index: within the log, right after it, or anywhere after a purge of all.
     pub(crate) fn may_follow(&self, index: u64) -> bool {
         let above_purge = self.purged.is_none_or(|id| index > id.index.0);
         if self.slots.is_empty() {
@@ -141,7 +141,7 @@ impl ReplicaState {
         usize::try_from(index.checked_sub(self.first_index)?).ok()
     }
 
-    /// Adds an entry; voids what was at its index and above. Returns the cached bytes that went with it.
+    /// Adds an entry; voids what was at its index and above. Returns the cached bytes that this freed.
     pub(crate) fn push(&mut self, index: u64, slot: Slot) -> usize {
         let freed = self.void_from(index, slot.sequence);
         if self.slots.is_empty() {
@@ -151,7 +151,7 @@ impl ReplicaState {
         freed
     }
 
-    /// The frame `by` voids the entries from `index` on; returns the cached bytes that are freed.
+    /// Voids the entries from `index` on, by the frame `by`; returns the cached bytes that are freed.
     pub(crate) fn void_from(&mut self, index: u64, by: u64) -> usize {
         let keep = usize::try_from(index.saturating_sub(self.first_index)).unwrap_or(usize::MAX);
         if keep >= self.slots.len() {
@@ -162,7 +162,7 @@ impl ReplicaState {
         self.slots.drain(keep..).map(|slot| cached_bytes(&slot)).sum()
     }
 
-    /// Until the frame `by` is durable, recovery must find what it voids.
+    /// Remembers that until the frame `by` is durable, recovery must find what it voids.
     fn remember(&mut self, range: std::ops::Range<usize>, by: u64) {
         if by <= self.synced_sequence {
             return;
@@ -182,7 +182,7 @@ impl ReplicaState {
         }
     }
 
-    /// The entries above `released`, those that are void for certain aside.
+    /// The entries above `released`, without those that are void for certain.
     pub(crate) fn standing(&self, released: Option<RaftIndex>) -> Needed<'_> {
         let from = released.map_or(self.first_index, |index| self.first_index.max(index.0.saturating_add(1)));
         let mut first = from;
@@ -207,7 +207,7 @@ impl ReplicaState {
         needed
     }
 
-    /// The place of an entry, for good from now on; `None` while it is not known, or changes.
+    /// The position of an entry, final from now on; `None` while it is not known, or changes.
     pub(crate) fn fix_place(&mut self, index: RaftIndex) -> Option<&Slot> {
         let at = self.offset_of(index.0)?;
         let slot = self.slots.get(at).filter(|slot| slot.place.is_some() && !slot.moving)?;
@@ -215,7 +215,7 @@ impl ReplicaState {
         Some(slot)
     }
 
-    /// The entry may get another place: it is this one, lies there, and nobody relies on it.
+    /// True if the entry may be relocated: it is this one, lies there, and nothing refers to its position.
     pub(crate) fn may_move(&mut self, index: RaftIndex, sequence: u64, place: EntryPlace) -> Option<&mut Slot> {
         if self.removed || self.fixed >= Some(index) {
             return None;
@@ -229,14 +229,14 @@ impl ReplicaState {
         self.voiding.iter().map(|voiding| voiding.by).max()
     }
 
-    /// The frames up to `sequence` are durable.
+    /// Marks the frames up to `sequence` as durable.
     pub(crate) fn synced(&mut self, sequence: u64) {
-        // A relocated frame has a number of long ago.
+        // A relocated frame has an older number.
         self.synced_sequence = self.synced_sequence.max(sequence);
         self.voiding.retain(|voiding| voiding.by > sequence);
     }
 
-    /// The frame `by` purges the entries up to `upto`; returns the cached bytes that are freed.
+    /// Purges the entries up to `upto`, by the frame `by`; returns the cached bytes that are freed.
     pub(crate) fn purge(&mut self, upto: LogId, by: u64) -> usize {
         self.purged = self.purged.max(Some(upto));
         let count =
@@ -273,7 +273,7 @@ impl ReplicaState {
         }
     }
 
-    /// The frame became durable at `place`; true if its entry is still there.
+    /// Records that the frame became durable at `place`; true if its entry still exists.
     pub(crate) fn placed(&mut self, index: RaftIndex, sequence: u64, place: EntryPlace) -> bool {
         let slot = self.offset_of(index.0).and_then(|at| self.slots.get_mut(at));
         match slot.filter(|slot| slot.sequence == sequence) {
@@ -286,7 +286,7 @@ impl ReplicaState {
                 true
             }
             None => {
-                // Where it lay before it was relocated is as good, and what else was voided with it lies behind that.
+                // The position before it was relocated serves as well, and what else was voided with it lies after that.
                 let voided = self.voiding.iter_mut().map(|voiding| &mut voiding.slot);
                 if let Some(slot) = voided.into_iter().find(|slot| slot.sequence == sequence && slot.place.is_none()) {
                     slot.place = Some(place);
@@ -309,14 +309,14 @@ impl ReplicaState {
         }
     }
 
-    /// Told when the frame `sequence` is durable.
+    /// A receiver that is notified when the frame `sequence` is durable.
     pub(crate) fn wait_for(&mut self, sequence: u64) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         self.waiters.push((sequence, sender));
         receiver
     }
 
-    /// Those who waited for what is durable now; to be told once the lock is released.
+    /// Waiters for what is durable now; to be notified after the lock is released.
     pub(crate) fn take_waiters(&mut self) -> Vec<oneshot::Sender<()>> {
         let synced = self.synced_sequence;
         let (ready, waiting) = std::mem::take(&mut self.waiters).into_iter().partition(|(s, _)| *s <= synced);

@@ -1,7 +1,7 @@
 //! One replica's handle on the log: append, vote, truncate, purge, verdicts, read.
 //!
-//! What it says is true at once in memory (entries can be read when `append` returns) and durable when the callback or the
-//! future says so.
+//! A change is visible in memory at once (entries can be read when `append` returns) and durable when the callback is
+//! called or the future completes.
 
 use std::io;
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use ottla_protocol::ids::PartitionId;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::body::{from_raw, to_raw};
 use super::frame::{self, DESCRIPTOR_BYTES, FRAME_BYTES_MAX, HEAD_BYTES, Kind, batch_is_sound, padded, u32_le};
+use super::frame_body::{from_raw, to_raw};
 use super::queue::{Done, Queued, closed};
 use super::replay::greater_vote;
 use super::replica::{Replica, Slot, entry_bytes};
 use super::segments::Segment;
 use super::shared::Shared;
-use super::types::{BatchPlace, EntryPlace, EntryRange, FrameBody, LogFailure, OnSynced, ReplicaFloor};
+use super::types::{BatchPlace, EntryPlace, EntryRange, FrameBody, LogFailure, OnSynced, RecoveryPoint};
 use super::{Inner, blocking};
 use crate::entry::{Entry, EntryVerdicts, Vote};
 use crate::env::disk::read_exact_at;
 use crate::env::mutants::{self, Bug};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
 
-/// Verdicts of about so many batches share a frame.
+/// Batches whose verdicts share a frame, about.
 const VERDICTS_PER_FRAME: usize = 50_000;
 
 /// One replica's part of the log; a cheap handle.
@@ -53,13 +53,13 @@ fn removed(replica: ReplicaId) -> LogFailure {
     LogFailure { operation: "append", kind: io::ErrorKind::NotFound, message }
 }
 
-/// What a read finds in memory: entries, or where one of them lies.
+/// Where a read finds an entry: in memory, or at a position in the log.
 pub(super) enum Source {
     Cached(Entry),
     Placed(EntryPlace, LogId),
 }
 
-/// Which records a reader takes.
+/// Which records a reader accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Records {
     Sound,
@@ -77,7 +77,7 @@ impl ReplicaLog {
         self.replica.id
     }
 
-    /// What its group was created with.
+    /// The creation payload of its group.
     #[must_use]
     pub fn creation(&self) -> Bytes {
         self.replica.creation.clone()
@@ -94,18 +94,18 @@ impl ReplicaLog {
         self.replica.state.lock().lost
     }
 
-    /// It goes on without what it lost: a checkpoint with its next floor stands for what was before.
+    /// Accepts its loss: a checkpoint with its next recovery point replaces what was before.
     pub fn accept_loss(&self) {
         self.replica.state.lock().lost = false;
     }
 
-    /// True if its removal is on its way: nothing is written of it any more.
+    /// True if its removal is queued: no frame of it is written any more.
     pub(crate) fn is_removed(&self) -> bool {
         self.replica.state.lock().removed
     }
 
-    /// Appends entries, readable when this returns; `on_synced` is called when they are durable. Indexes follow each
-    /// other; one that exists already voids what was there and above.
+    /// Appends entries, readable when this returns; `on_synced` is called when they are durable. Indexes are consecutive;
+    /// an index that exists already voids the entries there and above.
     pub fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
         if let Err((failure, done)) = self.try_append(entries, Done::Callback(Some(on_synced))) {
             done.tell(Err(&failure));
@@ -134,13 +134,13 @@ impl ReplicaLog {
         for (number, entry) in entries.iter().enumerate() {
             let sequence = state.next_sequence + number as u64;
             let last = number + 1 == count;
-            let callback = if last { std::mem::replace(&mut done, Done::Nobody) } else { Done::Nobody };
+            let callback = if last { std::mem::replace(&mut done, Done::Ignored) } else { Done::Ignored };
             queued.push(Queued::new(&self.replica, sequence, to_raw(FrameBody::Entry(entry.clone())), callback));
         }
         let bell = match self.shared.queue.push(queued) {
             Ok(bell) => bell,
             Err((failure, frames)) => {
-                let done = frames.into_iter().next_back().map_or(Done::Nobody, |frame| frame.done);
+                let done = frames.into_iter().next_back().map_or(Done::Ignored, |frame| frame.done);
                 return Err((failure, done));
             }
         };
@@ -160,7 +160,7 @@ impl ReplicaLog {
         Ok(())
     }
 
-    /// What can be refused before anything is changed.
+    /// Checks that can refuse an append before anything is changed.
     pub(super) fn check(&self, entries: &[Entry]) -> Result<(), LogFailure> {
         for (number, entry) in entries.iter().enumerate() {
             if entry.log_id.index.0 != entries[0].log_id.index.0 + number as u64 {
@@ -174,7 +174,7 @@ impl ReplicaLog {
             }
             let described: usize = entry.batches.iter().map(|b| b.data.len() + DESCRIPTOR_BYTES).sum();
             let bytes = HEAD_BYTES + entry.payload.len() + described;
-            // What is longer than a segment gets one of its size: only what no frame holds is refused.
+            // An entry longer than a segment gets a segment of its size: only one longer than any frame is refused.
             if padded(bytes) > FRAME_BYTES_MAX {
                 return Err(invalid(format!("entry {}: {bytes} bytes, a frame has {FRAME_BYTES_MAX}", entry.log_id)));
             }
@@ -192,7 +192,7 @@ impl ReplicaLog {
         {
             let mut state = self.replica.state.lock();
             let removes = matches!(body, FrameBody::Remove);
-            // Whoever gave up waiting for a removal asks for it again.
+            // A caller that stopped waiting for a removal may repeat it.
             if state.removed && !removes {
                 return Err(removed(self.replica.id).to_io_error());
             }
@@ -257,7 +257,7 @@ impl ReplicaLog {
         &self.shared
     }
 
-    /// Looks at what memory knows of the log.
+    /// Reads the in-memory state of the log.
     pub(super) fn with_state<T>(&self, look: impl FnOnce(&super::replica::ReplicaState) -> T) -> T {
         look(&self.replica.state.lock())
     }
@@ -268,13 +268,13 @@ impl ReplicaLog {
         self.replica.state.lock().vote
     }
 
-    /// The newest entry, or what was purged.
+    /// The newest entry, or the purge point.
     #[must_use]
     pub fn last_log_id(&self) -> Option<LogId> {
         self.replica.state.lock().last_log_id()
     }
 
-    /// The newest entry that is durable, or what was purged.
+    /// The newest durable entry, or the purge point.
     #[must_use]
     pub fn last_synced(&self) -> Option<LogId> {
         self.replica.state.lock().last_synced()
@@ -292,8 +292,8 @@ impl ReplicaLog {
         self.replica.state.lock().log_id(index)
     }
 
-    /// Entries of `range` from the front, stopping before `bytes_max` is passed but after at least one. An entry with damaged
-    /// records is an error.
+    /// Entries of `range` from the front, stopping before `bytes_max` is passed but after at least one. An entry with
+    /// damaged records is an error.
     pub async fn read(&self, range: EntryRange, bytes_max: usize) -> io::Result<Vec<Entry>> {
         self.read_with(range, bytes_max, Records::Sound).await
     }
@@ -328,7 +328,7 @@ impl ReplicaLog {
         .await
     }
 
-    /// Which entries a read returns, and where they are.
+    /// The entries that a read returns, and their sources.
     fn sources(&self, range: EntryRange, bytes_max: usize) -> Vec<Source> {
         let state = self.replica.state.lock();
         let mut bytes = 0;
@@ -348,7 +348,7 @@ impl ReplicaLog {
         sources
     }
 
-    /// Where a durable entry lies.
+    /// The position of a durable entry.
     #[must_use]
     pub fn place_of(&self, index: RaftIndex) -> Option<EntryPlace> {
         self.replica.state.lock().slot(index)?.place
@@ -378,8 +378,8 @@ impl ReplicaLog {
         }
     }
 
-    /// Where the batches of a durable entry lie, in the entry's order, for good: it is not relocated any more. Reads the
-    /// frame's head unless the entry is in memory.
+    /// The positions of a durable entry's batches, in the entry's order. They are final: the entry is not relocated any
+    /// more. Reads the frame's head unless the entry is in memory.
     #[must_use]
     pub fn batch_places(&self, index: RaftIndex) -> Option<Vec<BatchPlace>> {
         let (place, lengths) = {
@@ -421,7 +421,7 @@ impl ReplicaLog {
         Some((payload_bytes, batches?))
     }
 
-    /// Makes verdicts durable; returns where the frames lie.
+    /// Makes verdicts durable; returns the positions of their frames.
     pub async fn write_verdicts(&self, verdicts: Vec<EntryVerdicts>) -> io::Result<Vec<LogPosition>> {
         let mut places = Vec::new();
         let mut chunk = Vec::new();
@@ -439,20 +439,21 @@ impl ReplicaLog {
         Ok(places)
     }
 
-    /// From where this replica's recovery may begin, given what is purged and durable now.
+    /// The recovery point of this replica, by what is purged and durable now.
     #[must_use]
-    pub fn floor(&self) -> ReplicaFloor {
-        floor_of(&self.replica, self.shared.resume_from(), None)
+    pub fn recovery_point(&self) -> RecoveryPoint {
+        recovery_point_of(&self.replica, self.shared.resume_from(), None)
     }
 
-    /// As [`Self::floor`], for a checkpoint that holds what the entries up to `upto` decided, though they may not be here:
+    /// As [`Self::recovery_point`], for a checkpoint that contains the entries up to `upto`, which may be missing here:
     /// frames before it do not count for them.
     #[must_use]
-    pub fn floor_after(&self, upto: LogId) -> ReplicaFloor {
-        floor_of(&self.replica, self.shared.resume_from(), Some(upto))
+    pub fn recovery_point_after(&self, upto: LogId) -> RecoveryPoint {
+        recovery_point_of(&self.replica, self.shared.resume_from(), Some(upto))
     }
 
-    /// The log goes on after `upto`: a checkpoint with [`Self::floor_after`] is durable and stands for what was before.
+    /// Continues the log after `upto`: a checkpoint with [`Self::recovery_point_after`] is durable and replaces what was
+    /// before.
     pub fn begin_after(&self, upto: LogId) {
         let mut state = self.replica.state.lock();
         let freed = state.purge(upto, 0);
@@ -495,10 +496,10 @@ impl ReplicaLog {
     }
 }
 
-/// Only what is durable: a floor that ran ahead of the log would bring back what it voids.
-/// `durable` must have been read before: it may be less than what is durable now, never more. Entries up to `released` count
-/// as purged.
-pub(super) fn floor_of(replica: &Replica, durable: LogPosition, released: Option<LogId>) -> ReplicaFloor {
+/// The recovery point of what is durable: one that ran ahead of the log would bring back what the log voids.
+/// `durable` must have been read before: it may be less than what is durable now, never more. Entries up to `released`
+/// count as purged.
+pub(super) fn recovery_point_of(replica: &Replica, durable: LogPosition, released: Option<LogId>) -> RecoveryPoint {
     let state = replica.state.lock();
     let needed = state.needed(released.map(|id| id.index));
     let (sequence, mut position) = match needed.first {
@@ -506,13 +507,13 @@ pub(super) fn floor_of(replica: &Replica, durable: LogPosition, released: Option
         Some(slot) => (state.synced_sequence.min(slot.sequence - 1), durable),
         None => (state.synced_sequence, durable),
     };
-    // Behind the first that lies in its turn everything is found anyway.
+    // Everything after the first entry in log order is found anyway.
     let mut kept = Vec::new();
     for slot in needed.relocated.into_iter().filter(|slot| slot.sequence <= sequence) {
         kept.push(slot.sequence);
         position = slot.place.map_or(position, |place| commit_of(&place).min(position));
     }
-    ReplicaFloor {
+    RecoveryPoint {
         replica: replica.id,
         creation: replica.creation.clone(),
         sequence,
@@ -529,7 +530,7 @@ fn commit_of(place: &EntryPlace) -> LogPosition {
     LogPosition { byte: place.commit_byte, ..place.position }
 }
 
-/// The stretches that numbers form, first and last of each.
+/// The ranges of consecutive numbers, first and last of each.
 fn stretches(mut numbers: Vec<u64>) -> Vec<(u64, u64)> {
     numbers.sort_unstable();
     let mut stretches: Vec<(u64, u64)> = Vec::new();

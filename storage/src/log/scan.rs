@@ -1,20 +1,20 @@
-//! Walks the segments in order, tells a torn tail from proven damage, and hands every sound frame on.
+//! The recovery scan: walks the segments in order, distinguishes a torn tail from proven damage, passes on sound frames.
 //!
-//! A break is a torn tail unless something written later says that what lies there was durable: a commit whose
+//! A break is a torn tail unless something written later proves that what lies there was durable: a commit whose
 //! `durable_upto` is beyond it, or the header of a later segment. Then it is damage: the sound frames in it are salvaged,
-//! and the walk goes on behind it.
+//! and the walk continues after it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::body::from_raw;
 use super::commit::{FLAG_CLEAN, FLAG_UNSYNCED, LastSequences};
 use super::frame::Decoded;
+use super::frame_body::from_raw;
 use super::reader::{Corrected, FoundCommit, SegmentReader};
 use super::replay::{Damage, Found};
 use super::segment_header::{FORMAT_VERSION, HeaderFound, SegmentHeader};
-use super::types::{BatchPlace, EntryPlace, FrameSink, LogError, ReplicaFloor, ScannedFrame};
+use super::types::{BatchPlace, EntryPlace, FrameSink, LogError, RecoveryPoint, ScannedFrame};
 use crate::env::disk::{File, PAGE_BYTES};
 use crate::ids::LogPosition;
 
@@ -26,7 +26,7 @@ pub(crate) struct SegmentFile {
     pub(crate) file: Arc<dyn File>,
 }
 
-/// A segment that was begun.
+/// A segment with a header.
 #[derive(Clone)]
 pub(crate) struct ScannedSegment {
     pub(crate) file: SegmentFile,
@@ -41,10 +41,10 @@ pub(crate) struct Walk {
     /// This boot; 0 if that is not known.
     boot_id: u64,
     quiet_bytes: u64,
-    /// Files are read no further.
+    /// Limit up to which files are read.
     bytes_max: Option<u64>,
     pub(crate) segments: Vec<ScannedSegment>,
-    /// Where segments end, as the headers of those that follow say.
+    /// The ends of segments, by the headers of those that follow.
     pub(crate) previous_ends: BTreeMap<u64, u32>,
     /// Where the walk began.
     pub(crate) begun_at: Option<LogPosition>,
@@ -62,9 +62,9 @@ pub(crate) struct Walk {
     /// The last commit was not synced by its writer, and not closed cleanly: the boot under which it was written.
     pub(crate) unsynced_boot: Option<u64>,
     pub(crate) had_unsynced: bool,
-    /// What every replica's frames add up to.
+    /// The frames of every replica, for replay.
     pub(crate) found: Found,
-    /// Bytes that were wrong: where, and what belongs there.
+    /// Corrected bytes: position and right value.
     pub(crate) corrections: Vec<(SegmentFile, u64, u8)>,
 }
 
@@ -78,22 +78,23 @@ impl Walk {
         Walk { boot_id, quiet_bytes: u64::from(quiet_bytes), ..Walk::default() }
     }
 
-    /// Nothing is read behind this byte of a segment.
+    /// Limits the read of a segment to this byte.
     pub(crate) fn up_to(mut self, byte: u32) -> Self {
         self.bytes_max = Some(u64::from(byte));
         self
     }
 
-    /// Walks all files, the first of them from the lowest floor on. Those that are not among `segments` afterwards hold nothing.
+    /// Walks all files, the first of them from the lowest recovery point on. Files that are not in `segments` afterwards
+    /// hold nothing.
     pub(crate) fn run(
         self,
         files: &[SegmentFile],
-        floors: Vec<ReplicaFloor>,
+        recovery_points: Vec<RecoveryPoint>,
         sink: &mut dyn FrameSink,
     ) -> Result<Self, LogError> {
         let mut walk = self;
-        let from = floors.iter().map(|floor| floor.position).min();
-        walk.found.floors(floors);
+        let from = recovery_points.iter().map(|point| point.position).min();
+        walk.found.recovery_points(recovery_points);
         for (number, file) in files.iter().enumerate() {
             let reader = SegmentReader::new(file.file.clone()).map_err(io_error(&file.path))?;
             let mut reader = reader.up_to(walk.bytes_max);
@@ -106,8 +107,8 @@ impl Walk {
                     walk.found.table(&header);
                     walk.previous_ends.insert(header.previous_end.segment, header.previous_end.byte);
                     let first = length.next_multiple_of(PAGE_BYTES) as u64;
-                    let floor = from.filter(|from| number == 0 && from.segment == file.sequence);
-                    let start = floor.and_then(|floor| walk.resume(&mut reader, floor, header.incarnation));
+                    let start_at = from.filter(|from| number == 0 && from.segment == file.sequence);
+                    let start = start_at.and_then(|start_at| walk.resume(&mut reader, start_at, header.incarnation));
                     Some((header.incarnation, start.unwrap_or(first)))
                 }
                 HeaderFound::Sound(..) | HeaderFound::None => walk.headless(file, &mut reader, &files[number + 1..])?,
@@ -118,17 +119,17 @@ impl Walk {
         Ok(walk)
     }
 
-    /// A sound commit at the floor is where reading begins: what earlier ones say is in the floors. If there is none, the whole
-    /// segment is read, and what is wrong is found.
-    fn resume(&mut self, reader: &mut SegmentReader, floor: LogPosition, incarnation: u64) -> Option<u64> {
-        let commit = reader.commit_at(u64::from(floor.byte), floor.segment, Some(incarnation))?;
+    /// Begins at a sound commit at the recovery point: what earlier commits hold is in the recovery points. If there is
+    /// none, the whole segment is read, and the damage is found.
+    fn resume(&mut self, reader: &mut SegmentReader, start_at: LogPosition, incarnation: u64) -> Option<u64> {
+        let commit = reader.commit_at(u64::from(start_at.byte), start_at.segment, Some(incarnation))?;
         commit.frames()?;
         self.last_commit = commit.header.number - 1;
         Some(commit.at)
     }
 
-    /// True if nothing follows `end`. What a killed process was writing begins there; what a device wrote of it when the power
-    /// failed may lie anywhere.
+    /// True if nothing follows `end`. The write of a killed process begins there; after a power failure a device may have
+    /// written any part of it.
     fn nothing_follows(&self, reader: &mut SegmentReader, end: u64) -> bool {
         if self.boot_id != 0 && self.last_boot_id == self.boot_id {
             reader.is_quiet_from(end, self.quiet_bytes)
@@ -142,7 +143,8 @@ impl Walk {
         self.segments.last().map(|s| LogPosition { segment: s.file.sequence, byte: s.used_bytes })
     }
 
-    /// A segment's header says where the one before it ended. If that is further than we came, the rest is damaged.
+    /// Checks the end of the previous segment, which a segment's header names. If the walk ended before it, the rest is
+    /// damaged.
     fn junction(&mut self, header: &SegmentHeader, sink: &mut dyn FrameSink) -> Result<(), LogError> {
         let Some(end) = self.end() else {
             self.last_commit = header.first_commit - 1;
@@ -150,7 +152,7 @@ impl Walk {
         };
         let previous = header.previous_end;
         if previous.segment != end.segment {
-            // Segments in between were unlinked: nothing that Raft needs was in them.
+            // Segments in between were unlinked: Raft needed nothing in them.
             self.found.hole(header);
         } else if previous.byte > end.byte
             && let Some(last) = self.segments.last().cloned()
@@ -167,7 +169,8 @@ impl Walk {
         Ok(())
     }
 
-    /// A file without a sound header: never begun, torn, or damaged? Returns its incarnation and where to go on.
+    /// Classifies a file without a sound header: never begun, torn, or damaged. Returns its incarnation and where to
+    /// continue.
     fn headless(
         &mut self,
         file: &SegmentFile,
@@ -242,7 +245,7 @@ impl Walk {
         self.segments.push(segment);
     }
 
-    /// The first commit behind a break, if it or a later one says that the break was durable.
+    /// The first commit after a break, if it or a later one proves that the bytes at the break were durable.
     fn proof_of_damage(
         &mut self,
         reader: &mut SegmentReader,
@@ -260,7 +263,7 @@ impl Walk {
         reader.says_durable(&first, broken).then_some(first)
     }
 
-    /// What is sound in a damaged stretch is kept; whose frames may be missing is for the replay to find out.
+    /// Salvages the sound frames in a damaged range; replay decides which replicas may lack frames.
     #[allow(clippy::too_many_arguments)]
     fn damaged(
         &mut self,
@@ -277,7 +280,7 @@ impl Walk {
         if let Some(commit) = &broken {
             self.found.last_known(&commit.header.this);
         }
-        // The header behind the stretch lists the last commit before it; the broken one's own header lists itself.
+        // The header after the range lists the last commit before it; the broken commit's own header lists itself.
         self.found.damage(Damage { segment: segment.file.sequence, to, lists_complete: commits <= 1 + known });
         for (at, decoded) in reader.salvage(from, to, segment.incarnation) {
             let commit_byte = broken.as_ref().map_or(from, |c| c.at) as u32;
@@ -332,7 +335,7 @@ impl Walk {
         };
         let place = EntryPlace { position, frame_bytes: frame_bytes as u32, commit_byte };
         self.found.frame(stamp.replica, stamp.sequence, place, &body, !damaged_batches.is_empty());
-        // A batch that fails its checksum is told like any other: its offsets stay known, and reading it fails.
+        // A batch that fails its checksum is passed on like any other: its offsets stay known, and reading it fails.
         let scanned = ScannedFrame {
             replica: stamp.replica,
             sequence: stamp.sequence,

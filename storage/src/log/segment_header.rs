@@ -1,5 +1,5 @@
-//! The header of a segment: what the log knew of every replica when the segment was begun. With it recovery can start at
-//! any segment, whatever became of the older ones.
+//! The header of a segment: the state of every replica when the segment was begun. With it recovery can start at any
+//! segment, even if the older ones are lost.
 //!
 //! ```text
 //!  0               8        12              16               20      24         32            40
@@ -30,7 +30,7 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 /// No header is longer.
 pub(crate) const HEADER_BYTES_MAX: usize = 64 << 20;
 
-/// What is known of a replica before a segment.
+/// The state of a replica before a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReplicaRow {
     pub(crate) replica: ReplicaId,
@@ -51,7 +51,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) rows: Vec<ReplicaRow>,
 }
 
-/// What the beginning of a segment file holds.
+/// Result of decoding the beginning of a segment file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderFound {
     Sound(SegmentHeader, usize),
@@ -94,7 +94,7 @@ impl SegmentHeader {
         out[start + 8..start + 12].copy_from_slice(&crc.to_le_bytes());
     }
 
-    /// Length of the header that seems to begin here, before anything of it is believed.
+    /// Length of the header that seems to begin here, before it is verified.
     pub(crate) fn announced_bytes(bytes: &[u8]) -> Option<usize> {
         let head = bytes.get(..16)?;
         let length = u32_le(head, 12) as usize;

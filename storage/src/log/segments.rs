@@ -1,6 +1,6 @@
-//! The segment files of a log: their names, which exist, who holds them.
+//! The segment files of a log: their names, the list of those that exist, and pins by readers.
 //!
-//! May not know what is in them.
+//! May not know: what is in them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct Segment {
     pub sequence: u64,
     /// Its file.
     pub file: Arc<dyn File>,
-    /// Its path, for messages and for what lies beside it.
+    /// Its path, for messages and for the `.idx` file.
     pub path: PathBuf,
     pub(crate) incarnation: u64,
     pub(crate) file_bytes: u64,
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Segment {
 }
 
 impl Segment {
-    /// What is listed about it.
+    /// Its item in the list.
     #[must_use]
     pub fn info(&self) -> SegmentInfo {
         SegmentInfo {

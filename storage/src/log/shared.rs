@@ -1,4 +1,4 @@
-//! What the log's handles and its writer share.
+//! State shared by the log's handles and its writer.
 //!
 //! Lock order: a replica's state, then the queue. The cache's items before a replica's state. Callbacks are called with
 //! no lock held.
@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::buckets::{Buckets, COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
 use super::cache::Cache;
 use super::commit::{pack, unpack};
+use super::histogram::{COMMIT_BYTES_BOUNDS, Histogram, SYNC_NANOS_BOUNDS};
 use super::prepare::Preparation;
 use super::queue::{Queue, Queued, closed};
 use super::replica::Replica;
@@ -21,15 +21,15 @@ use super::types::{LogFailure, LogOptions};
 use crate::env::disk::Disk;
 use crate::ids::{LogPosition, ReplicaId};
 
-/// Counters, read by anyone.
+/// Counters of the writer, read by the metrics.
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) frames: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) sync_nanos: AtomicU64,
     pub(crate) relocated_bytes: AtomicU64,
-    pub(crate) sync_times: Buckets,
-    pub(crate) commit_sizes: Buckets,
+    pub(crate) sync_times: Histogram,
+    pub(crate) commit_sizes: Histogram,
 }
 
 impl Default for Counters {
@@ -40,8 +40,8 @@ impl Default for Counters {
             bytes: AtomicU64::default(),
             sync_nanos: AtomicU64::default(),
             relocated_bytes: AtomicU64::default(),
-            sync_times: Buckets::new(&SYNC_NANOS_BOUNDS),
-            commit_sizes: Buckets::new(&COMMIT_BYTES_BOUNDS),
+            sync_times: Histogram::new(&SYNC_NANOS_BOUNDS),
+            commit_sizes: Histogram::new(&COMMIT_BYTES_BOUNDS),
         }
     }
 }
@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) replicas: Mutex<BTreeMap<ReplicaId, Arc<Replica>>>,
     pub(crate) cache: Cache,
     pub(crate) counters: Counters,
-    /// The place from which this process read the log.
+    /// The position from which this process read the log.
     pub(crate) recovered_from: LogPosition,
     durable_upto: AtomicU64,
     resume_from: AtomicU64,
@@ -110,7 +110,7 @@ impl Shared {
         LogPosition { segment: 0, byte: 0 }
     }
 
-    /// First byte of the last durable commit. Recovery can begin to read there: what is not needed from before it is known
+    /// First byte of the last durable commit. Recovery can begin to read there: which frames came before it is known
     /// from that commit's header.
     pub(crate) fn resume_from(&self) -> LogPosition {
         unpack(self.resume_from.load(Ordering::Acquire))
@@ -120,7 +120,7 @@ impl Shared {
         self.resume_from.store(pack(position), Ordering::Release);
     }
 
-    /// The log stops for good: everyone who waits or comes later gets the failure.
+    /// Stops the log for good: all waiting and later callers receive the failure.
     pub(crate) fn fail(&self, failure: &LogFailure, in_hand: Vec<Queued>) {
         tracing::error!(dir = %self.dir.display(), %failure.message, "log stopped for good: {} failed", failure.operation);
         let waiting = self.queue.fail(failure.clone());
@@ -135,7 +135,7 @@ impl Shared {
 }
 
 impl Shared {
-    /// The writer ends because the log is closed.
+    /// Ends the writer because the log is closed.
     pub(crate) fn end(&self) {
         let failure = closed();
         for queued in self.queue.fail(failure.clone()) {

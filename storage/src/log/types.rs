@@ -1,6 +1,6 @@
-//! What the log tells and is told: options, floors, what recovery found, places of entries.
+//! Public types of the log: options, recovery points, results of recovery, positions of entries.
 //!
-//! May not know how any of it is written.
+//! May not know: how any of it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_protocol::ids::PartitionId;
 
-use super::buckets::BUCKETS;
+use super::histogram::BUCKETS;
 use crate::entry::{Entry, EntryVerdicts, Vote};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
 
@@ -22,12 +22,12 @@ pub type OnSynced = Box<dyn FnOnce(io::Result<()>) + Send>;
 pub struct LogOptions {
     /// Size of a segment file. Default 256 MiB.
     pub segment_bytes: u32,
-    /// A segment ends early once it holds so many batches, each a line of its index. Default 2 million.
+    /// A segment is sealed early once it holds so many batches, each an entry of its index. Default 2 million.
     pub segment_batches_max: u32,
-    /// A commit takes no more than this, but always one frame. Default 4 MiB.
+    /// Most bytes of a commit, which always holds at least one frame. Default 4 MiB.
     pub commit_bytes_max: u32,
-    /// Entries kept in memory after they are synced, for apply and for followers a little behind. Each keeps the whole read buffer that it came
-    /// in, and memory that is touched again soon is cheap: so few. Default 8 MiB.
+    /// Entries kept in memory after they are synced, for apply and for followers a little behind. Each keeps the whole
+    /// read buffer that it came in, and memory that is touched again soon is cheap: so few. Default 8 MiB.
     pub cache_bytes_max: usize,
     /// Segments kept ready ahead of the active one. Default 1.
     pub prepared_segments: u32,
@@ -35,19 +35,21 @@ pub struct LogOptions {
     pub zero_ahead_bytes_per_second: u64,
     /// Free space that preparing a segment may not touch. Default 256 MiB.
     pub reserve_bytes: u64,
-    /// Whether each commit starts on a page of its own; `None` asks the device. Default `None`.
+    /// Whether each commit starts on a page of its own; `None`: as the device
+    /// reports. Default `None`.
     pub fresh_page_per_commit: Option<bool>,
-    /// False acknowledges before anything is durable: for tests, and it costs the promise. Default true.
+    /// False acknowledges before anything is durable: for tests, without the guarantee of durability. Default true.
     pub sync: bool,
-    /// What a checkpoint holds of each replica: purges above that are not believed where every frame is there, since nothing
-    /// else knows what those entries decided, so that they can be applied again. `None` believes all. Default `None`.
+    /// The last entry of each replica in the checkpoint. Purges above it are ignored where every frame is there, so that
+    /// those entries are applied again, since nothing else holds their effects. `None`: no purge is ignored. Default
+    /// `None`.
     pub held: Option<BTreeMap<ReplicaId, RaftIndex>>,
-    /// Replicas that an operator has go on without what they lost. Default none.
+    /// Replicas whose loss an operator accepts. Default none.
     pub accept_loss: AcceptLoss,
-    /// After a kill on a machine that runs on, so many bytes behind the end must be zero, and samples of the rest, before the
-    /// tail counts as clean. More than a commit is long. Default 8 MiB.
+    /// After a kill on a machine that runs on, so many bytes behind the end must be zero, and samples of the rest,
+    /// before the tail counts as clean. More than a commit is long. Default 8 MiB.
     pub quiet_bytes: u32,
-    /// Told once when a write or a sync failed and the log stopped for good.
+    /// Called once when a write or a sync failed and the log has stopped for good.
     pub on_failure: Option<Arc<dyn Fn(&LogFailure) + Send + Sync>>,
 }
 
@@ -71,8 +73,8 @@ impl Default for LogOptions {
     }
 }
 
-/// Which replicas are opened though they lost what they may have acknowledged: blank entries stand where theirs are gone. They
-/// stay marked until [`super::ReplicaLog::accept_loss`].
+/// Which replicas are opened though they lost what they may have acknowledged: blank entries stand where theirs are
+/// gone. They stay marked until [`super::ReplicaLog::accept_loss`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum AcceptLoss {
     /// None of them.
@@ -134,10 +136,10 @@ pub fn segment_bytes_min(batch_bytes: u64) -> u64 {
     batch_bytes.saturating_mul(8).div_ceil(7).min(batch_bytes.saturating_add(SEGMENT_HEADS_BYTES_MAX))
 }
 
-/// Why a log stopped for good.
+/// Why a log has stopped for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFailure {
-    /// What was being done.
+    /// The operation that failed.
     pub operation: &'static str,
     /// What the disk said.
     pub kind: io::ErrorKind,
@@ -151,7 +153,7 @@ impl LogFailure {
         Self { operation: "a task", kind: io::ErrorKind::Other, message: why.to_owned() }
     }
 
-    /// The failure as the error every waiting and later caller gets.
+    /// The failure as the error that every waiting and later caller receives.
     #[must_use]
     pub fn to_io_error(&self) -> io::Error {
         io::Error::new(self.kind, format!("log stopped: {} failed: {}", self.operation, self.message))
@@ -186,33 +188,33 @@ pub enum LogError {
     Segment(u64, &'static str),
 }
 
-/// Where recovery of one replica may begin: everything the log said about it before is in here. Kept in checkpoints.
+/// Where recovery of one replica may begin: all earlier frames of it are summarised here. Kept in checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplicaFloor {
+pub struct RecoveryPoint {
     /// The replica.
     pub replica: ReplicaId,
     /// What its group was created with.
     pub creation: Bytes,
     /// The replica's frames up to and including this number need not be read, but for those that are kept.
     pub sequence: u64,
-    /// Numbers up to `sequence`, first and last of each stretch: entries that were relocated and are still needed.
+    /// Numbers up to `sequence`, first and last of each range: entries that were relocated and are still needed.
     pub kept: Vec<(u64, u64)>,
-    /// Place from which the log must be read for it.
+    /// Position from which the log must be read for it.
     pub position: LogPosition,
     /// Its vote.
     pub vote: Option<Vote>,
     /// Entries up to here are purged.
     pub purged: Option<LogId>,
-    /// True if it lost acknowledged bytes: it takes no part in any quorum (I11).
+    /// True if it lost acknowledged bytes: it counts in no quorum (I11).
     pub lost: bool,
 }
 
-/// What a group begins with, one frame (design section 8).
+/// The creation of a group, one frame (design section 8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupCreation {
     /// The replica, whose id was never used before.
     pub replica: ReplicaId,
-    /// Whatever the shard needs to know about it; opaque here.
+    /// What the shard stores about the group; opaque here.
     pub payload: Bytes,
     /// A seeded vote, for the child of a split.
     pub vote: Option<Vote>,
@@ -237,10 +239,11 @@ pub struct RecoveredReplica {
     pub sequence: u64,
     /// Set if bytes that may have been acknowledged are gone: it may neither vote, acknowledge nor lead (I11).
     pub lost: Option<String>,
-    /// Entries whose batch bodies are damaged while their frame is not; only [`super::ReplicaLog::read_to_apply`] reads them.
+    /// Entries whose batch bodies are damaged while their frame is not; only [`super::ReplicaLog::read_to_apply`] reads
+    /// them.
     pub damaged: Vec<LogId>,
-    /// The first damaged entry that nothing proves to be committed. A replica with peers may have acknowledged it and is lost
-    /// (I11); a sole voter is the only one who ever had it.
+    /// The first damaged entry that nothing proves to be committed. A replica with peers may have acknowledged it and
+    /// is lost (I11); a sole voter is the only one who ever had it.
     pub damaged_unproven: Option<LogId>,
     /// Entries up to here are known to be committed: verdicts on them are in the log, or they are purged.
     pub committed: RaftIndex,
@@ -248,7 +251,7 @@ pub struct RecoveredReplica {
     pub missing: Option<Missing>,
 }
 
-/// Where an entry lies.
+/// The position of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryPlace {
     /// First byte of its frame.
@@ -259,7 +262,7 @@ pub struct EntryPlace {
     pub commit_byte: u32,
 }
 
-/// Where one batch of an entry lies; batches of a frame follow each other without a gap.
+/// The position of one batch of an entry; batches of a frame follow each other without a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchPlace {
     /// Its partition.
@@ -273,7 +276,7 @@ pub struct BatchPlace {
 /// One whole frame met while reading the log.
 #[derive(Debug, Clone)]
 pub struct ScannedFrame {
-    /// Whose frame.
+    /// The replica of the frame.
     pub replica: ReplicaId,
     /// Its number among the replica's frames.
     pub sequence: u64,
@@ -281,11 +284,11 @@ pub struct ScannedFrame {
     pub position: LogPosition,
     /// Length of the frame.
     pub frame_bytes: u32,
-    /// What it says.
+    /// Its content.
     pub body: FrameBody,
 }
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameBody {
     /// An entry; it voids all earlier-numbered entries at its index and above.
@@ -298,15 +301,15 @@ pub enum FrameBody {
     Purge(LogId),
     /// The replica's first frame.
     Create(GroupCreation),
-    /// What apply decided.
+    /// The verdicts of apply.
     Verdicts(Vec<EntryVerdicts>),
-    /// The replica left this directory; its id never comes back.
+    /// The replica was removed from this directory; its id is never used again.
     Remove,
     /// The replica lost acknowledged bytes, as recovery found (I11).
     Lost,
 }
 
-/// Told every whole frame, in log order, while the log is read. Void entries are among them: an entry is final once
+/// Receives every whole frame, in log order, while the log is read. Void entries are among them: an entry is final once
 /// verdicts for its index have been seen.
 pub trait FrameSink: Send {
     /// One frame. `batches` is empty for anything but an entry.
@@ -315,7 +318,7 @@ pub trait FrameSink: Send {
     fn segment(&mut self, _sequence: u64) {}
 }
 
-/// A sink for those who need nothing.
+/// A sink that ignores all frames.
 #[derive(Debug, Default)]
 pub struct NoSink;
 

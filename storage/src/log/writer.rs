@@ -1,5 +1,5 @@
-//! The one writer of a log: takes what waits, writes it as one commit of whole pages at a known place of a prepared file,
-//! syncs once, tells everybody in order. A failed write or sync stops the log for good.
+//! The writer task of a log: takes the queued frames, writes them as one commit of whole pages at a known position of a
+//! prepared file, syncs once, and calls the callbacks in order. A failed write or sync stops the log for good.
 //!
 //! One commit is in flight. A second one would raise the rate only where bandwidth binds (above 3 GiB/s here) and costs
 //! half as much latency again, so it is left out; the format allows it (fresh pages, `durable_upto` in every header).
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::commit::{CommitHeader, FLAG_CLEAN, FLAG_UNSYNCED, HEAD_BYTES, LastSequences};
 use super::frame::{self, Kind, Stamp};
-use super::gather::Gathering;
+use super::group_commit::GroupCommit;
 use super::prepare::Prepared;
 use super::queue::{HEADER_BYTES_PER_REPLICA, Queued, Room, Work};
 use super::replay::greater_vote;
@@ -28,7 +28,7 @@ use crate::env::mutants::{self, Bug};
 use crate::env::rt;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
 
-/// Where the log goes on.
+/// The tail: where the log is continued.
 pub(crate) struct Tail {
     pub(crate) segment: Arc<Segment>,
     /// End of what is written, a multiple of 8.
@@ -44,7 +44,7 @@ pub(crate) struct Tail {
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     tail: Tail,
-    /// What the next segment's header will say.
+    /// Content of the next segment's header.
     rows: BTreeMap<ReplicaId, ReplicaRow>,
     fresh_page: bool,
     boot_id: u64,
@@ -52,7 +52,7 @@ pub(crate) struct Writer {
     buffer: Vec<u8>,
     /// The segment's header is part of the next write.
     header: Option<SegmentHeader>,
-    gathering: Gathering,
+    group_commit: GroupCommit,
     last_sync: Duration,
 }
 
@@ -75,7 +75,7 @@ impl Writer {
             boot_id,
             buffer: Vec::new(),
             header: None,
-            gathering: Gathering::default(),
+            group_commit: GroupCommit::default(),
             last_sync: Duration::ZERO,
         }
     }
@@ -94,7 +94,7 @@ impl Writer {
         });
     }
 
-    /// Writes an empty commit and syncs it, whatever the options: it says how the commits that follow are to be judged.
+    /// Writes an empty commit and syncs it, whatever the options: it records how the commits that follow are synced.
     pub(crate) async fn mark_session(&mut self) -> Result<(), LogFailure> {
         let end = self.assemble(&[], if self.shared.options.sync { 0 } else { FLAG_UNSYNCED });
         self.write(end.page_start, true).await?;
@@ -124,7 +124,7 @@ impl Writer {
                         break;
                     }
                 }
-                // An empty commit says where the old segment ends.
+                // An empty commit records where the old segment ends.
                 Work::EndSegment(segment) if segment == self.tail.segment.sequence && self.header.is_none() => {
                     let bytes_min = self.segment_bytes_for(0);
                     if !self.roll(bytes_min).await {
@@ -146,14 +146,14 @@ impl Writer {
         self.shared.end();
     }
 
-    /// Gives replicas that wrote lately a moment to be part of the next commit.
+    /// Delays the commit for a moment, so that replicas that wrote lately become part of it.
     async fn gather(&mut self) {
-        let Some((expected, patience)) = self.gathering.expected() else { return };
+        let Some((expected, wait_max)) = self.group_commit.expected() else { return };
         let lacks = || poll_fn(|cx| Poll::Ready(self.shared.queue.lacks(&expected, cx.waker())));
-        if !lacks().await || self.gathering.skips() {
+        if !lacks().await || self.group_commit.skips() {
             return;
         }
-        let deadline = rt::now() + patience;
+        let deadline = rt::now() + wait_max;
         let all_came = loop {
             let left = deadline.since(rt::now());
             if left.is_zero() || !rt::doze(left) {
@@ -163,7 +163,7 @@ impl Writer {
                 break true;
             }
         };
-        self.gathering.waited(all_came);
+        self.group_commit.waited(all_came);
     }
 
     fn room(&self) -> Room {
@@ -250,7 +250,7 @@ impl Writer {
         let mut this: BTreeMap<ReplicaId, u64> = BTreeMap::new();
         let mut body = 0;
         for queued in frames {
-            // What is written once more has a number of long ago.
+            // A relocated frame has an older number.
             let known = self.rows.get(&queued.replica.id).map_or(0, |row| row.sequence);
             let last = this.entry(queued.replica.id).or_insert(known);
             *last = queued.sequence.max(*last);
@@ -288,7 +288,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Moves the tail behind what was written.
+    /// Advances the tail past what was written.
     fn written(&mut self, done: Assembled, frames: &[Queued], synced: bool) -> Vec<EntryPlace> {
         let counters = &self.shared.counters;
         counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -304,7 +304,7 @@ impl Writer {
         self.tail.byte = done.end;
         self.tail.commit_byte = done.commit_byte;
         self.tail.next_commit += 1;
-        self.gathering.committed(&done.this, self.last_sync);
+        self.group_commit.committed(&done.this, self.last_sync);
         self.tail.previous = done.this;
         self.header = None;
         let segment = &self.tail.segment;
@@ -326,7 +326,7 @@ impl Writer {
         frames.iter().zip(&done.starts).map(place).collect()
     }
 
-    /// Tells everybody, in the order of the frames.
+    /// Calls the callbacks, in the order of the frames.
     fn complete(&self, frames: Vec<Queued>, places: &[EntryPlace]) {
         for (queued, place) in frames.into_iter().zip(places) {
             let replica = queued.replica;
@@ -344,7 +344,7 @@ impl Writer {
                 (is_entry && state.placed(index, queued.sequence, *place), state.take_waiters())
             };
             for waiter in waiters {
-                // Whoever stopped waiting need not be told.
+                // A caller that stopped waiting needs no answer.
                 let _ = waiter.send(());
             }
             if evictable {
@@ -354,8 +354,8 @@ impl Writer {
         }
     }
 
-    /// Goes on in the next segment, of at least `bytes_min`; false if there is none and the log closes. A segment that
-    /// nothing was written to is not left behind: it would end the log for recovery. It comes back longer.
+    /// Rolls to the next segment, of at least `bytes_min`; false if there is none and the log closes. A segment without a
+    /// write is not left behind, for recovery would take it for the end of the log: it is returned and made longer.
     async fn roll(&mut self, bytes_min: u64) -> bool {
         let unbegun = self.header.take();
         if unbegun.is_some() {
@@ -366,7 +366,7 @@ impl Writer {
         let Some(prepared) = self.shared.preparation.take(bytes_min).await else {
             return false;
         };
-        // A sealed segment is durable even where commits are not: the next header says so.
+        // A sealed segment is durable even where commits are not, as the next header implies.
         if !self.shared.options.sync && unbegun.is_none() {
             if let Err(failure) = self.tail.segment.file.sync_data().await.map_err(failure("sync")) {
                 self.shared.fail(&failure, Vec::new());
@@ -402,7 +402,7 @@ impl Writer {
     }
 }
 
-/// What `assemble` put into the buffer.
+/// The commit that `assemble` put into the buffer.
 struct Assembled {
     page_start: u32,
     commit_byte: u32,
@@ -420,7 +420,7 @@ fn vote_of(raw: &frame::RawFrame) -> Option<Vote> {
     (raw.kind == Kind::Vote).then(|| vote(raw.detail != 0))
 }
 
-/// Keeps the table of the next segment's header.
+/// Updates the table of the next segment's header.
 fn note(rows: &mut BTreeMap<ReplicaId, ReplicaRow>, queued: &Queued) {
     let id = queued.replica.id;
     let raw = &queued.frame;
@@ -442,7 +442,7 @@ fn note(rows: &mut BTreeMap<ReplicaId, ReplicaRow>, queued: &Queued) {
         Kind::Purge => row.purged = row.purged.max(Some(id_of(raw))),
         Kind::Lost => row.lost = true,
         Kind::Create => {
-            if let Some(FrameBody::Create(creation)) = super::body::from_raw(raw.clone(), id) {
+            if let Some(FrameBody::Create(creation)) = super::frame_body::from_raw(raw.clone(), id) {
                 row.vote = creation.vote;
                 row.purged = creation.purged;
             }

@@ -1,4 +1,4 @@
-//! Mappings that may be read without fear: registered with the SIGBUS handler for as long as they live.
+//! Mappings that can be read without a crash on a read error: registered with the SIGBUS handler while they exist.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use super::fault::{self, Guard};
 use crate::env::disk::{File, Mapping};
 
-/// A mapping that the SIGBUS handler knows.
+/// A mapping that is registered with the SIGBUS handler.
 pub(crate) struct Mapped {
-    // Dropped before the mapping: an address that is used again must not be taken for this one.
+    // Dropped before the mapping: an address that is reused must not be taken for this one.
     guard: Option<Guard>,
     mapping: Arc<dyn Mapping>,
 }
@@ -26,12 +26,12 @@ impl Mapped {
         self.mapping.bytes()
     }
 
-    /// True if a page of it could not be read: what was read from it is not to be trusted.
+    /// True if a page of it could not be read: bytes read from it must not be used.
     pub(crate) fn faulted(&self) -> bool {
         self.guard.as_ref().is_some_and(Guard::faulted)
     }
 
-    /// False if the handler has no room for it: then it is not to be read through memory.
+    /// False if the handler's table is full: then the file must be read with pread.
     pub(crate) fn is_guarded(&self) -> bool {
         self.guard.is_some()
     }
@@ -87,7 +87,7 @@ impl OpenSegments {
         Ok(Some(open))
     }
 
-    /// Lets go of a file that is unlinked, so that its space is freed.
+    /// Drops the mapping of an unlinked file, so that its space is freed.
     pub(crate) fn forget(&self, sequence: u64) {
         self.used.lock().retain(|open| open.sequence != sequence);
     }

@@ -1,13 +1,13 @@
 //! Reads of batches: from the mapping when resident, with pread on a blocking thread when not.
 //!
-//! A plan says which batches; it is read at once ([`ReadPlan::read`]) or piece by piece while it is sent
-//! ([`ReadPlan::into_stream`]). May not know: fetch sessions, isolation levels or who reads.
+//! A plan lists the batches; it is read at once ([`ReadPlan::read`]) or in chunks while it is sent
+//! ([`ReadPlan::into_stream`]). May not know: fetch sessions, isolation levels, or what kind of client reads.
 
 mod batch;
-pub(crate) mod cold;
 mod fault;
 pub(crate) mod mapped;
 mod plan;
+pub(crate) mod readahead;
 pub(crate) mod residency;
 mod stream;
 
@@ -19,20 +19,20 @@ pub use plan::ReadPlan;
 pub use stream::ReadStream;
 
 use crate::ids::{LogPosition, RunId};
-use crate::index::{BatchLine, ExtentKey};
+use crate::index::{ExtentKey, IndexedBatch};
 
 /// Bytes that are copied at a time: what stays in the processor's cache until it is sent.
 pub const PIECE_BYTES: usize = 256 * 1024;
 
-/// What is to be read of one partition.
+/// A read of one partition.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadRequest {
-    /// The partition, as the replica carries it.
+    /// The partition within one replica.
     pub key: ExtentKey,
     /// The first offset wanted; the batch that holds it is the first one read, whole.
     pub from: Offset,
     /// Batches that begin at or above this offset are not read (the high watermark or the LSO). Everything below it was
-    /// applied here: what is not found is damaged, and an error if the read begins there.
+    /// applied here: what is missing is damaged, and an error if the read begins there.
     pub up_to: Offset,
     /// Bytes after which no further batch is added.
     pub bytes_max: usize,
@@ -51,15 +51,15 @@ pub enum ReadError {
         /// What is wrong with it.
         cause: String,
     },
-    /// The file of a batch went while the read was planned: its batches lie elsewhere now, or nowhere. Ask again.
+    /// The file of a batch was unlinked while the read was planned: its batches were moved or deleted. Retry.
     #[error("the batch at offset {0} has moved")]
     Moved(Offset),
-    /// The directory has failed; nothing is served from it any more.
+    /// The directory has failed and serves no more reads.
     #[error("data directory has failed: {0}")]
     Poisoned(String),
 }
 
-/// What was written by an earlier process: segments before a place, runs before a number.
+/// The data that an earlier process wrote: segments before a position, runs before an id.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct VerifyBelow {
     pub(crate) log: LogPosition,
@@ -75,6 +75,6 @@ impl VerifyBelow {
     }
 }
 
-fn damaged(line: &BatchLine, cause: &str) -> ReadError {
-    ReadError::Damaged { offset: line.base_offset, cause: cause.to_owned() }
+fn damaged(indexed: &IndexedBatch, cause: &str) -> ReadError {
+    ReadError::Damaged { offset: indexed.base_offset, cause: cause.to_owned() }
 }

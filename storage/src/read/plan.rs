@@ -1,6 +1,6 @@
-//! The batches of one read and where they are.
+//! A read plan: the batches of one read, and their sources.
 //!
-//! May not know: who reads.
+//! May not know: what the bytes are read for.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use bytes::{Bytes, BytesMut};
 use ottla_protocol::ids::Offset;
 
 use super::batch::{is_sound, patch};
-use super::cold::{self, ColdReads, SPAN_BYTES_MAX, SPAN_GAP_MAX};
 use super::mapped::OpenSegment;
+use super::readahead::{self, DiskReads, SPAN_BYTES_MAX, SPAN_GAP_MAX};
 use super::{PIECE_BYTES, ReadError, VerifyBelow, damaged, residency};
 use crate::env::rt;
-use crate::index::{BatchLine, ExtentKey, Planned};
+use crate::index::{ExtentKey, IndexedBatch, Planned};
 use crate::rewrite::damage::{Damage, Spot};
 
-/// Batches this near are asked about with one system call; what lies between them is as hot as they are.
+/// The residency of batches this near is queried with one system call; what lies between them is as hot as they are.
 const RESIDENT_GAP_MAX: usize = 256 * 1024;
 
 const UNSOUND: &str = "its checksum or length does not hold";
 
-/// Where batches of a plan are.
+/// The source of some batches of a plan.
 #[derive(Debug)]
 pub(super) enum Source {
     Segment(Arc<OpenSegment>),
@@ -29,13 +29,13 @@ pub(super) enum Source {
     Memory(Bytes),
 }
 
-/// Batches that lie near each other in one segment, and the bytes from the first to the last.
+/// A span: batches that lie near each other in one segment, and the bytes from the first to the last.
 pub(super) struct Span {
     pub(super) batches: Range<usize>,
     pub(super) bytes: Range<usize>,
 }
 
-/// Where a read notes what it finds damaged, and of which partition.
+/// Where a read records the damage that it finds, and the partition.
 #[derive(Debug, Clone)]
 pub(crate) struct Noting {
     pub(crate) damage: Arc<Damage>,
@@ -43,8 +43,8 @@ pub(crate) struct Noting {
 }
 
 impl Noting {
-    fn batch(&self, line: &BatchLine) {
-        self.damage.batch(line.position.segment, Spot { key: self.key, offset: line.base_offset.0 });
+    fn batch(&self, indexed: &IndexedBatch) {
+        self.damage.batch(indexed.position.segment, Spot { key: self.key, offset: indexed.base_offset.0 });
     }
 }
 
@@ -53,12 +53,12 @@ impl Noting {
 pub struct ReadPlan {
     from: Offset,
     /// Each with the number of its source.
-    pub(super) batches: Vec<(BatchLine, u32)>,
+    pub(super) batches: Vec<(IndexedBatch, u32)>,
     pub(super) sources: Vec<Source>,
     bytes: usize,
     /// Batches before this place were not written by this process: their checksums are verified.
     verify_below: VerifyBelow,
-    cold: Arc<ColdReads>,
+    disk_reads: Arc<DiskReads>,
     noting: Noting,
 }
 
@@ -66,42 +66,42 @@ impl ReadPlan {
     pub(crate) fn new(
         from: Offset,
         verify_below: VerifyBelow,
-        cold: Arc<ColdReads>,
+        disk_reads: Arc<DiskReads>,
         noting: Noting,
         planned: Vec<Planned>,
         mut open: impl FnMut(u64) -> std::io::Result<Option<Arc<OpenSegment>>>,
     ) -> Result<Self, ReadError> {
         let batches = Vec::with_capacity(planned.len());
-        let mut plan = Self { from, batches, sources: Vec::new(), bytes: 0, verify_below, cold, noting };
+        let mut plan = Self { from, batches, sources: Vec::new(), bytes: 0, verify_below, disk_reads, noting };
         let mut last: Option<u64> = None;
-        for Planned { line, data } in planned {
+        for Planned { indexed, data } in planned {
             match data {
                 Some(data) => {
                     plan.sources.push(Source::Memory(data));
                     last = None;
                 }
-                None if last == Some(line.position.segment) => {}
-                None => match open(line.position.segment) {
+                None if last == Some(indexed.position.segment) => {}
+                None => match open(indexed.position.segment) {
                     Ok(Some(segment)) => {
                         plan.sources.push(Source::Segment(segment));
-                        last = Some(line.position.segment);
+                        last = Some(indexed.position.segment);
                     }
-                    // What comes before the unreadable batch is served.
+                    // The batches before the unreadable one are served.
                     _ if !plan.batches.is_empty() => break,
-                    Ok(None) => return Err(ReadError::Moved(line.base_offset)),
-                    Err(error) => return Err(damaged(&line, &error.to_string())),
+                    Ok(None) => return Err(ReadError::Moved(indexed.base_offset)),
+                    Err(error) => return Err(damaged(&indexed, &error.to_string())),
                 },
             }
-            plan.bytes += line.bytes as usize;
+            plan.bytes += indexed.bytes as usize;
             let source = u32::try_from(plan.sources.len() - 1).unwrap_or(u32::MAX);
-            plan.batches.push((line, source));
+            plan.batches.push((indexed, source));
         }
         Ok(plan)
     }
 
-    /// The batches' lines, in order.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = &BatchLine> {
-        self.batches.iter().map(|(line, _)| line)
+    /// The batches' index entries, in order.
+    pub(crate) fn indexed_batches(&self) -> impl Iterator<Item = &IndexedBatch> {
+        self.batches.iter().map(|(indexed, _)| indexed)
     }
 
     /// True if there is nothing to read at the offset.
@@ -119,13 +119,13 @@ impl ReadPlan {
     /// Memory that the plan itself takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.batches.capacity() * size_of::<(BatchLine, u32)>() + self.sources.capacity() * size_of::<Source>()
+        self.batches.capacity() * size_of::<(IndexedBatch, u32)>() + self.sources.capacity() * size_of::<Source>()
     }
 
     /// Offset after the last batch of the plan; `from` if the plan is empty.
     #[must_use]
     pub fn end_offset(&self) -> Offset {
-        self.batches.last().map_or(self.from, |(line, _)| line.end_offset())
+        self.batches.last().map_or(self.from, |(indexed, _)| indexed.end_offset())
     }
 
     pub(super) fn source(&self, number: u32) -> Option<&Source> {
@@ -135,12 +135,12 @@ impl ReadPlan {
     /// The span that begins with batch `first`, which lies in a segment: neighbours up to `gap_max` apart, `bytes_max`
     /// together and below batch `end`.
     pub(super) fn span(&self, first: usize, end: usize, gap_max: usize, bytes_max: usize) -> Option<Span> {
-        let (line, source) = self.batches.get(first)?;
-        let start = line.position.byte as usize;
-        let mut span = Span { batches: first..first + 1, bytes: start..start + line.bytes as usize };
-        while let Some((line, next)) = self.batches.get(span.batches.end).filter(|_| span.batches.end < end) {
-            let at = line.position.byte as usize;
-            let grown = at + line.bytes as usize;
+        let (indexed, source) = self.batches.get(first)?;
+        let start = indexed.position.byte as usize;
+        let mut span = Span { batches: first..first + 1, bytes: start..start + indexed.bytes as usize };
+        while let Some((indexed, next)) = self.batches.get(span.batches.end).filter(|_| span.batches.end < end) {
+            let at = indexed.position.byte as usize;
+            let grown = at + indexed.bytes as usize;
             if next != source || at < span.bytes.end || at - span.bytes.end > gap_max || grown - start > bytes_max {
                 break;
             }
@@ -184,12 +184,12 @@ impl ReadPlan {
     }
 
     /// True if the checksum of a batch decides whether it is served.
-    pub(super) fn is_to_verify(&self, line: &BatchLine) -> bool {
-        self.verify_below.covers(line.position)
+    pub(super) fn is_to_verify(&self, indexed: &IndexedBatch) -> bool {
+        self.verify_below.covers(indexed.position)
     }
 
-    /// Everything, base offset and leader epoch patched: copied here if resident, else read on a blocking thread. On
-    /// damage what comes before it; damage of the first batch is the error.
+    /// Reads all batches, with base offset and leader epoch patched: copied here if resident, else on a blocking thread.
+    /// Returns what comes before a damaged batch; damage of the first batch is an error.
     pub async fn read(mut self) -> Result<BytesMut, ReadError> {
         let mut out = BytesMut::with_capacity(self.bytes);
         if self.is_resident() {
@@ -197,10 +197,10 @@ impl ReadPlan {
             return Ok(out);
         }
         self.on_disk(move |plan| {
-            plan.each_from_disk(|batch, line| {
+            plan.each_from_disk(|batch, indexed| {
                 let at = out.len();
                 out.extend_from_slice(batch);
-                patch(&mut out[at..], line);
+                patch(&mut out[at..], indexed);
             })?;
             Ok(out)
         })
@@ -208,36 +208,36 @@ impl ReadPlan {
         .map(|(_, out)| out)
     }
 
-    /// Does something on a blocking thread, when it is this plan's turn at the disk.
+    /// Runs `work` on a blocking thread, with a permit to read from the disk.
     pub(super) async fn on_disk<T: Send + 'static>(
         mut self,
         work: impl FnOnce(&mut Self) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<(Self, T), ReadError> {
-        let turn = self.cold.turn().await;
-        let offset = self.batches.first().map_or(self.from, |(line, _)| line.base_offset);
+        let permit = self.disk_reads.permit().await;
+        let offset = self.batches.first().map_or(self.from, |(indexed, _)| indexed.base_offset);
         let work = rt::spawn_blocking(move || {
-            let _turn = turn;
+            let _permit = permit;
             let done = work(&mut self)?;
             Ok((self, done))
         });
         work.await.unwrap_or_else(|_| Err(ReadError::Damaged { offset, cause: "the read was cut short".to_owned() }))
     }
 
-    /// What comes before a damaged batch is served; damage of the first is the error.
+    /// Truncates the plan before a damaged batch; damage of the first batch is an error.
     fn cut(&mut self, number: usize, error: ReadError) -> Result<(), ReadError> {
-        if let Some((line, _)) = self.batches.get(number) {
-            tracing::error!(%error, segment = line.position.segment, byte = line.position.byte, "damaged batch");
-            self.noting.batch(line);
+        if let Some((indexed, _)) = self.batches.get(number) {
+            tracing::error!(%error, segment = indexed.position.segment, byte = indexed.position.byte, "damaged batch");
+            self.noting.batch(indexed);
         }
         self.batches.truncate(number);
-        self.bytes = self.batches.iter().map(|(line, _)| line.bytes as usize).sum();
+        self.bytes = self.batches.iter().map(|(indexed, _)| indexed.bytes as usize).sum();
         if number == 0 { Err(error) } else { Ok(()) }
     }
 
     /// The bytes of a resident batch.
     pub(super) fn resident(&self, number: usize) -> Result<&[u8], ReadError> {
-        let Some((line, source)) = self.batches.get(number) else { return Ok(&[]) };
-        let (start, length) = (line.position.byte as usize, line.bytes as usize);
+        let Some((indexed, source)) = self.batches.get(number) else { return Ok(&[]) };
+        let (start, length) = (indexed.position.byte as usize, indexed.bytes as usize);
         let batch = match self.source(*source) {
             Some(Source::Memory(data)) => data.get(..),
             Some(Source::Segment(open)) => {
@@ -247,27 +247,27 @@ impl ReadPlan {
         };
         batch
             .filter(|batch| batch.len() == length)
-            .ok_or_else(|| damaged(line, "it lies beyond the end of its segment"))
+            .ok_or_else(|| damaged(indexed, "it lies beyond the end of its segment"))
     }
 
     /// An error if a page of the batch's mapping could not be read.
     pub(super) fn check_fault(&self, number: usize) -> Result<(), ReadError> {
-        let Some((line, source)) = self.batches.get(number) else { return Ok(()) };
+        let Some((indexed, source)) = self.batches.get(number) else { return Ok(()) };
         match self.source(*source) {
             Some(Source::Segment(open)) if open.mapped.as_ref().is_some_and(super::mapped::Mapped::faulted) => {
-                Err(damaged(line, "the disk could not read its page"))
+                Err(damaged(indexed, "the disk could not read its page"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Looks at each batch's head, which this process has written.
+    /// Checks each batch's header, which this process has written.
     pub(super) fn check_resident(&mut self) -> Result<(), ReadError> {
         for number in 0..self.batches.len() {
             let sound = self.resident(number).map(|batch| is_sound(batch, false));
             let checked = sound.and_then(|sound| self.check_fault(number).map(|()| sound));
             let error = match (checked, self.batches.get(number)) {
-                (Ok(false), Some((line, _))) => damaged(line, UNSOUND),
+                (Ok(false), Some((indexed, _))) => damaged(indexed, UNSOUND),
                 (Err(error), _) => error,
                 _ => continue,
             };
@@ -288,20 +288,20 @@ impl ReadPlan {
     }
 
     fn copy_one(&self, number: usize, out: &mut BytesMut) -> Result<(), ReadError> {
-        let Some((line, _)) = self.batches.get(number) else { return Ok(()) };
+        let Some((indexed, _)) = self.batches.get(number) else { return Ok(()) };
         let at = out.len();
         out.extend_from_slice(self.resident(number)?);
         self.check_fault(number)?;
-        if !is_sound(&out[at..], self.is_to_verify(line)) {
-            return Err(damaged(line, UNSOUND));
+        if !is_sound(&out[at..], self.is_to_verify(indexed)) {
+            return Err(damaged(indexed, UNSOUND));
         }
-        patch(&mut out[at..], line);
+        patch(&mut out[at..], indexed);
         Ok(())
     }
 
-    /// Reads every batch from the disk, verifies it and shows it. Nothing is believed because it is in memory. Only on a
+    /// Reads every batch from the disk, verifies it and passes it to `show`, whether it is in memory or not. Only on a
     /// blocking thread.
-    pub(super) fn each_from_disk(&mut self, mut show: impl FnMut(&[u8], &BatchLine)) -> Result<(), ReadError> {
+    pub(super) fn each_from_disk(&mut self, mut show: impl FnMut(&[u8], &IndexedBatch)) -> Result<(), ReadError> {
         let mut at = 0;
         while at < self.batches.len() {
             match self.span_from_disk(at, &mut show) {
@@ -312,21 +312,21 @@ impl ReadPlan {
         Ok(())
     }
 
-    /// The batches of the span that begins with batch `first`; gives the number of the next one, or of the damaged one.
+    /// Reads the span that begins with batch `first`; returns the number of the next batch, or of the damaged one.
     fn span_from_disk(
         &self,
         first: usize,
-        show: &mut impl FnMut(&[u8], &BatchLine),
+        show: &mut impl FnMut(&[u8], &IndexedBatch),
     ) -> Result<usize, (usize, ReadError)> {
-        let Some((line, source)) = self.batches.get(first) else { return Ok(first + 1) };
+        let Some((indexed, source)) = self.batches.get(first) else { return Ok(first + 1) };
         let open = match self.source(*source) {
             Some(Source::Segment(open)) => open,
             _ => {
                 let data = self.resident(first).map_err(|error| (first, error))?;
                 if !is_sound(data, false) {
-                    return Err((first, damaged(line, "its length does not hold")));
+                    return Err((first, damaged(indexed, "its length does not hold")));
                 }
-                show(data, line);
+                show(data, indexed);
                 return Ok(first + 1);
             }
         };
@@ -334,23 +334,23 @@ impl ReadPlan {
             return Ok(first + 1);
         };
         let (start, bytes) = (span.bytes.start, span.bytes.len());
-        self.cold.ask_ahead(open.sequence, &*open.file, start as u64, span.bytes.end as u64);
-        let looked = cold::with_span(&*open.file, start as u64, bytes, |image| {
+        self.disk_reads.read_ahead(open.sequence, &*open.file, start as u64, span.bytes.end as u64);
+        let looked = readahead::with_span(&*open.file, start as u64, bytes, |image| {
             for number in span.batches.clone() {
-                let Some((line, _)) = self.batches.get(number) else { break };
-                let at = line.position.byte as usize - start;
-                match image.get(at..at + line.bytes as usize) {
-                    Some(batch) if is_sound(batch, true) => show(batch, line),
-                    _ => return Err((number, damaged(line, UNSOUND))),
+                let Some((indexed, _)) = self.batches.get(number) else { break };
+                let at = indexed.position.byte as usize - start;
+                match image.get(at..at + indexed.bytes as usize) {
+                    Some(batch) if is_sound(batch, true) => show(batch, indexed),
+                    _ => return Err((number, damaged(indexed, UNSOUND))),
                 }
             }
             Ok(span.batches.end)
         });
         match looked {
             Ok(outcome) => outcome,
-            // Which of several batches the disk cannot read is found out one by one.
+            // To find the batch that the disk cannot read, the batches are read one by one.
             Err(_) if span.batches.len() > 1 => self.one_from_disk(open, first, show),
-            Err(error) => Err((first, damaged(line, &error.to_string()))),
+            Err(error) => Err((first, damaged(indexed, &error.to_string()))),
         }
     }
 
@@ -358,20 +358,21 @@ impl ReadPlan {
         &self,
         open: &OpenSegment,
         number: usize,
-        show: &mut impl FnMut(&[u8], &BatchLine),
+        show: &mut impl FnMut(&[u8], &IndexedBatch),
     ) -> Result<usize, (usize, ReadError)> {
-        let Some((line, _)) = self.batches.get(number) else { return Ok(number + 1) };
-        let looked = cold::with_span(&*open.file, u64::from(line.position.byte), line.bytes as usize, |batch| {
-            let sound = is_sound(batch, true);
-            if sound {
-                show(batch, line);
-            }
-            sound
-        });
+        let Some((indexed, _)) = self.batches.get(number) else { return Ok(number + 1) };
+        let looked =
+            readahead::with_span(&*open.file, u64::from(indexed.position.byte), indexed.bytes as usize, |batch| {
+                let sound = is_sound(batch, true);
+                if sound {
+                    show(batch, indexed);
+                }
+                sound
+            });
         match looked {
             Ok(true) => Ok(number + 1),
-            Ok(false) => Err((number, damaged(line, UNSOUND))),
-            Err(error) => Err((number, damaged(line, &error.to_string()))),
+            Ok(false) => Err((number, damaged(indexed, UNSOUND))),
+            Err(error) => Err((number, damaged(indexed, &error.to_string()))),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Which mapped bytes are in memory, asked of the kernel (mincore). Unsafe: it passes an address range to a system call.
+//! Residency of mapped bytes in the page cache, by `mincore`. Unsafe: it passes an address range to a system call.
 
 #![allow(unsafe_code)]
 
 use crate::env::disk::PAGE_BYTES;
 
-/// Pages asked about in one call: 4 MiB.
+/// Pages queried with one call: 4 MiB.
 const PAGES_PER_CALL: usize = 1024;
 
 /// True if every page that `bytes`, a part of a mapping, touches is resident.

@@ -1,8 +1,8 @@
-//! A read that is copied piece by piece while it is sent: no answer is ever in memory as a whole, and whoever does not
-//! read his answer holds a plan and no bytes.
+//! A streamed read, copied chunk by chunk while it is sent: no response is ever in memory as a whole, and a slow client
+//! holds a plan and no bytes.
 //!
-//! Its batches were seen whole before its length was told. What the disk takes back after that ends the answer, and the
-//! connection with it. May not know: sockets.
+//! Its batches are verified before its length is sent. If the disk fails to read them after that, the response ends, and
+//! the connection with it. May not know: sockets.
 
 use std::ops::Range;
 
@@ -12,9 +12,9 @@ use super::batch::{HEAD_BYTES, LENGTH_PLACE, patch};
 use super::plan::{ReadPlan, Source};
 use super::{ReadError, damaged};
 use crate::env::disk::read_exact_at;
-use crate::index::BatchLine;
+use crate::index::IndexedBatch;
 
-/// Whole batches with patched heads, from the first byte not sent yet.
+/// Whole batches with patched headers, from the first byte not sent yet.
 #[derive(Debug)]
 pub struct ReadStream {
     plan: ReadPlan,
@@ -22,14 +22,14 @@ pub struct ReadStream {
     batch: usize,
     within: usize,
     left: usize,
-    /// Everything was resident when last looked at, a moment ago.
+    /// All pages were resident at the last check, a moment ago.
     resident: bool,
 }
 
 impl ReadPlan {
-    /// The plan as a stream whose batches are known to be whole: an answer's length is told before its bytes are copied.
+    /// The plan as a stream of verified batches: the length of a response is sent before its bytes are copied.
     pub async fn into_stream(mut self) -> Result<ReadStream, ReadError> {
-        let verify = self.batches.iter().any(|(line, _)| self.is_to_verify(line));
+        let verify = self.batches.iter().any(|(indexed, _)| self.is_to_verify(indexed));
         if !verify && self.is_resident() {
             self.check_resident()?;
             return Ok(ReadStream::new(self, true));
@@ -44,31 +44,31 @@ impl ReadStream {
         Self { left: plan.bytes(), plan, batch: 0, within: 0, resident }
     }
 
-    /// Bytes that are not sent yet.
+    /// Number of bytes that are not sent yet.
     #[must_use]
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// Memory that it takes beside the pieces it gives.
+    /// Memory of the stream itself, without the chunks that it returns.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.plan.memory_bytes()
     }
 
-    /// `bytes` more are sent.
+    /// Records that `bytes` more were sent.
     pub fn advance(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes);
         self.within += bytes;
-        while let Some((line, _)) = self.plan.batches.get(self.batch)
-            && self.within >= line.bytes as usize
+        while let Some((indexed, _)) = self.plan.batches.get(self.batch)
+            && self.within >= indexed.bytes as usize
         {
-            self.within -= line.bytes as usize;
+            self.within -= indexed.bytes as usize;
             self.batch += 1;
         }
     }
 
-    /// Time has passed: what was resident may not be any more.
+    /// Drops the cached residency: after some time pages may not be resident any more.
     pub fn grew_old(&mut self) {
         self.resident = false;
     }
@@ -81,10 +81,10 @@ impl ReadStream {
         }
         let mut bytes = 0;
         let mut end = self.batch;
-        while let Some((line, _)) = self.plan.batches.get(end)
+        while let Some((indexed, _)) = self.plan.batches.get(end)
             && bytes < bytes_max + self.within
         {
-            bytes += line.bytes as usize;
+            bytes += indexed.bytes as usize;
             end += 1;
         }
         self.plan.are_resident(self.batch..end)
@@ -93,18 +93,18 @@ impl ReadStream {
     /// Appends the next bytes, `bytes_max` at most. They count as sent only after [`Self::advance`]. Only if
     /// [`Self::is_resident`].
     pub fn copy(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError> {
-        self.each_part(bytes_max, |number, line, _, part| {
+        self.each_part(bytes_max, |number, indexed, _, part| {
             let batch = self.plan.resident(number)?;
             out.extend_from_slice(batch.get(part.clone()).unwrap_or_default());
             self.plan.check_fault(number)?;
-            patch_part(out, part, line);
+            patch_part(out, part, indexed);
             Ok(())
         })
     }
 
     /// The same on a blocking thread, whether the bytes are resident or not.
     pub fn read(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError> {
-        self.each_part(bytes_max, |number, line, source, part| {
+        self.each_part(bytes_max, |number, indexed, source, part| {
             match source {
                 Source::Memory(_) => {
                     out.extend_from_slice(self.plan.resident(number)?.get(part.clone()).unwrap_or_default())
@@ -112,12 +112,12 @@ impl ReadStream {
                 Source::Segment(open) => {
                     let at = out.len();
                     out.resize(at + part.len(), 0);
-                    let place = u64::from(line.position.byte) + part.start as u64;
+                    let place = u64::from(indexed.position.byte) + part.start as u64;
                     read_exact_at(&*open.file, &mut out[at..], place)
-                        .map_err(|error| damaged(line, &error.to_string()))?;
+                        .map_err(|error| damaged(indexed, &error.to_string()))?;
                 }
             }
-            patch_part(out, part, line);
+            patch_part(out, part, indexed);
             Ok(())
         })
     }
@@ -126,13 +126,13 @@ impl ReadStream {
     fn each_part(
         &self,
         bytes_max: usize,
-        mut put: impl FnMut(usize, &BatchLine, &Source, Range<usize>) -> Result<(), ReadError>,
+        mut put: impl FnMut(usize, &IndexedBatch, &Source, Range<usize>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         let (mut number, mut within, mut missing) = (self.batch, self.within, bytes_max.min(self.left));
-        while let Some((line, source)) = self.plan.batches.get(number).filter(|_| missing > 0) {
+        while let Some((indexed, source)) = self.plan.batches.get(number).filter(|_| missing > 0) {
             let Some(source) = self.plan.source(*source) else { break };
-            let end = (line.bytes as usize).min(within + missing);
-            put(number, line, source, within..end)?;
+            let end = (indexed.bytes as usize).min(within + missing);
+            put(number, indexed, source, within..end)?;
             missing -= end - within;
             (number, within) = (number + 1, 0);
         }
@@ -140,14 +140,14 @@ impl ReadStream {
     }
 }
 
-/// Patches what of a batch's head lies in its `part`, which stands at the end of `out`.
-fn patch_part(out: &mut BytesMut, part: Range<usize>, line: &BatchLine) {
+/// Patches the bytes of a batch's header that lie in its `part`, which is at the end of `out`.
+fn patch_part(out: &mut BytesMut, part: Range<usize>, indexed: &IndexedBatch) {
     if part.start >= HEAD_BYTES {
         return;
     }
     let at = out.len() - part.len();
     let mut head = [0; HEAD_BYTES];
-    patch(&mut head, line);
+    patch(&mut head, indexed);
     for byte in part.start..part.end.min(HEAD_BYTES) {
         if !LENGTH_PLACE.contains(&byte) {
             out[at + byte - part.start] = head[byte];

@@ -1,16 +1,16 @@
-//! Which files the rewriter takes next. Pure: numbers in, file numbers out.
+//! Chooses the files that the rewriter copies next. Pure: numbers in, file numbers out.
 //!
-//! A file is worth copying when little of it lives. A segment that decides on batches which live elsewhere cannot be
-//! unlinked before those are copied too, so it is taken together with their files or not at all.
+//! A file is worth copying when little of it is live. A segment with verdicts on live batches of other files cannot be
+//! unlinked before those are copied too, so it is chosen together with their files or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::RetentionClass;
 use crate::ids::ReplicaId;
 
-/// Files of which less than this part lives are copied while space is ample, ...
+/// Files whose live part is below this are copied while space is ample, ...
 const LIVE_SHARE_AMPLE: f64 = 0.5;
-/// ... and of which less than this lives when space is used up.
+/// ... and those below this when space is used up.
 const LIVE_SHARE_SHORT: f64 = 0.9;
 /// Space is ample while this part of the file system is free.
 const FREE_SHARE_AMPLE: f64 = 0.2;
@@ -34,15 +34,15 @@ pub(crate) struct FileUse {
     pub(crate) number: u64,
     pub(crate) file_bytes: u64,
     pub(crate) live_bytes: u64,
-    /// Nothing but its live batches keeps it: it is whole, indexed, and below what any kept checkpoint needs.
+    /// Only its live batches keep it: it is whole, indexed, and below what any kept checkpoint needs.
     pub(crate) may_go: bool,
-    /// What lives in it is dying by itself.
+    /// Its live batches will soon be dead without a rewrite.
     pub(crate) is_dying: bool,
     /// Of a run: which it could be merged with.
     pub(crate) run: Option<(ReplicaId, RetentionClass)>,
 }
 
-/// How the disk is doing.
+/// The state of the disk.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Situation {
     /// 0 while space is ample, 1 when it is used up.
@@ -71,7 +71,7 @@ pub(crate) fn is_mostly_dead(live_bytes: u64, file_bytes: u64) -> bool {
     live_bytes < file_bytes / 2
 }
 
-/// Files on which a segment decides, itself aside.
+/// Files with batches that the verdicts of a segment decide on, itself aside.
 pub(crate) type Needs<'a> = &'a dyn Fn(u64) -> Vec<u64>;
 
 struct Chooser<'a> {
@@ -91,7 +91,7 @@ impl Chooser<'_> {
         file.may_go && (self.situation.pressure > SHORT || !file.is_dying)
     }
 
-    /// The file and all that must be copied with it; `None` if one of them cannot be, or it is not worth it.
+    /// The file and all that must be copied with it; `None` if one of them cannot be copied, or it is not worth it.
     fn together(&self, first: u64, chosen: &BTreeSet<u64>) -> Option<BTreeSet<u64>> {
         let mut group = BTreeSet::from([first]);
         let mut open = vec![first];

@@ -1,7 +1,7 @@
-//! What is known to be damaged: batches that do not read back, and offsets of which the index knows nothing.
+//! The known damage of a data directory: batches that do not read back, and offsets that the index lacks.
 //!
-//! Everything known is tried once in every round of the rewriter, until it is mended or nobody needs it any more. May not
-//! know: how it is mended.
+//! A repair of each item is tried once in every round of the rewriter, until it succeeds or no reader needs the data any
+//! more. May not know: how it is repaired.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::index::ExtentKey;
 
-/// A batch, whatever holds it: its partition and an offset in it.
+/// A batch in any file: its partition and an offset in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spot {
     pub(crate) key: ExtentKey,
@@ -23,7 +23,7 @@ pub(crate) struct Spot {
 struct State {
     /// Files with a damaged batch, and one that is damaged there.
     files: BTreeMap<u64, Spot>,
-    /// Partitions with a gap, and the offsets among which it is.
+    /// Partitions with a gap, and the offsets that contain it.
     gaps: BTreeMap<ExtentKey, Range<i64>>,
     /// What is still to be tried in this round.
     due_files: BTreeSet<u64>,
@@ -38,7 +38,7 @@ pub(crate) struct Damage {
 }
 
 impl Damage {
-    /// A batch in this file does not read back.
+    /// Records that a batch in this file does not read back.
     pub(crate) fn batch(&self, file: u64, spot: Spot) {
         let mut state = self.state.lock();
         if let Entry::Vacant(new) = state.files.entry(file) {
@@ -48,7 +48,7 @@ impl Damage {
         }
     }
 
-    /// The index lacks some of these offsets, all of which were applied.
+    /// Records that the index lacks some of these offsets, all of which were applied.
     pub(crate) fn gap(&self, key: ExtentKey, offsets: Range<i64>) {
         let mut state = self.state.lock();
         if let Entry::Vacant(new) = state.gaps.entry(key) {
@@ -58,12 +58,12 @@ impl Damage {
         }
     }
 
-    /// Returns when something new is known.
+    /// Returns when new damage is recorded.
     pub(crate) async fn news(&self) {
         self.news.notified().await;
     }
 
-    /// Everything known is tried once more.
+    /// Begins a round: everything known is tried once more.
     pub(crate) fn begin_round(&self) {
         let mut state = self.state.lock();
         state.due_files = state.files.keys().copied().collect();
@@ -92,12 +92,12 @@ impl Damage {
         None
     }
 
-    /// Nobody reads from the file any more.
+    /// Forgets a file that no reader needs any more.
     pub(crate) fn forget_file(&self, file: u64) {
         self.state.lock().files.remove(&file);
     }
 
-    /// The gap is filled, or nobody needs what was there.
+    /// Forgets a gap that is filled, or that no reader needs any more.
     pub(crate) fn forget_gap(&self, key: ExtentKey) {
         self.state.lock().gaps.remove(&key);
     }

@@ -1,6 +1,7 @@
-//! The rewriter: copies what lives in mostly dead segments and runs into new runs, so that the old files can go.
+//! The rewriter (compaction for space): copies live batches of mostly dead segments and runs into new runs, so that the
+//! old files can be unlinked.
 //!
-//! It decides from numbers alone. May not know: topics; which batches live and die together comes as opaque classes.
+//! It decides from numbers alone. May not know: topics; which batches expire together is given as opaque classes.
 
 pub(crate) mod choose;
 pub(crate) mod copy;
@@ -12,17 +13,17 @@ use std::time::Duration;
 
 use ottla_protocol::ids::PartitionId;
 
-/// About how long the batches of a partition live: those of one class share runs, so that whole runs die together.
+/// About how long the batches of a partition are retained: one class shares runs, so that whole runs die together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RetentionClass(pub u8);
 
 impl RetentionClass {
     /// Nothing is known about it.
     pub const UNKNOWN: Self = Self(0);
-    /// Batches stay until someone deletes them.
+    /// Batches stay until they are deleted explicitly.
     pub const NEVER: Self = Self(u8::MAX);
 
-    /// The class of batches that live this long: each is four times as long as the one before it.
+    /// The class of batches that are retained this long: each class is four times as long as the one before it.
     #[must_use]
     pub fn lasting(life: Duration) -> Self {
         let seconds = life.as_secs().max(1);
@@ -30,10 +31,10 @@ impl RetentionClass {
     }
 }
 
-/// Says to which class a partition belongs; asked whenever a job begins.
+/// Returns the class of a partition; called whenever a job begins.
 pub type Classes = Arc<dyn Fn(PartitionId) -> RetentionClass + Send + Sync>;
 
-/// How the rewriter works.
+/// Options of the rewriter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RewriteOptions {
     /// Bytes read and written per second while space is ample; 0 switches the rewriter off. Default 64 MiB.
@@ -44,7 +45,7 @@ pub struct RewriteOptions {
     pub run_bytes: u64,
     /// Pause when there is nothing to do. Default 15 s.
     pub interval: Duration,
-    /// What is dying by itself is not copied while space is ample and its last batch died this recently. Default 10 min.
+    /// What will soon be dead is not copied while space is ample and its last batch died this recently. Default 10 min.
     pub patience: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! How fast the rewriter and imports of snapshots may go: bytes per second, less while the log has work waiting.
+//! Throttle of the rewriter and of snapshot imports: bytes per second, less while frames wait for the log's writer.
 //!
 //! May not know: what the bytes are.
 
@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::RewriteOptions;
 use super::choose::SHORT;
 
-/// Bytes waiting for the log's writer from which the rewriter gives way.
+/// Bytes waiting for the log's writer from which the rewriter slows down.
 const WAITING_BYTES: u64 = 256 << 10;
-/// It then goes this many times slower.
+/// It then is this many times slower.
 const GIVING_WAY: u64 = 4;
-/// While space is short it goes this many times faster.
+/// While space is short it is this many times faster.
 const HURRY: u64 = 8;
-/// An import goes this many times faster than the rewriter: until it is done, records have a copy less than they should.
+/// An import is this many times faster than the rewriter: until it is done, records have a copy less than they should.
 const RESTORING: u64 = 4;
 
 /// The pause of an import after it has written so many bytes.

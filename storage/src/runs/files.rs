@@ -1,6 +1,6 @@
-//! The files of runs: what is there at the start, what no kept checkpoint lists, and how one is opened.
+//! The files of runs: lists those that exist at the start, opens them, and removes those that no kept checkpoint lists.
 //!
-//! May not know: the index; what is opened is handed to it.
+//! May not know: the index, which the caller fills from the opened files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -30,7 +30,7 @@ pub(crate) enum RunError {
     Io(#[from] io::Error),
 }
 
-/// What was found.
+/// The runs found at the start.
 pub(crate) struct FoundRuns {
     pub(crate) runs: Runs,
     /// The indexes of the listed runs; `None` where it is to be rebuilt from the run.
@@ -55,7 +55,7 @@ fn open_run(disk: &Arc<dyn Disk>, data_dir: &Path, run: &Listing) -> Result<Arc<
             if (id, incarnation, replica) == (run.id, run.incarnation, run.replica) => {}
         Ok(HeaderFound::Newer(version)) => return Err(RunError::NewerFormat(version)),
         Ok(HeaderFound::Sound { .. }) => return Err(damaged("it is another run than the one listed: restore it")),
-        // Each batch is found by the index and checked by itself.
+        // Its batches are located by the index, and each has a checksum of its own.
         _ => tracing::error!(path = %path.display(), "the run's header is damaged"),
     }
     Ok(file)
@@ -79,7 +79,7 @@ pub(crate) fn rebuilt_index(disk: &Arc<dyn Disk>, data_dir: &Path, run: &Listing
 /// What is kept aside because no checkpoint told what it is.
 const ASIDE: &str = ".lost";
 
-/// Removes the files of runs that no kept checkpoint lists: they never became real, or were not yet removed.
+/// Removes the files of runs that no kept checkpoint lists: they were never committed, or not yet removed.
 fn remove_orphans(disk: &Arc<dyn Disk>, dir: &Path, kept: &BTreeSet<RunId>) -> io::Result<()> {
     let mut removed = 0;
     for entry in disk.list(dir)?.into_iter().filter(|entry| !entry.name.ends_with(ASIDE)) {
@@ -95,8 +95,8 @@ fn remove_orphans(disk: &Arc<dyn Disk>, dir: &Path, kept: &BTreeSet<RunId>) -> i
     Ok(())
 }
 
-/// Opens the runs that the newest checkpoint lists, keeps those that wait, and removes all others. Without any
-/// checkpoint that counts nothing is removed: what was listed is not known.
+/// Opens the runs that the newest checkpoint lists, keeps those that the older one lists, and removes all others. Without
+/// a valid checkpoint nothing is removed, since it is not known what was listed.
 pub(crate) fn load(
     disk: &Arc<dyn Disk>,
     data_dir: &Path,
@@ -128,7 +128,7 @@ pub(crate) fn load(
         runs.insert(run.id, Run { listing: run.clone(), file, leaving: false });
     }
     for run in waiting.values() {
-        // Nothing reads it: it only has to be there should the newest checkpoint be found damaged.
+        // Not read: it is only needed if the newest checkpoint is found damaged.
         if let Ok(file) = disk.open(&run_path(data_dir, run.id), OpenMode::Read) {
             runs.insert(run.id, Run { listing: run.clone(), file, leaving: true });
         }

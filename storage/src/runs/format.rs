@@ -12,7 +12,7 @@
 //! All integers are little-endian. The header's CRC covers its other fields, the tail's the tables and the tail before it;
 //! batches have their own CRC-32C. An extent is a series of batches of one partition that follow each other in the
 //! file. A stand-in is the time of a batch that has no timestamps: the proposer's clock, which the batch does not hold.
-//! Invariant: with its tail a run says everything that its `.idx` says; a run is never changed and its id never reused.
+//! Invariant: a run with its tail holds everything that its `.idx` holds; a run is never changed and its id never reused.
 
 use bytes::Bytes;
 use ottla_protocol::ids::PartitionId;
@@ -49,7 +49,7 @@ pub(crate) struct StandIn {
     pub(crate) timestamp_ms: i64,
 }
 
-/// What the tables say.
+/// The content of the tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tables {
     pub(crate) extents: Vec<Extent>,
@@ -57,7 +57,7 @@ pub(crate) struct Tables {
     pub(crate) stand_ins: Vec<StandIn>,
 }
 
-/// What a header says of its run.
+/// The content of a header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderFound {
     Sound { id: RunId, incarnation: u64, replica: ReplicaId },
@@ -145,7 +145,7 @@ pub(crate) fn tables_bytes(extents: usize, stand_ins: usize) -> u64 {
     (extents * EXTENT_BYTES + stand_ins * STAND_IN_BYTES + TAIL_BYTES) as u64
 }
 
-/// Where the tables begin, as the last bytes of the file say; nothing of it is believed before [`decode_tables`].
+/// Where the tables begin, by the last bytes of the file; not verified before [`decode_tables`].
 pub(crate) fn tables_at(tail: &[u8; TAIL_BYTES], file_bytes: u64) -> Option<u64> {
     let at = u64_at(tail, 8);
     let bytes = tables_bytes(u32_at(tail, 0) as usize, u32_at(tail, 4) as usize);

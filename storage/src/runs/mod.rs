@@ -1,7 +1,7 @@
 //! Runs: files of one replica's live batches, grouped by partition and retention class, made by the rewriter.
 //!
-//! A run is real once a checkpoint lists it, and its files stay as long as a kept checkpoint lists it. May not know: why
-//! a batch is copied, or what a class means.
+//! A run is committed when a checkpoint lists it, and its files are kept as long as a kept checkpoint lists it. May not
+//! know: why a batch is copied, or what a class means.
 
 pub(crate) mod files;
 pub(crate) mod format;
@@ -26,7 +26,7 @@ pub(crate) const RUNS_DIR: &str = "runs";
 pub(crate) struct Listing {
     pub(crate) id: RunId,
     pub(crate) replica: ReplicaId,
-    /// Random: tells the file from another one that had the same id in a history that never became real.
+    /// Random: distinguishes the file from one that had the same id and was never committed.
     pub(crate) incarnation: u64,
     /// Length of the file.
     pub(crate) bytes: u64,
@@ -38,7 +38,7 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Its length, as places in it count; a run is cut off far below 4 GiB.
+    /// Its length as a position; a run ends far below 4 GiB.
     pub(crate) fn used_bytes(&self) -> u32 {
         u32::try_from(self.bytes).unwrap_or(u32::MAX)
     }
@@ -65,7 +65,7 @@ pub(crate) fn run_of_name(name: &str) -> Option<RunId> {
 pub(crate) struct Run {
     pub(crate) listing: Listing,
     pub(crate) file: Arc<dyn File>,
-    /// The newest checkpoint does not list it any more: its files wait for the older one.
+    /// The newest checkpoint does not list it any more: its files are kept for the older one.
     pub(crate) leaving: bool,
 }
 
@@ -100,12 +100,12 @@ impl Runs {
         id
     }
 
-    /// The id that is taken next.
+    /// The next id to be used.
     pub(crate) fn next_id(&self) -> RunId {
         self.state.lock().next
     }
 
-    /// A run's file; of a run that leaves it is there as long as readers may ask for it.
+    /// A run's file; also of a retired run, as long as reads of it may be planned.
     pub(crate) fn file(&self, run: RunId) -> Option<Arc<dyn File>> {
         self.state.lock().runs.get(&run).map(|run| Arc::clone(&run.file))
     }
@@ -132,19 +132,19 @@ impl Runs {
         self.state.lock().runs.values().map(|run| (run.listing.id, run.listing.bytes)).collect()
     }
 
-    /// A checkpoint lists a new run.
+    /// Adds a run that a checkpoint lists.
     pub(crate) fn add(&self, run: Run) {
         self.state.lock().runs.insert(run.listing.id, run);
     }
 
-    /// The newest checkpoint does not list the run any more.
+    /// Retires a run that the newest checkpoint does not list any more.
     pub(crate) fn leave(&self, run: RunId) {
         if let Some(run) = self.state.lock().runs.get_mut(&run) {
             run.leaving = true;
         }
     }
 
-    /// The run's files are gone.
+    /// Drops a run whose files are unlinked.
     pub(crate) fn forget(&self, run: RunId) {
         self.state.lock().runs.remove(&run);
     }

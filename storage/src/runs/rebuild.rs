@@ -1,6 +1,6 @@
-//! The index of a run, read back from the run alone: for a `.idx` that is missing or damaged.
+//! Rebuilds the index of a run from the run alone: for a `.idx` file that is missing or damaged.
 //!
-//! May not know: where the index file goes. Runs on a thread that may block.
+//! May not know: where the index file is written. Runs on a thread that may block.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,37 +14,37 @@ use super::format::{Extent, TAIL_BYTES, Tables, decode_tables, tables_at};
 use crate::env::disk::{File, read_exact_at};
 use crate::ids::LogPosition;
 use crate::index::file::{SegmentRanges, encode};
-use crate::index::line::Line;
-use crate::index::{BatchLine, ExtentKey};
+use crate::index::index_entry::IndexEntry;
+use crate::index::{ExtentKey, IndexedBatch};
 
 /// Bytes of a batch's header that the index reads.
 const BATCH_HEAD_BYTES: usize = 61;
 
-/// Lines by partition, each a series of consecutive offsets.
+/// Entries by partition, each a series of consecutive offsets.
 #[derive(Debug, Default)]
-pub(crate) struct RunLines(BTreeMap<ExtentKey, Vec<Vec<Line>>>);
+pub(crate) struct RunEntries(BTreeMap<ExtentKey, Vec<Vec<IndexEntry>>>);
 
-impl RunLines {
+impl RunEntries {
     /// Adds the next batch of a partition.
-    pub(crate) fn push(&mut self, key: ExtentKey, batch: &BatchLine) {
-        let pieces = self.0.entry(key).or_default();
-        let follows = pieces.last().and_then(|piece| piece.last()).is_some_and(|last: &Line| {
+    pub(crate) fn push(&mut self, key: ExtentKey, batch: &IndexedBatch) {
+        let slices = self.0.entry(key).or_default();
+        let follows = slices.last().and_then(|slice| slice.last()).is_some_and(|last: &IndexEntry| {
             last.end_offset() == batch.base_offset.0
                 && last.bytes_through() + u64::from(batch.bytes) <= u64::from(u32::MAX)
         });
         if !follows {
-            pieces.push(Vec::new());
+            slices.push(Vec::new());
         }
-        if let Some(piece) = pieces.last_mut() {
-            let bytes_before = piece.last().map_or(0, Line::bytes_through);
-            piece.push(Line::new(batch, u32::try_from(bytes_before).unwrap_or(u32::MAX)));
+        if let Some(slice) = slices.last_mut() {
+            let bytes_before = slice.last().map_or(0, IndexEntry::bytes_through);
+            slice.push(IndexEntry::new(batch, u32::try_from(bytes_before).unwrap_or(u32::MAX)));
         }
     }
 
     /// The bytes of the run's `.idx`.
     pub(crate) fn encode(&self, run: &Listing) -> Vec<u8> {
-        let pieces = self.0.iter().map(|(key, pieces)| (*key, pieces.iter().map(Vec::as_slice).collect())).collect();
-        encode(run.id.file_number(), run.used_bytes(), &SegmentRanges::default(), &pieces)
+        let slices = self.0.iter().map(|(key, slices)| (*key, slices.iter().map(Vec::as_slice).collect())).collect();
+        encode(run.id.file_number(), run.used_bytes(), &SegmentRanges::default(), &slices)
     }
 }
 
@@ -72,7 +72,7 @@ fn read_extent(
     extent: &Extent,
     data_end: u64,
     stand_ins: &BTreeMap<u32, i64>,
-    lines: &mut RunLines,
+    entries: &mut RunEntries,
 ) -> io::Result<()> {
     let key = ExtentKey { partition: extent.partition, replica: run.replica };
     let mut byte = extent.first_byte;
@@ -85,14 +85,14 @@ fn read_extent(
             u32::try_from(i64::from(i32_at(8)) + 12).map_err(|_| damaged("a batch of the run has no length"))?;
         let records = u32::try_from(i32_at(23)).ok().and_then(|delta| delta.checked_add(1));
         let end = u64::from(byte) + u64::from(bytes);
-        // One that is shorter than its head leads nowhere.
+        // A length below that of the header would never reach the next batch.
         let sound = head[16] == 2 && end <= data_end && bytes as usize >= BATCH_HEAD_BYTES;
         let (Some(record_count), true) = (records, sound) else {
             return Err(damaged("a batch header of the run is damaged"));
         };
-        lines.push(
+        entries.push(
             key,
-            &BatchLine {
+            &IndexedBatch {
                 base_offset: Offset(i64_at(0)),
                 record_count,
                 max_timestamp_ms: stand_ins.get(&byte).copied().unwrap_or_else(|| i64_at(35)),
@@ -110,9 +110,9 @@ fn read_extent(
 pub(crate) fn index_image(run: &Listing, file: &Arc<dyn File>) -> io::Result<Vec<u8>> {
     let (tables, data_end) = read_tables(run, file)?;
     let stand_ins = tables.stand_ins.iter().map(|stand_in| (stand_in.byte, stand_in.timestamp_ms)).collect();
-    let mut lines = RunLines::default();
+    let mut entries = RunEntries::default();
     for extent in &tables.extents {
-        read_extent(run, file, extent, data_end, &stand_ins, &mut lines)?;
+        read_extent(run, file, extent, data_end, &stand_ins, &mut entries)?;
     }
-    Ok(lines.encode(run))
+    Ok(entries.encode(run))
 }

@@ -1,4 +1,4 @@
-//! Writes one run: batches in, verified and patched, then tables and tail; the index comes out beside it.
+//! Writes one run: batches, verified and patched, then tables and tail. Also builds the run's index.
 //!
 //! May not know: where batches come from. Runs on a thread that may block, but for the syncs.
 
@@ -7,22 +7,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::format::{DATA_FROM, Extent, StandIn, Tables, encode_header, encode_tables, tables_bytes};
-use super::rebuild::RunLines;
+use super::rebuild::RunEntries;
 use super::{Listing, run_path};
 use crate::env::disk::{Disk, File, OpenMode};
 use crate::ids::LogPosition;
-use crate::index::{BatchLine, ExtentKey};
+use crate::index::{ExtentKey, IndexedBatch};
 use crate::read::is_sound;
 
-/// A run gets no more batches than this, so that the lines held while it is written stay small.
+/// A run gets no more batches than this, so that the index entries held while it is written stay small.
 pub(crate) const BATCHES_MAX: u32 = 1 << 19;
 /// No batch begins beyond this.
 pub(crate) const RUN_BYTES_MAX: u64 = 2 << 30;
 
-/// Why a batch was not taken.
+/// Why a batch was not added.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PushError {
-    /// It is not the sound batch that its line speaks of.
+    /// It is not the sound batch that its index entry describes.
     #[error("the batch at offset {offset} is damaged: {cause}")]
     Damaged {
         /// File number of the source.
@@ -43,12 +43,12 @@ pub(crate) struct RunWriter {
     listing: Listing,
     file: Arc<dyn File>,
     buffer: Vec<u8>,
-    /// Where the buffer goes.
+    /// Position at which the buffer is to be written.
     at: u64,
     taken_bytes: u64,
     unsynced_bytes: u64,
     batches: u32,
-    lines: RunLines,
+    entries: RunEntries,
     tables: Tables,
     extent_key: Option<ExtentKey>,
 }
@@ -60,13 +60,13 @@ pub(crate) struct Written {
     pub(crate) index_image: Vec<u8>,
 }
 
-/// Bytes of a file for so many bytes of batches in so many pieces.
-pub(crate) fn room_for(batch_bytes: u64, pieces: usize) -> u64 {
-    u64::from(DATA_FROM) + batch_bytes + tables_bytes(pieces, 0)
+/// Bytes of a file for so many bytes of batches in so many slices.
+pub(crate) fn room_for(batch_bytes: u64, slices: usize) -> u64 {
+    u64::from(DATA_FROM) + batch_bytes + tables_bytes(slices, 0)
 }
 
 impl RunWriter {
-    /// Begins a run, and takes the space it will need: a full disk is noticed before anything is copied.
+    /// Creates a run and preallocates its space: a full disk is noticed before anything is copied.
     pub(crate) fn create(disk: &Arc<dyn Disk>, data_dir: &Path, listing: Listing, room_bytes: u64) -> io::Result<Self> {
         let file = disk.open(&run_path(data_dir, listing.id), OpenMode::CreateNew)?;
         file.preallocate(room_bytes)?;
@@ -79,18 +79,18 @@ impl RunWriter {
             taken_bytes: room_bytes,
             unsynced_bytes: 0,
             batches: 0,
-            lines: RunLines::default(),
+            entries: RunEntries::default(),
             tables: Tables::default(),
             extent_key: None,
         })
     }
 
-    /// Where the next batch goes.
+    /// Position of the next batch.
     pub(crate) fn end(&self) -> u64 {
         self.at + self.buffer.len() as u64
     }
 
-    /// True if it takes no further batch, wanted length aside.
+    /// True if no further batch fits, whatever the wanted length.
     pub(crate) fn is_full(&self, run_bytes: u64) -> bool {
         self.end() >= run_bytes.min(RUN_BYTES_MAX) || self.batches >= BATCHES_MAX
     }
@@ -115,30 +115,30 @@ impl RunWriter {
         self.unsynced_bytes = 0;
     }
 
-    /// Adds a batch: its checksum must hold, and base offset and leader epoch are put in their places.
-    pub(crate) fn push(&mut self, key: ExtentKey, line: &BatchLine, batch: &[u8]) -> Result<(), PushError> {
+    /// Adds a batch, whose checksum must hold, and writes base offset and leader epoch into its header.
+    pub(crate) fn push(&mut self, key: ExtentKey, indexed: &IndexedBatch, batch: &[u8]) -> Result<(), PushError> {
         let damaged = |cause: &str| PushError::Damaged {
-            file: line.position.segment,
-            offset: line.base_offset.0,
+            file: indexed.position.segment,
+            offset: indexed.base_offset.0,
             cause: cause.to_owned(),
         };
-        if batch.len() != line.bytes as usize || !is_sound(batch, true) {
+        if batch.len() != indexed.bytes as usize || !is_sound(batch, true) {
             return Err(damaged("its checksum or length does not hold"));
         }
         let records = i64::from(i32::from_be_bytes([batch[23], batch[24], batch[25], batch[26]])) + 1;
-        if records != i64::from(line.record_count) {
+        if records != i64::from(indexed.record_count) {
             return Err(damaged("it has another number of records than the index says"));
         }
         let byte = u32::try_from(self.end()).map_err(|_| damaged("the run is too long for it"))?;
         let start = self.buffer.len();
         self.buffer.extend_from_slice(batch);
-        self.buffer[start..start + 8].copy_from_slice(&line.base_offset.0.to_be_bytes());
-        self.buffer[start + 12..start + 16].copy_from_slice(&line.epoch.0.to_be_bytes());
+        self.buffer[start..start + 8].copy_from_slice(&indexed.base_offset.0.to_be_bytes());
+        self.buffer[start + 12..start + 16].copy_from_slice(&indexed.epoch.0.to_be_bytes());
         let own_timestamp_ms = i64::from_be_bytes([
             batch[35], batch[36], batch[37], batch[38], batch[39], batch[40], batch[41], batch[42],
         ]);
-        if own_timestamp_ms != line.max_timestamp_ms {
-            self.tables.stand_ins.push(StandIn { byte, timestamp_ms: line.max_timestamp_ms });
+        if own_timestamp_ms != indexed.max_timestamp_ms {
+            self.tables.stand_ins.push(StandIn { byte, timestamp_ms: indexed.max_timestamp_ms });
         }
         if self.extent_key != Some(key) {
             self.extent_key = Some(key);
@@ -148,13 +148,13 @@ impl RunWriter {
             extent.batches += 1;
         }
         let position = LogPosition { segment: self.listing.id.file_number(), byte };
-        self.lines.push(key, &BatchLine { position, ..*line });
-        self.listing.batch_bytes += u64::from(line.bytes);
+        self.entries.push(key, &IndexedBatch { position, ..*indexed });
+        self.listing.batch_bytes += u64::from(indexed.bytes);
         self.batches += 1;
         Ok(())
     }
 
-    /// Writes what waits.
+    /// Writes the buffered bytes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.file.write_at(&self.buffer, self.at)?;
         self.at += self.buffer.len() as u64;
@@ -163,7 +163,7 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Ends the run; it is still to be synced.
+    /// Completes the run; it is still to be synced.
     pub(crate) fn finish(mut self) -> io::Result<Written> {
         let tables = encode_tables(&self.listing, &self.tables, self.end());
         self.buffer.extend_from_slice(&tables);
@@ -172,7 +172,7 @@ impl RunWriter {
             self.file.set_len(self.at)?;
         }
         self.listing.bytes = self.at;
-        let index_image = self.lines.encode(&self.listing);
+        let index_image = self.entries.encode(&self.listing);
         Ok(Written { listing: self.listing, file: self.file, index_image })
     }
 }

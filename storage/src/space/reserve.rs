@@ -1,6 +1,6 @@
-//! When writes are refused, before the disk is full, and when they are accepted again.
+//! The space reserve: refuses writes before the disk is full, and accepts them again when space is free.
 //!
-//! The log prepares its segments ahead and stops preparing at a reserve. Producers are refused once the prepared
+//! The log preallocates segments and stops at a reserve. Producers are refused once the prepared
 //! room runs short and no further segment fits above the reserve; what is left is for Raft, metadata and checkpoints.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,7 +31,7 @@ impl Reserve {
         (self.segment_bytes / 4).min(64 << 20)
     }
 
-    /// What the file system said last.
+    /// Total and free bytes as last seen.
     pub(crate) fn observe(&self, free_bytes: u64, total_bytes: u64) {
         self.free_bytes.store(free_bytes, Ordering::Relaxed);
         self.total_bytes.store(total_bytes, Ordering::Relaxed);

@@ -1,7 +1,7 @@
-//! What each segment is still needed for: live batches by replica, and verdicts of live batches elsewhere. Runs stand
-//! beside the segments under their file numbers; they need no verdicts and hold none.
+//! The usage of each segment: live batches by replica, and verdicts on live batches of other segments. Runs are listed
+//! with the segments by their file numbers; they need no verdicts and hold none.
 //!
-//! May not know: files. Candidates come from here; the data directory checks the rest before it unlinks.
+//! May not know: files. It names candidates; the data directory checks the rest before it unlinks.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::env::rt;
 use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::file::{IndexRange, SegmentRanges, widen};
 
-/// What one segment is needed for.
+/// The usage of one segment.
 #[derive(Debug, Default, Clone)]
 struct SegmentUse {
     live_bytes: u64,
     /// Batches at or above log start, by replica; a replica without any is not listed.
-    live_lines: BTreeMap<ReplicaId, u64>,
+    live_batches: BTreeMap<ReplicaId, u64>,
     ranges: SegmentRanges,
     /// Verdict frames were written that may lie in this segment or the next: only reading the segment can tell.
     verdicts_unsure: bool,
@@ -31,7 +31,7 @@ impl SegmentUse {
     /// True if verdicts here may be on live batches there.
     fn decides_on(&self, holder: &Self) -> bool {
         let forgets = mutants::is_on(Bug::VerdictFramesUnlinked);
-        !holder.live_lines.is_empty() && self.decides_on_entries_of(holder) && !forgets
+        !holder.live_batches.is_empty() && self.decides_on_entries_of(holder) && !forgets
     }
 
     fn decides_on_entries_of(&self, holder: &Self) -> bool {
@@ -50,37 +50,37 @@ pub(crate) struct SegmentTable {
 }
 
 impl SegmentTable {
-    /// Batches were added to a segment.
-    pub(crate) fn add(&self, segment: u64, replica: ReplicaId, lines: u64, bytes: u64) {
-        if lines == 0 {
+    /// Adds live batches to a segment.
+    pub(crate) fn add(&self, segment: u64, replica: ReplicaId, batches: u64, bytes: u64) {
+        if batches == 0 {
             return;
         }
         let mut segments = self.segments.lock();
         let usage = segments.entry(segment).or_default();
         usage.live_bytes += bytes;
-        *usage.live_lines.entry(replica).or_default() += lines;
+        *usage.live_batches.entry(replica).or_default() += batches;
     }
 
-    /// Batches of a segment died.
-    pub(crate) fn remove(&self, segment: u64, replica: ReplicaId, lines: u64, bytes: u64) {
+    /// Counts batches of a segment as dead.
+    pub(crate) fn remove(&self, segment: u64, replica: ReplicaId, batches: u64, bytes: u64) {
         let mut segments = self.segments.lock();
         let Some(usage) = segments.get_mut(&segment) else { return };
         usage.live_bytes = usage.live_bytes.saturating_sub(bytes);
         usage.died_at = Some(rt::now());
-        if let Some(live) = usage.live_lines.get_mut(&replica) {
-            *live = live.saturating_sub(lines);
+        if let Some(live) = usage.live_batches.get_mut(&replica) {
+            *live = live.saturating_sub(batches);
             if *live == 0 {
-                usage.live_lines.remove(&replica);
+                usage.live_batches.remove(&replica);
             }
         }
     }
 
-    /// An entry of the segment has an accepted batch.
+    /// Records that a Raft entry in the segment has an accepted batch.
     pub(crate) fn entry(&self, segment: u64, replica: ReplicaId, index: RaftIndex) {
         widen(&mut self.segments.lock().entry(segment).or_default().ranges.entries, replica, index);
     }
 
-    /// Verdicts of these entries were written into segments `first..=last`.
+    /// Records that verdicts on these entries were written into segments `first..=last`.
     pub(crate) fn verdicts(&self, first: u64, last: u64, replica: ReplicaId, range: IndexRange) {
         let mut segments = self.segments.lock();
         for segment in first..=last {
@@ -94,7 +94,7 @@ impl SegmentTable {
         }
     }
 
-    /// What the frames of a segment say, read from them or from its `.idx`.
+    /// Sets the ranges of a segment, read from its frames or from its `.idx`.
     pub(crate) fn set_ranges(&self, segment: u64, ranges: SegmentRanges, indexed: bool) {
         let mut segments = self.segments.lock();
         let usage = segments.entry(segment).or_default();
@@ -103,7 +103,7 @@ impl SegmentTable {
         usage.indexed |= indexed;
     }
 
-    /// The ranges of a segment; `None` if only reading it can tell.
+    /// The ranges of a segment; `None` if only its frames can tell.
     pub(crate) fn ranges(&self, segment: u64) -> Option<SegmentRanges> {
         let segments = self.segments.lock();
         match segments.get(&segment) {
@@ -123,17 +123,17 @@ impl SegmentTable {
         self.segments.lock().get(&segment).map_or(0, |usage| usage.live_bytes)
     }
 
-    /// True if nothing that is live lies in the segment or is decided there.
+    /// True if the segment holds neither a live batch nor a verdict on one.
     pub(crate) fn is_dead(&self, segment: u64) -> bool {
         let segments = self.segments.lock();
         let Some(usage) = segments.get(&segment) else { return false };
-        if !usage.indexed || !usage.live_lines.is_empty() || usage.verdicts_unsure {
+        if !usage.indexed || !usage.live_batches.is_empty() || usage.verdicts_unsure {
             return false;
         }
         !segments.iter().any(|(other, holder)| *other != segment && usage.decides_on(holder))
     }
 
-    /// The other segments with live batches on which verdicts in this one may decide: it cannot go before them.
+    /// The other segments with live batches on which verdicts in this one may decide: it cannot be unlinked before them.
     pub(crate) fn decided_in(&self, segment: u64) -> Vec<u64> {
         let segments = self.segments.lock();
         let Some(usage) = segments.get(&segment) else { return Vec::new() };
@@ -149,8 +149,8 @@ impl SegmentTable {
         others.into_iter().any(|other| usage.decides_on_entries_of(other))
     }
 
-    /// True if only its live batches and what they need keep the file: its `.idx` is written, and it is known what it
-    /// decides on.
+    /// True if only its live batches and what they need keep the file: its `.idx` is written, and the ranges of its
+    /// verdicts are known.
     pub(crate) fn is_known(&self, segment: u64) -> bool {
         self.segments.lock().get(&segment).is_some_and(|usage| usage.indexed && !usage.verdicts_unsure)
     }
@@ -160,7 +160,7 @@ impl SegmentTable {
         self.segments.lock().get(&segment)?.died_at
     }
 
-    /// The segment is unlinked.
+    /// Drops a segment that was unlinked.
     pub(crate) fn forget(&self, segment: u64) {
         self.segments.lock().remove(&segment);
     }

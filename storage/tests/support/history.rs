@@ -7,7 +7,7 @@ use std::time::Duration;
 use ottla_storage::entry::Vote;
 use ottla_storage::env::rt;
 use ottla_storage::ids::{ReplicaId, Term};
-use ottla_storage::log::{GroupCreation, Log, LogOptions, ReplicaFloor, ReplicaLog};
+use ottla_storage::log::{GroupCreation, Log, LogOptions, RecoveryPoint, ReplicaLog};
 use parking_lot::Mutex;
 
 use super::{ModelState, Op, Oracle, Rng, entry, log_id, verdicts};
@@ -27,8 +27,8 @@ pub fn small_options(fresh_page: Option<bool>) -> LogOptions {
     }
 }
 
-/// The floors that a checkpoint made durable last.
-pub type Floors = Arc<Mutex<Vec<ReplicaFloor>>>;
+/// The recovery points that a checkpoint made durable last.
+pub type RecoveryPoints = Arc<Mutex<Vec<RecoveryPoint>>>;
 
 /// One replica's driver.
 struct Driver {
@@ -192,14 +192,14 @@ pub async fn drive(log: Log, oracle: Oracle, replica: ReplicaLog, steps: u64, se
     true
 }
 
-/// Takes checkpoints (floors) and unlinks what they allow, until `stop`.
-pub async fn checkpoint(log: Log, floors: Floors, rounds: u64, seed: u64) {
+/// Takes checkpoints (recovery points) and unlinks what they allow, until `stop`.
+pub async fn checkpoint(log: Log, recovery_points: RecoveryPoints, rounds: u64, seed: u64) {
     let mut rng = Rng(seed);
     for _ in 0..rounds {
         rt::sleep(Duration::from_micros(500 + rng.below(3000))).await;
-        let taken = log.floors();
+        let taken = log.recovery_points();
         // The checkpoint is durable before anything that it makes unnecessary goes.
-        *floors.lock() = taken.clone();
+        *recovery_points.lock() = taken.clone();
         for segment in log.segments() {
             if segment.sealed && rng.below(2) == 0 {
                 let _ = log.unlink(segment.sequence).await;
@@ -209,7 +209,7 @@ pub async fn checkpoint(log: Log, floors: Floors, rounds: u64, seed: u64) {
 }
 
 /// A whole history with `replicas` replicas, more being made and removed on the way.
-pub async fn run(log: &Log, oracle: &Oracle, floors: &Floors, replicas: u64, steps: u64, seed: u64) {
+pub async fn run(log: &Log, oracle: &Oracle, recovery_points: &RecoveryPoints, replicas: u64, steps: u64, seed: u64) {
     let mut rng = Rng(seed);
     let mut tasks = Vec::new();
     for id in 1..=replicas {
@@ -227,7 +227,7 @@ pub async fn run(log: &Log, oracle: &Oracle, floors: &Floors, replicas: u64, ste
             }
         }));
     }
-    let checkpoints = rt::spawn(checkpoint(log.clone(), floors.clone(), steps / 8, rng.next()));
+    let checkpoints = rt::spawn(checkpoint(log.clone(), recovery_points.clone(), steps / 8, rng.next()));
     for task in tasks {
         task.await.unwrap();
     }

@@ -11,7 +11,7 @@ use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 use ottla_storage::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 use ottla_storage::log::{
-    BatchPlace, EntryRange, FrameBody, FrameSink, GroupCreation, Log, RecoveredReplica, ReplicaFloor, ScannedFrame,
+    BatchPlace, EntryRange, FrameBody, FrameSink, GroupCreation, Log, RecoveredReplica, RecoveryPoint, ScannedFrame,
 };
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -220,11 +220,11 @@ pub async fn state_of(log: &Log, replica: ReplicaId) -> ModelState {
 }
 
 /// I8: each replica has a prefix of what was asked for that contains everything acknowledged.
-/// What a checkpoint (`floors`) says is purged is purged, whether or not the log came to say so.
+/// What a checkpoint (`recovery_points`) says is purged is purged, whether or not the log came to say so.
 pub async fn check(
     log: &Log,
     recovered: &[RecoveredReplica],
-    floors: &[ReplicaFloor],
+    recovery_points: &[RecoveryPoint],
     oracle: &Oracle,
     moment: &Moment,
     what: &str,
@@ -248,7 +248,7 @@ pub async fn check(
         assert!(found.lost.is_none(), "{what}: replica {id} counts as lost: {:?}", found.lost);
         assert!(!ops[..prefix].contains(&Op::Remove), "{what}: replica {id} is back");
         let mut expected = ModelState::after(&ops[..prefix]);
-        if let Some(upto) = floors.iter().find(|floor| floor.replica == *id).and_then(|floor| floor.purged) {
+        if let Some(upto) = recovery_points.iter().find(|point| point.replica == *id).and_then(|point| point.purged) {
             expected.apply(&Op::Purge(upto));
         }
         let actual = state_of(log, *id).await;

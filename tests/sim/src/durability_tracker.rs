@@ -107,7 +107,7 @@ impl DurabilityTracker {
                 if has_left(replica) {
                     self.leaving.insert(replica);
                 }
-                self.before.entry(replica).or_default().log = Some(log.outline());
+                self.before.entry(replica).or_default().log = Some(log.summary());
             }
         }
         self.last_commits.insert(node, directory.log().last_commit());
@@ -143,7 +143,7 @@ impl DurabilityTracker {
             }
             let before = self.before.entry(replica.id).or_default();
             if let Some(log) = directory.replica_log(replica.id) {
-                i8_recovery::found(before, replica, &log.outline(), corrupted)?;
+                i8_recovery::found(before, replica, &log.summary(), corrupted)?;
             }
         }
         let is_there = |replica| recovered.iter().any(|found| found.id == replica);

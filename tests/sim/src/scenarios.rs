@@ -11,7 +11,7 @@ use ottla_storage::env::rt;
 use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
 use ottla_storage::ids::ReplicaId;
-use ottla_storage::log::Outline;
+use ottla_storage::log::LogSummary;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -58,15 +58,15 @@ pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<DamagedCheck
 pub(crate) async fn crash_during_truncation(world: &World, crash: Crash, lasts: Duration) {
     let node = resolve(world, Target::Leader);
     cut_off(world, node, true, true, DEPOSED_AFTER).await;
-    let outlines = || -> BTreeMap<ReplicaId, Outline> {
+    let summaries = || -> BTreeMap<ReplicaId, LogSummary> {
         let Some(running) = world.running_node(node) else { return BTreeMap::new() };
-        let outline = |id: ReplicaId| Some((id, running.directory.replica_log(id)?.outline()));
-        running.directory.log().replicas().into_iter().filter_map(outline).collect()
+        let summary = |id: ReplicaId| Some((id, running.directory.replica_log(id)?.summary()));
+        running.directory.log().replicas().into_iter().filter_map(summary).collect()
     };
-    let end = |log: &Outline| log.first_index + log.entries.len() as u64;
-    let (mut known, mut truncating, until) = (outlines(), BTreeSet::new(), rt::now() + lasts.max(TRUNCATION_WAIT));
+    let end = |log: &LogSummary| log.first_index + log.entries.len() as u64;
+    let (mut known, mut truncating, until) = (summaries(), BTreeSet::new(), rt::now() + lasts.max(TRUNCATION_WAIT));
     while rt::now() < until {
-        let now = outlines();
+        let now = summaries();
         for (id, log) in &now {
             if log.voiding.is_none() && truncating.remove(id) {
                 world.crash(node, crash);

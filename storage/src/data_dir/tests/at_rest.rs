@@ -67,7 +67,7 @@ fn damaged_indexes_are_read_back_though_the_disk_has_no_room_for_them() {
         let indexes = [files(&sim, "log", ".idx"), files(&sim, RUNS_DIR, ".idx")].concat();
         for index in &indexes {
             let bytes = bytes(&sim, index);
-            (1..=bytes / 40 - 3).for_each(|line| sim.flip_bit(index, bytes - line * 40 + 3, 1).unwrap());
+            (1..=bytes / 40 - 3).for_each(|entry| sim.flip_bit(index, bytes - entry * 40 + 3, 1).unwrap());
         }
         sim.set_capacity(0);
         life.check().await;
@@ -113,8 +113,9 @@ fn a_run_that_came_and_went_in_one_generation_stays_as_long_as_that_counts() {
     });
 }
 
-/// Cuts, writes index files and makes no new generation; gives a place within the cut in the newest checkpoint.
-pub(super) async fn cut(sim: &SimDisk, directory: &DataDir) -> (PathBuf, u64) {
+/// Checkpoints, writes index files and makes no new generation; returns a place within the newest transaction of the
+/// checkpoint.
+pub(super) async fn checkpoint(sim: &SimDisk, directory: &DataDir) -> (PathBuf, u64) {
     let newest = files(sim, "state", ".ckpt").pop().unwrap();
     let content = || {
         let mut content = vec![0; usize::try_from(bytes(sim, &newest)).unwrap()];
@@ -129,8 +130,8 @@ pub(super) async fn cut(sim: &SimDisk, directory: &DataDir) -> (PathBuf, u64) {
     (newest, changed as u64)
 }
 
-/// The newest cut is damaged, and of the segments before it one has no index file any more: the entries behind the cut
-/// before that are applied again, in this segment and in those whose index files list them already.
+/// The newest delta is damaged, and of the segments before it one has no index file any more: the entries after the
+/// delta before that are applied again, in this segment and in those whose index files list them already.
 #[test]
 fn entries_are_applied_again_whatever_index_files_are_left_of_a_damaged_cut() {
     sim::run(73, || async {
@@ -139,7 +140,7 @@ fn entries_are_applied_again_whatever_index_files_are_left_of_a_damaged_cut() {
         life.fill(2).await;
         life.settle().await;
         life.fill(5).await;
-        let (newest, at) = cut(&sim, &life.directory).await;
+        let (newest, at) = checkpoint(&sim, &life.directory).await;
         let acknowledged = life.moments.lock().0.clone();
         let indexes = files(&sim, "log", ".idx");
         assert!(indexes.len() > 4, "{indexes:?}");

@@ -11,7 +11,7 @@ use ottla_protocol::ids::Offset;
 use parking_lot::Mutex;
 
 use super::toy::{DIR, Model, Toy, batch, entry, open, options};
-use crate::checkpoint::CutSource;
+use crate::checkpoint::CheckpointSource;
 use crate::data_dir::index_files::index_path;
 use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use crate::entry::{Entry, Verdict, Vote};
@@ -258,7 +258,7 @@ async fn history(sim: &SimDisk, steps: u64, moments: &Moments) -> Arc<DataDir> {
                 toy.append(entries.clone()).await.unwrap().unwrap();
                 acknowledge(&|all| all.0.get_mut(&id).unwrap().0.extend(entries.clone()));
                 entries.iter().for_each(|entry| toy.apply(entry));
-                let (id, releases) = (toy.log.id(), CutSource::releases(&**toy));
+                let (id, releases) = (toy.log.id(), CheckpointSource::releases(&**toy));
                 let contained = if releases { directory.checkpointed(id) } else { directory.oldest_kept(id) };
                 if let Some(last) = contained
                     && below(4) == 0

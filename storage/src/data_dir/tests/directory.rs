@@ -9,7 +9,7 @@ use ottla_protocol::ids::Offset;
 
 use super::crash::check_index_files;
 use super::toy::{DIR, Toy, batch, entry, open, options};
-use crate::checkpoint::{Cut, CutSource};
+use crate::checkpoint::{CheckpointSource, StateDelta};
 use crate::data_dir::{DataDir, DataDirError, DataDirOptions};
 use crate::env::disk::{Disk, OpenMode};
 use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
@@ -145,7 +145,7 @@ fn a_segment_ends_at_its_most_batches_also_across_a_restart() {
         let toy = Toy::recover(&directory, &recovered[0]);
         write(&toy, 4).await;
         assert_eq!(directory.log().segments().len(), 2);
-        // One of the earlier process was rejected and has no line.
+        // One of the earlier process was rejected and has no index entry.
         write(&toy, 2).await;
         assert_eq!(directory.log().segments().len(), 3, "what an earlier process wrote counts");
         directory.close().await.unwrap();
@@ -177,7 +177,8 @@ fn an_index_with_batches_of_a_replica_that_left_can_be_rebuilt_as_it_was() {
     });
 }
 
-/// Found by the simulation (seed 8227): the power failed between the end of the replica and the checkpoint that forgets it.
+/// Found by the simulation (seed 8227): the power failed between the end of the replica and the checkpoint that forgets
+/// it.
 #[test]
 fn what_a_removed_replica_held_is_dead_after_a_crash_too() {
     for removed_in_time in [false, true] {
@@ -208,12 +209,12 @@ fn what_a_removed_replica_held_is_dead_after_a_crash_too() {
     }
 }
 
-/// Gives no cut the first two times, as while what it contains is not synced.
+/// Returns no delta the first two times, as while its entries are not synced.
 struct Withholding(Arc<Toy>, AtomicU64);
 
-impl CutSource for Withholding {
-    fn cut(&self) -> Option<Cut> {
-        if self.1.fetch_add(1, Ordering::Relaxed) < 2 { None } else { self.0.cut() }
+impl CheckpointSource for Withholding {
+    fn take_delta(&self) -> Option<StateDelta> {
+        if self.1.fetch_add(1, Ordering::Relaxed) < 2 { None } else { self.0.take_delta() }
     }
 }
 
@@ -223,7 +224,7 @@ fn a_withheld_cut_is_asked_for_again_soon() {
         let (_, disk) = disk(12);
         let (directory, _) = open(&disk, options()).await;
         let toy = Toy::create(&directory, 1).await;
-        let source: Arc<dyn CutSource> = Arc::new(Withholding(toy.clone(), AtomicU64::new(0)));
+        let source: Arc<dyn CheckpointSource> = Arc::new(Withholding(toy.clone(), AtomicU64::new(0)));
         directory.register(toy.log.id(), Arc::downgrade(&source));
         let begun = rt::now();
         toy.write(vec![entry(1, 1, vec![(0, batch(1, 2, 500))], "")]).await;
@@ -286,9 +287,9 @@ fn a_damaged_batch_is_an_error_at_its_offset_and_the_rest_is_served() {
         for index in 1..=5 {
             toy.write(vec![entry(1, index, vec![(0, batch(index, 2, 500))], "")]).await;
         }
-        let line = directory.batch_at(toy.key(0), Offset(4)).await.unwrap().unwrap();
-        let segment = Path::new(DIR).join("log").join(format!("{:016}.log", line.position.segment));
-        sim.flip_bit(&segment, u64::from(line.position.byte) + 300, 3).unwrap();
+        let indexed = directory.batch_at(toy.key(0), Offset(4)).await.unwrap().unwrap();
+        let segment = Path::new(DIR).join("log").join(format!("{:016}.log", indexed.position.segment));
+        sim.flip_bit(&segment, u64::from(indexed.position.byte) + 300, 3).unwrap();
         let read = |from: i64| {
             let request = ReadRequest {
                 key: toy.key(0),
@@ -321,10 +322,10 @@ fn damaged_records_in_the_tail_do_not_stop_a_replay() {
             let batches = (0..2).map(|partition| (partition, batch(index, 2, 500))).collect();
             toy.write(vec![entry(1, index, batches, "")]).await;
         }
-        let line = directory.batch_at(toy.key(0), Offset(6)).await.unwrap().unwrap();
-        let segment = Path::new(DIR).join("log").join(format!("{:016}.log", line.position.segment));
+        let indexed = directory.batch_at(toy.key(0), Offset(6)).await.unwrap().unwrap();
+        let segment = Path::new(DIR).join("log").join(format!("{:016}.log", indexed.position.segment));
         let disk = sim.image().crash(Crash::Process, 1);
-        disk.flip_bit(&segment, u64::from(line.position.byte) + 300, 3).unwrap();
+        disk.flip_bit(&segment, u64::from(indexed.position.byte) + 300, 3).unwrap();
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let before = toy.model();
         for life in 0..3 {
@@ -376,12 +377,12 @@ fn a_damaged_index_file_is_rebuilt_when_it_is_met() {
         let first = directory.batch_at(toy.key(0), Offset(0)).await.unwrap().unwrap();
         let path = super::super::index_files::index_path(Path::new(DIR), first.position.segment);
         let bytes = disk.open(&path, OpenMode::Read).unwrap().bytes().unwrap();
-        for line in 1..=5 {
-            sim.flip_bit(&path, bytes - line * 40 + 3, 1).unwrap();
+        for entry in 1..=5 {
+            sim.flip_bit(&path, bytes - entry * 40 + 3, 1).unwrap();
         }
         for offset in 0..100 {
-            let line = directory.batch_at(toy.key(0), Offset(offset)).await.unwrap().unwrap();
-            assert!(line.base_offset <= Offset(offset) && Offset(offset) < line.end_offset());
+            let indexed = directory.batch_at(toy.key(0), Offset(offset)).await.unwrap().unwrap();
+            assert!(indexed.base_offset <= Offset(offset) && Offset(offset) < indexed.end_offset());
         }
     });
 }
@@ -400,7 +401,7 @@ fn one_read_that_meets_several_damaged_index_files_has_them_all_rebuilt() {
         let files = disk.list(&log).unwrap().into_iter().filter(|file| file.name.ends_with(".idx"));
         let damaged = files
             .map(|file| {
-                (1..=2).for_each(|line| sim.flip_bit(&log.join(&file.name), file.bytes - line * 40 + 3, 1).unwrap())
+                (1..=2).for_each(|entry| sim.flip_bit(&log.join(&file.name), file.bytes - entry * 40 + 3, 1).unwrap())
             })
             .count();
         assert!(damaged > 2, "{damaged}");

@@ -37,10 +37,10 @@ async fn written(disk: &SimDisk) -> (Arc<DataDir>, Arc<Toy>) {
 
 /// Damages the head of the frame with the batch at this offset of partition 0.
 async fn damage(directory: &DataDir, toy: &Toy, disk: &SimDisk, offset: i64) {
-    let line = directory.batch_at(toy.key(0), Offset(offset)).await.unwrap().unwrap();
+    let indexed = directory.batch_at(toy.key(0), Offset(offset)).await.unwrap().unwrap();
     // One wrong byte would be corrected.
     for byte in [5, 6] {
-        disk.flip_bit(&segment_path(line.position.segment), u64::from(line.position.byte) - byte, 2).unwrap();
+        disk.flip_bit(&segment_path(indexed.position.segment), u64::from(indexed.position.byte) - byte, 2).unwrap();
     }
 }
 
@@ -118,7 +118,7 @@ fn an_index_that_is_rebuilt_from_damaged_frames_says_what_is_lacking() {
         let first = directory.batch_at(toy.key(0), Offset(0)).await.unwrap().unwrap();
         let index = crate::data_dir::index_files::index_path(Path::new(DIR), first.position.segment);
         let bytes = disk.open(&index, OpenMode::Read).unwrap().bytes().unwrap();
-        // Lines are the last thing in the file, those of partition 0 before those of partition 1.
+        // Entries are the last thing in the file, those of partition 0 before those of partition 1.
         for at in (200..bytes).step_by(13) {
             let _ = disk.flip_bit(&index, at, 5);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ottla_protocol::ids::Offset;
 use parking_lot::Mutex;
 
-use super::at_rest::{cut, files};
+use super::at_rest::{checkpoint, files};
 use super::crash::{check_partitions, check_runs};
 use super::toy::{DIR, Model, Toy, batch, entry, open, options, partition};
 use crate::data_dir::{DataDir, DataDirOptions, Import, ReplicaSnapshot};
@@ -245,7 +245,7 @@ fn what_was_decided_before_a_crash_does_not_stand_beside_the_snapshot_that_broug
     });
 }
 
-/// The newest cut is damaged, and one index file is gone: those that are left list entries that are not applied yet. A
+/// The newest delta is damaged, and one index file is gone: those that are left list entries that are not applied yet. A
 /// snapshot that comes before they are brings everything that is not here.
 #[test]
 fn a_snapshot_leaves_no_gap_where_an_index_file_was_lost_with_the_newest_cut() {
@@ -256,7 +256,7 @@ fn a_snapshot_leaves_no_gap_where_an_index_file_was_lost_with_the_newest_cut() {
         target.maintain_now().await.unwrap();
         target.maintain_now().await.unwrap();
         toy.write(entries()[2..29].to_vec()).await;
-        let (newest, at) = cut(&sim, &target).await;
+        let (newest, at) = checkpoint(&sim, &target).await;
         let indexes = files(&sim, "log", ".idx");
         assert!(indexes.len() > 1, "{indexes:?}");
         for (number, index) in (1..).zip(&indexes) {
@@ -265,7 +265,7 @@ fn a_snapshot_leaves_no_gap_where_an_index_file_was_lost_with_the_newest_cut() {
             damaged.unlink(index).unwrap();
             let (next, recovered) = open(&(Arc::new(damaged.clone()) as Arc<dyn Disk>), options()).await;
             let found = recovered.iter().find(|found| found.id == ReplicaId(TARGET)).unwrap();
-            assert_eq!(found.applied.unwrap().index, RaftIndex(2), "the cut before that counts");
+            assert_eq!(found.applied.unwrap().index, RaftIndex(2), "the delta before that counts");
             take(&source, &next, &snapshot).await;
             next.maintain_now().await.unwrap();
             let later = damaged.image().crash(Crash::Process, number);
@@ -274,7 +274,7 @@ fn a_snapshot_leaves_no_gap_where_an_index_file_was_lost_with_the_newest_cut() {
     });
 }
 
-/// Found by the simulation (seed 8673): verdicts were taken from the index for a cut, and the disk failed before the log had
+/// Found by the simulation (seed 8673): verdicts were taken from the index for a delta, and the disk failed before the log had
 /// them; the snapshot was made real all the same, and at the next start nobody knew the batches they had accepted.
 #[test]
 fn a_snapshot_is_not_made_real_in_a_directory_that_has_failed() {

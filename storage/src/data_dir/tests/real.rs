@@ -55,13 +55,13 @@ async fn damage_in_the_active_segment_of_an_earlier_process_is_seen_by_hot_reads
     // One whose entries others may still read.
     let toy = Toy::create(&directory, 2).await;
     toy.write((1..=3).map(|index| entry(1, index, vec![(0, batch(index, 1, 50_000))], "")).collect()).await;
-    let line = directory.batch_at(toy.key(0), Offset(1)).await.unwrap().unwrap();
+    let indexed = directory.batch_at(toy.key(0), Offset(1)).await.unwrap().unwrap();
     directory.close().await.unwrap();
     drop((toy, directory));
 
-    let segment = temporary.0.join("log").join(format!("{:016}.log", line.position.segment));
+    let segment = temporary.0.join("log").join(format!("{:016}.log", indexed.position.segment));
     let file = RealDisk.open(&segment, OpenMode::Write).unwrap();
-    file.write_at(&[0xee; 3], u64::from(line.position.byte) + 30_000).unwrap();
+    file.write_at(&[0xee; 3], u64::from(indexed.position.byte) + 30_000).unwrap();
     let (directory, recovered) = open(&temporary.0).await.unwrap();
     let toy = Toy::recover(&directory, &recovered[0]);
     assert_eq!(recovered[0].damaged.len(), 1);
@@ -69,7 +69,7 @@ async fn damage_in_the_active_segment_of_an_earlier_process_is_seen_by_hot_reads
     while !hot.is_resident() {
         hot = plan(&toy, 1, 1).await;
         let mut page = vec![0; 60_000];
-        read_exact_at(&*file, &mut page, u64::from(line.position.byte)).unwrap();
+        read_exact_at(&*file, &mut page, u64::from(indexed.position.byte)).unwrap();
     }
     assert!(matches!(hot.read().await, Err(ReadError::Damaged { offset: Offset(1), .. })));
     let hot = plan(&toy, 1, 1).await;

@@ -134,9 +134,9 @@ async fn at_rest(seed: u64) -> Scene {
 impl Scene {
     /// Flips a bit among the records of the batch at this offset; in which file it lies.
     async fn damage(&self, partition: i32, offset: i64) -> u64 {
-        let line = self.toy.directory.batch_at(self.toy.key(partition), Offset(offset)).await.unwrap().unwrap();
-        let file = line.position.segment;
-        self.sim.flip_bit(&file_path(file), u64::from(line.position.byte) + 70, 1).unwrap();
+        let indexed = self.toy.directory.batch_at(self.toy.key(partition), Offset(offset)).await.unwrap().unwrap();
+        let file = indexed.position.segment;
+        self.sim.flip_bit(&file_path(file), u64::from(indexed.position.byte) + 70, 1).unwrap();
         file
     }
 
@@ -168,8 +168,8 @@ fn a_damaged_batch_is_read_again_once_another_replica_has_given_it() {
         assert!(found <= Offset(5), "{found:?}");
         assert_eq!(scene.mended().await, 2, "the second one was met when the file was copied");
         assert_eq!(whole(&scene.toy, 1).await.unwrap(), before);
-        let line = scene.toy.directory.batch_at(scene.toy.key(1), Offset(5)).await.unwrap().unwrap();
-        assert!(line.position.segment != file);
+        let indexed = scene.toy.directory.batch_at(scene.toy.key(1), Offset(5)).await.unwrap().unwrap();
+        assert!(indexed.position.segment != file);
         scene.restart().await;
         assert_eq!(whole(&scene.toy, 1).await.unwrap(), before);
         // The same in the run.
@@ -206,16 +206,16 @@ fn batches_whose_frames_are_damaged_are_fetched_into_a_run() {
         scene.toy.directory.maintain_now().await.unwrap();
         let before: Vec<_> = [whole(&scene.toy, 0).await.unwrap(), whole(&scene.toy, 1).await.unwrap()].into();
         let key = scene.toy.key(0);
-        let line = scene.toy.directory.batch_at(key, Offset(20)).await.unwrap().unwrap();
+        let indexed = scene.toy.directory.batch_at(key, Offset(20)).await.unwrap().unwrap();
         let crashed = scene.sim.image().crash(Crash::Process, 1);
         // One wrong byte would be corrected.
         for byte in [5, 6] {
-            crashed.flip_bit(&file_path(line.position.segment), u64::from(line.position.byte) - byte, 2).unwrap();
+            crashed.flip_bit(&file_path(indexed.position.segment), u64::from(indexed.position.byte) - byte, 2).unwrap();
         }
-        crashed.unlink(&file_path(line.position.segment).with_extension("idx")).unwrap();
+        crashed.unlink(&file_path(indexed.position.segment).with_extension("idx")).unwrap();
         scene.sim = crashed;
         scene.restart().await;
-        assert_eq!(whole(&scene.toy, 0).await.unwrap_err(), line.base_offset);
+        assert_eq!(whole(&scene.toy, 0).await.unwrap_err(), indexed.base_offset);
         whole(&scene.toy, 1).await.unwrap_err();
         assert_eq!(scene.mended().await, 2);
         for _ in 0..2 {
@@ -232,14 +232,14 @@ fn what_is_damaged_of_a_replica_that_waits_to_be_removed_keeps_no_other_from_bei
         let mut scene = scene(6).await;
         let other = Toy::create(&scene.toy.directory, 4).await;
         other.write(vec![entry(1, 1, vec![(0, batch(7, 2, 500))], "")]).await;
-        let line = scene.toy.directory.batch_at(other.key(0), Offset(0)).await.unwrap().unwrap();
+        let indexed = scene.toy.directory.batch_at(other.key(0), Offset(0)).await.unwrap().unwrap();
         let before = whole(&scene.toy, 0).await.unwrap();
         scene.toy.directory.maintain_now().await.unwrap();
         drop(other);
         scene.restart().await;
-        scene.sim.flip_bit(&file_path(line.position.segment), u64::from(line.position.byte) + 70, 1).unwrap();
+        scene.sim.flip_bit(&file_path(indexed.position.segment), u64::from(indexed.position.byte) + 70, 1).unwrap();
         let last = scene.toy.model().partitions[&0].0 - 1;
-        assert_eq!(scene.damage(0, last).await, line.position.segment);
+        assert_eq!(scene.damage(0, last).await, indexed.position.segment);
         whole(&scene.toy, 0).await.unwrap_err();
         assert_eq!(scene.mended().await, 0, "nobody has what the other replica lacks");
         scene.toy.directory.set_aside(ReplicaId(4));
@@ -255,12 +255,12 @@ fn what_nobody_gives_stays_as_it_is_and_is_asked_for_again_in_the_next_round() {
         scene.damage(1, 5).await;
         // The other one has it no more either.
         let there = scene.twin.directory.index.partition(scene.toy.key(1)).unwrap();
-        let kept = std::mem::take(&mut there.write().pieces);
+        let kept = std::mem::take(&mut there.write().slices);
         whole(&scene.toy, 1).await.unwrap_err();
         assert_eq!(scene.mended().await, 0);
         let asked = scene.twin.asked.lock().len();
         assert_eq!(asked, 3, "at once, and in each round");
-        there.write().pieces = kept;
+        there.write().slices = kept;
         assert_eq!(scene.mended().await, 1);
         whole(&scene.toy, 1).await.unwrap();
     });
@@ -282,8 +282,8 @@ fn a_job_of_the_rewriter_mends_what_it_meets() {
         theirs.write(entries).await;
         let twin = Arc::new(Twin { directory: other, replica: theirs.log.id(), asked: Mutex::default() });
         register(&life.directory, &mine, &twin);
-        let line = life.directory.batch_at(mine.key(NEVER), Offset(0)).await.unwrap().unwrap();
-        sim.flip_bit(&file_path(line.position.segment), u64::from(line.position.byte) + 70, 1).unwrap();
+        let indexed = life.directory.batch_at(mine.key(NEVER), Offset(0)).await.unwrap().unwrap();
+        sim.flip_bit(&file_path(indexed.position.segment), u64::from(indexed.position.byte) + 70, 1).unwrap();
         life.directory.rewrite_now().await.unwrap();
         let stats = life.directory.stats();
         assert_eq!((stats.repaired_batches, stats.damaged_sources), (1, 0));

@@ -1,5 +1,5 @@
-//! What goes wrong around the rewriter: a full disk, a disk that fails, damaged batches, indexes and checkpoints, readers
-//! that began before a swap.
+//! What goes wrong around the rewriter: a full disk, a disk that fails, damaged batches, indexes and checkpoints,
+//! readers that began before a swap.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -119,9 +119,9 @@ fn a_damaged_batch_keeps_its_segment_and_is_never_dropped() {
     sim::run(60, || async {
         let (sim, disk) = disk(60, Tear::Pages);
         let life = ready(&disk).await;
-        let line = life.directory.batch_at(life.toys[0].key(NEVER), Offset(0)).await.unwrap().unwrap();
-        let path = segment_path(line.position.segment);
-        sim.flip_bit(&path, u64::from(line.position.byte) + 70, 1).unwrap();
+        let indexed = life.directory.batch_at(life.toys[0].key(NEVER), Offset(0)).await.unwrap().unwrap();
+        let path = segment_path(indexed.position.segment);
+        sim.flip_bit(&path, u64::from(indexed.position.byte) + 70, 1).unwrap();
         life.directory.rewrite_now().await.unwrap();
         life.settle().await;
         let stats = life.directory.stats();
@@ -130,7 +130,7 @@ fn a_damaged_batch_keeps_its_segment_and_is_never_dropped() {
         assert!(files_in(&disk, "log").contains(&path.file_name().unwrap().to_string_lossy().into_owned()));
         let damaged = plan(&life, 0).await.unwrap().read().await;
         assert!(matches!(damaged, Err(ReadError::Damaged { offset: Offset(0), .. })), "{damaged:?}");
-        assert!(!plan(&life, line.end_offset().0).await.unwrap().read().await.unwrap().is_empty());
+        assert!(!plan(&life, indexed.end_offset().0).await.unwrap().read().await.unwrap().is_empty());
         check_runs(&disk, &life.directory).await;
     });
 }
@@ -140,8 +140,8 @@ fn a_page_that_cannot_be_read_between_the_batches_does_no_harm_and_under_one_kee
     sim::run(61, || async {
         let (sim, disk) = disk(61, Tear::Pages);
         let life = ready(&disk).await;
-        let line = life.directory.batch_at(life.toys[0].key(NEVER), Offset(3)).await.unwrap().unwrap();
-        sim.make_unreadable(&segment_path(line.position.segment), u64::from(line.position.byte)).unwrap();
+        let indexed = life.directory.batch_at(life.toys[0].key(NEVER), Offset(3)).await.unwrap().unwrap();
+        sim.make_unreadable(&segment_path(indexed.position.segment), u64::from(indexed.position.byte)).unwrap();
         life.directory.rewrite_now().await.unwrap();
         assert_eq!((life.directory.stats().damaged_sources, life.directory.poisoned()), (1, None));
     });

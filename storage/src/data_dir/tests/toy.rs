@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::checkpoint::{Cut, CutSource};
+use crate::checkpoint::{CheckpointSource, StateDelta};
 use crate::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use crate::entry::{Entry, EntryBatch, EntryKind, Verdict};
 use crate::env::disk::Disk;
@@ -140,13 +140,13 @@ pub(super) struct Toy {
     state: Mutex<State>,
 }
 
-impl CutSource for Toy {
+impl CheckpointSource for Toy {
     /// Some have peers who read their entries, some have none.
     fn releases(&self) -> bool {
         self.log.id().0 % 2 == 1
     }
 
-    fn cut(&self) -> Option<Cut> {
+    fn take_delta(&self) -> Option<StateDelta> {
         let mut state = self.state.lock();
         if state.cut_at == state.applied {
             return None;
@@ -159,7 +159,7 @@ impl CutSource for Toy {
             (Bytes::copy_from_slice(&partition.to_be_bytes()), Some(Bytes::from(value)))
         });
         let changes = changes.collect();
-        Some(Cut {
+        Some(StateDelta {
             replica: self.log.id(),
             applied: state.applied?,
             membership: Bytes::from_static(b"me"),

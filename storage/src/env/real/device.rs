@@ -1,6 +1,6 @@
-//! What the machine says about its devices and its boot.
+//! Properties of the machine's devices and of its boot.
 //!
-//! May not guess in the optimistic direction: what cannot be found out is not promised.
+//! Never optimistic: a guarantee that cannot be verified is not assumed.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::env::disk::PAGE_BYTES;
 
-/// True if the block device under `dir` writes 4 KiB whole or not at all: its sectors are that large, or it says so.
+/// True if the block device under `dir` writes 4 KiB atomically: its sectors are that large, or it reports so.
 pub(super) fn writes_pages_whole(dir: &Path) -> bool {
     let Ok(metadata) = fs::metadata(dir) else {
         return false;

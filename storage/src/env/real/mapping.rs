@@ -1,7 +1,7 @@
 //! A file mapped read-only. The only unsafe code of the real disk.
 //!
-//! Never written through. Segments are not cut while mapped; a page that the disk cannot give is SIGBUS, which the
-//! reader's handler turns into a failed read.
+//! Never written through. Segments are not truncated while mapped; a page that the disk cannot read raises SIGBUS, which
+//! the reader's handler turns into a failed read.
 
 #![allow(unsafe_code, clippy::disallowed_types)]
 

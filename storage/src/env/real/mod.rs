@@ -134,7 +134,7 @@ impl File for RealFile {
 
     fn preallocate(&self, bytes: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
-            // A file system without fallocate: the space is not promised, a failed write says so.
+            // A file system without fallocate: the space is not guaranteed, and a later write may fail.
             Err(rustix::io::Errno::OPNOTSUPP) => {
                 if self.bytes()? < bytes {
                     self.0.set_len(bytes)?;

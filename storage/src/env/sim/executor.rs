@@ -36,7 +36,7 @@ const MILLION: i128 = 1_000_000;
 const EPOCH_MS: i64 = 1_750_000_000_000;
 /// A poll takes up to this long, so that a busy loop cannot freeze time.
 const POLL_NS_MAX: u64 = 2_000;
-/// A scenario that needs more polls spins.
+/// Limit of polls: a scenario that needs more is taken to spin.
 const POLLS_MAX: u64 = 200_000_000;
 
 type TaskId = u64;
@@ -79,7 +79,7 @@ struct Task {
     spawned_at: &'static Location<'static>,
 }
 
-/// A node in one of its lives.
+/// A node in one of its lives (processes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Place {
     node: SimNode,
@@ -90,9 +90,9 @@ struct Place {
 struct Node {
     life: u64,
     clock: NodeClock,
-    /// Its tasks stand still.
+    /// Its tasks are suspended.
     paused: bool,
-    /// Those of them that are ready to go on.
+    /// Those of its suspended tasks that are ready.
     held: Vec<TaskId>,
 }
 
@@ -188,7 +188,7 @@ impl Executor {
         Arc::new(Executor { state: Mutex::new(state), ready: Arc::default(), critical: CriticalTasks::default() })
     }
 
-    /// Runs `root` to its end; other tasks run as long as it does and may go on in the next call.
+    /// Runs `root` to its end; other tasks run as long as it does and may continue in the next call.
     ///
     /// # Panics
     /// On a deadlock, or when the world spins.
@@ -247,7 +247,7 @@ impl Executor {
         self.ready.lock().extend(held);
     }
 
-    /// Lets a little time pass, fires what is due, and notes the choice.
+    /// Advances time a little, fires due timers, and records the choice in the trace.
     fn advance(&self, id: TaskId) {
         let due = {
             let mut state = self.state.lock();
@@ -309,7 +309,7 @@ impl Executor {
         drop(task);
     }
 
-    /// Drops the futures of crashed nodes, in their node's name: what they spawn meanwhile is void.
+    /// Drops the futures of crashed nodes, with their node as the current one: what they spawn meanwhile never runs.
     fn bury(&self) {
         loop {
             let dead = {
@@ -362,7 +362,8 @@ impl Executor {
             state.tasks.iter().filter(|(_, task)| task.place.node == node).map(|(&id, _)| id).collect();
         for id in dead {
             let Some(Task { future, place, waker, .. }) = state.tasks.remove(&id) else { continue };
-            // Nobody wakes the dead: what they drop wakes them in an order that may not be the seed's, a hash map's.
+            // Tasks of crashed nodes are not woken: drops wake them in an order that may not follow from the seed (a
+            // hash map's).
             waker.queued.store(true, Ordering::Relaxed);
             if let Some(future) = future {
                 state.graveyard.push((place, future));
@@ -429,7 +430,7 @@ impl Executor {
         (state.trace, state.polls, Duration::from_nanos(state.now_ns.unsigned_abs()))
     }
 
-    /// Ends the world: every task is dropped, and what they start while dropping is void.
+    /// Ends the world: every task is dropped, and what they spawn meanwhile never runs.
     pub fn finish(self: &Arc<Self>) {
         let _entered = Entered::new(self.clone());
         let nodes: std::collections::BTreeSet<SimNode> =

@@ -1,7 +1,7 @@
 //! The simulated world: whole clusters on one thread, in virtual time, repeated exactly from a seed.
 //!
-//! May not know: what runs in it. Recipe: a fresh thread per seed, a random ready task is polled, time
-//! jumps to the next timer when nobody is ready, and "nobody is ready and no timer is set" is a finding.
+//! May not know: what runs in it. Method: a fresh thread per seed, a random ready task is polled, time
+//! jumps to the next timer when no task is ready, and "no task is ready and no timer is set" is a deadlock.
 
 pub(crate) mod critical_tasks;
 pub mod disk;
@@ -16,7 +16,7 @@ use executor::Executor;
 pub use executor::NodeClock;
 pub use node::SimNode;
 
-/// What a simulation gave.
+/// The result of a simulation.
 #[derive(Debug)]
 pub struct Report<T> {
     /// What the scenario returned.
@@ -55,7 +55,7 @@ where
     }
 }
 
-/// Runs the seed twice and insists that both runs are the same.
+/// Runs the seed twice and requires that both runs are the same.
 ///
 /// # Panics
 /// When the two runs differ: something in the scenario escapes the seed.
@@ -88,7 +88,7 @@ pub fn is_active() -> bool {
     executor::current().is_some()
 }
 
-/// Starts a task on a node; whatever it spawns lives on that node too.
+/// Starts a task on a node; tasks that it spawns run on that node, too.
 #[track_caller]
 pub fn spawn_on<F>(node: SimNode, future: F) -> super::rt::JoinHandle<F::Output>
 where
@@ -109,7 +109,7 @@ pub fn make_panic(task: u64) {
     executor().critical.doom(task);
 }
 
-/// True if [`make_panic`] came to pass: a task that waits for nothing, or has ended, is not polled.
+/// True if the panic of [`make_panic`] has happened: a task that is never woken, or has ended, is not polled.
 #[must_use]
 pub fn has_panicked(task: u64) -> bool {
     executor().critical.has_panicked(task)
@@ -121,26 +121,26 @@ pub fn is_injected_panic(message: &str) -> bool {
     message == critical_tasks::INJECTED
 }
 
-/// Panics of tasks since the last call that [`make_panic`] did not ask for: where, which and why.
+/// Panics of tasks since the last call that [`make_panic`] did not cause: node, task and reason.
 #[must_use]
 pub fn take_panics() -> Vec<(SimNode, String)> {
     executor().critical.take_panics()
 }
 
-/// Why a node's process has ended by itself, if it has since the last call. Its tasks still run: what plays the
-/// supervisor stops it.
+/// Why a node's process has ended by itself, if it has since the last call. Its tasks still run until the
+/// scenario, as supervisor, stops it.
 #[must_use]
 pub fn take_fatal(node: SimNode) -> Option<String> {
     executor().critical.take_fatal(node)
 }
 
 /// Stops a node at once: its tasks never run again and their futures are dropped before the next poll.
-/// Tasks spawned on it later are its next life.
+/// Tasks spawned on it later belong to its next life (process).
 pub fn crash(node: SimNode) {
     executor().crash(node);
 }
 
-/// Lets a node's tasks stand still, as SIGSTOP does, or go on. A crash ends it too.
+/// Suspends a node's tasks, as SIGSTOP does, or resumes them. A crash ends the suspension, too.
 pub fn pause(node: SimNode, paused: bool) {
     executor().pause(node, paused);
 }
@@ -155,7 +155,7 @@ pub fn set_wall_clock(node: SimNode, wall_offset_ms: i64) {
     executor().set_wall_clock(node, wall_offset_ms);
 }
 
-/// The node of the task that runs.
+/// The node of the current task.
 #[must_use]
 pub fn current_node() -> SimNode {
     executor().current_node()
@@ -167,7 +167,7 @@ pub fn random_below(bound: u64) -> u64 {
     if bound == 0 { 0 } else { executor().random_u64() % bound }
 }
 
-/// Adds something that must be equal in every run of the seed to the trace.
+/// Adds a value that must be equal in every run of the seed to the trace.
 pub fn trace(bytes: &[u8]) {
     executor().trace(bytes);
 }

@@ -1,5 +1,5 @@
 //! The same model, step by step: batches come before they are durable, log starts move at any moment, segments are
-//! sealed and unlinked in between, and after each of these the index answers as the list of batches would.
+//! sealed and unlinked in between, and after each of these the index returns what the list of batches would.
 
 use ottla_model::{Random, lives};
 
@@ -12,9 +12,11 @@ struct World {
     unlinked: BTreeSet<u64>,
 }
 
-/// A line without its place: what is not durable yet has none.
-fn plain(line: Option<BatchLine>) -> Option<(i64, u32, i64, i32, u32)> {
-    line.map(|line| (line.base_offset.0, line.record_count, line.max_timestamp_ms, line.epoch.0, line.bytes))
+/// An indexed batch without its position: what is not durable yet has none.
+fn plain(indexed: Option<IndexedBatch>) -> Option<(i64, u32, i64, i32, u32)> {
+    indexed.map(|indexed| {
+        (indexed.base_offset.0, indexed.record_count, indexed.max_timestamp_ms, indexed.epoch.0, indexed.bytes)
+    })
 }
 
 fn some_batches(random: &mut Random) -> Vec<Batch> {
@@ -34,10 +36,10 @@ impl World {
     }
 
     fn end(&self, partition: usize) -> i64 {
-        self.history.model[partition].last().map_or(0, |line| line.end_offset().0)
+        self.history.model[partition].last().map_or(0, |indexed| indexed.end_offset().0)
     }
 
-    fn live(&self, partition: usize) -> Vec<BatchLine> {
+    fn live(&self, partition: usize) -> Vec<IndexedBatch> {
         self.history.live(partition, self.log_starts[partition])
     }
 
@@ -71,10 +73,10 @@ impl World {
         }
     }
 
-    /// Unlinks the sealed segments that hold nothing alive.
+    /// Unlinks the sealed segments that hold no live batch.
     fn unlink(&mut self) {
         for segment in 1..=self.sealed {
-            let holds = |partition| self.live(partition).iter().any(|line| line.position.segment == segment);
+            let holds = |partition| self.live(partition).iter().any(|indexed| indexed.position.segment == segment);
             if (0..3).any(holds) || !self.unlinked.insert(segment) {
                 continue;
             }
@@ -89,12 +91,12 @@ impl World {
         let (index, key) = (&self.history.index, key(i32::try_from(partition).unwrap()));
         let (live, end, log_start) = (self.live(partition), self.end(partition), self.log_starts[partition]);
         index.settle_all().unwrap();
-        assert_eq!(index.bytes_of(key), live.iter().map(|line| u64::from(line.bytes)).sum::<u64>());
+        assert_eq!(index.bytes_of(key), live.iter().map(|indexed| u64::from(indexed.bytes)).sum::<u64>());
         let timestamp_ms = random.between(-1, 61);
-        let expected = live.iter().find(|line| line.max_timestamp_ms >= timestamp_ms).copied();
+        let expected = live.iter().find(|indexed| indexed.max_timestamp_ms >= timestamp_ms).copied();
         assert_eq!(plain(index.by_time(key, timestamp_ms, Access::MayBlock).unwrap()), plain(expected));
-        let newest = live.iter().map(|line| line.max_timestamp_ms).max();
-        let expected = live.iter().find(|line| Some(line.max_timestamp_ms) == newest).copied();
+        let newest = live.iter().map(|indexed| indexed.max_timestamp_ms).max();
+        let expected = live.iter().find(|indexed| Some(indexed.max_timestamp_ms) == newest).copied();
         assert_eq!(plain(index.of_max_timestamp(key, Access::MayBlock).unwrap()), plain(expected));
         let cutoff = random.once_in(2).then(|| random.between(0, 59));
         let size = random.once_in(2).then(|| random.below(3_000));
@@ -105,7 +107,7 @@ impl World {
     }
 
     /// Batches from an offset on within bounds, and the one that holds the offset.
-    fn check_reads(&self, random: &mut Random, key: ExtentKey, live: &[BatchLine]) {
+    fn check_reads(&self, random: &mut Random, key: ExtentKey, live: &[IndexedBatch]) {
         let partition = usize::try_from(key.partition.index).unwrap();
         let (index, end) = (&self.history.index, self.end(partition));
         let from = random.between(self.log_starts[partition], end);
@@ -113,20 +115,23 @@ impl World {
         let bytes_max = random.below(1_500);
         let bounds = Bounds { from, up_to, bytes_max, at_least_one: random.once_in(2) };
         let (mut expected, mut bytes) = (Vec::new(), 0);
-        for line in live.iter().filter(|line| line.end_offset().0 > from && line.base_offset.0 < up_to) {
-            bytes += u64::from(line.bytes);
+        for indexed in live.iter().filter(|indexed| indexed.end_offset().0 > from && indexed.base_offset.0 < up_to) {
+            bytes += u64::from(indexed.bytes);
             if bytes > bytes_max && !(expected.is_empty() && bounds.at_least_one) {
                 break;
             }
-            expected.push(*line);
+            expected.push(*indexed);
         }
         let planned = index.plan(key, bounds, Access::MayBlock).unwrap();
-        let lines = |lines: &[BatchLine]| lines.iter().map(|line| plain(Some(*line))).collect::<Vec<_>>();
-        assert_eq!(lines(&planned.iter().map(|p| p.line).collect::<Vec<_>>()), lines(&expected), "{bounds:?}");
-        for (planned, line) in planned.iter().zip(&expected) {
-            assert!(planned.data.is_some() || planned.line.position == line.position, "{line:?} lies elsewhere");
+        let listed = |listed: &[IndexedBatch]| listed.iter().map(|indexed| plain(Some(*indexed))).collect::<Vec<_>>();
+        assert_eq!(listed(&planned.iter().map(|p| p.indexed).collect::<Vec<_>>()), listed(&expected), "{bounds:?}");
+        for (planned, indexed) in planned.iter().zip(&expected) {
+            assert!(
+                planned.data.is_some() || planned.indexed.position == indexed.position,
+                "{indexed:?} lies elsewhere"
+            );
         }
-        let holds = live.iter().find(|line| line.base_offset.0 <= from && from < line.end_offset().0).copied();
+        let holds = live.iter().find(|indexed| indexed.base_offset.0 <= from && from < indexed.end_offset().0).copied();
         assert_eq!(plain(index.at(key, from, Access::MayBlock).unwrap()), plain(holds), "offset {from}");
     }
 }
@@ -153,7 +158,7 @@ fn what_is_deleted_before_it_is_durable_here_is_neither_found_nor_counted() {
     index.raise_log_start(key, 5);
     assert_eq!(index.bytes_of(key), 100);
     let found = [index.by_time(key, 0, Access::MayBlock), index.of_max_timestamp(key, Access::MayBlock)];
-    assert!(found.into_iter().all(|line| line.unwrap().unwrap().base_offset == Offset(5)));
+    assert!(found.into_iter().all(|indexed| indexed.unwrap().unwrap().base_offset == Offset(5)));
     let point = index.retention_point(key, 10, None, Some(100), Access::MayBlock).unwrap();
     assert_eq!(point, None, "the 100 bytes that may stay are deleted");
 }

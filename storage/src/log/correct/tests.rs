@@ -34,7 +34,7 @@ fn frame(batches: Vec<EntryBatch>) -> Vec<u8> {
 
 /// Places that the frame's CRC guards, its own and those of the length.
 fn places(bytes: &[u8]) -> Vec<usize> {
-    (0..8).chain(outline(bytes).unwrap().guarded().into_iter().flatten()).collect()
+    (0..8).chain(layout(bytes).unwrap().guarded().into_iter().flatten()).collect()
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_long_frame_gets_a_wrong_bit_back_and_no_byte() {
         let found = |error: u8| {
             let mut bytes = whole.clone();
             bytes[at] ^= error;
-            (outline(&bytes).is_some()).then(|| correction_of(&bytes, STAMP.incarnation))
+            (layout(&bytes).is_some()).then(|| correction_of(&bytes, STAMP.incarnation))
         };
         if let Some(bit) = found(16) {
             assert_eq!(bit, Some(Correction { at, byte: whole[at] }), "byte {at}");

@@ -15,7 +15,7 @@ fn replica(id: u64, first: bool) -> Arc<Replica> {
 
 fn push(lanes: &mut Lanes, replica: &Arc<Replica>, sequence: u64, bytes: usize) {
     let payload = Bytes::from(vec![0; bytes - super::super::frame::HEAD_BYTES]);
-    lanes.push(Queued::new(replica, sequence, RawFrame { payload, ..RawFrame::empty(Kind::Entry) }, Done::Nobody));
+    lanes.push(Queued::new(replica, sequence, RawFrame { payload, ..RawFrame::empty(Kind::Entry) }, Done::Ignored));
 }
 
 fn bytes_by_replica(frames: &[Queued]) -> BTreeMap<u64, usize> {

@@ -77,7 +77,7 @@ fn the_greatest_vote_wins() {
 #[test]
 fn an_entry_that_is_purged_by_now_still_voids_what_was_above_it() {
     let mut found = Found::default();
-    found.floors(vec![ReplicaFloor {
+    found.recovery_points(vec![RecoveryPoint {
         replica: ONE,
         creation: Bytes::new(),
         sequence: 1,
@@ -94,10 +94,10 @@ fn an_entry_that_is_purged_by_now_still_voids_what_was_above_it() {
     assert_eq!(replica.state.last_log_id(), Some(id(6, 3)));
 }
 
-/// A floor after frame 9 that keeps the entries of frames 2 and 3, which lie behind it.
-fn kept_floor() -> Found {
+/// A recovery point after frame 9 that keeps the entries of frames 2 and 3, which lie behind it.
+fn kept_recovery_point() -> Found {
     let mut found = Found::default();
-    found.floors(vec![ReplicaFloor {
+    found.recovery_points(vec![RecoveryPoint {
         replica: ONE,
         creation: Bytes::new(),
         sequence: 9,
@@ -111,8 +111,8 @@ fn kept_floor() -> Found {
 }
 
 #[test]
-fn of_the_frames_before_a_floor_those_count_that_it_keeps() {
-    let mut found = kept_floor();
+fn of_the_frames_before_a_recovery_point_those_count_that_it_keeps() {
+    let mut found = kept_recovery_point();
     // Relocated once and truncated later: its copy is still there.
     let frames = [(4, entry(1, 3)), (2, entry(1, 1)), (10, entry(1, 3)), (3, entry(1, 2)), (11, entry(1, 4))];
     for (number, (sequence, body)) in frames.iter().enumerate() {
@@ -127,7 +127,7 @@ fn of_the_frames_before_a_floor_those_count_that_it_keeps() {
 #[test]
 fn a_kept_entry_that_is_gone_is_lost_unless_it_is_purged() {
     for (purge, lost) in [(None, true), (Some(1), true), (Some(2), false)] {
-        let mut found = kept_floor();
+        let mut found = kept_recovery_point();
         found.frame(ONE, 2, place(0), &entry(1, 1), false);
         found.frame(ONE, 10, place(100), &entry(1, 3), false);
         if let Some(index) = purge {
@@ -327,7 +327,7 @@ fn where_a_loss_is_accepted_blank_entries_stand_for_those_that_are_gone() {
     let missing = replica.missing.unwrap();
     assert_eq!((missing.frames, missing.entries, missing.at_end), (2, vec![(RaftIndex(1), RaftIndex(1))], false));
     assert_eq!((replica.lost, replica.newly_lost), (None, false));
-    // Until the checkpoint stands for what was before, floors say that it is lost.
+    // Until the checkpoint stands for what was before, recovery points say that it is lost.
     assert!(replica.state.lost);
     let blank = replica.state.slot(RaftIndex(1)).unwrap();
     assert_eq!(blank.cached.as_ref().map(|entry| entry.kind), Some(EntryKind::Blank));
@@ -344,8 +344,8 @@ fn frames_that_are_gone_at_the_end_may_have_been_entries() {
 }
 
 #[test]
-fn a_floor_behind_an_accepted_loss_stands_for_marks_and_damage_before_it() {
-    let floor = |position| ReplicaFloor {
+fn a_recovery_point_behind_an_accepted_loss_stands_for_marks_and_damage_before_it() {
+    let point = |position| RecoveryPoint {
         replica: ONE,
         creation: Bytes::from_static(b"x"),
         sequence: 9,
@@ -357,9 +357,9 @@ fn a_floor_behind_an_accepted_loss_stands_for_marks_and_damage_before_it() {
     };
     for (position, lost) in [(5_000, false), (100, true)] {
         let mut found = Found::default();
-        found.floors(vec![floor(position)]);
+        found.recovery_points(vec![point(position)]);
         found.damage(Damage { segment: 3, to: 4_096, lists_complete: false });
         let replica = found.replay(false, None, &AcceptLoss::Nothing).remove(0);
-        assert_eq!(replica.lost.is_some(), lost, "floor at {position}");
+        assert_eq!(replica.lost.is_some(), lost, "recovery point at {position}");
     }
 }

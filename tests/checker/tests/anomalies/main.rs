@@ -58,7 +58,7 @@ fn complaints(law: Law, beside: &[Law], row: &str) -> Vec<String> {
         let words: Vec<&str> = report.findings.iter().chain(&report.notes).map(|f| f.sentence.as_str()).collect();
         complaints.push(format!("{law:?}: {what}: {text}\n    {:?} {:?}\n    {words:?}", report.broken, report.noted));
     };
-    let report = check(&story::history(&bad));
+    let report = check(&notation::history(&bad));
     let found = if law.always_legal() { &report.noted } else { &report.broken };
     if !found.contains_key(&law) {
         say("not found", &bad, &report);
@@ -70,7 +70,7 @@ fn complaints(law: Law, beside: &[Law], row: &str) -> Vec<String> {
     if report.verdict != expected || report.verdict == Verdict::Unknown {
         say("the verdict is wrong", &bad, &report);
     }
-    let report = check(&story::history(&twin));
+    let report = check(&notation::history(&twin));
     if !report.broken.is_empty() || (law.always_legal() && report.noted.contains_key(&law)) {
         say("the twin is legal", &twin, &report);
     }

@@ -7,7 +7,7 @@
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::Vote;
 use ottla_storage::ids::RaftIndex;
-use ottla_storage::log::Outline;
+use ottla_storage::log::LogSummary;
 
 use super::Violation;
 
@@ -22,14 +22,14 @@ pub(crate) struct Before {
     /// The end of the newest snapshot that was sent to it.
     pub(crate) offered: Option<RaftIndex>,
     /// Its log when it went down.
-    pub(crate) log: Option<Outline>,
+    pub(crate) log: Option<LogSummary>,
 }
 
 /// The replica as recovery found it; `corrupted`: its disk was.
 pub(crate) fn found(
     before: &Before,
     recovered: &RecoveredReplica,
-    after: &Outline,
+    after: &LogSummary,
     corrupted: bool,
 ) -> Result<(), Violation> {
     let replica = recovered.id.0;
@@ -66,12 +66,12 @@ fn keeps(kept: Vote, promised: Vote) -> bool {
         || (kept.term == promised.term && (kept.voted_for == promised.voted_for || kept.committed))
 }
 
-fn entries(replica: u64, before: &Outline, after: &Outline) -> Result<(), Violation> {
+fn entries(replica: u64, before: &LogSummary, after: &LogSummary) -> Result<(), Violation> {
     let broken = |what: String| Err(Violation::new(LAW, None, format!("replica {replica} {what}")));
     if after.last < before.synced {
         return broken(format!("had synced frame {}, its last one is {}", before.synced, after.last));
     }
-    let purged = |of: &Outline| of.purged.map_or(RaftIndex(0), |id| id.index).0;
+    let purged = |of: &LogSummary| of.purged.map_or(RaftIndex(0), |id| id.index).0;
     for (index, (term, frame)) in (before.first_index..).zip(&before.entries) {
         let gone = index > purged(after) && after.term_at(index) != Some(*term);
         if *frame <= before.synced && gone {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::rng::SimRng;
 use crate::env::disk::PAGE_BYTES;
 
-/// What devices with 512-byte sectors write whole.
+/// Bytes that devices with 512-byte sectors write atomically.
 pub const SECTOR_BYTES: usize = 512;
 
 type Page = Arc<[u8; PAGE_BYTES]>;
@@ -123,7 +123,7 @@ impl Inode {
         }
     }
 
-    /// What a loss of power leaves.
+    /// The content that a power loss leaves.
     pub(super) fn lose_power(&mut self, rng: &mut SimRng, tear: Tear) {
         let pending = std::mem::take(&mut self.pending);
         match rng.below(5) {
@@ -143,7 +143,7 @@ impl Inode {
     }
 }
 
-/// What a device does to a write during which the power fails.
+/// The effect of a power failure on a write in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tear {
     /// 4 KiB pages are written whole or not at all.

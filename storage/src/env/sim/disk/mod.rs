@@ -1,7 +1,7 @@
 //! The simulated disk: pending against durable state, tears at 512 B and 4 KiB, EIO, ENOSPC, bit flips, hanging syncs,
 //! loss of power or of the process at any write or sync. The same seed gives the same faults.
 //!
-//! May not know what is stored. A copy of the whole disk ([`DiskImage`]) costs little, so that a test can keep one for
+//! May not know: what is stored. A copy of the whole disk ([`DiskImage`]) costs little, so that a test can keep one for
 //! every write and sync of a history.
 
 mod content;
@@ -28,12 +28,12 @@ use crate::env::{rt, sim};
 
 type Observer = Box<dyn FnMut(DiskOp, DiskImage) + Send>;
 
-/// How a simulated disk behaves.
+/// Options of a simulated disk.
 #[derive(Debug, Clone, Copy)]
 pub struct SimDiskOptions {
-    /// What a loss of power does to a write.
+    /// The effect of a power loss on a write.
     pub tear: Tear,
-    /// Bytes that fit.
+    /// Capacity in bytes.
     pub capacity_bytes: u64,
     /// Longest time a sync takes (in a simulation; elsewhere it only yields).
     pub sync_delay_max: Duration,
@@ -53,7 +53,7 @@ pub struct DiskImage {
 }
 
 impl DiskImage {
-    /// The disk as the next life finds it after such a crash.
+    /// The disk as the next process finds it after such a crash.
     #[must_use]
     pub fn crash(&self, crash: Crash, seed: u64) -> SimDisk {
         let mut world = self.world.clone();
@@ -129,7 +129,7 @@ impl SimDisk {
         self.shared.image()
     }
 
-    /// The process or the machine goes down: open files are dead, and what is found next is what the crash left.
+    /// The process or the machine goes down: open files are dead, and the next open finds what the crash left.
     pub fn crash(&self, crash: Crash) {
         self.shared.world.lock().crash(crash);
     }
@@ -167,7 +167,7 @@ impl SimDisk {
         self.shared.world.lock().faults.hung = hung;
     }
 
-    /// Changes how much fits.
+    /// Changes the capacity.
     pub fn set_capacity(&self, bytes: u64) {
         self.shared.world.lock().capacity_bytes = bytes;
     }
@@ -426,7 +426,7 @@ impl File for SimFile {
     }
 
     fn drop_cached(&self, _from: u64) -> io::Result<()> {
-        // Clean pages come from the device again: what a failed sync left in the cache is gone.
+        // Clean pages are read from the device again: what a failed sync left in the cache is dropped.
         let mut world = self.shared.world.lock();
         let inode = world.inodes.get_mut(&self.inode).ok_or_else(eio)?;
         if inode.pending.is_empty() {

@@ -1,4 +1,4 @@
-//! The state of a simulated disk: files, names, what is pending, which faults are set.
+//! The state of a simulated disk: files, names, pending operations, injected faults.
 //!
 //! Directories themselves are durable at once; names in them are durable after `sync_dir`, and before that a crash keeps
 //! the first few changes of a directory (a journalling file system keeps their order).
@@ -19,7 +19,7 @@ pub enum Crash {
     Power,
 }
 
-/// What was about to happen when an observer was called.
+/// The operation before which an observer is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskOp {
     /// Bytes were written, or space was taken (both not yet durable).
@@ -151,7 +151,7 @@ impl World {
         found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
-    /// Counts down an armed fault; true when it strikes.
+    /// Counts down an armed fault; true when it is due.
     pub(super) fn strikes(counter: &mut Option<u64>) -> bool {
         match counter {
             Some(0) => {
@@ -194,7 +194,7 @@ impl World {
         Ok(())
     }
 
-    /// The process or the machine goes down; what is left is what the next life finds.
+    /// The process or the machine goes down; what is left is what the next process finds.
     pub(super) fn crash(&mut self, crash: Crash) {
         self.life += 1;
         self.locks.clear();

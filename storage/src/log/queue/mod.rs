@@ -1,7 +1,7 @@
-//! What waits for the writer: one lane per replica, served by deficit round robin in bytes, metadata and coordinator
+//! The queue of the writer: one lane per replica, served by deficit round robin in bytes, metadata and coordinator
 //! replicas first for up to a quarter of a commit.
 //!
-//! Pure but for the bell that wakes the writer. May not know how a commit is written.
+//! Pure but for the waker of the writer. May not know: how a commit is written.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -19,14 +19,14 @@ use crate::env::critical::count_panic;
 use crate::env::sync::Mutex;
 use crate::ids::{LogPosition, ReplicaId};
 
-/// What a lane may take per round before the next one has its turn.
+/// Quantum: bytes that a lane may take per round before the next one is served.
 const QUANTUM_BYTES: usize = 64 << 10;
-/// Priority lanes go first for this part of a commit.
+/// Priority lanes are served first for this part of a commit.
 const PRIORITY_SHARE: usize = 4;
-/// What a further replica adds to a commit's header, now and in the next commit.
+/// Bytes that a further replica adds to a commit's header, now and in the next commit.
 pub(crate) const HEADER_BYTES_PER_REPLICA: usize = 32;
 
-/// A frame that waits.
+/// A queued frame.
 pub(crate) struct Queued {
     pub(crate) replica: Arc<Replica>,
     pub(crate) sequence: u64,
@@ -36,28 +36,28 @@ pub(crate) struct Queued {
     pub(crate) done: Done,
 }
 
-/// Who is told when a frame is durable, or never will be.
+/// How to report that a frame is durable, or never will be.
 pub(crate) enum Done {
-    Nobody,
+    Ignored,
     Callback(Option<OnSynced>),
     Place(Option<oneshot::Sender<io::Result<LogPosition>>>),
 }
 
 impl Drop for Done {
-    /// The writer panicked with the frame in hand: its append would wait for ever.
+    /// The writer panicked while it held the frame: without this the append would wait for ever.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            std::mem::replace(self, Done::Nobody).tell(Err(&LogFailure::of_task("the writer panicked")));
+            std::mem::replace(self, Done::Ignored).tell(Err(&LogFailure::of_task("the writer panicked")));
         }
     }
 }
 
 impl Done {
-    /// Tells. A caller that panics must not take the log with it.
+    /// Notifies. A callback that panics must not stop the log.
     pub(crate) fn tell(mut self, result: Result<LogPosition, &LogFailure>) {
         let result = result.map_err(LogFailure::to_io_error);
         match &mut self {
-            Done::Nobody => {}
+            Done::Ignored => {}
             Done::Place(sender) => drop(sender.take().map(|sender| sender.send(result))),
             Done::Callback(on_synced) => {
                 let Some(on_synced) = on_synced.take() else { return };
@@ -77,7 +77,7 @@ impl Queued {
     }
 }
 
-/// How much a commit may take.
+/// Limits of one commit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
     /// Bytes of frames in an ordinary commit.
@@ -86,16 +86,16 @@ pub(crate) struct Room {
     pub(crate) segment_bytes: usize,
 }
 
-/// What the writer is to do next.
+/// The next work of the writer.
 pub(crate) enum Work {
     Frames(Vec<Queued>),
-    /// The next frame does not fit into the segment; the longest that is next in its lane has so many bytes.
+    /// The next frame does not fit into the segment; the longest frame at the front of a lane has so many bytes.
     Roll {
         frame_bytes: usize,
     },
     /// The segment is to end early, if it is still this one.
     EndSegment(u64),
-    /// Nothing waits and nothing will come.
+    /// The queue is empty and closed.
     Closed,
 }
 
@@ -128,7 +128,7 @@ pub(crate) struct Queue {
     state: Mutex<State>,
 }
 
-/// Wakes the writer when dropped; hold it until no lock is held.
+/// Wakes the writer when dropped; must be dropped after all locks are released.
 #[must_use]
 pub(crate) struct Bell(Option<Waker>);
 
@@ -141,7 +141,7 @@ impl Drop for Bell {
 }
 
 impl Queue {
-    /// Adds frames of one replica, in order; gives them back if the log has stopped.
+    /// Adds frames of one replica, in order; returns them if the log has stopped.
     pub(crate) fn push(&self, frames: Vec<Queued>) -> Result<Bell, (LogFailure, Vec<Queued>)> {
         let mut state = self.state.lock();
         if let Some(failure) = &state.failure {
@@ -205,21 +205,21 @@ impl Queue {
         lacks
     }
 
-    /// The segment ends with what is written; nothing happens if it is not the one that is written to.
+    /// Requests that the segment is sealed early; ignored if it is not the active one.
     pub(crate) fn end_segment(&self, segment: u64) -> Bell {
         let mut state = self.state.lock();
         state.ending = Some(segment);
         Bell(state.writer.take())
     }
 
-    /// No more frames are taken; those that wait are still written.
+    /// Closes the queue: further frames are refused, those that are queued are still written.
     pub(crate) fn close(&self) -> Bell {
         let mut state = self.state.lock();
         state.closed = true;
         Bell(state.writer.take())
     }
 
-    /// The log has stopped: everything that waits is returned, everything that comes is refused.
+    /// Stops the queue because the log failed: returns all queued frames, and refuses further ones.
     pub(crate) fn fail(&self, failure: LogFailure) -> Vec<Queued> {
         let mut state = self.state.lock();
         state.failure.get_or_insert(failure);
@@ -241,7 +241,7 @@ impl Queue {
     }
 }
 
-/// Why a closed log refuses.
+/// The error of a closed log.
 pub(crate) fn closed() -> LogFailure {
     LogFailure { operation: "use", kind: std::io::ErrorKind::NotConnected, message: "the log is closed".to_owned() }
 }
@@ -268,14 +268,14 @@ impl Lanes {
         std::mem::take(&mut self.by_replica).into_values().flat_map(|lane| lane.frames).collect()
     }
 
-    /// The longest of the frames that are next in their lanes: in a segment that holds it, whichever turn it is, one
-    /// fits.
+    /// The longest of the frames at the front of their lanes: in a segment that holds it the next one fits, whichever lane
+    /// is served.
     fn largest_front_bytes(&self) -> usize {
         self.by_replica.values().filter_map(|lane| lane.frames.front()).map(|frame| frame.bytes).max().unwrap_or(0)
     }
 
-    /// The frames of the next commit, at least one unless the segment has no room for it. Together with what they add
-    /// to the commit's header they are never more than the segment holds.
+    /// The frames of the next commit, at least one unless the segment has no room for it. With the bytes that they add to
+    /// the commit's header they never exceed the room in the segment.
     fn pick(&mut self, room: Room) -> Vec<Queued> {
         let mut taken = Vec::new();
         let headers = self.rounds.iter().map(VecDeque::len).sum::<usize>() * HEADER_BYTES_PER_REPLICA;
@@ -291,8 +291,8 @@ impl Lanes {
         taken
     }
 
-    /// Serves one class until `room` is used up. A commit's first frame may take up to `alone_bytes`, and goes alone
-    /// then.
+    /// Serves one class until `room` is used up. A commit's first frame may have up to `alone_bytes`, and is alone in the
+    /// commit then.
     fn pick_round(&mut self, round: usize, room: &mut usize, taken: &mut Vec<Queued>, alone_bytes: usize) {
         while let Some(&id) = self.rounds[round].front() {
             let Some(lane) = self.by_replica.get_mut(&id) else {
@@ -304,7 +304,7 @@ impl Lanes {
                 let bytes = front.bytes;
                 let alone = taken.is_empty() && bytes <= alone_bytes;
                 if bytes > *room && !alone {
-                    // Its turn goes on in the next commit, without a quantum more.
+                    // Its turn continues in the next commit, without a further quantum.
                     lane.deficit -= QUANTUM_BYTES.min(lane.deficit);
                     return;
                 }

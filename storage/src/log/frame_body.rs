@@ -1,4 +1,4 @@
-//! The meaning of a frame's content, kind by kind.
+//! The body of a frame: encodes and decodes its content, kind by kind.
 //!
 //! ```text
 //! Entry     term, index, clock, detail = entry kind, payload = command, batches
@@ -20,7 +20,7 @@ use crate::entry::{Entry, EntryKind, EntryVerdicts, Verdict, Vote};
 use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
 
 const CREATE_HEAD_BYTES: usize = 24;
-/// In the detail of verdicts: each entry says where its relocated copy lies, if it was relocated.
+/// In the detail of verdicts: each entry names the segment of its relocated copy, if it was relocated.
 const RELOCATED: u8 = 2;
 
 /// A body as bytes.

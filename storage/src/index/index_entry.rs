@@ -1,28 +1,28 @@
-//! One line of the index: one accepted batch. 40 bytes in memory and on disk.
+//! An index entry: one accepted batch. 40 bytes in memory and on disk.
 //!
 //! ```text
 //!  0             8              16     20      24             28      32              36      40
 //!  | base offset | max timestamp | byte | bytes | record count | epoch | bytes before  | crc32 |
 //! ```
 //!
-//! All integers are little-endian. `byte` is the batch's place in the segment; `bytes before` sums the lengths of the
-//! lines before it in the same piece, so that sizes of any range are two reads. The CRC-32 covers the first 36
-//! bytes: a line read by pread is checked by itself.
+//! All integers are little-endian. `byte` is the batch's position in the segment; `bytes before` sums the lengths of
+//! the entries before it in the same slice, so that sizes of any range are two reads. The CRC-32 covers the first 36
+//! bytes: an entry read by pread is checked by itself.
 
 use ottla_protocol::ids::{LeaderEpoch, Offset};
 
-use super::BatchLine;
+use super::IndexedBatch;
 use crate::env::mutants::{self, Bug};
 use crate::ids::LogPosition;
 
-/// Bytes of a line on disk.
-pub(crate) const LINE_BYTES: usize = 40;
+/// Bytes of an entry on disk.
+pub(crate) const INDEX_ENTRY_BYTES: usize = 40;
 
 const CHECKED_BYTES: usize = 36;
 
-/// One accepted batch within a piece; its segment is the piece's.
+/// One accepted batch within a slice; its segment is the slice's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Line {
+pub(crate) struct IndexEntry {
     pub(crate) base_offset: i64,
     pub(crate) max_timestamp_ms: i64,
     pub(crate) byte: u32,
@@ -32,11 +32,11 @@ pub(crate) struct Line {
     pub(crate) bytes_before: u32,
 }
 
-const _: () = assert!(std::mem::size_of::<Line>() <= LINE_BYTES);
+const _: () = assert!(std::mem::size_of::<IndexEntry>() <= INDEX_ENTRY_BYTES);
 
-impl Line {
-    /// The line of `batch`, which follows `bytes_before` bytes of its piece.
-    pub(crate) fn new(batch: &BatchLine, bytes_before: u32) -> Self {
+impl IndexEntry {
+    /// The entry of `batch`, which follows `bytes_before` bytes of its slice.
+    pub(crate) fn new(batch: &IndexedBatch, bytes_before: u32) -> Self {
         Self {
             base_offset: batch.base_offset.0,
             max_timestamp_ms: batch.max_timestamp_ms,
@@ -53,14 +53,14 @@ impl Line {
         self.base_offset.saturating_add(i64::from(self.record_count))
     }
 
-    /// Bytes of the piece up to and including this batch.
+    /// Bytes of the slice up to and including this batch.
     pub(crate) fn bytes_through(&self) -> u64 {
         u64::from(self.bytes_before) + u64::from(self.bytes)
     }
 
-    /// The line as others see it.
-    pub(crate) fn batch(&self, segment: u64) -> BatchLine {
-        BatchLine {
+    /// The entry with its segment, for use outside the index.
+    pub(crate) fn batch(&self, segment: u64) -> IndexedBatch {
+        IndexedBatch {
             base_offset: Offset(self.base_offset),
             record_count: self.record_count,
             max_timestamp_ms: self.max_timestamp_ms,
@@ -84,8 +84,8 @@ impl Line {
         out.extend_from_slice(&crc.to_le_bytes());
     }
 
-    /// The line in these bytes; `None` if they are damaged.
-    pub(crate) fn decode(bytes: &[u8; LINE_BYTES]) -> Option<Self> {
+    /// The entry in these bytes; `None` if they are damaged.
+    pub(crate) fn decode(bytes: &[u8; INDEX_ENTRY_BYTES]) -> Option<Self> {
         let (checked, crc) = bytes.split_at(CHECKED_BYTES);
         if crc32fast::hash(checked).to_le_bytes() != crc && !mutants::is_on(Bug::IndexCrcNotChecked) {
             return None;
@@ -119,15 +119,15 @@ mod tests {
         #[test]
         fn a_line_comes_back_and_a_flipped_bit_is_seen(
             base_offset in any::<i64>(), max_timestamp_ms in any::<i64>(), byte in any::<u32>(), bytes in any::<u32>(),
-            record_count in any::<u32>(), epoch in any::<i32>(), bytes_before in any::<u32>(), bit in 0..LINE_BYTES * 8,
+            record_count in any::<u32>(), epoch in any::<i32>(), bytes_before in any::<u32>(), bit in 0..INDEX_ENTRY_BYTES * 8,
         ) {
-            let line = Line { base_offset, max_timestamp_ms, byte, bytes, record_count, epoch, bytes_before };
+            let entry = IndexEntry { base_offset, max_timestamp_ms, byte, bytes, record_count, epoch, bytes_before };
             let mut out = Vec::new();
-            line.encode(&mut out);
-            let mut image: [u8; LINE_BYTES] = out.try_into().unwrap();
-            prop_assert_eq!(Line::decode(&image), Some(line));
+            entry.encode(&mut out);
+            let mut image: [u8; INDEX_ENTRY_BYTES] = out.try_into().unwrap();
+            prop_assert_eq!(IndexEntry::decode(&image), Some(entry));
             image[bit / 8] ^= 1 << (bit % 8);
-            prop_assert_eq!(Line::decode(&image), None);
+            prop_assert_eq!(IndexEntry::decode(&image), None);
         }
     }
 }

@@ -4,7 +4,7 @@
 //!  node.json  lock  log/<sequence>.log  log/<sequence>.idx  runs/<id>.run  runs/<id>.idx  state/<generation>.ckpt
 //! ```
 //!
-//! May not know: metadata, topics or Raft; it hands recovered replicas to whoever runs them.
+//! May not know: metadata, topics or Raft; recovered replicas are returned to the caller, which runs them.
 
 mod export;
 mod failure;
@@ -41,7 +41,7 @@ pub use peers::{Exported, ExportedBatch, Peers};
 pub use types::{DataDirError, DataDirOptions, DataDirStats, RecoveredReplica};
 
 use crate::checkpoint::state::Operation;
-use crate::checkpoint::{Checkpoint, CutSource};
+use crate::checkpoint::{Checkpoint, CheckpointSource};
 use crate::entry::{Entry, Verdict};
 use crate::env::critical::Owner;
 use crate::env::disk::{DirLock, Disk};
@@ -51,19 +51,19 @@ use crate::index::partition::GONE;
 use crate::index::{BatchIndex, ExtentKey};
 use crate::log::{GroupCreation, Log, ReplicaLog, batch_bytes_max};
 use crate::read::VerifyBelow;
-use crate::read::cold::ColdReads;
 use crate::read::mapped::OpenSegments;
+use crate::read::readahead::DiskReads;
 use crate::runs::Runs;
 use crate::space::reserve::Reserve;
 use failure::Failure;
 use identity::Identity;
 use rewriter_state::Rewriter;
 
-/// Where a replica's cuts come from, and since when it is dirty.
+/// The source of a replica's state deltas, and since when the replica is dirty.
 struct Source {
-    source: Weak<dyn CutSource>,
+    source: Weak<dyn CheckpointSource>,
     dirty_since: Option<rt::Instant>,
-    /// A cut was due and not given: what it contains is not synced yet. It is asked for again in the next round.
+    /// A delta was due and not returned, since its entries are not synced yet. It is taken in the next round.
     withheld: bool,
 }
 
@@ -91,23 +91,23 @@ pub struct DataDir {
     checkpoint: tokio::sync::Mutex<Checkpoint>,
     /// The last entry of each replica that the checkpoint contains.
     checkpointed: Mutex<BTreeMap<ReplicaId, LogId>>,
-    /// What was ever written to the log when the last checkpoint was made.
+    /// Bytes ever written to the log when the last checkpoint was made.
     checkpoint_at_bytes: AtomicU64,
     /// The last entry of each replica that the oldest kept generation contains.
     oldest_kept: Mutex<BTreeMap<ReplicaId, LogId>>,
-    /// Held to read while a replica begins, to write while a checkpoint notes the floors of all.
+    /// Held for reading while a replica is created, for writing while a checkpoint collects the recovery points of all.
     creating: tokio::sync::RwLock<()>,
     /// Entries up to here are applied again before there is a checkpoint.
     replaying: Mutex<BTreeMap<ReplicaId, RaftIndex>>,
     /// Held while an `.idx` file is written or removed.
     index_files: tokio::sync::Mutex<()>,
-    /// Partitions that are gone and of which no segment holds anything: the next checkpoint forgets them.
+    /// Dropped partitions that no segment holds any more: the next checkpoint forgets them.
     forgotten: Mutex<Vec<ExtentKey>>,
     sources: Mutex<BTreeMap<ReplicaId, Source>>,
     open_segments: OpenSegments,
     runs: Runs,
     rewriter: Rewriter,
-    cold_reads: Arc<ColdReads>,
+    disk_reads: Arc<DiskReads>,
     reserve: Reserve,
     failure: Arc<Failure>,
     counters: Counters,
@@ -123,7 +123,7 @@ impl std::fmt::Debug for DataDir {
 }
 
 impl DataDir {
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -135,7 +135,7 @@ impl DataDir {
         self.identity.lock().directory_id
     }
 
-    /// The cluster it belongs to, once that is known.
+    /// The cluster that it belongs to, once that is known.
     #[must_use]
     pub fn cluster_id(&self) -> Option<String> {
         self.identity.lock().cluster_id.clone()
@@ -158,13 +158,13 @@ impl DataDir {
         Ok(())
     }
 
-    /// True if the node has left its cluster with what it held here: it founds no other one.
+    /// True if the node has left its cluster: it bootstraps no other one from this directory.
     #[must_use]
     pub fn has_left(&self) -> bool {
         self.identity.lock().has_left
     }
 
-    /// Records that the node leaves its cluster. Comes before what it holds is removed, and stays.
+    /// Records that the node leaves its cluster. Written before its replicas are removed, and never cleared.
     pub async fn leave(&self) -> Result<(), DataDirError> {
         let _identifying = self.identifying.lock().await;
         let identity = Identity { has_left: true, ..self.identity.lock().clone() };
@@ -173,7 +173,8 @@ impl DataDir {
         Ok(())
     }
 
-    /// What is done next makes the directory one of this format: a release that does not know it must refuse to open it.
+    /// Raises the directory's format, before the first file of that format is written: an older release must refuse to
+    /// open it.
     async fn require_format(&self, version: u32) -> io::Result<()> {
         let _identifying = self.identifying.lock().await;
         let mut identity = self.identity.lock().clone();
@@ -198,16 +199,16 @@ impl DataDir {
         self.log.replica(replica)
     }
 
-    /// Begins a replica; durable when this returns.
+    /// Creates a replica; durable when this returns.
     pub async fn create_replica(&self, creation: GroupCreation) -> io::Result<ReplicaLog> {
         let _creating = self.creating.read().await;
         self.log.create_group(creation).await
     }
 
-    /// Ends a replica for good: its data is dead, its id never comes back.
+    /// Removes a replica for good: its data is dead, its id is never used again.
     pub async fn remove_replica(&self, replica: ReplicaId) -> io::Result<()> {
         self.sources.lock().remove(&replica);
-        // No checkpoint takes verdicts meanwhile.
+        // So that no checkpoint takes verdicts meanwhile.
         let _checkpoint = self.checkpoint.lock().await;
         self.write_last_verdicts(replica).await?;
         self.log.remove_group(replica).await?;
@@ -217,7 +218,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// Adds what apply decided about an entry: lines of accepted batches, and verdicts for the next checkpoint.
+    /// Adds what apply decided about an entry: index entries of accepted batches, and verdicts for the next checkpoint.
     /// Called for EVERY applied entry, in order, before watermarks move. `verdicts` has one item per batch.
     pub fn record_applied(&self, replica: ReplicaId, entry: &Entry, verdicts: &[Verdict]) -> io::Result<()> {
         self.refuse_if_failed()?;
@@ -226,13 +227,13 @@ impl DataDir {
         self.index.record(replica, |index| log.batch_places(index), entry, verdicts)
     }
 
-    /// Registers the source of a replica's cuts; held weakly.
-    pub fn register(&self, replica: ReplicaId, source: Weak<dyn CutSource>) {
+    /// Registers the source of a replica's state deltas; held weakly.
+    pub fn register(&self, replica: ReplicaId, source: Weak<dyn CheckpointSource>) {
         self.sources.lock().insert(replica, Source { source, dirty_since: None, withheld: false });
     }
 
-    /// The last entry of the replica that the durable checkpoint contains: where nobody else reads them, Raft may purge up to
-    /// it. Segments stay for the oldest generation that is kept, and recovery from that one does not believe the purge.
+    /// The last entry of the replica that the durable checkpoint contains: where no other replica reads them, Raft may
+    /// purge up to it. Segments are kept for the oldest generation, and recovery from that one ignores the purge.
     #[must_use]
     pub fn checkpointed(&self, replica: ReplicaId) -> Option<LogId> {
         self.checkpointed.lock().get(&replica).copied()
@@ -244,17 +245,17 @@ impl DataDir {
         self.oldest_kept.lock().get(&replica).copied()
     }
 
-    /// The partition's log start, as apply decided it; what lies below counts as dead from now on.
+    /// Raises the partition's log start offset, as apply decided it; batches below it are dead from now on.
     pub fn set_log_start(&self, key: ExtentKey, log_start: Offset) {
         self.index.raise_log_start(key, log_start.0);
     }
 
-    /// The partition is gone from the replica: all its data is dead.
+    /// Drops the partition from the replica: all its data is dead.
     pub fn drop_partition(&self, key: ExtentKey) {
         self.index.raise_log_start(key, GONE);
     }
 
-    /// False when the disk is nearly full or has failed: producers get a retriable error.
+    /// False when the disk is nearly full or has failed: producers receive a retriable error.
     #[must_use]
     pub fn accepts_writes(&self) -> bool {
         self.failure.get().is_none() && self.reserve.accepts(self.log.headroom_bytes())
@@ -266,8 +267,8 @@ impl DataDir {
         batch_bytes_max(u64::from(self.options.log.segment_bytes))
     }
 
-    /// Fails when one of the directory's tasks panics: without checkpoints the disk would fill behind replicas that
-    /// seem well.
+    /// Fails the directory when one of its tasks panics: without checkpoints the disk would fill up while the replicas
+    /// seem healthy.
     fn owner(self: &Arc<Self>) -> Owner {
         let weak = Arc::downgrade(self);
         Owner::new(move |why| {
@@ -321,7 +322,7 @@ impl DataDir {
         }
     }
 
-    /// Writes a last checkpoint, lets the log mark a clean end, and releases the lock.
+    /// Writes a last checkpoint, closes the log with a clean end, and releases the lock.
     pub async fn close(&self) -> Result<(), DataDirError> {
         let closing = self.closing.swap(true, Ordering::SeqCst);
         self.rewriter.stop().await;
@@ -331,8 +332,8 @@ impl DataDir {
         outcome.and(closed)
     }
 
-    /// One transaction of the checkpoint. Never after the directory has failed: what the transaction passes may be waiting for
-    /// a write that did not come to pass.
+    /// Writes one checkpoint transaction. Refused after the directory has failed: the entries that the transaction
+    /// contains may be waiting for a write that never succeeded.
     async fn transact(
         &self,
         checkpoint: &mut Checkpoint,
@@ -344,7 +345,7 @@ impl DataDir {
         committed.map_err(|error| self.fail("checkpoint", error))
     }
 
-    /// An error that says why, once the directory has failed.
+    /// The reason as an error, once the directory has failed.
     fn refuse_if_failed(&self) -> Result<(), DataDirError> {
         self.failure.get().map_or(Ok(()), |reason| Err(DataDirError::Failed(reason.to_string())))
     }

@@ -1,12 +1,12 @@
-//! One replica's log in outline: what the proofs compare before a crash and after it (I8, I11). Numbers only, no entries.
+//! A summary of one replica's log: what the simulation compares before a crash and after it (I8, I11). Numbers, no entries.
 
 use super::replica_log::ReplicaLog;
 use crate::entry::Vote;
 use crate::ids::{LogId, Term};
 
-/// What memory knows of one replica's log.
+/// The in-memory state of one replica's log, without entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outline {
+pub struct LogSummary {
     /// The newest vote that counts.
     pub vote: Option<Vote>,
     /// Entries up to here are purged.
@@ -17,13 +17,13 @@ pub struct Outline {
     pub entries: Vec<(Term, u64)>,
     /// Number of the last frame that is durable.
     pub synced: u64,
-    /// Number of the last frame that was given out.
+    /// The last frame number that was assigned.
     pub last: u64,
     /// The newest frame that is not durable yet and voids or purges entries.
     pub voiding: Option<u64>,
 }
 
-impl Outline {
+impl LogSummary {
     /// The term of the entry at an index.
     #[must_use]
     pub fn term_at(&self, index: u64) -> Option<Term> {
@@ -33,10 +33,10 @@ impl Outline {
 }
 
 impl ReplicaLog {
-    /// The log in outline, as of now.
+    /// The summary of the log, as of now.
     #[must_use]
-    pub fn outline(&self) -> Outline {
-        self.with_state(|state| Outline {
+    pub fn summary(&self) -> LogSummary {
+        self.with_state(|state| LogSummary {
             vote: state.vote,
             purged: state.purged,
             first_index: state.first_index,

@@ -1,8 +1,8 @@
-//! How long syncs take and how large commits are: counts by bucket, added by the writer, copied by whoever asks.
+//! Histograms of sync times and commit sizes: the writer adds values, the metrics copy the counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Buckets of a distribution; the last one has no bound.
+/// Buckets of a histogram; the last one has no upper bound.
 pub const BUCKETS: usize = 17;
 
 /// Upper bounds of the buckets of sync times, in nanoseconds: 50 us to 5 s.
@@ -32,12 +32,12 @@ pub const COMMIT_BYTES_BOUNDS: [u64; BUCKETS - 1] = {
 };
 
 /// Counts of values by bucket.
-pub(crate) struct Buckets {
+pub(crate) struct Histogram {
     bounds: &'static [u64; BUCKETS - 1],
     counts: [AtomicU64; BUCKETS],
 }
 
-impl Buckets {
+impl Histogram {
     pub(crate) fn new(bounds: &'static [u64; BUCKETS - 1]) -> Self {
         Self { bounds, counts: Default::default() }
     }
@@ -58,11 +58,11 @@ mod tests {
 
     #[test]
     fn a_value_counts_in_the_first_bucket_that_holds_it() {
-        let buckets = Buckets::new(&COMMIT_BYTES_BOUNDS);
+        let histogram = Histogram::new(&COMMIT_BYTES_BOUNDS);
         for value in [1, 4096, 4097, 8192, 128 << 20, (128 << 20) + 1, u64::MAX] {
-            buckets.add(value);
+            histogram.add(value);
         }
-        let counts = buckets.counts();
+        let counts = histogram.counts();
         assert_eq!((counts[0], counts[1], counts[15], counts[16]), (2, 2, 1, 2));
         assert_eq!(counts.iter().sum::<u64>(), 7);
         assert!(SYNC_NANOS_BOUNDS.is_sorted());

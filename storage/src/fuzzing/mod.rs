@@ -1,7 +1,7 @@
-//! What the fuzz targets call: a function for each decoder of what lies on disk, and bytes to begin with. Never part of a
-//! release build.
+//! Entry points of the fuzz targets: a function for each decoder of on-disk formats, and seed inputs. Never part of
+//! a release build.
 //!
-//! The first byte of an input says whether its checksums are made right before it is read: no fuzzer guesses them, and
+//! The first byte of an input says whether its checksums are corrected before it is read: no fuzzer guesses them, and
 //! damage that they see is tried, too. A function panics where a decoder does, or where what was read and written again
 //! is not the same.
 
@@ -24,9 +24,9 @@ use crate::env::sim;
 use crate::env::sim::disk::{SimDisk, SimDiskOptions};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::file::{SegmentRanges, encode, open};
-use crate::index::line::{LINE_BYTES, Line};
-use crate::index::{Access, BatchIndex, BatchLine, Bounds, ExtentKey};
-use crate::log::{ReplicaFloor, fuzzing as log};
+use crate::index::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
+use crate::index::{Access, BatchIndex, Bounds, ExtentKey, IndexedBatch};
+use crate::log::{RecoveryPoint, fuzzing as log};
 use crate::rewrite::RetentionClass;
 use crate::runs::Listing;
 use crate::runs::format::{
@@ -65,9 +65,9 @@ fn mend_index_file(image: &mut [u8]) {
         let crc = crc32fast::hash(&image[..48]);
         put_word(image, 48, crc);
     }
-    for line in image.get_mut(directory_end..).unwrap_or_default().chunks_exact_mut(LINE_BYTES) {
-        let crc = crc32fast::hash(&line[..LINE_BYTES - 4]);
-        put_word(line, LINE_BYTES - 4, crc);
+    for entry in image.get_mut(directory_end..).unwrap_or_default().chunks_exact_mut(INDEX_ENTRY_BYTES) {
+        let crc = crc32fast::hash(&entry[..INDEX_ENTRY_BYTES - 4]);
+        put_word(entry, INDEX_ENTRY_BYTES - 4, crc);
     }
 }
 
@@ -82,7 +82,7 @@ fn index_file(data: &[u8]) {
     let (segment, used_bytes) = (long(&image, 16), word(&image, 24));
     let Some(opened) = open(file, segment, used_bytes).unwrap() else { return };
     let index = BatchIndex::default();
-    let keys: Vec<ExtentKey> = opened.pieces.iter().map(|(key, _)| *key).take(8).collect();
+    let keys: Vec<ExtentKey> = opened.slices.iter().map(|(key, _)| *key).take(8).collect();
     if index.install(segment, opened).is_err() {
         return;
     }
@@ -101,9 +101,9 @@ fn index_file(data: &[u8]) {
 }
 
 fn index_file_seeds() -> Vec<Vec<u8>> {
-    let line = |offset: u32, bytes_before: u32| {
+    let entry = |offset: u32, bytes_before: u32| {
         let position = LogPosition { segment: 4, byte: 4096 + bytes_before };
-        let batch = BatchLine {
+        let batch = IndexedBatch {
             base_offset: Offset(i64::from(offset)),
             record_count: 5,
             max_timestamp_ms: i64::from(offset % 7),
@@ -111,20 +111,20 @@ fn index_file_seeds() -> Vec<Vec<u8>> {
             position,
             bytes: 100,
         };
-        Line::new(&batch, bytes_before)
+        IndexEntry::new(&batch, bytes_before)
     };
-    let lines: Vec<Line> = (0..9).map(|n| line(n * 5, n * 100)).collect();
+    let entries: Vec<IndexEntry> = (0..9).map(|n| entry(n * 5, n * 100)).collect();
     let range = (RaftIndex(1), RaftIndex(9));
     let ranges = SegmentRanges {
         entries: BTreeMap::from([(ReplicaId(3), range)]),
         verdicts: BTreeMap::from([(ReplicaId(3), range), (ReplicaId(4), range)]),
     };
     let none = SegmentRanges::default();
-    let pieces = BTreeMap::from([(key(0), vec![&lines[..4], &lines[5..]]), (key(1), vec![&lines[..]])]);
+    let slices = BTreeMap::from([(key(0), vec![&entries[..4], &entries[5..]]), (key(1), vec![&entries[..]])]);
     let empty = BTreeMap::new();
     with_selector([
-        encode(4, 9_000, &ranges, &pieces),
-        encode(4, 9_000, &none, &pieces),
+        encode(4, 9_000, &ranges, &slices),
+        encode(4, 9_000, &none, &slices),
         encode(1, 0, &ranges, &empty),
         encode(1, 0, &none, &empty),
     ])
@@ -222,7 +222,7 @@ fn checkpoint(data: &[u8]) {
 
 fn checkpoint_seeds() -> Vec<Vec<u8>> {
     let id = |index| LogId { term: Term(2), index: RaftIndex(index) };
-    let floor = |replica| ReplicaFloor {
+    let point = |replica| RecoveryPoint {
         replica: ReplicaId(replica),
         creation: Bytes::from_static(b"group"),
         sequence: 40,
@@ -233,7 +233,7 @@ fn checkpoint_seeds() -> Vec<Vec<u8>> {
         lost: replica == 2,
     };
     let head = |replica| ReplicaHead {
-        floor: floor(replica),
+        recovery_point: point(replica),
         applied: Some(id(9)),
         membership: Bytes::from_static(b"members"),
         checksum: 5,

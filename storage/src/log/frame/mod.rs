@@ -16,7 +16,7 @@
 //! `key id` is 0: batches are plain. `flags` has room for what follows (nonce, tag); an unknown flag is damage.
 //!
 //! Invariant: a frame counts only if its CRC holds and its incarnation is its segment's; its order is its replica's
-//! sequence number, never its place.
+//! sequence number, never its position.
 
 use std::ops::Range;
 
@@ -72,7 +72,7 @@ impl Kind {
     }
 }
 
-/// A frame's content as bytes, whatever it means; [`super::body`] gives it meaning.
+/// A frame's content as bytes; [`super::frame_body`] decodes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RawFrame {
     pub(crate) kind: Kind,
@@ -97,13 +97,13 @@ impl RawFrame {
     }
 }
 
-/// What the writer adds to a frame's content.
+/// The fields that the writer adds to a frame's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) incarnation: u64,
     pub(crate) replica: ReplicaId,
     pub(crate) sequence: u64,
-    /// Packed place up to which the log was durable when the frame was written.
+    /// Packed position up to which the log was durable when the frame was written.
     pub(crate) durable_upto: u64,
 }
 
@@ -166,24 +166,24 @@ pub(crate) struct Decoded {
     pub(crate) damaged_batches: Vec<usize>,
 }
 
-/// Where the parts of a frame lie, as its lengths say.
-pub(crate) struct Outline {
+/// The parts of a frame, by its lengths.
+pub(crate) struct FrameLayout {
     length: usize,
     described: usize,
     summed: usize,
     ranges: Vec<Range<usize>>,
 }
 
-impl Outline {
-    /// What the frame's CRC covers, in its order.
+impl FrameLayout {
+    /// The ranges that the frame's CRC covers, in order.
     pub(crate) fn guarded(&self) -> Vec<Range<usize>> {
         let headers = self.ranges.iter().map(|range| range.start..range.start + BATCH_BYTES_MIN);
         std::iter::once(8..self.summed).chain(headers).collect()
     }
 }
 
-/// The outline of the frame at the front of `bytes`; `None` if its lengths contradict each other.
-pub(crate) fn outline(bytes: &[u8]) -> Option<Outline> {
+/// The layout of the frame at the front of `bytes`; `None` if its lengths contradict each other.
+pub(crate) fn layout(bytes: &[u8]) -> Option<FrameLayout> {
     let head = bytes.get(..HEAD_BYTES)?;
     let length = u32_le(head, 0) as usize;
     let count = u32_le(head, 20) as usize;
@@ -194,13 +194,13 @@ pub(crate) fn outline(bytes: &[u8]) -> Option<Outline> {
         return None;
     }
     let ranges = batch_ranges(bytes.get(HEAD_BYTES..described)?, summed, length)?;
-    Some(Outline { length, described, summed, ranges })
+    Some(FrameLayout { length, described, summed, ranges })
 }
 
-/// The CRC of what it covers.
-pub(crate) fn sum_of(bytes: &[u8], outline: &Outline) -> Option<u32> {
+/// The CRC of those ranges.
+pub(crate) fn sum_of(bytes: &[u8], layout: &FrameLayout) -> Option<u32> {
     let mut crc = crc32fast::Hasher::new();
-    for range in outline.guarded() {
+    for range in layout.guarded() {
         crc.update(bytes.get(range)?);
     }
     Some(crc.finalize())
@@ -209,20 +209,20 @@ pub(crate) fn sum_of(bytes: &[u8], outline: &Outline) -> Option<u32> {
 /// True if a frame with this incarnation begins here, and its CRC holds.
 pub(crate) fn is_sound(bytes: &[u8], incarnation: u64) -> bool {
     let begins = bytes.get(..HEAD_BYTES).is_some_and(|head| u64_le(head, 8) == incarnation);
-    let holds = |outline: Outline| sum_of(bytes, &outline) == Some(u32_le(bytes, 4));
-    begins && outline(bytes).is_some_and(holds)
+    let holds = |layout: FrameLayout| sum_of(bytes, &layout) == Some(u32_le(bytes, 4));
+    begins && layout(bytes).is_some_and(holds)
 }
 
-/// Reads the frame at `at`; `None` if there is no sound one. Foreign bytes: nothing is trusted before its CRC held.
+/// Reads the frame at `at`; `None` if there is no sound one. Untrusted bytes: nothing is used before the CRC is verified.
 pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded> {
     let rest = buf.get(at..)?;
     let head = rest.get(..HEAD_BYTES)?;
     if u64_le(head, 8) != incarnation {
         return None;
     }
-    let outline = outline(rest)?;
-    let holds = sum_of(rest, &outline)? == u32_le(head, 4) || mutants::is_on(Bug::FrameCrcNotChecked);
-    let Outline { length, described, summed, ranges } = outline;
+    let layout = layout(rest)?;
+    let holds = sum_of(rest, &layout)? == u32_le(head, 4) || mutants::is_on(Bug::FrameCrcNotChecked);
+    let FrameLayout { length, described, summed, ranges } = layout;
     if !holds || u16_le(head, 18) != 0 {
         return None;
     }

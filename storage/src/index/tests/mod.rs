@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::rebuild::Rebuild;
-use super::{Access, BatchIndex, BatchLine, Bounds, ExtentKey, file};
+use super::{Access, BatchIndex, Bounds, ExtentKey, IndexedBatch, file};
 use crate::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict};
 use crate::env::disk::{File, Mapping};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, Term};
@@ -93,7 +93,7 @@ fn batch() -> impl Strategy<Value = Batch> {
 /// Entries of batches, as one replica appended and applied them, with their frames.
 struct History {
     index: BatchIndex,
-    model: Vec<Vec<BatchLine>>,
+    model: Vec<Vec<IndexedBatch>>,
     frames: Vec<(ScannedFrame, Vec<BatchPlace>)>,
     at: LogPosition,
     sequence: u64,
@@ -173,11 +173,11 @@ impl History {
                 verdicts.push(Verdict::Rejected);
                 continue;
             }
-            let lines = &mut self.model[usize::try_from(batch.partition).unwrap()];
-            let base_offset = lines.last().map_or(Offset(0), BatchLine::end_offset);
+            let listed = &mut self.model[usize::try_from(batch.partition).unwrap()];
+            let base_offset = listed.last().map_or(Offset(0), IndexedBatch::end_offset);
             let epoch = LeaderEpoch(i32::try_from(self.raft_index / 5).unwrap());
             verdicts.push(Verdict::Accepted { base_offset, epoch });
-            lines.push(BatchLine {
+            listed.push(IndexedBatch {
                 base_offset,
                 record_count: u32::try_from(batch.records).unwrap(),
                 max_timestamp_ms: batch.timestamp_ms,
@@ -202,7 +202,7 @@ impl History {
     fn decide(&mut self) {
         let upto = RaftIndex(self.raft_index);
         let verdicts: Vec<EntryVerdicts> = self.index.verdicts_up_to(REPLICA, upto);
-        // Until they are in the log they are not gone, however often they are asked for.
+        // Until they are in the log they are returned, however often they are read.
         assert_eq!(self.index.verdicts_up_to(REPLICA, upto), verdicts);
         self.index.forget_verdicts(REPLICA, upto);
         assert_eq!(self.index.verdicts_up_to(REPLICA, upto), []);
@@ -222,8 +222,8 @@ impl History {
     }
 
     fn image(&self, segment: u64) -> Vec<u8> {
-        let lines = self.index.lines_in(segment);
-        let runs = lines.iter().map(|(key, runs)| (*key, runs.iter().map(Vec::as_slice).collect())).collect();
+        let listed = self.index.entries_in(segment);
+        let runs = listed.iter().map(|(key, runs)| (*key, runs.iter().map(Vec::as_slice).collect())).collect();
         let used = self.ends.get(usize::try_from(segment).unwrap()).copied().unwrap_or(0);
         file::encode(segment, used, &self.index.table.ranges(segment).unwrap(), &runs)
     }
@@ -235,49 +235,49 @@ impl History {
         self.index.install(segment, opened).unwrap();
     }
 
-    fn live(&self, partition: usize, log_start: i64) -> Vec<BatchLine> {
-        self.model[partition].iter().filter(|line| line.end_offset().0 > log_start).copied().collect()
+    fn live(&self, partition: usize, log_start: i64) -> Vec<IndexedBatch> {
+        self.model[partition].iter().filter(|indexed| indexed.end_offset().0 > log_start).copied().collect()
     }
 }
 
 fn check_reads(history: &History, partition: i32, log_start: i64) {
     let live = history.live(usize::try_from(partition).unwrap(), log_start);
-    let end = history.model[usize::try_from(partition).unwrap()].last().map_or(0, |line| line.end_offset().0);
+    let end = history.model[usize::try_from(partition).unwrap()].last().map_or(0, |indexed| indexed.end_offset().0);
     for offset in -1..=end {
-        let expected = live.iter().find(|line| line.end_offset().0 > offset.max(log_start)).copied();
-        let holds = expected.filter(|line| line.base_offset.0 <= offset);
+        let expected = live.iter().find(|indexed| indexed.end_offset().0 > offset.max(log_start)).copied();
+        let holds = expected.filter(|indexed| indexed.base_offset.0 <= offset);
         assert_eq!(history.index.at(key(partition), offset, Access::MayBlock).unwrap(), holds, "offset {offset}");
     }
     for timestamp_ms in -1..=61 {
-        let expected = live.iter().find(|line| line.max_timestamp_ms >= timestamp_ms).copied();
+        let expected = live.iter().find(|indexed| indexed.max_timestamp_ms >= timestamp_ms).copied();
         assert_eq!(history.index.by_time(key(partition), timestamp_ms, Access::MayBlock).unwrap(), expected);
     }
-    let newest = live.iter().map(|line| line.max_timestamp_ms).max();
-    let expected = live.iter().find(|line| Some(line.max_timestamp_ms) == newest).copied();
+    let newest = live.iter().map(|indexed| indexed.max_timestamp_ms).max();
+    let expected = live.iter().find(|indexed| Some(indexed.max_timestamp_ms) == newest).copied();
     assert_eq!(history.index.of_max_timestamp(key(partition), Access::MayBlock).unwrap(), expected);
-    let bytes: u64 = live.iter().map(|line| u64::from(line.bytes)).sum();
+    let bytes: u64 = live.iter().map(|indexed| u64::from(indexed.bytes)).sum();
     assert_eq!(history.index.bytes_of(key(partition)), bytes);
 }
 
 fn model_retention(
-    live: &[BatchLine],
+    live: &[IndexedBatch],
     log_start: i64,
     up_to: i64,
     cutoff: Option<i64>,
     size: Option<u64>,
 ) -> Option<i64> {
-    let total: u64 = live.iter().map(|line| u64::from(line.bytes)).sum();
+    let total: u64 = live.iter().map(|indexed| u64::from(indexed.bytes)).sum();
     let (mut gone, mut by_time, mut by_size) = (0, log_start, log_start);
     let (mut old, mut excess) = (cutoff.is_some(), size.is_some());
-    for line in live.iter().filter(|line| line.end_offset().0 <= up_to) {
-        old &= cutoff.is_some_and(|cutoff| line.max_timestamp_ms < cutoff);
-        gone += u64::from(line.bytes);
+    for indexed in live.iter().filter(|indexed| indexed.end_offset().0 <= up_to) {
+        old &= cutoff.is_some_and(|cutoff| indexed.max_timestamp_ms < cutoff);
+        gone += u64::from(indexed.bytes);
         excess &= size.is_some_and(|size| total - gone >= size);
         if old {
-            by_time = line.end_offset().0;
+            by_time = indexed.end_offset().0;
         }
         if excess {
-            by_size = line.end_offset().0;
+            by_size = indexed.end_offset().0;
         }
     }
     let point = by_time.max(by_size);
@@ -304,7 +304,7 @@ proptest! {
         history.decide();
         let raise = |history: &History| {
             for (partition, log_start) in cuts.iter().enumerate() {
-                let end = history.model[partition].last().map_or(0, |line| line.end_offset().0);
+                let end = history.model[partition].last().map_or(0, |indexed| indexed.end_offset().0);
                 history.index.raise_log_start(key(i32::try_from(partition).unwrap()), (*log_start).min(end));
             }
         };
@@ -318,23 +318,23 @@ proptest! {
         raise(&history);
         history.index.settle_all().unwrap();
         for (partition, log_start) in cuts.iter().enumerate() {
-            let end = history.model[partition].last().map_or(0, |line| line.end_offset().0);
+            let end = history.model[partition].last().map_or(0, |indexed| indexed.end_offset().0);
             let log_start = (*log_start).min(end);
             check_reads(&history, i32::try_from(partition).unwrap(), log_start);
             let live = history.live(partition, log_start);
             let up_to = (end - hidden).max(log_start);
             let point = history.index.retention_point(key(i32::try_from(partition).unwrap()), up_to, cutoff, size, Access::MayBlock);
             prop_assert_eq!(point.unwrap(), model_retention(&live, log_start, up_to, cutoff, size));
-            // Sizes that are met exactly: then the batch at the border goes too.
-            let mut rest: u64 = live.iter().map(|line| u64::from(line.bytes)).sum();
-            for line in &live {
-                rest -= u64::from(line.bytes);
+            // Sizes that are met exactly: then the batch at the border is deleted too.
+            let mut rest: u64 = live.iter().map(|indexed| u64::from(indexed.bytes)).sum();
+            for indexed in &live {
+                rest -= u64::from(indexed.bytes);
                 let point = history.index.retention_point(key(i32::try_from(partition).unwrap()), end, None, Some(rest), Access::MayBlock);
-                prop_assert_eq!(point.unwrap(), Some(line.end_offset().0));
+                prop_assert_eq!(point.unwrap(), Some(indexed.end_offset().0));
             }
             let bounds = Bounds { from: log_start, up_to: end, bytes_max: u64::MAX, at_least_one: false };
             let planned = history.index.plan(key(i32::try_from(partition).unwrap()), bounds, Access::MayBlock).unwrap();
-            prop_assert_eq!(planned.iter().map(|p| p.line).collect::<Vec<_>>(), live);
+            prop_assert_eq!(planned.iter().map(|p| p.indexed).collect::<Vec<_>>(), live);
         }
     }
 
@@ -369,7 +369,7 @@ proptest! {
         let segments: BTreeSet<u64> = (1..history.at.segment).collect();
         for (segment, contents) in history.rebuilt(segments.clone()) {
             let used = history.ends[usize::try_from(segment).unwrap()];
-            let rebuilt = file::encode(segment, used, &contents.ranges, &contents.lines());
+            let rebuilt = file::encode(segment, used, &contents.ranges, &contents.entries());
             prop_assert_eq!(rebuilt, history.image(segment), "segment {}", segment);
         }
     }
@@ -387,10 +387,10 @@ proptest! {
         image[bit / 8] ^= 1 << (bit % 8);
         if let Some(opened) = file::open(Arc::new(MemoryFile(image)), 1, used).unwrap() {
             history.index.install(1, opened).unwrap();
-            for (partition, lines) in history.model.iter().enumerate() {
-                for line in lines {
-                    match history.index.at(key(i32::try_from(partition).unwrap()), line.base_offset.0, Access::MayBlock) {
-                        Ok(found) => prop_assert_eq!(found, Some(*line)),
+            for (partition, listed) in history.model.iter().enumerate() {
+                for indexed in listed {
+                    match history.index.at(key(i32::try_from(partition).unwrap()), indexed.base_offset.0, Access::MayBlock) {
+                        Ok(found) => prop_assert_eq!(found, Some(*indexed)),
                         Err(super::IndexError::Damaged { segment }) => prop_assert_eq!(segment, 1),
                         Err(other) => panic!("{other}"),
                     }
@@ -418,7 +418,7 @@ fn what_is_committed_elsewhere_before_it_is_durable_here_is_served_from_memory()
     history.index.place_durable(REPLICA, |_| Some(places.clone())).unwrap();
     let planned = history.index.plan(key(0), bounds, Access::Resident).unwrap();
     assert!(planned[1].data.is_none());
-    assert_eq!(planned[1].line.position, places[0].position);
+    assert_eq!(planned[1].indexed.position, places[0].position);
     assert_eq!(history.index.bytes_of(key(0)), 200);
 }
 
@@ -445,17 +445,17 @@ fn another_batch_at_a_known_offset_is_an_error() {
         let known = history.model[0][number];
         assert!(!partition.write().push(&known).unwrap());
         let others = [
-            BatchLine { position: LogPosition { byte: known.position.byte + 8, ..known.position }, ..known },
-            BatchLine { record_count: 1, ..known },
-            BatchLine { base_offset: known.base_offset.plus(1), record_count: 1, ..known },
-            BatchLine { epoch: LeaderEpoch(77), ..known },
+            IndexedBatch { position: LogPosition { byte: known.position.byte + 8, ..known.position }, ..known },
+            IndexedBatch { record_count: 1, ..known },
+            IndexedBatch { base_offset: known.base_offset.plus(1), record_count: 1, ..known },
+            IndexedBatch { epoch: LeaderEpoch(77), ..known },
         ];
         for other in others {
             assert!(partition.write().push(&other).is_err(), "{other:?}");
         }
     }
     history.index.raise_log_start(key(0), 100);
-    let dead = BatchLine { epoch: LeaderEpoch(77), ..history.model[0][1] };
+    let dead = IndexedBatch { epoch: LeaderEpoch(77), ..history.model[0][1] };
     assert!(!partition.write().push(&dead).unwrap(), "below log start nothing is compared");
 }
 
@@ -483,7 +483,7 @@ fn verdicts_on_a_replaced_entry_never_index_the_void_one() {
     // The segment between them is unlinked: its records were deleted.
     history.frames.retain(|(frame, _)| frame.position.segment != position.segment);
     let rebuilt = history.rebuilt(BTreeSet::from([1]));
-    assert!(rebuilt[&1].pieces.is_empty(), "{:?}", rebuilt[&1]);
+    assert!(rebuilt[&1].slices.is_empty(), "{:?}", rebuilt[&1]);
 }
 
 #[test]
@@ -508,8 +508,8 @@ fn the_first_frame_of_a_relocated_entry_is_void_also_when_its_copy_is_gone() {
         let decided = EntryVerdicts { log_id: moved.log_id, verdicts, relocated_to: Some(segment) };
         history.frame(FrameBody::Verdicts(vec![decided]), 100);
         let rebuilt = history.rebuilt(BTreeSet::from([1, segment]));
-        assert!(rebuilt[&1].pieces.is_empty(), "{:?}", rebuilt[&1]);
-        assert_eq!(rebuilt[&segment].pieces.is_empty(), gone, "{:?}", rebuilt[&segment]);
+        assert!(rebuilt[&1].slices.is_empty(), "{:?}", rebuilt[&1]);
+        assert_eq!(rebuilt[&segment].slices.is_empty(), gone, "{:?}", rebuilt[&segment]);
     }
 }
 

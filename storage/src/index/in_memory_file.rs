@@ -1,6 +1,6 @@
-//! An index for whose file the disk has no room: it is held in memory until the next start.
+//! An index file in memory: used until the next start when the disk has no room for the file.
 //!
-//! May not know: what it lists.
+//! May not know: what the index lists.
 
 use std::io;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use futures_util::future::BoxFuture;
 use super::file::{self, Opened};
 use crate::env::disk::{File, Mapping};
 
-/// The bytes of an index file, which were never written.
-struct Held(Bytes);
+/// The bytes of an index file that is never written.
+struct InMemoryFile(Bytes);
 
 fn unwritten<T>() -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "an index held in memory is never written"))
 }
 
-impl File for Held {
+impl File for InMemoryFile {
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.0.len() as u64)
     }
@@ -55,8 +55,8 @@ impl File for Held {
     }
 }
 
-/// Opens what would be the bytes of the index file of a segment or run.
+/// Opens the image of the index file of a segment or run.
 pub(crate) fn open(image: Bytes, segment: u64, used_bytes: u32) -> io::Result<Opened> {
-    let opened = file::open(Arc::new(Held(image)), segment, used_bytes)?;
+    let opened = file::open(Arc::new(InMemoryFile(image)), segment, used_bytes)?;
     opened.ok_or_else(|| io::Error::other("an index in memory does not read back"))
 }

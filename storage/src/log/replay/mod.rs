@@ -1,7 +1,7 @@
-//! What the frames of each replica add up to, in the order of their sequence numbers, never of their places.
+//! Replay: folds the frames of each replica into its state, in the order of their sequence numbers, never of positions.
 //!
-//! Pure. Also decides who lost what (I11): a replica with a gap, or one that no later header clears, is marked unless the
-//! missing frames cannot have held a vote or an entry above the known commit.
+//! Pure. Also decides which replicas lost data (I11): a replica with a gap, or one that no later header clears, is marked
+//! as lost unless the missing frames cannot have held a vote or an entry above the known commit.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,16 +9,16 @@ use bytes::Bytes;
 
 use super::replica::{ReplicaState, Slot};
 use super::segment_header::{ReplicaRow, SegmentHeader};
-use super::types::{AcceptLoss, EntryPlace, FrameBody, GroupCreation, Missing, ReplicaFloor};
+use super::types::{AcceptLoss, EntryPlace, FrameBody, GroupCreation, Missing, RecoveryPoint};
 use crate::entry::{Entry, EntryKind, Vote};
 use crate::env::mutants::{self, Bug};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId};
 
-/// A stretch of the log that was durable and is not sound.
+/// A range of the log that was durable and is not sound.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Damage {
     pub(crate) segment: u64,
-    /// First sound byte behind it.
+    /// First sound byte after it.
     pub(crate) to: u64,
     /// The lists in the headers around it name every replica that had frames in it.
     pub(crate) lists_complete: bool,
@@ -40,7 +40,7 @@ enum Light {
 struct Frame {
     place: EntryPlace,
     light: Light,
-    /// It is a copy at the tail of its time: frames with greater numbers were found before it.
+    /// It is a relocated copy: frames with greater numbers were found before it.
     relocated: bool,
 }
 
@@ -52,9 +52,9 @@ impl Frame {
 
 #[derive(Debug, Clone, Default)]
 struct Replay {
-    floor: Option<ReplicaFloor>,
+    recovery_point: Option<RecoveryPoint>,
     base: Option<ReplicaRow>,
-    /// The segment whose table is the base.
+    /// The segment whose header table is the base.
     base_segment: Option<u64>,
     frames: BTreeMap<u64, Frame>,
     /// The greatest number found so far.
@@ -75,10 +75,10 @@ pub(crate) struct Found {
     replicas: BTreeMap<ReplicaId, Replay>,
     damages: Vec<Damage>,
     tables: u64,
-    has_floors: bool,
+    has_recovery_points: bool,
 }
 
-/// A replica as its frames say.
+/// A replica, as replayed from its frames.
 #[derive(Debug)]
 pub(crate) struct Replayed {
     pub(crate) id: ReplicaId,
@@ -91,13 +91,13 @@ pub(crate) struct Replayed {
     pub(crate) damaged_unproven: Option<LogId>,
     /// Entries up to here are committed for certain.
     pub(crate) committed: RaftIndex,
-    /// The mark is not in the log yet.
+    /// The mark as lost is not in the log yet.
     pub(crate) newly_lost: bool,
-    /// In place of `lost`, where that is accepted.
+    /// Set in place of `lost`, where the loss is accepted.
     pub(crate) missing: Option<Missing>,
 }
 
-/// The greater of two votes; an equal one that comes later wins.
+/// The greater of two votes; of equal ones the later.
 pub(crate) fn greater_vote(old: Option<Vote>, new: Vote) -> Option<Vote> {
     match old {
         Some(old) if (old.term, old.committed) > (new.term, new.committed) => Some(old),
@@ -106,24 +106,24 @@ pub(crate) fn greater_vote(old: Option<Vote>, new: Vote) -> Option<Vote> {
 }
 
 impl Found {
-    /// Where recovery of the known replicas begins.
-    pub(crate) fn floors(&mut self, floors: Vec<ReplicaFloor>) {
-        self.has_floors = !floors.is_empty();
-        for floor in floors {
-            let replay = self.replicas.entry(floor.replica).or_default();
-            replay.floor = Some(floor);
+    /// Sets where recovery of the known replicas begins.
+    pub(crate) fn recovery_points(&mut self, recovery_points: Vec<RecoveryPoint>) {
+        self.has_recovery_points = !recovery_points.is_empty();
+        for point in recovery_points {
+            let replay = self.replicas.entry(point.replica).or_default();
+            replay.recovery_point = Some(point);
         }
     }
 
-    /// A segment's table: the state of everybody when the segment was begun.
+    /// Adds a segment's table: the state of all replicas when the segment was begun.
     pub(crate) fn table(&mut self, header: &SegmentHeader) {
-        // Behind damage the table says what is known, not where everybody begins: frames before it are still needed.
+        // After damage the table is no base: frames before it are still needed.
         let first = self.tables == 0 && self.damages.is_empty();
         self.tables += 1;
         for row in &header.rows {
-            // A replica that is in the table and not among the floors left between the two, perhaps before the first frame that
-            // is read.
-            if first && self.has_floors && !self.replicas.contains_key(&row.replica) {
+            // A replica that is in the table and has no recovery point was removed between the two, perhaps before the
+            // first frame that is read.
+            if first && self.has_recovery_points && !self.replicas.contains_key(&row.replica) {
                 continue;
             }
             let replay = self.replicas.entry(row.replica).or_default();
@@ -140,17 +140,17 @@ impl Found {
         }
         for (id, replay) in &mut self.replicas {
             let framed = replay.first_segment.is_some_and(|segment| segment < header.segment);
-            let floored = replay.floor.as_ref().is_some_and(|floor| floor.position.segment < header.segment);
-            // Of one whose frames are all damaged only an earlier table tells.
+            let has_point = replay.recovery_point.as_ref().is_some_and(|point| point.position.segment < header.segment);
+            // A replica whose frames are all damaged is only in an earlier table.
             let listed = replay.last_row.is_some() && replay.last_row_segment < header.segment;
-            let known_before = framed || floored || listed || replay.base.is_some();
+            let known_before = framed || has_point || listed || replay.base.is_some();
             if known_before && !header.rows.iter().any(|row| row.replica == *id) {
                 replay.removed = true;
             }
         }
     }
 
-    /// Segments before this one were unlinked: what the table says is where everybody begins.
+    /// Makes the table the base of all replicas: segments before this one were unlinked.
     pub(crate) fn hole(&mut self, header: &SegmentHeader) {
         for row in &header.rows {
             let replay = self.replicas.entry(row.replica).or_default();
@@ -165,7 +165,7 @@ impl Found {
         self.damages.push(damage);
     }
 
-    /// A header knows these sequence numbers.
+    /// Records the sequence numbers that a header lists.
     pub(crate) fn last_known(&mut self, lists: &[(ReplicaId, u64)]) {
         for (replica, sequence) in lists {
             let replay = self.replicas.entry(*replica).or_default();
@@ -173,7 +173,7 @@ impl Found {
         }
     }
 
-    /// A sound frame.
+    /// Adds a sound frame.
     pub(crate) fn frame(
         &mut self,
         replica: ReplicaId,
@@ -201,13 +201,13 @@ impl Found {
         replay.first_segment.get_or_insert(place.position.segment);
         let frame = Frame { place, light, relocated: sequence <= replay.greatest };
         replay.greatest = replay.greatest.max(sequence);
-        // Of two copies the later one counts: floors speak of it.
+        // Of two copies the later one counts: recovery points refer to it.
         if !frame.is_damaged() || replay.frames.get(&sequence).is_none_or(Frame::is_damaged) {
             replay.frames.insert(sequence, frame);
         }
     }
 
-    /// The replicas that live in this directory.
+    /// Replays the replicas of this directory.
     /// `unsynced_loss`: the last commits were not synced, and the machine has restarted since. `held`: see
     /// [`super::types::LogOptions`], as `accept_loss`.
     pub(crate) fn replay(
@@ -239,7 +239,7 @@ struct Fold {
     damaged: Vec<LogId>,
     /// Number of the frame before the one that is applied.
     last_sequence: u64,
-    /// Entries that are gone, of a replica that is lost: blank ones stand in their places.
+    /// Entries that a lost replica lacks: blank ones replace them.
     blanks: Option<Vec<(RaftIndex, RaftIndex)>>,
 }
 
@@ -247,7 +247,7 @@ impl Replay {
     /// The number of the next frame, were its place to decide.
     fn next_by_place(&self) -> u64 {
         let last = self.frames.keys().next_back().copied();
-        last.max(self.floor.as_ref().map(|floor| floor.sequence))
+        last.max(self.recovery_point.as_ref().map(|point| point.sequence))
             .max(self.base.as_ref().map(|row| row.sequence))
             .unwrap_or(0)
             + 1
@@ -258,7 +258,7 @@ impl Replay {
         if replayed.lost.is_none() {
             return Some(replayed);
         }
-        // What is whole before a gap is kept, for whoever accepts the loss of what stood in it.
+        // What is whole before a gap is kept, in case the loss of the frames in the gap is accepted.
         let mut replayed = self.fold_with(id, damages, unsynced_loss, Some(Vec::new()))?;
         if accept_loss && !replayed.creation.is_empty() && replayed.missing.is_some() {
             (replayed.lost, replayed.newly_lost) = (None, false);
@@ -268,7 +268,7 @@ impl Replay {
         Some(replayed)
     }
 
-    /// `blanks`: entries that are gone are filled in, and noted there.
+    /// `blanks`: missing entries are replaced by blank ones, and recorded there.
     fn fold_with(
         mut self,
         id: ReplicaId,
@@ -280,7 +280,7 @@ impl Replay {
         fold.blanks = blanks;
         let first = fold.state.synced_sequence + 1;
         let moved = self.forget_before(first);
-        // A copy behind damage counts none of the frames that may have been there.
+        // A relocated copy after damage does not prove which frames may have been there.
         let in_turn = self.frames.values().filter(|frame| !frame.relocated);
         let last_place = in_turn.map(|frame| frame.place.position).max();
         let removed = self.removed || self.frames.values().any(|frame| matches!(frame.light, Light::Remove));
@@ -296,7 +296,7 @@ impl Replay {
         if creation.is_none() && self.first_segment.is_none() && self.last_known == 0 {
             return None;
         }
-        // It was here, and may have voted: were it forgotten, the same id would begin anew.
+        // It existed and may have voted: if it were forgotten, the same id would begin anew.
         let unknown = creation.is_none().then(|| "its creation is gone".to_owned());
         let creation = creation.unwrap_or_default();
         fold.state.synced(u64::MAX);
@@ -305,7 +305,7 @@ impl Replay {
         fold.state.synced_sequence = last;
         fold.state.next_sequence = last + 1;
         let unclear = |damage: &&Damage| !damage.lists_complete && !self.cleared(damage, last_place);
-        // What its floor would say: where the checkpoint is gone, nobody knows which of them count.
+        // Its recovery point would decide: without the checkpoint it is not known which of them count.
         let moved = moved.filter(|index| fold.state.purged.is_none_or(|purged| *index > purged.index));
         let loss = unknown.or_else(|| self.loss(&fold, first, last)).or_else(|| {
             if moved.is_some() {
@@ -328,11 +328,12 @@ impl Replay {
         Some(Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost, missing })
     }
 
-    /// Leaves what the floor says of the frames before `first`: entries that were relocated. Without a floor, the last of them.
+    /// Keeps, of the frames before `first`, the relocated entries that the recovery point names. Without a recovery point,
+    /// the last of them.
     fn forget_before(&mut self, first: u64) -> Option<RaftIndex> {
         let counted = self.frames.split_off(&first);
         let before = std::mem::replace(&mut self.frames, counted);
-        let Some(floor) = &self.floor else {
+        let Some(point) = &self.recovery_point else {
             let moved = before.into_values().filter_map(|frame| match frame.light {
                 Light::Entry { id, .. } if self.base_segment <= Some(frame.place.position.segment) => Some(id.index),
                 _ => None,
@@ -340,7 +341,7 @@ impl Replay {
             return moved.max();
         };
         for (sequence, frame) in before {
-            let is_kept = floor.kept.iter().any(|(first, last)| (*first..=*last).contains(&sequence));
+            let is_kept = point.kept.iter().any(|(first, last)| (*first..=*last).contains(&sequence));
             if is_kept {
                 self.frames.insert(sequence, Frame { relocated: true, ..frame });
             }
@@ -348,9 +349,9 @@ impl Replay {
         None
     }
 
-    /// Nothing holds what the purged entries above `held` decided; if all of them are there, they are to be applied again.
+    /// No checkpoint contains the purged entries above `held`; if all of them are there, they are to be applied again.
     fn forget_purges_above(&mut self, held: Option<RaftIndex>) {
-        if self.base.is_some() && self.floor.is_none() {
+        if self.base.is_some() && self.recovery_point.is_none() {
             return;
         }
         let is_held = |upto: &LogId| held.is_some_and(|held| upto.index <= held);
@@ -367,7 +368,7 @@ impl Replay {
         }
     }
 
-    /// The state before the first frame that counts.
+    /// The state before the first valid frame.
     fn begin(&self) -> Fold {
         let mut fold = Fold {
             state: ReplicaState::default(),
@@ -386,15 +387,16 @@ impl Replay {
             fold.creation = Some(row.creation.clone());
             fold.lost_mark = row.lost;
         }
-        if let Some(floor) = &self.floor {
-            // A checkpoint knows what is purged and the vote at least as well as any header; entries begin at its place.
-            fold.state.synced_sequence = fold.state.synced_sequence.max(floor.sequence);
-            fold.state.vote = floor.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
-            fold.state.purged = fold.state.purged.max(floor.purged);
-            fold.creation = Some(floor.creation.clone());
-            // What it knows of is told by it alone: a loss may have been accepted since a table named it.
-            let knows_all = self.base.as_ref().is_none_or(|row| row.sequence <= floor.sequence);
-            fold.lost_mark = floor.lost || fold.lost_mark && !knows_all;
+        if let Some(point) = &self.recovery_point {
+            // A checkpoint's purge point and vote are at least as new as those of any header; entries begin at its
+            // position.
+            fold.state.synced_sequence = fold.state.synced_sequence.max(point.sequence);
+            fold.state.vote = point.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
+            fold.state.purged = fold.state.purged.max(point.purged);
+            fold.creation = Some(point.creation.clone());
+            // It alone decides on a loss that it contains: the loss may have been accepted since a table named it.
+            let knows_all = self.base.as_ref().is_none_or(|row| row.sequence <= point.sequence);
+            fold.lost_mark = point.lost || fold.lost_mark && !knows_all;
         }
         fold.vote_known = fold.state.synced_sequence;
         if let Some(row) = &self.last_row {
@@ -402,14 +404,15 @@ impl Replay {
             fold.state.vote = row.vote.map_or(fold.state.vote, |vote| greater_vote(fold.state.vote, vote));
             fold.state.purged = fold.state.purged.max(row.purged);
             fold.creation.get_or_insert_with(|| row.creation.clone());
-            fold.lost_mark |= row.lost && self.floor.as_ref().is_none_or(|floor| row.sequence > floor.sequence);
+            fold.lost_mark |=
+                row.lost && self.recovery_point.as_ref().is_none_or(|point| row.sequence > point.sequence);
         }
         fold
     }
 
-    /// What is gone of a replica that may go on without it.
+    /// What a replica lost that may continue without it.
     fn missing(&self, why: String, entries: Vec<(RaftIndex, RaftIndex)>, first: u64, last: u64) -> Missing {
-        let kept = self.floor.iter().flat_map(|floor| &floor.kept).copied();
+        let kept = self.recovery_point.iter().flat_map(|point| &point.kept).copied();
         let gone = |(from, to): (u64, u64)| (to + 1).saturating_sub(from) - self.frames.range(from..=to).count() as u64;
         let stretches = kept.chain([(first, last)]).filter(|(from, to)| from <= to);
         let frames = stretches.map(gone).sum();
@@ -420,13 +423,13 @@ impl Replay {
         Missing { why, frames, entries, at_end }
     }
 
-    /// Says why bytes that may have been acknowledged are gone, if so.
+    /// The reason why bytes that may have been acknowledged are lost, if so.
     fn loss(&self, fold: &Fold, first: u64, last: u64) -> Option<String> {
         if mutants::is_on(Bug::FrameAfterDamageAccepted) {
             return None;
         }
         let purged = fold.state.purged.map_or(RaftIndex(0), |id| id.index);
-        let kept = self.floor.iter().flat_map(|floor| &floor.kept).copied();
+        let kept = self.recovery_point.iter().flat_map(|point| &point.kept).copied();
         for (from, to) in kept.chain([(first, last)]).filter(|(from, to)| from <= to) {
             let ends = self.frames.range(from..=to).map(|(sequence, _)| *sequence).chain([to + 1]);
             let mut expected = from;
@@ -440,7 +443,7 @@ impl Replay {
         None
     }
 
-    /// Missing frames `from..to` held neither a vote that counts nor an entry that is still needed.
+    /// True if the missing frames `from..to` held neither a valid vote nor an entry that is still needed.
     fn harmless(&self, fold: &Fold, purged: RaftIndex, from: u64, to: u64) -> bool {
         let next_entry = self.frames.range(from..).find_map(|(_, frame)| match &frame.light {
             Light::Entry { id, .. } => Some(id.index),
@@ -449,20 +452,21 @@ impl Replay {
         fold.vote_known >= to - 1 && next_entry.is_some_and(|index| index.0 <= purged.0 + 1)
     }
 
-    /// Something behind the damage counts this replica's frames: a frame of its own, or a segment's table. Or its floor says
-    /// that none of those in front of it are needed.
+    /// True if something after the damage proves the count of this replica's frames: a frame of its own, or a segment's
+    /// table. Or if by its recovery point none of the frames before that are needed.
     fn cleared(&self, damage: &Damage, last_place: Option<LogPosition>) -> bool {
         let behind = (damage.segment, damage.to);
-        let floor = self.floor.as_ref().map(|floor| (floor.position.segment, u64::from(floor.position.byte)));
-        floor >= Some(behind)
+        let begins_at =
+            self.recovery_point.as_ref().map(|point| (point.position.segment, u64::from(point.position.byte)));
+        begins_at >= Some(behind)
             || self.last_row_segment > damage.segment
             || last_place.is_some_and(|at| (at.segment, u64::from(at.byte)) >= behind)
     }
 }
 
 impl Fold {
-    /// Blank entries up to this one, which is found at `place`: nothing is read from there before it. Each stands for a frame that
-    /// is gone; where there are not so many, the log began anew.
+    /// Fills in blank entries up to this one, which is found at `place`: nothing is read from there before it. Each
+    /// replaces a missing frame; where fewer frames are missing, the log began anew.
     fn fill(&mut self, upto: RaftIndex, place: EntryPlace, sequence: u64) {
         let Some(blanks) = &mut self.blanks else { return };
         let first = self.state.end_index();
@@ -475,7 +479,7 @@ impl Fold {
             let log_id = LogId { term, index: RaftIndex(index) };
             let (payload, batches) = Default::default();
             let cached = Some(Entry { log_id, kind: EntryKind::Blank, clock_ms: 0, payload, batches });
-            // A floor in front of it finds that its frame is gone.
+            // A recovery point before it finds that its frame is missing.
             let sequence = self.last_sequence + 1;
             self.state.push(index, Slot { term, sequence, place: Some(place), cached, bytes: 0, moving: false });
         }
@@ -487,14 +491,14 @@ impl Fold {
         match &frame.light {
             Light::Entry { id, place, damaged } => {
                 if state.purged.is_some_and(|purged| purged.index >= id.index) {
-                    // Purged later, as the state says already; what it voided above itself stays void.
+                    // Purged later, as the state has it already; what it voided above itself stays void.
                     self.damaged.retain(|other| other.index < id.index);
                     state.void_from(id.index.0, sequence);
                     return;
                 }
                 self.fill(id.index, frame.place, sequence);
                 let state = &mut self.state;
-                // A gap before this entry: what was lost is judged elsewhere; the log begins anew behind it.
+                // A gap before this entry: the loss is judged elsewhere; the log begins anew after it.
                 if !state.slots.is_empty() && id.index.0 > state.end_index() {
                     state.slots = VecDeque::new();
                     state.relocated.clear();
@@ -510,7 +514,7 @@ impl Fold {
                     state.relocated.insert(id.index.0);
                 }
             }
-            // A table that counts this frame has said what came of it.
+            // A table that counts this frame contains its effect.
             Light::Vote(_) if sequence <= self.vote_known => {}
             Light::Vote(vote) => {
                 state.vote = greater_vote(state.vote, *vote);

@@ -1,12 +1,12 @@
-//! One wrong byte of a frame, found and corrected by the frame's own CRC.
+//! Error correction: finds and corrects one wrong byte of a frame by the frame's own CRC.
 //!
-//! A CRC-32 that fails by a difference `d` names, for each place, the one byte error that would cause `d`, if there is one: the
-//! register is run backwards from the end. A correction counts only if it is the only one that makes the frame sound, and if
-//! there were so few to choose from that chance makes none. May not know: files, and what a frame means.
+//! A CRC-32 that fails by a difference `d` names, for each place, the one byte error that would cause `d`, if there is
+//! one: the register is run backwards from the end. A correction counts only if it is the only one that makes the frame
+//! sound, and if there were so few to choose from that chance makes none. May not know: files, and what a frame means.
 
-use super::frame::{DESCRIPTOR_BYTES, HEAD_BYTES, Outline, is_sound, outline, sum_of, u32_le};
+use super::frame::{DESCRIPTOR_BYTES, FrameLayout, HEAD_BYTES, is_sound, layout, sum_of, u32_le};
 
-/// Errors that the CRC is asked to tell apart: of 2^32 values that a random difference could have, so many pass for a byte
+/// Errors that the CRC must distinguish: of 2^32 values that a random difference could have, so many pass for a byte
 /// error. One in 4,096 at most.
 const ERRORS_MAX: usize = 1 << 20;
 const BYTE_ERRORS: usize = 255;
@@ -16,13 +16,13 @@ const BIT_ERRORS: usize = 8;
 /// A byte that was wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Correction {
-    /// Its place, relative to the frame.
+    /// Its position, relative to the frame.
     pub(crate) at: usize,
-    /// What it must be.
+    /// Its right value.
     pub(crate) byte: u8,
 }
 
-/// Bytes of the head that say how long its parts are: a frame in which one of these is wrong has another outline.
+/// Bytes of the head that say how long its parts are: a frame in which one of these is wrong has another layout.
 const LENGTH_AT: usize = 0;
 const CRC_AT: usize = 4;
 const COUNT_AT: usize = 20;
@@ -34,8 +34,8 @@ pub(crate) fn correction_of(bytes: &[u8], incarnation: u64) -> Option<Correction
     if bytes.len() < HEAD_BYTES {
         return None;
     }
-    let candidates = match outline(bytes) {
-        Some(outline) => errors_by_sum(bytes, &outline),
+    let candidates = match layout(bytes) {
+        Some(layout) => errors_by_sum(bytes, &layout),
         None => errors_of_lengths(bytes),
     };
     let mut copy = bytes.to_vec();
@@ -50,9 +50,9 @@ pub(crate) fn correction_of(bytes: &[u8], incarnation: u64) -> Option<Correction
 }
 
 /// The lengths agree with each other: where the guarded bytes lie is known, and the sum tells which of them is wrong.
-fn errors_by_sum(bytes: &[u8], outline: &Outline) -> Vec<Correction> {
-    let Some(difference) = sum_of(bytes, outline).map(|sum| sum ^ u32_le(bytes, CRC_AT)) else { return Vec::new() };
-    let guarded = outline.guarded();
+fn errors_by_sum(bytes: &[u8], layout: &FrameLayout) -> Vec<Correction> {
+    let Some(difference) = sum_of(bytes, layout).map(|sum| sum ^ u32_le(bytes, CRC_AT)) else { return Vec::new() };
+    let guarded = layout.guarded();
     let count: usize = guarded.iter().map(ExactSizeIterator::len).sum();
     let bits_only = count.saturating_mul(BYTE_ERRORS) > ERRORS_MAX;
     if difference == 0 || bits_only && count.saturating_mul(BIT_ERRORS) > ERRORS_MAX {
@@ -106,7 +106,7 @@ fn errors_of_lengths(bytes: &[u8]) -> Vec<Correction> {
     let mut batch_at = (HEAD_BYTES + described.len()) as i64 + payload;
     for (number, batch) in lengths().enumerate() {
         let wanted = batch + length - sum;
-        // The batch says how long it is, too.
+        // The batch holds its length, too.
         let says = usize::try_from(batch_at).ok().and_then(|at| bytes.get(at + 8..at + 12));
         let says = says.map(|says| i64::from(u32::from_be_bytes([says[0], says[1], says[2], says[3]])) + 12);
         if says == Some(wanted) {

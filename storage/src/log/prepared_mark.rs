@@ -1,14 +1,14 @@
-//! The mark of a prepared segment file: its first page until the segment is begun.
+//! The mark of a prepared (preallocated) segment file: its first page until the segment's first commit is written.
 //!
 //! ```text
 //!  0            8       12        16         24        32
 //!  | "OTTLAPRE" | crc32 | version | sequence | boot id | zeros to the page
 //! ```
-//! `crc32` covers everything from byte 12. The first write of a segment covers its first page. So while the mark stands
-//! nothing in the file was ever durable; and if the machine has not restarted since the mark was made, nothing was
-//! written behind it either: a killed process leaves the front of its write, never a later part alone.
+//! `crc32` covers everything from byte 12. The first write of a segment overwrites its first page. So while the mark is
+//! present nothing in the file was ever durable; and if the machine has not restarted since the mark was made, nothing was
+//! written after it either: a killed process leaves the front of its write, never a later part alone.
 //!
-//! May not know: what follows in the file.
+//! May not know: what follows it in the file.
 
 use super::frame::{u32_le, u64_le};
 use crate::env::disk::PAGE_BYTES;
@@ -19,14 +19,14 @@ const MARK_BYTES: usize = 32;
 
 /// A prepared file's first page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct PreparedMark {
     pub(crate) sequence: u64,
     /// The boot under which the file was made.
     pub(crate) boot_id: u64,
 }
 
-impl Mark {
-    /// The page.
+impl PreparedMark {
+    /// The mark as a page.
     pub(crate) fn encode(self) -> Vec<u8> {
         let mut page = Vec::with_capacity(PAGE_BYTES);
         page.extend_from_slice(&MAGIC);
@@ -65,12 +65,12 @@ mod tests {
             at in 0..MARK_BYTES,
             bit in 0..8_u8,
         ) {
-            let mark = Mark { sequence, boot_id };
+            let mark = PreparedMark { sequence, boot_id };
             let mut page = mark.encode();
             prop_assert_eq!(page.len(), PAGE_BYTES);
-            prop_assert_eq!(Mark::decode(&page), Some(mark));
+            prop_assert_eq!(PreparedMark::decode(&page), Some(mark));
             page[at] ^= 1 << bit;
-            prop_assert_eq!(Mark::decode(&page), None);
+            prop_assert_eq!(PreparedMark::decode(&page), None);
         }
     }
 }
