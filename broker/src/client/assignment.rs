@@ -7,17 +7,17 @@
 
 use ottla_protocol::wire::{Reader, WireError};
 
-use super::cluster::At;
+use super::cluster::TopicPartition;
 
 /// Reads the partitions. None: it is empty, or something else than consumers write.
-pub(super) fn decode(bytes: &[u8]) -> Option<Vec<At>> {
+pub(super) fn decode(bytes: &[u8]) -> Option<Vec<TopicPartition>> {
     if bytes.is_empty() {
         return None;
     }
     read(bytes).ok()
 }
 
-fn read(bytes: &[u8]) -> Result<Vec<At>, WireError> {
+fn read(bytes: &[u8]) -> Result<Vec<TopicPartition>, WireError> {
     let mut reader = Reader::new(bytes);
     reader.i16()?;
     let mut partitions = Vec::new();

@@ -38,7 +38,7 @@ impl Brokers {
     }
 
     /// What the cluster tells of its brokers.
-    pub(super) fn learn(&mut self, brokers: impl IntoIterator<Item = Broker>) {
+    pub(super) fn update(&mut self, brokers: impl IntoIterator<Item = Broker>) {
         self.known = brokers.into_iter().map(|broker| (broker.id, broker)).collect();
     }
 
@@ -58,7 +58,7 @@ impl Brokers {
             Some(open) => open,
             None => self.connect_any().await?,
         };
-        self.talk(address, connection, versions, make).await
+        self.send_on(address, connection, versions, make).await
     }
 
     /// Asks one broker.
@@ -69,18 +69,18 @@ impl Brokers {
         make: impl FnOnce(i16) -> R,
     ) -> Result<R::Response, ClientError> {
         let (address, connection) = self.take(broker).await?;
-        self.talk(address, connection, versions, make).await
+        self.send_on(address, connection, versions, make).await
     }
 
     /// Tells one broker something that it does not answer.
-    pub(super) async fn tell<R: Request>(
+    pub(super) async fn send_one_way<R: Request>(
         &mut self,
         broker: i32,
         versions: RangeInclusive<i16>,
         make: impl FnOnce(i16) -> R,
     ) -> Result<(), ClientError> {
         let (address, mut connection) = self.take(broker).await?;
-        connection.tell(versions, make).await?;
+        connection.send_one_way(versions, make).await?;
         self.open.insert(address, connection);
         Ok(())
     }
@@ -105,7 +105,7 @@ impl Brokers {
     }
 
     /// One request; the connection is kept if it is still good.
-    async fn talk<R: Request>(
+    async fn send_on<R: Request>(
         &mut self,
         address: Address,
         mut connection: Connection,

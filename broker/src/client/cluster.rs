@@ -20,7 +20,7 @@ use super::error::{ClientError, is_retriable};
 use super::retry::Retry;
 
 /// A partition: topic and number.
-pub type At = (String, i32);
+pub type TopicPartition = (String, i32);
 
 const GROUP: i8 = 0;
 const BROKERS: i8 = 1;
@@ -121,7 +121,10 @@ impl Cluster {
     ///
     /// # Errors
     /// When nobody answers.
-    pub async fn existing(&mut self, mut partitions: BTreeSet<At>) -> Result<BTreeSet<At>, ClientError> {
+    pub async fn existing(
+        &mut self,
+        mut partitions: BTreeSet<TopicPartition>,
+    ) -> Result<BTreeSet<TopicPartition>, ClientError> {
         let names: BTreeSet<String> = partitions.iter().map(|(topic, _)| topic.clone()).collect();
         let names: Vec<String> = names.into_iter().collect();
         let mut known = BTreeSet::new();
@@ -133,7 +136,7 @@ impl Cluster {
     }
 
     /// The leaders of these partitions of topics, as far as there are any. A topic that does not exist is an error.
-    pub(super) async fn leaders(&mut self, topics: &[String]) -> Result<BTreeMap<At, i32>, ClientError> {
+    pub(super) async fn leaders(&mut self, topics: &[String]) -> Result<BTreeMap<TopicPartition, i32>, ClientError> {
         let mut leaders = BTreeMap::new();
         for topic in self.topics(Some(topics)).await? {
             match topic {
@@ -163,7 +166,7 @@ impl Cluster {
                 rack: broker.rack.as_ref().map(ToString::to_string),
             })
         };
-        self.brokers.learn(answer.brokers.iter().filter_map(broker));
+        self.brokers.update(answer.brokers.iter().filter_map(broker));
         Ok(answer)
     }
 
@@ -193,7 +196,7 @@ impl Cluster {
             all
         };
         let (brokers, fenced) = (that_are(false), that_are(true));
-        self.brokers.learn(brokers.clone());
+        self.brokers.update(brokers.clone());
         let controller = Some(answer.controller_id.0).filter(|id| *id >= 0);
         Ok(ClusterView { id: answer.cluster_id.to_string(), controller, brokers, fenced })
     }
@@ -231,7 +234,7 @@ impl Cluster {
         if !self.brokers.known().iter().any(|broker| broker.id == id) {
             let address = Address { host: found.host.to_string(), port };
             let known = self.brokers.known().into_iter().chain([Broker { id, address, rack: None }]);
-            self.brokers.learn(known);
+            self.brokers.update(known);
         }
         Ok(id)
     }

@@ -23,13 +23,13 @@ use super::error::ClientError;
 /// What this client calls itself.
 pub(super) const CLIENT_ID: &str = "ottla";
 /// How long a broker has to take a connection.
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// How long an answer may take; brokers are told to answer within [`REQUEST_MS`].
-const ANSWER_WAIT: Duration = Duration::from_secs(40);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may take; brokers are told to answer within [`REQUEST_TIMEOUT_MS`].
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long a broker may work on a request that takes a time.
-pub(super) const REQUEST_MS: i32 = 30_000;
+pub(super) const REQUEST_TIMEOUT_MS: i32 = 30_000;
 /// No answer is larger: records come in pieces of a few MiB, or in one batch.
-const ANSWER_BYTES_MAX: usize = DATA_FRAME_BYTES_MAX + (1 << 20);
+const RESPONSE_BYTES_MAX: usize = DATA_FRAME_BYTES_MAX + (1 << 20);
 /// Room for each read from the socket.
 const READ_BYTES: usize = 64 << 10;
 /// The newest ApiVersions that is asked; a broker that does not know it answers in version 0.
@@ -50,16 +50,16 @@ impl Connection {
     pub(super) async fn open(address: &Address) -> Result<Self, ClientError> {
         let connect = TcpStream::connect((address.host.as_str(), address.port));
         let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"));
-        let stream = rt::timeout(CONNECT_WAIT, connect).await.unwrap_or_else(|_| late());
+        let stream = rt::timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| late());
         let stream = stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
         let stream = stream.map_err(|source| ClientError::Connection { address: address.clone(), source })?;
         let (input, served) = (BytesMut::new(), BTreeMap::new());
         let mut connection = Self { address: address.clone(), stream, input, correlation: 0, served };
-        connection.served = connection.ask_versions().await?;
+        connection.served = connection.request_api_versions().await?;
         Ok(connection)
     }
 
-    async fn ask_versions(&mut self) -> Result<BTreeMap<i16, (i16, i16)>, ClientError> {
+    async fn request_api_versions(&mut self) -> Result<BTreeMap<i16, (i16, i16)>, ClientError> {
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str(CLIENT_ID))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
@@ -109,14 +109,14 @@ impl Connection {
     }
 
     /// Sends a request that is not answered.
-    pub(super) async fn tell<R: Request>(
+    pub(super) async fn send_one_way<R: Request>(
         &mut self,
         ours: RangeInclusive<i16>,
         make: impl FnOnce(i16) -> R,
     ) -> Result<(), ClientError> {
         let version = self.version::<R>(&ours)?;
         let frame = self.frame(version, &make(version))?;
-        let sent = rt::timeout(ANSWER_WAIT, self.stream.write_all(&frame)).await.unwrap_or_else(|_| Err(late()));
+        let sent = rt::timeout(RESPONSE_TIMEOUT, self.stream.write_all(&frame)).await.unwrap_or_else(|_| Err(late()));
         sent.map_err(|source| self.broken(source))
     }
 
@@ -127,7 +127,7 @@ impl Connection {
             self.stream.write_all(&frame).await.map_err(|source| self.broken(source))?;
             self.receive().await
         };
-        let answer = rt::timeout(ANSWER_WAIT, talk).await;
+        let answer = rt::timeout(RESPONSE_TIMEOUT, talk).await;
         let mut answer = answer.unwrap_or_else(|_| Err(self.broken(late())))?;
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version));
         match header {
@@ -159,7 +159,7 @@ impl Connection {
         loop {
             if let Some(head) = self.input.first_chunk::<4>() {
                 let length = usize::try_from(i32::from_be_bytes(*head)).ok();
-                let Some(length) = length.filter(|length| (4..=ANSWER_BYTES_MAX).contains(length)) else {
+                let Some(length) = length.filter(|length| (4..=RESPONSE_BYTES_MAX).contains(length)) else {
                     return Err(self.strange("bytes that are no frame; is it an HTTP or a TLS port?"));
                 };
                 if self.input.len() >= 4 + length {
@@ -189,7 +189,7 @@ impl Connection {
 }
 
 fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", ANSWER_WAIT.as_secs()))
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", RESPONSE_TIMEOUT.as_secs()))
 }
 
 #[cfg(test)]

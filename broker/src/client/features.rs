@@ -9,7 +9,7 @@ use kafka_protocol::messages::{ApiVersionsRequest, UpdateFeaturesRequest};
 use kafka_protocol::protocol::StrBytes;
 
 use super::cluster::Cluster;
-use super::connection::{CLIENT_ID, REQUEST_MS};
+use super::connection::{CLIENT_ID, REQUEST_TIMEOUT_MS};
 use super::error::ClientError;
 
 const UPGRADE: i8 = 1;
@@ -59,7 +59,7 @@ impl Cluster {
         };
         let make = |_| {
             UpdateFeaturesRequest::default()
-                .with_timeout_ms(REQUEST_MS)
+                .with_timeout_ms(REQUEST_TIMEOUT_MS)
                 .with_feature_updates(levels.iter().map(update).collect())
                 .with_validate_only(validate_only)
         };

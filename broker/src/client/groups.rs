@@ -14,7 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 
 use super::assignment;
-use super::cluster::{At, Cluster, refused_group, topic_name};
+use super::cluster::{Cluster, TopicPartition, refused_group, topic_name};
 use super::error::ClientError;
 use super::retry::Retry;
 
@@ -65,7 +65,7 @@ pub struct GroupMember {
     /// Where it comes from.
     pub host: String,
     /// Its partitions; none if it has not got any yet or the group is not one of consumers.
-    pub partitions: Option<Vec<At>>,
+    pub partitions: Option<Vec<TopicPartition>>,
 }
 
 /// What a group has committed.
@@ -169,7 +169,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When its coordinator cannot be asked or refuses.
-    pub async fn committed(&mut self, group: &str) -> Result<BTreeMap<At, CommittedOffset>, ClientError> {
+    pub async fn committed(&mut self, group: &str) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
         self.meet().await?;
         let mut retry = Retry::new();
         loop {
@@ -180,7 +180,7 @@ impl Cluster {
         }
     }
 
-    async fn committed_once(&mut self, group: &str) -> Result<BTreeMap<At, CommittedOffset>, ClientError> {
+    async fn committed_once(&mut self, group: &str) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
         let coordinator = self.coordinator(group).await?;
         let asked = OffsetFetchRequestGroup::default().with_group_id(id(group)).with_topics(None);
         let make = |version| {
@@ -217,8 +217,8 @@ impl Cluster {
     pub async fn commit(
         &mut self,
         group: &str,
-        offsets: &BTreeMap<At, Commit>,
-    ) -> Result<BTreeMap<At, Result<(), ClientError>>, ClientError> {
+        offsets: &BTreeMap<TopicPartition, Commit>,
+    ) -> Result<BTreeMap<TopicPartition, Result<(), ClientError>>, ClientError> {
         self.meet().await?;
         let mut retry = Retry::new();
         loop {
@@ -236,8 +236,8 @@ impl Cluster {
     async fn commit_once(
         &mut self,
         group: &str,
-        offsets: &BTreeMap<At, Commit>,
-    ) -> Result<BTreeMap<At, Result<(), ClientError>>, ClientError> {
+        offsets: &BTreeMap<TopicPartition, Commit>,
+    ) -> Result<BTreeMap<TopicPartition, Result<(), ClientError>>, ClientError> {
         let coordinator = self.coordinator(group).await?;
         let answer = self.brokers.send(coordinator, 2..=9, |version| commit_request(version, group, offsets)).await?;
         let mut outcomes = BTreeMap::new();
@@ -253,7 +253,7 @@ impl Cluster {
     }
 }
 
-fn commit_request(version: i16, group: &str, offsets: &BTreeMap<At, Commit>) -> OffsetCommitRequest {
+fn commit_request(version: i16, group: &str, offsets: &BTreeMap<TopicPartition, Commit>) -> OffsetCommitRequest {
     let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
     for ((topic, index), commit) in offsets {
         let partition = OffsetCommitRequestPartition::default()

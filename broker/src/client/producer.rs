@@ -14,7 +14,7 @@ use ottla_protocol::error::ErrorCode;
 use ottla_storage::env::rt;
 
 use super::cluster::{Cluster, TopicView, topic_name};
-use super::connection::REQUEST_MS;
+use super::connection::REQUEST_TIMEOUT_MS;
 use super::error::{ClientError, is_retriable};
 use super::murmur2;
 use super::retry::Retry;
@@ -55,7 +55,7 @@ pub struct NewRecord {
 
 /// Where a record went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placed {
+pub struct RecordMetadata {
     /// Its partition.
     pub partition: i32,
     /// Its offset; none if the broker did not tell.
@@ -113,8 +113,8 @@ impl Producer {
     ///
     /// # Errors
     /// When a partition refuses its records for good, or does not take them for a while.
-    pub async fn send(&mut self, records: &[NewRecord]) -> Result<Vec<Placed>, ClientError> {
-        let mut placed = vec![Placed { partition: -1, offset: None }; records.len()];
+    pub async fn send(&mut self, records: &[NewRecord]) -> Result<Vec<RecordMetadata>, ClientError> {
+        let mut placed = vec![RecordMetadata { partition: -1, offset: None }; records.len()];
         let mut waiting = self.pack(records)?;
         let mut retry = Retry::new();
         while !waiting.is_empty() {
@@ -178,7 +178,7 @@ impl Producer {
     async fn send_once(
         &mut self,
         waiting: &mut BTreeMap<i32, Packed>,
-        placed: &mut [Placed],
+        placed: &mut [RecordMetadata],
     ) -> Result<Option<ClientError>, ClientError> {
         let mut by_leader: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
         for partition in waiting.keys() {
@@ -190,7 +190,7 @@ impl Producer {
         for (leader, partitions) in by_leader {
             let request = self.request(&partitions, waiting);
             if self.acks == Acks::None {
-                self.cluster.brokers.tell(leader, 3..=12, |_| request).await?;
+                self.cluster.brokers.send_one_way(leader, 3..=12, |_| request).await?;
                 for partition in partitions {
                     done(waiting, placed, partition, None);
                 }
@@ -251,7 +251,7 @@ impl Producer {
         ProduceRequest::default()
             .with_transactional_id(None)
             .with_acks(acks)
-            .with_timeout_ms(REQUEST_MS)
+            .with_timeout_ms(REQUEST_TIMEOUT_MS)
             .with_topic_data(vec![topic])
     }
 }
@@ -277,11 +277,11 @@ fn leaders_of(topic: &TopicView) -> BTreeMap<i32, i32> {
     topic.partitions.iter().filter_map(|partition| Some((partition.index, partition.leader?))).collect()
 }
 
-fn done(waiting: &mut BTreeMap<i32, Packed>, placed: &mut [Placed], partition: i32, base_offset: Option<i64>) {
+fn done(waiting: &mut BTreeMap<i32, Packed>, placed: &mut [RecordMetadata], partition: i32, base_offset: Option<i64>) {
     let Some(packed) = waiting.remove(&partition) else { return };
     for (number, place) in (0..).zip(packed.places) {
         if let Some(placed) = placed.get_mut(place) {
-            *placed = Placed { partition, offset: base_offset.map(|base| base + number) };
+            *placed = RecordMetadata { partition, offset: base_offset.map(|base| base + number) };
         }
     }
 }

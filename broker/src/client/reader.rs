@@ -11,7 +11,7 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
 use ottla_protocol::error::ErrorCode;
 
-use super::cluster::{At, Cluster, topic_name};
+use super::cluster::{Cluster, TopicPartition, topic_name};
 use super::connection::Connection;
 use super::error::ClientError;
 use super::offsets::{EARLIEST, LATEST};
@@ -89,15 +89,16 @@ impl Reader {
         if let Some(unknown) = partitions.iter().find(|index| !known.contains(index)) {
             return Err(refused(topic, *unknown, ErrorCode::UnknownTopicOrPartition.code()));
         }
-        let chosen: Vec<At> = known
+        let chosen: Vec<TopicPartition> = known
             .into_iter()
             .filter(|index| partitions.is_empty() || partitions.contains(index))
             .map(|index| (topic.to_owned(), index))
             .collect();
         let ends = if to_end { Some(cluster.offsets_at(chosen.iter().cloned(), LATEST).await?) } else { None };
-        let end_of = |at: &At| ends.as_ref().and_then(|ends| ends.get(at)?.offset);
+        let end_of = |at: &TopicPartition| ends.as_ref().and_then(|ends| ends.get(at)?.offset);
         let begins = begins(&mut cluster, &chosen, start).await?;
-        let position = |at: &At| (at.1, Position { next: begins.get(at).copied().unwrap_or(0), end: end_of(at) });
+        let position =
+            |at: &TopicPartition| (at.1, Position { next: begins.get(at).copied().unwrap_or(0), end: end_of(at) });
         Ok(Self {
             positions: chosen.iter().map(position).collect(),
             cluster,
@@ -205,7 +206,7 @@ impl Reader {
             let index = partition.partition_index;
             match ErrorCode::from_code(partition.error_code) {
                 Some(ErrorCode::None) => self.take_partition(&partition, &mut all)?,
-                Some(ErrorCode::OffsetOutOfRange) => self.find_again(index).await?,
+                Some(ErrorCode::OffsetOutOfRange) => self.reset_position(index).await?,
                 _ => {
                     let error = refused(&self.topic, index, partition.error_code);
                     if !error.is_retriable() {
@@ -231,7 +232,7 @@ impl Reader {
     }
 
     /// What was to be read next is not there: expired while it was read, or beyond the end.
-    async fn find_again(&mut self, index: i32) -> Result<(), ClientError> {
+    async fn reset_position(&mut self, index: i32) -> Result<(), ClientError> {
         let at = (self.topic.clone(), index);
         let earliest = self.cluster.offsets_at([at.clone()], EARLIEST).await?.get(&at).and_then(|place| place.offset);
         let Some(position) = self.positions.get_mut(&index) else { return Ok(()) };
@@ -253,7 +254,11 @@ impl Reader {
 }
 
 /// Where each partition begins.
-async fn begins(cluster: &mut Cluster, chosen: &[At], start: Start) -> Result<BTreeMap<At, i64>, ClientError> {
+async fn begins(
+    cluster: &mut Cluster,
+    chosen: &[TopicPartition],
+    start: Start,
+) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
     let timestamp = match start {
         Start::Offset(offset) => return Ok(chosen.iter().map(|at| (at.clone(), offset)).collect()),
         Start::Earliest => EARLIEST,
@@ -261,10 +266,10 @@ async fn begins(cluster: &mut Cluster, chosen: &[At], start: Start) -> Result<BT
         Start::Time(ms) => ms,
     };
     let places = cluster.offsets_at(chosen.iter().cloned(), timestamp).await?;
-    let mut begins: BTreeMap<At, i64> =
+    let mut begins: BTreeMap<TopicPartition, i64> =
         places.iter().filter_map(|(at, place)| Some((at.clone(), place.offset?))).collect();
     // Nothing is as young as that: reading begins with what comes.
-    let rest: Vec<At> = chosen.iter().filter(|at| !begins.contains_key(*at)).cloned().collect();
+    let rest: Vec<TopicPartition> = chosen.iter().filter(|at| !begins.contains_key(*at)).cloned().collect();
     if !rest.is_empty() {
         let ends = cluster.offsets_at(rest, LATEST).await?;
         begins.extend(ends.into_iter().filter_map(|(at, place)| Some((at, place.offset?))));

@@ -18,8 +18,8 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use uuid::Uuid;
 
-use super::cluster::{At, Cluster, TopicView, refused_topic, topic_name};
-use super::connection::REQUEST_MS;
+use super::cluster::{Cluster, TopicPartition, TopicView, refused_topic, topic_name};
+use super::connection::REQUEST_TIMEOUT_MS;
 use super::error::ClientError;
 
 const TOPIC: i8 = 2;
@@ -101,7 +101,7 @@ impl Cluster {
         let make = |_| {
             CreateTopicsRequest::default()
                 .with_topics(topics.iter().map(topic).collect())
-                .with_timeout_ms(REQUEST_MS)
+                .with_timeout_ms(REQUEST_TIMEOUT_MS)
                 .with_validate_only(validate_only)
         };
         let answer = self.brokers.send_any(4..=7, make).await?;
@@ -127,7 +127,7 @@ impl Cluster {
         names: &[String],
     ) -> Result<Vec<(String, Result<(), ClientError>)>, ClientError> {
         let make = |version| {
-            let request = DeleteTopicsRequest::default().with_timeout_ms(REQUEST_MS);
+            let request = DeleteTopicsRequest::default().with_timeout_ms(REQUEST_TIMEOUT_MS);
             if version >= 6 {
                 let state = |name: &String| DeleteTopicState::default().with_name(Some(topic_name(name)));
                 return request.with_topics(names.iter().map(state).collect());
@@ -154,7 +154,7 @@ impl Cluster {
         let make = |_| {
             CreatePartitionsRequest::default()
                 .with_topics(vec![wanted])
-                .with_timeout_ms(REQUEST_MS)
+                .with_timeout_ms(REQUEST_TIMEOUT_MS)
                 .with_validate_only(validate_only)
         };
         let answer = self.brokers.send_any(0..=3, make).await?;
@@ -221,7 +221,7 @@ impl Cluster {
     }
 
     /// How many bytes each partition's leader holds of it, where the leader tells.
-    pub async fn sizes(&mut self, topic: &TopicView) -> BTreeMap<At, i64> {
+    pub async fn sizes(&mut self, topic: &TopicView) -> BTreeMap<TopicPartition, i64> {
         let mut led: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
         for partition in &topic.partitions {
             if let Some(leader) = partition.leader {
