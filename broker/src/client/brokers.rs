@@ -12,18 +12,18 @@ use super::address::Address;
 use super::connection::Connection;
 use super::error::ClientError;
 
-/// One broker as the cluster tells of it.
+/// A broker as responses of the cluster describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
     /// Its id.
     pub id: i32,
-    /// What it advertises.
+    /// The advertised address.
     pub address: Address,
-    /// Its zone.
+    /// The broker's rack.
     pub rack: Option<String>,
 }
 
-/// Who can be asked.
+/// The brokers that can be reached, and the open connections.
 pub struct Brokers {
     bootstrap: Vec<Address>,
     known: BTreeMap<i32, Broker>,
@@ -31,13 +31,13 @@ pub struct Brokers {
 }
 
 impl Brokers {
-    /// Nobody is connected yet.
+    /// Brokers behind these addresses; no connection is open yet.
     #[must_use]
     pub fn new(bootstrap: Vec<Address>) -> Self {
         Self { bootstrap, known: BTreeMap::new(), open: BTreeMap::new() }
     }
 
-    /// What the cluster tells of its brokers.
+    /// Replaces the known brokers by those of a response.
     pub(super) fn update(&mut self, brokers: impl IntoIterator<Item = Broker>) {
         self.known = brokers.into_iter().map(|broker| (broker.id, broker)).collect();
     }
@@ -47,7 +47,7 @@ impl Brokers {
         self.known.values().cloned().collect()
     }
 
-    /// Asks whoever answers.
+    /// Sends a request to any broker.
     pub(super) async fn send_any<R: Request>(
         &mut self,
         versions: RangeInclusive<i16>,
@@ -61,7 +61,7 @@ impl Brokers {
         self.send_on(address, connection, versions, make).await
     }
 
-    /// Asks one broker.
+    /// Sends a request to one broker.
     pub(super) async fn send<R: Request>(
         &mut self,
         broker: i32,
@@ -72,7 +72,7 @@ impl Brokers {
         self.send_on(address, connection, versions, make).await
     }
 
-    /// Tells one broker something that it does not answer.
+    /// Sends one broker a request without a response.
     pub(super) async fn send_one_way<R: Request>(
         &mut self,
         broker: i32,
@@ -85,7 +85,7 @@ impl Brokers {
         Ok(())
     }
 
-    /// Where a broker is.
+    /// The address of a broker.
     pub(super) fn address_of(&self, broker: i32) -> Result<Address, ClientError> {
         let unknown = || ClientError::Refused {
             what: format!("broker {broker}"),
@@ -104,7 +104,7 @@ impl Brokers {
         Ok((address, connection))
     }
 
-    /// One request; the connection is kept if it is still good.
+    /// Sends a request on a connection, which is kept if it is still usable.
     async fn send_on<R: Request>(
         &mut self,
         address: Address,
@@ -119,7 +119,7 @@ impl Brokers {
         answer
     }
 
-    /// The first address that answers: those given, in their order, then those that the cluster told.
+    /// Connects to the first address that accepts: those given, in their order, then those of the known brokers.
     async fn connect_any(&self) -> Result<(Address, Connection), ClientError> {
         let mut tried: Vec<(Address, io::Error)> = Vec::new();
         for address in self.bootstrap.iter().chain(self.known.values().map(|broker| &broker.address)) {

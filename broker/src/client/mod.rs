@@ -1,4 +1,4 @@
-//! A client of Kafka's protocol for the command line: finds leaders and coordinators, asks, and tries again what passes.
+//! A Kafka client for the command line: finds leaders and coordinators, sends requests, retries retriable errors.
 //!
 //! Speaks to any broker, not only to Ottla. May not know: any floor of the broker, and what is printed.
 

@@ -1,4 +1,4 @@
-//! Where partitions begin and end, and where they stand at a time: ListOffsets at each leader.
+//! Start and end offsets of partitions, and offsets by timestamp: ListOffsets requests to each leader.
 //!
 //! May not know: groups, records.
 
@@ -13,25 +13,25 @@ use super::cluster::{Cluster, TopicPartition, topic_name};
 use super::error::ClientError;
 use super::retry::Retry;
 
-/// The first offset that is there.
+/// Timestamp of the log start offset.
 pub const EARLIEST: i64 = -2;
-/// The offset after the last record.
+/// Timestamp of the end offset, after the last record.
 pub const LATEST: i64 = -1;
 
-/// What a lookup found.
+/// The result of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListedOffset {
-    /// The offset; none where nothing is as young as was asked for.
+    /// The offset; `None` if no record is as young as the timestamp.
     pub offset: Option<i64>,
     /// The leader's epoch there; -1 if unknown.
     pub epoch: i32,
 }
 
 impl Cluster {
-    /// Looks partitions up by a timestamp, [`EARLIEST`] or [`LATEST`]; asks leaders again that have moved.
+    /// Looks offsets up by timestamp, [`EARLIEST`] or [`LATEST`]; retries where leaders have moved.
     ///
     /// # Errors
-    /// When a topic does not exist or nobody answers; what concerns one partition is in the answer.
+    /// When a topic does not exist or no broker responds; the errors of single partitions are in the result.
     pub async fn offsets(
         &mut self,
         mut wanted: BTreeMap<TopicPartition, i64>,
@@ -51,7 +51,7 @@ impl Cluster {
         Ok(found)
     }
 
-    /// The same for partitions that all are looked up alike.
+    /// As [`Cluster::offsets`], with the same timestamp for all partitions.
     ///
     /// # Errors
     /// As [`Cluster::offsets`], and when one partition is refused.
@@ -64,7 +64,7 @@ impl Cluster {
         self.offsets(wanted).await?.into_iter().map(|(at, place)| Ok((at, place?))).collect()
     }
 
-    /// One round; takes out of `wanted` what has its answer, and says why of what stays.
+    /// One round of requests; removes answered partitions from `wanted`, and returns the errors of the others.
     async fn offsets_once(
         &mut self,
         wanted: &mut BTreeMap<TopicPartition, i64>,
@@ -103,7 +103,7 @@ impl Cluster {
                 Err(error) => return Err(error),
             }
         }
-        // A partition that a topic does not have never gets a leader.
+        // A partition that the topic does not have never gets a leader.
         let missing: Vec<TopicPartition> = wanted.keys().filter(|at| !leaders.contains_key(*at)).cloned().collect();
         if !missing.is_empty() {
             for topic in self.topics(Some(&topics)).await?.into_iter().flatten() {
