@@ -1,4 +1,4 @@
-//! `ottla group describe`: how far a group is in each partition, and who reads it.
+//! `ottla group describe`: a group's committed offset, lag and member by partition.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,14 +23,14 @@ pub(in crate::commands) struct Words {
     output: Output,
 }
 
-/// A group and how far it is.
+/// A group with its committed offsets and the end offsets.
 struct Described {
     group: GroupView,
     committed: BTreeMap<TopicPartition, CommittedOffset>,
     ends: BTreeMap<TopicPartition, i64>,
 }
 
-/// A group in one partition.
+/// A group's progress in one partition.
 struct Row<'a> {
     at: &'a TopicPartition,
     committed: Option<&'a CommittedOffset>,
@@ -81,7 +81,7 @@ async fn describe(cluster: &mut Cluster, name: &str, failed: &mut Vec<ClientErro
     Ok(Described { group, committed, ends })
 }
 
-/// Every partition that the group has committed or a member has got.
+/// Every partition with a committed offset or an assigned member.
 fn rows(described: &Described) -> Vec<Row<'_>> {
     let mut readers: BTreeMap<&TopicPartition, &GroupMember> = BTreeMap::new();
     for member in &described.group.members {
@@ -164,7 +164,7 @@ fn in_words(described: &Described) -> String {
             or_nothing(row.member.map(|member| &member.host)),
         ]
     };
-    // Members without a partition are told too: they are the ones that somebody looks for.
+    // Members without a partition are listed too: they are the ones that an operator looks for.
     let idle = group.members.iter().filter(|member| member.partitions.as_ref().is_none_or(Vec::is_empty));
     let of_member = |member: &GroupMember| {
         let mut row = vec![NOTHING.to_owned(); columns.len() - 2];

@@ -1,5 +1,5 @@
-//! `ottla group reset`: sets a group's offsets, as `kafka-consumer-groups --reset-offsets` does. Refused while the group has
-//! members: they would go on where they are and commit over it.
+//! `ottla group reset`: sets a group's offsets, as `kafka-consumer-groups --reset-offsets` does. Refused while the
+//! group has members: they would read on from their positions and overwrite the commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -96,7 +96,7 @@ impl Words {
     }
 }
 
-/// One partition's move.
+/// The reset of one partition.
 struct Move {
     at: TopicPartition,
     from: Option<i64>,
@@ -132,7 +132,7 @@ fn refused(group: &str, code: ErrorCode, message: Option<String>) -> ClientError
     ClientError::Refused { what: format!("group {group}"), code: code.code(), message }
 }
 
-/// The partitions that are meant; those that do not exist are an error.
+/// The selected partitions; one that does not exist is an error.
 async fn choose(
     cluster: &mut Cluster,
     choice: &Choice,
@@ -178,7 +178,7 @@ async fn plan(
                 "topic {topic} partition {partition}: the group has no offset to shift"
             )));
         };
-        // Nobody has read up to here: which leader's epoch it was is not known.
+        // No consumer has read up to this offset: its leader epoch is unknown.
         moves.push(Move { at, from, to: Commit { offset, epoch: -1 } });
     }
     Ok(moves)

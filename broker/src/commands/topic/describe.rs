@@ -1,4 +1,4 @@
-//! `ottla topic describe`: a topic's partitions with leaders, offsets and sizes, and what is set for it.
+//! `ottla topic describe`: a topic's partitions with leaders, offsets and sizes, and its configs.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub(in crate::commands) struct Words {
     output: Output,
 }
 
-/// A topic and all that is asked about it.
+/// A topic with its offsets, sizes and configs.
 struct Described {
     topic: TopicView,
     configs: Vec<ConfigEntry>,
@@ -51,7 +51,7 @@ pub(super) async fn run(words: &Words) -> Result<(), Failure> {
     Failure::unless_none(failed)
 }
 
-/// What cannot be known of a partition without a leader is left out and said.
+/// Values that are unknown without a leader are left out, and the error is reported.
 async fn describe(
     cluster: &mut Cluster,
     name: &str,

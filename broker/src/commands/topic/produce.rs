@@ -95,7 +95,7 @@ fn record(line: Vec<u8>, words: &Words, number: u64) -> Result<NewRecord, Failur
     }
 }
 
-/// What stands before and after the first separator.
+/// The parts before and after the first separator.
 fn split<'a>(line: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let at = line.windows(separator.len()).position(|window| window == separator)?;
     Some((line.get(..at)?, line.get(at + separator.len()..)?))
