@@ -1,14 +1,14 @@
-//! How the broker's own formats are written: little-endian numbers, varints, strings and lists by count.
+//! The codec of the broker's own formats: little-endian numbers, varints, strings and lists by count.
 //!
-//! Serves commands, creation records and checkpoint records of the shards and of the metadata group. Reading never
-//! panics and allocates nothing for a length that the bytes do not back. May not know: what the bytes mean.
+//! Used for commands, creation records and checkpoint records of the shards and of the metadata group. Reading never
+//! panics, and allocates nothing for a length that exceeds the remaining bytes. May not know: what the bytes mean.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_protocol::ids::PartitionId;
 use thiserror::Error;
 use uuid::Uuid;
 
-/// The bytes are not what the format says.
+/// The bytes do not match the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CodecError {
     /// The bytes end within a value.
@@ -23,10 +23,10 @@ pub enum CodecError {
     /// The cluster is at a feature level that this release does not understand.
     #[error("feature level {0} is newer than this release understands")]
     Level(i16),
-    /// A tag that was never given.
+    /// An unassigned tag.
     #[error("unknown {0} {1}")]
     Tag(&'static str, u8),
-    /// A value that was never written.
+    /// A value that no release writes.
     #[error("{0} has a value that is not known")]
     Value(&'static str),
     /// A count above the format's limit.
@@ -36,7 +36,7 @@ pub enum CodecError {
 
 /// Encoded length of a partition id.
 pub(crate) const PARTITION_ID_BYTES: usize = 20;
-/// Items for which room is made before they are read.
+/// The most items whose memory is allocated before they are read.
 const ROOM_MAX: usize = 1_024;
 
 /// Appends values to a buffer.
@@ -73,7 +73,7 @@ impl Writer {
         self
     }
 
-    /// Big-endian, so that keys sort as their numbers do.
+    /// Big-endian, so that keys sort like their numbers.
     pub(crate) fn sorted_i64(&mut self, value: i64) -> &mut Self {
         self.0.put_i64(value);
         self
@@ -115,7 +115,7 @@ impl Writer {
         self.bytes(value.as_bytes())
     }
 
-    /// Its number is big-endian, so that keys sort as partitions do.
+    /// Its number is big-endian, so that keys sort like partitions.
     pub(crate) fn partition(&mut self, id: PartitionId) -> &mut Self {
         self.uuid(&id.topic).0.put_i32(id.index);
         self
@@ -141,7 +141,7 @@ impl Writer {
     }
 }
 
-/// Takes values off bytes; an error names the value at which they are wrong.
+/// Reads values from bytes; an error names the value that is wrong.
 #[derive(Debug)]
 pub(crate) struct Reader<'a>(&'a [u8]);
 
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    /// What follows the version byte, which must be `version`.
+    /// The bytes after the version byte, which must be `version`.
     pub(crate) fn of_version(bytes: &'a [u8], version: u8) -> Result<Self, CodecError> {
         let mut reader = Self(bytes);
         let found = reader.u8("version")?;
@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
         Err(CodecError::Value(what))
     }
 
-    /// A varint count of things of which each takes at least one byte: never more than the bytes that are left.
+    /// A varint count of items that take at least one byte each: never more than the bytes that are left.
     pub(crate) fn count(&mut self, what: &'static str) -> Result<usize, CodecError> {
         let count = usize::try_from(self.varint(what)?).map_err(|_| CodecError::Value(what))?;
         self.backed(count, 1, what)
@@ -253,7 +253,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Nothing may be left.
+    /// Fails if bytes are left.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -262,13 +262,13 @@ impl<'a> Reader<'a> {
         if self.0.is_empty() { Ok(()) } else { Err(CodecError::TrailingBytes) }
     }
 
-    /// Everything that is left.
+    /// All remaining bytes.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
 }
 
-/// `items` by count, each as `write` does.
+/// Writes the number of `items`, then each with `write`.
 pub(crate) fn write_list<T>(
     w: &mut Writer,
     items: impl ExactSizeIterator<Item = T>,

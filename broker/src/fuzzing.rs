@@ -1,11 +1,12 @@
-//! What the fuzz targets call: a function for each decoder of the broker's own formats, and bytes to begin with. Never part
-//! of a release build. A function panics where a decoder does, or where what was read and written again is not the same.
+//! The functions behind the fuzz targets: one for each decoder of the broker's own formats, with seed inputs. Never
+//! part of a release build. A function panics where a decoder does, or where a decoded value does not encode to the
+//! same bytes.
 
 use crate::coordinator::group::fuzzing as group;
 use crate::metadata::fuzzing as metadata;
 use crate::shard::fuzzing as shard;
 
-/// The name of a target, what it does with an input, and inputs to begin with.
+/// The name of a target, its function, and seed inputs.
 pub type Case = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// A target for each decoder.
@@ -27,7 +28,7 @@ pub const CASES: &[Case] = &[
 mod tests {
     use super::*;
 
-    /// Every target has seeds that it takes, whole and cut short and with any byte changed.
+    /// Every target has seeds, and accepts them whole, truncated, and with any byte changed.
     #[test]
     fn every_target_takes_its_seeds_and_what_becomes_of_them() {
         for (name, run, seeds) in CASES {

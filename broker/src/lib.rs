@@ -1,8 +1,10 @@
-//! The broker: Kafka's meaning over replicated shards.
+//! The broker: Kafka's semantics over replicated shards.
 //!
-//! Floors, calls go down only: server -> handlers -> coordinator -> partition -> shard -> (crate raft).
-//! `metadata` is the land registry that everybody reads; `admin` is the window; `node` builds everything. Beside them,
-//! `commands` is the command line of an administrator, over `client`: both know the broker only as any client does.
+//! Layers, calls go down only: server -> handlers -> coordinator -> partition -> shard -> (crate raft).
+//! - `metadata`: the cluster's metadata; every layer reads its immutable image.
+//! - `admin`: the admin HTTP API.
+//! - `node`: builds, starts and stops all of it.
+//! - `commands`: the administrator's command line, over `client`; both reach the broker only over the wire.
 
 pub mod admin;
 pub mod client;

@@ -1,8 +1,8 @@
-//! The `ottla` binary: words of the command line, logging, signals, exit codes. Everything else is the node's.
+//! The `ottla` binary: command line, logging, signals, exit codes. Everything else is in the library.
 //!
 //! `ottla start`: exit code 0 after a clean stop, 1 when the node cannot start, 2 when the command line cannot be
-//! understood. `ottla healthcheck`: 0 if the node answers, 1 if not. `ottla unsafe-recover`: 1 if nothing could be done. Other
-//! words ask a cluster as its clients do ([`ottla_broker::commands`]).
+//! parsed. `ottla healthcheck`: 0 if the node is healthy, 1 if not. `ottla unsafe-recover`: 1 if nothing could be done.
+//! Other verbs are requests to a cluster, as its clients send them ([`ottla_broker::commands`]).
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -70,16 +70,16 @@ fn main() -> ExitCode {
         Verb::UnsafeRecover(losses, execute) => runtime.block_on(unsafe_recover(config, losses, execute)),
         Verb::Start | Verb::Healthcheck(_) => runtime.block_on(run(config, readiness)),
     };
-    // Blocking reads that nobody waits for any more must not hold the process.
+    // Blocking reads whose result is no longer needed must not keep the process alive.
     runtime.shutdown_background();
     code
 }
 
-/// What the first word of the command line asks for.
+/// The verb of the command line.
 enum Verb {
     Start,
     Healthcheck(Probe),
-    /// What is gone for good, and whether it is done or only told.
+    /// The lost nodes and replicas, and whether recovery is executed or only planned.
     UnsafeRecover(Losses, bool),
 }
 
@@ -114,7 +114,7 @@ fn verb(mut words: Vec<String>) -> Result<(Verb, Vec<String>), String> {
     Ok((verb, words))
 }
 
-/// Takes `--lost 2,3` and `--accept-loss 7` out of the words.
+/// Removes `--lost 2,3` and `--accept-loss 7` from the words.
 fn losses(words: &mut Vec<String>) -> Result<Losses, String> {
     if words.iter().any(|word| word == "--help" || word == "-h") {
         return Ok(Losses::default());
@@ -145,7 +145,7 @@ fn losses(words: &mut Vec<String>) -> Result<Losses, String> {
     Ok(Losses { nodes, replicas })
 }
 
-/// Takes an option with its value out of the words.
+/// Removes an option with its value from the words.
 fn option(words: &mut Vec<String>, name: &str) -> Result<Option<String>, String> {
     let is_it = |word: &String| word.split('=').next() == Some(name);
     let Some(at) = words.iter().position(is_it) else { return Ok(None) };
@@ -156,7 +156,7 @@ fn option(words: &mut Vec<String>, name: &str) -> Result<Option<String>, String>
     }
 }
 
-/// Says what becomes of each replica here, and makes it so if that was asked for.
+/// Prints the outcome for each replica of this node, and applies it if `--execute` was given.
 async fn unsafe_recover(config: Config, losses: Losses, execute: bool) -> ExitCode {
     let all = match node::unsafe_recover(&config, &losses, execute).await {
         Ok(all) => all,
@@ -175,7 +175,7 @@ async fn unsafe_recover(config: Config, losses: Losses, execute: bool) -> ExitCo
     ExitCode::SUCCESS
 }
 
-/// Exit code 0 if the node that this configuration describes is healthy.
+/// Exit code 0 if the node that this configuration describes is healthy, else 1.
 fn healthcheck(config: &Config, probe: Probe) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -212,7 +212,7 @@ fn start_logging(config: &Config) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    // A panic is a line of the log like any other, before what catches it says what that means.
+    // A panic is logged like any other event, before the code that catches it logs the consequence.
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(|| "?".to_owned(), ToString::to_string);
         let thread = std::thread::current().name().unwrap_or("?").to_owned();
@@ -243,7 +243,7 @@ async fn run(config: Config, readiness: Readiness) -> ExitCode {
         biased;
         started = Node::start(config, readiness) => started,
         name = &mut stop => {
-            // Nothing was acknowledged yet; what recovery had begun is done again at the next start.
+            // Nothing is acknowledged yet; an interrupted recovery is repeated at the next start.
             tracing::info!("{name} during the start: stopped");
             return ExitCode::SUCCESS;
         }
@@ -266,7 +266,7 @@ async fn run(config: Config, readiness: Readiness) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// One clear line on standard error.
+/// Writes one line on standard error.
 fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     eprintln!("ottla: {error}");
     ExitCode::from(code)

@@ -1,8 +1,8 @@
-//! What the node counts about itself, in one prometheus registry.
+//! The node's counters and gauges, in one prometheus registry.
 //!
-//! Hot paths hold their counters; nothing here looks a label up per record. Labels are bounded: APIs and error codes
-//! by the protocol, topics by `ottla.metrics.topics.max`. What can be read from images at scrape time (offsets, lag,
-//! log sizes) is not here but in `admin::exposition`. May not know: who scrapes.
+//! Hot paths hold their counters: no label is looked up per record. Labels are bounded: APIs and error codes by the
+//! protocol, topics by `ottla.metrics.topics.max`. Values that can be read from images at scrape time (offsets, lag,
+//! log sizes) are not here but in `admin::exposition`. May not know: the scraper.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use ottla_protocol::versions::{ApiKey, SUPPORTED};
 
 use crate::config::MetricsConfig;
 
-/// The label of all topics together that have no series of their own; no topic can be called so.
+/// The label of the sum of all topics without their own series; not a valid topic name.
 pub const OTHER_TOPICS: &str = "(other)";
 
 /// From a tenth of a millisecond to ten seconds: a commit takes 0.1 ms, a long poll half a second.
 const SECONDS_BUCKETS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The counters of one API, held by whoever serves it.
+/// The counters of one API, held by its connections.
 #[derive(Debug, Clone)]
 pub struct ApiMetrics {
     seconds: Histogram,
@@ -37,13 +37,13 @@ pub struct TopicMetrics {
     pub bytes_in: IntCounter,
     /// Records appended.
     pub records_in: IntCounter,
-    /// Bytes of batches given to consumers.
+    /// Bytes of batches returned to consumers.
     pub bytes_out: IntCounter,
     /// Batches refused.
     pub refused: IntCounter,
 }
 
-/// Everything the node counts.
+/// All metrics of the node's registry.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -70,25 +70,25 @@ pub struct Metrics {
     topics: RwLock<CountedTopics>,
 }
 
-/// The topics that have counters of their own. One that has got them keeps them while it exists: a counter that moved
-/// under another label would look like traffic there.
+/// The topics with their own counters. A topic keeps them while it exists: a counter that moved to another label would
+/// look like traffic there.
 #[derive(Debug)]
 struct CountedTopics {
     limits: MetricsConfig,
     by_name: HashMap<Arc<str>, Arc<TopicMetrics>>,
-    /// Of all the others.
+    /// The counters of all other topics together.
     other: Option<Arc<TopicMetrics>>,
 }
 
 impl CountedTopics {
-    /// True if `name` may have counters of its own.
+    /// True if `name` may have its own counters.
     fn takes(&self, name: &str) -> bool {
         self.by_name.len() < self.limits.topics_max || self.limits.include.matches(name)
     }
 }
 
 impl Metrics {
-    /// Registers everything. The names are constants of this file: a failure is a mistake that any test finds.
+    /// Registers all metrics. The names are constants of this file: a failure is a bug that any test finds.
     #[must_use]
     pub fn new(limits: &MetricsConfig) -> Arc<Self> {
         let registry = Registry::new();
@@ -147,13 +147,13 @@ impl Metrics {
         })
     }
 
-    /// The registry, for the scrape and for other floors' collectors.
+    /// The registry, for the scrape and for collectors of other layers.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// A request has been answered.
+    /// Counts an answered request.
     pub fn answered(&self, api: ApiKey, error: ErrorCode, seconds: f64) {
         let Some(metrics) = self.apis.get(&api) else { return };
         metrics.seconds.observe(seconds);
@@ -164,12 +164,12 @@ impl Metrics {
         }
     }
 
-    /// A connection was refused: at once, or because of what came over it.
+    /// Counts a refused connection: at once, or because of its bytes.
     pub fn refused(&self, reason: &str) {
         self.connections_refused.with_label_values(&[reason]).inc();
     }
 
-    /// A connection has ended in an ordinary way.
+    /// Counts a connection that ended in an ordinary way.
     pub fn closed(&self, reason: &str) {
         self.connections_closed.with_label_values(&[reason]).inc();
     }
@@ -201,7 +201,7 @@ impl Metrics {
         })
     }
 
-    /// Takes the limits that hold now, for topics that come later, and drops the counters of topics that are gone.
+    /// Applies the current limits, for topics created later, and drops the counters of deleted topics.
     pub fn keep_topics(&self, limits: &MetricsConfig, exists: impl Fn(&str) -> bool) {
         let gone: Vec<Arc<str>> = self.topics.read().by_name.keys().filter(|name| !exists(name)).cloned().collect();
         let mut topics = self.topics.write();
@@ -209,7 +209,7 @@ impl Metrics {
         for name in gone {
             topics.by_name.remove(&name);
             for family in [&self.bytes_in, &self.records_in, &self.bytes_out, &self.refused] {
-                // An error says that it has no such label: that is what is wanted.
+                // An error means that the label does not exist, which is the goal.
                 let _ = family.remove_label_values(&[&name]);
             }
         }

@@ -1,11 +1,13 @@
-//! Addresses of brokers as people write them: `host`, `host:port`, `[::1]:port`, several by comma.
+//! Broker addresses as given on the command line: `host`, `host:port`, `[::1]:port`, several separated by commas.
+//!
+//! May not know: connections.
 
 use std::fmt;
 
 /// Kafka's port, where none is given.
 const PORT: u16 = 9092;
 
-/// Where a broker listens. Host names are looked up at each connection.
+/// The address of a broker. Host names are resolved at each connection.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     /// Name or number of the host; without brackets.
@@ -28,7 +30,7 @@ impl Address {
     /// Reads one address.
     ///
     /// # Errors
-    /// In words, when it is none.
+    /// A message, when it is not an address.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not host:port");
         let (host, port) = match text.strip_prefix('[') {

@@ -1,27 +1,27 @@
-//! What a group's leader gave a member, as classic consumers write it:
+//! The partitions that a group's leader assigned to a member, in the format of classic consumers:
 //!
 //!     0         2
 //!     | version | topics: name, partitions ... | user data |
 //!
-//! A client wrote it, so every length is looked at before it is believed.
+//! A client wrote the bytes, so every length is checked before it is used.
 
 use ottla_protocol::wire::{Reader, WireError};
 
-use super::cluster::At;
+use super::cluster::TopicPartition;
 
-/// Reads the partitions. None: it is empty, or something else than consumers write.
-pub(super) fn decode(bytes: &[u8]) -> Option<Vec<At>> {
+/// Reads the partitions. `None` if the assignment is empty or in another format.
+pub(super) fn decode(bytes: &[u8]) -> Option<Vec<TopicPartition>> {
     if bytes.is_empty() {
         return None;
     }
     read(bytes).ok()
 }
 
-fn read(bytes: &[u8]) -> Result<Vec<At>, WireError> {
+fn read(bytes: &[u8]) -> Result<Vec<TopicPartition>, WireError> {
     let mut reader = Reader::new(bytes);
     reader.i16()?;
     let mut partitions = Vec::new();
-    // A topic takes the length of its name and that of its list, at least.
+    // A topic takes at least the length of its name and the length of its list.
     for _ in 0..reader.array_count(false, 6)?.unwrap_or(0) {
         let name = reader.nullable_string(false)?.ok_or(WireError::NegativeLength)?;
         let name = std::str::from_utf8(name).map_err(|_| WireError::NotUtf8)?;

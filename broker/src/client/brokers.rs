@@ -12,18 +12,18 @@ use super::address::Address;
 use super::connection::Connection;
 use super::error::ClientError;
 
-/// One broker as the cluster tells of it.
+/// A broker as responses of the cluster describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
     /// Its id.
     pub id: i32,
-    /// What it advertises.
+    /// The advertised address.
     pub address: Address,
-    /// Its zone.
+    /// The broker's rack.
     pub rack: Option<String>,
 }
 
-/// Who can be asked.
+/// The brokers that can be reached, and the open connections.
 pub struct Brokers {
     bootstrap: Vec<Address>,
     known: BTreeMap<i32, Broker>,
@@ -31,14 +31,14 @@ pub struct Brokers {
 }
 
 impl Brokers {
-    /// Nobody is connected yet.
+    /// Brokers behind these addresses; no connection is open yet.
     #[must_use]
     pub fn new(bootstrap: Vec<Address>) -> Self {
         Self { bootstrap, known: BTreeMap::new(), open: BTreeMap::new() }
     }
 
-    /// What the cluster tells of its brokers.
-    pub(super) fn learn(&mut self, brokers: impl IntoIterator<Item = Broker>) {
+    /// Replaces the known brokers by those of a response.
+    pub(super) fn update(&mut self, brokers: impl IntoIterator<Item = Broker>) {
         self.known = brokers.into_iter().map(|broker| (broker.id, broker)).collect();
     }
 
@@ -47,7 +47,7 @@ impl Brokers {
         self.known.values().cloned().collect()
     }
 
-    /// Asks whoever answers.
+    /// Sends a request to any broker.
     pub(super) async fn send_any<R: Request>(
         &mut self,
         versions: RangeInclusive<i16>,
@@ -58,10 +58,10 @@ impl Brokers {
             Some(open) => open,
             None => self.connect_any().await?,
         };
-        self.talk(address, connection, versions, make).await
+        self.send_on(address, connection, versions, make).await
     }
 
-    /// Asks one broker.
+    /// Sends a request to one broker.
     pub(super) async fn send<R: Request>(
         &mut self,
         broker: i32,
@@ -69,23 +69,23 @@ impl Brokers {
         make: impl FnOnce(i16) -> R,
     ) -> Result<R::Response, ClientError> {
         let (address, connection) = self.take(broker).await?;
-        self.talk(address, connection, versions, make).await
+        self.send_on(address, connection, versions, make).await
     }
 
-    /// Tells one broker something that it does not answer.
-    pub(super) async fn tell<R: Request>(
+    /// Sends one broker a request without a response.
+    pub(super) async fn send_one_way<R: Request>(
         &mut self,
         broker: i32,
         versions: RangeInclusive<i16>,
         make: impl FnOnce(i16) -> R,
     ) -> Result<(), ClientError> {
         let (address, mut connection) = self.take(broker).await?;
-        connection.tell(versions, make).await?;
+        connection.send_one_way(versions, make).await?;
         self.open.insert(address, connection);
         Ok(())
     }
 
-    /// Where a broker is.
+    /// The address of a broker.
     pub(super) fn address_of(&self, broker: i32) -> Result<Address, ClientError> {
         let unknown = || ClientError::Refused {
             what: format!("broker {broker}"),
@@ -104,8 +104,8 @@ impl Brokers {
         Ok((address, connection))
     }
 
-    /// One request; the connection is kept if it is still good.
-    async fn talk<R: Request>(
+    /// Sends a request on a connection, which is kept if it is still usable.
+    async fn send_on<R: Request>(
         &mut self,
         address: Address,
         mut connection: Connection,
@@ -119,7 +119,7 @@ impl Brokers {
         answer
     }
 
-    /// The first address that answers: those given, in their order, then those that the cluster told.
+    /// Connects to the first address that accepts: those given, in their order, then those of the known brokers.
     async fn connect_any(&self) -> Result<(Address, Connection), ClientError> {
         let mut tried: Vec<(Address, io::Error)> = Vec::new();
         for address in self.bootstrap.iter().chain(self.known.values().map(|broker| &broker.address)) {

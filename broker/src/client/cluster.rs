@@ -1,4 +1,4 @@
-//! A cluster as a client sees it: topics with their leaders, and who coordinates a group.
+//! A cluster as a client sees it: topics with their leaders, and the coordinators of groups.
 //!
 //! May not know: records, offsets.
 
@@ -20,76 +20,76 @@ use super::error::{ClientError, is_retriable};
 use super::retry::Retry;
 
 /// A partition: topic and number.
-pub type At = (String, i32);
+pub type TopicPartition = (String, i32);
 
 const GROUP: i8 = 0;
 const BROKERS: i8 = 1;
 
-/// A cluster that is asked.
+/// A client's view of a cluster.
 pub struct Cluster {
     pub(super) brokers: Brokers,
 }
 
-/// A topic as a broker tells of it.
+/// A topic as a Metadata response describes it.
 #[derive(Debug, Clone)]
 pub struct TopicView {
     /// Its name.
     pub name: String,
-    /// Its id; none from brokers that do not tell.
+    /// The topic's id, if the broker's version sends it.
     pub id: Option<Uuid>,
-    /// True for the brokers' own topics.
+    /// True for internal topics.
     pub internal: bool,
     /// By number.
     pub partitions: Vec<PartitionView>,
 }
 
-/// A partition as a broker tells of it.
+/// A partition as a Metadata response describes it.
 #[derive(Debug, Clone)]
 pub struct PartitionView {
     /// Its number.
     pub index: i32,
-    /// Who leads, if anybody does.
+    /// The leader, if there is one.
     pub leader: Option<i32>,
     /// The leader's epoch; -1 if unknown.
     pub epoch: i32,
     /// Brokers with a replica, preferred leader first.
     pub replicas: Vec<i32>,
-    /// Those of them that are in sync.
+    /// The in-sync replicas.
     pub in_sync: Vec<i32>,
 }
 
 impl TopicView {
-    /// Replicas of the first partition: what Kafka calls the replication factor.
+    /// The replication factor, as Kafka's tools show it: the number of replicas of the first partition.
     #[must_use]
     pub fn replication_factor(&self) -> usize {
         self.partitions.first().map_or(0, |partition| partition.replicas.len())
     }
 }
 
-/// All brokers, and the one that takes changes.
+/// All brokers, and the controller.
 #[derive(Debug, Clone)]
 pub struct ClusterView {
     /// The cluster's id.
     pub id: String,
-    /// Whoever is named as controller: an Ottla node names itself, for any of them takes changes.
+    /// The broker named as controller: an Ottla node names itself, since any node accepts changes.
     pub controller: Option<i32>,
     /// By id.
     pub brokers: Vec<Broker>,
-    /// Brokers that are registered and fenced: they have no session, or stop. Told by brokers that know DescribeCluster v2.
+    /// Brokers that are registered and fenced: they have no session, or are stopping. From DescribeCluster v2 on.
     pub fenced: Vec<Broker>,
 }
 
 impl Cluster {
-    /// The cluster that answers at one of these addresses.
+    /// The cluster behind these addresses.
     #[must_use]
     pub fn at(bootstrap: Vec<Address>) -> Self {
         Self { brokers: Brokers::new(bootstrap) }
     }
 
-    /// All topics, or those named, each found or why not. Creates none.
+    /// All topics, or those named, each found or with its error. Creates none.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When no broker responds.
     pub async fn topics(
         &mut self,
         names: Option<&[String]>,
@@ -100,10 +100,10 @@ impl Cluster {
         Ok(topics.into_iter().map(|(_, view)| view).collect())
     }
 
-    /// One topic that exists and whose partitions are told of.
+    /// A topic that exists, with its partitions.
     ///
     /// # Errors
-    /// When it does not exist, or nobody answers.
+    /// When it does not exist, or no broker responds.
     pub async fn topic(&mut self, name: &str) -> Result<TopicView, ClientError> {
         let mut retry = Retry::new();
         loop {
@@ -117,11 +117,14 @@ impl Cluster {
         }
     }
 
-    /// Those of the partitions that exist.
+    /// The given partitions without those that do not exist.
     ///
     /// # Errors
-    /// When nobody answers.
-    pub async fn existing(&mut self, mut partitions: BTreeSet<At>) -> Result<BTreeSet<At>, ClientError> {
+    /// When no broker responds.
+    pub async fn existing(
+        &mut self,
+        mut partitions: BTreeSet<TopicPartition>,
+    ) -> Result<BTreeSet<TopicPartition>, ClientError> {
         let names: BTreeSet<String> = partitions.iter().map(|(topic, _)| topic.clone()).collect();
         let names: Vec<String> = names.into_iter().collect();
         let mut known = BTreeSet::new();
@@ -132,8 +135,8 @@ impl Cluster {
         Ok(partitions)
     }
 
-    /// The leaders of these partitions of topics, as far as there are any. A topic that does not exist is an error.
-    pub(super) async fn leaders(&mut self, topics: &[String]) -> Result<BTreeMap<At, i32>, ClientError> {
+    /// The leaders of all partitions of these topics, without partitions that have none. An unknown topic is an error.
+    pub(super) async fn leaders(&mut self, topics: &[String]) -> Result<BTreeMap<TopicPartition, i32>, ClientError> {
         let mut leaders = BTreeMap::new();
         for topic in self.topics(Some(topics)).await? {
             match topic {
@@ -143,7 +146,7 @@ impl Cluster {
                         .iter()
                         .filter_map(|partition| Some(((topic.name.clone(), partition.index), partition.leader?))),
                 ),
-                // It has no leaders at the moment.
+                // The topic has no leaders at the moment.
                 Err(error) if error.is_retriable() => {}
                 Err(error) => return Err(error),
             }
@@ -163,14 +166,14 @@ impl Cluster {
                 rack: broker.rack.as_ref().map(ToString::to_string),
             })
         };
-        self.brokers.learn(answer.brokers.iter().filter_map(broker));
+        self.brokers.update(answer.brokers.iter().filter_map(broker));
         Ok(answer)
     }
 
     /// All brokers, and the controller.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When no broker responds.
     pub async fn describe(&mut self) -> Result<ClusterView, ClientError> {
         let make = |version| {
             let request = DescribeClusterRequest::default();
@@ -193,12 +196,12 @@ impl Cluster {
             all
         };
         let (brokers, fenced) = (that_are(false), that_are(true));
-        self.brokers.learn(brokers.clone());
+        self.brokers.update(brokers.clone());
         let controller = Some(answer.controller_id.0).filter(|id| *id >= 0);
         Ok(ClusterView { id: answer.cluster_id.to_string(), controller, brokers, fenced })
     }
 
-    /// Finds out who there is, once. Where nobody answers at all nobody is waited for.
+    /// Requests the list of brokers, once: does not wait if no broker responds at all.
     pub(super) async fn meet(&mut self) -> Result<(), ClientError> {
         if self.brokers.known().is_empty() {
             self.metadata(Some(&[])).await?;
@@ -231,13 +234,13 @@ impl Cluster {
         if !self.brokers.known().iter().any(|broker| broker.id == id) {
             let address = Address { host: found.host.to_string(), port };
             let known = self.brokers.known().into_iter().chain([Broker { id, address, rack: None }]);
-            self.brokers.learn(known);
+            self.brokers.update(known);
         }
         Ok(id)
     }
 }
 
-/// A topic's name on its way to the wire.
+/// A topic's name as the wire format's type.
 pub(super) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
@@ -256,7 +259,7 @@ fn name_of(topic: &MetadataResponseTopic) -> String {
 
 fn topic_view(topic: MetadataResponseTopic) -> Result<TopicView, ClientError> {
     let name = name_of(&topic);
-    // A topic is there although one of its partitions has no leader.
+    // A topic exists although one of its partitions has no leader.
     if topic.error_code != ErrorCode::None.code() && (topic.partitions.is_empty() || !is_retriable(topic.error_code)) {
         return Err(refused_topic(&name, topic.error_code));
     }

@@ -1,6 +1,6 @@
-//! One connection to one broker: which versions it serves, requests in frames, answers in their order.
+//! A connection to one broker: the versions that the broker serves, request frames, responses in order.
 //!
-//! After an error a connection is of no use any more. May not know: what is asked.
+//! After an error a connection cannot be used any more. May not know: what requests mean.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,19 +20,19 @@ use tokio::net::TcpStream;
 use super::address::Address;
 use super::error::ClientError;
 
-/// What this client calls itself.
+/// The client id of this client.
 pub(super) const CLIENT_ID: &str = "ottla";
-/// How long a broker has to take a connection.
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// How long an answer may take; brokers are told to answer within [`REQUEST_MS`].
-const ANSWER_WAIT: Duration = Duration::from_secs(40);
-/// How long a broker may work on a request that takes a time.
-pub(super) const REQUEST_MS: i32 = 30_000;
-/// No answer is larger: records come in pieces of a few MiB, or in one batch.
-const ANSWER_BYTES_MAX: usize = DATA_FRAME_BYTES_MAX + (1 << 20);
-/// Room for each read from the socket.
+/// Time limit for opening a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit of a response; requests carry the shorter [`REQUEST_TIMEOUT_MS`].
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
+/// The timeout that requests carry for the broker's work.
+pub(super) const REQUEST_TIMEOUT_MS: i32 = 30_000;
+/// The largest response: records come in pieces of a few MiB, or in a single batch.
+const RESPONSE_BYTES_MAX: usize = DATA_FRAME_BYTES_MAX + (1 << 20);
+/// Buffer space for each read from the socket.
 const READ_BYTES: usize = 64 << 10;
-/// The newest ApiVersions that is asked; a broker that does not know it answers in version 0.
+/// The version of ApiVersions requests; a broker that does not support it answers in version 0.
 const API_VERSIONS: i16 = 3;
 
 /// An open connection.
@@ -46,20 +46,20 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects, and asks what the broker serves.
+    /// Connects, and requests the versions that the broker serves.
     pub(super) async fn open(address: &Address) -> Result<Self, ClientError> {
         let connect = TcpStream::connect((address.host.as_str(), address.port));
         let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"));
-        let stream = rt::timeout(CONNECT_WAIT, connect).await.unwrap_or_else(|_| late());
+        let stream = rt::timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| late());
         let stream = stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
         let stream = stream.map_err(|source| ClientError::Connection { address: address.clone(), source })?;
         let (input, served) = (BytesMut::new(), BTreeMap::new());
         let mut connection = Self { address: address.clone(), stream, input, correlation: 0, served };
-        connection.served = connection.ask_versions().await?;
+        connection.served = connection.request_api_versions().await?;
         Ok(connection)
     }
 
-    async fn ask_versions(&mut self) -> Result<BTreeMap<i16, (i16, i16)>, ClientError> {
+    async fn request_api_versions(&mut self) -> Result<BTreeMap<i16, (i16, i16)>, ClientError> {
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str(CLIENT_ID))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
@@ -74,13 +74,13 @@ impl Connection {
         Ok(answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect())
     }
 
-    /// False if the broker has closed it meanwhile.
+    /// False if the broker has closed the connection.
     pub(super) fn is_alive(&self) -> bool {
         let nothing_came = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         self.stream.try_read(&mut [0]).as_ref().is_err_and(nothing_came)
     }
 
-    /// The newest version of an API that both sides know.
+    /// The newest version of an API that both sides support.
     pub(super) fn version<R: Request>(&self, ours: &RangeInclusive<i16>) -> Result<i16, ClientError> {
         let theirs = self.served.get(&R::KEY);
         let common = theirs.map(|(low, high)| (*low.max(ours.start()), *high.min(ours.end())));
@@ -97,7 +97,7 @@ impl Connection {
         })
     }
 
-    /// Asks in the newest version of `ours` that the broker serves.
+    /// Sends a request in the newest version of `ours` that the broker serves, and reads its response.
     pub(super) async fn call<R: Request>(
         &mut self,
         ours: RangeInclusive<i16>,
@@ -108,26 +108,26 @@ impl Connection {
         R::Response::decode(&mut body, version).map_err(|_| self.strange("an answer that cannot be read"))
     }
 
-    /// Sends a request that is not answered.
-    pub(super) async fn tell<R: Request>(
+    /// Sends a request that has no response.
+    pub(super) async fn send_one_way<R: Request>(
         &mut self,
         ours: RangeInclusive<i16>,
         make: impl FnOnce(i16) -> R,
     ) -> Result<(), ClientError> {
         let version = self.version::<R>(&ours)?;
         let frame = self.frame(version, &make(version))?;
-        let sent = rt::timeout(ANSWER_WAIT, self.stream.write_all(&frame)).await.unwrap_or_else(|_| Err(late()));
+        let sent = rt::timeout(RESPONSE_TIMEOUT, self.stream.write_all(&frame)).await.unwrap_or_else(|_| Err(late()));
         sent.map_err(|source| self.broken(source))
     }
 
-    /// Sends a request; the body of its answer.
+    /// Sends a request and returns the body of its response.
     async fn exchange<R: Request>(&mut self, version: i16, request: &R) -> Result<Bytes, ClientError> {
         let frame = self.frame(version, request)?;
         let talk = async {
             self.stream.write_all(&frame).await.map_err(|source| self.broken(source))?;
             self.receive().await
         };
-        let answer = rt::timeout(ANSWER_WAIT, talk).await;
+        let answer = rt::timeout(RESPONSE_TIMEOUT, talk).await;
         let mut answer = answer.unwrap_or_else(|_| Err(self.broken(late())))?;
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version));
         match header {
@@ -154,12 +154,12 @@ impl Connection {
         Ok(frame.freeze())
     }
 
-    /// The next frame without its length. Memory grows with what arrives, not with what is announced.
+    /// The next frame without its length. The buffer grows with the bytes that arrive, not to the announced size.
     async fn receive(&mut self) -> Result<Bytes, ClientError> {
         loop {
             if let Some(head) = self.input.first_chunk::<4>() {
                 let length = usize::try_from(i32::from_be_bytes(*head)).ok();
-                let Some(length) = length.filter(|length| (4..=ANSWER_BYTES_MAX).contains(length)) else {
+                let Some(length) = length.filter(|length| (4..=RESPONSE_BYTES_MAX).contains(length)) else {
                     return Err(self.strange("bytes that are no frame; is it an HTTP or a TLS port?"));
                 };
                 if self.input.len() >= 4 + length {
@@ -189,7 +189,7 @@ impl Connection {
 }
 
 fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", ANSWER_WAIT.as_secs()))
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", RESPONSE_TIMEOUT.as_secs()))
 }
 
 #[cfg(test)]
@@ -199,7 +199,7 @@ mod tests {
     use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
     use tokio::net::TcpListener;
 
-    /// Somebody who reads one request and answers with these bytes, then ends.
+    /// A server that reads one request, responds with these bytes, then closes.
     async fn answering(answer: Vec<u8>) -> Result<Connection, ClientError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };

@@ -1,4 +1,4 @@
-//! What can go wrong between the command line and a broker, in words that name Kafka's error.
+//! The errors of the command line's client; messages name Kafka's error.
 //!
 //! May not know: exit codes.
 
@@ -9,16 +9,16 @@ use thiserror::Error;
 
 use super::address::Address;
 
-/// Why something asked of a cluster did not happen.
+/// Why a request to a cluster failed.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// None of the addresses given answers.
+    /// No broker responds at any of the addresses.
     #[error("no broker answers: {}", list(.tried))]
     NoBrokerAvailable {
-        /// Who was tried, and what happened.
+        /// The addresses tried, each with its error.
         tried: Vec<(Address, io::Error)>,
     },
-    /// A connection broke, or an answer did not come in time.
+    /// A connection broke, or a response did not come in time.
     #[error("{address}: {source}")]
     Connection {
         /// The broker.
@@ -26,12 +26,12 @@ pub enum ClientError {
         /// What happened.
         source: io::Error,
     },
-    /// What answers is no Kafka broker, or not on this port.
+    /// The server is no Kafka broker, or not on this port.
     #[error("{address} does not speak Kafka's protocol here: {why}")]
     NotKafka {
-        /// Who answered.
+        /// The server's address.
         address: Address,
-        /// What is strange about the answer.
+        /// What is wrong with the response.
         why: String,
     },
     /// The broker is too old or too new for a request.
@@ -46,20 +46,20 @@ pub enum ClientError {
         /// The versions that this client speaks.
         needed: String,
     },
-    /// A request that this client cannot put into bytes: a value that its version has no room for.
+    /// A request that cannot be encoded: its version has no field for a value, or it is too large.
     #[error("the request cannot be written: {0}")]
     Unencodable(String),
-    /// The broker said no.
+    /// The broker responded with an error.
     #[error("{what}: {}", refusal(*.code, .message.as_deref()))]
     Refused {
-        /// Topic, group or whatever was asked for.
+        /// The topic, group or other subject of the request.
         what: String,
         /// Kafka's error code.
         code: i16,
-        /// What the broker added.
+        /// The broker's message.
         message: Option<String>,
     },
-    /// Records that do not read back.
+    /// Records that cannot be decoded.
     #[error("{what}: {why}")]
     BadRecords {
         /// Topic, partition and offset.
@@ -70,7 +70,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Success, or the refusal of `what`.
+    /// `Ok` for the code of success, else [`Self::Refused`].
     pub(crate) fn check(code: i16, message: Option<&str>, what: impl FnOnce() -> String) -> Result<(), Self> {
         if code == ErrorCode::None.code() {
             return Ok(());
@@ -78,7 +78,7 @@ impl ClientError {
         Err(Self::Refused { what: what(), code, message: message.map(str::to_owned) })
     }
 
-    /// Kafka's code, if the broker gave one.
+    /// Kafka's error code, if the broker sent one.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
@@ -87,7 +87,7 @@ impl ClientError {
         }
     }
 
-    /// True for what may be gone when the leader is looked up again.
+    /// True for errors that may be gone after the leader is looked up again.
     pub(crate) fn is_retriable(&self) -> bool {
         match self {
             Self::Connection { .. } | Self::NoBrokerAvailable { .. } => true,
@@ -97,7 +97,7 @@ impl ClientError {
     }
 }
 
-/// True for codes that pass by themselves. A topic that is unknown is not waited for: whoever mistyped it waits in vain.
+/// True for codes worth a retry. An unknown topic is not retried: a mistyped name stays unknown.
 pub(crate) fn is_retriable(code: i16) -> bool {
     let unknown = [ErrorCode::UnknownTopicOrPartition, ErrorCode::UnknownTopicId, ErrorCode::RequestTimedOut];
     ErrorCode::from_code(code).is_some_and(|code| code.is_retriable() && !unknown.contains(&code))
@@ -107,7 +107,7 @@ fn list(tried: &[(Address, io::Error)]) -> String {
     tried.iter().map(|(address, error)| format!("{address}: {error}")).collect::<Vec<_>>().join("; ")
 }
 
-/// Our words and Kafka's name; the broker's own words where it has some.
+/// The message (the broker's own if it sent one) and Kafka's name of the error.
 fn refusal(code: i16, message: Option<&str>) -> String {
     let message = message.map(str::trim).filter(|message| !message.is_empty());
     match ErrorCode::from_code(code) {

@@ -1,4 +1,4 @@
-//! Feature levels as an administrator sees them: what brokers understand, and what is in force.
+//! Feature levels as an administrator sees them: supported by brokers, and finalized.
 //!
 //! May not know: what a feature is for.
 
@@ -9,25 +9,25 @@ use kafka_protocol::messages::{ApiVersionsRequest, UpdateFeaturesRequest};
 use kafka_protocol::protocol::StrBytes;
 
 use super::cluster::Cluster;
-use super::connection::{CLIENT_ID, REQUEST_MS};
+use super::connection::{CLIENT_ID, REQUEST_TIMEOUT_MS};
 use super::error::ClientError;
 
 const UPGRADE: i8 = 1;
 
-/// A feature as a broker tells of it.
+/// A feature as an ApiVersions response describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FeatureView {
     /// The lowest and the highest level that the broker understands.
     pub supported: Option<(i16, i16)>,
-    /// The level in force.
+    /// The finalized level.
     pub level: Option<i16>,
 }
 
 impl Cluster {
-    /// The features of the broker that answers, by name.
+    /// The features of the broker that responds, by name.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When no broker responds.
     pub async fn features(&mut self) -> Result<BTreeMap<String, FeatureView>, ClientError> {
         let make = |_| {
             ApiVersionsRequest::default()
@@ -46,10 +46,10 @@ impl Cluster {
         Ok(features)
     }
 
-    /// Has features put in force at higher levels, all or none.
+    /// Raises the finalized levels of features, all or none.
     ///
     /// # Errors
-    /// When a broker does not understand a level, or nobody answers.
+    /// When a broker does not support a level, or no broker responds.
     pub async fn upgrade_features(&mut self, levels: &[(String, i16)], validate_only: bool) -> Result<(), ClientError> {
         let update = |(name, level): &(String, i16)| {
             FeatureUpdateKey::default()
@@ -59,13 +59,13 @@ impl Cluster {
         };
         let make = |_| {
             UpdateFeaturesRequest::default()
-                .with_timeout_ms(REQUEST_MS)
+                .with_timeout_ms(REQUEST_TIMEOUT_MS)
                 .with_feature_updates(levels.iter().map(update).collect())
                 .with_validate_only(validate_only)
         };
         let answer = self.brokers.send_any(1..=2, make).await?;
         ClientError::check(answer.error_code, answer.error_message.as_deref(), || "features".to_owned())?;
-        // Up to Kafka 3 each was answered for itself.
+        // Up to Kafka 3 each feature has its own error.
         for one in answer.results {
             ClientError::check(one.error_code, one.error_message.as_deref(), || format!("feature {}", &*one.feature))?;
         }

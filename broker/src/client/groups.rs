@@ -1,6 +1,6 @@
-//! Consumer groups: which there are, who is in them, how far they are, and offsets set by hand.
+//! Consumer groups: list, members, committed offsets, and commits on behalf of a group.
 //!
-//! May not know: why somebody sets them.
+//! May not know: why offsets are set.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 
 use super::assignment;
-use super::cluster::{At, Cluster, refused_group, topic_name};
+use super::cluster::{Cluster, TopicPartition, refused_group, topic_name};
 use super::error::ClientError;
 use super::retry::Retry;
 
-/// What brokers call a group that is not there.
+/// The state of a group that does not exist.
 const DEAD: &str = "Dead";
 
 /// A group in a list.
@@ -26,9 +26,9 @@ const DEAD: &str = "Dead";
 pub struct ListedGroup {
     /// Its id.
     pub name: String,
-    /// `Stable`, `Empty` and so on; empty if the broker does not tell.
+    /// `Stable`, `Empty` and so on; empty if the broker's version does not send it.
     pub state: String,
-    /// `Classic` or `Consumer`; empty if the broker does not tell.
+    /// `Classic` or `Consumer`; empty if the broker's version does not send it.
     pub kind: String,
     /// `consumer` for consumers.
     pub protocol_type: String,
@@ -36,7 +36,7 @@ pub struct ListedGroup {
     pub coordinator: i32,
 }
 
-/// A group from near.
+/// A group in detail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupView {
     /// Its id.
@@ -49,7 +49,7 @@ pub struct GroupView {
     pub protocol_type: String,
     /// The broker that coordinates it.
     pub coordinator: i32,
-    /// Who is in it.
+    /// The members of the group.
     pub members: Vec<GroupMember>,
 }
 
@@ -60,26 +60,26 @@ pub struct GroupMember {
     pub id: String,
     /// `group.instance.id`.
     pub instance_id: Option<String>,
-    /// What the client calls itself.
+    /// The client id.
     pub client_id: String,
-    /// Where it comes from.
+    /// The client's host.
     pub host: String,
-    /// Its partitions; none if it has not got any yet or the group is not one of consumers.
-    pub partitions: Option<Vec<At>>,
+    /// The assigned partitions; `None` if there are none yet or the group is not one of consumers.
+    pub partitions: Option<Vec<TopicPartition>>,
 }
 
-/// What a group has committed.
+/// A committed offset of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedOffset {
-    /// The next offset that it wants.
+    /// The next offset to read.
     pub offset: i64,
     /// The leader's epoch there; -1 if unknown.
     pub epoch: i32,
-    /// The client's own words.
+    /// The client's metadata of the commit.
     pub metadata: String,
 }
 
-/// An offset to be committed by hand.
+/// An offset to commit on behalf of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
     /// The next offset that the group is to read.
@@ -101,10 +101,10 @@ fn id(group: &str) -> GroupId {
 }
 
 impl Cluster {
-    /// The groups of all brokers, by name, and why some brokers did not tell theirs.
+    /// The groups of all brokers, by name, and the errors of brokers that did not list theirs.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When no broker responds.
     pub async fn groups(&mut self) -> Result<(Vec<ListedGroup>, Vec<ClientError>), ClientError> {
         let brokers = self.describe().await?.brokers;
         let (mut groups, mut failed) = (Vec::new(), Vec::new());
@@ -137,10 +137,10 @@ impl Cluster {
         }
     }
 
-    /// A group from near; `Dead` if it does not exist.
+    /// A group in detail; `Dead` if it does not exist.
     ///
     /// # Errors
-    /// When its coordinator cannot be asked or refuses.
+    /// When its coordinator cannot be reached or refuses.
     pub async fn group(&mut self, group: &str) -> Result<GroupView, ClientError> {
         self.meet().await?;
         let mut retry = Retry::new();
@@ -165,11 +165,11 @@ impl Cluster {
         Ok(group_view(found, coordinator, is_gone))
     }
 
-    /// What a group has committed, by partition.
+    /// The committed offsets of a group, by partition.
     ///
     /// # Errors
-    /// When its coordinator cannot be asked or refuses.
-    pub async fn committed(&mut self, group: &str) -> Result<BTreeMap<At, CommittedOffset>, ClientError> {
+    /// When its coordinator cannot be reached or refuses.
+    pub async fn committed(&mut self, group: &str) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
         self.meet().await?;
         let mut retry = Retry::new();
         loop {
@@ -180,7 +180,7 @@ impl Cluster {
         }
     }
 
-    async fn committed_once(&mut self, group: &str) -> Result<BTreeMap<At, CommittedOffset>, ClientError> {
+    async fn committed_once(&mut self, group: &str) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
         let coordinator = self.coordinator(group).await?;
         let asked = OffsetFetchRequestGroup::default().with_group_id(id(group)).with_topics(None);
         let make = |version| {
@@ -210,15 +210,15 @@ impl Cluster {
         Ok(committed)
     }
 
-    /// Sets offsets of a group without members; what became of each. Who sends the same offset twice changes nothing.
+    /// Commits offsets of a group without members; the result of each. Idempotent, so it is safe to retry.
     ///
     /// # Errors
-    /// When its coordinator cannot be asked.
+    /// When its coordinator cannot be reached.
     pub async fn commit(
         &mut self,
         group: &str,
-        offsets: &BTreeMap<At, Commit>,
-    ) -> Result<BTreeMap<At, Result<(), ClientError>>, ClientError> {
+        offsets: &BTreeMap<TopicPartition, Commit>,
+    ) -> Result<BTreeMap<TopicPartition, Result<(), ClientError>>, ClientError> {
         self.meet().await?;
         let mut retry = Retry::new();
         loop {
@@ -236,8 +236,8 @@ impl Cluster {
     async fn commit_once(
         &mut self,
         group: &str,
-        offsets: &BTreeMap<At, Commit>,
-    ) -> Result<BTreeMap<At, Result<(), ClientError>>, ClientError> {
+        offsets: &BTreeMap<TopicPartition, Commit>,
+    ) -> Result<BTreeMap<TopicPartition, Result<(), ClientError>>, ClientError> {
         let coordinator = self.coordinator(group).await?;
         let answer = self.brokers.send(coordinator, 2..=9, |version| commit_request(version, group, offsets)).await?;
         let mut outcomes = BTreeMap::new();
@@ -253,7 +253,7 @@ impl Cluster {
     }
 }
 
-fn commit_request(version: i16, group: &str, offsets: &BTreeMap<At, Commit>) -> OffsetCommitRequest {
+fn commit_request(version: i16, group: &str, offsets: &BTreeMap<TopicPartition, Commit>) -> OffsetCommitRequest {
     let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
     for ((topic, index), commit) in offsets {
         let partition = OffsetCommitRequestPartition::default()
@@ -266,7 +266,7 @@ fn commit_request(version: i16, group: &str, offsets: &BTreeMap<At, Commit>) -> 
     let topic = |(name, partitions): (&str, Vec<_>)| {
         OffsetCommitRequestTopic::default().with_name(topic_name(name)).with_partitions(partitions)
     };
-    // Nobody's generation: a group with members refuses it.
+    // Generation -1, without a member: a group with members refuses it.
     OffsetCommitRequest::default()
         .with_group_id(id(group))
         .with_generation_id_or_member_epoch(-1)

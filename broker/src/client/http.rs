@@ -1,6 +1,6 @@
-//! One page of a node's admin port: GET or POST, and what comes back.
+//! A minimal HTTP client for a node's admin port: GET or POST, status and body.
 //!
-//! May not know: what is on the page.
+//! May not know: the contents of a page.
 
 use std::io;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use tokio::net::TcpStream;
 
 use super::address::Address;
 
-/// How long a page may take.
+/// Time limit of a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A page about a hundred thousand partitions is a few MiB.
 const PAGE_BYTES_MAX: u64 = 64 << 20;
 
-/// Why a page did not come.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum HttpError {
-    /// The address is none that this client speaks to.
+    /// The address is not one that this client supports.
     #[error("{0:?} is not http://host:port")]
     NoAddress(String),
-    /// Nobody answers, or not to the end.
+    /// No connection, or no complete response.
     #[error("{address}: {source}")]
     Connection {
         /// The admin port.
@@ -31,35 +31,35 @@ pub enum HttpError {
         /// What happened.
         source: io::Error,
     },
-    /// Something else than HTTP came back.
+    /// The response is not HTTP.
     #[error("{address} does not speak HTTP")]
     NotHttp {
-        /// Who answered.
+        /// The server's address.
         address: Address,
     },
 }
 
-/// Status and body of a page.
+/// Status and body of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// 200 and so on.
     pub status: u16,
-    /// What came with it.
+    /// The body.
     pub body: String,
 }
 
-/// Gets a page. `base` is `http://host:port`; `path` begins with a slash.
+/// Sends a GET request. `base` is `http://host:port`; `path` begins with a slash.
 ///
 /// # Errors
-/// When nobody answers in HTTP.
+/// When there is no HTTP response.
 pub async fn get(base: &str, path: &str) -> Result<Page, HttpError> {
     call("GET", base, path).await
 }
 
-/// Has something done. `base` and `path` as for [`get`].
+/// Sends a POST request. `base` and `path` as for [`get`].
 ///
 /// # Errors
-/// When nobody answers in HTTP; whether it was done is not known then.
+/// When there is no HTTP response: it is then unknown whether the request was carried out.
 pub async fn post(base: &str, path: &str) -> Result<Page, HttpError> {
     call("POST", base, path).await
 }
@@ -73,7 +73,7 @@ async fn call(method: &str, base: &str, path: &str) -> Result<Page, HttpError> {
     page(&String::from_utf8_lossy(&answer)).ok_or(HttpError::NotHttp { address })
 }
 
-/// A word as a part of a path: what has a meaning there is written in hexadecimal.
+/// Percent-encodes a string as a segment of a path.
 #[must_use]
 pub fn escaped(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
@@ -83,7 +83,7 @@ pub fn escaped(word: &str) -> String {
 
 async fn request(method: &str, address: &Address, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
-    // HTTP/1.0: the answer comes in one piece and ends with the connection.
+    // HTTP/1.0: the response is not chunked and ends with the connection.
     let request =
         format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

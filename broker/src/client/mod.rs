@@ -1,4 +1,4 @@
-//! A client of Kafka's protocol for the command line: finds leaders and coordinators, asks, and tries again what passes.
+//! A Kafka client for the command line: finds leaders and coordinators, sends requests, retries retriable errors.
 //!
 //! Speaks to any broker, not only to Ottla. May not know: any floor of the broker, and what is printed.
 
@@ -22,12 +22,12 @@ mod topics;
 
 pub use address::Address;
 pub use brokers::{Broker, Brokers};
-pub use cluster::{At, Cluster, ClusterView, PartitionView, TopicView};
+pub use cluster::{Cluster, ClusterView, PartitionView, TopicPartition, TopicView};
 pub use error::ClientError;
 pub use features::FeatureView;
 pub use groups::{Commit, CommittedOffset, GroupMember, GroupView, ListedGroup};
-pub use offsets::{EARLIEST, LATEST, Place};
-pub use producer::{Acks, NewRecord, Placed, Producer, SEND_BYTES, Target};
+pub use offsets::{EARLIEST, LATEST, ListedOffset};
+pub use producer::{Acks, NewRecord, Producer, RecordMetadata, SEND_BYTES, Target};
 pub use reader::{Reader, Start};
 pub use records::ReadRecord;
 pub use topics::{ConfigEdit, ConfigEntry, Created, NewTopic};

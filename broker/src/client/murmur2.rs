@@ -3,7 +3,7 @@
 const SEED: u32 = 0x9747_b28c;
 const M: u32 = 0x5bd1_e995;
 
-/// The partition, of so many, that Java's default partitioner gives a key.
+/// The partition that Java's default partitioner gives a key, of `partitions`.
 pub(super) fn partition_of(key: &[u8], partitions: usize) -> usize {
     (murmur2(key) & 0x7fff_ffff) as usize % partitions.max(1)
 }

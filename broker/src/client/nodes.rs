@@ -1,6 +1,6 @@
-//! Nodes as an administrator changes them.
+//! Requests of an administrator about nodes.
 //!
-//! May not know: what lies on them.
+//! May not know: the replicas on a node.
 
 use kafka_protocol::messages::{BrokerId, UnregisterBrokerRequest};
 
@@ -8,10 +8,10 @@ use super::cluster::Cluster;
 use super::error::ClientError;
 
 impl Cluster {
-    /// Has a broker forgotten; an Ottla cluster empties it first.
+    /// Unregisters a broker; an Ottla cluster moves its replicas to other nodes first.
     ///
     /// # Errors
-    /// When it is not known, when the others could not take what it holds, or nobody answers.
+    /// When it is not registered, when the other nodes cannot take its replicas, or no broker responds.
     pub async fn unregister(&mut self, node: i32) -> Result<(), ClientError> {
         let make = |_| UnregisterBrokerRequest::default().with_broker_id(BrokerId(node));
         let answer = self.brokers.send_any(0..=0, make).await?;

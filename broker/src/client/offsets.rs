@@ -1,4 +1,4 @@
-//! Where partitions begin and end, and where they stand at a time: ListOffsets at each leader.
+//! Start and end offsets of partitions, and offsets by timestamp: ListOffsets requests to each leader.
 //!
 //! May not know: groups, records.
 
@@ -9,33 +9,33 @@ use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionRespons
 use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, ListOffsetsResponse};
 use ottla_protocol::error::ErrorCode;
 
-use super::cluster::{At, Cluster, topic_name};
+use super::cluster::{Cluster, TopicPartition, topic_name};
 use super::error::ClientError;
 use super::retry::Retry;
 
-/// The first offset that is there.
+/// Timestamp of the log start offset.
 pub const EARLIEST: i64 = -2;
-/// The offset after the last record.
+/// Timestamp of the end offset, after the last record.
 pub const LATEST: i64 = -1;
 
-/// What a lookup found.
+/// The result of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// The offset; none where nothing is as young as was asked for.
+pub struct ListedOffset {
+    /// The offset; `None` if no record is as young as the timestamp.
     pub offset: Option<i64>,
     /// The leader's epoch there; -1 if unknown.
     pub epoch: i32,
 }
 
 impl Cluster {
-    /// Looks partitions up by a timestamp, [`EARLIEST`] or [`LATEST`]; asks leaders again that have moved.
+    /// Looks offsets up by timestamp, [`EARLIEST`] or [`LATEST`]; retries where leaders have moved.
     ///
     /// # Errors
-    /// When a topic does not exist or nobody answers; what concerns one partition is in the answer.
+    /// When a topic does not exist or no broker responds; the errors of single partitions are in the result.
     pub async fn offsets(
         &mut self,
-        mut wanted: BTreeMap<At, i64>,
-    ) -> Result<BTreeMap<At, Result<Place, ClientError>>, ClientError> {
+        mut wanted: BTreeMap<TopicPartition, i64>,
+    ) -> Result<BTreeMap<TopicPartition, Result<ListedOffset, ClientError>>, ClientError> {
         let mut found = BTreeMap::new();
         let mut retry = Retry::new();
         while !wanted.is_empty() {
@@ -51,29 +51,29 @@ impl Cluster {
         Ok(found)
     }
 
-    /// The same for partitions that all are looked up alike.
+    /// As [`Cluster::offsets`], with the same timestamp for all partitions.
     ///
     /// # Errors
     /// As [`Cluster::offsets`], and when one partition is refused.
     pub async fn offsets_at(
         &mut self,
-        partitions: impl IntoIterator<Item = At>,
+        partitions: impl IntoIterator<Item = TopicPartition>,
         timestamp: i64,
-    ) -> Result<BTreeMap<At, Place>, ClientError> {
+    ) -> Result<BTreeMap<TopicPartition, ListedOffset>, ClientError> {
         let wanted = partitions.into_iter().map(|at| (at, timestamp)).collect();
         self.offsets(wanted).await?.into_iter().map(|(at, place)| Ok((at, place?))).collect()
     }
 
-    /// One round; takes out of `wanted` what has its answer, and says why of what stays.
+    /// One round of requests; removes answered partitions from `wanted`, and returns the errors of the others.
     async fn offsets_once(
         &mut self,
-        wanted: &mut BTreeMap<At, i64>,
-        found: &mut BTreeMap<At, Result<Place, ClientError>>,
-    ) -> Result<BTreeMap<At, ClientError>, ClientError> {
+        wanted: &mut BTreeMap<TopicPartition, i64>,
+        found: &mut BTreeMap<TopicPartition, Result<ListedOffset, ClientError>>,
+    ) -> Result<BTreeMap<TopicPartition, ClientError>, ClientError> {
         let mut topics: Vec<String> = wanted.keys().map(|(topic, _)| topic.clone()).collect();
         topics.dedup();
         let leaders = self.leaders(&topics).await?;
-        let mut by_leader: BTreeMap<i32, Vec<(At, i64)>> = BTreeMap::new();
+        let mut by_leader: BTreeMap<i32, Vec<(TopicPartition, i64)>> = BTreeMap::new();
         for (at, timestamp) in wanted.iter() {
             if let Some(leader) = leaders.get(at) {
                 by_leader.entry(*leader).or_default().push((at.clone(), *timestamp));
@@ -103,11 +103,13 @@ impl Cluster {
                 Err(error) => return Err(error),
             }
         }
-        // A partition that a topic does not have never gets a leader.
-        let missing: Vec<At> = wanted.keys().filter(|at| !leaders.contains_key(*at)).cloned().collect();
+        // A partition that the topic does not have never gets a leader.
+        let missing: Vec<TopicPartition> = wanted.keys().filter(|at| !leaders.contains_key(*at)).cloned().collect();
         if !missing.is_empty() {
             for topic in self.topics(Some(&topics)).await?.into_iter().flatten() {
-                let is_none = |at: &&At| at.0 == topic.name && topic.partitions.iter().all(|known| known.index != at.1);
+                let is_none = |at: &&TopicPartition| {
+                    at.0 == topic.name && topic.partitions.iter().all(|known| known.index != at.1)
+                };
                 for at in missing.iter().filter(is_none) {
                     wanted.remove(at);
                     found.insert(at.clone(), Err(refused(at, ErrorCode::UnknownTopicOrPartition.code())));
@@ -118,11 +120,11 @@ impl Cluster {
     }
 }
 
-fn refused((topic, partition): &At, code: i16) -> ClientError {
+fn refused((topic, partition): &TopicPartition, code: i16) -> ClientError {
     ClientError::Refused { what: format!("topic {topic} partition {partition}"), code, message: None }
 }
 
-fn request(version: i16, asked: &[(At, i64)]) -> ListOffsetsRequest {
+fn request(version: i16, asked: &[(TopicPartition, i64)]) -> ListOffsetsRequest {
     let mut topics: BTreeMap<&str, Vec<ListOffsetsPartition>> = BTreeMap::new();
     for ((topic, index), timestamp) in asked {
         let partition = ListOffsetsPartition::default().with_partition_index(*index).with_timestamp(*timestamp);
@@ -135,7 +137,7 @@ fn request(version: i16, asked: &[(At, i64)]) -> ListOffsetsRequest {
     ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.into_iter().map(topic).collect())
 }
 
-fn places(answer: ListOffsetsResponse) -> Vec<(At, Result<Place, ClientError>)> {
+fn places(answer: ListOffsetsResponse) -> Vec<(TopicPartition, Result<ListedOffset, ClientError>)> {
     let mut all = Vec::new();
     for topic in answer.topics {
         for partition in topic.partitions {
@@ -147,9 +149,9 @@ fn places(answer: ListOffsetsResponse) -> Vec<(At, Result<Place, ClientError>)> 
     all
 }
 
-fn place(at: &At, partition: &ListOffsetsPartitionResponse) -> Result<Place, ClientError> {
+fn place(at: &TopicPartition, partition: &ListOffsetsPartitionResponse) -> Result<ListedOffset, ClientError> {
     if partition.error_code != 0 {
         return Err(refused(at, partition.error_code));
     }
-    Ok(Place { offset: Some(partition.offset).filter(|offset| *offset >= 0), epoch: partition.leader_epoch })
+    Ok(ListedOffset { offset: Some(partition.offset).filter(|offset| *offset >= 0), epoch: partition.leader_epoch })
 }

@@ -1,7 +1,7 @@
-//! Writes records to one topic: chooses partitions as Kafka's producers do, finds leaders, tries again what passes.
+//! Writes records to one topic: partitions keys as Kafka's producers do, finds leaders, retries retriable errors.
 //!
-//! With acks=all the producer is idempotent (KIP-98): what is sent again after a lost answer is written once. With less,
-//! only what certainly was not written is sent again. May not know: where the records come from.
+//! With acks=all the producer is idempotent (KIP-98): a batch sent again after a lost response is appended once. With
+//! less, a batch is sent again only if it certainly was not appended. May not know: where the records come from.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,18 @@ use ottla_protocol::error::ErrorCode;
 use ottla_storage::env::rt;
 
 use super::cluster::{Cluster, TopicView, topic_name};
-use super::connection::REQUEST_MS;
+use super::connection::REQUEST_TIMEOUT_MS;
 use super::error::{ClientError, is_retriable};
 use super::murmur2;
 use super::retry::Retry;
 
-/// Bytes of keys and values that one call of [`Producer::send`] should bring: half of what a topic takes in a batch.
+/// Bytes of keys and values for one call of [`Producer::send`]: half of a topic's default batch limit.
 pub const SEND_BYTES: usize = 512 << 10;
 
-/// When a write counts as done.
+/// When a write is acknowledged: Kafka's `acks`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acks {
-    /// When enough replicas have it.
+    /// When enough in-sync replicas have it.
     All,
     /// When the leader has it.
     Leader,
@@ -33,10 +33,10 @@ pub enum Acks {
     None,
 }
 
-/// Where records go.
+/// How partitions are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// By the hash of the key; those without one in turn.
+    /// By the hash of the key; records without a key round robin.
     ByKey,
     /// All to one partition.
     Partition(i32),
@@ -53,12 +53,12 @@ pub struct NewRecord {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
-/// Where a record went.
+/// Where a record was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placed {
+pub struct RecordMetadata {
     /// Its partition.
     pub partition: i32,
-    /// Its offset; none if the broker did not tell.
+    /// Its offset; `None` if the response did not have it.
     pub offset: Option<i64>,
 }
 
@@ -74,22 +74,22 @@ pub struct Producer {
     /// Sequence of the next record, by partition.
     sequences: BTreeMap<i32, i32>,
     leaders: BTreeMap<i32, i32>,
-    /// Whose turn it is when there is no key.
+    /// The next partition of a record without a key.
     turn: u64,
 }
 
-/// What one partition gets in one request.
+/// The batch of one partition in one request.
 struct Packed {
     records: Bytes,
-    /// Places in the call's list.
+    /// Positions of its records in the call's list.
     places: Vec<usize>,
 }
 
 impl Producer {
-    /// Finds the topic, and an identity where writes are to be idempotent.
+    /// Finds the topic, and gets a producer id if writes are idempotent.
     ///
     /// # Errors
-    /// When the topic or partition does not exist, or nobody answers.
+    /// When the topic or partition does not exist, or no broker responds.
     pub async fn open(
         mut cluster: Cluster,
         topic: &str,
@@ -109,12 +109,13 @@ impl Producer {
         Ok(Self { cluster, topic, target, acks, codec, identity, sequences, leaders, turn })
     }
 
-    /// Writes records and waits until they count as done; where each went, in order. At most about [`SEND_BYTES`].
+    /// Writes records and waits until they are acknowledged; the metadata of each, in order. At most about
+    /// [`SEND_BYTES`].
     ///
     /// # Errors
-    /// When a partition refuses its records for good, or does not take them for a while.
-    pub async fn send(&mut self, records: &[NewRecord]) -> Result<Vec<Placed>, ClientError> {
-        let mut placed = vec![Placed { partition: -1, offset: None }; records.len()];
+    /// When a partition refuses its records with a fatal error, or retries end.
+    pub async fn send(&mut self, records: &[NewRecord]) -> Result<Vec<RecordMetadata>, ClientError> {
+        let mut placed = vec![RecordMetadata { partition: -1, offset: None }; records.len()];
         let mut waiting = self.pack(records)?;
         let mut retry = Retry::new();
         while !waiting.is_empty() {
@@ -174,11 +175,11 @@ impl Producer {
         partitions.get(chosen).map_or(0, |partition| partition.index)
     }
 
-    /// One round; takes out of `waiting` what is written, and says why of what stays.
+    /// One round of requests; removes appended batches from `waiting`, and returns the errors of the others.
     async fn send_once(
         &mut self,
         waiting: &mut BTreeMap<i32, Packed>,
-        placed: &mut [Placed],
+        placed: &mut [RecordMetadata],
     ) -> Result<Option<ClientError>, ClientError> {
         let mut by_leader: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
         for partition in waiting.keys() {
@@ -190,7 +191,7 @@ impl Producer {
         for (leader, partitions) in by_leader {
             let request = self.request(&partitions, waiting);
             if self.acks == Acks::None {
-                self.cluster.brokers.tell(leader, 3..=12, |_| request).await?;
+                self.cluster.brokers.send_one_way(leader, 3..=12, |_| request).await?;
                 for partition in partitions {
                     done(waiting, placed, partition, None);
                 }
@@ -198,7 +199,7 @@ impl Producer {
             }
             let answer = match self.cluster.brokers.send(leader, 3..=12, |_| request).await {
                 Ok(answer) => answer,
-                // The answer is lost, and what was sent may have been written.
+                // The response is lost, and the batch may have been appended.
                 Err(error) if error.is_retriable() && self.identity.is_some() => {
                     failed = Some(error);
                     continue;
@@ -211,7 +212,7 @@ impl Producer {
                     Some(ErrorCode::None) => {
                         done(waiting, placed, index, Some(partition.base_offset).filter(|offset| *offset >= 0));
                     }
-                    // Written long ago, before the answer was lost.
+                    // Appended by an earlier attempt whose response was lost.
                     Some(ErrorCode::DuplicateSequenceNumber) => done(waiting, placed, index, None),
                     _ => {
                         let error =
@@ -251,13 +252,13 @@ impl Producer {
         ProduceRequest::default()
             .with_transactional_id(None)
             .with_acks(acks)
-            .with_timeout_ms(REQUEST_MS)
+            .with_timeout_ms(REQUEST_TIMEOUT_MS)
             .with_topic_data(vec![topic])
     }
 }
 
 impl Cluster {
-    /// A producer id that nobody else has, and its epoch.
+    /// A new producer id and its epoch.
     async fn producer_identity(&mut self) -> Result<(i64, i16), ClientError> {
         let mut retry = Retry::new();
         loop {
@@ -277,11 +278,11 @@ fn leaders_of(topic: &TopicView) -> BTreeMap<i32, i32> {
     topic.partitions.iter().filter_map(|partition| Some((partition.index, partition.leader?))).collect()
 }
 
-fn done(waiting: &mut BTreeMap<i32, Packed>, placed: &mut [Placed], partition: i32, base_offset: Option<i64>) {
+fn done(waiting: &mut BTreeMap<i32, Packed>, placed: &mut [RecordMetadata], partition: i32, base_offset: Option<i64>) {
     let Some(packed) = waiting.remove(&partition) else { return };
     for (number, place) in (0..).zip(packed.places) {
         if let Some(placed) = placed.get_mut(place) {
-            *placed = Placed { partition, offset: base_offset.map(|base| base + number) };
+            *placed = RecordMetadata { partition, offset: base_offset.map(|base| base + number) };
         }
     }
 }

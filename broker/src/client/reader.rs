@@ -1,6 +1,6 @@
-//! Reads a topic's records: each leader is fetched from at the same time, each partition in order.
+//! Reads a topic's records: fetches from all leaders concurrently, each partition in order.
 //!
-//! No group: positions live here only. May not know: what is done with the records.
+//! Without a group: positions are kept in memory only. May not know: what is done with the records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,33 +11,33 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
 use ottla_protocol::error::ErrorCode;
 
-use super::cluster::{At, Cluster, topic_name};
+use super::cluster::{Cluster, TopicPartition, topic_name};
 use super::connection::Connection;
 use super::error::ClientError;
 use super::offsets::{EARLIEST, LATEST};
 use super::records::{self, ReadRecord};
 use super::retry::Retry;
 
-/// How long a broker may wait for records.
+/// The longest wait of a Fetch request for records.
 const WAIT_MS: i32 = 500;
-/// Bytes of an answer, and of one partition in it; a single batch may exceed both.
+/// Byte limits of a response, and of one partition in it; a single batch may exceed both.
 const FETCH_BYTES_MAX: i32 = 8 << 20;
 const PARTITION_BYTES_MAX: i32 = 1 << 20;
 
-/// Where reading begins.
+/// The start position of reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With the first record that is there.
+    /// At the log start offset.
     Earliest,
-    /// With what comes from now on.
+    /// At the end: only new records.
     Latest,
     /// At an offset.
     Offset(i64),
-    /// With the first record of this time, milliseconds since 1970, or later.
+    /// At the first record of this time, milliseconds since 1970, or later.
     Time(i64),
 }
 
-/// Where a partition is read.
+/// The read position of a partition.
 #[derive(Debug, Clone, Copy)]
 struct Position {
     next: i64,
@@ -51,7 +51,7 @@ impl Position {
     }
 }
 
-/// A fetch that came back.
+/// A completed fetch.
 struct Fetched {
     leader: i32,
     outcome: Result<(Connection, FetchResponse), ClientError>,
@@ -66,17 +66,17 @@ pub struct Reader {
     idle: BTreeMap<i32, Connection>,
     fetches: FuturesUnordered<BoxFuture<'static, Fetched>>,
     busy: BTreeSet<i32>,
-    /// Some partition's leader has to be looked up again.
+    /// True if some partition's leader must be looked up again.
     is_stale: bool,
     retry: Retry,
     notes: Vec<String>,
 }
 
 impl Reader {
-    /// Finds the topic and where to begin. `partitions`: empty for all. `to_end`: reading ends with what is there now.
+    /// Finds the topic and the start positions. `partitions`: empty for all. `to_end`: reading ends at the current end.
     ///
     /// # Errors
-    /// When the topic or a partition does not exist, or nobody answers.
+    /// When the topic or a partition does not exist, or no broker responds.
     pub async fn open(
         mut cluster: Cluster,
         topic: &str,
@@ -89,15 +89,16 @@ impl Reader {
         if let Some(unknown) = partitions.iter().find(|index| !known.contains(index)) {
             return Err(refused(topic, *unknown, ErrorCode::UnknownTopicOrPartition.code()));
         }
-        let chosen: Vec<At> = known
+        let chosen: Vec<TopicPartition> = known
             .into_iter()
             .filter(|index| partitions.is_empty() || partitions.contains(index))
             .map(|index| (topic.to_owned(), index))
             .collect();
         let ends = if to_end { Some(cluster.offsets_at(chosen.iter().cloned(), LATEST).await?) } else { None };
-        let end_of = |at: &At| ends.as_ref().and_then(|ends| ends.get(at)?.offset);
+        let end_of = |at: &TopicPartition| ends.as_ref().and_then(|ends| ends.get(at)?.offset);
         let begins = begins(&mut cluster, &chosen, start).await?;
-        let position = |at: &At| (at.1, Position { next: begins.get(at).copied().unwrap_or(0), end: end_of(at) });
+        let position =
+            |at: &TopicPartition| (at.1, Position { next: begins.get(at).copied().unwrap_or(0), end: end_of(at) });
         Ok(Self {
             positions: chosen.iter().map(position).collect(),
             cluster,
@@ -112,15 +113,15 @@ impl Reader {
         })
     }
 
-    /// What whoever reads should be told, once.
+    /// Notes for the caller since the last call.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }
 
-    /// The next records that came, perhaps none; `None` when all ends are reached.
+    /// The next fetched records, possibly none; `None` when all ends are reached.
     ///
     /// # Errors
-    /// When a partition cannot be read for good, or has no leader for a while.
+    /// When a partition fails with a fatal error, or retries end.
     pub async fn next(&mut self) -> Result<Option<Vec<ReadRecord>>, ClientError> {
         if !self.positions.values().any(Position::is_open) {
             return Ok(None);
@@ -170,7 +171,7 @@ impl Reader {
         }
     }
 
-    /// Asks every leader that is not being asked.
+    /// Sends a Fetch request to every leader without one in flight.
     fn start_fetches(&mut self) {
         let mut wanted: BTreeMap<i32, Vec<(i32, i64)>> = BTreeMap::new();
         for (index, position) in self.positions.iter().filter(|(_, position)| position.is_open()) {
@@ -205,7 +206,7 @@ impl Reader {
             let index = partition.partition_index;
             match ErrorCode::from_code(partition.error_code) {
                 Some(ErrorCode::None) => self.take_partition(&partition, &mut all)?,
-                Some(ErrorCode::OffsetOutOfRange) => self.find_again(index).await?,
+                Some(ErrorCode::OffsetOutOfRange) => self.reset_position(index).await?,
                 _ => {
                     let error = refused(&self.topic, index, partition.error_code);
                     if !error.is_retriable() {
@@ -230,8 +231,8 @@ impl Reader {
         Ok(())
     }
 
-    /// What was to be read next is not there: expired while it was read, or beyond the end.
-    async fn find_again(&mut self, index: i32) -> Result<(), ClientError> {
+    /// Handles a position out of range: expired while it was read, or beyond the end.
+    async fn reset_position(&mut self, index: i32) -> Result<(), ClientError> {
         let at = (self.topic.clone(), index);
         let earliest = self.cluster.offsets_at([at.clone()], EARLIEST).await?.get(&at).and_then(|place| place.offset);
         let Some(position) = self.positions.get_mut(&index) else { return Ok(()) };
@@ -252,8 +253,12 @@ impl Reader {
     }
 }
 
-/// Where each partition begins.
-async fn begins(cluster: &mut Cluster, chosen: &[At], start: Start) -> Result<BTreeMap<At, i64>, ClientError> {
+/// The start position of each partition.
+async fn begins(
+    cluster: &mut Cluster,
+    chosen: &[TopicPartition],
+    start: Start,
+) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
     let timestamp = match start {
         Start::Offset(offset) => return Ok(chosen.iter().map(|at| (at.clone(), offset)).collect()),
         Start::Earliest => EARLIEST,
@@ -261,10 +266,10 @@ async fn begins(cluster: &mut Cluster, chosen: &[At], start: Start) -> Result<BT
         Start::Time(ms) => ms,
     };
     let places = cluster.offsets_at(chosen.iter().cloned(), timestamp).await?;
-    let mut begins: BTreeMap<At, i64> =
+    let mut begins: BTreeMap<TopicPartition, i64> =
         places.iter().filter_map(|(at, place)| Some((at.clone(), place.offset?))).collect();
-    // Nothing is as young as that: reading begins with what comes.
-    let rest: Vec<At> = chosen.iter().filter(|at| !begins.contains_key(*at)).cloned().collect();
+    // No record is as young as the timestamp: reading starts at the end.
+    let rest: Vec<TopicPartition> = chosen.iter().filter(|at| !begins.contains_key(*at)).cloned().collect();
     if !rest.is_empty() {
         let ends = cluster.offsets_at(rest, LATEST).await?;
         begins.extend(ends.into_iter().filter_map(|(at, place)| Some((at, place.offset?))));

@@ -1,4 +1,4 @@
-//! The records in the batches that a fetch brought.
+//! Decodes the record batches of a Fetch response.
 //!
 //! May not know: where they came from.
 
@@ -10,7 +10,7 @@ use ottla_protocol::records::open;
 
 use super::error::ClientError;
 
-/// What one batch may become when it is decompressed.
+/// The largest size of a decompressed batch.
 const OPENED_BYTES_MAX: usize = 256 << 20;
 
 /// A record that was read.
@@ -30,8 +30,8 @@ pub struct ReadRecord {
     pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
-/// Adds the records whose offsets are `wanted` to `all`, control records left out. The offset to go on at: that after the
-/// last whole batch.
+/// Adds the records whose offsets are `wanted` to `all`, without control records. Returns the next offset to fetch:
+/// that after the last whole batch.
 pub(super) fn read(
     bytes: &Bytes,
     partition: i32,
@@ -41,7 +41,7 @@ pub(super) fn read(
 ) -> Result<i64, ClientError> {
     let bad = |offset: i64, why: String| ClientError::BadRecords { what: format!("{} offset {offset}", what()), why };
     let mut next = wanted.start;
-    // A broker may cut the last batch where its limit was.
+    // A broker may cut the last batch at its byte limit.
     for batch in split_batches(&bytes.slice(..whole_batches(bytes))) {
         let batch = batch.map_err(|error| bad(next, error.to_string()))?;
         check_crc(&batch.bytes, &batch.header).map_err(|error| bad(next, error.to_string()))?;
@@ -69,7 +69,7 @@ pub(super) fn read(
     Ok(next)
 }
 
-/// How many bytes at the front are whole batches.
+/// The length of the whole batches at the front.
 fn whole_batches(bytes: &Bytes) -> usize {
     let mut at = 0;
     while let Some(header) = BatchHeader::parse(&bytes[at..]) {

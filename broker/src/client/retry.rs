@@ -1,4 +1,6 @@
-//! How long and how often something that passes by itself is tried again.
+//! Retries of retriable errors: exponential backoff and a deadline.
+//!
+//! May not know: what is retried.
 
 use std::time::Duration;
 
@@ -6,10 +8,10 @@ use ottla_storage::env::rt;
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A new leader is there within seconds; what takes longer is worth telling.
+/// A new leader is elected within seconds; an error that lasts longer is reported.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Attempts at one thing, with growing pauses.
+/// The retries of one request, with growing pauses.
 #[derive(Debug)]
 pub(super) struct Retry {
     deadline: rt::Instant,
@@ -21,7 +23,7 @@ impl Retry {
         Self { deadline: rt::now() + RETRY_TIMEOUT, pause: PAUSE_MIN }
     }
 
-    /// Waits before the next attempt; false if there is none.
+    /// Waits before the next attempt; false if the deadline is reached.
     pub(super) async fn backoff(&mut self) -> bool {
         if rt::now() + self.pause >= self.deadline {
             return false;

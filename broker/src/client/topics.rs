@@ -1,6 +1,6 @@
-//! Topics as an administrator sees them: made, changed, deleted, their configs and sizes.
+//! Topics as an administrator sees them: create, change, delete; configs and sizes.
 //!
-//! A change is asked for once: sent again it could undo what somebody else did since. May not know: records.
+//! A change is sent once: a retry could undo what another client changed since. May not know: records.
 
 use std::collections::BTreeMap;
 
@@ -18,22 +18,22 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use uuid::Uuid;
 
-use super::cluster::{At, Cluster, TopicView, refused_topic, topic_name};
-use super::connection::REQUEST_MS;
+use super::cluster::{Cluster, TopicPartition, TopicView, refused_topic, topic_name};
+use super::connection::REQUEST_TIMEOUT_MS;
 use super::error::ClientError;
 
 const TOPIC: i8 = 2;
 const SET: i8 = 0;
 const DELETE: i8 = 1;
-/// Where a config's value comes from: set for the topic itself.
+/// The source of a config that is set for the topic itself.
 const DYNAMIC_TOPIC_CONFIG: i8 = 1;
 
-/// A topic to be made.
+/// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTopic {
     /// Its name.
     pub name: String,
-    /// None: the broker's default.
+    /// `None`: the broker's default.
     pub partitions: Option<i32>,
     /// None: the broker's default.
     pub replication_factor: Option<i16>,
@@ -41,16 +41,16 @@ pub struct NewTopic {
     pub configs: Vec<(String, String)>,
 }
 
-/// A topic that was made, or would be.
+/// A topic that was created, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     /// Its name.
     pub name: String,
     /// Its id; none where none was given.
     pub id: Option<Uuid>,
-    /// How many it has, if the broker tells.
+    /// The number of partitions, if the response has it.
     pub partitions: Option<i32>,
-    /// Its replication factor, if the broker tells.
+    /// Its replication factor, if the response has it.
     pub replication_factor: Option<i16>,
 }
 
@@ -79,10 +79,10 @@ fn text(value: &str) -> StrBytes {
 }
 
 impl Cluster {
-    /// Makes topics; what became of each, in order of the answer.
+    /// Creates topics; the result of each, in the order of the response.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When no broker responds.
     pub async fn create_topics(
         &mut self,
         topics: &[NewTopic],
@@ -101,7 +101,7 @@ impl Cluster {
         let make = |_| {
             CreateTopicsRequest::default()
                 .with_topics(topics.iter().map(topic).collect())
-                .with_timeout_ms(REQUEST_MS)
+                .with_timeout_ms(REQUEST_TIMEOUT_MS)
                 .with_validate_only(validate_only)
         };
         let answer = self.brokers.send_any(4..=7, make).await?;
@@ -118,16 +118,16 @@ impl Cluster {
         Ok(answer.topics.into_iter().map(created).collect())
     }
 
-    /// Deletes topics; what became of each.
+    /// Deletes topics; the result of each.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When no broker responds.
     pub async fn delete_topics(
         &mut self,
         names: &[String],
     ) -> Result<Vec<(String, Result<(), ClientError>)>, ClientError> {
         let make = |version| {
-            let request = DeleteTopicsRequest::default().with_timeout_ms(REQUEST_MS);
+            let request = DeleteTopicsRequest::default().with_timeout_ms(REQUEST_TIMEOUT_MS);
             if version >= 6 {
                 let state = |name: &String| DeleteTopicState::default().with_name(Some(topic_name(name)));
                 return request.with_topics(names.iter().map(state).collect());
@@ -144,17 +144,17 @@ impl Cluster {
         Ok(answer.responses.into_iter().map(outcome).collect())
     }
 
-    /// Gives a topic more partitions.
+    /// Adds partitions to a topic.
     ///
     /// # Errors
-    /// When it is refused or nobody answers.
+    /// When it is refused or no broker responds.
     pub async fn add_partitions(&mut self, topic: &str, count: i32, validate_only: bool) -> Result<(), ClientError> {
         let wanted =
             CreatePartitionsTopic::default().with_name(topic_name(topic)).with_count(count).with_assignments(None);
         let make = |_| {
             CreatePartitionsRequest::default()
                 .with_topics(vec![wanted])
-                .with_timeout_ms(REQUEST_MS)
+                .with_timeout_ms(REQUEST_TIMEOUT_MS)
                 .with_validate_only(validate_only)
         };
         let answer = self.brokers.send_any(0..=3, make).await?;
@@ -166,7 +166,7 @@ impl Cluster {
     /// Changes configs of a topic, all or none.
     ///
     /// # Errors
-    /// When it is refused or nobody answers.
+    /// When it is refused or no broker responds.
     pub async fn alter_configs(
         &mut self,
         topic: &str,
@@ -196,7 +196,7 @@ impl Cluster {
     /// All configs of a topic, by name.
     ///
     /// # Errors
-    /// When it does not exist or nobody answers.
+    /// When it does not exist or no broker responds.
     pub async fn topic_configs(&mut self, topic: &str) -> Result<Vec<ConfigEntry>, ClientError> {
         let resource = DescribeConfigsResource::default()
             .with_resource_type(TOPIC)
@@ -220,8 +220,8 @@ impl Cluster {
         Ok(configs)
     }
 
-    /// How many bytes each partition's leader holds of it, where the leader tells.
-    pub async fn sizes(&mut self, topic: &TopicView) -> BTreeMap<At, i64> {
+    /// The size of each partition on its leader, where the leader responds with it.
+    pub async fn sizes(&mut self, topic: &TopicView) -> BTreeMap<TopicPartition, i64> {
         let mut led: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
         for partition in &topic.partitions {
             if let Some(leader) = partition.leader {

@@ -1,4 +1,6 @@
-//! What most commands share: where the cluster is, and how the answer is shown.
+//! Arguments that most commands share: the cluster's address and the output format.
+//!
+//! Doc comments of arguments are the help text of the command line.
 
 use clap::{Args, ValueEnum};
 
@@ -21,7 +23,7 @@ pub(super) struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// The cluster there; nobody is connected yet.
+    /// The cluster at these addresses; no connection is open yet.
     pub(super) fn cluster(&self) -> Cluster {
         Cluster::at(self.addresses.clone())
     }

@@ -1,4 +1,4 @@
-//! Why a command did not do what it was asked to.
+//! The errors of a command, shown line by line on standard error.
 
 use std::io;
 
@@ -10,19 +10,19 @@ use crate::client::http::HttpError;
 /// Why a command failed; shown line by line.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
-    /// The cluster said no, or nothing.
+    /// A request to the cluster failed.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The admin port said nothing.
+    /// A request to the admin port failed.
     #[error(transparent)]
     Http(#[from] HttpError),
     /// Standard output is closed or full.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
-    /// Some of what was asked for failed; the rest is done.
+    /// Some parts of the command failed; the rest is done.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Partly(Vec<ClientError>),
-    /// Anything else, in words.
+    /// Any other error, as a message.
     #[error("{0}")]
     Said(String),
 }

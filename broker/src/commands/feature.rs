@@ -48,7 +48,7 @@ fn level(text: &str) -> Result<(String, i16), String> {
     Ok((name, level))
 }
 
-/// Does what the words say.
+/// Runs the command.
 pub(super) async fn run(words: Words) -> Result<(), Failure> {
     match words {
         Words::List(words) => list(&words).await,

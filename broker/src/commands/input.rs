@@ -1,4 +1,4 @@
-//! Standard input, line by line, read by a thread of its own; what is there together comes together.
+//! Standard input, line by line, read by its own thread; lines that are available together are returned together.
 //!
 //! May not know: what a line means.
 
@@ -7,16 +7,16 @@ use std::io::{self, BufRead, BufReader, Read};
 use ottla_storage::env::rt;
 use tokio::sync::mpsc;
 
-/// No line may be longer.
+/// The longest line.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Lines that came together, without their ends.
+/// Lines that were available together, without their line ends.
 pub(super) type Lines = Vec<Vec<u8>>;
 
-/// Reads standard input. Each piece holds about `piece_bytes`, or what was there when nothing more was.
+/// Reads standard input. Each piece holds about `piece_bytes`, or less if no more input was available.
 pub(super) fn lines(piece_bytes: usize) -> mpsc::Receiver<io::Result<Lines>> {
-    // One piece waits while one is worked on.
+    // One piece is queued while another is processed.
     let (sender, receiver) = mpsc::channel(1);
     drop(rt::spawn_blocking(move || {
         let mut input = BufReader::with_capacity(BUFFER_BYTES, io::stdin());
@@ -35,7 +35,7 @@ pub(super) fn lines(piece_bytes: usize) -> mpsc::Receiver<io::Result<Lines>> {
     receiver
 }
 
-/// The next lines; empty at the end.
+/// The next lines; empty at the end of the input.
 fn piece<R: Read>(input: &mut BufReader<R>, piece_bytes: usize) -> io::Result<Lines> {
     let (mut lines, mut bytes) = (Vec::new(), 0);
     loop {

@@ -1,7 +1,8 @@
-//! `ottla topic`, `group`, `node`, `shard`, `feature`: words of the command line, tables for people, JSON for programs.
+//! `ottla topic`, `group`, `node`, `shard`, `feature`: the administrator's command line, with tables for people and
+//! JSON for programs.
 //!
-//! Exit code 0 when it is done, 1 when not, 2 when the words cannot be understood. May not know: any floor of the broker;
-//! it asks as any client would.
+//! Exit code 0 for success, 1 for failure, 2 for invalid arguments. May not know: any layer of the broker; it sends
+//! requests as any client does.
 
 mod common;
 mod failure;
@@ -21,7 +22,7 @@ use clap::{Parser, Subcommand};
 use failure::Failure;
 
 const EXIT_FAILED: u8 = 1;
-/// As a shell tells of a process that SIGINT ended.
+/// The exit code that shells report for a process ended by SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;
 
 /// Asks a cluster and changes it.
@@ -57,13 +58,13 @@ pub fn is_one(word: &str) -> bool {
     ["topic", "group", "node", "shard", "feature"].contains(&word)
 }
 
-/// Does what the words after `ottla` say.
+/// Runs the command given by the arguments after `ottla`.
 #[must_use]
 pub fn run(words: Vec<String>) -> ExitCode {
     let cli = match Cli::try_parse_from(std::iter::once("ottla".to_owned()).chain(words)) {
         Ok(cli) => cli,
         Err(told) => {
-            // Help that nobody reads to its end is no failure.
+            // A closed pipe while help is printed is no failure.
             let _ = told.print();
             return ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(EXIT_FAILED));
         }
@@ -73,7 +74,7 @@ pub fn run(words: Vec<String>) -> ExitCode {
         Err(error) => return complain(&error),
     };
     let code = runtime.block_on(finish(cli.command));
-    // Whoever still reads standard input must not hold the process.
+    // A thread that still reads standard input must not keep the process alive.
     runtime.shutdown_background();
     code
 }
@@ -83,12 +84,12 @@ async fn finish(command: Command) -> ExitCode {
     let outcome = tokio::select! {
         biased;
         outcome = run_command(command) => outcome,
-        // Reading has no other end: then it is the ordinary one.
+        // `consume` has no other end: for it an interrupt is success.
         _ = tokio::signal::ctrl_c() => return if reads { ExitCode::SUCCESS } else { ExitCode::from(EXIT_INTERRUPTED) },
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has seen enough.
+        // The reader of the output has closed the pipe, as `head` does.
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => complain(&failure),
     }
@@ -104,7 +105,7 @@ async fn run_command(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// One clear line for each thing that went wrong.
+/// Writes one line for each error.
 fn complain(error: &dyn std::fmt::Display) -> ExitCode {
     for line in error.to_string().lines() {
         output::say(line);

@@ -14,7 +14,7 @@ use super::shard::{json_of, page};
 use super::units;
 use crate::client::{Broker, http};
 
-/// Between two looks at what is left.
+/// The pause between two polls of a drain's progress.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What can be done with nodes.
@@ -73,7 +73,7 @@ pub(super) struct Remove {
     output: Output,
 }
 
-/// Does what the words say.
+/// Runs the command.
 pub(super) async fn run(words: Words) -> Result<(), Failure> {
     match words {
         Words::List(words) => list(&words).await,
@@ -90,7 +90,7 @@ async fn drain(words: &Drain, verb: &str) -> Result<(), Failure> {
     };
     let admin = &words.admin.url;
     loop {
-        // Asked for again it changes nothing, and tells what is left.
+        // A repeated drain changes nothing, and returns the replicas that are left.
         let answer = json_of(admin, &path, &http::post(admin, &path).await?)?;
         let nodes = answer["nodes"].as_array().cloned().unwrap_or_default();
         let left: u64 = nodes.iter().filter_map(|node| node["shards"].as_u64()).sum();
@@ -129,7 +129,7 @@ async fn remove(words: &Remove) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What only the admin port tells.
+/// The facts about a node that only the admin port has.
 #[derive(Default)]
 struct Told {
     versions: BTreeMap<i64, String>,
@@ -145,7 +145,7 @@ async fn list(words: &List) -> Result<(), Failure> {
         None => Told::default(),
     };
     let version = |broker: &Broker| told.versions.get(&i64::from(broker.id));
-    // Kafka's protocol tells only whether a broker is fenced.
+    // Kafka's protocol has only whether a broker is fenced.
     let is_fenced = |broker: &Broker| cluster.fenced.contains(broker);
     let state = |broker: &Broker| match told.states.get(&i64::from(broker.id)) {
         Some(state) => state.clone(),

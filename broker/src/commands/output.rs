@@ -1,16 +1,17 @@
-//! Standard output: tables and JSON. What brokers and clients named is shown without the characters that steer a terminal.
+//! Standard output: tables and JSON. Strings from brokers and clients are shown without control characters, which could
+//! steer the terminal.
 
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
-/// Shown where there is nothing.
+/// Shown for a missing value.
 pub(super) const NOTHING: &str = "-";
-/// Between two columns.
+/// Blanks between two columns.
 const GAP: u16 = 2;
 
-/// How a column stands.
+/// The heading and alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column {
     /// Words, to the left.
@@ -24,24 +25,24 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     print_bytes(text.as_bytes())
 }
 
-/// The same for what need not be text.
+/// As [`print`], for bytes that need not be text.
 pub(super) fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()
 }
 
-/// Writes a line on standard error; whoever has closed it wants none.
+/// Writes a line on standard error; a closed standard error is ignored.
 pub(super) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "ottla: {line}");
 }
 
-/// Writes a value as JSON that can be read.
+/// Writes a value as indented JSON.
 pub(super) fn print_json(value: &Value) -> io::Result<()> {
     print(&format!("{value:#}\n"))
 }
 
-/// A table as text, a line each row; no lines between them, so that other tools can read it too.
+/// A table as text, one line per row; without rules between rows, so that other tools can parse it.
 pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -61,7 +62,7 @@ pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<Strin
     lines.collect()
 }
 
-/// The text without control characters, and something where there is nothing.
+/// The text without control characters; [`NOTHING`] for an empty text.
 pub(super) fn plain(text: &str) -> String {
     if text.is_empty() {
         return NOTHING.to_owned();
@@ -69,12 +70,12 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A value, or a sign that there is none.
+/// A value, or [`NOTHING`].
 pub(super) fn or_nothing<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| NOTHING.to_owned(), |value| value.to_string())
 }
 
-/// Numbers by comma.
+/// Numbers separated by commas.
 pub(super) fn list(numbers: &[i32]) -> String {
     numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }

@@ -1,5 +1,6 @@
-//! `ottla shard ...`: what is replicated and scaled. Kafka has no word for it, so the admin port of a node is asked; any node
-//! tells what it knows, and has a shard's clock set wherever it is led.
+//! `ottla shard ...`: shards, the units of replication. Kafka's protocol has no shards, so requests go to the admin
+//! port of a node; any node answers from its local state, and forwards a change of a shard's clock to the shard's
+//! leader.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -62,7 +63,7 @@ pub(super) struct SetClock {
     output: Output,
 }
 
-/// Does what the words say.
+/// Runs the command.
 pub(super) async fn run(words: Words) -> Result<(), Failure> {
     match words {
         Words::List(words) => {
@@ -77,12 +78,12 @@ pub(super) async fn run(words: Words) -> Result<(), Failure> {
     }
 }
 
-/// What can be set is set, wherever another shard's leader refuses.
+/// Sets every clock that can be set, also if the leader of another shard refuses.
 async fn set_clock(words: &SetClock) -> Result<(), Failure> {
     let admin = &words.admin.url;
     let shards: Vec<u64> = match words.shard {
         Some(shard) => vec![shard],
-        // The metadata has no such clock.
+        // The metadata group has no such clock.
         None => {
             let page = page(admin, "/v1/shards").await?;
             all(&page["shards"]).filter_map(|shard| shard["id"].as_u64()).filter(|shard| *shard != 0).collect()
@@ -114,12 +115,12 @@ fn show(output: &Output, value: &Value, in_words: impl FnOnce(&Value) -> String)
     Ok(())
 }
 
-/// A page of the admin port, which is JSON.
+/// A JSON page of the admin port.
 pub(super) async fn page(admin: &str, path: &str) -> Result<Value, Failure> {
     json_of(admin, path, &http::get(admin, path).await?)
 }
 
-/// What the admin port answered.
+/// The admin port's response.
 pub(super) fn json_of(admin: &str, path: &str, page: &http::Page) -> Result<Value, Failure> {
     let read = serde_json::from_str::<Value>(&page.body);
     match (page.status, read) {
@@ -139,7 +140,7 @@ pub(super) fn json_of(admin: &str, path: &str, page: &http::Page) -> Result<Valu
     }
 }
 
-/// A piece of JSON as a cell.
+/// A JSON value as a table cell.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => NOTHING.to_owned(),
@@ -217,7 +218,7 @@ fn describe(shard: &Value) -> String {
     text
 }
 
-/// Rising numbers, runs of them short: `0-3,7`.
+/// Ascending numbers as ranges: `0-3,7`.
 fn ranges(numbers: impl Iterator<Item = i64>) -> String {
     let mut runs: Vec<(i64, i64)> = Vec::new();
     for number in numbers {

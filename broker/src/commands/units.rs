@@ -1,11 +1,11 @@
-//! Times and sizes as people write and read them.
+//! Times, sizes and durations as people write and read them.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Reads a time as milliseconds since 1970: `2026-11-21`, `2026-11-21T10:30:00`, with `.250`, with `Z` or `+02:00`. Without a
-/// zone it is UTC, as with Kafka's tools.
+/// Reads a time as milliseconds since 1970: `2026-11-21`, `2026-11-21T10:30:00`, with `.250`, with `Z` or `+02:00`.
+/// Without a zone it is UTC, as with Kafka's tools.
 pub(super) fn time(text: &str) -> Result<i64, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.timestamp_millis());
@@ -21,7 +21,7 @@ pub(super) fn time(text: &str) -> Result<i64, String> {
     }
 }
 
-/// A time as it is written: `2026-11-21T10:30:00Z`.
+/// Formats a time: `2026-11-21T10:30:00Z`.
 pub(super) fn date(ms: i64) -> String {
     DateTime::from_timestamp_millis(ms)
         .map_or_else(|| ms.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
@@ -49,7 +49,7 @@ pub(super) fn duration(ms: i64) -> String {
     }
 }
 
-/// A config's value with what it means beside it, where that helps.
+/// A config's value, followed by the same in a larger unit where that helps.
 pub(super) fn config(name: &str, value: &str) -> String {
     let meaning = match value.parse::<i64>() {
         Ok(-1 | i64::MAX) => return format!("{value} (no limit)"),

@@ -1,6 +1,6 @@
-//! What DescribeConfigs shows of a node's and a topic's settings: value, source, synonyms, type, documentation.
+//! The settings of a node or a topic as DescribeConfigs shows them: value, source, synonyms, type, documentation.
 //!
-//! May not know: requests and answers on the wire.
+//! May not know: requests and responses on the wire.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub const TOPIC_SOURCE: i8 = 1;
 /// DescribeConfigs' number for a default.
 pub const DEFAULT_SOURCE: i8 = 5;
 
-/// A value that holds or would hold if those before it were not there.
+/// A synonym: the value in effect, or one that would be without those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synonym {
     /// The setting that supplies it.
@@ -31,7 +31,7 @@ pub struct Synonym {
 pub struct Described {
     /// Its name.
     pub name: &'static str,
-    /// The value that holds; `None` is unset or secret.
+    /// The value in effect; `None` is unset or secret.
     pub value: Option<String>,
     /// DescribeConfigs' number of its source.
     pub source: i8,
@@ -41,9 +41,9 @@ pub struct Described {
     pub sensitive: bool,
     /// DescribeConfigs' number of its type.
     pub kind: i8,
-    /// What it means, and where it does nothing, why.
+    /// Its documentation; for a setting without effect, the reason.
     pub documentation: String,
-    /// All values, the one that holds first.
+    /// All values, the one in effect first.
     pub synonyms: Vec<Synonym>,
 }
 
@@ -90,7 +90,7 @@ pub fn describe_node(values: &Values) -> Vec<Described> {
     settings().map(describe).collect()
 }
 
-/// What is set for all nodes while they run, and nothing else.
+/// The dynamic settings of all nodes, and nothing else.
 #[must_use]
 pub fn describe_all_nodes(set: &BTreeMap<String, String>) -> Vec<Described> {
     let mut all = Vec::new();
@@ -104,7 +104,7 @@ pub fn describe_all_nodes(set: &BTreeMap<String, String>) -> Vec<Described> {
     all
 }
 
-/// All values of a topic's setting, and the one that holds in the topic's own unit: synonyms are shown in theirs.
+/// All values of a topic's setting, and the one in effect in the topic's own unit: synonyms are shown in theirs.
 fn topic_synonyms(
     entry: &TopicSetting,
     values: &Values,

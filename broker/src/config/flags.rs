@@ -5,7 +5,7 @@
 use super::ConfigError;
 use super::table::{nearest, settings};
 
-/// What the command line says.
+/// The parsed command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flags {
     /// `--config`.
@@ -18,10 +18,10 @@ pub struct Flags {
     pub version: bool,
 }
 
-/// Names the file of settings where `--config` does not: an image sets it, so that every verb reads the same file.
+/// Names the configuration file where `--config` does not: an image sets it, so that every verb reads the same file.
 pub const CONFIG_VARIABLE: &str = "OTTLA_CONFIG";
 
-/// Flags that stand for a setting: flag, setting, what the help says.
+/// Flags that stand for a setting: flag, setting, help text.
 const SHORT: &[(&str, &str, &str)] = &[
     ("node-id", "node.id", "number of this node"),
     ("rack", "broker.rack", "failure domain of this node"),
@@ -58,10 +58,10 @@ pub fn help() -> String {
     text
 }
 
-/// Reads the words after `ottla start`.
+/// Parses the arguments after `ottla start`.
 ///
 /// # Errors
-/// When a flag is not known (the nearest known one is named) or lacks its value.
+/// When a flag is unknown (the message names the nearest known one) or has no value.
 pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Flags, ConfigError> {
     let mut flags = Flags::default();
     let mut words = words.into_iter();

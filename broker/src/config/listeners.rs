@@ -18,7 +18,7 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// How a listener talks.
+/// The security protocol of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecurityProtocol {
     /// Neither encrypted nor authenticated.
@@ -36,9 +36,9 @@ pub enum SecurityProtocol {
 pub struct Listener {
     /// Its name, upper case.
     pub name: String,
-    /// Where.
+    /// The address to bind.
     pub endpoint: Endpoint,
-    /// How.
+    /// The security protocol.
     pub protocol: SecurityProtocol,
 }
 
@@ -119,7 +119,7 @@ fn parse_listeners(setting: &str, value: &str, protocols: &ProtocolMap) -> Resul
     Ok(listeners)
 }
 
-/// What the listener settings say together.
+/// The listener settings, checked together.
 #[derive(Debug)]
 pub(super) struct Listeners {
     pub(super) bound: Vec<Listener>,
@@ -188,7 +188,7 @@ pub(super) fn read_listeners(values: &Values, unneeded: &[String]) -> Result<Lis
     Ok(Listeners { bound, advertised, inter_broker })
 }
 
-/// True for addresses that mean "all addresses of this host": nobody can connect to them from elsewhere.
+/// True for addresses that mean "all addresses of this host": clients on other hosts cannot connect to them.
 #[must_use]
 pub fn is_unspecified(host: &str) -> bool {
     matches!(host, "" | "0.0.0.0" | "::")

@@ -1,4 +1,4 @@
-//! How much the metrics page shows: the `ottla.metrics.*` settings as typed values.
+//! The extent of the metrics page: the `ottla.metrics.*` settings as typed values.
 //!
 //! May not know: families, pages.
 
@@ -6,7 +6,7 @@ use super::ConfigError;
 use super::name_filter::NameFilter;
 use super::values::Values;
 
-/// What has series of its own on the metrics page.
+/// The limits of what has its own series on the metrics page.
 #[derive(Debug, Clone)]
 pub struct MetricsConfig {
     /// `ottla.metrics.partitions.max`: in a cluster of more partitions only those of `include` are shown one by one.

@@ -1,6 +1,7 @@
-//! The one table of settings and the typed configuration made from it, validated once.
+//! The table of settings, and the typed configuration made from it, validated once.
 //!
-//! The table serves the file, the environment, the command line, DescribeConfigs, AlterConfigs and `docs/configuration.md`.
+//! The same table is used for the file, the environment, the command line, DescribeConfigs, AlterConfigs and
+//! `docs/configuration.md`.
 //! May not know: anything that uses a setting.
 
 pub mod describe;
@@ -31,7 +32,7 @@ pub use values::{Source, Values};
 /// Why a configuration is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A value that a setting does not take.
+    /// A value that a setting does not accept.
     #[error("Invalid value {value} for configuration {name}: {why}")]
     Invalid {
         /// The setting.
@@ -41,7 +42,7 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: String,
     },
-    /// No topic setting is called so.
+    /// No topic setting has this name.
     #[error("Unknown topic config name: {name}{}", did_you_mean(*nearest))]
     UnknownTopicConfig {
         /// What was given.
@@ -49,7 +50,7 @@ pub enum ConfigError {
         /// The nearest that is known.
         nearest: Option<&'static str>,
     },
-    /// No setting of ours is called so.
+    /// No `ottla.` setting has this name.
     #[error("unknown setting {name} ({origin}){}", did_you_mean(nearest.as_deref()))]
     UnknownSetting {
         /// What was given.
@@ -59,7 +60,7 @@ pub enum ConfigError {
         /// The nearest that is known.
         nearest: Option<String>,
     },
-    /// No flag is called so.
+    /// No flag has this name.
     #[error("unknown flag {flag}{}", did_you_mean(nearest.as_deref()))]
     UnknownFlag {
         /// What was given.
@@ -75,7 +76,7 @@ pub enum ConfigError {
     File {
         /// Its path.
         path: String,
-        /// What the system says, or the line at fault.
+        /// The system's error, or the invalid line.
         why: String,
     },
 }

@@ -1,11 +1,11 @@
 //! A regular expression over names (of topics, of groups): it has to match a name from its first character to its last,
 //! as Prometheus matches labels.
 //!
-//! May not know: what is named, where the expression comes from.
+//! May not know: what the names are of, where the expression comes from.
 
 use regex::{Regex, RegexBuilder};
 
-/// Bytes that a compiled expression may take: one that comes over HTTP must not cost more.
+/// Bytes that a compiled expression may take: one received over HTTP must not cost more.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// Names by a regular expression. The empty expression matches no name.
@@ -27,13 +27,13 @@ impl NameFilter {
     /// # Errors
     /// When `expression` is not a regular expression, or one that takes too much memory.
     pub fn new(expression: &str) -> Result<Self, InvalidExpression> {
-        // By itself first: brackets that close more than was opened would pair with those that are put around it.
+        // Compiled alone first: surplus closing brackets would pair with those that are put around the expression.
         compile(expression)?;
         let whole = compile(&format!("^(?:{expression})$"))?;
         Ok(Self { expression: expression.to_owned(), whole })
     }
 
-    /// As it was given.
+    /// The expression as given.
     #[must_use]
     pub fn expression(&self) -> &str {
         &self.expression
@@ -48,7 +48,7 @@ impl NameFilter {
 
 fn compile(expression: &str) -> Result<Regex, InvalidExpression> {
     let refused = |error: regex::Error| {
-        // The error of a syntax is a drawing of several lines; the last one says what is wrong.
+        // A syntax error is a drawing of several lines; the last one is the message.
         let text = error.to_string();
         let last = text.lines().last().unwrap_or_default();
         InvalidExpression(last.strip_prefix("error: ").unwrap_or(last).to_owned())

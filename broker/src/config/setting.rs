@@ -1,4 +1,4 @@
-//! What a setting is: its name, type, default, range, how it may change, where it acts, what it means.
+//! The description of a setting: name, type, default, range, whether it is dynamic, where it acts, documentation.
 //!
 //! May not know: any particular setting (`table`, `topic_table`), nor where values come from (`sources`).
 
@@ -28,10 +28,10 @@ pub enum Kind {
     Password = 9,
 }
 
-/// Which values are allowed.
+/// The allowed values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Range {
-    /// All of the type.
+    /// All values of the type.
     Any,
     /// From one number to another, both included.
     Between(i64, i64),
@@ -63,7 +63,7 @@ pub enum Dynamic {
 pub enum Acts {
     /// In this part of the node.
     In(&'static str),
-    /// Nowhere; it is accepted and described, and this says why it does nothing.
+    /// Nowhere; it is accepted and described, and this is the reason why it has no effect.
     Nowhere(&'static str),
 }
 
@@ -74,15 +74,15 @@ pub struct Setting {
     pub name: &'static str,
     /// Its type.
     pub kind: Kind,
-    /// What holds when nobody says anything; `None` is unset.
+    /// The default value; `None` is unset.
     pub default: Option<&'static str>,
-    /// Which values are allowed.
+    /// The allowed values.
     pub range: Range,
     /// Whether it can change while the node runs.
     pub dynamic: Dynamic,
     /// Where it acts.
     pub acts: Acts,
-    /// What it means.
+    /// The documentation.
     pub doc: &'static str,
 }
 
@@ -137,19 +137,19 @@ pub(super) const fn unset(name: &'static str, kind: Kind, range: Range, doc: &'s
 }
 
 impl Setting {
-    /// It acts here.
+    /// Sets the part of the node in which it acts.
     pub(super) const fn acts(mut self, place: &'static str) -> Self {
         self.acts = Acts::In(place);
         self
     }
 
-    /// It acts nowhere, because.
+    /// Marks it as without effect, with the reason.
     pub(super) const fn idle(mut self, why: &'static str) -> Self {
         self.acts = Acts::Nowhere(why);
         self
     }
 
-    /// It can change for one node or for all while they run.
+    /// Marks it as dynamic: it can change for one node or for all while they run.
     pub(super) const fn dynamic(mut self) -> Self {
         self.dynamic = Dynamic::Cluster;
         self
@@ -161,7 +161,7 @@ impl Setting {
         matches!(self.kind, Kind::Password)
     }
 
-    /// The value in its plain form, or what is wrong with it.
+    /// The value in normal form, or what is wrong with it.
     ///
     /// # Errors
     /// When the value is not of the setting's type or outside its range.
@@ -249,7 +249,7 @@ pub(super) fn split_list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|word| !word.is_empty())
 }
 
-/// A value that a setting does not take.
+/// A value that a setting does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid value {value} for configuration {name}: {why}")]
 pub struct InvalidValue {

@@ -1,7 +1,8 @@
-//! From the file, the environment and the command line to the typed configuration. Flag beats environment beats file beats default.
+//! Makes the typed configuration from the file, the environment and the command line: a flag overrides the environment,
+//! the environment the file, the file the default.
 //!
-//! What is ours (`ottla.`) and unknown is an error that names the nearest known; what is Kafka's and means nothing here
-//! is one warning line. May not know: how settings act.
+//! An unknown setting of Ottla (`ottla.`) is an error that names the nearest known one; a setting of Kafka without
+//! effect here is one warning line. May not know: how settings act.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use super::topic_table::topic_setting;
 use super::typed::{Config, controller_names};
 use super::values::{Source, Values};
 
-/// What a node is given at its start.
+/// The sources of a node's configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
     /// The command line.
@@ -25,20 +26,20 @@ pub struct Inputs {
     pub file: Option<(String, String)>,
 }
 
-/// A configuration and what is to be said about it.
+/// A configuration and its warnings.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// Lines to warn with.
+    /// Warnings, a line each.
     pub warnings: Vec<String>,
 }
 
-/// Names that mean the same as a setting of the table.
+/// Aliases of settings of the table.
 const ALIASES: &[(&str, &str)] =
     &[("broker.id", "node.id"), ("log.dir", "log.dirs"), ("cluster.id", "ottla.cluster.id")];
 
-/// Variables of Kafka's start scripts and images that are no settings, and what to say.
+/// Variables of Kafka's start scripts and images that are no settings, and the warning for each.
 const SCRIPT_VARIABLES: &[(&str, &str)] = &[
     (
         "KAFKA_HEAP_OPTS",
@@ -52,7 +53,7 @@ const SCRIPT_VARIABLES: &[(&str, &str)] = &[
     ("KAFKA_TOOLS_LOG4J_", "see OTTLA_LOG_LEVEL"),
 ];
 
-/// Variables that images and shells set for themselves: nothing is said about them.
+/// Variables that images and shells set for themselves: ignored without a warning.
 const SILENT_VARIABLES: &[&str] =
     &[CONFIG_VARIABLE, "KAFKA_HOME", "KAFKA_VERSION", "KAFKA_DEBUG", "KAFKA_CLASSPATH", "KAFKA_MODE", "KAFKA_DATA_DIR"];
 
@@ -61,7 +62,7 @@ fn setting_of_variable(rest: &str) -> String {
     rest.to_ascii_lowercase().replace("___", "-").replace("__", "\u{0}").replace('_', ".").replace('\u{0}', "_")
 }
 
-/// True for what Kubernetes and Docker set about a service called `kafka` or `ottla`.
+/// True for variables that Kubernetes and Docker set for a service called `kafka` or `ottla`.
 fn is_service_link(name: &str, value: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
@@ -74,11 +75,11 @@ struct Given {
     name: String,
     value: String,
     source: Source,
-    /// How the one who gave it calls it.
+    /// The name under which it was given.
     origin: String,
 }
 
-/// Collects values and what is to be said.
+/// Collects values and warnings.
 #[derive(Default)]
 struct Collector {
     values: Values,
@@ -92,7 +93,7 @@ struct Collector {
 /// Makes the configuration.
 ///
 /// # Errors
-/// When a value is not allowed or a setting of ours is not known.
+/// When a value is not allowed or an `ottla.` setting is unknown.
 pub fn load(inputs: &Inputs) -> Result<Loaded, ConfigError> {
     let mut collector = Collector::default();
     let mut given = Vec::new();
@@ -164,7 +165,7 @@ impl Collector {
         Ok(())
     }
 
-    /// One line for a setting that does nothing; lines with the same reason are put together.
+    /// Warns of a setting without effect; settings with the same reason share a line.
     fn warn_about(&mut self, name: &str, origin: &str) {
         if let Some(reason) = reason_for(name) {
             let names = self.meaningless.entry(reason).or_default();
@@ -187,7 +188,8 @@ impl Collector {
         self.warnings.push(format!("setting {name} ({origin}) is unknown and ignored{hint}"));
     }
 
-    /// What is said about a KRaft quorum of several, where only that is said: the seeds, and where other nodes reach this one.
+    /// The advice for a configured KRaft quorum of several nodes without Ottla's settings: the seeds, and this node's
+    /// peer address.
     fn understand_quorum(&mut self) {
         let Some((source, voters)) = self.quorum_voters.clone() else { return };
         let voters: Vec<_> = voters.split(',').filter_map(|voter| voter.trim().split_once('@')).collect();
@@ -238,8 +240,8 @@ impl Collector {
     }
 }
 
-/// A batch that may come must fit into an entry, and that into a segment. A `message.max.bytes` that was not asked for
-/// only warns: such batches are refused when they come.
+/// An allowed batch must fit into an entry, and the entry into a segment. A `message.max.bytes` that was not set
+/// explicitly only warns: such batches are refused when they arrive.
 fn check_batch_fits(config: &Config) -> Result<Option<String>, ConfigError> {
     let message_bytes = u64::try_from(config.topics.defaults.max_message_bytes).unwrap_or(0);
     let arriving = message_bytes.min(config.network.request_bytes_max as u64);
@@ -270,7 +272,8 @@ fn values_disagree(config: &Config) -> bool {
     usize::try_from(config.topics.defaults.max_message_bytes).unwrap_or(0) > config.network.request_bytes_max
 }
 
-/// Reads a file of Java properties: `name=value`, `name: value`, `#` and `!` comments, `\` at the end of a line continues it.
+/// Reads a file of Java properties: `name=value`, `name: value`, `#` and `!` comments, `\` at the end of a line
+/// continues it.
 fn parse_properties(path: &str, content: &str) -> Result<Vec<(String, String)>, ConfigError> {
     let mut pairs = Vec::new();
     let mut lines = content.lines().enumerate();
@@ -368,7 +371,7 @@ mod tests {
         assert!(config.log.sync);
     }
 
-    /// Settings that cannot work together are refused at start, in words that name them and what would do.
+    /// Settings that cannot work together are refused at start, with a message that names them and a remedy.
     #[test]
     fn a_batch_that_no_segment_holds_is_refused_at_start() {
         let refusal = |file: &str| load(&inputs(file, &[], "")).map(drop).map_err(|error| error.to_string());
@@ -377,12 +380,12 @@ mod tests {
             assert!(told.contains(word), "{word} in: {told}");
         }
         assert_eq!(refusal("ottla.log.segment.bytes=1198387\nmessage.max.bytes=1048588\n"), Ok(()));
-        // The default was not asked for: a node that ran with such segments starts, and says what it takes.
+        // The default was not set explicitly: a node that ran with such segments starts, and warns of the limit.
         let warnings = loaded("ottla.log.segment.bytes=1048576\n", &[], "").warnings;
         assert!(warnings.iter().any(|warning| warning.contains("MESSAGE_TOO_LARGE")), "{warnings:?}");
         assert!(loaded("ottla.log.segment.bytes=1198387\n", &[], "").warnings.is_empty());
         assert_eq!(refusal("ottla.log.segment.bytes=1048576\nmessage.max.bytes=917504\n"), Ok(()));
-        // What is larger than a request never comes.
+        // A batch larger than a request never arrives.
         assert_eq!(refusal("message.max.bytes=2147483647\n"), Ok(()));
         let told = refusal("message.max.bytes=2147483647\nsocket.request.max.bytes=2147483647\n").unwrap_err();
         assert!(!told.contains("raise"), "no segment would do: {told}");

@@ -19,7 +19,7 @@ pub struct CleanupPolicy {
     pub compact: bool,
 }
 
-/// `compression.type`: what a batch is stored as.
+/// `compression.type`: the codec of stored batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompressionType {
     /// As the producer sent it.
@@ -126,14 +126,14 @@ impl Default for TopicConfig {
 }
 
 impl TopicConfig {
-    /// `defaults` with what `overrides` say. Overrides were checked when they were set; what cannot be read any more
-    /// (a value that an older release took) leaves the default in force.
+    /// `defaults` with `overrides`. Overrides were checked when they were set; one that cannot be parsed any more (a
+    /// value that an older release accepted) leaves the default in effect.
     #[must_use]
     pub fn with_overrides(defaults: &Self, overrides: &BTreeMap<String, String>) -> Self {
         Self::read(defaults, &|name| overrides.get(name).cloned())
     }
 
-    /// `otherwise` with what `lookup` says.
+    /// The settings that `lookup` has, the others from `otherwise`.
     pub(super) fn read(otherwise: &Self, lookup: &Lookup<'_>) -> Self {
         let o = otherwise;
         Self {
@@ -182,7 +182,7 @@ impl TopicConfig {
     }
 }
 
-/// Checks what is to be set for a topic; the values come back in their plain form.
+/// Checks the settings to be set for a topic; returns the values in normal form.
 ///
 /// # Errors
 /// INVALID_CONFIG: an unknown name (with the nearest known one), a value outside its range, values that contradict.

@@ -4,7 +4,7 @@
 
 use super::setting::{INT_MAX, Range, Setting, at_least, boolean, double, int, list, long, text};
 
-/// A setting of topics and what supplies its default.
+/// A setting of topics and the node settings that supply its default.
 #[derive(Debug, Clone, Copy)]
 pub struct TopicSetting {
     /// The setting.

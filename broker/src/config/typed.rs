@@ -18,12 +18,12 @@ use super::topic::TopicConfig;
 use super::topic_table::topic_setting;
 use super::values::{Source, Values};
 
-/// Everything that a node is told at its start.
+/// The configuration of a node.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `node.id`, default 1.
     pub node_id: NodeId,
-    /// `broker.rack`: the node's zone.
+    /// `broker.rack`: the node's rack (availability zone).
     pub rack: Option<String>,
     /// `ottla.cluster.id` (or `CLUSTER_ID`): an id to use instead of minting one.
     pub cluster_id: Option<String>,
@@ -31,7 +31,7 @@ pub struct Config {
     pub log_dirs: Vec<PathBuf>,
     /// `listeners`: what to bind. Default `PLAINTEXT://127.0.0.1:9092`.
     pub listeners: Vec<Listener>,
-    /// `advertised.listeners`: what clients are told; as `listeners` when not set.
+    /// `advertised.listeners`: the addresses sent to clients; as `listeners` when not set.
     pub advertised_listeners: Vec<Listener>,
     /// `inter.broker.listener.name`.
     pub inter_broker_listener_name: String,
@@ -39,7 +39,7 @@ pub struct Config {
     pub admin_listener: Option<Endpoint>,
     /// `ottla.cluster.listener`: transport between nodes.
     pub cluster_listener: Option<Endpoint>,
-    /// `ottla.cluster.advertised.listener`: what other nodes are told.
+    /// `ottla.cluster.advertised.listener`: the address sent to other nodes.
     pub cluster_advertised: Option<Endpoint>,
     /// `ottla.insecure`: other nodes may be reached over networks that are not private.
     pub insecure: bool,
@@ -53,7 +53,7 @@ pub struct Config {
     pub replication: ReplicationConfig,
     /// Sessions of nodes.
     pub liveness: LivenessConfig,
-    /// Topics: what is made when clients do not say.
+    /// Topics: defaults and limits.
     pub topics: TopicsConfig,
     /// Classic and consumer groups.
     pub group: GroupConfig,
@@ -61,7 +61,7 @@ pub struct Config {
     pub offsets: OffsetsConfig,
     /// Producers and transactions.
     pub transaction: TransactionConfig,
-    /// What the metrics page shows.
+    /// The extent of the metrics page.
     pub metrics: MetricsConfig,
     /// `ottla.log.level`.
     pub log_level: String,
@@ -96,11 +96,11 @@ pub struct NetworkConfig {
     pub receive_buffer_bytes: Option<usize>,
     /// `socket.listen.backlog.size`.
     pub backlog: u32,
-    /// `fetch.max.bytes`: the most a fetch answers.
+    /// `fetch.max.bytes`: the largest size of a Fetch response.
     pub fetch_bytes_max: usize,
     /// `max.incremental.fetch.session.cache.slots`.
     pub fetch_sessions_max: usize,
-    /// `max.request.partition.size.limit`: partitions in one answer to DescribeTopicPartitions.
+    /// `max.request.partition.size.limit`: partitions in one DescribeTopicPartitions response.
     pub described_partitions_max: usize,
 }
 
@@ -115,11 +115,12 @@ pub struct LogConfig {
     pub retention_check_interval_ms: u64,
     /// `ottla.disk.reserve.bytes`: produce is refused when less is free.
     pub disk_reserve_bytes: u64,
-    /// `ottla.rewriter.bytes.per.second`: bytes read and written to copy what lives in mostly dead files; 0 is never.
+    /// `ottla.rewriter.bytes.per.second`: bytes read and written to copy live batches out of mostly dead files; 0 is
+    /// never.
     pub rewriter_bytes_per_second: u64,
-    /// `log.cleaner.io.max.bytes.per.second`: at the most, also while space is short.
+    /// `log.cleaner.io.max.bytes.per.second`: the upper limit, also while space is short.
     pub rewriter_bytes_per_second_max: u64,
-    /// `ottla.rewriter.run.bytes`: length of a run, where there is enough to fill it.
+    /// `ottla.rewriter.run.bytes`: length of a run, if there are enough live batches.
     pub run_bytes: u64,
     /// `log.cleaner.backoff.ms`: pause of the rewriter when there is nothing to do.
     pub rewriter_backoff_ms: u64,
@@ -162,7 +163,7 @@ pub struct TopicsConfig {
     pub partitions_per_topic_max: i32,
     /// `ottla.cluster.partitions.max`: the most partitions of all topics.
     pub partitions_max: u64,
-    /// What a topic is configured as when nothing is set for it (the `log.*` settings).
+    /// The default configuration of topics (the `log.*` settings).
     pub defaults: Arc<TopicConfig>,
 }
 
@@ -213,11 +214,11 @@ pub struct TransactionConfig {
     pub producer_id_expiration_ms: u64,
 }
 
-/// Bytes of requests in flight when `queued.max.request.bytes` says "no limit", which there never is.
+/// Bytes of requests in flight when `queued.max.request.bytes` is "no limit": there is always a limit.
 const QUEUED_BYTES_DEFAULT: usize = 256 << 20;
 
 impl Default for Config {
-    /// What the table says.
+    /// The defaults of the table.
     fn default() -> Self {
         match Self::build(Values::default(), Vec::new()) {
             Ok(config) => config,
@@ -227,7 +228,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The typed form of `values`, which were checked one by one; here they are checked together.
+    /// The typed form of `values`, each of which was checked before; here they are checked together.
     pub(super) fn build(values: Values, unneeded_listeners: Vec<String>) -> Result<Self, ConfigError> {
         let v = &values;
         let listeners = read_listeners(v, &unneeded_listeners)?;
@@ -271,8 +272,8 @@ impl Config {
         Ok(config)
     }
 
-    /// This configuration with dynamic settings: those of all nodes and those of this one. A dynamic value that does not
-    /// fit (another release took it) is left out.
+    /// This configuration with dynamic settings: those of all nodes and those of this one. An invalid
+    /// dynamic value (accepted by another release) is left out.
     #[must_use]
     pub fn with_dynamic(&self, for_all: &BTreeMap<String, String>, for_node: &BTreeMap<String, String>) -> Self {
         let mut values = self.values.clone();
@@ -349,7 +350,7 @@ impl ReplicationConfig {
 }
 
 impl LivenessConfig {
-    /// The shortest pause between two heartbeats, and between two looks at sessions.
+    /// The shortest pause between two heartbeats, and between two checks of sessions.
     pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
     fn build(v: &Values) -> Self {
@@ -374,7 +375,7 @@ impl TopicsConfig {
     }
 }
 
-/// What the node's settings supply as the default of the topic setting `name`.
+/// The default of the topic setting `name` that the node's settings supply.
 pub(super) fn default_of_topics(values: &Values, name: &str) -> Option<String> {
     topic_setting(name)?.node_settings.iter().find_map(|(node_name, factor)| {
         let (value, _) = values.get(node_name)?;
@@ -382,7 +383,7 @@ pub(super) fn default_of_topics(values: &Values, name: &str) -> Option<String> {
     })
 }
 
-/// `value` of a node's setting in the unit of the topic setting it supplies; what is negative means "no limit" in any unit.
+/// `value` of a node's setting in the unit of the topic setting it supplies; a negative one is "no limit" in any unit.
 pub(super) fn in_topic_units(value: &str, factor: i64) -> Option<String> {
     if factor == 1 {
         return Some(value.to_owned());

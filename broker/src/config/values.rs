@@ -1,4 +1,4 @@
-//! Raw values with where they came from: what was given, checked against the table, before and beside the typed form.
+//! Raw values with their sources: each checked against the table, kept beside the typed configuration.
 //!
 //! May not know: files, environment, flags; what a value means.
 
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::setting::split_list;
 use super::table::setting;
 
-/// Where a value came from. The order is the precedence: later beats earlier.
+/// The source of a value. The order is the precedence: later overrides earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// The table.
@@ -38,7 +38,7 @@ impl Source {
     }
 }
 
-/// What was given, by setting; each checked. A setting may have several values, from several sources.
+/// The given values, by setting; each checked. A setting may have several values, from several sources.
 #[derive(Debug, Clone, Default)]
 pub struct Values(BTreeMap<&'static str, BTreeMap<Source, String>>);
 
@@ -48,13 +48,13 @@ impl Values {
         self.0.entry(name).or_default().insert(source, value);
     }
 
-    /// What holds for `name` and where it came from; `None` when it is unset.
+    /// The value in effect for `name` and its source; `None` when it is unset.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<(&str, Source)> {
         self.all(name).into_iter().next()
     }
 
-    /// All values of `name`, the one that holds first, the default last. All static sources count as one.
+    /// All values of `name`, the one in effect first, the default last. All static sources count as one.
     #[must_use]
     pub fn all(&self, name: &str) -> Vec<(&str, Source)> {
         let mut values: Vec<_> = self
@@ -73,7 +73,7 @@ impl Values {
         values
     }
 
-    /// True when somebody gave a value.
+    /// True if a value was given explicitly.
     pub(super) fn is_given(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -98,7 +98,7 @@ impl Values {
         self.get(name).is_some_and(|(value, _)| value == "true")
     }
 
-    /// A number; values were checked, so what is missing is a fault of the table, which a test finds.
+    /// A number; values were checked, so a missing one is a bug of the table, which a test finds.
     pub(super) fn long(&self, name: &str) -> i64 {
         let value = self.get(name).and_then(|(value, _)| value.parse().ok());
         debug_assert!(value.is_some(), "{name} is not a number of the table");
@@ -113,7 +113,7 @@ impl Values {
         i16::try_from(self.long(name)).unwrap_or(i16::MAX)
     }
 
-    /// A number that is never negative: what is below zero counts as without limit.
+    /// A number that is never negative: a value below zero counts as no limit.
     pub(super) fn count(&self, name: &str) -> usize {
         usize::try_from(self.long(name)).unwrap_or(usize::MAX)
     }

@@ -1,4 +1,4 @@
-//! `ottla group describe`: how far a group is in each partition, and who reads it.
+//! `ottla group describe`: a group's committed offset, lag and member by partition.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use clap::Args;
 use ottla_protocol::error::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::client::{At, ClientError, Cluster, CommittedOffset, GroupMember, GroupView, LATEST};
+use crate::client::{ClientError, Cluster, CommittedOffset, GroupMember, GroupView, LATEST, TopicPartition};
 use crate::commands::common::{Bootstrap, Format, Output};
 use crate::commands::failure::Failure;
 use crate::commands::output::{Column, NOTHING, or_nothing, plain, print, print_json, table};
@@ -23,16 +23,16 @@ pub(in crate::commands) struct Words {
     output: Output,
 }
 
-/// A group and how far it is.
+/// A group with its committed offsets and the end offsets.
 struct Described {
     group: GroupView,
-    committed: BTreeMap<At, CommittedOffset>,
-    ends: BTreeMap<At, i64>,
+    committed: BTreeMap<TopicPartition, CommittedOffset>,
+    ends: BTreeMap<TopicPartition, i64>,
 }
 
-/// A group in one partition.
+/// A group's progress in one partition.
 struct Row<'a> {
-    at: &'a At,
+    at: &'a TopicPartition,
     committed: Option<&'a CommittedOffset>,
     end: Option<i64>,
     member: Option<&'a GroupMember>,
@@ -69,7 +69,7 @@ async fn describe(cluster: &mut Cluster, name: &str, failed: &mut Vec<ClientErro
         return Err(ClientError::Refused { what: format!("group {name}"), code, message: None });
     }
     let assigned = group.members.iter().flat_map(|member| member.partitions.iter().flatten());
-    let wanted: BTreeSet<At> = assigned.chain(committed.keys()).cloned().collect();
+    let wanted: BTreeSet<TopicPartition> = assigned.chain(committed.keys()).cloned().collect();
     let wanted = cluster.existing(wanted).await?;
     let mut ends = BTreeMap::new();
     for (at, place) in cluster.offsets(wanted.into_iter().map(|at| (at, LATEST)).collect()).await? {
@@ -81,13 +81,13 @@ async fn describe(cluster: &mut Cluster, name: &str, failed: &mut Vec<ClientErro
     Ok(Described { group, committed, ends })
 }
 
-/// Every partition that the group has committed or a member has got.
+/// Every partition with a committed offset or an assigned member.
 fn rows(described: &Described) -> Vec<Row<'_>> {
-    let mut readers: BTreeMap<&At, &GroupMember> = BTreeMap::new();
+    let mut readers: BTreeMap<&TopicPartition, &GroupMember> = BTreeMap::new();
     for member in &described.group.members {
         readers.extend(member.partitions.iter().flatten().map(|at| (at, member)));
     }
-    let all: BTreeSet<&At> = readers.keys().copied().chain(described.committed.keys()).collect();
+    let all: BTreeSet<&TopicPartition> = readers.keys().copied().chain(described.committed.keys()).collect();
     let row = |at| Row {
         at,
         committed: described.committed.get(at),
@@ -100,7 +100,7 @@ fn rows(described: &Described) -> Vec<Row<'_>> {
 fn in_json(described: &Described) -> Value {
     let group = &described.group;
     let member = |member: &GroupMember| {
-        let partition = |at: &At| json!({ "topic": at.0, "partition": at.1 });
+        let partition = |at: &TopicPartition| json!({ "topic": at.0, "partition": at.1 });
         json!({
             "id": member.id,
             "instance_id": member.instance_id,
@@ -164,7 +164,7 @@ fn in_words(described: &Described) -> String {
             or_nothing(row.member.map(|member| &member.host)),
         ]
     };
-    // Members without a partition are told too: they are the ones that somebody looks for.
+    // Members without a partition are listed too: they are the ones that an operator looks for.
     let idle = group.members.iter().filter(|member| member.partitions.as_ref().is_none_or(Vec::is_empty));
     let of_member = |member: &GroupMember| {
         let mut row = vec![NOTHING.to_owned(); columns.len() - 2];

@@ -1,5 +1,5 @@
-//! `ottla group lag`: how far groups are behind and their status, as the groups' coordinators have measured it. Kafka has no
-//! request for it, so the admin port of any node is asked.
+//! `ottla group lag`: lag and status of groups, as their coordinators have measured them. Kafka has no request for it,
+//! so the request goes to the admin port of any node.
 
 use std::time::Duration;
 

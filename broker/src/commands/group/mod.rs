@@ -23,7 +23,7 @@ pub(super) enum Words {
     Reset(reset::Words),
 }
 
-/// Does what the words say.
+/// Runs the command.
 pub(super) async fn run(words: Words) -> Result<(), Failure> {
     match words {
         Words::List(words) => list::run(&words).await,

@@ -1,6 +1,7 @@
-//! Where a reset puts a group in one partition. Pure: what is there and what is wanted give the new offset.
+//! The new offset of a group in one partition after a reset. Pure: computed from the partition's offsets and the
+//! target.
 
-/// What a reset is to do.
+/// The target of a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scenario {
     /// To the first record.
@@ -15,20 +16,20 @@ pub(super) enum Scenario {
     Shift(i64),
 }
 
-/// What is known of a partition.
+/// The offsets of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Known {
-    /// What the group has committed.
+    /// The group's committed offset.
     pub(super) committed: Option<i64>,
-    /// The first offset that is there.
+    /// The log start offset.
     pub(super) earliest: i64,
-    /// The offset after the last record.
+    /// The end offset, after the last record.
     pub(super) latest: i64,
-    /// The first offset of the time that was asked for, if anything is as young.
+    /// The first offset of the requested time, if a record is as young.
     pub(super) at_time: Option<i64>,
 }
 
-/// The new offset, never outside of what is there; none where there is nothing to shift.
+/// The new offset, always within the log; `None` where there is no committed offset to shift.
 pub(super) fn target(scenario: Scenario, known: Known) -> Option<i64> {
     let wanted = match scenario {
         Scenario::Earliest => known.earliest,

@@ -1,5 +1,5 @@
-//! `ottla group reset`: sets a group's offsets, as `kafka-consumer-groups --reset-offsets` does. Refused while the group has
-//! members: they would go on where they are and commit over it.
+//! `ottla group reset`: sets a group's offsets, as `kafka-consumer-groups --reset-offsets` does. Refused while the
+//! group has members: they would read on from their positions and overwrite the commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use ottla_protocol::error::ErrorCode;
 use serde_json::json;
 
 use super::plan::{Known, Scenario, target};
-use crate::client::{At, ClientError, Cluster, Commit, CommittedOffset, EARLIEST, LATEST, Place};
+use crate::client::{ClientError, Cluster, Commit, CommittedOffset, EARLIEST, LATEST, ListedOffset, TopicPartition};
 use crate::commands::common::{Bootstrap, Format, Output};
 use crate::commands::failure::Failure;
 use crate::commands::output::{Column, or_nothing, print, print_json, say, table};
@@ -96,9 +96,9 @@ impl Words {
     }
 }
 
-/// One partition's move.
+/// The reset of one partition.
 struct Move {
-    at: At,
+    at: TopicPartition,
     from: Option<i64>,
     to: Commit,
 }
@@ -132,12 +132,12 @@ fn refused(group: &str, code: ErrorCode, message: Option<String>) -> ClientError
     ClientError::Refused { what: format!("group {group}"), code: code.code(), message }
 }
 
-/// The partitions that are meant; those that do not exist are an error.
+/// The selected partitions; one that does not exist is an error.
 async fn choose(
     cluster: &mut Cluster,
     choice: &Choice,
-    committed: &BTreeMap<At, CommittedOffset>,
-) -> Result<BTreeSet<At>, ClientError> {
+    committed: &BTreeMap<TopicPartition, CommittedOffset>,
+) -> Result<BTreeSet<TopicPartition>, ClientError> {
     if choice.all_topics {
         return cluster.existing(committed.keys().cloned().collect()).await;
     }
@@ -154,9 +154,9 @@ async fn choose(
 
 async fn plan(
     cluster: &mut Cluster,
-    chosen: BTreeSet<At>,
+    chosen: BTreeSet<TopicPartition>,
     scenario: Scenario,
-    committed: &BTreeMap<At, CommittedOffset>,
+    committed: &BTreeMap<TopicPartition, CommittedOffset>,
 ) -> Result<Vec<Move>, Failure> {
     let earliest = cluster.offsets_at(chosen.iter().cloned(), EARLIEST).await?;
     let latest = cluster.offsets_at(chosen.iter().cloned(), LATEST).await?;
@@ -164,7 +164,9 @@ async fn plan(
         Scenario::Time(ms) => cluster.offsets_at(chosen.iter().cloned(), ms).await?,
         _ => BTreeMap::new(),
     };
-    let offset = |places: &BTreeMap<At, Place>, at: &At| places.get(at).and_then(|place| place.offset);
+    let offset = |places: &BTreeMap<TopicPartition, ListedOffset>, at: &TopicPartition| {
+        places.get(at).and_then(|place| place.offset)
+    };
     let mut moves = Vec::new();
     for at in chosen {
         let from = committed.get(&at).map(|committed| committed.offset);
@@ -176,7 +178,7 @@ async fn plan(
                 "topic {topic} partition {partition}: the group has no offset to shift"
             )));
         };
-        // Nobody has read up to here: which leader's epoch it was is not known.
+        // No consumer has read up to this offset: its leader epoch is unknown.
         moves.push(Move { at, from, to: Commit { offset, epoch: -1 } });
     }
     Ok(moves)

@@ -1,4 +1,4 @@
-//! `ottla topic alter`: configs, and more partitions.
+//! `ottla topic alter`: changes configs, and adds partitions.
 
 use clap::Args;
 use serde_json::json;
@@ -45,7 +45,7 @@ pub(super) async fn run(words: &Words) -> Result<(), Failure> {
     let set = words.changes.set.iter().map(|(name, value)| ConfigEdit::Set(name.clone(), value.clone()));
     let delete = words.changes.delete.iter().map(|name| ConfigEdit::Delete(name.clone()));
     let edits: Vec<_> = set.chain(delete).collect();
-    // An unknown topic is said so before anything is changed.
+    // An unknown topic is reported before anything is changed.
     cluster.topic(&words.topic).await?;
     if !edits.is_empty() {
         cluster.alter_configs(&words.topic, &edits, words.dry_run).await?;

@@ -76,7 +76,7 @@ pub(super) async fn run(words: &Words) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Values as they are, a line each; a tombstone is an empty one.
+/// Values unchanged, one line each; a tombstone is an empty line.
 fn values(records: &[ReadRecord], key_separator: Option<&str>) -> Vec<u8> {
     let mut out = Vec::new();
     for record in records {
@@ -109,7 +109,7 @@ fn lines(topic: &str, records: &[ReadRecord]) -> String {
     out
 }
 
-/// Text where it is text; bytes that are no UTF-8 as `{"hex": ...}`; null where there are none.
+/// A string for UTF-8; other bytes as `{"hex": ...}`; null for no bytes.
 fn in_json(bytes: Option<&Bytes>) -> Value {
     let Some(bytes) = bytes else { return Value::Null };
     match std::str::from_utf8(bytes) {

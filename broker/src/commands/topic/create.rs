@@ -1,4 +1,4 @@
-//! `ottla topic create`.
+//! `ottla topic create`: creates topics.
 
 use clap::Args;
 use ottla_protocol::error::ErrorCode;

@@ -1,4 +1,4 @@
-//! `ottla topic delete`.
+//! `ottla topic delete`: deletes topics.
 
 use clap::Args;
 use ottla_protocol::error::ErrorCode;

@@ -1,11 +1,11 @@
-//! `ottla topic describe`: a topic's partitions with leaders, offsets and sizes, and what is set for it.
+//! `ottla topic describe`: a topic's partitions with leaders, offsets and sizes, and its configs.
 
 use std::collections::BTreeMap;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::client::{At, ClientError, Cluster, ConfigEntry, EARLIEST, LATEST, TopicView};
+use crate::client::{ClientError, Cluster, ConfigEntry, EARLIEST, LATEST, TopicPartition, TopicView};
 use crate::commands::common::{Bootstrap, Format, Output};
 use crate::commands::failure::Failure;
 use crate::commands::output::{Column, list, or_nothing, plain, print, print_json, table};
@@ -26,13 +26,13 @@ pub(in crate::commands) struct Words {
     output: Output,
 }
 
-/// A topic and all that is asked about it.
+/// A topic with its offsets, sizes and configs.
 struct Described {
     topic: TopicView,
     configs: Vec<ConfigEntry>,
-    starts: BTreeMap<At, i64>,
-    ends: BTreeMap<At, i64>,
-    bytes: BTreeMap<At, i64>,
+    starts: BTreeMap<TopicPartition, i64>,
+    ends: BTreeMap<TopicPartition, i64>,
+    bytes: BTreeMap<TopicPartition, i64>,
 }
 
 pub(super) async fn run(words: &Words) -> Result<(), Failure> {
@@ -51,7 +51,7 @@ pub(super) async fn run(words: &Words) -> Result<(), Failure> {
     Failure::unless_none(failed)
 }
 
-/// What cannot be known of a partition without a leader is left out and said.
+/// Values that are unknown without a leader are left out, and the error is reported.
 async fn describe(
     cluster: &mut Cluster,
     name: &str,
@@ -62,9 +62,9 @@ async fn describe(
     let mut configs = cluster.topic_configs(name).await?;
     configs.retain(|config| config.is_own || all_configs);
     let led = topic.partitions.iter().filter(|partition| partition.leader.is_some());
-    let led: Vec<At> = led.map(|partition| (name.to_owned(), partition.index)).collect();
+    let led: Vec<TopicPartition> = led.map(|partition| (name.to_owned(), partition.index)).collect();
     let starts = known(cluster, &led, EARLIEST, failed).await?;
-    let still: Vec<At> = starts.keys().cloned().collect();
+    let still: Vec<TopicPartition> = starts.keys().cloned().collect();
     let ends = known(cluster, &still, LATEST, failed).await?;
     let bytes = cluster.sizes(&topic).await;
     Ok(Described { topic, configs, starts, ends, bytes })
@@ -72,10 +72,10 @@ async fn describe(
 
 async fn known(
     cluster: &mut Cluster,
-    partitions: &[At],
+    partitions: &[TopicPartition],
     timestamp: i64,
     failed: &mut Vec<ClientError>,
-) -> Result<BTreeMap<At, i64>, ClientError> {
+) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
     let mut known = BTreeMap::new();
     for (at, place) in cluster.offsets(partitions.iter().map(|at| (at.clone(), timestamp)).collect()).await? {
         match place {

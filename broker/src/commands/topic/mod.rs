@@ -31,7 +31,7 @@ pub(super) enum Words {
     Consume(consume::Words),
 }
 
-/// Does what the words say.
+/// Runs the command.
 pub(super) async fn run(words: Words) -> Result<(), Failure> {
     match words {
         Words::List(words) => list::run(&words).await,

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use ottla_protocol::compression::Codec;
 use serde_json::json;
 
-use crate::client::{Acks, NewRecord, Placed, Producer, SEND_BYTES, Target};
+use crate::client::{Acks, NewRecord, Producer, RecordMetadata, SEND_BYTES, Target};
 use crate::commands::common::{Bootstrap, Format, Output, pair};
 use crate::commands::failure::Failure;
 use crate::commands::{input, output};
@@ -95,13 +95,13 @@ fn record(line: Vec<u8>, words: &Words, number: u64) -> Result<NewRecord, Failur
     }
 }
 
-/// What stands before and after the first separator.
+/// The parts before and after the first separator.
 fn split<'a>(line: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let at = line.windows(separator.len()).position(|window| window == separator)?;
     Some((line.get(..at)?, line.get(at + separator.len()..)?))
 }
 
-fn in_json(placed: &Placed) -> String {
+fn in_json(placed: &RecordMetadata) -> String {
     format!("{}\n", json!({ "partition": placed.partition, "offset": placed.offset }))
 }
 

@@ -1,4 +1,4 @@
-//! The table, metrics part: how much the page `/metrics` shows.
+//! The table, metrics part: the extent of the page `/metrics`.
 //!
 //! May not know: values.
 

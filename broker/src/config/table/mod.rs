@@ -37,7 +37,7 @@ pub fn setting(name: &str) -> Option<&'static Setting> {
 /// The known name nearest to `name`, if any is near.
 #[must_use]
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Our own prefix is no likeness: it would make all our settings near to each other.
+    // The prefix `ottla.` is ignored: it would make all such settings near to each other.
     let own = |name: &'a str| name.strip_prefix("ottla.").unwrap_or(name);
     let asked = name.strip_prefix("ottla.").unwrap_or(name);
     known

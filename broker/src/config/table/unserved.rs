@@ -1,4 +1,4 @@
-//! Kafka's settings that mean nothing here: each is accepted with one line that says why.
+//! Kafka's settings without effect here: each is accepted with one warning line that gives the reason.
 //!
 //! May not know: values.
 
@@ -10,7 +10,7 @@ const METRICS: &str = "metrics are at /metrics of the admin port";
 const QUOTAS: &str = "quotas are not served yet";
 const SHARE: &str = "share and streams groups are not served yet";
 
-/// What a single-process Kafka needs for KRaft and Ottla does not.
+/// Settings that a single-process Kafka needs for KRaft and Ottla does not.
 const KRAFT_PREFIXES: &[&str] = &[
     "process.roles",
     "controller.",
@@ -22,7 +22,7 @@ const KRAFT_PREFIXES: &[&str] = &[
     "offline.partitions.",
 ];
 
-/// A setting ending in `.` names all that begin so.
+/// An entry ending in `.` stands for all settings with this prefix.
 const UNSERVED: &[(&str, &str)] = &[
     ("ssl.", SECURITY),
     ("sasl.", SECURITY),
@@ -77,12 +77,12 @@ fn begins(name: &str, known: &str) -> bool {
     name == known || (known.ends_with('.') && name.starts_with(known))
 }
 
-/// True for what only KRaft needs.
+/// True for settings that only KRaft needs.
 pub(in crate::config) fn unneeded_by_kraft(name: &str) -> bool {
     KRAFT_PREFIXES.iter().any(|known| begins(name, known))
 }
 
-/// Why the setting `name`, which is none of the table, does nothing; `None` when Kafka has no such setting.
+/// Why the setting `name`, which is not in the table, has no effect; `None` when Kafka has no such setting.
 pub(in crate::config) fn reason_for(name: &str) -> Option<&'static str> {
     if super::setting(name).is_some() {
         return None;
