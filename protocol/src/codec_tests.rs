@@ -243,7 +243,7 @@ fn their_fetch_response(version: i16, ours: &FetchResponse) -> theirs::FetchResp
         .with_node_endpoints(endpoints)
 }
 
-/// The chunks as they go out, the sender's bytes in their places.
+/// The chunks as they are sent, with the server's own bytes in their places.
 fn sent(chunks: &[FetchChunk], mut later: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for chunk in chunks {
@@ -272,7 +272,7 @@ fn our_fetch_responses_are_theirs_copied_or_in_chunks() {
             ours.encode_chunks(version, 5, &mut chunks);
             assert_eq!(sent(&chunks[1..], &[]), frame, "v{version}");
 
-            // What the sender has stands where the records would.
+            // The server's own bytes are where the records would be.
             let (mut later, mut records) = (ours, Vec::new());
             for partition in later.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
                 records.extend(partition.records.concat());
@@ -295,7 +295,7 @@ fn chunks_do_not_copy_records() {
     assert!(chunks.iter().any(|chunk| matches!(chunk, FetchChunk::Bytes(bytes) if bytes.as_ptr() == records)));
 }
 
-/// A client whose version we do not know must still be able to read the answer (KIP-511).
+/// A client with an unknown version must still be able to read the response (KIP-511).
 #[test]
 fn api_versions_of_an_unknown_version_is_answered_with_a_version_0_body() {
     let mut frame = BytesMut::new();
@@ -312,7 +312,7 @@ fn api_versions_of_an_unknown_version_is_answered_with_a_version_0_body() {
     assert_eq!(out.len(), 4 + 4 + 2 + 4 + 6 * crate::versions::SUPPORTED.len());
 }
 
-/// Clients read the response header of ApiVersions before they know what we speak.
+/// Clients read the response header of ApiVersions before they know the broker's versions.
 #[test]
 fn api_versions_answers_carry_no_tags_in_the_header() {
     let body = theirs::ApiVersionsResponse::default();

@@ -1,13 +1,13 @@
-//! Kafka's error codes, all of 4.x: number, name, whether a client may simply retry, and our words for it.
+//! Kafka's error codes, all of 4.x: number, name, whether the error is retriable, and a message.
 //!
-//! Numbers, names and what is retriable are Kafka's (its clients act on them); the words are ours.
-//! May not know: who maps which cause to which code; each crate's error type does that itself.
+//! Numbers, names and retriability are Kafka's (its clients act on them); the messages are Ottla's.
+//! May not know: which cause maps to which code; each crate's error type does that itself.
 
 use std::fmt;
 
 macro_rules! codes {
     ($($name:ident = $code:literal, $kafka:ident, $class:ident, $message:literal;)*) => {
-        /// What a response says about an outcome.
+        /// The error code of a response.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         #[repr(i16)]
         #[allow(missing_docs)]
@@ -40,7 +40,7 @@ macro_rules! codes {
                 }
             }
 
-            /// What it means, in words.
+            /// The message.
             #[must_use]
             pub fn message(self) -> &'static str {
                 match self {
@@ -49,7 +49,7 @@ macro_rules! codes {
                 }
             }
 
-            /// True if Kafka's clients treat it as something that passes.
+            /// True if Kafka's clients treat it as transient and retry.
             #[must_use]
             pub fn is_retriable(self) -> bool {
                 match self {

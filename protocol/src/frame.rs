@@ -1,10 +1,10 @@
-//! Cuts length-prefixed frames out of a growing buffer.
+//! Splits a growing buffer into length-prefixed frames.
 //!
 //!     0        4
 //!     | length | api key | version | correlation id | ...      length counts what follows it
 //!
-//! Invariant: a frame is never waited for before its size is within the limit of its API, and the buffer
-//! grows as bytes arrive, never by what a length announces. May not know: sockets, or what is in the body.
+//! Invariant: a frame's size is checked against the limit of its API before the rest of it is awaited, and the buffer
+//! grows as bytes arrive, never by an announced length. May not know: sockets, or what is in the body.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -97,7 +97,7 @@ pub fn next_frame(buffer: &mut BytesMut, limits: &FrameLimits) -> Result<Option<
     Ok(Some(buffer.split_to(length).freeze()))
 }
 
-/// How many bytes are missing until the next frame is whole; 0 if it is whole or nothing is known of it yet.
+/// How many bytes are missing until the next frame is whole; 0 if it is whole or its length is not known yet.
 /// A reader may use it to choose how much to read, never to allocate that much at once.
 #[must_use]
 pub fn missing_bytes(buffer: &BytesMut, limits: &FrameLimits) -> usize {

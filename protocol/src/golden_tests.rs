@@ -1,7 +1,8 @@
 //! Golden requests in `testdata/<api>_v<version>[_<what>].hex`: every served version of every API has one.
 //!
-//! A file's head says who sent it. What no client at hand sends was written by kafka-protocol's encoder; these
-//! files are made again with OTTLA_BLESS=1 and then read as a diff. The others are never rewritten.
+//! The first lines of a file name the client that sent it. Requests that no available client sends were written by
+//! kafka-protocol's encoder; these files are made again with OTTLA_BLESS=1 and then read as a diff. The others are
+//! never rewritten.
 #![allow(clippy::disallowed_methods)]
 
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ fn path_of(api_key: ApiKey, version: i16) -> PathBuf {
     folder().join(format!("{}_v{version}.hex", snake(api_key.name())))
 }
 
-/// Who sent it, and the bytes.
+/// The client that sent it, and the bytes.
 fn read(path: &Path) -> (String, Bytes) {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let (heads, lines): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('#'));

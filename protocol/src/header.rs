@@ -1,9 +1,9 @@
-//! The request header, parsed by hand: it is read before anything about the sender is known.
+//! The request header, parsed by hand: it is read before anything about the client is known.
 //!
 //!     0         2         4                8
 //!     | api key | version | correlation id | client id (v1: nullable string) | tags (v2) ...
 //!
-//! The first eight bytes have the same shape in every version, so an answer can always be addressed.
+//! The first eight bytes have the same shape in every version, so a response can always be correlated.
 //! May not know: what the body holds.
 
 use bytes::Bytes;
@@ -15,14 +15,14 @@ use crate::wire::{Reader, WireError};
 /// Length of the part that every version has.
 pub const FIXED_HEAD_BYTES: usize = 8;
 
-/// The part of the header that every version has; enough to choose limits and to address an answer.
+/// The part of the header that every version has; enough to choose limits and to correlate a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FixedHead {
     /// The API's number, known or not.
     pub api_key: i16,
-    /// The version asked for, known or not.
+    /// The requested version, known or not.
     pub version: i16,
-    /// Repeated in the answer.
+    /// Repeated in the response.
     pub correlation_id: i32,
 }
 
@@ -33,9 +33,9 @@ pub struct RequestHeader {
     pub api_key: ApiKey,
     /// Its version, within the table's range.
     pub version: i16,
-    /// Repeated in the answer.
+    /// Repeated in the response.
     pub correlation_id: i32,
-    /// What the client calls itself; bytes that are not UTF-8 are replaced, for it only serves logs and quotas.
+    /// The client's name for itself; bytes that are not UTF-8 are replaced, for it only serves logs and quotas.
     pub client_id: Option<StrBytes>,
 }
 
@@ -47,7 +47,7 @@ impl FixedHead {
     }
 }
 
-/// Reads the rest of the header after [`FixedHead`]: gives the client id and the length of the whole header.
+/// Reads the rest of the header after [`FixedHead`]: returns the client id and the length of the whole header.
 pub(crate) fn parse_rest(frame: &Bytes, header_version: i16) -> Result<(Option<StrBytes>, usize), WireError> {
     let mut reader = Reader::new(frame);
     reader.skip(FIXED_HEAD_BYTES)?;

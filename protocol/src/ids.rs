@@ -1,6 +1,6 @@
 //! The numbers that clients see, as types that never convert silently.
 //!
-//! An [`Offset`] is not a place in a file and not a Raft index; a [`LeaderEpoch`] is not a Raft term.
+//! An [`Offset`] is not a position in a file and not a Raft index; a [`LeaderEpoch`] is not a Raft term.
 
 use std::fmt;
 

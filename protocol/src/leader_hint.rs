@@ -1,5 +1,5 @@
-//! Where a partition's leader is, as Produce and Fetch answers tell it (KIP-951), so that a client
-//! need not ask for metadata first. May not know: how leaders are found.
+//! The current leader of a partition in Produce and Fetch responses (KIP-951), so that a client need not send a
+//! Metadata request first. May not know: how leaders are found.
 
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::protocol::StrBytes;

@@ -32,7 +32,7 @@ const TOPIC_BYTES_MIN: usize = 3;
 pub struct ProduceRequest {
     /// Set if the producer is transactional.
     pub transactional_id: Option<StrBytes>,
-    /// 0: no answer; 1 or -1: an answer at apply; everything else is INVALID_REQUIRED_ACKS.
+    /// 0: no response; 1 or -1: a response at apply; everything else is INVALID_REQUIRED_ACKS.
     pub acks: i16,
     /// How long the client waits.
     pub timeout_ms: i32,
@@ -60,18 +60,18 @@ pub struct ProducePartition {
     pub records: Option<Bytes>,
 }
 
-/// The answer to a Produce request.
+/// The response to a Produce request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProduceResponse {
     /// In the order of the request.
     pub topics: Vec<ProduceTopicResponse>,
-    /// How long the client's quota holds it back.
+    /// How long the client's quota throttles it.
     pub throttle_time_ms: i32,
-    /// Addresses of the leaders that are hinted at.
+    /// Addresses of the current leaders.
     pub node_endpoints: Vec<NodeEndpoint>,
 }
 
-/// The answers of one topic.
+/// The response of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProduceTopicResponse {
     /// As in the request.
@@ -82,7 +82,7 @@ pub struct ProduceTopicResponse {
     pub partitions: Vec<ProducePartitionResponse>,
 }
 
-/// The answer of one partition.
+/// The response of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducePartitionResponse {
     /// The partition's number.
@@ -97,9 +97,9 @@ pub struct ProducePartitionResponse {
     pub log_start: Offset,
     /// The records that made the batch fail.
     pub record_errors: Vec<RecordError>,
-    /// What is wrong, in words.
+    /// The error message.
     pub error_message: Option<StrBytes>,
-    /// Who leads, with NOT_LEADER_OR_FOLLOWER.
+    /// The current leader, with NOT_LEADER_OR_FOLLOWER.
     pub current_leader: Option<CurrentLeader>,
 }
 
@@ -113,13 +113,13 @@ pub struct RecordError {
 }
 
 impl ProducePartitionResponse {
-    /// The answer to a batch that was appended.
+    /// The response to a batch that was appended.
     #[must_use]
     pub fn appended(index: i32, base_offset: Offset, log_append_time_ms: i64, log_start: Offset) -> Self {
         Self { base_offset, log_append_time_ms, log_start, ..Self::failed(index, ErrorCode::None) }
     }
 
-    /// The answer to a batch that was refused.
+    /// The response to a batch that was refused.
     #[must_use]
     pub fn failed(index: i32, error: ErrorCode) -> Self {
         Self {
@@ -136,7 +136,7 @@ impl ProducePartitionResponse {
 }
 
 impl ProduceRequest {
-    /// Decodes a body of v3 or later. Like Kafka, takes no offence at bytes that follow it.
+    /// Decodes a body of v3 or later. Like Kafka, ignores bytes that follow it.
     pub fn decode(version: i16, body: &Bytes) -> Result<Self, WireError> {
         let flexible = version >= FLEXIBLE_FROM;
         let mut reader = Reader::new(body);

@@ -1,8 +1,8 @@
 //! Every request that is served, as one enum, and its decoding.
 //!
-//! A frame is judged in this order: head (8 bytes), API and version against the one table, schema walk
+//! A frame is checked in this order: head (8 bytes), API and version against the one table, schema walk
 //! that bounds every length (see `schema`), then decoding. kafka-protocol allocates from the wire's
-//! lengths, so nothing reaches it that the walk has not accepted. May not know: what a request means.
+//! lengths, so it decodes nothing that the walk has not accepted. May not know: what a request means.
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
@@ -28,19 +28,19 @@ use crate::wire::WireError;
 /// Why a frame is not a request that can be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// ApiVersions in a version we do not know: answer a version 0 body with UNSUPPORTED_VERSION (35)
-    /// and our table, and keep the connection (KIP-511).
+    /// ApiVersions in an unknown version: respond with a version 0 body with UNSUPPORTED_VERSION (35) and the version
+    /// table, and keep the connection (KIP-511).
     #[error("unknown version {version} of ApiVersions")]
     ApiVersionsTooNew {
-        /// The version asked for.
+        /// The requested version.
         version: i16,
-        /// Repeated in the answer.
+        /// Repeated in the response.
         correlation_id: i32,
     },
     /// An API that is not served: close.
     #[error("unknown API key {api_key}")]
     UnknownApi {
-        /// The number asked for.
+        /// The requested number.
         api_key: i16,
     },
     /// A version outside the table: close.
@@ -48,7 +48,7 @@ pub enum RequestError {
     UnsupportedVersion {
         /// The API.
         api_key: ApiKey,
-        /// The version asked for.
+        /// The requested version.
         version: i16,
     },
     /// A length, tag or string that contradicts the frame: close.
@@ -64,7 +64,7 @@ pub enum RequestError {
     Undecodable {
         /// The API.
         api_key: ApiKey,
-        /// The version asked for.
+        /// The requested version.
         version: i16,
     },
 }
@@ -97,7 +97,7 @@ pub fn decode(frame: Bytes) -> Result<(RequestHeader, Request), RequestError> {
     Ok((RequestHeader { api_key, version, correlation_id, client_id }, request))
 }
 
-/// True where the codec takes a null that the version does not have yet: a topic of Metadata has a name before v10.
+/// True where the codec accepts a null that the version does not have yet: a topic of Metadata has a name before v10.
 fn has_null_too_early(request: &Request, version: i16) -> bool {
     match request {
         Request::Metadata(request) if version < 10 => request.topics.iter().flatten().any(|topic| topic.name.is_none()),
@@ -190,7 +190,7 @@ requests! {
     DescribeTopicPartitions(DescribeTopicPartitionsRequest),
 }
 
-/// Decodes what the walk has accepted, neither less nor more.
+/// Decodes exactly what the walk has accepted.
 fn checked<T: Decodable>(api_key: ApiKey, version: i16, mut body: Bytes) -> Result<T, RequestError> {
     match T::decode(&mut body, version) {
         Ok(request) if body.is_empty() => Ok(request),

@@ -26,17 +26,17 @@ use crate::fetch::FetchResponse;
 use crate::produce::ProduceResponse;
 use crate::versions::{ApiKey, SUPPORTED};
 
-/// A response that its version cannot express: a mistake of ours, never of a client.
+/// A response that its version cannot express: a bug of the broker, never a client's error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// The codec's own words.
+    /// The codec's message.
     #[error("{} v{version} cannot be encoded: {reason}", api_key.name())]
     Codec {
         /// The API.
         api_key: ApiKey,
-        /// The version asked for.
+        /// The requested version.
         version: i16,
-        /// The codec's own words.
+        /// The codec's message.
         reason: String,
     },
     /// The response is larger than a frame can be.
@@ -101,7 +101,7 @@ pub(crate) fn put_head(api_key: ApiKey, version: i16, correlation_id: i32, out: 
     }
 }
 
-/// The table as ApiVersions lists it.
+/// The version table in the form of ApiVersions.
 #[must_use]
 pub fn advertised_versions() -> Vec<ApiVersion> {
     SUPPORTED
@@ -112,7 +112,7 @@ pub fn advertised_versions() -> Vec<ApiVersion> {
         .collect()
 }
 
-/// Appends the answer to an ApiVersions request of an unknown version: the body of version 0 with
+/// Appends the response to an ApiVersions request of an unknown version: the body of version 0 with
 /// UNSUPPORTED_VERSION and the table, from which the client chooses again (KIP-511).
 pub fn encode_api_versions_too_new(correlation_id: i32, out: &mut BytesMut) -> Result<(), EncodeError> {
     let body = ApiVersionsResponse::default()

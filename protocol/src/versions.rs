@@ -1,11 +1,11 @@
 //! The one table of served APIs and their versions, and the header version of each message.
 //!
-//! ApiVersions answers are made from it and the dispatcher obeys it; an API is in it only once it
-//! does its job. May not know: what a request means.
+//! ApiVersions responses are built from it and the dispatcher enforces it; an API is listed only once it is
+//! implemented. May not know: what a request means.
 //!
 //! Produce is the one range that is advertised and refused: 0-2 are in it because librdkafka turns
-//! compression off otherwise (KAFKA-18659), while nobody may send the old message formats.
-//! ListOffsets 11, OffsetCommit and OffsetFetch 10 and DescribeLogDirs 5 are newer than our codecs.
+//! compression off otherwise (KAFKA-18659), while the old message formats are refused.
+//! ListOffsets 11, OffsetCommit and OffsetFetch 10 and DescribeLogDirs 5 are newer than the codecs used here.
 
 /// One row of the table: an API, the versions that are advertised, and where its flexible encoding
 /// (KIP-482: compact lengths, tagged fields) begins.
@@ -24,7 +24,7 @@ pub struct ApiRange {
 }
 
 impl ApiRange {
-    /// True if a request of this version is decoded and answered.
+    /// True if a request of this version is decoded and served.
     #[must_use]
     pub fn serves(&self, version: i16) -> bool {
         let lowest = if matches!(self.key, ApiKey::Produce) { PRODUCE_SERVED_FROM } else { self.min };
@@ -136,8 +136,8 @@ impl ApiKey {
         if self.is_flexible(version) { 2 } else { 1 }
     }
 
-    /// Version of the response header: 1 has tagged fields. ApiVersions always answers with 0,
-    /// because a client that does not know our version yet must be able to read the answer.
+    /// Version of the response header: 1 has tagged fields. ApiVersions always uses 0,
+    /// because a client that does not know the broker's versions yet must be able to read the response.
     #[must_use]
     pub fn response_header_version(self, version: i16) -> i16 {
         i16::from(self.is_flexible(version) && self != ApiKey::ApiVersions)

@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-/// Why bytes are not what they claim to be.
+/// Why bytes cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// A length or a fixed-size field reaches beyond the end.
@@ -25,7 +25,7 @@ pub enum WireError {
     /// More elements than the rest of the frame can hold, or than the bound for this message.
     #[error("more elements than the frame can hold or the limit allows")]
     TooManyElements,
-    /// More tagged fields than anyone needs.
+    /// More tagged fields than the limit.
     #[error("more tagged fields than allowed")]
     TooManyTags,
     /// A tagged field whose number is out of range.
@@ -48,12 +48,12 @@ pub enum WireError {
 /// Most tagged fields that one struct may carry; Kafka defines at most a handful per message.
 pub const MAX_TAGS: u32 = 64;
 /// Most array elements that one message may hold in all its arrays together. An element of one byte on the wire
-/// takes a hundred in memory; half a million of them are more than any client names in a request.
+/// takes a hundred in memory; half a million of them are more than any client sends in a request.
 pub const MAX_ELEMENTS: usize = 500_000;
 /// Tagged fields that a message of any size may carry; kafka-protocol keeps each unknown one in a tree node of
 /// some 450 bytes.
 const TAGS_FREE: usize = 256;
-/// Bytes of a message that pay for one more tagged field.
+/// Bytes of a message that allow one more tagged field.
 const BYTES_PER_TAG: usize = 32;
 /// Longest string, as in Kafka's own generated code.
 pub const MAX_STRING_BYTES: usize = i16::MAX as usize;
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(Reader::new(&out).nullable_string(true), Err(WireError::StringTooLong));
     }
 
-    /// Several arrays must not each have the whole allowance.
+    /// The limit holds for all arrays together, not for each.
     #[test]
     fn the_limit_of_elements_holds_for_all_arrays_together() {
         let count = MAX_ELEMENTS as u32 / 2 + 1;

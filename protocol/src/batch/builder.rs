@@ -1,4 +1,4 @@
-//! Writes batches of format 2: what a coordinator appends, what a recompression yields, and control batches.
+//! Builds batches of format 2: those of coordinators, recompressed ones, and control batches.
 //!
 //! A record, every number a varint but the attributes (one byte):
 //!
@@ -31,15 +31,15 @@ pub struct NewRecord<'a> {
     pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
 }
 
-/// What a transaction marker says.
+/// The outcome in a transaction marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ControlRecord {
-    /// The transaction's records never were.
+    /// Abort: the transaction's records do not count.
     Abort {
         /// Epoch of the coordinator that decided.
         coordinator_epoch: i32,
     },
-    /// The transaction's records count.
+    /// Commit: the transaction's records count.
     Commit {
         /// Epoch of the coordinator that decided.
         coordinator_epoch: i32,

@@ -1,4 +1,4 @@
-//! Record batches of format 2: the header's view, and the two fields a broker may patch.
+//! Record batches of format 2: a view of the header, and the two fields that a broker may patch.
 //!
 //!     0             8        12      16      17    21           23                27               35
 //!     | base offset | length | epoch | magic | crc | attributes | last off. delta | base timestamp | max timestamp
@@ -86,7 +86,7 @@ pub struct BatchHeader {
     pub producer_epoch: i16,
     /// Sequence of the first record; -1: not idempotent.
     pub base_sequence: i32,
-    /// Number of records; 0 only in what compaction left over.
+    /// Number of records; 0 only in a batch emptied by compaction.
     pub record_count: i32,
 }
 
@@ -243,7 +243,7 @@ impl BatchView {
 }
 
 /// Writes base offset and leader epoch into the head of a batch; the CRC covers neither.
-/// A head shorter than [`PATCHED_HEAD_BYTES`] is left alone, which is said by false.
+/// False, and nothing is written, if the head is shorter than [`PATCHED_HEAD_BYTES`].
 pub fn patch_head(head: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) -> bool {
     let Some(head) = head.first_chunk_mut::<PATCHED_HEAD_BYTES>() else {
         return false;

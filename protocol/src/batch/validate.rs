@@ -1,7 +1,7 @@
-//! What a batch must be before anything else looks at it.
+//! Validation of a batch, before any other code reads it.
 //!
-//! Structure (length, magic, CRC) is demanded of every batch, from wherever it comes; the rest is what
-//! Kafka demands of a producer. May not know: topic settings other than the limits it is given.
+//! Structure (length, magic, CRC) is checked in every batch, whatever its source; the other checks are those of
+//! Kafka for a producer's batch. May not know: topic settings other than the limits it is given.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::error::ErrorCode;
 /// The only record format that Kafka 4 accepts.
 const MAGIC: i8 = 2;
 
-/// What a topic or node demands of a batch.
+/// The limits of a topic or node for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
     /// `max.message.bytes`: of the whole batch, as sent.
@@ -28,7 +28,7 @@ pub enum BatchError {
     /// Fewer bytes than a header, or than its length says.
     #[error("batch of {length} bytes ends before its end")]
     Truncated {
-        /// What is there.
+        /// Number of bytes present.
         length: usize,
     },
     /// Bytes after the first batch: a partition takes one batch per request.
@@ -95,7 +95,7 @@ pub enum BatchError {
 }
 
 impl BatchError {
-    /// What Kafka answers.
+    /// Kafka's error code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -113,9 +113,9 @@ impl BatchError {
     }
 }
 
-/// Takes what a producer sent for one partition: exactly one sound batch. Records are not looked at.
+/// Validates what a producer sent for one partition: exactly one sound batch. Records are not checked.
 ///
-/// The checksum is compared before any field but length and magic is believed: a flipped bit must be answered
+/// The checksum is compared before any field but length and magic is used: a flipped bit must be reported
 /// with the retriable CORRUPT_MESSAGE, not with an error that makes the producer drop its records.
 pub fn validate(records: &Bytes, limits: &BatchLimits) -> Result<BatchHeader, BatchError> {
     let header = check_structure(records)?;
@@ -133,7 +133,7 @@ pub fn validate(records: &Bytes, limits: &BatchLimits) -> Result<BatchHeader, Ba
     Ok(header)
 }
 
-/// Length and magic: the header can be believed to be one.
+/// Checks length and magic, so that the header can be read.
 fn check_structure(records: &[u8]) -> Result<BatchHeader, BatchError> {
     if records.is_empty() {
         return Err(BatchError::Empty);
@@ -201,8 +201,8 @@ pub fn check_crc(batch: &[u8], header: &BatchHeader) -> Result<(), BatchError> {
     Ok(())
 }
 
-/// Cuts bytes into the batches they consist of. Lengths and magic are checked, CRCs are not; stops at the
-/// first error. What follows the last whole batch is an error too: whoever reads with a size limit cuts before.
+/// Splits bytes into the batches that they consist of. Lengths and magic are checked, CRCs are not; stops at the
+/// first error. Bytes after the last whole batch are an error, too: a caller that reads with a size limit truncates first.
 pub fn split_batches(bytes: &Bytes) -> impl Iterator<Item = Result<BatchView, BatchError>> {
     let mut rest = bytes.clone();
     std::iter::from_fn(move || {

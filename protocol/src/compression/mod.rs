@@ -16,11 +16,11 @@ use bytes::Bytes;
 
 use crate::error::ErrorCode;
 
-/// How the records of a batch are compressed; the numbers are Kafka's.
+/// The codec of a batch's records; the numbers are Kafka's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub enum Codec {
-    /// Not at all.
+    /// Not compressed.
     #[default]
     None = 0,
     /// RFC 1952.
@@ -36,18 +36,18 @@ pub enum Codec {
 /// Why bytes cannot be compressed or decompressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CompressionError {
-    /// The input is not what the codec writes.
+    /// The input is not valid for the codec.
     #[error("{codec} data is damaged")]
     Damaged {
         /// The codec.
         codec: Codec,
     },
-    /// More would come out than is allowed.
+    /// The output would exceed the limit.
     #[error("{codec} data is larger than {limit} bytes when decompressed")]
     TooLarge {
         /// The codec.
         codec: Codec,
-        /// What is allowed.
+        /// The limit.
         limit: usize,
     },
     /// The codec refused the input or the level.
@@ -160,7 +160,7 @@ enum Stop {
     TooLarge,
 }
 
-/// Reads everything, but stops one byte past the limit. Grows with what comes out, not with what is claimed.
+/// Reads everything, but stops one byte past the limit. Grows with the output, not by a claimed size.
 fn read_limited(reader: impl Read, input_bytes: usize, limit: usize) -> Result<Vec<u8>, Stop> {
     let mut output = Vec::with_capacity(input_bytes.saturating_mul(3).min(limit));
     reader.take(limit as u64 + 1).read_to_end(&mut output).map_err(|_| Stop::Damaged)?;

@@ -13,7 +13,7 @@ const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const HEADER_BYTES: usize = 16;
 const VERSION: u32 = 1;
 const COMPATIBLE: u32 = 1;
-/// What the Java library cuts its input into.
+/// Block size of the Java library.
 const BLOCK_BYTES: usize = 32 * 1024;
 
 pub(super) fn compress(input: &[u8]) -> Option<Vec<u8>> {
@@ -50,7 +50,7 @@ pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, Stop> {
     Ok(output)
 }
 
-/// Appends one raw block. Its claimed length is believed only within the limit and within what its bytes can
+/// Appends one raw block. Its claimed length is accepted only within the limit and within what its bytes can
 /// expand to.
 fn append_block(block: &[u8], limit: usize, output: &mut Vec<u8>) -> Result<(), Stop> {
     // A copy element of three bytes yields at most 64.

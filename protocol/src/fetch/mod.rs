@@ -3,8 +3,8 @@
 //! v4 isolation and aborted transactions · v5 log start · v7 sessions (KIP-227) · v9 leader epoch · v11 rack and
 //! preferred replica (KIP-392) · v12 flexible, diverging epoch, leader hint · v13 topic ids · v15 replica state in a
 //! tag · v16 node endpoints (KIP-951) · v17 directory id, v18 high watermark (both tags of followers, skipped).
-//! Records in an answer are chunks whose batch heads are patched already, or a number of bytes that the sender puts in
-//! their place. May not know: batches.
+//! Records in a response are chunks whose batch headers are patched already, or a number of bytes that the server sends
+//! in their place. May not know: batches.
 
 mod request;
 mod response;
@@ -34,9 +34,9 @@ pub struct FetchRequest {
     pub replica_id: NodeId,
     /// How long to wait for `min_bytes`.
     pub max_wait_ms: i32,
-    /// When to answer early.
+    /// Bytes from which the response is sent early.
     pub min_bytes: i32,
-    /// Most bytes of the whole answer; a first batch may exceed it.
+    /// Most bytes of the whole response; a first batch may exceed it.
     pub max_bytes: i32,
     /// 0: read uncommitted, 1: read committed.
     pub isolation_level: i8,
@@ -68,7 +68,7 @@ pub struct FetchTopic {
 pub struct FetchPartition {
     /// The partition's number.
     pub index: i32,
-    /// The leader's epoch as the client knows it; -1 if it does not.
+    /// The leader's epoch known to the client; -1 if none is.
     pub current_leader_epoch: LeaderEpoch,
     /// Where to start.
     pub fetch_offset: Offset,
@@ -80,7 +80,7 @@ pub struct FetchPartition {
     pub max_bytes: i32,
 }
 
-/// Partitions that leave a session.
+/// Partitions that are removed from a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForgottenTopic {
     /// The topic's name, up to v12.
@@ -91,10 +91,10 @@ pub struct ForgottenTopic {
     pub partitions: Vec<i32>,
 }
 
-/// The answer to a Fetch request.
+/// The response to a Fetch request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchResponse {
-    /// How long the client's quota holds it back.
+    /// How long the client's quota throttles it.
     pub throttle_time_ms: i32,
     /// Of the session, not of a partition.
     pub error: ErrorCode,
@@ -102,11 +102,11 @@ pub struct FetchResponse {
     pub session_id: i32,
     /// What was found.
     pub topics: Vec<FetchTopicResponse>,
-    /// Addresses of the leaders that are hinted at.
+    /// Addresses of the current leaders.
     pub node_endpoints: Vec<NodeEndpoint>,
 }
 
-/// The answers of one topic.
+/// The response of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchTopicResponse {
     /// As in the request.
@@ -117,7 +117,7 @@ pub struct FetchTopicResponse {
     pub partitions: Vec<FetchPartitionResponse>,
 }
 
-/// The answer of one partition.
+/// The response of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchPartitionResponse {
     /// The partition's number.
@@ -130,26 +130,26 @@ pub struct FetchPartitionResponse {
     pub last_stable_offset: Offset,
     /// -1 if unknown.
     pub log_start: Offset,
-    /// Where the client's log leaves ours.
+    /// Where the client's log diverges from the leader's.
     pub diverging_epoch: Option<DivergingEpoch>,
-    /// Who leads, with NOT_LEADER_OR_FOLLOWER or FENCED_LEADER_EPOCH.
+    /// The current leader, with NOT_LEADER_OR_FOLLOWER or FENCED_LEADER_EPOCH.
     pub current_leader: Option<CurrentLeader>,
     /// None under read uncommitted.
     pub aborted_transactions: Option<Vec<AbortedTransaction>>,
     /// -1 unless the client should read elsewhere.
     pub preferred_read_replica: NodeId,
-    /// Whole batches with patched heads, in order.
+    /// Whole batches with patched headers, in order.
     pub records: Vec<Bytes>,
-    /// Bytes of further batches that whoever sends the answer puts behind `records` by itself.
+    /// Bytes of further batches that the server sends after `records` by itself.
     pub later_bytes: usize,
 }
 
-/// A piece of an encoded answer, in the order in which pieces are sent.
+/// A chunk of an encoded response, in the order of sending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FetchChunk {
-    /// Bytes as they go out.
+    /// Bytes as they are sent.
     Bytes(Bytes),
-    /// So many bytes of batches that the sender has.
+    /// So many bytes of batches that the server sends by itself.
     Later(usize),
 }
 
@@ -172,7 +172,7 @@ pub struct AbortedTransaction {
 }
 
 impl FetchPartitionResponse {
-    /// The answer of a partition that cannot be read.
+    /// The response of a partition that cannot be read.
     #[must_use]
     pub fn failed(index: i32, error: ErrorCode) -> Self {
         Self {
@@ -190,7 +190,7 @@ impl FetchPartitionResponse {
         }
     }
 
-    /// Bytes of its records, those included that the sender has.
+    /// Bytes of its records, including those that the server sends by itself.
     #[must_use]
     pub fn records_bytes(&self) -> usize {
         self.records.iter().map(Bytes::len).sum::<usize>() + self.later_bytes
@@ -204,7 +204,7 @@ impl FetchResponse {
         self.topics.iter().flat_map(|topic| &topic.partitions).map(FetchPartitionResponse::records_bytes).sum()
     }
 
-    /// The answer to a request whose session is refused.
+    /// The response to a request whose session is refused.
     #[must_use]
     pub fn failed(error: ErrorCode) -> Self {
         Self { throttle_time_ms: 0, error, session_id: 0, topics: Vec::new(), node_endpoints: Vec::new() }

@@ -19,7 +19,7 @@ const PARTITION_BYTES_MIN: usize = 16;
 const TOPIC_BYTES_MIN: usize = 3;
 
 impl FetchRequest {
-    /// Decodes a body of v4 or later. Like Kafka, takes no offence at bytes that follow it.
+    /// Decodes a body of v4 or later. Like Kafka, ignores bytes that follow it.
     pub fn decode(version: i16, body: &Bytes) -> Result<Self, WireError> {
         let flexible = version >= FLEXIBLE_FROM;
         let mut reader = Reader::new(body);
@@ -65,7 +65,7 @@ impl FetchRequest {
     }
 }
 
-/// Replica id, replica epoch, tags: of interest is only that a follower asks, for ours never use this API.
+/// Replica id, replica epoch, tags: only that it is a follower's request matters, for Ottla's never use this API.
 fn replica_state(content: &[u8]) -> Result<NodeId, WireError> {
     let mut reader = Reader::new(content);
     let id = reader.i32()?;

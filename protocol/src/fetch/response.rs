@@ -17,7 +17,7 @@ const CURRENT_LEADER_TAG: u32 = 1;
 /// Epoch in four bytes, offset in eight, and the count of their own tags.
 const DIVERGING_EPOCH_BYTES: u32 = 13;
 
-/// Where the pieces of an answer go: one buffer, or chunks for a vectored write.
+/// The output of the encoder: one buffer, or chunks for a vectored write.
 trait Sink {
     fn prefix(&mut self) -> &mut BytesMut;
     fn records(&mut self, chunks: &[Bytes], later_bytes: usize);

@@ -1,4 +1,4 @@
-//! What a broker demands of each record before it appends a batch: whole records, counted right, numbered
+//! Validation of each record before a batch is appended: whole records, counted right, numbered
 //! from 0, keys where the topic is compacted, timestamps within the topic's bounds.
 //!
 //! Unlike Kafka, a record whose offset delta is not its position is refused, not renumbered: offsets are
@@ -15,7 +15,7 @@ const NO_TIMESTAMP: i64 = -1;
 /// Most faults that are reported; the batch is refused in any case.
 const FAULTS_MAX: usize = 100;
 
-/// What a topic demands of each record.
+/// The rules of a topic for each record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecordRules {
     /// The topic is compacted.
@@ -48,11 +48,11 @@ pub struct RecordFault {
     pub index: i32,
     /// INVALID_RECORD or INVALID_TIMESTAMP.
     pub code: ErrorCode,
-    /// What is wrong.
+    /// The error message.
     pub message: String,
 }
 
-/// What the look at each record yields.
+/// The result of checking each record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     /// The largest timestamp of the records, whatever the header says.
@@ -75,7 +75,7 @@ pub fn check(header: &BatchHeader, batch: &Bytes, rules: &RecordRules, limit: us
     check_opened(header, &open(header, batch, limit)?, rules)
 }
 
-/// As [`check`], of records that are open already: what is written anew with another codec is unpacked once.
+/// As [`check`], of records that are decompressed already: a batch that is recompressed is decompressed once.
 pub fn check_opened(header: &BatchHeader, records: &Records, rules: &RecordRules) -> Result<Checked, RecordsError> {
     let mut checked = Checked { max_timestamp: NO_TIMESTAMP, faults: Vec::new() };
     let stamped_by_client = header.attributes.is_log_append_time();

@@ -1,4 +1,4 @@
-//! The records inside a batch: reading them, checking them, and writing them anew with another codec.
+//! The records inside a batch: reading, checking and recompressing them.
 //!
 //! Every length is checked before it is used, sums cannot overflow, and what a codec may yield is limited.
 //! May not know: topics, except for the rules it is given.
@@ -27,7 +27,7 @@ pub enum RecordsError {
     /// The codec refused.
     #[error(transparent)]
     Compression(#[from] CompressionError),
-    /// The codec's number means nothing.
+    /// The codec's number is not known.
     #[error("unknown compression type")]
     UnknownCodec,
     /// The batch is shorter than its header says.
@@ -50,7 +50,7 @@ pub enum RecordsError {
 }
 
 impl RecordsError {
-    /// What Kafka answers.
+    /// Kafka's error code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -93,11 +93,11 @@ pub struct Headers<'a> {
     count: usize,
 }
 
-/// Opens the records of a batch; at most `limit` bytes may come out of the codec.
-/// `batch` is the whole batch; its CRC is not looked at.
+/// Decompresses the records of a batch, to at most `limit` bytes.
+/// `batch` is the whole batch; its CRC is not checked.
 pub fn open(header: &BatchHeader, batch: &Bytes, limit: usize) -> Result<Records, RecordsError> {
     let bytes = payload(header, batch, limit)?;
-    // An offset lookup must not be led astray by a count that the bytes cannot hold.
+    // A count that the bytes cannot hold must not mislead an offset lookup.
     let holds = usize::try_from(header.record_count).is_ok_and(|count| count <= bytes.len() / RECORD_BYTES_MIN);
     if !holds {
         return Err(RecordsError::Count { stated: header.record_count });
@@ -163,7 +163,7 @@ impl<'a> Iterator for RecordIter<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let stated = self.records.count;
         if self.index == stated {
-            // Poison the position, so that the error comes once.
+            // Poison the position, so that the error is returned once.
             self.index = stated.saturating_add(1);
             return (self.reader.remaining() > 0).then_some(Err(RecordsError::Count { stated }));
         }

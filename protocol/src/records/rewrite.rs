@@ -1,4 +1,4 @@
-//! Writes a batch anew with another codec (`compression.type` of a topic). The records' bytes stay the same,
+//! Recompresses a batch with another codec (`compression.type` of a topic). The records' bytes stay the same,
 //! so duplicate header names and whatever else a client sent survive.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -8,7 +8,7 @@ use crate::batch::{ATTRIBUTES_AT, BatchHeader, HEADER_BYTES, LENGTH_AT, LENGTH_P
 use crate::compression::{Codec, compress};
 
 /// The same batch with its records compressed by `codec` at `level`, and a new CRC.
-/// At most `limit` bytes may come out of the old codec.
+/// The old codec may yield at most `limit` bytes.
 pub fn recompress(
     header: &BatchHeader,
     batch: &Bytes,

@@ -1,9 +1,9 @@
-//! The walk that bounds every length of a request before kafka-protocol decodes it.
+//! The schema walk: bounds every length of a request before kafka-protocol decodes it.
 //!
 //! kafka-protocol reserves memory for as many elements as the wire announces, before it looks at the first:
 //! an array of 2^31-1 elements aborts the process. So each request has a schema here (see `requests`), and no
 //! body is decoded whose lengths, counts and tags do not all lie within the frame and within the limits of
-//! [`crate::wire`]. What the walk does not judge (null, UTF-8, ranges) the decoder refuses by itself.
+//! [`crate::wire`]. What the walk does not check (null, UTF-8, ranges) the decoder refuses by itself.
 //! May not know: what a field means.
 
 mod requests;
@@ -19,7 +19,7 @@ struct Field {
     kind: Kind,
 }
 
-/// What a field is on the wire. Whether it may be null is not judged here.
+/// The type of a field on the wire. Whether it may be null is not checked here.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     /// So many bytes.
@@ -30,9 +30,9 @@ enum Kind {
     Blob,
     /// An array of structs.
     Structs(&'static [Field]),
-    /// An array of something simple.
+    /// An array of a simple type.
     Each(&'static Kind),
-    /// A struct behind a byte that tells if it is there.
+    /// A struct after a byte that says whether it is present.
     Optional(&'static [Field]),
 }
 
@@ -63,7 +63,7 @@ struct Encoding {
     flexible: bool,
 }
 
-/// Walks a body and gives its length. Like Kafka, takes no offence at bytes that follow it.
+/// Walks a body and returns its length. Like Kafka, ignores bytes that follow it.
 pub(crate) fn walk(api_key: ApiKey, version: i16, body: &[u8]) -> Result<usize, WireError> {
     let encoding = Encoding { version, flexible: api_key.is_flexible(version) };
     let mut reader = Reader::new(body);
@@ -100,7 +100,7 @@ impl Encoding {
         }
     }
 
-    /// What the smallest field of this kind takes.
+    /// Size of the smallest field of this kind.
     fn bytes_min(self, kind: &Kind) -> usize {
         match kind {
             Kind::Fixed(bytes) => *bytes,
@@ -111,7 +111,7 @@ impl Encoding {
         }
     }
 
-    /// What the smallest struct takes, its count of tags included.
+    /// Size of the smallest struct, its count of tags included.
     fn struct_bytes_min(self, fields: &[Field]) -> usize {
         let in_version = fields.iter().filter(|field| field.is_in(self.version));
         in_version.map(|field| self.bytes_min(&field.kind)).sum::<usize>() + usize::from(self.flexible)

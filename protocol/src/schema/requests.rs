@@ -1,7 +1,7 @@
-//! The shape of every request that kafka-protocol decodes, field by field and version by version.
+//! The schema of every request that kafka-protocol decodes, field by field and version by version.
 //!
 //! Fields stand in the order of the wire; tags need no entry, because all of them are skipped. A test encodes
-//! every request in every version and demands that the walk ends exactly at the last byte.
+//! every request in every version and checks that the walk ends exactly at the last byte.
 
 use super::{Field, Kind};
 use crate::versions::ApiKey;

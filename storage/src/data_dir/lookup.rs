@@ -20,7 +20,7 @@ const MOVES_MAX: usize = 4;
 
 impl DataDir {
     /// Looks something up in the index, without blocking on the disk if that is possible.
-    async fn ask<T, F>(&self, offset: Offset, question: F) -> Result<T, ReadError>
+    async fn look_up<T, F>(&self, offset: Offset, lookup: F) -> Result<T, ReadError>
     where
         T: Send + 'static,
         F: Fn(&BatchIndex, Access) -> Result<T, IndexError> + Send + Sync + Clone + 'static,
@@ -28,7 +28,7 @@ impl DataDir {
         if let Some(reason) = self.poisoned() {
             return Err(ReadError::Poisoned(reason.to_string()));
         }
-        let mut outcome = question(&self.index, Access::Resident);
+        let mut outcome = lookup(&self.index, Access::Resident);
         // A lookup may find several damaged files: each of them is rebuilt once.
         let (mut waited, mut rebuilt) = (false, BTreeSet::new());
         loop {
@@ -42,8 +42,8 @@ impl DataDir {
                 }
                 other => return other.map_err(|error| ReadError::Damaged { offset, cause: error.to_string() }),
             }
-            let (index, question) = (Arc::clone(&self.index), question.clone());
-            let work = rt::spawn_blocking(move || question(&index, Access::MayBlock));
+            let (index, lookup) = (Arc::clone(&self.index), lookup.clone());
+            let work = rt::spawn_blocking(move || lookup(&index, Access::MayBlock));
             outcome = match work.await {
                 Ok(outcome) => outcome,
                 Err(error) => return Err(ReadError::Damaged { offset, cause: error.to_string() }),
@@ -60,7 +60,8 @@ impl DataDir {
             at_least_one: request.at_least_one,
         };
         for _ in 0..MOVES_MAX {
-            let planned = self.ask(request.from, move |index, access| index.plan(request.key, bounds, access)).await;
+            let planned =
+                self.look_up(request.from, move |index, access| index.plan(request.key, bounds, access)).await;
             if let Err(ReadError::Damaged { offset, .. }) = &planned {
                 self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
                 self.rewriter.damage.gap(request.key, offset.0..request.up_to.0);
@@ -111,17 +112,17 @@ impl DataDir {
 
     /// The batch that holds `offset`.
     pub async fn batch_at(&self, key: ExtentKey, offset: Offset) -> Result<Option<IndexedBatch>, ReadError> {
-        self.ask(offset, move |index, access| index.at(key, offset.0, access)).await
+        self.look_up(offset, move |index, access| index.at(key, offset.0, access)).await
     }
 
     /// The first batch, not wholly below log start, whose greatest timestamp is at least `timestamp_ms`.
     pub async fn batch_by_time(&self, key: ExtentKey, timestamp_ms: i64) -> Result<Option<IndexedBatch>, ReadError> {
-        self.ask(Offset(0), move |index, access| index.by_time(key, timestamp_ms, access)).await
+        self.look_up(Offset(0), move |index, access| index.by_time(key, timestamp_ms, access)).await
     }
 
     /// The first batch with the greatest timestamp of the partition.
     pub async fn batch_of_max_timestamp(&self, key: ExtentKey) -> Result<Option<IndexedBatch>, ReadError> {
-        self.ask(Offset(0), move |index, access| index.of_max_timestamp(key, access)).await
+        self.look_up(Offset(0), move |index, access| index.of_max_timestamp(key, access)).await
     }
 
     /// Bytes of the partition's batches from log start on, as used by DescribeLogDirs and `retention.bytes`.
@@ -140,8 +141,8 @@ impl DataDir {
         cutoff_ms: Option<i64>,
         bytes_max: Option<u64>,
     ) -> Result<Option<Offset>, ReadError> {
-        let question =
+        let lookup =
             move |index: &BatchIndex, access| index.retention_point(key, up_to.0, cutoff_ms, bytes_max, access);
-        Ok(self.ask(Offset(0), question).await?.map(Offset))
+        Ok(self.look_up(Offset(0), lookup).await?.map(Offset))
     }
 }

@@ -61,7 +61,7 @@ impl DataDir {
     }
 
     /// Fetches from the other replicas; ends when the directory is closed.
-    async fn ask_peers(&self, key: ExtentKey, offsets: Range<i64>) -> io::Result<Exported> {
+    async fn fetch_from_peers(&self, key: ExtentKey, offsets: Range<i64>) -> io::Result<Exported> {
         let peers = self.rewriter.peers.lock().get(&key.replica).and_then(Weak::upgrade);
         let peers = peers.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no other replica is known"))?;
         tokio::select! {
@@ -81,13 +81,13 @@ impl DataDir {
     ) -> Result<usize, PushError> {
         let Some((key, indexed)) = cursor.damaged() else { return Err(error) };
         if self.is_aside(key.replica) {
-            cursor.leave_out();
+            cursor.skip_damaged();
             return Ok(0);
         }
         let offset = indexed.base_offset.0;
         self.rewriter.damage.batch(indexed.position.segment, Spot { key, offset });
         let Some(batch) = self.sound_copy(key, &indexed).await else { return Err(error) };
-        cursor.stand_in(&batch, writer)?;
+        cursor.replace_damaged(&batch, writer)?;
         tracing::warn!(replica = key.replica.0, partition = %key.partition, offset,
             "a damaged batch was fetched from another replica");
         Ok(1)
@@ -103,7 +103,7 @@ impl DataDir {
     async fn sound_copy(&self, key: ExtentKey, indexed: &IndexedBatch) -> Option<Bytes> {
         let base = indexed.base_offset;
         let from = base.0.max(self.index.log_start(key));
-        match self.ask_peers(key, from..indexed.end_offset().0).await {
+        match self.fetch_from_peers(key, from..indexed.end_offset().0).await {
             Ok(found) => {
                 let batch = found.batches.into_iter().next()?.data;
                 BatchHeader::parse(&batch).filter(|header| header.base_offset == base).map(|_| batch)
@@ -169,7 +169,7 @@ impl DataDir {
             }
         }
         let from = spot.offset.max(log_start);
-        match self.ask_peers(spot.key, from..from + 1).await {
+        match self.fetch_from_peers(spot.key, from..from + 1).await {
             Ok(found) if !found.batches.is_empty() => Prospect::Now,
             _ => Prospect::Later,
         }
@@ -216,7 +216,7 @@ impl DataDir {
             if from >= gap.to {
                 return Ok(batches);
             }
-            let found = match self.ask_peers(key, from..gap.to).await {
+            let found = match self.fetch_from_peers(key, from..gap.to).await {
                 Ok(found) if !found.batches.is_empty() => found,
                 _ => return Ok(batches),
             };

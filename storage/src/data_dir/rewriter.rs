@@ -383,7 +383,7 @@ impl DataDir {
         let mut checkpoint = self.checkpoint.lock().await;
         let _writing = self.index_files.lock().await;
         let is_needed = |key: ExtentKey| !self.is_aside(key.replica);
-        if !self.index.stands_in(chosen, is_needed, &opened) {
+        if !self.index.covers_live(chosen, is_needed, &opened) {
             // Nothing is changed: the files stay, and the copies are removed.
             self.rewriter.left_alone.lock().extend(chosen);
             let what = "the copies do not hold all that lives in the files they were made from".to_owned();

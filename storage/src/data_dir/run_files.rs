@@ -125,7 +125,7 @@ impl DataDir {
     pub(super) fn note_runs(&self, checkpoint: &Checkpoint) {
         for run in self.runs.listed() {
             if !checkpoint.newest().runs.contains_key(&run.id) {
-                self.runs.leave(run.id);
+                self.runs.retire(run.id);
             }
         }
     }

@@ -117,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_line_comes_back_and_a_flipped_bit_is_seen(
+        fn an_index_entry_comes_back_and_a_flipped_bit_is_seen(
             base_offset in any::<i64>(), max_timestamp_ms in any::<i64>(), byte in any::<u32>(), bytes in any::<u32>(),
             record_count in any::<u32>(), epoch in any::<i32>(), bytes_before in any::<u32>(), bit in 0..INDEX_ENTRY_BYTES * 8,
         ) {

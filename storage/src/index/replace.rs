@@ -63,7 +63,7 @@ impl BatchIndex {
     }
 
     /// True if the runs list every live entry of the files that is needed; checked before the files are given up.
-    pub(crate) fn stands_in(
+    pub(crate) fn covers_live(
         &self,
         files: &BTreeSet<u64>,
         is_needed: impl Fn(ExtentKey) -> bool,

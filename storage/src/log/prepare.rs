@@ -107,7 +107,7 @@ impl Preparation {
     }
 
     /// Returns a segment in which nothing was written yet: it is the next one again.
-    pub(crate) fn give_back(&self, prepared: Prepared) {
+    pub(crate) fn put_back(&self, prepared: Prepared) {
         self.state.lock().ready.push_front(prepared);
     }
 

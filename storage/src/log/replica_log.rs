@@ -108,7 +108,7 @@ impl ReplicaLog {
     /// an index that exists already voids the entries there and above.
     pub fn append(&self, entries: Vec<Entry>, on_synced: OnSynced) {
         if let Err((failure, done)) = self.try_append(entries, Done::Callback(Some(on_synced))) {
-            done.tell(Err(&failure));
+            done.report(Err(&failure));
         }
     }
 
@@ -117,7 +117,7 @@ impl ReplicaLog {
             return Err((failure, done));
         }
         if entries.is_empty() {
-            done.tell(Ok(self.shared.durable_upto()));
+            done.report(Ok(self.shared.durable_upto()));
             return Ok(());
         }
         let mut state = self.replica.state.lock();

@@ -128,7 +128,7 @@ impl Shared {
             tell(failure);
         }
         for queued in in_hand.into_iter().chain(waiting) {
-            queued.done.tell(Err(failure));
+            queued.done.report(Err(failure));
         }
         self.preparation.finish();
     }
@@ -139,7 +139,7 @@ impl Shared {
     pub(crate) fn end(&self) {
         let failure = closed();
         for queued in self.queue.fail(failure.clone()) {
-            queued.done.tell(Err(&failure));
+            queued.done.report(Err(&failure));
         }
         self.preparation.finish();
     }

@@ -350,7 +350,7 @@ impl Writer {
             if evictable {
                 self.shared.cache.evictable(Arc::downgrade(&replica), index, queued.sequence);
             }
-            queued.done.tell(Ok(place.position));
+            queued.done.report(Ok(place.position));
         }
     }
 
@@ -361,7 +361,7 @@ impl Writer {
         if unbegun.is_some() {
             let Segment { sequence, file, path, file_bytes, .. } = &*self.tail.segment;
             let (sequence, file, path, file_bytes) = (*sequence, file.clone(), path.clone(), *file_bytes);
-            self.shared.preparation.give_back(Prepared { sequence, file, path, file_bytes });
+            self.shared.preparation.put_back(Prepared { sequence, file, path, file_bytes });
         }
         let Some(prepared) = self.shared.preparation.take(bytes_min).await else {
             return false;

@@ -108,14 +108,17 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn the_disk_is_asked_ahead_in_large_steps_and_once() {
+    fn readahead_is_requested_in_large_steps_and_once() {
         let reads = DiskReads::default();
-        let mut asked = Vec::new();
+        let mut requested = Vec::new();
         for step in 0..16 {
-            asked.extend(reads.window(7, step * MIB, (step + 1) * MIB));
+            requested.extend(reads.window(7, step * MIB, (step + 1) * MIB));
         }
-        assert!(asked.len() <= 6, "{asked:?}");
-        assert!(asked.windows(2).all(|pair| pair[0].1 == pair[1].0), "nothing twice, nothing left out: {asked:?}");
+        assert!(requested.len() <= 6, "{requested:?}");
+        assert!(
+            requested.windows(2).all(|pair| pair[0].1 == pair[1].0),
+            "nothing twice, nothing left out: {requested:?}"
+        );
         // Another reader, and another file, have windows of their own.
         assert_eq!(reads.window(7, 100 * MIB, 101 * MIB), Some((100 * MIB, 105 * MIB)));
         assert_eq!(reads.window(8, 0, MIB), Some((0, 5 * MIB)));

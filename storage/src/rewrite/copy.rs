@@ -89,7 +89,7 @@ impl Cursor {
     }
 
     /// Adds these bytes in place of the damaged batch; they are verified as any other.
-    pub(crate) fn stand_in(&mut self, batch: &[u8], writer: &mut RunWriter) -> Result<(), PushError> {
+    pub(crate) fn replace_damaged(&mut self, batch: &[u8], writer: &mut RunWriter) -> Result<(), PushError> {
         if let Some((key, entry)) = &self.damaged {
             writer.push(*key, entry, batch)?;
             self.entry += 1;
@@ -99,7 +99,7 @@ impl Cursor {
     }
 
     /// Leaves the damaged batch out.
-    pub(crate) fn leave_out(&mut self) {
+    pub(crate) fn skip_damaged(&mut self) {
         self.entry += u32::from(self.damaged.take().is_some());
     }
 

@@ -138,7 +138,7 @@ impl Runs {
     }
 
     /// Retires a run that the newest checkpoint does not list any more.
-    pub(crate) fn leave(&self, run: RunId) {
+    pub(crate) fn retire(&self, run: RunId) {
         if let Some(run) = self.state.lock().runs.get_mut(&run) {
             run.leaving = true;
         }

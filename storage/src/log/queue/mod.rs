@@ -47,14 +47,14 @@ impl Drop for Done {
     /// The writer panicked while it held the frame: without this the append would wait for ever.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            std::mem::replace(self, Done::Ignored).tell(Err(&LogFailure::of_task("the writer panicked")));
+            std::mem::replace(self, Done::Ignored).report(Err(&LogFailure::of_task("the writer panicked")));
         }
     }
 }
 
 impl Done {
-    /// Notifies. A callback that panics must not stop the log.
-    pub(crate) fn tell(mut self, result: Result<LogPosition, &LogFailure>) {
+    /// Reports the result. A callback that panics must not stop the log.
+    pub(crate) fn report(mut self, result: Result<LogPosition, &LogFailure>) {
         let result = result.map_err(LogFailure::to_io_error);
         match &mut self {
             Done::Ignored => {}

@@ -42,15 +42,15 @@ async fn write(queue: &Queue, synced: &AtomicU64, fails_at: u64) -> u64 {
         if commits == fails_at {
             let failure = LogFailure { operation: "sync", kind: io::ErrorKind::Other, message: "EIO".into() };
             let waiting = queue.fail(failure.clone());
-            frames.into_iter().chain(waiting).for_each(|queued| queued.done.tell(Err(&failure)));
+            frames.into_iter().chain(waiting).for_each(|queued| queued.done.report(Err(&failure)));
             return commits;
         }
         synced.fetch_add(1, Ordering::SeqCst);
         thread::yield_now();
-        frames.into_iter().for_each(|queued| queued.done.tell(Ok(LogPosition { segment: 1, byte: 0 })));
+        frames.into_iter().for_each(|queued| queued.done.report(Ok(LogPosition { segment: 1, byte: 0 })));
     }
     let failure = closed();
-    queue.fail(failure.clone()).into_iter().for_each(|queued| queued.done.tell(Err(&failure)));
+    queue.fail(failure.clone()).into_iter().for_each(|queued| queued.done.report(Err(&failure)));
     commits
 }
 
@@ -67,7 +67,7 @@ fn hand_over(fails_at: u64) {
                     let frames = (0..2).map(|n| frame(&replica, sequence + n, &synced, &told)).collect();
                     match queue.push(frames) {
                         Ok(bell) => drop(bell),
-                        Err((failure, frames)) => frames.into_iter().for_each(|f| f.done.tell(Err(&failure))),
+                        Err((failure, frames)) => frames.into_iter().for_each(|f| f.done.report(Err(&failure))),
                     }
                 }
             })
@@ -136,7 +136,7 @@ fn shuttle_a_writer_that_gathers_is_woken_by_the_next_frame() {
                         Work::Frames(frames) => {
                             synced.fetch_add(1, Ordering::SeqCst);
                             let count = frames.len();
-                            frames.into_iter().for_each(|f| f.done.tell(Ok(LogPosition { segment: 1, byte: 0 })));
+                            frames.into_iter().for_each(|f| f.done.report(Ok(LogPosition { segment: 1, byte: 0 })));
                             count
                         }
                         _ => 0,
