@@ -188,9 +188,9 @@ impl Collector {
         self.warnings.push(format!("setting {name} ({origin}) is unknown and ignored{hint}"));
     }
 
-    /// The advice for a configured KRaft quorum of several nodes without Ottla's settings: the seeds, and this node's
-    /// peer address.
-    fn understand_quorum(&mut self) {
+    /// Takes the seeds and this node's peer addresses from the settings of a KRaft quorum of several nodes, if Ottla's own
+    /// settings are not given.
+    fn apply_kraft_quorum(&mut self) {
         let Some((source, voters)) = self.quorum_voters.clone() else { return };
         let voters: Vec<_> = voters.split(',').filter_map(|voter| voter.trim().split_once('@')).collect();
         if voters.len() < 2 || self.values.is_given("ottla.cluster.seeds") {
@@ -216,7 +216,7 @@ impl Collector {
     }
 
     fn finish(mut self) -> Result<Loaded, ConfigError> {
-        self.understand_quorum();
+        self.apply_kraft_quorum();
         let unneeded = match &self.controller_listeners {
             Some((_, names)) => controller_names(names),
             None => vec!["CONTROLLER".to_owned()],

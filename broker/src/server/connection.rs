@@ -158,8 +158,8 @@ impl<D: Dispatch> Connection<D> {
 
     async fn run(&mut self) -> Result<Infallible, Disconnect> {
         loop {
-            self.start_what_may_start()?;
-            let progress = self.take_finished_answers().await?;
+            self.start_ready_requests()?;
+            let progress = self.encode_ready_responses().await?;
             if progress && self.responses.len() < WRITE_BURST_BYTES {
                 // The next request of this burst may be answered at once, too: then one write carries both responses.
                 continue;
@@ -178,7 +178,7 @@ impl<D: Dispatch> Connection<D> {
     async fn drain(&mut self, start_more: bool) -> Result<(), Disconnect> {
         loop {
             if start_more {
-                self.start_what_may_start()?;
+                self.start_ready_requests()?;
             }
             if let Some(first) = self.queue.front_mut() {
                 let answer = first.answer.as_mut().await;
@@ -193,7 +193,7 @@ impl<D: Dispatch> Connection<D> {
     }
 
     /// Decodes frames and starts every request whose turn it is.
-    fn start_what_may_start(&mut self) -> Result<(), Disconnect> {
+    fn start_ready_requests(&mut self) -> Result<(), Disconnect> {
         loop {
             if self.blocked() {
                 return Ok(());
@@ -239,7 +239,7 @@ impl<D: Dispatch> Connection<D> {
     }
 
     /// Encodes the responses that are ready, in the order of requests. True if there was one.
-    async fn take_finished_answers(&mut self) -> Result<bool, Disconnect> {
+    async fn encode_ready_responses(&mut self) -> Result<bool, Disconnect> {
         let mut any = false;
         while self.responses.len() < WRITE_BURST_BYTES {
             let Some(first) = self.queue.front_mut() else { break };
@@ -381,7 +381,7 @@ impl<D: Dispatch> Connection<D> {
                         paid = self.budget.try_take_spare(piece);
                         if paid.is_none() {
                             // No memory for the piece: it is copied again when the client reads on.
-                            self.responses.give_up_piece();
+                            self.responses.drop_piece();
                         }
                     }
                     self.writable(progress, &mut paid).await?;
@@ -411,7 +411,7 @@ impl<D: Dispatch> Connection<D> {
                 ready = self.stream.writable() => return Ok(ready?),
                 () = self.tick.as_mut() => {
                     self.tick = Box::pin(rt::sleep(tick_every(&self.limits)));
-                    self.responses.give_up_piece();
+                    self.responses.drop_piece();
                     *paid = None;
                     if rt::now().since(progress) > self.limits.write_stall {
                         return Err(Disconnect::NeverReads);
@@ -438,8 +438,8 @@ impl<D: Dispatch> Connection<D> {
             return Err(Disconnect::Idle);
         }
         if !waits {
-            self.request_buffer.rest();
-            self.responses.rest();
+            self.request_buffer.release_idle_memory();
+            self.responses.release_idle_memory();
         }
         Ok(())
     }

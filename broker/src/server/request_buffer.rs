@@ -165,7 +165,7 @@ impl RequestBuffer {
     }
 
     /// Returns the memory of an idle connection.
-    pub fn rest(&mut self) {
+    pub fn release_idle_memory(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
             self.read_bytes_next = READ_BUFFER_BYTES_MIN;

@@ -196,7 +196,7 @@ impl ResponseQueue {
         if !self.piece.is_empty() {
             self.piece_written += bytes;
             if self.piece_written >= self.piece.len() {
-                self.give_up_piece();
+                self.drop_piece();
             }
         }
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -230,13 +230,13 @@ impl ResponseQueue {
     }
 
     /// Drops the copied piece; it is copied again when the client reads on.
-    pub fn give_up_piece(&mut self) {
+    pub fn drop_piece(&mut self) {
         self.piece_written = 0;
-        source::give_back(std::mem::take(&mut self.piece));
+        source::recycle(std::mem::take(&mut self.piece));
     }
 
     /// Frees memory that an idle connection does not need.
-    pub fn rest(&mut self) {
+    pub fn release_idle_memory(&mut self) {
         if self.is_empty() {
             *self = Self::default();
         }
@@ -307,7 +307,7 @@ mod tests {
         fn everything_comes_out_once_and_in_order(
             parts in proptest::collection::vec((0..4_u8, 1_usize..300), 1..200),
             step in 1_usize..500,
-            give_up_every in 1_usize..10,
+            drop_every in 1_usize..10,
         ) {
             let mut responses = ResponseQueue::default();
             let mut expected = Vec::new();
@@ -333,8 +333,8 @@ mod tests {
                 let finished = responses.advance(taken.len());
                 prop_assert_eq!(finished, out.len() == expected.len());
                 writes += 1;
-                if writes % give_up_every == 0 {
-                    responses.give_up_piece();
+                if writes % drop_every == 0 {
+                    responses.drop_piece();
                 }
             }
             prop_assert!(out == expected);
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!((first.len(), &first[..5]), (PIECE_BYTES, &b"head\x05"[..]));
         assert!(!responses.advance(100));
         assert!(responses.piece.capacity() <= PIECE_BYTES + PIECE_BYTES / 8);
-        responses.give_up_piece();
+        responses.drop_piece();
         assert_eq!(responses.piece.capacity(), 0);
         assert_eq!(responses.len(), 4 + 3 * PIECE_BYTES - 100);
         assert!(next_slices(&mut responses).iter().all(|byte| *byte == 5));

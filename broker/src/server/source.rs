@@ -62,7 +62,7 @@ pub(super) fn scratch() -> BytesMut {
 }
 
 /// Returns a buffer to the pool.
-pub(super) fn give_back(mut buffer: BytesMut) {
+pub(super) fn recycle(mut buffer: BytesMut) {
     if buffer.capacity() < PIECE_BYTES {
         return;
     }
