@@ -163,7 +163,7 @@ impl DataDir {
             if !segment.sealed && self.accepts_writes() {
                 self.log.end_segment(file);
             }
-            // Once it has an index nothing in it is applied again, so that runs can stand in for it.
+            // Once it has an index nothing in it is applied again, so that runs can replace it.
             if !segment.sealed || !self.index.table.is_indexed(file) {
                 return Prospect::Later;
             }
