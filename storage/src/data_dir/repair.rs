@@ -54,7 +54,7 @@ impl DataDir {
         self.rewriter.aside.lock().contains(&replica)
     }
 
-    /// Damaged or lacking batches that were fetched from another replica since the directory was opened.
+    /// Damaged or missing batches that were fetched from another replica since the directory was opened.
     #[must_use]
     pub fn repaired_batches(&self) -> u64 {
         self.rewriter.repaired_batches.load(Ordering::Relaxed)

@@ -191,7 +191,7 @@ pub struct DataDirStats {
     pub rewritten_bytes: u64,
     /// Files it leaves as they are because a batch in them is damaged.
     pub damaged_sources: u64,
-    /// Damaged or lacking batches that were fetched from another replica.
+    /// Damaged or missing batches that were fetched from another replica.
     pub repaired_batches: u64,
     /// Runs unlinked since the directory was opened.
     pub unlinked_runs: u64,
