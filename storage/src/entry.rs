@@ -76,7 +76,7 @@ pub struct EntryBatch {
     pub data: Bytes,
 }
 
-/// A Raft vote: who this replica has voted for in which term.
+/// A Raft vote: the candidate that this replica has voted for, and the term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vote {
     /// The term voted in.

@@ -167,7 +167,7 @@ async fn a_history_on_the_real_disk_survives_kills_and_a_clean_stop() {
             async move { run(&log, &oracle, &RecoveryPoints::default(), 5, 60, seed).await }
         });
         driver.await;
-        // Killed here: no clean end, writes that nobody waited for.
+        // Killed here: no clean end, and writes without a waiting caller.
         let killed = copy(&scratch.0);
         let moment = oracle.moment();
         let (second, recovered) = open(&killed.0).await;

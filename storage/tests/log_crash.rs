@@ -1,5 +1,5 @@
 //! The log and every crash: the simulated disk is stopped at every write and every sync of long random histories, by a
-//! kill and by a loss of power, and what recovery finds is held against what was asked and acknowledged (I8).
+//! kill and by a loss of power, and what recovery finds is compared with what was requested and acknowledged (I8).
 
 #![allow(clippy::unwrap_used)]
 

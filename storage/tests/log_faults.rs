@@ -246,7 +246,7 @@ fn damage_above_the_known_commit_marks_its_replica_for_good_and_no_other() {
     });
 }
 
-/// One wrong byte, wherever the sum of an entry's frame is asked: nothing is lost, and the disk has it right again.
+/// One wrong byte, wherever the CRC of an entry's frame is checked: nothing is lost, and the disk has it right again.
 #[test]
 fn one_wrong_byte_of_a_frame_is_corrected_on_the_disk() {
     sim::run(6, || async {
@@ -292,7 +292,7 @@ fn an_unreadable_page_is_damage() {
     });
 }
 
-/// One life with syncs switched off; then a crash; who counts as lost?
+/// One process with syncs switched off, then a crash: which replicas count as lost?
 fn unsynced(crash: Option<Crash>) -> Option<String> {
     sim::run(9, move || async move {
         let disk = disk(9);
@@ -362,7 +362,7 @@ fn nothing_behind_a_torn_tail_comes_back() {
     });
 }
 
-/// Any flipped bit anywhere: whoever lost something says so, and everybody else is whole.
+/// Any flipped bit anywhere: a replica that lost data is marked so, and all others are whole.
 #[test]
 fn no_flipped_bit_loses_anything_in_silence() {
     for seed in 0..24 {

@@ -56,7 +56,7 @@ mod as_text {
     }
 }
 
-/// The part that every format keeps, so that a newer one is told from a damaged one.
+/// The part that every format keeps, so that a newer file is distinguished from a damaged one.
 #[derive(Deserialize)]
 struct Version {
     format_version: u32,

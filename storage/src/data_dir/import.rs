@@ -133,9 +133,9 @@ impl Import {
             return Err(invalid(format!("a batch of {partition} at {base}, but {end} comes next")));
         }
         // A batch that is damaged at the source must not become a gap here.
-        let lacking = self.position(partition).0;
-        if base > lacking {
-            return Err(invalid(format!("a batch of {partition} at {base}, but {lacking} is lacking")));
+        let missing = self.position(partition).0;
+        if base > missing {
+            return Err(invalid(format!("a batch of {partition} at {base}, but {missing} is missing")));
         }
         let count =
             u32::try_from(i64::from(header.last_offset_delta) + 1).map_err(|_| invalid("no records".to_owned()))?;

@@ -54,7 +54,7 @@ impl DataDir {
         self.rewriter.aside.lock().contains(&replica)
     }
 
-    /// Damaged or lacking batches that were fetched from another replica since the directory was opened.
+    /// Damaged or missing batches that were fetched from another replica since the directory was opened.
     #[must_use]
     pub fn repaired_batches(&self) -> u64 {
         self.rewriter.repaired_batches.load(Ordering::Relaxed)
@@ -163,7 +163,7 @@ impl DataDir {
             if !segment.sealed && self.accepts_writes() {
                 self.log.end_segment(file);
             }
-            // Once it has an index nothing in it is applied again, so that runs can stand in for it.
+            // Once it has an index nothing in it is applied again, so that runs can replace it.
             if !segment.sealed || !self.index.table.is_indexed(file) {
                 return Prospect::Later;
             }

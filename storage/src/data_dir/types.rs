@@ -139,7 +139,7 @@ impl From<DataDirError> for io::Error {
 pub struct RecoveredReplica {
     /// Which replica.
     pub id: ReplicaId,
-    /// What its creator recorded about the group; nothing, of one that is lost with its creation.
+    /// The creation payload of the group; empty if the replica is lost with its creation.
     pub creation: Bytes,
     /// Its vote, if it ever voted.
     pub vote: Option<Vote>,
@@ -160,7 +160,7 @@ pub struct RecoveredReplica {
     /// Entries whose batches are damaged while their frames are not.
     pub damaged: Vec<LogId>,
     /// The first damaged entry that nothing proves to be committed. A replica with peers may have acknowledged it and
-    /// is lost (I11); a sole voter is the only one who ever had it.
+    /// is lost (I11); a sole voter is the only replica that ever had it.
     pub damaged_unproven: Option<LogId>,
     /// Entries up to here are known to be committed: verdicts on them are in the log, or they are purged.
     pub committed: RaftIndex,
@@ -191,7 +191,7 @@ pub struct DataDirStats {
     pub rewritten_bytes: u64,
     /// Files it leaves as they are because a batch in them is damaged.
     pub damaged_sources: u64,
-    /// Damaged or lacking batches that were fetched from another replica.
+    /// Damaged or missing batches that were fetched from another replica.
     pub repaired_batches: u64,
     /// Runs unlinked since the directory was opened.
     pub unlinked_runs: u64,
@@ -212,7 +212,7 @@ pub struct DataDirStats {
 }
 
 impl DataDirStats {
-    /// Bytes on the disk for each live byte; 1 if nothing lives.
+    /// Bytes on the disk for each live byte; 1 if there are no live bytes.
     #[must_use]
     #[allow(clippy::cast_precision_loss)]
     pub fn space_amplification(&self) -> f64 {

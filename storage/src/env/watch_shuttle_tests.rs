@@ -1,4 +1,5 @@
-//! A watched value under many orders of the threads: whoever waits sees the newest, and the end of its last sender.
+//! A watch channel under many orders of the threads: each waiting receiver sees the newest value, and the last sender's
+//! end.
 
 #![allow(clippy::unwrap_used)]
 

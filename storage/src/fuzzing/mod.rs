@@ -71,7 +71,7 @@ fn mend_index_file(image: &mut [u8]) {
     }
 }
 
-/// An `.idx` file, and every question that can be asked of it: an answer or a refusal.
+/// An `.idx` file, and every lookup in it: a result or an error.
 fn index_file(data: &[u8]) {
     let Some((mend, mut image)) = split(data) else { return };
     if mend {

@@ -374,7 +374,7 @@ impl BatchIndex {
     /// comes before a gap; a gap at the beginning is an error.
     pub(crate) fn plan(&self, key: ExtentKey, bounds: Bounds, access: Access) -> Result<Vec<Planned>, IndexError> {
         let Some(partition) = self.partition(key) else { return Ok(Vec::new()) };
-        let mut lacking = None;
+        let mut missing = None;
         let mut plan = Plan { bounds, batches: Vec::new(), bytes: 0, full: false };
         let mut at = bounds.from;
         while !plan.full {
@@ -382,8 +382,8 @@ impl BatchIndex {
             let before = plan.batches.len();
             match step {
                 Step::End => break,
-                Step::Lacking(offset) => {
-                    lacking = Some(offset);
+                Step::Missing(offset) => {
+                    missing = Some(offset);
                     break;
                 }
                 Step::InMemory(entries) => entries.into_iter().for_each(|indexed| plan.add(indexed, None)),
@@ -399,8 +399,8 @@ impl BatchIndex {
             }
             at = end;
         }
-        match lacking {
-            Some(offset) if plan.batches.is_empty() => Err(IndexError::Lacking { offset }),
+        match missing {
+            Some(offset) if plan.batches.is_empty() => Err(IndexError::Missing { offset }),
             _ => Ok(plan.batches),
         }
     }
@@ -508,7 +508,7 @@ impl BatchIndex {
         for slice in resolved.replaced {
             self.table.remove(slice.segment, key.replica, u64::from(slice.live_entries()), slice.live_bytes());
         }
-        for slice in resolved.lacking {
+        for slice in resolved.missing {
             self.table.add(slice.segment, key.replica, u64::from(slice.entries.count()), slice.bytes);
             partition.insert(slice);
         }

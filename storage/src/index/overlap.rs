@@ -15,7 +15,7 @@ pub(super) struct Resolved {
     /// Known slices that lie within the new one: they are removed.
     pub(super) replaced: Vec<SegmentSlice>,
     /// What is to be added: mostly the new slice as it is.
-    pub(super) lacking: Vec<SegmentSlice>,
+    pub(super) missing: Vec<SegmentSlice>,
 }
 
 fn is_within(inner: &SegmentSlice, outer: &SegmentSlice) -> bool {
@@ -29,32 +29,32 @@ impl PartitionIndex {
         let first = self.slice_above(slice.base_offset);
         let end = self.slices.partition_point(|known| known.base_offset < slice.end_offset).max(first);
         if self.slices.range(first..end).any(|known| is_within(&slice, known)) {
-            return Ok(Resolved { replaced: Vec::new(), lacking: Vec::new() });
+            return Ok(Resolved { replaced: Vec::new(), missing: Vec::new() });
         }
         let (replaced, kept): (Vec<_>, Vec<_>) =
             self.slices.range(first..end).cloned().partition(|known| is_within(known, &slice));
-        let lacking = if kept.is_empty() { vec![slice] } else { lacking_in(&kept, &slice)? };
+        let missing = if kept.is_empty() { vec![slice] } else { missing_from(&kept, &slice)? };
         self.slices.retain(|known| !replaced.iter().any(|replaced| replaced.covers_as(known)));
-        Ok(Resolved { replaced, lacking })
+        Ok(Resolved { replaced, missing })
     }
 }
 
 /// The entries of a slice that none of the known ones lists.
-fn lacking_in(known: &[SegmentSlice], slice: &SegmentSlice) -> Result<Vec<SegmentSlice>, IndexError> {
-    let mut lacking: Vec<SegmentSlice> = Vec::new();
+fn missing_from(known: &[SegmentSlice], slice: &SegmentSlice) -> Result<Vec<SegmentSlice>, IndexError> {
+    let mut missing: Vec<SegmentSlice> = Vec::new();
     for entry in slice.entries.range(0, slice.entries.count(), Access::MayBlock)? {
         if known.iter().any(|known| known.base_offset < entry.end_offset() && entry.base_offset < known.end_offset) {
             continue;
         }
-        if lacking.last().is_none_or(|slice| slice.end_offset != entry.base_offset) {
-            lacking.push(SegmentSlice::new(slice.segment, entry.base_offset));
+        if missing.last().is_none_or(|slice| slice.end_offset != entry.base_offset) {
+            missing.push(SegmentSlice::new(slice.segment, entry.base_offset));
         }
-        if let Some(lacking) = lacking.last_mut() {
-            let bytes_before = u32::try_from(lacking.bytes).unwrap_or(u32::MAX);
-            lacking.push(IndexEntry { bytes_before, ..entry });
+        if let Some(missing) = missing.last_mut() {
+            let bytes_before = u32::try_from(missing.bytes).unwrap_or(u32::MAX);
+            missing.push(IndexEntry { bytes_before, ..entry });
         }
     }
-    Ok(lacking)
+    Ok(missing)
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
         partition.insert(slice(2, 24, 40));
         let mut resolved = |from, to| {
             let resolved = partition.resolve_overlap(slice(9, from, to)).unwrap();
-            (extents(&resolved.replaced), extents(&resolved.lacking))
+            (extents(&resolved.replaced), extents(&resolved.missing))
         };
         assert_eq!(resolved(40, 50), (vec![], vec![(9, 40, 50, 50)]), "it touches");
         assert_eq!(resolved(20, 24), (vec![], vec![(9, 20, 24, 20)]), "it fits between");

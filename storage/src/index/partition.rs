@@ -66,7 +66,7 @@ pub(crate) enum Step {
     /// Nothing at or above the offset that begins below the bound.
     End,
     /// The batch that held this offset is missing: later ones are known, or it lies below the bound.
-    Lacking(i64),
+    Missing(i64),
 }
 
 /// True if both describe one batch. A batch fetched from another replica lies in a run, and its frame may be here too.
@@ -209,7 +209,7 @@ impl PartitionIndex {
         let from = offset.max(self.log_start);
         let Some(slice) = self.slices.get(self.slice_above(from)) else { return self.step_unplaced(from, up_to) };
         if slice.base_offset > from && from < up_to {
-            return Step::Lacking(from);
+            return Step::Missing(from);
         }
         if slice.base_offset >= up_to {
             return Step::End;
@@ -247,7 +247,7 @@ impl PartitionIndex {
             .collect();
         match entries.first() {
             Some(first) if first.indexed.base_offset.0 <= from => Step::Unplaced(entries),
-            _ if from < up_to => Step::Lacking(from),
+            _ if from < up_to => Step::Missing(from),
             _ => Step::End,
         }
     }

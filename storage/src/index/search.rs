@@ -143,7 +143,7 @@ impl BatchIndex {
     pub(crate) fn at(&self, key: ExtentKey, offset: i64, access: Access) -> Result<Option<IndexedBatch>, IndexError> {
         let bounds = Bounds { from: offset, up_to: offset.saturating_add(1), bytes_max: 0, at_least_one: true };
         let found = match self.plan(key, bounds, access) {
-            Err(IndexError::Lacking { .. }) => return Ok(None),
+            Err(IndexError::Missing { .. }) => return Ok(None),
             found => found?,
         };
         Ok(found.first().map(|planned| planned.indexed).filter(|entry| entry.base_offset <= Offset(offset)))

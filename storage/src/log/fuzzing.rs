@@ -236,8 +236,8 @@ fn mend_segment(bytes: &mut [u8]) {
     }
 }
 
-/// A log of one segment file: it opens or it is refused, every entry it says it has can be read, and what a recovery has
-/// believed the next one finds.
+/// A log of one segment file: it opens or is refused, every entry that it lists can be read, and what one recovery has
+/// accepted the next one finds.
 pub(crate) fn recovery(data: &[u8]) {
     let Some((mend, mut image)) = split(data) else { return };
     if mend {

@@ -311,7 +311,7 @@ async fn attempt(
         return Err(io::Error::new(io::ErrorKind::StorageFull, message));
     }
     let (begin, chunks) = (preparation.written_bytes.load(Ordering::Relaxed), Cell::new(0));
-    // Asked once before each chunk.
+    // Called once before each chunk.
     let may_zero = move || preparation.may_zero(begin, chunks.replace(chunks.get() + 1) * ZERO_CHUNK_BYTES as u64);
     make_segment(disk, dir, sequence, options, may_zero).await
 }

@@ -1,5 +1,5 @@
 //! The hand-over of segments under many orders of the threads: the writer gets every number once, in order, and neither
-//! it nor who prepares waits for ever, also when the log closes in between.
+//! it nor the preparer waits for ever, also when the log closes in between.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use crate::env::sim::disk::{SimDisk, SimDiskOptions};
 const ITERATIONS: usize = 1_000;
 const DIR: &str = "/data/log";
 
-/// The writer takes `wanted` segments; somebody frees space, somebody closes the log meanwhile.
+/// The writer takes `wanted` segments; other threads free space and close the log meanwhile.
 fn hand_over(wanted: u64) {
     let disk = SimDisk::new(1, SimDiskOptions::default());
     disk.create_dir_all(Path::new(DIR)).unwrap();

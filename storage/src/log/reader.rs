@@ -183,7 +183,7 @@ impl SegmentReader {
         false
     }
 
-    /// Sound frames in a damaged stretch, wherever they are; `end` is exclusive.
+    /// Sound frames anywhere in a damaged range; `end` is exclusive.
     pub(crate) fn salvage(&mut self, from: u64, end: u64, incarnation: u64) -> Vec<(u64, Decoded)> {
         let mut found = Vec::new();
         let mut at = from.next_multiple_of(8);

@@ -287,7 +287,7 @@ async fn first_tail(shared: &Shared, dir: &Path, sequence: u64, walk: &Walk) -> 
     })
 }
 
-/// Registers the replicas; returns the rows of the next segment's table, the report, and who is newly marked.
+/// Registers the replicas; returns the rows of the next segment's table, the report, and the replicas newly marked as lost.
 fn settle(
     shared: &Shared,
     replayed: Vec<Replayed>,

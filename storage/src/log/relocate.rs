@@ -25,9 +25,8 @@ struct Far {
 }
 
 impl ReplicaLog {
-    /// Writes entries above `applied` that lie before `before` once more, about `bytes_max` of them; returns how many
-    /// bytes, when they are durable at the tail. An entry that cannot be read stays where it is, and with it those
-    /// behind it.
+    /// Relocates entries above `applied` that lie before `before`, about `bytes_max` of them; returns how many bytes, when
+    /// they are durable at the tail. An entry that cannot be read is not relocated, nor are those after it.
     pub(crate) async fn relocate(
         &self,
         applied: Option<RaftIndex>,

@@ -298,7 +298,7 @@ impl ReplicaLog {
         self.read_with(range, bytes_max, Records::Sound).await
     }
 
-    /// As [`Self::read`], but an entry is handed out though its records are damaged: its command and the headers of its
+    /// As [`Self::read`], but an entry is returned although its records are damaged: its command and the headers of its
     /// batches are sound. Such records must never reach a peer or a client.
     pub async fn read_to_apply(&self, range: EntryRange, bytes_max: usize) -> io::Result<Vec<Entry>> {
         self.read_with(range, bytes_max, Records::AsTheyAre).await
@@ -462,8 +462,8 @@ impl ReplicaLog {
         self.shared.cache.freed(freed);
     }
 
-    /// The last entry of which more than `bytes` of the whole log, of all replicas, were written since. One that was
-    /// relocated is no reason to keep those behind it.
+    /// The last entry after which more than `bytes` of the whole log, of all replicas, were written. A relocated entry is
+    /// no reason to keep those after it.
     #[must_use]
     pub fn behind(&self, bytes: u64) -> Option<LogId> {
         let before = self.shared.place_behind(bytes);

@@ -46,7 +46,7 @@ pub struct LogOptions {
     pub held: Option<BTreeMap<ReplicaId, RaftIndex>>,
     /// Replicas whose loss an operator accepts. Default none.
     pub accept_loss: AcceptLoss,
-    /// After a kill on a machine that runs on, so many bytes behind the end must be zero, and samples of the rest,
+    /// After a kill without a reboot, so many bytes after the end must be zero, and samples of the rest,
     /// before the tail counts as clean. More than a commit is long. Default 8 MiB.
     pub quiet_bytes: u32,
     /// Called once when a write or a sync failed and the log has stopped for good.
@@ -73,8 +73,8 @@ impl Default for LogOptions {
     }
 }
 
-/// Which replicas are opened though they lost what they may have acknowledged: blank entries stand where theirs are
-/// gone. They stay marked until [`super::ReplicaLog::accept_loss`].
+/// The replicas that are opened although they lost what they may have acknowledged: blank entries replace the lost
+/// ones. They stay marked as lost until [`super::ReplicaLog::accept_loss`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum AcceptLoss {
     /// None of them.
@@ -98,39 +98,39 @@ impl AcceptLoss {
     }
 }
 
-/// What of a replica's log is gone, where that is accepted.
+/// The lost part of a replica's log, where the loss is accepted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Missing {
     /// Why the replica counts as lost.
     pub why: String,
-    /// Frames that were written and are not there.
+    /// Frames that were written and are missing.
     pub frames: u64,
-    /// Entries that are gone though later ones are there, first and last of each stretch.
+    /// Entries that are missing before later ones, first and last of each range.
     pub entries: Vec<(RaftIndex, RaftIndex)>,
-    /// Entries behind the last one may be gone, too.
+    /// Entries after the last one may be missing, too.
     pub at_end: bool,
 }
 
-/// No entry has more bytes of command, batches and their descriptors: with its heads it must fit into a frame between
-/// nodes too, and what one node can write and no other can be sent would hold up its shard for ever.
+/// Most bytes of an entry's command, batches and their descriptors: with its headers it must fit into a frame between
+/// nodes, too, for an entry that one node can write and not send to another would block its shard for ever.
 pub const ENTRY_BYTES_MAX: usize = 255 << 20;
-/// No batch is larger: with it goes a command, of a group's guard at most.
+/// Most bytes of a batch: its entry also holds a command, of a group's guard at most.
 pub const BATCH_BYTES_MAX: usize = ENTRY_BYTES_MAX - (1 << 20);
-/// What of a segment is kept for its table of replicas and for the heads of commit and frame: an eighth, at most so
+/// Part of a segment reserved for its table of replicas and for the headers of commit and frame: an eighth, at most so
 /// much.
 const SEGMENT_HEADS_BYTES_MAX: u64 = 1 << 20;
 
-/// The largest record batch that is accepted where segments have this size, and what an entry of several holds. The log
-/// writes more than that as well, in a segment of its own size (a follower's may be smaller than its leader's, and a
-/// table of very many replicas larger than what is kept for it here); but large segments must not become the rule where
-/// small ones were asked for.
+/// The largest record batch that is accepted where segments have this size, and the limit of an entry of several. The log
+/// writes larger ones as well, in a segment of their size (a follower's segments may be smaller than its leader's, and a
+/// table of very many replicas larger than the part reserved here); but large segments must not become the rule where
+/// small ones are configured.
 #[must_use]
 pub fn batch_bytes_max(segment_bytes: u64) -> usize {
     let heads = (segment_bytes / 8).min(SEGMENT_HEADS_BYTES_MAX);
     usize::try_from(segment_bytes - heads).map_or(BATCH_BYTES_MAX, |bytes| bytes.min(BATCH_BYTES_MAX))
 }
 
-/// The smallest segment in which a batch of this size is accepted: [`batch_bytes_max`] the other way round.
+/// The smallest segment in which a batch of this size is accepted: the inverse of [`batch_bytes_max`].
 #[must_use]
 pub fn segment_bytes_min(batch_bytes: u64) -> u64 {
     batch_bytes.saturating_mul(8).div_ceil(7).min(batch_bytes.saturating_add(SEGMENT_HEADS_BYTES_MAX))
@@ -243,7 +243,7 @@ pub struct RecoveredReplica {
     /// them.
     pub damaged: Vec<LogId>,
     /// The first damaged entry that nothing proves to be committed. A replica with peers may have acknowledged it and
-    /// is lost (I11); a sole voter is the only one who ever had it.
+    /// is lost (I11); a sole voter is the only replica that ever had it.
     pub damaged_unproven: Option<LogId>,
     /// Entries up to here are known to be committed: verdicts on them are in the log, or they are purged.
     pub committed: RaftIndex,

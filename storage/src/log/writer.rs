@@ -111,7 +111,7 @@ impl Writer {
                 room.segment_bytes = 0;
             }
             self.shared.queue.some().await;
-            self.gather().await;
+            self.delay_for_group_commit().await;
             match self.shared.queue.next(room).await {
                 Work::Frames(frames) => {
                     if self.commit(frames, 0).await.is_err() {
@@ -147,7 +147,7 @@ impl Writer {
     }
 
     /// Delays the commit for a moment, so that replicas that wrote lately become part of it.
-    async fn gather(&mut self) {
+    async fn delay_for_group_commit(&mut self) {
         let Some((expected, wait_max)) = self.group_commit.expected() else { return };
         let lacks = || poll_fn(|cx| Poll::Ready(self.shared.queue.lacks(&expected, cx.waker())));
         if !lacks().await || self.group_commit.skips() {

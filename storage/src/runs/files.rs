@@ -76,7 +76,7 @@ pub(crate) fn rebuilt_index(disk: &Arc<dyn Disk>, data_dir: &Path, run: &Listing
     index_image(run, &file)
 }
 
-/// What is kept aside because no checkpoint told what it is.
+/// Files set aside, as no checkpoint says what they are.
 const ASIDE: &str = ".lost";
 
 /// Removes the files of runs that no kept checkpoint lists: they were never committed, or not yet removed.

@@ -42,7 +42,7 @@ pub(crate) struct Extent {
     pub(crate) first_byte: u32,
 }
 
-/// The time that stands in for a batch without timestamps.
+/// The timestamp used for a batch without timestamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StandIn {
     pub(crate) byte: u32,

@@ -83,7 +83,7 @@ pub fn verdicts(index: u64, rng: &mut Rng) -> EntryVerdicts {
     }
 }
 
-/// One frame of a replica, in the order in which it was asked for; its number is its place in the list, from 1.
+/// One frame of a replica, in the order of the requests; its number is its index in the list, from 1.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     Create(GroupCreation),
@@ -151,15 +151,15 @@ pub struct ReplicaHistory {
     pub acked: usize,
 }
 
-/// What was asked and what was acknowledged, per replica.
+/// The requests and the acknowledgements, per replica.
 #[derive(Debug, Clone, Default)]
 pub struct Oracle(pub Arc<Mutex<BTreeMap<ReplicaId, ReplicaHistory>>>);
 
-/// How much of each history was asked for, and how much acknowledged, at one moment.
+/// How much of each history was requested, and how much acknowledged, at one moment.
 pub type Moment = BTreeMap<ReplicaId, (usize, usize)>;
 
 impl Oracle {
-    /// Notes an operation just before it is asked for; returns its number.
+    /// Records an operation just before it is requested; returns its number.
     pub fn asked(&self, replica: ReplicaId, op: Op) -> usize {
         let mut histories = self.0.lock();
         let history = histories.entry(replica).or_default();
@@ -184,7 +184,7 @@ impl Oracle {
     }
 }
 
-/// Collects what recovery tells.
+/// Collects the frames that recovery passes on.
 #[derive(Debug, Default)]
 pub struct Seen(pub BTreeMap<(ReplicaId, u64), FrameBody>);
 
@@ -219,7 +219,7 @@ pub async fn state_of(log: &Log, replica: ReplicaId) -> ModelState {
     state
 }
 
-/// I8: each replica has a prefix of what was asked for that contains everything acknowledged.
+/// I8: each replica has a prefix of what was requested that contains everything acknowledged.
 /// What a checkpoint (`recovery_points`) says is purged is purged, whether or not the log came to say so.
 pub async fn check(
     log: &Log,

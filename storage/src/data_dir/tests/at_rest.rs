@@ -1,4 +1,4 @@
-//! One bit of an index file or of the newest checkpoint flips while nobody runs: the next start finds everything.
+//! One bit of an index file or of the newest checkpoint flips while no process runs: the next start finds everything.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ fn no_damaged_line_of_an_index_keeps_the_directory_from_starting() {
     });
 }
 
-/// Found by the simulation (seed 6621): readers were told of damage, though the log was sound.
+/// Found by the simulation (seed 6621): readers got an error of damage, though the log was sound.
 #[test]
 fn damaged_indexes_are_read_back_though_the_disk_has_no_room_for_them() {
     sim::run(73, || async {
@@ -79,7 +79,7 @@ fn damaged_indexes_are_read_back_though_the_disk_has_no_room_for_them() {
     });
 }
 
-/// A damaged transaction voids those behind it, so the state before it counts: with a run that it lists and a later
+/// A damaged transaction voids those after it, so the state before it is valid: with a run that it lists and a later
 /// transaction dropped.
 #[test]
 fn a_run_that_came_and_went_in_one_generation_stays_as_long_as_that_counts() {

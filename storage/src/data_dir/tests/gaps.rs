@@ -14,7 +14,7 @@ use crate::env::sim::disk::{Crash, SimDisk, SimDiskOptions};
 use crate::ids::ReplicaId;
 use crate::read::{ReadError, ReadRequest};
 
-/// Nobody else reads its entries, so that they are purged as soon as the checkpoint contains them.
+/// No other replica reads its entries, so that they are purged as soon as the checkpoint contains them.
 const ALONE: u64 = 1;
 const ENTRIES: u64 = 6;
 const TAIL: u64 = 12;
@@ -71,7 +71,7 @@ async fn beginnings(directory: &DataDir, toy: &Toy) -> Vec<Option<i64>> {
     found
 }
 
-/// What partition 0 gives after a restart when the frames at these offsets are damaged.
+/// Reads of partition 0 after a restart when the frames at these offsets are damaged.
 fn after_damage(seed: u64, offsets: &'static [i64]) -> Vec<Option<i64>> {
     let report = sim::run(seed, move || async move {
         let disk = SimDisk::new(seed, SimDiskOptions::default());

@@ -274,8 +274,9 @@ fn a_snapshot_leaves_no_gap_where_an_index_file_was_lost_with_the_newest_cut() {
     });
 }
 
-/// Found by the simulation (seed 8673): verdicts were taken from the index for a delta, and the disk failed before the log had
-/// them; the snapshot was made real all the same, and at the next start nobody knew the batches they had accepted.
+/// Found by the simulation (seed 8673): verdicts were taken from the index for a delta, and the disk failed before the
+/// log had them; the snapshot was installed all the same, and after the next start the batches that they had accepted
+/// were unknown.
 #[test]
 fn a_snapshot_is_not_made_real_in_a_directory_that_has_failed() {
     sim::run(37, || async {

@@ -16,7 +16,7 @@ fn task(name: &str) -> u64 {
     tasks.iter().find(|(_, known)| *known == name).unwrap_or_else(|| panic!("no task {name} among {tasks:?}")).0
 }
 
-/// With the task gone in silence, checkpoints would never come again, or appends wait for ever.
+/// If the task ended silently, no checkpoint would be written again, or appends would wait for ever.
 #[test]
 fn a_task_that_panics_fails_its_directory_and_everything_acknowledged_is_there_afterwards() {
     for (seed, name) in (1..).zip(["maintenance", "rewriter", "log-writer", "log-prepare"]) {

@@ -47,7 +47,7 @@ async fn plan(toy: &Toy, from: i64, bytes_max: usize) -> ReadPlan {
     toy.directory.plan_read(request).await.unwrap()
 }
 
-/// What an earlier process wrote into the segment that goes on is not believed because it is in memory.
+/// What an earlier process wrote into the continued segment is verified although it is in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_in_the_active_segment_of_an_earlier_process_is_seen_by_hot_reads() {
     let temporary = Temporary::new("tail");

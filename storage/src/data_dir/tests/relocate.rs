@@ -1,5 +1,6 @@
-//! Replicas whose entries wait long to be applied, as without a quorum, while others go on: their entries move to the tail, nobody
-//! holds back segments, and a crash at any write or sync, also in a second such life, loses nothing and changes no order.
+//! Replicas whose entries wait long to be applied, as without a quorum, while others go on: their entries move to the
+//! tail, no replica holds back segments, and a crash at any write or sync, also in a second such life, loses nothing
+//! and changes no order.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -311,12 +312,12 @@ fn what_is_relocated_while_its_replica_is_removed_does_not_bring_it_back() {
         assert_eq!(leaves.log.relocate(None, before, 1 << 20).await.unwrap(), 0);
         assert!(leaves.append(vec![entry(1, 6, Vec::new(), "")]).await.unwrap().is_err());
         removing.await.unwrap();
-        // The tables of further segments say who is there.
+        // The tables of further segments list the replicas.
         for index in 61..=120 {
             stays.write(vec![entry(1, index, vec![(0, batch(index, 1, 4_000))], "")]).await;
         }
         directory.maintain_now().await.unwrap();
-        // Recovery begins behind its last frame.
+        // Recovery begins after its last frame.
         for index in 121..=150 {
             stays.write(vec![entry(1, index, vec![(0, batch(index, 1, 4_000))], "")]).await;
         }

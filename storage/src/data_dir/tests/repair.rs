@@ -1,4 +1,4 @@
-//! What is damaged here is read again once another replica has given it: batches in sealed segments, in the one that is
+//! Damaged data is readable again once another replica has returned it: batches in sealed segments, in the one that is
 //! written to and in runs, and those whose frames are damaged so that the index knows nothing of them.
 
 use std::io;
@@ -24,7 +24,7 @@ use crate::runs::run_path;
 
 const ENTRIES: u64 = 60;
 
-/// Another directory with the same replica; what it was asked for.
+/// Another directory with the same replica, and the requests that it received.
 struct Twin {
     directory: Arc<DataDir>,
     replica: ReplicaId,
@@ -80,7 +80,7 @@ async fn whole(toy: &Toy, partition: i32) -> Result<Vec<u8>, Offset> {
             Err(ReadError::Damaged { offset, .. }) => return Err(offset),
             Err(error) => panic!("{error}"),
         }
-        // What comes before a damaged batch is given.
+        // The batches before a damaged one are returned.
         from = if found.is_empty() { end } else { end_of(&found) };
     }
     Ok(found)
@@ -123,7 +123,7 @@ async fn scene(seed: u64) -> Scene {
     Scene { sim, disk, toy, twin }
 }
 
-/// The same after a checkpoint and a restart: nothing is in the page cache of whoever wrote it.
+/// The same after a checkpoint and a restart: nothing is in the page cache of the process that wrote it.
 async fn at_rest(seed: u64) -> Scene {
     let mut scene = scene(seed).await;
     scene.toy.directory.maintain_now().await.unwrap();

@@ -1,5 +1,5 @@
 //! The rewriter on the simulated disk: short-lived partitions beside one that never expires. A crash at every write and
-//! sync of copying, checkpoint, swap and unlink leaves every live batch at its offset, and nothing that nobody needs.
+//! sync of copying, checkpoint, replacement and unlink leaves every live batch at its offset, and no unneeded file.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! What goes wrong around the rewriter: a full disk, a disk that fails, damaged batches, indexes and checkpoints,
-//! readers that began before a swap.
+//! Faults around the rewriter: a full disk, a disk that fails, damaged batches, indexes and checkpoints,
+//! readers that began before a replacement.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -141,7 +141,7 @@ pub(super) struct Toy {
 }
 
 impl CheckpointSource for Toy {
-    /// Some have peers who read their entries, some have none.
+    /// Some have peers that read their entries, some have none.
     fn releases(&self) -> bool {
         self.log.id().0 % 2 == 1
     }

@@ -223,7 +223,7 @@ fn production_runs_on_tokio_and_on_threads_of_its_own() {
         let stuck = rt::spawn_dedicated("stuck", Owner::process(), std::future::pending::<()>()).unwrap();
         stuck.abort();
         assert!(!stuck.await.unwrap_err().is_panic());
-        // Its end is told even where its own thread is what panicked.
+        // Its end is reported even if its own thread panicked.
         let broken = rt::spawn_dedicated("broken", Owner::process(), async { panic!("on its own thread") });
         assert!(broken.unwrap().await.unwrap_err().is_panic());
         assert_eq!(&*process_failed().await, "task broken panicked: on its own thread");
@@ -250,7 +250,7 @@ fn a_file_that_was_made_and_removed_may_be_there_again_after_a_loss_of_power() {
     }
 }
 
-/// The process goes when a task that it cannot do without does; one caller's task is counted, and nothing else happens.
+/// The process ends when a critical task of it does; the panic of one caller's task is counted, and nothing else happens.
 #[test]
 fn a_critical_task_of_the_process_ends_it_and_a_contained_one_does_not() {
     use crate::env::critical::panic_counts;

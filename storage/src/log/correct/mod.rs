@@ -49,7 +49,7 @@ pub(crate) fn correction_of(bytes: &[u8], incarnation: u64) -> Option<Correction
     sound.next().is_none().then_some(only)
 }
 
-/// The lengths agree with each other: where the guarded bytes lie is known, and the sum tells which of them is wrong.
+/// For lengths that agree with each other: the guarded bytes are known, and the sum shows which of them is wrong.
 fn errors_by_sum(bytes: &[u8], layout: &FrameLayout) -> Vec<Correction> {
     let Some(difference) = sum_of(bytes, layout).map(|sum| sum ^ u32_le(bytes, CRC_AT)) else { return Vec::new() };
     let guarded = layout.guarded();
@@ -80,7 +80,7 @@ fn errors_by_sum(bytes: &[u8], layout: &FrameLayout) -> Vec<Correction> {
     found
 }
 
-/// One of the lengths is wrong: those that would agree with the others.
+/// For a wrong length: the values that would agree with the other lengths.
 fn errors_of_lengths(bytes: &[u8]) -> Vec<Correction> {
     let mut found = Vec::new();
     let every_byte = |at: usize| (at..at + 4).flat_map(|at| (0..=u8::MAX).map(move |byte| Correction { at, byte }));

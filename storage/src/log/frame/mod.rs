@@ -28,7 +28,7 @@ use crate::entry::{Batches, EntryBatch};
 use crate::env::mutants::{self, Bug};
 use crate::ids::ReplicaId;
 
-/// No log lives long enough to count further, so that a greater number is damage; what counts on from it cannot overflow.
+/// Upper bound of sequence numbers, which no log reaches: a greater number is damage, and counting on cannot overflow.
 pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// Length of the fixed part.

@@ -1,6 +1,6 @@
 //! The hand-over to the writer under many orders of its threads: `cargo test -p ottla-storage --features shuttle shuttle_`.
 //!
-//! Nobody waits for ever (shuttle takes that for a deadlock), nobody is told before the sync, everybody is told once, and
+//! No append waits for ever (shuttle takes that for a deadlock), no result precedes the sync, each is reported once, and
 //! a replica in the order of its frames.
 
 #![allow(clippy::unwrap_used)]
@@ -16,7 +16,7 @@ use super::*;
 const ITERATIONS: usize = 2_000;
 const ROOM: Room = Room { commit_bytes: 200, segment_bytes: 1 << 20 };
 
-/// What everybody was told: replica, sequence, whether it went well, and whether anything was synced by then.
+/// Every reported result: replica, sequence, whether it succeeded, and whether anything was synced by then.
 type Told = Arc<std::sync::Mutex<Vec<(u64, u64, bool, bool)>>>;
 
 fn frame(replica: &Arc<Replica>, sequence: u64, synced: &Arc<AtomicU64>, told: &Told) -> Queued {
@@ -28,7 +28,7 @@ fn frame(replica: &Arc<Replica>, sequence: u64, synced: &Arc<AtomicU64>, told: &
     Queued::new(replica, sequence, RawFrame::empty(Kind::Entry), Done::Callback(Some(Box::new(on_synced))))
 }
 
-/// As the log's writer does it: takes what waits, syncs, tells. Fails at the sync of commit `fails_at`.
+/// As the log's writer does it: takes the queued frames, syncs, reports. Fails at the sync of commit `fails_at`.
 async fn write(queue: &Queue, synced: &AtomicU64, fails_at: u64) -> u64 {
     let mut commits = 0;
     loop {
@@ -54,7 +54,7 @@ async fn write(queue: &Queue, synced: &AtomicU64, fails_at: u64) -> u64 {
     commits
 }
 
-/// Three replicas push, one of them with priority, each several times; who is refused tells itself.
+/// Three replicas push, one of them with priority, each several times; a refused one reports by itself.
 fn hand_over(fails_at: u64) {
     let (queue, synced, told) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)), Told::default());
     let pushers: Vec<_> = (1..=3_u64)

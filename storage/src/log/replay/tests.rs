@@ -1,4 +1,4 @@
-//! Order is the sequence number's, not the place's; who lost what.
+//! Frames are ordered by sequence number, not by position; which replicas lost data.
 
 #![allow(clippy::unwrap_used)]
 
@@ -94,7 +94,7 @@ fn an_entry_that_is_purged_by_now_still_voids_what_was_above_it() {
     assert_eq!(replica.state.last_log_id(), Some(id(6, 3)));
 }
 
-/// A recovery point after frame 9 that keeps the entries of frames 2 and 3, which lie behind it.
+/// A recovery point after frame 9 that keeps the entries of frames 2 and 3, which lie after it in the log.
 fn kept_recovery_point() -> Found {
     let mut found = Found::default();
     found.recovery_points(vec![RecoveryPoint {
