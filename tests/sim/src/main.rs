@@ -43,6 +43,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use ottla_storage::env::{rt, sim};
 use parking_lot::Mutex;
 
 use tracing_subscriber::filter::LevelFilter;
@@ -150,8 +151,12 @@ struct Sum {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Panics of tasks are findings, wherever they end up; the story says more than a backtrace.
-    std::panic::set_hook(Box::new(|info| eprintln!("panic: {info}")));
+    // A panic of a task is a finding, and the trace says more than a backtrace; one that the nemesis injected is none.
+    std::panic::set_hook(Box::new(|info| {
+        if !sim::is_injected_panic(&rt::panic_message(info.payload())) {
+            eprintln!("panic: {info}");
+        }
+    }));
     // `RUST_LOG=warn`: what the nodes themselves say. Nothing, unless asked for.
     let filter =
         tracing_subscriber::EnvFilter::builder().with_default_directive(LevelFilter::OFF.into()).from_env_lossy();

@@ -112,6 +112,12 @@ pub fn has_panicked(task: u64) -> bool {
     executor().has_panicked(task)
 }
 
+/// True if this is the message of a panic that [`make_panic`] caused.
+#[must_use]
+pub fn is_injected_panic(message: &str) -> bool {
+    Executor::is_injected(message)
+}
+
 /// Panics of tasks since the last call that [`make_panic`] did not ask for: where, which and why.
 #[must_use]
 pub fn take_panics() -> Vec<(SimNode, String)> {

@@ -10,7 +10,7 @@ use std::task::Waker;
 use super::{Executor, current};
 use crate::env::sim::SimNode;
 
-/// What a task that was made to panic says.
+/// The message of an injected panic.
 const INJECTED: &str = "made to panic by the simulation";
 
 /// A critical task that has not ended.
@@ -101,6 +101,10 @@ impl Executor {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    pub(crate) fn is_injected(message: &str) -> bool {
+        message == INJECTED
     }
 
     pub(crate) fn has_panicked(&self, number: u64) -> bool {
