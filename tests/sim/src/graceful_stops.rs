@@ -44,7 +44,7 @@ pub(crate) async fn rolling_restart(world: &World, pause: Duration) {
 pub(crate) async fn unregister(world: &World, node: SimNode) {
     let id = broker(node);
     let asked =
-        world.ask(world.random_node(), move |running| async move { running.metadata.unregister(id).await }).await;
+        world.request(world.random_node(), move |running| async move { running.metadata.unregister(id).await }).await;
     world.trace_fault(format!("node {} is to be forgotten: {asked:?}", node.0));
     let (begun, mut may_stay) = (rt::now(), false);
     while rt::now().since(begun) < REJOINED_BY {
@@ -57,7 +57,7 @@ pub(crate) async fn unregister(world: &World, node: SimNode) {
         if rt::now().since(begun) >= UNREGISTERED_BY && !may_stay {
             let nodes = Nodes::One(id);
             let stays = world
-                .ask(world.random_node(), move |running| async move { running.metadata.drain(nodes, false).await });
+                .request(world.random_node(), move |running| async move { running.metadata.drain(nodes, false).await });
             let asked = stays.await;
             may_stay = asked.is_some();
             world.trace_fault(format!("node {} may stay: {asked:?}", node.0));

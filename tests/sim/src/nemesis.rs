@@ -333,7 +333,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
             rt::sleep(lasts).await;
             world.start(node).await;
         }
-        Fault::Panic(target) => panics::strike(&world, resolve(&world, target), lasts / 4).await,
+        Fault::Panic(target) => panics::panic_a_task(&world, resolve(&world, target), lasts / 4).await,
         Fault::Roll => graceful_stops::rolling_restart(&world, lasts / 8).await,
         Fault::Dismiss(node) => graceful_stops::unregister(&world, node).await,
         Fault::At(point, crash) => {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::laws::Violation;
 use crate::laws::epochs::Epochs;
-use crate::laws::groups::Told;
+use crate::laws::groups::GroupAnswers;
 use crate::laws::i9_topics::Steps;
 use crate::laws::{i2_dense, i5_once};
 use uuid::Uuid;
@@ -58,7 +58,7 @@ pub(crate) struct Oracle {
     pub(crate) partitions: BTreeMap<i32, Known>,
     pub(crate) commits: BTreeMap<String, Commits>,
     /// Groups with members.
-    pub(crate) groups: BTreeMap<String, Told>,
+    pub(crate) groups: BTreeMap<String, GroupAnswers>,
     /// Topics that come and go, by name.
     pub(crate) topics: BTreeMap<String, Steps>,
     /// Producer ids and topics' ids, and to whom they were given.

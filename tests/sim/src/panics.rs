@@ -17,7 +17,7 @@ use crate::world::World;
 /// By then whatever it belongs to has ended.
 const ENDED_BY: Duration = Duration::from_secs(2);
 /// This one is started again by itself: its state is replicated, and ending the replica would not help its groups.
-const REVIVED: &str = "group-coordinator";
+const RESTARTED: &str = "group-coordinator";
 
 /// These may outlive what they belong to for a moment, and nothing ends a second time.
 const TRANSIENT: [&str; 6] =
@@ -44,7 +44,7 @@ impl Ended {
 }
 
 /// Makes one critical task of the node panic, looks at what that did, and starts the process again.
-pub(crate) async fn strike(world: &World, node: SimNode, down_for: Duration) {
+pub(crate) async fn panic_a_task(world: &World, node: SimNode, down_for: Duration) {
     let Some(running) = world.running_node(node) else { return };
     let mut tasks = sim::critical_tasks(node);
     tasks.retain(|(_, name)| !TRANSIENT.contains(name));
@@ -57,7 +57,7 @@ pub(crate) async fn strike(world: &World, node: SimNode, down_for: Duration) {
     let is_same = world.running_node(node).is_some_and(|now| Arc::ptr_eq(&now, &running));
     let was_whole = before == Ended::default();
     let goes_on = is_same && sim::has_panicked(task) && Ended::of(node, &running) == before;
-    if goes_on && was_whole && name != REVIVED {
+    if goes_on && was_whole && name != RESTARTED {
         let what = format!("node {}: task {name} panicked, and everything goes on without it", node.0);
         world.judge::<()>(Err(Violation::new("a critical task that panics ends what it belongs to", None, what)));
     }

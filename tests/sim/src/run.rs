@@ -35,9 +35,9 @@ use crate::workload::{
 use crate::world::World;
 
 /// How long a calm cluster may take until everything is caught up.
-const CALM_MAX: Duration = Duration::from_secs(60);
+const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// How long a calm cluster may take until what was damaged on one disk is back from the others.
-const MEND_MAX: Duration = Duration::from_secs(60);
+const REPAIR_MAX: Duration = Duration::from_secs(60);
 /// How the message of a read that failed begins.
 const UNREADABLE: &str = "it cannot be read:";
 /// How it begins if nothing came, and no error.
@@ -45,7 +45,7 @@ const NOTHING: &str = "there is nothing at";
 /// The replica carries the partition no longer.
 const LEFT: &str = "it has left";
 /// How often the laws look at all replicas.
-const LOOK: Duration = Duration::from_millis(25);
+const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -125,9 +125,9 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         sim::set_wall_clock(node, wrong_ms);
         world.trace_fault(format!("node {}: its clock is wrong by {wrong_ms} ms from the beginning", node.0));
     }
-    let began = rt::timeout(CALM_MAX, topics::found(&world)).await;
+    let began = rt::timeout(SETTLE_MAX, topics::create_shared(&world)).await;
     if began.is_err() {
-        world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world))));
+        world.judge::<()>(Err(progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(&world))));
     }
     let events = nemesis::draw_schedule(profile, plan.nodes, plan.fault_time, damages_heads(plan.seed, plan.nodes));
     let events = nemesis::with_task_panics(plan.seed, plan.nodes, plan.fault_time, events);
@@ -170,11 +170,11 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         }
     };
     // Every fault heals itself; a node that neither starts nor fails to must not hold the seed for ever.
-    if rt::timeout(2 * plan.fault_time + CALM_MAX, faults_end).await.is_err() {
-        world.judge::<()>(Err(progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world))));
+    if rt::timeout(2 * plan.fault_time + SETTLE_MAX, faults_end).await.is_err() {
+        world.judge::<()>(Err(progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(&world))));
     }
     if world.broken().is_none() {
-        let settled = rt::timeout(CALM_MAX, settle(&world)).await;
+        let settled = rt::timeout(SETTLE_MAX, settle(&world)).await;
         match settled {
             Ok(()) => {
                 let verdict = audit(&world).await.and_then(|()| {
@@ -188,7 +188,7 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
             Err(_) => {
                 let ended = world.image().is_some_and(|image| image.intents.is_empty());
                 let why = if ended { owned(&world) } else { Ok(()) };
-                let stuck = || progress::stuck(CALM_MAX.as_secs(), &world.clients(), describe(&world));
+                let stuck = || progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(&world));
                 world.judge::<()>(why.and_then(|()| Err(stuck())));
             }
         };
@@ -206,7 +206,7 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     });
     for running in world.running_nodes() {
         // A broken law may leave a replica that does not end.
-        let _ = rt::timeout(CALM_MAX, running.host.shutdown()).await;
+        let _ = rt::timeout(SETTLE_MAX, running.host.shutdown()).await;
     }
     world.end();
     Outcome { acknowledged, reads, faults, broken, ..Outcome::default() }
@@ -305,13 +305,13 @@ fn describe(world: &World) -> String {
 }
 
 /// A whole partition of a replica and its marks; what a damaged disk has lost comes back from the others.
-async fn mended(
+async fn repaired_contents(
     world: &World,
     running: &RunningNode,
     shard: &Shard,
     id: PartitionId,
 ) -> Result<(Marks, BTreeMap<i64, u64>), String> {
-    let deadline = rt::now() + MEND_MAX;
+    let deadline = rt::now() + REPAIR_MAX;
     loop {
         let Some(cell) = shard.published().get(id) else { return Err(LEFT.to_owned()) };
         let shown = cell.marks();
@@ -335,7 +335,7 @@ async fn audit(world: &World) -> Result<(), Violation> {
                     continue;
                 }
                 let who = format!("node {} (replica {})", running.node.0, shard.replica);
-                let held = mended(world, &running, &shard, world.partition(index)).await;
+                let held = repaired_contents(world, &running, &shard, world.partition(index)).await;
                 if held.is_err() && is_over(world, &running, shard.replica) {
                     continue;
                 }
@@ -426,6 +426,6 @@ async fn check_invariants(world: World) {
         if world.broken().is_some() {
             return;
         }
-        rt::sleep(LOOK).await;
+        rt::sleep(CHECK_INTERVAL).await;
     }
 }

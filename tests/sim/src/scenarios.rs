@@ -50,7 +50,7 @@ pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<DamagedCheck
         let done = corruption::corrupt(world, leader, Corruption::Records, &mut damaged.lock());
         world.trace_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage", leader.0)));
     }
-    world.mend(other);
+    world.reconnect(other);
 }
 
 /// A leader that is cut off goes on writing what nobody else has. When it is back, that is taken back; it fails when this is
@@ -102,7 +102,7 @@ pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
         let create = move |running: Arc<RunningNode>| async move {
             running.metadata.create_topics(vec![new], false, TOPIC_STARTED_BY).await
         };
-        creating.ask(creator, create).await
+        creating.request(creator, create).await
     });
     let Some(key) = intent_to_adopt(world, node, &name).await else { return };
     world.network().sever(replica);
@@ -112,7 +112,7 @@ pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
         let delete = move |running: Arc<RunningNode>| async move {
             running.metadata.delete_topics(vec![gone], TOPIC_STARTED_BY).await
         };
-        let _ = world.ask(world.controller().unwrap_or(creator), delete).await;
+        let _ = world.request(world.controller().unwrap_or(creator), delete).await;
         rt::sleep(Duration::from_millis(5)).await;
     }
     for _ in 0..LEADERS_KILLED_MAX {

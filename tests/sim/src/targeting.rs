@@ -32,5 +32,5 @@ pub(crate) fn resolve(world: &World, target: Target) -> SimNode {
 pub(crate) async fn cut_off(world: &World, node: SimNode, from: bool, to: bool, lasts: Duration) {
     world.cut(node, from, to);
     rt::sleep(lasts).await;
-    world.mend(node);
+    world.reconnect(node);
 }

@@ -184,7 +184,7 @@ impl Client {
             self.close(node);
         }
         let (link, connection) = (self.links.get(&node).cloned(), self.world.next_connection());
-        let answer = self.world.ask(node, move |running| served(running, link, connection, frames)).await.flatten();
+        let answer = self.world.request(node, move |running| served(running, link, connection, frames)).await.flatten();
         let Some((link, answers)) = answer else {
             self.close(node);
             return None;

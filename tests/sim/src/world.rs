@@ -170,7 +170,7 @@ impl World {
     }
 
     /// Everything reaches everybody again.
-    pub(crate) fn mend(&self, node: SimNode) {
+    pub(crate) fn reconnect(&self, node: SimNode) {
         for other in self.nodes().filter(|other| *other != node) {
             self.0.network.mend(node, other);
             self.0.network.mend(other, node);
@@ -533,7 +533,7 @@ impl World {
 
     /// A client's request: it travels, is handled on the node, and the answer travels back. `None`: no answer came, and
     /// nobody knows what happened.
-    pub(crate) async fn ask<T, F, Work>(&self, node: SimNode, work: Work) -> Option<T>
+    pub(crate) async fn request<T, F, Work>(&self, node: SimNode, work: Work) -> Option<T>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,

@@ -16,7 +16,7 @@ const ZOMBIE: &str = "nobody commits for an older generation";
 
 /// What members of one group were told.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct GroupAnswers {
     /// The greatest leader epoch of a coordinator that answered.
     pub(crate) epoch: i32,
     /// The greatest generation that anybody was told.
@@ -29,7 +29,7 @@ pub(crate) struct Told {
     pub(crate) offset: i64,
 }
 
-impl Told {
+impl GroupAnswers {
     /// A member joined `generation`; `before` is the greatest that was told before it asked, none if nobody can say. Members
     /// are told to the leader only.
     pub(crate) fn joined(

@@ -103,7 +103,7 @@ impl Producer {
     async fn send(&self, node: SimNode, batches: Vec<Bytes>) -> Option<Vec<Result<Appended, AppendError>>> {
         let (index, connection) = (self.index, ConnectionId((self.id << 20) + self.connections));
         self.world
-            .ask(node, move |running| async move {
+            .request(node, move |running| async move {
                 let partition = match running.partitions.find(NAME, index).await {
                     Ok(partition) => partition,
                     Err(error) => return batches.iter().map(|_| Err(error.clone().into())).collect(),

@@ -55,7 +55,7 @@ async fn commit(world: &World, group: &str, offset: i64) {
     let who = MemberRef { member_id: String::new(), instance_id: None, generation: -1 };
     let commit = Commit { who, retention_ms: None, knows_group_not_found: true, offsets: vec![new] };
     let name = group.to_owned();
-    let answer = world.ask(node, move |running| async move { running.groups.commit(&name, commit).await }).await;
+    let answer = world.request(node, move |running| async move { running.groups.commit(&name, commit).await }).await;
     let done = answer.is_some_and(|outcomes| outcomes.iter().all(Result::is_ok));
     {
         let mut oracle = world.oracle();
@@ -76,7 +76,7 @@ async fn fetch(world: &World, group: &str) {
     let before = world.oracle().commits.get(group).cloned().unwrap_or_default();
     let name = group.to_owned();
     let answer = world
-        .ask(node, move |running| async move {
+        .request(node, move |running| async move {
             let offset_of = |_, offsets: Option<&ottla_broker::coordinator::group::store::Offsets>| {
                 offsets.and_then(|offsets| offsets.get(TOPIC)?.get(&0).map(|committed| committed.offset))
             };

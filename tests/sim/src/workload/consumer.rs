@@ -46,7 +46,7 @@ pub(crate) async fn reader(world: World) {
 async fn fetch(world: &World, index: i32, position: &mut i64) {
     let (node, from) = (target(world, index), *position);
     let answer = world
-        .ask(node, move |running| async move {
+        .request(node, move |running| async move {
             let partition = running.partitions.find(NAME, index).await?;
             let spec = FetchSpec {
                 offset: Offset(from),
@@ -106,7 +106,7 @@ async fn list(world: &World, index: i32) {
     let node = target(world, index);
     let before = world.oracle().partition(index).end();
     let answer = world
-        .ask(node, move |running| async move {
+        .request(node, move |running| async move {
             let partition = running.partitions.find(NAME, index).await?;
             partition.list_offset(OffsetQuery::Latest, Isolation::ReadUncommitted, None).await
         })

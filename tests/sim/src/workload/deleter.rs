@@ -21,10 +21,9 @@ pub(crate) async fn deleter(world: World) {
         };
         let node = target(&world, index);
         let answer = world
-            .ask(
-                node,
-                move |running| async move { running.partitions.find(NAME, index).await?.delete_records(up_to).await },
-            )
+            .request(node, move |running| async move {
+                running.partitions.find(NAME, index).await?.delete_records(up_to).await
+            })
             .await;
         if let Some(Ok(log_start)) = answer {
             world.trace(Some(index), format!("node {} deleted up to {up_to}: begins at {log_start}", node.0));

@@ -22,7 +22,7 @@ use ottla_storage::env::sim::{self, SimNode};
 
 use super::committer::coordinator;
 use super::pause;
-use crate::laws::groups::{self, Told};
+use crate::laws::groups::{self, GroupAnswers};
 use crate::registry::{OFFSETS_PARTITIONS, PARTITIONS, TOPIC};
 use crate::wire::{Client, text};
 use crate::world::World;
@@ -141,12 +141,12 @@ impl Member {
         }
     }
 
-    fn told<T>(&self, with: impl FnOnce(&mut Told) -> T) -> T {
+    fn told<T>(&self, with: impl FnOnce(&mut GroupAnswers) -> T) -> T {
         with(self.world.oracle().groups.entry(self.group.clone()).or_default())
     }
 
     /// Asks whoever coordinates the group, mostly.
-    async fn ask<R: Request>(&mut self, version: i16, request: &R) -> Option<(R::Response, Answerer)> {
+    async fn request<R: Request>(&mut self, version: i16, request: &R) -> Option<(R::Response, Answerer)> {
         let node = coordinator(&self.world, &self.group);
         let before = epoch_at(&self.world, node, &self.group);
         let answer = self.client.call(node, version, request).await?;
@@ -182,7 +182,7 @@ impl Member {
             .with_protocol_type(text(CONSUMER))
             .with_protocols(vec![protocol.with_metadata(subscription(self.changes))]);
         let told_before = self.told(|told| told.generation);
-        let Some((answer, who)) = self.ask(version, &request).await else { return };
+        let Some((answer, who)) = self.request(version, &request).await else { return };
         match answer.error_code {
             0 => self.joined(&answer, &who, asked_at, told_before).await,
             ID_REQUIRED => self.id = answer.member_id.to_string(),
@@ -250,7 +250,7 @@ impl Member {
             .with_protocol_type(Some(text(CONSUMER)))
             .with_protocol_name(Some(text(RANGE)))
             .with_assignments(assignments);
-        let Some((answer, who)) = self.ask(5, &request).await else {
+        let Some((answer, who)) = self.request(5, &request).await else {
             // A leader whose assignment may be lost asks again for everything.
             return self.lose_generation();
         };
@@ -278,7 +278,7 @@ impl Member {
             .with_generation_id(self.generation)
             .with_member_id(text(&self.id));
         let sent = sim::elapsed();
-        let Some((answer, who)) = self.ask(4, &request).await else { return };
+        let Some((answer, who)) = self.request(4, &request).await else { return };
         if answer.error_code != 0 {
             return self.refused(answer.error_code, &who).await;
         }
@@ -316,7 +316,7 @@ impl Member {
     async fn leave(&mut self) {
         let member = MemberIdentity::default().with_member_id(text(&self.id));
         let request = LeaveGroupRequest::default().with_group_id(GroupId(text(&self.group))).with_members(vec![member]);
-        let _ = self.ask(5, &request).await;
+        let _ = self.request(5, &request).await;
     }
 
     /// One of the partitions that it has.
@@ -333,7 +333,7 @@ impl Member {
             OffsetFetchRequestGroup::default().with_group_id(GroupId(text(&self.group))).with_topics(Some(vec![topic]));
         let request = OffsetFetchRequest::default().with_groups(vec![asked]);
         self.world.history().fetches(self.process, Phase::Invoke, &self.group, (index, None));
-        let answer = self.ask(8, &request).await.map(|(answer, _)| answer);
+        let answer = self.request(8, &request).await.map(|(answer, _)| answer);
         let group = answer.as_ref().and_then(|answer| answer.groups.first()).filter(|group| group.error_code == 0);
         let told = group.and_then(|group| group.topics.first()?.partitions.first()).filter(|told| told.error_code == 0);
         let offset = told.map(|told| told.committed_offset).filter(|offset| *offset >= 0);
@@ -366,7 +366,7 @@ impl Member {
             world.history().commits(process, phase, (group, generation), (index, offset));
         };
         record(&self.world, &self.group, Phase::Invoke);
-        let Some((answer, who)) = self.ask(9, &request).await else {
+        let Some((answer, who)) = self.request(9, &request).await else {
             return record(&self.world, &self.group, Phase::Info);
         };
         let code = answer.topics.first().and_then(|topic| Some(topic.partitions.first()?.error_code));

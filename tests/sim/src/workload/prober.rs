@@ -93,7 +93,7 @@ async fn fetch(world: &World, index: i32) {
         (end - i64::try_from(back).unwrap_or(0), end)
     };
     let answer = world
-        .ask(node, move |running| async move {
+        .request(node, move |running| async move {
             let partition = running.partitions.find_for(NAME, index, access).await?;
             let epoch = partition.leader_epoch();
             let spec = FetchSpec {
@@ -156,7 +156,7 @@ async fn epoch_end(world: &World, index: i32) {
     };
     let Some((asked, last)) = asked else { return };
     let answer = world
-        .ask(node, move |running| async move {
+        .request(node, move |running| async move {
             running.partitions.find(NAME, index).await?.epoch_end(LeaderEpoch(asked), None).await
         })
         .await;

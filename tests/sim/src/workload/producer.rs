@@ -35,7 +35,7 @@ async fn send(
     batch: Bytes,
 ) -> Option<Result<Appended, AppendError>> {
     world
-        .ask(node, move |running| async move {
+        .request(node, move |running| async move {
             let partition = running.partitions.find(NAME, index).await?;
             let origin = Origin::Client(ConnectionId(connection));
             let options = AppendOptions { acks: Acks::All, timeout: Duration::from_secs(2), origin, guard: None };

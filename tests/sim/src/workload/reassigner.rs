@@ -31,7 +31,7 @@ pub(crate) async fn reassigner(world: World) {
         let line = format!("shard {id} is to lie on {nodes:?}");
         let node = world.random_node();
         let answer =
-            world.ask(node, move |running| async move { running.metadata.change_replicas(id, nodes).await }).await;
+            world.request(node, move |running| async move { running.metadata.change_replicas(id, nodes).await }).await;
         world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
     }
 }
@@ -41,7 +41,8 @@ async fn drain(world: &World) {
     let (emptied, drains) = (broker(world.random_node()), sim::random_below(2) == 0);
     let line = format!("node {} is {}", emptied.0, if drains { "to be emptied" } else { "in use again" });
     let nodes = Nodes::One(emptied);
-    let answer =
-        world.ask(world.random_node(), move |running| async move { running.metadata.drain(nodes, drains).await }).await;
+    let answer = world
+        .request(world.random_node(), move |running| async move { running.metadata.drain(nodes, drains).await })
+        .await;
     world.trace_fault(format!("{line}: {}", answer.map_or("no answer".to_owned(), |answer| format!("{answer:?}"))));
 }

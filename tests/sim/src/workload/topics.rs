@@ -52,7 +52,7 @@ fn creation(name: &str, partitions: i32) -> CreateTopicsRequest {
 }
 
 /// Makes the topic that everybody uses, and `__consumer_offsets`; returns when both are led.
-pub(crate) async fn found(world: &World) {
+pub(crate) async fn create_shared(world: &World) {
     let mut client = Client::new(world.clone(), "founder");
     while world.image().and_then(|image| image.topic(crate::registry::TOPIC).map(|topic| topic.id)).is_none() {
         let request = creation(crate::registry::TOPIC, PARTITIONS);
@@ -300,7 +300,7 @@ pub(crate) async fn watcher(world: World) {
         let node = world.random_node();
         let before = world.oracle().topics.get(&name).map_or(0, |steps| steps.acknowledged);
         if sim::random_below(3) == 0 {
-            ask_metadata(&world, &mut client, node, &name, before).await;
+            request_metadata(&world, &mut client, node, &name, before).await;
         } else {
             look(&world, node, &name, before).await;
         }
@@ -310,7 +310,7 @@ pub(crate) async fn watcher(world: World) {
 async fn look(world: &World, node: SimNode, name: &str, before: usize) {
     let wanted = name.to_owned();
     let answer = world
-        .ask(node, move |running| async move {
+        .request(node, move |running| async move {
             running.metadata.read_index().await.ok()?;
             let image = running.metadata.image();
             Some(image.topic(&wanted).map(|topic| Seen {
@@ -325,7 +325,7 @@ async fn look(world: &World, node: SimNode, name: &str, before: usize) {
     world.judge(i9_topics::current(name, &format!("node {}", node.0), before, &now, seen.as_ref()));
 }
 
-async fn ask_metadata(world: &World, client: &mut Client, node: SimNode, name: &str, before: usize) {
+async fn request_metadata(world: &World, client: &mut Client, node: SimNode, name: &str, before: usize) {
     let topic = MetadataRequestTopic::default().with_name(Some(named(name)));
     let request = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
     let answer = client.call(node, METADATA, &request).await;

@@ -25,7 +25,7 @@ pub(crate) async fn trimmer(world: World, all: bool) {
             let work = move |running: std::sync::Arc<crate::sim_node::RunningNode>| async move {
                 running.partitions.find(NAME, index).await?.delete_records(up_to).await
             };
-            let _ = world.ask(node, work).await;
+            let _ = world.request(node, work).await;
         }
     }
 }
