@@ -1,7 +1,9 @@
-//! Damage of files at rest: flipped bits, pages that cannot be read, files that are gone.
+//! Corruption of files at rest: flipped bits, unreadable pages, missing files.
 //!
-//! May not know: when. Damage is done where the design says what must come of it: never to the last durable commit, which
-//! cannot be told from a torn write, and to a checkpoint only while the other generation is whole.
+//! Files are corrupted only where the design says what must follow: never the last durable commit, which cannot be told
+//! from a torn write, and a checkpoint only while the other generation is whole.
+//!
+//! May not know: when.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,32 +13,32 @@ use ottla_storage::env::sim::{self, SimNode};
 
 use crate::world::World;
 
-/// What is damaged.
+/// The kinds of corruption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Corruption {
-    /// Two bytes of the log: only a replacement helps, unless the damage happens to be harmless.
+    /// Two bytes of the log: only a replacement of the replica helps, unless the damage happens to be harmless.
     Log,
-    /// A byte or two in the head of one of the last frames: what its checksum alone guards, and what a replica may have
-    /// promised. Of a node that is alone one, which is corrected.
+    /// Two bytes in the head of one of the last frames: only its checksum guards them, and a replica may have promised
+    /// what they say. In a cluster of one node one byte, which is corrected.
     Head,
     /// A bit among the records of one of the last commits.
     Records,
-    /// A page of the log cannot be read any more.
+    /// A page of the log is unreadable.
     LogPage,
     /// A bit of a run.
     Run,
-    /// A bit of an index file: it is made anew.
+    /// A bit of an index file, which is rebuilt.
     Index,
-    /// An index file is gone.
+    /// An index file is missing.
     IndexGone,
-    /// All index files are gone.
+    /// All index files are missing.
     IndexesGone,
-    /// A bit of the newest checkpoint generation: the older one serves.
+    /// A bit of the newest checkpoint generation: the older one is used.
     Checkpoint,
 }
 
 impl Corruption {
-    /// True if a replica may be lost by it, or what it holds unreadable.
+    /// True if a replica may be lost by it, or its records become unreadable.
     fn may_lose(self) -> bool {
         matches!(self, Self::Log | Self::Head | Self::Records | Self::LogPage | Self::Run)
     }
@@ -58,7 +60,7 @@ fn any<T>(all: Vec<T>) -> Option<T> {
     all.into_iter().nth(at)
 }
 
-/// Some byte of the file in this range that is not zero.
+/// The position of some byte in this range of the file that is not zero.
 fn byte_in(world: &World, node: SimNode, path: &Path, from: u64, to: u64) -> Option<u64> {
     let file = world.disk(node).open(path, OpenMode::Read).ok()?;
     let to = to.min(file.bytes().ok()?);
@@ -72,7 +74,7 @@ fn byte_in(world: &World, node: SimNode, path: &Path, from: u64, to: u64) -> Opt
     })
 }
 
-/// A place of the log in front of its last durable commit; mostly not far from it, where recovery reads.
+/// A position of the log in front of its last durable commit; mostly close to it, where recovery reads.
 fn place_in_log(world: &World, node: SimNode) -> Option<(PathBuf, u64)> {
     let limit = world.durability().provable_before(node)?;
     let page = PAGE_BYTES as u64;
@@ -86,23 +88,23 @@ fn place_in_log(world: &World, node: SimNode) -> Option<(PathBuf, u64)> {
         (page, u64::MAX)
     };
     let at = byte_in(world, node, &path, from, to)?;
-    // Commits begin on pages of their own: heads of frames are near the beginning of a page.
+    // Commits start on pages of their own: heads of frames are near the start of a page.
     let head = at / page * page;
     let at = if sim::random_below(2) == 0 { byte_in(world, node, &path, head, head + 400).unwrap_or(at) } else { at };
     Some((path, at))
 }
 
-/// Bytes of a commit's header that are looked at: where its frames begin stands at byte 12, their length at 56.
+/// Bytes of a commit's header that are read: byte 12 says where its frames start, byte 56 their length.
 const COMMIT_HEAD_BYTES: usize = 60;
-/// The fields of a frame's head that nothing else tells: replica, sequence, term, index, clock.
+/// The fields of a frame's head that are stored nowhere else: replica, sequence, term, index, clock.
 const FRAME_FIELDS: std::ops::Range<u64> = 24..64;
-/// How many of the newest commits may be damaged by [`Rot::Head`], and by [`Rot::Records`].
+/// How many of the newest commits [`Corruption::Head`] and [`Corruption::Records`] may damage.
 const NEWEST_HEADS: u64 = 12;
 const NEWEST_RECORDS: u64 = 15;
-/// The base of a checkpoint generation begins here: without it nothing of the generation counts.
+/// The base of a checkpoint generation starts here: without it nothing of the generation is used.
 const CHECKPOINT_BASE: u64 = 4 << 10;
 
-/// One of the last commits in front of the last durable one: its segment, first byte, and where its frames begin and end.
+/// One of the last commits in front of the last durable one: its segment, and where its frames start and end.
 fn late_commit(world: &World, node: SimNode, newest: u64) -> Option<(PathBuf, u64, u64)> {
     let limit = world.durability().provable_before(node)?;
     let path = Path::new("/data/log").join(format!("{:016}.log", limit.segment));
@@ -125,8 +127,8 @@ fn late_commit(world: &World, node: SimNode, newest: u64) -> Option<(PathBuf, u6
     None
 }
 
-/// Where the records of each batch of a commit's entries lie, counted from its first frame: see the pictures of a frame and
-/// of a record batch.
+/// The ranges of the records of each batch of a commit's entries, counted from its first frame: see the byte pictures
+/// of a frame and of a record batch.
 fn records_in(frames: &[u8]) -> Vec<std::ops::Range<usize>> {
     const ENTRY: u8 = 1;
     let word = |at: usize| {
@@ -170,17 +172,17 @@ fn lose_indexes(world: &World, node: SimNode) -> Option<String> {
     Some(format!("node {}: all {} index files are gone", node.0, all.len()))
 }
 
-/// The numbers of the newest checkpoint generations that were damaged, by node.
+/// The number of the newest damaged checkpoint generation of each node.
 pub(crate) type DamagedCheckpoints = BTreeMap<SimNode, u64>;
 
-/// Damages one file of a node; what was done, if there was anything to damage.
+/// Corrupts one file of a node; returns what was done, or `None` if there was nothing to corrupt.
 pub(crate) fn corrupt(
     world: &World,
     node: SimNode,
     kind: Corruption,
     damaged: &mut DamagedCheckpoints,
 ) -> Option<String> {
-    // With two disks that lose bytes nobody might have what both lack.
+    // With two corrupted disks no replica might have the records that both lack.
     if kind.may_lose() && world.nodes().any(|other| other != node && world.is_corrupted(other)) {
         return None;
     }
@@ -205,7 +207,7 @@ pub(crate) fn corrupt(
             let mut all = files(world, node, "state", ".ckpt");
             all.sort_by_key(|path| number(path));
             let [older, newest] = all.as_slice() else { return None };
-            // The one that was damaged last may count still, with what stands in front of the damage.
+            // The generation that was damaged last may still be used, for what stands in front of the damage.
             if damaged.get(&node).is_some_and(|damaged| *damaged == number(older)) {
                 return None;
             }
@@ -214,7 +216,7 @@ pub(crate) fn corrupt(
             (newest.clone(), byte_in(world, node, newest, 0, to)?)
         }
     };
-    // One wrong byte of a frame is corrected: where others can replace what is lost, more is damaged.
+    // One wrong byte of a frame is corrected: where other replicas can replace what is lost, two are damaged.
     let is_alone = world.nodes().count() == 1;
     if kind.may_lose() && !(is_alone && kind == Corruption::Head) {
         world.mark_corrupted(node);

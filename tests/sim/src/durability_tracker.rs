@@ -1,5 +1,5 @@
-//! What replicas have promised and held, from the messages that leave them and from their logs when they go down; and storms
-//! that strike at such a moment.
+//! Tracks what replicas have promised and held: votes and entries from the messages that they send, logs from what they
+//! hold when their node goes down. Crashes can be armed for points in that traffic.
 //!
 //! May not know: how faults are drawn.
 
@@ -17,39 +17,39 @@ use crate::laws::i8_recovery::{self, Before};
 use crate::laws::leaders::Leaders;
 use crate::laws::matching::Contents;
 
-/// When a machine is to fail.
+/// A point at which a node is to crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CrashPoint {
-    /// It has just granted a vote.
+    /// The node has just granted a vote.
     Vote,
-    /// It is just being answered what it asked of the metadata group's leader.
+    /// The node is just being answered by the leader of the metadata group.
     Answered,
-    /// It has just found that its log differs from the leader's.
+    /// The node has just found that its log conflicts with the leader's.
     Conflict,
 }
 
 #[derive(Default)]
 pub(crate) struct DurabilityTracker {
     before: BTreeMap<ReplicaId, Before>,
-    /// Where replicas are known to lie.
+    /// The nodes on which replicas are known to be.
     homes: BTreeMap<ReplicaId, SimNode>,
-    /// Replicas that were there and were removed for good.
+    /// Replicas that were removed for good.
     removed: BTreeSet<ReplicaId>,
-    /// Replicas that were about to be removed when their node went down: they may be there again or not.
+    /// Replicas that were being removed when their node went down: they may be there again or not.
     leaving: BTreeSet<ReplicaId>,
     leaders: Leaders,
-    /// What entries hold, as leaders sent them.
+    /// The contents of entries, as leaders sent them.
     pub(crate) contents: Contents,
     directories: BTreeMap<SimNode, Weak<DataDir>>,
-    /// Where the last durable commit of a node's log began when it went down.
+    /// Where the last durable commit of a node's log started when the node went down.
     last_commits: BTreeMap<SimNode, LogPosition>,
     pub(crate) armed: Option<(CrashPoint, Crash)>,
     pub(crate) crashed: Option<SimNode>,
 }
 
 impl DurabilityTracker {
-    /// A message leaves a replica, on this node, for another one, of this shard as far as that is known. Returns whom a fault
-    /// strikes that waited for this moment.
+    /// Observes a message from a replica on node `home` to another one, of this shard as far as that is known. Returns
+    /// the node that an armed crash hits here.
     pub(crate) fn observe(
         &mut self,
         (from, to): (ReplicaId, ReplicaId),
@@ -93,7 +93,7 @@ impl DurabilityTracker {
         (verdict, crashes)
     }
 
-    /// A node goes down: what its logs hold is noted; `has_left` tells replicas that are about to be removed.
+    /// Stores the logs of a node that goes down; `has_left` is true of replicas that are being removed.
     pub(crate) fn node_down(&mut self, node: SimNode, has_left: impl Fn(ReplicaId) -> bool) {
         let Some(directory) = self.directories.remove(&node).and_then(|directory| directory.upgrade()) else { return };
         let there = directory.log().replicas();
@@ -113,13 +113,13 @@ impl DurabilityTracker {
         self.last_commits.insert(node, directory.log().last_commit());
     }
 
-    /// A node has lost its disk, and nobody expects anything of what was on it.
+    /// A node has lost its disk: no replica on it is expected any more.
     pub(crate) fn disk_lost(&mut self, node: SimNode) {
         self.missing(node, |_| false).into_iter().for_each(|replica| self.forget(replica));
         self.last_commits.remove(&node);
     }
 
-    /// Damage behind this place cannot be told from a torn write.
+    /// Damage behind this position cannot be told from a torn write.
     pub(crate) fn provable_before(&self, node: SimNode) -> Option<LogPosition> {
         match self.directories.get(&node).and_then(Weak::upgrade) {
             Some(directory) => Some(directory.log().last_commit()),
@@ -127,7 +127,7 @@ impl DurabilityTracker {
         }
     }
 
-    /// A node has read its directory.
+    /// A node has opened its directory: its replicas are checked against what they had before.
     pub(crate) fn node_started(
         &mut self,
         node: SimNode,
@@ -137,7 +137,7 @@ impl DurabilityTracker {
     ) -> Result<(), Violation> {
         self.directories.insert(node, Arc::downgrade(directory));
         for replica in recovered {
-            // One that was removed may turn up again where the disk is damaged, if it takes part in nothing.
+            // A removed replica may be found again on a corrupted disk, if it takes part in nothing.
             if self.removed.contains(&replica.id) && !(corrupted && replica.lost.is_some()) {
                 return Err(i8_recovery::came_back(replica.id.0));
             }
@@ -172,7 +172,7 @@ impl DurabilityTracker {
         missing.map(|(id, _)| *id).collect()
     }
 
-    /// Creations that were under way when the node went down, and never were durable: they may be made again.
+    /// Forgets creations that were under way when the node went down and never became durable: they may be repeated.
     fn forget_uncreated(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
         for replica in self.missing(node, is_there) {
             let log = self.before.get(&replica).and_then(|before| before.log.as_ref());
@@ -182,7 +182,7 @@ impl DurabilityTracker {
         }
     }
 
-    /// Removals that were under way when the node went down, and came to their end: what they removed stays away.
+    /// Forgets removals that were under way when the node went down and were completed: the replicas stay away.
     fn forget_removed(&mut self, node: SimNode, is_there: impl Fn(ReplicaId) -> bool) {
         for replica in self.missing(node, is_there) {
             if self.leaving.contains(&replica) {

@@ -1,4 +1,4 @@
-//! Nodes that go as their operators have them go: stopped, rolled, forgotten.
+//! Planned stops, as an operator does them: stop, rolling restart, unregistration.
 //!
 //! May not know: clients, laws, schedules.
 
@@ -12,14 +12,14 @@ use ottla_storage::env::sim::disk::Crash;
 use crate::registry::broker;
 use crate::world::World;
 
-/// How long a node has to give up everything; then it may stay.
+/// How long a node has to give up its replicas; then the unregistration is cancelled.
 const UNREGISTERED_BY: Duration = Duration::from_secs(6);
-/// By then it is one of the others again.
+/// The node is active again by then.
 const REJOINED_BY: Duration = Duration::from_secs(30);
-/// How often it is looked whether it has.
+/// How often its state is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// A node stops; after `fails`, if that is given, its machine loses power.
+/// Stops a node; if a time is given, its machine loses power so long after that.
 pub(crate) async fn stop(world: &World, node: SimNode, power_loss_after: Option<Duration>) {
     let Some(power_loss_after) = power_loss_after else { return world.stop(node).await };
     let stopping = world.clone();
@@ -29,7 +29,7 @@ pub(crate) async fn stop(world: &World, node: SimNode, power_loss_after: Option<
     let _ = stopped.await;
 }
 
-/// Every node stops and is started again, one after the other, whatever else happens to them.
+/// Stops and starts every node, one after the other, whatever other faults hit them.
 pub(crate) async fn rolling_restart(world: &World, pause: Duration) {
     for node in world.nodes() {
         world.stop(node).await;
@@ -39,8 +39,8 @@ pub(crate) async fn rolling_restart(world: &World, pause: Duration) {
     }
 }
 
-/// A node is to be forgotten, and comes back as a new one; if that takes too long it may stay. Returns when it is one of the
-/// others again.
+/// Unregisters a node, which comes back as a new one; the unregistration is cancelled if it takes too long. Returns
+/// when the node is active again.
 pub(crate) async fn unregister(world: &World, node: SimNode) {
     let id = broker(node);
     let asked =
@@ -65,7 +65,7 @@ pub(crate) async fn unregister(world: &World, node: SimNode) {
     }
 }
 
-/// Starts again whoever has ended because it was forgotten, as a supervisor would; never returns.
+/// Restarts nodes whose process has ended because they were unregistered, as a supervisor would; never returns.
 pub(crate) async fn restart_unregistered(world: World) {
     loop {
         rt::sleep(POLL_INTERVAL).await;

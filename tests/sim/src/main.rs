@@ -1,4 +1,4 @@
-//! `cargo sim`: whole clusters made of the production's code, in one thread, in virtual time, with everything going wrong.
+//! `cargo sim`: deterministic simulation of whole clusters: production code, one thread, virtual time, injected faults.
 //!
 //!     cargo sim --seed 7              one seed, run twice; its trace must repeat
 //!     cargo sim --for 10m             seeds one after the other
@@ -134,13 +134,13 @@ impl WorldArguments {
     }
 }
 
-/// What was run so far.
+/// Totals over the runs so far.
 #[derive(Default)]
 struct Sum {
     seeds: u64,
     first: Option<u64>,
     last: Option<u64>,
-    /// Clusters of so many nodes were among them.
+    /// The cluster sizes among them.
     sizes: BTreeSet<u32>,
     simulated: Duration,
     acknowledged: usize,
@@ -157,7 +157,7 @@ fn main() -> ExitCode {
             eprintln!("panic: {info}");
         }
     }));
-    // `RUST_LOG=warn`: what the nodes themselves say. Nothing, unless asked for.
+    // `RUST_LOG=warn` prints the nodes' own log lines; the default prints none.
     let filter =
         tracing_subscriber::EnvFilter::builder().with_default_directive(LevelFilter::OFF.into()).from_env_lossy();
     tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
@@ -181,7 +181,7 @@ fn main() -> ExitCode {
     run_all(&arguments.world, plans, arguments.lasts, arguments.ledger.as_deref())
 }
 
-/// Runs these plans, twice where that is said, and says what they amounted to.
+/// Runs these plans, those marked `true` twice, and prints the totals.
 fn run_all(
     world: &WorldArguments,
     plans: impl Iterator<Item = (Plan, bool)> + Send,
@@ -222,12 +222,12 @@ fn run_all(
     if sum.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A plan and what came of it.
+/// A plan and its outcome.
 struct Ran {
     plan: Plan,
     outcome: Outcome,
     real: Duration,
-    /// The second run, if it was not the same.
+    /// The trace hash of the second run, if it differs.
     differs: Option<u64>,
 }
 
@@ -245,7 +245,7 @@ impl Ran {
     }
 }
 
-/// Prints what a run gave, and adds it up.
+/// Prints the outcome of a run and adds it to the totals.
 fn report(ran: &Ran, sum: &mut Sum) {
     let Ran { plan, outcome, real, differs } = ran;
     println!(
@@ -283,7 +283,8 @@ fn report(ran: &Ran, sum: &mut Sum) {
     }
 }
 
-/// Does `work` with each of `items` on so many threads, and hands what it gives on in their order, until `take` says no.
+/// Does `work` on each of `items` on so many threads and passes the results on in the order of the items, until `take`
+/// returns false.
 fn in_order<T: Send, R: Send>(
     jobs: usize,
     items: impl Iterator<Item = T> + Send,

@@ -1,6 +1,9 @@
-//! Faults: a schedule of them is drawn from the seed before the run, so that it can be read, cut short and shrunk.
+//! The nemesis: draws a schedule of faults from the seed and runs it.
 //!
-//! May not know: clients, laws. Every fault heals itself after its time.
+//! The schedule is drawn before the run, so that it can be read, cut short and shrunk. Every fault ends by itself after
+//! its time.
+//!
+//! May not know: clients, laws.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,72 +23,73 @@ use crate::scenarios;
 use crate::targeting::{Target, cut_off, resolve};
 use crate::world::World;
 
-/// In one of so many seeds tasks panic.
+/// Tasks panic in one of so many seeds.
 const PANICS_EVERY: u64 = 5;
 
-/// No more nodes than this come.
+/// No node joins a cluster of so many.
 const NODES_MAX: usize = 7;
 
-/// What goes wrong.
+/// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A process or its machine dies and comes back.
+    /// A process is killed or its machine loses power; it is started again.
     Crash(Target, Crash),
-    /// A process is killed, comes back, and its machine loses power so many milliseconds after that.
+    /// A process is killed and started again, and so many milliseconds later its machine loses power.
     Twice(Target, u64),
-    /// The machine that comes to such a moment first goes down there and then.
+    /// The first node to reach this point goes down there.
     At(CrashPoint, Crash),
-    /// Whoever finds first that its log differs from the leader's is cut off there and then, takes back what differs, and goes
-    /// down before anything comes in its place.
+    /// A leader is isolated and deposed; it goes down once the truncation of its conflicting entries is durable, and
+    /// before any entry replaces them.
     TakenBack(Crash),
-    /// A process is told to stop and does so in order; after so many milliseconds, if that is said, its machine loses power.
+    /// A process is stopped gracefully; if a time is given, its machine loses power so many milliseconds later.
     Stop(Target, Option<u64>),
-    /// One process after the other is stopped and started again.
+    /// A rolling restart: one process after the other is stopped and started again.
     Roll,
-    /// A node is to be forgotten, and comes back as a new one.
+    /// A node is unregistered, and comes back as a new one.
     Dismiss(SimNode),
-    /// As [`Fault::At`] for a vote, and the power of all machines fails with it.
+    /// As [`Fault::At`] for a vote, and all machines lose power with it.
     VoteRack,
-    /// A disk is damaged; `down`: after a crash, and found so by the next life.
+    /// A disk is corrupted; `down`: after a crash, so that the next start finds it.
     Rot { node: SimNode, rot: Corruption, down: bool },
-    /// Another than the leader is cut off, and the records that it lacks then are damaged on the leader's disk. It is always the
-    /// same disk that is damaged.
+    /// A follower is cut off, and the records that it lacks meanwhile are corrupted on the leader's disk. It is always
+    /// the same disk that is corrupted.
     Behind,
-    /// The power of all machines fails, and comes back for one after the other.
+    /// All machines lose power, and are started one after the other.
     Rack,
-    /// Nothing to or from the node.
+    /// The network drops all messages to and from the node.
     Isolate(Target),
-    /// Nothing from the node, but everything to it.
+    /// The network drops all messages from the node.
     Mute(Target),
-    /// Everything from the node, but nothing to it.
+    /// The network drops all messages to the node.
     Deaf(Target),
     /// Syncs do not return.
     Hang(Target),
-    /// The sync after so many more fails; the process is started again later, and some time later its machine loses power.
+    /// The sync after so many more fails; the process is restarted later, and some time after that its machine loses
+    /// power.
     SyncError(Target, u64),
-    /// The write after so many more fails; the process is started again later.
+    /// The write after so many more fails; the process is restarted later.
     WriteError(Target, u64),
-    /// Nothing more fits.
+    /// The disk is full.
     Full(Target),
-    /// The process stands still, and goes on as if nothing had been.
+    /// The process is paused and resumed (SIGSTOP, SIGCONT).
     Pause(Target),
-    /// All others take the process for dead, and it is not.
+    /// All other nodes suspect the process wrongly.
     Rumour(Target),
     /// The wall clock jumps by so many milliseconds.
     Clock(Target, i64),
-    /// A disk is lost for good, and the node comes back with an empty one; not before all else is whole.
+    /// A disk is lost for good, and the node comes back with an empty one; not before every shard has all its replicas.
     Wipe(Target),
-    /// A critical task panics; the process is started again later.
+    /// A critical task panics; the process is restarted later.
     Panic(Target),
-    /// A further node comes.
+    /// A further node joins.
     Join,
-    /// A node hears nothing of the metadata while its shards go on, and late in that time whoever leads fails.
+    /// A node receives no metadata while its shards go on, and late in that time their leaders fail.
     Stale(SimNode),
-    /// Messages are lost, repeated and late.
+    /// The network loses, repeats and delays messages.
     BadNetwork { loss_per_mille: u64, repeat_per_mille: u64, delay_max_ms: u64 },
 }
 
-/// A fault and its time.
+/// A fault, when it begins, and how long it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Event {
     /// Milliseconds after the start.
@@ -100,14 +104,14 @@ impl std::fmt::Display for Event {
     }
 }
 
-/// What the victim of rot loses for good.
+/// What the node with the corrupted disk loses for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loses {
-    /// Everything can be made anew.
+    /// Nothing: only files that can be rebuilt are corrupted.
     Nothing,
     /// Records of entries that others lack, while it leads.
     Records,
-    /// Whatever is in its log.
+    /// Anything in its log.
     Anything,
 }
 
@@ -126,7 +130,7 @@ fn crash() -> Crash {
     if sim::random_below(2) == 0 { Crash::Power } else { Crash::Process }
 }
 
-/// One fault of the kind that the profile is about, or any.
+/// A fault of the seed's profile, or any.
 fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
     let target = random_target(nodes);
     if sim::random_below(3) == 0 {
@@ -227,15 +231,15 @@ fn any_fault(nodes: u32) -> Fault {
     }
 }
 
-/// Half of the clusters are founded with one clock that is wrong by days or years, forwards more often; it is put right with
-/// all others when the storm ends, if not before. Drawn from the seed alone: the draws of the world stay as they were.
+/// Half of the clusters start with one clock that is wrong by days or years, more often ahead; [`heal`] sets it right
+/// with all others, if no fault does before. Drawn from the seed alone: the draws of the world stay as they were.
 pub(crate) fn wrong_clock_at_start(seed: u64, nodes: u32) -> Option<(SimNode, i64)> {
     let mut draws = seed ^ 0xc10c_c10c_c10c_c10c;
     let mut draw = |bound: u64| {
         draws = draws.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (draws >> 33) % bound
     };
-    // A node that is founded alone has nothing but its clock to go by.
+    // A cluster of one node has no other clock to compare its own with.
     if nodes < 3 || draw(2) == 0 {
         return None;
     }
@@ -244,11 +248,10 @@ pub(crate) fn wrong_clock_at_start(seed: u64, nodes: u32) -> Option<(SimNode, i6
     Some((node, if draw(4) == 0 { -wrong_ms } else { wrong_ms }))
 }
 
-/// The faults of a run, in order.
-/// `heads`: crashes damage the head of a frame.
+/// The faults of a run, in order of their times. `heads`: crashes damage the head of a frame.
 pub(crate) fn draw_schedule(profile: Profile, nodes: u32, lasts: Duration, heads: bool) -> Vec<Event> {
     let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
-    // Some seeds are calm, some are wild.
+    // Seeds differ in how often faults come.
     let gaps_ms = if profile == Profile::Mixed { [300, 700, 1_500, 4_000] } else { [200, 300, 500, 900] };
     let gap_ms = gaps_ms[usize::try_from(sim::random_below(4)).unwrap_or(0)];
     let victim = any_node(nodes);
@@ -265,7 +268,7 @@ pub(crate) fn draw_schedule(profile: Profile, nodes: u32, lasts: Duration, heads
             Fault::Crash(..) if heads => Fault::Rot { node: victim, rot: Corruption::Head, down: true },
             fault => fault,
         };
-        // Long enough for others to elect a leader, while the old one does not know it yet.
+        // Long enough for the other nodes to elect a leader, while the old one does not know it yet.
         let isolates = profile == Profile::Elections && matches!(fault, Fault::Isolate(_));
         let lasts_ms = if isolates { 1_500 + sim::random_below(2_500) } else { lasts_ms };
         events.push(Event { at_ms, lasts_ms: lasts_ms.min(end_ms - at_ms), fault });
@@ -274,7 +277,7 @@ pub(crate) fn draw_schedule(profile: Profile, nodes: u32, lasts: Duration, heads
     events
 }
 
-/// Adds panics of tasks to a schedule, in some seeds: drawn last, so that the others are what they were.
+/// Adds panics of tasks to a schedule, in some seeds: drawn last, so that the other faults stay what they were.
 pub(crate) fn with_task_panics(seed: u64, nodes: u32, lasts: Duration, mut events: Vec<Event>) -> Vec<Event> {
     let end_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
     if seed % PANICS_EVERY == 3 && end_ms > 0 {
@@ -288,7 +291,7 @@ pub(crate) fn with_task_panics(seed: u64, nodes: u32, lasts: Duration, mut event
     events
 }
 
-/// Runs the schedule; each fault as a task of its own, so that they overlap.
+/// Runs the schedule, each fault as a task of its own, so that faults overlap.
 pub(crate) async fn run_faults(world: World, events: Vec<Event>) {
     let mut running = Vec::new();
     let began = sim::elapsed();
@@ -346,7 +349,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
         Fault::TakenBack(crash) => scenarios::crash_during_truncation(&world, crash, lasts).await,
         Fault::Behind => scenarios::lagging_follower(&world, &damaged).await,
         Fault::VoteRack => {
-            // There must be an election.
+            // A vote needs an election.
             let node = resolve(&world, Target::Leader);
             world.durability().armed = Some((CrashPoint::Vote, Crash::Power));
             world.crash(node, Crash::Power);
@@ -414,8 +417,9 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
         Fault::Rumour(target) => world.suspect(resolve(&world, target)),
         Fault::Clock(target, wall_offset_ms) => {
             let node = resolve(&world, target);
-            // Never two nodes alike: what most clocks say is the truth, and producers expire by it. The first, which may be alone,
-            // is as wrong as the fault says: its clock also falls, and jumps by less than is noticed.
+            // No two clocks are wrong by the same: the cluster trusts the time that most clocks show, and expires
+            // producers by it. The clock of node 1, which may be the only one, is wrong by exactly what the fault says:
+            // it also goes back, and jumps by less than is noticed.
             let own_ms = if wall_offset_ms == 0 { 0 } else { 3_600_000 * (i64::from(node.0) - 1) };
             sim::set_wall_clock(node, wall_offset_ms + own_ms);
         }
@@ -447,7 +451,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
     }
 }
 
-/// Waits until one node may go for good.
+/// Waits until every shard has all its replicas: one node may then be lost for good.
 async fn wait_until_whole(world: &World) -> bool {
     let until = rt::now() + Duration::from_secs(4);
     while rt::now() < until {
@@ -459,7 +463,7 @@ async fn wait_until_whole(world: &World) -> bool {
     false
 }
 
-/// Waits until the machine that was to go down has gone down.
+/// Waits until a node has gone down at the armed crash point.
 async fn crash_point_reached(world: &World, lasts: Duration) -> Option<SimNode> {
     let until = rt::now() + lasts;
     loop {
@@ -475,7 +479,7 @@ async fn crash_point_reached(world: &World, lasts: Duration) -> Option<SimNode> 
     }
 }
 
-/// After an error of its disk a process is started again, as an operator or a supervisor would.
+/// Restarts a process after an error of its disk, as an operator or a supervisor would.
 async fn restart_process(world: &World, node: SimNode, lasts: Duration) {
     rt::sleep(lasts).await;
     world.crash(node, Crash::Process);
@@ -483,7 +487,7 @@ async fn restart_process(world: &World, node: SimNode, lasts: Duration) {
     world.start(node).await;
 }
 
-/// Ends every fault and starts whoever is down.
+/// Ends every fault and starts every node that is down.
 pub(crate) async fn heal(world: &World) {
     world.network().heal();
     world.network().set_faults(Faults::default());
@@ -494,10 +498,10 @@ pub(crate) async fn heal(world: &World) {
         world.disk(node).hang(false);
         world.disk(node).set_capacity(1 << 40);
         sim::set_wall_clock(node, 0);
-        // Whoever has stopped by itself after an error of its disk is started again.
+        // A node that has stopped by itself after an error of its disk is restarted.
         if let Some(running) = world.running_node(node) {
             let mut failures = running.host.failures().borrow().clone();
-            // Shards that are damaged are rebuilt while the node runs; without its metadata it ends.
+            // Damaged shards are rebuilt while the node runs; without its metadata replica the process ends.
             let metadata = running.metadata.group().replica();
             failures.retain(|replica, failure| !failure.is_damage || *replica == metadata);
             let poisoned = running.directory.poisoned().map(|why| why.to_string());
@@ -506,7 +510,7 @@ pub(crate) async fn heal(world: &World) {
                 world.crash(node, Crash::Process);
             }
         }
-        // One may need the others to find its place.
+        // A node may need the others to start: all are started at the same time.
         let world = world.clone();
         rt::spawn(async move { world.start(node).await });
     }

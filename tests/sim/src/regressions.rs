@@ -1,8 +1,8 @@
-//! The seeds that found bugs, as `found.txt` lists them.
+//! The regression seeds: those that found bugs, as `found.txt` lists them.
 
 use crate::run::Plan;
 
-/// What to run; nothing if a line cannot be read, which is said.
+/// The plans to run; `None` if a line is malformed, after printing it.
 pub(crate) fn plans() -> Option<Vec<Plan>> {
     let lines = include_str!("../found.txt").lines().filter(|line| !line.starts_with('#'));
     lines.map(plan).collect()

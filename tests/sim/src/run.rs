@@ -1,4 +1,4 @@
-//! One seed: a world, its clients, its storm, the laws during it and after it.
+//! One run: a seed's cluster, its workload, its nemesis, and the laws checked during the run and after it.
 //!
 //! May not know: the command line.
 
@@ -34,25 +34,25 @@ use crate::workload::{
 };
 use crate::world::World;
 
-/// How long a calm cluster may take until everything is caught up.
+/// How long a cluster without faults may take until every replica has caught up.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
-/// How long a calm cluster may take until what was damaged on one disk is back from the others.
+/// How long a cluster without faults may take until records damaged on one disk are repaired from the other replicas.
 const REPAIR_MAX: Duration = Duration::from_secs(60);
-/// How the message of a read that failed begins.
+/// Prefix of the message of a failed read.
 const UNREADABLE: &str = "it cannot be read:";
-/// How it begins if nothing came, and no error.
+/// Prefix of the message if a read returned nothing, and no error.
 const NOTHING: &str = "there is nothing at";
-/// The replica carries the partition no longer.
+/// The replica no longer carries the partition.
 const LEFT: &str = "it has left";
-/// How often the laws look at all replicas.
+/// How often the laws are checked on all replicas.
 const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 
-/// What is run.
+/// The input of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) nodes: u32,
-    /// How long things go wrong, simulated.
+    /// How long the nemesis injects faults, in simulated time.
     pub(crate) fault_time: Duration,
     /// Only these faults of the seed's schedule, by number.
     pub(crate) only: Option<Vec<usize>>,
@@ -60,7 +60,7 @@ pub(crate) struct Plan {
     pub(crate) mutant: Option<String>,
 }
 
-/// What a run amounted to.
+/// The outcome of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
     pub(crate) trace_hash: u64,
@@ -68,7 +68,7 @@ pub(crate) struct Outcome {
     pub(crate) acknowledged: usize,
     pub(crate) reads: u64,
     pub(crate) faults: usize,
-    /// The law that was broken, and the story.
+    /// The law that was broken, and the trace.
     pub(crate) broken: Option<(Violation, String)>,
 }
 
@@ -108,7 +108,7 @@ fn switch_on(_: Option<&str>) {}
 async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     let profile = Profile::of(plan.seed, plan.nodes);
     let trims = profile.trims(plan.seed);
-    // Disks differ: who is slow has not synced yet what the others have committed.
+    // Disks differ: a slow one has not synced yet what the other nodes have committed.
     let slowest = [0, 2, 3, 4, 5][usize::try_from(sim::random_below(5)).unwrap_or(0)];
     let sync_delay_max = || Duration::from_millis([1, 1, 5, 15, 40][sim::random_below(slowest + 1) as usize % 5]);
     let world = World::new(plan.nodes, Tuning::draw(profile, trims, plan.seed), sync_delay_max);
@@ -169,7 +169,7 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
             nemesis::heal(&world).await;
         }
     };
-    // Every fault heals itself; a node that neither starts nor fails to must not hold the seed for ever.
+    // Every fault ends by itself; a node that neither starts nor fails to start must not block the seed for ever.
     if rt::timeout(2 * plan.fault_time + SETTLE_MAX, faults_end).await.is_err() {
         world.judge::<()>(Err(progress::stuck(SETTLE_MAX.as_secs(), &world.clients(), describe(&world))));
     }
@@ -205,7 +205,7 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
         (violation, trace)
     });
     for running in world.running_nodes() {
-        // A broken law may leave a replica that does not end.
+        // After a broken law a replica may fail to shut down.
         let _ = rt::timeout(SETTLE_MAX, running.host.shutdown()).await;
     }
     world.end();
@@ -221,7 +221,7 @@ fn chosen(events: Vec<Event>, only: Option<&[usize]>) -> Vec<Event> {
     }
 }
 
-/// Clients go on for a while without faults, then end; every replica catches up.
+/// The workload goes on for a while without faults, then ends; every replica catches up.
 async fn settle(world: &World) {
     rt::sleep(Duration::from_secs(2)).await;
     world.stop_clients();
@@ -237,8 +237,8 @@ async fn settle(world: &World) {
     }
 }
 
-/// True if all nodes run and know the same, and all replicas of every partition show the same; those aside whose disks are
-/// rotten: nobody has replaced them yet.
+/// True if all nodes run and have the same metadata, and all replicas of every partition show the same watermarks.
+/// Nodes with corrupted disks do not count: their replicas may not have been replaced yet.
 fn caught_up(world: &World) -> bool {
     let running_nodes: Vec<_> =
         world.running_nodes().into_iter().filter(|running| !world.is_corrupted(running.node)).collect();
@@ -263,7 +263,7 @@ fn caught_up(world: &World) -> bool {
         && image.topics.values().all(|topic| (0..topic.partition_count()).all(|index| same(topic, index)))
 }
 
-/// Every sound replica carries partitions that the metadata names for its shard, and no others.
+/// Every replica on a sound disk carries partitions that the metadata assigns to its shard, and no others.
 fn owned(world: &World) -> Result<(), Violation> {
     let image = world.image().unwrap_or_default();
     for running in world.running_nodes().into_iter().filter(|running| !world.is_corrupted(running.node)) {
@@ -304,7 +304,8 @@ fn describe(world: &World) -> String {
     running_nodes.iter().map(node).collect::<Vec<_>>().join("; ")
 }
 
-/// A whole partition of a replica and its marks; what a damaged disk has lost comes back from the others.
+/// All records of a partition on a replica, and its watermarks; records that a corrupted disk lost are waited for,
+/// since the other replicas repair them.
 async fn repaired_contents(
     world: &World,
     running: &RunningNode,
@@ -325,7 +326,7 @@ async fn repaired_contents(
     }
 }
 
-/// The whole truth after the storm: every replica against what clients were told.
+/// The audit after the faults: every replica against what the clients were answered.
 async fn audit(world: &World) -> Result<(), Violation> {
     let mut read = BTreeSet::new();
     for running in world.running_nodes() {
@@ -341,12 +342,13 @@ async fn audit(world: &World) -> Result<(), Violation> {
                 }
                 let (shown, mut held) =
                     held.map_err(|what| Violation::new("what is there can be read", index, format!("{who}: {what}")))?;
-                // The batch in which the log begins is whole.
+                // The batch in which the log starts is read whole, from its first record on.
                 held.retain(|offset, _| *offset >= shown.log_start.0);
                 i2_dense::dense(index, &who, &held, shown.log_start.0, shown.high_watermark.0)?;
                 i5_once::in_order(index, &who, &held)?;
                 if world.is_corrupted(running.node) {
-                    // It may lag: nobody has replaced the replica yet. What it has must be right.
+                    // The replica may lag, since it may not have been replaced yet. The records that it has must be
+                    // right.
                     i1_durable::only_true(index, &who, world.oracle().partition(index), &held)?;
                     continue;
                 }
@@ -360,13 +362,13 @@ async fn audit(world: &World) -> Result<(), Violation> {
     Ok(())
 }
 
-/// True of a replica on a damaged disk that has stopped, or is replaced by another.
+/// True of a replica on a corrupted disk that has failed or has been replaced.
 fn is_over(world: &World, running: &RunningNode, replica: ReplicaId) -> bool {
     let is_member = || world.shard_of(replica).is_some();
     world.is_corrupted(running.node) && (running.host.failures().borrow().contains_key(&replica) || !is_member())
 }
 
-/// A whole partition as a replica holds it on its disk.
+/// All records of a partition that a replica has on its disk.
 async fn held(
     running: &RunningNode,
     shard: &Shard,
@@ -385,13 +387,13 @@ async fn held(
         }
         let bytes = plan.read().await.map_err(|error| format!("{UNREADABLE} {error}"))?.freeze();
         found.extend(consumer::values_in(&bytes)?);
-        // What comes before a damaged batch is given without an error.
+        // Records before a damaged batch are returned without an error.
         from = found.last_key_value().map_or(up_to, |(last, _)| Offset(last + 1));
     }
     Ok(found)
 }
 
-/// The laws that hold at any time, for all replicas.
+/// Checks the laws that hold at any time, on all replicas.
 async fn check_invariants(world: World) {
     let (mut watch, mut sums, mut states) = (Watch::default(), Sums::default(), Sums::default());
     loop {

@@ -1,4 +1,4 @@
-//! Faults that take several steps, each at the right moment.
+//! Faults of several steps, each of which waits for a state of the cluster.
 //!
 //! May not know: clients, laws.
 
@@ -21,20 +21,20 @@ use crate::sim_node::RunningNode;
 use crate::targeting::{Target, cut_off, resolve};
 use crate::world::World;
 
-/// How long it is waited for somebody whose log differs.
+/// How long to wait for a log that truncates.
 const TRUNCATION_WAIT: Duration = Duration::from_secs(2);
-/// How long it is waited for a topic to begin.
+/// How long to wait until a topic is being created.
 const TOPIC_STARTED_BY: Duration = Duration::from_secs(2);
-/// How long it is waited for the topic to be deleted.
+/// How long to wait until the topic is deleted.
 const TOPIC_DELETED_BY: Duration = Duration::from_secs(4);
-/// So many leaders go until a node with old metadata leads.
+/// How many leaders are killed, at the most, until the node with old metadata leads.
 const LEADERS_KILLED_MAX: usize = 4;
-/// After a leader's end somebody else leads by then, mostly.
+/// How long to wait for a new leader after the old one was killed; mostly enough.
 const ELECTION_WAIT: Duration = Duration::from_millis(800);
-/// Whoever led is deposed by then, and does not know it.
+/// An isolated leader has been deposed by then, and does not know it.
 const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
 
-/// A follower falls behind a leader, whose disk damages meanwhile what the follower lacks.
+/// A follower falls behind a leader, on whose disk the records that the follower lacks are corrupted meanwhile.
 pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<DamagedCheckpoints>) {
     let leaders: Vec<_> = (0..PARTITIONS).filter_map(|index| world.leader(index)).collect();
     let corrupted = world.nodes().find(|node| world.is_corrupted(*node));
@@ -53,8 +53,8 @@ pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<DamagedCheck
     world.reconnect(other);
 }
 
-/// A leader that is cut off goes on writing what nobody else has. When it is back, that is taken back; it fails when this is
-/// durable, and what comes instead is not.
+/// An isolated leader goes on writing entries that no other node has. When it is reconnected it truncates them; it
+/// crashes when the truncation is durable, and the entries that replace them are not.
 pub(crate) async fn crash_during_truncation(world: &World, crash: Crash, lasts: Duration) {
     let node = resolve(world, Target::Leader);
     cut_off(world, node, true, true, DEPOSED_AFTER).await;
@@ -85,8 +85,8 @@ pub(crate) async fn crash_during_truncation(world: &World, crash: Crash, lasts: 
     }
 }
 
-/// A node hears that a topic begins, and then no more of the metadata. When the topic is gone again, whoever led a shard of it goes
-/// too, until the node leads: with what it knows of long ago.
+/// A node learns that a topic is being created, and is then cut off from the metadata. When the topic has been deleted,
+/// the leaders of a shard of it are killed until the node leads the shard: with old metadata.
 pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
     let Some(replica) = world.running_node(node).map(|running| running.metadata.group().replica()) else { return };
     let name = format!("stale-{}", sim::random_below(1 << 40));
@@ -130,7 +130,7 @@ pub(crate) async fn stale_metadata(world: &World, node: SimNode) {
     world.network().join(replica);
 }
 
-/// Waits until a node is to see to it that a shard which it carries adopts partitions of this topic.
+/// Waits for the intent by which a shard that the node carries is to adopt partitions of this topic.
 async fn intent_to_adopt(world: &World, node: SimNode, name: &str) -> Option<IntentKey> {
     let until = rt::now() + TOPIC_STARTED_BY;
     while rt::now() < until {
@@ -151,7 +151,7 @@ async fn intent_to_adopt(world: &World, node: SimNode, name: &str) -> Option<Int
     None
 }
 
-/// The topic is deleted, and its shards have dropped it.
+/// True if the topic is deleted and its shards have dropped it.
 fn is_deleted(world: &World, topic: Uuid) -> bool {
     let image = world.image().unwrap_or_default();
     image.topics_by_id.get(&topic).is_none() && image.intents.iter().all(|(open, _)| open.topic != topic)

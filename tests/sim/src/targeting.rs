@@ -1,4 +1,4 @@
-//! Whom a fault meets, and how somebody is cut off.
+//! Chooses the node that a fault hits, and isolates nodes.
 //!
 //! May not know: schedules, clients, laws.
 
@@ -9,14 +9,14 @@ use ottla_storage::env::sim::{self, SimNode};
 
 use crate::world::World;
 
-/// Which node a fault is for: that of a number, or whoever leads then.
+/// The node that a fault is for: a fixed one, or the leader at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     Node(SimNode),
     Leader,
 }
 
-/// The node that is meant now.
+/// The node that this target means now.
 pub(crate) fn resolve(world: &World, target: Target) -> SimNode {
     match target {
         Target::Node(node) => node,
@@ -28,7 +28,7 @@ pub(crate) fn resolve(world: &World, target: Target) -> SimNode {
     }
 }
 
-/// Cuts a node off for some time.
+/// Isolates a node for some time, in one direction or both.
 pub(crate) async fn cut_off(world: &World, node: SimNode, from: bool, to: bool, lasts: Duration) {
     world.cut(node, from, to);
     rt::sleep(lasts).await;

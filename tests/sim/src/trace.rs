@@ -1,4 +1,4 @@
-//! The last events of a run, for whoever has to understand a broken law.
+//! The last events of a run, printed with a broken law.
 //!
 //! May not know: what an event means.
 
@@ -6,12 +6,12 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Events that are remembered.
+/// Events that are kept.
 const EVENTS_MAX: usize = 4_000;
-/// Events that are told.
+/// Events that are printed.
 const EVENTS_PRINTED: usize = 60;
 
-/// Faults and lives of nodes that are told besides.
+/// Faults, starts and stops of nodes that are kept and printed besides.
 const FAULTS_MAX: usize = 80;
 
 type Event = (Duration, Option<i32>, String);
@@ -19,7 +19,7 @@ type Event = (Duration, Option<i32>, String);
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     events: VecDeque<Event>,
-    /// What befell the nodes.
+    /// Faults, starts and stops of nodes.
     faults: VecDeque<Event>,
 }
 
@@ -31,7 +31,7 @@ impl Trace {
         self.events.push_back((at, partition, line));
     }
 
-    /// Something befell a node: it is told however much happened since.
+    /// Adds a fault, start or stop of a node: it is printed however many events follow.
     pub(crate) fn add_fault(&mut self, at: Duration, line: String) {
         if self.faults.len() == FAULTS_MAX {
             self.faults.pop_front();
@@ -39,9 +39,9 @@ impl Trace {
         self.faults.push_back((at, None, line));
     }
 
-    /// What befell the nodes, and the last events that concern everybody or this partition.
+    /// The faults, and the last events that concern all partitions or this one.
     pub(crate) fn of(&self, partition: Option<i32>) -> String {
-        // A law about everybody is not told by what happened to each partition.
+        // For a law about the whole cluster, events of single partitions are left out.
         let concerns = |of: &Option<i32>| of.is_none() || *of == partition;
         let last: Vec<_> = self.events.iter().filter(|(_, of, _)| concerns(of)).collect();
         let last = &last[last.len().saturating_sub(EVENTS_PRINTED)..];
