@@ -1,4 +1,5 @@
-//! What clients did and were told, for the checker of histories: it judges all of it when a seed is over.
+//! The history of a run in the words of `ottla-checker`: what clients invoked and what they were answered, checked when
+//! the run is over.
 //!
 //! May not know: what clients do, and what makes a history wrong.
 
@@ -12,17 +13,17 @@ use crate::laws::Violation;
 use crate::registry::PARTITIONS;
 
 const LAW: &str = "the checker of histories";
-/// Partitions of groups' offsets are numbered apart from those with records: by group, then by partition.
+/// The checker's numbers of groups: committed offsets are numbered by group, then by partition, apart from records.
 type Groups = BTreeMap<String, u32>;
 
-/// A history while it happens.
+/// A history while it is recorded.
 #[derive(Default)]
 pub(crate) struct History {
     recorder: Recorder,
     processes: u32,
-    /// Processes that have nothing to do.
+    /// Processes (in Jepsen's sense) without an open operation.
     idle: Vec<u32>,
-    /// Batches whose producers were told nothing yet, by partition and first value, and the processes that send them.
+    /// Batches whose producers have no answer yet, by partition and first value, and the processes that send them.
     open: BTreeMap<(i32, u64), u32>,
     groups: Groups,
     bad: Option<BadEvent>,
@@ -50,13 +51,13 @@ fn records(index: i32, records: impl Iterator<Item = (i64, u64)>) -> Vec<Record>
 }
 
 impl History {
-    /// A process of its own.
+    /// A new process.
     pub(crate) fn process(&mut self) -> u32 {
         self.processes += 1;
         self.processes - 1
     }
 
-    /// The client of a process has its number.
+    /// Adds an event; each process is a client of its own, with the same number.
     fn push(&mut self, process: u32, phase: Phase, action: Action) {
         let time = u64::try_from(sim::elapsed().as_nanos()).unwrap_or(u64::MAX);
         if let Err(bad) = self.recorder.push(Event { time, process, client: process, phase, action }) {
@@ -64,7 +65,7 @@ impl History {
         }
     }
 
-    /// A batch goes out for the first time; sent again under its sequence it is the same.
+    /// A batch is sent for the first time; a retry with the same sequence is the same operation.
     pub(crate) fn sends(&mut self, index: i32, values: &[u64]) {
         let Some(first) = values.first().copied() else { return };
         let process = self.idle.pop().unwrap_or_else(|| self.process());
@@ -72,21 +73,21 @@ impl History {
         self.push(process, Phase::Invoke, sent(index, values, None));
     }
 
-    /// Its producer is told where it is.
+    /// The producer of a batch got its offset.
     pub(crate) fn was_sent(&mut self, index: i32, values: &[u64], base_offset: i64) {
         let Some(process) = values.first().and_then(|first| self.open.remove(&(index, *first))) else { return };
         self.push(process, Phase::Ok, sent(index, values, Some(base_offset)));
         self.idle.push(process);
     }
 
-    /// A reader that goes on where it was is given these records.
+    /// A consumer that continues at its position is given these records.
     pub(crate) fn polled(&mut self, process: u32, index: i32, given: &[(i64, u64)]) {
         let records = records(index, given.iter().copied());
         self.push(process, Phase::Invoke, Action::Poll(Polled::default()));
         self.push(process, Phase::Ok, Action::Poll(Polled { records, ..Polled::default() }));
     }
 
-    /// A whole partition from its log start to its end, when all is over.
+    /// The final read of a whole partition, from its log start to its end.
     pub(crate) fn read(&mut self, index: i32, held: &BTreeMap<i64, u64>, (start, end): (i64, i64)) {
         let process = self.process();
         let begins = Action::LogStart { partition: partition(index), offset: start.unsigned_abs() };
@@ -104,20 +105,20 @@ impl History {
         GroupOffset { group, generation, partition: partition(index), offset: offset.map(i64::unsigned_abs) }
     }
 
-    /// A member commits an offset, and learns whether it did.
+    /// A member commits an offset (`Invoke`), or gets the outcome.
     pub(crate) fn commits(&mut self, process: u32, phase: Phase, (group, generation): (&str, i32), at: (i32, i64)) {
         let of = self.of_group(group, at.0, Some(generation), Some(at.1));
         self.push(process, phase, Action::Commit(of));
     }
 
-    /// Somebody asks for a committed offset, and is told one or that there is none.
+    /// A member fetches a committed offset (`Invoke`), or gets it, or gets that there is none.
     pub(crate) fn fetches(&mut self, process: u32, phase: Phase, group: &str, at: (i32, Option<i64>)) {
         let of = self.of_group(group, at.0, None, at.1);
         self.push(process, phase, Action::Fetch(of));
     }
 }
 
-/// Judges what happened.
+/// Has the history checked.
 pub(crate) fn judge(history: History) -> Result<(), Violation> {
     let History { recorder, bad, .. } = history;
     if let Some(bad) = bad {
@@ -138,7 +139,7 @@ pub(crate) fn judge(history: History) -> Result<(), Violation> {
 mod tests {
     use super::*;
 
-    /// What the checker says of a history that is made in a world of its own.
+    /// The verdict on a history that is recorded in a simulation of its own.
     fn judged(make: impl FnOnce(&mut History) + Send + 'static) -> Result<(), Violation> {
         let run = async move {
             let mut history = History::default();

@@ -1,4 +1,4 @@
-//! The ledger of long runs: what a run amounted to, as one more line of a table in a file.
+//! The ledger of long runs: appends the totals of a run to the table in a file.
 //!
 //! May not know: how runs are made.
 
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::Sum;
 
-/// The commit that is checked out, by its first letters; `dirty` behind it if the work tree differs.
+/// The abbreviated commit that is checked out; `dirty` follows if the work tree differs.
 fn commit() -> String {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success());
@@ -28,7 +28,7 @@ fn now() -> String {
     now.replace('T', " ").chars().take(16).collect()
 }
 
-/// Appends a run of these seeds.
+/// Appends a line for a run of these seeds.
 pub(crate) fn append(path: &Path, sum: &Sum, real: Duration) -> io::Result<()> {
     let command: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.contains("ledger")).collect();
     let seeds = match (sum.first, sum.last) {

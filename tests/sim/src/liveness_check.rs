@@ -1,6 +1,7 @@
-//! After the storm: a node dies, and comes back; what the others show of it meanwhile.
+//! The check of failure detection after the faults: a node is killed and restarted, and what the other nodes show of it
+//! must be true.
 //!
-//! May not know: how it is found out.
+//! May not know: how the cluster detects it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,15 +16,16 @@ use crate::registry::broker;
 use crate::wire::Client;
 use crate::world::World;
 
-/// How long it may take until a node that lives is shown to live: a heartbeat, and an election before it.
+/// How long it may take until a live node is shown as live: an election, then a heartbeat.
 const UNFENCED_BY: Duration = Duration::from_secs(10);
-/// The same for one that has died: elections, a session (`life::SESSION_TIMEOUT`) that a new leader grants in full.
+/// How long it may take until a dead node is fenced: elections, and a session (`sim_node::SESSION_TIMEOUT`) that a new
+/// leader grants in full.
 const FENCED_BY: Duration = Duration::from_secs(12);
-/// Between two looks.
+/// The time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const METADATA: i16 = 12;
 
-/// What the nodes that run show; `None` if one of them does not answer.
+/// What the running nodes show; `None` if one of them does not answer.
 async fn shown(world: &World, client: &mut Client) -> Option<Vec<Shown>> {
     let mut all = Vec::new();
     for running in world.running_nodes() {
@@ -37,7 +39,7 @@ async fn shown(world: &World, client: &mut Client) -> Option<Vec<Shown>> {
     Some(all)
 }
 
-/// Waits until every node that runs shows that exactly these are dead; a law is broken if that takes too long.
+/// Waits until every running node shows that exactly these nodes are dead; a law is broken if that takes too long.
 async fn expect(world: &World, client: &mut Client, dead: &BTreeSet<i32>, within: Duration) {
     let all: BTreeSet<_> = world.nodes().map(|node| broker(node).0).collect();
     let (begun, mut last) = (rt::now(), Vec::new());
@@ -56,14 +58,14 @@ async fn expect(world: &World, client: &mut Client, dead: &BTreeSet<i32>, within
     }
 }
 
-/// All live; one dies, is missed, and is back. Where a disk is rotten its node may be gone for good: nothing is to be learned.
+/// Kills a node and restarts it. Skipped where a disk is corrupted: that disk's node may be gone for good.
 pub(crate) async fn check(world: &World) {
     if world.nodes().any(|node| world.is_corrupted(node)) {
         return;
     }
     let mut client = Client::new(world.clone(), "liveness-check");
     expect(world, &mut client, &BTreeSet::new(), UNFENCED_BY).await;
-    // Of fewer than three nodes the others have no majority.
+    // In a cluster of fewer than three nodes the others have no majority.
     if world.nodes().count() < 3 || world.broken().is_some() {
         return;
     }

@@ -1,5 +1,5 @@
-//! Every seeded bug, and how many seeds it takes until a law is broken. A bug that is never caught fails the command: either
-//! the laws are too weak, or the storm never comes near it.
+//! Mutation testing: switches each seeded bug on and counts the seeds until a law is broken. A bug that is never caught
+//! fails the command: either the laws are too weak, or the nemesis never reaches it.
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! What clients were told, by partition: acknowledged and read records, the newest ends, committed group offsets.
+//! The model of the cluster's state as clients have observed it: acknowledged and read records, ends, committed group
+//! offsets.
 //!
 //! May not know: nodes, replicas, faults.
 
@@ -11,45 +12,45 @@ use crate::laws::i9_topics::Steps;
 use crate::laws::{i2_dense, i5_once};
 use uuid::Uuid;
 
-/// How somebody learned of a record.
+/// How a client observed a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Learned {
-    /// Its producer was told.
+    /// Its producer got the acknowledgement.
     Acknowledged,
-    /// A consumer was given it.
+    /// A consumer read it.
     Read,
 }
 
-/// One partition as clients know it.
+/// One partition as clients have observed it.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// Value at each offset that anybody was told of.
+    /// The value at each observed offset.
     pub(crate) values: BTreeMap<i64, u64>,
-    /// Offset of each such value.
+    /// The offset of each observed value.
     pub(crate) offsets: BTreeMap<u64, i64>,
     /// Acknowledged offsets.
     pub(crate) acknowledged: BTreeSet<i64>,
     /// Every value that was sent.
     pub(crate) sent: BTreeSet<u64>,
-    /// The greatest offset up to which somebody asked for deletion.
+    /// The greatest offset up to which a client requested deletion.
     pub(crate) deleted: i64,
 }
 
 impl Known {
-    /// One beyond the greatest offset that anybody was told of.
+    /// One beyond the greatest observed offset.
     pub(crate) fn end(&self) -> i64 {
         self.values.last_key_value().map_or(0, |(offset, _)| offset + 1)
     }
 }
 
-/// What one group was told of one partition's committed offset.
+/// The commits of one group's offset of one partition.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Commits {
-    /// The greatest that was acknowledged.
+    /// The greatest acknowledged offset.
     pub(crate) acknowledged: i64,
-    /// The greatest that was asked for.
+    /// The greatest offset that was sent.
     pub(crate) attempted: i64,
-    /// Asked for without an answer: they may be carried out late, behind a newer one.
+    /// Offsets that got no answer: they may be committed late, behind a newer one.
     pub(crate) unanswered: BTreeSet<i64>,
 }
 
@@ -59,14 +60,14 @@ pub(crate) struct Oracle {
     pub(crate) commits: BTreeMap<String, Commits>,
     /// Groups with members.
     pub(crate) groups: BTreeMap<String, GroupAnswers>,
-    /// Topics that come and go, by name.
+    /// Topics that are created and deleted during the run, by name.
     pub(crate) topics: BTreeMap<String, Steps>,
-    /// Producer ids and topics' ids, and to whom they were given.
+    /// Producer ids and topic ids, and what they were assigned to.
     pub(crate) producer_ids: BTreeMap<i64, String>,
     pub(crate) topic_ids: BTreeMap<Uuid, String>,
     /// Leader epochs of batches, by partition.
     pub(crate) epochs: BTreeMap<i32, Epochs>,
-    /// Answers to ListOffsets that were checked, and read records.
+    /// Counts of checked answers to ListOffsets, and of records read.
     pub(crate) lists: u64,
     pub(crate) reads: u64,
 }
@@ -80,7 +81,7 @@ impl Oracle {
         self.partitions.values().map(|known| known.acknowledged.len()).sum()
     }
 
-    /// Somebody learned that `value` is at `offset`.
+    /// A client observed `value` at `offset`.
     pub(crate) fn learn(&mut self, index: i32, offset: i64, value: u64, how: Learned) -> Result<(), Violation> {
         let known = self.partition(index);
         i2_dense::one_value_an_offset(index, known, offset, value)?;

@@ -1,5 +1,5 @@
-//! Critical tasks that panic: one of them is made to, on a node that runs, and what it belongs to must end; then a
-//! supervisor starts the process again. Any other panic of a task is a violation.
+//! Panics of critical tasks: one is injected on a running node, the task's owner (replica, directory or process) must
+//! end, and a supervisor restarts the process. Any other panic of a task is a violation.
 //!
 //! May not know: clients, schedules, what the tasks do.
 
@@ -14,16 +14,16 @@ use crate::laws::Violation;
 use crate::sim_node::RunningNode;
 use crate::world::World;
 
-/// By then whatever it belongs to has ended.
+/// The owner of the task has ended by then.
 const ENDED_BY: Duration = Duration::from_secs(2);
-/// This one is started again by itself: its state is replicated, and ending the replica would not help its groups.
+/// This task is restarted instead: its state is replicated, and ending the replica would not help its groups.
 const RESTARTED: &str = "group-coordinator";
 
-/// These may outlive what they belong to for a moment, and nothing ends a second time.
+/// Tasks that may outlive their owner for a moment, when nothing is left to end.
 const TRANSIENT: [&str; 6] =
     ["raft-founding", "raft-hand-over", "raft-succession", "raft-transfer", "snapshot", "suspicion"];
 
-/// What of a node has ended.
+/// The parts of a node that have ended.
 #[derive(Default, PartialEq, Eq)]
 struct Ended {
     process: bool,
@@ -43,7 +43,7 @@ impl Ended {
     }
 }
 
-/// Makes one critical task of the node panic, looks at what that did, and starts the process again.
+/// Injects a panic into one critical task of the node, checks that its owner ends, and restarts the process.
 pub(crate) async fn panic_a_task(world: &World, node: SimNode, down_for: Duration) {
     let Some(running) = world.running_node(node) else { return };
     let mut tasks = sim::critical_tasks(node);
@@ -69,7 +69,7 @@ pub(crate) async fn panic_a_task(world: &World, node: SimNode, down_for: Duratio
     world.start(node).await;
 }
 
-/// Panics of tasks that were not made to are violations.
+/// Panics that were not injected are violations.
 pub(crate) fn judge(world: &World) {
     for (node, what) in sim::take_panics() {
         world.judge::<()>(Err(Violation::new("no task panics", None, format!("node {}: {what}", node.0))));

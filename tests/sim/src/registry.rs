@@ -1,5 +1,4 @@
-//! The names and numbers that everybody in the simulated cluster knows beforehand. What the cluster makes of them is in its
-//! metadata.
+//! Names and numbers that are fixed for every simulated cluster. Everything else about the cluster is in its metadata.
 
 use ottla_protocol::ids::NodeId;
 use ottla_storage::env::sim::SimNode;

@@ -1,13 +1,14 @@
-//! The fewest faults of a seed's schedule that still break a law, found by leaving out halves, quarters and single ones.
+//! Shrinks a failing seed: the fewest faults of its schedule that still break the law, by leaving out halves, quarters
+//! and single ones.
 //!
-//! A shorter schedule is another run: clients and tasks draw other numbers afterwards. What is found is therefore checked by
-//! running it, not derived.
+//! A shorter schedule is another run, since clients and tasks draw other numbers afterwards. Each candidate is
+//! therefore run.
 
 use std::process::ExitCode;
 
 use crate::run::{Plan, run};
 
-/// Prints the schedule of the shortest run found that is still broken.
+/// Prints the schedule of the shortest run found that still breaks the law.
 pub(crate) fn shrink(plan: &Plan) -> ExitCode {
     let first = run(plan);
     let Some((violation, _)) = first.broken else {

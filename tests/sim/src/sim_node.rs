@@ -1,4 +1,5 @@
-//! One life of a node: the production floors from the disk to the coordinators, over the simulated world.
+//! A simulated node while its process runs: the production code from the disk to the coordinators, over simulated
+//! disks, network and clocks.
 //!
 //! May not know: faults, clients, laws.
 
@@ -35,47 +36,48 @@ use ottla_storage::rewrite::RewriteOptions;
 use crate::profile::Tuning;
 use crate::registry::{OFFSETS_PARTITIONS, broker, node_of};
 
-/// An entry that waits while so much is written is written once more: a node that is cut off for a second sees it.
+/// An entry that is still needed after so much more was written is relocated: seen by a node that is isolated for a
+/// second.
 const RELOCATION_BYTES: u64 = 32 << 10;
 const RETENTION_MS: i64 = 7 * 86_400_000;
-/// Of records, each node's default being another. No run lasts so long: what goes for its age went by a wrong clock.
+/// Of records; each node's default differs. No run lasts so long: records that expire did so by a wrong clock.
 const RECORDS_RETENTION_MS: i64 = 7 * 86_400_000;
 const PATH: &str = "/data";
-/// The listener that clients come to.
+/// The listener for clients.
 pub(crate) const LISTENER: &str = "PLAINTEXT";
 
-/// How long a node has a session without a heartbeat.
+/// How long a node keeps its session without a heartbeat.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
-/// Between two heartbeats.
+/// The time between two heartbeats.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a node that stops waits until that is recorded.
+/// How long a stopping node waits until its stop is recorded in the metadata.
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
-/// How long a node that stops has others take over what it leads.
+/// How long a stopping node waits for the transfer of its leaderships.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 
-/// A node while it runs.
+/// A node whose process runs.
 pub(crate) struct RunningNode {
     pub(crate) node: SimNode,
-    /// Counts the lives of all nodes.
+    /// Counts the starts of all nodes: another process of the same node has another number.
     pub(crate) incarnation: u64,
     pub(crate) directory: Arc<DataDir>,
     pub(crate) host: RaftHost,
-    /// Where it knows others to be.
+    /// The nodes' addresses, as far as this one has them.
     pub(crate) places: Arc<Places>,
     pub(crate) metadata: Metadata,
     pub(crate) shards: Shards,
-    /// What connections talk to.
+    /// Serves connections.
     pub(crate) kafka: Kafka,
     pub(crate) partitions: Partitions,
     pub(crate) groups: Groups,
-    /// What its directory held when it began.
+    /// The replicas that its directory held when it started.
     pub(crate) recovered: Vec<RecoveredReplica>,
 }
 
 fn data_dir_options(node: SimNode, tuning: Tuning) -> DataDirOptions {
     let log = LogOptions {
-        // Small, so that seeds see many segments.
+        // Small, so that a run has many segments.
         segment_bytes: tuning.segment_bytes,
         segment_batches_max: tuning.segment_batches_max,
         cache_bytes_max: tuning.cache_bytes,
@@ -127,12 +129,12 @@ fn group_settings() -> GroupSettings {
     }
 }
 
-/// A node's settings. What must not differ between replicas' states differs between the nodes on purpose.
+/// A node's settings. Those that must not affect replicated state differ between the nodes on purpose.
 fn config(node: SimNode) -> Config {
     let mut config = Config::default();
     config.node_id = broker(node);
     config.offsets.topic_partitions = OFFSETS_PARTITIONS;
-    // Often enough that seeds see leaders change by themselves.
+    // Often enough that leaders are rebalanced within a run.
     config.replication.leader_check_interval = Duration::from_secs(3);
     config.liveness = LivenessConfig { session_timeout: SESSION_TIMEOUT, heartbeat_interval: HEARTBEAT_INTERVAL };
     config.topics.auto_create = false;
@@ -152,7 +154,7 @@ fn local(node: SimNode, directory: &DataDir) -> LocalNode {
     LocalNode { id: broker(node), rack: None, listeners, directories: vec![space] }
 }
 
-/// Tells who watches the network where replicas live.
+/// Keeps the simulated network informed of the nodes that replicas are on.
 async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<MetadataImage>>) {
     loop {
         let image = images.borrow_and_update().clone();
@@ -165,8 +167,8 @@ async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<Meta
     }
 }
 
-/// The first so many nodes, which a node is told of. Who watches the network is told where they are, and where the founders'
-/// replicas.
+/// The seed nodes in a node's configuration, the first `told` ones. The simulated network is told where they are, and
+/// where the founders' metadata replicas are.
 fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: Arc<Places>) -> Seeds {
     for founder in (1..=founders).map(SimNode) {
         network.place(ReplicaId(u64::from(founder.0)), founder);
@@ -180,35 +182,35 @@ fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: 
 }
 
 impl RunningNode {
-    /// Log start and high watermark as the node shows them, if it carries the partition.
+    /// Log start and high watermark that the node shows, if it carries the partition.
     pub(crate) fn marks(&self, id: PartitionId) -> Option<(i64, i64)> {
         let all = self.shards.all();
         let shown = all.iter().find_map(|shard| shard.published().get(id).map(|cell| cell.marks()))?;
         Some((shown.log_start.0, shown.high_watermark.0))
     }
 
-    /// The first half of a clean stop, while clients are still answered: others lead what is led here.
+    /// First half of a clean stop, while clients are still served: leaderships are transferred.
     pub(crate) async fn hand_over(&self) {
         self.groups.stop();
         self.host.hand_over(HAND_OVER_WAIT).await;
         self.metadata.announce_stop(ANNOUNCE_WAIT).await;
     }
 
-    /// The second half: everything that is written is kept, and nothing is left to be recovered.
+    /// Second half: everything written is kept, and nothing is left for recovery.
     pub(crate) async fn close(&self) -> Result<(), String> {
         self.host.shutdown().await;
         let _removals = self.shards.end_removals().await;
         self.directory.close().await.map_err(|error| error.to_string())
     }
 
-    /// True if the node has been forgotten and has given up what it held: its process ends then.
+    /// True if the node has been unregistered and has stopped its replicas: its process ends then.
     pub(crate) fn is_unregistered(&self) -> bool {
         let has_stopped = self.metadata.group().role().borrow().stopped;
         let is_expelled = self.metadata.expelled().borrow().is_some();
         has_stopped && (is_expelled || self.metadata.image().is_going(broker(self.node)))
     }
 
-    /// Starts the node's floors with what its disk holds; the reason, if it refuses.
+    /// Starts a node from what its disk holds; returns the reason if it refuses to start.
     pub(crate) async fn start(
         node: SimNode,
         incarnation: u64,
@@ -224,7 +226,8 @@ impl RunningNode {
         on_open(&directory, &recovered);
         let places = Arc::new(Places::default());
         let host = RaftHost::new(network.seen_by(node, places.clone()), raft_options(tuning));
-        // Who has left is told of everybody: what founded a cluster alone could not come back otherwise.
+        // A node that has left the cluster is given all nodes as seeds: one that founded its cluster alone could not
+        // rejoin otherwise.
         let seeds = match directory.has_left() {
             true => seeds(node, founders, nodes, &network, places.clone()).to_join_only(),
             false => seeds(node, founders, founders, &network, places.clone()),

@@ -1,7 +1,9 @@
-//! Connections: requests as Kafka's clients write them, through the production's dispatcher, and its answers read back.
+//! Clients' connections: requests encoded as Kafka clients do, through the production dispatcher, and its responses
+//! decoded.
 //!
-//! A connection belongs to one life of a node: a crash ends it, and so does an answer that did not come. May not know: what
-//! requests mean.
+//! A connection belongs to one incarnation of a node: a crash closes it, and so does a missing answer.
+//!
+//! May not know: what requests mean.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,10 +27,10 @@ use crate::laws::Violation;
 use crate::sim_node::{LISTENER, RunningNode};
 use crate::world::World;
 
-/// Of so many requests, before one the connection breaks.
+/// A connection is reset before one of so many requests.
 const RESETS_ONE_IN: u64 = 300;
 
-/// One end of a connection.
+/// A connection.
 #[derive(Clone)]
 struct Link {
     incarnation: u64,
@@ -36,7 +38,7 @@ struct Link {
     dispatch: Arc<Mutex<KafkaDispatch>>,
 }
 
-/// A client with a connection to each node that it talks to.
+/// A client with a connection to each node that it uses.
 pub(crate) struct Client {
     world: World,
     name: String,
@@ -48,7 +50,7 @@ pub(crate) fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
 }
 
-/// The frame without its length, as a connection's inbox gives it.
+/// A request's frame without its length prefix, as a connection's input buffer returns it.
 fn frame<R: Request>(client: &str, version: i16, correlation: i32, request: &R) -> Result<Bytes, String> {
     let header = RequestHeader::default()
         .with_request_api_key(R::KEY)
@@ -61,7 +63,7 @@ fn frame<R: Request>(client: &str, version: i16, correlation: i32, request: &R) 
     Ok(frame.freeze())
 }
 
-/// The answer's bytes as the socket would take them.
+/// The response's bytes as they would be written to the socket.
 fn drained(mut out: Outbox) -> Option<Bytes> {
     let mut all = BytesMut::new();
     while !out.is_empty() {
@@ -78,7 +80,7 @@ fn drained(mut out: Outbox) -> Option<Bytes> {
     Some(all.freeze())
 }
 
-/// The node's end of a connection: a new one if there was none, none if it was another life's.
+/// The node's side of a connection: a new one if there was none, `None` if it belonged to another incarnation.
 fn connected(running: &RunningNode, link: Option<Link>, connection: u64) -> Option<Link> {
     match link {
         Some(link) => Some(link).filter(|link| link.incarnation == running.incarnation),
@@ -91,7 +93,7 @@ fn connected(running: &RunningNode, link: Option<Link>, connection: u64) -> Opti
     }
 }
 
-/// An answer as it leaves; `None` if the connection ends with it.
+/// A response as it is sent; `None` if the connection is closed with it.
 async fn encoded(link: &Link, started: BoxFuture<'static, Answer<Reply>>) -> Option<Bytes> {
     match started.await {
         Answer::Reply { reply, memory } => {
@@ -105,8 +107,8 @@ async fn encoded(link: &Link, started: BoxFuture<'static, Answer<Reply>>) -> Opt
     }
 }
 
-/// What the node does with frames that arrive one after the other, so long after the one before: each starts when it may, as a
-/// connection has it, and the answers leave in order. `None` if the connection is gone.
+/// Handles frames that arrive one after the other, each so long after the one before: each request starts when a
+/// connection would start it, and the responses leave in order. `None` if the connection is closed.
 async fn served(
     running: Arc<RunningNode>,
     link: Option<Link>,
@@ -156,13 +158,12 @@ impl Client {
         Self { world, name: name.to_owned(), links: BTreeMap::new(), correlation: 0 }
     }
 
-    /// One request to `node` and its answer; `None`: the connection broke, and nobody knows what happened.
+    /// One request to `node` and its response; `None`: the connection broke, and the outcome is unknown.
     pub(crate) async fn call<R: Request>(&mut self, node: SimNode, version: i16, request: &R) -> Option<R::Response> {
         self.pipeline(node, version, std::slice::from_ref(request), Duration::ZERO).await?.pop()
     }
 
-    /// Several requests on one connection without waiting for answers, and their answers; between two of them passes up to
-    /// `gap_max`.
+    /// Several requests on one connection without waiting for responses, up to `gap_max` apart, and their responses.
     pub(crate) async fn pipeline<R: Request>(
         &mut self,
         node: SimNode,
@@ -196,7 +197,7 @@ impl Client {
         self.world.judge(read.collect::<Result<Vec<_>, _>>().map_err(wrong))
     }
 
-    /// Ends the connection to a node, which learns of it.
+    /// Closes the connection to a node, which notices it.
     pub(crate) fn close(&mut self, node: SimNode) {
         let Some(link) = self.links.remove(&node) else { return };
         if let Some(running) = self.world.running_node(node).filter(|running| running.incarnation == link.incarnation) {

@@ -1,6 +1,6 @@
-//! The simulated cluster: nodes with their disks, the network between them, requests of clients, and what is known of it all.
+//! The simulated cluster: nodes, disks, network, the transport of clients' requests, and what the checks have recorded.
 //!
-//! May not know: which faults come, what clients do.
+//! May not know: which faults are injected, what clients do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -32,13 +32,13 @@ use crate::trace::Trace;
 /// How long a client waits for an answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
-/// What a client does, and the only partition that it does it to.
+/// The kind of a client, and the partition if it uses only one.
 pub(crate) type Kind = (&'static str, Option<i32>);
 
 struct Inner {
-    /// The nodes that found the cluster.
+    /// The nodes that the cluster was started with.
     founders: u32,
-    /// All nodes that are part of it by now.
+    /// All nodes by now.
     nodes: AtomicU32,
     network: SimNetwork,
     disks: Mutex<BTreeMap<SimNode, SimDisk>>,
@@ -54,15 +54,15 @@ struct Inner {
     answers_lost_per_mille: AtomicU64,
     tuning: Tuning,
     durability: Mutex<DurabilityTracker>,
-    /// Nodes whose disks were damaged so that a replica may be lost by it, and how often.
+    /// How often each node's disk was corrupted such that a replica may be lost by it.
     corrupted: Mutex<BTreeMap<SimNode, u64>>,
     oracle: Mutex<Oracle>,
     history: Mutex<History>,
     trace: Mutex<Trace>,
     broken: Mutex<Option<Violation>>,
-    /// Clients end.
+    /// The workload is to end.
     stop: AtomicBool,
-    /// Clients that have not ended, by a number and with their kind.
+    /// Clients that have not ended, by a number, with their kind.
     clients: Mutex<BTreeMap<u64, Kind>>,
 }
 
@@ -70,12 +70,12 @@ fn empty_disk(sync_delay_max: Duration) -> SimDisk {
     SimDisk::new(rt::random_u64(), SimDiskOptions { sync_delay_max, ..SimDiskOptions::default() })
 }
 
-/// The world; cheap to clone.
+/// The handle of the world; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct World(Arc<Inner>);
 
 impl World {
-    /// A cluster with empty disks, nothing started.
+    /// A cluster with empty disks and no node started.
     pub(crate) fn new(nodes: u32, tuning: Tuning, sync_delay_max: impl Fn() -> Duration) -> Self {
         let network = SimNetwork::default();
         let mut disks = BTreeMap::new();
@@ -120,7 +120,7 @@ impl World {
         world
     }
 
-    /// The shard of a replica, as far as any node knows.
+    /// The shard of a replica, if any node's metadata has it.
     pub(crate) fn shard_of(&self, replica: ReplicaId) -> Option<u64> {
         let image = self.image()?;
         let shard = image.shards.values().find(|shard| shard.members().any(|other| other.id == replica))?;
@@ -131,7 +131,7 @@ impl World {
         self.0.durability.lock()
     }
 
-    /// From now on nobody expects anything of this node but that it tells no lies.
+    /// Notes that a disk was corrupted: its replicas may lag or be lost from now on, but must not show anything false.
     pub(crate) fn mark_corrupted(&self, node: SimNode) {
         *self.0.corrupted.lock().entry(node).or_default() += 1;
     }
@@ -140,7 +140,7 @@ impl World {
         self.0.corrupted.lock().contains_key(&node)
     }
 
-    /// How often the node's disk was damaged.
+    /// How often the node's disk was corrupted.
     fn corruptions(&self, node: SimNode) -> u64 {
         self.0.corrupted.lock().get(&node).copied().unwrap_or(0)
     }
@@ -157,7 +157,7 @@ impl World {
         &self.0.network
     }
 
-    /// Nothing reaches anybody from a node, or nothing reaches it, or both.
+    /// Drops all messages from a node, or to it, or both.
     pub(crate) fn cut(&self, node: SimNode, from: bool, to: bool) {
         for other in self.nodes().filter(|other| *other != node) {
             if from {
@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    /// Everything reaches everybody again.
+    /// Ends [`Self::cut`] in both directions.
     pub(crate) fn reconnect(&self, node: SimNode) {
         for other in self.nodes().filter(|other| *other != node) {
             self.0.network.mend(node, other);
@@ -185,19 +185,20 @@ impl World {
         self.0.disks.lock().entry(node).or_insert_with(|| empty_disk(self.0.sync_delay_max)).clone()
     }
 
-    /// A further node becomes part of the cluster, with an empty disk; it is not started.
+    /// Adds a node with an empty disk to the cluster; it is not started.
     pub(crate) fn add_node(&self) -> SimNode {
         SimNode(self.0.nodes.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// A node that is down gets an empty disk in place of its own.
+    /// Replaces the disk of a node that is down by an empty one.
     pub(crate) fn wipe(&self, node: SimNode) {
         self.0.disks.lock().insert(node, empty_disk(self.0.sync_delay_max));
         self.durability().disk_lost(node);
         self.trace_fault(format!("node {} has an empty disk", node.0));
     }
 
-    /// True if every shard has the members that it is to have, all there, and nothing is lost: one node may go for good.
+    /// True if every shard has all the members that it is to have and no disk is corrupted: one node may then be lost
+    /// for good.
     pub(crate) fn is_whole(&self) -> bool {
         let running_nodes = self.running_nodes();
         let Some(image) = self.image() else { return false };
@@ -222,7 +223,7 @@ impl World {
         whole && image.shards.values().all(|record| has(record))
     }
 
-    /// Of a thousand answers to clients, so many are lost.
+    /// Loses so many of a thousand answers to clients.
     pub(crate) fn lose_answers(&self, per_mille: u64) {
         self.0.answers_lost_per_mille.store(per_mille, Ordering::Relaxed);
     }
@@ -231,13 +232,13 @@ impl World {
         self.0.oracle.lock()
     }
 
-    /// Somebody sends these values as one batch, for the first time.
+    /// Records that a producer sends these values as one batch, for the first time.
     pub(crate) fn sends(&self, index: i32, values: &[u64]) {
         self.oracle().partition(index).sent.extend(values);
         self.history().sends(index, values);
     }
 
-    /// Its producer is told that it is there.
+    /// Records that its producer got the acknowledgement.
     pub(crate) fn acknowledged(&self, index: i32, values: &[u64], base_offset: i64) {
         self.history().was_sent(index, values, base_offset);
         for (offset, value) in (base_offset..).zip(values) {
@@ -246,18 +247,18 @@ impl World {
         }
     }
 
-    /// What the checker of histories is to be told.
+    /// The history of client operations for the checker.
     pub(crate) fn history(&self) -> parking_lot::MutexGuard<'_, History> {
         self.0.history.lock()
     }
 
-    /// Adds a line to the story: `partition` if it concerns one only.
+    /// Adds an event to the trace; `partition` if it concerns only one.
     pub(crate) fn trace(&self, partition: Option<i32>, line: String) {
         sim::trace(line.as_bytes());
         self.0.trace.lock().add(sim::elapsed(), partition, line);
     }
 
-    /// Adds to the story what befell a node.
+    /// Adds a fault, start or stop of a node to the trace.
     pub(crate) fn trace_fault(&self, line: String) {
         sim::trace(line.as_bytes());
         self.0.trace.lock().add_fault(sim::elapsed(), line);
@@ -267,7 +268,7 @@ impl World {
         self.0.trace.lock().of(partition)
     }
 
-    /// Notes the first law that was broken.
+    /// Stores the first law that was broken.
     pub(crate) fn judge<T>(&self, verdict: Result<T, Violation>) -> Option<T> {
         match verdict {
             Ok(value) => Some(value),
@@ -308,17 +309,17 @@ impl World {
         self.0.stop.store(true, Ordering::Relaxed);
     }
 
-    /// True while clients are to go on.
+    /// True while clients are to continue.
     pub(crate) fn workload_runs(&self) -> bool {
         !self.0.stop.load(Ordering::Relaxed) && self.0.broken.lock().is_none()
     }
 
-    /// The newest metadata that any node has.
+    /// The newest metadata image of any running node.
     pub(crate) fn image(&self) -> Option<Arc<MetadataImage>> {
         self.running_nodes().iter().map(|running| running.metadata.image()).max_by_key(|image| image.index)
     }
 
-    /// The topic that most clients use is made.
+    /// Stores the id of the topic that most clients use.
     pub(crate) fn set_topic(&self, id: Uuid) {
         self.0.topic.get_or_init(|| id);
     }
@@ -341,7 +342,7 @@ impl World {
         self.0.running.lock().get(&node).cloned()
     }
 
-    /// Starts a node unless it runs or is starting; returns when it serves, refused or crashed.
+    /// Starts a node unless it runs or is starting; returns when it serves, has refused to start, or has crashed.
     pub(crate) async fn start(&self, node: SimNode) {
         if self.0.running.lock().contains_key(&node) || !self.0.starting.lock().insert(node) {
             return;
@@ -374,7 +375,7 @@ impl World {
         let (downs, corruptions) = (self.downs(node), self.corruptions(node));
         let begun = sim::spawn_on(node, start).await;
         self.0.starting.lock().remove(&node);
-        // It may go down after it has begun, and before this learns of it: then what has begun is dead.
+        // The node may go down after it has started and before this task resumes: then the started node is dead.
         let crashed = self.downs(node) != downs;
         match begun {
             Ok(_) if crashed => self.trace_fault(format!("node {} crashed while it started", node.0)),
@@ -393,15 +394,15 @@ impl World {
             }
             Ok(Err(why)) => {
                 self.trace_fault(format!("node {} refuses to start: {why}", node.0));
-                // Its process ends: groups that it had opened already must not go on without it.
+                // Its process ends: Raft groups that it had opened already must not go on without it.
                 self.crash(node, Crash::Process);
             }
             Err(_crashed) => self.trace_fault(format!("node {} crashed while it started", node.0)),
         }
     }
 
-    /// What a node's replicas still have to apply is what leaders sent. `strikes`: how often its disk was damaged when it
-    /// began; what is damaged after that it cannot have found.
+    /// The entries that a node's replicas still have to apply are those that leaders sent. `corruptions`: how often its
+    /// disk was corrupted when it started; it cannot have found later damage.
     async fn compare_entries(&self, running: &RunningNode, corruptions: u64) {
         for found in running.recovered.iter().filter(|found| found.lost.is_none()) {
             let (Some(log), Some(shard)) = (running.directory.replica_log(found.id), self.shard_of(found.id)) else {
@@ -409,7 +410,7 @@ impl World {
             };
             let first = RaftIndex(found.applied.max(found.purged).map_or(1, |id| id.index.0 + 1));
             let Some(last) = found.last_log_id.map(|id| id.index).filter(|last| *last >= first) else { continue };
-            // Raft may have taken something back since.
+            // Raft may have truncated entries since.
             let Ok(entries) = log.read_to_apply(EntryRange { first, last }, usize::MAX).await else { continue };
             if self.corruptions(running.node) != corruptions {
                 return;
@@ -421,7 +422,7 @@ impl World {
         }
     }
 
-    /// Has a process stop in order; returns when it has, or when something else took it down meanwhile.
+    /// Stops a process gracefully; returns when it has stopped, or when something else took it down meanwhile.
     pub(crate) async fn stop(&self, node: SimNode) {
         let Some(running) = self.running_node(node) else { return };
         let downs = self.downs(node);
@@ -431,7 +432,7 @@ impl World {
         if self.downs(node) != downs {
             return;
         }
-        // Clients find nobody there any more, and nobody else can open its directory yet.
+        // Clients cannot reach the node any more, and its directory cannot be opened again yet.
         self.0.running.lock().remove(&node);
         self.0.starting.lock().insert(node);
         let closed = sim::spawn_on(node, async move { running.close().await }).await;
@@ -444,8 +445,8 @@ impl World {
 
     /// Takes a node down at once.
     pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
-        // A removal may be under way: what has left may be there or not.
-        // While a node starts only the others say who has left.
+        // A removal may be under way: the removed replica may be there again or not. While the node starts only the
+        // other nodes' metadata says which replicas were removed.
         let running = self.running_node(node);
         let expelled = running.as_ref().and_then(|running| *running.metadata.expelled().borrow());
         let image = running.map(|running| running.metadata.image()).or_else(|| self.image());
@@ -466,7 +467,7 @@ impl World {
         self.disk(node).crash(crash);
         drop(running);
         self.trace_fault(format!("node {} is down ({crash:?})", node.0));
-        // A process that ends closes its connections; a machine that loses power just falls silent.
+        // A process that ends closes its connections; a machine that loses power sends nothing.
         if crash == Crash::Process && sim::random_below(2) == 0 {
             let world = self.clone();
             sim::spawn_on(SimNode(0), async move {
@@ -476,7 +477,7 @@ impl World {
         }
     }
 
-    /// All other nodes take the process of this one for dead, as if its connections had been reset; some find somebody there.
+    /// All other nodes suspect this one, as if its connections had been reset; some can still connect to it.
     pub(crate) fn suspect(&self, suspected: SimNode) {
         for running in self.running_nodes().into_iter().filter(|running| running.node != suspected) {
             let places = running.places.clone();
@@ -497,25 +498,25 @@ impl World {
         self.0.downs.lock().get(&node).copied().unwrap_or(0)
     }
 
-    /// Nodes whose start has not ended.
+    /// Nodes that are still starting.
     pub(crate) fn starting(&self) -> Vec<u32> {
         self.0.starting.lock().iter().map(|node| node.0).collect()
     }
 
-    /// Takes the world apart: hosts and network know each other, and a process runs many worlds.
+    /// Breaks the reference cycles between hosts and network: one process runs many worlds.
     pub(crate) fn end(&self) {
         self.nodes().for_each(|node| self.0.network.detach(node));
         self.0.running.lock().clear();
     }
 
-    /// The node that leads the metadata group; the newest if several say so.
+    /// The node that leads the metadata group; that of the newest term if several believe so.
     pub(crate) fn controller(&self) -> Option<SimNode> {
         let running_nodes = self.running_nodes();
         let roles = running_nodes.iter().map(|running| (*running.metadata.group().role().borrow(), running.node));
         roles.filter(|(role, _)| role.ready).max_by_key(|(role, _)| role.term).map(|(_, node)| node)
     }
 
-    /// The node whose replica of a partition's shard says that it leads and serves; the newest if several do.
+    /// The node that leads a partition's shard and serves it; that of the newest epoch if several believe so.
     pub(crate) fn leader(&self, index: i32) -> Option<SimNode> {
         let running_nodes = self.running_nodes();
         let led = running_nodes.iter().filter_map(|running| {
@@ -525,14 +526,14 @@ impl World {
         led.max().map(|(_, node)| node)
     }
 
-    /// Who leads a shard.
+    /// The node that leads a shard.
     pub(crate) fn leader_of(&self, shard: ShardId) -> Option<SimNode> {
         let led = |running: &Arc<RunningNode>| Some((running.shards.get(shard)?.leading()?, running.node));
         self.running_nodes().iter().filter_map(led).max().map(|(_, node)| node)
     }
 
-    /// A client's request: it travels, is handled on the node, and the answer travels back. `None`: no answer came, and
-    /// nobody knows what happened.
+    /// A client's request: it travels, is handled on the node, and the answer travels back. `None`: no answer came, so
+    /// that the outcome is unknown.
     pub(crate) async fn request<T, F, Work>(&self, node: SimNode, work: Work) -> Option<T>
     where
         T: Send + 'static,
@@ -550,7 +551,7 @@ impl World {
         let deadline = rt::now() + ANSWER_WAIT;
         let answer = rt::timeout_at(deadline, exchange).await.ok().flatten();
         if answer.is_none() {
-            // Who got no answer learns of it late, and not always.
+            // A client without an answer notices it late, and not always.
             rt::sleep(Duration::from_millis(sim::random_below(200))).await;
         }
         answer

@@ -1,6 +1,6 @@
-//! Idempotent producers with up to five batches in flight on one connection, as the Java client has them: what got no
-//! answer goes out again, all of it in order, on a new connection; now and then the epoch is bumped, and somebody goes on
-//! with the old one.
+//! Idempotent producers with up to five batches in flight on one connection, as the Java client has them. Batches
+//! without an answer are all sent again, in order, on a new connection; now and then the epoch is bumped, and a zombie
+//! goes on with the old one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::{NAME, pause, target, value_of};
 use crate::laws::{fencing, i5_once};
 use crate::world::World;
 
-/// What a Java client keeps in flight at the most.
+/// The most that a Java client has in flight.
 const IN_FLIGHT_MAX: usize = 5;
 
 struct Waiting {
@@ -48,7 +48,7 @@ fn batch(producer: i64, epoch: i16, sequence: i32, values: &[u64]) -> Bytes {
     }
 }
 
-/// Sends until the clients end, and until everything that was sent is acknowledged.
+/// Sends until the workload ends and everything sent is acknowledged.
 pub(crate) async fn burst(world: World, id: u64, index: i32) {
     let window = VecDeque::new();
     let mut producer = Producer { world, id, index, epoch: 0, sequence: 0, number: 0, connections: 0, window };
@@ -99,7 +99,7 @@ impl Producer {
         batch(self.producer_id(), self.epoch, waiting.sequence, &waiting.values)
     }
 
-    /// All of them as one burst of requests: enqueued in their order.
+    /// Sends all batches without waiting for answers: they are enqueued in order.
     async fn send(&self, node: SimNode, batches: Vec<Bytes>) -> Option<Vec<Result<Appended, AppendError>>> {
         let (index, connection) = (self.index, ConnectionId((self.id << 20) + self.connections));
         self.world
@@ -115,7 +115,7 @@ impl Producer {
             .await
     }
 
-    /// Takes the answers in their order; how long to wait before going on.
+    /// Handles the answers in order; returns how long to wait.
     fn learn(&mut self, node: SimNode, answers: Vec<Result<Appended, AppendError>>) -> u64 {
         for answer in answers {
             let Some(front) = self.window.front() else { break };
@@ -132,7 +132,8 @@ impl Producer {
                     self.world.acknowledged(self.index, &front.values, appended.base_offset.0);
                     self.window.pop_front();
                 }
-                // What follows goes out again behind this one, whatever was said of it; after a time-out nobody knows.
+                // The batches behind this one are sent again with it, whatever their answers; after a time-out their
+                // outcome is unknown.
                 Err(error) if error.is_retriable() => {
                     if error == PartitionError::TimedOut.into() {
                         self.connections += 1;
@@ -149,7 +150,7 @@ impl Producer {
         12
     }
 
-    /// A new epoch begins with sequence 0; once it is acknowledged, whoever has the old one must not get through.
+    /// Starts a new epoch with sequence 0; once it is acknowledged, a batch of the old epoch must be refused.
     async fn bump(&mut self) {
         let (old_epoch, old_sequence) = (self.epoch, self.sequence);
         (self.epoch, self.sequence) = (self.epoch + 1, 0);
@@ -165,7 +166,7 @@ impl Producer {
                 None => self.connections += 1,
             }
         }
-        // Never counted as sent: whoever reads it has read what nobody may have appended.
+        // Not recorded as sent: a consumer that reads it has read what no producer may have appended.
         let zombie = batch(self.producer_id(), old_epoch, old_sequence, &self.new_values(1));
         let node = target(&self.world, self.index);
         if let Some(Ok(_)) = self.send(node, vec![zombie]).await.and_then(|mut answers| answers.pop()) {

@@ -1,4 +1,4 @@
-//! A group's only consumer as the coordinator sees it: commits growing offsets and fetches them again.
+//! The only consumer of a group: commits growing offsets and fetches them again.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::laws::i9_commits;
 use crate::registry::{OFFSETS_PARTITIONS, TOPIC};
 use crate::world::World;
 
-/// Whom to ask about a group: whoever coordinates it, mostly.
+/// The node for a request about a group: mostly its coordinator.
 pub(super) fn coordinator(world: &World, group: &str) -> SimNode {
     let index = partition_for(group, OFFSETS_PARTITIONS);
     let running_nodes = world.running_nodes();
@@ -26,7 +26,7 @@ pub(super) fn coordinator(world: &World, group: &str) -> SimNode {
     newest.filter(|_| sim::random_below(20) != 0).unwrap_or_else(|| world.random_node())
 }
 
-/// Commits and fetches until the clients end.
+/// Commits and fetches until the workload ends.
 pub(crate) async fn committer(world: World, number: u64) {
     let group = format!("group-{number}");
     let mut next = 0;

@@ -1,4 +1,4 @@
-//! Consumers: read every partition from its beginning to its end, over and over, and ask where the end is.
+//! Consumers: read every partition from its start to its end, over and over, and list the end offset.
 
 use ottla_broker::partition::{Access, FetchSpec, FetchedRecords, Isolation, OffsetQuery, PartitionError};
 use ottla_protocol::batch::{check_crc, split_batches};
@@ -10,7 +10,7 @@ use crate::laws::{Violation, i12_range, reads};
 use crate::oracle::Learned;
 use crate::world::World;
 
-/// Values by offset in bytes of whole batches; what is wrong with them, if anything is.
+/// Values by offset in the bytes of whole batches; an error if the bytes are wrong.
 pub(crate) fn values_in(bytes: &bytes::Bytes) -> Result<Vec<(i64, u64)>, String> {
     let mut found = Vec::new();
     for view in split_batches(bytes) {
@@ -27,14 +27,14 @@ pub(crate) fn values_in(bytes: &bytes::Bytes) -> Result<Vec<(i64, u64)>, String>
     Ok(found)
 }
 
-/// Reads partitions in turn until the clients end.
+/// Reads partitions in random order until the workload ends.
 pub(crate) async fn reader(world: World) {
     let mut positions = vec![0_i64; usize::try_from(crate::registry::PARTITIONS).unwrap_or(0)];
     while world.workload_runs() {
         let index = i32::try_from(sim::random_below(positions.len() as u64)).unwrap_or(0);
         let position = &mut positions[usize::try_from(index).unwrap_or(0)];
         match sim::random_below(12) {
-            // From the beginning again.
+            // Seeks to the start.
             0 => *position = 0,
             1 => list(&world, index).await,
             _ => fetch(&world, index, position).await,
@@ -60,7 +60,7 @@ async fn fetch(world: &World, index: i32, position: &mut i64) {
             };
             let fetched = partition.read(spec).await;
             let is_unreadable = matches!(fetched, Err(PartitionError::Storage));
-            // Of a disk that has failed nothing is served.
+            // A disk that has failed serves nothing.
             if is_unreadable && running.directory.poisoned().is_none() { Ok(None) } else { fetched.map(Some) }
         })
         .await;

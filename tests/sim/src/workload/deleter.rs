@@ -1,4 +1,4 @@
-//! DeleteRecords, now and then, of two partitions.
+//! Sends DeleteRecords for two partitions, now and then.
 
 use ottla_storage::env::sim;
 
@@ -6,7 +6,7 @@ use super::{NAME, pause, target};
 use crate::registry::PARTITIONS;
 use crate::world::World;
 
-/// Deletes from the front until the clients end.
+/// Deletes records until the workload ends.
 pub(crate) async fn deleter(world: World) {
     while world.workload_runs() {
         pause(3_000).await;

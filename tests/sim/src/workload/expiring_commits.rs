@@ -1,5 +1,5 @@
-//! Clients of old versions that say for how long each offset is to be kept, as bytes: they commit again about when it is over,
-//! so that commits and the expiry of what they replace meet.
+//! Clients of old versions, over the wire, that commit each offset with a retention time: they commit again about when
+//! it is over, so that commits meet the expiration of the offsets that they replace.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::registry::{PARTITIONS, TOPIC};
 use crate::wire::{Client, text};
 use crate::world::World;
 
-/// How often expiry looks, at the least.
+/// How often expiration runs, at the least.
 const SWEEP_MS: u64 = 1_000;
 
-/// What the client knows of one partition.
+/// The client's state of one partition.
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     offset: i64,
-    /// Until then the last acknowledged commit cannot expire.
+    /// The last acknowledged commit cannot expire before.
     kept_until: Duration,
     next_at: Duration,
 }
@@ -34,7 +34,7 @@ struct ExpiringCommitter {
     slots: Vec<Slot>,
 }
 
-/// Commits, waits and looks until the clients end.
+/// Commits and fetches until the workload ends.
 pub(crate) async fn expiring_commits(world: World, number: u64) {
     // The coordinator's partition follows from the name: another name is another run of the seed.
     let group = format!("forgetful-{number}");
@@ -54,7 +54,7 @@ pub(crate) async fn expiring_commits(world: World, number: u64) {
 }
 
 impl ExpiringCommitter {
-    /// What the partition's commits are known by.
+    /// The name of the partition's commits in the oracle.
     fn name(&self, index: usize) -> String {
         format!("{}/{index}", self.group)
     }
@@ -83,7 +83,7 @@ impl ExpiringCommitter {
         let slot = &mut self.slots[index];
         if code == Some(0) {
             commits.acknowledged = offset;
-            // Nobody believes a clock that jumps, and one that is behind catches up by an eighth.
+            // The cluster does not trust a clock that jumps, and one that is behind catches up by an eighth.
             slot.kept_until = began + Duration::from_millis(kept_ms * 8 / 9 - 5);
             slot.next_at = sim::elapsed() + Duration::from_millis(kept_ms + sim::random_below(SWEEP_MS));
         } else {

@@ -16,7 +16,7 @@ pub(crate) fn start(world: &World, clients: ExtraClients) {
                 let group = format!("members-{}", number / MEMBERS_PER_GROUP);
                 world.run_client("member", None, members::member(world.clone(), group, number));
             }
-            // Seeds of one node keep the clients with which they were run before such a node doubted its clock.
+            // Seeds of one node keep the clients that they had before such a node distrusted its clock.
             for number in 0..if world.nodes().count() > 1 { 3 } else { 0 } {
                 world.run_client("expiring commits", None, expiring_commits::expiring_commits(world.clone(), number));
             }

@@ -1,5 +1,5 @@
-//! Members of groups, as bytes: they join, get their share, send heartbeats, commit and fetch offsets, leave, vanish, and come
-//! again; some go on committing with the generation that they had before.
+//! Members of groups, over the wire: they join, sync, send heartbeats, commit and fetch offsets, leave, vanish, and
+//! join again; some go on committing with their former generation.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn epoch_at(world: &World, node: SimNode, group: &str) -> Option<i32> {
     Some(partition.leader_epoch()?.0)
 }
 
-/// Metadata of a consumer of the topic; `changes` makes it another.
+/// The subscription of a consumer of the topic; another `changes` makes it another one.
 fn subscription(changes: u64) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_i16(0);
@@ -54,18 +54,18 @@ fn subscription(changes: u64) -> Bytes {
     bytes.freeze()
 }
 
-/// Who answered, and whether nobody newer has answered before.
+/// The coordinator that answered, and whether none of a newer epoch has answered before.
 struct Answerer {
     node: SimNode,
     epoch: Option<i32>,
     newest: bool,
 }
 
-/// A member from its first join until it goes.
+/// A member from its first join until it leaves or vanishes.
 struct Member {
     world: World,
     client: Client,
-    /// Who it is to the checker.
+    /// Its process in the history.
     process: u32,
     group: String,
     id: String,
@@ -75,18 +75,18 @@ struct Member {
     session: Duration,
     rebalance: Duration,
     changes: u64,
-    /// When it first asked for its next generation.
+    /// When it first sent a join for its next generation.
     joining_since: Option<Duration>,
-    /// When it first asked for the generation that it has: its times are counted from then at the earliest.
+    /// When it first sent a join for its current generation: its timeouts start then at the earliest.
     asked_at: Duration,
-    /// Its last heartbeat that was answered, once it has its share, and in which epoch.
+    /// When it sent its last heartbeat that was answered, and the epoch of the answer; none before it has synced.
     beat: Option<(Duration, i32)>,
     synced: bool,
-    /// What it once was.
+    /// Its former member id and generation.
     before: Option<(String, i32)>,
 }
 
-/// Comes, goes and comes again until the clients end.
+/// Joins and leaves until the workload ends.
 pub(crate) async fn member(world: World, group: String, number: u64) {
     let mut before = None;
     while world.workload_runs() {
@@ -126,7 +126,7 @@ impl Member {
                     // It vanishes.
                     0 => return,
                     1 => return self.leave().await,
-                    // It wants something else: the group has to think again.
+                    // It changes its subscription: the group has to rebalance.
                     2 => {
                         self.changes += 1;
                         self.lose_generation();
@@ -145,7 +145,7 @@ impl Member {
         with(self.world.oracle().groups.entry(self.group.clone()).or_default())
     }
 
-    /// Asks whoever coordinates the group, mostly.
+    /// Sends a request, mostly to the group's coordinator.
     async fn request<R: Request>(&mut self, version: i16, request: &R) -> Option<(R::Response, Answerer)> {
         let node = coordinator(&self.world, &self.group);
         let before = epoch_at(&self.world, node, &self.group);
@@ -155,13 +155,13 @@ impl Member {
         Some((answer, Answerer { node, epoch, newest }))
     }
 
-    /// What this coordinator says now counts against all that comes later.
+    /// From now on the answers of coordinators of older epochs are not judged.
     fn heed(&self, who: &Answerer) {
         let now = epoch_at(&self.world, who.node, &self.group);
         self.told(|told| told.epoch = told.epoch.max(who.epoch.max(now).unwrap_or(0)));
     }
 
-    /// It has to join again, and once more speaks with its old generation now and then.
+    /// It has to join again, and uses its former generation now and then.
     fn lose_generation(&mut self) {
         if self.generation > 0 {
             self.before = Some((self.id.clone(), self.generation));
@@ -219,7 +219,7 @@ impl Member {
         }
     }
 
-    /// The leader gives every member its share, and takes its own.
+    /// The leader assigns partitions to all members and syncs.
     async fn assign(&mut self, members: &[String]) {
         let mark = sim::random_below(u64::MAX);
         let share = |number: usize| {
@@ -251,7 +251,7 @@ impl Member {
             .with_protocol_name(Some(text(RANGE)))
             .with_assignments(assignments);
         let Some((answer, who)) = self.request(5, &request).await else {
-            // A leader whose assignment may be lost asks again for everything.
+            // A leader whose assignment may be lost joins again.
             return self.lose_generation();
         };
         if answer.error_code != 0 {
@@ -300,12 +300,13 @@ impl Member {
         }
     }
 
-    /// Its coordinator may forget it when it was silent for its session, or did not join or sync within its time to: each is
-    /// counted from a request of its own at the earliest. Heartbeats were noted by who answered them only.
+    /// Its coordinator may remove it when it was silent for its session timeout, or did not join or sync within its
+    /// rebalance timeout: each starts with a request of its own at the earliest. Heartbeats count only for the
+    /// coordinator that answered them.
     fn judge_forgotten(&self, who: &Answerer) {
         let beat = self.beat.filter(|(_, epoch)| who.epoch == Some(*epoch)).map(|(sent, _)| sent);
         let since = beat.unwrap_or(self.asked_at).max(self.asked_at);
-        // Clocks run at their own speed.
+        // Clocks run at different speeds.
         let times = self.session.min(self.rebalance) * 99 / 100;
         if who.newest && sim::elapsed().saturating_sub(since) < times {
             let who = format!("node {} (epoch {:?})", who.node.0, who.epoch);
@@ -319,7 +320,7 @@ impl Member {
         let _ = self.request(5, &request).await;
     }
 
-    /// One of the partitions that it has.
+    /// One of its assigned partitions.
     fn owned(&self) -> Option<i32> {
         let pick = usize::try_from(sim::random_below(self.partitions.len().max(1) as u64)).unwrap_or(0);
         self.partitions.get(pick).copied()

@@ -1,6 +1,7 @@
-//! Clients of the simulated cluster, through the production's floor of partitions and of groups.
+//! The workload: clients of the simulated cluster, some over the wire, some through the production API of partitions
+//! and groups.
 //!
-//! They know what a real client knows: which node said that it leads, and what they were answered.
+//! May not know: more than a real client, that is, which nodes say that they lead, and the answers.
 
 pub(crate) mod burst;
 pub(crate) mod committer;
@@ -27,10 +28,10 @@ use crate::world::World;
 
 pub(crate) const NAME: TopicRef<'static> = TopicRef::Name(crate::registry::TOPIC);
 
-/// Values carry their producer, so that laws can tell.
+/// Values contain their producer, so that laws can tell.
 const PRODUCER_SHIFT: u32 = 32;
 
-/// Who sent a value.
+/// The producer that sent a value.
 pub(crate) fn producer_of(value: u64) -> u64 {
     value >> PRODUCER_SHIFT
 }
@@ -38,7 +39,7 @@ pub(crate) fn producer_of(value: u64) -> u64 {
 /// The first id of producers with several batches in flight.
 pub(crate) const BURST_FROM: u64 = 20;
 
-/// The first id of producers that begin anew again and again.
+/// The first id of producers that request new producer ids.
 pub(crate) const PIPELINE_FROM: u64 = 30;
 
 /// The first id of producers without sequences.
@@ -48,7 +49,7 @@ pub(crate) fn is_idempotent(value: u64) -> bool {
     producer_of(value) < PLAIN_FROM
 }
 
-/// A producer id that the cluster gives to nobody: it begins at 0.
+/// A producer id that the cluster never assigns: its own start at 0.
 fn own_producer_id(client: u64) -> i64 {
     (1 << 40) + i64::try_from(client).unwrap_or(0)
 }
@@ -57,7 +58,7 @@ pub(crate) fn value_of(producer: u64, number: u64) -> u64 {
     (producer << PRODUCER_SHIFT) | number
 }
 
-/// Where to send next: mostly to whoever leads, sometimes to anybody, as clients with old metadata do.
+/// The node for the next request: mostly the leader, sometimes any node, as clients with stale metadata do.
 fn target(world: &World, index: i32) -> SimNode {
     let stray = sim::random_below(20) == 0;
     world.leader(index).filter(|_| !stray).unwrap_or_else(|| world.random_node())

@@ -1,6 +1,6 @@
-//! Producers as bytes: idempotent ones that begin anew again and again, with an id that the cluster gave them and several
-//! batches in flight on one connection from the first on; some send their last batch again long after it was acknowledged, as
-//! one does whose answer was lost. And plain ones, which never send anything twice.
+//! Producers over the wire. Idempotent ones request a producer id again and again and have several batches in flight on
+//! one connection from the first on; some send their last batch again long after it was acknowledged, as after a lost
+//! answer. Plain ones never send a value twice.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::registry::{PARTITIONS, TOPIC};
 use crate::wire::{Client, text};
 use crate::world::World;
 
-/// From this version on topics go by their ids.
+/// From this version on requests name topics by id.
 const BY_ID: i16 = 13;
 const TIMED_OUT: i16 = 7;
-/// A batch that was sent again is no news: it has its offset already, or too much came since to tell.
+/// A repeated batch: it has its offset already, or too many batches came since to tell which.
 const DUPLICATE: i16 = 46;
 
 struct Waiting {
@@ -39,7 +39,7 @@ struct Producer {
     number: u64,
 }
 
-/// Begins anew until the clients end.
+/// Requests producer ids and sends until the workload ends.
 pub(crate) async fn pipeline(world: World, id: u64) {
     let client = Client::new(world.clone(), &format!("pipeline-{id}"));
     let mut producer = Producer { world, client, id: PIPELINE_FROM + id, number: 0 };
@@ -56,7 +56,7 @@ pub(crate) async fn pipeline(world: World, id: u64) {
     }
 }
 
-/// Sends each value once, to whatever partition.
+/// Sends each value once, to a random partition.
 pub(crate) async fn plain(world: World, id: u64) {
     let client = Client::new(world.clone(), &format!("plain-{id}"));
     let mut producer = Producer { world, client, id, number: 0 };
@@ -75,7 +75,7 @@ pub(crate) async fn plain(world: World, id: u64) {
     }
 }
 
-/// Records of these values; of a producer id and from this sequence on, or of nobody.
+/// A batch of these values; with this producer id and base sequence, or without.
 fn batch(producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None);
     if let Some((id, sequence)) = producer {
@@ -91,7 +91,7 @@ fn batch(producer: Option<(i64, i32)>, values: &[u64]) -> Bytes {
     }
 }
 
-/// What was said of the only batch of a request.
+/// The answer for the only batch of a request.
 fn told(answer: &ProduceResponse) -> Option<&PartitionProduceResponse> {
     answer.responses.first()?.partition_responses.first()
 }
@@ -131,7 +131,7 @@ impl Producer {
         self.world.acknowledged(index, values, base_offset);
     }
 
-    /// One producer id from its first batch on.
+    /// All batches of one producer id.
     async fn send_all(&mut self, producer: i64, index: i32) {
         let mut window = VecDeque::new();
         let mut sequence = 0;
@@ -156,7 +156,7 @@ impl Producer {
         }
     }
 
-    /// Up to five batches, one behind the other.
+    /// Sends up to five batches without waiting for answers.
     async fn send(
         &mut self,
         producer: i64,
@@ -173,7 +173,7 @@ impl Producer {
         Some((node, self.client.pipeline(node, version, &requests, gap_max).await?))
     }
 
-    /// Takes the answers in their order, up to the first that is no success; the last batch that was one.
+    /// Handles the answers in order up to the first error; returns the last acknowledged batch.
     async fn take(
         &mut self,
         node: SimNode,
@@ -194,7 +194,7 @@ impl Producer {
                 self.world.judge::<()>(Err(i5_once::refused(index, front.sequence, &error)));
             }
             if answer.error_code == TIMED_OUT {
-                // Nobody knows what becomes of it: what is sent again goes out on a new connection.
+                // The outcome is unknown: retries are sent on a new connection.
                 self.client.close(node);
             }
             pause(60).await;
@@ -203,7 +203,7 @@ impl Producer {
         last
     }
 
-    /// A batch that was acknowledged long ago gets the same answer.
+    /// Sends a batch again that was acknowledged long ago: the answer must be the same.
     async fn again(&mut self, producer: i64, index: i32, last: Waiting) {
         for _ in 0..5 {
             let version = any_version();

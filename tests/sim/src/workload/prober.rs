@@ -1,5 +1,5 @@
-//! Somebody who asks every node, leader or not, old or new: where the end is, what is at any offset that is known, where an
-//! epoch ended.
+//! A client that queries every node, leader or not, with current metadata or not: end offsets, any observed offset, the
+//! end of an epoch.
 
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
@@ -16,13 +16,13 @@ use crate::registry::TOPIC;
 use crate::wire::{Client, text};
 use crate::world::World;
 
-/// ListOffsets' words.
+/// Special timestamps of ListOffsets.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
-/// A time after that of all records, wherever clocks have jumped.
+/// A timestamp after those of all records, however clocks have jumped.
 const AFTER_ALL: i64 = 1 << 50;
 
-/// Asks until the clients end.
+/// Queries until the workload ends.
 pub(crate) async fn prober(world: World) {
     let mut client = Client::new(world.clone(), "prober");
     while world.workload_runs() {
@@ -41,7 +41,7 @@ fn isolation() -> Isolation {
     if sim::random_below(2) == 0 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
 }
 
-/// The end, the beginning, or what there is for a time after all records.
+/// Lists the end, the start, or the offset for a timestamp after all records.
 async fn list(world: &World, client: &mut Client, index: i32) {
     let (node, version) = (world.random_node(), 4 + i16::try_from(sim::random_below(7)).unwrap_or(0));
     let time = [LATEST, LATEST, EARLIEST, AFTER_ALL][usize::try_from(sim::random_below(4)).unwrap_or(0)];
@@ -64,7 +64,7 @@ async fn list(world: &World, client: &mut Client, index: i32) {
     });
 }
 
-/// Nobody ever commits for this group.
+/// Fetches the offset of a group that never commits.
 async fn never_committed(world: &World, client: &mut Client, index: i32) {
     const GROUP: &str = "nobody";
     let asked =
@@ -78,17 +78,17 @@ async fn never_committed(world: &World, client: &mut Client, index: i32) {
     }
 }
 
-/// Any known offset, its record in the middle of a batch or not, and the end.
+/// Fetches from any observed offset, its record in the middle of a batch or not, or from the end.
 async fn fetch(world: &World, index: i32) {
     let (node, isolation) = (world.random_node(), isolation());
-    // Followers serve whoever wants the replica in its own zone.
+    // Followers serve fetches of clients in their own zone.
     let access = if sim::random_below(2) == 0 { Access::Leader } else { Access::AnyReplica };
     let (from, end) = {
         let mut oracle = world.oracle();
         let known = oracle.partition(index);
         let (low, end) = (known.deleted, known.end());
         let span = u64::try_from(end - low + 1).unwrap_or(1);
-        // Mostly what came last.
+        // Mostly the newest records.
         let back = if sim::random_below(2) == 0 { sim::random_below(span) } else { sim::random_below(span.min(8)) };
         (end - i64::try_from(back).unwrap_or(0), end)
     };

@@ -1,4 +1,4 @@
-//! Idempotent producers with one batch in flight, which send again what got no answer.
+//! Idempotent producers with one batch in flight, which retry what got no answer.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::world::World;
 
 fn batch((id, sequence): (i64, i32), values: &[u64]) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None).with_producer(id, 0, sequence);
-    // Some are large, so that segments end and checkpoints have work.
+    // Some are large, so that segments fill up and checkpoints have work.
     let padding = if sim::random_below(8) == 0 { vec![b'x'; 8_000] } else { Vec::new() };
     let timestamp = rt::wall_clock_ms();
     for value in values {
@@ -44,7 +44,7 @@ async fn send(
         .await
 }
 
-/// Sends batch after batch to one partition, one in flight; what got no answer is sent again with its sequence.
+/// Sends batches to one partition, one in flight; a batch without an answer is retried with its sequence.
 pub(crate) async fn idempotent(world: World, id: u64, index: i32) {
     let producer = super::own_producer_id(id);
     let (mut sequence, mut number) = (0, 0);

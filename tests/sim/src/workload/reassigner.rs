@@ -1,4 +1,4 @@
-//! An operator who has shards move: other nodes are to hold their replicas, or a node is to hold none.
+//! An operator that reassigns shards to other nodes, or drains a node.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::pause;
 use crate::registry::broker;
 use crate::world::World;
 
-/// Moves shards, one replica or more at a time, until the clients end.
+/// Reassigns shards, one replica or more at a time, until the workload ends.
 pub(crate) async fn reassigner(world: World) {
     while world.workload_runs() {
         pause(2_500).await;
@@ -36,7 +36,7 @@ pub(crate) async fn reassigner(world: World) {
     }
 }
 
-/// A node is to be emptied, or may hold something again.
+/// Drains a node, or ends the drain of one.
 async fn drain(world: &World) {
     let (emptied, drains) = (broker(world.random_node()), sim::random_below(2) == 0);
     let line = format!("node {} is {}", emptied.0, if drains { "to be emptied" } else { "in use again" });

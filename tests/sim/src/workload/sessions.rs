@@ -1,5 +1,6 @@
-//! Readers with a fetch session, as bytes, one for each node: they read what their node leads, name only what changed, wait
-//! for more, forget partitions and take them again. Whatever the node shows before they ask must be in the answer.
+//! Consumers with a fetch session, over the wire, one for each node: they read what their node leads, name only
+//! partitions that changed, wait for more, forget partitions and take them again. Records that the node showed before a
+//! request must be in the answer.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +16,10 @@ use crate::registry::{PARTITIONS, TOPIC};
 use crate::wire::{Client, text};
 use crate::world::World;
 
-/// From this version on topics go by their ids.
+/// From this version on requests name topics by id.
 const BY_ID: i16 = 13;
 const OUT_OF_RANGE: i16 = 1;
-/// An answer with so much may leave something out.
+/// An answer of so many bytes may leave partitions out.
 const MUCH_BYTES: usize = 200_000;
 
 struct Reader {
@@ -26,17 +27,17 @@ struct Reader {
     client: Client,
     node: SimNode,
     version: i16,
-    /// Who it is to the checker, as long as it goes on where it was.
+    /// Its process in the history, as long as it continues at its positions.
     process: u32,
-    /// Id, and the epoch of the next request; 0: there is none.
+    /// Session id, and the epoch of the next request; 0: there is no session.
     session: (i32, i32),
-    /// Where it stands in each partition.
+    /// Its position in each partition.
     at: BTreeMap<i32, i64>,
-    /// What the session knows of that.
+    /// The positions that the session has.
     known: BTreeMap<i32, i64>,
 }
 
-/// Reads until the clients end.
+/// Reads until the workload ends.
 pub(crate) async fn reader(world: World, node: SimNode) {
     let client = Client::new(world.clone(), &format!("session-{}", node.0));
     let (at, known) = (BTreeMap::new(), BTreeMap::new());
@@ -49,7 +50,7 @@ pub(crate) async fn reader(world: World, node: SimNode) {
 }
 
 impl Reader {
-    /// The partitions that its node leads, but for one that it does not want now and then.
+    /// The partitions that its node leads, except one that it leaves out now and then.
     fn wanted(&self) -> Vec<i32> {
         let Some(running) = self.world.running_node(self.node) else { return Vec::new() };
         let without = i32::try_from(sim::random_below(200)).unwrap_or(0);
@@ -64,7 +65,7 @@ impl Reader {
         self.at.get(&index).copied().unwrap_or(0)
     }
 
-    /// How far the node shows what it wants and has not read.
+    /// The ends that the node shows, of partitions in which there is something to read.
     fn shown(&self, wanted: &[i32]) -> BTreeMap<i32, i64> {
         let Some(running) = self.world.running_node(self.node) else { return BTreeMap::new() };
         let shown = wanted.iter().filter_map(|index| Some((*index, running.marks(self.world.partition(*index))?.1)));
@@ -137,7 +138,7 @@ impl Reader {
             .with_forgotten_topics_data(if none { Vec::new() } else { vec![forgotten] })
     }
 
-    /// What its node showed before it asked is in the answer, or why it is not.
+    /// Judges that the answer has everything that the node showed before the request, or an error instead.
     fn judge_withheld(&self, shown: &BTreeMap<i32, i64>, answer: &FetchResponse) {
         let told = || answer.responses.iter().flat_map(|topic| &topic.partitions);
         let bytes = |told: &PartitionData| told.records.as_ref().map_or(0, bytes::Bytes::len);

@@ -1,4 +1,4 @@
-//! Clients that make topics and what belongs to them: the one that everybody uses, and others that come, change and go.
+//! Clients that create, change and delete topics; first of all the topic that most clients use.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::registry::PARTITIONS;
 use crate::wire::{Client, text};
 use crate::world::World;
 
-/// Where values of these clients begin.
+/// Values of these clients start here.
 const OWNERS_FROM: u64 = 200;
 const CREATE: i16 = 7;
 const DELETE: i16 = 6;
@@ -38,7 +38,7 @@ const METADATA: i16 = 12;
 const PRODUCE: i16 = 13;
 const FETCH: i16 = 16;
 const UNKNOWN_TOPIC: i16 = 3;
-/// Answers after which nobody knows whether the change was made: it took too long, or a replica stopped with it in hand.
+/// Errors after which the outcome is unknown: a time-out, or a replica that stopped meanwhile.
 const NOT_KNOWN: [i16; 2] = [7, 56];
 const TOPIC: i8 = 2;
 
@@ -51,7 +51,7 @@ fn creation(name: &str, partitions: i32) -> CreateTopicsRequest {
     CreateTopicsRequest::default().with_topics(vec![topic.with_replication_factor(-1)]).with_timeout_ms(2_000)
 }
 
-/// Makes the topic that everybody uses, and `__consumer_offsets`; returns when both are led.
+/// Creates the topic that most clients use, and `__consumer_offsets`; returns when both have leaders.
 pub(crate) async fn create_shared(world: &World) {
     let mut client = Client::new(world.clone(), "founder");
     while world.image().and_then(|image| image.topic(crate::registry::TOPIC).map(|topic| topic.id)).is_none() {
@@ -75,7 +75,7 @@ pub(crate) async fn create_shared(world: &World) {
     }
 }
 
-/// What a step of a name's owner came to.
+/// The outcome of a change.
 enum Step {
     Made,
     Refused,
@@ -91,7 +91,7 @@ fn step(code: Option<i16>) -> Step {
     }
 }
 
-/// One who makes topics, changes them and deletes them, one name at a time.
+/// A client that creates, changes and deletes topics, one name at a time.
 struct Owner {
     world: World,
     client: Client,
@@ -99,11 +99,11 @@ struct Owner {
     names: u64,
     values: u64,
     name: String,
-    /// The topic as it is now, if it is there, and what was sent to it.
+    /// The topic's current state if it exists, the values sent to it, and those acknowledged.
     now: Option<(Shape, BTreeSet<u64>, Vec<(i64, u64)>)>,
 }
 
-/// Makes, changes and deletes topics until the clients end.
+/// Creates, changes and deletes topics until the workload ends.
 pub(crate) async fn owner(world: World, id: u64) {
     let client = Client::new(world.clone(), &format!("owner-{id}"));
     let name = format!("x{id}-0");
@@ -122,12 +122,12 @@ pub(crate) async fn owner(world: World, id: u64) {
 }
 
 impl Owner {
-    /// Notes what the name is to become, before it is asked for.
+    /// Records a change before it is requested.
     fn attempt(&self, shape: Option<Shape>) {
         self.world.oracle().topics.entry(self.name.clone()).or_default().after.push(shape);
     }
 
-    /// Notes how the last attempt ended; true if it was made.
+    /// Records the outcome of the last change; true if it was made.
     fn ended(&mut self, node: SimNode, what: &str, code: Option<i16>) -> bool {
         let done = step(code);
         self.world.trace(None, format!("node {} on {what} of {}: {code:?}", node.0, self.name));
@@ -137,7 +137,7 @@ impl Owner {
             Step::Made => steps.acknowledged = steps.after.len() - 1,
             Step::Refused => drop(steps.after.pop()),
             Step::Unknown => {
-                // It may come late: the name is left as it is.
+                // The change may be made late: this name is not used any more.
                 self.names += 1;
                 self.name = format!("x{}-{}", self.id, self.names);
                 self.now = None;
@@ -199,7 +199,7 @@ impl Owner {
     async fn set_retention(&mut self) {
         let Some((shape, ..)) = &self.now else { return };
         let node = self.world.random_node();
-        // A week at least: no run lasts so long.
+        // At least a week: no run lasts so long.
         let retention_ms = 7 * 86_400_000 + i64::try_from(sim::random_below(1 << 40)).unwrap_or(0);
         let other = Shape { retention_ms: Some(retention_ms), ..shape.clone() };
         self.attempt(Some(other.clone()));
@@ -241,8 +241,8 @@ impl Owner {
         }
     }
 
-    /// Reads everything that a node shows. An answer may end before a batch that is damaged on the node's disk: the next one
-    /// is an error then, never nothing.
+    /// Reads everything that a node shows. An answer may end before a batch that is damaged on the node's disk: the
+    /// next one is an error then, never empty.
     async fn fetch(&mut self) {
         let Some((Shape { id: Some(id), .. }, sent, acknowledged)) = &self.now else { return };
         let node = self.world.random_node();
@@ -256,7 +256,7 @@ impl Owner {
             let is_end = more.is_empty();
             found.extend(more);
             let read_upto = found.last().map_or(0, |(offset, _)| offset + 1);
-            // Who leads no more may not know all, and shows less.
+            // A deposed leader may not have all records, and shows less.
             upto = if is_end { shown.high_watermark.max(upto) } else { read_upto };
             if is_end || upto >= shown.high_watermark {
                 break;
@@ -270,7 +270,7 @@ impl Owner {
     }
 }
 
-/// Everything of a topic's first partition from an offset on: its owner sends little.
+/// A fetch of a topic's first partition without a limit: its client sends little.
 fn fetch_from(id: Uuid, offset: i64) -> FetchRequest {
     let partition = FetchPartition::default()
         .with_partition(0)
@@ -285,7 +285,7 @@ fn fetch_from(id: Uuid, offset: i64) -> FetchRequest {
         .with_topics(vec![topic])
 }
 
-/// Asks nodes what topics there are, by their current image and as clients ask.
+/// Queries nodes for topics, in their current metadata image and over the wire.
 pub(crate) async fn watcher(world: World) {
     let mut client = Client::new(world.clone(), "watcher");
     while world.workload_runs() {
@@ -294,7 +294,7 @@ pub(crate) async fn watcher(world: World) {
         if known.is_empty() {
             continue;
         }
-        // Mostly names that are in use.
+        // Mostly the newest names.
         let back = sim::random_below(known.len() as u64).min(sim::random_below(known.len() as u64));
         let Some(name) = known.get(known.len() - 1 - usize::try_from(back).unwrap_or(0)).cloned() else { continue };
         let node = world.random_node();
@@ -339,7 +339,7 @@ async fn request_metadata(world: &World, client: &mut Client, node: SimNode, nam
     }
 }
 
-/// Asks for producer ids, here and there.
+/// Requests producer ids from random nodes.
 pub(crate) async fn producer_ids(world: World) {
     let mut client = Client::new(world.clone(), "ids");
     while world.workload_runs() {

@@ -1,4 +1,5 @@
-//! DeleteRecords close behind the end of most partitions: what was written dies soon, and only little of a segment lives.
+//! Sends DeleteRecords close behind the end of most partitions: records become garbage soon, and only little of a
+//! segment is live.
 
 use ottla_storage::env::sim;
 
@@ -6,7 +7,7 @@ use super::{NAME, pause, target};
 use crate::registry::PARTITIONS;
 use crate::world::World;
 
-/// Trims all partitions until the clients end, the first one only now and then if `all`, else never.
+/// Trims all partitions until the workload ends, the first one only now and then if `all`, else never.
 pub(crate) async fn trimmer(world: World, all: bool) {
     while world.workload_runs() {
         pause(100).await;
