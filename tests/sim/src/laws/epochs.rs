@@ -1,5 +1,5 @@
-//! The leader epoch of a batch is the one in which it was appended: the same for every reader, at every time, never falling
-//! along the offsets, and OffsetForLeaderEpoch says the same.
+//! The leader epoch of a batch is the one in which it was appended: the same for every reader at every time, never
+//! falling along the offsets, and OffsetForLeaderEpoch agrees.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use super::Violation;
 
 const LAW: &str = "leader epochs of batches are true";
 
-/// Epochs by the offset of their batch, as readers saw them.
+/// Epochs by the base offset of their batch, as clients read them.
 #[derive(Debug, Default)]
 pub(crate) struct Epochs(BTreeMap<i64, i32>);
 
 impl Epochs {
-    /// A reader was given a batch by a leader of epoch `leader`, if it said so.
+    /// A client read a batch from a leader of epoch `leader`, if the leader said so.
     pub(crate) fn see(&mut self, index: i32, offset: i64, epoch: i32, leader: Option<i32>) -> Result<(), Violation> {
         let broken =
             |what: String| Err(Violation::new(LAW, index, format!("batch at {offset} has epoch {epoch}, {what}")));
@@ -32,19 +32,19 @@ impl Epochs {
         Ok(())
     }
 
-    /// Some epoch that was seen.
+    /// Some epoch that was read.
     pub(crate) fn pick(&self, random: u64) -> Option<i32> {
         let at = usize::try_from(random % self.0.len().max(1) as u64).ok()?;
         self.0.values().nth(at).copied()
     }
 
-    /// The last batch of an epoch that was seen so far.
+    /// The last batch of an epoch that was read so far.
     pub(crate) fn last_of(&self, epoch: i32) -> Option<i64> {
         self.0.iter().rfind(|(_, of)| **of == epoch).map(|(offset, _)| *offset)
     }
 
-    /// A leader says where an epoch ended. `last`: its last batch that was seen before it was asked, since what others read
-    /// meanwhile may be newer than the answer; `deleted`: below that offset nothing needs to be known.
+    /// A leader answered where an epoch ended. `last`: its last batch that was read before the request, since what is
+    /// read meanwhile may be newer than the answer; `deleted`: below that offset no answer is required.
     pub(crate) fn ended(
         &self,
         index: i32,

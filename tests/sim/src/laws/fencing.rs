@@ -1,4 +1,4 @@
-//! Who has an older producer epoch than one that was acknowledged is fenced.
+//! A producer with an older epoch than one that was acknowledged is fenced.
 
 use super::Violation;
 

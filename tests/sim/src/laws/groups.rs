@@ -1,9 +1,11 @@
-//! Groups as their members are told of them (I4, I9): generations never fall, a generation has one leader and one
-//! assignment, whoever was told that it is a member is one for as long as it keeps its times, also at the next coordinator,
-//! and nobody commits for a generation once a newer one was told.
+//! Groups as their members observe them (I4, I9):
+//! - generations never fall;
+//! - a generation has one leader and one assignment;
+//! - a member stays one as long as it keeps its timeouts, also after a change of the coordinator;
+//! - no commit of an older generation is acknowledged once a newer generation was answered.
 //!
-//! A deposed coordinator that does not know it yet may answer from what it remembers, as Kafka's does: what it says is held
-//! against nothing that a newer one has said. Its writes are refused, so commits are always judged.
+//! A deposed coordinator that does not know it yet may answer from its memory, as Kafka's does: its answers are not
+//! judged against those of a newer one. Its writes are refused, so commits are always judged.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +16,24 @@ const ONE: &str = "a generation has one leader and one assignment";
 const FORGOTTEN: &str = "who was told that it is a member is one";
 const ZOMBIE: &str = "nobody commits for an older generation";
 
-/// What members of one group were told.
+/// The answers to the members of one group.
 #[derive(Debug, Default)]
 pub(crate) struct GroupAnswers {
     /// The greatest leader epoch of a coordinator that answered.
     pub(crate) epoch: i32,
-    /// The greatest generation that anybody was told.
+    /// The greatest generation in any answer.
     pub(crate) generation: i32,
-    /// By generation: its leader, and its members if the leader was told.
+    /// By generation: its leader, and its members if the leader got its answer.
     begun: BTreeMap<i32, (String, Option<Vec<String>>)>,
-    /// By generation: what the assignment is known by.
+    /// By generation: a random number that identifies the assignment.
     assigned: BTreeMap<i32, u64>,
-    /// The last offset that anybody tried to commit; they only grow.
+    /// The last offset that any member tried to commit; offsets only grow.
     pub(crate) offset: i64,
 }
 
 impl GroupAnswers {
-    /// A member joined `generation`; `before` is the greatest that was told before it asked, none if nobody can say. Members
-    /// are told to the leader only.
+    /// A member joined `generation`; `before` is the greatest in any answer before it sent the request, `None` if that
+    /// cannot be judged. Only the leader gets the members.
     pub(crate) fn joined(
         &mut self,
         group: &str,
@@ -56,7 +58,7 @@ impl GroupAnswers {
         Ok(())
     }
 
-    /// A member of `generation` got a share of the assignment `mark`, which was made for `of`.
+    /// A member of `generation` got its part of the assignment `mark`, which was made for generation `of`.
     pub(crate) fn assigned(&mut self, group: &str, generation: i32, of: i32, mark: u64) -> Result<(), Violation> {
         let known = *self.assigned.entry(generation).or_insert(mark);
         if (of, mark) == (generation, known) {
@@ -69,14 +71,14 @@ impl GroupAnswers {
     }
 }
 
-/// A member within its times is not known to its coordinator.
+/// A coordinator has no member that kept its timeouts.
 pub(crate) fn forgotten(group: &str, member: &str, generation: i32, who: &str) -> Violation {
     let what =
         format!("group {group}: {who} does not know {member}, which joined generation {generation} and kept its times");
     Violation::new(FORGOTTEN, None, what)
 }
 
-/// A commit of `generation` was acknowledged; `newest` had been told before it was sent.
+/// A commit of `generation` was acknowledged; `newest` had been answered before it was sent.
 pub(crate) fn committed(group: &str, generation: i32, newest: i32) -> Result<(), Violation> {
     if generation >= newest {
         return Ok(());

@@ -1,5 +1,5 @@
-//! I1: an acknowledged batch is on stable storage on a majority, and every later leader has it at the same offset. I3 with
-//! it: what a consumer was given stays.
+//! I1: an acknowledged batch is on stable storage on a majority, and every later leader has it at the same offset. I3:
+//! records that a consumer read stay.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::oracle::Known;
 const LAW: &str = "I1 acknowledged is durable";
 const NOT_SENT: &str = "I3 only what was sent and committed is read";
 
-/// A whole partition as one replica holds it, after the storm.
+/// All records of a partition that one replica has after the faults.
 pub(crate) fn holds_all(
     index: i32,
     who: &str,
@@ -34,7 +34,7 @@ pub(crate) fn holds_all(
     only_true(index, who, known, held)
 }
 
-/// What a replica holds was sent, and is what clients were told, as far as they were.
+/// A replica's records were sent by clients, and agree with those that clients observed.
 pub(crate) fn only_true(index: i32, who: &str, known: &Known, held: &BTreeMap<i64, u64>) -> Result<(), Violation> {
     for (offset, value) in held {
         if !known.sent.contains(value) {

@@ -18,7 +18,7 @@ pub(crate) fn one_value_an_offset(index: i32, known: &Known, offset: i64, value:
     }
 }
 
-/// A whole partition as one replica holds it.
+/// All records of a partition that one replica has.
 pub(crate) fn dense(index: i32, who: &str, held: &BTreeMap<i64, u64>, from: i64, end: i64) -> Result<(), Violation> {
     let mut expected = from;
     for offset in held.keys() {

@@ -6,7 +6,7 @@ use super::Violation;
 
 const LAW: &str = "I4 watermarks never fall";
 
-/// What one life of a node showed of one partition.
+/// What one incarnation of a node showed of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Shown {
     pub(crate) high_watermark: i64,
@@ -14,7 +14,7 @@ pub(crate) struct Shown {
     pub(crate) epoch: i32,
 }
 
-/// By life, replica and partition.
+/// By incarnation, replica and partition.
 #[derive(Debug, Default)]
 pub(crate) struct Watch(BTreeMap<(u64, u64, i32), Shown>);
 

@@ -18,10 +18,10 @@ pub(crate) fn one_offset_a_value(index: i32, known: &Known, offset: i64, value: 
     }
 }
 
-/// A whole partition as one replica holds it.
+/// All records of a partition that one replica has.
 pub(crate) fn in_order(index: i32, who: &str, held: &BTreeMap<i64, u64>) -> Result<(), Violation> {
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
-    // A plain producer's request that got no answer may be carried out behind its next.
+    // A plain producer's request that got no answer may be appended behind its next one.
     for (offset, value) in held.iter().filter(|(_, value)| is_idempotent(**value)) {
         if let Some(before) = last.insert(producer_of(*value), *value)
             && before >= *value
@@ -36,7 +36,7 @@ pub(crate) fn in_order(index: i32, who: &str, held: &BTreeMap<i64, u64>) -> Resu
     Ok(())
 }
 
-/// A refusal that only a lost or wrong producer state explains.
+/// A refusal that only lost or wrong producer state explains.
 pub(crate) fn refused(index: i32, sequence: i32, error: &str) -> Violation {
     Violation::new(LAW, index, format!("an idempotent producer with one batch in flight, sequence {sequence}: {error}"))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Violation;
 
 const LAW: &str = "I6 equal state at equal index";
-/// Entries of which checksums are remembered.
+/// Entries whose checksums are kept.
 const REMEMBERED: usize = 4_096;
 
 /// By shard and index: the term and the checksum that the first replica showed.

@@ -1,8 +1,8 @@
-//! I7: a partition is carried by the one shard that the metadata names, and what was deleted is carried by none.
+//! I7: a partition is carried by the one shard that the metadata assigns it to; a deleted one by none.
 
 use super::Violation;
 
-/// A shard carries a partition, once every intent has ended; `route` is the shard that the metadata names for it.
+/// A shard carries a partition once every intent has ended; `route` is its shard in the metadata.
 pub(crate) fn carried(shard: u64, partition: &str, route: Option<u64>) -> Result<(), Violation> {
     if route == Some(shard) {
         return Ok(());

@@ -1,8 +1,8 @@
-//! I8: recovery yields a prefix of what was written that contains everything synced, and nothing truncated comes back. I11:
-//! a replica that lost what it promised takes part in nothing.
+//! I8: recovery yields a prefix of what was written that contains everything synced, and nothing truncated comes back.
+//! I11: a replica that lost what it promised takes part in nothing.
 //!
-//! What a replica promised are the votes in the messages that it sent, and what its log had synced when it went down. It
-//! may find itself lost, but only if its disk was damaged.
+//! A replica's promises are the votes in the messages that it sent, and what its log had synced when it went down. It
+//! may find itself lost, but only if its disk was corrupted.
 
 use ottla_storage::data_dir::RecoveredReplica;
 use ottla_storage::entry::Vote;
@@ -14,7 +14,7 @@ use super::Violation;
 const LAW: &str = "I8 recovery keeps what was synced";
 const LOST: &str = "I11 who lost takes no part";
 
-/// What is known of a replica before it went down.
+/// What a replica had before it went down.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Before {
     /// The greatest vote of any message that it sent.
@@ -25,7 +25,7 @@ pub(crate) struct Before {
     pub(crate) log: Option<Outline>,
 }
 
-/// The replica as it was found again; `rotten`: its disk was damaged.
+/// The replica as recovery found it; `corrupted`: its disk was.
 pub(crate) fn found(
     before: &Before,
     recovered: &RecoveredReplica,
@@ -44,7 +44,8 @@ pub(crate) fn found(
         return Ok(());
     }
     let last = recovered.last_log_id.map(|id| id.index);
-    // A snapshot is real in the checkpoint before the log is purged up to its end; Raft purges it when it finds the hole.
+    // A snapshot is durable in the checkpoint before the log is purged up to its end; Raft purges when it finds the
+    // gap.
     if recovered.applied.map(|id| id.index) > last.max(recovered.purged.map(|id| id.index)).max(before.offered) {
         return broken(format!("has applied up to {:?}, and its log ends at {last:?}", recovered.applied));
     }
@@ -59,7 +60,7 @@ pub(crate) fn found(
     }
 }
 
-/// A leader that others elected in the same term is followed, whomever this replica had voted for.
+/// A replica follows a leader that others elected in the same term, whichever candidate it had voted for.
 fn keeps(kept: Vote, promised: Vote) -> bool {
     kept.term > promised.term
         || (kept.term == promised.term && (kept.voted_for == promised.voted_for || kept.committed))
@@ -79,7 +80,7 @@ fn entries(replica: u64, before: &Outline, after: &Outline) -> Result<(), Violat
         }
     }
     if before.voiding.is_some_and(|by| by > after.last) {
-        // What took entries away was never written.
+        // The truncation was never written.
         return Ok(());
     }
     for (index, (term, _)) in (after.first_index..).zip(&after.entries) {
@@ -96,7 +97,7 @@ pub(crate) fn takes_part(replica: u64, why: &str) -> Violation {
     Violation::new(LOST, None, format!("replica {replica} takes part although it is lost: {why}"))
 }
 
-/// A replica that had a log is not there any more.
+/// A replica that had a log is missing.
 pub(crate) fn gone(replica: u64) -> Violation {
     Violation::new(LAW, None, format!("replica {replica} had a log, and nothing is left of it"))
 }

@@ -1,5 +1,5 @@
-//! I9: an acknowledged offset commit survives. One committer a group, whose offsets only grow: what is fetched lies between
-//! the greatest that was acknowledged before and the greatest that was asked for, or is one that got no answer.
+//! I9: an acknowledged offset commit survives. Each group has one committer, whose offsets only grow: a fetched offset
+//! lies between the greatest acknowledged before and the greatest sent, or is one that got no answer.
 
 use super::Violation;
 use crate::oracle::Commits;

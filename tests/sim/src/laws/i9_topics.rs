@@ -1,6 +1,6 @@
-//! I9: a creation, deletion, partition or setting of a topic that was acknowledged is seen by whoever asks any node later, and
-//! never again what was before it. Each name has one owner, which changes it step by step and leaves it after a step without
-//! an answer. A producer id is never given twice, and a topic's id belongs to one creation.
+//! I9: an acknowledged creation, deletion or change of a topic is visible to every later query of any node, and never
+//! again the state before it. Each name is changed by one client, step by step, and not used any more after a step
+//! without an answer. A producer id is never assigned twice, and a topic id belongs to one creation.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::Violation;
 
 const LAW: &str = "I9 changes of topics survive, and everybody sees them";
 
-/// What a topic is after a step.
+/// The state of a topic after a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shape {
     /// `None`: its creation got no answer.
@@ -19,7 +19,7 @@ pub(crate) struct Shape {
     pub(crate) retention_ms: Option<i64>,
 }
 
-/// All steps of a name; what it is after each, `None`: there is no such topic.
+/// All steps of a name: its state after each, `None` if there is no such topic.
 #[derive(Debug, Clone)]
 pub(crate) struct Steps {
     pub(crate) after: Vec<Option<Shape>>,
@@ -33,7 +33,7 @@ impl Default for Steps {
     }
 }
 
-/// A topic as somebody saw it.
+/// The state of a topic in an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) id: Uuid,
@@ -52,7 +52,7 @@ fn matches(shape: Option<&Shape>, seen: Option<&Seen>) -> bool {
     }
 }
 
-/// A current view, asked for after step `before` was acknowledged.
+/// The answer to a query that was sent after step `before` was acknowledged.
 pub(crate) fn current(name: &str, who: &str, before: usize, now: &Steps, seen: Option<&Seen>) -> Result<(), Violation> {
     if now.after.iter().skip(before).any(|shape| matches(shape.as_ref(), seen)) {
         return Ok(());
@@ -61,12 +61,12 @@ pub(crate) fn current(name: &str, who: &str, before: usize, now: &Steps, seen: O
     Err(Violation::new(LAW, None, what))
 }
 
-/// "Unknown topic", asked for after step `before` was acknowledged.
+/// UNKNOWN_TOPIC_OR_PARTITION for a request that was sent after step `before` was acknowledged.
 pub(crate) fn unknown(name: &str, who: &str, before: usize, now: &Steps) -> Result<(), Violation> {
     current(name, &format!("{who}, to a client,"), before, now, None)
 }
 
-/// Nobody else had this id.
+/// This id was assigned only once.
 pub(crate) fn new_id<T>(given: &mut BTreeMap<T, String>, id: T, to: &str) -> Result<(), Violation>
 where
     T: Ord + Clone + std::fmt::Debug,
@@ -77,7 +77,7 @@ where
     }
 }
 
-/// A topic that was made again shows only what was sent to it.
+/// A topic that was created again shows only records that were sent to it.
 pub(crate) fn own_records(name: &str, id: Uuid, foreign: Option<u64>) -> Result<(), Violation> {
     foreign.map_or(Ok(()), |value| {
         let what = format!("{name} ({id}) shows {value:x}, which was not sent to it");
@@ -85,7 +85,7 @@ pub(crate) fn own_records(name: &str, id: Uuid, foreign: Option<u64>) -> Result<
     })
 }
 
-/// What was acknowledged to a topic's producer is there.
+/// Records acknowledged to a topic's producer are there.
 pub(crate) fn kept(name: &str, id: Uuid, missing: Option<(i64, u64)>) -> Result<(), Violation> {
     missing.map_or(Ok(()), |(offset, value)| {
         let what = format!("{name} ({id}) was acknowledged {value:x} at {offset} and does not show it there");

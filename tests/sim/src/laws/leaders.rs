@@ -1,10 +1,10 @@
-//! Raft's election safety: at most one leader a term.
+//! Raft's election safety: at most one leader per term.
 
 use std::collections::BTreeMap;
 
 use super::Violation;
 
-/// By shard and term: the replica that led.
+/// The leader of each shard and term.
 #[derive(Debug, Default)]
 pub(crate) struct Leaders(BTreeMap<(u64, u64), u64>);
 

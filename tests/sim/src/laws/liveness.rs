@@ -1,5 +1,5 @@
-//! A dead node is fenced in time, on every node and in what clients are told; a live one is not, or not for long. And no answer
-//! names a leader that is not among its brokers.
+//! A dead node is fenced in time, on every node and in clients' metadata; a live one is not, or not for long. And every
+//! leader in an answer is among its brokers.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +12,13 @@ const LAW: &str = "a dead node is fenced, a live one is not";
 /// What one node shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shown {
-    /// Who shows it.
+    /// The node that shows it.
     pub(crate) by: u32,
-    /// The nodes that its image has as fenced.
+    /// The fenced nodes of its metadata image.
     pub(crate) fenced: BTreeSet<i32>,
-    /// The brokers of its answer to Metadata.
+    /// The brokers of its Metadata response.
     pub(crate) listed: BTreeSet<i32>,
-    /// The nodes that the answer has as offline somewhere.
+    /// The nodes with offline replicas in that response.
     pub(crate) offline: BTreeSet<i32>,
 }
 
@@ -33,19 +33,19 @@ impl Shown {
         }
     }
 
-    /// True if exactly the dead nodes are fenced, not listed and offline, each as far as it is there.
+    /// True if exactly the dead nodes are fenced and not listed, and no others are offline.
     pub(crate) fn is_true(&self, all: &BTreeSet<i32>, dead: &BTreeSet<i32>) -> bool {
         let live: BTreeSet<_> = all.difference(dead).copied().collect();
         self.fenced == *dead && self.listed == live && self.offline.is_subset(dead)
     }
 }
 
-/// After so many seconds without faults something else is shown.
+/// The nodes still show something else after so many seconds without faults.
 pub(crate) fn untrue(seconds: u64, dead: &BTreeSet<i32>, shown: &[Shown]) -> Violation {
     Violation::new(LAW, None, format!("after {seconds} s without faults, {dead:?} being dead: {shown:?}"))
 }
 
-/// A client finds each leader that it is told of.
+/// A client can reach each leader of an answer.
 pub(crate) fn leaders_are_listed(by: u32, answer: &MetadataResponse) -> Result<(), Violation> {
     let listed = |node: i32| answer.brokers.iter().any(|broker| broker.node_id.0 == node);
     for topic in &answer.topics {

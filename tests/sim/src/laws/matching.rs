@@ -1,5 +1,5 @@
-//! Log matching: an entry of a shard is the same wherever it is. Two replicas never hold, and no leader ever sends, different
-//! things under one term and index; what a disk damaged is never sent, and never believed after a restart.
+//! Log matching: an entry of a shard is the same on every replica. Two replicas never hold, and no leader ever sends,
+//! different entries of one term and index; damaged entries are never sent, and never accepted after a restart.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,7 +10,7 @@ use ottla_storage::ids::{LogId, ReplicaId};
 use super::Violation;
 
 const LAW: &str = "an entry is the same everywhere";
-/// Entries of a shard that are remembered.
+/// Entries of a shard that are kept.
 const REMEMBERED: usize = 50_000;
 
 fn digest(entry: &Entry) -> u64 {
@@ -24,7 +24,7 @@ fn digest(entry: &Entry) -> u64 {
     hasher.finish()
 }
 
-/// By shard and entry: what it holds, and the first replica that was seen to have it.
+/// By shard and entry: its digest, and the first replica that sent it.
 #[derive(Debug, Default)]
 pub(crate) struct Contents(BTreeMap<u64, BTreeMap<LogId, (u64, ReplicaId)>>);
 
@@ -49,7 +49,7 @@ impl Contents {
         Ok(())
     }
 
-    /// A replica holds this entry after a restart, and takes it for sound.
+    /// A replica holds this entry after a restart, and does not take it for damaged.
     pub(crate) fn holds(&self, shard: u64, replica: ReplicaId, entry: &Entry) -> Result<(), Violation> {
         match self.0.get(&shard).and_then(|known| known.get(&entry.log_id)) {
             Some((first, its_replica)) if *first != digest(entry) => {

@@ -1,5 +1,6 @@
-//! The laws (design section 10), a file each. A law looks at what clients were told and at what replicas hold; it knows
-//! nothing of the code under test beyond that.
+//! The laws (design section 10), one per file. A law judges what clients were answered and what replicas hold.
+//!
+//! May not know: anything else of the code under test.
 
 pub(crate) mod epochs;
 pub(crate) mod fencing;
@@ -27,7 +28,7 @@ use std::fmt;
 pub(crate) struct Violation {
     pub(crate) law: &'static str,
     pub(crate) what: String,
-    /// The partition of the topic whose story is to be told.
+    /// The partition whose events are to be printed.
     pub(crate) partition: Option<i32>,
 }
 

@@ -1,4 +1,4 @@
-//! Answers of a leader are current: ListOffsets "latest" is never below what was acknowledged before it was asked for
+//! Answers of a leader are current: ListOffsets "latest" is never below what was acknowledged before the request
 //! (design section 5: read index, no leases).
 
 use super::Violation;
@@ -14,7 +14,7 @@ pub(crate) fn latest(index: i32, acknowledged_before: i64, told: i64) -> Result<
     Ok(())
 }
 
-/// A fetch from a known offset gives the batch that holds it.
+/// A fetch from an observed offset returns the batch that contains it.
 pub(crate) fn begins_at(index: i32, asked: i64, first: i64) -> Result<(), Violation> {
     if first > asked {
         return Err(Violation::new(LAW, index, format!("a fetch from {asked} begins at {first}: records are skipped")));
@@ -22,17 +22,17 @@ pub(crate) fn begins_at(index: i32, asked: i64, first: i64) -> Result<(), Violat
     Ok(())
 }
 
-/// A storage error came from a node whose disk was never damaged and has not failed.
+/// A storage error from a node whose disk was never corrupted and has not failed.
 pub(crate) fn unreadable(index: i32, asked: i64, node: u32) -> Violation {
     Violation::new(UNREADABLE, index, format!("node {node} cannot read {asked}, and its disk is sound"))
 }
 
-/// Nothing has to be fetched from other replicas for a disk that was never damaged.
+/// A node whose disk was never corrupted fetched batches from other replicas to repair them.
 pub(crate) fn repaired(node: u32, batches: u64) -> Violation {
     Violation::new(UNREADABLE, None, format!("node {node} had {batches} batches repaired, and its disk is sound"))
 }
 
-/// A fetch from below the end that the same answer shows gives something.
+/// A fetch from below the end in the same answer returns records.
 pub(crate) fn gives_something(index: i32, asked: i64, end: i64, records: usize) -> Result<(), Violation> {
     if asked < end && records == 0 {
         return Err(Violation::new(
@@ -44,13 +44,13 @@ pub(crate) fn gives_something(index: i32, asked: i64, end: i64, records: usize) 
     Ok(())
 }
 
-/// A session was not given what its node had shown already when it asked.
+/// A fetch session got no records that its node had shown before the request.
 pub(crate) fn withheld(index: i32, node: u32, asked: i64, shown: i64) -> Violation {
     let what = format!("node {node} showed {shown} as the end, and then gave a session that is at {asked} nothing");
     Violation::new("a fetch session is told of all that changed", index, what)
 }
 
-/// Nothing is found for a time after all records, and a log begins no later than it was asked to.
+/// ListOffsets finds nothing for a timestamp after all records, and a log starts no later than clients requested.
 pub(crate) fn listed(index: i32, after_all: bool, told: i64, deleted: i64) -> Result<(), Violation> {
     if after_all && told != -1 {
         return Err(unknown(Some(index), "ListOffsets for a time after all records", told));
@@ -62,7 +62,7 @@ pub(crate) fn listed(index: i32, after_all: bool, told: i64, deleted: i64) -> Re
     Ok(())
 }
 
-/// What is not known is -1, never an offset.
+/// An unknown offset is -1.
 pub(crate) fn unknown(index: Option<i32>, of: &str, told: i64) -> Violation {
     Violation::new("an unknown offset is -1", index, format!("{of} is answered with {told}"))
 }
