@@ -35,46 +35,46 @@ pub(crate) enum Fault {
     /// A process is killed or its machine loses power; it is started again.
     Crash(Target, Crash),
     /// A process is killed and started again, and so many milliseconds later its machine loses power.
-    Twice(Target, u64),
+    CrashTwice(Target, u64),
     /// The first node to reach this point goes down there.
-    At(CrashPoint, Crash),
+    CrashAt(CrashPoint, Crash),
     /// A leader is isolated and deposed; it goes down once the truncation of its conflicting entries is durable, and
     /// before any entry replaces them.
-    TakenBack(Crash),
+    CrashDuringTruncation(Crash),
     /// A process is stopped gracefully; if a time is given, its machine loses power so many milliseconds later.
     Stop(Target, Option<u64>),
     /// A rolling restart: one process after the other is stopped and started again.
-    Roll,
+    RollingRestart,
     /// A node is unregistered, and comes back as a new one.
-    Dismiss(SimNode),
-    /// As [`Fault::At`] for a vote, and all machines lose power with it.
-    VoteRack,
+    Unregister(SimNode),
+    /// As [`Fault::CrashAt`] for a vote, and all machines lose power with it.
+    PowerLossAtVote,
     /// A disk is corrupted; `down`: after a crash, so that the next start finds it.
-    Rot { node: SimNode, rot: Corruption, down: bool },
+    Corrupt { node: SimNode, kind: Corruption, down: bool },
     /// A follower is cut off, and the records that it lacks meanwhile are corrupted on the leader's disk. It is always
     /// the same disk that is corrupted.
-    Behind,
+    LaggingFollower,
     /// All machines lose power, and are started one after the other.
-    Rack,
+    PowerLoss,
     /// The network drops all messages to and from the node.
     Isolate(Target),
     /// The network drops all messages from the node.
-    Mute(Target),
+    DropOutgoing(Target),
     /// The network drops all messages to the node.
-    Deaf(Target),
+    DropIncoming(Target),
     /// Syncs do not return.
-    Hang(Target),
+    HangSyncs(Target),
     /// The sync after so many more fails; the process is restarted later, and some time after that its machine loses
     /// power.
     SyncError(Target, u64),
     /// The write after so many more fails; the process is restarted later.
     WriteError(Target, u64),
     /// The disk is full.
-    Full(Target),
+    DiskFull(Target),
     /// The process is paused and resumed (SIGSTOP, SIGCONT).
     Pause(Target),
     /// All other nodes suspect the process wrongly.
-    Rumour(Target),
+    FalseSuspicion(Target),
     /// The wall clock jumps by so many milliseconds.
     Clock(Target, i64),
     /// A disk is lost for good, and the node comes back with an empty one; not before every shard has all its replicas.
@@ -84,7 +84,7 @@ pub(crate) enum Fault {
     /// A further node joins.
     Join,
     /// A node receives no metadata while its shards go on, and late in that time their leaders fail.
-    Stale(SimNode),
+    StaleMetadata(SimNode),
     /// The network loses, repeats and delays messages.
     BadNetwork { loss_per_mille: u64, repeat_per_mille: u64, delay_max_ms: u64 },
 }
@@ -141,48 +141,48 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
         Profile::Mixed => any_fault(nodes),
         Profile::Crashes | Profile::Churn => match pick {
             0..2 => Fault::Crash(target, Crash::Power),
-            2..5 => Fault::Twice(target, sim::random_below(40)),
+            2..5 => Fault::CrashTwice(target, sim::random_below(40)),
             5 => Fault::SyncError(target, sim::random_below(60)),
-            6 => Fault::At(CrashPoint::Vote, crash()),
-            _ => Fault::Rack,
+            6 => Fault::CrashAt(CrashPoint::Vote, crash()),
+            _ => Fault::PowerLoss,
         },
         Profile::Generations => match pick {
             0..2 => Fault::Crash(target, Crash::Power),
-            2..5 => Fault::Rot { node: any_node(nodes), rot: Corruption::Checkpoint, down: true },
-            5..7 => Fault::Rot { node: any_node(nodes), rot: Corruption::IndexesGone, down: true },
-            _ => Fault::Rot { node: any_node(nodes), rot: Corruption::Index, down: false },
+            2..5 => Fault::Corrupt { node: any_node(nodes), kind: Corruption::Checkpoint, down: true },
+            5..7 => Fault::Corrupt { node: any_node(nodes), kind: Corruption::IndexesGone, down: true },
+            _ => Fault::Corrupt { node: any_node(nodes), kind: Corruption::Index, down: false },
         },
         Profile::Elections => match pick {
             0..2 => Fault::Isolate(Target::Leader),
             2 if sim::random_below(2) == 0 => Fault::Pause(Target::Leader),
-            2 => Fault::At(CrashPoint::Conflict, crash()),
-            3 => Fault::TakenBack(Crash::Power),
-            4 => Fault::At(CrashPoint::Vote, crash()),
-            5 => Fault::VoteRack,
+            2 => Fault::CrashAt(CrashPoint::Conflict, crash()),
+            3 => Fault::CrashDuringTruncation(Crash::Power),
+            4 => Fault::CrashAt(CrashPoint::Vote, crash()),
+            5 => Fault::PowerLossAtVote,
             6 => Fault::Crash(Target::Leader, crash()),
-            _ if sim::random_below(2) == 0 => Fault::Stale(victim),
+            _ if sim::random_below(2) == 0 => Fault::StaleMetadata(victim),
             _ => clock(Target::Leader),
         },
         Profile::Members => match pick {
             0..3 => Fault::Wipe(target),
             3 => Fault::Join,
-            4 => Fault::At(CrashPoint::Answered, crash()),
-            5 => Fault::Stale(victim),
+            4 => Fault::CrashAt(CrashPoint::Answered, crash()),
+            5 => Fault::StaleMetadata(victim),
             _ => Fault::Crash(target, crash()),
         },
         Profile::GracefulStops => match pick {
             0..3 => Fault::Stop(target, None),
             3..5 => Fault::Stop(target, Some(sim::random_below(60))),
-            5 => Fault::Roll,
-            6 => Fault::Dismiss(any_node(nodes)),
+            5 => Fault::RollingRestart,
+            6 => Fault::Unregister(any_node(nodes)),
             _ if sim::random_below(2) == 0 => Fault::Join,
             _ => Fault::Crash(target, crash()),
         },
         Profile::Corruption if pick < 5 => {
             let down = sim::random_below(2) == 0;
-            let rot = match sim::random_below(5) {
+            let kind = match sim::random_below(5) {
                 0 => Corruption::Index,
-                _ if loses == Loses::Records => return Fault::Behind,
+                _ if loses == Loses::Records => return Fault::LaggingFollower,
                 1 if down => Corruption::IndexGone,
                 1 => Corruption::Index,
                 _ if loses == Loses::Nothing => Corruption::Checkpoint,
@@ -194,7 +194,11 @@ fn fault(profile: Profile, nodes: u32, victim: SimNode, loses: Loses) -> Fault {
                     _ => Corruption::Head,
                 },
             };
-            Fault::Rot { node: victim, rot, down: down || matches!(rot, Corruption::Checkpoint | Corruption::Head) }
+            Fault::Corrupt {
+                node: victim,
+                kind,
+                down: down || matches!(kind, Corruption::Checkpoint | Corruption::Head),
+            }
         }
         Profile::Corruption => Fault::Crash(target, crash()),
     }
@@ -210,19 +214,19 @@ fn any_fault(nodes: u32) -> Fault {
     let target = random_target(nodes);
     match sim::random_below(23) {
         0..5 => Fault::Crash(target, crash()),
-        5 => Fault::Rack,
+        5 => Fault::PowerLoss,
         6..8 => Fault::Isolate(target),
-        8 => Fault::Mute(target),
-        9 => Fault::Deaf(target),
-        10..12 => Fault::Hang(target),
+        8 => Fault::DropOutgoing(target),
+        9 => Fault::DropIncoming(target),
+        10..12 => Fault::HangSyncs(target),
         12 => Fault::SyncError(target, sim::random_below(200)),
         13 => Fault::WriteError(target, sim::random_below(200)),
-        14 => Fault::Full(target),
+        14 => Fault::DiskFull(target),
         15..17 => Fault::Pause(target),
         17 => clock(target),
-        18 => Fault::Twice(target, sim::random_below(40)),
-        19 => Fault::At(CrashPoint::Vote, crash()),
-        20 => Fault::Rumour(target),
+        18 => Fault::CrashTwice(target, sim::random_below(40)),
+        19 => Fault::CrashAt(CrashPoint::Vote, crash()),
+        20 => Fault::FalseSuspicion(target),
         _ => Fault::BadNetwork {
             loss_per_mille: sim::random_below(200),
             repeat_per_mille: sim::random_below(100),
@@ -265,7 +269,7 @@ pub(crate) fn draw_schedule(profile: Profile, nodes: u32, lasts: Duration, heads
     while at_ms < end_ms {
         let lasts_ms = if sim::random_below(4) == 0 { sim::random_below(6_000) } else { sim::random_below(900) };
         let fault = match fault(profile, nodes, victim, loses) {
-            Fault::Crash(..) if heads => Fault::Rot { node: victim, rot: Corruption::Head, down: true },
+            Fault::Crash(..) if heads => Fault::Corrupt { node: victim, kind: Corruption::Head, down: true },
             fault => fault,
         };
         // Long enough for the other nodes to elect a leader, while the old one does not know it yet.
@@ -319,7 +323,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
             rt::sleep(lasts).await;
             world.start(node).await;
         }
-        Fault::Twice(target, after_ms) => {
+        Fault::CrashTwice(target, after_ms) => {
             let node = resolve(&world, target);
             world.crash(node, Crash::Process);
             rt::sleep(lasts / 8).await;
@@ -337,18 +341,18 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
             world.start(node).await;
         }
         Fault::Panic(target) => panics::panic_a_task(&world, resolve(&world, target), lasts / 4).await,
-        Fault::Roll => graceful_stops::rolling_restart(&world, lasts / 8).await,
-        Fault::Dismiss(node) => graceful_stops::unregister(&world, node).await,
-        Fault::At(point, crash) => {
+        Fault::RollingRestart => graceful_stops::rolling_restart(&world, lasts / 8).await,
+        Fault::Unregister(node) => graceful_stops::unregister(&world, node).await,
+        Fault::CrashAt(point, crash) => {
             world.durability().armed = Some((point, crash));
             if let Some(node) = crash_point_reached(&world, lasts).await {
                 rt::sleep(Duration::from_millis(sim::random_below(300))).await;
                 world.start(node).await;
             }
         }
-        Fault::TakenBack(crash) => scenarios::crash_during_truncation(&world, crash, lasts).await,
-        Fault::Behind => scenarios::lagging_follower(&world, &damaged).await,
-        Fault::VoteRack => {
+        Fault::CrashDuringTruncation(crash) => scenarios::crash_during_truncation(&world, crash, lasts).await,
+        Fault::LaggingFollower => scenarios::lagging_follower(&world, &damaged).await,
+        Fault::PowerLossAtVote => {
             // A vote needs an election.
             let node = resolve(&world, Target::Leader);
             world.durability().armed = Some((CrashPoint::Vote, Crash::Power));
@@ -361,18 +365,18 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
                 rt::spawn(async move { world.start(node).await });
             }
         }
-        Fault::Rot { node, rot, down } => {
+        Fault::Corrupt { node, kind, down } => {
             if down {
                 world.crash(node, crash());
             }
-            let done = corruption::corrupt(&world, node, rot, &mut damaged.lock());
-            world.trace_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage ({rot:?})", node.0)));
+            let done = corruption::corrupt(&world, node, kind, &mut damaged.lock());
+            world.trace_fault(done.unwrap_or_else(|| format!("node {}: nothing to damage ({kind:?})", node.0)));
             if down {
                 rt::sleep(lasts / 4).await;
                 world.start(node).await;
             }
         }
-        Fault::Rack => {
+        Fault::PowerLoss => {
             world.nodes().for_each(|node| world.crash(node, Crash::Power));
             for node in world.nodes() {
                 rt::sleep(lasts / 4).await;
@@ -381,9 +385,9 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
             }
         }
         Fault::Isolate(target) => cut_off(&world, resolve(&world, target), true, true, lasts).await,
-        Fault::Mute(target) => cut_off(&world, resolve(&world, target), true, false, lasts).await,
-        Fault::Deaf(target) => cut_off(&world, resolve(&world, target), false, true, lasts).await,
-        Fault::Hang(target) => {
+        Fault::DropOutgoing(target) => cut_off(&world, resolve(&world, target), true, false, lasts).await,
+        Fault::DropIncoming(target) => cut_off(&world, resolve(&world, target), false, true, lasts).await,
+        Fault::HangSyncs(target) => {
             let node = resolve(&world, target);
             world.disk(node).hang(true);
             rt::sleep(lasts).await;
@@ -402,7 +406,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
             world.disk(node).fail_write_in(count);
             restart_process(&world, node, lasts).await;
         }
-        Fault::Full(target) => {
+        Fault::DiskFull(target) => {
             let node = resolve(&world, target);
             world.disk(node).set_capacity(0);
             rt::sleep(lasts).await;
@@ -414,7 +418,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
             rt::sleep(lasts).await;
             sim::pause(node, false);
         }
-        Fault::Rumour(target) => world.suspect(resolve(&world, target)),
+        Fault::FalseSuspicion(target) => world.suspect(resolve(&world, target)),
         Fault::Clock(target, wall_offset_ms) => {
             let node = resolve(&world, target);
             // No two clocks are wrong by the same: the cluster trusts the time that most clocks show, and expires
@@ -433,7 +437,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
             rt::sleep(lasts / 8).await;
             world.start(node).await;
         }
-        Fault::Stale(node) => scenarios::stale_metadata(&world, node).await,
+        Fault::StaleMetadata(node) => scenarios::stale_metadata(&world, node).await,
         Fault::Join => {
             if world.nodes().count() < NODES_MAX {
                 let node = world.add_node();
