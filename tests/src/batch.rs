@@ -1,4 +1,4 @@
-//! Record batches (message format v2) made by hand, so that a test can get each field wrong on purpose.
+//! Record batches (message format v2) built by hand, so that a test can make each field invalid.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -1,4 +1,4 @@
-//! Several real brokers that are one cluster, each in a zone of its own, and clients that go on when one of them fails.
+//! A cluster of real brokers, each in a zone of its own, and clients that fail over.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;

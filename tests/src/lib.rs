@@ -1,7 +1,7 @@
-//! What the integration tests share: real broker processes, a thin raw client and hand-made record batches.
+//! Shared by the integration tests: real broker processes, a thin raw client and hand-made record batches.
 //!
-//! It knows the wire from `kafka-protocol` and from Kafka's documentation, never from our own codecs: a mistake there
-//! must not hide itself here.
+//! It implements the wire protocol by `kafka-protocol` and Kafka's documentation, never by our own codecs: a mistake
+//! there must not hide itself here.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 

@@ -1,7 +1,8 @@
-//! Which files of a crate import which, read from their text: `use` trees and paths from `crate` or `super`.
+//! The import graph of a crate's files, read from their text: `use` trees and paths from `crate` or `super`.
 //!
-//! A name that a module only hands on (`pub use`) is looked up where it is defined, so a crate's faces tie nothing
-//! together. May not know: macros, globs, and methods called without an import.
+//! A re-export (`pub use`) is resolved to the file that defines the name, so re-exports create no circles.
+//!
+//! May not know: macros, globs, and methods called without an import.
 
 use std::collections::{BTreeMap, BTreeSet};
 

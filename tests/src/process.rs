@@ -1,4 +1,4 @@
-//! A real broker process on 127.0.0.1 with a data directory of its own; started, killed, stopped and looked into.
+//! A real broker process on 127.0.0.1 with its own data directory: started, killed, stopped and inspected.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

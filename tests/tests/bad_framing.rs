@@ -1,4 +1,5 @@
-//! Bad input on the wire: frames, headers, connections. After each the broker lives, others are served, a counter moved.
+//! Malformed input on the wire: frames, headers, connections. After each case the broker runs, other clients are
+//! served, and a counter has moved.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

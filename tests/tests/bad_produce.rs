@@ -1,4 +1,4 @@
-//! Produce requests that are wrong in one way each: the right Kafka error, nothing stored, the next good one accepted.
+//! Produce requests with one error each: the right Kafka error, nothing stored, and the next valid request succeeds.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,4 +1,4 @@
-//! Fetches and group requests that are wrong in one way each: the right Kafka error, and nothing else changes.
+//! Fetch and group requests with one error each: the right Kafka error, and no state changes.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,4 +1,4 @@
-//! Topic names, counts and configs that are wrong: the right Kafka error and no trace of them.
+//! Invalid topic names, counts and configs: the right Kafka error, and no topic is created.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

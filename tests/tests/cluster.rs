@@ -1,5 +1,5 @@
-//! Real nodes in zones: whichever is killed, paused, stopped or comes back with an empty disk, clients go on, and nothing that
-//! was acknowledged is lost.
+//! A cluster of real nodes in zones: whichever node is killed, paused, stopped or loses its disk, clients continue, and
+//! no acknowledged record is lost.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,5 +1,5 @@
-//! The command line as a client: the real binary against a real broker, from creating a topic to deleting it, and what it says
-//! when something is wrong.
+//! The command line as a client: the real binary against a real broker, from the creation of a topic to its deletion,
+//! and its error messages.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 

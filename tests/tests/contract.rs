@@ -1,4 +1,5 @@
-//! The contract of the binary: settings and their precedence, errors at start, health, clean stop, one process a directory.
+//! The contract of the binary: settings and their precedence, errors at start, health, clean stop, one process per
+//! directory.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,5 +1,5 @@
-//! Damage on the disk at replication factor 1: records that are damaged answer an error at their offsets, one wrong byte of a
-//! frame's head is corrected, and where more is gone the node serves everything else until an operator accepts the loss.
+//! Corruption on disk at replication factor 1: fetches of damaged records get an error, one wrong byte of a frame's
+//! head is corrected, and after greater damage the node serves everything else until an operator accepts the loss.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

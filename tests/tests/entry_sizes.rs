@@ -1,5 +1,5 @@
-//! Small segments under load: what an entry cannot hold is refused before anything is proposed, all else is accepted,
-//! and no replica stops of it. Settings that contradict each other are refused at start.
+//! Small segments under load: a batch that no entry can hold is refused before it is proposed, all others are accepted,
+//! and no replica stops because of it. Contradictory settings are refused at start.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

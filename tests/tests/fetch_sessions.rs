@@ -1,4 +1,5 @@
-//! Incremental fetch sessions over many partitions: answers tell of what changed and of nothing else, also while they wait.
+//! Incremental fetch sessions over many partitions: responses contain the partitions that changed and no others, also
+//! when they waited.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

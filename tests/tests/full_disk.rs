@@ -1,4 +1,4 @@
-//! A full disk: produce is refused with a retriable error, reads go on, freed space resumes service without a restart.
+//! A full disk: produce gets a retriable error, fetches go on, and freed space resumes service without a restart.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,4 +1,4 @@
-//! Many groups: what tools ask of all of them at once is answered whole, and how long that takes is printed.
+//! Many groups: responses that cover all groups at once are complete, and their latency is printed.
 //!
 //! 10,000 groups, a tenth of them with a member, 100,000 committed offsets on 100,000 partitions, one node and three.
 

@@ -1,4 +1,4 @@
-//! Every served version of the group APIs is answered in that version, by a group that lives through all of them.
+//! Every served version of the group APIs is answered in that version, through the whole lifecycle of a group.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

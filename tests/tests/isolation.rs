@@ -1,7 +1,8 @@
-//! One client's misbehaviour is not another's: very many connections, readers that never read, a replay from a cold disk.
+//! One client's misbehaviour does not affect others: very many connections, clients that never read their responses,
+//! replays from a cold disk.
 //!
-//! Beside each a producer and a consumer go on, and every one of their requests is answered; the broker's own memory stays
-//! within what is configured. What is asserted is countable; how long others wait is measured by `cargo compare`.
+//! Beside each a producer and a consumer run, and every request of theirs is answered; the broker's memory stays within
+//! its configured limits. Assertions are on counts; how long others wait is measured by `cargo compare`.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 

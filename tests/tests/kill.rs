@@ -1,4 +1,4 @@
-//! kill -9 under load, again and again: every acknowledged record is there, at its offset, once.
+//! Repeated kill -9 under load: every acknowledged record is there, at its offset, once.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

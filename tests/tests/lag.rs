@@ -1,5 +1,5 @@
-//! Consumer lag, held against what the test itself has produced and committed: whole, exact, from any node, through
-//! elections and with a node dead.
+//! Consumer lag compared with what the test itself has produced and committed: complete and exact, from any node,
+//! through elections and with a dead node.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

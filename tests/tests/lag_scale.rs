@@ -1,5 +1,5 @@
-//! Many groups: 10,000 of them with 100,000 committed offsets on 100,000 partitions. Their pages are whole, and how
-//! long they take is printed (`cargo test --release -p ottla-tests --test lag_scale -- --nocapture`).
+//! Consumer lag of many groups: 10,000 with 100,000 committed offsets on 100,000 partitions. The pages are complete,
+//! and their latency is printed (`cargo test --release -p ottla-tests --test lag_scale -- --nocapture`).
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,5 +1,5 @@
-//! Nodes that die, stop, stand still and come back: what clients, metrics and operators are told of them, and that tools which ask
-//! every broker are not held up by a dead one.
+//! Nodes that are killed, stopped, paused and restarted: what clients, metrics and operators see of them, and that
+//! tools which query every broker are not delayed by a dead one.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

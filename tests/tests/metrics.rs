@@ -1,5 +1,5 @@
-//! The pages of metrics of real nodes: promtool takes them, docs/metrics.md tells of every family, they stay small
-//! however many partitions there are, and over all nodes of a cluster they add up to what was written.
+//! The metrics pages of real nodes: promtool accepts them, docs/metrics.md lists every family, they stay small however
+//! many partitions there are, and over all nodes of a cluster they add up to what was written.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,4 +1,4 @@
-//! Indexes and checkpoint are derived: deleting them loses nothing that the log can give back.
+//! Indexes and checkpoint are derived: deleting them loses nothing that the log can restore.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,4 +1,4 @@
-//! Data directories of earlier releases open, with everything that was acknowledged in them, and go on.
+//! Data directories of earlier releases open with every acknowledged record, and accept new ones.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

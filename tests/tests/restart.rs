@@ -1,5 +1,5 @@
-//! A restart after kill -9 reads on from the newest checkpoint and little else, however long the log is. Bytes are counted,
-//! not seconds.
+//! A restart after kill -9 reads from the newest checkpoint on and little else, however long the log is. Bytes are
+//! counted, not seconds.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,6 +1,6 @@
-//! Space under mixed load: short retention, a topic that is deleted, and one that never expires with a few records in every
-//! segment. The directory stays within its budget, and the topic that never expires reads back byte for byte, also
-//! after kills.
+//! Disk space under mixed load: short retention, a deleted topic, and a topic that never expires with a few records in
+//! every segment. The directory stays within its budget, and the topic that never expires reads back byte for byte,
+//! also after kills.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

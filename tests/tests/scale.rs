@@ -1,4 +1,4 @@
-//! Much of one thing: partitions, offset commits. The node stays small and starts quickly.
+//! Many partitions, many offset commits: the node stays small and starts quickly.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

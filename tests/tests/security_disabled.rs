@@ -1,4 +1,4 @@
-//! What is asked of a broker without authorizer and without SASL is answered byte for byte as Apache Kafka 4.1.1 answers it.
+//! Security requests to a broker without authorizer and without SASL get the bytes that Apache Kafka 4.1.1 answers.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

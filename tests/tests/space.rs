@@ -1,4 +1,5 @@
-//! Space: retention by time and size, deleted records and topics give it back; several data directories share the load.
+//! Disk space: retention by time and size, deleted records and deleted topics free it; several data directories share
+//! the load.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,4 +1,4 @@
-//! A system-call trace shows that no acknowledgement precedes the sync of what it acknowledges.
+//! A system-call trace shows that no acknowledgement precedes the sync of its records.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

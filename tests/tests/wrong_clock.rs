@@ -1,4 +1,4 @@
-//! Nodes under a wrong clock, alone and among others: nothing is lost by it, and retention goes on (needs faketime).
+//! Nodes with a wrong clock, alone and in a cluster: nothing is lost by it, and retention goes on (needs faketime).
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
