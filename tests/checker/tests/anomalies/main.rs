@@ -1,10 +1,10 @@
 //! For each anomaly at least twenty histories that must fail, each as that very anomaly, and for each a legal twin without a finding.
 //!
-//! One file an anomaly. `story` says how to read a row.
+//! One file an anomaly. `notation` explains the rows.
 
 #![allow(clippy::unwrap_used)]
 
-mod story;
+mod notation;
 
 mod bank_sum;
 mod committed_offset_falls;
@@ -52,13 +52,13 @@ pub(crate) fn table(law: Law, beside: &[Law], rows: &[&str]) {
 }
 
 fn complaints(law: Law, beside: &[Law], row: &str) -> Vec<String> {
-    let [bad, twin] = story::both(row);
+    let [bad, twin] = notation::both(row);
     let mut complaints = Vec::new();
     let mut say = |what: &str, text: &str, report: &Report| {
         let words: Vec<&str> = report.findings.iter().chain(&report.notes).map(|f| f.sentence.as_str()).collect();
         complaints.push(format!("{law:?}: {what}: {text}\n    {:?} {:?}\n    {words:?}", report.broken, report.noted));
     };
-    let report = check(&story::history(&bad));
+    let report = check(&notation::history(&bad));
     let found = if law.always_legal() { &report.noted } else { &report.broken };
     if !found.contains_key(&law) {
         say("not found", &bad, &report);
@@ -70,7 +70,7 @@ fn complaints(law: Law, beside: &[Law], row: &str) -> Vec<String> {
     if report.verdict != expected || report.verdict == Verdict::Unknown {
         say("the verdict is wrong", &bad, &report);
     }
-    let report = check(&story::history(&twin));
+    let report = check(&notation::history(&twin));
     if !report.broken.is_empty() || (law.always_legal() && report.noted.contains_key(&law)) {
         say("the twin is legal", &twin, &report);
     }
