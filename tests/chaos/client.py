@@ -31,7 +31,7 @@ BURST_RECORDS_MAX = 40
 PAUSE_SECONDS_MAX = 0.15
 POLL_RECORDS_MAX = 200
 CLIENTS_A_PROCESS = 64
-# A number that nobody sends: the value was not what it was.
+# A number that no producer sends: the value is damaged.
 DAMAGED = 1 << 52
 
 ended = threading.Event()
@@ -47,7 +47,7 @@ def payload(value):
 
 
 def value_of(record):
-    """The number of a record; one that nobody sent if a byte of it is wrong."""
+    """The number of a record; one that no producer sends if a byte of it is wrong."""
     number, _, _ = record.partition(b":")
     if number.isdigit() and payload(int(number)) == record:
         return int(number)
@@ -55,7 +55,7 @@ def value_of(record):
 
 
 class Bursts(threading.Thread):
-    """A producer: several records at once, to the partitions that are its own; what becomes of each; the next."""
+    """A producer: sends several records at once to its partitions, waits for all outcomes, then sends the next."""
 
     def __init__(self, bootstrap, topic, client, timeout_ms, partitions):
         super().__init__()

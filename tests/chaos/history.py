@@ -3,15 +3,15 @@
 A journal's lines, each with `t`, ns of the machine's monotonic clock, and `client`, a number that no other client has:
 
     send records [[partition, value]]         a producer's burst begins
-    sent results [[offset or null, t]]        what became of each: acknowledged there and then, or nobody knows
+    sent results [[offset or null, t]]        the outcome of each: acknowledged there and then, or unknown
     gave up why                               the producer can not go on
     subscribe
     poll begun records [[partition, offset, value]] rebalanced [partition]
     fetched begun offsets [[partition, offset or null]]    what the group had committed
     commit offsets [[partition, offset]]      begins
-    committed partitions errors               those that were acknowledged; of the others nobody knows
+    committed partitions errors               those that were acknowledged; the others are unknown
     read begun records ends [[partition, offset]]          everything, from the beginning
-    error code why partition offset           a consumer was told so
+    error code why partition offset           a consumer got this error
 
 A burst of which only a part was acknowledged becomes two operations: what is acknowledged has to be there, in its order; the rest may be.
 May not know: faults, how clients are run.
@@ -24,16 +24,16 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GROUP = 0
-# A member is told so when another one comes or goes, and begins again where the group has committed.
+# A member gets this when another one joins or leaves, and starts again where the group has committed.
 REBALANCES = {"REBALANCE_IN_PROGRESS", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID"}
-# Who waits until a fault is over.
+# The producers whose message timeout outlasts a fault.
 PATIENT = "patient"
-# What a consumer may be told only if the log does not hold what it held, or the broker says so by mistake.
+# Errors that a consumer may get only if the log lost records, or the broker is wrong.
 FALSE_ERRORS = {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "_LOG_TRUNCATION", "_BAD_MSG", "_FATAL", "CORRUPT_MESSAGE"}
 
 
 class Events:
-    """Events of the checker, in the order of time; whoever acts and does not act one by one is several processes."""
+    """Events of the checker, in the order of time; a client with several operations at a time is several processes."""
 
     def __init__(self):
         self.events = []
@@ -55,7 +55,7 @@ class Events:
 
 
 def sent(events, begun, ended, client, records, results):
-    """One burst. Without results nobody knows of any."""
+    """One burst. Without results all outcomes are unknown."""
     results = results or [(None, 0)] * len(records)
     told = [({"partition": p, "value": v}, offset) for (p, v), (offset, _) in zip(records, results)]
     known = [(one, offset) for one, offset in told if offset is not None]
@@ -108,7 +108,7 @@ def of_journal(journal):
                 records = [{"partition": p, "offset": o, "value": v} for p, o, v in line["records"]]
                 asked = {"read": {"records": [], "ends": line["ends"]}}
                 events.pair(line["begun"], t, client, "reads all", asked, {"read": {"records": records, "ends": line["ends"]}})
-    # Clients that were killed never heard.
+    # Clients that were killed got no answer.
     for client, begun in bursts.items():
         sent(events, begun["t"], last, client, begun["records"], None)
     for client, begun in commits.items():
@@ -117,7 +117,7 @@ def of_journal(journal):
 
 
 def complaints(journal):
-    """What no client may ever be told."""
+    """Errors that no client may ever get."""
     found = []
     for line in journal:
         if line["do"] == "gave up":
@@ -128,7 +128,7 @@ def complaints(journal):
 
 
 def application_errors(journal, begun, ended):
-    """What an application was told in this time although its client tries again by itself. Who gives up early is not meant."""
+    """Errors that an application got in this time although its client retries by itself. Producers with short timeouts are not meant."""
     found = []
     for line in journal:
         if not begun <= line["t"] <= ended:

@@ -1,6 +1,6 @@
-"""Faults. Each says in a line what it did, and proves that it took effect: a fault that nobody felt proves nothing.
+"""The nemesis: faults. Each returns a line on what it did, and proves that it took effect: a fault without an effect proves nothing.
 
-A fault ends with every node back; that the cluster then serves is for the runner to see. Faults follow each other, so that never more
+A fault ends with every node back; the runner checks that the cluster then serves. Faults follow each other, so that never more
 than a minority of the replicas of a shard is away: one node, or one zone.
 May not know: clients.
 """
@@ -32,7 +32,7 @@ class Nemesis:
         self.nodes, self.network, self.topic, self.chance, self.newer = nodes, network, topic, chance, newer
 
     def any_node(self):
-        """More often than not the one whose loss is felt most."""
+        """Mostly the node that leads most partitions."""
         if self.chance.random() < 0.7:
             return max(self.nodes, key=lambda node: self.nodes.led(self.topic, node))
         return self.chance.choice(self.nodes)
@@ -49,7 +49,7 @@ class Nemesis:
     # kill -9
 
     def killed(self, nodes):
-        """Ends processes together, and proves it."""
+        """Kills processes at the same time, and proves it."""
         for node in nodes:
             node.process.send_signal(signal.SIGKILL)
         for node in nodes:
@@ -97,7 +97,7 @@ class Nemesis:
         voters, placed = node.voters(), self.others(node)[0].placed(node.number)
         return voters is not None and voters == placed and voters >= voters_before
 
-    # Standing still
+    # Pauses
 
     def pause(self):
         node = self.any_node()
@@ -110,7 +110,7 @@ class Nemesis:
         node.process.send_signal(signal.SIGCONT)
         until("the process goes on", lambda: node.state() != "T", 5)
 
-    # Cuts
+    # Partitions of the network
 
     def parted(self, node, inward=True, outward=True, clients=True, meanwhile=lambda: None):
         """Cuts a node off, proves by datagrams that exactly this is cut, and that real packets were swallowed."""
@@ -176,7 +176,7 @@ class Nemesis:
             # The cluster runs on both builds for a while.
             self.lasts(1, 3)
 
-    # No fault that anything has to survive
+    # Sabotage: no fault that the cluster has to survive
 
     def sabotage(self):
         """All disks at once lose what was written to them for some seconds, as if nothing had been synced."""

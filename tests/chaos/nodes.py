@@ -1,4 +1,4 @@
-"""The nodes under test: a broker process each, in a network namespace of its own, and what they say of themselves.
+"""The nodes under test: a broker process each, in a network namespace of its own, and their metrics and state.
 
 May not know: faults, clients.
 """
@@ -90,7 +90,7 @@ class Node(Process):
         return len(json.loads(found)["nodes"]) if found else 0
 
     def leaders(self, topic):
-        """The leader of each partition, as this node knows; None if it does not answer."""
+        """The leader of each partition, by this node's metadata; None if it does not answer."""
         found = self.page(f"/v1/topics/{topic}")
         return found and {part["partition"]: part["leader"] for part in json.loads(found)["partitions"]}
 
@@ -135,7 +135,7 @@ class Nodes(list):
             node.kill()
 
     def leader(self, topic, partition, among=None):
-        """Who leads a partition, as any of these nodes says."""
+        """The leader of a partition, as any of these nodes answers."""
         for node in among or self:
             found = node.is_alive() and node.leaders(topic)
             if found and found.get(partition):

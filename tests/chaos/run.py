@@ -4,8 +4,8 @@
 Usage: tests/chaos/run.py [--nodes 3|5] [--nemesis KIND,...] [--time-limit SECONDS] [--seed N] [--broker PATH] [--old-broker PATH] [--judge PATH]
        [--keep]
 Needs root (network namespaces, iptables), tests/setup and `cargo build --release`. Each node has a network namespace and a zone (a, b, c); so
-have the clients. Meanwhile idempotent producers write with acks=all, and a group reads and commits; clients are killed, too. Then faults
-stop, everything is read from every zone, all nodes are killed at once and started again, and everything is read once more.
+have the clients. The workload: idempotent producers write with acks=all, a group reads and commits; clients are killed, too. Then the nemesis
+stops, everything is read from every zone, all nodes are killed at once and started again, and everything is read once more.
 
   kill     kill -9 of a node, and its start         leader   a leader is cut off; another node has to take over
   pause    SIGSTOP, SIGCONT                         zone     kill -9 of all nodes of a zone
@@ -97,14 +97,14 @@ class Run:
                 end()
 
     def go(self):
-        """The whole run; how it ended."""
+        """The whole run; returns its verdict."""
         try:
             self.network.create()
             self.nodes.start()
             self.workload.create_topic()
             self.workload.start()
             self.workload.progress_since(0)
-            if self.storm():
+            if self.run_nemesis():
                 self.aftermath()
         except (AssertionError, KafkaException, subprocess.TimeoutExpired) as failure:
             self.complaints.append(str(failure))
@@ -112,7 +112,7 @@ class Run:
             self.complaints += [f"node {node.number}: {line}" for line in node.panics()]
         return self.verdict()
 
-    def storm(self):
+    def run_nemesis(self):
         began = time.monotonic()
         wanted = list(dict.fromkeys(self.given.kinds))
         for number, kind in enumerate(deck(wanted, self.given.seed)):
@@ -124,10 +124,10 @@ class Run:
         return True
 
     def fault(self, kind, began):
-        """One fault from its beginning until every partition takes records again. False if they never do."""
+        """One fault from its start until every partition accepts records again. False if they never do."""
         fault, begun = getattr(self.nemesis, kind)(), time.monotonic_ns()
         title, failure = next(fault), None
-        # A client that is killed is felt by the others.
+        # The kill of a client interrupts the other members of its group.
         crashes = self.chance.random() < CRASH_CHANCE and kind != UPGRADE
         crashed = f"; killed client {self.workload.crash()}" if crashes else ""
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The verdict has to be able to fail: a sound journal passes, and each way to doctor it is found and named.
+"""Tests that the verdict can fail: a sound journal passes, and each way to falsify it is found and named.
 
 Usage: tests/chaos/test_history.py [JUDGE]; without the checker's example `judge` cargo builds it.
 """

@@ -1,6 +1,6 @@
-"""The clients of a run: producers, some with much and some with little patience, and a consumer group; some are killed and replaced.
+"""The workload: producers, with long and with short timeouts, and a consumer group; some clients are killed and replaced.
 
-Each is a process in the clients' namespace (`client.py`); what they say is gathered here. May not know: faults, the verdict.
+Each is a process in the clients' namespace (`client.py`); their journals are collected here. May not know: faults, the verdict.
 """
 
 import json
@@ -22,11 +22,11 @@ from nodes import until
 HERE = pathlib.Path(__file__).resolve().parent
 TOPIC, GROUP, PARTITIONS, FACTOR = "chaos", "readers", 6, 3
 MEMBERS = 3
-# One kind of producer waits until a fault is over; the other gives up in its midst, so that outcomes are unknown.
+# The message timeout of one kind of producer outlasts a fault; the other's expires within it, so that outcomes are unknown.
 PATIENT_MS, HASTY_MS = 60_000, 1_500
 PROGRESS_SECONDS_MAX = 30
 CATCH_UP_SECONDS_MAX = 60
-# Who asks and reads at the end.
+# The client that queries and reads at the end.
 OBSERVER = 0
 
 
@@ -108,7 +108,7 @@ class Workload:
                 self.acknowledged[partition].append(t)
 
     def crash(self):
-        """kill -9 of a client; another one takes its place. Which one."""
+        """kill -9 of a client; another one takes its place. Returns which one."""
         role = self.chance.choice([role for role in self.running if role != "patient"])
         self.running[role].kill()
         self.running[role].wait()
@@ -119,7 +119,7 @@ class Workload:
         return [f"client {role} ended by itself, see clients.log" for role, one in self.running.items() if one.poll() is not None]
 
     def stop(self, kind):
-        """Lets clients end in peace. Those that did not."""
+        """Stops the clients gracefully. Returns those that did not stop."""
         chosen = {role: one for role, one in self.running.items() if role.startswith(kind)}
         failed = []
         for one in chosen.values():
@@ -140,7 +140,7 @@ class Workload:
             one.kill()
             one.wait()
 
-    # What is seen meanwhile
+    # Observations during the run
 
     def progress_since(self, t):
         """Waits until every partition has taken a record that was acknowledged later than `t`."""
@@ -160,7 +160,7 @@ class Workload:
         return longest / 1e9
 
     def told(self, begun):
-        """Errors that applications were told of since then."""
+        """Errors that were reported to applications since then."""
         with self.lock:
             return history.application_errors(self.journal, begun, time.monotonic_ns())
 
@@ -197,7 +197,7 @@ class Workload:
         def done():
             try:
                 return self.committed() == self.ends(self.observer)
-            # The coordinator is looked for.
+            # The coordinator is not found yet.
             except KafkaException:
                 return False
 

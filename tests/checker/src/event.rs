@@ -1,15 +1,15 @@
-//! What a client did and was told: the words of a history. One event is one line of JSONL.
+//! The events of a history: what clients invoked and what they were answered. One event is one line of JSONL.
 //!
-//! The shape is that of Jepsen's kafka workload (`jepsen.tests.kafka`): a process invokes an operation and later learns that it is `ok`,
-//! that it certainly did not happen (`fail`), or that nobody knows (`info`). A partition is a number that the runner maps one to
-//! one to a topic and a partition. A value is a number that is sent once only in a partition; a client that sends it again by itself
-//! makes one attempt more, and as many copies are legal.
+//! The model is that of Jepsen's kafka workload (`jepsen.tests.kafka`): a process invokes an operation, which later
+//! completes as `ok`, as certainly not done (`fail`), or with an unknown outcome (`info`). A partition is a number that
+//! the runner maps one to one to a topic and a partition. A value is a number that is sent only once in a partition; a
+//! client that sends it again by itself makes one attempt more, and as many copies are legal.
 //!
-//! Not known here: what makes a history wrong.
+//! May not know: what makes a history wrong.
 
 use serde::{Deserialize, Serialize};
 
-/// How an operation stands at an event.
+/// The state of an operation at an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -27,7 +27,7 @@ pub enum Phase {
 pub struct Event {
     #[serde(default)]
     pub time: u64,
-    /// Who acts; a process has one operation at a time.
+    /// The acting process; it has one operation at a time.
     pub process: u32,
     /// The Kafka client with which it acts; a crash ends the client, and the process goes on with a new one.
     pub client: u32,
@@ -44,17 +44,17 @@ pub enum Action {
     Send(Vec<Sent>),
     Poll(Polled),
     Txn(Transaction),
-    /// The consumer takes these partitions by itself; positions of those that it had already stay.
+    /// The consumer assigns itself these partitions; positions in those that it had already stay.
     Assign {
         partitions: Vec<u32>,
         #[serde(default)]
         from_beginning: bool,
     },
-    /// The consumer asks the group for these; what it gets may change at any time.
+    /// The consumer subscribes to these; its assignment may change at any time.
     Subscribe {
         partitions: Vec<u32>,
     },
-    /// The client is thrown away.
+    /// The client is discarded.
     Crash,
     /// A reader of its own reads partitions from the log start until their `ends`.
     Read(FullRead),
@@ -76,7 +76,7 @@ pub enum Action {
     },
 }
 
-/// One record that was to be written; the offset is what the broker answered, if it did.
+/// One record to be written; the offset is the broker's answer, if there was one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     pub partition: u32,
@@ -96,7 +96,7 @@ pub struct Sent {
     pub producer: Option<Producer>,
 }
 
-/// An idempotent or transactional producer's name for a record.
+/// The producer id, epoch and sequence of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Producer {
     pub id: u64,
@@ -127,7 +127,7 @@ pub struct Polled {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
     pub micro: Vec<Micro>,
-    /// The client chose to abort, and was told that it did.
+    /// The client aborted, and the abort succeeded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub abort: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,8 +1,8 @@
-//! What the laws look things up in: values with their writers and readers, and the version order of each partition.
+//! Lookup tables for the laws: values with their writers and readers, and the version order of each partition.
 //!
-//! The version order is Jepsen's: every (offset, value) of a send whose effects are proved to be visible, and of every poll, whatever
-//! became of the operation that polled. Sorted by offset it is the log; a *slot* is an offset at which something is known. All
-//! partitions' slots stand in one array, so slots of one partition can be compared as numbers.
+//! The version order is Jepsen's: every (offset, value) of a send whose effects are proved to be visible, and of every
+//! poll, whatever the outcome of the polling operation. Sorted by offset it is the log; a *slot* is an offset with a
+//! known value. All partitions' slots are in one array, so slots of one partition can be compared as numbers.
 //!
 //! Cost: two sorts of rows; everything after them is linear.
 
@@ -30,10 +30,10 @@ pub(crate) struct Value {
     pub(crate) proved: bool,
     /// Sent in a transaction.
     pub(crate) transactional: bool,
-    /// An operation that sent it (the surest one), and the first that read it and succeeded.
+    /// An operation that sent it (the one with the surest outcome), and the first successful one that read it.
     pub(crate) writer: u32,
     pub(crate) reader: u32,
-    /// Slots at which it stands: first, last, how many.
+    /// Its slots: first, last, how many.
     pub(crate) first: u32,
     pub(crate) last: u32,
     pub(crate) slots: u32,
@@ -263,7 +263,8 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// A send whose offset was not told stands where its value was read, if that is one place and one attempt.
+    /// A send without an answered offset gets the slot at which its value was read, if that is one slot and one
+    /// attempt.
     fn place_sends(&mut self) {
         for (send, row) in self.history.sends.iter().enumerate() {
             let value = &self.values[self.send_value[send] as usize];
@@ -356,7 +357,7 @@ impl<'a> Facts<'a> {
         if from < to { self.seen[to as usize] - self.seen[from as usize] } else { 0 }
     }
 
-    /// A committed value that nobody can be asked to have seen: deleted by retention or superseded under compaction.
+    /// A committed value that no reader needs to have seen: deleted by retention or superseded under compaction.
     pub(crate) fn excused(&self, value: &Value) -> bool {
         let start = self.start_at_end(value.partition);
         if value.slots == 0 {
@@ -380,7 +381,8 @@ impl<'a> Facts<'a> {
         Neighbour { operation, invoked: op.invoked, completed: (op.completed != NONE).then_some(op.completed) }
     }
 
-    /// A finding at slots of a partition: the operations named, then who wrote and read there and next to it.
+    /// A finding at slots of a partition: the operations named, then the writers and readers of these slots and their
+    /// neighbours.
     pub(crate) fn finding(
         &self,
         law: Law,
@@ -409,7 +411,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Which of several writers of one value is spoken of: the surest.
+/// The writer to report of several writers of one value: the one with the surest outcome.
 fn rank(op: &Op) -> u8 {
     match op.outcome {
         Outcome::Ok => 0,

@@ -1,7 +1,7 @@
-//! A history in columns: operations, what they sent, what they read. No allocation stays behind per operation.
+//! A history in columns: operations, their sends, their reads. No allocation remains per operation.
 //!
-//! Pairs invocations with completions and refuses events that cannot be a history (`BadEvent`): a checker that guesses what a
-//! runner meant would find its own guesses.
+//! Pairs invocations with completions and refuses events that cannot be a history (`BadEvent`): a checker that guesses
+//! what a recorder meant would find its own guesses.
 //!
 //! An operation without a completion counts as `info`, and its sends are those of its invocation. A transaction that its client aborted keeps
 //! its reads; its sends count as failed.
@@ -178,7 +178,7 @@ impl History {
 #[derive(Debug, Default)]
 pub struct Recorder {
     history: History,
-    /// By process: its open operation and what was asked.
+    /// By process: its open operation and the action of its invocation.
     open: Vec<Option<(u32, Action)>>,
     time: u64,
 }

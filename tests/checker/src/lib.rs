@@ -1,4 +1,5 @@
-//! Judges a history of what clients did and were told. No I/O, no clock, no randomness: the same history gives the same report to the byte.
+//! Checks a history of client operations. No I/O, no clock, no randomness: the same history gives the same report to
+//! the byte.
 //!
 //! The anomalies are those of Jepsen's kafka workload (`jepsen.tests.kafka`, jepsen-io/jepsen, `jepsen/src/jepsen/tests/kafka.clj`), as used in the
 //! analyses of Redpanda 21.10.1 and Bufstream 0.1.0; beside them stand the laws that Kafka's clients rely on otherwise. One file
@@ -11,7 +12,7 @@
 //!
 //! **Linear up to a sort**: `cargo run --release -p ottla-checker --example ten_million`.
 //!
-//! Whoever builds on this may not let it do I/O: simulation and live runs hand it what they recorded.
+//! May not know: I/O. Simulation and live runs pass the histories that they recorded.
 
 pub mod event;
 pub mod lines;
@@ -27,7 +28,7 @@ mod tarjan;
 pub use history::{BadEvent, EVENTS_MAX, History, IDS_MAX, MICRO_MAX, Recorder};
 pub use report::{FINDINGS_MAX, Finding, Law, Neighbour, Report, Verdict};
 
-/// Holds every law against a history.
+/// Checks a history against every law.
 pub fn check(history: &History) -> Report {
     let facts = facts::Facts::of(history);
     let mut findings = report::Findings::default();

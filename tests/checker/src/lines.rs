@@ -1,4 +1,4 @@
-//! JSONL, one event a line. Works on text that somebody else read or will write.
+//! JSONL, one event per line: encoding and decoding of text; the caller does the I/O.
 
 use thiserror::Error;
 

@@ -1,4 +1,4 @@
-//! The walk of consumers through their partitions: each record that was read, with where its reader stood before.
+//! The positions of consumers in their partitions: each record that was read, with its reader's position before.
 //!
 //! A position belongs to a client. Assign and subscribe keep the positions of partitions that stay and drop the others; a crash drops all;
 //! a poll or a transaction moves them only if it succeeded (an aborted transaction's client goes back), and one with an unknown outcome makes
@@ -33,7 +33,7 @@ pub(crate) struct Step {
     pub(crate) partition: u32,
     pub(crate) from: From,
     pub(crate) to: To,
-    /// A rebalance gave or took the partition in between.
+    /// A rebalance assigned or revoked the partition in between.
     pub(crate) rebalanced: bool,
     pub(crate) subscribed: bool,
 }
@@ -81,7 +81,7 @@ struct Client {
     subscribed: bool,
 }
 
-/// Shows every step to `visit`, operation by operation.
+/// Calls `visit` for every step, operation by operation.
 pub(crate) fn walk(facts: &Facts, mut visit: impl FnMut(Step)) {
     let history = facts.history;
     let mut clients: Vec<Client> = Vec::new();

@@ -1,4 +1,5 @@
-//! What was found: laws, findings, the verdict. Every list is in a fixed order, so that two runs over one history agree to the byte.
+//! The report: laws, findings, the verdict. Every list is in a fixed order, so that two runs over one history agree to
+//! the byte.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +30,7 @@ pub enum Law {
     G1cRealtime,
     /// A cycle that needs a write-write edge out of a transaction.
     G1cUnisolated,
-    /// A value was read that nobody sent there.
+    /// A value was read that no operation sent there.
     PhantomRead,
     DenseOffsets,
     IdempotentDuplicate,
@@ -72,7 +73,7 @@ pub struct Finding {
     pub law: Law,
     pub partition: Option<u32>,
     pub offsets: Vec<u64>,
-    /// Those that did it first, then those beside them.
+    /// The offending operations first, then related ones.
     pub operations: Vec<Neighbour>,
     pub sentence: String,
 }
@@ -83,7 +84,7 @@ pub struct Report {
     /// How often each law was broken; `findings` keeps the first `FINDINGS_MAX` of each.
     pub broken: BTreeMap<Law, u64>,
     pub findings: Vec<Finding>,
-    /// What is odd and legal, likewise.
+    /// The counts of odd but legal findings.
     pub noted: BTreeMap<Law, u64>,
     pub notes: Vec<Finding>,
     pub operations: u64,
@@ -91,10 +92,10 @@ pub struct Report {
     pub records_read: u64,
 }
 
-/// Findings of one law that are kept with all their words.
+/// Findings of each law that are kept in full.
 pub const FINDINGS_MAX: usize = 32;
 
-/// Findings as the laws make them.
+/// Collects the findings of the laws.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     count: BTreeMap<(bool, Law), u64>,
@@ -102,7 +103,8 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// A finding; `legal` where only this case of the law is. The words are made only while they are kept.
+    /// Adds a finding; `legal` where only this case of the law is legal. Its text is built only while findings are
+    /// kept.
     pub(crate) fn add(&mut self, law: Law, legal: bool, finding: impl FnOnce() -> Finding) {
         let legal = legal || law.always_legal();
         let count = self.count.entry((legal, law)).or_default();

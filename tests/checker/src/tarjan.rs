@@ -1,8 +1,10 @@
 //! Tarjan's strongly connected components, without recursion and without stored edges.
 //!
-//! Knows nothing of histories. Components of one node are no cycles here (no graph of ours has an edge from a node to itself).
+//! Components of one node are no cycles here (no graph of ours has an edge from a node to itself).
+//!
+//! May not know: histories.
 
-/// Edges of a node are asked for one by one: a cursor starts at 0 and is handed back.
+/// Edges of a node are enumerated by a cursor, which starts at 0.
 pub(crate) trait Graph {
     fn nodes(&self) -> u32;
     /// The next edge's end, and the cursor behind it.

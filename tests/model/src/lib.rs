@@ -1,9 +1,9 @@
-//! The driver of the model tests: random steps against a core and a simple model of it, by a seed that repeats them.
+//! The driver of the model-based tests: random steps against a core and a simple model of it, repeatable by seed.
 //!
-//! A test calls [`lives`]. Each life is a core and its model from their beginning, driven by the [`Random`] of one seed.
-//! When a life fails its seed is printed, and the environment says what is run instead of the test's own steps:
+//! A test calls [`lives`]. Each life (test case) is a new core and its model, driven by the [`Random`] of one seed. When
+//! one fails its seed is printed, and the environment overrides the test's own seeds and steps:
 //!
-//!     OTTLA_SEED=17 cargo test -p ottla-broker producers          that life alone, again
+//!     OTTLA_SEED=17 cargo test -p ottla-broker producers          that case alone, again
 //!     OTTLA_STEPS=5000000 cargo test --profile sim -p ottla-broker --lib model -- --nocapture --test-threads 1
 //!                                                                 so many steps in each test, and how many a minute
 //!
@@ -66,7 +66,7 @@ impl Random {
     }
 }
 
-/// Prints how to repeat a life that fails.
+/// Prints how to repeat a case that fails.
 struct Witness(u64);
 
 impl Drop for Witness {
@@ -85,13 +85,13 @@ fn number(name: &str) -> Option<u64> {
     }
 }
 
-/// True if one life alone is run again: what only many lives together show cannot be asked of it.
+/// True if only one case is run again: assertions about many cases together do not apply to it.
 #[must_use]
 pub fn is_one_life() -> bool {
     number("OTTLA_SEED").is_some()
 }
 
-/// Runs lives of `per_life` steps, of seeds from 0 on, until `steps` are done; `OTTLA_SEED` and `OTTLA_STEPS` come first.
+/// Runs cases of `per_life` steps, of seeds from 0 on, until `steps` are done; `OTTLA_SEED` and `OTTLA_STEPS` override.
 pub fn lives(steps: u64, per_life: u64, life: impl FnMut(&mut Random, u64)) {
     lives_from(0, steps, per_life, life);
 }

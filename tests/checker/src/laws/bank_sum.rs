@@ -1,4 +1,4 @@
-//! **bank-sum**: transfers are transactions whose records add up to nothing, so whoever reads everything at read_committed finds the sum of what was
+//! **bank-sum**: transfers are transactions whose records add up to nothing, so a reader of everything at read_committed finds the sum of what was
 //! paid in. Jepsen's bank workload, as sends of amounts.
 //!
 //! For a full read the sum of the amounts that it shows must be that of the committed records below its ends. A transaction counts only

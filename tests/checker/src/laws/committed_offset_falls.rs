@@ -1,6 +1,6 @@
 //! **committed-offset-falls** (design.md, I4): for one owner, a client in one generation of a group, the committed offset never falls: neither
 //! what it commits with success nor what it fetches is below what it had committed or fetched before. Its consumer only moves forward, and
-//! nobody else may commit for the partition. Another generation may begin lower.
+//! no other client may commit for the partition. Another generation may begin lower.
 
 use crate::facts::Facts;
 use crate::report::{Findings, Law};

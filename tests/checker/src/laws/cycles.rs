@@ -1,4 +1,4 @@
-//! **G0, G1c**, with process and realtime edges: circles of dependencies (Adya; Elle as Jepsen's kafka workload uses it: "we build a
+//! **G0, G1c**, with process and realtime edges: cycles of dependencies (Adya; Elle as Jepsen's kafka workload uses it: "we build a
 //! dependency graph between pairs of transactions"). The edges are described in `graph`.
 //!
 //! - **G0**: write-write edges only (G0-process, G0-realtime: with such edges). Always legal: "writes are never isolated". Noted.
@@ -114,7 +114,7 @@ fn finding(facts: &Facts, graph: &Dependencies, law: Law, circle: &Circle) -> Fi
     let mut words = Vec::new();
     let mut operations = Vec::new();
     for (at, &(node, kind)) in circle.iter().enumerate() {
-        // Bars stand between the end of one operation and the beginning of another; they are nobody.
+        // Bars stand between the end of one operation and the beginning of another; they are no operations.
         if !graph.is_operation(node) {
             continue;
         }

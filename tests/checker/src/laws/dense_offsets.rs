@@ -1,7 +1,7 @@
 //! **dense-offsets** (design.md, I2): offsets have no holes. Raft's own entries consume none; only the markers of transactions do.
 //!
 //! - In a partition without transactions and compaction each record that a reader takes stands one offset after the one before it, and the
-//!   first of a log at its start (0, or what retention made of it). What is missing there and known is a skip; what nobody knows
+//!   first of a log at its start (0, or what retention made of it). A missing offset with a known record is a skip, any other
 //!   is a hole.
 //! - In a partition with transactions the holes of the whole log are counted: not more than transactions that may have written there (a
 //!   marker each) and records that failed or are in doubt.

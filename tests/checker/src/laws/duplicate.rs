@@ -1,5 +1,5 @@
-//! **duplicate**. Jepsen: "a single value appears at more than one offset in a key". A client that sends a value again by itself, having heard
-//! nothing, may make as many copies as it made attempts that did not fail; a retry under the same producer sequence is the
+//! **duplicate**. Jepsen: "a single value appears at more than one offset in a key". A client that sends a value again by itself, without an
+//! answer, may make as many copies as it made attempts that did not fail; a retry under the same producer sequence is the
 //! same attempt.
 
 use crate::facts::Facts;

@@ -1,4 +1,4 @@
-//! One file a law. Each finds what breaks it in the facts; none knows another.
+//! One law per file. Each finds its violations in the facts; none uses another.
 
 use crate::facts::Facts;
 use crate::report::Findings;

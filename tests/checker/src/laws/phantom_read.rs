@@ -1,4 +1,4 @@
-//! **phantom-read**: a value was read that nobody sent to that partition: invented, damaged, or another partition's. Jepsen stops with
+//! **phantom-read**: a value was read that no operation sent to that partition: invented, damaged, or another partition's. Jepsen stops with
 //! `:no-writer-of-value` there; here it is a finding.
 
 use crate::facts::Facts;

@@ -1,4 +1,4 @@
-//! What was served when: the greatest number (epoch, generation) that is known to have been served before an event.
+//! The greatest number (epoch, generation) that was certainly served before an event.
 
 /// (completion, number, operation), ordered; number and operation are those of the greatest so far.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! **unseen**: acknowledged and not polled by anybody until the end. Jepsen: "messages which have been successfully acknowledged, but not
+//! **unseen**: acknowledged and not polled by any client until the end. Jepsen: "messages which have been successfully acknowledged, but not
 //! polled by any client"; its final phase reads until past every highest offset, so at the end there must be none.
 //!
 //! Legal: below the log start, superseded or deleted in a compacted partition, and, where a log start rose, acknowledged without an offset.
