@@ -1,6 +1,6 @@
 //! A correct broker in its simplest form, and clients that use it; their history must be found sound.
 //!
-//! A script of bytes decides whose turn it is and what it does. A process's turn is one of: begin an operation (invoke), carry out its
+//! A script of bytes decides which process acts and how. It does one of: begin an operation (invoke), carry out its
 //! next part, end it (ok, fail, info). So operations overlap in every way, and each part takes effect at one moment.
 //!
 //! Partitions 0 and 1 take plain sends, 2 and 3 transactions, 4 is compacted by key. Processes 0 to 2 produce, 3 to 5 consume.
@@ -74,16 +74,16 @@ impl Log {
 enum Fate {
     Ok,
     Fail,
-    /// Nobody knows, and it was carried out.
+    /// The outcome is unknown, and it was carried out.
     Done,
-    /// Nobody knows, and it was not.
+    /// The outcome is unknown, and it was not carried out.
     Undone,
 }
 
 #[derive(Debug, Default)]
 struct Process {
     client: u32,
-    /// What it was asked, what it will be told, how many parts of it are done.
+    /// Its invocation, its answer, how many of its parts are done.
     open: Option<(Action, usize, Fate)>,
     positions: BTreeMap<usize, u64>,
     /// Where the positions would be if the transaction succeeds.

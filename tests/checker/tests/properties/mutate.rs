@@ -1,6 +1,6 @@
 //! Ways to spoil a sound history, each with the law that must notice.
 //!
-//! Each takes a number that picks where to strike, and says `None` if there is no such place.
+//! Each takes a number that picks the place, and returns `None` if there is none.
 
 // All have one type, and two of them make a history longer.
 #![allow(clippy::ptr_arg)]
@@ -243,7 +243,7 @@ fn early(events: &mut Vec<Event>, seed: usize) -> Option<()> {
     Some(())
 }
 
-/// Somebody sends under epoch 0 after a later one, and is served.
+/// A producer sends under epoch 0 after a later one, and succeeds.
 fn zombie(events: &mut Vec<Event>, seed: usize) -> Option<()> {
     let later = |sent: &Sent| sent.producer.is_some_and(|producer| producer.epoch > 0);
     let sent = pick(acknowledged(events).into_iter().filter(later).collect(), seed)?;
