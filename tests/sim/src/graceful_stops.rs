@@ -45,8 +45,8 @@ pub(crate) async fn unregister(world: &World, node: SimNode) {
     let id = broker(node);
     let asked =
         world.request(world.random_node(), move |running| async move { running.metadata.unregister(id).await }).await;
-    world.trace_fault(format!("node {} is to be forgotten: {asked:?}", node.0));
-    let (begun, mut may_stay) = (rt::now(), false);
+    world.trace_fault(format!("node {} is being unregistered: {asked:?}", node.0));
+    let (begun, mut is_cancelled) = (rt::now(), false);
     while rt::now().since(begun) < REJOINED_BY {
         rt::sleep(POLL_INTERVAL).await;
         let image = world.image();
@@ -54,13 +54,13 @@ pub(crate) async fn unregister(world: &World, node: SimNode) {
         if state == Some(NodeState::Active) {
             return;
         }
-        if rt::now().since(begun) >= UNREGISTERED_BY && !may_stay {
+        if rt::now().since(begun) >= UNREGISTERED_BY && !is_cancelled {
             let nodes = Nodes::One(id);
             let stays = world
                 .request(world.random_node(), move |running| async move { running.metadata.drain(nodes, false).await });
             let asked = stays.await;
-            may_stay = asked.is_some();
-            world.trace_fault(format!("node {} may stay: {asked:?}", node.0));
+            is_cancelled = asked.is_some();
+            world.trace_fault(format!("node {}: its unregistration is cancelled: {asked:?}", node.0));
         }
     }
 }
@@ -71,7 +71,7 @@ pub(crate) async fn restart_unregistered(world: World) {
         rt::sleep(POLL_INTERVAL).await;
         for running in world.running_nodes().into_iter().filter(|running| running.is_unregistered()) {
             let node = running.node;
-            world.trace_fault(format!("node {} ends, for it was forgotten", node.0));
+            world.trace_fault(format!("node {} ends: it was unregistered", node.0));
             world.stop(node).await;
             rt::sleep(POLL_INTERVAL).await;
             world.start(node).await;

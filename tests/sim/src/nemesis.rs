@@ -429,7 +429,7 @@ async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpo
         }
         Fault::Wipe(target) => {
             if !wait_until_whole(&world).await {
-                return world.trace_fault("not whole: no disk is lost".to_owned());
+                return world.trace_fault("some shard lacks a replica: no disk is lost".to_owned());
             }
             let node = resolve(&world, target);
             world.crash(node, Crash::Power);

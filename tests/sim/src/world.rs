@@ -389,7 +389,7 @@ impl World {
                 }
                 let running = Arc::new(running);
                 self.0.running.lock().insert(node, running.clone());
-                self.trace_fault(format!("node {} runs, life {incarnation}", node.0));
+                self.trace_fault(format!("node {} runs, incarnation {incarnation}", node.0));
                 self.compare_entries(&running, corruptions).await;
             }
             Ok(Err(why)) => {
@@ -426,7 +426,7 @@ impl World {
     pub(crate) async fn stop(&self, node: SimNode) {
         let Some(running) = self.running_node(node) else { return };
         let downs = self.downs(node);
-        self.trace_fault(format!("node {} is told to stop", node.0));
+        self.trace_fault(format!("node {} is stopping", node.0));
         let stopping = running.clone();
         let _ = sim::spawn_on(node, async move { stopping.hand_over().await }).await;
         if self.downs(node) != downs {

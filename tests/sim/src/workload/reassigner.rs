@@ -28,7 +28,7 @@ pub(crate) async fn reassigner(world: World) {
             nodes.insert(broker(world.random_node()));
         }
         let (id, nodes) = (shard.id, nodes.into_iter().collect::<Vec<_>>());
-        let line = format!("shard {id} is to lie on {nodes:?}");
+        let line = format!("shard {id} is reassigned to {nodes:?}");
         let node = world.random_node();
         let answer =
             world.request(node, move |running| async move { running.metadata.change_replicas(id, nodes).await }).await;
@@ -38,9 +38,9 @@ pub(crate) async fn reassigner(world: World) {
 
 /// Drains a node, or ends the drain of one.
 async fn drain(world: &World) {
-    let (emptied, drains) = (broker(world.random_node()), sim::random_below(2) == 0);
-    let line = format!("node {} is {}", emptied.0, if drains { "to be emptied" } else { "in use again" });
-    let nodes = Nodes::One(emptied);
+    let (drained, drains) = (broker(world.random_node()), sim::random_below(2) == 0);
+    let line = format!("node {} is {}", drained.0, if drains { "drained" } else { "in use again" });
+    let nodes = Nodes::One(drained);
     let answer = world
         .request(world.random_node(), move |running| async move { running.metadata.drain(nodes, drains).await })
         .await;
