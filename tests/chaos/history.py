@@ -46,9 +46,9 @@ class Events:
         event = {"time": t, "process": self.number(client, role), "client": client, "type": phase, "do": action}
         self.events.append((t, len(self.events), event))
 
-    def pair(self, begun, ended, client, role, asked, told, phase="ok"):
-        self.add(begun, "invoke", client, role, asked)
-        self.add(ended, phase, client, role, told)
+    def pair(self, begun, ended, client, role, invoked, answered, phase="ok"):
+        self.add(begun, "invoke", client, role, invoked)
+        self.add(ended, phase, client, role, answered)
 
     def lines(self):
         return [json.dumps(event) for _, _, event in sorted(self.events, key=lambda e: e[:2])]

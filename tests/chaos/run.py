@@ -14,7 +14,7 @@ stops, everything is read from every zone, all nodes are killed at once and star
 
 With `--old-broker` (tests/chaos/older_build makes one) all nodes begin with that build, and there is a further kind:
 
-  upgrade  every node ended by SIGTERM and started with the newer build, one after the other; no client may be told of it
+  upgrade  every node ended by SIGTERM and started with the newer build, one after the other; no client may get an error from it
 
 `--nemesis sabotage` is there to see a run fail: every disk falls back by some seconds, so acknowledged records are lost.
 
@@ -136,7 +136,7 @@ class Run:
             over = time.monotonic_ns()
             self.workload.progress_since(over)
             if kind == UPGRADE:
-                self.complaints += self.workload.told(begun)
+                self.complaints += self.workload.errors_since(begun)
         except NoEffect as reason:
             self.without_effect.append(f"{kind}: {reason}")
         except (AssertionError, subprocess.TimeoutExpired) as broken:

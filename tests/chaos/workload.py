@@ -159,7 +159,7 @@ class Workload:
             longest = max([longest, *gaps])
         return longest / 1e9
 
-    def told(self, begun):
+    def errors_since(self, begun):
         """Errors that were reported to applications since then."""
         with self.lock:
             return history.application_errors(self.journal, begun, time.monotonic_ns())

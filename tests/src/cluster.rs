@@ -73,7 +73,7 @@ impl Cluster {
         });
     }
 
-    /// The node that leads a partition, as any node tells.
+    /// The node that leads a partition, as any node answers.
     pub fn leader(&self, topic: &str, partition: i32) -> Option<usize> {
         let addresses = self.addresses();
         let node = addresses.iter().find_map(|to| leader_at(*to, topic, partition))?;
@@ -108,7 +108,7 @@ pub fn try_at<T>(to: SocketAddr, work: impl FnOnce(&mut Raw) -> T) -> Option<T> 
     catch_unwind(AssertUnwindSafe(|| work(&mut Raw::connect(to)))).ok()
 }
 
-/// The node that leads a partition, as one node tells.
+/// The node that leads a partition, as one node answers.
 pub fn leader_at(to: SocketAddr, topic: &str, partition: i32) -> Option<i32> {
     let metadata = try_at(to, |raw| raw.metadata(&[topic]))?;
     let topic = metadata.topics.first()?;
@@ -119,7 +119,7 @@ pub fn leader_at(to: SocketAddr, topic: &str, partition: i32) -> Option<i32> {
 /// (partition, offset) -> the value that was acknowledged there.
 pub type Acknowledged = Arc<Mutex<BTreeMap<(i32, i64), Vec<u8>>>>;
 
-/// Producers, one a partition, that go on whatever happens until they are told to stop.
+/// Producers, one a partition, that go on through all faults until they are stopped.
 pub struct Writers {
     stop: Arc<AtomicBool>,
     pub acknowledged: Acknowledged,

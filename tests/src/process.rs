@@ -35,7 +35,7 @@ pub fn binary() -> PathBuf {
     near.into_iter().find(|path| path.is_file()).expect("the broker is missing: run `cargo build` first")
 }
 
-/// An address of this machine that nobody listens on. It stays free while its broker is down: the port is none of those that
+/// An address of this machine without a listener. It stays free while its broker is down: the port is none of those that
 /// the system gives to connections, one of which would keep the broker from starting again.
 pub fn free_address() -> SocketAddr {
     const FIRST: u32 = 10_000;
@@ -232,7 +232,7 @@ impl Broker {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    /// GET on the admin port: status and body, `None` if nobody answers.
+    /// GET on the admin port: status and body, `None` if there is no answer.
     pub fn http(&self, path: &str) -> Option<(u16, String)> {
         self.ask_admin("GET", path)
     }

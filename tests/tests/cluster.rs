@@ -197,7 +197,7 @@ fn strangers_are_refused_and_say_why() {
     std::thread::sleep(Duration::ZERO);
 }
 
-/// The nodes of one partition's replicas, as the first node tells: all, and those in sync.
+/// The nodes of one partition's replicas, as the first node answers: all, and those in sync.
 fn replicas(cluster: &Cluster, partition: i32) -> (Vec<i32>, Vec<i32>) {
     let metadata = Raw::connect(cluster.brokers[0].address()).metadata(&[TOPIC]);
     let part = metadata.topics[0].partitions.iter().find(|part| part.partition_index == partition).unwrap().clone();
@@ -349,7 +349,7 @@ fn a_node_is_drained_then_unregistered_and_comes_back_as_a_new_one() {
     cluster.brokers[0].kill();
     cluster.brokers[0].run();
     until("it is there again", || nodes(&cluster) == 4);
-    // Forgotten while it is dead, it is told so at its next start.
+    // Unregistered while it is dead, it learns that at its next start.
     cluster.brokers[0].kill();
     assert_eq!(unregister(&cluster, 1), 0);
     until("it is forgotten once more", || nodes(&cluster) == 3);

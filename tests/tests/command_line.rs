@@ -22,7 +22,7 @@ fn run(at: &str, line: &str, input: &str) -> Output {
     let mut command = Command::new(binary());
     command.args(words).env("KAFKA_BOOTSTRAP_SERVERS", at).stdin(Stdio::piped());
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Who refuses its words does not read its input.
+    // A command that refuses its arguments does not read its input.
     let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
     process.wait_with_output().unwrap()
 }
@@ -209,7 +209,7 @@ fn nodes_and_shards_are_told_of() {
         (&json!(3), &json!("zone-3"), &json!(env!("CARGO_PKG_VERSION")))
     );
     assert_eq!(nodes.iter().filter(|node| node["metadata_leader"] == true).count(), 1);
-    // Shards with one replica lie on other nodes too: this node tells what those announce.
+    // Shards with one replica are on other nodes too: this node shows what those publish.
     let list = || good_json(broker, &format!("shard list --admin {admin}"));
     let is_whole = |shards: &Value| {
         let shards = shards["shards"].as_array().unwrap();

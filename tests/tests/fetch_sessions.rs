@@ -39,7 +39,7 @@ fn request(session: (i32, i32), wait_ms: i32, topics: Vec<FetchTopic>) -> FetchR
         .with_topics(topics)
 }
 
-/// Topic, partition, error and whether there are records, of each partition told of.
+/// Topic, partition, error and whether there are records, of each partition in a response.
 fn told(answer: &FetchResponse) -> Vec<(String, i32, i16, bool)> {
     assert_eq!(answer.error_code, 0);
     let topics = answer.responses.iter();
@@ -94,7 +94,7 @@ fn a_large_session_is_told_of_what_changed_and_of_nothing_else() {
     // A position moved back is read from there; one moved forward waits.
     let asked = next(&mut consumer, WAIT_MS, vec![topic("many", &[(7, 0), (999, 3)])], vec![]);
     assert_eq!(answer(&mut consumer, asked), with_records("many", 7));
-    // A partition that is forgotten is not told of.
+    // A forgotten partition is in no response.
     let forgotten = ForgottenTopic::default().with_topic(topic_name("many")).with_partitions(vec![7]);
     let asked = next(&mut consumer, 0, vec![], vec![forgotten]);
     assert_eq!(answer(&mut consumer, asked), []);

@@ -123,7 +123,7 @@ fn commit(version: i16, member: &StrBytes, generation: i32, offset: i64) -> Offs
         .with_topics(topics.to_vec())
 }
 
-/// The committed offset of t-1 as OffsetFetch in this version tells it, asked by name or for all.
+/// The committed offset of t-1 as OffsetFetch in this version returns it, requested by name or for all.
 fn fetched(raw: &mut Raw, version: i16, all: bool) -> i64 {
     if version < 8 {
         let topic = OffsetFetchRequestTopic::default().with_name(topic_name("t")).with_partition_indexes(vec![1]);

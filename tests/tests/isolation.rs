@@ -160,7 +160,7 @@ fn readers_that_never_read_hold_no_answers_and_hold_up_nobody() {
     let grown = private_bytes(&broker).saturating_sub(before);
     println!("{READERS} readers that do not read: {} MiB of memory", grown / MIB);
     assert!(grown < 32 * MIB, "{} MiB for readers that do not read, above the budget", grown / MIB);
-    // Whoever begins to read gets his answers whole.
+    // A client that starts to read gets its responses whole.
     for late in readers.iter_mut().step_by(READERS / 10) {
         for number in 0..3 {
             let answer = late.answer::<FetchRequest>(11, number).expect("a late reader was cut");

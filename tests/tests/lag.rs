@@ -283,7 +283,7 @@ fn look(broker: &Broker) -> Vec<Shown> {
 /// Holds what was shown against what was done: nothing older than its age says, and nothing that was not there yet.
 fn judge(shown: &Shown, history: &History) {
     let partition = shown.partition;
-    // Ages are told in whole milliseconds.
+    // Ages are in whole milliseconds.
     let as_of = shown.asked.0.checked_sub(shown.age + Duration::from_millis(1)).unwrap();
     let acked = history.produced.iter().filter(|batch| batch.acked < as_of).map(|batch| batch.base + batch.count).max();
     assert!(Some(shown.end) >= acked, "partition {partition}: end {} below the acknowledged {acked:?}", shown.end);

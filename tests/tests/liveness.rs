@@ -41,7 +41,7 @@ fn described(raw: &mut Raw, version: i16, with_fenced: bool) -> BTreeSet<(i32, b
     answer.brokers.iter().map(|broker| (broker.broker_id.0, broker.is_fenced)).collect()
 }
 
-/// True if a node's clients are told everywhere that exactly these are dead.
+/// True if every API of a node shows its clients that exactly these are dead.
 fn sees(cluster: &Cluster, node: usize, dead: &BTreeSet<i32>) -> bool {
     let live: BTreeSet<i32> = (1..=3).filter(|node| !dead.contains(node)).collect();
     let so = try_at(cluster.brokers[node].address(), |raw| {
@@ -69,7 +69,7 @@ fn live<'a>(cluster: &'a Cluster, dead: &BTreeSet<i32>) -> impl Iterator<Item = 
     (1..).zip(&cluster.brokers).filter(move |(node, _)| !dead.contains(node)).map(|(_, broker)| broker)
 }
 
-/// Waits until the clients of all nodes that live are told that exactly these are dead.
+/// Waits until all live nodes show their clients that exactly these are dead.
 fn until_dead(cluster: &Cluster, dead: &[i32]) -> BTreeSet<i32> {
     let dead: BTreeSet<i32> = dead.iter().copied().collect();
     until(&format!("{dead:?} are known to be dead, and only they"), || {
@@ -137,14 +137,15 @@ fn make_groups(cluster: &Cluster) {
     }
 }
 
-/// As tools do it: every broker that Metadata tells of is asked for its groups, each group's coordinator for the group.
+/// As tools do it: every broker in the Metadata response is queried for its groups, each group's coordinator for
+/// the group.
 fn all_groups(to: SocketAddr) -> BTreeSet<String> {
     let mut raw = Raw::connect(to);
     let brokers = raw.metadata(&[]).brokers;
     let mut found = BTreeSet::new();
     for broker in brokers {
         let address: SocketAddr = format!("{}:{}", &*broker.host, broker.port).parse().unwrap();
-        // One that is told of and does not answer is what ends tools with a time-out.
+        // A listed broker that does not answer makes tools end with a time-out.
         let answer = Raw::connect(address).call(4, &ListGroupsRequest::default());
         assert_eq!(answer.error_code, 0);
         found.extend(answer.groups.iter().map(|group| group.group_id.to_string()));

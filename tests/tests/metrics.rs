@@ -81,7 +81,7 @@ fn promtool_finds_no_fault() {
     broker.stop();
 }
 
-/// What a page or the documentation tells of a family.
+/// What a page or the documentation says of a family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Told {
     kind: String,

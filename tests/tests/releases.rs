@@ -68,7 +68,7 @@ fn a_data_directory_of_0_1_0_opens_and_goes_on() {
     }
 }
 
-/// All partitions, by topic, as any node tells.
+/// All partitions, by topic, as any node answers.
 fn partitions(raw: &mut Raw) -> BTreeMap<String, Vec<MetadataResponsePartition>> {
     let request = MetadataRequest::default().with_topics(None);
     let topics = raw.call(12, &request).topics.into_iter();

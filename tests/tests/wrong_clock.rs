@@ -72,7 +72,7 @@ fn what_is_written_after_a_start_under_a_wrong_clock_stays_and_an_operator_sets_
     broker.wait_until("retention", WAIT_SECONDS_MAX, || raw.list_offset("old", 0, -2) == (0, 1));
     assert_eq!(small(&mut raw), 1_000);
 
-    // What was set stays, whoever leads next.
+    // What was set stays, whichever node leads next.
     broker.kill();
     broker.run();
     let mut raw = Raw::connect(broker.address());

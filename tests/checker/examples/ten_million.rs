@@ -52,7 +52,7 @@ fn history(operations: u64) -> History {
     let mut random = Random(88_172_645_463_325_252);
     let mut logs: Vec<Log> = (0..PARTITIONS).map(|_| Log { next: 0, unread: VecDeque::new() }).collect();
     let mut value = 0;
-    // By process: what it will be told.
+    // By process: the answer that it will get.
     let mut open: Vec<Option<Action>> = vec![None; PROCESSES as usize];
     let mut begun = 0;
     while begun < operations || open.iter().any(Option::is_some) {

@@ -10,7 +10,7 @@
 //! - **realtime**: T1 ended before T2 began. Operation -> its bar -> the next bar ..., and each bar -> the operations that
 //!   begin before the next bar: a linear number of edges says what n^2 would.
 //!
-//! Writers of a value with several attempts are not told apart, so such values make no edges.
+//! Writers of a value with several attempts cannot be distinguished, so such values make no edges.
 
 use crate::facts::Facts;
 use crate::history::{Kind, NONE, Outcome};

@@ -11,10 +11,10 @@ use crate::history::NONE;
 use crate::laws::committed_offset::{Register, registers, said};
 use crate::report::{Findings, Law};
 
-/// Something other than y was there: since when at least, what, and who says so.
+/// Something other than y was there: since when at least, what, and the operation that shows it.
 type Witness = (u32, Option<u64>, u32);
 
-/// The latest witness, and the latest that tells of another offset than the first.
+/// The latest witness, and the latest that shows another offset than the first.
 #[derive(Debug, Clone, Copy, Default)]
 struct Latest {
     best: Option<Witness>,

@@ -24,7 +24,7 @@ const ROWS: &[&str] = &[
     "a( txn x1; b( txn y1 y2; a) txn x1@0 <y1@0 <y2@1; b) txn y1@0 y2@1 {<x1@0|}; r poll x1@0 y1@0 y2@1",
     // they poll first
     "a( txn x1; b( txn y1; a) txn <y1@0 x1@0; b) txn {<x1@0|} y1@0; r poll x1@0 y1@0",
-    // no offsets told
+    // no offsets answered
     "a( txn x1; b( txn y1; a) txn x1 <y1@0; b) txn y1 {<x1@0|}; r poll x1@0 y1@0",
     // beside an aborted one
     "a( txn x1; b( txn y1; c abort z1; a) txn x1@0 <y1@0; b) txn y1@0 {<x1@0|}; r poll x1@0 y1@0",

@@ -12,7 +12,7 @@ const ROWS: &[&str] = &[
     // it read what it sent afterwards
     "a {poll x1@0; a send x1@0|send x1@0; a poll x1@0}",
     "a {poll x1@0; a txn x1@0|txn x1@0; a poll x1@0}",
-    // no offset told
+    // no offset answered
     "a {poll x1@0; a send x1|send x1; a poll x1@0}",
     // a full read
     "a {read x1@0 x:1; a send x1@0|send x1@0; a read x1@0 x:1}",

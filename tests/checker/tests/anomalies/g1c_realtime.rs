@@ -1,4 +1,4 @@
-//! G1c-realtime: somebody read what had not begun yet, or a circle that the clock closes.
+//! G1c-realtime: a read of a send that had not begun yet, or a cycle that the clock closes.
 
 use ottla_checker::Law;
 
@@ -10,7 +10,7 @@ fn each_bad_history_is_found_and_its_twin_passes() {
 const ROWS: &[&str] = &[
     "{r poll x1@0; a send x1@0|a send x1@0; r poll x1@0}",
     "{r poll x1@0; a txn x1@0|a txn x1@0; r poll x1@0}",
-    // no offset told
+    // no offset answered
     "{r poll x1@0; a send x1|a send x1; r poll x1@0}",
     // in doubt
     "{r poll x1@0; a send? x1|a send? x1; r poll x1@0}",

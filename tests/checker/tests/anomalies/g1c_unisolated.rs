@@ -15,7 +15,7 @@ const ROWS: &[&str] = &[
     "a( txn x1; b send x2@1; a) txn x1@0 {<x2@1|}; r poll x1@0 x2@1",
     // a plain batch
     "a( txn x1; b send x2@1 y2@0; a) txn x1@0 {<y2@0|}; r poll x1@0 x2@1 y2@0",
-    // no offsets told
+    // no offsets answered
     "a( txn x1; b txn x2 y2; a) txn x1 {<y2@0|}; r poll x1@0 x2@1 y2@0",
     // the other one ends later
     "a( txn x1; b( txn x2 y2; a) txn x1@0 {<y2@0|}; b) txn x2@1 y2@0; r poll x1@0 x2@1 y2@0",

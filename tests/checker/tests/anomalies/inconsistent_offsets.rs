@@ -12,7 +12,7 @@ fn each_bad_history_is_found_and_its_twin_passes() {
 }
 
 const ROWS: &[&str] = &[
-    // two producers were told the same offset
+    // two producers got the same offset
     "a send x1@0; b send x2@{0|1}; r poll x1@0; s poll x2@{0|1}",
     // two readers disagree
     "a send x1@0; a send? x2; r poll x1@0; s poll {x2@0|x1@0}",
@@ -44,7 +44,7 @@ const ROWS: &[&str] = &[
     "a send x1@0; a send? x2; r poll x1@0; s poll% x{2|1}@0",
     // far up
     "a send x1@1000000; b send x2@{1000000|1000001}; r poll x1@1000000; s poll x2@{1000000|1000001}",
-    // nobody's value
+    // a value that no operation sent
     "a send x1@0; r poll x1@0; s poll x{9|1}@0",
     // what a failed poll returned counts
     "a send x1@0; a send? x2; r poll x1@0; s poll! x{2|1}@0",

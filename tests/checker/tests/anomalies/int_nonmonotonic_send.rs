@@ -40,7 +40,7 @@ const ROWS: &[&str] = &[
     "a send x1@1 {x2@0|}; {|b send x2@0}; r poll x2@0 x1@1",
     // a full read
     "a send x1@{1|0} x2@{0|1}; r read x{2|1}@0 x{1|2}@1 x:2",
-    // one offset told, one found
+    // one offset answered, one found
     "a send? x1@{1|0} x2; r poll x{2|1}@0 x{1|2}@1",
     "r sub x; a send x1@{1|0} x2@{0|1}; r poll ~x x{2|1}@0 x{1|2}@1",
     // seen at read_uncommitted

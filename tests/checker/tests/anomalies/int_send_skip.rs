@@ -25,7 +25,7 @@ const ROWS: &[&str] = &[
     "a( txn x1 x2; b send x3; a) txn x1 x2; r poll x1@0 x{3|2}@1 x{2|3}@2",
     // an aborted record between
     "a( txn x1 x2; b abort x3; a) txn x1@0 x2@{2|1}; r poll% x1@0 x{3|2}@1 x{2|3}@2",
-    // what nobody saw is no skip
+    // a value that no reader saw is no skip
     "a( txn x1 x2; b {txn|abort} x3@1; a) txn x1@0 x2@3; r poll x1@0 {x3@1|} x2@3",
     // a send in doubt between
     "a( txn x1 x2; b send? x3; a) txn x1@0 x2@{2|1}; r poll x1@0 x{3|2}@1 x{2|3}@2",

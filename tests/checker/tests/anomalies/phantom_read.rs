@@ -1,4 +1,4 @@
-//! phantom-read: a value that nobody sent there.
+//! phantom-read: a value that no operation sent there.
 
 use ottla_checker::Law;
 

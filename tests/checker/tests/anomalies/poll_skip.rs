@@ -48,6 +48,6 @@ const ROWS: &[&str] = &[
     "a send x1@0; a send x2@1; a send x3@2; s poll x1@0 x2@1 x3@2; b send y1@0; b send y2@1; s poll y1@0 y2@1; r poll x1@0 y1@0; r poll x2@1; r poll y2@1 {|x3@2}; {b send x4@3; r poll x4@3|}; s poll {x4@3|}",
     // while it is being written
     "a send x1@0; r poll x1@0; a send x2@1; a( send x3; r poll {|x2@1} x3@2; a) send x3@2",
-    // somebody else's crash
+    // another client's crash
     "a send x1@0; a send x2@1; a send x3@2; s poll x1@0 x2@1 x3@2; r poll x1@0; s crash; r poll {|x2@1} x3@2",
 ];

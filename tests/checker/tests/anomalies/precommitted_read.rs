@@ -15,7 +15,7 @@ const ROWS: &[&str] = &[
     "a txn! x1 {<x1@0|}; r poll",
     // it was aborted
     "a abort x1@0 {<x1@0|}; r poll",
-    // nobody knows what became of it
+    // its outcome is unknown
     "a txn? x1 {<x1@0|}; r poll {x1@0|}",
     // legal at read_uncommitted
     "a txn{|%} x1@0 <x1@0; r poll x1@0",

@@ -37,7 +37,7 @@ const ROWS: &[&str] = &[
     "a compact x; a send x1@0#1{|-}; r poll",
     // a full read that ends too early
     "a send x1@0; a send x2@1; r read x1@0 {|x2@1} x:{1|2}",
-    // the partition nobody got
+    // a partition that no consumer got
     "r sub x y; a send x1@0; a send y1@0; r poll ~y x1@0 {|y1@0}",
     // retried
     "a send? x1; a send{|?} x1; r poll",

@@ -339,7 +339,7 @@ impl Model {
     }
 }
 
-/// Without what only the answer tells.
+/// Without what only the answer contains.
 fn asked(action: &Action) -> Action {
     match action.clone() {
         Action::Send(list) => Action::Send(list.into_iter().map(|sent| Sent { offset: None, ..sent }).collect()),
