@@ -122,6 +122,49 @@ fn unsafe_code_lives_in_named_modules_and_says_why_it_is_sound() {
     });
 }
 
+/// The number behind each "design section" of a text.
+fn cited_sections(text: &str) -> Vec<&str> {
+    let number = |rest: &'_ str| rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    text.split("design section ").skip(1).map(|rest| &rest[..number(rest)]).filter(|found| !found.is_empty()).collect()
+}
+
+#[test]
+fn every_cited_section_of_the_design_exists() {
+    let design = fs::read_to_string(root().join("docs/design.md")).unwrap();
+    let headings: Vec<&str> =
+        design.lines().filter_map(|line| Some(line.strip_prefix("## ")?.split_once('.')?.0)).collect();
+    assert_eq!(cited_sections("(design section 4, and design section 12)"), ["4", "12"]);
+    every_file(|path, text| {
+        let unknown = cited_sections(text).into_iter().filter(|section| !headings.contains(section));
+        unknown
+            .filter(|_| !path.ends_with("tidy.rs"))
+            .map(|section| format!("{path}: design section {section}"))
+            .collect()
+    });
+}
+
+/// Paths of this repository as a page names them: from a top folder to a file with an ending.
+fn cited_files(text: &str) -> Vec<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !"/_.-".contains(c));
+    let of_a_folder = |word: &str| {
+        ["broker/", "storage/", "raft/", "protocol/", "tests/", "benches/"].iter().any(|top| word.starts_with(top))
+    };
+    words.map(|word| word.trim_end_matches('.')).filter(|word| of_a_folder(word) && word.ends_with(".rs")).collect()
+}
+
+#[test]
+fn every_source_file_that_a_page_names_exists() {
+    assert_eq!(cited_files("see `raft/src/lib.rs`, broker/src."), ["raft/src/lib.rs"]);
+    let pages = ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/design.md", "docs/glossary.md", "docs/invariants.md"];
+    let missing = pages.into_iter().flat_map(|page| {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        let missing = cited_files(&text).into_iter().filter(|file| !root().join(file).is_file());
+        missing.map(|file| format!("{page}: {file}")).collect::<Vec<_>>()
+    });
+    let missing: Vec<String> = missing.collect();
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+}
+
 #[test]
 fn the_crates_depend_downwards_only() {
     let order = ["protocol", "storage", "raft", "broker"];
