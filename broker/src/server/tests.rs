@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::admission::AdmissionLimits;
@@ -112,7 +113,8 @@ async fn bench(limits: ConnectionLimits, admission: AdmissionLimits) -> Bench {
         endpoint: Endpoint { host: "127.0.0.1".into(), port: 0 },
         protocol: SecurityProtocol::Plaintext,
     };
-    let bound = BoundListener::bind(&listener, &SocketOptions { backlog: 50, ..Default::default() }).await.unwrap();
+    let bound =
+        BoundListener::bind(&listener, &SocketOptions { backlog: 50, ..Default::default() }).await.unwrap().boxed();
     let (address, script, budget) = (bound.address, Scripted::default(), Budget::new(1 << 20));
     let server = Server::start(vec![bound], script.clone(), limits, Admission::new(admission), budget.clone()).unwrap();
     Bench { server, script, address, budget }
@@ -380,8 +382,8 @@ async fn a_stop_answers_what_is_under_way() {
     let mut client = bench.client().await;
     client.write_all(&request(ALONE_GATED, 9)).await.unwrap();
     until(|| bench.script.0.started.load(Ordering::SeqCst) == 1).await;
-    let script = bench.script.clone();
-    let stop = rt::spawn(bench.server.stop());
+    let (script, server) = (bench.script.clone(), bench.server);
+    let stop = rt::spawn(async move { server.stop().await });
     rt::sleep(Duration::from_millis(20)).await;
     script.0.gate.notify_one();
     assert_eq!(number(&mut client).await, 9);
