@@ -34,7 +34,7 @@ use ottla_storage::env::rt::{self, JoinHandle};
 use tokio::net::TcpListener;
 
 use crate::config::Endpoint;
-use crate::server::context::Domain;
+use crate::handlers::context::Domain;
 
 pub use readiness::Readiness;
 

@@ -6,6 +6,7 @@
 mod alter_configs;
 mod alter_partition_reassignments;
 mod api_versions;
+pub mod context;
 mod create_acls;
 mod create_partitions;
 mod create_topics;
@@ -28,6 +29,7 @@ mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
+pub mod kafka_dispatch;
 mod leave_group;
 mod list_config_resources;
 mod list_groups;
@@ -52,8 +54,8 @@ use ottla_protocol::request::Request;
 use ottla_protocol::response::Response;
 use ottla_storage::read::ReadStream;
 
+use self::context::Context;
 use self::produce::partition_cache::PartitionCache;
-use crate::server::Context;
 use crate::server::budget::Reservation;
 use crate::server::dispatch::{Answer, Started};
 

@@ -34,7 +34,9 @@ use crate::admin::{Admin, AdminState};
 use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, PartitionWriter};
 use crate::coordinator::lag::Lags;
+use crate::handlers::context::{Directory, Domain};
 use crate::handlers::fetch::session::FetchSessions;
+use crate::handlers::kafka_dispatch::Kafka;
 use crate::limits::ConnectionLimits;
 use crate::metadata::{
     self, DirectoryRecord, Levels, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, ShardId,
@@ -44,8 +46,6 @@ use crate::partition::Partitions;
 use crate::server::Server;
 use crate::server::admission::{Admission, AdmissionLimits};
 use crate::server::budget::Budget;
-use crate::server::context::{Directory, Domain};
-use crate::server::kafka::Kafka;
 use crate::server::listener::{BoundListener, SocketOptions};
 use crate::shard::{LeaderTaskSettings, Shards};
 use addresses::Bound;

@@ -10,7 +10,9 @@ use std::time::Duration;
 use ottla_broker::config::{Config, LivenessConfig, TopicConfig};
 use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionWriter};
 use ottla_broker::coordinator::lag::Lags;
+use ottla_broker::handlers::context::{Directory, Domain};
 use ottla_broker::handlers::fetch::session::FetchSessions;
+use ottla_broker::handlers::kafka_dispatch::Kafka;
 use ottla_broker::metadata::{
     self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, PeerTable,
     Seeds, bootstrap_address, node_rpc_address,
@@ -18,8 +20,6 @@ use ottla_broker::metadata::{
 use ottla_broker::metrics::Metrics;
 use ottla_broker::partition::Partitions;
 use ottla_broker::server::budget::Budget;
-use ottla_broker::server::context::{Directory, Domain};
-use ottla_broker::server::kafka::Kafka;
 use ottla_broker::shard::{LeaderTaskSettings, Shards};
 use ottla_protocol::ids::PartitionId;
 use ottla_raft::{RaftHost, RaftOptions, SimNetwork};

@@ -25,11 +25,11 @@ use ottla_protocol::produce::{
 
 use self::partition_cache::{CachedPartition, PartitionCache};
 use super::support::{endpoints, text};
+use crate::handlers::context::Context;
 use crate::metrics::TopicMetrics;
 use crate::partition::{
     Acks, AppendError, AppendOptions, Appended, Appending, ConnectionId, Origin, PartitionError, TopicRef,
 };
-use crate::server::Context;
 use crate::server::dispatch::CloseReason;
 
 /// The response, `None` for acks 0, or why the connection is closed.

@@ -15,13 +15,13 @@ use ottla_protocol::versions::ApiKey;
 use ottla_storage::env::rt;
 use ottla_storage::read::ReadStream;
 
+use crate::handlers::context::{ConnectionInfo, Context, Domain};
 use crate::handlers::produce::partition_cache::PartitionCache;
 use crate::handlers::{self, Replied};
 use crate::limits::{CLIENT_ID_LOG_CHARS_MAX, GATHERED_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::partition::ConnectionId;
 use crate::server::connection::Disconnect;
-use crate::server::context::{ConnectionInfo, Context, Domain};
 use crate::server::dispatch::{Answer, CloseReason, Dispatch, Peer, Started, Turn};
 use crate::server::response_queue::ResponseQueue;
 use crate::server::sniff::escape_for_log;
