@@ -13,7 +13,6 @@ use ottla_protocol::request::{self, Request, RequestError};
 use ottla_protocol::response::{self, Response};
 use ottla_protocol::versions::ApiKey;
 use ottla_storage::env::rt;
-use ottla_storage::read::ReadStream;
 
 use crate::handlers::context::{ConnectionInfo, Context, Domain};
 use crate::handlers::produce::partition_cache::PartitionCache;
@@ -25,6 +24,7 @@ use crate::server::connection::Disconnect;
 use crate::server::dispatch::{Answer, CloseReason, Dispatch, Peer, Started, Turn};
 use crate::server::response_queue::ResponseQueue;
 use crate::server::sniff::escape_for_log;
+use crate::server::source::Source;
 use crate::server::{Service, budget};
 
 /// The service of Kafka clients: makes a dispatcher per connection.
@@ -213,26 +213,35 @@ impl Dispatch for KafkaDispatch {
 }
 
 /// Queues a Fetch response: large records without a copy; copying small ones costs less than a slice of their own.
-fn push_fetched(
+///
+/// # Panics
+///
+/// If the streams do not fill the gaps of the body exactly: the frame's length would be wrong, and the client would
+/// read all later responses of the connection from a wrong place. A panic ends this connection only.
+fn push_fetched<S: Source + 'static>(
     body: &FetchResponse,
     version: i16,
     correlation_id: i32,
-    streams: Vec<ReadStream>,
+    streams: Vec<S>,
     out: &mut ResponseQueue,
 ) {
     let mut chunks = Vec::new();
     body.encode_chunks(version, correlation_id, &mut chunks);
-    let mut streams = streams.into_iter();
+    let mut streams = streams.into_iter().enumerate();
     for chunk in chunks {
         match chunk {
             FetchChunk::Bytes(bytes) => out.push_bytes(bytes),
-            FetchChunk::Later(_) => {
-                if let Some(stream) = streams.next() {
-                    out.push_source(Box::new(stream));
-                }
+            FetchChunk::Later(announced) => {
+                let Some((number, stream)) = streams.next() else {
+                    panic!("fetch response {correlation_id}: no stream for the next {announced} bytes");
+                };
+                let left = stream.left();
+                assert_eq!(left, announced, "fetch response {correlation_id}: bytes of stream {number}");
+                out.push_source(Box::new(stream));
             }
         }
     }
+    assert_eq!(streams.len(), 0, "fetch response {correlation_id}: streams without a place");
 }
 
 fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answer: Answer<Replied>) -> Answer<Reply> {
@@ -251,5 +260,74 @@ fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answe
             metrics.answered(header.api_key, ErrorCode::UnknownServerError, seconds);
             Answer::Close(reason)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Buf, BytesMut};
+    use ottla_protocol::fetch::{FetchPartitionResponse, FetchTopicResponse};
+    use ottla_storage::read::ReadError;
+
+    use super::*;
+
+    /// Records of a stream, in memory.
+    struct Records(Bytes);
+
+    impl Source for Records {
+        fn left(&self) -> usize {
+            self.0.len()
+        }
+        fn is_ready(&self, _: usize) -> bool {
+            true
+        }
+        fn copy(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError> {
+            self.read(out, bytes_max)
+        }
+        fn read(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError> {
+            out.extend_from_slice(&self.0[..bytes_max.min(self.0.len())]);
+            Ok(())
+        }
+        fn advance(&mut self, bytes: usize) {
+            self.0.advance(bytes);
+        }
+        fn grew_old(&mut self) {}
+    }
+
+    /// The bytes of a Fetch response that announces `announced` bytes per partition, and gets `streams`.
+    fn fetched(announced: &[usize], streams: &[usize]) -> usize {
+        let partitions = announced.iter().map(|bytes| FetchPartitionResponse {
+            later_bytes: *bytes,
+            ..FetchPartitionResponse::failed(0, ErrorCode::None)
+        });
+        let topic = FetchTopicResponse { name: Some("t".into()), id: None, partitions: partitions.collect() };
+        let body = FetchResponse { topics: vec![topic], ..FetchResponse::failed(ErrorCode::None) };
+        let streams = streams.iter().map(|bytes| Records(vec![0; *bytes].into())).collect();
+        let mut out = ResponseQueue::default();
+        push_fetched(&body, 12, 7, streams, &mut out);
+        out.len()
+    }
+
+    #[test]
+    fn streams_that_fill_the_gaps_are_queued_with_the_body() {
+        assert_eq!(fetched(&[300, 400], &[300, 400]), fetched(&[300, 300], &[300, 300]) + 100);
+    }
+
+    #[test]
+    #[should_panic(expected = "fetch response 7: no stream for the next 300 bytes")]
+    fn a_gap_without_a_stream_is_never_sent() {
+        fetched(&[100, 300], &[100]);
+    }
+
+    #[test]
+    #[should_panic(expected = "fetch response 7: bytes of stream 1")]
+    fn a_stream_of_another_length_is_never_sent() {
+        fetched(&[100, 300], &[100, 299]);
+    }
+
+    #[test]
+    #[should_panic(expected = "fetch response 7: streams without a place")]
+    fn a_stream_without_a_gap_is_never_sent() {
+        fetched(&[100], &[100, 300]);
     }
 }

@@ -97,9 +97,8 @@ pub(crate) fn start<R: 'static>(
 
 async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<Replied> {
     let reply: Replied = match request {
-        Request::Produce(request) => {
-            let (producing, _) = produce::start(ctx.clone(), version, request, &mut PartitionCache::default());
-            return produced(producing.await);
+        Request::Produce(_) => {
+            unreachable!("connection {}: `start` answers Produce", ctx.connection.peer.connection)
         }
         Request::Fetch(request) => {
             let fetch::FetchReply { body, streams, memory } = fetch::handle(ctx, version, request).await;
