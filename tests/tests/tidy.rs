@@ -215,7 +215,7 @@ fn only_the_handlers_and_the_node_use_the_socket_server() {
 }
 
 /// What the handlers have beside the APIs.
-const BESIDE_APIS: &[&str] = &["mod", "context", "kafka_dispatch", "support"];
+const BESIDE_APIS: &[&str] = &["mod", "authorization", "context", "kafka_dispatch", "support"];
 
 #[test]
 fn every_file_of_the_handlers_is_one_api_and_every_api_has_one() {

@@ -1,8 +1,10 @@
-//! The Kafka dispatcher of a connection: decodes frames, calls handlers, encodes responses, and counts all of it.
+//! The Kafka dispatcher of a connection: decodes frames, authorizes requests, calls handlers, encodes responses, and
+//! counts all of it.
 //!
 //! Unknown APIs and versions close the connection, as in Kafka. The only exception is ApiVersions: a version that is
 //! too new is answered in v0, and the connection stays open. May not know: sockets.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,9 +16,11 @@ use ottla_protocol::response::{self, Response};
 use ottla_protocol::versions::ApiKey;
 use ottla_storage::env::rt;
 
-use crate::handlers::context::{ConnectionInfo, Context, Domain};
-use crate::handlers::produce::partition_cache::PartitionCache;
-use crate::handlers::{self, Replied};
+use super::Replied;
+use super::authorization::{Principal, authorize_request};
+use super::context::{ConnectionInfo, Context, Domain};
+use super::produce::partition_cache::PartitionCache;
+use super::support::response_error;
 use crate::limits::{CLIENT_ID_LOG_CHARS_MAX, GATHERED_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::partition::ConnectionId;
@@ -46,7 +50,8 @@ impl Service for Kafka {
     fn connected(&self, peer: &Peer) -> KafkaDispatch {
         self.domain.metrics.connections_accepted.inc();
         self.domain.metrics.connections.inc();
-        let connection = ConnectionInfo { peer: peer.clone(), client_id: "".into() };
+        let principal = Principal::anonymous();
+        let connection = ConnectionInfo { peer: peer.clone(), principal, client_id: "".into() };
         KafkaDispatch {
             context: Arc::new(Context { domain: self.domain.clone(), connection, pending_refusals: Arc::default() }),
             partition_cache: PartitionCache::default(),
@@ -145,7 +150,25 @@ impl KafkaDispatch {
         self.context.clone()
     }
 
-    fn complain(&self, error: &RequestError) -> CloseReason {
+    /// Authorizes a request and starts its handler. One that is denied closes the connection.
+    fn start_request(&mut self, header: RequestHeader, request: Request) -> Started<Reply> {
+        let context = self.context_for(&header);
+        let request = match authorize_request(&context.connection.principal, request) {
+            Ok(request) => request,
+            Err(denied) => {
+                context.metrics.answered(header.api_key, denied.error, 0.0);
+                return answered(Answer::Close(self.complain(&denied)));
+            }
+        };
+        let metrics = context.metrics.clone();
+        let began = rt::now();
+        let version = header.version;
+        super::start(context, version, request, &mut self.partition_cache, move |answer| {
+            finished(&metrics, &header, began, answer)
+        })
+    }
+
+    fn complain(&self, error: &impl Error) -> CloseReason {
         let client = escape_for_log(&self.context.connection.client_id, CLIENT_ID_LOG_CHARS_MAX);
         CloseReason(format!("{error} (client id \"{client}\")"))
     }
@@ -171,20 +194,11 @@ impl Dispatch for KafkaDispatch {
 
     fn start(&mut self, call: Call) -> Started<Reply> {
         match call {
-            Call::Request(header, request) => {
-                let context = self.context_for(&header);
-                let metrics = context.metrics.clone();
-                let began = rt::now();
-                let version = header.version;
-                handlers::start(context, version, request, &mut self.partition_cache, move |answer| {
-                    finished(&metrics, &header, began, answer)
-                })
-            }
+            Call::Request(header, request) => self.start_request(header, request),
             Call::ApiVersionsTooNew { correlation_id } => {
                 self.context.metrics.answered(ApiKey::ApiVersions, ErrorCode::UnsupportedVersion, 0.0);
                 let reply = Reply::ApiVersionsTooNew { correlation_id };
-                let answer = Answer::Reply { reply, memory: budget::Reservation::default() };
-                Started { answer: Box::pin(std::future::ready(answer)), ordered: true }
+                answered(Answer::Reply { reply, memory: budget::Reservation::default() })
             }
         }
     }
@@ -210,6 +224,11 @@ impl Dispatch for KafkaDispatch {
             CloseReason(error.to_string())
         })
     }
+}
+
+/// A request that is answered without a handler.
+fn answered(answer: Answer<Reply>) -> Started<Reply> {
+    Started { answer: Box::pin(std::future::ready(answer)), ordered: true }
 }
 
 /// Queues a Fetch response: large records without a copy; copying small ones costs less than a slice of their own.
@@ -248,7 +267,7 @@ fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answe
     let seconds = rt::now().since(began).as_secs_f64();
     match answer {
         Answer::Reply { reply, memory } => {
-            metrics.answered(header.api_key, handlers::support::response_error::error_of(&reply.body), seconds);
+            metrics.answered(header.api_key, response_error::error_of(&reply.body), seconds);
             let (api, version, correlation_id) = (header.api_key, header.version, header.correlation_id);
             Answer::Reply { reply: Reply::Response { api, version, correlation_id, body: reply }, memory }
         }
@@ -264,12 +283,105 @@ fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answe
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+
     use bytes::{Buf, BytesMut};
     use ottla_protocol::fetch::{FetchPartitionResponse, FetchTopicResponse};
+    use ottla_raft::{NoPeers, RaftHost, RaftOptions};
+    use ottla_storage::data_dir::{DataDir, DataDirOptions};
+    use ottla_storage::env::sim;
+    use ottla_storage::env::sim::disk::{SimDisk, SimDiskOptions};
     use ottla_storage::read::ReadError;
 
     use super::*;
+    use crate::config::Config;
+    use crate::coordinator::group::{GroupSettings, Groups, PartitionWriter};
+    use crate::coordinator::lag::Lags;
+    use crate::handlers::fetch::session::FetchSessions;
+    use crate::metadata::{DirectoryRecord, LocalNode, MetadataHandle, Seeds};
+    use crate::partition::Partitions;
+    use crate::server::budget::Budget;
+    use crate::shard::{LeaderTaskSettings, Shards};
+
+    /// The handles of a node with its metadata and without shards.
+    async fn domain() -> Domain {
+        let config = Arc::new(Config::default());
+        let disk = SimDisk::new(1, SimDiskOptions::default());
+        let options = DataDirOptions { node_id: config.node_id.0, ..DataDirOptions::default() };
+        let (data, _) = DataDir::open(Arc::new(disk), Path::new("/data"), options).await.unwrap();
+        let id = data.directory_id();
+        let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
+        let record = DirectoryRecord { id, path: "/data".to_owned(), free_bytes: 1 << 30 };
+        let local = LocalNode::from_config(&config, vec![record]);
+        let seeds = Seeds::single_node(Arc::default());
+        let metadata = MetadataHandle::start(&host, (data, id), None, local, config.clone(), seeds).await.unwrap();
+        let view = Arc::new(metadata.clone());
+        let upkeep = LeaderTaskSettings::default();
+        let partitions = Partitions::new(Shards::new(config.node_id, host, [].into(), view.clone(), upkeep));
+        let log = PartitionWriter::start(view, partitions.clone());
+        let groups = Groups::new(GroupSettings::from(config.as_ref()), log);
+        Domain {
+            lags: Lags::new(groups.clone(), partitions.clone()),
+            groups,
+            metadata,
+            partitions,
+            metrics: Metrics::new(&config.metrics),
+            sessions: Arc::new(FetchSessions::new(1)),
+            answers: Budget::new(1 << 20),
+            directories: [].into(),
+            config,
+        }
+    }
+
+    /// A request of each version of each API, as clients send them.
+    fn golden_frames() -> Vec<Bytes> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../protocol/testdata");
+        let files =
+            std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let frame = |text: String| {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            let digits: Vec<u8> = lines.flat_map(str::bytes).filter(|byte| !byte.is_ascii_whitespace()).collect();
+            digits.chunks(2).map(byte).collect()
+        };
+        files.map(frame).collect()
+    }
+
+    fn peer() -> Peer {
+        Peer { connection: 1, listener: "PLAINTEXT".into(), address: ([127, 0, 0, 1], 40_000).into() }
+    }
+
+    #[test]
+    fn no_request_of_a_principal_without_rights_reaches_a_handler() {
+        sim::run(1, || async {
+            let kafka = Kafka::new(domain().await);
+            let frames = golden_frames();
+            assert!(frames.len() >= 200, "{} requests", frames.len());
+            for frame in frames {
+                let mut dispatch = kafka.connected(&peer());
+                let info = &mut Arc::get_mut(&mut dispatch.context).unwrap().connection;
+                info.principal = Principal { name: "other".into() };
+                let (call, _) = dispatch.decode(frame).unwrap();
+                let Answer::Close(reason) = dispatch.start(call).answer.await else {
+                    panic!("a request was answered");
+                };
+                assert!(reason.0.starts_with("User:other is not authorized for "), "{reason}");
+            }
+        });
+    }
+
+    #[test]
+    fn an_anonymous_client_is_answered() {
+        sim::run(1, || async {
+            let mut dispatch = Kafka::new(domain().await).connected(&peer());
+            let metadata = Bytes::from_static(b"\0\x03\0\x01\0\0\0\x07\0\x01c\xff\xff\xff\xff");
+            let (call, _) = dispatch.decode(metadata).unwrap();
+            let answer = dispatch.start(call).answer.await;
+            assert!(matches!(answer, Answer::Reply { reply: Reply::Response { correlation_id: 7, .. }, .. }));
+        });
+    }
 
     /// Records of a stream, in memory.
     struct Records(Bytes);
