@@ -149,10 +149,11 @@ fn join(raw: &mut Raw, group: &str, topic: &str) -> String {
 fn a_group_is_described_and_reset_only_without_members() {
     let mut broker = Broker::start(&[]);
     let at = broker.address().to_string();
+    let describe = format!("group describe g --admin http://{}", broker.admin());
     good(&broker, "topic create t --partitions 2");
     good_with(&broker, "topic produce t -p 0", "a\nb\nc\nd\n");
     good_with(&broker, "topic produce t -p 1", "e\n");
-    let error = bad(&at, "group describe g", 1);
+    let error = bad(&at, &describe, 1);
     assert!(error.contains("GROUP_ID_NOT_FOUND"), "{error}");
     let error = bad(&at, "group reset g --all-topics --to-latest", 1);
     assert!(error.contains("GROUP_ID_NOT_FOUND"), "{error}");
@@ -160,28 +161,33 @@ fn a_group_is_described_and_reset_only_without_members() {
     let dry = good_json(&broker, "group reset g --topic t:0 --to-offset 3");
     assert_eq!(dry["executed"], false);
     assert_eq!(dry["partitions"], json!([{ "topic": "t", "partition": 0, "from": null, "to": 3 }]));
-    bad(&at, "group describe g", 1);
+    bad(&at, &describe, 1);
     assert_eq!(good_json(&broker, "group reset g --topic t:0 --to-offset 3 --execute")["executed"], true);
-    let group = &good_json(&broker, "group describe g")["groups"][0];
+    let group = &good_json(&broker, &describe)["groups"][0];
     assert_eq!(group["state"], "Empty");
     let partition = &group["partitions"][0];
     assert_eq!(
         (&partition["committed_offset"], &partition["end_offset"], &partition["lag"]),
         (&json!(3), &json!(4), &json!(1))
     );
+    assert_eq!((&group["lag"], &group["status"], &partition["status"]), (&json!(1), &json!("OK"), &json!("OK")));
+    let page = broker.http("/v1/groups/g").unwrap().1;
+    assert_eq!(serde_json::from_str::<Value>(&page).unwrap()["lag"], 1, "the same number: {page}");
     good(&broker, "group reset g --all-topics --shift-by -2 --execute");
-    assert_eq!(good_json(&broker, "group describe g")["groups"][0]["partitions"][0]["committed_offset"], 1);
+    assert_eq!(good_json(&broker, &describe)["groups"][0]["partitions"][0]["committed_offset"], 1);
     good(&broker, "group reset g --topic t --to-datetime 2100-01-01T00:00:00 --execute");
-    assert_eq!(good_json(&broker, "group describe g")["groups"][0]["partitions"][1]["committed_offset"], 1);
+    assert_eq!(good_json(&broker, &describe)["groups"][0]["partitions"][1]["committed_offset"], 1);
+    let error = bad(&at, &format!("group describe g --admin http://{}", free_address()), 1);
+    assert!(error.contains("the lag of group g is not shown"), "{error}");
     let error = bad(&at, "group reset g --topic t:7 --to-earliest", 1);
     assert!(error.contains("UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
 
     let mut raw = Raw::connect(broker.address());
     let member = join(&mut raw, "g", "t");
-    let group = &good_json(&broker, "group describe g")["groups"][0];
+    let group = &good_json(&broker, &describe)["groups"][0];
     assert_eq!((&group["state"], &group["members"][0]["host"]), (&json!("Stable"), &json!("127.0.0.1")));
     assert_eq!(group["partitions"][1]["member"], json!(member));
-    assert!(good(&broker, "group describe g").contains(&member));
+    assert!(good(&broker, &describe).contains(&member));
     assert_eq!(good_json(&broker, "group list --state stable")["groups"][0]["name"], "g");
     for line in ["group reset g --topic t --to-earliest", "group reset g --topic t --to-earliest --execute"] {
         let error = bad(&at, line, 1);

@@ -146,6 +146,17 @@ fn a_group_is_whole_at_its_coordinator_and_from_any_node_and_with_one_dead() {
         shown_by_one = shown == [(0, false), (12, true)];
         shown_by_one
     });
+    for node in alive {
+        let broker = &cluster.brokers[node];
+        let (bootstrap, admin) = (addresses[node].to_string(), format!("http://{}", broker.admin()));
+        for command in [&["describe", GROUP, "--bootstrap-server", &bootstrap][..], &["lag", GROUP]] {
+            let words = [&["group"], command, &["--admin", &admin, "-o", "json"]].concat();
+            let (code, shown) = broker.command(&words);
+            assert_eq!(code, Some(0), "{words:?}: {shown}");
+            let group = &serde_json::from_str::<Value>(&shown).unwrap()["groups"][0];
+            assert_eq!((&group["lag"], &group["status"]), (&Value::from(10_800), &Value::from("OK")), "{words:?}");
+        }
+    }
 }
 
 /// A batch that was acknowledged.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::common::{Admin, Format, Output};
 use super::failure::Failure;
-use super::output::{Column, NOTHING, plain, print, print_json, table};
+use super::output::{Column, NOTHING, all, cell, plain, print, print_json, table};
 use super::units;
 use crate::client::http;
 
@@ -138,19 +138,6 @@ pub(super) fn json_of(admin: &str, path: &str, page: &http::Page) -> Result<Valu
             Err(Failure::Said(format!("{admin}{path}: status {status}: {}", plain(said))))
         }
     }
-}
-
-/// A JSON value as a table cell.
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => NOTHING.to_owned(),
-        Value::String(text) => text.clone(),
-        value => value.to_string(),
-    }
-}
-
-fn all(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
 }
 
 fn list(shards: &Value) -> String {

@@ -1,16 +1,18 @@
 //! `ottla group lag`: lag and status of groups, as their coordinators have measured them. Kafka has no request for it,
 //! so the request goes to the admin port of any node.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
 use ottla_storage::env::rt;
 use serde_json::{Value, json};
 
+use crate::client::TopicPartition;
 use crate::client::http::escaped;
 use crate::commands::common::{Admin, Format, Output};
 use crate::commands::failure::Failure;
-use crate::commands::output::{Column, NOTHING, plain, print, print_json, table};
+use crate::commands::output::{Column, all, cell, plain, print, print_json, table};
 use crate::commands::shard::page;
 
 #[derive(Debug, Args)]
@@ -47,7 +49,7 @@ async fn once(words: &Words) -> Result<(), Failure> {
     }
     let (mut groups, mut failed) = (Vec::new(), Vec::new());
     for name in &words.groups {
-        match page(url, &format!("/v1/groups/{}", escaped(name))).await {
+        match of_group(url, name).await {
             Ok(group) => groups.push(group),
             Err(error) => failed.push(error.to_string()),
         }
@@ -64,16 +66,40 @@ fn show(words: &Words, value: &Value, in_words: impl FnOnce(&Value) -> String) -
     Ok(())
 }
 
-fn all(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
+/// The page of one group at the admin port, with its partitions.
+pub(super) async fn of_group(admin: &str, name: &str) -> Result<Value, Failure> {
+    page(admin, &format!("/v1/groups/{}", escaped(name))).await
 }
 
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => NOTHING.to_owned(),
-        Value::String(text) => text.clone(),
-        value => value.to_string(),
+/// The partitions on a group's page; none if there is no page.
+pub(super) fn partitions_of(page: &Value) -> BTreeMap<TopicPartition, &Value> {
+    let index = |partition: &Value| partition["partition"].as_i64().and_then(|index| i32::try_from(index).ok());
+    let mut found = BTreeMap::new();
+    for topic in all(&page["topics"]) {
+        let Some(name) = topic["name"].as_str() else { continue };
+        let partitions = all(&topic["partitions"]);
+        found.extend(partitions.filter_map(|partition| Some(((name.to_owned(), index(partition)?), partition))));
     }
+    found
+}
+
+/// The columns of [`lag_cells`].
+pub(super) const LAG_COLUMNS: [Column; 8] = [
+    Column::Words("TOPIC"),
+    Column::Numbers("PARTITION"),
+    Column::Numbers("COMMITTED"),
+    Column::Numbers("END"),
+    Column::Numbers("LAG"),
+    Column::Numbers("SECONDS"),
+    Column::Numbers("AGE"),
+    Column::Words("STATUS"),
+];
+
+/// One partition of a group's page as cells of a table.
+pub(super) fn lag_cells(topic: &str, index: i32, partition: &Value) -> Vec<String> {
+    let fields = ["committed_offset", "end_offset", "lag", "lag_seconds", "age_seconds", "status"];
+    let measured = fields.map(|field| cell(&partition[field]));
+    [topic.to_owned(), index.to_string()].into_iter().chain(measured).collect()
 }
 
 fn list(page: &Value) -> String {
@@ -104,26 +130,8 @@ fn describe_one(group: &Value) -> String {
         cell(&group["members"]),
         cell(&group["coordinator"]),
     );
-    let columns = [
-        Column::Words("TOPIC"),
-        Column::Numbers("PARTITION"),
-        Column::Numbers("COMMITTED"),
-        Column::Numbers("END"),
-        Column::Numbers("LAG"),
-        Column::Numbers("SECONDS"),
-        Column::Numbers("AGE"),
-        Column::Words("STATUS"),
-    ];
-    let fields = ["partition", "committed_offset", "end_offset", "lag", "lag_seconds", "age_seconds", "status"];
-    let rows = all(&group["topics"]).flat_map(|topic| {
-        let row = |partition: &Value| {
-            let mut row = vec![cell(&topic["name"])];
-            row.extend(fields.map(|field| cell(&partition[field])));
-            row
-        };
-        all(&topic["partitions"]).map(row).collect::<Vec<_>>()
-    });
-    head + &table(&columns, rows)
+    let rows = partitions_of(group).into_iter().map(|((topic, index), found)| lag_cells(&topic, index, found));
+    head + &table(&LAG_COLUMNS, rows)
 }
 
 #[cfg(test)]
