@@ -17,8 +17,8 @@ use ottla_storage::rewrite::{RetentionClass, RewriteOptions};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
+use crate::handlers::context::Directory;
 use crate::metadata::{MetadataHandle, Topic, is_internal};
-use crate::server::context::Directory;
 
 /// A directory and the replicas in it.
 pub(super) struct Opened {

@@ -29,20 +29,19 @@ use parking_lot::Mutex;
 
 pub use error::StartError;
 pub use file_limit::raise_file_limit;
-pub use peer_listener::NoTransport;
 pub use unsafe_recovery::{Losses, RecoveryError, RecoveryOutcome, ReplicaRecovery, unsafe_recover};
 pub use world::{NodeOptions, OnOpen, PeerConnections, PeerTransport, Peers, World};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::admin::{Admin, AdminState};
 use crate::config::Config;
+use crate::handlers::context::{Directory, Domain};
+use crate::handlers::kafka_dispatch::Kafka;
 use crate::limits::ConnectionLimits;
 use crate::metadata::ListenerEndpoint;
 use crate::server::Server;
 use crate::server::admission::{Admission, AdmissionLimits};
 use crate::server::budget::Budget;
-use crate::server::context::{Directory, Domain};
-use crate::server::kafka::Kafka;
 use crate::server::listener::BoundListener;
 use crate::shard::Shards;
 use addresses::Bound;

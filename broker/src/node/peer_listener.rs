@@ -4,6 +4,8 @@
 //! to loopback and private networks only, unless `ottla.insecure` states that the network is closed off otherwise. May
 //! not know: which messages are exchanged.
 
+#![allow(clippy::disallowed_types)] // binds sockets
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,8 +38,7 @@ struct TcpConnections {
 }
 
 /// A cluster of one node: no node is ever reached.
-#[derive(Debug, Clone, Copy)]
-pub struct NoTransport;
+pub(super) struct NoTransport;
 
 fn is_private(address: IpAddr) -> bool {
     match address {

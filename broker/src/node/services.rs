@@ -20,12 +20,12 @@ use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, PartitionWriter};
 use crate::coordinator::lag::Lags;
+use crate::handlers::context::{Directory, Domain};
 use crate::handlers::fetch::session::FetchSessions;
 use crate::metadata::{self, DirectoryRecord, ListenerEndpoint, LocalNode, MetadataHandle};
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
 use crate::server::budget::Budget;
-use crate::server::context::{Directory, Domain};
 use crate::shard::{LeaderTaskSettings, Shards};
 
 /// The options of Raft groups: those that settings name, the rest of `base`.
@@ -157,7 +157,7 @@ async fn open_shards(
         let of_shards = replicas.iter().filter(|replica| !metadata::start::is_metadata(replica));
         carried.extend(of_shards.map(|replica| (&directory.data, replica)));
     }
-    shards.open(carried.into_iter()).await;
+    shards.open(carried).await;
     shards.start();
     shards
 }

@@ -11,9 +11,9 @@ use super::addresses::{self, Bound};
 use crate::admin::Admin;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
+use crate::handlers::context::Domain;
 use crate::metadata::{Levels, ListenerEndpoint, MetadataHandle, MetadataImage, ShardId};
 use crate::partition::Partitions;
-use crate::server::context::Domain;
 use crate::shard::Shards;
 
 /// How long a start waits for leaders of its shards.

@@ -11,7 +11,7 @@ use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
 
 use super::error::StartError;
-use super::peer_listener::TcpTransport;
+use super::peer_listener::{NoTransport, TcpTransport};
 use crate::config::Config;
 use crate::metadata::{ListenerEndpoint, Seeds};
 use crate::server::listener::{BoundListener, SocketOptions};
@@ -75,6 +75,13 @@ pub trait PeerConnections: Send + Sync {
 }
 
 impl World {
+    /// A disk and nothing else: a cluster of one node that no client reaches.
+    #[must_use]
+    pub fn alone(disk: Arc<dyn Disk>) -> Self {
+        let peers = Box::new(NoTransport);
+        Self { disk, listeners: Vec::new(), peers, options: NodeOptions::default(), on_open: None }
+    }
+
     /// This machine: its file system and its network, with all listeners bound.
     ///
     /// # Errors

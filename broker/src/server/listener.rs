@@ -2,6 +2,8 @@
 //!
 //! May not know: requests.
 
+#![allow(clippy::disallowed_types)] // binds sockets
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

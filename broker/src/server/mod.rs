@@ -1,17 +1,14 @@
 //! The socket server: listeners, connections, order of responses, bursts, limits, back-pressure.
 //!
 //! One task per listener accepts; one task per connection serves it ([`connection::Connection`]).
-//! May not know: what a request means; that is the dispatcher's part ([`dispatch::Dispatch`]).
+//! May not know: what a request means, and any other layer of the broker; requests go to a [`dispatch::Dispatch`].
 
 pub mod admission;
 pub mod budget;
 pub mod connection;
-pub mod context;
 pub mod dispatch;
-pub mod request_buffer;
-
-pub mod kafka;
 pub mod listener;
+pub mod request_buffer;
 pub mod response_queue;
 pub mod sniff;
 pub mod source;
@@ -36,8 +33,6 @@ use ottla_storage::env::net::{self, Listener, Stream};
 use ottla_storage::env::rt::{self, JoinHandle};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-
-pub use context::{ConnectionInfo, Context};
 
 /// Makes the dispatcher of each connection, and is called when connections open and close.
 pub trait Service: Send + Sync + 'static {

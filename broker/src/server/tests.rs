@@ -1,6 +1,6 @@
 //! The server against a scripted dispatcher over loopback: order, bursts, limits, clients that misbehave.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_types)]
 
 use std::sync::atomic::AtomicUsize;
 
@@ -24,6 +24,7 @@ const ALONE_GATED: u8 = b'a';
 const SILENT: u8 = b's';
 const CLOSE: u8 = b'c';
 const PANIC: u8 = b'p';
+const PANIC_ENCODING: u8 = b'e';
 const LARGE: u8 = b'l';
 const UNKNOWN: u8 = b'u';
 
@@ -90,6 +91,7 @@ impl Dispatch for Scripted {
     }
 
     fn encode(&mut self, reply: Bytes, out: &mut ResponseQueue) -> Result<(), CloseReason> {
+        assert!(reply.first() != Some(&PANIC_ENCODING), "scripted");
         out.tail().extend_from_slice(&u32::try_from(reply.len()).unwrap().to_be_bytes());
         if reply.len() > 1000 {
             out.push_bytes(reply)
@@ -265,12 +267,15 @@ async fn an_unknown_request_closes_after_earlier_answers() {
 #[tokio::test]
 async fn a_panic_closes_its_connection_and_no_other() {
     let bench = bench(short(), AdmissionLimits::default()).await;
-    let (mut one, mut two) = (bench.client().await, bench.client().await);
-    one.write_all(&request(PANIC, 1)).await.unwrap();
-    assert_eq!(rest(&mut one).await, 0);
-    two.write_all(&request(AT_ONCE, 2)).await.unwrap();
-    assert_eq!(number(&mut two).await, 2);
-    assert_eq!(bench.script.0.panics.load(Ordering::SeqCst), 1);
+    let mut other = bench.client().await;
+    for (panics, kind) in [(1, PANIC), (2, PANIC_ENCODING)] {
+        let mut client = bench.client().await;
+        client.write_all(&request(kind, 1)).await.unwrap();
+        assert_eq!(rest(&mut client).await, 0);
+        other.write_all(&request(AT_ONCE, 2)).await.unwrap();
+        assert_eq!(number(&mut other).await, 2);
+        assert_eq!(bench.script.0.panics.load(Ordering::SeqCst), panics);
+    }
 }
 
 #[tokio::test]

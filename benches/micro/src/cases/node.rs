@@ -15,7 +15,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::Decodable;
 use ottla_broker::admin::Readiness;
 use ottla_broker::config::{Inputs, load};
-use ottla_broker::node::{NoTransport, Node, NodeOptions, World};
+use ottla_broker::node::{Node, NodeOptions, World};
 use ottla_broker::partition::TopicRef;
 use ottla_protocol::StrBytes;
 use ottla_protocol::versions::ApiKey;
@@ -70,13 +70,8 @@ async fn node() -> Node {
     config.log.disk_reserve_bytes = 0;
     let log = LogOptions { zero_ahead_bytes_per_second: 0, ..LogOptions::default() };
     let data_dir = DataDirOptions { log, ..DataDirOptions::default() };
-    let world = World {
-        disk: Arc::new(MemoryDisk::default()),
-        listeners: Vec::new(),
-        peers: Box::new(NoTransport),
-        options: NodeOptions { data_dir, ..NodeOptions::default() },
-        on_open: None,
-    };
+    let options = NodeOptions { data_dir, ..NodeOptions::default() };
+    let world = World { options, ..World::alone(Arc::new(MemoryDisk::default())) };
     Node::start(world, config, Readiness::default()).await.unwrap()
 }
 
