@@ -11,6 +11,7 @@ mod directories;
 mod error;
 mod file_limit;
 mod peer_listener;
+mod peer_transport;
 mod seed_resolver;
 mod services;
 mod startup;
@@ -29,8 +30,9 @@ use parking_lot::Mutex;
 
 pub use error::StartError;
 pub use file_limit::raise_file_limit;
+pub use peer_transport::{PeerConnections, PeerTransport, Peers};
 pub use unsafe_recovery::{Losses, RecoveryError, RecoveryOutcome, ReplicaRecovery, unsafe_recover};
-pub use world::{NodeOptions, OnOpen, PeerConnections, PeerTransport, Peers, World};
+pub use world::{NodeOptions, OnOpen, World};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::admin::{Admin, AdminState};

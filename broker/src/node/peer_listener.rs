@@ -9,12 +9,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ottla_raft::{Identity, Listening, NoPeers, PeerDirectory, RaftHost, RaftOptions, TcpNetwork};
+use ottla_raft::{Identity, Listening, PeerDirectory, RaftHost, RaftOptions, TcpNetwork};
 use tokio::net::TcpListener;
 
 use super::error::StartError;
+use super::peer_transport::{NoTransport, PeerConnections, PeerTransport, Peers};
 use super::seed_resolver::SeedResolver;
-use super::world::{PeerConnections, PeerTransport, Peers};
+
 use crate::config::listeners::is_unspecified;
 use crate::config::{Config, Endpoint, Listener, SecurityProtocol};
 use crate::metadata::{CLUSTER_LISTENER, ListenerEndpoint, PeerTable, Seeds};
@@ -36,9 +37,6 @@ struct TcpConnections {
     /// Connections are accepted until this is dropped.
     _listening: Listening,
 }
-
-/// A cluster of one node: no node is ever reached.
-pub(super) struct NoTransport;
 
 fn is_private(address: IpAddr) -> bool {
     match address {
@@ -149,21 +147,6 @@ impl PeerConnections for TcpConnections {
     fn set_cluster_id(&self, cluster_id: &str) {
         self.network.set_cluster(cluster_id);
     }
-}
-
-impl PeerTransport for NoTransport {
-    fn advertised(&self) -> Option<ListenerEndpoint> {
-        None
-    }
-
-    fn open(self: Box<Self>, _config: &Config, _identity: Identity, options: RaftOptions) -> Result<Peers, StartError> {
-        let host = RaftHost::new(Arc::new(NoPeers), options);
-        Ok(Peers { host, seeds: Seeds::single_node(Arc::default()), connections: self })
-    }
-}
-
-impl PeerConnections for NoTransport {
-    fn set_cluster_id(&self, _cluster_id: &str) {}
 }
 
 #[cfg(test)]

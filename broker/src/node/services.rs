@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::directories::{self, Opened};
 use super::error::{CLUSTER_WAIT, StartError};
+use super::peer_transport::Peers;
 use super::startup;
-use super::world::Peers;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
 use crate::coordinator::group::{GroupSettings, Groups, PartitionWriter};

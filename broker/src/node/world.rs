@@ -5,15 +5,15 @@
 
 use std::sync::Arc;
 
-use ottla_raft::{Identity, RaftHost, RaftOptions};
+use ottla_raft::RaftOptions;
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
 
 use super::error::StartError;
-use super::peer_listener::{NoTransport, TcpTransport};
+use super::peer_listener::TcpTransport;
+use super::peer_transport::{NoTransport, PeerTransport};
 use crate::config::Config;
-use crate::metadata::{ListenerEndpoint, Seeds};
 use crate::server::listener::{BoundListener, SocketOptions};
 use crate::shard::LeaderTaskSettings;
 
@@ -44,34 +44,6 @@ pub struct NodeOptions {
     pub raft: RaftOptions,
     /// Of each shard's leader.
     pub leader_tasks: LeaderTaskSettings,
-}
-
-/// The transport between nodes, before it is open.
-pub trait PeerTransport: Send {
-    /// The listener for other nodes as this node advertises it; `None` for a cluster of one node.
-    fn advertised(&self) -> Option<ListenerEndpoint>;
-
-    /// Opens the transport: from now on messages of other nodes reach the returned host.
-    ///
-    /// # Errors
-    /// When the listener cannot be opened.
-    fn open(self: Box<Self>, config: &Config, identity: Identity, options: RaftOptions) -> Result<Peers, StartError>;
-}
-
-/// The open transport between nodes.
-pub struct Peers {
-    /// The Raft groups of this node, reached by other nodes.
-    pub host: RaftHost,
-    /// The nodes that discovery asks first.
-    pub seeds: Seeds,
-    /// The transport stays open until this is dropped.
-    pub connections: Box<dyn PeerConnections>,
-}
-
-/// The connections of an open transport.
-pub trait PeerConnections: Send + Sync {
-    /// From now on connections to and from nodes of another cluster are refused.
-    fn set_cluster_id(&self, cluster_id: &str);
 }
 
 impl World {
