@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ottla_broker::metadata::{NodeState, Nodes};
 use ottla_storage::env::rt;
-use ottla_storage::env::sim::SimNode;
 use ottla_storage::env::sim::disk::Crash;
+use ottla_storage::env::sim::{self, SimNode};
 
 use crate::registry::broker;
 use crate::world::World;
@@ -21,7 +21,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Stops a node; if a time is given, its machine loses power so long after that.
 pub(crate) async fn stop(world: &World, node: SimNode, power_loss_after: Option<Duration>) {
-    let Some(power_loss_after) = power_loss_after else { return world.stop(node).await };
+    let Some(power_loss_after) = power_loss_after else {
+        world.stop(node).await;
+        return;
+    };
     let stopping = world.clone();
     let stopped = rt::spawn(async move { stopping.stop(node).await });
     rt::sleep(power_loss_after).await;
@@ -39,10 +42,17 @@ pub(crate) async fn rolling_restart(world: &World, pause: Duration) {
     }
 }
 
+/// One of so many nodes that are unregistered is down, and started again when it has been forgotten.
+const DOWN_ONE_IN: u64 = 3;
+
 /// Unregisters a node, which comes back as a new one; the unregistration is cancelled if it takes too long. Returns
 /// when the node is active again.
 pub(crate) async fn unregister(world: &World, node: SimNode) {
     let id = broker(node);
+    let mut is_down = sim::random_below(DOWN_ONE_IN) == 0;
+    if is_down {
+        world.crash(node, Crash::Process);
+    }
     let asked =
         world.request(world.random_node(), move |running| async move { running.metadata.unregister(id).await }).await;
     world.trace_fault(format!("node {} is being unregistered: {asked:?}", node.0));
@@ -50,8 +60,13 @@ pub(crate) async fn unregister(world: &World, node: SimNode) {
     while rt::now().since(begun) < REJOINED_BY {
         rt::sleep(POLL_INTERVAL).await;
         let image = world.image();
-        let state = image.and_then(|image| image.nodes.get(&id).map(|record| record.state));
-        if state == Some(NodeState::Active) {
+        let state = image.as_ref().and_then(|image| image.nodes.get(&id).map(|record| record.state));
+        if is_down && (is_cancelled || image.is_some() && state.is_none()) {
+            is_down = false;
+            let starting = world.clone();
+            rt::spawn(async move { starting.start(node).await });
+        }
+        if state == Some(NodeState::Active) && !is_down {
             return;
         }
         if rt::now().since(begun) >= UNREGISTERED_BY && !is_cancelled {

@@ -29,6 +29,9 @@ use crate::registry::{broker, node_of};
 use crate::sim_node::RunningNode;
 use crate::trace::Trace;
 
+const STARTS_ANEW: &str = "a node that was unregistered and has stopped starts as a new one";
+/// What a node that was unregistered says at its end.
+const UNREGISTERED: &str = "was unregistered";
 /// Between the end of a process and its restart by its supervisor.
 const RESTART_DELAY: Duration = Duration::from_millis(25);
 /// How long a client waits for an answer.
@@ -47,6 +50,8 @@ struct Inner {
     sync_delay_max: Duration,
     running: Mutex<BTreeMap<SimNode, Arc<RunningNode>>>,
     starting: Mutex<BTreeSet<SimNode>>,
+    /// Nodes that were unregistered and have stopped in order since.
+    left: Mutex<BTreeSet<SimNode>>,
     /// How often each node went down.
     downs: Mutex<BTreeMap<SimNode, u64>>,
     starts: AtomicU64,
@@ -95,6 +100,7 @@ impl World {
             disks: Mutex::new(disks),
             running: Mutex::default(),
             starting: Mutex::default(),
+            left: Mutex::default(),
             downs: Mutex::default(),
             starts: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -389,6 +395,7 @@ impl World {
                         self.judge::<()>(Err(i8_recovery::takes_part(replica.id.0, why)));
                     }
                 }
+                self.0.left.lock().remove(&node);
                 let running = Arc::new(running);
                 self.0.running.lock().insert(node, running.clone());
                 self.trace_fault(format!("node {} runs, incarnation {incarnation}", node.0));
@@ -397,6 +404,11 @@ impl World {
             }
             Ok(Err(why)) => {
                 self.trace_fault(format!("node {} refuses to start: {why}", node.0));
+                if self.0.left.lock().remove(&node) && why.contains(UNREGISTERED) {
+                    let what =
+                        format!("node {} stopped as one that was unregistered, and does so again: {why}", node.0);
+                    self.judge::<()>(Err(Violation::new(STARTS_ANEW, None, what)));
+                }
                 // Its process ends: Raft groups that it had opened already must not go on without it.
                 self.crash(node, Crash::Process);
             }
@@ -416,7 +428,11 @@ impl World {
                 return;
             }
             world.trace_fault(format!("node {} ends: {why}", node.0));
-            world.stop(node).await;
+            let has_left = running.directory.has_left() || running.metadata.removed_from_cluster().borrow().is_some();
+            let is_stopped = world.stop(node).await;
+            if has_left && is_stopped {
+                world.0.left.lock().insert(node);
+            }
             rt::sleep(RESTART_DELAY).await;
             world.start(node).await;
         });
@@ -443,15 +459,15 @@ impl World {
         }
     }
 
-    /// Stops a process gracefully; returns when it has stopped, or when something else took it down meanwhile.
-    pub(crate) async fn stop(&self, node: SimNode) {
-        let Some(running) = self.running_node(node) else { return };
+    /// Stops a process gracefully; returns when it has stopped, or false when something else took it down meanwhile.
+    pub(crate) async fn stop(&self, node: SimNode) -> bool {
+        let Some(running) = self.running_node(node) else { return false };
         let downs = self.downs(node);
         self.trace_fault(format!("node {} is stopping", node.0));
         let stopping = running.clone();
         let _ = sim::spawn_on(node, async move { stopping.process.hand_over().await }).await;
         if self.downs(node) != downs {
-            return;
+            return false;
         }
         // Clients cannot reach the node any more, and its directory cannot be opened again yet.
         self.0.running.lock().remove(&node);
@@ -462,10 +478,12 @@ impl World {
         };
         let unclosed = sim::spawn_on(node, closed).await;
         self.0.starting.lock().remove(&node);
-        if self.downs(node) == downs {
+        let is_stopped = self.downs(node) == downs;
+        if is_stopped {
             self.trace_fault(format!("node {} has stopped: {unclosed:?}", node.0));
             self.crash(node, Crash::Process);
         }
+        is_stopped
     }
 
     /// Takes a node down at once.
