@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_protocol::batch::RawHeader;
 use ottla_protocol::ids::Offset;
 use parking_lot::{Mutex, RwLock};
 
@@ -72,11 +73,11 @@ pub(crate) fn indexed_batch_of(
     position: LogPosition,
 ) -> Option<IndexedBatch> {
     let Verdict::Accepted { base_offset, epoch } = verdict else { return None };
-    let delta = i32::from_be_bytes(batch.get(23..27)?.try_into().ok()?);
-    let max_timestamp_ms = i64::from_be_bytes(batch.get(35..43)?.try_into().ok()?);
+    let header = RawHeader::of(batch)?;
+    let max_timestamp_ms = header.max_timestamp();
     Some(IndexedBatch {
         base_offset,
-        record_count: u32::try_from(delta).ok()?.checked_add(1)?,
+        record_count: header.offset_count()?,
         max_timestamp_ms: if max_timestamp_ms < 0 { clock_ms } else { max_timestamp_ms },
         epoch,
         position,

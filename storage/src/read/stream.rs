@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 
-use super::batch::{HEAD_BYTES, LENGTH_PLACE, patch};
+use super::batch::patch_part;
 use super::plan::{ReadPlan, Source};
 use super::{ReadError, damaged};
 use crate::env::disk::read_exact_at;
@@ -97,7 +97,8 @@ impl ReadStream {
             let batch = self.plan.resident(number)?;
             out.extend_from_slice(batch.get(part.clone()).unwrap_or_default());
             self.plan.check_fault(number)?;
-            patch_part(out, part, indexed);
+            let at = out.len() - part.len();
+            patch_part(&mut out[at..], part.start, indexed);
             Ok(())
         })
     }
@@ -117,7 +118,8 @@ impl ReadStream {
                         .map_err(|error| damaged(indexed, &error.to_string()))?;
                 }
             }
-            patch_part(out, part, indexed);
+            let at = out.len() - part.len();
+            patch_part(&mut out[at..], part.start, indexed);
             Ok(())
         })
     }
@@ -137,20 +139,5 @@ impl ReadStream {
             (number, within) = (number + 1, 0);
         }
         Ok(())
-    }
-}
-
-/// Patches the bytes of a batch's header that lie in its `part`, which is at the end of `out`.
-fn patch_part(out: &mut BytesMut, part: Range<usize>, indexed: &IndexedBatch) {
-    if part.start >= HEAD_BYTES {
-        return;
-    }
-    let at = out.len() - part.len();
-    let mut head = [0; HEAD_BYTES];
-    patch(&mut head, indexed);
-    for byte in part.start..part.end.min(HEAD_BYTES) {
-        if !LENGTH_PLACE.contains(&byte) {
-            out[at + byte - part.start] = head[byte];
-        }
     }
 }
