@@ -27,8 +27,8 @@ use crate::entry::Vote;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
 use crate::log::RecoveryPoint;
-use crate::rewrite::RetentionClass;
 use crate::runs::Listing;
+use crate::runs::retention_class::RetentionClass;
 
 /// A replica in a checkpoint, keys aside.
 #[derive(Debug, Clone, PartialEq, Eq)]

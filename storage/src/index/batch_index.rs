@@ -11,7 +11,7 @@ use ottla_protocol::batch::RawHeader;
 use ottla_protocol::ids::Offset;
 use parking_lot::{Mutex, RwLock};
 
-use super::file::{Opened, SegmentRanges};
+use super::file::Opened;
 use super::index_entry::IndexEntry;
 use super::partition::{Died, GONE, PartitionIndex, Step, Unplaced};
 use super::segment_slice::{IndexEntries, SegmentSlice};
@@ -19,7 +19,7 @@ use super::{Access, ExtentKey, IndexError, IndexedBatch};
 use crate::entry::{Entry, EntryVerdicts, Verdict};
 use crate::ids::{LogPosition, RaftIndex, ReplicaId};
 use crate::log::BatchPlace;
-use crate::space::table::SegmentTable;
+use crate::space::table::{SegmentRanges, SegmentTable};
 
 /// A batch to be read: where it is, and its bytes if they are not durable here yet.
 #[derive(Debug, Clone)]

@@ -9,12 +9,13 @@ use bytes::{Bytes, BytesMut};
 use ottla_protocol::ids::Offset;
 
 use super::batch::{is_sound, patch};
-use super::mapped::OpenSegment;
+use super::damage::{Damage, Spot};
 use super::readahead::{self, DiskReads, SPAN_BYTES_MAX, SPAN_GAP_MAX};
-use super::{PIECE_BYTES, ReadError, VerifyBelow, damaged, residency};
+use super::{PIECE_BYTES, ReadError, VerifyBelow, damaged};
 use crate::env::rt;
 use crate::index::{ExtentKey, IndexedBatch, Planned};
-use crate::rewrite::damage::{Damage, Spot};
+use crate::page_cache::mapped::{Mapped, OpenSegment};
+use crate::page_cache::residency;
 
 /// The residency of batches this near is queried with one system call; what lies between them is as hot as they are.
 const RESIDENT_GAP_MAX: usize = 256 * 1024;
@@ -254,7 +255,7 @@ impl ReadPlan {
     pub(super) fn check_fault(&self, number: usize) -> Result<(), ReadError> {
         let Some((indexed, source)) = self.batches.get(number) else { return Ok(()) };
         match self.source(*source) {
-            Some(Source::Segment(open)) if open.mapped.as_ref().is_some_and(super::mapped::Mapped::faulted) => {
+            Some(Source::Segment(open)) if open.mapped.as_ref().is_some_and(Mapped::faulted) => {
                 Err(damaged(indexed, "the disk could not read its page"))
             }
             _ => Ok(()),

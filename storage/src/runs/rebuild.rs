@@ -13,9 +13,10 @@ use super::Listing;
 use super::format::{Extent, TAIL_BYTES, Tables, decode_tables, tables_at};
 use crate::env::disk::{File, read_exact_at};
 use crate::ids::LogPosition;
-use crate::index::file::{SegmentRanges, encode};
+use crate::index::file::encode;
 use crate::index::index_entry::IndexEntry;
 use crate::index::{ExtentKey, IndexedBatch};
+use crate::space::table::SegmentRanges;
 
 /// Entries by partition, each a series of consecutive offsets.
 #[derive(Debug, Default)]
