@@ -127,7 +127,8 @@ impl State {
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    assert!(u32::try_from(bytes.len()).is_ok(), "{} bytes in an operation of the checkpoint", bytes.len());
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
     out.extend_from_slice(bytes);
 }
 

@@ -230,7 +230,8 @@ impl BatchIndex {
                 let partition = self.partition_or_new(*key);
                 let mut partition = partition.write();
                 let Some(mut unplaced) = partition.unplaced.pop_front() else { continue };
-                debug_assert_eq!((unplaced.index, key.replica), (entry.index, replica));
+                let (found, wanted) = ((unplaced.index, key.replica), (entry.index, replica));
+                assert_eq!(found, wanted, "{}: the entry whose batch is placed next", key.partition);
                 if let Some(place) = places.get(*number) {
                     unplaced.indexed.position = place.position;
                     self.push(&mut partition, *key, entry.index, &unplaced.indexed)?;
@@ -257,7 +258,12 @@ impl BatchIndex {
     pub(crate) fn imported(&self, replica: ReplicaId, index: RaftIndex) {
         let mut replicas = self.replicas.lock();
         let state = replicas.entry(replica).or_default();
-        debug_assert!(state.unplaced.is_empty(), "what was applied is durable and has its index entries");
+        let unplaced = state.unplaced.front().map(|entry| entry.index);
+        assert_eq!(
+            unplaced, None,
+            "replica {replica}: an entry without a place when the snapshot at {} is in",
+            index.0
+        );
         state.recorded = state.recorded.max(Some(index));
         state.verdicts.clear();
         state.bytes_since_checkpoint = 0;

@@ -64,7 +64,7 @@ pub(crate) fn encode(
     for (key, runs) in slices {
         for run in runs {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            let count = u32::try_from(run.len()).unwrap_or(u32::MAX);
+            let count = run.len() as u32;
             directory.extend_from_slice(key.partition.topic.as_bytes());
             directory.extend_from_slice(&key.partition.index.to_le_bytes());
             directory.extend_from_slice(&0u32.to_le_bytes());
@@ -82,7 +82,10 @@ pub(crate) fn encode(
         }
     }
     let mut out = Vec::with_capacity(HEADER_BYTES + directory.len() + index_entries.len());
-    let word = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
+    let word = |n: usize| {
+        assert!(u32::try_from(n).is_ok(), "segment {segment}: {n} in the header of its index");
+        (n as u32).to_le_bytes()
+    };
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&word(directory.len()));

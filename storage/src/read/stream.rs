@@ -58,7 +58,8 @@ impl ReadStream {
 
     /// Records that `bytes` more were sent.
     pub fn advance(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(bytes);
+        assert!(bytes <= self.left, "{bytes} bytes were sent of a read that had {} left", self.left);
+        self.left -= bytes;
         self.within += bytes;
         while let Some((indexed, _)) = self.plan.batches.get(self.batch)
             && self.within >= indexed.bytes as usize
@@ -95,7 +96,7 @@ impl ReadStream {
     pub fn copy(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError> {
         self.each_part(bytes_max, |number, indexed, _, part| {
             let batch = self.plan.resident(number)?;
-            out.extend_from_slice(batch.get(part.clone()).unwrap_or_default());
+            out.extend_from_slice(&batch[part.clone()]);
             self.plan.check_fault(number)?;
             let at = out.len() - part.len();
             patch_part(&mut out[at..], part.start, indexed);
@@ -107,9 +108,7 @@ impl ReadStream {
     pub fn read(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError> {
         self.each_part(bytes_max, |number, indexed, source, part| {
             match source {
-                Source::Memory(_) => {
-                    out.extend_from_slice(self.plan.resident(number)?.get(part.clone()).unwrap_or_default())
-                }
+                Source::Memory(_) => out.extend_from_slice(&self.plan.resident(number)?[part.clone()]),
                 Source::Segment(open) => {
                     let at = out.len();
                     out.resize(at + part.len(), 0);
@@ -131,8 +130,8 @@ impl ReadStream {
         mut put: impl FnMut(usize, &IndexedBatch, &Source, Range<usize>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         let (mut number, mut within, mut missing) = (self.batch, self.within, bytes_max.min(self.left));
-        while let Some((indexed, source)) = self.plan.batches.get(number).filter(|_| missing > 0) {
-            let Some(source) = self.plan.source(*source) else { break };
+        while missing > 0 {
+            let (indexed, source) = self.plan.batch(number);
             let end = (indexed.bytes as usize).min(within + missing);
             put(number, indexed, source, within..end)?;
             missing -= end - within;
