@@ -1,6 +1,7 @@
 //! The broker: Kafka's semantics over replicated shards.
 //!
-//! Layers, calls go down only: server -> handlers -> coordinator -> partition -> shard -> (crate raft).
+//! Layers, calls go down only: handlers -> coordinator -> partition -> shard -> (crate raft).
+//! - `server`: sockets, below all layers; it calls the handlers through its trait `Dispatch`.
 //! - `metadata`: the cluster's metadata; every layer reads its immutable image.
 //! - `admin`: the admin HTTP API.
 //! - `node`: builds, starts and stops all of it.

@@ -39,6 +39,9 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Characters of a client id that a log line shows.
 pub const CLIENT_ID_LOG_CHARS_MAX: usize = 80;
 
+/// Characters of a resource's name that a log line shows.
+pub const RESOURCE_NAME_LOG_CHARS_MAX: usize = 80;
+
 /// Bytes that a Fetch response may have even when the memory budget is used up: one batch must always fit, or a
 /// consumer gets stuck.
 pub const FETCH_BYTES_FLOOR: usize = 64 * 1024;

@@ -13,7 +13,7 @@ use ottla_broker::commands;
 use ottla_broker::config::flags::{self, Flags};
 use ottla_broker::config::sources::{Inputs, load};
 use ottla_broker::config::{Config, ConfigError};
-use ottla_broker::node::{self, Losses, Node};
+use ottla_broker::node::{self, Losses, Node, StartError, World};
 use ottla_protocol::ids::NodeId;
 use ottla_storage::ids::ReplicaId;
 use ottla_storage::log::AcceptLoss;
@@ -226,6 +226,11 @@ fn start_logging(config: &Config) {
     }));
 }
 
+/// Starts a node on this machine.
+async fn start(config: Config, readiness: Readiness) -> Result<Node, StartError> {
+    Node::start(World::of_machine(&config).await?, config, readiness).await
+}
+
 async fn run(config: Config, readiness: Readiness) -> ExitCode {
     let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
@@ -241,7 +246,7 @@ async fn run(config: Config, readiness: Readiness) -> ExitCode {
     tokio::pin!(stop);
     let started = tokio::select! {
         biased;
-        started = Node::start(config, readiness) => started,
+        started = start(config, readiness) => started,
         name = &mut stop => {
             // Nothing is acknowledged yet; an interrupted recovery is repeated at the next start.
             tracing::info!("{name} during the start: stopped");

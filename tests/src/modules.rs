@@ -157,8 +157,10 @@ fn imports(code: &str) -> Vec<Import> {
     }
     for start in ["crate::", "super::"] {
         for (at, _) in rest.match_indices(start) {
-            // Within a longer path or name: found from its beginning, or not ours (`$crate`).
-            if rest[..at].ends_with(|c: char| c.is_alphanumeric() || ":_$".contains(c)) {
+            // Within a longer path or name: found from its beginning, or not ours (`$crate`). `pub(in path)` is
+            // visibility and imports nothing.
+            if rest[..at].ends_with(|c: char| c.is_alphanumeric() || ":_$".contains(c)) || rest[..at].ends_with("(in ")
+            {
                 continue;
             }
             let end = rest[at..].find(|c: char| !c.is_alphanumeric() && c != ':' && c != '_');
@@ -220,7 +222,10 @@ mod tests {
     #[test]
     fn faces_tests_and_comments_make_no_circle() {
         let top = ("lib.rs", "mod a;\nmod b;\npub use a::A;\n#[cfg(test)]\nmod tests;\n");
-        let a = ("a.rs", "pub struct A;\n// use crate::b::B;\n#[cfg(test)]\nmod tests {\n    use crate::b::B;\n}\n");
+        let a = (
+            "a.rs",
+            "pub struct A;\npub(in crate::b) struct Seen;\n// use crate::b::B;\n#[cfg(test)]\nmod tests {\n    use crate::b::B;\n}\n",
+        );
         let tests = ("tests.rs", "use crate::a::A;\n");
         assert_eq!(circle(&[top, a, ("b.rs", "use crate::A;\n"), tests]), None);
     }

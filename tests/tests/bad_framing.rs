@@ -1,7 +1,7 @@
 //! Malformed input on the wire: frames, headers, connections. After each case the broker runs, other clients are
 //! served, and a counter has moved.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

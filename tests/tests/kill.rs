@@ -1,6 +1,6 @@
 //! Repeated kill -9 under load: every acknowledged record is there, at its offset, once.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;

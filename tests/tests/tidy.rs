@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ottla_protocol::versions::SUPPORTED;
 use ottla_tests::modules::Modules;
 
 const FILE_LINES_MAX: usize = 600;
@@ -13,9 +15,10 @@ const FILE_LINES_MAX: usize = 600;
 const BANNED: &[&str] = &["todo!", "unimplemented!", "dbg!", "FIXME", "XXX", "simplified for now"];
 
 /// The floors of the broker, lowest first. A floor may call those below it, and the two that everybody reads. The command line
-/// and its client lie below all: they know the broker only over the wire.
+/// and its client lie below all: they know the broker only over the wire. The socket server lies below the handlers: it
+/// calls them only through its trait `Dispatch`, and they use its plain types.
 const FLOORS: &[&str] =
-    &["client", "commands", "shard", "partition", "coordinator", "handlers", "server", "admin", "node"];
+    &["client", "commands", "server", "shard", "partition", "coordinator", "handlers", "admin", "node"];
 
 /// The folders and files of storage's `src`, lowest first.
 const STORAGE_FLOORS: &[&str] = &[
@@ -284,6 +287,34 @@ fn the_floors_of_the_broker_call_downwards_only() {
 }
 
 #[test]
+fn only_the_handlers_and_the_node_use_the_socket_server() {
+    every_file(|path, text| {
+        let Some(inside) = path.strip_prefix("broker/src/") else { return Vec::new() };
+        let may = ["server/", "handlers/", "node/"].iter().any(|folder| inside.starts_with(folder));
+        if may || !uses(text, "server") { Vec::new() } else { vec![format!("{path}: uses `server`")] }
+    });
+}
+
+/// What the handlers have beside the APIs.
+const BESIDE_APIS: &[&str] = &["mod", "authorization", "context", "kafka_dispatch", "support"];
+
+#[test]
+fn every_file_of_the_handlers_is_one_api_and_every_api_has_one() {
+    let snake = |name: &str| {
+        let letters = name.char_indices().flat_map(|(at, letter)| {
+            let gap = (at > 0 && letter.is_uppercase()).then_some('_');
+            gap.into_iter().chain(letter.to_lowercase())
+        });
+        letters.collect::<String>()
+    };
+    let apis: BTreeSet<String> = SUPPORTED.iter().map(|row| snake(row.name)).collect();
+    let entries = fs::read_dir(root().join("broker/src/handlers")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned());
+    let handlers: BTreeSet<String> = names.filter(|name| !BESIDE_APIS.contains(&name.as_str())).collect();
+    assert_eq!(handlers, apis);
+}
+
+#[test]
 fn the_command_line_and_the_broker_know_each_other_only_over_the_wire() {
     every_file(|path, text| {
         let Some(inside) = path.strip_prefix("broker/src/") else { return Vec::new() };
@@ -308,8 +339,6 @@ fn allowed(inside: &str, floor: &str) -> bool {
     match floor {
         // A shard's apply keeps the words of a partition and the store of a group, both pure.
         "partition" | "coordinator" => inside.starts_with("shard/"),
-        // A handler is given the server's context, which carries the handles it may call.
-        "server" => inside.starts_with("handlers/"),
         _ => false,
     }
 }

@@ -7,9 +7,9 @@ use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Value, json};
 
 use super::{AdminState, starting_response};
+use crate::handlers::context::Domain;
 use crate::metadata::{MetadataImage, Topic};
 use crate::partition::{Leader, TopicRef};
-use crate::server::context::Domain;
 
 pub(super) async fn cluster(State(state): State<AdminState>) -> Response {
     let Some(domain) = state.domain.get() else { return starting_response() };

@@ -3,6 +3,8 @@
 //! Sends the probe to the admin port; where that is off, to a listener. Reads the configuration as the node does and
 //! changes nothing. May not know: what a node is made of.
 
+#![allow(clippy::disallowed_types)] // a client of the admin port
+
 use std::io;
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 //! Frames divided by commits is the number of writers that share a sync.
 
 use super::families::{Family, label};
-use crate::server::context::Domain;
+use crate::handlers::context::Domain;
 use ottla_storage::data_dir::DataDirStats;
 use ottla_storage::log::{COMMIT_BYTES_BOUNDS, SYNC_NANOS_BOUNDS};
 

@@ -14,8 +14,8 @@ use super::families::{Family, label};
 use super::groups::Scope;
 use super::{disk, group_families, shard_clock, topics};
 use crate::coordinator::lag::report::{Filter, Report};
+use crate::handlers::context::Domain;
 use crate::metadata::{FenceReason, MetadataImage, NodeState};
-use crate::server::context::Domain;
 
 /// Above this many partitions of groups only sums are on this page; `/metrics/groups` has them all.
 const GROUP_SERIES_MAX: usize = 5_000;

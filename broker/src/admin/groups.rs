@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::http::{Names, text_format};
 use super::{AdminState, group_families, starting_response};
 use crate::coordinator::lag::report::{Filter, GroupLag, PartitionLag, Report, TopicLag};
-use crate::server::context::Domain;
+use crate::handlers::context::Domain;
 
 /// The set of groups on a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -3,6 +3,8 @@
 //! Reads images and metrics; changes go through the metadata, as those of any client. The port opens first and closes
 //! last, so that probes can tell a recovering node from a dead one. May not know: Raft, disks.
 
+#![allow(clippy::disallowed_types)] // axum serves sockets
+
 mod api;
 pub mod check;
 mod disk;
@@ -34,7 +36,7 @@ use ottla_storage::env::rt::{self, JoinHandle};
 use tokio::net::TcpListener;
 
 use crate::config::Endpoint;
-use crate::server::context::Domain;
+use crate::handlers::context::Domain;
 
 pub use readiness::Readiness;
 

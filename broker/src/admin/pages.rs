@@ -17,7 +17,7 @@ use super::http::{Names, text_format};
 use super::table::Table;
 use super::{AdminState, exposition, starting_response, topics};
 use crate::config::NameFilter;
-use crate::server::context::Domain;
+use crate::handlers::context::Domain;
 
 /// The query parameters of a page: any other is refused, since a misspelt filter would select everything.
 #[derive(Debug, Deserialize)]

@@ -4,9 +4,9 @@
 //! with a leader appears on two nodes. May not know: on which page they are, and for which topics (`topics`).
 
 use super::table::Column;
+use crate::handlers::context::Domain;
 use crate::metadata::Topic;
 use crate::partition::{Leader, TopicRef, Watermarks};
-use crate::server::context::Domain;
 
 /// A partition as this node exports it.
 pub(super) struct ShownPartition {

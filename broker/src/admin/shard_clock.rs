@@ -13,8 +13,8 @@ use serde_json::json;
 
 use super::families::Family;
 use super::{AdminState, starting_response};
+use crate::handlers::context::Domain;
 use crate::metadata::ShardId;
-use crate::server::context::Domain;
 use crate::shard::SetClockOutcome;
 
 /// Time limit for the shard's leader.

@@ -14,8 +14,8 @@ use ottla_storage::ids::{LogId, ReplicaId};
 use serde_json::{Value, json};
 
 use super::{AdminState, starting_response};
+use crate::handlers::context::Domain;
 use crate::metadata::{MetadataImage, ReplicaRecord, ShardId, ShardKind, ShardRecord};
-use crate::server::context::Domain;
 
 /// The state of this node's replica of a shard.
 struct LocalReplica {

@@ -7,10 +7,10 @@ use super::families::{Family, label};
 use super::partitions::{self, ShownPartition, count, whole};
 use super::table::{Column, Table};
 use crate::config::{MetricsConfig, NameFilter};
+use crate::handlers::context::Domain;
 use crate::metadata::{MetadataImage, Topic};
 use crate::metrics::OTHER_TOPICS;
 use crate::partition::Leaders;
-use crate::server::context::Domain;
 
 /// Sums over partitions: of one topic, of several, of all.
 #[derive(Debug, Clone, Copy, Default)]

@@ -2,6 +2,8 @@
 //!
 //! After an error a connection cannot be used any more. May not know: what requests mean.
 
+#![allow(clippy::disallowed_types)] // a client
+
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeInclusive;

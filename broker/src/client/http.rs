@@ -2,6 +2,8 @@
 //!
 //! May not know: the contents of a page.
 
+#![allow(clippy::disallowed_types)] // a client
+
 use std::io;
 use std::time::Duration;
 

@@ -7,8 +7,8 @@ use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use super::support::config_resource::{alter, owner};
+use crate::handlers::context::Context;
 use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
-use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let changes = request.resources.iter().map(change).collect();

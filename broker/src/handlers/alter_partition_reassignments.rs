@@ -16,8 +16,8 @@ use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, AlterPartitio
 use ottla_protocol::ids::NodeId;
 
 use super::support::text;
+use crate::handlers::context::Context;
 use crate::metadata::{MetadataError, Reassignment};
-use crate::server::Context;
 
 pub(super) async fn handle(
     ctx: &Context,

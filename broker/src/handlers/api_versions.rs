@@ -2,7 +2,7 @@
 //!
 //! v3+: name and version of the client's software (KIP-511), INVALID_REQUEST if they are malformed; the feature levels
 //! that this build understands and the finalized one (KIP-584), whose epoch is the index of the metadata. A version
-//! above the table's is answered before decoding, in v0 with UNSUPPORTED_VERSION (`server::kafka`).
+//! above the table's is answered before decoding, in v0 with UNSUPPORTED_VERSION (`handlers::kafka_dispatch`).
 
 use kafka_protocol::messages::api_versions_response::{FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
@@ -10,8 +10,8 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::response::advertised_versions;
 
+use crate::handlers::context::Context;
 use crate::metadata::{FEATURE, Levels, MetadataImage};
-use crate::server::Context;
 
 pub(super) fn handle(ctx: &Context, version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
     let named = is_software_word(&request.client_software_name) && is_software_word(&request.client_software_version);

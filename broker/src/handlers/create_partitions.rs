@@ -12,8 +12,8 @@ use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse
 use ottla_protocol::ids::NodeId;
 
 use super::support::text;
+use crate::handlers::context::Context;
 use crate::metadata::{MetadataError, NewPartitions};
-use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut times: BTreeMap<&str, usize> = BTreeMap::new();

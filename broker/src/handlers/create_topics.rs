@@ -16,8 +16,8 @@ use ottla_protocol::ids::NodeId;
 use super::support::text;
 use crate::config::Config;
 use crate::config::describe::describe_topic;
+use crate::handlers::context::Context;
 use crate::metadata::{CreatedTopic, MetadataError, NewTopic};
-use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut times: BTreeMap<&str, usize> = BTreeMap::new();

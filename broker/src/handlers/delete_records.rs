@@ -12,8 +12,8 @@ use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use ottla_protocol::ids::Offset;
 use ottla_storage::env::rt;
 
+use crate::handlers::context::Context;
 use crate::partition::{PartitionError, TopicRef};
-use crate::server::Context;
 
 /// Kafka moves the log start before it applies the request's timeout, which is for followers. Here the move is a
 /// committed entry: a client whose timeout is 0 still waits for it.

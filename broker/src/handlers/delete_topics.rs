@@ -10,8 +10,8 @@ use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use uuid::Uuid;
 
 use super::support::text;
+use crate::handlers::context::Context;
 use crate::metadata::{MetadataError, TopicName};
-use crate::server::Context;
 
 /// One topic of the request: its name, or its id.
 struct Asked {

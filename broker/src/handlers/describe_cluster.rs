@@ -9,7 +9,7 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::produce::NodeEndpoint;
 
 use super::support::{authorized_operations, endpoints, text};
-use crate::server::Context;
+use crate::handlers::context::Context;
 
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;

@@ -14,8 +14,8 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use super::support::config_resource::owner;
 use super::support::text;
 use crate::config::describe::{Described, describe_all_nodes, describe_node, describe_topic};
+use crate::handlers::context::Context;
 use crate::metadata::{ConfigOwner, MetadataError, MetadataImage, is_valid_topic_name};
-use crate::server::Context;
 
 /// What the response shows of each setting.
 struct Detail {

@@ -12,7 +12,7 @@ use super::support::{authorized_operations, text};
 use crate::coordinator::group::classic::State;
 use crate::coordinator::group::records::MemberValue;
 use crate::coordinator::group::{Described, GroupError};
-use crate::server::Context;
+use crate::handlers::context::Context;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let asked = version >= 3 && request.include_authorized_operations;

@@ -15,10 +15,9 @@ use ottla_protocol::error::ErrorCode;
 use uuid::Uuid;
 
 use super::support::text;
+use crate::handlers::context::{Context, Directory};
 use crate::metadata::{MetadataImage, Topic};
 use crate::partition::TopicRef;
-use crate::server::Context;
-use crate::server::context::Directory;
 
 /// Partitions and their sizes, by directory and topic.
 type Sizes = BTreeMap<Uuid, BTreeMap<Arc<str>, Vec<(i32, u64)>>>;

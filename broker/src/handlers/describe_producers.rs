@@ -5,8 +5,8 @@ use kafka_protocol::messages::describe_producers_response::{PartitionResponse, P
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
 use super::support::text;
+use crate::handlers::context::Context;
 use crate::partition::{ActiveProducer, PartitionError, TopicRef};
-use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, request: DescribeProducersRequest) -> DescribeProducersResponse {
     let topics = request.topics.into_iter().map(|topic| async move {

@@ -14,8 +14,8 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
 use super::support::text;
+use crate::handlers::context::Context;
 use crate::metadata::{MetadataError, MetadataImage, MetadataQuorum, QuorumMember};
-use crate::server::Context;
 
 /// The name of the peer listener: the Java client accepts capital letters only.
 const CONTROLLER: &str = "CONTROLLER";

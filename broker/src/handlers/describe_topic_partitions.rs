@@ -15,8 +15,8 @@ use ottla_protocol::error::ErrorCode;
 
 use super::support::partition_metadata::PartitionLookup;
 use super::support::{authorized_operations, text};
+use crate::handlers::context::Context;
 use crate::metadata::{Topic, names};
-use crate::server::Context;
 
 const PARTITIONS_MAX: usize = 2_000;
 

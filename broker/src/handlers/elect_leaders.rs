@@ -15,8 +15,8 @@ use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicN
 use ottla_protocol::error::ErrorCode;
 
 use super::support::text;
+use crate::handlers::context::Context;
 use crate::partition::{Elected, ElectionKind};
-use crate::server::Context;
 
 const PREFERRED: i8 = 0;
 const UNCLEAN: i8 = 1;

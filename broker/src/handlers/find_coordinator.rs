@@ -15,9 +15,9 @@ use ottla_protocol::produce::NodeEndpoint;
 
 use super::support::{endpoints, text};
 use crate::coordinator::group::partition_for;
+use crate::handlers::context::Context;
 use crate::metadata::image::CONSUMER_OFFSETS;
 use crate::partition::{PartitionError, TopicRef};
-use crate::server::Context;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;

@@ -6,7 +6,7 @@
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
 use crate::coordinator::group::classic::MemberRef;
-use crate::server::Context;
+use crate::handlers::context::Context;
 
 pub(super) async fn handle(ctx: &Context, request: HeartbeatRequest) -> HeartbeatResponse {
     let who = MemberRef {

@@ -11,8 +11,8 @@ use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::support::config_resource::{alter, owner};
+use crate::handlers::context::Context;
 use crate::metadata::{ConfigChange, ConfigOp, MetadataError};
-use crate::server::Context;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;

@@ -7,7 +7,7 @@
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 use ottla_protocol::error::ErrorCode;
 
-use crate::server::Context;
+use crate::handlers::context::Context;
 
 pub(super) async fn handle(ctx: &Context, request: &InitProducerIdRequest) -> InitProducerIdResponse {
     match &request.transactional_id {

@@ -12,7 +12,7 @@ use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use super::support::text;
 use crate::coordinator::group::classic::{Generation, Join, JoinAnswer};
 use crate::coordinator::group::new_member_id;
-use crate::server::Context;
+use crate::handlers::context::Context;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: JoinGroupRequest) -> JoinGroupResponse {
     let group = request.group_id.to_string();

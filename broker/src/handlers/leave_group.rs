@@ -8,7 +8,7 @@ use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
 use super::support::text;
 use crate::coordinator::group::classic::{Leaving, Left};
-use crate::server::Context;
+use crate::handlers::context::Context;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: LeaveGroupRequest) -> LeaveGroupResponse {
     let group = request.group_id.clone();

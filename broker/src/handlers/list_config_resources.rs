@@ -10,8 +10,8 @@ use ottla_protocol::error::ErrorCode;
 
 use super::support::config_resource::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use super::support::text;
+use crate::handlers::context::Context;
 use crate::metadata::MetadataImage;
-use crate::server::Context;
 
 pub(super) async fn handle(
     ctx: &Context,

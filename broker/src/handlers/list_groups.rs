@@ -9,7 +9,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::support::text;
 use crate::coordinator::group::Listed;
-use crate::server::Context;
+use crate::handlers::context::Context;
 
 const CLASSIC: &str = "Classic";
 

@@ -14,8 +14,8 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::LeaderEpoch;
 use ottla_storage::env::mutants::{self, Bug};
 
+use crate::handlers::context::Context;
 use crate::partition::{Isolation, ListedOffset, OffsetQuery, PartitionError, TopicRef};
-use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };

@@ -14,8 +14,8 @@ use kafka_protocol::messages::{
 use ottla_protocol::ids::NodeId;
 
 use super::support::text;
+use crate::handlers::context::Context;
 use crate::metadata::{MetadataImage, Topic};
-use crate::server::Context;
 
 pub(super) async fn handle(
     ctx: &Context,

@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use super::support::partition_metadata::PartitionLookup;
 use super::support::{authorized_operations, endpoints, text};
+use crate::handlers::context::Context;
 use crate::limits::METADATA_AUTO_CREATE_MAX;
 use crate::metadata::{MetadataImage, Topic, names};
-use crate::server::Context;
 
 /// One topic of the response: found, or the error.
 enum Entry {

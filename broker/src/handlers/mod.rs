@@ -1,11 +1,14 @@
 //! Handlers of Kafka's APIs, one file per API (a folder for Fetch and Produce); shared helpers are in [`support`].
 //!
 //! A handler translates: it validates the request, makes one call of the domain, and maps the result to a response, so
-//! that no rule of the domain depends on a version of the protocol. May not know: disks, Raft, locks, each other.
+//! that no rule of the domain depends on a version of the protocol. Requests come from [`kafka_dispatch`] through the
+//! gate of [`authorization`]. May not know: disks, Raft, locks, each other.
 
 mod alter_configs;
 mod alter_partition_reassignments;
 mod api_versions;
+pub mod authorization;
+pub mod context;
 mod create_acls;
 mod create_partitions;
 mod create_topics;
@@ -28,6 +31,7 @@ mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
+pub mod kafka_dispatch;
 mod leave_group;
 mod list_config_resources;
 mod list_groups;
@@ -40,7 +44,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 pub mod produce;
 mod sasl_handshake;
-pub(crate) mod support;
+mod support;
 mod sync_group;
 mod unregister_broker;
 mod update_features;
@@ -52,8 +56,9 @@ use ottla_protocol::request::Request;
 use ottla_protocol::response::Response;
 use ottla_storage::read::ReadStream;
 
+use self::authorization::Authorized;
+use self::context::Context;
 use self::produce::partition_cache::PartitionCache;
-use crate::server::Context;
 use crate::server::budget::Reservation;
 use crate::server::dispatch::{Answer, Started};
 
@@ -74,14 +79,14 @@ impl<R: Into<Response>> From<R> for Replied {
 
 /// Starts a request; `finish` maps its answer. Produce enqueues its batches before this returns, so that pipelined
 /// requests keep their order.
-pub(crate) fn start<R: 'static>(
+fn start<R: 'static>(
     ctx: Arc<Context>,
     version: i16,
-    request: Request,
+    request: Authorized,
     partition_cache: &mut PartitionCache,
     finish: impl FnOnce(Answer<Replied>) -> Answer<R> + Send + 'static,
 ) -> Started<R> {
-    match request {
+    match request.into_request() {
         Request::Produce(request) => {
             let (producing, ordered) = produce::start(ctx, version, request, partition_cache);
             Started { answer: Box::pin(producing.map(|outcome| finish(produced(outcome)))), ordered }
@@ -95,10 +100,7 @@ pub(crate) fn start<R: 'static>(
 
 async fn respond(ctx: &Arc<Context>, version: i16, request: Request) -> Answer<Replied> {
     let reply: Replied = match request {
-        Request::Produce(request) => {
-            let (producing, _) = produce::start(ctx.clone(), version, request, &mut PartitionCache::default());
-            return produced(producing.await);
-        }
+        Request::Produce(_) => unreachable!("connection {}: `start` answers Produce", ctx.connection.peer.connection),
         Request::Fetch(request) => {
             let fetch::FetchReply { body, streams, memory } = fetch::handle(ctx, version, request).await;
             return Answer::Reply { reply: Replied { body: body.into(), streams }, memory };

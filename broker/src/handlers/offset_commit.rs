@@ -15,8 +15,8 @@ use ottla_protocol::error::ErrorCode;
 
 use crate::coordinator::group::classic::MemberRef;
 use crate::coordinator::group::{Commit, NewOffset};
+use crate::handlers::context::Context;
 use crate::metadata::Topic;
-use crate::server::Context;
 
 /// The retention time of v2-v4 clients that use the broker's setting.
 const RETENTION_UNSET: i64 = -1;

@@ -22,8 +22,8 @@ use super::support::text;
 use crate::coordinator::group::GroupError;
 use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::store::Offsets;
+use crate::handlers::context::Context;
 use crate::metadata::MetadataImage;
-use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if version >= 8 {

@@ -10,8 +10,8 @@ use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset,
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use ottla_protocol::ids::LeaderEpoch;
 
+use crate::handlers::context::Context;
 use crate::partition::{EpochEnd, PartitionError, TopicRef};
-use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| async move {

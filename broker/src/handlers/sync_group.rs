@@ -8,7 +8,7 @@ use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
 use super::support::text;
 use crate::coordinator::group::classic::Sync;
-use crate::server::Context;
+use crate::handlers::context::Context;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: SyncGroupRequest) -> SyncGroupResponse {
     let sync = Sync {

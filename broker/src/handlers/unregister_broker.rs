@@ -9,7 +9,7 @@ use kafka_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse
 use ottla_protocol::ids::NodeId;
 
 use super::support::text;
-use crate::server::Context;
+use crate::handlers::context::Context;
 
 pub(super) async fn handle(ctx: &Context, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse {
     let answer = UnregisterBrokerResponse::default().with_error_message(None);

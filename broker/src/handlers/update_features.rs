@@ -12,8 +12,8 @@ use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
 use super::support::text;
+use crate::handlers::context::Context;
 use crate::metadata::{FeatureLevel, FeatureUpdate, MetadataError, UpgradeType};
-use crate::server::Context;
 
 pub(super) async fn handle(ctx: &Context, version: i16, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse {
     let update = |asked: &FeatureUpdateKey| FeatureUpdate {

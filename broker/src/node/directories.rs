@@ -12,13 +12,13 @@ use ottla_storage::data_dir::{DataDir, DataDirError, DataDirOptions, OnFailure, 
 use ottla_storage::env::critical::Owner;
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::{rt, watch};
-use ottla_storage::log::{AcceptLoss, LogOptions};
+use ottla_storage::log::LogOptions;
 use ottla_storage::rewrite::{RetentionClass, RewriteOptions};
 
 use crate::admin::readiness::{Phase, Readiness};
 use crate::config::Config;
+use crate::handlers::context::Directory;
 use crate::metadata::{MetadataHandle, Topic, is_internal};
-use crate::server::context::Directory;
 
 /// A directory and the replicas in it.
 pub(super) struct Opened {
@@ -53,23 +53,21 @@ impl Failures {
     }
 }
 
-/// Opens every directory of `log.dirs`, including replicas whose loss is accepted. A directory that cannot be opened
-/// stops the start: its replicas would be missing.
+/// Opens every directory of `log.dirs`, with the options in `base` that no setting names. A directory that cannot be
+/// opened stops the start: its replicas would be missing.
 pub(super) async fn open_all(
     disk: &Arc<dyn Disk>,
     config: &Config,
+    base: &DataDirOptions,
     failures: &Failures,
     readiness: &Readiness,
-    accept_loss: &AcceptLoss,
 ) -> Result<Vec<Opened>, DataDirError> {
     let total = config.log_dirs.len();
     let done = AtomicUsize::new(0);
     readiness.enter(Phase::Recovering, step(config), 0, total);
     let opening = config.log_dirs.iter().map(|path| async {
         let began = rt::now();
-        let mut options = options(config, failures);
-        options.log.accept_loss = accept_loss.clone();
-        let (data, replicas) = DataDir::open(disk.clone(), path, options).await?;
+        let (data, replicas) = DataDir::open(disk.clone(), path, options(config, base, failures)).await?;
         readiness.enter(Phase::Recovering, step(config), done.fetch_add(1, Ordering::Relaxed) + 1, total);
         let elapsed_ms = rt::now().since(began).as_millis();
         tracing::debug!("data directory {} opened in {elapsed_ms} ms, {} replicas", path.display(), replicas.len());
@@ -101,7 +99,7 @@ pub(super) fn follow_settings(directories: &[Directory], metadata: &MetadataHand
     let mut images = metadata.watch();
     drop(rt::spawn_critical("settings", Owner::process(), async move {
         loop {
-            let options = rewrite_options(&images.borrow_and_update().config);
+            let options = rewrite_options(&images.borrow_and_update().config, &RewriteOptions::default());
             for directory in directories.iter().filter_map(Weak::upgrade) {
                 directory.set_rewrite_pace(options.bytes_per_second_max, options.interval);
             }
@@ -129,7 +127,7 @@ fn class_of(topic: &Topic) -> RetentionClass {
     }
 }
 
-fn options(config: &Config, failures: &Failures) -> DataDirOptions {
+fn options(config: &Config, base: &DataDirOptions, failures: &Failures) -> DataDirOptions {
     DataDirOptions {
         node_id: config.node_id.0,
         cluster_id: config.cluster_id.clone(),
@@ -137,21 +135,21 @@ fn options(config: &Config, failures: &Failures) -> DataDirOptions {
             segment_bytes: u32::try_from(config.log.segment_bytes).unwrap_or(u32::MAX),
             reserve_bytes: config.log.disk_reserve_bytes,
             sync: config.log.sync,
-            ..LogOptions::default()
+            ..base.log.clone()
         },
-        rewrite: rewrite_options(config),
+        rewrite: rewrite_options(config, &base.rewrite),
         on_failure: Some(failures.hook()),
-        ..DataDirOptions::default()
+        ..base.clone()
     }
 }
 
-fn rewrite_options(config: &Config) -> RewriteOptions {
+fn rewrite_options(config: &Config, base: &RewriteOptions) -> RewriteOptions {
     RewriteOptions {
         bytes_per_second: config.log.rewriter_bytes_per_second,
         bytes_per_second_max: config.log.rewriter_bytes_per_second_max,
         run_bytes: config.log.run_bytes,
         interval: Duration::from_millis(config.log.rewriter_backoff_ms.max(100)),
-        ..RewriteOptions::default()
+        ..*base
     }
 }
 

@@ -4,34 +4,38 @@
 //! to loopback and private networks only, unless `ottla.insecure` states that the network is closed off otherwise. May
 //! not know: which messages are exchanged.
 
+#![allow(clippy::disallowed_types)] // binds sockets
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use ottla_raft::{Identity, Listening, Network, NoPeers, PeerDirectory, RaftHost, RaftOptions, TcpNetwork};
-use uuid::Uuid;
+use ottla_raft::{Identity, Listening, PeerDirectory, RaftHost, RaftOptions, TcpNetwork};
+use tokio::net::TcpListener;
 
 use super::error::StartError;
+use super::peer_transport::{NoTransport, PeerConnections, PeerTransport, Peers};
 use super::seed_resolver::SeedResolver;
+
 use crate::config::listeners::is_unspecified;
 use crate::config::{Config, Endpoint, Listener, SecurityProtocol};
 use crate::metadata::{CLUSTER_LISTENER, ListenerEndpoint, PeerTable, Seeds};
 use crate::server::listener::{BoundListener, SocketOptions};
 
 /// The listener for other nodes: bound, but not open yet.
-pub(super) struct PeerListener {
-    bound: BoundListener,
+struct PeerListener {
+    bound: BoundListener<TcpListener>,
     /// The address that is advertised to other nodes.
-    pub(super) advertised: ListenerEndpoint,
+    advertised: ListenerEndpoint,
 }
 
-/// The connections between this node and the others.
-pub(super) struct PeerNetwork {
-    pub(super) host: RaftHost,
-    pub(super) seeds: Seeds,
-    network: Option<TcpNetwork>,
+/// The transport over TCP; of a cluster of one node, none.
+pub(super) struct TcpTransport(Option<PeerListener>);
+
+/// The open transport of a cluster of several nodes.
+struct TcpConnections {
+    network: TcpNetwork,
     /// Connections are accepted until this is dropped.
-    _listening: Option<Listening>,
+    _listening: Listening,
 }
 
 fn is_private(address: IpAddr) -> bool {
@@ -72,7 +76,7 @@ async fn is_closed_off(bound: IpAddr, advertised: &ListenerEndpoint) -> bool {
 
 impl PeerListener {
     /// Binds the port, if one is configured.
-    pub(super) async fn bind(config: &Config) -> Result<Option<Self>, StartError> {
+    async fn bind(config: &Config) -> Result<Option<Self>, StartError> {
         let Some(endpoint) = config.cluster_listener.clone() else { return Ok(None) };
         let listener = Listener { name: CLUSTER_LISTENER.to_owned(), endpoint, protocol: SecurityProtocol::Plaintext };
         let options = SocketOptions { backlog: config.network.backlog, ..SocketOptions::default() };
@@ -102,33 +106,28 @@ fn advertised(advertised: Option<&Endpoint>, configured: &Endpoint, port: u16) -
     ListenerEndpoint { name: CLUSTER_LISTENER.to_owned(), host, port }
 }
 
-/// The options of Raft groups that settings determine.
-fn raft_options(config: &Config) -> RaftOptions {
-    let in_sync_lag = Duration::from_millis(config.log.replica_lag_ms_max);
-    RaftOptions { in_sync_lag, ..RaftOptions::default() }
+impl TcpTransport {
+    /// Binds the port for other nodes, if one is configured.
+    pub(super) async fn bind(config: &Config) -> Result<Self, StartError> {
+        Ok(Self(PeerListener::bind(config).await?))
+    }
 }
 
-impl PeerNetwork {
-    /// Opens the listener. `directory` and `cluster` are those of the node's first data directory.
-    pub(super) fn open(
-        config: &Config,
-        port: Option<PeerListener>,
-        (directory, cluster): (Uuid, Option<String>),
-    ) -> Result<Self, StartError> {
-        let options = raft_options(config);
-        let Some(port) = port else {
-            let network: Arc<dyn Network> = Arc::new(NoPeers);
-            let host = RaftHost::new(network, options);
-            return Ok(Self { host, seeds: Seeds::single_node(Arc::default()), network: None, _listening: None });
-        };
+impl PeerTransport for TcpTransport {
+    fn advertised(&self) -> Option<ListenerEndpoint> {
+        self.0.as_ref().map(|port| port.advertised.clone())
+    }
+
+    fn open(self: Box<Self>, config: &Config, identity: Identity, options: RaftOptions) -> Result<Peers, StartError> {
+        let Some(port) = self.0 else { return Box::new(NoTransport).open(config, identity, options) };
         let peer_table = Arc::new(PeerTable::default());
-        let network = TcpNetwork::new(Identity { node: config.node_id, directory, cluster }, peer_table.clone());
+        let network = TcpNetwork::new(identity, peer_table.clone());
         let host = RaftHost::new(Arc::new(network.clone()), options);
-        let (weak, homes) = (host.downgrade(), peer_table.clone());
+        let (weak, locations) = (host.downgrade(), peer_table.clone());
         network.on_peer_closed(Arc::new(move |node, confirmation| {
-            let homes = homes.clone();
+            let locations = locations.clone();
             if let Some(host) = weak.upgrade() {
-                let is_there = move |replica| homes.locate(replica).is_some_and(|home| home.node == node);
+                let is_there = move |replica| locations.locate(replica).is_some_and(|found| found.node == node);
                 host.suspect(is_there, async { confirmation.await.unwrap_or(false) });
             }
         }));
@@ -140,14 +139,13 @@ impl PeerNetwork {
                 Seeds::resolved_by(resolver, peer_table)
             }
         };
-        Ok(Self { host, seeds, network: Some(network), _listening: Some(listening) })
+        Ok(Peers { host, seeds, connections: Box::new(TcpConnections { network, _listening: listening }) })
     }
+}
 
-    /// From now on connections to and from nodes of another cluster are refused.
-    pub(super) fn set_cluster_id(&self, cluster_id: &str) {
-        if let Some(network) = &self.network {
-            network.set_cluster(cluster_id);
-        }
+impl PeerConnections for TcpConnections {
+    fn set_cluster_id(&self, cluster_id: &str) {
+        self.network.set_cluster(cluster_id);
     }
 }
 
@@ -164,14 +162,6 @@ mod tests {
         for public in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "0.0.0.0", "::"] {
             assert!(!is_private(public.parse().unwrap()), "{public}");
         }
-    }
-
-    #[test]
-    fn a_lagging_replica_is_out_of_sync_after_the_configured_time() {
-        let mut config = Config::default();
-        assert_eq!(raft_options(&config).in_sync_lag, Duration::from_secs(30));
-        config.log.replica_lag_ms_max = 700;
-        assert_eq!(raft_options(&config).in_sync_lag, Duration::from_millis(700));
     }
 
     #[test]

@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use ottla_protocol::ids::NodeId;
 use ottla_raft::{Creation, Directory, RaftError, ReplicaSummary, StateMachine, accept_loss};
-use ottla_storage::data_dir::{DataDir, DataDirError, RecoveredReplica};
+use ottla_storage::data_dir::{DataDir, DataDirError, DataDirOptions, RecoveredReplica};
 use ottla_storage::env::disk::Disk;
 use ottla_storage::env::real::RealDisk;
 use ottla_storage::ids::{LogId, ReplicaId};
-use ottla_storage::log::{AcceptLoss, Missing};
+use ottla_storage::log::{AcceptLoss, LogOptions, Missing};
 use thiserror::Error;
 
 use super::directories::{self, Failures, Opened};
@@ -135,7 +135,9 @@ pub async fn unsafe_recover(
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let failures = Failures::new(config.log_dirs.len());
-    let opened = directories::open_all(&disk, config, &failures, &Readiness::default(), &losses.replicas).await?;
+    let log = LogOptions { accept_loss: losses.replicas.clone(), ..LogOptions::default() };
+    let options = DataDirOptions { log, ..DataDirOptions::default() };
+    let opened = directories::open_all(&disk, config, &options, &failures, &Readiness::default()).await?;
     let (replica_nodes, image) = replica_nodes(config, &opened).await?;
     let on_disk = on_disk(config, &opened);
     let mut all = Vec::new();

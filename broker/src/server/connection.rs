@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ottla_protocol::frame::FrameError;
+use ottla_storage::env::mutants::{self, Bug};
+use ottla_storage::env::net::{self, Stream};
 use ottla_storage::env::rt::{self, Instant};
 use ottla_storage::read::ReadError;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::limits::{ConnectionLimits, IN_FLIGHT_BYTES_MAX, TURN_BYTES, WRITE_BURST_BYTES};
@@ -91,7 +91,7 @@ enum Event<R> {
 
 /// A connection with its buffers, memory and requests in flight.
 pub struct Connection<D: Dispatch> {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     dispatch: D,
     limits: Arc<ConnectionLimits>,
     budget: Budget,
@@ -113,9 +113,9 @@ pub struct Connection<D: Dispatch> {
 }
 
 impl<D: Dispatch> Connection<D> {
-    /// Wraps an accepted socket; `stop` fires (or closes) when the node shuts down.
+    /// Wraps an accepted connection; `stop` fires (or closes) when the node shuts down.
     pub fn new(
-        stream: TcpStream,
+        stream: Box<dyn Stream>,
         dispatch: D,
         limits: Arc<ConnectionLimits>,
         budget: Budget,
@@ -241,6 +241,9 @@ impl<D: Dispatch> Connection<D> {
     /// Encodes the responses that are ready, in the order of requests. True if there was one.
     async fn encode_ready_responses(&mut self) -> Result<bool, Disconnect> {
         let mut any = false;
+        if mutants::is_on(Bug::AnswersSwapped) && self.queue.len() > 1 {
+            self.queue.swap(0, 1);
+        }
         while self.responses.len() < WRITE_BURST_BYTES {
             let Some(first) = self.queue.front_mut() else { break };
             let polled = poll_fn(|cx| Poll::Ready(first.answer.as_mut().poll(cx))).await;
@@ -295,7 +298,7 @@ impl<D: Dispatch> Connection<D> {
             answer = answered, if in_flight => Event::Answered(answer),
             granted = memory => Event::Memory(granted),
             () = self.tick.as_mut() => Event::Tick,
-            ready = self.stream.readable(), if may_read => Event::Readable(ready),
+            ready = net::readable(&*self.stream), if may_read => Event::Readable(ready),
         }
     }
 
@@ -319,8 +322,7 @@ impl<D: Dispatch> Connection<D> {
         }
     }
 
-    /// One read, as large as there is room for. A read that does not fill its buffer has emptied the socket: tokio's
-    /// own read remembers that, and saves the read that would return nothing.
+    /// One read, as large as there is room for.
     async fn read(&mut self) -> Result<(), Disconnect> {
         let blocked = self.blocked();
         match self.request_buffer.make_room(blocked, &self.budget) {
@@ -334,8 +336,7 @@ impl<D: Dispatch> Connection<D> {
         }
         let buffer = self.request_buffer.buffer();
         let room = buffer.capacity() - buffer.len();
-        let mut reading = std::pin::pin!(self.stream.read_buf(buffer));
-        let polled = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
+        let polled = poll_fn(|cx| Poll::Ready(self.stream.poll_read(buffer, cx))).await;
         match polled {
             Poll::Ready(Ok(0)) if self.request_buffer.is_empty() => Err(Disconnect::ByClient),
             Poll::Ready(Ok(0)) => Err(Disconnect::ByClientMidway),
@@ -408,7 +409,7 @@ impl<D: Dispatch> Connection<D> {
         loop {
             tokio::select! {
                 biased;
-                ready = self.stream.writable() => return Ok(ready?),
+                ready = net::writable(&*self.stream) => return Ok(ready?),
                 () = self.tick.as_mut() => {
                     self.tick = Box::pin(rt::sleep(tick_every(&self.limits)));
                     self.responses.drop_piece();

@@ -1,11 +1,14 @@
-//! Listening sockets: bound early, so that a port in use is an error at startup; opened when the node can serve.
+//! Listeners: bound early, so that a port in use is an error at startup; opened when the node can serve.
 //!
 //! May not know: requests.
+
+#![allow(clippy::disallowed_types)] // binds sockets
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ottla_storage::env::net;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
@@ -31,19 +34,23 @@ pub struct BindError {
     hint: &'static str,
 }
 
-/// A bound socket that does not listen yet: clients cannot connect.
-#[derive(Debug)]
-pub struct BoundListener {
+/// Makes a bound listener listen.
+type Open<L> = Box<dyn FnOnce() -> io::Result<L> + Send>;
+
+/// A bound listener that does not listen yet: clients cannot connect.
+pub struct BoundListener<L = Box<dyn net::Listener>> {
     /// Name of the listener.
     pub name: Arc<str>,
     /// The bound address, with the assigned port if port 0 was configured.
     pub address: SocketAddr,
-    socket: Socket,
-    backlog: i32,
+    open: Open<L>,
 }
 
-impl BoundListener {
+impl BoundListener<TcpListener> {
     /// Binds one configured listener.
+    ///
+    /// # Errors
+    /// When the address cannot be resolved or bound.
     pub async fn bind(listener: &Listener, options: &SocketOptions) -> Result<Self, BindError> {
         let failed = |source: io::Error| BindError { listener: listener.to_string(), hint: hint(&source), source };
         let addresses = resolve(&listener.endpoint.host, listener.endpoint.port).await.map_err(failed)?;
@@ -53,7 +60,11 @@ impl BoundListener {
                 Ok(socket) => {
                     let address = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
                     let backlog = i32::try_from(options.backlog.max(1)).unwrap_or(i32::MAX);
-                    return Ok(Self { name: listener.name.as_str().into(), address, socket, backlog });
+                    let open = move || {
+                        socket.listen(backlog)?;
+                        TcpListener::from_std(socket.into())
+                    };
+                    return Ok(Self { name: listener.name.as_str().into(), address, open: Box::new(open) });
                 }
                 Err(error) => last = error,
             }
@@ -61,10 +72,29 @@ impl BoundListener {
         Err(failed(last))
     }
 
+    /// The same for a server, which serves listeners of every kind.
+    #[must_use]
+    pub fn boxed(self) -> BoundListener {
+        let open = self.open;
+        BoundListener { name: self.name, address: self.address, open: Box::new(move || Ok(Box::new(open()?) as _)) }
+    }
+}
+
+impl BoundListener {
+    /// A listener that is no socket; clients that connect before it is opened wait.
+    #[must_use]
+    pub fn of(name: &str, address: SocketAddr, listener: Box<dyn net::Listener>) -> Self {
+        Self { name: name.into(), address, open: Box::new(move || Ok(listener)) }
+    }
+}
+
+impl<L> BoundListener<L> {
     /// Starts to listen: clients can connect.
-    pub fn open(self) -> io::Result<TcpListener> {
-        self.socket.listen(self.backlog)?;
-        TcpListener::from_std(self.socket.into())
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn open(self) -> io::Result<L> {
+        (self.open)()
     }
 }
 

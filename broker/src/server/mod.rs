@@ -1,17 +1,14 @@
 //! The socket server: listeners, connections, order of responses, bursts, limits, back-pressure.
 //!
 //! One task per listener accepts; one task per connection serves it ([`connection::Connection`]).
-//! May not know: what a request means; that is the dispatcher's part ([`dispatch::Dispatch`]).
+//! May not know: what a request means, and any other layer of the broker; requests go to a [`dispatch::Dispatch`].
 
 pub mod admission;
 pub mod budget;
 pub mod connection;
-pub mod context;
 pub mod dispatch;
-pub mod request_buffer;
-
-pub mod kafka;
 pub mod listener;
+pub mod request_buffer;
 pub mod response_queue;
 pub mod sniff;
 pub mod source;
@@ -32,12 +29,10 @@ use crate::server::dispatch::{Dispatch, Peer};
 use crate::server::listener::BoundListener;
 use futures_util::FutureExt;
 use ottla_storage::env::critical::{Owner, count_panic};
+use ottla_storage::env::net::{self, Listener, Stream};
 use ottla_storage::env::rt::{self, JoinHandle};
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-
-pub use context::{ConnectionInfo, Context};
 
 /// Makes the dispatcher of each connection, and is called when connections open and close.
 pub trait Service: Send + Sync + 'static {
@@ -102,8 +97,14 @@ impl<S: Service> Server<S> {
         Ok(Self { shared, accepting })
     }
 
+    /// The service whose connections these are.
+    #[must_use]
+    pub fn service(&self) -> &S {
+        &self.shared.service
+    }
+
     /// Stops accepting, lets requests in flight finish for a short time, closes all connections.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         for task in &self.accepting {
             task.abort();
         }
@@ -120,9 +121,9 @@ impl<S: Service> Server<S> {
     }
 }
 
-async fn accept<S: Service>(shared: Arc<Shared<S>>, name: Arc<str>, socket: TcpListener) {
+async fn accept<S: Service>(shared: Arc<Shared<S>>, name: Arc<str>, mut listener: Box<dyn Listener>) {
     loop {
-        match socket.accept().await {
+        match net::accept(&mut *listener).await {
             Ok((stream, address)) => accept_connection(&shared, &name, stream, address),
             Err(error) => {
                 // The process is out of file descriptors, mostly: connections that close will free some.
@@ -133,7 +134,12 @@ async fn accept<S: Service>(shared: Arc<Shared<S>>, name: Arc<str>, socket: TcpL
     }
 }
 
-fn accept_connection<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, stream: TcpStream, address: SocketAddr) {
+fn accept_connection<S: Service>(
+    shared: &Arc<Shared<S>>,
+    name: &Arc<str>,
+    stream: Box<dyn Stream>,
+    address: SocketAddr,
+) {
     let admitted = match shared.admission.admit(address.ip()) {
         Ok(admitted) => admitted,
         Err(refused) => {
@@ -142,10 +148,6 @@ fn accept_connection<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, strea
             return;
         }
     };
-    // Responses are written in whole bursts: Nagle's algorithm would only delay them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(client = %address, "TCP_NODELAY: {error}");
-    }
     let connection = shared.next_connection.fetch_add(1, Ordering::Relaxed);
     let peer = Peer { connection, listener: name.clone(), address };
     let (stop, stopped) = oneshot::channel();
@@ -157,7 +159,7 @@ fn accept_connection<S: Service>(shared: &Arc<Shared<S>>, name: &Arc<str>, strea
 async fn serve_connection<S: Service>(
     shared: Arc<Shared<S>>,
     peer: Peer,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     admitted: Admitted,
     stopped: oneshot::Receiver<()>,
 ) {

@@ -1,11 +1,12 @@
 //! The server against a scripted dispatcher over loopback: order, bursts, limits, clients that misbehave.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_types)]
 
 use std::sync::atomic::AtomicUsize;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::admission::AdmissionLimits;
@@ -23,6 +24,7 @@ const ALONE_GATED: u8 = b'a';
 const SILENT: u8 = b's';
 const CLOSE: u8 = b'c';
 const PANIC: u8 = b'p';
+const PANIC_ENCODING: u8 = b'e';
 const LARGE: u8 = b'l';
 const UNKNOWN: u8 = b'u';
 
@@ -89,6 +91,7 @@ impl Dispatch for Scripted {
     }
 
     fn encode(&mut self, reply: Bytes, out: &mut ResponseQueue) -> Result<(), CloseReason> {
+        assert!(reply.first() != Some(&PANIC_ENCODING), "scripted");
         out.tail().extend_from_slice(&u32::try_from(reply.len()).unwrap().to_be_bytes());
         if reply.len() > 1000 {
             out.push_bytes(reply)
@@ -112,7 +115,8 @@ async fn bench(limits: ConnectionLimits, admission: AdmissionLimits) -> Bench {
         endpoint: Endpoint { host: "127.0.0.1".into(), port: 0 },
         protocol: SecurityProtocol::Plaintext,
     };
-    let bound = BoundListener::bind(&listener, &SocketOptions { backlog: 50, ..Default::default() }).await.unwrap();
+    let bound =
+        BoundListener::bind(&listener, &SocketOptions { backlog: 50, ..Default::default() }).await.unwrap().boxed();
     let (address, script, budget) = (bound.address, Scripted::default(), Budget::new(1 << 20));
     let server = Server::start(vec![bound], script.clone(), limits, Admission::new(admission), budget.clone()).unwrap();
     Bench { server, script, address, budget }
@@ -263,12 +267,15 @@ async fn an_unknown_request_closes_after_earlier_answers() {
 #[tokio::test]
 async fn a_panic_closes_its_connection_and_no_other() {
     let bench = bench(short(), AdmissionLimits::default()).await;
-    let (mut one, mut two) = (bench.client().await, bench.client().await);
-    one.write_all(&request(PANIC, 1)).await.unwrap();
-    assert_eq!(rest(&mut one).await, 0);
-    two.write_all(&request(AT_ONCE, 2)).await.unwrap();
-    assert_eq!(number(&mut two).await, 2);
-    assert_eq!(bench.script.0.panics.load(Ordering::SeqCst), 1);
+    let mut other = bench.client().await;
+    for (panics, kind) in [(1, PANIC), (2, PANIC_ENCODING)] {
+        let mut client = bench.client().await;
+        client.write_all(&request(kind, 1)).await.unwrap();
+        assert_eq!(rest(&mut client).await, 0);
+        other.write_all(&request(AT_ONCE, 2)).await.unwrap();
+        assert_eq!(number(&mut other).await, 2);
+        assert_eq!(bench.script.0.panics.load(Ordering::SeqCst), panics);
+    }
 }
 
 #[tokio::test]
@@ -380,8 +387,8 @@ async fn a_stop_answers_what_is_under_way() {
     let mut client = bench.client().await;
     client.write_all(&request(ALONE_GATED, 9)).await.unwrap();
     until(|| bench.script.0.started.load(Ordering::SeqCst) == 1).await;
-    let script = bench.script.clone();
-    let stop = rt::spawn(bench.server.stop());
+    let (script, server) = (bench.script.clone(), bench.server);
+    let stop = rt::spawn(async move { server.stop().await });
     rt::sleep(Duration::from_millis(20)).await;
     script.0.gate.notify_one();
     assert_eq!(number(&mut client).await, 9);

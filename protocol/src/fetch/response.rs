@@ -29,7 +29,7 @@ impl Sink for &mut BytesMut {
     }
 
     fn records(&mut self, chunks: &[Bytes], later_bytes: usize) {
-        debug_assert_eq!(later_bytes, 0, "what the sender has cannot be copied here");
+        assert_eq!(later_bytes, 0, "bytes of a stream, which cannot be copied here");
         for chunk in chunks {
             self.extend_from_slice(chunk);
         }

@@ -100,12 +100,12 @@ impl SimNetwork {
         drop(host);
     }
 
-    /// Sets the true location of a replica; nodes do not learn it from this.
+    /// Sets the true location of a replica that has sent nothing yet; nodes do not learn it from this.
     pub fn set_location(&self, replica: ReplicaId, node: SimNode) {
         self.0.lock().locations.insert(replica, node);
     }
 
-    /// The true location of a replica, if it was set.
+    /// The true location of a replica, if it was set or the replica has sent anything.
     #[must_use]
     pub fn location_of(&self, replica: ReplicaId) -> Option<SimNode> {
         self.0.lock().locations.get(&replica).copied()
@@ -192,6 +192,9 @@ impl SimNetwork {
         let handled = sim::spawn_on(target, async move { host.deliver(from, to, request).await });
         // The node may crash meanwhile.
         let answer = handled.await.ok()?;
+        if answer.is_ok() {
+            self.set_location(to, target);
+        }
         if let Ok(message) = &answer
             && promises
         {
@@ -222,6 +225,7 @@ impl Network for NodeNetwork {
     ) -> BoxFuture<'static, Result<Message, NoResponse>> {
         let Some(target) = self.target(to) else { return NoResponse::unknown_location(to) };
         let (network, path) = (self.network.clone(), (self.own, target));
+        network.set_location(from, self.own);
         network.observe_message(from, to, &request);
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();

@@ -113,6 +113,9 @@ fn end_process(why: &str) {
 
 /// Resolves when a critical task of the process itself has panicked.
 pub async fn process_failed() -> Arc<str> {
+    if let Some(executor) = executor::current() {
+        return executor.process_failed().await;
+    }
     let mut fatal = FATAL.subscribe();
     loop {
         if let Some(why) = &*fatal.borrow_and_update() {

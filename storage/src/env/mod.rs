@@ -1,10 +1,11 @@
-//! The environment behind a facade: disk, clock, tasks and randomness, real or simulated.
+//! The environment behind a facade: disk, network, clock, tasks and randomness, real or simulated.
 //!
 //! All other code calls this facade; clippy bans the originals elsewhere.
 
 pub mod critical;
 pub mod disk;
 pub mod mutants;
+pub mod net;
 pub mod real;
 pub mod rt;
 pub mod sim;

@@ -64,17 +64,3 @@ pub(crate) async fn unregister(world: &World, node: SimNode) {
         }
     }
 }
-
-/// Restarts nodes whose process has ended because they were unregistered, as a supervisor would; never returns.
-pub(crate) async fn restart_unregistered(world: World) {
-    loop {
-        rt::sleep(POLL_INTERVAL).await;
-        for running in world.running_nodes().into_iter().filter(|running| running.is_unregistered()) {
-            let node = running.node;
-            world.trace_fault(format!("node {} ends: it was unregistered", node.0));
-            world.stop(node).await;
-            rt::sleep(POLL_INTERVAL).await;
-            world.start(node).await;
-        }
-    }
-}

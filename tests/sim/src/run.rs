@@ -17,7 +17,6 @@ use ottla_storage::ids::ReplicaId;
 use ottla_storage::read::ReadRequest;
 use parking_lot::Mutex;
 
-use crate::graceful_stops;
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
@@ -162,7 +161,6 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     world.run_client("producer ids", None, topics::producer_ids(world.clone()));
     extra_clients::start(&world, profile.extra_clients(plan.seed));
     let checker = rt::spawn(check_invariants(world.clone()));
-    let supervisor = rt::spawn(graceful_stops::restart_unregistered(world.clone()));
     let faults_end = async {
         nemesis::run_faults(world.clone(), events).await;
         if world.broken().is_none() {
@@ -195,7 +193,6 @@ async fn simulate(plan: &Plan, shared_world: &Mutex<Option<World>>) -> Outcome {
     }
     panics::judge(&world);
     checker.abort();
-    supervisor.abort();
     let (acknowledged, reads) = {
         let oracle = world.oracle();
         (oracle.acknowledged(), oracle.reads)

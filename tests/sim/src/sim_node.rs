@@ -1,45 +1,37 @@
-//! A simulated node while its process runs: the production code from the disk to the coordinators, over simulated
-//! disks, network and clocks.
+//! A simulated node while its process runs: the node that ships, over simulated disks, network and clocks.
 //!
 //! May not know: faults, clients, laws.
 
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ottla_broker::config::{Config, LivenessConfig, TopicConfig};
-use ottla_broker::coordinator::group::{GroupSettings, Groups, PartitionWriter};
-use ottla_broker::coordinator::lag::Lags;
-use ottla_broker::handlers::fetch::session::FetchSessions;
-use ottla_broker::metadata::{
-    self, CLUSTER_LISTENER, DirectoryRecord, ListenerEndpoint, LocalNode, MetadataHandle, MetadataImage, PeerTable,
-    Seeds, bootstrap_address, node_rpc_address,
-};
-use ottla_broker::metrics::Metrics;
+use ottla_broker::admin::Readiness;
+use ottla_broker::config::{Config, Endpoint, Listener, LivenessConfig, SecurityProtocol, TopicConfig};
+use ottla_broker::coordinator::group::Groups;
+use ottla_broker::metadata::{CLUSTER_LISTENER, ListenerEndpoint, MetadataHandle, PeerTable, Seeds};
+use ottla_broker::node::{Node, NodeOptions, PeerConnections, PeerTransport, Peers, StartError, World};
 use ottla_broker::partition::Partitions;
-use ottla_broker::server::budget::Budget;
-use ottla_broker::server::context::{Directory, Domain};
-use ottla_broker::server::kafka::Kafka;
+use ottla_broker::server::listener::BoundListener;
 use ottla_broker::shard::{LeaderTaskSettings, Shards};
 use ottla_protocol::ids::PartitionId;
-use ottla_raft::{RaftHost, RaftOptions, SimNetwork};
+use ottla_raft::{Identity, RaftHost, RaftOptions, SimNetwork};
 use ottla_storage::data_dir::{DataDir, DataDirOptions, RecoveredReplica};
-use ottla_storage::env::disk::Disk;
-use ottla_storage::env::rt;
 use ottla_storage::env::sim::SimNode;
 use ottla_storage::env::sim::disk::SimDisk;
-use ottla_storage::env::watch;
-use ottla_storage::ids::ReplicaId;
+use ottla_storage::env::sim::net::SimListener;
 use ottla_storage::log::LogOptions;
 use ottla_storage::rewrite::RewriteOptions;
+use parking_lot::Mutex;
 
 use crate::profile::Tuning;
-use crate::registry::{OFFSETS_PARTITIONS, broker, node_of};
+use crate::registry::{OFFSETS_PARTITIONS, broker};
 
 /// An entry that is still needed after so much more was written is relocated: seen by a node that is isolated for a
 /// second.
 const RELOCATION_BYTES: u64 = 32 << 10;
-const RETENTION_MS: i64 = 7 * 86_400_000;
 /// Of records; each node's default differs. No run lasts so long: records that expire did so by a wrong clock.
 const RECORDS_RETENTION_MS: i64 = 7 * 86_400_000;
 const PATH: &str = "/data";
@@ -51,89 +43,75 @@ pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 /// The time between two heartbeats.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a stopping node waits until its stop is recorded in the metadata.
-const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
-/// How long a stopping node waits for the transfer of its leaderships.
-const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
-
 /// A node whose process runs.
 pub(crate) struct RunningNode {
     pub(crate) node: SimNode,
     /// Counts the starts of all nodes: another process of the same node has another number.
     pub(crate) incarnation: u64,
+    /// What its process runs.
+    pub(crate) process: Node,
+    /// Where clients connect.
+    pub(crate) port: SimListener,
     pub(crate) directory: Arc<DataDir>,
     pub(crate) host: RaftHost,
     /// The nodes' addresses, as far as this one has them.
     pub(crate) places: Arc<PeerTable>,
     pub(crate) metadata: MetadataHandle,
     pub(crate) shards: Shards,
-    /// Serves connections.
-    pub(crate) kafka: Kafka,
     pub(crate) partitions: Partitions,
     pub(crate) groups: Groups,
     /// The replicas that its directory held when it started.
     pub(crate) recovered: Vec<RecoveredReplica>,
 }
 
-fn data_dir_options(node: SimNode, tuning: Tuning) -> DataDirOptions {
+/// What no setting names.
+fn options(tuning: Tuning) -> NodeOptions {
     let log = LogOptions {
-        // Small, so that a run has many segments.
-        segment_bytes: tuning.segment_bytes,
         segment_batches_max: tuning.segment_batches_max,
         cache_bytes_max: tuning.cache_bytes,
-        reserve_bytes: 0,
         zero_ahead_bytes_per_second: 0,
         ..LogOptions::default()
     };
-    DataDirOptions {
-        node_id: broker(node).0,
+    let data_dir = DataDirOptions {
         log,
         checkpoint_bytes: 64 << 10,
         checkpoint_interval: tuning.checkpoint_interval,
-        rewrite: RewriteOptions {
-            interval: Duration::from_millis(200),
-            patience: Duration::ZERO,
-            run_bytes: 1 << 20,
-            ..RewriteOptions::default()
-        },
+        rewrite: RewriteOptions { patience: Duration::ZERO, ..RewriteOptions::default() },
         maintenance_interval: Duration::from_millis(100),
         reclaim_interval: tuning.reclaim_interval,
         relocation_bytes: RELOCATION_BYTES,
         ..DataDirOptions::default()
-    }
-}
-
-fn raft_options(tuning: Tuning) -> RaftOptions {
-    RaftOptions { purge_horizon_bytes: tuning.purge_horizon_bytes, ..RaftOptions::default() }
-}
-
-fn upkeep() -> LeaderTaskSettings {
-    LeaderTaskSettings {
-        retention_check: Duration::from_secs(1),
+    };
+    let leader_tasks = LeaderTaskSettings {
         producer_check: Duration::from_secs(2),
         offsets_check: Duration::from_millis(500),
         ..LeaderTaskSettings::default()
-    }
-}
-
-fn group_settings() -> GroupSettings {
-    GroupSettings {
-        initial_rebalance_delay_ms: 100,
-        session_timeout_ms_min: 100,
-        session_timeout_ms_max: 60_000,
-        members_max: 100,
-        metadata_bytes_max: 4_096,
-        commit_timeout: Duration::from_secs(5),
-        retention_ms: RETENTION_MS,
-        retention_check_interval_ms: 1_000,
-    }
+    };
+    let raft = RaftOptions { purge_horizon_bytes: tuning.purge_horizon_bytes, ..RaftOptions::default() };
+    NodeOptions { data_dir, raft, leader_tasks }
 }
 
 /// A node's settings. Those that must not affect replicated state differ between the nodes on purpose.
-fn config(node: SimNode) -> Config {
+fn config(node: SimNode, tuning: Tuning) -> Config {
     let mut config = Config::default();
     config.node_id = broker(node);
+    config.log_dirs = vec![PathBuf::from(PATH)];
+    let ListenerEndpoint { name, host, port } = listener(node, LISTENER, 9092);
+    config.listeners =
+        vec![Listener { name, endpoint: Endpoint { host, port }, protocol: SecurityProtocol::Plaintext }];
+    config.admin_listener = None;
+    // Small, so that a run has many segments.
+    config.log.segment_bytes = u64::from(tuning.segment_bytes);
+    config.log.disk_reserve_bytes = 0;
+    config.log.rewriter_backoff_ms = 200;
+    config.log.run_bytes = 1 << 20;
+    config.log.retention_check_interval_ms = 1_000;
     config.offsets.topic_partitions = OFFSETS_PARTITIONS;
+    config.offsets.retention_check_interval_ms = 1_000;
+    config.group.initial_rebalance_delay_ms = 100;
+    config.group.session_timeout_ms_min = 100;
+    config.group.session_timeout_ms_max = 60_000;
+    config.group.members_max = 100;
     // Often enough that leaders are rebalanced within a run.
     config.replication.leader_check_interval = Duration::from_secs(3);
     config.liveness = LivenessConfig { session_timeout: SESSION_TIMEOUT, heartbeat_interval: HEARTBEAT_INTERVAL };
@@ -146,39 +124,49 @@ fn config(node: SimNode) -> Config {
     config
 }
 
-fn local(node: SimNode, directory: &DataDir) -> LocalNode {
-    let host = format!("node-{}", node.0);
-    let listener = |name: &str, port| ListenerEndpoint { name: name.into(), host: host.clone(), port };
-    let listeners = vec![listener(LISTENER, 9092), listener(CLUSTER_LISTENER, 19092)];
-    let space = DirectoryRecord { id: directory.directory_id(), path: PATH.into(), free_bytes: 1 << 40 };
-    LocalNode { id: broker(node), rack: None, listeners, directories: vec![space] }
+fn listener(node: SimNode, name: &str, port: u16) -> ListenerEndpoint {
+    ListenerEndpoint { name: name.into(), host: format!("node-{}", node.0), port }
 }
 
-/// Keeps the simulated network informed of the nodes that replicas are on.
-async fn follow_places(network: SimNetwork, mut images: watch::Receiver<Arc<MetadataImage>>) {
-    loop {
-        let image = images.borrow_and_update().clone();
-        for replica in image.shards.values().flat_map(|shard| shard.members()) {
-            network.set_location(replica.id, node_of(replica.node));
-        }
-        if images.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// The seed nodes in a node's configuration, the first `told` ones. The simulated network is told where they are, and
-/// where the founders' metadata replicas are.
-fn seeds(node: SimNode, founders: u32, told: u32, network: &SimNetwork, places: Arc<PeerTable>) -> Seeds {
-    for founder in (1..=founders).map(SimNode) {
-        network.set_location(ReplicaId(u64::from(founder.0)), founder);
-        network.set_location(bootstrap_address(broker(founder)), founder);
-        network.set_location(node_rpc_address(broker(founder)), founder);
-    }
-    network.set_location(bootstrap_address(broker(node)), node);
-    network.set_location(node_rpc_address(broker(node)), node);
-    let all: Vec<_> = (1..=told).map(|n| (broker(SimNode(n)), format!("node-{n}:19092"))).collect();
+/// The seed nodes in a node's configuration: the first `count` nodes.
+fn seeds(node: SimNode, count: u32, places: Arc<PeerTable>) -> Seeds {
+    let all: Vec<_> = (1..=count).map(|n| (broker(SimNode(n)), format!("node-{n}:19092"))).collect();
     Seeds::of(broker(node), &all, places)
+}
+
+/// The simulated network as one node reaches it.
+struct SimTransport {
+    node: SimNode,
+    network: SimNetwork,
+    places: Arc<PeerTable>,
+    /// The founders of the cluster, and all nodes by now.
+    nodes: (u32, u32),
+    /// Set when the directory is open: the node has left a cluster.
+    has_left: Arc<AtomicBool>,
+}
+
+impl PeerTransport for SimTransport {
+    fn advertised(&self) -> Option<ListenerEndpoint> {
+        Some(listener(self.node, CLUSTER_LISTENER, 19092))
+    }
+
+    fn open(self: Box<Self>, _: &Config, _: Identity, options: RaftOptions) -> Result<Peers, StartError> {
+        let Self { node, network, places, nodes: (founders, nodes), has_left } = *self;
+        let host = RaftHost::new(network.for_node(node, places.clone()), options);
+        // A node that has left the cluster is given all nodes as seeds: one that founded its cluster alone could not
+        // rejoin otherwise.
+        let count = if has_left.load(Ordering::Relaxed) { nodes } else { founders };
+        let seeds = seeds(node, count, places);
+        network.attach(node, host.clone());
+        Ok(Peers { host, seeds, connections: Box::new(OneNetwork) })
+    }
+}
+
+/// Every node of the simulated network is of the same cluster.
+struct OneNetwork;
+
+impl PeerConnections for OneNetwork {
+    fn set_cluster_id(&self, _cluster_id: &str) {}
 }
 
 impl RunningNode {
@@ -189,79 +177,50 @@ impl RunningNode {
         Some((shown.log_start.0, shown.high_watermark.0))
     }
 
-    /// First half of a clean stop, while clients are still served: leaderships are transferred.
-    pub(crate) async fn hand_over(&self) {
-        self.groups.stop();
-        self.host.transfer_leaderships(HAND_OVER_WAIT).await;
-        self.metadata.announce_stop(ANNOUNCE_WAIT).await;
-    }
-
-    /// Second half: everything written is kept, and nothing is left for recovery.
-    pub(crate) async fn close(&self) -> Result<(), String> {
-        self.host.shutdown().await;
-        let _removals = self.shards.end_removals().await;
-        self.directory.close().await.map_err(|error| error.to_string())
-    }
-
-    /// True if the node has been unregistered and has stopped its replicas: its process ends then.
-    pub(crate) fn is_unregistered(&self) -> bool {
-        let has_stopped = self.metadata.group().role().borrow().stopped;
-        let is_expelled = self.metadata.removed_from_cluster().borrow().is_some();
-        has_stopped && (is_expelled || self.metadata.image().is_decommissioned(broker(self.node)))
-    }
-
     /// Starts a node from what its disk holds; returns the reason if it refuses to start.
     pub(crate) async fn start(
         node: SimNode,
         incarnation: u64,
-        (founders, nodes): (u32, u32),
+        nodes: (u32, u32),
         disk: SimDisk,
         network: SimNetwork,
         tuning: Tuning,
-        on_open: impl FnOnce(&Arc<DataDir>, &[RecoveredReplica]),
+        on_open: impl Fn(&Arc<DataDir>, &[RecoveredReplica]) + Send + Sync + 'static,
     ) -> Result<Self, String> {
-        let disk: Arc<dyn Disk> = Arc::new(disk);
-        let found = DataDir::open(disk, Path::new(PATH), data_dir_options(node, tuning)).await;
-        let (directory, recovered) = found.map_err(|error| error.to_string())?;
-        on_open(&directory, &recovered);
-        let places = Arc::new(PeerTable::default());
-        let host = RaftHost::new(network.for_node(node, places.clone()), raft_options(tuning));
-        // A node that has left the cluster is given all nodes as seeds: one that founded its cluster alone could not
-        // rejoin otherwise.
-        let seeds = match directory.has_left() {
-            true => seeds(node, founders, nodes, &network, places.clone()).join_only(),
-            false => seeds(node, founders, founders, &network, places.clone()),
+        let (places, has_left) = (Arc::new(PeerTable::default()), Arc::new(AtomicBool::new(false)));
+        let peers = SimTransport { node, network, places: places.clone(), nodes, has_left: has_left.clone() };
+        let port = SimListener::default();
+        let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, 9092));
+        let found = Arc::new(Mutex::new(None));
+        let finds = found.clone();
+        let world = World {
+            disk: Arc::new(disk),
+            listeners: vec![BoundListener::of(LISTENER, bound, Box::new(port.clone()))],
+            peers: Box::new(peers),
+            options: options(tuning),
+            on_open: Some(Arc::new(move |directory, recovered| {
+                has_left.store(directory.has_left(), Ordering::Relaxed);
+                on_open(directory, recovered);
+                *finds.lock() = Some((directory.clone(), recovered.to_vec()));
+            })),
         };
-        network.attach(node, host.clone());
-        let config = Arc::new(config(node));
-        let home = (directory.clone() as Arc<dyn ottla_raft::Directory>, directory.directory_id());
-        let kept = metadata::metadata_among(&recovered);
-        let local = local(node, &directory);
-        let metadata = MetadataHandle::start(&host, home, kept, local, config.clone(), seeds).await;
-        let metadata = metadata.map_err(|error| error.to_string())?;
-        rt::spawn(follow_places(network, metadata.watch()));
-        let directories = [(directory.directory_id(), directory.clone())].into_iter().collect();
-        let registry = Arc::new(metadata.clone());
-        let shards = Shards::new(broker(node), host.clone(), directories, registry.clone(), upkeep());
-        let carrying = recovered.iter().filter(|replica| !metadata::is_metadata(replica));
-        shards.open(carrying.map(|replica| (&directory, replica))).await;
-        shards.start();
-        let partitions = Partitions::new(shards.clone());
-        let groups = Groups::new(group_settings(), PartitionWriter::start(registry, partitions.clone()));
-        let known = Directory { id: directory.directory_id(), path: PATH.into(), data: directory.clone() };
-        let domain = Domain {
-            metadata: metadata.clone(),
-            partitions: partitions.clone(),
-            groups: groups.clone(),
-            lags: Lags::new(groups.clone(), partitions.clone()),
-            metrics: Metrics::new(&config.metrics),
-            sessions: Arc::new(FetchSessions::new(config.network.fetch_sessions_max)),
-            answers: Budget::new(config.network.queued_bytes_max),
-            directories: Arc::from([known]),
-            config,
-        };
-        metadata.start_heartbeats();
-        let kafka = Kafka::new(domain);
-        Ok(Self { node, incarnation, directory, host, places, metadata, shards, kafka, partitions, groups, recovered })
+        let process = Node::start(world, config(node, tuning), Readiness::default()).await;
+        let process = process.map_err(|error| error.to_string())?;
+        let (directory, recovered) = found.lock().take().ok_or("a node without a directory has started")?;
+        let domain = process.domain().clone();
+        Ok(Self {
+            node,
+            incarnation,
+            directory,
+            host: process.host().clone(),
+            places,
+            metadata: domain.metadata,
+            shards: process.shards().clone(),
+            partitions: domain.partitions,
+            groups: domain.groups,
+            recovered,
+            port,
+            process,
+        })
     }
 }

@@ -1,48 +1,93 @@
-//! Clients' connections: requests encoded as Kafka clients do, through the production dispatcher, and its responses
-//! decoded.
+//! Clients' connections: requests encoded as Kafka clients do, over a simulated stream to the production server, and
+//! its responses decoded.
 //!
-//! A connection belongs to one incarnation of a node: a crash closes it, and so does a missing answer.
+//! A connection belongs to one process of a node: its end closes it, and so does a missing answer.
 //!
 //! May not know: what requests mean.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
+use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
-use ottla_broker::server::Service;
-use ottla_broker::server::connection::Disconnect;
-use ottla_broker::server::dispatch::{Answer, Dispatch, Peer};
-use ottla_broker::server::kafka::{KafkaDispatch, Reply};
-use ottla_broker::server::response_queue::{Next, ResponseQueue};
+use ottla_storage::env::net::{self, Stream};
 use ottla_storage::env::rt;
+use ottla_storage::env::sim::net::SimStream;
 use ottla_storage::env::sim::{self, SimNode};
-use parking_lot::Mutex;
 
 use crate::laws::Violation;
-use crate::sim_node::{LISTENER, RunningNode};
 use crate::world::World;
 
 /// A connection is reset before one of so many requests.
 const RESETS_ONE_IN: u64 = 300;
 
+/// The room that a read is given.
+const READ_BYTES: usize = 16 << 10;
+
 /// A connection.
-#[derive(Clone)]
-struct Link {
-    incarnation: u64,
-    peer: Peer,
-    dispatch: Arc<Mutex<KafkaDispatch>>,
+struct Connection {
+    stream: SimStream,
+    /// What has arrived of the next responses.
+    received: BytesMut,
+}
+
+impl Connection {
+    async fn send(&self, frame: &[u8]) -> io::Result<()> {
+        let mut rest = frame;
+        while !rest.is_empty() {
+            match self.stream.try_write_vectored(&[IoSlice::new(rest)]) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => net::writable(&self.stream).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next response without its length prefix; `None` if the connection has ended.
+    async fn receive(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(prefix) = self.received.first_chunk::<4>() {
+                let length = usize::try_from(u32::from_be_bytes(*prefix)).ok()?;
+                if self.received.len() >= 4 + length {
+                    return Some(self.received.split_to(4 + length).freeze().slice(4..));
+                }
+            }
+            self.received.reserve(READ_BYTES);
+            net::readable(&self.stream).await.ok()?;
+            let read = poll_fn(|cx| self.stream.poll_read(&mut self.received, cx)).await.ok()?;
+            if read == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// Sends frames one after the other, each so long after the one before, and returns the responses. `None` if the
+    /// connection has ended.
+    async fn exchange(&mut self, frames: Vec<(Duration, Bytes)>) -> Option<Vec<Bytes>> {
+        let count = frames.len();
+        for (after, frame) in frames {
+            if !after.is_zero() {
+                rt::sleep(after).await;
+            }
+            self.send(&frame).await.ok()?;
+        }
+        let mut responses = Vec::with_capacity(count);
+        while responses.len() < count {
+            responses.push(self.receive().await?);
+        }
+        Some(responses)
+    }
 }
 
 /// A client with a connection to each node that it uses.
 pub(crate) struct Client {
     world: World,
     name: String,
-    links: BTreeMap<SimNode, Link>,
+    connections: BTreeMap<SimNode, Connection>,
     correlation: i32,
 }
 
@@ -50,100 +95,22 @@ pub(crate) fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
 }
 
-/// A request's frame without its length prefix, as a connection's input buffer returns it.
+/// A request's frame, with its length prefix.
 fn frame<R: Request>(client: &str, version: i16, correlation: i32, request: &R) -> Result<Bytes, String> {
     let header = RequestHeader::default()
         .with_request_api_key(R::KEY)
         .with_request_api_version(version)
         .with_correlation_id(correlation)
         .with_client_id(Some(text(client)));
-    let mut frame = BytesMut::new();
+    let mut frame = BytesMut::zeroed(4);
     header.encode(&mut frame, R::header_version(version)).map_err(|error| error.to_string())?;
     request.encode(&mut frame, version).map_err(|error| error.to_string())?;
+    let length = u32::try_from(frame.len() - 4).map_err(|error| error.to_string())?;
+    (&mut frame[..4]).put_u32(length);
     Ok(frame.freeze())
 }
 
-/// The response's bytes as they would be written to the socket.
-fn drained(mut out: ResponseQueue) -> Option<Bytes> {
-    let mut all = BytesMut::new();
-    while !out.is_empty() {
-        if out.prepare().ok()? == Next::OnDisk {
-            let read = out.disk_read()?.run().ok()?;
-            out.disk_was_read(read);
-        }
-        let taken = out.with_slices(|slices| {
-            slices.iter().for_each(|slice| all.extend_from_slice(slice));
-            slices.iter().map(|slice| slice.len()).sum()
-        });
-        out.advance(taken);
-    }
-    Some(all.freeze())
-}
-
-/// The node's side of a connection: a new one if there was none, `None` if it belonged to another incarnation.
-fn connected(running: &RunningNode, link: Option<Link>, connection: u64) -> Option<Link> {
-    match link {
-        Some(link) => Some(link).filter(|link| link.incarnation == running.incarnation),
-        None => {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-            let peer = Peer { connection, listener: LISTENER.into(), address };
-            let dispatch = Arc::new(Mutex::new(running.kafka.connected(&peer)));
-            Some(Link { incarnation: running.incarnation, peer, dispatch })
-        }
-    }
-}
-
-/// A response as it is sent; `None` if the connection is closed with it.
-async fn encoded(link: &Link, started: BoxFuture<'static, Answer<Reply>>) -> Option<Bytes> {
-    match started.await {
-        Answer::Reply { reply, memory } => {
-            let mut out = ResponseQueue::default();
-            link.dispatch.lock().encode(reply, &mut out).ok()?;
-            let bytes = drained(out)?;
-            drop(memory);
-            Some(bytes)
-        }
-        Answer::Nothing | Answer::Close(_) => None,
-    }
-}
-
-/// Handles frames that arrive one after the other, each so long after the one before: each request starts when a
-/// connection would start it, and the responses leave in order. `None` if the connection is closed.
-async fn served(
-    running: Arc<RunningNode>,
-    link: Option<Link>,
-    connection: u64,
-    frames: Vec<(Duration, Bytes)>,
-) -> Option<(Link, Vec<Bytes>)> {
-    let link = connected(&running, link, connection)?;
-    let (mut under_way, mut answers) = (Vec::new(), Vec::new());
-    for (after, frame) in frames {
-        if !after.is_zero() {
-            rt::sleep(after).await;
-        }
-        let started = {
-            let mut dispatch = link.dispatch.lock();
-            let (call, _turn) = dispatch.decode(frame).ok()?;
-            dispatch.start(call)
-        };
-        under_way.push(started.answer);
-        if !started.ordered {
-            for answer in under_way.drain(..) {
-                answers.push(encoded(&link, answer).await?);
-            }
-        }
-    }
-    for answer in under_way {
-        answers.push(encoded(&link, answer).await?);
-    }
-    Some((link, answers))
-}
-
 fn answer_of<R: Request>(version: i16, correlation: i32, mut bytes: Bytes) -> Result<R::Response, String> {
-    let length = bytes.split_to(bytes.len().min(4));
-    if <[u8; 4]>::try_from(&length[..]).map(u32::from_be_bytes).ok() != u32::try_from(bytes.len()).ok() {
-        return Err("the length is wrong".to_owned());
-    }
     let header = ResponseHeader::decode(&mut bytes, R::Response::header_version(version));
     let header = header.map_err(|error| error.to_string())?;
     if header.correlation_id != correlation {
@@ -155,7 +122,7 @@ fn answer_of<R: Request>(version: i16, correlation: i32, mut bytes: Bytes) -> Re
 
 impl Client {
     pub(crate) fn new(world: World, name: &str) -> Self {
-        Self { world, name: name.to_owned(), links: BTreeMap::new(), correlation: 0 }
+        Self { world, name: name.to_owned(), connections: BTreeMap::new(), correlation: 0 }
     }
 
     /// One request to `node` and its response; `None`: the connection broke, and the outcome is unknown.
@@ -184,24 +151,26 @@ impl Client {
         if sim::random_below(RESETS_ONE_IN) == 0 {
             self.close(node);
         }
-        let (link, connection) = (self.links.get(&node).cloned(), self.world.next_connection());
-        let answer = self.world.request(node, move |running| served(running, link, connection, frames)).await.flatten();
-        let Some((link, answers)) = answer else {
-            self.close(node);
-            return None;
+        let connection = self.connections.remove(&node);
+        let (world, exchanging) = (self.world.clone(), self.world.clone());
+        let exchange = async move {
+            let mut connection = match connection {
+                Some(connection) => connection,
+                None => Connection { stream: exchanging.running_node(node)?.port.connect(), received: BytesMut::new() },
+            };
+            let responses = connection.exchange(frames).await?;
+            (!exchanging.loses_answer()).then_some((connection, responses))
         };
-        self.links.insert(node, link);
+        let (connection, responses) = world.answered(exchange).await?;
+        self.connections.insert(node, connection);
         let name = std::any::type_name::<R>();
         let wrong = |what| Violation::new("an answer can be read", None, format!("{name}, version {version}: {what}"));
-        let read = (first..).zip(answers).map(|(correlation, bytes)| answer_of::<R>(version, correlation, bytes));
+        let read = (first..).zip(responses).map(|(correlation, bytes)| answer_of::<R>(version, correlation, bytes));
         self.world.judge(read.collect::<Result<Vec<_>, _>>().map_err(wrong))
     }
 
     /// Closes the connection to a node, which notices it.
     pub(crate) fn close(&mut self, node: SimNode) {
-        let Some(link) = self.links.remove(&node) else { return };
-        if let Some(running) = self.world.running_node(node).filter(|running| running.incarnation == link.incarnation) {
-            sim::spawn_on(node, async move { running.kafka.disconnected(&link.peer, &Disconnect::ByClient) });
-        }
+        self.connections.remove(&node);
     }
 }

@@ -29,6 +29,8 @@ use crate::registry::{broker, node_of};
 use crate::sim_node::RunningNode;
 use crate::trace::Trace;
 
+/// Between the end of a process and its restart by its supervisor.
+const RESTART_DELAY: Duration = Duration::from_millis(25);
 /// How long a client waits for an answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
@@ -390,6 +392,7 @@ impl World {
                 let running = Arc::new(running);
                 self.0.running.lock().insert(node, running.clone());
                 self.trace_fault(format!("node {} runs, incarnation {incarnation}", node.0));
+                self.supervise(running.clone());
                 self.compare_entries(&running, corruptions).await;
             }
             Ok(Err(why)) => {
@@ -399,6 +402,24 @@ impl World {
             }
             Err(_crashed) => self.trace_fault(format!("node {} crashed while it started", node.0)),
         }
+    }
+
+    /// Restarts a node whose process ends by itself, as a supervisor would.
+    fn supervise(&self, running: Arc<RunningNode>) {
+        let world = self.clone();
+        sim::spawn_on(SimNode(0), async move {
+            let node = running.node;
+            let ending = running.clone();
+            let Ok(why) = sim::spawn_on(node, async move { ending.process.failed().await }).await else { return };
+            let is_same = |world: &Self| world.running_node(node).is_some_and(|now| Arc::ptr_eq(&now, &running));
+            if !is_same(&world) {
+                return;
+            }
+            world.trace_fault(format!("node {} ends: {why}", node.0));
+            world.stop(node).await;
+            rt::sleep(RESTART_DELAY).await;
+            world.start(node).await;
+        });
     }
 
     /// The entries that a node's replicas still have to apply are those that leaders sent. `corruptions`: how often its
@@ -428,17 +449,21 @@ impl World {
         let downs = self.downs(node);
         self.trace_fault(format!("node {} is stopping", node.0));
         let stopping = running.clone();
-        let _ = sim::spawn_on(node, async move { stopping.hand_over().await }).await;
+        let _ = sim::spawn_on(node, async move { stopping.process.hand_over().await }).await;
         if self.downs(node) != downs {
             return;
         }
         // Clients cannot reach the node any more, and its directory cannot be opened again yet.
         self.0.running.lock().remove(&node);
         self.0.starting.lock().insert(node);
-        let closed = sim::spawn_on(node, async move { running.close().await }).await;
+        let closed = async move {
+            let unclosed = running.process.close().await;
+            unclosed.into_iter().map(|(_, error)| error.to_string()).collect::<Vec<_>>()
+        };
+        let unclosed = sim::spawn_on(node, closed).await;
         self.0.starting.lock().remove(&node);
         if self.downs(node) == downs {
-            self.trace_fault(format!("node {} has stopped: {closed:?}", node.0));
+            self.trace_fault(format!("node {} has stopped: {unclosed:?}", node.0));
             self.crash(node, Crash::Process);
         }
     }
@@ -460,6 +485,9 @@ impl World {
         });
         let has_left = |replica| has_left.as_ref().is_some_and(|has_left| has_left(replica));
         self.durability().node_down(node, |replica| Some(replica) == expelled || has_left(replica));
+        if let Some(running) = self.running_node(node).filter(|_| crash == Crash::Power) {
+            running.port.lose_power();
+        }
         sim::crash(node);
         *self.0.downs.lock().entry(node).or_default() += 1;
         self.0.network.detach(node);
@@ -532,7 +560,12 @@ impl World {
         self.running_nodes().iter().filter_map(led).max().map(|(_, node)| node)
     }
 
-    /// A client's request: it travels, is handled on the node, and the answer travels back. `None`: no answer came, so
+    /// True if the answer that arrives now is to be lost.
+    pub(crate) fn loses_answer(&self) -> bool {
+        sim::random_below(1_000) < self.0.answers_lost_per_mille.load(Ordering::Relaxed)
+    }
+
+    /// A call of a node's service by a client without a connection: it travels, is handled on the node, and the answer travels back. `None`: no answer came, so
     /// that the outcome is unknown.
     pub(crate) async fn request<T, F, Work>(&self, node: SimNode, work: Work) -> Option<T>
     where
@@ -545,11 +578,14 @@ impl World {
             let running = self.running_node(node)?;
             let answer = sim::spawn_on(node, async move { work(running).await }).await.ok()?;
             travel().await;
-            let lost = sim::random_below(1_000) < self.0.answers_lost_per_mille.load(Ordering::Relaxed);
-            (!lost).then_some(answer)
+            (!self.loses_answer()).then_some(answer)
         };
-        let deadline = rt::now() + ANSWER_WAIT;
-        let answer = rt::timeout_at(deadline, exchange).await.ok().flatten();
+        self.answered(exchange).await
+    }
+
+    /// The answer to a client's exchange with a node; `None`: none came in time.
+    pub(crate) async fn answered<T>(&self, exchange: impl Future<Output = Option<T>>) -> Option<T> {
+        let answer = rt::timeout(ANSWER_WAIT, exchange).await.ok().flatten();
         if answer.is_none() {
             // A client without an answer notices it late, and not always.
             rt::sleep(Duration::from_millis(sim::random_below(200))).await;

@@ -3,9 +3,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::join_all;
 use kafka_protocol::protocol::Encodable;
+use ottla_broker::handlers::kafka_dispatch::{Kafka, KafkaDispatch};
 use ottla_broker::server::Service;
 use ottla_broker::server::dispatch::{Answer, Dispatch, Peer};
-use ottla_broker::server::kafka::{Kafka, KafkaDispatch};
 use ottla_broker::server::response_queue::ResponseQueue;
 use ottla_protocol::versions::ApiKey;
 

@@ -2,8 +2,6 @@
 //!
 //! Virtual time and one seed: the same tasks run in the same order in every run.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,21 +13,13 @@ use kafka_protocol::messages::{
     MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::Decodable;
+use ottla_broker::admin::Readiness;
 use ottla_broker::config::{Inputs, load};
-use ottla_broker::coordinator::group::Groups;
-use ottla_broker::coordinator::lag::Lags;
-use ottla_broker::handlers::fetch::session::FetchSessions;
-use ottla_broker::metadata::{DirectoryRecord, LocalNode, MetadataHandle, Seeds};
-use ottla_broker::metrics::Metrics;
-use ottla_broker::partition::{Partitions, TopicRef};
-use ottla_broker::server::budget::Budget;
-use ottla_broker::server::context::{Directory, Domain};
-use ottla_broker::server::kafka::Kafka;
-use ottla_broker::shard::{LeaderTaskSettings, Shards};
+use ottla_broker::node::{Node, NodeOptions, World};
+use ottla_broker::partition::TopicRef;
 use ottla_protocol::StrBytes;
 use ottla_protocol::versions::ApiKey;
-use ottla_raft::{NoPeers, RaftHost, RaftOptions};
-use ottla_storage::data_dir::{DataDir, DataDirOptions};
+use ottla_storage::data_dir::DataDirOptions;
 use ottla_storage::env::{rt, sim};
 use ottla_storage::log::LogOptions;
 
@@ -65,46 +55,24 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A node as `ottla_broker::node` builds it, without listeners.
-async fn node() -> Domain {
+/// A node that serves, without listeners.
+async fn node() -> Node {
     let inputs = Inputs {
         environment: [("KAFKA_NODE_ID", "1"), ("KAFKA_LOG_DIRS", "/data")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .to_vec(),
         ..Inputs::default()
     };
-    let config = Arc::new(load(&inputs).unwrap().config);
-    let log = LogOptions {
-        segment_bytes: 64 << 20,
-        reserve_bytes: 0,
-        zero_ahead_bytes_per_second: 0,
-        ..LogOptions::default()
-    };
-    let options = DataDirOptions { node_id: 1, log, ..DataDirOptions::default() };
-    let (data, _) = DataDir::open(Arc::new(MemoryDisk::default()), Path::new("/data"), options).await.unwrap();
-    let id = data.directory_id();
-    let host = RaftHost::new(Arc::new(NoPeers), RaftOptions::default());
-    let record = DirectoryRecord { id, path: "/data".to_owned(), free_bytes: data.disk_bytes().1 };
-    let local = LocalNode::from_config(&config, vec![record]);
-    let seeds = Seeds::single_node(Arc::default());
-    let metadata = MetadataHandle::start(&host, (data.clone(), id), None, local, config.clone(), seeds).await.unwrap();
-    let directories: BTreeMap<_, _> = [(id, data.clone())].into();
-    let registry = Arc::new(metadata.clone());
-    let shards = Shards::new(config.node_id, host, directories, registry, LeaderTaskSettings::from_config(&config));
-    shards.start();
-    let partitions = Partitions::new(shards);
-    let groups = Groups::start(metadata.clone(), partitions.clone());
-    Domain {
-        lags: Lags::new(groups.clone(), partitions.clone()),
-        groups,
-        metadata,
-        partitions,
-        metrics: Metrics::new(&config.metrics),
-        sessions: Arc::new(FetchSessions::new(config.network.fetch_sessions_max)),
-        answers: Budget::new(config.network.queued_bytes_max),
-        directories: Arc::new([Directory { id, path: "/data".to_owned(), data }]),
-        config,
-    }
+    let mut config = load(&inputs).unwrap().config;
+    config.listeners = Vec::new();
+    config.admin_listener = None;
+    config.log.segment_bytes = 64 << 20;
+    config.log.disk_reserve_bytes = 0;
+    let log = LogOptions { zero_ahead_bytes_per_second: 0, ..LogOptions::default() };
+    let data_dir = DataDirOptions { log, ..DataDirOptions::default() };
+    let options = NodeOptions { data_dir, ..NodeOptions::default() };
+    let world = World { options, ..World::alone(Arc::new(MemoryDisk::default())) };
+    Node::start(world, config, Readiness::default()).await.unwrap()
 }
 
 fn topic_name(number: i32) -> TopicName {
@@ -112,9 +80,9 @@ fn topic_name(number: i32) -> TopicName {
 }
 
 /// A node with topics whose partitions are all led.
-async fn node_with(topics: i32, partitions: i32) -> (Domain, Client) {
-    let domain = node().await;
-    let mut client = Client::new(&Kafka::new(domain.clone()));
+async fn node_with(topics: i32, partitions: i32) -> (Node, Client) {
+    let node = node().await;
+    let mut client = Client::new(node.kafka());
     for number in 0..topics {
         let topic = CreatableTopic::default()
             .with_name(topic_name(number))
@@ -138,13 +106,13 @@ async fn node_with(topics: i32, partitions: i32) -> (Domain, Client) {
         }
         rt::sleep(Duration::from_millis(500)).await;
     }
-    (domain, client)
+    (node, client)
 }
 
 /// Idempotent, as clients produce unless told otherwise; a partition each.
 fn produce(iterations: u64, requests: i32, records: usize) {
     sim::run(1, move || async move {
-        let (domain, mut client) = node_with(1, requests).await;
+        let (node, mut client) = node_with(1, requests).await;
         let now_ms = rt::wall_clock_ms();
         let frames = |sequence: i32| -> Vec<Bytes> {
             let batch = super::batch(records, 1000, now_ms, Some(sequence * records as i32));
@@ -161,7 +129,7 @@ fn produce(iterations: u64, requests: i32, records: usize) {
             client.send(frames).await;
         }
         for index in 0..requests {
-            let partition = domain.partitions.find(TopicRef::Name("topic-0"), index).await.unwrap();
+            let partition = node.domain().partitions.find(TopicRef::Name("topic-0"), index).await.unwrap();
             let end = partition.watermarks().high_watermark.0;
             assert_eq!(end, (i64::from(warm) + iterations as i64) * records as i64, "partition {index}");
         }
@@ -171,7 +139,7 @@ fn produce(iterations: u64, requests: i32, records: usize) {
 
 fn metadata(iterations: u64) {
     sim::run(1, move || async move {
-        let (_domain, mut client) = node_with(TOPICS, PARTITIONS).await;
+        let (_node, mut client) = node_with(TOPICS, PARTITIONS).await;
         let frame = frame_of(ApiKey::Metadata, METADATA, &MetadataRequest::default().with_topics(None));
         for _ in 0..iterations {
             assert!(client.send(std::slice::from_ref(&frame)).await > 200_000);
@@ -192,7 +160,7 @@ fn fetch_request(session: i32, epoch: i32, topics: Vec<FetchTopic>) -> FetchRequ
 
 fn session(iterations: u64) {
     sim::run(1, move || async move {
-        let (_domain, mut client) = node_with(TOPICS, PARTITIONS).await;
+        let (_node, mut client) = node_with(TOPICS, PARTITIONS).await;
         let partition = |index| {
             FetchPartition::default().with_partition(index).with_fetch_offset(0).with_partition_max_bytes(1 << 20)
         };

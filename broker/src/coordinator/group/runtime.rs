@@ -23,11 +23,8 @@ use super::partition_coordinator::{
     wait_for_all,
 };
 use super::partition_for;
-use super::partition_writer::PartitionWriter;
 use super::store::{GroupStore, Offsets};
 use crate::config::Config;
-use crate::metadata::MetadataHandle;
-use crate::partition::Partitions;
 
 /// New members have no id yet and cannot heartbeat; Kafka gives their joins as long.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60_000;
@@ -104,13 +101,6 @@ impl Groups {
         let shared = Arc::new(Shared { settings, log, coordinators, stopped, revive });
         rt::spawn_critical("coordinator", Owner::process(), watch_leadership(Arc::downgrade(&shared)));
         Self(shared)
-    }
-
-    /// Over this node's partitions, as the metadata configures it.
-    #[must_use]
-    pub fn start(metadata: MetadataHandle, partitions: Partitions) -> Self {
-        let settings = GroupSettings::from(&*metadata.config());
-        Self::new(settings, PartitionWriter::start(Arc::new(metadata), partitions))
     }
 
     /// The partition of `__consumer_offsets` that keeps this group; its leader is the group's coordinator.

@@ -25,9 +25,9 @@ use ottla_storage::read::{PIECE_BYTES, ReadStream};
 use self::session::{Key, Plan, Wanted};
 use super::support::endpoints;
 use crate::config::CompressionType;
+use crate::handlers::context::Context;
 use crate::limits::{FETCH_BYTES_FLOOR, GATHERED_BYTES_MAX};
 use crate::partition::{Access, FetchSpec, Fetched, FetchedRecords, Isolation, Partition, PartitionError, TopicRef};
-use crate::server::Context;
 use crate::server::budget::Reservation;
 
 const ZSTD_FROM: i16 = 10;

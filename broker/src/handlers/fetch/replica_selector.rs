@@ -7,8 +7,8 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::fetch::FetchPartitionResponse;
 use ottla_protocol::ids::Offset;
 
+use crate::handlers::context::Context;
 use crate::partition::Partition;
-use crate::server::Context;
 
 /// The response that names a replica in `rack` as preferred; `None` if this node serves the consumer.
 pub(super) fn nearest_replica(

@@ -27,11 +27,11 @@ use ottla_protocol::produce::{
 
 use self::partition_cache::{CachedPartition, PartitionCache};
 use super::support::{endpoints, text};
+use crate::handlers::context::Context;
 use crate::metrics::TopicMetrics;
 use crate::partition::{
     Acks, AppendError, AppendOptions, Appended, Appending, ConnectionId, Origin, PartitionError, TopicRef,
 };
-use crate::server::Context;
 use crate::server::dispatch::CloseReason;
 
 /// The response, `None` for acks 0, or why the connection is closed.
@@ -107,9 +107,8 @@ fn acks(acks: i16) -> Option<Acks> {
 }
 
 /// The topic's name and id, for the lookup of its partition.
-fn without_partitions(topic: Option<&ProduceTopic>) -> ProduceTopic {
-    let (name, id) = topic.map_or((None, None), |topic| (topic.name.clone(), topic.id));
-    ProduceTopic { name, id, partitions: Vec::new() }
+fn without_partitions(topic: &ProduceTopic) -> ProduceTopic {
+    ProduceTopic { name: topic.name.clone(), id: topic.id, partitions: Vec::new() }
 }
 
 fn topic_ref(topic: &ProduceTopic) -> TopicRef<'_> {
@@ -128,41 +127,31 @@ fn enqueue(
     options: &AppendOptions,
     cache: &mut PartitionCache,
 ) -> Part {
-    let batch = partition.records.unwrap_or_default();
-    let mut part = Part {
-        index: partition.index,
-        cached: None,
-        bytes: batch.len() as u64,
-        records: record_count(&batch),
-        pending: Pending::Settled(Err(AppendError::UnsupportedCompressionType)),
-    };
+    let (index, batch) = (partition.index, partition.records.unwrap_or_default());
+    let (bytes, records) = (batch.len() as u64, record_count(&batch));
+    let part = |pending, cached| Part { index, pending, cached, bytes, records };
     if version < ZSTD_FROM && is_zstd(&batch) {
-        return part;
+        return part(Pending::Settled(Err(AppendError::UnsupportedCompressionType)), None);
     }
-    part.cached = cache.get(topic, part.index);
-    if part.cached.is_none() {
-        match ctx.partitions.find_now(topic_ref(topic), part.index) {
+    let cached = match cache.get(topic, index) {
+        Some(cached) => cached,
+        None => match ctx.partitions.find_now(topic_ref(topic), index) {
             Ok(Some(found)) => {
                 let metrics = ctx.metrics.topic(&found.topic().name);
-                part.cached = Some(cache.insert(topic, part.index, found, metrics));
+                cache.insert(topic, index, found, metrics)
             }
             // A topic that the local metadata do not have may be new: `find` makes sure.
-            Ok(None) | Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) => {}
-            Err(error) => {
-                ctx.pending_refusals.record(topic, part.index, &batch, &error);
-                part.pending = Pending::Settled(Err(error.into()));
-                return part;
+            Ok(None) | Err(PartitionError::UnknownTopicOrPartition | PartitionError::UnknownTopicId) => {
+                return part(Pending::Unresolved(batch), None);
             }
-        }
-    }
-    part.pending = match &part.cached {
-        Some(cached) => {
-            ctx.pending_refusals.report_to(topic, part.index, &cached.partition, connection_of(ctx));
-            Pending::Enqueued(cached.partition.append(batch, options))
-        }
-        None => Pending::Unresolved(batch),
+            Err(error) => {
+                ctx.pending_refusals.record(topic, index, &batch, &error);
+                return part(Pending::Settled(Err(error.into())), None);
+            }
+        },
     };
-    part
+    ctx.pending_refusals.report_to(topic, index, &cached.partition, connection_of(ctx));
+    part(Pending::Enqueued(cached.partition.append(batch, options)), Some(cached))
 }
 
 impl Producing {
@@ -171,12 +160,12 @@ impl Producing {
         self.topics.reserve_exact(topics.len());
         for mut topic in topics {
             let partitions = std::mem::take(&mut topic.partitions);
-            self.topics.push((topic, partitions.len()));
-            let Some((topic, _)) = self.topics.last() else { continue };
-            self.parts.reserve_exact(partitions.len());
+            let count = partitions.len();
+            self.parts.reserve_exact(count);
             for partition in partitions {
-                self.parts.push(enqueue(&self.ctx, self.version, topic, partition, &self.options, cache));
+                self.parts.push(enqueue(&self.ctx, self.version, &topic, partition, &self.options, cache));
             }
+            self.topics.push((topic, count));
         }
         let unresolved = self.parts.iter().any(|part| matches!(part.pending, Pending::Unresolved(_)));
         if unresolved {
@@ -186,17 +175,18 @@ impl Producing {
     }
 
     /// The topic that a part belongs to.
-    fn topic_of(&self, part: usize) -> Option<&ProduceTopic> {
+    fn topic_of(&self, part: usize) -> &ProduceTopic {
         let mut end = 0;
         let mut ends = self.topics.iter().map(|(topic, count)| {
             end += count;
             (topic, end)
         });
-        ends.find(|(_, end)| part < *end).map(|(topic, _)| topic)
+        let found = ends.find(|(_, end)| part < *end);
+        found.map_or_else(|| panic!("part {part} of {} belongs to no topic", self.parts.len()), |(topic, _)| topic)
     }
 
     fn poll_part(&mut self, number: usize, task: &mut Task<'_>) -> Poll<()> {
-        let Some(part) = self.parts.get_mut(number) else { return Poll::Ready(()) };
+        let part = &mut self.parts[number];
         let settled = match &mut part.pending {
             Pending::Settled(_) => return Poll::Ready(()),
             Pending::Enqueued(appending) => ready!(Pin::new(appending).poll(task)),
@@ -211,9 +201,7 @@ impl Producing {
                 let (batch, index) = (std::mem::take(batch), part.index);
                 let topic = without_partitions(self.topic_of(number));
                 let found = find_and_append(&self.ctx, topic, index, batch, &self.options);
-                if let Some(part) = self.parts.get_mut(number) {
-                    part.pending = Pending::Resolving(found);
-                }
+                self.parts[number].pending = Pending::Resolving(found);
                 return self.poll_part(number, task);
             }
         };
@@ -298,13 +286,15 @@ fn count(metrics: &TopicMetrics, part: &Part, result: &Result<Appended, AppendEr
 
 /// The response of one append.
 fn answer(ctx: &Context, version: i16, topic: &ProduceTopic, part: Part) -> ProducePartitionResponse {
-    match part.pending {
-        Pending::Settled(Ok(Appended { base_offset, log_append_time_ms, log_start })) => {
+    let Pending::Settled(settled) = part.pending else {
+        let connection = ctx.connection.peer.connection;
+        unreachable!("connection {connection}: partition {} is answered before its append is settled", part.index);
+    };
+    match settled {
+        Ok(Appended { base_offset, log_append_time_ms, log_start }) => {
             ProducePartitionResponse::appended(part.index, base_offset, log_append_time_ms.unwrap_or(-1), log_start)
         }
-        Pending::Settled(Err(error)) => rejected(ctx, version, topic, part.index, &error),
-        // Not reached: an outcome is given when all parts are settled.
-        _ => ProducePartitionResponse::failed(part.index, ErrorCode::UnknownServerError),
+        Err(error) => rejected(ctx, version, topic, part.index, &error),
     }
 }
 

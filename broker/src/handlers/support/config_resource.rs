@@ -7,8 +7,8 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
 use super::text;
+use crate::handlers::context::Context;
 use crate::metadata::{ConfigChange, ConfigOwner, MetadataError};
-use crate::server::Context;
 
 /// A topic.
 pub(in crate::handlers) const TOPIC: i8 = 2;

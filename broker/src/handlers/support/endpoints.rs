@@ -8,8 +8,8 @@ use ottla_protocol::ids::NodeId;
 use ottla_protocol::produce::NodeEndpoint;
 
 use super::text;
+use crate::handlers::context::Context;
 use crate::metadata::MetadataImage;
-use crate::server::Context;
 
 /// All nodes that are visible to clients and have an address for the client's listener, by id. `named`: nodes that the
 /// response names as leaders.

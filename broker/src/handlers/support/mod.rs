@@ -7,7 +7,7 @@ pub(super) mod authorized_operations;
 pub(super) mod config_resource;
 pub(super) mod endpoints;
 pub(super) mod partition_metadata;
-pub(crate) mod response_error;
+pub(super) mod response_error;
 
 use kafka_protocol::protocol::StrBytes;
 

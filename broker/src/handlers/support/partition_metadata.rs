@@ -8,9 +8,9 @@ use kafka_protocol::messages::BrokerId;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::ids::NodeId;
 
+use crate::handlers::context::Context;
 use crate::metadata::{MetadataImage, Topic};
 use crate::partition::Leaders;
-use crate::server::Context;
 
 /// The leader and replicas of a partition as a response shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use ottla_protocol::error::ErrorCode;
 use ottla_protocol::response::Response;
 
 /// The first error of a response.
-pub(crate) fn error_of(response: &Response) -> ErrorCode {
+pub(in crate::handlers) fn error_of(response: &Response) -> ErrorCode {
     match response {
         Response::Produce(body) => {
             let mut parts = body.topics.iter().flat_map(|topic| &topic.partitions).map(|part| part.error);

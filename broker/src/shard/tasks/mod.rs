@@ -34,13 +34,13 @@ pub struct LeaderTaskSettings {
 }
 
 impl LeaderTaskSettings {
-    /// As configured.
+    /// The same with what settings name.
     #[must_use]
-    pub fn from_config(config: &Config) -> Self {
+    pub fn configured(self, config: &Config) -> Self {
         Self {
             retention_check: Duration::from_millis(config.log.retention_check_interval_ms.max(1)),
             producer_expiration_ms: i64::try_from(config.transaction.producer_id_expiration_ms).unwrap_or(i64::MAX),
-            ..Self::default()
+            ..self
         }
     }
 }

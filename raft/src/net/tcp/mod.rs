@@ -7,6 +7,8 @@
 //! A slow node delays its own connections only. May not know: what the messages mean, beyond which of them may wait for
 //! others.
 
+#![allow(clippy::disallowed_types)] // the sockets between nodes
+
 mod connected_peers;
 mod frame;
 mod handshake;

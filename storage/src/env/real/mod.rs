@@ -1,4 +1,4 @@
-//! The real disk: pread, pwrite, fdatasync, fallocate, flock.
+//! The real disk (pread, pwrite, fdatasync, fallocate, flock) and real sockets.
 //!
 //! Calls block the thread that makes them; callers on async threads go through `rt::spawn_blocking`.
 
@@ -6,6 +6,7 @@
 
 mod device;
 mod mapping;
+mod net;
 
 use std::fs;
 use std::io;

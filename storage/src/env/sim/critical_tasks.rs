@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 
@@ -35,6 +35,8 @@ struct Tasks {
     panics: Vec<(SimNode, String)>,
     /// Nodes whose process has ended by itself, and why.
     fatal: BTreeMap<SimNode, String>,
+    /// The tasks that wait for the end of their node's process.
+    waiting: BTreeMap<SimNode, Vec<Waker>>,
 }
 
 /// The critical tasks of a simulation.
@@ -116,7 +118,33 @@ impl CriticalTasks {
     }
 
     pub(super) fn note_fatal(&self, node: SimNode, why: &str) {
-        self.0.lock().fatal.entry(node).or_insert_with(|| why.to_owned());
+        let mut tasks = self.0.lock();
+        tasks.fatal.entry(node).or_insert_with(|| why.to_owned());
+        let waiting = tasks.waiting.remove(&node).unwrap_or_default();
+        drop(tasks);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready with the reason once the node's process has ended by itself.
+    pub(super) fn poll_fatal(&self, node: SimNode, waker: &Waker) -> Poll<Arc<str>> {
+        let mut tasks = self.0.lock();
+        if let Some(why) = tasks.fatal.get(&node) {
+            return Poll::Ready(why.as_str().into());
+        }
+        let waiting = tasks.waiting.entry(node).or_default();
+        if !waiting.iter().any(|known| known.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+        Poll::Pending
+    }
+
+    /// The node is down: its next process begins anew.
+    pub(super) fn forget(&self, node: SimNode) {
+        let mut tasks = self.0.lock();
+        tasks.fatal.remove(&node);
+        let waiting = tasks.waiting.remove(&node);
+        drop(tasks);
+        drop(waiting);
     }
 
     pub(super) fn take_fatal(&self, node: SimNode) -> Option<String> {

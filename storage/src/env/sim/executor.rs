@@ -353,6 +353,7 @@ impl Executor {
     }
 
     pub(crate) fn crash(&self, node: SimNode) {
+        self.critical.forget(node);
         let mut state = self.state.lock();
         let crashed = state.nodes.entry(node).or_default();
         crashed.life += 1;
@@ -383,6 +384,12 @@ impl Executor {
 
     pub(crate) fn note_fatal(&self, why: &str) {
         self.critical.note_fatal(self.here(), why);
+    }
+
+    /// Resolves when the process of the current node has ended by itself.
+    pub(crate) async fn process_failed(&self) -> Arc<str> {
+        let node = self.here();
+        std::future::poll_fn(|cx| self.critical.poll_fatal(node, cx.waker())).await
     }
 
     fn here(&self) -> SimNode {

@@ -6,6 +6,7 @@
 pub(crate) mod critical_tasks;
 pub mod disk;
 pub mod executor;
+pub mod net;
 mod node;
 
 use std::future::Future;

@@ -6,6 +6,9 @@
 //!
 //! A deposed coordinator that does not know it yet may answer from its memory, as Kafka's does: its answers are not
 //! judged against those of a newer one. Its writes are refused, so commits are always judged.
+//!
+//! A group without members and without a committed offset is removed, as by Kafka, and begins with generation 1 again:
+//! generations are compared from the first commit on.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +32,8 @@ pub(crate) struct GroupAnswers {
     assigned: BTreeMap<i32, u64>,
     /// The last offset that any member tried to commit; offsets only grow.
     pub(crate) offset: i64,
+    /// A commit was acknowledged: the group stays, for no run lasts as long as its retention.
+    pub(crate) has_committed: bool,
 }
 
 impl GroupAnswers {
@@ -41,7 +46,10 @@ impl GroupAnswers {
         generation: i32,
         (leader, members): (String, Option<Vec<String>>),
     ) -> Result<(), Violation> {
-        if let Some(before) = before.filter(|before| generation < *before) {
+        let is_known = self.begun.get(&generation).is_some_and(|(known, _)| *known == leader);
+        if !self.has_committed && generation <= self.generation && !is_known {
+            *self = Self { epoch: self.epoch, offset: self.offset, ..Self::default() };
+        } else if let Some(before) = before.filter(|before| generation < *before) {
             let what = format!("group {group}: a member joined generation {generation} after {before} had been told");
             return Err(Violation::new(FALLS, None, what));
         }

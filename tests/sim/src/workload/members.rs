@@ -379,6 +379,7 @@ impl Member {
         record(&self.world, &self.group, phase);
         if code == Some(0) {
             self.heed(&who);
+            self.told(|told| told.has_committed = true);
             self.world.trace(
                 None,
                 format!("node {} committed {offset} of {} by {id} in {generation}", who.node.0, self.group),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::coordinator::group::Groups;
 use crate::coordinator::lag::Lags;
+use crate::handlers::authorization::Principal;
 use crate::handlers::fetch::session::FetchSessions;
 use crate::handlers::produce::pending_refusals::PendingRefusals;
 use crate::metadata::MetadataHandle;
@@ -23,6 +24,8 @@ use uuid::Uuid;
 pub struct ConnectionInfo {
     /// The connection's identity, listener and address.
     pub peer: Peer,
+    /// The user on whose behalf the client sends.
+    pub principal: Principal,
     /// The client id of the request's header; empty if the client sent none.
     pub client_id: Arc<str>,
 }

@@ -1,8 +1,10 @@
-//! The Kafka dispatcher of a connection: decodes frames, calls handlers, encodes responses, and counts all of it.
+//! The Kafka dispatcher of a connection: decodes frames, authorizes requests, calls handlers, encodes responses, and
+//! counts all of it.
 //!
 //! Unknown APIs and versions close the connection, as in Kafka. The only exception is ApiVersions: a version that is
 //! too new is answered in v0, and the connection stays open. May not know: sockets.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,18 +15,20 @@ use ottla_protocol::request::{self, Request, RequestError};
 use ottla_protocol::response::{self, Response};
 use ottla_protocol::versions::ApiKey;
 use ottla_storage::env::rt;
-use ottla_storage::read::ReadStream;
 
-use crate::handlers::produce::partition_cache::PartitionCache;
-use crate::handlers::{self, Replied};
+use super::Replied;
+use super::authorization::{Principal, authorize_request};
+use super::context::{ConnectionInfo, Context, Domain};
+use super::produce::partition_cache::PartitionCache;
+use super::support::response_error;
 use crate::limits::{CLIENT_ID_LOG_CHARS_MAX, GATHERED_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::partition::ConnectionId;
 use crate::server::connection::Disconnect;
-use crate::server::context::{ConnectionInfo, Context, Domain};
 use crate::server::dispatch::{Answer, CloseReason, Dispatch, Peer, Started, Turn};
 use crate::server::response_queue::ResponseQueue;
 use crate::server::sniff::escape_for_log;
+use crate::server::source::Source;
 use crate::server::{Service, budget};
 
 /// The service of Kafka clients: makes a dispatcher per connection.
@@ -46,7 +50,8 @@ impl Service for Kafka {
     fn connected(&self, peer: &Peer) -> KafkaDispatch {
         self.domain.metrics.connections_accepted.inc();
         self.domain.metrics.connections.inc();
-        let connection = ConnectionInfo { peer: peer.clone(), client_id: "".into() };
+        let principal = Principal::anonymous();
+        let connection = ConnectionInfo { peer: peer.clone(), principal, client_id: "".into() };
         KafkaDispatch {
             context: Arc::new(Context { domain: self.domain.clone(), connection, pending_refusals: Arc::default() }),
             partition_cache: PartitionCache::default(),
@@ -145,7 +150,25 @@ impl KafkaDispatch {
         self.context.clone()
     }
 
-    fn complain(&self, error: &RequestError) -> CloseReason {
+    /// Authorizes a request and starts its handler. One that is denied closes the connection.
+    fn start_request(&mut self, header: RequestHeader, request: Request) -> Started<Reply> {
+        let context = self.context_for(&header);
+        let request = match authorize_request(&context.connection.principal, request) {
+            Ok(request) => request,
+            Err(denied) => {
+                context.metrics.answered(header.api_key, denied.error, 0.0);
+                return answered(Answer::Close(self.complain(&denied)));
+            }
+        };
+        let metrics = context.metrics.clone();
+        let began = rt::now();
+        let version = header.version;
+        super::start(context, version, request, &mut self.partition_cache, move |answer| {
+            finished(&metrics, &header, began, answer)
+        })
+    }
+
+    fn complain(&self, error: &impl Error) -> CloseReason {
         let client = escape_for_log(&self.context.connection.client_id, CLIENT_ID_LOG_CHARS_MAX);
         CloseReason(format!("{error} (client id \"{client}\")"))
     }
@@ -171,20 +194,11 @@ impl Dispatch for KafkaDispatch {
 
     fn start(&mut self, call: Call) -> Started<Reply> {
         match call {
-            Call::Request(header, request) => {
-                let context = self.context_for(&header);
-                let metrics = context.metrics.clone();
-                let began = rt::now();
-                let version = header.version;
-                handlers::start(context, version, request, &mut self.partition_cache, move |answer| {
-                    finished(&metrics, &header, began, answer)
-                })
-            }
+            Call::Request(header, request) => self.start_request(header, request),
             Call::ApiVersionsTooNew { correlation_id } => {
                 self.context.metrics.answered(ApiKey::ApiVersions, ErrorCode::UnsupportedVersion, 0.0);
                 let reply = Reply::ApiVersionsTooNew { correlation_id };
-                let answer = Answer::Reply { reply, memory: budget::Reservation::default() };
-                Started { answer: Box::pin(std::future::ready(answer)), ordered: true }
+                answered(Answer::Reply { reply, memory: budget::Reservation::default() })
             }
         }
     }
@@ -212,34 +226,48 @@ impl Dispatch for KafkaDispatch {
     }
 }
 
+/// A request that is answered without a handler.
+fn answered(answer: Answer<Reply>) -> Started<Reply> {
+    Started { answer: Box::pin(std::future::ready(answer)), ordered: true }
+}
+
 /// Queues a Fetch response: large records without a copy; copying small ones costs less than a slice of their own.
-fn push_fetched(
+///
+/// # Panics
+///
+/// If the streams do not fill the gaps of the body exactly: the frame's length would be wrong, and the client would
+/// read all later responses of the connection from a wrong place. A panic ends this connection only.
+fn push_fetched<S: Source + 'static>(
     body: &FetchResponse,
     version: i16,
     correlation_id: i32,
-    streams: Vec<ReadStream>,
+    streams: Vec<S>,
     out: &mut ResponseQueue,
 ) {
     let mut chunks = Vec::new();
     body.encode_chunks(version, correlation_id, &mut chunks);
-    let mut streams = streams.into_iter();
+    let mut streams = streams.into_iter().enumerate();
     for chunk in chunks {
         match chunk {
             FetchChunk::Bytes(bytes) => out.push_bytes(bytes),
-            FetchChunk::Later(_) => {
-                if let Some(stream) = streams.next() {
-                    out.push_source(Box::new(stream));
-                }
+            FetchChunk::Later(announced) => {
+                let Some((number, stream)) = streams.next() else {
+                    panic!("fetch response {correlation_id}: no stream for the next {announced} bytes");
+                };
+                let left = stream.left();
+                assert_eq!(left, announced, "fetch response {correlation_id}: bytes of stream {number}");
+                out.push_source(Box::new(stream));
             }
         }
     }
+    assert_eq!(streams.len(), 0, "fetch response {correlation_id}: streams without a place");
 }
 
 fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answer: Answer<Replied>) -> Answer<Reply> {
     let seconds = rt::now().since(began).as_secs_f64();
     match answer {
         Answer::Reply { reply, memory } => {
-            metrics.answered(header.api_key, handlers::support::response_error::error_of(&reply.body), seconds);
+            metrics.answered(header.api_key, response_error::error_of(&reply.body), seconds);
             let (api, version, correlation_id) = (header.api_key, header.version, header.correlation_id);
             Answer::Reply { reply: Reply::Response { api, version, correlation_id, body: reply }, memory }
         }
@@ -253,3 +281,6 @@ fn finished(metrics: &Metrics, header: &RequestHeader, began: rt::Instant, answe
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
