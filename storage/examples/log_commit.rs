@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_protocol::batch::{CRC_FROM, crc32c};
 use ottla_storage::entry::{Entry, EntryBatch, EntryKind};
 use ottla_storage::env::real::RealDisk;
 use ottla_storage::env::rt;
@@ -16,7 +17,7 @@ fn batch(bytes: usize) -> Bytes {
     let mut data = vec![7; bytes.max(61)];
     let length = (data.len() - 12) as u32;
     data[8..12].copy_from_slice(&length.to_be_bytes());
-    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &data[21..]) as u32;
+    let crc = crc32c(&data[CRC_FROM..]);
     data[17..21].copy_from_slice(&crc.to_be_bytes());
     Bytes::from(data)
 }

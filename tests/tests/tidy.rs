@@ -20,6 +20,22 @@ const BANNED: &[&str] = &["todo!", "unimplemented!", "dbg!", "FIXME", "XXX", "si
 const FLOORS: &[&str] =
     &["client", "commands", "server", "shard", "partition", "coordinator", "handlers", "admin", "node"];
 
+/// The folders and files of storage's `src`, lowest first.
+const STORAGE_FLOORS: &[&str] = &[
+    "ids",
+    "entry",
+    "env",
+    "page_cache",
+    "log",
+    "space",
+    "index",
+    "read",
+    "runs",
+    "rewrite",
+    "checkpoint",
+    "data_dir",
+];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
@@ -186,6 +202,71 @@ fn the_files_of_a_crate_import_each_other_without_circles() {
         let circle = Modules::of(&read).circle();
         assert_eq!(circle, None, "files of {name} that import each other in a circle");
     }
+}
+
+/// The names at the root of its crate that a file's code begins a path with; `inside` is its path below `src`.
+fn names_at_root(inside: &str, code: &str) -> Vec<String> {
+    let module = inside.trim_end_matches(".rs").trim_end_matches("/mod");
+    let up = "super::".repeat(module.split('/').count());
+    let ends_path = |c: char| !(c.is_alphanumeric() || c == '_');
+    let mut names = Vec::new();
+    for from_root in ["crate::", up.as_str()] {
+        for (at, _) in code.match_indices(from_root) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|c| c == ':' || !ends_path(c)) {
+                continue;
+            }
+            let rest = &code[at + from_root.len()..];
+            let Some(group) = rest.strip_prefix('{') else {
+                names.extend(rest.split(ends_path).next().map(str::to_owned));
+                continue;
+            };
+            let mut depth = 0;
+            let mut outer = String::new();
+            for c in group.chars() {
+                depth += i32::from(c == '{') - i32::from(c == '}');
+                if depth < 0 {
+                    break;
+                }
+                outer.push(if depth == 0 { c } else { ' ' });
+            }
+            let first = |path: &str| path.trim().split(ends_path).next().map(str::to_owned);
+            names.extend(outer.split(',').filter_map(first));
+        }
+    }
+    names
+}
+
+/// Fails if a file of the crate names a floor above its own, or stands on no floor. A test, a fuzz target and the root
+/// may look at any floor.
+fn floors_call_downwards(name: &str, floors: &[&str]) {
+    every_file(|path, text| {
+        let Some(inside) = path.strip_prefix(&format!("{name}/src/")) else { return Vec::new() };
+        if inside == "lib.rs" || inside.contains("tests") || inside.contains("fuzzing") {
+            return Vec::new();
+        }
+        let own = inside.split('/').next().unwrap().trim_end_matches(".rs");
+        let Some(level) = floors.iter().position(|floor| *floor == own) else {
+            return vec![format!("{path}: `{own}` is not among the floors")];
+        };
+        let code: String = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let names = names_at_root(inside, &code);
+        let above = floors[level + 1..].iter().filter(|floor| names.iter().any(|used| used == *floor));
+        above.map(|floor| format!("{path}: calls up to `{floor}`")).collect()
+    });
+}
+
+#[test]
+fn a_path_from_the_root_is_found_however_it_is_written() {
+    let code = "use crate::{a::{x, b}, c};\nuse super::super::d::Y;\nuse super::e;\nfn f() { crate::g::h(); other_crate::i(); }";
+    assert_eq!(names_at_root("floor/file.rs", code), ["a", "c", "g", "d"]);
+    assert_eq!(names_at_root("floor/mod.rs", "use super::e;"), ["e"]);
+    assert_eq!(names_at_root("file.rs", "use super::e;"), ["e"]);
+}
+
+#[test]
+fn the_floors_of_storage_call_downwards_only() {
+    floors_call_downwards("storage", STORAGE_FLOORS);
 }
 
 #[test]

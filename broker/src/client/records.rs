@@ -91,7 +91,7 @@ mod tests {
 
     fn at(base: i64, batch: &Bytes) -> Vec<u8> {
         let mut batch = batch.to_vec();
-        assert!(patch_head(&mut batch, Offset(base), LeaderEpoch(1)));
+        patch_head(batch.first_chunk_mut().unwrap(), Offset(base), LeaderEpoch(1));
         batch
     }
 

@@ -154,7 +154,7 @@ mod tests {
             builder.push(&NewRecord { timestamp: *time, key: None, value: Some(b"value"), headers: &[] });
         }
         let mut bytes = builder.build().unwrap().to_vec();
-        assert!(patch_head(&mut bytes, Offset(100), LeaderEpoch(1)));
+        patch_head(bytes.first_chunk_mut().unwrap(), Offset(100), LeaderEpoch(1));
         Bytes::from(bytes)
     }
 

@@ -8,11 +8,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Attributes, HEADER_BYTES, LENGTH_PREFIX_BYTES, NO_PRODUCER_ID, NO_SEQUENCE, write_crc};
+use super::{Attributes, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC, NO_PRODUCER_ID, NO_SEQUENCE, write_crc};
 use crate::compression::{Codec, CompressionError, compress};
 use crate::wire::{put_varint, put_varlong, varlong_length};
 
-const MAGIC: i8 = 2;
 /// Version of the control record's key.
 const CONTROL_KEY_VERSION: i16 = 0;
 /// Version of the marker's value.

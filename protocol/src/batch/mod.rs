@@ -1,4 +1,5 @@
-//! Record batches of format 2: a view of the header, and the two fields that a broker may patch.
+//! Record batches of format 2: the header, and the two fields that a broker may patch. No other module knows where a
+//! field lies: [`BatchHeader`] reads all fields, [`RawHeader`] one at a time.
 //!
 //!     0             8        12      16      17    21           23                27               35
 //!     | base offset | length | epoch | magic | crc | attributes | last off. delta | base timestamp | max timestamp
@@ -34,19 +35,19 @@ pub const NO_PRODUCER_ID: i64 = -1;
 /// No sequence.
 pub const NO_SEQUENCE: i32 = -1;
 
-pub(crate) const BASE_OFFSET_AT: usize = 0;
-pub(crate) const LENGTH_AT: usize = 8;
-pub(crate) const EPOCH_AT: usize = 12;
-pub(crate) const MAGIC_AT: usize = 16;
-pub(crate) const CRC_AT: usize = 17;
-pub(crate) const ATTRIBUTES_AT: usize = 21;
-pub(crate) const LAST_DELTA_AT: usize = 23;
-pub(crate) const BASE_TIMESTAMP_AT: usize = 27;
-pub(crate) const MAX_TIMESTAMP_AT: usize = 35;
-pub(crate) const PRODUCER_ID_AT: usize = 43;
-pub(crate) const PRODUCER_EPOCH_AT: usize = 51;
-pub(crate) const SEQUENCE_AT: usize = 53;
-pub(crate) const COUNT_AT: usize = 57;
+const BASE_OFFSET_AT: usize = 0;
+const LENGTH_AT: usize = 8;
+const EPOCH_AT: usize = 12;
+const MAGIC_AT: usize = 16;
+const CRC_AT: usize = 17;
+const ATTRIBUTES_AT: usize = 21;
+const LAST_DELTA_AT: usize = 23;
+const BASE_TIMESTAMP_AT: usize = 27;
+const MAX_TIMESTAMP_AT: usize = 35;
+const PRODUCER_ID_AT: usize = 43;
+const PRODUCER_EPOCH_AT: usize = 51;
+const SEQUENCE_AT: usize = 53;
+const COUNT_AT: usize = 57;
 
 const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
@@ -55,9 +56,16 @@ const CONTROL_BIT: i16 = 0x20;
 const DELETE_HORIZON_BIT: i16 = 0x40;
 const KNOWN_BITS: i16 = CODEC_MASK | LOG_APPEND_TIME_BIT | TRANSACTIONAL_BIT | CONTROL_BIT | DELETE_HORIZON_BIT;
 
+/// The one record format that Kafka 4 accepts, and the only one that is served.
+pub const MAGIC: i8 = 2;
+
 /// The attributes of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attributes(pub i16);
+
+/// A header whose fields are read one at a time, where a caller needs few of them. Nothing is checked.
+#[derive(Debug, Clone, Copy)]
+pub struct RawHeader<'a>(&'a [u8; HEADER_BYTES]);
 
 /// All fields of a batch's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,32 +164,125 @@ impl Attributes {
     }
 }
 
+impl<'a> RawHeader<'a> {
+    /// The header at the front of `bytes`; None if there are fewer than [`HEADER_BYTES`].
+    #[must_use]
+    #[inline]
+    pub fn of(bytes: &'a [u8]) -> Option<Self> {
+        bytes.first_chunk::<HEADER_BYTES>().map(Self)
+    }
+
+    /// The bytes of the header.
+    #[must_use]
+    #[inline]
+    pub fn bytes(self) -> &'a [u8; HEADER_BYTES] {
+        self.0
+    }
+
+    /// [`BatchHeader::base_offset`].
+    #[must_use]
+    #[inline]
+    pub fn base_offset(self) -> Offset {
+        Offset(i64_at(self.0, BASE_OFFSET_AT))
+    }
+
+    /// [`BatchHeader::length`].
+    #[must_use]
+    #[inline]
+    pub fn length(self) -> i32 {
+        i32_at(self.0, LENGTH_AT)
+    }
+
+    /// [`BatchHeader::leader_epoch`].
+    #[must_use]
+    #[inline]
+    pub fn leader_epoch(self) -> LeaderEpoch {
+        LeaderEpoch(i32_at(self.0, EPOCH_AT))
+    }
+
+    /// [`BatchHeader::magic`].
+    #[must_use]
+    #[inline]
+    pub fn magic(self) -> i8 {
+        self.0[MAGIC_AT] as i8
+    }
+
+    /// [`BatchHeader::crc`].
+    #[must_use]
+    #[inline]
+    pub fn crc(self) -> u32 {
+        i32_at(self.0, CRC_AT) as u32
+    }
+
+    /// [`BatchHeader::attributes`].
+    #[must_use]
+    #[inline]
+    pub fn attributes(self) -> Attributes {
+        Attributes(i16_at(self.0, ATTRIBUTES_AT))
+    }
+
+    /// [`BatchHeader::last_offset_delta`].
+    #[must_use]
+    #[inline]
+    pub fn last_offset_delta(self) -> i32 {
+        i32_at(self.0, LAST_DELTA_AT)
+    }
+
+    /// [`BatchHeader::max_timestamp`].
+    #[must_use]
+    #[inline]
+    pub fn max_timestamp(self) -> i64 {
+        i64_at(self.0, MAX_TIMESTAMP_AT)
+    }
+
+    /// [`BatchHeader::record_count`].
+    #[must_use]
+    #[inline]
+    pub fn record_count(self) -> i32 {
+        i32_at(self.0, COUNT_AT)
+    }
+
+    /// [`BatchHeader::total_bytes`].
+    #[must_use]
+    #[inline]
+    pub fn total_bytes(self) -> usize {
+        total_bytes(self.length())
+    }
+
+    /// [`BatchHeader::offset_count`]; None if it is not positive.
+    #[must_use]
+    #[inline]
+    pub fn offset_count(self) -> Option<u32> {
+        u32::try_from(self.last_offset_delta()).ok()?.checked_add(1)
+    }
+}
+
 impl BatchHeader {
     /// Reads the header; None if there are fewer than [`HEADER_BYTES`]. Nothing is checked.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let head = bytes.first_chunk::<HEADER_BYTES>()?;
+        let raw = RawHeader::of(bytes)?;
         Some(Self {
-            base_offset: Offset(i64_at(head, BASE_OFFSET_AT)),
-            length: i32_at(head, LENGTH_AT),
-            leader_epoch: LeaderEpoch(i32_at(head, EPOCH_AT)),
-            magic: head[MAGIC_AT] as i8,
-            crc: i32_at(head, CRC_AT) as u32,
-            attributes: Attributes(i16_at(head, ATTRIBUTES_AT)),
-            last_offset_delta: i32_at(head, LAST_DELTA_AT),
-            base_timestamp: i64_at(head, BASE_TIMESTAMP_AT),
-            max_timestamp: i64_at(head, MAX_TIMESTAMP_AT),
-            producer_id: i64_at(head, PRODUCER_ID_AT),
-            producer_epoch: i16_at(head, PRODUCER_EPOCH_AT),
-            base_sequence: i32_at(head, SEQUENCE_AT),
-            record_count: i32_at(head, COUNT_AT),
+            base_offset: raw.base_offset(),
+            length: raw.length(),
+            leader_epoch: raw.leader_epoch(),
+            magic: raw.magic(),
+            crc: raw.crc(),
+            attributes: raw.attributes(),
+            last_offset_delta: raw.last_offset_delta(),
+            base_timestamp: i64_at(raw.0, BASE_TIMESTAMP_AT),
+            max_timestamp: raw.max_timestamp(),
+            producer_id: i64_at(raw.0, PRODUCER_ID_AT),
+            producer_epoch: i16_at(raw.0, PRODUCER_EPOCH_AT),
+            base_sequence: i32_at(raw.0, SEQUENCE_AT),
+            record_count: raw.record_count(),
         })
     }
 
     /// Bytes of the whole batch, as its length says; 0 if the length is negative.
     #[must_use]
     pub fn total_bytes(&self) -> usize {
-        usize::try_from(self.length).map_or(0, |length| length + LENGTH_PREFIX_BYTES)
+        total_bytes(self.length)
     }
 
     /// How many offsets the batch takes: compaction may have dropped records, never offsets.
@@ -242,15 +343,35 @@ impl BatchView {
     }
 }
 
+/// True if the bytes are one batch as long as its length says. Neither format nor checksum is looked at.
+#[must_use]
+#[inline]
+pub fn is_whole(batch: &[u8]) -> bool {
+    RawHeader::of(batch).is_some_and(|header| header.total_bytes() == batch.len())
+}
+
+/// True if the CRC-32C of a whole batch holds.
+#[must_use]
+pub fn crc_holds(batch: &[u8]) -> bool {
+    RawHeader::of(batch).is_some_and(|header| header.crc() == crc32c(&batch[CRC_FROM..]))
+}
+
 /// Writes base offset and leader epoch into the head of a batch; the CRC covers neither.
-/// False, and nothing is written, if the head is shorter than [`PATCHED_HEAD_BYTES`].
-pub fn patch_head(head: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) -> bool {
-    let Some(head) = head.first_chunk_mut::<PATCHED_HEAD_BYTES>() else {
-        return false;
-    };
+#[inline]
+pub fn patch_head(head: &mut [u8; PATCHED_HEAD_BYTES], base_offset: Offset, epoch: LeaderEpoch) {
     head[BASE_OFFSET_AT..BASE_OFFSET_AT + 8].copy_from_slice(&base_offset.0.to_be_bytes());
     head[EPOCH_AT..EPOCH_AT + 4].copy_from_slice(&epoch.0.to_be_bytes());
-    true
+}
+
+/// As [`patch_head`], for a part of a batch that begins with the batch's byte `from`: patches what lies in it.
+pub fn patch_part(part: &mut [u8], from: usize, base_offset: Offset, epoch: LeaderEpoch) {
+    let mut head = [0; PATCHED_HEAD_BYTES];
+    patch_head(&mut head, base_offset, epoch);
+    for (at, byte) in (from..PATCHED_HEAD_BYTES).zip(part) {
+        if !(LENGTH_AT..EPOCH_AT).contains(&at) {
+            *byte = head[at];
+        }
+    }
 }
 
 /// Stamps a validated batch with the broker's time (message.timestamp.type=LogAppendTime): the flag, the largest
@@ -278,6 +399,18 @@ fn restamp(batch: &[u8], log_append_time: bool, max_timestamp: i64) -> Option<By
     Some(Bytes::from(stamped))
 }
 
+/// The header of `batch` with other attributes, before other records: length and CRC are those of the new batch.
+pub(crate) fn with_records(batch: &[u8], attributes: Attributes, records: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(HEADER_BYTES + records.len());
+    out.extend_from_slice(&batch[..HEADER_BYTES]);
+    out.extend_from_slice(records);
+    let length = (HEADER_BYTES - LENGTH_PREFIX_BYTES + records.len()) as i32;
+    out[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&length.to_be_bytes());
+    out[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.0.to_be_bytes());
+    write_crc(&mut out);
+    Bytes::from(out)
+}
+
 /// CRC-32C, the checksum of Kafka's batches.
 #[must_use]
 pub fn crc32c(bytes: &[u8]) -> u32 {
@@ -290,20 +423,29 @@ pub(crate) fn write_crc(batch: &mut [u8]) {
     batch[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
 }
 
+#[inline]
+fn total_bytes(length: i32) -> usize {
+    usize::try_from(length).map_or(0, |length| length + LENGTH_PREFIX_BYTES)
+}
+
+#[inline]
 fn array_at<const N: usize>(head: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&head[at..at + N]);
     array
 }
 
+#[inline]
 fn i16_at(head: &[u8; HEADER_BYTES], at: usize) -> i16 {
     i16::from_be_bytes(array_at(head, at))
 }
 
+#[inline]
 fn i32_at(head: &[u8; HEADER_BYTES], at: usize) -> i32 {
     i32::from_be_bytes(array_at(head, at))
 }
 
+#[inline]
 fn i64_at(head: &[u8; HEADER_BYTES], at: usize) -> i64 {
     i64::from_be_bytes(array_at(head, at))
 }

@@ -93,11 +93,52 @@ fn a_built_batch_is_what_kafka_protocol_builds() {
 #[test]
 fn patching_the_head_leaves_the_checksum_right() {
     let mut patched = batch_of(2).to_vec();
-    assert!(patch_head(&mut patched, Offset(1 << 40), LeaderEpoch(9)));
+    patch_head(patched.first_chunk_mut().unwrap(), Offset(1 << 40), LeaderEpoch(9));
     let header = validate(&patched.clone().into(), &LIMITS).unwrap();
     assert_eq!((header.base_offset, header.leader_epoch), (Offset(1 << 40), LeaderEpoch(9)));
     assert_eq!((header.last_offset(), header.next_offset()), (Offset((1 << 40) + 1), Offset((1 << 40) + 2)));
-    assert!(!patch_head(&mut patched[..15], Offset(1), LeaderEpoch(1)));
+    assert!(is_whole(&patched) && crc_holds(&patched));
+}
+
+#[test]
+fn a_head_that_is_cut_anywhere_is_patched_as_a_whole_one() {
+    let batch = batch_of(2);
+    let mut whole = batch.to_vec();
+    patch_head(whole.first_chunk_mut().unwrap(), Offset(-2), LeaderEpoch(i32::MAX));
+    for cut in 0..=batch.len() {
+        let mut parts = batch.to_vec();
+        let (before, after) = parts.split_at_mut(cut);
+        patch_part(before, 0, Offset(-2), LeaderEpoch(i32::MAX));
+        patch_part(after, cut, Offset(-2), LeaderEpoch(i32::MAX));
+        assert_eq!(parts, whole, "cut before byte {cut}");
+    }
+}
+
+#[test]
+fn a_batch_that_is_cut_or_altered_is_not_whole_or_not_sound() {
+    let batch = batch_of(2);
+    for length in 0..batch.len() {
+        assert!(!is_whole(&batch[..length]), "{length} bytes");
+    }
+    for at in 0..batch.len() {
+        let mut altered = batch.to_vec();
+        altered[at] ^= 0x80;
+        let guarded = (LENGTH_AT..EPOCH_AT).contains(&at) || at >= CRC_AT;
+        assert_eq!(is_whole(&altered) && crc_holds(&altered), !guarded, "byte {at}");
+    }
+}
+
+#[test]
+fn a_field_that_is_read_alone_is_the_one_that_is_read_with_all() {
+    let batch = altered(&batch_of(3), PRODUCER_ID_AT, &[5; 8]);
+    let (raw, all) = (RawHeader::of(&batch).unwrap(), BatchHeader::parse(&batch).unwrap());
+    assert_eq!((raw.attributes(), raw.record_count()), (all.attributes, all.record_count));
+    assert_eq!((raw.total_bytes(), raw.offset_count()), (all.total_bytes(), Some(3)));
+    let offset_count = |delta: i32| {
+        let altered = altered(&batch, LAST_DELTA_AT, &delta.to_be_bytes());
+        RawHeader::of(&altered).unwrap().offset_count()
+    };
+    assert_eq!((offset_count(-1), offset_count(i32::MAX)), (None, Some(1 << 31)));
 }
 
 #[test]

@@ -5,11 +5,8 @@
 
 use bytes::Bytes;
 
-use super::{BatchHeader, BatchView, CRC_FROM, HEADER_BYTES, LENGTH_PREFIX_BYTES, crc32c};
+use super::{BatchHeader, BatchView, CRC_FROM, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC, crc32c};
 use crate::error::ErrorCode;
-
-/// The only record format that Kafka 4 accepts.
-const MAGIC: i8 = 2;
 
 /// The limits of a topic or node for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

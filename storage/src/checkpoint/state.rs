@@ -27,8 +27,8 @@ use crate::entry::Vote;
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
 use crate::index::ExtentKey;
 use crate::log::RecoveryPoint;
-use crate::rewrite::RetentionClass;
 use crate::runs::Listing;
+use crate::runs::retention_class::RetentionClass;
 
 /// A replica in a checkpoint, keys aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +127,8 @@ impl State {
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    assert!(u32::try_from(bytes.len()).is_ok(), "{} bytes in an operation of the checkpoint", bytes.len());
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
     out.extend_from_slice(bytes);
 }
 

@@ -322,9 +322,12 @@ impl DataDir {
             let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { continue };
             let places = log.write_verdicts(chunk.to_vec()).await?;
             let segments = || places.iter().map(|place| place.segment);
-            if let (Some(from), Some(to)) = (segments().min(), segments().max()) {
-                self.index.table.verdicts(from, to, replica, (first.log_id.index, last.log_id.index));
-            }
+            let entries = (first.log_id.index, last.log_id.index);
+            // A segment with verdicts that the table does not know of would be unlinked before its time.
+            let (Some(from), Some(to)) = (segments().min(), segments().max()) else {
+                panic!("replica {replica}: the verdicts on entries {entries:?} were written nowhere")
+            };
+            self.index.table.verdicts(from, to, replica, entries);
         }
         self.index.forget_verdicts(replica, upto);
         Ok(())

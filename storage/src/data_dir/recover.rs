@@ -21,8 +21,8 @@ use crate::ids::{RaftIndex, ReplicaId};
 use crate::index::BatchIndex;
 use crate::index::file::Opened;
 use crate::log::{self, Log, NoSink};
+use crate::page_cache::mapped::OpenSegments;
 use crate::read::VerifyBelow;
-use crate::read::mapped::OpenSegments;
 use crate::space::reserve::Reserve;
 
 const LOCK: &str = "lock";

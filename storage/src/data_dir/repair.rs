@@ -24,8 +24,8 @@ use super::{DataDir, DataDirError};
 use crate::ids::{ReplicaId, RunId};
 use crate::index::partition::{GONE, Gap};
 use crate::index::{ExtentKey, IndexedBatch};
+use crate::read::damage::Spot;
 use crate::rewrite::copy::Cursor;
-use crate::rewrite::damage::Spot;
 use crate::runs::writer::{PushError, RunWriter};
 
 /// What can be done about a damaged file.

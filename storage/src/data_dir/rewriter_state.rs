@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use super::peers::Peers;
 use crate::env::watch;
 use crate::ids::ReplicaId;
-use crate::rewrite::damage::Damage;
+use crate::read::damage::Damage;
 use crate::rewrite::{Classes, RewriteOptions};
 
 /// The rewriter's state.

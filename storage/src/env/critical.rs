@@ -188,11 +188,15 @@ impl<F: Future> Future for Critical<F> {
             this.future.as_mut().poll(cx)
         }));
         swap_current(&mut this.owner);
+        let Some(owner) = &this.owner else {
+            // The owner that should end is not known any more, so the process ends.
+            let why = format!("task {}: its owner is not there after it was polled", this.name);
+            end_process(&why);
+            panic!("{why}")
+        };
         polled.unwrap_or_else(|payload| {
             let message = report(this.name, &*payload);
-            if let Some(owner) = &this.owner {
-                owner.end(&format!("task {} panicked: {message}", this.name));
-            }
+            owner.end(&format!("task {} panicked: {message}", this.name));
             std::panic::resume_unwind(payload)
         })
     }

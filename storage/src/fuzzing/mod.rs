@@ -23,7 +23,7 @@ use crate::env::disk::{Disk, File, OpenMode, PAGE_BYTES};
 use crate::env::sim;
 use crate::env::sim::disk::{SimDisk, SimDiskOptions};
 use crate::ids::{LogId, LogPosition, RaftIndex, ReplicaId, RunId, Term};
-use crate::index::file::{SegmentRanges, encode, open};
+use crate::index::file::{encode, open};
 use crate::index::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
 use crate::index::{Access, BatchIndex, Bounds, ExtentKey, IndexedBatch};
 use crate::log::{RecoveryPoint, fuzzing as log};
@@ -33,6 +33,7 @@ use crate::runs::format::{
     Extent, HeaderFound, StandIn, TAIL_BYTES, Tables, decode_header, encode_header, encode_tables,
 };
 use crate::runs::rebuild::index_image;
+use crate::space::table::SegmentRanges;
 use input::{disk_with, long, put_word, split, with_selector, word};
 
 /// The name of a target, what it does with an input, and inputs to begin with.

@@ -7,10 +7,11 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_protocol::batch::RawHeader;
 use ottla_protocol::ids::Offset;
 use parking_lot::{Mutex, RwLock};
 
-use super::file::{Opened, SegmentRanges};
+use super::file::Opened;
 use super::index_entry::IndexEntry;
 use super::partition::{Died, GONE, PartitionIndex, Step, Unplaced};
 use super::segment_slice::{IndexEntries, SegmentSlice};
@@ -18,7 +19,7 @@ use super::{Access, ExtentKey, IndexError, IndexedBatch};
 use crate::entry::{Entry, EntryVerdicts, Verdict};
 use crate::ids::{LogPosition, RaftIndex, ReplicaId};
 use crate::log::BatchPlace;
-use crate::space::table::SegmentTable;
+use crate::space::table::{SegmentRanges, SegmentTable};
 
 /// A batch to be read: where it is, and its bytes if they are not durable here yet.
 #[derive(Debug, Clone)]
@@ -72,11 +73,11 @@ pub(crate) fn indexed_batch_of(
     position: LogPosition,
 ) -> Option<IndexedBatch> {
     let Verdict::Accepted { base_offset, epoch } = verdict else { return None };
-    let delta = i32::from_be_bytes(batch.get(23..27)?.try_into().ok()?);
-    let max_timestamp_ms = i64::from_be_bytes(batch.get(35..43)?.try_into().ok()?);
+    let header = RawHeader::of(batch)?;
+    let max_timestamp_ms = header.max_timestamp();
     Some(IndexedBatch {
         base_offset,
-        record_count: u32::try_from(delta).ok()?.checked_add(1)?,
+        record_count: header.offset_count()?,
         max_timestamp_ms: if max_timestamp_ms < 0 { clock_ms } else { max_timestamp_ms },
         epoch,
         position,
@@ -229,7 +230,8 @@ impl BatchIndex {
                 let partition = self.partition_or_new(*key);
                 let mut partition = partition.write();
                 let Some(mut unplaced) = partition.unplaced.pop_front() else { continue };
-                debug_assert_eq!((unplaced.index, key.replica), (entry.index, replica));
+                let (found, wanted) = ((unplaced.index, key.replica), (entry.index, replica));
+                assert_eq!(found, wanted, "{}: the entry whose batch is placed next", key.partition);
                 if let Some(place) = places.get(*number) {
                     unplaced.indexed.position = place.position;
                     self.push(&mut partition, *key, entry.index, &unplaced.indexed)?;
@@ -256,7 +258,12 @@ impl BatchIndex {
     pub(crate) fn imported(&self, replica: ReplicaId, index: RaftIndex) {
         let mut replicas = self.replicas.lock();
         let state = replicas.entry(replica).or_default();
-        debug_assert!(state.unplaced.is_empty(), "what was applied is durable and has its index entries");
+        let unplaced = state.unplaced.front().map(|entry| entry.index);
+        assert_eq!(
+            unplaced, None,
+            "replica {replica}: an entry without a place when the snapshot at {} is in",
+            index.0
+        );
         state.recorded = state.recorded.max(Some(index));
         state.verdicts.clear();
         state.bytes_since_checkpoint = 0;

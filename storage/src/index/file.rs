@@ -25,7 +25,8 @@ use super::open_file::IndexFile;
 use super::segment_slice::{FileEntries, IndexEntries, SegmentSlice};
 use crate::env::disk::{File, read_exact_at};
 use crate::ids::{RaftIndex, ReplicaId};
-use crate::read::mapped::Mapped;
+use crate::page_cache::mapped::Mapped;
+use crate::space::table::{IndexRange, SegmentRanges};
 
 const MAGIC: &[u8; 8] = b"OTTLAIDX";
 const VERSION: u32 = 1;
@@ -37,24 +38,6 @@ const EXTENT_BYTES: usize = 72;
 const INDEX_ENTRIES_MAX: u32 = 1 << 26;
 /// Limit of the directory's size.
 const DIRECTORY_BYTES_MAX: u32 = 1 << 30;
-
-/// First and last Raft index.
-pub(crate) type IndexRange = (RaftIndex, RaftIndex);
-
-/// What an `.idx` file says of its segment beside the index entries.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct SegmentRanges {
-    /// Entries with an accepted batch in the segment, by replica.
-    pub(crate) entries: BTreeMap<ReplicaId, IndexRange>,
-    /// Verdict frames in the segment, by replica.
-    pub(crate) verdicts: BTreeMap<ReplicaId, IndexRange>,
-}
-
-/// Widens a range.
-pub(crate) fn widen(ranges: &mut BTreeMap<ReplicaId, IndexRange>, replica: ReplicaId, index: RaftIndex) {
-    let range = ranges.entry(replica).or_insert((index, index));
-    *range = (range.0.min(index), range.1.max(index));
-}
 
 /// An `.idx` file as read when it is opened.
 #[derive(Debug)]
@@ -81,7 +64,7 @@ pub(crate) fn encode(
     for (key, runs) in slices {
         for run in runs {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            let count = u32::try_from(run.len()).unwrap_or(u32::MAX);
+            let count = run.len() as u32;
             directory.extend_from_slice(key.partition.topic.as_bytes());
             directory.extend_from_slice(&key.partition.index.to_le_bytes());
             directory.extend_from_slice(&0u32.to_le_bytes());
@@ -99,7 +82,10 @@ pub(crate) fn encode(
         }
     }
     let mut out = Vec::with_capacity(HEADER_BYTES + directory.len() + index_entries.len());
-    let word = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
+    let word = |n: usize| {
+        assert!(u32::try_from(n).is_ok(), "segment {segment}: {n} in the header of its index");
+        (n as u32).to_le_bytes()
+    };
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&word(directory.len()));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::index_entry::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::{Access, IndexError};
 use crate::env::disk::{File, read_exact_at};
-use crate::read::mapped::Mapped;
-use crate::read::residency;
+use crate::page_cache::mapped::Mapped;
+use crate::page_cache::residency;
 
 /// Entries whose residency is queried with one system call: 4 MiB of them.
 const RESIDENT_ENTRIES_MAX: usize = 100_000;

@@ -9,13 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::batch_index::indexed_batch_of;
-use super::file::{SegmentRanges, widen};
 use super::index_entry::IndexEntry;
 use super::segment_slice::{IndexEntries, SegmentSlice};
 use super::{ExtentKey, IndexedBatch};
 use crate::entry::{Entry, EntryVerdicts, Verdict};
 use crate::ids::{LogId, RaftIndex, ReplicaId};
 use crate::log::{BatchPlace, FrameBody, FrameSink, ScannedFrame};
+use crate::space::table::{SegmentRanges, widen};
 
 /// The index of one segment, as rebuilt.
 #[derive(Debug, Default)]

@@ -170,15 +170,17 @@ impl SegmentSlice {
         }
     }
 
-    /// Adds an entry behind the others; the caller has checked that it follows. Does nothing if the entries are on
-    /// disk.
+    /// Adds an entry behind the others, which are in memory; it begins where they end.
     pub(crate) fn push(&mut self, entry: IndexEntry) {
-        if let IndexEntries::Memory(memory) = &mut self.entries {
-            memory.push(entry);
-            self.end_offset = entry.end_offset();
-            self.max_timestamp_ms = self.max_timestamp_ms.max(entry.max_timestamp_ms);
-            self.bytes += u64::from(entry.bytes);
-        }
+        let (segment, end) = (self.segment, self.end_offset);
+        assert_eq!(entry.base_offset, end, "segment {segment}: an index entry that does not follow the one before it");
+        let IndexEntries::Memory(memory) = &mut self.entries else {
+            panic!("segment {segment}, offset {end}: an index entry for a slice that is on disk")
+        };
+        memory.push(entry);
+        self.end_offset = entry.end_offset();
+        self.max_timestamp_ms = self.max_timestamp_ms.max(entry.max_timestamp_ms);
+        self.bytes += u64::from(entry.bytes);
     }
 
     /// True if both list the same batches of their segment.

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_protocol::batch::{CRC_FROM, HEADER_BYTES, crc32c};
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 use uuid::Uuid;
 
 use super::commit::{CommitHeader, FLAG_CLEAN};
-use super::frame::{BATCH_BYTES_MIN, DESCRIPTOR_BYTES, HEAD_BYTES, RawFrame, Stamp, crc32c, decode, encode, padded};
+use super::frame::{DESCRIPTOR_BYTES, HEAD_BYTES, RawFrame, Stamp, decode, encode, padded};
 use super::frame_body::{from_raw, to_raw};
 use super::prepared_mark::PreparedMark;
 use super::segment_header::{HeaderFound, ReplicaRow, SegmentHeader};
@@ -37,7 +38,7 @@ fn mend_frame(bytes: &mut [u8]) -> Option<usize> {
     for number in 0..count {
         let batch_bytes = word(bytes, HEAD_BYTES + number * DESCRIPTOR_BYTES + 20) as usize;
         let batch = bytes.get(end..end.checked_add(batch_bytes)?)?;
-        crc.update(batch.get(..BATCH_BYTES_MIN)?);
+        crc.update(batch.get(..HEADER_BYTES)?);
         end += batch_bytes;
     }
     put_word(bytes, 4, crc.finalize());
@@ -78,12 +79,12 @@ fn log_id(index: u64) -> LogId {
 
 /// A batch whose head and checksum are sound.
 fn batch(fill: u8, bytes: usize) -> EntryBatch {
-    let mut data = vec![fill; BATCH_BYTES_MIN + bytes];
+    let mut data = vec![fill; HEADER_BYTES + bytes];
     let length = u32::try_from(data.len() - 12).unwrap();
     data[8..12].copy_from_slice(&length.to_be_bytes());
     data[16] = 2;
     data[23..27].copy_from_slice(&0_u32.to_be_bytes());
-    let crc = crc32c(&data[21..]);
+    let crc = crc32c(&data[CRC_FROM..]);
     data[17..21].copy_from_slice(&crc.to_be_bytes());
     let partition = PartitionId { topic: Uuid::from_u128(7), index: i32::from(fill % 3) };
     EntryBatch { partition, data: Bytes::from(data) }

@@ -40,6 +40,8 @@ mod scan;
 mod segment_header;
 mod segments;
 mod shared;
+#[cfg(test)]
+mod tests;
 pub mod types;
 mod writer;
 

@@ -298,6 +298,10 @@ fn settle(
     for replica in replayed {
         let Replayed { id, creation, state, lost, damaged, damaged_unproven, committed, newly_lost: new, missing } =
             replica;
+        let (synced, next) = (state.synced_sequence, state.next_sequence);
+        assert_eq!(next, synced + 1, "replica {id}: recovered up to frame {synced}");
+        let last = state.slots.back().map_or(0, |slot| slot.sequence);
+        assert!(last <= synced, "replica {id}: entry in frame {last}, recovered up to frame {synced}");
         if let Some(why) = &lost {
             tracing::error!(replica = %id, %why, "this replica lost bytes that may have been acknowledged: it takes no part in any quorum until it is a new member");
         }

@@ -147,6 +147,12 @@ impl ReplicaState {
         if self.slots.is_empty() {
             self.first_index = index;
         }
+        let (end, sequence) = (self.end_index(), slot.sequence);
+        assert!(
+            self.slots.is_empty() || index == end,
+            "frame {sequence}: entry {index} after {} before {end}",
+            self.first_index
+        );
         self.slots.push_back(slot);
         freed
     }
@@ -278,7 +284,8 @@ impl ReplicaState {
         let slot = self.offset_of(index.0).and_then(|at| self.slots.get_mut(at));
         match slot.filter(|slot| slot.sequence == sequence) {
             Some(slot) => {
-                if slot.place.is_some() {
+                if let Some(known) = slot.place {
+                    assert!(slot.moving, "frame {sequence}, entry {}: lies at {known:?} and at {place:?}", index.0);
                     self.relocated.insert(index.0);
                 }
                 slot.moving = false;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
+use ottla_protocol::batch::is_whole;
 use ottla_protocol::ids::PartitionId;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::frame::{self, DESCRIPTOR_BYTES, FRAME_BYTES_MAX, HEAD_BYTES, Kind, batch_is_sound, padded, u32_le};
+use super::frame::{self, DESCRIPTOR_BYTES, FRAME_BYTES_MAX, HEAD_BYTES, Kind, padded, u32_le};
 use super::frame_body::{from_raw, to_raw};
 use super::queue::{Done, Queued, closed};
 use super::replay::greater_vote;
@@ -166,7 +167,7 @@ impl ReplicaLog {
             if entry.log_id.index.0 != entries[0].log_id.index.0 + number as u64 {
                 return Err(invalid(format!("entry {} does not follow the one before it", entry.log_id)));
             }
-            if let Some(batch) = entry.batches.iter().find(|batch| !batch_is_sound(&batch.data)) {
+            if let Some(batch) = entry.batches.iter().find(|batch| !is_whole(&batch.data)) {
                 return Err(invalid(format!(
                     "entry {}: a batch of {} has a wrong length",
                     entry.log_id, batch.partition

@@ -91,7 +91,8 @@ impl Shared {
     }
 
     pub(crate) fn set_durable_upto(&self, position: LogPosition) {
-        self.durable_upto.store(pack(position), Ordering::Release);
+        let before = self.durable_upto.swap(pack(position), Ordering::AcqRel);
+        assert!(before <= pack(position), "the log was durable up to {:?}, now {position:?}", unpack(before));
     }
 
     /// Of what lies before this place, more than `bytes` of the log were written since.

@@ -215,7 +215,10 @@ impl Writer {
         let page_start = start - start % PAGE_BYTES as u32;
         self.buffer.clear();
         if page_start < self.tail.byte {
-            self.buffer.extend_from_slice(&self.tail.page);
+            let Tail { segment, byte, page, .. } = &self.tail;
+            let kept = (byte - page_start) as usize;
+            assert_eq!(page.len(), kept, "segment {}: the last page before byte {byte}", segment.sequence);
+            self.buffer.extend_from_slice(page);
         }
         if let Some(header) = &self.header {
             header.encode(&mut self.buffer);
@@ -225,6 +228,7 @@ impl Writer {
         let header = self.commit_header(frames, flags);
         let this = header.this.clone();
         header.encode(&mut self.buffer);
+        let body_start = self.buffer.len();
         let mut starts = Vec::with_capacity(frames.len());
         let stamp = Stamp {
             incarnation: self.tail.segment.incarnation,
@@ -237,11 +241,16 @@ impl Writer {
             let stamp = Stamp { replica: queued.replica.id, sequence: queued.sequence, ..stamp };
             frame::encode(&mut self.buffer, stamp, &queued.frame);
         }
+        let (segment, body_bytes) = (self.tail.segment.sequence, self.buffer.len() - body_start);
+        assert_eq!(
+            body_bytes, header.body_bytes as usize,
+            "segment {segment}, byte {commit_byte}: bytes of the frames"
+        );
         let end = page_start + self.buffer.len() as u32;
         self.buffer.resize(self.buffer.len().next_multiple_of(PAGE_BYTES), 0);
         assert!(
             page_start as usize + self.buffer.len() <= self.tail.segment.file_bytes as usize,
-            "a commit beyond its segment"
+            "segment {segment}, byte {commit_byte}: a commit beyond its segment"
         );
         Assembled { page_start, commit_byte, starts, end, this }
     }
@@ -253,6 +262,10 @@ impl Writer {
             // A relocated frame has an older number.
             let known = self.rows.get(&queued.replica.id).map_or(0, |row| row.sequence);
             let last = this.entry(queued.replica.id).or_insert(known);
+            let is_next = *last == 0 || queued.sequence == *last + 1;
+            let is_copy = queued.frame.kind == Kind::Entry && queued.sequence <= *last;
+            let (replica, sequence) = (queued.replica.id, queued.sequence);
+            assert!(is_next || is_copy, "replica {replica}: frame {sequence} is queued after frame {last}");
             *last = queued.sequence.max(*last);
             body += queued.bytes;
         }
@@ -328,13 +341,16 @@ impl Writer {
 
     /// Calls the callbacks, in the order of the frames.
     fn complete(&self, frames: Vec<Queued>, places: &[EntryPlace]) {
+        assert_eq!(frames.len(), places.len(), "segment {}: frames and places", self.tail.segment.sequence);
         for (queued, place) in frames.into_iter().zip(places) {
             let replica = queued.replica;
             let is_entry = queued.frame.kind == Kind::Entry;
             let index = RaftIndex(queued.frame.index);
             let (evictable, waiters) = {
                 let mut state = replica.state.lock();
-                state.synced(queued.sequence);
+                let (id, sequence, next) = (replica.id, queued.sequence, state.next_sequence);
+                assert!(sequence < next, "replica {id}: frame {sequence} is durable, the next to be queued is {next}");
+                state.synced(sequence);
                 if let Some(vote) = vote_of(&queued.frame) {
                     state.vote = greater_vote(state.vote, vote);
                 }

@@ -2,36 +2,35 @@
 //!
 //! May not know: where the bytes come from.
 
+use ottla_protocol::batch::{self, MAGIC, RawHeader};
+use ottla_protocol::ids::LeaderEpoch;
+
 use crate::env::mutants::{self, Bug};
 use crate::index::IndexedBatch;
 
-/// Bytes of a batch before those that its own CRC-32C covers.
-const CRC_FROM: usize = 21;
-/// Bytes of a batch's header.
-pub(super) const HEADER_BYTES: usize = 61;
-/// Bytes at the front that hold base offset, length and leader epoch.
-pub(super) const HEAD_BYTES: usize = 16;
-/// The length, which is not changed.
-pub(super) const LENGTH_PLACE: std::ops::Range<usize> = 8..12;
-
 /// True if the bytes are one whole batch of format 2; its CRC-32C is summed only if `verify`.
 pub(crate) fn is_sound(batch: &[u8], verify: bool) -> bool {
-    if batch.len() < HEADER_BYTES || batch[16] != 2 {
-        return false;
-    }
-    let length = u32::from_be_bytes([batch[8], batch[9], batch[10], batch[11]]);
-    if length as usize != batch.len() - 12 {
-        return false;
-    }
-    let crc = u32::from_be_bytes([batch[17], batch[18], batch[19], batch[20]]);
+    let is_one = batch::is_whole(batch) && RawHeader::of(batch).is_some_and(|header| header.magic() == MAGIC);
     let verify = verify && !mutants::is_on(Bug::CrcFailureSkipped);
-    !verify || crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &batch[CRC_FROM..]) == u64::from(crc)
+    is_one && (!verify || batch::crc_holds(batch))
 }
 
-/// Writes base offset and leader epoch into a batch's header: both lie outside the batch's CRC.
-pub(super) fn patch(head: &mut [u8], indexed: &IndexedBatch) {
-    head[..8].copy_from_slice(&indexed.base_offset.0.to_be_bytes());
-    if !mutants::is_on(Bug::EpochNotPatched) {
-        head[12..16].copy_from_slice(&indexed.epoch.0.to_be_bytes());
-    }
+/// Writes base offset and leader epoch into the header of a sound batch.
+pub(super) fn patch(batch: &mut [u8], indexed: &IndexedBatch) {
+    let IndexedBatch { base_offset, position, .. } = *indexed;
+    let bytes = batch.len();
+    let Some(head) = batch.first_chunk_mut() else {
+        panic!("batch at offset {base_offset}, {position:?}: {bytes} bytes are sound, which is no header")
+    };
+    batch::patch_head(head, base_offset, epoch_of(indexed));
+}
+
+/// The same for the bytes of a batch from its byte `from` on.
+pub(super) fn patch_part(part: &mut [u8], from: usize, indexed: &IndexedBatch) {
+    batch::patch_part(part, from, indexed.base_offset, epoch_of(indexed));
+}
+
+/// The epoch to be sent; for a seeded bug the one that producers state.
+fn epoch_of(indexed: &IndexedBatch) -> LeaderEpoch {
+    if mutants::is_on(Bug::EpochNotPatched) { LeaderEpoch(-1) } else { indexed.epoch }
 }

@@ -4,11 +4,9 @@
 //! ([`ReadPlan::into_stream`]). May not know: fetch sessions, isolation levels, or what kind of client reads.
 
 mod batch;
-mod fault;
-pub(crate) mod mapped;
+pub(crate) mod damage;
 mod plan;
 pub(crate) mod readahead;
-pub(crate) mod residency;
 mod stream;
 
 use ottla_protocol::ids::Offset;

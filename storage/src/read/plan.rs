@@ -9,12 +9,13 @@ use bytes::{Bytes, BytesMut};
 use ottla_protocol::ids::Offset;
 
 use super::batch::{is_sound, patch};
-use super::mapped::OpenSegment;
+use super::damage::{Damage, Spot};
 use super::readahead::{self, DiskReads, SPAN_BYTES_MAX, SPAN_GAP_MAX};
-use super::{PIECE_BYTES, ReadError, VerifyBelow, damaged, residency};
+use super::{PIECE_BYTES, ReadError, VerifyBelow, damaged};
 use crate::env::rt;
 use crate::index::{ExtentKey, IndexedBatch, Planned};
-use crate::rewrite::damage::{Damage, Spot};
+use crate::page_cache::mapped::{Mapped, OpenSegment};
+use crate::page_cache::residency;
 
 /// The residency of batches this near is queried with one system call; what lies between them is as hot as they are.
 const RESIDENT_GAP_MAX: usize = 256 * 1024;
@@ -128,26 +129,34 @@ impl ReadPlan {
         self.batches.last().map_or(self.from, |(indexed, _)| indexed.end_offset())
     }
 
-    pub(super) fn source(&self, number: u32) -> Option<&Source> {
-        self.sources.get(number as usize)
+    /// Batch `number` of the plan and its source: a caller counts to the plan's end, and each batch came with its source.
+    pub(super) fn batch(&self, number: usize) -> (&IndexedBatch, &Source) {
+        let batch = self.batches.get(number);
+        let found = batch.and_then(|(indexed, source)| Some((indexed, self.sources.get(*source as usize)?)));
+        found.unwrap_or_else(|| {
+            let (key, from, count) = (self.noting.key, self.from, self.batches.len());
+            panic!("replica {}, {}: batch {number} of {count} from {from} on", key.replica, key.partition)
+        })
     }
 
     /// The span that begins with batch `first`, which lies in a segment: neighbours up to `gap_max` apart, `bytes_max`
     /// together and below batch `end`.
-    pub(super) fn span(&self, first: usize, end: usize, gap_max: usize, bytes_max: usize) -> Option<Span> {
-        let (indexed, source) = self.batches.get(first)?;
+    pub(super) fn span(&self, first: usize, end: usize, gap_max: usize, bytes_max: usize) -> Span {
+        let (indexed, _) = self.batch(first);
+        let source = self.batches.get(first).map(|(_, source)| source);
         let start = indexed.position.byte as usize;
         let mut span = Span { batches: first..first + 1, bytes: start..start + indexed.bytes as usize };
         while let Some((indexed, next)) = self.batches.get(span.batches.end).filter(|_| span.batches.end < end) {
             let at = indexed.position.byte as usize;
             let grown = at + indexed.bytes as usize;
-            if next != source || at < span.bytes.end || at - span.bytes.end > gap_max || grown - start > bytes_max {
+            if Some(next) != source || at < span.bytes.end || at - span.bytes.end > gap_max || grown - start > bytes_max
+            {
                 break;
             }
             span.batches.end += 1;
             span.bytes.end = grown;
         }
-        Some(span)
+        span
     }
 
     /// True if every page of these batches is known to be in memory: then they may be copied on an async thread.
@@ -158,20 +167,16 @@ impl ReadPlan {
     fn are_resident_within(&self, batches: Range<usize>, gap_max: usize) -> bool {
         let mut at = batches.start;
         while at < batches.end {
-            let Some((_, source)) = self.batches.get(at) else { return true };
-            match self.source(*source) {
-                Some(Source::Memory(_)) => at += 1,
-                Some(Source::Segment(open)) => {
-                    let (Some(mapped), Some(span)) = (&open.mapped, self.span(at, batches.end, gap_max, usize::MAX))
-                    else {
-                        return false;
-                    };
+            match self.batch(at).1 {
+                Source::Memory(_) => at += 1,
+                Source::Segment(open) => {
+                    let Some(mapped) = &open.mapped else { return false };
+                    let span = self.span(at, batches.end, gap_max, usize::MAX);
                     match mapped.bytes().get(span.bytes) {
                         Some(range) if residency::is_resident(range) => at = span.batches.end,
                         _ => return false,
                     }
                 }
-                None => return false,
             }
         }
         true
@@ -225,10 +230,9 @@ impl ReadPlan {
 
     /// Truncates the plan before a damaged batch; damage of the first batch is an error.
     fn cut(&mut self, number: usize, error: ReadError) -> Result<(), ReadError> {
-        if let Some((indexed, _)) = self.batches.get(number) {
-            tracing::error!(%error, segment = indexed.position.segment, byte = indexed.position.byte, "damaged batch");
-            self.noting.batch(indexed);
-        }
+        let (indexed, _) = self.batch(number);
+        tracing::error!(%error, segment = indexed.position.segment, byte = indexed.position.byte, "damaged batch");
+        self.noting.batch(indexed);
         self.batches.truncate(number);
         self.bytes = self.batches.iter().map(|(indexed, _)| indexed.bytes as usize).sum();
         if number == 0 { Err(error) } else { Ok(()) }
@@ -236,14 +240,11 @@ impl ReadPlan {
 
     /// The bytes of a resident batch.
     pub(super) fn resident(&self, number: usize) -> Result<&[u8], ReadError> {
-        let Some((indexed, source)) = self.batches.get(number) else { return Ok(&[]) };
+        let (indexed, source) = self.batch(number);
         let (start, length) = (indexed.position.byte as usize, indexed.bytes as usize);
-        let batch = match self.source(*source) {
-            Some(Source::Memory(data)) => data.get(..),
-            Some(Source::Segment(open)) => {
-                open.mapped.as_ref().and_then(|mapped| mapped.bytes().get(start..start + length))
-            }
-            None => None,
+        let batch = match source {
+            Source::Memory(data) => data.get(..),
+            Source::Segment(open) => open.mapped.as_ref().and_then(|mapped| mapped.bytes().get(start..start + length)),
         };
         batch
             .filter(|batch| batch.len() == length)
@@ -252,9 +253,9 @@ impl ReadPlan {
 
     /// An error if a page of the batch's mapping could not be read.
     pub(super) fn check_fault(&self, number: usize) -> Result<(), ReadError> {
-        let Some((indexed, source)) = self.batches.get(number) else { return Ok(()) };
-        match self.source(*source) {
-            Some(Source::Segment(open)) if open.mapped.as_ref().is_some_and(super::mapped::Mapped::faulted) => {
+        let (indexed, source) = self.batch(number);
+        match source {
+            Source::Segment(open) if open.mapped.as_ref().is_some_and(Mapped::faulted) => {
                 Err(damaged(indexed, "the disk could not read its page"))
             }
             _ => Ok(()),
@@ -266,10 +267,10 @@ impl ReadPlan {
         for number in 0..self.batches.len() {
             let sound = self.resident(number).map(|batch| is_sound(batch, false));
             let checked = sound.and_then(|sound| self.check_fault(number).map(|()| sound));
-            let error = match (checked, self.batches.get(number)) {
-                (Ok(false), Some((indexed, _))) => damaged(indexed, UNSOUND),
-                (Err(error), _) => error,
-                _ => continue,
+            let error = match checked {
+                Ok(true) => continue,
+                Ok(false) => damaged(self.batch(number).0, UNSOUND),
+                Err(error) => error,
             };
             return self.cut(number, error);
         }
@@ -288,7 +289,7 @@ impl ReadPlan {
     }
 
     fn copy_one(&self, number: usize, out: &mut BytesMut) -> Result<(), ReadError> {
-        let Some((indexed, _)) = self.batches.get(number) else { return Ok(()) };
+        let (indexed, _) = self.batch(number);
         let at = out.len();
         out.extend_from_slice(self.resident(number)?);
         self.check_fault(number)?;
@@ -318,10 +319,10 @@ impl ReadPlan {
         first: usize,
         show: &mut impl FnMut(&[u8], &IndexedBatch),
     ) -> Result<usize, (usize, ReadError)> {
-        let Some((indexed, source)) = self.batches.get(first) else { return Ok(first + 1) };
-        let open = match self.source(*source) {
-            Some(Source::Segment(open)) => open,
-            _ => {
+        let (indexed, source) = self.batch(first);
+        let open = match source {
+            Source::Segment(open) => open,
+            Source::Memory(_) => {
                 let data = self.resident(first).map_err(|error| (first, error))?;
                 if !is_sound(data, false) {
                     return Err((first, damaged(indexed, "its length does not hold")));
@@ -330,14 +331,12 @@ impl ReadPlan {
                 return Ok(first + 1);
             }
         };
-        let Some(span) = self.span(first, self.batches.len(), SPAN_GAP_MAX, SPAN_BYTES_MAX) else {
-            return Ok(first + 1);
-        };
+        let span = self.span(first, self.batches.len(), SPAN_GAP_MAX, SPAN_BYTES_MAX);
         let (start, bytes) = (span.bytes.start, span.bytes.len());
         self.disk_reads.read_ahead(open.sequence, &*open.file, start as u64, span.bytes.end as u64);
         let looked = readahead::with_span(&*open.file, start as u64, bytes, |image| {
             for number in span.batches.clone() {
-                let Some((indexed, _)) = self.batches.get(number) else { break };
+                let (indexed, _) = self.batch(number);
                 let at = indexed.position.byte as usize - start;
                 match image.get(at..at + indexed.bytes as usize) {
                     Some(batch) if is_sound(batch, true) => show(batch, indexed),
@@ -360,7 +359,7 @@ impl ReadPlan {
         number: usize,
         show: &mut impl FnMut(&[u8], &IndexedBatch),
     ) -> Result<usize, (usize, ReadError)> {
-        let Some((indexed, _)) = self.batches.get(number) else { return Ok(number + 1) };
+        let (indexed, _) = self.batch(number);
         let looked =
             readahead::with_span(&*open.file, u64::from(indexed.position.byte), indexed.bytes as usize, |batch| {
                 let sound = is_sound(batch, true);

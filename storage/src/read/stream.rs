@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 
-use super::batch::{HEAD_BYTES, LENGTH_PLACE, patch};
+use super::batch::patch_part;
 use super::plan::{ReadPlan, Source};
 use super::{ReadError, damaged};
 use crate::env::disk::read_exact_at;
@@ -58,7 +58,8 @@ impl ReadStream {
 
     /// Records that `bytes` more were sent.
     pub fn advance(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(bytes);
+        assert!(bytes <= self.left, "{bytes} bytes were sent of a read that had {} left", self.left);
+        self.left -= bytes;
         self.within += bytes;
         while let Some((indexed, _)) = self.plan.batches.get(self.batch)
             && self.within >= indexed.bytes as usize
@@ -95,9 +96,10 @@ impl ReadStream {
     pub fn copy(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError> {
         self.each_part(bytes_max, |number, indexed, _, part| {
             let batch = self.plan.resident(number)?;
-            out.extend_from_slice(batch.get(part.clone()).unwrap_or_default());
+            out.extend_from_slice(&batch[part.clone()]);
             self.plan.check_fault(number)?;
-            patch_part(out, part, indexed);
+            let at = out.len() - part.len();
+            patch_part(&mut out[at..], part.start, indexed);
             Ok(())
         })
     }
@@ -106,9 +108,7 @@ impl ReadStream {
     pub fn read(&self, out: &mut BytesMut, bytes_max: usize) -> Result<(), ReadError> {
         self.each_part(bytes_max, |number, indexed, source, part| {
             match source {
-                Source::Memory(_) => {
-                    out.extend_from_slice(self.plan.resident(number)?.get(part.clone()).unwrap_or_default())
-                }
+                Source::Memory(_) => out.extend_from_slice(&self.plan.resident(number)?[part.clone()]),
                 Source::Segment(open) => {
                     let at = out.len();
                     out.resize(at + part.len(), 0);
@@ -117,7 +117,8 @@ impl ReadStream {
                         .map_err(|error| damaged(indexed, &error.to_string()))?;
                 }
             }
-            patch_part(out, part, indexed);
+            let at = out.len() - part.len();
+            patch_part(&mut out[at..], part.start, indexed);
             Ok(())
         })
     }
@@ -129,28 +130,13 @@ impl ReadStream {
         mut put: impl FnMut(usize, &IndexedBatch, &Source, Range<usize>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         let (mut number, mut within, mut missing) = (self.batch, self.within, bytes_max.min(self.left));
-        while let Some((indexed, source)) = self.plan.batches.get(number).filter(|_| missing > 0) {
-            let Some(source) = self.plan.source(*source) else { break };
+        while missing > 0 {
+            let (indexed, source) = self.plan.batch(number);
             let end = (indexed.bytes as usize).min(within + missing);
             put(number, indexed, source, within..end)?;
             missing -= end - within;
             (number, within) = (number + 1, 0);
         }
         Ok(())
-    }
-}
-
-/// Patches the bytes of a batch's header that lie in its `part`, which is at the end of `out`.
-fn patch_part(out: &mut BytesMut, part: Range<usize>, indexed: &IndexedBatch) {
-    if part.start >= HEAD_BYTES {
-        return;
-    }
-    let at = out.len() - part.len();
-    let mut head = [0; HEAD_BYTES];
-    patch(&mut head, indexed);
-    for byte in part.start..part.end.min(HEAD_BYTES) {
-        if !LENGTH_PLACE.contains(&byte) {
-            out[at + byte - part.start] = head[byte];
-        }
     }
 }

@@ -184,7 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rewrite::RetentionClass;
+    use crate::runs::retention_class::RetentionClass;
 
     fn listing(id: u64, class: u8) -> Listing {
         Listing {

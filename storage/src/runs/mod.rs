@@ -6,6 +6,7 @@
 pub(crate) mod files;
 pub(crate) mod format;
 pub(crate) mod rebuild;
+pub(crate) mod retention_class;
 pub(crate) mod writer;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::env::disk::File;
 use crate::ids::{ReplicaId, RunId};
-use crate::rewrite::RetentionClass;
+use retention_class::RetentionClass;
 
 /// Directory of the runs.
 pub(crate) const RUNS_DIR: &str = "runs";

@@ -7,18 +7,16 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_protocol::ids::{LeaderEpoch, Offset};
+use ottla_protocol::batch::{HEADER_BYTES, MAGIC, RawHeader};
 
 use super::Listing;
 use super::format::{Extent, TAIL_BYTES, Tables, decode_tables, tables_at};
 use crate::env::disk::{File, read_exact_at};
 use crate::ids::LogPosition;
-use crate::index::file::{SegmentRanges, encode};
+use crate::index::file::encode;
 use crate::index::index_entry::IndexEntry;
 use crate::index::{ExtentKey, IndexedBatch};
-
-/// Bytes of a batch's header that the index reads.
-const BATCH_HEAD_BYTES: usize = 61;
+use crate::space::table::SegmentRanges;
 
 /// Entries by partition, each a series of consecutive offsets.
 #[derive(Debug, Default)]
@@ -77,26 +75,23 @@ fn read_extent(
     let key = ExtentKey { partition: extent.partition, replica: run.replica };
     let mut byte = extent.first_byte;
     for _ in 0..extent.batches {
-        let mut head = [0; BATCH_HEAD_BYTES];
+        let mut head = [0; HEADER_BYTES];
         read_exact_at(&**file, &mut head, u64::from(byte))?;
-        let i32_at = |at: usize| i32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let i64_at = |at: usize| (i64::from(i32_at(at)) << 32) | i64::from(i32_at(at + 4).cast_unsigned());
-        let bytes =
-            u32::try_from(i64::from(i32_at(8)) + 12).map_err(|_| damaged("a batch of the run has no length"))?;
-        let records = u32::try_from(i32_at(23)).ok().and_then(|delta| delta.checked_add(1));
+        let Some(header) = RawHeader::of(&head) else { return Err(damaged("a batch of the run has no header")) };
+        let bytes = u32::try_from(header.total_bytes()).map_err(|_| damaged("a batch of the run is too long"))?;
         let end = u64::from(byte) + u64::from(bytes);
         // A length below that of the header would never reach the next batch.
-        let sound = head[16] == 2 && end <= data_end && bytes as usize >= BATCH_HEAD_BYTES;
-        let (Some(record_count), true) = (records, sound) else {
+        let sound = header.magic() == MAGIC && end <= data_end && bytes as usize >= HEADER_BYTES;
+        let (Some(record_count), true) = (header.offset_count(), sound) else {
             return Err(damaged("a batch header of the run is damaged"));
         };
         entries.push(
             key,
             &IndexedBatch {
-                base_offset: Offset(i64_at(0)),
+                base_offset: header.base_offset(),
                 record_count,
-                max_timestamp_ms: stand_ins.get(&byte).copied().unwrap_or_else(|| i64_at(35)),
-                epoch: LeaderEpoch(i32_at(12)),
+                max_timestamp_ms: stand_ins.get(&byte).copied().unwrap_or_else(|| header.max_timestamp()),
+                epoch: header.leader_epoch(),
                 position: LogPosition { segment: run.id.file_number(), byte },
                 bytes,
             },

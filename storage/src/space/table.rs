@@ -10,7 +10,24 @@ use parking_lot::Mutex;
 use crate::env::mutants::{self, Bug};
 use crate::env::rt;
 use crate::ids::{RaftIndex, ReplicaId};
-use crate::index::file::{IndexRange, SegmentRanges, widen};
+
+/// First and last Raft index.
+pub(crate) type IndexRange = (RaftIndex, RaftIndex);
+
+/// The Raft entries that have batches or verdicts in a segment; its `.idx` file lists them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SegmentRanges {
+    /// Entries with an accepted batch in the segment, by replica.
+    pub(crate) entries: BTreeMap<ReplicaId, IndexRange>,
+    /// Verdict frames in the segment, by replica.
+    pub(crate) verdicts: BTreeMap<ReplicaId, IndexRange>,
+}
+
+/// Widens a range.
+pub(crate) fn widen(ranges: &mut BTreeMap<ReplicaId, IndexRange>, replica: ReplicaId, index: RaftIndex) {
+    let range = ranges.entry(replica).or_insert((index, index));
+    *range = (range.0.min(index), range.1.max(index));
+}
 
 /// The usage of one segment.
 #[derive(Debug, Default, Clone)]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_protocol::batch::{CRC_FROM, crc32c};
 use ottla_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 use ottla_storage::entry::{Entry, EntryBatch, EntryKind, EntryVerdicts, Verdict, Vote};
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
@@ -41,7 +42,7 @@ pub fn batch(seed: u64, records: usize) -> Bytes {
     let mut data: Vec<u8> = (0..61 + records).map(|_| rng.next().to_le_bytes()[0]).collect();
     let length = (data.len() - 12) as u32;
     data[8..12].copy_from_slice(&length.to_be_bytes());
-    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &data[21..]) as u32;
+    let crc = crc32c(&data[CRC_FROM..]);
     data[17..21].copy_from_slice(&crc.to_be_bytes());
     Bytes::from(data)
 }

@@ -17,6 +17,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use ottla_protocol::batch::RawHeader;
+use ottla_protocol::compression::Codec;
 use ottla_protocol::error::ErrorCode;
 use ottla_protocol::produce::{
     CurrentLeader, ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic,
@@ -352,17 +354,12 @@ fn refused(request: ProduceRequest, error: ErrorCode) -> ProduceResponse {
 
 const ZSTD_FROM: i16 = 7;
 const LEADER_HINTS_FROM: i16 = 10;
-const ATTRIBUTES_AT: usize = 21;
-const RECORD_COUNT_AT: usize = 57;
-const CODEC_MASK: u8 = 0x07;
-const ZSTD: u8 = 4;
 
-fn is_zstd(batch: &Bytes) -> bool {
-    batch.get(ATTRIBUTES_AT + 1).is_some_and(|attributes| attributes & CODEC_MASK == ZSTD)
+fn is_zstd(batch: &[u8]) -> bool {
+    RawHeader::of(batch).is_some_and(|header| header.attributes().codec() == Some(Codec::Zstd))
 }
 
 /// The record count in the batch's header, for the metrics of accepted batches.
-fn record_count(batch: &Bytes) -> u64 {
-    let field = batch.get(RECORD_COUNT_AT..).and_then(|rest| rest.first_chunk::<4>());
-    field.map_or(0, |field| u64::from(u32::from_be_bytes(*field)))
+fn record_count(batch: &[u8]) -> u64 {
+    RawHeader::of(batch).map_or(0, |header| u64::from(header.record_count().cast_unsigned()))
 }

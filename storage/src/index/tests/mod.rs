@@ -544,3 +544,12 @@ fn a_partition_that_comes_back_to_its_replica_is_not_dead_after_a_restart() {
     assert!(history.index.at(key(0), 3, Access::MayBlock).unwrap().is_some());
     assert!(history.index.at(key(0), 1, Access::MayBlock).unwrap().is_none());
 }
+
+#[test]
+#[should_panic(expected = "segment 1: an index entry that does not follow the one before it")]
+fn an_index_entry_behind_a_gap_is_never_listed_in_its_slice() {
+    let position = LogPosition { segment: 1, byte: 0 };
+    let (base_offset, epoch) = (Offset(5), LeaderEpoch(1));
+    let batch = IndexedBatch { base_offset, record_count: 1, max_timestamp_ms: 0, epoch, position, bytes: 61 };
+    super::segment_slice::SegmentSlice::new(1, 4).push(super::index_entry::IndexEntry::new(&batch, 0));
+}

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
+use ottla_protocol::batch::{CRC_FROM, HEADER_BYTES, crc32c};
 use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
-use super::super::frame::{BATCH_BYTES_MIN, Kind, RawFrame, Stamp, UNGUARDED_BYTES, crc32c, encode};
+use super::super::frame::{Kind, RawFrame, Stamp, encode};
 use super::*;
 use crate::entry::{Batches, EntryBatch};
 use crate::ids::ReplicaId;
@@ -15,10 +16,10 @@ const STAMP: Stamp =
     Stamp { incarnation: 0x1122_3344_5566_7788, replica: ReplicaId(9), sequence: 77, durable_upto: 1 << 33 };
 
 fn batch(records: usize, fill: u8) -> EntryBatch {
-    let mut data = vec![fill; BATCH_BYTES_MIN + records];
+    let mut data = vec![fill; HEADER_BYTES + records];
     let length = (data.len() - 12) as u32;
     data[8..12].copy_from_slice(&length.to_be_bytes());
-    let crc = crc32c(&data[UNGUARDED_BYTES..]);
+    let crc = crc32c(&data[CRC_FROM..]);
     data[17..21].copy_from_slice(&crc.to_be_bytes());
     let partition = PartitionId { topic: Uuid::from_u128(u128::from(fill) << 70 | 5), index: i32::from(fill) };
     EntryBatch { partition, data: Bytes::from(data) }

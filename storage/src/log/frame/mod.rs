@@ -21,6 +21,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use ottla_protocol::batch::{self, RawHeader};
 use ottla_protocol::ids::PartitionId;
 use uuid::Uuid;
 
@@ -35,10 +36,6 @@ pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;
 pub(crate) const HEAD_BYTES: usize = 80;
 /// Length of a batch's descriptor.
 pub(crate) const DESCRIPTOR_BYTES: usize = 32;
-/// The part of a batch that its own CRC-32C does not cover.
-pub(crate) const UNGUARDED_BYTES: usize = 21;
-/// Smallest possible record batch (message format v2 without records): its header.
-pub(crate) const BATCH_BYTES_MIN: usize = 61;
 /// No frame is longer.
 pub(crate) const FRAME_BYTES_MAX: usize = 1 << 30;
 
@@ -112,16 +109,30 @@ pub(crate) fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(8)
 }
 
-/// Checks what the log relies on in a batch; its content is the caller's.
-pub(crate) fn batch_is_sound(data: &[u8]) -> bool {
-    data.len() >= BATCH_BYTES_MIN && u32_be(data, 8) as usize + 12 == data.len()
+/// The header of a batch that is to be written: no append is accepted with less.
+fn header_of(stamp: Stamp, batch: &EntryBatch) -> RawHeader<'_> {
+    RawHeader::of(&batch.data).unwrap_or_else(|| {
+        let Stamp { replica, sequence, .. } = stamp;
+        let bytes = batch.data.len();
+        panic!("replica {replica}, frame {sequence}: a batch of {} has {bytes} bytes", batch.partition)
+    })
 }
 
 /// Appends a frame with its padding. Each payload byte is copied once.
 pub(crate) fn encode(out: &mut Vec<u8>, stamp: Stamp, frame: &RawFrame) {
     let start = out.len();
     let length = frame.frame_bytes();
-    assert!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
+    let Stamp { replica, sequence, .. } = stamp;
+    assert!(
+        length <= FRAME_BYTES_MAX,
+        "replica {replica}, frame {sequence}: {length} bytes, at most {FRAME_BYTES_MAX}"
+    );
+    assert!(
+        sequence.max(frame.term).max(frame.index) <= NUMBER_MAX,
+        "replica {replica}, frame {sequence}: term {} or index {} would be read as damage",
+        frame.term,
+        frame.index
+    );
     out.extend_from_slice(&(length as u32).to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&stamp.incarnation.to_le_bytes());
@@ -139,17 +150,18 @@ pub(crate) fn encode(out: &mut Vec<u8>, stamp: Stamp, frame: &RawFrame) {
         out.extend_from_slice(batch.partition.topic.as_bytes());
         out.extend_from_slice(&batch.partition.index.to_le_bytes());
         out.extend_from_slice(&(batch.data.len() as u32).to_le_bytes());
-        out.extend_from_slice(&u32_be(&batch.data, 17).to_le_bytes());
+        out.extend_from_slice(&header_of(stamp, batch).crc().to_le_bytes());
         out.extend_from_slice(&[0; 4]);
     }
     out.extend_from_slice(&frame.payload);
     let mut crc = crc32fast::Hasher::new();
     crc.update(&out[start + 8..]);
     for batch in &frame.batches {
-        crc.update(&batch.data[..BATCH_BYTES_MIN]);
+        crc.update(header_of(stamp, batch).bytes());
         out.extend_from_slice(&batch.data);
     }
     out[start + 4..start + 8].copy_from_slice(&crc.finalize().to_le_bytes());
+    assert_eq!(out.len(), start + length, "replica {replica}, frame {sequence}: not as long as its head says");
     out.resize(start + padded(length), 0);
 }
 
@@ -177,7 +189,7 @@ pub(crate) struct FrameLayout {
 impl FrameLayout {
     /// The ranges that the frame's CRC covers, in order.
     pub(crate) fn guarded(&self) -> Vec<Range<usize>> {
-        let headers = self.ranges.iter().map(|range| range.start..range.start + BATCH_BYTES_MIN);
+        let headers = self.ranges.iter().map(|range| range.start..range.start + batch::HEADER_BYTES);
         std::iter::once(8..self.summed).chain(headers).collect()
     }
 }
@@ -238,7 +250,8 @@ pub(crate) fn decode(buf: &Bytes, at: usize, incarnation: u64) -> Option<Decoded
         let topic = Uuid::from_slice(&descriptor[..16]).ok()?;
         let index = u32_le(descriptor, 16).cast_signed();
         let data = buf.slice(at + range.start..at + range.end);
-        if crc32c(&data[UNGUARDED_BYTES..]) != u32_le(descriptor, 24) && !mutants::is_on(Bug::CrcFailureSkipped) {
+        if batch::crc32c(&data[batch::CRC_FROM..]) != u32_le(descriptor, 24) && !mutants::is_on(Bug::CrcFailureSkipped)
+        {
             damaged_batches.push(number);
         }
         batches.push(EntryBatch { partition: PartitionId { topic, index }, data });
@@ -266,22 +279,13 @@ fn batch_ranges(descriptors: &[u8], first: usize, length: usize) -> Option<Vec<R
     for descriptor in descriptors.chunks_exact(DESCRIPTOR_BYTES) {
         let bytes = u32_le(descriptor, 20) as usize;
         let end = start.checked_add(bytes)?;
-        if bytes < BATCH_BYTES_MIN || end > length {
+        if bytes < batch::HEADER_BYTES || end > length {
             return None;
         }
         ranges.push(start..end);
         start = end;
     }
     (start == length).then_some(ranges)
-}
-
-/// CRC-32C (Castagnoli), as record batches have it.
-pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
-}
-
-fn u32_be(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 pub(crate) fn u16_le(bytes: &[u8], at: usize) -> u16 {

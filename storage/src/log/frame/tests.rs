@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+use ottla_protocol::batch::{CRC_FROM, HEADER_BYTES, crc32c};
 use proptest::prelude::*;
 
 use super::*;
 
 /// A record batch with these many bytes of records and a sound CRC-32C.
 fn batch(records: usize, fill: u8) -> Bytes {
-    let mut data = vec![fill; BATCH_BYTES_MIN + records];
+    let mut data = vec![fill; HEADER_BYTES + records];
     let length = (data.len() - 12) as u32;
     data[8..12].copy_from_slice(&length.to_be_bytes());
-    let crc = crc32c(&data[UNGUARDED_BYTES..]);
+    let crc = crc32c(&data[CRC_FROM..]);
     data[17..21].copy_from_slice(&crc.to_be_bytes());
     Bytes::from(data)
 }
@@ -93,7 +94,7 @@ fn a_batch_whose_header_is_damaged_is_never_told() {
     let mut out = Vec::new();
     encode(&mut out, STAMP, &frame);
     let first = frame.frame_bytes() - frame.batches[0].data.len();
-    for byte in 0..BATCH_BYTES_MIN {
+    for byte in 0..HEADER_BYTES {
         let mut damaged = out.clone();
         damaged[first + byte] ^= 4;
         assert_eq!(

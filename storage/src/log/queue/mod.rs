@@ -47,16 +47,21 @@ impl Drop for Done {
     /// The writer panicked while it held the frame: without this the append would wait for ever.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            std::mem::replace(self, Done::Ignored).report(Err(&LogFailure::of_task("the writer panicked")));
+            self.answer(Err(&LogFailure::of_task("the writer panicked")));
         }
     }
 }
 
 impl Done {
-    /// Reports the result. A callback that panics must not stop the log.
+    /// Reports the result.
     pub(crate) fn report(mut self, result: Result<LogPosition, &LogFailure>) {
+        self.answer(result);
+    }
+
+    /// Reports the result, if that was not done. A callback that panics must not stop the log.
+    fn answer(&mut self, result: Result<LogPosition, &LogFailure>) {
         let result = result.map_err(LogFailure::to_io_error);
-        match &mut self {
+        match self {
             Done::Ignored => {}
             Done::Place(sender) => drop(sender.take().map(|sender| sender.send(result))),
             Done::Callback(on_synced) => {

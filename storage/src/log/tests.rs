@@ -1,0 +1,87 @@
+//! The log's assertions fire before anything wrong is written, and end the log, not a thread alone.
+
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use ottla_protocol::ids::PartitionId;
+use uuid::Uuid;
+
+use super::frame::{Kind, RawFrame, Stamp, encode};
+use super::replica::{ReplicaState, Slot};
+use super::*;
+use crate::entry::{Batches, EntryBatch};
+use crate::env::sim;
+use crate::env::sim::disk::{SimDisk, SimDiskOptions};
+use crate::ids::{RaftIndex, Term};
+
+const R: ReplicaId = ReplicaId(7);
+
+#[test]
+fn a_frame_out_of_turn_ends_the_log_before_it_is_written() {
+    sim::run(1, || async {
+        let (disk, dir): (Arc<dyn Disk>, _) =
+            (Arc::new(SimDisk::new(1, SimDiskOptions::default())), Path::new("/data/log"));
+        let options = LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() };
+        let (log, _) = Log::open(disk.clone(), dir, options.clone(), Vec::new(), &mut NoSink).await.unwrap();
+        let creation = GroupCreation { replica: R, payload: Bytes::new(), vote: None, purged: None };
+        let replica = log.create_group(creation).await.unwrap();
+        let (sender, receiver) = oneshot::channel();
+        let queued = Queued::new(replica.replica(), 3, RawFrame::empty(Kind::Vote), Done::Place(Some(sender)));
+        drop(log.inner.shared.queue.push(vec![queued]).map_err(|(failure, _)| failure).unwrap());
+        assert!(receiver.await.unwrap().is_err(), "it is answered");
+        rt::sleep(std::time::Duration::from_secs(1)).await;
+        let failure = log.inner.shared.queue.failure().unwrap();
+        assert!(failure.message.contains("replica 7: frame 3 is queued after frame 1"), "{}", failure.message);
+        assert_eq!(sim::take_panics().len(), 1);
+        drop((replica, log));
+        let (log, recovered) = Log::open(disk, dir, options, Vec::new(), &mut NoSink).await.unwrap();
+        assert_eq!(recovered.iter().map(|found| (found.id, found.sequence)).collect::<Vec<_>>(), [(R, 1)]);
+        log.close().await.unwrap();
+    });
+}
+
+#[test]
+#[should_panic(expected = "replica 7, frame 5: a batch of")]
+fn a_batch_without_a_header_is_never_framed() {
+    let partition = PartitionId { topic: Uuid::from_u128(1), index: 0 };
+    let batches = Batches::from(vec![EntryBatch { partition, data: Bytes::from_static(&[0; 60]) }]);
+    let stamp = Stamp { incarnation: 1, replica: R, sequence: 5, durable_upto: 0 };
+    encode(&mut Vec::new(), stamp, &RawFrame { batches, ..RawFrame::empty(Kind::Entry) });
+}
+
+fn state() -> ReplicaState {
+    Replica::new(R, Bytes::new()).state.into_inner()
+}
+
+fn slot(sequence: u64) -> Slot {
+    Slot { term: Term(1), sequence, place: None, cached: None, bytes: 0, moving: false }
+}
+
+#[test]
+#[should_panic(expected = "frame 3: entry 9 after 5 before 6")]
+fn an_entry_behind_a_gap_is_never_listed() {
+    let mut state = state();
+    state.push(5, slot(2));
+    state.push(9, slot(3));
+}
+
+#[test]
+#[should_panic(expected = "frame 2, entry 5: lies at")]
+fn an_entry_that_is_not_relocated_has_one_place() {
+    let mut state = state();
+    state.push(5, slot(2));
+    let place = |byte| EntryPlace { position: LogPosition { segment: 1, byte }, frame_bytes: 80, commit_byte: 0 };
+    assert!(state.placed(RaftIndex(5), 2, place(4096)));
+    state.placed(RaftIndex(5), 2, place(8192));
+}
+
+#[test]
+#[should_panic(expected = "the log was durable up to")]
+fn what_is_durable_never_falls() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, SimDiskOptions::default()));
+    let place = |byte| LogPosition { segment: 2, byte };
+    let preparation = prepare::Preparation::new(3, std::collections::VecDeque::new());
+    let shared = Shared::new(disk, "/data/log".into(), LogOptions::default(), preparation, [place(0); 3]);
+    shared.set_durable_upto(place(4096));
+    shared.set_durable_upto(place(8));
+}
