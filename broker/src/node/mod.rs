@@ -24,7 +24,6 @@ use std::time::Duration;
 use ottla_raft::{Identity, RaftHost};
 use ottla_storage::data_dir::DataDirError;
 use ottla_storage::env::critical::{Owner, process_failed};
-use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
 use parking_lot::Mutex;
 
@@ -184,10 +183,7 @@ impl Node {
         self.peers.host.shutdown().await;
         // A node that was unregistered stops while its last replica is being removed. If the replica were still there
         // at the next start, the node would stop again.
-        let _removals = match mutants::is_on(Bug::RemovalsNotAwaited) {
-            true => None,
-            false => Some(self.shards.end_removals().await),
-        };
+        let _removals = self.shards.end_removals().await;
         let mut unclosed = Vec::new();
         for directory in self.directories() {
             if let Err(error) = directory.data.close().await {

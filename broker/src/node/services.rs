@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use ottla_raft::{GroupHandle, RaftHost, RaftOptions};
 use ottla_storage::data_dir::DataDir;
-use ottla_storage::env::mutants::{self, Bug};
 use ottla_storage::env::rt;
 use uuid::Uuid;
 
@@ -63,7 +62,7 @@ impl Services {
         let cluster_id = tokio::select! {
             biased;
             id = cluster_id(&metadata) => id?,
-            why = metadata_stopped(metadata.group(), &shards), if !mutants::is_on(Bug::UnregisteredStartWaits) => {
+            why = metadata_stopped(metadata.group(), &shards) => {
                 let _removals = shards.end_removals().await;
                 return Err(StartError::Stopped(why));
             }

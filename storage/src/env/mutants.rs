@@ -190,11 +190,7 @@ bugs! {
     SnapshotWithoutProducers "snapshot-without-producers":
         "A replica that takes a snapshot knows none of its producers (shard machine).",
 
-    // A node, its connections.
-    RemovalsNotAwaited "removals-not-awaited":
-        "A node that stops closes its directories while a replica is still being removed from them (node).",
-    UnregisteredStartWaits "unregistered-start-waits":
-        "A node that starts waits for the metadata of a cluster that has unregistered it (node).",
+    // Connections.
     AnswersSwapped "answers-swapped":
         "The second answer of a connection leaves before the first (connection).",
 

@@ -17,9 +17,11 @@ use ottla_broker::admin::Readiness;
 use ottla_broker::config::{Inputs, load};
 use ottla_broker::node::{Node, NodeOptions, World};
 use ottla_broker::partition::TopicRef;
+use ottla_broker::server::listener::BoundListener;
 use ottla_protocol::StrBytes;
 use ottla_protocol::versions::ApiKey;
 use ottla_storage::data_dir::DataDirOptions;
+use ottla_storage::env::sim::net::SimListener;
 use ottla_storage::env::{rt, sim};
 use ottla_storage::log::LogOptions;
 
@@ -55,7 +57,7 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A node that serves, without listeners.
+/// A node that serves.
 async fn node() -> Node {
     let inputs = Inputs {
         environment: [("KAFKA_NODE_ID", "1"), ("KAFKA_LOG_DIRS", "/data")]
@@ -64,14 +66,16 @@ async fn node() -> Node {
         ..Inputs::default()
     };
     let mut config = load(&inputs).unwrap().config;
-    config.listeners = Vec::new();
     config.admin_listener = None;
     config.log.segment_bytes = 64 << 20;
     config.log.disk_reserve_bytes = 0;
     let log = LogOptions { zero_ahead_bytes_per_second: 0, ..LogOptions::default() };
     let data_dir = DataDirOptions { log, ..DataDirOptions::default() };
     let options = NodeOptions { data_dir, ..NodeOptions::default() };
-    let world = World { options, ..World::alone(Arc::new(MemoryDisk::default())) };
+    // Advertised, so that partitions are shown with their leader; clients use the dispatcher.
+    let address = ([127, 0, 0, 1], 9092).into();
+    let listeners = vec![BoundListener::of("PLAINTEXT", address, Box::new(SimListener::default()))];
+    let world = World { options, listeners, ..World::alone(Arc::new(MemoryDisk::default())) };
     Node::start(world, config, Readiness::default()).await.unwrap()
 }
 
