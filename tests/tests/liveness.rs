@@ -236,8 +236,14 @@ fn kafkas_own_tool_shows_all_groups_while_a_node_is_dead() {
     let classes = format!("{}/*", jars.display());
     for words in [&["--list"][..], &["--describe", "--all-groups"]] {
         let tool = ["-cp", &classes, "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"];
-        let output =
-            Command::new("java").args(tool).args(["--bootstrap-server", &bootstrap]).args(words).output().unwrap();
+        // `timeout` sends SIGQUIT, upon which Java prints the stacks of its threads, and kills it if that does not end it.
+        let output = Command::new("timeout")
+            .args(["--signal=QUIT", "--kill-after=5", "120", "java"])
+            .args(tool)
+            .args(["--bootstrap-server", &bootstrap])
+            .args(words)
+            .output()
+            .unwrap();
         let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && !told.contains("Exception"), "{told}");
         let shown = |name: &String| told.lines().any(|line| line.split_whitespace().next() == Some(name));

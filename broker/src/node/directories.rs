@@ -86,9 +86,10 @@ fn step(config: &Config) -> String {
 /// together.
 pub(super) fn classify(directories: &[Directory], metadata: &MetadataHandle) {
     for directory in directories {
-        let metadata = metadata.clone();
+        // Not the handle: it holds the metadata's replica, and that holds this directory.
+        let images = metadata.watch();
         directory.data.set_retention_classes(Arc::new(move |partition| {
-            metadata.image().topic_by_id(&partition.topic).map_or(RetentionClass::UNKNOWN, |topic| class_of(topic))
+            images.borrow().topic_by_id(&partition.topic).map_or(RetentionClass::UNKNOWN, |topic| class_of(topic))
         }));
     }
 }

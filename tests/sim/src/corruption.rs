@@ -5,7 +5,7 @@
 //!
 //! May not know: when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ottla_storage::env::disk::{Disk, OpenMode, PAGE_BYTES};
@@ -19,7 +19,8 @@ pub(crate) enum Corruption {
     /// Two bytes of the log: only a replacement of the replica helps, unless the damage happens to be harmless.
     Log,
     /// Two bytes in the head of one of the last frames: only its checksum guards them, and a replica may have promised
-    /// what they say. In a cluster of one node one byte, which is corrected.
+    /// what they say. In a cluster that one node founded, some of whose shards have one replica, one byte of a frame,
+    /// which is corrected.
     Head,
     /// A bit among the records of one of the last commits.
     Records,
@@ -172,16 +173,17 @@ fn lose_indexes(world: &World, node: SimNode) -> Option<String> {
     Some(format!("node {}: all {} index files are gone", node.0, all.len()))
 }
 
-/// The number of the newest damaged checkpoint generation of each node.
-pub(crate) type DamagedCheckpoints = BTreeMap<SimNode, u64>;
+/// What further damage must not add to.
+#[derive(Default)]
+pub(crate) struct Damaged {
+    /// The number of the newest damaged checkpoint generation of each node.
+    checkpoints: BTreeMap<SimNode, u64>,
+    /// The pages of the frames of which one byte is wrong: a frame with two is lost.
+    heads: BTreeSet<(SimNode, PathBuf, u64)>,
+}
 
 /// Corrupts one file of a node; returns what was done, or `None` if there was nothing to corrupt.
-pub(crate) fn corrupt(
-    world: &World,
-    node: SimNode,
-    kind: Corruption,
-    damaged: &mut DamagedCheckpoints,
-) -> Option<String> {
+pub(crate) fn corrupt(world: &World, node: SimNode, kind: Corruption, damaged: &mut Damaged) -> Option<String> {
     // With two corrupted disks no replica might have the records that both lack.
     if kind.may_lose() && world.nodes().any(|other| other != node && world.is_corrupted(other)) {
         return None;
@@ -208,16 +210,19 @@ pub(crate) fn corrupt(
             all.sort_by_key(|path| number(path));
             let [older, newest] = all.as_slice() else { return None };
             // The generation that was damaged last may still be used, for what stands in front of the damage.
-            if damaged.get(&node).is_some_and(|damaged| *damaged == number(older)) {
+            if damaged.checkpoints.get(&node).is_some_and(|damaged| *damaged == number(older)) {
                 return None;
             }
-            damaged.insert(node, number(newest));
+            damaged.checkpoints.insert(node, number(newest));
             let to = if sim::random_below(2) == 0 { CHECKPOINT_BASE } else { 256 << 10 };
             (newest.clone(), byte_in(world, node, newest, 0, to)?)
         }
     };
     // One wrong byte of a frame is corrected: where other replicas can replace what is lost, two are damaged.
-    let is_alone = world.nodes().count() == 1;
+    let is_alone = world.founders() == 1;
+    if is_alone && kind == Corruption::Head && !damaged.heads.insert((node, path.clone(), at / PAGE_BYTES as u64)) {
+        return None;
+    }
     if kind.may_lose() && !(is_alone && kind == Corruption::Head) {
         world.mark_corrupted(node);
     }

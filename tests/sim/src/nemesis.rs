@@ -14,7 +14,7 @@ use ottla_storage::env::sim::disk::Crash;
 use ottla_storage::env::sim::{self, SimNode};
 use parking_lot::Mutex;
 
-use crate::corruption::{self, Corruption, DamagedCheckpoints};
+use crate::corruption::{self, Corruption, Damaged};
 use crate::durability_tracker::CrashPoint;
 use crate::graceful_stops;
 use crate::panics;
@@ -299,7 +299,7 @@ pub(crate) fn with_task_panics(seed: u64, nodes: u32, lasts: Duration, mut event
 pub(crate) async fn run_faults(world: World, events: Vec<Event>) {
     let mut running = Vec::new();
     let began = sim::elapsed();
-    let damaged = Arc::new(Mutex::new(DamagedCheckpoints::new()));
+    let damaged = Arc::new(Mutex::new(Damaged::default()));
     for event in events {
         let at = began + Duration::from_millis(event.at_ms);
         rt::sleep(at.saturating_sub(sim::elapsed())).await;
@@ -314,7 +314,7 @@ pub(crate) async fn run_faults(world: World, events: Vec<Event>) {
     }
 }
 
-async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<DamagedCheckpoints>>) {
+async fn run_fault(world: World, event: Event, damaged: Arc<Mutex<Damaged>>) {
     let lasts = Duration::from_millis(event.lasts_ms);
     match event.fault {
         Fault::Crash(target, crash) => {

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use crate::history;
 use crate::laws::i4_monotone::{Shown, Watch};
 use crate::laws::i6_equal::Sums;
-use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, progress, reads};
+use crate::laws::{Violation, i1_durable, i2_dense, i5_once, i7_owned, memory, progress, reads};
 use crate::liveness_check;
 use crate::nemesis::{self, Event};
 use crate::panics;
@@ -83,7 +83,14 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         })
     }));
     match report {
-        Ok(report) => Outcome { trace_hash: report.trace_hash, elapsed: report.elapsed, ..report.output },
+        Ok(report) => {
+            let mut outcome = Outcome { trace_hash: report.trace_hash, elapsed: report.elapsed, ..report.output };
+            let processes = shared_world.lock().as_ref().map(World::processes);
+            if let Some((all, kept @ 1..)) = processes.filter(|_| outcome.broken.is_none()) {
+                outcome.broken = Some((memory::kept(kept, all), String::new()));
+            }
+            outcome
+        }
         Err(payload) => {
             let what = rt::panic_message(&*payload);
             let trace = shared_world.lock().as_ref().map_or(String::new(), |world| world.trace_of(None));

@@ -15,7 +15,7 @@ use ottla_storage::log::LogSummary;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::corruption::{self, Corruption, DamagedCheckpoints};
+use crate::corruption::{self, Corruption, Damaged};
 use crate::registry::PARTITIONS;
 use crate::sim_node::RunningNode;
 use crate::targeting::{Target, cut_off, resolve};
@@ -35,7 +35,7 @@ const ELECTION_WAIT: Duration = Duration::from_millis(800);
 const DEPOSED_AFTER: Duration = Duration::from_millis(2_500);
 
 /// A follower falls behind a leader, on whose disk the records that the follower lacks are corrupted meanwhile.
-pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<DamagedCheckpoints>) {
+pub(crate) async fn lagging_follower(world: &World, damaged: &Mutex<Damaged>) {
     let leaders: Vec<_> = (0..PARTITIONS).filter_map(|index| world.leader(index)).collect();
     let corrupted = world.nodes().find(|node| world.is_corrupted(*node));
     let any = leaders.get(usize::try_from(sim::random_below(leaders.len().max(1) as u64)).unwrap_or(0)).copied();

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ottla_broker::metadata::{MetadataImage, ShardId, ShardRecord};
@@ -55,6 +55,8 @@ struct Inner {
     /// How often each node went down.
     downs: Mutex<BTreeMap<SimNode, u64>>,
     starts: AtomicU64,
+    /// The data directories of all processes, ended or not.
+    directories: Mutex<Vec<Weak<DataDir>>>,
     connections: AtomicU64,
     /// The id of the topic that most clients use.
     topic: OnceLock<Uuid>,
@@ -103,6 +105,7 @@ impl World {
             left: Mutex::default(),
             downs: Mutex::default(),
             starts: AtomicU64::new(0),
+            directories: Mutex::default(),
             connections: AtomicU64::new(0),
             topic: OnceLock::new(),
             answers_lost_per_mille: AtomicU64::new(0),
@@ -151,6 +154,11 @@ impl World {
     /// How often the node's disk was corrupted.
     fn corruptions(&self, node: SimNode) -> u64 {
         self.0.corrupted.lock().get(&node).copied().unwrap_or(0)
+    }
+
+    /// The number of nodes that the cluster was started with.
+    pub(crate) fn founders(&self) -> u32 {
+        self.0.founders
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = SimNode> + use<> {
@@ -360,6 +368,7 @@ impl World {
         let (disk, network) = (self.disk(node), self.0.network.clone());
         let (world, tuning) = (self.clone(), self.0.tuning);
         let on_open = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
+            world.0.directories.lock().push(Arc::downgrade(directory));
             let corrupted = world.is_corrupted(node);
             if corrupted {
                 let found = recovered.iter().map(|found| {
@@ -553,6 +562,12 @@ impl World {
     pub(crate) fn end(&self) {
         self.nodes().for_each(|node| self.0.network.detach(node));
         self.0.running.lock().clear();
+    }
+
+    /// After the end: how many processes there were, and how many of them still have their directory in memory.
+    pub(crate) fn processes(&self) -> (usize, usize) {
+        let directories = self.0.directories.lock();
+        (directories.len(), directories.iter().filter(|directory| directory.strong_count() > 0).count())
     }
 
     /// The node that leads the metadata group; that of the newest term if several believe so.

@@ -18,6 +18,7 @@ pub(crate) mod i9_topics;
 pub(crate) mod leaders;
 pub(crate) mod liveness;
 pub(crate) mod matching;
+pub(crate) mod memory;
 pub(crate) mod progress;
 pub(crate) mod reads;
 
