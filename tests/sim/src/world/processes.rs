@@ -1,0 +1,224 @@
+//! The processes of the simulated nodes: start, restart by a supervisor, graceful stop, crash, and suspicion by others.
+//!
+//! May not know: why a node is started or stopped.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ottla_raft::PeerDirectory;
+use ottla_storage::data_dir::{DataDir, RecoveredReplica};
+use ottla_storage::env::rt;
+use ottla_storage::env::sim::disk::Crash;
+use ottla_storage::env::sim::{self, SimNode};
+use ottla_storage::ids::{RaftIndex, ReplicaId};
+use ottla_storage::log::EntryRange;
+
+use super::World;
+use crate::laws::{Violation, i8_recovery};
+use crate::registry::broker;
+use crate::sim_node::RunningNode;
+
+const STARTS_ANEW: &str = "a node that was unregistered and has stopped starts as a new one";
+/// What a node that was unregistered says at its end.
+const UNREGISTERED: &str = "was unregistered";
+/// Between the end of a process and its restart by its supervisor.
+const RESTART_DELAY: Duration = Duration::from_millis(25);
+
+impl World {
+    /// Starts a node unless it runs or is starting; returns when it serves, has refused to start, or has crashed.
+    pub(crate) async fn start(&self, node: SimNode) {
+        if self.0.running.lock().contains_key(&node) || !self.0.starting.lock().insert(node) {
+            return;
+        }
+        let incarnation = self.0.starts.fetch_add(1, Ordering::Relaxed) + 1;
+        let nodes = (self.0.founders, self.node_count());
+        let (disk, network) = (self.disk(node), self.0.network.clone());
+        let (world, tuning) = (self.clone(), self.0.tuning);
+        let on_open = move |directory: &Arc<DataDir>, recovered: &[RecoveredReplica]| {
+            world.0.directories.lock().push(Arc::downgrade(directory));
+            let corrupted = world.is_corrupted(node);
+            if corrupted {
+                let found = recovered.iter().map(|found| {
+                    (
+                        found.id.0,
+                        found.lost.as_deref(),
+                        found.damaged.len(),
+                        found.damaged_unproven.map(|id| id.index.0),
+                    )
+                });
+                world.trace_fault(format!(
+                    "node {} finds (lost, damaged, unproven) {:?}",
+                    node.0,
+                    found.collect::<Vec<_>>()
+                ));
+            }
+            let verdict = world.durability().node_started(node, directory, recovered, corrupted);
+            world.judge(verdict);
+        };
+        let start = async move { RunningNode::start(node, incarnation, nodes, disk, network, tuning, on_open).await };
+        let (downs, corruptions) = (self.downs(node), self.corruptions(node));
+        let begun = sim::spawn_on(node, start).await;
+        self.0.starting.lock().remove(&node);
+        // The node may go down after it has started and before this task resumes: then the started node is dead.
+        let crashed = self.downs(node) != downs;
+        match begun {
+            Ok(_) if crashed => self.trace_fault(format!("node {} crashed while it started", node.0)),
+            Ok(Ok(running)) => {
+                for replica in &running.recovered {
+                    if let Some(why) = &replica.lost
+                        && running.host.group(replica.id).is_some()
+                    {
+                        self.judge::<()>(Err(i8_recovery::takes_part(replica.id.0, why)));
+                    }
+                }
+                self.0.left.lock().remove(&node);
+                let running = Arc::new(running);
+                self.0.running.lock().insert(node, running.clone());
+                self.trace_fault(format!("node {} runs, incarnation {incarnation}", node.0));
+                self.supervise(running.clone());
+                self.compare_entries(&running, corruptions).await;
+            }
+            Ok(Err(why)) => {
+                self.trace_fault(format!("node {} refuses to start: {why}", node.0));
+                if self.0.left.lock().remove(&node) && why.contains(UNREGISTERED) {
+                    let what =
+                        format!("node {} stopped as one that was unregistered, and does so again: {why}", node.0);
+                    self.judge::<()>(Err(Violation::new(STARTS_ANEW, None, what)));
+                }
+                // Its process ends: Raft groups that it had opened already must not go on without it.
+                self.crash(node, Crash::Process);
+            }
+            Err(_crashed) => self.trace_fault(format!("node {} crashed while it started", node.0)),
+        }
+    }
+
+    /// Restarts a node whose process ends by itself, as a supervisor would.
+    fn supervise(&self, running: Arc<RunningNode>) {
+        let world = self.clone();
+        sim::spawn_on(SimNode(0), async move {
+            let node = running.node;
+            let ending = running.clone();
+            let Ok(why) = sim::spawn_on(node, async move { ending.process.failed().await }).await else { return };
+            let is_same = |world: &Self| world.running_node(node).is_some_and(|now| Arc::ptr_eq(&now, &running));
+            if !is_same(&world) {
+                return;
+            }
+            world.trace_fault(format!("node {} ends: {why}", node.0));
+            let has_left = running.directory.has_left() || running.metadata.removed_from_cluster().borrow().is_some();
+            let is_stopped = world.stop(node).await;
+            if has_left && is_stopped {
+                world.0.left.lock().insert(node);
+            }
+            rt::sleep(RESTART_DELAY).await;
+            world.start(node).await;
+        });
+    }
+
+    /// The entries that a node's replicas still have to apply are those that leaders sent. `corruptions`: how often its
+    /// disk was corrupted when it started; it cannot have found later damage.
+    async fn compare_entries(&self, running: &RunningNode, corruptions: u64) {
+        for found in running.recovered.iter().filter(|found| found.lost.is_none()) {
+            let (Some(log), Some(shard)) = (running.directory.replica_log(found.id), self.shard_of(found.id)) else {
+                continue;
+            };
+            let first = RaftIndex(found.applied.max(found.purged).map_or(1, |id| id.index.0 + 1));
+            let Some(last) = found.last_log_id.map(|id| id.index).filter(|last| *last >= first) else { continue };
+            // Raft may have truncated entries since.
+            let Ok(entries) = log.read_to_apply(EntryRange { first, last }, usize::MAX).await else { continue };
+            if self.corruptions(running.node) != corruptions {
+                return;
+            }
+            for entry in entries.iter().filter(|entry| !found.damaged.contains(&entry.log_id)) {
+                let verdict = self.durability().contents.holds(shard, found.id, entry);
+                self.judge(verdict);
+            }
+        }
+    }
+
+    /// Stops a process gracefully; returns when it has stopped, or false when something else took it down meanwhile.
+    pub(crate) async fn stop(&self, node: SimNode) -> bool {
+        let Some(running) = self.running_node(node) else { return false };
+        let downs = self.downs(node);
+        self.trace_fault(format!("node {} is stopping", node.0));
+        let stopping = running.clone();
+        let _ = sim::spawn_on(node, async move { stopping.process.hand_over().await }).await;
+        if self.downs(node) != downs {
+            return false;
+        }
+        // Clients cannot reach the node any more, and its directory cannot be opened again yet.
+        self.0.running.lock().remove(&node);
+        self.0.starting.lock().insert(node);
+        let closed = async move {
+            let unclosed = running.process.close().await;
+            unclosed.into_iter().map(|(_, error)| error.to_string()).collect::<Vec<_>>()
+        };
+        let unclosed = sim::spawn_on(node, closed).await;
+        self.0.starting.lock().remove(&node);
+        let is_stopped = self.downs(node) == downs;
+        if is_stopped {
+            self.trace_fault(format!("node {} has stopped: {unclosed:?}", node.0));
+            self.crash(node, Crash::Process);
+        }
+        is_stopped
+    }
+
+    /// Takes a node down at once.
+    pub(crate) fn crash(&self, node: SimNode, crash: Crash) {
+        // A removal may be under way: the removed replica may be there again or not. While the node starts only the
+        // other nodes' metadata says which replicas were removed.
+        let running = self.running_node(node);
+        let expelled = running.as_ref().and_then(|running| *running.metadata.removed_from_cluster().borrow());
+        let image = running.map(|running| running.metadata.image()).or_else(|| self.image());
+        let has_left = image.map(|image| {
+            let members: BTreeSet<_> =
+                image.shards.values().flat_map(|shard| shard.members().map(|replica| replica.id)).collect();
+            let dismissed = image.decommissioned_replica(broker(node));
+            move |replica: ReplicaId| {
+                Some(replica) == dismissed || replica.0 < image.next_replica_id && !members.contains(&replica)
+            }
+        });
+        let has_left = |replica| has_left.as_ref().is_some_and(|has_left| has_left(replica));
+        self.durability().node_down(node, |replica| Some(replica) == expelled || has_left(replica));
+        if let Some(running) = self.running_node(node).filter(|_| crash == Crash::Power) {
+            running.port.lose_power();
+        }
+        sim::crash(node);
+        *self.0.downs.lock().entry(node).or_default() += 1;
+        self.0.network.detach(node);
+        let running = self.0.running.lock().remove(&node);
+        self.disk(node).crash(crash);
+        drop(running);
+        self.trace_fault(format!("node {} is down ({crash:?})", node.0));
+        // A process that ends closes its connections; a machine that loses power sends nothing.
+        if crash == Crash::Process && sim::random_below(2) == 0 {
+            let world = self.clone();
+            sim::spawn_on(SimNode(0), async move {
+                rt::sleep(Duration::from_millis(sim::random_below(30))).await;
+                world.suspect(node);
+            });
+        }
+    }
+
+    /// All other nodes suspect this one, as if its connections had been reset; some can still connect to it.
+    pub(crate) fn suspect(&self, suspected: SimNode) {
+        for running in self.running_nodes().into_iter().filter(|running| running.node != suspected) {
+            let places = running.places.clone();
+            sim::spawn_on(running.node, async move {
+                let confirmed = async {
+                    rt::sleep(Duration::from_millis(sim::random_below(40))).await;
+                    sim::random_below(4) != 0
+                };
+                running.host.suspect(
+                    move |replica| places.locate(replica).is_some_and(|home| home.node == broker(suspected)),
+                    confirmed,
+                );
+            });
+        }
+    }
+
+    fn downs(&self, node: SimNode) -> u64 {
+        self.0.downs.lock().get(&node).copied().unwrap_or(0)
+    }
+}
