@@ -2,6 +2,10 @@
 //! part of a release build. A function panics where a decoder does, or where a decoded value does not encode to the
 //! same bytes.
 
+#[cfg(test)]
+#[path = "../../fuzz/corpus.rs"]
+mod corpus;
+
 use crate::coordinator::group::fuzzing as group;
 use crate::metadata::fuzzing as metadata;
 use crate::shard::fuzzing as shard;
@@ -27,6 +31,14 @@ pub const CASES: &[Case] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every input that was kept for its target is accepted.
+    #[test]
+    fn every_target_accepts_its_corpus() {
+        for (name, run, _) in CASES {
+            corpus::kept(name).iter().for_each(|input| run(input));
+        }
+    }
 
     /// Every target has seeds, and accepts them whole, truncated, and with any byte changed.
     #[test]

@@ -7,20 +7,13 @@
 //! A target is a function that takes any bytes and panics if a decoder does something wrong with them.
 #![no_main]
 
-mod protocol;
-
 use std::path::Path;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
+use ottla_protocol::fuzzing::{self as protocol, Target};
 
 type Run = Box<dyn Fn(&[u8]) + Send + Sync>;
-
-struct Target {
-    name: String,
-    run: Run,
-    seeds: Vec<Vec<u8>>,
-}
 
 fn targets() -> Vec<Target> {
     let cases = ottla_storage::fuzzing::CASES.iter().chain(ottla_broker::fuzzing::CASES);

@@ -1,22 +1,40 @@
-//! The targets of what comes over the network: frames, batches, codecs, and the body of every request.
+//! The fuzz targets of what comes over the network: frames, batches, codecs, and the body of every request. Never part
+//! of a release build. A function panics where a decoder does, or where what was decoded does not encode to the same.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+
+#[cfg(test)]
+#[path = "../../fuzz/corpus.rs"]
+mod corpus;
 
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
-use ottla_protocol::batch::{self, BatchLimits};
-use ottla_protocol::compression::{Codec, compress, decompress};
-use ottla_protocol::frame::{FrameLimits, missing_bytes, next_frame};
-use ottla_protocol::header::{FIXED_HEAD_BYTES, FixedHead};
-use ottla_protocol::records::{self, RecordRules, TimestampBounds};
-use ottla_protocol::request::{self, Request};
-use ottla_protocol::versions::{ApiRange, SUPPORTED};
 
-use crate::Target;
+use crate::batch::{self, BatchLimits};
+use crate::compression::{Codec, compress, decompress};
+use crate::frame::{FrameLimits, missing_bytes, next_frame};
+use crate::header::{FIXED_HEAD_BYTES, FixedHead};
+use crate::records::{self, RecordRules, TimestampBounds};
+use crate::request::{self, Request};
+use crate::versions::{ApiRange, SUPPORTED};
+
+/// A fuzz target.
+pub struct Target {
+    /// Its name, and that of its folder of kept inputs.
+    pub name: String,
+    /// What it does with an input.
+    pub run: Box<dyn Fn(&[u8]) + Send + Sync>,
+    /// Inputs to begin with.
+    pub seeds: Vec<Vec<u8>>,
+}
 
 /// Bytes that a batch may become when it is decompressed.
 const LIMIT: usize = 64 * 1024;
 
-pub(crate) fn targets() -> Vec<Target> {
+/// A target for each decoder.
+#[must_use]
+pub fn targets() -> Vec<Target> {
     let mut targets = vec![
         Target { name: "frame".into(), run: Box::new(frame), seeds: frame_seeds() },
         Target { name: "batch".into(), run: Box::new(batch), seeds: batch_seeds() },
@@ -49,7 +67,7 @@ fn snake(name: &str) -> String {
 
 /// The requests kept in protocol/testdata for one API: whole frames without their length.
 fn golden(row: &ApiRange) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../protocol/testdata");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let start = format!("{}_v", snake(row.name));
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
@@ -166,4 +184,17 @@ fn one_codec(codec: Codec, data: &[u8]) {
     }
     let packed = compress(codec, None, data).expect("anything can be compressed");
     assert_eq!(decompress(codec, &packed, data.len()).expect("our own"), data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every input that was kept for its target is accepted, and so are the seeds.
+    #[test]
+    fn every_target_accepts_its_corpus() {
+        for target in targets() {
+            target.seeds.iter().chain(&corpus::kept(&target.name)).for_each(|input| (target.run)(input));
+        }
+    }
 }

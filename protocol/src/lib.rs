@@ -10,6 +10,9 @@ pub mod compression;
 pub mod error;
 pub mod fetch;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden_tests;
 pub mod header;

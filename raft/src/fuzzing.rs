@@ -2,6 +2,10 @@
 //! creation hold. Never part of a release build. A function panics where a decoder does, or where decoding what was
 //! encoded gives another value.
 
+#[cfg(test)]
+#[path = "../../fuzz/corpus.rs"]
+mod corpus;
+
 use bytes::Bytes;
 use ottla_storage::ids::{LogId, RaftIndex, ReplicaId, Term};
 
@@ -45,4 +49,15 @@ pub fn membership_seeds() -> Vec<Vec<u8>> {
             encode_stored_membership(&stored).to_vec()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every input that was kept for its target is accepted.
+    #[test]
+    fn every_target_accepts_its_corpus() {
+        corpus::kept("raft_membership").iter().for_each(|input| membership(input));
+    }
 }

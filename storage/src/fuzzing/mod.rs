@@ -7,6 +7,9 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+#[cfg(test)]
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;
 pub(crate) mod input;
 
 use std::collections::BTreeMap;
@@ -279,6 +282,14 @@ fn checkpoint_seeds() -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every input that was kept for its target is accepted.
+    #[test]
+    fn every_target_accepts_its_corpus() {
+        for (name, run, _) in CASES {
+            corpus::kept(name).iter().for_each(|input| run(input));
+        }
+    }
 
     /// Every target has seeds that it takes, whole and cut short and with any byte changed.
     #[test]
